@@ -1,0 +1,293 @@
+//! What goes over the control socket: one JSON object a line.
+//!
+//! `{"id":1,"call":"port-attach","bond":"bond0","port":"eth0"}` is answered by `{"id":1,"ok":...}` or
+//! `{"id":1,"error":{"code":"port_busy","message":"..."}}`. Requests deny unknown fields; answers may grow.
+//! After `monitor` was answered, the connection carries `{"event":{...}}` lines until the client closes it.
+
+use bond_modes::{BondStatus, LinkWord, Notice, PortStatus, Role};
+use bond_monitors::{Duplex, MacAddr};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::dataplane::PortCounters;
+
+/// Version of the JSON that `show` prints; fields are added, never renamed or left out.
+pub const SCHEMA: u32 = 1;
+
+/// Longest request line in bytes; a longer one closes the connection.
+pub const MAX_LINE: usize = 64 * 1024;
+
+/// Option names and values in the order given.
+pub type OptionPairs = Vec<(String, String)>;
+
+/// What a client may ask.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "call", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Call {
+    /// Make a bond.
+    Add {
+        /// Its name.
+        bond: String,
+        /// Its options.
+        #[serde(default)]
+        options: OptionPairs,
+    },
+    /// Change options, all or nothing.
+    Set {
+        /// Which bond.
+        bond: String,
+        /// What to change.
+        options: OptionPairs,
+    },
+    /// Give the ports back and remove the bond.
+    Del {
+        /// Which bond.
+        bond: String,
+    },
+    /// State of one bond or all; answers with [`Report`].
+    Show {
+        /// Which bond.
+        #[serde(default)]
+        bond: Option<String>,
+    },
+    /// Names of all bonds; answers with an array of strings.
+    List {},
+    /// Attach a port.
+    PortAttach {
+        /// Which bond.
+        bond: String,
+        /// Name of the interface.
+        port: String,
+    },
+    /// Detach a port.
+    PortDetach {
+        /// Which bond.
+        bond: String,
+        /// Name of the interface.
+        port: String,
+    },
+    /// Change options of a port, all or nothing.
+    PortSet {
+        /// Which bond.
+        bond: String,
+        /// Name of the interface.
+        port: String,
+        /// What to change.
+        options: OptionPairs,
+    },
+    /// Make a port the active one; none lets the bond choose again.
+    Active {
+        /// Which bond.
+        bond: String,
+        /// Name of the interface.
+        port: Option<String>,
+    },
+    /// Stream events of one bond or all.
+    Monitor {
+        /// Which bond.
+        #[serde(default)]
+        bond: Option<String>,
+    },
+}
+
+impl Call {
+    /// Whether it only looks, so that a client without the right to change may ask it.
+    pub fn reads_only(&self) -> bool {
+        matches!(self, Call::Show { .. } | Call::List {} | Call::Monitor { .. })
+    }
+}
+
+/// A request line, taken apart: its id, for the answer, and the call or why it is none.
+pub fn parse_request(line: &str) -> (Value, Result<Call, ControlError>) {
+    let bad = |why: String| ControlError::new(ErrorCode::BadRequest, why);
+    let mut object = match serde_json::from_str::<Value>(line) {
+        Ok(Value::Object(object)) => object,
+        Ok(_) => return (Value::Null, Err(bad("a request is a JSON object".to_owned()))),
+        Err(e) => return (Value::Null, Err(bad(format!("not a JSON line: {e}")))),
+    };
+    let id = object.shift_remove("id").unwrap_or(Value::Null);
+    (id, serde_json::from_value(Value::Object(object)).map_err(|e| bad(e.to_string())))
+}
+
+/// A refused or failed call.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
+pub struct ControlError {
+    /// For programs; stable.
+    pub code: ErrorCode,
+    /// For people: one sentence naming the object and what was expected.
+    pub message: String,
+}
+
+impl ControlError {
+    /// A new one.
+    pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        ControlError { code, message: message.into() }
+    }
+}
+
+/// Kinds of refusal; names are stable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ErrorCode {
+    /// Not a request that we know.
+    BadRequest,
+    /// The peer may look but not change.
+    Permission,
+    /// No bond of that name.
+    NoSuchBond,
+    /// The bond exists already, or another device has its name.
+    NameTaken,
+    /// Not a possible interface name.
+    BadName,
+    /// No interface of that name.
+    NoSuchDevice,
+    /// The interface belongs to another bond or upper device.
+    PortBusy,
+    /// The interface cannot be a port: loopback, not Ethernet, a bond's own.
+    BadPort,
+    /// The interface is not a port of this bond.
+    NotAPort,
+    /// No option of that name.
+    UnknownOption,
+    /// The option does not take that value.
+    BadValue,
+    /// The option or call is not possible in this state.
+    Refused,
+    /// This kernel has no data plane for it.
+    NoPlane,
+    /// The kernel refused.
+    Kernel,
+}
+
+/// Answer to `show`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// In the order of their creation.
+    pub bonds: Vec<BondReport>,
+}
+
+/// One bond of a [`Report`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BondReport {
+    /// Interface name.
+    pub name: String,
+    /// Interface index.
+    pub ifindex: u32,
+    /// Data plane that forwards for it.
+    pub plane: String,
+    /// What the core knows.
+    #[serde(flatten)]
+    pub status: BondStatus,
+    /// Attached ports in the order of attaching, then absent ones.
+    pub ports: Vec<PortReport>,
+}
+
+/// One port of a [`BondReport`]; everything but name and state is null while it is absent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "the fields of PortStatus and PortCounters under the same names")]
+pub struct PortReport {
+    pub name: String,
+    pub ifindex: Option<u32>,
+    pub state: PortPresence,
+    pub link: Option<LinkWord>,
+    pub role: Option<Role>,
+    pub carrier: Option<bool>,
+    pub speed_mbps: Option<u32>,
+    pub duplex: Option<Duplex>,
+    pub mac: Option<MacAddr>,
+    pub permanent_mac: Option<MacAddr>,
+    pub link_failures: Option<u32>,
+    pub prio: Option<i32>,
+    pub queue_id: Option<u16>,
+    pub delay_left_ms: Option<u64>,
+    pub tx_frames: Option<u64>,
+    pub tx_bytes: Option<u64>,
+    pub rx_frames: Option<u64>,
+    pub rx_bytes: Option<u64>,
+    pub rx_dropped: Option<u64>,
+}
+
+impl PortReport {
+    /// A port that is in the bond.
+    pub fn attached(status: &PortStatus, counters: &PortCounters) -> Self {
+        PortReport {
+            name: status.name.clone(),
+            ifindex: Some(status.ifindex.0),
+            state: PortPresence::Attached,
+            link: Some(status.link),
+            role: Some(status.role),
+            carrier: Some(status.carrier),
+            speed_mbps: status.speed_mbps.0,
+            duplex: Some(status.duplex).filter(|&d| d != Duplex::Unknown),
+            mac: Some(status.mac),
+            permanent_mac: Some(status.permanent_mac),
+            link_failures: Some(status.link_failures),
+            prio: Some(status.prio),
+            queue_id: Some(status.queue_id),
+            delay_left_ms: status.delay_left_ms,
+            tx_frames: Some(counters.tx_frames),
+            tx_bytes: Some(counters.tx_bytes),
+            rx_frames: Some(counters.rx_frames),
+            rx_bytes: Some(counters.rx_bytes),
+            rx_dropped: Some(counters.rx_dropped),
+        }
+    }
+
+    /// A port that is wanted but not there.
+    pub fn absent(name: &str) -> Self {
+        PortReport {
+            name: name.to_owned(),
+            ifindex: None,
+            state: PortPresence::Absent,
+            link: None,
+            role: None,
+            carrier: None,
+            speed_mbps: None,
+            duplex: None,
+            mac: None,
+            permanent_mac: None,
+            link_failures: None,
+            prio: None,
+            queue_id: None,
+            delay_left_ms: None,
+            tx_frames: None,
+            tx_bytes: None,
+            rx_frames: None,
+            rx_bytes: None,
+            rx_dropped: None,
+        }
+    }
+}
+
+/// Whether a wanted port is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PortPresence {
+    /// In the bond.
+    Attached,
+    /// Joins when it appears.
+    Absent,
+}
+
+/// A line that a monitoring client gets.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EventLine {
+    /// What happened.
+    pub event: BondEvent,
+}
+
+/// One change of state of one bond.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BondEvent {
+    /// Seconds since 1970, with milliseconds.
+    pub time: f64,
+    /// Which bond.
+    pub bond: String,
+    /// For people; the line that the log has.
+    pub text: String,
+    /// For programs.
+    pub notice: Notice,
+}

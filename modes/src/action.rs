@@ -1,0 +1,161 @@
+//! What comes out of a [`Bond`](crate::Bond).
+
+use std::time::Duration;
+
+use bond_monitors::{Carrier, Duplex, Speed};
+use serde::{Deserialize, Serialize};
+
+use crate::plan::{Epoch, ForwardingPlan, PortId};
+
+/// Something the agent is to do, in the order given.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Action {
+    /// Make the kernel match this plan.
+    Program {
+        /// To be named in `ProgramFailed`.
+        epoch: Epoch,
+        /// The whole wish.
+        plan: ForwardingPlan,
+    },
+    /// Send this Ethernet frame out of this port.
+    Transmit {
+        /// Where it leaves.
+        port: PortId,
+        /// From the destination address on, without FCS.
+        frame: Vec<u8>,
+    },
+    /// Read this port's carrier and answer with `MiiPolled`.
+    PollMii {
+        /// Which port.
+        port: PortId,
+    },
+    /// For log, subscribers and tests: the core itself logs nothing.
+    Notify(Notice),
+}
+
+/// One change of state and why.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "kind")]
+pub enum Notice {
+    /// A port joined. [bond_main.c: bond_enslave]
+    Attached {
+        /// The port's name.
+        port: String,
+        /// Active rather than backup.
+        active: bool,
+        /// Link state at that moment is not `down`.
+        link_up: bool,
+    },
+    /// A port left. [bond_main.c: __bond_release_one]
+    Detached {
+        /// The port's name.
+        port: String,
+        /// It was the active one.
+        was_active: bool,
+    },
+    /// The bond still uses the address of a port that left. [bond_main.c: __bond_release_one]
+    MacStillInUse {
+        /// The port's name.
+        port: String,
+        /// The address.
+        mac: bond_monitors::MacAddr,
+    },
+    /// Carrier lost, downdelay runs.
+    GoingDown {
+        /// The port's name.
+        port: String,
+        /// It carries the traffic.
+        active: bool,
+        /// Time left.
+        delay: Duration,
+    },
+    /// Carrier came back within downdelay.
+    UpAgain {
+        /// The port's name.
+        port: String,
+        /// Since the loss.
+        after: Duration,
+    },
+    /// Carrier seen, updelay runs.
+    GoingBack {
+        /// The port's name.
+        port: String,
+        /// Time left.
+        delay: Duration,
+    },
+    /// Carrier lost again within updelay.
+    DownAgain {
+        /// The port's name.
+        port: String,
+        /// Since carrier was seen.
+        after: Duration,
+    },
+    /// The link is used from now on.
+    Up {
+        /// The port's name.
+        port: String,
+        /// Mbit/s.
+        speed: Speed,
+        /// By ethtool.
+        duplex: Duplex,
+    },
+    /// updelay was cut short because no other port is usable. [bonding.rst: updelay]
+    UpdelaySkipped {
+        /// The port's name.
+        port: String,
+        /// How long it had waited.
+        waited: Duration,
+    },
+    /// The link is not used any more.
+    Down {
+        /// The port's name.
+        port: String,
+        /// Failures of this port so far.
+        failures: u32,
+    },
+    /// Another port carries the traffic.
+    ActiveChanged {
+        /// The old one's name.
+        from: Option<String>,
+        /// The new one's name.
+        to: Option<String>,
+        /// Why.
+        reason: SwitchReason,
+    },
+    /// The bond's carrier changed.
+    Carrier {
+        /// The new carrier.
+        carrier: Carrier,
+    },
+    /// An option was changed.
+    OptionChanged {
+        /// Its name.
+        option: String,
+        /// Its effective value now.
+        value: String,
+    },
+    /// A wish was fulfilled differently, or has a consequence worth a warning.
+    Warning {
+        /// One sentence.
+        text: String,
+    },
+}
+
+/// Why another port carries the traffic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SwitchReason {
+    /// There was none.
+    FirstUsable,
+    /// The old one's link went down.
+    LinkDown,
+    /// The old one left the bond or its interface disappeared.
+    PortGone,
+    /// The primary is preferred by `primary_reselect`.
+    Primary,
+    /// A higher `prio` is preferred by `primary_reselect`.
+    Priority,
+    /// By the operator.
+    Manual,
+}

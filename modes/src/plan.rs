@@ -1,0 +1,72 @@
+//! What the kernel should do for a bond: the complete wish, comparable with `==`.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use bond_monitors::{Carrier, MacAddr};
+use serde::{Deserialize, Serialize};
+
+/// A port, by interface index: names change, an index is reused only after its `PortDetached`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct PortId(pub u32);
+
+impl fmt::Display for PortId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "port {}", self.0)
+    }
+}
+
+/// Counts the plans of a bond, so that a late failure can be told from a current one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Epoch(pub u64);
+
+/// Everything a data plane must bring about. Programming the same plan twice changes nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForwardingPlan {
+    /// Carrier that the bond's own interface shows.
+    pub carrier: Carrier,
+    /// Address of the bond's own interface.
+    pub mac: MacAddr,
+    /// Interface settings of every attached port.
+    pub ports: BTreeMap<PortId, PortPlan>,
+    /// Where frames of the stack leave.
+    pub tx: TxPolicy,
+    /// What is let in from which port; a port that is not named lets nothing in.
+    pub rx: BTreeMap<PortId, Accept>,
+}
+
+/// Interface settings of one port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortPlan {
+    /// Address the port uses.
+    pub mac: MacAddr,
+    /// The bond's MTU in bytes.
+    pub mtu: u32,
+    /// As the bond's own interface: a bridge above needs frames for other addresses.
+    pub promisc: bool,
+    /// As the bond's own interface.
+    pub allmulti: bool,
+}
+
+/// Where frames of the stack leave.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TxPolicy {
+    /// Nowhere: no port is usable.
+    Drop,
+    /// Through this port.
+    One(PortId),
+}
+
+/// What is let in from a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Accept {
+    /// Every frame.
+    All,
+    /// Frames to one station only. For a port that is being taken into use or was just left: the far end may switch a moment
+    /// earlier or later than we do, and a flooded copy of a group frame must not come in twice.
+    Unicast,
+}

@@ -1,0 +1,152 @@
+//! A bond's state as people and programs see it; the fields of `bondctl show --json` that the core knows.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bond_monitors::{Carrier, Duplex, MacAddr, Speed};
+use serde::{Deserialize, Serialize};
+
+use crate::plan::PortId;
+
+/// Snapshot of a bond and its attached ports.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// The bond itself.
+    pub bond: BondStatus,
+    /// In the order of attaching.
+    pub ports: Vec<PortStatus>,
+}
+
+/// Snapshot of one bond without its ports.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BondStatus {
+    /// Name of the mode.
+    pub mode: String,
+    /// Number of the mode in the kernel's driver.
+    pub mode_number: u8,
+    /// The bond's interface is administratively up.
+    pub up: bool,
+    /// The bond's interface has carrier.
+    pub carrier: bool,
+    /// The same as the status file's word.
+    pub mii_status: UpDown,
+    /// Address of the bond's interface.
+    pub mac: MacAddr,
+    /// MTU of the bond's interface in bytes.
+    pub mtu: u32,
+    /// Name of the port that carries the traffic.
+    pub active_port: Option<String>,
+    /// Name of the primary port, attached or not.
+    pub primary: Option<String>,
+    /// What decides about a port's link: `mii` or null.
+    pub monitor: Option<String>,
+    /// Nothing decides about links: ports count as up for ever.
+    pub unmonitored: bool,
+    /// Every option with its effective value: numbers, strings or lists.
+    pub options: BTreeMap<String, OptionValue>,
+}
+
+/// Effective value of an option.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum OptionValue {
+    /// Not set.
+    None,
+    /// A number, in the option's unit.
+    Number(i64),
+    /// A name.
+    Name(String),
+    /// A list, such as targets.
+    List(Vec<String>),
+}
+
+/// `up` or `down`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum UpDown {
+    /// Carrier.
+    Up,
+    /// No carrier.
+    Down,
+}
+
+impl From<Carrier> for UpDown {
+    fn from(carrier: Carrier) -> Self {
+        if carrier.is_on() { UpDown::Up } else { UpDown::Down }
+    }
+}
+
+/// Snapshot of one attached port.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortStatus {
+    /// Interface name.
+    pub name: String,
+    /// Interface index.
+    pub ifindex: PortId,
+    /// Verdict of the monitor after delays.
+    pub link: LinkWord,
+    /// Whether it carries traffic.
+    pub role: Role,
+    /// Signal on the wire right now.
+    pub carrier: bool,
+    /// By ethtool.
+    pub speed_mbps: Speed,
+    /// By ethtool; null where unknown.
+    pub duplex: Duplex,
+    /// Address in use.
+    pub mac: MacAddr,
+    /// Address before it was attached.
+    pub permanent_mac: MacAddr,
+    /// How often the link went down.
+    pub link_failures: u32,
+    /// Preference among ports without a primary.
+    pub prio: i32,
+    /// Transmit queue that is bound to this port; 0 for none.
+    pub queue_id: u16,
+    /// What is left of a running updelay or downdelay, in milliseconds.
+    pub delay_left_ms: Option<u64>,
+}
+
+/// Link state without its deadline; the words of the status file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LinkWord {
+    /// Used.
+    #[serde(rename = "up")]
+    Up,
+    /// Carrier lost, downdelay runs; still used.
+    #[serde(rename = "going down")]
+    GoingDown,
+    /// Not used.
+    #[serde(rename = "down")]
+    Down,
+    /// Carrier back, updelay runs; not used yet.
+    #[serde(rename = "going back")]
+    GoingBack,
+}
+
+impl LinkWord {
+    /// As the status file prints it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            LinkWord::Up => "up",
+            LinkWord::GoingDown => "going down",
+            LinkWord::Down => "down",
+            LinkWord::GoingBack => "going back",
+        }
+    }
+}
+
+/// Whether a port carries traffic. In load-balancing modes every usable port is active.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Sends and receives for the bond.
+    Active,
+    /// Waits.
+    Backup,
+}
+
+/// Whole milliseconds of a duration, for options and JSON.
+pub fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,17 @@
+//! Is a port's link good? Link vocabulary, detectors, delays and wire formats of bondd.
+//!
+//! Everything here is pure: time comes in as an argument ([`Time`]), facts come in as values, verdicts go out as
+//! values. No clock, socket, thread or logger.
+#![forbid(unsafe_code)]
+
+pub mod debounce;
+pub mod link;
+pub mod mii;
+pub mod time;
+pub mod wire;
+
+pub use debounce::{Debounce, LinkState};
+pub use link::{Carrier, Duplex, LinkReport, Speed};
+pub use mii::MiiMonitor;
+pub use time::Time;
+pub use wire::MacAddr;
