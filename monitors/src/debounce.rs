@@ -69,7 +69,13 @@ impl Debounce {
     /// Takes the carrier at `now` in; the new state if it changed.
     ///
     /// A running delay keeps the deadline it was started with when the options change.
-    pub fn observe(&mut self, now: Time, carrier: Carrier, updelay: Duration, downdelay: Duration) -> Option<LinkState> {
+    pub fn observe(
+        &mut self,
+        now: Time,
+        carrier: Carrier,
+        updelay: Duration,
+        downdelay: Duration,
+    ) -> Option<LinkState> {
         use Carrier::{Off, On};
         use LinkState::{Down, GoingBack, GoingDown, Up};
         self.state = match (self.state, carrier) {
@@ -116,7 +122,10 @@ mod tests {
     #[test]
     fn a_link_that_comes_back_within_downdelay_never_goes_down() {
         let mut d = Debounce::in_state(LinkState::Up);
-        assert_eq!(d.observe(at(0), Carrier::Off, MS(0), MS(200)), Some(LinkState::GoingDown { until: at(200) }));
+        assert_eq!(
+            d.observe(at(0), Carrier::Off, MS(0), MS(200)),
+            Some(LinkState::GoingDown { until: at(200) })
+        );
         assert_eq!(d.observe(at(199), Carrier::Off, MS(0), MS(200)), None);
         assert_eq!(d.observe(at(199), Carrier::On, MS(0), MS(200)), Some(LinkState::Up));
     }
@@ -125,8 +134,14 @@ mod tests {
     fn delays_end_at_their_deadline_and_not_before() {
         let mut d = Debounce::in_state(LinkState::Up);
         d.observe(at(0), Carrier::Off, MS(300), MS(200));
-        assert_eq!(d.observe(at(200), Carrier::Off, MS(300), MS(200)), Some(LinkState::Down));
-        assert_eq!(d.observe(at(500), Carrier::On, MS(300), MS(200)), Some(LinkState::GoingBack { until: at(800) }));
+        assert_eq!(
+            d.observe(at(200), Carrier::Off, MS(300), MS(200)),
+            Some(LinkState::Down)
+        );
+        assert_eq!(
+            d.observe(at(500), Carrier::On, MS(300), MS(200)),
+            Some(LinkState::GoingBack { until: at(800) })
+        );
         assert_eq!(d.observe(at(799), Carrier::On, MS(300), MS(200)), None);
         assert_eq!(d.observe(at(800), Carrier::On, MS(300), MS(200)), Some(LinkState::Up));
     }

@@ -106,7 +106,10 @@ pub fn parse_request(line: &str) -> (Value, Result<Call, ControlError>) {
         Err(e) => return (Value::Null, Err(bad(format!("not a JSON line: {e}")))),
     };
     let id = object.shift_remove("id").unwrap_or(Value::Null);
-    (id, serde_json::from_value(Value::Object(object)).map_err(|e| bad(e.to_string())))
+    (
+        id,
+        serde_json::from_value(Value::Object(object)).map_err(|e| bad(e.to_string())),
+    )
 }
 
 /// A refused or failed call.
@@ -122,7 +125,10 @@ pub struct ControlError {
 impl ControlError {
     /// A new one.
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        ControlError { code, message: message.into() }
+        ControlError {
+            code,
+            message: message.into(),
+        }
     }
 }
 
@@ -187,7 +193,10 @@ pub struct BondReport {
 
 /// One port of a [`BondReport`]; everything but name and state is null while it is absent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[allow(missing_docs, reason = "the fields of PortStatus and PortCounters under the same names")]
+#[allow(
+    missing_docs,
+    reason = "the fields of PortStatus and PortCounters under the same names"
+)]
 pub struct PortReport {
     pub name: String,
     pub ifindex: Option<u32>,

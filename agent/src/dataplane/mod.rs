@@ -89,7 +89,10 @@ pub struct Observed {
 
 /// State of a port when it was attached, as the core wants it.
 pub fn port_facts(original: &OriginalPort, report: LinkReport) -> PortFacts {
-    PortFacts { permanent_mac: original.mac, report }
+    PortFacts {
+        permanent_mac: original.mac,
+        report,
+    }
 }
 
 /// Traffic of one port through the bond.

@@ -49,7 +49,11 @@ impl FromStr for MacAddr {
             let part = parts.next().filter(|p| (1..=2).contains(&p.len())).ok_or_else(bad)?;
             *byte = u8::from_str_radix(part, 16).map_err(|_| bad())?;
         }
-        if parts.next().is_some() { Err(bad()) } else { Ok(MacAddr(bytes)) }
+        if parts.next().is_some() {
+            Err(bad())
+        } else {
+            Ok(MacAddr(bytes))
+        }
     }
 }
 
@@ -76,7 +80,14 @@ mod tests {
         let mac = MacAddr([2, 0, 0, 0, 0xab, 1]);
         assert_eq!(mac.to_string(), "02:00:00:00:ab:01");
         assert_eq!("2:0:0:0:AB:1".parse(), Ok(mac));
-        for bad in ["", "02:00:00:00:00", "02:00:00:00:00:01:02", "02:00:00:00:00:g1", "020:0:0:0:0:0", ":::::"] {
+        for bad in [
+            "",
+            "02:00:00:00:00",
+            "02:00:00:00:00:01:02",
+            "02:00:00:00:00:g1",
+            "020:0:0:0:0:0",
+            ":::::",
+        ] {
             assert!(bad.parse::<MacAddr>().is_err(), "{bad}");
         }
     }
