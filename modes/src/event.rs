@@ -70,8 +70,8 @@ pub struct PortFacts {
 pub struct LocalAddress {
     /// The address.
     pub ip: IpAddr,
-    /// The address of the interface that has it (the bond, a VLAN on it, a bridge above it).
-    pub mac: MacAddr,
+    /// The address of the interface that has it (a VLAN on the bond, a bridge above it); none where it is the bond's.
+    pub mac: Option<MacAddr>,
     /// Tag of the VLAN interface that has it.
     pub vlan: Option<u16>,
     /// Whether this host forwards for that family: goes into a neighbour advertisement.

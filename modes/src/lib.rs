@@ -5,12 +5,23 @@
 #![forbid(unsafe_code)]
 
 pub mod action;
+mod active_backup;
+pub mod adopt;
+pub mod bond;
 pub mod event;
+mod links;
+mod notify;
 pub mod options;
 pub mod plan;
+pub mod port;
+pub mod select;
 pub mod status;
 
 pub use action::{Action, Notice, SwitchReason};
+pub use adopt::{Saved, Seen};
+pub use bond::Bond;
 pub use event::{Event, LocalAddress, PortFacts};
+pub use options::{BondOptions, OptionError};
 pub use plan::{Accept, Epoch, ForwardingPlan, PortId, PortPlan, TxPolicy};
+pub use port::{Port, Ports};
 pub use status::{BondStatus, LinkWord, OptionValue, PortStatus, Role, Snapshot, UpDown};

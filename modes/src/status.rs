@@ -1,12 +1,16 @@
 //! A bond's state as people and programs see it; the fields of `bondctl show --json` that the core knows.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
-use bond_monitors::{Carrier, Duplex, MacAddr, Speed};
+use bond_monitors::{Carrier, Duplex, LinkState, MacAddr, Speed, Time};
 use serde::{Deserialize, Serialize};
 
+use crate::bond::Bond;
+use crate::options::show_all;
 use crate::plan::PortId;
+use crate::port::Port;
 
 /// Snapshot of a bond and its attached ports.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,6 +62,17 @@ pub enum OptionValue {
     Name(String),
     /// A list, such as targets.
     List(Vec<String>),
+}
+
+impl fmt::Display for OptionValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            OptionValue::None => f.write_str("none"),
+            OptionValue::Number(number) => number.fmt(f),
+            OptionValue::Name(name) => f.write_str(name),
+            OptionValue::List(list) => f.write_str(&list.join(",")),
+        }
+    }
 }
 
 /// `up` or `down`.
@@ -136,6 +151,17 @@ impl LinkWord {
     }
 }
 
+impl From<LinkState> for LinkWord {
+    fn from(state: LinkState) -> Self {
+        match state {
+            LinkState::Up => LinkWord::Up,
+            LinkState::GoingDown { .. } => LinkWord::GoingDown,
+            LinkState::Down => LinkWord::Down,
+            LinkState::GoingBack { .. } => LinkWord::GoingBack,
+        }
+    }
+}
+
 /// Whether a port carries traffic. In load-balancing modes every usable port is active.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -149,4 +175,51 @@ pub enum Role {
 /// Whole milliseconds of a duration, for options and JSON.
 pub fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+impl Bond {
+    /// The state at `now`.
+    pub fn status(&self, now: Time) -> Snapshot {
+        let active = self.active().and_then(|id| self.ports().name(id));
+        let plan = self.plan();
+        Snapshot {
+            bond: BondStatus {
+                mode: self.options.mode.name().to_owned(),
+                mode_number: self.options.mode.number(),
+                up: self.device.up,
+                carrier: self.device.up && plan.carrier.is_on(),
+                mii_status: plan.carrier.into(),
+                mac: plan.mac,
+                mtu: self.device.mtu,
+                options: show_all(&self.options, active.as_deref()),
+                active_port: active,
+                primary: self.options.primary.clone(),
+                monitor: (!self.options.unmonitored()).then(|| "mii".to_owned()),
+                unmonitored: self.options.unmonitored(),
+            },
+            ports: self.ports.iter().map(|port| self.port_status(now, port)).collect(),
+        }
+    }
+
+    fn port_status(&self, now: Time, port: &Port) -> PortStatus {
+        PortStatus {
+            name: port.name.clone(),
+            ifindex: port.id,
+            link: port.link().into(),
+            role: if self.active() == Some(port.id) {
+                Role::Active
+            } else {
+                Role::Backup
+            },
+            carrier: port.carrier().is_on(),
+            speed_mbps: port.speed,
+            duplex: port.duplex,
+            mac: self.plan().ports.get(&port.id).map_or(port.own_mac, |plan| plan.mac),
+            permanent_mac: port.permanent_mac,
+            link_failures: port.failures,
+            prio: port.prio,
+            queue_id: 0,
+            delay_left_ms: port.link().deadline().map(|until| millis(until.since(now))),
+        }
+    }
 }

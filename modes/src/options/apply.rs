@@ -69,7 +69,11 @@ impl Change {
         // differs: the driver refuses 0 too (EPERM).
         let mut next = self.clone();
         if !(row.parse)(value, &mut next) {
-            return Err(OptionError::BadValue { option, value: value.to_owned(), expected: row.expected });
+            return Err(OptionError::BadValue {
+                option,
+                value: value.to_owned(),
+                expected: row.expected,
+            });
         }
         if row.needs_miimon && self.options.miimon.is_zero() && next.options != self.options {
             return Err(OptionError::NeedsMiimon { option });
@@ -91,21 +95,31 @@ pub fn apply(current: &BondOptions, context: Context, pairs: &[(String, String)]
 /// Options for a new bond.
 pub fn parse(pairs: &[(String, String)]) -> Result<Change, OptionError> {
     let change = apply(&BondOptions::default(), Context::default(), pairs)?;
-    if change.mode_given { Ok(change) } else { Err(mode_missing()) }
+    if change.mode_given {
+        Ok(change)
+    } else {
+        Err(mode_missing())
+    }
 }
 
 /// Everything that is wrong with a set of options for a new bond, by index into `pairs`; `pairs.len()` for what is missing.
 pub fn check(pairs: &[(String, String)]) -> Vec<(usize, OptionError)> {
     let mut change = Change::new(BondOptions::default());
     let mut errors = take_all(&mut change, Context::default(), pairs);
-    if !pairs.iter().any(|(name, _)| find(name).is_some_and(|row| row.name == "mode")) {
+    if !pairs
+        .iter()
+        .any(|(name, _)| find(name).is_some_and(|row| row.name == "mode"))
+    {
         errors.push((pairs.len(), mode_missing()));
     }
     errors
 }
 
 fn mode_missing() -> OptionError {
-    OptionError::Missing { option: "mode", expected: "mode=active-backup" }
+    OptionError::Missing {
+        option: "mode",
+        expected: "mode=active-backup",
+    }
 }
 
 fn take_all(change: &mut Change, context: Context, pairs: &[(String, String)]) -> Vec<(usize, OptionError)> {
@@ -114,7 +128,13 @@ fn take_all(change: &mut Change, context: Context, pairs: &[(String, String)]) -
     for (index, (name, value)) in pairs.iter().enumerate() {
         match TABLE.iter().position(|row| row.is_called(name)) {
             Some(place) => known.push((place, index, value)),
-            None => errors.push((index, OptionError::Unknown { name: name.clone(), nearest: nearest(name) })),
+            None => errors.push((
+                index,
+                OptionError::Unknown {
+                    name: name.clone(),
+                    nearest: nearest(name),
+                },
+            )),
         }
     }
     known.sort_by_key(|(place, index, _)| (*place, *index));
@@ -201,10 +221,22 @@ mod tests {
     #[test]
     fn the_state_of_the_bond_is_checked_before_the_value() {
         let options = BondOptions::default();
-        let up = Context { up: true, has_ports: false };
-        let used = Context { up: true, has_ports: true };
-        assert_eq!(apply(&options, used, &pairs("mode=x")), Err(OptionError::HasPorts { option: "mode" }));
-        assert_eq!(apply(&options, up, &pairs("mode=x")), Err(OptionError::BondUp { option: "mode" }));
+        let up = Context {
+            up: true,
+            has_ports: false,
+        };
+        let used = Context {
+            up: true,
+            has_ports: true,
+        };
+        assert_eq!(
+            apply(&options, used, &pairs("mode=x")),
+            Err(OptionError::HasPorts { option: "mode" })
+        );
+        assert_eq!(
+            apply(&options, up, &pairs("mode=x")),
+            Err(OptionError::BondUp { option: "mode" })
+        );
         assert!(apply(&options, up, &pairs("fail_over_mac=active")).is_ok());
         assert!(apply(&options, used, &pairs("fail_over_mac=active")).is_err());
     }
@@ -214,7 +246,13 @@ mod tests {
         let errors = check(&pairs("miimonn=100 updelay=x primary=eth0 num_grat_arp=256"));
         let places: Vec<usize> = errors.iter().map(|(place, _)| *place).collect();
         assert_eq!(places, [0, 1, 3, 4]);
-        assert_eq!(errors[0].1, OptionError::Unknown { name: "miimonn".to_owned(), nearest: Some("miimon") });
+        assert_eq!(
+            errors[0].1,
+            OptionError::Unknown {
+                name: "miimonn".to_owned(),
+                nearest: Some("miimon")
+            }
+        );
         assert!(matches!(errors[3].1, OptionError::Missing { option: "mode", .. }));
     }
 

@@ -26,10 +26,17 @@ impl PortOptions {
         let mut next = self;
         for (name, value) in pairs {
             let Some(row) = PORT_TABLE.iter().find(|row| row.name == name) else {
-                return Err(OptionError::Unknown { name: name.clone(), nearest: Some(PORT_TABLE[0].name) });
+                return Err(OptionError::Unknown {
+                    name: name.clone(),
+                    nearest: Some(PORT_TABLE[0].name),
+                });
             };
             if !(row.parse)(value, &mut next) {
-                return Err(OptionError::BadValue { option: row.name, value: value.clone(), expected: row.expected });
+                return Err(OptionError::BadValue {
+                    option: row.name,
+                    value: value.clone(),
+                    expected: row.expected,
+                });
             }
         }
         Ok(next)
@@ -53,7 +60,10 @@ mod tests {
     fn prio_is_any_signed_number() {
         let set = |value: &str| PortOptions::default().apply(&[("prio".to_owned(), value.to_owned())]);
         assert_eq!(set("-7"), Ok(PortOptions { prio: -7 }));
-        assert!(matches!(set("2147483648"), Err(OptionError::BadValue { option: "prio", .. })));
+        assert!(matches!(
+            set("2147483648"),
+            Err(OptionError::BadValue { option: "prio", .. })
+        ));
         assert!(matches!(
             PortOptions::default().apply(&[("queue".to_owned(), "1".to_owned())]),
             Err(OptionError::Unknown { .. })

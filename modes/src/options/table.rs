@@ -47,7 +47,11 @@ impl OptionRow {
     /// Whether this is the row for `name`; `-` and `_` are the same.
     pub fn is_called(&self, name: &str) -> bool {
         let same = |known: &str| {
-            known.len() == name.len() && known.bytes().zip(name.bytes()).all(|(k, n)| k == n || (k == b'_' && n == b'-'))
+            known.len() == name.len()
+                && known
+                    .bytes()
+                    .zip(name.bytes())
+                    .all(|(k, n)| k == n || (k == b'_' && n == b'-'))
         };
         same(self.name) || self.aliases.iter().any(|alias| same(alias))
     }
@@ -98,7 +102,9 @@ pub static TABLE: &[OptionRow] = &[
         needs_miimon: false,
         doc: "How traffic is spread over the ports. [bonding.rst: mode]",
         parse: |text, c| {
-            store(named(text, ModeName::VALUES, ModeName::ActiveBackup), |v| {
+            // The driver's default mode is not one of ours, so the word `default` means nothing here.
+            let value = named(text, ModeName::VALUES, ModeName::ActiveBackup).filter(|_| text.trim() != "default");
+            store(value, |v| {
                 c.options.mode = v;
                 c.mode_given = true;
             })
@@ -129,7 +135,10 @@ pub static TABLE: &[OptionRow] = &[
         doc: "How often the carrier of every port is polled. Link events count at once; the poll is the net below them. 0 \
               switches both off. [bonding.rst: miimon]",
         parse: |text, c| {
-            let range = Range { default: Some(100), ..Range::MILLIS };
+            let range = Range {
+                default: Some(100),
+                ..Range::MILLIS
+            };
             store(range.millis(text), |v| c.options.miimon = v)
         },
         show: |o| ms(o.miimon),
@@ -144,7 +153,11 @@ pub static TABLE: &[OptionRow] = &[
         needs_miimon: true,
         doc: "How long carrier must be back before the port is used; skipped when no other port is usable. Rounded down to a \
               multiple of miimon. [bonding.rst: updelay]",
-        parse: |text, c| store(Range::MILLIS.millis(text), |v| c.options.updelay = c.round("updelay", v)),
+        parse: |text, c| {
+            store(Range::MILLIS.millis(text), |v| {
+                c.options.updelay = c.round("updelay", v)
+            })
+        },
         show: |o| ms(o.updelay),
     },
     OptionRow {
@@ -157,7 +170,11 @@ pub static TABLE: &[OptionRow] = &[
         needs_miimon: true,
         doc: "How long carrier must be lost before the port is given up. Rounded down to a multiple of miimon. \
               [bonding.rst: downdelay]",
-        parse: |text, c| store(Range::MILLIS.millis(text), |v| c.options.downdelay = c.round("downdelay", v)),
+        parse: |text, c| {
+            store(Range::MILLIS.millis(text), |v| {
+                c.options.downdelay = c.round("downdelay", v)
+            })
+        },
         show: |o| ms(o.downdelay),
     },
     OptionRow {
@@ -171,8 +188,14 @@ pub static TABLE: &[OptionRow] = &[
         doc: "Time between two announcements after a failover; 0 means miimon. Rounded down to a multiple of miimon. \
               [bonding.rst: peer_notif_delay]",
         parse: |text, c| {
-            let range = Range { max: 300_000, default: None, ..Range::MILLIS };
-            store(range.millis(text), |v| c.options.peer_notif_delay = c.round("peer_notif_delay", v))
+            let range = Range {
+                max: 300_000,
+                default: None,
+                ..Range::MILLIS
+            };
+            store(range.millis(text), |v| {
+                c.options.peer_notif_delay = c.round("peer_notif_delay", v)
+            })
         },
         show: |o| ms(o.peer_notif_delay),
     },
@@ -237,7 +260,9 @@ pub static TABLE: &[OptionRow] = &[
         doc: "How MAC addresses move at a failover: none (all ports have the bond's), active (the bond takes the active \
               port's) or follow (the active port gets the bond's). [bonding.rst: fail_over_mac]",
         parse: |text, c| {
-            store(named(text, FailOverMac::VALUES, FailOverMac::None), |v| c.options.fail_over_mac = v)
+            store(named(text, FailOverMac::VALUES, FailOverMac::None), |v| {
+                c.options.fail_over_mac = v
+            })
         },
         show: |o| OptionValue::Name(o.fail_over_mac.to_string()),
     },
@@ -252,8 +277,15 @@ pub static TABLE: &[OptionRow] = &[
         doc: "How often every address of the bond is announced after a failover, by gratuitous ARP and unsolicited neighbour \
               advertisement. [bonding.rst: num_grat_arp]",
         parse: |text, c| {
-            let range = Range { min: 0, max: 255, default: Some(1), off: false };
-            store(range.parse(text).and_then(|n| u8::try_from(n).ok()), |v| c.options.num_grat_arp = v)
+            let range = Range {
+                min: 0,
+                max: 255,
+                default: Some(1),
+                off: false,
+            };
+            store(range.parse(text).and_then(|n| u8::try_from(n).ok()), |v| {
+                c.options.num_grat_arp = v
+            })
         },
         show: |o| number(o.num_grat_arp),
     },
@@ -278,7 +310,16 @@ pub static TABLE: &[OptionRow] = &[
         set_when: SetWhen::Always,
         needs_miimon: false,
         doc: "Stored and shown, without effect in this mode, as in the kernel's driver. [bonding.rst: min_links]",
-        parse: |text, c| store(Range { off: false, ..Range::MILLIS }.parse(text), |v| c.options.min_links = v),
+        parse: |text, c| {
+            store(
+                Range {
+                    off: false,
+                    ..Range::MILLIS
+                }
+                .parse(text),
+                |v| c.options.min_links = v,
+            )
+        },
         show: |o| number(o.min_links),
     },
 ];

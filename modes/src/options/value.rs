@@ -13,7 +13,12 @@ pub(super) struct Range {
 }
 
 impl Range {
-    pub const MILLIS: Range = Range { min: 0, max: i32::MAX as u32, default: Some(0), off: true };
+    pub const MILLIS: Range = Range {
+        min: 0,
+        max: i32::MAX as u32,
+        default: Some(0),
+        off: true,
+    };
 
     /// Digits, or a word of the option's own table.
     ///
@@ -42,7 +47,10 @@ pub(super) fn named<T: Copy>(text: &str, values: &[(T, &str, u8)], default: T) -
     if text == "default" {
         return Some(default);
     }
-    values.iter().find(|(_, name, number)| *name == text || text.parse() == Ok(*number)).map(|(value, _, _)| *value)
+    values
+        .iter()
+        .find(|(_, name, number)| *name == text || text.parse() == Ok(*number))
+        .map(|(value, _, _)| *value)
 }
 
 /// `on`, `off`, 1 or 0.
@@ -73,8 +81,18 @@ mod tests {
 
     #[test]
     fn numbers_are_digits_within_the_range() {
-        let range = Range { min: 0, max: 255, default: Some(1), off: false };
-        for (text, value) in [("0", Some(0)), ("255", Some(255)), ("default", Some(1)), ("maxval", Some(255))] {
+        let range = Range {
+            min: 0,
+            max: 255,
+            default: Some(1),
+            off: false,
+        };
+        for (text, value) in [
+            ("0", Some(0)),
+            ("255", Some(255)),
+            ("default", Some(1)),
+            ("maxval", Some(255)),
+        ] {
             assert_eq!(range.parse(text), value, "{text}");
         }
         for bad in ["256", "-1", "0x10", "1x", "", "off", "1 2", "99999999999"] {

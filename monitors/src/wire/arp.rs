@@ -20,7 +20,11 @@ impl Request {
     /// A gratuitous request: sender and target are the same address, so every neighbour refreshes its entry and every
     /// switch learns where the address now is. [RFC 5944 4.6]
     pub fn gratuitous(mac: MacAddr, ip: Ipv4Addr) -> Self {
-        Request { sender_mac: mac, sender_ip: ip, target_ip: ip }
+        Request {
+            sender_mac: mac,
+            sender_ip: ip,
+            target_ip: ip,
+        }
     }
 
     /// The broadcast frame, 42 bytes, or 46 with a tag. [arp.c: arp_create]

@@ -41,8 +41,12 @@ mod tests {
 
     #[test]
     fn a_tag_stands_between_addresses_and_ethertype() {
-        let mut header =
-            Header { destination: MacAddr::BROADCAST, source: MacAddr([2, 0, 0, 0, 0, 1]), vlan: None, ethertype: ARP };
+        let mut header = Header {
+            destination: MacAddr::BROADCAST,
+            source: MacAddr([2, 0, 0, 0, 0, 1]),
+            vlan: None,
+            ethertype: ARP,
+        };
         let mut plain = Vec::new();
         header.emit(&mut plain);
         assert_eq!(plain, [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2, 0, 0, 0, 0, 1, 8, 6]);

@@ -55,7 +55,11 @@ impl UnsolicitedAdvertisement {
 /// ICMPv6 checksum over the pseudo header and a message of even length whose checksum field is zero. [RFC 8200 8.1]
 fn checksum(source: Ipv6Addr, destination: Ipv6Addr, message: &[u8]) -> u16 {
     let mut sum = message.len() as u32 + u32::from(ICMPV6);
-    let words = source.octets().into_iter().chain(destination.octets()).chain(message.iter().copied());
+    let words = source
+        .octets()
+        .into_iter()
+        .chain(destination.octets())
+        .chain(message.iter().copied());
     let mut high = None;
     for byte in words {
         match high.take() {

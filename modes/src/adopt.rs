@@ -1,0 +1,143 @@
+//! Restart: soft state that the kernel cannot hold, and a bond made from what the kernel already does.
+//!
+//! The kernel is the truth about what is attached, who is active and which addresses are in use; the saved state adds failure
+//! counts, running delays and origins. If no fact changed meanwhile, adopting asks for no change.
+
+use bond_monitors::{Debounce, LinkReport, LinkState, Time};
+use serde::{Deserialize, Serialize};
+
+use crate::active_backup::ActiveBackup;
+use crate::bond::{Bond, Device, MacOrigin, Wish};
+use crate::event::PortFacts;
+use crate::notify::Notifier;
+use crate::options::{BondOptions, FailOverMac};
+use crate::plan::{Accept, ForwardingPlan, PortId, TxPolicy};
+use crate::port::{Port, Ports};
+
+/// Soft state of a bond; valid until the machine reboots.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Saved {
+    options: BondOptions,
+    device: Device,
+    ports: Ports,
+    #[serde(default)]
+    mode: ActiveBackup,
+    #[serde(default)]
+    notifier: Notifier,
+}
+
+/// What the kernel does for a bond at the moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// The bond's own interface.
+    pub report: LinkReport,
+    /// Ports that are attached, each with its permanent address.
+    pub ports: Vec<(PortId, PortFacts)>,
+    /// The plan in force.
+    pub plan: ForwardingPlan,
+}
+
+impl Bond {
+    /// What to keep for the next start.
+    pub fn saved(&self) -> Saved {
+        Saved {
+            options: self.options.clone(),
+            device: self.device.clone(),
+            ports: self.ports.clone(),
+            mode: self.mode,
+            notifier: self.notifier,
+        }
+    }
+
+    /// A bond on top of what already forwards. `options` count only where nothing was saved.
+    pub fn adopt(now: Time, options: BondOptions, seen: Seen, saved: Option<Saved>) -> Self {
+        let saved = saved.unwrap_or_else(|| Saved::unknown(options, &seen.report));
+        let mut bond = Bond::assemble(now, saved.options, saved.device, seen.plan);
+        bond.ports = saved.ports;
+        bond.mode = saved.mode;
+        bond.notifier = saved.notifier;
+        bond.ports
+            .retain(|port| seen.ports.iter().any(|(id, _)| *id == port.id));
+        for (id, facts) in &seen.ports {
+            bond.adopt_port(now, *id, facts);
+        }
+        bond.adopt_active();
+        bond.adopt_device(&seen.report);
+        for (port, facts) in seen.ports {
+            bond.on_link(port, facts.report);
+        }
+        bond.settle(now, Wish::Nothing);
+        bond
+    }
+
+    /// A port that the file does not know: what it already lets in tells how far it was.
+    fn adopt_port(&mut self, now: Time, id: PortId, facts: &PortFacts) {
+        if self.ports.get(id).is_some() {
+            return;
+        }
+        let mut port = Port::new(now, id, facts.clone(), &self.options);
+        if self.plan.rx.get(&id) != Some(&Accept::Unicast) && facts.report.carrier.is_on() {
+            port.debounce = Debounce::in_state(LinkState::Up);
+        }
+        if let Some(plan) = self.plan.ports.get(&id)
+            && self.options.fail_over_mac != FailOverMac::None
+        {
+            port.own_mac = plan.mac;
+        }
+        self.ports.push(port);
+    }
+
+    /// The port that already carries the traffic stays while it has carrier, whatever the file says.
+    fn adopt_active(&mut self) {
+        let active = match self.plan.tx {
+            TxPolicy::One(id) => Some(id),
+            TxPolicy::Drop => None,
+        };
+        self.mode.active = active.filter(|id| self.ports.get(*id).is_some());
+        self.mode.left = self.mode.left.filter(|left| {
+            self.ports.get(left.port).is_some() && self.mode.active.is_some_and(|active| active != left.port)
+        });
+        if let Some(port) = self.mode.active.and_then(|id| self.ports.get_mut(id))
+            && !port.is_usable()
+        {
+            port.debounce = Debounce::in_state(LinkState::Up);
+        }
+    }
+
+    fn adopt_device(&mut self, report: &LinkReport) {
+        let device = &mut self.device;
+        if report.mac != device.mac && self.options.fail_over_mac == FailOverMac::None {
+            device.mac = report.mac;
+            device.mac_origin = MacOrigin::User;
+        }
+        device.up = report.admin_up;
+        device.mtu = report.mtu;
+        device.promisc = report.promisc;
+        device.allmulti = report.allmulti;
+    }
+}
+
+impl Saved {
+    /// Options that were in force.
+    pub fn options(&self) -> &BondOptions {
+        &self.options
+    }
+
+    fn unknown(options: BondOptions, report: &LinkReport) -> Self {
+        Saved {
+            options,
+            device: Device {
+                up: report.admin_up,
+                mac: report.mac,
+                mac_origin: MacOrigin::Port,
+                born_mac: report.mac,
+                mtu: report.mtu,
+                promisc: report.promisc,
+                allmulti: report.allmulti,
+            },
+            ports: Ports::default(),
+            mode: ActiveBackup::default(),
+            notifier: Notifier::default(),
+        }
+    }
+}

@@ -1,0 +1,622 @@
+//! The bond machine: ports, their links and the choice among them, as one value.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use bond_monitors::{Carrier, LinkReport, LinkState, MacAddr, Time};
+use serde::{Deserialize, Serialize};
+
+use crate::action::{Action, Notice, SwitchReason};
+use crate::active_backup::ActiveBackup;
+use crate::event::{Event, LocalAddress, PortFacts};
+use crate::links;
+use crate::notify::{Notifier, announcement};
+use crate::options::{self, BondOptions, Change, Context, FailOverMac, OptionError, PortOptions};
+use crate::plan::{Epoch, ForwardingPlan, PortId, PortPlan, TxPolicy};
+use crate::port::{Port, Ports};
+use crate::select;
+
+/// One bond. Feed it [`Event`]s, time and wishes; drain [`Bond::poll_action`] after each; call [`Bond::handle_timeout`] when
+/// [`Bond::poll_timeout`] says so.
+#[derive(Clone, Debug)]
+pub struct Bond {
+    pub(crate) options: BondOptions,
+    pub(crate) device: Device,
+    pub(crate) ports: Ports,
+    pub(crate) mode: ActiveBackup,
+    pub(crate) notifier: Notifier,
+    addresses: Vec<LocalAddress>,
+    next_poll: Time,
+    pub(crate) plan: ForwardingPlan,
+    epoch: Epoch,
+    retry: Retry,
+    notices: Vec<Notice>,
+    out: VecDeque<Action>,
+}
+
+/// The bond's own interface.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Device {
+    pub up: bool,
+    pub mac: MacAddr,
+    pub mac_origin: MacOrigin,
+    /// The address it was made with, to go back to when the last port takes its own along.
+    pub born_mac: MacAddr,
+    pub mtu: u32,
+    pub promisc: bool,
+    pub allmulti: bool,
+}
+
+/// Where the bond's address comes from. [bond_main.c: bond_enslave, addr_assign_type]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum MacOrigin {
+    /// Chosen at random when the bond was made; the first port replaces it.
+    Random,
+    /// From a port.
+    Port,
+    /// From the operator: kept.
+    User,
+}
+
+/// When a plan that failed is tried again.
+#[derive(Clone, Copy, Debug, Default)]
+struct Retry {
+    at: Option<Time>,
+    failures: u32,
+}
+
+impl Bond {
+    /// A bond without ports on an interface that was just made.
+    pub fn new(now: Time, change: Change, device: &LinkReport) -> Self {
+        let device = Device {
+            up: device.admin_up,
+            mac: device.mac,
+            mac_origin: MacOrigin::Random,
+            born_mac: device.mac,
+            mtu: device.mtu,
+            promisc: device.promisc,
+            allmulti: device.allmulti,
+        };
+        let plan = ForwardingPlan {
+            carrier: Carrier::Off,
+            mac: device.mac,
+            ports: BTreeMap::new(),
+            tx: TxPolicy::Drop,
+            rx: BTreeMap::new(),
+        };
+        let mut bond = Bond::assemble(now, change.options, device, plan);
+        bond.notices
+            .extend(change.warnings.into_iter().map(|text| Notice::Warning { text }));
+        bond.warn_if_unmonitored();
+        bond.settle(now, Wish::Nothing);
+        bond
+    }
+
+    pub(crate) fn assemble(now: Time, options: BondOptions, device: Device, plan: ForwardingPlan) -> Self {
+        Bond {
+            options,
+            device,
+            ports: Ports::default(),
+            mode: ActiveBackup::default(),
+            notifier: Notifier::default(),
+            addresses: Vec::new(),
+            next_poll: now,
+            plan,
+            epoch: Epoch::default(),
+            retry: Retry::default(),
+            notices: Vec::new(),
+            out: VecDeque::new(),
+        }
+    }
+
+    /// Takes a fact in.
+    pub fn handle_event(&mut self, now: Time, event: Event) {
+        let wish = match event {
+            Event::PortAttached { port, facts } => self.on_attached(now, port, facts),
+            Event::PortDetached { port } => self.on_detached(now, port),
+            Event::Link { port, report } => self.on_link(port, report),
+            Event::BondLink { report } => self.on_bond_link(now, &report),
+            Event::Addresses { addresses } => {
+                self.addresses = addresses;
+                Wish::Nothing
+            }
+            Event::MiiPolled { port, carrier } => {
+                if let Some(port) = self.ports.get_mut(port) {
+                    port.monitor.report(carrier);
+                }
+                Wish::Nothing
+            }
+            Event::ProgramFailed { epoch, retry } => {
+                if retry && epoch == self.epoch {
+                    self.retry.at = Some(now + backoff(self.retry.failures));
+                    self.retry.failures = self.retry.failures.saturating_add(1);
+                }
+                Wish::Nothing
+            }
+        };
+        self.settle(now, wish);
+    }
+
+    /// Lets time pass. A call before the time is harmless.
+    pub fn handle_timeout(&mut self, now: Time) {
+        if self.polls() && now >= self.next_poll {
+            self.out
+                .extend(self.ports.iter().map(|port| Action::PollMii { port: port.id }));
+            let regular = self.next_poll + self.options.miimon;
+            self.next_poll = if regular > now {
+                regular
+            } else {
+                now + self.options.miimon
+            };
+        }
+        if self.retry.at.is_some_and(|at| now >= at) {
+            self.retry.at = None;
+            self.epoch.0 += 1;
+            self.out.push_back(Action::Program {
+                epoch: self.epoch,
+                plan: self.plan.clone(),
+            });
+        }
+        self.settle(now, Wish::Nothing);
+    }
+
+    /// Takes a set of options in; all or nothing.
+    pub fn configure(&mut self, now: Time, pairs: &[(String, String)]) -> Result<(), OptionError> {
+        let context = Context {
+            up: self.device.up,
+            has_ports: !self.ports.is_empty(),
+        };
+        let change = options::apply(&self.options, context, pairs)?;
+        let manual = match &change.active {
+            Some(Some(name)) => Some(self.manual_choice(name)?),
+            _ => None,
+        };
+        let before = std::mem::replace(&mut self.options, change.options);
+        self.notices
+            .extend(change.warnings.into_iter().map(|text| Notice::Warning { text }));
+        self.note_changes(&before);
+        if before.miimon != self.options.miimon {
+            self.next_poll = now;
+            self.warn_if_unmonitored();
+        }
+        if change.primary_given {
+            self.mode.force_primary = self.options.primary.is_some();
+        }
+        let wish = match (manual, change.active) {
+            (Some(port), _) => Wish::Active(port),
+            (None, Some(None)) => Wish::ChooseAgain,
+            _ if change.primary_given || change.reselect => Wish::Select,
+            _ => Wish::Nothing,
+        };
+        self.settle(now, wish);
+        Ok(())
+    }
+
+    /// Takes a set of options of one port in; all or nothing.
+    pub fn configure_port(&mut self, now: Time, port: PortId, pairs: &[(String, String)]) -> Result<(), OptionError> {
+        let has_primary = self
+            .options
+            .primary
+            .as_ref()
+            .is_some_and(|name| self.ports.named(name).is_some());
+        let Some(port) = self.ports.get_mut(port) else {
+            return Ok(());
+        };
+        let options = PortOptions { prio: port.prio }.apply(pairs)?;
+        port.prio = options.prio;
+        if has_primary {
+            // [bond_options.c: bond_option_prio_set]
+            let text = format!("{}: prio has no effect while a primary is attached", port.name);
+            self.notices.push(Notice::Warning { text });
+        }
+        self.settle(now, if has_primary { Wish::Nothing } else { Wish::Select });
+        Ok(())
+    }
+
+    /// The next thing to do; drain to `None` after every input.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.out.pop_front()
+    }
+
+    /// When `handle_timeout` is to be called.
+    pub fn poll_timeout(&self) -> Option<Time> {
+        let poll = self.polls().then_some(self.next_poll);
+        let delays = self
+            .ports
+            .iter()
+            .filter(|_| self.watches())
+            .filter_map(|port| port.link().deadline());
+        let rest = [
+            poll,
+            self.mode.poll_timeout(),
+            self.announces().then(|| self.notifier.poll_timeout()).flatten(),
+        ];
+        delays.chain(rest.into_iter().flatten()).chain(self.retry.at).min()
+    }
+
+    /// Options in force.
+    pub fn options(&self) -> &BondOptions {
+        &self.options
+    }
+
+    /// Attached ports.
+    pub fn ports(&self) -> &Ports {
+        &self.ports
+    }
+
+    /// The plan in force or being brought about.
+    pub fn plan(&self) -> &ForwardingPlan {
+        &self.plan
+    }
+
+    /// The port that carries the traffic.
+    pub fn active(&self) -> Option<PortId> {
+        self.mode.active
+    }
+
+    /// MTU of the bond's interface in bytes.
+    pub fn mtu(&self) -> u32 {
+        self.device.mtu
+    }
+
+    /// The address to give a port that is about to be attached; none to leave it its own. [bond_main.c: bond_enslave]
+    pub fn mac_for_new_port(&self, own: MacAddr) -> Option<MacAddr> {
+        let first = self.ports.is_empty();
+        match self.options.fail_over_mac {
+            FailOverMac::None if first && self.device.mac_origin == MacOrigin::Random => None,
+            FailOverMac::None => Some(self.device.mac),
+            FailOverMac::Active => None,
+            FailOverMac::Follow => (!first && own == self.device.mac).then(|| sibling(own, self.ports.len())),
+        }
+    }
+
+    fn on_attached(&mut self, now: Time, id: PortId, facts: PortFacts) -> Wish {
+        if self.ports.get(id).is_some() {
+            return Wish::Nothing;
+        }
+        let own = self.mac_for_new_port(facts.permanent_mac);
+        let mut port = Port::new(now, id, facts, &self.options);
+        if self.options.fail_over_mac == FailOverMac::Follow {
+            port.own_mac = own.unwrap_or(port.own_mac);
+        }
+        if self.ports.is_empty() && self.device.mac_origin == MacOrigin::Random {
+            self.device.mac = port.permanent_mac;
+            self.device.mac_origin = MacOrigin::Port;
+        }
+        let link_up = port.link() != LinkState::Down;
+        let name = port.name.clone();
+        if self.options.primary.as_ref() == Some(&name) {
+            self.mode.force_primary = true;
+        }
+        let asks = port.link() == LinkState::Up && self.mode.wants_selection(&self.ports, &port, &self.options);
+        self.ports.push(port);
+        self.notices.push(Notice::Attached {
+            port: name,
+            active: link_up && self.mode.active.is_none(),
+            link_up,
+        });
+        if asks { Wish::Select } else { Wish::Nothing }
+    }
+
+    fn on_detached(&mut self, now: Time, id: PortId) -> Wish {
+        let was_active = self.mode.active == Some(id);
+        if was_active {
+            // Chosen while the old one is still known, so that addresses move and the reason can name it.
+            let mut rest = self.ports.clone();
+            rest.remove(id);
+            let best = select::best(&rest, None, self.mode.preference(&self.options));
+            self.switch(now, best, SwitchReason::PortGone);
+        }
+        self.mode.forget(id);
+        let Some(port) = self.ports.remove(id) else {
+            return Wish::Nothing;
+        };
+        self.notices.push(Notice::Detached {
+            port: port.name.clone(),
+            was_active,
+        });
+        if self.ports.is_empty() && self.device.mac_origin == MacOrigin::Port {
+            // The address goes with its port. differs: an address that the operator set is kept.
+            self.device.mac = self.device.born_mac;
+            self.device.mac_origin = MacOrigin::Random;
+        } else if !self.ports.is_empty()
+            && port.permanent_mac == self.device.mac
+            && self.options.fail_over_mac != FailOverMac::Active
+        {
+            self.notices.push(Notice::MacStillInUse {
+                port: port.name,
+                mac: port.permanent_mac,
+            });
+        }
+        Wish::Nothing
+    }
+
+    pub(crate) fn on_link(&mut self, id: PortId, report: LinkReport) -> Wish {
+        let use_carrier = self.options.use_carrier;
+        let Some(port) = self.ports.get_mut(id) else {
+            return Wish::Nothing;
+        };
+        if report.carrier.is_on() {
+            // Speed and duplex of a link without carrier say nothing; the status keeps the last known ones.
+            (port.speed, port.duplex) = (report.speed, report.duplex);
+        }
+        if use_carrier {
+            port.monitor.report(report.carrier);
+        } else {
+            self.out.push_back(Action::PollMii { port: id });
+        }
+        if port.name == report.name {
+            return Wish::Nothing;
+        }
+        // The primary goes by name. [bond_main.c: bond_slave_netdev_event, NETDEV_CHANGENAME]
+        port.name = report.name;
+        Wish::Select
+    }
+
+    fn on_bond_link(&mut self, now: Time, report: &LinkReport) -> Wish {
+        let device = &mut self.device;
+        device.mtu = report.mtu;
+        device.promisc = report.promisc;
+        device.allmulti = report.allmulti;
+        // With the other values the driver ignores it, and so do we. [bond_main.c: bond_set_mac_address]
+        if report.mac != device.mac && self.options.fail_over_mac == FailOverMac::None {
+            device.mac = report.mac;
+            device.mac_origin = MacOrigin::User;
+        }
+        if report.admin_up && !device.up {
+            self.next_poll = now;
+        } else if !report.admin_up {
+            self.notifier.stop();
+        }
+        device.up = report.admin_up;
+        Wish::Nothing
+    }
+
+    /// [bond_options.c: bond_option_active_slave_set]
+    fn manual_choice(&self, name: &str) -> Result<PortId, OptionError> {
+        let (option, value) = ("active_slave", name.to_owned());
+        match self.ports.named(name) {
+            None => Err(OptionError::NotAPort { option, value }),
+            Some(port) if self.mode.active == Some(port.id) => Ok(port.id),
+            Some(port) if port.link() != LinkState::Up || !self.seen_up(port) => {
+                Err(OptionError::PortDown { option, value })
+            }
+            Some(port) => Ok(port.id),
+        }
+    }
+
+    /// Without a monitor nobody knows better than the operator.
+    fn seen_up(&self, port: &Port) -> bool {
+        self.options.unmonitored() || port.carrier().is_on()
+    }
+
+    fn note_changes(&mut self, before: &BondOptions) {
+        let old = options::show_all(before, None);
+        for (option, value) in options::show_all(&self.options, None) {
+            if old.get(&option) != Some(&value) {
+                self.notices.push(Notice::OptionChanged {
+                    option,
+                    value: value.to_string(),
+                });
+            }
+        }
+    }
+
+    fn warn_if_unmonitored(&mut self) {
+        if self.options.unmonitored() {
+            let text = "unmonitored: with miimon=0 and no other monitor a failed port stays in use".to_owned();
+            self.notices.push(Notice::Warning { text });
+        }
+    }
+
+    /// Link states freeze while the bond is down. [bond_main.c: bond_close]
+    fn watches(&self) -> bool {
+        self.device.up && !self.options.unmonitored()
+    }
+
+    fn polls(&self) -> bool {
+        self.watches() && !self.ports.is_empty()
+    }
+
+    fn announces(&self) -> bool {
+        self.device.up && self.mode.active.is_some()
+    }
+
+    /// Draws all conclusions from what just changed. Ends every input.
+    pub(crate) fn settle(&mut self, now: Time, wish: Wish) {
+        let mut asked = false;
+        if self.watches() {
+            let found = links::inspect(now, &mut self.ports, self.mode.active, &self.options);
+            self.notices.extend(found.notices);
+            let mut up = found.came_up.iter().filter_map(|id| self.ports.get(*id));
+            asked = up.any(|port| self.mode.wants_selection(&self.ports, port, &self.options));
+        }
+        let active = self.mode.active.and_then(|id| self.ports.get(id));
+        let must = if active.is_some() {
+            !active.is_some_and(Port::is_usable)
+        } else {
+            self.ports.iter().any(Port::is_usable)
+        };
+        let wish = if wish == Wish::Nothing && (asked || must) {
+            Wish::Select
+        } else {
+            wish
+        };
+        self.choose(now, wish);
+        self.mode.expire(now);
+        self.publish_plan();
+        self.announce(now);
+        self.out.extend(self.notices.drain(..).map(Action::Notify));
+        #[cfg(debug_assertions)]
+        self.check();
+    }
+
+    fn choose(&mut self, now: Time, wish: Wish) {
+        let current = match wish {
+            Wish::Nothing => return,
+            Wish::Active(port) => return self.switch(now, Some(port), SwitchReason::Manual),
+            // [bond_options.c: bond_option_active_slave_set, empty value]
+            Wish::ChooseAgain => None,
+            Wish::Select => self.mode.active,
+        };
+        let prefer = self.mode.preference(&self.options);
+        let best = select::best(&self.ports, current, prefer);
+        let reason = match (wish, best) {
+            (Wish::ChooseAgain, _) => SwitchReason::Manual,
+            (_, Some(new)) => select::reason(&self.ports, current, new, prefer),
+            (_, None) => SwitchReason::LinkDown,
+        };
+        if best
+            .and_then(|id| self.ports.get(id))
+            .is_some_and(|port| prefer.primary == Some(port.name.as_str()))
+        {
+            self.mode.force_primary = false;
+        }
+        self.switch(now, best, reason);
+    }
+
+    /// [bond_main.c: bond_change_active_slave]
+    fn switch(&mut self, now: Time, to: Option<PortId>, reason: SwitchReason) {
+        let from = self.mode.active;
+        if from == to {
+            return;
+        }
+        self.move_macs(from, to);
+        self.mode.switch(now, &self.ports, to);
+        let name = |id: Option<PortId>| id.and_then(|id| self.ports.name(id));
+        self.notices.push(Notice::ActiveChanged {
+            from: name(from),
+            to: name(to),
+            reason,
+        });
+        if self.device.up && to.is_some() {
+            self.notifier.start(now, &self.options);
+        } else {
+            self.notifier.stop();
+        }
+    }
+
+    /// [bond_main.c: bond_do_fail_over_mac]
+    fn move_macs(&mut self, from: Option<PortId>, to: Option<PortId>) {
+        let bond_mac = self.device.mac;
+        let Some(new) = to else { return };
+        match self.options.fail_over_mac {
+            FailOverMac::None => {}
+            FailOverMac::Active => self.device.mac = self.ports.get(new).map_or(bond_mac, |port| port.own_mac),
+            FailOverMac::Follow => {
+                let Some(port) = self.ports.get_mut(new) else { return };
+                let parked = std::mem::replace(&mut port.own_mac, bond_mac);
+                // Whoever had the bond's address gets the new port's in exchange.
+                let holder = from.or_else(|| {
+                    self.ports
+                        .iter()
+                        .find(|port| port.id != new && port.own_mac == bond_mac)
+                        .map(|port| port.id)
+                });
+                if let Some(old) = holder.and_then(|id| self.ports.get_mut(id)) {
+                    old.own_mac = parked;
+                }
+            }
+        }
+    }
+
+    fn wanted_plan(&self) -> ForwardingPlan {
+        let port_plan = |port: &Port| PortPlan {
+            mac: match self.options.fail_over_mac {
+                FailOverMac::None => self.device.mac,
+                FailOverMac::Active | FailOverMac::Follow => port.own_mac,
+            },
+            mtu: self.device.mtu,
+            promisc: self.device.promisc,
+            allmulti: self.device.allmulti,
+        };
+        ForwardingPlan {
+            // differs: a port in downdelay is in use, so it keeps the carrier on; the driver drops it at once.
+            carrier: Carrier::from_bool(self.ports.iter().any(Port::is_usable)),
+            mac: self.device.mac,
+            ports: self.ports.iter().map(|port| (port.id, port_plan(port))).collect(),
+            tx: self.mode.tx(),
+            rx: self.mode.rx(&self.ports, &self.options),
+        }
+    }
+
+    fn publish_plan(&mut self) {
+        let plan = self.wanted_plan();
+        if plan == self.plan {
+            return;
+        }
+        if plan.carrier != self.plan.carrier {
+            self.notices.push(Notice::Carrier { carrier: plan.carrier });
+        }
+        self.plan = plan.clone();
+        self.epoch.0 += 1;
+        self.retry = Retry::default();
+        self.out.push_back(Action::Program {
+            epoch: self.epoch,
+            plan,
+        });
+    }
+
+    fn announce(&mut self, now: Time) {
+        if !self.announces() {
+            return;
+        }
+        let Some(port) = self.mode.active else { return };
+        if self.notifier.take_round(now, &self.options) {
+            let mac = self.device.mac;
+            self.out.extend(self.addresses.iter().map(|address| Action::Transmit {
+                port,
+                frame: announcement(address, mac),
+            }));
+        }
+    }
+
+    /// What always holds between two inputs.
+    #[cfg(debug_assertions)]
+    fn check(&self) {
+        let active = self.mode.active.map(|id| self.ports.get(id));
+        assert!(active != Some(None), "the active port is attached");
+        let usable = self.ports.iter().any(Port::is_usable);
+        assert_eq!(
+            active.is_some(),
+            usable,
+            "there is an active port exactly while one is usable"
+        );
+        assert!(
+            active.flatten().is_none_or(Port::is_usable),
+            "the active port is usable"
+        );
+        assert!(
+            self.mode.left.is_none_or(|left| self.mode.active != Some(left.port)),
+            "the active port was not left"
+        );
+        assert_eq!(self.plan, self.wanted_plan(), "the plan in force is the wanted one");
+    }
+}
+
+/// What the choice of the active port is asked to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wish {
+    /// Leave it.
+    Nothing,
+    /// Choose by the rules.
+    Select,
+    /// Choose by the rules as if none were active.
+    ChooseAgain,
+    /// This one.
+    Active(PortId),
+}
+
+/// 10 ms, doubled up to about a second.
+fn backoff(failures: u32) -> Duration {
+    Duration::from_millis(10 << failures.min(7))
+}
+
+/// An address for a port that came with the bond's own: locally administered, told apart by its place.
+/// [bond_main.c: bond_enslave, BOND_FOM_FOLLOW]
+fn sibling(mac: MacAddr, place: usize) -> MacAddr {
+    let mut bytes = mac.0;
+    bytes[0] = (bytes[0] | 0x02) & !0x01;
+    bytes[5] ^= (place as u8) | 0x80;
+    MacAddr(bytes)
+}

@@ -1,0 +1,109 @@
+//! From carrier to link state for all ports of a bond: delays, hurry, failure counts.
+//! [bond_main.c: bond_miimon_inspect, bond_miimon_commit]
+
+use bond_monitors::{LinkState, Time};
+
+use crate::action::Notice;
+use crate::options::BondOptions;
+use crate::plan::PortId;
+use crate::port::{Port, Ports};
+
+/// What an inspection of all ports found.
+#[derive(Debug, Default)]
+pub(crate) struct Inspection {
+    /// Ports whose link came up.
+    pub came_up: Vec<PortId>,
+    /// Ports whose link went down.
+    pub went_down: Vec<PortId>,
+    /// One line per change.
+    pub notices: Vec<Notice>,
+}
+
+/// Brings every port's link state up to `now`.
+///
+/// When no port is usable, the one that has waited longest in updelay is used at once. [bonding.rst: updelay]
+/// differs: in the driver this holds in some modes only, and its poll decides which port is first.
+pub(crate) fn inspect(now: Time, ports: &mut Ports, active: Option<PortId>, options: &BondOptions) -> Inspection {
+    let mut found = Inspection::default();
+    for port in ports.iter_mut() {
+        let before = port.link();
+        let carrier = port.monitor.carrier();
+        if let Some(after) = port.debounce.observe(now, carrier, options.updelay, options.downdelay) {
+            found.record(now, port, before, after, active == Some(port.id));
+        }
+    }
+    if !ports.iter().any(Port::is_usable)
+        && let Some(port) = ports
+            .iter_mut()
+            .filter(|port| port.link().deadline().is_some())
+            .min_by_key(|port| port.link().deadline())
+    {
+        port.debounce.hurry();
+        let waited = now.since(port.delayed_since);
+        found.notices.push(Notice::UpdelaySkipped {
+            port: port.name.clone(),
+            waited,
+        });
+        found.up(port);
+    }
+    found
+}
+
+impl Inspection {
+    fn record(&mut self, now: Time, port: &mut Port, before: LinkState, after: LinkState, active: bool) {
+        use LinkState::{Down, GoingBack, GoingDown, Up};
+        let name = port.name.clone();
+        let waited = now.since(port.delayed_since);
+        match (before, after) {
+            (_, GoingDown { until }) => {
+                port.delayed_since = now;
+                self.notices.push(Notice::GoingDown {
+                    port: name,
+                    active,
+                    delay: until.since(now),
+                });
+            }
+            (_, GoingBack { until }) => {
+                port.delayed_since = now;
+                self.notices.push(Notice::GoingBack {
+                    port: name,
+                    delay: until.since(now),
+                });
+            }
+            (GoingDown { .. }, Up) => {
+                self.notices.push(Notice::UpAgain {
+                    port: name,
+                    after: waited,
+                });
+                self.came_up.push(port.id);
+            }
+            (_, Up) => self.up(port),
+            (GoingBack { .. }, Down) => {
+                self.notices.push(Notice::DownAgain {
+                    port: name,
+                    after: waited,
+                });
+                self.down(port);
+            }
+            (_, Down) => self.down(port),
+        }
+    }
+
+    fn up(&mut self, port: &Port) {
+        self.notices.push(Notice::Up {
+            port: port.name.clone(),
+            speed: port.speed,
+            duplex: port.duplex,
+        });
+        self.came_up.push(port.id);
+    }
+
+    fn down(&mut self, port: &mut Port) {
+        port.failures = port.failures.saturating_add(1);
+        self.notices.push(Notice::Down {
+            port: port.name.clone(),
+            failures: port.failures,
+        });
+        self.went_down.push(port.id);
+    }
+}

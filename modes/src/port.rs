@@ -1,0 +1,133 @@
+//! One attached interface.
+
+use bond_monitors::{Carrier, Debounce, Duplex, LinkState, MacAddr, MiiMonitor, Speed, Time};
+use serde::{Deserialize, Serialize};
+
+use crate::event::PortFacts;
+use crate::options::BondOptions;
+use crate::plan::PortId;
+
+/// An attached interface and the verdict about its link.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Port {
+    /// Interface index.
+    pub id: PortId,
+    /// Interface name at the moment.
+    pub name: String,
+    /// Address before it was attached.
+    pub permanent_mac: MacAddr,
+    /// Address it uses while it has not the bond's; moves at a failover with `fail_over_mac=follow`.
+    pub own_mac: MacAddr,
+    /// Mbit/s, as of the last time the link came up or told us.
+    pub speed: Speed,
+    /// As `speed`.
+    pub duplex: Duplex,
+    /// How often the link went down.
+    pub failures: u32,
+    /// Preference while no primary is attached.
+    pub prio: i32,
+    /// Raw verdict.
+    pub(crate) monitor: MiiMonitor,
+    /// Verdict after delays.
+    pub(crate) debounce: Debounce,
+    /// When the running delay began; for messages.
+    pub(crate) delayed_since: Time,
+}
+
+impl Port {
+    /// A port that was just attached. Without a monitor it counts as up for ever. [bond_main.c: bond_enslave]
+    pub(crate) fn new(now: Time, id: PortId, facts: PortFacts, options: &BondOptions) -> Self {
+        let carrier = facts.report.carrier;
+        Port {
+            id,
+            name: facts.report.name,
+            permanent_mac: facts.permanent_mac,
+            own_mac: facts.permanent_mac,
+            speed: facts.report.speed,
+            duplex: facts.report.duplex,
+            failures: 0,
+            prio: 0,
+            monitor: MiiMonitor::new(carrier),
+            debounce: if options.unmonitored() {
+                Debounce::in_state(LinkState::Up)
+            } else {
+                Debounce::attached(now, carrier, options.updelay)
+            },
+            delayed_since: now,
+        }
+    }
+
+    /// Verdict about the link.
+    pub fn link(&self) -> LinkState {
+        self.debounce.state()
+    }
+
+    /// Signal on the wire.
+    pub fn carrier(&self) -> Carrier {
+        self.monitor.carrier()
+    }
+
+    /// Whether it may carry traffic.
+    pub fn is_usable(&self) -> bool {
+        self.link().is_usable()
+    }
+}
+
+/// The attached ports in the order of attaching, as the driver lists them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Ports(Vec<Port>);
+
+impl Ports {
+    /// All, in order.
+    pub fn iter(&self) -> std::slice::Iter<'_, Port> {
+        self.0.iter()
+    }
+
+    pub(crate) fn iter_mut(&mut self) -> std::slice::IterMut<'_, Port> {
+        self.0.iter_mut()
+    }
+
+    /// By interface index.
+    pub fn get(&self, id: PortId) -> Option<&Port> {
+        self.0.iter().find(|port| port.id == id)
+    }
+
+    pub(crate) fn get_mut(&mut self, id: PortId) -> Option<&mut Port> {
+        self.0.iter_mut().find(|port| port.id == id)
+    }
+
+    /// By interface name.
+    pub fn named(&self, name: &str) -> Option<&Port> {
+        self.0.iter().find(|port| port.name == name)
+    }
+
+    /// The name of a port, for messages.
+    pub fn name(&self, id: PortId) -> Option<String> {
+        self.get(id).map(|port| port.name.clone())
+    }
+
+    /// How many.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// None attached.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(crate) fn push(&mut self, port: Port) {
+        debug_assert!(self.get(port.id).is_none(), "a port is attached once");
+        self.0.push(port);
+    }
+
+    pub(crate) fn remove(&mut self, id: PortId) -> Option<Port> {
+        let place = self.0.iter().position(|port| port.id == id)?;
+        Some(self.0.remove(place))
+    }
+
+    pub(crate) fn retain(&mut self, keep: impl FnMut(&Port) -> bool) {
+        self.0.retain(keep);
+    }
+}
