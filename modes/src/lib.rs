@@ -6,6 +6,7 @@
 
 pub mod action;
 pub mod event;
+pub mod options;
 pub mod plan;
 pub mod status;
 

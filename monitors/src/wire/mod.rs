@@ -1,6 +1,5 @@
-//! Frame formats: parse and emit, each with byte fixtures.
+//! Frame formats, each with byte fixtures.
 
-pub mod announce;
 pub mod arp;
 pub mod ethernet;
 pub mod mac;

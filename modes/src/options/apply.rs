@@ -1,0 +1,231 @@
+//! A set of options taken in as a whole.
+
+use std::time::Duration;
+
+use super::table::{OptionRow, SetWhen, TABLE, find};
+use super::{BondOptions, OptionError};
+use crate::status::millis;
+
+/// What decides whether an option may change.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Context {
+    /// The bond is administratively up.
+    pub up: bool,
+    /// The bond has ports.
+    pub has_ports: bool,
+}
+
+/// Options after a change, and what the change asks for beyond storing values.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// The new options.
+    pub options: BondOptions,
+    /// Wish for another active port; `Some(None)` lets the bond choose again.
+    pub active: Option<Option<String>>,
+    /// `primary` was given, so it is taken at the next selection whatever `primary_reselect` says.
+    pub primary_given: bool,
+    /// The active port is to be selected again.
+    pub reselect: bool,
+    /// `mode` was given.
+    pub mode_given: bool,
+    /// What was fulfilled differently.
+    pub warnings: Vec<String>,
+}
+
+impl Change {
+    fn new(options: BondOptions) -> Self {
+        Change {
+            options,
+            active: None,
+            primary_given: false,
+            reselect: false,
+            mode_given: false,
+            warnings: Vec::new(),
+        }
+    }
+
+    /// Rounds a delay down to a multiple of miimon. [bond_options.c: _bond_option_delay_set]
+    pub(super) fn round(&mut self, option: &str, delay: Duration) -> Duration {
+        let (delay_ms, miimon_ms) = (millis(delay), millis(self.options.miimon));
+        let Some(rest) = delay_ms.checked_rem(miimon_ms).filter(|rest| *rest != 0) else {
+            return delay;
+        };
+        let rounded = delay_ms - rest;
+        self.warnings.push(format!(
+            "{option} {delay_ms} ms is not a multiple of miimon {miimon_ms} ms, rounded down to {rounded} ms"
+        ));
+        Duration::from_millis(rounded)
+    }
+
+    fn take(&mut self, row: &OptionRow, value: &str, context: Context) -> Result<(), OptionError> {
+        let option = row.name;
+        if context.has_ports && row.set_when != SetWhen::Always {
+            return Err(OptionError::HasPorts { option });
+        }
+        if context.up && row.set_when == SetWhen::EmptyAndDown {
+            return Err(OptionError::BondUp { option });
+        }
+        // Only a delay above zero needs the monitor: shipped files spell zeros out.
+        // differs: the driver refuses 0 too (EPERM).
+        let mut next = self.clone();
+        if !(row.parse)(value, &mut next) {
+            return Err(OptionError::BadValue { option, value: value.to_owned(), expected: row.expected });
+        }
+        if row.needs_miimon && self.options.miimon.is_zero() && next.options != self.options {
+            return Err(OptionError::NeedsMiimon { option });
+        }
+        *self = next;
+        Ok(())
+    }
+}
+
+/// Takes a set of options in, in the driver's order whatever order they are given in; all or nothing.
+pub fn apply(current: &BondOptions, context: Context, pairs: &[(String, String)]) -> Result<Change, OptionError> {
+    let mut change = Change::new(current.clone());
+    match take_all(&mut change, context, pairs).into_iter().next() {
+        Some((_, error)) => Err(error),
+        None => Ok(change),
+    }
+}
+
+/// Options for a new bond.
+pub fn parse(pairs: &[(String, String)]) -> Result<Change, OptionError> {
+    let change = apply(&BondOptions::default(), Context::default(), pairs)?;
+    if change.mode_given { Ok(change) } else { Err(mode_missing()) }
+}
+
+/// Everything that is wrong with a set of options for a new bond, by index into `pairs`; `pairs.len()` for what is missing.
+pub fn check(pairs: &[(String, String)]) -> Vec<(usize, OptionError)> {
+    let mut change = Change::new(BondOptions::default());
+    let mut errors = take_all(&mut change, Context::default(), pairs);
+    if !pairs.iter().any(|(name, _)| find(name).is_some_and(|row| row.name == "mode")) {
+        errors.push((pairs.len(), mode_missing()));
+    }
+    errors
+}
+
+fn mode_missing() -> OptionError {
+    OptionError::Missing { option: "mode", expected: "mode=active-backup" }
+}
+
+fn take_all(change: &mut Change, context: Context, pairs: &[(String, String)]) -> Vec<(usize, OptionError)> {
+    let mut errors = Vec::new();
+    let mut known = Vec::new();
+    for (index, (name, value)) in pairs.iter().enumerate() {
+        match TABLE.iter().position(|row| row.is_called(name)) {
+            Some(place) => known.push((place, index, value)),
+            None => errors.push((index, OptionError::Unknown { name: name.clone(), nearest: nearest(name) })),
+        }
+    }
+    known.sort_by_key(|(place, index, _)| (*place, *index));
+    for (place, index, value) in known {
+        if let Err(error) = change.take(&TABLE[place], value, context) {
+            errors.push((index, error));
+        }
+    }
+    errors.sort_by_key(|(index, _)| *index);
+    errors
+}
+
+/// The known name that looks most like `name`, if one does.
+fn nearest(name: &str) -> Option<&'static str> {
+    TABLE
+        .iter()
+        .flat_map(|row| std::iter::once(&row.name).chain(row.aliases))
+        .map(|known| (distance(name, known), *known))
+        .min()
+        .filter(|(distance, known)| *distance <= known.len() / 3)
+        .map(|(_, known)| known)
+}
+
+/// Levenshtein distance in bytes.
+fn distance(a: &str, b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.bytes().enumerate() {
+        let mut corner = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.bytes().enumerate() {
+            let substituted = corner + usize::from(x != y);
+            corner = row[j + 1];
+            row[j + 1] = substituted.min(row[j] + 1).min(corner + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pairs(text: &str) -> Vec<(String, String)> {
+        text.split_whitespace()
+            .map(|word| word.split_once('=').map(|(k, v)| (k.to_owned(), v.to_owned())).unwrap())
+            .collect()
+    }
+
+    fn new(text: &str) -> Change {
+        parse(&pairs(text)).unwrap()
+    }
+
+    #[test]
+    fn options_are_applied_in_the_drivers_order_whatever_order_they_come_in() {
+        let change = new("updelay=250 miimon=50 mode=1");
+        assert_eq!(change.options.updelay, Duration::from_millis(250));
+        assert!(change.warnings.is_empty());
+    }
+
+    #[test]
+    fn a_delay_is_rounded_down_to_a_multiple_of_miimon_with_a_warning() {
+        let change = new("mode=active-backup miimon=100 updelay=250 downdelay=50");
+        assert_eq!(change.options.updelay, Duration::from_millis(200));
+        assert_eq!(change.options.downdelay, Duration::ZERO);
+        assert_eq!(change.warnings.len(), 2);
+    }
+
+    #[test]
+    fn a_delay_keeps_its_milliseconds_when_miimon_changes() {
+        let first = new("mode=1 miimon=100 updelay=300").options;
+        let second = apply(&first, Context::default(), &pairs("miimon=70")).unwrap().options;
+        assert_eq!(second.updelay, Duration::from_millis(300));
+    }
+
+    #[test]
+    fn a_delay_without_the_monitor_is_refused() {
+        assert_eq!(
+            parse(&pairs("mode=1 miimon=0 updelay=100")),
+            Err(OptionError::NeedsMiimon { option: "updelay" })
+        );
+        assert!(parse(&pairs("mode=1 miimon=0 updelay=0")).is_ok());
+    }
+
+    #[test]
+    fn the_state_of_the_bond_is_checked_before_the_value() {
+        let options = BondOptions::default();
+        let up = Context { up: true, has_ports: false };
+        let used = Context { up: true, has_ports: true };
+        assert_eq!(apply(&options, used, &pairs("mode=x")), Err(OptionError::HasPorts { option: "mode" }));
+        assert_eq!(apply(&options, up, &pairs("mode=x")), Err(OptionError::BondUp { option: "mode" }));
+        assert!(apply(&options, up, &pairs("fail_over_mac=active")).is_ok());
+        assert!(apply(&options, used, &pairs("fail_over_mac=active")).is_err());
+    }
+
+    #[test]
+    fn check_reports_everything_at_once() {
+        let errors = check(&pairs("miimonn=100 updelay=x primary=eth0 num_grat_arp=256"));
+        let places: Vec<usize> = errors.iter().map(|(place, _)| *place).collect();
+        assert_eq!(places, [0, 1, 3, 4]);
+        assert_eq!(errors[0].1, OptionError::Unknown { name: "miimonn".to_owned(), nearest: Some("miimon") });
+        assert!(matches!(errors[3].1, OptionError::Missing { option: "mode", .. }));
+    }
+
+    #[test]
+    fn a_name_that_resembles_nothing_gets_no_suggestion() {
+        assert_eq!(nearest("frobnicate"), None);
+        assert_eq!(nearest("primary_reslect"), Some("primary_reselect"));
+    }
+
+    #[test]
+    fn both_names_of_the_announcement_count_are_one_option() {
+        assert_eq!(new("mode=1 num_unsol_na=3").options.num_grat_arp, 3);
+    }
+}

@@ -1,0 +1,66 @@
+//! Why an option was not taken.
+
+/// A refused option; nothing was changed. The order of the checks is the driver's. [bond_options.c: __bond_opt_set]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OptionError {
+    /// There is no such option.
+    #[error("unknown option {name}, expected {}", nearest.map_or_else(|| "one that bondctl add --help lists".to_owned(), |n| format!("{n} perhaps")))]
+    Unknown {
+        /// As given.
+        name: String,
+        /// A known one that looks like it.
+        nearest: Option<&'static str>,
+    },
+    /// A bond cannot be made without it.
+    #[error("{option} is missing, expected {expected}")]
+    Missing {
+        /// Its name.
+        option: &'static str,
+        /// What it takes.
+        expected: &'static str,
+    },
+    /// The option does not take that value.
+    #[error("{option}: bad value {value:?}, expected {expected}")]
+    BadValue {
+        /// Its name.
+        option: &'static str,
+        /// As given.
+        value: String,
+        /// What it takes.
+        expected: &'static str,
+    },
+    /// The option may not change while there are ports. (ENOTEMPTY)
+    #[error("{option} cannot change while the bond has ports, expected an empty bond")]
+    HasPorts {
+        /// Its name.
+        option: &'static str,
+    },
+    /// The option may not change while the bond is up. (EBUSY)
+    #[error("{option} cannot change while the bond is up, expected it to be set down first")]
+    BondUp {
+        /// Its name.
+        option: &'static str,
+    },
+    /// A delay without the monitor that it belongs to. (EPERM)
+    #[error("{option} needs the MII monitor, expected miimon above 0")]
+    NeedsMiimon {
+        /// Its name.
+        option: &'static str,
+    },
+    /// The value does not name an attached port.
+    #[error("{option}: {value} is not a port of this bond")]
+    NotAPort {
+        /// Its name.
+        option: &'static str,
+        /// As given.
+        value: String,
+    },
+    /// The port cannot carry traffic.
+    #[error("{option}: the link of {value} is not up")]
+    PortDown {
+        /// Its name.
+        option: &'static str,
+        /// As given.
+        value: String,
+    },
+}

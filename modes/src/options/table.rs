@@ -1,0 +1,310 @@
+//! One row per option.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::apply::Change;
+use super::value::{Range, named, port_name, switch};
+use super::{BondOptions, FailOverMac, ModeName, PrimaryReselect};
+use crate::status::{OptionValue, millis};
+
+/// When an option may change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SetWhen {
+    /// At any time.
+    Always,
+    /// While the bond has no ports.
+    Empty,
+    /// While the bond has no ports and is down.
+    EmptyAndDown,
+}
+
+/// Everything about one option.
+pub struct OptionRow {
+    /// The kernel's name.
+    pub name: &'static str,
+    /// Other names of the same option.
+    pub aliases: &'static [&'static str],
+    /// Unit of its number; empty for none.
+    pub unit: &'static str,
+    /// What it is when nobody sets it.
+    pub default: &'static str,
+    /// What it takes, for messages and help.
+    pub expected: &'static str,
+    /// When it may change.
+    pub set_when: SetWhen,
+    /// It means nothing without the MII monitor.
+    pub needs_miimon: bool,
+    /// One or two sentences for help and man page.
+    pub doc: &'static str,
+    /// Takes a text in; false for a bad value.
+    pub(super) parse: fn(&str, &mut Change) -> bool,
+    /// Effective value.
+    pub(super) show: fn(&BondOptions) -> OptionValue,
+}
+
+impl OptionRow {
+    /// Whether this is the row for `name`; `-` and `_` are the same.
+    pub fn is_called(&self, name: &str) -> bool {
+        let same = |known: &str| {
+            known.len() == name.len() && known.bytes().zip(name.bytes()).all(|(k, n)| k == n || (k == b'_' && n == b'-'))
+        };
+        same(self.name) || self.aliases.iter().any(|alias| same(alias))
+    }
+}
+
+/// The row of an option.
+pub fn find(name: &str) -> Option<&'static OptionRow> {
+    TABLE.iter().find(|row| row.is_called(name))
+}
+
+/// Every option with its effective value, by name. `active_slave` is state, not a stored option: the caller gives it.
+pub fn show_all(options: &BondOptions, active: Option<&str>) -> BTreeMap<String, OptionValue> {
+    let mut all = BTreeMap::new();
+    for row in TABLE {
+        let value = match row.name {
+            "active_slave" => active.map_or(OptionValue::None, |name| OptionValue::Name(name.to_owned())),
+            _ => (row.show)(options),
+        };
+        for name in std::iter::once(&row.name).chain(row.aliases) {
+            all.insert((*name).to_owned(), value.clone());
+        }
+    }
+    all
+}
+
+/// Stores a value that parsed; false if it did not.
+fn store<T>(value: Option<T>, put: impl FnOnce(T)) -> bool {
+    value.map(put).is_some()
+}
+
+fn number(n: impl Into<i64>) -> OptionValue {
+    OptionValue::Number(n.into())
+}
+
+fn ms(duration: Duration) -> OptionValue {
+    number(i64::try_from(millis(duration)).unwrap_or(i64::MAX))
+}
+
+/// All options, in the order in which the driver applies them. [bond_netlink.c: bond_changelink]
+pub static TABLE: &[OptionRow] = &[
+    OptionRow {
+        name: "mode",
+        aliases: &[],
+        unit: "",
+        default: "",
+        expected: "active-backup or 1",
+        set_when: SetWhen::EmptyAndDown,
+        needs_miimon: false,
+        doc: "How traffic is spread over the ports. [bonding.rst: mode]",
+        parse: |text, c| {
+            store(named(text, ModeName::VALUES, ModeName::ActiveBackup), |v| {
+                c.options.mode = v;
+                c.mode_given = true;
+            })
+        },
+        show: |o| OptionValue::Name(o.mode.to_string()),
+    },
+    OptionRow {
+        name: "active_slave",
+        aliases: &[],
+        unit: "",
+        default: "",
+        expected: "the name of an attached port whose link is up, or none",
+        set_when: SetWhen::Always,
+        needs_miimon: false,
+        doc: "The port that carries the traffic now; none lets the bond choose again. Not a pin: a later failover or a \
+              preferred port may change it. [bonding.rst: active_slave]",
+        parse: |text, c| store(port_name(text), |v| c.active = Some(v)),
+        show: |_| OptionValue::None,
+    },
+    OptionRow {
+        name: "miimon",
+        aliases: &[],
+        unit: "ms",
+        default: "100",
+        expected: "milliseconds, 0 to 2147483647",
+        set_when: SetWhen::Always,
+        needs_miimon: false,
+        doc: "How often the carrier of every port is polled. Link events count at once; the poll is the net below them. 0 \
+              switches both off. [bonding.rst: miimon]",
+        parse: |text, c| {
+            let range = Range { default: Some(100), ..Range::MILLIS };
+            store(range.millis(text), |v| c.options.miimon = v)
+        },
+        show: |o| ms(o.miimon),
+    },
+    OptionRow {
+        name: "updelay",
+        aliases: &[],
+        unit: "ms",
+        default: "0",
+        expected: "milliseconds, 0 to 2147483647",
+        set_when: SetWhen::Always,
+        needs_miimon: true,
+        doc: "How long carrier must be back before the port is used; skipped when no other port is usable. Rounded down to a \
+              multiple of miimon. [bonding.rst: updelay]",
+        parse: |text, c| store(Range::MILLIS.millis(text), |v| c.options.updelay = c.round("updelay", v)),
+        show: |o| ms(o.updelay),
+    },
+    OptionRow {
+        name: "downdelay",
+        aliases: &[],
+        unit: "ms",
+        default: "0",
+        expected: "milliseconds, 0 to 2147483647",
+        set_when: SetWhen::Always,
+        needs_miimon: true,
+        doc: "How long carrier must be lost before the port is given up. Rounded down to a multiple of miimon. \
+              [bonding.rst: downdelay]",
+        parse: |text, c| store(Range::MILLIS.millis(text), |v| c.options.downdelay = c.round("downdelay", v)),
+        show: |o| ms(o.downdelay),
+    },
+    OptionRow {
+        name: "peer_notif_delay",
+        aliases: &["peer_notify_delay"],
+        unit: "ms",
+        default: "0",
+        expected: "milliseconds, 0 to 300000",
+        set_when: SetWhen::Always,
+        needs_miimon: true,
+        doc: "Time between two announcements after a failover; 0 means miimon. Rounded down to a multiple of miimon. \
+              [bonding.rst: peer_notif_delay]",
+        parse: |text, c| {
+            let range = Range { max: 300_000, default: None, ..Range::MILLIS };
+            store(range.millis(text), |v| c.options.peer_notif_delay = c.round("peer_notif_delay", v))
+        },
+        show: |o| ms(o.peer_notif_delay),
+    },
+    OptionRow {
+        name: "use_carrier",
+        aliases: &[],
+        unit: "",
+        default: "1",
+        expected: "1 or 0",
+        set_when: SetWhen::Always,
+        needs_miimon: false,
+        doc: "1: the network stack says whether there is carrier. 0: the driver is asked by ethtool, then by MII registers, \
+              at each poll and link event. [bonding.rst: use_carrier]",
+        parse: |text, c| store(switch(text, true), |v| c.options.use_carrier = v),
+        show: |o| number(o.use_carrier),
+    },
+    OptionRow {
+        name: "primary",
+        aliases: &[],
+        unit: "",
+        default: "",
+        expected: "the name of an interface, or none",
+        set_when: SetWhen::Always,
+        needs_miimon: false,
+        doc: "The preferred port: active whenever its link is up, as primary_reselect allows. It need not be attached yet. \
+              [bonding.rst: primary]",
+        parse: |text, c| {
+            store(port_name(text), |v| {
+                c.options.primary = v;
+                c.primary_given = true;
+            })
+        },
+        show: |o| o.primary.clone().map_or(OptionValue::None, OptionValue::Name),
+    },
+    OptionRow {
+        name: "primary_reselect",
+        aliases: &[],
+        unit: "",
+        default: "always",
+        expected: "always, better or failure (0 to 2)",
+        set_when: SetWhen::Always,
+        needs_miimon: false,
+        doc: "When a preferred port that recovered is taken back: always, better (it is faster than the active one) or \
+              failure (the active one fails). [bonding.rst: primary_reselect]",
+        parse: |text, c| {
+            let value = named(text, PrimaryReselect::VALUES, PrimaryReselect::Always);
+            store(value, |v| {
+                c.options.primary_reselect = v;
+                c.reselect = true;
+            })
+        },
+        show: |o| OptionValue::Name(o.primary_reselect.to_string()),
+    },
+    OptionRow {
+        name: "fail_over_mac",
+        aliases: &[],
+        unit: "",
+        default: "none",
+        expected: "none, active or follow (0 to 2)",
+        set_when: SetWhen::Empty,
+        needs_miimon: false,
+        doc: "How MAC addresses move at a failover: none (all ports have the bond's), active (the bond takes the active \
+              port's) or follow (the active port gets the bond's). [bonding.rst: fail_over_mac]",
+        parse: |text, c| {
+            store(named(text, FailOverMac::VALUES, FailOverMac::None), |v| c.options.fail_over_mac = v)
+        },
+        show: |o| OptionValue::Name(o.fail_over_mac.to_string()),
+    },
+    OptionRow {
+        name: "num_grat_arp",
+        aliases: &["num_unsol_na"],
+        unit: "",
+        default: "1",
+        expected: "a number, 0 to 255",
+        set_when: SetWhen::Always,
+        needs_miimon: false,
+        doc: "How often every address of the bond is announced after a failover, by gratuitous ARP and unsolicited neighbour \
+              advertisement. [bonding.rst: num_grat_arp]",
+        parse: |text, c| {
+            let range = Range { min: 0, max: 255, default: Some(1), off: false };
+            store(range.parse(text).and_then(|n| u8::try_from(n).ok()), |v| c.options.num_grat_arp = v)
+        },
+        show: |o| number(o.num_grat_arp),
+    },
+    OptionRow {
+        name: "all_slaves_active",
+        aliases: &[],
+        unit: "",
+        default: "0",
+        expected: "0 or 1",
+        set_when: SetWhen::Always,
+        needs_miimon: false,
+        doc: "1: backup ports let frames in too. [bonding.rst: all_slaves_active]",
+        parse: |text, c| store(switch(text, false), |v| c.options.all_slaves_active = v),
+        show: |o| number(o.all_slaves_active),
+    },
+    OptionRow {
+        name: "min_links",
+        aliases: &[],
+        unit: "",
+        default: "0",
+        expected: "a number, 0 to 2147483647",
+        set_when: SetWhen::Always,
+        needs_miimon: false,
+        doc: "Stored and shown, without effect in this mode, as in the kernel's driver. [bonding.rst: min_links]",
+        parse: |text, c| store(Range { off: false, ..Range::MILLIS }.parse(text), |v| c.options.min_links = v),
+        show: |o| number(o.min_links),
+    },
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_row_shows_its_default() {
+        let shown = show_all(&BondOptions::default(), None);
+        for row in TABLE.iter().filter(|row| row.name != "mode") {
+            let text = match &shown[row.name] {
+                OptionValue::None => String::new(),
+                OptionValue::Number(n) => n.to_string(),
+                OptionValue::Name(name) => name.clone(),
+                OptionValue::List(list) => list.join(","),
+            };
+            assert_eq!(text, row.default, "{}", row.name);
+        }
+    }
+
+    #[test]
+    fn dash_and_underscore_are_the_same_in_names() {
+        assert_eq!(find("primary-reselect").map(|row| row.name), Some("primary_reselect"));
+        assert_eq!(find("num_unsol_na").map(|row| row.name), Some("num_grat_arp"));
+        assert!(find("primaryreselect").is_none());
+    }
+}
