@@ -1,1 +1,381 @@
-//! x
+//! The blocking client of the control socket that `bondctl` and `ifenslave` use: one request at a time, with a deadline.
+
+use std::io::{self, Read, Write};
+use std::mem;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::SOCKET;
+use super::proto::{Call, ControlError, ErrorCode};
+
+/// How long an answer may take.
+pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Bytes asked for in one read.
+const CHUNK: usize = 16 * 1024;
+
+/// A connection to the agent.
+pub struct Client {
+    stream: UnixStream,
+    path: PathBuf,
+    timeout: Duration,
+    last_id: u64,
+    /// Read, but not yet a whole line.
+    unread: Vec<u8>,
+}
+
+/// Why there is no answer, or what was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// Nobody listens at the socket.
+    #[error("no bondd answers at {} (is it running? start bondd, or name its run directory)", path.display())]
+    NoDaemon {
+        /// The socket.
+        path: PathBuf,
+    },
+    /// The socket does not let this user connect.
+    #[error("no permission to connect to {} (be root or in group bondd)", path.display())]
+    Permission {
+        /// The socket.
+        path: PathBuf,
+    },
+    /// The connection failed.
+    #[error("cannot talk to bondd at {}", path.display())]
+    Io {
+        /// The socket.
+        path: PathBuf,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// The agent is there but does not answer.
+    #[error("bondd at {} did not answer within {} s", path.display(), timeout.as_secs_f32())]
+    Timeout {
+        /// The socket.
+        path: PathBuf,
+        /// How long it had.
+        timeout: Duration,
+    },
+    /// The agent went away, or dropped this client.
+    #[error("bondd closed the connection at {}", path.display())]
+    Closed {
+        /// The socket.
+        path: PathBuf,
+    },
+    /// Events came faster than they were read, and some are lost.
+    #[error("events came faster than they were read, some are lost")]
+    Lagged,
+    /// Whatever answers does not speak our language.
+    #[error("what answers at {} is not bondd: {line:?}", path.display())]
+    Unintelligible {
+        /// The socket.
+        path: PathBuf,
+        /// The start of what came.
+        line: String,
+    },
+    /// The agent refused.
+    #[error(transparent)]
+    Refused(#[from] ControlError),
+}
+
+impl Client {
+    /// Connects to the agent that uses this run directory.
+    pub fn connect(run_dir: &Path) -> Result<Client, ClientError> {
+        let path = run_dir.join(SOCKET);
+        match UnixStream::connect(&path) {
+            Ok(stream) => Ok(Client {
+                stream,
+                path,
+                timeout: ANSWER_TIMEOUT,
+                last_id: 0,
+                unread: Vec::new(),
+            }),
+            Err(source) => Err(match source.kind() {
+                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => ClientError::NoDaemon { path },
+                io::ErrorKind::PermissionDenied => ClientError::Permission { path },
+                _ => ClientError::Io { path, source },
+            }),
+        }
+    }
+
+    /// Asks, and waits for the answer.
+    pub fn call(&mut self, call: &Call) -> Result<Value, ClientError> {
+        self.last_id += 1;
+        let deadline = Instant::now() + self.timeout;
+        self.send(call)?;
+        loop {
+            let mut answer = self.next_object(Some(deadline))?;
+            // An error without an id is about a line that could not be understood, so about ours.
+            let id = &answer["id"];
+            if *id != self.last_id && !(id.is_null() && answer.get("error").is_some()) {
+                continue;
+            }
+            return match answer.get_mut("error") {
+                Some(error) => Err(ClientError::Refused(refusal(error.take()))),
+                None => Ok(answer["ok"].take()),
+            };
+        }
+    }
+
+    /// Subscribes to the events of one bond or of all.
+    pub fn monitor(mut self, bond: Option<String>) -> Result<Events, ClientError> {
+        self.call(&Call::Monitor { bond })?;
+        Ok(Events { client: Some(self) })
+    }
+
+    fn send(&mut self, call: &Call) -> Result<(), ClientError> {
+        let mut request = json!({ "id": self.last_id });
+        let call = serde_json::to_value(call).map_err(|e| self.failed(e.into()))?;
+        if let (Value::Object(request), Value::Object(call)) = (&mut request, call) {
+            request.extend(call);
+        }
+        let sent = self
+            .stream
+            .set_write_timeout(Some(self.timeout))
+            .and_then(|()| self.stream.write_all(format!("{request}\n").as_bytes()));
+        match sent {
+            // The reason is still to be read.
+            Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            sent => sent.map_err(|e| self.failed(e)),
+        }
+    }
+
+    /// The next line, which must be a JSON object; waits for ever without a deadline.
+    fn next_object(&mut self, deadline: Option<Instant>) -> Result<Value, ClientError> {
+        let line = self.next_line(deadline)?;
+        match serde_json::from_slice(&line) {
+            Ok(object @ Value::Object(_)) => Ok(object),
+            _ => Err(ClientError::Unintelligible {
+                path: self.path.clone(),
+                line: String::from_utf8_lossy(&line).chars().take(80).collect(),
+            }),
+        }
+    }
+
+    fn next_line(&mut self, deadline: Option<Instant>) -> Result<Vec<u8>, ClientError> {
+        let mut searched = 0;
+        loop {
+            if let Some(at) = self.unread[searched..].iter().position(|&b| b == b'\n') {
+                let rest = self.unread.split_off(searched + at + 1);
+                return Ok(mem::replace(&mut self.unread, rest));
+            }
+            searched = self.unread.len();
+            self.wait_until(deadline)?;
+            let mut chunk = [0; CHUNK];
+            match self.stream.read(&mut chunk) {
+                Ok(0) => {
+                    return Err(ClientError::Closed {
+                        path: self.path.clone(),
+                    });
+                }
+                Ok(n) => self.unread.extend_from_slice(&chunk[..n]),
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(self.failed(e)),
+            }
+        }
+    }
+
+    /// Lets the next read wait until then and no longer.
+    fn wait_until(&self, deadline: Option<Instant>) -> Result<(), ClientError> {
+        let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
+        if left.is_some_and(|left| left.is_zero()) {
+            return Err(self.failed(io::ErrorKind::TimedOut.into()));
+        }
+        self.stream.set_read_timeout(left).map_err(|e| self.failed(e))
+    }
+
+    fn failed(&self, source: io::Error) -> ClientError {
+        let path = self.path.clone();
+        match source.kind() {
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => ClientError::Timeout {
+                path,
+                timeout: self.timeout,
+            },
+            io::ErrorKind::ConnectionReset => ClientError::Closed { path },
+            _ => ClientError::Io { path, source },
+        }
+    }
+}
+
+/// Events as they come; ends after the first error, of which a closed connection is one.
+pub struct Events {
+    client: Option<Client>,
+}
+
+impl Iterator for Events {
+    type Item = Result<Value, ClientError>;
+
+    /// The next event line as the agent wrote it.
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            let came = self.client.as_mut()?.next_object(None);
+            let item = match came {
+                Ok(line) if line.get("event").is_some() => Ok(line),
+                Ok(line) if line["lagged"] == true => Err(ClientError::Lagged),
+                // Something that an agent newer than this client has to say.
+                Ok(_) => continue,
+                Err(e) => Err(e),
+            };
+            if item.is_err() {
+                self.client = None;
+            }
+            return Some(item);
+        }
+    }
+}
+
+/// The reason of a refusal; a code that this client does not know yet keeps its message.
+fn refusal(error: Value) -> ControlError {
+    let message = error["message"]
+        .as_str()
+        .unwrap_or("refused without a reason")
+        .to_owned();
+    serde_json::from_value(error).unwrap_or_else(|_| ControlError::new(ErrorCode::Refused, message))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::io::{BufRead, BufReader};
+    use std::os::unix::net::UnixListener;
+    use std::thread::{self, JoinHandle};
+
+    use super::*;
+
+    /// A run directory whose socket answers the first request with these bytes and then closes.
+    struct Scripted {
+        dir: PathBuf,
+        thread: Option<JoinHandle<String>>,
+    }
+
+    impl Scripted {
+        fn new(name: &str, answer: &'static [u8]) -> Scripted {
+            let dir = empty_dir(name);
+            let listener = UnixListener::bind(dir.join(SOCKET)).unwrap();
+            let thread = thread::spawn(move || {
+                let (mut stream, _) = listener.accept().unwrap();
+                let mut line = String::new();
+                BufReader::new(stream.try_clone().unwrap())
+                    .read_line(&mut line)
+                    .unwrap();
+                stream.write_all(answer).unwrap();
+                line
+            });
+            Scripted {
+                dir,
+                thread: Some(thread),
+            }
+        }
+
+        fn request(&mut self) -> Value {
+            let line = self.thread.take().unwrap().join().unwrap();
+            serde_json::from_str(&line).unwrap()
+        }
+    }
+
+    impl Drop for Scripted {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.dir);
+        }
+    }
+
+    fn empty_dir(name: &str) -> PathBuf {
+        let dir = std::env::temp_dir().join(format!("bondd-client-{}-{name}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        dir
+    }
+
+    #[test]
+    fn no_socket_and_a_socket_without_a_daemon_are_both_no_daemon() {
+        let dir = empty_dir("none");
+        let error = Client::connect(&dir).err().unwrap();
+        assert!(matches!(error, ClientError::NoDaemon { .. }));
+        assert!(error.to_string().starts_with("no bondd answers at "), "{error}");
+        drop(UnixListener::bind(dir.join(SOCKET)).unwrap());
+        assert!(matches!(Client::connect(&dir), Err(ClientError::NoDaemon { .. })));
+        fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn a_call_sends_one_line_and_returns_what_is_ok() {
+        let mut agent = Scripted::new(
+            "call",
+            b"{\"event\":{}}\n{\"id\":7,\"ok\":1}\n{\"id\":1,\"ok\":[\"bond0\"]}\n",
+        );
+        let mut client = Client::connect(&agent.dir).unwrap();
+        let call = Call::PortAttach {
+            bond: "bond0".to_owned(),
+            port: "eth0".to_owned(),
+        };
+        assert_eq!(client.call(&call).unwrap(), json!(["bond0"]));
+        let sent = json!({"id":1,"call":"port-attach","bond":"bond0","port":"eth0"});
+        assert_eq!(agent.request(), sent);
+    }
+
+    #[test]
+    fn a_refusal_keeps_its_message_even_under_a_code_from_the_future() {
+        for (name, answer, code) in [
+            (
+                "known",
+                &b"{\"id\":1,\"error\":{\"code\":\"port_busy\",\"message\":\"m\"}}\n"[..],
+                ErrorCode::PortBusy,
+            ),
+            (
+                "new",
+                b"{\"id\":1,\"error\":{\"code\":\"bored\",\"message\":\"m\"}}\n",
+                ErrorCode::Refused,
+            ),
+            (
+                "noid",
+                b"{\"id\":null,\"error\":{\"code\":\"bad_request\",\"message\":\"m\"}}\n",
+                ErrorCode::BadRequest,
+            ),
+        ] {
+            let agent = Scripted::new(name, answer);
+            match Client::connect(&agent.dir).unwrap().call(&Call::List {}) {
+                Err(ClientError::Refused(error)) => assert_eq!(error, ControlError::new(code, "m")),
+                other => panic!("{name}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_closed_connection_and_nonsense_are_told_apart() {
+        let agent = Scripted::new("closed", b"{\"id\":1,\"o");
+        let closed = Client::connect(&agent.dir).unwrap().call(&Call::List {});
+        assert!(matches!(closed, Err(ClientError::Closed { .. })), "{closed:?}");
+        let agent = Scripted::new("nonsense", b"HTTP/1.1 400 Bad Request\n");
+        let nonsense = Client::connect(&agent.dir).unwrap().call(&Call::List {});
+        assert!(
+            matches!(nonsense, Err(ClientError::Unintelligible { .. })),
+            "{nonsense:?}"
+        );
+    }
+
+    #[test]
+    fn an_agent_that_says_nothing_is_given_up_on() {
+        let dir = empty_dir("silent");
+        let _listener = UnixListener::bind(dir.join(SOCKET)).unwrap();
+        let mut client = Client::connect(&dir).unwrap();
+        client.timeout = Duration::from_millis(20);
+        let outcome = client.call(&Call::List {});
+        assert!(matches!(outcome, Err(ClientError::Timeout { .. })), "{outcome:?}");
+        fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn events_come_until_the_client_lags() {
+        let agent = Scripted::new(
+            "events",
+            b"{\"id\":1,\"ok\":{}}\n{\"event\":{\"n\":1}}\n{\"news\":2}\n{\"event\":{\"n\":3}}\n{\"lagged\":true}\n",
+        );
+        let mut events = Client::connect(&agent.dir).unwrap().monitor(None).unwrap();
+        assert_eq!(events.next().unwrap().unwrap(), json!({"event":{"n":1}}));
+        assert_eq!(events.next().unwrap().unwrap(), json!({"event":{"n":3}}));
+        assert!(matches!(events.next(), Some(Err(ClientError::Lagged))));
+        assert!(events.next().is_none());
+    }
+}

@@ -1,0 +1,317 @@
+//! The control socket's server, for the agent's one loop: it reads requests and sends answers and events, and never blocks.
+//!
+//! The loop calls [`Server::ready`] for each of its tokens that mio reports, hands the requests to the fleet, and gives the
+//! answers back with [`Server::answer`] in the same turn. Whatever one client does (sends garbage, stops in mid-line, never
+//! reads, closes) costs a bounded piece of a turn and a bounded amount of memory, and the others do not notice.
+//!
+//! Who may change anything is decided here, by the credentials that the kernel vouches for; a request that gets as far as
+//! the caller is allowed.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt, chown};
+use std::path::Path;
+use std::str;
+
+use mio::net::{UnixListener, UnixStream};
+use mio::{Interest, Registry, Token};
+use serde_json::{Value, json};
+
+use self::connection::{Connection, Input, Subscription};
+use self::peer::{GROUP, Peer, Policy};
+use super::proto::{Call, ControlError, ErrorCode, EventLine, MAX_LINE, parse_request};
+
+mod connection;
+mod peer;
+
+/// Connections at a time.
+const MAX_CLIENTS: usize = 64;
+
+/// Requests taken from one client in one turn.
+const REQUESTS_A_TURN: usize = 16;
+
+/// Reads from one client in one turn.
+const READS_A_TURN: usize = 16;
+
+/// Connections accepted in one turn.
+const ACCEPTS_A_TURN: usize = 16;
+
+/// The control socket and its clients.
+pub struct Server {
+    listener: UnixListener,
+    policy: Policy,
+    first_token: usize,
+    clients: BTreeMap<ClientId, Connection>,
+    /// Never used twice, so that a late event or answer meets nobody rather than somebody else.
+    next_id: usize,
+    /// Counts uses of connections; the smallest was idle for longest.
+    uses: u64,
+}
+
+/// A connection, for as long as the agent runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ClientId(usize);
+
+/// A request that its client may make.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// Who asks.
+    pub client: ClientId,
+    /// To be repeated in the answer.
+    pub id: Value,
+    /// What is asked.
+    pub call: Call,
+}
+
+/// Whether everything was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use = "mio reports a source once; what is left must be read without being told again"]
+pub enum Drained {
+    /// The next event will tell.
+    Done,
+    /// The turn's budget is spent: call again with the same token in the next turn.
+    More,
+}
+
+impl Server {
+    /// Listens at `path`, in place of a socket that an agent before this one left there; the caller makes sure that no other
+    /// agent runs. Owns `first_token` and every token above it.
+    pub fn bind(path: &Path, registry: &Registry, first_token: usize) -> io::Result<Server> {
+        match fs::symlink_metadata(path) {
+            Ok(found) if found.file_type().is_socket() => fs::remove_file(path)?,
+            Ok(_) => {
+                return Err(io::Error::new(
+                    io::ErrorKind::AlreadyExists,
+                    "a file that is no socket is in the way",
+                ));
+            }
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) => return Err(e),
+        }
+        let policy = Policy::of_this_process();
+        let mut listener = UnixListener::bind(path)?;
+        // Only a convenience: credentials decide, also for whoever connects before this.
+        fs::set_permissions(path, fs::Permissions::from_mode(0o660))?;
+        if let Some(gid) = policy.gid {
+            if let Err(e) = chown(path, None, Some(gid)) {
+                log::warn!("{}: cannot give it to group {GROUP}: {e}", path.display());
+            }
+        }
+        registry.register(&mut listener, Token(first_token), Interest::READABLE)?;
+        Ok(Server {
+            listener,
+            policy,
+            first_token,
+            clients: BTreeMap::new(),
+            next_id: 0,
+            uses: 0,
+        })
+    }
+
+    /// Whether this token is one of the server's.
+    pub fn owns(&self, token: Token) -> bool {
+        token.0 >= self.first_token
+    }
+
+    /// Accepts, reads and writes whatever the token is ready for; requests are added to `requests`. A token whose client is
+    /// gone is harmless.
+    pub fn ready(&mut self, registry: &Registry, token: Token, requests: &mut Vec<Request>) -> Drained {
+        match token.0.checked_sub(self.first_token) {
+            Some(0) => self.accept(registry),
+            Some(n) => self.serve(ClientId(n - 1), requests),
+            None => Drained::Done,
+        }
+    }
+
+    /// Answers a request; nothing happens if its client is gone.
+    pub fn answer(&mut self, client: ClientId, id: &Value, answer: Result<Value, ControlError>) {
+        self.with(client, |connection| connection.answer(&answer_line(id, answer)));
+    }
+
+    /// Sends this client the events of one bond, or of all, from now on. To be called after its request was answered.
+    pub fn subscribe(&mut self, client: ClientId, bond: Option<String>) {
+        let to = bond.map_or(Subscription::All, Subscription::Bond);
+        self.with(client, |connection| {
+            connection.subscribe(to);
+            Ok(())
+        });
+    }
+
+    /// Sends an event to whoever subscribed to its bond or to all.
+    pub fn publish(&mut self, event: &EventLine) {
+        let bond = &event.event.bond;
+        let wanted_by: Vec<ClientId> = self
+            .clients
+            .iter()
+            .filter_map(|(&id, connection)| connection.wants(bond).then_some(id))
+            .collect();
+        if wanted_by.is_empty() {
+            return;
+        }
+        let mut line = match serde_json::to_vec(event) {
+            Ok(line) => line,
+            Err(e) => return log::error!("{bond}: an event cannot be written as JSON: {e}"),
+        };
+        line.push(b'\n');
+        for id in wanted_by {
+            self.with(id, |connection| connection.send_event(&line));
+        }
+    }
+
+    fn accept(&mut self, registry: &Registry) -> Drained {
+        for _ in 0..ACCEPTS_A_TURN {
+            match self.listener.accept() {
+                Ok((stream, _)) => match self.policy.judge(&stream) {
+                    Ok(peer) => {
+                        self.admit(registry, stream, peer);
+                    }
+                    Err(e) => log::warn!("control socket: cannot tell who connects: {e}"),
+                },
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Drained::Done,
+                Err(e) if matches!(e.kind(), io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted) => {}
+                Err(e) => {
+                    // Mostly no descriptor left; who waits is accepted with the next one who comes.
+                    log::warn!("control socket: cannot accept: {e}");
+                    if !self.evict() {
+                        return Drained::Done;
+                    }
+                }
+            }
+        }
+        Drained::More
+    }
+
+    /// Takes a client in, at the cost of the one that was idle for longest if there are too many.
+    fn admit(&mut self, registry: &Registry, stream: UnixStream, peer: Peer) -> Option<ClientId> {
+        let id = ClientId(self.next_id);
+        let mut connection = Connection::new(stream, peer);
+        if self.clients.len() >= MAX_CLIENTS && !self.evict() {
+            let full = ControlError::new(
+                ErrorCode::Refused,
+                format!("{MAX_CLIENTS} clients watch bondd already; end one of them and try again"),
+            );
+            // It is not read from, so a client that does not take this line cannot be helped.
+            let _ = connection.leave(&answer_line(&Value::Null, Err(full)));
+            return None;
+        }
+        let token = Token(self.first_token + 1 + id.0);
+        if let Err(e) = registry.register(connection.stream(), token, Interest::READABLE | Interest::WRITABLE) {
+            log::warn!("control socket: cannot watch a new client: {e}");
+            return None;
+        }
+        self.next_id += 1;
+        connection.last_used = self.next_use();
+        self.clients.insert(id, connection);
+        Some(id)
+    }
+
+    /// Closes the connection that was idle for longest; false if all are in use.
+    fn evict(&mut self) -> bool {
+        let idle = self
+            .clients
+            .iter()
+            .filter(|(_, connection)| connection.evictable())
+            .min_by_key(|(_, connection)| connection.last_used)
+            .map(|(&id, _)| id);
+        // A closed descriptor leaves epoll by itself, here as everywhere below.
+        idle.is_some_and(|id| self.clients.remove(&id).is_some())
+    }
+
+    fn serve(&mut self, id: ClientId, requests: &mut Vec<Request>) -> Drained {
+        let used = self.next_use();
+        let already = requests.len();
+        let mut drained = Drained::Done;
+        self.with(id, |connection| {
+            drained = converse(id, connection, requests)?;
+            if requests.len() > already {
+                connection.last_used = used;
+            }
+            Ok(())
+        });
+        drained
+    }
+
+    /// Runs something on a connection, and drops it if that fails or nothing is left to do.
+    fn with(&mut self, id: ClientId, act: impl FnOnce(&mut Connection) -> io::Result<()>) {
+        let Some(connection) = self.clients.get_mut(&id) else {
+            return;
+        };
+        let outcome = act(connection);
+        if let Err(e) = &outcome {
+            log::debug!("control socket: client of uid {} lost: {e}", connection.peer().uid);
+        }
+        if outcome.is_err() || connection.finished() {
+            self.clients.remove(&id);
+        }
+    }
+
+    fn next_use(&mut self) -> u64 {
+        self.uses += 1;
+        self.uses
+    }
+}
+
+/// One client's turn: sends what is unsent, then takes requests until there are none or its budget is spent.
+fn converse(id: ClientId, connection: &mut Connection, requests: &mut Vec<Request>) -> io::Result<Drained> {
+    connection.flush()?;
+    let (mut lines, mut reads) = (REQUESTS_A_TURN, READS_A_TURN);
+    while connection.listens() {
+        if lines == 0 || reads == 0 {
+            return Ok(Drained::More);
+        }
+        match connection.next_input()? {
+            Input::Nothing => return Ok(Drained::Done),
+            Input::Part => reads -= 1,
+            Input::TooLong => {
+                let why = format!("a request has at most {MAX_LINE} bytes");
+                let error = ControlError::new(ErrorCode::BadRequest, why);
+                connection.leave(&answer_line(&Value::Null, Err(error)))?;
+            }
+            Input::Line(line) => {
+                lines -= 1;
+                let (request_id, call) = understand(&line, connection.peer());
+                match call {
+                    Ok(call) => {
+                        connection.note_request();
+                        requests.push(Request {
+                            client: id,
+                            id: request_id,
+                            call,
+                        });
+                    }
+                    Err(error) => connection.send(&answer_line(&request_id, Err(error)))?,
+                }
+            }
+        }
+    }
+    Ok(Drained::Done)
+}
+
+/// A request that this peer may make, or why not.
+fn understand(line: &[u8], peer: Peer) -> (Value, Result<Call, ControlError>) {
+    let Ok(text) = str::from_utf8(line) else {
+        let error = ControlError::new(ErrorCode::BadRequest, "a request is a line of UTF-8 text");
+        return (Value::Null, Err(error));
+    };
+    match parse_request(text) {
+        (id, Ok(call)) if !call.reads_only() && !peer.may_change => {
+            let why = format!(
+                "user {} may look at bonds but not change them; be root or in group {GROUP}",
+                peer.uid
+            );
+            (id, Err(ControlError::new(ErrorCode::Permission, why)))
+        }
+        understood => understood,
+    }
+}
+
+fn answer_line(id: &Value, answer: Result<Value, ControlError>) -> Value {
+    match answer {
+        Ok(value) => json!({ "id": id, "ok": value }),
+        Err(error) => json!({ "id": id, "error": error }),
+    }
+}
+
+#[cfg(test)]
+mod tests;
