@@ -5,3 +5,6 @@
 
 pub mod control;
 pub mod dataplane;
+pub mod logging;
+pub mod status;
+pub mod text;
