@@ -3,6 +3,7 @@
 //! The agent turns the world into events for the pure bond machine of `bond-modes`, runs its actions against the kernel, and
 //! owns the only clock. Forwarding never depends on this process: it runs in pinned BPF programs, also while we crash.
 
+pub mod config;
 pub mod control;
 pub mod dataplane;
 pub mod logging;
