@@ -3,7 +3,17 @@
 //! The agent turns the world into events for the pure bond machine of `bond-modes`, runs its actions against the kernel, and
 //! owns the only clock. Forwarding never depends on this process: it runs in pinned BPF programs, also while we crash.
 
+pub mod clock;
+pub mod config;
 pub mod control;
+pub mod daemon;
 pub mod dataplane;
+pub mod fleet;
+pub mod logging;
 pub mod netlink;
 pub mod packet;
+pub mod run;
+pub mod saved;
+pub mod signals;
+pub mod status;
+pub mod text;

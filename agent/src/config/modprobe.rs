@@ -1,0 +1,153 @@
+//! Directives of one file: what each logical line asks for. Which lines concern a bond shows only when all files are read;
+//! what a line about another module says is never looked into.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::diagnostic::{Findings, Place};
+use super::lines::logical_lines;
+
+/// Name of the kernel's module, which stands for all bonds.
+pub(super) const MODULE: &str = "bonding";
+
+/// Directives that never make or change a bond of ours.
+const SKIPPED: [&str; 23] = [
+    "install",
+    "remove",
+    "blacklist",
+    "softdep",
+    "weakdep",
+    "above",
+    "below",
+    "keep",
+    "prune",
+    "pre-install",
+    "post-install",
+    "pre-remove",
+    "post-remove",
+    "path",
+    "depfile",
+    "pcimapfile",
+    "isapnpmapfile",
+    "usbmapfile",
+    "parportmapfile",
+    "ieee1394mapfile",
+    "generic_stringfile",
+    "persistdir",
+    "insmod_opt",
+];
+
+/// Directives of modules.conf that would change what the lines around them mean.
+const NOT_UNDERSTOOD: [&str; 6] = ["if", "elseif", "else", "endif", "include", "define"];
+
+/// A line that may concern a bond.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Directive {
+    pub(super) place: Place,
+    /// The first name on the line: of a bond or of a module.
+    pub(super) name: String,
+    pub(super) wish: Wish,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Wish {
+    /// `alias NAME MODULE`
+    Alias { module: String },
+    /// `options NAME TEXT`
+    Options { text: String },
+}
+
+/// All directives of a file's text, in order.
+pub(super) fn directives(file: &Arc<Path>, text: &str, findings: &mut Findings) -> Vec<Directive> {
+    logical_lines(text)
+        .into_iter()
+        .filter_map(|line| {
+            let place = Place {
+                file: file.clone(),
+                line: line.number,
+            };
+            directive(place, &line.text, findings)
+        })
+        .collect()
+}
+
+fn directive(place: Place, line: &str, findings: &mut Findings) -> Option<Directive> {
+    let (mut word, mut rest) = cut(line);
+    if word == "add" {
+        // `add options` appends, as `options` does here anyway. [modules.conf(5)]
+        (word, rest) = cut(rest);
+    }
+    match word {
+        "alias" => alias(place, rest, findings),
+        "options" => options(place, rest, findings),
+        "probe" | "probeall" => {
+            if rest.split_whitespace().any(|module| module == MODULE) {
+                let text = format!("{word} is not understood here, expected `alias <bond> {MODULE}`");
+                findings.error(&place, text);
+            }
+            None
+        }
+        _ if NOT_UNDERSTOOD.contains(&word) => {
+            findings.error(
+                &place,
+                format!("{word} is not understood here, expected alias and options lines"),
+            );
+            None
+        }
+        _ if SKIPPED.contains(&word.split(['=', '[']).next().unwrap_or(word)) => None,
+        _ => {
+            let mut text = format!("unknown directive {word:?}, expected alias or options");
+            if word.contains('=') {
+                text.push_str(" (or a \\ at the end of the line before)");
+            }
+            findings.error(&place, text);
+            None
+        }
+    }
+}
+
+fn alias(place: Place, rest: &str, findings: &mut Findings) -> Option<Directive> {
+    let mut words = rest.split_whitespace();
+    let (Some(name), Some(module)) = (words.next(), words.next()) else {
+        findings.error(
+            &place,
+            format!("alias with one name or none, expected `alias <bond> {MODULE}`"),
+        );
+        return None;
+    };
+    if let Some(extra) = words.next().filter(|_| module == MODULE) {
+        findings.error(
+            &place,
+            format!("{extra:?} after the module, expected `alias {name} {MODULE}` only"),
+        );
+    }
+    Some(Directive {
+        place,
+        name: name.to_owned(),
+        wish: Wish::Alias {
+            module: module.to_owned(),
+        },
+    })
+}
+
+fn options(place: Place, rest: &str, findings: &mut Findings) -> Option<Directive> {
+    let (name, text) = cut(rest);
+    if name.is_empty() {
+        findings.error(
+            &place,
+            "options without a name, expected `options <bond> option=value ...`",
+        );
+        return None;
+    }
+    Some(Directive {
+        place,
+        name: name.to_owned(),
+        wish: Wish::Options { text: text.to_owned() },
+    })
+}
+
+/// First word and what follows it.
+fn cut(text: &str) -> (&str, &str) {
+    let (word, rest) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
+    (word, rest.trim_start())
+}

@@ -1,0 +1,290 @@
+//! From the directives of all files to bonds: who is asked for, with which options, and whether those are possible.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::diagnostic::{Findings, Place};
+use super::lines::words;
+use super::modprobe::{Directive, MODULE, Wish};
+use super::names::{check_bond, check_interface};
+use super::{BondSpec, Check, SpecOption};
+
+/// Most bonds that `max_bonds` makes.
+const MOST_BONDS: usize = 256;
+
+/// What the options lines of one name say together; a later line adds to an earlier one.
+#[derive(Clone, Debug, Default)]
+struct OptionLines {
+    /// Of the first line.
+    place: Option<Place>,
+    /// Each name once.
+    options: Vec<SpecOption>,
+    ports: Option<(Place, Vec<String>)>,
+    max_bonds: Option<(Place, usize)>,
+}
+
+/// The bonds in the order in which they were asked for.
+pub(super) fn resolve(directives: &[Directive], check: Check<'_>, findings: &mut Findings) -> Vec<BondSpec> {
+    let asked = asked_for(directives, findings);
+    let mut lines: BTreeMap<&str, OptionLines> = BTreeMap::new();
+    for directive in directives {
+        let Wish::Options { text } = &directive.wish else {
+            continue;
+        };
+        let name = directive.name.as_str();
+        if name == MODULE || asked.iter().any(|(bond, _)| bond == name) {
+            lines
+                .entry(name)
+                .or_default()
+                .read(name, &directive.place, text, findings);
+        } else if name.starts_with("bond") {
+            let text = format!("options for {name}, which no line makes, expected `alias {name} {MODULE}`");
+            findings.warning(&directive.place, text);
+        }
+    }
+    let defaults = lines.remove(MODULE).unwrap_or_default();
+    let bonds = make_bonds(asked, &lines, &defaults, findings);
+    check_options(&bonds, &defaults, check, findings);
+    check_ports(&bonds, &lines, findings);
+    bonds
+}
+
+/// Bonds that an alias asks for. A later alias of the same name replaces an earlier one.
+fn asked_for(directives: &[Directive], findings: &mut Findings) -> Vec<(String, Place)> {
+    let mut asked: Vec<(String, Place)> = Vec::new();
+    for Directive { place, name, wish } in directives {
+        let Wish::Alias { module } = wish else { continue };
+        let earlier = asked.iter().position(|(bond, _)| bond == name);
+        match (module == MODULE, earlier) {
+            (true, Some(at)) => findings.warning(place, format!("{name} was asked for before, at {}", asked[at].1)),
+            (true, None) if name.contains(['*', '?', '[']) => {
+                findings.warning(
+                    place,
+                    format!("{name} is a pattern and makes no bond, expected a bond's name"),
+                );
+            }
+            (true, None) => match check_bond(name) {
+                Ok(()) => asked.push((name.clone(), place.clone())),
+                Err(wrong) => findings.error(place, wrong),
+            },
+            (false, Some(at)) => {
+                let (_, before) = asked.remove(at);
+                findings.warning(place, format!("no bond {name}: this line replaces {before}"));
+            }
+            (false, None) => {}
+        }
+    }
+    asked
+}
+
+impl OptionLines {
+    /// Takes the words of one more line in.
+    fn read(&mut self, owner: &str, place: &Place, text: &str, findings: &mut Findings) {
+        self.place.get_or_insert_with(|| place.clone());
+        let words = match words(text) {
+            Ok(words) => words,
+            Err(quote) => return findings.error(place, format!("{quote} is never closed, expected a second {quote}")),
+        };
+        if words.is_empty() {
+            findings.error(
+                place,
+                format!("no options for {owner}, expected `options {owner} option=value ...`"),
+            );
+        }
+        let mut words = words.into_iter();
+        while let Some(word) = words.next() {
+            match word.split_once('=') {
+                // The name that a further instance of the module was loaded under; bonds need none. [modprobe(8)]
+                _ if word == "-o" => {
+                    if words.next().is_none() {
+                        findings.error(place, "-o without a name, expected `-o <name>`");
+                    }
+                }
+                // Not to be unloaded when unused: a bond never is. [modules.conf(5)]
+                _ if word == "-k" => {}
+                Some((name, value)) if !name.is_empty() => {
+                    self.take(owner, &name.replace('-', "_"), value, place, findings);
+                }
+                _ => findings.error(place, format!("{word:?} is not an option, expected option=value")),
+            }
+        }
+    }
+
+    fn take(&mut self, owner: &str, name: &str, value: &str, place: &Place, findings: &mut Findings) {
+        let before = match name {
+            "slaves" if owner == MODULE => {
+                let text = format!("slaves for all bonds, expected it in `options <bond> slaves={value}`");
+                return findings.error(place, text);
+            }
+            "slaves" => {
+                let ports = port_names(owner, value, place, findings);
+                self.ports.replace((place.clone(), ports)).map(|(before, _)| before)
+            }
+            "max_bonds" => match value.parse() {
+                Ok(number) if number <= MOST_BONDS => self.max_bonds.replace((place.clone(), number)).map(|(b, _)| b),
+                _ => {
+                    let text = format!("max_bonds={value}, expected a number from 0 to {MOST_BONDS}");
+                    return findings.error(place, text);
+                }
+            },
+            _ => {
+                let option = SpecOption {
+                    name: name.to_owned(),
+                    value: value.to_owned(),
+                    place: place.clone(),
+                };
+                set(&mut self.options, option).map(|before| before.place)
+            }
+        };
+        if let Some(before) = before {
+            let text = format!("{name} is given again, the value at {before} does not count");
+            findings.warning(place, text);
+        }
+    }
+}
+
+/// Gives an option its value; the one that it had.
+fn set(options: &mut Vec<SpecOption>, option: SpecOption) -> Option<SpecOption> {
+    match options.iter_mut().find(|o| o.name == option.name) {
+        Some(before) => Some(std::mem::replace(before, option)),
+        None => {
+            options.push(option);
+            None
+        }
+    }
+}
+
+fn port_names(bond: &str, list: &str, place: &Place, findings: &mut Findings) -> Vec<String> {
+    let mut ports: Vec<String> = Vec::new();
+    for name in list.split(',') {
+        if let Err(wrong) = check_interface(name) {
+            findings.error(place, format!("slaves={list}: {wrong}"));
+        } else if ports.iter().any(|port| port == name) {
+            findings.error(
+                place,
+                format!("slaves={list} names {name} twice, expected each port once"),
+            );
+        } else if name == bond {
+            findings.error(
+                place,
+                format!("{bond} cannot be its own port, expected other interfaces"),
+            );
+        } else {
+            ports.push(name.to_owned());
+        }
+    }
+    ports
+}
+
+/// Each bond's options over the defaults, and the bonds that `max_bonds` adds.
+fn make_bonds(
+    asked: Vec<(String, Place)>,
+    lines: &BTreeMap<&str, OptionLines>,
+    defaults: &OptionLines,
+    findings: &mut Findings,
+) -> Vec<BondSpec> {
+    let mut bonds = Vec::new();
+    let mut taken: BTreeSet<String> = asked.iter().map(|(name, _)| name.clone()).collect();
+    for (name, place) in asked {
+        let mut options = defaults.options.clone();
+        let own = lines.get(name.as_str());
+        for option in own.iter().flat_map(|own| &own.options) {
+            set(&mut options, option.clone());
+        }
+        let spares = own
+            .and_then(|own| own.max_bonds.as_ref())
+            .map_or(0, |(_, n)| n.saturating_sub(1));
+        let ports = own
+            .and_then(|own| own.ports.as_ref())
+            .map_or_else(Vec::new, |(_, ports)| ports.clone());
+        let bond = BondSpec {
+            name,
+            options,
+            ports,
+            place,
+        };
+        let alike = BondSpec {
+            ports: Vec::new(),
+            ..bond.clone()
+        };
+        bonds.push(bond);
+        for _ in 0..spares {
+            bonds.push(spare(&mut taken, &alike));
+        }
+    }
+    // `options bonding` alone is the module loaded by its own name: it makes one bond. [bond_main.c: bonding_init]
+    let wanted = match &defaults.max_bonds {
+        Some((place, 0)) if bonds.is_empty() => {
+            findings.info(place, "max_bonds=0: no bond is made");
+            0
+        }
+        Some((_, wanted)) => *wanted,
+        None => 1,
+    };
+    if let Some(place) = &defaults.place {
+        let alike = BondSpec {
+            name: String::new(),
+            options: defaults.options.clone(),
+            ports: Vec::new(),
+            place: place.clone(),
+        };
+        while bonds.len() < wanted {
+            bonds.push(spare(&mut taken, &alike));
+        }
+    }
+    bonds
+}
+
+/// One more bond, with the lowest free number. [bond_main.c: bond_create]
+fn spare(taken: &mut BTreeSet<String>, alike: &BondSpec) -> BondSpec {
+    let name = (0..)
+        .map(|number: usize| format!("bond{number}"))
+        .find(|name| !taken.contains(name))
+        .expect("fewer bonds than numbers");
+    taken.insert(name.clone());
+    BondSpec { name, ..alike.clone() }
+}
+
+/// Asks the option table about every bond's options, or about the defaults if nobody has them.
+fn check_options(bonds: &[BondSpec], defaults: &OptionLines, check: Check<'_>, findings: &mut Findings) {
+    // A default is looked at again for every bond that has it, and reported once.
+    let mut reported = BTreeSet::new();
+    let unused = bonds.is_empty().then_some(&defaults.options);
+    for options in bonds.iter().map(|bond| &bond.options).chain(unused) {
+        let pairs: Vec<(String, String)> = options.iter().map(SpecOption::pair).collect();
+        for (index, wrong) in check(&pairs) {
+            // A rule about options together has no pair of its own: it belongs to the last one given.
+            let Some(SpecOption { place, .. }) = options.get(index).or(options.last()) else {
+                continue;
+            };
+            if reported.insert((place.file.clone(), place.line, wrong.clone())) {
+                findings.error(place, wrong);
+            }
+        }
+    }
+}
+
+/// A port belongs to one bond, and is none itself.
+fn check_ports(bonds: &[BondSpec], lines: &BTreeMap<&str, OptionLines>, findings: &mut Findings) {
+    let mut owners: BTreeMap<&str, &str> = BTreeMap::new();
+    for bond in bonds {
+        let Some((place, _)) = lines.get(bond.name.as_str()).and_then(|own| own.ports.as_ref()) else {
+            continue;
+        };
+        for port in &bond.ports {
+            if let Some(owner) = owners.insert(port, &bond.name) {
+                let text = format!(
+                    "{port} is a port of {owner} already, expected another one for {}",
+                    bond.name
+                );
+                findings.error(place, text);
+            }
+            if bonds.iter().any(|other| other.name == *port) {
+                let text = format!(
+                    "{port} is a bond and cannot be a port of {}, expected an interface",
+                    bond.name
+                );
+                findings.error(place, text);
+            }
+        }
+    }
+}

@@ -1,0 +1,306 @@
+//! The examples are those that users have: alias and options lines since the bonding howto of 2000.
+
+use super::*;
+
+/// Stands in for the option table: knows a few names, takes everything but `bad`.
+fn table(pairs: &[(String, String)]) -> Vec<(usize, String)> {
+    const KNOWN: [&str; 8] = [
+        "mode",
+        "miimon",
+        "updelay",
+        "downdelay",
+        "primary",
+        "arp_interval",
+        "arp_ip_target",
+        "xmit_hash_policy",
+    ];
+    let mut wrong = Vec::new();
+    for (index, (name, value)) in pairs.iter().enumerate() {
+        if !KNOWN.contains(&name.as_str()) {
+            wrong.push((index, format!("unknown option {name}")));
+        } else if value == "bad" {
+            wrong.push((index, format!("bad value for {name}")));
+        }
+    }
+    wrong
+}
+
+fn parsed(text: &str) -> Parsed {
+    parse(&[(PathBuf::from("f"), text.to_owned())], &table)
+}
+
+/// `name: option=value ... [ports]` of every bond.
+fn bonds(parsed: &Parsed) -> Vec<String> {
+    let show = |bond: &BondSpec| {
+        let mut text = format!("{}:", bond.name);
+        for (name, value) in bond.pairs() {
+            text.push_str(&format!(" {name}={value}"));
+        }
+        if !bond.ports.is_empty() {
+            text.push_str(&format!(" [{}]", bond.ports.join(" ")));
+        }
+        text
+    };
+    parsed.bonds.iter().map(show).collect()
+}
+
+fn findings(parsed: &Parsed) -> Vec<String> {
+    parsed.diagnostics.iter().map(Diagnostic::to_string).collect()
+}
+
+#[track_caller]
+fn good(text: &str, want: &[&str]) {
+    let parsed = parsed(text);
+    assert_eq!(findings(&parsed), Vec::<String>::new());
+    assert_eq!(bonds(&parsed), want);
+}
+
+#[track_caller]
+fn bad(text: &str, want: &[&str]) {
+    let parsed = parsed(text);
+    assert_eq!(findings(&parsed), want);
+    assert!(parsed.has_errors());
+}
+
+#[test]
+fn an_alias_makes_a_bond() {
+    good("alias bond0 bonding", &["bond0:"]);
+    good(
+        "# MII link check ten times a second\nalias bond0 bonding\noptions bond0 miimon=100 mode=active-backup\n",
+        &["bond0: miimon=100 mode=active-backup"],
+    );
+    good("options uplink mode=1\nalias uplink bonding\n", &["uplink: mode=1"]);
+}
+
+#[test]
+fn each_bond_has_its_own_options_and_ports() {
+    good(
+        "alias bond0 bonding\nalias bond1 bonding\n\
+         options bond0 mode=active-backup miimon=100 primary=eth0 slaves=eth0,eth1   # slaves= is ours\n\
+         options bond1 -k -o bonding1 mode=balance-xor xmit_hash_policy=layer3+4 slaves=eth2,eth3\n",
+        &[
+            "bond0: mode=active-backup miimon=100 primary=eth0 [eth0 eth1]",
+            "bond1: mode=balance-xor xmit_hash_policy=layer3+4 [eth2 eth3]",
+        ],
+    );
+}
+
+#[test]
+fn comments_and_continuations_are_as_in_modules_conf() {
+    good(
+        "   # indented comment is fine here\n\nalias\tbond0\tbonding   # trailing comment\n\
+         options bond0 mode=2 \\ # comment after the backslash\n\tmiimon=100 \\   \n\tupdelay=200\t# done\n# miimon=5\n",
+        &["bond0: mode=2 miimon=100 updelay=200"],
+    );
+    good(
+        "alias bond0 bonding\r\noptions bond0 miimon=100 mode=1\r\n",
+        &["bond0: miimon=100 mode=1"],
+    );
+    good(
+        "alias bond0 bonding\noptions bond0 primary=\"eth0\" mode='active-backup' miimon=100",
+        &["bond0: primary=eth0 mode=active-backup miimon=100"],
+    );
+}
+
+#[test]
+fn dashes_are_underscores_in_option_names() {
+    good(
+        "alias bond-0 bonding\noptions bond-0 arp-interval=60 arp_ip-target=10.0.0.1\n",
+        &["bond-0: arp_interval=60 arp_ip_target=10.0.0.1"],
+    );
+}
+
+#[test]
+fn options_of_the_module_are_defaults_wherever_they_stand() {
+    good(
+        "alias bond0 bonding\nadd options bond0 miimon=50\noptions bonding miimon=100 mode=1\nalias bond1 bonding\n",
+        &["bond0: miimon=50 mode=1", "bond1: miimon=100 mode=1"],
+    );
+}
+
+#[test]
+fn options_of_the_module_alone_make_bonds() {
+    good("options bonding mode=1", &["bond0: mode=1"]);
+    good(
+        "options bonding max_bonds=2 mode=active-backup miimon=100",
+        &[
+            "bond0: mode=active-backup miimon=100",
+            "bond1: mode=active-backup miimon=100",
+        ],
+    );
+    let none = parsed("options bonding max_bonds=0");
+    assert_eq!((bonds(&none).len(), none.has_errors()), (0, false));
+    assert_eq!(findings(&none), ["f:1: note: max_bonds=0: no bond is made"]);
+}
+
+#[test]
+fn max_bonds_adds_bonds_with_the_lowest_free_numbers() {
+    good(
+        "alias bond1 bonding\noptions bond1 max_bonds=3 mode=2 slaves=eth0\n",
+        &["bond1: mode=2 [eth0]", "bond0: mode=2", "bond2: mode=2"],
+    );
+    good("alias bond0 bonding\noptions bonding max_bonds=0\n", &["bond0:"]);
+}
+
+#[test]
+fn later_lines_add_to_earlier_ones_and_a_repeated_option_is_reported() {
+    let parsed = parsed(
+        "options bonding miimon=100 mode=0\nalias bond0 bonding\noptions bond0 miimon=50\noptions bonding mode=1\n",
+    );
+    assert_eq!(bonds(&parsed), ["bond0: miimon=50 mode=1"]);
+    assert_eq!(
+        findings(&parsed),
+        ["f:4: warning: mode is given again, the value at f:1 does not count"]
+    );
+}
+
+#[test]
+fn lines_about_other_things_are_skipped() {
+    good(
+        "keep\npath[misc]=/lib/modules/local\ndepfile=/lib/modules/modules.dep\nprune modules.foo\n\
+         alias eth0 e100\nalias net-pf-10 off\noptions e100 e100_speed_duplex=4 \\\n   BundleMax=6 it's\n\
+         above e100 foo\nprobe char-major-99 a b\nprobeall scsi-hosts aic7xxx sym53c8xx\n\
+         post-install sound-slot-0 /bin/aumix -f /etc/.aumixrc -L >/dev/null 2>&1 || :\n\
+         install foo /bin/true\nremove foo /bin/true\nblacklist pcspkr\nsoftdep a pre: b\n\
+         alias bond0 bonding\noptions bond0 miimon=100\n",
+        &["bond0: miimon=100"],
+    );
+}
+
+#[test]
+fn everything_wrong_is_reported_at_once_in_order() {
+    bad(
+        "alias bond0 bonding\n\
+         options bond0 fast miimon=bad colour=red =1\n\
+         Options bonding miimon=1\n\
+         options\n\
+         alias bond1\n\
+         options bonding\n\
+         alias abcdefghijklmnop bonding\n\
+         options bond0 -o\n\
+         options bonding slaves=eth0\n\
+         if -f /etc/x\n\
+         probeall bond0 eth0 bonding\n\
+         alias bonding_masters bonding\n\
+         options bond0 primary='eth0\n\
+         alias bond5 bonding now\n",
+        &[
+            "f:2: \"fast\" is not an option, expected option=value",
+            "f:2: \"=1\" is not an option, expected option=value",
+            "f:2: bad value for miimon",
+            "f:2: unknown option colour",
+            "f:3: unknown directive \"Options\", expected alias or options",
+            "f:4: options without a name, expected `options <bond> option=value ...`",
+            "f:5: alias with one name or none, expected `alias <bond> bonding`",
+            "f:6: no options for bonding, expected `options bonding option=value ...`",
+            "f:7: \"abcdefghijklmnop\" is no interface name (longer than 15 bytes), expected 1 to 15 bytes such as bond0",
+            "f:8: -o without a name, expected `-o <name>`",
+            "f:9: slaves for all bonds, expected it in `options <bond> slaves=eth0`",
+            "f:10: if is not understood here, expected alias and options lines",
+            "f:11: probeall is not understood here, expected `alias <bond> bonding`",
+            "f:12: bonding_masters is reserved, expected another name for the bond",
+            "f:13: ' is never closed, expected a second '",
+            "f:14: \"now\" after the module, expected `alias bond5 bonding` only",
+        ],
+    );
+}
+
+#[test]
+fn a_line_broken_by_mail_is_told_so() {
+    bad(
+        "alias bond0 bonding\noptions bond0 arp_interval=60\n   arp_ip_target=192.168.0.1\n",
+        &[
+            "f:3: unknown directive \"arp_ip_target=192.168.0.1\", expected alias or options (or a \\ at the end of the line before)",
+        ],
+    );
+}
+
+#[test]
+fn a_wrong_default_is_reported_once_at_its_own_line() {
+    let wrong = "f:1: bad value for mode";
+    bad(
+        "options bonding mode=bad\nalias bond0 bonding\nalias bond1 bonding\n",
+        &[wrong],
+    );
+    bad(
+        "options bonding mode=bad max_bonds=0\n",
+        &["f:1: note: max_bonds=0: no bond is made", wrong],
+    );
+}
+
+#[test]
+fn ports_belong_to_one_bond() {
+    bad(
+        "alias bond0 bonding\nalias bond1 bonding\n\
+         options bond0 slaves=eth0,,eth0,bond0\noptions bond1 slaves=eth1,eth0,bond0\n",
+        &[
+            "f:3: slaves=eth0,,eth0,bond0: \"\" is no interface name (an empty name), expected 1 to 15 bytes such as bond0",
+            "f:3: slaves=eth0,,eth0,bond0 names eth0 twice, expected each port once",
+            "f:3: bond0 cannot be its own port, expected other interfaces",
+            "f:4: eth0 is a port of bond0 already, expected another one for bond1",
+            "f:4: bond0 is a bond and cannot be a port of bond1, expected an interface",
+        ],
+    );
+}
+
+#[test]
+fn absurd_numbers_of_bonds_are_refused() {
+    for value in ["4000000000", "-1", "x", ""] {
+        bad(
+            &format!("alias bond0 bonding\noptions bonding max_bonds={value}\n"),
+            &[&format!("f:2: max_bonds={value}, expected a number from 0 to 256")],
+        );
+    }
+}
+
+#[test]
+fn doubtful_lines_are_warnings() {
+    let doubtful = parsed(
+        "options bond1 miimon=100\nalias bond0 bonding\nalias bond0 bonding\nalias bond* bonding\n\
+         alias bond2 bonding\nalias bond2 off\n",
+    );
+    assert_eq!(bonds(&doubtful), ["bond0:"]);
+    assert!(!doubtful.has_errors());
+    assert_eq!(
+        findings(&doubtful),
+        [
+            "f:1: warning: options for bond1, which no line makes, expected `alias bond1 bonding`",
+            "f:3: warning: bond0 was asked for before, at f:2",
+            "f:4: warning: bond* is a pattern and makes no bond, expected a bond's name",
+            "f:6: warning: no bond bond2: this line replaces f:5",
+        ]
+    );
+}
+
+#[test]
+fn files_and_folders_are_read_in_their_order() {
+    let root = std::env::temp_dir().join(format!("bondd-config-{}", std::process::id()));
+    let (first, second) = (root.join("first"), root.join("second"));
+    for (path, text) in [
+        (first.join("10-a.conf"), "options bond0 mode=1\n"),
+        (second.join("10-a.conf"), "options bond0 mode=2\n"),
+        (second.join("05-b.conf"), "alias bond0 bonding\n"),
+        (second.join(".hidden.conf"), "hidden\n"),
+        (second.join("note.txt"), "note\n"),
+        (second.join("folder.conf/x"), "x\n"),
+        (root.join("last"), "options bond0 miimon=50 slaves=eth0\n"),
+    ] {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+    let all = load(&[first, second, root.join("last")], &table);
+    let missing = load(&[root.join("none"), root.join("last")], &table);
+    fs::write(root.join("binary"), [0xff, 0xfe]).unwrap();
+    let binary = load(&[root.join("binary")], &table);
+    fs::remove_dir_all(&root).unwrap();
+
+    assert_eq!(findings(&all), Vec::<String>::new());
+    assert_eq!(bonds(&all), ["bond0: mode=1 miimon=50 [eth0]"]);
+    assert!(missing.has_errors());
+    assert!(
+        findings(&missing)[0].contains("none: cannot be read (No such file"),
+        "{:?}",
+        findings(&missing)
+    );
+    assert!(binary.has_errors());
+}

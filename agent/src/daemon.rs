@@ -1,0 +1,151 @@
+//! The program `bondd`: command line, start and orderly stop.
+
+use std::error::Error;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Parser, ValueEnum};
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+
+use crate::clock;
+use crate::config::{self, BondSpec, Severity};
+use crate::control::client::DEFAULT_RUN_DIR;
+use crate::control::server::Server;
+use crate::dataplane::Dataplane;
+use crate::dataplane::tc::{Hook, TcPlane};
+use crate::fleet::start::check_options;
+use crate::fleet::{Fleet, chain};
+use crate::logging;
+use crate::netlink::events::Events;
+use crate::run::{Agent, CONTROL};
+use crate::signals::Signals;
+
+/// Bonds network interfaces from userspace: active-backup with carrier monitoring, on kernels with or without the bonding
+/// module.
+///
+/// Stays in the foreground and logs to standard error. Stopping it, or killing it, leaves all bonds forwarding; the next start
+/// takes them over. Talk to it with bondctl or ifenslave.
+#[derive(Debug, Parser)]
+#[command(name = "bondd", version)]
+struct Arguments {
+    /// Where control socket, status files and saved state live
+    #[arg(long, value_name = "DIR", env = "BONDD_RUN_DIR", default_value = DEFAULT_RUN_DIR)]
+    run_dir: PathBuf,
+    /// An options file, or a folder of *.conf files; repeatable [default: the folders of bondd.conf(5)]
+    #[arg(long, value_name = "PATH")]
+    config: Vec<PathBuf>,
+    /// Read the options files, report everything that is wrong with them, and stop
+    #[arg(long)]
+    check: bool,
+    /// How much to log
+    #[arg(long, value_name = "LEVEL", default_value = "info")]
+    log_level: log::LevelFilter,
+    /// How BPF programs are attached; auto takes tcx where the kernel has it
+    #[arg(long, value_name = "HOOK", value_enum, default_value_t = HookArgument::Auto)]
+    tc_hook: HookArgument,
+    /// Learn carrier from polls only, for tests of the poll
+    #[arg(long, hide = true)]
+    ignore_link_events: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum HookArgument {
+    Auto,
+    Clsact,
+}
+
+/// Runs the program.
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    logging::init(arguments.log_level);
+    let Some(specs) = read_config(&arguments.config) else { return ExitCode::FAILURE };
+    if arguments.check {
+        return ExitCode::SUCCESS;
+    }
+    match serve(&arguments, &specs) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            log::error!("{}", chain(&*error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The bonds that files ask for; none if there is an error in them, which was reported.
+fn read_config(paths: &[PathBuf]) -> Option<Vec<BondSpec>> {
+    let usual = || USUAL_FOLDERS.iter().map(PathBuf::from).filter(|path| path.is_dir()).collect();
+    let paths = if paths.is_empty() { usual() } else { paths.to_vec() };
+    let parsed = config::load(&paths, &check_options);
+    for finding in &parsed.diagnostics {
+        match finding.severity {
+            Severity::Error => log::error!("{finding}"),
+            _ => log::warn!("{finding}"),
+        }
+    }
+    (!parsed.has_errors()).then_some(parsed.bonds)
+}
+
+fn serve(arguments: &Arguments, specs: &[BondSpec]) -> Result<(), Box<dyn Error>> {
+    let run_dir = prepare(&arguments.run_dir)?;
+    let _lock = lock(&run_dir)?;
+    let signals = Signals::new()?;
+    // Before anything is read, so that no change falls between.
+    let events = Events::open().map_err(|error| format!("cannot subscribe to link events: {error}"))?;
+    let hook = match arguments.tc_hook {
+        HookArgument::Auto => Hook::Auto,
+        HookArgument::Clsact => Hook::Clsact,
+    };
+    let mut plane = TcPlane::open(&run_dir, hook)?;
+    if let Err(error) = plane.probe() {
+        // Bonds cannot be made, but clients get to know why.
+        log::error!("no data plane: {}", chain(&error));
+    }
+    let mut fleet = Fleet::new(&run_dir, Box::new(plane), arguments.ignore_link_events)?;
+    fleet.start(clock::now(), specs);
+    let poll = mio::Poll::new()?;
+    let server = Server::bind(&run_dir.join("control.sock"), poll.registry(), CONTROL)?;
+    log::info!("ready at {}", run_dir.display());
+    let fleet = Agent::new(poll, signals, events, server, fleet)?.run()?;
+    stop(&run_dir, fleet);
+    Ok(())
+}
+
+/// Forwarding goes on. Only an agent without bonds leaves nothing behind.
+fn stop(run_dir: &Path, fleet: Fleet) {
+    let bonds = !fleet.is_empty();
+    let mut plane = fleet.into_plane();
+    if bonds {
+        log::info!("stopping; all bonds stay as they are");
+    } else if let Err(error) = plane.close() {
+        log::warn!("{}", chain(&error));
+    }
+    let _ = fs::remove_file(run_dir.join("control.sock"));
+}
+
+/// The run directory, made if missing; an absolute path, because pins are reached by it from elsewhere.
+fn prepare(run_dir: &Path) -> Result<PathBuf, String> {
+    let failed = |error: io::Error| format!("cannot use {} as run directory: {error}", run_dir.display());
+    fs::DirBuilder::new().recursive(true).mode(0o755).create(run_dir).map_err(failed)?;
+    run_dir.canonicalize().map_err(failed)
+}
+
+/// Only one agent at a time may own a run directory.
+fn lock(run_dir: &Path) -> Result<Flock<File>, String> {
+    let path = run_dir.join("bondd.lock");
+    let failed = |error: io::Error| format!("cannot lock {}: {error}", path.display());
+    let file = OpenOptions::new().write(true).create(true).truncate(false).open(&path).map_err(failed)?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
+        Errno::EWOULDBLOCK => format!(
+            "another bondd already runs on {}; stop it first, or choose another directory with --run-dir",
+            run_dir.display()
+        ),
+        other => failed(other.into()),
+    })
+}
+
+/// Where options files are looked for; of two files with one name the first folder's counts.
+const USUAL_FOLDERS: [&str; 3] = ["/etc/bondd", "/run/bondd.conf.d", "/usr/lib/bondd"];

@@ -1,0 +1,236 @@
+//! What clients ask for. A refused call leaves everything as it was.
+
+use bond_modes::options::{self, is_interface_name};
+use bond_modes::{Bond, Event, OptionError, PortFacts, PortId};
+use bond_monitors::Time;
+use serde_json::{Value, json};
+
+use super::{Fleet, Member, chain};
+use crate::control::proto::{Call, ControlError, ErrorCode, OptionPairs, Report, SCHEMA};
+use crate::dataplane::{PlaneError, PortBase};
+use crate::netlink::message::Link;
+
+impl Fleet {
+    /// Does what a client asks for; the answer is what it gets.
+    pub fn call(&mut self, now: Time, call: &Call) -> Result<Value, ControlError> {
+        match call {
+            Call::Add { bond, options } => self.add(now, bond, options).map(done),
+            Call::Set { bond, options } => self.set(now, bond, options).map(done),
+            Call::Del { bond } => {
+                let at = self.find(bond)?;
+                self.remove(now, at).map(done)
+            }
+            Call::Show { bond } => self.show(now, bond.as_deref()),
+            Call::List {} => Ok(self.bonds.iter().map(|member| Value::from(member.name.as_str())).collect()),
+            Call::PortAttach { bond, port } => self.port_attach(now, bond, port).map(done),
+            Call::PortDetach { bond, port } => self.port_detach(now, bond, port).map(done),
+            Call::PortSet { bond, port, options } => self.port_set(now, bond, port, options).map(done),
+            Call::Active { bond, port } => {
+                let value = port.clone().unwrap_or_default();
+                self.set(now, bond, &[("active_slave".to_owned(), value)]).map(done)
+            }
+            Call::Monitor { bond: Some(bond) } => self.find(bond).map(|_| done(())),
+            Call::Monitor { bond: None } => Ok(done(())),
+        }
+    }
+
+    /// Makes a bond; its place.
+    pub(super) fn add(
+        &mut self,
+        now: Time,
+        name: &str,
+        pairs: &[(String, String)],
+    ) -> Result<usize, ControlError> {
+        if !is_interface_name(name) || RESERVED.contains(&name) {
+            let text = format!("{name:?} cannot be a bond's name, expected 1 to 15 bytes without /, : or blanks");
+            return Err(ControlError::new(ErrorCode::BadName, text));
+        }
+        if self.find(name).is_ok() {
+            return Err(ControlError::new(ErrorCode::NameTaken, format!("there is a bond {name} already")));
+        }
+        let change = options::parse(pairs).map_err(|error| option_error(name, error))?;
+        let name = name.to_owned();
+        let device = self.plane.create(&name).map_err(|error| plane_error(&name, &error))?;
+        let bond = Bond::new(now, change, &device.report);
+        self.bonds.push(Member::new(name, device.ifindex, bond));
+        let at = self.bonds.len() - 1;
+        self.drain(now, at);
+        self.refresh_addresses(now, at);
+        self.bonds[at].dirty = true;
+        Ok(at)
+    }
+
+    fn set(&mut self, now: Time, bond: &str, pairs: &[(String, String)]) -> Result<(), ControlError> {
+        let at = self.find(bond)?;
+        self.bonds[at].bond.configure(now, pairs).map_err(|error| option_error(bond, error))?;
+        self.drain(now, at);
+        self.bonds[at].dirty = true;
+        Ok(())
+    }
+
+    fn show(&mut self, now: Time, bond: Option<&str>) -> Result<Value, ControlError> {
+        let places = match bond {
+            Some(name) => {
+                let at = self.find(name)?;
+                at..at + 1
+            }
+            None => 0..self.bonds.len(),
+        };
+        let bonds = places.map(|at| self.report(now, at)).collect();
+        Ok(serde_json::to_value(Report { schema: SCHEMA, bonds }).expect("a report is plain data"))
+    }
+
+    /// Gives all ports back and removes the bond. A port that cannot be restored in full does not stop the rest.
+    pub(super) fn remove(&mut self, now: Time, at: usize) -> Result<(), ControlError> {
+        let mut first = None;
+        let ports: Vec<PortId> = self.bonds[at].bond.ports().iter().map(|port| port.id).collect();
+        for port in ports {
+            if let Err(error) = self.release(now, at, port) {
+                log::error!("{}: {error}", self.bonds[at].name);
+                first.get_or_insert(error);
+            }
+        }
+        let name = self.bonds[at].name.clone();
+        self.plane.destroy(&name).map_err(|error| plane_error(&name, &error))?;
+        self.bonds.remove(at);
+        self.store.remove(&name);
+        self.publisher.remove(&name);
+        log::info!("{name}: removed");
+        first.map_or(Ok(()), Err)
+    }
+
+    fn port_attach(&mut self, now: Time, bond: &str, port: &str) -> Result<(), ControlError> {
+        let at = self.find(bond)?;
+        let link = self.possible_port(at, port)?;
+        self.attach(now, at, &link)?;
+        let wanted = &mut self.bonds[at].wanted;
+        if !wanted.iter().any(|name| name == port) {
+            wanted.push(port.to_owned());
+        }
+        Ok(())
+    }
+
+    /// The interface of that name, if it can become a port. [bond_main.c: bond_enslave]
+    pub(super) fn possible_port(&mut self, at: usize, port: &str) -> Result<Link, ControlError> {
+        let refuse = |code, text: String| Err(ControlError::new(code, text));
+        let link = self.links.by_name(port).map_err(|error| {
+            ControlError::new(ErrorCode::Kernel, format!("cannot look {port} up: {error}"))
+        })?;
+        let Some(link) = link else {
+            return refuse(ErrorCode::NoSuchDevice, format!("no interface {port}, expected the name of an existing one"));
+        };
+        let id = PortId(link.ifindex);
+        if let Some(owner) = self.bonds.iter().find(|member| member.bond.ports().get(id).is_some()) {
+            return refuse(ErrorCode::PortBusy, format!("{port} is a port of {} already", owner.name));
+        }
+        let own = self.bonds.iter().find(|m| m.ifindex == link.ifindex || link.peer == Some(m.ifindex));
+        if let Some(owner) = own {
+            let text = format!("{port} is or stands on {} itself, expected an interface that is not part of a bond", owner.name);
+            return refuse(ErrorCode::BadPort, text);
+        }
+        if link.loopback || !link.ethernet {
+            let kind = if link.loopback { "a loopback" } else { "not an Ethernet" };
+            let text = format!("{port} is {kind} interface, expected an Ethernet one");
+            return refuse(ErrorCode::BadPort, text);
+        }
+        if let Some(master) = link.master {
+            let master = self.links.by_index(master).ok().flatten();
+            let master = master.map_or_else(|| "another device".to_owned(), |link| link.report.name);
+            let text = format!("{port} belongs to {master}, expected an interface without a master");
+            return refuse(ErrorCode::PortBusy, text);
+        }
+        debug_assert!(at < self.bonds.len());
+        Ok(link)
+    }
+
+    /// Takes an interface in. What it was is saved first, so that a crash half-way loses nothing.
+    pub(super) fn attach(&mut self, now: Time, at: usize, link: &Link) -> Result<(), ControlError> {
+        let port = PortId(link.ifindex);
+        let name = self.bonds[at].name.clone();
+        let what = format!("{name}: {}", link.report.name);
+        let original = self.plane.original(port).map_err(|error| plane_error(&what, &error))?;
+        let bond = &self.bonds[at].bond;
+        let base = PortBase { mac: bond.mac_for_new_port(original.mac), mtu: bond.mtu() };
+        let permanent_mac = original.mac;
+        self.bonds[at].originals.insert(port, original);
+        self.save(at);
+        if let Err(error) = self.plane.attach(&name, port, &base) {
+            self.bonds[at].originals.remove(&port);
+            self.save(at);
+            return Err(plane_error(&what, &error));
+        }
+        let report = self.read_port(port).unwrap_or_else(|| link.report.clone());
+        self.feed(now, at, Event::PortAttached { port, facts: PortFacts { permanent_mac, report } });
+        self.bonds[at].dirty = true;
+        Ok(())
+    }
+
+    fn port_detach(&mut self, now: Time, bond: &str, port: &str) -> Result<(), ControlError> {
+        let at = self.find(bond)?;
+        let member = &mut self.bonds[at];
+        let attached = member.bond.ports().named(port).map(|port| port.id);
+        let wanted = member.wanted.len();
+        member.wanted.retain(|name| name != port);
+        if attached.is_none() && wanted == member.wanted.len() {
+            return Err(not_a_port(bond, port));
+        }
+        member.dirty = true;
+        attached.map_or(Ok(()), |id| self.release(now, at, id))
+    }
+
+    /// Moves traffic off a port, then gives it back as it was.
+    pub(super) fn release(&mut self, now: Time, at: usize, port: PortId) -> Result<(), ControlError> {
+        self.feed(now, at, Event::PortDetached { port });
+        let member = &mut self.bonds[at];
+        member.dirty = true;
+        let Some(original) = member.originals.remove(&port) else { return Ok(()) };
+        let name = member.name.clone();
+        let result = self.plane.detach(&name, port, &original).map_err(|error| plane_error(&name, &error));
+        self.save(at);
+        result
+    }
+
+    fn port_set(&mut self, now: Time, bond: &str, port: &str, pairs: &OptionPairs) -> Result<(), ControlError> {
+        let at = self.find(bond)?;
+        let id = self.bonds[at].bond.ports().named(port).map(|port| port.id).ok_or_else(|| not_a_port(bond, port))?;
+        let member = &mut self.bonds[at];
+        member.bond.configure_port(now, id, pairs).map_err(|error| option_error(&format!("{bond}: {port}"), error))?;
+        self.drain(now, at);
+        self.bonds[at].dirty = true;
+        Ok(())
+    }
+}
+
+fn done<T>(_: T) -> Value {
+    json!({})
+}
+
+fn not_a_port(bond: &str, port: &str) -> ControlError {
+    ControlError::new(ErrorCode::NotAPort, format!("{port} is not a port of {bond}"))
+}
+
+/// An option error as a client gets it.
+pub(super) fn option_error(object: &str, error: OptionError) -> ControlError {
+    let code = match error {
+        OptionError::Unknown { .. } => ErrorCode::UnknownOption,
+        OptionError::BadValue { .. } | OptionError::Missing { .. } => ErrorCode::BadValue,
+        OptionError::NotAPort { .. } => ErrorCode::NotAPort,
+        _ => ErrorCode::Refused,
+    };
+    ControlError::new(code, format!("{object}: {error}"))
+}
+
+/// A data plane's error as a client gets it.
+pub(super) fn plane_error(object: &str, error: &PlaneError) -> ControlError {
+    let code = match error {
+        PlaneError::PortGone { .. } => ErrorCode::NoSuchDevice,
+        PlaneError::Unsupported { .. } => ErrorCode::NoPlane,
+        PlaneError::Permission { .. } => ErrorCode::Permission,
+        PlaneError::NameTaken { .. } => ErrorCode::NameTaken,
+        PlaneError::Kernel { .. } => ErrorCode::Kernel,
+    };
+    ControlError::new(code, format!("{object}: {}", chain(error)))
+}
+
+/// Names with a meaning of their own beside the bonds' files. [bond_sysfs.c: bonding_masters]
+const RESERVED: [&str; 3] = ["bonding_masters", "all", "default"];

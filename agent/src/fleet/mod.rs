@@ -1,0 +1,279 @@
+//! All bonds of one network namespace: routes facts to the bond machines and runs what they ask for.
+//!
+//! The bond machines decide, the data plane forwards; the fleet is what stands between them and the world: link messages,
+//! requests, files, log. It owns no descriptor of the loop and never waits.
+
+mod calls;
+mod events;
+mod start;
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use bond_modes::{Action, Bond, Event, LocalAddress, Notice, PortId};
+use bond_monitors::{Carrier, Time};
+
+use crate::control::proto::{BondEvent, BondReport, ControlError, ErrorCode, EventLine, PortReport};
+use crate::dataplane::{Dataplane, OriginalPort, PlaneError};
+use crate::netlink::link::Links;
+use crate::netlink::message::Link;
+use crate::netlink::{mii, sysctl};
+use crate::packet::PacketSocket;
+use crate::saved::{SavedBond, Store};
+use crate::status::procfs;
+use crate::status::publish::Publisher;
+use crate::text;
+
+/// All bonds, in the order of their creation, and what they act through.
+pub struct Fleet {
+    plane: Box<dyn Dataplane>,
+    links: Links,
+    packets: PacketSocket,
+    store: Store,
+    publisher: Publisher,
+    bonds: Vec<Member>,
+    /// Test switch: carrier is learnt from polls only.
+    ignore_link_events: bool,
+    /// Kernel release, for the status files' first line.
+    release: String,
+    /// What happened, for monitoring clients.
+    happened: Vec<EventLine>,
+}
+
+/// One bond and what the agent keeps about it.
+struct Member {
+    name: String,
+    ifindex: u32,
+    bond: Bond,
+    originals: BTreeMap<PortId, OriginalPort>,
+    /// Names of its ports, there or not, in the order asked for.
+    wanted: Vec<String>,
+    /// The options that a file gave when they were last applied.
+    configured: Option<Vec<(String, String)>>,
+    /// Why a wanted port could not be attached, so that the log says it once.
+    refused: BTreeMap<String, String>,
+    /// Interfaces whose addresses are announced.
+    announced: Vec<u32>,
+    /// Files may not show its state.
+    dirty: bool,
+}
+
+impl Fleet {
+    /// A fleet without bonds; [`Fleet::start`] adopts and makes them.
+    pub fn new(run_dir: &Path, plane: Box<dyn Dataplane>, ignore_link_events: bool) -> std::io::Result<Fleet> {
+        let release = nix::sys::utsname::uname().map(|name| name.release().to_string_lossy().into_owned());
+        Ok(Fleet {
+            plane,
+            links: Links::open()?,
+            packets: PacketSocket::open()?,
+            store: Store::open(run_dir)?,
+            publisher: Publisher::new(PathBuf::from(run_dir)),
+            bonds: Vec::new(),
+            ignore_link_events,
+            release: release.unwrap_or_default(),
+            happened: Vec::new(),
+        })
+    }
+
+    /// When [`Fleet::handle_timeout`] has something to do.
+    pub fn poll_timeout(&self) -> Option<Time> {
+        let bonds = self.bonds.iter().filter_map(|member| member.bond.poll_timeout());
+        bonds.chain(self.publisher.poll_timeout()).min()
+    }
+
+    /// Runs what is due.
+    pub fn handle_timeout(&mut self, now: Time) {
+        for at in 0..self.bonds.len() {
+            if self.bonds[at].bond.poll_timeout().is_some_and(|due| due <= now) {
+                self.bonds[at].bond.handle_timeout(now);
+                self.drain(now, at);
+            }
+        }
+    }
+
+    /// Brings files up to date; ends every turn of the loop.
+    pub fn publish(&mut self, now: Time) {
+        for at in 0..self.bonds.len() {
+            if std::mem::take(&mut self.bonds[at].dirty) {
+                self.save(at);
+                let report = self.report(now, at);
+                self.publisher.update(now, &report.name, procfs::render(&report, &self.release));
+            }
+        }
+        self.publisher.flush(now);
+    }
+
+    /// What happened since the last call, oldest first.
+    pub fn take_happened(&mut self) -> Vec<EventLine> {
+        std::mem::take(&mut self.happened)
+    }
+
+    /// Whether there is no bond.
+    pub fn is_empty(&self) -> bool {
+        self.bonds.is_empty()
+    }
+
+    /// The data plane, to be closed when the agent stops.
+    pub fn into_plane(self) -> Box<dyn Dataplane> {
+        self.plane
+    }
+
+    fn find(&self, bond: &str) -> Result<usize, ControlError> {
+        self.bonds.iter().position(|member| member.name == bond).ok_or_else(|| {
+            let known: Vec<&str> = self.bonds.iter().map(|member| member.name.as_str()).collect();
+            let known = if known.is_empty() { "there is none yet".to_owned() } else { known.join(", ") };
+            ControlError::new(ErrorCode::NoSuchBond, format!("no bond {bond}, expected one of bondd's: {known}"))
+        })
+    }
+
+    /// Feeds one fact to a bond and does what it asks for.
+    fn feed(&mut self, now: Time, at: usize, event: Event) {
+        self.bonds[at].bond.handle_event(now, event);
+        self.drain(now, at);
+    }
+
+    fn drain(&mut self, now: Time, at: usize) {
+        while let Some(action) = self.bonds[at].bond.poll_action() {
+            // A poll changes nothing by itself; its answer may.
+            self.bonds[at].dirty |= !matches!(action, Action::PollMii { .. });
+            let answer = match action {
+                Action::Program { epoch, plan } => {
+                    let name = &self.bonds[at].name;
+                    let failed = self.plane.program(name, &plan).err();
+                    failed.map(|error| {
+                        // A port that has gone will be detached by its own event, which makes a new plan.
+                        let retry = !matches!(error, PlaneError::PortGone { .. });
+                        let level = if retry { log::Level::Error } else { log::Level::Debug };
+                        log::log!(level, "{name}: {}", chain(&error));
+                        Event::ProgramFailed { epoch, retry }
+                    })
+                }
+                Action::Transmit { port, frame } => {
+                    if let Err(error) = self.packets.send(port.0, &frame) {
+                        log::debug!("{}: cannot announce through {port}: {error}", self.bonds[at].name);
+                    }
+                    None
+                }
+                Action::PollMii { port } => self.poll_carrier(at, port),
+                Action::Notify(notice) => {
+                    self.tell(at, notice);
+                    None
+                }
+            };
+            if let Some(event) = answer {
+                self.bonds[at].bond.handle_event(now, event);
+            }
+        }
+    }
+
+    fn poll_carrier(&mut self, at: usize, port: PortId) -> Option<Event> {
+        let bond = &self.bonds[at].bond;
+        let seen = if bond.options().use_carrier {
+            self.links.carrier(port.0).ok().flatten()
+        } else {
+            bond.ports().name(port).and_then(|name| mii::carrier_by_ioctl(&name))
+        };
+        // No answer at all: the interface is going away, and its event tells.
+        seen.map(|carrier: Carrier| Event::MiiPolled { port, carrier })
+    }
+
+    fn tell(&mut self, at: usize, notice: Notice) {
+        let bond = self.bonds[at].name.clone();
+        let text = text::describe(&notice);
+        log::log!(text::level(&notice), "{bond}: {text}");
+        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let time = since_1970.as_millis() as f64 / 1000.0;
+        self.happened.push(EventLine { event: BondEvent { time, bond, text, notice } });
+    }
+
+    fn report(&mut self, now: Time, at: usize) -> BondReport {
+        let member = &self.bonds[at];
+        let counters: BTreeMap<_, _> = match self.plane.counters(&member.name) {
+            Ok(counters) => counters.into_iter().collect(),
+            Err(error) => {
+                log::debug!("{}: {}", member.name, chain(&error));
+                BTreeMap::new()
+            }
+        };
+        let snapshot = member.bond.status(now);
+        let mut ports: Vec<PortReport> = snapshot
+            .ports
+            .iter()
+            .map(|port| PortReport::attached(port, &counters.get(&port.ifindex).copied().unwrap_or_default()))
+            .collect();
+        let absent = member.wanted.iter().filter(|name| member.bond.ports().named(name).is_none());
+        ports.extend(absent.map(|name| PortReport::absent(name)));
+        BondReport {
+            name: member.name.clone(),
+            ifindex: member.ifindex,
+            plane: self.plane.name().to_owned(),
+            status: snapshot.bond,
+            ports,
+        }
+    }
+
+    fn save(&mut self, at: usize) {
+        let member = &self.bonds[at];
+        self.store.save(&SavedBond {
+            boot_id: self.store.boot_id().to_owned(),
+            name: member.name.clone(),
+            ifindex: member.ifindex,
+            bond: member.bond.saved(),
+            originals: member.originals.clone(),
+            wanted: member.wanted.clone(),
+            configured: member.configured.clone(),
+        });
+    }
+
+    /// Tells a bond the addresses that live on it or directly above it: on itself, its VLANs, its bridge.
+    /// [bond_main.c: bond_peer_notify_work raises NETDEV_NOTIFY_PEERS, which VLANs and bridges pass on]
+    fn refresh_addresses(&mut self, now: Time, at: usize) {
+        let (links, addresses) = match (self.links.all(), self.links.addresses()) {
+            (Ok(links), Ok(addresses)) => (links, addresses),
+            (Err(error), _) | (_, Err(error)) => {
+                log::warn!("{}: cannot read addresses to announce: {error}", self.bonds[at].name);
+                return;
+            }
+        };
+        let ifindex = self.bonds[at].ifindex;
+        let Some(bond) = links.iter().find(|link| link.ifindex == ifindex) else { return };
+        let above: Vec<&Link> = links.iter().filter(|link| is_above(link, bond)).collect();
+        let found = above.iter().flat_map(|link| {
+            let own = addresses.iter().filter(|(index, _)| *index == link.ifindex);
+            own.map(|(_, ip)| local_address(link, bond, *ip))
+        });
+        let mut found: Vec<LocalAddress> = found.collect();
+        found.sort();
+        self.bonds[at].announced = above.iter().map(|link| link.ifindex).collect();
+        self.feed(now, at, Event::Addresses { addresses: found });
+    }
+}
+
+/// The bond itself, a VLAN on it, or the bridge it is a port of.
+fn is_above(link: &Link, bond: &Link) -> bool {
+    link.ifindex == bond.ifindex
+        || (link.vlan.is_some() && link.peer == Some(bond.ifindex))
+        || bond.master == Some(link.ifindex)
+}
+
+fn local_address(link: &Link, bond: &Link, ip: IpAddr) -> LocalAddress {
+    LocalAddress {
+        ip,
+        mac: (link.report.mac != bond.report.mac).then_some(link.report.mac),
+        vlan: link.vlan,
+        router: sysctl::forwarding(&link.report.name, ip.is_ipv6()),
+    }
+}
+
+/// An error with all its causes in one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,191 @@
+//! Start: adopt what forwards already, give back what a lost bond left behind, make what files ask for.
+
+use std::collections::BTreeMap;
+
+use bond_modes::{Bond, PortFacts, Seen, options};
+use bond_monitors::Time;
+
+use super::{Fleet, Member, chain};
+use crate::config::BondSpec;
+use crate::dataplane::{Observed, OriginalPort};
+use crate::saved::SavedBond;
+
+impl Fleet {
+    /// Adopts saved bonds, then makes those of `specs` that are missing. Call it once, after link events were subscribed to.
+    pub fn start(&mut self, now: Time, specs: &[BondSpec]) {
+        for saved in self.store.load() {
+            self.resume(now, saved);
+        }
+        for spec in specs {
+            self.ensure(now, spec);
+        }
+        self.resync(now);
+        for at in 0..self.bonds.len() {
+            self.attach_all_wanted(now, at);
+        }
+        self.publish(now);
+        self.publisher.prune();
+    }
+
+    fn resume(&mut self, now: Time, saved: SavedBond) {
+        let name = saved.name.clone();
+        match self.plane.observe(&name) {
+            Ok(Some(seen)) if seen.ifindex == saved.ifindex => self.adopt(now, saved, seen),
+            Ok(_) => {
+                log::warn!("{name}: its interface is gone, giving its ports back");
+                for (port, original) in &saved.originals {
+                    if let Err(error) = self.plane.detach(&name, *port, original) {
+                        log::error!("{name}: {}", chain(&error));
+                    }
+                }
+                self.store.remove(&name);
+            }
+            Err(error) => log::error!("{name}: cannot be adopted, left as it is: {}", chain(&error)),
+        }
+    }
+
+    fn adopt(&mut self, now: Time, saved: SavedBond, observed: Observed) {
+        let ifindex = observed.ifindex;
+        let options = saved.bond.options().clone();
+        let seen = self.seen(observed, &saved);
+        let bond = Bond::adopt(now, options, seen, Some(saved.bond));
+        let active = bond.active().and_then(|id| bond.ports().name(id));
+        log::info!("{}: adopted with active port {}", saved.name, active.as_deref().unwrap_or("none"));
+        let mut member = Member::new(saved.name, ifindex, bond);
+        member.originals = saved.originals;
+        member.wanted = saved.wanted;
+        member.configured = saved.configured;
+        self.bonds.push(member);
+        let at = self.bonds.len() - 1;
+        self.drain(now, at);
+        self.release_half_attached(at);
+    }
+
+    fn seen(&mut self, observed: Observed, saved: &SavedBond) -> Seen {
+        let ports = observed.ports.into_iter().map(|(port, mut report)| {
+            (report.speed, report.duplex) = self.links.speed_duplex(&report.name);
+            let permanent_mac = saved.originals.get(&port).map_or(report.mac, |original| original.mac);
+            (port, PortFacts { permanent_mac, report })
+        });
+        Seen { ports: ports.collect(), report: observed.report, plan: observed.plan }
+    }
+
+    /// A crash in the middle of attaching leaves a port that the plane does not know: it is put back, then attached anew.
+    fn release_half_attached(&mut self, at: usize) {
+        let member = &mut self.bonds[at];
+        let half: Vec<_> =
+            member.originals.keys().filter(|id| member.bond.ports().get(**id).is_none()).copied().collect();
+        for port in half {
+            let member = &mut self.bonds[at];
+            let Some(original) = member.originals.remove(&port) else { continue };
+            if let Err(error) = self.plane.detach(&member.name, port, &original) {
+                log::debug!("{}: {}", member.name, chain(&error));
+            }
+        }
+    }
+
+    /// Makes the bond of a file, or brings an adopted one to what the file now says.
+    fn ensure(&mut self, now: Time, spec: &BondSpec) {
+        let pairs = spec.pairs();
+        let at = match self.find(&spec.name) {
+            Ok(at) => {
+                self.reconfigure(now, at, &pairs);
+                at
+            }
+            Err(_) => match self.find_orphan(now, spec).or_else(|| self.add_configured(now, spec)) {
+                Some(at) => at,
+                None => return,
+            },
+        };
+        let member = &mut self.bonds[at];
+        member.configured = Some(pairs);
+        member.dirty = true;
+        for port in &spec.ports {
+            if !member.wanted.contains(port) {
+                member.wanted.push(port.clone());
+            }
+        }
+    }
+
+    fn add_configured(&mut self, now: Time, spec: &BondSpec) -> Option<usize> {
+        self.add(now, &spec.name, &spec.pairs()).map_err(|error| log::error!("{}: {}", spec.place, error.message)).ok()
+    }
+
+    /// A bond that forwards although its saved state was lost: adopted with the file's options. What its ports were before is
+    /// not known any more; they are given back as they are, without what marks a port.
+    fn find_orphan(&mut self, now: Time, spec: &BondSpec) -> Option<usize> {
+        let observed = self.plane.observe(&spec.name).ok().flatten()?;
+        let change = options::parse(&spec.pairs()).ok()?;
+        let originals: BTreeMap<_, _> = observed
+            .ports
+            .iter()
+            .filter_map(|(port, _)| {
+                let seen = self.plane.original(*port).ok()?;
+                let disable_ipv6 = seen.disable_ipv6.map(|_| false);
+                Some((*port, OriginalPort { disable_ipv6, ifalias: String::new(), clsact: false, allmulti: false, ..seen }))
+            })
+            .collect();
+        let ifindex = observed.ifindex;
+        let wanted = observed.ports.iter().map(|(_, report)| report.name.clone()).collect();
+        let ports = observed.ports.into_iter().map(|(port, report)| {
+            (port, PortFacts { permanent_mac: report.mac, report })
+        });
+        let seen = Seen { ports: ports.collect(), report: observed.report, plan: observed.plan };
+        let bond = Bond::adopt(now, change.options, seen, None);
+        log::warn!("{}: adopted without saved state; failure counts start anew", spec.name);
+        let mut member = Member::new(spec.name.clone(), ifindex, bond);
+        member.originals = originals;
+        member.wanted = wanted;
+        self.bonds.push(member);
+        let at = self.bonds.len() - 1;
+        self.drain(now, at);
+        Some(at)
+    }
+
+    /// Options that changed in the file since they were applied; what an operator set meanwhile stays.
+    fn reconfigure(&mut self, now: Time, at: usize, pairs: &[(String, String)]) {
+        let member = &mut self.bonds[at];
+        let before: BTreeMap<_, _> = member.configured.iter().flatten().cloned().collect();
+        let changed: Vec<_> =
+            pairs.iter().filter(|(name, value)| before.get(name) != Some(value)).cloned().collect();
+        if changed.is_empty() {
+            return;
+        }
+        if let Err(error) = member.bond.configure(now, &changed) {
+            log::error!("{}: the options file cannot be followed while it runs: {error}", member.name);
+        }
+        self.drain(now, at);
+    }
+
+    fn attach_all_wanted(&mut self, now: Time, at: usize) {
+        for name in self.bonds[at].wanted.clone() {
+            if self.bonds[at].bond.ports().named(&name).is_none() {
+                match self.links.by_name(&name) {
+                    Ok(Some(_)) => self.attach_wanted(now, at, &name),
+                    _ => log::info!("{}: {name} is absent, it joins when it appears", self.bonds[at].name),
+                }
+            }
+        }
+    }
+}
+
+impl Member {
+    pub(super) fn new(name: String, ifindex: u32, bond: Bond) -> Self {
+        Member {
+            name,
+            ifindex,
+            bond,
+            originals: BTreeMap::new(),
+            wanted: Vec::new(),
+            configured: None,
+            refused: BTreeMap::new(),
+            announced: Vec::new(),
+            dirty: true,
+        }
+    }
+}
+
+/// What is wrong with options for a new bond, for the readers of files.
+pub fn check_options(pairs: &[(String, String)]) -> Vec<(usize, String)> {
+    bond_modes::options::check(pairs).into_iter().map(|(place, error)| (place, error.to_string())).collect()
+}

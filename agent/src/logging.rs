@@ -1,0 +1,165 @@
+//! Log lines on standard error, for the programs: `2026-01-31T12:00:00.123Z warn bond0: eth0: link down (failure 1)`.
+//!
+//! Where the journal reads standard error it adds the time itself, and takes the level from a `<n>` in front.
+//! [systemd.exec: JOURNAL_STREAM; sd-daemon.h]
+
+use std::env;
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
+use std::os::fd::AsFd;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use log::{Level, LevelFilter, Record};
+use nix::sys::stat::fstat;
+
+/// Our own crates and programs; others are heard from `trace` on only, above that from `warn`.
+const OURS: [&str; 5] = ["bondd", "bondctl", "ifenslave", "bond_modes", "bond_monitors"];
+
+/// Sets logging up for the whole process; a second call changes nothing.
+pub fn init(level: LevelFilter) {
+    let journal = stderr_is_journal();
+    let mut builder = env_logger::Builder::new();
+    builder.filter_level(match level {
+        LevelFilter::Trace => LevelFilter::Trace,
+        quieter => quieter.min(LevelFilter::Warn),
+    });
+    for name in OURS {
+        builder.filter_module(name, level);
+    }
+    builder.format(move |out, record| {
+        let time = (!journal).then(SystemTime::now);
+        out.write_all(line(time, record).as_bytes())
+    });
+    // A logger that is there already was set up by the same function.
+    let _ = builder.try_init();
+}
+
+/// One whole line, line end included. Without a time it is for the journal.
+fn line(time: Option<SystemTime>, record: &Record<'_>) -> String {
+    let (severity, word) = match record.level() {
+        Level::Error => (3, "error"),
+        Level::Warn => (4, "warn"),
+        Level::Info => (6, "info"),
+        Level::Debug => (7, "debug"),
+        Level::Trace => (7, "trace"),
+    };
+    let mut text = match time {
+        Some(time) => format!("{} {word} ", utc(time)),
+        None => format!("<{severity}>"),
+    };
+    let start = text.len();
+    if record.level() >= Level::Debug {
+        let _ = write!(text, "{}: ", record.target());
+    }
+    let _ = write!(text, "{}", record.args());
+    // One record is one line: what a client sent must not look like a record of its own.
+    let message = text.split_off(start);
+    text.extend(message.chars().map(|c| if c.is_control() { ' ' } else { c }));
+    text.push('\n');
+    text
+}
+
+/// Whether standard error is the very stream that JOURNAL_STREAM (`device:inode`) names: the variable alone is inherited by
+/// programs whose output goes elsewhere.
+fn stderr_is_journal() -> bool {
+    let Ok(stream) = env::var("JOURNAL_STREAM") else {
+        return false;
+    };
+    fstat(io::stderr().as_fd()).is_ok_and(|stat| stream == format!("{}:{}", stat.st_dev, stat.st_ino))
+}
+
+/// RFC 3339 in UTC with milliseconds.
+fn utc(time: SystemTime) -> String {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    let (days, second) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
+    let (year, month, day) = civil(days);
+    format!(
+        "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}.{:03}Z",
+        second / 3600,
+        second / 60 % 60,
+        second % 60,
+        since.subsec_millis()
+    )
+}
+
+/// Year, month and day of a number of days after 1970-01-01.
+fn civil(days: u64) -> (u64, u64, u64) {
+    // Years that begin in March put the leap day last; 400 of them are one era of 146097 days that begins on 0000-03-01.
+    let days = days + 719_468;
+    let (era, day_of_era) = (days / 146_097, days % 146_097);
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let months_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * months_from_march + 2) / 5 + 1;
+    let month = if months_from_march < 10 {
+        months_from_march + 3
+    } else {
+        months_from_march - 9
+    };
+    (era * 400 + year_of_era + u64::from(month <= 2), month, day)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: u64, millis: u64) -> SystemTime {
+        UNIX_EPOCH + Duration::from_millis(seconds * 1000 + millis)
+    }
+
+    fn printed(time: Option<SystemTime>, level: Level, text: &str) -> String {
+        line(
+            time,
+            &Record::builder()
+                .level(level)
+                .target("bondd::fleet")
+                .args(format_args!("{text}"))
+                .build(),
+        )
+    }
+
+    #[test]
+    fn times_are_those_of_date() {
+        // date -u -d @SECONDS +%FT%TZ
+        for (seconds, want) in [
+            (0, "1970-01-01T00:00:00.000Z"),
+            (951_782_399, "2000-02-28T23:59:59.000Z"),
+            (951_868_799, "2000-02-29T23:59:59.000Z"),
+            (951_868_800, "2000-03-01T00:00:00.000Z"),
+            (1_798_761_599, "2026-12-31T23:59:59.000Z"),
+            (4_107_542_400, "2100-03-01T00:00:00.000Z"),
+        ] {
+            assert_eq!(utc(at(seconds, 0)), want);
+        }
+        assert_eq!(utc(at(1, 7)), "1970-01-01T00:00:01.007Z");
+    }
+
+    #[test]
+    fn a_line_has_time_level_and_text_and_from_debug_on_its_origin() {
+        assert_eq!(
+            printed(Some(at(0, 5)), Level::Warn, "bond0: carrier off"),
+            "1970-01-01T00:00:00.005Z warn bond0: carrier off\n"
+        );
+        assert_eq!(
+            printed(Some(at(0, 5)), Level::Debug, "x"),
+            "1970-01-01T00:00:00.005Z debug bondd::fleet: x\n"
+        );
+    }
+
+    #[test]
+    fn the_journal_gets_the_level_as_a_number() {
+        for (level, want) in [
+            (Level::Error, "<3>x\n"),
+            (Level::Warn, "<4>x\n"),
+            (Level::Info, "<6>x\n"),
+        ] {
+            assert_eq!(printed(None, level, "x"), want);
+        }
+        assert_eq!(printed(None, Level::Trace, "x"), "<7>bondd::fleet: x\n");
+    }
+
+    #[test]
+    fn a_record_is_one_line_whatever_is_in_it() {
+        assert_eq!(printed(None, Level::Info, "a\n<0>b\x1b[2J"), "<6>a <0>b [2J\n");
+    }
+}

@@ -1,0 +1,125 @@
+//! `state/<bond>.json`: soft state across restarts. It adds what the kernel cannot hold and is worthless after a reboot.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use bond_modes::{PortId, Saved};
+use serde::{Deserialize, Serialize};
+
+use crate::dataplane::OriginalPort;
+
+/// Everything kept about one bond. Unknown fields are ignored, missing ones have a default.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SavedBond {
+    /// Boot of the machine that it belongs to.
+    pub boot_id: String,
+    /// The bond's name.
+    pub name: String,
+    /// Index of the bond's interface.
+    pub ifindex: u32,
+    /// The bond machine.
+    pub bond: Saved,
+    /// What ports were before they were attached, to be given back.
+    #[serde(default)]
+    pub originals: BTreeMap<PortId, OriginalPort>,
+    /// Names of the ports that belong to the bond, there or not.
+    #[serde(default)]
+    pub wanted: Vec<String>,
+    /// The options that a file gave when they were last applied.
+    #[serde(default)]
+    pub configured: Option<Vec<(String, String)>>,
+}
+
+/// The folder of state files.
+#[derive(Debug)]
+pub struct Store {
+    dir: PathBuf,
+    boot_id: String,
+    /// What each file holds, so that an unchanged state is not written again.
+    written: BTreeMap<String, String>,
+    failing: bool,
+}
+
+impl Store {
+    /// Opens `state/` in the run directory.
+    pub fn open(run_dir: &Path) -> io::Result<Store> {
+        let dir = run_dir.join("state");
+        fs::create_dir_all(&dir)?;
+        let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned();
+        Ok(Store { dir, boot_id, written: BTreeMap::new(), failing: false })
+    }
+
+    /// The boot that a new state belongs to.
+    pub fn boot_id(&self) -> &str {
+        &self.boot_id
+    }
+
+    /// All states of this boot. Files of an earlier one are removed; one that cannot be read is logged and left.
+    pub fn load(&self) -> Vec<SavedBond> {
+        let mut paths: Vec<PathBuf> = match fs::read_dir(&self.dir) {
+            Ok(entries) => entries.flatten().map(|entry| entry.path()).collect(),
+            Err(e) => {
+                log::error!("cannot read {}: {e}", self.dir.display());
+                return Vec::new();
+            }
+        };
+        paths.retain(|path| path.extension().is_some_and(|ext| ext == "json"));
+        paths.sort();
+        let mut found: Vec<SavedBond> = paths.iter().filter_map(|path| self.read(path)).collect();
+        found.sort_by_key(|state| state.ifindex);
+        found
+    }
+
+    fn read(&self, path: &Path) -> Option<SavedBond> {
+        let text = fs::read_to_string(path).map_err(|e| log::error!("cannot read {}: {e}", path.display())).ok()?;
+        match serde_json::from_str::<SavedBond>(&text) {
+            Ok(state) if state.boot_id == self.boot_id => Some(state),
+            Ok(_) => {
+                // Another boot: none of it is true any more.
+                let _ = fs::remove_file(path);
+                None
+            }
+            Err(e) => {
+                log::error!("{}: not a saved state, ignored: {e}", path.display());
+                None
+            }
+        }
+    }
+
+    /// Writes a state if it changed: whole, then renamed.
+    pub fn save(&mut self, state: &SavedBond) {
+        let text = serde_json::to_string(state).expect("a saved state is plain data");
+        if self.written.get(&state.name) == Some(&text) {
+            return;
+        }
+        let path = self.path(&state.name);
+        let temporary = path.with_extension("new");
+        match fs::write(&temporary, &text).and_then(|()| fs::rename(&temporary, &path)) {
+            Ok(()) => {
+                self.written.insert(state.name.clone(), text);
+                self.failing = false;
+            }
+            Err(e) if !self.failing => {
+                log::error!("cannot write {}: {e}; a restart would forget what it holds", path.display());
+                self.failing = true;
+            }
+            Err(_) => {}
+        }
+    }
+
+    /// Removes the state of a bond that is gone.
+    pub fn remove(&mut self, bond: &str) {
+        self.written.remove(bond);
+        let path = self.path(bond);
+        match fs::remove_file(&path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => log::error!("cannot remove {}: {e}", path.display()),
+            _ => {}
+        }
+    }
+
+    fn path(&self, bond: &str) -> PathBuf {
+        self.dir.join(format!("{bond}.json"))
+    }
+}

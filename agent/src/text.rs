@@ -1,0 +1,300 @@
+//! One line for each [`Notice`], for log and subscribers: the same facts as the driver's lines, and always the reason.
+//! The bond's name is put in front by whoever prints it. [bond_main.c: slave_info, netdev_info]
+
+use std::time::Duration;
+
+use bond_modes::status::millis;
+use bond_modes::{Notice, SwitchReason};
+use bond_monitors::{Carrier, Duplex, Speed};
+use log::Level;
+
+/// What happened, without the bond's name.
+pub fn describe(notice: &Notice) -> String {
+    match notice {
+        Notice::Attached { port, active, link_up } => {
+            let role = if *active { "the active port" } else { "a backup port" };
+            let link = if *link_up { "up" } else { "down" };
+            format!("{port}: attached as {role}, link {link}")
+        }
+        Notice::Detached { port, was_active } => {
+            let role = if *was_active {
+                "the active port"
+            } else {
+                "a backup port"
+            };
+            format!("{port}: detached, was {role}")
+        }
+        Notice::MacStillInUse { port, mac } => {
+            format!(
+                "{port}: left with address {mac}, which the bond still uses: give {port} another one before using it"
+            )
+        }
+        Notice::GoingDown { port, active, delay } => {
+            let whose = if *active { " (active port)" } else { "" };
+            format!("{port}: link going down, {} downdelay left{whose}", ms(*delay))
+        }
+        Notice::UpAgain { port, after } => format!("{port}: link up again after {}, within downdelay", ms(*after)),
+        Notice::GoingBack { port, delay } => format!("{port}: link going back, {} updelay left", ms(*delay)),
+        Notice::DownAgain { port, after } => format!("{port}: link down again after {}, within updelay", ms(*after)),
+        Notice::Up { port, speed, duplex } => format!("{port}: link up, {}", medium(*speed, *duplex)),
+        Notice::UpdelaySkipped { port, waited } => {
+            format!(
+                "{port}: updelay cut short after {}: no other port is usable",
+                ms(*waited)
+            )
+        }
+        Notice::Down { port, failures } => format!("{port}: link down (failure {failures})"),
+        Notice::ActiveChanged { from, to, reason } => active_changed(from.as_deref(), to.as_deref(), *reason),
+        Notice::Carrier { carrier: Carrier::On } => "carrier on: a port is usable".to_owned(),
+        Notice::Carrier { carrier: Carrier::Off } => "carrier off: no usable port".to_owned(),
+        Notice::OptionChanged { option, value } if value.is_empty() => format!("{option} cleared"),
+        Notice::OptionChanged { option, value } => format!("{option} set to {value}"),
+        Notice::Warning { text } => text.clone(),
+    }
+}
+
+/// How much it matters: a warning where redundancy or the bond itself is lost or a wish was not fulfilled as asked.
+pub fn level(notice: &Notice) -> Level {
+    match notice {
+        Notice::Down { .. }
+        | Notice::Carrier { carrier: Carrier::Off }
+        | Notice::ActiveChanged { to: None, .. }
+        | Notice::MacStillInUse { .. }
+        | Notice::Warning { .. } => Level::Warn,
+        Notice::Attached { .. }
+        | Notice::Detached { .. }
+        | Notice::GoingDown { .. }
+        | Notice::UpAgain { .. }
+        | Notice::GoingBack { .. }
+        | Notice::DownAgain { .. }
+        | Notice::Up { .. }
+        | Notice::UpdelaySkipped { .. }
+        | Notice::ActiveChanged { .. }
+        | Notice::Carrier { .. }
+        | Notice::OptionChanged { .. } => Level::Info,
+    }
+}
+
+fn active_changed(from: Option<&str>, to: Option<&str>, reason: SwitchReason) -> String {
+    let why = match reason {
+        SwitchReason::FirstUsable => "first usable port".to_owned(),
+        SwitchReason::LinkDown => format!("link of {} went down", from.unwrap_or("the old one")),
+        SwitchReason::PortGone => format!("{} is gone", from.unwrap_or("the old one")),
+        SwitchReason::Primary => "preferred as the primary".to_owned(),
+        SwitchReason::Priority => "preferred by its prio".to_owned(),
+        SwitchReason::Manual => "set by the operator".to_owned(),
+    };
+    match (from, to) {
+        (Some(from), Some(to)) => format!("active port {to} instead of {from}: {why}"),
+        (None, Some(to)) => format!("active port {to}: {why}"),
+        (Some(from), None) => format!("no active port instead of {from}: {why}"),
+        (None, None) => format!("no active port: {why}"),
+    }
+}
+
+/// Speed and duplex the driver's way, but unknown rather than 0. [bond_main.c: bond_miimon_link_change]
+fn medium(speed: Speed, duplex: Duplex) -> String {
+    match (speed.0, duplex) {
+        (None, Duplex::Unknown) => "speed and duplex unknown".to_owned(),
+        (Some(speed), duplex) => format!("{speed} Mbps {duplex} duplex"),
+        (None, duplex) => format!("speed unknown, {duplex} duplex"),
+    }
+}
+
+fn ms(duration: Duration) -> String {
+    format!("{} ms", millis(duration))
+}
+
+#[cfg(test)]
+mod tests {
+    use bond_monitors::MacAddr;
+
+    use super::*;
+
+    const MS: fn(u64) -> Duration = Duration::from_millis;
+
+    fn eth0() -> String {
+        "eth0".to_owned()
+    }
+
+    fn check(notice: Notice, want_level: Level, want: &str) {
+        assert_eq!(describe(&notice), want);
+        assert_eq!(level(&notice), want_level, "{want}");
+    }
+
+    #[test]
+    fn coming_and_leaving() {
+        let attached = |active, link_up| Notice::Attached {
+            port: eth0(),
+            active,
+            link_up,
+        };
+        check(
+            attached(true, true),
+            Level::Info,
+            "eth0: attached as the active port, link up",
+        );
+        check(
+            attached(false, false),
+            Level::Info,
+            "eth0: attached as a backup port, link down",
+        );
+        let detached = |was_active| Notice::Detached {
+            port: eth0(),
+            was_active,
+        };
+        check(detached(true), Level::Info, "eth0: detached, was the active port");
+        check(detached(false), Level::Info, "eth0: detached, was a backup port");
+        check(
+            Notice::MacStillInUse {
+                port: eth0(),
+                mac: MacAddr([2, 0, 0, 0, 0, 1]),
+            },
+            Level::Warn,
+            "eth0: left with address 02:00:00:00:00:01, which the bond still uses: give eth0 another one before using it",
+        );
+    }
+
+    #[test]
+    fn delays_tell_what_is_left_and_what_has_passed() {
+        let going_down = |active| Notice::GoingDown {
+            port: eth0(),
+            active,
+            delay: MS(200),
+        };
+        check(
+            going_down(false),
+            Level::Info,
+            "eth0: link going down, 200 ms downdelay left",
+        );
+        check(
+            going_down(true),
+            Level::Info,
+            "eth0: link going down, 200 ms downdelay left (active port)",
+        );
+        let (port, after) = (eth0(), MS(40));
+        check(
+            Notice::UpAgain { port, after },
+            Level::Info,
+            "eth0: link up again after 40 ms, within downdelay",
+        );
+        let (port, delay) = (eth0(), MS(300));
+        check(
+            Notice::GoingBack { port, delay },
+            Level::Info,
+            "eth0: link going back, 300 ms updelay left",
+        );
+        let (port, after) = (eth0(), MS(40));
+        check(
+            Notice::DownAgain { port, after },
+            Level::Info,
+            "eth0: link down again after 40 ms, within updelay",
+        );
+        let (port, waited) = (eth0(), MS(40));
+        check(
+            Notice::UpdelaySkipped { port, waited },
+            Level::Info,
+            "eth0: updelay cut short after 40 ms: no other port is usable",
+        );
+    }
+
+    #[test]
+    fn up_names_the_medium_as_far_as_it_is_known() {
+        let up = |speed, duplex| Notice::Up {
+            port: eth0(),
+            speed: Speed(speed),
+            duplex,
+        };
+        for (notice, want) in [
+            (up(Some(1000), Duplex::Full), "eth0: link up, 1000 Mbps full duplex"),
+            (
+                up(Some(1000), Duplex::Unknown),
+                "eth0: link up, 1000 Mbps unknown duplex",
+            ),
+            (up(None, Duplex::Half), "eth0: link up, speed unknown, half duplex"),
+            (up(None, Duplex::Unknown), "eth0: link up, speed and duplex unknown"),
+        ] {
+            check(notice, Level::Info, want);
+        }
+    }
+
+    #[test]
+    fn losses_are_warnings() {
+        let port = eth0();
+        check(
+            Notice::Down { port, failures: 3 },
+            Level::Warn,
+            "eth0: link down (failure 3)",
+        );
+        let carrier = |carrier| Notice::Carrier { carrier };
+        check(carrier(Carrier::Off), Level::Warn, "carrier off: no usable port");
+        check(carrier(Carrier::On), Level::Info, "carrier on: a port is usable");
+        let text = "unmonitored".to_owned();
+        check(Notice::Warning { text }, Level::Warn, "unmonitored");
+    }
+
+    #[test]
+    fn a_switch_always_has_its_reason() {
+        use SwitchReason::{FirstUsable, LinkDown, Manual, PortGone, Primary, Priority};
+        let switch = |from: Option<&str>, to: Option<&str>, reason| Notice::ActiveChanged {
+            from: from.map(str::to_owned),
+            to: to.map(str::to_owned),
+            reason,
+        };
+        let (a, b) = (Some("eth0"), Some("eth1"));
+        for (notice, level, want) in [
+            (
+                switch(a, b, LinkDown),
+                Level::Info,
+                "active port eth1 instead of eth0: link of eth0 went down",
+            ),
+            (
+                switch(a, b, PortGone),
+                Level::Info,
+                "active port eth1 instead of eth0: eth0 is gone",
+            ),
+            (
+                switch(a, b, Primary),
+                Level::Info,
+                "active port eth1 instead of eth0: preferred as the primary",
+            ),
+            (
+                switch(a, b, Priority),
+                Level::Info,
+                "active port eth1 instead of eth0: preferred by its prio",
+            ),
+            (
+                switch(a, b, Manual),
+                Level::Info,
+                "active port eth1 instead of eth0: set by the operator",
+            ),
+            (
+                switch(None, b, FirstUsable),
+                Level::Info,
+                "active port eth1: first usable port",
+            ),
+            (
+                switch(a, None, LinkDown),
+                Level::Warn,
+                "no active port instead of eth0: link of eth0 went down",
+            ),
+            (
+                switch(None, None, Manual),
+                Level::Warn,
+                "no active port: set by the operator",
+            ),
+        ] {
+            check(notice, level, want);
+        }
+    }
+
+    #[test]
+    fn options_name_their_new_value() {
+        let changed = |value: &str| Notice::OptionChanged {
+            option: "primary".to_owned(),
+            value: value.to_owned(),
+        };
+        check(changed("eth0"), Level::Info, "primary set to eth0");
+        check(changed(""), Level::Info, "primary cleared");
+    }
+}
