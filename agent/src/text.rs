@@ -47,7 +47,6 @@ pub fn describe(notice: &Notice) -> String {
         Notice::ActiveChanged { from, to, reason } => active_changed(from.as_deref(), to.as_deref(), *reason),
         Notice::Carrier { carrier: Carrier::On } => "carrier on: a port is usable".to_owned(),
         Notice::Carrier { carrier: Carrier::Off } => "carrier off: no usable port".to_owned(),
-        Notice::OptionChanged { option, value } if value.is_empty() => format!("{option} cleared"),
         Notice::OptionChanged { option, value } => format!("{option} set to {value}"),
         Notice::Warning { text } => text.clone(),
     }
@@ -295,6 +294,6 @@ mod tests {
             value: value.to_owned(),
         };
         check(changed("eth0"), Level::Info, "primary set to eth0");
-        check(changed(""), Level::Info, "primary cleared");
+        check(changed("none"), Level::Info, "primary set to none");
     }
 }

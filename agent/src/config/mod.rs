@@ -24,7 +24,8 @@ use diagnostic::Findings;
 /// Longest file in bytes; a longer one is not a file of options.
 const LONGEST: u64 = 1024 * 1024;
 
-/// What is wrong with options given together: the index of the option meant and a sentence.
+/// What is wrong with the options of a new bond: the index of the option meant, or any larger number for what is missing, and
+/// a sentence.
 pub type Check<'a> = &'a dyn Fn(&[(String, String)]) -> Vec<(usize, String)>;
 
 /// What the files say.

@@ -248,18 +248,23 @@ fn spare(taken: &mut BTreeSet<String>, alike: &BondSpec) -> BondSpec {
 fn check_options(bonds: &[BondSpec], defaults: &OptionLines, check: Check<'_>, findings: &mut Findings) {
     // A default is looked at again for every bond that has it, and reported once.
     let mut reported = BTreeSet::new();
-    let unused = bonds.is_empty().then_some(&defaults.options);
-    for options in bonds.iter().map(|bond| &bond.options).chain(unused) {
+    let mut ask = |options: &[SpecOption], whole: Option<&Place>| {
         let pairs: Vec<(String, String)> = options.iter().map(SpecOption::pair).collect();
         for (index, wrong) in check(&pairs) {
-            // A rule about options together has no pair of its own: it belongs to the last one given.
-            let Some(SpecOption { place, .. }) = options.get(index).or(options.last()) else {
+            let Some(place) = options.get(index).map(|option| &option.place).or(whole) else {
                 continue;
             };
             if reported.insert((place.file.clone(), place.line, wrong.clone())) {
                 findings.error(place, wrong);
             }
         }
+    };
+    for bond in bonds {
+        ask(&bond.options, Some(&bond.place));
+    }
+    if bonds.is_empty() {
+        // Defaults may lack what every bond needs.
+        ask(&defaults.options, None);
     }
 }
 

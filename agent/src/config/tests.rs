@@ -229,6 +229,21 @@ fn a_wrong_default_is_reported_once_at_its_own_line() {
 }
 
 #[test]
+fn what_a_bond_lacks_is_reported_at_the_line_that_asks_for_it() {
+    let needs_mode = |pairs: &[(String, String)]| match pairs.iter().any(|(name, _)| name == "mode") {
+        true => Vec::new(),
+        false => vec![(pairs.len(), "mode is missing".to_owned())],
+    };
+    let text = "options bonding miimon=50\nalias bond0 bonding\nalias bond1 bonding\noptions bond1 mode=1\n";
+    let lacking = parse(&[(PathBuf::from("f"), text.to_owned())], &needs_mode);
+    assert_eq!(findings(&lacking), ["f:2: mode is missing"]);
+
+    let text = "options bonding miimon=50 max_bonds=0\n";
+    let none = parse(&[(PathBuf::from("f"), text.to_owned())], &needs_mode);
+    assert!(!none.has_errors(), "{:?}", findings(&none));
+}
+
+#[test]
 fn ports_belong_to_one_bond() {
     bad(
         "alias bond0 bonding\nalias bond1 bonding\n\
