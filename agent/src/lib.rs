@@ -5,3 +5,5 @@
 
 pub mod control;
 pub mod dataplane;
+pub mod netlink;
+pub mod packet;

@@ -1,0 +1,417 @@
+//! Requests about interfaces: read them, change them, make and remove them.
+
+use std::future::Future;
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::AsRawFd;
+
+use bond_monitors::{Carrier, Duplex, MacAddr, Speed};
+use ethtool::{EthtoolAttr, EthtoolError, EthtoolHandle, EthtoolLinkModeAttr, EthtoolLinkModeDuplex};
+use futures_util::TryStreamExt;
+use nix::errno::Errno;
+use rtnetlink::packet_core::DefaultNla;
+use rtnetlink::packet_route::AddressFamily;
+use rtnetlink::packet_route::link::{LinkAttribute, LinkExtentMask, LinkMessage};
+use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec, LinkVeth};
+
+use super::call::{CallSocket, Caller};
+use super::message::{self, Link};
+
+/// The interfaces of one network namespace: the one in which it was opened.
+///
+/// Every call is done when it returns, or fails with the kernel's errno (ETIMEDOUT if the kernel kept silent for a second).
+pub struct Links {
+    route: Connection<Handle>,
+    ethtool: Connection<EthtoolHandle>,
+}
+
+impl Links {
+    /// Opens a socket for rtnetlink and one for ethtool in the current network namespace.
+    pub fn open() -> io::Result<Links> {
+        let mut links = Links {
+            route: Connection::new(open_route),
+            ethtool: Connection::new(open_ethtool),
+        };
+        links.route.ensure()?;
+        // A kernel without generic netlink only cannot tell speed and duplex.
+        let _ = links.ethtool.ensure();
+        Ok(links)
+    }
+
+    /// All interfaces.
+    pub fn all(&mut self) -> io::Result<Vec<Link>> {
+        let found = self.ask(|handle| {
+            handle
+                .link()
+                .get()
+                .set_filter_mask(AddressFamily::Unspec, brief())
+                .execute()
+                .try_collect::<Vec<_>>()
+        })?;
+        Ok(found.iter().filter_map(message::parse).collect())
+    }
+
+    /// The interface of that name (or alternative name).
+    pub fn by_name(&mut self, name: &str) -> io::Result<Option<Link>> {
+        if name.is_empty() || name.len() > NAME_MAX {
+            return Ok(None);
+        }
+        self.one(|handle| handle.link().get().match_name(name))
+    }
+
+    /// The interface with that index; `None` if there is none.
+    pub fn by_index(&mut self, ifindex: u32) -> io::Result<Option<Link>> {
+        // Index 0 asks the kernel for a name instead, which it refuses as invalid.
+        if ifindex == 0 {
+            return Ok(None);
+        }
+        self.one(|handle| handle.link().get().match_index(ifindex))
+    }
+
+    /// Administratively up and with signal; `None` if the interface is gone.
+    pub fn carrier(&mut self, ifindex: u32) -> io::Result<Option<Carrier>> {
+        Ok(self.by_index(ifindex)?.map(|link| link.report.carrier))
+    }
+
+    /// Makes a veth pair, both ends down. Either name may be a pattern such as `wire%d`.
+    pub fn add_veth(&mut self, name: &str, peer: &str) -> io::Result<()> {
+        let pair = LinkVeth::new(name, peer).build();
+        self.ask(|handle| handle.link().add(pair).execute())
+    }
+
+    /// Changes an interface's name.
+    pub fn rename(&mut self, ifindex: u32, name: &str) -> io::Result<()> {
+        self.set(LinkUnspec::new_with_index(ifindex).name(name))
+    }
+
+    /// Sets it administratively up or down.
+    pub fn set_up(&mut self, ifindex: u32, up: bool) -> io::Result<()> {
+        let change = LinkUnspec::new_with_index(ifindex);
+        self.set(if up { change.up() } else { change.down() })
+    }
+
+    /// Sets the Ethernet address.
+    pub fn set_mac(&mut self, ifindex: u32, mac: MacAddr) -> io::Result<()> {
+        self.set(LinkUnspec::new_with_index(ifindex).address(mac.0.to_vec()))
+    }
+
+    /// Sets the MTU in bytes.
+    pub fn set_mtu(&mut self, ifindex: u32, mtu: u32) -> io::Result<()> {
+        self.set(LinkUnspec::new_with_index(ifindex).mtu(mtu))
+    }
+
+    /// Sets the operator's IFF_PROMISC and no other flag.
+    pub fn set_promisc(&mut self, ifindex: u32, on: bool) -> io::Result<()> {
+        self.set(LinkUnspec::new_with_index(ifindex).promiscuous(on))
+    }
+
+    /// Sets the operator's IFF_ALLMULTI and no other flag.
+    pub fn set_allmulti(&mut self, ifindex: u32, on: bool) -> io::Result<()> {
+        self.set(LinkUnspec::new_with_index(ifindex).allmulticast(on))
+    }
+
+    /// Sets the alias text; empty removes it.
+    pub fn set_alias(&mut self, ifindex: u32, alias: &str) -> io::Result<()> {
+        // Without the terminating zero that rtnetlink would add: the kernel removes an alias only for length 0.
+        let text = LinkAttribute::Other(DefaultNla::new(libc::IFLA_IFALIAS, alias.as_bytes().to_vec()));
+        self.set(LinkUnspec::new_with_index(ifindex).append_extra_attribute(text))
+    }
+
+    /// Removes a virtual interface; of a veth pair, both ends.
+    pub fn delete(&mut self, ifindex: u32) -> io::Result<()> {
+        self.ask(|handle| handle.link().del(ifindex).execute())
+    }
+
+    /// Speed and duplex as the driver tells them; unknown where it does not, or where the kernel has no ethtool netlink.
+    pub fn speed_duplex(&mut self, name: &str) -> (Speed, Duplex) {
+        let answer = self.ethtool.call(|handle| {
+            let request = handle.link_mode().get(Some(name));
+            async move { request.execute().await?.try_collect::<Vec<_>>().await }
+        });
+        let (mut speed, mut duplex) = (Speed::default(), Duplex::default());
+        for attribute in answer
+            .unwrap_or_default()
+            .iter()
+            .flat_map(|message| &message.payload.nlas)
+        {
+            match attribute {
+                EthtoolAttr::LinkMode(EthtoolLinkModeAttr::Speed(mbps)) => speed = known_speed(*mbps),
+                EthtoolAttr::LinkMode(EthtoolLinkModeAttr::Duplex(EthtoolLinkModeDuplex::Half)) => {
+                    duplex = Duplex::Half
+                }
+                EthtoolAttr::LinkMode(EthtoolLinkModeAttr::Duplex(EthtoolLinkModeDuplex::Full)) => {
+                    duplex = Duplex::Full
+                }
+                _ => {}
+            }
+        }
+        (speed, duplex)
+    }
+
+    /// Interface index and address of every usable IPv4 and IPv6 address (not tentative, not a duplicate).
+    pub fn addresses(&mut self) -> io::Result<Vec<(u32, IpAddr)>> {
+        let found = self.ask(|handle| handle.address().get().execute().try_collect::<Vec<_>>())?;
+        Ok(found.iter().filter_map(message::parse_address).collect())
+    }
+
+    fn one(&mut self, get: impl FnOnce(&mut Handle) -> rtnetlink::LinkGetRequest) -> io::Result<Option<Link>> {
+        let answer = self.ask(|handle| {
+            let replies = get(handle).set_filter_mask(AddressFamily::Unspec, brief()).execute();
+            async move { std::pin::pin!(replies).try_next().await }
+        });
+        match answer {
+            // No answer, or one that does not describe the interface, must not pass for "gone".
+            Ok(found) => found
+                .as_ref()
+                .and_then(message::parse)
+                .map(Some)
+                .ok_or(Errno::EPROTO.into()),
+            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn set(&mut self, change: LinkMessageBuilder<LinkUnspec>) -> io::Result<()> {
+        let change: LinkMessage = change.build();
+        self.ask(|handle| handle.link().set(change).execute())
+    }
+
+    fn ask<T, F: Future<Output = Result<T, rtnetlink::Error>>>(
+        &mut self,
+        request: impl FnOnce(&mut Handle) -> F,
+    ) -> io::Result<T> {
+        self.route.call(request)
+    }
+}
+
+/// A connection with its handle, opened anew by the next call after it broke.
+struct Connection<H> {
+    open: fn() -> io::Result<(Caller, H)>,
+    live: Option<(Caller, H)>,
+}
+
+impl<H> Connection<H> {
+    fn new(open: fn() -> io::Result<(Caller, H)>) -> Self {
+        Connection { open, live: None }
+    }
+
+    fn ensure(&mut self) -> io::Result<&mut (Caller, H)> {
+        match &mut self.live {
+            Some(live) => Ok(live),
+            none => Ok(none.insert((self.open)()?)),
+        }
+    }
+
+    fn call<T, E: Refusal, F: Future<Output = Result<T, E>>>(
+        &mut self,
+        request: impl FnOnce(&mut H) -> F,
+    ) -> io::Result<T> {
+        let (caller, handle) = self.ensure()?;
+        let request = request(handle);
+        let broken = match caller.call(request) {
+            Ok(Ok(answer)) => return Ok(answer),
+            Ok(Err(error)) => match error.errno() {
+                Some(refused) => return Err(refused),
+                None => Errno::EPROTO.into(),
+            },
+            Err(error) => error,
+        };
+        self.live = None;
+        Err(broken)
+    }
+}
+
+fn open_route() -> io::Result<(Caller, Handle)> {
+    let (mut connection, handle, _) = rtnetlink::new_connection_with_socket::<CallSocket>()?;
+    let socket = connection.socket_mut().as_raw_fd();
+    Ok((Caller::new(connection, socket), handle))
+}
+
+fn open_ethtool() -> io::Result<(Caller, EthtoolHandle)> {
+    let (mut connection, handle, _) = ethtool::new_connection_with_socket::<CallSocket>()?;
+    let socket = connection.socket_mut().as_raw_fd();
+    Ok((Caller::new(connection, socket), handle))
+}
+
+/// Errors of the netlink crates.
+trait Refusal {
+    /// What the kernel answered; `None` if this is no answer but trouble with the connection.
+    fn errno(&self) -> Option<io::Error>;
+}
+
+impl Refusal for rtnetlink::Error {
+    fn errno(&self) -> Option<io::Error> {
+        match self {
+            rtnetlink::Error::NetlinkError(answer) => Some(answer.to_io()),
+            _ => None,
+        }
+    }
+}
+
+impl Refusal for EthtoolError {
+    fn errno(&self) -> Option<io::Error> {
+        match self {
+            EthtoolError::NetlinkError(answer) => Some(answer.to_io()),
+            _ => None,
+        }
+    }
+}
+
+fn known_speed(mbps: u32) -> Speed {
+    Speed((!matches!(mbps, 0 | u32::MAX)).then_some(mbps))
+}
+
+/// Counters are most of a link message and nobody here reads them.
+fn brief() -> Vec<LinkExtentMask> {
+    vec![LinkExtentMask::SkipStats]
+}
+
+/// IFNAMSIZ without the terminating zero.
+const NAME_MAX: usize = 15;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::netlink::tests::in_netns;
+
+    const MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 7]);
+
+    fn find(links: &mut Links, name: &str) -> Link {
+        links.by_name(name).unwrap().unwrap_or_else(|| panic!("no {name}"))
+    }
+
+    #[test]
+    fn a_veth_pair_is_made_changed_and_removed() {
+        in_netns(|| {
+            let mut links = Links::open().unwrap();
+            links.add_veth("a.1", "wire%d").unwrap();
+            let (near, far) = (find(&mut links, "a.1"), find(&mut links, "wire0"));
+            assert_eq!((near.peer, far.peer), (Some(far.ifindex), Some(near.ifindex)));
+            assert_eq!(
+                (near.kind.as_deref(), near.ethernet, near.loopback),
+                (Some("veth"), true, false)
+            );
+            assert!(!near.report.admin_up);
+            assert_eq!(links.carrier(near.ifindex).unwrap(), Some(Carrier::Off));
+
+            links.set_up(near.ifindex, true).unwrap();
+            assert_eq!(
+                links.carrier(near.ifindex).unwrap(),
+                Some(Carrier::Off),
+                "the far end is down"
+            );
+            links.set_up(far.ifindex, true).unwrap();
+            assert_eq!(links.carrier(near.ifindex).unwrap(), Some(Carrier::On));
+
+            links.set_mac(near.ifindex, MAC).unwrap();
+            links.set_mtu(near.ifindex, 9000).unwrap();
+            links.set_alias(near.ifindex, "port of bond0").unwrap();
+            links.rename(far.ifindex, "far").unwrap();
+            let near = find(&mut links, "a.1");
+            assert_eq!(
+                (near.report.mac, near.report.mtu, near.alias.as_str()),
+                (MAC, 9000, "port of bond0")
+            );
+            assert_eq!(links.by_index(far.ifindex).unwrap().unwrap().report.name, "far");
+            links.set_alias(near.ifindex, "").unwrap();
+            assert_eq!(find(&mut links, "a.1").alias, "");
+
+            assert_eq!(links.all().unwrap().len(), 3, "lo and the pair");
+            links.delete(near.ifindex).unwrap();
+            assert_eq!(links.by_index(far.ifindex).unwrap(), None);
+            assert_eq!(links.carrier(near.ifindex).unwrap(), None);
+        });
+    }
+
+    #[test]
+    fn a_flag_is_changed_alone() {
+        in_netns(|| {
+            let mut links = Links::open().unwrap();
+            links.add_veth("a", "b").unwrap();
+            let ifindex = find(&mut links, "a").ifindex;
+            let flags = |links: &mut Links| {
+                let link = find(links, "a");
+                (link.report.admin_up, link.promisc_flag, link.allmulti_flag)
+            };
+            links.set_up(ifindex, true).unwrap();
+            links.set_promisc(ifindex, true).unwrap();
+            assert_eq!(flags(&mut links), (true, true, false));
+            links.set_allmulti(ifindex, true).unwrap();
+            links.set_up(ifindex, false).unwrap();
+            assert_eq!(flags(&mut links), (false, true, true));
+            links.set_promisc(ifindex, false).unwrap();
+            assert_eq!(flags(&mut links), (false, false, true));
+            links.set_allmulti(ifindex, false).unwrap();
+            assert_eq!(flags(&mut links), (false, false, false));
+        });
+    }
+
+    #[test]
+    fn a_refusal_carries_the_errno_and_leaves_the_connection_usable() {
+        in_netns(|| {
+            let mut links = Links::open().unwrap();
+            links.add_veth("a", "b").unwrap();
+            let ifindex = find(&mut links, "a").ifindex;
+            let errno = |done: io::Result<()>| done.unwrap_err().raw_os_error();
+            assert_eq!(errno(links.add_veth("a", "c")), Some(libc::EEXIST));
+            assert_eq!(errno(links.set_up(9999, true)), Some(libc::ENODEV));
+            assert_eq!(errno(links.delete(1)), Some(libc::EOPNOTSUPP), "lo stays");
+            assert_eq!(errno(links.rename(ifindex, "b")), Some(libc::EEXIST));
+            assert_eq!(
+                errno(links.set_mac(ifindex, MacAddr::BROADCAST)),
+                Some(libc::EADDRNOTAVAIL)
+            );
+            for name in ["nosuch", "", "a-name-that-is-too-long"] {
+                assert_eq!(links.by_name(name).unwrap(), None, "{name}");
+            }
+            assert_eq!(links.by_index(0).unwrap(), None);
+            assert_eq!(find(&mut links, "a").ifindex, ifindex);
+        });
+    }
+
+    #[test]
+    fn ethtool_tells_speed_and_duplex_where_there_are_any() {
+        in_netns(|| {
+            let mut links = Links::open().unwrap();
+            links.add_veth("a", "b").unwrap();
+            // Twice: the first call also asks for the family's number.
+            for _ in 0..2 {
+                assert_eq!(
+                    links.speed_duplex("a"),
+                    (Speed(Some(10_000)), Duplex::Full),
+                    "what veth says of itself"
+                );
+            }
+            assert_eq!(links.speed_duplex("lo"), (Speed(None), Duplex::Unknown));
+            assert_eq!(links.speed_duplex("nosuch"), (Speed(None), Duplex::Unknown));
+        });
+    }
+
+    #[test]
+    fn speeds_that_mean_nothing_are_unknown() {
+        assert_eq!(
+            [0, u32::MAX, 1000].map(known_speed),
+            [Speed(None), Speed(None), Speed(Some(1000))]
+        );
+    }
+
+    #[test]
+    fn addresses_of_both_families_are_listed_when_usable() {
+        in_netns(|| {
+            let mut links = Links::open().unwrap();
+            links.set_up(1, true).unwrap();
+            let mut found = links.addresses().unwrap();
+            found.sort();
+            assert_eq!(found, [(1, "127.0.0.1".parse().unwrap()), (1, "::1".parse().unwrap())]);
+        });
+    }
+
+    #[test]
+    fn a_broken_connection_is_opened_anew_by_the_next_call() {
+        let mut links = Links::open().unwrap();
+        let (caller, _) = links.route.live.as_mut().unwrap();
+        *caller = Caller::new(std::future::ready(()), -1);
+        assert_eq!(links.by_index(1).unwrap_err().raw_os_error(), Some(libc::EPROTO));
+        assert!(links.by_index(1).unwrap().is_some_and(|lo| lo.loopback));
+    }
+}

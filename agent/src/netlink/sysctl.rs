@@ -1,0 +1,44 @@
+//! Per-interface switches under `/proc/sys/net`, of the calling thread's network namespace.
+
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+
+/// Whether IPv6 is off on the interface; `None` where it has none: a kernel without IPv6, an MTU below 1280, no such device.
+pub fn disable_ipv6(name: &str) -> io::Result<Option<bool>> {
+    match fs::read_to_string(path(name, true, "disable_ipv6")?) {
+        Ok(text) => Ok(Some(is_on(&text))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Turns IPv6 off or on; nothing to do, and no error, where the interface has none.
+///
+/// Set the MTU first: one below 1280 takes the setting away, and it comes back with the namespace's default.
+pub fn set_disable_ipv6(name: &str, off: bool) -> io::Result<()> {
+    match fs::write(path(name, true, "disable_ipv6")?, if off { "1" } else { "0" }) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        done => done,
+    }
+}
+
+/// Whether the interface routes IPv6 (`v6`) or IPv4 packets. False if it cannot be read.
+pub fn forwarding(name: &str, v6: bool) -> bool {
+    path(name, v6, "forwarding")
+        .and_then(fs::read_to_string)
+        .is_ok_and(|text| is_on(&text))
+}
+
+/// A path, not the dotted form of sysctl(8): names may contain dots.
+fn path(name: &str, v6: bool, switch: &str) -> io::Result<PathBuf> {
+    if name.is_empty() || name == "." || name == ".." || name.contains('/') {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let family = if v6 { "ipv6" } else { "ipv4" };
+    Ok(PathBuf::from(format!("/proc/sys/net/{family}/conf/{name}/{switch}")))
+}
+
+fn is_on(text: &str) -> bool {
+    text.trim() != "0"
+}
