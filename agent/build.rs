@@ -1,0 +1,65 @@
+//! Compiles the classifier programs of the tc data plane with clang, so that no object file lives in the tree.
+
+use std::env;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::process::{Command, exit};
+
+fn main() {
+    println!("cargo::rerun-if-changed={SOURCE}");
+    println!("cargo::rerun-if-env-changed=CLANG");
+    let clang = env::var("CLANG").unwrap_or_else(|_| "clang".to_owned());
+    let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR for build scripts")).join("bond.bpf.o");
+    match compile(&clang, &out) {
+        Ok(()) => {}
+        Err(reason) => {
+            for line in reason.lines() {
+                println!("cargo::error={line}");
+            }
+            exit(1);
+        }
+    }
+}
+
+fn compile(clang: &str, out: &Path) -> Result<(), String> {
+    let mut command = Command::new(clang);
+    // The byte order of BPF is that of the machine the programs run on.
+    let target = match env::var("CARGO_CFG_TARGET_ENDIAN").as_deref() {
+        Ok("big") => "bpfeb",
+        _ => "bpfel",
+    };
+    command.args(["-target", target, "-O2", "-std=gnu11", "-Wall", "-Wextra", "-Werror", "-c", SOURCE, "-o"]);
+    command.arg(out);
+    if let Some(include) = asm_headers() {
+        command.arg("-idirafter").arg(include);
+    }
+    let output = command.output().map_err(|error| match error.kind() {
+        ErrorKind::NotFound => format!("{clang} is needed to compile {SOURCE}: apt-get install clang"),
+        _ => format!("cannot run {clang}: {error}"),
+    })?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    let hint = if complaint.contains("file not found") {
+        "\nthe kernel's user headers are needed: apt-get install linux-libc-dev"
+    } else {
+        ""
+    };
+    Err(format!("{clang} cannot compile {SOURCE}:\n{complaint}{hint}"))
+}
+
+/// `asm/types.h` lies in a folder of its own on distributions with several architectures side by side, where clang does not look
+/// when its target is BPF. The headers of the building machine do: BPF has the same types everywhere.
+fn asm_headers() -> Option<PathBuf> {
+    let arch = env::consts::ARCH;
+    let folder = match arch {
+        "x86" => "i386-linux-gnu".to_owned(),
+        "arm" => "arm-linux-gnueabihf".to_owned(),
+        "powerpc64" => "powerpc64le-linux-gnu".to_owned(),
+        _ => format!("{arch}-linux-gnu"),
+    };
+    Some(Path::new("/usr/include").join(folder)).filter(|path| path.join("asm/types.h").exists())
+}
+
+const SOURCE: &str = "src/dataplane/tc/bond.bpf.c";

@@ -1,0 +1,282 @@
+//! The programs and maps of one bond, loaded from the object file that the build made of `bond.bpf.c`.
+//!
+//! The maps are pinned by name: loading takes over those of an earlier agent and makes the ones that are missing.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::mem::size_of;
+
+use aya::maps::{Array, HashMap, MapData, MapError, MapInfo, MapType, PerCpuHashMap, PerCpuValues};
+use aya::programs::tc::TcError;
+use aya::programs::{ProgramError, SchedClassifier};
+use aya::util::nr_cpus;
+use aya::{Ebpf, EbpfError, EbpfLoader, include_bytes_aligned};
+use bond_modes::{Accept, PortId, TxPolicy};
+
+use super::pins::BondPins;
+use crate::dataplane::PortCounters;
+
+/// One bond's programs in the kernel and its maps. Dropping it leaves both in force as far as they are pinned or attached.
+pub struct BondBpf {
+    programs: Ebpf,
+    state: Array<MapData, u32>,
+    accept: HashMap<MapData, u32, u32>,
+    counters: PerCpuHashMap<MapData, u32, Counters>,
+}
+
+impl BondBpf {
+    /// Loads the programs. With `pins`, on the maps that are pinned there; without, on maps that vanish with this value.
+    pub fn load(pins: Option<&BondPins>) -> io::Result<BondBpf> {
+        raise_memlock();
+        let mut loader = EbpfLoader::new();
+        loader.btf(None);
+        if let Some(pins) = pins {
+            for (name, shape) in MAPS {
+                check_shape(pins, name, shape)?;
+                loader.map_pin_path(name, pins.map(name));
+            }
+        }
+        let mut programs = loader.load(OBJECT).map_err(load_error)?;
+        for name in [TX, RX] {
+            classifier(&mut programs, name).load().map_err(program_error)?;
+        }
+        let mut map = |name: &str| programs.take_map(name).ok_or_else(|| not_in_object(name));
+        let (state, accept, counters) = (map(STATE)?, map(ACCEPT)?, map(COUNTERS)?);
+        Ok(BondBpf {
+            state: state.try_into().map_err(map_error)?,
+            accept: accept.try_into().map_err(map_error)?,
+            counters: counters.try_into().map_err(map_error)?,
+            programs,
+        })
+    }
+
+    /// The program for the wire.
+    pub fn bond_tx(&mut self) -> &mut SchedClassifier {
+        classifier(&mut self.programs, TX)
+    }
+
+    /// The program for ports.
+    pub fn port_rx(&mut self) -> &mut SchedClassifier {
+        classifier(&mut self.programs, RX)
+    }
+
+    /// Tells the programs which interface the wire is.
+    pub fn set_wire(&mut self, ifindex: u32) -> io::Result<()> {
+        self.state.set(SLOT_WIRE, ifindex, 0).map_err(map_error)
+    }
+
+    /// Where frames of the stack leave.
+    pub fn tx(&self) -> io::Result<TxPolicy> {
+        Ok(match self.state.get(&SLOT_TX, 0).map_err(map_error)? {
+            0 => TxPolicy::Drop,
+            port => TxPolicy::One(PortId(port)),
+        })
+    }
+
+    /// Moves the traffic: one write of four bytes.
+    pub fn set_tx(&mut self, tx: &TxPolicy) -> io::Result<()> {
+        let selector = match tx {
+            TxPolicy::Drop => 0,
+            TxPolicy::One(port) => port.0,
+        };
+        self.state.set(SLOT_TX, selector, 0).map_err(map_error)
+    }
+
+    /// What is let in, by port.
+    pub fn accepted(&self) -> io::Result<BTreeMap<PortId, Accept>> {
+        let mut rules = BTreeMap::new();
+        for entry in self.accept.iter() {
+            let (port, rule) = entry.map_err(map_error)?;
+            match rule {
+                ACCEPT_ALL => rules.insert(PortId(port), Accept::All),
+                ACCEPT_UNICAST => rules.insert(PortId(port), Accept::Unicast),
+                _ => None,
+            };
+        }
+        Ok(rules)
+    }
+
+    /// Lets frames in from a port, or nothing any more.
+    pub fn set_accept(&mut self, port: PortId, rule: Option<Accept>) -> io::Result<()> {
+        let value = match rule {
+            None => return gone_is_fine(self.accept.remove(&port.0)),
+            Some(Accept::All) => ACCEPT_ALL,
+            Some(Accept::Unicast) => ACCEPT_UNICAST,
+        };
+        self.accept.insert(port.0, value, 0).map_err(map_error)
+    }
+
+    /// The attached ports: those that are counted.
+    pub fn ports(&self) -> io::Result<Vec<PortId>> {
+        self.counters
+            .keys()
+            .map(|key| key.map(PortId).map_err(map_error))
+            .collect()
+    }
+
+    /// Starts to count a port from zero. Without this the programs neither send through it nor let anything in.
+    pub fn add_port(&mut self, port: PortId) -> io::Result<()> {
+        let cpus = nr_cpus().map_err(|(_, error)| error)?;
+        let zero = PerCpuValues::try_from(vec![Counters::default(); cpus])?;
+        self.counters.insert(port.0, zero, 0).map_err(map_error)
+    }
+
+    /// Forgets a port: nothing goes through it in either direction any more.
+    pub fn remove_port(&mut self, port: PortId) -> io::Result<()> {
+        self.set_accept(port, None)?;
+        gone_is_fine(self.counters.remove(&port.0))
+    }
+
+    /// Traffic of a port, over all CPUs.
+    pub fn counters(&self, port: PortId) -> io::Result<PortCounters> {
+        let per_cpu = self.counters.get(&port.0, 0).map_err(map_error)?;
+        Ok(per_cpu.iter().fold(PortCounters::default(), |sum, cpu| PortCounters {
+            tx_frames: sum.tx_frames + cpu.tx_frames,
+            tx_bytes: sum.tx_bytes + cpu.tx_bytes,
+            rx_frames: sum.rx_frames + cpu.rx_frames,
+            rx_bytes: sum.rx_bytes + cpu.rx_bytes,
+            rx_dropped: sum.rx_dropped + cpu.rx_dropped,
+            last_rx: sum.last_rx.max(cpu.last_rx_ns),
+        }))
+    }
+}
+
+/// `struct port_counters` of bond.bpf.c.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct Counters {
+    tx_frames: u64,
+    tx_bytes: u64,
+    rx_frames: u64,
+    rx_bytes: u64,
+    rx_dropped: u64,
+    last_rx_ns: u64,
+}
+
+// SAFETY: six integers without padding; every bit pattern is a value.
+unsafe impl aya::Pod for Counters {}
+
+fn classifier<'a>(programs: &'a mut Ebpf, name: &str) -> &'a mut SchedClassifier {
+    programs
+        .program_mut(name)
+        .and_then(|program| program.try_into().ok())
+        .expect("bond.bpf.c, compiled into this binary, has both classifiers")
+}
+
+/// A map that a very different version pinned must not be taken for ours.
+fn check_shape(pins: &BondPins, name: &str, (map_type, value_size): (MapType, usize)) -> io::Result<()> {
+    let path = pins.map(name);
+    if !path.exists() {
+        return Ok(());
+    }
+    let info = MapInfo::from_pin(&path).map_err(map_error)?;
+    let same = info.map_type().is_ok_and(|found| found == map_type)
+        && info.key_size() as usize == size_of::<u32>()
+        && info.value_size() as usize == value_size;
+    if same {
+        return Ok(());
+    }
+    Err(io::Error::other(format!(
+        "{} was pinned by another version of bondd; delete the bond with that version first",
+        path.display()
+    )))
+}
+
+/// Kernels before 5.11 charge maps to RLIMIT_MEMLOCK, whose default is too low for them. Later ones do not care, so a refusal
+/// matters only if loading fails too.
+fn raise_memlock() {
+    let unlimited = libc::rlimit {
+        rlim_cur: libc::RLIM_INFINITY,
+        rlim_max: libc::RLIM_INFINITY,
+    };
+    // SAFETY: the pointer is to a live value of the type that setrlimit reads.
+    unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const unlimited) };
+}
+
+fn not_in_object(name: &str) -> io::Error {
+    io::Error::other(format!("the compiled programs have no map {name}"))
+}
+
+fn gone_is_fine(removed: Result<(), MapError>) -> io::Result<()> {
+    match removed.map_err(map_error) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        done => done,
+    }
+}
+
+fn load_error(error: EbpfError) -> io::Error {
+    match error {
+        EbpfError::FileError { error, .. } => error,
+        EbpfError::MapError(error) => map_error(error),
+        EbpfError::ProgramError(error) => program_error(error),
+        other => io::Error::other(other),
+    }
+}
+
+/// The kernel's errno out of aya's error, for the caller to act on; anything else keeps its text.
+pub fn map_error(error: MapError) -> io::Error {
+    match error {
+        MapError::CreateError { io_error, .. } | MapError::IoError(io_error) => io_error,
+        MapError::SyscallError(error) => error.io_error,
+        MapError::PinError {
+            error: aya::pin::PinError::SyscallError(error),
+            ..
+        } => error.io_error,
+        MapError::KeyNotFound | MapError::ElementNotFound => io::ErrorKind::NotFound.into(),
+        other => io::Error::other(other),
+    }
+}
+
+/// The kernel's errno out of aya's error, for the caller to act on; anything else keeps its text.
+pub fn program_error(error: ProgramError) -> io::Error {
+    match error {
+        ProgramError::LoadError { io_error, verifier_log } => {
+            log::debug!("the kernel refuses a program: {verifier_log}");
+            io_error
+        }
+        ProgramError::SyscallError(error) => error.io_error,
+        ProgramError::IOError(error) => error,
+        ProgramError::MapError(error) => map_error(error),
+        ProgramError::TcError(error) => tc_error(error),
+        ProgramError::NetlinkError(error) => netlink_error(error),
+        other => io::Error::other(other),
+    }
+}
+
+/// The kernel's errno out of aya's error, for the caller to act on; anything else keeps its text.
+pub fn tc_error(error: TcError) -> io::Error {
+    match error {
+        TcError::NetlinkError(error) => netlink_error(error),
+        TcError::IoError(error) => error,
+        other => io::Error::other(other),
+    }
+}
+
+fn netlink_error(error: aya::sys::NetlinkError) -> io::Error {
+    match error.raw_os_error() {
+        Some(errno) => io::Error::from_raw_os_error(errno),
+        None => io::Error::other(error),
+    }
+}
+
+/// Name of the program on ports, also the name of its clsact filter.
+pub const RX: &str = "port_rx";
+/// Name of the program on the wire, also the name of its clsact filter.
+pub const TX: &str = "bond_tx";
+
+const STATE: &str = "state";
+const ACCEPT: &str = "accept";
+const COUNTERS: &str = "counters";
+/// Type and size of a value; all keys are interface indexes or slot numbers of four bytes.
+const MAPS: [(&str, (MapType, usize)); 3] = [
+    (STATE, (MapType::Array, size_of::<u32>())),
+    (ACCEPT, (MapType::Hash, size_of::<u32>())),
+    (COUNTERS, (MapType::PerCpuHash, size_of::<Counters>())),
+];
+
+const SLOT_TX: u32 = 0;
+const SLOT_WIRE: u32 = 1;
+const ACCEPT_UNICAST: u32 = 1;
+const ACCEPT_ALL: u32 = 2;
+
+static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/bond.bpf.o"));

@@ -1,0 +1,173 @@
+//! How a program gets onto an interface's ingress, and stays there without us.
+//!
+//! A tcx link is an object that a pin keeps alive; the program in it is exchanged through the pin. A cls_bpf filter on the clsact
+//! qdisc stays by itself and is exchanged by its priority and handle. Both exchanges are atomic: every frame meets the old
+//! program or the new one.
+
+use std::io;
+use std::mem;
+use std::path::Path;
+
+use aya::programs::links::{FdLink, LinkError, PinnedLink};
+use aya::programs::tc::{NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle};
+use aya::programs::{LinkOrder, ProgramError, SchedClassifier, TcAttachType, tc};
+
+use super::bpf::{program_error, tc_error};
+use super::pins::unpin;
+
+/// Which hook new bonds get.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Hook {
+    /// tcx links where the kernel has them, else clsact filters.
+    #[default]
+    Auto,
+    /// Always clsact filters.
+    Clsact,
+}
+
+/// Which hook a bond has. All its programs use the same one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attached {
+    /// Pinned tcx links.
+    Tcx,
+    /// cls_bpf filters.
+    Clsact,
+}
+
+/// A place for a program: the ingress of an interface.
+#[derive(Clone, Copy, Debug)]
+pub struct Place<'a> {
+    /// The interface's name.
+    pub interface: &'a str,
+    /// Where a tcx link is pinned.
+    pub pin: &'a Path,
+    /// Name of the program.
+    pub program: &'static str,
+}
+
+/// Puts a program where none of ours is. With [`Hook::Auto`] finds out what the kernel has.
+pub fn attach_first(program: &mut SchedClassifier, place: Place<'_>, hook: Hook) -> io::Result<Attached> {
+    if hook == Hook::Auto {
+        match attach(program, place, Attached::Tcx) {
+            Ok(()) => return Ok(Attached::Tcx),
+            // The answer of kernels that do not know this kind of link, or were built without CONFIG_NET_XGRESS.
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => log::debug!("no tcx, using clsact"),
+            Err(error) => return Err(error),
+        }
+    }
+    attach(program, place, Attached::Clsact)?;
+    Ok(Attached::Clsact)
+}
+
+/// Puts a program where none of ours is.
+pub fn attach(program: &mut SchedClassifier, place: Place<'_>, kind: Attached) -> io::Result<()> {
+    let options = match kind {
+        Attached::Tcx => {
+            // A link whose interface is gone may be pinned there still.
+            unpin(place.pin)?;
+            // After the programs of others, which thus keep their say.
+            TcAttachOptions::TcxOrder(LinkOrder::default())
+        }
+        Attached::Clsact => {
+            ensure_clsact(place.interface)?;
+            // Left over from a bond whose maps are lost.
+            drop_filter(place)?;
+            TcAttachOptions::Netlink(NlOptions {
+                priority: PRIORITY,
+                handle: HANDLE,
+                classid: None,
+            })
+        }
+    };
+    let id = program
+        .attach_with_options(place.interface, TcAttachType::Ingress, options)
+        .map_err(program_error)?;
+    let link = program.take_link(id).map_err(program_error)?;
+    match kind {
+        Attached::Tcx => pin(link, place.pin),
+        Attached::Clsact => {
+            // Dropped, it would take the filter away.
+            mem::forget(link);
+            Ok(())
+        }
+    }
+}
+
+/// Exchanges the program of an earlier agent for this one; false if there is none to exchange.
+pub fn replace(program: &mut SchedClassifier, place: Place<'_>, kind: Attached) -> io::Result<bool> {
+    let old = match kind {
+        Attached::Tcx => match PinnedLink::from_pin(place.pin) {
+            Ok(old) => FdLink::from(old).try_into().map_err(link_error)?,
+            Err(error) => return absent(link_error(error)),
+        },
+        Attached::Clsact => {
+            SchedClassifierLink::attached(place.interface, TcAttachType::Ingress, PRIORITY, HANDLE, None)?
+        }
+    };
+    // A filter link that fails here is consumed without being detached.
+    let id = match program.attach_to_link(old) {
+        Ok(id) => id,
+        Err(error) => return absent(program_error(error)),
+    };
+    // The pin, or the filter itself, keeps the program in place.
+    let link = program.take_link(id).map_err(program_error)?;
+    match kind {
+        Attached::Tcx => drop(link),
+        Attached::Clsact => mem::forget(link),
+    }
+    Ok(true)
+}
+
+/// Takes a program off; harmless if it is not there.
+pub fn detach(place: Place<'_>, kind: Attached) -> io::Result<()> {
+    match kind {
+        Attached::Tcx => unpin(place.pin),
+        Attached::Clsact => drop_filter(place),
+    }
+}
+
+/// Makes the clsact qdisc unless it, or the older ingress qdisc, which serves as well, is there.
+fn ensure_clsact(interface: &str) -> io::Result<()> {
+    match tc::qdisc_add_clsact(interface).map_err(tc_error) {
+        Err(error) if error.raw_os_error() == Some(libc::EEXIST) => Ok(()),
+        done => done,
+    }
+}
+
+/// Removes our filters, known by their name; fine if there are none, no qdisc, or no interface.
+fn drop_filter(place: Place<'_>) -> io::Result<()> {
+    match tc::qdisc_detach_program(place.interface, TcAttachType::Ingress, place.program).map_err(tc_error) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENODEV | libc::EINVAL)) => Ok(()),
+        done => done,
+    }
+}
+
+fn pin(link: SchedClassifierLink, path: &Path) -> io::Result<()> {
+    let link: FdLink = link.try_into().map_err(link_error)?;
+    match link.pin(path) {
+        Ok(_) => Ok(()),
+        Err(aya::pin::PinError::SyscallError(error)) => Err(error.io_error),
+        Err(other) => Err(io::Error::other(other)),
+    }
+}
+
+/// ENOENT: no pin, or no such filter. ENOLINK: the interface of the link is gone. EINVAL: no qdisc.
+fn absent(error: io::Error) -> io::Result<bool> {
+    match error.raw_os_error() {
+        Some(libc::ENOENT | libc::ENOLINK | libc::EINVAL | libc::ENODEV) => Ok(false),
+        _ => Err(error),
+    }
+}
+
+fn link_error(error: LinkError) -> io::Error {
+    match error {
+        LinkError::SyscallError(error) => error.io_error,
+        other => program_error(ProgramError::IOError(io::Error::other(other))),
+    }
+}
+
+/// Behind the filters that an operator numbered low, before those that tc numbers by itself (49152 and down), and not the 1 that
+/// other agents like to take.
+const PRIORITY: u16 = 0x0b0d;
+const HANDLE: TcHandle = TcHandle::new(0, 1);

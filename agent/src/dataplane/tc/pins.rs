@@ -1,0 +1,118 @@
+//! Names of the pins: `<bpffs>/bondd/<netns inode>/<bond ifindex>/`, in it the maps under their own names, the link `tx` of the
+//! wire and a link `rx-<ifindex>` per port. Where the hooks are clsact filters there are no links, only maps.
+
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+
+use bond_modes::PortId;
+
+use super::bpffs::Bpffs;
+
+/// The pins of one network namespace.
+#[derive(Debug)]
+pub struct Pins {
+    fs: Bpffs,
+    dir: PathBuf,
+}
+
+impl Pins {
+    /// Those of the network namespace with this inode number, in the file system that `run_dir` leads to.
+    pub fn open(run_dir: &Path, netns: u64) -> io::Result<Pins> {
+        let fs = Bpffs::open(run_dir)?;
+        let dir = fs.root().join(ALL).join(netns.to_string());
+        Ok(Pins { fs, dir })
+    }
+
+    /// The folder of the bond with this interface index.
+    pub fn bond(&self, ifindex: u32) -> BondPins {
+        BondPins {
+            dir: self.dir.join(ifindex.to_string()),
+        }
+    }
+
+    /// Removes what bonds left behind whose interface is gone: a crash while one was destroyed, or an interface that somebody
+    /// else deleted.
+    pub fn sweep(&self, mut alive: impl FnMut(u32) -> bool) -> io::Result<()> {
+        for name in names(&self.dir)? {
+            match name.parse() {
+                Ok(ifindex) if !alive(ifindex) => self.bond(ifindex).remove()?,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes empty folders, and the mount if bondd made it and no pin is left.
+    pub fn release(self) -> io::Result<()> {
+        for dir in [&self.dir, &self.fs.root().join(ALL)] {
+            match fs::remove_dir(dir) {
+                Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => return Ok(()),
+                Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        self.fs.unmount_if_empty()
+    }
+}
+
+/// The pins of one bond.
+#[derive(Clone, Debug)]
+pub struct BondPins {
+    dir: PathBuf,
+}
+
+impl BondPins {
+    /// Makes the folder if it is not there.
+    pub fn create(&self) -> io::Result<()> {
+        fs::create_dir_all(&self.dir)
+    }
+
+    /// Where a map of this name is pinned.
+    pub fn map(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
+    /// Where the link of the wire is pinned.
+    pub fn tx(&self) -> PathBuf {
+        self.dir.join("tx")
+    }
+
+    /// Where the link of a port is pinned.
+    pub fn rx(&self, port: PortId) -> PathBuf {
+        self.dir.join(format!("rx-{}", port.0))
+    }
+
+    /// Removes everything; harmless if there is nothing.
+    pub fn remove(&self) -> io::Result<()> {
+        for name in names(&self.dir)? {
+            unpin(&self.dir.join(name))?;
+        }
+        match fs::remove_dir(&self.dir) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Removes one pin; harmless if it is not there.
+pub fn unpin(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// What a folder holds; nothing if there is no such folder.
+fn names(dir: &Path) -> io::Result<Vec<String>> {
+    let entries = match fs::read_dir(dir) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    entries
+        .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
+        .collect()
+}
+
+/// The folder of all bonds of the machine.
+const ALL: &str = "bondd";

@@ -1,0 +1,145 @@
+//! One step against the kernel, and what its failure means.
+
+use std::io;
+
+use bond_modes::PortId;
+
+use crate::dataplane::PlaneError;
+
+/// Part of the kernel that a step needs, and how the kernel answers without it.
+pub struct Feature {
+    name: &'static str,
+    config: &'static str,
+    missing: &'static [i32],
+}
+
+/// The bond's own interface and its wire.
+pub const VETH: Feature = Feature {
+    name: "veth device",
+    config: "CONFIG_VETH",
+    missing: &[libc::EOPNOTSUPP],
+};
+
+/// Programs, maps and the file system for pins.
+pub const BPF: Feature = Feature {
+    name: "eBPF",
+    config: "CONFIG_BPF_SYSCALL",
+    missing: &[libc::ENOSYS, libc::ENODEV],
+};
+
+/// A place for programs on the ingress of an interface.
+pub const HOOK: Feature = Feature {
+    name: "traffic control hook for eBPF",
+    config: "CONFIG_NET_XGRESS (6.6 and later), or CONFIG_NET_SCH_INGRESS with CONFIG_NET_CLS_BPF",
+    missing: &[libc::ENOENT, libc::EOPNOTSUPP],
+};
+
+/// Runs one step; `doing` completes "cannot ...".
+pub fn step<T>(doing: impl FnOnce() -> String, work: impl FnOnce() -> io::Result<T>) -> Result<T, PlaneError> {
+    run(work).map_err(|source| failed(doing(), source))
+}
+
+/// Runs one step for which the kernel may lack something.
+pub fn step_with<T>(
+    feature: &Feature,
+    doing: impl FnOnce() -> String,
+    work: impl FnOnce() -> io::Result<T>,
+) -> Result<T, PlaneError> {
+    run(work).map_err(|source| match source.raw_os_error() {
+        Some(errno) if feature.missing.contains(&errno) => PlaneError::Unsupported {
+            feature: feature.name,
+            config: feature.config,
+        },
+        _ => failed(doing(), source),
+    })
+}
+
+/// Runs one step on a port, which may vanish at any moment.
+pub fn port_step<T>(
+    port: PortId,
+    doing: impl FnOnce() -> String,
+    work: impl FnOnce() -> io::Result<T>,
+) -> Result<T, PlaneError> {
+    run(work).map_err(|source| match source.raw_os_error() {
+        Some(libc::ENODEV | libc::ENXIO) => PlaneError::PortGone { port },
+        _ => failed(doing(), source),
+    })
+}
+
+/// The first of several failures, where each step is tried whatever became of the others.
+#[derive(Default)]
+pub struct FirstError(Option<PlaneError>);
+
+impl FirstError {
+    /// Takes note of one step's end; says whether it was done.
+    pub fn note(&mut self, result: Result<(), PlaneError>) -> bool {
+        match result {
+            Ok(()) => true,
+            Err(error) => {
+                self.0.get_or_insert(error);
+                false
+            }
+        }
+    }
+
+    /// As [`FirstError::note`], for giving something back: what is gone needs nothing given back.
+    pub fn note_unless_gone(&mut self, result: Result<(), PlaneError>) {
+        match result {
+            Err(PlaneError::PortGone { .. }) => {}
+            result => {
+                self.note(result);
+            }
+        }
+    }
+
+    /// What all of it came to.
+    pub fn result(self) -> Result<(), PlaneError> {
+        self.0.map_or(Ok(()), Err)
+    }
+}
+
+fn failed(doing: String, source: io::Error) -> PlaneError {
+    match source.kind() {
+        io::ErrorKind::PermissionDenied => PlaneError::Permission {
+            doing,
+            capability: "CAP_NET_ADMIN, CAP_BPF and CAP_SYS_ADMIN",
+        },
+        _ => PlaneError::Kernel { doing, source },
+    }
+}
+
+fn run<T>(work: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    #[cfg(test)]
+    fault::here()?;
+    work()
+}
+
+/// Lets a test fail the n-th step on its own thread.
+#[cfg(test)]
+pub mod fault {
+    use std::cell::Cell;
+    use std::io;
+
+    thread_local!(static STEPS_LEFT: Cell<Option<usize>> = const { Cell::new(None) });
+
+    /// Runs `body` with its n-th step failing, counted from 0; says whether it came so far.
+    pub fn at<T>(step: usize, body: impl FnOnce() -> T) -> (T, bool) {
+        STEPS_LEFT.set(Some(step));
+        let result = body();
+        (result, STEPS_LEFT.replace(None).is_none())
+    }
+
+    pub(super) fn here() -> io::Result<()> {
+        match STEPS_LEFT.get() {
+            Some(0) => {
+                STEPS_LEFT.set(None);
+                Err(io::Error::from_raw_os_error(libc::EIO))
+            }
+            Some(left) => {
+                STEPS_LEFT.set(Some(left - 1));
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+}
