@@ -17,8 +17,7 @@ use crate::control::client::DEFAULT_RUN_DIR;
 use crate::control::server::Server;
 use crate::dataplane::Dataplane;
 use crate::dataplane::tc::{Hook, TcPlane};
-use crate::fleet::start::check_options;
-use crate::fleet::{Fleet, chain};
+use crate::fleet::{Fleet, chain, check_options};
 use crate::logging;
 use crate::netlink::events::Events;
 use crate::run::{Agent, CONTROL};
@@ -62,7 +61,9 @@ enum HookArgument {
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     logging::init(arguments.log_level);
-    let Some(specs) = read_config(&arguments.config) else { return ExitCode::FAILURE };
+    let Some(specs) = read_config(&arguments.config) else {
+        return ExitCode::FAILURE;
+    };
     if arguments.check {
         return ExitCode::SUCCESS;
     }
@@ -77,7 +78,13 @@ pub fn main() -> ExitCode {
 
 /// The bonds that files ask for; none if there is an error in them, which was reported.
 fn read_config(paths: &[PathBuf]) -> Option<Vec<BondSpec>> {
-    let usual = || USUAL_FOLDERS.iter().map(PathBuf::from).filter(|path| path.is_dir()).collect();
+    let usual = || {
+        USUAL_FOLDERS
+            .iter()
+            .map(PathBuf::from)
+            .filter(|path| path.is_dir())
+            .collect()
+    };
     let paths = if paths.is_empty() { usual() } else { paths.to_vec() };
     let parsed = config::load(&paths, &check_options);
     for finding in &parsed.diagnostics {
@@ -129,7 +136,11 @@ fn stop(run_dir: &Path, fleet: Fleet) {
 /// The run directory, made if missing; an absolute path, because pins are reached by it from elsewhere.
 fn prepare(run_dir: &Path) -> Result<PathBuf, String> {
     let failed = |error: io::Error| format!("cannot use {} as run directory: {error}", run_dir.display());
-    fs::DirBuilder::new().recursive(true).mode(0o755).create(run_dir).map_err(failed)?;
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o755)
+        .create(run_dir)
+        .map_err(failed)?;
     run_dir.canonicalize().map_err(failed)
 }
 
@@ -137,7 +148,12 @@ fn prepare(run_dir: &Path) -> Result<PathBuf, String> {
 fn lock(run_dir: &Path) -> Result<Flock<File>, String> {
     let path = run_dir.join("bondd.lock");
     let failed = |error: io::Error| format!("cannot lock {}: {error}", path.display());
-    let file = OpenOptions::new().write(true).create(true).truncate(false).open(&path).map_err(failed)?;
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&path)
+        .map_err(failed)?;
     Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
         Errno::EWOULDBLOCK => format!(
             "another bondd already runs on {}; stop it first, or choose another directory with --run-dir",

@@ -93,8 +93,10 @@ impl Agent {
             self.signals.drain();
         }
         self.fleet.handle_timeout(now);
-        for token in sources.into_iter().filter(|token| self.server.owns(*token)) {
-            if self.server.ready(self.poll.registry(), token, &mut self.requests) == ServerDrained::More {
+        for token in sources {
+            if self.server.owns(token)
+                && self.server.ready(self.poll.registry(), token, &mut self.requests) == ServerDrained::More
+            {
                 self.unread.insert(token);
             }
         }

@@ -48,7 +48,12 @@ impl Store {
         let dir = run_dir.join("state");
         fs::create_dir_all(&dir)?;
         let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned();
-        Ok(Store { dir, boot_id, written: BTreeMap::new(), failing: false })
+        Ok(Store {
+            dir,
+            boot_id,
+            written: BTreeMap::new(),
+            failing: false,
+        })
     }
 
     /// The boot that a new state belongs to.
@@ -73,7 +78,9 @@ impl Store {
     }
 
     fn read(&self, path: &Path) -> Option<SavedBond> {
-        let text = fs::read_to_string(path).map_err(|e| log::error!("cannot read {}: {e}", path.display())).ok()?;
+        let text = fs::read_to_string(path)
+            .map_err(|e| log::error!("cannot read {}: {e}", path.display()))
+            .ok()?;
         match serde_json::from_str::<SavedBond>(&text) {
             Ok(state) if state.boot_id == self.boot_id => Some(state),
             Ok(_) => {
@@ -102,7 +109,10 @@ impl Store {
                 self.failing = false;
             }
             Err(e) if !self.failing => {
-                log::error!("cannot write {}: {e}; a restart would forget what it holds", path.display());
+                log::error!(
+                    "cannot write {}: {e}; a restart would forget what it holds",
+                    path.display()
+                );
                 self.failing = true;
             }
             Err(_) => {}

@@ -28,7 +28,10 @@ impl Signals {
             flag::register(signal, Arc::clone(&stop))?;
             low_level::pipe::register(signal, OwnedFd::from(writer.try_clone()?))?;
         }
-        Ok(Signals { stop, pipe: UnixStream::from_std(reader) })
+        Ok(Signals {
+            stop,
+            pipe: UnixStream::from_std(reader),
+        })
     }
 
     /// Makes the loop wake up for signals.

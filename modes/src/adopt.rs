@@ -7,7 +7,8 @@ use bond_monitors::{Debounce, LinkReport, LinkState, Time};
 use serde::{Deserialize, Serialize};
 
 use crate::active_backup::ActiveBackup;
-use crate::bond::{Bond, Device, MacOrigin, Wish};
+use crate::bond::{Bond, Wish};
+use crate::device::{Device, MacOrigin};
 use crate::event::PortFacts;
 use crate::notify::Notifier;
 use crate::options::{BondOptions, FailOverMac};
@@ -62,7 +63,7 @@ impl Bond {
             bond.adopt_port(now, *id, facts);
         }
         bond.adopt_active();
-        bond.adopt_device(&seen.report);
+        bond.device.update(&seen.report, bond.options.fail_over_mac);
         for (port, facts) in seen.ports {
             bond.on_link(port, facts.report);
         }
@@ -103,18 +104,6 @@ impl Bond {
             port.debounce = Debounce::in_state(LinkState::Up);
         }
     }
-
-    fn adopt_device(&mut self, report: &LinkReport) {
-        let device = &mut self.device;
-        if report.mac != device.mac && self.options.fail_over_mac == FailOverMac::None {
-            device.mac = report.mac;
-            device.mac_origin = MacOrigin::User;
-        }
-        device.up = report.admin_up;
-        device.mtu = report.mtu;
-        device.promisc = report.promisc;
-        device.allmulti = report.allmulti;
-    }
 }
 
 impl Saved {
@@ -126,15 +115,7 @@ impl Saved {
     fn unknown(options: BondOptions, report: &LinkReport) -> Self {
         Saved {
             options,
-            device: Device {
-                up: report.admin_up,
-                mac: report.mac,
-                mac_origin: MacOrigin::Port,
-                born_mac: report.mac,
-                mtu: report.mtu,
-                promisc: report.promisc,
-                allmulti: report.allmulti,
-            },
+            device: Device::new(report, MacOrigin::Port),
             ports: Ports::default(),
             mode: ActiveBackup::default(),
             notifier: Notifier::default(),

@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use bond_monitors::{Carrier, LinkReport, LinkState, MacAddr, Time};
-use serde::{Deserialize, Serialize};
+use bond_monitors::{Carrier, LinkReport, LinkState, Time};
 
 use crate::action::{Action, Notice, SwitchReason};
 use crate::active_backup::ActiveBackup;
+use crate::device::{Device, MacOrigin};
 use crate::event::{Event, LocalAddress, PortFacts};
 use crate::links;
 use crate::notify::{Notifier, announcement};
@@ -26,36 +26,12 @@ pub struct Bond {
     pub(crate) mode: ActiveBackup,
     pub(crate) notifier: Notifier,
     addresses: Vec<LocalAddress>,
-    next_poll: Time,
+    pub(crate) next_poll: Time,
     pub(crate) plan: ForwardingPlan,
     epoch: Epoch,
     retry: Retry,
     notices: Vec<Notice>,
     out: VecDeque<Action>,
-}
-
-/// The bond's own interface.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Device {
-    pub up: bool,
-    pub mac: MacAddr,
-    pub mac_origin: MacOrigin,
-    /// The address it was made with, to go back to when the last port takes its own along.
-    pub born_mac: MacAddr,
-    pub mtu: u32,
-    pub promisc: bool,
-    pub allmulti: bool,
-}
-
-/// Where the bond's address comes from. [bond_main.c: bond_enslave, addr_assign_type]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum MacOrigin {
-    /// Chosen at random when the bond was made; the first port replaces it.
-    Random,
-    /// From a port.
-    Port,
-    /// From the operator: kept.
-    User,
 }
 
 /// When a plan that failed is tried again.
@@ -68,15 +44,7 @@ struct Retry {
 impl Bond {
     /// A bond without ports on an interface that was just made.
     pub fn new(now: Time, change: Change, device: &LinkReport) -> Self {
-        let device = Device {
-            up: device.admin_up,
-            mac: device.mac,
-            mac_origin: MacOrigin::Random,
-            born_mac: device.mac,
-            mtu: device.mtu,
-            promisc: device.promisc,
-            allmulti: device.allmulti,
-        };
+        let device = Device::new(device, MacOrigin::Random);
         let plan = ForwardingPlan {
             carrier: Carrier::Off,
             mac: device.mac,
@@ -259,17 +227,6 @@ impl Bond {
         self.device.mtu
     }
 
-    /// The address to give a port that is about to be attached; none to leave it its own. [bond_main.c: bond_enslave]
-    pub fn mac_for_new_port(&self, own: MacAddr) -> Option<MacAddr> {
-        let first = self.ports.is_empty();
-        match self.options.fail_over_mac {
-            FailOverMac::None if first && self.device.mac_origin == MacOrigin::Random => None,
-            FailOverMac::None => Some(self.device.mac),
-            FailOverMac::Active => None,
-            FailOverMac::Follow => (!first && own == self.device.mac).then(|| sibling(own, self.ports.len())),
-        }
-    }
-
     fn on_attached(&mut self, now: Time, id: PortId, facts: PortFacts) -> Wish {
         if self.ports.get(id).is_some() {
             return Wish::Nothing;
@@ -279,9 +236,8 @@ impl Bond {
         if self.options.fail_over_mac == FailOverMac::Follow {
             port.own_mac = own.unwrap_or(port.own_mac);
         }
-        if self.ports.is_empty() && self.device.mac_origin == MacOrigin::Random {
-            self.device.mac = port.permanent_mac;
-            self.device.mac_origin = MacOrigin::Port;
+        if self.ports.is_empty() {
+            self.device.take_mac_of_first(port.permanent_mac);
         }
         let link_up = port.link() != LinkState::Down;
         let name = port.name.clone();
@@ -315,14 +271,9 @@ impl Bond {
             port: port.name.clone(),
             was_active,
         });
-        if self.ports.is_empty() && self.device.mac_origin == MacOrigin::Port {
-            // The address goes with its port. differs: an address that the operator set is kept.
-            self.device.mac = self.device.born_mac;
-            self.device.mac_origin = MacOrigin::Random;
-        } else if !self.ports.is_empty()
-            && port.permanent_mac == self.device.mac
-            && self.options.fail_over_mac != FailOverMac::Active
-        {
+        if self.ports.is_empty() {
+            self.device.give_mac_back();
+        } else if port.permanent_mac == self.device.mac && self.options.fail_over_mac != FailOverMac::Active {
             self.notices.push(Notice::MacStillInUse {
                 port: port.name,
                 mac: port.permanent_mac,
@@ -351,25 +302,6 @@ impl Bond {
         // The primary goes by name. [bond_main.c: bond_slave_netdev_event, NETDEV_CHANGENAME]
         port.name = report.name;
         Wish::Select
-    }
-
-    fn on_bond_link(&mut self, now: Time, report: &LinkReport) -> Wish {
-        let device = &mut self.device;
-        device.mtu = report.mtu;
-        device.promisc = report.promisc;
-        device.allmulti = report.allmulti;
-        // With the other values the driver ignores it, and so do we. [bond_main.c: bond_set_mac_address]
-        if report.mac != device.mac && self.options.fail_over_mac == FailOverMac::None {
-            device.mac = report.mac;
-            device.mac_origin = MacOrigin::User;
-        }
-        if report.admin_up && !device.up {
-            self.next_poll = now;
-        } else if !report.admin_up {
-            self.notifier.stop();
-        }
-        device.up = report.admin_up;
-        Wish::Nothing
     }
 
     /// [bond_options.c: bond_option_active_slave_set]
@@ -496,30 +428,6 @@ impl Bond {
         }
     }
 
-    /// [bond_main.c: bond_do_fail_over_mac]
-    fn move_macs(&mut self, from: Option<PortId>, to: Option<PortId>) {
-        let bond_mac = self.device.mac;
-        let Some(new) = to else { return };
-        match self.options.fail_over_mac {
-            FailOverMac::None => {}
-            FailOverMac::Active => self.device.mac = self.ports.get(new).map_or(bond_mac, |port| port.own_mac),
-            FailOverMac::Follow => {
-                let Some(port) = self.ports.get_mut(new) else { return };
-                let parked = std::mem::replace(&mut port.own_mac, bond_mac);
-                // Whoever had the bond's address gets the new port's in exchange.
-                let holder = from.or_else(|| {
-                    self.ports
-                        .iter()
-                        .find(|port| port.id != new && port.own_mac == bond_mac)
-                        .map(|port| port.id)
-                });
-                if let Some(old) = holder.and_then(|id| self.ports.get_mut(id)) {
-                    old.own_mac = parked;
-                }
-            }
-        }
-    }
-
     fn wanted_plan(&self) -> ForwardingPlan {
         let port_plan = |port: &Port| PortPlan {
             mac: match self.options.fail_over_mac {
@@ -610,13 +518,4 @@ pub(crate) enum Wish {
 /// 10 ms, doubled up to about a second.
 fn backoff(failures: u32) -> Duration {
     Duration::from_millis(10 << failures.min(7))
-}
-
-/// An address for a port that came with the bond's own: locally administered, told apart by its place.
-/// [bond_main.c: bond_enslave, BOND_FOM_FOLLOW]
-fn sibling(mac: MacAddr, place: usize) -> MacAddr {
-    let mut bytes = mac.0;
-    bytes[0] = (bytes[0] | 0x02) & !0x01;
-    bytes[5] ^= (place as u8) | 0x80;
-    MacAddr(bytes)
 }

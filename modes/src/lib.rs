@@ -8,6 +8,7 @@ pub mod action;
 mod active_backup;
 pub mod adopt;
 pub mod bond;
+mod device;
 pub mod event;
 mod links;
 mod notify;

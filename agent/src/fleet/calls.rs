@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{Fleet, Member, chain};
 use crate::control::proto::{Call, ControlError, ErrorCode, OptionPairs, Report, SCHEMA};
 use crate::dataplane::{PlaneError, PortBase};
-use crate::netlink::message::Link;
+use crate::netlink::Link;
 
 impl Fleet {
     /// Does what a client asks for; the answer is what it gets.
@@ -21,7 +21,11 @@ impl Fleet {
                 self.remove(now, at).map(done)
             }
             Call::Show { bond } => self.show(now, bond.as_deref()),
-            Call::List {} => Ok(self.bonds.iter().map(|member| Value::from(member.name.as_str())).collect()),
+            Call::List {} => Ok(self
+                .bonds
+                .iter()
+                .map(|member| Value::from(member.name.as_str()))
+                .collect()),
             Call::PortAttach { bond, port } => self.port_attach(now, bond, port).map(done),
             Call::PortDetach { bond, port } => self.port_detach(now, bond, port).map(done),
             Call::PortSet { bond, port, options } => self.port_set(now, bond, port, options).map(done),
@@ -35,18 +39,16 @@ impl Fleet {
     }
 
     /// Makes a bond; its place.
-    pub(super) fn add(
-        &mut self,
-        now: Time,
-        name: &str,
-        pairs: &[(String, String)],
-    ) -> Result<usize, ControlError> {
+    pub(super) fn add(&mut self, now: Time, name: &str, pairs: &[(String, String)]) -> Result<usize, ControlError> {
         if !is_interface_name(name) || RESERVED.contains(&name) {
             let text = format!("{name:?} cannot be a bond's name, expected 1 to 15 bytes without /, : or blanks");
             return Err(ControlError::new(ErrorCode::BadName, text));
         }
         if self.find(name).is_ok() {
-            return Err(ControlError::new(ErrorCode::NameTaken, format!("there is a bond {name} already")));
+            return Err(ControlError::new(
+                ErrorCode::NameTaken,
+                format!("there is a bond {name} already"),
+            ));
         }
         let change = options::parse(pairs).map_err(|error| option_error(name, error))?;
         let name = name.to_owned();
@@ -62,7 +64,10 @@ impl Fleet {
 
     fn set(&mut self, now: Time, bond: &str, pairs: &[(String, String)]) -> Result<(), ControlError> {
         let at = self.find(bond)?;
-        self.bonds[at].bond.configure(now, pairs).map_err(|error| option_error(bond, error))?;
+        self.bonds[at]
+            .bond
+            .configure(now, pairs)
+            .map_err(|error| option_error(bond, error))?;
         self.drain(now, at);
         self.bonds[at].dirty = true;
         Ok(())
@@ -113,19 +118,32 @@ impl Fleet {
     /// The interface of that name, if it can become a port. [bond_main.c: bond_enslave]
     pub(super) fn possible_port(&mut self, at: usize, port: &str) -> Result<Link, ControlError> {
         let refuse = |code, text: String| Err(ControlError::new(code, text));
-        let link = self.links.by_name(port).map_err(|error| {
-            ControlError::new(ErrorCode::Kernel, format!("cannot look {port} up: {error}"))
-        })?;
+        let link = self
+            .links
+            .by_name(port)
+            .map_err(|error| ControlError::new(ErrorCode::Kernel, format!("cannot look {port} up: {error}")))?;
         let Some(link) = link else {
-            return refuse(ErrorCode::NoSuchDevice, format!("no interface {port}, expected the name of an existing one"));
+            return refuse(
+                ErrorCode::NoSuchDevice,
+                format!("no interface {port}, expected the name of an existing one"),
+            );
         };
         let id = PortId(link.ifindex);
         if let Some(owner) = self.bonds.iter().find(|member| member.bond.ports().get(id).is_some()) {
-            return refuse(ErrorCode::PortBusy, format!("{port} is a port of {} already", owner.name));
+            return refuse(
+                ErrorCode::PortBusy,
+                format!("{port} is a port of {} already", owner.name),
+            );
         }
-        let own = self.bonds.iter().find(|m| m.ifindex == link.ifindex || link.peer == Some(m.ifindex));
+        let own = self
+            .bonds
+            .iter()
+            .find(|m| m.ifindex == link.ifindex || link.peer == Some(m.ifindex));
         if let Some(owner) = own {
-            let text = format!("{port} is or stands on {} itself, expected an interface that is not part of a bond", owner.name);
+            let text = format!(
+                "{port} is or stands on {} itself, expected an interface that is not part of a bond",
+                owner.name
+            );
             return refuse(ErrorCode::BadPort, text);
         }
         if link.loopback || !link.ethernet {
@@ -150,7 +168,10 @@ impl Fleet {
         let what = format!("{name}: {}", link.report.name);
         let original = self.plane.original(port).map_err(|error| plane_error(&what, &error))?;
         let bond = &self.bonds[at].bond;
-        let base = PortBase { mac: bond.mac_for_new_port(original.mac), mtu: bond.mtu() };
+        let base = PortBase {
+            mac: bond.mac_for_new_port(original.mac),
+            mtu: bond.mtu(),
+        };
         let permanent_mac = original.mac;
         self.bonds[at].originals.insert(port, original);
         self.save(at);
@@ -160,7 +181,14 @@ impl Fleet {
             return Err(plane_error(&what, &error));
         }
         let report = self.read_port(port).unwrap_or_else(|| link.report.clone());
-        self.feed(now, at, Event::PortAttached { port, facts: PortFacts { permanent_mac, report } });
+        self.feed(
+            now,
+            at,
+            Event::PortAttached {
+                port,
+                facts: PortFacts { permanent_mac, report },
+            },
+        );
         self.bonds[at].dirty = true;
         Ok(())
     }
@@ -183,18 +211,31 @@ impl Fleet {
         self.feed(now, at, Event::PortDetached { port });
         let member = &mut self.bonds[at];
         member.dirty = true;
-        let Some(original) = member.originals.remove(&port) else { return Ok(()) };
+        let Some(original) = member.originals.remove(&port) else {
+            return Ok(());
+        };
         let name = member.name.clone();
-        let result = self.plane.detach(&name, port, &original).map_err(|error| plane_error(&name, &error));
+        let result = self
+            .plane
+            .detach(&name, port, &original)
+            .map_err(|error| plane_error(&name, &error));
         self.save(at);
         result
     }
 
     fn port_set(&mut self, now: Time, bond: &str, port: &str, pairs: &OptionPairs) -> Result<(), ControlError> {
         let at = self.find(bond)?;
-        let id = self.bonds[at].bond.ports().named(port).map(|port| port.id).ok_or_else(|| not_a_port(bond, port))?;
+        let id = self.bonds[at]
+            .bond
+            .ports()
+            .named(port)
+            .map(|port| port.id)
+            .ok_or_else(|| not_a_port(bond, port))?;
         let member = &mut self.bonds[at];
-        member.bond.configure_port(now, id, pairs).map_err(|error| option_error(&format!("{bond}: {port}"), error))?;
+        member
+            .bond
+            .configure_port(now, id, pairs)
+            .map_err(|error| option_error(&format!("{bond}: {port}"), error))?;
         self.drain(now, at);
         self.bonds[at].dirty = true;
         Ok(())

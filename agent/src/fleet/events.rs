@@ -6,8 +6,8 @@ use bond_modes::{Event, PortId};
 use bond_monitors::{LinkReport, Time};
 
 use super::Fleet;
+use crate::netlink::Link;
 use crate::netlink::events::LinkEvent;
-use crate::netlink::message::Link;
 
 impl Fleet {
     /// Takes one event in.
@@ -39,9 +39,15 @@ impl Fleet {
             }
         };
         let there: BTreeSet<u32> = links.iter().map(|link| link.ifindex).collect();
-        let ports = self.bonds.iter().flat_map(|m| m.bond.ports().iter().map(|port| (port.id.0, port.name.clone())));
+        let ports = self
+            .bonds
+            .iter()
+            .flat_map(|m| m.bond.ports().iter().map(|port| (port.id.0, port.name.clone())));
         let devices = self.bonds.iter().map(|member| (member.ifindex, member.name.clone()));
-        let gone: Vec<(u32, String)> = ports.chain(devices).filter(|(index, _)| !there.contains(index)).collect();
+        let gone: Vec<(u32, String)> = ports
+            .chain(devices)
+            .filter(|(index, _)| !there.contains(index))
+            .collect();
         for (ifindex, name) in gone {
             self.on_gone(now, ifindex, &name);
         }
@@ -55,13 +61,21 @@ impl Fleet {
 
     fn on_link(&mut self, now: Time, link: &Link) {
         let port = PortId(link.ifindex);
-        if let Some(at) = self.bonds.iter().position(|member| member.bond.ports().get(port).is_some()) {
+        if let Some(at) = self
+            .bonds
+            .iter()
+            .position(|member| member.bond.ports().get(port).is_some())
+        {
             return self.on_port(now, at, port, link);
         }
         if let Some(at) = self.bonds.iter().position(|member| member.ifindex == link.ifindex) {
             return self.on_bond_device(now, at);
         }
-        if let Some(at) = self.bonds.iter().position(|member| member.wanted.contains(&link.report.name)) {
+        if let Some(at) = self
+            .bonds
+            .iter()
+            .position(|member| member.wanted.contains(&link.report.name))
+        {
             self.attach_wanted(now, at, &link.report.name);
         }
         for at in 0..self.bonds.len() {
@@ -93,7 +107,9 @@ impl Fleet {
 
     /// The bond's own interface changed. It is read anew: an event may tell of a state that we have changed since.
     fn on_bond_device(&mut self, now: Time, at: usize) {
-        let Ok(Some(link)) = self.links.by_index(self.bonds[at].ifindex) else { return };
+        let Ok(Some(link)) = self.links.by_index(self.bonds[at].ifindex) else {
+            return;
+        };
         let mac = link.report.mac;
         if link.report.name != self.bonds[at].name {
             self.rename(now, at, &link.report.name);
@@ -128,9 +144,15 @@ impl Fleet {
             return;
         }
         let port = PortId(ifindex);
-        let owner = self.bonds.iter().position(|member| member.bond.ports().get(port).is_some());
+        let owner = self
+            .bonds
+            .iter()
+            .position(|member| member.bond.ports().get(port).is_some());
         if let Some(at) = owner {
-            log::warn!("{}: {name} has disappeared, it joins again when it is back", self.bonds[at].name);
+            log::warn!(
+                "{}: {name} has disappeared, it joins again when it is back",
+                self.bonds[at].name
+            );
             if let Err(error) = self.release(now, at, port) {
                 log::debug!("{name}: {error}");
             }
@@ -139,7 +161,9 @@ impl Fleet {
 
     /// Attaches a port that was waited for; a refusal is logged once.
     pub(super) fn attach_wanted(&mut self, now: Time, at: usize, name: &str) {
-        let result = self.possible_port(at, name).and_then(|link| self.attach(now, at, &link));
+        let result = self
+            .possible_port(at, name)
+            .and_then(|link| self.attach(now, at, &link));
         let member = &mut self.bonds[at];
         match result {
             Ok(()) => {

@@ -7,6 +7,8 @@ mod calls;
 mod events;
 mod start;
 
+pub use start::check_options;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -17,8 +19,8 @@ use bond_monitors::{Carrier, Time};
 
 use crate::control::proto::{BondEvent, BondReport, ControlError, ErrorCode, EventLine, PortReport};
 use crate::dataplane::{Dataplane, OriginalPort, PlaneError};
+use crate::netlink::Link;
 use crate::netlink::link::Links;
-use crate::netlink::message::Link;
 use crate::netlink::{mii, sysctl};
 use crate::packet::PacketSocket;
 use crate::saved::{SavedBond, Store};
@@ -99,7 +101,8 @@ impl Fleet {
             if std::mem::take(&mut self.bonds[at].dirty) {
                 self.save(at);
                 let report = self.report(now, at);
-                self.publisher.update(now, &report.name, procfs::render(&report, &self.release));
+                self.publisher
+                    .update(now, &report.name, procfs::render(&report, &self.release));
             }
         }
         self.publisher.flush(now);
@@ -123,8 +126,15 @@ impl Fleet {
     fn find(&self, bond: &str) -> Result<usize, ControlError> {
         self.bonds.iter().position(|member| member.name == bond).ok_or_else(|| {
             let known: Vec<&str> = self.bonds.iter().map(|member| member.name.as_str()).collect();
-            let known = if known.is_empty() { "there is none yet".to_owned() } else { known.join(", ") };
-            ControlError::new(ErrorCode::NoSuchBond, format!("no bond {bond}, expected one of bondd's: {known}"))
+            let known = if known.is_empty() {
+                "there is none yet".to_owned()
+            } else {
+                known.join(", ")
+            };
+            ControlError::new(
+                ErrorCode::NoSuchBond,
+                format!("no bond {bond}, expected one of bondd's: {known}"),
+            )
         })
     }
 
@@ -185,7 +195,14 @@ impl Fleet {
         log::log!(text::level(&notice), "{bond}: {text}");
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let time = since_1970.as_millis() as f64 / 1000.0;
-        self.happened.push(EventLine { event: BondEvent { time, bond, text, notice } });
+        self.happened.push(EventLine {
+            event: BondEvent {
+                time,
+                bond,
+                text,
+                notice,
+            },
+        });
     }
 
     fn report(&mut self, now: Time, at: usize) -> BondReport {
@@ -203,7 +220,10 @@ impl Fleet {
             .iter()
             .map(|port| PortReport::attached(port, &counters.get(&port.ifindex).copied().unwrap_or_default()))
             .collect();
-        let absent = member.wanted.iter().filter(|name| member.bond.ports().named(name).is_none());
+        let absent = member
+            .wanted
+            .iter()
+            .filter(|name| member.bond.ports().named(name).is_none());
         ports.extend(absent.map(|name| PortReport::absent(name)));
         BondReport {
             name: member.name.clone(),
@@ -238,7 +258,9 @@ impl Fleet {
             }
         };
         let ifindex = self.bonds[at].ifindex;
-        let Some(bond) = links.iter().find(|link| link.ifindex == ifindex) else { return };
+        let Some(bond) = links.iter().find(|link| link.ifindex == ifindex) else {
+            return;
+        };
         let above: Vec<&Link> = links.iter().filter(|link| is_above(link, bond)).collect();
         let found = above.iter().flat_map(|link| {
             let own = addresses.iter().filter(|(index, _)| *index == link.ifindex);

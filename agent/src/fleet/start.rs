@@ -50,7 +50,11 @@ impl Fleet {
         let seen = self.seen(observed, &saved);
         let bond = Bond::adopt(now, options, seen, Some(saved.bond));
         let active = bond.active().and_then(|id| bond.ports().name(id));
-        log::info!("{}: adopted with active port {}", saved.name, active.as_deref().unwrap_or("none"));
+        log::info!(
+            "{}: adopted with active port {}",
+            saved.name,
+            active.as_deref().unwrap_or("none")
+        );
         let mut member = Member::new(saved.name, ifindex, bond);
         member.originals = saved.originals;
         member.wanted = saved.wanted;
@@ -67,17 +71,27 @@ impl Fleet {
             let permanent_mac = saved.originals.get(&port).map_or(report.mac, |original| original.mac);
             (port, PortFacts { permanent_mac, report })
         });
-        Seen { ports: ports.collect(), report: observed.report, plan: observed.plan }
+        Seen {
+            ports: ports.collect(),
+            report: observed.report,
+            plan: observed.plan,
+        }
     }
 
     /// A crash in the middle of attaching leaves a port that the plane does not know: it is put back, then attached anew.
     fn release_half_attached(&mut self, at: usize) {
         let member = &mut self.bonds[at];
-        let half: Vec<_> =
-            member.originals.keys().filter(|id| member.bond.ports().get(**id).is_none()).copied().collect();
+        let half: Vec<_> = member
+            .originals
+            .keys()
+            .filter(|id| member.bond.ports().get(**id).is_none())
+            .copied()
+            .collect();
         for port in half {
             let member = &mut self.bonds[at];
-            let Some(original) = member.originals.remove(&port) else { continue };
+            let Some(original) = member.originals.remove(&port) else {
+                continue;
+            };
             if let Err(error) = self.plane.detach(&member.name, port, &original) {
                 log::debug!("{}: {}", member.name, chain(&error));
             }
@@ -108,7 +122,9 @@ impl Fleet {
     }
 
     fn add_configured(&mut self, now: Time, spec: &BondSpec) -> Option<usize> {
-        self.add(now, &spec.name, &spec.pairs()).map_err(|error| log::error!("{}: {}", spec.place, error.message)).ok()
+        self.add(now, &spec.name, &spec.pairs())
+            .map_err(|error| log::error!("{}: {}", spec.place, error.message))
+            .ok()
     }
 
     /// A bond that forwards although its saved state was lost: adopted with the file's options. What its ports were before is
@@ -122,15 +138,34 @@ impl Fleet {
             .filter_map(|(port, _)| {
                 let seen = self.plane.original(*port).ok()?;
                 let disable_ipv6 = seen.disable_ipv6.map(|_| false);
-                Some((*port, OriginalPort { disable_ipv6, ifalias: String::new(), clsact: false, allmulti: false, ..seen }))
+                Some((
+                    *port,
+                    OriginalPort {
+                        disable_ipv6,
+                        ifalias: String::new(),
+                        clsact: false,
+                        allmulti: false,
+                        ..seen
+                    },
+                ))
             })
             .collect();
         let ifindex = observed.ifindex;
         let wanted = observed.ports.iter().map(|(_, report)| report.name.clone()).collect();
         let ports = observed.ports.into_iter().map(|(port, report)| {
-            (port, PortFacts { permanent_mac: report.mac, report })
+            (
+                port,
+                PortFacts {
+                    permanent_mac: report.mac,
+                    report,
+                },
+            )
         });
-        let seen = Seen { ports: ports.collect(), report: observed.report, plan: observed.plan };
+        let seen = Seen {
+            ports: ports.collect(),
+            report: observed.report,
+            plan: observed.plan,
+        };
         let bond = Bond::adopt(now, change.options, seen, None);
         log::warn!("{}: adopted without saved state; failure counts start anew", spec.name);
         let mut member = Member::new(spec.name.clone(), ifindex, bond);
@@ -146,13 +181,19 @@ impl Fleet {
     fn reconfigure(&mut self, now: Time, at: usize, pairs: &[(String, String)]) {
         let member = &mut self.bonds[at];
         let before: BTreeMap<_, _> = member.configured.iter().flatten().cloned().collect();
-        let changed: Vec<_> =
-            pairs.iter().filter(|(name, value)| before.get(name) != Some(value)).cloned().collect();
+        let changed: Vec<_> = pairs
+            .iter()
+            .filter(|(name, value)| before.get(name) != Some(value))
+            .cloned()
+            .collect();
         if changed.is_empty() {
             return;
         }
         if let Err(error) = member.bond.configure(now, &changed) {
-            log::error!("{}: the options file cannot be followed while it runs: {error}", member.name);
+            log::error!(
+                "{}: the options file cannot be followed while it runs: {error}",
+                member.name
+            );
         }
         self.drain(now, at);
     }
@@ -187,5 +228,8 @@ impl Member {
 
 /// What is wrong with options for a new bond, for the readers of files.
 pub fn check_options(pairs: &[(String, String)]) -> Vec<(usize, String)> {
-    bond_modes::options::check(pairs).into_iter().map(|(place, error)| (place, error.to_string())).collect()
+    bond_modes::options::check(pairs)
+        .into_iter()
+        .map(|(place, error)| (place, error.to_string()))
+        .collect()
 }
