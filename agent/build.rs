@@ -28,7 +28,18 @@ fn compile(clang: &str, out: &Path) -> Result<(), String> {
         Ok("big") => "bpfeb",
         _ => "bpfel",
     };
-    command.args(["-target", target, "-O2", "-std=gnu11", "-Wall", "-Wextra", "-Werror", "-c", SOURCE, "-o"]);
+    command.args([
+        "-target",
+        target,
+        "-O2",
+        "-std=gnu11",
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        "-c",
+        SOURCE,
+        "-o",
+    ]);
     command.arg(out);
     if let Some(include) = asm_headers() {
         command.arg("-idirafter").arg(include);

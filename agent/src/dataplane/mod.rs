@@ -22,6 +22,8 @@ pub trait Dataplane {
     fn observe(&mut self, bond: &BondName) -> Result<Option<Observed>, PlaneError>;
     /// Makes the bond's interface, administratively down and without carrier. Undone whole on failure.
     fn create(&mut self, bond: &BondName) -> Result<BondDevice, PlaneError>;
+    /// What a port is now, for [`detach`](Dataplane::detach) to restore. Asked before it is attached.
+    fn original(&mut self, port: PortId) -> Result<OriginalPort, PlaneError>;
     /// Takes a port in: settings, hook, administratively up. It neither sends nor lets in until programmed. Undone whole on
     /// failure; harmless if it is attached already.
     fn attach(&mut self, bond: &BondName, port: PortId, base: &PortBase) -> Result<(), PlaneError>;
