@@ -13,7 +13,6 @@ use nix::fcntl::{Flock, FlockArg};
 
 use crate::clock;
 use crate::config::{self, BondSpec, Severity};
-use crate::control::client::DEFAULT_RUN_DIR;
 use crate::control::server::Server;
 use crate::dataplane::Dataplane;
 use crate::dataplane::tc::{Hook, TcPlane};
@@ -162,6 +161,9 @@ fn lock(run_dir: &Path) -> Result<Flock<File>, String> {
         other => failed(other.into()),
     })
 }
+
+/// Where an agent lives unless told otherwise.
+const DEFAULT_RUN_DIR: &str = "/run/bondd";
 
 /// Where options files are looked for; of two files with one name the first folder's counts.
 const USUAL_FOLDERS: [&str; 3] = ["/etc/bondd", "/run/bondd.conf.d", "/usr/lib/bondd"];

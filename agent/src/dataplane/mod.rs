@@ -22,7 +22,7 @@ pub trait Dataplane {
     fn observe(&mut self, bond: &BondName) -> Result<Option<Observed>, PlaneError>;
     /// Makes the bond's interface, administratively down and without carrier. Undone whole on failure.
     fn create(&mut self, bond: &BondName) -> Result<BondDevice, PlaneError>;
-    /// What a port is before it is attached: everything that `attach` changes.
+    /// What a port is now, for [`detach`](Dataplane::detach) to restore. Asked before it is attached.
     fn original(&mut self, port: PortId) -> Result<OriginalPort, PlaneError>;
     /// Takes a port in: settings, hook, administratively up. It neither sends nor lets in until programmed. Undone whole on
     /// failure; harmless if it is attached already.
@@ -33,6 +33,10 @@ pub trait Dataplane {
     fn program(&mut self, bond: &BondName, plan: &ForwardingPlan) -> Result<(), PlaneError>;
     /// Removes the bond's interface and everything kept for it. Ports must be detached before.
     fn destroy(&mut self, bond: &BondName) -> Result<(), PlaneError>;
+    /// The bond's interface has another name now.
+    fn renamed(&mut self, old: &str, new: &BondName);
+    /// For an orderly stop without bonds: leaves nothing behind.
+    fn close(&mut self) -> io::Result<()>;
     /// Frames and bytes per attached port since it was attached.
     fn counters(&mut self, bond: &BondName) -> Result<Vec<(PortId, PortCounters)>, PlaneError>;
 }

@@ -176,7 +176,7 @@ impl Links {
         self.ask(|handle| handle.link().set(change).execute())
     }
 
-    fn ask<T, F: Future<Output = Result<T, rtnetlink::Error>>>(
+    pub(super) fn ask<T, F: Future<Output = Result<T, rtnetlink::Error>>>(
         &mut self,
         request: impl FnOnce(&mut Handle) -> F,
     ) -> io::Result<T> {

@@ -8,6 +8,7 @@ pub mod events;
 pub mod link;
 mod message;
 pub mod mii;
+mod qdisc;
 pub mod sysctl;
 
 pub use events::{Drained, Events, LinkEvent};

@@ -37,10 +37,10 @@ struct OwnMount {
 impl Bpffs {
     /// The one in use already or one of the machine; mounts one if there is none.
     pub fn open(run_dir: &Path) -> io::Result<Bpffs> {
-        let point = std::path::absolute(run_dir)?.join("bpf");
-        if let Some(found) = Self::find(&point) {
+        if let Some(found) = Self::find(run_dir) {
             return Ok(found);
         }
+        let point = own_mount_point(run_dir)?;
         if !same_namespace_as_init() {
             match in_init_namespace(|| mount_at(&point)) {
                 Ok(()) => {
@@ -81,20 +81,26 @@ impl Bpffs {
         }
     }
 
-    fn find(point: &Path) -> Option<Bpffs> {
+    /// The one in use already or one of the machine; mounts nothing.
+    pub fn find(run_dir: &Path) -> Option<Bpffs> {
+        let point = &own_mount_point(run_dir).ok()?;
         let own = |root: PathBuf, in_init| {
-            let point = point.to_owned();
+            let point = point.clone();
             is_bpffs(&root).then(|| Bpffs {
                 root,
                 own: Some(OwnMount { point, in_init }),
             })
         };
         let machine = |root: PathBuf| is_bpffs(&root).then(|| Bpffs { root, own: None });
-        own(point.to_owned(), false)
+        own(point.clone(), false)
             .or_else(|| own(through_init(point), true))
             .or_else(|| machine(PathBuf::from(SYSTEM)))
             .or_else(|| machine(through_init(Path::new(SYSTEM))))
     }
+}
+
+fn own_mount_point(run_dir: &Path) -> io::Result<PathBuf> {
+    Ok(std::path::absolute(run_dir)?.join("bpf"))
 }
 
 fn is_bpffs(path: &Path) -> bool {
@@ -107,7 +113,10 @@ fn through_init(path: &Path) -> PathBuf {
 }
 
 fn same_namespace_as_init() -> bool {
-    let (ours, init) = (fs::read_link("/proc/thread-self/ns/mnt"), fs::read_link("/proc/1/ns/mnt"));
+    let (ours, init) = (
+        fs::read_link("/proc/thread-self/ns/mnt"),
+        fs::read_link("/proc/1/ns/mnt"),
+    );
     // Where PID 1 cannot be looked at, it cannot be entered either.
     init.is_err() || ours.is_ok_and(|ours| init.is_ok_and(|init| ours == init))
 }
@@ -145,7 +154,10 @@ mod tests {
 
     #[test]
     fn paths_of_pid_1_go_through_its_root() {
-        assert_eq!(through_init(Path::new("/run/bondd/bpf")), Path::new("/proc/1/root/run/bondd/bpf"));
+        assert_eq!(
+            through_init(Path::new("/run/bondd/bpf")),
+            Path::new("/proc/1/root/run/bondd/bpf")
+        );
     }
 
     #[test]

@@ -39,8 +39,8 @@ pub enum Attached {
 pub struct Place<'a> {
     /// The interface's name.
     pub interface: &'a str,
-    /// Where a tcx link is pinned.
-    pub pin: &'a Path,
+    /// Where a tcx link is pinned. Without, the program is taken off again at once: to find out whether it can be attached.
+    pub pin: Option<&'a Path>,
     /// Name of the program.
     pub program: &'static str,
 }
@@ -64,7 +64,7 @@ pub fn attach(program: &mut SchedClassifier, place: Place<'_>, kind: Attached) -
     let options = match kind {
         Attached::Tcx => {
             // A link whose interface is gone may be pinned there still.
-            unpin(place.pin)?;
+            unpin_old(place)?;
             // After the programs of others, which thus keep their say.
             TcAttachOptions::TcxOrder(LinkOrder::default())
         }
@@ -83,9 +83,10 @@ pub fn attach(program: &mut SchedClassifier, place: Place<'_>, kind: Attached) -
         .attach_with_options(place.interface, TcAttachType::Ingress, options)
         .map_err(program_error)?;
     let link = program.take_link(id).map_err(program_error)?;
-    match kind {
-        Attached::Tcx => pin(link, place.pin),
-        Attached::Clsact => {
+    match (kind, place.pin) {
+        (_, None) => Ok(()),
+        (Attached::Tcx, Some(path)) => pin(link, path),
+        (Attached::Clsact, Some(_)) => {
             // Dropped, it would take the filter away.
             mem::forget(link);
             Ok(())
@@ -96,9 +97,10 @@ pub fn attach(program: &mut SchedClassifier, place: Place<'_>, kind: Attached) -
 /// Exchanges the program of an earlier agent for this one; false if there is none to exchange.
 pub fn replace(program: &mut SchedClassifier, place: Place<'_>, kind: Attached) -> io::Result<bool> {
     let old = match kind {
-        Attached::Tcx => match PinnedLink::from_pin(place.pin) {
-            Ok(old) => FdLink::from(old).try_into().map_err(link_error)?,
-            Err(error) => return absent(link_error(error)),
+        Attached::Tcx => match place.pin.map(PinnedLink::from_pin) {
+            Some(Ok(old)) => FdLink::from(old).try_into().map_err(link_error)?,
+            Some(Err(error)) => return absent(link_error(error)),
+            None => return Ok(false),
         },
         Attached::Clsact => {
             SchedClassifierLink::attached(place.interface, TcAttachType::Ingress, PRIORITY, HANDLE, None)?
@@ -121,9 +123,13 @@ pub fn replace(program: &mut SchedClassifier, place: Place<'_>, kind: Attached) 
 /// Takes a program off; harmless if it is not there.
 pub fn detach(place: Place<'_>, kind: Attached) -> io::Result<()> {
     match kind {
-        Attached::Tcx => unpin(place.pin),
+        Attached::Tcx => unpin_old(place),
         Attached::Clsact => drop_filter(place),
     }
+}
+
+fn unpin_old(place: Place<'_>) -> io::Result<()> {
+    place.pin.map_or(Ok(()), unpin)
 }
 
 /// Makes the clsact qdisc unless it, or the older ingress qdisc, which serves as well, is there.

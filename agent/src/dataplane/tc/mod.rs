@@ -1,1 +1,321 @@
-//! x
+//! The tc data plane: eBPF classifier programs between a veth pair and the ports.
+//!
+//! ```text
+//!   stack - bond0 ======= wire<N>  <- bond_tx: out of a port
+//!                            |
+//!                     eth0  eth1   <- port_rx: out of the wire, hence into bond0, or refused
+//! ```
+//! `bond0` is one end of a veth pair, so its counters, captures, qdiscs and carrier are those of a real device; its carrier is
+//! the administrative state of the other end. The programs (`bond.bpf.c`) forward on their own: everything they need is in maps
+//! pinned by name, and they stay attached without this process. So a new agent *observes*: it takes over device, maps and ports,
+//! exchanges the programs for its own in place, and reads back the plan in force.
+//!
+//! | File | What |
+//! |---|---|
+//! | [`bpf`] | programs and maps of one bond |
+//! | [`hook`] | how programs are attached: tcx links or clsact filters |
+//! | [`bpffs`], [`pins`] | where the pins are |
+//! | `device`, `port` | the pair; ports taken in, given back, taken over |
+//! | [`program`] | from the plan in force to the wanted one, and in which order |
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::thread;
+
+use bond_modes::{ForwardingPlan, PortId, PortPlan};
+use bond_monitors::{Carrier, LinkReport};
+use nix::sched::{CloneFlags, unshare};
+
+use self::bpf::BondBpf;
+use self::hook::{Attached, Place};
+use self::pins::{BondPins, Pins};
+use self::step::{BPF, FirstError, HOOK, VETH, step, step_with};
+use super::{BondDevice, BondName, Dataplane, Observed, OriginalPort, PlaneError, PortBase, PortCounters};
+use crate::netlink::{Link, Links};
+
+pub mod bpf;
+pub mod bpffs;
+mod device;
+pub mod hook;
+pub mod pins;
+mod port;
+pub mod program;
+mod step;
+#[cfg(test)]
+mod tests;
+
+pub use self::hook::Hook;
+
+/// The tc data plane of one network namespace: the one in which it was opened.
+pub struct TcPlane {
+    run_dir: PathBuf,
+    hook: Hook,
+    links: Links,
+    /// Inode number of the network namespace.
+    netns: u64,
+    /// Opened when the first bond needs it: it may have to be mounted.
+    pins: Option<Pins>,
+    bonds: BTreeMap<BondName, Bond>,
+}
+
+/// A bond that this process made or took over.
+pub struct Bond {
+    ifindex: u32,
+    wire: u32,
+    pins: BondPins,
+    bpf: BondBpf,
+    hook: Attached,
+    /// The plan in force. Its `ports` are the attached ones.
+    applied: ForwardingPlan,
+}
+
+impl TcPlane {
+    /// A plane for the network namespace of the calling thread. Where the machine has no bpffs, one is mounted under `run_dir`
+    /// when the first bond needs it. `hook` is for new bonds; one that is there keeps the hook it has.
+    pub fn open(run_dir: &Path, hook: Hook) -> Result<TcPlane, PlaneError> {
+        let links = step(|| "open a netlink socket".to_owned(), Links::open)?;
+        let netns = step(
+            || "read the network namespace".to_owned(),
+            || fs::metadata("/proc/thread-self/ns/net"),
+        )?;
+        Ok(TcPlane {
+            run_dir: run_dir.to_owned(),
+            hook,
+            links,
+            netns: netns.ino(),
+            pins: None,
+            bonds: BTreeMap::new(),
+        })
+    }
+
+    fn pins(&mut self) -> Result<&Pins, PlaneError> {
+        let pins = match self.pins.take() {
+            Some(pins) => pins,
+            None => {
+                let pins = step_with(
+                    &BPF,
+                    || {
+                        format!(
+                            "open or mount a bpffs (mount one on /sys/fs/bpf, or let bondd use {})",
+                            self.run_dir.display()
+                        )
+                    },
+                    || Pins::open(&self.run_dir, self.netns),
+                )?;
+                let alive = |ifindex| !matches!(self.links.by_index(ifindex), Ok(None));
+                step(|| "remove stale pins".to_owned(), || pins.sweep(alive))?;
+                pins
+            }
+        };
+        Ok(self.pins.insert(pins))
+    }
+
+    fn bond(&self, name: &str) -> Result<&Bond, PlaneError> {
+        self.bonds.get(name).ok_or_else(|| unknown(name))
+    }
+
+    /// Takes a pair of ours over, with its ports.
+    fn adopt(&mut self, name: &str, pair: &device::Pair) -> Result<Bond, PlaneError> {
+        let pins = self.pins()?.bond(pair.bond.ifindex);
+        step(|| "make a folder for pins".to_owned(), || pins.create())?;
+        let mut bond = self.equip(name, pair, pins)?;
+        let ports = self.adopt_ports(name, &mut bond)?;
+        let read = || format!("read the maps of {name}");
+        bond.applied.tx = step(read, || bond.bpf.tx())?;
+        bond.applied.rx = step(read, || bond.bpf.accepted())?;
+        bond.applied.ports = ports
+            .into_iter()
+            .map(|(port, link)| (port, settings(&link, &pair.bond)))
+            .collect();
+        Ok(bond)
+    }
+
+    fn report(&mut self, link: &Link) -> LinkReport {
+        let (speed, duplex) = self.links.speed_duplex(&link.report.name);
+        LinkReport {
+            speed,
+            duplex,
+            ..link.report.clone()
+        }
+    }
+}
+
+impl Dataplane for TcPlane {
+    fn name(&self) -> &'static str {
+        "tc"
+    }
+
+    fn probe(&mut self) -> Result<(), PlaneError> {
+        let hook = self.hook;
+        // In a namespace of its own nobody sees the devices come and go, and it ends with the thread whatever happens. A kernel
+        // without network namespaces does it in the only one there is.
+        let probe = move || {
+            let _ = unshare(CloneFlags::CLONE_NEWNET);
+            probe_here(hook)
+        };
+        thread::scope(|scope| scope.spawn(probe).join()).unwrap_or_else(|_| {
+            Err(PlaneError::Kernel {
+                doing: "find out what this kernel can do".to_owned(),
+                source: io::Error::other("the probing thread panicked"),
+            })
+        })
+    }
+
+    fn observe(&mut self, bond: &BondName) -> Result<Option<Observed>, PlaneError> {
+        let Some(pair) = self.find_pair(bond)? else {
+            self.bonds.remove(bond);
+            return Ok(None);
+        };
+        let known = self
+            .bonds
+            .remove(bond)
+            .filter(|known| known.ifindex == pair.bond.ifindex);
+        let adopted = match known {
+            Some(known) => known,
+            None => self.adopt(bond, &pair)?,
+        };
+        let adopted = self.bonds.entry(bond.clone()).or_insert(adopted);
+        let plan = adopted.applied.clone();
+        let mut ports = Vec::new();
+        for &port in plan.ports.keys() {
+            if let Some(link) = step(|| format!("read {port}"), || self.links.by_index(port.0))? {
+                ports.push((port, self.report(&link)));
+            }
+        }
+        Ok(Some(Observed {
+            ifindex: pair.bond.ifindex,
+            report: self.report(&pair.bond),
+            ports,
+            plan,
+        }))
+    }
+
+    fn create(&mut self, bond: &BondName) -> Result<BondDevice, PlaneError> {
+        let made = self.make_bond(bond)?;
+        let ifindex = made.ifindex;
+        self.bonds.insert(bond.clone(), made);
+        let read = step(|| format!("read {bond}"), || self.links.by_index(ifindex));
+        match read.and_then(|link| link.ok_or_else(|| unknown(bond))) {
+            Ok(link) => Ok(BondDevice {
+                ifindex,
+                report: self.report(&link),
+            }),
+            Err(error) => {
+                // The first error tells more than one of the clean-up.
+                let _ = self.destroy(bond);
+                Err(error)
+            }
+        }
+    }
+
+    fn original(&mut self, port: PortId) -> Result<OriginalPort, PlaneError> {
+        self.read_original(port)
+    }
+
+    fn attach(&mut self, bond: &BondName, port: PortId, base: &PortBase) -> Result<(), PlaneError> {
+        self.take_in(bond, port, base)
+    }
+
+    fn detach(&mut self, bond: &BondName, port: PortId, original: &OriginalPort) -> Result<(), PlaneError> {
+        self.give_back(bond, port, original)
+    }
+
+    fn program(&mut self, bond: &BondName, plan: &ForwardingPlan) -> Result<(), PlaneError> {
+        let in_force = self.bonds.get_mut(bond).ok_or_else(|| unknown(bond))?;
+        program::apply(&mut self.links, bond, in_force, plan)
+    }
+
+    fn destroy(&mut self, bond: &BondName) -> Result<(), PlaneError> {
+        let ifindex = match self.bonds.remove(bond) {
+            Some(known) => Some(known.ifindex),
+            None => self.find_pair(bond)?.map(|pair| pair.bond.ifindex),
+        };
+        ifindex.map_or(Ok(()), |ifindex| self.remove_bond(bond, ifindex))
+    }
+
+    fn renamed(&mut self, old: &str, new: &BondName) {
+        let Some(bond) = self.bonds.remove(old) else { return };
+        // The aliases are only labels for people and for finding the pair again; a failure is told by the next start.
+        let ports = bond.applied.ports.keys().map(|port| (port.0, format!("port of {new}")));
+        for (ifindex, alias) in ports.chain([(bond.wire, format!("wire of {new}"))]) {
+            if let Err(error) = self.links.set_alias(ifindex, &alias) {
+                log::warn!("{new}: cannot set an alias: {error}");
+            }
+        }
+        self.bonds.insert(new.clone(), bond);
+    }
+
+    fn close(&mut self) -> io::Result<()> {
+        match self.pins.take().or_else(|| Pins::find(&self.run_dir, self.netns)) {
+            Some(pins) => pins.release(),
+            None => Ok(()),
+        }
+    }
+
+    fn counters(&mut self, bond: &BondName) -> Result<Vec<(PortId, PortCounters)>, PlaneError> {
+        let known = self.bond(bond)?;
+        let ports = known.applied.ports.keys();
+        ports
+            .map(|&port| {
+                Ok((
+                    port,
+                    step(|| format!("read the counters of {port}"), || known.bpf.counters(port))?,
+                ))
+            })
+            .collect()
+    }
+}
+
+/// Does once, with devices that go away, what every bond needs.
+fn probe_here(hook: Hook) -> Result<(), PlaneError> {
+    let mut links = step(|| "open a netlink socket".to_owned(), Links::open)?;
+    let mut bpf = step_with(&BPF, || "load the programs".to_owned(), || BondBpf::load(None))?;
+    step_with(
+        &VETH,
+        || "make a veth device".to_owned(),
+        || links.add_veth(PROBE, PROBE_PEER),
+    )?;
+    let mut errors = FirstError::default();
+    let place = Place {
+        interface: PROBE,
+        pin: None,
+        program: bpf::TX,
+    };
+    let attach = || hook::attach_first(bpf.bond_tx(), place, hook).map(|_| ());
+    errors.note(step_with(&HOOK, || "attach a program".to_owned(), attach));
+    errors.note(step(
+        || "remove the veth device".to_owned(),
+        || match links.by_name(PROBE)? {
+            Some(link) => links.delete(link.ifindex),
+            None => Ok(()),
+        },
+    ));
+    errors.result()
+}
+
+/// A port's settings as a plan words them. All-multicast is on for every port; the plan's wish is that of the bond, which is
+/// thus fulfilled.
+fn settings(port: &Link, bond: &Link) -> PortPlan {
+    PortPlan {
+        mac: port.report.mac,
+        mtu: port.report.mtu,
+        promisc: port.promisc_flag,
+        allmulti: bond.report.allmulti,
+    }
+}
+
+fn unknown(bond: &str) -> PlaneError {
+    PlaneError::Kernel {
+        doing: format!("use {bond}"),
+        source: io::Error::new(
+            io::ErrorKind::NotFound,
+            "it was neither made nor taken over by this process",
+        ),
+    }
+}
+
+const PROBE: &str = "bondd-probe0";
+const PROBE_PEER: &str = "bondd-probe1";

@@ -19,9 +19,17 @@ pub struct Pins {
 impl Pins {
     /// Those of the network namespace with this inode number, in the file system that `run_dir` leads to.
     pub fn open(run_dir: &Path, netns: u64) -> io::Result<Pins> {
-        let fs = Bpffs::open(run_dir)?;
+        Ok(Self::inside(Bpffs::open(run_dir)?, netns))
+    }
+
+    /// As [`Pins::open`], but mounts nothing.
+    pub fn find(run_dir: &Path, netns: u64) -> Option<Pins> {
+        Some(Self::inside(Bpffs::find(run_dir)?, netns))
+    }
+
+    fn inside(fs: Bpffs, netns: u64) -> Pins {
         let dir = fs.root().join(ALL).join(netns.to_string());
-        Ok(Pins { fs, dir })
+        Pins { fs, dir }
     }
 
     /// The folder of the bond with this interface index.

@@ -1,0 +1,199 @@
+//! The bond's own interface: a veth pair whose far end, the wire, belongs to the agent.
+//!
+//! A pair is ours if its wire is called `wire<ifindex of the bond>` and its alias says `wire of <bond>`. Both are set before
+//! anything else, so a crash while a pair is made leaves either a bare pair, which the next [`create`](TcPlane::create) of that
+//! name removes, or one of ours that lacks something, which [`observe`](TcPlane::observe) completes.
+
+use bond_modes::{ForwardingPlan, TxPolicy};
+use bond_monitors::Carrier;
+
+use super::bpf::{BondBpf, TX};
+use super::hook::{self, Attached, Place};
+use super::pins::BondPins;
+use super::step::{BPF, FirstError, HOOK, VETH, step, step_with};
+use super::{Bond, TcPlane};
+use crate::dataplane::PlaneError;
+use crate::netlink::{Link, sysctl};
+
+/// Both ends of a pair.
+pub struct Pair {
+    /// The bond's own interface.
+    pub bond: Link,
+    /// The end that belongs to the agent.
+    pub wire: Link,
+}
+
+impl TcPlane {
+    /// The pair of this bond, if the interface of that name is ours.
+    pub(super) fn find_pair(&mut self, name: &str) -> Result<Option<Pair>, PlaneError> {
+        Ok(self.veth_pair(name)?.filter(|pair| {
+            pair.wire.report.name == wire_name(pair.bond.ifindex) && pair.wire.alias == wire_alias(name)
+        }))
+    }
+
+    /// Makes the pair and everything on it; on failure nothing of it is left.
+    pub(super) fn make_bond(&mut self, name: &str) -> Result<Bond, PlaneError> {
+        self.remove_bare_pair(name)?;
+        let taken = || PlaneError::NameTaken { name: name.to_owned() };
+        if self.link_named(name)?.is_some() {
+            return Err(taken());
+        }
+        let make = || format!("make the interface {name}");
+        step_with(&VETH, make, || self.links.add_veth(name, "wire%d")).map_err(|error| match error {
+            PlaneError::Kernel { source, .. } if source.raw_os_error() == Some(libc::EEXIST) => taken(),
+            other => other,
+        })?;
+        let pair = match self.veth_pair(name) {
+            Ok(Some(pair)) => pair,
+            Ok(None) => return Err(taken()),
+            Err(error) => {
+                self.unmake(name, None);
+                return Err(error);
+            }
+        };
+        self.claim(name, &pair)
+            .and_then(|()| self.fresh_pins(pair.bond.ifindex))
+            .and_then(|pins| self.equip(name, &pair, pins))
+            .inspect_err(|_| self.unmake(name, Some(pair.bond.ifindex)))
+    }
+
+    /// Brings a pair of ours to the state in which a bond can work, whatever of it is there already: maps, programs, settings of
+    /// the wire. Programs of another version of this agent are exchanged in place.
+    pub(super) fn equip(&mut self, name: &str, pair: &Pair, pins: BondPins) -> Result<Bond, PlaneError> {
+        let wire = wire_name(pair.bond.ifindex);
+        let index = pair.wire.ifindex;
+        // Larger than any frame, so that only the MTUs of the bond and its ports count.
+        let widen = || format!("set the MTU of {wire}");
+        step(widen, || self.links.set_mtu(index, WIRE_MTU))?;
+        step(
+            || format!("turn IPv6 off on {wire}"),
+            || sysctl::set_disable_ipv6(&wire, true),
+        )?;
+        let load = || format!("load the programs of {name}");
+        let mut bpf = step_with(&BPF, load, || BondBpf::load(Some(&pins)))?;
+        step(|| format!("set up the maps of {name}"), || bpf.set_wire(index))?;
+
+        let pin = pins.tx();
+        let place = Place {
+            interface: &wire,
+            pin: Some(&pin),
+            program: TX,
+        };
+        let attach = || format!("attach a program to {wire}");
+        let wanted = self.hook;
+        let hook = step_with(&HOOK, attach, || {
+            for kind in [Attached::Tcx, Attached::Clsact] {
+                if hook::replace(bpf.bond_tx(), place, kind)? {
+                    return Ok(kind);
+                }
+            }
+            hook::attach_first(bpf.bond_tx(), place, wanted)
+        })?;
+        Ok(Bond {
+            ifindex: pair.bond.ifindex,
+            wire: index,
+            pins,
+            bpf,
+            hook,
+            applied: ForwardingPlan {
+                carrier: Carrier::from_bool(pair.wire.report.admin_up),
+                mac: pair.bond.report.mac,
+                ports: Default::default(),
+                tx: TxPolicy::Drop,
+                rx: Default::default(),
+            },
+        })
+    }
+
+    /// Removes the pair and its pins. A step that fails does not stop the other.
+    pub(super) fn remove_bond(&mut self, name: &str, ifindex: u32) -> Result<(), PlaneError> {
+        let mut errors = FirstError::default();
+        let delete = || format!("delete the interface {name}");
+        errors.note(step(delete, || match self.links.delete(ifindex) {
+            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(()),
+            done => done,
+        }));
+        // Last: as long as the interface is there, the pins tell an observer what it does.
+        errors.note(
+            self.pins()
+                .map(|pins| pins.bond(ifindex))
+                .and_then(|pins| step(|| format!("remove the pins of {name}"), || pins.remove())),
+        );
+        errors.result()
+    }
+
+    /// Marks the wire as ours.
+    fn claim(&mut self, name: &str, pair: &Pair) -> Result<(), PlaneError> {
+        let wire = wire_name(pair.bond.ifindex);
+        let index = pair.wire.ifindex;
+        let rename = || format!("rename {} to {wire}", pair.wire.report.name);
+        step(rename, || self.links.rename(index, &wire))?;
+        step(
+            || format!("set the alias of {wire}"),
+            || self.links.set_alias(index, &wire_alias(name)),
+        )
+    }
+
+    /// An empty folder for pins: what lies there is of an earlier interface with this index.
+    fn fresh_pins(&mut self, ifindex: u32) -> Result<BondPins, PlaneError> {
+        let pins = self.pins()?.bond(ifindex);
+        step(|| "remove stale pins".to_owned(), || pins.remove())?;
+        step(|| "make a folder for pins".to_owned(), || pins.create())?;
+        Ok(pins)
+    }
+
+    /// Undoes a creation that failed; what fails here too is left to the next creation.
+    fn unmake(&mut self, name: &str, ifindex: Option<u32>) {
+        let ifindex = ifindex.or_else(|| self.veth_pair(name).ok().flatten().map(|pair| pair.bond.ifindex));
+        if let Some(Err(error)) = ifindex.map(|ifindex| self.remove_bond(name, ifindex)) {
+            log::debug!("{name}: undoing a failed creation: {error}");
+        }
+    }
+
+    /// Removes what a crash left between making a pair and claiming its wire.
+    fn remove_bare_pair(&mut self, name: &str) -> Result<(), PlaneError> {
+        let Some(pair) = self.veth_pair(name)? else {
+            return Ok(());
+        };
+        let number = pair.wire.report.name.strip_prefix("wire").unwrap_or_default();
+        let bare = !number.is_empty()
+            && number.bytes().all(|byte| byte.is_ascii_digit())
+            && pair.wire.alias.is_empty()
+            && !pair.wire.report.admin_up
+            && !pair.bond.report.admin_up;
+        if !bare {
+            return Ok(());
+        }
+        step(
+            || format!("delete the unfinished {name}"),
+            || self.links.delete(pair.bond.ifindex),
+        )
+    }
+
+    fn veth_pair(&mut self, name: &str) -> Result<Option<Pair>, PlaneError> {
+        // Asked by name, the kernel also answers for alternative names.
+        let ours = |link: &Link| link.report.name == name && link.kind.as_deref() == Some("veth");
+        let Some(bond) = self.link_named(name)?.filter(ours) else {
+            return Ok(None);
+        };
+        let Some(peer) = bond.peer else { return Ok(None) };
+        let wire = step(|| format!("read the far end of {name}"), || self.links.by_index(peer))?;
+        Ok(wire.map(|wire| Pair { bond, wire }))
+    }
+
+    fn link_named(&mut self, name: &str) -> Result<Option<Link>, PlaneError> {
+        step(|| format!("read the interface {name}"), || self.links.by_name(name))
+    }
+}
+
+/// Name of the wire of the bond with this interface index.
+fn wire_name(bond: u32) -> String {
+    format!("wire{bond}")
+}
+
+fn wire_alias(bond: &str) -> String {
+    format!("wire of {bond}")
+}
+
+/// ETH_MAX_MTU
+const WIRE_MTU: u32 = 65535;

@@ -1,0 +1,111 @@
+//! From the plan in force to the wanted one.
+//!
+//! Make before break:
+//! 1. accept on ports that are to let in more than now;
+//! 2. addresses, MTUs and promiscuity of ports, address of the bond;
+//! 3. the transmit selector: the moment at which the traffic moves;
+//! 4. carrier of the bond, which thus comes on when frames have a way out, and goes off when they have none;
+//! 5. stop accepting on the other ports.
+//!
+//! If nothing but the active port changes, that is a few map writes. A step that fails is left out of what counts as in force,
+//! so the next plan tries it again, and does not stop the others: the rest of a plan is good for the rest of the bond.
+
+use bond_modes::{Accept, ForwardingPlan, PortId, PortPlan};
+
+use super::Bond;
+use super::port;
+use super::step::{FirstError, port_step, step};
+use crate::dataplane::PlaneError;
+use crate::netlink::Links;
+
+/// Makes the kernel match `plan`, writing only what differs from `bond.applied`, and keeps the latter true.
+pub fn apply(links: &mut Links, name: &str, bond: &mut Bond, plan: &ForwardingPlan) -> Result<(), PlaneError> {
+    let mut errors = FirstError::default();
+    for (&port, &rule) in &plan.rx {
+        if wider(bond.applied.rx.get(&port), rule) {
+            errors.note(set_accept(name, bond, port, Some(rule)));
+        }
+    }
+    for (&port, wanted) in &plan.ports {
+        match bond.applied.ports.get(&port).copied() {
+            Some(now) if now == *wanted => {}
+            Some(now) => configure_port(links, bond, port, now, *wanted, &mut errors),
+            None => {
+                errors.note(Err(PlaneError::PortGone { port }));
+            }
+        }
+    }
+    if bond.applied.mac != plan.mac {
+        let set = || links.set_mac(bond.ifindex, plan.mac);
+        if errors.note(step(|| format!("set the address of {name}"), set)) {
+            bond.applied.mac = plan.mac;
+        }
+    }
+    if bond.applied.tx != plan.tx {
+        let set = || bond.bpf.set_tx(&plan.tx);
+        if errors.note(step(|| format!("move the transmission of {name}"), set)) {
+            bond.applied.tx = plan.tx.clone();
+        }
+    }
+    if bond.applied.carrier != plan.carrier {
+        let set = || links.set_up(bond.wire, plan.carrier.is_on());
+        if errors.note(step(|| format!("set the carrier of {name}"), set)) {
+            bond.applied.carrier = plan.carrier;
+        }
+    }
+    let others: Vec<PortId> = bond.applied.rx.keys().copied().collect();
+    for port in others {
+        let wanted = plan.rx.get(&port).copied();
+        if bond.applied.rx.get(&port).copied() != wanted {
+            errors.note(set_accept(name, bond, port, wanted));
+        }
+    }
+    errors.result()
+}
+
+fn wider(now: Option<&Accept>, wanted: Accept) -> bool {
+    matches!((now, wanted), (None, _) | (Some(Accept::Unicast), Accept::All))
+}
+
+fn set_accept(name: &str, bond: &mut Bond, port: PortId, rule: Option<Accept>) -> Result<(), PlaneError> {
+    let doing = || format!("change what {name} lets in from {port}");
+    step(doing, || bond.bpf.set_accept(port, rule))?;
+    match rule {
+        Some(rule) => bond.applied.rx.insert(port, rule),
+        None => bond.applied.rx.remove(&port),
+    };
+    Ok(())
+}
+
+/// All-multicast is not among the settings: an attached port has it in any case.
+fn configure_port(
+    links: &mut Links,
+    bond: &mut Bond,
+    port: PortId,
+    now: PortPlan,
+    wanted: PortPlan,
+    errors: &mut FirstError,
+) {
+    let mut done = PortPlan {
+        allmulti: wanted.allmulti,
+        ..now
+    };
+    if now.mac != wanted.mac
+        && errors.note(port::read(links, port).and_then(|link| port::set_mac(links, port, &link, wanted.mac)))
+    {
+        done.mac = wanted.mac;
+    }
+    if now.mtu != wanted.mtu {
+        let set = || links.set_mtu(port.0, wanted.mtu);
+        if errors.note(port_step(port, || format!("set the MTU of {port}"), set)) {
+            done.mtu = wanted.mtu;
+        }
+    }
+    if now.promisc != wanted.promisc {
+        let set = || links.set_promisc(port.0, wanted.promisc);
+        if errors.note(port_step(port, || format!("set the promiscuity of {port}"), set)) {
+            done.promisc = wanted.promisc;
+        }
+    }
+    bond.applied.ports.insert(port, done);
+}
