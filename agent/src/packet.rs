@@ -23,6 +23,8 @@ impl PacketSocket {
     }
 
     /// Sends one frame, from destination address to payload, out of an interface.
+    ///
+    /// A port whose carrier has only just come takes the frame and drops it without a word, until its link event arrives.
     pub fn send(&self, ifindex: u32, frame: &[u8]) -> io::Result<()> {
         let [.., high, low] = *frame.first_chunk::<ETHERNET_HEADER>().ok_or(Errno::EINVAL)?;
         // SAFETY: all fields are integers or arrays of them; zero is a valid value for each.
@@ -60,8 +62,9 @@ mod tests {
     use nix::sys::time::{TimeVal, TimeValLike};
 
     use super::*;
-    use crate::netlink::Links;
+    use crate::netlink::events::tests::{carrier_of, read_until};
     use crate::netlink::tests::in_netns;
+    use crate::netlink::{Events, Links};
 
     /// To everybody, from 02:00:00:00:00:01, a type reserved for experiments.
     const FRAME: [u8; 60] = {
@@ -79,10 +82,13 @@ mod tests {
     fn a_frame_leaves_as_it_is_and_nothing_comes_back() {
         in_netns(|| {
             let (mut links, sender) = (Links::open().unwrap(), PacketSocket::open().unwrap());
+            let mut events = Events::open().unwrap();
             links.add_veth("a", "b").unwrap();
             let a = links.by_name("a").unwrap().unwrap();
             links.set_up(a.ifindex, true).unwrap();
             links.set_up(a.peer.unwrap(), true).unwrap();
+            // The event, not the carrier flag: the kernel puts the queue into service between the two. [link_watch.c]
+            read_until(&mut events, |event| carrier_of(event, a.ifindex) == Some(true));
             let everything = SockProtocol::EthAll;
             let tap = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, everything).unwrap();
             setsockopt(&tap, sockopt::ReceiveTimeout, &TimeVal::seconds(5)).unwrap();

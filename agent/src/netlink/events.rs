@@ -149,7 +149,7 @@ const DATAGRAM_MAX: usize = 64 << 10;
 const NLMSG_ALIGN: usize = 4;
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::process::Command;
     use std::time::{Duration, Instant};
 
@@ -161,7 +161,7 @@ mod tests {
     use crate::netlink::tests::in_netns;
 
     /// Reads until an event fits; gives all that were read. Some events come from a worker of the kernel, a moment later.
-    fn read_until(events: &mut Events, fits: impl Fn(&LinkEvent) -> bool) -> Vec<LinkEvent> {
+    pub(crate) fn read_until(events: &mut Events, fits: impl Fn(&LinkEvent) -> bool) -> Vec<LinkEvent> {
         let deadline = Instant::now() + Duration::from_secs(5);
         let mut seen = Vec::new();
         loop {
@@ -182,7 +182,7 @@ mod tests {
         seen
     }
 
-    fn carrier_of(event: &LinkEvent, index: u32) -> Option<bool> {
+    pub(crate) fn carrier_of(event: &LinkEvent, index: u32) -> Option<bool> {
         match event {
             LinkEvent::Link(link) if link.ifindex == index => Some(link.report.carrier.is_on()),
             _ => None,
