@@ -19,14 +19,14 @@ use rtnetlink::sys::{AsyncSocket, Socket, SocketAddr};
 
 /// A netlink connection that moves only while a call waits for it.
 pub(super) struct Caller {
-    connection: Pin<Box<dyn Future<Output = ()>>>,
+    connection: Pin<Box<dyn Future<Output = ()> + Send>>,
     /// The connection's socket, open as long as `connection` lives.
     socket: RawFd,
 }
 
 impl Caller {
     /// `socket` is the descriptor on which `connection` waits.
-    pub(super) fn new(connection: impl Future<Output = ()> + 'static, socket: RawFd) -> Self {
+    pub(super) fn new(connection: impl Future<Output = ()> + Send + 'static, socket: RawFd) -> Self {
         Caller {
             connection: Box::pin(connection),
             socket,
@@ -38,7 +38,11 @@ impl Caller {
     /// Everything is polled again for as long as a waker fired, and only then the socket is waited for: ethtool's first call
     /// hands its second request from one future to the other without the socket ever becoming readable between them.
     pub(super) fn call<F: Future>(&mut self, request: F) -> io::Result<F::Output> {
-        let deadline = Instant::now() + PATIENCE;
+        self.call_within(PATIENCE, request)
+    }
+
+    fn call_within<F: Future>(&mut self, patience: Duration, request: F) -> io::Result<F::Output> {
+        let deadline = Instant::now() + patience;
         let woken = Arc::new(Woken(AtomicBool::new(false)));
         let waker = Waker::from(woken.clone());
         let mut context = Context::from_waker(&waker);
@@ -143,3 +147,66 @@ impl Wake for Woken {
 
 /// How long the kernel may take to answer.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use std::future::{pending, poll_fn, ready};
+
+    use futures_util::TryStreamExt;
+
+    use super::*;
+
+    /// A caller whose socket stays silent.
+    fn silent(
+        connection: impl Future<Output = ()> + Send + 'static,
+    ) -> (Caller, std::io::PipeReader, std::io::PipeWriter) {
+        let (reader, writer) = std::io::pipe().unwrap();
+        (Caller::new(connection, reader.as_raw_fd()), reader, writer)
+    }
+
+    #[test]
+    fn a_future_that_woke_itself_is_polled_again_without_waiting_for_the_socket() {
+        let (mut caller, _reader, _writer) = silent(pending());
+        let mut rounds = 0;
+        let request = poll_fn(|context| {
+            rounds += 1;
+            if rounds == 3 {
+                return Poll::Ready(rounds);
+            }
+            context.waker().wake_by_ref();
+            Poll::Pending
+        });
+        let started = Instant::now();
+        assert_eq!(caller.call(request).unwrap(), 3);
+        assert!(started.elapsed() < PATIENCE);
+    }
+
+    #[test]
+    fn the_first_ethtool_call_does_not_stall_between_its_two_requests() {
+        let (mut connection, mut handle, _) = ethtool::new_connection_with_socket::<CallSocket>().unwrap();
+        let socket = connection.socket_mut().as_raw_fd();
+        let mut caller = Caller::new(connection, socket);
+        let started = Instant::now();
+        let request = handle.link_mode().get(Some("lo"));
+        let answer = caller.call(async move { request.execute().await?.try_collect::<Vec<_>>().await });
+        // lo has no link modes; what counts is that the kernel said so, and at once.
+        assert!(matches!(answer.unwrap(), Err(ethtool::EthtoolError::NetlinkError(_))));
+        assert!(started.elapsed() < PATIENCE, "{:?}", started.elapsed());
+    }
+
+    #[test]
+    fn a_silent_kernel_is_given_up() {
+        let (mut caller, _reader, _writer) = silent(pending());
+        let refused = caller
+            .call_within(Duration::from_millis(5), pending::<()>())
+            .unwrap_err();
+        assert_eq!(refused.raw_os_error(), Some(libc::ETIMEDOUT));
+    }
+
+    #[test]
+    fn a_closed_connection_ends_the_call() {
+        let (mut caller, _reader, _writer) = silent(ready(()));
+        let refused = caller.call(pending::<()>()).unwrap_err();
+        assert_eq!(refused.raw_os_error(), Some(libc::ENOTCONN));
+    }
+}

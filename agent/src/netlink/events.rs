@@ -147,3 +147,188 @@ const DATAGRAM_MAX: usize = 64 << 10;
 
 /// Messages in a datagram start at multiples of this.
 const NLMSG_ALIGN: usize = 4;
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::process::Command;
+    use std::time::{Duration, Instant};
+
+    use nix::poll::{PollFd, PollFlags, poll};
+
+    use super::super::message::tests::{FIXTURES, fixture};
+    use super::*;
+    use crate::netlink::Links;
+    use crate::netlink::tests::in_netns;
+
+    /// Reads until an event fits; gives all that were read. Some events come from a worker of the kernel, a moment later.
+    pub(crate) fn read_until(events: &mut Events, fits: impl Fn(&LinkEvent) -> bool) -> Vec<LinkEvent> {
+        let deadline = Instant::now() + Duration::from_secs(5);
+        let mut seen = Vec::new();
+        loop {
+            events.read(64, &mut seen).unwrap();
+            if seen.iter().any(&fits) {
+                return seen;
+            }
+            assert!(Instant::now() < deadline, "not among {seen:#?}");
+            // SAFETY: `events` keeps the socket open.
+            let fd = unsafe { BorrowedFd::borrow_raw(events.as_raw_fd()) };
+            poll(&mut [PollFd::new(fd, PollFlags::POLLIN)], 100u8).unwrap();
+        }
+    }
+
+    fn read_all(events: &mut Events) -> Vec<LinkEvent> {
+        let mut seen = Vec::new();
+        while events.read(64, &mut seen).unwrap() == Drained::More {}
+        seen
+    }
+
+    pub(crate) fn carrier_of(event: &LinkEvent, index: u32) -> Option<bool> {
+        match event {
+            LinkEvent::Link(link) if link.ifindex == index => Some(link.report.carrier.is_on()),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn a_device_is_seen_to_come_change_and_go() {
+        in_netns(|| {
+            let (mut events, mut links) = (Events::open().unwrap(), Links::open().unwrap());
+            links.add_veth("a", "b").unwrap();
+            let a = links.by_name("a").unwrap().unwrap();
+            let b = a.peer.unwrap();
+            assert!(
+                read_all(&mut events).contains(&LinkEvent::Link(Box::new(a.clone()))),
+                "the same as by request"
+            );
+            links.set_up(a.ifindex, true).unwrap();
+            links.set_up(b, true).unwrap();
+            read_until(&mut events, |event| carrier_of(event, a.ifindex) == Some(true));
+            links.set_up(b, false).unwrap();
+            read_until(&mut events, |event| carrier_of(event, a.ifindex) == Some(false));
+            links.delete(a.ifindex).unwrap();
+            let gone = LinkEvent::Gone {
+                ifindex: a.ifindex,
+                name: "a".to_owned(),
+            };
+            read_until(&mut events, |event| *event == gone);
+        });
+    }
+
+    #[test]
+    fn addresses_of_both_families_are_announced() {
+        in_netns(|| {
+            let (mut events, mut links) = (Events::open().unwrap(), Links::open().unwrap());
+            links.set_up(1, true).unwrap();
+            let seen = read_all(&mut events);
+            let announced = seen
+                .iter()
+                .filter(|event| **event == LinkEvent::AddressesChanged { ifindex: 1 })
+                .count();
+            assert_eq!(announced, 2, "127.0.0.1 and ::1 in {seen:#?}");
+        });
+    }
+
+    #[test]
+    fn leaving_a_bridge_is_not_the_end_of_a_device() {
+        in_netns(|| {
+            let (mut events, mut links) = (Events::open().unwrap(), Links::open().unwrap());
+            let ip = |line: &str| {
+                assert!(
+                    Command::new("ip").args(line.split(' ')).status().unwrap().success(),
+                    "{line}"
+                )
+            };
+            links.add_veth("eth0", "eth1").unwrap();
+            ip("link add br0 type bridge");
+            ip("link set eth0 master br0");
+            ip("link set eth0 nomaster");
+            let seen = read_all(&mut events);
+            let owned = |event: &LinkEvent| matches!(event, LinkEvent::Link(link) if link.master.is_some());
+            assert!(seen.iter().any(owned), "{seen:#?}");
+            assert!(
+                !seen.iter().any(|event| matches!(event, LinkEvent::Gone { .. })),
+                "{seen:#?}"
+            );
+        });
+    }
+
+    #[test]
+    fn a_spent_budget_leaves_the_rest_for_the_next_call() {
+        in_netns(|| {
+            let (mut events, mut links) = (Events::open().unwrap(), Links::open().unwrap());
+            links.add_veth("a", "b").unwrap();
+            let mut first = Vec::new();
+            assert_eq!(events.read(1, &mut first).unwrap(), Drained::More);
+            assert_eq!(first.len(), 1);
+            assert!(!read_all(&mut events).is_empty());
+            assert_eq!(events.read(1, &mut first).unwrap(), Drained::Empty);
+        });
+    }
+
+    #[test]
+    fn an_overrun_is_told_once_and_reading_goes_on() {
+        in_netns(|| {
+            let (mut events, mut links) = (Events::open().unwrap(), Links::open().unwrap());
+            links.set_up(1, true).unwrap();
+            read_all(&mut events);
+            events.socket.set_rx_buf_sz(1 as libc::c_int).unwrap();
+            for turn in 0..64 {
+                links.set_alias(1, &format!("turn {turn}")).unwrap();
+            }
+            let overruns = |seen: &[_]| seen.iter().filter(|event| **event == LinkEvent::Overrun).count();
+            assert_eq!(overruns(&read_all(&mut events)), 1);
+            links.set_alias(1, "last").unwrap();
+            let seen = read_all(&mut events);
+            assert!(
+                matches!(&seen[..], [LinkEvent::Link(link)] if link.alias == "last"),
+                "{seen:#?}"
+            );
+        });
+    }
+
+    #[test]
+    fn several_messages_in_one_datagram_are_all_read() {
+        let mut bytes = fixture("veth_up");
+        bytes.extend(fixture("vlan"));
+        let mut seen = Vec::new();
+        parse_datagram(&bytes, &mut seen);
+        assert_eq!(seen.len(), 2);
+    }
+
+    #[test]
+    fn truncated_and_damaged_messages_are_survived() {
+        for (name, _) in FIXTURES {
+            let whole = fixture(name);
+            for length in 0..whole.len() {
+                let mut seen = Vec::new();
+                parse_datagram(&whole[..length], &mut seen);
+                assert_eq!(seen, [], "{name} cut to {length}");
+                // The same with a header that does not give the cut away.
+                let mut cut = whole[..length].to_vec();
+                if let Some(header) = cut.first_chunk_mut::<4>() {
+                    *header = u32::try_from(length).unwrap().to_ne_bytes();
+                }
+                parse_datagram(&cut, &mut seen);
+            }
+            for at in 0..whole.len() {
+                for damage in [0x00, 0x01, 0x7f, 0x80, 0xff] {
+                    let mut damaged = whole.clone();
+                    damaged[at] = damage;
+                    parse_datagram(&damaged, &mut Vec::new());
+                }
+            }
+        }
+        for kind in [
+            libc::RTM_NEWLINK,
+            libc::RTM_DELLINK,
+            libc::RTM_NEWADDR,
+            libc::RTM_DELADDR,
+            0,
+            u16::MAX,
+        ] {
+            for length in 0..8 {
+                assert_eq!(parse_message(kind, &vec![0xff; length]), None, "{kind} {length}");
+            }
+        }
+    }
+}

@@ -18,9 +18,10 @@ pub struct Link {
     /// State; speed and duplex are unknown, [`Links::speed_duplex`](super::Links::speed_duplex) asks for them. `promisc` and
     /// `allmulti` are what the device does, whoever asked for it: an operator, a bridge, a packet capture.
     pub report: LinkReport,
-    /// IFF_PROMISC as an operator set it; not later than, and the only part that [`Links::set_promisc`](super::Links::set_promisc) changes.
+    /// IFF_PROMISC as an operator set it: the only part of `report.promisc` that
+    /// [`Links::set_promisc`](super::Links::set_promisc) changes, so the one to save and restore.
     pub promisc_flag: bool,
-    /// IFF_ALLMULTI as an operator set it.
+    /// IFF_ALLMULTI as an operator set it, likewise.
     pub allmulti_flag: bool,
     /// Kind of a virtual device: `veth`, `bridge`, `vlan`, `team`; `None` for hardware.
     pub kind: Option<String>,
@@ -176,3 +177,185 @@ const LINK_HEADER_LEN: usize = 16;
 
 /// Large attributes that nothing here looks at: IFLA_STATS, IFLA_MAP, IFLA_STATS64, IFLA_AF_SPEC.
 const UNREAD: [u16; 4] = [7, 14, 23, 26];
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::slice;
+
+    use super::*;
+
+    /// Messages with their netlink header; each file says where they come from.
+    pub(in crate::netlink) const FIXTURES: [(&str, &str); 5] = [
+        ("veth_up", include_str!("fixtures/veth_up.hex")),
+        ("veth_no_carrier", include_str!("fixtures/veth_no_carrier.hex")),
+        ("loopback", include_str!("fixtures/loopback.hex")),
+        ("bridge_port", include_str!("fixtures/bridge_port.hex")),
+        ("vlan", include_str!("fixtures/vlan.hex")),
+    ];
+
+    pub(in crate::netlink) fn fixture(name: &str) -> Vec<u8> {
+        let (_, text) = FIXTURES
+            .iter()
+            .find(|(known, _)| *known == name)
+            .expect("a known fixture");
+        let digits: String = text.lines().filter(|line| !line.starts_with('#')).collect();
+        (0..digits.len())
+            .step_by(2)
+            .map(|at| u8::from_str_radix(&digits[at..at + 2], 16).unwrap())
+            .collect()
+    }
+
+    fn link(name: &str) -> Link {
+        parse(&decode(&fixture(name)[NLMSG_HEADER..]).unwrap()).unwrap()
+    }
+
+    /// A veth as in the fixtures, with what they have in common.
+    fn veth(ifindex: u32, name: &str, mac: u8, peer: u32) -> Link {
+        Link {
+            ifindex,
+            report: LinkReport {
+                name: name.to_owned(),
+                admin_up: true,
+                carrier: Carrier::On,
+                mac: MacAddr([2, 0, 0, 0, 0, mac]),
+                mtu: 1500,
+                promisc: false,
+                allmulti: false,
+                speed: Speed(None),
+                duplex: Duplex::Unknown,
+            },
+            promisc_flag: false,
+            allmulti_flag: false,
+            kind: Some("veth".to_owned()),
+            peer: Some(peer),
+            master: None,
+            loopback: false,
+            ethernet: true,
+            alias: String::new(),
+            vlan: None,
+        }
+    }
+
+    #[test]
+    fn a_link_with_signal_has_carrier() {
+        let expected = Link {
+            alias: "port of bond0".to_owned(),
+            ..veth(3, "p0", 1, 2)
+        };
+        assert_eq!(link("veth_up"), expected);
+    }
+
+    #[test]
+    fn a_link_that_is_up_without_signal_has_no_carrier() {
+        let mut expected = veth(5, "n0", 3, 4);
+        expected.report.carrier = Carrier::Off;
+        expected.report.mtu = 9000;
+        assert_eq!(link("veth_no_carrier"), expected);
+    }
+
+    #[test]
+    fn promiscuity_asked_for_by_a_bridge_is_reported_but_is_no_operators_flag() {
+        let mut expected = Link {
+            master: Some(6),
+            ..veth(8, "b0", 5, 7)
+        };
+        expected.report.promisc = true;
+        expected.report.allmulti = true;
+        assert_eq!(link("bridge_port"), expected);
+    }
+
+    #[test]
+    fn loopback_is_told_from_ethernet() {
+        let lo = link("loopback");
+        assert_eq!((lo.ifindex, lo.report.name.as_str(), lo.report.mtu), (1, "lo", 65536));
+        assert!(lo.loopback && !lo.ethernet && lo.report.carrier.is_on());
+        assert_eq!((lo.kind, lo.peer, lo.master), (None, None, None));
+    }
+
+    #[test]
+    fn a_vlan_tells_its_id_and_the_device_below() {
+        let vlan = link("vlan");
+        assert_eq!(
+            (vlan.kind.as_deref(), vlan.vlan, vlan.peer),
+            (Some("vlan"), Some(100), Some(3))
+        );
+    }
+
+    fn message(flags: LinkFlags, attributes: &[LinkAttribute]) -> LinkMessage {
+        let mut message = LinkMessage::default();
+        message.header.flags = flags;
+        message.attributes = vec![LinkAttribute::IfName("a".to_owned()), LinkAttribute::Mtu(1500)];
+        message.attributes.extend_from_slice(attributes);
+        message
+    }
+
+    #[test]
+    fn carrier_needs_administratively_up_and_falls_back_to_the_lower_up_flag() {
+        let signal = LinkAttribute::Carrier(1);
+        let carrier = |flags, attributes: &[_]| parse(&message(flags, attributes)).unwrap().report.carrier.is_on();
+        assert!(!carrier(LinkFlags::empty(), slice::from_ref(&signal)));
+        assert!(carrier(LinkFlags::Up, &[signal]));
+        assert!(!carrier(
+            LinkFlags::Up | LinkFlags::LowerUp,
+            &[LinkAttribute::Carrier(0)]
+        ));
+        assert!(carrier(LinkFlags::Up | LinkFlags::LowerUp, &[]));
+        assert!(!carrier(LinkFlags::Up, &[]));
+    }
+
+    #[test]
+    fn a_peer_in_another_namespace_is_no_index_of_ours() {
+        let parsed = parse(&message(
+            LinkFlags::Up,
+            &[LinkAttribute::Link(3), LinkAttribute::LinkNetNsId(0)],
+        ))
+        .unwrap();
+        assert_eq!(parsed.peer, None);
+    }
+
+    #[test]
+    fn partial_messages_describe_no_link() {
+        let mut bridge = message(LinkFlags::Up, &[]);
+        bridge.header.interface_family = AddressFamily::Bridge;
+        assert_eq!(parse(&bridge), None);
+        let mut wireless = message(LinkFlags::Up, &[]);
+        wireless.attributes.truncate(1);
+        assert_eq!(parse(&wireless), None, "no MTU");
+    }
+
+    #[test]
+    fn one_unreadable_attribute_does_not_cost_the_message() {
+        let mut bytes = fixture("vlan");
+        // IFLA_GROUP is a u32; here is one byte, padded.
+        bytes.extend_from_slice(&[5, 0, 27, 0, 1, 0, 0, 0]);
+        assert_eq!(parse(&decode(&bytes[NLMSG_HEADER..]).unwrap()), Some(link("vlan")));
+    }
+
+    #[test]
+    fn only_addresses_that_may_be_used_count_and_the_local_end_is_meant() {
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        let parsed = |attributes: &[AddressAttribute]| {
+            let mut message = AddressMessage::default();
+            message.header.index = 7;
+            message.attributes = attributes.to_vec();
+            parse_address(&message).map(|(ifindex, ip)| (ifindex, ip.to_string()))
+        };
+        let (own, peer) = (
+            AddressAttribute::Local(ip("10.0.0.1")),
+            AddressAttribute::Address(ip("10.0.0.2")),
+        );
+        assert_eq!(parsed(&[peer, own]), Some((7, "10.0.0.1".to_owned())));
+        let v6 = AddressAttribute::Address(ip("fe80::1"));
+        assert_eq!(parsed(slice::from_ref(&v6)), Some((7, "fe80::1".to_owned())));
+        for flag in [AddressFlags::Tentative, AddressFlags::Dadfailed] {
+            assert_eq!(
+                parsed(&[v6.clone(), AddressAttribute::Flags(flag | AddressFlags::Permanent)]),
+                None
+            );
+        }
+        assert!(parsed(&[v6, AddressAttribute::Flags(AddressFlags::Permanent)]).is_some());
+    }
+
+    /// Size of `struct nlmsghdr`.
+    const NLMSG_HEADER: usize = 16;
+}

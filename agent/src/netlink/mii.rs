@@ -10,7 +10,9 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 /// Asks the driver by ETHTOOL_GLINK, else reads the PHY's registers. A device that is down or gone is `Off`; `None` if the
 /// driver knows neither way (the kernel's driver then takes the link for good).
 pub fn carrier_by_ioctl(name: &str) -> Option<Carrier> {
-    let name = interface_name(name)?;
+    let Some(name) = interface_name(name) else {
+        return Some(Carrier::Off);
+    };
     let socket = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None).ok()?;
     match ethtool_link(&socket, name) {
         Err(Errno::ENODEV) => return Some(Carrier::Off),
@@ -143,3 +145,34 @@ const MII_BMSR: u16 = 1;
 
 /// Link status bit of it. [mii.h]
 const BMSR_LSTATUS: u16 = 0x0004;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::netlink::Links;
+    use crate::netlink::tests::in_netns;
+
+    #[test]
+    fn the_driver_tells_the_link_and_a_device_that_is_down_or_gone_has_none() {
+        in_netns(|| {
+            let mut links = Links::open().unwrap();
+            links.add_veth("a", "b").unwrap();
+            let a = links.by_name("a").unwrap().unwrap();
+            let b = a.peer.unwrap();
+            assert_eq!(carrier_by_ioctl("a"), Some(Carrier::Off), "down");
+            links.set_up(a.ifindex, true).unwrap();
+            assert_eq!(carrier_by_ioctl("a"), Some(Carrier::Off), "peer down");
+            links.set_up(b, true).unwrap();
+            assert_eq!(carrier_by_ioctl("a"), Some(Carrier::On));
+            for name in ["nosuch", "", "a-name-that-is-too-long"] {
+                assert_eq!(carrier_by_ioctl(name), Some(Carrier::Off), "{name}");
+            }
+        });
+    }
+
+    #[test]
+    fn a_name_leaves_room_for_the_terminating_zero() {
+        assert_eq!(interface_name("exactly15bytes!"), Some(*b"exactly15bytes!\0"));
+        assert_eq!(interface_name("sixteen bytes..."), None);
+    }
+}

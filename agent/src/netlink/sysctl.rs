@@ -4,6 +4,8 @@ use std::fs;
 use std::io;
 use std::path::PathBuf;
 
+use nix::errno::Errno;
+
 /// Whether IPv6 is off on the interface; `None` where it has none: a kernel without IPv6, an MTU below 1280, no such device.
 pub fn disable_ipv6(name: &str) -> io::Result<Option<bool>> {
     match fs::read_to_string(path(name, true, "disable_ipv6")?) {
@@ -33,7 +35,7 @@ pub fn forwarding(name: &str, v6: bool) -> bool {
 /// A path, not the dotted form of sysctl(8): names may contain dots.
 fn path(name: &str, v6: bool, switch: &str) -> io::Result<PathBuf> {
     if name.is_empty() || name == "." || name == ".." || name.contains('/') {
-        return Err(io::ErrorKind::InvalidInput.into());
+        return Err(Errno::EINVAL.into());
     }
     let family = if v6 { "ipv6" } else { "ipv4" };
     Ok(PathBuf::from(format!("/proc/sys/net/{family}/conf/{name}/{switch}")))
@@ -41,4 +43,64 @@ fn path(name: &str, v6: bool, switch: &str) -> io::Result<PathBuf> {
 
 fn is_on(text: &str) -> bool {
     text.trim() != "0"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::netlink::Links;
+    use crate::netlink::tests::in_netns;
+
+    #[test]
+    fn ipv6_goes_off_and_on_also_where_the_name_has_dots() {
+        in_netns(|| {
+            let mut links = Links::open().unwrap();
+            links.add_veth("a.1", "b").unwrap();
+            assert_eq!(disable_ipv6("a.1").unwrap(), Some(false));
+            set_disable_ipv6("a.1", true).unwrap();
+            assert_eq!(disable_ipv6("a.1").unwrap(), Some(true));
+            assert_eq!(disable_ipv6("b").unwrap(), Some(false));
+            set_disable_ipv6("a.1", false).unwrap();
+            assert_eq!(disable_ipv6("a.1").unwrap(), Some(false));
+        });
+    }
+
+    #[test]
+    fn without_ipv6_there_is_nothing_to_set() {
+        in_netns(|| {
+            let mut links = Links::open().unwrap();
+            links.add_veth("a", "b").unwrap();
+            let a = links.by_name("a").unwrap().unwrap();
+            links.set_mtu(a.ifindex, 1000).unwrap();
+            for name in ["a", "nosuch"] {
+                assert_eq!(disable_ipv6(name).unwrap(), None, "{name}");
+                set_disable_ipv6(name, true).unwrap();
+            }
+        });
+    }
+
+    #[test]
+    fn forwarding_is_told_per_family() {
+        in_netns(|| {
+            assert!(!forwarding("lo", false) && !forwarding("lo", true) && !forwarding("nosuch", false));
+            fs::write("/proc/sys/net/ipv4/conf/lo/forwarding", "1").unwrap();
+            assert!(forwarding("lo", false) && !forwarding("lo", true));
+        });
+    }
+
+    #[test]
+    fn a_name_is_never_a_way_to_another_file() {
+        for name in ["", ".", "..", "../all"] {
+            assert_eq!(
+                disable_ipv6(name).unwrap_err().raw_os_error(),
+                Some(libc::EINVAL),
+                "{name}"
+            );
+            assert_eq!(
+                set_disable_ipv6(name, true).unwrap_err().raw_os_error(),
+                Some(libc::EINVAL),
+                "{name}"
+            );
+        }
+    }
 }
