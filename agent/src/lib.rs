@@ -4,4 +4,5 @@
 //! owns the only clock. Forwarding never depends on this process: it runs in pinned BPF programs, also while we crash.
 
 pub mod control;
+pub mod ctl;
 pub mod dataplane;
