@@ -70,8 +70,7 @@ pub(super) struct Cli {
     #[arg(short, long, global = true, verbatim_doc_comment)]
     pub(super) json: bool,
 
-    /// Run directory of the bondd to talk to; BONDD_RUN_DIR in the environment
-    /// names another default
+    /// Run directory of the bondd to talk to [env: BONDD_RUN_DIR]
     #[arg(long, global = true, value_name = "DIR", default_value_os_t = run_dir())]
     pub(super) run_dir: PathBuf,
 
