@@ -6,6 +6,7 @@
 pub mod clock;
 pub mod config;
 pub mod control;
+pub mod ctl;
 pub mod daemon;
 pub mod dataplane;
 pub mod fleet;

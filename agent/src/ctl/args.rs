@@ -1,0 +1,404 @@
+//! The command line of `bondctl`: grammar and help.
+
+use std::path::PathBuf;
+
+use bond_modes::options::{PORT_TABLE, SetWhen, TABLE};
+use clap::{Parser, Subcommand};
+
+use crate::control::proto::OptionPairs;
+use crate::control::run_dir;
+
+/// Columns that help texts keep to.
+const WIDTH: usize = 80;
+
+const EXAMPLES: &str = "\
+Exit status:
+  0  done; also when whoever reads the output closes it early
+  1  refused or failed, with the reason on standard error
+  2  wrong usage
+  3  no bondd answers
+
+Examples:
+  Make a bond of two ports and give it an address:
+      bondctl add bond0 mode active-backup miimon 100
+      bondctl port add bond0 eth0 eth1
+      ip addr add 192.0.2.10/24 dev bond0 && ip link set bond0 up
+  See which port carries the traffic, and why another one does not:
+      bondctl show bond0
+  Prefer eth0, but do not go back to it before its link was good for 5 seconds:
+      bondctl set bond0 primary=eth0 updelay=5000
+  Move the traffic before pulling a cable:
+      bondctl active bond0 eth1
+  Names of the ports whose link is not up, for a script:
+      bondctl -j show | jq -r '.bonds[].ports[] | select(.link != \"up\") | .name'
+  Follow what happens:
+      bondctl monitor";
+
+const ADD_EXAMPLES: &str = "\
+Examples:
+  bondctl add bond0
+  bondctl add bond0 mode active-backup miimon 100 primary eth0
+  bondctl add bond0 mode=1 miimon=50 updelay=200 fail-over-mac=active";
+
+const SET_EXAMPLES: &str = "\
+Examples:
+  bondctl set bond0 miimon 50
+  bondctl set bond0 updelay=300 downdelay=100 primary=eth1
+  bondctl set bond0 primary none";
+
+const PORT_SET_EXAMPLES: &str = "\
+Examples:
+  bondctl port set bond0 eth0 prio 10
+  bondctl port set bond0 eth1 prio=-5";
+
+/// Make, change and watch bonds of the agent bondd.
+///
+/// A bond joins several network interfaces, its ports, into one that works as
+/// long as one of them does. bondctl asks the running bondd over its control
+/// socket: root and members of group bondd may change bonds, others may look if
+/// they can connect. Options have the names and values of the kernel's bonding
+/// driver.
+#[derive(Debug, Parser)]
+#[command(name = "bondctl", version, arg_required_else_help = true, after_long_help = EXAMPLES)]
+#[command(verbatim_doc_comment)]
+pub(super) struct Cli {
+    /// Print JSON, for show, list and monitor
+    ///
+    /// `show` prints {"schema":1,"bonds":[...]}: fields are added in later
+    /// versions, never renamed or left out, and null where unknown. `list` prints
+    /// an array of names, `monitor` one object a line.
+    #[arg(short, long, global = true, verbatim_doc_comment)]
+    pub(super) json: bool,
+
+    /// Run directory of the bondd to talk to [env: BONDD_RUN_DIR]
+    #[arg(long, global = true, value_name = "DIR", default_value_os_t = run_dir())]
+    pub(super) run_dir: PathBuf,
+
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Make a bond
+    ///
+    /// Makes the interface BOND, down and without ports. Options may be given as
+    /// `OPTION VALUE` or `OPTION=VALUE`, mixed; `-` and `_` in their names are the
+    /// same. If one of them is refused, no bond is made.
+    #[command(verbatim_doc_comment, after_long_help = options_help(ADD_EXAMPLES))]
+    Add {
+        /// Name of the new interface, at most 15 bytes
+        bond: String,
+        /// Options to start with
+        #[arg(value_name = "OPTION VALUE | OPTION=VALUE", allow_negative_numbers = true)]
+        options: Vec<String>,
+    },
+    /// Change options of a bond, all or nothing
+    ///
+    /// Options may be given as `OPTION VALUE` or `OPTION=VALUE`, mixed; `-` and `_`
+    /// in their names are the same. If one of them is refused, none is changed.
+    #[command(verbatim_doc_comment, after_long_help = options_help(SET_EXAMPLES))]
+    Set {
+        /// Which bond
+        bond: String,
+        /// Options to change
+        #[arg(
+            value_name = "OPTION VALUE | OPTION=VALUE",
+            required = true,
+            allow_negative_numbers = true
+        )]
+        options: Vec<String>,
+    },
+    /// Remove a bond and give its ports back
+    ///
+    /// The ports get back the address, MTU and flags that they had before. The
+    /// interface BOND is gone afterwards, with the addresses and routes on it.
+    #[command(verbatim_doc_comment)]
+    Del {
+        /// Which bond
+        bond: String,
+    },
+    /// Show bonds and their ports
+    ///
+    /// Without BOND: all of them. LINK is what the monitor says after its delays:
+    /// up, going down (still used), down, or going back (not used yet), with the
+    /// time that is left. CARRIER is the signal right now. DROPPED counts frames
+    /// that came in on a backup port. A bond that nothing watches is marked
+    /// UNMONITORED: a dead port of it stays in use.
+    #[command(
+        verbatim_doc_comment,
+        after_long_help = "Examples:\n  bondctl show\n  bondctl show bond0\n  bondctl --json show bond0 | jq ."
+    )]
+    Show {
+        /// Which bond
+        bond: Option<String>,
+    },
+    /// List the names of all bonds, one a line
+    List,
+    /// Attach, detach or change ports
+    #[command(subcommand)]
+    Port(PortCommand),
+    /// Make a port the active one
+    ///
+    /// The traffic moves at once, if the link of PORT is up. It is not a pin: a
+    /// failover, or a primary that comes back, moves it again. `none` lets the bond
+    /// choose anew.
+    #[command(
+        verbatim_doc_comment,
+        after_long_help = "Examples:\n  bondctl active bond0 eth1\n  bondctl active bond0 none"
+    )]
+    Active {
+        /// Which bond
+        bond: String,
+        /// Name of the port, or none
+        #[arg(value_name = "PORT|none")]
+        port: String,
+    },
+    /// Print what happens as it happens
+    ///
+    /// One line an event, with the local time, until interrupted or until bondd
+    /// stops. With --json: one object a line, {"event":{"time":...,"bond":...,
+    /// "text":...,"notice":{"kind":...}}}.
+    #[command(
+        verbatim_doc_comment,
+        after_long_help = "Examples:\n  bondctl monitor\n  \
+        bondctl -j monitor bond0 | jq --unbuffered 'select(.event.notice.kind == \"active_changed\")'"
+    )]
+    Monitor {
+        /// Only events of this bond
+        bond: Option<String>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum PortCommand {
+    /// Attach interfaces to a bond
+    ///
+    /// Each is set up as the bond wants it (address, MTU, up, IPv6 off) and is used
+    /// as soon as its link is good. Every PORT is tried; each refusal is reported,
+    /// and the exit status is 1 if there was any.
+    #[command(
+        verbatim_doc_comment,
+        after_long_help = "Examples:\n  bondctl port add bond0 eth0\n  bondctl port add bond0 eth0 eth1"
+    )]
+    Add {
+        /// Which bond
+        bond: String,
+        /// Names of the interfaces
+        #[arg(value_name = "PORT", required = true)]
+        ports: Vec<String>,
+    },
+    /// Detach ports from a bond
+    ///
+    /// Each gets back the address, MTU and flags that it had before. Every PORT is
+    /// tried; each refusal is reported, and the exit status is 1 if there was any.
+    #[command(verbatim_doc_comment, after_long_help = "Examples:\n  bondctl port del bond0 eth1")]
+    Del {
+        /// Which bond
+        bond: String,
+        /// Names of the interfaces
+        #[arg(value_name = "PORT", required = true)]
+        ports: Vec<String>,
+    },
+    /// Change options of a port, all or nothing
+    #[command(verbatim_doc_comment, after_long_help = port_options_help())]
+    Set {
+        /// Which bond
+        bond: String,
+        /// Name of the interface
+        port: String,
+        /// Options to change
+        #[arg(
+            value_name = "OPTION VALUE | OPTION=VALUE",
+            required = true,
+            allow_negative_numbers = true
+        )]
+        options: Vec<String>,
+    },
+}
+
+/// Names and values from words, each pair either two words or one with `=`; or what is missing.
+pub(super) fn option_pairs(words: &[String]) -> Result<OptionPairs, String> {
+    let mut pairs = OptionPairs::new();
+    let mut words = words.iter();
+    while let Some(word) = words.next() {
+        let (name, value) = match word.split_once('=') {
+            Some(pair) => pair,
+            None => match words.next() {
+                Some(value) => (word.as_str(), value.as_str()),
+                None => {
+                    return Err(format!(
+                        "option '{word}' has no value, expected '{word} VALUE' or '{word}=VALUE'"
+                    ));
+                }
+            },
+        };
+        if name.is_empty() {
+            return Err(format!("'{word}' names no option, expected OPTION=VALUE"));
+        }
+        pairs.push((name.replace('-', "_"), value.to_owned()));
+    }
+    Ok(pairs)
+}
+
+fn options_help(examples: &str) -> String {
+    let mut help = String::from("Options of a bond:\n");
+    for row in TABLE {
+        let mut text = format!("{} Takes {}.", plain(row.doc), row.expected);
+        if !row.default.is_empty() {
+            let unit = if row.unit.is_empty() {
+                String::new()
+            } else {
+                format!(" {}", row.unit)
+            };
+            text += &format!(" Default {}{unit}.", row.default);
+        }
+        text += match row.set_when {
+            SetWhen::Always => "",
+            SetWhen::Empty => " Changes only while the bond has no ports.",
+            SetWhen::EmptyAndDown => " Changes only while the bond is down and has no ports.",
+        };
+        let names: Vec<&str> = std::iter::once(row.name).chain(row.aliases.iter().copied()).collect();
+        describe(&mut help, &names.join(", "), &text);
+    }
+    help + "\n" + examples
+}
+
+fn port_options_help() -> String {
+    let mut help = String::from("Options of a port:\n");
+    for row in PORT_TABLE {
+        describe(
+            &mut help,
+            row.name,
+            &format!("{} Takes {}.", plain(row.doc), row.expected),
+        );
+    }
+    help + "\n" + PORT_SET_EXAMPLES
+}
+
+/// A description without the source that it follows.
+fn plain(doc: &str) -> &str {
+    match doc.rsplit_once(" [") {
+        Some((text, source)) if source.ends_with(']') => text,
+        _ => doc,
+    }
+}
+
+/// Adds a name and, indented below it, its description in lines of at most [`WIDTH`] columns.
+fn describe(help: &mut String, name: &str, text: &str) {
+    const INDENT: &str = "      ";
+    *help += &format!("  {name}\n");
+    let mut line = String::from(INDENT);
+    for word in text.split_whitespace() {
+        if line.len() + 1 + word.len() > WIDTH {
+            *help += line.trim_end();
+            help.push('\n');
+            line = String::from(INDENT);
+        }
+        line += word;
+        line.push(' ');
+    }
+    *help += line.trim_end();
+    help.push('\n');
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn pairs(words: &[&str]) -> Result<Vec<(String, String)>, String> {
+        option_pairs(&words.iter().map(|w| (*w).to_owned()).collect::<Vec<_>>())
+    }
+
+    fn owned(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+        pairs.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect()
+    }
+
+    #[test]
+    fn options_are_two_words_or_one_with_an_equals_sign() {
+        let given = [
+            "mode",
+            "1",
+            "fail-over-mac=active",
+            "primary=",
+            "arp_ip_target",
+            "10.0.0.1,10.0.0.2",
+            "x=a=b",
+        ];
+        let wanted = [
+            ("mode", "1"),
+            ("fail_over_mac", "active"),
+            ("primary", ""),
+            ("arp_ip_target", "10.0.0.1,10.0.0.2"),
+            ("x", "a=b"),
+        ];
+        assert_eq!(pairs(&given), Ok(owned(&wanted)));
+    }
+
+    #[test]
+    fn values_keep_their_dashes_and_option_names_as_values_stay_values() {
+        let given = ["primary", "en-p1", "mode=active-backup", "primary", "mode"];
+        let wanted = [("primary", "en-p1"), ("mode", "active-backup"), ("primary", "mode")];
+        assert_eq!(pairs(&given), Ok(owned(&wanted)));
+    }
+
+    #[test]
+    fn a_missing_value_or_name_is_named() {
+        assert!(
+            pairs(&["mode", "1", "miimon"])
+                .unwrap_err()
+                .contains("'miimon' has no value")
+        );
+        assert!(pairs(&["=1"]).unwrap_err().contains("'=1' names no option"));
+    }
+
+    #[test]
+    fn the_grammar_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn negative_numbers_are_values_and_flags_work_anywhere() {
+        let cli = Cli::try_parse_from(["bondctl", "port", "set", "bond0", "eth0", "prio", "-5", "-j"]).unwrap();
+        assert!(cli.json);
+        let Command::Port(PortCommand::Set { options, .. }) = cli.command else {
+            panic!("{cli:?}")
+        };
+        assert_eq!(options, ["prio", "-5"]);
+    }
+
+    #[test]
+    fn wrong_usage_exits_with_2_and_help_with_0() {
+        for (line, code) in [
+            (&["bondctl"][..], 2),
+            (&["bondctl", "explode"], 2),
+            (&["bondctl", "set", "bond0"], 2),
+            (&["bondctl", "port", "add", "bond0"], 2),
+            (&["bondctl", "active", "bond0"], 2),
+            (&["bondctl", "list", "bond0"], 2),
+            (&["bondctl", "--help"], 0),
+            (&["bondctl", "add", "--help"], 0),
+            (&["bondctl", "--version"], 0),
+        ] {
+            assert_eq!(Cli::try_parse_from(line).unwrap_err().exit_code(), code, "{line:?}");
+        }
+    }
+
+    #[test]
+    fn help_names_every_option_and_fits_the_screen() {
+        let help = options_help(ADD_EXAMPLES);
+        for row in TABLE {
+            assert!(help.contains(&format!("\n  {}", row.name)), "{}", row.name);
+        }
+        assert!(port_options_help().contains("\n  prio\n"));
+        let mut commands = vec![Cli::command()];
+        while let Some(mut command) = commands.pop() {
+            commands.extend(command.get_subcommands().cloned());
+            for line in command.render_long_help().to_string().lines() {
+                assert!(line.chars().count() <= 100, "{}: {line}", command.get_name());
+            }
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! `bondctl`: one command a run, over the control socket.
+//!
+//! Exit status: 0 done, 1 refused or failed, 2 usage, 3 no daemon. A closed pipe is success: whoever reads has enough.
+
+use std::error::Error;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser};
+
+use self::args::{Cli, Command, PortCommand, option_pairs};
+use crate::control::client::{Client, ClientError};
+use crate::control::proto::{Call, Report};
+
+mod args;
+mod monitor;
+mod show;
+
+/// The whole program.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let outcome = run(&cli, &mut io::stdout().lock(), &mut io::stderr().lock());
+    ExitCode::from(match outcome {
+        Ok(()) => 0,
+        Err(Failure::Usage(why)) => Cli::command().error(ErrorKind::InvalidValue, why).exit(),
+        Err(Failure::Output(e)) if e.kind() == io::ErrorKind::BrokenPipe => 0,
+        Err(failure) => {
+            // Nobody is left to be told if this fails.
+            let _ = complain(&mut io::stderr(), &failure);
+            failure.status()
+        }
+    })
+}
+
+/// Why a command did not do what it should.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    /// Not a command, after a closer look than the parser's.
+    #[error("{0}")]
+    Usage(String),
+    /// The agent refused, or is not there.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// The agent answered something else than was asked.
+    #[error("bondd's answer is not understood; are bondctl and bondd of the same version?")]
+    Answer(#[from] serde_json::Error),
+    /// Some ports were refused; each was reported.
+    #[error("{failed} of {tried} ports failed")]
+    Ports {
+        /// So many were refused.
+        failed: usize,
+        /// Of so many.
+        tried: usize,
+    },
+    /// Nothing can be printed.
+    #[error("cannot print")]
+    Output(#[from] io::Error),
+}
+
+impl Failure {
+    /// Exit status of the program.
+    fn status(&self) -> u8 {
+        match self {
+            Failure::Usage(_) => 2,
+            Failure::Client(ClientError::NoDaemon { .. } | ClientError::Closed { .. }) => 3,
+            _ => 1,
+        }
+    }
+}
+
+fn run(cli: &Cli, out: &mut dyn Write, err: &mut dyn Write) -> Result<(), Failure> {
+    let options = |words: &[String]| option_pairs(words).map_err(Failure::Usage);
+    let call = match &cli.command {
+        Command::Show { bond } => return show(cli, bond.clone(), out),
+        Command::List => return list(cli, out),
+        Command::Monitor { bond } => return follow(cli, bond.clone(), out),
+        Command::Port(PortCommand::Add { bond, ports }) => {
+            return each_port(cli, ports, err, |port| Call::PortAttach {
+                bond: bond.clone(),
+                port,
+            });
+        }
+        Command::Port(PortCommand::Del { bond, ports }) => {
+            return each_port(cli, ports, err, |port| Call::PortDetach {
+                bond: bond.clone(),
+                port,
+            });
+        }
+        Command::Port(PortCommand::Set {
+            bond,
+            port,
+            options: words,
+        }) => Call::PortSet {
+            bond: bond.clone(),
+            port: port.clone(),
+            options: options(words)?,
+        },
+        Command::Add { bond, options: words } => Call::Add {
+            bond: bond.clone(),
+            options: options(words)?,
+        },
+        Command::Set { bond, options: words } => Call::Set {
+            bond: bond.clone(),
+            options: options(words)?,
+        },
+        Command::Del { bond } => Call::Del { bond: bond.clone() },
+        Command::Active { bond, port } => Call::Active {
+            bond: bond.clone(),
+            port: Some(port.clone()).filter(|port| port != "none"),
+        },
+    };
+    connect(cli)?.call(&call)?;
+    Ok(())
+}
+
+fn show(cli: &Cli, bond: Option<String>, out: &mut dyn Write) -> Result<(), Failure> {
+    let answer = connect(cli)?.call(&Call::Show { bond })?;
+    if cli.json {
+        writeln!(out, "{answer}")?;
+    } else {
+        let report: Report = serde_json::from_value(answer)?;
+        out.write_all(show::report(&report).as_bytes())?;
+    }
+    Ok(out.flush()?)
+}
+
+fn list(cli: &Cli, out: &mut dyn Write) -> Result<(), Failure> {
+    let answer = connect(cli)?.call(&Call::List {})?;
+    if cli.json {
+        writeln!(out, "{answer}")?;
+    } else {
+        let names: Vec<String> = serde_json::from_value(answer)?;
+        for name in names {
+            writeln!(out, "{name}")?;
+        }
+    }
+    Ok(out.flush()?)
+}
+
+fn connect(cli: &Cli) -> Result<Client, ClientError> {
+    Client::connect(&cli.run_dir)
+}
+
+/// Tries every port; a refusal is reported and does not stop the others.
+fn each_port(cli: &Cli, ports: &[String], err: &mut dyn Write, call: impl Fn(String) -> Call) -> Result<(), Failure> {
+    let mut client = connect(cli)?;
+    let mut refused = Vec::new();
+    for port in ports {
+        match client.call(&call(port.clone())) {
+            Ok(_) => {}
+            Err(e @ ClientError::Refused(_)) => refused.push(e),
+            Err(e) => return Err(e.into()),
+        }
+    }
+    match refused.len() {
+        0 => Ok(()),
+        1 if ports.len() == 1 => Err(refused.remove(0).into()),
+        failed => {
+            for error in &refused {
+                complain(err, error)?;
+            }
+            Err(Failure::Ports {
+                failed,
+                tried: ports.len(),
+            })
+        }
+    }
+}
+
+fn follow(cli: &Cli, bond: Option<String>, out: &mut dyn Write) -> Result<(), Failure> {
+    for event in connect(cli)?.monitor(bond)? {
+        let event = event?;
+        if cli.json {
+            writeln!(out, "{event}")?;
+        } else {
+            writeln!(out, "{}", monitor::line(&event))?;
+        }
+        out.flush()?;
+    }
+    Ok(())
+}
+
+/// One line with the whole chain of causes.
+fn complain(err: &mut dyn Write, error: &dyn Error) -> io::Result<()> {
+    write!(err, "bondctl: {error}")?;
+    let mut shown = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        // A transparent error repeats its cause.
+        if error.to_string() != shown {
+            shown = error.to_string();
+            write!(err, ": {shown}")?;
+        }
+        cause = error.source();
+    }
+    writeln!(err)
+}
+
+#[cfg(test)]
+mod tests;
