@@ -47,7 +47,7 @@ struct Interrupted;
 fn demo(stop: &AtomicBool) -> Result<(), Interrupted> {
     println!("Two hosts, two cables, a bond over both on each side:\n");
     println!("    left: bond0 (eth0, eth1) ====== bond0 (eth0, eth1) :right\n");
-    println!("    bondctl add bond0 {OPTIONS}");
+    println!("    bondctl add bond0 mode=active-backup {OPTIONS}");
     println!("    bondctl port add bond0 eth0 eth1\n");
     let pair = TwoBonds::new(Machine::alone(), OPTIONS);
     pair.wait_active("eth0");
@@ -182,6 +182,6 @@ fn left_behind() -> Vec<String> {
     names.filter(|path| path.contains(&ours)).collect()
 }
 
-const OPTIONS: &str = "mode=active-backup miimon=100 updelay=300 primary=eth0";
+const OPTIONS: &str = "miimon=100 updelay=300 primary=eth0";
 /// A second at the usual rate.
 const PER_STEP: u64 = 10_000;
