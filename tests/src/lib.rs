@@ -5,6 +5,7 @@
 //! message that names the command or object, because the only callers are tests and the demo.
 
 pub mod bins;
+pub mod capture;
 pub mod control;
 pub mod daemon;
 pub mod lab;
@@ -14,6 +15,7 @@ pub mod proof;
 pub mod traffic;
 pub mod wait;
 
+pub use capture::Capture;
 pub use daemon::{Daemon, Settings};
 pub use lab::{Bench, BondAndSwitch, TwoBonds};
 pub use netns::{Cable, Netns, Switch};

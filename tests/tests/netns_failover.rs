@@ -28,7 +28,11 @@ fn ten_pulls(pair: &TwoBonds) -> Vec<u64> {
     let record = flow.finish();
     let lost: Vec<u64> = marks.iter().map(|mark| record.between(mark.clone()).lost).collect();
     let in_pulls: u64 = lost.iter().sum();
-    assert_eq!(record.tally().lost, in_pulls, "frames were lost while nothing was pulled; by pull: {lost:?}");
+    assert_eq!(
+        record.tally().lost,
+        in_pulls,
+        "frames were lost while nothing was pulled; by pull: {lost:?}"
+    );
     assert_eq!(record.tally().doubled, 0);
     lost
 }
@@ -44,16 +48,26 @@ fn a_pulled_cable_costs_at_most_a_millisecond_of_traffic() {
     let pair = TwoBonds::new(Machine::alone(), "miimon=100");
     pair.wait_active("eth0");
     let lost = ten_pulls(&pair);
-    println!("frames lost of 10,000 a second by each of ten pulls: {lost:?}, median {}", median(&lost));
+    println!(
+        "frames lost of 10,000 a second by each of ten pulls: {lost:?}, median {}",
+        median(&lost)
+    );
     assert!(median(&lost) <= 10, "{lost:?}");
 }
 
 #[test]
 fn polling_alone_costs_at_most_one_interval() {
-    let pair = TwoBonds::with(Machine::alone(), Settings::args(&["--ignore-link-events"]), "miimon=100");
+    let pair = TwoBonds::with(
+        Machine::alone(),
+        Settings::args(&["--ignore-link-events"]),
+        "miimon=100",
+    );
     pair.wait_active("eth0");
     let lost = ten_pulls(&pair);
-    println!("frames lost with events ignored and miimon=100: {lost:?}, median {}", median(&lost));
+    println!(
+        "frames lost with events ignored and miimon=100: {lost:?}, median {}",
+        median(&lost)
+    );
     // 1,000 frames are 100 ms; the rest is the time it takes to act.
     assert!(median(&lost) <= 1_010, "{lost:?}");
     // Without events a pull goes unseen for a while, or this would not have tested polling.
@@ -78,13 +92,21 @@ fn the_primary_returns_after_updelay_and_nothing_is_lost() {
     out.pass(1_000);
     let (out_to, back_to) = (out.sent(), back.sent());
 
-    let kind = |kind: &'static str| monitor.wait(LIMIT, move |event| event["notice"]["kind"] == kind).expect(kind);
-    let waited = kind("active_changed").event["time"].as_f64().unwrap() - kind("going_back").event["time"].as_f64().unwrap();
+    let kind = |kind: &'static str| {
+        monitor
+            .wait(LIMIT, move |event| event["notice"]["kind"] == kind)
+            .expect(kind)
+    };
+    let waited =
+        kind("active_changed").event["time"].as_f64().unwrap() - kind("going_back").event["time"].as_f64().unwrap();
     println!("back to eth0 {:.0} ms after its carrier", waited * 1e3);
     assert!((0.299..0.420).contains(&waited), "{waited} s");
     assert_eq!(kind("active_changed").event["notice"]["reason"], "primary");
 
-    let (out, back) = (out.finish().between(out_from..out_to), back.finish().between(back_from..back_to));
+    let (out, back) = (
+        out.finish().between(out_from..out_to),
+        back.finish().between(back_from..back_to),
+    );
     println!("from the bond: {out:?}\nto the bond: {back:?}");
     assert_eq!((out.lost, out.doubled), (0, 0), "{out:?}");
     // The switch sends to the old port until it sees the first frame from the new one: at this rate 0.1 ms, at worst.
@@ -94,7 +116,10 @@ fn the_primary_returns_after_updelay_and_nothing_is_lost() {
 #[test]
 fn two_bonds_that_let_frames_in_on_backups_lose_nothing_on_the_way_back() {
     // Each side leaves the backup cable in its own moment; all_slaves_active hears what comes on the other one meanwhile.
-    let pair = TwoBonds::new(Machine::alone(), "miimon=100 updelay=300 primary=eth0 all_slaves_active=1");
+    let pair = TwoBonds::new(
+        Machine::alone(),
+        "miimon=100 updelay=300 primary=eth0 all_slaves_active=1",
+    );
     pair.wait_active("eth0");
     pair.cables[0].pull();
     pair.wait_active("eth1");
@@ -122,9 +147,14 @@ fn a_failover_by_the_operator_loses_nothing_and_is_explained() {
     flow.pass(500);
     let tally = flow.finish().tally();
     assert_eq!((tally.lost, tally.doubled), (0, 0), "{tally:?}");
-    let seen = monitor.wait(LIMIT, |event| event["notice"]["kind"] == "active_changed").expect("an event");
+    let seen = monitor
+        .wait(LIMIT, |event| event["notice"]["kind"] == "active_changed")
+        .expect("an event");
     assert_eq!(seen.event["notice"]["reason"], "manual");
-    assert_eq!((&seen.event["notice"]["from"], &seen.event["notice"]["to"]), (&"eth0".into(), &"eth1".into()));
+    assert_eq!(
+        (&seen.event["notice"]["from"], &seen.event["notice"]["to"]),
+        (&"eth0".into(), &"eth1".into())
+    );
 }
 
 #[test]
@@ -134,7 +164,9 @@ fn with_both_ports_down_the_bond_has_no_carrier_and_the_first_back_is_used_at_on
     daemon.wait_active("bond0", "eth0");
     bench.cables[0].pull();
     bench.cables[1].pull();
-    wait_for("NO-CARRIER on bond0", LIMIT, || netns.ip("link show bond0").contains("NO-CARRIER"));
+    wait_for("NO-CARRIER on bond0", LIMIT, || {
+        netns.ip("link show bond0").contains("NO-CARRIER")
+    });
     assert_eq!(daemon.bond("bond0")["carrier"], false);
     assert_eq!(daemon.bond("bond0")["mii_status"], "down");
     assert_eq!(daemon.active("bond0"), "");

@@ -20,7 +20,10 @@ fn identity(daemon: &Daemon) -> Value {
 
 fn counters(daemon: &Daemon, port: &str) -> Vec<u64> {
     let port = daemon.port("bond0", port);
-    COUNTERS.iter().map(|&counter| port[counter].as_u64().unwrap_or_else(|| panic!("{counter} of {port}"))).collect()
+    COUNTERS
+        .iter()
+        .map(|&counter| port[counter].as_u64().unwrap_or_else(|| panic!("{counter} of {port}")))
+        .collect()
 }
 
 /// Restarts ten times at full send rate, after one failover, and checks all that must stay.
@@ -37,13 +40,23 @@ fn ten_restarts(settings: Settings, stop: impl Fn(&mut Daemon)) {
 
     let flow = pair.flow(Rate::Full);
     for round in 0..10 {
-        let daemon = if round % 2 == 0 { &mut pair.left.daemon } else { &mut pair.right.daemon };
+        let daemon = if round % 2 == 0 {
+            &mut pair.left.daemon
+        } else {
+            &mut pair.right.daemon
+        };
         let counted = counters(daemon, "eth1");
         stop(daemon);
         flow.pass(5_000);
         daemon.launch();
         flow.pass(5_000);
-        assert!(counters(daemon, "eth1").iter().zip(counted).all(|(after, before)| *after >= before), "counters went back");
+        assert!(
+            counters(daemon, "eth1")
+                .iter()
+                .zip(counted)
+                .all(|(after, before)| *after >= before),
+            "counters went back"
+        );
     }
     let total = flow.finish().tally();
     println!("ten restarts at full rate: {total:?}");
@@ -64,7 +77,9 @@ fn ten_kills_at_full_rate_lose_nothing_and_keep_port_counters_and_failures() {
 
 #[test]
 fn ten_orderly_stops_at_full_rate_lose_nothing_either() {
-    ten_restarts(Settings::default(), |daemon| assert!(daemon.sigterm(), "SIGTERM is an orderly end: status 0"));
+    ten_restarts(Settings::default(), |daemon| {
+        assert!(daemon.sigterm(), "SIGTERM is an orderly end: status 0")
+    });
 }
 
 #[test]
@@ -74,7 +89,13 @@ fn the_clsact_hook_survives_kills_at_full_rate_too() {
 
 #[test]
 fn inside_ip_netns_exec_where_sys_is_mounted_anew_a_restart_loses_nothing() {
-    ten_restarts(Settings { ip_netns_exec: true, ..Settings::default() }, Daemon::sigkill);
+    ten_restarts(
+        Settings {
+            ip_netns_exec: true,
+            ..Settings::default()
+        },
+        Daemon::sigkill,
+    );
 }
 
 #[test]
@@ -90,7 +111,10 @@ fn a_port_that_failed_while_the_agent_was_away_is_left_at_the_start() {
 
 #[test]
 fn settings_made_by_bondctl_outlive_a_kill_and_ports_are_given_back_as_they_were() {
-    let mut bench = BondAndSwitch::new(Machine::shared(), "miimon=100 primary=eth1 primary_reselect=failure updelay=200");
+    let mut bench = BondAndSwitch::new(
+        Machine::shared(),
+        "miimon=100 primary=eth1 primary_reselect=failure updelay=200",
+    );
     let before = bench.host.daemon.bond("bond0")["options"].clone();
     let macs = ["eth0", "eth1"].map(|port| bench.host.daemon.port("bond0", port)["permanent_mac"].clone());
     bench.host.daemon.sigkill();
@@ -106,7 +130,11 @@ fn settings_made_by_bondctl_outlive_a_kill_and_ports_are_given_back_as_they_were
 fn a_second_agent_on_the_same_run_dir_refuses_and_the_first_goes_on() {
     let bench = BondAndSwitch::new(Machine::shared(), "miimon=100");
     let daemon = &bench.host.daemon;
-    let second = daemon.command().stdin(Stdio::null()).output().expect("bondd can be run");
+    let second = daemon
+        .command()
+        .stdin(Stdio::null())
+        .output()
+        .expect("bondd can be run");
     let (code, why) = refused(&second);
     assert_eq!(code, 1, "{why}");
     assert!(why.contains(daemon.dir().to_str().unwrap()), "names the run dir: {why}");
