@@ -13,6 +13,7 @@ pub mod machine;
 pub mod netns;
 pub mod proof;
 pub mod traffic;
+pub mod vm;
 pub mod wait;
 
 pub use capture::Capture;
