@@ -121,3 +121,23 @@ pub fn transmit(netns: &Netns, interface: &str, frame: &[u8]) {
         .unwrap_or_else(|e| panic!("cannot send on {interface}: {e}"));
     });
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::netns::Cable;
+
+    #[test]
+    fn a_frame_put_on_one_end_is_captured_at_the_other() {
+        let (a, b) = (Netns::new("a"), Netns::new("b"));
+        let _cable = Cable::new(&a, "eth0", &b, "eth0");
+        let capture = Capture::start(&b, "eth0", "ether proto 0x88b5");
+        transmit(
+            &a,
+            "eth0",
+            &[&[0xff; 6][..], &[2, 0, 0, 0, 0, 1], &[0x88, 0xb5], &[0; 46]].concat(),
+        );
+        let lines = capture.wait(1, &["02:00:00:00:00:01", "ff:ff:ff:ff:ff:ff"]);
+        assert_eq!(lines.len(), 1);
+    }
+}

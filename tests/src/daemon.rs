@@ -1,6 +1,6 @@
 //! A running `bondd` and its clients.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -411,13 +411,6 @@ pub fn succeeded(what: &str, output: Output) -> String {
 pub fn refused(output: &Output) -> (i32, String) {
     let sentence = String::from_utf8_lossy(&output.stderr).trim().to_owned();
     (output.status.code().unwrap_or(-1), sentence)
-}
-
-/// Keeps a file for a program's output that a test reads later.
-pub fn scratch(netns: &Netns, name: &str) -> (PathBuf, File) {
-    let path = PathBuf::from("/tmp").join(format!("{}-{name}", netns.name()));
-    let file = File::create(&path).expect("/tmp takes a file");
-    (path, file)
 }
 
 /// How long a start may take on a busy machine.

@@ -279,7 +279,7 @@ pub fn run(command: &mut Command) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// A name no other test has, also not in another process: at most 15 bytes are not needed, it names no interface.
+/// A name that nobody else has, also not in another process; too long for an interface.
 pub fn unique(role: &str) -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     format!(

@@ -128,3 +128,37 @@ fn ids(kind: BpfKind) -> impl Iterator<Item = u32> {
         (code == 0).then_some(last)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everything_that_attaching_changes_is_noticed() {
+        let netns = Netns::new("state");
+        netns.ip("link add eth0 type veth peer name other");
+        let state = || PortState::of(&netns, "eth0");
+        let mut last = state();
+        assert_eq!(state(), last);
+        let mut changed = |how: &str| {
+            let now = state();
+            assert_ne!(now, last, "{how}");
+            last = now;
+        };
+        for how in [
+            "address 02:00:00:00:00:07",
+            "mtu 1400",
+            "up",
+            "promisc on",
+            "allmulticast on",
+            "alias x",
+        ] {
+            netns.ip(&format!("link set eth0 {how}"));
+            changed(how);
+        }
+        netns.exec(&["tc", "qdisc", "add", "dev", "eth0", "clsact"]);
+        changed("a qdisc");
+        netns.set_sysctl("ipv6/conf/eth0/disable_ipv6", "1");
+        changed("disable_ipv6");
+    }
+}
