@@ -1,1 +1,24 @@
-//! x
+//! Harness of the end-to-end tests and of the demo: network namespaces, cables that can be pulled, counted traffic, and a
+//! running `bondd` with its clients.
+//!
+//! Everything made here is removed when its value is dropped, also while a failed test unwinds. Failures panic with a
+//! message that names the command or object, because the only callers are tests and the demo.
+
+pub mod bins;
+pub mod capture;
+pub mod control;
+pub mod daemon;
+pub mod lab;
+pub mod machine;
+pub mod netns;
+pub mod proof;
+pub mod traffic;
+pub mod vm;
+pub mod wait;
+
+pub use capture::Capture;
+pub use daemon::{Daemon, Settings};
+pub use lab::{Bench, BondAndSwitch, TwoBonds};
+pub use netns::{Cable, Netns, Switch};
+pub use traffic::{Flow, Rate, Tally};
+pub use wait::{until, wait_for};

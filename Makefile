@@ -1,0 +1,59 @@
+# make demo      two namespaces, two cables, a bond on each side, a cable pulled under traffic (as root)
+# make test      every test there is (as root: most make network namespaces)
+# make check     formatting and lints
+# make build     release programs in target/release
+# make install   the same, under $(DESTDIR)$(PREFIX)
+# make clean     removes target/
+
+PREFIX ?= /usr/local
+CARGO ?= cargo
+INSTALL ?= install
+
+export PATH := $(PATH):$(HOME)/.cargo/bin
+
+.PHONY: all demo test check build install clean deps
+all: build
+
+demo: deps
+	$(CARGO) build --locked --workspace --bins
+	@$(CARGO) run --locked --quiet --package bondd-tests --bin bondd-demo
+
+test: deps
+	$(CARGO) test --locked --workspace --no-fail-fast
+
+check:
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+
+build:
+	$(CARGO) build --locked --release --package bondd --package ifenslave-compat --bins
+
+install: build
+	$(INSTALL) -D -m 0755 target/release/bondd $(DESTDIR)$(PREFIX)/sbin/bondd
+	$(INSTALL) -D -m 0755 target/release/bondctl $(DESTDIR)$(PREFIX)/sbin/bondctl
+	$(INSTALL) -D -m 0755 target/release/ifenslave $(DESTDIR)$(PREFIX)/sbin/ifenslave
+	for page in man/*.[1-8]; do \
+	    if [ -e "$$page" ]; then \
+	        $(INSTALL) -D -m 0644 "$$page" "$(DESTDIR)$(PREFIX)/share/man/man$${page##*.}/$${page##*/}" || exit 1; \
+	    fi; \
+	done
+
+clean:
+	$(CARGO) clean
+
+# Asks apt-get only for what is missing, so that it does nothing, and needs no network, on a machine that has it all.
+deps:
+	@command -v $(CARGO) >/dev/null || { \
+	    echo "cargo is missing, and Debian 12's is too old (Rust 1.87 is needed): install it from https://rustup.rs" >&2; exit 1; }
+	@missing=; \
+	want() { command -v "$$1" >/dev/null || missing="$$missing $$2"; }; \
+	header() { ls $$1 >/dev/null 2>&1 || missing="$$missing $$2"; }; \
+	want clang clang; want cc gcc; want ip iproute2; want tc iproute2; want iperf3 iperf3; want tcpdump tcpdump; \
+	want ethtool ethtool; want ping iputils-ping; want setpriv util-linux; \
+	header "/usr/include/stdio.h" libc6-dev; header "/usr/include/linux/bpf.h" linux-libc-dev; \
+	if [ -n "$$missing" ]; then \
+	    echo "installing$$missing"; \
+	    export DEBIAN_FRONTEND=noninteractive; \
+	    apt-get install -y --no-install-recommends $$missing >/dev/null || \
+	    { apt-get update >/dev/null && apt-get install -y --no-install-recommends $$missing >/dev/null; }; \
+	fi

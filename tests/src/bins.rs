@@ -1,0 +1,61 @@
+//! Where the programs under test are.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+/// Path of a program of this workspace: `bondd`, `bondctl` or `ifenslave`.
+///
+/// `BONDD_BIN_DIR` says where they are. Without it they are built once, in the profile of the running test, so that a test
+/// never meets a stale program.
+pub fn bin(name: &str) -> PathBuf {
+    static DIR: OnceLock<PathBuf> = OnceLock::new();
+    let path = DIR.get_or_init(dir).join(name);
+    assert!(
+        path.exists(),
+        "{} does not exist; run `cargo build --workspace`",
+        path.display()
+    );
+    path
+}
+
+fn dir() -> PathBuf {
+    if let Some(dir) = env::var_os("BONDD_BIN_DIR") {
+        return PathBuf::from(dir);
+    }
+    let exe = env::current_exe().expect("a running program has a path");
+    let dir = exe.parent().expect("a program lies in a folder");
+    let dir = if dir.ends_with("deps") {
+        dir.parent().expect("deps lies in a folder")
+    } else {
+        dir
+    };
+    let mut build = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    build.args([
+        "build",
+        "--locked",
+        "--quiet",
+        "-p",
+        "bondd",
+        "-p",
+        "ifenslave-compat",
+        "--bins",
+    ]);
+    build.arg("--manifest-path").arg(root().join("Cargo.toml"));
+    if dir.ends_with("release") {
+        build.arg("--release");
+    }
+    let status = build
+        .status()
+        .expect("cargo can be run; or name a folder of programs in BONDD_BIN_DIR");
+    assert!(status.success(), "building bondd, bondctl and ifenslave failed");
+    dir.to_owned()
+}
+
+/// Folder of the workspace.
+pub fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("the crate lies in the workspace")
+}

@@ -1,0 +1,309 @@
+//! The control socket among badly behaved clients, and what `bondctl` prints.
+
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+use bondd_tests::control::Control;
+use bondd_tests::daemon::LIMIT;
+use bondd_tests::machine::Machine;
+use bondd_tests::traffic::TEN_THOUSAND;
+use bondd_tests::{BondAndSwitch, Daemon, wait_for};
+use serde_json::{Value, json};
+
+fn bench() -> BondAndSwitch {
+    let bench = BondAndSwitch::new(Machine::shared(), "miimon=100");
+    bench.host.daemon.wait_active("bond0", "eth0");
+    bench
+}
+
+fn connect(daemon: &Daemon) -> Control {
+    Control::connect(&daemon.socket()).expect("the daemon listens")
+}
+
+/// The daemon answers a new client at once and still does its work.
+#[track_caller]
+fn undisturbed(bench: &BondAndSwitch) {
+    let start = Instant::now();
+    let show = connect(&bench.host.daemon)
+        .call(json!({"call": "show"}))
+        .expect("an answer")
+        .expect("no refusal");
+    assert_eq!(show["bonds"][0]["name"], "bond0");
+    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+}
+
+#[test]
+fn garbage_is_answered_with_an_error_and_the_connection_stays_usable() {
+    let bench = bench();
+    let mut client = connect(&bench.host.daemon);
+    for garbage in [
+        "{",
+        "[]",
+        "42",
+        "null",
+        "{\"call\":\"nonsense\"}",
+        "{\"call\":\"show\",\"extra\":1}",
+        "\u{1}\u{2}",
+        "{\"id\":7}",
+    ] {
+        client.send(format!("{garbage}\n").as_bytes()).expect("it listens");
+        let answer: Value = serde_json::from_str(&client.line().expect("an answer")).expect("JSON");
+        assert_eq!(answer["error"]["code"], "bad_request", "{garbage}: {answer}");
+        assert!(
+            answer["error"]["message"].as_str().is_some_and(|text| !text.is_empty()),
+            "{answer}"
+        );
+    }
+    assert!(client.call(json!({"call": "list"})).expect("an answer").is_ok());
+    undisturbed(&bench);
+}
+
+#[test]
+fn bytes_that_are_not_text_end_the_connection_or_are_refused() {
+    let bench = bench();
+    let mut client = connect(&bench.host.daemon);
+    client.send(b"\xff\xfe\x00\xc3\x28\n").expect("it listens");
+    match client.line() {
+        Ok(line) => assert!(line.contains("bad_request"), "{line}"),
+        Err(e) => assert!(
+            !matches!(e.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut),
+            "{e}"
+        ),
+    }
+    undisturbed(&bench);
+}
+
+#[test]
+fn a_line_without_end_closes_its_connection_and_no_other() {
+    let bench = bench();
+    let mut client = connect(&bench.host.daemon);
+    let megabyte = vec![b'x'; 1 << 20];
+    // It may be closed before all of it is written.
+    let _ = client.send(&megabyte);
+    assert!(client.is_closed_by_peer());
+    undisturbed(&bench);
+}
+
+#[test]
+fn half_a_line_and_silence_hold_nobody_up() {
+    let bench = bench();
+    let mut half = connect(&bench.host.daemon);
+    half.send(b"{\"call\":\"li").expect("it listens");
+    let silent: Vec<Control> = (0..20).map(|_| connect(&bench.host.daemon)).collect();
+    undisturbed(&bench);
+    bench.cables[0].pull();
+    bench.host.daemon.wait_active("bond0", "eth1");
+    half.send(b"st\"}\n").expect("it listens still");
+    assert!(half.line().expect("an answer").contains("bond0"));
+    drop(silent);
+    undisturbed(&bench);
+}
+
+#[test]
+fn clients_that_vanish_in_the_middle_of_a_call_leave_no_trace() {
+    let bench = bench();
+    let descriptors = || {
+        std::fs::read_dir(format!("/proc/{}/fd", bench.host.daemon.pid()))
+            .unwrap()
+            .count()
+    };
+    let before = descriptors();
+    for _ in 0..200 {
+        let mut client = connect(&bench.host.daemon);
+        let _ = client.send(b"{\"call\":\"show\"}\n{\"call\":\"mon");
+    }
+    undisturbed(&bench);
+    wait_for("their descriptors are closed", LIMIT, || descriptors() <= before);
+}
+
+#[test]
+fn a_monitor_that_does_not_read_is_cut_and_holds_nobody_up() {
+    let bench = bench();
+    let mut lazy = connect(&bench.host.daemon);
+    lazy.call(json!({"call": "monitor"}))
+        .expect("an answer")
+        .expect("no refusal");
+    let mut busy = connect(&bench.host.daemon);
+    for round in 0..4_000 {
+        let port = ["eth0", "eth1"][round % 2];
+        busy.call(json!({"call": "active", "bond": "bond0", "port": port}))
+            .expect("an answer")
+            .expect("no refusal");
+    }
+    undisturbed(&bench);
+    // What was kept for it can be read, and then the stream either ends or goes on; it never stops the daemon.
+    assert!(lazy.line().expect("the first event").contains("active_changed"));
+    let resident = std::fs::read_to_string(format!("/proc/{}/status", bench.host.daemon.pid())).unwrap();
+    let resident = resident
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .unwrap()
+        .trim()
+        .to_owned();
+    let kib: u64 = resident.split_whitespace().next().unwrap().parse().unwrap();
+    println!("resident after 4,000 unread events: {resident}");
+    assert!(kib < 64 * 1024, "{resident}");
+}
+
+#[test]
+fn hostile_clients_do_not_touch_the_traffic() {
+    let bench = BondAndSwitch::new(Machine::alone(), "miimon=100");
+    let flow = bench.flow(TEN_THOUSAND);
+    for _ in 0..50 {
+        let mut client = connect(&bench.host.daemon);
+        let _ = client.send(&vec![b'{'; 100_000]);
+    }
+    flow.pass(1_000);
+    let tally = flow.finish().tally();
+    assert_eq!(tally.lost, 0, "{tally:?}");
+    undisturbed(&bench);
+}
+
+#[test]
+fn show_in_json_has_every_documented_field_and_is_what_the_socket_says() {
+    let bench = bench();
+    let daemon = &bench.host.daemon;
+    let shown: Value = serde_json::from_str(&daemon.ctl("--json show bond0")).expect("JSON");
+    assert_eq!(shown["schema"], 1);
+    let bond = &shown["bonds"][0];
+    for field in BOND_FIELDS {
+        assert!(bond.get(field).is_some(), "{field} is missing in {bond}");
+    }
+    assert_eq!(bond["ports"].as_array().map(Vec::len), Some(2));
+    for port in bond["ports"].as_array().unwrap() {
+        for field in PORT_FIELDS {
+            assert!(port.get(field).is_some(), "{field} is missing in {port}");
+        }
+    }
+    assert_eq!(
+        (&bond["mode"], &bond["mode_number"], &bond["plane"]),
+        (&json!("active-backup"), &json!(1), &json!("tc"))
+    );
+    assert_eq!(
+        (&bond["options"]["miimon"], &bond["options"]["updelay"]),
+        (&json!(100), &json!(0))
+    );
+    assert_eq!(
+        (&bond["ports"][0]["role"], &bond["ports"][1]["role"]),
+        (&json!("active"), &json!("backup"))
+    );
+    let answered = daemon.bond("bond0");
+    for field in ["name", "mode", "active_port", "options", "mac"] {
+        assert_eq!(bond[field], answered[field]);
+    }
+}
+
+#[test]
+fn show_and_list_for_people_name_bonds_ports_and_their_state() {
+    let bench = bench();
+    let shown = bench.host.daemon.ctl("show");
+    for word in ["bond0", "active-backup", "eth0", "eth1", "active", "backup", "up"] {
+        assert!(shown.contains(word), "{word} is not in:\n{shown}");
+    }
+    assert_eq!(bench.host.daemon.ctl("list").trim(), "bond0");
+    let listed: Value = serde_json::from_str(&bench.host.daemon.ctl("-j list")).expect("JSON");
+    assert_eq!(listed, json!(["bond0"]));
+}
+
+#[test]
+fn values_go_by_name_or_number_and_dashes_are_underscores() {
+    let bench = bench();
+    let daemon = &bench.host.daemon;
+    daemon.ctl("set bond0 primary-reselect 2 fail-over-mac=none");
+    assert_eq!(daemon.bond("bond0")["options"]["primary_reselect"], "failure");
+    daemon.ctl("set bond0 primary_reselect better updelay 200 downdelay=300");
+    let options = daemon.bond("bond0")["options"].clone();
+    assert_eq!(
+        (&options["primary_reselect"], &options["updelay"], &options["downdelay"]),
+        (&json!("better"), &json!(200), &json!(300))
+    );
+    daemon.ctl("add bond1 mode 1 miimon 50");
+    assert_eq!(daemon.bond("bond1")["mode"], "active-backup");
+    daemon.ctl("del bond1");
+}
+
+#[test]
+fn monitor_prints_each_change_with_its_reason_as_a_line() {
+    let bench = bench();
+    let daemon = &bench.host.daemon;
+    let monitor = daemon.monitor();
+    // The monitor subscribes in its own time; events before that are not promised.
+    wait_for("the monitor hears something", LIMIT, || {
+        daemon.ctl("active bond0 eth1");
+        daemon.ctl("active bond0 eth0");
+        !monitor.events().is_empty()
+    });
+    bench.cables[0].pull();
+    let seen = monitor
+        .wait(LIMIT, |event| event["notice"]["reason"] == "link_down")
+        .expect("an event");
+    assert_eq!(seen.event["bond"], "bond0");
+    assert_eq!(seen.event["notice"]["to"], "eth1");
+    assert!(
+        seen.event["text"].as_str().is_some_and(|text| text.contains("eth1")),
+        "{seen:?}"
+    );
+    assert!(seen.event["time"].as_f64().is_some_and(|time| time > 1.6e9), "{seen:?}");
+}
+
+#[test]
+fn help_goes_to_standard_output_and_names_every_command() {
+    let bench = bench();
+    let help = bench.host.daemon.ctl("--help");
+    for command in ["add", "set", "del", "show", "list", "port", "active", "monitor"] {
+        assert!(help.contains(command), "{command} is not in:\n{help}");
+        let words: Vec<&str> = [command, "--help"].to_vec();
+        assert!(bench.host.daemon.bondctl(&words).status.success(), "{command} --help");
+    }
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_failure() {
+    let bench = bench();
+    let mut shell = bench.host.netns.command("sh");
+    shell
+        .env("BONDD_RUN_DIR", bench.host.daemon.dir())
+        .env("BONDCTL", bondd_tests::bins::bin("bondctl"));
+    shell.args(["-c", "{ \"$BONDCTL\" -j show; echo $? >&2; } | true"]);
+    let output = shell.output().expect("sh runs");
+    std::io::stdout().write_all(&output.stderr).unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stderr).trim(), "0");
+}
+
+const BOND_FIELDS: [&str; 15] = [
+    "name",
+    "ifindex",
+    "plane",
+    "mode",
+    "mode_number",
+    "up",
+    "carrier",
+    "mii_status",
+    "mac",
+    "mtu",
+    "active_port",
+    "primary",
+    "monitor",
+    "unmonitored",
+    "options",
+];
+const PORT_FIELDS: [&str; 18] = [
+    "name",
+    "ifindex",
+    "state",
+    "link",
+    "role",
+    "carrier",
+    "speed_mbps",
+    "duplex",
+    "mac",
+    "permanent_mac",
+    "link_failures",
+    "prio",
+    "queue_id",
+    "tx_frames",
+    "tx_bytes",
+    "rx_frames",
+    "rx_bytes",
+    "rx_dropped",
+];

@@ -1,0 +1,280 @@
+//! Bad input: one clear sentence that names the object, the documented exit code, and nothing changed.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Output, Stdio};
+
+use bondd_tests::bins::bin;
+use bondd_tests::daemon::refused;
+use bondd_tests::machine::Machine;
+use bondd_tests::netns::unique;
+use bondd_tests::proof::{PortState, link_names};
+use bondd_tests::{BondAndSwitch, Daemon, Netns, Settings};
+
+/// Runs `bondctl` and checks that it is refused as it should be: exit status, one line that has all the words, and a world that
+/// is as before.
+#[track_caller]
+fn refuses(bench: &BondAndSwitch, line: &str, status: i32, words: &[&str]) {
+    let (daemon, netns) = (&bench.host.daemon, &bench.host.netns);
+    let world = || {
+        (
+            settings(daemon),
+            link_names(netns),
+            ["eth0", "eth1", "spare"].map(|port| PortState::of(netns, port)),
+        )
+    };
+    let before = world();
+    let output = daemon.bondctl(&line.split_whitespace().collect::<Vec<_>>());
+    check(line, &output, status, words);
+    assert_eq!(world(), before, "bondctl {line} changed something");
+}
+
+#[track_caller]
+fn check(what: &str, output: &Output, status: i32, words: &[&str]) {
+    let (code, sentence) = refused(output);
+    println!("{what}: {code}: {sentence}");
+    assert_eq!(code, status, "{what}: {sentence}");
+    for word in words {
+        assert!(sentence.contains(word), "{what}: {word:?} is not in {sentence:?}");
+    }
+    if status != 2 {
+        assert_eq!(sentence.lines().count(), 1, "{what}: {sentence}");
+    }
+    assert!(!sentence.contains("panicked"), "{sentence}");
+}
+
+/// `show` without what traffic changes.
+fn settings(daemon: &Daemon) -> serde_json::Value {
+    let mut show = daemon.show();
+    for bond in show["bonds"].as_array_mut().expect("bonds") {
+        for port in bond["ports"].as_array_mut().expect("ports") {
+            for counter in ["tx_frames", "tx_bytes", "rx_frames", "rx_bytes", "rx_dropped"] {
+                port[counter].take();
+            }
+        }
+    }
+    show
+}
+
+fn bench() -> BondAndSwitch {
+    let bench = BondAndSwitch::new(Machine::shared(), "miimon=100");
+    let netns = &bench.host.netns;
+    netns.ip("link add spare type veth peer name other");
+    bench.host.daemon.wait_active("bond0", "eth0");
+    bench
+}
+
+#[test]
+fn unknown_options_and_bad_values_are_refused_by_name() {
+    let bench = bench();
+    refuses(&bench, "set bond0 mimon 100", 1, &["mimon", "miimon"]);
+    refuses(&bench, "add bond1 mode=active-backup mimon=100", 1, &["mimon"]);
+    refuses(&bench, "set bond0 miimon abc", 1, &["miimon", "abc"]);
+    refuses(&bench, "set bond0 miimon -1", 1, &["miimon", "-1"]);
+    refuses(
+        &bench,
+        "set bond0 primary_reselect sometimes",
+        1,
+        &["primary_reselect", "sometimes"],
+    );
+    refuses(&bench, "set bond0 num_grat_arp 256", 1, &["num_grat_arp", "256"]);
+    refuses(&bench, "set bond0 fail_over_mac 9", 1, &["fail_over_mac", "9"]);
+    refuses(&bench, "add bond1 mode=nonsense", 1, &["mode", "nonsense"]);
+    refuses(&bench, "port set bond0 eth0 prio high", 1, &["prio", "high"]);
+    refuses(&bench, "port set bond0 eth0 colour red", 1, &["colour"]);
+}
+
+#[test]
+fn set_is_all_or_nothing() {
+    let bench = bench();
+    refuses(
+        &bench,
+        "set bond0 updelay=200 downdelay=oops",
+        1,
+        &["downdelay", "oops"],
+    );
+    refuses(&bench, "set bond0 downdelay=200 nosuch=1", 1, &["nosuch"]);
+}
+
+#[test]
+fn ports_that_cannot_be_are_refused_by_name() {
+    let bench = bench();
+    let netns = &bench.host.netns;
+    netns.exec(&["ip", "tuntap", "add", "tun0", "mode", "tun"]);
+    refuses(&bench, "port add bond0 nosuch", 1, &["nosuch"]);
+    refuses(&bench, "port add bond0 lo", 1, &["lo"]);
+    refuses(&bench, "port add bond0 tun0", 1, &["tun0", "Ethernet"]);
+    refuses(&bench, "port add bond0 bond0", 1, &["bond0"]);
+    let wire = format!("wire{}", bench.host.daemon.bond("bond0")["ifindex"]);
+    refuses(&bench, &format!("port add bond0 {wire}"), 1, &[&wire]);
+    refuses(&bench, "port del bond0 spare", 1, &["spare", "bond0"]);
+    refuses(&bench, "active bond0 spare", 1, &["spare", "bond0"]);
+    refuses(&bench, "port set bond0 spare prio 1", 1, &["spare", "bond0"]);
+}
+
+#[test]
+fn a_port_of_one_bond_is_no_port_of_another() {
+    let bench = bench();
+    bench.host.daemon.ctl("add bond1 mode=active-backup");
+    refuses(&bench, "port add bond1 eth0", 1, &["eth0", "bond0"]);
+    refuses(&bench, "port add bond1 bond0", 1, &["bond0"]);
+    let netns = &bench.host.netns;
+    netns.ip("link add br9 type bridge");
+    netns.ip("link set spare master br9");
+    refuses(&bench, "port add bond1 spare", 1, &["spare", "br9"]);
+}
+
+#[test]
+fn bond_names_that_are_impossible_taken_or_unknown_are_refused() {
+    let bench = bench();
+    refuses(&bench, "add abcdefghijklmnop", 1, &["abcdefghijklmnop", "15"]);
+    refuses(&bench, "add a/b", 1, &["a/b"]);
+    refuses(&bench, "add spare", 1, &["spare"]);
+    refuses(&bench, "add bond0", 1, &["bond0"]);
+    for line in [
+        "set bond9 miimon 1",
+        "del bond9",
+        "show bond9",
+        "port add bond9 spare",
+        "port del bond9 eth0",
+        "active bond9 eth0",
+    ] {
+        refuses(&bench, line, 1, &["bond9"]);
+    }
+}
+
+#[test]
+fn wrong_usage_is_status_2() {
+    let bench = bench();
+    for line in [
+        "",
+        "nosuchcommand",
+        "add",
+        "del",
+        "set bond0",
+        "port",
+        "port add bond0",
+        "active bond0",
+        "show --nosuch",
+    ] {
+        refuses(&bench, line, 2, &[]);
+    }
+}
+
+#[test]
+fn without_a_daemon_clients_say_so_with_status_3() {
+    let netns = Netns::new("empty");
+    let dir = format!("/run/{}", unique("nothing"));
+    for line in ["show", "list", "add bond0", "del bond0", "monitor"] {
+        let mut command = netns.command(bin("bondctl"));
+        command
+            .args(["--run-dir", &dir])
+            .args(line.split_whitespace())
+            .stdin(Stdio::null());
+        check(line, &command.output().expect("bondctl runs"), 3, &[&dir]);
+    }
+    assert!(!std::path::Path::new(&dir).exists());
+}
+
+#[test]
+fn an_ordinary_user_may_look_where_the_socket_lets_him_but_not_change() {
+    let bench = bench();
+    let daemon = &bench.host.daemon;
+    // Somewhere an ordinary user may read programs, which a checkout in /root is not.
+    let copy = std::path::PathBuf::from("/tmp").join(unique("bondctl"));
+    fs::copy(bin("bondctl"), &copy).expect("/tmp takes a program");
+    let as_nobody = |line: &str| {
+        let mut command = daemon.netns().command("setpriv");
+        command
+            .args(["--reuid", "nobody", "--regid", "nogroup", "--clear-groups"])
+            .arg(&copy);
+        command
+            .env("BONDD_RUN_DIR", daemon.dir())
+            .args(line.split_whitespace())
+            .stdin(Stdio::null())
+            .current_dir("/");
+        command.output().expect("setpriv is installed")
+    };
+    let before = settings(daemon);
+    check("show, closed socket", &as_nobody("show"), 1, &["ermission"]);
+    let mode = fs::metadata(daemon.socket()).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode, 0o660);
+    fs::set_permissions(daemon.socket(), fs::Permissions::from_mode(0o666)).unwrap();
+    for line in [
+        "set bond0 miimon 50",
+        "del bond0",
+        "add bond1",
+        "port add bond0 spare",
+        "active bond0 eth1",
+    ] {
+        check(line, &as_nobody(line), 1, &["ermission"]);
+    }
+    assert!(as_nobody("show").status.success());
+    assert!(as_nobody("list").status.success());
+    assert_eq!(settings(daemon), before);
+    fs::remove_file(copy).unwrap();
+}
+
+#[test]
+fn an_agent_that_may_not_use_bpf_says_which_capability_it_needs() {
+    let _machine = Machine::shared();
+    let netns = Netns::new("nocap");
+    let dir = std::path::PathBuf::from("/run").join(unique("run"));
+    fs::create_dir_all(&dir).unwrap();
+    let config = dir.join("bondd.conf");
+    fs::write(
+        &config,
+        "alias bond0 bonding\noptions bond0 mode=active-backup miimon=100\n",
+    )
+    .unwrap();
+    let mut command = netns.command("setpriv");
+    command
+        .args(["--bounding-set", "-bpf,-sys_admin,-net_admin"])
+        .arg(bin("bondd"));
+    command
+        .arg("--run-dir")
+        .arg(&dir)
+        .arg("--config")
+        .arg(&config)
+        .stdin(Stdio::null());
+    let output = command.output().expect("setpriv is installed");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    println!("{said}");
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("CAP_"), "{said}");
+    assert!(netns.link("bond0").is_none());
+    fs::remove_dir_all(dir).unwrap();
+}
+
+#[test]
+fn a_bad_options_file_stops_the_start_and_every_finding_has_file_and_line() {
+    let _machine = Machine::shared();
+    let good = "alias bond0 bonding\noptions bond0 mode=active-backup miimon=100\n";
+    let netns = Netns::new("badfile");
+    let mut daemon = Daemon::start_with(&netns, Settings::config(good));
+    assert!(netns.link("bond0").is_some());
+    let links = link_names(&netns);
+    assert!(daemon.sigterm());
+    let path = daemon.dir().join("bondd.conf");
+    fs::write(
+        &path,
+        "alias bond0 bonding\noptions bond0 mimon=100\noptions bond0 updelay=soon\nnonsense here\n",
+    )
+    .unwrap();
+    let output = daemon.command().stdin(Stdio::null()).output().expect("bondd runs");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    println!("{said}");
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    for (line, word) in [(2, "mimon"), (3, "soon"), (4, "nonsense")] {
+        let place = format!("{}:{line}:", path.display());
+        assert!(
+            said.lines().any(|l| l.contains(&place) && l.contains(word)),
+            "{place} {word} in {said}"
+        );
+    }
+    assert_eq!(link_names(&netns), links, "forwarding stays as it was");
+    // What was there is still adopted with the good file.
+    fs::write(&path, good).unwrap();
+    daemon.launch();
+    assert_eq!(daemon.ctl("list").trim(), "bond0");
+}

@@ -1,0 +1,280 @@
+//! bond0 is an interface like any other: counters, captures, bridge, MTU, addresses, speed.
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use bondd_tests::capture::{Capture, transmit};
+use bondd_tests::daemon::LIMIT;
+use bondd_tests::lab::{LEFT, RIGHT};
+use bondd_tests::machine::Machine;
+use bondd_tests::{BondAndSwitch, Cable, Netns, Settings, TwoBonds, wait_for};
+use serde_json::Value;
+
+#[track_caller]
+fn ping(from: &Netns, to: Ipv4Addr, more: &[&str]) {
+    let to = to.to_string();
+    let mut words = vec!["ping", "-q", "-c", "3", "-i", "0.05", "-W", "1"];
+    words.extend(more);
+    words.push(&to);
+    let out = from.exec(&words);
+    assert!(out.contains(" 0% packet loss"), "{out}");
+}
+
+fn link_counter(netns: &Netns, direction: &str) -> u64 {
+    let link = netns.link("bond0").expect("bond0");
+    link["stats64"][direction]["packets"]
+        .as_u64()
+        .expect("ip -s prints counters")
+}
+
+#[test]
+fn the_bonds_own_counters_and_captures_see_both_directions() {
+    let pair = TwoBonds::new(Machine::shared(), "miimon=100");
+    let netns = &pair.left.netns;
+    let (rx, tx) = (link_counter(netns, "rx"), link_counter(netns, "tx"));
+    let capture = Capture::start(netns, "bond0", "icmp");
+    ping(netns, RIGHT, &["-c", "20"]);
+    assert!(link_counter(netns, "tx") >= tx + 20);
+    assert!(link_counter(netns, "rx") >= rx + 20);
+    capture.wait(20, &["echo request", &format!("{LEFT} > {RIGHT}")]);
+    capture.wait(20, &["echo reply", &format!("{RIGHT} > {LEFT}")]);
+    let port = pair.left.daemon.port("bond0", "eth0");
+    for counter in ["tx_frames", "rx_frames"] {
+        assert!(port[counter].as_u64().unwrap() >= 20, "{counter} in {port}");
+    }
+    for counter in ["tx_bytes", "rx_bytes"] {
+        assert!(port[counter].as_u64().unwrap() >= 20 * 98, "{counter} in {port}");
+    }
+}
+
+#[test]
+fn frames_on_the_backup_port_are_dropped_and_counted_and_broadcasts_come_once() {
+    let bench = BondAndSwitch::new(Machine::shared(), "miimon=100");
+    let (daemon, netns) = (&bench.host.daemon, &bench.host.netns);
+    daemon.wait_active("bond0", "eth0");
+    let dropped = daemon.port("bond0", "eth1")["rx_dropped"].as_u64().unwrap();
+    let capture = Capture::start(netns, "bond0", "ether proto 0x88b5");
+    let frame = |to: [u8; 6]| [&to[..], &[2, 0, 0, 0, 9, 9], &[0x88, 0xb5], &[0x5a; 46]].concat();
+    for _ in 0..5 {
+        transmit(&bench.switch.netns, "br0", &frame([0xff; 6]));
+    }
+    capture.wait(5, &["0x88b5"]);
+    wait_for("the other copies counted", LIMIT, || {
+        daemon.port("bond0", "eth1")["rx_dropped"].as_u64().unwrap() >= dropped + 5
+    });
+    assert_eq!(capture.lines().len(), 5, "{:#?}", capture.lines());
+
+    daemon.ctl("set bond0 all_slaves_active 1");
+    transmit(&bench.switch.netns, "br0", &frame([0xff; 6]));
+    capture.wait(7, &["0x88b5"]);
+}
+
+#[test]
+fn link_local_frames_go_up_the_port_they_came_on() {
+    let bench = BondAndSwitch::new(Machine::shared(), "miimon=100");
+    let on_bond = Capture::start(&bench.host.netns, "bond0", "ether proto 0x88cc");
+    let frame = [&[1, 0x80, 0xc2, 0, 0, 0x0e, 2, 0, 0, 0, 9, 9, 0x88, 0xcc][..], &[0; 46]].concat();
+    let rx = |port: &str| bench.host.daemon.port("bond0", port)["rx_frames"].as_u64().unwrap();
+    let before = rx("eth0");
+    for (switch_port, port) in [("p0", "eth0"), ("p1", "eth1")] {
+        let on_port = Capture::start(&bench.host.netns, port, "ether proto 0x88cc");
+        transmit(&bench.switch.netns, switch_port, &frame);
+        on_port.wait(1, &["01:80:c2:00:00:0e"]);
+    }
+    // A frame that does cross, behind the ones that must not.
+    ping(&bench.switch.netns, LEFT, &[]);
+    wait_for("the ping is counted", LIMIT, || rx("eth0") > before);
+    assert_eq!(on_bond.lines(), Vec::<String>::new());
+}
+
+#[test]
+fn bond0_works_as_a_bridge_port_and_its_promiscuity_reaches_the_ports() {
+    let pair = TwoBonds::new(Machine::shared(), "miimon=100");
+    let (host, guest) = (&pair.left.netns, Netns::new("guest"));
+    let _cable = Cable::new(host, "tap0", &guest, "eth0");
+    host.ip("addr flush dev bond0");
+    host.ip("link add br0 type bridge stp_state 0 forward_delay 0");
+    host.ip("link set bond0 master br0");
+    host.ip("link set tap0 master br0");
+    host.ip("link set br0 up");
+    guest.ip("addr add 10.77.0.9/24 dev eth0");
+    let promiscuity = |link: &str| host.link(link).unwrap()["promiscuity"].as_u64().unwrap();
+    wait_for("promiscuous ports", LIMIT, || {
+        promiscuity("eth0") > 0 && promiscuity("eth1") > 0
+    });
+    wait_for("traffic through the bridge", LIMIT, || {
+        guest
+            .try_exec(&["ping", "-q", "-c", "1", "-W", "1", "10.77.0.2"])
+            .status
+            .success()
+    });
+    pair.cables[0].pull();
+    pair.wait_active("eth1");
+    ping(&guest, RIGHT, &[]);
+    ping(&pair.right.netns, Ipv4Addr::new(10, 77, 0, 9), &[]);
+    host.ip("link set bond0 nomaster");
+    wait_for("ordinary ports again", LIMIT, || {
+        promiscuity("eth0") == 0 && promiscuity("eth1") == 0
+    });
+    host.ip("link set bond0 allmulticast on");
+    let allmulti = |link: &str| host.link(link).unwrap()["flags"].to_string().contains("ALLMULTI");
+    wait_for("ports hear all multicast", LIMIT, || {
+        allmulti("eth0") && allmulti("eth1")
+    });
+    host.ip("link set bond0 allmulticast off");
+    wait_for("and no more", LIMIT, || !allmulti("eth0") && !allmulti("eth1"));
+}
+
+#[test]
+fn the_bonds_mtu_reaches_the_ports_and_full_frames_pass_from_1000_to_9000_bytes() {
+    let pair = TwoBonds::new(Machine::shared(), "miimon=100");
+    let sides = [&pair.left, &pair.right];
+    for mtu in [1000, 9000, 1500] {
+        for side in sides {
+            side.netns.ip(&format!("link set bond0 mtu {mtu}"));
+            for port in ["eth0", "eth1"] {
+                wait_for("the port has the bond's MTU", LIMIT, || {
+                    side.netns.link(port).unwrap()["mtu"] == mtu
+                });
+            }
+        }
+        let payload = (mtu - 28).to_string();
+        wait_for("full frames pass", LIMIT, || {
+            let words = [
+                "ping",
+                "-q",
+                "-c",
+                "1",
+                "-W",
+                "1",
+                "-M",
+                "do",
+                "-s",
+                &payload,
+                "10.77.0.2",
+            ];
+            pair.left.netns.try_exec(&words).status.success()
+        });
+        ping(&pair.left.netns, RIGHT, &["-M", "do", "-s", &payload]);
+        ping(&pair.right.netns, LEFT, &["-M", "do", "-s", &payload]);
+        assert_eq!(pair.left.daemon.bond("bond0")["mtu"], mtu);
+    }
+}
+
+#[test]
+fn the_bonds_address_reaches_the_ports_and_stays_when_set_by_the_operator() {
+    let bench = BondAndSwitch::new(Machine::shared(), "miimon=100");
+    let (daemon, netns) = (&bench.host.daemon, &bench.host.netns);
+    let first = daemon.port("bond0", "eth0")["permanent_mac"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    assert_eq!(
+        [netns.mac("bond0"), netns.mac("eth0"), netns.mac("eth1")],
+        [first.clone(), first.clone(), first]
+    );
+    let wished = "02:aa:bb:cc:dd:ee";
+    netns.ip(&format!("link set bond0 address {wished}"));
+    wait_for("ports follow", LIMIT, || {
+        netns.mac("eth0") == wished && netns.mac("eth1") == wished
+    });
+    bench
+        .switch
+        .netns
+        .ip(&format!("neigh replace {LEFT} lladdr {wished} dev br0 nud permanent"));
+    ping(netns, RIGHT, &[]);
+    daemon.ctl("port del bond0 eth0 eth1");
+    assert_eq!(netns.mac("bond0"), wished);
+}
+
+#[test]
+fn fail_over_mac_active_gives_the_bond_the_address_of_its_active_port() {
+    let bench = BondAndSwitch::new(Machine::shared(), "miimon=100 fail_over_mac=active");
+    let (daemon, netns) = (&bench.host.daemon, &bench.host.netns);
+    let own = ["eth0", "eth1"].map(|port| netns.mac(port));
+    assert_ne!(own[0], own[1]);
+    wait_for("the first port's address", LIMIT, || netns.mac("bond0") == own[0]);
+    bench.cables[0].pull();
+    daemon.wait_active("bond0", "eth1");
+    wait_for("the second port's address", LIMIT, || netns.mac("bond0") == own[1]);
+    assert_eq!([netns.mac("eth0"), netns.mac("eth1")], own);
+}
+
+#[test]
+fn fail_over_mac_follow_moves_the_bonds_address_to_the_active_port() {
+    let bench = BondAndSwitch::new(Machine::shared(), "miimon=100 fail_over_mac=follow");
+    let (daemon, netns) = (&bench.host.daemon, &bench.host.netns);
+    let bond = netns.mac("bond0");
+    assert_eq!(netns.mac("eth0"), bond);
+    assert_ne!(netns.mac("eth1"), bond);
+    bench.cables[0].pull();
+    daemon.wait_active("bond0", "eth1");
+    wait_for("eth1 has the bond's address", LIMIT, || {
+        netns.mac("eth1") == bond && netns.mac("eth0") != bond
+    });
+    assert_eq!(netns.mac("bond0"), bond);
+}
+
+#[test]
+fn no_kernel_ipv6_speaks_on_ports_and_wire() {
+    let bench = BondAndSwitch::new(Machine::shared(), "miimon=100");
+    let netns = &bench.host.netns;
+    let wire = format!("wire{}", bench.host.daemon.bond("bond0")["ifindex"]);
+    for link in ["eth0", "eth1", &wire] {
+        assert_eq!(netns.sysctl(&format!("ipv6/conf/{link}/disable_ipv6")), "1", "{link}");
+        assert_eq!(netns.ip(&format!("-6 addr show dev {link}")), "", "{link}");
+    }
+    assert_eq!(netns.link("eth0").unwrap()["ifalias"], "port of bond0");
+}
+
+#[test]
+fn tcp_through_the_bond_reaches_nine_tenths_of_a_plain_cable() {
+    throughput(Settings::default());
+}
+
+#[test]
+fn tcp_through_the_clsact_hook_reaches_nine_tenths_of_a_plain_cable() {
+    throughput(Settings::args(&["--tc-hook", "clsact"]));
+}
+
+fn throughput(settings: Settings) {
+    let pair = TwoBonds::with(Machine::alone(), settings, "miimon=100");
+    let (left, right) = (&pair.left.netns, &pair.right.netns);
+    let _raw = Cable::new(left, "raw", right, "raw");
+    left.ip("addr add 10.78.0.1/24 dev raw");
+    right.ip("addr add 10.78.0.2/24 dev raw");
+    wait_for("the plain cable", LIMIT, || left.running("raw"));
+    let (mut raw, mut bond) = (vec![], vec![]);
+    for _ in 0..5 {
+        raw.push(gigabits(left, right, "10.78.0.2"));
+        bond.push(gigabits(left, right, "10.77.0.2"));
+        // The best of each: what else the machine does only ever takes away.
+        let best = |all: &[f64]| all.iter().copied().fold(0.0, f64::max);
+        if raw.len() >= 2 && best(&bond) >= 0.9 * best(&raw) {
+            println!(
+                "Gbit/s plain {raw:.1?}, bond {bond:.1?}: {:.2}",
+                best(&bond) / best(&raw)
+            );
+            return;
+        }
+    }
+    panic!("Gbit/s plain {raw:.1?}, bond {bond:.1?}");
+}
+
+#[track_caller]
+fn gigabits(client: &Netns, server: &Netns, address: &str) -> f64 {
+    let mut listening = server.command("iperf3");
+    listening
+        .args(["-s", "-1", "-B", address])
+        .stdout(std::process::Stdio::null());
+    let mut listening = listening.spawn().expect("iperf3 is installed");
+    wait_for("iperf3 listens", Duration::from_secs(3), || {
+        server.exec(&["ss", "-Hltn"]).contains(&format!("{address}:5201"))
+    });
+    let output = client.try_exec(&["iperf3", "-c", address, "-t", "1.5", "-J"]);
+    let _ = listening.kill();
+    let _ = listening.wait();
+    let report: Value = serde_json::from_slice(&output.stdout).expect("iperf3 -J prints JSON");
+    let bits = report["end"]["sum_received"]["bits_per_second"].as_f64();
+    bits.unwrap_or_else(|| panic!("iperf3: {report}")) / 1e9
+}

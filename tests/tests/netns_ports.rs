@@ -1,0 +1,191 @@
+//! Ports come, go, vanish and return; what they were before is given back.
+
+use bondd_tests::daemon::LIMIT;
+use bondd_tests::machine::Machine;
+use bondd_tests::proof::{PortState, bpf_objects, link_names, pins};
+use bondd_tests::traffic::TEN_THOUSAND;
+use bondd_tests::{BondAndSwitch, Daemon, Netns, Settings, Switch, wait_for};
+
+fn presence(daemon: &Daemon, port: &str) -> String {
+    daemon.port("bond0", port)["state"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned()
+}
+
+/// Deletes one end of the cable, makes it anew and waits until it is a port again; returns frames lost until it was gone,
+/// and from then on.
+fn delete_and_make(bench: &BondAndSwitch, cable: usize, other: &str) -> (u64, u64) {
+    let (daemon, name) = (&bench.host.daemon, bench.cables[cable].near_name().to_owned());
+    let flow = bench.flow(TEN_THOUSAND);
+    flow.pass(1_000);
+    bench.cables[cable].delete();
+    wait_for("the port is absent", LIMIT, || presence(daemon, &name) == "absent");
+    daemon.wait_active("bond0", other);
+    flow.pass(1_000);
+    let gone = flow.sent();
+    bench.cables[cable].create();
+    bench.switch.adopt(&format!("p{cable}"));
+    wait_for("the port is back", LIMIT, || presence(daemon, &name) == "attached");
+    daemon.wait_link("bond0", &name, "up");
+    flow.pass(1_000);
+    let end = flow.sent();
+    let record = flow.finish();
+    assert_eq!(record.tally().doubled, 0);
+    (record.between(0..gone).lost, record.between(gone..end).lost)
+}
+
+#[test]
+fn a_backup_port_that_is_deleted_and_made_anew_rejoins_and_disturbs_nothing() {
+    let bench = BondAndSwitch::new(Machine::alone(), "miimon=100");
+    bench.host.daemon.wait_active("bond0", "eth0");
+    let untouched = bench.host.netns.link("eth0").unwrap()["ifindex"].clone();
+    assert_eq!(delete_and_make(&bench, 1, "eth0"), (0, 0));
+    assert_eq!(bench.host.daemon.active("bond0"), "eth0");
+    assert_eq!(bench.host.daemon.port("bond0", "eth0")["ifindex"], untouched);
+    // It is a whole port again.
+    bench.cables[0].pull();
+    bench.host.daemon.wait_active("bond0", "eth1");
+    let flow = bench.flow(TEN_THOUSAND);
+    flow.pass(100);
+    assert_eq!(flow.finish().tally().lost, 0);
+}
+
+#[test]
+fn an_active_port_that_is_deleted_hands_over_and_rejoins_as_a_backup() {
+    let bench = BondAndSwitch::new(Machine::alone(), "miimon=100");
+    bench.host.daemon.wait_active("bond0", "eth0");
+    let (handing_over, afterwards) = delete_and_make(&bench, 0, "eth1");
+    println!("frames lost when the active port's device was deleted: {handing_over}");
+    assert!(handing_over <= 1_000, "{handing_over}");
+    assert_eq!(afterwards, 0);
+    assert_eq!(bench.host.daemon.active("bond0"), "eth1");
+    let mac = bench.host.netns.mac("bond0");
+    wait_for("the new device has the bond's address", LIMIT, || {
+        bench.host.netns.mac("eth0") == mac
+    });
+}
+
+#[test]
+fn a_configured_port_that_is_missing_is_absent_and_joins_when_it_appears() {
+    let _machine = Machine::shared();
+    let (host, switch) = (Netns::new("host"), Switch::new());
+    let _first = switch.connect(&host, "eth0", "p0");
+    let text = "alias bond0 bonding\noptions bond0 mode=active-backup miimon=100 slaves=eth0,eth1\n";
+    let daemon = Daemon::start_with(&host, Settings::config(text));
+    host.ip("link set bond0 up");
+    daemon.wait_active("bond0", "eth0");
+    assert_eq!(presence(&daemon, "eth1"), "absent");
+    assert_eq!(daemon.port("bond0", "eth1")["link"], serde_json::Value::Null);
+    let _second = switch.connect(&host, "eth1", "p1");
+    wait_for("it joins", LIMIT, || presence(&daemon, "eth1") == "attached");
+    daemon.wait_link("bond0", "eth1", "up");
+    assert_eq!(daemon.active("bond0"), "eth0");
+}
+
+#[test]
+fn a_restart_with_the_same_options_file_changes_nothing() {
+    let _machine = Machine::shared();
+    let (host, switch) = (Netns::new("host"), Switch::new());
+    let _cables = [("eth0", "p0"), ("eth1", "p1")].map(|(name, port)| switch.connect(&host, name, port));
+    let text = "alias bond0 bonding\noptions bond0 mode=active-backup miimon=100 slaves=eth0,eth1\n";
+    let mut daemon = Daemon::start_with(&host, Settings::config(text));
+    host.ip("link set bond0 up");
+    daemon.wait_active("bond0", "eth0");
+    daemon.ctl("active bond0 eth1");
+    let before = daemon.bond("bond0");
+    daemon.sigkill();
+    daemon.launch();
+    let after = daemon.bond("bond0");
+    for key in ["ifindex", "mac", "active_port", "options", "carrier"] {
+        assert_eq!(after[key], before[key], "{key}");
+    }
+}
+
+#[test]
+fn a_port_given_back_leaves_the_traffic_of_the_others_alone() {
+    let bench = BondAndSwitch::new(Machine::alone(), "miimon=100");
+    let (daemon, netns) = (&bench.host.daemon, &bench.host.netns);
+    daemon.wait_active("bond0", "eth0");
+    let permanent = daemon.port("bond0", "eth1")["permanent_mac"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let flow = bench.flow(TEN_THOUSAND);
+    flow.pass(500);
+    daemon.ctl("port del bond0 eth1");
+    assert_eq!(netns.mac("eth1"), permanent);
+    flow.pass(500);
+    daemon.ctl("port add bond0 eth1");
+    daemon.wait_link("bond0", "eth1", "up");
+    flow.pass(500);
+    let tally = flow.finish().tally();
+    assert_eq!((tally.lost, tally.doubled), (0, 0), "{tally:?}");
+}
+
+/// Adds a bond over two ports that each differ from the default in every way, takes it away and compares.
+fn given_back_as_before(settings: Settings, crash: bool) {
+    let _machine = Machine::alone();
+    let (host, switch) = (Netns::new("host"), Switch::new());
+    let _cables = [("eth0", "p0"), ("eth1", "p1")].map(|(name, port)| switch.connect(&host, name, port));
+    host.ip("link set eth0 alias uplink-one mtu 1400 promisc on");
+    host.exec(&["tc", "qdisc", "add", "dev", "eth0", "clsact"]);
+    host.set_sysctl("ipv6/conf/eth0/disable_ipv6", "1");
+    host.ip("link set eth1 down mtu 2000 allmulticast on");
+    let mut daemon = Daemon::start_with(&host, settings);
+    let (links, objects) = (link_names(&host), bpf_objects());
+    let state = || ["eth0", "eth1"].map(|port| PortState::of(&host, port));
+    let before = state();
+
+    daemon.ctl("add bond0 mode=active-backup miimon=100");
+    daemon.ctl("port add bond0 eth0 eth1");
+    host.ip("link set bond0 up");
+    daemon.wait_link("bond0", "eth0", "up");
+    daemon.wait_link("bond0", "eth1", "up");
+    let made: Vec<_> = bpf_objects().difference(&objects).copied().collect();
+    assert!(!made.is_empty(), "the bond has programs and maps");
+    assert!(!pins(&host, daemon.dir(), daemon.pid()).is_empty(), "the bond has pins");
+    assert_ne!(state(), before);
+    if crash {
+        daemon.sigkill();
+        daemon.launch();
+    }
+    daemon.ctl("del bond0");
+
+    assert_eq!(link_names(&host), links);
+    wait_for("flags as before", LIMIT, || {
+        state() == before || state()[0] == before[0]
+    });
+    assert_eq!(state(), before);
+    assert_eq!(
+        pins(&host, daemon.dir(), daemon.pid()),
+        Vec::<std::path::PathBuf>::new()
+    );
+    wait_for("no program, map or link of the bond", LIMIT, || {
+        let now = bpf_objects();
+        made.iter().all(|object| !now.contains(object))
+    });
+    assert!(!daemon.dir().join("proc/net/bonding/bond0").exists());
+    assert!(!daemon.dir().join("state/bond0.json").exists());
+    assert_eq!(daemon.show()["bonds"], serde_json::json!([]));
+}
+
+#[test]
+fn del_gives_ports_back_as_they_were_and_leaves_nothing() {
+    given_back_as_before(Settings::default(), false);
+}
+
+#[test]
+fn del_after_a_crash_gives_ports_back_as_they_were_too() {
+    given_back_as_before(Settings::default(), true);
+}
+
+#[test]
+fn del_with_the_clsact_hook_gives_ports_back_as_they_were() {
+    given_back_as_before(Settings::args(&["--tc-hook", "clsact"]), false);
+}
+
+#[test]
+fn del_with_the_clsact_hook_after_a_crash_gives_ports_back_as_they_were() {
+    given_back_as_before(Settings::args(&["--tc-hook", "clsact"]), true);
+}

@@ -1,0 +1,146 @@
+//! The agent is killed, stopped and started under load; forwarding and what it knows stay.
+
+use std::process::Stdio;
+
+use bondd_tests::daemon::{LIMIT, refused};
+use bondd_tests::machine::Machine;
+use bondd_tests::{BondAndSwitch, Daemon, Rate, Settings, TwoBonds, wait_for};
+use serde_json::Value;
+
+/// What must be the same before and after: everything but the counters, which only grow.
+fn identity(daemon: &Daemon) -> Value {
+    let mut bond = daemon.bond("bond0");
+    for port in bond["ports"].as_array_mut().expect("ports") {
+        for counter in COUNTERS {
+            port[counter].take();
+        }
+    }
+    bond
+}
+
+fn counters(daemon: &Daemon, port: &str) -> Vec<u64> {
+    let port = daemon.port("bond0", port);
+    COUNTERS
+        .iter()
+        .map(|&counter| port[counter].as_u64().unwrap_or_else(|| panic!("{counter} of {port}")))
+        .collect()
+}
+
+/// Restarts ten times at full send rate, after one failover, and checks all that must stay.
+fn ten_restarts(settings: Settings, stop: impl Fn(&mut Daemon)) {
+    let mut pair = TwoBonds::with(Machine::alone(), settings, "miimon=100");
+    pair.wait_active("eth0");
+    pair.cables[0].pull();
+    pair.wait_active("eth1");
+    pair.cables[0].plug();
+    pair.left.daemon.wait_link("bond0", "eth0", "up");
+    pair.right.daemon.wait_link("bond0", "eth0", "up");
+    let before = [identity(&pair.left.daemon), identity(&pair.right.daemon)];
+    assert_eq!(pair.left.daemon.port("bond0", "eth0")["link_failures"], 1);
+
+    let flow = pair.flow(Rate::Full);
+    for round in 0..10 {
+        let daemon = if round % 2 == 0 {
+            &mut pair.left.daemon
+        } else {
+            &mut pair.right.daemon
+        };
+        let counted = counters(daemon, "eth1");
+        stop(daemon);
+        flow.pass(5_000);
+        daemon.launch();
+        flow.pass(5_000);
+        assert!(
+            counters(daemon, "eth1")
+                .iter()
+                .zip(counted)
+                .all(|(after, before)| *after >= before),
+            "counters went back"
+        );
+    }
+    let total = flow.finish().tally();
+    println!("ten restarts at full rate: {total:?}");
+    assert_eq!((total.lost, total.failed_send, total.doubled), (0, 0, 0), "{total:?}");
+    assert_eq!([identity(&pair.left.daemon), identity(&pair.right.daemon)], before);
+    let sent = pair.left.daemon.port("bond0", "eth1")["tx_frames"].as_u64().unwrap();
+    assert!(sent >= total.attempted, "{sent} counted, {} sent", total.attempted);
+
+    // Adopted ports are watched like any other.
+    pair.cables[1].pull();
+    pair.wait_active("eth0");
+}
+
+#[test]
+fn ten_kills_at_full_rate_lose_nothing_and_keep_port_counters_and_failures() {
+    ten_restarts(Settings::default(), Daemon::sigkill);
+}
+
+#[test]
+fn ten_orderly_stops_at_full_rate_lose_nothing_either() {
+    ten_restarts(Settings::default(), |daemon| {
+        assert!(daemon.sigterm(), "SIGTERM is an orderly end: status 0")
+    });
+}
+
+#[test]
+fn the_clsact_hook_survives_kills_at_full_rate_too() {
+    ten_restarts(Settings::args(&["--tc-hook", "clsact"]), Daemon::sigkill);
+}
+
+#[test]
+fn inside_ip_netns_exec_where_sys_is_mounted_anew_a_restart_loses_nothing() {
+    ten_restarts(
+        Settings {
+            ip_netns_exec: true,
+            ..Settings::default()
+        },
+        Daemon::sigkill,
+    );
+}
+
+#[test]
+fn a_port_that_failed_while_the_agent_was_away_is_left_at_the_start() {
+    let mut bench = BondAndSwitch::new(Machine::shared(), "miimon=100");
+    bench.host.daemon.wait_active("bond0", "eth0");
+    bench.host.daemon.sigkill();
+    bench.cables[0].pull();
+    bench.host.daemon.launch();
+    bench.host.daemon.wait_active("bond0", "eth1");
+    assert_eq!(bench.host.daemon.port("bond0", "eth0")["link_failures"], 1);
+}
+
+#[test]
+fn settings_made_by_bondctl_outlive_a_kill_and_ports_are_given_back_as_they_were() {
+    let mut bench = BondAndSwitch::new(
+        Machine::shared(),
+        "miimon=100 primary=eth1 primary_reselect=failure updelay=200",
+    );
+    let before = bench.host.daemon.bond("bond0")["options"].clone();
+    let macs = ["eth0", "eth1"].map(|port| bench.host.daemon.port("bond0", port)["permanent_mac"].clone());
+    bench.host.daemon.sigkill();
+    bench.host.daemon.launch();
+    assert_eq!(bench.host.daemon.bond("bond0")["options"], before);
+    bench.host.daemon.ctl("del bond0");
+    for (port, mac) in ["eth0", "eth1"].into_iter().zip(macs) {
+        assert_eq!(bench.host.netns.mac(port), mac.as_str().unwrap());
+    }
+}
+
+#[test]
+fn a_second_agent_on_the_same_run_dir_refuses_and_the_first_goes_on() {
+    let bench = BondAndSwitch::new(Machine::shared(), "miimon=100");
+    let daemon = &bench.host.daemon;
+    let second = daemon
+        .command()
+        .stdin(Stdio::null())
+        .output()
+        .expect("bondd can be run");
+    let (code, why) = refused(&second);
+    assert_eq!(code, 1, "{why}");
+    assert!(why.contains(daemon.dir().to_str().unwrap()), "names the run dir: {why}");
+    wait_for("the first one answers", LIMIT, || daemon.active("bond0") == "eth0");
+    bench.cables[0].pull();
+    daemon.wait_active("bond0", "eth1");
+}
+
+const COUNTERS: [&str; 5] = ["tx_frames", "tx_bytes", "rx_frames", "rx_bytes", "rx_dropped"];

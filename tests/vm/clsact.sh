@@ -1,0 +1,112 @@
+#!/bin/sh
+# In the guest: a bond over two cables to a switch; a cable is pulled, the agent killed and started, the bond removed.
+set -u
+
+fail() {
+    echo "FAILED: $*"
+    echo "--- status"; cat /run/bondd/proc/net/bonding/bond0
+    echo "--- links"; ip -n host -d -s link
+    echo "--- log"; cat /tmp/bondd.log
+    exit 1
+}
+
+# until_true SECONDS COMMAND...: asks until it holds.
+until_true() {
+    tries=$(($1 * 20)); shift
+    while ! "$@"; do
+        tries=$((tries - 1))
+        [ "$tries" -gt 0 ] || return 1
+        sleep 0.05
+    done
+}
+
+ctl() { nsenter --net=/run/netns/host bondctl "$@"; }
+answers() { ctl list >/dev/null 2>&1; }
+active() { grep -q "^Currently Active Slave: $1\$" /run/bondd/proc/net/bonding/bond0; }
+start() {
+    nsenter --net=/run/netns/host bondd --log-level debug >>/tmp/bondd.log 2>&1 &
+    agent=$!
+    until_true 20 answers || fail "bondd does not answer"
+}
+port_state() {
+    ip -n host -o link show "$1" | sed 's/<[^>]*>//'
+    ip -n host -o link show "$1" | grep -o PROMISC
+    nsenter --net=/run/netns/host tc qdisc show dev "$1"
+    nsenter --net=/run/netns/host cat "/proc/sys/net/ipv6/conf/$1/disable_ipv6" 2>/dev/null
+    :
+}
+# pinging COUNT: so many echo requests in the background, 5 ms apart, counted.
+pinging() {
+    nsenter --net=/run/netns/host ping -q -c "$1" -i 0.005 -W 2 10.77.0.2 >/tmp/ping 2>&1 &
+    pinger=$!
+}
+lost() {
+    wait "$pinger"
+    set -- $(sed -n 's/^\([0-9]*\) packets transmitted, \([0-9]*\) received.*/\1 \2/p' /tmp/ping)
+    [ $# -eq 2 ] || fail "ping said: $(cat /tmp/ping)"
+    echo $(($1 - $2))
+}
+
+uname -r
+ip netns add host
+ip netns add switch
+ip -n switch link add br0 type bridge stp_state 0 forward_delay 0
+ip -n switch link set br0 up
+ip -n switch addr add 10.77.0.2/24 dev br0
+for n in 0 1; do
+    ip -n host link add "eth$n" index "10$n" type veth peer name "p$n" index "20$n" netns switch
+    ip -n host link set "eth$n" up
+    ip -n switch link set "p$n" master br0
+    ip -n switch link set "p$n" up
+done
+sleep 1
+before=$(port_state eth0; port_state eth1)
+
+start
+ctl add bond0 mode=active-backup miimon=100 || fail "add"
+ctl port add bond0 eth0 eth1 || fail "port add"
+ip -n host link set bond0 up
+ip -n host addr add 10.77.0.1/24 dev bond0
+until_true 5 active eth0 || fail "eth0 is not active"
+nsenter --net=/run/netns/host tc filter show dev eth0 ingress | grep -q bpf || fail "no classifier at clsact"
+nsenter --net=/run/netns/host ping -q -c 3 -W 2 10.77.0.2 >/dev/null || fail "no traffic"
+echo "step: traffic through clsact"
+
+pinging 400
+sleep 0.5
+ip -n switch link set p0 down
+until_true 5 active eth1 || fail "no failover"
+gone=$(lost)
+echo "step: cable pulled, $gone of 400 pings 5 ms apart lost"
+[ "$gone" -le 20 ] || fail "$gone pings lost"
+
+ip -n switch link set p0 up
+pinging 1000
+for round in 1 2 3; do
+    kill -KILL "$agent"
+    wait "$agent"
+    sleep 0.2
+    start
+    active eth1 || fail "the active port changed in restart $round"
+done
+gone=$(lost)
+echo "step: killed and started three times, $gone of 1000 pings lost"
+[ "$gone" -eq 0 ] || fail "$gone pings lost in restarts"
+grep -A5 '^Slave Interface: eth0' /run/bondd/proc/net/bonding/bond0 | grep -q '^Link Failure Count: 1$' || fail "failure count"
+
+ip -n switch link set p1 down
+until_true 5 active eth0 || fail "no failover after the restart"
+ip -n switch link set p1 up
+sleep 1
+
+ctl del bond0 || fail "del"
+after=$(port_state eth0; port_state eth1)
+[ "$before" = "$after" ] || fail "ports are not as before:
+$before
+--- now
+$after"
+ip -n host link show bond0 >/dev/null 2>&1 && fail "bond0 is still there"
+[ -z "$(find /sys/fs/bpf /run/bondd/bpf -path '*bondd*' -type f 2>/dev/null)" ] || fail "pins are left"
+kill -TERM "$agent"
+wait "$agent" || fail "SIGTERM is an orderly end"
+echo "all steps passed"
