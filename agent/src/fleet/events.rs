@@ -66,7 +66,7 @@ impl Fleet {
             .iter()
             .position(|member| member.bond.ports().get(port).is_some())
         {
-            return self.on_port(now, at, port, link);
+            return self.on_port(now, at, port);
         }
         if let Some(at) = self.bonds.iter().position(|member| member.ifindex == link.ifindex) {
             return self.on_bond_device(now, at);
@@ -86,8 +86,12 @@ impl Fleet {
         }
     }
 
-    fn on_port(&mut self, now: Time, at: usize, port: PortId, link: &Link) {
-        let mut report = link.report.clone();
+    fn on_port(&mut self, now: Time, at: usize, port: PortId) {
+        // Read anew: an event may tell of a state before our own changes.
+        let Ok(Some(link)) = self.links.by_index(port.0) else {
+            return;
+        };
+        let mut report = link.report;
         let member = &mut self.bonds[at];
         if let Some(old) = member.bond.ports().name(port).filter(|old| *old != report.name) {
             for name in member.wanted.iter_mut().filter(|name| **name == old) {

@@ -7,7 +7,7 @@ use rtnetlink::packet_core::{NlaBuffer, NlasIterator, ParseableParametrized};
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
 use rtnetlink::packet_route::link::{
-    InfoData, InfoVlan, LinkAttribute, LinkFlags, LinkHeader, LinkInfo, LinkLayerType, LinkMessage,
+    InfoData, InfoVlan, LinkAttribute, LinkFlags, LinkHeader, LinkInfo, LinkLayerType, LinkMessage, State,
 };
 
 /// An interface as the kernel describes it.
@@ -50,7 +50,7 @@ pub(super) fn parse(message: &LinkMessage) -> Option<Link> {
     let admin_up = header.flags.contains(LinkFlags::Up);
     let promisc_flag = header.flags.contains(LinkFlags::Promisc);
     let allmulti_flag = header.flags.contains(LinkFlags::Allmulti);
-    let signal = seen.carrier.unwrap_or(header.flags.contains(LinkFlags::LowerUp));
+    let signal = seen.carrier.unwrap_or(header.flags.contains(LinkFlags::LowerUp)) && !seen.not_in_service;
     Some(Link {
         ifindex: header.index,
         report: LinkReport {
@@ -83,6 +83,9 @@ struct Seen {
     mac: MacAddr,
     mtu: Option<u32>,
     carrier: Option<bool>,
+    /// Carrier may be there, but the kernel has not put the transmit queues into service: what is sent now is dropped.
+    /// [link_watch.c: linkwatch_do_dev]
+    not_in_service: bool,
     promiscuity: u32,
     allmulti: u32,
     peer: Option<u32>,
@@ -105,6 +108,9 @@ impl Seen {
                 }
                 LinkAttribute::Mtu(mtu) => seen.mtu = Some(*mtu),
                 LinkAttribute::Carrier(on) => seen.carrier = Some(*on != 0),
+                LinkAttribute::OperState(state) => {
+                    seen.not_in_service = matches!(state, State::Down | State::LowerLayerDown | State::NotPresent);
+                }
                 LinkAttribute::Promiscuity(users) => seen.promiscuity = *users,
                 LinkAttribute::AllMulticast(users) => seen.allmulti = *users,
                 LinkAttribute::Link(0) => {}
