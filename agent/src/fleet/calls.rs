@@ -18,7 +18,7 @@ impl Fleet {
             Call::Set { bond, options } => self.set(now, bond, options).map(done),
             Call::Del { bond } => {
                 let at = self.find(bond)?;
-                self.remove(now, at).map(done)
+                self.remove(at).map(done)
             }
             Call::Show { bond } => self.show(now, bond.as_deref()),
             Call::List {} => Ok(self
@@ -86,16 +86,15 @@ impl Fleet {
     }
 
     /// Gives all ports back and removes the bond. A port that cannot be restored in full does not stop the rest.
-    pub(super) fn remove(&mut self, now: Time, at: usize) -> Result<(), ControlError> {
+    pub(super) fn remove(&mut self, at: usize) -> Result<(), ControlError> {
+        let name = self.bonds[at].name.clone();
         let mut first = None;
-        let ports: Vec<PortId> = self.bonds[at].bond.ports().iter().map(|port| port.id).collect();
-        for port in ports {
-            if let Err(error) = self.release(now, at, port) {
-                log::error!("{}: {error}", self.bonds[at].name);
-                first.get_or_insert(error);
+        for (port, original) in std::mem::take(&mut self.bonds[at].originals) {
+            if let Err(error) = self.plane.detach(&name, port, &original) {
+                log::error!("{name}: {}", chain(&error));
+                first.get_or_insert(plane_error(&name, &error));
             }
         }
-        let name = self.bonds[at].name.clone();
         self.plane.destroy(&name).map_err(|error| plane_error(&name, &error))?;
         self.bonds.remove(at);
         self.store.remove(&name);

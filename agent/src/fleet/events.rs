@@ -142,7 +142,7 @@ impl Fleet {
     fn on_gone(&mut self, now: Time, ifindex: u32, name: &str) {
         if let Some(at) = self.bonds.iter().position(|member| member.ifindex == ifindex) {
             log::warn!("{name}: its interface was deleted by someone else, giving its ports back");
-            if let Err(error) = self.remove(now, at) {
+            if let Err(error) = self.remove(at) {
                 log::error!("{name}: {error}");
             }
             return;
