@@ -8,6 +8,7 @@
 //! 3. `/sys/fs/bpf` as PID 1 sees it;
 //! 4. a new mount at `<run dir>/bpf`, in PID 1's mount namespace if we may enter it, else in ours, with a warning.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -71,8 +72,11 @@ impl Bpffs {
     /// Unmounts it if bondd mounted it and nothing is pinned in it. One of the machine stays.
     pub fn unmount_if_empty(&self) -> io::Result<()> {
         let Some(own) = &self.own else { return Ok(()) };
-        if fs::read_dir(&self.root)?.next().is_some() {
-            return Ok(());
+        for entry in fs::read_dir(&self.root)? {
+            // The kernel itself puts maps.debug and progs.debug into every bpffs.
+            if entry?.path().extension() != Some(OsStr::new("debug")) {
+                return Ok(());
+            }
         }
         if own.in_init {
             in_init_namespace(|| unmount_at(&own.point))
