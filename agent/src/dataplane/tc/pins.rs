@@ -64,7 +64,7 @@ impl Pins {
 
     /// Removes empty folders, and the mount if bondd made it and no pin is left.
     pub fn release(self) -> io::Result<()> {
-        for dir in [&self.dir, &self.fs.root().join(ALL)] {
+        for dir in [self.dir.clone(), self.fs.root().join(ALL)] {
             match fs::remove_dir(dir) {
                 Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => return Ok(()),
                 Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
