@@ -42,6 +42,7 @@ impl BondBpf {
         }
         let mut map = |name: &str| programs.take_map(name).ok_or_else(|| not_in_object(name));
         let (state, accept, counters) = (map(STATE)?, map(ACCEPT)?, map(COUNTERS)?);
+        trim_heap();
         Ok(BondBpf {
             state: state.try_into().map_err(map_error)?,
             accept: accept.try_into().map_err(map_error)?,
@@ -191,6 +192,16 @@ fn raise_memlock() {
     };
     // SAFETY: the pointer is to a live value of the type that setrlimit reads.
     unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const unlimited) };
+}
+
+/// A new loader parses the types of the whole kernel, some 20 MB, whether they are wanted or not. Without this the agent would
+/// hold on to that memory for good.
+fn trim_heap() {
+    // SAFETY: gives unused pages of the heap back; touches nothing that is in use.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::malloc_trim(0);
+    }
 }
 
 fn not_in_object(name: &str) -> io::Error {

@@ -1,6 +1,6 @@
 //! Ports: taken in, given back, taken over from an earlier agent.
 
-use bond_modes::{PortId, PortPlan};
+use bond_modes::{PortId, PortPlan, TxPolicy};
 use bond_monitors::MacAddr;
 
 use super::bpf::RX;
@@ -63,6 +63,12 @@ impl TcPlane {
             || format!("close {port} of {name}"),
             || bond.bpf.set_accept(port, None),
         ));
+        if bond.applied.tx == TxPolicy::One(port) {
+            let drop = || bond.bpf.set_tx(&TxPolicy::Drop);
+            if errors.note(step(|| format!("stop the transmission of {name}"), drop)) {
+                bond.applied.tx = TxPolicy::Drop;
+            }
+        }
 
         let link = match read(links, port) {
             Ok(link) => Some(link),
