@@ -240,6 +240,8 @@ fn restore(links: &mut Links, port: PortId, link: &Link, original: &OriginalPort
 fn hook_port(bond: &mut Bond, port: PortId, link: &Link) -> Result<(), PlaneError> {
     let name = &link.report.name;
     let pin = bond.pins.rx(port);
+    // Somebody may have tidied up: forwarding goes on without pins, but no new one can be made without their folder.
+    step(|| "make a folder for pins".to_owned(), || bond.pins.create())?;
     let kind = bond.hook;
     let attach = || hook::attach(bond.bpf.port_rx(), place(name, &pin), kind);
     step_with(&HOOK, || format!("attach a program to {name}"), attach).map_err(|error| match error {
