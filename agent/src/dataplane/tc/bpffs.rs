@@ -1,38 +1,43 @@
 //! The bpffs that the pins live in.
 //!
 //! Pins must outlive this process *and its mount namespace*: `ip netns exec` gives every command a private one, in which a fresh
-//! `/sys` hides the `/sys/fs/bpf` of the machine. So a file system that PID 1 sees is preferred over one of our own. In order:
+//! `/sys` hides the `/sys/fs/bpf` of the machine. So besides ours the *outer* mount namespace is looked at: that of PID 1, or
+//! where that is out of reach, of our outermost ancestor within reach. In order:
 //!
-//! 1. a mount that bondd made under its run directory before: whatever is mounted elsewhere since, the pins are there;
-//! 2. `/sys/fs/bpf`;
-//! 3. `/sys/fs/bpf` as PID 1 sees it;
-//! 4. a new mount at `<run dir>/bpf`, in PID 1's mount namespace if we may enter it, else in ours, with a warning.
+//! 1. a mount that bondd made at `<run dir>/bpf` before, in either: whatever is mounted elsewhere since, the pins are there;
+//! 2. `/sys/fs/bpf`, here or in the outer namespace;
+//! 3. a new mount at `<run dir>/bpf`, in the outer namespace if we may, else here with a warning.
+//!
+//! An open directory reaches into either namespace, so a bpffs is held as one.
 
-use std::fs::{self, File};
+use std::ffi::OsStr;
+use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::thread;
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
-use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
+use nix::sys::statfs::{BPF_FS_MAGIC, fstatfs};
 
 /// A bpffs and how to get rid of it.
 #[derive(Debug)]
 pub struct Bpffs {
-    /// How this process reaches it.
-    root: PathBuf,
+    dir: File,
     /// Set if bondd mounted it, now or in an earlier life.
     own: Option<OwnMount>,
 }
 
 #[derive(Debug)]
 struct OwnMount {
-    /// Absolute path in the namespace that holds the mount.
     point: PathBuf,
-    /// Whether that namespace is PID 1's and not ours.
-    in_init: bool,
+    namespace: Namespace,
 }
+
+/// A mount namespace: ours, or the outer one.
+type Namespace = Option<File>;
 
 impl Bpffs {
     /// The one in use already or one of the machine; mounts one if there is none.
@@ -41,61 +46,66 @@ impl Bpffs {
             return Ok(found);
         }
         let point = own_mount_point(run_dir)?;
-        if !same_namespace_as_init() {
-            match in_init_namespace(|| mount_at(&point)) {
-                Ok(()) => {
-                    let root = through_init(&point);
-                    return Ok(Bpffs {
-                        root,
-                        own: Some(OwnMount { point, in_init: true }),
-                    });
-                }
+        let outer = outer_namespace();
+        if outer.is_some() {
+            match within(&outer, || mount_at(&point)) {
+                Ok(dir) => return Ok(Self::of_ours(dir, point, outer)),
                 Err(error) => log::warn!(
-                    "cannot mount a bpffs in the mount namespace of PID 1 ({error}): \
-                     bonds stop forwarding when the last process of this mount namespace ends"
+                    "cannot mount a bpffs outside this private mount namespace ({error}): \
+                     bonds stop forwarding when its last process ends"
                 ),
             }
         }
-        mount_at(&point)?;
-        Ok(Bpffs {
-            root: point.clone(),
-            own: Some(OwnMount { point, in_init: false }),
-        })
-    }
-
-    /// How this process reaches its root directory.
-    pub fn root(&self) -> &Path {
-        &self.root
-    }
-
-    /// Unmounts it if bondd mounted it and nothing is pinned in it. One of the machine stays.
-    pub fn unmount_if_empty(&self) -> io::Result<()> {
-        let Some(own) = &self.own else { return Ok(()) };
-        if fs::read_dir(&self.root)?.next().is_some() {
-            return Ok(());
-        }
-        if own.in_init {
-            in_init_namespace(|| unmount_at(&own.point))
-        } else {
-            unmount_at(&own.point)
-        }
+        let dir = mount_at(&point)?;
+        Ok(Self::of_ours(dir, point, None))
     }
 
     /// The one in use already or one of the machine; mounts nothing.
     pub fn find(run_dir: &Path) -> Option<Bpffs> {
-        let point = &own_mount_point(run_dir).ok()?;
-        let own = |root: PathBuf, in_init| {
-            let point = point.clone();
-            is_bpffs(&root).then(|| Bpffs {
-                root,
-                own: Some(OwnMount { point, in_init }),
-            })
-        };
-        let machine = |root: PathBuf| is_bpffs(&root).then(|| Bpffs { root, own: None });
-        own(point.clone(), false)
-            .or_else(|| own(through_init(point), true))
-            .or_else(|| machine(PathBuf::from(SYSTEM)))
-            .or_else(|| machine(through_init(Path::new(SYSTEM))))
+        let point = own_mount_point(run_dir).ok()?;
+        let outer = outer_namespace();
+        if let Ok(dir) = open_bpffs(&point) {
+            return Some(Self::of_ours(dir, point, None));
+        }
+        if outer.is_some()
+            && let Ok(dir) = within(&outer, || open_bpffs(&point))
+        {
+            return Some(Self::of_ours(dir, point, outer));
+        }
+        let system = Path::new(SYSTEM);
+        let dir = open_bpffs(system)
+            .or_else(|_| within(&outer, || open_bpffs(system)))
+            .ok()?;
+        Some(Bpffs { dir, own: None })
+    }
+
+    /// A path to its root directory for this process.
+    pub fn root(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/self/fd/{}", self.dir.as_raw_fd()))
+    }
+
+    /// Unmounts it if bondd mounted it and nothing is pinned in it. One of the machine stays.
+    pub fn unmount_if_empty(self) -> io::Result<()> {
+        for entry in fs::read_dir(self.root())? {
+            // The kernel itself puts maps.debug and progs.debug into every bpffs.
+            if entry?.path().extension() != Some(OsStr::new("debug")) {
+                return Ok(());
+            }
+        }
+        // An open directory would keep it busy.
+        drop(self.dir);
+        match self.own {
+            Some(own) => within(&own.namespace, || {
+                umount2(&own.point, MntFlags::UMOUNT_NOFOLLOW)?;
+                fs::remove_dir(&own.point)
+            }),
+            None => Ok(()),
+        }
+    }
+
+    fn of_ours(dir: File, point: PathBuf, namespace: Namespace) -> Bpffs {
+        let own = Some(OwnMount { point, namespace });
+        Bpffs { dir, own }
     }
 }
 
@@ -103,47 +113,67 @@ fn own_mount_point(run_dir: &Path) -> io::Result<PathBuf> {
     Ok(std::path::absolute(run_dir)?.join("bpf"))
 }
 
-fn is_bpffs(path: &Path) -> bool {
-    statfs(path).is_ok_and(|found| found.filesystem_type() == BPF_FS_MAGIC)
+/// The directory, if a bpffs is mounted there.
+fn open_bpffs(path: &Path) -> io::Result<File> {
+    let flags = libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC;
+    let dir = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    if fstatfs(&dir)?.filesystem_type() == BPF_FS_MAGIC {
+        Ok(dir)
+    } else {
+        Err(io::ErrorKind::NotFound.into())
+    }
 }
 
-/// The path of a file in PID 1's mount namespace for a process outside of it.
-fn through_init(path: &Path) -> PathBuf {
-    Path::new("/proc/1/root").join(path.strip_prefix("/").unwrap_or(path))
+fn mount_at(point: &Path) -> io::Result<File> {
+    fs::create_dir_all(point)?;
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    mount(Some("bpf"), point, Some("bpf"), flags, Some("mode=0700"))?;
+    open_bpffs(point)
 }
 
-fn same_namespace_as_init() -> bool {
-    let (ours, init) = (
-        fs::read_link("/proc/thread-self/ns/mnt"),
-        fs::read_link("/proc/1/ns/mnt"),
-    );
-    // Where PID 1 cannot be looked at, it cannot be entered either.
-    init.is_err() || ours.is_ok_and(|ours| init.is_ok_and(|init| ours == init))
+/// The mount namespace that outlives ours; `None` if that is ours, or none is within reach.
+fn outer_namespace() -> Namespace {
+    let ours = fs::metadata("/proc/thread-self/ns/mnt").ok()?;
+    let outermost_first = ancestors().into_iter().rev();
+    let reachable = |pid| File::open(format!("/proc/{pid}/ns/mnt")).ok();
+    let outer = std::iter::once(1).chain(outermost_first).find_map(reachable)?;
+    let theirs = outer.metadata().ok()?;
+    ((theirs.dev(), theirs.ino()) != (ours.dev(), ours.ino())).then_some(outer)
 }
 
-/// Runs `work` on a thread of its own inside PID 1's mount namespace. A thread may change its mount namespace only if it shares
-/// its root and working directory with no other, hence the first step; it never comes back, hence the thread.
-fn in_init_namespace(work: impl FnOnce() -> io::Result<()> + Send) -> io::Result<()> {
+/// Process ids of parent, grandparent and so on.
+fn ancestors() -> Vec<u32> {
+    let mut line = Vec::new();
+    let mut next = std::os::unix::process::parent_id();
+    // A parent may end and its id be reused while we look: never walk in circles.
+    while next > 0 && !line.contains(&next) {
+        line.push(next);
+        let status = fs::read_to_string(format!("/proc/{next}/status")).unwrap_or_default();
+        next = parent(&status).unwrap_or(0);
+    }
+    line
+}
+
+fn parent(status: &str) -> Option<u32> {
+    status
+        .lines()
+        .find_map(|line| line.strip_prefix("PPid:"))?
+        .trim()
+        .parse()
+        .ok()
+}
+
+/// Runs `work` in a mount namespace. For that of somebody else on a thread of its own: a thread may change its mount namespace
+/// only if it shares its root and working directory with no other, and it never comes back.
+fn within<T: Send>(namespace: &Namespace, work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+    let Some(namespace) = namespace else { return work() };
     let entered = move || {
-        let namespace = File::open("/proc/1/ns/mnt")?;
         unshare(CloneFlags::CLONE_FS)?;
         setns(namespace, CloneFlags::CLONE_NEWNS)?;
         work()
     };
     thread::scope(|scope| scope.spawn(entered).join())
-        .unwrap_or_else(|_| Err(io::Error::other("the thread in PID 1's mount namespace panicked")))
-}
-
-fn mount_at(point: &Path) -> io::Result<()> {
-    fs::create_dir_all(point)?;
-    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-    mount(Some("bpf"), point, Some("bpf"), flags, Some("mode=0700"))?;
-    Ok(())
-}
-
-fn unmount_at(point: &Path) -> io::Result<()> {
-    umount2(point, MntFlags::UMOUNT_NOFOLLOW)?;
-    fs::remove_dir(point)
+        .unwrap_or_else(|_| Err(io::Error::other("the thread in another mount namespace panicked")))
 }
 
 const SYSTEM: &str = "/sys/fs/bpf";
@@ -153,16 +183,39 @@ mod tests {
     use super::*;
 
     #[test]
-    fn paths_of_pid_1_go_through_its_root() {
-        assert_eq!(
-            through_init(Path::new("/run/bondd/bpf")),
-            Path::new("/proc/1/root/run/bondd/bpf")
-        );
+    fn a_mount_made_in_a_private_mount_namespace_is_found_outside() {
+        let run_dir = std::env::temp_dir().join(format!("bondd-bpffs-{}", std::process::id()));
+        let inner_run_dir = run_dir.clone();
+        // As `ip netns exec` does it.
+        let inner = thread::spawn(move || {
+            unshare(CloneFlags::CLONE_FS | CloneFlags::CLONE_NEWNS).expect("this test needs root");
+            let private = MsFlags::MS_SLAVE | MsFlags::MS_REC;
+            mount(None::<&str>, "/", None::<&str>, private, None::<&str>).unwrap();
+            umount2("/sys", MntFlags::MNT_DETACH).unwrap();
+            mount(Some("sysfs"), "/sys", Some("sysfs"), MsFlags::empty(), None::<&str>).unwrap();
+            let made = Bpffs::open(&inner_run_dir).unwrap();
+            fs::create_dir(made.root().join("kept")).unwrap();
+        });
+        inner.join().unwrap();
+        let found = Bpffs::find(&run_dir).expect("the mount is visible here");
+        fs::remove_dir(found.root().join("kept")).unwrap();
+        let ours = found.own.is_some();
+        found.unmount_if_empty().unwrap();
+        assert!(!run_dir.join("bpf").exists());
+        if ours {
+            fs::remove_dir(&run_dir).unwrap();
+        }
     }
 
     #[test]
     fn an_ordinary_folder_is_no_bpffs() {
-        assert!(!is_bpffs(Path::new("/")));
-        assert!(!is_bpffs(Path::new("/nonexistent")));
+        assert!(open_bpffs(Path::new("/")).is_err());
+        assert!(open_bpffs(Path::new("/nonexistent")).is_err());
+    }
+
+    #[test]
+    fn the_parent_is_read_from_a_process_status() {
+        assert_eq!(parent("Name:\tsh\nPid:\t7\nPPid:\t42\n"), Some(42));
+        assert_eq!(parent(""), None);
     }
 }

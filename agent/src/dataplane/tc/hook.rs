@@ -144,7 +144,14 @@ fn ensure_clsact(interface: &str) -> io::Result<()> {
 fn drop_filter(place: Place<'_>) -> io::Result<()> {
     match tc::qdisc_detach_program(place.interface, TcAttachType::Ingress, place.program).map_err(tc_error) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) if matches!(error.raw_os_error(), Some(libc::ENODEV | libc::EINVAL)) => Ok(()),
+        Err(error)
+            if matches!(
+                error.raw_os_error(),
+                Some(libc::ENODEV | libc::EINVAL | libc::EOPNOTSUPP)
+            ) =>
+        {
+            Ok(())
+        }
         done => done,
     }
 }
@@ -158,10 +165,11 @@ fn pin(link: SchedClassifierLink, path: &Path) -> io::Result<()> {
     }
 }
 
-/// ENOENT: no pin, or no such filter. ENOLINK: the interface of the link is gone. EINVAL: no qdisc.
+/// ENOENT: no pin, or no such filter. ENOLINK: the interface of the link is gone. EINVAL: no qdisc. EOPNOTSUPP: a kernel without
+/// filters.
 fn absent(error: io::Error) -> io::Result<bool> {
     match error.raw_os_error() {
-        Some(libc::ENOENT | libc::ENOLINK | libc::EINVAL | libc::ENODEV) => Ok(false),
+        Some(libc::ENOENT | libc::ENOLINK | libc::EINVAL | libc::ENODEV | libc::EOPNOTSUPP) => Ok(false),
         _ => Err(error),
     }
 }

@@ -26,7 +26,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 
 use bond_modes::{ForwardingPlan, PortId, PortPlan};
-use bond_monitors::{Carrier, LinkReport};
+use bond_monitors::LinkReport;
 use nix::sched::{CloneFlags, unshare};
 
 use self::bpf::BondBpf;

@@ -51,9 +51,20 @@ impl Pins {
         Ok(())
     }
 
+    /// Every pin of the namespace, by path.
+    #[cfg(test)]
+    pub fn list(&self) -> Vec<String> {
+        let bonds = names(&self.dir).expect("the folder of pins is readable");
+        let pins = bonds.iter().flat_map(|bond| {
+            let pins = names(&self.dir.join(bond)).expect("the folder of a bond is readable");
+            std::iter::once(bond.clone()).chain(pins.into_iter().map(move |pin| format!("{bond}/{pin}")))
+        });
+        pins.collect()
+    }
+
     /// Removes empty folders, and the mount if bondd made it and no pin is left.
     pub fn release(self) -> io::Result<()> {
-        for dir in [&self.dir, &self.fs.root().join(ALL)] {
+        for dir in [self.dir.clone(), self.fs.root().join(ALL)] {
             match fs::remove_dir(dir) {
                 Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => return Ok(()),
                 Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),

@@ -1,6 +1,6 @@
 //! Ports: taken in, given back, taken over from an earlier agent.
 
-use bond_modes::{PortId, PortPlan};
+use bond_modes::{PortId, PortPlan, TxPolicy};
 use bond_monitors::MacAddr;
 
 use super::bpf::RX;
@@ -63,6 +63,12 @@ impl TcPlane {
             || format!("close {port} of {name}"),
             || bond.bpf.set_accept(port, None),
         ));
+        if bond.applied.tx == TxPolicy::One(port) {
+            let drop = || bond.bpf.set_tx(&TxPolicy::Drop);
+            if errors.note(step(|| format!("stop the transmission of {name}"), drop)) {
+                bond.applied.tx = TxPolicy::Drop;
+            }
+        }
 
         let link = match read(links, port) {
             Ok(link) => Some(link),
@@ -234,6 +240,8 @@ fn restore(links: &mut Links, port: PortId, link: &Link, original: &OriginalPort
 fn hook_port(bond: &mut Bond, port: PortId, link: &Link) -> Result<(), PlaneError> {
     let name = &link.report.name;
     let pin = bond.pins.rx(port);
+    // Somebody may have tidied up: forwarding goes on without pins, but no new one can be made without their folder.
+    step(|| "make a folder for pins".to_owned(), || bond.pins.create())?;
     let kind = bond.hook;
     let attach = || hook::attach(bond.bpf.port_rx(), place(name, &pin), kind);
     step_with(&HOOK, || format!("attach a program to {name}"), attach).map_err(|error| match error {

@@ -10,7 +10,7 @@
 //! If nothing but the active port changes, that is a few map writes. A step that fails is left out of what counts as in force,
 //! so the next plan tries it again, and does not stop the others: the rest of a plan is good for the rest of the bond.
 
-use bond_modes::{Accept, ForwardingPlan, PortId, PortPlan};
+use bond_modes::{Accept, ForwardingPlan, PortId, PortPlan, TxPolicy};
 
 use super::Bond;
 use super::port;
@@ -22,7 +22,10 @@ use crate::netlink::Links;
 pub fn apply(links: &mut Links, name: &str, bond: &mut Bond, plan: &ForwardingPlan) -> Result<(), PlaneError> {
     let mut errors = FirstError::default();
     for (&port, &rule) in &plan.rx {
-        if wider(bond.applied.rx.get(&port), rule) {
+        // The selector and the rules of what is not attached are nobody's: a port that has left is about to leave the plan too.
+        if !bond.applied.ports.contains_key(&port) {
+            errors.note(Err(PlaneError::PortGone { port }));
+        } else if wider(bond.applied.rx.get(&port), rule) {
             errors.note(set_accept(name, bond, port, Some(rule)));
         }
     }
@@ -41,7 +44,13 @@ pub fn apply(links: &mut Links, name: &str, bond: &mut Bond, plan: &ForwardingPl
             bond.applied.mac = plan.mac;
         }
     }
-    if bond.applied.tx != plan.tx {
+    let gone = match plan.tx {
+        TxPolicy::One(port) => Some(port).filter(|port| !bond.applied.ports.contains_key(port)),
+        TxPolicy::Drop => None,
+    };
+    if let Some(port) = gone {
+        errors.note(Err(PlaneError::PortGone { port }));
+    } else if bond.applied.tx != plan.tx {
         let set = || bond.bpf.set_tx(&plan.tx);
         if errors.note(step(|| format!("move the transmission of {name}"), set)) {
             bond.applied.tx = plan.tx.clone();

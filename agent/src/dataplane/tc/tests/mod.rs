@@ -1,0 +1,399 @@
+//! The plane against the kernel, each test in a network namespace of its own: `p0` and `p1` are ports, `q0` and `q1` the far
+//! ends of their cables. Frames of a protocol of our own are put on a cable or on the bond and looked for elsewhere.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::thread;
+
+use bond_modes::{Accept, PortPlan, TxPolicy};
+use bond_monitors::{Carrier, MacAddr};
+
+use self::world::*;
+use super::Hook;
+use super::step::fault;
+use crate::dataplane::{Dataplane, PlaneError, PortBase};
+use crate::netlink::sysctl;
+use crate::packet::PacketSocket;
+
+mod world;
+
+#[test]
+fn frames_cross_the_bond_in_both_directions_and_are_counted() {
+    for_both_hooks(|w| {
+        let (p0, _) = w.bond_with_two_ports();
+        let (bond, q0) = (w.tap("bond0"), w.tap("q0"));
+        w.send("bond0", OTHER, 3);
+        q0.expect(3);
+        w.send("q0", OTHER, 2);
+        bond.expect(2);
+        let counted = w.counters(p0);
+        assert_eq!((counted.tx_frames, counted.tx_bytes), (3, 3 * FRAME as u64));
+        assert_eq!(
+            (counted.rx_frames, counted.rx_bytes, counted.rx_dropped),
+            (2, 2 * FRAME as u64, 0)
+        );
+        assert!(counted.last_rx > 0);
+        let bond0 = w.link("bond0");
+        assert_eq!(bond0.report.carrier, Carrier::On);
+    });
+}
+
+#[test]
+fn an_accept_rule_lets_in_what_it_says() {
+    for_both_hooks(|w| {
+        let (p0, p1) = w.bond_with_two_ports();
+        let (bond, port) = (w.tap("bond0"), w.tap("p1"));
+        let mut plan = w.plan(Some(p0), &[p0, p1]);
+
+        // A backup port: only what is for the cable itself, and that goes up the port.
+        w.send("q1", OTHER, 1);
+        w.send("q1", MacAddr::BROADCAST, 1);
+        w.send("q1", LLDP, 1);
+        port.expect(1);
+        assert_eq!((w.counters(p1).rx_frames, w.counters(p1).rx_dropped), (0, 2));
+
+        plan.rx.insert(p1, Accept::Unicast);
+        w.program(&plan);
+        w.send("q1", MacAddr::BROADCAST, 1);
+        w.send("q1", LLDP, 1);
+        w.send("q1", OTHER, 1);
+        bond.expect(1);
+        port.expect(1);
+        assert_eq!((w.counters(p1).rx_frames, w.counters(p1).rx_dropped), (1, 3));
+
+        plan.rx.insert(p1, Accept::All);
+        w.program(&plan);
+        w.send("q1", MacAddr::BROADCAST, 1);
+        w.send("q1", LLDP, 1);
+        w.send("q1", OTHER, 1);
+        bond.expect(3);
+        assert_eq!((w.counters(p1).rx_frames, w.counters(p1).rx_dropped), (4, 3));
+        assert_eq!((bond.waiting(), port.waiting()), (0, 0));
+    });
+}
+
+#[test]
+fn a_changed_plan_moves_the_traffic() {
+    for_both_hooks(|w| {
+        let (p0, p1) = w.bond_with_two_ports();
+        let (q0, q1) = (w.tap("q0"), w.tap("q1"));
+        w.program(&w.plan(Some(p1), &[p0, p1]));
+        w.send("bond0", OTHER, 5);
+        q1.expect(5);
+        w.send("q0", OTHER, 1);
+        assert_eq!(
+            (w.counters(p0).rx_dropped, w.counters(p0).tx_frames, q0.waiting()),
+            (1, 0, 0)
+        );
+
+        w.program(&w.plan(None, &[p0, p1]));
+        assert_eq!(w.link("bond0").report.carrier, Carrier::Off);
+        w.program(&w.plan(Some(p0), &[p0, p1]));
+        assert_eq!(w.link("bond0").report.carrier, Carrier::On);
+        w.send("bond0", OTHER, 1);
+        q0.expect(1);
+    });
+}
+
+#[test]
+fn a_plan_sets_addresses_mtu_and_promiscuity() {
+    for_both_hooks(|w| {
+        let (p0, p1) = w.bond_with_two_ports();
+        let mut plan = w.plan(Some(p0), &[p0, p1]);
+        plan.mac = MacAddr([2, 0, 0, 0, 0, 0xb0]);
+        plan.ports.insert(
+            p1,
+            PortPlan {
+                mac: plan.mac,
+                mtu: 9000,
+                promisc: true,
+                allmulti: true,
+            },
+        );
+        w.program(&plan);
+        assert_eq!(w.link("bond0").report.mac, plan.mac);
+        let port = w.link("p1");
+        assert_eq!(
+            (port.report.mac, port.report.mtu, port.promisc_flag),
+            (plan.mac, 9000, true)
+        );
+
+        // What somebody changes by hand stays until the plan itself changes there.
+        w.links.set_mtu(p1.0, 4000).unwrap();
+        w.program(&plan);
+        assert_eq!(w.link("p1").report.mtu, 4000);
+    });
+}
+
+#[test]
+fn a_vanished_port_does_not_stop_the_rest_of_a_plan() {
+    for_both_hooks(|w| {
+        let (p0, p1) = w.bond_with_two_ports();
+        w.links.delete(p0.0).unwrap();
+        let mut plan = w.plan(Some(p1), &[p1]);
+        plan.mac = MacAddr([2, 0, 0, 0, 0, 0xb1]);
+        let gone = PortPlan {
+            mac: plan.mac,
+            ..plan.ports[&p1]
+        };
+        plan.ports.insert(p0, gone);
+        let outcome = w.plane.program(&bond0(), &plan);
+        assert!(
+            matches!(outcome, Err(PlaneError::PortGone { port }) if port == p0),
+            "{outcome:?}"
+        );
+        let q1 = w.tap("q1");
+        w.send("bond0", OTHER, 1);
+        q1.expect(1);
+        assert_eq!(w.link("bond0").report.mac, plan.mac);
+        let original = w.originals[&p0].clone();
+        w.plane.detach(&bond0(), p0, &original).unwrap();
+    });
+}
+
+#[test]
+fn a_port_is_given_back_as_it_was() {
+    for clsact_before in [false, true] {
+        for_both_hooks(move |w| {
+            let p0 = w.port("p0");
+            w.links.set_mtu(p0.0, 1400).unwrap();
+            w.links.set_alias(p0.0, "the operator's own").unwrap();
+            w.links.set_promisc(p0.0, true).unwrap();
+            w.links.set_up(p0.0, !clsact_before).unwrap();
+            sysctl::set_disable_ipv6("p0", false).unwrap();
+            if clsact_before {
+                aya::programs::tc::qdisc_add_clsact("p0").unwrap();
+            }
+            let before = w.snapshot();
+            w.create();
+            w.attach("p0", Some(MacAddr([2, 0, 0, 0, 0, 0xb2])));
+            let attached = w.link("p0");
+            assert_eq!(attached.alias, "port of bond0");
+            assert_eq!(attached.report.mac, MacAddr([2, 0, 0, 0, 0, 0xb2]));
+            assert!(attached.report.admin_up && attached.allmulti_flag && attached.report.mtu == 1500);
+            assert_eq!(sysctl::disable_ipv6("p0").unwrap(), Some(true));
+            w.program(&w.plan(Some(p0), &[p0]));
+            w.tear_down();
+            assert_eq!(w.snapshot(), before);
+        });
+    }
+}
+
+#[test]
+fn a_new_process_takes_over_what_is_there() {
+    for_both_hooks(|w| {
+        let (p0, p1) = w.bond_with_two_ports();
+        let mut plan = w.plan(Some(p1), &[p0, p1]);
+        plan.rx.insert(p0, Accept::Unicast);
+        w.program(&plan);
+        w.send("bond0", OTHER, 7);
+        w.reopen();
+        let observed = w.plane.observe(&bond0()).unwrap().unwrap();
+        assert_eq!(observed.plan, plan);
+        assert_eq!(observed.report.name, "bond0");
+        let ports: Vec<_> = observed
+            .ports
+            .iter()
+            .map(|(port, report)| (*port, report.name.as_str()))
+            .collect();
+        assert_eq!(ports, [(p0, "p0"), (p1, "p1")]);
+        assert_eq!(w.counters(p1).tx_frames, 7);
+
+        // The hooks are the new process' now, and it can take them off.
+        w.program(&w.plan(Some(p0), &[p0, p1]));
+        let q0 = w.tap("q0");
+        w.send("bond0", OTHER, 1);
+        q0.expect(1);
+    });
+}
+
+#[test]
+fn nothing_is_lost_while_the_process_is_replaced() {
+    for_both_hooks(|w| {
+        let (p0, _) = w.bond_with_two_ports();
+        let bond = w.link("bond0").ifindex;
+        let stop = AtomicBool::new(false);
+        let sent = AtomicU32::new(0);
+        let failed = AtomicU32::new(0);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let socket = PacketSocket::open().unwrap();
+                while !stop.load(Ordering::Relaxed) {
+                    let outcome = socket.send(bond, &frame(OTHER));
+                    sent.fetch_add(1, Ordering::Relaxed);
+                    failed.fetch_add(outcome.is_err().into(), Ordering::Relaxed);
+                }
+            });
+            for _ in 0..5 {
+                let mark = sent.load(Ordering::Relaxed);
+                w.reopen();
+                w.plane.observe(&bond0()).unwrap().unwrap();
+                while sent.load(Ordering::Relaxed) < mark + 1000 {
+                    thread::yield_now();
+                }
+            }
+            stop.store(true, Ordering::Relaxed);
+        });
+        let sent = u64::from(sent.into_inner());
+        assert_eq!(failed.into_inner(), 0);
+        w.eventually(|w| w.counters(p0).tx_frames == sent);
+        // Not only sent on: it arrived at the far end too.
+        let received = |w: &World| statistic("q0", "rx_packets") - w.far_end_before;
+        w.eventually(|w| received(w) == sent);
+    });
+}
+
+#[test]
+fn an_interface_of_somebody_else_is_left_alone() {
+    in_world(Hook::Auto, |w| {
+        w.links.add_veth("bond0", "wire99").unwrap();
+        let taken = w.link("bond0").ifindex;
+        w.links.set_up(taken, true).unwrap();
+        let before = w.snapshot();
+        assert_eq!(w.plane.observe(&bond0()).unwrap(), None);
+        let refused = w.plane.create(&bond0());
+        assert!(
+            matches!(&refused, Err(PlaneError::NameTaken { name }) if name == "bond0"),
+            "{refused:?}"
+        );
+        assert_eq!(w.snapshot(), before);
+    });
+}
+
+#[test]
+fn a_bond_that_a_crash_left_half_made_is_made_anew_or_completed() {
+    for_both_hooks(|w| {
+        // Before the wire was marked as ours.
+        w.links.add_veth("bond0", "wire%d").unwrap();
+        assert_eq!(w.plane.observe(&bond0()).unwrap(), None);
+        w.create();
+        // Marked, and its pins gone.
+        let ifindex = w.link("bond0").ifindex;
+        w.plane.pins().unwrap().bond(ifindex).remove().unwrap();
+        w.reopen();
+        let observed = w.plane.observe(&bond0()).unwrap().unwrap();
+        assert_eq!(
+            (observed.ifindex, observed.plan.tx, observed.ports),
+            (ifindex, TxPolicy::Drop, vec![])
+        );
+        w.attach("p0", None);
+        let p0 = w.port("p0");
+        w.program(&w.plan(Some(p0), &[p0]));
+        let q0 = w.tap("q0");
+        w.send("bond0", OTHER, 1);
+        q0.expect(1);
+        w.tear_down();
+    });
+}
+
+#[test]
+fn a_creation_that_fails_at_any_step_leaves_nothing() {
+    for_both_hooks(|w| {
+        let before = w.snapshot();
+        for step in 0.. {
+            let (outcome, reached) = fault::at(step, || w.plane.create(&bond0()));
+            if !reached {
+                outcome.unwrap();
+                assert!(step > 8, "only {step} steps");
+                break;
+            }
+            assert!(outcome.is_err(), "step {step}");
+            assert_eq!(w.snapshot(), before, "step {step}");
+        }
+    });
+}
+
+#[test]
+fn an_attachment_that_fails_at_any_step_leaves_nothing() {
+    for_both_hooks(|w| {
+        w.create();
+        let p0 = w.port("p0");
+        w.links.set_mtu(p0.0, 1400).unwrap();
+        let before = w.snapshot();
+        let base = PortBase {
+            mac: Some(MacAddr([2, 0, 0, 0, 0, 0xb3])),
+            mtu: 1500,
+        };
+        for step in 0.. {
+            let (outcome, reached) = fault::at(step, || w.plane.attach(&bond0(), p0, &base));
+            if !reached {
+                outcome.unwrap();
+                assert!(step > 8, "only {step} steps");
+                break;
+            }
+            assert!(outcome.is_err(), "step {step}");
+            assert_eq!(w.snapshot(), before, "step {step}");
+            assert_eq!(w.plane.counters(&bond0()).unwrap(), [], "step {step}");
+        }
+        // Once more is harmless.
+        w.plane.attach(&bond0(), p0, &base).unwrap();
+    });
+}
+
+#[test]
+fn a_plan_that_fails_at_any_step_is_completed_by_the_next() {
+    for_both_hooks(|w| {
+        let (p0, p1) = w.bond_with_two_ports();
+        for step in 0.. {
+            let from = w.plan(None, &[p0, p1]);
+            w.program(&from);
+            let mut to = w.plan(Some(p1), &[p0, p1]);
+            to.rx.insert(p0, Accept::Unicast);
+            to.mac = MacAddr([2, 0, 0, 0, 1, step as u8]);
+            for port in to.ports.values_mut() {
+                port.mac = to.mac;
+            }
+            let (outcome, reached) = fault::at(step, || w.plane.program(&bond0(), &to));
+            assert_eq!(outcome.is_err(), reached);
+            w.program(&to);
+            w.reopen();
+            assert_eq!(w.plane.observe(&bond0()).unwrap().unwrap().plan, to, "step {step}");
+            if !reached {
+                assert!(step > 5, "only {step} steps");
+                break;
+            }
+        }
+    });
+}
+
+#[test]
+fn a_port_that_is_gone_while_no_agent_ran_is_forgotten() {
+    for_both_hooks(|w| {
+        let (p0, p1) = w.bond_with_two_ports();
+        w.links.delete(p0.0).unwrap();
+        w.reopen();
+        let observed = w.plane.observe(&bond0()).unwrap().unwrap();
+        assert_eq!(observed.plan.ports.keys().copied().collect::<Vec<_>>(), [p1]);
+        let counted: Vec<_> = w
+            .plane
+            .counters(&bond0())
+            .unwrap()
+            .into_iter()
+            .map(|(port, _)| port)
+            .collect();
+        assert_eq!(counted, [p1]);
+    });
+}
+
+#[test]
+fn the_probe_leaves_nothing() {
+    for hook in [Hook::Auto, Hook::Clsact] {
+        in_world(hook, |w| {
+            let before = w.snapshot();
+            w.plane.probe().unwrap();
+            assert_eq!(w.snapshot(), before);
+        });
+    }
+}
+
+#[test]
+fn pins_of_bonds_whose_interface_is_gone_are_swept() {
+    for_both_hooks(|w| {
+        let before = w.snapshot();
+        w.create();
+        let ifindex = w.link("bond0").ifindex;
+        w.links.delete(ifindex).unwrap();
+        w.reopen();
+        w.plane.pins().unwrap();
+        assert_eq!(w.snapshot(), before);
+    });
+}
