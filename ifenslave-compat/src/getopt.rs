@@ -45,7 +45,7 @@ pub(crate) struct Parsed {
 pub(crate) fn parse(words: &[String], posixly_correct: bool) -> Result<Parsed, String> {
     let mut parsed = Parsed::default();
     let mut words = words.iter();
-    while let Some(word) = words.next() {
+    for word in words.by_ref() {
         if word == "--" {
             break;
         } else if let Some(name) = word.strip_prefix("--") {
