@@ -6,10 +6,11 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::SOCKET;
-use super::proto::{Call, ControlError, ErrorCode};
+use super::proto::{Call, ControlError, ErrorCode, Report};
 
 /// How long an answer may take.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -69,7 +70,7 @@ pub enum ClientError {
     #[error("events came faster than they were read, some are lost")]
     Lagged,
     /// Whatever answers does not speak our language.
-    #[error("what answers at {} is not bondd: {line:?}", path.display())]
+    #[error("what answers at {} is no bondd of this version: {line:?}", path.display())]
     Unintelligible {
         /// The socket.
         path: PathBuf,
@@ -120,6 +121,12 @@ impl Client {
         }
     }
 
+    /// The state of one bond or of all.
+    pub fn report(&mut self, bond: Option<String>) -> Result<Report, ClientError> {
+        let answer = self.call(&Call::Show { bond })?;
+        Report::deserialize(&answer).map_err(|_| self.unintelligible(answer.to_string().as_bytes()))
+    }
+
     /// Subscribes to the events of one bond or of all.
     pub fn monitor(mut self, bond: Option<String>) -> Result<Events, ClientError> {
         self.call(&Call::Monitor { bond })?;
@@ -148,10 +155,7 @@ impl Client {
         let line = self.next_line(deadline)?;
         match serde_json::from_slice(&line) {
             Ok(object @ Value::Object(_)) => Ok(object),
-            _ => Err(ClientError::Unintelligible {
-                path: self.path.clone(),
-                line: String::from_utf8_lossy(&line).chars().take(80).collect(),
-            }),
+            _ => Err(self.unintelligible(&line)),
         }
     }
 
@@ -185,6 +189,13 @@ impl Client {
             return Err(self.failed(io::ErrorKind::TimedOut.into()));
         }
         self.stream.set_read_timeout(left).map_err(|e| self.failed(e))
+    }
+
+    fn unintelligible(&self, line: &[u8]) -> ClientError {
+        ClientError::Unintelligible {
+            path: self.path.clone(),
+            line: String::from_utf8_lossy(line).chars().take(80).collect(),
+        }
     }
 
     fn failed(&self, source: io::Error) -> ClientError {

@@ -3,6 +3,7 @@
 //! `{"id":1,"call":"port-attach","bond":"bond0","port":"eth0"}` is answered by `{"id":1,"ok":...}` or
 //! `{"id":1,"error":{"code":"port_busy","message":"..."}}`. Requests deny unknown fields; answers may grow.
 //! After `monitor` was answered, the connection carries `{"event":{...}}` lines until the client closes it.
+//! A client that does not read them fast enough gets `{"lagged":true}` as its last line.
 
 use bond_modes::{BondStatus, LinkWord, Notice, PortStatus, Role};
 use bond_monitors::{Duplex, MacAddr};

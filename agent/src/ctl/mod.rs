@@ -11,7 +11,7 @@ use clap::{CommandFactory, Parser};
 
 use self::args::{Cli, Command, PortCommand, option_pairs};
 use crate::control::client::{Client, ClientError};
-use crate::control::proto::{Call, Report};
+use crate::control::proto::Call;
 
 mod args;
 mod monitor;
@@ -115,12 +115,11 @@ fn run(cli: &Cli, out: &mut dyn Write, err: &mut dyn Write) -> Result<(), Failur
 }
 
 fn show(cli: &Cli, bond: Option<String>, out: &mut dyn Write) -> Result<(), Failure> {
-    let answer = connect(cli)?.call(&Call::Show { bond })?;
+    let mut client = connect(cli)?;
     if cli.json {
-        writeln!(out, "{answer}")?;
+        writeln!(out, "{}", client.call(&Call::Show { bond })?)?;
     } else {
-        let report: Report = serde_json::from_value(answer)?;
-        out.write_all(show::report(&report).as_bytes())?;
+        out.write_all(show::report(&client.report(bond)?).as_bytes())?;
     }
     Ok(out.flush()?)
 }

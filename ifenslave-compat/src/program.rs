@@ -1,0 +1,448 @@
+//! What `ifenslave` does, step by step, with the exit codes of 1.1.0.
+
+use std::error::Error;
+use std::fmt::Display;
+use std::io::{self, Write};
+
+use bondd::control::client::ClientError;
+use nix::libc;
+
+use crate::getopt::{self, Flag};
+use crate::text::{BANNER, HELP, USAGE};
+use crate::world::{Bonds, Settings, World};
+
+/// Refused.
+const REFUSED: u8 = 1;
+/// Wrong usage.
+const WRONG_USAGE: u8 = 2;
+/// A setting could not be changed.
+const NOT_SET: u8 = 255;
+
+/// What a command line asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Task {
+    kind: Kind,
+    /// Attach even if the bond is not Ethernet.
+    force: bool,
+    /// Say what is done.
+    verbose: bool,
+    operands: Vec<String>,
+}
+
+/// The kind of a task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    ShowAll,
+    /// Shows the bond if no port is named.
+    Enslave,
+    Detach,
+    ChangeActive,
+}
+
+impl Kind {
+    /// What failed, for messages.
+    fn as_str(self) -> &'static str {
+        match self {
+            Kind::ShowAll => "show",
+            Kind::Enslave => "enslave",
+            Kind::Detach => "release",
+            Kind::ChangeActive => "change active",
+        }
+    }
+}
+
+/// Where texts go. Failing to print is no failure of the task.
+pub(crate) struct Console {
+    out: Box<dyn Write>,
+    err: Box<dyn Write>,
+}
+
+impl Console {
+    /// Standard output and standard error.
+    pub(crate) fn of_this_process() -> Console {
+        Console {
+            out: Box::new(io::stdout()),
+            err: Box::new(io::stderr()),
+        }
+    }
+
+    fn say(&mut self, text: &str) {
+        let _ = write!(self.out, "{text}");
+    }
+
+    /// A line on standard error.
+    pub(crate) fn complain(&mut self, line: &str) {
+        let _ = writeln!(self.err, "{line}");
+    }
+
+    fn wrong_usage(&mut self) -> u8 {
+        let _ = write!(self.err, "{USAGE}");
+        WRONG_USAGE
+    }
+}
+
+/// What is known about the bond that was named.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    /// The agent has it.
+    Bond,
+    /// An interface that is no bond of the agent.
+    Other,
+    /// An interface; the agent does not talk to this user.
+    Unknown,
+}
+
+/// What to do, or the exit code if the command line already decides it.
+pub(crate) fn plan(words: &[String], posixly_correct: bool, console: &mut Console) -> Result<Task, u8> {
+    let parsed = getopt::parse(words, posixly_correct).map_err(|why| {
+        console.complain(&format!("ifenslave: {why}"));
+        console.wrong_usage()
+    })?;
+    if parsed.flags.iter().filter(|flag| flag.is_exclusive()).count() > 1 {
+        return Err(console.wrong_usage());
+    }
+    let given = |flag| parsed.flags.contains(&flag);
+    if given(Flag::Verbose) || given(Flag::Version) {
+        console.say(BANNER);
+    }
+    if given(Flag::Version) {
+        return Err(0);
+    }
+    if given(Flag::Usage) {
+        console.say(USAGE);
+        return Err(0);
+    }
+    if given(Flag::Help) {
+        console.say(USAGE);
+        console.say(HELP);
+        return Err(0);
+    }
+    let kind = match () {
+        () if given(Flag::AllInterfaces) => Kind::ShowAll,
+        () if given(Flag::Detach) => Kind::Detach,
+        () if given(Flag::ChangeActive) => Kind::ChangeActive,
+        () => Kind::Enslave,
+    };
+    // "All" takes no operands, and everything else takes some.
+    if (kind == Kind::ShowAll) != parsed.operands.is_empty() {
+        return Err(console.wrong_usage());
+    }
+    Ok(Task {
+        kind,
+        force: given(Flag::Force),
+        verbose: given(Flag::Verbose),
+        operands: parsed.operands,
+    })
+}
+
+/// Does it; the exit code.
+pub(crate) fn perform(task: &Task, world: &mut dyn World, console: &mut Console) -> u8 {
+    let Some((master, slaves)) = task.operands.split_first() else {
+        return show_all(world, console);
+    };
+    let mut run = Run {
+        task,
+        world,
+        console,
+        master,
+        standing: Standing::Unknown,
+    };
+    run.on_master(slaves).unwrap_or_else(|code| code)
+}
+
+fn show_all(world: &mut dyn World, console: &mut Console) -> u8 {
+    match world.addressed_interfaces() {
+        Ok(names) => names.iter().for_each(|name| show(name, world, console)),
+        Err(e) => console.complain(&format!("ifenslave: cannot list interfaces: {e}")),
+    }
+    0
+}
+
+fn show(name: &str, world: &mut dyn World, console: &mut Console) {
+    let Ok(Settings {
+        flags,
+        hardware_type,
+        address,
+    }) = world.settings(name)
+    else {
+        console.complain(&format!("{name}: unknown interface."));
+        return;
+    };
+    let ip = match world.address(name) {
+        Ok(Some(ip)) => ip.to_string(),
+        Ok(None) => "none".to_owned(),
+        Err(e) => format!("unknown ({e})"),
+    };
+    console.say(&format!(
+        "The result of SIOCGIFFLAGS on {name} is {flags:x}.\n\
+         The result of SIOCGIFADDR is {ip}.\n\
+         The result of SIOCGIFHWADDR is type {hardware_type}  {}.\n",
+        mac(address)
+    ));
+}
+
+/// A task on one bond.
+struct Run<'a> {
+    task: &'a Task,
+    world: &'a mut dyn World,
+    console: &'a mut Console,
+    master: &'a str,
+    standing: Standing,
+}
+
+/// Done, or the exit code of a failure that was reported.
+type Outcome = Result<(), u8>;
+
+impl Run<'_> {
+    fn on_master(&mut self, slaves: &[String]) -> Result<u8, u8> {
+        let (master, kind) = (self.master, self.task.kind);
+        self.handshake()?;
+        let Some(first) = slaves.first() else {
+            return if kind == Kind::Enslave {
+                show(master, self.world, self.console);
+                Ok(0)
+            } else {
+                Err(self.console.wrong_usage())
+            };
+        };
+        self.check_master()?;
+        if kind == Kind::ChangeActive {
+            if slaves.len() > 1 {
+                let ignored = slaves[1..].join(" ");
+                self.console.complain(&format!(
+                    "Master '{master}': Warning: only one slave can be active, ignored: {ignored}"
+                ));
+            }
+            return self.on_slave(first).map(|()| 0);
+        }
+        // The last one that fails decides.
+        Ok(slaves
+            .iter()
+            .fold(0, |code, slave| self.on_slave(slave).err().unwrap_or(code)))
+    }
+
+    /// Is there such a bond, and does the agent answer? In 1.1.0, the driver was asked.
+    fn handshake(&mut self) -> Outcome {
+        let master = self.master;
+        let exists = self.world.settings(master).is_ok();
+        let why = match self.world.bonds() {
+            Ok(bonds) if bonds.contains_key(master) => {
+                self.standing = Standing::Bond;
+                return Ok(());
+            }
+            Ok(_) if exists => {
+                self.standing = Standing::Other;
+                return Ok(());
+            }
+            Ok(_) => "no such interface".to_owned(),
+            // 1.1.0 got as far as the first change before it was told.
+            Err(ClientError::Permission { .. }) if exists => return Ok(()),
+            Err(e) => chain(&e),
+        };
+        self.console.complain(&format!(
+            "Master '{master}': Error: handshake with bondd failed: {why}. Aborting"
+        ));
+        Err(REFUSED)
+    }
+
+    fn check_master(&mut self) -> Outcome {
+        let master = self.master;
+        let settings = self.world.settings(master).map_err(|e| {
+            self.console.complain(&format!(
+                "Master '{master}': Error: getting settings failed: {e}. Aborting"
+            ));
+            errno(&e)
+        })?;
+        let why = if self.standing == Standing::Other {
+            format!("the specified interface '{master}' is not a master (not a bond of bondd). Aborting")
+        } else if settings.flags & UP == 0 {
+            format!("the specified master interface '{master}' is not up; set it up first (ip link set {master} up)")
+        } else if self.task.kind == Kind::Enslave && !self.task.force && settings.hardware_type != libc::ARPHRD_ETHER {
+            format!(
+                "the specified master interface '{master}' is not ethernet-like (type {}); use -f to force it",
+                settings.hardware_type
+            )
+        } else {
+            if self.task.kind == Kind::Enslave {
+                self.note(|| {
+                    format!(
+                        "Master '{master}': hardware address {}, type {}",
+                        mac(settings.address),
+                        settings.hardware_type
+                    )
+                });
+            }
+            return Ok(());
+        };
+        self.console.complain(&format!("Illegal operation: {why}"));
+        Err(REFUSED)
+    }
+
+    fn on_slave(&mut self, slave: &str) -> Outcome {
+        let settings = self.slave_settings(slave)?;
+        let outcome = self.check_slave(slave, settings).and_then(|()| match self.task.kind {
+            Kind::Detach => self.ask(|world, master| world.detach(master, slave)),
+            Kind::ChangeActive => self.ask(|world, master| world.activate(master, slave)),
+            Kind::Enslave | Kind::ShowAll => self.enslave(slave, settings),
+        });
+        outcome.map_err(|Failed { code, why }| {
+            let what = self.task.kind.as_str();
+            self.console.complain(&why);
+            self.console.complain(&format!(
+                "Master '{}', Slave '{slave}': Error: {what} failed",
+                self.master
+            ));
+            code
+        })
+    }
+
+    fn slave_settings(&mut self, slave: &str) -> Result<Settings, u8> {
+        self.world.settings(slave).map_err(|e| {
+            let (what, then, code) = match self.task.kind {
+                Kind::Detach => ("flags", "Skipping", NOT_SET),
+                Kind::ChangeActive => ("flags", "Aborting", NOT_SET),
+                Kind::Enslave | Kind::ShowAll => ("settings", "Skipping", errno(&e)),
+            };
+            self.console
+                .complain(&format!("Slave '{slave}': Error: getting {what} failed: {e}. {then}"));
+            code
+        })
+    }
+
+    fn check_slave(&mut self, slave: &str, settings: Settings) -> Result<(), Failed> {
+        if self.task.kind != Kind::Enslave {
+            self.note(|| format!("Slave '{slave}': flags {:04X}", settings.flags));
+        }
+        if self.standing == Standing::Unknown {
+            return Ok(());
+        }
+        let bonds = self.world.bonds().map_err(Failed::refused)?;
+        let enslaved = settings.flags & SLAVE != 0 || is_port(&bonds, slave);
+        match (self.task.kind == Kind::Enslave, enslaved) {
+            (true, true) => Err(Failed::illegal(format!(
+                "the specified slave interface '{slave}' is already a slave"
+            ))),
+            (false, false) => Err(Failed::illegal(format!(
+                "the specified slave interface '{slave}' is not a slave"
+            ))),
+            _ if settings.flags & LOOPBACK != 0 => Err(Failed::illegal(format!(
+                "the specified slave interface '{slave}' is a loopback interface"
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    /// Down, attached, without addresses; as it was, if that does not work out.
+    ///
+    /// differs: 1.1.0 took the addresses away before it asked the driver, and left the interface down after a refusal.
+    fn enslave(&mut self, slave: &str, settings: Settings) -> Result<(), Failed> {
+        if self.standing == Standing::Unknown {
+            let why = io::Error::from_raw_os_error(libc::EPERM);
+            return Err(Failed::not_set(slave, "bringing interface down", &why));
+        }
+        let down = settings.flags & !UP;
+        self.world
+            .set_flags(slave, down)
+            .map_err(|e| Failed::not_set(slave, "bringing interface down", &e))?;
+        self.note(|| format!("Slave '{slave}': flags set to {down:04X}"));
+        let master = self.master;
+        if let Err(e) = self.world.attach(master, slave) {
+            self.restore(slave, settings);
+            return Err(Failed::refused(e));
+        }
+        if let Err(e) = self.world.clear_addresses(slave) {
+            if let Err(e) = self.world.detach(master, slave) {
+                self.console.complain(&format!(
+                    "Slave '{slave}': Error: cannot be released again: {}",
+                    chain(&e)
+                ));
+            }
+            self.restore(slave, settings);
+            return Err(Failed::not_set(slave, "clearing address", &e));
+        }
+        self.note(|| format!("Slave '{slave}': address cleared"));
+        self.note(|| format!("Master '{master}', Slave '{slave}': enslaved"));
+        Ok(())
+    }
+
+    fn restore(&mut self, slave: &str, settings: Settings) {
+        if settings.flags & UP == 0 {
+            return;
+        }
+        if let Err(e) = self.world.set_flags(slave, settings.flags) {
+            self.console
+                .complain(&format!("Slave '{slave}': Error: cannot be set up again: {e}"));
+        }
+    }
+
+    fn ask(&mut self, call: impl FnOnce(&mut dyn World, &str) -> Result<(), ClientError>) -> Result<(), Failed> {
+        call(self.world, self.master).map_err(Failed::refused)
+    }
+
+    /// A step, for `-v`.
+    fn note(&mut self, line: impl FnOnce() -> String) {
+        if self.task.verbose {
+            self.console.complain(&line());
+        }
+    }
+}
+
+/// Why nothing came of one port, and the exit code for it.
+struct Failed {
+    code: u8,
+    why: String,
+}
+
+impl Failed {
+    fn illegal(why: String) -> Failed {
+        Failed {
+            code: REFUSED,
+            why: format!("Illegal operation: {why}"),
+        }
+    }
+
+    fn not_set(slave: &str, step: &str, why: &dyn Display) -> Failed {
+        Failed {
+            code: NOT_SET,
+            why: format!("Slave '{slave}': Error: {step} failed: {why}"),
+        }
+    }
+
+    fn refused(error: ClientError) -> Failed {
+        Failed {
+            code: REFUSED,
+            why: format!("Error: {}", chain(&error)),
+        }
+    }
+}
+
+const UP: u16 = libc::IFF_UP as u16;
+const SLAVE: u16 = libc::IFF_SLAVE as u16;
+const LOOPBACK: u16 = libc::IFF_LOOPBACK as u16;
+
+fn is_port(bonds: &Bonds, name: &str) -> bool {
+    bonds.values().flatten().any(|port| port == name)
+}
+
+/// The exit code for settings that cannot be read.
+fn errno(error: &io::Error) -> u8 {
+    error
+        .raw_os_error()
+        .and_then(|errno| u8::try_from(errno).ok())
+        .unwrap_or(NOT_SET)
+}
+
+fn mac(address: [u8; 6]) -> String {
+    address.map(|byte| format!("{byte:02x}")).join(":")
+}
+
+/// An error with its causes.
+fn chain(error: &ClientError) -> String {
+    match error.source() {
+        Some(cause) => format!("{error}: {cause}"),
+        None => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

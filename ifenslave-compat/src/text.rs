@@ -1,0 +1,64 @@
+//! What `ifenslave` says about itself.
+
+/// Printed by `-v` and `-V`. The first line is what scripts look for; the four below were credits.
+pub(crate) const BANNER: &str = concat!(
+    "ifenslave.c:v1.1.0 (December 1, 2003)\n",
+    "o Command line and exit codes are those of this release.\n",
+    "o The work is done by bondd, the bonding agent.\n",
+    "o This program is part of bondd ",
+    env!("CARGO_PKG_VERSION"),
+    ";\n  it needs no bonding driver in the kernel.\n",
+);
+
+/// Printed after wrong usage, and by `-u`.
+pub(crate) const USAGE: &str = "\
+Usage: ifenslave [-f] <master-if> <slave-if> [<slave-if>...]
+       ifenslave -d   <master-if> <slave-if> [<slave-if>...]
+       ifenslave -c   <master-if> <slave-if>
+       ifenslave --help
+";
+
+/// Printed by `-h` after the usage.
+pub(crate) const HELP: &str = "
+Attaches network interfaces (slaves) to a bond (master) of the agent bondd,
+detaches them, or chooses the one that carries the traffic.
+
+  ifenslave <master-if> <slave-if>...
+      Attach the slaves. The master must be up. Each slave is set down, loses
+      its IPv4 addresses, and gets the master's MTU and MAC address; bondd sets
+      it up again and uses it as soon as its link is good.
+  ifenslave -d, --detach <master-if> <slave-if>...
+      Detach the slaves. Each gets its own MTU and MAC address back.
+  ifenslave -c, --change-active <master-if> <slave-if>
+      Make this slave the active one.
+  ifenslave <master-if>
+      Show flags, IPv4 address and hardware address of the master.
+  ifenslave -a, --all-interfaces
+      Show the same for every interface with an IPv4 address.
+
+  -f, --force      attach to a master that is not Ethernet
+  -v, --verbose    say on standard error what is done
+  -V, --version    print the version
+  -u, --usage      print the usage
+  -h, --help       print this
+
+Only one of -a -c -d -f -h -u -V can be given. Names of options may be
+abbreviated. BONDD_RUN_DIR names the run directory of bondd, if it is not
+/run/bondd.
+
+Exit status:
+  0    done
+  1    refused, or no bondd answers
+  2    wrong usage
+  255  a setting of an interface could not be changed
+  else the errno with which settings of an interface could not be read
+Every slave is tried; the last one that fails decides.
+
+Examples:
+  bondctl add bond0 mode active-backup
+  ip addr add 192.0.2.10/24 dev bond0
+  ip link set bond0 up
+  ifenslave bond0 eth0 eth1
+  ifenslave -c bond0 eth1
+  ifenslave -d bond0 eth0
+";

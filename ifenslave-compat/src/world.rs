@@ -1,0 +1,43 @@
+//! What the program needs from outside: interfaces of the kernel and bonds of the agent.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::Ipv4Addr;
+
+use bondd::control::client::ClientError;
+
+/// The agent's bonds with the names of their attached ports.
+pub(crate) type Bonds = BTreeMap<String, Vec<String>>;
+
+/// Settings of an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Settings {
+    /// `IFF_*`.
+    pub(crate) flags: u16,
+    /// `ARPHRD_*`.
+    pub(crate) hardware_type: u16,
+    /// The first six bytes of its hardware address.
+    pub(crate) address: [u8; 6],
+}
+
+/// Everything outside.
+pub(crate) trait World {
+    /// The agent's bonds.
+    fn bonds(&mut self) -> Result<Bonds, ClientError>;
+    /// Attaches a port.
+    fn attach(&mut self, bond: &str, port: &str) -> Result<(), ClientError>;
+    /// Detaches a port.
+    fn detach(&mut self, bond: &str, port: &str) -> Result<(), ClientError>;
+    /// Makes a port the active one.
+    fn activate(&mut self, bond: &str, port: &str) -> Result<(), ClientError>;
+    /// Reads an interface's settings.
+    fn settings(&self, interface: &str) -> io::Result<Settings>;
+    /// Writes an interface's flags.
+    fn set_flags(&self, interface: &str, flags: u16) -> io::Result<()>;
+    /// Takes all IPv4 addresses away.
+    fn clear_addresses(&self, interface: &str) -> io::Result<()>;
+    /// The first IPv4 address, if there is one.
+    fn address(&self, interface: &str) -> io::Result<Option<Ipv4Addr>>;
+    /// Names of all interfaces with an IPv4 address.
+    fn addressed_interfaces(&self) -> io::Result<Vec<String>>;
+}
