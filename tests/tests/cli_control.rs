@@ -209,7 +209,7 @@ fn show_and_list_for_people_name_bonds_ports_and_their_state() {
 fn values_go_by_name_or_number_and_dashes_are_underscores() {
     let bench = bench();
     let daemon = &bench.host.daemon;
-    daemon.ctl("set bond0 primary-reselect 2 fail-over-mac=none");
+    daemon.ctl("set bond0 primary-reselect 2 num-unsol-na=2");
     assert_eq!(daemon.bond("bond0")["options"]["primary_reselect"], "failure");
     daemon.ctl("set bond0 primary_reselect better updelay 200 downdelay=300");
     let options = daemon.bond("bond0")["options"].clone();

@@ -245,6 +245,17 @@ impl Dataplane for ScriptPlane {
         Ok(())
     }
 
+    fn renamed(&mut self, old: &str, new: &BondName) {
+        let mut world = self.world.borrow_mut();
+        if let Some(bond) = world.bonds.remove(old) {
+            world.bonds.insert(new.clone(), bond);
+        }
+    }
+
+    fn close(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
     fn counters(&mut self, bond: &BondName) -> Result<Vec<(PortId, PortCounters)>, PlaneError> {
         let mut world = self.call(Call::Counters(bond.clone()))?;
         let ports: Vec<PortId> = world.bond(bond)?.plan.ports.keys().copied().collect();

@@ -65,7 +65,7 @@ pub(super) fn in_world(hook: Hook, body: impl FnOnce(&mut World) + Send + 'stati
 impl Drop for World {
     fn drop(&mut self) {
         let _ = self.plane.destroy(&bond0());
-        let released = self.plane.unmount_if_empty();
+        let released = self.plane.close();
         let _ = fs::remove_dir(&self.run_dir);
         if !thread::panicking() {
             released.unwrap();
@@ -139,7 +139,7 @@ impl World {
             self.plane.detach(&bond0(), port, &original).unwrap();
         }
         self.plane.destroy(&bond0()).unwrap();
-        self.plane.unmount_if_empty().unwrap();
+        self.plane.close().unwrap();
     }
 
     pub(super) fn counters(&mut self, port: PortId) -> PortCounters {
