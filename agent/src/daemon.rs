@@ -14,7 +14,7 @@ use nix::fcntl::{Flock, FlockArg};
 use crate::clock;
 use crate::config::{self, BondSpec, Severity};
 use crate::control::server::Server;
-use crate::dataplane::Dataplane;
+use crate::dataplane::{Dataplane, PlaneError};
 use crate::dataplane::tc::{Hook, TcPlane};
 use crate::fleet::{Fleet, chain, check_options};
 use crate::logging;
@@ -106,9 +106,11 @@ fn serve(arguments: &Arguments, specs: &[BondSpec]) -> Result<(), Box<dyn Error>
         HookArgument::Clsact => Hook::Clsact,
     };
     let mut plane = TcPlane::open(&run_dir, hook)?;
-    if let Err(error) = plane.probe() {
+    match plane.probe() {
+        Err(error @ PlaneError::Permission { .. }) => return Err(error.into()),
         // Bonds cannot be made, but clients get to know why.
-        log::error!("no data plane: {}", chain(&error));
+        Err(error) => log::error!("no data plane: {}", chain(&error)),
+        Ok(()) => {}
     }
     let mut fleet = Fleet::new(&run_dir, Box::new(plane), arguments.ignore_link_events)?;
     fleet.start(clock::now(), specs);
