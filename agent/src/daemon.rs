@@ -14,11 +14,10 @@ use nix::fcntl::{Flock, FlockArg};
 use crate::clock;
 use crate::config::{self, BondSpec, Severity};
 use crate::control::server::Server;
-use crate::dataplane::{Dataplane, PlaneError};
 use crate::dataplane::tc::{Hook, TcPlane};
+use crate::dataplane::{Dataplane, PlaneError};
 use crate::fleet::{Fleet, chain, check_options};
 use crate::logging;
-use crate::netlink::events::Events;
 use crate::run::{Agent, CONTROL};
 use crate::signals::Signals;
 
@@ -99,8 +98,6 @@ fn serve(arguments: &Arguments, specs: &[BondSpec]) -> Result<(), Box<dyn Error>
     let run_dir = prepare(&arguments.run_dir)?;
     let _lock = lock(&run_dir)?;
     let signals = Signals::new()?;
-    // Before anything is read, so that no change falls between.
-    let events = Events::open().map_err(|error| format!("cannot subscribe to link events: {error}"))?;
     let hook = match arguments.tc_hook {
         HookArgument::Auto => Hook::Auto,
         HookArgument::Clsact => Hook::Clsact,
@@ -117,7 +114,7 @@ fn serve(arguments: &Arguments, specs: &[BondSpec]) -> Result<(), Box<dyn Error>
     let poll = mio::Poll::new()?;
     let server = Server::bind(&run_dir.join("control.sock"), poll.registry(), CONTROL)?;
     log::info!("ready at {}", run_dir.display());
-    let fleet = Agent::new(poll, signals, events, server, fleet)?.run()?;
+    let fleet = Agent::new(poll, signals, server, fleet)?.run()?;
     stop(&run_dir, fleet);
     Ok(())
 }

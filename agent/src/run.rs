@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use mio::unix::SourceFd;
@@ -12,7 +11,7 @@ use crate::clock;
 use crate::control::proto::Call;
 use crate::control::server::{Drained as ServerDrained, Request, Server};
 use crate::fleet::Fleet;
-use crate::netlink::events::{Drained, Events, LinkEvent};
+use crate::netlink::Drained;
 use crate::signals::Signals;
 
 /// What the loop waits for besides the control socket, whose tokens come after these.
@@ -28,30 +27,26 @@ const BUDGET: usize = 64;
 pub struct Agent {
     poll: Poll,
     signals: Signals,
-    events: Events,
     server: Server,
     fleet: Fleet,
     /// Sources whose budget ran out: an edge-triggered wait would not name them again.
     unread: BTreeSet<Token>,
-    link_events: Vec<LinkEvent>,
     requests: Vec<Request>,
 }
 
 impl Agent {
     /// Puts the parts together; the server's sources are registered with `poll` already.
-    pub fn new(poll: Poll, mut signals: Signals, events: Events, server: Server, fleet: Fleet) -> io::Result<Agent> {
+    pub fn new(poll: Poll, mut signals: Signals, server: Server, fleet: Fleet) -> io::Result<Agent> {
         let registry = poll.registry();
         signals.register(registry, SIGNALS)?;
-        registry.register(&mut SourceFd(&events.as_raw_fd()), LINK_EVENTS, Interest::READABLE)?;
+        registry.register(&mut SourceFd(&fleet.link_events()), LINK_EVENTS, Interest::READABLE)?;
         Ok(Agent {
             poll,
             signals,
-            events,
             server,
             fleet,
             // Events that arrived between subscribing and now raise no edge.
             unread: BTreeSet::from([LINK_EVENTS]),
-            link_events: Vec::new(),
             requests: Vec::new(),
         })
     }
@@ -83,11 +78,8 @@ impl Agent {
     fn turn(&mut self, sources: BTreeSet<Token>) -> io::Result<()> {
         let now = clock::now();
         // Link events first: a failover must not wait for a client.
-        if sources.contains(&LINK_EVENTS) {
-            self.read_links()?;
-            for event in std::mem::take(&mut self.link_events) {
-                self.fleet.on_link_event(now, event);
-            }
+        if sources.contains(&LINK_EVENTS) && self.fleet.read_links(now, BUDGET)? == Drained::More {
+            self.unread.insert(LINK_EVENTS);
         }
         if sources.contains(&SIGNALS) {
             self.signals.drain();
@@ -107,13 +99,6 @@ impl Agent {
             self.server.publish(&event);
         }
         self.fleet.publish(clock::now());
-        Ok(())
-    }
-
-    fn read_links(&mut self) -> io::Result<()> {
-        if self.events.read(BUDGET, &mut self.link_events)? == Drained::More {
-            self.unread.insert(LINK_EVENTS);
-        }
         Ok(())
     }
 

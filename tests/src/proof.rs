@@ -72,7 +72,7 @@ pub fn pins(netns: &Netns, run_dir: &Path, pid: u32) -> Vec<PathBuf> {
     let root = PathBuf::from(format!("/proc/{pid}/root"));
     let places = [
         PathBuf::from("sys/fs/bpf/bondd").join(netns.inode().to_string()),
-        run_dir.strip_prefix("/").unwrap_or(run_dir).join("bpf"),
+        run_dir.strip_prefix("/").unwrap_or(run_dir).join("bpf/bondd"),
     ];
     let mut found = Vec::new();
     for place in places {

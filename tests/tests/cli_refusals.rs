@@ -78,7 +78,9 @@ fn unknown_options_and_bad_values_are_refused_by_name() {
         &["primary_reselect", "sometimes"],
     );
     refuses(&bench, "set bond0 num_grat_arp 256", 1, &["num_grat_arp", "256"]);
-    refuses(&bench, "set bond0 fail_over_mac 9", 1, &["fail_over_mac", "9"]);
+    // The state is checked before the value.
+    refuses(&bench, "set bond0 fail_over_mac 9", 1, &["fail_over_mac", "has ports"]);
+    refuses(&bench, "add bond1 mode=1 fail_over_mac=9", 1, &["fail_over_mac", "9"]);
     refuses(&bench, "add bond1 mode=nonsense", 1, &["mode", "nonsense"]);
     refuses(&bench, "port set bond0 eth0 prio high", 1, &["prio", "high"]);
     refuses(&bench, "port set bond0 eth0 colour red", 1, &["colour"]);

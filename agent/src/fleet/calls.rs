@@ -179,6 +179,7 @@ impl Fleet {
             self.save(at);
             return Err(plane_error(&what, &error));
         }
+        self.skip_news_of(port);
         let report = self.read_port(port).unwrap_or_else(|| link.report.clone());
         self.feed(
             now,

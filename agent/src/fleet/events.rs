@@ -1,17 +1,45 @@
 //! What the kernel tells: links that change, appear and go, addresses, and everything again after an overrun.
 
 use std::collections::BTreeSet;
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
 
 use bond_modes::{Event, PortId};
 use bond_monitors::{LinkReport, Time};
 
 use super::Fleet;
-use crate::netlink::Link;
-use crate::netlink::events::LinkEvent;
+use crate::netlink::{Drained, Link, LinkEvent};
 
 impl Fleet {
-    /// Takes one event in.
-    pub fn on_link_event(&mut self, now: Time, event: LinkEvent) {
+    /// Reads and handles up to `budget` link messages; with [`Drained::More`] the caller owes another call.
+    pub fn read_links(&mut self, now: Time, budget: usize) -> io::Result<Drained> {
+        let drained = self.read_news(budget)?;
+        while let Some(event) = self.news.pop_front() {
+            self.on_link_event(now, event);
+        }
+        Ok(drained)
+    }
+
+    /// The descriptor of the link events, for the loop to wait on.
+    pub fn link_events(&self) -> RawFd {
+        self.events.as_raw_fd()
+    }
+
+    /// Forgets what was said about a port while it was being attached: its settings were ours and its state is read after.
+    pub(super) fn skip_news_of(&mut self, port: PortId) {
+        while let Ok(Drained::More) = self.read_news(64) {}
+        self.news
+            .retain(|event| !matches!(event, LinkEvent::Link(link) if link.ifindex == port.0));
+    }
+
+    fn read_news(&mut self, budget: usize) -> io::Result<Drained> {
+        let mut read = Vec::new();
+        let drained = self.events.read(budget, &mut read);
+        self.news.extend(read);
+        drained
+    }
+
+    fn on_link_event(&mut self, now: Time, event: LinkEvent) {
         match event {
             LinkEvent::Link(link) => self.on_link(now, &link),
             LinkEvent::Gone { ifindex, name } => self.on_gone(now, ifindex, &name),
@@ -66,7 +94,7 @@ impl Fleet {
             .iter()
             .position(|member| member.bond.ports().get(port).is_some())
         {
-            return self.on_port(now, at, port);
+            return self.on_port(now, at, port, link);
         }
         if let Some(at) = self.bonds.iter().position(|member| member.ifindex == link.ifindex) {
             return self.on_bond_device(now, at);
@@ -86,12 +114,8 @@ impl Fleet {
         }
     }
 
-    fn on_port(&mut self, now: Time, at: usize, port: PortId) {
-        // Read anew: an event may tell of a state before our own changes.
-        let Ok(Some(link)) = self.links.by_index(port.0) else {
-            return;
-        };
-        let mut report = link.report;
+    fn on_port(&mut self, now: Time, at: usize, port: PortId, link: &Link) {
+        let mut report = link.report.clone();
         let member = &mut self.bonds[at];
         if let Some(old) = member.bond.ports().name(port).filter(|old| *old != report.name) {
             for name in member.wanted.iter_mut().filter(|name| **name == old) {

@@ -9,7 +9,7 @@ mod start;
 
 pub use start::check_options;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -19,8 +19,7 @@ use bond_monitors::{Carrier, Time};
 
 use crate::control::proto::{BondEvent, BondReport, ControlError, ErrorCode, EventLine, PortReport};
 use crate::dataplane::{Dataplane, OriginalPort, PlaneError};
-use crate::netlink::Link;
-use crate::netlink::link::Links;
+use crate::netlink::{Events, Link, LinkEvent, Links};
 use crate::netlink::{mii, sysctl};
 use crate::packet::PacketSocket;
 use crate::saved::{SavedBond, Store};
@@ -32,6 +31,9 @@ use crate::text;
 pub struct Fleet {
     plane: Box<dyn Dataplane>,
     links: Links,
+    events: Events,
+    /// Read from `events` but not handled yet.
+    news: VecDeque<LinkEvent>,
     packets: PacketSocket,
     store: Store,
     publisher: Publisher,
@@ -68,6 +70,9 @@ impl Fleet {
         let release = nix::sys::utsname::uname().map(|name| name.release().to_string_lossy().into_owned());
         Ok(Fleet {
             plane,
+            // Before anything is read, so that no change falls between.
+            events: Events::open()?,
+            news: VecDeque::new(),
             links: Links::open()?,
             packets: PacketSocket::open()?,
             store: Store::open(run_dir)?,

@@ -297,7 +297,7 @@ fn understand(line: &[u8], peer: Peer) -> (Value, Result<Call, ControlError>) {
     match parse_request(text) {
         (id, Ok(call)) if !call.reads_only() && !peer.may_change => {
             let why = format!(
-                "user {} may look at bonds but not change them; be root or in group {GROUP}",
+                "no permission: user {} may look at bonds but not change them; be root or in group {GROUP}",
                 peer.uid
             );
             (id, Err(ControlError::new(ErrorCode::Permission, why)))
