@@ -234,7 +234,8 @@ impl Switch {
     /// A switch without cables.
     pub fn new() -> Switch {
         let netns = Netns::new("switch");
-        netns.ip("link add br0 type bridge stp_state 0 forward_delay 0 mcast_snooping 0");
+        // An address of its own: without one it has that of a port, and another when that port goes.
+        netns.ip("link add br0 address 02:00:00:00:5b:01 type bridge stp_state 0 forward_delay 0 mcast_snooping 0");
         netns.ip("link set br0 up");
         Switch { netns }
     }
