@@ -128,16 +128,17 @@ impl TcPlane {
         errors.result()
     }
 
-    /// Marks the wire as ours.
+    /// Marks the wire as ours, and the bond's address as wanted: one that the kernel drew by lot is exchanged by udev some time
+    /// later (MACAddressPolicy=persistent), one that was set is not.
     fn claim(&mut self, name: &str, pair: &Pair) -> Result<(), PlaneError> {
         let wire = wire_name(pair.bond.ifindex);
         let index = pair.wire.ifindex;
         let rename = || format!("rename {} to {wire}", pair.wire.report.name);
         step(rename, || self.links.rename(index, &wire))?;
-        step(
-            || format!("set the alias of {wire}"),
-            || self.links.set_alias(index, &wire_alias(name)),
-        )
+        let mark = || self.links.set_alias(index, &wire_alias(name));
+        step(|| format!("set the alias of {wire}"), mark)?;
+        let keep = || self.links.set_mac(pair.bond.ifindex, pair.bond.report.mac);
+        step(|| format!("set the address of {name}"), keep)
     }
 
     /// An empty folder for pins: what lies there is of an earlier interface with this index.

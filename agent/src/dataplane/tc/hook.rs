@@ -16,7 +16,7 @@ use super::bpf::{program_error, tc_error};
 use super::pins::unpin;
 
 /// Which hook new bonds get.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Hook {
     /// tcx links where the kernel has them, else clsact filters.
     #[default]
