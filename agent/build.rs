@@ -23,6 +23,7 @@ fn main() {
 
 fn compile(clang: &str, out: &Path) -> Result<(), String> {
     let mut command = Command::new(clang);
+    // Instructions of the second generation: those of the third came in 5.1, and compilers differ in which they take by default.
     // The byte order of BPF is that of the machine the programs run on.
     let target = match env::var("CARGO_CFG_TARGET_ENDIAN").as_deref() {
         Ok("big") => "bpfeb",
@@ -31,11 +32,11 @@ fn compile(clang: &str, out: &Path) -> Result<(), String> {
     command.args([
         "-target",
         target,
+        "-mcpu=v2",
         "-O2",
         "-std=gnu11",
         "-Wall",
         "-Wextra",
-        "-Werror",
         "-c",
         SOURCE,
         "-o",
@@ -48,10 +49,13 @@ fn compile(clang: &str, out: &Path) -> Result<(), String> {
         ErrorKind::NotFound => format!("{clang} is needed to compile {SOURCE}: apt-get install clang"),
         _ => format!("cannot run {clang}: {error}"),
     })?;
+    let complaint = String::from_utf8_lossy(&output.stderr);
     if output.status.success() {
+        for line in complaint.lines() {
+            println!("cargo::warning={line}");
+        }
         return Ok(());
     }
-    let complaint = String::from_utf8_lossy(&output.stderr);
     let hint = if complaint.contains("file not found") {
         "\nthe kernel's user headers are needed: apt-get install linux-libc-dev"
     } else {

@@ -7,13 +7,14 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Parser, ValueEnum};
+use clap::Parser;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
 use crate::clock;
 use crate::config::{self, BondSpec, Severity};
 use crate::control::server::Server;
+use crate::control::{RUN_DIR, RUN_DIR_ENV, SOCKET};
 use crate::dataplane::tc::{Hook, TcPlane};
 use crate::dataplane::{Dataplane, PlaneError};
 use crate::fleet::{Fleet, chain, check_options};
@@ -30,7 +31,7 @@ use crate::signals::Signals;
 #[command(name = "bondd", version)]
 struct Arguments {
     /// Where control socket, status files and saved state live
-    #[arg(long, value_name = "DIR", env = "BONDD_RUN_DIR", default_value = DEFAULT_RUN_DIR)]
+    #[arg(long, value_name = "DIR", env = RUN_DIR_ENV, default_value = RUN_DIR)]
     run_dir: PathBuf,
     /// An options file, or a folder of *.conf files; repeatable [default: the folders of bondd.conf(5)]
     #[arg(long, value_name = "PATH")]
@@ -42,17 +43,11 @@ struct Arguments {
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     log_level: log::LevelFilter,
     /// How BPF programs are attached; auto takes tcx where the kernel has it
-    #[arg(long, value_name = "HOOK", value_enum, default_value_t = HookArgument::Auto)]
-    tc_hook: HookArgument,
+    #[arg(long, value_name = "HOOK", value_enum, default_value_t = Hook::Auto)]
+    tc_hook: Hook,
     /// Learn carrier from polls only, for tests of the poll
     #[arg(long, hide = true)]
     ignore_link_events: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum HookArgument {
-    Auto,
-    Clsact,
 }
 
 /// Runs the program.
@@ -98,11 +93,7 @@ fn serve(arguments: &Arguments, specs: &[BondSpec]) -> Result<(), Box<dyn Error>
     let run_dir = prepare(&arguments.run_dir)?;
     let _lock = lock(&run_dir)?;
     let signals = Signals::new()?;
-    let hook = match arguments.tc_hook {
-        HookArgument::Auto => Hook::Auto,
-        HookArgument::Clsact => Hook::Clsact,
-    };
-    let mut plane = TcPlane::open(&run_dir, hook)?;
+    let mut plane = TcPlane::open(&run_dir, arguments.tc_hook)?;
     match plane.probe() {
         Err(error @ PlaneError::Permission { .. }) => return Err(error.into()),
         // Bonds cannot be made, but clients get to know why.
@@ -112,7 +103,7 @@ fn serve(arguments: &Arguments, specs: &[BondSpec]) -> Result<(), Box<dyn Error>
     let mut fleet = Fleet::new(&run_dir, Box::new(plane), arguments.ignore_link_events)?;
     fleet.start(clock::now(), specs);
     let poll = mio::Poll::new()?;
-    let server = Server::bind(&run_dir.join("control.sock"), poll.registry(), CONTROL)?;
+    let server = Server::bind(&run_dir.join(SOCKET), poll.registry(), CONTROL)?;
     log::info!("ready at {}", run_dir.display());
     let fleet = Agent::new(poll, signals, server, fleet)?.run()?;
     stop(&run_dir, fleet);
@@ -128,7 +119,7 @@ fn stop(run_dir: &Path, fleet: Fleet) {
     } else if let Err(error) = plane.close() {
         log::warn!("{}", chain(&error));
     }
-    let _ = fs::remove_file(run_dir.join("control.sock"));
+    let _ = fs::remove_file(run_dir.join(SOCKET));
 }
 
 /// The run directory, made if missing; an absolute path, because pins are reached by it from elsewhere.
@@ -160,9 +151,6 @@ fn lock(run_dir: &Path) -> Result<Flock<File>, String> {
         other => failed(other.into()),
     })
 }
-
-/// Where an agent lives unless told otherwise.
-const DEFAULT_RUN_DIR: &str = "/run/bondd";
 
 /// Where options files are looked for; of two files with one name the first folder's counts.
 const USUAL_FOLDERS: [&str; 3] = ["/etc/bondd", "/run/bondd.conf.d", "/usr/lib/bondd"];

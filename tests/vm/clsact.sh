@@ -40,17 +40,18 @@ pinging() {
     nsenter --net=/run/netns/host ping -q -c "$1" -i 0.005 -W 2 10.77.0.2 >/tmp/ping 2>&1 &
     pinger=$!
 }
+# lost: waits for them and sets `gone`. Not in a subshell, which could not wait.
 lost() {
     wait "$pinger"
     set -- $(sed -n 's/^\([0-9]*\) packets transmitted, \([0-9]*\) received.*/\1 \2/p' /tmp/ping)
     [ $# -eq 2 ] || fail "ping said: $(cat /tmp/ping)"
-    echo $(($1 - $2))
+    gone=$(($1 - $2))
 }
 
 uname -r
 ip netns add host
 ip netns add switch
-ip -n switch link add br0 type bridge stp_state 0 forward_delay 0
+ip -n switch link add br0 address 02:00:00:00:5b:01 type bridge stp_state 0 forward_delay 0
 ip -n switch link set br0 up
 ip -n switch addr add 10.77.0.2/24 dev br0
 for n in 0 1; do
@@ -76,7 +77,7 @@ pinging 400
 sleep 0.5
 ip -n switch link set p0 down
 until_true 5 active eth1 || fail "no failover"
-gone=$(lost)
+lost
 echo "step: cable pulled, $gone of 400 pings 5 ms apart lost"
 [ "$gone" -le 20 ] || fail "$gone pings lost"
 
@@ -89,7 +90,7 @@ for round in 1 2 3; do
     start
     active eth1 || fail "the active port changed in restart $round"
 done
-gone=$(lost)
+lost
 echo "step: killed and started three times, $gone of 1000 pings lost"
 [ "$gone" -eq 0 ] || fail "$gone pings lost in restarts"
 grep -A5 '^Slave Interface: eth0' /run/bondd/proc/net/bonding/bond0 | grep -q '^Link Failure Count: 1$' || fail "failure count"

@@ -13,9 +13,9 @@
  * agent being alive.
  *
  * The maps are defined the old way (section "maps") and no BTF is emitted, so
- * that kernels without BTF load this too. The layout of the values is an
- * interface between versions of bondd: a newer agent takes over the pinned
- * maps of an older one.
+ * that kernels without BTF load this too; gso_segs needs 5.1. The layout of
+ * the values is an interface between versions of bondd: a newer agent takes
+ * over the pinned maps of an older one.
  */
 #include <linux/bpf.h>
 #include <linux/pkt_cls.h>

@@ -4,6 +4,8 @@
 //! anything else, so a crash while a pair is made leaves either a bare pair, which the next [`create`](TcPlane::create) of that
 //! name removes, or one of ours that lacks something, which [`observe`](TcPlane::observe) completes.
 
+use std::io;
+
 use bond_modes::{ForwardingPlan, TxPolicy};
 use bond_monitors::Carrier;
 
@@ -39,6 +41,10 @@ impl TcPlane {
             return Err(taken());
         }
         let make = || format!("make the interface {name}");
+        // The kernel would put a number there, and the name be another than the one asked for.
+        if name.contains('%') {
+            return step(make, || Err(io::ErrorKind::InvalidInput.into()));
+        }
         step_with(&VETH, make, || self.links.add_veth(name, "wire%d")).map_err(|error| match error {
             PlaneError::Kernel { source, .. } if source.raw_os_error() == Some(libc::EEXIST) => taken(),
             other => other,
@@ -122,16 +128,17 @@ impl TcPlane {
         errors.result()
     }
 
-    /// Marks the wire as ours.
+    /// Marks the wire as ours, and the bond's address as wanted: one that the kernel drew by lot is exchanged by udev some time
+    /// later (MACAddressPolicy=persistent), one that was set is not.
     fn claim(&mut self, name: &str, pair: &Pair) -> Result<(), PlaneError> {
         let wire = wire_name(pair.bond.ifindex);
         let index = pair.wire.ifindex;
         let rename = || format!("rename {} to {wire}", pair.wire.report.name);
         step(rename, || self.links.rename(index, &wire))?;
-        step(
-            || format!("set the alias of {wire}"),
-            || self.links.set_alias(index, &wire_alias(name)),
-        )
+        let mark = || self.links.set_alias(index, &wire_alias(name));
+        step(|| format!("set the alias of {wire}"), mark)?;
+        let keep = || self.links.set_mac(pair.bond.ifindex, pair.bond.report.mac);
+        step(|| format!("set the address of {name}"), keep)
     }
 
     /// An empty folder for pins: what lies there is of an earlier interface with this index.

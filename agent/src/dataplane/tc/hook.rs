@@ -16,7 +16,7 @@ use super::bpf::{program_error, tc_error};
 use super::pins::unpin;
 
 /// Which hook new bonds get.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Hook {
     /// tcx links where the kernel has them, else clsact filters.
     #[default]
@@ -71,7 +71,7 @@ pub fn attach(program: &mut SchedClassifier, place: Place<'_>, kind: Attached) -
         Attached::Clsact => {
             ensure_clsact(place.interface)?;
             // Left over from a bond whose maps are lost.
-            drop_filter(place)?;
+            drop_filter(place.interface, place.program)?;
             TcAttachOptions::Netlink(NlOptions {
                 priority: PRIORITY,
                 handle: HANDLE,
@@ -103,7 +103,10 @@ pub fn replace(program: &mut SchedClassifier, place: Place<'_>, kind: Attached) 
             None => return Ok(false),
         },
         Attached::Clsact => {
-            SchedClassifierLink::attached(place.interface, TcAttachType::Ingress, PRIORITY, HANDLE, None)?
+            match SchedClassifierLink::attached(place.interface, TcAttachType::Ingress, PRIORITY, HANDLE, None) {
+                Ok(old) => old,
+                Err(error) => return absent(error),
+            }
         }
     };
     // A filter link that fails here is consumed without being detached.
@@ -120,11 +123,14 @@ pub fn replace(program: &mut SchedClassifier, place: Place<'_>, kind: Attached) 
     Ok(true)
 }
 
-/// Takes a program off; harmless if it is not there.
-pub fn detach(place: Place<'_>, kind: Attached) -> io::Result<()> {
-    match kind {
-        Attached::Tcx => unpin_old(place),
-        Attached::Clsact => drop_filter(place),
+/// Removes filters that hold our program, known by its name; says whether there were any.
+pub fn drop_filter(interface: &str, program: &str) -> io::Result<bool> {
+    let dropped = tc::qdisc_detach_program(interface, TcAttachType::Ingress, program);
+    match dropped.map_err(tc_error) {
+        Ok(()) => Ok(true),
+        // aya's answer if there are none.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => absent(error),
     }
 }
 
@@ -136,22 +142,6 @@ fn unpin_old(place: Place<'_>) -> io::Result<()> {
 fn ensure_clsact(interface: &str) -> io::Result<()> {
     match tc::qdisc_add_clsact(interface).map_err(tc_error) {
         Err(error) if error.raw_os_error() == Some(libc::EEXIST) => Ok(()),
-        done => done,
-    }
-}
-
-/// Removes our filters, known by their name; fine if there are none, no qdisc, or no interface.
-fn drop_filter(place: Place<'_>) -> io::Result<()> {
-    match tc::qdisc_detach_program(place.interface, TcAttachType::Ingress, place.program).map_err(tc_error) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error)
-            if matches!(
-                error.raw_os_error(),
-                Some(libc::ENODEV | libc::EINVAL | libc::EOPNOTSUPP)
-            ) =>
-        {
-            Ok(())
-        }
         done => done,
     }
 }

@@ -12,11 +12,11 @@
 //!
 //! | File | What |
 //! |---|---|
-//! | [`bpf`] | programs and maps of one bond |
-//! | [`hook`] | how programs are attached: tcx links or clsact filters |
-//! | [`bpffs`], [`pins`] | where the pins are |
+//! | `bond.bpf.c`, `bpf` | programs and maps of one bond |
+//! | `hook` | how programs are attached: tcx links or clsact filters |
+//! | `bpffs`, `pins` | where the pins are |
 //! | `device`, `port` | the pair; ports taken in, given back, taken over |
-//! | [`program`] | from the plan in force to the wanted one, and in which order |
+//! | `program` | from the plan in force to the wanted one, and in which order |
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -36,13 +36,13 @@ use self::step::{BPF, FirstError, HOOK, VETH, step, step_with};
 use super::{BondDevice, BondName, Dataplane, Observed, OriginalPort, PlaneError, PortBase, PortCounters};
 use crate::netlink::{Link, Links};
 
-pub mod bpf;
-pub mod bpffs;
+mod bpf;
+mod bpffs;
 mod device;
-pub mod hook;
-pub mod pins;
+mod hook;
+mod pins;
 mod port;
-pub mod program;
+mod program;
 mod step;
 #[cfg(test)]
 mod tests;
@@ -62,7 +62,7 @@ pub struct TcPlane {
 }
 
 /// A bond that this process made or took over.
-pub struct Bond {
+struct Bond {
     ifindex: u32,
     wire: u32,
     pins: BondPins,
@@ -91,26 +91,31 @@ impl TcPlane {
         })
     }
 
+    /// The place for pins; opened, and freed of what is stale, when first asked for.
     fn pins(&mut self) -> Result<&Pins, PlaneError> {
         let pins = match self.pins.take() {
             Some(pins) => pins,
             None => {
-                let pins = step_with(
-                    &BPF,
-                    || {
-                        format!(
-                            "open or mount a bpffs (mount one on /sys/fs/bpf, or let bondd use {})",
-                            self.run_dir.display()
-                        )
-                    },
-                    || Pins::open(&self.run_dir, self.netns),
-                )?;
-                let alive = |ifindex| !matches!(self.links.by_index(ifindex), Ok(None));
-                step(|| "remove stale pins".to_owned(), || pins.sweep(alive))?;
+                let open = || {
+                    format!(
+                        "mount a bpffs under {} (or mount one on /sys/fs/bpf)",
+                        self.run_dir.display()
+                    )
+                };
+                let pins = step_with(&BPF, open, || Pins::open(&self.run_dir, self.netns))?;
+                sweep(&pins, &mut self.links)?;
                 pins
             }
         };
         Ok(self.pins.insert(pins))
+    }
+
+    /// Removes the pins of bonds that are gone, if there is a place for pins at all.
+    fn sweep_pins(&mut self) -> Result<(), PlaneError> {
+        match &self.pins {
+            Some(pins) => sweep(pins, &mut self.links),
+            None => Pins::find(&self.run_dir, self.netns).map_or(Ok(()), |pins| sweep(&pins, &mut self.links)),
+        }
     }
 
     fn bond(&self, name: &str) -> Result<&Bond, PlaneError> {
@@ -267,6 +272,11 @@ impl Dataplane for TcPlane {
             })
             .collect()
     }
+}
+
+fn sweep(pins: &Pins, links: &mut Links) -> Result<(), PlaneError> {
+    let alive = |ifindex| !matches!(links.by_index(ifindex), Ok(None));
+    step(|| "remove stale pins".to_owned(), || pins.sweep(alive))
 }
 
 /// Does once, with devices that go away, what every bond needs.

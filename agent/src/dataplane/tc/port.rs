@@ -5,6 +5,7 @@ use bond_monitors::MacAddr;
 
 use super::bpf::RX;
 use super::hook::{self, Attached, Place};
+use super::pins::unpin;
 use super::step::{FirstError, HOOK, port_step, step, step_with};
 use super::{Bond, TcPlane, unknown};
 use crate::dataplane::{OriginalPort, PlaneError, PortBase};
@@ -52,24 +53,13 @@ impl TcPlane {
     }
 
     /// Gives a port back. Order: nothing in, nothing out, then the settings of the interface, and IPv6 last, which begins to work
-    /// with them at once.
+    /// with them at once. The bond itself need not exist any more.
     pub(super) fn give_back(&mut self, name: &str, port: PortId, original: &OriginalPort) -> Result<(), PlaneError> {
-        let bond = self.bonds.get_mut(name).ok_or_else(|| unknown(name))?;
-        let links = &mut self.links;
         let mut errors = FirstError::default();
-        bond.applied.ports.remove(&port);
-        bond.applied.rx.remove(&port);
-        errors.note(step(
-            || format!("close {port} of {name}"),
-            || bond.bpf.set_accept(port, None),
-        ));
-        if bond.applied.tx == TxPolicy::One(port) {
-            let drop = || bond.bpf.set_tx(&TxPolicy::Drop);
-            if errors.note(step(|| format!("stop the transmission of {name}"), drop)) {
-                bond.applied.tx = TxPolicy::Drop;
-            }
+        if !self.bonds.contains_key(name) {
+            errors.note(self.sweep_pins());
         }
-
+        let links = &mut self.links;
         let link = match read(links, port) {
             Ok(link) => Some(link),
             Err(error) => {
@@ -77,11 +67,12 @@ impl TcPlane {
                 None
             }
         };
-        errors.note_unless_gone(unhook(links, bond, port, link.as_ref(), original));
-        errors.note(step(
-            || format!("forget {port} of {name}"),
-            || bond.bpf.remove_port(port),
-        ));
+        match (self.bonds.get_mut(name), &link) {
+            (Some(bond), link) => expel(links, name, bond, port, link.as_ref(), original, &mut errors),
+            // Somebody deleted the bond; tcx links went with its pins.
+            (None, Some(link)) => errors.note_unless_gone(drop_filter(links, port, link, original)),
+            (None, None) => {}
+        }
         if let Some(link) = link {
             restore(links, port, &link, original, &mut errors);
         }
@@ -95,9 +86,9 @@ impl TcPlane {
         let mut adopted = Vec::new();
         for port in known {
             let found = step(|| format!("read {port}"), || self.links.by_index(port.0))?;
-            let hooked = match &found {
-                Some(link) => exchange(bond, port, link)?,
-                None => false,
+            let hooked = match found.as_ref().map(|link| exchange(bond, port, link)) {
+                None | Some(Err(PlaneError::PortGone { .. })) => false,
+                Some(exchanged) => exchanged?,
             };
             match found {
                 // Its mark alone: hook and counters are not set in one step, so a crash may have left one without the other.
@@ -111,7 +102,7 @@ impl TcPlane {
                     || format!("forget {port} of {name}"),
                     || {
                         bond.bpf.remove_port(port)?;
-                        super::pins::unpin(&bond.pins.rx(port))
+                        unpin(&bond.pins.rx(port))
                     },
                 )?,
             }
@@ -260,23 +251,47 @@ fn exchange(bond: &mut Bond, port: PortId, link: &Link) -> Result<bool, PlaneErr
     port_step(port, || format!("exchange the program on {name}"), replace)
 }
 
-/// Takes the program off, and the qdisc with it if it came with it.
-fn unhook(
+/// Takes a port out of the maps, and the program off it.
+fn expel(
     links: &mut Links,
+    name: &str,
     bond: &mut Bond,
     port: PortId,
     link: Option<&Link>,
     original: &OriginalPort,
-) -> Result<(), PlaneError> {
-    let pin = bond.pins.rx(port);
-    let name = link.map_or("", |link| link.report.name.as_str());
+    errors: &mut FirstError,
+) {
+    bond.applied.ports.remove(&port);
+    bond.applied.rx.remove(&port);
+    let close = || bond.bpf.set_accept(port, None);
+    errors.note(step(|| format!("close {port} of {name}"), close));
+    if bond.applied.tx == TxPolicy::One(port) {
+        let drop = || bond.bpf.set_tx(&TxPolicy::Drop);
+        if errors.note(step(|| format!("stop the transmission of {name}"), drop)) {
+            bond.applied.tx = TxPolicy::Drop;
+        }
+    }
+    let unhook = || match (bond.hook, link) {
+        (Attached::Tcx, _) => unpin(&bond.pins.rx(port)),
+        (Attached::Clsact, None) => Ok(()),
+        // The filter goes with the qdisc.
+        (Attached::Clsact, Some(_)) if !original.clsact => links.remove_clsact(port.0),
+        (Attached::Clsact, Some(link)) => hook::drop_filter(&link.report.name, RX).map(|_| ()),
+    };
+    errors.note_unless_gone(port_step(port, || format!("take the program off {port}"), unhook));
+    let forget = || bond.bpf.remove_port(port);
+    errors.note(step(|| format!("forget {port} of {name}"), forget));
+}
+
+/// Takes off a filter that outlived its bond, and the qdisc with it if it came with it.
+fn drop_filter(links: &mut Links, port: PortId, link: &Link, original: &OriginalPort) -> Result<(), PlaneError> {
+    let name = &link.report.name;
     port_step(
         port,
         || format!("take the program off {name}"),
-        || match bond.hook {
-            Attached::Clsact if link.is_none() => Ok(()),
-            Attached::Clsact if !original.clsact => links.remove_clsact(port.0),
-            kind => hook::detach(place(name, &pin), kind),
+        || match hook::drop_filter(name, RX)? {
+            true if !original.clsact => links.remove_clsact(port.0),
+            _ => Ok(()),
         },
     )
 }

@@ -179,6 +179,36 @@ fn a_port_is_given_back_as_it_was() {
 }
 
 #[test]
+fn a_port_is_given_back_when_somebody_deleted_the_bond() {
+    for_both_hooks(|w| {
+        let before = w.snapshot();
+        w.bond_with_two_ports();
+        let bond = w.link("bond0").ifindex;
+        w.links.delete(bond).unwrap();
+        w.reopen();
+        assert_eq!(w.plane.observe(&bond0()).unwrap(), None);
+        w.tear_down();
+        assert_eq!(w.snapshot(), before);
+    });
+}
+
+#[test]
+fn a_bond_whose_active_port_was_detached_sends_nowhere() {
+    for_both_hooks(|w| {
+        let (p0, p1) = w.bond_with_two_ports();
+        let original = w.originals.remove(&p0).unwrap();
+        w.plane.detach(&bond0(), p0, &original).unwrap();
+        w.reopen();
+        let observed = w.plane.observe(&bond0()).unwrap().unwrap();
+        assert_eq!((observed.plan.tx, observed.plan.rx.len()), (TxPolicy::Drop, 0));
+        w.program(&w.plan(Some(p1), &[p1]));
+        let q1 = w.tap("q1");
+        w.send("bond0", OTHER, 1);
+        q1.expect(1);
+    });
+}
+
+#[test]
 fn a_new_process_takes_over_what_is_there() {
     for_both_hooks(|w| {
         let (p0, p1) = w.bond_with_two_ports();
