@@ -48,6 +48,14 @@ impl ActiveBackup {
         active.is_none_or(|active| options.primary.as_ref() == Some(&port.name) || port.prio > active.prio)
     }
 
+    /// A primary that was forced and is active now has got what was asked for.
+    pub fn forced(&mut self, ports: &Ports, options: &BondOptions) {
+        let active = self.active.and_then(|id| ports.get(id));
+        if active.is_some_and(|active| options.primary.as_ref() == Some(&active.name)) {
+            self.force_primary = false;
+        }
+    }
+
     /// Moves the active role.
     pub fn switch(&mut self, now: Time, ports: &Ports, to: Option<PortId>) {
         self.left = self

@@ -57,17 +57,23 @@ impl Bond {
         bond.ports = saved.ports;
         bond.mode = saved.mode;
         bond.notifier = saved.notifier;
-        bond.ports
-            .retain(|port| seen.ports.iter().any(|(id, _)| *id == port.id));
+        let there = |id: PortId| seen.ports.iter().any(|(seen, _)| *seen == id);
+        let gone: Vec<PortId> = bond.ports.iter().map(|port| port.id).filter(|id| !there(*id)).collect();
         for (id, facts) in &seen.ports {
             bond.adopt_port(now, *id, facts);
         }
         bond.adopt_active();
         bond.device.update(&seen.report, bond.options.fail_over_mac);
+        let mut wish = Wish::Nothing;
         for (port, facts) in seen.ports {
-            bond.on_link(port, facts.report);
+            if bond.on_link(port, facts.report) == Wish::Select {
+                wish = Wish::Select;
+            }
         }
-        bond.settle(now, Wish::Nothing);
+        for port in gone {
+            bond.on_detached(now, port);
+        }
+        bond.settle(now, wish);
         bond
     }
 

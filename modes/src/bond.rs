@@ -25,7 +25,8 @@ pub struct Bond {
     pub(crate) ports: Ports,
     pub(crate) mode: ActiveBackup,
     pub(crate) notifier: Notifier,
-    addresses: Vec<LocalAddress>,
+    /// None until the agent has told: a round that is due right after a restart waits for them.
+    addresses: Option<Vec<LocalAddress>>,
     pub(crate) next_poll: Time,
     pub(crate) plan: ForwardingPlan,
     epoch: Epoch,
@@ -67,7 +68,7 @@ impl Bond {
             ports: Ports::default(),
             mode: ActiveBackup::default(),
             notifier: Notifier::default(),
-            addresses: Vec::new(),
+            addresses: None,
             next_poll: now,
             plan,
             epoch: Epoch::default(),
@@ -85,7 +86,7 @@ impl Bond {
             Event::Link { port, report } => self.on_link(port, report),
             Event::BondLink { report } => self.on_bond_link(now, &report),
             Event::Addresses { addresses } => {
-                self.addresses = addresses;
+                self.addresses = Some(addresses);
                 Wish::Nothing
             }
             Event::MiiPolled { port, carrier } => {
@@ -95,9 +96,12 @@ impl Bond {
                 Wish::Nothing
             }
             Event::ProgramFailed { epoch, retry } => {
-                if retry && epoch == self.epoch {
-                    self.retry.at = Some(now + backoff(self.retry.failures));
-                    self.retry.failures = self.retry.failures.saturating_add(1);
+                if epoch == self.epoch {
+                    self.device.mac_unsure = true;
+                    if retry {
+                        self.retry.at = Some(now + backoff(self.retry.failures));
+                        self.retry.failures = self.retry.failures.saturating_add(1);
+                    }
                 }
                 Wish::Nothing
             }
@@ -116,14 +120,6 @@ impl Bond {
             } else {
                 now + self.options.miimon
             };
-        }
-        if self.retry.at.is_some_and(|at| now >= at) {
-            self.retry.at = None;
-            self.epoch.0 += 1;
-            self.out.push_back(Action::Program {
-                epoch: self.epoch,
-                plan: self.plan.clone(),
-            });
         }
         self.settle(now, Wish::Nothing);
     }
@@ -150,9 +146,12 @@ impl Bond {
         if change.primary_given {
             self.mode.force_primary = self.options.primary.is_some();
         }
-        let wish = match (manual, change.active) {
-            (Some(port), _) => Wish::Active(port),
-            (None, Some(None)) => Wish::ChooseAgain,
+        if manual.is_some() {
+            self.switch(now, manual, SwitchReason::Manual);
+        }
+        // What follows active_slave in the driver's order may move the active port once more.
+        let wish = match change.active {
+            Some(None) => Wish::ChooseAgain,
             _ if change.primary_given || change.reselect => Wish::Select,
             _ => Wish::Nothing,
         };
@@ -240,6 +239,7 @@ impl Bond {
             self.device.take_mac_of_first(port.permanent_mac);
         }
         let link_up = port.link() != LinkState::Down;
+        let usable = port.is_usable();
         let name = port.name.clone();
         if self.options.primary.as_ref() == Some(&name) {
             self.mode.force_primary = true;
@@ -248,20 +248,26 @@ impl Bond {
         self.ports.push(port);
         self.notices.push(Notice::Attached {
             port: name,
-            active: link_up && self.mode.active.is_none(),
+            // Without any usable port updelay is skipped, but only by a bond that watches.
+            active: self.mode.active.is_none() && (usable || link_up && self.watches()),
             link_up,
         });
         if asks { Wish::Select } else { Wish::Nothing }
     }
 
-    fn on_detached(&mut self, now: Time, id: PortId) -> Wish {
+    pub(crate) fn on_detached(&mut self, now: Time, id: PortId) -> Wish {
         let was_active = self.mode.active == Some(id);
         if was_active {
             // Chosen while the old one is still known, so that addresses move and the reason can name it.
+            if self.watches() {
+                let skipped = links::skip_updelay(now, &mut self.ports, self.mode.active, Some(id));
+                self.notices.extend(skipped.into_iter().flat_map(|found| found.notices));
+            }
             let mut rest = self.ports.clone();
             rest.remove(id);
             let best = select::best(&rest, None, self.mode.preference(&self.options));
             self.switch(now, best, SwitchReason::PortGone);
+            self.mode.forced(&self.ports, &self.options);
         }
         self.mode.forget(id);
         let Some(port) = self.ports.remove(id) else {
@@ -300,8 +306,17 @@ impl Bond {
             return Wish::Nothing;
         }
         // The primary goes by name. [bond_main.c: bond_slave_netdev_event, NETDEV_CHANGENAME]
-        port.name = report.name;
-        Wish::Select
+        let names = [std::mem::replace(&mut port.name, report.name.clone()), report.name];
+        if self
+            .options
+            .primary
+            .as_ref()
+            .is_some_and(|primary| names.contains(primary))
+        {
+            Wish::Select
+        } else {
+            Wish::Nothing
+        }
     }
 
     /// [bond_options.c: bond_option_active_slave_set]
@@ -351,7 +366,7 @@ impl Bond {
     }
 
     fn announces(&self) -> bool {
-        self.device.up && self.mode.active.is_some()
+        self.device.up && self.mode.active.is_some() && self.addresses.is_some()
     }
 
     /// Draws all conclusions from what just changed. Ends every input.
@@ -376,7 +391,7 @@ impl Bond {
         };
         self.choose(now, wish);
         self.mode.expire(now);
-        self.publish_plan();
+        self.publish_plan(now);
         self.announce(now);
         self.out.extend(self.notices.drain(..).map(Action::Notify));
         #[cfg(debug_assertions)]
@@ -386,7 +401,6 @@ impl Bond {
     fn choose(&mut self, now: Time, wish: Wish) {
         let current = match wish {
             Wish::Nothing => return,
-            Wish::Active(port) => return self.switch(now, Some(port), SwitchReason::Manual),
             // [bond_options.c: bond_option_active_slave_set, empty value]
             Wish::ChooseAgain => None,
             Wish::Select => self.mode.active,
@@ -398,13 +412,8 @@ impl Bond {
             (_, Some(new)) => select::reason(&self.ports, current, new, prefer),
             (_, None) => SwitchReason::LinkDown,
         };
-        if best
-            .and_then(|id| self.ports.get(id))
-            .is_some_and(|port| prefer.primary == Some(port.name.as_str()))
-        {
-            self.mode.force_primary = false;
-        }
         self.switch(now, best, reason);
+        self.mode.forced(&self.ports, &self.options);
     }
 
     /// [bond_main.c: bond_change_active_slave]
@@ -448,9 +457,14 @@ impl Bond {
         }
     }
 
-    fn publish_plan(&mut self) {
+    /// A plan that differs is tried at once, one that failed when its time has come.
+    fn publish_plan(&mut self, now: Time) {
         let plan = self.wanted_plan();
-        if plan == self.plan {
+        if plan != self.plan {
+            self.retry = Retry::default();
+        } else if self.retry.at.is_some_and(|at| now >= at) {
+            self.retry.at = None;
+        } else {
             return;
         }
         if plan.carrier != self.plan.carrier {
@@ -458,7 +472,7 @@ impl Bond {
         }
         self.plan = plan.clone();
         self.epoch.0 += 1;
-        self.retry = Retry::default();
+        self.device.mac_unsure = false;
         self.out.push_back(Action::Program {
             epoch: self.epoch,
             plan,
@@ -472,10 +486,11 @@ impl Bond {
         let Some(port) = self.mode.active else { return };
         if self.notifier.take_round(now, &self.options) {
             let mac = self.device.mac;
-            self.out.extend(self.addresses.iter().map(|address| Action::Transmit {
-                port,
-                frame: announcement(address, mac),
-            }));
+            self.out
+                .extend(self.addresses.iter().flatten().map(|address| Action::Transmit {
+                    port,
+                    frame: announcement(address, mac),
+                }));
         }
     }
 
@@ -511,8 +526,6 @@ pub(crate) enum Wish {
     Select,
     /// Choose by the rules as if none were active.
     ChooseAgain,
-    /// This one.
-    Active(PortId),
 }
 
 /// 10 ms, doubled up to about a second.

@@ -13,8 +13,11 @@ pub(crate) struct Device {
     pub up: bool,
     pub mac: MacAddr,
     pub mac_origin: MacOrigin,
-    /// The address it was made with, to go back to when the last port takes its own along.
+    /// The address it was made with or that the operator gave it, to go back to when the last port takes its own along.
     pub born_mac: MacAddr,
+    /// The last plan failed, so the interface may still have an address that nobody asked for.
+    #[serde(default)]
+    pub mac_unsure: bool,
     pub mtu: u32,
     pub promisc: bool,
     pub allmulti: bool,
@@ -39,6 +42,7 @@ impl Device {
             mac: report.mac,
             mac_origin,
             born_mac: report.mac,
+            mac_unsure: false,
             mtu: report.mtu,
             promisc: report.promisc,
             allmulti: report.allmulti,
@@ -48,8 +52,9 @@ impl Device {
     /// A later link message. A new address is the operator's wish; with `fail_over_mac` the driver ignores it, and so do we.
     /// [bond_main.c: bond_set_mac_address]
     pub fn update(&mut self, report: &LinkReport, fail_over_mac: FailOverMac) {
-        if report.mac != self.mac && fail_over_mac == FailOverMac::None {
+        if report.mac != self.mac && fail_over_mac == FailOverMac::None && !self.mac_unsure {
             self.mac = report.mac;
+            self.born_mac = report.mac;
             self.mac_origin = MacOrigin::User;
         }
         self.up = report.admin_up;
@@ -67,8 +72,8 @@ impl Device {
 
     /// The address goes with the last port. differs: an address that the operator set is kept.
     pub fn give_mac_back(&mut self) {
+        self.mac = self.born_mac;
         if self.mac_origin == MacOrigin::Port {
-            self.mac = self.born_mac;
             self.mac_origin = MacOrigin::Random;
         }
     }
@@ -82,7 +87,10 @@ impl Bond {
             FailOverMac::None if first && self.device.mac_origin == MacOrigin::Random => None,
             FailOverMac::None => Some(self.device.mac),
             FailOverMac::Active => None,
-            FailOverMac::Follow => (!first && own == self.device.mac).then(|| sibling(own, self.ports.len())),
+            FailOverMac::Follow if first || own != self.device.mac => None,
+            FailOverMac::Follow => (self.ports.len()..)
+                .map(|place| sibling(own, place))
+                .find(|mac| self.ports.iter().all(|port| port.own_mac != *mac)),
         }
     }
 

@@ -21,7 +21,7 @@ pub(crate) struct Inspection {
 
 /// Brings every port's link state up to `now`.
 ///
-/// When no port is usable, the one that has waited longest in updelay is used at once. [bonding.rst: updelay]
+/// When nothing better is left, the port that has waited longest in updelay is used at once. [bonding.rst: updelay]
 /// differs: in the driver this holds in some modes only, and its poll decides which port is first.
 pub(crate) fn inspect(now: Time, ports: &mut Ports, active: Option<PortId>, options: &BondOptions) -> Inspection {
     let mut found = Inspection::default();
@@ -32,21 +32,39 @@ pub(crate) fn inspect(now: Time, ports: &mut Ports, active: Option<PortId>, opti
             found.record(now, port, before, after, active == Some(port.id));
         }
     }
-    if !ports.iter().any(Port::is_usable)
-        && let Some(port) = ports
-            .iter_mut()
-            .filter(|port| port.link().deadline().is_some())
-            .min_by_key(|port| port.link().deadline())
-    {
-        port.debounce.hurry();
-        let waited = now.since(port.delayed_since);
-        found.notices.push(Notice::UpdelaySkipped {
-            port: port.name.clone(),
-            waited,
-        });
-        found.up(port);
+    if let Some(skipped) = skip_updelay(now, ports, active, None) {
+        found.came_up.extend(skipped.came_up);
+        found.notices.extend(skipped.notices);
     }
     found
+}
+
+/// Ends the longest wait in updelay when nothing better is left: the active port is not usable or is `leaving`, and no other
+/// link is up. A port in downdelay has no carrier, so one that waits with carrier is better.
+pub(crate) fn skip_updelay(
+    now: Time,
+    ports: &mut Ports,
+    active: Option<PortId>,
+    leaving: Option<PortId>,
+) -> Option<Inspection> {
+    let stays = |port: &Port| leaving != Some(port.id);
+    let good = |port: &Port| port.link() == LinkState::Up || active == Some(port.id) && port.is_usable();
+    if ports.iter().any(|port| stays(port) && good(port)) {
+        return None;
+    }
+    let waits = |port: &Port| matches!(port.link(), LinkState::GoingBack { .. });
+    let port = ports
+        .iter_mut()
+        .filter(|port| stays(port) && waits(port))
+        .min_by_key(|port| port.link().deadline())?;
+    port.debounce.hurry();
+    let mut found = Inspection::default();
+    found.notices.push(Notice::UpdelaySkipped {
+        port: port.name.clone(),
+        waited: now.since(port.delayed_since),
+    });
+    found.up(port);
+    Some(found)
 }
 
 impl Inspection {

@@ -126,8 +126,4 @@ impl Ports {
         let place = self.0.iter().position(|port| port.id == id)?;
         Some(self.0.remove(place))
     }
-
-    pub(crate) fn retain(&mut self, keep: impl FnMut(&Port) -> bool) {
-        self.0.retain(keep);
-    }
 }

@@ -21,12 +21,17 @@ pub struct Preference<'a> {
 /// The port that should be active, given the one that is.
 ///
 /// `updelay` is no matter here: a port that waits is made `Up` first when nothing else is left. A current port in downdelay
-/// gives way to any port that is up, but stays while there is none.
+/// gives way to any port that is up, but stays while there is none. Without either, the port that lost its carrier last: it is
+/// the most likely to come back within its downdelay.
 pub fn best(ports: &Ports, current: Option<PortId>, prefer: Preference<'_>) -> Option<PortId> {
     let current = current.and_then(|id| ports.get(id)).filter(|port| port.is_usable());
     let up = current.filter(|port| port.link() == LinkState::Up);
     let Some(candidate) = candidate(ports, up, prefer) else {
-        return current.map(|port| port.id);
+        let latest = ports
+            .iter()
+            .filter(|port| port.is_usable())
+            .max_by_key(|port| port.link().deadline());
+        return current.or(latest).map(|port| port.id);
     };
     let Some(current) = up else { return Some(candidate.id) };
     let forced = prefer.force_primary && prefer.primary == Some(candidate.name.as_str());
@@ -173,6 +178,15 @@ mod tests {
         assert_eq!(best(&alone, A, prefer(None, PrimaryReselect::Failure)), A);
         let other = ports(&[(GOING_DOWN, 1000, 0), (UP, 1000, 0)]);
         assert_eq!(best(&other, A, prefer(None, PrimaryReselect::Failure)), B);
+    }
+
+    #[test]
+    fn among_ports_in_downdelay_the_one_that_lost_its_carrier_last_is_chosen() {
+        let later = LinkState::GoingDown {
+            until: Time::from_millis(20),
+        };
+        let p = ports(&[(GOING_DOWN, 1000, 0), (later, 1000, 0), (LinkState::Down, 1000, 0)]);
+        assert_eq!(best(&p, None, prefer(None, PrimaryReselect::Always)), B);
     }
 
     #[test]

@@ -12,6 +12,7 @@ pub mod lab;
 pub mod machine;
 pub mod netns;
 pub mod proof;
+pub mod sim;
 pub mod traffic;
 pub mod vm;
 pub mod wait;

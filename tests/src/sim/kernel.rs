@@ -1,0 +1,184 @@
+//! A kernel that does what it is told, or fails to.
+
+use std::collections::BTreeMap;
+
+use bond_modes::{ForwardingPlan, PortFacts, PortId, Seen, TxPolicy};
+use bond_monitors::{Carrier, Duplex, LinkReport, MacAddr, Speed};
+
+/// A network interface that is or may become a port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Nic {
+    /// Interface index.
+    pub id: PortId,
+    /// What link messages tell.
+    pub report: LinkReport,
+    /// What its driver answers to a poll with `use_carrier=0`; follows the carrier unless a test sets it.
+    pub driver: Carrier,
+    /// Address before it was attached.
+    pub permanent_mac: MacAddr,
+    /// A port of the bond.
+    pub attached: bool,
+}
+
+/// How the next plans fare.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Failing {
+    /// So many plans fail.
+    pub left: u32,
+    /// A failing plan is brought about in part.
+    pub half: bool,
+    /// Trying again can help.
+    pub retry: bool,
+}
+
+/// Interfaces and the plan in force.
+#[derive(Clone, Debug)]
+pub struct Kernel {
+    /// The bond's own interface.
+    pub device: LinkReport,
+    /// All interfaces, by index.
+    pub nics: BTreeMap<PortId, Nic>,
+    /// What forwards.
+    pub plan: ForwardingPlan,
+    /// How the next plans fare.
+    pub failing: Failing,
+    next_index: u32,
+}
+
+impl Kernel {
+    /// A bond's interface with a random address and nothing else.
+    pub fn new() -> Self {
+        let device = report("bond0", MacAddr([0xaa, 0, 0, 0, 0, 0xff]));
+        Kernel {
+            plan: ForwardingPlan {
+                carrier: Carrier::Off,
+                mac: device.mac,
+                ports: BTreeMap::new(),
+                tx: TxPolicy::Drop,
+                rx: BTreeMap::new(),
+            },
+            device,
+            nics: BTreeMap::new(),
+            failing: Failing::default(),
+            next_index: 1,
+        }
+    }
+
+    /// A new interface without carrier.
+    pub fn plug(&mut self, name: &str) -> PortId {
+        let id = PortId(self.next_index);
+        self.next_index += 1;
+        let mac = MacAddr([2, 0, 0, 0, 0, id.0 as u8]);
+        let nic = Nic {
+            id,
+            report: report(name, mac),
+            driver: Carrier::Off,
+            permanent_mac: mac,
+            attached: false,
+        };
+        self.nics.insert(id, nic);
+        id
+    }
+
+    /// The interface of that name.
+    pub fn named(&self, name: &str) -> Option<&Nic> {
+        self.nics.values().find(|nic| nic.report.name == name)
+    }
+
+    /// Takes an interface in, with the address that the bond asks for.
+    pub fn attach(&mut self, id: PortId, mac: Option<MacAddr>) -> Option<PortFacts> {
+        let nic = self.nics.get_mut(&id)?;
+        let permanent_mac = nic.report.mac;
+        nic.permanent_mac = permanent_mac;
+        nic.attached = true;
+        nic.report.admin_up = true;
+        nic.report.mac = mac.unwrap_or(permanent_mac);
+        let report = nic.report.clone();
+        Some(PortFacts { permanent_mac, report })
+    }
+
+    /// Gives an interface back.
+    pub fn detach(&mut self, id: PortId) {
+        self.forget(id);
+        if let Some(nic) = self.nics.get_mut(&id) {
+            nic.attached = false;
+            nic.report.mac = nic.permanent_mac;
+        }
+    }
+
+    /// An interface disappears.
+    pub fn unplug(&mut self, id: PortId) {
+        self.forget(id);
+        self.nics.remove(&id);
+    }
+
+    /// Brings a plan about; whether trying again can help if it fails.
+    pub fn program(&mut self, plan: &ForwardingPlan) -> Result<(), bool> {
+        if self.failing.left > 0 {
+            self.failing.left -= 1;
+            if self.failing.half {
+                self.plan.rx.clone_from(&plan.rx);
+                self.set_ports(plan);
+            }
+            return Err(self.failing.retry);
+        }
+        self.set_ports(plan);
+        self.plan = plan.clone();
+        self.device.mac = plan.mac;
+        self.device.carrier = plan.carrier;
+        Ok(())
+    }
+
+    /// What an agent that starts would find.
+    pub fn seen(&self) -> Seen {
+        let attached = self.nics.values().filter(|nic| nic.attached);
+        let facts = |nic: &Nic| PortFacts {
+            permanent_mac: nic.permanent_mac,
+            report: nic.report.clone(),
+        };
+        Seen {
+            report: self.device.clone(),
+            ports: attached.map(|nic| (nic.id, facts(nic))).collect(),
+            plan: self.plan.clone(),
+        }
+    }
+
+    fn set_ports(&mut self, plan: &ForwardingPlan) {
+        self.plan.ports.clone_from(&plan.ports);
+        for (id, port) in &plan.ports {
+            if let Some(nic) = self.nics.get_mut(id) {
+                nic.report.mac = port.mac;
+                nic.report.mtu = port.mtu;
+            }
+        }
+    }
+
+    /// A hook goes away with its interface.
+    fn forget(&mut self, id: PortId) {
+        self.plan.ports.remove(&id);
+        self.plan.rx.remove(&id);
+        if self.plan.tx == TxPolicy::One(id) {
+            self.plan.tx = TxPolicy::Drop;
+        }
+    }
+}
+
+impl Default for Kernel {
+    fn default() -> Self {
+        Kernel::new()
+    }
+}
+
+fn report(name: &str, mac: MacAddr) -> LinkReport {
+    LinkReport {
+        name: name.to_owned(),
+        admin_up: false,
+        carrier: Carrier::Off,
+        mac,
+        mtu: 1500,
+        promisc: false,
+        allmulti: false,
+        speed: Speed(Some(1000)),
+        duplex: Duplex::Full,
+    }
+}

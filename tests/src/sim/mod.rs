@@ -1,0 +1,13 @@
+//! Simulation of the pure core: a bond, a model kernel and virtual time, without any interface of the machine.
+//!
+//! [`World`] drives one bond the way the agent does: every input is followed by draining its actions, and time jumps from
+//! deadline to deadline. [`random`] walks such a world with seeded actions and checks after each what must always hold.
+
+pub mod kernel;
+pub mod random;
+pub mod rng;
+pub mod world;
+
+pub use kernel::{Kernel, Nic};
+pub use rng::Rng;
+pub use world::{Sent, World};

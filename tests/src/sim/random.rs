@@ -1,0 +1,465 @@
+//! Seeded random walks of a [`World`], with what must always hold checked after each step.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+use bond_modes::{Accept, LocalAddress, PortId, Saved, TxPolicy};
+use bond_monitors::{Carrier, LinkState, MacAddr, Time};
+
+use super::kernel::Failing;
+use super::rng::Rng;
+use super::world::World;
+
+/// One random walk.
+pub struct Walk {
+    world: World,
+    rng: Rng,
+    /// State as it was saved before the last step.
+    stale: Saved,
+    dead: BTreeMap<PortId, Dead>,
+    names: u32,
+}
+
+/// How long a port has been without carrier while it was watched under the same rules.
+#[derive(Clone, Copy, Debug)]
+struct Dead {
+    since: Time,
+    /// The longest time that detection and downdelay may take.
+    limit: Duration,
+}
+
+impl Walk {
+    /// The walk of this seed, before its first step.
+    pub fn new(seed: u64) -> Walk {
+        let mut rng = Rng::new(seed);
+        let mut options = String::from(*rng.pick(&BEGINNINGS).expect("there are some"));
+        for _ in 0..rng.below(4) {
+            options = format!("{options} {}", rng.pick(&GOOD).expect("there are some"));
+        }
+        let mut world = World::empty(&options);
+        let address = |vlan| LocalAddress {
+            ip: IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)),
+            mac: None,
+            vlan,
+            router: false,
+        };
+        world.addresses(vec![address(None), address(Some(7))]);
+        for name in ["a", "b", "c", "d"] {
+            world.plug(name);
+        }
+        let stale = world.bond.saved();
+        Walk {
+            world,
+            rng,
+            stale,
+            dead: BTreeMap::new(),
+            names: 0,
+        }
+    }
+
+    /// Prints every action from now on.
+    pub fn print(&mut self) {
+        self.world.print();
+    }
+
+    /// One random action, then the checks.
+    pub fn step(&mut self) {
+        let before = self.world.bond.saved();
+        let rules = self.world.bond.options().clone();
+        self.act();
+        if self.rng.chance(80) {
+            self.world.run_due();
+            self.check_detection();
+        }
+        if rules != *self.world.bond.options() {
+            self.rules_changed();
+        }
+        self.check_plan();
+        self.world.clear();
+        self.stale = before;
+    }
+
+    /// Everything is mended; soon all must be well.
+    pub fn finish(mut self) -> u64 {
+        self.world.events_seen = true;
+        self.world.kernel.failing = Failing::default();
+        for id in self.nics(|_| true) {
+            self.world.set_carrier(id, Carrier::On);
+        }
+        self.world.up(true);
+        if self.world.bond.options().unmonitored() {
+            self.world.set("miimon=100");
+        }
+        let pause = self.world.bond.options().updelay + self.world.bond.options().miimon;
+        self.world.at(self.world.now() + pause + Duration::from_secs(3));
+        assert!(
+            self.world.programmed,
+            "a plan that failed is tried until it comes about"
+        );
+        self.check_plan();
+        let all_up = |world: &World| world.bond.ports().iter().all(|port| port.link() == LinkState::Up);
+        assert!(all_up(&self.world), "every mended port is up in the end");
+        self.world.trace()
+    }
+
+    fn act(&mut self) {
+        match self.rng.below(100) {
+            0..25 => self.flip_carrier(),
+            25..50 => self.next_deadline(),
+            50..60 => {
+                let ms = self.rng.below(400);
+                self.world.after_ms(ms);
+            }
+            60..64 => self.attach(),
+            64..67 => self.remove(),
+            67..69 => self.rename(),
+            69..73 => {
+                let up = self.rng.chance(70);
+                self.world.up(up);
+            }
+            73..75 => self.operator(),
+            75..83 => self.set_option(),
+            83..87 => self.set_active(),
+            87..89 => self.set_prio(),
+            89..92 => {
+                self.world.kernel.failing = Failing {
+                    left: self.rng.below(4) as u32,
+                    half: self.rng.chance(50),
+                    retry: true,
+                }
+            }
+            92..94 => self.world.events_seen = self.rng.chance(60),
+            _ => self.crash(),
+        }
+    }
+
+    fn next_deadline(&mut self) {
+        if let Some(due) = self.world.bond.poll_timeout() {
+            // Nobody waits for the end of a delay of weeks.
+            let latest = self.world.now() + Duration::from_secs(2);
+            self.world.at(due.min(latest));
+        }
+    }
+
+    fn flip_carrier(&mut self) {
+        let ids = self.nics(|_| true);
+        let Some(id) = self.rng.pick(&ids).copied() else { return };
+        let on = !self.world.kernel.nics[&id].report.carrier.is_on();
+        self.world.set_carrier(id, Carrier::from_bool(on));
+    }
+
+    fn attach(&mut self) {
+        if self.world.kernel.nics.len() < 4 {
+            self.names += 1;
+            let name = format!("n{}", self.names);
+            self.world.plug(&name);
+        }
+        if let Some(name) = self.some_nic(false) {
+            self.world.attach(&name);
+        }
+    }
+
+    fn remove(&mut self) {
+        let Some(name) = self.some_nic(true) else { return };
+        if self.rng.chance(60) {
+            self.world.detach(&name);
+        } else {
+            self.world.vanish(&name);
+        }
+    }
+
+    fn rename(&mut self) {
+        let Some(name) = self.some_nic(true) else { return };
+        self.names += 1;
+        let free = ["a", "b", "c", "d"]
+            .into_iter()
+            .find(|name| self.world.kernel.named(name).is_none());
+        let to = free.map_or_else(|| format!("n{}", self.names), str::to_owned);
+        self.world.rename(&name, &to);
+    }
+
+    /// The operator changes the bond's interface.
+    fn operator(&mut self) {
+        if self.rng.chance(50) {
+            let last = self.rng.below(4) as u8;
+            self.world.set_mac(MacAddr([6, 0, 0, 0, 0, last]));
+        } else {
+            let mtu = 1400 + self.rng.below(3) as u32 * 100;
+            self.world.set_mtu(mtu);
+        }
+    }
+
+    /// One to three options, good or bad; a refusal leaves all as it was.
+    fn set_option(&mut self) {
+        let count = 1 + self.rng.below(3);
+        let words: Vec<&str> = (0..count)
+            .map(|_| {
+                let from: &[&str] = if self.rng.chance(15) { &BAD } else { &GOOD };
+                *self.rng.pick(from).expect("there are some")
+            })
+            .collect();
+        self.all_or_nothing(&words.join(" "));
+    }
+
+    fn set_active(&mut self) {
+        let name = match self.rng.below(4) {
+            0 => String::new(),
+            1 => "absent".to_owned(),
+            _ => self.some_nic(true).unwrap_or_default(),
+        };
+        let more = if self.rng.chance(20) { " primary=b" } else { "" };
+        self.all_or_nothing(&format!("active_slave={name}{more}"));
+    }
+
+    fn all_or_nothing(&mut self, options: &str) {
+        // What is due anyway must not be taken for a consequence.
+        self.world.run_due();
+        let before = self.world.bond.saved();
+        if self.world.try_set(options).is_err() {
+            assert_eq!(
+                before,
+                self.world.bond.saved(),
+                "a refused set of options changes nothing"
+            );
+        }
+    }
+
+    fn set_prio(&mut self) {
+        if let Some(name) = self.some_nic(true) {
+            let prio = self.rng.below(3) as i32 - 1;
+            self.world.prio(&name, prio);
+        }
+    }
+
+    fn crash(&mut self) {
+        match self.rng.below(10) {
+            0 => {
+                self.world.restart(None);
+            }
+            1 => {
+                let stale = through_json(&self.stale);
+                self.world.restart(Some(stale));
+            }
+            _ => self.crash_with_fresh_state(),
+        }
+    }
+
+    /// Adopting is silent if no fact changed meanwhile.
+    fn crash_with_fresh_state(&mut self) {
+        self.world.run_due();
+        let quiet = self.nothing_new();
+        let saved = self.world.bond.saved();
+        let polls = self.world.bond.poll_timeout();
+        self.world.plans.clear();
+        self.world.notices.clear();
+        self.world.restart(Some(through_json(&saved)));
+        if quiet {
+            assert!(self.world.plans.is_empty(), "adopting asks for {:?}", self.world.plans);
+            assert!(self.world.notices.is_empty(), "adopting tells {:?}", self.world.notices);
+            assert_eq!(saved, self.world.bond.saved(), "adopting forgets nothing");
+            let next = self.world.bond.poll_timeout();
+            assert_eq!(polls.is_some(), next.is_some(), "adopting keeps deadlines");
+        }
+    }
+
+    /// The bond knows all that the kernel knows, and the kernel does all that the bond wants.
+    fn nothing_new(&self) -> bool {
+        let bond = &self.world.bond;
+        let known = bond.ports().iter().all(|port| {
+            let nic = &self.world.kernel.nics[&port.id];
+            nic.report.carrier == port.carrier() && nic.report.name == port.name
+        });
+        known && self.world.programmed
+    }
+
+    /// What holds of the plan after every input.
+    fn check_plan(&self) {
+        let world = &self.world;
+        let (bond, plan) = (&world.bond, world.bond.plan());
+        let usable: Vec<PortId> = bond.ports().iter().filter(|p| p.is_usable()).map(|p| p.id).collect();
+        let up = bond.ports().iter().any(|port| port.link() == LinkState::Up);
+        match plan.tx {
+            TxPolicy::Drop => assert!(usable.is_empty(), "nothing is sent although {usable:?} are usable"),
+            TxPolicy::One(id) => {
+                assert!(usable.contains(&id), "{id} sends although it is not usable");
+                let port = bond.ports().get(id).expect("a usable port is attached");
+                let may_wait = port.carrier().is_on() || !up || bond.ports().len() > 1;
+                assert!(may_wait, "{id} sends without carrier although another link is up");
+            }
+        }
+        assert_eq!(
+            plan.carrier.is_on(),
+            !usable.is_empty(),
+            "carrier without a usable port"
+        );
+        assert_eq!(plan.tx == TxPolicy::Drop, bond.active().is_none());
+        assert!(plan.ports.keys().eq(sorted(bond.ports().iter().map(|p| p.id)).iter()));
+        for (id, accept) in &plan.rx {
+            assert!(plan.ports.contains_key(id), "{id} lets in without being a port");
+            let all = bond.options().all_slaves_active || bond.active() == Some(*id);
+            assert_eq!(*accept == Accept::All, all, "{id} lets in {accept:?}");
+        }
+        let macs: Vec<MacAddr> = plan.ports.values().map(|port| port.mac).collect();
+        if bond.options().fail_over_mac == bond_modes::options::FailOverMac::None {
+            assert!(
+                macs.iter().all(|mac| *mac == plan.mac),
+                "a port has not the bond's address"
+            );
+        } else if let Some(active) = bond.active() {
+            assert_eq!(
+                plan.ports[&active].mac, plan.mac,
+                "the active port has the bond's address"
+            );
+        }
+        if world.programmed {
+            assert_eq!(world.kernel.plan, *plan, "the kernel does something else");
+        }
+    }
+
+    /// A port without carrier is given up within its detection time plus downdelay.
+    fn check_detection(&mut self) {
+        let bond = &self.world.bond;
+        let now = self.world.now();
+        let options = bond.options();
+        let watched = self.world.kernel.device.admin_up && !options.unmonitored();
+        let limit = options.miimon + options.downdelay;
+        let mut dead = BTreeMap::new();
+        for port in bond.ports().iter().filter(|_| watched) {
+            if self.world.kernel.nics[&port.id].report.carrier.is_on() {
+                continue;
+            }
+            let entry = self.dead.get(&port.id).copied().unwrap_or(Dead { since: now, limit });
+            assert!(
+                now.since(entry.since) <= entry.limit || !port.is_usable(),
+                "{} has been dead for {:?} and is still used",
+                port.name,
+                now.since(entry.since)
+            );
+            dead.insert(port.id, entry);
+        }
+        self.dead = dead;
+    }
+
+    /// A running downdelay keeps its end, the time to detection starts anew.
+    fn rules_changed(&mut self) {
+        let options = self.world.bond.options();
+        let limit = options.miimon + options.downdelay;
+        for dead in self.dead.values_mut() {
+            dead.since = self.world.now();
+            dead.limit = dead.limit.max(limit);
+        }
+    }
+
+    fn nics(&self, wanted: impl Fn(bool) -> bool) -> Vec<PortId> {
+        let nics = self.world.kernel.nics.values();
+        nics.filter(|nic| wanted(nic.attached)).map(|nic| nic.id).collect()
+    }
+
+    fn some_nic(&mut self, attached: bool) -> Option<String> {
+        let ids = self.nics(|is| is == attached);
+        let id = self.rng.pick(&ids)?;
+        Some(self.world.kernel.nics[id].report.name.clone())
+    }
+}
+
+/// Every step of a seed's walk; its trace.
+pub fn walk(seed: u64, steps: u32, print: bool) -> u64 {
+    let mut walk = Walk::new(seed);
+    if print {
+        walk.print();
+    }
+    for step in 0..steps {
+        let here = Place { seed, step };
+        if print {
+            println!("step {step}");
+        }
+        walk.step();
+        std::mem::forget(here);
+    }
+    let here = Place { seed, step: steps };
+    let trace = walk.finish();
+    std::mem::forget(here);
+    trace
+}
+
+/// Says where a walk was when an assertion failed.
+struct Place {
+    seed: u64,
+    step: u32,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        eprintln!("BONDD_SIM_SEED={:#x} step={}", self.seed, self.step);
+    }
+}
+
+fn through_json(saved: &Saved) -> Saved {
+    let text = serde_json::to_string(saved).expect("a saved state is plain data");
+    serde_json::from_str(&text).expect("what was written can be read")
+}
+
+fn sorted(ids: impl Iterator<Item = PortId>) -> Vec<PortId> {
+    let mut ids: Vec<PortId> = ids.collect();
+    ids.sort();
+    ids
+}
+
+/// Options to be born with.
+const BEGINNINGS: [&str; 6] = [
+    "miimon=100",
+    "miimon=100 updelay=300 downdelay=200",
+    "miimon=50 updelay=200 primary=a",
+    "miimon=100 fail_over_mac=active",
+    "miimon=100 fail_over_mac=follow downdelay=100",
+    "miimon=0",
+];
+
+/// Options that a bond takes, some of them only at the right moment.
+const GOOD: [&str; 34] = [
+    "miimon=100",
+    "miimon=100",
+    "miimon=100",
+    "miimon=30",
+    "miimon=250",
+    "miimon=0",
+    "updelay=0",
+    "updelay=300",
+    "updelay=1000",
+    "updelay=250",
+    "updelay=2147483647",
+    "downdelay=0",
+    "downdelay=200",
+    "downdelay=500",
+    "peer_notif_delay=0",
+    "peer_notif_delay=300",
+    "use_carrier=0",
+    "use_carrier=1",
+    "primary=a",
+    "primary=b",
+    "primary=n5",
+    "primary=",
+    "primary_reselect=always",
+    "primary_reselect=better",
+    "primary_reselect=failure",
+    "num_grat_arp=0",
+    "num_grat_arp=1",
+    "num_grat_arp=5",
+    "all_slaves_active=0",
+    "all_slaves_active=1",
+    "fail_over_mac=none",
+    "fail_over_mac=active",
+    "fail_over_mac=follow",
+    "min_links=2",
+];
+
+/// Options that no bond takes.
+const BAD: [&str; 6] = [
+    "miimon=-1",
+    "updelay=x",
+    "primary_reselect=perhaps",
+    "num_grat_arp=256",
+    "primary=not/a/name",
+    "frobnicate=1",
+];

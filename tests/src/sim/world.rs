@@ -1,0 +1,424 @@
+//! One bond, its kernel and virtual time.
+
+use std::fmt::Write as _;
+use std::hash::{DefaultHasher, Hasher};
+use std::time::Duration;
+
+use bond_modes::options;
+use bond_modes::{
+    Accept, Action, Bond, Event, ForwardingPlan, LinkWord, LocalAddress, Notice, OptionError, PortId, PortStatus, Saved,
+};
+use bond_monitors::{Carrier, MacAddr, Time};
+
+use super::kernel::Kernel;
+
+/// A frame that left.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sent {
+    /// When.
+    pub at: Time,
+    /// Through which port.
+    pub port: PortId,
+    /// From the destination address on.
+    pub frame: Vec<u8>,
+}
+
+/// A bond in a model kernel. Methods that change something return the world, so that a test reads as a story.
+pub struct World {
+    /// The bond under test.
+    pub bond: Bond,
+    /// What it programs.
+    pub kernel: Kernel,
+    /// False: changes of carrier are found by polls only.
+    pub events_seen: bool,
+    /// Whether the last plan came about.
+    pub programmed: bool,
+    /// Frames that left.
+    pub sent: Vec<Sent>,
+    /// Plans, with the time each was asked for.
+    pub plans: Vec<(Time, ForwardingPlan)>,
+    /// Notices, with their time.
+    pub notices: Vec<(Time, Notice)>,
+    /// Carriers asked for.
+    pub polls: u64,
+    now: Time,
+    trace: DefaultHasher,
+    printed: bool,
+    told: Vec<LocalAddress>,
+}
+
+impl World {
+    /// A bond that is up, with these ports attached and without carrier.
+    pub fn new<const N: usize>(options: &str, ports: [&str; N]) -> World {
+        let mut world = World::empty(options);
+        for port in ports {
+            world.plug(port).attach(port);
+        }
+        world.forget()
+    }
+
+    /// As [`World::new`], with carrier on every port from the start.
+    pub fn with_carrier<const N: usize>(options: &str, ports: [&str; N]) -> World {
+        let mut world = World::empty(options);
+        for port in ports {
+            world.plug(port).carrier(port, Carrier::On).attach(port);
+        }
+        world.forget()
+    }
+
+    /// A bond that is up and has no ports. `mode` may be left out.
+    pub fn empty(options: &str) -> World {
+        let mut pairs = pairs(options);
+        if !pairs.iter().any(|(name, _)| name == "mode") {
+            pairs.push(("mode".to_owned(), "active-backup".to_owned()));
+        }
+        let change = options::parse(&pairs).expect("options of a test are good");
+        let kernel = Kernel::new();
+        let now = START;
+        let mut world = World {
+            bond: Bond::new(now, change, &kernel.device),
+            kernel,
+            events_seen: true,
+            programmed: true,
+            sent: Vec::new(),
+            plans: Vec::new(),
+            notices: Vec::new(),
+            polls: 0,
+            now,
+            trace: DefaultHasher::new(),
+            printed: false,
+            told: Vec::new(),
+        };
+        world.drain();
+        world.addresses(Vec::new()).up(true);
+        world
+    }
+
+    /// Prints every action as it comes.
+    pub fn print(&mut self) -> &mut Self {
+        self.printed = true;
+        self
+    }
+
+    /// Lets time pass up to so many milliseconds after the start.
+    pub fn at_ms(&mut self, ms: u64) -> &mut Self {
+        self.at(START + Duration::from_millis(ms))
+    }
+
+    /// Lets time pass up to `until`, stopping at every deadline on the way.
+    pub fn at(&mut self, until: Time) -> &mut Self {
+        while let Some(due) = self.bond.poll_timeout().filter(|due| *due <= until) {
+            self.now = self.now.max(due);
+            self.timers();
+        }
+        self.now = self.now.max(until);
+        self
+    }
+
+    /// Lets time pass by so many milliseconds.
+    pub fn after_ms(&mut self, ms: u64) -> &mut Self {
+        self.at(self.now + Duration::from_millis(ms))
+    }
+
+    /// The present.
+    pub fn now(&self) -> Time {
+        self.now
+    }
+
+    /// Milliseconds since the start.
+    pub fn ms(&self, time: Time) -> u64 {
+        time.since(START).as_millis() as u64
+    }
+
+    /// Runs what is due now, as the loop does after it has read everything.
+    pub fn run_due(&mut self) -> &mut Self {
+        while self.bond.poll_timeout().is_some_and(|due| due <= self.now) {
+            self.timers();
+        }
+        self
+    }
+
+    /// Feeds one fact, with all that follows at this instant.
+    pub fn feed(&mut self, event: Event) -> &mut Self {
+        self.bond.handle_event(self.now, event);
+        self.drain();
+        self
+    }
+
+    /// A new interface without carrier.
+    pub fn plug(&mut self, name: &str) -> &mut Self {
+        self.kernel.plug(name);
+        self
+    }
+
+    /// Attaches an interface.
+    pub fn attach(&mut self, name: &str) -> &mut Self {
+        let id = self.port(name);
+        let permanent = self.kernel.nics[&id].report.mac;
+        let mac = self.bond.mac_for_new_port(permanent);
+        if let Some(facts) = self.kernel.attach(id, mac) {
+            self.feed(Event::PortAttached { port: id, facts }).run_due();
+        }
+        self
+    }
+
+    /// Detaches a port as the agent does: first the traffic leaves, then the port.
+    pub fn detach(&mut self, name: &str) -> &mut Self {
+        let port = self.port(name);
+        self.feed(Event::PortDetached { port });
+        self.kernel.detach(port);
+        self.run_due()
+    }
+
+    /// The interface disappears, traffic or not.
+    pub fn vanish(&mut self, name: &str) -> &mut Self {
+        let port = self.port(name);
+        self.kernel.unplug(port);
+        self.feed(Event::PortDetached { port }).run_due()
+    }
+
+    /// The carrier of a port changes.
+    pub fn carrier(&mut self, name: &str, carrier: Carrier) -> &mut Self {
+        let id = self.port(name);
+        self.set_carrier(id, carrier);
+        self.run_due()
+    }
+
+    /// As [`World::carrier`], without running what is due.
+    pub fn set_carrier(&mut self, id: PortId, carrier: Carrier) {
+        let Some(nic) = self.kernel.nics.get_mut(&id) else {
+            return;
+        };
+        nic.report.carrier = carrier;
+        nic.driver = carrier;
+        if self.events_seen {
+            self.link_event(id);
+        }
+    }
+
+    /// A link message about a port.
+    pub fn link_event(&mut self, id: PortId) {
+        if let Some(nic) = self.kernel.nics.get(&id).filter(|nic| nic.attached) {
+            let report = nic.report.clone();
+            self.feed(Event::Link { port: id, report });
+        }
+    }
+
+    /// An interface gets another name.
+    pub fn rename(&mut self, from: &str, to: &str) -> &mut Self {
+        let id = self.port(from);
+        if let Some(nic) = self.kernel.nics.get_mut(&id) {
+            nic.report.name = to.to_owned();
+        }
+        self.link_event(id);
+        self.run_due()
+    }
+
+    /// The operator sets the bond up or down.
+    pub fn up(&mut self, up: bool) -> &mut Self {
+        self.kernel.device.admin_up = up;
+        self.bond_link()
+    }
+
+    /// The operator sets the bond's address.
+    pub fn set_mac(&mut self, mac: MacAddr) -> &mut Self {
+        self.kernel.device.mac = mac;
+        self.bond_link()
+    }
+
+    /// The operator sets the bond's MTU.
+    pub fn set_mtu(&mut self, mtu: u32) -> &mut Self {
+        self.kernel.device.mtu = mtu;
+        self.bond_link()
+    }
+
+    /// A link message about the bond's own interface; an address that the bond does not take on is put back, by the agent.
+    pub fn bond_link(&mut self) -> &mut Self {
+        let report = self.kernel.device.clone();
+        self.feed(Event::BondLink { report });
+        self.kernel.device.mac = self.bond.plan().mac;
+        self.run_due()
+    }
+
+    /// The addresses to announce.
+    pub fn addresses(&mut self, addresses: Vec<LocalAddress>) -> &mut Self {
+        self.told.clone_from(&addresses);
+        self.feed(Event::Addresses { addresses }).run_due()
+    }
+
+    /// The next plans fail.
+    pub fn fail(&mut self, plans: u32, retry: bool) -> &mut Self {
+        self.kernel.failing.left = plans;
+        self.kernel.failing.retry = retry;
+        self
+    }
+
+    /// Changes options that must be good: `"updelay=100 primary=a"`.
+    pub fn set(&mut self, options: &str) -> &mut Self {
+        self.try_set(options).expect("options of a test are good");
+        self
+    }
+
+    /// Changes options.
+    pub fn try_set(&mut self, options: &str) -> Result<(), OptionError> {
+        let result = self.bond.configure(self.now, &pairs(options));
+        self.drain();
+        self.run_due();
+        result
+    }
+
+    /// Changes a port's preference.
+    pub fn prio(&mut self, name: &str, prio: i32) -> &mut Self {
+        let id = self.port(name);
+        let pairs = [("prio".to_owned(), prio.to_string())];
+        let result = self.bond.configure_port(self.now, id, &pairs);
+        result.expect("prio takes any number");
+        self.drain();
+        self.run_due()
+    }
+
+    /// The agent dies and another one takes over, with what was saved.
+    pub fn restart(&mut self, saved: Option<Saved>) -> &mut Self {
+        let options = self.bond.options().clone();
+        self.bond = Bond::adopt(self.now, options, self.kernel.seen(), saved);
+        self.drain();
+        let addresses = self.told.clone();
+        self.addresses(addresses)
+    }
+
+    /// The interface index of a name.
+    pub fn port(&self, name: &str) -> PortId {
+        let nic = self.kernel.named(name);
+        nic.unwrap_or_else(|| panic!("there is no interface {name}")).id
+    }
+
+    /// The plan in force.
+    pub fn plan(&self) -> &ForwardingPlan {
+        &self.kernel.plan
+    }
+
+    /// Name of the active port.
+    pub fn active(&self) -> Option<String> {
+        self.bond.active().and_then(|id| self.bond.ports().name(id))
+    }
+
+    /// What a port lets in.
+    pub fn lets_in(&self, name: &str) -> Option<Accept> {
+        self.plan().rx.get(&self.port(name)).copied()
+    }
+
+    /// Status of an attached port.
+    pub fn status(&self, name: &str) -> PortStatus {
+        let ports = self.bond.status(self.now).ports;
+        let port = ports.into_iter().find(|port| port.name == name);
+        port.unwrap_or_else(|| panic!("{name} is not attached"))
+    }
+
+    /// Link state of an attached port.
+    pub fn link(&self, name: &str) -> LinkWord {
+        self.status(name).link
+    }
+
+    /// Whether such a notice came since the last [`World::forget`].
+    pub fn saw(&self, what: impl Fn(&Notice) -> bool) -> bool {
+        self.notices.iter().any(|(_, notice)| what(notice))
+    }
+
+    /// Forgets what was recorded so far.
+    pub fn forget(mut self) -> Self {
+        self.clear();
+        self
+    }
+
+    /// As [`World::forget`].
+    pub fn clear(&mut self) -> &mut Self {
+        self.notices.clear();
+        self.sent.clear();
+        self.plans.clear();
+        self.polls = 0;
+        self
+    }
+
+    /// One number for all actions so far with their times.
+    pub fn trace(&self) -> u64 {
+        self.trace.finish()
+    }
+
+    fn timers(&mut self) {
+        self.bond.handle_timeout(self.now);
+        self.drain();
+        let next = self.bond.poll_timeout();
+        assert!(
+            next.is_none_or(|next| next > self.now),
+            "a deadline at {next:?} is left after {}",
+            self.now
+        );
+    }
+
+    fn drain(&mut self) {
+        while let Some(action) = self.bond.poll_action() {
+            self.record(&action);
+            let answer = match action {
+                Action::Program { epoch, plan } => {
+                    let result = self.kernel.program(&plan);
+                    self.programmed = result.is_ok();
+                    self.plans.push((self.now, plan));
+                    result.err().map(|retry| Event::ProgramFailed { epoch, retry })
+                }
+                Action::Transmit { port, frame } => {
+                    let at = self.now;
+                    self.sent.push(Sent { at, port, frame });
+                    None
+                }
+                Action::PollMii { port } => {
+                    self.polls += 1;
+                    let stack = self.bond.options().use_carrier;
+                    self.kernel.nics.get(&port).map(|nic| Event::MiiPolled {
+                        port,
+                        carrier: if stack { nic.report.carrier } else { nic.driver },
+                    })
+                }
+                Action::Notify(notice) => {
+                    self.notices.push((self.now, notice));
+                    None
+                }
+            };
+            if let Some(event) = answer {
+                self.bond.handle_event(self.now, event);
+            }
+        }
+    }
+
+    fn record(&mut self, action: &Action) {
+        self.trace.write_u64(self.now.as_nanos());
+        match action {
+            // The bulk of a long run.
+            Action::PollMii { port } => self.trace.write_u32(port.0),
+            other => write!(HashText(&mut self.trace), "{other:?}").expect("hashing does not fail"),
+        }
+        if self.printed {
+            println!("{:>9} ms  {action:?}", self.ms(self.now));
+        }
+    }
+}
+
+/// Pairs of `"name=value name=value"`.
+pub fn pairs(text: &str) -> Vec<(String, String)> {
+    let pair = |word: &str| match word.split_once('=') {
+        Some((name, value)) => (name.to_owned(), value.to_owned()),
+        None => (word.to_owned(), String::new()),
+    };
+    text.split_whitespace().map(pair).collect()
+}
+
+struct HashText<'a>(&'a mut DefaultHasher);
+
+impl std::fmt::Write for HashText<'_> {
+    fn write_str(&mut self, text: &str) -> std::fmt::Result {
+        self.0.write(text.as_bytes());
+        Ok(())
+    }
+}
+
+/// Not the clock's origin, so that a time of zero stands out.
+const START: Time = Time::from_millis(1_000_000);
