@@ -1,7 +1,7 @@
 //! A running `bondd` and its clients.
 
 use std::fs::{self, OpenOptions};
-use std::io::{BufRead, BufReader, Write};
+use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use bondd::control::client::Client;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
@@ -329,10 +330,8 @@ impl Drop for Daemon {
     }
 }
 
-/// `bondctl -j monitor`, read while it runs.
-#[derive(Debug)]
+/// Subscribed to the agent's events; ends with the agent.
 pub struct Monitor {
-    child: Child,
     events: Arc<Mutex<Vec<Seen>>>,
 }
 
@@ -346,32 +345,22 @@ pub struct Seen {
 }
 
 impl Monitor {
+    /// Every change from here on is heard.
     fn start(daemon: &Daemon) -> Monitor {
-        let mut command = daemon.netns.command(bin("bondctl"));
-        command
-            .args(["--json", "monitor"])
-            .env("BONDD_RUN_DIR", &daemon.dir)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped());
-        command.process_group(0);
-        let mut child = command.spawn().unwrap_or_else(|e| panic!("cannot run bondctl: {e}"));
+        let client = Client::connect(&daemon.dir).unwrap_or_else(|e| panic!("{e}"));
+        let heard = client.monitor(None).unwrap_or_else(|e| panic!("{e}"));
         let events = Arc::new(Mutex::new(Vec::new()));
-        let (lines, sink) = (BufReader::new(child.stdout.take().expect("piped")), events.clone());
+        let sink = events.clone();
         thread::spawn(move || {
-            for line in lines.lines().map_while(Result::ok) {
-                let Ok(mut event) = serde_json::from_str::<Value>(&line) else {
-                    continue;
-                };
-                if let Some(inner) = event.get_mut("event").map(Value::take) {
-                    event = inner;
-                }
+            for mut line in heard.map_while(Result::ok) {
+                let event = line["event"].take();
                 sink.lock().expect("no reader panics").push(Seen {
                     at: Instant::now(),
                     event,
                 });
             }
         });
-        Monitor { child, events }
+        Monitor { events }
     }
 
     /// What came so far.
@@ -382,13 +371,6 @@ impl Monitor {
     /// Waits for an event that the test accepts, among all that came since the monitor was started.
     pub fn wait(&self, limit: Duration, accept: impl Fn(&Value) -> bool) -> Option<Seen> {
         until(limit, || self.events().into_iter().find(|seen| accept(&seen.event)))
-    }
-}
-
-impl Drop for Monitor {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 
