@@ -98,7 +98,7 @@ impl Bond {
     fn adopt_active(&mut self) {
         let active = match self.plan.tx {
             TxPolicy::One(id) => Some(id),
-            TxPolicy::Drop => None,
+            _ => None,
         };
         self.mode.active = active.filter(|id| self.ports.get(*id).is_some());
         self.mode.left = self.mode.left.filter(|left| {

@@ -22,7 +22,7 @@ pub use action::{Action, Notice, SwitchReason};
 pub use adopt::{Saved, Seen};
 pub use bond::Bond;
 pub use event::{Event, LocalAddress, PortFacts};
-pub use options::{BondOptions, OptionError};
+pub use options::{BondOptions, OptionError, XmitHashPolicy};
 pub use plan::{Accept, Epoch, ForwardingPlan, PortId, PortPlan, TxPolicy};
 pub use port::{Port, Ports};
 pub use status::{BondStatus, LinkWord, OptionValue, PortStatus, Role, Snapshot, UpDown};

@@ -6,6 +6,8 @@ use std::fmt;
 use bond_monitors::{Carrier, MacAddr};
 use serde::{Deserialize, Serialize};
 
+use crate::options::XmitHashPolicy;
+
 /// A port, by interface index: names change, an index is reused only after its `PortDetached`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -58,6 +60,25 @@ pub enum TxPolicy {
     Drop,
     /// Through this port.
     One(PortId),
+    /// Through one after the other. [bond_main.c: bond_xmit_roundrobin_slave_get]
+    RoundRobin {
+        /// Usable ports, in the order of attaching; not empty.
+        ports: Vec<PortId>,
+        /// How many frames in a row leave through one port; 0 for a random port each time.
+        packets_per_port: u32,
+        /// Where IPv4 IGMP leaves, so that a switch sees all memberships at one port.
+        igmp: PortId,
+    },
+    /// Through the port that the hash of the frame names: `ports[hash % ports.len()]`.
+    /// [bond_main.c: bond_xmit_3ad_xor_slave_get]
+    Hash {
+        /// Usable ports, in the order of attaching; not empty.
+        ports: Vec<PortId>,
+        /// What is hashed.
+        policy: XmitHashPolicy,
+    },
+    /// A copy through each of these ports, in the order of attaching; not empty. [bond_main.c: bond_xmit_broadcast]
+    All(Vec<PortId>),
 }
 
 /// What is let in from a port.
