@@ -329,6 +329,8 @@ impl Walk {
             if self.world.kernel.nics[&port.id].report.carrier.is_on() {
                 continue;
             }
+            let running = port.link().deadline().map_or(Duration::ZERO, |until| until.since(now));
+            let limit = limit.max(running);
             let entry = self.dead.get(&port.id).copied().unwrap_or(Dead { since: now, limit });
             assert!(
                 !timers_ran || now.since(entry.since) <= entry.limit || !port.is_usable(),
