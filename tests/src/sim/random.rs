@@ -371,18 +371,15 @@ pub fn walk(seed: u64, steps: u32, print: bool) -> u64 {
     if print {
         walk.print();
     }
-    for step in 0..steps {
-        let here = Place { seed, step };
+    let mut place = Place { seed, step: 0 };
+    while place.step < steps {
         if print {
-            println!("step {step}");
+            println!("step {}", place.step);
         }
         walk.step();
-        std::mem::forget(here);
+        place.step += 1;
     }
-    let here = Place { seed, step: steps };
-    let trace = walk.finish();
-    std::mem::forget(here);
-    trace
+    walk.finish()
 }
 
 /// Says where a walk was when an assertion failed.
@@ -393,7 +390,9 @@ struct Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        eprintln!("BONDD_SIM_SEED={:#x} step={}", self.seed, self.step);
+        if std::thread::panicking() {
+            eprintln!("BONDD_SIM_SEED={:#x} step={}", self.seed, self.step);
+        }
     }
 }
 
