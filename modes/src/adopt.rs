@@ -62,7 +62,7 @@ impl Bond {
         for (id, facts) in &seen.ports {
             bond.adopt_port(now, *id, facts);
         }
-        bond.adopt_active();
+        bond.adopt_active(&seen.ports);
         bond.device.update(&seen.report, bond.options.fail_over_mac);
         let mut wish = Wish::Nothing;
         for (port, facts) in seen.ports {
@@ -95,17 +95,25 @@ impl Bond {
     }
 
     /// The port that already carries the traffic stays while it has carrier, whatever the file says.
-    fn adopt_active(&mut self) {
+    fn adopt_active(&mut self, seen: &[(PortId, PortFacts)]) {
         let active = match self.plan.tx {
             TxPolicy::One(id) => Some(id),
             _ => None,
         };
-        self.mode.active = active.filter(|id| self.ports.get(*id).is_some());
+        let active = active.filter(|id| self.ports.get(*id).is_some());
+        if active != self.mode.active {
+            // Saved before the last failover: the addresses have yet to follow.
+            self.move_macs(self.mode.active, active);
+        }
+        self.mode.active = active;
         self.mode.left = self.mode.left.filter(|left| {
             self.ports.get(left.port).is_some() && self.mode.active.is_some_and(|active| active != left.port)
         });
         if let Some(port) = self.mode.active.and_then(|id| self.ports.get_mut(id))
             && !port.is_usable()
+            && seen
+                .iter()
+                .any(|(id, facts)| *id == port.id && facts.report.carrier.is_on())
         {
             port.debounce = Debounce::in_state(LinkState::Up);
         }

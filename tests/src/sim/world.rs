@@ -280,6 +280,8 @@ impl World {
     /// The agent dies and another one takes over, with what was saved.
     pub fn restart(&mut self, saved: Option<Saved>) -> &mut Self {
         let options = self.bond.options().clone();
+        // A new bond takes what is in force for its plan.
+        self.programmed = true;
         self.bond = Bond::adopt(self.now, options, self.kernel.seen(), saved);
         self.drain();
         let addresses = self.told.clone();
