@@ -7,10 +7,15 @@
 pub mod action;
 mod active_backup;
 pub mod adopt;
+mod balance_rr;
+mod balance_xor;
 pub mod bond;
+mod broadcast;
+mod choice;
 mod device;
 pub mod event;
 mod links;
+mod mode;
 mod notify;
 pub mod options;
 pub mod plan;

@@ -48,12 +48,16 @@ pub struct BondOptions {
     pub all_slaves_active: bool,
     /// Stored and shown; acts in 802.3ad only. [bond_options.c: bond_option_min_links_set]
     pub min_links: u32,
+    /// What balance-xor hashes.
+    pub xmit_hash_policy: XmitHashPolicy,
+    /// How many frames in a row balance-rr sends through one port; 0 for a random port each time.
+    pub packets_per_slave: u32,
 }
 
 impl Default for BondOptions {
     fn default() -> Self {
         BondOptions {
-            mode: ModeName::ActiveBackup,
+            mode: ModeName::BalanceRr,
             // differs: the driver's default is 0, a bond that nobody watches.
             miimon: Duration::from_millis(100),
             updelay: Duration::ZERO,
@@ -66,11 +70,21 @@ impl Default for BondOptions {
             num_grat_arp: 1,
             all_slaves_active: false,
             min_links: 0,
+            xmit_hash_policy: XmitHashPolicy::Layer2,
+            packets_per_slave: 1,
         }
     }
 }
 
 impl BondOptions {
+    /// How addresses move in this mode; elsewhere than in active-backup the option is only stored. [bond_main.c: bond_enslave]
+    pub fn moving_macs(&self) -> FailOverMac {
+        match self.mode {
+            ModeName::ActiveBackup => self.fail_over_mac,
+            _ => FailOverMac::None,
+        }
+    }
+
     /// Whether nothing decides about links.
     pub fn unmonitored(&self) -> bool {
         self.miimon.is_zero()
@@ -111,8 +125,14 @@ macro_rules! named {
 named! {
     /// How traffic is spread.
     ModeName {
+        /// One port after the other.
+        BalanceRr = "balance-rr" 0,
         /// One port carries everything, the others wait.
         ActiveBackup = "active-backup" 1,
+        /// Each flow through the port that its hash names.
+        BalanceXor = "balance-xor" 2,
+        /// Everything through every port.
+        Broadcast = "broadcast" 3,
     }
 }
 
