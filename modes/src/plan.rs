@@ -81,6 +81,34 @@ pub enum TxPolicy {
     All(Vec<PortId>),
 }
 
+impl TxPolicy {
+    /// The ports that it sends through.
+    pub fn ports(&self) -> &[PortId] {
+        match self {
+            TxPolicy::Drop => &[],
+            TxPolicy::One(port) => std::slice::from_ref(port),
+            TxPolicy::RoundRobin { ports, .. } | TxPolicy::Hash { ports, .. } | TxPolicy::All(ports) => ports,
+        }
+    }
+
+    /// The same among the ports that `keep` holds for.
+    pub fn among(&self, keep: impl Fn(PortId) -> bool) -> TxPolicy {
+        let ports: Vec<PortId> = self.ports().iter().copied().filter(|port| keep(*port)).collect();
+        let Some(&first) = ports.first() else { return TxPolicy::Drop };
+        match self {
+            TxPolicy::Drop => TxPolicy::Drop,
+            TxPolicy::One(port) => TxPolicy::One(*port),
+            TxPolicy::RoundRobin { packets_per_port, igmp, .. } => TxPolicy::RoundRobin {
+                packets_per_port: *packets_per_port,
+                igmp: if keep(*igmp) { *igmp } else { first },
+                ports,
+            },
+            TxPolicy::Hash { policy, .. } => TxPolicy::Hash { ports, policy: *policy },
+            TxPolicy::All(_) => TxPolicy::All(ports),
+        }
+    }
+}
+
 /// What is let in from a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
