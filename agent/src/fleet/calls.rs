@@ -254,7 +254,7 @@ fn not_a_port(bond: &str, port: &str) -> ControlError {
 pub(super) fn option_error(object: &str, error: OptionError) -> ControlError {
     let code = match error {
         OptionError::Unknown { .. } => ErrorCode::UnknownOption,
-        OptionError::BadValue { .. } | OptionError::Missing { .. } => ErrorCode::BadValue,
+        OptionError::BadValue { .. } => ErrorCode::BadValue,
         OptionError::NotAPort { .. } => ErrorCode::NotAPort,
         _ => ErrorCode::Refused,
     };
