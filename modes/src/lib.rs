@@ -14,6 +14,7 @@ mod broadcast;
 mod choice;
 mod device;
 pub mod event;
+pub mod hash;
 mod links;
 mod mode;
 mod notify;
