@@ -1,8 +1,8 @@
 //! The bond's own interface: a veth pair whose far end, the wire, belongs to the agent.
 //!
 //! A pair is ours if its wire is called `wire<ifindex of the bond>` and its alias says `wire of <bond>`. Both are set before
-//! anything else, so a crash while a pair is made leaves either a bare pair, which the next [`create`](TcPlane::create) of that
-//! name removes, or one of ours that lacks something, which [`observe`](TcPlane::observe) completes.
+//! anything else, so a crash while a pair is made leaves either a bare pair, which the next [`create`](crate::dataplane::Dataplane::create) of that
+//! name removes, or one of ours that lacks something, which [`observe`](crate::dataplane::Dataplane::observe) completes.
 
 use std::io;
 
