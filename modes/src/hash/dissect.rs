@@ -29,12 +29,7 @@ pub(super) fn shallow(frame: &[u8], ethertype: u16, at: usize) -> Option<Flow> {
             layer4: protocol.map_or(Layer4::Nothing, |p| ports(frame, outer.payload, p)),
         });
     };
-    let is_error = match (protocol, icmp_type(frame, outer.payload)) {
-        (ICMP, Some(kind)) => matches!(kind, 3 | 4 | 5 | 11 | 12),
-        (_, Some(kind)) => matches!(kind, 1..=4),
-        (_, None) => false,
-    };
-    if !is_error {
+    if !icmp_type(frame, outer.payload).is_some_and(|kind| is_icmp_error(protocol, kind)) {
         return Some(Flow {
             addresses: Some(outer.addresses),
             layer4: icmp(frame, outer.payload),
@@ -293,6 +288,29 @@ fn ports(frame: &[u8], at: usize, protocol: u8) -> Layer4 {
     found.unwrap_or_default()
 }
 
+/// Whether an ICMP message quotes the packet that it is about; everything but [`ICMP`] is of version 6.
+/// [icmp.h: icmp_is_err, icmpv6.h: icmpv6_is_err]
+pub(super) fn is_icmp_error(protocol: u8, kind: u8) -> bool {
+    match protocol {
+        ICMP => matches!(kind, 3 | 4 | 5 | 11 | 12),
+        _ => matches!(kind, 1..=4),
+    }
+}
+
+/// Whether [`deep`] looks behind a header of this EtherType that is not IP.
+pub(super) fn ethertype_leads_on(ethertype: u16) -> bool {
+    matches!(ethertype, VLAN | SERVICE_VLAN | PPPOE_SESSION | HSR | PRP | BATMAN)
+}
+
+/// Whether [`deep`] looks behind a header of this IP protocol.
+pub(super) fn protocol_leads_on(protocol: u8, in_ipv6: bool) -> bool {
+    match protocol {
+        GRE | IP_IN_IP | IPV6_IN_IP => true,
+        HOP_BY_HOP | ROUTING | DESTINATION => in_ipv6,
+        _ => false,
+    }
+}
+
 /// The type of an ICMP message whose whole header is there.
 fn icmp_type(frame: &[u8], at: usize) -> Option<u8> {
     part::<ICMP_HEADER>(frame, at).map(|header| header[0])
@@ -322,7 +340,7 @@ const ICMP_HEADER: usize = 8;
 const FRAGMENT_BITS: u16 = 0x3fff;
 
 pub(super) const IPV4: u16 = 0x0800;
-const ARP: u16 = 0x0806;
+pub(super) const ARP: u16 = 0x0806;
 const BATMAN: u16 = 0x4305;
 const RARP: u16 = 0x8035;
 pub(super) const VLAN: u16 = 0x8100;

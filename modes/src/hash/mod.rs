@@ -14,8 +14,10 @@ use crate::options::XmitHashPolicy;
 
 mod dissect;
 mod explain;
+mod flow;
 
 pub use explain::{Addresses, Explanation, Layer4, Source};
+pub use flow::{FIELDS, FlowError, FlowSpec};
 
 /// The hash of a frame; `frame` starts at the destination MAC address. [bond_main.c: bond_xmit_hash]
 ///
