@@ -1,7 +1,9 @@
 //! The agent is killed, stopped and started under load; forwarding and what it knows stay.
 
+use std::fs;
 use std::process::Stdio;
 
+use bondd_tests::bins::root;
 use bondd_tests::daemon::{LIMIT, refused};
 use bondd_tests::machine::Machine;
 use bondd_tests::{BondAndSwitch, Daemon, Rate, Settings, TwoBonds, wait_for};
@@ -141,6 +143,33 @@ fn a_second_agent_on_the_same_run_dir_refuses_and_the_first_goes_on() {
     wait_for("the first one answers", LIMIT, || daemon.active("bond0") == "eth0");
     bench.cables[0].pull();
     daemon.wait_active("bond0", "eth1");
+}
+
+#[test]
+fn the_rights_of_the_systemd_unit_are_enough() {
+    let unit = fs::read_to_string(root().join("packaging/bondd.service")).unwrap();
+    let rights = unit
+        .lines()
+        .find_map(|line| line.strip_prefix("CapabilityBoundingSet="));
+    // The first agent has all rights, for it may have to mount a bpffs, which systemd does itself.
+    let mut bench = BondAndSwitch::new(Machine::shared(), "miimon=100");
+    let (daemon, cables) = (&mut bench.host.daemon, &bench.cables);
+    daemon.sigkill();
+    daemon.limit(rights.expect("the unit limits the rights"));
+    daemon.launch();
+    cables[0].pull();
+    daemon.wait_active("bond0", "eth1");
+    for line in [
+        "port del bond0 eth0",
+        "port add bond0 eth0",
+        "set bond0 miimon=50 all_slaves_active=1",
+        "del bond0",
+        "add bond1 mode=active-backup fail_over_mac=active",
+        "port add bond1 eth0 eth1",
+    ] {
+        daemon.ctl(line);
+    }
+    daemon.wait_active("bond1", "eth1");
 }
 
 const COUNTERS: [&str; 5] = ["tx_frames", "tx_bytes", "rx_frames", "rx_bytes", "rx_dropped"];
