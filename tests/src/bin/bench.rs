@@ -45,7 +45,7 @@ fn throughput() {
         &["bond", "plain cable", "bond / plain"],
     );
     for (hook, settings) in hooks() {
-        let seen = BesidePlain::new(settings).compare(ROUNDS, |_| false);
+        let seen = BesidePlain::new(settings).compare(ROUNDS);
         let gigabits = |all: &[f64]| format!("{:.1} Gbit/s", best(all));
         row(
             hook,
