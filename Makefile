@@ -1,6 +1,6 @@
 # make demo      two namespaces, two cables, a bond on each side, a cable pulled under traffic (as root)
 # make test      every test there is (as root: most make network namespaces)
-# make bench     what bonds cost: throughput beside a plain cable, frames lost, memory (as root, two minutes)
+# make bench     what bonds cost: throughput beside a plain cable, frames lost, memory (as root, three minutes)
 # make check     formatting and lints
 # make build     release programs in target/release
 # make install   the same, manual pages, systemd unit and an example, under $(DESTDIR)$(PREFIX)

@@ -1,11 +1,12 @@
 //! How fast TCP goes over a bond, measured beside a plain cable.
 
+use std::net::Ipv4Addr;
 use std::process::Stdio;
 
 use serde_json::Value;
 
 use crate::daemon::{LIMIT, Settings};
-use crate::lab::TwoBonds;
+use crate::lab::{RIGHT, TwoBonds};
 use crate::machine::Machine;
 use crate::netns::{Cable, Netns};
 use crate::wait::wait_for;
@@ -34,22 +35,19 @@ impl BesidePlain {
         let (left, right) = (&pair.left.netns, &pair.right.netns);
         let plain = Cable::new(left, "plain", right, "plain");
         left.ip("addr add 10.78.0.1/24 dev plain");
-        right.ip("addr add 10.78.0.2/24 dev plain");
+        right.ip(&format!("addr add {PLAIN}/24 dev plain"));
         wait_for("the plain cable", LIMIT, || left.running("plain"));
         BesidePlain { pair, _plain: plain }
     }
 
-    /// Measures in turns, so many rounds at most, until there is enough.
+    /// Measures in turns, so many rounds.
     #[track_caller]
-    pub fn compare(&self, rounds: usize, enough: impl Fn(&Comparison) -> bool) -> Comparison {
+    pub fn compare(&self, rounds: usize) -> Comparison {
         let (left, right) = (&self.pair.left.netns, &self.pair.right.netns);
         let mut seen = Comparison::default();
         for _ in 0..rounds {
-            seen.plain.push(gigabits(left, right, "10.78.0.2"));
-            seen.bond.push(gigabits(left, right, "10.77.0.2"));
-            if enough(&seen) {
-                break;
-            }
+            seen.plain.push(gigabits(left, right, PLAIN));
+            seen.bond.push(gigabits(left, right, RIGHT));
         }
         seen
     }
@@ -67,9 +65,10 @@ pub fn best(all: &[f64]) -> f64 {
     all.iter().copied().fold(0.0, f64::max)
 }
 
-/// One stream of iperf3.
+/// Gbit/s of one stream of iperf3.
 #[track_caller]
-fn gigabits(client: &Netns, server: &Netns, address: &str) -> f64 {
+pub fn gigabits(client: &Netns, server: &Netns, address: Ipv4Addr) -> f64 {
+    let address = &address.to_string();
     let mut listening = server.command("iperf3");
     listening.args(["-s", "-1", "-B", address]).stdout(Stdio::null());
     let mut listening = listening.spawn().expect("iperf3 is installed");
@@ -84,4 +83,6 @@ fn gigabits(client: &Netns, server: &Netns, address: &str) -> f64 {
     bits.unwrap_or_else(|| panic!("iperf3: {report}")) / 1e9
 }
 
+/// Far end of the plain cable.
+const PLAIN: Ipv4Addr = Ipv4Addr::new(10, 78, 0, 2);
 const SECONDS: &str = "1.5";

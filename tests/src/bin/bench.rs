@@ -41,11 +41,11 @@ fn machine() {
 
 fn throughput() {
     title(
-        "TCP, one stream, best of 5 in turns",
+        "TCP, one stream, best of 10 in turns",
         &["bond", "plain cable", "bond / plain"],
     );
     for (hook, settings) in hooks() {
-        let seen = BesidePlain::new(settings).compare(ROUNDS, |_| false);
+        let seen = BesidePlain::new(settings).compare(ROUNDS);
         let gigabits = |all: &[f64]| format!("{:.1} Gbit/s", best(all));
         row(
             hook,
@@ -180,7 +180,7 @@ fn line(what: &str, cells: &[impl AsRef<str>]) {
 }
 
 /// Of throughput, each over the plain cable and the bond.
-const ROUNDS: usize = 5;
+const ROUNDS: usize = 10;
 /// Sent before and after each start.
 const FRAMES_AROUND: u64 = 50_000;
 const IDLE: Duration = Duration::from_secs(10);
