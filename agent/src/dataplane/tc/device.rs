@@ -1,6 +1,6 @@
 //! The bond's own interface: a veth pair whose far end, the wire, belongs to the agent.
 //!
-//! A pair is ours if its wire is called `wire<ifindex of the bond>` and its alias says `wire of <bond>`. Both are set before
+//! A pair is ours if its wire is called `wire<ifindex of the bond>` and its alias begins with `wire of`. Both are set before
 //! anything else, so a crash while a pair is made leaves either a bare pair, which the next [`create`](TcPlane::create) of that
 //! name removes, or one of ours that lacks something, which [`observe`](TcPlane::observe) completes.
 
@@ -26,11 +26,24 @@ pub struct Pair {
 }
 
 impl TcPlane {
-    /// The pair of this bond, if the interface of that name is ours.
+    /// The pair of this bond, if the interface of that name is ours. It may have got the name while no agent ran, so the alias
+    /// may tell another.
     pub(super) fn find_pair(&mut self, name: &str) -> Result<Option<Pair>, PlaneError> {
-        Ok(self.veth_pair(name)?.filter(|pair| {
-            pair.wire.report.name == wire_name(pair.bond.ifindex) && pair.wire.alias == wire_alias(name)
-        }))
+        Ok(self
+            .veth_pair(name)?
+            .filter(|pair| is_wire_of(&pair.wire, pair.bond.ifindex)))
+    }
+
+    /// The names of all bonds that are there, whoever made them.
+    pub(super) fn find_bonds(&mut self) -> Result<Vec<String>, PlaneError> {
+        let links = step(|| "read the interfaces".to_owned(), || self.links.all())?;
+        let wires = links.iter().filter_map(|wire| Some((wire, wire.peer?)));
+        let bonds: Vec<u32> = wires
+            .filter(|(wire, bond)| is_wire_of(wire, *bond))
+            .map(|(_, bond)| bond)
+            .collect();
+        let names = links.into_iter().filter(|link| bonds.contains(&link.ifindex));
+        Ok(names.map(|link| link.report.name).collect())
     }
 
     /// Makes the pair and everything on it; on failure nothing of it is left.
@@ -198,9 +211,16 @@ fn wire_name(bond: u32) -> String {
     format!("wire{bond}")
 }
 
-fn wire_alias(bond: &str) -> String {
-    format!("wire of {bond}")
+/// What marks the wire as ours.
+pub(super) fn wire_alias(bond: &str) -> String {
+    format!("{WIRE_MARK}{bond}")
 }
+
+fn is_wire_of(link: &Link, bond: u32) -> bool {
+    link.report.name == wire_name(bond) && link.alias.starts_with(WIRE_MARK)
+}
+
+const WIRE_MARK: &str = "wire of ";
 
 /// ETH_MAX_MTU
 const WIRE_MTU: u32 = 65535;
