@@ -2,7 +2,7 @@
 
 use std::io;
 
-use bond_modes::{ForwardingPlan, PortFacts, PortId};
+use bond_modes::{ForwardingPlan, PortId};
 use bond_monitors::{LinkReport, MacAddr};
 use serde::{Deserialize, Serialize};
 
@@ -93,14 +93,6 @@ pub struct Observed {
     pub ports: Vec<(PortId, LinkReport)>,
     /// The plan in force, read back from the kernel.
     pub plan: ForwardingPlan,
-}
-
-/// State of a port when it was attached, as the core wants it.
-pub fn port_facts(original: &OriginalPort, report: LinkReport) -> PortFacts {
-    PortFacts {
-        permanent_mac: original.mac,
-        report,
-    }
 }
 
 /// Traffic of one port through the bond.

@@ -4,8 +4,6 @@
 //! anything else, so a crash while a pair is made leaves either a bare pair, which the next [`create`](TcPlane::create) of that
 //! name removes, or one of ours that lacks something, which [`observe`](TcPlane::observe) completes.
 
-use std::io;
-
 use bond_modes::{ForwardingPlan, TxPolicy};
 use bond_monitors::Carrier;
 
@@ -54,10 +52,6 @@ impl TcPlane {
             return Err(taken());
         }
         let make = || format!("make the interface {name}");
-        // The kernel would put a number there, and the name be another than the one asked for.
-        if name.contains('%') {
-            return step(make, || Err(io::ErrorKind::InvalidInput.into()));
-        }
         step_with(&VETH, make, || self.links.add_veth(name, "wire%d")).map_err(|error| match error {
             PlaneError::Kernel { source, .. } if source.raw_os_error() == Some(libc::EEXIST) => taken(),
             other => other,
