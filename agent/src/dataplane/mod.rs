@@ -18,7 +18,7 @@ pub trait Dataplane {
     fn name(&self) -> &'static str;
     /// Whether this kernel can do it; an error that names what is missing otherwise. Leaves nothing behind.
     fn probe(&mut self) -> Result<(), PlaneError>;
-    /// The names of all bonds of ours that the kernel has, whoever made them.
+    /// The names of all bonds of ours that the kernel has, except those that another agent serves.
     fn bonds(&mut self) -> Result<Vec<BondName>, PlaneError>;
     /// What the kernel already does under this name, if the device there is ours.
     fn observe(&mut self, bond: &BondName) -> Result<Option<Observed>, PlaneError>;

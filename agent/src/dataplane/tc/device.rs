@@ -9,7 +9,7 @@ use bond_monitors::Carrier;
 
 use super::bpf::{BondBpf, TX};
 use super::hook::{self, Attached, Place};
-use super::pins::BondPins;
+use super::pins::{BondPins, Pins};
 use super::step::{BPF, FirstError, HOOK, VETH, step, step_with};
 use super::{Bond, TcPlane};
 use crate::dataplane::PlaneError;
@@ -32,12 +32,19 @@ impl TcPlane {
             .filter(|pair| is_wire_of(&pair.wire, pair.bond.ifindex)))
     }
 
-    /// The names of all bonds that are there, whoever made them.
+    /// The names of all bonds that are there and have pins where ours are; none while another agent serves those.
     pub(super) fn find_bonds(&mut self) -> Result<Vec<String>, PlaneError> {
+        if self.pins.is_none() && Pins::find(&self.run_dir, self.netns).is_none() {
+            return Ok(Vec::new());
+        }
+        self.pins()?;
+        let Some(pins) = self.pins.as_ref().filter(|pins| pins.is_locked()) else {
+            return Ok(Vec::new());
+        };
         let links = step(|| "read the interfaces".to_owned(), || self.links.all())?;
         let wires = links.iter().filter_map(|wire| Some((wire, wire.peer?)));
         let bonds: Vec<u32> = wires
-            .filter(|(wire, bond)| is_wire_of(wire, *bond))
+            .filter(|(wire, bond)| is_wire_of(wire, *bond) && pins.bond(*bond).exist())
             .map(|(_, bond)| bond)
             .collect();
         let names = links.into_iter().filter(|link| bonds.contains(&link.ifindex));
