@@ -217,6 +217,19 @@ fn no_kernel_ipv6_speaks_on_ports_and_wire() {
         assert_eq!(netns.ip(&format!("-6 addr show dev {link}")), "", "{link}");
     }
     assert_eq!(netns.link("eth0").unwrap()["ifalias"], "port of bond0");
+    // Below 1280 the kernel takes IPv6 off an interface, and puts it back with its defaults.
+    for mtu in [1000, 1500] {
+        netns.ip(&format!("link set bond0 mtu {mtu}"));
+        wait_for("the port has the bond's MTU", LIMIT, || {
+            netns.link("eth1").unwrap()["mtu"] == mtu
+        });
+    }
+    for port in ["eth0", "eth1"] {
+        wait_for("IPv6 is off again", LIMIT, || {
+            netns.sysctl(&format!("ipv6/conf/{port}/disable_ipv6")) == "1"
+        });
+        assert_eq!(netns.ip(&format!("-6 addr show dev {port}")), "", "{port}");
+    }
 }
 
 #[test]
