@@ -37,7 +37,7 @@ Examples:
 
 const ADD_EXAMPLES: &str = "\
 Examples:
-  bondctl add bond0
+  bondctl add bond0 mode active-backup
   bondctl add bond0 mode active-backup miimon 100 primary eth0
   bondctl add bond0 mode=1 miimon=50 updelay=200 fail-over-mac=active";
 

@@ -117,6 +117,10 @@ impl Dataplane for ScriptPlane {
         self.call(Call::Probe).map(|_| ())
     }
 
+    fn bonds(&mut self) -> Result<Vec<BondName>, PlaneError> {
+        Ok(self.world.borrow().bonds.keys().cloned().collect())
+    }
+
     fn observe(&mut self, bond: &BondName) -> Result<Option<Observed>, PlaneError> {
         let world = self.call(Call::Observe(bond.clone()))?;
         let Some(mut observed) = world.bonds.get(bond).cloned() else {

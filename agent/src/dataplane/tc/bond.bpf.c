@@ -29,8 +29,9 @@ static void *(*bpf_map_lookup_elem)(void *map, const void *key) =
 static __u64 (*bpf_ktime_get_ns)(void) = (void *)BPF_FUNC_ktime_get_ns;
 static long (*bpf_redirect)(__u32 ifindex, __u64 flags) =
 	(void *)BPF_FUNC_redirect;
-static long (*bpf_skb_pull_data)(struct __sk_buff *skb, __u32 len) =
-	(void *)BPF_FUNC_skb_pull_data;
+static long (*bpf_skb_load_bytes)(const void *skb, __u32 offset, void *to,
+				  __u32 len) =
+	(void *)BPF_FUNC_skb_load_bytes;
 
 struct bpf_map_def {
 	__u32 type;
@@ -105,25 +106,6 @@ INLINE __u32 frames(const struct __sk_buff *skb)
 }
 
 /*
- * First bytes of the frame, the destination address, or NULL for a frame that
- * is too short to have one. Drivers may leave headers outside the linear part,
- * so ask for them before giving up.
- */
-INLINE const __u8 *destination(struct __sk_buff *skb)
-{
-	const __u8 *data = (void *)(long)skb->data;
-
-	if (data + 6 <= (const __u8 *)(long)skb->data_end)
-		return data;
-	if (bpf_skb_pull_data(skb, 6))
-		return (void *)0;
-	data = (void *)(long)skb->data;
-	if (data + 6 <= (const __u8 *)(long)skb->data_end)
-		return data;
-	return (void *)0;
-}
-
-/*
  * 01:80:c2:00:00:0X: for the far end of this very cable (LACP, LLDP, 802.1X,
  * spanning tree), never forwarded. [802.1Q-2022 table 8-1]
  */
@@ -163,16 +145,19 @@ SEC("classifier") int port_rx(struct __sk_buff *skb)
 	__u32 port = skb->ifindex;
 	__u32 slot = STATE_WIRE;
 	__u32 *rule, *wire;
-	const __u8 *dst;
+	__u8 dst[6];
 
 	counter = bpf_map_lookup_elem(&counters, &port);
 	if (!counter)
 		return TC_ACT_SHOT;
 	counter->last_rx_ns = bpf_ktime_get_ns();
 
-	dst = destination(skb);
+	/*
+	 * A copy, also of what a driver left outside the linear part: a
+	 * pointer into the frame that may be null asks for CAP_PERFMON.
+	 */
 	wire = bpf_map_lookup_elem(&state, &slot);
-	if (!dst || !wire)
+	if (!wire || bpf_skb_load_bytes(skb, 0, dst, sizeof(dst)))
 		goto refuse;
 
 	rule = bpf_map_lookup_elem(&accept, &port);

@@ -304,6 +304,7 @@ fn place<'a>(interface: &'a str, pin: &'a std::path::Path) -> Place<'a> {
     }
 }
 
-fn port_alias(bond: &str) -> String {
+/// What marks a port as ours.
+pub(super) fn port_alias(bond: &str) -> String {
     format!("port of {bond}")
 }

@@ -16,7 +16,7 @@ use super::Bond;
 use super::port;
 use super::step::{FirstError, port_step, step};
 use crate::dataplane::PlaneError;
-use crate::netlink::Links;
+use crate::netlink::{Links, sysctl};
 
 /// Makes the kernel match `plan`, writing only what differs from `bond.applied`, and keeps the latter true.
 pub fn apply(links: &mut Links, name: &str, bond: &mut Bond, plan: &ForwardingPlan) -> Result<(), PlaneError> {
@@ -105,7 +105,14 @@ fn configure_port(
         done.mac = wanted.mac;
     }
     if now.mtu != wanted.mtu {
-        let set = || links.set_mtu(port.0, wanted.mtu);
+        let set = || {
+            links.set_mtu(port.0, wanted.mtu)?;
+            // Below 1280 an interface has no IPv6; from there on it begins anew, with the defaults of the system.
+            match links.by_index(port.0)? {
+                Some(link) => sysctl::set_disable_ipv6(&link.report.name, true),
+                None => Ok(()),
+            }
+        };
         if errors.note(port_step(port, || format!("set the MTU of {port}"), set)) {
             done.mtu = wanted.mtu;
         }
