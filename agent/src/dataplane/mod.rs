@@ -2,7 +2,7 @@
 
 use std::io;
 
-use bond_modes::{ForwardingPlan, PortFacts, PortId};
+use bond_modes::{ForwardingPlan, PortFacts, PortId, TxPolicy};
 use bond_monitors::{LinkReport, MacAddr};
 use serde::{Deserialize, Serialize};
 
@@ -98,6 +98,36 @@ pub fn port_facts(original: &OriginalPort, report: LinkReport) -> PortFacts {
     PortFacts {
         permanent_mac: original.mac,
         report,
+    }
+}
+
+/// A transmit policy without the ports that are not to be `kept`; nowhere if none is left. IGMP falls to the first port left.
+/// [bond_main.c: bond_xmit_roundrobin_slave_get]
+pub fn narrowed(tx: &TxPolicy, kept: impl Fn(PortId) -> bool) -> TxPolicy {
+    let keep = |ports: &[PortId]| -> Vec<PortId> { ports.iter().copied().filter(|port| kept(*port)).collect() };
+    match tx {
+        TxPolicy::One(port) if kept(*port) => TxPolicy::One(*port),
+        TxPolicy::Drop | TxPolicy::One(_) => TxPolicy::Drop,
+        TxPolicy::RoundRobin {
+            ports,
+            packets_per_port,
+            igmp,
+        } => match keep(ports) {
+            ports if ports.is_empty() => TxPolicy::Drop,
+            ports => TxPolicy::RoundRobin {
+                igmp: if kept(*igmp) { *igmp } else { ports[0] },
+                ports,
+                packets_per_port: *packets_per_port,
+            },
+        },
+        TxPolicy::Hash { ports, policy } => match keep(ports) {
+            ports if ports.is_empty() => TxPolicy::Drop,
+            ports => TxPolicy::Hash { ports, policy: *policy },
+        },
+        TxPolicy::All(ports) => match keep(ports) {
+            ports if ports.is_empty() => TxPolicy::Drop,
+            ports => TxPolicy::All(ports),
+        },
     }
 }
 

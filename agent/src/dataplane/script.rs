@@ -9,7 +9,7 @@ use std::rc::Rc;
 use bond_modes::{ForwardingPlan, PortId, PortPlan, TxPolicy};
 use bond_monitors::{Carrier, LinkReport, MacAddr};
 
-use super::{BondDevice, BondName, Dataplane, Observed, OriginalPort, PlaneError, PortBase, PortCounters};
+use super::{BondDevice, BondName, Dataplane, Observed, OriginalPort, PlaneError, PortBase, PortCounters, narrowed};
 
 /// Clones are the same plane: one for the agent, one for the test that looks at it. One that outlives an agent is what the
 /// kernel is to a real one.
@@ -205,9 +205,7 @@ impl Dataplane for ScriptPlane {
         let plan = &mut world.bond(bond)?.plan;
         plan.ports.remove(&port);
         plan.rx.remove(&port);
-        if plan.tx == TxPolicy::One(port) {
-            plan.tx = TxPolicy::Drop;
-        }
+        plan.tx = narrowed(&plan.tx, |kept| kept != port);
         world.counters.remove(&port);
         if let Ok(report) = world.port(port) {
             report.mac = original.mac;
