@@ -10,6 +10,7 @@ pub mod adopt;
 pub mod bond;
 mod device;
 pub mod event;
+pub mod hash;
 mod links;
 mod notify;
 pub mod options;
