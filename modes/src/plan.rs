@@ -91,14 +91,19 @@ impl TxPolicy {
         }
     }
 
-    /// The same among the ports that `keep` holds for.
+    /// The same among the ports that `keep` holds for; nowhere if none is left. IGMP falls to the first of them.
+    /// [bond_main.c: bond_xmit_roundrobin_slave_get]
     pub fn among(&self, keep: impl Fn(PortId) -> bool) -> TxPolicy {
         let ports: Vec<PortId> = self.ports().iter().copied().filter(|port| keep(*port)).collect();
-        let Some(&first) = ports.first() else { return TxPolicy::Drop };
+        let Some(&first) = ports.first() else {
+            return TxPolicy::Drop;
+        };
         match self {
             TxPolicy::Drop => TxPolicy::Drop,
             TxPolicy::One(port) => TxPolicy::One(*port),
-            TxPolicy::RoundRobin { packets_per_port, igmp, .. } => TxPolicy::RoundRobin {
+            TxPolicy::RoundRobin {
+                packets_per_port, igmp, ..
+            } => TxPolicy::RoundRobin {
                 packets_per_port: *packets_per_port,
                 igmp: if keep(*igmp) { *igmp } else { first },
                 ports,

@@ -46,7 +46,11 @@ fn a_port_in_downdelay_sends_only_while_no_link_is_up() {
         assert_eq!(senders(&w), ids(&w, ["b"]), "mode {mode}");
         w.carrier("b", Off);
         assert_eq!(senders(&w), ids(&w, ["a", "b"]), "mode {mode}");
-        assert_eq!(w.plan().carrier, On, "the last port keeps the carrier for its downdelay");
+        assert_eq!(
+            w.plan().carrier,
+            On,
+            "the last port keeps the carrier for its downdelay"
+        );
         w.at_ms(5_000);
         assert_eq!((w.plan().tx.clone(), w.plan().carrier), (TxPolicy::Drop, Off));
     }
@@ -83,7 +87,11 @@ fn without_a_monitor_a_port_without_carrier_does_not_send_but_the_bond_keeps_its
 fn igmp_leaves_through_the_current_port_which_is_the_first_until_it_fails() {
     let mut w = World::with_carrier("mode=0 miimon=100 packets_per_slave=4", ["a", "b", "c"]);
     let igmp = |w: &World| match w.plan().tx {
-        TxPolicy::RoundRobin { igmp, packets_per_port: 4, .. } => igmp,
+        TxPolicy::RoundRobin {
+            igmp,
+            packets_per_port: 4,
+            ..
+        } => igmp,
         ref other => panic!("{other:?}"),
     };
     assert_eq!(igmp(&w), w.port("a"));
@@ -99,7 +107,13 @@ fn igmp_leaves_through_the_current_port_which_is_the_first_until_it_fails() {
 fn the_policy_may_change_while_traffic_flows() {
     let mut w = World::with_carrier("mode=2 miimon=100", ["a", "b"]);
     w.set("xmit_hash_policy=3");
-    assert!(matches!(w.plan().tx, TxPolicy::Hash { policy: XmitHashPolicy::Encap23, .. }));
+    assert!(matches!(
+        w.plan().tx,
+        TxPolicy::Hash {
+            policy: XmitHashPolicy::Encap23,
+            ..
+        }
+    ));
 }
 
 #[test]
@@ -107,7 +121,11 @@ fn nobody_is_announced_and_nobody_becomes_active_where_no_port_is_the_active_one
     let mut w = World::with_carrier("mode=2 miimon=100 num_grat_arp=3", ["a", "b"]);
     w.carrier("a", Off).carrier("a", On).at_ms(2_000);
     assert!(w.sent.is_empty());
-    assert!(!w.notices.iter().any(|(_, notice)| matches!(notice, Notice::ActiveChanged { .. })));
+    assert!(
+        !w.notices
+            .iter()
+            .any(|(_, notice)| matches!(notice, Notice::ActiveChanged { .. }))
+    );
     assert_eq!(w.bond.active(), None);
     let status = w.bond.status(w.now());
     assert!(status.ports.iter().all(|port| port.role == Role::Active));
@@ -117,11 +135,23 @@ fn nobody_is_announced_and_nobody_becomes_active_where_no_port_is_the_active_one
 #[test]
 fn options_of_another_mode_are_refused_before_anything_else_is_looked_at() {
     let mut w = World::with_carrier("mode=2 miimon=100", ["a", "b"]);
-    for option in ["primary=a", "active_slave=b", "packets_per_slave=2", "primary=//", "active_slave=zz"] {
-        assert!(matches!(w.try_set(option), Err(OptionError::WrongMode { .. })), "{option}");
+    for option in [
+        "primary=a",
+        "active_slave=b",
+        "packets_per_slave=2",
+        "primary=//",
+        "active_slave=zz",
+    ] {
+        assert!(
+            matches!(w.try_set(option), Err(OptionError::WrongMode { .. })),
+            "{option}"
+        );
     }
     let mut w = World::with_carrier("mode=1 miimon=100", ["a"]);
-    assert!(matches!(w.try_set("packets_per_slave=x"), Err(OptionError::WrongMode { .. })));
+    assert!(matches!(
+        w.try_set("packets_per_slave=x"),
+        Err(OptionError::WrongMode { .. })
+    ));
 }
 
 #[test]
@@ -134,10 +164,16 @@ fn fail_over_mac_is_only_stored_outside_active_backup() {
 #[test]
 fn the_mode_changes_only_while_the_bond_is_down_and_empty() {
     let mut w = World::empty("mode=0 miimon=100");
-    assert!(matches!(w.try_set("mode=1"), Err(OptionError::BondUp { option: "mode" })));
+    assert!(matches!(
+        w.try_set("mode=1"),
+        Err(OptionError::BondUp { option: "mode" })
+    ));
     w.up(false).set("mode=1").up(true);
     w.plug("a").carrier("a", On).attach("a");
     assert_eq!(w.plan().tx, TxPolicy::One(w.port("a")));
     w.up(false);
-    assert!(matches!(w.try_set("mode=0"), Err(OptionError::HasPorts { option: "mode" })));
+    assert!(matches!(
+        w.try_set("mode=0"),
+        Err(OptionError::HasPorts { option: "mode" })
+    ));
 }

@@ -209,9 +209,7 @@ impl Dataplane for ScriptPlane {
         let plan = &mut world.bond(bond)?.plan;
         plan.ports.remove(&port);
         plan.rx.remove(&port);
-        if plan.tx == TxPolicy::One(port) {
-            plan.tx = TxPolicy::Drop;
-        }
+        plan.tx = plan.tx.among(|kept| kept != port);
         world.counters.remove(&port);
         if let Ok(report) = world.port(port) {
             report.mac = original.mac;

@@ -375,7 +375,11 @@ impl Walk {
 /// Modes that spread traffic send through every port that is up and has carrier; without one, through those in downdelay.
 fn check_spreading(bond: &Bond) {
     let pick = |wanted: &dyn Fn(&Port) -> bool| -> Vec<PortId> {
-        bond.ports().iter().filter(|port| wanted(port)).map(|port| port.id).collect()
+        bond.ports()
+            .iter()
+            .filter(|port| wanted(port))
+            .map(|port| port.id)
+            .collect()
     };
     let up = pick(&|port| port.link() == LinkState::Up && port.carrier().is_on());
     let going_down = pick(&|port| matches!(port.link(), LinkState::GoingDown { .. }));
@@ -383,13 +387,23 @@ fn check_spreading(bond: &Bond) {
     let options = bond.options();
     let ports = match &bond.plan().tx {
         TxPolicy::Drop => Vec::new(),
-        TxPolicy::RoundRobin { ports, packets_per_port, igmp } => {
-            assert_eq!((options.mode, *packets_per_port), (ModeName::BalanceRr, options.packets_per_slave));
+        TxPolicy::RoundRobin {
+            ports,
+            packets_per_port,
+            igmp,
+        } => {
+            assert_eq!(
+                (options.mode, *packets_per_port),
+                (ModeName::BalanceRr, options.packets_per_slave)
+            );
             assert!(ports.contains(igmp), "{igmp} gets IGMP although it does not send");
             ports.clone()
         }
         TxPolicy::Hash { ports, policy } => {
-            assert_eq!((options.mode, *policy), (ModeName::BalanceXor, options.xmit_hash_policy));
+            assert_eq!(
+                (options.mode, *policy),
+                (ModeName::BalanceXor, options.xmit_hash_policy)
+            );
             ports.clone()
         }
         TxPolicy::All(ports) => {

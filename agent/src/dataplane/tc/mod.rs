@@ -12,7 +12,8 @@
 //!
 //! | File | What |
 //! |---|---|
-//! | `bond.bpf.c`, `bpf` | programs and maps of one bond |
+//! | `bond.bpf.c`, `hash.bpf.h`, `bpf` | programs and maps of one bond |
+//! | `lists` | lists of ports that are never seen half written |
 //! | `hook` | how programs are attached: tcx links or clsact filters |
 //! | `bpffs`, `pins` | where the pins are |
 //! | `device`, `port` | the pair; ports taken in, given back, taken over |
@@ -40,6 +41,7 @@ mod bpf;
 mod bpffs;
 mod device;
 mod hook;
+mod lists;
 mod pins;
 mod port;
 mod program;
