@@ -20,6 +20,11 @@ impl Fleet {
         Ok(drained)
     }
 
+    /// Whether link messages were read that [`Fleet::read_links`] has yet to handle.
+    pub fn has_news(&self) -> bool {
+        !self.news.is_empty()
+    }
+
     /// The descriptor of the link events, for the loop to wait on.
     pub fn link_events(&self) -> RawFd {
         self.events.as_raw_fd()

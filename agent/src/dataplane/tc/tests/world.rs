@@ -161,7 +161,9 @@ impl World {
     /// Everything that the plane could have changed and not put back.
     pub(super) fn snapshot(&mut self) -> Vec<String> {
         let mut lines = Vec::new();
-        for link in self.links.all().unwrap() {
+        for mut link in self.links.all().unwrap() {
+            // The kernel tells it some time after an interface went up.
+            link.report.carrier = Carrier::Off;
             let ipv6 = sysctl::disable_ipv6(&link.report.name).unwrap();
             let clsact = self.links.has_clsact(link.ifindex).unwrap();
             lines.push(format!("{link:?} disable_ipv6 {ipv6:?} clsact {clsact}"));
