@@ -1,17 +1,20 @@
 # make demo      two namespaces, two cables, a bond on each side, a cable pulled under traffic (as root)
 # make test      every test there is (as root: most make network namespaces)
+# make fidelity  bondd against the kernel's bonding driver, in the lab's machine: the scenarios of tests/fidelity/ and COUNT random
+#                ones from SEED; ONLY=word plays those with the word in their name, KEEP=file keeps what was observed
 # make check     formatting and lints
 # make build     release programs in target/release
 # make install   the same, under $(DESTDIR)$(PREFIX)
 # make clean     removes target/
 
+export SEED COUNT ONLY KEEP
 PREFIX ?= /usr/local
 CARGO ?= cargo
 INSTALL ?= install
 
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-.PHONY: all demo test check build install clean deps
+.PHONY: all demo test fidelity check build install clean deps
 all: build
 
 demo: deps
@@ -20,6 +23,9 @@ demo: deps
 
 test: deps
 	$(CARGO) test --locked --workspace --no-fail-fast
+
+fidelity: deps
+	$(CARGO) test --locked --quiet --package bondd-tests --test fidelity -- --nocapture
 
 check:
 	$(CARGO) fmt --all --check

@@ -20,7 +20,7 @@ use serde_json::Value;
 fn bondd_does_what_the_kernels_driver_does() {
     let folder = root().join("tests/fidelity");
     let wanted = Wanted::parse(&fs::read_to_string(folder.join("differences.txt")).unwrap()).unwrap();
-    let only = env::var("ONLY").ok();
+    let only = given("ONLY");
     let mut scenarios = read_folder(&folder).unwrap();
     let written = scenarios.len();
     let (seed, count) = (number("SEED", 1), number("COUNT", 200));
@@ -34,7 +34,7 @@ fn bondd_does_what_the_kernels_driver_does() {
         Played::NotRun(why) => return println!("not run: {why}"),
         Played::Observed(observed) => observed,
     };
-    if let Ok(path) = env::var("KEEP") {
+    if let Some(path) = given("KEEP") {
         fs::write(path, observed.iter().map(|o| format!("{o}\n")).collect::<String>()).unwrap();
     }
     let mut verdict = Verdict::default();
@@ -100,7 +100,12 @@ fn shown(d: &Difference) -> String {
 }
 
 fn number(name: &str, default: u64) -> u64 {
-    env::var(name).ok().map_or(default, |text| {
+    given(name).map_or(default, |text| {
         text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number"))
     })
+}
+
+/// An environment variable; an empty one is none, as make hands on those that were not given.
+fn given(name: &str) -> Option<String> {
+    env::var(name).ok().filter(|value| !value.is_empty())
 }

@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::process::Command;
 
-use nix::mount::{MsFlags, mount};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 
 use super::link::{End, Links};
@@ -22,6 +22,7 @@ pub struct Bench {
     pub far: Links,
     /// Near names of the cables, in order.
     pub ports: Vec<String>,
+    far_namespace: File,
     ears: Vec<Tap>,
     bond: Option<(u32, Tap)>,
     heard: Heard,
@@ -37,34 +38,33 @@ struct Heard {
 }
 
 impl Bench {
-    /// With so many cables: near ends down, far ends up, no IPv6 anywhere unless it is asked for.
-    pub fn new(ports: usize) -> Result<Bench, String> {
+    /// Without cables; no IPv6 anywhere unless it is asked for.
+    pub fn new() -> Result<Bench, String> {
         let doing = |what: &'static str| move |e: nix::Error| format!("cannot {what}: {e}");
         unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET).map_err(doing("make the far namespace"))?;
-        mount(
-            None::<&str>,
-            "/",
-            None::<&str>,
-            MsFlags::MS_REC | MsFlags::MS_PRIVATE,
-            None::<&str>,
-        )
-        .map_err(doing("make mounts private"))?;
+        let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+        mount(None::<&str>, "/", None::<&str>, private, None::<&str>).map_err(doing("make mounts private"))?;
         quiet().map_err(|e| format!("cannot switch IPv6 off: {e}"))?;
         let far = Links::open().map_err(doing("open a netlink socket"))?;
         let far_namespace = File::open("/proc/thread-self/ns/net").map_err(|e| e.to_string())?;
         unshare(CloneFlags::CLONE_NEWNET).map_err(doing("make the near namespace"))?;
         quiet().map_err(|e| format!("cannot switch IPv6 off: {e}"))?;
         mount(Some("sysfs"), "/sys", Some("sysfs"), MsFlags::empty(), None::<&str>).map_err(doing("mount sysfs"))?;
-        let near = Links::open().map_err(doing("open a netlink socket"))?;
-        let mut bench = Bench {
-            near,
+        Ok(Bench {
+            near: Links::open().map_err(doing("open a netlink socket"))?,
             far,
+            far_namespace,
             ports: Vec::new(),
             ears: Vec::new(),
             bond: None,
             heard: Heard::default(),
-        };
-        for number in 0..ports as u32 {
+        })
+    }
+
+    /// Adds so many cables: near ends down, far ends up.
+    pub fn plug_in(&mut self, cables: usize) -> Result<(), String> {
+        let doing = |what: &'static str| move |e: nix::Error| format!("cannot {what}: {e}");
+        for number in 0..cables as u32 {
             let (name, peer) = (format!("eth{number}"), format!("p{number}"));
             let near = End {
                 name: &name,
@@ -76,21 +76,26 @@ impl Bench {
                 index: 110 + number,
                 mac: [2, 0, 0, 0, 0xf0, number as u8],
             };
-            bench
-                .near
-                .cable(near, far, far_namespace.as_raw_fd())
-                .map_err(doing("make a cable"))?;
-            bench.far.admin(&peer, true).map_err(doing("set a far end up"))?;
-            bench.ports.push(name);
+            let namespace = self.far_namespace.as_raw_fd();
+            self.near.cable(near, far, namespace).map_err(doing("make a cable"))?;
+            self.far.admin(&peer, true).map_err(doing("set a far end up"))?;
+            self.ports.push(name);
         }
         // A socket belongs to the namespace in which it was opened.
-        let ears = in_namespace(&far_namespace, || {
-            (0..ports as u32)
+        let ears = || {
+            (0..cables as u32)
                 .map(|n| Tap::open(110 + n))
                 .collect::<Result<Vec<_>, _>>()
-        });
-        bench.ears = ears?.map_err(doing("listen at a far end"))?;
-        Ok(bench)
+        };
+        self.ears = in_namespace(&self.far_namespace, ears)?.map_err(doing("listen at a far end"))?;
+        Ok(())
+    }
+
+    /// Takes all cables away and forgets what was heard.
+    pub fn clear(&mut self) -> nix::Result<()> {
+        (self.bond, self.heard) = (None, Heard::default());
+        self.ears.clear();
+        self.ports.drain(..).try_for_each(|port| self.near.delete(&port))
     }
 
     /// Name of the far end of a port's cable.
@@ -173,6 +178,13 @@ impl Bench {
             _ => (index, Tap::open(index).map_err(|e| format!("{e:?}"))?),
         };
         Ok(&self.bond.insert(bond).1)
+    }
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        // Otherwise the next one of this thread lies on top of it; a failure leaves it there, without harm.
+        let _ = umount2("/sys", MntFlags::MNT_DETACH);
     }
 }
 

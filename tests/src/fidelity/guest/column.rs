@@ -29,6 +29,10 @@ pub trait Column {
     fn state(&mut self) -> Option<State>;
     /// What happened since the last time, in order, as [`Happening`] spells it.
     fn happenings(&mut self) -> Vec<String>;
+    /// How many scenarios it may play before a new one is made.
+    fn lasts(&self) -> usize;
+    /// Forgets everything, for the next scenario.
+    fn clear(&mut self) -> Outcome;
     /// What may explain a surprise: the end of a log.
     fn log(&mut self) -> String {
         String::new()

@@ -121,6 +121,15 @@ impl Column for Kernel {
         })
     }
 
+    fn lasts(&self) -> usize {
+        // A new namespace costs next to nothing.
+        1
+    }
+
+    fn clear(&mut self) -> Outcome {
+        Ok(())
+    }
+
     fn happenings(&mut self) -> Vec<String> {
         let mut happenings = Vec::new();
         let mut record = [0; 8192];

@@ -61,6 +61,11 @@ impl Links {
         self.ask(libc::RTM_NEWLINK, (libc::NLM_F_CREATE | libc::NLM_F_EXCL) as u16, &body)
     }
 
+    /// Takes a device away.
+    pub fn delete(&self, device: &str) -> nix::Result<()> {
+        self.ask(libc::RTM_DELLINK, 0, &[header(0, 0, 0), name(device)].concat())
+    }
+
     /// Sets a device up or down.
     pub fn admin(&self, device: &str, up: bool) -> nix::Result<()> {
         let flag = libc::IFF_UP as u32;

@@ -13,11 +13,11 @@ use crate::fidelity::frame::Traffic;
 use crate::fidelity::scenario::{Scenario, Step, Verb};
 
 /// Every step's observation, in order; an error is the bench's, not the column's.
-pub fn play(scenario: &Scenario, mut bench: Bench, mut column: Box<dyn Column>) -> Result<Vec<Value>, String> {
+pub fn play(scenario: &Scenario, bench: &mut Bench, column: &mut dyn Column) -> Result<Vec<Value>, String> {
     let mut observations = Vec::new();
     let start = Instant::now();
     for (number, step) in scenario.steps.iter().enumerate() {
-        let mut observation = observe(step, &mut bench, column.as_mut())?;
+        let mut observation = observe(step, bench, column)?;
         observation["step"] = json!(number + 1);
         observation["text"] = json!(step.text);
         observation["ms"] = json!(start.elapsed().as_millis());
