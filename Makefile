@@ -1,18 +1,21 @@
 # make demo      two namespaces, two cables, a bond on each side, a cable pulled under traffic (as root)
 # make test      every test there is (as root: most make network namespaces)
 # make bench     what bonds cost: throughput beside a plain cable, frames lost, memory (as root, three minutes)
+# make fidelity  bondd against the kernel's bonding driver, in the lab's machine: the scenarios of tests/fidelity/ and COUNT random
+#                ones from SEED; ONLY=word plays those with the word in their name, KEEP=file keeps what was observed
 # make check     formatting and lints
 # make build     release programs in target/release
 # make install   the same, manual pages, systemd unit and an example, under $(DESTDIR)$(PREFIX)
 # make clean     removes target/
 
+export SEED COUNT ONLY KEEP
 PREFIX ?= /usr/local
 CARGO ?= cargo
 INSTALL ?= install
 
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-.PHONY: all demo test bench check build install clean deps
+.PHONY: all demo test bench check build install clean deps fidelity
 all: build
 
 demo: deps
@@ -25,6 +28,8 @@ test: deps
 bench: deps build
 	$(CARGO) build --locked --release --package bondd-tests --bin bondd-bench
 	@BONDD_BIN_DIR=$(CURDIR)/target/release target/release/bondd-bench
+fidelity: deps
+	$(CARGO) test --locked --quiet --package bondd-tests --test fidelity -- --nocapture
 
 check:
 	$(CARGO) fmt --all --check

@@ -16,9 +16,14 @@ pub struct Control {
 impl Control {
     /// Connects; every later read gives up after two seconds.
     pub fn connect(socket: &Path) -> io::Result<Control> {
+        Control::connect_patiently(socket, Duration::from_secs(2))
+    }
+
+    /// Connects; every later read gives up after `patience`.
+    pub fn connect_patiently(socket: &Path, patience: Duration) -> io::Result<Control> {
         let stream = UnixStream::connect(socket)?;
-        stream.set_read_timeout(Some(Duration::from_secs(2)))?;
-        stream.set_write_timeout(Some(Duration::from_secs(2)))?;
+        stream.set_read_timeout(Some(patience))?;
+        stream.set_write_timeout(Some(patience))?;
         Ok(Control {
             stream: BufReader::new(stream),
         })

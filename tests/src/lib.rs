@@ -8,6 +8,7 @@ pub mod bins;
 pub mod capture;
 pub mod control;
 pub mod daemon;
+pub mod fidelity;
 pub mod lab;
 pub mod machine;
 pub mod netns;

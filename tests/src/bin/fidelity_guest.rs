@@ -1,0 +1,15 @@
+//! Runs in the lab's machine: plays scenarios to the kernel's bonding driver and to bondd and prints what it observes.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let folder = std::env::args().nth(1).unwrap_or_else(|| "/fidelity".to_owned());
+    match bondd_tests::fidelity::guest::main(Path::new(&folder)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bondd-fidelity-guest: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,274 @@
+//! Holds every column against the kernel's, observation by observation, field by field.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use super::scenario::{Expect, Scenario};
+
+/// A field in which a column differs from the kernel's driver.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Difference {
+    /// Name of the scenario.
+    pub scenario: String,
+    /// Which column.
+    pub column: String,
+    /// Number of the step, from 1.
+    pub step: u64,
+    /// The step.
+    pub text: String,
+    /// First word of the step, then the path of the field.
+    pub field: String,
+    /// What the driver says.
+    pub kernel: String,
+    /// What the column says.
+    pub other: String,
+}
+
+/// What a comparison found.
+#[derive(Clone, Debug, Default)]
+pub struct Comparison {
+    /// Fields that were held against each other.
+    pub compared: usize,
+    /// Those that differ.
+    pub differences: Vec<Difference>,
+}
+
+/// Compares the observations of one scenario; the first column seen is the driver's.
+pub fn compare(scenario: &Scenario, observations: &[&Value]) -> Comparison {
+    let mut columns: Vec<(&str, BTreeMap<u64, &Value>)> = Vec::new();
+    for observation in observations {
+        let name = observation["column"].as_str().unwrap_or_default();
+        let at = columns.iter().position(|(known, _)| *known == name).unwrap_or_else(|| {
+            columns.push((name, BTreeMap::new()));
+            columns.len() - 1
+        });
+        columns[at]
+            .1
+            .insert(observation["step"].as_u64().unwrap_or(0), observation);
+    }
+    let mut comparison = Comparison::default();
+    let Some(((_, kernel), others)) = columns.split_first() else {
+        comparison.differ(scenario, "kernel", 0, "", "nothing was played", "observations", "none");
+        return comparison;
+    };
+    for (step, wanted) in scenario.steps.iter().enumerate() {
+        let step = step as u64 + 1;
+        let verb = wanted.text.split(' ').next().unwrap_or_default();
+        let of_kernel = fields(scenario, kernel.get(&step).copied());
+        let expected = match wanted.expect {
+            Expect::Done => "done",
+            Expect::Refused => "refused",
+            Expect::Either => of_kernel.get("result").map_or("", String::as_str),
+        };
+        if let Some(result) = of_kernel.get("result").filter(|result| *result != expected) {
+            comparison.differ(
+                scenario,
+                "kernel",
+                step,
+                &wanted.text,
+                "the scenario's own expectation",
+                result,
+                expected,
+            );
+        }
+        for (column, observed) in others {
+            let of_column = fields(scenario, observed.get(&step).copied());
+            for field in of_kernel
+                .keys()
+                .chain(of_column.keys().filter(|f| !of_kernel.contains_key(*f)))
+            {
+                let (a, b) = (of_kernel.get(field), of_column.get(field));
+                // Neither knows all the options that the other has.
+                if field.starts_with("options/") && (a.is_none() || b.is_none()) {
+                    continue;
+                }
+                comparison.compared += 1;
+                if a != b {
+                    let show = |value: Option<&String>| value.map_or("(nothing)", String::as_str).to_owned();
+                    comparison.differ(
+                        scenario,
+                        column,
+                        step,
+                        &wanted.text,
+                        &format!("{verb}/{field}"),
+                        &show(a),
+                        &show(b),
+                    );
+                }
+            }
+        }
+    }
+    for (column, observed) in &columns {
+        if let Some(trouble) = observed.get(&0).and_then(|o| o["trouble"].as_str()) {
+            comparison.differ(scenario, column, 0, "", "trouble", "", trouble);
+        }
+    }
+    comparison
+}
+
+impl Comparison {
+    #[allow(clippy::too_many_arguments, reason = "one for each field of what it makes")]
+    fn differ(
+        &mut self,
+        scenario: &Scenario,
+        column: &str,
+        step: u64,
+        text: &str,
+        field: &str,
+        kernel: &str,
+        other: &str,
+    ) {
+        self.differences.push(Difference {
+            scenario: scenario.name.clone(),
+            column: column.to_owned(),
+            step,
+            text: text.to_owned(),
+            field: field.to_owned(),
+            kernel: kernel.to_owned(),
+            other: other.to_owned(),
+        });
+    }
+}
+
+/// The fields of an observation that are compared, by path.
+fn fields(scenario: &Scenario, observation: Option<&Value>) -> BTreeMap<String, String> {
+    let mut fields = BTreeMap::new();
+    let Some(object) = observation.and_then(Value::as_object) else {
+        fields.insert("observed".to_owned(), "no".to_owned());
+        return fields;
+    };
+    for (name, value) in object {
+        match (name.as_str(), value) {
+            ("scenario" | "column" | "step" | "text" | "why" | "log" | "ms", _) => {}
+            ("status", Value::Array(lines)) => status(lines, &mut fields),
+            ("happened", Value::Array(events)) => {
+                let events: Vec<_> = events.iter().filter_map(Value::as_str).collect();
+                fields.insert(name.clone(), events.join("; "));
+            }
+            _ => flatten(name, value, &mut fields),
+        }
+    }
+    for value in fields.values_mut() {
+        *value = roles(scenario, value);
+    }
+    fields
+}
+
+/// Lines of the status text, each under its heading, and their order.
+fn status(lines: &[Value], fields: &mut BTreeMap<String, String>) {
+    let mut section = String::new();
+    let mut order = Vec::new();
+    for line in lines.iter().filter_map(Value::as_str) {
+        let (key, value) = line.split_once(": ").unwrap_or((line, ""));
+        if key == "Slave Interface" {
+            section = format!("{value}/");
+        }
+        order.push(format!("{section}{key}"));
+        let value = if key == "Ethernet Channel Bonding Driver" {
+            ""
+        } else {
+            value
+        };
+        fields.insert(format!("status/{section}{key}"), value.to_owned());
+    }
+    fields.insert("status/order of lines".to_owned(), order.join("; "));
+}
+
+fn flatten(path: &str, value: &Value, fields: &mut BTreeMap<String, String>) {
+    match value {
+        Value::Object(object) => {
+            for (name, value) in object {
+                flatten(&format!("{path}/{name}"), value, fields);
+            }
+        }
+        Value::String(text) => {
+            fields.insert(path.to_owned(), text.clone());
+        }
+        other => {
+            fields.insert(path.to_owned(), other.to_string());
+        }
+    }
+}
+
+/// Hardware addresses by what they are: those of cables by their name, those that the scenario gives as they are, others are random.
+fn roles(scenario: &Scenario, value: &str) -> String {
+    let words = value.split(' ').map(|word| {
+        if word.len() != 17 || super::frame::mac(word).is_err() || scenario.text.contains(word) {
+            return word.to_owned();
+        }
+        match word.strip_prefix("02:00:00:00:e0:0") {
+            Some(number) => format!("<eth{number}.mac>"),
+            None => "<random>".to_owned(),
+        }
+    });
+    words.collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn observation(column: &str, look: Value) -> Value {
+        let mut observation = look;
+        observation["column"] = json!(column);
+        observation["step"] = json!(1);
+        observation
+    }
+
+    fn found(kernel: Value, tc: Value) -> Vec<(String, String, String)> {
+        let scenario = Scenario::parse("x", "look").unwrap();
+        let (kernel, tc) = (observation("kernel", kernel), observation("tc", tc));
+        let comparison = compare(&scenario, &[&kernel, &tc]);
+        comparison
+            .differences
+            .into_iter()
+            .map(|d| (d.field, d.kernel, d.other))
+            .collect()
+    }
+
+    #[test]
+    fn equal_observations_differ_in_nothing_but_version_and_random_addresses() {
+        let text = |version: &str, mac: &str| {
+            let bond = json!({"mac": mac});
+            json!({"status": [format!("Ethernet Channel Bonding Driver: {version}"), "", "MII Status: up"], "device bond0": bond})
+        };
+        let differences = found(text("v6.1", "1a:00:00:00:00:01"), text("v2", "2e:00:00:00:00:01"));
+        assert_eq!(differences, []);
+    }
+
+    #[test]
+    fn a_line_is_named_by_its_port_and_key() {
+        let text = |failures: u32| json!({"status": ["MII Status: up", "Slave Interface: eth1", format!("Link Failure Count: {failures}")]});
+        let field = "look/status/eth1/Link Failure Count".to_owned();
+        assert_eq!(found(text(1), text(2)), [(field, "1".to_owned(), "2".to_owned())]);
+    }
+
+    #[test]
+    fn what_only_one_column_has_is_a_difference_except_among_options() {
+        let differences = found(
+            json!({"options": {"a": "1"}, "active": "eth0"}),
+            json!({"options": {"b": "1"}}),
+        );
+        let wanted = ("look/active".to_owned(), "eth0".to_owned(), "(nothing)".to_owned());
+        assert_eq!(differences, [wanted]);
+    }
+
+    #[test]
+    fn a_step_that_the_driver_refuses_unexpectedly_fails_its_scenario() {
+        let scenario = Scenario::parse("x", "!set mode 0").unwrap();
+        let done = |column| observation(column, json!({"result": "done"}));
+        let comparison = compare(&scenario, &[&done("kernel"), &done("tc")]);
+        assert_eq!(comparison.differences.len(), 1);
+        assert_eq!(comparison.differences[0].column, "kernel");
+    }
+
+    #[test]
+    fn a_cables_address_is_called_by_its_name() {
+        let scenario = Scenario::parse("x", "mac bond0 02:00:00:00:99:01").unwrap();
+        let said = roles(&scenario, "02:00:00:00:e0:01 02:00:00:00:99:01 02:12:34:56:78:9a");
+        assert_eq!(said, "<eth1.mac> 02:00:00:00:99:01 <random>");
+    }
+}

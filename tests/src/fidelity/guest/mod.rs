@@ -1,0 +1,123 @@
+//! In the lab's machine: plays every scenario on every column and prints observations, one JSON object a line.
+
+pub mod agent;
+pub mod bench;
+pub mod column;
+pub mod kernel;
+pub mod link;
+pub mod play;
+pub mod tap;
+
+use std::io::{self, Write};
+use std::path::Path;
+use std::sync::mpsc::{RecvError, channel};
+use std::thread;
+
+use serde_json::{Value, json};
+
+use self::agent::Agent;
+use self::bench::Bench;
+use self::column::Column;
+use self::kernel::Kernel;
+use super::scenario::Scenario;
+
+/// Makes a column in the namespace of the calling thread; the path is a run dir of its own.
+type Make = fn(&Path) -> io::Result<Box<dyn Column>>;
+
+/// Every column, the oracle first.
+const COLUMNS: [(&str, Make); 2] = [
+    ("kernel", |_| Ok(Box::new(Kernel::new()?))),
+    ("tc", |dir| Ok(Box::new(Agent::start(dir, "tc")?))),
+];
+
+/// Plays the scenarios of a folder, in the order of their names.
+///
+/// The columns of one scenario play at the same time, each in namespaces of its own: most of a scenario is waiting.
+pub fn main(folder: &Path) -> Result<(), String> {
+    let scenarios = super::host::read_folder(folder)?;
+    thread::scope(|scope| {
+        let columns = COLUMNS.map(|(name, make)| {
+            let (ask, asked) = channel::<&Scenario>();
+            let (report, reports) = channel();
+            scope.spawn(move || {
+                let mut stage = Stage { name, make, set: None };
+                for scenario in asked {
+                    if report.send(stage.play(scenario)).is_err() {
+                        return;
+                    }
+                }
+            });
+            (ask, reports)
+        });
+        for scenario in &scenarios {
+            let gone = |_| "a column's thread has panicked".to_owned();
+            for (ask, _) in &columns {
+                ask.send(scenario).map_err(|_| gone(RecvError))?;
+            }
+            let mut out = io::stdout().lock();
+            for (_, reports) in &columns {
+                for line in reports.recv().map_err(gone)? {
+                    writeln!(out, "{line}").map_err(|e| e.to_string())?;
+                }
+            }
+        }
+        Ok(())
+    })
+}
+
+/// Where one column plays, on a thread of its own.
+struct Stage {
+    name: &'static str,
+    make: Make,
+    /// Namespaces and what bonds there, with how many scenarios it has played.
+    set: Option<Set>,
+}
+
+struct Set {
+    bench: Bench,
+    column: Box<dyn Column>,
+    played: usize,
+}
+
+impl Stage {
+    /// One scenario: its observations.
+    fn play(&mut self, scenario: &Scenario) -> Vec<Value> {
+        let played = self.set(scenario.ports).and_then(|set| {
+            let played = play::play(scenario, &mut set.bench, set.column.as_mut());
+            set.played += 1;
+            played
+        });
+        // What cannot be cleared, or has been used for long enough, is made anew.
+        let keep =
+            |set: &mut Set| set.played < set.column.lasts() && set.column.clear().is_ok() && set.bench.clear().is_ok();
+        self.set = self.set.take().and_then(|mut set| keep(&mut set).then_some(set));
+        let mut observations = match played {
+            Ok(observations) => observations,
+            Err(error) => vec![json!({"step": 0, "trouble": error})],
+        };
+        for observation in &mut observations {
+            observation["scenario"] = json!(scenario.name);
+            observation["column"] = json!(self.name);
+        }
+        observations
+    }
+
+    /// What there is, or a new one, with so many cables.
+    fn set(&mut self, cables: usize) -> Result<&mut Set, String> {
+        let mut set = match self.set.take() {
+            Some(set) => set,
+            None => {
+                let bench = Bench::new()?;
+                let dir = Path::new("/run/fidelity").join(self.name);
+                let column = (self.make)(&dir).map_err(|e| format!("cannot start: {e}"))?;
+                Set {
+                    bench,
+                    column,
+                    played: 0,
+                }
+            }
+        };
+        set.bench.plug_in(cables)?;
+        Ok(self.set.insert(set))
+    }
+}

@@ -1,0 +1,176 @@
+//! Plays one scenario on one column.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::{Map, Value, json};
+
+use super::bench::Bench;
+use super::column::{Column, Outcome};
+use crate::fidelity::frame::Traffic;
+use crate::fidelity::scenario::{Scenario, Step, Verb};
+
+/// Every step's observation, in order; an error is the bench's, not the column's.
+pub fn play(scenario: &Scenario, bench: &mut Bench, column: &mut dyn Column) -> Result<Vec<Value>, String> {
+    let mut observations = Vec::new();
+    let start = Instant::now();
+    for (number, step) in scenario.steps.iter().enumerate() {
+        let mut observation = observe(step, bench, column)?;
+        observation["step"] = json!(number + 1);
+        observation["text"] = json!(step.text);
+        observation["ms"] = json!(start.elapsed().as_millis());
+        observations.push(observation);
+    }
+    // For whoever has to explain a difference; not compared.
+    if let Some(last) = observations.last_mut() {
+        last["log"] = json!(column.log());
+    }
+    Ok(observations)
+}
+
+fn observe(step: &Step, bench: &mut Bench, column: &mut dyn Column) -> Result<Value, String> {
+    let kernel = |result: nix::Result<()>| result.map_err(|e| format!("{e:?}"));
+    let outcome = match &step.verb {
+        Verb::Bond(options) => column.create(options),
+        Verb::Delete => column.delete(),
+        Verb::Attach(port) => column.attach(port),
+        Verb::Detach(port) => column.detach(port),
+        Verb::Set(name, value) => column.set(name, value),
+        Verb::PortSet(port, name, value) => column.set_port(port, name, value),
+        Verb::Active(port) => column.active(port.as_deref()),
+        Verb::Pull(port) => kernel(bench.far.admin(&Bench::far_end(port), false)),
+        Verb::Plug(port) => kernel(bench.far.admin(&Bench::far_end(port), true)),
+        Verb::Admin(device, up) => kernel(bench.near.admin(device, *up)),
+        Verb::Mac(device, mac) => kernel(bench.near.set_mac(device, *mac)),
+        Verb::Mtu(device, mtu) => kernel(bench.near.set_mtu(device, *mtu)),
+        Verb::Address(address) => bench.address(address),
+        Verb::Wait(millis) => {
+            thread::sleep(Duration::from_millis(*millis));
+            return Ok(json!({}));
+        }
+        Verb::Send(traffic) => return Ok(send(bench, traffic)),
+        Verb::Arrive(port, traffic) => return Ok(arrive(bench, port, traffic)),
+        Verb::Look => return Ok(look(bench, column)),
+    };
+    Ok(told(outcome))
+}
+
+/// Only whether it was done is compared; the reason is for people.
+fn told(outcome: Outcome) -> Value {
+    match outcome {
+        Ok(()) => json!({"result": "done"}),
+        Err(why) => json!({"result": "refused", "why": why}),
+    }
+}
+
+fn send(bench: &mut Bench, traffic: &Traffic) -> Value {
+    bench.flows();
+    let mut flows: Map<String, Value> = Map::new();
+    let mut failed = BTreeMap::new();
+    for (number, (_, frame)) in traffic.frames().iter().enumerate() {
+        if let Err(error) = bench.send(frame) {
+            *failed.entry(error).or_insert(0) += 1;
+        }
+        if number % 64 == 63 {
+            bench.listen();
+        }
+    }
+    thread::sleep(DELIVERY);
+    let heard = bench.flows();
+    for flow in 0..traffic.flows {
+        let ports = heard.get(&flow).map(|ports| {
+            let show = |(port, count): (&String, &u32)| {
+                if *count == 1 {
+                    port.clone()
+                } else {
+                    format!("{port} x{count}")
+                }
+            };
+            ports.iter().map(show).collect::<Vec<_>>().join(" + ")
+        });
+        flows.insert(
+            format!("flow {flow}"),
+            json!(ports.unwrap_or_else(|| "lost".to_owned())),
+        );
+    }
+    json!({"flows": flows, "send errors": failed})
+}
+
+fn arrive(bench: &mut Bench, port: &str, traffic: &Traffic) -> Value {
+    let heard = (|| {
+        bench.reached_bond()?;
+        for (_, frame) in traffic.frames() {
+            bench.arrive(port, &frame)?;
+        }
+        thread::sleep(DELIVERY);
+        bench.reached_bond()
+    })();
+    match heard {
+        Ok(flows) => json!({"reached the bond": flows.values().sum::<u32>()}),
+        Err(why) => json!({"reached the bond": format!("cannot: {why}")}),
+    }
+}
+
+/// The state once it has come to rest, or what it is after two seconds.
+fn look(bench: &mut Bench, column: &mut dyn Column) -> Value {
+    let start = Instant::now();
+    let (mut text, mut since) = (column.status_text(), start);
+    while since.elapsed() < REST && start.elapsed() < RESTLESS {
+        thread::sleep(Duration::from_millis(20));
+        let now = column.status_text();
+        if now != text {
+            (text, since) = (now, Instant::now());
+        }
+    }
+    let state = column.state();
+    let lines: Vec<&str> = text.as_deref().unwrap_or_default().lines().collect();
+    let mut look = json!({
+        "status": lines,
+        "happened": column.happenings(),
+        "announced": bench.announced(),
+        "device bond0": device("bond0"),
+    });
+    for port in &bench.ports {
+        look[format!("device {port}")] = device(port);
+    }
+    if let Some(state) = state {
+        look["active"] = json!(state.active);
+        look["mii_status"] = json!(state.mii_status);
+        look["options"] = json!(state.options);
+        for (name, port) in &state.ports {
+            look[format!("port {name}")] = json!({
+                "link": port.link,
+                "role": port.role,
+                "failures": port.failures,
+                "permanent_mac": port.permanent_mac,
+            });
+        }
+    }
+    look
+}
+
+/// What the stack says about a device; null where there is none.
+fn device(name: &str) -> Value {
+    let read = |file: &str| fs::read_to_string(format!("/sys/class/net/{name}/{file}"));
+    let Ok(flags) = read("flags") else { return Value::Null };
+    let flags = u32::from_str_radix(flags.trim().trim_start_matches("0x"), 16).unwrap_or(0);
+    let text = |file: &str| read(file).unwrap_or_default().trim().to_owned();
+    json!({
+        "mac": text("address"),
+        "mtu": text("mtu"),
+        "up": flags & libc::IFF_UP as u32 != 0,
+        // Empty while the device is down.
+        "carrier": text("carrier"),
+    })
+}
+
+/// Longer than a frame needs over a cable in the slow guest.
+const DELIVERY: Duration = Duration::from_millis(60);
+
+/// So long without a change, longer than a poll and a rewritten status file, counts as rest.
+const REST: Duration = Duration::from_millis(130);
+
+/// Longest wait for rest.
+const RESTLESS: Duration = Duration::from_secs(2);

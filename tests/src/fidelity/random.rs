@@ -1,0 +1,147 @@
+//! Scenarios from a seed: the same seed gives the same text.
+
+use super::scenario::Scenario;
+use crate::sim::rng::Rng;
+
+/// The scenario of this seed.
+///
+/// # Panics
+/// When the generator writes what the language does not know.
+pub fn scenario(seed: u64) -> Scenario {
+    let name = format!("random_{seed:016x}");
+    let text = Story::new(seed).tell();
+    Scenario::parse(&name, &text).unwrap_or_else(|e| panic!("the generator wrote what nobody can read: {e}"))
+}
+
+/// What the generator knows about the story so far.
+struct Story {
+    rng: Rng,
+    lines: Vec<String>,
+    ports: u64,
+    attached: Vec<bool>,
+    pulled: Vec<bool>,
+}
+
+impl Story {
+    fn new(seed: u64) -> Story {
+        let mut rng = Rng::new(seed);
+        let ports = 2 + rng.below(2);
+        let all = vec![false; ports as usize];
+        Story {
+            rng,
+            lines: vec![format!("ports {ports}")],
+            ports,
+            attached: all.clone(),
+            pulled: all,
+        }
+    }
+
+    fn tell(mut self) -> String {
+        self.bond();
+        let mut order: Vec<u64> = (0..self.ports).collect();
+        if self.rng.chance(50) {
+            order.reverse();
+        }
+        for port in order {
+            if self.rng.chance(85) {
+                self.attached[port as usize] = true;
+                self.lines.push(format!("attach eth{port}"));
+            }
+        }
+        self.lines.push("up".to_owned());
+        self.rest();
+        for _ in 0..5 {
+            self.act();
+        }
+        self.lines.push("look".to_owned());
+        self.lines.join("\n") + "\n"
+    }
+
+    fn bond(&mut self) {
+        let mut line = "bond mode=active-backup miimon=50".to_owned();
+        for (percent, name, values) in [
+            (25, "primary", &["eth0", "eth1", "eth2"][..]),
+            (25, "primary_reselect", &["always", "better", "failure"]),
+            (25, "fail_over_mac", &["none", "active", "follow"]),
+            (20, "updelay", &["100", "200"]),
+        ] {
+            if self.rng.chance(percent) {
+                line += &format!(" {name}={}", self.rng.pick(values).expect("there are some"));
+            }
+        }
+        self.lines.push(line);
+    }
+
+    fn act(&mut self) {
+        let port = self.rng.below(self.ports) as usize;
+        match self.rng.below(100) {
+            0..45 => {
+                let verb = if self.pulled[port] { "plug" } else { "pull" };
+                self.pulled[port] = !self.pulled[port];
+                self.lines.push(format!("{verb} eth{port}"));
+                self.rest();
+            }
+            45..60 => {
+                let verb = if self.attached[port] { "detach" } else { "attach" };
+                self.attached[port] = !self.attached[port];
+                self.lines.push(format!("{verb} eth{port}"));
+                self.rest();
+            }
+            60..70 => {
+                self.lines.push(format!("?active eth{port}"));
+                self.look();
+            }
+            70..75 => {
+                self.lines.push("?active none".to_owned());
+                self.look();
+            }
+            75..80 => {
+                self.lines.push(format!("port eth{port} prio {}", self.rng.below(3)));
+                let line = self.lines.len() - 1;
+                self.lines[line].insert(0, '?');
+                self.look();
+            }
+            _ => self.option(),
+        }
+    }
+
+    fn option(&mut self) {
+        let options = [
+            ("primary", &["eth0", "eth1", "none"][..]),
+            ("primary_reselect", &["always", "better", "failure", "default", "never"]),
+            ("fail_over_mac", &["none", "active"]),
+            ("updelay", &["0", "150", "120"]),
+            ("num_grat_arp", &["0", "2", "256"]),
+            ("all_slaves_active", &["0", "1", "2"]),
+            ("min_links", &["0", "2", "-1"]),
+            ("mode", &["active-backup", "balance-rr"]),
+        ];
+        let (name, values) = self.rng.pick(&options).expect("there are some");
+        let value = self.rng.pick(values).expect("there are some");
+        self.lines.push(format!("?set {name} {value}"));
+        self.look();
+    }
+
+    /// Long enough for a poll and the longest updelay that is drawn.
+    fn rest(&mut self) {
+        self.lines.push("wait 300".to_owned());
+        self.look();
+    }
+
+    fn look(&mut self) {
+        self.lines.push("look".to_owned());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_seed_gives_a_readable_scenario_and_always_the_same() {
+        for seed in 0..500 {
+            assert_eq!(scenario(seed).text, scenario(seed).text);
+            assert!(scenario(seed).steps.len() > 5);
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! The scenario language: one step a line, `#` begins a comment, a leading `!` says that the step must be refused, `?` that
+//! it may be: what matters is that every column answers the same.
+//!
+//! ```text
+//! ports 3                                   how many cables there are (2); near ends eth0.., far ends p0..
+//! bond mode=active-backup miimon=50         makes bond0
+//! attach eth0 eth1        detach eth0       one step each
+//! pull eth0               plug eth0         the far end of the cable goes down, comes up
+//! set primary eth1        set primary none  an option of the bond, one a step
+//! port eth1 prio 10                         an option of a port
+//! active eth1             active none
+//! up [eth0]               down [eth0]       the bond, or a port behind its back
+//! mac bond0 02:..         mtu bond0 1400
+//! address 10.9.0.1/24                       on the bond, for announcements
+//! wait 200                                  milliseconds
+//! send 40 udp4 vary=sport,dip each=2        flows out of the bond: where does each leave?
+//! arrive eth1 3 udp4 dmac=ff:ff:ff:ff:ff:ff frames from the far end: what reaches the bond?
+//! look                                      state, once it has come to rest
+//! delete                                    the bond goes
+//! ```
+
+use super::frame::Traffic;
+
+/// One story, told to every column.
+#[derive(Clone, Debug)]
+pub struct Scenario {
+    /// Name of its file: the rule that it shows.
+    pub name: String,
+    /// The whole text, for conditions on it.
+    pub text: String,
+    /// How many cables there are.
+    pub ports: usize,
+    /// What happens, in order.
+    pub steps: Vec<Step>,
+}
+
+/// One line, or one port of a line that names several.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// What the report calls it.
+    pub text: String,
+    /// How it must end.
+    pub expect: Expect,
+    /// What to do.
+    pub verb: Verb,
+}
+
+/// How a step must end, besides the same way on every column.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expect {
+    /// Done.
+    Done,
+    /// Refused.
+    Refused,
+    /// Either.
+    Either,
+}
+
+/// What a step does; names of devices and options are passed on as they are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verb {
+    /// Make the bond with these options.
+    Bond(Vec<(String, String)>),
+    /// Remove it.
+    Delete,
+    /// Attach a port.
+    Attach(String),
+    /// Detach a port.
+    Detach(String),
+    /// Take a port's carrier.
+    Pull(String),
+    /// Give it back.
+    Plug(String),
+    /// Change an option of the bond.
+    Set(String, String),
+    /// Change an option of a port.
+    PortSet(String, String, String),
+    /// Make a port the active one; none lets the bond choose.
+    Active(Option<String>),
+    /// Set a device up or down.
+    Admin(String, bool),
+    /// Change a device's hardware address.
+    Mac(String, [u8; 6]),
+    /// Change a device's MTU.
+    Mtu(String, u32),
+    /// Give the bond an address.
+    Address(String),
+    /// Let so many milliseconds pass.
+    Wait(u64),
+    /// Send flows out of the bond.
+    Send(Traffic),
+    /// Send frames from the far end of a port's cable.
+    Arrive(String, Traffic),
+    /// Tell the state.
+    Look,
+}
+
+impl Scenario {
+    /// Reads a scenario; an error names the line.
+    pub fn parse(name: &str, text: &str) -> Result<Scenario, String> {
+        let mut scenario = Scenario {
+            name: name.to_owned(),
+            text: text.to_owned(),
+            ports: 2,
+            steps: Vec::new(),
+        };
+        for (number, line) in text.lines().enumerate() {
+            let line = line.split('#').next().unwrap_or_default().trim();
+            let (expect, line) = match line.split_at_checked(1) {
+                Some(("!", rest)) => (Expect::Refused, rest.trim()),
+                Some(("?", rest)) => (Expect::Either, rest.trim()),
+                _ => (Expect::Done, line),
+            };
+            if line.is_empty() {
+                continue;
+            }
+            let wrong = |why: String| format!("{name}.scn:{}: '{line}': {why}", number + 1);
+            if let Some(ports) = line.strip_prefix("ports ") {
+                scenario.ports = ports.trim().parse().map_err(|_| wrong("not a number".to_owned()))?;
+                continue;
+            }
+            for verb in verbs(line).map_err(wrong)? {
+                let text = match &verb {
+                    Verb::Attach(port) => format!("attach {port}"),
+                    Verb::Detach(port) => format!("detach {port}"),
+                    _ => line.to_owned(),
+                };
+                scenario.steps.push(Step { text, expect, verb });
+            }
+        }
+        Ok(scenario)
+    }
+}
+
+fn verbs(line: &str) -> Result<Vec<Verb>, String> {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let own = |word: &&str| (*word).to_owned();
+    let one = |verb: Verb| Ok(vec![verb]);
+    match words.as_slice() {
+        ["bond", options @ ..] => {
+            let pairs = options.iter().map(|word| {
+                let (name, value) = word.split_once('=').ok_or("an option is NAME=VALUE")?;
+                Ok((name.to_owned(), value.to_owned()))
+            });
+            one(Verb::Bond(pairs.collect::<Result<_, String>>()?))
+        }
+        ["delete"] => one(Verb::Delete),
+        ["attach", ports @ ..] if !ports.is_empty() => Ok(ports.iter().map(|p| Verb::Attach(own(p))).collect()),
+        ["detach", ports @ ..] if !ports.is_empty() => Ok(ports.iter().map(|p| Verb::Detach(own(p))).collect()),
+        ["pull", port] => one(Verb::Pull(own(port))),
+        ["plug", port] => one(Verb::Plug(own(port))),
+        ["set", name, value] => one(Verb::Set(own(name), own(value))),
+        ["port", port, name, value] => one(Verb::PortSet(own(port), own(name), own(value))),
+        ["active", "none"] => one(Verb::Active(None)),
+        ["active", port] => one(Verb::Active(Some(own(port)))),
+        ["up"] => one(Verb::Admin("bond0".to_owned(), true)),
+        ["down"] => one(Verb::Admin("bond0".to_owned(), false)),
+        ["up", port] => one(Verb::Admin(own(port), true)),
+        ["down", port] => one(Verb::Admin(own(port), false)),
+        ["mac", device, mac] => one(Verb::Mac(own(device), super::frame::mac(mac)?)),
+        ["mtu", device, mtu] => one(Verb::Mtu(own(device), mtu.parse().map_err(|_| "not an MTU")?)),
+        ["address", address] => one(Verb::Address(own(address))),
+        ["wait", millis] => one(Verb::Wait(millis.parse().map_err(|_| "not milliseconds")?)),
+        ["send", rest @ ..] => one(Verb::Send(Traffic::parse(rest)?)),
+        ["arrive", port, rest @ ..] => one(Verb::Arrive(own(port), Traffic::parse(rest)?)),
+        ["look"] => one(Verb::Look),
+        _ => Err("no such step".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_port_of_a_line_is_a_step_and_comments_are_none() {
+        let text = "# a rule\nports 3\nbond mode=1 miimon=50 # bond\nattach eth0 eth1\n!set mode 0\nlook\n";
+        let scenario = Scenario::parse("x", text).unwrap();
+        assert_eq!(scenario.ports, 3);
+        let texts: Vec<_> = scenario.steps.iter().map(|s| (s.text.as_str(), s.expect)).collect();
+        assert_eq!(
+            texts,
+            [
+                ("bond mode=1 miimon=50", Expect::Done),
+                ("attach eth0", Expect::Done),
+                ("attach eth1", Expect::Done),
+                ("set mode 0", Expect::Refused),
+                ("look", Expect::Done)
+            ]
+        );
+    }
+
+    #[test]
+    fn a_line_that_is_no_step_is_named() {
+        for text in [
+            "look twice",
+            "bond mode",
+            "wait soon",
+            "mac bond0 02",
+            "send 3 nonsense",
+        ] {
+            let error = Scenario::parse("x", &format!("look\n{text}")).unwrap_err();
+            assert!(error.contains("x.scn:2") && error.contains(text), "{error}");
+        }
+    }
+}

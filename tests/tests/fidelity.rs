@@ -1,0 +1,111 @@
+//! bondd held against the kernel's bonding driver, over the scenarios of `tests/fidelity/` and random ones.
+//!
+//! `SEED` and `COUNT` choose the random ones; `ONLY` plays those scenarios whose name contains it, and nothing else.
+
+use std::collections::BTreeMap;
+use std::env;
+use std::fs;
+use std::path::Path;
+use std::time::Instant;
+
+use bondd_tests::bins::root;
+use bondd_tests::fidelity::compare::{Comparison, Difference, compare};
+use bondd_tests::fidelity::differences::Wanted;
+use bondd_tests::fidelity::host::{Played, play, read_folder};
+use bondd_tests::fidelity::random;
+use bondd_tests::fidelity::scenario::Scenario;
+use serde_json::Value;
+
+#[test]
+fn bondd_does_what_the_kernels_driver_does() {
+    let folder = root().join("tests/fidelity");
+    let wanted = Wanted::parse(&fs::read_to_string(folder.join("differences.txt")).unwrap()).unwrap();
+    let only = given("ONLY");
+    let mut scenarios = read_folder(&folder).unwrap();
+    let written = scenarios.len();
+    let (seed, count) = (number("SEED", 1), number("COUNT", 200));
+    scenarios.extend((seed..seed.wrapping_add(count)).map(random::scenario));
+    if let Some(only) = &only {
+        scenarios.retain(|scenario| scenario.name.contains(only.as_str()));
+    }
+    let start = Instant::now();
+    let guest = Path::new(env!("CARGO_BIN_EXE_bondd-fidelity-guest"));
+    let observed = match play(&scenarios, 2.min(scenarios.len().max(1)), guest) {
+        Played::NotRun(why) => return println!("not run: {why}"),
+        Played::Observed(observed) => observed,
+    };
+    if let Some(path) = given("KEEP") {
+        fs::write(path, observed.iter().map(|o| format!("{o}\n")).collect::<String>()).unwrap();
+    }
+    let mut verdict = Verdict::default();
+    for scenario in &scenarios {
+        let own: Vec<&Value> = observed
+            .iter()
+            .filter(|o| o["scenario"] == scenario.name.as_str())
+            .collect();
+        verdict.take(scenario, compare(scenario, &own), &wanted);
+    }
+    for difference in &verdict.unwanted {
+        println!("{}", shown(difference));
+    }
+    let stale: Vec<&str> = wanted
+        .iter()
+        .map(|w| w.name.as_str())
+        .filter(|n| !verdict.covered.contains_key(*n))
+        .collect();
+    println!(
+        "fidelity: {} scenarios ({written} written, {count} random from seed {seed}) in {} s, {} comparisons, {} wanted \
+         differences of {} kinds, {} unwanted",
+        scenarios.len(),
+        start.elapsed().as_secs(),
+        verdict.compared,
+        verdict.covered.values().sum::<usize>(),
+        verdict.covered.len(),
+        verdict.unwanted.len()
+    );
+    assert!(verdict.unwanted.is_empty(), "differences that nobody wants; see above");
+    assert!(
+        only.is_some() || stale.is_empty(),
+        "wanted differences that never occur: {}",
+        stale.join(", ")
+    );
+}
+
+/// What all comparisons found.
+#[derive(Default)]
+struct Verdict {
+    compared: usize,
+    /// How often each wanted difference occurred.
+    covered: BTreeMap<String, usize>,
+    unwanted: Vec<Difference>,
+}
+
+impl Verdict {
+    fn take(&mut self, scenario: &Scenario, comparison: Comparison, wanted: &[Wanted]) {
+        self.compared += comparison.compared;
+        for found in comparison.differences {
+            match wanted.iter().find(|wanted| wanted.covers(scenario, &found)) {
+                Some(wanted) => *self.covered.entry(wanted.name.clone()).or_default() += 1,
+                None => self.unwanted.push(found),
+            }
+        }
+    }
+}
+
+fn shown(d: &Difference) -> String {
+    format!(
+        "{} step {} '{}': {}\n    kernel: {}\n    {}: {}",
+        d.scenario, d.step, d.text, d.field, d.kernel, d.column, d.other
+    )
+}
+
+fn number(name: &str, default: u64) -> u64 {
+    given(name).map_or(default, |text| {
+        text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number"))
+    })
+}
+
+/// An environment variable; an empty one is none, as make hands on those that were not given.
+fn given(name: &str) -> Option<String> {
+    env::var(name).ok().filter(|value| !value.is_empty())
+}
