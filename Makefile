@@ -28,6 +28,7 @@ test: deps
 bench: deps build
 	$(CARGO) build --locked --release --package bondd-tests --bin bondd-bench
 	@BONDD_BIN_DIR=$(CURDIR)/target/release target/release/bondd-bench
+
 fidelity: deps
 	$(CARGO) test --locked --quiet --package bondd-tests --test fidelity -- --nocapture
 
