@@ -285,7 +285,11 @@ INLINE int walk_gre(const struct __sk_buff *skb, struct cursor *at)
 		return WALK_DONE;
 	offset = at->offset + 4;
 	offset += flags & 0x8000 ? 4 : 0;	/* checksum */
-	offset += flags & 0x2000 ? 4 : 0;	/* key */
+	if (flags & 0x2000) {			/* key */
+		if (bpf_skb_load_bytes(skb, offset, header, 4))
+			return WALK_FAILED;
+		offset += 4;
+	}
 	offset += flags & 0x1000 ? 4 : 0;	/* sequence number */
 	if (version == 1) {
 		offset += flags & 0x0080 ? 4 : 0;	/* acknowledgement */
@@ -388,6 +392,8 @@ INLINE int walk_proto(const struct __sk_buff *skb, struct cursor *at,
 			return WALK_FAILED;
 		at->proto = bytes[0];
 		at->offset += (bytes[1] + 1) * 8;
+		/* They count even if this was the last header allowed. */
+		flow->ports = flow_ports(skb, at);
 		return WALK_PROTO;
 	case PROTO_FRAGMENT:
 		if (at->type == TYPE_IPV6)
