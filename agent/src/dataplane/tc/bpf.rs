@@ -95,6 +95,11 @@ impl BondBpf {
         self.state.set(SLOT_TX, selector, 0).map_err(map_error)
     }
 
+    #[cfg(test)]
+    pub(super) fn lists(&mut self) -> &mut Lists {
+        &mut self.lists
+    }
+
     fn selector(&self) -> io::Result<u32> {
         self.state.get(&SLOT_TX, 0).map_err(map_error)
     }

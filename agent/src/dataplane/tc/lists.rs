@@ -167,3 +167,76 @@ const ROUND_ROBIN: u32 = 1;
 const HASH: u32 = 2;
 const ALL: u32 = 3;
 const LONG_FOR_A_SOFTIRQ: Duration = Duration::from_millis(100);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dataplane::tc::bpf::BondBpf;
+
+    fn all(ports: std::ops::Range<u32>) -> TxPolicy {
+        TxPolicy::All(ports.map(PortId).collect())
+    }
+
+    #[test]
+    fn a_list_of_any_length_is_read_back_as_written() {
+        let mut bpf = BondBpf::load(None).unwrap();
+        for count in [1, 2, 64, MAX_PORTS as u32] {
+            let ports: Vec<PortId> = (1000..1000 + count).map(PortId).collect();
+            let lists = XmitHashPolicy::VALUES.iter().map(|(policy, _, _)| TxPolicy::Hash {
+                ports: ports.clone(),
+                policy: *policy,
+            });
+            let round_robin = TxPolicy::RoundRobin {
+                ports: ports.clone(),
+                packets_per_port: 65535,
+                igmp: PortId(7),
+            };
+            for list in lists.chain([round_robin, TxPolicy::All(ports.clone())]) {
+                bpf.set_tx(&list).unwrap();
+                assert_eq!(bpf.tx().unwrap(), list);
+            }
+        }
+    }
+
+    #[test]
+    fn a_list_that_is_too_long_is_refused_and_changes_nothing() {
+        let mut bpf = BondBpf::load(None).unwrap();
+        bpf.set_tx(&all(1..3)).unwrap();
+        let refused = bpf.set_tx(&all(0..MAX_PORTS as u32 + 1)).unwrap_err();
+        assert_eq!(refused.to_string(), "a list can have 256 ports, not 257");
+        assert_eq!(bpf.tx().unwrap(), all(1..3));
+    }
+
+    #[test]
+    fn a_list_of_a_kind_from_the_future_sends_nowhere() {
+        let mut list = List::encode(&all(1..3)).unwrap();
+        list.kind = 99;
+        assert_eq!(list.decode(), TxPolicy::Drop);
+        list.kind = HASH;
+        list.setting = 99;
+        assert_eq!(list.decode(), TxPolicy::Drop);
+    }
+
+    /// Slots of a selector's history: none is used again before a grace period has passed since it was left.
+    #[test]
+    fn a_slot_rests_until_nobody_can_read_it() {
+        let mut bpf = BondBpf::load(None).unwrap();
+        let lists = bpf.lists();
+        let mut in_force = 0;
+        for _ in 0..3 {
+            let before = lists.clean.clone();
+            assert!(!before.contains(&slot_of(in_force)) && !before.contains(&0));
+            for left in (0..before.len()).rev() {
+                let next = lists.prepare(&all(1..3), in_force).unwrap();
+                assert_eq!(
+                    (next | 0xff << SLOT_SHIFT, lists.clean.len()),
+                    (0xff << SLOT_SHIFT, left)
+                );
+                assert!(is_list(next) && before.contains(&slot_of(next)) && !lists.clean.contains(&slot_of(next)));
+                in_force = next;
+            }
+            lists.wait_for_readers(in_force);
+        }
+        assert_eq!(lists.clean.len() as u32, lists.slots.len() - 1 - FIRST_SLOT);
+    }
+}

@@ -17,6 +17,7 @@ fn round_robin_goes_by_the_count_of_the_processor() {
         let ports = w.bond_with_four_ports();
         let far = w.far_ends();
         let mut expected = [const { Vec::new() }; 4];
+        let before = w.counters(ports[0]).tx_frames;
         let mut turn = 0;
         // The count goes on through changes of the list and restarts.
         for (count, packets_per_port) in [(3, 1), (3, 3), (2, 1), (4, 2), (1, 1), (4, 1)] {
@@ -30,7 +31,7 @@ fn round_robin_goes_by_the_count_of_the_processor() {
             w.plane.observe(&bond0()).unwrap().unwrap();
         }
         assert_eq!(w.gather(&far, turn as usize), expected);
-        assert_eq!(w.counters(ports[0]).tx_frames, expected[0].len() as u64);
+        assert_eq!(w.counters(ports[0]).tx_frames - before, expected[0].len() as u64);
     });
 }
 
@@ -88,14 +89,8 @@ fn igmp_stays_on_its_port_and_takes_no_turn() {
         for (number, frame) in (0..).zip(frames) {
             w.send_frame(&numbered(frame, number));
         }
-        // Without the number 29 bytes end inside the IP header, with it 33 do.
-        assert_eq!(
-            w.gather(&far, 6),
-            [vec![], vec![1], vec![3], vec![0, 2, 4, 5]].map(|mut v| {
-                v.sort_unstable();
-                v
-            })
-        );
+        // 30 bytes and the number hold a whole IP header, 29 do not.
+        assert_eq!(w.gather(&far, 6), [vec![], vec![1], vec![3], vec![0, 2, 4, 5]]);
     });
 }
 
@@ -114,7 +109,10 @@ fn a_hash_sends_every_frame_where_the_oracle_says() {
                 w.send_by(tx, &ports);
                 let mut expected = [const { Vec::new() }; 4];
                 for number in 0..FLOWS {
-                    let bytes = numbered(frames::frame(&mut random), number);
+                    let mut bytes = frames::frame(&mut random);
+                    // The kernel drops a tag without a whole EtherType and two bytes more behind it. [skbuff.c: skb_vlan_untag]
+                    bytes.resize(bytes.len().max(16), 0);
+                    let bytes = numbered(bytes, number);
                     w.send_frame(&bytes);
                     expected[hash(policy, &bytes, None) as usize % count].push(number);
                 }
@@ -129,6 +127,8 @@ fn every_port_gets_a_copy_whatever_the_size() {
     for_both_hooks(|w| {
         let ports = w.bond_with_four_ports();
         let far = w.far_ends();
+        let counted = |w: &mut World| [0, 1, 2, 3].map(|place: usize| w.counters(ports[place]).tx_frames);
+        let before = counted(w);
         w.send_by(TxPolicy::All(ports.clone()), &ports);
         for (number, size) in (0..).zip([14, 16, 42, 60, 512, 1510]) {
             let mut bytes = frame(OTHER);
@@ -142,8 +142,8 @@ fn every_port_gets_a_copy_whatever_the_size() {
         w.send_by(TxPolicy::All(vec![ports[2]]), &ports);
         w.send_frame(&numbered(frame(OTHER), 99));
         assert_eq!(w.gather(&far, 1), [vec![], vec![], vec![99], vec![]]);
-        let sent: Vec<u64> = ports.iter().map(|port| w.counters(*port).tx_frames).collect();
-        assert_eq!(sent, [6, 6, 7, 6]);
+        let after = counted(w);
+        assert_eq!([0, 1, 2, 3].map(|place| after[place] - before[place]), [6, 6, 7, 6]);
     });
 }
 

@@ -167,6 +167,8 @@ fn a_port_is_given_back_as_it_was() {
             if clsact_before {
                 aya::programs::tc::qdisc_add_clsact("p0").unwrap();
             }
+            // The kernel tells of a carrier a moment after it has come.
+            w.eventually(|w| w.link("p0").report.carrier.is_on() != clsact_before);
             let before = w.snapshot();
             w.create();
             w.attach("p0", Some(MacAddr([2, 0, 0, 0, 0, 0xb2])));

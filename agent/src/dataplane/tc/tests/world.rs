@@ -108,15 +108,23 @@ impl World {
         (p0, p1)
     }
 
-    /// All four ports attached, no plan yet.
+    /// All four ports attached, and frames have got through each of them: an interface whose carrier has only just come drops
+    /// what it is given until the kernel has dealt with that event.
     pub(super) fn bond_with_four_ports(&mut self) -> Vec<PortId> {
         self.create();
-        ["p0", "p1", "p2", "p3"]
-            .map(|name| {
-                self.attach(name, None);
-                self.port(name)
-            })
-            .to_vec()
+        let ports = ["p0", "p1", "p2", "p3"].map(|name| {
+            self.attach(name, None);
+            self.port(name)
+        });
+        for (port, far) in ports.into_iter().zip(["q0", "q1", "q2", "q3"]) {
+            self.send_by(TxPolicy::One(port), &[port]);
+            let end = self.tap(far);
+            self.eventually(|w| {
+                w.send_frame(&frame(OTHER));
+                end.waiting() > 0
+            });
+        }
+        ports.to_vec()
     }
 
     /// Programs a transmit policy; the ports it names let everything in.
@@ -196,12 +204,17 @@ impl World {
     #[track_caller]
     pub(super) fn gather(&mut self, far: &[Tap; 4], count: usize) -> [Vec<u32>; 4] {
         let mut arrived = [const { Vec::new() }; 4];
-        self.eventually(|_| {
+        let deadline = Instant::now() + PATIENCE;
+        while arrived.iter().map(Vec::len).sum::<usize>() < count {
+            assert!(
+                Instant::now() < deadline,
+                "of {count} frames only these came: {arrived:?}"
+            );
             for (numbers, end) in arrived.iter_mut().zip(far) {
                 numbers.extend(end.numbers());
             }
-            arrived.iter().map(Vec::len).sum::<usize>() >= count
-        });
+            thread::yield_now();
+        }
         arrived
     }
 
