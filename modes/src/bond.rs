@@ -216,6 +216,11 @@ impl Bond {
         &self.plan
     }
 
+    /// Number of that plan.
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
     /// The port that carries the traffic.
     pub fn active(&self) -> Option<PortId> {
         self.mode.active

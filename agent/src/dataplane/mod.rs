@@ -33,6 +33,9 @@ pub trait Dataplane {
     fn detach(&mut self, bond: &BondName, port: PortId, original: &OriginalPort) -> Result<(), PlaneError>;
     /// Makes the kernel match the plan: only differences, make before break.
     fn program(&mut self, bond: &BondName, plan: &ForwardingPlan) -> Result<(), PlaneError>;
+    /// Reads anew what somebody else may have changed and the next [`program`](Dataplane::program) is to put back: the bond's
+    /// address and carrier, and that its ports hear every group. Address and MTU of a port are the operator's to change.
+    fn refresh(&mut self, bond: &BondName) -> Result<(), PlaneError>;
     /// Removes the bond's interface and everything kept for it. Ports must be detached before.
     fn destroy(&mut self, bond: &BondName) -> Result<(), PlaneError>;
     /// The bond's interface has another name now.

@@ -213,6 +213,7 @@ impl Fleet {
     pub(super) fn release(&mut self, now: Time, at: usize, port: PortId) -> Result<(), ControlError> {
         self.feed(now, at, Event::PortDetached { port });
         let member = &mut self.bonds[at];
+        member.foreign_macs.remove(&port);
         member.dirty = true;
         let Some(original) = member.originals.remove(&port) else {
             return Ok(());

@@ -253,6 +253,7 @@ impl Member {
             wanted: Vec::new(),
             configured: None,
             refused: BTreeMap::new(),
+            foreign_macs: BTreeMap::new(),
             announced: Vec::new(),
             dirty: true,
         }

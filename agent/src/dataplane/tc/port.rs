@@ -263,6 +263,7 @@ fn expel(
 ) {
     bond.applied.ports.remove(&port);
     bond.applied.rx.remove(&port);
+    bond.deaf.remove(&port);
     let close = || bond.bpf.set_accept(port, None);
     errors.note(step(|| format!("close {port} of {name}"), close));
     if bond.applied.tx == TxPolicy::One(port) {
