@@ -124,6 +124,26 @@ fn a_port_given_back_leaves_the_traffic_of_the_others_alone() {
 }
 
 #[test]
+fn a_port_that_was_in_another_namespace_is_given_back_as_it_was() {
+    let bench = BondAndSwitch::new(Machine::shared(), "miimon=100");
+    let (daemon, netns) = (&bench.host.daemon, &bench.host.netns);
+    daemon.wait_active("bond0", "eth0");
+    netns.ip("link set bond0 mtu 1450");
+    let permanent = daemon.port("bond0", "eth1")["permanent_mac"].clone();
+    let elsewhere = Netns::new("elsewhere");
+    netns.ip(&format!("link set eth1 netns {}", elsewhere.name()));
+    wait_for("it is absent", LIMIT, || presence(daemon, "eth1") == "absent");
+    elsewhere.ip(&format!("link set eth1 netns {}", netns.name()));
+    wait_for("it is a port again", LIMIT, || presence(daemon, "eth1") == "attached");
+    daemon.ctl("del bond0");
+    let state = netns.link("eth1").expect("it stays");
+    assert_eq!(state["address"], permanent);
+    assert_eq!(state["mtu"], 1500);
+    assert!(state["ifalias"].is_null(), "{state}");
+    assert!(!state["flags"].to_string().contains("ALLMULTI"), "{state}");
+}
+
+#[test]
 fn what_somebody_else_changes_is_put_back_or_shown() {
     let bench = BondAndSwitch::new(Machine::shared(), "miimon=100");
     let (daemon, netns) = (&bench.host.daemon, &bench.host.netns);

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::{Fleet, Member, chain};
 use crate::control::proto::{Call, ControlError, ErrorCode, OptionPairs, Report, SCHEMA};
-use crate::dataplane::{PlaneError, PortBase};
+use crate::dataplane::{OriginalPort, PORT_MARK, PlaneError, PortBase};
 use crate::netlink::Link;
 
 impl Fleet {
@@ -168,7 +168,17 @@ impl Fleet {
         let port = PortId(link.ifindex);
         let name = self.bonds[at].name.clone();
         let what = format!("{name}: {}", link.report.name);
-        let original = self.plane.original(port).map_err(|error| plane_error(&what, &error))?;
+        let mut original = self.plane.original(port).map_err(|error| plane_error(&what, &error))?;
+        if let Some(before) = self.bonds[at].vanished.remove(&link.report.name)
+            && link.alias.starts_with(PORT_MARK)
+        {
+            // The same interface again; its qdiscs and IPv6 settings stayed behind in the other namespace.
+            original = OriginalPort {
+                disable_ipv6: original.disable_ipv6,
+                clsact: original.clsact,
+                ..before
+            };
+        }
         let bond = &self.bonds[at].bond;
         let base = PortBase {
             mac: bond.mac_for_new_port(original.mac),
@@ -202,6 +212,7 @@ impl Fleet {
         let attached = member.bond.ports().named(port).map(|port| port.id);
         let wanted = member.wanted.len();
         member.wanted.retain(|name| name != port);
+        member.vanished.remove(port);
         if attached.is_none() && wanted == member.wanted.len() {
             return Err(not_a_port(bond, port));
         }

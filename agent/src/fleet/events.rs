@@ -218,6 +218,10 @@ impl Fleet {
                 "{}: {name} has disappeared, it joins again when it is back",
                 self.bonds[at].name
             );
+            let member = &mut self.bonds[at];
+            if let Some(original) = member.originals.get(&port) {
+                member.vanished.insert(name.to_owned(), original.clone());
+            }
             if let Err(error) = self.release(now, at, port) {
                 log::debug!("{name}: {error}");
             }

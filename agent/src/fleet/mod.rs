@@ -52,6 +52,8 @@ struct Member {
     ifindex: u32,
     bond: Bond,
     originals: BTreeMap<PortId, OriginalPort>,
+    /// What ports were that have vanished, by name: one that was moved to another namespace comes back with our settings.
+    vanished: BTreeMap<String, OriginalPort>,
     /// Names of its ports, there or not, in the order asked for.
     wanted: Vec<String>,
     /// The options that a file gave when they were last applied.
@@ -268,6 +270,7 @@ impl Fleet {
             ifindex: member.ifindex,
             bond: member.bond.saved(),
             originals: member.originals.clone(),
+            vanished: member.vanished.clone(),
             wanted: member.wanted.clone(),
             configured: member.configured.clone(),
         });
