@@ -86,7 +86,8 @@ impl Fleet {
         Ok(serde_json::to_value(Report { schema: SCHEMA, bonds }).expect("a report is plain data"))
     }
 
-    /// Gives all ports back and removes the bond. A port that cannot be restored in full does not stop the rest.
+    /// Gives all ports back and removes the bond. What cannot be restored or deleted does not stop the rest: a bond without its
+    /// ports is none any more.
     pub(super) fn remove(&mut self, at: usize) -> Result<(), ControlError> {
         let name = self.bonds[at].name.clone();
         let mut first = None;
@@ -96,7 +97,10 @@ impl Fleet {
                 first.get_or_insert(plane_error(&name, &error));
             }
         }
-        self.plane.destroy(&name).map_err(|error| plane_error(&name, &error))?;
+        if let Err(error) = self.plane.destroy(&name) {
+            log::error!("{name}: {}", chain(&error));
+            first.get_or_insert(plane_error(&name, &error));
+        }
         self.bonds.remove(at);
         self.store.remove(&name);
         self.publisher.remove(&name);

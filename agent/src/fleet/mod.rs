@@ -6,6 +6,8 @@
 mod calls;
 mod events;
 mod start;
+#[cfg(test)]
+mod tests;
 
 pub use start::check_options;
 
