@@ -24,6 +24,9 @@ pub struct SavedBond {
     /// What ports were before they were attached, to be given back.
     #[serde(default)]
     pub originals: BTreeMap<PortId, OriginalPort>,
+    /// What ports were that have vanished, by name.
+    #[serde(default)]
+    pub vanished: BTreeMap<String, OriginalPort>,
     /// Names of the ports that belong to the bond, there or not.
     #[serde(default)]
     pub wanted: Vec<String>,

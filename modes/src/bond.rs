@@ -217,6 +217,11 @@ impl Bond {
         &self.plan
     }
 
+    /// Number of that plan.
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
     /// The port that carries everything, in the mode that has one.
     pub fn active(&self) -> Option<PortId> {
         self.choice.active.filter(|_| self.mode().has_active())

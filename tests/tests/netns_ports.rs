@@ -123,6 +123,54 @@ fn a_port_given_back_leaves_the_traffic_of_the_others_alone() {
     assert_eq!((tally.lost, tally.doubled), (0, 0), "{tally:?}");
 }
 
+#[test]
+fn a_port_that_was_in_another_namespace_is_given_back_as_it_was() {
+    let bench = BondAndSwitch::new(Machine::shared(), "miimon=100");
+    let (daemon, netns) = (&bench.host.daemon, &bench.host.netns);
+    daemon.wait_active("bond0", "eth0");
+    netns.ip("link set bond0 mtu 1450");
+    let permanent = daemon.port("bond0", "eth1")["permanent_mac"].clone();
+    let elsewhere = Netns::new("elsewhere");
+    netns.ip(&format!("link set eth1 netns {}", elsewhere.name()));
+    wait_for("it is absent", LIMIT, || presence(daemon, "eth1") == "absent");
+    elsewhere.ip(&format!("link set eth1 netns {}", netns.name()));
+    wait_for("it is a port again", LIMIT, || presence(daemon, "eth1") == "attached");
+    daemon.ctl("del bond0");
+    let state = netns.link("eth1").expect("it stays");
+    assert_eq!(state["address"], permanent);
+    assert_eq!(state["mtu"], 1500);
+    assert!(state["ifalias"].is_null(), "{state}");
+    assert!(!state["flags"].to_string().contains("ALLMULTI"), "{state}");
+}
+
+#[test]
+fn what_somebody_else_changes_is_put_back_or_shown() {
+    let bench = BondAndSwitch::new(Machine::shared(), "miimon=100");
+    let (daemon, netns) = (&bench.host.daemon, &bench.host.netns);
+    daemon.wait_active("bond0", "eth0");
+    let wire = link_names(netns).into_iter().find(|name| name.starts_with("wire"));
+    netns.ip(&format!("link set {} down", wire.expect("the bond has a wire")));
+    wait_for("the carrier is back", LIMIT, || netns.running("bond0"));
+    netns.ip("link set eth1 allmulticast off");
+    wait_for("the port hears every group again", LIMIT, || {
+        let flags = netns.link("eth1").expect("it is there")["flags"].clone();
+        flags.as_array().expect("flags").iter().any(|flag| flag == "ALLMULTI")
+    });
+    // These are the operator's to change: nothing reverts them.
+    let shared = netns.mac("bond0");
+    netns.ip("link set eth1 address 02:99:00:00:00:01 mtu 1400");
+    wait_for("the address is shown", LIMIT, || {
+        daemon.port("bond0", "eth1")["mac"] == "02:99:00:00:00:01"
+    });
+    assert_eq!(netns.mac("eth1"), "02:99:00:00:00:01");
+    assert_eq!(netns.link("eth1").unwrap()["mtu"], 1400);
+    assert_eq!(daemon.log().matches("changed to 02:99:00:00:00:01").count(), 1);
+    netns.ip(&format!("link set eth1 address {shared}"));
+    wait_for("the bond's address is shown again", LIMIT, || {
+        daemon.port("bond0", "eth1")["mac"] == shared.as_str()
+    });
+}
+
 /// Adds a bond over two ports that each differ from the default in every way, takes it away and compares.
 fn given_back_as_before(settings: Settings, crash: bool) {
     let _machine = Machine::alone();

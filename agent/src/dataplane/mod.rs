@@ -24,7 +24,8 @@ pub trait Dataplane {
     fn observe(&mut self, bond: &BondName) -> Result<Option<Observed>, PlaneError>;
     /// Makes the bond's interface, administratively down and without carrier. Undone whole on failure.
     fn create(&mut self, bond: &BondName) -> Result<BondDevice, PlaneError>;
-    /// What a port is now, for [`detach`](Dataplane::detach) to restore. Asked before it is attached.
+    /// What a port is now, for [`detach`](Dataplane::detach) to restore. Asked before it is attached. What an earlier
+    /// attachment left on it, as on one that was moved to another namespace, is not part of it as far as it can be told.
     fn original(&mut self, port: PortId) -> Result<OriginalPort, PlaneError>;
     /// Takes a port in: settings, hook, administratively up. It neither sends nor lets in until programmed. Undone whole on
     /// failure; harmless if it is attached already.
@@ -33,6 +34,9 @@ pub trait Dataplane {
     fn detach(&mut self, bond: &BondName, port: PortId, original: &OriginalPort) -> Result<(), PlaneError>;
     /// Makes the kernel match the plan: only differences, make before break.
     fn program(&mut self, bond: &BondName, plan: &ForwardingPlan) -> Result<(), PlaneError>;
+    /// Reads anew what somebody else may have changed and the next [`program`](Dataplane::program) is to put back: the bond's
+    /// address and carrier, and that its ports hear every group. Address and MTU of a port are the operator's to change.
+    fn refresh(&mut self, bond: &BondName) -> Result<(), PlaneError>;
     /// Removes the bond's interface and everything kept for it. Ports must be detached before.
     fn destroy(&mut self, bond: &BondName) -> Result<(), PlaneError>;
     /// The bond's interface has another name now.
@@ -60,6 +64,9 @@ pub struct PortBase {
     /// The bond's MTU in bytes.
     pub mtu: u32,
 }
+
+/// How the alias of an attached port begins. Whoever meets it on an interface that is no port knows that it was one.
+pub const PORT_MARK: &str = "port of ";
 
 /// What a port was before it was attached, to be restored on detach.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

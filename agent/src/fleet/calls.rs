@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::{Fleet, Member, chain};
 use crate::control::proto::{Call, ControlError, ErrorCode, OptionPairs, Report, SCHEMA};
-use crate::dataplane::{PlaneError, PortBase};
+use crate::dataplane::{OriginalPort, PORT_MARK, PlaneError, PortBase};
 use crate::netlink::Link;
 
 impl Fleet {
@@ -86,7 +86,8 @@ impl Fleet {
         Ok(serde_json::to_value(Report { schema: SCHEMA, bonds }).expect("a report is plain data"))
     }
 
-    /// Gives all ports back and removes the bond. A port that cannot be restored in full does not stop the rest.
+    /// Gives all ports back and removes the bond. What cannot be restored or deleted does not stop the rest: a bond without its
+    /// ports is none any more.
     pub(super) fn remove(&mut self, at: usize) -> Result<(), ControlError> {
         let name = self.bonds[at].name.clone();
         let mut first = None;
@@ -96,7 +97,10 @@ impl Fleet {
                 first.get_or_insert(plane_error(&name, &error));
             }
         }
-        self.plane.destroy(&name).map_err(|error| plane_error(&name, &error))?;
+        if let Err(error) = self.plane.destroy(&name) {
+            log::error!("{name}: {}", chain(&error));
+            first.get_or_insert(plane_error(&name, &error));
+        }
         self.bonds.remove(at);
         self.store.remove(&name);
         self.publisher.remove(&name);
@@ -168,7 +172,17 @@ impl Fleet {
         let port = PortId(link.ifindex);
         let name = self.bonds[at].name.clone();
         let what = format!("{name}: {}", link.report.name);
-        let original = self.plane.original(port).map_err(|error| plane_error(&what, &error))?;
+        let mut original = self.plane.original(port).map_err(|error| plane_error(&what, &error))?;
+        if let Some(before) = self.bonds[at].vanished.remove(&link.report.name)
+            && link.alias.starts_with(PORT_MARK)
+        {
+            // The same interface again; its qdiscs and IPv6 settings stayed behind in the other namespace.
+            original = OriginalPort {
+                disable_ipv6: original.disable_ipv6,
+                clsact: original.clsact,
+                ..before
+            };
+        }
         let bond = &self.bonds[at].bond;
         let base = PortBase {
             mac: bond.mac_for_new_port(original.mac),
@@ -202,6 +216,7 @@ impl Fleet {
         let attached = member.bond.ports().named(port).map(|port| port.id);
         let wanted = member.wanted.len();
         member.wanted.retain(|name| name != port);
+        member.vanished.remove(port);
         if attached.is_none() && wanted == member.wanted.len() {
             return Err(not_a_port(bond, port));
         }
@@ -213,6 +228,7 @@ impl Fleet {
     pub(super) fn release(&mut self, now: Time, at: usize, port: PortId) -> Result<(), ControlError> {
         self.feed(now, at, Event::PortDetached { port });
         let member = &mut self.bonds[at];
+        member.foreign_macs.remove(&port);
         member.dirty = true;
         let Some(original) = member.originals.remove(&port) else {
             return Ok(());

@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 
-use bond_modes::{Event, PortId};
+use bond_modes::{Event, Notice, PortId};
 use bond_monitors::{LinkReport, Time};
 
-use super::Fleet;
+use super::{Fleet, Member};
 use crate::netlink::{Drained, Link, LinkEvent};
 
 impl Fleet {
@@ -111,6 +111,14 @@ impl Fleet {
         {
             self.attach_wanted(now, at, &link.report.name);
         }
+        // The wire, whose administrative state is the bond's carrier.
+        let of_wire = |member: &Member| link.peer == Some(member.ifindex) && link.kind.as_deref() == Some("veth");
+        if let Some(at) = self.bonds.iter().position(of_wire) {
+            if link.report.admin_up != self.bonds[at].bond.plan().carrier.is_on() {
+                self.repair(now, at);
+            }
+            return;
+        }
         for at in 0..self.bonds.len() {
             // A VLAN that was put on the bond, or a bridge whose address changed.
             if link.peer == Some(self.bonds[at].ifindex) || self.bonds[at].announced.contains(&link.ifindex) {
@@ -128,6 +136,10 @@ impl Fleet {
             }
         }
         member.dirty = true;
+        if !link.allmulti_flag {
+            self.repair(now, at);
+        }
+        self.compare_mac(at, port, link);
         if self.ignore_link_events {
             return;
         }
@@ -136,6 +148,28 @@ impl Fleet {
             (report.speed, report.duplex) = self.links.speed_duplex(&report.name);
         }
         self.feed(now, at, Event::Link { port, report });
+    }
+
+    /// The operator may give a port another address; the bond goes on and says so. Nothing reverts it.
+    fn compare_mac(&mut self, at: usize, port: PortId, link: &Link) {
+        let planned = |member: &Member| member.bond.plan().ports.get(&port).map(|plan| plan.mac);
+        let Some(wanted) = planned(&self.bonds[at]) else { return };
+        // An event may tell of an address that we have changed since.
+        let mac = match link.report.mac == wanted {
+            true => wanted,
+            false => match self.links.by_index(port.0) {
+                Ok(Some(link)) => link.report.mac,
+                _ => return,
+            },
+        };
+        let foreign = &mut self.bonds[at].foreign_macs;
+        if mac == wanted {
+            foreign.remove(&port);
+        } else if foreign.insert(port, mac) != Some(mac) {
+            let name = &link.report.name;
+            let text = format!("{name}: its address was changed to {mac} by someone else, the bond uses {wanted}");
+            self.tell(at, Notice::Warning { text });
+        }
     }
 
     /// The bond's own interface changed. It is read anew: an event may tell of a state that we have changed since.
@@ -150,11 +184,8 @@ impl Fleet {
         self.feed(now, at, Event::BondLink { report: link.report });
         let member = &mut self.bonds[at];
         member.dirty = true;
-        let wanted = member.bond.plan().mac;
-        if mac != wanted
-            && let Err(error) = self.links.set_mac(member.ifindex, wanted)
-        {
-            log::warn!("{}: cannot set its address back to {wanted}: {error}", member.name);
+        if mac != member.bond.plan().mac {
+            self.repair(now, at);
         }
         self.refresh_addresses(now, at);
     }
@@ -187,6 +218,10 @@ impl Fleet {
                 "{}: {name} has disappeared, it joins again when it is back",
                 self.bonds[at].name
             );
+            let member = &mut self.bonds[at];
+            if let Some(original) = member.originals.get(&port) {
+                member.vanished.insert(name.to_owned(), original.clone());
+            }
             if let Err(error) = self.release(now, at, port) {
                 log::debug!("{name}: {error}");
             }

@@ -6,6 +6,8 @@
 mod calls;
 mod events;
 mod start;
+#[cfg(test)]
+mod tests;
 
 pub use start::check_options;
 
@@ -14,8 +16,8 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use bond_modes::{Action, Bond, Event, LocalAddress, Notice, PortId};
-use bond_monitors::{Carrier, Time};
+use bond_modes::{Action, Bond, Epoch, Event, ForwardingPlan, LocalAddress, Notice, PortId};
+use bond_monitors::{Carrier, MacAddr, Time};
 
 use crate::control::proto::{BondEvent, BondReport, ControlError, ErrorCode, EventLine, PortReport};
 use crate::dataplane::{Dataplane, OriginalPort, PlaneError};
@@ -52,12 +54,16 @@ struct Member {
     ifindex: u32,
     bond: Bond,
     originals: BTreeMap<PortId, OriginalPort>,
+    /// What ports were that have vanished, by name: one that was moved to another namespace comes back with our settings.
+    vanished: BTreeMap<String, OriginalPort>,
     /// Names of its ports, there or not, in the order asked for.
     wanted: Vec<String>,
     /// The options that a file gave when they were last applied.
     configured: Option<Vec<(String, String)>>,
     /// Why a wanted port could not be attached, so that the log says it once.
     refused: BTreeMap<String, String>,
+    /// Ports to which somebody else gave another address than the plan's, and which.
+    foreign_macs: BTreeMap<PortId, MacAddr>,
     /// Interfaces whose addresses are announced.
     announced: Vec<u32>,
     /// Files may not show its state.
@@ -158,17 +164,7 @@ impl Fleet {
             // A poll changes nothing by itself; its answer may.
             self.bonds[at].dirty |= !matches!(action, Action::PollMii { .. });
             let answer = match action {
-                Action::Program { epoch, plan } => {
-                    let name = &self.bonds[at].name;
-                    let failed = self.plane.program(name, &plan).err();
-                    failed.map(|error| {
-                        // A port that has gone will be detached by its own event, which makes a new plan.
-                        let retry = !matches!(error, PlaneError::PortGone { .. });
-                        let level = if retry { log::Level::Error } else { log::Level::Debug };
-                        log::log!(level, "{name}: {}", chain(&error));
-                        Event::ProgramFailed { epoch, retry }
-                    })
-                }
+                Action::Program { epoch, plan } => self.program(at, epoch, &plan),
                 Action::Transmit { port, frame } => {
                     if let Err(error) = self.packets.send(port.0, &frame) {
                         log::debug!("{}: cannot announce through {port}: {error}", self.bonds[at].name);
@@ -184,6 +180,31 @@ impl Fleet {
             if let Some(event) = answer {
                 self.bonds[at].bond.handle_event(now, event);
             }
+        }
+    }
+
+    /// The event that tells of a failure, if it is one.
+    fn program(&mut self, at: usize, epoch: Epoch, plan: &ForwardingPlan) -> Option<Event> {
+        let name = &self.bonds[at].name;
+        let error = self.plane.program(name, plan).err()?;
+        // A port that has gone will be detached by its own event, which makes a new plan.
+        let retry = !matches!(error, PlaneError::PortGone { .. });
+        let level = if retry { log::Level::Error } else { log::Level::Debug };
+        log::log!(level, "{name}: {}", chain(&error));
+        Some(Event::ProgramFailed { epoch, retry })
+    }
+
+    /// Brings the plan in force about once more, after somebody else changed what it asks for.
+    fn repair(&mut self, now: Time, at: usize) {
+        let name = &self.bonds[at].name;
+        if let Err(error) = self.plane.refresh(name) {
+            log::warn!("{name}: {}", chain(&error));
+            return;
+        }
+        let bond = &self.bonds[at].bond;
+        let (epoch, plan) = (bond.epoch(), bond.plan().clone());
+        if let Some(failed) = self.program(at, epoch, &plan) {
+            self.feed(now, at, failed);
         }
     }
 
@@ -224,11 +245,11 @@ impl Fleet {
             }
         };
         let snapshot = member.bond.status(now);
-        let mut ports: Vec<PortReport> = snapshot
-            .ports
-            .iter()
-            .map(|port| PortReport::attached(port, &counters.get(&port.ifindex).copied().unwrap_or_default()))
-            .collect();
+        let attached = snapshot.ports.into_iter().map(|mut port| {
+            port.mac = member.foreign_macs.get(&port.ifindex).copied().unwrap_or(port.mac);
+            PortReport::attached(&port, &counters.get(&port.ifindex).copied().unwrap_or_default())
+        });
+        let mut ports: Vec<PortReport> = attached.collect();
         let absent = member
             .wanted
             .iter()
@@ -251,6 +272,7 @@ impl Fleet {
             ifindex: member.ifindex,
             bond: member.bond.saved(),
             originals: member.originals.clone(),
+            vanished: member.vanished.clone(),
             wanted: member.wanted.clone(),
             configured: member.configured.clone(),
         });

@@ -70,6 +70,7 @@ impl Fleet {
         );
         let mut member = Member::new(saved.name, ifindex, bond);
         member.originals = saved.originals;
+        member.vanished = saved.vanished;
         member.wanted = saved.wanted;
         // A port may have been attached and not yet written down.
         for port in member.bond.ports().iter() {
@@ -250,9 +251,11 @@ impl Member {
             ifindex,
             bond,
             originals: BTreeMap::new(),
+            vanished: BTreeMap::new(),
             wanted: Vec::new(),
             configured: None,
             refused: BTreeMap::new(),
+            foreign_macs: BTreeMap::new(),
             announced: Vec::new(),
             dirty: true,
         }

@@ -122,6 +122,7 @@ impl TcPlane {
                 tx: TxPolicy::Drop,
                 rx: Default::default(),
             },
+            deaf: Default::default(),
         })
     }
 

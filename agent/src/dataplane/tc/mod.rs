@@ -19,7 +19,7 @@
 //! | `device`, `port` | the pair; ports taken in, given back, taken over |
 //! | `program` | from the plan in force to the wanted one, and in which order |
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -27,7 +27,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 
 use bond_modes::{ForwardingPlan, PortId, PortPlan};
-use bond_monitors::LinkReport;
+use bond_monitors::{Carrier, LinkReport};
 use nix::sched::{CloneFlags, unshare};
 
 use self::bpf::BondBpf;
@@ -72,6 +72,8 @@ struct Bond {
     hook: Attached,
     /// The plan in force. Its `ports` are the attached ones.
     applied: ForwardingPlan,
+    /// Ports whose all-multicast somebody took off.
+    deaf: BTreeSet<PortId>,
 }
 
 impl TcPlane {
@@ -250,6 +252,25 @@ impl Dataplane for TcPlane {
     fn program(&mut self, bond: &BondName, plan: &ForwardingPlan) -> Result<(), PlaneError> {
         let in_force = self.bonds.get_mut(bond).ok_or_else(|| unknown(bond))?;
         program::apply(&mut self.links, bond, in_force, plan)
+    }
+
+    fn refresh(&mut self, bond: &BondName) -> Result<(), PlaneError> {
+        let known = self.bonds.get_mut(bond).ok_or_else(|| unknown(bond))?;
+        let links = &mut self.links;
+        if let Some(link) = step(|| format!("read {bond}"), || links.by_index(known.ifindex))? {
+            known.applied.mac = link.report.mac;
+        }
+        if let Some(wire) = step(|| format!("read the wire of {bond}"), || links.by_index(known.wire))? {
+            known.applied.carrier = Carrier::from_bool(wire.report.admin_up);
+        }
+        known.deaf.clear();
+        for &port in known.applied.ports.keys() {
+            match step(|| format!("read {port}"), || links.by_index(port.0))? {
+                Some(link) if !link.allmulti_flag => known.deaf.insert(port),
+                _ => false,
+            };
+        }
+        Ok(())
     }
 
     fn destroy(&mut self, bond: &BondName) -> Result<(), PlaneError> {

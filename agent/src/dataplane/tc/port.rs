@@ -8,7 +8,7 @@ use super::hook::{self, Attached, Place};
 use super::pins::unpin;
 use super::step::{FirstError, HOOK, port_step, step, step_with};
 use super::{Bond, TcPlane, unknown};
-use crate::dataplane::{OriginalPort, PlaneError, PortBase};
+use crate::dataplane::{OriginalPort, PORT_MARK, PlaneError, PortBase};
 use crate::netlink::{Link, Links, sysctl};
 
 impl TcPlane {
@@ -25,14 +25,15 @@ impl TcPlane {
             || format!("read the qdiscs of {name}"),
             || self.links.has_clsact(port.0),
         )?;
+        let marked = link.alias.starts_with(PORT_MARK);
         Ok(OriginalPort {
             mac: link.report.mac,
             mtu: link.report.mtu,
             admin_up: link.report.admin_up,
             promisc: link.promisc_flag,
-            allmulti: link.allmulti_flag,
+            allmulti: link.allmulti_flag && !marked,
             disable_ipv6,
-            ifalias: link.alias,
+            ifalias: if marked { String::new() } else { link.alias },
             clsact,
         })
     }
@@ -263,6 +264,7 @@ fn expel(
 ) {
     bond.applied.ports.remove(&port);
     bond.applied.rx.remove(&port);
+    bond.deaf.remove(&port);
     let close = || bond.bpf.set_accept(port, None);
     errors.note(step(|| format!("close {port} of {name}"), close));
     let others = bond.applied.tx.among(|kept| kept != port);
@@ -310,5 +312,5 @@ fn place<'a>(interface: &'a str, pin: &'a std::path::Path) -> Place<'a> {
 
 /// What marks a port as ours.
 pub(super) fn port_alias(bond: &str) -> String {
-    format!("port of {bond}")
+    format!("{PORT_MARK}{bond}")
 }

@@ -38,6 +38,12 @@ pub fn apply(links: &mut Links, name: &str, bond: &mut Bond, plan: &ForwardingPl
             }
         }
     }
+    for port in bond.deaf.clone() {
+        let hear = || links.set_allmulti(port.0, true);
+        if errors.note(port_step(port, || format!("set {port} to all multicast"), hear)) {
+            bond.deaf.remove(&port);
+        }
+    }
     if bond.applied.mac != plan.mac {
         let set = || links.set_mac(bond.ifindex, plan.mac);
         if errors.note(step(|| format!("set the address of {name}"), set)) {

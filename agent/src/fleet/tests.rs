@@ -1,0 +1,59 @@
+//! Failures of the world, on a data plane that fails when told to.
+
+use std::fs;
+
+use bond_modes::PortId;
+use bond_monitors::Time;
+
+use super::Fleet;
+use crate::control::proto::Call;
+use crate::dataplane::PlaneError;
+use crate::dataplane::script::ScriptPlane;
+use crate::netlink::Links;
+use crate::netlink::tests::in_netns;
+
+const NOW: Time = Time::ZERO;
+
+/// A fleet with `bond0` in a namespace with the interfaces `a` and `b`; its data plane and its run directory.
+fn with_bond(name: &str, body: impl FnOnce(&mut Fleet, &ScriptPlane, &std::path::Path) + Send) {
+    let dir = std::env::temp_dir().join(format!("bondd-fleet-{name}-{}", std::process::id()));
+    fs::create_dir_all(&dir).unwrap();
+    in_netns(|| {
+        let plane = ScriptPlane::default();
+        let mut links = Links::open().unwrap();
+        links.add_veth("a", "b").unwrap();
+        let mut fleet = Fleet::new(&dir, Box::new(plane.clone()), false).unwrap();
+        for name in ["a", "b"] {
+            let link = links.by_name(name).unwrap().unwrap();
+            plane.set_port(PortId(link.ifindex), link.report);
+        }
+        fleet.add(NOW, "bond0", &[("mode".to_owned(), "1".to_owned())]).unwrap();
+        body(&mut fleet, &plane, &dir);
+    });
+    fs::remove_dir_all(&dir).unwrap();
+}
+
+fn attach(fleet: &mut Fleet, port: &str) -> Result<serde_json::Value, crate::control::proto::ControlError> {
+    fleet.call(
+        NOW,
+        &Call::PortAttach {
+            bond: "bond0".to_owned(),
+            port: port.to_owned(),
+        },
+    )
+}
+
+#[test]
+fn a_bond_that_cannot_be_deleted_is_told_and_forgotten_with_its_ports() {
+    with_bond("destroy", |fleet, plane, _| {
+        attach(fleet, "a").unwrap();
+        let source = std::io::ErrorKind::ResourceBusy.into();
+        let doing = "delete the interface bond0".to_owned();
+        // The first call gives the port back.
+        plane.fail_at(1, PlaneError::Kernel { doing, source });
+        let bond = "bond0".to_owned();
+        let error = fleet.call(NOW, &Call::Del { bond }).unwrap_err();
+        assert!(error.message.contains("delete the interface"), "{error}");
+        assert!(fleet.is_empty());
+    });
+}
