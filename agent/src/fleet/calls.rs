@@ -190,11 +190,19 @@ impl Fleet {
         };
         let permanent_mac = original.mac;
         self.bonds[at].originals.insert(port, original);
-        self.save(at);
-        if let Err(error) = self.plane.attach(&name, port, &base) {
+        let saved = self.try_save(at).map_err(|error| {
+            let text = format!("{what}: cannot save what it is now, which bondd must be able to give back: {error}");
+            ControlError::new(ErrorCode::Kernel, text)
+        });
+        let attach = |()| {
+            self.plane
+                .attach(&name, port, &base)
+                .map_err(|error| plane_error(&what, &error))
+        };
+        if let Err(error) = saved.and_then(attach) {
             self.bonds[at].originals.remove(&port);
             self.save(at);
-            return Err(plane_error(&what, &error));
+            return Err(error);
         }
         self.skip_news_of(port);
         let report = self.read_port(port).unwrap_or_else(|| link.report.clone());

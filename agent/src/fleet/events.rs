@@ -195,8 +195,9 @@ impl Fleet {
         log::info!("{old}: renamed to {name}");
         self.plane.renamed(&old, &name.to_owned());
         // First the new one: a crash in between must not lose both.
-        self.save(at);
-        self.store.remove(&old);
+        if self.try_save(at).is_ok() {
+            self.store.remove(&old);
+        }
         self.publisher.remove(&old);
     }
 
