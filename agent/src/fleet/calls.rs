@@ -229,12 +229,12 @@ impl Fleet {
             return Err(not_a_port(bond, port));
         }
         member.dirty = true;
-        attached.map_or(Ok(()), |id| self.release(now, at, id))
+        attached.map_or(Ok(()), |id| self.release(now, at, id, false))
     }
 
-    /// Moves traffic off a port, then gives it back as it was.
-    pub(super) fn release(&mut self, now: Time, at: usize, port: PortId) -> Result<(), ControlError> {
-        self.feed(now, at, Event::PortDetached { port });
+    /// Moves traffic off a port, then gives it back as it was, unless it is `gone`.
+    pub(super) fn release(&mut self, now: Time, at: usize, port: PortId, gone: bool) -> Result<(), ControlError> {
+        self.feed(now, at, Event::PortDetached { port, gone });
         let member = &mut self.bonds[at];
         member.foreign_macs.remove(&port);
         member.dirty = true;

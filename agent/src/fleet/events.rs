@@ -223,7 +223,7 @@ impl Fleet {
             if let Some(original) = member.originals.get(&port) {
                 member.vanished.insert(name.to_owned(), original.clone());
             }
-            if let Err(error) = self.release(now, at, port) {
+            if let Err(error) = self.release(now, at, port, true) {
                 log::debug!("{name}: {error}");
             }
         }
