@@ -98,11 +98,11 @@ impl Store {
         }
     }
 
-    /// Writes a state if it changed: whole, then renamed.
-    pub fn save(&mut self, state: &SavedBond) {
+    /// Writes a state if it changed: whole, then renamed. The first of several failures in a row is logged.
+    pub fn save(&mut self, state: &SavedBond) -> io::Result<()> {
         let text = serde_json::to_string(state).expect("a saved state is plain data");
         if self.written.get(&state.name) == Some(&text) {
-            return;
+            return Ok(());
         }
         let path = self.path(&state.name);
         let temporary = path.with_extension("new");
@@ -110,20 +110,23 @@ impl Store {
         let written = fs::create_dir_all(&self.dir)
             .and_then(|()| fs::write(&temporary, &text))
             .and_then(|()| fs::rename(&temporary, &path));
-        match written {
+        match &written {
             Ok(()) => {
                 self.written.insert(state.name.clone(), text);
                 self.failing = false;
             }
-            Err(e) if !self.failing => {
-                log::error!(
-                    "cannot write {}: {e}; a restart would forget what it holds",
-                    path.display()
-                );
-                self.failing = true;
+            Err(error) => {
+                // Half a file; on a full disk it would take the room that is missing.
+                let _ = fs::remove_file(&temporary);
+                if !std::mem::replace(&mut self.failing, true) {
+                    log::error!(
+                        "cannot write {}: {error}; a restart would forget what it holds",
+                        path.display()
+                    );
+                }
             }
-            Err(_) => {}
         }
+        written
     }
 
     /// Removes the state of a bond that is gone.
@@ -138,5 +141,49 @@ impl Store {
 
     fn path(&self, bond: &str) -> PathBuf {
         self.dir.join(format!("{bond}.json"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bond_modes::{Bond, options};
+    use bond_monitors::{Carrier, LinkReport, MacAddr, Time};
+
+    use super::*;
+
+    #[test]
+    fn a_state_that_cannot_be_written_is_told_and_leaves_no_half_of_a_file() {
+        let dir = std::env::temp_dir().join(format!("bondd-saved-{}", std::process::id()));
+        let mut store = Store::open(&dir).unwrap();
+        let report = LinkReport {
+            name: "bond0".to_owned(),
+            admin_up: false,
+            carrier: Carrier::Off,
+            mac: MacAddr([2, 0, 0, 0, 0, 1]),
+            mtu: 1500,
+            promisc: false,
+            allmulti: false,
+            speed: Default::default(),
+            duplex: Default::default(),
+        };
+        let mode = [("mode".to_owned(), "1".to_owned())];
+        let state = SavedBond {
+            boot_id: store.boot_id().to_owned(),
+            name: "bond0".to_owned(),
+            ifindex: 7,
+            bond: Bond::new(Time::ZERO, options::parse(&mode).unwrap(), &report).saved(),
+            originals: BTreeMap::new(),
+            vanished: BTreeMap::new(),
+            wanted: Vec::new(),
+            configured: None,
+        };
+        // Nothing can be renamed to this.
+        fs::create_dir_all(store.path("bond0").join("in the way")).unwrap();
+        assert!(store.save(&state).is_err());
+        assert!(!store.path("bond0").with_extension("new").exists());
+        fs::remove_dir_all(store.path("bond0")).unwrap();
+        store.save(&state).unwrap();
+        assert_eq!(store.load(), [state]);
+        fs::remove_dir_all(&dir).unwrap();
     }
 }

@@ -72,7 +72,7 @@ impl Bond {
             }
         }
         for port in gone {
-            bond.on_detached(now, port);
+            bond.on_detached(now, port, true);
         }
         bond.settle(now, wish);
         bond

@@ -83,7 +83,7 @@ impl Bond {
     pub fn handle_event(&mut self, now: Time, event: Event) {
         let wish = match event {
             Event::PortAttached { port, facts } => self.on_attached(now, port, facts),
-            Event::PortDetached { port } => self.on_detached(now, port),
+            Event::PortDetached { port, gone } => self.on_detached(now, port, gone),
             Event::Link { port, report } => self.on_link(port, report),
             Event::BondLink { report } => self.on_bond_link(now, &report),
             Event::Addresses { addresses } => {
@@ -270,7 +270,7 @@ impl Bond {
         if asks { Wish::Select } else { Wish::Nothing }
     }
 
-    pub(crate) fn on_detached(&mut self, now: Time, id: PortId) -> Wish {
+    pub(crate) fn on_detached(&mut self, now: Time, id: PortId, gone: bool) -> Wish {
         let was_active = self.choice.active == Some(id);
         if was_active {
             // Chosen while the old one is still known, so that addresses move and the reason can name it.
@@ -295,7 +295,7 @@ impl Bond {
         });
         if self.ports.is_empty() {
             self.device.give_mac_back();
-        } else if port.permanent_mac == self.device.mac && self.options.moving_macs() != FailOverMac::Active {
+        } else if !gone && port.permanent_mac == self.device.mac && self.options.moving_macs() != FailOverMac::Active {
             self.notices.push(Notice::MacStillInUse {
                 port: port.name,
                 mac: port.permanent_mac,

@@ -22,6 +22,8 @@ pub enum Event {
     PortDetached {
         /// The port that left.
         port: PortId,
+        /// Its interface has disappeared.
+        gone: bool,
     },
     /// A link message about a port.
     Link {

@@ -55,11 +55,17 @@ fn a_backup_port_that_is_deleted_and_made_anew_rejoins_and_disturbs_nothing() {
 fn an_active_port_that_is_deleted_hands_over_and_rejoins_as_a_backup() {
     let bench = BondAndSwitch::new(Machine::alone(), "miimon=100");
     bench.host.daemon.wait_active("bond0", "eth0");
+    let log = bench.host.daemon.log();
     let (handing_over, afterwards) = delete_and_make(&bench, 0, "eth1");
     println!("frames lost when the active port's device was deleted: {handing_over}");
     assert!(handing_over <= 1_000, "{handing_over}");
     assert_eq!(afterwards, 0);
     assert_eq!(bench.host.daemon.active("bond0"), "eth1");
+    let log = bench.host.daemon.log()[log.len()..].to_owned();
+    assert!(
+        !log.contains("left with address"),
+        "there is no device to give another address to: {log}"
+    );
     let mac = bench.host.netns.mac("bond0");
     wait_for("the new device has the bond's address", LIMIT, || {
         bench.host.netns.mac("eth0") == mac

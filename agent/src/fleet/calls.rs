@@ -190,11 +190,19 @@ impl Fleet {
         };
         let permanent_mac = original.mac;
         self.bonds[at].originals.insert(port, original);
-        self.save(at);
-        if let Err(error) = self.plane.attach(&name, port, &base) {
+        let saved = self.try_save(at).map_err(|error| {
+            let text = format!("{what}: cannot save what it is now, which bondd must be able to give back: {error}");
+            ControlError::new(ErrorCode::Kernel, text)
+        });
+        let attach = |()| {
+            self.plane
+                .attach(&name, port, &base)
+                .map_err(|error| plane_error(&what, &error))
+        };
+        if let Err(error) = saved.and_then(attach) {
             self.bonds[at].originals.remove(&port);
             self.save(at);
-            return Err(plane_error(&what, &error));
+            return Err(error);
         }
         self.skip_news_of(port);
         let report = self.read_port(port).unwrap_or_else(|| link.report.clone());
@@ -221,12 +229,12 @@ impl Fleet {
             return Err(not_a_port(bond, port));
         }
         member.dirty = true;
-        attached.map_or(Ok(()), |id| self.release(now, at, id))
+        attached.map_or(Ok(()), |id| self.release(now, at, id, false))
     }
 
-    /// Moves traffic off a port, then gives it back as it was.
-    pub(super) fn release(&mut self, now: Time, at: usize, port: PortId) -> Result<(), ControlError> {
-        self.feed(now, at, Event::PortDetached { port });
+    /// Moves traffic off a port, then gives it back as it was, unless it is `gone`.
+    pub(super) fn release(&mut self, now: Time, at: usize, port: PortId, gone: bool) -> Result<(), ControlError> {
+        self.feed(now, at, Event::PortDetached { port, gone });
         let member = &mut self.bonds[at];
         member.foreign_macs.remove(&port);
         member.dirty = true;

@@ -195,8 +195,9 @@ impl Fleet {
         log::info!("{old}: renamed to {name}");
         self.plane.renamed(&old, &name.to_owned());
         // First the new one: a crash in between must not lose both.
-        self.save(at);
-        self.store.remove(&old);
+        if self.try_save(at).is_ok() {
+            self.store.remove(&old);
+        }
         self.publisher.remove(&old);
     }
 
@@ -222,7 +223,7 @@ impl Fleet {
             if let Some(original) = member.originals.get(&port) {
                 member.vanished.insert(name.to_owned(), original.clone());
             }
-            if let Err(error) = self.release(now, at, port) {
+            if let Err(error) = self.release(now, at, port, true) {
                 log::debug!("{name}: {error}");
             }
         }

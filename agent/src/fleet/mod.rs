@@ -264,7 +264,12 @@ impl Fleet {
         }
     }
 
+    /// A failure is logged by the store, and tried again with the next change.
     fn save(&mut self, at: usize) {
+        let _ = self.try_save(at);
+    }
+
+    fn try_save(&mut self, at: usize) -> std::io::Result<()> {
         let member = &self.bonds[at];
         self.store.save(&SavedBond {
             boot_id: self.store.boot_id().to_owned(),
@@ -275,7 +280,7 @@ impl Fleet {
             vanished: member.vanished.clone(),
             wanted: member.wanted.clone(),
             configured: member.configured.clone(),
-        });
+        })
     }
 
     /// Tells a bond the addresses that live on it or directly above it: on itself, its VLANs, its bridge.

@@ -38,8 +38,9 @@ impl Fleet {
         {
             log::info!("{}: renamed to {}", saved.name, link.report.name);
             let old = std::mem::replace(&mut saved.name, link.report.name);
-            self.store.save(&saved);
-            self.store.remove(&old);
+            if self.store.save(&saved).is_ok() {
+                self.store.remove(&old);
+            }
         }
         let name = saved.name.clone();
         match self.plane.observe(&name) {

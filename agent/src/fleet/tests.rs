@@ -15,10 +15,10 @@ use crate::netlink::tests::in_netns;
 const NOW: Time = Time::ZERO;
 
 /// A fleet with `bond0` in a namespace with the interfaces `a` and `b`; its data plane and its run directory.
-fn with_bond(name: &str, body: impl FnOnce(&mut Fleet, &ScriptPlane, &std::path::Path) + Send) {
+fn with_bond(name: &str, body: impl FnOnce(&mut Fleet, &ScriptPlane, &std::path::Path) + Send + 'static) {
     let dir = std::env::temp_dir().join(format!("bondd-fleet-{name}-{}", std::process::id()));
     fs::create_dir_all(&dir).unwrap();
-    in_netns(|| {
+    in_netns(move || {
         let plane = ScriptPlane::default();
         let mut links = Links::open().unwrap();
         links.add_veth("a", "b").unwrap();
@@ -29,8 +29,8 @@ fn with_bond(name: &str, body: impl FnOnce(&mut Fleet, &ScriptPlane, &std::path:
         }
         fleet.add(NOW, "bond0", &[("mode".to_owned(), "1".to_owned())]).unwrap();
         body(&mut fleet, &plane, &dir);
+        fs::remove_dir_all(&dir).unwrap();
     });
-    fs::remove_dir_all(&dir).unwrap();
 }
 
 fn attach(fleet: &mut Fleet, port: &str) -> Result<serde_json::Value, crate::control::proto::ControlError> {
@@ -55,5 +55,18 @@ fn a_bond_that_cannot_be_deleted_is_told_and_forgotten_with_its_ports() {
         let error = fleet.call(NOW, &Call::Del { bond }).unwrap_err();
         assert!(error.message.contains("delete the interface"), "{error}");
         assert!(fleet.is_empty());
+    });
+}
+
+#[test]
+fn a_port_is_not_taken_in_unless_what_it_was_is_saved() {
+    with_bond("save", |fleet, plane, dir| {
+        let file = dir.join("state/bond0.json");
+        fs::create_dir_all(file.join("in the way")).unwrap();
+        let error = attach(fleet, "a").unwrap_err();
+        assert!(error.message.contains("cannot save"), "{error}");
+        assert!(plane.plan("bond0").unwrap().ports.is_empty());
+        fs::remove_dir_all(&file).unwrap();
+        attach(fleet, "a").unwrap();
     });
 }

@@ -165,7 +165,7 @@ impl World {
     /// Detaches a port as the agent does: first the traffic leaves, then the port.
     pub fn detach(&mut self, name: &str) -> &mut Self {
         let port = self.port(name);
-        self.feed(Event::PortDetached { port });
+        self.feed(Event::PortDetached { port, gone: false });
         self.kernel.detach(port);
         self.run_due()
     }
@@ -174,7 +174,7 @@ impl World {
     pub fn vanish(&mut self, name: &str) -> &mut Self {
         let port = self.port(name);
         self.kernel.unplug(port);
-        self.feed(Event::PortDetached { port }).run_due()
+        self.feed(Event::PortDetached { port, gone: true }).run_due()
     }
 
     /// The carrier of a port changes.
