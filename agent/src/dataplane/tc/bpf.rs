@@ -92,7 +92,9 @@ impl BondBpf {
                 self.lists.prepare(list, in_force)?
             }
         };
-        self.state.set(SLOT_TX, selector, 0).map_err(map_error)
+        self.state.set(SLOT_TX, selector, 0).map_err(map_error)?;
+        self.lists.restock(selector);
+        Ok(())
     }
 
     #[cfg(test)]

@@ -4,8 +4,8 @@
 //! when it ends; the kernel lets no run outlive an RCU grace period. So a slot that no selector has named since before a grace
 //! period began has no reader. Such slots are *clean*:
 //! - all slots of a new map;
-//! - all but the one in force after [`grace_period`], which is waited for when a map of an earlier agent is taken over, and when
-//!   the clean slots are used up.
+//! - all but the one in force after [`grace_period`], some milliseconds, which is waited for when a map of an earlier agent is
+//!   taken over, and when the last clean slot was put in force: after the traffic has moved, not before.
 //!
 //! A slot is written only while it is clean, and is not clean from then on. A slot's words reach memory before the selector that
 //! names it: there is a fence between the two system calls.
@@ -59,14 +59,19 @@ impl Lists {
     /// once. `in_force` is the selector that it will replace.
     pub fn prepare(&mut self, policy: &TxPolicy, in_force: u32) -> io::Result<u32> {
         let list = List::encode(policy)?;
-        if self.clean.is_empty() {
-            self.wait_for_readers(in_force);
-        }
+        self.restock(in_force);
         // Not empty: at most one slot is in force, and there are more.
         let slot = self.clean.pop().ok_or(io::ErrorKind::StorageFull)?;
         self.slots.set(slot, list, 0).map_err(map_error)?;
         fence(Ordering::SeqCst);
         Ok(IS_LIST | slot << SLOT_SHIFT)
+    }
+
+    /// To be called when a selector is in force: sees to it that the next list will find a clean slot.
+    pub fn restock(&mut self, in_force: u32) {
+        if self.clean.is_empty() {
+            self.wait_for_readers(in_force);
+        }
     }
 
     /// The policy that a selector with a list stands for.

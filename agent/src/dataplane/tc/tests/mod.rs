@@ -167,8 +167,15 @@ fn a_port_is_given_back_as_it_was() {
             if clsact_before {
                 aya::programs::tc::qdisc_add_clsact("p0").unwrap();
             }
-            // The kernel tells of a carrier a moment after it has come.
-            w.eventually(|w| w.link("p0").report.carrier.is_on() != clsact_before);
+            // The kernel tells of a carrier a moment after it came or went.
+            let settle = move |w: &mut World| {
+                w.eventually(|w| {
+                    ["p0", "q0"]
+                        .iter()
+                        .all(|end| w.link(end).report.carrier.is_on() != clsact_before)
+                });
+            };
+            settle(w);
             let before = w.snapshot();
             w.create();
             w.attach("p0", Some(MacAddr([2, 0, 0, 0, 0, 0xb2])));
@@ -179,6 +186,7 @@ fn a_port_is_given_back_as_it_was() {
             assert_eq!(sysctl::disable_ipv6("p0").unwrap(), Some(true));
             w.program(&w.plan(Some(p0), &[p0]));
             w.tear_down();
+            settle(w);
             assert_eq!(w.snapshot(), before);
         });
     }
