@@ -61,7 +61,7 @@ impl Agent {
             }
             let mut sources = std::mem::take(&mut self.unread);
             sources.extend(ready.iter().map(|event| event.token()));
-            self.turn(sources)?;
+            self.turn(sources);
         }
         self.fleet.publish(clock::now());
         Ok(self.fleet)
@@ -75,10 +75,10 @@ impl Agent {
         self.fleet.poll_timeout().map(|due| due.since(clock::now()))
     }
 
-    fn turn(&mut self, sources: BTreeSet<Token>) -> io::Result<()> {
+    fn turn(&mut self, sources: BTreeSet<Token>) {
         let now = clock::now();
         // Link events first: a failover must not wait for a client.
-        if sources.contains(&LINK_EVENTS) && self.fleet.read_links(now, BUDGET)? == Drained::More {
+        if sources.contains(&LINK_EVENTS) && self.fleet.read_links(now, BUDGET) == Drained::More {
             self.unread.insert(LINK_EVENTS);
         }
         if sources.contains(&SIGNALS) {
@@ -103,7 +103,6 @@ impl Agent {
             self.server.publish(&event);
         }
         self.fleet.publish(clock::now());
-        Ok(())
     }
 
     fn serve(&mut self, request: Request) {

@@ -6,6 +6,7 @@ use bondd_tests::capture::{Capture, transmit};
 use bondd_tests::daemon::LIMIT;
 use bondd_tests::lab::{LEFT, RIGHT};
 use bondd_tests::machine::Machine;
+use bondd_tests::proof::pins;
 use bondd_tests::throughput::gigabits;
 use bondd_tests::{BondAndSwitch, Cable, Netns, Settings, TwoBonds, wait_for};
 
@@ -254,4 +255,32 @@ fn offload_survives(settings: Settings) {
     let [bytes, packets] = [sent("bytes") - before[0], sent("packets") - before[1]];
     println!("{packets} packets of {} bytes on average", bytes / packets);
     assert!(bytes / packets > 5 * 1514, "{bytes} bytes in {packets} packets");
+}
+
+#[test]
+fn removing_the_pins_by_hand_does_not_cut_the_traffic() {
+    let mut pair = TwoBonds::new(Machine::shared(), "miimon=100");
+    pair.wait_active("eth0");
+    // The first restart finds no pins and makes them, the second one takes over what is pinned.
+    for restarts in [0, 2] {
+        for _ in 0..restarts {
+            pair.left.daemon.sigkill();
+            pair.left.daemon.launch();
+        }
+        let daemon = &pair.left.daemon;
+        let found = pins(&pair.left.netns, daemon.dir(), daemon.pid());
+        assert!(!found.is_empty(), "the bond has pins");
+        for pin in found {
+            std::fs::remove_file(&pin).expect("root may remove a pin");
+        }
+        ping(&pair.left.netns, RIGHT, &[]);
+        pair.cables[0].pull();
+        pair.wait_active("eth1");
+        ping(&pair.left.netns, RIGHT, &[]);
+        pair.cables[0].plug();
+        pair.left.daemon.wait_link("bond0", "eth0", "up");
+        pair.right.daemon.wait_link("bond0", "eth0", "up");
+        pair.left.daemon.ctl("active bond0 eth0");
+        pair.right.daemon.ctl("active bond0 eth0");
+    }
 }

@@ -62,11 +62,6 @@ impl ScriptPlane {
         self.world.borrow_mut().ports.remove(&port);
     }
 
-    /// Sets what [`Dataplane::counters`] tells of a port.
-    pub fn set_counters(&self, port: PortId, counters: PortCounters) {
-        self.world.borrow_mut().counters.insert(port, counters);
-    }
-
     /// Lets a call fail and do nothing: the next one for 0, the one after for 1.
     pub fn fail_at(&self, call: usize, error: PlaneError) {
         self.world.borrow_mut().failure = Some((call, error));

@@ -5,7 +5,7 @@ use bond_modes::{Bond, Event, OptionError, PortFacts, PortId};
 use bond_monitors::Time;
 use serde_json::{Value, json};
 
-use super::{Fleet, Member, chain};
+use super::{Fleet, Member, above, chain};
 use crate::control::proto::{Call, ControlError, ErrorCode, OptionPairs, Report, SCHEMA};
 use crate::dataplane::{OriginalPort, PORT_MARK, PlaneError, PortBase};
 use crate::netlink::Link;
@@ -110,7 +110,7 @@ impl Fleet {
 
     fn port_attach(&mut self, now: Time, bond: &str, port: &str) -> Result<(), ControlError> {
         let at = self.find(bond)?;
-        let link = self.possible_port(at, port)?;
+        let link = self.possible_port(port)?;
         self.attach(now, at, &link)?;
         let wanted = &mut self.bonds[at].wanted;
         if !wanted.iter().any(|name| name == port) {
@@ -120,7 +120,7 @@ impl Fleet {
     }
 
     /// The interface of that name, if it can become a port. [bond_main.c: bond_enslave]
-    pub(super) fn possible_port(&mut self, at: usize, port: &str) -> Result<Link, ControlError> {
+    pub(super) fn possible_port(&mut self, port: &str) -> Result<Link, ControlError> {
         let refuse = |code, text: String| Err(ControlError::new(code, text));
         let link = self
             .links
@@ -163,7 +163,6 @@ impl Fleet {
             let text = format!("{port} belongs to {master}, expected an interface without a master");
             return refuse(ErrorCode::PortBusy, text);
         }
-        debug_assert!(at < self.bonds.len());
         Ok(link)
     }
 
@@ -272,25 +271,9 @@ impl Fleet {
 /// Whether an interface is this bond's, its wire, or carries traffic through it at any depth: frames sent through such a port
 /// would come back to the bond for ever.
 fn stands_on(links: &[Link], link: &Link, bond: u32) -> bool {
-    let mut reached = vec![link];
-    let mut at = 0;
-    while let Some(upper) = reached.get(at).copied() {
-        at += 1;
-        if upper.ifindex == bond || upper.peer == Some(bond) {
-            return true;
-        }
-        let below = |lower: &&Link| {
-            lower.master == Some(upper.ifindex)
-                // The far end of a veth pair is beside it, not below.
-                || upper.kind.as_deref() != Some("veth") && upper.peer == Some(lower.ifindex)
-        };
-        for lower in links.iter().filter(below) {
-            if reached.iter().all(|known| known.ifindex != lower.ifindex) {
-                reached.push(lower);
-            }
-        }
-    }
-    false
+    let ends = links.iter().filter(|end| end.ifindex == bond || end.peer == Some(bond));
+    ends.flat_map(|end| above(links, end, |_| true))
+        .any(|(upper, _)| upper.ifindex == link.ifindex)
 }
 
 fn done<T>(_: T) -> Value {

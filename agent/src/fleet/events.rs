@@ -11,13 +11,20 @@ use super::{Fleet, Member};
 use crate::netlink::{Drained, Link, LinkEvent};
 
 impl Fleet {
-    /// Reads and handles up to `budget` link messages; with [`Drained::More`] the caller owes another call.
-    pub fn read_links(&mut self, now: Time, budget: usize) -> io::Result<Drained> {
-        let drained = self.read_news(budget)?;
+    /// Reads and handles up to `budget` link messages; with [`Drained::More`] the caller owes another call. If they cannot be
+    /// read, some may be lost.
+    pub fn read_links(&mut self, now: Time, budget: usize) -> Drained {
+        let drained = self.read_news(budget).unwrap_or_else(|error| {
+            if !std::mem::replace(&mut self.deaf, true) {
+                log::error!("cannot read link events: {error}");
+                self.news.push_back(LinkEvent::Overrun);
+            }
+            Drained::Empty
+        });
         while let Some(event) = self.news.pop_front() {
             self.on_link_event(now, event);
         }
-        Ok(drained)
+        drained
     }
 
     /// Whether link messages were read that [`Fleet::read_links`] has yet to handle.
@@ -41,6 +48,7 @@ impl Fleet {
         let mut read = Vec::new();
         let drained = self.events.read(budget, &mut read);
         self.news.extend(read);
+        self.deaf &= drained.is_err();
         drained
     }
 
@@ -120,8 +128,9 @@ impl Fleet {
             return;
         }
         for at in 0..self.bonds.len() {
-            // A VLAN that was put on the bond, or a bridge whose address changed.
-            if link.peer == Some(self.bonds[at].ifindex) || self.bonds[at].announced.contains(&link.ifindex) {
+            // A VLAN that was put on the bond or on what is above it, or a bridge whose address changed.
+            let announced = |index: u32| self.bonds[at].ifindex == index || self.bonds[at].announced.contains(&index);
+            if announced(link.ifindex) || link.peer.is_some_and(announced) {
                 self.refresh_addresses(now, at);
             }
         }
@@ -231,9 +240,7 @@ impl Fleet {
 
     /// Attaches a port that was waited for; a refusal is logged once.
     pub(super) fn attach_wanted(&mut self, now: Time, at: usize, name: &str) {
-        let result = self
-            .possible_port(at, name)
-            .and_then(|link| self.attach(now, at, &link));
+        let result = self.possible_port(name).and_then(|link| self.attach(now, at, &link));
         let member = &mut self.bonds[at];
         match result {
             Ok(()) => {

@@ -34,6 +34,8 @@ pub struct Fleet {
     plane: Box<dyn Dataplane>,
     links: Links,
     events: Events,
+    /// The last reading of `events` failed.
+    deaf: bool,
     /// Read from `events` but not handled yet.
     news: VecDeque<LinkEvent>,
     packets: PacketSocket,
@@ -82,6 +84,7 @@ impl Fleet {
             plane,
             // Before anything is read, so that no change falls between.
             events: Events::open()?,
+            deaf: false,
             news: VecDeque::new(),
             links: Links::open()?,
             packets,
@@ -283,7 +286,8 @@ impl Fleet {
         })
     }
 
-    /// Tells a bond the addresses that live on it or directly above it: on itself, its VLANs, its bridge.
+    /// Tells a bond the addresses that live on it or above it: on itself, its VLANs, its bridge. Those behind two tags are left
+    /// out.
     /// [bond_main.c: bond_peer_notify_work raises NETDEV_NOTIFY_PEERS, which VLANs and bridges pass on]
     fn refresh_addresses(&mut self, now: Time, at: usize) {
         let (links, addresses) = match (self.links.all(), self.links.addresses()) {
@@ -297,30 +301,49 @@ impl Fleet {
         let Some(bond) = links.iter().find(|link| link.ifindex == ifindex) else {
             return;
         };
-        let above: Vec<&Link> = links.iter().filter(|link| is_above(link, bond)).collect();
-        let found = above.iter().flat_map(|link| {
-            let own = addresses.iter().filter(|(index, _)| *index == link.ifindex);
-            own.map(|(_, ip)| local_address(link, bond, *ip))
-        });
+        // A tunnel stands on the bond too, but its addresses are not of this network.
+        let passes_on = |link: &Link| link.vlan.is_some() || link.kind.as_deref() == Some("bridge");
+        let above = above(&links, bond, passes_on);
+        let found = above
+            .iter()
+            .filter(|(_, tags)| tags.len() < 2)
+            .flat_map(|(link, tags)| {
+                let own = addresses.iter().filter(|(index, _)| *index == link.ifindex);
+                own.map(|(_, ip)| local_address(link, tags.first().copied(), bond, *ip))
+            });
         let mut found: Vec<LocalAddress> = found.collect();
         found.sort();
-        self.bonds[at].announced = above.iter().map(|link| link.ifindex).collect();
+        self.bonds[at].announced = above.iter().map(|(link, _)| link.ifindex).collect();
         self.feed(now, at, Event::Addresses { addresses: found });
     }
 }
 
-/// The bond itself, a VLAN on it, or the bridge it is a port of.
-fn is_above(link: &Link, bond: &Link) -> bool {
-    link.ifindex == bond.ifindex
-        || (link.vlan.is_some() && link.peer == Some(bond.ifindex))
-        || bond.master == Some(link.ifindex)
+/// An interface and all that carry their traffic through it at any depth, such as a VLAN on it or the bridge it is a port of;
+/// each with the VLAN tags that its frames get on the way. Only `through` interfaces that fit.
+fn above<'a>(links: &'a [Link], lowest: &'a Link, through: fn(&Link) -> bool) -> Vec<(&'a Link, Vec<u16>)> {
+    let mut found = vec![(lowest, Vec::new())];
+    let mut at = 0;
+    while let Some((lower, tags)) = found.get(at).cloned() {
+        at += 1;
+        let upper = |link: &&Link| {
+            lower.master == Some(link.ifindex)
+                // The far end of a veth pair is beside it, not above.
+                || link.kind.as_deref() != Some("veth") && link.peer == Some(lower.ifindex)
+        };
+        for link in links.iter().filter(upper).filter(|link| through(link)) {
+            if found.iter().all(|(known, _)| known.ifindex != link.ifindex) {
+                found.push((link, tags.iter().copied().chain(link.vlan).collect()));
+            }
+        }
+    }
+    found
 }
 
-fn local_address(link: &Link, bond: &Link, ip: IpAddr) -> LocalAddress {
+fn local_address(link: &Link, vlan: Option<u16>, bond: &Link, ip: IpAddr) -> LocalAddress {
     LocalAddress {
         ip,
         mac: (link.report.mac != bond.report.mac).then_some(link.report.mac),
-        vlan: link.vlan,
+        vlan,
         router: sysctl::forwarding(&link.report.name, ip.is_ipv6()),
     }
 }

@@ -61,7 +61,7 @@ impl Fleet {
     fn adopt(&mut self, now: Time, saved: SavedBond, observed: Observed) {
         let ifindex = observed.ifindex;
         let options = saved.bond.options().clone();
-        let seen = self.seen(observed, &saved);
+        let seen = self.seen(observed, &saved.originals);
         let bond = Bond::adopt(now, options, seen, Some(saved.bond));
         let active = bond.active().and_then(|id| bond.ports().name(id));
         log::info!(
@@ -86,10 +86,10 @@ impl Fleet {
         self.release_half_attached(at);
     }
 
-    fn seen(&mut self, observed: Observed, saved: &SavedBond) -> Seen {
+    fn seen(&mut self, observed: Observed, originals: &BTreeMap<PortId, OriginalPort>) -> Seen {
         let ports = observed.ports.into_iter().map(|(port, mut report)| {
             (report.speed, report.duplex) = self.links.speed_duplex(&report.name);
-            let permanent_mac = saved.originals.get(&port).map_or(report.mac, |original| original.mac);
+            let permanent_mac = originals.get(&port).map_or(report.mac, |original| original.mac);
             (port, PortFacts { permanent_mac, report })
         });
         Seen {
@@ -181,15 +181,7 @@ impl Fleet {
             .collect();
         let ifindex = observed.ifindex;
         let wanted = observed.ports.iter().map(|(_, report)| report.name.clone()).collect();
-        let ports = observed.ports.into_iter().map(|(port, report)| {
-            let permanent_mac = report.mac;
-            (port, PortFacts { permanent_mac, report })
-        });
-        let seen = Seen {
-            ports: ports.collect(),
-            report: observed.report,
-            plan: observed.plan,
-        };
+        let seen = self.seen(observed, &originals);
         let bond = Bond::adopt(now, change.options, seen, None);
         log::warn!("{name}: adopted without saved state; options not in a file and failure counts start anew");
         let mut member = Member::new(name.to_owned(), ifindex, bond);

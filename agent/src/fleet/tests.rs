@@ -5,12 +5,12 @@ use std::fs;
 use bond_modes::PortId;
 use bond_monitors::Time;
 
-use super::Fleet;
+use super::{Fleet, above};
 use crate::control::proto::Call;
 use crate::dataplane::PlaneError;
 use crate::dataplane::script::ScriptPlane;
-use crate::netlink::Links;
 use crate::netlink::tests::in_netns;
+use crate::netlink::{Link, Links};
 
 const NOW: Time = Time::ZERO;
 
@@ -68,5 +68,39 @@ fn a_port_is_not_taken_in_unless_what_it_was_is_saved() {
         assert!(plane.plan("bond0").unwrap().ports.is_empty());
         fs::remove_dir_all(&file).unwrap();
         attach(fleet, "a").unwrap();
+    });
+}
+
+#[test]
+fn what_is_above_a_bond_is_found_at_any_depth_with_its_tags() {
+    in_netns(|| {
+        let mut links = Links::open().unwrap();
+        links.add_veth("a", "b").unwrap();
+        let made = links.by_name("a").unwrap().unwrap();
+        let link = |ifindex, kind: &str, below: Option<u32>, master, vlan| Link {
+            ifindex,
+            kind: Some(kind.to_owned()),
+            peer: below,
+            master,
+            vlan,
+            ..made.clone()
+        };
+        let all = [
+            link(1, "veth", Some(2), Some(3), None),
+            link(2, "veth", Some(1), None, None),
+            link(3, "bridge", None, None, None),
+            link(4, "vlan", Some(3), Some(5), Some(7)),
+            link(5, "bridge", None, None, None),
+            link(6, "vlan", Some(5), None, Some(8)),
+            link(9, "vxlan", Some(1), None, None),
+        ];
+        let found = |through| -> Vec<_> {
+            let above = above(&all, &all[0], through).into_iter();
+            above.map(|(link, tags)| (link.ifindex, tags)).collect()
+        };
+        let mut wanted = vec![(1, vec![]), (3, vec![]), (4, vec![7]), (5, vec![7]), (6, vec![7, 8])];
+        assert_eq!(found(|link| link.kind.as_deref() != Some("vxlan")), wanted);
+        wanted.insert(2, (9, vec![]));
+        assert_eq!(found(|_| true), wanted);
     });
 }

@@ -101,10 +101,10 @@ impl TcPlane {
         };
         let attach = || format!("attach a program to {wire}");
         let wanted = self.hook;
-        let hook = step_with(&HOOK, attach, || {
+        let (hook, wire_hold) = step_with(&HOOK, attach, || {
             for kind in [Attached::Tcx, Attached::Clsact] {
-                if hook::replace(bpf.bond_tx(), place, kind)? {
-                    return Ok(kind);
+                if let Some(hold) = hook::replace(bpf.bond_tx(), place, kind)? {
+                    return Ok((kind, hold));
                 }
             }
             hook::attach_first(bpf.bond_tx(), place, wanted)
@@ -115,6 +115,8 @@ impl TcPlane {
             pins,
             bpf,
             hook,
+            _wire_hold: wire_hold,
+            port_holds: Default::default(),
             applied: ForwardingPlan {
                 carrier: Carrier::from_bool(pair.wire.report.admin_up),
                 mac: pair.bond.report.mac,

@@ -1,6 +1,7 @@
 //! How a program gets onto an interface's ingress, and stays there without us.
 //!
-//! A tcx link is an object that a pin keeps alive; the program in it is exchanged through the pin. A cls_bpf filter on the clsact
+//! A tcx link is an object that a pin keeps alive, and a descriptor of ours while this process runs, so that nobody cuts the
+//! traffic by removing pins; the program in it is exchanged through the pin. A cls_bpf filter on the clsact
 //! qdisc stays by itself and is exchanged by its priority and handle. Both exchanges are atomic: every frame meets the old
 //! program or the new one.
 
@@ -34,6 +35,10 @@ pub enum Attached {
     Clsact,
 }
 
+/// Keeps an attached program in place as long as it lives; what keeps it afterwards is its pin. None for a filter, which stays
+/// by itself.
+pub type Hold = Option<FdLink>;
+
 /// A place for a program: the ingress of an interface.
 #[derive(Clone, Copy, Debug)]
 pub struct Place<'a> {
@@ -46,21 +51,21 @@ pub struct Place<'a> {
 }
 
 /// Puts a program where none of ours is. With [`Hook::Auto`] finds out what the kernel has.
-pub fn attach_first(program: &mut SchedClassifier, place: Place<'_>, hook: Hook) -> io::Result<Attached> {
+pub fn attach_first(program: &mut SchedClassifier, place: Place<'_>, hook: Hook) -> io::Result<(Attached, Hold)> {
     if hook == Hook::Auto {
         match attach(program, place, Attached::Tcx) {
-            Ok(()) => return Ok(Attached::Tcx),
+            Ok(hold) => return Ok((Attached::Tcx, hold)),
             // The answer of kernels that do not know this kind of link, or were built without CONFIG_NET_XGRESS.
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => log::debug!("no tcx, using clsact"),
             Err(error) => return Err(error),
         }
     }
-    attach(program, place, Attached::Clsact)?;
-    Ok(Attached::Clsact)
+    let hold = attach(program, place, Attached::Clsact)?;
+    Ok((Attached::Clsact, hold))
 }
 
 /// Puts a program where none of ours is.
-pub fn attach(program: &mut SchedClassifier, place: Place<'_>, kind: Attached) -> io::Result<()> {
+pub fn attach(program: &mut SchedClassifier, place: Place<'_>, kind: Attached) -> io::Result<Hold> {
     let options = match kind {
         Attached::Tcx => {
             // A link whose interface is gone may be pinned there still.
@@ -84,43 +89,45 @@ pub fn attach(program: &mut SchedClassifier, place: Place<'_>, kind: Attached) -
         .map_err(program_error)?;
     let link = program.take_link(id).map_err(program_error)?;
     match (kind, place.pin) {
-        (_, None) => Ok(()),
-        (Attached::Tcx, Some(path)) => pin(link, path),
+        (_, None) => Ok(None),
+        (Attached::Tcx, Some(path)) => pin(link, path).map(Some),
         (Attached::Clsact, Some(_)) => {
             // Dropped, it would take the filter away.
             mem::forget(link);
-            Ok(())
+            Ok(None)
         }
     }
 }
 
-/// Exchanges the program of an earlier agent for this one; false if there is none to exchange.
-pub fn replace(program: &mut SchedClassifier, place: Place<'_>, kind: Attached) -> io::Result<bool> {
+/// Exchanges the program of an earlier agent for this one; none if there is none to exchange.
+pub fn replace(program: &mut SchedClassifier, place: Place<'_>, kind: Attached) -> io::Result<Option<Hold>> {
     let old = match kind {
         Attached::Tcx => match place.pin.map(PinnedLink::from_pin) {
             Some(Ok(old)) => FdLink::from(old).try_into().map_err(link_error)?,
-            Some(Err(error)) => return absent(link_error(error)),
-            None => return Ok(false),
+            Some(Err(error)) => return absent(link_error(error), None),
+            None => return Ok(None),
         },
         Attached::Clsact => {
             match SchedClassifierLink::attached(place.interface, TcAttachType::Ingress, PRIORITY, HANDLE, None) {
                 Ok(old) => old,
-                Err(error) => return absent(error),
+                Err(error) => return absent(error, None),
             }
         }
     };
     // A filter link that fails here is consumed without being detached.
     let id = match program.attach_to_link(old) {
         Ok(id) => id,
-        Err(error) => return absent(program_error(error)),
+        Err(error) => return absent(program_error(error), None),
     };
     // The pin, or the filter itself, keeps the program in place.
     let link = program.take_link(id).map_err(program_error)?;
     match kind {
-        Attached::Tcx => drop(link),
-        Attached::Clsact => mem::forget(link),
+        Attached::Tcx => Ok(Some(Some(link.try_into().map_err(link_error)?))),
+        Attached::Clsact => {
+            mem::forget(link);
+            Ok(Some(None))
+        }
     }
-    Ok(true)
 }
 
 /// Removes filters that hold our program, known by its name; says whether there were any.
@@ -130,7 +137,7 @@ pub fn drop_filter(interface: &str, program: &str) -> io::Result<bool> {
         Ok(()) => Ok(true),
         // aya's answer if there are none.
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => absent(error),
+        Err(error) => absent(error, false),
     }
 }
 
@@ -146,10 +153,10 @@ fn ensure_clsact(interface: &str) -> io::Result<()> {
     }
 }
 
-fn pin(link: SchedClassifierLink, path: &Path) -> io::Result<()> {
+fn pin(link: SchedClassifierLink, path: &Path) -> io::Result<FdLink> {
     let link: FdLink = link.try_into().map_err(link_error)?;
     match link.pin(path) {
-        Ok(_) => Ok(()),
+        Ok(pinned) => Ok(pinned.into()),
         Err(aya::pin::PinError::SyscallError(error)) => Err(error.io_error),
         Err(other) => Err(io::Error::other(other)),
     }
@@ -157,9 +164,9 @@ fn pin(link: SchedClassifierLink, path: &Path) -> io::Result<()> {
 
 /// ENOENT: no pin, or no such filter. ENOLINK: the interface of the link is gone. EINVAL: no qdisc. EOPNOTSUPP: a kernel without
 /// filters.
-fn absent(error: io::Error) -> io::Result<bool> {
+fn absent<T>(error: io::Error, none: T) -> io::Result<T> {
     match error.raw_os_error() {
-        Some(libc::ENOENT | libc::ENOLINK | libc::EINVAL | libc::ENODEV | libc::EOPNOTSUPP) => Ok(false),
+        Some(libc::ENOENT | libc::ENOLINK | libc::EINVAL | libc::ENODEV | libc::EOPNOTSUPP) => Ok(none),
         _ => Err(error),
     }
 }

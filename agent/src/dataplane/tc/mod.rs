@@ -31,7 +31,7 @@ use bond_monitors::{Carrier, LinkReport};
 use nix::sched::{CloneFlags, unshare};
 
 use self::bpf::BondBpf;
-use self::hook::{Attached, Place};
+use self::hook::{Attached, Hold, Place};
 use self::pins::{BondPins, Pins};
 use self::step::{BPF, FirstError, HOOK, VETH, step, step_with};
 use super::{BondDevice, BondName, Dataplane, Observed, OriginalPort, PlaneError, PortBase, PortCounters};
@@ -70,6 +70,9 @@ struct Bond {
     pins: BondPins,
     bpf: BondBpf,
     hook: Attached,
+    /// What keeps the programs in place while this process runs: on the wire and on ports.
+    _wire_hold: Hold,
+    port_holds: BTreeMap<PortId, Hold>,
     /// The plan in force. Its `ports` are the attached ones.
     applied: ForwardingPlan,
     /// Ports whose all-multicast somebody took off.

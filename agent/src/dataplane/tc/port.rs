@@ -102,6 +102,7 @@ impl TcPlane {
                 _ => step(
                     || format!("forget {port} of {name}"),
                     || {
+                        bond.port_holds.remove(&port);
                         bond.bpf.remove_port(port)?;
                         unpin(&bond.pins.rx(port))
                     },
@@ -236,12 +237,14 @@ fn hook_port(bond: &mut Bond, port: PortId, link: &Link) -> Result<(), PlaneErro
     step(|| "make a folder for pins".to_owned(), || bond.pins.create())?;
     let kind = bond.hook;
     let attach = || hook::attach(bond.bpf.port_rx(), place(name, &pin), kind);
-    step_with(&HOOK, || format!("attach a program to {name}"), attach).map_err(|error| match error {
+    let held = step_with(&HOOK, || format!("attach a program to {name}"), attach).map_err(|error| match error {
         PlaneError::Kernel { source, .. } if source.raw_os_error() == Some(libc::ENODEV) => {
             PlaneError::PortGone { port }
         }
         other => other,
-    })
+    })?;
+    bond.port_holds.insert(port, held);
+    Ok(())
 }
 
 fn exchange(bond: &mut Bond, port: PortId, link: &Link) -> Result<bool, PlaneError> {
@@ -249,7 +252,11 @@ fn exchange(bond: &mut Bond, port: PortId, link: &Link) -> Result<bool, PlaneErr
     let pin = bond.pins.rx(port);
     let kind = bond.hook;
     let replace = || hook::replace(bond.bpf.port_rx(), place(name, &pin), kind);
-    port_step(port, || format!("exchange the program on {name}"), replace)
+    let held = port_step(port, || format!("exchange the program on {name}"), replace)?;
+    Ok(held.is_some_and(|hold| {
+        bond.port_holds.insert(port, hold);
+        true
+    }))
 }
 
 /// Takes a port out of the maps, and the program off it.
@@ -277,6 +284,7 @@ fn expel(
             bond.applied.tx = others;
         }
     }
+    bond.port_holds.remove(&port);
     let unhook = || match (bond.hook, link) {
         (Attached::Tcx, _) => unpin(&bond.pins.rx(port)),
         (Attached::Clsact, None) => Ok(()),
