@@ -30,7 +30,7 @@ fn bondd_does_what_the_kernels_driver_does() {
     }
     let start = Instant::now();
     let guest = Path::new(env!("CARGO_BIN_EXE_bondd-fidelity-guest"));
-    let observed = match play(&scenarios, 2.min(scenarios.len().max(1)), guest) {
+    let observed = match play(&scenarios, 3.min(scenarios.len().max(1)), guest) {
         Played::NotRun(why) => return println!("not run: {why}"),
         Played::Observed(observed) => observed,
     };
