@@ -6,13 +6,16 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, exit};
 
 fn main() {
-    println!("cargo::rerun-if-changed={SOURCE}");
     println!("cargo::rerun-if-env-changed=CLANG");
     let clang = env::var("CLANG").unwrap_or_else(|_| "clang".to_owned());
-    let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR for build scripts")).join("bond.bpf.o");
-    match compile(&clang, &out) {
-        Ok(()) => {}
-        Err(reason) => {
+    let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR for build scripts"));
+    for header in HEADERS {
+        println!("cargo::rerun-if-changed={FOLDER}/{header}");
+    }
+    for program in PROGRAMS {
+        let source = format!("{FOLDER}/{program}.c");
+        println!("cargo::rerun-if-changed={source}");
+        if let Err(reason) = compile(&clang, &source, &out.join(program).with_extension("bpf.o")) {
             for line in reason.lines() {
                 println!("cargo::error={line}");
             }
@@ -21,7 +24,7 @@ fn main() {
     }
 }
 
-fn compile(clang: &str, out: &Path) -> Result<(), String> {
+fn compile(clang: &str, source: &str, out: &Path) -> Result<(), String> {
     let mut command = Command::new(clang);
     // Instructions of the second generation: those of the third came in 5.1, and compilers differ in which they take by default.
     // The byte order of BPF is that of the machine the programs run on.
@@ -38,7 +41,7 @@ fn compile(clang: &str, out: &Path) -> Result<(), String> {
         "-Wall",
         "-Wextra",
         "-c",
-        SOURCE,
+        source,
         "-o",
     ]);
     command.arg(out);
@@ -46,7 +49,7 @@ fn compile(clang: &str, out: &Path) -> Result<(), String> {
         command.arg("-idirafter").arg(include);
     }
     let output = command.output().map_err(|error| match error.kind() {
-        ErrorKind::NotFound => format!("{clang} is needed to compile {SOURCE}: apt-get install clang"),
+        ErrorKind::NotFound => format!("{clang} is needed to compile {source}: apt-get install clang"),
         _ => format!("cannot run {clang}: {error}"),
     })?;
     let complaint = String::from_utf8_lossy(&output.stderr);
@@ -61,7 +64,7 @@ fn compile(clang: &str, out: &Path) -> Result<(), String> {
     } else {
         ""
     };
-    Err(format!("{clang} cannot compile {SOURCE}:\n{complaint}{hint}"))
+    Err(format!("{clang} cannot compile {source}:\n{complaint}{hint}"))
 }
 
 /// `asm/types.h` lies in a folder of its own on distributions with several architectures side by side, where clang does not look
@@ -77,4 +80,7 @@ fn asm_headers() -> Option<PathBuf> {
     Some(Path::new("/usr/include").join(folder)).filter(|path| path.join("asm/types.h").exists())
 }
 
-const SOURCE: &str = "src/dataplane/tc/bond.bpf.c";
+const FOLDER: &str = "src/dataplane/tc";
+/// The programs of the plane, and one for its tests.
+const PROGRAMS: [&str; 2] = ["bond.bpf", "hash_test.bpf"];
+const HEADERS: [&str; 2] = ["common.bpf.h", "hash.bpf.h"];

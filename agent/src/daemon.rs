@@ -129,7 +129,7 @@ fn stop(run_dir: &Path, fleet: Fleet) {
     if bonds {
         log::info!("stopping; all bonds stay as they are");
     } else if let Err(error) = plane.close() {
-        log::warn!("{}", chain(&error));
+        log::warn!("cannot remove what bonds needed: {}", chain(&error));
     }
     let _ = fs::remove_file(run_dir.join(SOCKET));
 }

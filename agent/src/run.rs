@@ -95,6 +95,10 @@ impl Agent {
         for request in std::mem::take(&mut self.requests) {
             self.serve(request);
         }
+        // Read while a request was served, so that no edge tells of it any more.
+        if self.fleet.has_news() {
+            self.unread.insert(LINK_EVENTS);
+        }
         for event in self.fleet.take_happened() {
             self.server.publish(&event);
         }

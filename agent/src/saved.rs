@@ -103,7 +103,11 @@ impl Store {
         }
         let path = self.path(&state.name);
         let temporary = path.with_extension("new");
-        match fs::write(&temporary, &text).and_then(|()| fs::rename(&temporary, &path)) {
+        // Somebody may have tidied up.
+        let written = fs::create_dir_all(&self.dir)
+            .and_then(|()| fs::write(&temporary, &text))
+            .and_then(|()| fs::rename(&temporary, &path));
+        match written {
             Ok(()) => {
                 self.written.insert(state.name.clone(), text);
                 self.failing = false;

@@ -12,7 +12,7 @@ use log::Level;
 pub fn describe(notice: &Notice) -> String {
     match notice {
         Notice::Attached { port, active, link_up } => {
-            let role = if *active { "the active port" } else { "a backup port" };
+            let role = if *active { "active port" } else { "backup port" };
             let link = if *link_up { "up" } else { "down" };
             format!("{port}: attached as {role}, link {link}")
         }
@@ -131,12 +131,12 @@ mod tests {
         check(
             attached(true, true),
             Level::Info,
-            "eth0: attached as the active port, link up",
+            "eth0: attached as active port, link up",
         );
         check(
             attached(false, false),
             Level::Info,
-            "eth0: attached as a backup port, link down",
+            "eth0: attached as backup port, link down",
         );
         let detached = |was_active| Notice::Detached {
             port: eth0(),

@@ -1,109 +1,42 @@
-//! The mode with one active port: it carries everything, the others wait. [bonding.rst: active-backup]
+//! One port carries everything, the others wait. [bonding.rst: active-backup]
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
-use bond_monitors::{LinkState, Time};
-use serde::{Deserialize, Serialize};
-
-use crate::options::BondOptions;
+use crate::mode::{Mode, View};
 use crate::plan::{Accept, PortId, TxPolicy};
-use crate::port::{Port, Ports};
-use crate::select::Preference;
+use crate::port::Port;
 
-/// State of the mode.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub(crate) struct ActiveBackup {
-    /// The port that carries the traffic; attached and usable.
-    pub active: Option<PortId>,
-    /// The operator has just named the primary.
-    pub force_primary: bool,
-    /// The active port before this one, while it may still get frames.
-    pub left: Option<Left>,
-}
+pub(crate) struct ActiveBackup;
 
-/// A port that was left although its link is good.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Left {
-    pub port: PortId,
-    /// When it becomes a plain backup port.
-    pub until: Time,
-}
-
-impl ActiveBackup {
-    pub fn preference<'a>(&self, options: &'a BondOptions) -> Preference<'a> {
-        Preference {
-            primary: options.primary.as_deref(),
-            reselect: options.primary_reselect,
-            force_primary: self.force_primary,
-        }
+impl Mode for ActiveBackup {
+    fn has_active(&self) -> bool {
+        true
     }
 
-    /// Whether a port whose link just came up asks for a selection. [bond_main.c: bond_miimon_commit]
-    ///
-    /// differs: the driver also selects whenever a port is attached, which may move the active port without need.
-    pub fn wants_selection(&self, ports: &Ports, port: &Port, options: &BondOptions) -> bool {
-        let active = self.active.and_then(|id| ports.get(id));
-        active.is_none_or(|active| options.primary.as_ref() == Some(&port.name) || port.prio > active.prio)
-    }
-
-    /// A primary that was forced and is active now has got what was asked for.
-    pub fn forced(&mut self, ports: &Ports, options: &BondOptions) {
-        let active = self.active.and_then(|id| ports.get(id));
-        if active.is_some_and(|active| options.primary.as_ref() == Some(&active.name)) {
-            self.force_primary = false;
-        }
-    }
-
-    /// Moves the active role.
-    pub fn switch(&mut self, now: Time, ports: &Ports, to: Option<PortId>) {
-        self.left = self
-            .active
-            .filter(|old| to.is_some() && ports.get(*old).is_some_and(|port| port.link() == LinkState::Up))
-            .map(|port| Left {
-                port,
-                until: now + LEFT_FOR,
-            });
-        self.active = to;
-    }
-
-    /// Forgets a port that leaves.
-    pub fn forget(&mut self, port: PortId) {
-        self.active = self.active.filter(|id| *id != port);
-        self.left = self.left.filter(|left| left.port != port);
-    }
-
-    /// Ends the grace time of the port that was left.
-    pub fn expire(&mut self, now: Time) {
-        self.left = self.left.filter(|left| left.until > now);
-    }
-
-    pub fn poll_timeout(&self) -> Option<Time> {
-        self.left.map(|left| left.until)
-    }
-
-    pub fn tx(&self) -> TxPolicy {
-        self.active.map_or(TxPolicy::Drop, TxPolicy::One)
+    fn tx(&self, view: &View<'_>) -> TxPolicy {
+        view.choice.active.map_or(TxPolicy::Drop, TxPolicy::One)
     }
 
     /// The active port lets everything in, a backup port nothing. [bond_main.c: bond_should_deliver_exact_match]
     ///
     /// differs: the two ends of a cable never switch at the same moment. So a port that is not in use yet, and one that was
     /// just left, let in what is addressed to one station: nothing is lost while the far end is ahead of us or behind.
-    pub fn rx(&self, ports: &Ports, options: &BondOptions) -> BTreeMap<PortId, Accept> {
+    fn rx(&self, view: &View<'_>) -> BTreeMap<PortId, Accept> {
         let accept = |port: &Port| {
-            if self.active == Some(port.id) || options.all_slaves_active {
+            if view.choice.active == Some(port.id) || view.options.all_slaves_active {
                 Some(Accept::All)
             } else if !port.is_usable() {
                 Some(Accept::Unicast)
             } else {
-                self.left.filter(|left| left.port == port.id).map(|_| Accept::Unicast)
+                view.choice
+                    .left
+                    .filter(|left| left.port == port.id)
+                    .map(|_| Accept::Unicast)
             }
         };
-        ports.iter().filter_map(|port| Some((port.id, accept(port)?))).collect()
+        view.ports
+            .iter()
+            .filter_map(|port| Some((port.id, accept(port)?)))
+            .collect()
     }
 }
-
-/// How long the port that was left lets frames in: longer than the far end's monitor takes with usual settings.
-const LEFT_FOR: Duration = Duration::from_secs(1);

@@ -6,8 +6,8 @@
 use bond_monitors::{Debounce, LinkReport, LinkState, Time};
 use serde::{Deserialize, Serialize};
 
-use crate::active_backup::ActiveBackup;
 use crate::bond::{Bond, Wish};
+use crate::choice::Choice;
 use crate::device::{Device, MacOrigin};
 use crate::event::PortFacts;
 use crate::notify::Notifier;
@@ -21,8 +21,9 @@ pub struct Saved {
     options: BondOptions,
     device: Device,
     ports: Ports,
-    #[serde(default)]
-    mode: ActiveBackup,
+    /// The name is that of the first version, which knew one mode.
+    #[serde(default, rename = "mode")]
+    choice: Choice,
     #[serde(default)]
     notifier: Notifier,
 }
@@ -45,7 +46,7 @@ impl Bond {
             options: self.options.clone(),
             device: self.device.clone(),
             ports: self.ports.clone(),
-            mode: self.mode,
+            choice: self.choice,
             notifier: self.notifier,
         }
     }
@@ -55,7 +56,7 @@ impl Bond {
         let saved = saved.unwrap_or_else(|| Saved::unknown(options, &seen.report));
         let mut bond = Bond::assemble(now, saved.options, saved.device, seen.plan);
         bond.ports = saved.ports;
-        bond.mode = saved.mode;
+        bond.choice = saved.choice;
         bond.notifier = saved.notifier;
         let there = |id: PortId| seen.ports.iter().any(|(seen, _)| *seen == id);
         let gone: Vec<PortId> = bond.ports.iter().map(|port| port.id).filter(|id| !there(*id)).collect();
@@ -63,7 +64,7 @@ impl Bond {
             bond.adopt_port(now, *id, facts);
         }
         bond.adopt_active(&seen.ports);
-        bond.device.update(&seen.report, bond.options.fail_over_mac);
+        bond.device.update(&seen.report, bond.options.moving_macs());
         let mut wish = Wish::Nothing;
         for (port, facts) in seen.ports {
             if bond.on_link(port, facts.report) == Wish::Select {
@@ -87,7 +88,7 @@ impl Bond {
             port.debounce = Debounce::in_state(LinkState::Up);
         }
         if let Some(plan) = self.plan.ports.get(&id)
-            && self.options.fail_over_mac != FailOverMac::None
+            && self.options.moving_macs() != FailOverMac::None
         {
             port.own_mac = plan.mac;
         }
@@ -98,18 +99,20 @@ impl Bond {
     fn adopt_active(&mut self, seen: &[(PortId, PortFacts)]) {
         let active = match self.plan.tx {
             TxPolicy::One(id) => Some(id),
-            TxPolicy::Drop => None,
+            _ if self.mode().has_active() => None,
+            // The kernel does not tell who speaks for the bond.
+            _ => self.choice.active,
         };
         let active = active.filter(|id| self.ports.get(*id).is_some());
-        if active != self.mode.active {
+        if active != self.choice.active {
             // Saved before the last failover: the addresses have yet to follow.
-            self.move_macs(self.mode.active, active);
+            self.move_macs(self.choice.active, active);
         }
-        self.mode.active = active;
-        self.mode.left = self.mode.left.filter(|left| {
-            self.ports.get(left.port).is_some() && self.mode.active.is_some_and(|active| active != left.port)
+        self.choice.active = active;
+        self.choice.left = self.choice.left.filter(|left| {
+            self.ports.get(left.port).is_some() && self.choice.active.is_some_and(|active| active != left.port)
         });
-        if let Some(port) = self.mode.active.and_then(|id| self.ports.get_mut(id))
+        if let Some(port) = self.choice.active.and_then(|id| self.ports.get_mut(id))
             && !port.is_usable()
             && seen
                 .iter()
@@ -131,7 +134,7 @@ impl Saved {
             options,
             device: Device::new(report, MacOrigin::Port),
             ports: Ports::default(),
-            mode: ActiveBackup::default(),
+            choice: Choice::default(),
             notifier: Notifier::default(),
         }
     }

@@ -6,10 +6,11 @@ use std::time::Duration;
 use bond_monitors::{Carrier, LinkReport, LinkState, Time};
 
 use crate::action::{Action, Notice, SwitchReason};
-use crate::active_backup::ActiveBackup;
+use crate::choice::Choice;
 use crate::device::{Device, MacOrigin};
 use crate::event::{Event, LocalAddress, PortFacts};
 use crate::links;
+use crate::mode::{self, Mode, View};
 use crate::notify::{Notifier, announcement};
 use crate::options::{self, BondOptions, Change, Context, FailOverMac, OptionError, PortOptions};
 use crate::plan::{Epoch, ForwardingPlan, PortId, PortPlan, TxPolicy};
@@ -23,7 +24,7 @@ pub struct Bond {
     pub(crate) options: BondOptions,
     pub(crate) device: Device,
     pub(crate) ports: Ports,
-    pub(crate) mode: ActiveBackup,
+    pub(crate) choice: Choice,
     pub(crate) notifier: Notifier,
     /// None until the agent has told: a round that is due right after a restart waits for them.
     addresses: Option<Vec<LocalAddress>>,
@@ -66,7 +67,7 @@ impl Bond {
             options,
             device,
             ports: Ports::default(),
-            mode: ActiveBackup::default(),
+            choice: Choice::default(),
             notifier: Notifier::default(),
             addresses: None,
             next_poll: now,
@@ -144,7 +145,7 @@ impl Bond {
             self.warn_if_unmonitored();
         }
         if change.primary_given {
-            self.mode.force_primary = self.options.primary.is_some();
+            self.choice.force_primary = self.options.primary.is_some();
         }
         if manual.is_some() {
             self.switch(now, manual, SwitchReason::Manual);
@@ -195,7 +196,7 @@ impl Bond {
             .filter_map(|port| port.link().deadline());
         let rest = [
             poll,
-            self.mode.poll_timeout(),
+            self.choice.poll_timeout(),
             self.announces().then(|| self.notifier.poll_timeout()).flatten(),
         ];
         delays.chain(rest.into_iter().flatten()).chain(self.retry.at).min()
@@ -216,9 +217,18 @@ impl Bond {
         &self.plan
     }
 
-    /// The port that carries the traffic.
+    /// The port that carries everything, in the mode that has one.
     pub fn active(&self) -> Option<PortId> {
-        self.mode.active
+        self.choice.active.filter(|_| self.mode().has_active())
+    }
+
+    /// Whether a port carries traffic: the active one, or every usable one in modes that spread it.
+    pub fn carries(&self, port: PortId) -> bool {
+        if self.mode().has_active() {
+            self.choice.active == Some(port)
+        } else {
+            self.ports.get(port).is_some_and(Port::is_usable)
+        }
     }
 
     /// MTU of the bond's interface in bytes.
@@ -232,7 +242,7 @@ impl Bond {
         }
         let own = self.mac_for_new_port(facts.permanent_mac);
         let mut port = Port::new(now, id, facts, &self.options);
-        if self.options.fail_over_mac == FailOverMac::Follow {
+        if self.options.moving_macs() == FailOverMac::Follow {
             port.own_mac = own.unwrap_or(port.own_mac);
         }
         if self.ports.is_empty() {
@@ -242,34 +252,35 @@ impl Bond {
         let usable = port.is_usable();
         let name = port.name.clone();
         if self.options.primary.as_ref() == Some(&name) {
-            self.mode.force_primary = true;
+            self.choice.force_primary = true;
         }
-        let asks = port.link() == LinkState::Up && self.mode.wants_selection(&self.ports, &port, &self.options);
+        let asks = port.link() == LinkState::Up && self.choice.wants_selection(&self.ports, &port, &self.options);
         self.ports.push(port);
         self.notices.push(Notice::Attached {
             port: name,
             // Without any usable port updelay is skipped, but only by a bond that watches.
-            active: self.mode.active.is_none() && (usable || link_up && self.watches()),
+            active: !self.mode().has_active() || self.choice.active.is_none() && (usable || link_up && self.watches()),
             link_up,
         });
         if asks { Wish::Select } else { Wish::Nothing }
     }
 
     pub(crate) fn on_detached(&mut self, now: Time, id: PortId) -> Wish {
-        let was_active = self.mode.active == Some(id);
+        let was_active = self.choice.active == Some(id);
         if was_active {
             // Chosen while the old one is still known, so that addresses move and the reason can name it.
             if self.watches() {
-                let skipped = links::skip_updelay(now, &mut self.ports, self.mode.active, Some(id));
+                let active = self.active();
+                let skipped = links::skip_updelay(now, &mut self.ports, active, Some(id));
                 self.notices.extend(skipped.into_iter().flat_map(|found| found.notices));
             }
             let mut rest = self.ports.clone();
             rest.remove(id);
-            let best = select::best(&rest, None, self.mode.preference(&self.options));
+            let best = select::best(&rest, None, self.choice.preference(&self.options));
             self.switch(now, best, SwitchReason::PortGone);
-            self.mode.forced(&self.ports, &self.options);
+            self.choice.forced(&self.ports, &self.options);
         }
-        self.mode.forget(id);
+        self.choice.forget(id);
         let Some(port) = self.ports.remove(id) else {
             return Wish::Nothing;
         };
@@ -279,7 +290,7 @@ impl Bond {
         });
         if self.ports.is_empty() {
             self.device.give_mac_back();
-        } else if port.permanent_mac == self.device.mac && self.options.fail_over_mac != FailOverMac::Active {
+        } else if port.permanent_mac == self.device.mac && self.options.moving_macs() != FailOverMac::Active {
             self.notices.push(Notice::MacStillInUse {
                 port: port.name,
                 mac: port.permanent_mac,
@@ -324,7 +335,7 @@ impl Bond {
         let (option, value) = ("active_slave", name.to_owned());
         match self.ports.named(name) {
             None => Err(OptionError::NotAPort { option, value }),
-            Some(port) if self.mode.active == Some(port.id) => Ok(port.id),
+            Some(port) if self.choice.active == Some(port.id) => Ok(port.id),
             Some(port) if port.link() != LinkState::Up || !self.seen_up(port) => {
                 Err(OptionError::PortDown { option, value })
             }
@@ -366,19 +377,20 @@ impl Bond {
     }
 
     fn announces(&self) -> bool {
-        self.device.up && self.mode.active.is_some() && self.addresses.is_some()
+        self.device.up && self.active().is_some() && self.addresses.is_some()
     }
 
     /// Draws all conclusions from what just changed. Ends every input.
     pub(crate) fn settle(&mut self, now: Time, wish: Wish) {
         let mut asked = false;
         if self.watches() {
-            let found = links::inspect(now, &mut self.ports, self.mode.active, &self.options);
+            let active = self.active();
+            let found = links::inspect(now, &mut self.ports, active, &self.options);
             self.notices.extend(found.notices);
             let mut up = found.came_up.iter().filter_map(|id| self.ports.get(*id));
-            asked = up.any(|port| self.mode.wants_selection(&self.ports, port, &self.options));
+            asked = up.any(|port| self.choice.wants_selection(&self.ports, port, &self.options));
         }
-        let active = self.mode.active.and_then(|id| self.ports.get(id));
+        let active = self.choice.active.and_then(|id| self.ports.get(id));
         let must = if active.is_some() {
             !active.is_some_and(Port::is_usable)
         } else {
@@ -390,7 +402,7 @@ impl Bond {
             wish
         };
         self.choose(now, wish);
-        self.mode.expire(now);
+        self.choice.expire(now);
         self.publish_plan(now);
         self.announce(now);
         self.out.extend(self.notices.drain(..).map(Action::Notify));
@@ -403,9 +415,9 @@ impl Bond {
             Wish::Nothing => return,
             // [bond_options.c: bond_option_active_slave_set, empty value]
             Wish::ChooseAgain => None,
-            Wish::Select => self.mode.active,
+            Wish::Select => self.choice.active,
         };
-        let prefer = self.mode.preference(&self.options);
+        let prefer = self.choice.preference(&self.options);
         let best = select::best(&self.ports, current, prefer);
         let reason = match (wish, best) {
             (Wish::ChooseAgain, _) => SwitchReason::Manual,
@@ -413,17 +425,21 @@ impl Bond {
             (_, None) => SwitchReason::LinkDown,
         };
         self.switch(now, best, reason);
-        self.mode.forced(&self.ports, &self.options);
+        self.choice.forced(&self.ports, &self.options);
     }
 
     /// [bond_main.c: bond_change_active_slave]
     fn switch(&mut self, now: Time, to: Option<PortId>, reason: SwitchReason) {
-        let from = self.mode.active;
+        let from = self.choice.active;
         if from == to {
             return;
         }
+        if !self.mode().has_active() {
+            self.choice.active = to;
+            return;
+        }
         self.move_macs(from, to);
-        self.mode.switch(now, &self.ports, to);
+        self.choice.switch(now, &self.ports, to);
         let name = |id: Option<PortId>| id.and_then(|id| self.ports.name(id));
         self.notices.push(Notice::ActiveChanged {
             from: name(from),
@@ -437,9 +453,22 @@ impl Bond {
         }
     }
 
+    pub(crate) fn mode(&self) -> &'static dyn Mode {
+        mode::of(self.options.mode)
+    }
+
+    pub(crate) fn view(&self) -> View<'_> {
+        View {
+            ports: &self.ports,
+            choice: &self.choice,
+            options: &self.options,
+        }
+    }
+
     fn wanted_plan(&self) -> ForwardingPlan {
+        let (mode, view) = (self.mode(), self.view());
         let port_plan = |port: &Port| PortPlan {
-            mac: match self.options.fail_over_mac {
+            mac: match self.options.moving_macs() {
                 FailOverMac::None => self.device.mac,
                 FailOverMac::Active | FailOverMac::Follow => port.own_mac,
             },
@@ -452,8 +481,8 @@ impl Bond {
             carrier: Carrier::from_bool(self.ports.iter().any(Port::is_usable)),
             mac: self.device.mac,
             ports: self.ports.iter().map(|port| (port.id, port_plan(port))).collect(),
-            tx: self.mode.tx(),
-            rx: self.mode.rx(&self.ports, &self.options),
+            tx: mode.tx(&view),
+            rx: mode.rx(&view),
         }
     }
 
@@ -483,7 +512,7 @@ impl Bond {
         if !self.announces() {
             return;
         }
-        let Some(port) = self.mode.active else { return };
+        let Some(port) = self.choice.active else { return };
         if self.notifier.take_round(now, &self.options) {
             let mac = self.device.mac;
             self.out
@@ -497,7 +526,7 @@ impl Bond {
     /// What always holds between two inputs.
     #[cfg(debug_assertions)]
     fn check(&self) {
-        let active = self.mode.active.map(|id| self.ports.get(id));
+        let active = self.choice.active.map(|id| self.ports.get(id));
         assert!(active != Some(None), "the active port is attached");
         let usable = self.ports.iter().any(Port::is_usable);
         assert_eq!(
@@ -510,7 +539,9 @@ impl Bond {
             "the active port is usable"
         );
         assert!(
-            self.mode.left.is_none_or(|left| self.mode.active != Some(left.port)),
+            self.choice
+                .left
+                .is_none_or(|left| self.choice.active != Some(left.port)),
             "the active port was not left"
         );
         assert_eq!(self.plan, self.wanted_plan(), "the plan in force is the wanted one");

@@ -83,7 +83,7 @@ impl Bond {
     /// The address to give a port that is about to be attached; none to leave it its own. [bond_main.c: bond_enslave]
     pub fn mac_for_new_port(&self, own: MacAddr) -> Option<MacAddr> {
         let first = self.ports.is_empty();
-        match self.options.fail_over_mac {
+        match self.options.moving_macs() {
             FailOverMac::None if first && self.device.mac_origin == MacOrigin::Random => None,
             FailOverMac::None => Some(self.device.mac),
             FailOverMac::Active => None,
@@ -100,7 +100,7 @@ impl Bond {
         } else if !report.admin_up {
             self.notifier.stop();
         }
-        self.device.update(report, self.options.fail_over_mac);
+        self.device.update(report, self.options.moving_macs());
         Wish::Nothing
     }
 
@@ -108,7 +108,7 @@ impl Bond {
     pub(crate) fn move_macs(&mut self, from: Option<PortId>, to: Option<PortId>) {
         let bond_mac = self.device.mac;
         let Some(new) = to else { return };
-        match self.options.fail_over_mac {
+        match self.options.moving_macs() {
             FailOverMac::None => {}
             FailOverMac::Active => self.device.mac = self.ports.get(new).map_or(bond_mac, |port| port.own_mac),
             FailOverMac::Follow => {

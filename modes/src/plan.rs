@@ -6,6 +6,8 @@ use std::fmt;
 use bond_monitors::{Carrier, MacAddr};
 use serde::{Deserialize, Serialize};
 
+use crate::options::XmitHashPolicy;
+
 /// A port, by interface index: names change, an index is reused only after its `PortDetached`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -58,6 +60,58 @@ pub enum TxPolicy {
     Drop,
     /// Through this port.
     One(PortId),
+    /// Through one after the other. [bond_main.c: bond_xmit_roundrobin_slave_get]
+    RoundRobin {
+        /// Usable ports, in the order of attaching; not empty.
+        ports: Vec<PortId>,
+        /// How many frames in a row leave through one port; 0 for a random port each time.
+        packets_per_port: u32,
+        /// Where IPv4 IGMP leaves, so that a switch sees all memberships at one port.
+        igmp: PortId,
+    },
+    /// Through the port that the hash of the frame names: `ports[hash % ports.len()]`.
+    /// [bond_main.c: bond_xmit_3ad_xor_slave_get]
+    Hash {
+        /// Usable ports, in the order of attaching; not empty.
+        ports: Vec<PortId>,
+        /// What is hashed.
+        policy: XmitHashPolicy,
+    },
+    /// A copy through each of these ports, in the order of attaching; not empty. [bond_main.c: bond_xmit_broadcast]
+    All(Vec<PortId>),
+}
+
+impl TxPolicy {
+    /// The ports that it sends through.
+    pub fn ports(&self) -> &[PortId] {
+        match self {
+            TxPolicy::Drop => &[],
+            TxPolicy::One(port) => std::slice::from_ref(port),
+            TxPolicy::RoundRobin { ports, .. } | TxPolicy::Hash { ports, .. } | TxPolicy::All(ports) => ports,
+        }
+    }
+
+    /// The same among the ports that `keep` holds for; nowhere if none is left. IGMP falls to the first of them.
+    /// [bond_main.c: bond_xmit_roundrobin_slave_get]
+    pub fn among(&self, keep: impl Fn(PortId) -> bool) -> TxPolicy {
+        let ports: Vec<PortId> = self.ports().iter().copied().filter(|port| keep(*port)).collect();
+        let Some(&first) = ports.first() else {
+            return TxPolicy::Drop;
+        };
+        match self {
+            TxPolicy::Drop => TxPolicy::Drop,
+            TxPolicy::One(port) => TxPolicy::One(*port),
+            TxPolicy::RoundRobin {
+                packets_per_port, igmp, ..
+            } => TxPolicy::RoundRobin {
+                packets_per_port: *packets_per_port,
+                igmp: if keep(*igmp) { *igmp } else { first },
+                ports,
+            },
+            TxPolicy::Hash { policy, .. } => TxPolicy::Hash { ports, policy: *policy },
+            TxPolicy::All(_) => TxPolicy::All(ports),
+        }
+    }
 }
 
 /// What is let in from a port.

@@ -206,7 +206,7 @@ impl Bond {
             name: port.name.clone(),
             ifindex: port.id,
             link: port.link().into(),
-            role: if self.active() == Some(port.id) {
+            role: if self.carries(port.id) {
                 Role::Active
             } else {
                 Role::Backup

@@ -54,6 +54,8 @@ pub struct Daemon {
     netns: Netns,
     dir: PathBuf,
     settings: Settings,
+    /// Words that start it, before its own.
+    prefix: Vec<String>,
     child: Option<Child>,
 }
 
@@ -76,6 +78,7 @@ impl Daemon {
             netns: netns.clone(),
             dir,
             settings,
+            prefix: Vec::new(),
             child: None,
         };
         daemon.launch();
@@ -118,6 +121,10 @@ impl Daemon {
             let mut command = Command::new("ip");
             command.args(["netns", "exec", self.netns.name()]).arg(bin("bondd"));
             command
+        } else if let [program, words @ ..] = &self.prefix[..] {
+            let mut command = self.netns.command(program);
+            command.args(words).arg(bin("bondd"));
+            command
         } else {
             self.netns.command(bin("bondd"))
         };
@@ -130,6 +137,18 @@ impl Daemon {
             command.arg("--config").arg(self.dir.join("bondd.conf"));
         }
         command
+    }
+
+    /// Leaves later starts no rights but these, named as `CAP_NET_ADMIN CAP_BPF`.
+    pub fn limit(&mut self, capabilities: &str) {
+        let kept = capabilities.split_whitespace().map(|name| {
+            let name = name.trim_start_matches("CAP_").to_lowercase();
+            format!(",+{name}")
+        });
+        let bounding_set = format!("-all{}", kept.collect::<String>());
+        self.prefix = ["setpriv", "--no-new-privs", "--bounding-set", &bounding_set]
+            .map(str::to_owned)
+            .to_vec();
     }
 
     /// Where it runs.

@@ -1,8 +1,8 @@
-//! Harness of the end-to-end tests and of the demo: network namespaces, cables that can be pulled, counted traffic, and a
+//! Harness of the end-to-end tests, the demo and the benchmark: network namespaces, cables that can be pulled, counted traffic, and a
 //! running `bondd` with its clients.
 //!
 //! Everything made here is removed when its value is dropped, also while a failed test unwinds. Failures panic with a
-//! message that names the command or object, because the only callers are tests and the demo.
+//! message that names the command or object, because these are the only callers.
 
 pub mod bins;
 pub mod capture;
@@ -13,7 +13,9 @@ pub mod lab;
 pub mod machine;
 pub mod netns;
 pub mod proof;
+pub mod pulls;
 pub mod sim;
+pub mod throughput;
 pub mod traffic;
 pub mod vm;
 pub mod wait;

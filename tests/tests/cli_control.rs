@@ -271,7 +271,7 @@ fn monitor_prints_each_change_with_its_reason_as_a_line() {
 fn help_goes_to_standard_output_and_names_every_command() {
     let bench = bench();
     let help = bench.host.daemon.ctl("--help");
-    for command in ["add", "set", "del", "show", "list", "port", "active", "monitor"] {
+    for command in ["add", "set", "del", "show", "list", "port", "active", "hash", "monitor"] {
         assert!(help.contains(command), "{command} is not in:\n{help}");
         let words: Vec<&str> = [command, "--help"].to_vec();
         assert!(bench.host.daemon.bondctl(&words).status.success(), "{command} --help");

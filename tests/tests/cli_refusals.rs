@@ -109,6 +109,11 @@ fn ports_that_cannot_be_are_refused_by_name() {
     refuses(&bench, "port add bond0 bond0", 1, &["bond0"]);
     let wire = format!("wire{}", bench.host.daemon.bond("bond0")["ifindex"]);
     refuses(&bench, &format!("port add bond0 {wire}"), 1, &[&wire]);
+    netns.ip("link add br8 type bridge");
+    netns.ip("link set bond0 master br8");
+    netns.ip("link add link br8 name mac8 type macvlan");
+    refuses(&bench, "port add bond0 br8", 1, &["br8", "stands on bond0"]);
+    refuses(&bench, "port add bond0 mac8", 1, &["mac8", "stands on bond0"]);
     refuses(&bench, "port del bond0 spare", 1, &["spare", "bond0"]);
     refuses(&bench, "active bond0 spare", 1, &["spare", "bond0"]);
     refuses(&bench, "port set bond0 spare prio 1", 1, &["spare", "bond0"]);
@@ -131,7 +136,8 @@ fn bond_names_that_are_impossible_taken_or_unknown_are_refused() {
     let bench = bench();
     refuses(&bench, "add abcdefghijklmnop", 1, &["abcdefghijklmnop", "15"]);
     refuses(&bench, "add a/b", 1, &["a/b"]);
-    refuses(&bench, "add spare", 1, &["spare"]);
+    refuses(&bench, "add bond%d mode=active-backup", 1, &["bond%d", "%"]);
+    refuses(&bench, "add spare mode=active-backup", 1, &["spare", "another device"]);
     refuses(&bench, "add bond0", 1, &["bond0"]);
     for line in [
         "set bond9 miimon 1",

@@ -5,43 +5,9 @@ use std::time::Duration;
 
 use bondd_tests::daemon::LIMIT;
 use bondd_tests::machine::Machine;
+use bondd_tests::pulls::{median, ten_pulls};
 use bondd_tests::traffic::TEN_THOUSAND;
 use bondd_tests::{BondAndSwitch, Settings, TwoBonds, wait_for};
-
-/// Pulls the active cable ten times, plugging it back in between, and returns how many frames each pull cost, in order.
-fn ten_pulls(pair: &TwoBonds) -> Vec<u64> {
-    let flow = pair.flow(TEN_THOUSAND);
-    let mut marks = Vec::new();
-    for pull in 0..10 {
-        let (active, cable) = if pull % 2 == 0 { ("eth1", 0) } else { ("eth0", 1) };
-        flow.pass(2_000);
-        let from = flow.sent();
-        pair.cables[cable].pull();
-        pair.wait_active(active);
-        flow.pass(1_000);
-        marks.push(from..flow.sent());
-        pair.cables[cable].plug();
-        let back = pair.cables[cable].near_name();
-        pair.left.daemon.wait_link("bond0", back, "up");
-        pair.right.daemon.wait_link("bond0", back, "up");
-    }
-    let record = flow.finish();
-    let lost: Vec<u64> = marks.iter().map(|mark| record.between(mark.clone()).lost).collect();
-    let in_pulls: u64 = lost.iter().sum();
-    assert_eq!(
-        record.tally().lost,
-        in_pulls,
-        "frames were lost while nothing was pulled; by pull: {lost:?}"
-    );
-    assert_eq!(record.tally().doubled, 0);
-    lost
-}
-
-fn median(numbers: &[u64]) -> u64 {
-    let mut sorted = numbers.to_vec();
-    sorted.sort_unstable();
-    sorted[sorted.len() / 2]
-}
 
 #[test]
 fn a_pulled_cable_costs_at_most_a_millisecond_of_traffic() {

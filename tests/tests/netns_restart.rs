@@ -1,7 +1,9 @@
 //! The agent is killed, stopped and started under load; forwarding and what it knows stay.
 
+use std::fs;
 use std::process::Stdio;
 
+use bondd_tests::bins::root;
 use bondd_tests::daemon::{LIMIT, refused};
 use bondd_tests::machine::Machine;
 use bondd_tests::{BondAndSwitch, Daemon, Rate, Settings, TwoBonds, wait_for};
@@ -127,6 +129,35 @@ fn settings_made_by_bondctl_outlive_a_kill_and_ports_are_given_back_as_they_were
 }
 
 #[test]
+fn a_bond_whose_saved_state_is_lost_is_adopted_and_can_be_deleted() {
+    let mut bench = BondAndSwitch::new(Machine::shared(), "miimon=100");
+    bench.host.daemon.wait_active("bond0", "eth0");
+    bench.host.daemon.sigkill();
+    fs::remove_dir_all(bench.host.daemon.dir().join("state")).expect("there is saved state");
+    bench.host.daemon.launch();
+    assert_eq!(bench.host.daemon.active("bond0"), "eth0");
+    bench.host.daemon.ctl("del bond0");
+    assert_eq!(bench.host.netns.link("bond0"), None);
+    for port in ["eth0", "eth1"] {
+        let link = bench.host.netns.link(port).expect("ports stay");
+        assert!(link["ifalias"].is_null(), "{link}");
+    }
+}
+
+#[test]
+fn a_bond_renamed_while_the_agent_was_away_keeps_what_was_saved() {
+    let mut bench = BondAndSwitch::new(Machine::shared(), "miimon=100");
+    let mac = bench.host.daemon.port("bond0", "eth1")["permanent_mac"].clone();
+    bench.host.daemon.sigkill();
+    bench.host.netns.ip("link set bond0 name uplink");
+    bench.host.daemon.launch();
+    bench.host.daemon.wait_active("uplink", "eth0");
+    assert_eq!(bench.host.daemon.port("uplink", "eth1")["permanent_mac"], mac);
+    bench.host.daemon.ctl("del uplink");
+    assert_eq!(bench.host.netns.mac("eth1"), mac.as_str().unwrap());
+}
+
+#[test]
 fn a_second_agent_on_the_same_run_dir_refuses_and_the_first_goes_on() {
     let bench = BondAndSwitch::new(Machine::shared(), "miimon=100");
     let daemon = &bench.host.daemon;
@@ -141,6 +172,33 @@ fn a_second_agent_on_the_same_run_dir_refuses_and_the_first_goes_on() {
     wait_for("the first one answers", LIMIT, || daemon.active("bond0") == "eth0");
     bench.cables[0].pull();
     daemon.wait_active("bond0", "eth1");
+}
+
+#[test]
+fn the_rights_of_the_systemd_unit_are_enough() {
+    let unit = fs::read_to_string(root().join("packaging/bondd.service")).unwrap();
+    let rights = unit
+        .lines()
+        .find_map(|line| line.strip_prefix("CapabilityBoundingSet="));
+    // The first agent has all rights, for it may have to mount a bpffs, which systemd does itself.
+    let mut bench = BondAndSwitch::new(Machine::shared(), "miimon=100");
+    let (daemon, cables) = (&mut bench.host.daemon, &bench.cables);
+    daemon.sigkill();
+    daemon.limit(rights.expect("the unit limits the rights"));
+    daemon.launch();
+    cables[0].pull();
+    daemon.wait_active("bond0", "eth1");
+    for line in [
+        "port del bond0 eth0",
+        "port add bond0 eth0",
+        "set bond0 miimon=50 all_slaves_active=1",
+        "del bond0",
+        "add bond1 mode=active-backup fail_over_mac=active",
+        "port add bond1 eth0 eth1",
+    ] {
+        daemon.ctl(line);
+    }
+    daemon.wait_active("bond1", "eth1");
 }
 
 const COUNTERS: [&str; 5] = ["tx_frames", "tx_bytes", "rx_frames", "rx_bytes", "rx_dropped"];

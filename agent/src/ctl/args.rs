@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use bond_modes::hash::FIELDS;
 use bond_modes::options::{PORT_TABLE, SetWhen, TABLE};
 use clap::{Parser, Subcommand};
 
@@ -36,7 +37,7 @@ Examples:
 
 const ADD_EXAMPLES: &str = "\
 Examples:
-  bondctl add bond0
+  bondctl add bond0 mode active-backup
   bondctl add bond0 mode active-backup miimon 100 primary eth0
   bondctl add bond0 mode=1 miimon=50 updelay=200 fail-over-mac=active";
 
@@ -45,6 +46,16 @@ Examples:
   bondctl set bond0 miimon 50
   bondctl set bond0 updelay=300 downdelay=100 primary=eth1
   bondctl set bond0 primary none";
+
+const HASH_EXAMPLES: &str = "\
+The source MAC address is the bond's unless smac is given. A number may be written
+with 0x.
+
+Examples:
+  bondctl hash bond0 src 10.0.0.1 dst 10.0.0.2 proto tcp sport 40000 dport 80
+  bondctl hash bond0 src 10.0.0.1 dst 10.0.0.2 dmac 02:00:00:00:00:09
+  bondctl hash bond0 ethertype arp dmac ff:ff:ff:ff:ff:ff vlan 100
+  bondctl -j hash bond0 src fe80::1 dst fe80::2 type echo id 7 | jq -r '.ports[]'";
 
 const PORT_SET_EXAMPLES: &str = "\
 Examples:
@@ -62,11 +73,11 @@ Examples:
 #[command(name = "bondctl", version, arg_required_else_help = true, after_long_help = EXAMPLES)]
 #[command(verbatim_doc_comment)]
 pub(super) struct Cli {
-    /// Print JSON, for show, list and monitor
+    /// Print JSON, for show, list, hash and monitor
     ///
     /// `show` prints {"schema":1,"bonds":[...]}: fields are added in later
     /// versions, never renamed or left out, and null where unknown. `list` prints
-    /// an array of names, `monitor` one object a line.
+    /// an array of names, `hash` one object, `monitor` one object a line.
     #[arg(short, long, global = true, verbatim_doc_comment)]
     pub(super) json: bool,
 
@@ -153,6 +164,21 @@ pub(super) enum Command {
         /// Name of the port, or none
         #[arg(value_name = "PORT|none")]
         port: String,
+    },
+    /// Explain which port a flow takes
+    ///
+    /// Fields of the frames are given as `FIELD VALUE` or `FIELD=VALUE`, mixed. In
+    /// balance-xor the answer is the usable port that the hash of these fields names,
+    /// with the fields that the policy uses; a field that it needs and that is not
+    /// given is asked for. In the other modes the answer is what decides instead.
+    /// Nothing is sent.
+    #[command(verbatim_doc_comment, after_long_help = fields_help())]
+    Hash {
+        /// Which bond
+        bond: String,
+        /// Fields of the frames
+        #[arg(value_name = "FIELD VALUE | FIELD=VALUE")]
+        fields: Vec<String>,
     },
     /// Print what happens as it happens
     ///
@@ -262,6 +288,14 @@ fn options_help(examples: &str) -> String {
         describe(&mut help, &names.join(", "), &text);
     }
     help + "\n" + examples
+}
+
+fn fields_help() -> String {
+    let mut help = String::from("Fields of a frame:\n");
+    for (name, expected) in FIELDS {
+        help += &format!("  {name:<11}{expected}\n");
+    }
+    help + "\n" + HASH_EXAMPLES
 }
 
 fn port_options_help() -> String {

@@ -14,6 +14,7 @@ use crate::control::client::{Client, ClientError};
 use crate::control::proto::Call;
 
 mod args;
+mod hash;
 mod monitor;
 mod show;
 
@@ -53,6 +54,22 @@ enum Failure {
         /// Of so many.
         tried: usize,
     },
+    /// The agent is newer than this client.
+    #[error(
+        "cannot tell where {bond} sends: bondctl does not know mode {mode}; are bondctl and bondd of the same version?"
+    )]
+    UnknownMode {
+        /// Which bond.
+        bond: String,
+        /// As the agent names it.
+        mode: String,
+    },
+    /// The agent left out the bond that was asked for.
+    #[error("bondd did not report {bond}")]
+    NotReported {
+        /// Which bond.
+        bond: String,
+    },
     /// Nothing can be printed.
     #[error("cannot print")]
     Output(#[from] io::Error),
@@ -74,6 +91,7 @@ fn run(cli: &Cli, out: &mut dyn Write, err: &mut dyn Write) -> Result<(), Failur
     let call = match &cli.command {
         Command::Show { bond } => return show(cli, bond.clone(), out),
         Command::List => return list(cli, out),
+        Command::Hash { bond, fields } => return explain(cli, bond, fields, out),
         Command::Monitor { bond } => return follow(cli, bond.clone(), out),
         Command::Port(PortCommand::Add { bond, ports }) => {
             return each_port(cli, ports, err, |port| Call::PortAttach {
@@ -120,6 +138,22 @@ fn show(cli: &Cli, bond: Option<String>, out: &mut dyn Write) -> Result<(), Fail
         writeln!(out, "{}", client.call(&Call::Show { bond })?)?;
     } else {
         out.write_all(show::report(&client.report(bond)?).as_bytes())?;
+    }
+    Ok(out.flush()?)
+}
+
+fn explain(cli: &Cli, bond: &str, fields: &[String], out: &mut dyn Write) -> Result<(), Failure> {
+    let flow = hash::flow(fields)?;
+    let report = connect(cli)?.report(Some(bond.to_owned()))?;
+    let bond = report
+        .bonds
+        .first()
+        .ok_or_else(|| Failure::NotReported { bond: bond.to_owned() })?;
+    let verdict = hash::Verdict::new(bond, &flow)?;
+    if cli.json {
+        writeln!(out, "{}", serde_json::to_string(&verdict)?)?;
+    } else {
+        out.write_all(verdict.text().as_bytes())?;
     }
     Ok(out.flush()?)
 }

@@ -184,12 +184,14 @@ fn json_is_what_the_daemon_said_and_text_is_for_people() {
 #[test]
 fn a_refusal_is_status_1_with_the_reason() {
     let agent = Agent::start("refused");
-    let (outcome, out, _) = agent.run(&["show", "bond9"]);
-    let failure = outcome.unwrap_err();
-    assert_eq!((failure.status(), out.as_str()), (1, ""));
-    let mut text = Vec::new();
-    complain(&mut text, &failure).unwrap();
-    assert_eq!(String::from_utf8(text).unwrap(), "bondctl: no bond bond9\n");
+    for words in [&["show", "bond9"][..], &["hash", "bond9", "dport=80"]] {
+        let (outcome, out, _) = agent.run(words);
+        let failure = outcome.unwrap_err();
+        assert_eq!((failure.status(), out.as_str()), (1, ""));
+        let mut text = Vec::new();
+        complain(&mut text, &failure).unwrap();
+        assert_eq!(String::from_utf8(text).unwrap(), "bondctl: no bond bond9\n");
+    }
 }
 
 #[test]
@@ -213,7 +215,12 @@ fn every_port_is_tried_and_every_refusal_told() {
 #[test]
 fn no_daemon_is_status_3_and_names_the_socket() {
     let dir = empty_dir("nobody");
-    for words in [&["list"][..], &["port", "add", "bond0", "eth0"], &["monitor"]] {
+    for words in [
+        &["list"][..],
+        &["port", "add", "bond0", "eth0"],
+        &["hash", "bond0"],
+        &["monitor"],
+    ] {
         let failure = run(&cli(&dir, words), &mut Vec::new(), &mut Vec::new()).unwrap_err();
         assert_eq!(failure.status(), 3, "{words:?}");
         let text = failure.to_string();

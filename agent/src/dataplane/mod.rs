@@ -2,7 +2,7 @@
 
 use std::io;
 
-use bond_modes::{ForwardingPlan, PortFacts, PortId};
+use bond_modes::{ForwardingPlan, PortId};
 use bond_monitors::{LinkReport, MacAddr};
 use serde::{Deserialize, Serialize};
 
@@ -18,6 +18,8 @@ pub trait Dataplane {
     fn name(&self) -> &'static str;
     /// Whether this kernel can do it; an error that names what is missing otherwise. Leaves nothing behind.
     fn probe(&mut self) -> Result<(), PlaneError>;
+    /// The names of all bonds of ours that the kernel has, except those that another agent serves.
+    fn bonds(&mut self) -> Result<Vec<BondName>, PlaneError>;
     /// What the kernel already does under this name, if the device there is ours.
     fn observe(&mut self, bond: &BondName) -> Result<Option<Observed>, PlaneError>;
     /// Makes the bond's interface, administratively down and without carrier. Undone whole on failure.
@@ -91,14 +93,6 @@ pub struct Observed {
     pub ports: Vec<(PortId, LinkReport)>,
     /// The plan in force, read back from the kernel.
     pub plan: ForwardingPlan,
-}
-
-/// State of a port when it was attached, as the core wants it.
-pub fn port_facts(original: &OriginalPort, report: LinkReport) -> PortFacts {
-    PortFacts {
-        permanent_mac: original.mac,
-        report,
-    }
 }
 
 /// Traffic of one port through the bond.

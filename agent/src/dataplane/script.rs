@@ -117,6 +117,10 @@ impl Dataplane for ScriptPlane {
         self.call(Call::Probe).map(|_| ())
     }
 
+    fn bonds(&mut self) -> Result<Vec<BondName>, PlaneError> {
+        Ok(self.world.borrow().bonds.keys().cloned().collect())
+    }
+
     fn observe(&mut self, bond: &BondName) -> Result<Option<Observed>, PlaneError> {
         let world = self.call(Call::Observe(bond.clone()))?;
         let Some(mut observed) = world.bonds.get(bond).cloned() else {
@@ -205,9 +209,7 @@ impl Dataplane for ScriptPlane {
         let plan = &mut world.bond(bond)?.plan;
         plan.ports.remove(&port);
         plan.rx.remove(&port);
-        if plan.tx == TxPolicy::One(port) {
-            plan.tx = TxPolicy::Drop;
-        }
+        plan.tx = plan.tx.among(|kept| kept != port);
         world.counters.remove(&port);
         if let Ok(report) = world.port(port) {
             report.mac = original.mac;

@@ -40,8 +40,9 @@ impl Fleet {
 
     /// Makes a bond; its place.
     pub(super) fn add(&mut self, now: Time, name: &str, pairs: &[(String, String)]) -> Result<usize, ControlError> {
-        if !is_interface_name(name) || RESERVED.contains(&name) {
-            let text = format!("{name:?} cannot be a bond's name, expected 1 to 15 bytes without /, : or blanks");
+        // The kernel would put a number in place of %d, and the name be another than the one asked for.
+        if !is_interface_name(name) || name.contains('%') || RESERVED.contains(&name) {
+            let text = format!("{name:?} cannot be a bond's name, expected 1 to 15 bytes without /, :, % or blanks");
             return Err(ControlError::new(ErrorCode::BadName, text));
         }
         if self.find(name).is_ok() {
@@ -134,10 +135,12 @@ impl Fleet {
                 format!("{port} is a port of {} already", owner.name),
             );
         }
-        let own = self
-            .bonds
-            .iter()
-            .find(|m| m.ifindex == link.ifindex || link.peer == Some(m.ifindex));
+        let links = self
+            .links
+            .all()
+            .map_err(|error| ControlError::new(ErrorCode::Kernel, format!("cannot read the interfaces: {error}")))?;
+        // The driver asks the kernel's tree of upper devices, in which our ports are not. [bond_main.c: bond_enslave]
+        let own = self.bonds.iter().find(|m| stands_on(&links, &link, m.ifindex));
         if let Some(owner) = own {
             let text = format!(
                 "{port} is or stands on {} itself, expected an interface that is not part of a bond",
@@ -242,6 +245,30 @@ impl Fleet {
     }
 }
 
+/// Whether an interface is this bond's, its wire, or carries traffic through it at any depth: frames sent through such a port
+/// would come back to the bond for ever.
+fn stands_on(links: &[Link], link: &Link, bond: u32) -> bool {
+    let mut reached = vec![link];
+    let mut at = 0;
+    while let Some(upper) = reached.get(at).copied() {
+        at += 1;
+        if upper.ifindex == bond || upper.peer == Some(bond) {
+            return true;
+        }
+        let below = |lower: &&Link| {
+            lower.master == Some(upper.ifindex)
+                // The far end of a veth pair is beside it, not below.
+                || upper.kind.as_deref() != Some("veth") && upper.peer == Some(lower.ifindex)
+        };
+        for lower in links.iter().filter(below) {
+            if reached.iter().all(|known| known.ifindex != lower.ifindex) {
+                reached.push(lower);
+            }
+        }
+    }
+    false
+}
+
 fn done<T>(_: T) -> Value {
     json!({})
 }
@@ -254,7 +281,7 @@ fn not_a_port(bond: &str, port: &str) -> ControlError {
 pub(super) fn option_error(object: &str, error: OptionError) -> ControlError {
     let code = match error {
         OptionError::Unknown { .. } => ErrorCode::UnknownOption,
-        OptionError::BadValue { .. } | OptionError::Missing { .. } => ErrorCode::BadValue,
+        OptionError::BadValue { .. } => ErrorCode::BadValue,
         OptionError::NotAPort { .. } => ErrorCode::NotAPort,
         _ => ErrorCode::Refused,
     };

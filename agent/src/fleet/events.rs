@@ -20,6 +20,11 @@ impl Fleet {
         Ok(drained)
     }
 
+    /// Whether link messages were read that [`Fleet::read_links`] has yet to handle.
+    pub fn has_news(&self) -> bool {
+        !self.news.is_empty()
+    }
+
     /// The descriptor of the link events, for the loop to wait on.
     pub fn link_events(&self) -> RawFd {
         self.events.as_raw_fd()
@@ -140,7 +145,7 @@ impl Fleet {
         };
         let mac = link.report.mac;
         if link.report.name != self.bonds[at].name {
-            self.rename(now, at, &link.report.name);
+            self.rename(at, &link.report.name);
         }
         self.feed(now, at, Event::BondLink { report: link.report });
         let member = &mut self.bonds[at];
@@ -154,13 +159,14 @@ impl Fleet {
         self.refresh_addresses(now, at);
     }
 
-    fn rename(&mut self, now: Time, at: usize, name: &str) {
+    fn rename(&mut self, at: usize, name: &str) {
         let old = std::mem::replace(&mut self.bonds[at].name, name.to_owned());
         log::info!("{old}: renamed to {name}");
         self.plane.renamed(&old, &name.to_owned());
+        // First the new one: a crash in between must not lose both.
+        self.save(at);
         self.store.remove(&old);
         self.publisher.remove(&old);
-        self.publish(now);
     }
 
     fn on_gone(&mut self, now: Time, ifindex: u32, name: &str) {

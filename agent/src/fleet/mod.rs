@@ -67,6 +67,10 @@ struct Member {
 impl Fleet {
     /// A fleet without bonds; [`Fleet::start`] adopts and makes them.
     pub fn new(run_dir: &Path, plane: Box<dyn Dataplane>, ignore_link_events: bool) -> std::io::Result<Fleet> {
+        let packets = PacketSocket::open().map_err(|error| {
+            let message = format!("cannot open a packet socket, which needs CAP_NET_RAW: {error}");
+            std::io::Error::new(error.kind(), message)
+        })?;
         let release = nix::sys::utsname::uname().map(|name| name.release().to_string_lossy().into_owned());
         Ok(Fleet {
             plane,
@@ -74,7 +78,7 @@ impl Fleet {
             events: Events::open()?,
             news: VecDeque::new(),
             links: Links::open()?,
-            packets: PacketSocket::open()?,
+            packets,
             store: Store::open(run_dir)?,
             publisher: Publisher::new(PathBuf::from(run_dir)),
             bonds: Vec::new(),

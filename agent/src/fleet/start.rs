@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use bond_modes::{Bond, PortFacts, Seen, options};
+use bond_modes::{Bond, PortFacts, PortId, Seen, options};
 use bond_monitors::Time;
 
 use super::{Fleet, Member, chain};
@@ -13,12 +13,15 @@ use crate::saved::SavedBond;
 impl Fleet {
     /// Adopts saved bonds, then makes those of `specs` that are missing. Call it once, after link events were subscribed to.
     pub fn start(&mut self, now: Time, specs: &[BondSpec]) {
-        for saved in self.store.load() {
+        let saved = self.store.load();
+        let known: Vec<u32> = saved.iter().map(|saved| saved.ifindex).collect();
+        for saved in saved {
             self.resume(now, saved);
         }
         for spec in specs {
             self.ensure(now, spec);
         }
+        self.adopt_orphans(now, &known);
         self.resync(now);
         for at in 0..self.bonds.len() {
             self.attach_all_wanted(now, at);
@@ -27,7 +30,17 @@ impl Fleet {
         self.publisher.prune();
     }
 
-    fn resume(&mut self, now: Time, saved: SavedBond) {
+    fn resume(&mut self, now: Time, mut saved: SavedBond) {
+        // It may have been renamed while no agent ran.
+        if let Ok(Some(link)) = self.links.by_index(saved.ifindex)
+            && link.report.name != saved.name
+            && let Ok(Some(_)) = self.plane.observe(&link.report.name)
+        {
+            log::info!("{}: renamed to {}", saved.name, link.report.name);
+            let old = std::mem::replace(&mut saved.name, link.report.name);
+            self.store.save(&saved);
+            self.store.remove(&old);
+        }
         let name = saved.name.clone();
         match self.plane.observe(&name) {
             Ok(Some(seen)) if seen.ifindex == saved.ifindex => self.adopt(now, saved, seen),
@@ -58,6 +71,12 @@ impl Fleet {
         let mut member = Member::new(saved.name, ifindex, bond);
         member.originals = saved.originals;
         member.wanted = saved.wanted;
+        // A port may have been attached and not yet written down.
+        for port in member.bond.ports().iter() {
+            if !member.wanted.contains(&port.name) {
+                member.wanted.push(port.name.clone());
+            }
+        }
         member.configured = saved.configured;
         self.bonds.push(member);
         let at = self.bonds.len() - 1;
@@ -106,7 +125,10 @@ impl Fleet {
                 self.reconfigure(now, at, &pairs);
                 at
             }
-            Err(_) => match self.find_orphan(now, spec).or_else(|| self.add_configured(now, spec)) {
+            Err(_) => match self
+                .adopt_orphan(now, &spec.name, &pairs)
+                .or_else(|| self.add_configured(now, spec))
+            {
                 Some(at) => at,
                 None => return,
             },
@@ -127,39 +149,39 @@ impl Fleet {
             .ok()
     }
 
-    /// A bond that forwards although its saved state was lost: adopted with the file's options. What its ports were before is
-    /// not known any more; they are given back as they are, without what marks a port.
-    fn find_orphan(&mut self, now: Time, spec: &BondSpec) -> Option<usize> {
-        let observed = self.plane.observe(&spec.name).ok().flatten()?;
-        let change = options::parse(&spec.pairs()).ok()?;
+    /// Bonds that nothing saved and no file tells of: an agent was killed while it made them, or their state was lost. With
+    /// the default options they can be shown, changed and deleted.
+    fn adopt_orphans(&mut self, now: Time, saved: &[u32]) {
+        let names = self.plane.bonds().unwrap_or_else(|error| {
+            log::error!("cannot look for bonds without saved state: {}", chain(&error));
+            Vec::new()
+        });
+        for name in names {
+            let left_as_it_is = self
+                .links
+                .by_name(&name)
+                .is_ok_and(|link| link.is_some_and(|link| saved.contains(&link.ifindex)));
+            if self.find(&name).is_err() && !left_as_it_is {
+                self.adopt_orphan(now, &name, &[("mode".to_owned(), "active-backup".to_owned())]);
+            }
+        }
+    }
+
+    /// A bond that forwards although its saved state was lost. What its ports were before is not known any more; they are given
+    /// back as they are, without what marks a port.
+    fn adopt_orphan(&mut self, now: Time, name: &str, pairs: &[(String, String)]) -> Option<usize> {
+        let observed = self.plane.observe(&name.to_owned()).ok().flatten()?;
+        let change = options::parse(pairs).ok()?;
         let originals: BTreeMap<_, _> = observed
             .ports
             .iter()
-            .filter_map(|(port, _)| {
-                let seen = self.plane.original(*port).ok()?;
-                let disable_ipv6 = seen.disable_ipv6.map(|_| false);
-                Some((
-                    *port,
-                    OriginalPort {
-                        disable_ipv6,
-                        ifalias: String::new(),
-                        clsact: false,
-                        allmulti: false,
-                        ..seen
-                    },
-                ))
-            })
+            .filter_map(|(port, _)| Some((*port, self.original_of_orphan(*port)?)))
             .collect();
         let ifindex = observed.ifindex;
         let wanted = observed.ports.iter().map(|(_, report)| report.name.clone()).collect();
         let ports = observed.ports.into_iter().map(|(port, report)| {
-            (
-                port,
-                PortFacts {
-                    permanent_mac: report.mac,
-                    report,
-                },
-            )
+            let permanent_mac = report.mac;
+            (port, PortFacts { permanent_mac, report })
         });
         let seen = Seen {
             ports: ports.collect(),
@@ -167,14 +189,25 @@ impl Fleet {
             plan: observed.plan,
         };
         let bond = Bond::adopt(now, change.options, seen, None);
-        log::warn!("{}: adopted without saved state; failure counts start anew", spec.name);
-        let mut member = Member::new(spec.name.clone(), ifindex, bond);
+        log::warn!("{name}: adopted without saved state; options not in a file and failure counts start anew");
+        let mut member = Member::new(name.to_owned(), ifindex, bond);
         member.originals = originals;
         member.wanted = wanted;
         self.bonds.push(member);
         let at = self.bonds.len() - 1;
         self.drain(now, at);
         Some(at)
+    }
+
+    fn original_of_orphan(&mut self, port: PortId) -> Option<OriginalPort> {
+        let seen = self.plane.original(port).ok()?;
+        Some(OriginalPort {
+            disable_ipv6: seen.disable_ipv6.map(|_| false),
+            ifalias: String::new(),
+            clsact: false,
+            allmulti: false,
+            ..seen
+        })
     }
 
     /// Options that changed in the file since they were applied; what an operator set meanwhile stays.

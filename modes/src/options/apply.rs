@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::table::{OptionRow, SetWhen, TABLE, find};
+use super::table::{OptionRow, SetWhen, TABLE};
 use super::{BondOptions, OptionError};
 use crate::status::millis;
 
@@ -26,8 +26,6 @@ pub struct Change {
     pub primary_given: bool,
     /// The active port is to be selected again.
     pub reselect: bool,
-    /// `mode` was given.
-    pub mode_given: bool,
     /// What was fulfilled differently.
     pub warnings: Vec<String>,
 }
@@ -39,7 +37,6 @@ impl Change {
             active: None,
             primary_given: false,
             reselect: false,
-            mode_given: false,
             warnings: Vec::new(),
         }
     }
@@ -59,6 +56,10 @@ impl Change {
 
     fn take(&mut self, row: &OptionRow, value: &str, context: Context) -> Result<(), OptionError> {
         let option = row.name;
+        if !row.modes.contain(self.options.mode) {
+            let mode = self.options.mode;
+            return Err(OptionError::WrongMode { option, mode });
+        }
         if context.has_ports && row.set_when != SetWhen::Always {
             return Err(OptionError::HasPorts { option });
         }
@@ -94,32 +95,12 @@ pub fn apply(current: &BondOptions, context: Context, pairs: &[(String, String)]
 
 /// Options for a new bond.
 pub fn parse(pairs: &[(String, String)]) -> Result<Change, OptionError> {
-    let change = apply(&BondOptions::default(), Context::default(), pairs)?;
-    if change.mode_given {
-        Ok(change)
-    } else {
-        Err(mode_missing())
-    }
+    apply(&BondOptions::default(), Context::default(), pairs)
 }
 
-/// Everything that is wrong with a set of options for a new bond, by index into `pairs`; `pairs.len()` for what is missing.
+/// Everything that is wrong with a set of options for a new bond, by index into `pairs`.
 pub fn check(pairs: &[(String, String)]) -> Vec<(usize, OptionError)> {
-    let mut change = Change::new(BondOptions::default());
-    let mut errors = take_all(&mut change, Context::default(), pairs);
-    if !pairs
-        .iter()
-        .any(|(name, _)| find(name).is_some_and(|row| row.name == "mode"))
-    {
-        errors.push((pairs.len(), mode_missing()));
-    }
-    errors
-}
-
-fn mode_missing() -> OptionError {
-    OptionError::Missing {
-        option: "mode",
-        expected: "mode=active-backup",
-    }
+    take_all(&mut Change::new(BondOptions::default()), Context::default(), pairs)
 }
 
 fn take_all(change: &mut Change, context: Context, pairs: &[(String, String)]) -> Vec<(usize, OptionError)> {
@@ -176,6 +157,7 @@ fn distance(a: &str, b: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::options::ModeName;
 
     fn pairs(text: &str) -> Vec<(String, String)> {
         text.split_whitespace()
@@ -245,7 +227,7 @@ mod tests {
     fn check_reports_everything_at_once() {
         let errors = check(&pairs("miimonn=100 updelay=x primary=eth0 num_grat_arp=256"));
         let places: Vec<usize> = errors.iter().map(|(place, _)| *place).collect();
-        assert_eq!(places, [0, 1, 3, 4]);
+        assert_eq!(places, [0, 1, 2, 3]);
         assert_eq!(
             errors[0].1,
             OptionError::Unknown {
@@ -253,7 +235,13 @@ mod tests {
                 nearest: Some("miimon")
             }
         );
-        assert!(matches!(errors[3].1, OptionError::Missing { option: "mode", .. }));
+        assert_eq!(
+            errors[2].1,
+            OptionError::WrongMode {
+                option: "primary",
+                mode: ModeName::BalanceRr
+            }
+        );
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Why an option was not taken.
 
+use super::ModeName;
+
 /// A refused option; nothing was changed. The order of the checks is the driver's. [bond_options.c: __bond_opt_set]
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OptionError {
@@ -11,13 +13,13 @@ pub enum OptionError {
         /// A known one that looks like it.
         nearest: Option<&'static str>,
     },
-    /// A bond cannot be made without it.
-    #[error("{option} is missing, expected {expected}")]
-    Missing {
+    /// The option means nothing in this mode. (EACCES)
+    #[error("{option} is not for mode {mode}, expected a mode that uses it")]
+    WrongMode {
         /// Its name.
         option: &'static str,
-        /// What it takes.
-        expected: &'static str,
+        /// The bond's mode.
+        mode: ModeName,
     },
     /// The option does not take that value.
     #[error("{option}: bad value {value:?}, expected {expected}")]

@@ -48,12 +48,16 @@ pub struct BondOptions {
     pub all_slaves_active: bool,
     /// Stored and shown; acts in 802.3ad only. [bond_options.c: bond_option_min_links_set]
     pub min_links: u32,
+    /// What balance-xor hashes.
+    pub xmit_hash_policy: XmitHashPolicy,
+    /// How many frames in a row balance-rr sends through one port; 0 for a random port each time.
+    pub packets_per_slave: u32,
 }
 
 impl Default for BondOptions {
     fn default() -> Self {
         BondOptions {
-            mode: ModeName::ActiveBackup,
+            mode: ModeName::BalanceRr,
             // differs: the driver's default is 0, a bond that nobody watches.
             miimon: Duration::from_millis(100),
             updelay: Duration::ZERO,
@@ -66,11 +70,21 @@ impl Default for BondOptions {
             num_grat_arp: 1,
             all_slaves_active: false,
             min_links: 0,
+            xmit_hash_policy: XmitHashPolicy::Layer2,
+            packets_per_slave: 1,
         }
     }
 }
 
 impl BondOptions {
+    /// How addresses move in this mode; elsewhere than in active-backup the option is only stored. [bond_main.c: bond_enslave]
+    pub fn moving_macs(&self) -> FailOverMac {
+        match self.mode {
+            ModeName::ActiveBackup => self.fail_over_mac,
+            _ => FailOverMac::None,
+        }
+    }
+
     /// Whether nothing decides about links.
     pub fn unmonitored(&self) -> bool {
         self.miimon.is_zero()
@@ -111,8 +125,14 @@ macro_rules! named {
 named! {
     /// How traffic is spread.
     ModeName {
+        /// One port after the other.
+        BalanceRr = "balance-rr" 0,
         /// One port carries everything, the others wait.
         ActiveBackup = "active-backup" 1,
+        /// Each flow through the port that its hash names.
+        BalanceXor = "balance-xor" 2,
+        /// Everything through every port.
+        Broadcast = "broadcast" 3,
     }
 }
 
@@ -137,5 +157,23 @@ named! {
         Active = "active" 1,
         /// The active port gets the bond's address, the one before it gets the other back.
         Follow = "follow" 2,
+    }
+}
+
+named! {
+    /// What balance-xor hashes to choose a port. [bonding.rst: xmit_hash_policy]
+    XmitHashPolicy {
+        /// MAC addresses and EtherType.
+        Layer2 = "layer2" 0,
+        /// IP addresses and ports.
+        Layer34 = "layer3+4" 1,
+        /// MAC and IP addresses.
+        Layer23 = "layer2+3" 2,
+        /// As layer2+3, of the innermost headers of a tunnel.
+        Encap23 = "encap2+3" 3,
+        /// As layer3+4, of the innermost headers of a tunnel.
+        Encap34 = "encap3+4" 4,
+        /// VLAN tag and source MAC address.
+        VlanSrcmac = "vlan+srcmac" 5,
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::apply::Change;
 use super::value::{Range, named, port_name, switch};
-use super::{BondOptions, FailOverMac, ModeName, PrimaryReselect};
+use super::{BondOptions, FailOverMac, ModeName, PrimaryReselect, XmitHashPolicy};
 use crate::status::{OptionValue, millis};
 
 /// When an option may change.
@@ -17,6 +17,25 @@ pub enum SetWhen {
     Empty,
     /// While the bond has no ports and is down.
     EmptyAndDown,
+}
+
+/// In which modes an option may be set. [bond_options.c: unsuppmodes]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Modes {
+    /// In all.
+    All,
+    /// Only in this one.
+    Only(ModeName),
+}
+
+impl Modes {
+    /// Whether the option may be set in that mode.
+    pub fn contain(self, mode: ModeName) -> bool {
+        match self {
+            Modes::All => true,
+            Modes::Only(only) => only == mode,
+        }
+    }
 }
 
 /// Everything about one option.
@@ -31,6 +50,8 @@ pub struct OptionRow {
     pub default: &'static str,
     /// What it takes, for messages and help.
     pub expected: &'static str,
+    /// In which modes it may be set.
+    pub modes: Modes,
     /// When it may change.
     pub set_when: SetWhen,
     /// It means nothing without the MII monitor.
@@ -96,17 +117,15 @@ pub static TABLE: &[OptionRow] = &[
         name: "mode",
         aliases: &[],
         unit: "",
-        default: "",
-        expected: "active-backup or 1",
+        default: "balance-rr",
+        expected: "balance-rr, active-backup, balance-xor or broadcast (0 to 3)",
+        modes: Modes::All,
         set_when: SetWhen::EmptyAndDown,
         needs_miimon: false,
         doc: "How traffic is spread over the ports. [bonding.rst: mode]",
         parse: |text, c| {
-            // The driver's default mode is not one of ours, so the word `default` means nothing here.
-            let value = named(text, ModeName::VALUES, ModeName::ActiveBackup).filter(|_| text.trim() != "default");
-            store(value, |v| {
-                c.options.mode = v;
-                c.mode_given = true;
+            store(named(text, ModeName::VALUES, ModeName::BalanceRr), |v| {
+                c.options.mode = v
             })
         },
         show: |o| OptionValue::Name(o.mode.to_string()),
@@ -117,6 +136,7 @@ pub static TABLE: &[OptionRow] = &[
         unit: "",
         default: "",
         expected: "the name of an attached port whose link is up, or none",
+        modes: Modes::Only(ModeName::ActiveBackup),
         set_when: SetWhen::Always,
         needs_miimon: false,
         doc: "The port that carries the traffic now; none lets the bond choose again. Not a pin: a later failover or a \
@@ -130,6 +150,7 @@ pub static TABLE: &[OptionRow] = &[
         unit: "ms",
         default: "100",
         expected: "milliseconds, 0 to 2147483647",
+        modes: Modes::All,
         set_when: SetWhen::Always,
         needs_miimon: false,
         doc: "How often the carrier of every port is polled. Link events count at once; the poll is the net below them. 0 \
@@ -149,6 +170,7 @@ pub static TABLE: &[OptionRow] = &[
         unit: "ms",
         default: "0",
         expected: "milliseconds, 0 to 2147483647",
+        modes: Modes::All,
         set_when: SetWhen::Always,
         needs_miimon: true,
         doc: "How long carrier must be back before the port is used; skipped when no other port is usable. Rounded down to a \
@@ -166,6 +188,7 @@ pub static TABLE: &[OptionRow] = &[
         unit: "ms",
         default: "0",
         expected: "milliseconds, 0 to 2147483647",
+        modes: Modes::All,
         set_when: SetWhen::Always,
         needs_miimon: true,
         doc: "How long carrier must be lost before the port is given up. Rounded down to a multiple of miimon. \
@@ -183,6 +206,7 @@ pub static TABLE: &[OptionRow] = &[
         unit: "ms",
         default: "0",
         expected: "milliseconds, 0 to 300000",
+        modes: Modes::All,
         set_when: SetWhen::Always,
         needs_miimon: true,
         doc: "Time between two announcements after a failover; 0 means miimon. Rounded down to a multiple of miimon. \
@@ -205,6 +229,7 @@ pub static TABLE: &[OptionRow] = &[
         unit: "",
         default: "1",
         expected: "1 or 0",
+        modes: Modes::All,
         set_when: SetWhen::Always,
         needs_miimon: false,
         doc: "1: the network stack says whether there is carrier. 0: the driver is asked by ethtool, then by MII registers, \
@@ -218,6 +243,7 @@ pub static TABLE: &[OptionRow] = &[
         unit: "",
         default: "",
         expected: "the name of an interface, or none",
+        modes: Modes::Only(ModeName::ActiveBackup),
         set_when: SetWhen::Always,
         needs_miimon: false,
         doc: "The preferred port: active whenever its link is up, as primary_reselect allows. It need not be attached yet. \
@@ -236,6 +262,7 @@ pub static TABLE: &[OptionRow] = &[
         unit: "",
         default: "always",
         expected: "always, better or failure (0 to 2)",
+        modes: Modes::All,
         set_when: SetWhen::Always,
         needs_miimon: false,
         doc: "When a preferred port that recovered is taken back: always, better (it is faster than the active one) or \
@@ -255,6 +282,7 @@ pub static TABLE: &[OptionRow] = &[
         unit: "",
         default: "none",
         expected: "none, active or follow (0 to 2)",
+        modes: Modes::All,
         set_when: SetWhen::Empty,
         needs_miimon: false,
         doc: "How MAC addresses move at a failover: none (all ports have the bond's), active (the bond takes the active \
@@ -267,11 +295,28 @@ pub static TABLE: &[OptionRow] = &[
         show: |o| OptionValue::Name(o.fail_over_mac.to_string()),
     },
     OptionRow {
+        name: "xmit_hash_policy",
+        aliases: &[],
+        unit: "",
+        default: "layer2",
+        expected: "layer2, layer3+4, layer2+3, encap2+3, encap3+4 or vlan+srcmac (0 to 5)",
+        modes: Modes::All,
+        set_when: SetWhen::Always,
+        needs_miimon: false,
+        doc: "What balance-xor hashes to choose a port for a frame. [bonding.rst: xmit_hash_policy]",
+        parse: |text, c| {
+            let value = named(text, XmitHashPolicy::VALUES, XmitHashPolicy::Layer2);
+            store(value, |v| c.options.xmit_hash_policy = v)
+        },
+        show: |o| OptionValue::Name(o.xmit_hash_policy.to_string()),
+    },
+    OptionRow {
         name: "num_grat_arp",
         aliases: &["num_unsol_na"],
         unit: "",
         default: "1",
         expected: "a number, 0 to 255",
+        modes: Modes::All,
         set_when: SetWhen::Always,
         needs_miimon: false,
         doc: "How often every address of the bond is announced after a failover, by gratuitous ARP and unsolicited neighbour \
@@ -295,6 +340,7 @@ pub static TABLE: &[OptionRow] = &[
         unit: "",
         default: "0",
         expected: "0 or 1",
+        modes: Modes::All,
         set_when: SetWhen::Always,
         needs_miimon: false,
         doc: "1: backup ports let frames in too. [bonding.rst: all_slaves_active]",
@@ -307,9 +353,10 @@ pub static TABLE: &[OptionRow] = &[
         unit: "",
         default: "0",
         expected: "a number, 0 to 2147483647",
+        modes: Modes::All,
         set_when: SetWhen::Always,
         needs_miimon: false,
-        doc: "Stored and shown, without effect in this mode, as in the kernel's driver. [bonding.rst: min_links]",
+        doc: "Stored and shown, without effect in modes 0 to 3, as in the kernel's driver. [bonding.rst: min_links]",
         parse: |text, c| {
             store(
                 Range {
@@ -322,6 +369,28 @@ pub static TABLE: &[OptionRow] = &[
         },
         show: |o| number(o.min_links),
     },
+    OptionRow {
+        name: "packets_per_slave",
+        aliases: &[],
+        unit: "",
+        default: "1",
+        expected: "a number, 0 to 65535",
+        modes: Modes::Only(ModeName::BalanceRr),
+        set_when: SetWhen::Always,
+        needs_miimon: false,
+        doc: "How many frames in a row balance-rr sends through one port; 0 takes a random port each time. \
+              [bonding.rst: packets_per_slave]",
+        parse: |text, c| {
+            let range = Range {
+                min: 0,
+                max: 65535,
+                default: Some(1),
+                off: false,
+            };
+            store(range.parse(text), |v| c.options.packets_per_slave = v)
+        },
+        show: |o| number(o.packets_per_slave),
+    },
 ];
 
 #[cfg(test)]
@@ -331,7 +400,7 @@ mod tests {
     #[test]
     fn every_row_shows_its_default() {
         let shown = show_all(&BondOptions::default(), None);
-        for row in TABLE.iter().filter(|row| row.name != "mode") {
+        for row in TABLE {
             let text = match &shown[row.name] {
                 OptionValue::None => String::new(),
                 OptionValue::Number(n) => n.to_string(),

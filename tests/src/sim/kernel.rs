@@ -157,9 +157,7 @@ impl Kernel {
     fn forget(&mut self, id: PortId) {
         self.plan.ports.remove(&id);
         self.plan.rx.remove(&id);
-        if self.plan.tx == TxPolicy::One(id) {
-            self.plan.tx = TxPolicy::Drop;
-        }
+        self.plan.tx = self.plan.tx.among(|port| port != id);
     }
 }
 

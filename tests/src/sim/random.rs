@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use bond_modes::{Accept, LocalAddress, PortId, Saved, TxPolicy};
+use bond_modes::options::{FailOverMac, ModeName};
+use bond_modes::{Accept, Bond, LocalAddress, Port, PortId, Saved, TxPolicy};
 use bond_monitors::{Carrier, LinkState, MacAddr, Time};
 
 use super::kernel::Failing;
@@ -284,24 +285,30 @@ impl Walk {
         let world = &self.world;
         let (bond, plan) = (&world.bond, world.bond.plan());
         let usable: Vec<PortId> = bond.ports().iter().filter(|p| p.is_usable()).map(|p| p.id).collect();
-        match plan.tx {
-            TxPolicy::Drop => assert!(usable.is_empty(), "nothing is sent although {usable:?} are usable"),
-            TxPolicy::One(id) => assert!(usable.contains(&id), "{id} sends although it is not usable"),
+        if bond.options().mode == ModeName::ActiveBackup {
+            match &plan.tx {
+                TxPolicy::Drop => assert!(usable.is_empty(), "nothing is sent although {usable:?} are usable"),
+                TxPolicy::One(id) => assert!(usable.contains(id), "{id} sends although it is not usable"),
+                other => panic!("active-backup sends by {other:?}"),
+            }
+            assert_eq!(plan.tx == TxPolicy::Drop, bond.active().is_none());
+        } else {
+            check_spreading(bond);
         }
         assert_eq!(
             plan.carrier.is_on(),
             !usable.is_empty(),
             "carrier without a usable port"
         );
-        assert_eq!(plan.tx == TxPolicy::Drop, bond.active().is_none());
         assert!(plan.ports.keys().eq(sorted(bond.ports().iter().map(|p| p.id)).iter()));
         for (id, accept) in &plan.rx {
             assert!(plan.ports.contains_key(id), "{id} lets in without being a port");
-            let all = bond.options().all_slaves_active || bond.active() == Some(*id);
+            let everyone = bond.options().all_slaves_active || bond.options().mode != ModeName::ActiveBackup;
+            let all = everyone || bond.active() == Some(*id);
             assert_eq!(*accept == Accept::All, all, "{id} lets in {accept:?}");
         }
         let macs: Vec<MacAddr> = plan.ports.values().map(|port| port.mac).collect();
-        if bond.options().fail_over_mac == bond_modes::options::FailOverMac::None {
+        if bond.options().moving_macs() == FailOverMac::None {
             assert!(
                 macs.iter().all(|mac| *mac == plan.mac),
                 "a port has not the bond's address"
@@ -365,6 +372,50 @@ impl Walk {
     }
 }
 
+/// Modes that spread traffic send through every port that is up and has carrier; without one, through those in downdelay.
+fn check_spreading(bond: &Bond) {
+    let pick = |wanted: &dyn Fn(&Port) -> bool| -> Vec<PortId> {
+        bond.ports()
+            .iter()
+            .filter(|port| wanted(port))
+            .map(|port| port.id)
+            .collect()
+    };
+    let up = pick(&|port| port.link() == LinkState::Up && port.carrier().is_on());
+    let going_down = pick(&|port| matches!(port.link(), LinkState::GoingDown { .. }));
+    let senders = if up.is_empty() { going_down } else { up };
+    let options = bond.options();
+    let ports = match &bond.plan().tx {
+        TxPolicy::Drop => Vec::new(),
+        TxPolicy::RoundRobin {
+            ports,
+            packets_per_port,
+            igmp,
+        } => {
+            assert_eq!(
+                (options.mode, *packets_per_port),
+                (ModeName::BalanceRr, options.packets_per_slave)
+            );
+            assert!(ports.contains(igmp), "{igmp} gets IGMP although it does not send");
+            ports.clone()
+        }
+        TxPolicy::Hash { ports, policy } => {
+            assert_eq!(
+                (options.mode, *policy),
+                (ModeName::BalanceXor, options.xmit_hash_policy)
+            );
+            ports.clone()
+        }
+        TxPolicy::All(ports) => {
+            assert_eq!(options.mode, ModeName::Broadcast);
+            ports.clone()
+        }
+        TxPolicy::One(id) => panic!("{} sends through {id} only", options.mode),
+    };
+    assert_eq!(ports, senders, "{} sends through the wrong ports", options.mode);
+    assert_eq!(bond.active(), None);
+}
+
 /// Every step of a seed's walk; its trace.
 pub fn walk(seed: u64, steps: u32, print: bool) -> u64 {
     let mut walk = Walk::new(seed);
@@ -408,17 +459,29 @@ fn sorted(ids: impl Iterator<Item = PortId>) -> Vec<PortId> {
 }
 
 /// Options to be born with.
-const BEGINNINGS: [&str; 6] = [
-    "miimon=100",
-    "miimon=100 updelay=300 downdelay=200",
-    "miimon=50 updelay=200 primary=a",
-    "miimon=100 fail_over_mac=active",
-    "miimon=100 fail_over_mac=follow downdelay=100",
-    "miimon=0",
+const BEGINNINGS: [&str; 11] = [
+    "mode=1 miimon=100",
+    "mode=1 miimon=100 updelay=300 downdelay=200",
+    "mode=1 miimon=50 updelay=200 primary=a",
+    "mode=1 miimon=100 fail_over_mac=active",
+    "mode=1 miimon=100 fail_over_mac=follow downdelay=100",
+    "mode=1 miimon=0",
+    "mode=0 miimon=100 updelay=200 packets_per_slave=3",
+    "mode=2 miimon=100 downdelay=300 xmit_hash_policy=layer3+4",
+    "mode=2 miimon=0 fail_over_mac=follow",
+    "mode=3 miimon=100 updelay=300 downdelay=200",
+    "mode=3 miimon=100",
 ];
 
 /// Options that a bond takes, some of them only at the right moment.
-const GOOD: [&str; 34] = [
+const GOOD: [&str; 41] = [
+    "mode=0",
+    "mode=1",
+    "mode=2",
+    "mode=3",
+    "xmit_hash_policy=layer2+3",
+    "packets_per_slave=0",
+    "packets_per_slave=7",
     "miimon=100",
     "miimon=100",
     "miimon=100",

@@ -13,32 +13,14 @@
  * agent being alive.
  *
  * The maps are defined the old way (section "maps") and no BTF is emitted, so
- * that kernels without BTF load this too; gso_segs needs 5.1. The layout of
- * the values is an interface between versions of bondd: a newer agent takes
- * over the pinned maps of an older one.
+ * that kernels without BTF load this too; gso_segs needs 5.1 and loops need
+ * 5.3. The layout of the values is an interface between versions of bondd: a
+ * newer agent takes over the pinned maps of an older one.
  */
-#include <linux/bpf.h>
 #include <linux/pkt_cls.h>
 
-#define SEC(name) __attribute__((section(name), used))
-#define INLINE static inline __attribute__((always_inline))
-
-/* The helpers in use, so that no libbpf is needed to compile this. */
-static void *(*bpf_map_lookup_elem)(void *map, const void *key) =
-	(void *)BPF_FUNC_map_lookup_elem;
-static __u64 (*bpf_ktime_get_ns)(void) = (void *)BPF_FUNC_ktime_get_ns;
-static long (*bpf_redirect)(__u32 ifindex, __u64 flags) =
-	(void *)BPF_FUNC_redirect;
-static long (*bpf_skb_pull_data)(struct __sk_buff *skb, __u32 len) =
-	(void *)BPF_FUNC_skb_pull_data;
-
-struct bpf_map_def {
-	__u32 type;
-	__u32 key_size;
-	__u32 value_size;
-	__u32 max_entries;
-	__u32 map_flags;
-};
+#include "common.bpf.h"
+#include "hash.bpf.h"
 
 /* Ports of one bond. */
 #define MAX_PORTS 256
@@ -46,14 +28,41 @@ struct bpf_map_def {
 /* Slots of the map "state". */
 enum {
 	/*
-	 * Where frames of the stack leave: 0 for nowhere, else the ifindex of
-	 * a port. Values with bit 31 are reserved for lists of ports. Moving
-	 * the traffic to another port is one write of four bytes.
+	 * Where frames of the stack leave: 0 for nowhere, the ifindex of a
+	 * port, or with bit 31 set a list of ports: bits 24 to 30 are its slot
+	 * in the map "lists", the others do not count. Moving the traffic is
+	 * one write of four bytes; from a list to another or to nowhere only
+	 * the highest of them differs, however the kernel copies.
 	 */
 	STATE_TX,
 	/* ifindex of the wire */
 	STATE_WIRE,
 	STATE_SLOTS,
+};
+
+#define IS_LIST 0x80000000
+#define LIST_SLOT(selector) ((selector) >> 24 & 0x7f)
+/* Slot 0 is never filled: an empty list sends nowhere. */
+#define LIST_SLOTS 16
+
+/* Kinds of lists. */
+enum {
+	LIST_ROUND_ROBIN = 1,
+	LIST_HASH,
+	LIST_ALL,
+};
+
+/*
+ * Value of the map "lists". It is written while no selector names its slot,
+ * and not before every program that may have read such a selector has ended;
+ * so a program that found it through the selector sees one list, whole.
+ */
+struct list {
+	__u32 kind;
+	__u32 setting;	/* frames per port in a row, or the hash policy */
+	__u32 igmp;	/* ifindex; round robin only */
+	__u32 count;
+	__u32 ports[MAX_PORTS];	/* ifindexes, the first "count" ones */
 };
 
 /* Values of the map "accept"; a port without an entry lets nothing in. */
@@ -78,6 +87,21 @@ struct bpf_map_def SEC("maps") state = {
 	.key_size = sizeof(__u32),
 	.value_size = sizeof(__u32),
 	.max_entries = STATE_SLOTS,
+};
+
+struct bpf_map_def SEC("maps") lists = {
+	.type = BPF_MAP_TYPE_ARRAY,
+	.key_size = sizeof(__u32),
+	.value_size = sizeof(struct list),
+	.max_entries = LIST_SLOTS,
+};
+
+/* Frames sent by round robin, per CPU as the driver counts them */
+struct bpf_map_def SEC("maps") turns = {
+	.type = BPF_MAP_TYPE_PERCPU_ARRAY,
+	.key_size = sizeof(__u32),
+	.value_size = sizeof(__u32),
+	.max_entries = 1,
 };
 
 /* ifindex of a port -> what is let in */
@@ -105,25 +129,6 @@ INLINE __u32 frames(const struct __sk_buff *skb)
 }
 
 /*
- * First bytes of the frame, the destination address, or NULL for a frame that
- * is too short to have one. Drivers may leave headers outside the linear part,
- * so ask for them before giving up.
- */
-INLINE const __u8 *destination(struct __sk_buff *skb)
-{
-	const __u8 *data = (void *)(long)skb->data;
-
-	if (data + 6 <= (const __u8 *)(long)skb->data_end)
-		return data;
-	if (bpf_skb_pull_data(skb, 6))
-		return (void *)0;
-	data = (void *)(long)skb->data;
-	if (data + 6 <= (const __u8 *)(long)skb->data_end)
-		return data;
-	return (void *)0;
-}
-
-/*
  * 01:80:c2:00:00:0X: for the far end of this very cable (LACP, LLDP, 802.1X,
  * spanning tree), never forwarded. [802.1Q-2022 table 8-1]
  */
@@ -133,28 +138,124 @@ INLINE int link_local(const __u8 *dst)
 	       dst[3] == 0x00 && dst[4] == 0x00 && (dst[5] & 0xf0) == 0x00;
 }
 
-SEC("classifier") int bond_tx(struct __sk_buff *skb)
+/*
+ * Counts a frame that is about to leave through a port. Only an attached port
+ * has counters, others get nothing: this bounds the damage of a selector or
+ * list that names an interface which left the bond.
+ */
+INLINE int may_leave(const struct __sk_buff *skb, __u32 port)
 {
 	struct port_counters *counter;
+
+	counter = bpf_map_lookup_elem(&counters, &port);
+	if (!counter)
+		return 0;
+	counter->tx_frames += frames(skb);
+	counter->tx_bytes += skb->len;
+	return 1;
+}
+
+INLINE int send(const struct __sk_buff *skb, __u32 port)
+{
+	return may_leave(skb, port) ? bpf_redirect(port, 0) : TC_ACT_SHOT;
+}
+
+/* The port in turn for "id". */
+INLINE int send_nth(const struct __sk_buff *skb, const struct list *list,
+		    __u32 id)
+{
+	__u32 count = list->count;
+	__u32 index;
+
+	if (!count)
+		return TC_ACT_SHOT;
+	index = id % count;
+	if (index >= MAX_PORTS)
+		return TC_ACT_SHOT;
+	return send(skb, list->ports[index]);
+}
+
+/* IGMP in IPv4 with a whole header. [bond_main.c: bond_xmit_roundrobin_slave_get] */
+INLINE int is_igmp(const struct __sk_buff *skb)
+{
+	__u8 header[ETH_HEADER + 20];
+
+	if (bpf_skb_load_bytes(skb, 0, header, sizeof(header)))
+		return 0;
+	return be16(header + 12) == TYPE_IPV4 && header[ETH_HEADER + 9] == 2;
+}
+
+/*
+ * A number for each frame, counted from 1 on each CPU; frames with the same
+ * number leave through the same port.
+ * [bond_main.c: bond_rr_gen_slave_id]
+ */
+INLINE __u32 next_id(__u32 frames_per_port)
+{
+	__u32 slot = 0;
+	__u32 *turn;
+	__u32 id;
+
+	if (!frames_per_port)
+		return bpf_get_prandom_u32();
+	turn = bpf_map_lookup_elem(&turns, &slot);
+	if (!turn)
+		return 0;
+	id = ++*turn;
+	return frames_per_port == 1 ? id : id / frames_per_port;
+}
+
+/*
+ * A copy through every port but the last, which gets the frame itself. A copy
+ * that the kernel refuses does not stop the others.
+ * [bond_main.c: bond_xmit_broadcast]
+ */
+INLINE int send_all(struct __sk_buff *skb, const struct list *list)
+{
+	__u32 count = list->count;
+	__u32 index;
+
+#pragma clang loop unroll(disable)
+	for (index = 0; index < MAX_PORTS; index++) {
+		__u32 port = list->ports[index];
+
+		if (index + 1 >= count)
+			return send(skb, port);
+		if (may_leave(skb, port))
+			bpf_clone_redirect(skb, port, 0);
+	}
+	return TC_ACT_SHOT;
+}
+
+SEC("classifier") int bond_tx(struct __sk_buff *skb)
+{
 	__u32 slot = STATE_TX;
 	__u32 *selector;
-	__u32 port;
+	__u32 chosen;
+	const struct list *list;
 
 	selector = bpf_map_lookup_elem(&state, &slot);
 	if (!selector)
 		return TC_ACT_SHOT;
-	port = *(volatile __u32 *)selector;
+	chosen = *(volatile __u32 *)selector;
+	if (!(chosen & IS_LIST))
+		return send(skb, chosen);
 
-	/*
-	 * Only an attached port has counters. This also bounds the damage of
-	 * a selector that names an interface which left the bond.
-	 */
-	counter = bpf_map_lookup_elem(&counters, &port);
-	if (!counter)
+	slot = LIST_SLOT(chosen);
+	list = bpf_map_lookup_elem(&lists, &slot);
+	if (!list)
 		return TC_ACT_SHOT;
-	counter->tx_frames += frames(skb);
-	counter->tx_bytes += skb->len;
-	return bpf_redirect(port, 0);
+	switch (list->kind) {
+	case LIST_ROUND_ROBIN:
+		if (is_igmp(skb))
+			return send(skb, list->igmp);
+		return send_nth(skb, list, next_id(list->setting));
+	case LIST_HASH:
+		return send_nth(skb, list, frame_hash(skb, list->setting));
+	case LIST_ALL:
+		return send_all(skb, list);
+	}
+	return TC_ACT_SHOT;
 }
 
 SEC("classifier") int port_rx(struct __sk_buff *skb)
@@ -163,16 +264,19 @@ SEC("classifier") int port_rx(struct __sk_buff *skb)
 	__u32 port = skb->ifindex;
 	__u32 slot = STATE_WIRE;
 	__u32 *rule, *wire;
-	const __u8 *dst;
+	__u8 dst[6];
 
 	counter = bpf_map_lookup_elem(&counters, &port);
 	if (!counter)
 		return TC_ACT_SHOT;
 	counter->last_rx_ns = bpf_ktime_get_ns();
 
-	dst = destination(skb);
+	/*
+	 * A copy, also of what a driver left outside the linear part: a
+	 * pointer into the frame that may be null asks for CAP_PERFMON.
+	 */
 	wire = bpf_map_lookup_elem(&state, &slot);
-	if (!dst || !wire)
+	if (!wire || bpf_skb_load_bytes(skb, 0, dst, sizeof(dst)))
 		goto refuse;
 
 	rule = bpf_map_lookup_elem(&accept, &port);

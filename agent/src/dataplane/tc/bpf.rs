@@ -13,6 +13,7 @@ use aya::util::nr_cpus;
 use aya::{Ebpf, EbpfError, EbpfLoader, include_bytes_aligned};
 use bond_modes::{Accept, PortId, TxPolicy};
 
+use super::lists::{List, Lists, is_list};
 use super::pins::BondPins;
 use crate::dataplane::PortCounters;
 
@@ -20,6 +21,7 @@ use crate::dataplane::PortCounters;
 pub struct BondBpf {
     programs: Ebpf,
     state: Array<MapData, u32>,
+    lists: Lists,
     accept: HashMap<MapData, u32, u32>,
     counters: PerCpuHashMap<MapData, u32, Counters>,
 }
@@ -28,6 +30,7 @@ impl BondBpf {
     /// Loads the programs. With `pins`, on the maps that are pinned there; without, on maps that vanish with this value.
     pub fn load(pins: Option<&BondPins>) -> io::Result<BondBpf> {
         raise_memlock();
+        let taken_over = pins.is_some_and(|pins| pins.map(LISTS).exists());
         let mut loader = EbpfLoader::new();
         loader.btf(None);
         if let Some(pins) = pins {
@@ -41,10 +44,14 @@ impl BondBpf {
             classifier(&mut programs, name).load().map_err(program_error)?;
         }
         let mut map = |name: &str| programs.take_map(name).ok_or_else(|| not_in_object(name));
-        let (state, accept, counters) = (map(STATE)?, map(ACCEPT)?, map(COUNTERS)?);
+        let (state, lists) = (map(STATE)?, map(LISTS)?);
+        let (accept, counters) = (map(ACCEPT)?, map(COUNTERS)?);
         trim_heap();
+        let state: Array<MapData, u32> = state.try_into().map_err(map_error)?;
+        let selector = state.get(&SLOT_TX, 0).map_err(map_error)?;
         Ok(BondBpf {
-            state: state.try_into().map_err(map_error)?,
+            lists: Lists::new(lists.try_into().map_err(map_error)?, taken_over, selector),
+            state,
             accept: accept.try_into().map_err(map_error)?,
             counters: counters.try_into().map_err(map_error)?,
             programs,
@@ -68,19 +75,28 @@ impl BondBpf {
 
     /// Where frames of the stack leave.
     pub fn tx(&self) -> io::Result<TxPolicy> {
-        Ok(match self.state.get(&SLOT_TX, 0).map_err(map_error)? {
-            0 => TxPolicy::Drop,
-            port => TxPolicy::One(PortId(port)),
-        })
+        match self.selector()? {
+            0 => Ok(TxPolicy::Drop),
+            list if is_list(list) => self.lists.policy(list),
+            port => Ok(TxPolicy::One(PortId(port))),
+        }
     }
 
-    /// Moves the traffic: one write of four bytes.
+    /// Moves the traffic: one write of four bytes. A list of ports is prepared aside before.
     pub fn set_tx(&mut self, tx: &TxPolicy) -> io::Result<()> {
         let selector = match tx {
             TxPolicy::Drop => 0,
             TxPolicy::One(port) => port.0,
+            list => {
+                let in_force = self.selector()?;
+                self.lists.prepare(list, in_force)?
+            }
         };
         self.state.set(SLOT_TX, selector, 0).map_err(map_error)
+    }
+
+    fn selector(&self) -> io::Result<u32> {
+        self.state.get(&SLOT_TX, 0).map_err(map_error)
     }
 
     /// What is let in, by port.
@@ -278,11 +294,15 @@ pub const TX: &str = "bond_tx";
 const STATE: &str = "state";
 const ACCEPT: &str = "accept";
 const COUNTERS: &str = "counters";
+const LISTS: &str = "lists";
+const TURNS: &str = "turns";
 /// Type and size of a value; all keys are interface indexes or slot numbers of four bytes.
-const MAPS: [(&str, (MapType, usize)); 3] = [
+const MAPS: [(&str, (MapType, usize)); 5] = [
     (STATE, (MapType::Array, size_of::<u32>())),
     (ACCEPT, (MapType::Hash, size_of::<u32>())),
     (COUNTERS, (MapType::PerCpuHash, size_of::<Counters>())),
+    (LISTS, (MapType::Array, size_of::<List>())),
+    (TURNS, (MapType::PerCpuArray, size_of::<u32>())),
 ];
 
 const SLOT_TX: u32 = 0;

@@ -1,17 +1,15 @@
 //! The bond's own interface: a veth pair whose far end, the wire, belongs to the agent.
 //!
-//! A pair is ours if its wire is called `wire<ifindex of the bond>` and its alias says `wire of <bond>`. Both are set before
-//! anything else, so a crash while a pair is made leaves either a bare pair, which the next [`create`](TcPlane::create) of that
-//! name removes, or one of ours that lacks something, which [`observe`](TcPlane::observe) completes.
-
-use std::io;
+//! A pair is ours if its wire is called `wire<ifindex of the bond>` and its alias begins with `wire of`. Both are set before
+//! anything else, so a crash while a pair is made leaves either a bare pair, which the next [`create`](crate::dataplane::Dataplane::create) of
+//! that name removes, or one of ours that lacks something, which [`observe`](crate::dataplane::Dataplane::observe) completes.
 
 use bond_modes::{ForwardingPlan, TxPolicy};
 use bond_monitors::Carrier;
 
 use super::bpf::{BondBpf, TX};
 use super::hook::{self, Attached, Place};
-use super::pins::BondPins;
+use super::pins::{BondPins, Pins};
 use super::step::{BPF, FirstError, HOOK, VETH, step, step_with};
 use super::{Bond, TcPlane};
 use crate::dataplane::PlaneError;
@@ -26,11 +24,31 @@ pub struct Pair {
 }
 
 impl TcPlane {
-    /// The pair of this bond, if the interface of that name is ours.
+    /// The pair of this bond, if the interface of that name is ours. It may have got the name while no agent ran, so the alias
+    /// may tell another.
     pub(super) fn find_pair(&mut self, name: &str) -> Result<Option<Pair>, PlaneError> {
-        Ok(self.veth_pair(name)?.filter(|pair| {
-            pair.wire.report.name == wire_name(pair.bond.ifindex) && pair.wire.alias == wire_alias(name)
-        }))
+        Ok(self
+            .veth_pair(name)?
+            .filter(|pair| is_wire_of(&pair.wire, pair.bond.ifindex)))
+    }
+
+    /// The names of all bonds that are there and have pins where ours are; none while another agent serves those.
+    pub(super) fn find_bonds(&mut self) -> Result<Vec<String>, PlaneError> {
+        if self.pins.is_none() && Pins::find(&self.run_dir, self.netns).is_none() {
+            return Ok(Vec::new());
+        }
+        self.pins()?;
+        let Some(pins) = self.pins.as_ref().filter(|pins| pins.is_locked()) else {
+            return Ok(Vec::new());
+        };
+        let links = step(|| "read the interfaces".to_owned(), || self.links.all())?;
+        let wires = links.iter().filter_map(|wire| Some((wire, wire.peer?)));
+        let bonds: Vec<u32> = wires
+            .filter(|(wire, bond)| is_wire_of(wire, *bond) && pins.bond(*bond).exist())
+            .map(|(_, bond)| bond)
+            .collect();
+        let names = links.into_iter().filter(|link| bonds.contains(&link.ifindex));
+        Ok(names.map(|link| link.report.name).collect())
     }
 
     /// Makes the pair and everything on it; on failure nothing of it is left.
@@ -41,10 +59,6 @@ impl TcPlane {
             return Err(taken());
         }
         let make = || format!("make the interface {name}");
-        // The kernel would put a number there, and the name be another than the one asked for.
-        if name.contains('%') {
-            return step(make, || Err(io::ErrorKind::InvalidInput.into()));
-        }
         step_with(&VETH, make, || self.links.add_veth(name, "wire%d")).map_err(|error| match error {
             PlaneError::Kernel { source, .. } if source.raw_os_error() == Some(libc::EEXIST) => taken(),
             other => other,
@@ -198,9 +212,16 @@ fn wire_name(bond: u32) -> String {
     format!("wire{bond}")
 }
 
-fn wire_alias(bond: &str) -> String {
-    format!("wire of {bond}")
+/// What marks the wire as ours.
+pub(super) fn wire_alias(bond: &str) -> String {
+    format!("{WIRE_MARK}{bond}")
 }
+
+fn is_wire_of(link: &Link, bond: u32) -> bool {
+    link.report.name == wire_name(bond) && link.alias.starts_with(WIRE_MARK)
+}
+
+const WIRE_MARK: &str = "wire of ";
 
 /// ETH_MAX_MTU
 const WIRE_MTU: u32 = 65535;

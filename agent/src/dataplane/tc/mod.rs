@@ -12,7 +12,8 @@
 //!
 //! | File | What |
 //! |---|---|
-//! | `bond.bpf.c`, `bpf` | programs and maps of one bond |
+//! | `bond.bpf.c`, `hash.bpf.h`, `bpf` | programs and maps of one bond |
+//! | `lists` | lists of ports that are never seen half written |
 //! | `hook` | how programs are attached: tcx links or clsact filters |
 //! | `bpffs`, `pins` | where the pins are |
 //! | `device`, `port` | the pair; ports taken in, given back, taken over |
@@ -40,6 +41,7 @@ mod bpf;
 mod bpffs;
 mod device;
 mod hook;
+mod lists;
 mod pins;
 mod port;
 mod program;
@@ -135,7 +137,20 @@ impl TcPlane {
             .into_iter()
             .map(|(port, link)| (port, settings(&link, &pair.bond)))
             .collect();
+        if pair.wire.alias != device::wire_alias(name) {
+            self.label(name, &bond);
+        }
         Ok(bond)
+    }
+
+    /// Names the bond on its wire and ports. The aliases are labels for people; a failure does no harm.
+    fn label(&mut self, name: &str, bond: &Bond) {
+        let ports = bond.applied.ports.keys().map(|port| (port.0, port::port_alias(name)));
+        for (ifindex, alias) in ports.chain([(bond.wire, device::wire_alias(name))]) {
+            if let Err(error) = self.links.set_alias(ifindex, &alias) {
+                log::warn!("{name}: cannot set an alias: {error}");
+            }
+        }
     }
 
     fn report(&mut self, link: &Link) -> LinkReport {
@@ -167,6 +182,10 @@ impl Dataplane for TcPlane {
                 source: io::Error::other("the probing thread panicked"),
             })
         })
+    }
+
+    fn bonds(&mut self) -> Result<Vec<BondName>, PlaneError> {
+        self.find_bonds()
     }
 
     fn observe(&mut self, bond: &BondName) -> Result<Option<Observed>, PlaneError> {
@@ -243,13 +262,7 @@ impl Dataplane for TcPlane {
 
     fn renamed(&mut self, old: &str, new: &BondName) {
         let Some(bond) = self.bonds.remove(old) else { return };
-        // The aliases are only labels for people and for finding the pair again; a failure is told by the next start.
-        let ports = bond.applied.ports.keys().map(|port| (port.0, format!("port of {new}")));
-        for (ifindex, alias) in ports.chain([(bond.wire, format!("wire of {new}"))]) {
-            if let Err(error) = self.links.set_alias(ifindex, &alias) {
-                log::warn!("{new}: cannot set an alias: {error}");
-            }
-        }
+        self.label(new, &bond);
         self.bonds.insert(new.clone(), bond);
     }
 

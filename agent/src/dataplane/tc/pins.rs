@@ -1,11 +1,12 @@
 //! Names of the pins: `<bpffs>/bondd/<netns inode>/<bond ifindex>/`, in it the maps under their own names, the link `tx` of the
 //! wire and a link `rx-<ifindex>` per port. Where the hooks are clsact filters there are no links, only maps.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use bond_modes::PortId;
+use nix::fcntl::{Flock, FlockArg};
 
 use super::bpffs::Bpffs;
 
@@ -14,12 +15,17 @@ use super::bpffs::Bpffs;
 pub struct Pins {
     fs: Bpffs,
     dir: PathBuf,
+    /// Held as long as this process lives; none if another agent has it, on another run directory.
+    lock: Option<Flock<File>>,
 }
 
 impl Pins {
     /// Those of the network namespace with this inode number, in the file system that `run_dir` leads to.
     pub fn open(run_dir: &Path, netns: u64) -> io::Result<Pins> {
-        Ok(Self::inside(Bpffs::open(run_dir)?, netns))
+        let mut pins = Self::inside(Bpffs::open(run_dir)?, netns);
+        fs::create_dir_all(&pins.dir)?;
+        pins.lock = Flock::lock(File::open(&pins.dir)?, FlockArg::LockExclusiveNonblock).ok();
+        Ok(pins)
     }
 
     /// As [`Pins::open`], but mounts nothing.
@@ -29,7 +35,12 @@ impl Pins {
 
     fn inside(fs: Bpffs, netns: u64) -> Pins {
         let dir = fs.root().join(ALL).join(netns.to_string());
-        Pins { fs, dir }
+        Pins { fs, dir, lock: None }
+    }
+
+    /// Whether no other agent uses these pins.
+    pub fn is_locked(&self) -> bool {
+        self.lock.is_some()
     }
 
     /// The folder of the bond with this interface index.
@@ -63,7 +74,9 @@ impl Pins {
     }
 
     /// Removes empty folders, and the mount if bondd made it and no pin is left.
-    pub fn release(self) -> io::Result<()> {
+    pub fn release(mut self) -> io::Result<()> {
+        // An open directory would keep the mount busy.
+        self.lock = None;
         for dir in [self.dir.clone(), self.fs.root().join(ALL)] {
             match fs::remove_dir(dir) {
                 Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => return Ok(()),
@@ -82,6 +95,11 @@ pub struct BondPins {
 }
 
 impl BondPins {
+    /// Whether there is such a folder.
+    pub fn exist(&self) -> bool {
+        self.dir.is_dir()
+    }
+
     /// Makes the folder if it is not there.
     pub fn create(&self) -> io::Result<()> {
         fs::create_dir_all(&self.dir)

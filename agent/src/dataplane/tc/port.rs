@@ -1,6 +1,6 @@
 //! Ports: taken in, given back, taken over from an earlier agent.
 
-use bond_modes::{PortId, PortPlan, TxPolicy};
+use bond_modes::{PortId, PortPlan};
 use bond_monitors::MacAddr;
 
 use super::bpf::RX;
@@ -265,10 +265,14 @@ fn expel(
     bond.applied.rx.remove(&port);
     let close = || bond.bpf.set_accept(port, None);
     errors.note(step(|| format!("close {port} of {name}"), close));
-    if bond.applied.tx == TxPolicy::One(port) {
-        let drop = || bond.bpf.set_tx(&TxPolicy::Drop);
-        if errors.note(step(|| format!("stop the transmission of {name}"), drop)) {
-            bond.applied.tx = TxPolicy::Drop;
+    let others = bond.applied.tx.among(|kept| kept != port);
+    if bond.applied.tx != others {
+        let leave = || bond.bpf.set_tx(&others);
+        if errors.note(step(
+            || format!("stop the transmission of {name} through {port}"),
+            leave,
+        )) {
+            bond.applied.tx = others;
         }
     }
     let unhook = || match (bond.hook, link) {
@@ -304,6 +308,7 @@ fn place<'a>(interface: &'a str, pin: &'a std::path::Path) -> Place<'a> {
     }
 }
 
-fn port_alias(bond: &str) -> String {
+/// What marks a port as ours.
+pub(super) fn port_alias(bond: &str) -> String {
     format!("port of {bond}")
 }

@@ -3,7 +3,7 @@
 //! Make before break:
 //! 1. accept on ports that are to let in more than now;
 //! 2. addresses, MTUs and promiscuity of ports, address of the bond;
-//! 3. the transmit selector: the moment at which the traffic moves;
+//! 3. the transmit selector: the moment at which the traffic moves, to a port or to a list prepared before it;
 //! 4. carrier of the bond, which thus comes on when frames have a way out, and goes off when they have none;
 //! 5. stop accepting on the other ports.
 //!
@@ -16,7 +16,7 @@ use super::Bond;
 use super::port;
 use super::step::{FirstError, port_step, step};
 use crate::dataplane::PlaneError;
-use crate::netlink::Links;
+use crate::netlink::{Links, sysctl};
 
 /// Makes the kernel match `plan`, writing only what differs from `bond.applied`, and keeps the latter true.
 pub fn apply(links: &mut Links, name: &str, bond: &mut Bond, plan: &ForwardingPlan) -> Result<(), PlaneError> {
@@ -44,18 +44,7 @@ pub fn apply(links: &mut Links, name: &str, bond: &mut Bond, plan: &ForwardingPl
             bond.applied.mac = plan.mac;
         }
     }
-    let gone = match plan.tx {
-        TxPolicy::One(port) => Some(port).filter(|port| !bond.applied.ports.contains_key(port)),
-        TxPolicy::Drop => None,
-    };
-    if let Some(port) = gone {
-        errors.note(Err(PlaneError::PortGone { port }));
-    } else if bond.applied.tx != plan.tx {
-        let set = || bond.bpf.set_tx(&plan.tx);
-        if errors.note(step(|| format!("move the transmission of {name}"), set)) {
-            bond.applied.tx = plan.tx.clone();
-        }
-    }
+    transmit(name, bond, &plan.tx, &mut errors);
     if bond.applied.carrier != plan.carrier {
         let set = || links.set_up(bond.wire, plan.carrier.is_on());
         if errors.note(step(|| format!("set the carrier of {name}"), set)) {
@@ -70,6 +59,35 @@ pub fn apply(links: &mut Links, name: &str, bond: &mut Bond, plan: &ForwardingPl
         }
     }
     errors.result()
+}
+
+/// A port that is not attached costs the others nothing: they are programmed without it. With none left, all stays as it is.
+fn transmit(name: &str, bond: &mut Bond, wanted: &TxPolicy, errors: &mut FirstError) {
+    let mut gone = false;
+    for port in named(wanted) {
+        if !bond.applied.ports.contains_key(&port) {
+            errors.note(Err(PlaneError::PortGone { port }));
+            gone = true;
+        }
+    }
+    let possible = wanted.among(|port| bond.applied.ports.contains_key(&port));
+    if bond.applied.tx == possible || (gone && possible == TxPolicy::Drop) {
+        return;
+    }
+    let set = || bond.bpf.set_tx(&possible);
+    if errors.note(step(|| format!("move the transmission of {name}"), set)) {
+        bond.applied.tx = possible;
+    }
+}
+
+/// Every port that a policy names.
+fn named(tx: &TxPolicy) -> Vec<PortId> {
+    match tx {
+        TxPolicy::Drop => Vec::new(),
+        TxPolicy::One(port) => vec![*port],
+        TxPolicy::RoundRobin { ports, igmp, .. } => ports.iter().chain([igmp]).copied().collect(),
+        TxPolicy::Hash { ports, .. } | TxPolicy::All(ports) => ports.clone(),
+    }
 }
 
 fn wider(now: Option<&Accept>, wanted: Accept) -> bool {
@@ -105,7 +123,14 @@ fn configure_port(
         done.mac = wanted.mac;
     }
     if now.mtu != wanted.mtu {
-        let set = || links.set_mtu(port.0, wanted.mtu);
+        let set = || {
+            links.set_mtu(port.0, wanted.mtu)?;
+            // Below 1280 an interface has no IPv6; from there on it begins anew, with the defaults of the system.
+            match links.by_index(port.0)? {
+                Some(link) => sysctl::set_disable_ipv6(&link.report.name, true),
+                None => Ok(()),
+            }
+        };
         if errors.note(port_step(port, || format!("set the MTU of {port}"), set)) {
             done.mtu = wanted.mtu;
         }

@@ -1,4 +1,4 @@
-//! The plane against the kernel, each test in a network namespace of its own: `p0` and `p1` are ports, `q0` and `q1` the far
+//! The plane against the kernel, each test in a network namespace of its own: `p0` to `p3` are ports, `q0` to `q3` the far
 //! ends of their cables. Frames of a protocol of our own are put on a cable or on the bond and looked for elsewhere.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -14,6 +14,10 @@ use crate::dataplane::{Dataplane, PlaneError, PortBase};
 use crate::netlink::sysctl;
 use crate::packet::PacketSocket;
 
+mod frames;
+mod hash;
+mod lists;
+mod load;
 mod world;
 
 #[test]

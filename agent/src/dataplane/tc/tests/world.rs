@@ -1,4 +1,4 @@
-//! A network namespace with two cables, and a plane in it.
+//! A network namespace with four cables, and a plane in it.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -20,7 +20,7 @@ use crate::netlink::tests::in_netns;
 use crate::netlink::{Link, Links, sysctl};
 use crate::packet::PacketSocket;
 
-/// A namespace with two cables, and a plane in it.
+/// A namespace with four cables, and a plane in it.
 pub(super) struct World {
     pub(super) plane: TcPlane,
     pub(super) hook: Hook,
@@ -41,7 +41,7 @@ pub(super) fn in_world(hook: Hook, body: impl FnOnce(&mut World) + Send + 'stati
         // The kernel's own IPv6 chatter would be counted too.
         fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1").unwrap();
         let mut links = Links::open().unwrap();
-        for (port, far) in [("p0", "q0"), ("p1", "q1")] {
+        for (port, far) in [("p0", "q0"), ("p1", "q1"), ("p2", "q2"), ("p3", "q3")] {
             links.add_veth(port, far).unwrap();
             let far = links.by_name(far).unwrap().unwrap();
             links.set_up(far.ifindex, true).unwrap();
@@ -108,6 +108,39 @@ impl World {
         (p0, p1)
     }
 
+    /// All four ports attached, no plan yet.
+    pub(super) fn bond_with_four_ports(&mut self) -> Vec<PortId> {
+        self.create();
+        ["p0", "p1", "p2", "p3"]
+            .map(|name| {
+                self.attach(name, None);
+                self.port(name)
+            })
+            .to_vec()
+    }
+
+    /// Programs a transmit policy; the ports it names let everything in.
+    pub(super) fn send_by(&mut self, tx: TxPolicy, ports: &[PortId]) {
+        let plan = self.list_plan(tx, ports);
+        self.program(&plan);
+    }
+
+    /// The plan for a transmit policy over these ports, everything else as it is.
+    pub(super) fn list_plan(&self, tx: TxPolicy, ports: &[PortId]) -> ForwardingPlan {
+        let attached: Vec<PortId> = self.plane.bonds[&bond0()].applied.ports.keys().copied().collect();
+        ForwardingPlan {
+            carrier: Carrier::On,
+            tx,
+            rx: ports.iter().map(|port| (*port, Accept::All)).collect(),
+            ..self.plan(None, &attached)
+        }
+    }
+
+    /// Taps at the far ends of all four cables.
+    pub(super) fn far_ends(&mut self) -> [Tap; 4] {
+        ["q0", "q1", "q2", "q3"].map(|name| Tap::whole(self.link(name).ifindex))
+    }
+
     /// The plan for this active port, addresses and MTU as they are.
     pub(super) fn plan(&self, active: Option<PortId>, ports: &[PortId]) -> ForwardingPlan {
         let now = &self.plane.bonds[&bond0()].applied;
@@ -154,6 +187,24 @@ impl World {
         }
     }
 
+    pub(super) fn send_frame(&mut self, frame: &[u8]) {
+        let bond = self.plane.bonds[&bond0()].ifindex;
+        self.socket.send(bond, frame).unwrap();
+    }
+
+    /// Waits for that many frames at all far ends together; their numbers in order of arrival.
+    #[track_caller]
+    pub(super) fn gather(&mut self, far: &[Tap; 4], count: usize) -> [Vec<u32>; 4] {
+        let mut arrived = [const { Vec::new() }; 4];
+        self.eventually(|_| {
+            for (numbers, end) in arrived.iter_mut().zip(far) {
+                numbers.extend(end.numbers());
+            }
+            arrived.iter().map(Vec::len).sum::<usize>() >= count
+        });
+        arrived
+    }
+
     pub(super) fn tap(&mut self, name: &str) -> Tap {
         Tap::on(self.link(name).ifindex)
     }
@@ -161,7 +212,9 @@ impl World {
     /// Everything that the plane could have changed and not put back.
     pub(super) fn snapshot(&mut self) -> Vec<String> {
         let mut lines = Vec::new();
-        for link in self.links.all().unwrap() {
+        for mut link in self.links.all().unwrap() {
+            // The kernel tells it some time after an interface went up.
+            link.report.carrier = Carrier::Off;
             let ipv6 = sysctl::disable_ipv6(&link.report.name).unwrap();
             let clsact = self.links.has_clsact(link.ifindex).unwrap();
             lines.push(format!("{link:?} disable_ipv6 {ipv6:?} clsact {clsact}"));
@@ -186,6 +239,15 @@ pub(super) struct Tap(OwnedFd);
 
 impl Tap {
     pub(super) fn on(ifindex: u32) -> Tap {
+        Tap::protocol(ifindex, ETHERTYPE)
+    }
+
+    /// Receives every frame.
+    pub(super) fn whole(ifindex: u32) -> Tap {
+        Tap::protocol(ifindex, libc::ETH_P_ALL as u16)
+    }
+
+    fn protocol(ifindex: u32, protocol: u16) -> Tap {
         // SAFETY: socket() takes no pointers, and its result is checked before it becomes an owned descriptor.
         let socket = unsafe {
             let raw = libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0);
@@ -195,12 +257,14 @@ impl Tap {
         // SAFETY: all fields are integers or arrays of them; zero is a valid value for each.
         let mut at: libc::sockaddr_ll = unsafe { mem::zeroed() };
         at.sll_family = libc::AF_PACKET as u16;
-        at.sll_protocol = ETHERTYPE.to_be();
+        at.sll_protocol = protocol.to_be();
         at.sll_ifindex = ifindex as i32;
         let patience = libc::timeval {
             tv_sec: PATIENCE.as_secs() as i64,
             tv_usec: 0,
         };
+        // Room for whatever comes while a test does something else.
+        let room: libc::c_int = 256 << 20;
         // SAFETY: the pointers lead to live values of the lengths given with them.
         let bound = unsafe {
             libc::setsockopt(
@@ -209,6 +273,12 @@ impl Tap {
                 libc::SO_RCVTIMEO,
                 (&raw const patience).cast(),
                 mem::size_of_val(&patience) as u32,
+            ) | libc::setsockopt(
+                socket.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_RCVBUFFORCE,
+                (&raw const room).cast(),
+                mem::size_of_val(&room) as u32,
             ) | libc::bind(socket.as_raw_fd(), (&raw const at).cast(), mem::size_of_val(&at) as u32)
         };
         assert_eq!(bound, 0, "{}", io::Error::last_os_error());
@@ -231,9 +301,49 @@ impl Tap {
     }
 
     fn receive(&self, flags: i32) -> bool {
+        self.read(&mut [0u8; 2048], flags).is_some()
+    }
+
+    /// The next frame; nothing if none comes.
+    pub(super) fn next(&self) -> Option<Vec<u8>> {
+        let mut buffer = vec![0; 1 << 17];
+        self.read(&mut buffer, 0).map(|length| buffer[..length].to_vec())
+    }
+
+    /// The number that ends the next frame, if one is there already. [`numbered`]
+    pub(super) fn number_waiting(&self) -> Option<u32> {
         let mut buffer = [0u8; 2048];
+        let length = self.read(&mut buffer, libc::MSG_DONTWAIT)?;
+        buffer[..length].last_chunk().map(|last| u32::from_be_bytes(*last))
+    }
+
+    /// The numbers that end the frames that have come.
+    pub(super) fn numbers(&self) -> Vec<u32> {
+        std::iter::from_fn(|| self.number_waiting()).collect()
+    }
+
+    /// Frames that came while the socket had no room.
+    pub(super) fn missed(&self) -> u32 {
+        let mut statistics = [0u32; 2];
+        let mut length = mem::size_of_val(&statistics) as u32;
+        // SAFETY: the pointers lead to live values, the first of the length that the second says.
+        let asked = unsafe {
+            libc::getsockopt(
+                self.0.as_raw_fd(),
+                libc::SOL_PACKET,
+                libc::PACKET_STATISTICS,
+                statistics.as_mut_ptr().cast(),
+                &raw mut length,
+            )
+        };
+        assert_eq!(asked, 0, "{}", io::Error::last_os_error());
+        statistics[1]
+    }
+
+    fn read(&self, buffer: &mut [u8], flags: i32) -> Option<usize> {
         // SAFETY: the pointer and length are those of a live buffer.
-        unsafe { libc::recv(self.0.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len(), flags) > 0 }
+        let length = unsafe { libc::recv(self.0.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len(), flags) };
+        usize::try_from(length).ok().filter(|length| *length > 0)
     }
 }
 
@@ -244,6 +354,64 @@ pub(super) fn frame(to: MacAddr) -> Vec<u8> {
     bytes.extend(ETHERTYPE.to_be_bytes());
     bytes.resize(FRAME, 0);
     bytes
+}
+
+/// A frame that can be told from others by its last four bytes.
+pub(super) fn numbered(mut frame: Vec<u8>, number: u32) -> Vec<u8> {
+    frame.extend(number.to_be_bytes());
+    frame
+}
+
+/// Puts a large TCP frame over IPv4 on an interface, to be cut into segments of this many bytes at the latest possible place.
+/// [packet(7): PACKET_VNET_HDR]
+pub(super) fn send_unsegmented(ifindex: u32, frame: &[u8], segment: u16) {
+    const NEEDS_CHECKSUM: u8 = 1;
+    const TCP_OVER_IPV4: u8 = 1;
+    let mut bytes = vec![NEEDS_CHECKSUM, TCP_OVER_IPV4];
+    // Length of the headers, of a segment, start of the checksummed part and place of the checksum in it.
+    for word in [54, segment, 34, 16] {
+        bytes.extend(word.to_ne_bytes());
+    }
+    bytes.extend(frame);
+    let on: libc::c_int = 1;
+    // SAFETY: all fields are integers or arrays of them; zero is a valid value for each.
+    let mut to: libc::sockaddr_ll = unsafe { mem::zeroed() };
+    to.sll_family = libc::AF_PACKET as u16;
+    to.sll_protocol = (libc::ETH_P_IP as u16).to_be();
+    to.sll_ifindex = ifindex as i32;
+    // SAFETY: the pointers lead to live values of the lengths given with them; the socket is owned once it is known to be one.
+    let sent = unsafe {
+        let raw = libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0);
+        assert!(raw >= 0, "{}", io::Error::last_os_error());
+        let socket = OwnedFd::from_raw_fd(raw);
+        let set = libc::setsockopt(
+            raw,
+            libc::SOL_PACKET,
+            PACKET_VNET_HDR,
+            (&raw const on).cast(),
+            mem::size_of_val(&on) as u32,
+        );
+        assert_eq!(set, 0, "{}", io::Error::last_os_error());
+        libc::sendto(
+            socket.as_raw_fd(),
+            bytes.as_ptr().cast(),
+            bytes.len(),
+            0,
+            (&raw const to).cast(),
+            mem::size_of_val(&to) as u32,
+        )
+    };
+    assert_eq!(sent, bytes.len() as isize, "{}", io::Error::last_os_error());
+}
+
+/// [linux/if_packet.h]
+const PACKET_VNET_HDR: libc::c_int = 15;
+
+/// Keeps the calling thread, and so the frames that it sends, on the first processor.
+pub(super) fn stay_on_one_cpu() {
+    let mut cpus = nix::sched::CpuSet::new();
+    cpus.set(0).unwrap();
+    nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &cpus).unwrap();
 }
 
 pub(super) fn statistic(interface: &str, name: &str) -> u64 {

@@ -1,0 +1,284 @@
+//! `bondctl hash`: which port a flow takes, and why.
+//!
+//! Everything is computed here from the agent's report: nothing is sent and nothing in the bond changes.
+
+use std::fmt::Write;
+
+use bond_modes::hash::{Explanation, FlowError, FlowSpec};
+use bond_modes::{LinkWord, XmitHashPolicy};
+use serde::Serialize;
+use serde_json::json;
+
+use super::Failure;
+use crate::control::proto::{BondReport, SCHEMA};
+
+/// The answer; the JSON has these fields.
+#[derive(Debug, Serialize)]
+pub(super) struct Verdict {
+    schema: u32,
+    bond: String,
+    mode: String,
+    /// What decides.
+    choice: Choice,
+    /// Ports that may send, in the order of attaching: up, or going down.
+    usable: Vec<String>,
+    /// Ports that the frames of the flow take: none if they are dropped, several only where all or each may be one.
+    ports: Vec<String>,
+    /// Place of the port among the usable ones, where a hash decides.
+    index: Option<usize>,
+    /// How the hash comes about, where it decides.
+    hash: Option<Explanation>,
+    /// Ports that may not send and why; for people.
+    #[serde(skip)]
+    unusable: Vec<String>,
+}
+
+/// What decides where a frame goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Choice {
+    /// The active port sends everything.
+    ActivePort,
+    /// Each frame anew, whatever flow it belongs to.
+    EachFrame,
+    /// The hash of its fields.
+    Hash,
+    /// Nothing: it leaves through every port.
+    EveryPort,
+}
+
+/// A flow from words, or how they are wrong.
+pub(super) fn flow(words: &[String]) -> Result<FlowSpec, Failure> {
+    let pairs = super::option_pairs(words).map_err(Failure::Usage)?;
+    FlowSpec::parse(pairs.iter().map(|(field, value)| (field.as_str(), value.as_str()))).map_err(usage)
+}
+
+fn usage(error: FlowError) -> Failure {
+    Failure::Usage(error.to_string())
+}
+
+impl Verdict {
+    /// Where the bond in this state sends this flow.
+    pub(super) fn new(bond: &BondReport, flow: &FlowSpec) -> Result<Self, Failure> {
+        // A port whose link is going down still sends. [bond_main.c: bond_slave_can_tx]
+        let (can_send, cannot): (Vec<_>, Vec<_>) = bond
+            .ports
+            .iter()
+            .partition(|port| matches!(port.link, Some(LinkWord::Up | LinkWord::GoingDown)));
+        let usable: Vec<String> = can_send.iter().map(|port| port.name.clone()).collect();
+        let unusable = cannot.iter().map(|port| {
+            let why = port.link.map_or("absent", LinkWord::as_str);
+            format!("{} ({why})", port.name)
+        });
+        let mut verdict = Verdict {
+            schema: SCHEMA,
+            bond: bond.name.clone(),
+            mode: bond.status.mode.clone(),
+            choice: Choice::Hash,
+            ports: Vec::new(),
+            index: None,
+            hash: None,
+            unusable: unusable.collect(),
+            usable,
+        };
+        match verdict.mode.as_str() {
+            "active-backup" => {
+                verdict.choice = Choice::ActivePort;
+                verdict.ports.extend(bond.status.active_port.clone());
+            }
+            "balance-rr" => {
+                verdict.choice = Choice::EachFrame;
+                verdict.ports.clone_from(&verdict.usable);
+            }
+            "broadcast" => {
+                verdict.choice = Choice::EveryPort;
+                verdict.ports.clone_from(&verdict.usable);
+            }
+            "balance-xor" => verdict.hashed(bond, flow)?,
+            _ => {
+                return Err(Failure::UnknownMode {
+                    bond: verdict.bond,
+                    mode: verdict.mode,
+                });
+            }
+        }
+        Ok(verdict)
+    }
+
+    fn hashed(&mut self, bond: &BondReport, flow: &FlowSpec) -> Result<(), Failure> {
+        let policy = json!(bond.status.options.get("xmit_hash_policy"));
+        let policy: XmitHashPolicy = serde_json::from_value(policy)?;
+        let explanation = flow.explain(policy, bond.status.mac).map_err(usage)?;
+        // No remainder without ports: then nothing is sent.
+        if let Some(index) = (explanation.hash as usize).checked_rem(self.usable.len()) {
+            self.index = Some(index);
+            self.ports.push(self.usable[index].clone());
+        }
+        self.hash = Some(explanation);
+        Ok(())
+    }
+
+    /// For people, with a line end.
+    pub(super) fn text(&self) -> String {
+        let mut text = format!("{}: {}", self.bond, self.mode);
+        if let Some(hash) = &self.hash {
+            text += &format!(", xmit_hash_policy {}\n{hash}", hash.policy);
+        }
+        let usable: Vec<String> = self
+            .usable
+            .iter()
+            .enumerate()
+            .map(|(i, name)| format!("{i} {name}"))
+            .collect();
+        text += &format!("\nusable   {}", joined(&usable));
+        if !self.unusable.is_empty() {
+            text += &format!("; not usable: {}", self.unusable.join(", "));
+        }
+        text += "\nport     ";
+        // Writing to a String cannot fail.
+        let _ = match (self.choice, self.ports.first(), &self.hash, self.index) {
+            (Choice::Hash, Some(port), Some(hash), Some(index)) => {
+                write!(text, "{} % {} = {index} -> {port}", hash.hash, self.usable.len())
+            }
+            (Choice::ActivePort, Some(port), ..) => write!(text, "{port}, the active port, whatever the flow"),
+            (Choice::EachFrame, Some(_), ..) => {
+                write!(
+                    text,
+                    "none of its own: each frame of a flow may take another one of the usable ports"
+                )
+            }
+            (Choice::EveryPort, Some(_), ..) => write!(text, "a copy through each of {}", self.ports.join(", ")),
+            (Choice::ActivePort, None, ..) => write!(text, "none: there is no active port, frames are dropped"),
+            _ => write!(text, "none: no port is usable, frames are dropped"),
+        };
+        text.push('\n');
+        text
+    }
+}
+
+fn joined(names: &[String]) -> String {
+    if names.is_empty() {
+        "none".to_owned()
+    } else {
+        names.join(", ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+    use crate::control::proto::PortReport;
+
+    const TCP: &str = "src 192.168.1.10 dst 192.168.1.20 proto=tcp sport 40000 dport 80";
+
+    /// A bond of three ports: up, going back, going down, and one that is absent.
+    fn bond(mode: &str) -> BondReport {
+        let port = |name: &str, link: &str| {
+            let mut port = serde_json::to_value(PortReport::absent(name)).unwrap();
+            port["state"] = json!("attached");
+            port["link"] = json!(link);
+            port
+        };
+        let absent = serde_json::to_value(PortReport::absent("eth9")).unwrap();
+        serde_json::from_value(
+            json!({"name":"bond0","ifindex":7,"plane":"tc","mode":mode,"mode_number":2,"up":true,
+            "carrier":true,"mii_status":"up","mac":"52:54:00:ab:cd:ef","mtu":1500,"active_port":"eth2","primary":null,
+            "monitor":"mii","unmonitored":false,"options":{"xmit_hash_policy":"layer3+4"},
+            "ports":[port("eth0", "up"), port("eth1", "going back"), port("eth2", "going down"), absent]}),
+        )
+        .unwrap()
+    }
+
+    fn spec(words: &str) -> FlowSpec {
+        flow(&words.split(' ').map(str::to_owned).collect::<Vec<_>>()).unwrap()
+    }
+
+    fn text(bond: &BondReport, words: &str) -> String {
+        Verdict::new(bond, &spec(words)).unwrap().text()
+    }
+
+    #[test]
+    fn a_hash_is_shown_with_its_fields_and_the_port_it_names() {
+        let wanted = "\
+bond0: balance-xor, xmit_hash_policy layer3+4
+fields   IP 192.168.1.10 > 192.168.1.20, layer 4 TCP 40000 > 80
+hash     fold(0x5000409c of layer 4 ^ 0x1e000000 of IP) >> 1 = 0x27270749
+usable   0 eth0, 1 eth2; not usable: eth1 (going back), eth9 (absent)
+port     656869193 % 2 = 1 -> eth2
+";
+        assert_eq!(text(&bond("balance-xor"), TCP), wanted);
+    }
+
+    #[test]
+    fn other_modes_say_what_decides_instead() {
+        for (mode, line) in [
+            ("active-backup", "port     eth2, the active port, whatever the flow\n"),
+            (
+                "balance-rr",
+                "port     none of its own: each frame of a flow may take another one of the usable ports\n",
+            ),
+            ("broadcast", "port     a copy through each of eth0, eth2\n"),
+        ] {
+            let text = text(&bond(mode), "dport 80");
+            assert!(
+                text.starts_with(&format!("bond0: {mode}\nusable   0 eth0, 1 eth2; ")),
+                "{text}"
+            );
+            assert!(text.ends_with(line), "{text}");
+        }
+        let failure = Verdict::new(&bond("802.3ad"), &spec(TCP)).unwrap_err();
+        assert_eq!(failure.status(), 1);
+        assert!(failure.to_string().contains("mode 802.3ad"), "{failure}");
+    }
+
+    #[test]
+    fn without_a_usable_port_the_flow_has_none() {
+        for mode in ["active-backup", "balance-rr", "balance-xor", "broadcast"] {
+            let mut bond = bond(mode);
+            bond.ports.clear();
+            bond.status.active_port = None;
+            let text = text(&bond, TCP);
+            assert!(text.contains("\nusable   none\nport     none: "), "{text}");
+            assert!(text.ends_with(", frames are dropped\n"), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_json_has_every_field_in_every_mode() {
+        let value = |mode: &str| serde_json::to_value(Verdict::new(&bond(mode), &spec(TCP)).unwrap()).unwrap();
+        let hashed = value("balance-xor");
+        assert_eq!(hashed["ports"], json!(["eth2"]));
+        assert_eq!((&hashed["choice"], &hashed["index"]), (&json!("hash"), &json!(1)));
+        assert_eq!(hashed["hash"]["hash"], 656_869_193);
+        let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+        for mode in ["active-backup", "balance-rr", "broadcast"] {
+            let other = value(mode);
+            assert_eq!(keys(&other), keys(&hashed));
+            assert_eq!((&other["hash"], &other["index"]), (&Value::Null, &Value::Null));
+        }
+    }
+
+    #[test]
+    fn wrong_or_missing_fields_are_wrong_usage() {
+        let failure = flow(&["colour".to_owned(), "red".to_owned()]).unwrap_err();
+        assert_eq!(failure.status(), 2);
+        let failure = flow(&["src".to_owned()]).unwrap_err();
+        assert_eq!(failure.status(), 2);
+        let failure = Verdict::new(&bond("balance-xor"), &spec("src ::1 dst ::2")).unwrap_err();
+        assert_eq!(failure.status(), 2);
+        assert!(
+            failure
+                .to_string()
+                .contains("policy layer3+4 chooses by fields that are not given: add proto")
+        );
+    }
+
+    #[test]
+    fn a_policy_from_the_future_is_not_guessed() {
+        let mut bond = bond("balance-xor");
+        bond.status.options.clear();
+        assert!(matches!(Verdict::new(&bond, &spec(TCP)), Err(Failure::Answer(_))));
+    }
+}

@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: MIT OR GPL-2.0 */
+/* What every program of ours needs: no libbpf is needed to compile them. */
+#ifndef COMMON_BPF_H
+#define COMMON_BPF_H
+
+#include <linux/bpf.h>
+
+#define SEC(name) __attribute__((section(name), used))
+#define INLINE static inline __attribute__((always_inline))
+
+/* The helpers in use. */
+static void *(*bpf_map_lookup_elem)(void *map, const void *key) =
+	(void *)BPF_FUNC_map_lookup_elem;
+static __u64 (*bpf_ktime_get_ns)(void) = (void *)BPF_FUNC_ktime_get_ns;
+static __u32 (*bpf_get_prandom_u32)(void) = (void *)BPF_FUNC_get_prandom_u32;
+static long (*bpf_redirect)(__u32 ifindex, __u64 flags) =
+	(void *)BPF_FUNC_redirect;
+static long (*bpf_clone_redirect)(struct __sk_buff *skb, __u32 ifindex,
+				  __u64 flags) =
+	(void *)BPF_FUNC_clone_redirect;
+static long (*bpf_skb_pull_data)(struct __sk_buff *skb, __u32 len) =
+	(void *)BPF_FUNC_skb_pull_data;
+/* Fails where the frame ends earlier; then the buffer is filled with zeros. */
+static long (*bpf_skb_load_bytes)(const struct __sk_buff *skb, __u32 offset,
+				  void *to, __u32 len) =
+	(void *)BPF_FUNC_skb_load_bytes;
+
+struct bpf_map_def {
+	__u32 type;
+	__u32 key_size;
+	__u32 value_size;
+	__u32 max_entries;
+	__u32 map_flags;
+};
+
+#define ETH_HEADER 14
+#define TYPE_IPV4 0x0800
+#define TYPE_IPV6 0x86dd
+
+/* Two bytes in network order. */
+INLINE __u32 be16(const __u8 *bytes)
+{
+	return (__u32)bytes[0] << 8 | bytes[1];
+}
+
+#endif

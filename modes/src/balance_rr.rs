@@ -1,0 +1,22 @@
+//! One port after the other. [bonding.rst: balance-rr]
+
+use crate::mode::{Mode, View};
+use crate::plan::TxPolicy;
+
+pub(crate) struct BalanceRr;
+
+impl Mode for BalanceRr {
+    /// differs: the driver counts dead ports too and gives their share to a neighbour; here it is spread over all that are left.
+    fn tx(&self, view: &View<'_>) -> TxPolicy {
+        let ports = view.senders();
+        let Some(&first) = ports.first() else {
+            return TxPolicy::Drop;
+        };
+        TxPolicy::RoundRobin {
+            // The current port may have lost its carrier just now.
+            igmp: view.choice.active.filter(|port| ports.contains(port)).unwrap_or(first),
+            packets_per_port: view.options.packets_per_slave,
+            ports,
+        }
+    }
+}

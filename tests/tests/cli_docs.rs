@@ -1,0 +1,186 @@
+//! Manual pages and shipped files keep up with the programs.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use bond_modes::options::{PORT_TABLE, TABLE};
+use bondd_tests::bins::{bin, root};
+use bondd_tests::daemon::succeeded;
+use bondd_tests::netns::unique;
+
+/// Source of a manual page, with plain dashes.
+fn page(name: &str) -> String {
+    let path = root().join("man").join(name);
+    let text = fs::read_to_string(&path).unwrap_or_else(|e| panic!("cannot read {}: {e}", path.display()));
+    text.replace("\\-", "-")
+}
+
+/// What a program prints for `--help` after these words.
+fn help(program: &str, words: &[&str]) -> String {
+    let mut command = Command::new(bin(program));
+    let output = command.args(words).arg("--help").output();
+    succeeded(program, output.expect("the program can be run"))
+}
+
+/// All that a text names with this macro of mdoc, wherever in a line it stands: `Fl -run-dir` is `--run-dir`, `Cm add` is `add`.
+fn named(page: &str, mdoc: &str) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    for line in page.lines().filter(|line| line.starts_with('.')) {
+        let mut is_name = false;
+        for word in line[1..].split_whitespace() {
+            let is_macro = word.len() == 2 && word.starts_with(|c: char| c.is_ascii_uppercase());
+            if is_macro {
+                is_name = word == mdoc;
+            } else if is_name && word != "," {
+                names.insert(word.to_owned());
+            }
+        }
+    }
+    names
+}
+
+/// All flags that a help text speaks of before its examples, which use other programs too; without their first dash.
+fn flags(help: &str) -> BTreeSet<String> {
+    let text = help.split("Examples:").next().unwrap_or_default();
+    let words = text.split_whitespace().filter_map(|word| word.strip_prefix('-'));
+    words
+        .map(|word| word.trim_end_matches([',', '.', ')']).to_owned())
+        .filter(|word| !word.is_empty())
+        .collect()
+}
+
+/// Names under `Commands:` in a help text.
+fn commands(help: &str) -> Vec<String> {
+    let lines = help.lines().skip_while(|line| *line != "Commands:").skip(1);
+    lines
+        .take_while(|line| !line.is_empty())
+        .filter_map(|line| line.split_whitespace().next())
+        .filter(|name| *name != "help")
+        .map(str::to_owned)
+        .collect()
+}
+
+#[track_caller]
+fn has_all(page_name: &str, mdoc: &str, wanted: impl IntoIterator<Item = String>) {
+    let known = named(&page(page_name), mdoc);
+    let wanted: BTreeSet<String> = wanted.into_iter().collect();
+    assert!(!wanted.is_empty(), "nothing to look for in {page_name}");
+    let missing: Vec<_> = wanted.difference(&known).collect();
+    assert!(missing.is_empty(), "{page_name} has no {mdoc} {missing:?}");
+}
+
+#[test]
+fn every_flag_is_in_the_manual_page() {
+    has_all("bondd.8", "Fl", flags(&help("bondd", &[])));
+    has_all("bondctl.8", "Fl", flags(&help("bondctl", &[])));
+    has_all("ifenslave.8", "Fl", flags(&help("ifenslave", &[])));
+}
+
+#[test]
+fn every_command_of_bondctl_is_in_the_manual_page() {
+    let top = commands(&help("bondctl", &[]));
+    assert!(top.len() > 5, "{top:?}");
+    let items: Vec<String> = page("bondctl.8").lines().map(str::to_owned).collect();
+    for command in &top {
+        let below = commands(&help("bondctl", &[command]));
+        let lines: Vec<String> = match below.is_empty() {
+            true => vec![format!(".It Cm {command}")],
+            false => below.iter().map(|name| format!(".It Cm {command} {name}")).collect(),
+        };
+        for line in lines {
+            assert!(
+                items
+                    .iter()
+                    .any(|item| *item == line || item.starts_with(&format!("{line} "))),
+                "bondctl.8 has no {line}"
+            );
+        }
+    }
+}
+
+#[test]
+fn every_option_is_in_the_manual_pages_with_all_its_names() {
+    let options = || {
+        TABLE
+            .iter()
+            .flat_map(|row| std::iter::once(&row.name).chain(row.aliases))
+            .map(|name| (*name).to_owned())
+    };
+    has_all("bondctl.8", "Cm", options());
+    has_all("bondctl.8", "Cm", PORT_TABLE.iter().map(|row| row.name.to_owned()));
+    has_all("bondd.conf.5", "Cm", options());
+}
+
+#[test]
+fn defaults_in_the_manual_page_are_those_of_the_option_table() {
+    let page = page("bondctl.8");
+    for row in TABLE.iter().filter(|row| !row.default.is_empty()) {
+        let begin = page
+            .find(&format!(".It Cm {} ", row.name))
+            .unwrap_or_else(|| panic!("no item {}", row.name));
+        let item = page[begin + 1..]
+            .split(".It ")
+            .next()
+            .expect("an item has a text")
+            .replace("\n.Cm ", " ")
+            .to_lowercase();
+        let default = format!("default {}", row.default);
+        let said = item
+            .find(&default)
+            .and_then(|at| item[at + default.len()..].chars().next());
+        assert!(
+            said.is_some_and(|next| !next.is_alphanumeric()),
+            "{}: no \"{default}\" in: {item}",
+            row.name
+        );
+    }
+}
+
+#[test]
+fn shipped_and_printed_option_files_are_right() {
+    let printed = page("bondd.conf.5");
+    let example = printed
+        .split_once(".Sh EXAMPLES\n.Bd -literal\n")
+        .and_then(|(_, rest)| rest.split_once("\n.Ed"))
+        .expect("bondd.conf.5 has an example")
+        .0
+        .replace("\\e", "\\");
+    let readme = fs::read_to_string(root().join("README.md")).expect("there is a README");
+    let in_readme = readme
+        .split("```")
+        .find(|block| block.contains("\nalias bond0 bonding"))
+        .and_then(|block| block.split_once('\n'))
+        .expect("README.md has an option file")
+        .1;
+    let shipped = fs::read_to_string(root().join("packaging/bondd.conf")).expect("there is an example");
+    let uncommented = shipped.replace("\n#options", "\noptions");
+    for text in [&example, in_readme, &shipped, &uncommented] {
+        let path = PathBuf::from("/tmp").join(unique("example.conf"));
+        fs::write(&path, text).expect("/tmp takes a file");
+        let output = Command::new(bin("bondd"))
+            .arg("--check")
+            .arg("--config")
+            .arg(&path)
+            .output();
+        let _ = fs::remove_file(&path);
+        let output = output.expect("the program can be run");
+        assert!(output.status.success(), "{output:?}\n{text}");
+        assert!(output.stderr.is_empty(), "{output:?}\n{text}");
+    }
+}
+
+#[test]
+fn the_unit_stops_only_the_agent_and_keeps_its_state() {
+    let unit = fs::read_to_string(root().join("packaging/bondd.service")).expect("there is a unit");
+    for line in [
+        "ExecStart=/usr/sbin/bondd",
+        "KillMode=process",
+        "Restart=always",
+        "RuntimeDirectory=bondd",
+        "RuntimeDirectoryPreserve=yes",
+    ] {
+        assert!(unit.lines().any(|found| found == line), "no {line}");
+    }
+}
