@@ -191,7 +191,10 @@ fn happened(events: &[&str], fields: &mut BTreeMap<String, String>) {
             members.push((*event).to_owned());
         } else if !(joining.contains(port) && (what == "up" || what.starts_with("going back"))) {
             joining.remove(port);
-            links.push(*event);
+            // The driver says some things again when it could not get its lock and looks again.
+            if links.last() != Some(event) {
+                links.push(*event);
+            }
         }
         if what == "up" {
             joining.remove(port);
