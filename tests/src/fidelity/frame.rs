@@ -226,7 +226,13 @@ fn build(kind: Kind, fields: &Fields, flow: u32, frame: u32) -> Vec<u8> {
         Kind::Frag4 => (0x0800, ipv4(sip, dip, 17, 100, &udp(&ports))),
         Kind::Igmp4 => (
             0x0800,
-            ipv4(sip, dip, 2, 0, &[&[0x16, 0, 0, 0, 224, 1, 1, 1], &marker[..]].concat()),
+            ipv4(
+                sip,
+                dip,
+                2,
+                0,
+                &[&[0x16, 0, 0, 0, 224, 1, 1, 1], &[0; 8], &marker[..]].concat(),
+            ),
         ),
         Kind::Ipip4 => (0x0800, ipv4(sip, dip, 4, 0, &inner)),
         Kind::Gre4 => (0x0800, ipv4(sip, dip, 47, 0, &[&[0, 0, 8, 0], &inner[..]].concat())),
