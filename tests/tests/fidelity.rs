@@ -48,6 +48,15 @@ fn bondd_does_what_the_kernels_driver_does() {
     for difference in &verdict.unwanted {
         println!("{}", shown(difference));
     }
+    for scenario in &scenarios {
+        let failed = verdict.unwanted.iter().any(|found| found.scenario == scenario.name);
+        if let Some(seed) = random::seed(scenario).filter(|_| failed) {
+            println!(
+                "--- SEED={seed} COUNT=1 ONLY=random_ plays this alone:\n{}",
+                scenario.text
+            );
+        }
+    }
     let stale: Vec<&str> = wanted
         .iter()
         .map(|w| w.name.as_str())
