@@ -30,7 +30,7 @@ fn bondd_does_what_the_kernels_driver_does() {
     }
     let start = Instant::now();
     let guest = Path::new(env!("CARGO_BIN_EXE_bondd-fidelity-guest"));
-    let observed = match play(&scenarios, 2.min(scenarios.len().max(1)), guest) {
+    let observed = match play(&scenarios, 3.min(scenarios.len().max(1)), guest) {
         Played::NotRun(why) => return println!("not run: {why}"),
         Played::Observed(observed) => observed,
     };
@@ -47,6 +47,15 @@ fn bondd_does_what_the_kernels_driver_does() {
     }
     for difference in &verdict.unwanted {
         println!("{}", shown(difference));
+    }
+    for scenario in &scenarios {
+        let failed = verdict.unwanted.iter().any(|found| found.scenario == scenario.name);
+        if let Some(seed) = random::seed(scenario).filter(|_| failed) {
+            println!(
+                "--- SEED={seed} COUNT=1 ONLY=random_ plays this alone:\n{}",
+                scenario.text
+            );
+        }
     }
     let stale: Vec<&str> = wanted
         .iter()

@@ -1,6 +1,6 @@
 //! Holds every column against the kernel's, observation by observation, field by field.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
@@ -144,7 +144,7 @@ fn fields(scenario: &Scenario, observation: Option<&Value>) -> BTreeMap<String, 
             ("status", Value::Array(lines)) => status(lines, &mut fields),
             ("happened", Value::Array(events)) => {
                 let events: Vec<_> = events.iter().filter_map(Value::as_str).collect();
-                fields.insert(name.clone(), events.join("; "));
+                happened(&events, &mut fields);
             }
             _ => flatten(name, value, &mut fields),
         }
@@ -173,6 +173,35 @@ fn status(lines: &[Value], fields: &mut BTreeMap<String, String>) {
         fields.insert(format!("status/{section}{key}"), value.to_owned());
     }
     fields.insert("status/order of lines".to_owned(), order.join("; "));
+}
+
+/// What happened in two sequences: which ports came and left, and everything else.
+///
+/// A port joins the driver's bond with its link as it is. It joins ours as down, and is up as soon as its transmit queues are in
+/// service some milliseconds later, so that the way to its first state is left out; what that state is, a look tells.
+fn happened(events: &[&str], fields: &mut BTreeMap<String, String>) {
+    let (mut members, mut links) = (Vec::new(), Vec::new());
+    let mut joining: BTreeSet<&str> = BTreeSet::new();
+    for event in events {
+        let (port, what) = event.split_once(' ').unwrap_or((event, ""));
+        if what.starts_with("attached") {
+            joining.insert(port);
+            members.push(format!("{port} attached"));
+        } else if what.starts_with("detached") || what.starts_with("left") {
+            members.push((*event).to_owned());
+        } else if !(joining.contains(port) && (what == "up" || what.starts_with("going back"))) {
+            joining.remove(port);
+            // The driver says some things again when it could not get its lock and looks again.
+            if links.last() != Some(event) {
+                links.push(*event);
+            }
+        }
+        if what == "up" {
+            joining.remove(port);
+        }
+    }
+    fields.insert("happened/members".to_owned(), members.join("; "));
+    fields.insert("happened/links".to_owned(), links.join("; "));
 }
 
 fn flatten(path: &str, value: &Value, fields: &mut BTreeMap<String, String>) {
@@ -244,6 +273,21 @@ mod tests {
         let text = |failures: u32| json!({"status": ["MII Status: up", "Slave Interface: eth1", format!("Link Failure Count: {failures}")]});
         let field = "look/status/eth1/Link Failure Count".to_owned();
         assert_eq!(found(text(1), text(2)), [(field, "1".to_owned(), "2".to_owned())]);
+    }
+
+    #[test]
+    fn a_port_that_joins_and_then_comes_up_is_one_that_joined_but_a_later_failure_counts() {
+        let events = |events: &[&str]| json!({"happened": events});
+        let ours = ["eth0 attached, link down", "eth0 up", "active eth0"];
+        let theirs = ["active eth0", "eth0 attached, link up"];
+        assert_eq!(found(events(&theirs), events(&ours)), []);
+        let failed = [&ours[..], &["eth0 down", "eth0 up"]].concat();
+        let field = "look/happened/links".to_owned();
+        let more = "active eth0; eth0 down; eth0 up".to_owned();
+        assert_eq!(
+            found(events(&theirs), events(&failed)),
+            [(field, "active eth0".to_owned(), more)]
+        );
     }
 
     #[test]

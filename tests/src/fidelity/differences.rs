@@ -5,6 +5,7 @@
 //! reason: why bondd does it otherwise, on one line
 //! scenarios: ab_downdelay_* random_*        names, * for anything
 //! text: *downdelay=*                        the scenario's text must match (optional)
+//! step: send 20 vlan4*                      the step must match (optional)
 //! fields: look/device bond0/carrier         where it shows, * for anything, separated by commas
 //! kernel: 0                                 what the driver says (optional)
 //! bondd: 1                                  what bondd says (optional)
@@ -22,6 +23,7 @@ pub struct Wanted {
     pub reason: String,
     scenarios: Vec<String>,
     text: Option<String>,
+    step: Option<String>,
     fields: Vec<String>,
     kernel: Option<String>,
     bondd: Option<String>,
@@ -50,6 +52,7 @@ impl Wanted {
             match key {
                 "reason" => entry.reason = value,
                 "scenarios" => entry.scenarios = value.split_whitespace().map(str::to_owned).collect(),
+                "step" => entry.step = Some(value),
                 "text" => entry.text = Some(value),
                 "fields" => entry.fields = value.split(',').map(|field| field.trim().to_owned()).collect(),
                 "kernel" => entry.kernel = Some(value),
@@ -74,6 +77,7 @@ impl Wanted {
         self.scenarios.iter().any(|pattern| glob(pattern, &scenario.name))
             && self.fields.iter().any(|pattern| glob(pattern, &found.field))
             && fits(&self.text, &scenario.text.replace('\n', " "))
+            && fits(&self.step, &found.text)
             && fits(&self.kernel, &found.kernel)
             && fits(&self.bondd, &found.other)
     }

@@ -9,6 +9,8 @@ pub struct Traffic {
     pub flows: u32,
     /// Frames of each, flow after flow.
     pub each: u32,
+    /// Device that a `send` step uses.
+    pub device: String,
     kind: Kind,
     vary: Vec<Field>,
     seed: u64,
@@ -82,7 +84,7 @@ struct Fields {
 }
 
 impl Traffic {
-    /// `COUNT KIND [each=N] [seed=N] [vary=FIELD,...] [smac=MAC] [dmac=MAC]`.
+    /// `COUNT KIND [each=N] [dev=DEVICE] [seed=N] [vary=FIELD,...] [smac=MAC] [dmac=MAC]`.
     pub fn parse(words: &[&str]) -> Result<Traffic, String> {
         let [flows, kind, settings @ ..] = words else {
             return Err("expected COUNT KIND".to_owned());
@@ -90,6 +92,7 @@ impl Traffic {
         let mut traffic = Traffic {
             flows: flows.parse().map_err(|_| "not a number of flows")?,
             each: 1,
+            device: "bond0".to_owned(),
             kind: named(&KINDS, kind)?,
             vary: Vec::new(),
             seed: 1,
@@ -99,6 +102,7 @@ impl Traffic {
             let (name, value) = setting.split_once('=').ok_or("expected NAME=VALUE")?;
             match name {
                 "each" => traffic.each = value.parse().map_err(|_| "not a number of frames")?,
+                "dev" => traffic.device = value.to_owned(),
                 "seed" => traffic.seed = value.parse().map_err(|_| "not a seed")?,
                 "vary" => {
                     traffic.vary = value
@@ -222,7 +226,13 @@ fn build(kind: Kind, fields: &Fields, flow: u32, frame: u32) -> Vec<u8> {
         Kind::Frag4 => (0x0800, ipv4(sip, dip, 17, 100, &udp(&ports))),
         Kind::Igmp4 => (
             0x0800,
-            ipv4(sip, dip, 2, 0, &[&[0x16, 0, 0, 0, 224, 1, 1, 1], &marker[..]].concat()),
+            ipv4(
+                sip,
+                dip,
+                2,
+                0,
+                &[&[0x16, 0, 0, 0, 224, 1, 1, 1], &[0; 8], &marker[..]].concat(),
+            ),
         ),
         Kind::Ipip4 => (0x0800, ipv4(sip, dip, 4, 0, &inner)),
         Kind::Gre4 => (0x0800, ipv4(sip, dip, 47, 0, &[&[0, 0, 8, 0], &inner[..]].concat())),

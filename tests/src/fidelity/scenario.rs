@@ -12,8 +12,10 @@
 //! up [eth0]               down [eth0]       the bond, or a port behind its back
 //! mac bond0 02:..         mtu bond0 1400
 //! address 10.9.0.1/24                       on the bond, for announcements
+//! vlan 7                                    a VLAN device bond0.7 above the bond
 //! wait 200                                  milliseconds
 //! send 40 udp4 vary=sport,dip each=2        flows out of the bond: where does each leave?
+//! send 40 udp4 dev=bond0.7                  the same out of a device above it
 //! arrive eth1 3 udp4 dmac=ff:ff:ff:ff:ff:ff frames from the far end: what reaches the bond?
 //! look                                      state, once it has come to rest
 //! delete                                    the bond goes
@@ -85,6 +87,8 @@ pub enum Verb {
     Mtu(String, u32),
     /// Give the bond an address.
     Address(String),
+    /// Make a VLAN device above the bond.
+    Vlan(u16),
     /// Let so many milliseconds pass.
     Wait(u64),
     /// Send flows out of the bond.
@@ -160,6 +164,7 @@ fn verbs(line: &str) -> Result<Vec<Verb>, String> {
         ["mac", device, mac] => one(Verb::Mac(own(device), super::frame::mac(mac)?)),
         ["mtu", device, mtu] => one(Verb::Mtu(own(device), mtu.parse().map_err(|_| "not an MTU")?)),
         ["address", address] => one(Verb::Address(own(address))),
+        ["vlan", id] => one(Verb::Vlan(id.parse().map_err(|_| "not a VLAN")?)),
         ["wait", millis] => one(Verb::Wait(millis.parse().map_err(|_| "not milliseconds")?)),
         ["send", rest @ ..] => one(Verb::Send(Traffic::parse(rest)?)),
         ["arrive", port, rest @ ..] => one(Verb::Arrive(own(port), Traffic::parse(rest)?)),

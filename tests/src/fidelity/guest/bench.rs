@@ -24,7 +24,6 @@ pub struct Bench {
     pub ports: Vec<String>,
     far_namespace: File,
     ears: Vec<Tap>,
-    bond: Option<(u32, Tap)>,
     heard: Heard,
 }
 
@@ -56,7 +55,6 @@ impl Bench {
             far_namespace,
             ports: Vec::new(),
             ears: Vec::new(),
-            bond: None,
             heard: Heard::default(),
         })
     }
@@ -93,7 +91,7 @@ impl Bench {
 
     /// Takes all cables away and forgets what was heard.
     pub fn clear(&mut self) -> nix::Result<()> {
-        (self.bond, self.heard) = (None, Heard::default());
+        self.heard = Heard::default();
         self.ears.clear();
         self.ports.drain(..).try_for_each(|port| self.near.delete(&port))
     }
@@ -110,20 +108,20 @@ impl Bench {
             fs::write("/proc/sys/net/ipv6/conf/bond0/disable_ipv6", "0").map_err(|e| e.to_string())?;
             words.push("nodad");
         }
-        let output = Command::new("/usr/sbin/ip")
-            .args(words)
-            .output()
-            .map_err(|e| e.to_string())?;
-        match output.status.success() {
-            true => Ok(()),
-            false => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
-        }
+        ip(&words)
     }
 
-    /// Sends a frame out of the bond.
-    pub fn send(&mut self, frame: &[u8]) -> Result<(), String> {
-        let tap = self.bond_tap()?;
-        tap.send(frame).map_err(|e| format!("{e:?}"))
+    /// Makes a VLAN device above the bond, and sets it up.
+    pub fn vlan(&self, id: u16) -> Result<(), String> {
+        let (name, id) = (format!("bond0.{id}"), id.to_string());
+        ip(&["link", "add", "link", "bond0", "name", &name, "type", "vlan", "id", &id])?;
+        self.near.admin(&name, true).map_err(|e| format!("{e:?}"))
+    }
+
+    /// A way out of the bond or of a device above it.
+    pub fn way_out(device: &str) -> Result<Tap, String> {
+        let index = nix::net::if_::if_nametoindex(device).map_err(|e| format!("{e:?}"))?;
+        Tap::open(index).map_err(|e| format!("{e:?}"))
     }
 
     /// Sends a frame into the far end of a port's cable.
@@ -131,17 +129,6 @@ impl Bench {
         let ear = self.ports.iter().position(|p| p == port).and_then(|n| self.ears.get(n));
         let ear = ear.ok_or_else(|| format!("no cable {port}"))?;
         ear.send(frame).map_err(|e| format!("{e:?}"))
-    }
-
-    /// Frames of ours that reached the bond since the last time, by flow.
-    pub fn reached_bond(&mut self) -> Result<BTreeMap<u32, u32>, String> {
-        let mut flows = BTreeMap::new();
-        for frame in self.bond_tap()?.drain() {
-            if let Some(flow) = frame::flow(&frame) {
-                *flows.entry(flow).or_default() += 1;
-            }
-        }
-        Ok(flows)
     }
 
     /// Takes in what the far ends have heard.
@@ -169,15 +156,17 @@ impl Bench {
         self.listen();
         std::mem::take(&mut self.heard.announced)
     }
+}
 
-    /// An ear on the bond as it is now: it may have been made anew.
-    fn bond_tap(&mut self) -> Result<&Tap, String> {
-        let index = nix::net::if_::if_nametoindex("bond0").map_err(|e| format!("{e:?}"))?;
-        let bond = match self.bond.take() {
-            Some((old, tap)) if old == index => (old, tap),
-            _ => (index, Tap::open(index).map_err(|e| format!("{e:?}"))?),
-        };
-        Ok(&self.bond.insert(bond).1)
+/// Runs iproute2, for what is rarely done.
+fn ip(words: &[&str]) -> Result<(), String> {
+    let output = Command::new("/usr/sbin/ip")
+        .args(words)
+        .output()
+        .map_err(|e| e.to_string())?;
+    match output.status.success() {
+        true => Ok(()),
+        false => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
     }
 }
 

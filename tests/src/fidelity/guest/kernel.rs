@@ -127,7 +127,11 @@ impl Column for Kernel {
     }
 
     fn clear(&mut self) -> Outcome {
-        Ok(())
+        // Otherwise it goes with its namespace, later, and the log tells that to the next scenario.
+        match self.status_text() {
+            Some(_) => self.delete(),
+            None => Ok(()),
+        }
     }
 
     fn happenings(&mut self) -> Vec<String> {
