@@ -99,10 +99,11 @@ impl FirstError {
 }
 
 fn failed(doing: String, source: io::Error) -> PlaneError {
-    match source.kind() {
-        io::ErrorKind::PermissionDenied => PlaneError::Permission {
+    match source.raw_os_error() {
+        // EFAULT is the verifier's: without CAP_PERFMON it also walks what a processor may guess, and gives up on the hash.
+        Some(libc::EPERM | libc::EACCES | libc::EFAULT) => PlaneError::Permission {
             doing,
-            capability: "CAP_NET_ADMIN, CAP_BPF and CAP_SYS_ADMIN",
+            capability: "CAP_NET_ADMIN, CAP_BPF and CAP_PERFMON, and CAP_SYS_ADMIN to mount a bpf file system",
         },
         _ => PlaneError::Kernel { doing, source },
     }
