@@ -12,6 +12,8 @@ use super::column::{Column, Happening, Outcome, Port, State};
 #[derive(Debug)]
 pub struct Kernel {
     log: File,
+    /// The active port by the log so far, while its link is up.
+    active: Option<String>,
 }
 
 impl Kernel {
@@ -24,7 +26,7 @@ impl Kernel {
             .custom_flags(libc::O_NONBLOCK)
             .open("/dev/kmsg")?;
         log.seek(SeekFrom::End(0))?;
-        Ok(Kernel { log })
+        Ok(Kernel { log, active: None })
     }
 }
 
@@ -143,12 +145,27 @@ impl Column for Kernel {
                 Ok(length) => {
                     let text = String::from_utf8_lossy(&record[..length]).into_owned();
                     let line = text.split_once(';').map_or("", |(_, line)| line);
-                    happenings.extend(happening(line.lines().next().unwrap_or_default()));
+                    let happening = happening(line.lines().next().unwrap_or_default());
+                    happenings.extend(happening.filter(|text| self.is_news(text)));
                 }
                 // The ring was overwritten before it was read; go on with what is left.
                 Err(e) if e.kind() == ErrorKind::BrokenPipe => {}
                 Err(_) => return happenings,
             }
+        }
+    }
+}
+
+impl Kernel {
+    /// Whether something changed: a port that is chosen again, after the choice was cleared, is told of as if it were new.
+    fn is_news(&mut self, happening: &str) -> bool {
+        match happening.split_once(' ') {
+            Some(("active", port)) => self.active.replace(port.to_owned()).as_deref() != Some(port),
+            Some((port, "down" | "detached")) if self.active.as_deref() == Some(port) => {
+                self.active = None;
+                true
+            }
+            _ => true,
         }
     }
 }
