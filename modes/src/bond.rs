@@ -170,7 +170,7 @@ impl Bond {
         let Some(port) = self.ports.get_mut(port) else {
             return Ok(());
         };
-        let options = PortOptions { prio: port.prio }.apply(pairs)?;
+        let options = PortOptions { prio: port.prio }.apply(self.options.mode, pairs)?;
         port.prio = options.prio;
         if has_primary {
             // [bond_options.c: bond_option_prio_set]

@@ -1,6 +1,8 @@
 //! From carrier to link state for all ports of a bond: delays, hurry, failure counts.
 //! [bond_main.c: bond_miimon_inspect, bond_miimon_commit]
 
+use std::time::Duration;
+
 use bond_monitors::{LinkState, Time};
 
 use crate::action::Notice;
@@ -33,6 +35,17 @@ pub(crate) fn inspect(now: Time, ports: &mut Ports, active: Option<PortId>, opti
         }
     }
     if let Some(skipped) = skip_updelay(now, ports, active, None) {
+        for notice in &mut found.notices {
+            // It does not wait after all. [bond_main.c: bond_miimon_inspect, ignore_updelay]
+            if let Notice::GoingBack { port, delay } = notice
+                && skipped
+                    .came_up
+                    .iter()
+                    .any(|id| ports.get(*id).is_some_and(|up| up.name == *port))
+            {
+                *delay = Duration::ZERO;
+            }
+        }
         found.came_up.extend(skipped.came_up);
         found.notices.extend(skipped.notices);
     }

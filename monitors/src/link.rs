@@ -82,8 +82,7 @@ pub struct LinkReport {
     pub name: String,
     /// IFF_UP: the operator wants it to run.
     pub admin_up: bool,
-    /// Administratively up and with carrier. A loss counts the moment the driver tells (`IFLA_CARRIER`), a return only when
-    /// the kernel has put the device into service (`operstate`): before that, what is sent is dropped.
+    /// Administratively up and with carrier (`IFLA_CARRIER`).
     pub carrier: Carrier,
     /// The address in use.
     pub mac: MacAddr,

@@ -7,7 +7,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use bond_modes::{Event, Notice, PortId};
 use bond_monitors::{LinkReport, Time};
 
-use super::{Fleet, Member};
+use super::{Fleet, Member, settled_carrier};
 use crate::netlink::{Drained, Link, LinkEvent};
 
 impl Fleet {
@@ -145,18 +145,18 @@ impl Fleet {
             }
         }
         member.dirty = true;
+        // The failover first: the rest may wait for the kernel.
+        if !self.ignore_link_events {
+            report.carrier = settled_carrier(&self.bonds[at].bond, port, link);
+            if report.carrier.is_on() {
+                (report.speed, report.duplex) = self.links.speed_duplex(&report.name);
+            }
+            self.feed(now, at, Event::Link { port, report });
+        }
         if !link.allmulti_flag {
             self.repair(now, at);
         }
         self.compare_mac(at, port, link);
-        if self.ignore_link_events {
-            return;
-        }
-        if report.carrier.is_on() {
-            // Asked for only with carrier: a failover must not wait for it.
-            (report.speed, report.duplex) = self.links.speed_duplex(&report.name);
-        }
-        self.feed(now, at, Event::Link { port, report });
     }
 
     /// The operator may give a port another address; the bond goes on and says so. Nothing reverts it.

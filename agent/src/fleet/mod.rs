@@ -214,7 +214,8 @@ impl Fleet {
     fn poll_carrier(&mut self, at: usize, port: PortId) -> Option<Event> {
         let bond = &self.bonds[at].bond;
         let seen = if bond.options().use_carrier {
-            self.links.carrier(port.0).ok().flatten()
+            let link = self.links.by_index(port.0).ok().flatten();
+            link.map(|link| settled_carrier(bond, port, &link))
         } else {
             bond.ports().name(port).and_then(|name| mii::carrier_by_ioctl(&name))
         };
@@ -345,6 +346,15 @@ fn local_address(link: &Link, vlan: Option<u16>, bond: &Link, ip: IpAddr) -> Loc
         mac: (link.report.mac != bond.report.mac).then_some(link.report.mac),
         vlan,
         router: sysctl::forwarding(&link.report.name, ip.is_ipv6()),
+    }
+}
+
+/// The carrier of a port as it counts: one that came back counts when the port is in service, a loss at once.
+fn settled_carrier(bond: &Bond, port: PortId, link: &Link) -> Carrier {
+    let before = bond.ports().get(port).map(|port| port.carrier());
+    match before {
+        Some(before) if link.report.carrier.is_on() && !link.in_service => before,
+        _ => link.report.carrier,
     }
 }
 

@@ -5,7 +5,7 @@ use std::io;
 use std::net::IpAddr;
 use std::os::fd::AsRawFd;
 
-use bond_monitors::{Carrier, Duplex, MacAddr, Speed};
+use bond_monitors::{Duplex, MacAddr, Speed};
 use ethtool::{EthtoolAttr, EthtoolError, EthtoolHandle, EthtoolLinkModeAttr, EthtoolLinkModeDuplex};
 use futures_util::TryStreamExt;
 use nix::errno::Errno;
@@ -66,11 +66,6 @@ impl Links {
             return Ok(None);
         }
         self.one(|handle| handle.link().get().match_index(ifindex))
-    }
-
-    /// Administratively up and with signal; `None` if the interface is gone.
-    pub fn carrier(&mut self, ifindex: u32) -> io::Result<Option<Carrier>> {
-        Ok(self.by_index(ifindex)?.map(|link| link.report.carrier))
     }
 
     /// Makes a veth pair, both ends down. Either name may be a pattern such as `wire%d`.
@@ -271,10 +266,16 @@ const NAME_MAX: usize = 15;
 
 #[cfg(test)]
 mod tests {
+    use bond_monitors::Carrier;
+
     use super::*;
     use crate::netlink::tests::in_netns;
 
     const MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 7]);
+
+    fn carrier(links: &mut Links, ifindex: u32) -> Option<Carrier> {
+        links.by_index(ifindex).unwrap().map(|link| link.report.carrier)
+    }
 
     fn find(links: &mut Links, name: &str) -> Link {
         links.by_name(name).unwrap().unwrap_or_else(|| panic!("no {name}"))
@@ -292,16 +293,16 @@ mod tests {
                 (Some("veth"), true, false)
             );
             assert!(!near.report.admin_up);
-            assert_eq!(links.carrier(near.ifindex).unwrap(), Some(Carrier::Off));
+            assert_eq!(carrier(&mut links, near.ifindex), Some(Carrier::Off));
 
             links.set_up(near.ifindex, true).unwrap();
             assert_eq!(
-                links.carrier(near.ifindex).unwrap(),
+                carrier(&mut links, near.ifindex),
                 Some(Carrier::Off),
                 "the far end is down"
             );
             links.set_up(far.ifindex, true).unwrap();
-            assert_eq!(links.carrier(near.ifindex).unwrap(), Some(Carrier::On));
+            assert_eq!(carrier(&mut links, near.ifindex), Some(Carrier::On));
 
             links.set_mac(near.ifindex, MAC).unwrap();
             links.set_mtu(near.ifindex, 9000).unwrap();
@@ -319,7 +320,7 @@ mod tests {
             assert_eq!(links.all().unwrap().len(), 3, "lo and the pair");
             links.delete(near.ifindex).unwrap();
             assert_eq!(links.by_index(far.ifindex).unwrap(), None);
-            assert_eq!(links.carrier(near.ifindex).unwrap(), None);
+            assert_eq!(carrier(&mut links, near.ifindex), None);
         });
     }
 

@@ -18,6 +18,9 @@ pub struct Link {
     /// State; speed and duplex are unknown, [`Links::speed_duplex`](super::Links::speed_duplex) asks for them. `promisc` and
     /// `allmulti` are what the device does, whoever asked for it: an operator, a bridge, a packet capture.
     pub report: LinkReport,
+    /// Whether the kernel has followed the carrier up (`operstate`). Carrier that just came back may be there before its queues
+    /// are in service: what is sent then is dropped. [link_watch.c: linkwatch_do_dev]
+    pub in_service: bool,
     /// IFF_PROMISC as an operator set it: the only part of `report.promisc` that
     /// [`Links::set_promisc`](super::Links::set_promisc) changes, so the one to save and restore.
     pub promisc_flag: bool,
@@ -50,7 +53,7 @@ pub(super) fn parse(message: &LinkMessage) -> Option<Link> {
     let admin_up = header.flags.contains(LinkFlags::Up);
     let promisc_flag = header.flags.contains(LinkFlags::Promisc);
     let allmulti_flag = header.flags.contains(LinkFlags::Allmulti);
-    let signal = seen.carrier.unwrap_or(header.flags.contains(LinkFlags::LowerUp)) && !seen.not_in_service;
+    let signal = seen.carrier.unwrap_or(header.flags.contains(LinkFlags::LowerUp));
     Some(Link {
         ifindex: header.index,
         report: LinkReport {
@@ -64,6 +67,7 @@ pub(super) fn parse(message: &LinkMessage) -> Option<Link> {
             speed: Speed::default(),
             duplex: Duplex::default(),
         },
+        in_service: !seen.not_in_service,
         promisc_flag,
         allmulti_flag,
         kind: seen.kind,
@@ -83,8 +87,6 @@ struct Seen {
     mac: MacAddr,
     mtu: Option<u32>,
     carrier: Option<bool>,
-    /// Carrier may be there, but the kernel has not put the transmit queues into service: what is sent now is dropped.
-    /// [link_watch.c: linkwatch_do_dev]
     not_in_service: bool,
     promiscuity: u32,
     allmulti: u32,
@@ -218,6 +220,7 @@ pub(super) mod tests {
     /// A veth as in the fixtures, with what they have in common.
     fn veth(ifindex: u32, name: &str, mac: u8, peer: u32) -> Link {
         Link {
+            in_service: true,
             ifindex,
             report: LinkReport {
                 name: name.to_owned(),
@@ -254,6 +257,7 @@ pub(super) mod tests {
     #[test]
     fn a_link_that_is_up_without_signal_has_no_carrier() {
         let mut expected = veth(5, "n0", 3, 4);
+        expected.in_service = false;
         expected.report.carrier = Carrier::Off;
         expected.report.mtu = 9000;
         assert_eq!(link("veth_no_carrier"), expected);

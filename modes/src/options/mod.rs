@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 pub use apply::{Change, Context, apply, check, parse};
 pub use error::OptionError;
 pub use port::{PORT_TABLE, PortOptions};
-pub use table::{OptionRow, SetWhen, TABLE, find, show_all};
+pub use table::{Modes, OptionRow, SetWhen, TABLE, find, show_all};
 pub use value::is_interface_name;
 
 /// Effective options of a bond.

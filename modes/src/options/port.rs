@@ -1,6 +1,7 @@
 //! Options of a single port.
 
-use super::OptionError;
+use super::table::Modes;
+use super::{ModeName, OptionError};
 
 /// Effective options of a port.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -13,6 +14,8 @@ pub struct PortOptions {
 pub struct PortRow {
     /// The kernel's name.
     pub name: &'static str,
+    /// In which modes it may be set.
+    pub modes: Modes,
     /// What it takes, for messages and help.
     pub expected: &'static str,
     /// For help and man page.
@@ -22,7 +25,7 @@ pub struct PortRow {
 
 impl PortOptions {
     /// Takes a set of options in; all or nothing.
-    pub fn apply(self, pairs: &[(String, String)]) -> Result<PortOptions, OptionError> {
+    pub fn apply(self, mode: ModeName, pairs: &[(String, String)]) -> Result<PortOptions, OptionError> {
         let mut next = self;
         for (name, value) in pairs {
             let Some(row) = PORT_TABLE.iter().find(|row| row.name == name) else {
@@ -31,6 +34,9 @@ impl PortOptions {
                     nearest: Some(PORT_TABLE[0].name),
                 });
             };
+            if !row.modes.contain(mode) {
+                return Err(OptionError::WrongMode { option: row.name, mode });
+            }
             if !(row.parse)(value, &mut next) {
                 return Err(OptionError::BadValue {
                     option: row.name,
@@ -46,6 +52,7 @@ impl PortOptions {
 /// All options of a port. [bond_netlink.c: bond_slave_changelink]
 pub static PORT_TABLE: &[PortRow] = &[PortRow {
     name: "prio",
+    modes: Modes::Only(ModeName::ActiveBackup),
     expected: "a number, -2147483648 to 2147483647",
     doc: "Preference of this port while no primary is attached; the highest one whose link is up is active, as \
           primary_reselect allows. [bonding.rst: prio]",
@@ -58,14 +65,16 @@ mod tests {
 
     #[test]
     fn prio_is_any_signed_number() {
-        let set = |value: &str| PortOptions::default().apply(&[("prio".to_owned(), value.to_owned())]);
+        let set = |value: &str| {
+            PortOptions::default().apply(ModeName::ActiveBackup, &[("prio".to_owned(), value.to_owned())])
+        };
         assert_eq!(set("-7"), Ok(PortOptions { prio: -7 }));
         assert!(matches!(
             set("2147483648"),
             Err(OptionError::BadValue { option: "prio", .. })
         ));
         assert!(matches!(
-            PortOptions::default().apply(&[("queue".to_owned(), "1".to_owned())]),
+            PortOptions::default().apply(ModeName::ActiveBackup, &[("queue".to_owned(), "1".to_owned())]),
             Err(OptionError::Unknown { .. })
         ));
     }
