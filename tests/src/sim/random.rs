@@ -231,6 +231,10 @@ impl Walk {
     }
 
     fn set_prio(&mut self) {
+        // Elsewhere it is refused; a rule test shows that.
+        if self.world.bond.options().mode != ModeName::ActiveBackup {
+            return;
+        }
         if let Some(name) = self.some_nic(true) {
             let prio = self.rng.below(3) as i32 - 1;
             self.world.prio(&name, prio);
