@@ -38,18 +38,22 @@ fn bondd_does_what_the_kernels_driver_does() {
         fs::write(path, observed.iter().map(|o| format!("{o}\n")).collect::<String>()).unwrap();
     }
     let mut verdict = Verdict::default();
-    for scenario in &scenarios {
-        let own: Vec<&Value> = observed
-            .iter()
-            .filter(|o| o["scenario"] == scenario.name.as_str())
-            .collect();
-        verdict.take(scenario, compare(scenario, &own), &wanted);
+    verdict.judge(&scenarios, &observed, &wanted);
+    // The guest is slow and may miss turns while delays run. What is a difference shows again, alone on the machine.
+    let doubtful: Vec<Scenario> = scenarios.iter().filter(|s| verdict.fails(s)).cloned().collect();
+    if !doubtful.is_empty()
+        && let Played::Observed(observed) = play(&doubtful, 1, guest)
+    {
+        let names: Vec<&str> = doubtful.iter().map(|scenario| scenario.name.as_str()).collect();
+        println!("played again: {}", names.join(", "));
+        verdict.unwanted.clear();
+        verdict.judge(&doubtful, &observed, &wanted);
     }
     for difference in &verdict.unwanted {
         println!("{}", shown(difference));
     }
     for scenario in &scenarios {
-        let failed = verdict.unwanted.iter().any(|found| found.scenario == scenario.name);
+        let failed = verdict.fails(scenario);
         if let Some(seed) = random::seed(scenario).filter(|_| failed) {
             println!(
                 "--- SEED={seed} COUNT=1 ONLY=random_ plays this alone:\n{}",
@@ -90,6 +94,20 @@ struct Verdict {
 }
 
 impl Verdict {
+    fn judge(&mut self, scenarios: &[Scenario], observed: &[Value], wanted: &[Wanted]) {
+        for scenario in scenarios {
+            let own: Vec<&Value> = observed
+                .iter()
+                .filter(|o| o["scenario"] == scenario.name.as_str())
+                .collect();
+            self.take(scenario, compare(scenario, &own), wanted);
+        }
+    }
+
+    fn fails(&self, scenario: &Scenario) -> bool {
+        self.unwanted.iter().any(|found| found.scenario == scenario.name)
+    }
+
     fn take(&mut self, scenario: &Scenario, comparison: Comparison, wanted: &[Wanted]) {
         self.compared += comparison.compared;
         for found in comparison.differences {
