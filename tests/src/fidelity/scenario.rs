@@ -3,15 +3,20 @@
 //!
 //! ```text
 //! ports 3                                   how many cables there are (2); near ends eth0.., far ends p0..
+//! switch                                    the far ends are ports of one learning bridge; without it each ends at the hosts
+//! host 10.9.0.2       host 10.9.7.2 vlan=7  a far host that answers ARP or neighbour discovery, if need be behind a VLAN
 //! bond mode=active-backup miimon=50         makes bond0
 //! attach eth0 eth1        detach eth0       one step each
 //! pull eth0               plug eth0         the far end of the cable goes down, comes up
+//! mute 10.9.0.2           unmute 10.9.0.2   that host stops answering, while everything else goes on
+//! block eth0              unblock eth0      the switch's port drops every frame, both ways, with its carrier on
 //! set primary eth1        set primary none  an option of the bond, one a step
 //! port eth1 prio 10                         an option of a port
 //! active eth1             active none
 //! up [eth0]               down [eth0]       the bond, or a port behind its back
 //! mac bond0 02:..         mtu bond0 1400
-//! address 10.9.0.1/24                       on the bond, for announcements
+//! address 10.9.0.1/24     .. dev=bond0.7    on the bond or another device here
+//! group 239.1.1.1         .. dev=bond0.7    we join a multicast group there
 //! vlan 7                                    a VLAN device bond0.7 above the bond
 //! wait 200                                  milliseconds
 //! send 40 udp4 vary=sport,dip each=2        flows out of the bond: where does each leave?
@@ -20,6 +25,8 @@
 //! look                                      state, once it has come to rest
 //! delete                                    the bond goes
 //! ```
+
+use std::net::IpAddr;
 
 use super::frame::Traffic;
 
@@ -32,6 +39,8 @@ pub struct Scenario {
     pub text: String,
     /// How many cables there are.
     pub ports: usize,
+    /// Whether their far ends are ports of one switch.
+    pub switch: bool,
     /// What happens, in order.
     pub steps: Vec<Step>,
 }
@@ -85,8 +94,16 @@ pub enum Verb {
     Mac(String, [u8; 6]),
     /// Change a device's MTU.
     Mtu(String, u32),
-    /// Give the bond an address.
-    Address(String),
+    /// Give a device here an address with its prefix length.
+    Address(IpAddr, u8, String),
+    /// Join a multicast group on a device here.
+    Group(IpAddr, String),
+    /// Put a host at the far ends, behind a VLAN or 0.
+    Host(IpAddr, u16),
+    /// Let a far host answer, or not.
+    Answers(IpAddr, bool),
+    /// Let the switch's port of a cable forward, or not.
+    Forwards(String, bool),
     /// Make a VLAN device above the bond.
     Vlan(u16),
     /// Let so many milliseconds pass.
@@ -106,6 +123,7 @@ impl Scenario {
             name: name.to_owned(),
             text: text.to_owned(),
             ports: 2,
+            switch: false,
             steps: Vec::new(),
         };
         for (number, line) in text.lines().enumerate() {
@@ -121,6 +139,10 @@ impl Scenario {
             let wrong = |why: String| format!("{name}.scn:{}: '{line}': {why}", number + 1);
             if let Some(ports) = line.strip_prefix("ports ") {
                 scenario.ports = ports.trim().parse().map_err(|_| wrong("not a number".to_owned()))?;
+                continue;
+            }
+            if line == "switch" {
+                scenario.switch = true;
                 continue;
             }
             for verb in verbs(line).map_err(wrong)? {
@@ -163,13 +185,46 @@ fn verbs(line: &str) -> Result<Vec<Verb>, String> {
         ["down", port] => one(Verb::Admin(own(port), false)),
         ["mac", device, mac] => one(Verb::Mac(own(device), super::frame::mac(mac)?)),
         ["mtu", device, mtu] => one(Verb::Mtu(own(device), mtu.parse().map_err(|_| "not an MTU")?)),
-        ["address", address] => one(Verb::Address(own(address))),
+        ["address", address, rest @ ..] => {
+            let (address, prefix) = address.split_once('/').ok_or("an address has its prefix length here")?;
+            let prefix = prefix.parse().map_err(|_| "not a prefix length")?;
+            one(Verb::Address(
+                ip(address)?,
+                prefix,
+                own(&setting(rest, "dev", "bond0")?),
+            ))
+        }
+        ["group", group, rest @ ..] => one(Verb::Group(ip(group)?, own(&setting(rest, "dev", "bond0")?))),
+        ["host", host, rest @ ..] => {
+            let vlan = setting(rest, "vlan", "0")?.parse().map_err(|_| "not a VLAN")?;
+            one(Verb::Host(ip(host)?, vlan))
+        }
+        ["mute", host] => one(Verb::Answers(ip(host)?, false)),
+        ["unmute", host] => one(Verb::Answers(ip(host)?, true)),
+        ["block", port] => one(Verb::Forwards(own(port), false)),
+        ["unblock", port] => one(Verb::Forwards(own(port), true)),
         ["vlan", id] => one(Verb::Vlan(id.parse().map_err(|_| "not a VLAN")?)),
         ["wait", millis] => one(Verb::Wait(millis.parse().map_err(|_| "not milliseconds")?)),
         ["send", rest @ ..] => one(Verb::Send(Traffic::parse(rest)?)),
         ["arrive", port, rest @ ..] => one(Verb::Arrive(own(port), Traffic::parse(rest)?)),
         ["look"] => one(Verb::Look),
         _ => Err("no such step".to_owned()),
+    }
+}
+
+fn ip(text: &str) -> Result<IpAddr, String> {
+    text.parse().map_err(|_| format!("'{text}' is no address"))
+}
+
+/// The value of the one setting `NAME=VALUE` that may end a line.
+fn setting<'a>(rest: &[&'a str], name: &str, default: &'a str) -> Result<&'a str, String> {
+    match rest {
+        [] => Ok(default),
+        [word] => {
+            let value = word.strip_prefix(name).and_then(|value| value.strip_prefix('='));
+            value.ok_or_else(|| format!("expected {name}=VALUE"))
+        }
+        _ => Err("too many words".to_owned()),
     }
 }
 
@@ -203,6 +258,9 @@ mod tests {
             "wait soon",
             "mac bond0 02",
             "send 3 nonsense",
+            "host 10.9.0",
+            "address 10.9.0.1",
+            "group 239.1.1.1 on=bond0",
         ] {
             let error = Scenario::parse("x", &format!("look\n{text}")).unwrap_err();
             assert!(error.contains("x.scn:2") && error.contains(text), "{error}");

@@ -3,6 +3,7 @@
 pub mod agent;
 pub mod bench;
 pub mod column;
+pub mod far;
 pub mod kernel;
 pub mod link;
 pub mod play;
@@ -82,7 +83,7 @@ struct Set {
 impl Stage {
     /// One scenario: its observations.
     fn play(&mut self, scenario: &Scenario) -> Vec<Value> {
-        let played = self.set(scenario.ports).and_then(|set| {
+        let played = self.set(scenario).and_then(|set| {
             let played = play::play(scenario, &mut set.bench, set.column.as_mut());
             set.played += 1;
             played
@@ -102,8 +103,8 @@ impl Stage {
         observations
     }
 
-    /// What there is, or a new one, with so many cables.
-    fn set(&mut self, cables: usize) -> Result<&mut Set, String> {
+    /// What there is, or a new one, with the cables of a scenario.
+    fn set(&mut self, scenario: &Scenario) -> Result<&mut Set, String> {
         let mut set = match self.set.take() {
             Some(set) => set,
             None => {
@@ -117,7 +118,7 @@ impl Stage {
                 }
             }
         };
-        set.bench.plug_in(cables)?;
+        set.bench.plug_in(scenario.ports, scenario.switch)?;
         Ok(self.set.insert(set))
     }
 }

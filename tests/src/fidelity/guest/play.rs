@@ -1,6 +1,6 @@
 //! Plays one scenario on one column.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -9,7 +9,9 @@ use serde_json::{Map, Value, json};
 
 use super::bench::Bench;
 use super::column::{Column, Outcome};
+use super::far::Far;
 use crate::fidelity::frame::{self, Traffic};
+use crate::fidelity::heard::Heard;
 use crate::fidelity::scenario::{Scenario, Step, Verb};
 
 /// Every step's observation, in order; an error is the bench's, not the column's.
@@ -40,12 +42,16 @@ fn observe(step: &Step, bench: &mut Bench, column: &mut dyn Column) -> Result<Va
         Verb::Set(name, value) => column.set(name, value),
         Verb::PortSet(port, name, value) => column.set_port(port, name, value),
         Verb::Active(port) => column.active(port.as_deref()),
-        Verb::Pull(port) => kernel(bench.far.admin(&Bench::far_end(port), false)),
-        Verb::Plug(port) => kernel(bench.far.admin(&Bench::far_end(port), true)),
+        Verb::Pull(port) => kernel(bench.far.links.admin(&Far::end_of(port), false)),
+        Verb::Plug(port) => kernel(bench.far.links.admin(&Far::end_of(port), true)),
+        Verb::Host(address, vlan) => bench.far.host(*address, *vlan),
+        Verb::Answers(host, answers) => bench.far.answers(*host, *answers),
+        Verb::Forwards(port, forwards) => bench.far.forwards(port, *forwards),
         Verb::Admin(device, up) => kernel(bench.near.admin(device, *up)),
         Verb::Mac(device, mac) => kernel(bench.near.set_mac(device, *mac)),
         Verb::Mtu(device, mtu) => kernel(bench.near.set_mtu(device, *mtu)),
-        Verb::Address(address) => bench.address(address),
+        Verb::Address(address, prefix, device) => bench.address(*address, *prefix, device),
+        Verb::Group(group, device) => bench.group(*group, device),
         Verb::Vlan(id) => bench.vlan(*id),
         Verb::Wait(millis) => {
             thread::sleep(Duration::from_millis(*millis));
@@ -67,7 +73,8 @@ fn told(outcome: Outcome) -> Value {
 }
 
 fn send(bench: &mut Bench, traffic: &Traffic) -> Value {
-    bench.flows();
+    bench.listen();
+    bench.heard.flows.clear();
     let mut failed = BTreeMap::new();
     match Bench::way_out(&traffic.device) {
         Ok(way) => {
@@ -83,7 +90,8 @@ fn send(bench: &mut Bench, traffic: &Traffic) -> Value {
         Err(why) => drop(failed.insert(why, traffic.flows)),
     }
     thread::sleep(DELIVERY);
-    let heard = bench.flows();
+    bench.listen();
+    let heard = std::mem::take(&mut bench.heard.flows);
     let mut flows: Map<String, Value> = Map::new();
     for flow in 0..traffic.flows {
         let ports = heard.get(&flow).map(|ports| {
@@ -128,11 +136,14 @@ fn look(bench: &mut Bench, column: &mut dyn Column) -> Value {
         }
     }
     let state = column.state();
+    let heard = bench.all_heard();
     let lines: Vec<&str> = text.as_deref().unwrap_or_default().lines().collect();
     let mut look = json!({
         "status": lines,
         "happened": column.happenings(),
-        "announced": bench.announced(),
+        "announced": heard.announced,
+        "asked": asked(&heard),
+        "reported": heard.reported,
         "device bond0": device("bond0"),
     });
     for port in &bench.ports {
@@ -152,6 +163,16 @@ fn look(bench: &mut Bench, column: &mut dyn Column) -> Value {
         }
     }
     look
+}
+
+/// Who was asked for at which port, with the hardware addresses that asked.
+fn asked(heard: &Heard) -> Value {
+    let joined = |macs: &BTreeSet<String>| json!(macs.iter().map(String::as_str).collect::<Vec<_>>().join(" or "));
+    let ports = heard.asked.iter().map(|(port, asked)| {
+        let questions = asked.iter().map(|(question, macs)| (question.clone(), joined(macs)));
+        (port.clone(), questions.collect::<Map<_, _>>())
+    });
+    json!(ports.collect::<BTreeMap<_, _>>())
 }
 
 /// What the stack says about a device; null where there is none.
