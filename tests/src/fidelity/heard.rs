@@ -29,7 +29,7 @@ impl Heard {
     pub fn take(&mut self, port: &str, frame: &[u8]) {
         if let Some(flow) = frame::flow(frame) {
             *self.flows.entry(flow).or_default().entry(port.to_owned()).or_default() += 1;
-        } else if let Some(kind) = frame::announcement(frame) {
+        } else if let Some(kind) = frame::announcement(&untagged(frame)) {
             *self.announced.entry(format!("{kind} {port}")).or_default() += 1;
         } else if let Some((question, mac)) = question(frame) {
             let asked = self.asked.entry(port.to_owned()).or_default();
@@ -131,6 +131,15 @@ fn group(bytes: &[u8]) -> Option<IpAddr> {
     v4.or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from)).ok()
 }
 
+/// The frame without its tag.
+fn untagged(frame: &[u8]) -> Vec<u8> {
+    let mut frame = frame.to_vec();
+    if frame.len() >= 16 && frame[12..14] == VLAN.to_be_bytes() {
+        frame.drain(12..16);
+    }
+    frame
+}
+
 /// VLAN of a frame, its protocol, and what is behind.
 fn payload(frame: &[u8]) -> Option<(Option<u16>, u16, &[u8])> {
     let number = |at: usize| Some(u16::from_be_bytes(address::<2>(frame, at)?));
@@ -180,7 +189,8 @@ mod tests {
         assert!(asked.contains_key("10.9.0.2 from 10.9.0.1 vlan 7"));
         let own = arp([10, 9, 0, 1], [10, 9, 0, 1]);
         heard.take("eth1", &[&SENDER[..], &[8, 6], &own].concat());
-        assert_eq!((heard.asked["eth1"].len(), heard.announced["garp eth1"]), (2, 1));
+        heard.take("eth1", &[&SENDER[..], &[0x81, 0, 0, 7, 8, 6], &own].concat());
+        assert_eq!((heard.asked["eth1"].len(), heard.announced["garp eth1"]), (2, 2));
     }
 
     #[test]

@@ -89,6 +89,15 @@ impl Bench {
         self.ports.drain(..).try_for_each(|port| self.near.delete(&port))
     }
 
+    /// Puts a host at the far end; its questions and answers cross the cables only where IPv6 may.
+    pub fn host(&mut self, address: IpAddr, vlan: u16) -> Result<(), String> {
+        if address.is_ipv6() {
+            let allow = |port: &String| allow_ipv6(port);
+            self.ports.iter().try_for_each(allow).map_err(|e| e.to_string())?;
+        }
+        self.far.host(address, vlan)
+    }
+
     /// Gives a device an address, with IPv6 on it for one of that family.
     pub fn address(&self, address: IpAddr, prefix: u8, device: &str) -> Result<(), String> {
         let index = if_nametoindex(device).map_err(|e| format!("{e:?}"))?;

@@ -77,6 +77,7 @@ impl Far {
         (self.cables, self.switch) = (cables, switch);
         if switch {
             self.links.bridge(SWITCH)?;
+            self.links.bridge(DEAD_END)?;
             self.links.admin(SWITCH.name, true)?;
             // Hosts are behind a port of their own, so that the switch has nothing to do with them.
             self.links.patch(HOSTS, HOSTS_PORT)?;
@@ -99,8 +100,9 @@ impl Far {
     pub fn clear(&mut self) -> nix::Result<()> {
         self.hosts.clear();
         if std::mem::take(&mut self.switch) {
-            self.links.delete(HOSTS.name)?;
-            self.links.delete(SWITCH.name)?;
+            for device in [HOSTS, SWITCH, DEAD_END] {
+                self.links.delete(device.name)?;
+            }
         }
         Ok(())
     }
@@ -141,14 +143,15 @@ impl Far {
         Ok(())
     }
 
-    /// Lets the switch's port of a cable forward, or not.
-    pub fn forwards(&self, port: &str, forwards: bool) -> Result<(), String> {
+    /// Connects a cable with the switch, or with what drops every frame whatever the carrier does.
+    pub fn forwards(&mut self, port: &str, forwards: bool) -> Result<(), String> {
         let name = Far::end_of(port);
-        let end = (0..self.cables)
-            .map(Far::end)
-            .find(|end| end.name == name && self.switch);
-        let end = end.ok_or_else(|| format!("the switch has no port for {port}"))?;
-        self.links.forward(end.index, forwards).map_err(|e| format!("{e:?}"))
+        let known = self.switch && (0..self.cables).any(|number| Far::end(number).name == name);
+        let bridge = if forwards { SWITCH } else { DEAD_END };
+        match known {
+            true => self.links.join(&name, bridge.index).map_err(|e| format!("{e:?}")),
+            false => Err(format!("the switch has no port for {port}")),
+        }
     }
 
     /// Where hosts are, by name and index.
@@ -179,6 +182,13 @@ const SWITCH: End<'static> = End {
     name: "switch",
     index: 200,
     mac: [2, 0, 0, 0, 0xd0, 0],
+};
+
+/// Never set up, so that its ports drop what they hear.
+const DEAD_END: End<'static> = End {
+    name: "dead-end",
+    index: 203,
+    mac: [2, 0, 0, 0, 0xd0, 3],
 };
 
 const HOSTS: End<'static> = End {

@@ -5,6 +5,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
 use std::net::Ipv6Addr;
 use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
 use std::process::Command;
 use std::str::FromStr;
 
@@ -17,6 +18,8 @@ pub struct Kernel {
     log: File,
     /// The active port by the log so far, while its link is up.
     active: Option<String>,
+    /// What happened before the last bond went.
+    before: Vec<String>,
     links: Links,
     /// Targets that only netlink can change, and only all at once.
     ns_ip6_target: Vec<Ipv6Addr>,
@@ -35,6 +38,7 @@ impl Kernel {
         Ok(Kernel {
             log,
             active: None,
+            before: Vec::new(),
             links: Links::open()?,
             ns_ip6_target: Vec::new(),
         })
@@ -56,7 +60,12 @@ impl Column for Kernel {
     }
 
     fn delete(&mut self) -> Outcome {
-        write("/sys/class/net/bonding_masters", "-bond0")
+        self.before = self.happenings();
+        write("/sys/class/net/bonding_masters", "-bond0")?;
+        // The next bond has neither; and the log does not tell that the ports of this one left.
+        self.active = None;
+        self.ns_ip6_target.clear();
+        Ok(())
     }
 
     fn attach(&mut self, port: &str) -> Outcome {
@@ -104,6 +113,10 @@ impl Column for Kernel {
 
     fn status_text(&mut self) -> Option<String> {
         fs::read_to_string("/proc/thread-self/net/bonding/bond0").ok()
+    }
+
+    fn sysfs(&self) -> PathBuf {
+        PathBuf::from("/sys")
     }
 
     fn state(&mut self) -> Option<State> {
@@ -154,7 +167,7 @@ impl Column for Kernel {
     }
 
     fn happenings(&mut self) -> Vec<String> {
-        let mut happenings = Vec::new();
+        let mut happenings = std::mem::take(&mut self.before);
         let mut record = [0; 8192];
         loop {
             match self.log.read(&mut record) {

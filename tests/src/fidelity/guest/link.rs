@@ -94,22 +94,6 @@ impl Links {
         self.ask(libc::RTM_SETLINK, 0, &body)
     }
 
-    /// Lets a port of a bridge forward and learn, or drop everything with its carrier on.
-    pub fn forward(&self, device: u32, forwards: bool) -> nix::Result<()> {
-        let mut family = header(device, 0, 0);
-        family[0] = libc::AF_BRIDGE as u8;
-        let state = attr(
-            IFLA_BRPORT_STATE,
-            &[if forwards {
-                BR_STATE_FORWARDING
-            } else {
-                BR_STATE_DISABLED
-            }],
-        );
-        let body = [family, attr(libc::IFLA_PROTINFO | NESTED, &state)].concat();
-        self.ask(libc::RTM_SETLINK, 0, &body)
-    }
-
     /// Gives a device an address that is in use at once.
     pub fn add_address(&self, device: u32, address: IpAddr, prefix: u8) -> nix::Result<()> {
         let flags = (libc::NLM_F_CREATE | libc::NLM_F_EXCL) as u16;
@@ -248,8 +232,5 @@ const IFLA_INFO_DATA: u16 = 2;
 const VETH_INFO_PEER: u16 = 1;
 const IFLA_VLAN_ID: u16 = 1;
 const IFLA_BR_MCAST_SNOOPING: u16 = 23;
-const IFLA_BRPORT_STATE: u16 = 1;
 const IFLA_BOND_ARP_IP_TARGET: u16 = 8;
 const IFLA_BOND_NS_IP6_TARGET: u16 = 31;
-const BR_STATE_DISABLED: u8 = 0;
-const BR_STATE_FORWARDING: u8 = 3;

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -44,7 +45,7 @@ fn observe(step: &Step, bench: &mut Bench, column: &mut dyn Column) -> Result<Va
         Verb::Active(port) => column.active(port.as_deref()),
         Verb::Pull(port) => kernel(bench.far.links.admin(&Far::end_of(port), false)),
         Verb::Plug(port) => kernel(bench.far.links.admin(&Far::end_of(port), true)),
-        Verb::Host(address, vlan) => bench.far.host(*address, *vlan),
+        Verb::Host(address, vlan) => bench.host(*address, *vlan),
         Verb::Answers(host, answers) => bench.far.answers(*host, *answers),
         Verb::Forwards(port, forwards) => bench.far.forwards(port, *forwards),
         Verb::Admin(device, up) => kernel(bench.near.admin(device, *up)),
@@ -145,6 +146,7 @@ fn look(bench: &mut Bench, column: &mut dyn Column) -> Value {
         "asked": asked(&heard),
         "reported": heard.reported,
         "device bond0": device("bond0"),
+        "sysfs": sysfs(&column.sysfs(), &bench.ports),
     });
     for port in &bench.ports {
         look[format!("device {port}")] = device(port);
@@ -175,6 +177,17 @@ fn asked(heard: &Heard) -> Value {
     json!(ports.collect::<BTreeMap<_, _>>())
 }
 
+/// Files about probing, as they are read: scripts know their format.
+fn sysfs(root: &Path, ports: &[String]) -> BTreeMap<String, String> {
+    let bond = SYSFS_OF_BOND.iter().map(|file| format!("bond0/bonding/{file}"));
+    let ports = ports.iter().map(|port| format!("{port}/bonding_slave/queue_id"));
+    let read = |file: String| {
+        let text = fs::read_to_string(root.join("class/net").join(&file)).ok()?;
+        Some((file, text))
+    };
+    bond.chain(ports).filter_map(read).collect()
+}
+
 /// What the stack says about a device; null where there is none.
 fn device(name: &str) -> Value {
     let read = |file: &str| fs::read_to_string(format!("/sys/class/net/{name}/{file}"));
@@ -189,6 +202,17 @@ fn device(name: &str) -> Value {
         "carrier": text("carrier"),
     })
 }
+
+const SYSFS_OF_BOND: [&str; 8] = [
+    "arp_all_targets",
+    "arp_interval",
+    "arp_ip_target",
+    "arp_missed_max",
+    "arp_validate",
+    "lp_interval",
+    "queue_id",
+    "resend_igmp",
+];
 
 /// Longer than a frame needs over a cable in the slow guest.
 const DELIVERY: Duration = Duration::from_millis(60);
