@@ -10,6 +10,7 @@
 //! pull eth0               plug eth0         the far end of the cable goes down, comes up
 //! mute 10.9.0.2           unmute 10.9.0.2   that host stops answering, while everything else goes on
 //! block eth0              unblock eth0      the switch's port drops every frame, both ways, with its carrier on
+//! fail eth0                                 blocks it while frames flow: how long until they leave by another port?
 //! set primary eth1        set primary none  an option of the bond, one a step
 //! port eth1 prio 10                         an option of a port
 //! active eth1             active none
@@ -82,6 +83,8 @@ pub enum Verb {
     Pull(String),
     /// Give it back.
     Plug(String),
+    /// Stop the switch's port of a cable forwarding, and measure how long frames of ours are lost.
+    Fail(String),
     /// Change an option of the bond.
     Set(String, String),
     /// Change an option of a port.
@@ -201,6 +204,7 @@ fn verbs(line: &str) -> Result<Vec<Verb>, String> {
         }
         ["mute", host] => one(Verb::Answers(ip(host)?, false)),
         ["unmute", host] => one(Verb::Answers(ip(host)?, true)),
+        ["fail", port] => one(Verb::Fail(own(port))),
         ["block", port] => one(Verb::Forwards(own(port), false)),
         ["unblock", port] => one(Verb::Forwards(own(port), true)),
         ["vlan", id] => one(Verb::Vlan(id.parse().map_err(|_| "not a VLAN")?)),

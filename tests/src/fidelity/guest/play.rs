@@ -60,6 +60,7 @@ fn observe(step: &Step, bench: &mut Bench, column: &mut dyn Column) -> Result<Va
         }
         Verb::Send(traffic) => return Ok(send(bench, traffic)),
         Verb::Arrive(port, traffic) => return Ok(arrive(bench, port, traffic)),
+        Verb::Fail(port) => return fail(bench, port),
         Verb::Look => return Ok(look(bench, column)),
     };
     Ok(told(outcome))
@@ -108,6 +109,37 @@ fn send(bench: &mut Bench, traffic: &Traffic) -> Value {
         );
     }
     json!({"flows": flows, "send errors": failed})
+}
+
+/// Which port frames leave by after one has become a dead end, after how long, and how late this thread itself was at most.
+fn fail(bench: &mut Bench, port: &str) -> Result<Value, String> {
+    let way = Bench::way_out("bond0")?;
+    let flow = Traffic::parse(&["1", "udp4"])?;
+    bench.far.forwards(port, false)?;
+    let start = Instant::now();
+    bench.listen();
+    bench.heard.flows.clear();
+    let (mut late, mut moved) = (Duration::ZERO, None);
+    while moved.is_none() && start.elapsed() < PATIENCE {
+        for (_, frame) in flow.frames() {
+            // No port is active for a moment.
+            let _ = way.send(&frame);
+        }
+        let asleep = Instant::now();
+        thread::sleep(PACE);
+        late = late.max(asleep.elapsed().saturating_sub(PACE));
+        bench.listen();
+        moved = bench
+            .heard
+            .flows
+            .values()
+            .flat_map(BTreeMap::keys)
+            .find(|p| *p != port)
+            .cloned();
+    }
+    bench.heard.flows.clear();
+    let (took, late) = (start.elapsed().as_millis(), late.as_millis());
+    Ok(json!({"moved to": moved, "took": took, "late": late}))
 }
 
 /// How many frames of ours a port's far end sends, and how many of them the bond hands up.
@@ -216,6 +248,12 @@ const SYSFS_OF_BOND: [&str; 8] = [
 
 /// Longer than a frame needs over a cable in the slow guest.
 const DELIVERY: Duration = Duration::from_millis(60);
+
+/// Between two frames while a port fails.
+const PACE: Duration = Duration::from_millis(2);
+
+/// Longest wait for the first frame out of another port.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// So long without a change, longer than a poll and a rewritten status file, counts as rest.
 const REST: Duration = Duration::from_millis(130);
