@@ -31,7 +31,9 @@ impl Window {
 #[serde(default)]
 pub struct ArpMonitor {
     last_tx: Time,
+    /// Later than `heard` where the port was given time.
     last_rx: Time,
+    heard: Option<Time>,
     since: Time,
     asked_since: Time,
     answers: BTreeMap<IpAddr, Answer>,
@@ -72,9 +74,11 @@ pub enum Trial {
 }
 
 impl ArpMonitor {
-    /// A port that nothing is known of: it was never heard, but has not been silent for long either.
-    /// [bond_main.c: bond_enslave]
-    pub fn new(now: Time, window: Window) -> Self {
+    /// A port that was never heard. One that is in use has not been silent for long either. [bond_main.c: bond_enslave]
+    pub fn new(now: Time, in_use: bool, window: Window) -> Self {
+        if !in_use {
+            return ArpMonitor::default();
+        }
         let before = now.since(Time::ZERO).saturating_sub(window.interval + TICK);
         let never = Time::ZERO + before;
         ArpMonitor {
@@ -100,6 +104,7 @@ impl ArpMonitor {
     /// A frame that counts arrived.
     pub fn heard(&mut self, at: Time) {
         self.last_rx = self.last_rx.max(at);
+        self.heard = self.heard.max(Some(at));
     }
 
     /// A target gave a sign of life.
@@ -138,6 +143,11 @@ impl ArpMonitor {
         self.last_rx
     }
 
+    /// When a frame that counts last arrived, unless none ever did.
+    pub fn ever_heard(&self) -> Option<Time> {
+        self.heard
+    }
+
     /// When it was taken into use.
     pub fn since(&self) -> Time {
         self.since
@@ -145,7 +155,7 @@ impl ArpMonitor {
 
     /// Whether anything came in since it was taken into use.
     pub fn proven(&self) -> bool {
-        self.last_rx > self.since
+        self.heard.is_some_and(|at| at > self.since)
     }
 
     /// When the most silent of these targets last gave a sign of life. [bonding.h: slave_oldest_target_arp_rx]
@@ -185,29 +195,33 @@ mod tests {
 
     #[test]
     fn a_new_port_has_less_than_its_windows_to_show_life() {
-        let port = ArpMonitor::new(at(0), WINDOW);
+        let port = ArpMonitor::new(at(0), true, WINDOW);
         assert!(WINDOW.contains(port.last_rx(), at(146), 2));
         assert!(!WINDOW.contains(port.last_rx(), at(147), 2));
         assert!(!port.proven());
-        assert_eq!(ArpMonitor::new(Time::ZERO, WINDOW).last_rx(), Time::ZERO);
+        assert_eq!(ArpMonitor::new(Time::ZERO, true, WINDOW).last_rx(), Time::ZERO);
     }
 
     #[test]
     fn the_most_silent_target_decides_where_all_must_answer() {
-        let mut port = ArpMonitor::new(at(0), WINDOW);
+        let mut port = ArpMonitor::new(at(0), true, WINDOW);
         let [a, b]: [IpAddr; 2] = [[10, 0, 0, 1].into(), [10, 0, 0, 2].into()];
         port.answered(at(50), a, AnswerKind::Reply);
         assert_eq!(port.oldest([a, b].into_iter()), Some(port.last_tx()));
         assert_eq!(port.oldest([a].into_iter()), Some(at(50)));
         assert_eq!(port.oldest([].into_iter()), None);
         port.retarget(at(60), &[b]);
-        assert_eq!(port.oldest([a, b].into_iter()), Some(at(60)), "new ones have their time");
+        assert_eq!(
+            port.oldest([a, b].into_iter()),
+            Some(at(60)),
+            "new ones have their time"
+        );
         assert_eq!(port.answer(a), None);
     }
 
     #[test]
     fn an_older_stamp_does_not_undo_a_newer_one() {
-        let mut port = ArpMonitor::new(at(0), WINDOW);
+        let mut port = ArpMonitor::new(at(0), true, WINDOW);
         port.heard(at(20));
         port.heard(at(10));
         assert_eq!(port.last_rx(), at(20));
