@@ -84,7 +84,11 @@ impl Change {
             && !options.arp_validate.validates();
         if both {
             Some(OptionError::Conflict {
-                option: if self.given.arp_interval { "arp_interval" } else { "arp_validate" },
+                option: if self.given.arp_interval {
+                    "arp_interval"
+                } else {
+                    "arp_validate"
+                },
                 with: "miimon",
                 why: "a bond has one monitor",
             })

@@ -13,6 +13,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
+use bond_monitors::Window;
 use serde::{Deserialize, Serialize};
 
 pub use apply::{Change, Context, apply, check, parse};
@@ -127,6 +128,13 @@ impl BondOptions {
         self.arp_interval.max(self.miimon)
     }
 
+    /// How long a sign of life counts for the ARP monitor.
+    pub fn window(&self) -> Window {
+        Window {
+            interval: self.arp_interval,
+        }
+    }
+
     /// All targets of the ARP monitor.
     pub fn targets(&self) -> impl Iterator<Item = IpAddr> {
         let v4 = self.arp_ip_target.iter().copied().map(IpAddr::V4);
@@ -223,7 +231,8 @@ named! {
 }
 
 /// What counts as a sign of life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Evidence {
     /// Any frame that somebody else sent.
     Any,

@@ -1,10 +1,13 @@
 //! Options of a single port.
 
+use serde::{Deserialize, Serialize};
+
 use super::table::Modes;
 use super::{ModeName, OptionError};
 
 /// Effective options of a port.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct PortOptions {
     /// Preference among ports while no primary is attached; higher wins.
     pub prio: i32,

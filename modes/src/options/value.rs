@@ -71,7 +71,11 @@ pub(super) fn switch(text: &str, default: bool) -> Option<bool> {
 /// [bond_options.c: bond_option_arp_ip_targets_set]
 ///
 /// differs: the driver takes the first address of several in silence; here all of them count, or none.
-pub(super) fn targets<T: FromStr + Copy + PartialEq>(text: &str, now: &[T], probeable: fn(T) -> bool) -> Option<Vec<T>> {
+pub(super) fn targets<T: FromStr + Copy + PartialEq>(
+    text: &str,
+    now: &[T],
+    probeable: fn(T) -> bool,
+) -> Option<Vec<T>> {
     let text = text.trim();
     let (sign, rest) = match text.split_at_checked(1) {
         Some((sign @ ("+" | "-"), rest)) => (sign, rest),
