@@ -100,10 +100,11 @@ fn serve(arguments: &Arguments, specs: &[BondSpec]) -> Result<(), Box<dyn Error>
         Err(error) => log::error!("no data plane: {}", chain(&error)),
         Ok(()) => {}
     }
-    let mut fleet = Fleet::new(&run_dir, Box::new(plane), arguments.ignore_link_events)?;
+    let poll = mio::Poll::new()?;
+    let registry = poll.registry().try_clone()?;
+    let mut fleet = Fleet::new(&run_dir, registry, Box::new(plane), arguments.ignore_link_events)?;
     fleet.start(clock::now(), specs);
     hurry();
-    let poll = mio::Poll::new()?;
     let server = Server::bind(&run_dir.join(SOCKET), poll.registry(), CONTROL)?;
     log::info!("ready at {}", run_dir.display());
     let fleet = Agent::new(poll, signals, server, fleet)?.run()?;

@@ -84,9 +84,18 @@ impl Agent {
         if sources.contains(&SIGNALS) {
             self.signals.drain();
         }
+        // Before the time is looked at: an answer that is here must not count as missing.
+        for &token in &sources {
+            if let Some(port) = Fleet::ear(token)
+                && self.fleet.read_frames(now, port, BUDGET) == Drained::More
+            {
+                self.unread.insert(token);
+            }
+        }
         self.fleet.handle_timeout(now);
         for token in sources {
-            if self.server.owns(token)
+            if Fleet::ear(token).is_none()
+                && self.server.owns(token)
                 && self.server.ready(self.poll.registry(), token, &mut self.requests) == ServerDrained::More
             {
                 self.unread.insert(token);

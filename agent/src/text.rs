@@ -43,6 +43,7 @@ pub fn describe(notice: &Notice) -> String {
                 ms(*waited)
             )
         }
+        Notice::Silent { port, silent_for } => format!("{port}: no answer for {}", ms(*silent_for)),
         Notice::Down { port, failures } => format!("{port}: link down (failure {failures})"),
         Notice::ActiveChanged { from, to, reason } => active_changed(from.as_deref(), to.as_deref(), *reason),
         Notice::Carrier { carrier: Carrier::On } => "carrier on: a port is usable".to_owned(),
@@ -56,6 +57,7 @@ pub fn describe(notice: &Notice) -> String {
 pub fn level(notice: &Notice) -> Level {
     match notice {
         Notice::Down { .. }
+        | Notice::Silent { .. }
         | Notice::Carrier { carrier: Carrier::Off }
         | Notice::ActiveChanged { to: None, .. }
         | Notice::MacStillInUse { .. }

@@ -1,5 +1,6 @@
 //! What comes out of a [`Bond`](crate::Bond).
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use bond_monitors::{Carrier, Duplex, Speed};
@@ -25,9 +26,33 @@ pub enum Action {
         /// From the destination address on, without FCS.
         frame: Vec<u8>,
     },
+    /// Send this probe, an Ethernet frame, out of this port. Nothing about the bond changes by it.
+    Probe {
+        /// Where it leaves.
+        port: PortId,
+        /// From the destination address on, without FCS.
+        frame: Vec<u8>,
+    },
     /// Read this port's carrier and answer with `MiiPolled`.
     PollMii {
         /// Which port.
+        port: PortId,
+    },
+    /// Read the bond's own interface and answer with `BondLink`: what stands above it may want to hear more than its address,
+    /// and not every such change is told by an event.
+    PollDevice,
+    /// Read when each port was last heard and answer with `Heard`, in any case.
+    ReadHeard,
+    /// Find out how these are reached and answer with `Paths`.
+    FindPaths {
+        /// Targets of the ARP monitor.
+        targets: Vec<IpAddr>,
+    },
+    /// Find out who is behind the bond and answer with `Stations`.
+    ReadStations,
+    /// Report all multicast memberships of this host on and above the bond through this port. [bonding.rst: resend_igmp]
+    ReportMemberships {
+        /// Where the reports leave.
         port: PortId,
     },
     /// For log, subscribers and tests: the core itself logs nothing.
@@ -106,6 +131,13 @@ pub enum Notice {
         port: String,
         /// How long it had waited.
         waited: Duration,
+    },
+    /// No sign of life for too long: the port goes down.
+    Silent {
+        /// The port's name.
+        port: String,
+        /// Since the last one that counted.
+        silent_for: Duration,
     },
     /// The link is not used any more.
     Down {

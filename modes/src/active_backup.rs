@@ -17,6 +17,10 @@ impl Mode for ActiveBackup {
         view.choice.active.map_or(TxPolicy::Drop, TxPolicy::One)
     }
 
+    fn queues(&self, view: &View<'_>) -> BTreeMap<u16, PortId> {
+        view.queues()
+    }
+
     /// The active port lets everything in, a backup port nothing. [bond_main.c: bond_should_deliver_exact_match]
     ///
     /// differs: the two ends of a cable never switch at the same moment. So a port that is not in use yet, and one that was

@@ -10,7 +10,7 @@ use crate::bond::{Bond, Wish};
 use crate::choice::Choice;
 use crate::device::{Device, MacOrigin};
 use crate::event::PortFacts;
-use crate::notify::Notifier;
+use crate::notify::Rounds;
 use crate::options::{BondOptions, FailOverMac};
 use crate::plan::{Accept, ForwardingPlan, PortId, TxPolicy};
 use crate::port::{Port, Ports};
@@ -25,7 +25,9 @@ pub struct Saved {
     #[serde(default, rename = "mode")]
     choice: Choice,
     #[serde(default)]
-    notifier: Notifier,
+    notifier: Rounds,
+    #[serde(default)]
+    rejoin: Rounds,
 }
 
 /// What the kernel does for a bond at the moment.
@@ -48,6 +50,7 @@ impl Bond {
             ports: self.ports.clone(),
             choice: self.choice,
             notifier: self.notifier,
+            rejoin: self.rejoin,
         }
     }
 
@@ -58,12 +61,15 @@ impl Bond {
         bond.ports = saved.ports;
         bond.choice = saved.choice;
         bond.notifier = saved.notifier;
+        bond.rejoin = saved.rejoin;
         let there = |id: PortId| seen.ports.iter().any(|(seen, _)| *seen == id);
         let gone: Vec<PortId> = bond.ports.iter().map(|port| port.id).filter(|id| !there(*id)).collect();
         for (id, facts) in &seen.ports {
             bond.adopt_port(now, *id, facts);
         }
         bond.adopt_active(&seen.ports);
+        // An interval later: what came in meanwhile is news, and adopting is to be silent.
+        bond.resume_probing(now, now + bond.options.arp_interval);
         bond.device.update(&seen.report, bond.options.moving_macs());
         let mut wish = Wish::Nothing;
         for (port, facts) in seen.ports {
@@ -135,7 +141,8 @@ impl Saved {
             device: Device::new(report, MacOrigin::Port),
             ports: Ports::default(),
             choice: Choice::default(),
-            notifier: Notifier::default(),
+            notifier: Rounds::default(),
+            rejoin: Rounds::default(),
         }
     }
 }

@@ -1,7 +1,9 @@
 //! One port after the other. [bonding.rst: balance-rr]
 
+use std::collections::BTreeMap;
+
 use crate::mode::{Mode, View};
-use crate::plan::TxPolicy;
+use crate::plan::{PortId, TxPolicy};
 
 pub(crate) struct BalanceRr;
 
@@ -18,5 +20,9 @@ impl Mode for BalanceRr {
             packets_per_port: view.options.packets_per_slave,
             ports,
         }
+    }
+
+    fn queues(&self, view: &View<'_>) -> BTreeMap<u16, PortId> {
+        view.queues()
     }
 }

@@ -11,10 +11,11 @@ use crate::device::{Device, MacOrigin};
 use crate::event::{Event, LocalAddress, PortFacts};
 use crate::links;
 use crate::mode::{self, Mode, View};
-use crate::notify::{Notifier, announcement};
-use crate::options::{self, BondOptions, Change, Context, FailOverMac, OptionError, PortOptions};
+use crate::notify::{Learning, Rounds};
+use crate::options::{BondOptions, Change, FailOverMac, Monitor};
 use crate::plan::{Epoch, ForwardingPlan, PortId, PortPlan, TxPolicy};
 use crate::port::{Port, Ports};
+use crate::probing::Probing;
 use crate::select;
 
 /// One bond. Feed it [`Event`]s, time and wishes; drain [`Bond::poll_action`] after each; call [`Bond::handle_timeout`] when
@@ -25,15 +26,18 @@ pub struct Bond {
     pub(crate) device: Device,
     pub(crate) ports: Ports,
     pub(crate) choice: Choice,
-    pub(crate) notifier: Notifier,
+    pub(crate) notifier: Rounds,
+    pub(crate) rejoin: Rounds,
+    pub(crate) learning: Learning,
+    pub(crate) probing: Probing,
     /// None until the agent has told: a round that is due right after a restart waits for them.
-    addresses: Option<Vec<LocalAddress>>,
+    pub(crate) addresses: Option<Vec<LocalAddress>>,
     pub(crate) next_poll: Time,
     pub(crate) plan: ForwardingPlan,
     epoch: Epoch,
     retry: Retry,
-    notices: Vec<Notice>,
-    out: VecDeque<Action>,
+    pub(crate) notices: Vec<Notice>,
+    pub(crate) out: VecDeque<Action>,
 }
 
 /// When a plan that failed is tried again.
@@ -52,6 +56,7 @@ impl Bond {
             mac: device.mac,
             ports: BTreeMap::new(),
             tx: TxPolicy::Drop,
+            queues: BTreeMap::new(),
             rx: BTreeMap::new(),
         };
         let mut bond = Bond::assemble(now, change.options, device, plan);
@@ -68,7 +73,10 @@ impl Bond {
             device,
             ports: Ports::default(),
             choice: Choice::default(),
-            notifier: Notifier::default(),
+            notifier: Rounds::default(),
+            rejoin: Rounds::default(),
+            learning: Learning::default(),
+            probing: Probing::default(),
             addresses: None,
             next_poll: now,
             plan,
@@ -88,6 +96,23 @@ impl Bond {
             Event::BondLink { report } => self.on_bond_link(now, &report),
             Event::Addresses { addresses } => {
                 self.addresses = Some(addresses);
+                self.forget_paths();
+                Wish::Nothing
+            }
+            Event::Stations { stations } => {
+                self.learning.fill(now, stations);
+                Wish::Nothing
+            }
+            Event::Paths { paths } => {
+                self.on_paths(now, paths);
+                Wish::Nothing
+            }
+            Event::Heard { ports } => {
+                self.on_heard(now, &ports);
+                Wish::Nothing
+            }
+            Event::Frame { port, frame } => {
+                self.on_frame(now, port, &frame);
                 Wish::Nothing
             }
             Event::MiiPolled { port, carrier } => {
@@ -113,6 +138,7 @@ impl Bond {
     /// Lets time pass. A call before the time is harmless.
     pub fn handle_timeout(&mut self, now: Time) {
         if self.polls() && now >= self.next_poll {
+            self.out.push_back(Action::PollDevice);
             self.out
                 .extend(self.ports.iter().map(|port| Action::PollMii { port: port.id }));
             let regular = self.next_poll + self.options.miimon;
@@ -122,63 +148,8 @@ impl Bond {
                 now + self.options.miimon
             };
         }
+        self.handle_probe_timeout(now);
         self.settle(now, Wish::Nothing);
-    }
-
-    /// Takes a set of options in; all or nothing.
-    pub fn configure(&mut self, now: Time, pairs: &[(String, String)]) -> Result<(), OptionError> {
-        let context = Context {
-            up: self.device.up,
-            has_ports: !self.ports.is_empty(),
-        };
-        let change = options::apply(&self.options, context, pairs)?;
-        let manual = match &change.active {
-            Some(Some(name)) => Some(self.manual_choice(name)?),
-            _ => None,
-        };
-        let before = std::mem::replace(&mut self.options, change.options);
-        self.notices
-            .extend(change.warnings.into_iter().map(|text| Notice::Warning { text }));
-        self.note_changes(&before);
-        if before.miimon != self.options.miimon {
-            self.next_poll = now;
-            self.warn_if_unmonitored();
-        }
-        if change.primary_given {
-            self.choice.force_primary = self.options.primary.is_some();
-        }
-        if manual.is_some() {
-            self.switch(now, manual, SwitchReason::Manual);
-        }
-        // What follows active_slave in the driver's order may move the active port once more.
-        let wish = match change.active {
-            Some(None) => Wish::ChooseAgain,
-            _ if change.primary_given || change.reselect => Wish::Select,
-            _ => Wish::Nothing,
-        };
-        self.settle(now, wish);
-        Ok(())
-    }
-
-    /// Takes a set of options of one port in; all or nothing.
-    pub fn configure_port(&mut self, now: Time, port: PortId, pairs: &[(String, String)]) -> Result<(), OptionError> {
-        let has_primary = self
-            .options
-            .primary
-            .as_ref()
-            .is_some_and(|name| self.ports.named(name).is_some());
-        let Some(port) = self.ports.get_mut(port) else {
-            return Ok(());
-        };
-        let options = PortOptions { prio: port.prio }.apply(self.options.mode, pairs)?;
-        port.prio = options.prio;
-        if has_primary {
-            // [bond_options.c: bond_option_prio_set]
-            let text = format!("{}: prio has no effect while a primary is attached", port.name);
-            self.notices.push(Notice::Warning { text });
-        }
-        self.settle(now, if has_primary { Wish::Nothing } else { Wish::Select });
-        Ok(())
     }
 
     /// The next thing to do; drain to `None` after every input.
@@ -196,8 +167,9 @@ impl Bond {
             .filter_map(|port| port.link().deadline());
         let rest = [
             poll,
+            self.probe_timeout(),
             self.choice.poll_timeout(),
-            self.announces().then(|| self.notifier.poll_timeout()).flatten(),
+            self.announce_timeout(),
         ];
         delays.chain(rest.into_iter().flatten()).chain(self.retry.at).min()
     }
@@ -234,6 +206,11 @@ impl Bond {
         } else {
             self.ports.get(port).is_some_and(Port::is_usable)
         }
+    }
+
+    /// Whether [`Event::Frame`]s are wanted: the ARP monitor runs and has somebody to ask.
+    pub fn listens(&self) -> bool {
+        self.probes() && self.options.targets().next().is_some()
     }
 
     /// MTU of the bond's interface in bytes.
@@ -274,7 +251,7 @@ impl Bond {
         let was_active = self.choice.active == Some(id);
         if was_active {
             // Chosen while the old one is still known, so that addresses move and the reason can name it.
-            if self.watches() {
+            if self.watches() && self.options.monitor() == Monitor::Mii {
                 let active = self.active();
                 let skipped = links::skip_updelay(now, &mut self.ports, active, Some(id));
                 self.notices.extend(skipped.into_iter().flat_map(|found| found.notices));
@@ -335,54 +312,13 @@ impl Bond {
         }
     }
 
-    /// [bond_options.c: bond_option_active_slave_set]
-    fn manual_choice(&self, name: &str) -> Result<PortId, OptionError> {
-        let (option, value) = ("active_slave", name.to_owned());
-        match self.ports.named(name) {
-            None => Err(OptionError::NotAPort { option, value }),
-            Some(port) if self.choice.active == Some(port.id) => Ok(port.id),
-            Some(port) if port.link() != LinkState::Up || !self.seen_up(port) => {
-                Err(OptionError::PortDown { option, value })
-            }
-            Some(port) => Ok(port.id),
-        }
-    }
-
-    /// Without a monitor nobody knows better than the operator.
-    fn seen_up(&self, port: &Port) -> bool {
-        self.options.unmonitored() || port.carrier().is_on()
-    }
-
-    fn note_changes(&mut self, before: &BondOptions) {
-        let old = options::show_all(before, None);
-        for (option, value) in options::show_all(&self.options, None) {
-            if old.get(&option) != Some(&value) {
-                self.notices.push(Notice::OptionChanged {
-                    option,
-                    value: value.to_string(),
-                });
-            }
-        }
-    }
-
-    fn warn_if_unmonitored(&mut self) {
-        if self.options.unmonitored() {
-            let text = "unmonitored: with miimon=0 and no other monitor a failed port stays in use".to_owned();
-            self.notices.push(Notice::Warning { text });
-        }
-    }
-
     /// Link states freeze while the bond is down. [bond_main.c: bond_close]
-    fn watches(&self) -> bool {
-        self.device.up && !self.options.unmonitored()
+    pub(crate) fn watches(&self) -> bool {
+        self.device.up && self.options.monitor() != Monitor::None
     }
 
     fn polls(&self) -> bool {
-        self.watches() && !self.ports.is_empty()
-    }
-
-    fn announces(&self) -> bool {
-        self.device.up && self.active().is_some() && self.addresses.is_some()
+        self.device.up && self.options.monitor() == Monitor::Mii && !self.ports.is_empty()
     }
 
     /// Draws all conclusions from what just changed. Ends every input.
@@ -390,7 +326,10 @@ impl Bond {
         let mut asked = false;
         if self.watches() {
             let active = self.active();
-            let found = links::inspect(now, &mut self.ports, active, &self.options);
+            let found = match self.options.monitor() {
+                Monitor::Arp => self.inspect_carrier(now),
+                _ => links::inspect(now, &mut self.ports, active, &self.options),
+            };
             self.notices.extend(found.notices);
             let mut up = found.came_up.iter().filter_map(|id| self.ports.get(*id));
             asked = up.any(|port| self.choice.wants_selection(&self.ports, port, &self.options));
@@ -434,13 +373,17 @@ impl Bond {
     }
 
     /// [bond_main.c: bond_change_active_slave]
-    fn switch(&mut self, now: Time, to: Option<PortId>, reason: SwitchReason) {
+    pub(crate) fn switch(&mut self, now: Time, to: Option<PortId>, reason: SwitchReason) {
         let from = self.choice.active;
         if from == to {
             return;
         }
+        if let Some(port) = to.and_then(|id| self.ports.get_mut(id)) {
+            port.arp.used(now);
+        }
         if !self.mode().has_active() {
             self.choice.active = to;
+            self.announce_move(now);
             return;
         }
         self.move_macs(from, to);
@@ -451,11 +394,7 @@ impl Bond {
             to: name(to),
             reason,
         });
-        if self.device.up && to.is_some() {
-            self.notifier.start(now, &self.options);
-        } else {
-            self.notifier.stop();
-        }
+        self.announce_move(now);
     }
 
     pub(crate) fn mode(&self) -> &'static dyn Mode {
@@ -487,6 +426,7 @@ impl Bond {
             mac: self.device.mac,
             ports: self.ports.iter().map(|port| (port.id, port_plan(port))).collect(),
             tx: mode.tx(&view),
+            queues: mode.queues(&view),
             rx: mode.rx(&view),
         }
     }
@@ -511,21 +451,6 @@ impl Bond {
             epoch: self.epoch,
             plan,
         });
-    }
-
-    fn announce(&mut self, now: Time) {
-        if !self.announces() {
-            return;
-        }
-        let Some(port) = self.choice.active else { return };
-        if self.notifier.take_round(now, &self.options) {
-            let mac = self.device.mac;
-            self.out
-                .extend(self.addresses.iter().flatten().map(|address| Action::Transmit {
-                    port,
-                    frame: announcement(address, mac),
-                }));
-        }
     }
 
     /// What always holds between two inputs.

@@ -45,7 +45,9 @@ impl Choice {
     /// differs: the driver also selects whenever a port is attached, which may move the active port without need.
     pub fn wants_selection(&self, ports: &Ports, port: &Port, options: &BondOptions) -> bool {
         let active = self.active.and_then(|id| ports.get(id));
-        active.is_none_or(|active| options.primary.as_ref() == Some(&port.name) || port.prio > active.prio)
+        active.is_none_or(|active| {
+            options.primary.as_ref() == Some(&port.name) || port.options.prio > active.options.prio
+        })
     }
 
     /// A primary that was forced and is active now has got what was asked for.

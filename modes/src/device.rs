@@ -97,8 +97,9 @@ impl Bond {
     pub(crate) fn on_bond_link(&mut self, now: Time, report: &LinkReport) -> Wish {
         if report.admin_up && !self.device.up {
             self.next_poll = now;
+            self.resume_probing(now, now);
         } else if !report.admin_up {
-            self.notifier.stop();
+            self.stop_announcing();
         }
         self.device.update(report, self.options.moving_macs());
         Wish::Nothing

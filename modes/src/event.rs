@@ -2,10 +2,12 @@
 
 use std::net::IpAddr;
 
-use bond_monitors::{Carrier, LinkReport, MacAddr};
+use bond_monitors::wire::ethernet::Tag;
+use bond_monitors::{Carrier, Heard, LinkReport, MacAddr};
 use serde::{Deserialize, Serialize};
 
 use crate::plan::{Epoch, PortId};
+use crate::probing::TargetPath;
 
 /// Something that happened outside.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,7 +39,7 @@ pub enum Event {
         /// Its state now.
         report: LinkReport,
     },
-    /// The addresses that live on the bond or directly above it.
+    /// The addresses that live on the bond or above it.
     Addresses {
         /// All of them, in a stable order.
         addresses: Vec<LocalAddress>,
@@ -48,6 +50,28 @@ pub enum Event {
         port: PortId,
         /// What it said.
         carrier: Carrier,
+    },
+    /// Answer to [`Action::ReadStations`](crate::Action::ReadStations).
+    Stations {
+        /// Who is behind the bond, each once.
+        stations: Vec<Station>,
+    },
+    /// Answer to [`Action::FindPaths`](crate::Action::FindPaths).
+    Paths {
+        /// One for each target.
+        paths: Vec<TargetPath>,
+    },
+    /// Answer to [`Action::ReadHeard`](crate::Action::ReadHeard).
+    Heard {
+        /// The attached ports, as far as the data plane knows.
+        ports: Vec<(PortId, Heard)>,
+    },
+    /// ARP or neighbour discovery that arrived at a port, whether the bond lets it in or not.
+    Frame {
+        /// Where.
+        port: PortId,
+        /// From the destination address on.
+        frame: Vec<u8>,
     },
     /// A plan could not be brought about, wholly or in part.
     ProgramFailed {
@@ -67,15 +91,24 @@ pub struct PortFacts {
     pub report: LinkReport,
 }
 
+/// A host behind the bond: beyond a bridge that has the bond as a port, or on a device above with an address of its own.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Station {
+    /// Its address.
+    pub mac: MacAddr,
+    /// Tags that its frames get on the way to the bond, outermost first.
+    pub tags: Vec<Tag>,
+}
+
 /// An address to announce after a failover.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct LocalAddress {
     /// The address.
     pub ip: IpAddr,
     /// The address of the interface that has it (a VLAN on the bond, a bridge above it); none where it is the bond's.
     pub mac: Option<MacAddr>,
-    /// Tag of the VLAN interface that has it.
-    pub vlan: Option<u16>,
+    /// Tags that its frames carry on the wire, the outermost first: those of the VLAN interfaces between it and the bond.
+    pub tags: Vec<Tag>,
     /// Whether this host forwards for that family: goes into a neighbour advertisement.
     pub router: bool,
 }

@@ -12,6 +12,7 @@ mod balance_xor;
 pub mod bond;
 mod broadcast;
 mod choice;
+mod configure;
 mod device;
 pub mod event;
 pub mod hash;
@@ -21,14 +22,18 @@ mod notify;
 pub mod options;
 pub mod plan;
 pub mod port;
+pub mod probing;
 pub mod select;
 pub mod status;
 
 pub use action::{Action, Notice, SwitchReason};
 pub use adopt::{Saved, Seen};
 pub use bond::Bond;
-pub use event::{Event, LocalAddress, PortFacts};
+pub use event::{Event, LocalAddress, PortFacts, Station};
 pub use options::{BondOptions, OptionError, XmitHashPolicy};
 pub use plan::{Accept, Epoch, ForwardingPlan, PortId, PortPlan, TxPolicy};
 pub use port::{Port, Ports};
-pub use status::{BondStatus, LinkWord, OptionValue, PortStatus, Role, Snapshot, UpDown};
+pub use probing::{Reach, TargetPath};
+pub use status::{
+    AnswerStatus, BondStatus, EvidenceStatus, LinkWord, OptionValue, PortStatus, Role, Snapshot, TargetStatus, UpDown,
+};

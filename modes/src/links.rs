@@ -120,7 +120,7 @@ impl Inspection {
         }
     }
 
-    fn up(&mut self, port: &Port) {
+    pub(crate) fn up(&mut self, port: &Port) {
         self.notices.push(Notice::Up {
             port: port.name.clone(),
             speed: port.speed,
@@ -129,7 +129,7 @@ impl Inspection {
         self.came_up.push(port.id);
     }
 
-    fn down(&mut self, port: &mut Port) {
+    pub(crate) fn down(&mut self, port: &mut Port) {
         port.failures = port.failures.saturating_add(1);
         self.notices.push(Notice::Down {
             port: port.name.clone(),

@@ -21,6 +21,11 @@ pub(crate) trait Mode: Sync {
     /// Where frames of the stack leave.
     fn tx(&self, view: &View<'_>) -> TxPolicy;
 
+    /// Which transmit queues are bound to which port. [bond_main.c: bond_slave_override]
+    fn queues(&self, _view: &View<'_>) -> BTreeMap<u16, PortId> {
+        BTreeMap::new()
+    }
+
     /// What is let in from which port. Without an active port that is everything, also from a port whose link counts as down.
     /// [bond_main.c: bond_should_deliver_exact_match, bond_set_slave_inactive_flags]
     fn rx(&self, view: &View<'_>) -> BTreeMap<PortId, Accept> {
@@ -36,6 +41,13 @@ pub(crate) struct View<'a> {
 }
 
 impl View<'_> {
+    /// The ports that have a transmit queue of their own and can send.
+    pub fn queues(&self) -> BTreeMap<u16, PortId> {
+        let bound = |port: &&Port| port.options.queue_id != 0 && port.link() == LinkState::Up && port.carrier().is_on();
+        let ports = self.ports.iter().filter(bound);
+        ports.map(|port| (port.options.queue_id, port.id)).collect()
+    }
+
     /// Ports that may send in modes that spread traffic, in the order of attaching. [bonding.h: bond_slave_can_tx]
     ///
     /// differs: while no link is up, ports in downdelay go on sending; the driver drops everything.

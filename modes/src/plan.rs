@@ -35,6 +35,10 @@ pub struct ForwardingPlan {
     pub ports: BTreeMap<PortId, PortPlan>,
     /// Where frames of the stack leave.
     pub tx: TxPolicy,
+    /// Transmit queues of the bond that are bound to a port: frames of such a queue leave there whatever `tx` says.
+    /// [bonding.rst: queue_id]
+    #[serde(default)]
+    pub queues: BTreeMap<u16, PortId>,
     /// What is let in from which port; a port that is not named lets nothing in.
     pub rx: BTreeMap<PortId, Accept>,
 }

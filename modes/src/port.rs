@@ -1,10 +1,12 @@
 //! One attached interface.
 
-use bond_monitors::{Carrier, Debounce, Duplex, LinkState, MacAddr, MiiMonitor, Speed, Time};
+use std::time::Duration;
+
+use bond_monitors::{ArpMonitor, Carrier, Debounce, Duplex, LinkState, MacAddr, MiiMonitor, Speed, Time};
 use serde::{Deserialize, Serialize};
 
 use crate::event::PortFacts;
-use crate::options::BondOptions;
+use crate::options::{BondOptions, Monitor, PortOptions};
 use crate::plan::PortId;
 
 /// An attached interface and the verdict about its link.
@@ -24,10 +26,14 @@ pub struct Port {
     pub duplex: Duplex,
     /// How often the link went down.
     pub failures: u32,
-    /// Preference while no primary is attached.
-    pub prio: i32,
+    /// Its own options.
+    #[serde(flatten)]
+    pub options: PortOptions,
     /// Raw verdict.
     pub(crate) monitor: MiiMonitor,
+    /// What probes have shown.
+    #[serde(default)]
+    pub(crate) arp: ArpMonitor,
     /// Verdict after delays.
     pub(crate) debounce: Debounce,
     /// When the running delay began; for messages.
@@ -46,12 +52,14 @@ impl Port {
             speed: facts.report.speed,
             duplex: facts.report.duplex,
             failures: 0,
-            prio: 0,
+            options: PortOptions::default(),
+            arp: ArpMonitor::new(now, carrier.is_on(), options.window()),
             monitor: MiiMonitor::new(carrier),
-            debounce: if options.unmonitored() {
-                Debounce::in_state(LinkState::Up)
-            } else {
-                Debounce::attached(now, carrier, options.updelay)
+            debounce: match options.monitor() {
+                Monitor::None => Debounce::in_state(LinkState::Up),
+                Monitor::Mii => Debounce::attached(now, carrier, options.updelay),
+                // Carrier is enough to begin with.
+                Monitor::Arp => Debounce::attached(now, carrier, Duration::ZERO),
             },
             delayed_since: now,
         }

@@ -67,11 +67,18 @@ fn candidate<'a>(ports: &'a Ports, current: Option<&'a Port>, prefer: Preference
     if let Some(primary) = prefer.primary.and_then(|name| ports.named(name)).filter(up) {
         return Some(primary);
     }
-    let highest = ports
-        .iter()
-        .filter(up)
-        .reduce(|best, port| if port.prio > best.prio { port } else { best })?;
-    Some(current.filter(|port| port.prio >= highest.prio).unwrap_or(highest))
+    let highest = ports.iter().filter(up).reduce(|best, port| {
+        if port.options.prio > best.options.prio {
+            port
+        } else {
+            best
+        }
+    })?;
+    Some(
+        current
+            .filter(|port| port.options.prio >= highest.options.prio)
+            .unwrap_or(highest),
+    )
 }
 
 /// Faster, or as fast with a better duplex. [bond_main.c: bond_choose_primary_or_current]
@@ -108,7 +115,7 @@ mod tests {
             };
             let mut port = Port::new(Time::ZERO, PortId(id.into()), facts, &BondOptions::default());
             port.debounce = Debounce::in_state(*link);
-            port.prio = *prio;
+            port.options.prio = *prio;
             ports.push(port);
         }
         ports

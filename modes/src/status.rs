@@ -2,15 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::IpAddr;
 use std::time::Duration;
 
-use bond_monitors::{Carrier, Duplex, LinkState, MacAddr, Speed, Time};
+use bond_monitors::{AnswerKind, Carrier, Duplex, LinkState, MacAddr, Speed, Time, Trial};
 use serde::{Deserialize, Serialize};
 
 use crate::bond::Bond;
-use crate::options::show_all;
+use crate::options::{Evidence, Monitor, show_all};
 use crate::plan::PortId;
 use crate::port::Port;
+use crate::probing::Reach;
 
 /// Snapshot of a bond and its attached ports.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,10 +44,13 @@ pub struct BondStatus {
     pub active_port: Option<String>,
     /// Name of the primary port, attached or not.
     pub primary: Option<String>,
-    /// What decides about a port's link: `mii` or null.
+    /// What decides about a port's link: `mii`, `arp` or null.
     pub monitor: Option<String>,
     /// Nothing decides about links: ports count as up for ever.
     pub unmonitored: bool,
+    /// Whom the ARP monitor asks and how; empty without it.
+    #[serde(default)]
+    pub targets: Vec<TargetStatus>,
     /// Every option with its effective value: numbers, strings or lists.
     pub options: BTreeMap<String, OptionValue>,
 }
@@ -120,6 +125,46 @@ pub struct PortStatus {
     pub queue_id: u16,
     /// What is left of a running updelay or downdelay, in milliseconds.
     pub delay_left_ms: Option<u64>,
+    /// What the verdict of the ARP monitor rests on; null without it.
+    #[serde(default)]
+    pub evidence: Option<EvidenceStatus>,
+}
+
+/// One target of the ARP monitor.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TargetStatus {
+    /// Its address.
+    pub target: IpAddr,
+    /// Whether it is reached through the bond, so that it counts; null until the routing table was read.
+    pub monitored: Option<bool>,
+    /// The address that asks; null for 0.0.0.0 or ::.
+    pub source: Option<IpAddr>,
+    /// VLAN ids of its probes, outermost first.
+    pub vlans: Vec<u16>,
+    /// The other interface through which it is reached, if it is not monitored.
+    pub elsewhere: Option<String>,
+}
+
+/// What the ARP monitor goes by.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EvidenceStatus {
+    /// What counts on this port in its role: `any` frame of somebody else, `probes` (ARP and IPv6) or `validated` answers.
+    pub counts: Evidence,
+    /// How long ago the last sign of life that counts came, in milliseconds; null for never.
+    pub heard_ms_ago: Option<u64>,
+    /// The last good answer of each target that ever gave one through this port.
+    pub answers: Vec<AnswerStatus>,
+}
+
+/// The last sign of life of a target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AnswerStatus {
+    /// Who answered.
+    pub target: IpAddr,
+    /// `reply`: the target's own; `request`: the active port's question, as this backup port heard it.
+    pub by: AnswerKind,
+    /// How long ago, in milliseconds.
+    pub ms_ago: u64,
 }
 
 /// Link state without its deadline; the words of the status file.
@@ -194,8 +239,17 @@ impl Bond {
                 options: show_all(&self.options, active.as_deref()),
                 active_port: active,
                 primary: self.options.primary.clone(),
-                monitor: (!self.options.unmonitored()).then(|| "mii".to_owned()),
-                unmonitored: self.options.unmonitored(),
+                monitor: match self.options.monitor() {
+                    Monitor::None => None,
+                    Monitor::Mii => Some("mii".to_owned()),
+                    Monitor::Arp => Some("arp".to_owned()),
+                },
+                unmonitored: match self.options.monitor() {
+                    Monitor::None => true,
+                    Monitor::Mii => false,
+                    Monitor::Arp => self.blind(),
+                },
+                targets: self.target_status(),
             },
             ports: self.ports.iter().map(|port| self.port_status(now, port)).collect(),
         }
@@ -205,8 +259,13 @@ impl Bond {
         PortStatus {
             name: port.name.clone(),
             ifindex: port.id,
-            link: port.link().into(),
-            role: if self.carries(port.id) {
+            link: match port.arp.trial() {
+                // As the driver shows ports that it tries one after the other. [bond_main.c: bond_ab_arp_probe]
+                Trial::Candidate if !port.is_usable() => LinkWord::GoingBack,
+                Trial::Failed if !port.is_usable() && self.probes() => LinkWord::GoingDown,
+                _ => port.link().into(),
+            },
+            role: if self.carries(port.id) || self.probes() && self.is_active(port) {
                 Role::Active
             } else {
                 Role::Backup
@@ -217,9 +276,47 @@ impl Bond {
             mac: self.plan().ports.get(&port.id).map_or(port.own_mac, |plan| plan.mac),
             permanent_mac: port.permanent_mac,
             link_failures: port.failures,
-            prio: port.prio,
-            queue_id: 0,
+            prio: port.options.prio,
+            queue_id: port.options.queue_id,
             delay_left_ms: port.link().deadline().map(|until| millis(until.since(now))),
+            evidence: self.evidence_status(now, port),
         }
+    }
+
+    fn target_status(&self) -> Vec<TargetStatus> {
+        if self.options.monitor() != Monitor::Arp {
+            return Vec::new();
+        }
+        let status = |target: IpAddr| {
+            let path = self.paths().iter().find(|path| path.target == target);
+            let (source, vlans, elsewhere) = match path.map(|path| &path.reach) {
+                Some(Reach::Through { source, tags }) => (*source, tags.iter().map(|tag| tag.id).collect(), None),
+                Some(Reach::Elsewhere { device }) => (None, Vec::new(), Some(device.clone())),
+                None => (None, Vec::new(), None),
+            };
+            TargetStatus {
+                target,
+                monitored: path.map(|_| elsewhere.is_none()),
+                source,
+                vlans,
+                elsewhere,
+            }
+        };
+        self.options.targets().map(status).collect()
+    }
+
+    fn evidence_status(&self, now: Time, port: &Port) -> Option<EvidenceStatus> {
+        let answer = |target: IpAddr| {
+            port.arp.answer(target).map(|answer| AnswerStatus {
+                target,
+                by: answer.by,
+                ms_ago: millis(now.since(answer.at)),
+            })
+        };
+        (self.options.monitor() == Monitor::Arp).then(|| EvidenceStatus {
+            counts: self.evidence(port),
+            heard_ms_ago: port.arp.ever_heard().map(|at| millis(now.since(at))),
+            answers: self.options.targets().filter_map(answer).collect(),
+        })
     }
 }

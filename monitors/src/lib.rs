@@ -4,13 +4,17 @@
 //! values. No clock, socket, thread or logger.
 #![forbid(unsafe_code)]
 
+pub mod arp;
 pub mod debounce;
+pub mod heard;
 pub mod link;
 pub mod mii;
 pub mod time;
 pub mod wire;
 
+pub use arp::{Answer, AnswerKind, ArpMonitor, Trial, Window};
 pub use debounce::{Debounce, LinkState};
+pub use heard::Heard;
 pub use link::{Carrier, Duplex, LinkReport, Speed};
 pub use mii::MiiMonitor;
 pub use time::Time;

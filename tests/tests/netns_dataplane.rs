@@ -119,6 +119,37 @@ fn bond0_works_as_a_bridge_port_and_its_promiscuity_reaches_the_ports() {
 }
 
 #[test]
+fn a_macvlan_on_the_bond_makes_ports_promiscuous_and_hears_what_is_for_it() {
+    let bench = BondAndSwitch::new(Machine::shared(), "miimon=100");
+    let (host, guest) = (&bench.host.netns, Netns::new("guest"));
+    let promiscuity = |link: &str| host.link(link).unwrap()["promiscuity"].as_u64().unwrap();
+    let follows = |what: &str, on: bool| {
+        // The kernel counts on the bond without a word: the next event tells. [dev.c: __dev_set_rx_mode]
+        host.ip(&format!("link set bond0 alias {on}"));
+        wait_for(what, LIMIT, || {
+            ["bond0", "eth0", "eth1"]
+                .iter()
+                .all(|link| (promiscuity(link) > 0) == on)
+        });
+    };
+    for (netns, last) in [(host, 1), (&guest, 2)] {
+        let address = format!("02:00:00:00:0a:0{last}");
+        host.ip(&format!(
+            "link add mac0 link bond0 netns {} address {address} type macvlan mode bridge",
+            netns.name()
+        ));
+        netns.ip("link set mac0 up");
+        follows("promiscuous ports", true);
+        let capture = Capture::start(netns, "mac0", "ether proto 0x88b5");
+        let frame = [&[2, 0, 0, 0, 0x0a, last][..], &[2, 0, 0, 0, 9, 9, 0x88, 0xb5], &[0; 46]].concat();
+        transmit(&bench.switch.netns, "br0", &frame);
+        capture.wait(1, &["0x88b5"]);
+        netns.ip("link del mac0");
+        follows("ordinary ports again", false);
+    }
+}
+
+#[test]
 fn the_bonds_mtu_reaches_the_ports_and_full_frames_pass_from_1000_to_9000_bytes() {
     let pair = TwoBonds::new(Machine::shared(), "miimon=100");
     let sides = [&pair.left, &pair.right];

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use bond_modes::{LocalAddress, Notice};
 use bond_monitors::Carrier::{Off, On};
 use bond_monitors::MacAddr;
+use bond_monitors::wire::ethernet::Tag;
 use bondd_tests::sim::World;
 
 const USER: MacAddr = MacAddr([6, 0, 0, 0, 0, 1]);
@@ -19,15 +20,15 @@ fn mac(w: &World, name: &str) -> MacAddr {
 
 fn announced(options: &str) -> World {
     let mut w = World::with_carrier(options, ["a", "b"]);
-    w.at_ms(0).addresses(vec![address(None)]).at_ms(10_000).clear();
+    w.at_ms(0).addresses(vec![address(&[])]).at_ms(10_000).clear();
     w
 }
 
-fn address(vlan: Option<u16>) -> LocalAddress {
+fn address(tags: &[Tag]) -> LocalAddress {
     LocalAddress {
         ip: IpAddr::V4(Ipv4Addr::new(10, 0, 0, 7)),
         mac: None,
-        vlan,
+        tags: tags.to_vec(),
         router: false,
     }
 }
@@ -197,10 +198,15 @@ fn a_bond_that_goes_down_drops_its_announcements() {
 }
 
 #[test]
-fn announcements_carry_the_bonds_address_and_the_vlan_tag() {
+fn announcements_carry_the_bonds_address_and_the_vlan_tags() {
     let mut w = announced("num_grat_arp=1");
-    w.addresses(vec![address(None), address(Some(7))]).carrier("a", Off);
-    let [plain, tagged] = w.sent.as_slice() else {
+    w.addresses(vec![
+        address(&[]),
+        address(&[Tag::c(7)]),
+        address(&[Tag::s(9), Tag::c(7)]),
+    ])
+    .carrier("a", Off);
+    let [plain, tagged, stacked] = w.sent.as_slice() else {
         panic!("one frame an address: {:?}", w.sent)
     };
     assert_eq!(plain.frame[..6], MacAddr::BROADCAST.0);
@@ -208,13 +214,14 @@ fn announcements_carry_the_bonds_address_and_the_vlan_tag() {
     assert_eq!(plain.frame[12..14], [0x08, 0x06]);
     assert_eq!(tagged.frame[12..18], [0x81, 0x00, 0, 7, 0x08, 0x06]);
     assert_eq!(tagged.frame.len(), plain.frame.len() + 4);
+    assert_eq!(stacked.frame[12..22], [0x88, 0xa8, 0, 9, 0x81, 0x00, 0, 7, 0x08, 0x06]);
 }
 
 #[test]
 fn an_address_with_a_mac_of_its_own_is_announced_with_it() {
     let mut w = announced("num_grat_arp=1");
     let mac = Some(USER);
-    w.addresses(vec![LocalAddress { mac, ..address(None) }])
+    w.addresses(vec![LocalAddress { mac, ..address(&[]) }])
         .carrier("a", Off);
     assert_eq!(w.sent[0].frame[22..28], USER.0);
 }

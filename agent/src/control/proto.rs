@@ -5,7 +5,7 @@
 //! After `monitor` was answered, the connection carries `{"event":{...}}` lines until the client closes it.
 //! A client that does not read them fast enough gets `{"lagged":true}` as its last line.
 
-use bond_modes::{BondStatus, LinkWord, Notice, PortStatus, Role};
+use bond_modes::{BondStatus, EvidenceStatus, LinkWord, Notice, PortStatus, Role};
 use bond_monitors::{Duplex, MacAddr};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -213,6 +213,8 @@ pub struct PortReport {
     pub prio: Option<i32>,
     pub queue_id: Option<u16>,
     pub delay_left_ms: Option<u64>,
+    #[serde(default)]
+    pub evidence: Option<EvidenceStatus>,
     pub tx_frames: Option<u64>,
     pub tx_bytes: Option<u64>,
     pub rx_frames: Option<u64>,
@@ -238,6 +240,7 @@ impl PortReport {
             prio: Some(status.prio),
             queue_id: Some(status.queue_id),
             delay_left_ms: status.delay_left_ms,
+            evidence: status.evidence.clone(),
             tx_frames: Some(counters.tx_frames),
             tx_bytes: Some(counters.tx_bytes),
             rx_frames: Some(counters.rx_frames),
@@ -263,6 +266,7 @@ impl PortReport {
             prio: None,
             queue_id: None,
             delay_left_ms: None,
+            evidence: None,
             tx_frames: None,
             tx_bytes: None,
             rx_frames: None,

@@ -2,7 +2,9 @@
 
 use std::fmt::Write;
 
-use bond_modes::OptionValue;
+use bond_modes::options::Evidence;
+use bond_modes::{EvidenceStatus, OptionValue, TargetStatus};
+use bond_monitors::AnswerKind;
 
 use crate::control::proto::{BondReport, PortPresence, PortReport, Report};
 
@@ -42,17 +44,6 @@ fn bond(bond: &BondReport) -> String {
         Some(primary) => format!("{primary} (primary_reselect {})", value(bond, "primary_reselect")),
         None => "none".to_owned(),
     };
-    let delays = format!(
-        "miimon {}, updelay {}, downdelay {} ms",
-        value(bond, "miimon"),
-        value(bond, "updelay"),
-        value(bond, "downdelay")
-    );
-    let monitor = if status.unmonitored {
-        format!("UNMONITORED: a dead port stays in use, set miimon ({delays})")
-    } else {
-        format!("{}, {delays}", status.monitor.as_deref().unwrap_or("none"))
-    };
     let mut text = format!("{}: {admin}, {carrier}\n", bond.name);
     for (name, value) in [
         (
@@ -61,14 +52,79 @@ fn bond(bond: &BondReport) -> String {
         ),
         ("mac", format!("{}, mtu {}", status.mac, status.mtu)),
         ("active", format!("{active}, primary {primary}")),
-        ("monitor", monitor),
+        ("monitor", monitor(bond)),
     ] {
         text += &format!("  {name:<9}{value}\n");
+    }
+    for target in &status.targets {
+        text += &format!("  {:<9}{}\n", "target", way(target));
     }
     if bond.ports.is_empty() {
         return text + "  no ports\n";
     }
-    text + &table(&bond.ports.iter().map(row).collect::<Vec<_>>())
+    text += &table(&bond.ports.iter().map(row).collect::<Vec<_>>());
+    for port in &bond.ports {
+        if let Some(evidence) = &port.evidence {
+            text += &format!("  {}: {}\n", port.name, rests_on(evidence));
+        }
+    }
+    text
+}
+
+/// What decides about links, and how fast.
+fn monitor(bond: &BondReport) -> String {
+    let status = &bond.status;
+    let value = |option| value(bond, option);
+    match (status.monitor.as_deref(), status.unmonitored) {
+        (Some("arp"), true) => "UNMONITORED but for carrier: no target can be asked through this bond".to_owned(),
+        (Some("arp"), false) => format!(
+            "arp, arp_interval {} ms, arp_missed_max {}, arp_validate {}, arp_all_targets {}",
+            value("arp_interval"),
+            value("arp_missed_max"),
+            value("arp_validate"),
+            value("arp_all_targets")
+        ),
+        (name, unmonitored) => {
+            let (miimon, up, down) = (value("miimon"), value("updelay"), value("downdelay"));
+            let delays = format!("miimon {miimon}, updelay {up}, downdelay {down} ms");
+            if unmonitored {
+                format!("UNMONITORED: a dead port stays in use, set miimon ({delays})")
+            } else {
+                format!("{}, {delays}", name.unwrap_or("none"))
+            }
+        }
+    }
+}
+
+/// How a target is asked.
+fn way(target: &TargetStatus) -> String {
+    let vlans = target.vlans.iter().map(|id| format!(", vlan {id}")).collect::<String>();
+    let source = target
+        .source
+        .map_or_else(|| "no address".to_owned(), |source| source.to_string());
+    match (&target.elsewhere, target.monitored) {
+        (Some(device), _) => format!("{}: DOES NOT COUNT, it is reached through {device}", target.target),
+        (None, Some(_)) => format!("{}: asked from {source}{vlans}", target.target),
+        (None, None) => format!("{}: not asked yet", target.target),
+    }
+}
+
+/// What the verdict about a port rests on.
+fn rests_on(evidence: &EvidenceStatus) -> String {
+    let counts = match evidence.counts {
+        Evidence::Any => "any frame counts",
+        Evidence::Probes => "ARP and IPv6 count",
+        Evidence::Validated => "validated answers count",
+    };
+    let heard = match evidence.heard_ms_ago {
+        Some(ms) => format!("last heard {ms} ms ago"),
+        None => "never heard".to_owned(),
+    };
+    let answers = evidence.answers.iter().map(|answer| match answer.by {
+        AnswerKind::Reply => format!(", {} answered {} ms ago", answer.target, answer.ms_ago),
+        AnswerKind::Request => format!(", heard {} being asked {} ms ago", answer.target, answer.ms_ago),
+    });
+    format!("{counts}, {heard}{}", answers.collect::<String>())
 }
 
 /// An option's effective value.
@@ -160,6 +216,39 @@ mod tests {
             "ports":[port("eth0", json!({})), port("eth1", json!({"link":"going back","role":"backup","delay_left_ms":150,
                 "speed_mbps":null,"duplex":null,"link_failures":2,"rx_dropped":7})), absent]}]}))
         .unwrap()
+    }
+
+    #[test]
+    fn the_arp_monitor_shows_what_its_verdicts_rest_on() {
+        let mut report = sample();
+        let bond = &mut report.bonds[0];
+        bond.status.monitor = Some("arp".to_owned());
+        let target = |more: serde_json::Value| {
+            let mut target =
+                json!({"target":"10.0.0.2","monitored":true,"source":"10.0.0.1","vlans":[7],"elsewhere":null});
+            target
+                .as_object_mut()
+                .unwrap()
+                .extend(more.as_object().unwrap().clone());
+            serde_json::from_value(target).unwrap()
+        };
+        bond.status.targets = vec![
+            target(json!({})),
+            target(json!({"target":"10.9.9.9","monitored":false,"elsewhere":"eth9"})),
+        ];
+        let evidence = json!({"counts":"validated","heard_ms_ago":12,
+            "answers":[{"target":"10.0.0.2","by":"reply","ms_ago":12}]});
+        bond.ports[0].evidence = Some(serde_json::from_value(evidence).unwrap());
+        let text = super::report(&report);
+        for line in [
+            "  target   10.0.0.2: asked from 10.0.0.1, vlan 7\n",
+            "  target   10.9.9.9: DOES NOT COUNT, it is reached through eth9\n",
+            "  eth0: validated answers count, last heard 12 ms ago, 10.0.0.2 answered 12 ms ago\n",
+        ] {
+            assert!(text.contains(line), "{line} in {text}");
+        }
+        report.bonds[0].status.unmonitored = true;
+        assert!(super::report(&report).contains("UNMONITORED but for carrier"));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::io;
 
 use bond_modes::{ForwardingPlan, PortId};
-use bond_monitors::{LinkReport, MacAddr};
+use bond_monitors::{Heard, LinkReport, MacAddr};
 use serde::{Deserialize, Serialize};
 
 pub mod script;
@@ -35,7 +35,8 @@ pub trait Dataplane {
     /// Makes the kernel match the plan: only differences, make before break.
     fn program(&mut self, bond: &BondName, plan: &ForwardingPlan) -> Result<(), PlaneError>;
     /// Reads anew what somebody else may have changed and the next [`program`](Dataplane::program) is to put back: the bond's
-    /// address and carrier, and that its ports hear every group. Address and MTU of a port are the operator's to change.
+    /// address and carrier, and that its ports hear every group. Address and MTU of a port are the operator's to change. A CPU
+    /// that has come since learns which traffic nobody gave to a queue.
     fn refresh(&mut self, bond: &BondName) -> Result<(), PlaneError>;
     /// Removes the bond's interface and everything kept for it. Ports must be detached before.
     fn destroy(&mut self, bond: &BondName) -> Result<(), PlaneError>;
@@ -45,6 +46,9 @@ pub trait Dataplane {
     fn close(&mut self) -> io::Result<()>;
     /// Frames and bytes per attached port since it was attached.
     fn counters(&mut self, bond: &BondName) -> Result<Vec<(PortId, PortCounters)>, PlaneError>;
+    /// When frames came to each attached port, and from whom, as far as their source addresses tell. `probes` is exact; `any` may
+    /// be a millisecond older than the last frame, and `own` leaves out what is no probe and came within one of such a frame.
+    fn heard(&mut self, bond: &BondName) -> Result<Vec<(PortId, Heard)>, PlaneError>;
 }
 
 /// The bond's own interface right after it was made.
@@ -149,6 +153,14 @@ pub enum PlaneError {
     NameTaken {
         /// The name.
         name: String,
+    },
+    /// The bond lacks something that only a new one can have.
+    #[error(
+        "{bond} has one transmit queue, so a queue_id has no effect; delete it and make it anew (needs a kernel from 5.15 on)"
+    )]
+    OneQueue {
+        /// The bond's name.
+        bond: BondName,
     },
     /// Anything else the kernel refused.
     #[error("cannot {doing}")]

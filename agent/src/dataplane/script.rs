@@ -7,7 +7,7 @@ use std::io;
 use std::rc::Rc;
 
 use bond_modes::{ForwardingPlan, PortId, PortPlan, TxPolicy};
-use bond_monitors::{Carrier, LinkReport, MacAddr};
+use bond_monitors::{Carrier, Heard, LinkReport, MacAddr};
 
 use super::{BondDevice, BondName, Dataplane, Observed, OriginalPort, PlaneError, PortBase, PortCounters};
 
@@ -39,6 +39,8 @@ pub enum Call {
     Destroy(BondName),
     /// [`Dataplane::counters`]
     Counters(BondName),
+    /// [`Dataplane::heard`]
+    Heard(BondName),
 }
 
 #[derive(Debug, Default)]
@@ -49,6 +51,7 @@ struct World {
     bonds: BTreeMap<BondName, Observed>,
     ports: BTreeMap<PortId, LinkReport>,
     counters: BTreeMap<PortId, PortCounters>,
+    heard: BTreeMap<PortId, Heard>,
 }
 
 impl ScriptPlane {
@@ -60,6 +63,11 @@ impl ScriptPlane {
     /// Takes an interface away, attached or not.
     pub fn remove_port(&self, port: PortId) {
         self.world.borrow_mut().ports.remove(&port);
+    }
+
+    /// Says what an attached port hears from now on.
+    pub fn set_heard(&self, port: PortId, heard: Heard) {
+        self.world.borrow_mut().heard.insert(port, heard);
     }
 
     /// Lets a call fail and do nothing: the next one for 0, the one after for 1.
@@ -96,6 +104,10 @@ impl World {
             doing: format!("use {name}"),
             source: io::ErrorKind::NotFound.into(),
         })
+    }
+
+    fn ports_of(&mut self, name: &str) -> Result<Vec<PortId>, PlaneError> {
+        Ok(self.bond(name)?.plan.ports.keys().copied().collect())
     }
 
     fn port(&mut self, port: PortId) -> Result<&mut LinkReport, PlaneError> {
@@ -154,6 +166,7 @@ impl Dataplane for ScriptPlane {
             mac: report.mac,
             ports: BTreeMap::new(),
             tx: TxPolicy::Drop,
+            queues: BTreeMap::new(),
             rx: BTreeMap::new(),
         };
         let observed = Observed {
@@ -205,7 +218,9 @@ impl Dataplane for ScriptPlane {
         plan.ports.remove(&port);
         plan.rx.remove(&port);
         plan.tx = plan.tx.among(|kept| kept != port);
+        plan.queues.retain(|_, chosen| *chosen != port);
         world.counters.remove(&port);
+        world.heard.remove(&port);
         if let Ok(report) = world.port(port) {
             report.mac = original.mac;
             report.mtu = original.mtu;
@@ -260,12 +275,20 @@ impl Dataplane for ScriptPlane {
 
     fn counters(&mut self, bond: &BondName) -> Result<Vec<(PortId, PortCounters)>, PlaneError> {
         let mut world = self.call(Call::Counters(bond.clone()))?;
-        let ports: Vec<PortId> = world.bond(bond)?.plan.ports.keys().copied().collect();
-        Ok(ports
-            .into_iter()
-            .map(|port| (port, world.counters.get(&port).copied().unwrap_or_default()))
-            .collect())
+        let ports = world.ports_of(bond)?;
+        Ok(of_each(ports, &world.counters))
     }
+
+    fn heard(&mut self, bond: &BondName) -> Result<Vec<(PortId, Heard)>, PlaneError> {
+        let mut world = self.call(Call::Heard(bond.clone()))?;
+        let ports = world.ports_of(bond)?;
+        Ok(of_each(ports, &world.heard))
+    }
+}
+
+fn of_each<T: Copy + Default>(ports: Vec<PortId>, known: &BTreeMap<PortId, T>) -> Vec<(PortId, T)> {
+    let found = |port: &PortId| known.get(port).copied().unwrap_or_default();
+    ports.iter().map(|port| (*port, found(port))).collect()
 }
 
 /// Interface indexes of bonds come after this one, out of the way of those that tests give to ports.
@@ -273,6 +296,8 @@ const FIRST_BOND: u32 = 1000;
 
 #[cfg(test)]
 mod tests {
+    use bond_monitors::Time;
+
     use super::*;
 
     fn report(name: &str) -> LinkReport {
@@ -305,13 +330,20 @@ mod tests {
         plan.tx = TxPolicy::One(port);
         plane.program(&bond, &plan).unwrap();
 
+        let probed = Heard {
+            any: Some(Time::from_millis(5)),
+            ..Heard::default()
+        };
+        window.set_heard(port, probed);
+        assert_eq!(plane.heard(&bond).unwrap(), [(port, probed)]);
+
         let observed = plane.observe(&bond).unwrap().unwrap();
         assert_eq!(observed.plan, plan);
         assert_eq!(observed.ports[0].1.mtu, 9000);
         plane.detach(&bond, port, &original).unwrap();
         assert_eq!(window.plan("bond0").unwrap().tx, TxPolicy::Drop);
         assert_eq!(plane.original(port).unwrap(), original);
-        assert_eq!(window.take_calls().len(), 8);
+        assert_eq!(window.take_calls().len(), 9);
         window.remove_port(port);
         assert!(matches!(
             plane.attach(&bond, port, &base),

@@ -92,6 +92,7 @@ impl Fleet {
         let name = self.bonds[at].name.clone();
         let mut first = None;
         for (port, original) in std::mem::take(&mut self.bonds[at].originals) {
+            self.stop_listening(port);
             if let Err(error) = self.plane.detach(&name, port, &original) {
                 log::error!("{name}: {}", chain(&error));
                 first.get_or_insert(plane_error(&name, &error));
@@ -234,6 +235,7 @@ impl Fleet {
     /// Moves traffic off a port, then gives it back as it was, unless it is `gone`.
     pub(super) fn release(&mut self, now: Time, at: usize, port: PortId, gone: bool) -> Result<(), ControlError> {
         self.feed(now, at, Event::PortDetached { port, gone });
+        self.stop_listening(port);
         let member = &mut self.bonds[at];
         member.foreign_macs.remove(&port);
         member.dirty = true;
@@ -299,7 +301,7 @@ pub(super) fn option_error(object: &str, error: OptionError) -> ControlError {
 pub(super) fn plane_error(object: &str, error: &PlaneError) -> ControlError {
     let code = match error {
         PlaneError::PortGone { .. } => ErrorCode::NoSuchDevice,
-        PlaneError::Unsupported { .. } => ErrorCode::NoPlane,
+        PlaneError::Unsupported { .. } | PlaneError::OneQueue { .. } => ErrorCode::NoPlane,
         PlaneError::Permission { .. } => ErrorCode::Permission,
         PlaneError::NameTaken { .. } => ErrorCode::NameTaken,
         PlaneError::Kernel { .. } => ErrorCode::Kernel,

@@ -7,7 +7,8 @@ use std::os::fd::{AsRawFd, RawFd};
 use bond_modes::{Event, Notice, PortId};
 use bond_monitors::{LinkReport, Time};
 
-use super::{Fleet, Member, settled_carrier};
+use super::actions::settled_carrier;
+use super::{Fleet, Member};
 use crate::netlink::{Drained, Link, LinkEvent};
 
 impl Fleet {

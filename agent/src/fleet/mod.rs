@@ -3,8 +3,11 @@
 //! The bond machines decide, the data plane forwards; the fleet is what stands between them and the world: link messages,
 //! requests, files, log. It owns no descriptor of the loop and never waits.
 
+mod actions;
 mod calls;
+mod ears;
 mod events;
+mod neighbours;
 mod start;
 #[cfg(test)]
 mod tests;
@@ -12,17 +15,18 @@ mod tests;
 pub use start::check_options;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use bond_modes::{Action, Bond, Epoch, Event, ForwardingPlan, LocalAddress, Notice, PortId};
-use bond_monitors::{Carrier, MacAddr, Time};
+use bond_modes::{Bond, Event, Notice, PortId};
+use bond_monitors::wire::ethernet::Tag;
+use bond_monitors::{MacAddr, Time};
+use mio::Registry;
 
+use self::ears::Ears;
 use crate::control::proto::{BondEvent, BondReport, ControlError, ErrorCode, EventLine, PortReport};
-use crate::dataplane::{Dataplane, OriginalPort, PlaneError};
+use crate::dataplane::{Dataplane, OriginalPort};
 use crate::netlink::{Events, Link, LinkEvent, Links};
-use crate::netlink::{mii, sysctl};
 use crate::packet::PacketSocket;
 use crate::saved::{SavedBond, Store};
 use crate::status::procfs;
@@ -39,6 +43,7 @@ pub struct Fleet {
     /// Read from `events` but not handled yet.
     news: VecDeque<LinkEvent>,
     packets: PacketSocket,
+    ears: Ears,
     store: Store,
     publisher: Publisher,
     bonds: Vec<Member>,
@@ -74,7 +79,14 @@ struct Member {
 
 impl Fleet {
     /// A fleet without bonds; [`Fleet::start`] adopts and makes them.
-    pub fn new(run_dir: &Path, plane: Box<dyn Dataplane>, ignore_link_events: bool) -> std::io::Result<Fleet> {
+    ///
+    /// Frames that ports hear are read from sources registered with `registry`; see [`Fleet::read_frames`].
+    pub fn new(
+        run_dir: &Path,
+        registry: Registry,
+        plane: Box<dyn Dataplane>,
+        ignore_link_events: bool,
+    ) -> std::io::Result<Fleet> {
         let packets = PacketSocket::open().map_err(|error| {
             let message = format!("cannot open a packet socket, which needs CAP_NET_RAW: {error}");
             std::io::Error::new(error.kind(), message)
@@ -88,6 +100,7 @@ impl Fleet {
             news: VecDeque::new(),
             links: Links::open()?,
             packets,
+            ears: Ears::new(registry),
             store: Store::open(run_dir)?,
             publisher: Publisher::new(PathBuf::from(run_dir)),
             bonds: Vec::new(),
@@ -162,67 +175,6 @@ impl Fleet {
         self.drain(now, at);
     }
 
-    fn drain(&mut self, now: Time, at: usize) {
-        while let Some(action) = self.bonds[at].bond.poll_action() {
-            // A poll changes nothing by itself; its answer may.
-            self.bonds[at].dirty |= !matches!(action, Action::PollMii { .. });
-            let answer = match action {
-                Action::Program { epoch, plan } => self.program(at, epoch, &plan),
-                Action::Transmit { port, frame } => {
-                    if let Err(error) = self.packets.send(port.0, &frame) {
-                        log::debug!("{}: cannot announce through {port}: {error}", self.bonds[at].name);
-                    }
-                    None
-                }
-                Action::PollMii { port } => self.poll_carrier(at, port),
-                Action::Notify(notice) => {
-                    self.tell(at, notice);
-                    None
-                }
-            };
-            if let Some(event) = answer {
-                self.bonds[at].bond.handle_event(now, event);
-            }
-        }
-    }
-
-    /// The event that tells of a failure, if it is one.
-    fn program(&mut self, at: usize, epoch: Epoch, plan: &ForwardingPlan) -> Option<Event> {
-        let name = &self.bonds[at].name;
-        let error = self.plane.program(name, plan).err()?;
-        // A port that has gone will be detached by its own event, which makes a new plan.
-        let retry = !matches!(error, PlaneError::PortGone { .. });
-        let level = if retry { log::Level::Error } else { log::Level::Debug };
-        log::log!(level, "{name}: {}", chain(&error));
-        Some(Event::ProgramFailed { epoch, retry })
-    }
-
-    /// Brings the plan in force about once more, after somebody else changed what it asks for.
-    fn repair(&mut self, now: Time, at: usize) {
-        let name = &self.bonds[at].name;
-        if let Err(error) = self.plane.refresh(name) {
-            log::warn!("{name}: {}", chain(&error));
-            return;
-        }
-        let bond = &self.bonds[at].bond;
-        let (epoch, plan) = (bond.epoch(), bond.plan().clone());
-        if let Some(failed) = self.program(at, epoch, &plan) {
-            self.feed(now, at, failed);
-        }
-    }
-
-    fn poll_carrier(&mut self, at: usize, port: PortId) -> Option<Event> {
-        let bond = &self.bonds[at].bond;
-        let seen = if bond.options().use_carrier {
-            let link = self.links.by_index(port.0).ok().flatten();
-            link.map(|link| settled_carrier(bond, port, &link))
-        } else {
-            bond.ports().name(port).and_then(|name| mii::carrier_by_ioctl(&name))
-        };
-        // No answer at all: the interface is going away, and its event tells.
-        seen.map(|carrier: Carrier| Event::MiiPolled { port, carrier })
-    }
-
     fn tell(&mut self, at: usize, notice: Notice) {
         let bond = self.bonds[at].name.clone();
         let text = text::describe(&notice);
@@ -286,42 +238,11 @@ impl Fleet {
             configured: member.configured.clone(),
         })
     }
-
-    /// Tells a bond the addresses that live on it or above it: on itself, its VLANs, its bridge. Those behind two tags are left
-    /// out.
-    /// [bond_main.c: bond_peer_notify_work raises NETDEV_NOTIFY_PEERS, which VLANs and bridges pass on]
-    fn refresh_addresses(&mut self, now: Time, at: usize) {
-        let (links, addresses) = match (self.links.all(), self.links.addresses()) {
-            (Ok(links), Ok(addresses)) => (links, addresses),
-            (Err(error), _) | (_, Err(error)) => {
-                log::warn!("{}: cannot read addresses to announce: {error}", self.bonds[at].name);
-                return;
-            }
-        };
-        let ifindex = self.bonds[at].ifindex;
-        let Some(bond) = links.iter().find(|link| link.ifindex == ifindex) else {
-            return;
-        };
-        // A tunnel stands on the bond too, but its addresses are not of this network.
-        let passes_on = |link: &Link| link.vlan.is_some() || link.kind.as_deref() == Some("bridge");
-        let above = above(&links, bond, passes_on);
-        let found = above
-            .iter()
-            .filter(|(_, tags)| tags.len() < 2)
-            .flat_map(|(link, tags)| {
-                let own = addresses.iter().filter(|(index, _)| *index == link.ifindex);
-                own.map(|(_, ip)| local_address(link, tags.first().copied(), bond, *ip))
-            });
-        let mut found: Vec<LocalAddress> = found.collect();
-        found.sort();
-        self.bonds[at].announced = above.iter().map(|(link, _)| link.ifindex).collect();
-        self.feed(now, at, Event::Addresses { addresses: found });
-    }
 }
 
 /// An interface and all that carry their traffic through it at any depth, such as a VLAN on it or the bridge it is a port of;
-/// each with the VLAN tags that its frames get on the way. Only `through` interfaces that fit.
-fn above<'a>(links: &'a [Link], lowest: &'a Link, through: fn(&Link) -> bool) -> Vec<(&'a Link, Vec<u16>)> {
+/// each with the VLAN tags that its frames get on the way, the outermost first. Only `through` interfaces that fit.
+fn above<'a>(links: &'a [Link], lowest: &'a Link, through: fn(&Link) -> bool) -> Vec<(&'a Link, Vec<Tag>)> {
     let mut found = vec![(lowest, Vec::new())];
     let mut at = 0;
     while let Some((lower, tags)) = found.get(at).cloned() {
@@ -338,24 +259,6 @@ fn above<'a>(links: &'a [Link], lowest: &'a Link, through: fn(&Link) -> bool) ->
         }
     }
     found
-}
-
-fn local_address(link: &Link, vlan: Option<u16>, bond: &Link, ip: IpAddr) -> LocalAddress {
-    LocalAddress {
-        ip,
-        mac: (link.report.mac != bond.report.mac).then_some(link.report.mac),
-        vlan,
-        router: sysctl::forwarding(&link.report.name, ip.is_ipv6()),
-    }
-}
-
-/// The carrier of a port as it counts: one that came back counts when the port is in service, a loss at once.
-fn settled_carrier(bond: &Bond, port: PortId, link: &Link) -> Carrier {
-    let before = bond.ports().get(port).map(|port| port.carrier());
-    match before {
-        Some(before) if link.report.carrier.is_on() && !link.in_service => before,
-        _ => link.report.carrier,
-    }
 }
 
 /// An error with all its causes in one line.

@@ -4,6 +4,7 @@ use std::fs;
 
 use bond_modes::PortId;
 use bond_monitors::Time;
+use bond_monitors::wire::ethernet::Tag;
 
 use super::{Fleet, above};
 use crate::control::proto::Call;
@@ -22,7 +23,8 @@ fn with_bond(name: &str, body: impl FnOnce(&mut Fleet, &ScriptPlane, &std::path:
         let plane = ScriptPlane::default();
         let mut links = Links::open().unwrap();
         links.add_veth("a", "b").unwrap();
-        let mut fleet = Fleet::new(&dir, Box::new(plane.clone()), false).unwrap();
+        let registry = mio::Poll::new().and_then(|poll| poll.registry().try_clone()).unwrap();
+        let mut fleet = Fleet::new(&dir, registry, Box::new(plane.clone()), false).unwrap();
         for name in ["a", "b"] {
             let link = links.by_name(name).unwrap().unwrap();
             plane.set_port(PortId(link.ifindex), link.report);
@@ -85,20 +87,27 @@ fn what_is_above_a_bond_is_found_at_any_depth_with_its_tags() {
             vlan,
             ..made.clone()
         };
+        let (outer, inner) = (Tag::s(7), Tag::c(8));
         let all = [
             link(1, "veth", Some(2), Some(3), None),
             link(2, "veth", Some(1), None, None),
             link(3, "bridge", None, None, None),
-            link(4, "vlan", Some(3), Some(5), Some(7)),
+            link(4, "vlan", Some(3), Some(5), Some(outer)),
             link(5, "bridge", None, None, None),
-            link(6, "vlan", Some(5), None, Some(8)),
+            link(6, "vlan", Some(5), None, Some(inner)),
             link(9, "vxlan", Some(1), None, None),
         ];
         let found = |through| -> Vec<_> {
             let above = above(&all, &all[0], through).into_iter();
             above.map(|(link, tags)| (link.ifindex, tags)).collect()
         };
-        let mut wanted = vec![(1, vec![]), (3, vec![]), (4, vec![7]), (5, vec![7]), (6, vec![7, 8])];
+        let mut wanted = vec![
+            (1, vec![]),
+            (3, vec![]),
+            (4, vec![outer]),
+            (5, vec![outer]),
+            (6, vec![outer, inner]),
+        ];
         assert_eq!(found(|link| link.kind.as_deref() != Some("vxlan")), wanted);
         wanted.insert(2, (9, vec![]));
         assert_eq!(found(|_| true), wanted);

@@ -150,7 +150,6 @@ const NLMSG_ALIGN: usize = 4;
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use std::process::Command;
     use std::time::{Duration, Instant};
 
     use nix::poll::{PollFd, PollFlags, poll};
@@ -158,7 +157,7 @@ pub(crate) mod tests {
     use super::super::message::tests::{FIXTURES, fixture};
     use super::*;
     use crate::netlink::Links;
-    use crate::netlink::tests::in_netns;
+    use crate::netlink::tests::{in_netns, ip};
 
     /// Reads until an event fits; gives all that were read. Some events come from a worker of the kernel, a moment later.
     pub(crate) fn read_until(events: &mut Events, fits: impl Fn(&LinkEvent) -> bool) -> Vec<LinkEvent> {
@@ -232,12 +231,6 @@ pub(crate) mod tests {
     fn leaving_a_bridge_is_not_the_end_of_a_device() {
         in_netns(|| {
             let (mut events, mut links) = (Events::open().unwrap(), Links::open().unwrap());
-            let ip = |line: &str| {
-                assert!(
-                    Command::new("ip").args(line.split(' ')).status().unwrap().success(),
-                    "{line}"
-                )
-            };
             links.add_veth("eth0", "eth1").unwrap();
             ip("link add br0 type bridge");
             ip("link set eth0 master br0");

@@ -12,6 +12,7 @@ use nix::errno::Errno;
 use rtnetlink::packet_core::DefaultNla;
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::link::{LinkAttribute, LinkExtentMask, LinkMessage};
+use rtnetlink::sys::AsyncSocket;
 use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec, LinkVeth};
 
 use super::call::{CallSocket, Caller};
@@ -150,17 +151,23 @@ impl Links {
     }
 
     fn one(&mut self, get: impl FnOnce(&mut Handle) -> rtnetlink::LinkGetRequest) -> io::Result<Option<Link>> {
+        // An answer that does not describe the interface must not pass for "gone".
+        let known = |message| message::parse(&message).ok_or(Errno::EPROTO.into());
+        self.describe(get)?.map(known).transpose()
+    }
+
+    /// The kernel's answer for one interface; `None` if there is none.
+    pub(super) fn describe(
+        &mut self,
+        get: impl FnOnce(&mut Handle) -> rtnetlink::LinkGetRequest,
+    ) -> io::Result<Option<LinkMessage>> {
         let answer = self.ask(|handle| {
             let replies = get(handle).set_filter_mask(AddressFamily::Unspec, brief()).execute();
             async move { std::pin::pin!(replies).try_next().await }
         });
         match answer {
-            // No answer, or one that does not describe the interface, must not pass for "gone".
-            Ok(found) => found
-                .as_ref()
-                .and_then(message::parse)
-                .map(Some)
-                .ok_or(Errno::EPROTO.into()),
+            // No answer must not pass for it either.
+            Ok(found) => found.map(Some).ok_or(Errno::EPROTO.into()),
             Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(None),
             Err(error) => Err(error),
         }
@@ -169,6 +176,13 @@ impl Links {
     fn set(&mut self, change: LinkMessageBuilder<LinkUnspec>) -> io::Result<()> {
         let change: LinkMessage = change.build();
         self.ask(|handle| handle.link().set(change).execute())
+    }
+
+    pub(super) fn ask_ethtool<T, F: Future<Output = Result<T, EthtoolError>>>(
+        &mut self,
+        request: impl FnOnce(&mut EthtoolHandle) -> F,
+    ) -> io::Result<T> {
+        self.ethtool.call(request)
     }
 
     pub(super) fn ask<T, F: Future<Output = Result<T, rtnetlink::Error>>>(
@@ -218,7 +232,10 @@ impl<H> Connection<H> {
 
 fn open_route() -> io::Result<(Caller, Handle)> {
     let (mut connection, handle, _) = rtnetlink::new_connection_with_socket::<CallSocket>()?;
-    let socket = connection.socket_mut().as_raw_fd();
+    let socket = connection.socket_mut();
+    // The kernel then honours what narrows a dump down. Before 4.20 it knows no such thing and sends all.
+    let _ = socket.socket_ref().set_netlink_get_strict_chk(true);
+    let socket = socket.as_raw_fd();
     Ok((Caller::new(connection, socket), handle))
 }
 

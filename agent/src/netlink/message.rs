@@ -2,12 +2,13 @@
 
 use std::net::IpAddr;
 
+use bond_monitors::wire::ethernet::Tag;
 use bond_monitors::{Carrier, Duplex, LinkReport, MacAddr, Speed};
 use rtnetlink::packet_core::{NlaBuffer, NlasIterator, ParseableParametrized};
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
 use rtnetlink::packet_route::link::{
-    InfoData, InfoVlan, LinkAttribute, LinkFlags, LinkHeader, LinkInfo, LinkLayerType, LinkMessage, State,
+    InfoData, InfoVlan, LinkAttribute, LinkFlags, LinkHeader, LinkInfo, LinkLayerType, LinkMessage, State, VlanProtocol,
 };
 
 /// An interface as the kernel describes it.
@@ -38,8 +39,10 @@ pub struct Link {
     pub ethernet: bool,
     /// Alias text; empty for none.
     pub alias: String,
-    /// VLAN id if `kind` is `vlan`.
-    pub vlan: Option<u16>,
+    /// The tag it puts on if `kind` is `vlan`.
+    pub vlan: Option<Tag>,
+    /// Transmit queues that it can have; how many it has may be fewer.
+    pub tx_queues: u32,
 }
 
 /// What a link message says; `None` for the partial messages that some subsystems send under the same type (bridge ports,
@@ -77,6 +80,7 @@ pub(super) fn parse(message: &LinkMessage) -> Option<Link> {
         ethernet: header.link_layer_type == LinkLayerType::Ether,
         alias: seen.alias,
         vlan: seen.vlan,
+        tx_queues: seen.tx_queues,
     })
 }
 
@@ -95,7 +99,8 @@ struct Seen {
     master: Option<u32>,
     alias: String,
     kind: Option<String>,
-    vlan: Option<u16>,
+    vlan: Option<Tag>,
+    tx_queues: u32,
 }
 
 impl Seen {
@@ -113,6 +118,7 @@ impl Seen {
                 LinkAttribute::OperState(state) => {
                     seen.not_in_service = matches!(state, State::Down | State::LowerLayerDown | State::NotPresent);
                 }
+                LinkAttribute::NumTxQueues(count) => seen.tx_queues = *count,
                 LinkAttribute::Promiscuity(users) => seen.promiscuity = *users,
                 LinkAttribute::AllMulticast(users) => seen.allmulti = *users,
                 LinkAttribute::Link(0) => {}
@@ -131,16 +137,28 @@ impl Seen {
         for info in infos {
             match info {
                 LinkInfo::Kind(kind) => self.kind = Some(kind.to_string()),
-                LinkInfo::Data(InfoData::Vlan(data)) => {
-                    self.vlan = data.iter().find_map(|item| match item {
-                        InfoVlan::Id(id) => Some(*id),
-                        _ => None,
-                    });
-                }
+                LinkInfo::Data(InfoData::Vlan(data)) => self.vlan = vlan_tag(data),
                 _ => {}
             }
         }
     }
+}
+
+/// The tag of a VLAN interface: a customer tag if no protocol is given. [vlan_netlink.c: vlan_newlink]
+fn vlan_tag(data: &[InfoVlan]) -> Option<Tag> {
+    let mut tag = None;
+    let mut protocol = VlanProtocol::default();
+    for item in data {
+        match item {
+            InfoVlan::Id(id) => tag = Some(Tag::c(*id)),
+            InfoVlan::Protocol(given) => protocol = *given,
+            _ => {}
+        }
+    }
+    tag.map(|tag| Tag {
+        protocol: protocol.into(),
+        ..tag
+    })
 }
 
 /// Reads the payload of a link message. One attribute that cannot be read (a newer kernel may send it in another form) is
@@ -206,6 +224,11 @@ pub(super) mod tests {
             .iter()
             .find(|(known, _)| *known == name)
             .expect("a known fixture");
+        from_hex(text)
+    }
+
+    /// The bytes of a file of hexadecimal digits with comment lines.
+    pub(in crate::netlink) fn from_hex(text: &str) -> Vec<u8> {
         let digits: String = text.lines().filter(|line| !line.starts_with('#')).collect();
         (0..digits.len())
             .step_by(2)
@@ -242,6 +265,7 @@ pub(super) mod tests {
             ethernet: true,
             alias: String::new(),
             vlan: None,
+            tx_queues: 2,
         }
     }
 
@@ -283,11 +307,19 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_vlan_tells_its_id_and_the_device_below() {
+    fn a_vlan_is_of_802_1q_unless_it_says_otherwise() {
+        let (id, service) = (InfoVlan::Id(9), InfoVlan::Protocol(VlanProtocol::Ieee8021Ad));
+        assert_eq!(vlan_tag(slice::from_ref(&id)), Some(Tag::c(9)));
+        assert_eq!(vlan_tag(&[service.clone(), id]), Some(Tag::s(9)));
+        assert_eq!(vlan_tag(&[service]), None);
+    }
+
+    #[test]
+    fn a_vlan_tells_its_tag_and_the_device_below() {
         let vlan = link("vlan");
         assert_eq!(
             (vlan.kind.as_deref(), vlan.vlan, vlan.peer),
-            (Some("vlan"), Some(100), Some(3))
+            (Some("vlan"), Some(Tag::c(100)), Some(3))
         );
     }
 

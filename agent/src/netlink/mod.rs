@@ -5,18 +5,27 @@
 
 mod call;
 pub mod events;
+mod fdb;
+pub mod groups;
 pub mod link;
 mod message;
 pub mod mii;
 mod qdisc;
+pub mod queue;
+mod route;
 pub mod sysctl;
 
 pub use events::{Drained, Events, LinkEvent};
+pub use fdb::Station;
+pub use groups::Memberships;
 pub use link::Links;
 pub use message::Link;
+pub use route::Route;
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use std::process::Command;
+
     use nix::sched::{CloneFlags, unshare};
 
     /// Runs `body` in an empty network namespace of its own, which ends with it. Needs root.
@@ -26,5 +35,16 @@ pub(crate) mod tests {
             body()
         });
         thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+
+    /// Runs ip(8) in the calling thread's namespace; the words of `line` are its arguments.
+    pub(crate) fn ip(line: &str) {
+        run("ip", line);
+    }
+
+    /// The same for any other program, such as bridge(8) and tc(8).
+    pub(crate) fn run(program: &str, line: &str) {
+        let done = Command::new(program).args(line.split(' ')).status();
+        assert!(done.is_ok_and(|status| status.success()), "{program} {line}");
     }
 }

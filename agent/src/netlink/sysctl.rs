@@ -32,6 +32,14 @@ pub fn forwarding(name: &str, v6: bool) -> bool {
         .is_ok_and(|text| is_on(&text))
 }
 
+/// The version of MLD that an operator forces on the interface; `None` if nobody does. [mcast.c: mld_force_mld_version]
+pub fn force_mld_version(name: &str) -> Option<u8> {
+    ["all", name].into_iter().find_map(|name| {
+        let text = fs::read_to_string(path(name, true, "force_mld_version").ok()?).ok()?;
+        text.trim().parse().ok().filter(|version| *version != 0)
+    })
+}
+
 /// A path, not the dotted form of sysctl(8): names may contain dots.
 fn path(name: &str, v6: bool, switch: &str) -> io::Result<PathBuf> {
     if name.is_empty() || name == "." || name == ".." || name.contains('/') {
@@ -85,6 +93,20 @@ mod tests {
             assert!(!forwarding("lo", false) && !forwarding("lo", true) && !forwarding("nosuch", false));
             fs::write("/proc/sys/net/ipv4/conf/lo/forwarding", "1").unwrap();
             assert!(forwarding("lo", false) && !forwarding("lo", true));
+        });
+    }
+
+    #[test]
+    fn a_forced_version_of_mld_is_told_and_that_of_all_interfaces_wins() {
+        in_netns(|| {
+            let force = |name, version| {
+                fs::write(format!("/proc/sys/net/ipv6/conf/{name}/force_mld_version"), version).unwrap();
+            };
+            assert_eq!((force_mld_version("lo"), force_mld_version("nosuch")), (None, None));
+            force("lo", "1");
+            assert_eq!(force_mld_version("lo"), Some(1));
+            force("all", "2");
+            assert_eq!(force_mld_version("lo"), Some(2));
         });
     }
 

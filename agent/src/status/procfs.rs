@@ -186,6 +186,7 @@ mod tests {
                 primary: None,
                 monitor: None,
                 unmonitored: false,
+                targets: Vec::new(),
                 options,
             },
             ports: Vec::new(),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::table::{OptionRow, SetWhen, TABLE};
-use super::{BondOptions, OptionError};
+use super::{ArpAllTargets, ArpValidate, BondOptions, Monitor, OptionError};
 use crate::status::millis;
 
 /// What decides whether an option may change.
@@ -28,6 +28,18 @@ pub struct Change {
     pub reselect: bool,
     /// What was fulfilled differently.
     pub warnings: Vec<String>,
+    pub(super) given: Given,
+}
+
+/// What a set of options asks for that cannot be had together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Given {
+    /// miimon above 0.
+    miimon: bool,
+    /// arp_interval above 0.
+    arp_interval: bool,
+    /// arp_validate other than none.
+    pub arp_validate: bool,
 }
 
 impl Change {
@@ -38,6 +50,56 @@ impl Change {
             primary_given: false,
             reselect: false,
             warnings: Vec::new(),
+            given: Given::default(),
+        }
+    }
+
+    /// The monitors exclude each other: the later one wins. [bond_options.c: bond_option_miimon_set]
+    pub(super) fn set_miimon(&mut self, interval: Duration) {
+        self.options.miimon = interval;
+        if !interval.is_zero() {
+            self.given.miimon = true;
+            self.options.arp_interval = Duration::ZERO;
+            self.options.arp_validate = ArpValidate::None;
+        }
+    }
+
+    /// As [`Change::set_miimon`]. [bond_options.c: bond_option_arp_interval_set]
+    pub(super) fn set_arp_interval(&mut self, interval: Duration) {
+        self.options.arp_interval = interval;
+        if !interval.is_zero() {
+            self.given.arp_interval = true;
+            self.options.miimon = Duration::ZERO;
+        }
+    }
+
+    /// What is wrong with the set as a whole.
+    fn conflict(&self) -> Option<OptionError> {
+        let options = &self.options;
+        // [bond_netlink.c: bond_changelink]
+        let both = self.given.miimon && (self.given.arp_interval || self.given.arp_validate);
+        // differs: the driver takes every port down, since nothing is ever validated.
+        let never = options.monitor() == Monitor::Arp
+            && options.arp_all_targets == ArpAllTargets::All
+            && !options.arp_validate.validates();
+        if both {
+            Some(OptionError::Conflict {
+                option: if self.given.arp_interval {
+                    "arp_interval"
+                } else {
+                    "arp_validate"
+                },
+                with: "miimon",
+                why: "a bond has one monitor",
+            })
+        } else if never {
+            Some(OptionError::Conflict {
+                option: "arp_all_targets=all",
+                with: "arp_validate=none and filter",
+                why: "only validated answers tell one target from another",
+            })
+        } else {
+            None
         }
     }
 
@@ -89,7 +151,7 @@ pub fn apply(current: &BondOptions, context: Context, pairs: &[(String, String)]
     let mut change = Change::new(current.clone());
     match take_all(&mut change, context, pairs).into_iter().next() {
         Some((_, error)) => Err(error),
-        None => Ok(change),
+        None => change.conflict().map_or(Ok(change), Err),
     }
 }
 
@@ -100,7 +162,14 @@ pub fn parse(pairs: &[(String, String)]) -> Result<Change, OptionError> {
 
 /// Everything that is wrong with a set of options for a new bond, by index into `pairs`.
 pub fn check(pairs: &[(String, String)]) -> Vec<(usize, OptionError)> {
-    take_all(&mut Change::new(BondOptions::default()), Context::default(), pairs)
+    let mut change = Change::new(BondOptions::default());
+    let mut errors = take_all(&mut change, Context::default(), pairs);
+    if let Some(conflict) = change.conflict() {
+        let last = pairs.len().saturating_sub(1);
+        let named = |(name, _): &(String, String)| conflict.names(name);
+        errors.push((pairs.iter().rposition(named).unwrap_or(last), conflict));
+    }
+    errors
 }
 
 fn take_all(change: &mut Change, context: Context, pairs: &[(String, String)]) -> Vec<(usize, OptionError)> {

@@ -49,6 +49,24 @@ pub enum OptionError {
         /// Its name.
         option: &'static str,
     },
+    /// Two options that cannot be had together. (EINVAL)
+    #[error("{option} does not go with {with}: {why}")]
+    Conflict {
+        /// One of them.
+        option: &'static str,
+        /// The other one.
+        with: &'static str,
+        /// Why not.
+        why: &'static str,
+    },
+    /// The transmit queue is bound to another port already. (EPERM)
+    #[error("queue_id {queue} is that of {port} already, expected another number or 0 for none")]
+    QueueTaken {
+        /// The queue.
+        queue: u16,
+        /// Whose it is.
+        port: String,
+    },
     /// The value does not name an attached port.
     #[error("{option}: {value} is not a port of this bond")]
     NotAPort {
@@ -65,4 +83,11 @@ pub enum OptionError {
         /// As given.
         value: String,
     },
+}
+
+impl OptionError {
+    /// Whether a conflict is about the option of this name.
+    pub(super) fn names(&self, name: &str) -> bool {
+        matches!(self, OptionError::Conflict { option, .. } if option.split('=').next() == Some(&name.replace('-', "_")))
+    }
 }

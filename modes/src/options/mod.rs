@@ -10,8 +10,10 @@ mod table;
 mod value;
 
 use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
+use bond_monitors::Window;
 use serde::{Deserialize, Serialize};
 
 pub use apply::{Change, Context, apply, check, parse};
@@ -36,6 +38,18 @@ pub struct BondOptions {
     pub peer_notif_delay: Duration,
     /// Ask the network stack for carrier; else the driver, by ethtool and MII registers.
     pub use_carrier: bool,
+    /// How often targets are probed; zero: never. Not together with miimon.
+    pub arp_interval: Duration,
+    /// Who is probed by ARP; at most 16, each once.
+    pub arp_ip_target: Vec<Ipv4Addr>,
+    /// Who is probed by neighbour solicitations; at most 16, each once.
+    pub ns_ip6_target: Vec<Ipv6Addr>,
+    /// Which frames prove that a port works.
+    pub arp_validate: ArpValidate,
+    /// Whether one target that answers is enough.
+    pub arp_all_targets: ArpAllTargets,
+    /// So many intervals a port may be silent; at least 1.
+    pub arp_missed_max: u8,
     /// Name of the preferred port, attached or not.
     pub primary: Option<String>,
     /// When the preferred port is taken back.
@@ -44,6 +58,12 @@ pub struct BondOptions {
     pub fail_over_mac: FailOverMac,
     /// How often addresses are announced after a failover.
     pub num_grat_arp: u8,
+    /// How often multicast memberships are reported after a failover.
+    pub resend_igmp: u8,
+    /// Addresses behind the bond are announced after a failover.
+    pub learn_packets: bool,
+    /// Stored and shown, in seconds; acts in balance-tlb and balance-alb only.
+    pub lp_interval: u32,
     /// Backup ports let frames in too.
     pub all_slaves_active: bool,
     /// Stored and shown; acts in 802.3ad only. [bond_options.c: bond_option_min_links_set]
@@ -64,10 +84,19 @@ impl Default for BondOptions {
             downdelay: Duration::ZERO,
             peer_notif_delay: Duration::ZERO,
             use_carrier: true,
+            arp_interval: Duration::ZERO,
+            arp_ip_target: Vec::new(),
+            ns_ip6_target: Vec::new(),
+            arp_validate: ArpValidate::None,
+            arp_all_targets: ArpAllTargets::Any,
+            arp_missed_max: 2,
             primary: None,
             primary_reselect: PrimaryReselect::Always,
             fail_over_mac: FailOverMac::None,
             num_grat_arp: 1,
+            resend_igmp: 1,
+            learn_packets: true,
+            lp_interval: 1,
             all_slaves_active: false,
             min_links: 0,
             xmit_hash_policy: XmitHashPolicy::Layer2,
@@ -85,10 +114,43 @@ impl BondOptions {
         }
     }
 
-    /// Whether nothing decides about links.
-    pub fn unmonitored(&self) -> bool {
-        self.miimon.is_zero()
+    /// What decides about links. [bond_main.c: bond_work_init_all, bond_open]
+    pub fn monitor(&self) -> Monitor {
+        match (self.arp_interval.is_zero(), self.miimon.is_zero()) {
+            (false, _) => Monitor::Arp,
+            (true, false) => Monitor::Mii,
+            (true, true) => Monitor::None,
+        }
     }
+
+    /// How often the monitor acts; zero without one.
+    pub fn monitor_interval(&self) -> Duration {
+        self.arp_interval.max(self.miimon)
+    }
+
+    /// How long a sign of life counts for the ARP monitor.
+    pub fn window(&self) -> Window {
+        Window {
+            interval: self.arp_interval,
+        }
+    }
+
+    /// All targets of the ARP monitor.
+    pub fn targets(&self) -> impl Iterator<Item = IpAddr> {
+        let v4 = self.arp_ip_target.iter().copied().map(IpAddr::V4);
+        v4.chain(self.ns_ip6_target.iter().copied().map(IpAddr::V6))
+    }
+}
+
+/// What decides about links.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Monitor {
+    /// Nothing: ports count as up for ever.
+    None,
+    /// Carrier.
+    Mii,
+    /// Answers to ARP requests and neighbour solicitations, and carrier.
+    Arp,
 }
 
 macro_rules! named {
@@ -145,6 +207,66 @@ named! {
         Better = "better" 1,
         /// When the active one fails.
         Failure = "failure" 2,
+    }
+}
+
+named! {
+    /// Which frames prove that a port works.
+    ArpValidate {
+        /// Any that somebody else sent.
+        None = "none" 0,
+        /// On active ports only answers.
+        Active = "active" 1,
+        /// On backup ports only what proves the path.
+        Backup = "backup" 2,
+        /// Both.
+        All = "all" 3,
+        /// Any ARP and IPv6.
+        Filter = "filter" 4,
+        /// On active ports only answers, on others any ARP and IPv6.
+        FilterActive = "filter_active" 5,
+        /// On backup ports only what proves the path, on others any ARP and IPv6.
+        FilterBackup = "filter_backup" 6,
+    }
+}
+
+/// What counts as a sign of life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Evidence {
+    /// Any frame that somebody else sent.
+    Any,
+    /// Any such frame that is ARP or IPv6.
+    Probes,
+    /// A validated answer or probe.
+    Validated,
+}
+
+impl ArpValidate {
+    /// What counts on a port in this role. [bonding.rst: arp_validate]
+    pub fn evidence(self, active: bool) -> Evidence {
+        match (self, active) {
+            (ArpValidate::All, _)
+            | (ArpValidate::Active | ArpValidate::FilterActive, true)
+            | (ArpValidate::Backup | ArpValidate::FilterBackup, false) => Evidence::Validated,
+            (ArpValidate::Filter | ArpValidate::FilterActive | ArpValidate::FilterBackup, _) => Evidence::Probes,
+            (ArpValidate::None | ArpValidate::Active | ArpValidate::Backup, _) => Evidence::Any,
+        }
+    }
+
+    /// Whether answers are validated on any port.
+    pub fn validates(self) -> bool {
+        !matches!(self, ArpValidate::None | ArpValidate::Filter)
+    }
+}
+
+named! {
+    /// Whether one target that answers is enough.
+    ArpAllTargets {
+        /// It is.
+        Any = "any" 0,
+        /// All must answer.
+        All = "all" 1,
     }
 }
 

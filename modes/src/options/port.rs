@@ -1,13 +1,18 @@
 //! Options of a single port.
 
+use serde::{Deserialize, Serialize};
+
 use super::table::Modes;
 use super::{ModeName, OptionError};
 
 /// Effective options of a port.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct PortOptions {
     /// Preference among ports while no primary is attached; higher wins.
     pub prio: i32,
+    /// Transmit queue whose frames leave through this port; 0 for none.
+    pub queue_id: u16,
 }
 
 /// One option of a port.
@@ -50,14 +55,30 @@ impl PortOptions {
 }
 
 /// All options of a port. [bond_netlink.c: bond_slave_changelink]
-pub static PORT_TABLE: &[PortRow] = &[PortRow {
-    name: "prio",
-    modes: Modes::Only(ModeName::ActiveBackup),
-    expected: "a number, -2147483648 to 2147483647",
-    doc: "Preference of this port while no primary is attached; the highest one whose link is up is active, as \
-          primary_reselect allows. [bonding.rst: prio]",
-    parse: |text, options| text.trim().parse().map(|prio| options.prio = prio).is_ok(),
-}];
+pub static PORT_TABLE: &[PortRow] = &[
+    PortRow {
+        name: "prio",
+        modes: Modes::Only(ModeName::ActiveBackup),
+        expected: "a number, -2147483648 to 2147483647",
+        doc: "Preference of this port while no primary is attached; the highest one whose link is up is active, as \
+              primary_reselect allows. [bonding.rst: prio]",
+        parse: |text, options| text.trim().parse().map(|prio| options.prio = prio).is_ok(),
+    },
+    PortRow {
+        name: "queue_id",
+        modes: Modes::All,
+        expected: "a transmit queue of the bond, 1 to 16, or 0 for none",
+        doc: "Frames that tc marks with this queue of the bond (action skbedit queue_mapping) leave through this port while \
+              its link is up, in balance-rr and active-backup. [bonding.rst: queue_id]",
+        parse: |text, options| {
+            let queue = text.trim().parse().ok().filter(|queue| *queue <= QUEUES);
+            queue.map(|queue| options.queue_id = queue).is_some()
+        },
+    },
+];
+
+/// Transmit queues of a bond. [bond_main.c: BOND_DEFAULT_TX_QUEUES]
+const QUEUES: u16 = 16;
 
 #[cfg(test)]
 mod tests {
@@ -68,7 +89,7 @@ mod tests {
         let set = |value: &str| {
             PortOptions::default().apply(ModeName::ActiveBackup, &[("prio".to_owned(), value.to_owned())])
         };
-        assert_eq!(set("-7"), Ok(PortOptions { prio: -7 }));
+        assert_eq!(set("-7").map(|options| options.prio), Ok(-7));
         assert!(matches!(
             set("2147483648"),
             Err(OptionError::BadValue { option: "prio", .. })

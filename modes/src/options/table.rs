@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::apply::Change;
-use super::value::{Range, named, port_name, switch};
-use super::{BondOptions, FailOverMac, ModeName, PrimaryReselect, XmitHashPolicy};
+use super::value::{Range, named, port_name, probeable_v4, probeable_v6, switch, targets};
+use super::{ArpAllTargets, ArpValidate, BondOptions, FailOverMac, ModeName, PrimaryReselect, XmitHashPolicy};
 use crate::status::{OptionValue, millis};
 
 /// When an option may change.
@@ -107,52 +107,63 @@ fn number(n: impl Into<i64>) -> OptionValue {
     OptionValue::Number(n.into())
 }
 
+fn list(items: &[impl ToString]) -> OptionValue {
+    OptionValue::List(items.iter().map(ToString::to_string).collect())
+}
+
 fn ms(duration: Duration) -> OptionValue {
     number(i64::try_from(millis(duration)).unwrap_or(i64::MAX))
 }
+
+/// What most rows have in common.
+const ROW: OptionRow = OptionRow {
+    name: "",
+    aliases: &[],
+    unit: "",
+    default: "",
+    expected: "",
+    modes: Modes::All,
+    set_when: SetWhen::Always,
+    needs_miimon: false,
+    doc: "",
+    parse: |_, _| false,
+    show: |_| OptionValue::None,
+};
 
 /// All options, in the order in which the driver applies them. [bond_netlink.c: bond_changelink]
 pub static TABLE: &[OptionRow] = &[
     OptionRow {
         name: "mode",
-        aliases: &[],
-        unit: "",
         default: "balance-rr",
         expected: "balance-rr, active-backup, balance-xor or broadcast (0 to 3)",
-        modes: Modes::All,
         set_when: SetWhen::EmptyAndDown,
-        needs_miimon: false,
         doc: "How traffic is spread over the ports. [bonding.rst: mode]",
         parse: |text, c| {
             store(named(text, ModeName::VALUES, ModeName::BalanceRr), |v| {
-                c.options.mode = v
+                c.options.mode = v;
+                // [bond_options.c: bond_option_mode_set]
+                c.options.arp_validate = ArpValidate::None;
             })
         },
         show: |o| OptionValue::Name(o.mode.to_string()),
+        ..ROW
     },
     OptionRow {
         name: "active_slave",
-        aliases: &[],
-        unit: "",
         default: "",
         expected: "the name of an attached port whose link is up, or none",
         modes: Modes::Only(ModeName::ActiveBackup),
-        set_when: SetWhen::Always,
-        needs_miimon: false,
         doc: "The port that carries the traffic now; none lets the bond choose again. Not a pin: a later failover or a \
               preferred port may change it. [bonding.rst: active_slave]",
         parse: |text, c| store(port_name(text), |v| c.active = Some(v)),
         show: |_| OptionValue::None,
+        ..ROW
     },
     OptionRow {
         name: "miimon",
-        aliases: &[],
         unit: "ms",
         default: "100",
         expected: "milliseconds, 0 to 2147483647",
-        modes: Modes::All,
-        set_when: SetWhen::Always,
-        needs_miimon: false,
         doc: "How often the carrier of every port is polled. Link events count at once; the poll is the net below them. 0 \
               switches both off. [bonding.rst: miimon]",
         parse: |text, c| {
@@ -160,18 +171,16 @@ pub static TABLE: &[OptionRow] = &[
                 default: Some(100),
                 ..Range::MILLIS
             };
-            store(range.millis(text), |v| c.options.miimon = v)
+            store(range.millis(text), |v| c.set_miimon(v))
         },
         show: |o| ms(o.miimon),
+        ..ROW
     },
     OptionRow {
         name: "updelay",
-        aliases: &[],
         unit: "ms",
         default: "0",
         expected: "milliseconds, 0 to 2147483647",
-        modes: Modes::All,
-        set_when: SetWhen::Always,
         needs_miimon: true,
         doc: "How long carrier must be back before the port is used; skipped when no other port is usable. Rounded down to a \
               multiple of miimon. [bonding.rst: updelay]",
@@ -181,15 +190,13 @@ pub static TABLE: &[OptionRow] = &[
             })
         },
         show: |o| ms(o.updelay),
+        ..ROW
     },
     OptionRow {
         name: "downdelay",
-        aliases: &[],
         unit: "ms",
         default: "0",
         expected: "milliseconds, 0 to 2147483647",
-        modes: Modes::All,
-        set_when: SetWhen::Always,
         needs_miimon: true,
         doc: "How long carrier must be lost before the port is given up. Rounded down to a multiple of miimon. \
               [bonding.rst: downdelay]",
@@ -199,6 +206,7 @@ pub static TABLE: &[OptionRow] = &[
             })
         },
         show: |o| ms(o.downdelay),
+        ..ROW
     },
     OptionRow {
         name: "peer_notif_delay",
@@ -206,8 +214,6 @@ pub static TABLE: &[OptionRow] = &[
         unit: "ms",
         default: "0",
         expected: "milliseconds, 0 to 300000",
-        modes: Modes::All,
-        set_when: SetWhen::Always,
         needs_miimon: true,
         doc: "Time between two announcements after a failover; 0 means miimon. Rounded down to a multiple of miimon. \
               [bonding.rst: peer_notif_delay]",
@@ -222,30 +228,88 @@ pub static TABLE: &[OptionRow] = &[
             })
         },
         show: |o| ms(o.peer_notif_delay),
+        ..ROW
     },
     OptionRow {
         name: "use_carrier",
-        aliases: &[],
-        unit: "",
         default: "1",
         expected: "1 or 0",
-        modes: Modes::All,
-        set_when: SetWhen::Always,
-        needs_miimon: false,
         doc: "1: the network stack says whether there is carrier. 0: the driver is asked by ethtool, then by MII registers, \
               at each poll and link event. [bonding.rst: use_carrier]",
         parse: |text, c| store(switch(text, true), |v| c.options.use_carrier = v),
         show: |o| number(o.use_carrier),
+        ..ROW
+    },
+    OptionRow {
+        name: "arp_interval",
+        unit: "ms",
+        default: "0",
+        expected: "milliseconds, 0 to 2147483647",
+        doc: "How often every target is probed, by ARP requests and neighbour solicitations: the ARP monitor. It takes the \
+              place of the MII monitor, so miimon becomes 0. 0 switches it off. [bonding.rst: arp_interval]",
+        parse: |text, c| store(Range::MILLIS.millis(text), |v| c.set_arp_interval(v)),
+        show: |o| ms(o.arp_interval),
+        ..ROW
+    },
+    OptionRow {
+        name: "arp_ip_target",
+        default: "",
+        expected: "up to 16 IPv4 addresses as a,b,c, or +a,b to add, -a,b to remove, none for none",
+        doc: "Who is probed by ARP: neighbours that are there as long as the network is. [bonding.rst: arp_ip_target]",
+        parse: |text, c| {
+            let list = targets(text, &c.options.arp_ip_target, probeable_v4);
+            store(list, |v| c.options.arp_ip_target = v)
+        },
+        show: |o| list(&o.arp_ip_target),
+        ..ROW
+    },
+    OptionRow {
+        name: "ns_ip6_target",
+        default: "",
+        expected: "up to 16 IPv6 addresses as a,b,c, or +a,b to add, -a,b to remove, none for none",
+        doc: "Who is probed by neighbour solicitations. [bonding.rst: ns_ip6_target]",
+        parse: |text, c| {
+            let list = targets(text, &c.options.ns_ip6_target, probeable_v6);
+            store(list, |v| c.options.ns_ip6_target = v)
+        },
+        show: |o| list(&o.ns_ip6_target),
+        ..ROW
+    },
+    OptionRow {
+        name: "arp_validate",
+        default: "none",
+        expected: "none, active, backup, all, filter, filter_active or filter_backup (0 to 6)",
+        doc: "Which frames prove that a port works: any (none), only answers of targets and, on backup ports, probes that \
+              came through the network (active, backup, all: on which ports), or any ARP and IPv6 (filter). A new mode sets \
+              it back to none. [bonding.rst: arp_validate]",
+        parse: |text, c| {
+            let value = named(text, ArpValidate::VALUES, ArpValidate::None);
+            store(value, |v| {
+                c.options.arp_validate = v;
+                c.given.arp_validate = v != ArpValidate::None;
+            })
+        },
+        show: |o| OptionValue::Name(o.arp_validate.to_string()),
+        ..ROW
+    },
+    OptionRow {
+        name: "arp_all_targets",
+        default: "any",
+        expected: "any or all (0 or 1)",
+        doc: "Whether a validated port of active-backup works when any of the targets answers, or only when all do. \
+              [bonding.rst: arp_all_targets]",
+        parse: |text, c| {
+            let value = named(text, ArpAllTargets::VALUES, ArpAllTargets::Any);
+            store(value, |v| c.options.arp_all_targets = v)
+        },
+        show: |o| OptionValue::Name(o.arp_all_targets.to_string()),
+        ..ROW
     },
     OptionRow {
         name: "primary",
-        aliases: &[],
-        unit: "",
         default: "",
         expected: "the name of an interface, or none",
         modes: Modes::Only(ModeName::ActiveBackup),
-        set_when: SetWhen::Always,
-        needs_miimon: false,
         doc: "The preferred port: active whenever its link is up, as primary_reselect allows. It need not be attached yet. \
               [bonding.rst: primary]",
         parse: |text, c| {
@@ -255,16 +319,12 @@ pub static TABLE: &[OptionRow] = &[
             })
         },
         show: |o| o.primary.clone().map_or(OptionValue::None, OptionValue::Name),
+        ..ROW
     },
     OptionRow {
         name: "primary_reselect",
-        aliases: &[],
-        unit: "",
         default: "always",
         expected: "always, better or failure (0 to 2)",
-        modes: Modes::All,
-        set_when: SetWhen::Always,
-        needs_miimon: false,
         doc: "When a preferred port that recovered is taken back: always, better (it is faster than the active one) or \
               failure (the active one fails). [bonding.rst: primary_reselect]",
         parse: |text, c| {
@@ -275,16 +335,13 @@ pub static TABLE: &[OptionRow] = &[
             })
         },
         show: |o| OptionValue::Name(o.primary_reselect.to_string()),
+        ..ROW
     },
     OptionRow {
         name: "fail_over_mac",
-        aliases: &[],
-        unit: "",
         default: "none",
         expected: "none, active or follow (0 to 2)",
-        modes: Modes::All,
         set_when: SetWhen::Empty,
-        needs_miimon: false,
         doc: "How MAC addresses move at a failover: none (all ports have the bond's), active (the bond takes the active \
               port's) or follow (the active port gets the bond's). [bonding.rst: fail_over_mac]",
         parse: |text, c| {
@@ -293,69 +350,54 @@ pub static TABLE: &[OptionRow] = &[
             })
         },
         show: |o| OptionValue::Name(o.fail_over_mac.to_string()),
+        ..ROW
     },
     OptionRow {
         name: "xmit_hash_policy",
-        aliases: &[],
-        unit: "",
         default: "layer2",
         expected: "layer2, layer3+4, layer2+3, encap2+3, encap3+4 or vlan+srcmac (0 to 5)",
-        modes: Modes::All,
-        set_when: SetWhen::Always,
-        needs_miimon: false,
         doc: "What balance-xor hashes to choose a port for a frame. [bonding.rst: xmit_hash_policy]",
         parse: |text, c| {
             let value = named(text, XmitHashPolicy::VALUES, XmitHashPolicy::Layer2);
             store(value, |v| c.options.xmit_hash_policy = v)
         },
         show: |o| OptionValue::Name(o.xmit_hash_policy.to_string()),
+        ..ROW
+    },
+    OptionRow {
+        name: "resend_igmp",
+        default: "1",
+        expected: "a number, 0 to 255",
+        doc: "How often the bond's multicast memberships are reported again after a failover, every 200 ms. \
+              [bonding.rst: resend_igmp]",
+        parse: |text, c| store(Range::BYTE.parse(text), |v| c.options.resend_igmp = v as u8),
+        show: |o| number(o.resend_igmp),
+        ..ROW
     },
     OptionRow {
         name: "num_grat_arp",
         aliases: &["num_unsol_na"],
-        unit: "",
         default: "1",
         expected: "a number, 0 to 255",
-        modes: Modes::All,
-        set_when: SetWhen::Always,
-        needs_miimon: false,
         doc: "How often every address of the bond is announced after a failover, by gratuitous ARP and unsolicited neighbour \
               advertisement. [bonding.rst: num_grat_arp]",
-        parse: |text, c| {
-            let range = Range {
-                min: 0,
-                max: 255,
-                default: Some(1),
-                off: false,
-            };
-            store(range.parse(text).and_then(|n| u8::try_from(n).ok()), |v| {
-                c.options.num_grat_arp = v
-            })
-        },
+        parse: |text, c| store(Range::BYTE.parse(text), |v| c.options.num_grat_arp = v as u8),
         show: |o| number(o.num_grat_arp),
+        ..ROW
     },
     OptionRow {
         name: "all_slaves_active",
-        aliases: &[],
-        unit: "",
         default: "0",
         expected: "0 or 1",
-        modes: Modes::All,
-        set_when: SetWhen::Always,
-        needs_miimon: false,
         doc: "1: backup ports let frames in too. [bonding.rst: all_slaves_active]",
         parse: |text, c| store(switch(text, false), |v| c.options.all_slaves_active = v),
         show: |o| number(o.all_slaves_active),
+        ..ROW
     },
     OptionRow {
         name: "min_links",
-        aliases: &[],
-        unit: "",
         default: "0",
         expected: "a number, 0 to 2147483647",
-        modes: Modes::All,
-        set_when: SetWhen::Always,
-        needs_miimon: false,
         doc: "Stored and shown, without effect in modes 0 to 3, as in the kernel's driver. [bonding.rst: min_links]",
         parse: |text, c| {
             store(
@@ -368,28 +410,70 @@ pub static TABLE: &[OptionRow] = &[
             )
         },
         show: |o| number(o.min_links),
+        ..ROW
+    },
+    OptionRow {
+        name: "lp_interval",
+        unit: "s",
+        default: "1",
+        expected: "seconds, 1 to 2147483647",
+        doc: "Stored and shown, without effect in modes 0 to 3, as in the kernel's driver. [bonding.rst: lp_interval]",
+        parse: |text, c| {
+            let range = Range {
+                min: 1,
+                default: Some(1),
+                off: false,
+                ..Range::MILLIS
+            };
+            store(range.parse(text), |v| c.options.lp_interval = v)
+        },
+        show: |o| number(o.lp_interval),
+        ..ROW
     },
     OptionRow {
         name: "packets_per_slave",
-        aliases: &[],
-        unit: "",
         default: "1",
         expected: "a number, 0 to 65535",
         modes: Modes::Only(ModeName::BalanceRr),
-        set_when: SetWhen::Always,
-        needs_miimon: false,
         doc: "How many frames in a row balance-rr sends through one port; 0 takes a random port each time. \
               [bonding.rst: packets_per_slave]",
         parse: |text, c| {
             let range = Range {
-                min: 0,
                 max: 65535,
-                default: Some(1),
-                off: false,
+                ..Range::BYTE
             };
             store(range.parse(text), |v| c.options.packets_per_slave = v)
         },
         show: |o| number(o.packets_per_slave),
+        ..ROW
+    },
+    OptionRow {
+        name: "arp_missed_max",
+        default: "2",
+        expected: "a number, 1 to 255",
+        doc: "How many intervals without a sign of life a port may have before it counts as down; backup ports one more. \
+              [bonding.rst: arp_missed_max]",
+        parse: |text, c| {
+            let range = Range {
+                min: 1,
+                default: Some(2),
+                ..Range::BYTE
+            };
+            store(range.parse(text), |v| c.options.arp_missed_max = v as u8)
+        },
+        show: |o| number(o.arp_missed_max),
+        ..ROW
+    },
+    OptionRow {
+        name: "learn_packets",
+        default: "1",
+        expected: "0 or 1",
+        modes: Modes::Only(ModeName::ActiveBackup),
+        doc: "1: after a failover the addresses behind the bond, which a bridge above it has learned or a macvlan has, are \
+              announced to the switches by one small broadcast frame each. Not in the kernel's driver.",
+        parse: |text, c| store(switch(text, true), |v| c.options.learn_packets = v),
+        show: |o| number(o.learn_packets),
+        ..ROW
     },
 ];
 

@@ -1,6 +1,7 @@
 //! Ethernet addresses.
 
 use std::fmt;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -13,6 +14,18 @@ pub struct MacAddr(pub [u8; 6]);
 impl MacAddr {
     /// `ff:ff:ff:ff:ff:ff`.
     pub const BROADCAST: MacAddr = MacAddr([0xff; 6]);
+
+    /// Where frames to an IPv4 group go: 01:00:5e and its lowest 23 bits. [RFC 1112 6.4]
+    pub fn ipv4_group(group: Ipv4Addr) -> MacAddr {
+        let [_, high, middle, low] = group.octets();
+        MacAddr([1, 0, 0x5e, high & 0x7f, middle, low])
+    }
+
+    /// Where frames to an IPv6 group go: 33:33 and its lowest 32 bits. [RFC 2464 7]
+    pub fn ipv6_group(group: Ipv6Addr) -> MacAddr {
+        let [.., a, b, c, d] = group.octets();
+        MacAddr([0x33, 0x33, a, b, c, d])
+    }
 
     /// Whether a device may have it: neither a group address nor all zero. [etherdevice.h: is_valid_ether_addr]
     pub fn is_valid_unicast(self) -> bool {
@@ -90,6 +103,14 @@ mod tests {
         ] {
             assert!(bad.parse::<MacAddr>().is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn groups_keep_the_lowest_bits_of_their_address() {
+        let ipv4 = MacAddr::ipv4_group(Ipv4Addr::new(239, 255, 2, 3));
+        assert_eq!(ipv4.to_string(), "01:00:5e:7f:02:03");
+        let ipv6 = MacAddr::ipv6_group("ff15::1234:5678:9abc".parse().unwrap());
+        assert_eq!(ipv6.to_string(), "33:33:56:78:9a:bc");
     }
 
     #[test]

@@ -55,6 +55,7 @@ impl Kernel {
                 mac: device.mac,
                 ports: BTreeMap::new(),
                 tx: TxPolicy::Drop,
+                queues: BTreeMap::new(),
                 rx: BTreeMap::new(),
             },
             device,

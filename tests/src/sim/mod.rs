@@ -4,10 +4,12 @@
 //! deadline to deadline. [`random`] walks such a world with seeded actions and checks after each what must always hold.
 
 pub mod kernel;
+pub mod net;
 pub mod random;
 pub mod rng;
 pub mod world;
 
 pub use kernel::{Kernel, Nic};
+pub use net::Net;
 pub use rng::Rng;
 pub use world::{Sent, World};

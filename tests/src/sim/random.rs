@@ -1,11 +1,12 @@
 //! Seeded random walks of a [`World`], with what must always hold checked after each step.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-use bond_modes::options::{FailOverMac, ModeName};
+use bond_modes::options::{BondOptions, FailOverMac, ModeName, Monitor};
 use bond_modes::{Accept, Bond, LocalAddress, Port, PortId, Saved, TxPolicy};
+use bond_monitors::wire::ethernet::Tag;
 use bond_monitors::{Carrier, LinkState, MacAddr, Time};
 
 use super::kernel::Failing;
@@ -39,16 +40,17 @@ impl Walk {
             // Some options do not go together; then the bond begins with fewer.
             let _ = world.try_set(rng.pick(&GOOD).expect("there are some"));
         }
-        let address = |vlan| LocalAddress {
+        let address = |tags| LocalAddress {
             ip: IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)),
             mac: None,
-            vlan,
+            tags,
             router: false,
         };
-        world.addresses(vec![address(None), address(Some(7))]);
+        world.addresses(vec![address(vec![]), address(vec![Tag::c(7)])]);
         for name in ["a", "b", "c", "d"] {
             world.plug(name);
         }
+        world.net.hosts.extend(HOSTS);
         let stale = world.bond.saved();
         Walk {
             world,
@@ -87,7 +89,15 @@ impl Walk {
         let world = &mut self.world;
         world.events_seen = true;
         world.kernel.failing = Failing::default();
-        world.up(true).set("miimon=100").set("updelay=0 downdelay=0");
+        world.net.dead.clear();
+        world.net.hosts.extend(HOSTS);
+        world.net.loss = 0;
+        world
+            .up(true)
+            .set("arp_interval=100 arp_ip_target=10.0.0.2 arp_validate=all");
+        self.all_come_up();
+        let world = &mut self.world;
+        world.set("miimon=100").set("updelay=0 downdelay=0");
         // A delay that runs keeps its end, which may be weeks away: all links start anew.
         let ids: Vec<PortId> = world.kernel.nics.keys().copied().collect();
         for carrier in [Carrier::Off, Carrier::On] {
@@ -96,7 +106,17 @@ impl Walk {
             }
             world.run_due();
         }
-        world.after_ms(3000);
+        self.all_come_up();
+        self.world.trace()
+    }
+
+    fn all_come_up(&mut self) {
+        let world = &mut self.world;
+        let ids: Vec<PortId> = world.kernel.nics.keys().copied().collect();
+        for id in ids {
+            world.set_carrier(id, Carrier::On);
+        }
+        world.run_due().after_ms(3000);
         assert!(world.programmed, "a plan that failed is tried until it comes about");
         let mut links = world.bond.ports().iter().map(|port| port.link());
         assert!(
@@ -104,12 +124,12 @@ impl Walk {
             "every mended port is up in the end"
         );
         self.check_plan();
-        self.world.trace()
     }
 
     fn act(&mut self) {
         match self.rng.below(100) {
-            0..25 => self.flip_carrier(),
+            0..20 => self.flip_carrier(),
+            20..25 => self.network(),
             25..50 => self.next_deadline(),
             50..60 => {
                 let ms = self.rng.below(400);
@@ -152,6 +172,29 @@ impl Walk {
         let on = !self.world.kernel.nics[&id].report.carrier.is_on();
         self.dead.remove(&id);
         self.world.set_carrier(id, Carrier::from_bool(on));
+    }
+
+    /// Something beyond the cables goes wrong or is mended.
+    fn network(&mut self) {
+        let net = &mut self.world.net;
+        match self.rng.below(4) {
+            0 => net.loss = self.rng.below(3) * 10,
+            1 => {
+                let host = HOSTS[self.rng.below(HOSTS.len() as u64) as usize];
+                if !net.hosts.remove(&host) {
+                    net.hosts.insert(host);
+                }
+            }
+            _ => {
+                let ids = self.nics(|_| true);
+                let Some(id) = self.rng.pick(&ids).copied() else { return };
+                self.dead.remove(&id);
+                let dead = &mut self.world.net.dead;
+                if !dead.remove(&id) {
+                    dead.insert(id);
+                }
+            }
+        }
     }
 
     fn attach(&mut self) {
@@ -252,7 +295,13 @@ impl Walk {
                 self.world.restart(Some(stale));
                 self.rules_changed();
             }
-            _ => self.crash_with_fresh_state(),
+            _ => {
+                self.crash_with_fresh_state();
+                if self.world.bond.options().monitor() == Monitor::Arp {
+                    // Nobody probed while no agent ran, so ports have their time anew.
+                    self.rules_changed();
+                }
+            }
         }
     }
 
@@ -268,7 +317,12 @@ impl Walk {
         if quiet {
             assert!(self.world.plans.is_empty(), "adopting asks for {:?}", self.world.plans);
             assert!(self.world.notices.is_empty(), "adopting tells {:?}", self.world.notices);
-            assert_eq!(saved, self.world.bond.saved(), "adopting forgets nothing");
+            let after = self.world.bond.saved();
+            assert_eq!(
+                without_silence(&saved),
+                without_silence(&after),
+                "adopting forgets nothing"
+            );
             let next = self.world.bond.poll_timeout();
             assert_eq!(polls.is_some(), next.is_some(), "adopting keeps deadlines");
         }
@@ -328,16 +382,19 @@ impl Walk {
         }
     }
 
-    /// A port without carrier is given up within its detection time plus downdelay.
+    /// A port without carrier is given up within its detection time plus downdelay, one without a working path within the
+    /// intervals that it may miss.
     fn check_detection(&mut self, timers_ran: bool) {
         let bond = &self.world.bond;
         let now = self.world.now();
         let options = bond.options();
-        let watched = self.world.kernel.device.admin_up && !options.unmonitored();
-        let limit = options.miimon + options.downdelay;
+        let watched = self.world.kernel.device.admin_up && options.monitor() != Monitor::None;
+        let limit = detection(options);
+        let asks = options.monitor() == Monitor::Arp && options.targets().next().is_some();
         let mut dead = BTreeMap::new();
         for port in bond.ports().iter().filter(|_| watched) {
-            if self.world.kernel.nics[&port.id].report.carrier.is_on() {
+            let carrier = self.world.kernel.nics[&port.id].report.carrier;
+            if carrier.is_on() && !(asks && self.world.net.dead.contains(&port.id)) {
                 continue;
             }
             let running = port.link().deadline().map_or(Duration::ZERO, |until| until.since(now));
@@ -356,8 +413,7 @@ impl Walk {
 
     /// A running downdelay keeps its end, but what is known about carriers may be old: the time to detection starts anew.
     fn rules_changed(&mut self) {
-        let options = self.world.bond.options();
-        let limit = options.miimon + options.downdelay;
+        let limit = detection(self.world.bond.options());
         for dead in self.dead.values_mut() {
             dead.since = self.world.now();
             dead.limit = dead.limit.max(limit);
@@ -456,14 +512,47 @@ fn through_json(saved: &Saved) -> Saved {
     serde_json::from_str(&text).expect("what was written can be read")
 }
 
+/// A saved state but for when ports were last heard: that begins anew.
+fn without_silence(saved: &Saved) -> serde_json::Value {
+    let mut value = serde_json::to_value(saved).expect("a saved state is plain data");
+    for port in value["ports"].as_array_mut().into_iter().flatten() {
+        port["arp"] = serde_json::Value::Null;
+    }
+    value
+}
+
+/// How long a failure may go unseen.
+fn detection(options: &BondOptions) -> Duration {
+    match options.monitor() {
+        // Carrier is polled every second; backup ports may miss one interval more, and the interval begun is not over.
+        Monitor::Arp => {
+            Duration::from_secs(1).max(options.arp_interval * (u32::from(options.arp_missed_max) + 3))
+                + options.arp_interval
+        }
+        _ => options.miimon + options.downdelay,
+    }
+}
+
 fn sorted(ids: impl Iterator<Item = PortId>) -> Vec<PortId> {
     let mut ids: Vec<PortId> = ids.collect();
     ids.sort();
     ids
 }
 
+/// Far hosts that may be asked.
+const HOSTS: [IpAddr; 3] = [
+    IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2)),
+    IpAddr::V4(Ipv4Addr::new(10, 0, 0, 3)),
+    IpAddr::V6(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 2)),
+];
+
 /// Options to be born with.
-const BEGINNINGS: [&str; 11] = [
+const BEGINNINGS: [&str; 16] = [
+    "mode=1 arp_interval=100 arp_ip_target=10.0.0.2",
+    "mode=1 arp_interval=100 arp_ip_target=10.0.0.2,10.0.0.3 arp_validate=all arp_all_targets=all",
+    "mode=1 arp_interval=200 ns_ip6_target=fd00::2 arp_validate=active primary=a",
+    "mode=0 arp_interval=100 arp_ip_target=10.0.0.2",
+    "mode=2 arp_interval=100 arp_ip_target=10.0.0.2 arp_validate=all arp_missed_max=3",
     "mode=1 miimon=100",
     "mode=1 miimon=100 updelay=300 downdelay=200",
     "mode=1 miimon=50 updelay=200 primary=a",
@@ -478,7 +567,22 @@ const BEGINNINGS: [&str; 11] = [
 ];
 
 /// Options that a bond takes, some of them only at the right moment.
-const GOOD: [&str; 41] = [
+const GOOD: [&str; 56] = [
+    "arp_interval=100",
+    "arp_interval=60",
+    "arp_interval=0",
+    "arp_ip_target=+10.0.0.2",
+    "arp_ip_target=+10.0.0.3",
+    "arp_ip_target=-10.0.0.3",
+    "arp_ip_target=10.0.0.2,10.0.0.3",
+    "arp_ip_target=none",
+    "ns_ip6_target=fd00::2",
+    "arp_validate=none",
+    "arp_validate=all",
+    "arp_validate=backup",
+    "arp_validate=filter_active",
+    "arp_all_targets=all",
+    "arp_missed_max=4",
     "mode=0",
     "mode=1",
     "mode=2",

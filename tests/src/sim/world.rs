@@ -1,16 +1,20 @@
 //! One bond, its kernel and virtual time.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::hash::{DefaultHasher, Hasher};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use bond_modes::options;
 use bond_modes::{
-    Accept, Action, Bond, Event, ForwardingPlan, LinkWord, LocalAddress, Notice, OptionError, PortId, PortStatus, Saved,
+    Accept, Action, Bond, Event, ForwardingPlan, LinkWord, LocalAddress, Notice, OptionError, PortId, PortStatus,
+    Reach, Saved, Station, TargetPath,
 };
 use bond_monitors::{Carrier, MacAddr, Time};
 
 use super::kernel::Kernel;
+use super::net::Net;
 
 /// A frame that left.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +33,16 @@ pub struct World {
     pub bond: Bond,
     /// What it programs.
     pub kernel: Kernel,
+    /// What is beyond its ports.
+    pub net: Net,
+    /// How targets are reached that are not neighbours.
+    pub routes: BTreeMap<IpAddr, Reach>,
+    /// Who is behind the bond.
+    pub stations: Vec<Station>,
+    /// Times at which memberships were reported, and through which port.
+    pub rejoined: Vec<(Time, PortId)>,
+    /// Probes that left.
+    pub probes: Vec<Sent>,
     /// False: changes of carrier are found by polls only.
     pub events_seen: bool,
     /// Whether the last plan came about.
@@ -78,6 +92,11 @@ impl World {
         let mut world = World {
             bond: Bond::new(now, change, &kernel.device),
             kernel,
+            net: Net::new(),
+            routes: BTreeMap::new(),
+            stations: Vec::new(),
+            rejoined: Vec::new(),
+            probes: Vec::new(),
             events_seen: true,
             programmed: true,
             sent: Vec::new(),
@@ -107,9 +126,21 @@ impl World {
 
     /// Lets time pass up to `until`, stopping at every deadline on the way.
     pub fn at(&mut self, until: Time) -> &mut Self {
-        while let Some(due) = self.bond.poll_timeout().filter(|due| *due <= until) {
+        loop {
+            let next = self
+                .bond
+                .poll_timeout()
+                .into_iter()
+                .chain(self.net.poll_timeout())
+                .min();
+            let Some(due) = next.filter(|due| *due <= until) else {
+                break;
+            };
             self.now = self.now.max(due);
-            self.timers();
+            self.deliver();
+            if self.bond.poll_timeout().is_some_and(|due| due <= self.now) {
+                self.timers();
+            }
         }
         self.now = self.now.max(until);
         self
@@ -120,6 +151,11 @@ impl World {
         self.at(self.now + Duration::from_millis(ms))
     }
 
+    /// Time passes while the agent does nothing at all, and nothing moves in the network.
+    pub fn skip_to(&mut self, until: Time) {
+        self.now = self.now.max(until);
+    }
+
     /// The present.
     pub fn now(&self) -> Time {
         self.now
@@ -128,6 +164,14 @@ impl World {
     /// Milliseconds since the start.
     pub fn ms(&self, time: Time) -> u64 {
         time.since(START).as_millis() as u64
+    }
+
+    /// Hands in every frame that has arrived, before time is looked at.
+    fn deliver(&mut self) {
+        while let Some(delivery) = self.net.arrived(self.now) {
+            let (port, frame) = (delivery.port, delivery.frame);
+            self.feed(Event::Frame { port, frame });
+        }
     }
 
     /// Runs what is due now, as the loop does after it has read everything.
@@ -269,12 +313,18 @@ impl World {
 
     /// Changes a port's preference.
     pub fn prio(&mut self, name: &str, prio: i32) -> &mut Self {
+        self.set_port(name, &format!("prio={prio}"))
+            .expect("prio takes any number");
+        self
+    }
+
+    /// Changes options of a port.
+    pub fn set_port(&mut self, name: &str, options: &str) -> Result<(), OptionError> {
         let id = self.port(name);
-        let pairs = [("prio".to_owned(), prio.to_string())];
-        let result = self.bond.configure_port(self.now, id, &pairs);
-        result.expect("prio takes any number");
+        let result = self.bond.configure_port(self.now, id, &pairs(options));
         self.drain();
-        self.run_due()
+        self.run_due();
+        result
     }
 
     /// The agent dies and another one takes over, with what was saved.
@@ -336,6 +386,8 @@ impl World {
     pub fn clear(&mut self) -> &mut Self {
         self.notices.clear();
         self.sent.clear();
+        self.probes.clear();
+        self.rejoined.clear();
         self.plans.clear();
         self.polls = 0;
         self
@@ -372,6 +424,28 @@ impl World {
                     self.sent.push(Sent { at, port, frame });
                     None
                 }
+                Action::Probe { port, frame } => {
+                    let (at, plugged) = (self.now, self.connected());
+                    self.net.probe(at, port, &plugged, &frame);
+                    self.probes.push(Sent { at, port, frame });
+                    None
+                }
+                Action::PollDevice => Some(Event::BondLink {
+                    report: self.kernel.device.clone(),
+                }),
+                Action::ReadHeard => Some(Event::Heard {
+                    ports: self.net.heard.iter().map(|(port, heard)| (*port, *heard)).collect(),
+                }),
+                Action::FindPaths { targets } => Some(Event::Paths {
+                    paths: targets.into_iter().map(|target| self.path(target)).collect(),
+                }),
+                Action::ReadStations => Some(Event::Stations {
+                    stations: self.stations.clone(),
+                }),
+                Action::ReportMemberships { port } => {
+                    self.rejoined.push((self.now, port));
+                    None
+                }
                 Action::PollMii { port } => {
                     self.polls += 1;
                     let stack = self.bond.options().use_carrier;
@@ -391,11 +465,38 @@ impl World {
         }
     }
 
+    /// Ports with carrier, at which the switch may deliver.
+    fn connected(&self) -> Vec<PortId> {
+        let attached = self
+            .kernel
+            .nics
+            .values()
+            .filter(|nic| nic.attached && nic.report.carrier.is_on());
+        attached.map(|nic| nic.id).collect()
+    }
+
+    /// Targets are neighbours unless the test says otherwise.
+    fn path(&self, target: IpAddr) -> TargetPath {
+        let source = match target {
+            IpAddr::V4(_) => IpAddr::from([10, 0, 0, 1]),
+            IpAddr::V6(_) => IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, 1]),
+        };
+        let neighbour = Reach::Through {
+            source: Some(source),
+            tags: Vec::new(),
+        };
+        TargetPath {
+            target,
+            reach: self.routes.get(&target).cloned().unwrap_or(neighbour),
+        }
+    }
+
     fn record(&mut self, action: &Action) {
         self.trace.write_u64(self.now.as_nanos());
         match action {
             // The bulk of a long run.
-            Action::PollMii { port } => self.trace.write_u32(port.0),
+            Action::PollMii { port } | Action::Probe { port, .. } => self.trace.write_u32(port.0),
+            Action::PollDevice | Action::ReadHeard => {}
             other => write!(HashText(&mut self.trace), "{other:?}").expect("hashing does not fail"),
         }
         if self.printed {

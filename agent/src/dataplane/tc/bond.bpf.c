@@ -9,14 +9,15 @@
  *	                  eth0  eth1   <- port_rx
  *
  * Each bond has its own set of maps, pinned by name. The agent writes them,
- * the programs only read, apart from the counters. Nothing here depends on the
- * agent being alive.
+ * the programs only read, apart from what they count and hear. Nothing here
+ * depends on the agent being alive.
  *
  * The maps are defined the old way (section "maps") and no BTF is emitted, so
  * that kernels without BTF load this too; gso_segs needs 5.1 and loops need
  * 5.3. The layout of the values is an interface between versions of bondd: a
  * newer agent takes over the pinned maps of an older one.
  */
+#include <linux/if_packet.h>
 #include <linux/pkt_cls.h>
 
 #include "common.bpf.h"
@@ -82,6 +83,23 @@ struct port_counters {
 	__u64 last_rx_ns;	/* CLOCK_MONOTONIC; any frame, let in or not */
 };
 
+/*
+ * Value of the map "heard": when the last such frame came, let in or not, in
+ * nanoseconds of CLOCK_MONOTONIC; 0 for never. For the ARP monitor, which must
+ * not take for life what the bond said itself.
+ */
+struct heard {
+	__u64 any_ns;		/* sent by somebody else */
+	__u64 probes_ns;	/* likewise, and ARP or IPv6 */
+	__u64 own_ns;		/* sent through the bond, brought back */
+};
+
+/* How much older than the last frame the stamp of "any" may be. */
+#define STAMP_AGE_NS 1000000
+
+/* Key of the maps "own" and "sent". */
+#define MAC 6
+
 struct bpf_map_def SEC("maps") state = {
 	.type = BPF_MAP_TYPE_ARRAY,
 	.key_size = sizeof(__u32),
@@ -118,6 +136,49 @@ struct bpf_map_def SEC("maps") counters = {
 	.key_size = sizeof(__u32),
 	.value_size = sizeof(struct port_counters),
 	.max_entries = MAX_PORTS,
+};
+
+/*
+ * ifindex of a port -> what is heard there. Per CPU, as a card spreads frames
+ * over all of them: no line of memory travels between them for a stamp, and
+ * the agent takes the latest.
+ */
+struct bpf_map_def SEC("maps") heard = {
+	.type = BPF_MAP_TYPE_PERCPU_HASH,
+	.key_size = sizeof(__u32),
+	.value_size = sizeof(struct heard),
+	.max_entries = MAX_PORTS,
+};
+
+/* Addresses of the bond and its ports, those to come and to go included */
+struct bpf_map_def SEC("maps") own = {
+	.type = BPF_MAP_TYPE_HASH,
+	.key_size = MAC,
+	.value_size = sizeof(__u32),
+	.max_entries = 2 * (MAX_PORTS + 1),
+};
+
+/*
+ * Senders above the bond, such as guests behind a bridge: those whose group
+ * frames left through it, which a switch floods to the other ports
+ */
+struct bpf_map_def SEC("maps") sent = {
+	.type = BPF_MAP_TYPE_LRU_HASH,
+	.key_size = MAC,
+	.value_size = sizeof(__u32),
+	.max_entries = 1024,
+};
+
+/*
+ * Queue that an operator marked frames with -> ifindex of the port that they
+ * leave through, 0 for as all others do. Slot 0 is for frames without a mark
+ * and stays empty.
+ */
+struct bpf_map_def SEC("maps") queues = {
+	.type = BPF_MAP_TYPE_ARRAY,
+	.key_size = sizeof(__u32),
+	.value_size = sizeof(__u32),
+	.max_entries = 256,
 };
 
 /* Frames that an skb stands for: it may be segmented or merged by offloads. */
@@ -227,12 +288,50 @@ INLINE int send_all(struct __sk_buff *skb, const struct list *list)
 	return TC_ACT_SHOT;
 }
 
+/*
+ * Remembers who sends to groups. The kernel has looked at the destination
+ * already; a known sender costs no write.
+ */
+INLINE void remember_sender(const struct __sk_buff *skb)
+{
+	const __u32 here = 1;
+	__u8 addresses[2 * MAC];
+
+	if (skb->pkt_type != PACKET_BROADCAST &&
+	    skb->pkt_type != PACKET_MULTICAST)
+		return;
+	if (bpf_skb_load_bytes(skb, 0, addresses, sizeof(addresses)))
+		return;
+	if (!bpf_map_lookup_elem(&sent, addresses + MAC))
+		bpf_map_update_elem(&sent, addresses + MAC, &here, BPF_ANY);
+}
+
+/*
+ * The port that the operator chose for this frame; 0 if none, or if it is not
+ * attached any more. [bond_main.c: bond_slave_override]
+ */
+INLINE __u32 chosen_by_queue(const struct __sk_buff *skb)
+{
+	__u32 queue = skb->queue_mapping;
+	__u32 *port;
+
+	if (!queue)
+		return 0;
+	port = bpf_map_lookup_elem(&queues, &queue);
+	return port && *port && may_leave(skb, *port) ? *port : 0;
+}
+
 SEC("classifier") int bond_tx(struct __sk_buff *skb)
 {
 	__u32 slot = STATE_TX;
 	__u32 *selector;
 	__u32 chosen;
 	const struct list *list;
+
+	remember_sender(skb);
+	chosen = chosen_by_queue(skb);
+	if (chosen)
+		return bpf_redirect(chosen, 0);
 
 	selector = bpf_map_lookup_elem(&state, &slot);
 	if (!selector)
@@ -258,30 +357,72 @@ SEC("classifier") int bond_tx(struct __sk_buff *skb)
 	return TC_ACT_SHOT;
 }
 
+/*
+ * ARP or IPv6, of whatever kind, also behind a tag that is in the bytes: the
+ * outermost one is not, if there are two. [bond_main.c: bond_rcv_validate]
+ */
+INLINE int is_probe(const struct __sk_buff *skb, const __u8 *header)
+{
+	__u32 type = be16(header + 2 * MAC);
+	__u8 inner[2];
+
+	if (type == TYPE_VLAN || type == TYPE_QINQ) {
+		if (bpf_skb_load_bytes(skb, ETH_HEADER + 2, inner, sizeof(inner)))
+			return 0;
+		type = be16(inner);
+	}
+	return type == TYPE_ARP || type == TYPE_IPV6;
+}
+
+/*
+ * Under load most frames only look at the clock: whose they are matters when
+ * nothing was heard for a while, and for probes.
+ */
+INLINE void hear(const struct __sk_buff *skb, __u32 port, const __u8 *header,
+		 __u64 now)
+{
+	struct heard *stamps = bpf_map_lookup_elem(&heard, &port);
+	int probe = is_probe(skb, header);
+
+	if (!stamps || (!probe && now - stamps->any_ns < STAMP_AGE_NS))
+		return;
+	if (bpf_map_lookup_elem(&own, header + MAC) ||
+	    bpf_map_lookup_elem(&sent, header + MAC)) {
+		stamps->own_ns = now;
+		return;
+	}
+	stamps->any_ns = now;
+	if (probe)
+		stamps->probes_ns = now;
+}
+
 SEC("classifier") int port_rx(struct __sk_buff *skb)
 {
 	struct port_counters *counter;
 	__u32 port = skb->ifindex;
 	__u32 slot = STATE_WIRE;
 	__u32 *rule, *wire;
-	__u8 dst[6];
+	__u8 header[ETH_HEADER];
+	__u64 now;
 
 	counter = bpf_map_lookup_elem(&counters, &port);
 	if (!counter)
 		return TC_ACT_SHOT;
-	counter->last_rx_ns = bpf_ktime_get_ns();
+	now = bpf_ktime_get_ns();
+	counter->last_rx_ns = now;
 
 	/*
 	 * A copy, also of what a driver left outside the linear part: a
 	 * pointer into the frame that may be null asks for CAP_PERFMON.
 	 */
 	wire = bpf_map_lookup_elem(&state, &slot);
-	if (!wire || bpf_skb_load_bytes(skb, 0, dst, sizeof(dst)))
+	if (!wire || bpf_skb_load_bytes(skb, 0, header, sizeof(header)))
 		goto refuse;
+	hear(skb, port, header, now);
 
 	rule = bpf_map_lookup_elem(&accept, &port);
 	if (rule && (*rule == ACCEPT_ALL ||
-		     (*rule == ACCEPT_UNICAST && !(dst[0] & 1)))) {
+		     (*rule == ACCEPT_UNICAST && !(header[0] & 1)))) {
 		counter->rx_frames += frames(skb);
 		counter->rx_bytes += skb->len;
 		/* out of the wire, hence into the bond as if off a cable */
@@ -289,7 +430,7 @@ SEC("classifier") int port_rx(struct __sk_buff *skb)
 	}
 
 	/* Protocols of the cable work on a backup port too. */
-	if (link_local(dst))
+	if (link_local(header))
 		return TC_ACT_OK;
 refuse:
 	counter->rx_dropped += frames(skb);

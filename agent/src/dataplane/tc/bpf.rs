@@ -2,7 +2,7 @@
 //!
 //! The maps are pinned by name: loading takes over those of an earlier agent and makes the ones that are missing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::mem::size_of;
 
@@ -12,6 +12,7 @@ use aya::programs::{ProgramError, SchedClassifier};
 use aya::util::nr_cpus;
 use aya::{Ebpf, EbpfError, EbpfLoader, include_bytes_aligned};
 use bond_modes::{Accept, PortId, TxPolicy};
+use bond_monitors::{Heard, MacAddr, Time};
 
 use super::lists::{List, Lists, is_list};
 use super::pins::BondPins;
@@ -24,6 +25,11 @@ pub struct BondBpf {
     lists: Lists,
     accept: HashMap<MapData, u32, u32>,
     counters: PerCpuHashMap<MapData, u32, Counters>,
+    heard: PerCpuHashMap<MapData, u32, Stamps>,
+    queues: Array<MapData, u32>,
+    own: HashMap<MapData, [u8; 6], u32>,
+    /// What `own` holds.
+    own_addresses: BTreeSet<MacAddr>,
 }
 
 impl BondBpf {
@@ -46,14 +52,21 @@ impl BondBpf {
         let mut map = |name: &str| programs.take_map(name).ok_or_else(|| not_in_object(name));
         let (state, lists) = (map(STATE)?, map(LISTS)?);
         let (accept, counters) = (map(ACCEPT)?, map(COUNTERS)?);
+        let (heard, own, queues) = (map(HEARD)?, map(OWN)?, map(QUEUES)?);
         trim_heap();
         let state: Array<MapData, u32> = state.try_into().map_err(map_error)?;
         let selector = state.get(&SLOT_TX, 0).map_err(map_error)?;
+        let own: HashMap<MapData, [u8; 6], u32> = own.try_into().map_err(map_error)?;
+        let own_addresses: Result<_, _> = own.keys().map(|key| key.map(MacAddr)).collect();
         Ok(BondBpf {
             lists: Lists::new(lists.try_into().map_err(map_error)?, taken_over, selector),
             state,
             accept: accept.try_into().map_err(map_error)?,
             counters: counters.try_into().map_err(map_error)?,
+            heard: heard.try_into().map_err(map_error)?,
+            queues: queues.try_into().map_err(map_error)?,
+            own_addresses: own_addresses.map_err(map_error)?,
+            own,
             programs,
         })
     }
@@ -106,6 +119,27 @@ impl BondBpf {
         self.state.get(&SLOT_TX, 0).map_err(map_error)
     }
 
+    /// Where frames leave that an operator marked, by queue.
+    pub fn queues(&self) -> io::Result<BTreeMap<u16, PortId>> {
+        let mut chosen = BTreeMap::new();
+        for queue in 1..self.queues.len() as u16 {
+            match self.queues.get(&queue.into(), 0).map_err(map_error)? {
+                0 => None,
+                port => chosen.insert(queue, PortId(port)),
+            };
+        }
+        Ok(chosen)
+    }
+
+    /// Sends frames of a queue through a port, or as all others. Queue 0 has those without a mark.
+    pub fn set_queue(&mut self, queue: u16, port: Option<PortId>) -> io::Result<()> {
+        if queue == 0 {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        let port = port.map_or(0, |port| port.0);
+        self.queues.set(queue.into(), port, 0).map_err(map_error)
+    }
+
     /// What is let in, by port.
     pub fn accepted(&self) -> io::Result<BTreeMap<PortId, Accept>> {
         let mut rules = BTreeMap::new();
@@ -140,15 +174,64 @@ impl BondBpf {
 
     /// Starts to count a port from zero. Without this the programs neither send through it nor let anything in.
     pub fn add_port(&mut self, port: PortId) -> io::Result<()> {
-        let cpus = nr_cpus().map_err(|(_, error)| error)?;
-        let zero = PerCpuValues::try_from(vec![Counters::default(); cpus])?;
-        self.counters.insert(port.0, zero, 0).map_err(map_error)
+        self.heard.insert(port.0, zeros()?, 0).map_err(map_error)?;
+        self.counters.insert(port.0, zeros()?, 0).map_err(map_error)
+    }
+
+    /// Listens on a port too that an agent without that map attached.
+    pub fn listen(&mut self, port: PortId) -> io::Result<()> {
+        match self.heard.insert(port.0, zeros()?, NEW_ONLY).map_err(map_error) {
+            Err(error) if error.raw_os_error() == Some(libc::EEXIST) => Ok(()),
+            done => done,
+        }
     }
 
     /// Forgets a port: nothing goes through it in either direction any more.
     pub fn remove_port(&mut self, port: PortId) -> io::Result<()> {
         self.set_accept(port, None)?;
+        for (queue, _) in self.queues()?.into_iter().filter(|(_, chosen)| *chosen == port) {
+            self.set_queue(queue, None)?;
+        }
+        gone_is_fine(self.heard.remove(&port.0))?;
         gone_is_fine(self.counters.remove(&port.0))
+    }
+
+    /// Takes these addresses, and no others, for those of the bond and its ports: frames from them that arrive were sent by us.
+    pub fn set_own(&mut self, addresses: &BTreeSet<MacAddr>) -> io::Result<()> {
+        let known = self.own_addresses.clone();
+        for old in known.difference(addresses) {
+            gone_is_fine(self.own.remove(&old.0))?;
+            self.own_addresses.remove(old);
+        }
+        for new in addresses.difference(&known) {
+            self.own.insert(new.0, 1, 0).map_err(map_error)?;
+            self.own_addresses.insert(*new);
+        }
+        Ok(())
+    }
+
+    /// As [`BondBpf::set_own`], besides those that are known.
+    pub fn add_own(&mut self, addresses: impl IntoIterator<Item = MacAddr>) -> io::Result<()> {
+        let all = self.own_addresses.iter().copied().chain(addresses).collect();
+        self.set_own(&all)
+    }
+
+    /// When what was heard on a port, on whatever CPU.
+    pub fn heard(&self, port: PortId) -> io::Result<Heard> {
+        let per_cpu = self.heard.get(&port.0, 0).map_err(map_error)?;
+        let last = |stamp: fn(&Stamps) -> u64| {
+            per_cpu
+                .iter()
+                .map(stamp)
+                .max()
+                .filter(|at| *at > 0)
+                .map(Time::from_nanos)
+        };
+        Ok(Heard {
+            any: last(|stamps| stamps.any_ns),
+            probes: last(|stamps| stamps.probes_ns),
+            own: last(|stamps| stamps.own_ns),
+        })
     }
 
     /// Traffic of a port, over all CPUs.
@@ -180,6 +263,24 @@ struct Counters {
 // SAFETY: six integers without padding; every bit pattern is a value.
 unsafe impl aya::Pod for Counters {}
 
+/// `struct heard` of bond.bpf.c.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct Stamps {
+    any_ns: u64,
+    probes_ns: u64,
+    own_ns: u64,
+}
+
+// SAFETY: three integers without padding; every bit pattern is a value.
+unsafe impl aya::Pod for Stamps {}
+
+/// The value of a port that is new in a per-CPU map.
+fn zeros<T: aya::Pod + Default>() -> io::Result<PerCpuValues<T>> {
+    let cpus = nr_cpus().map_err(|(_, error)| error)?;
+    PerCpuValues::try_from(vec![T::default(); cpus])
+}
+
 fn classifier<'a>(programs: &'a mut Ebpf, name: &str) -> &'a mut SchedClassifier {
     programs
         .program_mut(name)
@@ -188,14 +289,14 @@ fn classifier<'a>(programs: &'a mut Ebpf, name: &str) -> &'a mut SchedClassifier
 }
 
 /// A map that a very different version pinned must not be taken for ours.
-fn check_shape(pins: &BondPins, name: &str, (map_type, value_size): (MapType, usize)) -> io::Result<()> {
+fn check_shape(pins: &BondPins, name: &str, (map_type, key_size, value_size): Shape) -> io::Result<()> {
     let path = pins.map(name);
     if !path.exists() {
         return Ok(());
     }
     let info = MapInfo::from_pin(&path).map_err(map_error)?;
     let same = info.map_type().is_ok_and(|found| found == map_type)
-        && info.key_size() as usize == size_of::<u32>()
+        && info.key_size() as usize == key_size
         && info.value_size() as usize == value_size;
     if same {
         return Ok(());
@@ -303,15 +404,30 @@ const ACCEPT: &str = "accept";
 const COUNTERS: &str = "counters";
 const LISTS: &str = "lists";
 const TURNS: &str = "turns";
-/// Type and size of a value; all keys are interface indexes or slot numbers of four bytes.
-const MAPS: [(&str, (MapType, usize)); 5] = [
-    (STATE, (MapType::Array, size_of::<u32>())),
-    (ACCEPT, (MapType::Hash, size_of::<u32>())),
-    (COUNTERS, (MapType::PerCpuHash, size_of::<Counters>())),
-    (LISTS, (MapType::Array, size_of::<List>())),
-    (TURNS, (MapType::PerCpuArray, size_of::<u32>())),
+const HEARD: &str = "heard";
+const OWN: &str = "own";
+const SENT: &str = "sent";
+const QUEUES: &str = "queues";
+
+/// Type of a map, sizes of its keys and of its values.
+type Shape = (MapType, usize, usize);
+/// An interface index or the number of a slot.
+const INDEX: usize = size_of::<u32>();
+const MAC: usize = size_of::<MacAddr>();
+const MAPS: [(&str, Shape); 9] = [
+    (STATE, (MapType::Array, INDEX, size_of::<u32>())),
+    (ACCEPT, (MapType::Hash, INDEX, size_of::<u32>())),
+    (COUNTERS, (MapType::PerCpuHash, INDEX, size_of::<Counters>())),
+    (LISTS, (MapType::Array, INDEX, size_of::<List>())),
+    (TURNS, (MapType::PerCpuArray, INDEX, size_of::<u32>())),
+    (HEARD, (MapType::PerCpuHash, INDEX, size_of::<Stamps>())),
+    (OWN, (MapType::Hash, MAC, size_of::<u32>())),
+    (SENT, (MapType::LruHash, MAC, size_of::<u32>())),
+    (QUEUES, (MapType::Array, INDEX, size_of::<u32>())),
 ];
 
+/// BPF_NOEXIST
+const NEW_ONLY: u64 = 1;
 const SLOT_TX: u32 = 0;
 const SLOT_WIRE: u32 = 1;
 const ACCEPT_UNICAST: u32 = 1;
@@ -373,6 +489,37 @@ mod tests {
             (vec![], BTreeMap::new())
         );
         assert_eq!(bpf.counters(port).unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+
+    /// Nanoseconds that a run takes on a frame, on average over a million. By hand: `cargo test -p bondd --release cost -- --ignored --nocapture`.
+    #[test]
+    #[ignore = "a measurement"]
+    fn what_a_frame_costs() {
+        let port = PortId(1);
+        let mut bpf = BondBpf::load(None).unwrap();
+        bpf.add_port(port).unwrap();
+        bpf.set_tx(&TxPolicy::One(port)).unwrap();
+        bpf.set_accept(port, Some(Accept::All)).unwrap();
+        bpf.set_wire(7).unwrap();
+        let unicast = [2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 0xaa, 0x88, 0xb5];
+        for (name, to) in [("unicast", unicast[..6].to_vec()), ("broadcast", vec![0xff; 6])] {
+            let mut frame = [0u8; 60];
+            frame[..14].copy_from_slice(&unicast);
+            frame[..6].copy_from_slice(&to);
+            for _ in 0..3 {
+                let run = |program: &mut SchedClassifier| {
+                    let mut options = TestRunOptions::new();
+                    options.data_in = Some(&frame);
+                    options.repeat = 1_000_000;
+                    program.test_run(options).unwrap().duration
+                };
+                println!(
+                    "{name}: bond_tx {:?}, port_rx {:?}",
+                    run(bpf.bond_tx()),
+                    run(classifier(&mut bpf.programs, RX))
+                );
+            }
+        }
     }
 
     /// Offset of `gso_segs` in `struct __sk_buff`, and how much of it is passed. [linux/bpf.h]

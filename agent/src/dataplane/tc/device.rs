@@ -11,7 +11,7 @@ use super::bpf::{BondBpf, TX};
 use super::hook::{self, Attached, Place};
 use super::pins::{BondPins, Pins};
 use super::step::{BPF, FirstError, HOOK, VETH, step, step_with};
-use super::{Bond, TcPlane};
+use super::{Bond, TcPlane, queues};
 use crate::dataplane::PlaneError;
 use crate::netlink::{Link, sysctl};
 
@@ -59,7 +59,7 @@ impl TcPlane {
             return Err(taken());
         }
         let make = || format!("make the interface {name}");
-        step_with(&VETH, make, || self.links.add_veth(name, "wire%d")).map_err(|error| match error {
+        step_with(&VETH, make, || queues::add_pair(&mut self.links, name, "wire%d")).map_err(|error| match error {
             PlaneError::Kernel { source, .. } if source.raw_os_error() == Some(libc::EEXIST) => taken(),
             other => other,
         })?;
@@ -91,7 +91,11 @@ impl TcPlane {
         )?;
         let load = || format!("load the programs of {name}");
         let mut bpf = step_with(&BPF, load, || BondBpf::load(Some(&pins)))?;
-        step(|| format!("set up the maps of {name}"), || bpf.set_wire(index))?;
+        let set_up = || {
+            bpf.set_wire(index)?;
+            bpf.add_own([pair.bond.report.mac])
+        };
+        step(|| format!("set up the maps of {name}"), set_up)?;
 
         let pin = pins.tx();
         let place = Place {
@@ -122,9 +126,11 @@ impl TcPlane {
                 mac: pair.bond.report.mac,
                 ports: Default::default(),
                 tx: TxPolicy::Drop,
+                queues: Default::default(),
                 rx: Default::default(),
             },
             deaf: Default::default(),
+            steered: false,
         })
     }
 

@@ -17,6 +17,7 @@
 //! | `hook` | how programs are attached: tcx links or clsact filters |
 //! | `bpffs`, `pins` | where the pins are |
 //! | `device`, `port` | the pair; ports taken in, given back, taken over |
+//! | `queues` | traffic that an operator sends through a port of his choice |
 //! | `program` | from the plan in force to the wanted one, and in which order |
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,7 +28,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 
 use bond_modes::{ForwardingPlan, PortId, PortPlan};
-use bond_monitors::{Carrier, LinkReport};
+use bond_monitors::{Carrier, Heard, LinkReport};
 use nix::sched::{CloneFlags, unshare};
 
 use self::bpf::BondBpf;
@@ -45,6 +46,7 @@ mod lists;
 mod pins;
 mod port;
 mod program;
+mod queues;
 mod step;
 #[cfg(test)]
 mod tests;
@@ -77,6 +79,8 @@ struct Bond {
     applied: ForwardingPlan,
     /// Ports whose all-multicast somebody took off.
     deaf: BTreeSet<PortId>,
+    /// Whether marks of an operator are told from other traffic.
+    steered: bool,
 }
 
 impl TcPlane {
@@ -129,6 +133,23 @@ impl TcPlane {
         self.bonds.get(name).ok_or_else(|| unknown(name))
     }
 
+    /// What the maps hold for each attached port.
+    fn of_each_port<T>(
+        &self,
+        bond: &str,
+        what: &str,
+        read: impl Fn(&BondBpf, PortId) -> io::Result<T>,
+    ) -> Result<Vec<(PortId, T)>, PlaneError> {
+        let known = self.bond(bond)?;
+        let ports = known.applied.ports.keys();
+        ports
+            .map(|&port| {
+                let found = step(|| format!("read the {what} of {port}"), || read(&known.bpf, port))?;
+                Ok((port, found))
+            })
+            .collect()
+    }
+
     /// Takes a pair of ours over, with its ports.
     fn adopt(&mut self, name: &str, pair: &device::Pair) -> Result<Bond, PlaneError> {
         let pins = self.pins()?.bond(pair.bond.ifindex);
@@ -137,11 +158,14 @@ impl TcPlane {
         let ports = self.adopt_ports(name, &mut bond)?;
         let read = || format!("read the maps of {name}");
         bond.applied.tx = step(read, || bond.bpf.tx())?;
+        bond.applied.queues = step(read, || bond.bpf.queues())?;
+        bond.steered = !bond.applied.queues.is_empty();
         bond.applied.rx = step(read, || bond.bpf.accepted())?;
         bond.applied.ports = ports
             .into_iter()
             .map(|(port, link)| (port, settings(&link, &pair.bond)))
             .collect();
+        program::keep_own(name, &mut bond)?;
         if pair.wire.alias != device::wire_alias(name) {
             self.label(name, &bond);
         }
@@ -265,6 +289,9 @@ impl Dataplane for TcPlane {
         }
         if let Some(wire) = step(|| format!("read the wire of {bond}"), || links.by_index(known.wire))? {
             known.applied.carrier = Carrier::from_bool(wire.report.admin_up);
+            if known.steered {
+                queues::tie(bond, &wire)?;
+            }
         }
         known.deaf.clear();
         for &port in known.applied.ports.keys() {
@@ -298,16 +325,11 @@ impl Dataplane for TcPlane {
     }
 
     fn counters(&mut self, bond: &BondName) -> Result<Vec<(PortId, PortCounters)>, PlaneError> {
-        let known = self.bond(bond)?;
-        let ports = known.applied.ports.keys();
-        ports
-            .map(|&port| {
-                Ok((
-                    port,
-                    step(|| format!("read the counters of {port}"), || known.bpf.counters(port))?,
-                ))
-            })
-            .collect()
+        self.of_each_port(bond, "counters", BondBpf::counters)
+    }
+
+    fn heard(&mut self, bond: &BondName) -> Result<Vec<(PortId, Heard)>, PlaneError> {
+        self.of_each_port(bond, "stamps", BondBpf::heard)
     }
 }
 

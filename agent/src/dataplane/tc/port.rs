@@ -6,6 +6,7 @@ use bond_monitors::MacAddr;
 use super::bpf::RX;
 use super::hook::{self, Attached, Place};
 use super::pins::unpin;
+use super::program::keep_own;
 use super::step::{FirstError, HOOK, port_step, step, step_with};
 use super::{Bond, TcPlane, unknown};
 use crate::dataplane::{OriginalPort, PORT_MARK, PlaneError, PortBase};
@@ -85,8 +86,15 @@ impl TcPlane {
     pub(super) fn adopt_ports(&mut self, name: &str, bond: &mut Bond) -> Result<Vec<(PortId, Link)>, PlaneError> {
         let known = step(|| format!("read the ports of {name}"), || bond.bpf.ports())?;
         let mut adopted = Vec::new();
+        let mut found = Vec::new();
         for port in known {
-            let found = step(|| format!("read {port}"), || self.links.by_index(port.0))?;
+            found.push((port, step(|| format!("read {port}"), || self.links.by_index(port.0))?));
+        }
+        // Before the programs that listen.
+        let macs = found.iter().filter_map(|(_, link)| Some(link.as_ref()?.report.mac));
+        step(|| format!("learn the addresses of {name}"), || bond.bpf.add_own(macs))?;
+        for (port, found) in found {
+            step(|| format!("listen on {port}"), || bond.bpf.listen(port))?;
             let hooked = match found.as_ref().map(|link| exchange(bond, port, link)) {
                 None | Some(Err(PlaneError::PortGone { .. })) => false,
                 Some(exchanged) => exchanged?,
@@ -154,7 +162,11 @@ impl TcPlane {
             || format!("set {text} to all multicast"),
             || links.set_allmulti(port.0, true),
         )?;
-        step(|| format!("count {text} in {name}"), || bond.bpf.add_port(port))?;
+        let count = || {
+            bond.bpf.add_own([link.report.mac])?;
+            bond.bpf.add_port(port)
+        };
+        step(|| format!("count {text} in {name}"), count)?;
         hook_port(bond, port, &link)?;
         port_step(port, || format!("set {text} up"), || links.set_up(port.0, true))?;
         let plan = PortPlan {
@@ -271,6 +283,7 @@ fn expel(
 ) {
     bond.applied.ports.remove(&port);
     bond.applied.rx.remove(&port);
+    bond.applied.queues.retain(|_, chosen| *chosen != port);
     bond.deaf.remove(&port);
     let close = || bond.bpf.set_accept(port, None);
     errors.note(step(|| format!("close {port} of {name}"), close));
@@ -295,6 +308,7 @@ fn expel(
     errors.note_unless_gone(port_step(port, || format!("take the program off {port}"), unhook));
     let forget = || bond.bpf.remove_port(port);
     errors.note(step(|| format!("forget {port} of {name}"), forget));
+    errors.note(keep_own(name, bond));
 }
 
 /// Takes off a filter that outlived its bond, and the qdisc with it if it came with it.

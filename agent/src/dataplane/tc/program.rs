@@ -1,26 +1,29 @@
 //! From the plan in force to the wanted one.
 //!
 //! Make before break:
-//! 1. accept on ports that are to let in more than now;
+//! 1. addresses that are about to be ours, then accept on ports that are to let in more than now;
 //! 2. addresses, MTUs and promiscuity of ports, address of the bond;
-//! 3. the transmit selector: the moment at which the traffic moves, to a port or to a list prepared before it;
+//! 3. the transmit selector: the moment at which the traffic moves, to a port or to a list prepared before it; then where
+//!    marked frames leave, which leave with the others until they have a port of their own;
 //! 4. carrier of the bond, which thus comes on when frames have a way out, and goes off when they have none;
-//! 5. stop accepting on the other ports.
+//! 5. stop accepting on the other ports, and forget addresses that were ours.
 //!
 //! If nothing but the active port changes, that is a few map writes. A step that fails is left out of what counts as in force,
 //! so the next plan tries it again, and does not stop the others: the rest of a plan is good for the rest of the bond.
 
 use bond_modes::{Accept, ForwardingPlan, PortId, PortPlan, TxPolicy};
+use bond_monitors::MacAddr;
 
-use super::Bond;
-use super::port;
 use super::step::{FirstError, port_step, step};
+use super::{Bond, port, queues};
 use crate::dataplane::PlaneError;
 use crate::netlink::{Links, sysctl};
 
 /// Makes the kernel match `plan`, writing only what differs from `bond.applied`, and keeps the latter true.
 pub fn apply(links: &mut Links, name: &str, bond: &mut Bond, plan: &ForwardingPlan) -> Result<(), PlaneError> {
     let mut errors = FirstError::default();
+    let know = || bond.bpf.add_own(addresses(plan));
+    errors.note(step(|| format!("learn the addresses of {name}"), know));
     for (&port, &rule) in &plan.rx {
         // The selector and the rules of what is not attached are nobody's: a port that has left is about to leave the plan too.
         if !bond.applied.ports.contains_key(&port) {
@@ -51,6 +54,7 @@ pub fn apply(links: &mut Links, name: &str, bond: &mut Bond, plan: &ForwardingPl
         }
     }
     transmit(name, bond, &plan.tx, &mut errors);
+    queues::steer(links, name, bond, &plan.queues, &mut errors);
     if bond.applied.carrier != plan.carrier {
         let set = || links.set_up(bond.wire, plan.carrier.is_on());
         if errors.note(step(|| format!("set the carrier of {name}"), set)) {
@@ -64,7 +68,18 @@ pub fn apply(links: &mut Links, name: &str, bond: &mut Bond, plan: &ForwardingPl
             errors.note(set_accept(name, bond, port, wanted));
         }
     }
+    errors.note(keep_own(name, bond));
     errors.result()
+}
+
+/// Knows the addresses in force for our own, and no others.
+pub fn keep_own(name: &str, bond: &mut Bond) -> Result<(), PlaneError> {
+    let own = addresses(&bond.applied).collect();
+    step(|| format!("tell the addresses of {name}"), || bond.bpf.set_own(&own))
+}
+
+fn addresses(plan: &ForwardingPlan) -> impl Iterator<Item = MacAddr> {
+    std::iter::once(plan.mac).chain(plan.ports.values().map(|port| port.mac))
 }
 
 /// A port that is not attached costs the others nothing: they are programmed without it. With none left, all stays as it is.

@@ -34,6 +34,13 @@ pub const HOOK: Feature = Feature {
     missing: &[libc::ENOENT, libc::EOPNOTSUPP],
 };
 
+/// Transmit queues that CPUs are tied to.
+pub const XPS: Feature = Feature {
+    name: "choice of transmit queues, which a queue_id needs",
+    config: "CONFIG_XPS and CONFIG_SYSFS",
+    missing: &[libc::ENOENT, libc::ENODEV],
+};
+
 /// Runs one step; `doing` completes "cannot ...".
 pub fn step<T>(doing: impl FnOnce() -> String, work: impl FnOnce() -> io::Result<T>) -> Result<T, PlaneError> {
     run(work).map_err(|source| failed(doing(), source))

@@ -16,8 +16,10 @@ use crate::packet::PacketSocket;
 
 mod frames;
 mod hash;
+mod heard;
 mod lists;
 mod load;
+mod queues;
 mod world;
 
 #[test]

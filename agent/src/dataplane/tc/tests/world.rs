@@ -161,6 +161,7 @@ impl World {
             mac: now.mac,
             ports: ports.iter().map(|port| (*port, settings(port))).collect(),
             tx: active.map_or(TxPolicy::Drop, TxPolicy::One),
+            queues: BTreeMap::new(),
             rx: active.iter().map(|port| (*port, Accept::All)).collect(),
         }
     }
@@ -226,8 +227,9 @@ impl World {
     pub(super) fn snapshot(&mut self) -> Vec<String> {
         let mut lines = Vec::new();
         for mut link in self.links.all().unwrap() {
-            // The kernel tells it some time after an interface went up.
+            // The kernel tells these some time after an interface went up or down.
             link.report.carrier = Carrier::Off;
+            link.in_service = false;
             let ipv6 = sysctl::disable_ipv6(&link.report.name).unwrap();
             let clsact = self.links.has_clsact(link.ifindex).unwrap();
             lines.push(format!("{link:?} disable_ipv6 {ipv6:?} clsact {clsact}"));

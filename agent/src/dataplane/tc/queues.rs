@@ -1,0 +1,86 @@
+//! Traffic that an operator sends through a port of his choice, as `queue_id` has it: he marks it with a transmit queue of the
+//! bond, by tc's `skbedit queue_mapping` at clsact or behind a multiq qdisc. [bonding.rst: queue_id]
+//!
+//! The mark crosses the pair and tells `bond_tx` the port. So what nobody marked must be on queue 0. A bond has room for
+//! [`TX_QUEUES`] and uses one, on which everything is, like a pair without this; only when a port gets a queue does it use all of
+//! them, with ordinary traffic tied to the first. It stays so until the bond is deleted: queues come and go with links.
+
+use std::collections::BTreeMap;
+use std::io;
+
+use bond_modes::PortId;
+
+use super::Bond;
+use super::step::{FirstError, XPS, step, step_with};
+use crate::dataplane::PlaneError;
+use crate::netlink::{Link, Links, queue};
+
+/// Makes the pair of a bond. Kernels before 5.15 cannot change how many queues a pair uses; there it has one for good.
+pub fn add_pair(links: &mut Links, name: &str, wire: &str) -> io::Result<()> {
+    links.add_veth_with_queues(name, wire, TX_QUEUES)?;
+    let pair = links.by_name(name)?;
+    let far = match pair.as_ref().and_then(|pair| pair.peer) {
+        Some(peer) => links.by_index(peer)?,
+        None => None,
+    };
+    for end in pair.iter().chain(&far) {
+        if let Err(error) = links.set_tx_queues(&end.report.name, 1) {
+            log::debug!("{name}: one transmit queue for good: {error}");
+            links.delete(end.ifindex)?;
+            return links.add_veth(name, wire);
+        }
+    }
+    Ok(())
+}
+
+/// Sends marked frames where the plan says.
+pub fn steer(links: &mut Links, name: &str, bond: &mut Bond, wanted: &BTreeMap<u16, PortId>, errors: &mut FirstError) {
+    let mut possible = wanted.clone();
+    possible.retain(|_, port| {
+        let attached = bond.applied.ports.contains_key(port);
+        errors.note(attached.then_some(()).ok_or(PlaneError::PortGone { port: *port }))
+    });
+    if bond.applied.queues == possible {
+        return;
+    }
+    if !bond.steered && !errors.note(tell_marks(links, name, bond)) {
+        return;
+    }
+    bond.steered = true;
+    let before = bond.applied.queues.clone();
+    for &queue in before.keys().chain(possible.keys()) {
+        let (now, port) = (before.get(&queue), possible.get(&queue));
+        let set = || bond.bpf.set_queue(queue, port.copied());
+        if now == port || !errors.note(step(|| format!("change where queue {queue} of {name} leaves"), set)) {
+            continue;
+        }
+        match port {
+            Some(port) => bond.applied.queues.insert(queue, *port),
+            None => bond.applied.queues.remove(&queue),
+        };
+    }
+}
+
+/// Ties ordinary traffic to the first queue before there are others.
+fn tell_marks(links: &mut Links, name: &str, bond: &Bond) -> Result<(), PlaneError> {
+    let mut read = |ifindex| step(|| format!("read {name}"), || links.by_index(ifindex));
+    let (Some(near), Some(wire)) = (read(bond.ifindex)?, read(bond.wire)?) else {
+        return Err(super::unknown(name));
+    };
+    if near.tx_queues < TX_QUEUES {
+        return Err(PlaneError::OneQueue { bond: name.to_owned() });
+    }
+    tie(name, &wire)?;
+    let open = || links.set_tx_queues(name, TX_QUEUES);
+    step(|| format!("open the queues of {name}"), open)
+}
+
+/// Ties what every CPU sends to the first queue. To be done again now and then: the kernel does it for the CPUs that are there
+/// at the moment, and what one that came later sends is spread over all queues, as if marked. [dev.c: __netif_set_xps_queue]
+pub fn tie(name: &str, wire: &Link) -> Result<(), PlaneError> {
+    let tie = || queue::tie_to_first_queue(name, wire);
+    step_with(&XPS, || format!("tie the traffic of {name} to a queue"), tie)
+}
+
+/// As many as the kernel's driver gives a bond. [bond_main.c: BOND_DEFAULT_TX_QUEUES]
+const TX_QUEUES: u32 = 16;

@@ -1,0 +1,172 @@
+//! What arrives at a port is stamped by who sent it.
+
+use std::thread;
+use std::time::Duration;
+
+use bond_modes::{PortId, TxPolicy};
+use bond_monitors::{Heard, MacAddr};
+
+use super::world::*;
+use crate::dataplane::Dataplane;
+use crate::dataplane::tc::pins::unpin;
+
+#[test]
+fn a_frame_of_somebody_else_counts_and_one_that_is_arp_or_ipv6_as_a_probe_too() {
+    for_both_hooks(|w| {
+        let (p0, p1) = w.bond_with_two_ports();
+        for (far, port) in [("q0", p0), ("q1", p1)] {
+            assert_eq!(w.heard(port), Heard::default());
+            assert_eq!(w.hears(far, port, &of_type(STRANGER, &[ETHERTYPE])), ANY);
+            for probe in [&[ARP][..], &[IPV6], &[VLAN, ARP], &[VLAN, IPV6], &[QINQ, VLAN, ARP]] {
+                assert_eq!(w.hears(far, port, &of_type(STRANGER, probe)), PROBE, "{probe:x?}");
+            }
+            for other in [&[IPV4][..], &[VLAN, IPV4], &[QINQ, VLAN, VLAN], &[LLC]] {
+                assert_eq!(w.hears(far, port, &of_type(STRANGER, other)), ANY, "{other:x?}");
+            }
+        }
+    });
+}
+
+#[test]
+fn a_probe_counts_also_right_behind_other_frames() {
+    in_world(super::Hook::Auto, |w| {
+        let (p0, _) = w.bond_with_two_ports();
+        for _ in 0..100 {
+            let before = w.heard(p0).probes;
+            w.send("q0", OTHER, 1);
+            assert_eq!(w.heard(p0).probes, before);
+            w.arrive("q0", p0, &of_type(STRANGER, &[ARP]));
+            assert!(w.heard(p0).probes > before);
+        }
+    });
+}
+
+#[test]
+fn what_our_own_ports_sent_counts_apart() {
+    for_both_hooks(|w| {
+        let (p0, p1) = w.bond_with_two_ports();
+        let own = [w.link("bond0"), w.link("p0"), w.link("p1")].map(|link| link.report.mac);
+        for mac in own {
+            assert_eq!(w.hears("q1", p1, &of_type(mac, &[ETHERTYPE])), OWN);
+            assert_eq!(w.hears("q1", p1, &of_type(mac, &[ARP])), OWN);
+        }
+        // The addresses of a new plan are ours, those of the old one are not.
+        let wished = MacAddr([2, 0, 0, 0, 0, 0xb5]);
+        let mut plan = w.plan(Some(p0), &[p0, p1]);
+        plan.mac = wished;
+        plan.ports.get_mut(&p1).unwrap().mac = wished;
+        w.program(&plan);
+        assert_eq!(w.hears("q0", p0, &of_type(wished, &[ARP])), OWN);
+        assert_eq!(w.hears("q0", p0, &of_type(own[1], &[ARP])), OWN);
+        for old in [own[0], own[2]] {
+            assert_eq!(w.hears("q0", p0, &of_type(old, &[ARP])), PROBE);
+        }
+        // As that of a port that has left.
+        let original = w.originals.remove(&p0).unwrap();
+        w.plane.detach(&bond0(), p0, &original).unwrap();
+        assert_eq!(w.hears("q1", p1, &of_type(own[1], &[ARP])), PROBE);
+    });
+}
+
+#[test]
+fn who_sends_to_groups_through_the_bond_is_one_of_ours() {
+    for_both_hooks(|w| {
+        let ports = w.bond_with_four_ports();
+        let p1 = ports[1];
+        w.send_by(TxPolicy::One(ports[0]), &ports[..1]);
+        let guests = [1, 2, 3].map(|last| MacAddr([2, 0, 0, 0, 9, last]));
+        let groups = [MacAddr::BROADCAST, MacAddr([1, 0, 0x5e, 0, 0, 1])];
+        let q0 = w.tap("q0");
+        for (guest, to) in guests.into_iter().zip([OTHER, groups[0], groups[1]]) {
+            let mut frame = of_type(guest, &[ETHERTYPE]);
+            frame[..6].copy_from_slice(&to.0);
+            w.send_frame(&frame);
+            q0.expect(1);
+            let expected = if to == OTHER { PROBE } else { OWN };
+            assert_eq!(w.hears("q1", p1, &of_type(guest, &[ARP])), expected, "{to}");
+        }
+        w.reopen();
+        w.plane.observe(&bond0()).unwrap().unwrap();
+        assert_eq!(w.hears("q1", p1, &of_type(guests[2], &[ARP])), OWN);
+    });
+}
+
+#[test]
+fn a_bond_of_an_agent_without_stamps_is_taken_over() {
+    for_both_hooks(|w| {
+        let (p0, p1) = w.bond_with_two_ports();
+        let plan = w.plan(Some(p1), &[p0, p1]);
+        w.program(&plan);
+        let pins = w.plane.bonds[&bond0()].pins.clone();
+        for map in ["heard", "own", "sent"] {
+            unpin(&pins.map(map)).unwrap();
+        }
+        w.reopen();
+        assert_eq!(w.plane.observe(&bond0()).unwrap().unwrap().plan, plan);
+        let own = w.link("p0").report.mac;
+        assert_eq!(w.hears("q1", p1, &of_type(own, &[ARP])), OWN);
+        assert_eq!(w.hears("q0", p0, &of_type(STRANGER, &[ARP])), PROBE);
+        // The stamps outlive the agent.
+        let before = w.heard(p0);
+        w.reopen();
+        w.plane.observe(&bond0()).unwrap().unwrap();
+        assert_eq!(w.heard(p0), before);
+    });
+}
+
+impl World {
+    fn heard(&mut self, port: PortId) -> Heard {
+        let all = self.plane.heard(&bond0()).unwrap();
+        all.into_iter().find(|(heard, _)| *heard == port).unwrap().1
+    }
+
+    /// Puts a frame on a cable and waits until the port has dealt with it.
+    fn arrive(&mut self, far: &str, port: PortId, frame: &[u8]) {
+        let seen = |w: &mut World| {
+            let counted = w.counters(port);
+            counted.rx_frames + counted.rx_dropped
+        };
+        let (before, far) = (seen(self), self.link(far).ifindex);
+        self.socket.send(far, frame).unwrap();
+        self.eventually(|w| seen(w) > before);
+    }
+
+    /// Which stamps (any, probes, own) a frame moves.
+    fn hears(&mut self, far: &str, port: PortId, frame: &[u8]) -> [bool; 3] {
+        let before = self.heard(port);
+        // The first stamp may be that much older than the last frame.
+        thread::sleep(Duration::from_millis(2));
+        self.arrive(far, port, frame);
+        let after = self.heard(port);
+        [
+            after.any > before.any,
+            after.probes > before.probes,
+            after.own > before.own,
+        ]
+    }
+}
+
+/// A frame with these EtherTypes, one behind the other.
+fn of_type(source: MacAddr, types: &[u16]) -> Vec<u8> {
+    let mut bytes = [OTHER.0, source.0].concat();
+    for (depth, kind) in types.iter().enumerate() {
+        if depth > 0 {
+            bytes.extend([0, 5]);
+        }
+        bytes.extend(kind.to_be_bytes());
+    }
+    bytes.resize(FRAME, 0);
+    bytes
+}
+
+const ANY: [bool; 3] = [true, false, false];
+const PROBE: [bool; 3] = [true, true, false];
+const OWN: [bool; 3] = [false, false, true];
+const STRANGER: MacAddr = MacAddr([2, 0, 0, 0, 0, 0xcc]);
+const IPV4: u16 = 0x0800;
+const ARP: u16 = 0x0806;
+const IPV6: u16 = 0x86dd;
+const VLAN: u16 = 0x8100;
+const QINQ: u16 = 0x88a8;
+/// A length, as in frames of 802.3.
+const LLC: u16 = 46;

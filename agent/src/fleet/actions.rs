@@ -1,0 +1,125 @@
+//! What the bond machines ask for, done.
+
+use std::mem;
+
+use bond_modes::{Action, Bond, Epoch, Event, ForwardingPlan, PortId};
+use bond_monitors::{Carrier, Time};
+
+use super::{Fleet, chain};
+use crate::dataplane::PlaneError;
+use crate::netlink::{Link, mii};
+
+impl Fleet {
+    pub(super) fn drain(&mut self, now: Time, at: usize) {
+        let mut frames = Vec::new();
+        while let Some(action) = self.bonds[at].bond.poll_action() {
+            // What only asks changes nothing by itself; its answer may.
+            self.bonds[at].dirty |= matches!(
+                action,
+                Action::Program { .. } | Action::Transmit { .. } | Action::Notify(_)
+            );
+            let answer = match action {
+                Action::Transmit { port, frame } | Action::Probe { port, frame } => {
+                    frames.push((port.0, frame));
+                    continue;
+                }
+                Action::Program { epoch, plan } => self.program(at, epoch, &plan),
+                Action::PollMii { port } => self.poll_carrier(at, port),
+                Action::PollDevice => self.poll_device(at),
+                Action::ReadHeard => Some(self.read_heard(at)),
+                Action::FindPaths { targets } => self.find_paths(at, &targets),
+                Action::ReadStations => self.read_stations(at),
+                Action::ReportMemberships { port } => {
+                    frames.extend(self.membership_reports(at).into_iter().map(|frame| (port.0, frame)));
+                    None
+                }
+                Action::Notify(notice) => {
+                    self.tell(at, notice);
+                    None
+                }
+            };
+            // In the order asked for: what leaves after a change of plan leaves under the new one.
+            self.send(at, mem::take(&mut frames));
+            if let Some(event) = answer {
+                self.bonds[at].bond.handle_event(now, event);
+            }
+        }
+        self.send(at, frames);
+        self.listen(at);
+    }
+
+    fn send(&mut self, at: usize, frames: Vec<(u32, Vec<u8>)>) {
+        for (place, error) in self.packets.send_all(&frames) {
+            let port = PortId(frames[place].0);
+            log::debug!("{}: cannot send through {port}: {error}", self.bonds[at].name);
+        }
+    }
+
+    /// An answer in any case: the bond waits for it.
+    fn read_heard(&mut self, at: usize) -> Event {
+        let ports = self.plane.heard(&self.bonds[at].name).unwrap_or_else(|error| {
+            log::warn!(
+                "{}: cannot read when its ports were heard: {}",
+                self.bonds[at].name,
+                chain(&error)
+            );
+            Vec::new()
+        });
+        Event::Heard { ports }
+    }
+
+    fn poll_device(&mut self, at: usize) -> Option<Event> {
+        let link = self.links.by_index(self.bonds[at].ifindex).ok().flatten()?;
+        Some(Event::BondLink { report: link.report })
+    }
+
+    /// The event that tells of a failure, if it is one.
+    fn program(&mut self, at: usize, epoch: Epoch, plan: &ForwardingPlan) -> Option<Event> {
+        let name = &self.bonds[at].name;
+        let error = self.plane.program(name, plan).err()?;
+        let (retry, level) = match error {
+            // It will be detached by its own event, which makes a new plan.
+            PlaneError::PortGone { .. } => (false, log::Level::Debug),
+            // Nothing will bring these about.
+            PlaneError::Unsupported { .. } | PlaneError::OneQueue { .. } => (false, log::Level::Error),
+            _ => (true, log::Level::Error),
+        };
+        log::log!(level, "{name}: {}", chain(&error));
+        Some(Event::ProgramFailed { epoch, retry })
+    }
+
+    /// Brings the plan in force about once more, after somebody else changed what it asks for.
+    pub(super) fn repair(&mut self, now: Time, at: usize) {
+        let name = &self.bonds[at].name;
+        if let Err(error) = self.plane.refresh(name) {
+            log::warn!("{name}: {}", chain(&error));
+            return;
+        }
+        let bond = &self.bonds[at].bond;
+        let (epoch, plan) = (bond.epoch(), bond.plan().clone());
+        if let Some(failed) = self.program(at, epoch, &plan) {
+            self.feed(now, at, failed);
+        }
+    }
+
+    fn poll_carrier(&mut self, at: usize, port: PortId) -> Option<Event> {
+        let bond = &self.bonds[at].bond;
+        let seen = if bond.options().use_carrier {
+            let link = self.links.by_index(port.0).ok().flatten();
+            link.map(|link| settled_carrier(bond, port, &link))
+        } else {
+            bond.ports().name(port).and_then(|name| mii::carrier_by_ioctl(&name))
+        };
+        // No answer at all: the interface is going away, and its event tells.
+        seen.map(|carrier: Carrier| Event::MiiPolled { port, carrier })
+    }
+}
+
+/// The carrier of a port as it counts: one that came back counts when the port is in service, a loss at once.
+pub(super) fn settled_carrier(bond: &Bond, port: PortId, link: &Link) -> Carrier {
+    let before = bond.ports().get(port).map(|port| port.carrier());
+    match before {
+        Some(before) if link.report.carrier.is_on() && !link.in_service => before,
+        _ => link.report.carrier,
+    }
+}

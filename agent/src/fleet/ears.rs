@@ -1,0 +1,99 @@
+//! Sockets that hear ARP and neighbour discovery on the ports of bonds that probe.
+
+use std::collections::BTreeMap;
+use std::os::fd::AsRawFd;
+
+use bond_modes::{Event, PortId};
+use bond_monitors::Time;
+use mio::unix::SourceFd;
+use mio::{Interest, Registry, Token};
+
+use super::Fleet;
+use crate::netlink::Drained;
+use crate::packet::Ear;
+
+/// One socket for each port that is to be heard, registered with the loop.
+pub(super) struct Ears {
+    registry: Registry,
+    open: BTreeMap<PortId, Ear>,
+}
+
+impl Ears {
+    pub(super) fn new(registry: Registry) -> Ears {
+        Ears {
+            registry,
+            open: BTreeMap::new(),
+        }
+    }
+
+    fn open(&mut self, port: PortId) -> std::io::Result<()> {
+        let ear = Ear::open(port.0)?;
+        let token = Token(FIRST_EAR + port.0 as usize);
+        self.registry
+            .register(&mut SourceFd(&ear.as_raw_fd()), token, Interest::READABLE)?;
+        self.open.insert(port, ear);
+        Ok(())
+    }
+
+    fn close(&mut self, port: PortId) {
+        if let Some(ear) = self.open.remove(&port) {
+            // Closing would do, were the descriptor not registered by its number.
+            let _ = self.registry.deregister(&mut SourceFd(&ear.as_raw_fd()));
+        }
+    }
+}
+
+impl Fleet {
+    /// The port whose frames a token stands for.
+    pub fn ear(token: Token) -> Option<PortId> {
+        let ifindex = token.0.checked_sub(FIRST_EAR)?;
+        u32::try_from(ifindex).ok().map(PortId)
+    }
+
+    /// Hands up to `budget` frames that a port has heard to its bond; with [`Drained::More`] the caller owes another call.
+    pub fn read_frames(&mut self, now: Time, port: PortId, budget: usize) -> Drained {
+        let Some(ear) = self.ears.open.get_mut(&port) else {
+            return Drained::Empty;
+        };
+        let mut frames = Vec::new();
+        let drained = ear.read(budget, &mut frames).unwrap_or_else(|error| {
+            log::warn!("cannot hear {port}: {error}");
+            self.ears.close(port);
+            Drained::Empty
+        });
+        let owner = self
+            .bonds
+            .iter()
+            .position(|member| member.bond.ports().get(port).is_some());
+        if let Some(at) = owner {
+            for frame in frames {
+                self.bonds[at].bond.handle_event(now, Event::Frame { port, frame });
+            }
+            self.drain(now, at);
+        }
+        drained
+    }
+
+    /// Opens the ears that a bond's monitor needs.
+    pub(super) fn listen(&mut self, at: usize) {
+        let member = &self.bonds[at];
+        let listens = member.bond.listens();
+        for port in member.bond.ports().iter().map(|port| port.id) {
+            if !listens {
+                self.ears.close(port);
+            } else if !self.ears.open.contains_key(&port)
+                && let Err(error) = self.ears.open(port)
+            {
+                log::error!("{}: cannot hear what arrives at {port}: {error}", member.name);
+            }
+        }
+    }
+
+    /// Stops to hear a port that has left.
+    pub(super) fn stop_listening(&mut self, port: PortId) {
+        self.ears.close(port);
+    }
+}
+
+/// Tokens of ears: an interface index, which has 31 bits, above all others.
+const FIRST_EAR: usize = 1 << (usize::BITS - 1);

@@ -1,0 +1,192 @@
+//! What stands on and above a bond, and who is beyond it: addresses to announce, ways to targets, hosts behind bridges,
+//! multicast memberships.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use bond_modes::{Event, LocalAddress, Reach, Station, TargetPath};
+use bond_monitors::Time;
+use bond_monitors::wire::ethernet::Tag;
+use bond_monitors::wire::{igmp, mld};
+
+use super::{Fleet, above};
+use crate::netlink::groups::memberships;
+use crate::netlink::{Link, Memberships, sysctl};
+
+impl Fleet {
+    /// Tells a bond the addresses that live on it or above it: on itself, its VLANs, its bridge.
+    /// [bond_main.c: bond_peer_notify_work raises NETDEV_NOTIFY_PEERS, which VLANs and bridges pass on]
+    pub(super) fn refresh_addresses(&mut self, now: Time, at: usize) {
+        let (links, addresses) = match (self.links.all(), self.links.addresses()) {
+            (Ok(links), Ok(addresses)) => (links, addresses),
+            (Err(error), _) | (_, Err(error)) => {
+                log::warn!("{}: cannot read addresses to announce: {error}", self.bonds[at].name);
+                return;
+            }
+        };
+        let ifindex = self.bonds[at].ifindex;
+        let Some(bond) = links.iter().find(|link| link.ifindex == ifindex) else {
+            return;
+        };
+        let above = above(&links, bond, passes_on);
+        let found = above.iter().flat_map(|(link, tags)| {
+            let own = addresses.iter().filter(|(index, _)| *index == link.ifindex);
+            own.map(|(_, ip)| local_address(link, tags, bond, *ip))
+        });
+        let mut found: Vec<LocalAddress> = found.collect();
+        found.sort();
+        self.bonds[at].announced = above.iter().map(|(link, _)| link.ifindex).collect();
+        self.feed(now, at, Event::Addresses { addresses: found });
+    }
+
+    /// How targets are reached, by the routing table. [bond_main.c: bond_arp_send_all, bond_ns_send_all]
+    pub(super) fn find_paths(&mut self, at: usize, targets: &[IpAddr]) -> Option<Event> {
+        let (links, addresses) = (self.links.all().ok()?, self.links.addresses().ok()?);
+        let bond = links.iter().find(|link| link.ifindex == self.bonds[at].ifindex)?;
+        let above = above(&links, bond, |_| true);
+        let mut paths = Vec::new();
+        for &target in targets {
+            let route = match is_link_local(target) {
+                true => None,
+                false => self.links.route(target).unwrap_or_default(),
+            };
+            let own = |ifindex: u32| {
+                addresses
+                    .iter()
+                    .filter(move |(index, _)| *index == ifindex)
+                    .map(|(_, ip)| *ip)
+            };
+            let reach = match route {
+                None if is_link_local(target) => through(own(bond.ifindex).find(|ip| is_link_local(*ip)), &[]),
+                // As if there were no route: the target may be a neighbour all the same.
+                None => through(None, &[]),
+                Some(route) if target.is_ipv4() && route.gateway.is_some() => through(None, &[]),
+                Some(route) => match above.iter().find(|(link, _)| link.ifindex == route.ifindex) {
+                    Some((link, tags)) => {
+                        through(route.source.filter(|ip| own(link.ifindex).any(|own| own == *ip)), tags)
+                    }
+                    None => Reach::Elsewhere {
+                        device: name(&links, route.ifindex),
+                    },
+                },
+            };
+            paths.push(TargetPath { target, reach });
+        }
+        Some(Event::Paths { paths })
+    }
+
+    /// Hosts behind the bond: those that a bridge above it has learned on its other ports, and devices above with an address of
+    /// their own.
+    pub(super) fn read_stations(&mut self, at: usize) -> Option<Event> {
+        let links = self.links.all().ok()?;
+        let bond = links.iter().find(|link| link.ifindex == self.bonds[at].ifindex)?;
+        let mut stations = Vec::new();
+        for (link, tags) in above(&links, bond, passes_on) {
+            let is_bridge = |master: &u32| {
+                links
+                    .iter()
+                    .any(|link| link.ifindex == *master && link.kind.as_deref() == Some("bridge"))
+            };
+            if let Some(bridge) = link.master.filter(is_bridge) {
+                let learned = self.links.stations(link.ifindex, bridge).unwrap_or_default();
+                stations.extend(learned.into_iter().map(|station| Station {
+                    mac: station.mac,
+                    tags: tags.iter().copied().chain(station.vlan.map(Tag::c)).collect(),
+                }));
+            }
+            let own = self.links.unicast_addresses(link.ifindex).unwrap_or_default();
+            stations.extend(own.into_iter().map(|mac| Station {
+                mac,
+                tags: tags.clone(),
+            }));
+        }
+        stations.sort();
+        stations.dedup();
+        Some(Event::Stations { stations })
+    }
+
+    /// Reports of every multicast group that this host has joined on the bond or above it.
+    pub(super) fn membership_reports(&mut self, at: usize) -> Vec<Vec<u8>> {
+        let (Ok(links), Ok(addresses)) = (self.links.all(), self.links.addresses()) else {
+            return Vec::new();
+        };
+        let Some(bond) = links.iter().find(|link| link.ifindex == self.bonds[at].ifindex) else {
+            return Vec::new();
+        };
+        let reports = above(&links, bond, passes_on).into_iter().flat_map(|(link, tags)| {
+            let own = addresses
+                .iter()
+                .filter(|(index, _)| *index == link.ifindex)
+                .map(|(_, ip)| *ip);
+            reports_of(link, &tags, &own.collect::<Vec<_>>())
+        });
+        reports.collect()
+    }
+}
+
+/// Whether what is told about a bond is passed on by what stands on it. A tunnel stands there too, but its addresses are not of
+/// this network.
+fn passes_on(link: &Link) -> bool {
+    link.vlan.is_some() || link.kind.as_deref() == Some("bridge")
+}
+
+fn through(source: Option<IpAddr>, tags: &[Tag]) -> Reach {
+    Reach::Through {
+        source,
+        tags: tags.to_vec(),
+    }
+}
+
+fn is_link_local(ip: IpAddr) -> bool {
+    matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local())
+}
+
+fn name(links: &[Link], ifindex: u32) -> String {
+    let link = links.iter().find(|link| link.ifindex == ifindex);
+    link.map_or_else(|| format!("interface {ifindex}"), |link| link.report.name.clone())
+}
+
+fn local_address(link: &Link, tags: &[Tag], bond: &Link, ip: IpAddr) -> LocalAddress {
+    LocalAddress {
+        ip,
+        mac: (link.report.mac != bond.report.mac).then_some(link.report.mac),
+        tags: tags.to_vec(),
+        router: sysctl::forwarding(&link.report.name, ip.is_ipv6()),
+    }
+}
+
+/// One interface's reports, in the versions of IGMP and MLD that it speaks.
+fn reports_of(link: &Link, tags: &[Tag], own: &[IpAddr]) -> Vec<Vec<u8>> {
+    let found = memberships(link.ifindex, &link.report.name).unwrap_or_else(|error| {
+        log::warn!("{}: cannot read its multicast groups: {error}", link.report.name);
+        Memberships::default()
+    });
+    let (mac, mtu) = (link.report.mac, link.report.mtu);
+    let mut v4 = own.iter().filter_map(|ip| match ip {
+        IpAddr::V4(ip) => Some(*ip),
+        IpAddr::V6(_) => None,
+    });
+    let source = v4.next().unwrap_or(Ipv4Addr::UNSPECIFIED);
+    let mut frames = match found.igmp_version {
+        2 => found
+            .v4
+            .iter()
+            .map(|record| igmp::v2(mac, source, record.group, tags))
+            .collect(),
+        _ => igmp::v3(mac, source, &found.v4, mtu, tags),
+    };
+    // A report needs a source of the link itself. [RFC 3810 5.2.13]
+    let mut v6 = own.iter().filter_map(|ip| match ip {
+        IpAddr::V6(ip) if ip.is_unicast_link_local() => Some(*ip),
+        _ => None,
+    });
+    let source = v6.next().unwrap_or(Ipv6Addr::UNSPECIFIED);
+    frames.extend::<Vec<_>>(match found.mld_version {
+        1 => found
+            .v6
+            .iter()
+            .map(|record| mld::v1(mac, source, record.group, tags))
+            .collect(),
+        _ => mld::v2(mac, source, &found.v6, mtu, tags),
+    });
+    frames
+}

@@ -1,0 +1,305 @@
+//! The multicast groups that an interface has joined, from four files of `/proc/net`, of the calling thread's namespace.
+//!
+//! The files list groups and, apart from them, the sources that sockets ask for or refuse. What the interface reports to routers
+//! follows from all sockets together [RFC 3376 3.2]; not all of that is in the files, and in doubt the answer here is the wider
+//! one: too much traffic comes, never too little. So it is for sources that the kernel leaves out: it lists none of an interface
+//! whose newest group has none. [igmp.c: igmp_mcf_get_first]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use bond_monitors::wire::membership::{Kind, Record};
+
+use super::sysctl;
+
+/// What an interface has to report, and in which versions of the protocols.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Memberships {
+    /// IPv4 groups, sorted; without 224.0.0.1, which is never reported. [RFC 3376 6]
+    pub v4: Vec<Record<Ipv4Addr>>,
+    /// Version of IGMP spoken on the link: 2 or 3. Version 1 counts as 2.
+    pub igmp_version: u8,
+    /// IPv6 groups, sorted; without ff02::1 and those of scope 0 and 1, which are never reported. [RFC 3810 6]
+    pub v6: Vec<Record<Ipv6Addr>>,
+    /// Version of MLD: 2, unless an operator forces another one. That a router on the link speaks version 1 is not shown.
+    pub mld_version: u8,
+}
+
+/// What the interface has joined. Empty where the kernel lacks the protocol or the interface is gone.
+pub fn memberships(ifindex: u32, name: &str) -> io::Result<Memberships> {
+    let (igmp, igmp6) = (read("igmp")?, read("igmp6")?);
+    Ok(Memberships {
+        v4: groups(joined4(&igmp, ifindex), &read("mcfilter")?, ifindex),
+        igmp_version: igmp_version(&igmp, ifindex),
+        v6: groups(joined6(&igmp6, ifindex), &read("mcfilter6")?, ifindex),
+        mld_version: sysctl::force_mld_version(name).unwrap_or(2),
+    })
+}
+
+fn read(file: &str) -> io::Result<String> {
+    match fs::read_to_string(format!("/proc/thread-self/net/{file}")) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
+        read => read,
+    }
+}
+
+/// An address in the words of these files.
+trait Address: Copy + Ord {
+    /// As `mcfilter` and `mcfilter6` have it.
+    fn in_filter(word: &str) -> Option<Self>;
+    /// Whether routers are told of the group.
+    fn is_reported(self) -> bool;
+}
+
+impl Address for Ipv4Addr {
+    fn in_filter(word: &str) -> Option<Self> {
+        let bits = u32::from_str_radix(word.strip_prefix("0x")?, 16).ok()?;
+        Some(Ipv4Addr::from_bits(bits))
+    }
+
+    fn is_reported(self) -> bool {
+        self != Ipv4Addr::new(224, 0, 0, 1)
+    }
+}
+
+impl Address for Ipv6Addr {
+    fn in_filter(word: &str) -> Option<Self> {
+        u128::from_str_radix(word, 16).ok().map(Ipv6Addr::from_bits)
+    }
+
+    fn is_reported(self) -> bool {
+        let scope = self.octets()[1] & 0x0f;
+        scope > 1 && self != Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1)
+    }
+}
+
+/// How many sockets (and parts of the kernel) are members of each group.
+type Joined<A> = BTreeMap<A, u32>;
+
+/// One of them has sources: how many ask for it and how many refuse it.
+struct Wish {
+    include: u32,
+    exclude: u32,
+}
+
+/// The lines of `igmp` that belong to an interface: its own, which is not indented, then one for each group.
+fn igmp_section(text: &str, ifindex: u32) -> impl Iterator<Item = &str> {
+    let is_group = |line: &str| line.starts_with('\t');
+    let own = move |line: &str| !is_group(line) && first_number(line) == Some(ifindex);
+    let mut lines = text.lines().skip_while(move |line| !own(line));
+    let head = lines.next();
+    head.into_iter().chain(lines.take_while(move |line| is_group(line)))
+}
+
+fn joined4(igmp: &str, ifindex: u32) -> Joined<Ipv4Addr> {
+    let group = |line: &str| {
+        let mut words = line.split_whitespace();
+        // The kernel prints the address's four bytes, which are in network order, as one number of the host. [igmp.c:
+        // igmp_mc_seq_show]
+        let bits = u32::from_str_radix(words.next()?, 16).ok()?;
+        Some((Ipv4Addr::from(bits.to_ne_bytes()), words.next()?.parse().ok()?))
+    };
+    igmp_section(igmp, ifindex).skip(1).filter_map(group).collect()
+}
+
+/// 3 if it cannot be told: the kernel's default.
+fn igmp_version(igmp: &str, ifindex: u32) -> u8 {
+    let head = igmp_section(igmp, ifindex).next();
+    match head.and_then(|line| line.split_whitespace().last()) {
+        Some("V1" | "V2") => 2,
+        _ => 3,
+    }
+}
+
+fn joined6(igmp6: &str, ifindex: u32) -> Joined<Ipv6Addr> {
+    let group = |line: &str| {
+        // Index, device, group, users; names have no blanks.
+        let mut words = line.split_whitespace().skip(2);
+        let address = u128::from_str_radix(words.next()?, 16).ok()?;
+        Some((Ipv6Addr::from_bits(address), words.next()?.parse().ok()?))
+    };
+    let lines = igmp6.lines().filter(|line| first_number(line) == Some(ifindex));
+    lines.filter_map(group).collect()
+}
+
+fn groups<A: Address>(joined: Joined<A>, filter: &str, ifindex: u32) -> Vec<Record<A>> {
+    let mut wishes = BTreeMap::<A, BTreeMap<A, Wish>>::new();
+    for line in filter.lines().filter(|line| first_number(line) == Some(ifindex)) {
+        if let Some((group, source, wish)) = parse_filter(line) {
+            wishes.entry(group).or_default().insert(source, wish);
+        }
+    }
+    let reported = joined.into_iter().filter(|(address, _)| address.is_reported());
+    reported
+        .map(|(group, users)| {
+            let (kind, sources) = sources(users, &wishes.remove(&group).unwrap_or_default());
+            Record { kind, group, sources }
+        })
+        .collect()
+}
+
+/// Index, device (cut to six characters, so it is not looked at), group, source, including and excluding sockets.
+fn parse_filter<A: Address>(line: &str) -> Option<(A, A, Wish)> {
+    let mut words = line.split_whitespace().skip(2);
+    let (group, source) = (A::in_filter(words.next()?)?, A::in_filter(words.next()?)?);
+    let (include, exclude) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+    Some((group, source, Wish { include, exclude }))
+}
+
+/// The interface's filter for a group of that many users. How many of them have mode exclude is not told: it is certain that
+/// none has if all of them ask for the same source, and that all refuse a source if their number says so.
+fn sources<A: Address>(users: u32, wishes: &BTreeMap<A, Wish>) -> (Kind, Vec<A>) {
+    let those = |fits: fn(&Wish, u32) -> bool| {
+        let fitting = wishes.iter().filter(|(_, wish)| fits(wish, users));
+        fitting.map(|(source, _)| *source).collect()
+    };
+    if wishes.values().any(|wish| wish.include == users) {
+        (Kind::Include, those(|wish, _| wish.include > 0))
+    } else {
+        (Kind::Exclude, those(|wish, users| wish.exclude == users))
+    }
+}
+
+/// The interface index with which a line begins.
+fn first_number(line: &str) -> Option<u32> {
+    line.split_whitespace().next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::UdpSocket;
+
+    use super::*;
+    use crate::netlink::Links;
+    use crate::netlink::tests::{in_netns, ip};
+
+    fn v4(text: &str) -> Ipv4Addr {
+        text.parse().unwrap()
+    }
+
+    fn v6(text: &str) -> Ipv6Addr {
+        text.parse().unwrap()
+    }
+
+    fn record<A>(group: A, kind: Kind, sources: Vec<A>) -> Record<A> {
+        Record { kind, group, sources }
+    }
+
+    #[test]
+    fn groups_with_their_sources_are_read_for_each_interface() {
+        let expected = [
+            record(v4("232.0.0.1"), Kind::Include, vec![v4("192.0.2.1"), v4("192.0.2.2")]),
+            record(v4("239.1.2.3"), Kind::Exclude, vec![]),
+            record(v4("239.1.2.4"), Kind::Exclude, vec![v4("192.0.2.9")]),
+            // One socket asks for a source, another for everything.
+            record(v4("239.1.2.5"), Kind::Exclude, vec![]),
+        ];
+        assert_eq!(groups(joined4(IGMP, ETH0), MCFILTER, ETH0), expected);
+        assert_eq!(groups(joined4(IGMP, LO), MCFILTER, LO), [], "224.0.0.1 only");
+        assert_eq!(groups(joined4(IGMP, 99), MCFILTER, 99), [], "no such interface");
+    }
+
+    #[test]
+    fn ipv6_groups_beyond_the_interface_are_read_with_their_sources() {
+        let expected = [
+            record(v6("ff02::1:ff7e:8d8c"), Kind::Exclude, vec![]),
+            record(v6("ff15::1:2"), Kind::Exclude, vec![]),
+            record(v6("ff15::1:3"), Kind::Exclude, vec![v6("2001:db8::9")]),
+            record(v6("ff35::1"), Kind::Include, vec![v6("2001:db8::1")]),
+        ];
+        assert_eq!(groups(joined6(IGMP6, ETH0), MCFILTER6, ETH0), expected);
+        assert_eq!(groups(joined6(IGMP6, LO), MCFILTER6, LO), []);
+    }
+
+    #[test]
+    fn the_version_of_igmp_is_the_interfaces_and_at_least_2() {
+        let version = |word| {
+            igmp_version(
+                &IGMP.replace("eth0      :     5      V3", &format!("eth0 : 5 {word}")),
+                ETH0,
+            )
+        };
+        assert_eq!(["V1", "V2", "V3", "NONE"].map(version), [2, 2, 3, 3]);
+        assert_eq!(igmp_version(IGMP, LO), 3);
+        assert_eq!(igmp_version("", LO), 3);
+    }
+
+    #[test]
+    fn in_doubt_about_other_sockets_nothing_is_narrowed_down() {
+        let [a, b] = ["192.0.2.1", "192.0.2.2"].map(v4);
+        let filter = |users, wishes: &[(Ipv4Addr, u32, u32)]| {
+            let wish = |&(source, include, exclude)| (source, Wish { include, exclude });
+            sources(users, &wishes.iter().map(wish).collect())
+        };
+        let everything = (Kind::Exclude, vec![]);
+        assert_eq!(filter(2, &[(a, 2, 0), (b, 1, 0)]), (Kind::Include, vec![a, b]));
+        assert_eq!(
+            filter(2, &[(a, 1, 0), (b, 1, 0)]),
+            everything,
+            "or one asks for both and one for all"
+        );
+        assert_eq!(
+            filter(2, &[(a, 0, 2), (b, 0, 1)]),
+            (Kind::Exclude, vec![a]),
+            "one wants b"
+        );
+        assert_eq!(filter(2, &[(a, 1, 1)]), everything);
+    }
+
+    #[test]
+    fn lines_that_cannot_be_read_are_passed_over() {
+        for (igmp, filter) in [(IGMP, MCFILTER), (IGMP6, MCFILTER6)] {
+            for length in 0..igmp.len() {
+                groups(joined4(&igmp[..length], ETH0), filter, ETH0);
+                groups(joined6(&igmp[..length], ETH0), filter, ETH0);
+            }
+            for length in 0..filter.len() {
+                groups(joined4(igmp, ETH0), &filter[..length], ETH0);
+                groups(joined6(igmp, ETH0), &filter[..length], ETH0);
+            }
+        }
+    }
+
+    #[test]
+    fn what_sockets_join_is_found() {
+        in_netns(|| {
+            let mut links = Links::open().unwrap();
+            links.add_veth("eth0", "eth1").unwrap();
+            let eth0 = links.by_name("eth0").unwrap().unwrap().ifindex;
+            ip("addr add 10.0.0.1/24 dev eth0");
+            ip("link set eth0 up");
+            let before = memberships(eth0, "eth0").unwrap();
+            assert_eq!(
+                (before.v4.as_slice(), before.igmp_version, before.mld_version),
+                (&[][..], 3, 2)
+            );
+            let (four, six) = (
+                UdpSocket::bind("0.0.0.0:0").unwrap(),
+                UdpSocket::bind("[::]:0").unwrap(),
+            );
+            four.join_multicast_v4(&v4("239.1.2.3"), &v4("10.0.0.1")).unwrap();
+            six.join_multicast_v6(&v6("ff15::1:2"), eth0).unwrap();
+            fs::write("/proc/sys/net/ipv4/conf/eth0/force_igmp_version", "2").unwrap();
+            fs::write("/proc/sys/net/ipv6/conf/eth0/force_mld_version", "1").unwrap();
+            let after = memberships(eth0, "eth0").unwrap();
+            assert_eq!(after.v4, [record(v4("239.1.2.3"), Kind::Exclude, vec![])]);
+            assert!(after.v6.contains(&record(v6("ff15::1:2"), Kind::Exclude, vec![])));
+            assert_eq!((after.igmp_version, after.mld_version), (2, 1));
+            let gone = memberships(9999, "nosuch").unwrap();
+            assert!(gone.v4.is_empty() && gone.v6.is_empty());
+        });
+    }
+
+    // Linux 6.18: on eth0 sockets have joined 239.1.2.3; 232.0.0.1 from 192.0.2.1 and .2; 239.1.2.4 but for 192.0.2.9; 239.1.2.5,
+    // and another one the same from 192.0.2.1; ff11::9; ff15::1:2; ff35::1 from 2001:db8::1; ff15::1:3 but for 2001:db8::9.
+    const IGMP: &str = include_str!("fixtures/igmp.txt");
+    const MCFILTER: &str = include_str!("fixtures/mcfilter.txt");
+    const IGMP6: &str = include_str!("fixtures/igmp6.txt");
+    const MCFILTER6: &str = include_str!("fixtures/mcfilter6.txt");
+
+    /// Indices in them.
+    const LO: u32 = 1;
+    const ETH0: u32 = 3;
+}

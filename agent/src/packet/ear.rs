@@ -1,0 +1,250 @@
+//! What arrives on a port, of the kinds that its monitors ask for.
+
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+
+use nix::errno::Errno;
+use nix::sys::socket::{MsgFlags, recv, setsockopt, sockopt};
+
+use super::filter::{self, SNAP};
+use super::{bind, open_socket, set_option};
+use crate::netlink::Drained;
+
+/// A packet socket that hears the ARP and neighbour discovery frames (solicitations and advertisements) which arrive on one
+/// interface, before tc programs take them away.
+///
+/// Of each frame it gives the first 128 bytes, without the outer VLAN tag. What is sent out of the interface is not heard. A
+/// flood costs as much memory as the receive buffer has; the frames beyond it are lost.
+pub struct Ear {
+    socket: OwnedFd,
+}
+
+impl Ear {
+    /// Listens on an interface, which may be down; needs CAP_NET_RAW.
+    pub fn open(ifindex: u32) -> io::Result<Ear> {
+        let socket = open_socket()?;
+        // All of this while the socket still belongs to no protocol: whatever is queued has passed the filter.
+        filter::attach(&socket)?;
+        // Spares the kernel from showing us what is sent. Before 4.20 it cannot; there the filter alone keeps that out, at a price
+        // for each frame.
+        let on: libc::c_int = 1;
+        let _ = set_option(&socket, libc::SOL_PACKET, libc::PACKET_IGNORE_OUTGOING, &on);
+        setsockopt(&socket, sockopt::RcvBuf, &RECEIVE_BUFFER)?;
+        // All protocols: those who ask for a single one come after tc. [dev.c: __netif_receive_skb_core]
+        bind(&socket, ifindex, (libc::ETH_P_ALL as u16).to_be())?;
+        Ok(Ear { socket })
+    }
+
+    /// Appends the frames that arrived to `sink`, at most `budget`. With [`Drained::More`] the caller owes another call: an
+    /// edge-triggered wait would not report the rest.
+    ///
+    /// Once the interface is gone nothing arrives any more, without an error.
+    pub fn read(&mut self, budget: usize, sink: &mut Vec<Vec<u8>>) -> io::Result<Drained> {
+        let mut frame = [0; SNAP];
+        for _ in 0..budget {
+            match recv(self.socket.as_raw_fd(), &mut frame, MsgFlags::empty()) {
+                Ok(length) => sink.push(frame[..length].to_vec()),
+                Err(Errno::EAGAIN) => return Ok(Drained::Empty),
+                // ENETDOWN is told once each time the interface goes down; the socket hears again when it is up.
+                Err(Errno::EINTR | Errno::ENETDOWN) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        Ok(Drained::More)
+    }
+}
+
+impl AsRawFd for Ear {
+    fn as_raw_fd(&self) -> RawFd {
+        self.socket.as_raw_fd()
+    }
+}
+
+/// In bytes, of which the kernel's own book-keeping takes a good part: some hundred frames.
+const RECEIVE_BUFFER: usize = 256 << 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::netlink::events::tests::{carrier_of, read_until};
+    use crate::netlink::tests::{in_netns, run};
+    use crate::netlink::{Events, Links};
+    use crate::packet::PacketSocket;
+    use crate::packet::tests::{await_readable, pair, receive};
+
+    /// A frame of that type, with zeros behind it but for the bytes at the given offsets.
+    fn frame(ethertype: u16, bytes: &[(usize, u8)]) -> Vec<u8> {
+        let mut frame = vec![0; 200];
+        frame[..6].fill(0xff);
+        frame[6..12].copy_from_slice(&[2, 0, 0, 0, 0, 1]);
+        frame[12..14].copy_from_slice(&ethertype.to_be_bytes());
+        for (at, byte) in bytes {
+            frame[*at] = *byte;
+        }
+        frame
+    }
+
+    fn arp(number: u8) -> Vec<u8> {
+        frame(0x0806, &[(41, number)])
+    }
+
+    /// An ICMPv6 message of that type, first behind the IPv6 header. Marked, because the kernel sends some of its own.
+    fn icmpv6(kind: u8) -> Vec<u8> {
+        frame(0x86dd, &[(20, 58), (54, kind), (60, MARK)])
+    }
+
+    fn tagged(tag: u16, mut frame: Vec<u8>) -> Vec<u8> {
+        let [high, low] = tag.to_be_bytes();
+        frame.splice(12..12, [high, low, 0, 7]);
+        frame
+    }
+
+    fn kept(frame: &[u8]) -> Vec<u8> {
+        frame[..SNAP].to_vec()
+    }
+
+    /// Reads until `last` was heard; gives all but the kernel's own frames.
+    fn hear_until(ear: &mut Ear, last: &[u8]) -> Vec<Vec<u8>> {
+        let mut heard = Vec::new();
+        while heard.last() != Some(&kept(last)) {
+            await_readable(&ear.socket);
+            ear.read(1, &mut heard).unwrap();
+            heard.retain(|frame| frame[12..14] != [0x86, 0xdd] || frame.get(60).is_none_or(|byte| *byte == MARK));
+        }
+        heard
+    }
+
+    /// Two ends in service, an ear on the far one.
+    fn listening() -> (Links, PacketSocket, Ear, [u32; 2]) {
+        let mut links = Links::open().unwrap();
+        let (near, far) = pair(&mut links, "eth0", "eth1");
+        let ear = Ear::open(far).unwrap();
+        (links, PacketSocket::open().unwrap(), ear, [near, far])
+    }
+
+    #[test]
+    fn arp_and_neighbour_discovery_that_arrive_are_heard_and_nothing_else() {
+        in_netns(|| {
+            let (_links, sender, mut ear, [near, far]) = listening();
+            let wanted = [arp(1), icmpv6(135), icmpv6(136), arp(2)];
+            let unwanted = [
+                icmpv6(134),
+                icmpv6(137),
+                frame(0x86dd, &[(20, 17), (54, 135), (60, MARK)]),
+                // Behind a hop-by-hop header.
+                frame(0x86dd, &[(20, 0), (54, 58), (62, 135), (60, MARK)]),
+                frame(0x0800, &[(20, 58), (54, 135), (60, MARK)]),
+                // Cut before the ICMPv6 type.
+                frame(0x86dd, &[(20, 58)])[..54].to_vec(),
+            ];
+            for frame in wanted[..3].iter().chain(&unwanted).chain([&wanted[3]]) {
+                sender.send(far, &arp(9)).unwrap();
+                sender.send(near, frame).unwrap();
+            }
+            assert_eq!(hear_until(&mut ear, &wanted[3]), wanted.map(|frame| kept(&frame)));
+        });
+    }
+
+    #[test]
+    fn the_filter_alone_keeps_out_what_is_sent() {
+        in_netns(|| {
+            let (_links, sender, _, [near, far]) = listening();
+            let socket = open_socket().unwrap();
+            filter::attach(&socket).unwrap();
+            bind(&socket, far, (libc::ETH_P_ALL as u16).to_be()).unwrap();
+            sender.send(far, &arp(9)).unwrap();
+            sender.send(near, &arp(1)).unwrap();
+            assert_eq!(hear_until(&mut Ear { socket }, &arp(1)), [kept(&arp(1))]);
+        });
+    }
+
+    #[test]
+    fn the_outer_tag_does_not_hide_a_frame() {
+        in_netns(|| {
+            let (_links, sender, mut ear, [near, _]) = listening();
+            for tag in [0x8100, 0x88a8] {
+                sender.send(near, &tagged(tag, arp(1))).unwrap();
+                sender.send(near, &tagged(tag, icmpv6(135))).unwrap();
+                let expected = [kept(&arp(1)), kept(&icmpv6(135))];
+                assert_eq!(hear_until(&mut ear, &icmpv6(135)), expected, "{tag:04x}");
+            }
+        });
+    }
+
+    #[test]
+    fn frames_are_heard_that_tc_drops() {
+        in_netns(|| {
+            let (_links, sender, mut ear, [near, far]) = listening();
+            let behind_tc = open_socket().unwrap();
+            bind(&behind_tc, far, (libc::ETH_P_ARP as u16).to_be()).unwrap();
+            sender.send(near, &arp(1)).unwrap();
+            assert_eq!(receive(&behind_tc), arp(1));
+            run("tc", "qdisc add dev eth1 clsact");
+            // Returns TC_ACT_SHOT for every frame.
+            run("tc", "filter add dev eth1 ingress bpf da bytecode 1,6\t0\t0\t2");
+            sender.send(near, &arp(2)).unwrap();
+            sender.send(near, &arp(3)).unwrap();
+            assert_eq!(
+                hear_until(&mut ear, &arp(3)),
+                [1, 2, 3].map(|number| kept(&arp(number)))
+            );
+            let mut buffer = [0; SNAP];
+            // The second one is through when the third is heard.
+            let heard = recv(behind_tc.as_raw_fd(), &mut buffer, MsgFlags::empty());
+            assert_eq!(heard, Err(Errno::EAGAIN));
+        });
+    }
+
+    #[test]
+    fn an_interface_that_goes_down_is_heard_again_when_it_comes_up() {
+        in_netns(|| {
+            let (mut links, sender, mut ear, [near, far]) = listening();
+            links.set_up(far, false).unwrap();
+            let mut early = Ear::open(far).unwrap();
+            let mut heard = Vec::new();
+            for ear in [&mut ear, &mut early] {
+                while ear.read(64, &mut heard).unwrap() == Drained::More {}
+            }
+            let mut events = Events::open().unwrap();
+            links.set_up(far, true).unwrap();
+            read_until(&mut events, |event| carrier_of(event, near) == Some(true));
+            sender.send(near, &arp(1)).unwrap();
+            for ear in [&mut ear, &mut early] {
+                assert_eq!(hear_until(ear, &arp(1)), [kept(&arp(1))]);
+            }
+            links.delete(far).unwrap();
+            for ear in [&mut ear, &mut early] {
+                while ear.read(64, &mut heard).unwrap() == Drained::More {}
+            }
+        });
+    }
+
+    #[test]
+    fn a_spent_budget_leaves_the_rest_for_the_next_call() {
+        in_netns(|| {
+            let (_links, sender, mut ear, [near, _]) = listening();
+            for number in 1..=3 {
+                sender.send(near, &arp(number)).unwrap();
+            }
+            let mut heard = Vec::new();
+            await_readable(&ear.socket);
+            assert_eq!(ear.read(1, &mut heard).unwrap(), Drained::More);
+            assert_eq!(heard.len(), 1);
+            hear_until(&mut ear, &arp(3));
+            while ear.read(64, &mut heard).unwrap() == Drained::More {}
+            assert_eq!(ear.read(1, &mut heard).unwrap(), Drained::Empty);
+        });
+    }
+
+    #[test]
+    fn an_ear_needs_an_interface() {
+        in_netns(|| {
+            let errno = |ifindex| Ear::open(ifindex).err().and_then(|error| error.raw_os_error());
+            assert_eq!(errno(9999), Some(libc::ENODEV));
+            assert_eq!(errno(0), Some(libc::ENXIO), "which would be all of them");
+        });
+    }
+
+    /// A byte that tells our ICMPv6 messages from those of the kernel.
+    const MARK: u8 = 0xa5;
+}

@@ -1,0 +1,101 @@
+//! Whole Ethernet frames out of a port, past every address and route, and into the agent, past every program on the port:
+//! announcements after a failover, probes of the monitors and the answers to them.
+
+mod ear;
+mod filter;
+mod send;
+
+use std::io;
+use std::mem;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+
+pub use ear::Ear;
+pub use send::PacketSocket;
+
+/// A packet socket of no protocol: no frame is ever queued to it until it is bound to one. [packet(7)]
+fn open_socket() -> io::Result<OwnedFd> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    Ok(socket(AddressFamily::Packet, SockType::Raw, flags, None)?)
+}
+
+/// A protocol, in network order, on an interface.
+fn link_address(ifindex: u32, protocol: u16) -> io::Result<libc::sockaddr_ll> {
+    // SAFETY: all fields are integers or arrays of them; zero is a valid value for each.
+    let mut address: libc::sockaddr_ll = unsafe { mem::zeroed() };
+    address.sll_family = libc::AF_PACKET as u16;
+    address.sll_protocol = protocol;
+    // 0 would be every interface.
+    let index = i32::try_from(ifindex).ok().filter(|index| *index > 0);
+    address.sll_ifindex = index.ok_or(Errno::ENXIO)?;
+    Ok(address)
+}
+
+/// Receives what is of that protocol, in network order, and arrives on or leaves by an interface.
+fn bind(socket: &OwnedFd, ifindex: u32, protocol: u16) -> io::Result<()> {
+    let at = link_address(ifindex, protocol)?;
+    // SAFETY: the pointer leads to a live value of the length given with it.
+    let bound = unsafe { libc::bind(socket.as_raw_fd(), (&raw const at).cast(), length_of(&at)) };
+    Errno::result(bound)?;
+    Ok(())
+}
+
+/// Sets a socket option for which nix has no word. `value` must be of the type that the option has.
+fn set_option<T>(socket: &OwnedFd, level: libc::c_int, option: libc::c_int, value: &T) -> io::Result<()> {
+    // SAFETY: the pointer leads to a live value of the length given with it.
+    let set = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            level,
+            option,
+            (&raw const *value).cast(),
+            length_of(value),
+        )
+    };
+    Errno::result(set)?;
+    Ok(())
+}
+
+fn length_of<T>(value: &T) -> libc::socklen_t {
+    mem::size_of_val(value) as libc::socklen_t
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::poll::{PollFd, PollFlags, poll};
+    use nix::sys::socket::{MsgFlags, recv};
+    use std::os::fd::AsFd;
+
+    use super::*;
+    use crate::netlink::events::tests::{carrier_of, read_until};
+    use crate::netlink::{Events, Links};
+
+    /// Makes a veth pair, both ends in service. Gives their indices.
+    pub(super) fn pair(links: &mut Links, near: &str, far: &str) -> (u32, u32) {
+        let mut events = Events::open().unwrap();
+        links.add_veth(near, far).unwrap();
+        let (near, far) = (links.by_name(near), links.by_name(far));
+        let (near, far) = (near.unwrap().unwrap().ifindex, far.unwrap().unwrap().ifindex);
+        links.set_up(near, true).unwrap();
+        links.set_up(far, true).unwrap();
+        // The events, not the carrier flag: the kernel puts the queue into service between the two. [link_watch.c]
+        read_until(&mut events, |event| carrier_of(event, near) == Some(true));
+        (near, far)
+    }
+
+    /// Waits until something can be read; fails after a long while.
+    pub(super) fn await_readable(socket: impl AsFd) {
+        let ready = poll(&mut [PollFd::new(socket.as_fd(), PollFlags::POLLIN)], 5000u16);
+        assert_eq!(ready, Ok(1), "nothing came");
+    }
+
+    /// The next frame of a tap.
+    pub(super) fn receive(tap: &OwnedFd) -> Vec<u8> {
+        await_readable(tap);
+        let mut buffer = [0; 2048];
+        let length = recv(tap.as_raw_fd(), &mut buffer, MsgFlags::empty()).unwrap();
+        buffer[..length].to_vec()
+    }
+}

@@ -1,0 +1,21 @@
+//! Every port is in use: each is probed, and each must get answers of its own. [bond_main.c: bond_loadbalance_arp_mon]
+
+use bond_monitors::Time;
+
+use super::Verdict;
+use crate::bond::Bond;
+use crate::port::Port;
+
+impl Bond {
+    pub(super) fn verdict_balance(&self, now: Time, port: &Port) -> Option<Verdict> {
+        let lives = |missed: u32| {
+            let window = self.options.window();
+            window.contains(port.arp.last_tx(), now, missed) && window.contains(port.arp.last_rx(), now, missed)
+        };
+        if port.is_usable() {
+            (!lives(u32::from(self.options.arp_missed_max))).then_some(Verdict::Down)
+        } else {
+            (port.carrier().is_on() && lives(1)).then_some(Verdict::Up)
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! The ARP monitor of one port: when it was last asked through and last heard, and whether that is recent enough.
+//!
+//! It probes and judges nothing by itself: who is asked when, and what a verdict leads to, depends on the other ports of the
+//! bond. Neighbour solicitations for IPv6 follow the same rules. [bonding.rst: ARP monitor operation]
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::time::Time;
+
+/// How long a sign of life counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// Time between two probes: `arp_interval`.
+    pub interval: Duration,
+}
+
+impl Window {
+    /// Whether `now` is within `missed` intervals and a half after `then`, or up to one before.
+    /// [bond_main.c: bond_time_in_interval]
+    pub fn contains(self, then: Time, now: Time, missed: u32) -> bool {
+        then <= now + self.interval && now <= then + (self.interval * missed + self.interval / 2)
+    }
+}
+
+/// What probes have shown about one port.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ArpMonitor {
+    last_tx: Time,
+    /// Later than `heard` where the port was given time.
+    last_rx: Time,
+    heard: Option<Time>,
+    since: Time,
+    asked_since: Time,
+    answers: BTreeMap<IpAddr, Answer>,
+    trial: Trial,
+}
+
+/// The last sign of life of a target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answer {
+    /// When it came.
+    pub at: Time,
+    /// What it was.
+    pub by: AnswerKind,
+}
+
+/// What shows that the path to a target works.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AnswerKind {
+    /// The target answered through this port.
+    Reply,
+    /// The network brought the active port's question, which the target answers, to this backup port.
+    Request,
+}
+
+/// How a port without verdict stands while no port of an active-backup bond works: they are tried one after the other.
+/// [bond_main.c: bond_ab_arp_probe]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Trial {
+    /// Not tried since it last worked.
+    #[default]
+    None,
+    /// Probed at the moment.
+    Candidate,
+    /// Probed without success.
+    Failed,
+}
+
+impl ArpMonitor {
+    /// A port that was never heard. One that is in use has not been silent for long either. [bond_main.c: bond_enslave]
+    pub fn new(now: Time, in_use: bool, window: Window) -> Self {
+        if !in_use {
+            return ArpMonitor::default();
+        }
+        let before = now.since(Time::ZERO).saturating_sub(window.interval + TICK);
+        let never = Time::ZERO + before;
+        ArpMonitor {
+            last_tx: never,
+            last_rx: never,
+            since: now,
+            asked_since: never,
+            ..ArpMonitor::default()
+        }
+    }
+
+    /// A port that worked when nobody could look, as before a restart: its time begins anew.
+    pub fn excuse(&mut self, now: Time) {
+        (self.last_tx, self.last_rx) = (now, now);
+        (self.since, self.asked_since) = (now, now);
+    }
+
+    /// Probes left through the port.
+    pub fn sent(&mut self, now: Time) {
+        self.last_tx = now;
+    }
+
+    /// A frame that counts arrived.
+    pub fn heard(&mut self, at: Time) {
+        self.last_rx = self.last_rx.max(at);
+        self.heard = self.heard.max(Some(at));
+    }
+
+    /// A target gave a sign of life.
+    pub fn answered(&mut self, at: Time, target: IpAddr, by: AnswerKind) {
+        self.answers.insert(target, Answer { at, by });
+    }
+
+    /// The list of targets changed: those that are new have their time from now on. [bond_options.c: _bond_options_arp_ip_target_set]
+    pub fn retarget(&mut self, now: Time, targets: &[IpAddr]) {
+        self.answers.retain(|target, _| targets.contains(target));
+        self.asked_since = now;
+    }
+
+    /// The port was taken into use or made the active one. [bonding.h: last_link_up]
+    pub fn used(&mut self, now: Time) {
+        self.since = now;
+    }
+
+    /// How it stands while no port works.
+    pub fn trial(&self) -> Trial {
+        self.trial
+    }
+
+    /// Moves it on.
+    pub fn set_trial(&mut self, trial: Trial) {
+        self.trial = trial;
+    }
+
+    /// When probes last left.
+    pub fn last_tx(&self) -> Time {
+        self.last_tx
+    }
+
+    /// When a frame that counts last arrived.
+    pub fn last_rx(&self) -> Time {
+        self.last_rx
+    }
+
+    /// When a frame that counts last arrived, unless none ever did.
+    pub fn ever_heard(&self) -> Option<Time> {
+        self.heard
+    }
+
+    /// When it was taken into use.
+    pub fn since(&self) -> Time {
+        self.since
+    }
+
+    /// Whether anything came in since it was taken into use.
+    pub fn proven(&self) -> bool {
+        self.heard.is_some_and(|at| at > self.since)
+    }
+
+    /// When the most silent of these targets last gave a sign of life. [bonding.h: slave_oldest_target_arp_rx]
+    pub fn oldest(&self, targets: impl Iterator<Item = IpAddr>) -> Option<Time> {
+        let last = |target| self.answers.get(&target).map_or(self.asked_since, |answer| answer.at);
+        targets.map(|target| last(target).max(self.asked_since)).min()
+    }
+
+    /// The last sign of life of a target through this port.
+    pub fn answer(&self, target: IpAddr) -> Option<Answer> {
+        self.answers.get(&target).copied()
+    }
+}
+
+/// One tick of the driver's clock: "never" is so much more than an interval ago.
+const TICK: Duration = Duration::from_millis(4);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WINDOW: Window = Window {
+        interval: Duration::from_millis(100),
+    };
+
+    fn at(ms: u64) -> Time {
+        Time::from_millis(10_000 + ms)
+    }
+
+    #[test]
+    fn a_window_is_its_intervals_and_a_half_both_ends_included() {
+        assert!(WINDOW.contains(at(0), at(250), 2));
+        assert!(!WINDOW.contains(at(0), at(251), 2));
+        assert!(WINDOW.contains(at(100), at(0), 2));
+        assert!(!WINDOW.contains(at(101), at(0), 2));
+    }
+
+    #[test]
+    fn a_new_port_has_less_than_its_windows_to_show_life() {
+        let port = ArpMonitor::new(at(0), true, WINDOW);
+        assert!(WINDOW.contains(port.last_rx(), at(146), 2));
+        assert!(!WINDOW.contains(port.last_rx(), at(147), 2));
+        assert!(!port.proven());
+        assert_eq!(ArpMonitor::new(Time::ZERO, true, WINDOW).last_rx(), Time::ZERO);
+    }
+
+    #[test]
+    fn the_most_silent_target_decides_where_all_must_answer() {
+        let mut port = ArpMonitor::new(at(0), true, WINDOW);
+        let [a, b]: [IpAddr; 2] = [[10, 0, 0, 1].into(), [10, 0, 0, 2].into()];
+        port.answered(at(50), a, AnswerKind::Reply);
+        assert_eq!(port.oldest([a, b].into_iter()), Some(port.last_tx()));
+        assert_eq!(port.oldest([a].into_iter()), Some(at(50)));
+        assert_eq!(port.oldest([].into_iter()), None);
+        port.retarget(at(60), &[b]);
+        assert_eq!(
+            port.oldest([a, b].into_iter()),
+            Some(at(60)),
+            "new ones have their time"
+        );
+        assert_eq!(port.answer(a), None);
+    }
+
+    #[test]
+    fn an_older_stamp_does_not_undo_a_newer_one() {
+        let mut port = ArpMonitor::new(at(0), true, WINDOW);
+        port.heard(at(20));
+        port.heard(at(10));
+        assert_eq!(port.last_rx(), at(20));
+        assert!(port.proven());
+    }
+}

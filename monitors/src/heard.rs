@@ -1,0 +1,16 @@
+//! When a port was heard: the stamps that a data plane puts on frames that arrive.
+
+use serde::{Deserialize, Serialize};
+
+use crate::time::Time;
+
+/// Last arrivals at one port, let in or not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Heard {
+    /// A frame that somebody else sent.
+    pub any: Option<Time>,
+    /// Such a frame that is ARP or IPv6.
+    pub probes: Option<Time>,
+    /// A frame that one of our own ports sent and the network brought back.
+    pub own: Option<Time>,
+}

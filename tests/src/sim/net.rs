@@ -1,0 +1,138 @@
+//! What is beyond the cables: one switch, hosts that answer ARP and neighbour solicitations, and what may be wrong with them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use bond_modes::PortId;
+use bond_monitors::wire::arp::{Arp, Operation};
+use bond_monitors::wire::nd::{Discovery, Kind, UnsolicitedAdvertisement};
+use bond_monitors::{Heard, MacAddr, Time};
+
+use super::rng::Rng;
+
+/// The network behind all ports. A host answers through the port that asked; the switch floods questions to all others.
+#[derive(Clone, Debug)]
+pub struct Net {
+    /// Hosts that answer.
+    pub hosts: BTreeSet<IpAddr>,
+    /// Ports behind which the switch drops every frame while the carrier stays.
+    pub dead: BTreeSet<PortId>,
+    /// Percentage of answers that are lost.
+    pub loss: u64,
+    /// From question to answer.
+    pub latency: Duration,
+    /// Draws the answers that are lost.
+    pub rng: Rng,
+    /// Stamps of the data plane.
+    pub heard: BTreeMap<PortId, Heard>,
+    under_way: BTreeMap<(Time, u64), Delivery>,
+    count: u64,
+}
+
+/// A frame on its way to a port.
+#[derive(Clone, Debug)]
+pub struct Delivery {
+    /// Where it arrives.
+    pub port: PortId,
+    /// From the destination address on.
+    pub frame: Vec<u8>,
+    /// One of the bond's ports sent it.
+    pub own: bool,
+}
+
+impl Net {
+    /// A network without hosts, in which nothing is lost.
+    pub fn new() -> Net {
+        Net {
+            hosts: BTreeSet::new(),
+            dead: BTreeSet::new(),
+            loss: 0,
+            latency: Duration::from_micros(200),
+            rng: Rng::new(1),
+            heard: BTreeMap::new(),
+            under_way: BTreeMap::new(),
+            count: 0,
+        }
+    }
+
+    /// A probe leaves through one of the ports that are connected.
+    pub fn probe(&mut self, now: Time, from: PortId, connected: &[PortId], frame: &[u8]) {
+        let works = |port: &PortId| connected.contains(port) && !self.dead.contains(port);
+        if !works(&from) {
+            return;
+        }
+        let others: Vec<PortId> = connected
+            .iter()
+            .copied()
+            .filter(|port| *port != from && works(port))
+            .collect();
+        for port in others {
+            self.send(now, port, frame.to_vec(), true);
+        }
+        if let Some(answer) = self.answer(frame) {
+            // Drawn for every answer, lost or not, so that two rules on the same network see the same losses.
+            if !self.rng.chance(self.loss) {
+                self.send(now, from, answer, false);
+            }
+        }
+    }
+
+    fn answer(&self, frame: &[u8]) -> Option<Vec<u8>> {
+        if let Some(arp) = Arp::parse(frame) {
+            let there = self.hosts.contains(&arp.target_ip.into());
+            let reply = Arp {
+                destination: arp.source,
+                source: HOST,
+                operation: Operation::Reply,
+                sender_mac: HOST,
+                sender_ip: arp.target_ip,
+                target_mac: arp.sender_mac,
+                target_ip: arp.sender_ip,
+            };
+            return there.then(|| reply.frame(&[]));
+        }
+        let asked = Discovery::parse(frame).filter(|nd| nd.kind == Kind::Solicitation)?;
+        let answer = UnsolicitedAdvertisement {
+            target: asked.target,
+            mac: HOST,
+            router: false,
+        };
+        self.hosts.contains(&asked.target.into()).then(|| answer.frame(&[]))
+    }
+
+    /// A frame of somebody else arrives at a port, if its path works.
+    pub fn send(&mut self, now: Time, port: PortId, frame: Vec<u8>, own: bool) {
+        self.count += 1;
+        let delivery = Delivery { port, frame, own };
+        self.under_way.insert((now + self.latency, self.count), delivery);
+    }
+
+    /// When the next frame arrives.
+    pub fn poll_timeout(&self) -> Option<Time> {
+        self.under_way.keys().next().map(|(at, _)| *at)
+    }
+
+    /// The next frame that has arrived, stamped.
+    pub fn arrived(&mut self, now: Time) -> Option<Delivery> {
+        let first = self.under_way.first_entry().filter(|entry| entry.key().0 <= now)?;
+        let delivery = first.remove();
+        let stamps = self.heard.entry(delivery.port).or_default();
+        if delivery.own {
+            stamps.own = Some(now);
+        } else {
+            stamps.any = Some(now);
+            stamps.probes = Some(now);
+        }
+        Some(delivery)
+    }
+}
+
+impl Default for Net {
+    fn default() -> Self {
+        Net::new()
+    }
+}
+
+/// The address of every far host.
+pub const HOST: MacAddr = MacAddr([2, 0xfa, 0, 0, 0, 1]);
