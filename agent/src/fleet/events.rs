@@ -131,7 +131,10 @@ impl Fleet {
         for at in 0..self.bonds.len() {
             // A VLAN that was put on the bond or on what is above it, or a bridge whose address changed.
             let announced = |index: u32| self.bonds[at].ifindex == index || self.bonds[at].announced.contains(&index);
-            if announced(link.ifindex) || link.peer.is_some_and(announced) {
+            if link.peer == Some(self.bonds[at].ifindex) {
+                // What stands on it may have asked it to listen to more, of which itself says nothing.
+                self.on_bond_device(now, at);
+            } else if announced(link.ifindex) || link.peer.is_some_and(announced) {
                 self.refresh_addresses(now, at);
             }
         }
