@@ -378,7 +378,9 @@ impl Bond {
         if from == to {
             return;
         }
-        if let Some(port) = to.and_then(|id| self.ports.get_mut(id)) {
+        if let Some(port) = to.and_then(|id| self.ports.get_mut(id))
+            && self.options.monitor() == Monitor::Arp
+        {
             port.arp.used(now);
         }
         if !self.mode().has_active() {
