@@ -16,11 +16,12 @@ use crate::config::{self, BondSpec, Severity};
 use crate::control::server::Server;
 use crate::control::{RUN_DIR, RUN_DIR_ENV, SOCKET};
 use crate::dataplane::tc::{Hook, TcPlane};
-use crate::dataplane::{Dataplane, PlaneError};
-use crate::fleet::{Fleet, chain, check_options};
+use crate::dataplane::{Dataplane, PlaneError, PlaneWish, Planes};
+use crate::fleet::{Fleet, check_options};
 use crate::logging;
 use crate::run::{Agent, CONTROL};
 use crate::signals::Signals;
+use crate::text::chain;
 
 /// Bonds network interfaces from userspace: active-backup with carrier monitoring, on kernels with or without the bonding
 /// module.
@@ -42,6 +43,9 @@ struct Arguments {
     /// How much to log
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     log_level: log::LevelFilter,
+    /// What forwards for bonds that do not say: the kernel's team driver, eBPF, or the first that is exact
+    #[arg(long, value_name = "PLANE", value_enum, default_value_t = PlaneWish::Auto)]
+    plane: PlaneWish,
     /// How BPF programs are attached; auto takes tcx where the kernel has it
     #[arg(long, value_name = "HOOK", value_enum, default_value_t = Hook::Auto)]
     tc_hook: Hook,
@@ -93,7 +97,8 @@ fn serve(arguments: &Arguments, specs: &[BondSpec]) -> Result<(), Box<dyn Error>
     let run_dir = prepare(&arguments.run_dir)?;
     let _lock = lock(&run_dir)?;
     let signals = Signals::new()?;
-    let mut plane = TcPlane::open(&run_dir, arguments.tc_hook)?;
+    let tc = TcPlane::open(&run_dir, arguments.tc_hook)?;
+    let mut plane = Planes::new(vec![Box::new(tc)]);
     match plane.probe() {
         Err(error @ PlaneError::Permission { .. }) => return Err(error.into()),
         // Bonds cannot be made, but clients get to know why.
@@ -103,6 +108,7 @@ fn serve(arguments: &Arguments, specs: &[BondSpec]) -> Result<(), Box<dyn Error>
     let poll = mio::Poll::new()?;
     let registry = poll.registry().try_clone()?;
     let mut fleet = Fleet::new(&run_dir, registry, Box::new(plane), arguments.ignore_link_events)?;
+    fleet.prefer(arguments.plane);
     fleet.start(clock::now(), specs);
     hurry();
     let server = Server::bind(&run_dir.join(SOCKET), poll.registry(), CONTROL)?;

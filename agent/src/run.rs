@@ -17,8 +17,9 @@ use crate::signals::Signals;
 /// What the loop waits for besides the control socket, whose tokens come after these.
 const SIGNALS: Token = Token(0);
 const LINK_EVENTS: Token = Token(1);
+const PLANE_EVENTS: Token = Token(2);
 /// First token of the control socket.
-pub const CONTROL: usize = 2;
+pub const CONTROL: usize = 3;
 
 /// Messages read from one source in one turn.
 const BUDGET: usize = 64;
@@ -40,13 +41,16 @@ impl Agent {
         let registry = poll.registry();
         signals.register(registry, SIGNALS)?;
         registry.register(&mut SourceFd(&fleet.link_events()), LINK_EVENTS, Interest::READABLE)?;
+        if let Some(events) = fleet.plane_events() {
+            registry.register(&mut SourceFd(&events), PLANE_EVENTS, Interest::READABLE)?;
+        }
         Ok(Agent {
             poll,
             signals,
             server,
             fleet,
             // Events that arrived between subscribing and now raise no edge.
-            unread: BTreeSet::from([LINK_EVENTS]),
+            unread: BTreeSet::from([LINK_EVENTS, PLANE_EVENTS]),
             requests: Vec::new(),
         })
     }
@@ -80,6 +84,9 @@ impl Agent {
         // Link events first: a failover must not wait for a client.
         if sources.contains(&LINK_EVENTS) && self.fleet.read_links(now, BUDGET) == Drained::More {
             self.unread.insert(LINK_EVENTS);
+        }
+        if sources.contains(&PLANE_EVENTS) && self.fleet.read_plane(now, BUDGET) == Drained::More {
+            self.unread.insert(PLANE_EVENTS);
         }
         if sources.contains(&SIGNALS) {
             self.signals.drain();

@@ -19,6 +19,9 @@ pub struct SavedBond {
     pub name: String,
     /// Index of the bond's interface.
     pub ifindex: u32,
+    /// Its data plane; before there were several it was `tc`.
+    #[serde(default)]
+    pub plane: Option<String>,
     /// The bond machine.
     pub bond: Saved,
     /// What ports were before they were attached, to be given back.
@@ -171,6 +174,7 @@ mod tests {
             boot_id: store.boot_id().to_owned(),
             name: "bond0".to_owned(),
             ifindex: 7,
+            plane: None,
             bond: Bond::new(Time::ZERO, options::parse(&mode).unwrap(), &report).saved(),
             originals: BTreeMap::new(),
             vanished: BTreeMap::new(),

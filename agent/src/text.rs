@@ -106,6 +106,17 @@ fn ms(duration: Duration) -> String {
     format!("{} ms", millis(duration))
 }
 
+/// An error with all its causes in one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use bond_monitors::MacAddr;

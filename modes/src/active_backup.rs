@@ -3,12 +3,16 @@
 use std::collections::BTreeMap;
 
 use crate::mode::{Mode, View};
-use crate::plan::{Accept, PortId, TxPolicy};
+use crate::plan::{Accept, PortId, Spread, TxPolicy};
 use crate::port::Port;
 
 pub(crate) struct ActiveBackup;
 
 impl Mode for ActiveBackup {
+    fn spread(&self) -> Spread {
+        Spread::One
+    }
+
     fn has_active(&self) -> bool {
         true
     }

@@ -3,11 +3,15 @@
 use std::collections::BTreeMap;
 
 use crate::mode::{Mode, View};
-use crate::plan::{PortId, TxPolicy};
+use crate::plan::{PortId, Spread, TxPolicy};
 
 pub(crate) struct BalanceRr;
 
 impl Mode for BalanceRr {
+    fn spread(&self) -> Spread {
+        Spread::RoundRobin
+    }
+
     /// differs: the driver counts dead ports too and gives their share to a neighbour; here it is spread over all that are left.
     fn tx(&self, view: &View<'_>) -> TxPolicy {
         let ports = view.senders();

@@ -55,6 +55,7 @@ impl Bond {
             carrier: Carrier::Off,
             mac: device.mac,
             ports: BTreeMap::new(),
+            spread: mode::of(change.options.mode).spread(),
             tx: TxPolicy::Drop,
             queues: BTreeMap::new(),
             rx: BTreeMap::new(),
@@ -378,7 +379,9 @@ impl Bond {
         if from == to {
             return;
         }
-        if let Some(port) = to.and_then(|id| self.ports.get_mut(id)) {
+        if let Some(port) = to.and_then(|id| self.ports.get_mut(id))
+            && self.options.monitor() == Monitor::Arp
+        {
             port.arp.used(now);
         }
         if !self.mode().has_active() {
@@ -425,6 +428,7 @@ impl Bond {
             carrier: Carrier::from_bool(self.ports.iter().any(Port::is_usable)),
             mac: self.device.mac,
             ports: self.ports.iter().map(|port| (port.id, port_plan(port))).collect(),
+            spread: mode.spread(),
             tx: mode.tx(&view),
             queues: mode.queues(&view),
             rx: mode.rx(&view),

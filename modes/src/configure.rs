@@ -9,13 +9,14 @@ use crate::plan::PortId;
 use crate::port::Port;
 
 impl Bond {
+    /// The options that [`Bond::configure`] would put in force, or why it would not.
+    pub fn preview(&self, pairs: &[(String, String)]) -> Result<BondOptions, OptionError> {
+        options::apply(&self.options, self.context(), pairs).map(|change| change.options)
+    }
+
     /// Takes a set of options in; all or nothing.
     pub fn configure(&mut self, now: Time, pairs: &[(String, String)]) -> Result<(), OptionError> {
-        let context = Context {
-            up: self.device.up,
-            has_ports: !self.ports.is_empty(),
-        };
-        let change = options::apply(&self.options, context, pairs)?;
+        let change = options::apply(&self.options, self.context(), pairs)?;
         let manual = match &change.active {
             Some(Some(name)) => Some(self.manual_choice(name)?),
             _ => None,
@@ -39,6 +40,13 @@ impl Bond {
         };
         self.settle(now, wish);
         Ok(())
+    }
+
+    fn context(&self) -> Context {
+        Context {
+            up: self.device.up,
+            has_ports: !self.ports.is_empty(),
+        }
     }
 
     /// Takes a set of options of one port in; all or nothing.

@@ -31,7 +31,7 @@ pub use adopt::{Saved, Seen};
 pub use bond::Bond;
 pub use event::{Event, LocalAddress, PortFacts, Station};
 pub use options::{BondOptions, OptionError, XmitHashPolicy};
-pub use plan::{Accept, Epoch, ForwardingPlan, PortId, PortPlan, TxPolicy};
+pub use plan::{Accept, Epoch, ForwardingPlan, PortId, PortPlan, Spread, TxPolicy};
 pub use port::{Port, Ports};
 pub use probing::{Reach, TargetPath};
 pub use status::{

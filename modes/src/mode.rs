@@ -6,7 +6,7 @@ use bond_monitors::LinkState;
 
 use crate::choice::Choice;
 use crate::options::{BondOptions, ModeName};
-use crate::plan::{Accept, PortId, TxPolicy};
+use crate::plan::{Accept, PortId, Spread, TxPolicy};
 use crate::port::{Port, Ports};
 use crate::{active_backup, balance_rr, balance_xor, broadcast};
 
@@ -17,6 +17,9 @@ pub(crate) trait Mode: Sync {
     fn has_active(&self) -> bool {
         false
     }
+
+    /// How they are spread.
+    fn spread(&self) -> Spread;
 
     /// Where frames of the stack leave.
     fn tx(&self, view: &View<'_>) -> TxPolicy;

@@ -33,6 +33,8 @@ pub struct ForwardingPlan {
     pub mac: MacAddr,
     /// Interface settings of every attached port.
     pub ports: BTreeMap<PortId, PortPlan>,
+    /// How frames are spread, whoever is usable at the moment.
+    pub spread: Spread,
     /// Where frames of the stack leave.
     pub tx: TxPolicy,
     /// Transmit queues of the bond that are bound to a port: frames of such a queue leave there whatever `tx` says.
@@ -54,6 +56,20 @@ pub struct PortPlan {
     pub promisc: bool,
     /// As the bond's own interface.
     pub allmulti: bool,
+}
+
+/// How frames are spread over ports: the kind of every [`TxPolicy`] of a bond, as long as it has ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Spread {
+    /// [`TxPolicy::One`]
+    One,
+    /// [`TxPolicy::RoundRobin`]
+    RoundRobin,
+    /// [`TxPolicy::Hash`]
+    Hash,
+    /// [`TxPolicy::All`]
+    All,
 }
 
 /// Where frames of the stack leave.

@@ -53,7 +53,10 @@ impl Port {
             duplex: facts.report.duplex,
             failures: 0,
             options: PortOptions::default(),
-            arp: ArpMonitor::new(now, carrier.is_on(), options.window()),
+            arp: match options.monitor() {
+                Monitor::Arp => ArpMonitor::new(now, carrier.is_on(), options.window()),
+                _ => ArpMonitor::default(),
+            },
             monitor: MiiMonitor::new(carrier),
             debounce: match options.monitor() {
                 Monitor::None => Debounce::in_state(LinkState::Up),

@@ -10,7 +10,7 @@ use bond_monitors::{Duplex, MacAddr};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::dataplane::PortCounters;
+use crate::dataplane::{PlaneReport, PortCounters};
 
 /// Version of the JSON that `show` prints; fields are added, never renamed or left out.
 pub const SCHEMA: u32 = 1;
@@ -50,6 +50,12 @@ pub enum Call {
         /// Which bond.
         #[serde(default)]
         bond: Option<String>,
+    },
+    /// What each data plane can do here; answers with [`DoctorReport`].
+    Doctor {
+        /// Options of a bond that is thought of.
+        #[serde(default)]
+        options: OptionPairs,
     },
     /// Names of all bonds; answers with an array of strings.
     List {},
@@ -94,7 +100,10 @@ pub enum Call {
 impl Call {
     /// Whether it only looks, so that a client without the right to change may ask it.
     pub fn reads_only(&self) -> bool {
-        matches!(self, Call::Show { .. } | Call::List {} | Call::Monitor { .. })
+        matches!(
+            self,
+            Call::Show { .. } | Call::Doctor { .. } | Call::List {} | Call::Monitor { .. }
+        )
     }
 }
 
@@ -165,6 +174,17 @@ pub enum ErrorCode {
     NoPlane,
     /// The kernel refused.
     Kernel,
+}
+
+/// Answer to `doctor`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DoctorReport {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// The plane that a bond with these options would get; null if none can.
+    pub choice: Option<String>,
+    /// Every plane, the preferred one first.
+    pub planes: Vec<PlaneReport>,
 }
 
 /// Answer to `show`.

@@ -1,13 +1,21 @@
 //! Data planes: they make the kernel match a [`ForwardingPlan`] and decide nothing themselves.
 
+use std::collections::BTreeSet;
 use std::io;
+use std::os::fd::RawFd;
 
-use bond_modes::{ForwardingPlan, PortId};
+use bond_modes::{BondOptions, ForwardingPlan, PortId};
 use bond_monitors::{Heard, LinkReport, MacAddr};
 use serde::{Deserialize, Serialize};
 
+use crate::netlink::Link;
+use crate::text::chain;
+
+pub mod planes;
 pub mod script;
 pub mod tc;
+
+pub use planes::{PlaneWish, Planes};
 
 /// Name of a bond's interface: 1 to 15 bytes without `/`, blanks or a leading dot.
 pub type BondName = String;
@@ -16,14 +24,41 @@ pub type BondName = String;
 pub trait Dataplane {
     /// Short name: `tc` or `team`.
     fn name(&self) -> &'static str;
-    /// Whether this kernel can do it; an error that names what is missing otherwise. Leaves nothing behind.
+    /// The plane that a bond belongs to.
+    fn plane_of(&self, _bond: &str) -> &'static str {
+        self.name()
+    }
+    /// A bond that is about to be observed was made by this plane.
+    fn assign(&mut self, _bond: &BondName, _plane: &str) {}
+    /// Whether this kernel can do it; an error that names what is missing otherwise. Leaves nothing behind. May remember what
+    /// it found.
     fn probe(&mut self) -> Result<(), PlaneError>;
+    /// Whether a bond with these options does here exactly what the options say; an error that names what differs.
+    fn express(&mut self, _options: &BondOptions) -> Result<(), PlaneError> {
+        Ok(())
+    }
+    /// As [`express`](Dataplane::express), for options that a bond is to get while it runs.
+    fn express_for(&mut self, _bond: &BondName, options: &BondOptions) -> Result<(), PlaneError> {
+        self.express(options)
+    }
+    /// For people who ask why: what this plane can do here, and whether with these options.
+    fn reports(&mut self, options: &BondOptions) -> Vec<PlaneReport> {
+        let usable = self.probe();
+        let exact = self.express(options);
+        vec![PlaneReport {
+            plane: self.name().to_owned(),
+            usable: usable.is_ok(),
+            why_not: usable.err().map(|error| chain(&error)),
+            exact: exact.is_ok(),
+            differs: exact.err().map(|error| chain(&error)),
+        }]
+    }
     /// The names of all bonds of ours that the kernel has, except those that another agent serves.
     fn bonds(&mut self) -> Result<Vec<BondName>, PlaneError>;
     /// What the kernel already does under this name, if the device there is ours.
     fn observe(&mut self, bond: &BondName) -> Result<Option<Observed>, PlaneError>;
     /// Makes the bond's interface, administratively down and without carrier. Undone whole on failure.
-    fn create(&mut self, bond: &BondName) -> Result<BondDevice, PlaneError>;
+    fn create(&mut self, bond: &BondName, base: &BondBase) -> Result<BondDevice, PlaneError>;
     /// What a port is now, for [`detach`](Dataplane::detach) to restore. Asked before it is attached. What an earlier
     /// attachment left on it, as on one that was moved to another namespace, is not part of it as far as it can be told.
     fn original(&mut self, port: PortId) -> Result<OriginalPort, PlaneError>;
@@ -32,6 +67,10 @@ pub trait Dataplane {
     fn attach(&mut self, bond: &BondName, port: PortId, base: &PortBase) -> Result<(), PlaneError>;
     /// Gives a port back as `original` says. A step that fails does not stop the others.
     fn detach(&mut self, bond: &BondName, port: PortId, original: &OriginalPort) -> Result<(), PlaneError>;
+    /// Whether an interface that was attached still is, by a link message about it: somebody else may have taken it away.
+    fn holds(&self, _bond: &BondName, _link: &Link) -> bool {
+        true
+    }
     /// Makes the kernel match the plan: only differences, make before break.
     fn program(&mut self, bond: &BondName, plan: &ForwardingPlan) -> Result<(), PlaneError>;
     /// Reads anew what somebody else may have changed and the next [`program`](Dataplane::program) is to put back: the bond's
@@ -49,6 +88,47 @@ pub trait Dataplane {
     /// When frames came to each attached port, and from whom, as far as their source addresses tell. `probes` is exact; `any` may
     /// be a millisecond older than the last frame, and `own` leaves out what is no probe and came within one of such a frame.
     fn heard(&mut self, bond: &BondName) -> Result<Vec<(PortId, Heard)>, PlaneError>;
+    /// Where the plane hears of changes that others make to its bonds, for the loop to wait on.
+    fn event_fd(&self) -> Option<RawFd> {
+        None
+    }
+    /// Reads up to `budget` such messages.
+    fn read_events(&mut self, _budget: usize) -> io::Result<Touched> {
+        Ok(Touched::default())
+    }
+}
+
+/// What was heard of changes that others made.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Touched {
+    /// Bonds whose settings are not what was programmed any more.
+    pub bonds: BTreeSet<BondName>,
+    /// The budget ended first: another call is owed.
+    pub more: bool,
+}
+
+/// What a new bond is to be.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BondBase {
+    /// Which plane it is to have.
+    pub plane: PlaneWish,
+    /// Its options.
+    pub options: BondOptions,
+}
+
+/// What a plane can do on this machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlaneReport {
+    /// `team` or `tc`.
+    pub plane: String,
+    /// This kernel has what it needs.
+    pub usable: bool,
+    /// What is missing otherwise.
+    pub why_not: Option<String>,
+    /// A bond with the options asked about would be exact.
+    pub exact: bool,
+    /// What would not be otherwise.
+    pub differs: Option<String>,
 }
 
 /// The bond's own interface right after it was made.
@@ -147,6 +227,24 @@ pub enum PlaneError {
         doing: String,
         /// Which capability is missing.
         capability: &'static str,
+    },
+    /// A bond with these options would not do exactly what they say.
+    #[error("the {plane} plane cannot do {what} exactly: {why}; give the bond plane={other}, which takes a new bond")]
+    Inexact {
+        /// This plane.
+        plane: &'static str,
+        /// The option and its value.
+        what: String,
+        /// What would differ.
+        why: &'static str,
+        /// A plane that can.
+        other: &'static str,
+    },
+    /// No plane can do it.
+    #[error("no data plane can do it: {reasons}")]
+    NoPlane {
+        /// One for each plane.
+        reasons: String,
     },
     /// The name is taken by a device that is not ours.
     #[error("{name} is the name of another device already")]

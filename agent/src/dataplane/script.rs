@@ -6,10 +6,11 @@ use std::collections::BTreeMap;
 use std::io;
 use std::rc::Rc;
 
-use bond_modes::{ForwardingPlan, PortId, PortPlan, TxPolicy};
+use bond_modes::options::show_all;
+use bond_modes::{BondOptions, ForwardingPlan, PortId, PortPlan, Spread, TxPolicy};
 use bond_monitors::{Carrier, Heard, LinkReport, MacAddr};
 
-use super::{BondDevice, BondName, Dataplane, Observed, OriginalPort, PlaneError, PortBase, PortCounters};
+use super::{BondBase, BondDevice, BondName, Dataplane, Observed, OriginalPort, PlaneError, PortBase, PortCounters};
 
 /// Clones are the same plane: one for the agent, one for the test that looks at it. One that outlives an agent is what the
 /// kernel is to a real one.
@@ -52,9 +53,24 @@ struct World {
     ports: BTreeMap<PortId, LinkReport>,
     counters: BTreeMap<PortId, PortCounters>,
     heard: BTreeMap<PortId, Heard>,
+    name: Option<&'static str>,
+    /// An option that it cannot do exactly unless it has its default value.
+    cannot: Option<&'static str>,
 }
 
 impl ScriptPlane {
+    /// A plane that goes by this name.
+    pub fn named(name: &'static str) -> ScriptPlane {
+        let plane = ScriptPlane::default();
+        plane.world.borrow_mut().name = Some(name);
+        plane
+    }
+
+    /// It cannot do this option exactly unless it has its default value.
+    pub fn cannot(&self, option: &'static str) {
+        self.world.borrow_mut().cannot = Some(option);
+    }
+
     /// Adds an interface that can become a port, or changes its state.
     pub fn set_port(&self, port: PortId, report: LinkReport) {
         self.world.borrow_mut().ports.insert(port, report);
@@ -117,7 +133,23 @@ impl World {
 
 impl Dataplane for ScriptPlane {
     fn name(&self) -> &'static str {
-        "script"
+        self.world.borrow().name.unwrap_or("script")
+    }
+
+    fn express(&mut self, options: &BondOptions) -> Result<(), PlaneError> {
+        let Some(option) = self.world.borrow().cannot else {
+            return Ok(());
+        };
+        let value = |options: &BondOptions| show_all(options, None).remove(option);
+        if value(options) == value(&BondOptions::default()) {
+            return Ok(());
+        }
+        Err(PlaneError::Inexact {
+            plane: self.name(),
+            what: option.to_owned(),
+            why: "the test says so",
+            other: "tc",
+        })
     }
 
     fn probe(&mut self) -> Result<(), PlaneError> {
@@ -143,7 +175,7 @@ impl Dataplane for ScriptPlane {
         Ok(Some(observed))
     }
 
-    fn create(&mut self, bond: &BondName) -> Result<BondDevice, PlaneError> {
+    fn create(&mut self, bond: &BondName, _: &BondBase) -> Result<BondDevice, PlaneError> {
         let mut world = self.call(Call::Create(bond.clone()))?;
         if world.bonds.contains_key(bond) {
             return Err(PlaneError::NameTaken { name: bond.clone() });
@@ -165,6 +197,7 @@ impl Dataplane for ScriptPlane {
             carrier: Carrier::Off,
             mac: report.mac,
             ports: BTreeMap::new(),
+            spread: Spread::One,
             tx: TxPolicy::Drop,
             queues: BTreeMap::new(),
             rx: BTreeMap::new(),
@@ -321,7 +354,7 @@ mod tests {
         let (bond, port) = ("bond0".to_owned(), PortId(3));
         let base = PortBase { mac: None, mtu: 9000 };
         window.set_port(port, report("eth0"));
-        plane.create(&bond).unwrap();
+        plane.create(&bond, &BondBase::default()).unwrap();
         let original = plane.original(port).unwrap();
         window.fail_at(1, PlaneError::PortGone { port });
         plane.attach(&bond, port, &base).unwrap();

@@ -5,9 +5,10 @@ use std::mem;
 use bond_modes::{Action, Bond, Epoch, Event, ForwardingPlan, PortId};
 use bond_monitors::{Carrier, Time};
 
-use super::{Fleet, chain};
+use super::Fleet;
 use crate::dataplane::PlaneError;
 use crate::netlink::{Link, mii};
+use crate::text::chain;
 
 impl Fleet {
     pub(super) fn drain(&mut self, now: Time, at: usize) {

@@ -5,10 +5,11 @@ use bond_modes::{Bond, Event, OptionError, PortFacts, PortId};
 use bond_monitors::Time;
 use serde_json::{Value, json};
 
-use super::{Fleet, Member, above, chain};
-use crate::control::proto::{Call, ControlError, ErrorCode, OptionPairs, Report, SCHEMA};
-use crate::dataplane::{OriginalPort, PORT_MARK, PlaneError, PortBase};
+use super::{Fleet, Member, above};
+use crate::control::proto::{Call, ControlError, DoctorReport, ErrorCode, OptionPairs, Report, SCHEMA};
+use crate::dataplane::{BondBase, OriginalPort, PORT_MARK, PlaneError, PlaneReport, PlaneWish, PortBase};
 use crate::netlink::Link;
+use crate::text::chain;
 
 impl Fleet {
     /// Does what a client asks for; the answer is what it gets.
@@ -20,6 +21,7 @@ impl Fleet {
                 let at = self.find(bond)?;
                 self.remove(at).map(done)
             }
+            Call::Doctor { options } => self.doctor(options),
             Call::Show { bond } => self.show(now, bond.as_deref()),
             Call::List {} => Ok(self
                 .bonds
@@ -51,9 +53,17 @@ impl Fleet {
                 format!("there is a bond {name} already"),
             ));
         }
-        let change = options::parse(pairs).map_err(|error| option_error(name, error))?;
+        let (plane, pairs) = take_plane(pairs).map_err(|error| option_error(name, error))?;
+        let change = options::parse(&pairs).map_err(|error| option_error(name, error))?;
         let name = name.to_owned();
-        let device = self.plane.create(&name).map_err(|error| plane_error(&name, &error))?;
+        let base = BondBase {
+            plane: plane.unwrap_or(self.wish),
+            options: change.options.clone(),
+        };
+        let device = self
+            .plane
+            .create(&name, &base)
+            .map_err(|error| plane_error(&name, &error))?;
         let bond = Bond::new(now, change, &device.report);
         self.bonds.push(Member::new(name, device.ifindex, bond));
         let at = self.bonds.len() - 1;
@@ -63,15 +73,58 @@ impl Fleet {
         Ok(at)
     }
 
-    fn set(&mut self, now: Time, bond: &str, pairs: &[(String, String)]) -> Result<(), ControlError> {
+    pub(super) fn set(&mut self, now: Time, bond: &str, pairs: &[(String, String)]) -> Result<(), ControlError> {
         let at = self.find(bond)?;
+        let (plane, pairs) = take_plane(pairs).map_err(|error| option_error(bond, error))?;
+        self.stay_on_plane(at, plane)?;
+        let preview = self.bonds[at]
+            .bond
+            .preview(&pairs)
+            .map_err(|error| option_error(bond, error))?;
+        self.plane
+            .express_for(&bond.to_owned(), &preview)
+            .map_err(|error| plane_error(bond, &error))?;
         self.bonds[at]
             .bond
-            .configure(now, pairs)
+            .configure(now, &pairs)
             .map_err(|error| option_error(bond, error))?;
         self.drain(now, at);
         self.bonds[at].dirty = true;
         Ok(())
+    }
+
+    /// A live bond cannot change its plane: there is no moment at which both would forward.
+    fn stay_on_plane(&self, at: usize, wish: Option<PlaneWish>) -> Result<(), ControlError> {
+        let name = &self.bonds[at].name;
+        let plane = self.plane.plane_of(name);
+        match wish {
+            Some(wish) if !wish.allows(plane) => Err(ControlError::new(
+                ErrorCode::Refused,
+                format!(
+                    "{name}: it is on plane {plane} and stays there; to move it, delete it and add it with another plane"
+                ),
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// What each plane can do here, and which one a bond with these options would get.
+    fn doctor(&mut self, pairs: &OptionPairs) -> Result<Value, ControlError> {
+        let (plane, pairs) = take_plane(pairs).map_err(|error| option_error("doctor", error))?;
+        let change = options::parse(&pairs).map_err(|error| option_error("doctor", error))?;
+        let base = BondBase {
+            plane: plane.unwrap_or(self.wish),
+            options: change.options,
+        };
+        let planes = self.plane.reports(&base.options);
+        let fits = |report: &&PlaneReport| base.plane.allows(&report.plane) && report.usable && report.exact;
+        let choice = planes.iter().find(fits).map(|report| report.plane.clone());
+        let report = DoctorReport {
+            schema: SCHEMA,
+            choice,
+            planes,
+        };
+        Ok(serde_json::to_value(report).expect("a report is plain data"))
     }
 
     fn show(&mut self, now: Time, bond: Option<&str>) -> Result<Value, ControlError> {
@@ -278,6 +331,19 @@ fn stands_on(links: &[Link], link: &Link, bond: u32) -> bool {
         .any(|(upper, _)| upper.ifindex == link.ifindex)
 }
 
+/// Splits `plane=` off, which is no option of the bond machine.
+fn take_plane(pairs: &[(String, String)]) -> Result<(Option<PlaneWish>, OptionPairs), OptionError> {
+    let (planes, rest): (OptionPairs, OptionPairs) = pairs.iter().cloned().partition(|(name, _)| name == "plane");
+    let wish = planes.last().map(|(_, value)| {
+        PlaneWish::parse(value).ok_or_else(|| OptionError::BadValue {
+            option: "plane",
+            value: value.clone(),
+            expected: "auto, team or tc",
+        })
+    });
+    Ok((wish.transpose()?, rest))
+}
+
 fn done<T>(_: T) -> Value {
     json!({})
 }
@@ -301,7 +367,8 @@ pub(super) fn option_error(object: &str, error: OptionError) -> ControlError {
 pub(super) fn plane_error(object: &str, error: &PlaneError) -> ControlError {
     let code = match error {
         PlaneError::PortGone { .. } => ErrorCode::NoSuchDevice,
-        PlaneError::Unsupported { .. } | PlaneError::OneQueue { .. } => ErrorCode::NoPlane,
+        PlaneError::Unsupported { .. } | PlaneError::OneQueue { .. } | PlaneError::NoPlane { .. } => ErrorCode::NoPlane,
+        PlaneError::Inexact { .. } => ErrorCode::Refused,
         PlaneError::Permission { .. } => ErrorCode::Permission,
         PlaneError::NameTaken { .. } => ErrorCode::NameTaken,
         PlaneError::Kernel { .. } => ErrorCode::Kernel,

@@ -9,6 +9,7 @@ use bond_monitors::{LinkReport, Time};
 
 use super::actions::settled_carrier;
 use super::{Fleet, Member};
+use crate::dataplane::Touched;
 use crate::netlink::{Drained, Link, LinkEvent};
 
 impl Fleet {
@@ -31,6 +32,26 @@ impl Fleet {
     /// Whether link messages were read that [`Fleet::read_links`] has yet to handle.
     pub fn has_news(&self) -> bool {
         !self.news.is_empty()
+    }
+
+    /// Where the data plane hears of changes by others, for the loop to wait on.
+    pub fn plane_events(&self) -> Option<RawFd> {
+        self.plane.event_fd()
+    }
+
+    /// Reads what the data plane heard, and puts back what others changed.
+    pub fn read_plane(&mut self, now: Time, budget: usize) -> Drained {
+        let touched = self.plane.read_events(budget).unwrap_or_else(|error| {
+            log::warn!("cannot hear of changes to data planes: {error}");
+            Touched::default()
+        });
+        for name in touched.bonds {
+            if let Ok(at) = self.find(&name) {
+                log::warn!("{name}: someone else changed how it forwards, putting it back");
+                self.repair(now, at);
+            }
+        }
+        if touched.more { Drained::More } else { Drained::Empty }
     }
 
     /// The descriptor of the link events, for the loop to wait on.
@@ -131,13 +152,19 @@ impl Fleet {
         for at in 0..self.bonds.len() {
             // A VLAN that was put on the bond or on what is above it, or a bridge whose address changed.
             let announced = |index: u32| self.bonds[at].ifindex == index || self.bonds[at].announced.contains(&index);
-            if announced(link.ifindex) || link.peer.is_some_and(announced) {
+            if link.peer == Some(self.bonds[at].ifindex) {
+                // What stands on it may have asked it to listen to more, of which itself says nothing.
+                self.on_bond_device(now, at);
+            } else if announced(link.ifindex) || link.peer.is_some_and(announced) {
                 self.refresh_addresses(now, at);
             }
         }
     }
 
     fn on_port(&mut self, now: Time, at: usize, port: PortId, link: &Link) {
+        if !self.plane.holds(&self.bonds[at].name, link) {
+            return self.on_taken_away(now, at, port, link);
+        }
         let mut report = link.report.clone();
         let member = &mut self.bonds[at];
         if let Some(old) = member.bond.ports().name(port).filter(|old| *old != report.name) {
@@ -158,6 +185,16 @@ impl Fleet {
             self.repair(now, at);
         }
         self.compare_mac(at, port, link);
+    }
+
+    /// Somebody else took a port out of the bond, so it is none any more until it is attached again.
+    fn on_taken_away(&mut self, now: Time, at: usize, port: PortId, link: &Link) {
+        let (bond, name) = (self.bonds[at].name.clone(), &link.report.name);
+        log::warn!("{bond}: {name} was taken out of the bond by someone else");
+        self.bonds[at].wanted.retain(|wanted| wanted != name);
+        if let Err(error) = self.release(now, at, port, false) {
+            log::warn!("{bond}: {name}: {error}");
+        }
     }
 
     /// The operator may give a port another address; the bond goes on and says so. Nothing reverts it.

@@ -25,17 +25,19 @@ use mio::Registry;
 
 use self::ears::Ears;
 use crate::control::proto::{BondEvent, BondReport, ControlError, ErrorCode, EventLine, PortReport};
-use crate::dataplane::{Dataplane, OriginalPort};
+use crate::dataplane::{Dataplane, OriginalPort, PlaneWish};
 use crate::netlink::{Events, Link, LinkEvent, Links};
 use crate::packet::PacketSocket;
 use crate::saved::{SavedBond, Store};
 use crate::status::procfs;
 use crate::status::publish::Publisher;
-use crate::text;
+use crate::text::{self, chain};
 
 /// All bonds, in the order of their creation, and what they act through.
 pub struct Fleet {
     plane: Box<dyn Dataplane>,
+    /// Which plane a bond gets that does not say.
+    wish: PlaneWish,
     links: Links,
     events: Events,
     /// The last reading of `events` failed.
@@ -94,6 +96,7 @@ impl Fleet {
         let release = nix::sys::utsname::uname().map(|name| name.release().to_string_lossy().into_owned());
         Ok(Fleet {
             plane,
+            wish: PlaneWish::Auto,
             // Before anything is read, so that no change falls between.
             events: Events::open()?,
             deaf: false,
@@ -108,6 +111,11 @@ impl Fleet {
             release: release.unwrap_or_default(),
             happened: Vec::new(),
         })
+    }
+
+    /// Which plane bonds get from now on that do not say.
+    pub fn prefer(&mut self, wish: PlaneWish) {
+        self.wish = wish;
     }
 
     /// When [`Fleet::handle_timeout`] has something to do.
@@ -214,7 +222,7 @@ impl Fleet {
         BondReport {
             name: member.name.clone(),
             ifindex: member.ifindex,
-            plane: self.plane.name().to_owned(),
+            plane: self.plane.plane_of(&member.name).to_owned(),
             status: snapshot.bond,
             ports,
         }
@@ -231,6 +239,7 @@ impl Fleet {
             boot_id: self.store.boot_id().to_owned(),
             name: member.name.clone(),
             ifindex: member.ifindex,
+            plane: Some(self.plane.plane_of(&member.name).to_owned()),
             bond: member.bond.saved(),
             originals: member.originals.clone(),
             vanished: member.vanished.clone(),
@@ -259,15 +268,4 @@ fn above<'a>(links: &'a [Link], lowest: &'a Link, through: fn(&Link) -> bool) ->
         }
     }
     found
-}
-
-/// An error with all its causes in one line.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }

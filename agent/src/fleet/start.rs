@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use bond_modes::{Bond, PortFacts, PortId, Seen, options};
 use bond_monitors::Time;
 
-use super::{Fleet, Member, chain};
+use super::{Fleet, Member};
 use crate::config::BondSpec;
-use crate::dataplane::{Observed, OriginalPort};
+use crate::dataplane::{Observed, OriginalPort, PlaneError, PlaneWish};
 use crate::saved::SavedBond;
+use crate::text::chain;
 
 impl Fleet {
     /// Adopts saved bonds, then makes those of `specs` that are missing. Call it once, after link events were subscribed to.
@@ -31,10 +32,11 @@ impl Fleet {
     }
 
     fn resume(&mut self, now: Time, mut saved: SavedBond) {
+        self.plane.assign(&saved.name, saved.plane.as_deref().unwrap_or("tc"));
         // It may have been renamed while no agent ran.
         if let Ok(Some(link)) = self.links.by_index(saved.ifindex)
             && link.report.name != saved.name
-            && let Ok(Some(_)) = self.plane.observe(&link.report.name)
+            && let Ok(Some(_)) = self.observe_renamed(&saved, &link.report.name)
         {
             log::info!("{}: renamed to {}", saved.name, link.report.name);
             let old = std::mem::replace(&mut saved.name, link.report.name);
@@ -56,6 +58,12 @@ impl Fleet {
             }
             Err(error) => log::error!("{name}: cannot be adopted, left as it is: {}", chain(&error)),
         }
+    }
+
+    fn observe_renamed(&mut self, saved: &SavedBond, name: &str) -> Result<Option<Observed>, PlaneError> {
+        self.plane
+            .assign(&name.to_owned(), saved.plane.as_deref().unwrap_or("tc"));
+        self.plane.observe(&name.to_owned())
     }
 
     fn adopt(&mut self, now: Time, saved: SavedBond, observed: Observed) {
@@ -173,7 +181,8 @@ impl Fleet {
     /// back as they are, without what marks a port.
     fn adopt_orphan(&mut self, now: Time, name: &str, pairs: &[(String, String)]) -> Option<usize> {
         let observed = self.plane.observe(&name.to_owned()).ok().flatten()?;
-        let change = options::parse(pairs).ok()?;
+        let rest: Vec<_> = pairs.iter().filter(|(name, _)| name != "plane").cloned().collect();
+        let change = options::parse(&rest).ok()?;
         let originals: BTreeMap<_, _> = observed
             .ports
             .iter()
@@ -216,13 +225,10 @@ impl Fleet {
         if changed.is_empty() {
             return;
         }
-        if let Err(error) = member.bond.configure(now, &changed) {
-            log::error!(
-                "{}: the options file cannot be followed while it runs: {error}",
-                member.name
-            );
+        let name = member.name.clone();
+        if let Err(error) = self.set(now, &name, &changed) {
+            log::error!("{name}: the options file cannot be followed while it runs: {error}");
         }
-        self.drain(now, at);
     }
 
     fn attach_all_wanted(&mut self, now: Time, at: usize) {
@@ -257,8 +263,23 @@ impl Member {
 
 /// What is wrong with options for a new bond, for the readers of files.
 pub fn check_options(pairs: &[(String, String)]) -> Vec<(usize, String)> {
-    bond_modes::options::check(pairs)
+    let is_plane = |(name, _): &(String, String)| name == "plane";
+    let places: Vec<usize> = (0..pairs.len()).filter(|place| !is_plane(&pairs[*place])).collect();
+    let rest: Vec<_> = places.iter().map(|place| pairs[*place].clone()).collect();
+    let checked = bond_modes::options::check(&rest);
+    let place_of = |place: usize| places.get(place).copied().unwrap_or(usize::MAX);
+    let mut wrong: Vec<(usize, String)> = checked
         .into_iter()
-        .map(|(place, error)| (place, error.to_string()))
-        .collect()
+        .map(|(place, error)| (place_of(place), error.to_string()))
+        .collect();
+    let bad_plane = |value: &str| PlaneWish::parse(value).is_none();
+    wrong.extend(
+        (0..pairs.len())
+            .filter(|place| is_plane(&pairs[*place]) && bad_plane(&pairs[*place].1))
+            .map(|place| {
+                let value = &pairs[place].1;
+                (place, format!("plane: bad value {value:?}, expected auto, team or tc"))
+            }),
+    );
+    wrong
 }

@@ -16,6 +16,8 @@ use std::time::Duration;
 use bond_monitors::Window;
 use serde::{Deserialize, Serialize};
 
+use crate::plan::Spread;
+
 pub use apply::{Change, Context, apply, check, parse};
 pub use error::OptionError;
 pub use port::{PORT_TABLE, PortOptions};
@@ -112,6 +114,11 @@ impl BondOptions {
             ModeName::ActiveBackup => self.fail_over_mac,
             _ => FailOverMac::None,
         }
+    }
+
+    /// How traffic is spread in this mode.
+    pub fn spread(&self) -> Spread {
+        crate::mode::of(self.mode).spread()
     }
 
     /// What decides about links. [bond_main.c: bond_work_init_all, bond_open]

@@ -92,8 +92,9 @@ impl Bond {
         let window = self.options.window();
         for port in self.ports.iter_mut() {
             let usable = port.is_usable();
-            port.arp = ArpMonitor::new(now, usable, window);
+            port.arp = ArpMonitor::default();
             if self.options.monitor() == Monitor::Arp {
+                port.arp = ArpMonitor::new(now, usable, window);
                 port.debounce = Debounce::in_state(if usable { LinkState::Up } else { LinkState::Down });
             }
         }
@@ -112,6 +113,9 @@ impl Bond {
 
     /// Nobody probed for a while, so the silence of the ports in use says nothing.
     fn excuse(&mut self, now: Time) {
+        if self.options.monitor() != Monitor::Arp {
+            return;
+        }
         for port in self.ports.iter_mut().filter(|port| port.is_usable()) {
             port.arp.excuse(now);
         }

@@ -47,6 +47,7 @@ impl Bond {
         let targets = self.options.targets().collect();
         self.out.push_back(Action::FindPaths { targets });
         // The net below link events, as polls are for the MII monitor.
+        self.out.push_back(Action::PollDevice);
         self.out
             .extend(self.ports.iter().map(|port| Action::PollMii { port: port.id }));
     }

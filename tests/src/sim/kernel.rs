@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use bond_modes::{ForwardingPlan, PortFacts, PortId, Seen, TxPolicy};
+use bond_modes::{ForwardingPlan, PortFacts, PortId, Seen, Spread, TxPolicy};
 use bond_monitors::{Carrier, Duplex, LinkReport, MacAddr, Speed};
 
 /// A network interface that is or may become a port.
@@ -54,6 +54,7 @@ impl Kernel {
                 carrier: Carrier::Off,
                 mac: device.mac,
                 ports: BTreeMap::new(),
+                spread: Spread::One,
                 tx: TxPolicy::Drop,
                 queues: BTreeMap::new(),
                 rx: BTreeMap::new(),

@@ -4,7 +4,7 @@
 //! anything else, so a crash while a pair is made leaves either a bare pair, which the next [`create`](crate::dataplane::Dataplane::create) of
 //! that name removes, or one of ours that lacks something, which [`observe`](crate::dataplane::Dataplane::observe) completes.
 
-use bond_modes::{ForwardingPlan, TxPolicy};
+use bond_modes::{ForwardingPlan, Spread, TxPolicy};
 use bond_monitors::Carrier;
 
 use super::bpf::{BondBpf, TX};
@@ -125,6 +125,7 @@ impl TcPlane {
                 carrier: Carrier::from_bool(pair.wire.report.admin_up),
                 mac: pair.bond.report.mac,
                 ports: Default::default(),
+                spread: Spread::One,
                 tx: TxPolicy::Drop,
                 queues: Default::default(),
                 rx: Default::default(),

@@ -35,7 +35,7 @@ use self::bpf::BondBpf;
 use self::hook::{Attached, Hold, Place};
 use self::pins::{BondPins, Pins};
 use self::step::{BPF, FirstError, HOOK, VETH, step, step_with};
-use super::{BondDevice, BondName, Dataplane, Observed, OriginalPort, PlaneError, PortBase, PortCounters};
+use super::{BondBase, BondDevice, BondName, Dataplane, Observed, OriginalPort, PlaneError, PortBase, PortCounters};
 use crate::netlink::{Link, Links};
 
 mod bpf;
@@ -246,7 +246,7 @@ impl Dataplane for TcPlane {
         }))
     }
 
-    fn create(&mut self, bond: &BondName) -> Result<BondDevice, PlaneError> {
+    fn create(&mut self, bond: &BondName, _: &BondBase) -> Result<BondDevice, PlaneError> {
         let made = self.make_bond(bond)?;
         let ifindex = made.ifindex;
         self.bonds.insert(bond.clone(), made);

@@ -22,6 +22,8 @@ use crate::netlink::{Links, sysctl};
 /// Makes the kernel match `plan`, writing only what differs from `bond.applied`, and keeps the latter true.
 pub fn apply(links: &mut Links, name: &str, bond: &mut Bond, plan: &ForwardingPlan) -> Result<(), PlaneError> {
     let mut errors = FirstError::default();
+    // The programs can do all of them at any time.
+    bond.applied.spread = plan.spread;
     let know = || bond.bpf.add_own(addresses(plan));
     errors.note(step(|| format!("learn the addresses of {name}"), know));
     for (&port, &rule) in &plan.rx {

@@ -10,7 +10,7 @@ use bond_monitors::{Carrier, MacAddr};
 use self::world::*;
 use super::Hook;
 use super::step::fault;
-use crate::dataplane::{Dataplane, PlaneError, PortBase};
+use crate::dataplane::{BondBase, Dataplane, PlaneError, PortBase};
 use crate::netlink::sysctl;
 use crate::packet::PacketSocket;
 
@@ -296,7 +296,7 @@ fn an_interface_of_somebody_else_is_left_alone() {
         w.links.set_up(taken, true).unwrap();
         let before = w.snapshot();
         assert_eq!(w.plane.observe(&bond0()).unwrap(), None);
-        let refused = w.plane.create(&bond0());
+        let refused = w.plane.create(&bond0(), &BondBase::default());
         assert!(
             matches!(&refused, Err(PlaneError::NameTaken { name }) if name == "bond0"),
             "{refused:?}"
@@ -336,7 +336,7 @@ fn a_creation_that_fails_at_any_step_leaves_nothing() {
     for_both_hooks(|w| {
         let before = w.snapshot();
         for step in 0.. {
-            let (outcome, reached) = fault::at(step, || w.plane.create(&bond0()));
+            let (outcome, reached) = fault::at(step, || w.plane.create(&bond0(), &BondBase::default()));
             if !reached {
                 outcome.unwrap();
                 assert!(step > 8, "only {step} steps");

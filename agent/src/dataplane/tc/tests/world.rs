@@ -15,7 +15,7 @@ use bond_monitors::{Carrier, MacAddr};
 
 use crate::dataplane::tc::pins::Pins;
 use crate::dataplane::tc::{Hook, TcPlane};
-use crate::dataplane::{Dataplane, OriginalPort, PortBase, PortCounters};
+use crate::dataplane::{BondBase, Dataplane, OriginalPort, PortBase, PortCounters};
 use crate::netlink::tests::in_netns;
 use crate::netlink::{Link, Links, sysctl};
 use crate::packet::PacketSocket;
@@ -84,7 +84,7 @@ impl World {
     }
 
     pub(super) fn create(&mut self) {
-        let device = self.plane.create(&bond0()).unwrap();
+        let device = self.plane.create(&bond0(), &BondBase::default()).unwrap();
         assert_eq!(device.report.carrier, Carrier::Off);
         assert!(!device.report.admin_up);
         self.links.set_up(device.ifindex, true).unwrap();
@@ -160,6 +160,7 @@ impl World {
             carrier: Carrier::from_bool(active.is_some()),
             mac: now.mac,
             ports: ports.iter().map(|port| (*port, settings(port))).collect(),
+            spread: now.spread,
             tx: active.map_or(TxPolicy::Drop, TxPolicy::One),
             queues: BTreeMap::new(),
             rx: active.iter().map(|port| (*port, Accept::All)).collect(),
