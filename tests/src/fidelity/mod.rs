@@ -11,4 +11,5 @@ pub mod guest;
 pub mod heard;
 pub mod host;
 pub mod random;
+pub mod random_probing;
 pub mod scenario;

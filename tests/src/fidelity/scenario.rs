@@ -23,6 +23,7 @@
 //! send 40 udp4 vary=sport,dip each=2        flows out of the bond: where does each leave?
 //! send 40 udp4 dev=bond0.7                  the same out of a device above it
 //! arrive eth1 3 udp4 dmac=ff:ff:ff:ff:ff:ff frames from the far end: what reaches the bond?
+//! asks 400                                  who is asked for by which port, in so many milliseconds from now?
 //! look                                      state, once it has come to rest
 //! delete                                    the bond goes
 //! ```
@@ -115,6 +116,8 @@ pub enum Verb {
     Send(Traffic),
     /// Send frames from the far end of a port's cable.
     Arrive(String, Traffic),
+    /// Tell which questions the ports ask in so many milliseconds.
+    Asks(u64),
     /// Tell the state.
     Look,
 }
@@ -208,12 +211,18 @@ fn verbs(line: &str) -> Result<Vec<Verb>, String> {
         ["block", port] => one(Verb::Forwards(own(port), false)),
         ["unblock", port] => one(Verb::Forwards(own(port), true)),
         ["vlan", id] => one(Verb::Vlan(id.parse().map_err(|_| "not a VLAN")?)),
-        ["wait", millis] => one(Verb::Wait(millis.parse().map_err(|_| "not milliseconds")?)),
+        ["wait", time] => one(Verb::Wait(millis(time)?)),
+        ["asks", time] => one(Verb::Asks(millis(time)?)),
         ["send", rest @ ..] => one(Verb::Send(Traffic::parse(rest)?)),
         ["arrive", port, rest @ ..] => one(Verb::Arrive(own(port), Traffic::parse(rest)?)),
         ["look"] => one(Verb::Look),
         _ => Err("no such step".to_owned()),
     }
+}
+
+fn millis(text: &str) -> Result<u64, String> {
+    text.parse()
+        .map_err(|_| format!("'{text}' is no number of milliseconds"))
 }
 
 fn ip(text: &str) -> Result<IpAddr, String> {

@@ -5,7 +5,6 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
 use std::net::Ipv6Addr;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::PathBuf;
 use std::process::Command;
 use std::str::FromStr;
 
@@ -115,10 +114,6 @@ impl Column for Kernel {
         fs::read_to_string("/proc/thread-self/net/bonding/bond0").ok()
     }
 
-    fn sysfs(&self) -> PathBuf {
-        PathBuf::from("/sys")
-    }
-
     fn state(&mut self) -> Option<State> {
         let mut options = BTreeMap::new();
         for entry in fs::read_dir(OPTIONS).ok()?.flatten() {
@@ -128,7 +123,14 @@ impl Column for Kernel {
                 Some((name, number)) if number.parse::<u32>().is_ok() => name,
                 _ => text.trim(),
             };
-            options.insert(entry.file_name().to_string_lossy().into_owned(), value.to_owned());
+            let name = entry.file_name().to_string_lossy().into_owned();
+            // A list has spaces here, and commas where it is set.
+            let value = if name == "arp_ip_target" {
+                value.replace(' ', ",")
+            } else {
+                value.to_owned()
+            };
+            options.insert(name, value);
         }
         let take = |options: &mut BTreeMap<String, String>, name: &str| options.remove(name).unwrap_or_default();
         let slaves = take(&mut options, "slaves");

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -12,7 +11,6 @@ use super::bench::Bench;
 use super::column::{Column, Outcome};
 use super::far::Far;
 use crate::fidelity::frame::{self, Traffic};
-use crate::fidelity::heard::Heard;
 use crate::fidelity::scenario::{Scenario, Step, Verb};
 
 /// Every step's observation, in order; an error is the bench's, not the column's.
@@ -58,6 +56,7 @@ fn observe(step: &Step, bench: &mut Bench, column: &mut dyn Column) -> Result<Va
             thread::sleep(Duration::from_millis(*millis));
             return Ok(json!({}));
         }
+        Verb::Asks(time) => return Ok(asks(bench, Duration::from_millis(*time))),
         Verb::Send(traffic) => return Ok(send(bench, traffic)),
         Verb::Arrive(port, traffic) => return Ok(arrive(bench, port, traffic)),
         Verb::Fail(port) => return fail(bench, port),
@@ -142,6 +141,20 @@ fn fail(bench: &mut Bench, port: &str) -> Result<Value, String> {
     Ok(json!({"moved to": moved, "took": took, "late": late}))
 }
 
+/// Who is asked for at which port, with the hardware addresses that ask.
+fn asks(bench: &mut Bench, time: Duration) -> Value {
+    bench.listen();
+    bench.heard.asked.clear();
+    thread::sleep(time);
+    bench.listen();
+    let joined = |macs: &BTreeSet<String>| json!(macs.iter().map(String::as_str).collect::<Vec<_>>().join(" or "));
+    let ports = bench.heard.asked.iter().map(|(port, asked)| {
+        let questions = asked.iter().map(|(question, macs)| (question.clone(), joined(macs)));
+        (port.clone(), questions.collect::<Map<_, _>>())
+    });
+    json!({"asked": ports.collect::<BTreeMap<_, _>>()})
+}
+
 /// How many frames of ours a port's far end sends, and how many of them the bond hands up.
 fn arrive(bench: &mut Bench, port: &str, traffic: &Traffic) -> Value {
     let heard = Bench::way_out(&traffic.device).and_then(|ear| {
@@ -175,10 +188,8 @@ fn look(bench: &mut Bench, column: &mut dyn Column) -> Value {
         "status": lines,
         "happened": column.happenings(),
         "announced": heard.announced,
-        "asked": asked(&heard),
         "reported": heard.reported,
         "device bond0": device("bond0"),
-        "sysfs": sysfs(&column.sysfs(), &bench.ports),
     });
     for port in &bench.ports {
         look[format!("device {port}")] = device(port);
@@ -199,27 +210,6 @@ fn look(bench: &mut Bench, column: &mut dyn Column) -> Value {
     look
 }
 
-/// Who was asked for at which port, with the hardware addresses that asked.
-fn asked(heard: &Heard) -> Value {
-    let joined = |macs: &BTreeSet<String>| json!(macs.iter().map(String::as_str).collect::<Vec<_>>().join(" or "));
-    let ports = heard.asked.iter().map(|(port, asked)| {
-        let questions = asked.iter().map(|(question, macs)| (question.clone(), joined(macs)));
-        (port.clone(), questions.collect::<Map<_, _>>())
-    });
-    json!(ports.collect::<BTreeMap<_, _>>())
-}
-
-/// Files about probing, as they are read: scripts know their format.
-fn sysfs(root: &Path, ports: &[String]) -> BTreeMap<String, String> {
-    let bond = SYSFS_OF_BOND.iter().map(|file| format!("bond0/bonding/{file}"));
-    let ports = ports.iter().map(|port| format!("{port}/bonding_slave/queue_id"));
-    let read = |file: String| {
-        let text = fs::read_to_string(root.join("class/net").join(&file)).ok()?;
-        Some((file, text))
-    };
-    bond.chain(ports).filter_map(read).collect()
-}
-
 /// What the stack says about a device; null where there is none.
 fn device(name: &str) -> Value {
     let read = |file: &str| fs::read_to_string(format!("/sys/class/net/{name}/{file}"));
@@ -234,17 +224,6 @@ fn device(name: &str) -> Value {
         "carrier": text("carrier"),
     })
 }
-
-const SYSFS_OF_BOND: [&str; 8] = [
-    "arp_all_targets",
-    "arp_interval",
-    "arp_ip_target",
-    "arp_missed_max",
-    "arp_validate",
-    "lp_interval",
-    "queue_id",
-    "resend_igmp",
-];
 
 /// Longer than a frame needs over a cable in the slow guest.
 const DELIVERY: Duration = Duration::from_millis(60);
