@@ -73,11 +73,11 @@ Examples:
 #[command(name = "bondctl", version, arg_required_else_help = true, after_long_help = EXAMPLES)]
 #[command(verbatim_doc_comment)]
 pub(super) struct Cli {
-    /// Print JSON, for show, list, hash and monitor
+    /// Print JSON, for show, list, hash, doctor and monitor
     ///
     /// `show` prints {"schema":1,"bonds":[...]}: fields are added in later
     /// versions, never renamed or left out, and null where unknown. `list` prints
-    /// an array of names, `hash` one object, `monitor` one object a line.
+    /// an array of names, `hash` and `doctor` one object, `monitor` one object a line.
     #[arg(short, long, global = true, verbatim_doc_comment)]
     pub(super) json: bool,
 
@@ -179,6 +179,20 @@ pub(super) enum Command {
         /// Fields of the frames
         #[arg(value_name = "FIELD VALUE | FIELD=VALUE")]
         fields: Vec<String>,
+    },
+    /// Say what each data plane can do on this machine
+    ///
+    /// For each plane: whether it is usable here, what is missing if not, and whether
+    /// a bond with the options given would do on it exactly what they say. At the end
+    /// the plane that such a bond would get.
+    #[command(
+        verbatim_doc_comment,
+        after_long_help = "Examples:\n  bondctl doctor\n  bondctl doctor mode balance-rr packets_per_slave 3"
+    )]
+    Doctor {
+        /// Options of a bond that is thought of
+        #[arg(value_name = "OPTION VALUE | OPTION=VALUE", allow_negative_numbers = true)]
+        options: Vec<String>,
     },
     /// Print what happens as it happens
     ///
@@ -287,6 +301,13 @@ fn options_help(examples: &str) -> String {
         let names: Vec<&str> = std::iter::once(row.name).chain(row.aliases.iter().copied()).collect();
         describe(&mut help, &names.join(", "), &text);
     }
+    describe(
+        &mut help,
+        "plane",
+        "What forwards for the bond, for as long as it lives: the kernel's team driver (team), eBPF programs (tc), or the \
+         first of the two that does exactly what the options say (auto). Takes auto, team or tc. Default is that of bondd. \
+         Only for a new bond.",
+    );
     help + "\n" + examples
 }
 
