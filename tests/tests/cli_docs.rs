@@ -150,7 +150,9 @@ fn shipped_and_printed_option_files_are_right() {
         .expect("README.md has an option file")
         .1;
     let shipped = fs::read_to_string(root().join("packaging/bondd.conf")).expect("there is an example");
-    let uncommented = shipped.replace("\n#options", "\noptions");
+    let uncommented = shipped
+        .replace("\n#options", "\noptions")
+        .replace("\n#alias", "\nalias");
     for text in [&example, in_readme, &shipped, &uncommented] {
         let path = PathBuf::from("/tmp").join(unique("example.conf"));
         fs::write(&path, text).expect("/tmp takes a file");

@@ -11,6 +11,7 @@ pub(super) fn settle(options: &mut Vec<SpecOption>, findings: &mut Findings) {
     drop_multicast(options, findings);
     name_targets_once(options, findings);
     let excluded = choose_monitor(options, findings);
+    drop_delays(options, findings);
     check_arp(options, excluded.as_ref(), findings);
 }
 
@@ -59,6 +60,23 @@ fn choose_monitor(options: &mut Vec<SpecOption>, findings: &mut Findings) -> Opt
     );
     findings.warning(&arp.place, text);
     Some(miimon)
+}
+
+/// The delays belong to the monitor for carrier.
+fn drop_delays(options: &mut Vec<SpecOption>, findings: &mut Findings) {
+    let off = options.iter().any(|option| option.name == "miimon" && is_off(option));
+    if !off && switched_on(options, "arp_interval").is_none() {
+        return;
+    }
+    for name in ["updelay", "downdelay"] {
+        let delays = |option: &SpecOption| option.name == name && option.value != "0" && effective(option).is_some();
+        if options.iter().any(delays)
+            && let Some(delay) = take(options, name)
+        {
+            let text = format!("{name}={} does not count, expected miimon above 0 with it", delay.value);
+            findings.warning(&delay.place, text);
+        }
+    }
 }
 
 /// What the ARP monitor needs, and what needs the ARP monitor.

@@ -346,6 +346,31 @@ fn a_monitor_that_is_switched_off_excludes_none() {
 }
 
 #[test]
+fn delays_without_the_monitor_for_carrier_do_not_count() {
+    for monitor in ["arp_interval=60", "miimon=0 arp_interval=60", "miimon=0"] {
+        let text = format!(
+            "alias bond0 bonding\n\
+             options bond0 {monitor} updelay=200 arp_ip_target=10.0.0.1\noptions bond0 downdelay=50\n"
+        );
+        let late = parse(&[(PathBuf::from("f"), text)], &crate::fleet::check_options);
+        assert_eq!(bonds(&late), [format!("bond0: {monitor} arp_ip_target=10.0.0.1")]);
+        assert_eq!(
+            findings(&late),
+            [
+                "f:2: warning: updelay=200 does not count, expected miimon above 0 with it",
+                "f:3: warning: downdelay=50 does not count, expected miimon above 0 with it",
+            ]
+        );
+    }
+    let zeros = "alias bond0 bonding\noptions bond0 miimon=0 updelay=0 downdelay=0\n";
+    good(zeros, &["bond0: miimon=0 updelay=0 downdelay=0"]);
+    bad(
+        "alias bond0 bonding\noptions bond0 miimon=0 updelay=bad\n",
+        &["f:2: bad value for updelay"],
+    );
+}
+
+#[test]
 fn a_bad_interval_excludes_none_and_is_reported() {
     bad(
         "alias bond0 bonding\noptions bond0 miimon=100 arp_interval=bad arp_ip_target=10.0.0.1\n",
