@@ -45,7 +45,10 @@ const SET_EXAMPLES: &str = "\
 Examples:
   bondctl set bond0 miimon 50
   bondctl set bond0 updelay=300 downdelay=100 primary=eth1
-  bondctl set bond0 primary none";
+  bondctl set bond0 primary none
+  bondctl set bond0 arp_interval 200 arp_ip_target 10.0.0.1,10.0.0.2
+  bondctl set bond0 arp_ip_target +10.0.0.5,10.0.0.6
+  bondctl set bond0 arp_ip_target=-10.0.0.5";
 
 const HASH_EXAMPLES: &str = "\
 The source MAC address is the bond's unless smac is given. A number may be written
@@ -60,7 +63,8 @@ Examples:
 const PORT_SET_EXAMPLES: &str = "\
 Examples:
   bondctl port set bond0 eth0 prio 10
-  bondctl port set bond0 eth1 prio=-5";
+  bondctl port set bond0 eth1 prio=-5
+  bondctl port set bond0 eth1 queue_id 2";
 
 /// Make, change and watch bonds of the agent bondd.
 ///
@@ -298,7 +302,7 @@ fn options_help(examples: &str) -> String {
             SetWhen::Empty => " Changes only while the bond has no ports.",
             SetWhen::EmptyAndDown => " Changes only while the bond is down and has no ports.",
         };
-        let names: Vec<&str> = std::iter::once(row.name).chain(row.aliases.iter().copied()).collect();
+        let names: Vec<&str> = row.names().collect();
         describe(&mut help, &names.join(", "), &text);
     }
     describe(

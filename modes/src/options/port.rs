@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::apply::nearest;
 use super::table::Modes;
 use super::{ModeName, OptionError};
 
@@ -36,7 +37,7 @@ impl PortOptions {
             let Some(row) = PORT_TABLE.iter().find(|row| row.name == name) else {
                 return Err(OptionError::Unknown {
                     name: name.clone(),
-                    nearest: Some(PORT_TABLE[0].name),
+                    nearest: nearest(name, PORT_TABLE.iter().map(|row| row.name)),
                 });
             };
             if !row.modes.contain(mode) {
@@ -96,7 +97,10 @@ mod tests {
         ));
         assert!(matches!(
             PortOptions::default().apply(ModeName::ActiveBackup, &[("queue".to_owned(), "1".to_owned())]),
-            Err(OptionError::Unknown { .. })
+            Err(OptionError::Unknown {
+                nearest: Some("queue_id"),
+                ..
+            })
         ));
     }
 }
