@@ -27,6 +27,8 @@ pub struct PortRow {
     /// For help and man page.
     pub doc: &'static str,
     parse: fn(&str, &mut PortOptions) -> bool,
+    /// Effective value.
+    pub(crate) show: fn(&PortOptions) -> i64,
 }
 
 impl PortOptions {
@@ -64,6 +66,7 @@ pub static PORT_TABLE: &[PortRow] = &[
         doc: "Preference of this port while no primary is attached; the highest one whose link is up is active, as \
               primary_reselect allows. [bonding.rst: prio]",
         parse: |text, options| text.trim().parse().map(|prio| options.prio = prio).is_ok(),
+        show: |options| options.prio.into(),
     },
     PortRow {
         name: "queue_id",
@@ -75,6 +78,7 @@ pub static PORT_TABLE: &[PortRow] = &[
             let queue = text.trim().parse().ok().filter(|queue| *queue <= QUEUES);
             queue.map(|queue| options.queue_id = queue).is_some()
         },
+        show: |options| options.queue_id.into(),
     },
 ];
 
