@@ -87,7 +87,8 @@ fn read_config(paths: &[PathBuf]) -> Option<Vec<BondSpec>> {
     for finding in &parsed.diagnostics {
         match finding.severity {
             Severity::Error => log::error!("{finding}"),
-            _ => log::warn!("{finding}"),
+            Severity::Warning => log::warn!("{finding}"),
+            Severity::Info => log::info!("{finding}"),
         }
     }
     (!parsed.has_errors()).then_some(parsed.bonds)

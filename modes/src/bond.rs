@@ -112,10 +112,8 @@ impl Bond {
                 self.on_heard(now, &ports);
                 Wish::Nothing
             }
-            Event::Frame { port, frame } => {
-                self.on_frame(now, port, &frame);
-                Wish::Nothing
-            }
+            // Counts at the next tick; until then nothing follows from it, and there may be many.
+            Event::Frame { port, frame } => return self.on_frame(now, port, &frame),
             Event::MiiPolled { port, carrier } => {
                 if let Some(port) = self.ports.get_mut(port) {
                     port.monitor.report(carrier);

@@ -4,7 +4,7 @@ use bond_monitors::{LinkState, Time};
 
 use crate::action::{Notice, SwitchReason};
 use crate::bond::{Bond, Wish};
-use crate::options::{self, BondOptions, Context, Monitor, OptionError};
+use crate::options::{self, BondOptions, Context, Monitor, OptionError, PORT_TABLE};
 use crate::plan::PortId;
 use crate::port::Port;
 
@@ -51,11 +51,6 @@ impl Bond {
 
     /// Takes a set of options of one port in; all or nothing.
     pub fn configure_port(&mut self, now: Time, port: PortId, pairs: &[(String, String)]) -> Result<(), OptionError> {
-        let has_primary = self
-            .options
-            .primary
-            .as_ref()
-            .is_some_and(|name| self.ports.named(name).is_some());
         let Some(before) = self.ports.get(port).map(|port| port.options) else {
             return Ok(());
         };
@@ -65,16 +60,27 @@ impl Bond {
             return Ok(());
         };
         port.options = options;
-        if before.prio == options.prio {
-            self.settle(now, Wish::Nothing);
-            return Ok(());
-        }
-        if has_primary {
-            // [bond_options.c: bond_option_prio_set]
-            let text = format!("{}: prio has no effect while a primary is attached", port.name);
-            self.notices.push(Notice::Warning { text });
-        }
-        self.settle(now, if has_primary { Wish::Nothing } else { Wish::Select });
+        let name = port.name.clone();
+        let changed = PORT_TABLE
+            .iter()
+            .filter(|row| (row.show)(&before) != (row.show)(&options));
+        self.notices.extend(changed.map(|row| Notice::OptionChanged {
+            option: format!("{} of {name}", row.name),
+            value: (row.show)(&options).to_string(),
+        }));
+        let primary = self.options.primary.as_ref();
+        let has_primary = primary.is_some_and(|name| self.ports.named(name).is_some());
+        let wish = match (before.prio != options.prio, has_primary) {
+            (true, false) => Wish::Select,
+            (true, true) => {
+                // [bond_options.c: bond_option_prio_set]
+                let text = format!("{name}: prio has no effect while a primary is attached");
+                self.notices.push(Notice::Warning { text });
+                Wish::Nothing
+            }
+            (false, _) => Wish::Nothing,
+        };
+        self.settle(now, wish);
         Ok(())
     }
 

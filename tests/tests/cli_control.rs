@@ -226,6 +226,67 @@ fn values_go_by_name_or_number_and_dashes_are_underscores() {
 }
 
 #[test]
+fn targets_are_given_whole_or_added_and_removed() {
+    let bench = bench();
+    let daemon = &bench.host.daemon;
+    let targets = || daemon.bond("bond0")["options"]["arp_ip_target"].clone();
+    daemon.ctl("set bond0 arp_ip_target 10.77.0.2");
+    daemon.ctl("set bond0 arp_ip_target +10.0.0.5,10.0.0.6");
+    assert_eq!(targets(), json!(["10.77.0.2", "10.0.0.5", "10.0.0.6"]));
+    daemon.ctl("set bond0 arp_ip_target=-10.77.0.2,10.0.0.6");
+    assert_eq!(targets(), json!(["10.0.0.5"]));
+    daemon.ctl("set bond0 arp_ip_target none");
+    assert_eq!(targets(), json!([]));
+    daemon.ctl("set bond0 ns_ip6_target fd00::5");
+    assert_eq!(daemon.bond("bond0")["options"]["ns_ip6_target"], json!(["fd00::5"]));
+}
+
+#[test]
+fn the_arp_monitor_tells_whom_it_asks_and_what_its_verdicts_rest_on() {
+    let bench = bench();
+    let daemon = &bench.host.daemon;
+    daemon.ctl("set bond0 arp_interval=100 arp_ip_target=10.77.0.2 arp_validate=all");
+    let answers = || daemon.port("bond0", "eth0")["evidence"]["answers"].clone();
+    wait_for("the target answers", LIMIT, || answers()[0]["by"] == "reply");
+    let bond = daemon.bond("bond0");
+    assert_eq!(
+        (&bond["monitor"], &bond["options"]["miimon"], &bond["unmonitored"]),
+        (&json!("arp"), &json!(0), &json!(false))
+    );
+    assert_eq!(
+        bond["targets"],
+        json!([{"target": "10.77.0.2", "monitored": true, "source": "10.77.0.1", "vlans": [], "elsewhere": null}])
+    );
+    let evidence = &bond["ports"][0]["evidence"];
+    assert_eq!(
+        (&evidence["counts"], &evidence["answers"][0]["target"]),
+        (&json!("validated"), &json!("10.77.0.2"))
+    );
+    assert!(evidence["heard_ms_ago"].is_u64(), "{evidence}");
+    let shown = daemon.ctl("show bond0");
+    for words in [
+        "10.77.0.2: asked from 10.77.0.1",
+        "eth0: validated answers count, last heard",
+    ] {
+        assert!(shown.contains(words), "{words} is not in:\n{shown}");
+    }
+}
+
+#[test]
+fn a_port_takes_a_queue_and_gives_it_back() {
+    let bench = bench();
+    let daemon = &bench.host.daemon;
+    let queue = || daemon.port("bond0", "eth0")["queue_id"].clone();
+    daemon.ctl("port set bond0 eth0 queue_id 2");
+    assert_eq!(queue(), 2);
+    daemon.ctl("port set bond0 eth0 queue-id=0");
+    assert_eq!(queue(), 0);
+    daemon.ctl("port set bond0 eth1 queue_id 2 prio 3");
+    let port = daemon.port("bond0", "eth1");
+    assert_eq!((&port["queue_id"], &port["prio"]), (&json!(2), &json!(3)));
+}
+
+#[test]
 fn monitor_prints_each_change_with_its_reason_as_a_line() {
     let bench = bench();
     let daemon = &bench.host.daemon;
@@ -291,7 +352,7 @@ fn a_reader_that_goes_away_is_no_failure() {
     assert_eq!(String::from_utf8_lossy(&output.stderr).trim(), "0");
 }
 
-const BOND_FIELDS: [&str; 15] = [
+const BOND_FIELDS: [&str; 16] = [
     "name",
     "ifindex",
     "plane",
@@ -306,9 +367,10 @@ const BOND_FIELDS: [&str; 15] = [
     "primary",
     "monitor",
     "unmonitored",
+    "targets",
     "options",
 ];
-const PORT_FIELDS: [&str; 18] = [
+const PORT_FIELDS: [&str; 19] = [
     "name",
     "ifindex",
     "state",
@@ -322,6 +384,7 @@ const PORT_FIELDS: [&str; 18] = [
     "link_failures",
     "prio",
     "queue_id",
+    "evidence",
     "tx_frames",
     "tx_bytes",
     "rx_frames",

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
-use bond_modes::options::{PORT_TABLE, TABLE};
+use bond_modes::options::{OptionRow, PORT_TABLE, TABLE};
 use bondd_tests::bins::{bin, root};
 use bondd_tests::daemon::succeeded;
 use bondd_tests::netns::unique;
@@ -102,12 +102,7 @@ fn every_command_of_bondctl_is_in_the_manual_page() {
 
 #[test]
 fn every_option_is_in_the_manual_pages_with_all_its_names() {
-    let options = || {
-        TABLE
-            .iter()
-            .flat_map(|row| std::iter::once(&row.name).chain(row.aliases))
-            .map(|name| (*name).to_owned())
-    };
+    let options = || TABLE.iter().flat_map(OptionRow::names).map(str::to_owned);
     has_all("bondctl.8", "Cm", options());
     has_all("bondctl.8", "Cm", PORT_TABLE.iter().map(|row| row.name.to_owned()));
     has_all("bondd.conf.5", "Cm", options());
@@ -155,7 +150,9 @@ fn shipped_and_printed_option_files_are_right() {
         .expect("README.md has an option file")
         .1;
     let shipped = fs::read_to_string(root().join("packaging/bondd.conf")).expect("there is an example");
-    let uncommented = shipped.replace("\n#options", "\noptions");
+    let uncommented = shipped
+        .replace("\n#options", "\noptions")
+        .replace("\n#alias", "\nalias");
     for text in [&example, in_readme, &shipped, &uncommented] {
         let path = PathBuf::from("/tmp").join(unique("example.conf"));
         fs::write(&path, text).expect("/tmp takes a file");

@@ -87,6 +87,94 @@ fn unknown_options_and_bad_values_are_refused_by_name() {
 }
 
 #[test]
+fn lists_of_targets_are_refused_whole() {
+    let bench = bench();
+    bench.host.daemon.ctl("set bond0 arp_ip_target 10.0.0.4,10.0.0.5");
+    for value in [
+        "+10.0.0.6,10.0.0.5",
+        "+10.0.0.6,gateway",
+        "+10.0.0.6,",
+        "+",
+        "10.0.0.6,10.0.0.6",
+        "0.0.0.0",
+    ] {
+        refuses(
+            &bench,
+            &format!("set bond0 arp_ip_target {value}"),
+            1,
+            &["arp_ip_target", value, "expected up to 16 IPv4 addresses"],
+        );
+    }
+    refuses(
+        &bench,
+        "set bond0 arp_ip_target=-10.0.0.6",
+        1,
+        &["arp_ip_target", "-10.0.0.6"],
+    );
+    refuses(
+        &bench,
+        "set bond0 ns_ip6_target ff02::1",
+        1,
+        &["ns_ip6_target", "ff02::1"],
+    );
+    // A dash begins a flag; joined to its option it does not.
+    refuses(&bench, "set bond0 arp_ip_target -10.0.0.4", 2, &["-1"]);
+    let many = (1..=15).map(|n| format!("10.0.1.{n}")).collect::<Vec<_>>().join(",");
+    refuses(
+        &bench,
+        &format!("set bond0 arp_ip_target +{many}"),
+        1,
+        &["arp_ip_target", "16"],
+    );
+}
+
+#[test]
+fn monitors_that_exclude_each_other_are_refused_together() {
+    let bench = bench();
+    refuses(
+        &bench,
+        "set bond0 miimon=100 arp_interval=200 arp_ip_target=10.0.0.5",
+        1,
+        &["arp_interval", "miimon", "one monitor"],
+    );
+    refuses(
+        &bench,
+        "set bond0 miimon=100 arp_validate=all",
+        1,
+        &["arp_validate", "miimon"],
+    );
+    refuses(
+        &bench,
+        "set bond0 arp_interval=200 arp_ip_target=10.0.0.5 arp_all_targets=all",
+        1,
+        &["arp_all_targets=all", "arp_validate=none"],
+    );
+    refuses(&bench, "set bond0 arp_missed_max 0", 1, &["arp_missed_max", "1 to 255"]);
+    refuses(&bench, "add bond1 learn_packets=1", 1, &["learn_packets", "balance-rr"]);
+}
+
+#[test]
+fn a_queue_is_one_of_the_bonds_and_of_one_port() {
+    let bench = bench();
+    bench.host.daemon.ctl("port set bond0 eth0 queue_id 2");
+    refuses(&bench, "port set bond0 eth1 queue_id 2", 1, &["queue_id 2", "eth0"]);
+    refuses(
+        &bench,
+        "port set bond0 eth1 queue_id 17",
+        1,
+        &["queue_id", "17", "1 to 16"],
+    );
+    refuses(&bench, "port set bond0 eth1 queue_id -1", 1, &["queue_id", "-1"]);
+    refuses(&bench, "port set bond0 eth1 queue 3", 1, &["queue", "queue_id perhaps"]);
+    refuses(
+        &bench,
+        "port set bond0 eth1 prio=5 queue_id=two",
+        1,
+        &["queue_id", "two"],
+    );
+}
+
+#[test]
 fn set_is_all_or_nothing() {
     let bench = bench();
     refuses(

@@ -56,7 +56,7 @@ impl fmt::Display for Diagnostic {
     }
 }
 
-/// Collects findings while reading.
+/// Collects findings while reading, each once: what many bonds share is looked at again for each of them.
 #[derive(Debug, Default)]
 pub(super) struct Findings(pub(super) Vec<Diagnostic>);
 
@@ -74,10 +74,13 @@ impl Findings {
     }
 
     fn add(&mut self, severity: Severity, place: &Place, text: String) {
-        self.0.push(Diagnostic {
+        let finding = Diagnostic {
             place: place.clone(),
             severity,
             text,
-        });
+        };
+        if !self.0.contains(&finding) {
+            self.0.push(finding);
+        }
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! Parse, don't validate: what comes out are bonds to make and everything that is wrong, with its place. Three steps: lines
 //! and words (`lines`), directives (`modprobe`), bonds (`resolve`). Which options there are is not known here; the option
-//! table is asked through a function.
+//! table is asked through a function. Only what the kernel's module does with its parameters, and options of a bond do not, is
+//! here (`parameters`).
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -15,6 +16,7 @@ pub mod diagnostic;
 mod lines;
 mod modprobe;
 pub mod names;
+mod parameters;
 mod resolve;
 
 pub use diagnostic::{Diagnostic, Place, Severity};

@@ -6,7 +6,7 @@ use super::diagnostic::{Findings, Place};
 use super::lines::words;
 use super::modprobe::{Directive, MODULE, Wish};
 use super::names::{check_bond, check_interface};
-use super::{BondSpec, Check, SpecOption};
+use super::{BondSpec, Check, SpecOption, parameters};
 
 /// Most bonds that `max_bonds` makes.
 const MOST_BONDS: usize = 256;
@@ -41,8 +41,14 @@ pub(super) fn resolve(directives: &[Directive], check: Check<'_>, findings: &mut
             findings.warning(&directive.place, text);
         }
     }
-    let defaults = lines.remove(MODULE).unwrap_or_default();
-    let bonds = make_bonds(asked, &lines, &defaults, findings);
+    let mut defaults = lines.remove(MODULE).unwrap_or_default();
+    let mut bonds = make_bonds(asked, &lines, &defaults, findings);
+    for bond in &mut bonds {
+        parameters::settle(&mut bond.options, findings);
+    }
+    if bonds.is_empty() {
+        parameters::settle(&mut defaults.options, findings);
+    }
     check_options(&bonds, &defaults, check, findings);
     check_ports(&bonds, &lines, findings);
     bonds
@@ -246,15 +252,10 @@ fn spare(taken: &mut BTreeSet<String>, alike: &BondSpec) -> BondSpec {
 
 /// Asks the option table about every bond's options, or about the defaults if nobody has them.
 fn check_options(bonds: &[BondSpec], defaults: &OptionLines, check: Check<'_>, findings: &mut Findings) {
-    // A default is looked at again for every bond that has it, and reported once.
-    let mut reported = BTreeSet::new();
     let mut ask = |options: &[SpecOption], whole: Option<&Place>| {
         let pairs: Vec<(String, String)> = options.iter().map(SpecOption::pair).collect();
         for (index, wrong) in check(&pairs) {
-            let Some(place) = options.get(index).map(|option| &option.place).or(whole) else {
-                continue;
-            };
-            if reported.insert((place.file.clone(), place.line, wrong.clone())) {
+            if let Some(place) = options.get(index).map(|option| &option.place).or(whole) {
                 findings.error(place, wrong);
             }
         }

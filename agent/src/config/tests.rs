@@ -4,7 +4,7 @@ use super::*;
 
 /// Stands in for the option table: knows a few names, takes everything but `bad`.
 fn table(pairs: &[(String, String)]) -> Vec<(usize, String)> {
-    const KNOWN: [&str; 8] = [
+    const KNOWN: [&str; 10] = [
         "mode",
         "miimon",
         "updelay",
@@ -12,6 +12,8 @@ fn table(pairs: &[(String, String)]) -> Vec<(usize, String)> {
         "primary",
         "arp_interval",
         "arp_ip_target",
+        "ns_ip6_target",
+        "arp_validate",
         "xmit_hash_policy",
     ];
     let mut wrong = Vec::new();
@@ -210,6 +212,7 @@ fn a_line_broken_by_mail_is_told_so() {
     bad(
         "alias bond0 bonding\noptions bond0 arp_interval=60\n   arp_ip_target=192.168.0.1\n",
         &[
+            "f:2: warning: arp_interval=60 without targets asks nobody, so carrier alone decides, expected arp_ip_target or ns_ip6_target",
             "f:3: unknown directive \"arp_ip_target=192.168.0.1\", expected alias or options (or a \\ at the end of the line before)",
         ],
     );
@@ -285,6 +288,162 @@ fn doubtful_lines_are_warnings() {
             "f:6: warning: no bond bond2: this line replaces f:5",
         ]
     );
+}
+
+#[test]
+fn multicast_of_2003_is_taken_with_a_note_of_what_is_done_instead() {
+    for value in ["all", "active", "disabled", "0", "1", "2"] {
+        let old = parsed(&format!(
+            "alias bond0 bonding\noptions bond0 mode=1 multicast={value}\n"
+        ));
+        assert_eq!(bonds(&old), ["bond0: mode=1"]);
+        let note = format!("f:2: note: multicast={value} sets nothing: every port hears all multicast groups");
+        assert_eq!(findings(&old), [note]);
+        assert!(!old.has_errors());
+    }
+    for value in ["none", "3", ""] {
+        bad(
+            &format!("alias bond0 bonding\noptions bond0 multicast={value}\n"),
+            &[&format!(
+                "f:2: multicast: bad value {value:?}, expected all, active or disabled (0 to 2)"
+            )],
+        );
+    }
+}
+
+#[test]
+fn of_two_monitors_the_one_for_carrier_counts_and_both_lines_are_named() {
+    let both = parsed(
+        "alias bond0 bonding\nalias bond1 bonding\noptions bonding miimon=100\n\
+         options bond0 arp_interval=200 arp_ip_target=10.0.0.1\n",
+    );
+    assert_eq!(
+        bonds(&both),
+        ["bond0: miimon=100 arp_ip_target=10.0.0.1", "bond1: miimon=100"]
+    );
+    assert_eq!(
+        findings(&both),
+        [
+            "f:4: warning: arp_interval=200 does not count, because miimon=100 is given at f:3, expected one monitor for a bond"
+        ]
+    );
+    assert!(!both.has_errors());
+}
+
+#[test]
+fn a_monitor_that_is_switched_off_excludes_none() {
+    for (miimon, arp_interval) in [("0", "60"), ("off", "60"), ("100", "0"), ("0", "0")] {
+        good(
+            &format!(
+                "alias bond0 bonding\n\
+                 options bond0 miimon={miimon} arp_interval={arp_interval} arp_ip_target=10.0.0.1\n"
+            ),
+            &[&format!(
+                "bond0: miimon={miimon} arp_interval={arp_interval} arp_ip_target=10.0.0.1"
+            )],
+        );
+    }
+}
+
+#[test]
+fn delays_without_the_monitor_for_carrier_do_not_count() {
+    for monitor in ["arp_interval=60", "miimon=0 arp_interval=60", "miimon=0"] {
+        let text = format!(
+            "alias bond0 bonding\n\
+             options bond0 {monitor} updelay=200 arp_ip_target=10.0.0.1\noptions bond0 downdelay=50\n"
+        );
+        let late = parse(&[(PathBuf::from("f"), text)], &crate::fleet::check_options);
+        assert_eq!(bonds(&late), [format!("bond0: {monitor} arp_ip_target=10.0.0.1")]);
+        assert_eq!(
+            findings(&late),
+            [
+                "f:2: warning: updelay=200 does not count, expected miimon above 0 with it",
+                "f:3: warning: downdelay=50 does not count, expected miimon above 0 with it",
+            ]
+        );
+    }
+    let zeros = "alias bond0 bonding\noptions bond0 miimon=0 updelay=0 downdelay=0\n";
+    good(zeros, &["bond0: miimon=0 updelay=0 downdelay=0"]);
+    bad(
+        "alias bond0 bonding\noptions bond0 miimon=0 updelay=bad\n",
+        &["f:2: bad value for updelay"],
+    );
+}
+
+#[test]
+fn a_bad_interval_excludes_none_and_is_reported() {
+    bad(
+        "alias bond0 bonding\noptions bond0 miimon=100 arp_interval=bad arp_ip_target=10.0.0.1\n",
+        &["f:2: bad value for arp_interval"],
+    );
+}
+
+#[test]
+fn a_target_that_is_listed_again_counts_once() {
+    let again = parsed("options bonding arp_interval=60 arp_ip_target=10.0.0.1,10.0.0.1,10.0.0.2 max_bonds=2\n");
+    let bond = |name: &str| format!("{name}: arp_interval=60 arp_ip_target=10.0.0.1,10.0.0.2");
+    assert_eq!(bonds(&again), [bond("bond0"), bond("bond1")]);
+    assert_eq!(
+        findings(&again),
+        ["f:1: warning: arp_ip_target names 10.0.0.1 again, expected each target once"]
+    );
+}
+
+#[test]
+fn an_arp_monitor_that_asks_nobody_is_doubtful() {
+    let lonely = |targets: &str| {
+        let text = format!("alias bond0 bonding\noptions bond0 arp_interval=60 {targets}\n");
+        findings(&parsed(&text))
+    };
+    let warning = "f:2: warning: arp_interval=60 without targets asks nobody, so carrier alone decides, \
+                   expected arp_ip_target or ns_ip6_target";
+    assert_eq!(lonely(""), [warning]);
+    assert_eq!(lonely("arp_ip_target=none"), [warning]);
+    assert_eq!(lonely("ns_ip6_target=fd00::1"), Vec::<String>::new());
+    assert_eq!(
+        lonely("arp_ip_target=bad"),
+        ["f:2: bad value for arp_ip_target"],
+        "one finding for one mistake"
+    );
+}
+
+#[test]
+fn validation_without_the_arp_monitor_is_refused_as_by_the_module() {
+    good(
+        "alias bond0 bonding\noptions bond0 arp_validate=none miimon=100\n",
+        &["bond0: arp_validate=none miimon=100"],
+    );
+    for options in ["arp_validate=all", "arp_interval=0 arp_validate=all"] {
+        bad(
+            &format!("alias bond0 bonding\noptions bond0 {options}\n"),
+            &["f:2: arp_validate=all without the ARP monitor, expected arp_interval above 0"],
+        );
+    }
+    bad(
+        "alias bond0 bonding\noptions bond0 miimon=100\noptions bond0 arp_interval=60\n\
+         options bond0 arp_ip_target=10.0.0.1 arp_validate=3\n",
+        &[
+            "f:3: warning: arp_interval=60 does not count, because miimon=100 is given at f:2, expected one monitor for a bond",
+            "f:4: arp_validate=3 without the ARP monitor, expected arp_interval above 0 and no miimon=100 at f:2",
+        ],
+    );
+}
+
+#[test]
+fn targets_of_the_real_table_are_a_comma_list_of_at_most_16() {
+    let real = |targets: &str| {
+        let text = format!("alias bond0 bonding\noptions bond0 arp_interval=60 \\\n        arp_ip_target={targets}\n");
+        findings(&parse(&[(PathBuf::from("f"), text)], &crate::fleet::check_options))
+    };
+    let many = |count: u8| (1..=count).map(|n| format!("10.0.0.{n}")).collect::<Vec<_>>().join(",");
+    assert_eq!(real("192.168.0.1,192.168.0.3,192.168.0.9"), Vec::<String>::new());
+    assert_eq!(real(&many(16)), Vec::<String>::new());
+    for targets in [many(17).as_str(), "10.0.0.1,gateway", "10.0.0.1,", "10.0.0", "0.0.0.0"] {
+        let found = real(targets);
+        assert_eq!(found.len(), 1, "{found:?}");
+        let place = format!("f:2: arp_ip_target: bad value {targets:?}, expected up to 16 IPv4 addresses");
+        assert!(found[0].starts_with(&place), "{found:?}");
+    }
 }
 
 #[test]

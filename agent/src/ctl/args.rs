@@ -45,7 +45,10 @@ const SET_EXAMPLES: &str = "\
 Examples:
   bondctl set bond0 miimon 50
   bondctl set bond0 updelay=300 downdelay=100 primary=eth1
-  bondctl set bond0 primary none";
+  bondctl set bond0 primary none
+  bondctl set bond0 arp_interval 200 arp_ip_target 10.0.0.1,10.0.0.2
+  bondctl set bond0 arp_ip_target +10.0.0.5,10.0.0.6
+  bondctl set bond0 arp_ip_target=-10.0.0.5";
 
 const HASH_EXAMPLES: &str = "\
 The source MAC address is the bond's unless smac is given. A number may be written
@@ -60,7 +63,8 @@ Examples:
 const PORT_SET_EXAMPLES: &str = "\
 Examples:
   bondctl port set bond0 eth0 prio 10
-  bondctl port set bond0 eth1 prio=-5";
+  bondctl port set bond0 eth1 prio=-5
+  bondctl port set bond0 eth1 queue_id 2";
 
 /// Make, change and watch bonds of the agent bondd.
 ///
@@ -73,11 +77,11 @@ Examples:
 #[command(name = "bondctl", version, arg_required_else_help = true, after_long_help = EXAMPLES)]
 #[command(verbatim_doc_comment)]
 pub(super) struct Cli {
-    /// Print JSON, for show, list, hash and monitor
+    /// Print JSON, for show, list, hash, doctor and monitor
     ///
     /// `show` prints {"schema":1,"bonds":[...]}: fields are added in later
     /// versions, never renamed or left out, and null where unknown. `list` prints
-    /// an array of names, `hash` one object, `monitor` one object a line.
+    /// an array of names, `hash` and `doctor` one object, `monitor` one object a line.
     #[arg(short, long, global = true, verbatim_doc_comment)]
     pub(super) json: bool,
 
@@ -179,6 +183,20 @@ pub(super) enum Command {
         /// Fields of the frames
         #[arg(value_name = "FIELD VALUE | FIELD=VALUE")]
         fields: Vec<String>,
+    },
+    /// Say what each data plane can do on this machine
+    ///
+    /// For each plane: whether it is usable here, what is missing if not, and whether
+    /// a bond with the options given would do on it exactly what they say. At the end
+    /// the plane that such a bond would get.
+    #[command(
+        verbatim_doc_comment,
+        after_long_help = "Examples:\n  bondctl doctor\n  bondctl doctor mode balance-rr packets_per_slave 3"
+    )]
+    Doctor {
+        /// Options of a bond that is thought of
+        #[arg(value_name = "OPTION VALUE | OPTION=VALUE", allow_negative_numbers = true)]
+        options: Vec<String>,
     },
     /// Print what happens as it happens
     ///
@@ -284,9 +302,16 @@ fn options_help(examples: &str) -> String {
             SetWhen::Empty => " Changes only while the bond has no ports.",
             SetWhen::EmptyAndDown => " Changes only while the bond is down and has no ports.",
         };
-        let names: Vec<&str> = std::iter::once(row.name).chain(row.aliases.iter().copied()).collect();
+        let names: Vec<&str> = row.names().collect();
         describe(&mut help, &names.join(", "), &text);
     }
+    describe(
+        &mut help,
+        "plane",
+        "What forwards for the bond, for as long as it lives: the kernel's team driver (team), eBPF programs (tc), or the \
+         first of the two that does exactly what the options say (auto). Takes auto, team or tc. Default is that of bondd. \
+         Only for a new bond.",
+    );
     help + "\n" + examples
 }
 

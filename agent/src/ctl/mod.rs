@@ -11,9 +11,10 @@ use clap::{CommandFactory, Parser};
 
 use self::args::{Cli, Command, PortCommand, option_pairs};
 use crate::control::client::{Client, ClientError};
-use crate::control::proto::Call;
+use crate::control::proto::{Call, OptionPairs};
 
 mod args;
+mod doctor;
 mod hash;
 mod monitor;
 mod show;
@@ -92,6 +93,7 @@ fn run(cli: &Cli, out: &mut dyn Write, err: &mut dyn Write) -> Result<(), Failur
         Command::Show { bond } => return show(cli, bond.clone(), out),
         Command::List => return list(cli, out),
         Command::Hash { bond, fields } => return explain(cli, bond, fields, out),
+        Command::Doctor { options: words } => return diagnose(cli, options(words)?, out),
         Command::Monitor { bond } => return follow(cli, bond.clone(), out),
         Command::Port(PortCommand::Add { bond, ports }) => {
             return each_port(cli, ports, err, |port| Call::PortAttach {
@@ -138,6 +140,16 @@ fn show(cli: &Cli, bond: Option<String>, out: &mut dyn Write) -> Result<(), Fail
         writeln!(out, "{}", client.call(&Call::Show { bond })?)?;
     } else {
         out.write_all(show::report(&client.report(bond)?).as_bytes())?;
+    }
+    Ok(out.flush()?)
+}
+
+fn diagnose(cli: &Cli, options: OptionPairs, out: &mut dyn Write) -> Result<(), Failure> {
+    let answer = connect(cli)?.call(&Call::Doctor { options })?;
+    if cli.json {
+        writeln!(out, "{answer}")?;
+    } else {
+        out.write_all(doctor::report(&serde_json::from_value(answer)?).as_bytes())?;
     }
     Ok(out.flush()?)
 }

@@ -182,7 +182,7 @@ fn take_all(change: &mut Change, context: Context, pairs: &[(String, String)]) -
                 index,
                 OptionError::Unknown {
                     name: name.clone(),
-                    nearest: nearest(name),
+                    nearest: nearest(name, TABLE.iter().flat_map(OptionRow::names)),
                 },
             )),
         }
@@ -198,13 +198,11 @@ fn take_all(change: &mut Change, context: Context, pairs: &[(String, String)]) -
 }
 
 /// The known name that looks most like `name`, if one does.
-fn nearest(name: &str) -> Option<&'static str> {
-    TABLE
-        .iter()
-        .flat_map(|row| std::iter::once(&row.name).chain(row.aliases))
-        .map(|known| (distance(name, known), *known))
+pub(super) fn nearest(name: &str, known: impl Iterator<Item = &'static str>) -> Option<&'static str> {
+    known
+        .map(|known| (distance(name, known), known))
         .min()
-        .filter(|(distance, known)| *distance <= known.len() / 3)
+        .filter(|(distance, known)| *distance <= known.len() / 3 || known.starts_with(name))
         .map(|(_, known)| known)
 }
 
@@ -315,6 +313,7 @@ mod tests {
 
     #[test]
     fn a_name_that_resembles_nothing_gets_no_suggestion() {
+        let nearest = |name| nearest(name, TABLE.iter().flat_map(OptionRow::names));
         assert_eq!(nearest("frobnicate"), None);
         assert_eq!(nearest("primary_reslect"), Some("primary_reselect"));
     }

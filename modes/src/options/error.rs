@@ -6,7 +6,7 @@ use super::ModeName;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OptionError {
     /// There is no such option.
-    #[error("unknown option {name}, expected {}", nearest.map_or_else(|| "one that bondctl add --help lists".to_owned(), |n| format!("{n} perhaps")))]
+    #[error("unknown option {name}, expected {}", nearest.map_or_else(|| "one that --help lists".to_owned(), |n| format!("{n} perhaps")))]
     Unknown {
         /// As given.
         name: String,

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::apply::nearest;
 use super::table::Modes;
 use super::{ModeName, OptionError};
 
@@ -26,6 +27,8 @@ pub struct PortRow {
     /// For help and man page.
     pub doc: &'static str,
     parse: fn(&str, &mut PortOptions) -> bool,
+    /// Effective value.
+    pub(crate) show: fn(&PortOptions) -> i64,
 }
 
 impl PortOptions {
@@ -36,7 +39,7 @@ impl PortOptions {
             let Some(row) = PORT_TABLE.iter().find(|row| row.name == name) else {
                 return Err(OptionError::Unknown {
                     name: name.clone(),
-                    nearest: Some(PORT_TABLE[0].name),
+                    nearest: nearest(name, PORT_TABLE.iter().map(|row| row.name)),
                 });
             };
             if !row.modes.contain(mode) {
@@ -63,6 +66,7 @@ pub static PORT_TABLE: &[PortRow] = &[
         doc: "Preference of this port while no primary is attached; the highest one whose link is up is active, as \
               primary_reselect allows. [bonding.rst: prio]",
         parse: |text, options| text.trim().parse().map(|prio| options.prio = prio).is_ok(),
+        show: |options| options.prio.into(),
     },
     PortRow {
         name: "queue_id",
@@ -74,6 +78,7 @@ pub static PORT_TABLE: &[PortRow] = &[
             let queue = text.trim().parse().ok().filter(|queue| *queue <= QUEUES);
             queue.map(|queue| options.queue_id = queue).is_some()
         },
+        show: |options| options.queue_id.into(),
     },
 ];
 
@@ -96,7 +101,10 @@ mod tests {
         ));
         assert!(matches!(
             PortOptions::default().apply(ModeName::ActiveBackup, &[("queue".to_owned(), "1".to_owned())]),
-            Err(OptionError::Unknown { .. })
+            Err(OptionError::Unknown {
+                nearest: Some("queue_id"),
+                ..
+            })
         ));
     }
 }

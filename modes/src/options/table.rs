@@ -65,6 +65,11 @@ pub struct OptionRow {
 }
 
 impl OptionRow {
+    /// All its names, the kernel's first.
+    pub fn names(&self) -> impl Iterator<Item = &'static str> + use<> {
+        std::iter::once(self.name).chain(self.aliases.iter().copied())
+    }
+
     /// Whether this is the row for `name`; `-` and `_` are the same.
     pub fn is_called(&self, name: &str) -> bool {
         let same = |known: &str| {
@@ -91,8 +96,8 @@ pub fn show_all(options: &BondOptions, active: Option<&str>) -> BTreeMap<String,
             "active_slave" => active.map_or(OptionValue::None, |name| OptionValue::Name(name.to_owned())),
             _ => (row.show)(options),
         };
-        for name in std::iter::once(&row.name).chain(row.aliases) {
-            all.insert((*name).to_owned(), value.clone());
+        for name in row.names() {
+            all.insert(name.to_owned(), value.clone());
         }
     }
     all

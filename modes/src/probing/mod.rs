@@ -142,7 +142,8 @@ impl Bond {
             return;
         }
         self.take_stamps(now, ports);
-        let found = if self.blind() {
+        // Before anybody was asked silence says nothing.
+        let found = if self.probing.paths.is_none() || self.blind() {
             Inspection::default()
         } else {
             self.judge(now)

@@ -1,0 +1,127 @@
+//! What the kernel's module does with its parameters before they are options of a bond: a file that worked with the module works
+//! here, and is told what of it does not count. [bond_main.c: bond_check_params]
+
+use bond_modes::options::{parse, show_all};
+
+use super::SpecOption;
+use super::diagnostic::Findings;
+
+/// Settles what the parameters of one bond say together; what is left are options that count.
+pub(super) fn settle(options: &mut Vec<SpecOption>, findings: &mut Findings) {
+    drop_multicast(options, findings);
+    name_targets_once(options, findings);
+    let excluded = choose_monitor(options, findings);
+    drop_delays(options, findings);
+    check_arp(options, excluded.as_ref(), findings);
+}
+
+/// A parameter of the years 2000 to 2004: which ports hear the bond's multicast groups. [bonding.txt of 2003: multicast]
+fn drop_multicast(options: &mut Vec<SpecOption>, findings: &mut Findings) {
+    let Some(SpecOption { value, place, .. }) = take(options, "multicast") else {
+        return;
+    };
+    match value.as_str() {
+        "all" | "active" | "disabled" | "0" | "1" | "2" => {
+            let text = format!("multicast={value} sets nothing: every port hears all multicast groups");
+            findings.info(&place, text);
+        }
+        _ => findings.error(
+            &place,
+            format!("multicast: bad value {value:?}, expected all, active or disabled (0 to 2)"),
+        ),
+    }
+}
+
+/// A target that is listed again counts once.
+fn name_targets_once(options: &mut [SpecOption], findings: &mut Findings) {
+    let Some(targets) = options.iter_mut().find(|option| option.name == "arp_ip_target") else {
+        return;
+    };
+    let mut once: Vec<&str> = Vec::new();
+    for target in targets.value.split(',') {
+        if once.contains(&target) {
+            let text = format!("arp_ip_target names {target} again, expected each target once");
+            findings.warning(&targets.place, text);
+        } else {
+            once.push(target);
+        }
+    }
+    targets.value = once.join(",");
+}
+
+/// Of two monitors the one for carrier counts, as in the module. The option that excludes the ARP monitor, if there is one.
+fn choose_monitor(options: &mut Vec<SpecOption>, findings: &mut Findings) -> Option<SpecOption> {
+    let miimon = switched_on(options, "miimon")?.clone();
+    switched_on(options, "arp_interval")?;
+    let arp = take(options, "arp_interval")?;
+    let text = format!(
+        "arp_interval={} does not count, because miimon={} is given at {}, expected one monitor for a bond",
+        arp.value, miimon.value, miimon.place
+    );
+    findings.warning(&arp.place, text);
+    Some(miimon)
+}
+
+/// The delays belong to the monitor for carrier.
+fn drop_delays(options: &mut Vec<SpecOption>, findings: &mut Findings) {
+    let off = options.iter().any(|option| option.name == "miimon" && is_off(option));
+    if !off && switched_on(options, "arp_interval").is_none() {
+        return;
+    }
+    for name in ["updelay", "downdelay"] {
+        let delays = |option: &SpecOption| option.name == name && option.value != "0" && effective(option).is_some();
+        if options.iter().any(delays)
+            && let Some(delay) = take(options, name)
+        {
+            let text = format!("{name}={} does not count, expected miimon above 0 with it", delay.value);
+            findings.warning(&delay.place, text);
+        }
+    }
+}
+
+/// What the ARP monitor needs, and what needs the ARP monitor.
+fn check_arp(options: &[SpecOption], excluded: Option<&SpecOption>, findings: &mut Findings) {
+    let arp = switched_on(options, "arp_interval");
+    let is_list = |option: &&SpecOption| ["arp_ip_target", "ns_ip6_target"].contains(&option.name.as_str());
+    let asks = options.iter().filter(is_list).any(|list| !is_off(list));
+    if let Some(arp) = arp.filter(|_| !asks) {
+        let text = format!(
+            "arp_interval={} without targets asks nobody, so carrier alone decides, expected arp_ip_target or ns_ip6_target",
+            arp.value
+        );
+        findings.warning(&arp.place, text);
+    }
+    if let Some(validate) = switched_on(options, "arp_validate").filter(|_| arp.is_none()) {
+        let why = excluded.map_or_else(String::new, |miimon| {
+            format!(" and no miimon={} at {}", miimon.value, miimon.place)
+        });
+        let text = format!(
+            "arp_validate={} without the ARP monitor, expected arp_interval above 0{why}",
+            validate.value
+        );
+        findings.error(&validate.place, text);
+    }
+}
+
+fn take(options: &mut Vec<SpecOption>, name: &str) -> Option<SpecOption> {
+    let at = options.iter().position(|option| option.name == name)?;
+    Some(options.remove(at))
+}
+
+/// The option, if its value is a good one that switches something on.
+fn switched_on<'a>(options: &'a [SpecOption], name: &str) -> Option<&'a SpecOption> {
+    let option = options.iter().find(|option| option.name == name)?;
+    (effective(option).is_some() && !is_off(option)).then_some(option)
+}
+
+fn is_off(option: &SpecOption) -> bool {
+    effective(option).is_some_and(|value| ["0", "none", ""].contains(&value.as_str()))
+}
+
+/// The value as the option table understands it; none for a bad one, which is reported elsewhere.
+fn effective(option: &SpecOption) -> Option<String> {
+    let change = parse(&[option.pair()]).ok()?;
+    show_all(&change.options, None)
+        .remove(&option.name)
+        .map(|value| value.to_string())
+}
