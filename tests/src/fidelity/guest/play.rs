@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value, json};
 
+use super::Pace;
 use super::bench::Bench;
 use super::column::{Column, Outcome};
 use super::far::Far;
@@ -14,10 +15,16 @@ use crate::fidelity::frame::{self, Traffic};
 use crate::fidelity::scenario::{Scenario, Step, Verb};
 
 /// Every step's observation, in order; an error is the bench's, not the column's.
-pub fn play(scenario: &Scenario, bench: &mut Bench, column: &mut dyn Column) -> Result<Vec<Value>, String> {
+pub(super) fn play(
+    scenario: &Scenario,
+    bench: &mut Bench,
+    column: &mut dyn Column,
+    pace: &mut Pace,
+) -> Result<Vec<Value>, String> {
     let mut observations = Vec::new();
     let start = Instant::now();
     for (number, step) in scenario.steps.iter().enumerate() {
+        pace.step();
         let mut observation = observe(step, bench, column)?;
         observation["step"] = json!(number + 1);
         observation["text"] = json!(step.text);
