@@ -8,11 +8,10 @@ use std::time::Duration;
 
 use bondd_tests::bins::bin;
 use bondd_tests::machine::Machine;
+use bondd_tests::process::{processor_time, resident};
 use bondd_tests::pulls::{median, ten_pulls};
 use bondd_tests::throughput::{BesidePlain, best};
 use bondd_tests::{Rate, Settings, TwoBonds};
-use nix::time::clock_getcpuclockid;
-use nix::unistd::Pid;
 
 fn main() -> ExitCode {
     if !nix::unistd::geteuid().is_root() {
@@ -135,20 +134,6 @@ fn resources() {
         let size = fs::metadata(bin(name)).map_or(0, |file| file.len());
         row(name, &[mebibytes(size)]);
     }
-}
-
-/// What a process has used since its start; finer than the clock ticks of `/proc`.
-fn processor_time(pid: u32) -> Duration {
-    let clock = clock_getcpuclockid(Pid::from_raw(pid as i32)).and_then(|clock| clock.now());
-    clock.expect("the process runs").into()
-}
-
-/// Bytes of a process that are in memory.
-fn resident(pid: u32) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the process runs");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kibibytes = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
-    kibibytes.expect("a process with memory has VmRSS") * 1024
 }
 
 fn mebibytes(bytes: u64) -> String {
