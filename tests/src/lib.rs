@@ -11,6 +11,7 @@ pub mod daemon;
 pub mod fidelity;
 pub mod lab;
 pub mod machine;
+pub mod many;
 pub mod netns;
 pub mod process;
 pub mod proof;

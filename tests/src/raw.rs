@@ -180,7 +180,7 @@ impl Flood {
 fn noise(number: u64) -> Vec<u8> {
     let mac = [2, 0, 0, 0, 0xf1, number as u8];
     let header = [&[0xff; 6][..], &mac].concat();
-    if number % 2 == 0 {
+    if number.is_multiple_of(2) {
         return [&header[..], &[0x88, 0xb5], &[0; 46]].concat();
     }
     let [a, b] = (number as u16).to_be_bytes();

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bondd_tests::bins::bin;
 use bondd_tests::machine::Machine;
+use bondd_tests::many::{ManyPorts, targets_of};
 use bondd_tests::process::{processor_time, resident};
 use bondd_tests::pulls::{median, ten_pulls};
 use bondd_tests::throughput::{BesidePlain, best};
@@ -23,6 +24,7 @@ fn main() -> ExitCode {
     failovers();
     restarts();
     resources();
+    probes();
     ExitCode::SUCCESS
 }
 
@@ -136,6 +138,33 @@ fn resources() {
     }
 }
 
+fn probes() {
+    title(
+        &format!("{PORTS} ports of balance-xor, over 10 s"),
+        &["processor", "sent / s", "heard / s"],
+    );
+    let targets: Vec<String> = targets_of(TARGETS).iter().map(ToString::to_string).collect();
+    let targets = format!("arp_ip_target={}", targets.join(","));
+    let watched = |what: &str, options: &str| {
+        let seen = ManyPorts::new(PORTS, TARGETS, options).effort(IDLE);
+        row(
+            what,
+            &[
+                format!("{:.1} %", seen.share * 100.0),
+                format!("{:.0}", seen.sent),
+                format!("{:.0}", seen.heard),
+            ],
+        );
+        seen.share
+    };
+    let polled = watched("miimon=100", "miimon=100");
+    let probed = watched(
+        &format!("arp_interval=100, {TARGETS} targets, arp_validate=all"),
+        &format!("arp_interval=100 {targets} arp_validate=all"),
+    );
+    row("ratio", &[format!("{:.1}", probed / polled)]);
+}
+
 fn mebibytes(bytes: u64) -> String {
     format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
 }
@@ -168,4 +197,8 @@ fn line(what: &str, cells: &[impl AsRef<str>]) {
 const ROUNDS: usize = 10;
 /// Sent before and after each start.
 const FRAMES_AROUND: u64 = 50_000;
+/// Of the bond that is watched.
+const PORTS: usize = 64;
+/// The most that there may be.
+const TARGETS: u8 = 16;
 const IDLE: Duration = Duration::from_secs(10);
