@@ -25,10 +25,13 @@ pub fn run_in_vm(script: &str, modules: &[&str]) -> Option<String> {
             .arg("--copy")
             .arg(format!("{}:/usr/bin/{program}", bin(program).display()));
     }
+    // Which every script but the simplest reads first.
+    let common = root().join("tests/vm/common.sh");
+    command.arg("--copy").arg(format!("{}:/common.sh", common.display()));
     for module in modules {
         command.args(["--module", module]);
     }
-    command.args(["--bin", "ping", "--mem", "1024", "--timeout", "180"]);
+    command.args(["--bin", "ping", "--bin", "tcpdump", "--mem", "1024", "--timeout", "180"]);
     command
         .arg("--run")
         .arg(root().join("tests/vm").join(script))
