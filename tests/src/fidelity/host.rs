@@ -94,7 +94,7 @@ fn machine(lab: &Path, programs: &Path, share: &Path) -> Played {
             .arg(format!("{}:/usr/bin/{program}", path.display()));
     }
     command.arg("--copy-tree").arg(format!("{}:/fidelity", share.display()));
-    command.args(["--mem", "1024", "--timeout", "900", "--"]);
+    command.args(["--mem", "1024", "--timeout", "1800", "--"]);
     command
         .args(["/usr/bin/bondd-fidelity-guest", "/fidelity"])
         .stdin(Stdio::null());
