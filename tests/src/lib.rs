@@ -10,6 +10,7 @@ pub mod control;
 pub mod daemon;
 pub mod fidelity;
 pub mod lab;
+pub mod lab_failover;
 pub mod machine;
 pub mod many;
 pub mod netns;

@@ -7,6 +7,8 @@ use std::thread;
 use std::time::Duration;
 
 use bondd_tests::bins::bin;
+use bondd_tests::fidelity::host::{Played, play};
+use bondd_tests::lab_failover as lab;
 use bondd_tests::machine::Machine;
 use bondd_tests::many::{ManyPorts, targets_of};
 use bondd_tests::process::{processor_time, resident};
@@ -25,6 +27,7 @@ fn main() -> ExitCode {
     restarts();
     resources();
     probes();
+    beside_the_driver();
     ExitCode::SUCCESS
 }
 
@@ -80,6 +83,30 @@ fn failovers() {
                 extreme(lost.iter().min()),
                 extreme(lost.iter().max()),
             ],
+        );
+    }
+}
+
+/// The same failovers by the kernel's driver and by every data plane, one beside the other in the lab's machine.
+fn beside_the_driver() {
+    title(
+        "Cable pulled in the lab's machine, 500 frames a second",
+        &["kernel", "tc", "team"],
+    );
+    let (stories, guest) = (lab::stories(), bin("bondd-fidelity-guest"));
+    let observed = match play(&stories, 1, &guest) {
+        Played::NotRun(why) => return println!("  not run: {why}"),
+        Played::Observed(observed) => observed,
+    };
+    for (miimon, story) in lab::MIIMON.iter().zip(&stories) {
+        let columns = ["kernel", "tc", "team"].map(|column| lab::Cuts::of(&observed, &story.name, column));
+        row(
+            &format!("miimon={miimon}: median gap, longest"),
+            &columns.each_ref().map(|cuts| cuts.gaps()),
+        );
+        row(
+            &format!("miimon={miimon}: frames lost, of {} pulls", lab::ROUNDS),
+            &columns.map(|cuts| cuts.lost()),
         );
     }
 }

@@ -11,6 +11,7 @@
 //! mute 10.9.0.2           unmute 10.9.0.2   that host stops answering, while everything else goes on
 //! block eth0              unblock eth0      the switch's port drops every frame, both ways, with its carrier on
 //! fail eth0                                 blocks it while frames flow: how long until they leave by another port?
+//! cut eth0                                  the same with its cable pulled
 //! set primary eth1        set primary none  an option of the bond, one a step
 //! port eth1 prio 10                         an option of a port
 //! active eth1             active none
@@ -85,7 +86,7 @@ pub enum Verb {
     /// Give it back.
     Plug(String),
     /// Stop the switch's port of a cable forwarding, and measure how long frames of ours are lost.
-    Fail(String),
+    Fail(String, Fault),
     /// Change an option of the bond.
     Set(String, String),
     /// Change an option of a port.
@@ -120,6 +121,15 @@ pub enum Verb {
     Asks(u64),
     /// Tell the state.
     Look,
+}
+
+/// How a port becomes a dead end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The far switch drops everything while the carrier stays.
+    Path,
+    /// The cable is pulled.
+    Cable,
 }
 
 impl Scenario {
@@ -207,7 +217,8 @@ fn verbs(line: &str) -> Result<Vec<Verb>, String> {
         }
         ["mute", host] => one(Verb::Answers(ip(host)?, false)),
         ["unmute", host] => one(Verb::Answers(ip(host)?, true)),
-        ["fail", port] => one(Verb::Fail(own(port))),
+        ["fail", port] => one(Verb::Fail(own(port), Fault::Path)),
+        ["cut", port] => one(Verb::Fail(own(port), Fault::Cable)),
         ["block", port] => one(Verb::Forwards(own(port), false)),
         ["unblock", port] => one(Verb::Forwards(own(port), true)),
         ["vlan", id] => one(Verb::Vlan(id.parse().map_err(|_| "not a VLAN")?)),

@@ -12,7 +12,7 @@ use super::bench::Bench;
 use super::column::{Column, Outcome};
 use super::far::Far;
 use crate::fidelity::frame::{self, Traffic};
-use crate::fidelity::scenario::{Scenario, Step, Verb};
+use crate::fidelity::scenario::{Fault, Scenario, Step, Verb};
 
 /// Every step's observation, in order; an error is the bench's, not the column's.
 pub(super) fn play(
@@ -66,7 +66,7 @@ fn observe(step: &Step, bench: &mut Bench, column: &mut dyn Column) -> Result<Va
         Verb::Asks(time) => return Ok(asks(bench, Duration::from_millis(*time))),
         Verb::Send(traffic) => return Ok(send(bench, traffic)),
         Verb::Arrive(port, traffic) => return Ok(arrive(bench, port, traffic)),
-        Verb::Fail(port) => return fail(bench, port),
+        Verb::Fail(port, fault) => return fail(bench, port, *fault),
         Verb::Look => return Ok(look(bench, column)),
     };
     Ok(told(outcome))
@@ -117,19 +117,27 @@ fn send(bench: &mut Bench, traffic: &Traffic) -> Value {
     json!({"flows": flows, "send errors": failed})
 }
 
-/// Which port frames leave by after one has become a dead end, after how long, and how late this thread itself was at most.
-fn fail(bench: &mut Bench, port: &str) -> Result<Value, String> {
+/// Which port frames leave by after one has become a dead end, after how long, how many frames it cost, and how late this thread
+/// itself was at most.
+fn fail(bench: &mut Bench, port: &str, fault: Fault) -> Result<Value, String> {
     let way = Bench::way_out("bond0")?;
     let flow = Traffic::parse(&["1", "udp4"])?;
-    bench.far.forwards(port, false)?;
+    match fault {
+        Fault::Path => bench.far.forwards(port, false)?,
+        Fault::Cable => {
+            let pulled = bench.far.links.admin(&Far::end_of(port), false);
+            pulled.map_err(|e| format!("{e:?}"))?;
+        }
+    }
     let start = Instant::now();
     bench.listen();
     bench.heard.flows.clear();
-    let (mut late, mut moved) = (Duration::ZERO, None);
+    let (mut late, mut moved, mut sent) = (Duration::ZERO, None, 0);
     while moved.is_none() && start.elapsed() < PATIENCE {
         for (_, frame) in flow.frames() {
             // No port is active for a moment.
             let _ = way.send(&frame);
+            sent += 1;
         }
         let asleep = Instant::now();
         thread::sleep(PACE);
@@ -143,9 +151,10 @@ fn fail(bench: &mut Bench, port: &str) -> Result<Value, String> {
             .find(|p| *p != port)
             .cloned();
     }
-    bench.heard.flows.clear();
     let (took, late) = (start.elapsed().as_millis(), late.as_millis());
-    Ok(json!({"moved to": moved, "took": took, "late": late}))
+    let arrived: u32 = bench.heard.flows.values().flat_map(BTreeMap::values).sum();
+    bench.heard.flows.clear();
+    Ok(json!({"moved to": moved, "took": took, "late": late, "lost": sent - arrived.min(sent)}))
 }
 
 /// Who is asked for at which port, with the hardware addresses that ask.
