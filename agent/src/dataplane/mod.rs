@@ -6,6 +6,8 @@ use bond_modes::{ForwardingPlan, PortId};
 use bond_monitors::{Heard, LinkReport, MacAddr};
 use serde::{Deserialize, Serialize};
 
+#[cfg(test)]
+mod frames;
 pub mod script;
 pub mod tc;
 

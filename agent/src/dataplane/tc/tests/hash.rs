@@ -8,7 +8,7 @@ use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
 use bond_modes::XmitHashPolicy;
 use bond_modes::hash::{ETHERNET_HEADER, hash_at};
 
-use super::frames::{self, Random};
+use crate::dataplane::frames::{self, Random};
 
 /// The test program `hash_all`.
 struct Hasher(Ebpf);
