@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 mod frames;
 pub mod script;
 pub mod tc;
+pub mod team;
 
 /// Name of a bond's interface: 1 to 15 bytes without `/`, blanks or a leading dot.
 pub type BondName = String;
