@@ -11,9 +11,12 @@ use serde::{Deserialize, Serialize};
 use crate::netlink::Link;
 use crate::text::chain;
 
+#[cfg(test)]
+mod frames;
 pub mod planes;
 pub mod script;
 pub mod tc;
+pub mod team;
 
 pub use planes::{PlaneWish, Planes};
 

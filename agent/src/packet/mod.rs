@@ -16,7 +16,7 @@ pub use ear::Ear;
 pub use send::PacketSocket;
 
 /// A packet socket of no protocol: no frame is ever queued to it until it is bound to one. [packet(7)]
-fn open_socket() -> io::Result<OwnedFd> {
+pub(crate) fn open_socket() -> io::Result<OwnedFd> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     Ok(socket(AddressFamily::Packet, SockType::Raw, flags, None)?)
 }
@@ -34,7 +34,7 @@ fn link_address(ifindex: u32, protocol: u16) -> io::Result<libc::sockaddr_ll> {
 }
 
 /// Receives what is of that protocol, in network order, and arrives on or leaves by an interface.
-fn bind(socket: &OwnedFd, ifindex: u32, protocol: u16) -> io::Result<()> {
+pub(crate) fn bind(socket: &OwnedFd, ifindex: u32, protocol: u16) -> io::Result<()> {
     let at = link_address(ifindex, protocol)?;
     // SAFETY: the pointer leads to a live value of the length given with it.
     let bound = unsafe { libc::bind(socket.as_raw_fd(), (&raw const at).cast(), length_of(&at)) };
@@ -43,7 +43,7 @@ fn bind(socket: &OwnedFd, ifindex: u32, protocol: u16) -> io::Result<()> {
 }
 
 /// Sets a socket option for which nix has no word. `value` must be of the type that the option has.
-fn set_option<T>(socket: &OwnedFd, level: libc::c_int, option: libc::c_int, value: &T) -> io::Result<()> {
+pub(crate) fn set_option<T>(socket: &OwnedFd, level: libc::c_int, option: libc::c_int, value: &T) -> io::Result<()> {
     // SAFETY: the pointer leads to a live value of the length given with it.
     let set = unsafe {
         libc::setsockopt(
@@ -63,7 +63,7 @@ fn length_of<T>(value: &T) -> libc::socklen_t {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use nix::poll::{PollFd, PollFlags, poll};
     use nix::sys::socket::{MsgFlags, recv};
     use std::os::fd::AsFd;
@@ -73,7 +73,7 @@ mod tests {
     use crate::netlink::{Events, Links};
 
     /// Makes a veth pair, both ends in service. Gives their indices.
-    pub(super) fn pair(links: &mut Links, near: &str, far: &str) -> (u32, u32) {
+    pub(crate) fn pair(links: &mut Links, near: &str, far: &str) -> (u32, u32) {
         let mut events = Events::open().unwrap();
         links.add_veth(near, far).unwrap();
         let (near, far) = (links.by_name(near), links.by_name(far));
@@ -92,7 +92,7 @@ mod tests {
     }
 
     /// The next frame of a tap.
-    pub(super) fn receive(tap: &OwnedFd) -> Vec<u8> {
+    pub(crate) fn receive(tap: &OwnedFd) -> Vec<u8> {
         await_readable(tap);
         let mut buffer = [0; 2048];
         let length = recv(tap.as_raw_fd(), &mut buffer, MsgFlags::empty()).unwrap();

@@ -5,8 +5,8 @@ use std::process::Command;
 use bond_modes::hash::hash;
 use bond_modes::{PortId, TxPolicy, XmitHashPolicy};
 
-use super::frames::{self, Random};
 use super::world::*;
+use crate::dataplane::frames::{self, Random};
 use crate::dataplane::tc::step::fault;
 use crate::dataplane::{Dataplane, PlaneError};
 

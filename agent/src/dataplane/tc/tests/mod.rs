@@ -14,7 +14,6 @@ use crate::dataplane::{BondBase, Dataplane, PlaneError, PortBase};
 use crate::netlink::sysctl;
 use crate::packet::PacketSocket;
 
-mod frames;
 mod hash;
 mod heard;
 mod lists;

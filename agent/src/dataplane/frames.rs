@@ -1,4 +1,51 @@
-//! Random frames with a structure: what a hash policy may have to walk through, whole, cut short or damaged.
+//! Frames for tests of the hash: those of the driver's test vectors, and random ones with a structure: what a hash policy may
+//! have to walk through, whole, cut short or damaged.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+/// A frame with its hashes, read off the bonding driver.
+#[derive(Deserialize)]
+pub(super) struct Vector {
+    pub(super) name: String,
+    /// In hexadecimal.
+    frame: String,
+    /// VLAN tag outside the bytes.
+    pub(super) tci: Option<u16>,
+    /// Where the driver believed the network header to start.
+    pub(super) nhoff: usize,
+    /// By name of the policy.
+    pub(super) results: BTreeMap<String, Wanted>,
+}
+
+/// The hash of a frame under a policy.
+#[derive(Deserialize)]
+pub(super) struct Wanted {
+    pub(super) hash: u32,
+    /// Index of the port, by number of ports.
+    pub(super) slave: BTreeMap<String, u32>,
+}
+
+impl Vector {
+    pub(super) fn bytes(&self) -> Vec<u8> {
+        let byte = |at| u8::from_str_radix(&self.frame[at..at + 2], 16).unwrap();
+        (0..self.frame.len()).step_by(2).map(byte).collect()
+    }
+}
+
+pub(super) fn vectors() -> Vec<Vector> {
+    #[derive(Deserialize)]
+    struct Vectors {
+        vectors: Vec<Vector>,
+    }
+    serde_json::from_str::<Vectors>(VECTORS).unwrap().vectors
+}
+
+const VECTORS: &str = include_str!(concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/../modes/testdata/hash_vectors.json"
+));
 
 /// A reproducible source of numbers. [Marsaglia 2003: xorshift]
 pub(super) struct Random(u64);
