@@ -2,68 +2,13 @@
 # In the guest: a bond over two cables to a switch; a cable is pulled, the agent killed and started, the bond removed.
 set -u
 
-fail() {
-    echo "FAILED: $*"
-    echo "--- status"; cat /run/bondd/proc/net/bonding/bond0
-    echo "--- links"; ip -n host -d -s link
-    echo "--- log"; cat /tmp/bondd.log
-    exit 1
-}
-
-# until_true SECONDS COMMAND...: asks until it holds.
-until_true() {
-    tries=$(($1 * 20)); shift
-    while ! "$@"; do
-        tries=$((tries - 1))
-        [ "$tries" -gt 0 ] || return 1
-        sleep 0.05
-    done
-}
-
-ctl() { nsenter --net=/run/netns/host bondctl "$@"; }
-answers() { ctl list >/dev/null 2>&1; }
-active() { grep -q "^Currently Active Slave: $1\$" /run/bondd/proc/net/bonding/bond0; }
-start() {
-    nsenter --net=/run/netns/host bondd --log-level debug >>/tmp/bondd.log 2>&1 &
-    agent=$!
-    until_true 20 answers || fail "bondd does not answer"
-}
-port_state() {
-    ip -n host -o link show "$1" | sed 's/<[^>]*>//'
-    ip -n host -o link show "$1" | grep -o PROMISC
-    nsenter --net=/run/netns/host tc qdisc show dev "$1"
-    nsenter --net=/run/netns/host cat "/proc/sys/net/ipv6/conf/$1/disable_ipv6" 2>/dev/null
-    :
-}
-# pinging COUNT: so many echo requests in the background, 5 ms apart, counted.
-pinging() {
-    nsenter --net=/run/netns/host ping -q -c "$1" -i 0.005 -W 2 10.77.0.2 >/tmp/ping 2>&1 &
-    pinger=$!
-}
-# lost: waits for them and sets `gone`. Not in a subshell, which could not wait.
-lost() {
-    wait "$pinger"
-    set -- $(sed -n 's/^\([0-9]*\) packets transmitted, \([0-9]*\) received.*/\1 \2/p' /tmp/ping)
-    [ $# -eq 2 ] || fail "ping said: $(cat /tmp/ping)"
-    gone=$(($1 - $2))
-}
+. /usr/lib/bondd-tests/lib.sh
 
 uname -r
-ip netns add host
-ip netns add switch
-ip -n switch link add br0 address 02:00:00:00:5b:01 type bridge stp_state 0 forward_delay 0
-ip -n switch link set br0 up
-ip -n switch addr add 10.77.0.2/24 dev br0
-for n in 0 1; do
-    ip -n host link add "eth$n" index "10$n" type veth peer name "p$n" index "20$n" netns switch
-    ip -n host link set "eth$n" up
-    ip -n switch link set "p$n" master br0
-    ip -n switch link set "p$n" up
-done
-sleep 1
+cables
 before=$(port_state eth0; port_state eth1)
 
-start
+start --plane tc
 ctl add bond0 mode=active-backup miimon=100 || fail "add"
 ctl port add bond0 eth0 eth1 || fail "port add"
 ip -n host link set bond0 up
@@ -87,7 +32,7 @@ for round in 1 2 3; do
     kill -KILL "$agent"
     wait "$agent"
     sleep 0.2
-    start
+    start --plane tc
     active eth1 || fail "the active port changed in restart $round"
 done
 lost

@@ -414,4 +414,4 @@ const OPTIONS_GET: u8 = 2;
 const PORT_LIST_GET: u8 = 3;
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

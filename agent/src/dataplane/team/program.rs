@@ -24,7 +24,8 @@
 //! While a hash program changes, a frame goes to one of the new ports whatever it hashes to: the cells of the larger of both
 //! programs are filled with them first.
 //!
-//! A step that fails is left out of what counts as in force, so the next plan tries it again, and does not stop the others.
+//! A step that fails is left out of what counts as in force, so the next plan tries it again. It stops what is to come after it
+//! for the sake of the traffic: nothing is broken for which nothing was made.
 
 use std::collections::BTreeSet;
 
@@ -63,16 +64,11 @@ pub fn apply(
     // All of its ports have left and are about to leave the plan: nothing is gained by a change.
     let moves = tx != TxPolicy::Drop || plan.tx == TxPolicy::Drop;
     let (receivers, linked) = (receivers(&tx, work.bond), linked(plan, &tx, work.bond));
-    if moves {
-        work.flag(Name::Enabled, &receivers, true);
-    }
+    let ready = moves && work.flag(Name::Enabled, &receivers, true);
     work.configure_ports(plan);
-    if moves {
-        work.transmit(&tx);
-        work.flag(Name::UserLinkup, &linked, true);
-    }
+    let moved = ready && work.transmit(&tx) && work.flag(Name::UserLinkup, &linked, true);
     work.bind_queues(plan);
-    if moves {
+    if moved {
         work.flag(Name::UserLinkup, &linked, false);
         work.flag(Name::Enabled, &receivers, false);
     }
@@ -170,12 +166,12 @@ impl Work<'_> {
         done
     }
 
-    /// Sets a flag on every port that is chosen; or takes it off every port that is not.
-    fn flag(&mut self, name: Name, chosen: &BTreeSet<PortId>, on: bool) {
-        let ports: Vec<PortId> = self.bond.ports.keys().copied().collect();
-        for port in ports.into_iter().filter(|port| chosen.contains(port) == on) {
-            self.put(Key::port(name, port), Value::Flag(on));
-        }
+    /// Sets a flag on every port that is chosen; or takes it off every port that is not. Says whether all have it so.
+    fn flag(&mut self, name: Name, chosen: &BTreeSet<PortId>, on: bool) -> bool {
+        let mut ports: Vec<PortId> = self.bond.ports.keys().copied().collect();
+        ports.retain(|port| chosen.contains(port) == on);
+        let set = |port| self.put(Key::port(name, port), Value::Flag(on));
+        all(ports.into_iter().map(set))
     }
 
     /// A bond without ports may come to spread otherwise.
@@ -186,30 +182,28 @@ impl Work<'_> {
         }
     }
 
-    fn transmit(&mut self, tx: &TxPolicy) {
+    /// Says whether frames leave as they should.
+    fn transmit(&mut self, tx: &TxPolicy) -> bool {
         match tx {
-            TxPolicy::One(port) => {
-                self.put(Key::team(Name::ActivePort), Value::U32(port.0));
-            }
+            TxPolicy::One(port) => self.put(Key::team(Name::ActivePort), Value::U32(port.0)),
             TxPolicy::Hash { ports, policy } => self.spread(ports, *policy),
             // No port is enabled; or `user_linkup` is all it takes; or the bond was refused.
-            TxPolicy::Drop | TxPolicy::All(_) | TxPolicy::RoundRobin { .. } => {}
+            TxPolicy::Drop | TxPolicy::All(_) | TxPolicy::RoundRobin { .. } => true,
         }
     }
 
-    fn spread(&mut self, ports: &[PortId], policy: XmitHashPolicy) {
+    fn spread(&mut self, ports: &[PortId], policy: XmitHashPolicy) -> bool {
         let count = ports.len() as u32;
         let Some(program) = hash::program(policy, count) else {
             let what = format!("xmit_hash_policy={} over {count} ports", policy.name());
             self.errors.note(Err(inexact(what, "its hash programs cannot loop")));
-            return;
+            return false;
         };
         let before = hash_in_force(self.bond).map_or(0, |(_, count)| count);
-        for (index, port) in (0..count.max(before)).zip(ports.iter().cycle()) {
-            self.put(Key::cell(index), Value::U32(port.0));
-        }
+        let cells = (0..count.max(before)).zip(ports.iter().cycle());
+        let fill = |(index, port): (u32, &PortId)| self.put(Key::cell(index), Value::U32(port.0));
         let bytes = program.into_iter().flat_map(SockFilter::bytes).collect();
-        self.put(Key::team(Name::HashProgram), Value::Binary(bytes));
+        all(cells.map(fill)) && self.put(Key::team(Name::HashProgram), Value::Binary(bytes))
     }
 
     fn bind_queues(&mut self, plan: &ForwardingPlan) {
@@ -263,6 +257,11 @@ impl Work<'_> {
         }
         self.bond.ports.insert(port, done);
     }
+}
+
+/// Whether every one of some steps was done. None is left out for another.
+fn all(steps: impl Iterator<Item = bool>) -> bool {
+    steps.fold(true, |all, done| all & done)
 }
 
 /// What the driver says about a port that it has not, or has not any more.
