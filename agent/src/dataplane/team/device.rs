@@ -4,6 +4,7 @@
 //! under that name; what it leaves the next creation removes.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use bond_modes::{Accept, ForwardingPlan, PortId, PortPlan, Spread, TxPolicy};
 use bond_monitors::Carrier;
@@ -144,10 +145,10 @@ impl TeamPlane {
                 log::warn!("{name}: cannot set an alias: {error}");
             }
             bond.ports.insert(port, settings_of(&link, &found.link));
-            if !bond.bases.contains_key(&port) {
+            if let Entry::Vacant(base) = bond.bases.entry(port) {
                 let read = || format!("read the counters of {port}");
                 let counted = step(read, || self.links.statistics(port.0))?;
-                bond.bases.insert(port, counted.unwrap_or_default());
+                base.insert(counted.unwrap_or_default());
             }
         }
         let plan = plan_of(&bond, &order);

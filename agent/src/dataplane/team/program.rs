@@ -110,8 +110,8 @@ pub fn hash_in_force(bond: &Bond) -> Option<(XmitHashPolicy, u32)> {
     let Some(Value::Binary(bytes)) = bond.settings.get(&Key::team(Name::HashProgram)) else {
         return None;
     };
-    let (instructions, _) = bytes.as_chunks();
-    let program: Vec<SockFilter> = instructions.iter().copied().map(SockFilter::from_bytes).collect();
+    let instruction = |bytes: &[u8]| SockFilter::from_bytes(bytes.try_into().expect("chunks of this size"));
+    let program: Vec<SockFilter> = bytes.chunks_exact(8).map(instruction).collect();
     hash::recognise(&program)
 }
 
