@@ -1,6 +1,6 @@
 # make demo      two namespaces, two cables, a bond on each side, a cable pulled under traffic (as root)
 # make test      every test there is (as root: most make network namespaces)
-# make bench     what bonds cost: throughput beside a plain cable, frames lost, memory (as root, three minutes)
+# make bench     what bonds cost: throughput beside a plain cable, frames lost, memory, probes (as root, three minutes)
 # make fidelity  bondd against the kernel's bonding driver, in the lab's machine: the scenarios of tests/fidelity/ and COUNT random
 #                ones from SEED; ONLY=word plays those with the word in their name, KEEP=file keeps what was observed
 # make check     formatting and lints

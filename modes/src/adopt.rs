@@ -58,8 +58,6 @@ impl Bond {
     pub fn adopt(now: Time, options: BondOptions, seen: Seen, saved: Option<Saved>) -> Self {
         let saved = saved.unwrap_or_else(|| Saved::unknown(options, &seen.report));
         let mut bond = Bond::assemble(now, saved.options, saved.device, seen.plan);
-        // Not every data plane can tell.
-        bond.plan.spread = bond.mode().spread();
         bond.ports = saved.ports;
         bond.choice = saved.choice;
         bond.notifier = saved.notifier;

@@ -102,6 +102,17 @@ pub enum TxPolicy {
 }
 
 impl TxPolicy {
+    /// Its kind; none where nothing is sent.
+    pub fn spread(&self) -> Option<Spread> {
+        match self {
+            TxPolicy::Drop => None,
+            TxPolicy::One(_) => Some(Spread::One),
+            TxPolicy::RoundRobin { .. } => Some(Spread::RoundRobin),
+            TxPolicy::Hash { .. } => Some(Spread::Hash),
+            TxPolicy::All(_) => Some(Spread::All),
+        }
+    }
+
     /// The ports that it sends through.
     pub fn ports(&self) -> &[PortId] {
         match self {

@@ -6,9 +6,8 @@ use std::process::{Child, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, SockaddrLike, socket};
-
 use crate::netns::Netns;
+use crate::raw::Raw;
 use crate::wait::until;
 
 /// A running `tcpdump`.
@@ -91,35 +90,7 @@ impl Drop for Capture {
 /// Sends one frame, from the destination address on, out of an interface.
 #[track_caller]
 pub fn transmit(netns: &Netns, interface: &str, frame: &[u8]) {
-    netns.enter(|| {
-        let raw = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, None)
-            .expect("root may open a packet socket");
-        let index = nix::net::if_::if_nametoindex(interface).unwrap_or_else(|e| panic!("{interface}: {e}"));
-        let address = libc::sockaddr_ll {
-            sll_family: libc::AF_PACKET as u16,
-            sll_protocol: 0,
-            sll_ifindex: index as i32,
-            sll_hatype: 0,
-            sll_pkttype: 0,
-            sll_halen: 0,
-            sll_addr: [0; 8],
-        };
-        // SAFETY: the pointer is to a whole sockaddr_ll, whose length is the one given.
-        let address = unsafe {
-            nix::sys::socket::LinkAddr::from_raw(
-                (&raw const address).cast(),
-                Some(size_of_val(&address) as libc::socklen_t),
-            )
-        };
-        let address = address.expect("a packet address");
-        nix::sys::socket::sendto(
-            std::os::fd::AsRawFd::as_raw_fd(&raw),
-            frame,
-            &address,
-            MsgFlags::empty(),
-        )
-        .unwrap_or_else(|e| panic!("cannot send on {interface}: {e}"));
-    });
+    netns.enter(|| Raw::open(interface, 0).send(frame));
 }
 
 #[cfg(test)]

@@ -249,7 +249,21 @@ impl Switch {
 
     /// Puts an interface of the switch into the bridge, for a cable that was made anew.
     pub fn adopt(&self, port: &str) {
+        // A port of a switch says nothing by itself.
+        self.netns.set_sysctl(&format!("ipv6/conf/{port}/disable_ipv6"), "1");
         self.netns.ip(&format!("link set {port} master br0"));
+    }
+
+    /// Lets nothing through a port any more; its carrier stays.
+    pub fn block(&self, port: &str) {
+        self.netns
+            .exec(&["bridge", "link", "set", "dev", port, "state", "disabled"]);
+    }
+
+    /// Lets frames through a port again.
+    pub fn unblock(&self, port: &str) {
+        self.netns
+            .exec(&["bridge", "link", "set", "dev", port, "state", "forwarding"]);
     }
 }
 

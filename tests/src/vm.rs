@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use crate::bins::{bin, root};
 
 /// Runs a script of `tests/vm/` in Debian's stock kernel with our programs in `/usr/bin` and these kernel modules (with a `+`, only at
-/// hand), and returns its output; what they share lies in `/usr/lib/bondd-tests`. `None`, with the reason on standard output, where there is no lab or it cannot fetch its kernel: the only reason for
+/// hand), and returns its output. `None`, with the reason on standard output, where there is no lab or it cannot fetch its kernel: the only reason for
 /// which a test may do nothing.
 ///
 /// # Panics
@@ -25,16 +25,20 @@ pub fn run_in_vm(script: &str, modules: &[&str]) -> Option<String> {
             .arg("--copy")
             .arg(format!("{}:/usr/bin/{program}", bin(program).display()));
     }
-    for shared in ["lib.sh", "teamopt.py"] {
-        let source = root().join("tests/vm").join(shared);
+    // What the scripts read first, or use.
+    for shared in ["common.sh", "teamopt.py"] {
+        let shared_file = root().join("tests/vm").join(shared);
         command
             .arg("--copy")
-            .arg(format!("{}:/usr/lib/bondd-tests/{shared}", source.display()));
+            .arg(format!("{}:/{shared}", shared_file.display()));
+    }
+    if script.starts_with("team") {
+        command.arg("--with-python");
     }
     for module in modules {
         command.args(["--module", module]);
     }
-    command.args(["--with-python", "--bin", "ping", "--mem", "1024", "--timeout", "300"]);
+    command.args(["--bin", "ping", "--bin", "tcpdump", "--mem", "1024", "--timeout", "300"]);
     command
         .arg("--run")
         .arg(root().join("tests/vm").join(script))

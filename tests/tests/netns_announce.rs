@@ -1,13 +1,17 @@
-//! After a failover the new active port tells the neighbours: gratuitous ARP and unsolicited neighbour advertisements.
+//! After a failover the new active port tells the neighbours: gratuitous ARP and unsolicited neighbour advertisements, reports of
+//! multicast memberships, and learning frames for hosts behind a bridge above the bond.
 
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bondd_tests::capture::Capture;
 use bondd_tests::daemon::LIMIT;
-use bondd_tests::lab::LEFT;
+use bondd_tests::lab::{LEFT, RIGHT};
 use bondd_tests::machine::Machine;
-use bondd_tests::{BondAndSwitch, wait_for};
+use bondd_tests::raw::Raw;
+use bondd_tests::{BondAndSwitch, Cable, Netns, wait_for};
 
 const V6: &str = "fd00:77::1";
 
@@ -66,6 +70,17 @@ fn num_unsol_na_is_the_same_option_and_zero_switches_both_off() {
     assert_eq!(announcements("miimon=100 num_unsol_na=0"), (0, 0));
 }
 
+fn since_1970() -> f64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.expect("it is after 1970").as_secs_f64()
+}
+
+/// The time at the start of a captured line, in seconds since 1970.
+fn captured_at(line: &str) -> f64 {
+    let stamp = line.split_whitespace().next();
+    stamp.and_then(|stamp| stamp.parse().ok()).expect("a time stamp")
+}
+
 #[test]
 fn the_first_announcement_leaves_at_once() {
     let (bench, heard) = bench("miimon=100");
@@ -73,16 +88,13 @@ fn the_first_announcement_leaves_at_once() {
     for (pulled, next) in [(0, "eth1"), (1, "eth0"), (0, "eth1")] {
         let on_p1 = next == "eth1";
         let before = announced(&heard, &bench).0.len();
-        let start = std::time::SystemTime::now()
-            .duration_since(std::time::UNIX_EPOCH)
-            .unwrap()
-            .as_secs_f64();
+        let start = since_1970();
         bench.cables[pulled].pull();
         bench.host.daemon.wait_active("bond0", next);
         if on_p1 {
             wait_for("an announcement", LIMIT, || announced(&heard, &bench).0.len() > before);
             let line = announced(&heard, &bench).0.pop().unwrap();
-            took.push(line.split_whitespace().next().unwrap().parse::<f64>().unwrap() - start);
+            took.push(captured_at(&line) - start);
         }
         bench.cables[pulled].plug();
         bench
@@ -114,4 +126,151 @@ fn a_switch_that_knew_the_old_port_sends_to_the_new_one_after_the_announcement_a
     wait_for("the switch knows the bond on p0", LIMIT, || learnt("p0"));
     bench.host.daemon.ctl("active bond0 eth1");
     wait_for("the switch knows the bond on p1", LIMIT, || learnt("p1"));
+}
+
+const GROUP: Ipv4Addr = Ipv4Addr::new(239, 1, 2, 3);
+const GROUP_V6: Ipv6Addr = Ipv6Addr::new(0xff05, 0, 0, 0, 0, 0, 1, 2);
+
+/// Joins two groups on the bond in these versions of IGMP and MLD, kills the active path and checks that reports with these words
+/// leave by the other port exactly `resend_igmp` times, 200 ms apart.
+fn memberships_are_reported([igmp, mld]: [&str; 2], expected: [&[&str]; 2]) {
+    let bench = BondAndSwitch::new(Machine::alone(), "miimon=100 resend_igmp=3");
+    let netns = &bench.host.netns;
+    for (path, value) in [
+        ("ipv4/conf/bond0/force_igmp_version", igmp),
+        ("ipv6/conf/bond0/force_mld_version", mld),
+        // The kernel's own reports soon come to an end.
+        ("ipv4/conf/bond0/igmpv2_unsolicited_report_interval", "50"),
+        ("ipv6/conf/bond0/mldv1_unsolicited_report_interval", "50"),
+    ] {
+        netns.set_sysctl(path, value);
+    }
+    let before = Capture::start(&bench.switch.netns, "p0", "igmp or ip6");
+    let _joined = netns.enter(|| {
+        let (v4, v6) = (UdpSocket::bind("0.0.0.0:0"), UdpSocket::bind("[::]:0"));
+        let (v4, v6) = (v4.expect("a socket"), v6.expect("a socket"));
+        v4.join_multicast_v4(&GROUP, &LEFT).expect("the bond takes groups");
+        let bond = nix::net::if_::if_nametoindex("bond0").expect("there is a bond");
+        v6.join_multicast_v6(&GROUP_V6, bond).expect("the bond takes groups");
+        (v4, v6)
+    });
+    let quiet = || {
+        before
+            .lines()
+            .last()
+            .is_none_or(|line| since_1970() - captured_at(line) > 1.5)
+    };
+    before.wait(1, expected[0]);
+    before.wait(1, expected[1]);
+    wait_for("an end of the kernel's own reports", LIMIT * 2, quiet);
+
+    let heard = Capture::start(&bench.switch.netns, "p1", "igmp or ip6");
+    let pulled = since_1970();
+    bench.cables[0].pull();
+    heard.wait(3, expected[0]);
+    heard.wait(3, expected[1]);
+    // Absence can only be waited for: twice as long as to the next round.
+    thread::sleep(Duration::from_millis(400));
+    for words in expected {
+        let times: Vec<f64> = heard
+            .matching(words)
+            .iter()
+            .map(|line| captured_at(line) - pulled)
+            .collect();
+        println!("{words:?}: {times:.3?} s after the pull");
+        assert_eq!(times.len(), 3, "{:?}", heard.lines());
+        assert!(times[0] < 0.1, "the first one at once");
+        assert!(times.windows(2).all(|pair| (0.18..0.26).contains(&(pair[1] - pair[0]))));
+    }
+    bench.host.daemon.wait_active("bond0", "eth1");
+}
+
+#[test]
+fn memberships_are_reported_in_igmp_2_and_mld_1() {
+    memberships_are_reported(
+        ["2", "1"],
+        [
+            &["igmp v2 report 239.1.2.3"],
+            &["multicast listener report", "addr: ff05::1:2"],
+        ],
+    );
+}
+
+#[test]
+fn memberships_are_reported_in_igmp_3_and_mld_2() {
+    memberships_are_reported(
+        ["3", "2"],
+        [&["igmp v3 report, 1 group record"], &["multicast listener report v2"]],
+    );
+}
+
+const HOSTS: u8 = 200;
+
+/// A bridge above the bond has learned two hundred hosts by their frames; returns how often each was told of at the other port
+/// after the active path died, and how long after the failover the last time was, in seconds.
+fn hosts_told_of(options: &str) -> (BTreeMap<String, u32>, f64) {
+    let options = format!("arp_interval=100 arp_ip_target={RIGHT} arp_validate=all {options}");
+    let bench = BondAndSwitch::new(Machine::alone(), &options);
+    let (netns, daemon, guests) = (&bench.host.netns, &bench.host.daemon, Netns::new("guests"));
+    let _cable = Cable::new(netns, "tap0", &guests, "eth0");
+    netns.ip(&format!("addr del {LEFT}/24 dev bond0"));
+    netns.ip("link add br0 address 02:00:00:00:5b:02 type bridge stp_state 0 forward_delay 0 mcast_snooping 0");
+    netns.ip(&format!("addr add {LEFT}/24 dev br0"));
+    for port in ["bond0", "tap0"] {
+        netns.ip(&format!("link set {port} master br0"));
+    }
+    netns.ip("link set br0 up");
+    guests.enter(|| {
+        let raw = Raw::open("eth0", 0);
+        for host in 0..HOSTS {
+            raw.send(&[&[0xff; 6][..], &[2, 0, 0, 0, 0x66, host], &[0x88, 0xb5], &[0; 46]].concat());
+        }
+    });
+    let learnt = || {
+        let table = netns.exec(&["bridge", "fdb", "show", "br", "br0", "dev", "tap0"]);
+        table.lines().filter(|line| line.starts_with("02:00:00:00:66:")).count()
+    };
+    wait_for("the bridge knows all hosts", LIMIT, || learnt() == usize::from(HOSTS));
+    wait_for("both ports are in touch", LIMIT, || {
+        ["eth0", "eth1"]
+            .iter()
+            .all(|port| daemon.port("bond0", port)["evidence"]["heard_ms_ago"].as_u64() < Some(100))
+            && daemon.bond("bond0")["targets"][0]["source"] == LEFT.to_string()
+    });
+    daemon.wait_active("bond0", "eth0");
+
+    let heard = Capture::start(&bench.switch.netns, "p1", "ether proto 0x8035");
+    let monitor = daemon.monitor();
+    bench.switch.block("p0");
+    let moved = monitor.wait(LIMIT, |event| event["notice"]["kind"] == "active_changed");
+    let moved = moved.expect("a failover").event["time"].as_f64().expect("seconds");
+    // Absence can only be waited for: twice as long as it may take.
+    thread::sleep(Duration::from_millis(500));
+    let mut told = BTreeMap::new();
+    for line in heard.lines() {
+        let from = line.split_whitespace().nth(1).unwrap_or_default();
+        if from.starts_with("02:00:00:00:66:") {
+            *told.entry(from.to_owned()).or_default() += 1;
+        }
+    }
+    let last = heard.lines().last().map_or(0.0, |line| captured_at(line) - moved);
+    (told, last)
+}
+
+#[test]
+fn two_hundred_hosts_behind_a_bridge_are_told_of_once_each_within_a_quarter_of_a_second() {
+    let (told, last) = hosts_told_of("");
+    println!(
+        "{} hosts told of, the last {:.0} ms after the failover",
+        told.len(),
+        last * 1e3
+    );
+    assert_eq!(told.len(), usize::from(HOSTS));
+    assert!(told.values().all(|count| *count == 1), "{told:?}");
+    assert!(last < 0.25, "{last} s");
+}
+
+#[test]
+fn without_learn_packets_no_host_behind_a_bridge_is_told_of() {
+    assert_eq!(hosts_told_of("learn_packets=0").0, BTreeMap::new());
 }

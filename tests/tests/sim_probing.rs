@@ -10,6 +10,17 @@ use bond_monitors::{Carrier, MacAddr};
 use bondd_tests::sim::World;
 use bondd_tests::sim::rng::Rng;
 
+/// Every value of arp_validate.
+const VALIDATE: [&str; 7] = [
+    "none",
+    "active",
+    "backup",
+    "all",
+    "filter",
+    "filter_active",
+    "filter_backup",
+];
+
 const ARP: &str = "mode=1 arp_interval=100 arp_ip_target=10.0.0.2";
 
 /// Ports `a` and `b` with carrier, and a host that answers.
@@ -51,15 +62,7 @@ fn only_the_active_port_is_probed_and_the_backup_listens() {
 
 #[test]
 fn a_dead_path_with_carrier_is_left_within_the_missed_intervals_and_one() {
-    for validate in [
-        "none",
-        "active",
-        "backup",
-        "all",
-        "filter",
-        "filter_active",
-        "filter_backup",
-    ] {
+    for validate in VALIDATE {
         for missed in [1, 2, 5] {
             let mut w = world(&format!("{ARP} arp_validate={validate} arp_missed_max={missed}"));
             kill(&mut w, "a");
@@ -80,15 +83,7 @@ fn a_dead_path_with_carrier_is_left_within_the_missed_intervals_and_one() {
 
 #[test]
 fn a_dead_target_does_not_make_the_ports_take_turns_on_each_others_probes() {
-    for validate in [
-        "none",
-        "active",
-        "backup",
-        "all",
-        "filter",
-        "filter_active",
-        "filter_backup",
-    ] {
+    for validate in VALIDATE {
         let mut w = world(&format!("{ARP} arp_validate={validate}"));
         w.net.hosts.clear();
         w.after_ms(60_000);

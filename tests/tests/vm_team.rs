@@ -23,7 +23,14 @@ fn a_bond_on_the_team_driver_fails_over_restarts_without_loss_and_gives_ports_ba
 
 #[test]
 fn a_mode_without_its_module_is_named_with_the_option_it_needs() {
-    let modules = ["veth", "+team", "+team_mode_activebackup", "sch_ingress", "cls_bpf"];
+    let modules = [
+        "veth",
+        "bridge",
+        "+team",
+        "+team_mode_activebackup",
+        "sch_ingress",
+        "cls_bpf",
+    ];
     let Some(said) = run_in_vm("team-modes.sh", &modules) else {
         return;
     };

@@ -1,11 +1,8 @@
 #!/bin/sh
 # In the guest: a bond over two cables to a switch; a cable is pulled, the agent killed and started, the bond removed.
-set -u
+. /common.sh
 
-. /usr/lib/bondd-tests/lib.sh
-
-uname -r
-cables
+sleep 1
 before=$(port_state eth0; port_state eth1)
 
 start --plane tc
@@ -14,8 +11,8 @@ ctl port add bond0 eth0 eth1 || fail "port add"
 ip -n host link set bond0 up
 ip -n host addr add 10.77.0.1/24 dev bond0
 until_true 5 active eth0 || fail "eth0 is not active"
-nsenter --net=/run/netns/host tc filter show dev eth0 ingress | grep -q bpf || fail "no classifier at clsact"
-nsenter --net=/run/netns/host ping -q -c 3 -W 2 10.77.0.2 >/dev/null || fail "no traffic"
+in_host tc filter show dev eth0 ingress | grep -q bpf || fail "no classifier at clsact"
+in_host ping -q -c 3 -W 2 10.77.0.2 >/dev/null || fail "no traffic"
 echo "step: traffic through clsact"
 
 pinging 400

@@ -1,9 +1,7 @@
 #!/bin/sh
 # In the guest, whose team driver has one mode only: bonds of that mode are on it, others are not.
-set -u
-. /usr/lib/bondd-tests/lib.sh
+. /common.sh
 
-ip netns add host
 start
 ctl doctor
 ctl doctor >/tmp/doctor || fail "doctor"

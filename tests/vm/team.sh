@@ -1,19 +1,17 @@
 #!/bin/sh
 # In the guest: a bond on the team driver over two cables to a switch. Cables are pulled, the agent killed and started, others
 # meddle, the bond is removed.
-set -u
-. /usr/lib/bondd-tests/lib.sh
+. /common.sh
 
 plane_of() { ctl -j show "$1" | grep -o '"plane": *"[a-z]*"' | grep -o '[a-z]*"$' | tr -d '"'; }
 is_plane() { [ "$(plane_of "$1")" = "$2" ]; }
 has_master() { ip -n host -o link show "$1" | grep -q " master $2 "; }
 refused() { ! ctl "$@" >/tmp/refused 2>&1; }
-option() { nsenter --net=/run/netns/host /usr/lib/bondd-tests/teamopt.py bond0 "$@"; }
+option() { in_host /teamopt.py bond0 "$@"; }
 enabled() { [ "$(option get enabled "$1")" = "$2" ]; }
 sends_through() { [ "$(option get activeport 0)" = "$1" ]; }
 
-uname -r
-cables
+sleep 1
 before=$(port_state eth0; port_state eth1)
 
 # Somebody else's team device: looked at, never touched.
@@ -31,7 +29,7 @@ ip -n host link set bond0 up
 ip -n host addr add 10.77.0.1/24 dev bond0
 until_true 5 active eth0 || fail "eth0 is not active"
 enabled eth0 true && enabled eth1 false || fail "the wrong port is enabled"
-nsenter --net=/run/netns/host ping -q -c 3 -W 2 10.77.0.2 >/dev/null || fail "no traffic"
+in_host ping -q -c 3 -W 2 10.77.0.2 >/dev/null || fail "no traffic"
 echo "step: traffic through the team driver"
 
 pinging 400
@@ -68,7 +66,7 @@ echo "step: foreign changes of options put back"
 # A port that somebody else takes out.
 ip -n host link set eth1 nomaster
 until_true 5 active eth0 || fail "no failover when the port was taken away"
-nsenter --net=/run/netns/host ping -q -c 3 -W 2 10.77.0.2 >/dev/null || fail "no traffic after a port was taken away"
+in_host ping -q -c 3 -W 2 10.77.0.2 >/dev/null || fail "no traffic after a port was taken away"
 until_true 5 sh -c '! grep -q "^Slave Interface: eth1" /run/bondd/proc/net/bonding/bond0' || fail "eth1 is still listed"
 [ "$(port_state eth1)" = "$(echo "$before" | tail -n "$(port_state eth1 | wc -l)")" ] || fail "eth1 is not as before: $(port_state eth1)"
 ctl port add bond0 eth1 || fail "port add again"
@@ -108,10 +106,10 @@ for mode in active-backup balance-xor broadcast; do
         ip -n switch link set p1 down
         sleep 0.5
     fi
-    nsenter --net=/run/netns/host ping -q -c 3 -W 2 10.77.0.2 >/dev/null || fail "no traffic in $mode"
+    in_host ping -q -c 3 -W 2 10.77.0.2 >/dev/null || fail "no traffic in $mode"
     kill -KILL "$agent"; wait "$agent"; start
     [ "$(ctl list)" = bond0 ] || fail "not adopted in $mode: $(ctl list)"
-    nsenter --net=/run/netns/host ping -q -c 3 -W 2 10.77.0.2 >/dev/null || fail "no traffic in $mode after a restart"
+    in_host ping -q -c 3 -W 2 10.77.0.2 >/dev/null || fail "no traffic in $mode after a restart"
     ip -n host link del bond0
     until_true 5 sh -c '[ -z "$(nsenter --net=/run/netns/host bondctl list)" ]' || fail "bond0 is still known"
     ip -n switch link set p1 up

@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use bondd_tests::bins::bin;
 use bondd_tests::machine::Machine;
+use bondd_tests::many::{ManyPorts, targets_of};
+use bondd_tests::process::{processor_time, resident};
 use bondd_tests::pulls::{median, ten_pulls};
 use bondd_tests::throughput::{BesidePlain, best};
 use bondd_tests::{Rate, Settings, TwoBonds};
-use nix::time::clock_getcpuclockid;
-use nix::unistd::Pid;
 
 fn main() -> ExitCode {
     if !nix::unistd::geteuid().is_root() {
@@ -24,6 +24,7 @@ fn main() -> ExitCode {
     failovers();
     restarts();
     resources();
+    probes();
     ExitCode::SUCCESS
 }
 
@@ -137,18 +138,31 @@ fn resources() {
     }
 }
 
-/// What a process has used since its start; finer than the clock ticks of `/proc`.
-fn processor_time(pid: u32) -> Duration {
-    let clock = clock_getcpuclockid(Pid::from_raw(pid as i32)).and_then(|clock| clock.now());
-    clock.expect("the process runs").into()
-}
-
-/// Bytes of a process that are in memory.
-fn resident(pid: u32) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the process runs");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kibibytes = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
-    kibibytes.expect("a process with memory has VmRSS") * 1024
+fn probes() {
+    title(
+        &format!("{PORTS} ports of balance-xor, over 10 s"),
+        &["processor", "sent / s", "heard / s"],
+    );
+    let targets: Vec<String> = targets_of(TARGETS).iter().map(ToString::to_string).collect();
+    let targets = format!("arp_ip_target={}", targets.join(","));
+    let watched = |what: &str, options: &str| {
+        let seen = ManyPorts::new(PORTS, TARGETS, options).effort(IDLE);
+        row(
+            what,
+            &[
+                format!("{:.1} %", seen.share * 100.0),
+                format!("{:.0}", seen.sent),
+                format!("{:.0}", seen.heard),
+            ],
+        );
+        seen.share
+    };
+    let polled = watched("miimon=100", "miimon=100");
+    let probed = watched(
+        &format!("arp_interval=100, {TARGETS} targets, arp_validate=all"),
+        &format!("arp_interval=100 {targets} arp_validate=all"),
+    );
+    row("ratio", &[format!("{:.1}", probed / polled)]);
 }
 
 fn mebibytes(bytes: u64) -> String {
@@ -183,4 +197,8 @@ fn line(what: &str, cells: &[impl AsRef<str>]) {
 const ROUNDS: usize = 10;
 /// Sent before and after each start.
 const FRAMES_AROUND: u64 = 50_000;
+/// Of the bond that is watched.
+const PORTS: usize = 64;
+/// The most that there may be.
+const TARGETS: u8 = 16;
 const IDLE: Duration = Duration::from_secs(10);

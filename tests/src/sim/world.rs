@@ -87,7 +87,9 @@ impl World {
             pairs.push(("mode".to_owned(), "active-backup".to_owned()));
         }
         let change = options::parse(&pairs).expect("options of a test are good");
-        let kernel = Kernel::new();
+        let mut kernel = Kernel::new();
+        // As the agent makes it.
+        kernel.plan.spread = change.options.spread();
         let now = START;
         let mut world = World {
             bond: Bond::new(now, change, &kernel.device),

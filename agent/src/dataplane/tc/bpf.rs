@@ -491,37 +491,6 @@ mod tests {
         assert_eq!(bpf.counters(port).unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 
-    /// Nanoseconds that a run takes on a frame, on average over a million. By hand: `cargo test -p bondd --release cost -- --ignored --nocapture`.
-    #[test]
-    #[ignore = "a measurement"]
-    fn what_a_frame_costs() {
-        let port = PortId(1);
-        let mut bpf = BondBpf::load(None).unwrap();
-        bpf.add_port(port).unwrap();
-        bpf.set_tx(&TxPolicy::One(port)).unwrap();
-        bpf.set_accept(port, Some(Accept::All)).unwrap();
-        bpf.set_wire(7).unwrap();
-        let unicast = [2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 0xaa, 0x88, 0xb5];
-        for (name, to) in [("unicast", unicast[..6].to_vec()), ("broadcast", vec![0xff; 6])] {
-            let mut frame = [0u8; 60];
-            frame[..14].copy_from_slice(&unicast);
-            frame[..6].copy_from_slice(&to);
-            for _ in 0..3 {
-                let run = |program: &mut SchedClassifier| {
-                    let mut options = TestRunOptions::new();
-                    options.data_in = Some(&frame);
-                    options.repeat = 1_000_000;
-                    program.test_run(options).unwrap().duration
-                };
-                println!(
-                    "{name}: bond_tx {:?}, port_rx {:?}",
-                    run(bpf.bond_tx()),
-                    run(classifier(&mut bpf.programs, RX))
-                );
-            }
-        }
-    }
-
     /// Offset of `gso_segs` in `struct __sk_buff`, and how much of it is passed. [linux/bpf.h]
     const GSO_SEGS: usize = 164;
     const SK_BUFF_SIZE: usize = 192;

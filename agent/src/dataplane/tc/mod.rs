@@ -160,6 +160,8 @@ impl TcPlane {
         bond.applied.tx = step(read, || bond.bpf.tx())?;
         bond.applied.queues = step(read, || bond.bpf.queues())?;
         bond.steered = !bond.applied.queues.is_empty();
+        // What it is while nothing is sent nobody keeps; it matters as little.
+        bond.applied.spread = bond.applied.tx.spread().unwrap_or(bond.applied.spread);
         bond.applied.rx = step(read, || bond.bpf.accepted())?;
         bond.applied.ports = ports
             .into_iter()

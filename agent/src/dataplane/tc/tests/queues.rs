@@ -1,5 +1,5 @@
-//! Frames that were given to a queue leave through its port, all others never. Not every kernel has tc's `skbedit`; without it a
-//! mark is made by tying all CPUs to a queue other than the first.
+//! Frames that were given to a queue leave through its port, all others never. Not every kernel has tc's `skbedit`, so a mark is
+//! made by tying all CPUs to a queue other than the first; `tests/vm/queues.sh` marks the way operators do.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -174,59 +174,6 @@ fn connections_over_a_port_with_many_queues_bear_no_marks() {
             assert!(counted[0] > 20 * 10 && counted[1] == 0, "{counted:?}");
         });
     });
-}
-
-/// The two ways that operators know, set up before and after there is a port for the mark. Frames of many flows beside.
-#[test]
-#[ignore = "needs act_skbedit, cls_u32 and sch_multiq: run it on a stock kernel"]
-fn marks_of_tc_reach_the_port_and_nothing_else_does() {
-    const MARK: &str = "u32 match ip dst 192.168.1.100 action skbedit queue_mapping 2";
-    let at_clsact = [
-        "qdisc add dev bond0 clsact",
-        "filter add dev bond0 egress protocol ip prio 1",
-    ];
-    let behind_multiq = [
-        "qdisc add dev bond0 handle 1 root multiq",
-        "filter add dev bond0 protocol ip parent 1: prio 1",
-    ];
-    for [qdisc, filter] in [at_clsact, behind_multiq] {
-        for tc_first in [false, true] {
-            for_both_hooks(move |w| {
-                let ports = w.bond_with_four_ports();
-                let far = w.far_ends();
-                let mark = || {
-                    run("tc", qdisc);
-                    run("tc", &format!("{filter} {MARK}"));
-                };
-                if tc_first {
-                    mark();
-                }
-                let mut plan = w.list_plan(TxPolicy::One(ports[0]), &ports[..1]);
-                plan.queues = (1..16).map(|queue| (queue, ports[3])).collect();
-                plan.queues.insert(2, ports[1]);
-                w.program(&plan);
-                if !tc_first {
-                    mark();
-                }
-                let mut expected = [const { Vec::new() }; 4];
-                for number in 0..500 {
-                    let marked = number % 3 == 0;
-                    w.send_frame(&udp(number, if marked { 100 } else { 101 }));
-                    expected[usize::from(marked)].push(number);
-                }
-                assert_eq!(w.gather(&far, 500), expected);
-            });
-        }
-    }
-}
-
-/// A frame of a flow of its own to this host of 192.168.1.0/24.
-fn udp(number: u32, host: u8) -> Vec<u8> {
-    let mut bytes = frame(OTHER);
-    bytes[12..14].copy_from_slice(&[0x08, 0x00]);
-    bytes[14..34].copy_from_slice(&[0x45, 0, 0, 50, 0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 0, 1, 192, 168, 1, host]);
-    bytes[34..36].copy_from_slice(&(number as u16).wrapping_mul(257).to_be_bytes());
-    numbered(bytes, number)
 }
 
 /// Sends over a new connection while the far side answers; how many bytes got there.

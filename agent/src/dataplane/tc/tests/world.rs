@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use bond_modes::{Accept, ForwardingPlan, PortId, PortPlan, TxPolicy};
+use bond_modes::{Accept, ForwardingPlan, PortId, PortPlan, Spread, TxPolicy};
 use bond_monitors::{Carrier, MacAddr};
 
 use crate::dataplane::tc::pins::Pins;
@@ -138,6 +138,7 @@ impl World {
         let attached: Vec<PortId> = self.plane.bonds[&bond0()].applied.ports.keys().copied().collect();
         ForwardingPlan {
             carrier: Carrier::On,
+            spread: tx.spread().unwrap_or(Spread::One),
             tx,
             rx: ports.iter().map(|port| (*port, Accept::All)).collect(),
             ..self.plan(None, &attached)
@@ -160,7 +161,7 @@ impl World {
             carrier: Carrier::from_bool(active.is_some()),
             mac: now.mac,
             ports: ports.iter().map(|port| (*port, settings(port))).collect(),
-            spread: now.spread,
+            spread: Spread::One,
             tx: active.map_or(TxPolicy::Drop, TxPolicy::One),
             queues: BTreeMap::new(),
             rx: active.iter().map(|port| (*port, Accept::All)).collect(),

@@ -121,7 +121,7 @@ impl Assembler {
     }
 
     /// X = A.
-    pub(super) fn to_x(&mut self) {
+    pub(super) fn copy_to_x(&mut self) {
         self.add(BPF_MISC | BPF_TAX, 0);
     }
 

@@ -47,7 +47,8 @@ pub fn program(policy: XmitHashPolicy, ports: u32) -> Option<Vec<SockFilter>> {
     Some(code.assemble())
 }
 
-/// The policy and number of ports for which [`program`] makes this program; none for a program of other origin.
+/// The policy and number of ports for which [`program`] makes this program; none for a program of other origin, be it another
+/// version of ours.
 pub fn recognise(program: &[SockFilter]) -> Option<(XmitHashPolicy, u32)> {
     // Every program ends so.
     let [.., modulo, _finish] = program else { return None };
@@ -66,10 +67,10 @@ const MAX_PORTS: u32 = 255;
 /// A = E. [bond_main.c: bond_eth_hash]
 fn ethernet_word(code: &mut Assembler) {
     code.load(BPF_B, 5);
-    code.to_x();
+    code.copy_to_x();
     code.load(BPF_B, 11);
     code.alu_x(BPF_XOR);
-    code.to_x();
+    code.copy_to_x();
     code.load(BPF_H, 12);
     code.alu_x(BPF_XOR);
 }
@@ -86,7 +87,7 @@ fn vlan_srcmac_word(code: &mut Assembler) {
     code.store(FIRST);
     code.load(BPF_W, 6);
     code.alu(BPF_RSH, 8);
-    code.to_x();
+    code.copy_to_x();
     code.load(BPF_W, 8);
     code.alu(BPF_AND, 0x00ff_ffff);
     code.alu_x(BPF_XOR);
@@ -254,7 +255,7 @@ impl<'a> FlowHash<'a> {
     fn require(&mut self, bytes: u32, otherwise: Label) {
         self.code.recall(AT);
         self.code.alu(BPF_ADD, bytes);
-        self.code.to_x();
+        self.code.copy_to_x();
         self.code.length();
         self.code.jump_if_less(otherwise);
         self.code.recall_x(AT);
@@ -299,14 +300,14 @@ impl<'a> FlowHash<'a> {
     fn swap_mixed(&mut self) {
         self.code.recall(MIXED);
         self.code.alu(BPF_LSH, 16);
-        self.code.to_x();
+        self.code.copy_to_x();
         self.code.recall(MIXED);
         self.code.alu(BPF_RSH, 16);
         self.code.alu_x(BPF_OR);
         self.code.store(SCRATCH);
         self.code.alu(BPF_AND, 0x00ff_00ff);
         self.code.alu(BPF_LSH, 8);
-        self.code.to_x();
+        self.code.copy_to_x();
         self.code.recall(SCRATCH);
         self.code.alu(BPF_RSH, 8);
         self.code.alu(BPF_AND, 0x00ff_00ff);

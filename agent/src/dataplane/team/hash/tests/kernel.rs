@@ -47,7 +47,9 @@ struct Counter(OwnedFd);
 
 impl Counter {
     fn on(ifindex: u32, program: &[SockFilter]) -> Counter {
-        let [start @ .., finish] = program else { panic!("empty") };
+        let [start @ .., finish] = program else {
+            panic!("no program")
+        };
         let add_one = SockFilter {
             code: (libc::BPF_ALU | BPF_ADD | libc::BPF_K) as u16,
             jt: 0,

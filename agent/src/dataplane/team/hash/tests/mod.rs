@@ -1,9 +1,10 @@
 //! The programs against the vectors of the driver, against [`bond_modes::hash`] and in the kernel.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::thread;
 
-use bond_modes::hash::{Layer4, Source, explain, hash_at};
+use bond_modes::hash::{Layer4, explain, hash_at};
 
 use self::machine::{Packet, run};
 use super::*;
@@ -173,7 +174,7 @@ fn kinds_of(frame: &[u8], tci: Option<u16>) -> Vec<&'static str> {
         (0x0800, Some(addresses)) => {
             kinds.push("addresses");
             let outer: [u8; 4] = frame[26..30].try_into().unwrap();
-            if addresses.source != std::net::IpAddr::from(outer) {
+            if addresses.source != IpAddr::from(outer) {
                 kinds.push("quoted packet");
             } else if frame[20] & 0x3f != 0 || frame[21] != 0 {
                 kinds.push("fragment");
@@ -182,9 +183,6 @@ fn kinds_of(frame: &[u8], tci: Option<u16>) -> Vec<&'static str> {
         (0x86dd, Some(_)) => kinds.push("addresses"),
         (0x0800, None) if frame.len() >= 34 => kinds.push("no quoted packet"),
         _ => {}
-    }
-    if seen.uses == Source::Nothing {
-        kinds.push("no header");
     }
     kinds
 }
