@@ -32,6 +32,8 @@ pub struct Comparison {
     pub compared: usize,
     /// Those that differ.
     pub differences: Vec<Difference>,
+    /// Columns that said from some step on that they cannot do it exactly, and were not held against the driver any further.
+    pub declared: usize,
 }
 
 /// Compares the observations of one scenario; the first column seen is the driver's.
@@ -73,6 +75,9 @@ pub fn compare(scenario: &Scenario, observations: &[&Value]) -> Comparison {
             );
         }
         for (column, observed) in others {
+            if declared(observed).is_some_and(|declared| declared <= step) {
+                continue;
+            }
             let of_column = fields(scenario, observed.get(&step).copied());
             for field in of_kernel
                 .keys()
@@ -99,12 +104,22 @@ pub fn compare(scenario: &Scenario, observations: &[&Value]) -> Comparison {
             }
         }
     }
+    comparison.declared = others.iter().filter(|(_, seen)| declared(seen).is_some()).count();
     for (column, observed) in &columns {
         if let Some(trouble) = observed.get(&0).and_then(|o| o["trouble"].as_str()) {
             comparison.differ(scenario, column, 0, "", "trouble", "", trouble);
         }
     }
     comparison
+}
+
+/// The first step that a data plane refused because it would not be exact. What comes after has another bond before it.
+fn declared(observed: &BTreeMap<u64, &Value>) -> Option<u64> {
+    let inexact = |why: &str| why.starts_with("refused: ") && why.contains(" plane cannot do ");
+    let mut steps = observed.iter();
+    steps
+        .find(|(_, o)| o["why"].as_str().is_some_and(inexact))
+        .map(|(step, _)| *step)
 }
 
 impl Comparison {
