@@ -325,6 +325,21 @@ mod tests {
     }
 
     #[test]
+    fn what_a_plane_declares_is_not_compared_from_there_on_but_any_other_refusal_is() {
+        let scenario = Scenario::parse("x", "look").unwrap();
+        let kernel = observation("kernel", json!({"result": "done"}));
+        let compared = |why: &str| {
+            let refused = observation("team", json!({"result": "refused", "why": why}));
+            let comparison = compare(&scenario, &[&kernel, &refused]);
+            (comparison.declared, comparison.differences.len())
+        };
+        let declared = "refused: bond0: the team plane cannot do mode=balance-rr exactly: turns";
+        assert_eq!(compared(declared), (1, 0));
+        assert_eq!(compared("refused: bond0: miimon is a number"), (0, 1));
+        assert_eq!(compared("kernel: bond0: the team plane cannot do anything"), (0, 1));
+    }
+
+    #[test]
     fn a_cables_address_is_called_by_its_name() {
         let scenario = Scenario::parse("x", "mac bond0 02:00:00:00:99:01").unwrap();
         let said = roles(&scenario, "02:00:00:00:e0:01 02:00:00:00:99:01 02:12:34:56:78:9a");
