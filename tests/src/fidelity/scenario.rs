@@ -3,23 +3,32 @@
 //!
 //! ```text
 //! ports 3                                   how many cables there are (2); near ends eth0.., far ends p0..
+//! switch                                    the far ends are ports of one learning bridge; without it each ends at the hosts
+//! host 10.9.0.2       host 10.9.7.2 vlan=7  a far host that answers ARP or neighbour discovery, if need be behind a VLAN
 //! bond mode=active-backup miimon=50         makes bond0
 //! attach eth0 eth1        detach eth0       one step each
 //! pull eth0               plug eth0         the far end of the cable goes down, comes up
+//! mute 10.9.0.2           unmute 10.9.0.2   that host stops answering, while everything else goes on
+//! block eth0              unblock eth0      the switch's port drops every frame, both ways, with its carrier on
+//! fail eth0                                 blocks it while frames flow: how long until they leave by another port?
 //! set primary eth1        set primary none  an option of the bond, one a step
 //! port eth1 prio 10                         an option of a port
 //! active eth1             active none
 //! up [eth0]               down [eth0]       the bond, or a port behind its back
 //! mac bond0 02:..         mtu bond0 1400
-//! address 10.9.0.1/24                       on the bond, for announcements
+//! address 10.9.0.1/24     .. dev=bond0.7    on the bond or another device here
+//! group 239.1.1.1         .. dev=bond0.7    we join a multicast group there
 //! vlan 7                                    a VLAN device bond0.7 above the bond
 //! wait 200                                  milliseconds
 //! send 40 udp4 vary=sport,dip each=2        flows out of the bond: where does each leave?
 //! send 40 udp4 dev=bond0.7                  the same out of a device above it
 //! arrive eth1 3 udp4 dmac=ff:ff:ff:ff:ff:ff frames from the far end: what reaches the bond?
+//! asks 400                                  who is asked for by which port, in so many milliseconds from now?
 //! look                                      state, once it has come to rest
 //! delete                                    the bond goes
 //! ```
+
+use std::net::IpAddr;
 
 use super::frame::Traffic;
 
@@ -32,6 +41,8 @@ pub struct Scenario {
     pub text: String,
     /// How many cables there are.
     pub ports: usize,
+    /// Whether their far ends are ports of one switch.
+    pub switch: bool,
     /// What happens, in order.
     pub steps: Vec<Step>,
 }
@@ -73,6 +84,8 @@ pub enum Verb {
     Pull(String),
     /// Give it back.
     Plug(String),
+    /// Stop the switch's port of a cable forwarding, and measure how long frames of ours are lost.
+    Fail(String),
     /// Change an option of the bond.
     Set(String, String),
     /// Change an option of a port.
@@ -85,8 +98,16 @@ pub enum Verb {
     Mac(String, [u8; 6]),
     /// Change a device's MTU.
     Mtu(String, u32),
-    /// Give the bond an address.
-    Address(String),
+    /// Give a device here an address with its prefix length.
+    Address(IpAddr, u8, String),
+    /// Join a multicast group on a device here.
+    Group(IpAddr, String),
+    /// Put a host at the far ends, behind a VLAN or 0.
+    Host(IpAddr, u16),
+    /// Let a far host answer, or not.
+    Answers(IpAddr, bool),
+    /// Let the switch's port of a cable forward, or not.
+    Forwards(String, bool),
     /// Make a VLAN device above the bond.
     Vlan(u16),
     /// Let so many milliseconds pass.
@@ -95,6 +116,8 @@ pub enum Verb {
     Send(Traffic),
     /// Send frames from the far end of a port's cable.
     Arrive(String, Traffic),
+    /// Tell which questions the ports ask in so many milliseconds.
+    Asks(u64),
     /// Tell the state.
     Look,
 }
@@ -106,6 +129,7 @@ impl Scenario {
             name: name.to_owned(),
             text: text.to_owned(),
             ports: 2,
+            switch: false,
             steps: Vec::new(),
         };
         for (number, line) in text.lines().enumerate() {
@@ -121,6 +145,10 @@ impl Scenario {
             let wrong = |why: String| format!("{name}.scn:{}: '{line}': {why}", number + 1);
             if let Some(ports) = line.strip_prefix("ports ") {
                 scenario.ports = ports.trim().parse().map_err(|_| wrong("not a number".to_owned()))?;
+                continue;
+            }
+            if line == "switch" {
+                scenario.switch = true;
                 continue;
             }
             for verb in verbs(line).map_err(wrong)? {
@@ -163,13 +191,53 @@ fn verbs(line: &str) -> Result<Vec<Verb>, String> {
         ["down", port] => one(Verb::Admin(own(port), false)),
         ["mac", device, mac] => one(Verb::Mac(own(device), super::frame::mac(mac)?)),
         ["mtu", device, mtu] => one(Verb::Mtu(own(device), mtu.parse().map_err(|_| "not an MTU")?)),
-        ["address", address] => one(Verb::Address(own(address))),
+        ["address", address, rest @ ..] => {
+            let (address, prefix) = address.split_once('/').ok_or("an address has its prefix length here")?;
+            let prefix = prefix.parse().map_err(|_| "not a prefix length")?;
+            one(Verb::Address(
+                ip(address)?,
+                prefix,
+                own(&setting(rest, "dev", "bond0")?),
+            ))
+        }
+        ["group", group, rest @ ..] => one(Verb::Group(ip(group)?, own(&setting(rest, "dev", "bond0")?))),
+        ["host", host, rest @ ..] => {
+            let vlan = setting(rest, "vlan", "0")?.parse().map_err(|_| "not a VLAN")?;
+            one(Verb::Host(ip(host)?, vlan))
+        }
+        ["mute", host] => one(Verb::Answers(ip(host)?, false)),
+        ["unmute", host] => one(Verb::Answers(ip(host)?, true)),
+        ["fail", port] => one(Verb::Fail(own(port))),
+        ["block", port] => one(Verb::Forwards(own(port), false)),
+        ["unblock", port] => one(Verb::Forwards(own(port), true)),
         ["vlan", id] => one(Verb::Vlan(id.parse().map_err(|_| "not a VLAN")?)),
-        ["wait", millis] => one(Verb::Wait(millis.parse().map_err(|_| "not milliseconds")?)),
+        ["wait", time] => one(Verb::Wait(millis(time)?)),
+        ["asks", time] => one(Verb::Asks(millis(time)?)),
         ["send", rest @ ..] => one(Verb::Send(Traffic::parse(rest)?)),
         ["arrive", port, rest @ ..] => one(Verb::Arrive(own(port), Traffic::parse(rest)?)),
         ["look"] => one(Verb::Look),
         _ => Err("no such step".to_owned()),
+    }
+}
+
+fn millis(text: &str) -> Result<u64, String> {
+    text.parse()
+        .map_err(|_| format!("'{text}' is no number of milliseconds"))
+}
+
+fn ip(text: &str) -> Result<IpAddr, String> {
+    text.parse().map_err(|_| format!("'{text}' is no address"))
+}
+
+/// The value of the one setting `NAME=VALUE` that may end a line.
+fn setting<'a>(rest: &[&'a str], name: &str, default: &'a str) -> Result<&'a str, String> {
+    match rest {
+        [] => Ok(default),
+        [word] => {
+            let value = word.strip_prefix(name).and_then(|value| value.strip_prefix('='));
+            value.ok_or_else(|| format!("expected {name}=VALUE"))
+        }
+        _ => Err("too many words".to_owned()),
     }
 }
 
@@ -203,6 +271,9 @@ mod tests {
             "wait soon",
             "mac bond0 02",
             "send 3 nonsense",
+            "host 10.9.0",
+            "address 10.9.0.1",
+            "group 239.1.1.1 on=bond0",
         ] {
             let error = Scenario::parse("x", &format!("look\n{text}")).unwrap_err();
             assert!(error.contains("x.scn:2") && error.contains(text), "{error}");

@@ -1,39 +1,33 @@
 //! The namespaces of one scenario on one column, their cables, and ears at every end.
 
-use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::os::fd::AsRawFd;
-use std::process::Command;
 
+use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::net::if_::if_nametoindex;
 use nix::sched::{CloneFlags, unshare};
 
+use super::far::Far;
 use super::link::{End, Links};
 use super::tap::Tap;
-use crate::fidelity::frame;
+use crate::fidelity::heard::Heard;
 
 /// Two new namespaces joined by cables; the calling thread is in the near one, for good.
 #[derive(Debug)]
 pub struct Bench {
     /// Devices here, among them the near ends `eth0`...
     pub near: Links,
-    /// The far ends `p0`...
-    pub far: Links,
+    /// What the cables lead to.
+    pub far: Far,
     /// Near names of the cables, in order.
     pub ports: Vec<String>,
-    far_namespace: File,
     ears: Vec<Tap>,
-    heard: Heard,
-}
-
-/// What the far ends have heard since the last look.
-#[derive(Clone, Debug, Default)]
-struct Heard {
-    /// By flow: how many frames at which port.
-    flows: BTreeMap<u32, BTreeMap<String, u32>>,
-    /// Announcements by port and kind.
-    announced: BTreeMap<String, u32>,
+    members: Vec<UdpSocket>,
+    /// What the far ends have heard so far.
+    pub heard: Heard,
 }
 
 impl Bench {
@@ -43,84 +37,99 @@ impl Bench {
         unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET).map_err(doing("make the far namespace"))?;
         let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
         mount(None::<&str>, "/", None::<&str>, private, None::<&str>).map_err(doing("make mounts private"))?;
-        quiet().map_err(|e| format!("cannot switch IPv6 off: {e}"))?;
-        let far = Links::open().map_err(doing("open a netlink socket"))?;
-        let far_namespace = File::open("/proc/thread-self/ns/net").map_err(|e| e.to_string())?;
+        let far = Far::new()?;
         unshare(CloneFlags::CLONE_NEWNET).map_err(doing("make the near namespace"))?;
         quiet().map_err(|e| format!("cannot switch IPv6 off: {e}"))?;
         mount(Some("sysfs"), "/sys", Some("sysfs"), MsFlags::empty(), None::<&str>).map_err(doing("mount sysfs"))?;
         Ok(Bench {
             near: Links::open().map_err(doing("open a netlink socket"))?,
             far,
-            far_namespace,
             ports: Vec::new(),
             ears: Vec::new(),
+            members: Vec::new(),
             heard: Heard::default(),
         })
     }
 
-    /// Adds so many cables: near ends down, far ends up.
-    pub fn plug_in(&mut self, cables: usize) -> Result<(), String> {
+    /// Adds so many cables: near ends down, far ends up; with a switch between them and the hosts, or without.
+    pub fn plug_in(&mut self, cables: usize, switch: bool) -> Result<(), String> {
         let doing = |what: &'static str| move |e: nix::Error| format!("cannot {what}: {e}");
-        for number in 0..cables as u32 {
-            let (name, peer) = (format!("eth{number}"), format!("p{number}"));
+        let near: Vec<String> = (0..cables).map(|number| format!("eth{number}")).collect();
+        for (number, name) in (0..).zip(&near) {
             let near = End {
-                name: &name,
+                name,
                 index: 10 + number,
                 mac: [2, 0, 0, 0, 0xe0, number as u8],
             };
-            let far = End {
-                name: &peer,
-                index: 110 + number,
-                mac: [2, 0, 0, 0, 0xf0, number as u8],
-            };
-            let namespace = self.far_namespace.as_raw_fd();
-            self.near.cable(near, far, namespace).map_err(doing("make a cable"))?;
-            self.far.admin(&peer, true).map_err(doing("set a far end up"))?;
-            self.ports.push(name);
+            let (far, namespace) = (Far::end(number), self.far.namespace.as_raw_fd());
+            self.near
+                .cable(near, far.as_end(), namespace)
+                .map_err(doing("make a cable"))?;
         }
+        self.ports = near;
+        self.far
+            .begin(cables as u32, switch)
+            .map_err(doing("set the far ends up"))?;
         // A socket belongs to the namespace in which it was opened.
         let ears = || {
             (0..cables as u32)
-                .map(|n| Tap::open(110 + n))
+                .map(|n| Tap::open(Far::end(n).index))
                 .collect::<Result<Vec<_>, _>>()
         };
-        self.ears = in_namespace(&self.far_namespace, ears)?.map_err(doing("listen at a far end"))?;
+        self.ears = in_namespace(&self.far.namespace, ears)?.map_err(doing("listen at a far end"))?;
         Ok(())
     }
 
     /// Takes all cables away and forgets what was heard.
     pub fn clear(&mut self) -> nix::Result<()> {
         self.heard = Heard::default();
+        self.members.clear();
         self.ears.clear();
+        self.far.clear()?;
         self.ports.drain(..).try_for_each(|port| self.near.delete(&port))
     }
 
-    /// Name of the far end of a port's cable.
-    pub fn far_end(port: &str) -> String {
-        port.replacen("eth", "p", 1)
+    /// Puts a host at the far end; its questions and answers cross the cables only where IPv6 may.
+    pub fn host(&mut self, address: IpAddr, vlan: u16) -> Result<(), String> {
+        if address.is_ipv6() {
+            let allow = |port: &String| allow_ipv6(port);
+            self.ports.iter().try_for_each(allow).map_err(|e| e.to_string())?;
+        }
+        self.far.host(address, vlan)
     }
 
-    /// Gives the bond an address, with IPv6 on it for one of that family.
-    pub fn address(&self, address: &str) -> Result<(), String> {
-        let mut words = vec!["addr", "add", address, "dev", "bond0"];
-        if address.contains(':') {
-            fs::write("/proc/sys/net/ipv6/conf/bond0/disable_ipv6", "0").map_err(|e| e.to_string())?;
-            words.push("nodad");
+    /// Gives a device an address, with IPv6 on it for one of that family.
+    pub fn address(&self, address: IpAddr, prefix: u8, device: &str) -> Result<(), String> {
+        let index = if_nametoindex(device).map_err(|e| format!("{e:?}"))?;
+        if address.is_ipv6() {
+            allow_ipv6(device).map_err(|e| e.to_string())?;
         }
-        ip(&words)
+        self.near
+            .add_address(index, address, prefix)
+            .map_err(|e| format!("{e:?}"))
+    }
+
+    /// Joins a multicast group on a device, until the end of the scenario.
+    pub fn group(&mut self, group: IpAddr, device: &str) -> Result<(), String> {
+        if group.is_ipv6() {
+            allow_ipv6(device).map_err(|e| e.to_string())?;
+        }
+        self.members.push(member(group, device).map_err(|e| e.to_string())?);
+        self.heard.expect(group);
+        Ok(())
     }
 
     /// Makes a VLAN device above the bond, and sets it up.
     pub fn vlan(&self, id: u16) -> Result<(), String> {
-        let (name, id) = (format!("bond0.{id}"), id.to_string());
-        ip(&["link", "add", "link", "bond0", "name", &name, "type", "vlan", "id", &id])?;
-        self.near.admin(&name, true).map_err(|e| format!("{e:?}"))
+        let name = format!("bond0.{id}");
+        let made = if_nametoindex("bond0").and_then(|bond| self.near.vlan(&name, 0, bond, id));
+        made.and_then(|()| self.near.admin(&name, true))
+            .map_err(|e| format!("{e:?}"))
     }
 
     /// A way out of the bond or of a device above it.
     pub fn way_out(device: &str) -> Result<Tap, String> {
-        let index = nix::net::if_::if_nametoindex(device).map_err(|e| format!("{e:?}"))?;
+        let index = if_nametoindex(device).map_err(|e| format!("{e:?}"))?;
         Tap::open(index).map_err(|e| format!("{e:?}"))
     }
 
@@ -134,39 +143,49 @@ impl Bench {
     /// Takes in what the far ends have heard.
     pub fn listen(&mut self) {
         for (port, ear) in self.ports.iter().zip(&self.ears) {
-            for heard in ear.drain() {
-                if let Some(flow) = frame::flow(&heard) {
-                    let flow = self.heard.flows.entry(flow).or_default();
-                    *flow.entry(port.clone()).or_default() += 1;
-                } else if let Some(kind) = frame::announcement(&heard) {
-                    *self.heard.announced.entry(format!("{kind} {port}")).or_default() += 1;
-                }
+            for frame in ear.drain() {
+                self.heard.take(port, &frame);
             }
         }
     }
 
-    /// Which ports each flow came out of, since the last time.
-    pub fn flows(&mut self) -> BTreeMap<u32, BTreeMap<String, u32>> {
+    /// What the far ends have heard since the last time.
+    pub fn all_heard(&mut self) -> Heard {
         self.listen();
-        std::mem::take(&mut self.heard.flows)
-    }
-
-    /// Announcements since the last time.
-    pub fn announced(&mut self) -> BTreeMap<String, u32> {
-        self.listen();
-        std::mem::take(&mut self.heard.announced)
+        self.heard.forget()
     }
 }
 
-/// Runs iproute2, for what is rarely done.
-fn ip(words: &[&str]) -> Result<(), String> {
-    let output = Command::new("/usr/sbin/ip")
-        .args(words)
-        .output()
-        .map_err(|e| e.to_string())?;
-    match output.status.success() {
-        true => Ok(()),
-        false => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
+/// A socket that is a member of a group while it is open.
+fn member(group: IpAddr, device: &str) -> io::Result<UdpSocket> {
+    let index = if_nametoindex(device)?;
+    match group {
+        IpAddr::V4(group) => {
+            let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+            let request = libc::ip_mreqn {
+                imr_multiaddr: libc::in_addr {
+                    s_addr: u32::from(group).to_be(),
+                },
+                imr_address: libc::in_addr { s_addr: 0 },
+                imr_ifindex: index as i32,
+            };
+            // SAFETY: the pointer is to a whole ip_mreqn, whose length is the one given, and outlives the call.
+            let done = unsafe {
+                libc::setsockopt(
+                    socket.as_raw_fd(),
+                    libc::IPPROTO_IP,
+                    libc::IP_ADD_MEMBERSHIP,
+                    (&raw const request).cast(),
+                    size_of_val(&request) as libc::socklen_t,
+                )
+            };
+            Errno::result(done).map_err(io::Error::from).map(|_| socket)
+        }
+        IpAddr::V6(group) => {
+            let socket = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0))?;
+            socket.join_multicast_v6(&group, index)?;
+            Ok(socket)
+        }
     }
 }
 
@@ -178,7 +197,7 @@ impl Drop for Bench {
 }
 
 /// Runs something on a thread inside a namespace.
-fn in_namespace<T: Send>(namespace: &File, body: impl FnOnce() -> T + Send) -> Result<T, String> {
+pub fn in_namespace<T: Send>(namespace: &File, body: impl FnOnce() -> T + Send) -> Result<T, String> {
     std::thread::scope(|scope| {
         let inside = scope.spawn(|| {
             nix::sched::setns(namespace, CloneFlags::CLONE_NEWNET)
@@ -192,4 +211,9 @@ fn in_namespace<T: Send>(namespace: &File, body: impl FnOnce() -> T + Send) -> R
 /// No IPv6 on new devices: its own frames would be counted with ours.
 fn quiet() -> io::Result<()> {
     fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1")
+}
+
+/// IPv6 on one device of this namespace.
+pub fn allow_ipv6(device: &str) -> io::Result<()> {
+    fs::write(format!("/proc/sys/net/ipv6/conf/{device}/disable_ipv6"), "0")
 }

@@ -3,10 +3,13 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
+use std::net::Ipv6Addr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::process::Command;
+use std::str::FromStr;
 
 use super::column::{Column, Happening, Outcome, Port, State};
+use super::link::{Links, Targets};
 
 /// The driver in this machine.
 #[derive(Debug)]
@@ -14,6 +17,11 @@ pub struct Kernel {
     log: File,
     /// The active port by the log so far, while its link is up.
     active: Option<String>,
+    /// What happened before the last bond went.
+    before: Vec<String>,
+    links: Links,
+    /// Targets that only netlink can change, and only all at once.
+    ns_ip6_target: Vec<Ipv6Addr>,
 }
 
 impl Kernel {
@@ -26,7 +34,13 @@ impl Kernel {
             .custom_flags(libc::O_NONBLOCK)
             .open("/dev/kmsg")?;
         log.seek(SeekFrom::End(0))?;
-        Ok(Kernel { log, active: None })
+        Ok(Kernel {
+            log,
+            active: None,
+            before: Vec::new(),
+            links: Links::open()?,
+            ns_ip6_target: Vec::new(),
+        })
     }
 }
 
@@ -45,7 +59,12 @@ impl Column for Kernel {
     }
 
     fn delete(&mut self) -> Outcome {
-        write("/sys/class/net/bonding_masters", "-bond0")
+        self.before = self.happenings();
+        write("/sys/class/net/bonding_masters", "-bond0")?;
+        // The next bond has neither; and the log does not tell that the ports of this one left.
+        self.active = None;
+        self.ns_ip6_target.clear();
+        Ok(())
     }
 
     fn attach(&mut self, port: &str) -> Outcome {
@@ -57,6 +76,12 @@ impl Column for Kernel {
     }
 
     fn set(&mut self, name: &str, value: &str) -> Outcome {
+        match name {
+            "ns_ip6_target" => return self.set_ns_ip6_target(value),
+            // sysfs takes one with a sign; a whole list is netlink's.
+            "arp_ip_target" if !value.starts_with(['+', '-']) => return self.set_targets(Targets::V4(list(value)?)),
+            _ => {}
+        }
         let value = if value == "none" && PORT_NAMES.contains(&name) {
             ""
         } else {
@@ -98,7 +123,14 @@ impl Column for Kernel {
                 Some((name, number)) if number.parse::<u32>().is_ok() => name,
                 _ => text.trim(),
             };
-            options.insert(entry.file_name().to_string_lossy().into_owned(), value.to_owned());
+            let name = entry.file_name().to_string_lossy().into_owned();
+            // A list has spaces here, and commas where it is set.
+            let value = if name == "arp_ip_target" {
+                value.replace(' ', ",")
+            } else {
+                value.to_owned()
+            };
+            options.insert(name, value);
         }
         let take = |options: &mut BTreeMap<String, String>, name: &str| options.remove(name).unwrap_or_default();
         let slaves = take(&mut options, "slaves");
@@ -137,7 +169,7 @@ impl Column for Kernel {
     }
 
     fn happenings(&mut self) -> Vec<String> {
-        let mut happenings = Vec::new();
+        let mut happenings = std::mem::take(&mut self.before);
         let mut record = [0; 8192];
         loop {
             match self.log.read(&mut record) {
@@ -157,6 +189,32 @@ impl Column for Kernel {
 }
 
 impl Kernel {
+    fn set_targets(&self, targets: Targets) -> Outcome {
+        self.links.set_targets("bond0", &targets).map_err(|e| format!("{e:?}"))
+    }
+
+    fn set_ns_ip6_target(&mut self, value: &str) -> Outcome {
+        let mut wanted = self.ns_ip6_target.clone();
+        match value.split_at_checked(1) {
+            Some(("+", more)) => wanted.extend(list::<Ipv6Addr>(more)?),
+            Some(("-", less)) => {
+                let less = list(less)?;
+                if less.iter().any(|address| !wanted.contains(address)) {
+                    return Err("no such target".to_owned());
+                }
+                wanted.retain(|address| !less.contains(address));
+            }
+            _ => wanted = list(value)?,
+        }
+        if let Err(error) = self.set_targets(Targets::V6(wanted.clone())) {
+            // A refusal leaves the part that was taken before it.
+            self.set_targets(Targets::V6(self.ns_ip6_target.clone()))?;
+            return Err(error);
+        }
+        self.ns_ip6_target = wanted;
+        Ok(())
+    }
+
     /// Whether something changed: a port that is chosen again, after the choice was cleared, is told of as if it were new.
     fn is_news(&mut self, happening: &str) -> bool {
         match happening.split_once(' ') {
@@ -186,6 +244,8 @@ fn happening(line: &str) -> Option<String> {
         _ if said.starts_with("link status up, enabling") => Happening::GoingBack(port, delay()?),
         _ if said.starts_with("link status definitely up") => Happening::Up(port),
         _ if said.starts_with("link status definitely down") => Happening::Down(port),
+        "interface is now up" => Happening::Up(port),
+        "interface is now down" | "backup interface is now down" => Happening::Down(port),
         _ if said.starts_with("making interface the new active one") => Happening::Active(port),
         _ if said.starts_with("Enslaving as") => Happening::Attached(port, link),
         _ if said.starts_with("Releasing") => Happening::Detached(port),
@@ -193,6 +253,14 @@ fn happening(line: &str) -> Option<String> {
         _ => return None,
     };
     Some(happening.show())
+}
+
+/// Addresses with commas between them; an empty text or `none` has none.
+fn list<T: FromStr>(text: &str) -> Result<Vec<T>, String> {
+    let words = text.split(',').filter(|_| !text.is_empty() && text != "none");
+    words
+        .map(|word| word.parse().map_err(|_| format!("'{word}' is no address")))
+        .collect()
 }
 
 /// One write, as an error the name of the errno. The driver ends an empty value at the newline.

@@ -3,6 +3,7 @@
 pub mod agent;
 pub mod bench;
 pub mod column;
+pub mod far;
 pub mod kernel;
 pub mod link;
 pub mod play;
@@ -10,6 +11,7 @@ pub mod tap;
 
 use std::io::{self, Write};
 use std::path::Path;
+use std::sync::Barrier;
 use std::sync::mpsc::{RecvError, channel};
 use std::thread;
 
@@ -33,17 +35,24 @@ const COLUMNS: [(&str, Make); 3] = [
 
 /// Plays the scenarios of a folder, in the order of their names.
 ///
-/// The columns of one scenario play at the same time, each in namespaces of its own: most of a scenario is waiting.
+/// The columns of one scenario play at the same time, each in namespaces of its own: most of a scenario is waiting. They take each
+/// step together: one that is at work, and the machine is slow, must not cost the other the moments at which its monitor looks.
 pub fn main(folder: &Path) -> Result<(), String> {
     let scenarios = super::host::read_folder(folder)?;
+    let together = Barrier::new(COLUMNS.len());
     thread::scope(|scope| {
+        let together = &together;
         let columns = COLUMNS.map(|(name, make)| {
             let (ask, asked) = channel::<&Scenario>();
             let (report, reports) = channel();
             scope.spawn(move || {
                 let mut stage = Stage { name, make, set: None };
                 for scenario in asked {
-                    if report.send(stage.play(scenario)).is_err() {
+                    let mut pace = Pace {
+                        together,
+                        steps: scenario.steps.len(),
+                    };
+                    if report.send(stage.play(scenario, &mut pace)).is_err() {
                         return;
                     }
                 }
@@ -66,6 +75,29 @@ pub fn main(folder: &Path) -> Result<(), String> {
     })
 }
 
+/// Keeps the columns at the same step of a scenario, also if one of them cannot go on.
+struct Pace<'a> {
+    together: &'a Barrier,
+    /// Steps that are left.
+    steps: usize,
+}
+
+impl Pace<'_> {
+    /// Waits until every column is ready for its next step.
+    fn step(&mut self) {
+        self.steps -= 1;
+        self.together.wait();
+    }
+}
+
+impl Drop for Pace<'_> {
+    fn drop(&mut self) {
+        for _ in 0..self.steps {
+            self.together.wait();
+        }
+    }
+}
+
 /// Where one column plays, on a thread of its own.
 struct Stage {
     name: &'static str,
@@ -82,9 +114,9 @@ struct Set {
 
 impl Stage {
     /// One scenario: its observations.
-    fn play(&mut self, scenario: &Scenario) -> Vec<Value> {
-        let played = self.set(scenario.ports).and_then(|set| {
-            let played = play::play(scenario, &mut set.bench, set.column.as_mut());
+    fn play(&mut self, scenario: &Scenario, pace: &mut Pace) -> Vec<Value> {
+        let played = self.set(scenario).and_then(|set| {
+            let played = play::play(scenario, &mut set.bench, set.column.as_mut(), pace);
             set.played += 1;
             played
         });
@@ -103,8 +135,8 @@ impl Stage {
         observations
     }
 
-    /// What there is, or a new one, with so many cables.
-    fn set(&mut self, cables: usize) -> Result<&mut Set, String> {
+    /// What there is, or a new one, with the cables of a scenario.
+    fn set(&mut self, scenario: &Scenario) -> Result<&mut Set, String> {
         let mut set = match self.set.take() {
             Some(set) => set,
             None => {
@@ -118,7 +150,7 @@ impl Stage {
                 }
             }
         };
-        set.bench.plug_in(cables)?;
+        set.bench.plug_in(scenario.ports, scenario.switch)?;
         Ok(self.set.insert(set))
     }
 }

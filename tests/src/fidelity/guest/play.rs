@@ -1,22 +1,30 @@
 //! Plays one scenario on one column.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value, json};
 
+use super::Pace;
 use super::bench::Bench;
 use super::column::{Column, Outcome};
+use super::far::Far;
 use crate::fidelity::frame::{self, Traffic};
 use crate::fidelity::scenario::{Scenario, Step, Verb};
 
 /// Every step's observation, in order; an error is the bench's, not the column's.
-pub fn play(scenario: &Scenario, bench: &mut Bench, column: &mut dyn Column) -> Result<Vec<Value>, String> {
+pub(super) fn play(
+    scenario: &Scenario,
+    bench: &mut Bench,
+    column: &mut dyn Column,
+    pace: &mut Pace,
+) -> Result<Vec<Value>, String> {
     let mut observations = Vec::new();
     let start = Instant::now();
     for (number, step) in scenario.steps.iter().enumerate() {
+        pace.step();
         let mut observation = observe(step, bench, column)?;
         observation["step"] = json!(number + 1);
         observation["text"] = json!(step.text);
@@ -40,19 +48,25 @@ fn observe(step: &Step, bench: &mut Bench, column: &mut dyn Column) -> Result<Va
         Verb::Set(name, value) => column.set(name, value),
         Verb::PortSet(port, name, value) => column.set_port(port, name, value),
         Verb::Active(port) => column.active(port.as_deref()),
-        Verb::Pull(port) => kernel(bench.far.admin(&Bench::far_end(port), false)),
-        Verb::Plug(port) => kernel(bench.far.admin(&Bench::far_end(port), true)),
+        Verb::Pull(port) => kernel(bench.far.links.admin(&Far::end_of(port), false)),
+        Verb::Plug(port) => kernel(bench.far.links.admin(&Far::end_of(port), true)),
+        Verb::Host(address, vlan) => bench.host(*address, *vlan),
+        Verb::Answers(host, answers) => bench.far.answers(*host, *answers),
+        Verb::Forwards(port, forwards) => bench.far.forwards(port, *forwards),
         Verb::Admin(device, up) => kernel(bench.near.admin(device, *up)),
         Verb::Mac(device, mac) => kernel(bench.near.set_mac(device, *mac)),
         Verb::Mtu(device, mtu) => kernel(bench.near.set_mtu(device, *mtu)),
-        Verb::Address(address) => bench.address(address),
+        Verb::Address(address, prefix, device) => bench.address(*address, *prefix, device),
+        Verb::Group(group, device) => bench.group(*group, device),
         Verb::Vlan(id) => bench.vlan(*id),
         Verb::Wait(millis) => {
             thread::sleep(Duration::from_millis(*millis));
             return Ok(json!({}));
         }
+        Verb::Asks(time) => return Ok(asks(bench, Duration::from_millis(*time))),
         Verb::Send(traffic) => return Ok(send(bench, traffic)),
         Verb::Arrive(port, traffic) => return Ok(arrive(bench, port, traffic)),
+        Verb::Fail(port) => return fail(bench, port),
         Verb::Look => return Ok(look(bench, column)),
     };
     Ok(told(outcome))
@@ -67,7 +81,8 @@ fn told(outcome: Outcome) -> Value {
 }
 
 fn send(bench: &mut Bench, traffic: &Traffic) -> Value {
-    bench.flows();
+    bench.listen();
+    bench.heard.flows.clear();
     let mut failed = BTreeMap::new();
     match Bench::way_out(&traffic.device) {
         Ok(way) => {
@@ -83,7 +98,8 @@ fn send(bench: &mut Bench, traffic: &Traffic) -> Value {
         Err(why) => drop(failed.insert(why, traffic.flows)),
     }
     thread::sleep(DELIVERY);
-    let heard = bench.flows();
+    bench.listen();
+    let heard = std::mem::take(&mut bench.heard.flows);
     let mut flows: Map<String, Value> = Map::new();
     for flow in 0..traffic.flows {
         let ports = heard.get(&flow).map(|ports| {
@@ -99,6 +115,51 @@ fn send(bench: &mut Bench, traffic: &Traffic) -> Value {
         );
     }
     json!({"flows": flows, "send errors": failed})
+}
+
+/// Which port frames leave by after one has become a dead end, after how long, and how late this thread itself was at most.
+fn fail(bench: &mut Bench, port: &str) -> Result<Value, String> {
+    let way = Bench::way_out("bond0")?;
+    let flow = Traffic::parse(&["1", "udp4"])?;
+    bench.far.forwards(port, false)?;
+    let start = Instant::now();
+    bench.listen();
+    bench.heard.flows.clear();
+    let (mut late, mut moved) = (Duration::ZERO, None);
+    while moved.is_none() && start.elapsed() < PATIENCE {
+        for (_, frame) in flow.frames() {
+            // No port is active for a moment.
+            let _ = way.send(&frame);
+        }
+        let asleep = Instant::now();
+        thread::sleep(PACE);
+        late = late.max(asleep.elapsed().saturating_sub(PACE));
+        bench.listen();
+        moved = bench
+            .heard
+            .flows
+            .values()
+            .flat_map(BTreeMap::keys)
+            .find(|p| *p != port)
+            .cloned();
+    }
+    bench.heard.flows.clear();
+    let (took, late) = (start.elapsed().as_millis(), late.as_millis());
+    Ok(json!({"moved to": moved, "took": took, "late": late}))
+}
+
+/// Who is asked for at which port, with the hardware addresses that ask.
+fn asks(bench: &mut Bench, time: Duration) -> Value {
+    bench.listen();
+    bench.heard.asked.clear();
+    thread::sleep(time);
+    bench.listen();
+    let joined = |macs: &BTreeSet<String>| json!(macs.iter().map(String::as_str).collect::<Vec<_>>().join(" or "));
+    let ports = bench.heard.asked.iter().map(|(port, asked)| {
+        let questions = asked.iter().map(|(question, macs)| (question.clone(), joined(macs)));
+        (port.clone(), questions.collect::<Map<_, _>>())
+    });
+    json!({"asked": ports.collect::<BTreeMap<_, _>>()})
 }
 
 /// How many frames of ours a port's far end sends, and how many of them the bond hands up.
@@ -128,11 +189,13 @@ fn look(bench: &mut Bench, column: &mut dyn Column) -> Value {
         }
     }
     let state = column.state();
+    let heard = bench.all_heard();
     let lines: Vec<&str> = text.as_deref().unwrap_or_default().lines().collect();
     let mut look = json!({
         "status": lines,
         "happened": column.happenings(),
-        "announced": bench.announced(),
+        "announced": heard.announced,
+        "reported": heard.reported,
         "device bond0": device("bond0"),
     });
     for port in &bench.ports {
@@ -171,6 +234,12 @@ fn device(name: &str) -> Value {
 
 /// Longer than a frame needs over a cable in the slow guest.
 const DELIVERY: Duration = Duration::from_millis(60);
+
+/// Between two frames while a port fails.
+const PACE: Duration = Duration::from_millis(2);
+
+/// Longest wait for the first frame out of another port.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// So long without a change, longer than a poll and a rewritten status file, counts as rest.
 const REST: Duration = Duration::from_millis(130);

@@ -1,11 +1,12 @@
 //! A packet socket on one device: what comes in there, and a way out.
 
+use std::io::IoSliceMut;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::sys::socket::{
-    AddressFamily, LinkAddr, MsgFlags, SockFlag, SockType, SockaddrLike, bind, recvfrom, sendto, setsockopt, socket,
-    sockopt,
+    AddressFamily, ControlMessageOwned, LinkAddr, MsgFlags, SockFlag, SockType, SockaddrLike, bind, recvmsg, sendto,
+    setsockopt, socket, sockopt,
 };
 
 /// Hears every frame that arrives at a device.
@@ -23,30 +24,74 @@ impl Tap {
         let address = all_frames_of(index);
         // Room for some thousand small frames between two readings.
         setsockopt(&socket, sockopt::RcvBufForce, &(8 << 20))?;
+        tell_tags(&socket)?;
         bind(socket.as_raw_fd(), &address)?;
         Ok(Tap { socket, address })
     }
 
-    /// Frames that arrived since the last time; those sent from here are none of them.
+    /// Frames that arrived since the last time, with their VLAN tag; those sent from here are none of them.
     pub fn drain(&self) -> Vec<Vec<u8>> {
         let mut frames = Vec::new();
         let mut buffer = [0; 2048];
         loop {
-            match recvfrom::<LinkAddr>(self.socket.as_raw_fd(), &mut buffer) {
-                Ok((length, from)) if from.is_none_or(|from| packet_type(&from) != libc::PACKET_OUTGOING) => {
-                    frames.push(buffer[..length].to_vec());
-                }
+            match self.receive(&mut buffer) {
+                Ok(frame) => frames.extend(frame),
                 // ENETDOWN is told once when the device goes down, and what was heard before comes after it.
-                Ok(_) | Err(Errno::ENETDOWN | Errno::EINTR) => {}
+                Err(Errno::ENETDOWN | Errno::EINTR) => {}
                 Err(_) => return frames,
             }
         }
+    }
+
+    /// The next frame; none if it was sent from here.
+    fn receive(&self, buffer: &mut [u8]) -> nix::Result<Option<Vec<u8>>> {
+        let mut told = nix::cmsg_space!([u8; AUXDATA]);
+        let mut space = [IoSliceMut::new(buffer)];
+        let received = recvmsg::<LinkAddr>(self.socket.as_raw_fd(), &mut space, Some(&mut told), MsgFlags::empty())?;
+        if received
+            .address
+            .is_some_and(|from| packet_type(&from) == libc::PACKET_OUTGOING)
+        {
+            return Ok(None);
+        }
+        let tag = received.cmsgs()?.find_map(|message| match message {
+            ControlMessageOwned::Unknown(message) => tag(&message.data_bytes),
+            _ => None,
+        });
+        let mut frame: Vec<u8> = received.iovs().flatten().copied().collect();
+        if let Some(tag) = tag.filter(|_| frame.len() > 12) {
+            frame.splice(12..12, tag);
+        }
+        Ok(Some(frame))
     }
 
     /// Sends a frame out of the device.
     pub fn send(&self, frame: &[u8]) -> nix::Result<()> {
         sendto(self.socket.as_raw_fd(), frame, &self.address, MsgFlags::empty()).map(drop)
     }
+}
+
+/// The kernel takes the tag out of a frame before anybody sees it; from now on it tells what it was.
+fn tell_tags(socket: &OwnedFd) -> nix::Result<()> {
+    let on: libc::c_int = 1;
+    // SAFETY: the pointer is to a whole int, whose length is the one given, and outlives the call.
+    let done = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_PACKET,
+            PACKET_AUXDATA,
+            (&raw const on).cast(),
+            size_of_val(&on) as libc::socklen_t,
+        )
+    };
+    Errno::result(done).map(drop)
+}
+
+/// The tag that a `struct tpacket_auxdata` tells of, as it was in the frame.
+fn tag(auxdata: &[u8]) -> Option<[u8; 4]> {
+    let status = u32::from_ne_bytes(auxdata.get(..4)?.try_into().ok()?);
+    let tci = u16::from_ne_bytes(auxdata.get(16..18)?.try_into().ok()?).to_be_bytes();
+    (status & TP_STATUS_VLAN_VALID != 0).then_some([0x81, 0, tci[0], tci[1]])
 }
 
 fn packet_type(address: &LinkAddr) -> u8 {
@@ -73,3 +118,8 @@ fn all_frames_of(index: u32) -> LinkAddr {
     };
     address.expect("the family is that of a packet address")
 }
+
+/// Size of a `struct tpacket_auxdata`. [linux/if_packet.h]
+const AUXDATA: usize = 20;
+const PACKET_AUXDATA: libc::c_int = 8;
+const TP_STATUS_VLAN_VALID: u32 = 1 << 4;

@@ -1,0 +1,60 @@
+//! Link up, path dead: how long the switch's dead port loses frames, by the kernel's driver and by bondd, in the lab's machine.
+
+use std::path::Path;
+
+use bondd_tests::fidelity::host::{Played, play};
+use bondd_tests::fidelity::scenario::Scenario;
+
+#[test]
+fn a_dead_path_with_its_carrier_on_is_left_within_the_missed_answers_and_one_interval() {
+    let scenarios: Vec<Scenario> = [2, 3].map(story).into();
+    let guest = Path::new(env!("CARGO_BIN_EXE_bondd-fidelity-guest"));
+    let observed = match play(&scenarios, 1, guest) {
+        Played::NotRun(why) => return println!("not run: {why}"),
+        Played::Observed(observed) => observed,
+    };
+    for (scenario, missed_max) in scenarios.iter().zip([2, 3]) {
+        for column in ["kernel", "tc"] {
+            let rounds: Vec<(u64, u64)> = observed
+                .iter()
+                .filter(|o| {
+                    o["scenario"] == scenario.name.as_str() && o["column"] == column && o["moved to"].is_string()
+                })
+                .map(|o| (o["took"].as_u64().unwrap(), o["late"].as_u64().unwrap()))
+                .collect();
+            let took: Vec<u64> = rounds.iter().map(|(took, _)| *took).collect();
+            println!("arp_interval={INTERVAL} arp_missed_max={missed_max}: {column} loses frames for {took:?} ms");
+            assert_eq!(
+                rounds.len(),
+                ROUNDS,
+                "{column}: a failover that never came: {observed:#?}"
+            );
+            if column == "tc" {
+                let bound = |late: u64| INTERVAL * missed_max + INTERVAL + SLACK + late;
+                assert!(rounds.iter().all(|(took, late)| *took <= bound(*late)), "{rounds:?}");
+            }
+        }
+    }
+}
+
+/// Dead ports in turn; the waits between them differ, so that they die at different moments of the interval.
+fn story(missed_max: u64) -> Scenario {
+    let mut text = format!(
+        "switch\nhost 10.9.0.2\nbond mode=active-backup arp_interval={INTERVAL} arp_validate=all arp_ip_target=10.9.0.2 \
+         arp_missed_max={missed_max}\nattach eth0 eth1\naddress 10.9.0.1/24\nup\nwait 1000\n"
+    );
+    for round in 0..ROUNDS {
+        let (port, wait) = (round % 2, 1000 + 17 * round);
+        text += &format!("?active eth{port}\nwait 300\nfail eth{port}\nwait 800\nunblock eth{port}\nwait {wait}\n");
+    }
+    Scenario::parse(&format!("path_dead_{missed_max}"), &text).expect("the story is readable")
+}
+
+/// Of the monitor, in ms.
+const INTERVAL: u64 = 100;
+
+const ROUNDS: usize = 6;
+
+/// What the slow guest adds, in ms, beyond how late the measuring thread was itself: on one emulated processor a timer of bondd's,
+/// its decision, the next frame and the far end's ear each wait for their turn. Less than an interval, so that one too many shows.
+const SLACK: u64 = 50;
