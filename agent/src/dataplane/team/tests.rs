@@ -13,10 +13,11 @@ use super::driver::{Driver, SPREADS, mode_of};
 use super::genl::tests::{FAMILY, TEAM, attribute, done, error, message, u32_attribute};
 use super::genl::{Genl, Wire};
 use super::options::{self, Key, Name, Settings, Value};
-use super::{Bond, device, exact, program};
-use crate::dataplane::PlaneError;
+use super::{Bond, TeamPlane, device, exact, program};
 use crate::dataplane::step::fault;
+use crate::dataplane::{Dataplane, PlaneError};
 use crate::netlink::Links;
+use crate::netlink::tests::in_netns;
 
 /// The driver with one team, as far as the plane can tell.
 #[derive(Clone, Default)]
@@ -429,6 +430,43 @@ fn what_would_differ_from_the_kernels_driver_is_refused_by_the_name_of_the_optio
     for text in exact {
         exact::check(&parsed(text)).unwrap_or_else(|error| panic!("{text}: {error}"));
     }
+}
+
+#[test]
+fn one_agent_of_a_namespace_takes_over_what_is_left_behind() {
+    in_netns(|| {
+        let mut first = TeamPlane::open().unwrap();
+        let mut second = TeamPlane::open().unwrap();
+        assert!(first.heir.is_some() && second.heir.is_none());
+        assert_eq!(first.bonds().unwrap(), Vec::<String>::new());
+        assert_eq!(second.bonds().unwrap(), Vec::<String>::new());
+        drop(first);
+        assert!(TeamPlane::open().unwrap().heir.is_some());
+    });
+}
+
+#[test]
+fn a_kernel_without_the_driver_is_told_from_options_that_differ() {
+    in_netns(|| {
+        let mut plane = TeamPlane::open().unwrap();
+        assert!(matches!(
+            plane.express(&parsed("mode=0")),
+            Err(PlaneError::Inexact { .. })
+        ));
+        let usable = plane.probe();
+        match &usable {
+            Ok(()) => {}
+            Err(PlaneError::Unsupported { config, .. }) => {
+                assert!(config.contains("CONFIG_NET_TEAM_MODE_"), "{config}");
+                let error = plane.express(&parsed("mode=1")).unwrap_err().to_string();
+                assert!(error.contains("CONFIG_NET_TEAM_MODE_ACTIVEBACKUP"), "{error}");
+            }
+            Err(other) => panic!("{other}"),
+        }
+        assert_eq!(plane.reports(&parsed("mode=0"))[0].usable, usable.is_ok());
+        let links = Links::open().unwrap().all().unwrap();
+        assert_eq!(links.len(), 1, "probing leaves nothing behind");
+    });
 }
 
 const MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
