@@ -16,6 +16,7 @@ use crate::config::{self, BondSpec, Severity};
 use crate::control::server::Server;
 use crate::control::{RUN_DIR, RUN_DIR_ENV, SOCKET};
 use crate::dataplane::tc::{Hook, TcPlane};
+use crate::dataplane::team::TeamPlane;
 use crate::dataplane::{Dataplane, PlaneError, PlaneWish, Planes};
 use crate::fleet::{Fleet, check_options};
 use crate::logging;
@@ -98,8 +99,9 @@ fn serve(arguments: &Arguments, specs: &[BondSpec]) -> Result<(), Box<dyn Error>
     let run_dir = prepare(&arguments.run_dir)?;
     let _lock = lock(&run_dir)?;
     let signals = Signals::new()?;
+    let team = TeamPlane::open()?;
     let tc = TcPlane::open(&run_dir, arguments.tc_hook)?;
-    let mut plane = Planes::new(vec![Box::new(tc)]);
+    let mut plane = Planes::new(vec![Box::new(team), Box::new(tc)]);
     match plane.probe() {
         Err(error @ PlaneError::Permission { .. }) => return Err(error.into()),
         // Bonds cannot be made, but clients get to know why.

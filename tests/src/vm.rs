@@ -6,8 +6,8 @@ use std::process::{Command, Stdio};
 
 use crate::bins::{bin, root};
 
-/// Runs a script of `tests/vm/` in Debian's stock kernel with our programs in `/usr/bin` and these kernel modules, and returns its
-/// output. `None`, with the reason on standard output, where there is no lab or it cannot fetch its kernel: the only reason for
+/// Runs a script of `tests/vm/` in Debian's stock kernel with our programs in `/usr/bin` and these kernel modules (with a `+`, only at
+/// hand), and returns its output. `None`, with the reason on standard output, where there is no lab or it cannot fetch its kernel: the only reason for
 /// which a test may do nothing.
 ///
 /// # Panics
@@ -25,13 +25,20 @@ pub fn run_in_vm(script: &str, modules: &[&str]) -> Option<String> {
             .arg("--copy")
             .arg(format!("{}:/usr/bin/{program}", bin(program).display()));
     }
-    // Which every script but the simplest reads first.
-    let common = root().join("tests/vm/common.sh");
-    command.arg("--copy").arg(format!("{}:/common.sh", common.display()));
+    // What the scripts read first, or use.
+    for shared in ["common.sh", "teamopt.py"] {
+        let shared_file = root().join("tests/vm").join(shared);
+        command
+            .arg("--copy")
+            .arg(format!("{}:/{shared}", shared_file.display()));
+    }
+    if script.starts_with("team") {
+        command.arg("--with-python");
+    }
     for module in modules {
         command.args(["--module", module]);
     }
-    command.args(["--bin", "ping", "--bin", "tcpdump", "--mem", "1024", "--timeout", "180"]);
+    command.args(["--bin", "ping", "--bin", "tcpdump", "--mem", "1024", "--timeout", "300"]);
     command
         .arg("--run")
         .arg(root().join("tests/vm").join(script))

@@ -70,11 +70,12 @@ fn bondd_does_what_the_kernels_driver_does() {
         .filter(|n| !verdict.covered.contains_key(*n))
         .collect();
     println!(
-        "fidelity: {} scenarios ({written} written, {count} random from seed {seed}) in {} s, {} comparisons, {} wanted \
-         differences of {} kinds, {} unwanted",
+        "fidelity: {} scenarios ({written} written, {count} random from seed {seed}) in {} s, {} comparisons, {} declared, \
+         {} wanted differences of {} kinds, {} unwanted",
         scenarios.len(),
         start.elapsed().as_secs(),
         verdict.compared,
+        verdict.declared,
         verdict.covered.values().sum::<usize>(),
         verdict.covered.len(),
         verdict.unwanted.len()
@@ -94,6 +95,8 @@ const REPEATS: usize = 2;
 #[derive(Default)]
 struct Verdict {
     compared: usize,
+    /// How often a plane said that it cannot do a scenario exactly.
+    declared: usize,
     /// How often each wanted difference occurred.
     covered: BTreeMap<String, usize>,
     unwanted: Vec<Difference>,
@@ -116,6 +119,7 @@ impl Verdict {
 
     fn take(&mut self, scenario: &Scenario, comparison: Comparison, wanted: &[Wanted]) {
         self.compared += comparison.compared;
+        self.declared += comparison.declared;
         for found in comparison.differences {
             match wanted.iter().find(|wanted| wanted.covers(scenario, &found)) {
                 Some(wanted) => *self.covered.entry(wanted.name.clone()).or_default() += 1,

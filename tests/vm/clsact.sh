@@ -2,30 +2,10 @@
 # In the guest: a bond over two cables to a switch; a cable is pulled, the agent killed and started, the bond removed.
 . /common.sh
 
-port_state() {
-    ip -n host -o link show "$1" | sed 's/<[^>]*>//'
-    ip -n host -o link show "$1" | grep -o PROMISC
-    in_host tc qdisc show dev "$1"
-    in_host cat "/proc/sys/net/ipv6/conf/$1/disable_ipv6" 2>/dev/null
-    :
-}
-# pinging COUNT: so many echo requests in the background, 5 ms apart, counted.
-pinging() {
-    in_host ping -q -c "$1" -i 0.005 -W 2 10.77.0.2 >/tmp/ping 2>&1 &
-    pinger=$!
-}
-# lost: waits for them and sets `gone`. Not in a subshell, which could not wait.
-lost() {
-    wait "$pinger"
-    set -- $(sed -n 's/^\([0-9]*\) packets transmitted, \([0-9]*\) received.*/\1 \2/p' /tmp/ping)
-    [ $# -eq 2 ] || fail "ping said: $(cat /tmp/ping)"
-    gone=$(($1 - $2))
-}
-
 sleep 1
 before=$(port_state eth0; port_state eth1)
 
-start
+start --plane tc
 ctl add bond0 mode=active-backup miimon=100 || fail "add"
 ctl port add bond0 eth0 eth1 || fail "port add"
 ip -n host link set bond0 up
@@ -49,7 +29,7 @@ for round in 1 2 3; do
     kill -KILL "$agent"
     wait "$agent"
     sleep 0.2
-    start
+    start --plane tc
     active eth1 || fail "the active port changed in restart $round"
 done
 lost

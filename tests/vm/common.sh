@@ -24,11 +24,31 @@ in_switch() { nsenter --net=/run/netns/switch "$@"; }
 ctl() { in_host bondctl "$@"; }
 answers() { ctl list >/dev/null 2>&1; }
 active() { grep -q "^Currently Active Slave: $1\$" /run/bondd/proc/net/bonding/bond0; }
+# start ARGUMENTS...: a bondd with these.
 start() {
     # Not by in_host: the process in the background must be the agent itself.
-    nsenter --net=/run/netns/host bondd --log-level debug >>/tmp/bondd.log 2>&1 &
+    nsenter --net=/run/netns/host bondd --log-level debug "$@" >>/tmp/bondd.log 2>&1 &
     agent=$!
     until_true 20 answers || fail "bondd does not answer"
+}
+port_state() {
+    ip -n host -o link show "$1" | sed 's/<[^>]*>//'
+    ip -n host -o link show "$1" | grep -o PROMISC
+    in_host tc qdisc show dev "$1"
+    in_host cat "/proc/sys/net/ipv6/conf/$1/disable_ipv6" 2>/dev/null
+    :
+}
+# pinging COUNT: so many echo requests in the background, 5 ms apart, counted.
+pinging() {
+    in_host ping -q -c "$1" -i 0.005 -W 2 10.77.0.2 >/tmp/ping 2>&1 &
+    pinger=$!
+}
+# lost: waits for them and sets `gone`. Not in a subshell, which could not wait.
+lost() {
+    wait "$pinger"
+    set -- $(sed -n 's/^\([0-9]*\) packets transmitted, \([0-9]*\) received.*/\1 \2/p' /tmp/ping)
+    [ $# -eq 2 ] || fail "ping said: $(cat /tmp/ping)"
+    gone=$(($1 - $2))
 }
 # capture NUMBER FILTER...: what arrives at pN from now on, in /tmp/pN.
 capture() {

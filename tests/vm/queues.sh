@@ -5,7 +5,7 @@
 
 cable 2
 cable 3
-start
+start --plane tc
 ctl add bond0 mode=active-backup miimon=100 || fail "add"
 ctl port add bond0 eth0 eth1 eth2 eth3 || fail "port add"
 ip -n host link set bond0 up

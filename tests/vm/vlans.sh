@@ -3,7 +3,7 @@
 # VLANs bear the tags that its frames have at the bond.
 . /common.sh
 
-start
+start --plane tc
 ip -n switch link add link br0 name br0.7 type vlan id 7
 ip -n switch link set br0.7 up
 ip -n switch addr add 10.7.0.2/24 dev br0.7

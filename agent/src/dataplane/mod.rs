@@ -14,7 +14,9 @@ use crate::text::chain;
 #[cfg(test)]
 mod frames;
 pub mod planes;
+mod port;
 pub mod script;
+mod step;
 pub mod tc;
 pub mod team;
 
@@ -73,6 +75,10 @@ pub trait Dataplane {
     /// Whether an interface that was attached still is, by a link message about it: somebody else may have taken it away.
     fn holds(&self, _bond: &BondName, _link: &Link) -> bool {
         true
+    }
+    /// Whether a port still hears what the bond is to hear, by a link message about it: every group.
+    fn hears_groups(&self, _bond: &BondName, link: &Link) -> bool {
+        link.allmulti_flag
     }
     /// Makes the kernel match the plan: only differences, make before break.
     fn program(&mut self, bond: &BondName, plan: &ForwardingPlan) -> Result<(), PlaneError>;

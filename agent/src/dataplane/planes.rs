@@ -197,6 +197,11 @@ impl Dataplane for Planes {
         self.planes[place].holds(bond, link)
     }
 
+    fn hears_groups(&self, bond: &BondName, link: &Link) -> bool {
+        let place = self.owners.get(bond).copied().unwrap_or(self.planes.len() - 1);
+        self.planes[place].hears_groups(bond, link)
+    }
+
     fn program(&mut self, bond: &BondName, plan: &ForwardingPlan) -> Result<(), PlaneError> {
         self.of(bond).program(bond, plan)
     }

@@ -181,7 +181,7 @@ impl Fleet {
             }
             self.feed(now, at, Event::Link { port, report });
         }
-        if !link.allmulti_flag {
+        if !self.plane.hears_groups(&self.bonds[at].name, link) {
             self.repair(now, at);
         }
         self.compare_mac(at, port, link);

@@ -11,7 +11,7 @@ use futures_util::TryStreamExt;
 use nix::errno::Errno;
 use rtnetlink::packet_core::DefaultNla;
 use rtnetlink::packet_route::AddressFamily;
-use rtnetlink::packet_route::link::{LinkAttribute, LinkExtentMask, LinkMessage};
+use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkExtentMask, LinkInfo, LinkMessage};
 use rtnetlink::sys::AsyncSocket;
 use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec, LinkVeth};
 
@@ -73,6 +73,42 @@ impl Links {
     pub fn add_veth(&mut self, name: &str, peer: &str) -> io::Result<()> {
         let pair = LinkVeth::new(name, peer).build();
         self.ask(|handle| handle.link().add(pair).execute())
+    }
+
+    /// Makes a device of the team driver, down and without a mode.
+    pub fn add_team(&mut self, name: &str) -> io::Result<()> {
+        let kind = LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Team)]);
+        let team = LinkUnspec::new_with_name(name).append_extra_attribute(kind).build();
+        self.ask(|handle| handle.link().add(team).execute())
+    }
+
+    /// Puts an interface under another one, or under none.
+    pub fn set_master(&mut self, ifindex: u32, master: Option<u32>) -> io::Result<()> {
+        self.set(LinkUnspec::new_with_index(ifindex).controller(master.unwrap_or(0)))
+    }
+
+    /// What an interface has counted since it was made; `None` if there is no such interface.
+    pub fn statistics(&mut self, ifindex: u32) -> io::Result<Option<Statistics>> {
+        let answer = self.ask(|handle| {
+            let replies = handle.link().get().match_index(ifindex).execute();
+            async move { std::pin::pin!(replies).try_next().await }
+        });
+        let message = match answer {
+            Ok(found) => found.ok_or(Errno::EPROTO)?,
+            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let counted = message.attributes.iter().find_map(|attribute| match attribute {
+            LinkAttribute::Stats64(counted) => Some(Statistics {
+                rx_frames: counted.rx_packets,
+                tx_frames: counted.tx_packets,
+                rx_bytes: counted.rx_bytes,
+                tx_bytes: counted.tx_bytes,
+                rx_unwanted: counted.rx_nohandler,
+            }),
+            _ => None,
+        });
+        counted.map(Some).ok_or(Errno::EPROTO.into())
     }
 
     /// Changes an interface's name.
@@ -191,6 +227,21 @@ impl Links {
     ) -> io::Result<T> {
         self.route.call(request)
     }
+}
+
+/// What an interface has counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Statistics {
+    /// Frames received.
+    pub rx_frames: u64,
+    /// Frames sent.
+    pub tx_frames: u64,
+    /// Bytes received.
+    pub rx_bytes: u64,
+    /// Bytes sent.
+    pub tx_bytes: u64,
+    /// Frames received that nobody took.
+    pub rx_unwanted: u64,
 }
 
 /// A connection with its handle, opened anew by the next call after it broke.

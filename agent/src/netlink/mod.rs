@@ -18,7 +18,7 @@ pub mod sysctl;
 pub use events::{Drained, Events, LinkEvent};
 pub use fdb::Station;
 pub use groups::Memberships;
-pub use link::Links;
+pub use link::{Links, Statistics};
 pub use message::Link;
 pub use route::Route;
 

@@ -32,6 +32,8 @@ pub struct Comparison {
     pub compared: usize,
     /// Those that differ.
     pub differences: Vec<Difference>,
+    /// Columns that said from some step on that they cannot do it exactly, and were not held against the driver any further.
+    pub declared: usize,
 }
 
 /// Compares the observations of one scenario; the first column seen is the driver's.
@@ -73,6 +75,9 @@ pub fn compare(scenario: &Scenario, observations: &[&Value]) -> Comparison {
             );
         }
         for (column, observed) in others {
+            if declared(observed).is_some_and(|declared| declared <= step) {
+                continue;
+            }
             let of_column = fields(scenario, observed.get(&step).copied());
             for field in of_kernel
                 .keys()
@@ -99,12 +104,22 @@ pub fn compare(scenario: &Scenario, observations: &[&Value]) -> Comparison {
             }
         }
     }
+    comparison.declared = others.iter().filter(|(_, seen)| declared(seen).is_some()).count();
     for (column, observed) in &columns {
         if let Some(trouble) = observed.get(&0).and_then(|o| o["trouble"].as_str()) {
             comparison.differ(scenario, column, 0, "", "trouble", "", trouble);
         }
     }
     comparison
+}
+
+/// The first step that a data plane refused because it would not be exact. What comes after has another bond before it.
+fn declared(observed: &BTreeMap<u64, &Value>) -> Option<u64> {
+    let inexact = |why: &str| why.starts_with("refused: ") && why.contains(" plane cannot do ");
+    let mut steps = observed.iter();
+    steps
+        .find(|(_, o)| o["why"].as_str().is_some_and(inexact))
+        .map(|(step, _)| *step)
 }
 
 impl Comparison {
@@ -307,6 +322,21 @@ mod tests {
         let comparison = compare(&scenario, &[&done("kernel"), &done("tc")]);
         assert_eq!(comparison.differences.len(), 1);
         assert_eq!(comparison.differences[0].column, "kernel");
+    }
+
+    #[test]
+    fn what_a_plane_declares_is_not_compared_from_there_on_but_any_other_refusal_is() {
+        let scenario = Scenario::parse("x", "look").unwrap();
+        let kernel = observation("kernel", json!({"result": "done"}));
+        let compared = |why: &str| {
+            let refused = observation("team", json!({"result": "refused", "why": why}));
+            let comparison = compare(&scenario, &[&kernel, &refused]);
+            (comparison.declared, comparison.differences.len())
+        };
+        let declared = "refused: bond0: the team plane cannot do mode=balance-rr exactly: turns";
+        assert_eq!(compared(declared), (1, 0));
+        assert_eq!(compared("refused: bond0: miimon is a number"), (0, 1));
+        assert_eq!(compared("kernel: bond0: the team plane cannot do anything"), (0, 1));
     }
 
     #[test]

@@ -87,6 +87,14 @@ fn machine(lab: &Path, programs: &Path, share: &Path) -> Played {
     for module in ["bonding", "veth", "sch_ingress", "cls_bpf", "bridge", "8021q"] {
         command.args(["--module", module]);
     }
+    for module in [
+        "team",
+        "team_mode_activebackup",
+        "team_mode_loadbalance",
+        "team_mode_broadcast",
+    ] {
+        command.args(["--module", module]);
+    }
     for program in ["bondd", "bondd-fidelity-guest"] {
         let path = programs.join(program);
         command

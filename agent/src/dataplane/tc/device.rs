@@ -10,9 +10,9 @@ use bond_monitors::Carrier;
 use super::bpf::{BondBpf, TX};
 use super::hook::{self, Attached, Place};
 use super::pins::{BondPins, Pins};
-use super::step::{BPF, FirstError, HOOK, VETH, step, step_with};
 use super::{Bond, TcPlane, queues};
 use crate::dataplane::PlaneError;
+use crate::dataplane::step::{BPF, FirstError, HOOK, VETH, step, step_with};
 use crate::netlink::{Link, sysctl};
 
 /// Both ends of a pair.

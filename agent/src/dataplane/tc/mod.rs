@@ -34,7 +34,8 @@ use nix::sched::{CloneFlags, unshare};
 use self::bpf::BondBpf;
 use self::hook::{Attached, Hold, Place};
 use self::pins::{BondPins, Pins};
-use self::step::{BPF, FirstError, HOOK, VETH, step, step_with};
+use super::port::{port_alias, read_original};
+use super::step::{BPF, FirstError, HOOK, VETH, step, step_with, unknown};
 use super::{BondBase, BondDevice, BondName, Dataplane, Observed, OriginalPort, PlaneError, PortBase, PortCounters};
 use crate::netlink::{Link, Links};
 
@@ -47,7 +48,6 @@ mod pins;
 mod port;
 mod program;
 mod queues;
-mod step;
 #[cfg(test)]
 mod tests;
 
@@ -176,7 +176,7 @@ impl TcPlane {
 
     /// Names the bond on its wire and ports. The aliases are labels for people; a failure does no harm.
     fn label(&mut self, name: &str, bond: &Bond) {
-        let ports = bond.applied.ports.keys().map(|port| (port.0, port::port_alias(name)));
+        let ports = bond.applied.ports.keys().map(|port| (port.0, port_alias(name)));
         for (ifindex, alias) in ports.chain([(bond.wire, device::wire_alias(name))]) {
             if let Err(error) = self.links.set_alias(ifindex, &alias) {
                 log::warn!("{name}: cannot set an alias: {error}");
@@ -267,7 +267,7 @@ impl Dataplane for TcPlane {
     }
 
     fn original(&mut self, port: PortId) -> Result<OriginalPort, PlaneError> {
-        self.read_original(port)
+        read_original(&mut self.links, port)
     }
 
     fn attach(&mut self, bond: &BondName, port: PortId, base: &PortBase) -> Result<(), PlaneError> {
@@ -375,16 +375,6 @@ fn settings(port: &Link, bond: &Link) -> PortPlan {
         mtu: port.report.mtu,
         promisc: port.promisc_flag,
         allmulti: bond.report.allmulti,
-    }
-}
-
-fn unknown(bond: &str) -> PlaneError {
-    PlaneError::Kernel {
-        doing: format!("use {bond}"),
-        source: io::Error::new(
-            io::ErrorKind::NotFound,
-            "it was neither made nor taken over by this process",
-        ),
     }
 }
 

@@ -1,51 +1,24 @@
 //! Ports: taken in, given back, taken over from an earlier agent.
 
-use bond_modes::{PortId, PortPlan};
-use bond_monitors::MacAddr;
-
 use super::bpf::RX;
 use super::hook::{self, Attached, Place};
 use super::pins::unpin;
 use super::program::keep_own;
-use super::step::{FirstError, HOOK, port_step, step, step_with};
-use super::{Bond, TcPlane, unknown};
-use crate::dataplane::{OriginalPort, PORT_MARK, PlaneError, PortBase};
-use crate::netlink::{Link, Links, sysctl};
+use super::{Bond, TcPlane};
+use crate::dataplane::port::{port_alias, prepare, read, read_original, restore};
+use crate::dataplane::step::{FirstError, HOOK, port_step, step, step_with, unknown};
+use crate::dataplane::{OriginalPort, PlaneError, PortBase};
+use crate::netlink::{Link, Links};
+use bond_modes::{PortId, PortPlan};
 
 impl TcPlane {
-    /// What the port is now.
-    pub(super) fn read_original(&mut self, port: PortId) -> Result<OriginalPort, PlaneError> {
-        let link = read(&mut self.links, port)?;
-        let name = &link.report.name;
-        let disable_ipv6 = step(
-            || format!("read the IPv6 setting of {name}"),
-            || sysctl::disable_ipv6(name),
-        )?;
-        let clsact = port_step(
-            port,
-            || format!("read the qdiscs of {name}"),
-            || self.links.has_clsact(port.0),
-        )?;
-        let marked = link.alias.starts_with(PORT_MARK);
-        Ok(OriginalPort {
-            mac: link.report.mac,
-            mtu: link.report.mtu,
-            admin_up: link.report.admin_up,
-            promisc: link.promisc_flag,
-            allmulti: link.allmulti_flag && !marked,
-            disable_ipv6,
-            ifalias: if marked { String::new() } else { link.alias },
-            clsact,
-        })
-    }
-
     /// Takes a port in; on failure it is as before.
     pub(super) fn take_in(&mut self, name: &str, port: PortId, base: &PortBase) -> Result<(), PlaneError> {
         if self.bond(name)?.applied.ports.contains_key(&port) {
             return Ok(());
         }
-        let before = self.read_original(port)?;
-        let taken = self.set_up_port(name, port, base, &before);
+        let before = read_original(&mut self.links, port)?;
+        let taken = self.set_up_port(name, port, base);
         if taken.is_err()
             && let Err(error) = self.give_back(name, port, &before)
         {
@@ -123,39 +96,13 @@ impl TcPlane {
 
     /// The settings come first and the hook after the counters, without which the program drops everything; up last, so that no
     /// frame is handled before the hook is there.
-    fn set_up_port(
-        &mut self,
-        name: &str,
-        port: PortId,
-        base: &PortBase,
-        before: &OriginalPort,
-    ) -> Result<(), PlaneError> {
+    fn set_up_port(&mut self, name: &str, port: PortId, base: &PortBase) -> Result<(), PlaneError> {
         let bond = self.bonds.get_mut(name).ok_or_else(|| unknown(name))?;
         let links = &mut self.links;
         let mut link = read(links, port)?;
         let text = link.report.name.clone();
         let text = text.as_str();
-        port_step(
-            port,
-            || format!("set the alias of {text}"),
-            || links.set_alias(port.0, &port_alias(name)),
-        )?;
-        if before.mtu != base.mtu {
-            port_step(
-                port,
-                || format!("set the MTU of {text}"),
-                || links.set_mtu(port.0, base.mtu),
-            )?;
-        }
-        // After the MTU: below 1280 there is no such setting.
-        step(
-            || format!("turn IPv6 off on {text}"),
-            || sysctl::set_disable_ipv6(text, true),
-        )?;
-        if let Some(mac) = base.mac {
-            set_mac(links, port, &link, mac)?;
-            link.report.mac = mac;
-        }
+        prepare(links, name, port, &mut link, base)?;
         // The groups that the stack joins on the bond are not known to the port's filter, so it must let all of them in.
         port_step(
             port,
@@ -177,68 +124,6 @@ impl TcPlane {
         };
         bond.applied.ports.insert(port, plan);
         Ok(())
-    }
-}
-
-/// Sets a port's address. Many drivers refuse that while the interface is up; those are taken down for a moment.
-pub fn set_mac(links: &mut Links, port: PortId, link: &Link, mac: MacAddr) -> Result<(), PlaneError> {
-    if link.report.mac == mac {
-        return Ok(());
-    }
-    let name = &link.report.name;
-    port_step(
-        port,
-        || format!("set the address of {name}"),
-        || match links.set_mac(port.0, mac) {
-            Err(error) if error.raw_os_error() == Some(libc::EBUSY) && link.report.admin_up => {
-                links.set_up(port.0, false)?;
-                let done = links.set_mac(port.0, mac);
-                links.set_up(port.0, true)?;
-                done
-            }
-            done => done,
-        },
-    )
-}
-
-/// The port's interface, or that it is gone.
-pub fn read(links: &mut Links, port: PortId) -> Result<Link, PlaneError> {
-    port_step(port, || format!("read {port}"), || links.by_index(port.0))?.ok_or(PlaneError::PortGone { port })
-}
-
-/// Puts the settings of an interface back. Down before the address, where it was down: then no driver refuses it.
-fn restore(links: &mut Links, port: PortId, link: &Link, original: &OriginalPort, errors: &mut FirstError) {
-    let name = &link.report.name;
-    let mut now = link.clone();
-    if !original.admin_up && link.report.admin_up {
-        let down = port_step(port, || format!("set {name} down"), || links.set_up(port.0, false));
-        errors.note_unless_gone(down);
-        now.report.admin_up = false;
-    }
-    if link.promisc_flag != original.promisc {
-        let promisc = || links.set_promisc(port.0, original.promisc);
-        errors.note_unless_gone(port_step(port, || format!("restore promiscuity of {name}"), promisc));
-    }
-    if link.allmulti_flag != original.allmulti {
-        let allmulti = || links.set_allmulti(port.0, original.allmulti);
-        errors.note_unless_gone(port_step(port, || format!("restore all-multicast of {name}"), allmulti));
-    }
-    if link.report.mtu != original.mtu {
-        let mtu = || links.set_mtu(port.0, original.mtu);
-        errors.note_unless_gone(port_step(port, || format!("restore the MTU of {name}"), mtu));
-    }
-    errors.note_unless_gone(set_mac(links, port, &now, original.mac));
-    if original.admin_up && !link.report.admin_up {
-        let up = || links.set_up(port.0, true);
-        errors.note_unless_gone(port_step(port, || format!("set {name} up"), up));
-    }
-    if link.alias != original.ifalias {
-        let alias = || links.set_alias(port.0, &original.ifalias);
-        errors.note_unless_gone(port_step(port, || format!("restore the alias of {name}"), alias));
-    }
-    if let Some(off) = original.disable_ipv6 {
-        let ipv6 = || sysctl::set_disable_ipv6(name, off);
-        errors.note_unless_gone(port_step(port, || format!("restore IPv6 of {name}"), ipv6));
     }
 }
 
@@ -330,9 +215,4 @@ fn place<'a>(interface: &'a str, pin: &'a std::path::Path) -> Place<'a> {
         pin: Some(pin),
         program: RX,
     }
-}
-
-/// What marks a port as ours.
-pub(super) fn port_alias(bond: &str) -> String {
-    format!("{PORT_MARK}{bond}")
 }

@@ -14,9 +14,9 @@
 use bond_modes::{Accept, ForwardingPlan, PortId, PortPlan, TxPolicy};
 use bond_monitors::MacAddr;
 
-use super::step::{FirstError, port_step, step};
-use super::{Bond, port, queues};
-use crate::dataplane::PlaneError;
+use super::{Bond, queues};
+use crate::dataplane::step::{FirstError, port_step, step};
+use crate::dataplane::{PlaneError, port};
 use crate::netlink::{Links, sysctl};
 
 /// Makes the kernel match `plan`, writing only what differs from `bond.applied`, and keeps the latter true.

@@ -18,7 +18,6 @@ use crate::control::Control;
 pub struct Agent {
     child: Child,
     dir: PathBuf,
-    plane: &'static str,
     control: Control,
     events: Receiver<Value>,
 }
@@ -31,6 +30,7 @@ impl Agent {
         let child = Command::new("/usr/bin/bondd")
             .arg("--run-dir")
             .arg(dir)
+            .args(["--plane", plane])
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
@@ -68,7 +68,6 @@ impl Agent {
         Ok(Agent {
             child,
             dir: dir.to_owned(),
-            plane,
             control: Control::connect_patiently(&socket, PATIENCE)?,
             events,
         })
@@ -94,10 +93,7 @@ impl Drop for Agent {
 
 impl Column for Agent {
     fn create(&mut self, options: &[(String, String)]) -> Outcome {
-        let mut options: Vec<Value> = options.iter().map(|(name, value)| json!([name, value])).collect();
-        if self.plane != "tc" {
-            options.push(json!(["plane", self.plane]));
-        }
+        let options: Vec<Value> = options.iter().map(|(name, value)| json!([name, value])).collect();
         self.ask(json!({"call": "add", "bond": "bond0", "options": options}))
             .map(drop)
     }

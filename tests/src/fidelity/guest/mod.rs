@@ -27,9 +27,10 @@ use super::scenario::Scenario;
 type Make = fn(&Path) -> io::Result<Box<dyn Column>>;
 
 /// Every column, the oracle first.
-const COLUMNS: [(&str, Make); 2] = [
+const COLUMNS: [(&str, Make); 3] = [
     ("kernel", |_| Ok(Box::new(Kernel::new()?))),
     ("tc", |dir| Ok(Box::new(Agent::start(dir, "tc")?))),
+    ("team", |dir| Ok(Box::new(Agent::start(dir, "team")?))),
 ];
 
 /// Plays the scenarios of a folder, in the order of their names.

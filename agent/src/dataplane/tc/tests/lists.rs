@@ -7,7 +7,7 @@ use bond_modes::{PortId, TxPolicy, XmitHashPolicy};
 
 use super::world::*;
 use crate::dataplane::frames::{self, Random};
-use crate::dataplane::tc::step::fault;
+use crate::dataplane::step::fault;
 use crate::dataplane::{Dataplane, PlaneError};
 
 #[test]

@@ -9,7 +9,7 @@ use bond_monitors::{Carrier, MacAddr};
 
 use self::world::*;
 use super::Hook;
-use super::step::fault;
+use crate::dataplane::step::fault;
 use crate::dataplane::{BondBase, Dataplane, PlaneError, PortBase};
 use crate::netlink::sysctl;
 use crate::packet::PacketSocket;

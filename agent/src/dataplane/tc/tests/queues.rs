@@ -11,8 +11,8 @@ use std::thread;
 use bond_modes::TxPolicy;
 
 use super::world::*;
+use crate::dataplane::step::fault;
 use crate::dataplane::tc::pins::unpin;
-use crate::dataplane::tc::step::fault;
 use crate::dataplane::{Dataplane, PlaneError};
 use crate::netlink::queue::{in_own_sysfs, mask_of};
 

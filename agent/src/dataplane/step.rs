@@ -13,6 +13,16 @@ pub struct Feature {
     missing: &'static [i32],
 }
 
+impl Feature {
+    /// That the kernel lacks it.
+    pub fn unsupported(&self) -> PlaneError {
+        PlaneError::Unsupported {
+            feature: self.name,
+            config: self.config,
+        }
+    }
+}
+
 /// The bond's own interface and its wire.
 pub const VETH: Feature = Feature {
     name: "veth device",
@@ -25,6 +35,35 @@ pub const BPF: Feature = Feature {
     name: "eBPF",
     config: "CONFIG_BPF_SYSCALL",
     missing: &[libc::ENOSYS, libc::ENODEV],
+};
+
+/// The bond's own interface, where the team driver is to forward.
+pub const TEAM: Feature = Feature {
+    name: "team driver",
+    config: "CONFIG_NET_TEAM, with CONFIG_NET_TEAM_MODE_ACTIVEBACKUP, CONFIG_NET_TEAM_MODE_LOADBALANCE and \
+             CONFIG_NET_TEAM_MODE_BROADCAST",
+    missing: &[libc::EOPNOTSUPP, libc::ENOENT],
+};
+
+/// Active-backup on it.
+pub const TEAM_ACTIVEBACKUP: Feature = Feature {
+    name: "mode activebackup of the team driver",
+    config: "CONFIG_NET_TEAM and CONFIG_NET_TEAM_MODE_ACTIVEBACKUP",
+    missing: &[libc::EINVAL],
+};
+
+/// Balance-xor on it.
+pub const TEAM_LOADBALANCE: Feature = Feature {
+    name: "mode loadbalance of the team driver",
+    config: "CONFIG_NET_TEAM and CONFIG_NET_TEAM_MODE_LOADBALANCE",
+    missing: &[libc::EINVAL],
+};
+
+/// Broadcast on it.
+pub const TEAM_BROADCAST: Feature = Feature {
+    name: "mode broadcast of the team driver",
+    config: "CONFIG_NET_TEAM and CONFIG_NET_TEAM_MODE_BROADCAST",
+    missing: &[libc::EINVAL],
 };
 
 /// A place for programs on the ingress of an interface.
@@ -53,10 +92,7 @@ pub fn step_with<T>(
     work: impl FnOnce() -> io::Result<T>,
 ) -> Result<T, PlaneError> {
     run(work).map_err(|source| match source.raw_os_error() {
-        Some(errno) if feature.missing.contains(&errno) => PlaneError::Unsupported {
-            feature: feature.name,
-            config: feature.config,
-        },
+        Some(errno) if feature.missing.contains(&errno) => feature.unsupported(),
         _ => failed(doing(), source),
     })
 }
@@ -102,6 +138,17 @@ impl FirstError {
     /// What all of it came to.
     pub fn result(self) -> Result<(), PlaneError> {
         self.0.map_or(Ok(()), Err)
+    }
+}
+
+/// The failure to do anything with a bond that is not there.
+pub fn unknown(bond: &str) -> PlaneError {
+    PlaneError::Kernel {
+        doing: format!("use {bond}"),
+        source: io::Error::new(
+            io::ErrorKind::NotFound,
+            "it was neither made nor taken over by this process",
+        ),
     }
 }
 

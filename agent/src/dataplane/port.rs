@@ -1,0 +1,135 @@
+//! What every data plane does with the interface of a port: the settings it gets, and gets back.
+
+use bond_modes::PortId;
+use bond_monitors::MacAddr;
+
+use super::step::{FirstError, port_step, step};
+use super::{OriginalPort, PORT_MARK, PlaneError, PortBase};
+use crate::netlink::{Link, Links, sysctl};
+
+/// What the port is now.
+pub fn read_original(links: &mut Links, port: PortId) -> Result<OriginalPort, PlaneError> {
+    let link = read(links, port)?;
+    let name = &link.report.name;
+    let disable_ipv6 = step(
+        || format!("read the IPv6 setting of {name}"),
+        || sysctl::disable_ipv6(name),
+    )?;
+    let clsact = port_step(
+        port,
+        || format!("read the qdiscs of {name}"),
+        || links.has_clsact(port.0),
+    )?;
+    let marked = link.alias.starts_with(PORT_MARK);
+    Ok(OriginalPort {
+        mac: link.report.mac,
+        mtu: link.report.mtu,
+        admin_up: link.report.admin_up,
+        promisc: link.promisc_flag,
+        allmulti: link.allmulti_flag && !marked,
+        disable_ipv6,
+        ifalias: if marked { String::new() } else { link.alias },
+        clsact,
+    })
+}
+
+/// Gives an interface the settings of a port, except that it is up: the label for people, MTU, no IPv6 of its own, address.
+pub fn prepare(
+    links: &mut Links,
+    bond: &str,
+    port: PortId,
+    link: &mut Link,
+    base: &PortBase,
+) -> Result<(), PlaneError> {
+    let name = link.report.name.clone();
+    port_step(
+        port,
+        || format!("set the alias of {name}"),
+        || links.set_alias(port.0, &port_alias(bond)),
+    )?;
+    if link.report.mtu != base.mtu {
+        port_step(
+            port,
+            || format!("set the MTU of {name}"),
+            || links.set_mtu(port.0, base.mtu),
+        )?;
+        link.report.mtu = base.mtu;
+    }
+    // After the MTU: below 1280 there is no such setting.
+    step(
+        || format!("turn IPv6 off on {name}"),
+        || sysctl::set_disable_ipv6(&name, true),
+    )?;
+    if let Some(mac) = base.mac {
+        set_mac(links, port, link, mac)?;
+        link.report.mac = mac;
+    }
+    Ok(())
+}
+
+/// Sets a port's address. Many drivers refuse that while the interface is up; those are taken down for a moment.
+pub fn set_mac(links: &mut Links, port: PortId, link: &Link, mac: MacAddr) -> Result<(), PlaneError> {
+    if link.report.mac == mac {
+        return Ok(());
+    }
+    let name = &link.report.name;
+    port_step(
+        port,
+        || format!("set the address of {name}"),
+        || match links.set_mac(port.0, mac) {
+            Err(error) if error.raw_os_error() == Some(libc::EBUSY) && link.report.admin_up => {
+                links.set_up(port.0, false)?;
+                let done = links.set_mac(port.0, mac);
+                links.set_up(port.0, true)?;
+                done
+            }
+            done => done,
+        },
+    )
+}
+
+/// The port's interface, or that it is gone.
+pub fn read(links: &mut Links, port: PortId) -> Result<Link, PlaneError> {
+    port_step(port, || format!("read {port}"), || links.by_index(port.0))?.ok_or(PlaneError::PortGone { port })
+}
+
+/// Puts the settings of an interface back. Down before the address, where it was down: then no driver refuses it.
+pub fn restore(links: &mut Links, port: PortId, link: &Link, original: &OriginalPort, errors: &mut FirstError) {
+    let name = &link.report.name;
+    let mut now = link.clone();
+    if !original.admin_up && link.report.admin_up {
+        let down = port_step(port, || format!("set {name} down"), || links.set_up(port.0, false));
+        errors.note_unless_gone(down);
+        now.report.admin_up = false;
+    }
+    if link.promisc_flag != original.promisc {
+        let promisc = || links.set_promisc(port.0, original.promisc);
+        errors.note_unless_gone(port_step(port, || format!("restore promiscuity of {name}"), promisc));
+    }
+    if link.allmulti_flag != original.allmulti {
+        let allmulti = || links.set_allmulti(port.0, original.allmulti);
+        errors.note_unless_gone(port_step(port, || format!("restore all-multicast of {name}"), allmulti));
+    }
+    if link.report.mtu != original.mtu {
+        let mtu = || links.set_mtu(port.0, original.mtu);
+        errors.note_unless_gone(port_step(port, || format!("restore the MTU of {name}"), mtu));
+    }
+    errors.note_unless_gone(set_mac(links, port, &now, original.mac));
+    if original.admin_up && !link.report.admin_up {
+        let up = || links.set_up(port.0, true);
+        errors.note_unless_gone(port_step(port, || format!("set {name} up"), up));
+    }
+    if link.alias != original.ifalias {
+        let alias = || links.set_alias(port.0, &original.ifalias);
+        errors.note_unless_gone(port_step(port, || format!("restore the alias of {name}"), alias));
+    }
+    if let Some(off) = original.disable_ipv6 {
+        let ipv6 = || sysctl::set_disable_ipv6(name, off);
+        errors.note_unless_gone(port_step(port, || format!("restore IPv6 of {name}"), ipv6));
+    }
+}
+
+/// What marks a port as ours.
+pub fn port_alias(bond: &str) -> String {
+    format!("{PORT_MARK}{bond}")
+}

@@ -1,0 +1,228 @@
+//! The bond's own interface: a team device with our mark.
+//!
+//! It is made under a name of its own and gets the bond's name last, in one step. So a crash in between leaves no half of a bond
+//! under that name; what it leaves the next creation removes.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+
+use bond_modes::{Accept, ForwardingPlan, PortId, PortPlan, Spread, TxPolicy};
+use bond_monitors::Carrier;
+
+use super::driver::spread_of;
+use super::options::{Key, Name, Settings, Value};
+use super::program::{hash_in_force, set_mode};
+use super::{Bond, MARK, TeamPlane};
+use crate::dataplane::PlaneError;
+use crate::dataplane::port::port_alias;
+use crate::dataplane::step::{TEAM, step, step_with, unknown};
+use crate::netlink::Link;
+
+/// A team device of ours.
+pub struct Found {
+    /// The interface.
+    pub link: Link,
+    /// Its options.
+    settings: Settings,
+}
+
+impl TeamPlane {
+    /// The device of this bond, if the interface of that name is ours.
+    pub(super) fn find(&mut self, name: &str) -> Result<Option<Found>, PlaneError> {
+        // Asked by name, the kernel also answers for alternative names.
+        let is_team = |link: &Link| link.report.name == name && link.kind.as_deref() == Some("team");
+        let link = step(|| format!("read the interface {name}"), || self.links.by_name(name))?;
+        match link.filter(is_team) {
+            Some(link) => self.ours(link),
+            None => Ok(None),
+        }
+    }
+
+    /// The names of all bonds that are there; none while another agent of this network namespace takes over what is left behind.
+    pub(super) fn find_bonds(&mut self) -> Result<Vec<String>, PlaneError> {
+        if self.heir.is_none() {
+            return Ok(Vec::new());
+        }
+        let mut names = Vec::new();
+        for link in step(|| "read the interfaces".to_owned(), || self.links.all())? {
+            let draft = link.report.name == DRAFT;
+            if link.kind.as_deref() == Some("team")
+                && !draft
+                && let Some(found) = self.ours(link)?
+            {
+                names.push(found.link.report.name);
+            }
+        }
+        Ok(names)
+    }
+
+    fn ours(&mut self, link: Link) -> Result<Option<Found>, PlaneError> {
+        let read = || format!("read the options of {}", link.report.name);
+        step(read, || self.meet())?;
+        let settings = step(read, || self.driver.options(link.ifindex))?;
+        let marked = MARK.iter().all(|(key, value)| settings.get(key) == Some(value));
+        Ok(marked.then_some(Found { link, settings }))
+    }
+
+    /// Makes a device that spreads so; on failure nothing of it is left.
+    pub(super) fn make(&mut self, name: &str, spread: Spread) -> Result<(Bond, Link), PlaneError> {
+        let taken = || PlaneError::NameTaken { name: name.to_owned() };
+        let look = |plane: &mut TeamPlane, name: &str| {
+            step(|| format!("read the interface {name}"), || plane.links.by_name(name))
+        };
+        if look(self, name)?.is_some() {
+            return Err(taken());
+        }
+        if let Some(left) = look(self, DRAFT)?.filter(|link| link.kind.as_deref() == Some("team")) {
+            self.remove(DRAFT, left.ifindex)?;
+        }
+        let make = || format!("make the interface {name}");
+        step_with(&TEAM, make, || self.links.add_team(DRAFT))?;
+        let draft = look(self, DRAFT)?.ok_or_else(|| unknown(name))?;
+        let made = self.finish(name, &draft, spread).map_err(|error| match error {
+            PlaneError::Kernel { source, .. } if source.raw_os_error() == Some(libc::EEXIST) => taken(),
+            other => other,
+        });
+        if made.is_err()
+            && let Err(error) = self.remove(name, draft.ifindex)
+        {
+            log::debug!("{name}: undoing a failed creation: {error}");
+        }
+        made
+    }
+
+    fn finish(&mut self, name: &str, draft: &Link, spread: Spread) -> Result<(Bond, Link), PlaneError> {
+        let team = draft.ifindex;
+        step_with(&TEAM, || "find the team driver".to_owned(), || self.meet())?;
+        let mut bond = Bond {
+            ifindex: team,
+            mac: draft.report.mac,
+            ports: BTreeMap::new(),
+            settings: Settings::new(),
+            bases: BTreeMap::new(),
+            repairs: Default::default(),
+        };
+        for (key, value) in MARK {
+            step(|| format!("mark {name}"), || self.driver.set(team, key, &value))?;
+        }
+        set_mode(&mut self.driver, name, &mut bond, spread)?;
+        // An address that the kernel drew by lot is exchanged by udev some time later (MACAddressPolicy=persistent), one that
+        // was set is not.
+        let keep = || self.links.set_mac(team, draft.report.mac);
+        step(|| format!("set the address of {name}"), keep)?;
+        step(
+            || format!("make the interface {name}"),
+            || self.links.rename(team, name),
+        )?;
+        let link = self.device(name, team)?;
+        Ok((bond, link))
+    }
+
+    /// Takes a device of ours over, with its ports; and the plan in force.
+    pub(super) fn adopt(&mut self, name: &str, found: &Found) -> Result<(Bond, ForwardingPlan), PlaneError> {
+        let team = found.link.ifindex;
+        let order = step(|| format!("read the ports of {name}"), || self.driver.ports(team))?;
+        let before = self.bonds.remove(name).filter(|known| known.ifindex == team);
+        let mut bond = Bond {
+            ifindex: team,
+            mac: found.link.report.mac,
+            ports: BTreeMap::new(),
+            settings: found.settings.clone(),
+            bases: before.map(|known| known.bases).unwrap_or_default(),
+            repairs: Default::default(),
+        };
+        for &port in &order {
+            // The first thing that a port of ours gets. Without it somebody else put it there, or an agent died over it.
+            if bond.settings.get(&Key::port(Name::UserLinkupEnabled, port)) != Some(&Value::Flag(true)) {
+                continue;
+            }
+            let Some(link) = step(|| format!("read {port}"), || self.links.by_index(port.0))? else {
+                continue;
+            };
+            if link.alias != port_alias(name)
+                && let Err(error) = self.links.set_alias(port.0, &port_alias(name))
+            {
+                log::warn!("{name}: cannot set an alias: {error}");
+            }
+            bond.ports.insert(port, settings_of(&link, &found.link));
+            if let Entry::Vacant(base) = bond.bases.entry(port) {
+                let read = || format!("read the counters of {port}");
+                let counted = step(read, || self.links.statistics(port.0))?;
+                base.insert(counted.unwrap_or_default());
+            }
+        }
+        let plan = plan_of(&bond, &order);
+        Ok((bond, plan))
+    }
+
+    /// Removes a device. One that is gone is removed.
+    pub(super) fn remove(&mut self, name: &str, ifindex: u32) -> Result<(), PlaneError> {
+        let delete = || format!("delete the interface {name}");
+        step(delete, || match self.links.delete(ifindex) {
+            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(()),
+            done => done,
+        })
+    }
+}
+
+/// A port's settings as a plan words them. What the bond listens to the driver hands on, so the plan's wish is fulfilled.
+pub fn settings_of(port: &Link, bond: &Link) -> PortPlan {
+    PortPlan {
+        mac: port.report.mac,
+        mtu: port.report.mtu,
+        promisc: bond.report.promisc,
+        allmulti: bond.report.allmulti,
+    }
+}
+
+/// The plan that the driver carries out, with its ports in this order.
+pub fn plan_of(bond: &Bond, order: &[PortId]) -> ForwardingPlan {
+    let is_on = |name, port| bond.settings.get(&Key::port(name, port)) == Some(&Value::Flag(true));
+    let has_port = |key: &Key| {
+        let port = bond.settings.get(key).and_then(Value::as_u32).map(PortId)?;
+        (bond.ports.contains_key(&port) && is_on(Name::Enabled, port)).then_some(port)
+    };
+    let mode = match bond.settings.get(&Key::team(Name::Mode)) {
+        Some(Value::Text(mode)) => spread_of(mode),
+        _ => None,
+    };
+    let spread = mode.unwrap_or(Spread::One);
+    let linked: Vec<PortId> = order
+        .iter()
+        .copied()
+        .filter(|port| bond.ports.contains_key(port) && is_on(Name::UserLinkup, *port))
+        .collect();
+    let tx = match spread {
+        Spread::One => has_port(&Key::team(Name::ActivePort)).map(TxPolicy::One),
+        Spread::Hash => hash_in_force(bond).and_then(|(policy, count)| {
+            let ports = (0..count).map(|index| has_port(&Key::cell(index)));
+            let ports = ports.collect::<Option<Vec<_>>>()?;
+            Some(TxPolicy::Hash { ports, policy })
+        }),
+        Spread::All | Spread::RoundRobin => {
+            let ports = linked
+                .iter()
+                .copied()
+                .filter(|port| is_on(Name::Enabled, *port))
+                .collect();
+            Some(TxPolicy::All(ports)).filter(|tx| !tx.ports().is_empty())
+        }
+    };
+    let receivers = bond.ports.keys().filter(|port| is_on(Name::Enabled, **port));
+    let queue = |port: &PortId| {
+        let queue = bond.settings.get(&Key::port(Name::QueueId, *port))?.as_u32()?;
+        (queue != 0).then_some((u16::try_from(queue).ok()?, *port))
+    };
+    ForwardingPlan {
+        carrier: Carrier::from_bool(!linked.is_empty()),
+        mac: bond.mac,
+        ports: bond.ports.clone(),
+        spread,
+        tx: tx.unwrap_or(TxPolicy::Drop),
+        queues: bond.ports.keys().filter_map(queue).collect(),
+        rx: receivers.map(|port| (*port, Accept::All)).collect(),
+    }
+}
+
+/// What a device is called while it is made.
+const DRAFT: &str = "bondd-new";

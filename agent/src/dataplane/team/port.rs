@@ -1,0 +1,107 @@
+//! Ports: taken in and given back.
+
+use bond_modes::{PortId, PortPlan};
+
+use super::TeamPlane;
+use super::options::{Key, Name, Value};
+use super::program::set_on_port;
+use crate::dataplane::port::{prepare, read, read_original, restore};
+use crate::dataplane::step::{FirstError, port_step, unknown};
+use crate::dataplane::{OriginalPort, PlaneError, PortBase};
+
+impl TeamPlane {
+    /// Takes a port in; on failure it is as before.
+    pub(super) fn take_in(&mut self, name: &str, port: PortId, base: &PortBase) -> Result<(), PlaneError> {
+        let bond = self.bonds.get(name).ok_or_else(|| unknown(name))?;
+        if bond.ports.contains_key(&port) {
+            return Ok(());
+        }
+        let before = read_original(&mut self.links, port)?;
+        let taken = self.set_up_port(name, port, base);
+        if taken.is_err()
+            && let Err(error) = self.give_back(name, port, &before)
+        {
+            log::debug!("{name}: undoing a failed attachment of {port}: {error}");
+        }
+        taken
+    }
+
+    /// The driver takes only what is down, and wants the address before. It enables a port at once and counts its carrier, so both
+    /// are taken away as soon as there is a way to: the mark of a port of ours first.
+    fn set_up_port(&mut self, name: &str, port: PortId, base: &PortBase) -> Result<(), PlaneError> {
+        let bond = self.bonds.get_mut(name).ok_or_else(|| unknown(name))?;
+        let links = &mut self.links;
+        let mut link = read(links, port)?;
+        let text = link.report.name.clone();
+        if link.report.admin_up {
+            port_step(port, || format!("set {text} down"), || links.set_up(port.0, false))?;
+            link.report.admin_up = false;
+        }
+        prepare(links, name, port, &mut link, base)?;
+        let put = || links.set_master(port.0, Some(bond.ifindex));
+        port_step(port, || format!("put {text} under {name}"), put)?;
+        for (option, value) in [
+            (Name::UserLinkupEnabled, Value::Flag(true)),
+            (Name::Enabled, Value::Flag(false)),
+        ] {
+            let doing = || format!("set {} of {text}", option.text());
+            set_on_port(&mut self.driver, bond, Key::port(option, port), value, doing)?;
+        }
+        bond.note(Key::port(Name::UserLinkup, port), Value::Flag(false));
+        bond.note(Key::port(Name::QueueId, port), Value::U32(0));
+        let counted = port_step(
+            port,
+            || format!("read the counters of {text}"),
+            || links.statistics(port.0),
+        )?;
+        bond.bases.insert(port, counted.unwrap_or_default());
+        let plan = PortPlan {
+            mac: link.report.mac,
+            mtu: base.mtu,
+            promisc: false,
+            allmulti: false,
+        };
+        bond.ports.insert(port, plan);
+        Ok(())
+    }
+
+    /// Gives a port back: out of the team, which puts it down with address and MTU as they were right before it came in, then the
+    /// settings of the interface. The bond itself need not exist any more.
+    pub(super) fn give_back(&mut self, name: &str, port: PortId, original: &OriginalPort) -> Result<(), PlaneError> {
+        let mut errors = FirstError::default();
+        let mut team = None;
+        if let Some(bond) = self.bonds.get_mut(name) {
+            team = Some(bond.ifindex);
+            bond.ports.remove(&port);
+            bond.bases.remove(&port);
+            bond.forget_cells(port);
+            bond.settings.retain(|key, _| key.port != Some(port));
+        }
+        match self.release(port, team, &mut errors) {
+            Ok(link) => restore(&mut self.links, port, &link, original, &mut errors),
+            Err(error) => errors.note_unless_gone(Err(error)),
+        }
+        errors.result()
+    }
+
+    /// Takes a port out of the team, if it is in it; its interface after that.
+    fn release(
+        &mut self,
+        port: PortId,
+        team: Option<u32>,
+        errors: &mut FirstError,
+    ) -> Result<crate::netlink::Link, PlaneError> {
+        let links = &mut self.links;
+        let link = read(links, port)?;
+        if link.master.is_none() || link.master != team {
+            return Ok(link);
+        }
+        let free = || links.set_master(port.0, None);
+        errors.note_unless_gone(port_step(
+            port,
+            || format!("take {} out of its team", link.report.name),
+            free,
+        ));
+        read(links, port)
+    }
+}

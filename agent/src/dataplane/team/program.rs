@@ -1,0 +1,294 @@
+//! From the plan in force to the wanted one.
+//!
+//! Make before break:
+//! 1. `enabled` on ports that are to receive;
+//! 2. addresses of ports, address of the bond; MTU, promiscuity and lists of addresses the driver hands on to ports itself;
+//! 3. the moment at which the traffic moves: `activeport`; or the cells, then the hash program; `user_linkup` of new senders,
+//!    which in mode broadcast is what lets them send; then the transmit queues of ports;
+//! 4. `user_linkup` off on the others, so that the carrier, which is that of any of them, never flickers;
+//! 5. `enabled` off on ports that are not to receive any more. A port that is off loses its cells.
+//!
+//! A failover in active-backup is five messages. The new port is enabled before it is the active one: else nothing would come
+//! in for a moment. (Enabling would make the driver announce, which it is told not to.)
+//!
+//! | Plan | Receives (`enabled`) | Sends |
+//! |---|---|---|
+//! | one port | that port | `activeport` |
+//! | by hash | every port | `cells[hash % ports]`, the program computing all of it |
+//! | all | every port | those with `user_linkup` |
+//! | nowhere | none | a team without enabled ports drops what it is to send |
+//!
+//! The hash modes of bonding let in what any port hears, so what `rx` says of them is fulfilled. differs: a backup port that is
+//! about to become active or was just left lets nothing in, as in the kernel's driver.
+//!
+//! While a hash program changes, a frame goes to one of the new ports whatever it hashes to: the cells of the larger of both
+//! programs are filled with them first.
+//!
+//! A step that fails is left out of what counts as in force, so the next plan tries it again. It stops what is to come after it
+//! for the sake of the traffic: nothing is broken for which nothing was made.
+
+use std::collections::BTreeSet;
+
+use bond_modes::{ForwardingPlan, PortId, PortPlan, Spread, TxPolicy, XmitHashPolicy};
+
+use super::driver::{Driver, mode_of};
+use super::hash::{self, SockFilter};
+use super::options::{Key, Name, Value};
+use super::{Bond, MARK};
+use crate::dataplane::step::{FirstError, port_step, step, step_with};
+use crate::dataplane::{PlaneError, port};
+use crate::netlink::{Links, sysctl};
+
+/// Makes the kernel match `plan`, writing only what differs from what is known of it, and keeps the latter true.
+pub fn apply(
+    driver: &mut Driver,
+    links: &mut Links,
+    name: &str,
+    bond: &mut Bond,
+    plan: &ForwardingPlan,
+) -> Result<(), PlaneError> {
+    let mut work = Work {
+        driver,
+        links,
+        name,
+        bond,
+        errors: FirstError::default(),
+    };
+    work.check_ports(plan);
+    for (key, value) in MARK {
+        work.put(key, value);
+    }
+    work.set_mode(plan.spread);
+    let attached = |port| work.bond.ports.contains_key(&port);
+    let tx = plan.tx.among(attached);
+    // All of its ports have left and are about to leave the plan: nothing is gained by a change.
+    let moves = tx != TxPolicy::Drop || plan.tx == TxPolicy::Drop;
+    let (receivers, linked) = (receivers(&tx, work.bond), linked(plan, &tx, work.bond));
+    let ready = moves && work.flag(Name::Enabled, &receivers, true);
+    work.configure_ports(plan);
+    let moved = ready && work.transmit(&tx) && work.flag(Name::UserLinkup, &linked, true);
+    work.bind_queues(plan);
+    if moved {
+        work.flag(Name::UserLinkup, &linked, false);
+        work.flag(Name::Enabled, &receivers, false);
+    }
+    work.errors.result()
+}
+
+/// Puts a team into the mode that spreads so. It must have no ports.
+pub fn set_mode(driver: &mut Driver, name: &str, bond: &mut Bond, spread: Spread) -> Result<(), PlaneError> {
+    let (mode, feature) = mode_of(spread).ok_or_else(|| inexact("mode=balance-rr", "it takes turns of its own"))?;
+    let value = Value::text(mode);
+    let key = Key::team(Name::Mode);
+    if bond.settings.get(&key) == Some(&value) {
+        return Ok(());
+    }
+    let team = bond.ifindex;
+    let set = || format!("set the mode of {name}");
+    step_with(feature, set, || driver.set(team, key, &value))?;
+    if spread == Spread::Hash {
+        let by_cell = || driver.set(team, Key::team(Name::TxMethod), &Value::text("hash_to_port_mapping"));
+        step(|| format!("set how {name} uses its hash"), by_cell)?;
+    }
+    // With a mode, its options come and those of the old one go.
+    bond.settings = step(|| format!("read the options of {name}"), || driver.options(team))?;
+    Ok(())
+}
+
+/// That the driver would do something else.
+pub fn inexact(what: impl Into<String>, why: &'static str) -> PlaneError {
+    PlaneError::Inexact {
+        plane: "team",
+        what: what.into(),
+        why,
+        other: "tc",
+    }
+}
+
+/// How many ports the hash program of a bond chooses between, and by what.
+pub fn hash_in_force(bond: &Bond) -> Option<(XmitHashPolicy, u32)> {
+    let Some(Value::Binary(bytes)) = bond.settings.get(&Key::team(Name::HashProgram)) else {
+        return None;
+    };
+    let instruction = |bytes: &[u8]| SockFilter::from_bytes(bytes.try_into().expect("chunks of this size"));
+    let program: Vec<SockFilter> = bytes.chunks_exact(8).map(instruction).collect();
+    hash::recognise(&program)
+}
+
+fn receivers(tx: &TxPolicy, bond: &Bond) -> BTreeSet<PortId> {
+    match tx {
+        TxPolicy::Drop => BTreeSet::new(),
+        TxPolicy::One(port) => BTreeSet::from([*port]),
+        _ => bond.ports.keys().copied().collect(),
+    }
+}
+
+/// The ports whose link shows as the bond's carrier. One that is on while nothing may be sent needs one, too.
+fn linked(plan: &ForwardingPlan, tx: &TxPolicy, bond: &Bond) -> BTreeSet<PortId> {
+    match (plan.carrier.is_on(), tx) {
+        (false, _) => BTreeSet::new(),
+        (true, TxPolicy::Drop) => bond.ports.keys().copied().collect(),
+        (true, tx) => tx.ports().iter().copied().collect(),
+    }
+}
+
+struct Work<'a> {
+    driver: &'a mut Driver,
+    links: &'a mut Links,
+    name: &'a str,
+    bond: &'a mut Bond,
+    errors: FirstError,
+}
+
+impl Work<'_> {
+    /// What is not attached costs the others nothing.
+    fn check_ports(&mut self, plan: &ForwardingPlan) {
+        let named = plan.ports.keys().chain(plan.rx.keys()).chain(plan.queues.values());
+        for &port in named.chain(plan.tx.ports()) {
+            if !self.bond.ports.contains_key(&port) {
+                self.errors.note(Err(PlaneError::PortGone { port }));
+            }
+        }
+    }
+
+    /// Sets an option that has another value; says whether it has the wanted one now.
+    fn put(&mut self, key: Key, value: Value) -> bool {
+        if self.bond.settings.get(&key) == Some(&value) {
+            return true;
+        }
+        let (team, name) = (self.bond.ifindex, self.name);
+        let set = || self.driver.set(team, key, &value);
+        let done = step(|| format!("set {} of {name}", key.name.text()), set).map_err(|error| gone(error, key, &value));
+        let done = self.errors.note(done);
+        if done {
+            self.bond.note(key, value);
+        }
+        done
+    }
+
+    /// Sets a flag on every port that is chosen; or takes it off every port that is not. Says whether all have it so.
+    fn flag(&mut self, name: Name, chosen: &BTreeSet<PortId>, on: bool) -> bool {
+        let mut ports: Vec<PortId> = self.bond.ports.keys().copied().collect();
+        ports.retain(|port| chosen.contains(port) == on);
+        let set = |port| self.put(Key::port(name, port), Value::Flag(on));
+        all(ports.into_iter().map(set))
+    }
+
+    /// A bond without ports may come to spread otherwise.
+    fn set_mode(&mut self, spread: Spread) {
+        if self.bond.ports.is_empty() {
+            let done = set_mode(self.driver, self.name, self.bond, spread);
+            self.errors.note(done);
+        }
+    }
+
+    /// Says whether frames leave as they should.
+    fn transmit(&mut self, tx: &TxPolicy) -> bool {
+        match tx {
+            TxPolicy::One(port) => self.put(Key::team(Name::ActivePort), Value::U32(port.0)),
+            TxPolicy::Hash { ports, policy } => self.spread(ports, *policy),
+            // No port is enabled; or `user_linkup` is all it takes; or the bond was refused.
+            TxPolicy::Drop | TxPolicy::All(_) | TxPolicy::RoundRobin { .. } => true,
+        }
+    }
+
+    fn spread(&mut self, ports: &[PortId], policy: XmitHashPolicy) -> bool {
+        let count = ports.len() as u32;
+        let Some(program) = hash::program(policy, count) else {
+            let what = format!("xmit_hash_policy={} over {count} ports", policy.name());
+            self.errors.note(Err(inexact(what, "its hash programs cannot loop")));
+            return false;
+        };
+        let before = hash_in_force(self.bond).map_or(0, |(_, count)| count);
+        let cells = (0..count.max(before)).zip(ports.iter().cycle());
+        let fill = |(index, port): (u32, &PortId)| self.put(Key::cell(index), Value::U32(port.0));
+        let bytes = program.into_iter().flat_map(SockFilter::bytes).collect();
+        all(cells.map(fill)) && self.put(Key::team(Name::HashProgram), Value::Binary(bytes))
+    }
+
+    fn bind_queues(&mut self, plan: &ForwardingPlan) {
+        let ports: Vec<PortId> = self.bond.ports.keys().copied().collect();
+        for port in ports {
+            let queue = plan.queues.iter().find(|(_, bound)| **bound == port);
+            let queue = queue.map_or(0, |(queue, _)| u32::from(*queue));
+            self.put(Key::port(Name::QueueId, port), Value::U32(queue));
+        }
+    }
+
+    fn configure_ports(&mut self, plan: &ForwardingPlan) {
+        for (&port, &wanted) in &plan.ports {
+            if let Some(now) = self.bond.ports.get(&port).copied().filter(|now| *now != wanted) {
+                self.configure_port(port, now, wanted, plan.spread);
+            }
+        }
+        if self.bond.mac != plan.mac {
+            let (team, name) = (self.bond.ifindex, self.name);
+            let set = step(
+                || format!("set the address of {name}"),
+                || self.links.set_mac(team, plan.mac),
+            );
+            if self.errors.note(set) {
+                self.bond.mac = plan.mac;
+            }
+        }
+    }
+
+    fn configure_port(&mut self, port: PortId, now: PortPlan, wanted: PortPlan, spread: Spread) {
+        let mut done = wanted;
+        // In mode broadcast the driver gives every port the address of the team.
+        if now.mac != wanted.mac && spread != Spread::All {
+            let links = &mut *self.links;
+            let set = port::read(links, port).and_then(|link| port::set_mac(links, port, &link, wanted.mac));
+            if !self.errors.note(set) {
+                done.mac = now.mac;
+            }
+        }
+        if now.mtu != wanted.mtu {
+            // The driver has set it. Below 1280 an interface has no IPv6; from there on it begins anew, with the system's defaults.
+            let links = &mut *self.links;
+            let keep_off = || match links.by_index(port.0)? {
+                Some(link) => sysctl::set_disable_ipv6(&link.report.name, true),
+                None => Ok(()),
+            };
+            let kept = port_step(port, || format!("keep IPv6 off on {port}"), keep_off);
+            if !self.errors.note(kept) {
+                done.mtu = now.mtu;
+            }
+        }
+        self.bond.ports.insert(port, done);
+    }
+}
+
+/// Whether every one of some steps was done. None is left out for another.
+fn all(steps: impl Iterator<Item = bool>) -> bool {
+    steps.fold(true, |all, done| all & done)
+}
+
+/// What the driver says about a port that it has not, or has not any more.
+fn gone(error: PlaneError, key: Key, value: &Value) -> PlaneError {
+    let PlaneError::Kernel { source, .. } = &error else {
+        return error;
+    };
+    let named = match key.name {
+        Name::ActivePort | Name::Cell => value.as_u32().map(PortId),
+        _ => key.port,
+    };
+    match (named, source.raw_os_error()) {
+        (Some(port), Some(libc::ENOENT | libc::ENODEV)) => PlaneError::PortGone { port },
+        _ => error,
+    }
+}
+
+/// As `gone`, for an option of a port that is set outside of a plan.
+pub fn set_on_port(
+    driver: &mut Driver,
+    bond: &mut Bond,
+    key: Key,
+    value: Value,
+    doing: impl FnOnce() -> String,
+) -> Result<(), PlaneError> {
+    let team = bond.ifindex;
+    step(doing, || driver.set(team, key, &value)).map_err(|error| gone(error, key, &value))?;
+    bond.note(key, value);
+    Ok(())
+}

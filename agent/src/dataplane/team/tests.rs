@@ -1,0 +1,478 @@
+//! The plane's order of work against a driver in memory, and with a fault at every step.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::rc::Rc;
+use std::time::Instant;
+
+use bond_modes::{Accept, BondOptions, ForwardingPlan, PortId, PortPlan, Spread, TxPolicy, XmitHashPolicy};
+use bond_monitors::{Carrier, MacAddr};
+
+use super::driver::{Driver, SPREADS, mode_of};
+use super::genl::tests::{FAMILY, TEAM, attribute, done, error, message, u32_attribute};
+use super::genl::{Genl, Wire};
+use super::options::{self, Key, Name, Settings, Value};
+use super::{Bond, TeamPlane, device, exact, program};
+use crate::dataplane::step::fault;
+use crate::dataplane::{Dataplane, PlaneError};
+use crate::netlink::Links;
+use crate::netlink::tests::in_netns;
+
+/// The driver with one team, as far as the plane can tell.
+#[derive(Clone, Default)]
+struct Kernel(Rc<RefCell<World>>);
+
+#[derive(Default)]
+struct World {
+    settings: Settings,
+    /// What was set, in order, with the settings after it.
+    log: Vec<(String, Settings)>,
+    answers: VecDeque<Vec<u8>>,
+    /// What the next setting is answered, whether it is carried out or not.
+    complaint: Option<(i32, bool)>,
+}
+
+impl World {
+    fn set(&mut self, key: Key, value: Value) -> Result<(), i32> {
+        let on = |port| self.settings.get(&Key::port(Name::Enabled, PortId(port))) == Some(&Value::Flag(true));
+        let there = |port| self.settings.contains_key(&Key::port(Name::Enabled, PortId(port)));
+        match (key.name, value.as_u32()) {
+            (Name::Cell, Some(port)) if !on(port) => return Err(libc::ENODEV),
+            (Name::ActivePort, Some(port)) if !there(port) => return Err(libc::ENOENT),
+            _ if key.port.is_some_and(|port| !there(port.0)) => return Err(libc::ENOENT),
+            _ => {}
+        }
+        if let (Name::Enabled, Value::Flag(false), Some(port)) = (key.name, &value, key.port) {
+            self.settings
+                .retain(|key, cell| key.name != Name::Cell || cell.as_u32() != Some(port.0));
+        }
+        let place = key.port.map(|port| port.0).or(key.index);
+        let place = place.map_or(String::new(), |place| format!("[{place}]"));
+        let shown = match &value {
+            Value::Binary(bytes) => format!("{} bytes", bytes.len()),
+            Value::U32(number) => number.to_string(),
+            Value::Flag(on) => u8::from(*on).to_string(),
+            other => format!("{other:?}"),
+        };
+        self.settings.insert(key, value);
+        let line = format!("{}{place}={shown}", key.name.text());
+        self.log.push((line, self.settings.clone()));
+        Ok(())
+    }
+}
+
+impl Wire for Kernel {
+    fn send(&mut self, request: &[u8]) -> io::Result<()> {
+        let world = &mut *self.0.borrow_mut();
+        let sequence = u32::from_ne_bytes(request[8..12].try_into().unwrap());
+        let attributes = options::parse(&request[20..]).unwrap();
+        match (u16::from_ne_bytes([request[4], request[5]]), request[16]) {
+            (16, 3) => {
+                let group = [attribute(1, b"change_event\0"), u32_attribute(2, FAMILY.group)].concat();
+                let body = [
+                    vec![1, 2, 0, 0],
+                    attribute(1, &FAMILY.id.to_ne_bytes()),
+                    attribute(7, &attribute(1, &group)),
+                ];
+                world.answers.push_back(message(16, sequence, &body.concat()));
+                world.answers.push_back(error(sequence, 0));
+            }
+            (_, 1) => {
+                let (key, value) = options::parse_options(&attributes).unwrap().remove(0);
+                let code = match world.complaint.take() {
+                    Some((code, carried_out)) => {
+                        if carried_out {
+                            world.set(key, value).unwrap();
+                        }
+                        code
+                    }
+                    None => world.set(key, value).err().unwrap_or(0),
+                };
+                world.answers.push_back(error(sequence, code));
+            }
+            (_, 2) => {
+                for (key, value) in &world.settings {
+                    let mut bytes = io::Cursor::new(vec![2, 1, 0, 0]);
+                    bytes.set_position(4);
+                    neli::ToBytes::to_bytes(&options::setting(TEAM, *key, value), &mut bytes).unwrap();
+                    world.answers.push_back(message(FAMILY.id, sequence, bytes.get_ref()));
+                }
+                world.answers.push_back(done(sequence));
+            }
+            other => panic!("a request {other:?}"),
+        }
+        Ok(())
+    }
+
+    fn receive(&mut self, _: Instant) -> io::Result<Vec<u8>> {
+        Ok(self.0.borrow_mut().answers.pop_front().expect("an answer is due"))
+    }
+}
+
+/// A bond with ports on a driver in memory.
+struct Lab {
+    kernel: Kernel,
+    driver: Driver,
+    links: Links,
+    bond: Bond,
+}
+
+impl Lab {
+    fn new(spread: Spread, ports: &[u32]) -> Lab {
+        let kernel = Kernel::default();
+        let mut driver = Driver::over(Genl::over(Box::new(kernel.clone())));
+        let mut bond = Bond {
+            ifindex: TEAM,
+            mac: MAC,
+            ports: BTreeMap::new(),
+            settings: super::MARK.into_iter().collect(),
+            bases: BTreeMap::new(),
+            repairs: Default::default(),
+        };
+        kernel.0.borrow_mut().settings = bond.settings.clone();
+        program::set_mode(&mut driver, "bond0", &mut bond, spread).unwrap();
+        for port in ports.iter().copied().map(PortId) {
+            bond.ports.insert(port, PORT);
+            for (name, value) in [
+                (Name::UserLinkupEnabled, Value::Flag(true)),
+                (Name::UserLinkup, Value::Flag(false)),
+                (Name::Enabled, Value::Flag(false)),
+                (Name::QueueId, Value::U32(0)),
+            ] {
+                bond.note(Key::port(name, port), value.clone());
+                kernel.0.borrow_mut().settings.insert(Key::port(name, port), value);
+            }
+        }
+        kernel.0.borrow_mut().log.clear();
+        Lab {
+            kernel,
+            driver,
+            links: Links::open().unwrap(),
+            bond,
+        }
+    }
+
+    fn plan(&self, spread: Spread, tx: TxPolicy) -> ForwardingPlan {
+        ForwardingPlan {
+            carrier: Carrier::from_bool(!tx.ports().is_empty()),
+            mac: MAC,
+            ports: self.bond.ports.clone(),
+            spread,
+            rx: tx.ports().iter().map(|port| (*port, Accept::All)).collect(),
+            tx,
+            queues: BTreeMap::new(),
+        }
+    }
+
+    fn program(&mut self, plan: &ForwardingPlan) -> Result<(), PlaneError> {
+        program::apply(&mut self.driver, &mut self.links, "bond0", &mut self.bond, plan)
+    }
+
+    /// What was set since the last call.
+    fn log(&self) -> Vec<String> {
+        let log = std::mem::take(&mut self.kernel.0.borrow_mut().log);
+        log.into_iter().map(|(line, _)| line).collect()
+    }
+
+    /// The plan that a new agent would find.
+    fn found(&self) -> ForwardingPlan {
+        let bond = Bond {
+            settings: self.kernel.0.borrow().settings.clone(),
+            ports: self.bond.ports.clone(),
+            bases: BTreeMap::new(),
+            repairs: Default::default(),
+            ..self.bond
+        };
+        let order: Vec<PortId> = bond.ports.keys().copied().collect();
+        device::plan_of(&bond, &order)
+    }
+
+    fn goes_to(&mut self, plan: &ForwardingPlan) -> Vec<String> {
+        self.program(plan).unwrap();
+        self.log()
+    }
+}
+
+fn ports(ports: &[u32]) -> Vec<PortId> {
+    ports.iter().copied().map(PortId).collect()
+}
+
+fn hash(names: &[u32]) -> TxPolicy {
+    TxPolicy::Hash {
+        ports: ports(names),
+        policy: XmitHashPolicy::Layer23,
+    }
+}
+
+#[test]
+fn a_failover_makes_before_it_breaks() {
+    let mut lab = Lab::new(Spread::One, &[5, 6]);
+    let first = lab.plan(Spread::One, TxPolicy::One(PortId(5)));
+    assert_eq!(
+        lab.goes_to(&first),
+        ["enabled[5]=1", "activeport=5", "user_linkup[5]=1"]
+    );
+    let second = lab.plan(Spread::One, TxPolicy::One(PortId(6)));
+    assert_eq!(
+        lab.goes_to(&second),
+        [
+            "enabled[6]=1",
+            "activeport=6",
+            "user_linkup[6]=1",
+            "user_linkup[5]=0",
+            "enabled[5]=0"
+        ]
+    );
+    assert_eq!(lab.goes_to(&second), Vec::<String>::new(), "the same plan again");
+    let nowhere = lab.plan(Spread::One, TxPolicy::Drop);
+    assert_eq!(lab.goes_to(&nowhere), ["user_linkup[6]=0", "enabled[6]=0"]);
+}
+
+#[test]
+fn while_the_number_of_ports_changes_every_hash_has_a_port_that_is_on() {
+    let mut lab = Lab::new(Spread::Hash, &[5, 6, 7]);
+    let steps: [&[u32]; 5] = [&[5, 6, 7], &[6, 7], &[7], &[5, 7], &[5, 6, 7]];
+    for (turn, usable) in steps.into_iter().enumerate() {
+        let plan = lab.plan(Spread::Hash, hash(usable));
+        lab.program(&plan).unwrap();
+        let log = std::mem::take(&mut lab.kernel.0.borrow_mut().log);
+        assert!(!log.is_empty());
+        for (line, settings) in log {
+            let at_that_time = Bond {
+                settings,
+                ports: BTreeMap::new(),
+                bases: BTreeMap::new(),
+                repairs: Default::default(),
+                ..lab.bond
+            };
+            let Some((_, count)) = program::hash_in_force(&at_that_time) else {
+                assert_eq!(turn, 0, "a program is in force from the first plan on");
+                continue;
+            };
+            for hash in 0..count {
+                let cell = at_that_time.settings.get(&Key::cell(hash)).and_then(Value::as_u32);
+                let port = PortId(cell.unwrap_or_else(|| panic!("{line}: no port for hash {hash}")));
+                let on = at_that_time.settings.get(&Key::port(Name::Enabled, port));
+                assert_eq!(on, Some(&Value::Flag(true)), "{line}: {port} for hash {hash}");
+            }
+        }
+        assert_eq!(lab.found().tx, plan.tx);
+    }
+}
+
+#[test]
+fn a_copy_leaves_through_ports_whose_link_is_set() {
+    let mut lab = Lab::new(Spread::All, &[5, 6]);
+    let both = lab.plan(Spread::All, TxPolicy::All(ports(&[5, 6])));
+    assert_eq!(
+        lab.goes_to(&both),
+        ["enabled[5]=1", "enabled[6]=1", "user_linkup[5]=1", "user_linkup[6]=1"]
+    );
+    let one = lab.plan(Spread::All, TxPolicy::All(ports(&[6])));
+    assert_eq!(lab.goes_to(&one), ["user_linkup[5]=0"], "it still receives");
+    let none = lab.plan(Spread::All, TxPolicy::Drop);
+    assert_eq!(
+        lab.goes_to(&none),
+        ["user_linkup[6]=0", "enabled[5]=0", "enabled[6]=0"],
+        "with no link at all the driver of 6.1 leaks what it is to send, unless no port is enabled"
+    );
+}
+
+#[test]
+fn carrier_without_a_way_out_stays_on() {
+    let mut lab = Lab::new(Spread::One, &[5, 6]);
+    let mut plan = lab.plan(Spread::One, TxPolicy::Drop);
+    plan.carrier = Carrier::On;
+    assert_eq!(lab.goes_to(&plan), ["user_linkup[5]=1", "user_linkup[6]=1"]);
+    assert_eq!(lab.found(), plan);
+}
+
+#[test]
+fn a_new_agent_finds_the_plan_in_force() {
+    let cases = [
+        (Spread::One, TxPolicy::One(PortId(6))),
+        (Spread::One, TxPolicy::Drop),
+        (Spread::Hash, hash(&[5, 6, 7])),
+        (Spread::Hash, TxPolicy::Drop),
+        (Spread::All, TxPolicy::All(ports(&[5, 6, 7]))),
+        (Spread::All, TxPolicy::Drop),
+    ];
+    for (spread, tx) in cases {
+        let mut lab = Lab::new(spread, &[5, 6, 7]);
+        let mut plan = lab.plan(spread, tx);
+        if plan.carrier.is_on() {
+            plan.queues.insert(3, PortId(6));
+        }
+        lab.program(&plan).unwrap();
+        assert_eq!(lab.found(), plan);
+    }
+}
+
+#[test]
+fn queues_are_bound_and_freed() {
+    let mut lab = Lab::new(Spread::One, &[5, 6]);
+    let mut plan = lab.plan(Spread::One, TxPolicy::Drop);
+    plan.queues.insert(3, PortId(6));
+    assert_eq!(lab.goes_to(&plan), ["queue_id[6]=3"]);
+    plan.queues = BTreeMap::from([(3, PortId(5))]);
+    assert_eq!(lab.goes_to(&plan), ["queue_id[5]=3", "queue_id[6]=0"]);
+}
+
+#[test]
+fn a_port_that_is_gone_costs_the_others_nothing() {
+    let mut lab = Lab::new(Spread::Hash, &[5, 6]);
+    let plan = lab.plan(Spread::Hash, hash(&[5, 6, 99]));
+    let error = lab.program(&plan).unwrap_err();
+    assert!(matches!(error, PlaneError::PortGone { port: PortId(99) }), "{error}");
+    assert_eq!(lab.found().tx, hash(&[5, 6]));
+    // Gone from the driver, and not yet known to be.
+    lab.kernel
+        .0
+        .borrow_mut()
+        .settings
+        .retain(|key, _| key.port != Some(PortId(6)));
+    let mut plan = lab.plan(Spread::Hash, hash(&[5, 6]));
+    plan.queues.insert(2, PortId(6));
+    let error = lab.program(&plan).unwrap_err();
+    assert!(matches!(error, PlaneError::PortGone { port: PortId(6) }), "{error}");
+}
+
+#[test]
+fn a_fault_at_any_step_is_made_good_by_the_next_plan() {
+    let changes = [
+        (Spread::One, TxPolicy::One(PortId(5)), TxPolicy::One(PortId(6))),
+        (Spread::Hash, hash(&[5, 6, 7]), hash(&[6, 7])),
+        (Spread::Hash, hash(&[6]), hash(&[5, 6, 7])),
+        (Spread::All, TxPolicy::All(ports(&[5, 6])), TxPolicy::All(ports(&[7]))),
+    ];
+    for (spread, before, after) in changes {
+        for step in 0.. {
+            let mut lab = Lab::new(spread, &[5, 6, 7]);
+            let (before, after) = (lab.plan(spread, before.clone()), lab.plan(spread, after.clone()));
+            lab.program(&before).unwrap();
+            let (done, failed) = fault::at(step, || lab.program(&after));
+            if !failed {
+                assert!(step >= 3, "{spread:?}: only {step} steps");
+                break;
+            }
+            assert!(done.is_err(), "{spread:?}: step {step} failed and nobody was told");
+            let found = lab.found();
+            assert!(
+                !found.tx.ports().is_empty() && found.carrier.is_on(),
+                "{spread:?}: step {step}"
+            );
+            lab.program(&after).unwrap();
+            assert_eq!(lab.found().tx, after.tx, "{spread:?}: after step {step}");
+        }
+    }
+}
+
+#[test]
+fn the_mode_follows_the_plan_while_there_are_no_ports() {
+    let mut lab = Lab::new(Spread::One, &[]);
+    let plan = lab.plan(Spread::Hash, TxPolicy::Drop);
+    lab.program(&plan).unwrap();
+    assert_eq!(lab.found().spread, Spread::Hash);
+    let turns = lab.plan(Spread::RoundRobin, TxPolicy::Drop);
+    assert!(matches!(lab.program(&turns), Err(PlaneError::Inexact { .. })));
+    for spread in SPREADS {
+        let (mode, _) = mode_of(spread).unwrap();
+        assert_eq!(super::driver::spread_of(mode), Some(spread));
+    }
+}
+
+#[test]
+fn a_complaint_that_nobody_heard_of_a_change_is_no_failure() {
+    for code in [libc::ESRCH, libc::ENOBUFS, libc::EMSGSIZE] {
+        for carried_out in [true, false] {
+            let mut lab = Lab::new(Spread::One, &[5]);
+            lab.kernel.0.borrow_mut().complaint = Some((code, carried_out));
+            let set = lab
+                .driver
+                .set(TEAM, Key::port(Name::Enabled, PortId(5)), &Value::Flag(true));
+            let expected = if carried_out { None } else { Some(code) };
+            assert_eq!(set.err().and_then(|error| error.raw_os_error()), expected);
+        }
+    }
+}
+
+fn parsed(text: &str) -> BondOptions {
+    let pairs: Vec<(String, String)> = text
+        .split_whitespace()
+        .filter_map(|word| word.split_once('='))
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect();
+    bond_modes::options::parse(&pairs).unwrap().options
+}
+
+#[test]
+fn what_would_differ_from_the_kernels_driver_is_refused_by_the_name_of_the_option() {
+    let refused = [
+        ("mode=0", "mode=balance-rr"),
+        ("mode=0 packets_per_slave=3", "packets_per_slave=3"),
+        ("mode=1 all_slaves_active=1", "all_slaves_active=1"),
+        ("mode=2 xmit_hash_policy=encap2+3", "xmit_hash_policy=encap2+3"),
+        ("mode=2 xmit_hash_policy=encap3+4", "xmit_hash_policy=encap3+4"),
+        ("mode=1 arp_interval=100 arp_ip_target=10.0.0.1", "arp_validate=none"),
+    ];
+    for (text, option) in refused {
+        let error = exact::check(&parsed(text)).unwrap_err().to_string();
+        assert!(error.contains(option) && error.contains("plane=tc"), "{text}: {error}");
+    }
+    let exact = [
+        "mode=1 miimon=100 fail_over_mac=follow num_grat_arp=3 resend_igmp=2 updelay=200",
+        "mode=1 arp_interval=100 arp_ip_target=10.0.0.1 arp_validate=all",
+        "mode=2 xmit_hash_policy=layer3+4 all_slaves_active=1",
+        "mode=2 xmit_hash_policy=vlan+srcmac",
+        "mode=3 miimon=100",
+    ];
+    for text in exact {
+        exact::check(&parsed(text)).unwrap_or_else(|error| panic!("{text}: {error}"));
+    }
+}
+
+#[test]
+fn one_agent_of_a_namespace_takes_over_what_is_left_behind() {
+    in_netns(|| {
+        let mut first = TeamPlane::open().unwrap();
+        let mut second = TeamPlane::open().unwrap();
+        assert!(first.heir.is_some() && second.heir.is_none());
+        assert_eq!(first.bonds().unwrap(), Vec::<String>::new());
+        assert_eq!(second.bonds().unwrap(), Vec::<String>::new());
+        drop(first);
+        assert!(TeamPlane::open().unwrap().heir.is_some());
+    });
+}
+
+#[test]
+fn a_kernel_without_the_driver_is_told_from_options_that_differ() {
+    in_netns(|| {
+        let mut plane = TeamPlane::open().unwrap();
+        assert!(matches!(
+            plane.express(&parsed("mode=0")),
+            Err(PlaneError::Inexact { .. })
+        ));
+        let usable = plane.probe();
+        match &usable {
+            Ok(()) => {}
+            Err(PlaneError::Unsupported { config, .. }) => {
+                assert!(config.contains("CONFIG_NET_TEAM_MODE_"), "{config}");
+                let error = plane.express(&parsed("mode=1")).unwrap_err().to_string();
+                assert!(error.contains("CONFIG_NET_TEAM_MODE_ACTIVEBACKUP"), "{error}");
+            }
+            Err(other) => panic!("{other}"),
+        }
+        assert_eq!(plane.reports(&parsed("mode=0"))[0].usable, usable.is_ok());
+        let links = Links::open().unwrap().all().unwrap();
+        assert_eq!(links.len(), 1, "probing leaves nothing behind");
+    });
+}
+
+const MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
+const PORT: PortPlan = PortPlan {
+    mac: MAC,
+    mtu: 1500,
+    promisc: false,
+    allmulti: false,
+};

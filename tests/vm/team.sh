@@ -1,0 +1,128 @@
+#!/bin/sh
+# In the guest: a bond on the team driver over two cables to a switch. Cables are pulled, the agent killed and started, others
+# meddle, the bond is removed.
+. /common.sh
+
+plane_of() { ctl -j show "$1" | grep -o '"plane": *"[a-z]*"' | grep -o '[a-z]*"$' | tr -d '"'; }
+is_plane() { [ "$(plane_of "$1")" = "$2" ]; }
+has_master() { ip -n host -o link show "$1" | grep -q " master $2 "; }
+refused() { ! ctl "$@" >/tmp/refused 2>&1; }
+option() { in_host /teamopt.py bond0 "$@"; }
+enabled() { [ "$(option get enabled "$1")" = "$2" ]; }
+sends_through() { [ "$(option get activeport 0)" = "$1" ]; }
+
+sleep 1
+before=$(port_state eth0; port_state eth1)
+
+# Somebody else's team device: looked at, never touched.
+ip -n host link add foreign0 type team
+start
+refused add foreign0 mode=1 miimon=100 || fail "a foreign team device was taken over"
+grep -q "another device" /tmp/refused || fail "said: $(cat /tmp/refused)"
+
+ctl add bond0 mode=active-backup miimon=100 || fail "add"
+is_plane bond0 team || fail "auto took $(plane_of bond0)"
+ip -n host link show bondd-new >/dev/null 2>&1 && fail "the draft is left"
+ctl port add bond0 eth0 eth1 || fail "port add"
+has_master eth0 bond0 && has_master eth1 bond0 || fail "no ports of the team"
+ip -n host link set bond0 up
+ip -n host addr add 10.77.0.1/24 dev bond0
+until_true 5 active eth0 || fail "eth0 is not active"
+enabled eth0 true && enabled eth1 false || fail "the wrong port is enabled"
+in_host ping -q -c 3 -W 2 10.77.0.2 >/dev/null || fail "no traffic"
+echo "step: traffic through the team driver"
+
+pinging 400
+sleep 0.5
+ip -n switch link set p0 down
+until_true 5 active eth1 || fail "no failover"
+lost
+echo "step: cable pulled, $gone of 400 pings 5 ms apart lost"
+[ "$gone" -le 20 ] || fail "$gone pings lost"
+
+ip -n switch link set p0 up
+pinging 2500
+for round in 1 2 3 4 5 6 7 8 9 10; do
+    kill -KILL "$agent"
+    wait "$agent"
+    sleep 0.1
+    start
+    active eth1 || fail "the active port changed in restart $round"
+done
+lost
+echo "step: killed and started ten times, $gone of 2500 pings lost"
+[ "$gone" -eq 0 ] || fail "$gone pings lost in restarts"
+grep -q "putting it back" /tmp/bondd.log && fail "the agent took its own changes for somebody else's"
+grep -A5 '^Slave Interface: eth0' /run/bondd/proc/net/bonding/bond0 | grep -q '^Link Failure Count: 1$' || fail "failure count"
+
+# Options that somebody else changes.
+option set activeport 0 100 || fail "cannot meddle"
+until_true 5 sends_through 101 || fail "the active port was not put back"
+option set enabled eth1 false || fail "cannot meddle"
+until_true 5 enabled eth1 true || fail "enabled was not put back"
+grep -q "putting it back" /tmp/bondd.log || fail "nothing was said of it"
+echo "step: foreign changes of options put back"
+
+# A port that somebody else takes out.
+ip -n host link set eth1 nomaster
+until_true 5 active eth0 || fail "no failover when the port was taken away"
+in_host ping -q -c 3 -W 2 10.77.0.2 >/dev/null || fail "no traffic after a port was taken away"
+until_true 5 sh -c '! grep -q "^Slave Interface: eth1" /run/bondd/proc/net/bonding/bond0' || fail "eth1 is still listed"
+[ "$(port_state eth1)" = "$(echo "$before" | tail -n "$(port_state eth1 | wc -l)")" ] || fail "eth1 is not as before: $(port_state eth1)"
+ctl port add bond0 eth1 || fail "port add again"
+echo "step: a port taken away by somebody else"
+
+# What the driver cannot do exactly.
+ctl add rr0 mode=balance-rr || fail "add rr0"
+is_plane rr0 tc || fail "auto took $(plane_of rr0) for balance-rr"
+ctl del rr0 || fail "del rr0"
+refused add rr0 plane=team mode=balance-rr packets_per_slave=3 || fail "packets_per_slave=3 on team"
+grep -q "packets_per_slave=3" /tmp/refused || fail "said: $(cat /tmp/refused)"
+refused set bond0 all_slaves_active=1 || fail "all_slaves_active=1 on a live bond"
+grep -q "all_slaves_active" /tmp/refused || fail "said: $(cat /tmp/refused)"
+active eth0 || fail "a refused change had an effect"
+echo "step: what cannot be exact is refused, or goes to tc"
+
+ip -n switch link set p0 down
+until_true 5 active eth1 || fail "no failover after all that"
+ip -n switch link set p0 up
+sleep 1
+ctl del bond0 || fail "del"
+after=$(port_state eth0; port_state eth1)
+[ "$before" = "$after" ] || fail "ports are not as before:
+$before
+--- now
+$after"
+ip -n host link show bond0 >/dev/null 2>&1 && fail "bond0 is still there"
+
+# The device deleted by somebody else.
+for mode in active-backup balance-xor broadcast; do
+    ctl add bond0 plane=team mode=$mode miimon=100 || fail "add $mode"
+    ctl port add bond0 eth0 eth1 || fail "port add $mode"
+    ip -n host link set bond0 up
+    ip -n host addr add 10.77.0.1/24 dev bond0
+    if [ "$mode" = broadcast ]; then
+        # Both copies would come back through the switch for ever: one cable only.
+        ip -n switch link set p1 down
+        sleep 0.5
+    fi
+    in_host ping -q -c 3 -W 2 10.77.0.2 >/dev/null || fail "no traffic in $mode"
+    kill -KILL "$agent"; wait "$agent"; start
+    [ "$(ctl list)" = bond0 ] || fail "not adopted in $mode: $(ctl list)"
+    in_host ping -q -c 3 -W 2 10.77.0.2 >/dev/null || fail "no traffic in $mode after a restart"
+    ip -n host link del bond0
+    until_true 5 sh -c '[ -z "$(nsenter --net=/run/netns/host bondctl list)" ]' || fail "bond0 is still known"
+    ip -n switch link set p1 up
+    sleep 0.5
+    after=$(port_state eth0; port_state eth1)
+    [ "$before" = "$after" ] || fail "ports are not as before the deletion in $mode:
+$before
+--- now
+$after"
+    echo "step: $mode, adopted, deleted by somebody else"
+done
+
+ip -n host -d link show foreign0 | grep -q team || fail "the foreign team device is gone"
+kill -TERM "$agent"
+wait "$agent" || fail "SIGTERM is an orderly end"
+echo "all steps passed"
