@@ -2,7 +2,8 @@
 # make test      every test there is (as root: most make network namespaces)
 # make bench     what bonds cost: throughput beside a plain cable, frames lost, memory, probes (as root, three minutes)
 # make fidelity  bondd against the kernel's bonding driver, in the lab's machine: the scenarios of tests/fidelity/ and COUNT random
-#                ones from SEED; ONLY=word plays those with the word in their name, KEEP=file keeps what was observed
+#                ones from SEED; ONLY=word plays those with the word in their name, KEEP=file keeps what was observed in file.tc and file.team. Other than
+#                in make test, everything is played on both data planes
 # make check     formatting and lints
 # make build     release programs in target/release
 # make install   the same, manual pages, systemd unit and an example, under $(DESTDIR)$(PREFIX)
@@ -30,7 +31,7 @@ bench: deps build
 	@BONDD_BIN_DIR=$(CURDIR)/target/release target/release/bondd-bench
 
 fidelity: deps
-	$(CARGO) test --locked --quiet --package bondd-tests --test fidelity -- --nocapture
+	FULL=1 $(CARGO) test --locked --quiet --package bondd-tests --test fidelity -- --nocapture
 
 check:
 	$(CARGO) fmt --all --check

@@ -9,7 +9,7 @@ use bondd_tests::fidelity::scenario::Scenario;
 fn a_dead_path_with_its_carrier_on_is_left_within_the_missed_answers_and_one_interval() {
     let scenarios: Vec<Scenario> = [2, 3].map(story).into();
     let guest = Path::new(env!("CARGO_BIN_EXE_bondd-fidelity-guest"));
-    let observed = match play(&scenarios, 1, guest) {
+    let observed = match play(&scenarios, "tc", 1, guest) {
         Played::NotRun(why) => return println!("not run: {why}"),
         Played::Observed(observed) => observed,
     };

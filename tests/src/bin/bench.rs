@@ -94,12 +94,17 @@ fn beside_the_driver() {
         &["kernel", "tc", "team"],
     );
     let (stories, guest) = (lab::stories(), bin("bondd-fidelity-guest"));
-    let observed = match play(&stories, 1, &guest) {
-        Played::NotRun(why) => return println!("  not run: {why}"),
-        Played::Observed(observed) => observed,
-    };
+    let mut observed = [Vec::new(), Vec::new()];
+    for (seen, column) in observed.iter_mut().zip(["tc", "team"]) {
+        match play(&stories, column, 1, &guest) {
+            Played::NotRun(why) => return println!("  not run: {why}"),
+            Played::Observed(all) => *seen = all,
+        }
+    }
+    let [beside_tc, beside_team] = &observed;
     for (miimon, story) in lab::MIIMON.iter().zip(&stories) {
-        let columns = ["kernel", "tc", "team"].map(|column| lab::Cuts::of(&observed, &story.name, column));
+        let columns = [("kernel", beside_tc), ("tc", beside_tc), ("team", beside_team)];
+        let columns = columns.map(|(column, seen)| lab::Cuts::of(seen, &story.name, column));
         row(
             &format!("miimon={miimon}: median gap, longest"),
             &columns.each_ref().map(|cuts| cuts.gaps()),

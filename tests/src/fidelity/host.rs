@@ -35,11 +35,12 @@ pub fn read_folder(folder: &Path) -> Result<Vec<Scenario>, String> {
     Ok(scenarios)
 }
 
-/// Plays scenarios in so many machines at once, each a share; `guest` is the program for the guest.
+/// Plays scenarios to the kernel's driver and, beside it, to one column, in so many machines at once, each a share; `guest` is
+/// the program for the guest.
 ///
 /// # Panics
 /// When a machine fails for a reason of its own.
-pub fn play(scenarios: &[Scenario], machines: usize, guest: &Path) -> Played {
+pub fn play(scenarios: &[Scenario], column: &str, machines: usize, guest: &Path) -> Played {
     let lab = env::var_os("BONDD_LAB").map_or_else(|| root().join("../shared/lab/vm"), PathBuf::from);
     if !lab.exists() {
         return Played::NotRun(format!("there is no {} (BONDD_LAB names another place)", lab.display()));
@@ -64,7 +65,7 @@ pub fn play(scenarios: &[Scenario], machines: usize, guest: &Path) -> Played {
     let outcome = thread::scope(|scope| {
         let started: Vec<_> = shares
             .iter()
-            .map(|share| scope.spawn(|| machine(&lab, &work, share)))
+            .map(|share| scope.spawn(|| machine(&lab, &work, share, column)))
             .collect();
         let mut all = Vec::new();
         for machine in started {
@@ -80,7 +81,7 @@ pub fn play(scenarios: &[Scenario], machines: usize, guest: &Path) -> Played {
 }
 
 /// One machine's share.
-fn machine(lab: &Path, programs: &Path, share: &Path) -> Played {
+fn machine(lab: &Path, programs: &Path, share: &Path, column: &str) -> Played {
     // Monitors measure time, so that the machine must not wait for whatever else runs here; without the right to it, it does.
     let mut command = Command::new("nice");
     command.args(["-n", "-10"]).arg(lab);
@@ -104,7 +105,7 @@ fn machine(lab: &Path, programs: &Path, share: &Path) -> Played {
     command.arg("--copy-tree").arg(format!("{}:/fidelity", share.display()));
     command.args(["--mem", "1024", "--timeout", "1800", "--"]);
     command
-        .args(["/usr/bin/bondd-fidelity-guest", "/fidelity"])
+        .args(["/usr/bin/bondd-fidelity-guest", "/fidelity", column])
         .stdin(Stdio::null());
     let output = command
         .output()

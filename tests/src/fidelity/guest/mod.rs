@@ -33,16 +33,19 @@ const COLUMNS: [(&str, Make); 3] = [
     ("team", |dir| Ok(Box::new(Agent::start(dir, "team")?))),
 ];
 
-/// Plays the scenarios of a folder, in the order of their names.
+/// Plays the scenarios of a folder, in the order of their names, on the oracle and another column.
 ///
 /// The columns of one scenario play at the same time, each in namespaces of its own: most of a scenario is waiting. They take each
 /// step together: one that is at work, and the machine is slow, must not cost the other the moments at which its monitor looks.
-pub fn main(folder: &Path) -> Result<(), String> {
+pub fn main(folder: &Path, beside: &str) -> Result<(), String> {
     let scenarios = super::host::read_folder(folder)?;
-    let together = Barrier::new(COLUMNS.len());
+    let [oracle, others @ ..] = &COLUMNS;
+    let other = others.iter().find(|(name, _)| *name == beside);
+    let columns = [oracle, other.ok_or_else(|| format!("there is no column {beside}"))?];
+    let together = Barrier::new(columns.len());
     thread::scope(|scope| {
         let together = &together;
-        let columns = COLUMNS.map(|(name, make)| {
+        let columns = columns.map(|&(name, make)| {
             let (ask, asked) = channel::<&Scenario>();
             let (report, reports) = channel();
             scope.spawn(move || {
