@@ -4,7 +4,7 @@
 //! nothing: which port receives, sends and counts as linked is set by option, port by port. So a new agent *observes*: it reads
 //! the options and finds the plan in force.
 //!
-//! A device is ours by two options that have no effect together, [`MARK`]. Any other team device is never touched.
+//! A device is ours by two options that have no effect together, `MARK`. Any other team device is never touched.
 //!
 //! | File | What |
 //! |---|---|
