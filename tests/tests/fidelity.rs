@@ -85,7 +85,7 @@ fn passes(scenarios: &[Scenario]) -> [(&'static str, Vec<Scenario>); 2] {
 /// delays run, but what is a difference shows every time. None where there is no lab.
 fn pass(column: &str, scenarios: &[Scenario], wanted: &[Wanted]) -> Option<Verdict> {
     let guest = Path::new(env!("CARGO_BIN_EXE_bondd-fidelity-guest"));
-    let observed = match play(scenarios, column, 3.min(scenarios.len().max(1)), guest) {
+    let observed = match play(scenarios, column, MACHINES.min(scenarios.len().max(1)), guest) {
         Played::NotRun(why) => {
             println!("not run: {why}");
             return None;
@@ -117,6 +117,9 @@ fn pass(column: &str, scenarios: &[Scenario], wanted: &[Wanted]) -> Option<Verdi
     );
     Some(verdict)
 }
+
+/// So many keep two processors busy: a story is mostly waiting.
+const MACHINES: usize = 4;
 
 /// How often a scenario that differs is played again.
 const REPEATS: usize = 2;
