@@ -27,9 +27,12 @@ pub struct Rounds {
 }
 
 impl Rounds {
-    /// Begins anew: the first round is due now.
-    fn start(&mut self, now: Time, count: u8) {
-        *self = Rounds { left: count, next: now };
+    /// Begins anew with a first round at that time.
+    fn start(&mut self, first: Time, count: u8) {
+        *self = Rounds {
+            left: count,
+            next: first,
+        };
     }
 
     /// Drops what is left. [bond_main.c: bond_close]
@@ -56,7 +59,8 @@ impl Rounds {
 /// Addresses behind the bond that are yet to be announced: a few at a time, so that a large bridge does not flood the switches.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Learning {
-    wanted: bool,
+    /// When it is to be asked who they are.
+    ask: Option<Time>,
     left: VecDeque<Station>,
     next: Time,
 }
@@ -73,7 +77,8 @@ impl Learning {
     }
 
     fn poll_timeout(&self) -> Option<Time> {
-        (!self.left.is_empty()).then_some(self.next)
+        let next = (!self.left.is_empty()).then_some(self.next);
+        self.ask.into_iter().chain(next).min()
     }
 
     fn take(&mut self, now: Time) -> Vec<Station> {
@@ -94,10 +99,10 @@ impl Bond {
         let single = self.mode().has_active();
         if single {
             self.notifier.start(now, self.options.num_grat_arp);
-            self.learning.wanted = self.options.learn_packets;
+            self.learning.ask = self.options.learn_packets.then_some(now + LATER);
         }
         if single || self.options.mode == ModeName::BalanceRr {
-            self.rejoin.start(now, self.options.resend_igmp);
+            self.rejoin.start(now + LATER, self.options.resend_igmp);
         }
     }
 
@@ -132,7 +137,8 @@ impl Bond {
                     .map(|address| announcement(address, mac)),
             );
         }
-        if std::mem::take(&mut self.learning.wanted) {
+        if self.learning.ask.is_some_and(|at| now >= at) {
+            self.learning.ask = None;
             self.out.push_back(Action::ReadStations);
         }
         frames.extend(
@@ -161,6 +167,10 @@ impl Bond {
             .unwrap_or(Duration::from_millis(100))
     }
 }
+
+/// What has to be looked up first waits until traffic has moved on every bond of this host: an agent that looks up is not one
+/// that switches. One tick of the driver's clock. [bond_main.c: bond_change_active_slave]
+const LATER: Duration = Duration::from_millis(4);
 
 /// [bond_main.c: bond_resend_igmp_join_requests_delayed]
 const REJOIN_INTERVAL: Duration = Duration::from_millis(200);

@@ -24,7 +24,13 @@ impl Fleet {
                     frames.push((port.0, frame));
                     continue;
                 }
-                Action::Program { epoch, plan } => self.program(at, epoch, &plan),
+                Action::Program { epoch, plan } => {
+                    let failed = self.program(at, epoch, &plan);
+                    // The rest can wait for another agent on this processor that has yet to move its traffic: of the two ends of
+                    // a cable, say, in two namespaces. Programs of lower priority do not get in between. [sched_yield(2)]
+                    std::thread::yield_now();
+                    failed
+                }
                 Action::PollMii { port } => self.poll_carrier(at, port),
                 Action::PollDevice => self.poll_device(at),
                 Action::ReadHeard => Some(self.read_heard(at)),
