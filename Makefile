@@ -1,6 +1,7 @@
 # make demo      two namespaces, two cables, a bond on each side, a cable pulled under traffic (as root)
 # make test      every test there is (as root: most make network namespaces)
-# make bench     what bonds cost: throughput beside a plain cable, frames lost, memory, probes (as root, three minutes)
+# make bench     what bonds cost: throughput beside a plain cable, frames lost, memory, failovers beside the kernel's driver (as
+#                root, six minutes); ONLY=throughput, failovers, restarts, resources, probes or lab plays one part
 # make fidelity  bondd against the kernel's bonding driver, in the lab's machine: the scenarios of tests/fidelity/ and COUNT random
 #                ones from SEED; ONLY=word plays those with the word in their name, KEEP=file keeps what was observed in file.tc and file.team. Other than
 #                in make test, everything is played on both data planes

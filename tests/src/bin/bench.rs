@@ -21,15 +21,25 @@ fn main() -> ExitCode {
         eprintln!("bondd-bench: needs root, because it makes network namespaces");
         return ExitCode::FAILURE;
     }
+    let only = std::env::var("ONLY").unwrap_or_default();
     machine();
-    throughput();
-    failovers();
-    restarts();
-    resources();
-    probes();
-    beside_the_driver();
+    for (name, section) in SECTIONS {
+        if name.contains(&only) {
+            section();
+        }
+    }
     ExitCode::SUCCESS
 }
+
+/// Each stands alone; `ONLY` plays those with the word in their name.
+const SECTIONS: [(&str, fn()); 6] = [
+    ("throughput", throughput),
+    ("failovers", failovers),
+    ("restarts", restarts),
+    ("resources", resources),
+    ("probes", probes),
+    ("lab", beside_the_driver),
+];
 
 fn machine() {
     let uname = nix::sys::utsname::uname().expect("uname(2) cannot fail");
