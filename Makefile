@@ -3,8 +3,8 @@
 # make bench     what bonds cost: throughput beside a plain cable, frames lost, memory, failovers beside the kernel's driver (as
 #                root, six minutes); ONLY=throughput, failovers, restarts, resources, probes or lab plays one part
 # make fidelity  bondd against the kernel's bonding driver, in the lab's machine: the scenarios of tests/fidelity/ and COUNT random
-#                ones from SEED; ONLY=word plays those with the word in their name, KEEP=file keeps what was observed in file.tc and file.team. Other than
-#                in make test, everything is played on both data planes
+#                ones from SEED, all of them on both data planes; ONLY=word plays those with the word in their name, KEEP=file
+#                keeps what was observed in file.tc and file.team
 # make check     formatting and lints
 # make build     release programs in target/release
 # make install   the same, manual pages, systemd unit and an example, under $(DESTDIR)$(PREFIX)

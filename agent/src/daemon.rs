@@ -24,8 +24,8 @@ use crate::run::{Agent, CONTROL};
 use crate::signals::Signals;
 use crate::text::chain;
 
-/// Bonds network interfaces from userspace: active-backup with carrier monitoring, on kernels with or without the bonding
-/// module.
+/// Bonds network interfaces from userspace, on kernels with or without the bonding module: balance-rr, active-backup,
+/// balance-xor and broadcast, watched by carrier, ARP or neighbour solicitations.
 ///
 /// Stays in the foreground and logs to standard error. Stopping it, or killing it, leaves all bonds forwarding; the next start
 /// takes them over. Talk to it with bondctl or ifenslave.
