@@ -221,8 +221,10 @@ mod tests {
     #[test]
     fn a_route_over_a_device_without_carrier_answers_unless_it_is_to_be_ignored() {
         in_netns(|| {
-            let (mut links, mut events) = (Links::open().unwrap(), Events::open().unwrap());
+            let mut links = Links::open().unwrap();
             let (near, far) = pair(&mut links);
+            // Only now: what came before told of a device that was not in service yet.
+            let mut events = Events::open().unwrap();
             links.set_up(far.ifindex, false).unwrap();
             read_until(&mut events, |event| in_service(event, near.ifindex) == Some(false));
             for (to, source) in [("10.0.0.2", "10.0.0.1"), ("fd00::2", "fd00::1")] {
