@@ -33,6 +33,7 @@ pub struct Bond {
     /// None until the agent has told: a round that is due right after a restart waits for them.
     pub(crate) addresses: Option<Vec<LocalAddress>>,
     pub(crate) next_poll: Time,
+    next_look: Time,
     pub(crate) plan: ForwardingPlan,
     epoch: Epoch,
     retry: Retry,
@@ -80,6 +81,7 @@ impl Bond {
             probing: Probing::default(),
             addresses: None,
             next_poll: now,
+            next_look: now,
             plan,
             epoch: Epoch::default(),
             retry: Retry::default(),
@@ -137,18 +139,30 @@ impl Bond {
     /// Lets time pass. A call before the time is harmless.
     pub fn handle_timeout(&mut self, now: Time) {
         if self.polls() && now >= self.next_poll {
-            self.out.push_back(Action::PollDevice);
-            self.out
-                .extend(self.ports.iter().map(|port| Action::PollMii { port: port.id }));
-            let regular = self.next_poll + self.options.miimon;
-            self.next_poll = if regular > now {
-                regular
-            } else {
-                now + self.options.miimon
-            };
+            self.poll(now);
         }
         self.handle_probe_timeout(now);
         self.settle(now, Wish::Nothing);
+    }
+
+    fn poll(&mut self, now: Time) {
+        if self.next_poll >= self.next_look {
+            self.next_look = self.next_poll + LOOK;
+            self.out.push_back(Action::PollDevice);
+        }
+        self.out
+            .extend(self.ports.iter().map(|port| Action::PollMii { port: port.id }));
+        let regular = self.next_poll + self.options.miimon;
+        self.next_poll = if regular > now {
+            regular
+        } else {
+            now + self.options.miimon
+        };
+    }
+
+    /// Polls no sooner than that: the last ones took so long that more would leave no time for anything else.
+    pub fn hold_polls(&mut self, until: Time) {
+        self.next_poll = self.next_poll.max(until);
     }
 
     /// The next thing to do; drain to `None` after every input.
@@ -490,6 +504,9 @@ pub(crate) enum Wish {
     /// Choose by the rules as if none were active.
     ChooseAgain,
 }
+
+/// The bond's own interface is looked at this often at most: a look is only the net below its events.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// 10 ms, doubled up to about a second.
 fn backoff(failures: u32) -> Duration {

@@ -110,6 +110,7 @@ impl Fleet {
     }
 
     fn poll_carrier(&mut self, at: usize, port: PortId) -> Option<Event> {
+        self.polled = true;
         let bond = &self.bonds[at].bond;
         let seen = if bond.options().use_carrier {
             let link = self.links.by_index(port.0).ok().flatten();

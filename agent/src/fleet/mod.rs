@@ -24,6 +24,7 @@ use bond_monitors::{MacAddr, Time};
 use mio::Registry;
 
 use self::ears::Ears;
+use crate::clock;
 use crate::control::proto::{BondEvent, BondReport, ControlError, ErrorCode, EventLine, PortReport};
 use crate::dataplane::{Dataplane, OriginalPort, PlaneWish};
 use crate::netlink::{Events, Link, LinkEvent, Links};
@@ -32,6 +33,9 @@ use crate::saved::{SavedBond, Store};
 use crate::status::procfs;
 use crate::status::publish::Publisher;
 use crate::text::{self, chain};
+
+/// Polls rest until they have used no more than one part in so many of the time.
+const POLLS_SHARE: u32 = 4;
 
 /// All bonds, in the order of their creation, and what they act through.
 pub struct Fleet {
@@ -49,6 +53,8 @@ pub struct Fleet {
     store: Store,
     publisher: Publisher,
     bonds: Vec<Member>,
+    /// Carriers were polled in this turn.
+    polled: bool,
     /// Test switch: carrier is learnt from polls only.
     ignore_link_events: bool,
     /// Kernel release, for the status files' first line.
@@ -107,6 +113,7 @@ impl Fleet {
             store: Store::open(run_dir)?,
             publisher: Publisher::new(PathBuf::from(run_dir)),
             bonds: Vec::new(),
+            polled: false,
             ignore_link_events,
             release: release.unwrap_or_default(),
             happened: Vec::new(),
@@ -124,12 +131,21 @@ impl Fleet {
         bonds.chain(self.publisher.poll_timeout()).min()
     }
 
-    /// Runs what is due.
+    /// Runs what is due. Polls get a share of the processor at most: at real-time priority more would keep others off it, until
+    /// the kernel stopped us for doing so.
     pub fn handle_timeout(&mut self, now: Time) {
+        let before = clock::worked();
+        self.polled = false;
         for at in 0..self.bonds.len() {
             if self.bonds[at].bond.poll_timeout().is_some_and(|due| due <= now) {
                 self.bonds[at].bond.handle_timeout(now);
                 self.drain(now, at);
+            }
+        }
+        if self.polled {
+            let rested = now + (clock::worked() - before) * POLLS_SHARE;
+            for member in &mut self.bonds {
+                member.bond.hold_polls(rested);
             }
         }
     }
