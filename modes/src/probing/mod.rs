@@ -2,6 +2,7 @@
 //! [bonding.rst: ARP monitor operation]
 //!
 //! A *tick* comes every `arp_interval`: it asks for what arrived, judges every port, lets the bond choose, and sends probes.
+//! While answers are overdue there are *repeats* between two ticks.
 //! How ports are judged and which of them are probed is up to the mode: where one port carries everything only that one is
 //! probed, the others are believed while they hear it; elsewhere each port must get answers of its own.
 //!
@@ -9,7 +10,8 @@
 //!
 //! differs: frames that our own ports sent never count by themselves, so that a dead path is not kept alive by its
 //! neighbours' probes; a lost carrier takes a port out at once; an overdue answer is asked for again within the interval, so
-//! that a few lost frames are not taken for a dead path; a target that is not reached through the bond does not count.
+//! that a few lost frames are not taken for a dead path, and the verdict on it may fall then; a target that is not reached
+//! through the bond does not count.
 
 mod active_backup;
 mod balance;
@@ -38,8 +40,8 @@ pub(crate) struct Probing {
     pub next: Time,
     /// When the last one was.
     ticked: Time,
-    /// The tick waits for what arrived.
-    waiting: bool,
+    /// What waits for what arrived.
+    waiting: Option<Step>,
     /// When overdue answers are asked for again.
     again: Option<Time>,
     /// Without an active port: the port that is tried.
@@ -48,6 +50,16 @@ pub(crate) struct Probing {
     paths: Option<Vec<TargetPath>>,
     /// When that was last asked for.
     looked_up: Option<Time>,
+}
+
+/// What is done once it is known what arrived.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    /// Every port is judged, probes are sent.
+    Tick,
+    /// Between two ticks, while answers are overdue: ports in use are judged, so that a dead path need not wait for the tick, and
+    /// those that are still overdue are probed again.
+    Repeat,
 }
 
 /// What a look at a port leads to.
@@ -79,7 +91,8 @@ impl Bond {
         if now >= self.probing.next {
             self.begin_tick(now);
         } else if self.probing.again.is_some_and(|at| now >= at) {
-            self.ask_again(now);
+            self.probing.again = None;
+            self.ask_what_arrived(Step::Repeat);
         }
     }
 
@@ -131,31 +144,38 @@ impl Bond {
         let regular = self.probing.next + interval;
         self.probing.next = if regular > now { regular } else { now + interval };
         self.probing.again = None;
-        self.probing.waiting = true;
         self.ask_for_paths(now);
+        self.ask_what_arrived(Step::Tick);
+    }
+
+    fn ask_what_arrived(&mut self, step: Step) {
+        self.probing.waiting = Some(step);
         self.out.push_back(Action::ReadHeard);
     }
 
-    /// A tick: what arrived is known now. [bond_main.c: bond_activebackup_arp_mon, bond_loadbalance_arp_mon]
+    /// What arrived is known now. [bond_main.c: bond_activebackup_arp_mon, bond_loadbalance_arp_mon]
     pub(crate) fn on_heard(&mut self, now: Time, ports: &[(PortId, Heard)]) {
-        if !std::mem::take(&mut self.probing.waiting) || !self.probes() {
+        let Some(step) = self.probing.waiting.take().filter(|_| self.probes()) else {
             return;
-        }
+        };
         self.take_stamps(now, ports);
         // Before anybody was asked silence says nothing.
         let found = if self.probing.paths.is_none() || self.blind() {
             Inspection::default()
         } else {
-            self.judge(now)
+            self.judge(now, step)
         };
         self.notices.extend(found.notices);
         let mut up = found.came_up.iter().filter_map(|id| self.ports.get(*id));
         let asked = up.any(|port| self.choice.wants_selection(&self.ports, port, &self.options));
         self.settle(now, if asked { Wish::Select } else { Wish::Nothing });
-        self.probe(now);
+        match step {
+            Step::Tick => self.probe(now),
+            Step::Repeat => self.ask_again(now),
+        }
     }
 
-    fn judge(&mut self, now: Time) -> Inspection {
+    fn judge(&mut self, now: Time, step: Step) -> Inspection {
         let single = self.mode().has_active();
         let verdict = |port: &Port| {
             let verdict = if single {
@@ -165,7 +185,8 @@ impl Bond {
             };
             verdict.map(|verdict| (port.id, verdict))
         };
-        let verdicts: Vec<(PortId, Verdict)> = self.ports.iter().filter_map(verdict).collect();
+        let judged = self.ports.iter().filter(|port| step == Step::Tick || port.is_usable());
+        let verdicts: Vec<(PortId, Verdict)> = judged.filter_map(verdict).collect();
         let mut found = Inspection::default();
         for (id, verdict) in verdicts {
             self.commit(now, id, verdict, &mut found);
