@@ -32,7 +32,7 @@ bench: deps build
 	@BONDD_BIN_DIR=$(CURDIR)/target/release target/release/bondd-bench
 
 fidelity: deps
-	FULL=1 $(CARGO) test --locked --quiet --package bondd-tests --test fidelity -- --nocapture
+	$(CARGO) test --locked --quiet --package bondd-tests --test fidelity -- --nocapture
 
 check:
 	$(CARGO) fmt --all --check

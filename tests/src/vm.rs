@@ -1,59 +1,114 @@
 //! The throw-away machine with a stock kernel, where the lab that starts it is at hand.
 
 use std::env;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::bins::{bin, root};
 
-/// Runs a script of `tests/vm/` in Debian's stock kernel with our programs in `/usr/bin` and these kernel modules (with a `+`, only at
-/// hand), and returns its output. `None`, with the reason on standard output, where there is no lab or it cannot fetch its kernel: the only reason for
-/// which a test may do nothing.
+/// The program that starts machines, with what it needs installed and fetched.
+#[derive(Debug)]
+pub struct Lab {
+    path: PathBuf,
+}
+
+impl Lab {
+    /// The lab, or why there is none: it is not there, or cannot fetch its kernel. These are the only reasons for which a test
+    /// may do nothing.
+    ///
+    /// # Panics
+    /// When the lab fails for another reason.
+    #[track_caller]
+    pub fn find() -> Result<Lab, String> {
+        let path = env::var_os("BONDD_LAB").map_or_else(|| root().join("../shared/lab/vm"), PathBuf::from);
+        if !path.exists() {
+            return Err(format!(
+                "there is no {} (BONDD_LAB names another place)",
+                path.display()
+            ));
+        }
+        let lab = Lab { path };
+        // With the real emulator in sight, which it may have to install.
+        let mut prepare = Command::new(&lab.path);
+        prepare.arg("--prepare").stdin(Stdio::null());
+        let output = prepare.output().unwrap_or_else(|e| panic!("cannot run {lab:?}: {e}"));
+        let why = String::from_utf8_lossy(&output.stderr);
+        if output.status.code() == Some(125) && why.contains("apt-get") {
+            return Err(format!("the lab cannot fetch what it needs: {}", why.trim()));
+        }
+        assert!(output.status.success(), "{lab:?}: {}\n{why}", output.status);
+        Ok(lab)
+    }
+
+    /// Starts a machine with these kernel modules (with a `+`, only at hand) and files, and returns what its program printed.
+    /// The machine has a clock of its own, see `tests/vm/qemu`.
+    ///
+    /// # Panics
+    /// When the program fails, with its output.
+    #[track_caller]
+    pub fn run(&self, modules: &[&str], files: &[(&Path, &str)], arguments: &[&str]) -> String {
+        let path = env::var_os("PATH").unwrap_or_default();
+        let emulator = root().join("tests/vm/qemu");
+        let paths = env::join_paths(std::iter::once(emulator).chain(env::split_paths(&path)));
+        let mut command = Command::new(&self.path);
+        command.env(
+            "PATH",
+            paths.expect("no folder of the workspace has a colon in its name"),
+        );
+        for module in modules {
+            command.args(["--module", module]);
+        }
+        for (from, to) in files {
+            command.arg("--copy").arg(format!("{}:{to}", from.display()));
+        }
+        let output = command
+            .args(["--mem", "1024"])
+            .args(arguments)
+            .stdin(Stdio::null())
+            .output()
+            .unwrap_or_else(|e| panic!("cannot run {self:?}: {e}"));
+        let (said, why) = (
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr),
+        );
+        assert!(
+            output.status.success(),
+            "{arguments:?}: {}\n{said}\n{why}",
+            output.status
+        );
+        said.into_owned()
+    }
+}
+
+/// Runs a script of `tests/vm/` in Debian's stock kernel with our programs in `/usr/bin` and these kernel modules, and returns its
+/// output; `None`, with the reason on standard output, where there is no lab.
 ///
 /// # Panics
 /// When the script fails, with its output.
 #[track_caller]
 pub fn run_in_vm(script: &str, modules: &[&str]) -> Option<String> {
-    let lab = env::var_os("BONDD_LAB").map_or_else(|| root().join("../shared/lab/vm"), PathBuf::from);
-    if !lab.exists() {
-        println!("not run: there is no {} (BONDD_LAB names another place)", lab.display());
-        return None;
-    }
-    let mut command = Command::new(&lab);
-    for program in ["bondd", "bondctl"] {
-        command
-            .arg("--copy")
-            .arg(format!("{}:/usr/bin/{program}", bin(program).display()));
-    }
+    let lab = match Lab::find() {
+        Ok(lab) => lab,
+        Err(why) => {
+            println!("not run: {why}");
+            return None;
+        }
+    };
+    let folder = root().join("tests/vm");
+    let (bondd, bondctl) = (bin("bondd"), bin("bondctl"));
     // What the scripts read first, or use.
-    for shared in ["common.sh", "teamopt.py"] {
-        let shared_file = root().join("tests/vm").join(shared);
-        command
-            .arg("--copy")
-            .arg(format!("{}:/{shared}", shared_file.display()));
-    }
+    let (common, teamopt) = (folder.join("common.sh"), folder.join("teamopt.py"));
+    let files: [(&Path, &str); 4] = [
+        (&bondd, "/usr/bin/bondd"),
+        (&bondctl, "/usr/bin/bondctl"),
+        (&common, "/common.sh"),
+        (&teamopt, "/teamopt.py"),
+    ];
+    let path = folder.join(script);
+    let mut arguments = vec!["--bin", "ping", "--bin", "tcpdump", "--timeout", "300"];
     if script.starts_with("team") {
-        command.arg("--with-python");
+        arguments.push("--with-python");
     }
-    for module in modules {
-        command.args(["--module", module]);
-    }
-    command.args(["--bin", "ping", "--bin", "tcpdump", "--mem", "1024", "--timeout", "300"]);
-    command
-        .arg("--run")
-        .arg(root().join("tests/vm").join(script))
-        .stdin(Stdio::null());
-    let output = command
-        .output()
-        .unwrap_or_else(|e| panic!("cannot run {}: {e}", lab.display()));
-    let (said, why) = (
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr),
-    );
-    if output.status.code() == Some(125) && why.contains("apt-get") {
-        println!("not run: the lab cannot fetch what it needs: {}", why.trim());
-        return None;
-    }
-    assert!(output.status.success(), "{script}: {}\n{said}\n{why}", output.status);
-    Some(said.into_owned())
+    arguments.extend(["--run", path.to_str().expect("the names of scripts are ASCII")]);
+    Some(lab.run(modules, &files, &arguments))
 }

@@ -11,7 +11,7 @@ use std::time::Instant;
 use bondd_tests::bins::root;
 use bondd_tests::fidelity::compare::{Comparison, Difference, compare};
 use bondd_tests::fidelity::differences::Wanted;
-use bondd_tests::fidelity::host::{Played, play, read_folder};
+use bondd_tests::fidelity::host::{play, read_folder};
 use bondd_tests::fidelity::random;
 use bondd_tests::fidelity::scenario::Scenario;
 use serde_json::Value;
@@ -30,10 +30,10 @@ fn bondd_does_what_the_kernels_driver_does() {
     }
     let start = Instant::now();
     let mut verdict = Verdict::default();
-    for (column, scenarios) in passes(&scenarios) {
+    for column in ["tc", "team"] {
         match pass(column, &scenarios, &wanted) {
-            Some(found) => verdict.add(found),
-            None => return,
+            Ok(found) => verdict.add(found),
+            Err(why) => return println!("not run: {why}"),
         }
     }
     for difference in &verdict.unwanted {
@@ -72,57 +72,23 @@ fn bondd_does_what_the_kernels_driver_does() {
     );
 }
 
-/// What is played beside the kernel's driver: everything on the tc plane; on the team plane, with `FULL` everything too, else the
-/// written stories that do not probe. A third column in the same machine would make it too slow for what is timed.
-fn passes(scenarios: &[Scenario]) -> [(&'static str, Vec<Scenario>); 2] {
-    let full = given("FULL").is_some();
-    let brief = |s: &&Scenario| random::seed(s).is_none() && !s.text.contains("arp_interval");
-    let team = scenarios.iter().filter(|s| full || brief(s)).cloned().collect();
-    [("tc", scenarios.to_vec()), ("team", team)]
-}
-
-/// Plays scenarios on one column; what differs up to [`REPEATS`] times more, alone: the guest is slow and may miss turns while
-/// delays run, but what is a difference shows every time. None where there is no lab.
-fn pass(column: &str, scenarios: &[Scenario], wanted: &[Wanted]) -> Option<Verdict> {
+/// Plays scenarios on one column. An error is the reason why there is no lab.
+fn pass(column: &str, scenarios: &[Scenario], wanted: &[Wanted]) -> Result<Verdict, String> {
     let guest = Path::new(env!("CARGO_BIN_EXE_bondd-fidelity-guest"));
-    let observed = match play(scenarios, column, MACHINES.min(scenarios.len().max(1)), guest) {
-        Played::NotRun(why) => {
-            println!("not run: {why}");
-            return None;
-        }
-        Played::Observed(observed) => observed,
-    };
+    let observed = play(scenarios, column, guest)?;
     if let Some(path) = given("KEEP") {
         let lines: String = observed.iter().map(|o| format!("{o}\n")).collect();
         fs::write(format!("{path}.{column}"), lines).unwrap();
     }
     let mut verdict = Verdict::default();
     verdict.judge(scenarios, &observed, wanted);
-    for _ in 0..REPEATS {
-        let doubtful: Vec<Scenario> = scenarios.iter().filter(|s| verdict.fails(s)).cloned().collect();
-        if doubtful.is_empty() {
-            break;
-        }
-        let names: Vec<&str> = doubtful.iter().map(|scenario| scenario.name.as_str()).collect();
-        println!("{column}: played again: {}", names.join(", "));
-        if let Played::Observed(observed) = play(&doubtful, column, 1, guest) {
-            verdict.unwanted.clear();
-            verdict.judge(&doubtful, &observed, wanted);
-        }
-    }
     println!(
         "{column}: {} scenarios, {} comparisons",
         scenarios.len(),
         verdict.compared
     );
-    Some(verdict)
+    Ok(verdict)
 }
-
-/// So many keep two processors busy: a story is mostly waiting.
-const MACHINES: usize = 4;
-
-/// How often a scenario that differs is played again.
-const REPEATS: usize = 2;
 
 /// What all comparisons found.
 #[derive(Default)]

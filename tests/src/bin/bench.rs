@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use bondd_tests::bins::bin;
-use bondd_tests::fidelity::host::{Played, play};
+use bondd_tests::fidelity::host::play;
 use bondd_tests::lab_failover as lab;
 use bondd_tests::machine::Machine;
 use bondd_tests::many::{ManyPorts, targets_of};
@@ -106,9 +106,9 @@ fn beside_the_driver() {
     let (stories, guest) = (lab::stories(), bin("bondd-fidelity-guest"));
     let mut observed = [Vec::new(), Vec::new()];
     for (seen, column) in observed.iter_mut().zip(["tc", "team"]) {
-        match play(&stories, column, 1, &guest) {
-            Played::NotRun(why) => return println!("  not run: {why}"),
-            Played::Observed(all) => *seen = all,
+        match play(&stories, column, &guest) {
+            Err(why) => return println!("  not run: {why}"),
+            Ok(all) => *seen = all,
         }
     }
     let [beside_tc, beside_team] = &observed;

@@ -155,7 +155,7 @@ fn fields(scenario: &Scenario, observation: Option<&Value>) -> BTreeMap<String, 
     };
     for (name, value) in object {
         match (name.as_str(), value) {
-            ("scenario" | "column" | "step" | "text" | "why" | "log" | "ms" | "took" | "late", _) => {}
+            ("scenario" | "column" | "step" | "text" | "why" | "log" | "ms" | "took", _) => {}
             ("status", Value::Array(lines)) => status(lines, &mut fields),
             ("happened", Value::Array(events)) => {
                 let events: Vec<_> = events.iter().filter_map(Value::as_str).collect();

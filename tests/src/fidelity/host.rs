@@ -3,22 +3,14 @@
 use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::thread;
 
 use serde_json::Value;
 
 use super::scenario::Scenario;
-use crate::bins::{bin, root};
-
-/// What came of playing scenarios.
-#[derive(Debug)]
-pub enum Played {
-    /// There is no lab, or it cannot fetch its kernel: the reason.
-    NotRun(String),
-    /// All observations.
-    Observed(Vec<Value>),
-}
+use crate::bins::bin;
+use crate::vm::Lab;
 
 /// Every `*.scn` of a folder, in the order of their names.
 pub fn read_folder(folder: &Path) -> Result<Vec<Scenario>, String> {
@@ -35,16 +27,15 @@ pub fn read_folder(folder: &Path) -> Result<Vec<Scenario>, String> {
     Ok(scenarios)
 }
 
-/// Plays scenarios to the kernel's driver and, beside it, to one column, in so many machines at once, each a share; `guest` is
-/// the program for the guest.
+/// Plays scenarios to the kernel's driver and, beside it, to one column, in as many machines as there are processors, each a share;
+/// `guest` is the program for the guest. An error is the reason why there is no lab.
 ///
 /// # Panics
 /// When a machine fails for a reason of its own.
-pub fn play(scenarios: &[Scenario], column: &str, machines: usize, guest: &Path) -> Played {
-    let lab = env::var_os("BONDD_LAB").map_or_else(|| root().join("../shared/lab/vm"), PathBuf::from);
-    if !lab.exists() {
-        return Played::NotRun(format!("there is no {} (BONDD_LAB names another place)", lab.display()));
-    }
+pub fn play(scenarios: &[Scenario], column: &str, guest: &Path) -> Result<Vec<Value>, String> {
+    let lab = Lab::find()?;
+    let processors = thread::available_parallelism().map_or(1, usize::from);
+    let machines = processors.min(scenarios.len());
     let work = env::temp_dir().join(format!("bondd-fidelity-{}", std::process::id()));
     fs::create_dir_all(&work).expect("the temporary folder is ours");
     let programs = [("bondd", bin("bondd")), ("bondd-fidelity-guest", guest.to_owned())];
@@ -62,65 +53,52 @@ pub fn play(scenarios: &[Scenario], column: &str, machines: usize, guest: &Path)
             share
         })
         .collect();
-    let outcome = thread::scope(|scope| {
+    let observed = thread::scope(|scope| {
         let started: Vec<_> = shares
             .iter()
             .map(|share| scope.spawn(|| machine(&lab, &work, share, column)))
             .collect();
-        let mut all = Vec::new();
-        for machine in started {
-            match machine.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)) {
-                Played::NotRun(why) => return Played::NotRun(why),
-                Played::Observed(observed) => all.extend(observed),
-            }
-        }
-        Played::Observed(all)
+        started
+            .into_iter()
+            .flat_map(|machine| machine.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            .collect()
     });
     let _ = fs::remove_dir_all(&work);
-    outcome
+    Ok(observed)
 }
 
 /// One machine's share.
-fn machine(lab: &Path, programs: &Path, share: &Path, column: &str) -> Played {
-    // Monitors measure time, so that the machine must not wait for whatever else runs here; without the right to it, it does.
-    let mut command = Command::new("nice");
-    command.args(["-n", "-10"]).arg(lab);
-    for module in ["bonding", "veth", "sch_ingress", "cls_bpf", "bridge", "8021q"] {
-        command.args(["--module", module]);
-    }
-    for module in [
-        "team",
-        "team_mode_activebackup",
-        "team_mode_loadbalance",
-        "team_mode_broadcast",
-    ] {
-        command.args(["--module", module]);
-    }
-    for program in ["bondd", "bondd-fidelity-guest"] {
-        let path = programs.join(program);
-        command
-            .arg("--copy")
-            .arg(format!("{}:/usr/bin/{program}", path.display()));
-    }
-    command.arg("--copy-tree").arg(format!("{}:/fidelity", share.display()));
-    command.args(["--mem", "1024", "--timeout", "1800", "--"]);
-    command
-        .args(["/usr/bin/bondd-fidelity-guest", "/fidelity", column])
-        .stdin(Stdio::null());
-    let output = command
-        .output()
-        .unwrap_or_else(|e| panic!("cannot run {}: {e}", lab.display()));
-    let why = String::from_utf8_lossy(&output.stderr);
-    if output.status.code() == Some(125) && why.contains("apt-get") {
-        return Played::NotRun(format!("the lab cannot fetch what it needs: {}", why.trim()));
-    }
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "the machine: {}\n{said}\n{why}", output.status);
-    let observed = said
-        .lines()
-        .map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("the guest printed '{line}': {e}")));
-    Played::Observed(observed.collect())
+fn machine(lab: &Lab, programs: &Path, share: &Path, column: &str) -> Vec<Value> {
+    let (bondd, player) = (programs.join("bondd"), programs.join("bondd-fidelity-guest"));
+    let files: [(&Path, &str); 3] = [
+        (&bondd, "/usr/bin/bondd"),
+        (&player, "/usr/bin/bondd-fidelity-guest"),
+        (share, "/fidelity"),
+    ];
+    let play = [
+        "--timeout",
+        "1800",
+        "--",
+        "/usr/bin/bondd-fidelity-guest",
+        "/fidelity",
+        column,
+    ];
+    let read = |line| serde_json::from_str(line).unwrap_or_else(|e| panic!("the guest printed '{line}': {e}"));
+    lab.run(MODULES, &files, &play).lines().map(read).collect()
 }
+
+const MODULES: &[&str] = &[
+    "bonding",
+    "veth",
+    "sch_ingress",
+    "cls_bpf",
+    "bridge",
+    "8021q",
+    "team",
+    "team_mode_activebackup",
+    "team_mode_loadbalance",
+    "team_mode_broadcast",
+];
 
 /// A copy without symbols: what goes into the machine is unpacked there by a slow processor.
 fn slim(from: &Path, to: &Path) {

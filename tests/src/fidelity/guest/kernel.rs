@@ -161,7 +161,6 @@ impl Column for Kernel {
     }
 
     fn clear(&mut self) -> Outcome {
-        // Otherwise it goes with its namespace, later, and the log tells that to the next scenario.
         match self.status_text() {
             Some(_) => self.delete(),
             None => Ok(()),

@@ -123,9 +123,10 @@ impl Stage {
             set.played += 1;
             played
         });
-        // What cannot be cleared, or has been used for long enough, is made anew.
+        // What cannot be cleared, or has been used for long enough, is made anew. The bond goes in any case: with its namespace it
+        // would go later, and the kernel's log would tell that to the next scenario.
         let keep =
-            |set: &mut Set| set.played < set.column.lasts() && set.column.clear().is_ok() && set.bench.clear().is_ok();
+            |set: &mut Set| set.column.clear().is_ok() && set.played < set.column.lasts() && set.bench.clear().is_ok();
         self.set = self.set.take().and_then(|mut set| keep(&mut set).then_some(set));
         let mut observations = match played {
             Ok(observations) => observations,
