@@ -43,6 +43,11 @@ pinging() {
     in_host ping -q -c "$1" -i 0.005 -W 2 10.77.0.2 >/tmp/ping 2>&1 &
     pinger=$!
 }
+# flooding COUNT: so many, each sent as soon as the one before is answered.
+flooding() {
+    in_host ping -f -q -c "$1" -W 2 10.77.0.2 >/tmp/ping 2>&1 &
+    pinger=$!
+}
 # lost: waits for them and sets `gone`. Not in a subshell, which could not wait.
 lost() {
     wait "$pinger"

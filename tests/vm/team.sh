@@ -41,7 +41,7 @@ echo "step: cable pulled, $gone of 400 pings 5 ms apart lost"
 [ "$gone" -le 20 ] || fail "$gone pings lost"
 
 ip -n switch link set p0 up
-pinging 2500
+flooding 40000
 for round in 1 2 3 4 5 6 7 8 9 10; do
     kill -KILL "$agent"
     wait "$agent"
@@ -49,8 +49,9 @@ for round in 1 2 3 4 5 6 7 8 9 10; do
     start
     active eth1 || fail "the active port changed in restart $round"
 done
+kill -0 "$pinger" || fail "the flood ended before the tenth restart"
 lost
-echo "step: killed and started ten times, $gone of 2500 pings lost"
+echo "step: killed and started ten times, $gone of 40000 pings sent back to back lost"
 [ "$gone" -eq 0 ] || fail "$gone pings lost in restarts"
 grep -q "putting it back" /tmp/bondd.log && fail "the agent took its own changes for somebody else's"
 grep -A5 '^Slave Interface: eth0' /run/bondd/proc/net/bonding/bond0 | grep -q '^Link Failure Count: 1$' || fail "failure count"
@@ -94,6 +95,28 @@ $before
 --- now
 $after"
 ip -n host link show bond0 >/dev/null 2>&1 && fail "bond0 is still there"
+
+# Another mode needs another device of the driver's; that of an empty bond is exchanged.
+ctl add bond0 plane=team mode=active-backup miimon=100 || fail "add"
+ctl set bond0 mode=balance-xor || fail "another mode of an empty bond"
+ctl port add bond0 eth0 eth1 || fail "port add in another mode"
+is_plane bond0 team || fail "another mode took $(plane_of bond0)"
+ip -n host link set bond0 up
+ip -n host addr add 10.77.0.1/24 dev bond0
+in_host ping -q -c 3 -W 2 10.77.0.2 >/dev/null || fail "no traffic in another mode"
+[ "$(option get mode 0)" = loadbalance ] || fail "the driver's mode is $(option get mode 0)"
+refused set bond0 mode=broadcast || fail "another mode of a bond with ports"
+ctl del bond0 || fail "del"
+echo "step: the mode of an empty bond changed"
+
+# What the planes can do, told before anything is made.
+doctor() { ctl doctor "$@" >/tmp/doctor || fail "doctor $*"; cat /tmp/doctor; }
+doctor mode=active-backup
+grep -q '^team: usable, exact' /tmp/doctor && grep -q 'gets plane team$' /tmp/doctor || fail "doctor on active-backup"
+doctor mode=balance-xor xmit_hash_policy=encap3+4
+grep -q '^team: usable, but not for these options: .*encap3+4' /tmp/doctor || fail "doctor on encap3+4"
+grep -q 'gets plane tc$' /tmp/doctor || fail "doctor on encap3+4"
+echo "step: the doctor was asked"
 
 # The device deleted by somebody else.
 for mode in active-backup balance-xor broadcast; do

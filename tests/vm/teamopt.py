@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """teamopt TEAM get|set OPTION PORT [VALUE]: what teamnl(8) does, for one option of a team (PORT 0) or of one of its ports.
 
-Written from if_team.h, so that what bondd sends and reads is checked by something else. Numbers and true/false only.
+Written from if_team.h, so that what bondd sends and reads is checked by something else. Sets numbers and true/false only.
 """
 import socket
 import struct
@@ -51,8 +51,8 @@ if verb == "get":
         for _, item in attributes(answer.get(2, b"")):
             item = dict(attributes(item))
             if item[1] == option.encode() + b"\0" and struct.unpack("I", item.get(6, bytes(4)))[0] == port:
-                flag = item[3][0] == 6
-                print(("true" if 4 in item else "false") if flag else struct.unpack("I", item[4])[0])
+                show = {5: lambda: item[4].rstrip(b"\0").decode(), 6: lambda: "true" if 4 in item else "false"}
+                print(show.get(item[3][0], lambda: struct.unpack("I", item[4])[0])())
 else:
     value = sys.argv[5]
     item = attribute(1, option.encode() + b"\0")
