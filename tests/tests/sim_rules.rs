@@ -34,6 +34,17 @@ fn a_poll_finds_within_miimon_what_events_missed() {
 }
 
 #[test]
+fn polls_rest_while_the_agent_says_so_and_the_bond_itself_is_looked_at_ten_times_a_second() {
+    let mut w = World::with_carrier("miimon=1", ["a", "b"]);
+    w.at_ms(1000).clear().at_ms(2000);
+    assert_eq!((w.polls, w.looks), (2000, 10));
+    w.hold_polls_until_ms(2500).clear().at_ms(2499);
+    assert_eq!((w.polls, w.looks), (0, 0));
+    w.at_ms(2500);
+    assert_eq!((w.polls, w.looks), (2, 1));
+}
+
+#[test]
 fn with_use_carrier_off_the_driver_is_asked_whatever_the_event_says() {
     let mut w = World::with_carrier("miimon=100 use_carrier=0", ["a", "b"]);
     let a = w.port("a");

@@ -55,6 +55,8 @@ pub struct World {
     pub notices: Vec<(Time, Notice)>,
     /// Carriers asked for.
     pub polls: u64,
+    /// How often the bond's own interface was looked at.
+    pub looks: u64,
     now: Time,
     trace: DefaultHasher,
     printed: bool,
@@ -105,6 +107,7 @@ impl World {
             plans: Vec::new(),
             notices: Vec::new(),
             polls: 0,
+            looks: 0,
             now,
             trace: DefaultHasher::new(),
             printed: false,
@@ -329,6 +332,12 @@ impl World {
         result
     }
 
+    /// The agent has no time for polls before then.
+    pub fn hold_polls_until_ms(&mut self, ms: u64) -> &mut Self {
+        self.bond.hold_polls(START + Duration::from_millis(ms));
+        self
+    }
+
     /// The agent dies and another one takes over, with what was saved.
     pub fn restart(&mut self, saved: Option<Saved>) -> &mut Self {
         let options = self.bond.options().clone();
@@ -391,7 +400,7 @@ impl World {
         self.probes.clear();
         self.rejoined.clear();
         self.plans.clear();
-        self.polls = 0;
+        (self.polls, self.looks) = (0, 0);
         self
     }
 
@@ -432,9 +441,12 @@ impl World {
                     self.probes.push(Sent { at, port, frame });
                     None
                 }
-                Action::PollDevice => Some(Event::BondLink {
-                    report: self.kernel.device.clone(),
-                }),
+                Action::PollDevice => {
+                    self.looks += 1;
+                    Some(Event::BondLink {
+                        report: self.kernel.device.clone(),
+                    })
+                }
                 Action::ReadHeard => Some(Event::Heard {
                     ports: self.net.heard.iter().map(|(port, heard)| (*port, *heard)).collect(),
                 }),
