@@ -336,12 +336,15 @@ fn overdue_answers_are_asked_for_again_within_the_interval_and_only_then() {
     w.after_ms(1000);
     assert_eq!(w.probes.len(), 10, "one an interval while answers come");
     w.clear().net.hosts.clear();
-    w.after_ms(290);
+    w.after_ms(274);
     let in_last_interval = w
         .probes
         .iter()
         .filter(|sent| w.now().since(sent.at) < Duration::from_millis(100));
-    assert_eq!(in_last_interval.count(), 4);
+    assert_eq!(in_last_interval.count(), 3);
+    assert_eq!(w.active().as_deref(), Some("a"));
+    w.after_ms(1);
+    assert_eq!(w.active().as_deref(), Some("b"), "the verdict does not wait for the tick");
 }
 
 #[test]
