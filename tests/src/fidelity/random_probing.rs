@@ -151,6 +151,10 @@ impl Story {
     fn turn_membership(&mut self, port: usize) {
         self.settle();
         if !self.attached[port] {
+            // If such a port is preferred, both are silent for a while; who is given up first depends on the moment.
+            if self.blocked[port] {
+                return;
+            }
             self.say(&format!("attach eth{port}"));
         } else if self.good(1 - port) {
             self.say(&format!("detach eth{port}"));
