@@ -124,6 +124,9 @@ impl Agent {
     fn serve(&mut self, request: Request) {
         let answer = self.fleet.call(clock::now(), &request.call);
         let subscribes = answer.is_ok();
+        if !request.call.reads_only() {
+            self.fleet.publish_at_once(clock::now());
+        }
         self.server.answer(request.client, &request.id, answer);
         if let Call::Monitor { bond } = request.call
             && subscribes

@@ -163,6 +163,14 @@ impl Fleet {
         self.publisher.flush(now);
     }
 
+    /// Brings files up to date without delay, so that a client finds its change in them when it is answered.
+    pub fn publish_at_once(&mut self, now: Time) {
+        for member in self.bonds.iter().filter(|member| member.dirty) {
+            self.publisher.hurry(&member.name);
+        }
+        self.publish(now);
+    }
+
     /// What happened since the last call, oldest first.
     pub fn take_happened(&mut self) -> Vec<EventLine> {
         std::mem::take(&mut self.happened)

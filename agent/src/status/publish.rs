@@ -1,4 +1,5 @@
-//! Status files under the run directory: whole or not at all, only on change, at most 20 times a second per bond.
+//! Status files under the run directory: whole or not at all, only on change, at most 20 times a second per bond, not counting
+//! changes that a client waits for.
 //!
 //! The agent's loop hands in the text after every turn and asks when to come back, as with a [`Bond`]: the clock is an
 //! argument. A directory or file system that cannot be written to costs a warning and the files' freshness, nothing else.
@@ -63,6 +64,13 @@ impl Publisher {
         file.pending = Some(text);
         if now >= file.not_before {
             file.write(now, &self.run_dir, bond);
+        }
+    }
+
+    /// Lets the next change of this bond be written at once, because somebody waits for it. While writing fails it has to wait.
+    pub fn hurry(&mut self, bond: &str) {
+        if let Some(file) = self.files.get_mut(bond).filter(|file| !file.failing) {
+            file.not_before = Time::ZERO;
         }
     }
 
@@ -243,6 +251,24 @@ mod tests {
 
         publisher.update(at(1100), "bond0", "d".into());
         assert_eq!(dir.read("bond0").as_deref(), Some("d"));
+    }
+
+    #[test]
+    fn a_change_that_somebody_waits_for_is_written_at_once_unless_writing_fails() {
+        let dir = Scratch::new();
+        let mut publisher = Publisher::new(&dir.0);
+        publisher.hurry("bond0");
+        publisher.update(at(1000), "bond0", "a".into());
+        publisher.hurry("bond0");
+        publisher.update(at(1001), "bond0", "b".into());
+        assert_eq!(dir.read("bond0").as_deref(), Some("b"));
+        publisher.update(at(1002), "bond0", "c".into());
+        assert_eq!(publisher.poll_timeout(), Some(at(1051)));
+
+        fs::create_dir_all(dir.0.join("proc/net/.bonding.new/x")).unwrap();
+        publisher.flush(at(1051));
+        publisher.hurry("bond0");
+        assert_eq!(publisher.poll_timeout(), Some(at(2051)));
     }
 
     #[test]
