@@ -344,7 +344,11 @@ fn overdue_answers_are_asked_for_again_within_the_interval_and_only_then() {
     assert_eq!(in_last_interval.count(), 3);
     assert_eq!(w.active().as_deref(), Some("a"));
     w.after_ms(1);
-    assert_eq!(w.active().as_deref(), Some("b"), "the verdict does not wait for the tick");
+    assert_eq!(
+        w.active().as_deref(),
+        Some("b"),
+        "the verdict does not wait for the tick"
+    );
 }
 
 #[test]

@@ -198,6 +198,24 @@ pub(super) enum Command {
         #[arg(value_name = "OPTION VALUE | OPTION=VALUE", allow_negative_numbers = true)]
         options: Vec<String>,
     },
+    /// Do what modprobe does to the kernel's bonding module
+    ///
+    /// Makes bond0, or with max_bonds=N as many bonds from bond0 on, all with the
+    /// same options and without ports; they are down. A bond that is there already
+    /// is left as it is. Either all are made or, if something is refused, none.
+    /// For the `install` and `remove` lines of modprobe.d(5) that come with bondd.
+    #[command(
+        verbatim_doc_comment,
+        after_long_help = "Examples:\n  bondctl modprobe max_bonds=2 mode=1 miimon=100\n  bondctl modprobe --remove"
+    )]
+    Modprobe {
+        /// Remove all bonds, or none if one of them has a port
+        #[arg(short, long, conflicts_with = "options")]
+        remove: bool,
+        /// Parameters of the module; the last of a name counts
+        #[arg(value_name = "OPTION=VALUE")]
+        options: Vec<String>,
+    },
     /// Print what happens as it happens
     ///
     /// One line an event, with the local time, until interrupted or until bondd

@@ -16,6 +16,7 @@ use crate::control::proto::{Call, OptionPairs};
 mod args;
 mod doctor;
 mod hash;
+mod modprobe;
 mod monitor;
 mod show;
 
@@ -54,6 +55,15 @@ enum Failure {
         failed: usize,
         /// Of so many.
         tried: usize,
+    },
+    /// Module parameters that make no bond.
+    #[error("{0}")]
+    Parameters(String),
+    /// A bond that is to be removed has ports.
+    #[error("no bond was removed: {ports}; detach ports first, with `bondctl port del` or `ifenslave -d`")]
+    InUse {
+        /// Which bonds have which.
+        ports: String,
     },
     /// The agent is newer than this client.
     #[error(
@@ -95,6 +105,8 @@ fn run(cli: &Cli, out: &mut dyn Write, err: &mut dyn Write) -> Result<(), Failur
         Command::Hash { bond, fields } => return explain(cli, bond, fields, out),
         Command::Doctor { options: words } => return diagnose(cli, options(words)?, out),
         Command::Monitor { bond } => return follow(cli, bond.clone(), out),
+        Command::Modprobe { remove: true, .. } => return modprobe::remove(&mut connect(cli)?),
+        Command::Modprobe { options, .. } => return modprobe::load(&mut connect(cli)?, options, err),
         Command::Port(PortCommand::Add { bond, ports }) => {
             return each_port(cli, ports, err, |port| Call::PortAttach {
                 bond: bond.clone(),

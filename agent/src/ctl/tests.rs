@@ -99,6 +99,7 @@ fn answer(call: &Call) -> Result<Value, ControlError> {
         Call::Show { bond: None } => Ok(json!({"schema":1,"bonds":[],"from the future":true})),
         Call::Show { bond: Some(_) } => refuse(ErrorCode::NoSuchBond, "no bond bond9"),
         Call::List {} => Ok(json!(["bond0", "bond1"])),
+        Call::Add { bond, .. } if bond == "bond4" => refuse(ErrorCode::NameTaken, "bond4: taken"),
         Call::PortAttach { port, .. } if port != "eth0" => refuse(ErrorCode::NoSuchDevice, &format!("no {port}")),
         _ => Ok(json!({})),
     }
@@ -169,6 +170,87 @@ fn every_command_makes_its_call() {
     assert_eq!(agent.asked(), wanted);
 }
 
+fn module(words: &str) -> Vec<&str> {
+    ["modprobe"].into_iter().chain(words.split_whitespace()).collect()
+}
+
+fn add(bond: &str, options: &[(&str, &str)]) -> Call {
+    Call::Add {
+        bond: bond.to_owned(),
+        options: options
+            .iter()
+            .map(|(n, v)| ((*n).to_owned(), (*v).to_owned()))
+            .collect(),
+    }
+}
+
+#[test]
+fn module_parameters_make_the_bonds_that_are_missing_and_the_last_of_a_name_counts() {
+    let agent = Agent::start("module");
+    for (words, said) in [
+        (
+            "max_bonds=0 mode=0 max-bonds=4 mode=1 fail-over-mac=1",
+            "bondctl: bond0 is there already and keeps its options\n\
+             bondctl: bond1 is there already and keeps its options\n",
+        ),
+        ("", ""),
+        ("max_bonds=0", "bondctl: max_bonds=0: no bond is made\n"),
+    ] {
+        let (outcome, out, err) = agent.run(&module(words));
+        assert!(outcome.is_ok(), "{words}: {outcome:?}");
+        assert_eq!((out.as_str(), err.as_str()), ("", said), "{words}");
+    }
+    let options = [("mode", "1"), ("fail_over_mac", "1")];
+    let wanted = [
+        Call::List {},
+        add("bond2", &options),
+        add("bond3", &options),
+        Call::List {},
+        Call::List {},
+    ];
+    assert_eq!(agent.asked(), wanted);
+}
+
+#[test]
+fn a_bond_that_is_refused_takes_back_those_made_before_it() {
+    let agent = Agent::start("module-refused");
+    let failure = agent.run(&module("max_bonds=6")).0.unwrap_err();
+    assert_eq!((failure.status(), failure.to_string().as_str()), (1, "bond4: taken"));
+    let del = |bond: &str| Call::Del { bond: bond.to_owned() };
+    let wanted = [
+        Call::List {},
+        add("bond2", &[]),
+        add("bond3", &[]),
+        add("bond4", &[]),
+        del("bond3"),
+        del("bond2"),
+    ];
+    assert_eq!(agent.asked(), wanted);
+}
+
+#[test]
+fn module_parameters_that_are_wrong_make_nothing_and_are_all_named() {
+    let agent = Agent::start("module-wrong");
+    for (words, wanted) in [
+        (&["modprobe", "mode=9"][..], &["mode", "\"9\""][..]),
+        (&["modprobe", "mdoe=1", "miimon=x"], &["mdoe", "miimon", "\"x\"", "; "]),
+        (&["modprobe", "miimon"], &["\"miimon\"", "expected option=value"]),
+        (&["modprobe", "max_bonds=-1"], &["max_bonds=-1", "expected a number"]),
+        (&["modprobe", "slaves=eth0"], &["slaves"]),
+        (&["modprobe", "primary=a b"], &["\"primary=a b\"", "a blank"]),
+        (&["modprobe", "primary=a#b"], &["\"primary=a#b\""]),
+    ] {
+        let failure = agent.run(words).0.unwrap_err();
+        let said = failure.to_string();
+        assert_eq!(failure.status(), 1, "{words:?}: {said}");
+        assert!(
+            wanted.iter().all(|part| said.contains(part)),
+            "{words:?}: {wanted:?} in {said}"
+        );
+    }
+    assert_eq!(agent.asked(), []);
+}
+
 #[test]
 fn json_is_what_the_daemon_said_and_text_is_for_people() {
     let agent = Agent::start("json");
@@ -220,6 +302,8 @@ fn no_daemon_is_status_3_and_names_the_socket() {
         &["port", "add", "bond0", "eth0"],
         &["hash", "bond0"],
         &["monitor"],
+        &["modprobe", "max_bonds=0"],
+        &["modprobe", "--remove"],
     ] {
         let failure = run(&cli(&dir, words), &mut Vec::new(), &mut Vec::new()).unwrap_err();
         assert_eq!(failure.status(), 3, "{words:?}");

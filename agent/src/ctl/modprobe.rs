@@ -1,0 +1,100 @@
+//! `bondctl modprobe`: what loading and removing the kernel's module did, for the `install` and `remove` lines that
+//! modprobe(8) is given. The parameters are read by the grammar of option files, as if they stood there for the module.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use super::Failure;
+use crate::config::{self, BondSpec, Severity};
+use crate::control::client::Client;
+use crate::control::proto::Call;
+use crate::fleet::check_options;
+
+/// Makes the bonds that the parameters ask for, all or none; one that is there already is left as it is.
+pub(super) fn load(client: &mut Client, parameters: &[String], err: &mut dyn Write) -> Result<(), Failure> {
+    let bonds = bonds(parameters, err)?;
+    let there: Vec<String> = serde_json::from_value(client.call(&Call::List {})?)?;
+    let mut made: Vec<&str> = Vec::new();
+    for bond in &bonds {
+        if there.contains(&bond.name) {
+            if !parameters.is_empty() {
+                note(err, &format!("{} is there already and keeps its options", bond.name))?;
+            }
+            continue;
+        }
+        let call = Call::Add {
+            bond: bond.name.clone(),
+            options: bond.pairs(),
+        };
+        if let Err(refusal) = client.call(&call) {
+            for name in made.into_iter().rev() {
+                let bond = name.to_owned();
+                if let Err(why) = client.call(&Call::Del { bond }) {
+                    note(err, &format!("{name} was made and cannot be removed: {why}"))?;
+                }
+            }
+            return Err(refusal.into());
+        }
+        made.push(&bond.name);
+    }
+    Ok(())
+}
+
+/// Removes all bonds, or none if one of them has a port.
+pub(super) fn remove(client: &mut Client) -> Result<(), Failure> {
+    let bonds = client.report(None)?.bonds;
+    let in_use = bonds.iter().filter(|bond| !bond.ports.is_empty()).map(|bond| {
+        let ports: Vec<&str> = bond.ports.iter().map(|port| port.name.as_str()).collect();
+        format!("{} has {}", bond.name, ports.join(", "))
+    });
+    let in_use: Vec<String> = in_use.collect();
+    if !in_use.is_empty() {
+        return Err(Failure::InUse {
+            ports: in_use.join("; "),
+        });
+    }
+    for bond in bonds {
+        client.call(&Call::Del { bond: bond.name })?;
+    }
+    Ok(())
+}
+
+/// The bonds that the module would make of these parameters. What is only worth knowing about them is printed.
+fn bonds(parameters: &[String], err: &mut dyn Write) -> Result<Vec<BondSpec>, Failure> {
+    let line = option_line(parameters)?;
+    let parsed = config::parse(&[(PathBuf::from("modprobe"), line)], &check_options);
+    let (errors, rest): (Vec<_>, Vec<_>) = parsed
+        .diagnostics
+        .into_iter()
+        .partition(|finding| finding.severity == Severity::Error);
+    if !errors.is_empty() {
+        let texts: Vec<String> = errors.into_iter().map(|finding| finding.text).collect();
+        return Err(Failure::Parameters(texts.join("; ")));
+    }
+    for finding in rest {
+        note(err, &finding.text)?;
+    }
+    Ok(parsed.bonds)
+}
+
+/// The line of an option file that says the same.
+fn option_line(parameters: &[String]) -> Result<String, Failure> {
+    // Loaded without a number, the module makes one bond. [bond_main.c: max_bonds]
+    let mut words: Vec<(String, &str)> = vec![("max_bonds".to_owned(), "max_bonds=1")];
+    for word in parameters {
+        if word.contains(|c: char| c.is_whitespace() || c.is_control() || "\"'#\\".contains(c)) {
+            let text = format!("{word:?} has a blank, a quote, # or \\ in it, expected OPTION=VALUE without");
+            return Err(Failure::Parameters(text));
+        }
+        let name = word.split('=').next().unwrap_or(word).replace('-', "_");
+        // modprobe puts the parameters of its files in front, and the last of a name counts. [params.c: parse_args]
+        words.retain(|(before, _)| *before != name);
+        words.push((name, word));
+    }
+    let words: Vec<&str> = words.into_iter().map(|(_, word)| word).collect();
+    Ok(format!("options bonding {}", words.join(" ")))
+}
+
+fn note(err: &mut dyn Write, text: &str) -> io::Result<()> {
+    writeln!(err, "bondctl: {text}")
+}
