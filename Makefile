@@ -7,7 +7,7 @@
 #                keeps what was observed in file.tc and file.team
 # make check     formatting and lints
 # make build     release programs in target/release
-# make install   the same, manual pages, systemd unit and an example, under $(DESTDIR)$(PREFIX)
+# make install   the same, manual pages, systemd unit and examples, under $(DESTDIR)$(PREFIX)
 # make clean     removes target/
 
 export SEED COUNT ONLY KEEP
@@ -45,12 +45,15 @@ install: build
 	$(INSTALL) -D -m 0755 target/release/bondd $(DESTDIR)$(PREFIX)/sbin/bondd
 	$(INSTALL) -D -m 0755 target/release/bondctl $(DESTDIR)$(PREFIX)/sbin/bondctl
 	$(INSTALL) -D -m 0755 target/release/ifenslave $(DESTDIR)$(PREFIX)/sbin/ifenslave
+	ln -sf ifenslave $(DESTDIR)$(PREFIX)/sbin/ifenslave-2.6
 	@for page in man/*.[58]; do \
 	    $(INSTALL) -D -m 0644 "$$page" "$(DESTDIR)$(PREFIX)/share/man/man$${page##*.}/$${page##*/}" || exit 1; \
 	done
 	$(INSTALL) -D -m 0644 packaging/bondd.conf $(DESTDIR)$(PREFIX)/share/doc/bondd/bondd.conf
+	$(INSTALL) -D -m 0644 packaging/modprobe.conf $(DESTDIR)$(PREFIX)/share/doc/bondd/modprobe.conf
 	$(INSTALL) -D -m 0644 packaging/bondd.service $(DESTDIR)$(PREFIX)/lib/systemd/system/bondd.service
-	sed -i 's|/usr/sbin|$(PREFIX)/sbin|' $(DESTDIR)$(PREFIX)/lib/systemd/system/bondd.service
+	sed -i 's|/usr/sbin|$(PREFIX)/sbin|' $(DESTDIR)$(PREFIX)/lib/systemd/system/bondd.service \
+	    $(DESTDIR)$(PREFIX)/share/doc/bondd/modprobe.conf
 
 clean:
 	$(CARGO) clean
@@ -63,7 +66,7 @@ deps:
 	want() { command -v "$$1" >/dev/null || missing="$$missing $$2"; }; \
 	header() { ls $$1 >/dev/null 2>&1 || missing="$$missing $$2"; }; \
 	want clang clang; want cc gcc; want ip iproute2; want tc iproute2; want iperf3 iperf3; want tcpdump tcpdump; \
-	want ethtool ethtool; want ping iputils-ping; want setpriv util-linux; \
+	want ethtool ethtool; want ping iputils-ping; want setpriv util-linux; want modprobe kmod; \
 	header "/usr/include/stdio.h" libc6-dev; header "/usr/include/linux/bpf.h" linux-libc-dev; \
 	if [ -n "$$missing" ]; then \
 	    echo "installing$$missing"; \
