@@ -1,5 +1,5 @@
 //! The command `ifenslave` for scripts written since 1999: a client of the agent's control socket with the command line and
-//! the exit codes of the last one in the kernel's tree, 1.1.0.
+//! the exit codes of the last one in the kernel's tree, 1.1.0, or of the shell command that Debian had after it.
 //!
 //! It starts nothing by itself. What it does to a port with its own hands is what 1.1.0 did before it asked the driver: it
 //! sets the interface down and takes its IPv4 addresses away. Address, MTU and the rest are the agent's business.
@@ -12,16 +12,43 @@
 //! failure is always printed; surplus operands of `-c` are mentioned.
 
 use std::env;
+use std::ffi::OsStr;
 use std::process::ExitCode;
 
-use self::program::{Console, perform, plan};
+use self::program::{Console, REFUSED, WRONG_USAGE};
 use self::system::System;
 
+mod debian;
+#[cfg(test)]
+mod fake;
 mod getopt;
 mod program;
 mod system;
 mod text;
 mod world;
+
+/// Names the form in the environment.
+const FORM_ENV: &str = "BONDD_IFENSLAVE";
+
+/// Which of the old programs this one is like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    /// The last one that came with the kernel.
+    Kernel,
+    /// Debian's shell command.
+    Debian,
+}
+
+impl Form {
+    /// From the environment; an empty value is none.
+    fn parse(value: Option<&OsStr>) -> Result<Form, String> {
+        match value.map(OsStr::to_string_lossy).as_deref() {
+            None | Some("" | "1.1.0") => Ok(Form::Kernel),
+            Some("debian") => Ok(Form::Debian),
+            Some(other) => Err(format!("{FORM_ENV} is {other:?}, expected 1.1.0 or debian")),
+        }
+    }
+}
 
 /// The whole program.
 pub fn main() -> ExitCode {
@@ -29,17 +56,49 @@ pub fn main() -> ExitCode {
         .skip(1)
         .map(|word| word.to_string_lossy().into_owned())
         .collect();
-    let posixly_correct = env::var_os("POSIXLY_CORRECT").is_some();
     let mut console = Console::of_this_process();
-    let code = match plan(&words, posixly_correct, &mut console) {
-        Err(code) => code,
-        Ok(task) => match System::open(bondd::control::run_dir()) {
-            Ok(mut system) => perform(&task, &mut system, &mut console),
-            Err(e) => {
-                console.complain(&format!("ifenslave: cannot open a socket to the kernel: {e}"));
-                1
-            }
-        },
-    };
-    ExitCode::from(code)
+    ExitCode::from(run(&words, &mut console).unwrap_or_else(|code| code))
+}
+
+/// The exit code; an error is one that came before anything was done.
+fn run(words: &[String], console: &mut Console) -> Result<u8, u8> {
+    let form = Form::parse(env::var_os(FORM_ENV).as_deref()).map_err(|why| {
+        console.complain(&format!("ifenslave: {why}"));
+        WRONG_USAGE
+    })?;
+    match form {
+        Form::Kernel => {
+            let posixly_correct = env::var_os("POSIXLY_CORRECT").is_some();
+            let task = program::plan(words, posixly_correct, console)?;
+            Ok(program::perform(&task, &mut open(console)?, console))
+        }
+        Form::Debian => {
+            let task = debian::plan(words, console)?;
+            Ok(debian::perform(&task, &mut open(console)?, console))
+        }
+    }
+}
+
+fn open(console: &mut Console) -> Result<System, u8> {
+    System::open(bondd::control::run_dir()).map_err(|e| {
+        console.complain(&format!("ifenslave: cannot open a socket to the kernel: {e}"));
+        REFUSED
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_environment_names_the_form_or_is_refused() {
+        let parse = |value: &str| Form::parse(Some(OsStr::new(value)));
+        assert_eq!(Form::parse(None), Ok(Form::Kernel));
+        assert_eq!(
+            (parse(""), parse("1.1.0"), parse("debian")),
+            (Ok(Form::Kernel), Ok(Form::Kernel), Ok(Form::Debian))
+        );
+        let refusal = parse("2.6").unwrap_err();
+        assert_eq!(refusal, "BONDD_IFENSLAVE is \"2.6\", expected 1.1.0 or debian");
+    }
 }

@@ -11,10 +11,12 @@ use crate::getopt::{self, Flag};
 use crate::text::{BANNER, HELP, USAGE};
 use crate::world::{Bonds, Settings, World};
 
+/// What 1.1.0 and the drivers of its time told each other: the driver sees to MAC addresses and opens the slaves, as bondd does.
+const ABI: u8 = 2;
 /// Refused.
-const REFUSED: u8 = 1;
+pub(crate) const REFUSED: u8 = 1;
 /// Wrong usage.
-const WRONG_USAGE: u8 = 2;
+pub(crate) const WRONG_USAGE: u8 = 2;
 /// A setting could not be changed.
 const NOT_SET: u8 = 255;
 
@@ -58,15 +60,17 @@ pub(crate) struct Console {
 }
 
 impl Console {
-    /// Standard output and standard error.
-    pub(crate) fn of_this_process() -> Console {
-        Console {
-            out: Box::new(io::stdout()),
-            err: Box::new(io::stderr()),
-        }
+    pub(crate) fn new(out: Box<dyn Write>, err: Box<dyn Write>) -> Console {
+        Console { out, err }
     }
 
-    fn say(&mut self, text: &str) {
+    /// Standard output and standard error.
+    pub(crate) fn of_this_process() -> Console {
+        Console::new(Box::new(io::stdout()), Box::new(io::stderr()))
+    }
+
+    /// Text on standard output.
+    pub(crate) fn say(&mut self, text: &str) {
         let _ = write!(self.out, "{text}");
     }
 
@@ -163,6 +167,7 @@ fn show(name: &str, world: &mut dyn World, console: &mut Console) {
         flags,
         hardware_type,
         address,
+        ..
     }) = world.settings(name)
     else {
         console.complain(&format!("{name}: unknown interface."));
@@ -197,6 +202,7 @@ impl Run<'_> {
     fn on_master(&mut self, slaves: &[String]) -> Result<u8, u8> {
         let (master, kind) = (self.master, self.task.kind);
         self.handshake()?;
+        self.note(|| format!("ABI version {ABI}"));
         let Some(first) = slaves.first() else {
             return if kind == Kind::Enslave {
                 show(master, self.world, self.console);
@@ -259,7 +265,8 @@ impl Run<'_> {
             format!("the specified master interface '{master}' is not up; set it up first (ip link set {master} up)")
         } else if self.task.kind == Kind::Enslave && !self.task.force && settings.hardware_type != libc::ARPHRD_ETHER {
             format!(
-                "the specified master interface '{master}' is not ethernet-like (type {}); use -f to force it",
+                "the specified master interface '{master}' is not ethernet-like (type {}). \
+                 This program is meant for masters that are; use -f to force it",
                 settings.hardware_type
             )
         } else {
@@ -346,9 +353,14 @@ impl Run<'_> {
             .map_err(|e| Failed::not_set(slave, "bringing interface down", &e))?;
         self.note(|| format!("Slave '{slave}': flags set to {down:04X}"));
         let master = self.master;
+        let watched = [("Master", master), ("Slave", slave)];
+        let before = watched.map(|(_, name)| self.world.settings(name));
         if let Err(e) = self.world.attach(master, slave) {
-            self.restore(slave, settings);
+            restore(self.world, self.console, slave, settings);
             return Err(Failed::refused(e));
+        }
+        for ((role, name), before) in watched.into_iter().zip(before) {
+            self.note_changes(role, name, before);
         }
         if let Err(e) = self.world.clear_addresses(slave) {
             if let Err(e) = self.world.detach(master, slave) {
@@ -357,7 +369,7 @@ impl Run<'_> {
                     chain(&e)
                 ));
             }
-            self.restore(slave, settings);
+            restore(self.world, self.console, slave, settings);
             return Err(Failed::not_set(slave, "clearing address", &e));
         }
         self.note(|| format!("Slave '{slave}': address cleared"));
@@ -365,13 +377,16 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn restore(&mut self, slave: &str, settings: Settings) {
-        if settings.flags & UP == 0 {
+    /// What bondd changed by attaching, for `-v`.
+    fn note_changes(&mut self, role: &str, name: &str, before: io::Result<Settings>) {
+        let (Ok(before), Ok(after)) = (before, self.world.settings(name)) else {
             return;
+        };
+        if after.mtu != before.mtu {
+            self.note(|| format!("{role} '{name}': MTU set to {}", after.mtu));
         }
-        if let Err(e) = self.world.set_flags(slave, settings.flags) {
-            self.console
-                .complain(&format!("Slave '{slave}': Error: cannot be set up again: {e}"));
+        if after.address != before.address {
+            self.note(|| format!("{role} '{name}': hardware address set to {}", mac(after.address)));
         }
     }
 
@@ -416,7 +431,17 @@ impl Failed {
     }
 }
 
-const UP: u16 = libc::IFF_UP as u16;
+/// Sets an interface up again, if it was.
+pub(crate) fn restore(world: &dyn World, console: &mut Console, slave: &str, settings: Settings) {
+    if settings.flags & UP == 0 {
+        return;
+    }
+    if let Err(e) = world.set_flags(slave, settings.flags) {
+        console.complain(&format!("Slave '{slave}': Error: cannot be set up again: {e}"));
+    }
+}
+
+pub(crate) const UP: u16 = libc::IFF_UP as u16;
 const SLAVE: u16 = libc::IFF_SLAVE as u16;
 const LOOPBACK: u16 = libc::IFF_LOOPBACK as u16;
 
@@ -437,7 +462,7 @@ fn mac(address: [u8; 6]) -> String {
 }
 
 /// An error with its causes.
-fn chain(error: &ClientError) -> String {
+pub(crate) fn chain(error: &ClientError) -> String {
     match error.source() {
         Some(cause) => format!("{error}: {cause}"),
         None => error.to_string(),

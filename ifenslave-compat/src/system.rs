@@ -6,6 +6,7 @@ use std::mem;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::PathBuf;
+use std::process::Command;
 
 use bondd::control::client::{Client, ClientError};
 use bondd::control::proto::{Call, PortPresence};
@@ -96,12 +97,18 @@ impl World for System {
             get_hardware_address(self.socket.as_raw_fd(), &mut request)?;
             request.ifr_ifru.ifru_hwaddr
         };
+        // SAFETY: as above.
+        let mtu = unsafe {
+            get_mtu(self.socket.as_raw_fd(), &mut request)?;
+            request.ifr_ifru.ifru_mtu
+        };
         let mut address = [0; 6];
         for (to, from) in address.iter_mut().zip(hardware.sa_data) {
             *to = from as u8;
         }
         Ok(Settings {
             flags: flags as u16,
+            mtu,
             hardware_type: hardware.sa_family,
             address,
         })
@@ -156,6 +163,15 @@ impl World for System {
         }
         Ok(names)
     }
+
+    fn show_links(&self) -> io::Result<()> {
+        let status = Command::new("ip").args(["link", "show"]).status()?;
+        if status.success() {
+            Ok(())
+        } else {
+            Err(io::Error::other(format!("ip link show: {status}")))
+        }
+    }
 }
 
 /// A request about this interface with nothing else set.
@@ -187,6 +203,10 @@ nix::ioctl_read_bad!(
     get_hardware_address, libc::SIOCGIFHWADDR, ifreq
 );
 nix::ioctl_read_bad!(
+    /// Fills in the MTU.
+    get_mtu, libc::SIOCGIFMTU, ifreq
+);
+nix::ioctl_read_bad!(
     /// Fills in the first IPv4 address with this name as its label.
     get_address, libc::SIOCGIFADDR, ifreq
 );
@@ -208,6 +228,7 @@ mod tests {
         let lo = system().settings("lo").unwrap();
         assert_ne!(lo.flags & libc::IFF_LOOPBACK as u16, 0);
         assert_eq!((lo.hardware_type, lo.address), (libc::ARPHRD_LOOPBACK, [0; 6]));
+        assert!(lo.mtu >= 1500, "{lo:?}");
         let addressed = system().addressed_interfaces().unwrap();
         let address = system().address("lo").unwrap();
         assert_eq!(addressed.contains(&"lo".to_owned()), address.is_some());

@@ -43,8 +43,13 @@ detaches them, or chooses the one that carries the traffic.
   -h, --help       print this
 
 Only one of -a -c -d -f -h -u -V can be given. Names of options may be
-abbreviated. BONDD_RUN_DIR names the run directory of bondd, if it is not
-/run/bondd.
+abbreviated.
+
+Environment:
+  BONDD_RUN_DIR    the run directory of bondd, if it is not /run/bondd
+  BONDD_IFENSLAVE  debian: command line and exit codes are those of the shell
+                   command that Debian had from 2013 to 2018; 1.1.0: these here,
+                   as without it
 
 Exit status:
   0    done
@@ -61,4 +66,50 @@ Examples:
   ifenslave bond0 eth0 eth1
   ifenslave -c bond0 eth1
   ifenslave -d bond0 eth0
+";
+
+/// Printed by the Debian form's `-V`.
+pub(crate) const DEBIAN_VERSION: &str = concat!(
+    "ifenslave 2.9 of Debian: command line and exit codes; part of bondd ",
+    env!("CARGO_PKG_VERSION"),
+    "\nLicense: ",
+    env!("CARGO_PKG_LICENSE"),
+    "\n"
+);
+
+/// Printed by the Debian form's `-u`.
+pub(crate) const DEBIAN_USAGE: &str = "\
+Usage: ifenslave [-c | -d] [-f] [-v] <master> <slave>... | -a | -h | -u | -V
+";
+
+/// Printed by the Debian form's `-h`.
+pub(crate) const DEBIAN_HELP: &str = "\
+Attaches network interfaces (slaves) to a bond (master) of the agent bondd,
+detaches them, or chooses the one that carries the traffic.
+
+  ifenslave <master> <slave>...
+      Attach the slaves. The master may be down. Each slave is set down first
+      and keeps its addresses. One that is attached already is skipped.
+  ifenslave -d, --detach <master> <slave>...
+      Detach the slaves. One that is not attached is skipped.
+  ifenslave -c, --change-active <master> <slave>
+      Make this slave the active one.
+  ifenslave -a, --all-interfaces
+      Show what ip link shows.
+
+  -f, --force      attach a slave that is not Ethernet, too
+  -v, --verbose    say on standard error what is done
+  -V, --version    print the version
+  -u, --usage      print the usage
+  -h, --help       print this
+
+Options come first, each on its own. BONDD_RUN_DIR names the run directory of
+bondd, if it is not /run/bondd; BONDD_IFENSLAVE=debian chose this form, see
+ifenslave(8).
+
+Exit status:
+  0  done
+  1  refused, not enough arguments, or no bondd answers
+  2  a slave cannot be set down
+The first slave that fails ends it.
 ";

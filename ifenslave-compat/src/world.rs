@@ -14,6 +14,8 @@ pub(crate) type Bonds = BTreeMap<String, Vec<String>>;
 pub(crate) struct Settings {
     /// `IFF_*`.
     pub(crate) flags: u16,
+    /// In bytes.
+    pub(crate) mtu: i32,
     /// `ARPHRD_*`.
     pub(crate) hardware_type: u16,
     /// The first six bytes of its hardware address.
@@ -40,4 +42,6 @@ pub(crate) trait World {
     fn address(&self, interface: &str) -> io::Result<Option<Ipv4Addr>>;
     /// Names of all interfaces with an IPv4 address.
     fn addressed_interfaces(&self) -> io::Result<Vec<String>>;
+    /// Lets `ip link show` print what there is.
+    fn show_links(&self) -> io::Result<()>;
 }

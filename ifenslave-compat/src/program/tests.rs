@@ -1,203 +1,12 @@
 //! The rows of the reference's tables for 1.1.0, against a world of plain values.
 
-use std::cell::RefCell;
-use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
-use std::path::PathBuf;
-use std::rc::Rc;
-
-use bondd::control::proto::{ControlError, ErrorCode};
-
 use super::*;
+use crate::fake::{self, Agent, Fake, Ran};
 
-/// How the agent behaves.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Agent {
-    Answers,
-    Absent,
-    /// Its socket does not let this user connect.
-    Denies,
-    /// Refuses every change.
-    Refuses,
-}
-
-struct Device {
-    settings: Settings,
-    ip: Option<Ipv4Addr>,
-}
-
-/// bond0 is up and has port eth2; bond1 is down; infi0 is a bond of another type; eth0 and eth1 are free; lo is lo.
-struct Fake {
-    agent: Agent,
-    bonds: Bonds,
-    devices: RefCell<BTreeMap<String, Device>>,
-    /// Interfaces whose settings cannot be changed.
-    stubborn: Vec<&'static str>,
-    /// Interfaces whose addresses cannot be cleared.
-    sticky: Vec<&'static str>,
-    /// Everything that was changed, in order.
-    log: Rc<RefCell<Vec<String>>>,
-}
-
-impl Fake {
-    fn new() -> Fake {
-        let device = |flags: libc::c_int, hardware_type, last, ip: &str| Device {
-            settings: Settings {
-                flags: flags as u16,
-                hardware_type,
-                address: [2, 0, 0, 0, 0, last],
-            },
-            ip: ip.parse().ok(),
-        };
-        let up = libc::IFF_UP;
-        let devices = BTreeMap::from([
-            ("bond0".to_owned(), device(up | libc::IFF_MULTICAST, 1, 1, "192.0.2.1")),
-            ("bond1".to_owned(), device(0, 1, 2, "")),
-            ("infi0".to_owned(), device(up, 32, 3, "")),
-            ("eth0".to_owned(), device(up, 1, 4, "198.51.100.7")),
-            ("eth1".to_owned(), device(0, 1, 5, "")),
-            ("eth2".to_owned(), device(up, 1, 6, "")),
-            ("lo".to_owned(), device(up | libc::IFF_LOOPBACK, 772, 0, "127.0.0.1")),
-        ]);
-        Fake {
-            agent: Agent::Answers,
-            bonds: [("bond0", &["eth2"][..]), ("bond1", &[]), ("infi0", &[])]
-                .map(|(bond, ports)| (bond.to_owned(), ports.iter().map(|&port| port.to_owned()).collect()))
-                .into(),
-            devices: RefCell::new(devices),
-            stubborn: Vec::new(),
-            sticky: Vec::new(),
-            log: Rc::default(),
-        }
-    }
-
-    fn agent(agent: Agent) -> Fake {
-        Fake { agent, ..Fake::new() }
-    }
-
-    fn reach(&self) -> Result<(), ClientError> {
-        let path = PathBuf::from("/run/bondd/control.sock");
-        match self.agent {
-            Agent::Absent => Err(ClientError::NoDaemon { path }),
-            Agent::Denies => Err(ClientError::Permission { path }),
-            Agent::Answers | Agent::Refuses => Ok(()),
-        }
-    }
-
-    fn change(&self, what: String) -> Result<(), ClientError> {
-        self.reach()?;
-        if self.agent == Agent::Refuses {
-            return Err(ControlError::new(ErrorCode::Refused, "not today").into());
-        }
-        self.log.borrow_mut().push(what);
-        Ok(())
-    }
-}
-
-impl World for Fake {
-    fn bonds(&mut self) -> Result<Bonds, ClientError> {
-        self.reach().map(|()| self.bonds.clone())
-    }
-
-    fn attach(&mut self, bond: &str, port: &str) -> Result<(), ClientError> {
-        self.change(format!("{bond} attach {port}"))?;
-        self.bonds.get_mut(bond).unwrap().push(port.to_owned());
-        Ok(())
-    }
-
-    fn detach(&mut self, bond: &str, port: &str) -> Result<(), ClientError> {
-        self.change(format!("{bond} detach {port}"))?;
-        self.bonds.get_mut(bond).unwrap().retain(|p| p != port);
-        Ok(())
-    }
-
-    fn activate(&mut self, bond: &str, port: &str) -> Result<(), ClientError> {
-        self.change(format!("{bond} active {port}"))
-    }
-
-    fn settings(&self, interface: &str) -> io::Result<Settings> {
-        let devices = self.devices.borrow();
-        let device = devices
-            .get(interface)
-            .ok_or_else(|| io::Error::from_raw_os_error(libc::ENODEV))?;
-        Ok(device.settings)
-    }
-
-    fn set_flags(&self, interface: &str, flags: u16) -> io::Result<()> {
-        if self.stubborn.contains(&interface) {
-            return Err(io::Error::from_raw_os_error(libc::EPERM));
-        }
-        self.devices.borrow_mut().get_mut(interface).unwrap().settings.flags = flags;
-        self.log.borrow_mut().push(format!("{interface} flags {flags:x}"));
-        Ok(())
-    }
-
-    fn clear_addresses(&self, interface: &str) -> io::Result<()> {
-        if self.sticky.contains(&interface) {
-            return Err(io::Error::from_raw_os_error(libc::EPERM));
-        }
-        self.devices.borrow_mut().get_mut(interface).unwrap().ip = None;
-        self.log.borrow_mut().push(format!("{interface} clear"));
-        Ok(())
-    }
-
-    fn address(&self, interface: &str) -> io::Result<Option<Ipv4Addr>> {
-        Ok(self.devices.borrow()[interface].ip)
-    }
-
-    fn addressed_interfaces(&self) -> io::Result<Vec<String>> {
-        let devices = self.devices.borrow();
-        Ok(devices
-            .iter()
-            .filter(|(_, device)| device.ip.is_some())
-            .map(|(name, _)| name.clone())
-            .collect())
-    }
-}
-
-/// What a run left behind.
-#[derive(Debug)]
-struct Ran {
-    code: u8,
-    out: String,
-    err: String,
-    log: Vec<String>,
-}
-
-#[derive(Clone, Default)]
-struct Shared(Rc<RefCell<Vec<u8>>>);
-
-impl Write for Shared {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.borrow_mut().write(bytes)
-    }
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Shared {
-    fn text(&self) -> String {
-        String::from_utf8(self.0.borrow().clone()).unwrap()
-    }
-}
-
-fn run_in(mut world: Fake, line: &str) -> Ran {
-    let (out, err) = (Shared::default(), Shared::default());
-    let mut console = Console {
-        out: Box::new(out.clone()),
-        err: Box::new(err.clone()),
-    };
-    let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
-    let code =
-        plan(&words, false, &mut console).map_or_else(|code| code, |task| perform(&task, &mut world, &mut console));
-    let log = world.log.borrow().clone();
-    Ran {
-        code,
-        out: out.text(),
-        err: err.text(),
-        log,
-    }
+fn run_in(world: Fake, line: &str) -> Ran {
+    fake::run_in(world, line, |words, world, console| {
+        plan(words, false, console).map_or_else(|code| code, |task| perform(&task, world, console))
+    })
 }
 
 fn run(line: &str) -> Ran {
@@ -219,6 +28,8 @@ fn texts_about_itself_go_to_standard_output_and_end_with_0() {
         assert_eq!((ran.code, ran.out, ran.err.as_str()), (0, wanted, ""), "{line}");
     }
     assert_eq!(BANNER.lines().count(), 5);
+    assert!(BANNER.starts_with("ifenslave.c:v1.1.0 ("));
+    assert_eq!(USAGE.lines().count(), 4);
 }
 
 #[test]
@@ -249,6 +60,19 @@ fn wrong_usage_is_2_with_the_usage_on_standard_error() {
         assert_eq!(ran.code, 2, "{line:?}: {ran:?}");
         assert!(ran.err.ends_with(USAGE), "{line:?}: {ran:?}");
         assert!(ran.log.is_empty(), "{line:?}: {ran:?}");
+    }
+    for (line, banner) in [
+        ("-v", BANNER),
+        ("-vf", BANNER),
+        ("-v -d -d bond0 eth2", ""),
+        ("-v -x", ""),
+        ("-V -u", ""),
+    ] {
+        assert_eq!(
+            run(line).out,
+            banner,
+            "{line}: the banner comes after the first two tests"
+        );
     }
     assert_eq!(run("-d nosuch").code, 1, "the handshake comes before the usage");
 }
@@ -352,15 +176,47 @@ fn a_port_that_cannot_be_taken_is_skipped_and_the_last_failure_decides() {
             "{line}: {ran:?}"
         );
     }
-    let ran = run("bond0 eth2");
-    let lines: Vec<_> = ran.err.lines().collect();
-    assert_eq!(
-        lines,
-        [
-            "Illegal operation: the specified slave interface 'eth2' is already a slave",
-            "Master 'bond0', Slave 'eth2': Error: enslave failed"
+}
+
+#[test]
+fn a_bond_whose_settings_cannot_be_read_ends_it_with_the_errno() {
+    for line in ["bond0 eth0", "-d bond0 eth2", "-c bond0 eth2"] {
+        let world = Fake::new();
+        world.devices.borrow_mut().remove("bond0");
+        let ran = run_in(world, line);
+        assert_eq!((ran.code, ran.log.len()), (19, 0), "{line}: {ran:?}");
+        assert!(
+            ran.err.starts_with("Master 'bond0': Error: getting settings failed: "),
+            "{line}: {ran:?}"
+        );
+        assert!(ran.err.ends_with(" Aborting\n"), "{line}: {ran:?}");
+    }
+}
+
+#[test]
+fn each_failure_of_a_slave_says_what_was_done_and_whether_it_goes_on() {
+    let unreadable = |what: &str, then: &str| {
+        let why = io::Error::from_raw_os_error(libc::ENODEV);
+        vec![format!("Slave 'nosuch': Error: getting {what} failed: {why}. {then}")]
+    };
+    let refused = |slave: &str, why: &str, what: &str| {
+        vec![
+            format!("Illegal operation: the specified slave interface '{slave}' is {why}"),
+            format!("Master 'bond0', Slave '{slave}': Error: {what} failed"),
         ]
-    );
+    };
+    for (line, wanted) in [
+        ("bond0 nosuch", unreadable("settings", "Skipping")),
+        ("-d bond0 nosuch", unreadable("flags", "Skipping")),
+        ("-c bond0 nosuch", unreadable("flags", "Aborting")),
+        ("bond0 eth2", refused("eth2", "already a slave", "enslave")),
+        ("bond0 lo", refused("lo", "a loopback interface", "enslave")),
+        ("-d bond0 eth0", refused("eth0", "not a slave", "release")),
+        ("-c bond0 eth0", refused("eth0", "not a slave", "change active")),
+    ] {
+        let ran = run(line);
+        assert_eq!(ran.err.lines().collect::<Vec<_>>(), wanted, "{line}");
+    }
 }
 
 #[test]
@@ -475,8 +331,15 @@ fn a_user_who_may_not_is_told_with_the_codes_that_the_kernel_used_to_cause() {
 fn verbose_says_every_step_on_standard_error() {
     let ran = run("-v bond0 eth0");
     assert_eq!((ran.code, ran.out.as_str()), (0, BANNER));
-    let wanted = "Master 'bond0': hardware address 02:00:00:00:00:01, type 1\nSlave 'eth0': flags set to 0000\n\
-                  Slave 'eth0': address cleared\nMaster 'bond0', Slave 'eth0': enslaved\n";
-    assert_eq!(ran.err, wanted);
+    let wanted = [
+        "ABI version 2",
+        "Master 'bond0': hardware address 02:00:00:00:00:01, type 1",
+        "Slave 'eth0': flags set to 0000",
+        "Slave 'eth0': MTU set to 1400",
+        "Slave 'eth0': hardware address set to 02:00:00:00:00:01",
+        "Slave 'eth0': address cleared",
+        "Master 'bond0', Slave 'eth0': enslaved",
+    ];
+    assert_eq!(ran.err.lines().collect::<Vec<_>>(), wanted);
     assert!(run("-dv bond0 eth2").err.contains("Slave 'eth2': flags 0001\n"));
 }
