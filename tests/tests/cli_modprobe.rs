@@ -112,6 +112,18 @@ fn the_module_is_loaded_ports_are_enslaved_and_the_status_is_read_in_one_session
 }
 
 #[test]
+fn in_the_form_of_debians_ifenslave_the_bond_need_not_be_up() {
+    let host = host();
+    let script = "modprobe bonding max_bonds=2 mode=1 miimon=100 && ifenslave bond0 eth0 eth1 && \
+                  cat $BONDD_RUN_DIR/proc/net/bonding/bond0";
+    let status = host.does(&format!("export BONDD_IFENSLAVE=debian; {script}"));
+    println!("$ {script}\n{status}");
+    for line in ["Slave Interface: eth0", "Slave Interface: eth1"] {
+        assert!(status.lines().any(|found| found == line), "{line:?} in\n{status}");
+    }
+}
+
+#[test]
 fn unloading_removes_all_bonds_but_none_while_one_has_a_port() {
     let host = host();
     host.does("modprobe bonding max_bonds=2 mode=1");
