@@ -169,6 +169,14 @@ fn shipped_and_printed_option_files_are_right() {
 }
 
 #[test]
+fn the_lines_for_modprobe_are_printed_as_they_are_shipped() {
+    let shipped = fs::read_to_string(root().join("packaging/modprobe.conf")).expect("there is a file for modprobe.d");
+    let lines: Vec<&str> = shipped.lines().filter(|line| line.contains(" bonding /")).collect();
+    assert_eq!(lines.len(), 2, "{shipped}");
+    assert!(page("bondctl.8").contains(&lines.join("\n")), "{lines:?}");
+}
+
+#[test]
 fn the_unit_stops_only_the_agent_and_keeps_its_state() {
     let unit = fs::read_to_string(root().join("packaging/bondd.service")).expect("there is a unit");
     for line in [
