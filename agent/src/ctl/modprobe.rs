@@ -1,7 +1,7 @@
 //! `bondctl modprobe`: what loading and removing the kernel's module did, for the `install` and `remove` lines that
 //! modprobe(8) is given. The parameters are read by the grammar of option files, as if they stood there for the module.
 
-use std::io::{self, Write};
+use std::io::Write;
 use std::path::PathBuf;
 
 use super::Failure;
@@ -18,7 +18,7 @@ pub(super) fn load(client: &mut Client, parameters: &[String], err: &mut dyn Wri
     for bond in &bonds {
         if there.contains(&bond.name) {
             if !parameters.is_empty() {
-                note(err, &format!("{} is there already and keeps its options", bond.name))?;
+                note(err, &format!("{} is there already and keeps its options", bond.name));
             }
             continue;
         }
@@ -30,7 +30,7 @@ pub(super) fn load(client: &mut Client, parameters: &[String], err: &mut dyn Wri
             for name in made.into_iter().rev() {
                 let bond = name.to_owned();
                 if let Err(why) = client.call(&Call::Del { bond }) {
-                    note(err, &format!("{name} was made and cannot be removed: {why}"))?;
+                    note(err, &format!("{name} was made and cannot be removed: {why}"));
                 }
             }
             return Err(refusal.into());
@@ -71,8 +71,14 @@ fn bonds(parameters: &[String], err: &mut dyn Write) -> Result<Vec<BondSpec>, Fa
         let texts: Vec<String> = errors.into_iter().map(|finding| finding.text).collect();
         return Err(Failure::Parameters(texts.join("; ")));
     }
+    if parsed.bonds.is_empty() {
+        // A file of systemd says so, on most machines.
+        let way_out = "if a file of modprobe.d says so, max_bonds=1 on the command line makes one";
+        note(err, &format!("max_bonds=0 makes no bond; {way_out}"));
+        return Ok(Vec::new());
+    }
     for finding in rest {
-        note(err, &finding.text)?;
+        note(err, &finding.text);
     }
     Ok(parsed.bonds)
 }
@@ -95,6 +101,7 @@ fn option_line(parameters: &[String]) -> Result<String, Failure> {
     Ok(format!("options bonding {}", words.join(" ")))
 }
 
-fn note(err: &mut dyn Write, text: &str) -> io::Result<()> {
-    writeln!(err, "bondctl: {text}")
+/// Whoever does not listen must not stop it halfway.
+fn note(err: &mut dyn Write, text: &str) {
+    let _ = writeln!(err, "bondctl: {text}");
 }

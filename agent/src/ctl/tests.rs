@@ -194,7 +194,10 @@ fn module_parameters_make_the_bonds_that_are_missing_and_the_last_of_a_name_coun
              bondctl: bond1 is there already and keeps its options\n",
         ),
         ("", ""),
-        ("max_bonds=0", "bondctl: max_bonds=0: no bond is made\n"),
+        (
+            "max_bonds=0",
+            "bondctl: max_bonds=0 makes no bond; if a file of modprobe.d says so, max_bonds=1 on the command line makes one\n",
+        ),
     ] {
         let (outcome, out, err) = agent.run(&module(words));
         assert!(outcome.is_ok(), "{words}: {outcome:?}");
