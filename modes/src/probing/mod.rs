@@ -18,6 +18,7 @@ mod balance;
 mod evidence;
 mod paths;
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use bond_monitors::wire::arp::Request;
@@ -287,21 +288,16 @@ impl Bond {
             return;
         };
         let frames = self.paths_through().map(|(target, source, tags)| match target {
-            std::net::IpAddr::V4(target_ip) => {
-                let sender_ip = match source {
-                    Some(std::net::IpAddr::V4(ip)) => ip,
-                    _ => std::net::Ipv4Addr::UNSPECIFIED,
-                };
-                let request = Request {
-                    sender_mac: mac,
-                    sender_ip,
-                    target_ip,
-                };
-                request.frame(tags)
-            }
-            std::net::IpAddr::V6(target) => {
+            IpAddr::V4(target) => {
                 let source = match source {
-                    Some(std::net::IpAddr::V6(ip)) => Some(ip),
+                    Some(IpAddr::V4(ip)) => ip,
+                    _ => Ipv4Addr::UNSPECIFIED,
+                };
+                Request::probe(mac, source, target).frame(tags)
+            }
+            IpAddr::V6(target) => {
+                let source = match source {
+                    Some(IpAddr::V6(ip)) => Some(ip),
                     _ => None,
                 };
                 Solicitation { source, mac, target }.frame(tags)
