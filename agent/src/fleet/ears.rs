@@ -61,11 +61,7 @@ impl Fleet {
             self.ears.close(port);
             Drained::Empty
         });
-        let owner = self
-            .bonds
-            .iter()
-            .position(|member| member.bond.ports().get(port).is_some());
-        if let Some(at) = owner {
+        if let Some(at) = self.owner_of(port) {
             for frame in frames {
                 self.bonds[at].bond.handle_event(now, Event::Frame { port, frame });
             }

@@ -124,11 +124,7 @@ impl Fleet {
 
     fn on_link(&mut self, now: Time, link: &Link) {
         let port = PortId(link.ifindex);
-        if let Some(at) = self
-            .bonds
-            .iter()
-            .position(|member| member.bond.ports().get(port).is_some())
-        {
+        if let Some(at) = self.owner_of(port) {
             return self.on_port(now, at, port, link);
         }
         if let Some(at) = self.bonds.iter().position(|member| member.ifindex == link.ifindex) {
@@ -257,11 +253,7 @@ impl Fleet {
             return;
         }
         let port = PortId(ifindex);
-        let owner = self
-            .bonds
-            .iter()
-            .position(|member| member.bond.ports().get(port).is_some());
-        if let Some(at) = owner {
+        if let Some(at) = self.owner_of(port) {
             log::warn!(
                 "{}: {name} has disappeared, it joins again when it is back",
                 self.bonds[at].name

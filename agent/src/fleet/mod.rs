@@ -193,6 +193,12 @@ impl Fleet {
         })
     }
 
+    /// The bond that a port belongs to.
+    fn owner_of(&self, port: PortId) -> Option<usize> {
+        let owns = |member: &Member| member.bond.ports().get(port).is_some();
+        self.bonds.iter().position(owns)
+    }
+
     /// Feeds one fact to a bond and does what it asks for.
     fn feed(&mut self, now: Time, at: usize, event: Event) {
         self.bonds[at].bond.handle_event(now, event);
