@@ -76,7 +76,10 @@ fn a_dead_path_with_carrier_is_left_within_the_missed_intervals_and_one() {
             let limit = Duration::from_millis(100 * (missed + 1));
             assert!(at.since(died) <= limit, "{validate} {missed}: {:?}", at.since(died));
             assert_eq!(w.status("a").link_failures, 1, "{validate}");
-            assert!(w.saw(|notice| matches!(notice, Notice::Silent { port, .. } if port == "a")));
+            let expected = w.bond.options().arp_validate.evidence(true);
+            assert!(w.saw(
+                |notice| matches!(notice, Notice::Silent { port, counts, .. } if port == "a" && *counts == expected)
+            ));
         }
     }
 }
@@ -344,7 +347,11 @@ fn overdue_answers_are_asked_for_again_within_the_interval_and_only_then() {
     assert_eq!(in_last_interval.count(), 3);
     assert_eq!(w.active().as_deref(), Some("a"));
     w.after_ms(1);
-    assert_eq!(w.active().as_deref(), Some("b"), "the verdict does not wait for the tick");
+    assert_eq!(
+        w.active().as_deref(),
+        Some("b"),
+        "the verdict does not wait for the tick"
+    );
 }
 
 #[test]

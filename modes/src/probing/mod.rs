@@ -198,7 +198,8 @@ impl Bond {
     /// [bond_main.c: bond_ab_arp_commit, bond_loadbalance_arp_mon]
     fn commit(&mut self, now: Time, id: PortId, verdict: Verdict, found: &mut Inspection) {
         let active = self.choice.active;
-        let silent_for = self.ports.get(id).map(|port| now.since(self.last_rx(port)));
+        let Some(port) = self.ports.get(id) else { return };
+        let (counts, silent_for) = (self.evidence(port), now.since(self.last_rx(port)));
         let Some(port) = self.ports.get_mut(id) else { return };
         match verdict {
             Verdict::Up => {
@@ -212,7 +213,8 @@ impl Bond {
                 port.debounce = Debounce::in_state(LinkState::Down);
                 found.notices.push(Notice::Silent {
                     port: port.name.clone(),
-                    silent_for: silent_for.unwrap_or_default(),
+                    counts,
+                    silent_for,
                 });
                 found.down(port);
                 if active == Some(id) {
