@@ -72,15 +72,15 @@ impl Fleet {
 
     /// Opens the ears that a bond's monitor needs.
     pub(super) fn listen(&mut self, at: usize) {
-        let member = &self.bonds[at];
+        let member = &mut self.bonds[at];
         let listens = member.bond.listens();
         for port in member.bond.ports().iter().map(|port| port.id) {
             if !listens {
                 self.ears.close(port);
-            } else if !self.ears.open.contains_key(&port)
-                && let Err(error) = self.ears.open(port)
-            {
-                log::error!("{}: cannot hear what arrives at {port}: {error}", member.name);
+            } else if !self.ears.open.contains_key(&port) {
+                let opened = self.ears.open(port);
+                let doing = format!("hear what arrives at {port}");
+                member.failing.note(&member.name, &doing, opened);
             }
         }
     }

@@ -272,16 +272,7 @@ impl Fleet {
     pub(super) fn attach_wanted(&mut self, now: Time, at: usize, name: &str) {
         let result = self.possible_port(name).and_then(|link| self.attach(now, at, &link));
         let member = &mut self.bonds[at];
-        match result {
-            Ok(()) => {
-                member.refused.remove(name);
-            }
-            Err(error) => {
-                if member.refused.insert(name.to_owned(), error.message.clone()).as_ref() != Some(&error.message) {
-                    log::warn!("{}: cannot attach {name}: {}", member.name, error.message);
-                }
-            }
-        }
+        member.failing.note(&member.name, &format!("attach {name}"), result);
     }
 
     /// State of a port with speed and duplex.

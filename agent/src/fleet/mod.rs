@@ -7,6 +7,7 @@ mod actions;
 mod calls;
 mod ears;
 mod events;
+mod failing;
 mod neighbours;
 mod start;
 #[cfg(test)]
@@ -24,6 +25,7 @@ use bond_monitors::{MacAddr, Time};
 use mio::Registry;
 
 use self::ears::Ears;
+use self::failing::Failing;
 use crate::clock;
 use crate::control::proto::{BondEvent, BondReport, ControlError, ErrorCode, EventLine, PortReport};
 use crate::dataplane::{Dataplane, OriginalPort, PlaneWish};
@@ -75,8 +77,8 @@ struct Member {
     wanted: Vec<String>,
     /// The options that a file gave when they were last applied.
     configured: Option<Vec<(String, String)>>,
-    /// Why a wanted port could not be attached, so that the log says it once.
-    refused: BTreeMap<String, String>,
+    /// What the log has said of it that does not work.
+    failing: Failing,
     /// Ports to which somebody else gave another address than the plan's, and which.
     foreign_macs: BTreeMap<PortId, MacAddr>,
     /// Interfaces whose addresses are announced.

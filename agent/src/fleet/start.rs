@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use bond_modes::{Bond, PortFacts, PortId, Seen, options};
 use bond_monitors::Time;
 
+use super::failing::Failing;
 use super::{Fleet, Member};
 use crate::config::BondSpec;
 use crate::dataplane::{Observed, OriginalPort, PlaneError, PlaneWish};
@@ -253,7 +254,7 @@ impl Member {
             vanished: BTreeMap::new(),
             wanted: Vec::new(),
             configured: None,
-            refused: BTreeMap::new(),
+            failing: Failing::default(),
             foreign_macs: BTreeMap::new(),
             announced: Vec::new(),
             dirty: true,
