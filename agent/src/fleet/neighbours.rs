@@ -1,6 +1,7 @@
 //! What stands on and above a bond, and who is beyond it: addresses to announce, ways to targets, hosts behind bridges,
 //! multicast memberships.
 
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use bond_modes::{Event, LocalAddress, Reach, Station, TargetPath};
@@ -39,15 +40,28 @@ impl Fleet {
     }
 
     /// How targets are reached, by the routing table. [bond_main.c: bond_arp_send_all, bond_ns_send_all]
+    ///
+    /// No answer if it cannot be told: then the ways that are known stay.
     pub(super) fn find_paths(&mut self, at: usize, targets: &[IpAddr]) -> Option<Event> {
-        let (links, addresses) = (self.links.all().ok()?, self.links.addresses().ok()?);
-        let bond = links.iter().find(|link| link.ifindex == self.bonds[at].ifindex)?;
+        let found = self.paths(self.bonds[at].ifindex, targets);
+        let member = &mut self.bonds[at];
+        let doing = "find out how targets are reached";
+        let paths = member.failing.note(&member.name, doing, found)??;
+        Some(Event::Paths { paths })
+    }
+
+    /// `None` if the bond's interface is gone.
+    fn paths(&mut self, bond: u32, targets: &[IpAddr]) -> io::Result<Option<Vec<TargetPath>>> {
+        let (links, addresses) = (self.links.all()?, self.links.addresses()?);
+        let Some(bond) = links.iter().find(|link| link.ifindex == bond) else {
+            return Ok(None);
+        };
         let above = above(&links, bond, |_| true);
         let mut paths = Vec::new();
         for &target in targets {
             let route = match is_link_local(target) {
                 true => None,
-                false => self.links.route(target).unwrap_or_default(),
+                false => self.links.route(target)?,
             };
             let own = |ifindex: u32| {
                 addresses
@@ -71,7 +85,7 @@ impl Fleet {
             };
             paths.push(TargetPath { target, reach });
         }
-        Some(Event::Paths { paths })
+        Ok(Some(paths))
     }
 
     /// Hosts behind the bond: those that a bridge above it has learned on its other ports, and devices above with an address of

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use bond_modes::PortId;
+use bond_modes::{Event, PortId, Reach, TargetPath};
 use bond_monitors::Time;
 use bond_monitors::wire::ethernet::Tag;
 
@@ -10,7 +10,7 @@ use super::{Fleet, above};
 use crate::control::proto::Call;
 use crate::dataplane::PlaneError;
 use crate::dataplane::script::ScriptPlane;
-use crate::netlink::tests::in_netns;
+use crate::netlink::tests::{asks, in_netns, ip};
 use crate::netlink::{Link, Links};
 
 const NOW: Time = Time::ZERO;
@@ -70,6 +70,28 @@ fn a_port_is_not_taken_in_unless_what_it_was_is_saved() {
         assert!(plane.plan("bond0").unwrap().ports.is_empty());
         fs::remove_dir_all(&file).unwrap();
         attach(fleet, "a").unwrap();
+    });
+}
+
+#[test]
+fn a_question_that_fails_changes_nothing_about_how_targets_are_reached() {
+    with_bond("paths", |fleet, _, _| {
+        // The script's bond is no interface.
+        ip("link set a up");
+        ip("addr add 10.0.0.1/24 dev a");
+        fleet.bonds[0].ifindex = fleet.links.by_name("a").unwrap().unwrap().ifindex;
+        let targets = ["10.0.0.2".parse().unwrap()];
+        // Links, addresses, route.
+        for question in 0..3 {
+            asks::fail_at(question);
+            assert_eq!(fleet.find_paths(0, &targets), None, "{question}");
+        }
+        let found = fleet.find_paths(0, &targets);
+        let through = |path: &TargetPath| matches!(&path.reach, Reach::Through { source, .. } if source.is_some());
+        assert!(
+            matches!(&found, Some(Event::Paths { paths }) if paths.iter().all(through)),
+            "{found:?}"
+        );
     });
 }
 
