@@ -63,16 +63,15 @@ impl Fleet {
     }
 
     /// An answer in any case: the bond waits for it.
-    fn read_heard(&mut self, at: usize) -> Event {
-        let ports = self.plane.heard(&self.bonds[at].name).unwrap_or_else(|error| {
-            log::warn!(
-                "{}: cannot read when its ports were heard: {}",
-                self.bonds[at].name,
-                chain(&error)
-            );
-            Vec::new()
+    pub(super) fn read_heard(&mut self, at: usize) -> Event {
+        let member = &mut self.bonds[at];
+        let ports = member.bond.ports().iter().filter_map(|port| {
+            let heard = self.plane.heard(&member.name, port.id);
+            let heard = heard.map_err(|error| chain(&error));
+            let doing = format!("tell whether {} is silent", port.name);
+            Some((port.id, member.failing.note(&member.name, &doing, heard)?))
         });
-        Event::Heard { ports }
+        Event::Heard { ports: ports.collect() }
     }
 
     fn poll_device(&mut self, at: usize) -> Option<Event> {

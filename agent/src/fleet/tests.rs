@@ -96,6 +96,24 @@ fn a_question_that_fails_changes_nothing_about_how_targets_are_reached() {
 }
 
 #[test]
+fn a_port_that_cannot_be_read_hides_none_of_the_others() {
+    with_bond("heard", |fleet, plane, _| {
+        attach(fleet, "a").unwrap();
+        attach(fleet, "b").unwrap();
+        let source = std::io::ErrorKind::NotFound.into();
+        let doing = "read the stamps".to_owned();
+        plane.fail_at(0, PlaneError::Kernel { doing, source });
+        let second = PortId(fleet.links.by_name("b").unwrap().unwrap().ifindex);
+        let told = |event| match event {
+            Event::Heard { ports } => ports.into_iter().map(|(port, _)| port).collect::<Vec<_>>(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(told(fleet.read_heard(0)), [second]);
+        assert_eq!(told(fleet.read_heard(0)).len(), 2);
+    });
+}
+
+#[test]
 fn what_is_above_a_bond_is_found_at_any_depth_with_its_tags() {
     in_netns(|| {
         let mut links = Links::open().unwrap();

@@ -159,6 +159,7 @@ impl Bond {
         let Some(step) = self.probing.waiting.take().filter(|_| self.probes()) else {
             return;
         };
+        self.excuse_unread(now, ports);
         self.take_stamps(now, ports);
         // Before anybody was asked silence says nothing.
         let found = if self.probing.paths.is_none() || self.blind() {

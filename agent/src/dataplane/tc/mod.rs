@@ -133,23 +133,6 @@ impl TcPlane {
         self.bonds.get(name).ok_or_else(|| unknown(name))
     }
 
-    /// What the maps hold for each attached port.
-    fn of_each_port<T>(
-        &self,
-        bond: &str,
-        what: &str,
-        read: impl Fn(&BondBpf, PortId) -> io::Result<T>,
-    ) -> Result<Vec<(PortId, T)>, PlaneError> {
-        let known = self.bond(bond)?;
-        let ports = known.applied.ports.keys();
-        ports
-            .map(|&port| {
-                let found = step(|| format!("read the {what} of {port}"), || read(&known.bpf, port))?;
-                Ok((port, found))
-            })
-            .collect()
-    }
-
     /// Takes a pair of ours over, with its ports.
     fn adopt(&mut self, name: &str, pair: &device::Pair) -> Result<Bond, PlaneError> {
         let pins = self.pins()?.bond(pair.bond.ifindex);
@@ -327,11 +310,17 @@ impl Dataplane for TcPlane {
     }
 
     fn counters(&mut self, bond: &BondName) -> Result<Vec<(PortId, PortCounters)>, PlaneError> {
-        self.of_each_port(bond, "counters", BondBpf::counters)
+        let known = self.bond(bond)?;
+        let read = |&port: &PortId| {
+            let counted = step(|| format!("read the counters of {port}"), || known.bpf.counters(port))?;
+            Ok((port, counted))
+        };
+        known.applied.ports.keys().map(read).collect()
     }
 
-    fn heard(&mut self, bond: &BondName) -> Result<Vec<(PortId, Heard)>, PlaneError> {
-        self.of_each_port(bond, "stamps", BondBpf::heard)
+    fn heard(&mut self, bond: &BondName, port: PortId) -> Result<Heard, PlaneError> {
+        let bpf = &self.bond(bond)?.bpf;
+        step(|| format!("read the stamps of {port}"), || bpf.heard(port))
     }
 }
 
