@@ -279,3 +279,20 @@ pub enum PlaneError {
         source: io::Error,
     },
 }
+
+impl PlaneError {
+    /// Whether trying again can help: a port that has gone is told of by its own event, which makes a new plan, and nothing will
+    /// bring about what the kernel or the bond lacks.
+    pub fn may_pass(&self) -> bool {
+        use PlaneError::{OneQueue, PortGone, Unsupported};
+        !matches!(self, PortGone { .. } | Unsupported { .. } | OneQueue { .. })
+    }
+
+    /// How much it matters in the log.
+    pub fn level(&self) -> log::Level {
+        match self {
+            PlaneError::PortGone { .. } => log::Level::Debug,
+            _ => log::Level::Error,
+        }
+    }
+}

@@ -6,7 +6,6 @@ use bond_modes::{Action, Bond, Epoch, Event, ForwardingPlan, PortId};
 use bond_monitors::{Carrier, Time};
 
 use super::Fleet;
-use crate::dataplane::PlaneError;
 use crate::netlink::{Link, mii};
 use crate::text::chain;
 
@@ -83,14 +82,8 @@ impl Fleet {
     fn program(&mut self, at: usize, epoch: Epoch, plan: &ForwardingPlan) -> Option<Event> {
         let name = &self.bonds[at].name;
         let error = self.plane.program(name, plan).err()?;
-        let (retry, level) = match error {
-            // It will be detached by its own event, which makes a new plan.
-            PlaneError::PortGone { .. } => (false, log::Level::Debug),
-            // Nothing will bring these about.
-            PlaneError::Unsupported { .. } | PlaneError::OneQueue { .. } => (false, log::Level::Error),
-            _ => (true, log::Level::Error),
-        };
-        log::log!(level, "{name}: {}", chain(&error));
+        log::log!(error.level(), "{name}: {}", chain(&error));
+        let retry = error.may_pass();
         Some(Event::ProgramFailed { epoch, retry })
     }
 
