@@ -60,6 +60,8 @@ pub struct TcPlane {
     links: Links,
     /// Inode number of the network namespace.
     netns: u64,
+    /// The kernel has what bonds need; what it lacks may still come, with a module.
+    usable: bool,
     /// Opened when the first bond needs it: it may have to be mounted.
     pins: Option<Pins>,
     bonds: BTreeMap<BondName, Bond>,
@@ -97,6 +99,7 @@ impl TcPlane {
             hook,
             links,
             netns: netns.ino(),
+            usable: false,
             pins: None,
             bonds: BTreeMap::new(),
         })
@@ -183,6 +186,9 @@ impl Dataplane for TcPlane {
     }
 
     fn probe(&mut self) -> Result<(), PlaneError> {
+        if self.usable {
+            return Ok(());
+        }
         let hook = self.hook;
         // In a namespace of its own nobody sees the devices come and go, and it ends with the thread whatever happens. A kernel
         // without network namespaces does it in the only one there is.
@@ -195,7 +201,9 @@ impl Dataplane for TcPlane {
                 doing: "find out what this kernel can do".to_owned(),
                 source: io::Error::other("the probing thread panicked"),
             })
-        })
+        })?;
+        self.usable = true;
+        Ok(())
     }
 
     fn bonds(&mut self) -> Result<Vec<BondName>, PlaneError> {
