@@ -26,6 +26,12 @@ impl Fleet {
         while let Some(event) = self.news.pop_front() {
             self.on_link_event(now, event);
         }
+        // Once for all of them: everything is read, for which no failover should wait.
+        for at in 0..self.bonds.len() {
+            if self.bonds[at].stale {
+                self.refresh_addresses(now, at);
+            }
+        }
         drained
     }
 
@@ -80,9 +86,8 @@ impl Fleet {
             LinkEvent::Gone { ifindex, name } => self.on_gone(now, ifindex, &name),
             LinkEvent::AddressesChanged { ifindex } => {
                 for at in 0..self.bonds.len() {
-                    if self.bonds[at].announced.contains(&ifindex) {
-                        self.refresh_addresses(now, at);
-                    }
+                    let member = &mut self.bonds[at];
+                    member.stale |= member.announced.contains(&ifindex);
                 }
             }
             LinkEvent::Overrun => {
@@ -152,7 +157,7 @@ impl Fleet {
                 // What stands on it may have asked it to listen to more, of which itself says nothing.
                 self.on_bond_device(now, at);
             } else if announced(link.ifindex) || link.peer.is_some_and(announced) {
-                self.refresh_addresses(now, at);
+                self.bonds[at].stale = true;
             }
         }
     }
@@ -230,7 +235,7 @@ impl Fleet {
         if mac != member.bond.plan().mac {
             self.repair(now, at);
         }
-        self.refresh_addresses(now, at);
+        self.bonds[at].stale = true;
     }
 
     fn rename(&mut self, at: usize, name: &str) {

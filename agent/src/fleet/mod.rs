@@ -83,6 +83,8 @@ struct Member {
     foreign_macs: BTreeMap<PortId, MacAddr>,
     /// Interfaces whose addresses are announced.
     announced: Vec<u32>,
+    /// These or their addresses have changed since they were read.
+    stale: bool,
     /// Files may not show its state.
     dirty: bool,
 }

@@ -17,14 +17,17 @@ impl Fleet {
     /// Tells a bond the addresses that live on it or above it: on itself, its VLANs, its bridge.
     /// [bond_main.c: bond_peer_notify_work raises NETDEV_NOTIFY_PEERS, which VLANs and bridges pass on]
     pub(super) fn refresh_addresses(&mut self, now: Time, at: usize) {
-        let (links, addresses) = match (self.links.all(), self.links.addresses()) {
-            (Ok(links), Ok(addresses)) => (links, addresses),
-            (Err(error), _) | (_, Err(error)) => {
-                log::warn!("{}: cannot read addresses to announce: {error}", self.bonds[at].name);
-                return;
-            }
+        let read = self.links.all();
+        let read = read.and_then(|links| Ok((links, self.links.addresses()?)));
+        let member = &mut self.bonds[at];
+        member.stale = read.is_err();
+        let Some((links, addresses)) = member
+            .failing
+            .note(&member.name, "read the addresses to announce", read)
+        else {
+            return;
         };
-        let ifindex = self.bonds[at].ifindex;
+        let ifindex = member.ifindex;
         let Some(bond) = links.iter().find(|link| link.ifindex == ifindex) else {
             return;
         };

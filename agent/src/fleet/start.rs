@@ -257,6 +257,7 @@ impl Member {
             failing: Failing::default(),
             foreign_macs: BTreeMap::new(),
             announced: Vec::new(),
+            stale: false,
             dirty: true,
         }
     }

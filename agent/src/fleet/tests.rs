@@ -11,7 +11,7 @@ use crate::control::proto::Call;
 use crate::dataplane::PlaneError;
 use crate::dataplane::script::ScriptPlane;
 use crate::netlink::tests::{asks, in_netns, ip};
-use crate::netlink::{Link, Links};
+use crate::netlink::{Link, LinkEvent, Links};
 
 const NOW: Time = Time::ZERO;
 
@@ -77,7 +77,7 @@ fn a_port_is_not_taken_in_unless_what_it_was_is_saved() {
 fn a_question_that_fails_changes_nothing_about_how_targets_are_reached() {
     with_bond("paths", |fleet, _, _| {
         // The script's bond is no interface.
-        ip("link set a up");
+        ip("link set dev a up");
         ip("addr add 10.0.0.1/24 dev a");
         fleet.bonds[0].ifindex = fleet.links.by_name("a").unwrap().unwrap().ifindex;
         let targets = ["10.0.0.2".parse().unwrap()];
@@ -110,6 +110,29 @@ fn a_port_that_cannot_be_read_hides_none_of_the_others() {
         };
         assert_eq!(told(fleet.read_heard(0)), [second]);
         assert_eq!(told(fleet.read_heard(0)).len(), 2);
+    });
+}
+
+#[test]
+fn addresses_are_read_once_for_all_news_and_again_after_a_failure() {
+    with_bond("addresses", |fleet, _, _| {
+        let ifindex = fleet.links.by_name("a").unwrap().unwrap().ifindex;
+        fleet.bonds[0].announced = vec![ifindex];
+        let mut asked_for = |news: usize| {
+            fleet
+                .news
+                .extend((0..news).map(|_| LinkEvent::AddressesChanged { ifindex }));
+            let before = asks::made();
+            fleet.read_links(NOW, 64);
+            asks::made() - before
+        };
+        // Links and addresses.
+        assert_eq!(asked_for(50), 2);
+        assert_eq!(asked_for(0), 0);
+        asks::fail_at(1);
+        assert_eq!(asked_for(1), 2);
+        assert_eq!(asked_for(0), 2, "tried again");
+        assert_eq!(asked_for(0), 0);
     });
 }
 
