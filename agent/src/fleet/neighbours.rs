@@ -107,7 +107,7 @@ impl Fleet {
                 let learned = self.links.stations(link.ifindex, bridge).unwrap_or_default();
                 stations.extend(learned.into_iter().map(|station| Station {
                     mac: station.mac,
-                    tags: tags.iter().copied().chain(station.vlan.map(Tag::c)).collect(),
+                    tags: tags.iter().copied().chain(station.tag).collect(),
                 }));
             }
             let own = self.links.unicast_addresses(link.ifindex).unwrap_or_default();
