@@ -86,7 +86,9 @@ fn every_option_of_the_agent_is_in_the_synopsis() {
     let known = named(synopsis, "Fl");
     let help = flags(&help("bondd", &[]));
     // Of those with two names the synopsis has the short one.
-    let wanted = help.iter().filter(|flag| !["-help", "-version"].contains(&flag.as_str()));
+    let wanted = help
+        .iter()
+        .filter(|flag| !["-help", "-version"].contains(&flag.as_str()));
     let missing: Vec<_> = wanted.filter(|flag| !known.contains(*flag)).collect();
     assert!(known.len() > 5, "{known:?}");
     assert!(missing.is_empty(), "the synopsis has no {missing:?}");

@@ -13,7 +13,7 @@ mod start;
 #[cfg(test)]
 mod tests;
 
-pub use start::check_options;
+pub use start::{check_options, check_options_on};
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};

@@ -39,7 +39,7 @@ use crate::netlink::{Link, Links, Statistics};
 
 mod device;
 mod driver;
-mod exact;
+pub mod exact;
 mod genl;
 pub mod hash;
 mod options;
