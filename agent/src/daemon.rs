@@ -18,7 +18,7 @@ use crate::control::{RUN_DIR, RUN_DIR_ENV, SOCKET};
 use crate::dataplane::tc::{Hook, TcPlane};
 use crate::dataplane::team::TeamPlane;
 use crate::dataplane::{Dataplane, PlaneError, PlaneWish, Planes};
-use crate::fleet::{Fleet, check_options};
+use crate::fleet::{Fleet, check_options_on};
 use crate::logging;
 use crate::run::{Agent, CONTROL};
 use crate::signals::Signals;
@@ -59,7 +59,7 @@ struct Arguments {
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     logging::init(arguments.log_level);
-    let Some(specs) = read_config(&arguments.config) else {
+    let Some(specs) = read_config(&arguments.config, arguments.plane) else {
         return ExitCode::FAILURE;
     };
     if arguments.check {
@@ -75,7 +75,7 @@ pub fn main() -> ExitCode {
 }
 
 /// The bonds that files ask for; none if there is an error in them, which was reported.
-fn read_config(paths: &[PathBuf]) -> Option<Vec<BondSpec>> {
+fn read_config(paths: &[PathBuf], plane: PlaneWish) -> Option<Vec<BondSpec>> {
     let usual = || {
         USUAL_FOLDERS
             .iter()
@@ -84,7 +84,7 @@ fn read_config(paths: &[PathBuf]) -> Option<Vec<BondSpec>> {
             .collect()
     };
     let paths = if paths.is_empty() { usual() } else { paths.to_vec() };
-    let parsed = config::load(&paths, &check_options);
+    let parsed = config::load(&paths, &|pairs| check_options_on(plane, pairs));
     for finding in &parsed.diagnostics {
         match finding.severity {
             Severity::Error => log::error!("{finding}"),

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use bond_modes::options::Evidence;
 use bond_modes::status::millis;
 use bond_modes::{Notice, SwitchReason};
 use bond_monitors::{Carrier, Duplex, Speed};
@@ -43,7 +44,17 @@ pub fn describe(notice: &Notice) -> String {
                 ms(*waited)
             )
         }
-        Notice::Silent { port, silent_for } => format!("{port}: no answer for {}", ms(*silent_for)),
+        Notice::Silent {
+            port,
+            counts,
+            silent_for,
+        } => {
+            let missing = match counts {
+                Evidence::Validated => "no answer",
+                Evidence::Any | Evidence::Probes => "silent",
+            };
+            format!("{port}: {missing} for {}", ms(*silent_for))
+        }
         Notice::Down { port, failures } => format!("{port}: link down (failure {failures})"),
         Notice::ActiveChanged { from, to, reason } => active_changed(from.as_deref(), to.as_deref(), *reason),
         Notice::Carrier { carrier: Carrier::On } => "carrier on: a port is usable".to_owned(),
@@ -165,6 +176,19 @@ mod tests {
             Level::Warn,
             "eth0: left with address 02:00:00:00:00:01, which the bond still uses: give eth0 another one before using it",
         );
+    }
+
+    #[test]
+    fn an_answer_is_missed_only_where_one_was_asked_for() {
+        let silent = |counts| Notice::Silent {
+            port: eth0(),
+            counts,
+            silent_for: MS(350),
+        };
+        for counts in [Evidence::Any, Evidence::Probes] {
+            check(silent(counts), Level::Warn, "eth0: silent for 350 ms");
+        }
+        check(silent(Evidence::Validated), Level::Warn, "eth0: no answer for 350 ms");
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bond_monitors::{Carrier, Duplex, Speed};
 use serde::{Deserialize, Serialize};
 
+use crate::options::Evidence;
 use crate::plan::{Epoch, ForwardingPlan, PortId};
 
 /// Something the agent is to do, in the order given.
@@ -136,6 +137,8 @@ pub enum Notice {
     Silent {
         /// The port's name.
         port: String,
+        /// What would have been one.
+        counts: Evidence,
         /// Since the last one that counted.
         silent_for: Duration,
     },

@@ -63,7 +63,7 @@ pub enum Event {
     },
     /// Answer to [`Action::ReadHeard`](crate::Action::ReadHeard).
     Heard {
-        /// The attached ports, as far as the data plane knows.
+        /// The attached ports of which it could be read; no port is blamed for the silence of the others.
         ports: Vec<(PortId, Heard)>,
     },
     /// ARP or neighbour discovery that arrived at a port, whether the bond lets it in or not.

@@ -79,6 +79,22 @@ fn every_flag_is_in_the_manual_page() {
 }
 
 #[test]
+fn every_option_of_the_agent_is_in_the_synopsis() {
+    let page = page("bondd.8");
+    let (_, rest) = page.split_once(".Sh SYNOPSIS\n").expect("bondd.8 has a synopsis");
+    let synopsis = rest.split("\n.Sh ").next().expect("a section has a text");
+    let known = named(synopsis, "Fl");
+    let help = flags(&help("bondd", &[]));
+    // Of those with two names the synopsis has the short one.
+    let wanted = help
+        .iter()
+        .filter(|flag| !["-help", "-version"].contains(&flag.as_str()));
+    let missing: Vec<_> = wanted.filter(|flag| !known.contains(*flag)).collect();
+    assert!(known.len() > 5, "{known:?}");
+    assert!(missing.is_empty(), "the synopsis has no {missing:?}");
+}
+
+#[test]
 fn every_command_of_bondctl_is_in_the_manual_page() {
     let top = commands(&help("bondctl", &[]));
     assert!(top.len() > 5, "{top:?}");

@@ -1,8 +1,10 @@
 //! Rules of the ARP monitor, each told as a story in a simulated network. [bonding.rst: ARP monitor operation]
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use bond_modes::options::Evidence;
 use bond_modes::{LinkWord, Notice, Reach, Station, SwitchReason};
 use bond_monitors::wire::arp::Arp;
 use bond_monitors::wire::ethernet::{Tag, strip};
@@ -76,7 +78,32 @@ fn a_dead_path_with_carrier_is_left_within_the_missed_intervals_and_one() {
             let limit = Duration::from_millis(100 * (missed + 1));
             assert!(at.since(died) <= limit, "{validate} {missed}: {:?}", at.since(died));
             assert_eq!(w.status("a").link_failures, 1, "{validate}");
-            assert!(w.saw(|notice| matches!(notice, Notice::Silent { port, .. } if port == "a")));
+            let expected = w.bond.options().arp_validate.evidence(true);
+            assert!(w.saw(
+                |notice| matches!(notice, Notice::Silent { port, counts, .. } if port == "a" && *counts == expected)
+            ));
+        }
+    }
+}
+
+#[test]
+fn a_port_of_which_nothing_can_be_read_is_not_called_silent() {
+    for mode in [1, 2] {
+        for validate in VALIDATE {
+            let mut w = world(&format!("{ARP} mode={mode} arp_validate={validate}"));
+            let (a, b) = (w.port("a"), w.port("b"));
+            // Answers are seen by the agent itself.
+            let validated = w.bond.options().arp_validate.evidence(true) == Evidence::Validated;
+            kill(&mut w, "a");
+            w.unread.insert(a);
+            w.after_ms(3000);
+            let expected = if validated { LinkWord::Down } else { LinkWord::Up };
+            assert_eq!(w.link("a"), expected, "mode {mode} {validate}");
+            assert_eq!(w.link("b"), LinkWord::Up, "mode {mode} {validate}");
+            w.unread = BTreeSet::from([b]);
+            w.after_ms(1000);
+            assert_eq!(w.link("a"), LinkWord::Down, "mode {mode} {validate}: read again");
+            assert_eq!(w.link("b"), LinkWord::Up, "mode {mode} {validate}");
         }
     }
 }

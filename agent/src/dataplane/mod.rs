@@ -94,9 +94,9 @@ pub trait Dataplane {
     fn close(&mut self) -> io::Result<()>;
     /// Frames and bytes per attached port since it was attached.
     fn counters(&mut self, bond: &BondName) -> Result<Vec<(PortId, PortCounters)>, PlaneError>;
-    /// When frames came to each attached port, and from whom, as far as their source addresses tell. `probes` is exact; `any` may
+    /// When frames came to an attached port, and from whom, as far as their source addresses tell. `probes` is exact; `any` may
     /// be a millisecond older than the last frame, and `own` leaves out what is no probe and came within one of such a frame.
-    fn heard(&mut self, bond: &BondName) -> Result<Vec<(PortId, Heard)>, PlaneError>;
+    fn heard(&mut self, bond: &BondName, port: PortId) -> Result<Heard, PlaneError>;
     /// Where the plane hears of changes that others make to its bonds, for the loop to wait on.
     fn event_fd(&self) -> Option<RawFd> {
         None
@@ -278,4 +278,21 @@ pub enum PlaneError {
         #[source]
         source: io::Error,
     },
+}
+
+impl PlaneError {
+    /// Whether trying again can help: a port that has gone is told of by its own event, which makes a new plan, and nothing will
+    /// bring about what the kernel or the bond lacks.
+    pub fn may_pass(&self) -> bool {
+        use PlaneError::{OneQueue, PortGone, Unsupported};
+        !matches!(self, PortGone { .. } | Unsupported { .. } | OneQueue { .. })
+    }
+
+    /// How much it matters in the log.
+    pub fn level(&self) -> log::Level {
+        match self {
+            PlaneError::PortGone { .. } => log::Level::Debug,
+            _ => log::Level::Error,
+        }
+    }
 }

@@ -231,8 +231,8 @@ impl Dataplane for Planes {
         self.of(bond).counters(bond)
     }
 
-    fn heard(&mut self, bond: &BondName) -> Result<Vec<(PortId, Heard)>, PlaneError> {
-        self.of(bond).heard(bond)
+    fn heard(&mut self, bond: &BondName, port: PortId) -> Result<Heard, PlaneError> {
+        self.of(bond).heard(bond, port)
     }
 
     fn event_fd(&self) -> Option<RawFd> {

@@ -41,7 +41,7 @@ pub enum Call {
     /// [`Dataplane::counters`]
     Counters(BondName),
     /// [`Dataplane::heard`]
-    Heard(BondName),
+    Heard(BondName, PortId),
 }
 
 #[derive(Debug, Default)]
@@ -120,10 +120,6 @@ impl World {
             doing: format!("use {name}"),
             source: io::ErrorKind::NotFound.into(),
         })
-    }
-
-    fn ports_of(&mut self, name: &str) -> Result<Vec<PortId>, PlaneError> {
-        Ok(self.bond(name)?.plan.ports.keys().copied().collect())
     }
 
     fn port(&mut self, port: PortId) -> Result<&mut LinkReport, PlaneError> {
@@ -308,20 +304,18 @@ impl Dataplane for ScriptPlane {
 
     fn counters(&mut self, bond: &BondName) -> Result<Vec<(PortId, PortCounters)>, PlaneError> {
         let mut world = self.call(Call::Counters(bond.clone()))?;
-        let ports = world.ports_of(bond)?;
-        Ok(of_each(ports, &world.counters))
+        let ports: Vec<PortId> = world.bond(bond)?.plan.ports.keys().copied().collect();
+        let counted = |port: PortId| (port, world.counters.get(&port).copied().unwrap_or_default());
+        Ok(ports.into_iter().map(counted).collect())
     }
 
-    fn heard(&mut self, bond: &BondName) -> Result<Vec<(PortId, Heard)>, PlaneError> {
-        let mut world = self.call(Call::Heard(bond.clone()))?;
-        let ports = world.ports_of(bond)?;
-        Ok(of_each(ports, &world.heard))
+    fn heard(&mut self, bond: &BondName, port: PortId) -> Result<Heard, PlaneError> {
+        let mut world = self.call(Call::Heard(bond.clone(), port))?;
+        if !world.bond(bond)?.plan.ports.contains_key(&port) {
+            return Err(PlaneError::PortGone { port });
+        }
+        Ok(world.heard.get(&port).copied().unwrap_or_default())
     }
-}
-
-fn of_each<T: Copy + Default>(ports: Vec<PortId>, known: &BTreeMap<PortId, T>) -> Vec<(PortId, T)> {
-    let found = |port: &PortId| known.get(port).copied().unwrap_or_default();
-    ports.iter().map(|port| (*port, found(port))).collect()
 }
 
 /// Interface indexes of bonds come after this one, out of the way of those that tests give to ports.
@@ -368,7 +362,8 @@ mod tests {
             ..Heard::default()
         };
         window.set_heard(port, probed);
-        assert_eq!(plane.heard(&bond).unwrap(), [(port, probed)]);
+        assert_eq!(plane.heard(&bond, port).unwrap(), probed);
+        assert!(plane.heard(&bond, PortId(4)).is_err());
 
         let observed = plane.observe(&bond).unwrap().unwrap();
         assert_eq!(observed.plan, plan);
@@ -376,7 +371,7 @@ mod tests {
         plane.detach(&bond, port, &original).unwrap();
         assert_eq!(window.plan("bond0").unwrap().tx, TxPolicy::Drop);
         assert_eq!(plane.original(port).unwrap(), original);
-        assert_eq!(window.take_calls().len(), 9);
+        assert_eq!(window.take_calls().len(), 10);
         window.remove_port(port);
         assert!(matches!(
             plane.attach(&bond, port, &base),

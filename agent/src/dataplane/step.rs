@@ -5,6 +5,7 @@ use std::io;
 use bond_modes::PortId;
 
 use crate::dataplane::PlaneError;
+use crate::text::chain;
 
 /// Part of the kernel that a step needs, and how the kernel answers without it.
 pub struct Feature {
@@ -109,7 +110,8 @@ pub fn port_step<T>(
     })
 }
 
-/// The first of several failures, where each step is tried whatever became of the others.
+/// One of several failures, where each step is tried whatever became of the others: the first, but rather one that another try
+/// may mend. The others are logged.
 #[derive(Default)]
 pub struct FirstError(Option<PlaneError>);
 
@@ -119,7 +121,19 @@ impl FirstError {
         match result {
             Ok(()) => true,
             Err(error) => {
-                self.0.get_or_insert(error);
+                let other = match self.0.take() {
+                    Some(first) if first.may_pass() || !error.may_pass() => {
+                        self.0 = Some(first);
+                        Some(error)
+                    }
+                    first => {
+                        self.0 = Some(error);
+                        first
+                    }
+                };
+                if let Some(other) = other {
+                    log::log!(other.level(), "{}", chain(&other));
+                }
                 false
             }
         }
@@ -167,6 +181,33 @@ fn run<T>(work: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
     #[cfg(test)]
     fault::here()?;
     work()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_that_may_pass_is_not_hidden_by_one_that_never_will() {
+        let gone = || PlaneError::PortGone { port: PortId(3) };
+        let busy = |doing: &str| failed(doing.to_owned(), io::ErrorKind::ResourceBusy.into());
+        let outcome = |all: Vec<PlaneError>| {
+            let mut errors = FirstError::default();
+            for error in all {
+                assert!(!errors.note(Err(error)));
+            }
+            assert!(errors.note(Ok(())));
+            errors.result().unwrap_err().to_string()
+        };
+        let lasting = || XPS.unsupported();
+        assert_eq!(
+            outcome(vec![lasting(), busy("send"), busy("hear")]),
+            busy("send").to_string()
+        );
+        assert_eq!(outcome(vec![busy("send"), lasting(), gone()]), busy("send").to_string());
+        assert_eq!(outcome(vec![gone(), busy("send")]), busy("send").to_string());
+        assert_eq!(outcome(vec![lasting(), gone()]), lasting().to_string());
+    }
 }
 
 /// Lets a test fail the n-th step on its own thread.

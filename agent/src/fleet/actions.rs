@@ -6,7 +6,6 @@ use bond_modes::{Action, Bond, Epoch, Event, ForwardingPlan, PortId};
 use bond_monitors::{Carrier, Time};
 
 use super::Fleet;
-use crate::dataplane::PlaneError;
 use crate::netlink::{Link, mii};
 use crate::text::chain;
 
@@ -63,16 +62,15 @@ impl Fleet {
     }
 
     /// An answer in any case: the bond waits for it.
-    fn read_heard(&mut self, at: usize) -> Event {
-        let ports = self.plane.heard(&self.bonds[at].name).unwrap_or_else(|error| {
-            log::warn!(
-                "{}: cannot read when its ports were heard: {}",
-                self.bonds[at].name,
-                chain(&error)
-            );
-            Vec::new()
+    pub(super) fn read_heard(&mut self, at: usize) -> Event {
+        let member = &mut self.bonds[at];
+        let ports = member.bond.ports().iter().filter_map(|port| {
+            let heard = self.plane.heard(&member.name, port.id);
+            let heard = heard.map_err(|error| chain(&error));
+            let doing = format!("tell whether {} is silent", port.name);
+            Some((port.id, member.failing.note(&member.name, &doing, heard)?))
         });
-        Event::Heard { ports }
+        Event::Heard { ports: ports.collect() }
     }
 
     fn poll_device(&mut self, at: usize) -> Option<Event> {
@@ -84,14 +82,8 @@ impl Fleet {
     fn program(&mut self, at: usize, epoch: Epoch, plan: &ForwardingPlan) -> Option<Event> {
         let name = &self.bonds[at].name;
         let error = self.plane.program(name, plan).err()?;
-        let (retry, level) = match error {
-            // It will be detached by its own event, which makes a new plan.
-            PlaneError::PortGone { .. } => (false, log::Level::Debug),
-            // Nothing will bring these about.
-            PlaneError::Unsupported { .. } | PlaneError::OneQueue { .. } => (false, log::Level::Error),
-            _ => (true, log::Level::Error),
-        };
-        log::log!(level, "{name}: {}", chain(&error));
+        log::log!(error.level(), "{name}: {}", chain(&error));
+        let retry = error.may_pass();
         Some(Event::ProgramFailed { epoch, retry })
     }
 

@@ -61,11 +61,7 @@ impl Fleet {
             self.ears.close(port);
             Drained::Empty
         });
-        let owner = self
-            .bonds
-            .iter()
-            .position(|member| member.bond.ports().get(port).is_some());
-        if let Some(at) = owner {
+        if let Some(at) = self.owner_of(port) {
             for frame in frames {
                 self.bonds[at].bond.handle_event(now, Event::Frame { port, frame });
             }
@@ -76,15 +72,15 @@ impl Fleet {
 
     /// Opens the ears that a bond's monitor needs.
     pub(super) fn listen(&mut self, at: usize) {
-        let member = &self.bonds[at];
+        let member = &mut self.bonds[at];
         let listens = member.bond.listens();
         for port in member.bond.ports().iter().map(|port| port.id) {
             if !listens {
                 self.ears.close(port);
-            } else if !self.ears.open.contains_key(&port)
-                && let Err(error) = self.ears.open(port)
-            {
-                log::error!("{}: cannot hear what arrives at {port}: {error}", member.name);
+            } else if !self.ears.open.contains_key(&port) {
+                let opened = self.ears.open(port);
+                let doing = format!("hear what arrives at {port}");
+                member.failing.note(&member.name, &doing, opened);
             }
         }
     }

@@ -26,6 +26,12 @@ impl Fleet {
         while let Some(event) = self.news.pop_front() {
             self.on_link_event(now, event);
         }
+        // Once for all of them: everything is read, for which no failover should wait.
+        for at in 0..self.bonds.len() {
+            if self.bonds[at].stale {
+                self.refresh_addresses(now, at);
+            }
+        }
         drained
     }
 
@@ -80,9 +86,8 @@ impl Fleet {
             LinkEvent::Gone { ifindex, name } => self.on_gone(now, ifindex, &name),
             LinkEvent::AddressesChanged { ifindex } => {
                 for at in 0..self.bonds.len() {
-                    if self.bonds[at].announced.contains(&ifindex) {
-                        self.refresh_addresses(now, at);
-                    }
+                    let member = &mut self.bonds[at];
+                    member.stale |= member.announced.contains(&ifindex);
                 }
             }
             LinkEvent::Overrun => {
@@ -124,11 +129,7 @@ impl Fleet {
 
     fn on_link(&mut self, now: Time, link: &Link) {
         let port = PortId(link.ifindex);
-        if let Some(at) = self
-            .bonds
-            .iter()
-            .position(|member| member.bond.ports().get(port).is_some())
-        {
+        if let Some(at) = self.owner_of(port) {
             return self.on_port(now, at, port, link);
         }
         if let Some(at) = self.bonds.iter().position(|member| member.ifindex == link.ifindex) {
@@ -156,7 +157,7 @@ impl Fleet {
                 // What stands on it may have asked it to listen to more, of which itself says nothing.
                 self.on_bond_device(now, at);
             } else if announced(link.ifindex) || link.peer.is_some_and(announced) {
-                self.refresh_addresses(now, at);
+                self.bonds[at].stale = true;
             }
         }
     }
@@ -234,7 +235,7 @@ impl Fleet {
         if mac != member.bond.plan().mac {
             self.repair(now, at);
         }
-        self.refresh_addresses(now, at);
+        self.bonds[at].stale = true;
     }
 
     fn rename(&mut self, at: usize, name: &str) {
@@ -257,11 +258,7 @@ impl Fleet {
             return;
         }
         let port = PortId(ifindex);
-        let owner = self
-            .bonds
-            .iter()
-            .position(|member| member.bond.ports().get(port).is_some());
-        if let Some(at) = owner {
+        if let Some(at) = self.owner_of(port) {
             log::warn!(
                 "{}: {name} has disappeared, it joins again when it is back",
                 self.bonds[at].name
@@ -280,16 +277,7 @@ impl Fleet {
     pub(super) fn attach_wanted(&mut self, now: Time, at: usize, name: &str) {
         let result = self.possible_port(name).and_then(|link| self.attach(now, at, &link));
         let member = &mut self.bonds[at];
-        match result {
-            Ok(()) => {
-                member.refused.remove(name);
-            }
-            Err(error) => {
-                if member.refused.insert(name.to_owned(), error.message.clone()).as_ref() != Some(&error.message) {
-                    log::warn!("{}: cannot attach {name}: {}", member.name, error.message);
-                }
-            }
-        }
+        member.failing.note(&member.name, &format!("attach {name}"), result);
     }
 
     /// State of a port with speed and duplex.

@@ -7,12 +7,13 @@ mod actions;
 mod calls;
 mod ears;
 mod events;
+mod failing;
 mod neighbours;
 mod start;
 #[cfg(test)]
 mod tests;
 
-pub use start::check_options;
+pub use start::{check_options, check_options_on};
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
@@ -24,6 +25,7 @@ use bond_monitors::{MacAddr, Time};
 use mio::Registry;
 
 use self::ears::Ears;
+use self::failing::Failing;
 use crate::clock;
 use crate::control::proto::{BondEvent, BondReport, ControlError, ErrorCode, EventLine, PortReport};
 use crate::dataplane::{Dataplane, OriginalPort, PlaneWish};
@@ -75,12 +77,14 @@ struct Member {
     wanted: Vec<String>,
     /// The options that a file gave when they were last applied.
     configured: Option<Vec<(String, String)>>,
-    /// Why a wanted port could not be attached, so that the log says it once.
-    refused: BTreeMap<String, String>,
+    /// What the log has said of it that does not work.
+    failing: Failing,
     /// Ports to which somebody else gave another address than the plan's, and which.
     foreign_macs: BTreeMap<PortId, MacAddr>,
     /// Interfaces whose addresses are announced.
     announced: Vec<u32>,
+    /// These or their addresses have changed since they were read.
+    stale: bool,
     /// Files may not show its state.
     dirty: bool,
 }
@@ -199,6 +203,12 @@ impl Fleet {
                 format!("no bond {bond}, expected one of bondd's: {known}"),
             )
         })
+    }
+
+    /// The bond that a port belongs to.
+    fn owner_of(&self, port: PortId) -> Option<usize> {
+        let owns = |member: &Member| member.bond.ports().get(port).is_some();
+        self.bonds.iter().position(owns)
     }
 
     /// Feeds one fact to a bond and does what it asks for.

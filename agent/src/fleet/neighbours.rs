@@ -1,6 +1,7 @@
 //! What stands on and above a bond, and who is beyond it: addresses to announce, ways to targets, hosts behind bridges,
 //! multicast memberships.
 
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use bond_modes::{Event, LocalAddress, Reach, Station, TargetPath};
@@ -16,14 +17,17 @@ impl Fleet {
     /// Tells a bond the addresses that live on it or above it: on itself, its VLANs, its bridge.
     /// [bond_main.c: bond_peer_notify_work raises NETDEV_NOTIFY_PEERS, which VLANs and bridges pass on]
     pub(super) fn refresh_addresses(&mut self, now: Time, at: usize) {
-        let (links, addresses) = match (self.links.all(), self.links.addresses()) {
-            (Ok(links), Ok(addresses)) => (links, addresses),
-            (Err(error), _) | (_, Err(error)) => {
-                log::warn!("{}: cannot read addresses to announce: {error}", self.bonds[at].name);
-                return;
-            }
+        let read = self.links.all();
+        let read = read.and_then(|links| Ok((links, self.links.addresses()?)));
+        let member = &mut self.bonds[at];
+        member.stale = read.is_err();
+        let Some((links, addresses)) = member
+            .failing
+            .note(&member.name, "read the addresses to announce", read)
+        else {
+            return;
         };
-        let ifindex = self.bonds[at].ifindex;
+        let ifindex = member.ifindex;
         let Some(bond) = links.iter().find(|link| link.ifindex == ifindex) else {
             return;
         };
@@ -39,15 +43,28 @@ impl Fleet {
     }
 
     /// How targets are reached, by the routing table. [bond_main.c: bond_arp_send_all, bond_ns_send_all]
+    ///
+    /// No answer if it cannot be told: then the ways that are known stay.
     pub(super) fn find_paths(&mut self, at: usize, targets: &[IpAddr]) -> Option<Event> {
-        let (links, addresses) = (self.links.all().ok()?, self.links.addresses().ok()?);
-        let bond = links.iter().find(|link| link.ifindex == self.bonds[at].ifindex)?;
+        let found = self.paths(self.bonds[at].ifindex, targets);
+        let member = &mut self.bonds[at];
+        let doing = "find out how targets are reached";
+        let paths = member.failing.note(&member.name, doing, found)??;
+        Some(Event::Paths { paths })
+    }
+
+    /// `None` if the bond's interface is gone.
+    fn paths(&mut self, bond: u32, targets: &[IpAddr]) -> io::Result<Option<Vec<TargetPath>>> {
+        let (links, addresses) = (self.links.all()?, self.links.addresses()?);
+        let Some(bond) = links.iter().find(|link| link.ifindex == bond) else {
+            return Ok(None);
+        };
         let above = above(&links, bond, |_| true);
         let mut paths = Vec::new();
         for &target in targets {
             let route = match is_link_local(target) {
                 true => None,
-                false => self.links.route(target).unwrap_or_default(),
+                false => self.links.route(target)?,
             };
             let own = |ifindex: u32| {
                 addresses
@@ -71,7 +88,7 @@ impl Fleet {
             };
             paths.push(TargetPath { target, reach });
         }
-        Some(Event::Paths { paths })
+        Ok(Some(paths))
     }
 
     /// Hosts behind the bond: those that a bridge above it has learned on its other ports, and devices above with an address of
@@ -90,7 +107,7 @@ impl Fleet {
                 let learned = self.links.stations(link.ifindex, bridge).unwrap_or_default();
                 stations.extend(learned.into_iter().map(|station| Station {
                     mac: station.mac,
-                    tags: tags.iter().copied().chain(station.vlan.map(Tag::c)).collect(),
+                    tags: tags.iter().copied().chain(station.tag).collect(),
                 }));
             }
             let own = self.links.unicast_addresses(link.ifindex).unwrap_or_default();

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use bond_modes::{Bond, PortFacts, PortId, Seen, options};
 use bond_monitors::Time;
 
+use super::failing::Failing;
 use super::{Fleet, Member};
 use crate::config::BondSpec;
-use crate::dataplane::{Observed, OriginalPort, PlaneError, PlaneWish};
+use crate::dataplane::{Observed, OriginalPort, PlaneError, PlaneWish, team};
 use crate::saved::SavedBond;
 use crate::text::chain;
 
@@ -253,16 +254,23 @@ impl Member {
             vanished: BTreeMap::new(),
             wanted: Vec::new(),
             configured: None,
-            refused: BTreeMap::new(),
+            failing: Failing::default(),
             foreign_macs: BTreeMap::new(),
             announced: Vec::new(),
+            stale: false,
             dirty: true,
         }
     }
 }
 
-/// What is wrong with options for a new bond, for the readers of files.
+/// As [`check_options_on`], with no plane in particular for bonds that do not say.
 pub fn check_options(pairs: &[(String, String)]) -> Vec<(usize, String)> {
+    check_options_on(PlaneWish::Auto, pairs)
+}
+
+/// What is wrong with options for a new bond, for the readers of files; each with the place of the option, past the end for none
+/// of them. `wish` is the plane of bonds that do not say.
+pub fn check_options_on(wish: PlaneWish, pairs: &[(String, String)]) -> Vec<(usize, String)> {
     let is_plane = |(name, _): &(String, String)| name == "plane";
     let places: Vec<usize> = (0..pairs.len()).filter(|place| !is_plane(&pairs[*place])).collect();
     let rest: Vec<_> = places.iter().map(|place| pairs[*place].clone()).collect();
@@ -281,5 +289,21 @@ pub fn check_options(pairs: &[(String, String)]) -> Vec<(usize, String)> {
                 (place, format!("plane: bad value {value:?}, expected auto, team or tc"))
             }),
     );
+    let given = pairs.iter().rfind(|pair| is_plane(pair));
+    let wish = given.and_then(|(_, value)| PlaneWish::parse(value)).unwrap_or(wish);
+    if wrong.is_empty() && wish == PlaneWish::Team {
+        wrong.extend(inexact_on_team(&rest).map(|(place, error)| (place_of(place), error)));
+    }
     wrong
+}
+
+/// What the team driver would do differently, whatever this kernel has, and the place of the option that asks for it.
+fn inexact_on_team(pairs: &[(String, String)]) -> Option<(usize, String)> {
+    let error = team::exact::check(&options::parse(pairs).ok()?.options).err()?;
+    let option = match &error {
+        PlaneError::Inexact { what, .. } => what.split('=').next(),
+        _ => None,
+    };
+    let place = pairs.iter().rposition(|(name, _)| Some(name.as_str()) == option);
+    Some((place.unwrap_or(usize::MAX), error.to_string()))
 }

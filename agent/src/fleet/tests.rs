@@ -2,16 +2,16 @@
 
 use std::fs;
 
-use bond_modes::PortId;
+use bond_modes::{Event, PortId, Reach, TargetPath};
 use bond_monitors::Time;
 use bond_monitors::wire::ethernet::Tag;
 
-use super::{Fleet, above};
+use super::{Fleet, above, check_options_on};
 use crate::control::proto::Call;
-use crate::dataplane::PlaneError;
 use crate::dataplane::script::ScriptPlane;
-use crate::netlink::tests::in_netns;
-use crate::netlink::{Link, Links};
+use crate::dataplane::{PlaneError, PlaneWish};
+use crate::netlink::tests::{asks, in_netns, ip};
+use crate::netlink::{Link, LinkEvent, Links};
 
 const NOW: Time = Time::ZERO;
 
@@ -71,6 +71,99 @@ fn a_port_is_not_taken_in_unless_what_it_was_is_saved() {
         fs::remove_dir_all(&file).unwrap();
         attach(fleet, "a").unwrap();
     });
+}
+
+#[test]
+fn a_question_that_fails_changes_nothing_about_how_targets_are_reached() {
+    with_bond("paths", |fleet, _, _| {
+        // The script's bond is no interface.
+        ip("link set dev a up");
+        ip("addr add 10.0.0.1/24 dev a");
+        fleet.bonds[0].ifindex = fleet.links.by_name("a").unwrap().unwrap().ifindex;
+        let targets = ["10.0.0.2".parse().unwrap()];
+        // Links, addresses, route.
+        for question in 0..3 {
+            asks::fail_at(question);
+            assert_eq!(fleet.find_paths(0, &targets), None, "{question}");
+        }
+        let found = fleet.find_paths(0, &targets);
+        let through = |path: &TargetPath| matches!(&path.reach, Reach::Through { source, .. } if source.is_some());
+        assert!(
+            matches!(&found, Some(Event::Paths { paths }) if paths.iter().all(through)),
+            "{found:?}"
+        );
+    });
+}
+
+#[test]
+fn a_port_that_cannot_be_read_hides_none_of_the_others() {
+    with_bond("heard", |fleet, plane, _| {
+        attach(fleet, "a").unwrap();
+        attach(fleet, "b").unwrap();
+        let source = std::io::ErrorKind::NotFound.into();
+        let doing = "read the stamps".to_owned();
+        plane.fail_at(0, PlaneError::Kernel { doing, source });
+        let second = PortId(fleet.links.by_name("b").unwrap().unwrap().ifindex);
+        let told = |event| match event {
+            Event::Heard { ports } => ports.into_iter().map(|(port, _)| port).collect::<Vec<_>>(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(told(fleet.read_heard(0)), [second]);
+        assert_eq!(told(fleet.read_heard(0)).len(), 2);
+    });
+}
+
+#[test]
+fn addresses_are_read_once_for_all_news_and_again_after_a_failure() {
+    with_bond("addresses", |fleet, _, _| {
+        let ifindex = fleet.links.by_name("a").unwrap().unwrap().ifindex;
+        fleet.bonds[0].announced = vec![ifindex];
+        let mut asked_for = |news: usize| {
+            fleet
+                .news
+                .extend((0..news).map(|_| LinkEvent::AddressesChanged { ifindex }));
+            let before = asks::made();
+            fleet.read_links(NOW, 64);
+            asks::made() - before
+        };
+        // Links and addresses.
+        assert_eq!(asked_for(50), 2);
+        assert_eq!(asked_for(0), 0);
+        asks::fail_at(1);
+        assert_eq!(asked_for(1), 2);
+        assert_eq!(asked_for(0), 2, "tried again");
+        assert_eq!(asked_for(0), 0);
+    });
+}
+
+#[test]
+fn what_the_team_driver_cannot_do_is_wrong_for_a_bond_that_insists_on_it() {
+    let found = |wish, options: &str| -> Vec<(usize, String)> {
+        let words = options.split(' ').map(|word| word.split_once('=').unwrap());
+        let pairs: Vec<_> = words.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        check_options_on(wish, &pairs)
+    };
+    for (options, place) in [
+        ("plane=team mode=balance-rr", 1),
+        ("mode=0 miimon=100 plane=team", 0),
+        ("mode=2 plane=team xmit_hash_policy=encap3+4", 2),
+        ("mode=1 plane=team arp_interval=100 arp_ip_target=10.0.0.2", usize::MAX),
+    ] {
+        let wrong = found(PlaneWish::Auto, options);
+        assert_eq!(wrong.len(), 1, "{options}: {wrong:?}");
+        assert_eq!(wrong[0].0, place, "{options}");
+        assert!(wrong[0].1.contains("team plane cannot do"), "{wrong:?}");
+        let elsewhere = options.replace("plane=team", "plane=tc");
+        assert_eq!(found(PlaneWish::Team, &elsewhere), [], "{elsewhere}");
+    }
+    assert_eq!(found(PlaneWish::Team, "mode=0").len(), 1, "the default plane");
+    assert_eq!(found(PlaneWish::Auto, "mode=0"), []);
+    assert_eq!(found(PlaneWish::Auto, "mode=1 plane=team"), []);
+    let twice = found(PlaneWish::Auto, "mode=0 miimon=x plane=team");
+    assert!(
+        matches!(&twice[..], [(1, error)] if error.contains("miimon")),
+        "{twice:?}"
+    );
 }
 
 #[test]

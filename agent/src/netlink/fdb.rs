@@ -7,10 +7,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 use bond_monitors::MacAddr;
+use bond_monitors::wire::ethernet::Tag;
 use futures_util::TryStreamExt;
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::link::{
     AfSpecBridge, BridgeVlanInfoFlags, InfoBridge, InfoData, LinkAttribute, LinkExtentMask, LinkInfo, LinkMessage,
+    VlanProtocol,
 };
 use rtnetlink::packet_route::neighbour::{NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState};
 
@@ -21,9 +23,8 @@ use super::link::Links;
 pub struct Station {
     /// Its address.
     pub mac: MacAddr,
-    /// The VLAN id in the tag that its frames bear when they leave the port, with the bridge's `vlan_protocol`; `None` if they
-    /// leave without one.
-    pub vlan: Option<u16>,
+    /// The tag that its frames bear when they leave the port; `None` if they leave without one.
+    pub tag: Option<Tag>,
 }
 
 impl Links {
@@ -64,9 +65,9 @@ impl Links {
 
     fn egress(&mut self, port: u32, bridge: u32) -> io::Result<Egress> {
         let found = self.describe(|handle| handle.link().get().match_index(bridge))?;
-        if !found.as_ref().is_some_and(filters_vlans) {
+        let Some(tag) = found.as_ref().and_then(tagging) else {
             return Ok(Egress::Untagged);
-        }
+        };
         // This family answers for all ports of all bridges or not at all. [rtnetlink.c: valid_bridge_getlink_req]
         let ports: Vec<LinkMessage> = self.ask(|handle| {
             let ranges = vec![LinkExtentMask::BrvlanCompressed];
@@ -74,7 +75,9 @@ impl Links {
             request.execute().try_collect()
         })?;
         let port = ports.iter().find(|message| message.header.index == port);
-        Ok(Egress::PerVlan(port.map(memberships).unwrap_or_default()))
+        Ok(Egress::PerVlan(
+            port.map(|port| memberships(port, tag)).unwrap_or_default(),
+        ))
     }
 }
 
@@ -83,14 +86,14 @@ impl Links {
 enum Egress {
     /// The bridge does not look at tags.
     Untagged,
-    /// It does; for each VLAN of the port, the id in the tag.
-    PerVlan(BTreeMap<u16, Option<u16>>),
+    /// It does; for each VLAN of the port, the tag.
+    PerVlan(BTreeMap<u16, Option<Tag>>),
 }
 
 impl Egress {
     /// The tag on a frame of that VLAN; `None` if no such frame leaves. An entry without a VLAN is dead while the bridge looks
     /// at tags: then every frame belongs to one.
-    fn tag(&self, vlan: Option<u16>) -> Option<Option<u16>> {
+    fn tag(&self, vlan: Option<u16>) -> Option<Option<Tag>> {
         match self {
             Egress::Untagged => Some(None),
             Egress::PerVlan(members) => members.get(&vlan?).copied(),
@@ -111,8 +114,8 @@ fn stations(entries: &[NeighbourMessage], port: u32, bridge: u32, egress: &Egres
         let elsewhere = entry.bridge == Some(bridge)
             && ![port, bridge].contains(&message.header.ifindex)
             && message.header.state != NeighbourState::Permanent;
-        let vlan = egress.tag(entry.vlan)?;
-        elsewhere.then_some(Station { mac: entry.mac, vlan })
+        let tag = egress.tag(entry.vlan)?;
+        elsewhere.then_some(Station { mac: entry.mac, tag })
     };
     entries
         .iter()
@@ -162,8 +165,9 @@ impl Entry {
     }
 }
 
-/// Whether this describes a bridge with `vlan_filtering` on; a kernel without the feature does not mention it.
-fn filters_vlans(bridge: &LinkMessage) -> bool {
+/// The kind of tag that belongs to an id on a bridge with `vlan_filtering` on, by its `vlan_protocol`; a kernel without the
+/// feature mentions neither.
+fn tagging(bridge: &LinkMessage) -> Option<fn(u16) -> Tag> {
     let infos = bridge.attributes.iter().filter_map(|attribute| match attribute {
         LinkAttribute::LinkInfo(infos) => Some(infos),
         _ => None,
@@ -172,12 +176,15 @@ fn filters_vlans(bridge: &LinkMessage) -> bool {
         LinkInfo::Data(InfoData::Bridge(data)) => Some(data),
         _ => None,
     });
-    data.flatten().any(|item| *item == InfoBridge::VlanFiltering(true))
+    let data: Vec<&InfoBridge> = data.flatten().collect();
+    let service = data.contains(&&InfoBridge::VlanProtocol(VlanProtocol::Ieee8021Ad));
+    let tag = if service { Tag::s } else { Tag::c };
+    data.contains(&&InfoBridge::VlanFiltering(true)).then_some(tag)
 }
 
-/// The VLANs of a bridge port, each with the id in the tag on its frames. Equal neighbours are told as a range: the first, with
+/// The VLANs of a bridge port, each with the tag on its frames. Equal neighbours are told as a range: the first, with
 /// a flag, and the last, with another. [br_netlink.c: br_fill_ifvlaninfo_range]
-fn memberships(port: &LinkMessage) -> BTreeMap<u16, Option<u16>> {
+fn memberships(port: &LinkMessage, tag: fn(u16) -> Tag) -> BTreeMap<u16, Option<Tag>> {
     let mut members = BTreeMap::new();
     let mut first = None;
     let specs = port.attributes.iter().filter_map(|attribute| match attribute {
@@ -192,7 +199,7 @@ fn memberships(port: &LinkMessage) -> BTreeMap<u16, Option<u16>> {
         }
         let tagged = !info.flags.contains(BridgeVlanInfoFlags::Untagged);
         let range = first.take().unwrap_or(info.vid)..=info.vid;
-        members.extend(range.map(|id| (id, tagged.then_some(id))));
+        members.extend(range.map(|id| (id, tagged.then(|| tag(id)))));
     }
     members
 }
@@ -213,7 +220,7 @@ mod tests {
         let [high, low] = mac;
         Station {
             mac: MacAddr([2, 0, 0, 0, high, low]),
-            vlan,
+            tag: vlan.map(Tag::c),
         }
     }
 
@@ -332,28 +339,46 @@ mod tests {
         messages(fixture).into_iter().map(neighbour).collect()
     }
 
+    /// Makes a bridge one of 802.1ad.
+    fn serve_providers(info: &mut LinkInfo) {
+        if let LinkInfo::Data(InfoData::Bridge(data)) = info {
+            data.retain(|item| !matches!(item, InfoBridge::VlanProtocol(_)));
+            data.push(InfoBridge::VlanProtocol(VlanProtocol::Ieee8021Ad));
+        }
+    }
+
     #[test]
-    fn a_bridge_tells_whether_it_looks_at_tags() {
+    fn a_bridge_tells_whether_it_looks_at_tags_and_of_which_kind() {
         let mut bridge = link(BRIDGE);
-        assert!(filters_vlans(&bridge));
+        let tag = |bridge: &LinkMessage| tagging(bridge).map(|tag| tag(7));
+        assert_eq!(tag(&bridge), Some(Tag::c(7)));
+        for attribute in &mut bridge.attributes {
+            if let LinkAttribute::LinkInfo(infos) = attribute {
+                infos.iter_mut().for_each(serve_providers);
+            }
+        }
+        assert_eq!(tag(&bridge), Some(Tag::s(7)));
         bridge
             .attributes
             .retain(|attribute| !matches!(attribute, LinkAttribute::LinkInfo(_)));
-        assert!(!filters_vlans(&bridge));
+        assert_eq!(tag(&bridge), None);
     }
 
     #[test]
     fn ranges_of_vlans_are_unfolded_and_untagged_ones_told_from_tagged_ones() {
-        let tagged = [10, 20, 21, 22, 23, 24, 25].map(|id| (id, Some(id)));
+        let tagged = [10, 20, 21, 22, 23, 24, 25].map(|id| (id, Some(Tag::c(id))));
         let untagged = [(1, None), (30, None)];
-        assert_eq!(memberships(&link(PORT)), tagged.into_iter().chain(untagged).collect());
-        assert_eq!(memberships(&link(BARE_PORT)), BTreeMap::new());
+        assert_eq!(
+            memberships(&link(PORT), Tag::c),
+            tagged.into_iter().chain(untagged).collect()
+        );
+        assert_eq!(memberships(&link(BARE_PORT), Tag::c), BTreeMap::new());
     }
 
     #[test]
     fn an_entry_counts_with_the_tag_of_its_vlan_and_not_at_all_outside_the_ports() {
         let entries = neighbours(FDB);
-        let members = memberships(&link(PORT));
+        let members = memberships(&link(PORT), Tag::c);
         let expected = [
             station([1, 0], None),
             station([1, 0], Some(10)),

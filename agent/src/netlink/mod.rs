@@ -28,6 +28,35 @@ pub(crate) mod tests {
 
     use nix::sched::{CloneFlags, unshare};
 
+    /// What this thread has asked rtnetlink.
+    pub(crate) mod asks {
+        use std::cell::Cell;
+        use std::io;
+
+        thread_local! {
+            static MADE: Cell<usize> = const { Cell::new(0) };
+            static FAILS: Cell<Option<usize>> = const { Cell::new(None) };
+        }
+
+        /// How often it has asked so far.
+        pub(crate) fn made() -> usize {
+            MADE.get()
+        }
+
+        /// Lets a question fail: the next one for 0, the one after for 1.
+        pub(crate) fn fail_at(later: usize) {
+            FAILS.set(Some(MADE.get() + later));
+        }
+
+        pub(crate) fn here() -> io::Result<()> {
+            let number = MADE.replace(MADE.get() + 1);
+            match FAILS.get() {
+                Some(fails) if fails == number => Err(io::Error::from_raw_os_error(libc::ENOBUFS)),
+                _ => Ok(()),
+            }
+        }
+    }
+
     /// Runs `body` in an empty network namespace of its own, which ends with it. Needs root.
     pub(crate) fn in_netns<T: Send + 'static>(body: impl FnOnce() -> T + Send + 'static) -> T {
         let thread = std::thread::spawn(|| {

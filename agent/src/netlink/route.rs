@@ -94,9 +94,15 @@ fn ip(address: &RouteAddress) -> Option<IpAddr> {
     (!ip.is_unspecified()).then_some(ip)
 }
 
-/// How the kernel refuses to send: no route, and the types unreachable, blackhole, prohibit in this order. [fib_semantics.c:
-/// fib_props]
-const NO_WAY: [i32; 4] = [libc::ENETUNREACH, libc::EHOSTUNREACH, libc::EINVAL, libc::EACCES];
+/// How the kernel refuses to send: no route, and the types unreachable, blackhole, prohibit in this order [fib_semantics.c:
+/// fib_props]; last, that it does not know the family at all. [rtnetlink.c: rtnetlink_rcv_msg]
+const NO_WAY: [i32; 5] = [
+    libc::ENETUNREACH,
+    libc::EHOSTUNREACH,
+    libc::EINVAL,
+    libc::EACCES,
+    libc::EOPNOTSUPP,
+];
 
 #[cfg(test)]
 mod tests {

@@ -9,6 +9,7 @@ use bond_monitors::{AnswerKind, Heard, MacAddr, Time};
 use crate::bond::Bond;
 use crate::options::Evidence;
 use crate::plan::PortId;
+use crate::port::Port;
 
 /// What ARP and neighbour discovery have in common.
 struct Seen {
@@ -43,6 +44,25 @@ impl Seen {
 }
 
 impl Bond {
+    /// A port whose stamps could not be read gets time: nobody knows whether it is silent.
+    pub(super) fn excuse_unread(&mut self, now: Time, ports: &[(PortId, Heard)]) {
+        let unread =
+            |port: &Port| self.evidence(port) != Evidence::Validated && ports.iter().all(|(read, _)| *read != port.id);
+        // What backup ports may hear depends on whether the active one is in touch.
+        let active = self.active().and_then(|id| self.ports.get(id));
+        let all = active.is_some_and(unread);
+        let excused = self
+            .ports
+            .iter()
+            .filter(|port| port.is_usable() && (all || unread(port)));
+        let excused: Vec<PortId> = excused.map(|port| port.id).collect();
+        for id in excused {
+            if let Some(port) = self.ports.get_mut(id) {
+                port.arp.excuse(now);
+            }
+        }
+    }
+
     /// Frames that nobody looks into, by the stamps of the data plane.
     pub(super) fn take_stamps(&mut self, now: Time, ports: &[(PortId, Heard)]) {
         for (id, heard) in ports {

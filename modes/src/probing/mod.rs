@@ -18,6 +18,7 @@ mod balance;
 mod evidence;
 mod paths;
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use bond_monitors::wire::arp::Request;
@@ -158,6 +159,7 @@ impl Bond {
         let Some(step) = self.probing.waiting.take().filter(|_| self.probes()) else {
             return;
         };
+        self.excuse_unread(now, ports);
         self.take_stamps(now, ports);
         // Before anybody was asked silence says nothing.
         let found = if self.probing.paths.is_none() || self.blind() {
@@ -197,7 +199,8 @@ impl Bond {
     /// [bond_main.c: bond_ab_arp_commit, bond_loadbalance_arp_mon]
     fn commit(&mut self, now: Time, id: PortId, verdict: Verdict, found: &mut Inspection) {
         let active = self.choice.active;
-        let silent_for = self.ports.get(id).map(|port| now.since(self.last_rx(port)));
+        let Some(port) = self.ports.get(id) else { return };
+        let (counts, silent_for) = (self.evidence(port), now.since(self.last_rx(port)));
         let Some(port) = self.ports.get_mut(id) else { return };
         match verdict {
             Verdict::Up => {
@@ -211,7 +214,8 @@ impl Bond {
                 port.debounce = Debounce::in_state(LinkState::Down);
                 found.notices.push(Notice::Silent {
                     port: port.name.clone(),
-                    silent_for: silent_for.unwrap_or_default(),
+                    counts,
+                    silent_for,
                 });
                 found.down(port);
                 if active == Some(id) {
@@ -287,21 +291,16 @@ impl Bond {
             return;
         };
         let frames = self.paths_through().map(|(target, source, tags)| match target {
-            std::net::IpAddr::V4(target_ip) => {
-                let sender_ip = match source {
-                    Some(std::net::IpAddr::V4(ip)) => ip,
-                    _ => std::net::Ipv4Addr::UNSPECIFIED,
-                };
-                let request = Request {
-                    sender_mac: mac,
-                    sender_ip,
-                    target_ip,
-                };
-                request.frame(tags)
-            }
-            std::net::IpAddr::V6(target) => {
+            IpAddr::V4(target) => {
                 let source = match source {
-                    Some(std::net::IpAddr::V6(ip)) => Some(ip),
+                    Some(IpAddr::V4(ip)) => ip,
+                    _ => Ipv4Addr::UNSPECIFIED,
+                };
+                Request::probe(mac, source, target).frame(tags)
+            }
+            IpAddr::V6(target) => {
+                let source = match source {
+                    Some(IpAddr::V6(ip)) => Some(ip),
                     _ => None,
                 };
                 Solicitation { source, mac, target }.frame(tags)

@@ -1,6 +1,6 @@
 //! One bond, its kernel and virtual time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::hash::{DefaultHasher, Hasher};
 use std::net::IpAddr;
@@ -11,7 +11,7 @@ use bond_modes::{
     Accept, Action, Bond, Event, ForwardingPlan, LinkWord, LocalAddress, Notice, OptionError, PortId, PortStatus,
     Reach, Saved, Station, TargetPath,
 };
-use bond_monitors::{Carrier, MacAddr, Time};
+use bond_monitors::{Carrier, Heard, MacAddr, Time};
 
 use super::kernel::Kernel;
 use super::net::Net;
@@ -45,6 +45,8 @@ pub struct World {
     pub probes: Vec<Sent>,
     /// False: changes of carrier are found by polls only.
     pub events_seen: bool,
+    /// Ports whose stamps cannot be read.
+    pub unread: BTreeSet<PortId>,
     /// Whether the last plan came about.
     pub programmed: bool,
     /// Frames that left.
@@ -102,6 +104,7 @@ impl World {
             rejoined: Vec::new(),
             probes: Vec::new(),
             events_seen: true,
+            unread: BTreeSet::new(),
             programmed: true,
             sent: Vec::new(),
             plans: Vec::new(),
@@ -447,9 +450,7 @@ impl World {
                         report: self.kernel.device.clone(),
                     })
                 }
-                Action::ReadHeard => Some(Event::Heard {
-                    ports: self.net.heard.iter().map(|(port, heard)| (*port, *heard)).collect(),
-                }),
+                Action::ReadHeard => Some(Event::Heard { ports: self.stamps() }),
                 Action::FindPaths { targets } => Some(Event::Paths {
                     paths: targets.into_iter().map(|target| self.path(target)).collect(),
                 }),
@@ -477,6 +478,14 @@ impl World {
                 self.bond.handle_event(self.now, event);
             }
         }
+    }
+
+    /// What is known of when ports were heard.
+    fn stamps(&self) -> Vec<(PortId, Heard)> {
+        let attached = self.kernel.nics.values().filter(|nic| nic.attached).map(|nic| nic.id);
+        let read = attached.filter(|port| !self.unread.contains(port));
+        read.map(|port| (port, self.net.heard.get(&port).copied().unwrap_or_default()))
+            .collect()
     }
 
     /// Ports with carrier, at which the switch may deliver.

@@ -60,6 +60,8 @@ pub struct TcPlane {
     links: Links,
     /// Inode number of the network namespace.
     netns: u64,
+    /// The kernel has what bonds need; what it lacks may still come, with a module.
+    usable: bool,
     /// Opened when the first bond needs it: it may have to be mounted.
     pins: Option<Pins>,
     bonds: BTreeMap<BondName, Bond>,
@@ -97,6 +99,7 @@ impl TcPlane {
             hook,
             links,
             netns: netns.ino(),
+            usable: false,
             pins: None,
             bonds: BTreeMap::new(),
         })
@@ -131,23 +134,6 @@ impl TcPlane {
 
     fn bond(&self, name: &str) -> Result<&Bond, PlaneError> {
         self.bonds.get(name).ok_or_else(|| unknown(name))
-    }
-
-    /// What the maps hold for each attached port.
-    fn of_each_port<T>(
-        &self,
-        bond: &str,
-        what: &str,
-        read: impl Fn(&BondBpf, PortId) -> io::Result<T>,
-    ) -> Result<Vec<(PortId, T)>, PlaneError> {
-        let known = self.bond(bond)?;
-        let ports = known.applied.ports.keys();
-        ports
-            .map(|&port| {
-                let found = step(|| format!("read the {what} of {port}"), || read(&known.bpf, port))?;
-                Ok((port, found))
-            })
-            .collect()
     }
 
     /// Takes a pair of ours over, with its ports.
@@ -200,6 +186,9 @@ impl Dataplane for TcPlane {
     }
 
     fn probe(&mut self) -> Result<(), PlaneError> {
+        if self.usable {
+            return Ok(());
+        }
         let hook = self.hook;
         // In a namespace of its own nobody sees the devices come and go, and it ends with the thread whatever happens. A kernel
         // without network namespaces does it in the only one there is.
@@ -212,7 +201,9 @@ impl Dataplane for TcPlane {
                 doing: "find out what this kernel can do".to_owned(),
                 source: io::Error::other("the probing thread panicked"),
             })
-        })
+        })?;
+        self.usable = true;
+        Ok(())
     }
 
     fn bonds(&mut self) -> Result<Vec<BondName>, PlaneError> {
@@ -327,11 +318,17 @@ impl Dataplane for TcPlane {
     }
 
     fn counters(&mut self, bond: &BondName) -> Result<Vec<(PortId, PortCounters)>, PlaneError> {
-        self.of_each_port(bond, "counters", BondBpf::counters)
+        let known = self.bond(bond)?;
+        let read = |&port: &PortId| {
+            let counted = step(|| format!("read the counters of {port}"), || known.bpf.counters(port))?;
+            Ok((port, counted))
+        };
+        known.applied.ports.keys().map(read).collect()
     }
 
-    fn heard(&mut self, bond: &BondName) -> Result<Vec<(PortId, Heard)>, PlaneError> {
-        self.of_each_port(bond, "stamps", BondBpf::heard)
+    fn heard(&mut self, bond: &BondName, port: PortId) -> Result<Heard, PlaneError> {
+        let bpf = &self.bond(bond)?.bpf;
+        step(|| format!("read the stamps of {port}"), || bpf.heard(port))
     }
 }
 

@@ -116,8 +116,7 @@ fn a_bond_of_an_agent_without_stamps_is_taken_over() {
 
 impl World {
     fn heard(&mut self, port: PortId) -> Heard {
-        let all = self.plane.heard(&bond0()).unwrap();
-        all.into_iter().find(|(heard, _)| *heard == port).unwrap().1
+        self.plane.heard(&bond0(), port).unwrap()
     }
 
     /// Puts a frame on a cable and waits until the port has dealt with it.

@@ -431,6 +431,31 @@ fn the_probe_leaves_nothing() {
 }
 
 #[test]
+fn what_the_kernel_has_is_found_out_once_and_what_it_lacks_is_tried_again() {
+    in_world(Hook::Auto, |w| {
+        let plane = &mut w.plane;
+        // New threads inherit what this one may do.
+        let denied = as_nobody(|| plane.probe());
+        assert!(denied.is_err());
+        plane.probe().unwrap();
+        as_nobody(|| plane.probe()).unwrap();
+    });
+}
+
+/// Without the rights of root, on this thread only.
+fn as_nobody<T>(body: impl FnOnce() -> T) -> T {
+    let become_user = |user: libc::uid_t| {
+        // SAFETY: it reads no memory; made directly, the call acts on this thread alone.
+        let done = unsafe { libc::syscall(libc::SYS_setresuid, -1, user, -1) };
+        assert_eq!(done, 0, "this test is to be run as root");
+    };
+    become_user(65534);
+    let result = body();
+    become_user(0);
+    result
+}
+
+#[test]
 fn pins_of_bonds_whose_interface_is_gone_are_swept() {
     for_both_hooks(|w| {
         let before = w.snapshot();
