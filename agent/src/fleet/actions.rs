@@ -84,11 +84,16 @@ impl Fleet {
     fn program(&mut self, at: usize, epoch: Epoch, plan: &ForwardingPlan) -> Option<Event> {
         let name = &self.bonds[at].name;
         let error = self.plane.program(name, plan).err()?;
-        let (retry, level) = match error {
+        let (retry, level) = match &error {
             // It will be detached by its own event, which makes a new plan.
             PlaneError::PortGone { .. } => (false, log::Level::Debug),
             // Nothing will bring these about.
-            PlaneError::Unsupported { .. } | PlaneError::OneQueue { .. } => (false, log::Level::Error),
+            PlaneError::Unsupported { .. } | PlaneError::OneQueue { .. } | PlaneError::Inexact { .. } => {
+                (false, log::Level::Error)
+            }
+            PlaneError::Kernel { source, .. } if source.raw_os_error() == Some(libc::EINVAL) => {
+                (false, log::Level::Error)
+            }
             _ => (true, log::Level::Error),
         };
         log::log!(level, "{name}: {}", chain(&error));

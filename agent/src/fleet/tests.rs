@@ -1,6 +1,7 @@
 //! Failures of the world, on a data plane that fails when told to.
 
 use std::fs;
+use std::time::Duration;
 
 use bond_modes::PortId;
 use bond_monitors::Time;
@@ -9,7 +10,7 @@ use bond_monitors::wire::ethernet::Tag;
 use super::{Fleet, above};
 use crate::control::proto::Call;
 use crate::dataplane::PlaneError;
-use crate::dataplane::script::ScriptPlane;
+use crate::dataplane::script::{self, ScriptPlane};
 use crate::netlink::tests::in_netns;
 use crate::netlink::{Link, Links};
 
@@ -57,6 +58,32 @@ fn a_bond_that_cannot_be_deleted_is_told_and_forgotten_with_its_ports() {
         let error = fleet.call(NOW, &Call::Del { bond }).unwrap_err();
         assert!(error.message.contains("delete the interface"), "{error}");
         assert!(fleet.is_empty());
+    });
+}
+
+#[test]
+fn a_plan_that_nothing_will_bring_about_is_not_tried_again() {
+    with_bond("retry", |fleet, plane, _| {
+        attach(fleet, "a").unwrap();
+        let kernel = |code| PlaneError::Kernel {
+            doing: "do it".to_owned(),
+            source: std::io::Error::from_raw_os_error(code),
+        };
+        let inexact = PlaneError::Inexact {
+            plane: "script",
+            what: "anything".to_owned(),
+            why: "the test says so",
+            other: "tc",
+        };
+        for (error, retried) in [(kernel(libc::EIO), true), (kernel(libc::EINVAL), false), (inexact, false)] {
+            plane.fail_at(0, error);
+            plane.take_calls();
+            fleet.repair(NOW, 0);
+            fleet.handle_timeout(NOW + Duration::from_secs(60));
+            let programmed = |call: &&script::Call| matches!(call, script::Call::Program(..));
+            let times = plane.take_calls().iter().filter(programmed).count();
+            assert_eq!(times, if retried { 2 } else { 1 });
+        }
     });
 }
 
