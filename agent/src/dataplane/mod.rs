@@ -58,7 +58,8 @@ pub trait Dataplane {
             differs: exact.err().map(|error| chain(&error)),
         }]
     }
-    /// The names of all bonds of ours that the kernel has, except those that another agent serves.
+    /// The names of all bonds of ours that the kernel has, except those that another agent serves. One that cannot be asked is
+    /// logged and left out.
     fn bonds(&mut self) -> Result<Vec<BondName>, PlaneError>;
     /// What the kernel already does under this name, if the device there is ours.
     fn observe(&mut self, bond: &BondName) -> Result<Option<Observed>, PlaneError>;

@@ -8,11 +8,13 @@ use bond_modes::{BondOptions, ForwardingPlan, PortId};
 use bond_monitors::Heard;
 use serde::{Deserialize, Serialize};
 
+use super::step::FirstError;
 use super::{
     BondBase, BondDevice, BondName, Dataplane, Observed, OriginalPort, PlaneError, PlaneReport, PortBase, PortCounters,
     Touched,
 };
 use crate::netlink::Link;
+use crate::text::chain;
 
 /// Which plane a bond is to have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -93,7 +95,9 @@ impl Planes {
         if reasons.len() == 1 {
             return Err(reasons.remove(0).1);
         }
-        let reasons = reasons.iter().map(|(name, error)| format!("plane {name}: {error}"));
+        let reasons = reasons
+            .iter()
+            .map(|(name, error)| format!("plane {name}: {}", chain(error)));
         Err(PlaneError::NoPlane {
             reasons: reasons.collect::<Vec<_>>().join("; "),
         })
@@ -150,7 +154,10 @@ impl Dataplane for Planes {
     fn bonds(&mut self) -> Result<Vec<BondName>, PlaneError> {
         let mut found = Vec::new();
         for (place, plane) in self.planes.iter_mut().enumerate() {
-            let names = plane.bonds()?;
+            let names = plane.bonds().unwrap_or_else(|error| {
+                log::error!("plane {}: cannot look for bonds: {}", plane.name(), chain(&error));
+                Vec::new()
+            });
             for name in &names {
                 self.owners.entry(name.clone()).or_insert(place);
             }
@@ -163,13 +170,19 @@ impl Dataplane for Planes {
         if self.owners.contains_key(bond) {
             return self.of(bond).observe(bond);
         }
+        let mut errors = FirstError::default();
         for (place, plane) in self.planes.iter_mut().enumerate() {
-            if let Some(observed) = plane.observe(bond)? {
-                self.owners.insert(bond.clone(), place);
-                return Ok(Some(observed));
+            match plane.observe(bond) {
+                Ok(Some(observed)) => {
+                    self.owners.insert(bond.clone(), place);
+                    return Ok(Some(observed));
+                }
+                seen => {
+                    errors.note(seen.map(drop));
+                }
             }
         }
-        Ok(None)
+        errors.result().map(|()| None)
     }
 
     fn create(&mut self, bond: &BondName, base: &BondBase) -> Result<BondDevice, PlaneError> {
@@ -324,5 +337,38 @@ mod tests {
             .unwrap_err();
         let text = error.to_string();
         assert!(text.contains("plane team: ") && text.contains("plane tc: "), "{text}");
+    }
+
+    fn broken() -> PlaneError {
+        PlaneError::Kernel {
+            doing: "look".to_owned(),
+            source: io::Error::other("it is broken"),
+        }
+    }
+
+    #[test]
+    fn every_reason_is_told_with_its_cause() {
+        let (team, tc, mut planes) = planes();
+        team.fail_at(0, broken());
+        tc.fail_at(0, broken());
+        let error = planes.create(&"bond0".to_owned(), &base(PlaneWish::Auto, "mode=1"));
+        let text = error.unwrap_err().to_string();
+        assert_eq!(text.matches("cannot look: it is broken").count(), 2, "{text}");
+    }
+
+    #[test]
+    fn a_plane_that_fails_keeps_no_bond_of_another_from_being_found() {
+        let (team, _, mut planes) = planes();
+        let bond = "bond0".to_owned();
+        planes.create(&bond, &base(PlaneWish::Tc, "mode=1")).unwrap();
+        planes.owners.clear();
+        team.fail_at(0, broken());
+        assert_eq!(planes.bonds().unwrap(), [bond.clone()]);
+        assert_eq!(planes.plane_of(&bond), "tc");
+        planes.owners.clear();
+        team.fail_at(0, broken());
+        assert!(planes.observe(&bond).unwrap().is_some());
+        team.fail_at(0, broken());
+        assert!(planes.observe(&"bond1".to_owned()).is_err(), "it may be there");
     }
 }

@@ -24,6 +24,8 @@ pub struct ScriptPlane {
 pub enum Call {
     /// [`Dataplane::probe`]
     Probe,
+    /// [`Dataplane::bonds`]
+    Bonds,
     /// [`Dataplane::observe`]
     Observe(BondName),
     /// [`Dataplane::create`]
@@ -157,7 +159,7 @@ impl Dataplane for ScriptPlane {
     }
 
     fn bonds(&mut self) -> Result<Vec<BondName>, PlaneError> {
-        Ok(self.world.borrow().bonds.keys().cloned().collect())
+        Ok(self.call(Call::Bonds)?.bonds.keys().cloned().collect())
     }
 
     fn observe(&mut self, bond: &BondName) -> Result<Option<Observed>, PlaneError> {
