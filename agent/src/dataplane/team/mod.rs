@@ -92,6 +92,19 @@ impl Bond {
             *value = Value::U32(0);
         }
     }
+
+    /// A port has left: with it go its options, its cells, and its being the active one. [team_mode_activebackup.c: ab_port_leave]
+    fn forget(&mut self, port: PortId) {
+        self.ports.remove(&port);
+        self.bases.remove(&port);
+        self.settings.retain(|key, _| key.port != Some(port));
+        self.forget_cells(port);
+        if let Some(active) = self.settings.get_mut(&Key::team(Name::ActivePort))
+            && active.as_u32() == Some(port.0)
+        {
+            *active = Value::U32(0);
+        }
+    }
 }
 
 impl TeamPlane {

@@ -72,10 +72,7 @@ impl TeamPlane {
         let mut team = None;
         if let Some(bond) = self.bonds.get_mut(name) {
             team = Some(bond.ifindex);
-            bond.ports.remove(&port);
-            bond.bases.remove(&port);
-            bond.forget_cells(port);
-            bond.settings.retain(|key, _| key.port != Some(port));
+            bond.forget(port);
         }
         match self.release(port, team, &mut errors) {
             Ok(link) => restore(&mut self.links, port, &link, original, &mut errors),

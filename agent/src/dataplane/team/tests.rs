@@ -60,6 +60,24 @@ impl World {
         self.log.push((line, self.settings.clone()));
         Ok(())
     }
+
+    /// A port comes in, as the plane leaves it.
+    fn join(&mut self, port: PortId) {
+        for (name, value) in NEW_PORT {
+            self.settings.insert(Key::port(name, port), value);
+        }
+    }
+
+    /// A port goes. What named it is 0 from then on.
+    fn leave(&mut self, port: PortId) {
+        self.settings.retain(|key, _| key.port != Some(port));
+        let of_team = [Name::ActivePort, Name::Cell];
+        for (key, value) in &mut self.settings {
+            if of_team.contains(&key.name) && value.as_u32() == Some(port.0) {
+                *value = Value::U32(0);
+            }
+        }
+    }
 }
 
 impl Wire for Kernel {
@@ -133,16 +151,7 @@ impl Lab {
         kernel.0.borrow_mut().settings = bond.settings.clone();
         program::set_mode(&mut driver, "bond0", &mut bond, spread).unwrap();
         for port in ports.iter().copied().map(PortId) {
-            bond.ports.insert(port, PORT);
-            for (name, value) in [
-                (Name::UserLinkupEnabled, Value::Flag(true)),
-                (Name::UserLinkup, Value::Flag(false)),
-                (Name::Enabled, Value::Flag(false)),
-                (Name::QueueId, Value::U32(0)),
-            ] {
-                bond.note(Key::port(name, port), value.clone());
-                kernel.0.borrow_mut().settings.insert(Key::port(name, port), value);
-            }
+            join(&kernel, &mut bond, port);
         }
         kernel.0.borrow_mut().log.clear();
         Lab {
@@ -151,6 +160,11 @@ impl Lab {
             links: Links::open().unwrap(),
             bond,
         }
+    }
+
+    fn leave(&mut self, port: PortId) {
+        self.kernel.0.borrow_mut().leave(port);
+        self.bond.forget(port);
     }
 
     fn plan(&self, spread: Spread, tx: TxPolicy) -> ForwardingPlan {
@@ -194,6 +208,14 @@ impl Lab {
     }
 }
 
+fn join(kernel: &Kernel, bond: &mut Bond, port: PortId) {
+    kernel.0.borrow_mut().join(port);
+    bond.ports.insert(port, PORT);
+    for (name, value) in NEW_PORT {
+        bond.note(Key::port(name, port), value);
+    }
+}
+
 fn ports(ports: &[u32]) -> Vec<PortId> {
     ports.iter().copied().map(PortId).collect()
 }
@@ -227,6 +249,17 @@ fn a_failover_makes_before_it_breaks() {
     assert_eq!(lab.goes_to(&second), Vec::<String>::new(), "the same plan again");
     let nowhere = lab.plan(Spread::One, TxPolicy::Drop);
     assert_eq!(lab.goes_to(&nowhere), ["user_linkup[6]=0", "enabled[6]=0"]);
+}
+
+#[test]
+fn a_port_that_leaves_and_comes_back_is_made_active_again() {
+    let mut lab = Lab::new(Spread::One, &[5]);
+    let plan = lab.plan(Spread::One, TxPolicy::One(PortId(5)));
+    lab.goes_to(&plan);
+    lab.leave(PortId(5));
+    assert_eq!(lab.bond.settings, lab.kernel.0.borrow().settings, "nothing looks like the work of others");
+    join(&lab.kernel, &mut lab.bond, PortId(5));
+    assert_eq!(lab.goes_to(&plan), ["enabled[5]=1", "activeport=5", "user_linkup[5]=1"]);
 }
 
 #[test]
@@ -469,6 +502,11 @@ fn a_kernel_without_the_driver_is_told_from_options_that_differ() {
     });
 }
 
+const NEW_PORT: [(Name, Value); 3] = [
+    (Name::UserLinkupEnabled, Value::Flag(true)),
+    (Name::UserLinkup, Value::Flag(false)),
+    (Name::Enabled, Value::Flag(false)),
+];
 const MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
 const PORT: PortPlan = PortPlan {
     mac: MAC,
