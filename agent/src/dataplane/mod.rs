@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::RawFd;
 
+use bond_modes::options::PortOptions;
 use bond_modes::{BondOptions, ForwardingPlan, PortId};
 use bond_monitors::{Heard, LinkReport, MacAddr};
 use serde::{Deserialize, Serialize};
@@ -45,6 +46,10 @@ pub trait Dataplane {
     /// As [`express`](Dataplane::express), for options that a bond is to get while it runs.
     fn express_for(&mut self, _bond: &BondName, options: &BondOptions) -> Result<(), PlaneError> {
         self.express(options)
+    }
+    /// As [`express`](Dataplane::express), for options that a port of a bond is to get.
+    fn express_port(&mut self, _bond: &BondName, _options: &PortOptions) -> Result<(), PlaneError> {
+        Ok(())
     }
     /// For people who ask why: what this plane can do here, and whether with these options.
     fn reports(&mut self, options: &BondOptions) -> Vec<PlaneReport> {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::RawFd;
 
+use bond_modes::options::PortOptions;
 use bond_modes::{BondOptions, ForwardingPlan, PortId};
 use bond_monitors::Heard;
 use serde::{Deserialize, Serialize};
@@ -140,7 +141,11 @@ impl Dataplane for Planes {
 
     /// Of a live bond: its own plane decides.
     fn express_for(&mut self, bond: &BondName, options: &BondOptions) -> Result<(), PlaneError> {
-        self.of(bond).express(options)
+        self.of(bond).express_for(bond, options)
+    }
+
+    fn express_port(&mut self, bond: &BondName, options: &PortOptions) -> Result<(), PlaneError> {
+        self.of(bond).express_port(bond, options)
     }
 
     fn express(&mut self, options: &BondOptions) -> Result<(), PlaneError> {

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::rc::Rc;
 
-use bond_modes::options::show_all;
+use bond_modes::options::{PortOptions, show_all};
 use bond_modes::{BondOptions, ForwardingPlan, PortId, PortPlan, Spread, TxPolicy};
 use bond_monitors::{Carrier, Heard, LinkReport, MacAddr};
 
@@ -103,6 +103,15 @@ impl ScriptPlane {
         self.world.borrow().bonds.get(bond).map(|bond| bond.plan.clone())
     }
 
+    fn inexact(&self, option: &str) -> PlaneError {
+        PlaneError::Inexact {
+            plane: self.name(),
+            what: option.to_owned(),
+            why: "the test says so",
+            other: "tc",
+        }
+    }
+
     /// Writes the call down; fails if its turn has come.
     fn call(&self, call: Call) -> Result<std::cell::RefMut<'_, World>, PlaneError> {
         let mut world = self.world.borrow_mut();
@@ -146,12 +155,14 @@ impl Dataplane for ScriptPlane {
         if value(options) == value(&BondOptions::default()) {
             return Ok(());
         }
-        Err(PlaneError::Inexact {
-            plane: self.name(),
-            what: option.to_owned(),
-            why: "the test says so",
-            other: "tc",
-        })
+        Err(self.inexact(option))
+    }
+
+    fn express_port(&mut self, _bond: &BondName, options: &PortOptions) -> Result<(), PlaneError> {
+        match self.world.borrow().cannot {
+            Some("queue_id") if options.queue_id != 0 => Err(self.inexact("queue_id")),
+            _ => Ok(()),
+        }
     }
 
     fn probe(&mut self) -> Result<(), PlaneError> {

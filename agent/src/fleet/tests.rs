@@ -8,7 +8,7 @@ use bond_monitors::Time;
 use bond_monitors::wire::ethernet::Tag;
 
 use super::{Fleet, above};
-use crate::control::proto::Call;
+use crate::control::proto::{Call, ErrorCode};
 use crate::dataplane::PlaneError;
 use crate::dataplane::script::{self, ScriptPlane};
 use crate::netlink::tests::in_netns;
@@ -84,6 +84,30 @@ fn a_plan_that_nothing_will_bring_about_is_not_tried_again() {
             let times = plane.take_calls().iter().filter(programmed).count();
             assert_eq!(times, if retried { 2 } else { 1 });
         }
+    });
+}
+
+#[test]
+fn an_option_of_a_port_that_the_plane_cannot_do_exactly_changes_nothing() {
+    with_bond("port-option", |fleet, plane, _| {
+        attach(fleet, "a").unwrap();
+        plane.cannot("queue_id");
+        plane.take_calls();
+        let mut set = |option: &str, value: &str| {
+            let call = Call::PortSet {
+                bond: "bond0".to_owned(),
+                port: "a".to_owned(),
+                options: vec![("prio".to_owned(), "7".to_owned()), (option.to_owned(), value.to_owned())],
+            };
+            fleet.call(NOW, &call)
+        };
+        let error = set("queue_id", "2").unwrap_err();
+        assert_eq!(error.code, ErrorCode::Refused);
+        assert!(error.message.contains("bond0: a: ") && error.message.contains("queue_id"), "{error}");
+        assert_eq!(set("queue_id", "17").unwrap_err().code, ErrorCode::BadValue);
+        let port = fleet.bonds[0].bond.ports().named("a").unwrap();
+        assert_eq!((port.options.prio, port.options.queue_id), (0, 0));
+        assert_eq!(plane.take_calls(), []);
     });
 }
 

@@ -214,17 +214,13 @@ pub fn plan_of(bond: &Bond, order: &[PortId]) -> ForwardingPlan {
         }
     };
     let receivers = bond.ports.keys().filter(|port| is_on(Name::Enabled, **port));
-    let queue = |port: &PortId| {
-        let queue = bond.settings.get(&Key::port(Name::QueueId, *port))?.as_u32()?;
-        (queue != 0).then_some((u16::try_from(queue).ok()?, *port))
-    };
     ForwardingPlan {
         carrier: Carrier::from_bool(!linked.is_empty()),
         mac: bond.mac,
         ports: bond.ports.clone(),
         spread,
         tx: tx.unwrap_or(TxPolicy::Drop),
-        queues: bond.ports.keys().filter_map(queue).collect(),
+        queues: BTreeMap::new(),
         rx: receivers.map(|port| (*port, Accept::All)).collect(),
     }
 }

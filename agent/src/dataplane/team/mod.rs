@@ -22,6 +22,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
 
+use bond_modes::options::PortOptions;
 use bond_modes::{BondOptions, ForwardingPlan, PortId, PortPlan};
 use bond_monitors::{Heard, LinkReport, MacAddr};
 
@@ -170,6 +171,10 @@ impl Dataplane for TeamPlane {
             Some((_, feature)) if !self.abilities()?.can(spread) => Err(feature.unsupported()),
             _ => Ok(()),
         }
+    }
+
+    fn express_port(&mut self, _bond: &BondName, options: &PortOptions) -> Result<(), PlaneError> {
+        exact::check_port(options)
     }
 
     fn bonds(&mut self) -> Result<Vec<BondName>, PlaneError> {

@@ -39,13 +39,11 @@ pub enum Name {
     UserLinkup,
     /// Flag of a port: `UserLinkup` counts, not the carrier.
     UserLinkupEnabled,
-    /// u32 of a port: frames of this transmit queue leave there.
-    QueueId,
 }
 
 impl Name {
     /// Every option with its name in the driver.
-    const ALL: [(Name, &'static str); 11] = [
+    const ALL: [(Name, &'static str); 10] = [
         (Name::Mode, "mode"),
         (Name::NotifyPeersCount, "notify_peers_count"),
         (Name::NotifyPeersInterval, "notify_peers_interval"),
@@ -56,7 +54,6 @@ impl Name {
         (Name::Enabled, "enabled"),
         (Name::UserLinkup, "user_linkup"),
         (Name::UserLinkupEnabled, "user_linkup_enabled"),
-        (Name::QueueId, "queue_id"),
     ];
 
     /// As the driver spells it.

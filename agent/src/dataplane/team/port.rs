@@ -48,7 +48,6 @@ impl TeamPlane {
             set_on_port(&mut self.driver, bond, Key::port(option, port), value, doing)?;
         }
         bond.note(Key::port(Name::UserLinkup, port), Value::Flag(false));
-        bond.note(Key::port(Name::QueueId, port), Value::U32(0));
         let counted = port_step(
             port,
             || format!("read the counters of {text}"),

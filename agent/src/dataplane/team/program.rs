@@ -4,7 +4,7 @@
 //! 1. `enabled` on ports that are to receive;
 //! 2. addresses of ports, address of the bond; MTU, promiscuity and lists of addresses the driver hands on to ports itself;
 //! 3. the moment at which the traffic moves: `activeport`; or the cells, then the hash program; `user_linkup` of new senders,
-//!    which in mode broadcast is what lets them send; then the transmit queues of ports;
+//!    which in mode broadcast is what lets them send;
 //! 4. `user_linkup` off on the others, so that the carrier, which is that of any of them, never flickers;
 //! 5. `enabled` off on ports that are not to receive any more. A port that is off loses its cells.
 //!
@@ -67,7 +67,6 @@ pub fn apply(
     let ready = moves && work.flag(Name::Enabled, &receivers, true);
     work.configure_ports(plan);
     let moved = ready && work.transmit(&tx) && work.flag(Name::UserLinkup, &linked, true);
-    work.bind_queues(plan);
     if moved {
         work.flag(Name::UserLinkup, &linked, false);
         work.flag(Name::Enabled, &receivers, false);
@@ -143,7 +142,7 @@ struct Work<'a> {
 impl Work<'_> {
     /// What is not attached costs the others nothing.
     fn check_ports(&mut self, plan: &ForwardingPlan) {
-        let named = plan.ports.keys().chain(plan.rx.keys()).chain(plan.queues.values());
+        let named = plan.ports.keys().chain(plan.rx.keys());
         for &port in named.chain(plan.tx.ports()) {
             if !self.bond.ports.contains_key(&port) {
                 self.errors.note(Err(PlaneError::PortGone { port }));
@@ -204,15 +203,6 @@ impl Work<'_> {
         let fill = |(index, port): (u32, &PortId)| self.put(Key::cell(index), Value::U32(port.0));
         let bytes = program.into_iter().flat_map(SockFilter::bytes).collect();
         all(cells.map(fill)) && self.put(Key::team(Name::HashProgram), Value::Binary(bytes))
-    }
-
-    fn bind_queues(&mut self, plan: &ForwardingPlan) {
-        let ports: Vec<PortId> = self.bond.ports.keys().copied().collect();
-        for port in ports {
-            let queue = plan.queues.iter().find(|(_, bound)| **bound == port);
-            let queue = queue.map_or(0, |(queue, _)| u32::from(*queue));
-            self.put(Key::port(Name::QueueId, port), Value::U32(queue));
-        }
     }
 
     fn configure_ports(&mut self, plan: &ForwardingPlan) {

@@ -6,6 +6,7 @@ use std::io;
 use std::rc::Rc;
 use std::time::Instant;
 
+use bond_modes::options::PortOptions;
 use bond_modes::{Accept, BondOptions, ForwardingPlan, PortId, PortPlan, Spread, TxPolicy, XmitHashPolicy};
 use bond_monitors::{Carrier, MacAddr};
 
@@ -333,23 +334,10 @@ fn a_new_agent_finds_the_plan_in_force() {
     ];
     for (spread, tx) in cases {
         let mut lab = Lab::new(spread, &[5, 6, 7]);
-        let mut plan = lab.plan(spread, tx);
-        if plan.carrier.is_on() {
-            plan.queues.insert(3, PortId(6));
-        }
+        let plan = lab.plan(spread, tx);
         lab.program(&plan).unwrap();
         assert_eq!(lab.found(), plan);
     }
-}
-
-#[test]
-fn queues_are_bound_and_freed() {
-    let mut lab = Lab::new(Spread::One, &[5, 6]);
-    let mut plan = lab.plan(Spread::One, TxPolicy::Drop);
-    plan.queues.insert(3, PortId(6));
-    assert_eq!(lab.goes_to(&plan), ["queue_id[6]=3"]);
-    plan.queues = BTreeMap::from([(3, PortId(5))]);
-    assert_eq!(lab.goes_to(&plan), ["queue_id[5]=3", "queue_id[6]=0"]);
 }
 
 #[test]
@@ -365,8 +353,7 @@ fn a_port_that_is_gone_costs_the_others_nothing() {
         .borrow_mut()
         .settings
         .retain(|key, _| key.port != Some(PortId(6)));
-    let mut plan = lab.plan(Spread::Hash, hash(&[5, 6]));
-    plan.queues.insert(2, PortId(6));
+    let plan = lab.plan(Spread::Hash, hash(&[6, 5]));
     let error = lab.program(&plan).unwrap_err();
     assert!(matches!(error, PlaneError::PortGone { port: PortId(6) }), "{error}");
 }
@@ -463,6 +450,10 @@ fn what_would_differ_from_the_kernels_driver_is_refused_by_the_name_of_the_optio
     for text in exact {
         exact::check(&parsed(text)).unwrap_or_else(|error| panic!("{text}: {error}"));
     }
+    let port = |queue_id| PortOptions { prio: 7, queue_id };
+    let error = exact::check_port(&port(2)).unwrap_err().to_string();
+    assert!(error.contains("queue_id=2") && error.contains("plane=tc"), "{error}");
+    exact::check_port(&port(0)).unwrap();
 }
 
 #[test]
