@@ -64,6 +64,18 @@ until_true 5 enabled eth1 true || fail "enabled was not put back"
 grep -q "putting it back" /tmp/bondd.log || fail "nothing was said of it"
 echo "step: foreign changes of options put back"
 
+# Somebody who insists is left alone for a minute, then what he did is put back.
+insists() {
+    option set activeport 0 100 || fail "cannot meddle"
+    ! until_true 1 sends_through 101
+}
+until_true 1 insists || fail "who insists is never left alone"
+grep -q "leaving them for a minute" /tmp/bondd.log || fail "nothing was said of it"
+sleep 55
+sends_through 100 || fail "put back within the minute"
+until_true 20 sends_through 101 || fail "not put back after the minute"
+echo "step: what somebody insisted on put back after a minute"
+
 # A port that somebody else takes out.
 ip -n host link set eth1 nomaster
 until_true 5 active eth0 || fail "no failover when the port was taken away"

@@ -9,7 +9,7 @@ use bond_monitors::{LinkReport, Time};
 
 use super::actions::settled_carrier;
 use super::{Fleet, Member};
-use crate::dataplane::Touched;
+use crate::dataplane::{BondName, Touched};
 use crate::netlink::{Drained, Link, LinkEvent};
 
 impl Fleet {
@@ -41,17 +41,21 @@ impl Fleet {
 
     /// Reads what the data plane heard, and puts back what others changed.
     pub fn read_plane(&mut self, now: Time, budget: usize) -> Drained {
-        let touched = self.plane.read_events(budget).unwrap_or_else(|error| {
+        let touched = self.plane.read_events(now, budget).unwrap_or_else(|error| {
             log::warn!("cannot hear of changes to data planes: {error}");
             Touched::default()
         });
-        for name in touched.bonds {
+        self.put_back(now, touched.bonds);
+        if touched.more { Drained::More } else { Drained::Empty }
+    }
+
+    pub(super) fn put_back(&mut self, now: Time, bonds: BTreeSet<BondName>) {
+        for name in bonds {
             if let Ok(at) = self.find(&name) {
                 log::warn!("{name}: someone else changed how it forwards, putting it back");
                 self.repair(now, at);
             }
         }
-        if touched.more { Drained::More } else { Drained::Empty }
     }
 
     /// The descriptor of the link events, for the loop to wait on.

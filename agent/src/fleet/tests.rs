@@ -75,7 +75,11 @@ fn a_plan_that_nothing_will_bring_about_is_not_tried_again() {
             why: "the test says so",
             other: "tc",
         };
-        for (error, retried) in [(kernel(libc::EIO), true), (kernel(libc::EINVAL), false), (inexact, false)] {
+        for (error, retried) in [
+            (kernel(libc::EIO), true),
+            (kernel(libc::EINVAL), false),
+            (inexact, false),
+        ] {
             plane.fail_at(0, error);
             plane.take_calls();
             fleet.repair(NOW, 0);
@@ -84,6 +88,20 @@ fn a_plan_that_nothing_will_bring_about_is_not_tried_again() {
             let times = plane.take_calls().iter().filter(programmed).count();
             assert_eq!(times, if retried { 2 } else { 1 });
         }
+    });
+}
+
+#[test]
+fn a_bond_that_was_left_to_others_is_programmed_when_that_is_over() {
+    with_bond("rest", |fleet, plane, _| {
+        let until = NOW + Duration::from_secs(60);
+        plane.leave_alone("bond0", until);
+        assert_eq!(fleet.poll_timeout(), Some(until));
+        plane.take_calls();
+        fleet.handle_timeout(until);
+        let plan = fleet.bonds[0].bond.plan().clone();
+        assert_eq!(plane.take_calls(), [script::Call::Program("bond0".to_owned(), plan)]);
+        assert_ne!(fleet.poll_timeout(), Some(until));
     });
 }
 
@@ -97,13 +115,19 @@ fn an_option_of_a_port_that_the_plane_cannot_do_exactly_changes_nothing() {
             let call = Call::PortSet {
                 bond: "bond0".to_owned(),
                 port: "a".to_owned(),
-                options: vec![("prio".to_owned(), "7".to_owned()), (option.to_owned(), value.to_owned())],
+                options: vec![
+                    ("prio".to_owned(), "7".to_owned()),
+                    (option.to_owned(), value.to_owned()),
+                ],
             };
             fleet.call(NOW, &call)
         };
         let error = set("queue_id", "2").unwrap_err();
         assert_eq!(error.code, ErrorCode::Refused);
-        assert!(error.message.contains("bond0: a: ") && error.message.contains("queue_id"), "{error}");
+        assert!(
+            error.message.contains("bond0: a: ") && error.message.contains("queue_id"),
+            "{error}"
+        );
         assert_eq!(set("queue_id", "17").unwrap_err().code, ErrorCode::BadValue);
         let port = fleet.bonds[0].bond.ports().named("a").unwrap();
         assert_eq!((port.options.prio, port.options.queue_id), (0, 0));

@@ -16,7 +16,7 @@
 //! | `program` | from the plan in force to the wanted one, and in which order |
 //! | `watch` | options that somebody else changes |
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::linux::net::SocketAddrExt;
@@ -24,7 +24,7 @@ use std::os::unix::net::{SocketAddr, UnixListener};
 
 use bond_modes::options::PortOptions;
 use bond_modes::{BondOptions, ForwardingPlan, PortId, PortPlan};
-use bond_monitors::{Heard, LinkReport, MacAddr};
+use bond_monitors::{Heard, LinkReport, MacAddr, Time};
 
 use self::driver::{Driver, mode_of};
 use self::genl::{Events, Genl};
@@ -294,8 +294,16 @@ impl Dataplane for TeamPlane {
         Some(self.events.as_raw_fd())
     }
 
-    fn read_events(&mut self, budget: usize) -> io::Result<Touched> {
-        self.read_changes(budget)
+    fn read_events(&mut self, now: Time, budget: usize) -> io::Result<Touched> {
+        self.read_changes(now, budget)
+    }
+
+    fn poll_timeout(&self) -> Option<Time> {
+        self.end_of_rest()
+    }
+
+    fn handle_timeout(&mut self, now: Time) -> BTreeSet<BondName> {
+        self.rested(now)
     }
 }
 

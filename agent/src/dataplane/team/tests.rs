@@ -1,18 +1,18 @@
 //! The plane's order of work against a driver in memory, and with a fault at every step.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bond_modes::options::PortOptions;
 use bond_modes::{Accept, BondOptions, ForwardingPlan, PortId, PortPlan, Spread, TxPolicy, XmitHashPolicy};
-use bond_monitors::{Carrier, MacAddr};
+use bond_monitors::{Carrier, MacAddr, Time};
 
 use super::driver::{Driver, SPREADS, mode_of};
 use super::genl::tests::{FAMILY, TEAM, attribute, done, error, message, u32_attribute};
-use super::genl::{Genl, Wire};
+use super::genl::{Change, Genl, Wire};
 use super::options::{self, Key, Name, Settings, Value};
 use super::{Bond, TeamPlane, device, exact, program};
 use crate::dataplane::step::fault;
@@ -258,7 +258,11 @@ fn a_port_that_leaves_and_comes_back_is_made_active_again() {
     let plan = lab.plan(Spread::One, TxPolicy::One(PortId(5)));
     lab.goes_to(&plan);
     lab.leave(PortId(5));
-    assert_eq!(lab.bond.settings, lab.kernel.0.borrow().settings, "nothing looks like the work of others");
+    assert_eq!(
+        lab.bond.settings,
+        lab.kernel.0.borrow().settings,
+        "nothing looks like the work of others"
+    );
     join(&lab.kernel, &mut lab.bond, PortId(5));
     assert_eq!(lab.goes_to(&plan), ["enabled[5]=1", "activeport=5", "user_linkup[5]=1"]);
 }
@@ -415,6 +419,43 @@ fn a_complaint_that_nobody_heard_of_a_change_is_no_failure() {
             assert_eq!(set.err().and_then(|error| error.raw_os_error()), expected);
         }
     }
+}
+
+#[test]
+fn who_insists_is_left_alone_for_a_minute_and_then_what_he_did_is_put_back() {
+    in_netns(|| {
+        let lab = Lab::new(Spread::One, &[5, 6]);
+        let plan = lab.plan(Spread::One, TxPolicy::One(PortId(5)));
+        let name = "bond0".to_owned();
+        let mut plane = TeamPlane::open().unwrap();
+        plane.driver = lab.driver;
+        plane.bonds.insert(name.clone(), lab.bond);
+        plane.program(&name, &plan).unwrap();
+        let active = Key::team(Name::ActivePort);
+        let set = |port| lab.kernel.0.borrow_mut().set(active, Value::U32(port)).unwrap();
+        let is = |port| lab.kernel.0.borrow().settings[&active] == Value::U32(port);
+        let at = |second| Time::ZERO + Duration::from_secs(second);
+        for second in 0..5 {
+            set(6);
+            assert_eq!(
+                plane.judge(at(second), &[Change::Overrun]),
+                BTreeSet::from([name.clone()])
+            );
+            plane.refresh(&name).unwrap();
+            plane.program(&name, &plan).unwrap();
+            assert!(is(5));
+        }
+        assert_eq!(plane.poll_timeout(), None);
+        set(6);
+        assert_eq!(plane.judge(at(5), &[Change::Overrun]), BTreeSet::new());
+        assert_eq!(plane.poll_timeout(), Some(at(65)));
+        assert_eq!(plane.handle_timeout(at(64)), BTreeSet::new());
+        assert_eq!(plane.handle_timeout(at(65)), BTreeSet::from([name.clone()]));
+        assert_eq!(plane.poll_timeout(), None);
+        plane.refresh(&name).unwrap();
+        plane.program(&name, &plan).unwrap();
+        assert!(is(5));
+    });
 }
 
 fn parsed(text: &str) -> BondOptions {
