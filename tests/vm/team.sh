@@ -53,8 +53,19 @@ kill -0 "$pinger" || fail "the flood ended before the tenth restart"
 lost
 echo "step: killed and started ten times, $gone of 40000 pings sent back to back lost"
 [ "$gone" -eq 0 ] || fail "$gone pings lost in restarts"
-grep -q "putting it back" /tmp/bondd.log && fail "the agent took its own changes for somebody else's"
 grep -A5 '^Slave Interface: eth0' /run/bondd/proc/net/bonding/bond0 | grep -q '^Link Failure Count: 1$' || fail "failure count"
+# Ports that leave, the active one and the last one.
+ctl port del bond0 eth0 || fail "port del"
+for round in 1 2 3; do
+    ctl port del bond0 eth1 || fail "port del"
+    ctl port add bond0 eth1 || fail "port add again"
+    until_true 5 active eth1 || fail "eth1 is not active when it is back"
+done
+ctl port add bond0 eth0 || fail "port add again"
+sends_through 101 || fail "the driver sends through $(option get activeport 0)"
+in_host ping -q -c 3 -W 2 10.77.0.2 >/dev/null || fail "no traffic with ports that came back"
+grep -q "putting it back" /tmp/bondd.log && fail "the agent took its own changes for somebody else's"
+echo "step: ports left and came back"
 
 # Options that somebody else changes.
 option set activeport 0 100 || fail "cannot meddle"
@@ -147,8 +158,12 @@ for mode in active-backup balance-xor broadcast; do
     kill -KILL "$agent"; wait "$agent"; start
     [ "$(ctl list)" = bond0 ] || fail "not adopted in $mode: $(ctl list)"
     in_host ping -q -c 3 -W 2 10.77.0.2 >/dev/null || fail "no traffic in $mode after a restart"
+    heard=$(wc -l </tmp/bondd.log)
     ip -n host link del bond0
     until_true 5 sh -c '[ -z "$(nsenter --net=/run/netns/host bondctl list)" ]' || fail "bond0 is still known"
+    tail -n +$((heard + 1)) /tmp/bondd.log | grep -e WARN -e ERROR >/tmp/said
+    seen /tmp/said "" 1 && seen /tmp/said "bond0: its interface was deleted by someone else" 1 ||
+        fail "said of it: $(cat /tmp/said)"
     ip -n switch link set p1 up
     sleep 0.5
     after=$(port_state eth0; port_state eth1)

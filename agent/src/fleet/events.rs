@@ -191,9 +191,13 @@ impl Fleet {
         self.compare_mac(at, port, link);
     }
 
-    /// Somebody else took a port out of the bond, so it is none any more until it is attached again.
+    /// Somebody else took a port out of the bond, so it is none any more until it is attached again; or deleted the bond.
     fn on_taken_away(&mut self, now: Time, at: usize, port: PortId, link: &Link) {
         let (bond, name) = (self.bonds[at].name.clone(), &link.report.name);
+        let ifindex = self.bonds[at].ifindex;
+        if let Ok(None) = self.links.by_index(ifindex) {
+            return self.on_gone(now, ifindex, &bond);
+        }
         log::warn!("{bond}: {name} was taken out of the bond by someone else");
         self.bonds[at].wanted.retain(|wanted| wanted != name);
         if let Err(error) = self.release(now, at, port, false) {
