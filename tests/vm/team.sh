@@ -20,6 +20,15 @@ start
 refused add foreign0 mode=1 miimon=100 || fail "a foreign team device was taken over"
 grep -q "another device" /tmp/refused || fail "said: $(cat /tmp/refused)"
 
+# A mode whose module is installed while the agent runs.
+module=$(find /lib/modules/ -name 'team_mode_loadbalance.ko*')
+mv "$module" /tmp/hidden || fail "there is no module to hide"
+refused add xor0 plane=team mode=balance-xor || fail "balance-xor without its module"
+mv /tmp/hidden "$module"
+ctl add xor0 plane=team mode=balance-xor || fail "the module is not seen"
+ctl del xor0 || fail "del"
+echo "step: a module that came later is used"
+
 ctl add bond0 mode=active-backup miimon=100 || fail "add"
 is_plane bond0 team || fail "auto took $(plane_of bond0)"
 ip -n host link show bondd-new >/dev/null 2>&1 && fail "the draft is left"

@@ -53,15 +53,7 @@ pub trait Dataplane {
     }
     /// For people who ask why: what this plane can do here, and whether with these options.
     fn reports(&mut self, options: &BondOptions) -> Vec<PlaneReport> {
-        let usable = self.probe();
-        let exact = self.express(options);
-        vec![PlaneReport {
-            plane: self.name().to_owned(),
-            usable: usable.is_ok(),
-            why_not: usable.err().map(|error| chain(&error)),
-            exact: exact.is_ok(),
-            differs: exact.err().map(|error| chain(&error)),
-        }]
+        vec![PlaneReport::of(self, options)]
     }
     /// The names of all bonds of ours that the kernel has, except those that another agent serves. One that cannot be asked is
     /// logged and left out.
@@ -152,6 +144,20 @@ pub struct PlaneReport {
     pub exact: bool,
     /// What would not be otherwise.
     pub differs: Option<String>,
+}
+
+impl PlaneReport {
+    fn of<P: Dataplane + ?Sized>(plane: &mut P, options: &BondOptions) -> PlaneReport {
+        let usable = plane.probe();
+        let exact = plane.express(options);
+        PlaneReport {
+            plane: plane.name().to_owned(),
+            usable: usable.is_ok(),
+            why_not: usable.err().map(|error| chain(&error)),
+            exact: exact.is_ok(),
+            differs: exact.err().map(|error| chain(&error)),
+        }
+    }
 }
 
 /// The bond's own interface right after it was made.

@@ -34,7 +34,8 @@ use self::watch::Repairs;
 use super::port::{port_alias, read_original};
 use super::step::{TEAM, step, unknown};
 use super::{
-    BondBase, BondDevice, BondName, Dataplane, Observed, OriginalPort, PlaneError, PortBase, PortCounters, Touched,
+    BondBase, BondDevice, BondName, Dataplane, Observed, OriginalPort, PlaneError, PlaneReport, PortBase, PortCounters,
+    Touched,
 };
 use crate::netlink::{Link, Links, Statistics};
 
@@ -58,7 +59,7 @@ pub struct TeamPlane {
     events: Events,
     /// Held by the one agent of this network namespace that takes over devices without saved state.
     heir: Option<UnixListener>,
-    /// What the kernel can do, once it was tried.
+    /// What the kernel can do, when it was tried last.
     abilities: Option<Abilities>,
     bonds: BTreeMap<BondName, Bond>,
 }
@@ -123,12 +124,12 @@ impl TeamPlane {
         })
     }
 
-    fn abilities(&mut self) -> Result<&Abilities, PlaneError> {
-        let abilities = match self.abilities.take() {
-            Some(abilities) => abilities,
-            None => probe::run()?,
-        };
-        Ok(self.abilities.insert(abilities))
+    /// Whether the kernel can do enough. What it can is remembered; what it cannot may have been installed since.
+    fn can(&mut self, enough: impl Fn(&Abilities) -> bool) -> Result<bool, PlaneError> {
+        if !self.abilities.as_ref().is_some_and(&enough) {
+            self.abilities = Some(probe::run()?);
+        }
+        Ok(self.abilities.as_ref().is_some_and(enough))
     }
 
     /// Gets to know the driver, which has a number only while its module is there, and listens to it.
@@ -158,9 +159,9 @@ impl Dataplane for TeamPlane {
     }
 
     fn probe(&mut self) -> Result<(), PlaneError> {
-        match self.abilities()?.is_empty() {
-            true => Err(TEAM.unsupported()),
-            false => Ok(()),
+        match self.can(|abilities| !abilities.is_empty())? {
+            true => Ok(()),
+            false => Err(TEAM.unsupported()),
         }
     }
 
@@ -168,9 +169,14 @@ impl Dataplane for TeamPlane {
         exact::check(options)?;
         let spread = options.spread();
         match mode_of(spread) {
-            Some((_, feature)) if !self.abilities()?.can(spread) => Err(feature.unsupported()),
+            Some((_, feature)) if !self.can(|abilities| abilities.can(spread))? => Err(feature.unsupported()),
             _ => Ok(()),
         }
+    }
+
+    fn reports(&mut self, options: &BondOptions) -> Vec<PlaneReport> {
+        self.abilities = None;
+        vec![PlaneReport::of(self, options)]
     }
 
     fn express_port(&mut self, _bond: &BondName, options: &PortOptions) -> Result<(), PlaneError> {
