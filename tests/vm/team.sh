@@ -170,7 +170,7 @@ for mode in active-backup balance-xor broadcast; do
     heard=$(wc -l </tmp/bondd.log)
     ip -n host link del bond0
     until_true 5 sh -c '[ -z "$(nsenter --net=/run/netns/host bondctl list)" ]' || fail "bond0 is still known"
-    tail -n +$((heard + 1)) /tmp/bondd.log | grep -e WARN -e ERROR >/tmp/said
+    tail -n +$((heard + 1)) /tmp/bondd.log | grep -e "Z warn " -e "Z error " >/tmp/said
     seen /tmp/said "" 1 && seen /tmp/said "bond0: its interface was deleted by someone else" 1 ||
         fail "said of it: $(cat /tmp/said)"
     ip -n switch link set p1 up
@@ -181,6 +181,26 @@ $before
 --- now
 $after"
     echo "step: $mode, adopted, deleted by somebody else"
+done
+
+# Bonds whose saved state is lost go on in the mode they are in.
+for mode in balance-xor broadcast; do
+    ctl add bond0 plane=team mode=$mode miimon=100 || fail "add $mode"
+    ctl port add bond0 eth0 eth1 || fail "port add $mode"
+    ip -n host link set bond0 up
+    ip -n host addr add 10.77.0.1/24 dev bond0
+    kill -KILL "$agent"; wait "$agent"
+    rm /run/bondd/state/bond0.json || fail "there is no saved state"
+    heard=$(wc -l </tmp/bondd.log)
+    start
+    ctl -j show bond0 | grep -q "\"mode\": *\"$mode\"" || fail "adopted as $(ctl -j show bond0)"
+    ip -n switch link set p1 down
+    ctl port del bond0 eth1 || fail "port del in $mode"
+    in_host ping -q -c 3 -W 2 10.77.0.2 >/dev/null || fail "no traffic in $mode without saved state"
+    ip -n switch link set p1 up
+    tail -n +$((heard + 1)) /tmp/bondd.log | grep "Z error " && fail "errors after the saved state was lost"
+    ctl del bond0 || fail "del"
+    echo "step: $mode, adopted without saved state"
 done
 
 ip -n host -d link show foreign0 | grep -q team || fail "the foreign team device is gone"

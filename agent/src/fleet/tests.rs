@@ -3,7 +3,8 @@
 use std::fs;
 use std::time::Duration;
 
-use bond_modes::PortId;
+use bond_modes::options::ModeName;
+use bond_modes::{PortId, Spread, TxPolicy, XmitHashPolicy};
 use bond_monitors::Time;
 use bond_monitors::wire::ethernet::Tag;
 
@@ -132,6 +133,44 @@ fn an_option_of_a_port_that_the_plane_cannot_do_exactly_changes_nothing() {
         let port = fleet.bonds[0].bond.ports().named("a").unwrap();
         assert_eq!((port.options.prio, port.options.queue_id), (0, 0));
         assert_eq!(plane.take_calls(), []);
+    });
+}
+
+#[test]
+fn a_bond_without_saved_state_stays_in_the_mode_it_is_in() {
+    with_bond("orphan", |fleet, plane, dir| {
+        let options = [("mode", "2"), ("xmit_hash_policy", "layer3+4"), ("miimon", "100")];
+        let options: Vec<_> = options.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        fleet.set(NOW, "bond0", &options).unwrap();
+        let mut links = Links::open().unwrap();
+        for name in ["a", "b"] {
+            let link = links.by_name(name).unwrap().unwrap();
+            links.set_up(link.ifindex, true).unwrap();
+        }
+        let up = links.by_name("a").unwrap().unwrap();
+        plane.set_port(PortId(up.ifindex), up.report);
+        attach(fleet, "a").unwrap();
+        let plan = plane.plan("bond0").unwrap();
+        assert_eq!(plan.spread, Spread::Hash);
+        assert!(matches!(plan.tx, TxPolicy::Hash { .. }), "{:?}", plan.tx);
+        // As a plane does that keeps the mode of a bond with ports.
+        plane.cannot("mode");
+        for (asked, wanted) in [
+            (None, ModeName::BalanceXor),
+            (Some("1"), ModeName::BalanceXor),
+            (Some("0"), ModeName::BalanceRr),
+        ] {
+            let registry = mio::Poll::new().and_then(|poll| poll.registry().try_clone()).unwrap();
+            let mut heir = Fleet::new(&dir.join("heir"), registry, Box::new(plane.clone()), false).unwrap();
+            let file = asked.map(|mode| [("mode".to_owned(), mode.to_owned())]);
+            heir.adopt_orphan(NOW, "bond0", file.as_ref().map(|pairs| &pairs[..]))
+                .unwrap();
+            let options = heir.bonds[0].bond.options();
+            assert_eq!(options.mode, wanted, "{asked:?}");
+            if wanted == ModeName::BalanceXor {
+                assert_eq!(options.xmit_hash_policy, XmitHashPolicy::Layer34);
+            }
+        }
     });
 }
 

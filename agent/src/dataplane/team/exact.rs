@@ -3,6 +3,9 @@
 use bond_modes::options::{ArpValidate, ModeName, PortOptions};
 use bond_modes::{BondOptions, XmitHashPolicy};
 
+use super::Bond;
+use super::driver::mode_of;
+use super::options::{Key, Name, Value};
 use super::program::inexact;
 use crate::dataplane::PlaneError;
 
@@ -41,6 +44,18 @@ pub fn check(options: &BondOptions) -> Result<(), PlaneError> {
         )),
         _ => Ok(()),
     }
+}
+
+/// As [`check`], for a bond that has ports.
+pub fn check_mode(bond: &Bond, options: &BondOptions) -> Result<(), PlaneError> {
+    let wanted = mode_of(options.spread()).map(|(mode, _)| Value::text(mode));
+    if bond.settings.get(&Key::team(Name::Mode)) == wanted.as_ref() {
+        return Ok(());
+    }
+    Err(inexact(
+        format!("mode={}", options.mode.name()),
+        "the driver is in another mode, which it keeps while it has ports",
+    ))
 }
 
 /// As [`check`], for the options of a port.

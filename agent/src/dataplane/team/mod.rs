@@ -174,6 +174,12 @@ impl Dataplane for TeamPlane {
         }
     }
 
+    fn express_for(&mut self, bond: &BondName, options: &BondOptions) -> Result<(), PlaneError> {
+        self.express(options)?;
+        let known = self.bonds.get(bond).filter(|known| !known.ports.is_empty());
+        known.map_or(Ok(()), |known| exact::check_mode(known, options))
+    }
+
     fn reports(&mut self, options: &BondOptions) -> Vec<PlaneReport> {
         self.abilities = None;
         vec![PlaneReport::of(self, options)]

@@ -4,7 +4,7 @@ use bond_modes::{PortId, PortPlan};
 
 use super::TeamPlane;
 use super::options::{Key, Name, Value};
-use super::program::set_on_port;
+use super::program::set;
 use crate::dataplane::port::{prepare, read, read_original, restore};
 use crate::dataplane::step::{FirstError, port_step, unknown};
 use crate::dataplane::{OriginalPort, PlaneError, PortBase};
@@ -45,7 +45,7 @@ impl TeamPlane {
             (Name::Enabled, Value::Flag(false)),
         ] {
             let doing = || format!("set {} of {text}", option.text());
-            set_on_port(&mut self.driver, bond, Key::port(option, port), value, doing)?;
+            set(&mut self.driver, bond, Key::port(option, port), value, doing)?;
         }
         bond.note(Key::port(Name::UserLinkup, port), Value::Flag(false));
         let counted = port_step(

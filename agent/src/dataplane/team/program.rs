@@ -155,14 +155,10 @@ impl Work<'_> {
         if self.bond.settings.get(&key) == Some(&value) {
             return true;
         }
-        let (team, name) = (self.bond.ifindex, self.name);
-        let set = || self.driver.set(team, key, &value);
-        let done = step(|| format!("set {} of {name}", key.name.text()), set).map_err(|error| gone(error, key, &value));
-        let done = self.errors.note(done);
-        if done {
-            self.bond.note(key, value);
-        }
-        done
+        let name = self.name;
+        let doing = || format!("set {} of {name}", key.name.text());
+        let done = set(self.driver, self.bond, key, value, doing);
+        self.errors.note(done)
     }
 
     /// Sets a flag on every port that is chosen; or takes it off every port that is not. Says whether all have it so.
@@ -254,23 +250,23 @@ fn all(steps: impl Iterator<Item = bool>) -> bool {
     steps.fold(true, |all, done| all & done)
 }
 
-/// What the driver says about a port that it has not, or has not any more.
-fn gone(error: PlaneError, key: Key, value: &Value) -> PlaneError {
-    let PlaneError::Kernel { source, .. } = &error else {
-        return error;
+/// The port that is named by an option whose setting failed, if it has left the team. The driver has the same answer for an option
+/// that its mode does not have.
+fn gone(driver: &mut Driver, team: u32, error: &PlaneError, key: Key, value: &Value) -> Option<PortId> {
+    let PlaneError::Kernel { source, .. } = error else {
+        return None;
     };
     let named = match key.name {
         Name::ActivePort | Name::Cell => value.as_u32().map(PortId),
         _ => key.port,
     };
-    match (named, source.raw_os_error()) {
-        (Some(port), Some(libc::ENOENT | libc::ENODEV)) => PlaneError::PortGone { port },
-        _ => error,
-    }
+    let port = named.filter(|_| matches!(source.raw_os_error(), Some(libc::ENOENT | libc::ENODEV)))?;
+    let now = driver.options(team).ok()?;
+    (!now.contains_key(&Key::port(Name::Enabled, port))).then_some(port)
 }
 
-/// As `gone`, for an option of a port that is set outside of a plan.
-pub fn set_on_port(
+/// Sets an option and takes note of it.
+pub fn set(
     driver: &mut Driver,
     bond: &mut Bond,
     key: Key,
@@ -278,7 +274,10 @@ pub fn set_on_port(
     doing: impl FnOnce() -> String,
 ) -> Result<(), PlaneError> {
     let team = bond.ifindex;
-    step(doing, || driver.set(team, key, &value)).map_err(|error| gone(error, key, &value))?;
+    step(doing, || driver.set(team, key, &value)).map_err(|error| match gone(driver, team, &error, key, &value) {
+        Some(port) => PlaneError::PortGone { port },
+        None => error,
+    })?;
     bond.note(key, value);
     Ok(())
 }

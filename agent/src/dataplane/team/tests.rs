@@ -458,6 +458,25 @@ fn who_insists_is_left_alone_for_a_minute_and_then_what_he_did_is_put_back() {
     });
 }
 
+#[test]
+fn a_port_that_is_there_is_not_called_gone() {
+    for code in [libc::ENOENT, libc::ENODEV] {
+        let mut lab = Lab::new(Spread::One, &[5]);
+        let plan = lab.plan(Spread::One, TxPolicy::One(PortId(5)));
+        lab.kernel.0.borrow_mut().complaint = Some((code, false));
+        let error = lab.program(&plan).unwrap_err();
+        assert!(matches!(error, PlaneError::Kernel { .. }), "{error}");
+    }
+}
+
+#[test]
+fn a_bond_with_ports_keeps_the_mode_of_its_driver() {
+    let lab = Lab::new(Spread::Hash, &[5]);
+    exact::check_mode(&lab.bond, &parsed("mode=2")).unwrap();
+    let error = exact::check_mode(&lab.bond, &parsed("mode=1")).unwrap_err().to_string();
+    assert!(error.contains("mode=active-backup"), "{error}");
+}
+
 fn parsed(text: &str) -> BondOptions {
     let pairs: Vec<(String, String)> = text
         .split_whitespace()
