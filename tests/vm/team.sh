@@ -14,6 +14,9 @@ sends_through() { [ "$(option get activeport 0)" = "$1" ]; }
 sleep 1
 before=$(port_state eth0; port_state eth1)
 
+module=$(find /lib/modules/ -name 'team_mode_loadbalance.ko*')
+mv "$module" /tmp/hidden || fail "there is no module to hide"
+
 # Somebody else's team device: looked at, never touched.
 ip -n host link add foreign0 type team
 start
@@ -21,8 +24,6 @@ refused add foreign0 mode=1 miimon=100 || fail "a foreign team device was taken 
 grep -q "another device" /tmp/refused || fail "said: $(cat /tmp/refused)"
 
 # A mode whose module is installed while the agent runs.
-module=$(find /lib/modules/ -name 'team_mode_loadbalance.ko*')
-mv "$module" /tmp/hidden || fail "there is no module to hide"
 refused add xor0 plane=team mode=balance-xor || fail "balance-xor without its module"
 mv /tmp/hidden "$module"
 ctl add xor0 plane=team mode=balance-xor || fail "the module is not seen"

@@ -379,7 +379,7 @@ mod tests {
         planes.create(&bond, &base(PlaneWish::Tc, "mode=1")).unwrap();
         planes.owners.clear();
         team.fail_at(0, broken());
-        assert_eq!(planes.bonds().unwrap(), [bond.clone()]);
+        assert_eq!(planes.bonds().unwrap(), std::slice::from_ref(&bond));
         assert_eq!(planes.plane_of(&bond), "tc");
         planes.owners.clear();
         team.fail_at(0, broken());

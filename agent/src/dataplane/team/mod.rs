@@ -95,7 +95,8 @@ impl Bond {
         }
     }
 
-    /// A port has left: with it go its options, its cells, and its being the active one. [team_mode_activebackup.c: ab_port_leave]
+    /// A port has left: with it go its options, its cells, and its being the active one.
+    /// [team_mode_activebackup.c: ab_port_leave]
     fn forget(&mut self, port: PortId) {
         self.ports.remove(&port);
         self.bases.remove(&port);

@@ -250,8 +250,8 @@ fn all(steps: impl Iterator<Item = bool>) -> bool {
     steps.fold(true, |all, done| all & done)
 }
 
-/// The port that is named by an option whose setting failed, if it has left the team. The driver has the same answer for an option
-/// that its mode does not have.
+/// The port that is named by an option whose setting failed, if it has left the team. The driver has the same answer for an
+/// option that its mode does not have.
 fn gone(driver: &mut Driver, team: u32, error: &PlaneError, key: Key, value: &Value) -> Option<PortId> {
     let PlaneError::Kernel { source, .. } = error else {
         return None;
