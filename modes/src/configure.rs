@@ -4,7 +4,7 @@ use bond_monitors::{LinkState, Time};
 
 use crate::action::{Notice, SwitchReason};
 use crate::bond::{Bond, Wish};
-use crate::options::{self, BondOptions, Context, Monitor, OptionError, PORT_TABLE};
+use crate::options::{self, BondOptions, Context, Monitor, OptionError, PORT_TABLE, PortOptions};
 use crate::plan::PortId;
 use crate::port::Port;
 
@@ -49,17 +49,21 @@ impl Bond {
         }
     }
 
-    /// Takes a set of options of one port in; all or nothing.
-    pub fn configure_port(&mut self, now: Time, port: PortId, pairs: &[(String, String)]) -> Result<(), OptionError> {
-        let Some(before) = self.ports.get(port).map(|port| port.options) else {
-            return Ok(());
-        };
+    /// The options of one port that [`Bond::configure_port`] would put in force, or why it would not.
+    pub fn preview_port(&self, port: PortId, pairs: &[(String, String)]) -> Result<PortOptions, OptionError> {
+        let before = self.ports.get(port).map(|port| port.options).unwrap_or_default();
         let options = before.apply(self.options.mode, pairs)?;
         self.check_queue(port, options.queue_id)?;
+        Ok(options)
+    }
+
+    /// Takes a set of options of one port in; all or nothing.
+    pub fn configure_port(&mut self, now: Time, port: PortId, pairs: &[(String, String)]) -> Result<(), OptionError> {
+        let options = self.preview_port(port, pairs)?;
         let Some(port) = self.ports.get_mut(port) else {
             return Ok(());
         };
-        port.options = options;
+        let before = std::mem::replace(&mut port.options, options);
         let name = port.name.clone();
         let changed = PORT_TABLE
             .iter()

@@ -105,7 +105,7 @@ pub fn run_in_vm(script: &str, modules: &[&str]) -> Option<String> {
         (&teamopt, "/teamopt.py"),
     ];
     let path = folder.join(script);
-    let mut arguments = vec!["--bin", "ping", "--bin", "tcpdump", "--timeout", "300"];
+    let mut arguments = vec!["--bin", "ping", "--bin", "tcpdump", "--timeout", "500"];
     if script.starts_with("team") {
         arguments.push("--with-python");
     }

@@ -14,11 +14,21 @@ sends_through() { [ "$(option get activeport 0)" = "$1" ]; }
 sleep 1
 before=$(port_state eth0; port_state eth1)
 
+module=$(find /lib/modules/ -name 'team_mode_loadbalance.ko*')
+mv "$module" /tmp/hidden || fail "there is no module to hide"
+
 # Somebody else's team device: looked at, never touched.
 ip -n host link add foreign0 type team
 start
 refused add foreign0 mode=1 miimon=100 || fail "a foreign team device was taken over"
 grep -q "another device" /tmp/refused || fail "said: $(cat /tmp/refused)"
+
+# A mode whose module is installed while the agent runs.
+refused add xor0 plane=team mode=balance-xor || fail "balance-xor without its module"
+mv /tmp/hidden "$module"
+ctl add xor0 plane=team mode=balance-xor || fail "the module is not seen"
+ctl del xor0 || fail "del"
+echo "step: a module that came later is used"
 
 ctl add bond0 mode=active-backup miimon=100 || fail "add"
 is_plane bond0 team || fail "auto took $(plane_of bond0)"
@@ -53,8 +63,19 @@ kill -0 "$pinger" || fail "the flood ended before the tenth restart"
 lost
 echo "step: killed and started ten times, $gone of 40000 pings sent back to back lost"
 [ "$gone" -eq 0 ] || fail "$gone pings lost in restarts"
-grep -q "putting it back" /tmp/bondd.log && fail "the agent took its own changes for somebody else's"
 grep -A5 '^Slave Interface: eth0' /run/bondd/proc/net/bonding/bond0 | grep -q '^Link Failure Count: 1$' || fail "failure count"
+# Ports that leave, the active one and the last one.
+ctl port del bond0 eth0 || fail "port del"
+for round in 1 2 3; do
+    ctl port del bond0 eth1 || fail "port del"
+    ctl port add bond0 eth1 || fail "port add again"
+    until_true 5 active eth1 || fail "eth1 is not active when it is back"
+done
+ctl port add bond0 eth0 || fail "port add again"
+sends_through 101 || fail "the driver sends through $(option get activeport 0)"
+in_host ping -q -c 3 -W 2 10.77.0.2 >/dev/null || fail "no traffic with ports that came back"
+grep -q "putting it back" /tmp/bondd.log && fail "the agent took its own changes for somebody else's"
+echo "step: ports left and came back"
 
 # Options that somebody else changes.
 option set activeport 0 100 || fail "cannot meddle"
@@ -63,6 +84,18 @@ option set enabled eth1 false || fail "cannot meddle"
 until_true 5 enabled eth1 true || fail "enabled was not put back"
 grep -q "putting it back" /tmp/bondd.log || fail "nothing was said of it"
 echo "step: foreign changes of options put back"
+
+# Somebody who insists is left alone for a minute, then what he did is put back.
+insists() {
+    option set activeport 0 100 || fail "cannot meddle"
+    ! until_true 1 sends_through 101
+}
+until_true 1 insists || fail "who insists is never left alone"
+grep -q "leaving them for a minute" /tmp/bondd.log || fail "nothing was said of it"
+sleep 55
+sends_through 100 || fail "put back within the minute"
+until_true 20 sends_through 101 || fail "not put back after the minute"
+echo "step: what somebody insisted on put back after a minute"
 
 # A port that somebody else takes out.
 ip -n host link set eth1 nomaster
@@ -79,6 +112,8 @@ is_plane rr0 tc || fail "auto took $(plane_of rr0) for balance-rr"
 ctl del rr0 || fail "del rr0"
 refused add rr0 plane=team mode=balance-rr packets_per_slave=3 || fail "packets_per_slave=3 on team"
 grep -q "packets_per_slave=3" /tmp/refused || fail "said: $(cat /tmp/refused)"
+refused port set bond0 eth1 queue_id=2 || fail "queue_id=2 on team"
+grep -q "queue_id=2.*plane=tc" /tmp/refused || fail "said: $(cat /tmp/refused)"
 refused set bond0 all_slaves_active=1 || fail "all_slaves_active=1 on a live bond"
 grep -q "all_slaves_active" /tmp/refused || fail "said: $(cat /tmp/refused)"
 active eth0 || fail "a refused change had an effect"
@@ -133,8 +168,12 @@ for mode in active-backup balance-xor broadcast; do
     kill -KILL "$agent"; wait "$agent"; start
     [ "$(ctl list)" = bond0 ] || fail "not adopted in $mode: $(ctl list)"
     in_host ping -q -c 3 -W 2 10.77.0.2 >/dev/null || fail "no traffic in $mode after a restart"
+    heard=$(wc -l </tmp/bondd.log)
     ip -n host link del bond0
     until_true 5 sh -c '[ -z "$(nsenter --net=/run/netns/host bondctl list)" ]' || fail "bond0 is still known"
+    tail -n +$((heard + 1)) /tmp/bondd.log | grep -e "Z warn " -e "Z error " >/tmp/said
+    seen /tmp/said "" 1 && seen /tmp/said "bond0: its interface was deleted by someone else" 1 ||
+        fail "said of it: $(cat /tmp/said)"
     ip -n switch link set p1 up
     sleep 0.5
     after=$(port_state eth0; port_state eth1)
@@ -143,6 +182,26 @@ $before
 --- now
 $after"
     echo "step: $mode, adopted, deleted by somebody else"
+done
+
+# Bonds whose saved state is lost go on in the mode they are in.
+for mode in balance-xor broadcast; do
+    ctl add bond0 plane=team mode=$mode miimon=100 || fail "add $mode"
+    ctl port add bond0 eth0 eth1 || fail "port add $mode"
+    ip -n host link set bond0 up
+    ip -n host addr add 10.77.0.1/24 dev bond0
+    kill -KILL "$agent"; wait "$agent"
+    rm /run/bondd/state/bond0.json || fail "there is no saved state"
+    heard=$(wc -l </tmp/bondd.log)
+    start
+    ctl -j show bond0 | grep -q "\"mode\": *\"$mode\"" || fail "adopted as $(ctl -j show bond0)"
+    ip -n switch link set p1 down
+    ctl port del bond0 eth1 || fail "port del in $mode"
+    in_host ping -q -c 3 -W 2 10.77.0.2 >/dev/null || fail "no traffic in $mode without saved state"
+    ip -n switch link set p1 up
+    tail -n +$((heard + 1)) /tmp/bondd.log | grep "Z error " && fail "errors after the saved state was lost"
+    ctl del bond0 || fail "del"
+    echo "step: $mode, adopted without saved state"
 done
 
 ip -n host -d link show foreign0 | grep -q team || fail "the foreign team device is gone"

@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::RawFd;
 
+use bond_modes::options::PortOptions;
 use bond_modes::{BondOptions, ForwardingPlan, PortId};
-use bond_monitors::{Heard, LinkReport, MacAddr};
+use bond_monitors::{Heard, LinkReport, MacAddr, Time};
 use serde::{Deserialize, Serialize};
 
 use crate::netlink::Link;
@@ -46,19 +47,16 @@ pub trait Dataplane {
     fn express_for(&mut self, _bond: &BondName, options: &BondOptions) -> Result<(), PlaneError> {
         self.express(options)
     }
+    /// As [`express`](Dataplane::express), for options that a port of a bond is to get.
+    fn express_port(&mut self, _bond: &BondName, _options: &PortOptions) -> Result<(), PlaneError> {
+        Ok(())
+    }
     /// For people who ask why: what this plane can do here, and whether with these options.
     fn reports(&mut self, options: &BondOptions) -> Vec<PlaneReport> {
-        let usable = self.probe();
-        let exact = self.express(options);
-        vec![PlaneReport {
-            plane: self.name().to_owned(),
-            usable: usable.is_ok(),
-            why_not: usable.err().map(|error| chain(&error)),
-            exact: exact.is_ok(),
-            differs: exact.err().map(|error| chain(&error)),
-        }]
+        vec![PlaneReport::of(self, options)]
     }
-    /// The names of all bonds of ours that the kernel has, except those that another agent serves.
+    /// The names of all bonds of ours that the kernel has, except those that another agent serves. One that cannot be asked is
+    /// logged and left out.
     fn bonds(&mut self) -> Result<Vec<BondName>, PlaneError>;
     /// What the kernel already does under this name, if the device there is ours.
     fn observe(&mut self, bond: &BondName) -> Result<Option<Observed>, PlaneError>;
@@ -102,8 +100,16 @@ pub trait Dataplane {
         None
     }
     /// Reads up to `budget` such messages.
-    fn read_events(&mut self, _budget: usize) -> io::Result<Touched> {
+    fn read_events(&mut self, _now: Time, _budget: usize) -> io::Result<Touched> {
         Ok(Touched::default())
+    }
+    /// When [`handle_timeout`](Dataplane::handle_timeout) has something to do.
+    fn poll_timeout(&self) -> Option<Time> {
+        None
+    }
+    /// The bonds that were left to others for a while, which is over: they are to be programmed again.
+    fn handle_timeout(&mut self, _now: Time) -> BTreeSet<BondName> {
+        BTreeSet::new()
     }
 }
 
@@ -138,6 +144,20 @@ pub struct PlaneReport {
     pub exact: bool,
     /// What would not be otherwise.
     pub differs: Option<String>,
+}
+
+impl PlaneReport {
+    fn of<P: Dataplane + ?Sized>(plane: &mut P, options: &BondOptions) -> PlaneReport {
+        let usable = plane.probe();
+        let exact = plane.express(options);
+        PlaneReport {
+            plane: plane.name().to_owned(),
+            usable: usable.is_ok(),
+            why_not: usable.err().map(|error| chain(&error)),
+            exact: exact.is_ok(),
+            differs: exact.err().map(|error| chain(&error)),
+        }
+    }
 }
 
 /// The bond's own interface right after it was made.
@@ -282,10 +302,16 @@ pub enum PlaneError {
 
 impl PlaneError {
     /// Whether trying again can help: a port that has gone is told of by its own event, which makes a new plan, and nothing will
-    /// bring about what the kernel or the bond lacks.
+    /// bring about what the kernel, the plane or the bond lacks, or what the kernel takes for wrong.
     pub fn may_pass(&self) -> bool {
-        use PlaneError::{OneQueue, PortGone, Unsupported};
-        !matches!(self, PortGone { .. } | Unsupported { .. } | OneQueue { .. })
+        match self {
+            PlaneError::PortGone { .. }
+            | PlaneError::Unsupported { .. }
+            | PlaneError::OneQueue { .. }
+            | PlaneError::Inexact { .. } => false,
+            PlaneError::Kernel { source, .. } => source.raw_os_error() != Some(libc::EINVAL),
+            _ => true,
+        }
     }
 
     /// How much it matters in the log.

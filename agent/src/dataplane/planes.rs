@@ -1,18 +1,21 @@
 //! All data planes of a network namespace as one: each bond belongs to the plane that made it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::RawFd;
 
+use bond_modes::options::PortOptions;
 use bond_modes::{BondOptions, ForwardingPlan, PortId};
-use bond_monitors::Heard;
+use bond_monitors::{Heard, Time};
 use serde::{Deserialize, Serialize};
 
+use super::step::FirstError;
 use super::{
     BondBase, BondDevice, BondName, Dataplane, Observed, OriginalPort, PlaneError, PlaneReport, PortBase, PortCounters,
     Touched,
 };
 use crate::netlink::Link;
+use crate::text::chain;
 
 /// Which plane a bond is to have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -93,7 +96,9 @@ impl Planes {
         if reasons.len() == 1 {
             return Err(reasons.remove(0).1);
         }
-        let reasons = reasons.iter().map(|(name, error)| format!("plane {name}: {error}"));
+        let reasons = reasons
+            .iter()
+            .map(|(name, error)| format!("plane {name}: {}", chain(error)));
         Err(PlaneError::NoPlane {
             reasons: reasons.collect::<Vec<_>>().join("; "),
         })
@@ -136,7 +141,11 @@ impl Dataplane for Planes {
 
     /// Of a live bond: its own plane decides.
     fn express_for(&mut self, bond: &BondName, options: &BondOptions) -> Result<(), PlaneError> {
-        self.of(bond).express(options)
+        self.of(bond).express_for(bond, options)
+    }
+
+    fn express_port(&mut self, bond: &BondName, options: &PortOptions) -> Result<(), PlaneError> {
+        self.of(bond).express_port(bond, options)
     }
 
     fn express(&mut self, options: &BondOptions) -> Result<(), PlaneError> {
@@ -150,7 +159,10 @@ impl Dataplane for Planes {
     fn bonds(&mut self) -> Result<Vec<BondName>, PlaneError> {
         let mut found = Vec::new();
         for (place, plane) in self.planes.iter_mut().enumerate() {
-            let names = plane.bonds()?;
+            let names = plane.bonds().unwrap_or_else(|error| {
+                log::error!("plane {}: cannot look for bonds: {}", plane.name(), chain(&error));
+                Vec::new()
+            });
             for name in &names {
                 self.owners.entry(name.clone()).or_insert(place);
             }
@@ -163,13 +175,19 @@ impl Dataplane for Planes {
         if self.owners.contains_key(bond) {
             return self.of(bond).observe(bond);
         }
+        let mut errors = FirstError::default();
         for (place, plane) in self.planes.iter_mut().enumerate() {
-            if let Some(observed) = plane.observe(bond)? {
-                self.owners.insert(bond.clone(), place);
-                return Ok(Some(observed));
+            match plane.observe(bond) {
+                Ok(Some(observed)) => {
+                    self.owners.insert(bond.clone(), place);
+                    return Ok(Some(observed));
+                }
+                seen => {
+                    errors.note(seen.map(drop));
+                }
             }
         }
-        Ok(None)
+        errors.result().map(|()| None)
     }
 
     fn create(&mut self, bond: &BondName, base: &BondBase) -> Result<BondDevice, PlaneError> {
@@ -239,9 +257,20 @@ impl Dataplane for Planes {
         self.planes.iter().find_map(|plane| plane.event_fd())
     }
 
-    fn read_events(&mut self, budget: usize) -> io::Result<Touched> {
+    fn read_events(&mut self, now: Time, budget: usize) -> io::Result<Touched> {
         let plane = self.planes.iter_mut().find(|plane| plane.event_fd().is_some());
-        plane.map_or_else(|| Ok(Touched::default()), |plane| plane.read_events(budget))
+        plane.map_or_else(|| Ok(Touched::default()), |plane| plane.read_events(now, budget))
+    }
+
+    fn poll_timeout(&self) -> Option<Time> {
+        self.planes.iter().filter_map(|plane| plane.poll_timeout()).min()
+    }
+
+    fn handle_timeout(&mut self, now: Time) -> BTreeSet<BondName> {
+        self.planes
+            .iter_mut()
+            .flat_map(|plane| plane.handle_timeout(now))
+            .collect()
     }
 }
 
@@ -324,5 +353,38 @@ mod tests {
             .unwrap_err();
         let text = error.to_string();
         assert!(text.contains("plane team: ") && text.contains("plane tc: "), "{text}");
+    }
+
+    fn broken() -> PlaneError {
+        PlaneError::Kernel {
+            doing: "look".to_owned(),
+            source: io::Error::other("it is broken"),
+        }
+    }
+
+    #[test]
+    fn every_reason_is_told_with_its_cause() {
+        let (team, tc, mut planes) = planes();
+        team.fail_at(0, broken());
+        tc.fail_at(0, broken());
+        let error = planes.create(&"bond0".to_owned(), &base(PlaneWish::Auto, "mode=1"));
+        let text = error.unwrap_err().to_string();
+        assert_eq!(text.matches("cannot look: it is broken").count(), 2, "{text}");
+    }
+
+    #[test]
+    fn a_plane_that_fails_keeps_no_bond_of_another_from_being_found() {
+        let (team, _, mut planes) = planes();
+        let bond = "bond0".to_owned();
+        planes.create(&bond, &base(PlaneWish::Tc, "mode=1")).unwrap();
+        planes.owners.clear();
+        team.fail_at(0, broken());
+        assert_eq!(planes.bonds().unwrap(), std::slice::from_ref(&bond));
+        assert_eq!(planes.plane_of(&bond), "tc");
+        planes.owners.clear();
+        team.fail_at(0, broken());
+        assert!(planes.observe(&bond).unwrap().is_some());
+        team.fail_at(0, broken());
+        assert!(planes.observe(&"bond1".to_owned()).is_err(), "it may be there");
     }
 }

@@ -2,13 +2,13 @@
 //! is told to.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::rc::Rc;
 
-use bond_modes::options::show_all;
+use bond_modes::options::{PortOptions, show_all};
 use bond_modes::{BondOptions, ForwardingPlan, PortId, PortPlan, Spread, TxPolicy};
-use bond_monitors::{Carrier, Heard, LinkReport, MacAddr};
+use bond_monitors::{Carrier, Heard, LinkReport, MacAddr, Time};
 
 use super::{BondBase, BondDevice, BondName, Dataplane, Observed, OriginalPort, PlaneError, PortBase, PortCounters};
 
@@ -24,6 +24,8 @@ pub struct ScriptPlane {
 pub enum Call {
     /// [`Dataplane::probe`]
     Probe,
+    /// [`Dataplane::bonds`]
+    Bonds,
     /// [`Dataplane::observe`]
     Observe(BondName),
     /// [`Dataplane::create`]
@@ -54,6 +56,8 @@ struct World {
     counters: BTreeMap<PortId, PortCounters>,
     heard: BTreeMap<PortId, Heard>,
     name: Option<&'static str>,
+    /// A bond that is left to others, and until when.
+    rest: Option<(Time, BondName)>,
     /// An option that it cannot do exactly unless it has its default value.
     cannot: Option<&'static str>,
 }
@@ -69,6 +73,11 @@ impl ScriptPlane {
     /// It cannot do this option exactly unless it has its default value.
     pub fn cannot(&self, option: &'static str) {
         self.world.borrow_mut().cannot = Some(option);
+    }
+
+    /// It leaves this bond to others until then.
+    pub fn leave_alone(&self, bond: &str, until: Time) {
+        self.world.borrow_mut().rest = Some((until, bond.to_owned()));
     }
 
     /// Adds an interface that can become a port, or changes its state.
@@ -99,6 +108,15 @@ impl ScriptPlane {
     /// The plan in force for a bond; `None` if there is no such bond.
     pub fn plan(&self, bond: &str) -> Option<ForwardingPlan> {
         self.world.borrow().bonds.get(bond).map(|bond| bond.plan.clone())
+    }
+
+    fn inexact(&self, option: &str) -> PlaneError {
+        PlaneError::Inexact {
+            plane: self.name(),
+            what: option.to_owned(),
+            why: "the test says so",
+            other: "tc",
+        }
     }
 
     /// Writes the call down; fails if its turn has come.
@@ -140,12 +158,14 @@ impl Dataplane for ScriptPlane {
         if value(options) == value(&BondOptions::default()) {
             return Ok(());
         }
-        Err(PlaneError::Inexact {
-            plane: self.name(),
-            what: option.to_owned(),
-            why: "the test says so",
-            other: "tc",
-        })
+        Err(self.inexact(option))
+    }
+
+    fn express_port(&mut self, _bond: &BondName, options: &PortOptions) -> Result<(), PlaneError> {
+        match self.world.borrow().cannot {
+            Some("queue_id") if options.queue_id != 0 => Err(self.inexact("queue_id")),
+            _ => Ok(()),
+        }
     }
 
     fn probe(&mut self) -> Result<(), PlaneError> {
@@ -153,7 +173,7 @@ impl Dataplane for ScriptPlane {
     }
 
     fn bonds(&mut self) -> Result<Vec<BondName>, PlaneError> {
-        Ok(self.world.borrow().bonds.keys().cloned().collect())
+        Ok(self.call(Call::Bonds)?.bonds.keys().cloned().collect())
     }
 
     fn observe(&mut self, bond: &BondName) -> Result<Option<Observed>, PlaneError> {
@@ -280,6 +300,15 @@ impl Dataplane for ScriptPlane {
         outcome
     }
 
+    fn poll_timeout(&self) -> Option<Time> {
+        self.world.borrow().rest.as_ref().map(|(until, _)| *until)
+    }
+
+    fn handle_timeout(&mut self, now: Time) -> BTreeSet<BondName> {
+        let rested = self.world.borrow_mut().rest.take_if(|(until, _)| *until <= now);
+        rested.map(|(_, bond)| bond).into_iter().collect()
+    }
+
     /// Nobody else changes anything here.
     fn refresh(&mut self, _bond: &BondName) -> Result<(), PlaneError> {
         Ok(())
@@ -323,8 +352,6 @@ const FIRST_BOND: u32 = 1000;
 
 #[cfg(test)]
 mod tests {
-    use bond_monitors::Time;
-
     use super::*;
 
     fn report(name: &str) -> LinkReport {

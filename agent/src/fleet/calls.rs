@@ -312,11 +312,16 @@ impl Fleet {
             .named(port)
             .map(|port| port.id)
             .ok_or_else(|| not_a_port(bond, port))?;
-        let member = &mut self.bonds[at];
-        member
+        let what = format!("{bond}: {port}");
+        let preview = self.bonds[at].bond.preview_port(id, pairs);
+        let preview = preview.map_err(|error| option_error(&what, error))?;
+        self.plane
+            .express_port(&bond.to_owned(), &preview)
+            .map_err(|error| plane_error(&what, &error))?;
+        self.bonds[at]
             .bond
             .configure_port(now, id, pairs)
-            .map_err(|error| option_error(&format!("{bond}: {port}"), error))?;
+            .map_err(|error| option_error(&what, error))?;
         self.drain(now, at);
         self.bonds[at].dirty = true;
         Ok(())

@@ -9,7 +9,7 @@ use bond_monitors::{LinkReport, Time};
 
 use super::actions::settled_carrier;
 use super::{Fleet, Member};
-use crate::dataplane::Touched;
+use crate::dataplane::{BondName, Touched};
 use crate::netlink::{Drained, Link, LinkEvent};
 
 impl Fleet {
@@ -47,17 +47,21 @@ impl Fleet {
 
     /// Reads what the data plane heard, and puts back what others changed.
     pub fn read_plane(&mut self, now: Time, budget: usize) -> Drained {
-        let touched = self.plane.read_events(budget).unwrap_or_else(|error| {
+        let touched = self.plane.read_events(now, budget).unwrap_or_else(|error| {
             log::warn!("cannot hear of changes to data planes: {error}");
             Touched::default()
         });
-        for name in touched.bonds {
+        self.put_back(now, touched.bonds);
+        if touched.more { Drained::More } else { Drained::Empty }
+    }
+
+    pub(super) fn put_back(&mut self, now: Time, bonds: BTreeSet<BondName>) {
+        for name in bonds {
             if let Ok(at) = self.find(&name) {
                 log::warn!("{name}: someone else changed how it forwards, putting it back");
                 self.repair(now, at);
             }
         }
-        if touched.more { Drained::More } else { Drained::Empty }
     }
 
     /// The descriptor of the link events, for the loop to wait on.
@@ -188,9 +192,13 @@ impl Fleet {
         self.compare_mac(at, port, link);
     }
 
-    /// Somebody else took a port out of the bond, so it is none any more until it is attached again.
+    /// Somebody else took a port out of the bond, so it is none any more until it is attached again; or deleted the bond.
     fn on_taken_away(&mut self, now: Time, at: usize, port: PortId, link: &Link) {
         let (bond, name) = (self.bonds[at].name.clone(), &link.report.name);
+        let ifindex = self.bonds[at].ifindex;
+        if let Ok(None) = self.links.by_index(ifindex) {
+            return self.on_gone(now, ifindex, &bond);
+        }
         log::warn!("{bond}: {name} was taken out of the bond by someone else");
         self.bonds[at].wanted.retain(|wanted| wanted != name);
         if let Err(error) = self.release(now, at, port, false) {

@@ -132,7 +132,8 @@ impl Fleet {
     /// When [`Fleet::handle_timeout`] has something to do.
     pub fn poll_timeout(&self) -> Option<Time> {
         let bonds = self.bonds.iter().filter_map(|member| member.bond.poll_timeout());
-        bonds.chain(self.publisher.poll_timeout()).min()
+        let others = [self.plane.poll_timeout(), self.publisher.poll_timeout()];
+        bonds.chain(others.into_iter().flatten()).min()
     }
 
     /// Runs what is due. Polls get a share of the processor at most: at real-time priority more would keep others off it, until
@@ -146,6 +147,8 @@ impl Fleet {
                 self.drain(now, at);
             }
         }
+        let touched = self.plane.handle_timeout(now);
+        self.put_back(now, touched);
         if self.polled {
             let rested = now + (clock::worked() - before) * POLLS_SHARE;
             for member in &mut self.bonds {

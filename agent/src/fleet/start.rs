@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use bond_modes::{Bond, PortFacts, PortId, Seen, options};
+use bond_modes::options::ModeName;
+use bond_modes::{Bond, BondOptions, ForwardingPlan, PortFacts, PortId, Seen, Spread, TxPolicy, options};
 use bond_monitors::Time;
 
 use super::failing::Failing;
@@ -137,7 +138,7 @@ impl Fleet {
                 at
             }
             Err(_) => match self
-                .adopt_orphan(now, &spec.name, &pairs)
+                .adopt_orphan(now, &spec.name, Some(&pairs))
                 .or_else(|| self.add_configured(now, spec))
             {
                 Some(at) => at,
@@ -161,7 +162,7 @@ impl Fleet {
     }
 
     /// Bonds that nothing saved and no file tells of: an agent was killed while it made them, or their state was lost. With
-    /// the default options they can be shown, changed and deleted.
+    /// the default options of the mode they are in they can be shown, changed and deleted.
     fn adopt_orphans(&mut self, now: Time, saved: &[u32]) {
         let names = self.plane.bonds().unwrap_or_else(|error| {
             log::error!("cannot look for bonds without saved state: {}", chain(&error));
@@ -173,17 +174,19 @@ impl Fleet {
                 .by_name(&name)
                 .is_ok_and(|link| link.is_some_and(|link| saved.contains(&link.ifindex)));
             if self.find(&name).is_err() && !left_as_it_is {
-                self.adopt_orphan(now, &name, &[("mode".to_owned(), "active-backup".to_owned())]);
+                self.adopt_orphan(now, &name, None);
             }
         }
     }
 
     /// A bond that forwards although its saved state was lost. What its ports were before is not known any more; they are given
     /// back as they are, without what marks a port.
-    fn adopt_orphan(&mut self, now: Time, name: &str, pairs: &[(String, String)]) -> Option<usize> {
+    pub(super) fn adopt_orphan(&mut self, now: Time, name: &str, pairs: Option<&[(String, String)]>) -> Option<usize> {
         let observed = self.plane.observe(&name.to_owned()).ok().flatten()?;
-        let rest: Vec<_> = pairs.iter().filter(|(name, _)| name != "plane").cloned().collect();
-        let change = options::parse(&rest).ok()?;
+        let options = match pairs {
+            Some(pairs) => self.options_of_orphan(name, pairs, &observed.plan)?,
+            None => options_in_force(&observed.plan),
+        };
         let originals: BTreeMap<_, _> = observed
             .ports
             .iter()
@@ -192,7 +195,7 @@ impl Fleet {
         let ifindex = observed.ifindex;
         let wanted = observed.ports.iter().map(|(_, report)| report.name.clone()).collect();
         let seen = self.seen(observed, &originals);
-        let bond = Bond::adopt(now, change.options, seen, None);
+        let bond = Bond::adopt(now, options, seen, None);
         log::warn!("{name}: adopted without saved state; options not in a file and failure counts start anew");
         let mut member = Member::new(name.to_owned(), ifindex, bond);
         member.originals = originals;
@@ -201,6 +204,27 @@ impl Fleet {
         let at = self.bonds.len() - 1;
         self.drain(now, at);
         Some(at)
+    }
+
+    /// Those of the file, if the bond can have them while it runs.
+    fn options_of_orphan(
+        &mut self,
+        name: &str,
+        pairs: &[(String, String)],
+        plan: &ForwardingPlan,
+    ) -> Option<BondOptions> {
+        let rest: Vec<_> = pairs.iter().filter(|(name, _)| name != "plane").cloned().collect();
+        let options = options::parse(&rest).ok()?.options;
+        match self.plane.express_for(&name.to_owned(), &options) {
+            Ok(()) => Some(options),
+            Err(error) => {
+                log::error!(
+                    "{name}: the options file cannot be followed while it runs: {}",
+                    chain(&error)
+                );
+                Some(options_in_force(plan))
+            }
+        }
     }
 
     fn original_of_orphan(&mut self, port: PortId) -> Option<OriginalPort> {
@@ -261,6 +285,25 @@ impl Member {
             dirty: true,
         }
     }
+}
+
+/// Options with which a bond does what this plan says.
+fn options_in_force(plan: &ForwardingPlan) -> BondOptions {
+    let mut options = BondOptions {
+        mode: match plan.spread {
+            Spread::One => ModeName::ActiveBackup,
+            Spread::RoundRobin => ModeName::BalanceRr,
+            Spread::Hash => ModeName::BalanceXor,
+            Spread::All => ModeName::Broadcast,
+        },
+        ..BondOptions::default()
+    };
+    match plan.tx {
+        TxPolicy::Hash { policy, .. } => options.xmit_hash_policy = policy,
+        TxPolicy::RoundRobin { packets_per_port, .. } => options.packets_per_slave = packets_per_port,
+        TxPolicy::Drop | TxPolicy::One(_) | TxPolicy::All(_) => {}
+    }
+    options
 }
 
 /// As [`check_options_on`], with no plane in particular for bonds that do not say.

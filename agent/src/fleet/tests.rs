@@ -1,14 +1,16 @@
 //! Failures of the world, on a data plane that fails when told to.
 
 use std::fs;
+use std::time::Duration;
 
-use bond_modes::{Event, PortId, Reach, TargetPath};
+use bond_modes::options::ModeName;
+use bond_modes::{Event, PortId, Reach, Spread, TargetPath, TxPolicy, XmitHashPolicy};
 use bond_monitors::Time;
 use bond_monitors::wire::ethernet::Tag;
 
 use super::{Fleet, above, check_options_on};
-use crate::control::proto::Call;
-use crate::dataplane::script::ScriptPlane;
+use crate::control::proto::{Call, ErrorCode};
+use crate::dataplane::script::{self, ScriptPlane};
 use crate::dataplane::{PlaneError, PlaneWish};
 use crate::netlink::tests::{asks, in_netns, ip};
 use crate::netlink::{Link, LinkEvent, Links};
@@ -57,6 +59,118 @@ fn a_bond_that_cannot_be_deleted_is_told_and_forgotten_with_its_ports() {
         let error = fleet.call(NOW, &Call::Del { bond }).unwrap_err();
         assert!(error.message.contains("delete the interface"), "{error}");
         assert!(fleet.is_empty());
+    });
+}
+
+#[test]
+fn a_plan_that_nothing_will_bring_about_is_not_tried_again() {
+    with_bond("retry", |fleet, plane, _| {
+        attach(fleet, "a").unwrap();
+        let kernel = |code| PlaneError::Kernel {
+            doing: "do it".to_owned(),
+            source: std::io::Error::from_raw_os_error(code),
+        };
+        let inexact = PlaneError::Inexact {
+            plane: "script",
+            what: "anything".to_owned(),
+            why: "the test says so",
+            other: "tc",
+        };
+        for (error, retried) in [
+            (kernel(libc::EIO), true),
+            (kernel(libc::EINVAL), false),
+            (inexact, false),
+        ] {
+            plane.fail_at(0, error);
+            plane.take_calls();
+            fleet.repair(NOW, 0);
+            fleet.handle_timeout(NOW + Duration::from_secs(60));
+            let programmed = |call: &&script::Call| matches!(call, script::Call::Program(..));
+            let times = plane.take_calls().iter().filter(programmed).count();
+            assert_eq!(times, if retried { 2 } else { 1 });
+        }
+    });
+}
+
+#[test]
+fn a_bond_that_was_left_to_others_is_programmed_when_that_is_over() {
+    with_bond("rest", |fleet, plane, _| {
+        let until = NOW + Duration::from_secs(60);
+        plane.leave_alone("bond0", until);
+        assert_eq!(fleet.poll_timeout(), Some(until));
+        plane.take_calls();
+        fleet.handle_timeout(until);
+        let plan = fleet.bonds[0].bond.plan().clone();
+        assert_eq!(plane.take_calls(), [script::Call::Program("bond0".to_owned(), plan)]);
+        assert_ne!(fleet.poll_timeout(), Some(until));
+    });
+}
+
+#[test]
+fn an_option_of_a_port_that_the_plane_cannot_do_exactly_changes_nothing() {
+    with_bond("port-option", |fleet, plane, _| {
+        attach(fleet, "a").unwrap();
+        plane.cannot("queue_id");
+        plane.take_calls();
+        let mut set = |option: &str, value: &str| {
+            let call = Call::PortSet {
+                bond: "bond0".to_owned(),
+                port: "a".to_owned(),
+                options: vec![
+                    ("prio".to_owned(), "7".to_owned()),
+                    (option.to_owned(), value.to_owned()),
+                ],
+            };
+            fleet.call(NOW, &call)
+        };
+        let error = set("queue_id", "2").unwrap_err();
+        assert_eq!(error.code, ErrorCode::Refused);
+        assert!(
+            error.message.contains("bond0: a: ") && error.message.contains("queue_id"),
+            "{error}"
+        );
+        assert_eq!(set("queue_id", "17").unwrap_err().code, ErrorCode::BadValue);
+        let port = fleet.bonds[0].bond.ports().named("a").unwrap();
+        assert_eq!((port.options.prio, port.options.queue_id), (0, 0));
+        assert_eq!(plane.take_calls(), []);
+    });
+}
+
+#[test]
+fn a_bond_without_saved_state_stays_in_the_mode_it_is_in() {
+    with_bond("orphan", |fleet, plane, dir| {
+        let options = [("mode", "2"), ("xmit_hash_policy", "layer3+4"), ("miimon", "100")];
+        let options: Vec<_> = options.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        fleet.set(NOW, "bond0", &options).unwrap();
+        let mut links = Links::open().unwrap();
+        for name in ["a", "b"] {
+            let link = links.by_name(name).unwrap().unwrap();
+            links.set_up(link.ifindex, true).unwrap();
+        }
+        let up = links.by_name("a").unwrap().unwrap();
+        plane.set_port(PortId(up.ifindex), up.report);
+        attach(fleet, "a").unwrap();
+        let plan = plane.plan("bond0").unwrap();
+        assert_eq!(plan.spread, Spread::Hash);
+        assert!(matches!(plan.tx, TxPolicy::Hash { .. }), "{:?}", plan.tx);
+        // As a plane does that keeps the mode of a bond with ports.
+        plane.cannot("mode");
+        for (asked, wanted) in [
+            (None, ModeName::BalanceXor),
+            (Some("1"), ModeName::BalanceXor),
+            (Some("0"), ModeName::BalanceRr),
+        ] {
+            let registry = mio::Poll::new().and_then(|poll| poll.registry().try_clone()).unwrap();
+            let mut heir = Fleet::new(&dir.join("heir"), registry, Box::new(plane.clone()), false).unwrap();
+            let file = asked.map(|mode| [("mode".to_owned(), mode.to_owned())]);
+            heir.adopt_orphan(NOW, "bond0", file.as_ref().map(|pairs| &pairs[..]))
+                .unwrap();
+            let options = heir.bonds[0].bond.options();
+            assert_eq!(options.mode, wanted, "{asked:?}");
+            if wanted == ModeName::BalanceXor {
+                assert_eq!(options.xmit_hash_policy, XmitHashPolicy::Layer34);
+            }
+        }
     });
 }
 

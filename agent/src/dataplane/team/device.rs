@@ -17,6 +17,7 @@ use crate::dataplane::PlaneError;
 use crate::dataplane::port::port_alias;
 use crate::dataplane::step::{TEAM, step, step_with, unknown};
 use crate::netlink::Link;
+use crate::text::chain;
 
 /// A team device of ours.
 pub struct Found {
@@ -46,11 +47,15 @@ impl TeamPlane {
         let mut names = Vec::new();
         for link in step(|| "read the interfaces".to_owned(), || self.links.all())? {
             let draft = link.report.name == DRAFT;
-            if link.kind.as_deref() == Some("team")
-                && !draft
-                && let Some(found) = self.ours(link)?
-            {
-                names.push(found.link.report.name);
+            if link.kind.as_deref() != Some("team") || draft {
+                continue;
+            }
+            let (name, ifindex) = (link.report.name.clone(), link.ifindex);
+            match self.ours(link) {
+                Ok(found) => names.extend(found.map(|found| found.link.report.name)),
+                // Gone since the interfaces were read.
+                Err(_) if matches!(self.links.by_index(ifindex), Ok(None)) => {}
+                Err(error) => log::error!("cannot tell whose {name} is: {}", chain(&error)),
             }
         }
         Ok(names)
@@ -209,17 +214,13 @@ pub fn plan_of(bond: &Bond, order: &[PortId]) -> ForwardingPlan {
         }
     };
     let receivers = bond.ports.keys().filter(|port| is_on(Name::Enabled, **port));
-    let queue = |port: &PortId| {
-        let queue = bond.settings.get(&Key::port(Name::QueueId, *port))?.as_u32()?;
-        (queue != 0).then_some((u16::try_from(queue).ok()?, *port))
-    };
     ForwardingPlan {
         carrier: Carrier::from_bool(!linked.is_empty()),
         mac: bond.mac,
         ports: bond.ports.clone(),
         spread,
         tx: tx.unwrap_or(TxPolicy::Drop),
-        queues: bond.ports.keys().filter_map(queue).collect(),
+        queues: BTreeMap::new(),
         rx: receivers.map(|port| (*port, Accept::All)).collect(),
     }
 }

@@ -1,15 +1,18 @@
 //! Which options the team driver brings about exactly.
 
-use bond_modes::options::{ArpValidate, ModeName};
+use bond_modes::options::{ArpValidate, ModeName, PortOptions};
 use bond_modes::{BondOptions, XmitHashPolicy};
 
+use super::Bond;
+use super::driver::mode_of;
+use super::options::{Key, Name, Value};
 use super::program::inexact;
 use crate::dataplane::PlaneError;
 
 /// Refuses options with which a bond would do something else than the kernel's driver, whatever modes there are.
 ///
 /// Exact, because the agent does it: monitoring by carrier, delays, choice of the active port, addresses, announcements. Exact in
-/// the driver: `queue_id`, and the hash of all policies that look at one packet at a time.
+/// the driver: the hash of all policies that look at one packet at a time.
 pub fn check(options: &BondOptions) -> Result<(), PlaneError> {
     match options.mode {
         ModeName::BalanceRr if options.packets_per_slave != 1 => Err(inexact(
@@ -40,5 +43,28 @@ pub fn check(options: &BondOptions) -> Result<(), PlaneError> {
             "the driver does not tell when a port received something; only probes that are validated on every port are seen",
         )),
         _ => Ok(()),
+    }
+}
+
+/// As [`check`], for a bond that has ports.
+pub(super) fn check_mode(bond: &Bond, options: &BondOptions) -> Result<(), PlaneError> {
+    let wanted = mode_of(options.spread()).map(|(mode, _)| Value::text(mode));
+    if bond.settings.get(&Key::team(Name::Mode)) == wanted.as_ref() {
+        return Ok(());
+    }
+    Err(inexact(
+        format!("mode={}", options.mode.name()),
+        "the driver is in another mode, which it keeps while it has ports",
+    ))
+}
+
+/// As [`check`], for the options of a port.
+pub fn check_port(options: &PortOptions) -> Result<(), PlaneError> {
+    match options.queue_id {
+        0 => Ok(()),
+        queue => Err(inexact(
+            format!("queue_id={queue}"),
+            "the driver gives a queue to ports that receive, which backup ports do not",
+        )),
     }
 }

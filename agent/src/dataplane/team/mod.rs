@@ -16,14 +16,15 @@
 //! | `program` | from the plan in force to the wanted one, and in which order |
 //! | `watch` | options that somebody else changes |
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
 
+use bond_modes::options::PortOptions;
 use bond_modes::{BondOptions, ForwardingPlan, PortId, PortPlan};
-use bond_monitors::{Heard, LinkReport, MacAddr};
+use bond_monitors::{Heard, LinkReport, MacAddr, Time};
 
 use self::driver::{Driver, mode_of};
 use self::genl::{Events, Genl};
@@ -33,7 +34,8 @@ use self::watch::Repairs;
 use super::port::{port_alias, read_original};
 use super::step::{TEAM, step, unknown};
 use super::{
-    BondBase, BondDevice, BondName, Dataplane, Observed, OriginalPort, PlaneError, PortBase, PortCounters, Touched,
+    BondBase, BondDevice, BondName, Dataplane, Observed, OriginalPort, PlaneError, PlaneReport, PortBase, PortCounters,
+    Touched,
 };
 use crate::netlink::{Link, Links, Statistics};
 
@@ -57,7 +59,7 @@ pub struct TeamPlane {
     events: Events,
     /// Held by the one agent of this network namespace that takes over devices without saved state.
     heir: Option<UnixListener>,
-    /// What the kernel can do, once it was tried.
+    /// What the kernel can do, when it was tried last.
     abilities: Option<Abilities>,
     bonds: BTreeMap<BondName, Bond>,
 }
@@ -92,6 +94,20 @@ impl Bond {
             *value = Value::U32(0);
         }
     }
+
+    /// A port has left: with it go its options, its cells, and its being the active one.
+    /// [team_mode_activebackup.c: ab_port_leave]
+    fn forget(&mut self, port: PortId) {
+        self.ports.remove(&port);
+        self.bases.remove(&port);
+        self.settings.retain(|key, _| key.port != Some(port));
+        self.forget_cells(port);
+        if let Some(active) = self.settings.get_mut(&Key::team(Name::ActivePort))
+            && active.as_u32() == Some(port.0)
+        {
+            *active = Value::U32(0);
+        }
+    }
 }
 
 impl TeamPlane {
@@ -109,12 +125,12 @@ impl TeamPlane {
         })
     }
 
-    fn abilities(&mut self) -> Result<&Abilities, PlaneError> {
-        let abilities = match self.abilities.take() {
-            Some(abilities) => abilities,
-            None => probe::run()?,
-        };
-        Ok(self.abilities.insert(abilities))
+    /// Whether the kernel can do enough. What it can is remembered; what it cannot may have been installed since.
+    fn can(&mut self, enough: impl Fn(&Abilities) -> bool) -> Result<bool, PlaneError> {
+        if !self.abilities.as_ref().is_some_and(&enough) {
+            self.abilities = Some(probe::run()?);
+        }
+        Ok(self.abilities.as_ref().is_some_and(enough))
     }
 
     /// Gets to know the driver, which has a number only while its module is there, and listens to it.
@@ -144,9 +160,9 @@ impl Dataplane for TeamPlane {
     }
 
     fn probe(&mut self) -> Result<(), PlaneError> {
-        match self.abilities()?.is_empty() {
-            true => Err(TEAM.unsupported()),
-            false => Ok(()),
+        match self.can(|abilities| !abilities.is_empty())? {
+            true => Ok(()),
+            false => Err(TEAM.unsupported()),
         }
     }
 
@@ -154,9 +170,24 @@ impl Dataplane for TeamPlane {
         exact::check(options)?;
         let spread = options.spread();
         match mode_of(spread) {
-            Some((_, feature)) if !self.abilities()?.can(spread) => Err(feature.unsupported()),
+            Some((_, feature)) if !self.can(|abilities| abilities.can(spread))? => Err(feature.unsupported()),
             _ => Ok(()),
         }
+    }
+
+    fn express_for(&mut self, bond: &BondName, options: &BondOptions) -> Result<(), PlaneError> {
+        self.express(options)?;
+        let known = self.bonds.get(bond).filter(|known| !known.ports.is_empty());
+        known.map_or(Ok(()), |known| exact::check_mode(known, options))
+    }
+
+    fn reports(&mut self, options: &BondOptions) -> Vec<PlaneReport> {
+        self.abilities = None;
+        vec![PlaneReport::of(self, options)]
+    }
+
+    fn express_port(&mut self, _bond: &BondName, options: &PortOptions) -> Result<(), PlaneError> {
+        exact::check_port(options)
     }
 
     fn bonds(&mut self) -> Result<Vec<BondName>, PlaneError> {
@@ -275,8 +306,16 @@ impl Dataplane for TeamPlane {
         Some(self.events.as_raw_fd())
     }
 
-    fn read_events(&mut self, budget: usize) -> io::Result<Touched> {
-        self.read_changes(budget)
+    fn read_events(&mut self, now: Time, budget: usize) -> io::Result<Touched> {
+        self.read_changes(now, budget)
+    }
+
+    fn poll_timeout(&self) -> Option<Time> {
+        self.end_of_rest()
+    }
+
+    fn handle_timeout(&mut self, now: Time) -> BTreeSet<BondName> {
+        self.rested(now)
     }
 }
 

@@ -39,13 +39,11 @@ pub enum Name {
     UserLinkup,
     /// Flag of a port: `UserLinkup` counts, not the carrier.
     UserLinkupEnabled,
-    /// u32 of a port: frames of this transmit queue leave there.
-    QueueId,
 }
 
 impl Name {
     /// Every option with its name in the driver.
-    const ALL: [(Name, &'static str); 11] = [
+    const ALL: [(Name, &'static str); 10] = [
         (Name::Mode, "mode"),
         (Name::NotifyPeersCount, "notify_peers_count"),
         (Name::NotifyPeersInterval, "notify_peers_interval"),
@@ -56,7 +54,6 @@ impl Name {
         (Name::Enabled, "enabled"),
         (Name::UserLinkup, "user_linkup"),
         (Name::UserLinkupEnabled, "user_linkup_enabled"),
-        (Name::QueueId, "queue_id"),
     ];
 
     /// As the driver spells it.
@@ -115,8 +112,6 @@ impl Key {
 pub enum Value {
     /// Host byte order.
     U32(u32),
-    /// Host byte order.
-    S32(i32),
     /// Up to 31 bytes.
     Text(String),
     /// Present or absent.
@@ -145,7 +140,6 @@ impl Value {
             Value::Text(_) => 5,
             Value::Flag(_) => 6,
             Value::Binary(_) => 11,
-            Value::S32(_) => 14,
         }
     }
 
@@ -153,7 +147,6 @@ impl Value {
     fn data(&self) -> Option<Vec<u8>> {
         match self {
             Value::U32(number) => Some(number.to_ne_bytes().to_vec()),
-            Value::S32(number) => Some(number.to_ne_bytes().to_vec()),
             // The kernel compares up to a zero, so there must be one.
             Value::Text(text) => Some([text.as_bytes(), &[0]].concat()),
             Value::Flag(on) => on.then(Vec::new),
@@ -162,16 +155,14 @@ impl Value {
     }
 
     fn parse(type_code: u8, data: Option<&[u8]>) -> Option<Value> {
-        let word = || data?.try_into().ok();
         match type_code {
-            3 => word().map(|bytes| Value::U32(u32::from_ne_bytes(bytes))),
+            3 => Some(Value::U32(number(data?)?)),
             5 => {
                 let bytes = data?.strip_suffix(&[0])?;
                 Some(Value::Text(std::str::from_utf8(bytes).ok()?.to_owned()))
             }
             6 => Some(Value::Flag(data.is_some())),
             11 => data.map(|bytes| Value::Binary(bytes.to_vec())),
-            14 => word().map(|bytes| Value::S32(i32::from_ne_bytes(bytes))),
             _ => None,
         }
     }

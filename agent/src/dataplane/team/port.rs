@@ -4,7 +4,7 @@ use bond_modes::{PortId, PortPlan};
 
 use super::TeamPlane;
 use super::options::{Key, Name, Value};
-use super::program::set_on_port;
+use super::program::set;
 use crate::dataplane::port::{prepare, read, read_original, restore};
 use crate::dataplane::step::{FirstError, port_step, unknown};
 use crate::dataplane::{OriginalPort, PlaneError, PortBase};
@@ -45,10 +45,9 @@ impl TeamPlane {
             (Name::Enabled, Value::Flag(false)),
         ] {
             let doing = || format!("set {} of {text}", option.text());
-            set_on_port(&mut self.driver, bond, Key::port(option, port), value, doing)?;
+            set(&mut self.driver, bond, Key::port(option, port), value, doing)?;
         }
         bond.note(Key::port(Name::UserLinkup, port), Value::Flag(false));
-        bond.note(Key::port(Name::QueueId, port), Value::U32(0));
         let counted = port_step(
             port,
             || format!("read the counters of {text}"),
@@ -72,10 +71,7 @@ impl TeamPlane {
         let mut team = None;
         if let Some(bond) = self.bonds.get_mut(name) {
             team = Some(bond.ifindex);
-            bond.ports.remove(&port);
-            bond.bases.remove(&port);
-            bond.forget_cells(port);
-            bond.settings.retain(|key, _| key.port != Some(port));
+            bond.forget(port);
         }
         match self.release(port, team, &mut errors) {
             Ok(link) => restore(&mut self.links, port, &link, original, &mut errors),

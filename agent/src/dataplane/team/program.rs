@@ -4,7 +4,7 @@
 //! 1. `enabled` on ports that are to receive;
 //! 2. addresses of ports, address of the bond; MTU, promiscuity and lists of addresses the driver hands on to ports itself;
 //! 3. the moment at which the traffic moves: `activeport`; or the cells, then the hash program; `user_linkup` of new senders,
-//!    which in mode broadcast is what lets them send; then the transmit queues of ports;
+//!    which in mode broadcast is what lets them send;
 //! 4. `user_linkup` off on the others, so that the carrier, which is that of any of them, never flickers;
 //! 5. `enabled` off on ports that are not to receive any more. A port that is off loses its cells.
 //!
@@ -67,7 +67,6 @@ pub fn apply(
     let ready = moves && work.flag(Name::Enabled, &receivers, true);
     work.configure_ports(plan);
     let moved = ready && work.transmit(&tx) && work.flag(Name::UserLinkup, &linked, true);
-    work.bind_queues(plan);
     if moved {
         work.flag(Name::UserLinkup, &linked, false);
         work.flag(Name::Enabled, &receivers, false);
@@ -143,7 +142,7 @@ struct Work<'a> {
 impl Work<'_> {
     /// What is not attached costs the others nothing.
     fn check_ports(&mut self, plan: &ForwardingPlan) {
-        let named = plan.ports.keys().chain(plan.rx.keys()).chain(plan.queues.values());
+        let named = plan.ports.keys().chain(plan.rx.keys());
         for &port in named.chain(plan.tx.ports()) {
             if !self.bond.ports.contains_key(&port) {
                 self.errors.note(Err(PlaneError::PortGone { port }));
@@ -156,14 +155,10 @@ impl Work<'_> {
         if self.bond.settings.get(&key) == Some(&value) {
             return true;
         }
-        let (team, name) = (self.bond.ifindex, self.name);
-        let set = || self.driver.set(team, key, &value);
-        let done = step(|| format!("set {} of {name}", key.name.text()), set).map_err(|error| gone(error, key, &value));
-        let done = self.errors.note(done);
-        if done {
-            self.bond.note(key, value);
-        }
-        done
+        let name = self.name;
+        let doing = || format!("set {} of {name}", key.name.text());
+        let done = set(self.driver, self.bond, key, value, doing);
+        self.errors.note(done)
     }
 
     /// Sets a flag on every port that is chosen; or takes it off every port that is not. Says whether all have it so.
@@ -204,15 +199,6 @@ impl Work<'_> {
         let fill = |(index, port): (u32, &PortId)| self.put(Key::cell(index), Value::U32(port.0));
         let bytes = program.into_iter().flat_map(SockFilter::bytes).collect();
         all(cells.map(fill)) && self.put(Key::team(Name::HashProgram), Value::Binary(bytes))
-    }
-
-    fn bind_queues(&mut self, plan: &ForwardingPlan) {
-        let ports: Vec<PortId> = self.bond.ports.keys().copied().collect();
-        for port in ports {
-            let queue = plan.queues.iter().find(|(_, bound)| **bound == port);
-            let queue = queue.map_or(0, |(queue, _)| u32::from(*queue));
-            self.put(Key::port(Name::QueueId, port), Value::U32(queue));
-        }
     }
 
     fn configure_ports(&mut self, plan: &ForwardingPlan) {
@@ -264,23 +250,23 @@ fn all(steps: impl Iterator<Item = bool>) -> bool {
     steps.fold(true, |all, done| all & done)
 }
 
-/// What the driver says about a port that it has not, or has not any more.
-fn gone(error: PlaneError, key: Key, value: &Value) -> PlaneError {
-    let PlaneError::Kernel { source, .. } = &error else {
-        return error;
+/// The port that is named by an option whose setting failed, if it has left the team. The driver has the same answer for an
+/// option that its mode does not have.
+fn gone(driver: &mut Driver, team: u32, error: &PlaneError, key: Key, value: &Value) -> Option<PortId> {
+    let PlaneError::Kernel { source, .. } = error else {
+        return None;
     };
     let named = match key.name {
         Name::ActivePort | Name::Cell => value.as_u32().map(PortId),
         _ => key.port,
     };
-    match (named, source.raw_os_error()) {
-        (Some(port), Some(libc::ENOENT | libc::ENODEV)) => PlaneError::PortGone { port },
-        _ => error,
-    }
+    let port = named.filter(|_| matches!(source.raw_os_error(), Some(libc::ENOENT | libc::ENODEV)))?;
+    let now = driver.options(team).ok()?;
+    (!now.contains_key(&Key::port(Name::Enabled, port))).then_some(port)
 }
 
-/// As `gone`, for an option of a port that is set outside of a plan.
-pub fn set_on_port(
+/// Sets an option and takes note of it.
+pub fn set(
     driver: &mut Driver,
     bond: &mut Bond,
     key: Key,
@@ -288,7 +274,10 @@ pub fn set_on_port(
     doing: impl FnOnce() -> String,
 ) -> Result<(), PlaneError> {
     let team = bond.ifindex;
-    step(doing, || driver.set(team, key, &value)).map_err(|error| gone(error, key, &value))?;
+    step(doing, || driver.set(team, key, &value)).map_err(|error| match gone(driver, team, &error, key, &value) {
+        Some(port) => PlaneError::PortGone { port },
+        None => error,
+    })?;
     bond.note(key, value);
     Ok(())
 }

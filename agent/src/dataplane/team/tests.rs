@@ -1,17 +1,18 @@
 //! The plane's order of work against a driver in memory, and with a fault at every step.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use bond_modes::options::PortOptions;
 use bond_modes::{Accept, BondOptions, ForwardingPlan, PortId, PortPlan, Spread, TxPolicy, XmitHashPolicy};
-use bond_monitors::{Carrier, MacAddr};
+use bond_monitors::{Carrier, MacAddr, Time};
 
 use super::driver::{Driver, SPREADS, mode_of};
 use super::genl::tests::{FAMILY, TEAM, attribute, done, error, message, u32_attribute};
-use super::genl::{Genl, Wire};
+use super::genl::{Change, Genl, Wire};
 use super::options::{self, Key, Name, Settings, Value};
 use super::{Bond, TeamPlane, device, exact, program};
 use crate::dataplane::step::fault;
@@ -59,6 +60,24 @@ impl World {
         let line = format!("{}{place}={shown}", key.name.text());
         self.log.push((line, self.settings.clone()));
         Ok(())
+    }
+
+    /// A port comes in, as the plane leaves it.
+    fn join(&mut self, port: PortId) {
+        for (name, value) in NEW_PORT {
+            self.settings.insert(Key::port(name, port), value);
+        }
+    }
+
+    /// A port goes. What named it is 0 from then on.
+    fn leave(&mut self, port: PortId) {
+        self.settings.retain(|key, _| key.port != Some(port));
+        let of_team = [Name::ActivePort, Name::Cell];
+        for (key, value) in &mut self.settings {
+            if of_team.contains(&key.name) && value.as_u32() == Some(port.0) {
+                *value = Value::U32(0);
+            }
+        }
     }
 }
 
@@ -133,16 +152,7 @@ impl Lab {
         kernel.0.borrow_mut().settings = bond.settings.clone();
         program::set_mode(&mut driver, "bond0", &mut bond, spread).unwrap();
         for port in ports.iter().copied().map(PortId) {
-            bond.ports.insert(port, PORT);
-            for (name, value) in [
-                (Name::UserLinkupEnabled, Value::Flag(true)),
-                (Name::UserLinkup, Value::Flag(false)),
-                (Name::Enabled, Value::Flag(false)),
-                (Name::QueueId, Value::U32(0)),
-            ] {
-                bond.note(Key::port(name, port), value.clone());
-                kernel.0.borrow_mut().settings.insert(Key::port(name, port), value);
-            }
+            join(&kernel, &mut bond, port);
         }
         kernel.0.borrow_mut().log.clear();
         Lab {
@@ -151,6 +161,11 @@ impl Lab {
             links: Links::open().unwrap(),
             bond,
         }
+    }
+
+    fn leave(&mut self, port: PortId) {
+        self.kernel.0.borrow_mut().leave(port);
+        self.bond.forget(port);
     }
 
     fn plan(&self, spread: Spread, tx: TxPolicy) -> ForwardingPlan {
@@ -194,6 +209,14 @@ impl Lab {
     }
 }
 
+fn join(kernel: &Kernel, bond: &mut Bond, port: PortId) {
+    kernel.0.borrow_mut().join(port);
+    bond.ports.insert(port, PORT);
+    for (name, value) in NEW_PORT {
+        bond.note(Key::port(name, port), value);
+    }
+}
+
 fn ports(ports: &[u32]) -> Vec<PortId> {
     ports.iter().copied().map(PortId).collect()
 }
@@ -227,6 +250,21 @@ fn a_failover_makes_before_it_breaks() {
     assert_eq!(lab.goes_to(&second), Vec::<String>::new(), "the same plan again");
     let nowhere = lab.plan(Spread::One, TxPolicy::Drop);
     assert_eq!(lab.goes_to(&nowhere), ["user_linkup[6]=0", "enabled[6]=0"]);
+}
+
+#[test]
+fn a_port_that_leaves_and_comes_back_is_made_active_again() {
+    let mut lab = Lab::new(Spread::One, &[5]);
+    let plan = lab.plan(Spread::One, TxPolicy::One(PortId(5)));
+    lab.goes_to(&plan);
+    lab.leave(PortId(5));
+    assert_eq!(
+        lab.bond.settings,
+        lab.kernel.0.borrow().settings,
+        "nothing looks like the work of others"
+    );
+    join(&lab.kernel, &mut lab.bond, PortId(5));
+    assert_eq!(lab.goes_to(&plan), ["enabled[5]=1", "activeport=5", "user_linkup[5]=1"]);
 }
 
 #[test]
@@ -300,23 +338,10 @@ fn a_new_agent_finds_the_plan_in_force() {
     ];
     for (spread, tx) in cases {
         let mut lab = Lab::new(spread, &[5, 6, 7]);
-        let mut plan = lab.plan(spread, tx);
-        if plan.carrier.is_on() {
-            plan.queues.insert(3, PortId(6));
-        }
+        let plan = lab.plan(spread, tx);
         lab.program(&plan).unwrap();
         assert_eq!(lab.found(), plan);
     }
-}
-
-#[test]
-fn queues_are_bound_and_freed() {
-    let mut lab = Lab::new(Spread::One, &[5, 6]);
-    let mut plan = lab.plan(Spread::One, TxPolicy::Drop);
-    plan.queues.insert(3, PortId(6));
-    assert_eq!(lab.goes_to(&plan), ["queue_id[6]=3"]);
-    plan.queues = BTreeMap::from([(3, PortId(5))]);
-    assert_eq!(lab.goes_to(&plan), ["queue_id[5]=3", "queue_id[6]=0"]);
 }
 
 #[test]
@@ -332,8 +357,7 @@ fn a_port_that_is_gone_costs_the_others_nothing() {
         .borrow_mut()
         .settings
         .retain(|key, _| key.port != Some(PortId(6)));
-    let mut plan = lab.plan(Spread::Hash, hash(&[5, 6]));
-    plan.queues.insert(2, PortId(6));
+    let plan = lab.plan(Spread::Hash, hash(&[6, 5]));
     let error = lab.program(&plan).unwrap_err();
     assert!(matches!(error, PlaneError::PortGone { port: PortId(6) }), "{error}");
 }
@@ -397,6 +421,62 @@ fn a_complaint_that_nobody_heard_of_a_change_is_no_failure() {
     }
 }
 
+#[test]
+fn who_insists_is_left_alone_for_a_minute_and_then_what_he_did_is_put_back() {
+    in_netns(|| {
+        let lab = Lab::new(Spread::One, &[5, 6]);
+        let plan = lab.plan(Spread::One, TxPolicy::One(PortId(5)));
+        let name = "bond0".to_owned();
+        let mut plane = TeamPlane::open().unwrap();
+        plane.driver = lab.driver;
+        plane.bonds.insert(name.clone(), lab.bond);
+        plane.program(&name, &plan).unwrap();
+        let active = Key::team(Name::ActivePort);
+        let set = |port| lab.kernel.0.borrow_mut().set(active, Value::U32(port)).unwrap();
+        let is = |port| lab.kernel.0.borrow().settings[&active] == Value::U32(port);
+        let at = |second| Time::ZERO + Duration::from_secs(second);
+        for second in 0..5 {
+            set(6);
+            assert_eq!(
+                plane.judge(at(second), &[Change::Overrun]),
+                BTreeSet::from([name.clone()])
+            );
+            plane.refresh(&name).unwrap();
+            plane.program(&name, &plan).unwrap();
+            assert!(is(5));
+        }
+        assert_eq!(plane.poll_timeout(), None);
+        set(6);
+        assert_eq!(plane.judge(at(5), &[Change::Overrun]), BTreeSet::new());
+        assert_eq!(plane.poll_timeout(), Some(at(65)));
+        assert_eq!(plane.handle_timeout(at(64)), BTreeSet::new());
+        assert_eq!(plane.handle_timeout(at(65)), BTreeSet::from([name.clone()]));
+        assert_eq!(plane.poll_timeout(), None);
+        plane.refresh(&name).unwrap();
+        plane.program(&name, &plan).unwrap();
+        assert!(is(5));
+    });
+}
+
+#[test]
+fn a_port_that_is_there_is_not_called_gone() {
+    for code in [libc::ENOENT, libc::ENODEV] {
+        let mut lab = Lab::new(Spread::One, &[5]);
+        let plan = lab.plan(Spread::One, TxPolicy::One(PortId(5)));
+        lab.kernel.0.borrow_mut().complaint = Some((code, false));
+        let error = lab.program(&plan).unwrap_err();
+        assert!(matches!(error, PlaneError::Kernel { .. }), "{error}");
+    }
+}
+
+#[test]
+fn a_bond_with_ports_keeps_the_mode_of_its_driver() {
+    let lab = Lab::new(Spread::Hash, &[5]);
+    exact::check_mode(&lab.bond, &parsed("mode=2")).unwrap();
+    let error = exact::check_mode(&lab.bond, &parsed("mode=1")).unwrap_err().to_string();
+    assert!(error.contains("mode=active-backup"), "{error}");
+}
+
 fn parsed(text: &str) -> BondOptions {
     let pairs: Vec<(String, String)> = text
         .split_whitespace()
@@ -430,6 +510,10 @@ fn what_would_differ_from_the_kernels_driver_is_refused_by_the_name_of_the_optio
     for text in exact {
         exact::check(&parsed(text)).unwrap_or_else(|error| panic!("{text}: {error}"));
     }
+    let port = |queue_id| PortOptions { prio: 7, queue_id };
+    let error = exact::check_port(&port(2)).unwrap_err().to_string();
+    assert!(error.contains("queue_id=2") && error.contains("plane=tc"), "{error}");
+    exact::check_port(&port(0)).unwrap();
 }
 
 #[test]
@@ -469,6 +553,11 @@ fn a_kernel_without_the_driver_is_told_from_options_that_differ() {
     });
 }
 
+const NEW_PORT: [(Name, Value); 3] = [
+    (Name::UserLinkupEnabled, Value::Flag(true)),
+    (Name::UserLinkup, Value::Flag(false)),
+    (Name::Enabled, Value::Flag(false)),
+];
 const MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
 const PORT: PortPlan = PortPlan {
     mac: MAC,
