@@ -13,6 +13,9 @@ use crate::config::loader::{Files, Refusal};
 /// How deep files include files, and conditions stand in conditions.
 const DEEPEST: usize = 20;
 
+/// Most files that are included in all.
+const MOST_FILES: usize = 256;
+
 /// Settings with a `=` behind their name, and hints for depmod: nothing of theirs concerns a bond.
 const SKIPPED: [&str; 15] = [
     "path",
@@ -68,6 +71,7 @@ struct Reader<'a> {
     findings: &'a mut Findings,
     fatal: bool,
     depth: usize,
+    included: usize,
 }
 
 /// Reads a file; none if it is refused as a whole.
@@ -85,6 +89,7 @@ pub(super) fn read(
         findings,
         fatal: false,
         depth: 0,
+        included: 0,
     };
     reader.text(&Arc::from(source.path.as_path()), &source.text);
     (!reader.fatal).then_some(reader.file)
@@ -279,10 +284,11 @@ impl Reader<'_> {
 
     fn include(&mut self, place: &Place, name: Option<String>) {
         let name = name.unwrap_or_default();
-        if self.depth >= DEEPEST {
-            let text = format!("more than {DEEPEST} files in each other, expected fewer");
+        if self.depth >= DEEPEST || self.included >= MOST_FILES {
+            let text = format!("more than {DEEPEST} files in each other or {MOST_FILES} in all, expected fewer");
             return self.refuse("invalid-line", place, text);
         }
+        self.included += 1;
         match self.files.include(&place.file, &name) {
             Ok((path, text)) => {
                 let path: Arc<Path> = Arc::from(path.as_path());
