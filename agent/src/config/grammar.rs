@@ -5,13 +5,13 @@ use std::path::Path;
 /// The rules by which a file is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Grammar {
-    /// The agent's own: names are those that the file says, whatever is wrong is an error
+    /// The agent's own, with the names that the file says
     #[value(name = "bondd")]
     Own,
-    /// modules.conf of Linux 2.4: what modutils and the driver of its time make of a file
+    /// That of Linux 2.4, as modutils reads it
     #[value(name = "modules.conf")]
     ModulesConf,
-    /// modprobe.d: what kmod and the driver of today make of all files together
+    /// That of today, as kmod reads it
     #[value(name = "modprobe.d")]
     ModprobeD,
     /// The kernel's command line, which counts after the files of modprobe.d

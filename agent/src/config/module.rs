@@ -80,10 +80,14 @@ impl<'a> Module<'a> {
 
     /// What the driver corrects in the values, and what it refuses.
     fn correct(&self, options: &mut Vec<SpecOption>, load: &Load, grammar: Grammar, findings: &mut Findings) {
+        let errors = findings.errors();
         reset_ranges(options, findings);
         leave_other_modes(options, findings);
         parameters::settle(options, grammar, findings);
         round_delays(options, findings);
+        if findings.errors() > errors {
+            return;
+        }
         let pairs: Vec<(String, String)> = options.iter().map(SpecOption::pair).collect();
         for (index, wrong) in (self.check)(&pairs) {
             let place = options.get(index).map_or(&load.place, |option| &option.place);

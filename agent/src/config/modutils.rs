@@ -19,7 +19,7 @@ use read::File;
 use requests::Chain;
 pub(super) use requests::number;
 
-/// Reads a file and makes its bonds. Files that it includes are added to `order`, behind it.
+/// Reads a file and makes its bonds. Files that it includes are added to `order`.
 pub(super) fn load(
     source: &Source,
     files: &dyn Files,

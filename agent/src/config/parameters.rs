@@ -33,10 +33,10 @@ fn drop_multicast(options: &mut Vec<SpecOption>, own: bool, findings: &mut Findi
             let text = format!("multicast={value} sets nothing: every port hears all multicast groups");
             findings.add(Severity::Info, "multicast-ignored", &place, text);
         }
-        _ => findings.error(
-            &place,
-            format!("multicast: bad value {value:?}, expected all, active or disabled (0 to 2)"),
-        ),
+        _ => {
+            let text = format!("multicast: bad value {value:?}, expected all, active or disabled (0 to 2)");
+            findings.add(Severity::Error, "bad-multicast", &place, text);
+        }
     }
 }
 
@@ -151,7 +151,7 @@ fn check_arp(options: &mut Vec<SpecOption>, own: bool, excluded: Option<&SpecOpt
             "arp_validate={} without the ARP monitor, expected arp_interval above 0{why}",
             validate.value
         );
-        findings.error(&validate.place, text);
+        findings.add(Severity::Error, "arp-validate-without-arp", &validate.place, text);
     }
 }
 

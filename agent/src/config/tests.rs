@@ -5,6 +5,7 @@ use std::fs;
 use super::*;
 
 mod examples;
+mod grammars;
 
 /// Stands in for the option table: knows a few names, takes everything but `bad`.
 fn table(pairs: &[(String, String)]) -> Vec<(usize, String)> {
