@@ -55,13 +55,13 @@ impl Files for Corpus<'_> {
     fn include(&self, _from: &Path, name: &str) -> Result<(PathBuf, String), Refusal> {
         match self.0.get(name.len() % (self.0.len() + 2)) {
             Some(text) => Ok((PathBuf::from(name), text.clone())),
-            None if name.len() % 2 == 0 => Err(Refusal::Elsewhere),
+            None if name.len().is_multiple_of(2) => Err(Refusal::Elsewhere),
             None => Err(Refusal::Failed("no such file".to_owned())),
         }
     }
 
     fn is_readable(&self, path: &Path) -> bool {
-        path.as_os_str().len() % 2 == 0
+        path.as_os_str().len().is_multiple_of(2)
     }
 }
 
