@@ -73,9 +73,9 @@ impl Files for NoFiles {
     }
 }
 
-/// The texts behind these paths, or without any in the usual folders that exist, in reading order, by the grammar given or that of each file's kind. Files count in the order
-/// given. Folders that follow each other are read as one, by file name; of two files with the same name the one in the first
-/// folder counts.
+/// The texts behind these paths, or without any in the usual folders that exist, in reading order, by the grammar given or that
+/// of each file's kind. Files count in the order given. Folders that follow each other are read as one, by file name; of two
+/// files with the same name the one in the first folder counts.
 pub(super) fn sources(paths: &[PathBuf], grammar: Option<Grammar>, findings: &mut Findings) -> Vec<Source> {
     let usual = || {
         USUAL_FOLDERS
