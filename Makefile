@@ -5,19 +5,20 @@
 # make fidelity  bondd against the kernel's bonding driver, in the lab's machine: the scenarios of tests/fidelity/ and COUNT random
 #                ones from SEED, all of them on both data planes; ONLY=word plays those with the word in their name, KEEP=file
 #                keeps what was observed in file.tc and file.team
+# make fuzz      the readers of option files against ten million changed files, or ten minutes of them; SEED and EXECUTIONS change that
 # make check     formatting and lints
 # make build     release programs in target/release
 # make install   the same, manual pages, systemd unit and examples, under $(DESTDIR)$(PREFIX)
 # make clean     removes target/
 
-export SEED COUNT ONLY KEEP
+export SEED COUNT ONLY KEEP EXECUTIONS
 PREFIX ?= /usr/local
 CARGO ?= cargo
 INSTALL ?= install
 
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-.PHONY: all demo test bench check build install clean deps fidelity
+.PHONY: all demo test bench check build install clean deps fidelity fuzz
 all: build
 
 demo: deps
@@ -33,6 +34,9 @@ bench: deps build
 
 fidelity: deps
 	$(CARGO) test --locked --quiet --package bondd-tests --test fidelity -- --nocapture
+
+fuzz: deps
+	@$(CARGO) run --locked --release --quiet --package bondd-tests --bin bondd-fuzz-options
 
 check:
 	$(CARGO) fmt --all --check

@@ -12,7 +12,7 @@ use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
 use crate::clock;
-use crate::config::{self, BondSpec, Severity};
+use crate::config::{self, BondSpec, Grammar, Severity};
 use crate::control::server::Server;
 use crate::control::{RUN_DIR, RUN_DIR_ENV, SOCKET};
 use crate::dataplane::tc::{Hook, TcPlane};
@@ -38,6 +38,9 @@ struct Arguments {
     /// An options file, or a folder of *.conf files; repeatable [default: the folders of bondd.conf(5)]
     #[arg(long, value_name = "PATH")]
     config: Vec<PathBuf>,
+    /// The grammar of the options files [default: by the name and folder of each]
+    #[arg(long, value_name = "GRAMMAR", value_enum)]
+    grammar: Option<Grammar>,
     /// Read the options files, report everything that is wrong with them, and stop
     #[arg(long)]
     check: bool,
@@ -59,7 +62,7 @@ struct Arguments {
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     logging::init(arguments.log_level);
-    let Some(specs) = read_config(&arguments.config, arguments.plane) else {
+    let Some(specs) = read_config(&arguments.config, arguments.grammar, arguments.plane) else {
         return ExitCode::FAILURE;
     };
     if arguments.check {
@@ -75,16 +78,8 @@ pub fn main() -> ExitCode {
 }
 
 /// The bonds that files ask for; none if there is an error in them, which was reported.
-fn read_config(paths: &[PathBuf], plane: PlaneWish) -> Option<Vec<BondSpec>> {
-    let usual = || {
-        USUAL_FOLDERS
-            .iter()
-            .map(PathBuf::from)
-            .filter(|path| path.is_dir())
-            .collect()
-    };
-    let paths = if paths.is_empty() { usual() } else { paths.to_vec() };
-    let parsed = config::load(&paths, &|pairs| check_options_on(plane, pairs));
+fn read_config(paths: &[PathBuf], grammar: Option<Grammar>, plane: PlaneWish) -> Option<Vec<BondSpec>> {
+    let parsed = config::load(paths, grammar, &|pairs| check_options_on(plane, pairs));
     for finding in &parsed.diagnostics {
         match finding.severity {
             Severity::Error => log::error!("{finding}"),
@@ -173,6 +168,3 @@ fn lock(run_dir: &Path) -> Result<Flock<File>, String> {
         other => failed(other.into()),
     })
 }
-
-/// Where options files are looked for; of two files with one name the first folder's counts.
-const USUAL_FOLDERS: [&str; 3] = ["/etc/bondd", "/run/bondd.conf.d", "/usr/lib/bondd"];

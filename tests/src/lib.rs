@@ -9,6 +9,7 @@ pub mod capture;
 pub mod control;
 pub mod daemon;
 pub mod fidelity;
+pub mod fuzz_options;
 pub mod lab;
 pub mod lab_failover;
 pub mod machine;

@@ -1,11 +1,14 @@
 //! Findings in option files: all of them at once, each with its place.
 
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
+use serde::Serialize;
+
 /// A line of a file.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Place {
     /// As it was named on the command line, or found in a folder named there.
     pub file: Arc<Path>,
@@ -24,7 +27,8 @@ impl fmt::Display for Place {
 }
 
 /// How much a finding matters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Severity {
     /// Nothing of what was read may be used.
     Error,
@@ -35,12 +39,14 @@ pub enum Severity {
 }
 
 /// One finding; shown as `file:line: what, expected what`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Diagnostic {
     /// Where.
     pub place: Place,
     /// How much it matters.
     pub severity: Severity,
+    /// Its kind, for programs; empty where the text alone says it.
+    pub code: &'static str,
     /// What was found and what was expected.
     pub text: String,
 }
@@ -58,29 +64,47 @@ impl fmt::Display for Diagnostic {
 
 /// Collects findings while reading, each once: what many bonds share is looked at again for each of them.
 #[derive(Debug, Default)]
-pub(super) struct Findings(pub(super) Vec<Diagnostic>);
+pub(super) struct Findings {
+    list: Vec<Diagnostic>,
+    seen: HashSet<Diagnostic>,
+    errors: usize,
+}
 
 impl Findings {
     pub(super) fn error(&mut self, place: &Place, text: impl Into<String>) {
-        self.add(Severity::Error, place, text.into());
+        self.add(Severity::Error, "", place, text.into());
     }
 
     pub(super) fn warning(&mut self, place: &Place, text: impl Into<String>) {
-        self.add(Severity::Warning, place, text.into());
+        self.add(Severity::Warning, "", place, text.into());
     }
 
     pub(super) fn info(&mut self, place: &Place, text: impl Into<String>) {
-        self.add(Severity::Info, place, text.into());
+        self.add(Severity::Info, "", place, text.into());
     }
 
-    fn add(&mut self, severity: Severity, place: &Place, text: String) {
+    /// How many errors were found, those counted again that were found again.
+    pub(super) fn errors(&self) -> usize {
+        self.errors
+    }
+
+    /// All of them, in the order of these files and of lines; for one line in the order of finding.
+    pub(super) fn sorted(mut self, files: &[Arc<Path>]) -> Vec<Diagnostic> {
+        let order: HashMap<&Arc<Path>, usize> = files.iter().enumerate().map(|(at, file)| (file, at)).collect();
+        self.list.sort_by_key(|d| (order.get(&d.place.file), d.place.line));
+        self.list
+    }
+
+    pub(super) fn add(&mut self, severity: Severity, code: &'static str, place: &Place, text: String) {
+        self.errors += usize::from(severity == Severity::Error);
         let finding = Diagnostic {
             place: place.clone(),
             severity,
+            code,
             text,
         };
-        if !self.0.contains(&finding) {
-            self.0.push(finding);
+        if self.seen.insert(finding.clone()) {
+            self.list.push(finding);
         }
     }
 }

@@ -1,30 +1,36 @@
-//! Option files in the grammar that users know from modprobe: `alias <bond> bonding`, `options <bond> option=value ...`.
+//! Option files in the grammars that users know from modprobe: `alias <bond> bonding`, `options <bond> option=value ...`.
 //!
-//! Parse, don't validate: what comes out are bonds to make and everything that is wrong, with its place. Three steps: lines
-//! and words (`lines`), directives (`modprobe`), bonds (`resolve`). Which options there are is not known here; the option
-//! table is asked through a function. Only what the kernel's module does with its parameters, and options of a bond do not, is
-//! here (`parameters`).
+//! Parse, don't validate: what comes out are bonds to make and everything that is wrong, with its place. Texts go in and nothing
+//! else is looked at; the one module that opens files is `loader`. Three grammars are read:
+//!
+//! - the agent's own: lines and words (`lines`), directives (`modprobe`), bonds (`resolve`);
+//! - modules.conf of Linux 2.4 (`modutils`) and modprobe.d (`kmod`), as loads of the kernel's module (`module`): which bonds
+//!   there would be, with which names and options, is what these programs and the driver would have made of the file.
+//!
+//! Which options there are is not known here; the option table is asked. Only what the kernel's module does with its parameters,
+//! and options of a bond do not, is here (`parameters`, `module`).
 
-use std::collections::BTreeMap;
-use std::ffi::OsString;
-use std::fs::{self, File};
-use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub mod diagnostic;
+pub mod grammar;
+mod kmod;
 mod lines;
+pub mod loader;
 mod modprobe;
+mod module;
+mod modutils;
 pub mod names;
 mod parameters;
 mod resolve;
 
 pub use diagnostic::{Diagnostic, Place, Severity};
+pub use grammar::Grammar;
+pub use loader::{Disk, Files, NoFiles};
 
 use diagnostic::Findings;
-
-/// Longest file in bytes; a longer one is not a file of options.
-const LONGEST: u64 = 1024 * 1024;
+use module::Module;
 
 /// What is wrong with the options of a new bond: the index of the option meant, or any larger number for what is missing, and
 /// a sentence.
@@ -51,10 +57,14 @@ impl Parsed {
 pub struct BondSpec {
     /// Interface name.
     pub name: String,
+    /// The name under which a module's file asks for it; none for what `max_bonds` adds and for the module's own name.
+    pub alias: Option<String>,
     /// Defaults and its own, each name once.
     pub options: Vec<SpecOption>,
     /// Interfaces to attach, when they appear.
     pub ports: Vec<String>,
+    /// The line that names them.
+    pub ports_place: Option<Place>,
     /// The line that asks for it.
     pub place: Place,
 }
@@ -83,95 +93,53 @@ impl SpecOption {
     }
 }
 
-/// Reads files, and folders' `*.conf`. Files count in the order given. Folders that follow each other are read as one, by
-/// file name; of two files with the same name the one in the first folder counts.
-pub fn load(paths: &[PathBuf], check: Check<'_>) -> Parsed {
-    let mut findings = Findings::default();
-    let mut sources = Vec::new();
-    for path in expand(paths, &mut findings) {
-        match read(&path) {
-            Ok(text) => sources.push((path, text)),
-            Err(e) => whole_file(&path, &e, &mut findings),
-        }
-    }
-    let mut parsed = parse(&sources, check);
-    findings.0.append(&mut parsed.diagnostics);
-    parsed.diagnostics = findings.0;
-    parsed
+/// A text with the name of its file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// Of the file.
+    pub path: PathBuf,
+    /// What is in it.
+    pub text: String,
+    /// The rules by which it is read.
+    pub grammar: Grammar,
 }
 
-/// Reads texts that are there already, each with the name of its file.
-pub fn parse(sources: &[(PathBuf, String)], check: Check<'_>) -> Parsed {
+/// Reads files, and folders' `*.conf`, by this grammar or, without one, by that of each file's kind. No path: the usual folders.
+pub fn load(paths: &[PathBuf], grammar: Option<Grammar>, check: Check<'_>) -> Parsed {
     let mut findings = Findings::default();
+    let sources = loader::sources(paths, grammar, &mut findings);
+    read(&sources, &Disk, check, findings)
+}
+
+/// Reads texts that are there already; files that they ask for come from `files`.
+pub fn parse(sources: &[Source], files: &dyn Files, check: Check<'_>) -> Parsed {
+    read(sources, files, check, Findings::default())
+}
+
+/// The agent's own files first: their bonds have the names that they say, the others get the lowest that are free.
+fn read(sources: &[Source], files: &dyn Files, check: Check<'_>, mut findings: Findings) -> Parsed {
+    let mut order: Vec<Arc<Path>> = sources.iter().map(|source| Arc::from(source.path.as_path())).collect();
+    let own = |source: &&Source| source.grammar == Grammar::Own;
     let mut directives = Vec::new();
-    for (path, text) in sources {
-        directives.extend(modprobe::directives(&Arc::from(path.as_path()), text, &mut findings));
+    for source in sources.iter().filter(own) {
+        directives.extend(own_directives(source, &mut findings));
     }
     let bonds = resolve::resolve(&directives, check, &mut findings);
-    let mut diagnostics = findings.0;
-    diagnostics.sort_by_key(|d| {
-        (
-            sources.iter().position(|(path, _)| **path == *d.place.file),
-            d.place.line,
-        )
-    });
-    Parsed { bonds, diagnostics }
-}
-
-/// The files that are meant, in reading order.
-fn expand(paths: &[PathBuf], findings: &mut Findings) -> Vec<PathBuf> {
-    let mut files = Vec::new();
-    let mut folders: BTreeMap<OsString, PathBuf> = BTreeMap::new();
-    for path in paths {
-        if !path.is_dir() {
-            files.extend(std::mem::take(&mut folders).into_values());
-            files.push(path.clone());
-            continue;
-        }
-        match option_files(path) {
-            Ok(found) => {
-                for (name, file) in found {
-                    folders.entry(name).or_insert(file);
-                }
-            }
-            Err(e) => whole_file(path, &e, findings),
-        }
+    let mut module = Module::new(bonds, check);
+    for source in sources.iter().filter(|source| source.grammar == Grammar::ModulesConf) {
+        modutils::load(source, files, &mut order, &mut module, &mut findings);
     }
-    files.extend(folders.into_values());
-    files
-}
-
-/// `*.conf` of a folder, without hidden ones and folders. [modprobe.d(5)]
-fn option_files(folder: &Path) -> io::Result<Vec<(OsString, PathBuf)>> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(folder)? {
-        let (name, path) = entry.map(|e| (e.file_name(), e.path()))?;
-        let hidden = name.as_encoded_bytes().starts_with(b".");
-        if !hidden && path.extension().is_some_and(|e| e == "conf") && !path.is_dir() {
-            found.push((name, path));
-        }
+    kmod::load(sources, &mut module, &mut findings);
+    let bonds = module.bonds;
+    resolve::check_ports(&bonds, &mut findings);
+    Parsed {
+        bonds,
+        diagnostics: findings.sorted(&order),
     }
-    Ok(found)
 }
 
-fn read(path: &Path) -> io::Result<String> {
-    let mut text = String::new();
-    let length = File::open(path)?.take(LONGEST + 1).read_to_string(&mut text)?;
-    if length as u64 > LONGEST {
-        return Err(io::Error::other("longer than 1 MiB"));
-    }
-    Ok(text)
-}
-
-fn whole_file(path: &Path, error: &io::Error, findings: &mut Findings) {
-    let place = Place {
-        file: Arc::from(path),
-        line: 0,
-    };
-    findings.error(
-        &place,
-        format!("cannot be read ({error}), expected a file of alias and options lines"),
-    );
+fn own_directives(source: &Source, findings: &mut Findings) -> Vec<modprobe::Directive> {
+    modprobe::directives(&Arc::from(source.path.as_path()), &source.text, findings)
 }
 
 #[cfg(test)]

@@ -3,32 +3,63 @@
 
 use bond_modes::options::{parse, show_all};
 
-use super::SpecOption;
-use super::diagnostic::Findings;
+use super::diagnostic::{Findings, Place, Severity};
+use super::module::is_target;
+use super::{Grammar, SpecOption};
 
 /// Settles what the parameters of one bond say together; what is left are options that count.
-pub(super) fn settle(options: &mut Vec<SpecOption>, findings: &mut Findings) {
-    drop_multicast(options, findings);
-    name_targets_once(options, findings);
+///
+/// In the agent's own files an address that is none stays, to be refused, and carrier is watched unless they say otherwise.
+pub(super) fn settle(options: &mut Vec<SpecOption>, grammar: Grammar, findings: &mut Findings) {
+    let own = grammar == Grammar::Own;
+    drop_multicast(options, own, findings);
     let excluded = choose_monitor(options, findings);
-    drop_delays(options, findings);
-    check_arp(options, excluded.as_ref(), findings);
+    if !own {
+        drop_bad_targets(options, findings);
+    }
+    name_targets_once(options, findings);
+    drop_delays(options, own, findings);
+    check_arp(options, own, excluded.as_ref(), findings);
 }
 
 /// A parameter of the years 2000 to 2004: which ports hear the bond's multicast groups. [bonding.txt of 2003: multicast]
-fn drop_multicast(options: &mut Vec<SpecOption>, findings: &mut Findings) {
+fn drop_multicast(options: &mut Vec<SpecOption>, own: bool, findings: &mut Findings) {
     let Some(SpecOption { value, place, .. }) = take(options, "multicast") else {
         return;
     };
     match value.as_str() {
+        "all" if !own => {}
         "all" | "active" | "disabled" | "0" | "1" | "2" => {
             let text = format!("multicast={value} sets nothing: every port hears all multicast groups");
-            findings.info(&place, text);
+            findings.add(Severity::Info, "multicast-ignored", &place, text);
         }
-        _ => findings.error(
-            &place,
-            format!("multicast: bad value {value:?}, expected all, active or disabled (0 to 2)"),
-        ),
+        _ => {
+            let text = format!("multicast: bad value {value:?}, expected all, active or disabled (0 to 2)");
+            findings.add(Severity::Error, "bad-multicast", &place, text);
+        }
+    }
+}
+
+/// With one address that is none the driver asks nobody. [bond_main.c: bond_check_params]
+fn drop_bad_targets(options: &mut Vec<SpecOption>, findings: &mut Findings) {
+    let Some(at) = options.iter().position(|option| option.name == "arp_ip_target") else {
+        return;
+    };
+    let SpecOption { value, place, .. } = options[at].clone();
+    let (good, bad): (Vec<&str>, Vec<&str>) = value.split(',').partition(|target| is_target(target));
+    for target in &bad {
+        let text = format!(
+            "arp_ip_target: {target:?} is no address that can be asked, so that the ARP monitor is off, expected up to 16 \
+             IPv4 addresses as a,b,c"
+        );
+        findings.add(Severity::Warning, "bad-arp-ip-target", &place, text);
+    }
+    options[at].value = good.join(",");
+    if good.is_empty() {
+        options.remove(at);
+    }
+    if !bad.is_empty() {
+        take(options, "arp_interval");
     }
 }
 
@@ -41,7 +72,7 @@ fn name_targets_once(options: &mut [SpecOption], findings: &mut Findings) {
     for target in targets.value.split(',') {
         if once.contains(&target) {
             let text = format!("arp_ip_target names {target} again, expected each target once");
-            findings.warning(&targets.place, text);
+            findings.add(Severity::Warning, "duplicate-arp-ip-target", &targets.place, text);
         } else {
             once.push(target);
         }
@@ -58,39 +89,60 @@ fn choose_monitor(options: &mut Vec<SpecOption>, findings: &mut Findings) -> Opt
         "arp_interval={} does not count, because miimon={} is given at {}, expected one monitor for a bond",
         arp.value, miimon.value, miimon.place
     );
-    findings.warning(&arp.place, text);
+    findings.add(Severity::Warning, "miimon-and-arp", &arp.place, text);
     Some(miimon)
 }
 
-/// The delays belong to the monitor for carrier.
-fn drop_delays(options: &mut Vec<SpecOption>, findings: &mut Findings) {
-    let off = options.iter().any(|option| option.name == "miimon" && is_off(option));
+/// The delays belong to the monitor for carrier, which the driver does not have unless it is asked for.
+fn drop_delays(options: &mut Vec<SpecOption>, own: bool, findings: &mut Findings) {
+    let off = match options.iter().find(|option| option.name == "miimon") {
+        Some(miimon) => is_off(miimon),
+        None => !own,
+    };
     if !off && switched_on(options, "arp_interval").is_none() {
         return;
     }
+    let mut dropped: Vec<(Place, String)> = Vec::new();
     for name in ["updelay", "downdelay"] {
         let delays = |option: &SpecOption| option.name == name && option.value != "0" && effective(option).is_some();
         if options.iter().any(delays)
-            && let Some(delay) = take(options, name)
+            && let Some(SpecOption { value, place, .. }) = take(options, name)
         {
-            let text = format!("{name}={} does not count, expected miimon above 0 with it", delay.value);
-            findings.warning(&delay.place, text);
+            match dropped.iter_mut().find(|(before, _)| *before == place) {
+                Some((_, text)) => *text = format!("{text} and {name}={value} do not count"),
+                None => dropped.push((place, format!("{name}={value}"))),
+            }
         }
+    }
+    for (place, mut text) in dropped {
+        if !text.ends_with("do not count") {
+            text.push_str(" does not count");
+        }
+        text.push_str(", expected miimon above 0 with it");
+        findings.add(Severity::Warning, "delay-without-miimon", &place, text);
     }
 }
 
 /// What the ARP monitor needs, and what needs the ARP monitor.
-fn check_arp(options: &[SpecOption], excluded: Option<&SpecOption>, findings: &mut Findings) {
-    let arp = switched_on(options, "arp_interval");
+fn check_arp(options: &mut Vec<SpecOption>, own: bool, excluded: Option<&SpecOption>, findings: &mut Findings) {
     let is_list = |option: &&SpecOption| ["arp_ip_target", "ns_ip6_target"].contains(&option.name.as_str());
     let asks = options.iter().filter(is_list).any(|list| !is_off(list));
-    if let Some(arp) = arp.filter(|_| !asks) {
+    if let Some(arp) = switched_on(options, "arp_interval").filter(|_| !asks) {
         let text = format!(
             "arp_interval={} without targets asks nobody, so carrier alone decides, expected arp_ip_target or ns_ip6_target",
             arp.value
         );
-        findings.warning(&arp.place, text);
+        findings.add(
+            Severity::Warning,
+            "arp-interval-without-target",
+            &arp.place.clone(),
+            text,
+        );
+        if !own {
+            take(options, "arp_interval");
+        }
     }
+    let arp = switched_on(options, "arp_interval");
     if let Some(validate) = switched_on(options, "arp_validate").filter(|_| arp.is_none()) {
         let why = excluded.map_or_else(String::new, |miimon| {
             format!(" and no miimon={} at {}", miimon.value, miimon.place)
@@ -99,11 +151,11 @@ fn check_arp(options: &[SpecOption], excluded: Option<&SpecOption>, findings: &m
             "arp_validate={} without the ARP monitor, expected arp_interval above 0{why}",
             validate.value
         );
-        findings.error(&validate.place, text);
+        findings.add(Severity::Error, "arp-validate-without-arp", &validate.place, text);
     }
 }
 
-fn take(options: &mut Vec<SpecOption>, name: &str) -> Option<SpecOption> {
+pub(super) fn take(options: &mut Vec<SpecOption>, name: &str) -> Option<SpecOption> {
     let at = options.iter().position(|option| option.name == name)?;
     Some(options.remove(at))
 }

@@ -6,10 +6,13 @@ use super::diagnostic::{Findings, Place};
 use super::lines::words;
 use super::modprobe::{Directive, MODULE, Wish};
 use super::names::{check_bond, check_interface};
-use super::{BondSpec, Check, SpecOption, parameters};
+use super::{BondSpec, Check, Grammar, SpecOption, parameters};
 
 /// Most bonds that `max_bonds` makes.
-const MOST_BONDS: usize = 256;
+pub(super) const MOST_BONDS: usize = 256;
+
+/// Most bonds that files make together.
+pub(super) const MOST_IN_ALL: usize = 1024;
 
 /// What the options lines of one name say together; a later line adds to an earlier one.
 #[derive(Clone, Debug, Default)]
@@ -44,13 +47,12 @@ pub(super) fn resolve(directives: &[Directive], check: Check<'_>, findings: &mut
     let mut defaults = lines.remove(MODULE).unwrap_or_default();
     let mut bonds = make_bonds(asked, &lines, &defaults, findings);
     for bond in &mut bonds {
-        parameters::settle(&mut bond.options, findings);
+        parameters::settle(&mut bond.options, Grammar::Own, findings);
     }
     if bonds.is_empty() {
-        parameters::settle(&mut defaults.options, findings);
+        parameters::settle(&mut defaults.options, Grammar::Own, findings);
     }
     check_options(&bonds, &defaults, check, findings);
-    check_ports(&bonds, &lines, findings);
     bonds
 }
 
@@ -67,6 +69,9 @@ fn asked_for(directives: &[Directive], findings: &mut Findings) -> Vec<(String, 
                     place,
                     format!("{name} is a pattern and makes no bond, expected a bond's name"),
                 );
+            }
+            (true, None) if asked.len() >= MOST_IN_ALL => {
+                findings.error(place, format!("more than {MOST_IN_ALL} bonds, expected fewer"));
             }
             (true, None) => match check_bond(name) {
                 Ok(()) => asked.push((name.clone(), place.clone())),
@@ -149,7 +154,7 @@ impl OptionLines {
 }
 
 /// Gives an option its value; the one that it had.
-fn set(options: &mut Vec<SpecOption>, option: SpecOption) -> Option<SpecOption> {
+pub(super) fn set(options: &mut Vec<SpecOption>, option: SpecOption) -> Option<SpecOption> {
     match options.iter_mut().find(|o| o.name == option.name) {
         Some(before) => Some(std::mem::replace(before, option)),
         None => {
@@ -159,7 +164,7 @@ fn set(options: &mut Vec<SpecOption>, option: SpecOption) -> Option<SpecOption> 
     }
 }
 
-fn port_names(bond: &str, list: &str, place: &Place, findings: &mut Findings) -> Vec<String> {
+pub(super) fn port_names(bond: &str, list: &str, place: &Place, findings: &mut Findings) -> Vec<String> {
     let mut ports: Vec<String> = Vec::new();
     for name in list.split(',') {
         if let Err(wrong) = check_interface(name) {
@@ -199,20 +204,26 @@ fn make_bonds(
         let spares = own
             .and_then(|own| own.max_bonds.as_ref())
             .map_or(0, |(_, n)| n.saturating_sub(1));
-        let ports = own
-            .and_then(|own| own.ports.as_ref())
-            .map_or_else(Vec::new, |(_, ports)| ports.clone());
+        let (ports_place, ports) = own.and_then(|own| own.ports.clone()).unzip();
         let bond = BondSpec {
+            alias: Some(name.clone()),
             name,
             options,
-            ports,
+            ports: ports.unwrap_or_default(),
+            ports_place,
             place,
         };
         let alike = BondSpec {
+            alias: None,
             ports: Vec::new(),
+            ports_place: None,
             ..bond.clone()
         };
         bonds.push(bond);
+        if bonds.len() + spares > MOST_IN_ALL {
+            findings.error(&alike.place, format!("more than {MOST_IN_ALL} bonds, expected fewer"));
+            continue;
+        }
         for _ in 0..spares {
             bonds.push(spare(&mut taken, &alike));
         }
@@ -229,8 +240,10 @@ fn make_bonds(
     if let Some(place) = &defaults.place {
         let alike = BondSpec {
             name: String::new(),
+            alias: None,
             options: defaults.options.clone(),
             ports: Vec::new(),
+            ports_place: None,
             place: place.clone(),
         };
         while bonds.len() < wanted {
@@ -240,14 +253,19 @@ fn make_bonds(
     bonds
 }
 
-/// One more bond, with the lowest free number. [bond_main.c: bond_create]
+/// One more bond, with the lowest free number.
 fn spare(taken: &mut BTreeSet<String>, alike: &BondSpec) -> BondSpec {
-    let name = (0..)
-        .map(|number: usize| format!("bond{number}"))
-        .find(|name| !taken.contains(name))
-        .expect("fewer bonds than numbers");
+    let name = free_name(taken);
     taken.insert(name.clone());
     BondSpec { name, ..alike.clone() }
+}
+
+/// The lowest free name. [bond_main.c: bond_create]
+pub(super) fn free_name(taken: &BTreeSet<String>) -> String {
+    (0..)
+        .map(|number: usize| format!("bond{number}"))
+        .find(|name| !taken.contains(name))
+        .expect("fewer bonds than numbers")
 }
 
 /// Asks the option table about every bond's options, or about the defaults if nobody has them.
@@ -270,12 +288,11 @@ fn check_options(bonds: &[BondSpec], defaults: &OptionLines, check: Check<'_>, f
 }
 
 /// A port belongs to one bond, and is none itself.
-fn check_ports(bonds: &[BondSpec], lines: &BTreeMap<&str, OptionLines>, findings: &mut Findings) {
+pub(super) fn check_ports(bonds: &[BondSpec], findings: &mut Findings) {
+    let names: BTreeSet<&str> = bonds.iter().map(|bond| bond.name.as_str()).collect();
     let mut owners: BTreeMap<&str, &str> = BTreeMap::new();
     for bond in bonds {
-        let Some((place, _)) = lines.get(bond.name.as_str()).and_then(|own| own.ports.as_ref()) else {
-            continue;
-        };
+        let Some(place) = &bond.ports_place else { continue };
         for port in &bond.ports {
             if let Some(owner) = owners.insert(port, &bond.name) {
                 let text = format!(
@@ -284,7 +301,7 @@ fn check_ports(bonds: &[BondSpec], lines: &BTreeMap<&str, OptionLines>, findings
                 );
                 findings.error(place, text);
             }
-            if bonds.iter().any(|other| other.name == *port) {
+            if names.contains(port.as_str()) {
                 let text = format!(
                     "{port} is a bond and cannot be a port of {}, expected an interface",
                     bond.name

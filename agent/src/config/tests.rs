@@ -1,6 +1,11 @@
 //! The examples are those that users have: alias and options lines since the bonding howto of 2000.
 
+use std::fs;
+
 use super::*;
+
+mod examples;
+mod grammars;
 
 /// Stands in for the option table: knows a few names, takes everything but `bad`.
 fn table(pairs: &[(String, String)]) -> Vec<(usize, String)> {
@@ -27,8 +32,17 @@ fn table(pairs: &[(String, String)]) -> Vec<(usize, String)> {
     wrong
 }
 
+fn parse_own(text: &str, check: Check<'_>) -> Parsed {
+    let source = Source {
+        path: PathBuf::from("f"),
+        text: text.to_owned(),
+        grammar: Grammar::Own,
+    };
+    parse(&[source], &NoFiles, check)
+}
+
 fn parsed(text: &str) -> Parsed {
-    parse(&[(PathBuf::from("f"), text.to_owned())], &table)
+    parse_own(text, &table)
 }
 
 /// `name: option=value ... [ports]` of every bond.
@@ -238,11 +252,11 @@ fn what_a_bond_lacks_is_reported_at_the_line_that_asks_for_it() {
         false => vec![(pairs.len(), "mode is missing".to_owned())],
     };
     let text = "options bonding miimon=50\nalias bond0 bonding\nalias bond1 bonding\noptions bond1 mode=1\n";
-    let lacking = parse(&[(PathBuf::from("f"), text.to_owned())], &needs_mode);
+    let lacking = parse_own(text, &needs_mode);
     assert_eq!(findings(&lacking), ["f:2: mode is missing"]);
 
     let text = "options bonding miimon=50 max_bonds=0\n";
-    let none = parse(&[(PathBuf::from("f"), text.to_owned())], &needs_mode);
+    let none = parse_own(text, &needs_mode);
     assert!(!none.has_errors(), "{:?}", findings(&none));
 }
 
@@ -352,7 +366,7 @@ fn delays_without_the_monitor_for_carrier_do_not_count() {
             "alias bond0 bonding\n\
              options bond0 {monitor} updelay=200 arp_ip_target=10.0.0.1\noptions bond0 downdelay=50\n"
         );
-        let late = parse(&[(PathBuf::from("f"), text)], &crate::fleet::check_options);
+        let late = parse_own(&text, &crate::fleet::check_options);
         assert_eq!(bonds(&late), [format!("bond0: {monitor} arp_ip_target=10.0.0.1")]);
         assert_eq!(
             findings(&late),
@@ -433,7 +447,7 @@ fn validation_without_the_arp_monitor_is_refused_as_by_the_module() {
 fn targets_of_the_real_table_are_a_comma_list_of_at_most_16() {
     let real = |targets: &str| {
         let text = format!("alias bond0 bonding\noptions bond0 arp_interval=60 \\\n        arp_ip_target={targets}\n");
-        findings(&parse(&[(PathBuf::from("f"), text)], &crate::fleet::check_options))
+        findings(&parse_own(&text, &crate::fleet::check_options))
     };
     let many = |count: u8| (1..=count).map(|n| format!("10.0.0.{n}")).collect::<Vec<_>>().join(",");
     assert_eq!(real("192.168.0.1,192.168.0.3,192.168.0.9"), Vec::<String>::new());
@@ -462,10 +476,10 @@ fn files_and_folders_are_read_in_their_order() {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, text).unwrap();
     }
-    let all = load(&[first, second, root.join("last")], &table);
-    let missing = load(&[root.join("none"), root.join("last")], &table);
+    let all = load(&[first, second, root.join("last")], None, &table);
+    let missing = load(&[root.join("none"), root.join("last")], None, &table);
     fs::write(root.join("binary"), [0xff, 0xfe]).unwrap();
-    let binary = load(&[root.join("binary")], &table);
+    let binary = load(&[root.join("binary")], None, &table);
     fs::remove_dir_all(&root).unwrap();
 
     assert_eq!(findings(&all), Vec::<String>::new());

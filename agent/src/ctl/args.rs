@@ -6,6 +6,7 @@ use bond_modes::hash::FIELDS;
 use bond_modes::options::{PORT_TABLE, SetWhen, TABLE};
 use clap::{Parser, Subcommand};
 
+use crate::config::Grammar;
 use crate::control::proto::OptionPairs;
 use crate::control::run_dir;
 
@@ -77,11 +78,12 @@ Examples:
 #[command(name = "bondctl", version, arg_required_else_help = true, after_long_help = EXAMPLES)]
 #[command(verbatim_doc_comment)]
 pub(super) struct Cli {
-    /// Print JSON, for show, list, hash, doctor and monitor
+    /// Print JSON, for show, list, hash, doctor, check and monitor
     ///
     /// `show` prints {"schema":1,"bonds":[...]}: fields are added in later
     /// versions, never renamed or left out, and null where unknown. `list` prints
-    /// an array of names, `hash` and `doctor` one object, `monitor` one object a line.
+    /// an array of names, `hash`, `doctor` and `check` one object, `monitor` one object
+    /// a line.
     #[arg(short, long, global = true, verbatim_doc_comment)]
     pub(super) json: bool,
 
@@ -215,6 +217,31 @@ pub(super) enum Command {
         /// Parameters of the module; the last of a name counts
         #[arg(value_name = "OPTION=VALUE")]
         options: Vec<String>,
+    },
+    /// Say what is wrong with option files, and which bonds they make
+    ///
+    /// FILE is an option file or a folder of *.conf files; without one, the folders
+    /// that bondd reads are. No bondd is asked. Every finding is printed to standard
+    /// error as `FILE:LINE: what, expected what`; warnings and notes are marked so.
+    /// With an error, with which bondd would not start, the exit status is 1;
+    /// otherwise the bonds are printed with their options.
+    ///
+    /// modules.conf and conf.modules are read as modutils of Linux 2.4 did, files
+    /// of a folder modprobe.d and modprobe.conf as kmod does, all others by
+    /// bondd.conf(5).
+    #[command(
+        verbatim_doc_comment,
+        after_long_help = "Examples:\n  bondctl check\n  bondctl check /etc/modprobe.d\n  \
+        bondctl check --grammar modules.conf old/modules.conf.bak\n  \
+        bondctl -j check /etc/bondd | jq -r '.findings[] | \"\\(.file):\\(.line) \\(.text)\"'"
+    )]
+    Check {
+        /// Option files, or folders of them
+        #[arg(value_name = "FILE")]
+        files: Vec<PathBuf>,
+        /// The grammar of the files [default: by the name and folder of each]
+        #[arg(long, value_name = "GRAMMAR", value_enum)]
+        grammar: Option<Grammar>,
     },
     /// Print what happens as it happens
     ///

@@ -14,6 +14,7 @@ use crate::control::client::{Client, ClientError};
 use crate::control::proto::{Call, OptionPairs};
 
 mod args;
+mod check;
 mod doctor;
 mod hash;
 mod modprobe;
@@ -81,6 +82,12 @@ enum Failure {
         /// Which bond.
         bond: String,
     },
+    /// Option files are wrong; what is wrong was reported.
+    #[error("{errors} {} in the option files", if *errors == 1 { "error" } else { "errors" })]
+    Findings {
+        /// So many.
+        errors: usize,
+    },
     /// Nothing can be printed.
     #[error("cannot print")]
     Output(#[from] io::Error),
@@ -104,6 +111,7 @@ fn run(cli: &Cli, out: &mut dyn Write, err: &mut dyn Write) -> Result<(), Failur
         Command::List => return list(cli, out),
         Command::Hash { bond, fields } => return explain(cli, bond, fields, out),
         Command::Doctor { options: words } => return diagnose(cli, options(words)?, out),
+        Command::Check { files, grammar } => return check::check(files, *grammar, cli.json, out, err),
         Command::Monitor { bond } => return follow(cli, bond.clone(), out),
         Command::Modprobe { remove: true, .. } => return modprobe::remove(&mut connect(cli)?),
         Command::Modprobe { options, .. } => return modprobe::load(&mut connect(cli)?, options, err),

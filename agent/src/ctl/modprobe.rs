@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use super::Failure;
-use crate::config::{self, BondSpec, Severity};
+use crate::config::{self, BondSpec, Grammar, NoFiles, Severity, Source};
 use crate::control::client::Client;
 use crate::control::proto::Call;
 use crate::fleet::check_options;
@@ -62,7 +62,12 @@ pub(super) fn remove(client: &mut Client) -> Result<(), Failure> {
 /// The bonds that the module would make of these parameters. What is only worth knowing about them is printed.
 fn bonds(parameters: &[String], err: &mut dyn Write) -> Result<Vec<BondSpec>, Failure> {
     let line = option_line(parameters)?;
-    let parsed = config::parse(&[(PathBuf::from("modprobe"), line)], &check_options);
+    let source = Source {
+        path: PathBuf::from("modprobe"),
+        text: line,
+        grammar: Grammar::Own,
+    };
+    let parsed = config::parse(&[source], &NoFiles, &check_options);
     let (errors, rest): (Vec<_>, Vec<_>) = parsed
         .diagnostics
         .into_iter()

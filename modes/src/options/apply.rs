@@ -200,6 +200,8 @@ fn take_all(change: &mut Change, context: Context, pairs: &[(String, String)]) -
 /// The known name that looks most like `name`, if one does.
 pub(super) fn nearest(name: &str, known: impl Iterator<Item = &'static str>) -> Option<&'static str> {
     known
+        // Anything longer is too far away, however long that is.
+        .filter(|known| name.len() <= known.len() * 2)
         .map(|known| (distance(name, known), known))
         .min()
         .filter(|(distance, known)| *distance <= known.len() / 3 || known.starts_with(name))

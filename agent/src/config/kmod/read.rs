@@ -1,0 +1,319 @@
+//! The lines of modprobe.d, and the words that the kernel takes from them.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::config::diagnostic::{Findings, Place, Severity};
+use crate::config::modprobe::MODULE;
+use crate::config::module::Word;
+
+/// What all files say together, in their order; `-` is `_` in all names.
+#[derive(Debug, Default)]
+pub(super) struct Files {
+    pub(super) aliases: Vec<Alias>,
+    /// Line, name, text.
+    pub(super) options: Vec<(Place, String, String)>,
+    pub(super) blacklist: Vec<(Place, String)>,
+    pub(super) installs: Vec<Install>,
+    /// Words for the module on the kernel's command line.
+    pub(super) command_line: Vec<Word>,
+}
+
+/// `alias NAME MODULE`
+#[derive(Debug)]
+pub(super) struct Alias {
+    pub(super) place: Place,
+    pub(super) name: String,
+    pub(super) module: String,
+}
+
+/// `install NAME COMMAND`
+#[derive(Debug)]
+pub(super) struct Install {
+    pub(super) place: Place,
+    pub(super) name: String,
+    command: String,
+}
+
+impl Files {
+    /// Reads one file.
+    pub(super) fn read(&mut self, path: &Arc<Path>, text: &str, findings: &mut Findings) {
+        let mut returned = false;
+        for (number, line) in logical_lines(text) {
+            let place = Place {
+                file: path.clone(),
+                line: number,
+            };
+            if line.contains('\r') && !std::mem::replace(&mut returned, true) {
+                let text = "a carriage return belongs to the last word of a line, so that no alias works, expected lines that \
+                            end without";
+                findings.add(Severity::Warning, "carriage-return", &place, text.to_owned());
+            }
+            if self.line(&place, &line, findings).is_none() {
+                bad_line(&place, &line, findings);
+            }
+        }
+    }
+
+    /// Takes a line in; none if it is bad.
+    fn line(&mut self, place: &Place, line: &str, findings: &mut Findings) -> Option<()> {
+        let place = place.clone();
+        let (word, rest) = cut(line);
+        match word {
+            "" => {}
+            "alias" => {
+                let (name, rest) = cut(rest);
+                let module = cut(rest).0;
+                filled(module)?;
+                self.aliases.push(Alias {
+                    place,
+                    name: underscored(name),
+                    module: underscored(module),
+                });
+            }
+            "options" => {
+                let (name, text) = text_of(rest)?;
+                self.options.push((place, name, text));
+            }
+            "blacklist" => {
+                let name = filled(cut(rest).0)?;
+                self.blacklist.push((place, underscored(name)));
+            }
+            "install" => {
+                let (name, command) = text_of(rest)?;
+                self.installs.push(Install { place, name, command });
+            }
+            "remove" | "softdep" | "weakdep" => {
+                text_of(rest)?;
+                let concerns = |name: &str| underscored(name).starts_with("bond");
+                if rest.split([' ', '\t']).any(concerns) {
+                    let text = format!("{word} is skipped, it makes and changes no bond");
+                    findings.add(Severity::Info, "skipped-directive", &place, text);
+                }
+            }
+            "include" | "config" => {
+                let text = format!("{word} is not obeyed any more, expected the files in a folder modprobe.d");
+                findings.add(Severity::Warning, "deprecated-directive", &place, text);
+            }
+            _ => return None,
+        }
+        Some(())
+    }
+
+    /// Reads the words that the kernel was started with.
+    pub(super) fn read_command_line(&mut self, path: &Arc<Path>, text: &str) {
+        let place = Place {
+            file: path.clone(),
+            line: 0,
+        };
+        let mut all = Vec::new();
+        words(text, &place, &mut all);
+        for mut word in all {
+            let Some((module, name)) = word.name.split_once('.') else {
+                continue;
+            };
+            match (underscored(module).as_str(), name, &word.value) {
+                (MODULE, ..) => {
+                    word.name = name.to_owned();
+                    self.command_line.push(word);
+                }
+                ("modprobe", "blacklist", Some(list)) => {
+                    let names = list.split(',').map(|name| (place.clone(), underscored(name)));
+                    self.blacklist.extend(names);
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+impl Install {
+    /// Whether the command does nothing.
+    pub(super) fn is_nothing(&self) -> bool {
+        [
+            "/bin/true",
+            "/bin/false",
+            "/usr/bin/true",
+            "/usr/bin/false",
+            "true",
+            "false",
+            ":",
+        ]
+        .contains(&self.command.trim())
+    }
+
+    /// The words for the module, if the command is `modprobe --ignore-install MODULE -o NAME word ...`, with which more bonds
+    /// were made before max_bonds was known. [bonding.txt of 2005]
+    pub(super) fn renamed(&self, module: &str) -> Option<Vec<Word>> {
+        let mut words = self.command.split_whitespace();
+        let program = Path::new(words.next()?).file_name()?;
+        let (mut loads, mut renames, mut given) = (false, false, Vec::new());
+        while let Some(word) = words.next() {
+            match word {
+                "--ignore-install" | "-i" | "$CMDLINE_OPTS" => {}
+                "-o" | "--name" => renames = words.next().is_some(),
+                _ if underscored(word) == module => loads = true,
+                _ if word.contains(|c: char| ";&|<>$`()".contains(c)) => return None,
+                _ if word.starts_with("--name=") => renames = true,
+                _ => {
+                    let (name, value) = word.split_once('=')?;
+                    given.push(Word {
+                        name: name.to_owned(),
+                        value: Some(value.to_owned()),
+                        place: self.place.clone(),
+                    });
+                }
+            }
+        }
+        (program == "modprobe" && loads && renames).then_some(given)
+    }
+}
+
+/// What an options line asks the kernel: words at blanks outside double quotes, which go; `--` ends them. [lib/cmdline.c: next_arg]
+pub(super) fn words(text: &str, place: &Place, into: &mut Vec<Word>) {
+    let mut rest = text.trim_start();
+    while !rest.is_empty() {
+        let mut quoted = false;
+        let end = rest.find(|c: char| {
+            quoted ^= c == '"';
+            !quoted && (c.is_whitespace() || c == '\u{a0}')
+        });
+        let (word, after) = rest.split_at(end.unwrap_or(rest.len()));
+        rest = after.trim_start();
+        if word == "--" {
+            return;
+        }
+        // Quotes stand round the whole word, or round the value.
+        let word = word
+            .strip_prefix('"')
+            .map_or(word, |inner| inner.strip_suffix('"').unwrap_or(inner));
+        let (name, value) = match word.split_once('=') {
+            Some((name, value)) => {
+                let inner = value.strip_prefix('"');
+                (
+                    name,
+                    Some(inner.map_or(value, |inner| inner.strip_suffix('"').unwrap_or(inner))),
+                )
+            }
+            None => (word, None),
+        };
+        into.push(Word {
+            name: name.to_owned(),
+            value: value.map(str::to_owned),
+            place: place.clone(),
+        });
+    }
+}
+
+/// Lines with the number of their first: `\` joins the next, in comments, too, and vanishes before any other character. Comments
+/// have their `#` in the first column. [kmod: libkmod-util.c: freadline_wrapped]
+fn logical_lines(text: &str) -> Vec<(usize, String)> {
+    let mut lines = Vec::new();
+    let (mut number, mut first, mut line) = (1, 1, String::new());
+    let mut chars = text.chars();
+    let mut end = |first: usize, line: &mut String| {
+        let line = std::mem::take(line);
+        if !line.is_empty() && !line.starts_with('#') {
+            lines.push((first, line));
+        }
+    };
+    while let Some(c) = chars.next() {
+        match c {
+            '\n' => {
+                end(first, &mut line);
+                number += 1;
+                first = number;
+            }
+            '\\' => match chars.next() {
+                Some('\n') => number += 1,
+                Some(c) => line.push(c),
+                None => {}
+            },
+            _ => line.push(c),
+        }
+    }
+    end(first, &mut line);
+    lines
+}
+
+fn bad_line(place: &Place, line: &str, findings: &mut Findings) {
+    let (word, rest) = cut(line);
+    let expected = match word {
+        "alias" => "expected `alias <name> <module>`".to_owned(),
+        "options" if rest.is_empty() => "expected `options <name> option=value ...`".to_owned(),
+        "options" => format!("expected `options {} option=value ...`", cut(rest).0),
+        _ if word.starts_with('#') => "a comment begins in the first column, expected # there".to_owned(),
+        "probe" | "probeall" => format!("{word} is of modules.conf, expected `alias <bond> {MODULE}`"),
+        _ if word.contains('=') => "expected alias or options (or a \\ at the end of the line before)".to_owned(),
+        _ => "expected alias, options, blacklist or another directive of modprobe.d(5)".to_owned(),
+    };
+    let text = format!("bad line {word:?}: {expected}; the line is ignored");
+    findings.add(Severity::Error, "bad-line", place, text);
+}
+
+/// First word and what follows it.
+fn cut(text: &str) -> (&str, &str) {
+    let text = text.trim_start_matches([' ', '\t']);
+    let (word, rest) = text.split_once([' ', '\t']).unwrap_or((text, ""));
+    (word, rest.trim_start_matches([' ', '\t']))
+}
+
+/// A name and the text behind it, of which there must be some, a blank if nothing else.
+fn text_of(rest: &str) -> Option<(String, String)> {
+    let (name, text) = rest.split_once([' ', '\t'])?;
+    filled(text)?;
+    Some((underscored(name), text.to_owned()))
+}
+
+fn filled(text: &str) -> Option<&str> {
+    Some(text).filter(|text| !text.is_empty())
+}
+
+/// [kmod: libkmod-util.c: modname_normalize]
+fn underscored(name: &str) -> String {
+    name.replace('-', "_")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines(text: &str) -> Vec<(usize, String)> {
+        logical_lines(text)
+    }
+
+    #[test]
+    fn a_continuation_leaves_no_trace_and_works_in_comments() {
+        assert_eq!(lines("a \\\n b\nc"), [(1, "a  b".to_owned()), (3, "c".to_owned())]);
+        assert_eq!(lines("# x \\\na\nb"), [(3, "b".to_owned())]);
+        assert_eq!(lines("a\\b \\\\ \\"), [(1, "ab \\ ".to_owned())]);
+        assert_eq!(lines("\n\n\\\n"), []);
+    }
+
+    #[test]
+    fn the_kernel_takes_quotes_round_a_value_or_a_word() {
+        let place = Place {
+            file: Arc::from(Path::new("f")),
+            line: 1,
+        };
+        let mut found = Vec::new();
+        words("a=\"b c\" \"d=e f\" g h= \" i -- j=k", &place, &mut found);
+        let found: Vec<_> = found
+            .iter()
+            .map(|word| (word.name.as_str(), word.value.as_deref()))
+            .collect();
+        assert_eq!(
+            found,
+            [
+                ("a", Some("b c")),
+                ("d", Some("e f")),
+                ("g", None),
+                ("h", Some("")),
+                (" i -- j", Some("k"))
+            ]
+        );
+        let mut found = Vec::new();
+        words("a=1 -- b=2", &place, &mut found);
+        assert_eq!(found.len(), 1);
+    }
+}

@@ -1,0 +1,166 @@
+//! The files themselves: the only code here that opens any.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::diagnostic::{Findings, Place};
+use super::{Grammar, Source};
+
+/// Longest file in bytes; a longer one is not a file of options.
+const LONGEST: u64 = 1024 * 1024;
+
+/// Where option files are looked for unless others are named.
+const USUAL_FOLDERS: [&str; 3] = ["/etc/bondd", "/run/bondd.conf.d", "/usr/lib/bondd"];
+
+/// Where the kernel shows the words it was started with.
+const COMMAND_LINE: &str = "/proc/cmdline";
+
+/// What a file may ask for while it is read.
+pub trait Files {
+    /// The file that a line of `from` includes: its path and text, or why it is not read.
+    fn include(&self, from: &Path, name: &str) -> Result<(PathBuf, String), Refusal>;
+    /// Whether there is such a file that can be read.
+    fn is_readable(&self, path: &Path) -> bool;
+}
+
+/// Why an included file is not read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// It is not in the folder of the file that was named, nor below it.
+    Elsewhere,
+    /// It cannot be read.
+    Failed(String),
+}
+
+/// The real ones.
+#[derive(Clone, Copy, Debug)]
+pub struct Disk;
+
+impl Files for Disk {
+    fn include(&self, from: &Path, name: &str) -> Result<(PathBuf, String), Refusal> {
+        let failed = |e: io::Error| Refusal::Failed(e.to_string());
+        let folder = from.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let folder = folder.unwrap_or(Path::new("."));
+        let path = folder.join(name);
+        let tree = folder.canonicalize().map_err(failed)?;
+        if !path.canonicalize().map_err(failed)?.starts_with(tree) {
+            return Err(Refusal::Elsewhere);
+        }
+        let text = read(&path).map_err(failed)?;
+        Ok((path, text))
+    }
+
+    fn is_readable(&self, path: &Path) -> bool {
+        path.is_file() && File::open(path).is_ok()
+    }
+}
+
+/// None at all.
+#[derive(Clone, Copy, Debug)]
+pub struct NoFiles;
+
+impl Files for NoFiles {
+    fn include(&self, _from: &Path, _name: &str) -> Result<(PathBuf, String), Refusal> {
+        Err(Refusal::Elsewhere)
+    }
+
+    fn is_readable(&self, _path: &Path) -> bool {
+        false
+    }
+}
+
+/// The texts behind these paths, or without any in the usual folders that exist, in reading order, by the grammar given or that
+/// of each file's kind. Files count in the order given. Folders that follow each other are read as one, by file name; of two
+/// files with the same name the one in the first folder counts.
+pub(super) fn sources(paths: &[PathBuf], grammar: Option<Grammar>, findings: &mut Findings) -> Vec<Source> {
+    let usual = || {
+        USUAL_FOLDERS
+            .map(PathBuf::from)
+            .into_iter()
+            .filter(|path| path.is_dir())
+    };
+    let paths = if paths.is_empty() {
+        usual().collect()
+    } else {
+        paths.to_vec()
+    };
+    let mut sources = Vec::new();
+    for path in expand(&paths, findings) {
+        let grammar = grammar.unwrap_or_else(|| Grammar::of(&path));
+        match read(&path) {
+            Ok(text) => sources.push(Source { path, text, grammar }),
+            Err(e) => whole_file(&path, &e, findings),
+        }
+    }
+    // [kmod: libkmod-config.c: kmod_config_parse_kcmdline]
+    if sources.iter().any(|source| source.grammar == Grammar::ModprobeD)
+        && let Ok(text) = read(Path::new(COMMAND_LINE))
+    {
+        sources.push(Source {
+            path: COMMAND_LINE.into(),
+            text,
+            grammar: Grammar::CommandLine,
+        });
+    }
+    sources
+}
+
+/// The files that are meant, in reading order.
+fn expand(paths: &[PathBuf], findings: &mut Findings) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    let mut folders: BTreeMap<OsString, PathBuf> = BTreeMap::new();
+    for path in paths {
+        if !path.is_dir() {
+            files.extend(std::mem::take(&mut folders).into_values());
+            files.push(path.clone());
+            continue;
+        }
+        match option_files(path) {
+            Ok(found) => {
+                for (name, file) in found {
+                    folders.entry(name).or_insert(file);
+                }
+            }
+            Err(e) => whole_file(path, &e, findings),
+        }
+    }
+    files.extend(folders.into_values());
+    files
+}
+
+/// `*.conf` of a folder, without hidden ones and folders. [modprobe.d(5)]
+fn option_files(folder: &Path) -> io::Result<Vec<(OsString, PathBuf)>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let (name, path) = entry.map(|e| (e.file_name(), e.path()))?;
+        let hidden = name.as_encoded_bytes().starts_with(b".");
+        if !hidden && path.extension().is_some_and(|e| e == "conf") && !path.is_dir() {
+            found.push((name, path));
+        }
+    }
+    Ok(found)
+}
+
+fn read(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    let length = File::open(path)?.take(LONGEST + 1).read_to_string(&mut text)?;
+    if length as u64 > LONGEST {
+        return Err(io::Error::other("longer than 1 MiB"));
+    }
+    Ok(text)
+}
+
+fn whole_file(path: &Path, error: &io::Error, findings: &mut Findings) {
+    let place = Place {
+        file: Arc::from(path),
+        line: 0,
+    };
+    findings.error(
+        &place,
+        format!("cannot be read ({error}), expected a file of alias and options lines"),
+    );
+}

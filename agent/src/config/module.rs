@@ -1,0 +1,366 @@
+//! One load of the kernel's module: from words to parameters, as the loader of its grammar takes them, then what the driver makes
+//! of parameters, then devices. [insmod: obj_gpl/insmod.c; kernel/params.c: parse_args; bond_main.c: bond_check_params]
+
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+
+use bond_modes::options::{ModeName, Modes, TABLE, find};
+
+use super::diagnostic::{Findings, Place, Severity};
+use super::resolve::{MOST_BONDS, MOST_IN_ALL, free_name, port_names};
+use super::{BondSpec, Check, Grammar, SpecOption, parameters};
+
+mod value;
+
+pub(super) use value::strtol;
+use value::{Bad, Parameter, Value};
+
+/// A word for the module.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Word {
+    /// Before the `=`.
+    pub(super) name: String,
+    /// After it; none where there is no `=`.
+    pub(super) value: Option<String>,
+    pub(super) place: Place,
+}
+
+/// A request for the module, with all words that it is given.
+#[derive(Clone, Debug)]
+pub(super) struct Load {
+    /// The name under which it is asked for; none for its own.
+    pub(super) alias: Option<String>,
+    /// The line that asks.
+    pub(super) place: Place,
+    pub(super) words: Vec<Word>,
+}
+
+/// The module and the devices there are.
+pub(super) struct Module<'a> {
+    pub(super) bonds: Vec<BondSpec>,
+    taken: BTreeSet<String>,
+    check: Check<'a>,
+}
+
+/// What one load was given, value by value.
+#[derive(Default)]
+struct Given {
+    options: Vec<SpecOption>,
+    ports: Option<(Place, Vec<String>)>,
+    max_bonds: Option<(Place, i64)>,
+}
+
+impl<'a> Module<'a> {
+    pub(super) fn new(bonds: Vec<BondSpec>, check: Check<'a>) -> Self {
+        Module {
+            taken: bonds.iter().map(|bond| bond.name.clone()).collect(),
+            bonds,
+            check,
+        }
+    }
+
+    /// Loads the module; false if that fails, so that it makes no device.
+    pub(super) fn load(&mut self, load: &Load, grammar: Grammar, findings: &mut Findings) -> bool {
+        let errors = findings.errors();
+        let mut given = Given::default();
+        for word in &load.words {
+            given.take(word, load, grammar, findings);
+        }
+        if findings.errors() > errors {
+            return false;
+        }
+        let devices = given.devices(grammar, findings);
+        self.correct(&mut given.options, load, grammar, findings);
+        if findings.errors() > errors {
+            return false;
+        }
+        self.create(given, load, devices, findings);
+        true
+    }
+
+    /// What the driver corrects in the values, and what it refuses.
+    fn correct(&self, options: &mut Vec<SpecOption>, load: &Load, grammar: Grammar, findings: &mut Findings) {
+        let errors = findings.errors();
+        reset_ranges(options, findings);
+        leave_other_modes(options, findings);
+        parameters::settle(options, grammar, findings);
+        round_delays(options, findings);
+        if findings.errors() > errors {
+            return;
+        }
+        let pairs: Vec<(String, String)> = options.iter().map(SpecOption::pair).collect();
+        for (index, wrong) in (self.check)(&pairs) {
+            let place = options.get(index).map_or(&load.place, |option| &option.place);
+            findings.add(Severity::Error, "bad-value", place, wrong);
+        }
+        watch(options, load, findings);
+    }
+
+    fn create(&mut self, given: Given, load: &Load, devices: usize, findings: &mut Findings) {
+        let (ports_place, ports) = given.ports.unzip();
+        let mut bond = BondSpec {
+            name: String::new(),
+            alias: load.alias.clone(),
+            options: given.options,
+            ports: ports.unwrap_or_default(),
+            ports_place,
+            place: load.place.clone(),
+        };
+        for _ in 0..devices {
+            if self.bonds.len() >= MOST_IN_ALL {
+                return findings.error(&load.place, format!("more than {MOST_IN_ALL} bonds, expected fewer"));
+            }
+            bond.name = free_name(&self.taken);
+            self.taken.insert(bond.name.clone());
+            if let Some(alias) = bond.alias.as_ref().filter(|alias| **alias != bond.name) {
+                let text = format!(
+                    "{alias} gets the name {}, because the module takes the lowest free number, expected requests \
+                     for bond0, bond1 and so on without a gap",
+                    bond.name
+                );
+                findings.add(Severity::Warning, "alias-name-mismatch", &load.place, text);
+            }
+            self.bonds.push(bond.clone());
+            (bond.alias, bond.ports, bond.ports_place) = (None, Vec::new(), None);
+        }
+    }
+}
+
+impl Given {
+    fn take(&mut self, word: &Word, load: &Load, grammar: Grammar, findings: &mut Findings) {
+        let name = match grammar {
+            Grammar::ModulesConf => word.name.clone(),
+            _ => word.name.replace('-', "_"),
+        };
+        let Some(parameter) = Parameter::of(&name, grammar) else {
+            return unknown(word, grammar, findings);
+        };
+        let value = match parameter.value(word.value.as_deref(), grammar) {
+            Ok(value) => value,
+            Err(bad) => return refuse(word, bad, findings),
+        };
+        let place = word.place.clone();
+        let before = match value {
+            Value::Untouched => return,
+            Value::Number(number) if parameter == Parameter::MaxBonds => {
+                self.max_bonds.replace((place, number)).map(|_| ())
+            }
+            Value::Text(list) if parameter == Parameter::Ports => {
+                let owner = load.alias.as_deref().unwrap_or_default();
+                let ports = port_names(owner, &list, &place, findings);
+                self.ports.replace((place, ports)).map(|_| ())
+            }
+            Value::Number(number) => self.set(name, number.to_string(), place),
+            Value::Prefix(text) => {
+                let wanted = format!("{}={} is taken as {text}, expected exactly that", word.name, show(word));
+                findings.add(Severity::Warning, "mode-prefix-match", &word.place, wanted);
+                self.set(name, text, place)
+            }
+            Value::Text(text) => self.set(name, text, place),
+        };
+        if before.is_some() {
+            let text = format!(
+                "{} is given again, its earlier value does not count, expected it once",
+                word.name
+            );
+            findings.add(Severity::Warning, "duplicate-option", &word.place, text);
+        }
+    }
+
+    fn set(&mut self, name: String, value: String, place: Place) -> Option<()> {
+        super::resolve::set(&mut self.options, SpecOption { name, value, place }).map(|_| ())
+    }
+
+    /// How many devices there will be.
+    fn devices(&self, grammar: Grammar, findings: &mut Findings) -> usize {
+        let Some((place, number)) = &self.max_bonds else {
+            return 1;
+        };
+        match number {
+            0 if grammar != Grammar::ModulesConf => {
+                findings.add(
+                    Severity::Info,
+                    "max_bonds-zero",
+                    place,
+                    "max_bonds=0: no bond is made".to_owned(),
+                );
+                0
+            }
+            ..=0 => {
+                let text = format!("max_bonds={number} counts as 1, expected 1 or more");
+                findings.add(Severity::Warning, "max_bonds-range", place, text);
+                1
+            }
+            _ if *number > MOST_BONDS as i64 => {
+                let text = format!("max_bonds={number}, expected at most {MOST_BONDS}");
+                findings.add(Severity::Error, "too-many-bonds", place, text);
+                0
+            }
+            _ => usize::try_from(*number).unwrap_or(MOST_BONDS),
+        }
+    }
+}
+
+fn show(word: &Word) -> &str {
+    word.value.as_deref().unwrap_or_default()
+}
+
+fn unknown(word: &Word, grammar: Grammar, findings: &mut Findings) {
+    let name = &word.name;
+    if value::is_unsupported(name) {
+        let text = format!("{name} is for modes that bondd does not have, it sets nothing, expected it to be left out");
+        return findings.add(Severity::Warning, "unsupported-option", &word.place, text);
+    }
+    if grammar == Grammar::ModulesConf {
+        let hint = match find(name) {
+            Some(row) if row.name == *name => {
+                "; the driver of Linux 2.4 does not have it: bondd's own files and modprobe.d do".to_owned()
+            }
+            // The loader compares names byte for byte.
+            Some(row) => format!("; it is spelt {} here", row.name),
+            None => String::new(),
+        };
+        let text =
+            format!("{name} is no parameter of the driver, so that it is not loaded, expected a known one{hint}");
+        return findings.add(Severity::Error, "unknown-option", &word.place, text);
+    }
+    let hint = match name.as_str() {
+        "-o" => "; kmod cannot rename a module, expected max_bonds for more bonds",
+        word if word.starts_with('#') => "; a comment begins in the first column only",
+        _ => ", expected a known one or nothing",
+    };
+    let text = format!("{name:?} is no parameter of the driver and ignored{hint}");
+    findings.add(Severity::Warning, "unknown-option", &word.place, text);
+}
+
+fn refuse(word: &Word, bad: Bad, findings: &mut Findings) {
+    let (name, value) = (&word.name, show(word));
+    let (code, text) = match bad {
+        Bad::Integer => ("bad-integer", format!("{name}={value}: expected a number, digits only")),
+        Bad::Missing => (
+            "missing-value",
+            format!("{name} without a value, expected {name}=value"),
+        ),
+        Bad::TooMany(most) => (
+            "too-many-values",
+            format!("{name}={value}: too many values, expected at most {most} and no comma after the last"),
+        ),
+        Bad::Mode => (
+            "bad-mode",
+            format!(
+                "{name}={value}: no such mode, expected balance-rr, active-backup, balance-xor or broadcast (0 to 3)"
+            ),
+        ),
+        Bad::UnsupportedMode => (
+            "unsupported-mode",
+            format!(
+                "{name}={value}: bondd does not have this mode, expected balance-rr, active-backup, balance-xor or broadcast"
+            ),
+        ),
+        Bad::Multicast => (
+            "bad-multicast",
+            format!("{name}={value}: expected all, active or disabled (0 to 2)"),
+        ),
+    };
+    findings.add(Severity::Error, code, &word.place, text);
+}
+
+/// The value of an option as a number.
+fn number(options: &[SpecOption], name: &str) -> Option<i64> {
+    options.iter().find(|option| option.name == name)?.value.parse().ok()
+}
+
+/// Numbers out of range are as if they were not given. [bond_main.c: bond_check_params]
+fn reset_ranges(options: &mut Vec<SpecOption>, findings: &mut Findings) {
+    const RANGES: [(&str, &str, i64, i64); 5] = [
+        ("miimon", "miimon-range", 0, i32::MAX as i64),
+        ("updelay", "updelay-range", 0, i32::MAX as i64),
+        ("downdelay", "downdelay-range", 0, i32::MAX as i64),
+        ("use_carrier", "use_carrier-range", 0, 1),
+        ("arp_interval", "arp_interval-range", 0, i32::MAX as i64),
+    ];
+    for (name, code, least, most) in RANGES {
+        if number(options, name).is_some_and(|n| !(least..=most).contains(&n))
+            && let Some(option) = parameters::take(options, name)
+        {
+            let text = format!("{name}={} does not count, expected {least} to {most}", option.value);
+            findings.add(Severity::Warning, code, &option.place, text);
+        }
+    }
+}
+
+/// Options of other modes are ignored.
+fn leave_other_modes(options: &mut Vec<SpecOption>, findings: &mut Findings) {
+    let given = options.iter().find(|option| option.name == "mode");
+    let named = |value: &str| {
+        ModeName::VALUES
+            .iter()
+            .find(|(_, name, _)| *name == value)
+            .map(|(mode, ..)| *mode)
+    };
+    let mode = given
+        .and_then(|option| named(&option.value))
+        .unwrap_or(ModeName::BalanceRr);
+    for row in TABLE.iter().filter(|row| !row.modes.contain(mode)) {
+        let Modes::Only(only) = row.modes else { continue };
+        for name in row.names() {
+            let Some(option) = parameters::take(options, name) else {
+                continue;
+            };
+            let code = if name == "primary" {
+                "primary-ignored"
+            } else {
+                "option-ignored"
+            };
+            let text = format!(
+                "{name}={} does not count in mode {mode}, expected mode={only} with it",
+                option.value
+            );
+            findings.add(Severity::Warning, code, &option.place, text);
+        }
+    }
+}
+
+/// A delay is a multiple of the monitor's interval.
+fn round_delays(options: &mut [SpecOption], findings: &mut Findings) {
+    let Some(miimon) = number(options, "miimon").filter(|miimon| *miimon > 0) else {
+        return;
+    };
+    for (name, code) in [("updelay", "updelay-rounded"), ("downdelay", "downdelay-rounded")] {
+        let Some(option) = options.iter_mut().find(|option| option.name == name) else {
+            continue;
+        };
+        let Some((delay, rest)) = option.value.parse::<i64>().ok().map(|delay| (delay, delay % miimon)) else {
+            continue;
+        };
+        if rest != 0 {
+            let rounded = delay - rest;
+            let text = format!("{name}={delay} is rounded down to {rounded}, expected a multiple of miimon={miimon}");
+            findings.add(Severity::Warning, code, &option.place, text);
+            option.value = rounded.to_string();
+        }
+    }
+}
+
+/// Says so when the driver would let nobody watch the links.
+fn watch(options: &[SpecOption], load: &Load, findings: &mut Findings) {
+    let miimon = number(options, "miimon");
+    if miimon.is_some_and(|miimon| miimon > 0) || number(options, "arp_interval").is_some_and(|interval| interval > 0) {
+        return;
+    }
+    let here = match miimon {
+        Some(_) => "here too, because miimon=0 is asked for",
+        None => "bondd takes miimon=100",
+    };
+    let text = format!(
+        "nothing would watch the links with the kernel's module ({here}), expected miimon=100, or arp_interval and \
+         arp_ip_target"
+    );
+    findings.add(Severity::Warning, "no-link-monitoring", &load.place, text);
+}
+
+/// Whether an address can be asked. [bond_main.c: bond_check_params]
+pub(super) fn is_target(text: &str) -> bool {
+    text.parse::<Ipv4Addr>()
+        .is_ok_and(|ip| ip.octets()[0] != 0 && !ip.is_broadcast())
+}

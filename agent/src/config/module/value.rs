@@ -1,0 +1,327 @@
+//! Values of the module's parameters, as the loader of each grammar reads them.
+
+use bond_modes::options::{ModeName, find};
+
+use crate::config::Grammar;
+
+/// Parameters whose value is a number.
+const NUMBERS: [&str; 13] = [
+    "miimon",
+    "updelay",
+    "downdelay",
+    "use_carrier",
+    "arp_interval",
+    "num_grat_arp",
+    "num_unsol_na",
+    "peer_notif_delay",
+    "resend_igmp",
+    "min_links",
+    "lp_interval",
+    "packets_per_slave",
+    "all_slaves_active",
+];
+
+/// Parameters of the driver of Linux 2.4.22, and what is ours in every grammar. [bonding.txt of 2003]
+const OLD: [&str; 11] = [
+    "mode",
+    "miimon",
+    "updelay",
+    "downdelay",
+    "use_carrier",
+    "arp_interval",
+    "arp_ip_target",
+    "primary",
+    "multicast",
+    "max_bonds",
+    "slaves",
+];
+
+/// Parameters of the kernel's driver for modes that are not here.
+const UNSUPPORTED: [&str; 3] = ["lacp_rate", "ad_select", "tx_queues"];
+
+/// Modes that are not here. [bonding.rst: mode]
+const UNSUPPORTED_MODES: [&str; 3] = ["802.3ad", "balance-tlb", "balance-alb"];
+
+/// Most elements of a list. [bonding.h: BOND_MAX_ARP_TARGETS]
+const MOST: usize = 16;
+
+/// What kind of value a parameter takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Parameter {
+    MaxBonds,
+    Ports,
+    Number,
+    Text,
+    List,
+    Mode,
+    Multicast,
+}
+
+/// A value that was understood.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Value {
+    /// As if the parameter were not given.
+    Untouched,
+    Number(i64),
+    Text(String),
+    /// A name of which more than that was written.
+    Prefix(String),
+}
+
+/// Why a value is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Bad {
+    Integer,
+    Missing,
+    TooMany(usize),
+    Mode,
+    UnsupportedMode,
+    Multicast,
+}
+
+/// Whether the kernel's driver has this parameter, and bondd does not.
+pub(super) fn is_unsupported(name: &str) -> bool {
+    UNSUPPORTED.contains(&name.replace('-', "_").as_str())
+}
+
+impl Parameter {
+    /// The kind of a parameter; none if the driver of this grammar has none of this name.
+    pub(super) fn of(name: &str, grammar: Grammar) -> Option<Parameter> {
+        let known = match grammar {
+            Grammar::ModulesConf => OLD.contains(&name) || name == "plane",
+            _ => OLD.contains(&name) || name == "plane" || find(name).is_some_and(|row| row.name != "active_slave"),
+        };
+        known.then_some(match name {
+            "max_bonds" => Parameter::MaxBonds,
+            "slaves" => Parameter::Ports,
+            "arp_ip_target" => Parameter::List,
+            "mode" => Parameter::Mode,
+            "multicast" => Parameter::Multicast,
+            _ if NUMBERS.contains(&name) => Parameter::Number,
+            _ => Parameter::Text,
+        })
+    }
+
+    pub(super) fn value(self, text: Option<&str>, grammar: Grammar) -> Result<Value, Bad> {
+        let text = text.ok_or(Bad::Missing)?;
+        if self == Parameter::Ports {
+            return Ok(Value::Text(text.to_owned()));
+        }
+        match grammar {
+            Grammar::ModulesConf => self.insmod(text),
+            _ => self.kernel(text),
+        }
+    }
+
+    /// [modutils: insmod.c: process_module_arguments]
+    fn insmod(self, text: &str) -> Result<Value, Bad> {
+        if text.is_empty() {
+            return Ok(Value::Untouched);
+        }
+        match self {
+            Parameter::Number | Parameter::MaxBonds => match strtol(text) {
+                (_, "") => Ok(Value::Number(wrapped(text))),
+                (_, rest) if rest.starts_with(',') => Err(Bad::TooMany(1)),
+                _ => Err(Bad::Integer),
+            },
+            Parameter::List => {
+                let mut items = elements(text);
+                // A comma behind the last one is looked at only when there is no room for more.
+                if items.last().is_some_and(String::is_empty) && items.len() <= MOST {
+                    items.pop();
+                }
+                list(&items)
+            }
+            _ => match elements(text).as_slice() {
+                [one] => self.word(one, true),
+                _ => Err(Bad::TooMany(1)),
+            },
+        }
+    }
+
+    /// [kernel/params.c: param_set_int, param_set_charp, param_array]
+    fn kernel(self, text: &str) -> Result<Value, Bad> {
+        match self {
+            Parameter::Number | Parameter::MaxBonds => match strtol(text) {
+                // differs from insmod: no number at all is none, and one that is too large is not cut off.
+                (Some(number), "") if i32::try_from(number).is_ok() => Ok(Value::Number(number)),
+                _ => Err(Bad::Integer),
+            },
+            Parameter::List => list(&text.split(',').map(str::to_owned).collect::<Vec<_>>()),
+            _ => self.word(text, self == Parameter::Multicast),
+        }
+    }
+
+    fn word(self, text: &str, loose: bool) -> Result<Value, Bad> {
+        match self {
+            Parameter::Mode => mode(text, loose),
+            Parameter::Multicast => multicast(text).ok_or(Bad::Multicast),
+            _ => Ok(Value::Text(text.to_owned())),
+        }
+    }
+}
+
+fn list(items: &[String]) -> Result<Value, Bad> {
+    match items.len() {
+        ..=MOST => Ok(Value::Text(items.join(","))),
+        _ => Err(Bad::TooMany(MOST)),
+    }
+}
+
+/// By name or number; `loose` as the driver of 2.4 did, which looks at no more than it knows. [bond_main.c: bond_parse_parm]
+fn mode(text: &str, loose: bool) -> Result<Value, Bad> {
+    let names = ModeName::VALUES
+        .iter()
+        .map(|(_, name, _)| *name)
+        .chain(UNSUPPORTED_MODES);
+    let names: Vec<&str> = names.collect();
+    let text = if loose { text } else { text.trim() };
+    let starts_with_digit = text.starts_with(|c: char| c.is_ascii_digit());
+    let by_number = match strtol(text) {
+        (Some(number), rest) if starts_with_digit && (loose || rest.is_empty()) => Some((number, rest)),
+        _ => None,
+    };
+    // 802.3ad begins with a digit, too: the driver of 2.4 takes it for a number that it does not have.
+    let exact = names.iter().position(|name| *name == text);
+    let (at, whole) = match (exact, by_number) {
+        (Some(at), _) => (Some(at), true),
+        (None, Some((number, rest))) => (usize::try_from(number).ok(), rest.is_empty()),
+        (None, None) if !loose && text == "default" => (Some(0), true),
+        (None, None) if loose => (names.iter().position(|name| text.starts_with(name)), false),
+        (None, None) => (None, true),
+    };
+    match at.and_then(|at| names.get(at)).copied() {
+        None => Err(Bad::Mode),
+        Some(name) if UNSUPPORTED_MODES.contains(&name) => Err(Bad::UnsupportedMode),
+        Some(name) if whole => Ok(Value::Text(name.to_owned())),
+        Some(name) => Ok(Value::Prefix(name.to_owned())),
+    }
+}
+
+fn multicast(text: &str) -> Option<Value> {
+    const NAMES: [&str; 3] = ["disabled", "active", "all"];
+    let number = strtol(text)
+        .0
+        .filter(|_| text.starts_with(|c: char| c.is_ascii_digit()));
+    let name = match number {
+        Some(number) => usize::try_from(number).ok().and_then(|at| NAMES.get(at)),
+        None => NAMES.iter().find(|name| text.starts_with(*name)),
+    };
+    name.map(|name| Value::Text((*name).to_owned()))
+}
+
+/// Splits at commas outside double quotes, which go.
+fn elements(text: &str) -> Vec<String> {
+    let mut items = vec![String::new()];
+    let mut quoted = false;
+    for c in text.chars() {
+        match (c, items.last_mut()) {
+            ('"', _) => quoted = !quoted,
+            (',', _) if !quoted => items.push(String::new()),
+            (_, Some(item)) => item.push(c),
+            (_, None) => {}
+        }
+    }
+    items
+}
+
+/// What C's strtol reads with the base left open, none if that is no digit or too much, and what follows.
+pub(in crate::config) fn strtol(text: &str) -> (Option<i64>, &str) {
+    let (negative, digits) = match text.strip_prefix('-') {
+        Some(rest) => (true, rest),
+        None => (false, text.strip_prefix('+').unwrap_or(text)),
+    };
+    let hex = digits.strip_prefix("0x").or(digits.strip_prefix("0X"));
+    let (radix, digits) = match hex.filter(|rest| rest.starts_with(|c: char| c.is_ascii_hexdigit())) {
+        Some(rest) => (16, rest),
+        None if digits.starts_with('0') => (8, digits),
+        None => (10, digits),
+    };
+    let end = digits.find(|c: char| !c.is_digit(radix)).unwrap_or(digits.len());
+    let (digits, rest) = digits.split_at(end);
+    if digits.is_empty() {
+        return (None, text);
+    }
+    let number = i64::from_str_radix(digits, radix).ok();
+    (number.map(|number| if negative { -number } else { number }), rest)
+}
+
+/// The number as insmod stores it: the lowest 32 bits of what strtoul reads, which stops at the largest.
+fn wrapped(text: &str) -> i64 {
+    match strtol(text).0 {
+        Some(number) if number.unsigned_abs() <= u64::from(u32::MAX) => i64::from(number as i32),
+        _ => -1,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_read_as_c_does() {
+        for (text, number, rest) in [
+            ("100", Some(100), ""),
+            ("0x64,", Some(100), ","),
+            ("010", Some(8), ""),
+            ("08", Some(0), "8"),
+            ("0x", Some(0), "x"),
+            ("-5ms", Some(-5), "ms"),
+            ("+7", Some(7), ""),
+            ("", None, ""),
+            ("ms", None, "ms"),
+            ("99999999999999999999", None, ""),
+        ] {
+            assert_eq!(strtol(text), (number, rest), "{text}");
+        }
+    }
+
+    #[test]
+    fn insmod_cuts_numbers_off_and_the_kernel_does_not() {
+        let number = |text| Parameter::Number.value(Some(text), Grammar::ModulesConf);
+        assert_eq!(number("4294967396"), Ok(Value::Number(-1)));
+        assert_eq!(number("4294967295"), Ok(Value::Number(-1)));
+        assert_eq!(number("-5"), Ok(Value::Number(-5)));
+        let number = |text| Parameter::Number.value(Some(text), Grammar::ModprobeD);
+        assert_eq!(number("4294967295"), Err(Bad::Integer));
+        assert_eq!(number(""), Err(Bad::Integer));
+        assert_eq!(number("0x10"), Ok(Value::Number(16)));
+    }
+
+    #[test]
+    fn a_full_list_takes_no_comma_behind_it() {
+        let list = |count: usize, end: &str| {
+            let text = vec!["10.0.0.1"; count].join(",") + end;
+            Parameter::List.value(Some(&text), Grammar::ModulesConf).is_ok()
+        };
+        assert!(list(15, ",") && list(16, "") && !list(16, ",") && !list(17, ""));
+    }
+
+    #[test]
+    fn modes_of_both_times() {
+        let old = |text| Parameter::Mode.value(Some(text), Grammar::ModulesConf);
+        let new = |text| Parameter::Mode.value(Some(text), Grammar::ModprobeD);
+        for (text, loose, strict) in [
+            ("1", Some("active-backup"), Some("active-backup")),
+            ("broadcast", Some("broadcast"), Some("broadcast")),
+            ("default", None, Some("balance-rr")),
+            ("broadcast!", Some("broadcast"), None),
+            ("3rd", Some("broadcast"), None),
+            ("9", None, None),
+            ("-1", None, None),
+        ] {
+            let name = |value: Result<Value, Bad>| match value {
+                Ok(Value::Text(name) | Value::Prefix(name)) => Some(name),
+                _ => None,
+            };
+            assert_eq!(name(old(text)).as_deref(), loose, "{text}");
+            assert_eq!(name(new(text)).as_deref(), strict, "{text}");
+        }
+        for text in ["4", "balance-alb", "802.3ad"] {
+            assert_eq!(
+                (old(text), new(text)),
+                (Err(Bad::UnsupportedMode), Err(Bad::UnsupportedMode))
+            );
+        }
+    }
+}

@@ -1,0 +1,317 @@
+//! The lines of a modules.conf, under their conditions.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::condition;
+use crate::config::Source;
+use crate::config::diagnostic::{Findings, Place, Severity};
+use crate::config::lines::{logical_lines, words};
+use crate::config::loader::{Files, Refusal};
+
+/// How deep files include files, and conditions stand in conditions.
+const DEEPEST: usize = 20;
+
+/// Most files that are included in all.
+const MOST_FILES: usize = 256;
+
+/// Settings with a `=` behind their name, and hints for depmod: nothing of theirs concerns a bond.
+const SKIPPED: [&str; 15] = [
+    "path",
+    "depfile",
+    "pcimapfile",
+    "isapnpmapfile",
+    "usbmapfile",
+    "parportmapfile",
+    "ieee1394mapfile",
+    "pnpbiosmapfile",
+    "generic_stringfile",
+    "persistdir",
+    "insmod_opt",
+    "keep",
+    "prune",
+    "above",
+    "below",
+];
+
+/// What a file says.
+#[derive(Debug, Default)]
+pub(super) struct File {
+    /// By name: what it stands for.
+    pub(super) aliases: BTreeMap<String, (Place, String)>,
+    /// By name: what else is to be loaded, for probe and probeall.
+    pub(super) probes: BTreeMap<String, (Place, Vec<String>)>,
+    /// By name: the lines that count, with their words.
+    pub(super) options: BTreeMap<String, Vec<(Place, Vec<String>)>>,
+    /// Names of aliases and probe lists in the order of the file.
+    pub(super) names: Vec<String>,
+    /// A name, the line, and the line that it replaced.
+    pub(super) replaced_options: Vec<(String, Place, Place)>,
+    pub(super) replaced_aliases: Vec<(String, Place, Place)>,
+    /// A name, the line, and the kind of its command.
+    pub(super) commands: Vec<(String, Place, &'static str)>,
+    /// Lines that only a shell could understand, with their text.
+    pub(super) shell: Vec<(Place, String)>,
+}
+
+/// A condition that is open.
+struct Block {
+    /// The line that is read is obeyed.
+    active: bool,
+    /// A branch was taken, or none may be.
+    done: bool,
+}
+
+struct Reader<'a> {
+    file: File,
+    blocks: Vec<Block>,
+    files: &'a dyn Files,
+    order: &'a mut Vec<Arc<Path>>,
+    findings: &'a mut Findings,
+    fatal: bool,
+    depth: usize,
+    included: usize,
+}
+
+/// Reads a file; none if it is refused as a whole.
+pub(super) fn read(
+    source: &Source,
+    files: &dyn Files,
+    order: &mut Vec<Arc<Path>>,
+    findings: &mut Findings,
+) -> Option<File> {
+    let mut reader = Reader {
+        file: File::default(),
+        blocks: Vec::new(),
+        files,
+        order,
+        findings,
+        fatal: false,
+        depth: 0,
+        included: 0,
+    };
+    reader.text(&Arc::from(source.path.as_path()), &source.text);
+    (!reader.fatal).then_some(reader.file)
+}
+
+impl Reader<'_> {
+    fn text(&mut self, path: &Arc<Path>, text: &str) {
+        let open = self.blocks.len();
+        for line in logical_lines(text) {
+            let place = Place {
+                file: path.clone(),
+                line: line.number,
+            };
+            self.line(&place, &line.text);
+        }
+        if self.blocks.len() > open {
+            let place = Place {
+                file: path.clone(),
+                line: text.lines().count().max(1),
+            };
+            self.refuse(
+                "missing-endif",
+                &place,
+                "an if is open at the end of the file, expected endif".to_owned(),
+            );
+            self.blocks.truncate(open);
+        }
+    }
+
+    fn refuse(&mut self, code: &'static str, place: &Place, what: String) {
+        self.fatal = true;
+        let text = format!("{what}; modutils loads no module at all before that is mended");
+        self.findings.add(Severity::Error, code, place, text);
+    }
+
+    fn line(&mut self, place: &Place, line: &str) {
+        let active = self.blocks.iter().all(|block| block.active);
+        let (word, rest) = cut(line);
+        match word {
+            "if" => self.begin(place, rest, active),
+            "elseif" => self.branch(place, Some(rest)),
+            "else" => self.branch(place, None),
+            "endif" => {
+                if self.blocks.pop().is_none() {
+                    self.refuse(
+                        "unmatched-endif",
+                        place,
+                        "endif without if, expected if before it".to_owned(),
+                    );
+                }
+            }
+            _ if !active => {}
+            // Recognised without a blank behind it, too.
+            _ => match line.strip_prefix("add") {
+                Some(rest) if !rest.is_empty() => {
+                    let (word, rest) = cut(rest.trim_start());
+                    self.directive(place, word, rest, true);
+                }
+                _ => self.directive(place, word, rest, false),
+            },
+        }
+    }
+
+    fn begin(&mut self, place: &Place, condition: &str, active: bool) {
+        if self.blocks.len() >= DEEPEST {
+            let text = format!("more than {DEEPEST} ifs in each other, expected fewer");
+            self.refuse("if-nesting-too-deep", place, text);
+        }
+        if !active {
+            let text = "an if in a block that does not count does not count either; modutils would obey it, expected it \
+                        outside the block";
+            self.findings
+                .add(Severity::Warning, "nested-if-in-false-block", place, text.to_owned());
+        }
+        let holds = active && self.holds(place, condition);
+        self.blocks.push(Block {
+            active: holds,
+            done: holds || !active,
+        });
+    }
+
+    fn branch(&mut self, place: &Place, condition: Option<&str>) {
+        let Some(mut block) = self.blocks.pop() else {
+            let (code, word) = match condition {
+                Some(_) => ("elseif-without-if", "elseif"),
+                None => ("else-without-if", "else"),
+            };
+            return self.refuse(code, place, format!("{word} without if, expected if before it"));
+        };
+        block.active = !block.done && condition.is_none_or(|condition| self.holds(place, condition));
+        block.done |= block.active;
+        self.blocks.push(block);
+    }
+
+    fn holds(&mut self, place: &Place, condition: &str) -> bool {
+        condition::holds(condition, self.files).unwrap_or_else(|| {
+            let text = format!("the condition {condition:?} cannot be told without a shell, expected plain words");
+            self.refuse("shell-expansion", place, text);
+            false
+        })
+    }
+
+    fn directive(&mut self, place: &Place, word: &str, rest: &str, add: bool) {
+        if rest.contains(['`', '$']) || words(rest).is_err() {
+            self.file.shell.push((place.clone(), rest.to_owned()));
+        }
+        let args = words(rest).unwrap_or_default();
+        let mut args = args.into_iter();
+        match word {
+            "alias" => self.alias(place, args.next(), args.next()),
+            "options" => {
+                let args: Vec<String> = args.skip_while(|arg| arg == "-k").collect();
+                self.options(place, args, add);
+            }
+            "probe" | "probeall" => self.probe(place, args.collect(), add),
+            "include" => self.include(place, args.next()),
+            "define" => self.findings.add(
+                Severity::Warning,
+                "define-ignored",
+                place,
+                "define is not obeyed, expected values written out".to_owned(),
+            ),
+            "pre-install" | "install" | "post-install" | "pre-remove" | "remove" | "post-remove" => {
+                let kinds = [
+                    "pre-install",
+                    "install",
+                    "post-install",
+                    "pre-remove",
+                    "remove",
+                    "post-remove",
+                ];
+                let kind = kinds.into_iter().find(|kind| *kind == word).unwrap_or_default();
+                self.file
+                    .commands
+                    .extend(args.next().map(|name| (name, place.clone(), kind)));
+            }
+            _ => self.setting(place, word, rest),
+        }
+    }
+
+    /// What is no directive about a module.
+    fn setting(&mut self, place: &Place, word: &str, rest: &str) {
+        let name = word.split('[').next().unwrap_or(word);
+        let assigns = rest.starts_with('=');
+        let bare = ["keep", "prune", "above", "below"].contains(&name);
+        if SKIPPED.contains(&name) && assigns != bare {
+            let text = format!("{name} is skipped, it concerns no bond");
+            return self.findings.add(Severity::Info, "skipped-directive", place, text);
+        }
+        let mut text =
+            format!("unknown directive {word:?}, expected alias, options, probeall or another of modules.conf");
+        if assigns {
+            text.push_str(" (or a \\ at the end of the line before)");
+        }
+        self.refuse("invalid-line", place, text);
+    }
+
+    fn alias(&mut self, place: &Place, name: Option<String>, target: Option<String>) {
+        let (Some(name), Some(target)) = (name, target) else {
+            return;
+        };
+        self.file.names.push(name.clone());
+        if let Some((before, _)) = self.file.aliases.insert(name.clone(), (place.clone(), target)) {
+            self.file.replaced_aliases.push((name, place.clone(), before));
+        }
+    }
+
+    fn options(&mut self, place: &Place, mut args: Vec<String>, add: bool) {
+        if args.is_empty() {
+            return;
+        }
+        let name = args.remove(0);
+        let list = self.file.options.entry(name.clone()).or_default();
+        if !add && let Some((before, _)) = list.first() {
+            self.file.replaced_options.push((name, place.clone(), before.clone()));
+            list.clear();
+        }
+        list.push((place.clone(), args));
+    }
+
+    fn probe(&mut self, place: &Place, mut args: Vec<String>, add: bool) {
+        if args.is_empty() {
+            return;
+        }
+        let name = args.remove(0);
+        match self.file.probes.get_mut(&name).filter(|_| add) {
+            Some((_, modules)) => modules.append(&mut args),
+            None => drop(self.file.probes.insert(name.clone(), (place.clone(), args))),
+        }
+        self.file.names.push(name);
+    }
+
+    fn include(&mut self, place: &Place, name: Option<String>) {
+        let name = name.unwrap_or_default();
+        if self.depth >= DEEPEST || self.included >= MOST_FILES {
+            let text = format!("more than {DEEPEST} files in each other or {MOST_FILES} in all, expected fewer");
+            return self.refuse("invalid-line", place, text);
+        }
+        self.included += 1;
+        match self.files.include(&place.file, &name) {
+            Ok((path, text)) => {
+                let path: Arc<Path> = Arc::from(path.as_path());
+                self.order.push(path.clone());
+                self.depth += 1;
+                self.text(&path, &text);
+                self.depth -= 1;
+            }
+            Err(Refusal::Elsewhere) => {
+                let text = format!("{name} is not read: expected a file beside this one or below");
+                self.findings.add(Severity::Warning, "include-ignored", place, text);
+            }
+            Err(Refusal::Failed(why)) => {
+                let text = format!("{name} cannot be read ({why}), expected a file beside this one or below");
+                self.refuse("invalid-line", place, text);
+            }
+        }
+    }
+}
+
+/// The first word, up to a blank or a `=`, and the rest, which keeps the `=`.
+fn cut(line: &str) -> (&str, &str) {
+    let end = line.find(|c: char| c.is_whitespace() || c == '=').unwrap_or(line.len());
+    let (word, rest) = line.split_at(end);
+    (word, rest.trim_start())
+}

@@ -1,0 +1,183 @@
+//! What the examples do not show of modules.conf and modprobe.d, and how files of all grammars go together.
+
+use super::{bonds, findings};
+use crate::config::{Grammar, NoFiles, Parsed, Source, parse};
+use crate::fleet::check_options;
+
+fn read(files: &[(Grammar, &str)]) -> Parsed {
+    let source = |(at, (grammar, text)): (usize, &(Grammar, &str))| Source {
+        path: format!("f{}", at + 1).into(),
+        text: (*text).to_owned(),
+        grammar: *grammar,
+    };
+    let sources: Vec<Source> = files.iter().enumerate().map(source).collect();
+    parse(&sources, &NoFiles, &check_options)
+}
+
+/// Bonds, and the codes of findings with their lines.
+fn said(grammar: Grammar, text: &str) -> (Vec<String>, Vec<String>) {
+    let parsed = read(&[(grammar, text)]);
+    let codes = parsed
+        .diagnostics
+        .iter()
+        .map(|d| format!("{} {}", d.place.line, d.code));
+    (bonds(&parsed), codes.collect())
+}
+
+#[track_caller]
+fn old(text: &str, bonds: &[&str], codes: &[&str]) {
+    assert_eq!(said(Grammar::ModulesConf, text), (own(bonds), own(codes)), "{text}");
+}
+
+#[track_caller]
+fn new(text: &str, bonds: &[&str], codes: &[&str]) {
+    assert_eq!(said(Grammar::ModprobeD, text), (own(bonds), own(codes)), "{text}");
+}
+
+fn own(texts: &[&str]) -> Vec<String> {
+    texts.iter().map(|text| (*text).to_owned()).collect()
+}
+
+#[test]
+fn our_own_options_work_in_every_grammar() {
+    let text = "alias bond0 bonding\noptions bond0 miimon=100 slaves=eth0,eth1 plane=tc max_bonds=2\n";
+    let wanted = ["bond0: miimon=100 plane=tc [eth0 eth1]", "bond1: miimon=100 plane=tc"];
+    old(text, &wanted, &[]);
+    new(text, &wanted, &[]);
+    let bad = "alias bond0 bonding\noptions bond0 miimon=100 plane=none\n";
+    old(bad, &[], &["2 bad-value"]);
+}
+
+#[test]
+fn bonds_of_old_files_take_the_names_that_are_left() {
+    let parsed = read(&[
+        (Grammar::ModprobeD, "options bonding max_bonds=2 miimon=100\n"),
+        (
+            Grammar::ModulesConf,
+            "alias bond0 bonding\noptions bond0 miimon=50 slaves=eth0\n",
+        ),
+        (
+            Grammar::Own,
+            "alias bond0 bonding\noptions bond0 miimon=10 slaves=eth0\n",
+        ),
+    ]);
+    let wanted = [
+        "bond0: miimon=10 [eth0]",
+        "bond1: miimon=50 [eth0]",
+        "bond2: miimon=100",
+        "bond3: miimon=100",
+    ];
+    assert_eq!(bonds(&parsed), wanted);
+    let found = findings(&parsed);
+    assert_eq!(found.len(), 2, "{found:?}");
+    assert!(
+        found[0].starts_with("f2:1: warning: bond0 gets the name bond1"),
+        "{found:?}"
+    );
+    assert!(
+        found[1].starts_with("f2:2: eth0 is a port of bond0 already"),
+        "{found:?}"
+    );
+}
+
+#[test]
+fn add_is_known_without_a_blank_and_a_later_alias_replaces() {
+    old(
+        "alias bond0 eth0\nalias bond0 bonding\noptions bond0 miimon=50\naddoptions bond0 mode=1\n",
+        &["bond0: miimon=50 mode=active-backup"],
+        &["2 alias-replaced"],
+    );
+}
+
+#[test]
+fn probe_lists_lead_through_aliases_and_do_not_ask_twice() {
+    old(
+        "probeall bonds bond0 bond1\nalias bond0 bonding\nalias bond1 bonding\n\
+         options bond0 miimon=50\noptions bond1 -o second miimon=60\n",
+        &["bond0: miimon=50", "bond1: miimon=60"],
+        &[],
+    );
+    old(
+        "probeall bond0 bond1\nprobeall bond1 bond0 bonding\noptions bonding miimon=5\n",
+        &[],
+        &["1 probe-recursion", "2 probe-recursion"],
+    );
+}
+
+#[test]
+fn wrong_blocks_are_refused_with_the_whole_file() {
+    let deep = "if 1\n".repeat(21) + &"endif\n".repeat(21);
+    for (text, codes) in [
+        ("endif\n", &["1 unmatched-endif"][..]),
+        ("else\nelseif 1\n", &["1 else-without-if", "2 elseif-without-if"]),
+        ("if `true`\nendif\n", &["1 shell-expansion"]),
+        (
+            "alias bond0 bonding\noptions bond0 primary='eth0\n",
+            &["2 shell-expansion"],
+        ),
+        (&deep, &["21 if-nesting-too-deep"]),
+        (
+            "\u{feff}alias bond0 bonding\nkeep\n",
+            &["1 invalid-line", "2 skipped-directive"],
+        ),
+    ] {
+        old(text, &[], codes);
+    }
+}
+
+#[test]
+fn what_only_a_shell_understands_is_nobodys_business_elsewhere() {
+    old(
+        "options e100 x=`y`\nif 0\nnonsense\nelseif 1\nalias bond0 bonding\noptions bonding miimon=5\nelseif $X\nendif\ndefine A b\n",
+        &["bond0: miimon=5"],
+        &["9 define-ignored"],
+    );
+}
+
+#[test]
+fn a_blacklist_on_the_command_line_counts() {
+    let parsed = read(&[
+        (Grammar::ModprobeD, "alias bond0 bonding\noptions bond0 miimon=100\n"),
+        (Grammar::CommandLine, "quiet modprobe.blacklist=pcspkr,bonding"),
+    ]);
+    assert_eq!(bonds(&parsed), Vec::<String>::new());
+    let found = findings(&parsed);
+    assert!(
+        found.len() == 1 && found[0].starts_with("f2: warning: no bond bond0: bonding is blacklisted"),
+        "{found:?}"
+    );
+}
+
+#[test]
+fn options_of_the_kernel_of_today_are_taken_or_ignored_as_it_does() {
+    new(
+        "options bonding mode=2 miimon=100 xmit_hash_policy=layer3+4 resend_igmp=0x3 packets_per_slave=5\n",
+        &["bond0: mode=balance-xor miimon=100 xmit_hash_policy=layer3+4 resend_igmp=3"],
+        &["1 option-ignored"],
+    );
+    new(
+        "options bonding mode=1 miimon=100 arp_validate=all\n",
+        &[],
+        &["1 arp-validate-without-arp"],
+    );
+    new(
+        "options bonding miimon=100 fail_over_mac=sometimes\n",
+        &[],
+        &["1 bad-value"],
+    );
+    new("options bonding miimon=100 max_bonds=257\n", &[], &["1 too-many-bonds"]);
+}
+
+#[test]
+fn files_cannot_ask_for_bonds_without_end() {
+    let mut text = String::new();
+    for number in 0..20 {
+        text += &format!("alias bond{number} bonding\noptions bond{number} -o b{number} max_bonds=256 miimon=100\n");
+    }
+    let many = read(&[(Grammar::ModulesConf, &text)]);
+    assert_eq!(many.bonds.len(), 1024);
+    assert!(many.has_errors());
+    let text: String = (0..2000).map(|number| format!("alias b{number} bonding\n")).collect();
+    let many = read(&[(Grammar::Own, &text)]);
+    assert_eq!((many.bonds.len(), many.has_errors()), (1024, true));
+}
