@@ -9,6 +9,7 @@ use super::{Fleet, Member};
 use crate::config::BondSpec;
 use crate::dataplane::{Observed, OriginalPort, PlaneError, PlaneWish};
 use crate::saved::SavedBond;
+use crate::status::Devices;
 use crate::text::chain;
 
 impl Fleet {
@@ -28,7 +29,7 @@ impl Fleet {
             self.attach_all_wanted(now, at);
         }
         self.publish(now);
-        self.publisher.prune();
+        self.publisher.prune(now);
     }
 
     fn resume(&mut self, now: Time, mut saved: SavedBond) {
@@ -254,6 +255,7 @@ impl Member {
             wanted: Vec::new(),
             configured: None,
             refused: BTreeMap::new(),
+            devices: Devices::new(),
             foreign_macs: BTreeMap::new(),
             announced: Vec::new(),
             dirty: true,
