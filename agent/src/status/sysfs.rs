@@ -182,7 +182,7 @@ impl<'a> Folder<'a> {
 }
 
 /// The driver's files, which are there in every mode, with what they say where a bond has no such option.
-const BONDING: &[(&str, &str)] = &[
+pub const BONDING: &[(&str, &str)] = &[
     ("active_slave", ""),
     ("ad_actor_key", ""),
     ("ad_actor_sys_prio", ""),
