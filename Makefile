@@ -18,8 +18,8 @@ INSTALL ?= install
 
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-# Programs that read a bond's files, and libraries of theirs, for tests/tests/clients.rs.
-CLIENTS = prometheus-node-exporter ansible-core munin-plugins-core munin-common zabbix-agent libmodbus5
+# Programs that read a bond's files or stand on its ports, for tests/tests/clients.rs.
+CLIENTS = prometheus-node-exporter ansible-core munin-plugins-core zabbix-agent lldpd
 
 .PHONY: all demo test bench check build install clean deps fidelity clients
 all: build
@@ -79,14 +79,14 @@ deps:
 	    { apt-get update >/dev/null && apt-get install -y --no-install-recommends $$missing >/dev/null; }; \
 	fi
 
-# Unpacked, not installed: no service starts, and nothing is left when target/ is gone.
+# Unpacked with the libraries that they lack here, not installed: no service starts, and nothing is left when target/ is gone.
 clients: target/clients/unpacked
 target/clients/unpacked: Makefile
 	@echo "unpacking $(CLIENTS)"
-	@rm -rf target/clients && mkdir -p target/clients/deb
-	@cd target/clients/deb && { apt-get download -qq $(CLIENTS) 2>/dev/null || \
-	    { apt-get update >/dev/null && apt-get download -qq $(CLIENTS); }; }
+	@rm -rf target/clients && mkdir -p target/clients/deb/partial
+	@download() { apt-get install -y --reinstall --download-only --no-install-recommends \
+	    -o Dir::Cache::archives="$(CURDIR)/target/clients/deb" -o APT::Sandbox::User=root $(CLIENTS) >/dev/null; }; \
+	download 2>/dev/null || { apt-get update >/dev/null && download; }
 	@for package in target/clients/deb/*.deb; do dpkg-deb --extract "$$package" target/clients || exit 1; done
-	@ln -s "$$(dpkg-architecture -qDEB_HOST_MULTIARCH 2>/dev/null || gcc -print-multiarch)" target/clients/usr/lib/libraries
 	@rm -r target/clients/deb
 	@touch $@

@@ -1,7 +1,9 @@
 //! Monitoring programs as their distribution ships them, pointed at the status files: each must report a bond rightly while it is
 //! whole, while one port is down, and while all are.
 
-use std::fs;
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::fs::symlink;
@@ -12,7 +14,10 @@ use std::time::Duration;
 use bondd_tests::bins::root;
 use bondd_tests::daemon::succeeded;
 use bondd_tests::machine::Machine;
-use bondd_tests::{BondAndSwitch, until};
+use bondd_tests::netns::unique;
+use bondd_tests::{BondAndSwitch, Netns, until};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 /// A program of a package that `make clients` has unpacked.
@@ -25,6 +30,19 @@ fn client(path: &str) -> PathBuf {
         path.display()
     );
     path
+}
+
+/// Folders of the libraries that the programs brought along.
+fn libraries() -> OsString {
+    let below = |folder: &str| {
+        fs::read_dir(root().join("target/clients").join(folder))
+            .into_iter()
+            .flatten()
+            .flatten()
+    };
+    let folders = below("usr/lib").chain(below("lib")).map(|entry| entry.path());
+    let folders = folders.filter(|path| path.to_string_lossy().ends_with("-linux-gnu"));
+    std::env::join_paths(folders).expect("no path has a colon")
 }
 
 /// A file that is shipped with bondd.
@@ -85,10 +103,88 @@ struct Server(Child);
 
 impl Drop for Server {
     fn drop(&mut self) {
-        let _ = self.0.kill();
+        // It may have ended already, which wait tells as well.
+        let _ = kill(Pid::from_raw(self.0.id() as i32), Signal::SIGTERM);
         let _ = self.0.wait();
     }
 }
+
+/// A daemon of the link layer discovery protocol.
+struct Lldpd {
+    dir: PathBuf,
+    _server: Server,
+}
+
+impl Lldpd {
+    /// On these interfaces of a namespace.
+    fn start(netns: &Netns, interfaces: &str) -> Lldpd {
+        let dir = std::env::temp_dir().join(unique("lldpd"));
+        fs::create_dir(&dir).expect("/tmp takes a folder");
+        fs::write(dir.join("conf"), SETTINGS).expect("the new folder takes a file");
+        let mut command = netns.command("unshare");
+        command
+            .args(["--mount", "--propagation", "private", "sh", "-e", "-c", WITH_ITS_USER])
+            .arg(client("usr/sbin/lldpd"))
+            .args(["-d", "-I", interfaces, "-L"])
+            .arg(client("usr/sbin/lldpcli"))
+            .arg("-O")
+            .arg(dir.join("conf"))
+            .arg("-u")
+            .arg(dir.join("socket"))
+            .env("LD_LIBRARY_PATH", libraries())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(File::create(dir.join("log")).expect("the new folder takes a file"));
+        let server = Server(command.spawn().expect("unshare can be run"));
+        Lldpd { dir, _server: server }
+    }
+
+    /// Its interfaces and which one each is connected to.
+    fn neighbours(&self) -> BTreeMap<String, String> {
+        let mut command = Command::new(client("usr/sbin/lldpcli"));
+        command
+            .env("LD_LIBRARY_PATH", libraries())
+            .arg("-u")
+            .arg(self.dir.join("socket"));
+        let output = command
+            .args(["-f", "json0", "show", "neighbors"])
+            .output()
+            .expect("it can be run");
+        // Not before it listens.
+        let answer: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+        let interfaces = answer["lldp"][0]["interface"].as_array().cloned().unwrap_or_default();
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let pair = |seen: &Value| (text(&seen["name"]), text(&seen["port"][0]["id"][0]["value"]));
+        interfaces.iter().map(pair).collect()
+    }
+}
+
+impl Drop for Lldpd {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!(
+                "--- log of lldpd ---\n{}",
+                fs::read_to_string(self.dir.join("log")).unwrap_or_default()
+            );
+        }
+        let _ = fs::remove_dir_all(&self.dir);
+    }
+}
+
+/// Ports of a bond share its address, so they go by their names.
+const SETTINGS: &str = "configure lldp portidsubtype ifname\nconfigure lldp tx-interval 1\n";
+
+/// Runs lldpd as if it were installed: with a user and a folder of its own.
+const WITH_ITS_USER: &str = "
+    mount -t tmpfs lldpd /mnt
+    for file in passwd group; do cp /etc/$file /mnt/$file; done
+    echo '_lldpd:x:64999:64999::/run/lldpd:/bin/false' >>/mnt/passwd
+    echo '_lldpd:x:64999:' >>/mnt/group
+    for file in passwd group; do mount --bind /mnt/$file /etc/$file; done
+    mount -t tmpfs lldpd /run
+    mkdir /run/lldpd
+    exec \"$0\" \"$@\"
+";
 
 #[test]
 fn prometheus_node_exporter_counts_slaves_and_active_ones() {
@@ -217,7 +313,7 @@ fn zabbix_reads_its_items_with_the_parameters_that_are_shipped() {
     fs::write(&config, text).expect("the run dir takes a file");
     let item = |key: &str| {
         let mut agent = Command::new(client("usr/sbin/zabbix_agentd"));
-        agent.env("LD_LIBRARY_PATH", client("usr/lib/libraries"));
+        agent.env("LD_LIBRARY_PATH", libraries());
         let text = printed(agent.arg("-c").arg(&config).args(["-t", key]));
         // `key   [t|value]`, the type by one letter; both key and value may have brackets.
         let value = text.trim_end().strip_suffix(']').and_then(|text| text.rsplit_once('|'));
@@ -268,6 +364,21 @@ fn the_section_for_checkmk_has_what_its_check_parses() {
         "",
         "nothing where there is no bondd"
     );
+}
+
+#[test]
+fn lldpd_tells_on_each_port_what_it_is_connected_to_and_the_switch_likewise() {
+    let bench = BondAndSwitch::new(Machine::shared(), "miimon=100");
+    let host = Lldpd::start(&bench.host.netns, "eth0,eth1");
+    let switch = Lldpd::start(&bench.switch.netns, "p0,p1");
+    let cables = |cables: &[(&str, &str)]| -> [BTreeMap<String, String>; 2] {
+        let from_host = cables.iter().map(|(eth, p)| ((*eth).to_owned(), (*p).to_owned()));
+        let from_switch = cables.iter().map(|(eth, p)| ((*p).to_owned(), (*eth).to_owned()));
+        [from_host.collect(), from_switch.collect()]
+    };
+    let both = [("eth0", "p0"), ("eth1", "p1")];
+    let states = [cables(&both), cables(&both[1..]), cables(&[]), cables(&both)];
+    in_every_state(&bench, states, |_| [host.neighbours(), switch.neighbours()]);
 }
 
 /// How long a client may take to see a change, in all its attempts; each starts a program, some of them a slow one.

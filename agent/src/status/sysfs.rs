@@ -104,7 +104,10 @@ fn option(bond: &BondReport, file: &str, default: &str) -> String {
 
 /// Ports that send. [bonding.h: bond_slave_can_tx]
 fn senders(bond: &BondReport) -> impl Iterator<Item = &PortReport> {
-    attached(bond).filter(|port| port.role == Some(Role::Active) && port.link == Some(LinkWord::Up))
+    let can = |port: &&PortReport| port.carrier == Some(true) && port.link == Some(LinkWord::Up);
+    attached(bond)
+        .filter(can)
+        .filter(|port| port.role == Some(Role::Active))
 }
 
 /// What all ports that send make together; in broadcast the slowest. [bond_main.c: bond_ethtool_get_link_ksettings]
