@@ -159,7 +159,7 @@ impl Fleet {
                 self.save(at);
                 let report = self.report(now, at);
                 let tree = status::render(&report, &self.bonds[at].devices, &self.release);
-                self.publisher.update(now, &report.name, tree);
+                self.publisher.update(&report.name, tree);
             }
         }
         self.publisher.flush(now);

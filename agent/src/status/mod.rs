@@ -2,6 +2,7 @@
 //!
 //! A bond is rendered as a [`Tree`], which the [`publish::Publisher`] brings to disk.
 
+mod disk;
 pub mod info;
 pub mod procfs;
 pub mod publish;

@@ -1,37 +1,34 @@
 //! Status files under the run directory: whole or not at all, only on change, at most 20 times a second per bond.
 //!
 //! The agent's loop hands in what a bond's files should be after every turn and asks when to come back, as with a [`Bond`]:
-//! the clock is an argument. What appears is written before what changes, and what goes is removed last, so that a name in a
+//! the clock is an argument. Many bonds that change at once are written over several turns, so that none of them waits long for
+//! its next failover. What appears is written before what changes, and what goes is removed last, so that a name in a
 //! file, as of a port in `slaves`, always leads somewhere. A directory or file system that cannot be written to costs a
 //! warning and the files' freshness, nothing else.
 //!
 //! [`Bond`]: bond_modes
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, DirBuilder, OpenOptions, Permissions};
-use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, symlink};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bond_monitors::Time;
 
-use super::{Entry, Tree, procfs, sysfs};
+use super::disk::{prune_folder, remove_file, replace};
+use super::{Entry, Tree, sysfs};
 
 /// Least time between two writes of one bond's files.
 const SPACING: Duration = Duration::from_millis(50);
 
+/// Files that one turn writes, or those of one bond if they are more.
+const BUDGET: usize = 32;
+
 /// Time between attempts while writing fails.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Names what is being written; not in a folder that tools list. There is one writer and it finishes each file.
-const DRAFT: &str = ".status.new";
-
 /// File with the names of all bonds, beside the folders of interfaces; no bond can have its name.
 const MASTERS: &str = "bonding_masters";
-
-/// Folders that are ours alone. They stay when nothing is left in them.
-const ROOTS: [&str; 3] = [procfs::FOLDER, "proc/net", sysfs::FOLDER];
 
 /// Keeps the files of every bond up to date.
 #[derive(Debug)]
@@ -69,14 +66,10 @@ impl Publisher {
         }
     }
 
-    /// Takes what the bond's files should be now. The first change after a quiet time is written at once, a later one by
-    /// [`Publisher::flush`].
-    pub fn update(&mut self, now: Time, bond: &str, tree: Tree) {
-        self.put(now, bond, tree);
-        if !self.bonds.iter().any(|known| known == bond) {
-            self.bonds.push(bond.to_owned());
-            self.list(now);
-        }
+    /// Takes what the bond's files should be now; [`Publisher::flush`] writes them.
+    pub fn update(&mut self, bond: &str, tree: Tree) {
+        let set = self.sets.entry(bond.to_owned()).or_default();
+        set.pending = (set.written != tree).then_some(tree);
     }
 
     /// When [`Publisher::flush`] has something to do.
@@ -85,12 +78,22 @@ impl Publisher {
         late.map(|set| set.not_before).min()
     }
 
-    /// Writes what is due. Calling it too early or too often is harmless.
+    /// Writes what is due, the longest waiting first: the first change after a quiet time is at once. Calling it too early or too
+    /// often is harmless.
     pub fn flush(&mut self, now: Time) {
+        self.flush_some(now, BUDGET);
+    }
+
+    fn flush_some(&mut self, now: Time, mut budget: usize) {
         let is_due = |set: &FileSet| set.pending.is_some() && now >= set.not_before;
         let due = self.sets.iter().filter(|(_, set)| is_due(set));
-        for name in due.map(|(name, _)| name.clone()).collect::<Vec<_>>() {
-            self.write(now, &name);
+        let mut due: Vec<(Time, String)> = due.map(|(name, set)| (set.not_before, name.clone())).collect();
+        due.sort();
+        for (_, name) in due {
+            budget = budget.saturating_sub(self.write(now, &name));
+            if budget == 0 {
+                return;
+            }
         }
     }
 
@@ -104,8 +107,9 @@ impl Publisher {
         }
     }
 
-    /// Removes what no [update](Publisher::update) asked for: left behind by an earlier run.
+    /// Removes what no [update](Publisher::update) asked for: left behind by an earlier run. Writes everything first.
     pub fn prune(&mut self, now: Time) {
+        self.flush_some(now, usize::MAX);
         self.list(now);
         let sets = || self.sets.values();
         let wanted = sets().flat_map(|set| set.written.keys().chain(set.pending.iter().flat_map(Tree::keys)));
@@ -119,37 +123,30 @@ impl Publisher {
     fn list(&mut self, now: Time) {
         let newline = if self.bonds.is_empty() { "" } else { "\n" };
         let text = format!("{}{newline}", self.bonds.join(" "));
-        self.sets.entry(MASTERS.to_owned()).or_default().not_before = now;
         let path = format!("{}/{MASTERS}", sysfs::FOLDER);
-        self.put(now, MASTERS, Tree::from([(path, Entry::File(text))]));
+        self.update(MASTERS, Tree::from([(path, Entry::File(text))]));
+        self.write(now, MASTERS);
     }
 
-    fn put(&mut self, now: Time, name: &str, tree: Tree) {
-        let set = self.sets.entry(name.to_owned()).or_default();
-        if set.written == tree {
-            set.pending = None;
-            return;
-        }
-        set.pending = Some(tree);
-        if now >= set.not_before {
-            self.write(now, name);
-        }
-    }
-
-    /// Tries to bring what is pending to disk; on failure the rest stays pending.
-    fn write(&mut self, now: Time, name: &str) {
+    /// Tries to bring what is pending to disk; on failure the rest stays pending. Tells how many files were written.
+    fn write(&mut self, now: Time, name: &str) -> usize {
         let Some(tree) = self.sets.get_mut(name).and_then(|set| set.pending.take()) else {
-            return;
+            return 0;
         };
         self.take_over(name, &tree);
-        let Some(set) = self.sets.get_mut(name) else { return };
-        match set.bring(&self.run_dir, &tree) {
+        let Some(set) = self.sets.get_mut(name) else { return 0 };
+        let mut count = 0;
+        match set.bring(&self.run_dir, &tree, &mut count) {
             Ok(()) => {
                 if set.failing {
                     log::info!("{name}: status files written again");
                 }
                 set.failing = false;
                 set.not_before = now + SPACING;
+                if name != MASTERS && !self.bonds.iter().any(|known| known == name) {
+                    self.bonds.push(name.to_owned());
+                    self.list(now);
+                }
             }
             Err((path, error)) => {
                 if !set.failing {
@@ -164,6 +161,7 @@ impl Publisher {
                 set.not_before = now + RETRY;
             }
         }
+        count
     }
 
     /// Makes what others have written in this tree's folders of interfaces its own, to change or to remove.
@@ -198,8 +196,8 @@ impl Publisher {
 }
 
 impl FileSet {
-    /// Makes the disk match the tree; an error with the path that could not be written.
-    fn bring(&mut self, run_dir: &Path, tree: &Tree) -> Result<(), (String, io::Error)> {
+    /// Makes the disk match the tree and counts what is written; an error with the path that could not be.
+    fn bring(&mut self, run_dir: &Path, tree: &Tree, count: &mut usize) -> Result<(), (String, io::Error)> {
         let differs = |(path, entry): &(&String, &Entry)| self.written.get(*path) != Some(*entry);
         let (changed, new): (Vec<_>, Vec<_>) = tree
             .iter()
@@ -208,6 +206,7 @@ impl FileSet {
         for (path, entry) in new.into_iter().chain(changed) {
             replace(run_dir, path, entry).map_err(|error| (path.clone(), error))?;
             self.written.insert(path.clone(), entry.clone());
+            *count += 1;
         }
         self.written.retain(|path, _| {
             let stays = tree.contains_key(path);
@@ -220,95 +219,13 @@ impl FileSet {
     }
 }
 
-/// Puts a file or link in place of the old one, so that a reader sees the one or the other whole.
-fn replace(run_dir: &Path, path: &str, entry: &Entry) -> io::Result<()> {
-    let (draft, target) = (run_dir.join(DRAFT), run_dir.join(path));
-    let place = || write_draft(&draft, entry).and_then(|()| fs::rename(&draft, &target));
-    let placed = match place() {
-        Err(e) if e.kind() == ErrorKind::NotFound => make_folders(run_dir, path).and_then(|()| place()),
-        other => other,
-    };
-    if placed.is_err() {
-        // Nothing but space is lost if this fails too, and the next attempt removes it first.
-        let _ = fs::remove_file(&draft);
-    }
-    placed
-}
-
-fn write_draft(draft: &Path, entry: &Entry) -> io::Result<()> {
-    // What a crash left behind may belong to another user or be read-only.
-    match fs::remove_file(draft) {
-        Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
-        _ => {}
-    }
-    let text = match entry {
-        Entry::Link(to) => return symlink(to, draft),
-        Entry::File(text) => text,
-    };
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o444)
-        .open(draft)?;
-    file.write_all(text.as_bytes())?;
-    // Again, because the mode above is subject to the umask.
-    file.set_permissions(Permissions::from_mode(0o444))
-}
-
-/// Makes the folders that lead to a path.
-fn make_folders(run_dir: &Path, path: &str) -> io::Result<()> {
-    for (end, _) in path.match_indices('/') {
-        let folder = run_dir.join(&path[..end]);
-        match DirBuilder::new().mode(0o755).create(&folder) {
-            Ok(()) => fs::set_permissions(&folder, Permissions::from_mode(0o755))?,
-            Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
-            Err(e) => return Err(e),
-        }
-    }
-    Ok(())
-}
-
-/// Removes a file or link, and the folders that are empty without it.
-fn remove_file(run_dir: &Path, path: &str) {
-    let full = run_dir.join(path);
-    match fs::remove_file(&full) {
-        Err(e) if e.kind() != ErrorKind::NotFound => log::warn!("cannot remove {}: {e}", full.display()),
-        _ => {}
-    }
-    let mut rest = path;
-    while let Some((folder, _)) = rest.rsplit_once('/')
-        && !ROOTS.contains(&folder)
-        // Fails as long as something is in it.
-        && fs::remove_dir(run_dir.join(folder)).is_ok()
-    {
-        rest = folder;
-    }
-}
-
-/// Removes everything at any depth that is not wanted.
-fn prune_folder(run_dir: &Path, folder: &str, wanted: &BTreeSet<&str>) {
-    // An unreadable or missing folder has nothing of ours in it.
-    let Ok(entries) = fs::read_dir(run_dir.join(folder)) else {
-        return;
-    };
-    for entry in entries.flatten() {
-        // Names that are no UTF-8 are not ours.
-        let Some(path) = entry.file_name().to_str().map(|name| format!("{folder}/{name}")) else {
-            continue;
-        };
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            prune_folder(run_dir, &path, wanted);
-        } else if !wanted.contains(path.as_str()) {
-            remove_file(run_dir, &path);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::MetadataExt;
+    use std::fs;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
     use std::sync::atomic::{AtomicU32, Ordering};
 
+    use super::super::disk::DRAFT;
     use super::*;
 
     /// A folder of its own that goes away with the test, and what it says.
@@ -364,6 +281,13 @@ mod tests {
         }
     }
 
+    impl Publisher {
+        fn write_at(&mut self, ms: u64, bond: &str, tree: Tree) {
+            self.update(bond, tree);
+            self.flush(at(ms));
+        }
+    }
+
     fn at(ms: u64) -> Time {
         Time::from_millis(ms)
     }
@@ -394,12 +318,12 @@ mod tests {
     fn the_first_change_after_quiet_is_written_at_once_and_the_next_50_ms_later() {
         let dir = Scratch::new();
         let mut publisher = dir.publisher();
-        publisher.update(at(1000), "bond0", text("bond0", "a"));
+        publisher.write_at(1000, "bond0", text("bond0", "a"));
         assert_eq!(dir.read("bond0").as_deref(), Some("a"));
         assert_eq!(publisher.poll_timeout(), None);
 
-        publisher.update(at(1010), "bond0", text("bond0", "b"));
-        publisher.update(at(1020), "bond0", text("bond0", "c"));
+        publisher.write_at(1010, "bond0", text("bond0", "b"));
+        publisher.write_at(1020, "bond0", text("bond0", "c"));
         assert_eq!(dir.read("bond0").as_deref(), Some("a"));
         assert_eq!(publisher.poll_timeout(), Some(at(1050)));
         publisher.flush(at(1049));
@@ -408,7 +332,7 @@ mod tests {
         assert_eq!(dir.read("bond0").as_deref(), Some("c"));
         assert_eq!(publisher.poll_timeout(), None);
 
-        publisher.update(at(1100), "bond0", text("bond0", "d"));
+        publisher.write_at(1100, "bond0", text("bond0", "d"));
         assert_eq!(dir.read("bond0").as_deref(), Some("d"));
     }
 
@@ -416,8 +340,8 @@ mod tests {
     fn bonds_do_not_wait_for_each_other_and_are_listed_at_once() {
         let dir = Scratch::new();
         let mut publisher = dir.publisher();
-        publisher.update(at(0), "bond1", text("bond1", "a"));
-        publisher.update(at(1), "bond0", text("bond0", "b"));
+        publisher.write_at(0, "bond1", text("bond1", "a"));
+        publisher.write_at(1, "bond0", text("bond0", "b"));
         assert_eq!(dir.read("bond0").as_deref(), Some("b"));
         assert_eq!(
             dir.text(MASTERS_PATH).as_deref(),
@@ -431,20 +355,41 @@ mod tests {
     }
 
     #[test]
+    fn many_bonds_are_written_over_several_turns_and_none_is_forgotten() {
+        let dir = Scratch::new();
+        let mut publisher = dir.publisher();
+        for round in ["a", "b"] {
+            let now = if round == "a" { at(0) } else { at(100) };
+            for number in 0..3 * BUDGET {
+                let bond = format!("bond{number}");
+                publisher.update(&bond, text(&bond, round));
+            }
+            let mut turns = 0;
+            while publisher.poll_timeout().is_some_and(|due| due <= now) {
+                publisher.flush(now);
+                turns += 1;
+            }
+            assert_eq!((turns, publisher.poll_timeout()), (3, None));
+            let right = |number: usize| dir.read(&format!("bond{number}")).as_deref() == Some(round);
+            assert!((0..3 * BUDGET).all(right));
+        }
+    }
+
+    #[test]
     fn only_what_changed_is_written_again() {
         let dir = Scratch::new();
         let mut publisher = dir.publisher();
         let [one, two] = ["sys/class/net/bond0/one", "sys/class/net/bond0/two"];
-        publisher.update(at(0), "bond0", tree(&[(one, "a"), (two, "a")]));
+        publisher.write_at(0, "bond0", tree(&[(one, "a"), (two, "a")]));
         // Held open, so that their inode numbers cannot be given to new files.
         let held = [one, two].map(|path| fs::File::open(dir.0.join(path)).unwrap());
         let before = [one, two].map(|path| dir.inode(path));
-        publisher.update(at(1000), "bond0", tree(&[(one, "a"), (two, "a")]));
-        publisher.update(at(2000), "bond0", tree(&[(one, "a"), (two, "b")]));
+        publisher.write_at(1000, "bond0", tree(&[(one, "a"), (two, "a")]));
+        publisher.write_at(2000, "bond0", tree(&[(one, "a"), (two, "b")]));
         assert_eq!(dir.inode(one), before[0]);
         assert_ne!(dir.inode(two), before[1]);
-        publisher.update(at(2010), "bond0", tree(&[(one, "a"), (two, "c")]));
-        publisher.update(at(2020), "bond0", tree(&[(one, "a"), (two, "b")]));
+        publisher.write_at(2010, "bond0", tree(&[(one, "a"), (two, "c")]));
+        publisher.write_at(2020, "bond0", tree(&[(one, "a"), (two, "b")]));
         assert_eq!(publisher.poll_timeout(), None, "back to what is on disk");
         drop(held);
     }
@@ -453,7 +398,7 @@ mod tests {
     fn files_are_for_everyone_to_read_and_no_one_to_write() {
         let dir = Scratch::new();
         let mut publisher = dir.publisher();
-        publisher.update(at(0), "bond0", text("bond0", "a"));
+        publisher.write_at(0, "bond0", text("bond0", "a"));
         let mode = |path: &str| fs::metadata(dir.0.join(path)).unwrap().permissions().mode() & 0o7777;
         assert_eq!(mode("proc/net/bonding/bond0"), 0o444);
         for folder in [
@@ -475,9 +420,9 @@ mod tests {
         let mut publisher = dir.publisher();
         // A file where the folder should be: fails for root, too.
         fs::write(dir.0.join("proc"), "").unwrap();
-        publisher.update(at(0), "bond0", text("bond0", "a"));
+        publisher.write_at(0, "bond0", text("bond0", "a"));
         assert_eq!(publisher.poll_timeout(), Some(at(1000)));
-        publisher.update(at(10), "bond0", text("bond0", "b"));
+        publisher.write_at(10, "bond0", text("bond0", "b"));
         publisher.flush(at(1000));
         assert_eq!(publisher.poll_timeout(), Some(at(2000)));
 
@@ -491,10 +436,10 @@ mod tests {
     fn a_failed_write_leaves_the_old_text_whole() {
         let dir = Scratch::new();
         let mut publisher = dir.publisher();
-        publisher.update(at(0), "bond0", text("bond0", "a"));
+        publisher.write_at(0, "bond0", text("bond0", "a"));
         // The draft's name is taken by a folder with something in it: writing fails.
         fs::create_dir_all(dir.0.join(DRAFT).join("x")).unwrap();
-        publisher.update(at(100), "bond0", text("bond0", "b"));
+        publisher.write_at(100, "bond0", text("bond0", "b"));
         assert_eq!(dir.read("bond0").as_deref(), Some("a"));
         assert_eq!(publisher.poll_timeout(), Some(at(1100)));
     }
@@ -503,12 +448,12 @@ mod tests {
     fn folders_that_someone_removed_are_made_again() {
         let dir = Scratch::new();
         let mut publisher = dir.publisher();
-        publisher.update(at(0), "bond0", text("bond0", "a"));
+        publisher.write_at(0, "bond0", text("bond0", "a"));
         fs::remove_dir_all(dir.0.join("proc")).unwrap();
-        publisher.update(at(100), "bond0", text("bond0", "b"));
+        publisher.write_at(100, "bond0", text("bond0", "b"));
         assert_eq!(dir.read("bond0").as_deref(), Some("b"));
         fs::remove_dir_all(dir.0.join("proc/net/bonding")).unwrap();
-        publisher.update(at(200), "bond0", text("bond0", "c"));
+        publisher.write_at(200, "bond0", text("bond0", "c"));
         assert_eq!(dir.read("bond0").as_deref(), Some("c"));
     }
 
@@ -519,8 +464,8 @@ mod tests {
         let slaves = "sys/class/net/bond0/bonding/slaves";
         let link = "sys/class/net/bond0/lower_eth0";
         let state = "sys/class/net/eth0/bonding_slave/state";
-        publisher.update(
-            at(0),
+        publisher.write_at(
+            0,
             "bond0",
             tree(&[(slaves, "eth0\n"), (link, "-> ../eth0"), (state, "active\n")]),
         );
@@ -528,7 +473,7 @@ mod tests {
             dir.text(&format!("{link}/bonding_slave/state")).as_deref(),
             Some("active\n")
         );
-        publisher.update(at(100), "bond0", tree(&[(slaves, "")]));
+        publisher.write_at(100, "bond0", tree(&[(slaves, "")]));
         assert_eq!(dir.all(), [slaves, MASTERS_PATH]);
         assert!(!dir.0.join("sys/class/net/eth0").exists());
         publisher.remove(at(200), "bond0");
@@ -553,19 +498,19 @@ mod tests {
         for first_is_late in [true, false] {
             let dir = Scratch::new();
             let mut publisher = dir.publisher();
-            publisher.update(at(0), "bond1", text("bond1", "b"));
-            publisher.update(at(0), "bond0", of_first.clone());
+            publisher.write_at(0, "bond1", text("bond1", "b"));
+            publisher.write_at(0, "bond0", of_first.clone());
             if !first_is_late {
-                publisher.update(at(100), "bond0", text("bond0", "a"));
+                publisher.write_at(100, "bond0", text("bond0", "a"));
             }
-            publisher.update(at(100), "bond1", of_second.clone());
-            publisher.update(at(110), "bond0", text("bond0", "a"));
+            publisher.write_at(100, "bond1", of_second.clone());
+            publisher.write_at(110, "bond0", text("bond0", "a"));
             publisher.flush(at(200));
             assert_eq!(dir.text(state).as_deref(), Some("backup\n"));
             assert_eq!(fs::read_link(dir.0.join(master)).unwrap(), Path::new("../bond1"));
             assert!(!dir.all().contains(&more.to_owned()), "{:?}", dir.all());
             // And back, before anyone else is written.
-            publisher.update(at(300), "bond0", of_first.clone());
+            publisher.write_at(300, "bond0", of_first.clone());
             publisher.remove(at(300), "bond1");
             assert_eq!(dir.text(state).as_deref(), Some("active\n"));
         }
@@ -578,16 +523,16 @@ mod tests {
         publisher.prune(at(0));
         assert_eq!(dir.text(MASTERS_PATH).as_deref(), Some(""));
         let link = "sys/class/net/bond1/lower_eth0";
-        publisher.update(at(0), "bond0", text("bond0", "a"));
-        publisher.update(at(0), "bond1", tree(&[(&path("bond1"), "b"), (link, "-> ../eth0")]));
-        publisher.update(at(1), "bond0", text("bond0", "later"));
+        publisher.write_at(0, "bond0", text("bond0", "a"));
+        publisher.write_at(0, "bond1", tree(&[(&path("bond1"), "b"), (link, "-> ../eth0")]));
+        publisher.write_at(1, "bond0", text("bond0", "later"));
         publisher.remove(at(2), "bond0");
         publisher.remove(at(2), "bond0");
         assert_eq!(dir.read("bond0"), None);
         assert_eq!(publisher.poll_timeout(), None);
 
         let mut next_run = dir.publisher();
-        next_run.update(at(2), "bond2", text("bond2", "c"));
+        next_run.write_at(2, "bond2", text("bond2", "c"));
         next_run.prune(at(3));
         assert_eq!(dir.all(), [&path("bond2"), MASTERS_PATH]);
         assert_eq!(dir.text(MASTERS_PATH).as_deref(), Some("bond2\n"));
