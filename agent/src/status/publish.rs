@@ -166,19 +166,10 @@ impl Publisher {
 
     /// Makes what others have written in this tree's folders of interfaces its own, to change or to remove.
     fn take_over(&mut self, name: &str, tree: &Tree) {
-        let interface = |path: &str| {
-            Some(
-                path.strip_prefix(sysfs::FOLDER)?
-                    .strip_prefix('/')?
-                    .split_once('/')?
-                    .0
-                    .to_owned(),
-            )
-        };
-        let interfaces: BTreeSet<String> = tree.keys().filter_map(|path| interface(path)).collect();
+        let interfaces: BTreeSet<&str> = tree.keys().filter_map(|path| interface_of(path)).collect();
         for interface in interfaces {
             let folder = format!("{}/{interface}/", sysfs::FOLDER);
-            let holder = self.holders.insert(interface, name.to_owned());
+            let holder = self.holders.insert(interface.to_owned(), name.to_owned());
             let Some(other) = holder
                 .filter(|holder| holder != name)
                 .and_then(|holder| self.sets.get_mut(&holder))
@@ -217,6 +208,12 @@ impl FileSet {
         });
         Ok(())
     }
+}
+
+/// The interface in whose folder a path is.
+fn interface_of(path: &str) -> Option<&str> {
+    let below = path.strip_prefix(sysfs::FOLDER)?.strip_prefix('/')?;
+    below.split_once('/').map(|(interface, _)| interface)
 }
 
 #[cfg(test)]
