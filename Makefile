@@ -1,5 +1,6 @@
 # make demo      two namespaces, two cables, a bond on each side, a cable pulled under traffic (as root)
 # make test      every test there is (as root: most make network namespaces)
+# make clients   unpacks monitoring programs in target/clients/, for the tests that run them
 # make bench     what bonds cost: throughput beside a plain cable, frames lost, memory, failovers beside the kernel's driver (as
 #                root, six minutes); ONLY=throughput, failovers, restarts, resources, probes or lab plays one part
 # make fidelity  bondd against the kernel's bonding driver, in the lab's machine: the scenarios of tests/fidelity/ and COUNT random
@@ -18,14 +19,17 @@ INSTALL ?= install
 
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-.PHONY: all demo test bench check build install clean deps fidelity fuzz
+# Programs that read a bond's files or stand on its ports, for tests/tests/clients.rs.
+CLIENTS = prometheus-node-exporter ansible-core munin-plugins-core zabbix-agent lldpd
+
+.PHONY: all demo test bench check build install clean deps fidelity fuzz clients
 all: build
 
 demo: deps
 	$(CARGO) build --locked --workspace --bins
 	@$(CARGO) run --locked --quiet --package bondd-tests --bin bondd-demo
 
-test: deps
+test: deps clients
 	$(CARGO) test --locked --workspace --no-fail-fast
 
 bench: deps build
@@ -50,11 +54,14 @@ install: build
 	$(INSTALL) -D -m 0755 target/release/bondctl $(DESTDIR)$(PREFIX)/sbin/bondctl
 	$(INSTALL) -D -m 0755 target/release/ifenslave $(DESTDIR)$(PREFIX)/sbin/ifenslave
 	ln -sf ifenslave $(DESTDIR)$(PREFIX)/sbin/ifenslave-2.6
+	$(INSTALL) -D -m 0755 packaging/bondd-trees $(DESTDIR)$(PREFIX)/sbin/bondd-trees
 	@for page in man/*.[58]; do \
 	    $(INSTALL) -D -m 0644 "$$page" "$(DESTDIR)$(PREFIX)/share/man/man$${page##*.}/$${page##*/}" || exit 1; \
 	done
 	$(INSTALL) -D -m 0644 packaging/bondd.conf $(DESTDIR)$(PREFIX)/share/doc/bondd/bondd.conf
 	$(INSTALL) -D -m 0644 packaging/modprobe.conf $(DESTDIR)$(PREFIX)/share/doc/bondd/modprobe.conf
+	$(INSTALL) -D -m 0755 packaging/checkmk-bondd $(DESTDIR)$(PREFIX)/share/doc/bondd/checkmk-bondd
+	$(INSTALL) -D -m 0644 packaging/zabbix-bondd.conf $(DESTDIR)$(PREFIX)/share/doc/bondd/zabbix-bondd.conf
 	$(INSTALL) -D -m 0644 packaging/bondd.service $(DESTDIR)$(PREFIX)/lib/systemd/system/bondd.service
 	sed -i 's|/usr/sbin|$(PREFIX)/sbin|' $(DESTDIR)$(PREFIX)/lib/systemd/system/bondd.service \
 	    $(DESTDIR)$(PREFIX)/share/doc/bondd/modprobe.conf
@@ -78,3 +85,15 @@ deps:
 	    apt-get install -y --no-install-recommends $$missing >/dev/null || \
 	    { apt-get update >/dev/null && apt-get install -y --no-install-recommends $$missing >/dev/null; }; \
 	fi
+
+# Unpacked with the libraries that they lack here, not installed: no service starts, and nothing is left when target/ is gone.
+clients: target/clients/unpacked
+target/clients/unpacked: Makefile
+	@echo "unpacking $(CLIENTS)"
+	@rm -rf target/clients && mkdir -p target/clients/deb/partial
+	@download() { apt-get install -y --reinstall --download-only --no-install-recommends \
+	    -o Dir::Cache::archives="$(CURDIR)/target/clients/deb" -o APT::Sandbox::User=root $(CLIENTS) >/dev/null; }; \
+	download 2>/dev/null || { apt-get update >/dev/null && download; }
+	@for package in target/clients/deb/*.deb; do dpkg-deb --extract "$$package" target/clients || exit 1; done
+	@rm -r target/clients/deb
+	@touch $@

@@ -5,7 +5,9 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
-use bond_modes::options::{OptionRow, PORT_TABLE, TABLE};
+use bond_modes::OptionError;
+use bond_modes::options::{self, OptionRow, PORT_TABLE, TABLE};
+use bondd::status::sysfs::BONDING;
 use bondd_tests::bins::{bin, root};
 use bondd_tests::daemon::succeeded;
 use bondd_tests::netns::unique;
@@ -122,6 +124,33 @@ fn every_option_is_in_the_manual_pages_with_all_its_names() {
     has_all("bondctl.8", "Cm", options());
     has_all("bondctl.8", "Cm", PORT_TABLE.iter().map(|row| row.name.to_owned()));
     has_all("bondd.conf.5", "Cm", options());
+}
+
+#[test]
+fn every_file_of_the_driver_is_in_the_manual_page_and_its_command_is_one_that_bondctl_takes() {
+    has_all(
+        "bondd-status.5",
+        "Pa",
+        BONDING.iter().map(|(file, _)| (*file).to_owned()),
+    );
+    let page = page("bondd-status.5");
+    let commands = page.lines().filter_map(|line| line.split_once(" Ta Ic bondctl "));
+    let mut count = 0;
+    for (item, command) in commands {
+        count += 1;
+        let words: Vec<&str> = command.split_whitespace().collect();
+        if let ["set", "bond0", option, value] = words[..] {
+            assert_eq!(item.split_whitespace().nth(2), Some(option), "{item}");
+            let pair = [(option.to_owned(), value.to_owned())];
+            let row = TABLE.iter().find(|row| row.names().any(|name| name == option));
+            assert!(row.is_some(), "{command}");
+            // What only some modes have is none of this test's business, nor that nothing is there to be taken away.
+            let is_bad = |error: &OptionError| matches!(error, OptionError::BadValue { .. }) && !value.starts_with('-');
+            let bad = options::check(&pair).into_iter().find(|(_, error)| is_bad(error));
+            assert!(bad.is_none(), "{command}: {bad:?}");
+        }
+    }
+    assert!(count > 30, "{count}");
 }
 
 #[test]

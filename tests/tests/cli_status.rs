@@ -1,10 +1,12 @@
-//! The status file: the modern driver's text, always fresh.
+//! Status files: the text of the modern driver, that of Linux 2.4, and the tree of sysfs, always fresh.
 
+use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
 use bondd_tests::daemon::LIMIT;
 use bondd_tests::machine::Machine;
-use bondd_tests::{BondAndSwitch, wait_for};
+use bondd_tests::{BondAndSwitch, Daemon, wait_for};
 
 #[test]
 fn the_status_file_is_the_modern_drivers_text() {
@@ -110,4 +112,114 @@ fn a_delay_that_runs_is_in_the_file() {
     wait_for("going back", LIMIT, || {
         daemon.status_file("bond0").contains(&link("going back"))
     });
+}
+
+/// A file under the run dir, without the end of its line; empty if it is not there.
+fn file(daemon: &Daemon, path: &str) -> String {
+    let text = fs::read_to_string(daemon.dir().join(path)).unwrap_or_default();
+    text.trim_end_matches('\n').to_owned()
+}
+
+/// Every file and link in the trees, by path.
+fn all_files(daemon: &Daemon) -> Vec<String> {
+    fn walk(folder: &Path, found: &mut Vec<String>) {
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            match entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                true => walk(&entry.path(), found),
+                false => found.push(entry.path().display().to_string()),
+            }
+        }
+    }
+    let mut found = Vec::new();
+    for root in ["proc", "sys"] {
+        walk(&daemon.dir().join(root), &mut found);
+    }
+    found.sort();
+    let prefix = format!("{}/", daemon.dir().display());
+    found.iter().map(|path| path.replace(&prefix, "")).collect()
+}
+
+#[test]
+fn the_tree_follows_the_bond_and_its_ports() {
+    let bench = BondAndSwitch::new(Machine::shared(), "miimon=100 primary=eth0");
+    let (daemon, netns) = (&bench.host.daemon, &bench.host.netns);
+    let shows = |path: &str, wanted: &str| {
+        wait_for(&format!("{wanted:?} in {path}"), LIMIT, || file(daemon, path) == wanted);
+    };
+    let net = |path: &str| format!("sys/class/net/{path}");
+    daemon.wait_active("bond0", "eth0");
+    shows(&net("bonding_masters"), "bond0");
+    shows(&net("bond0/bonding/mode"), "active-backup 1");
+    shows(&net("bond0/bonding/slaves"), "eth0 eth1");
+    shows(&net("bond0/bonding/active_slave"), "eth0");
+    shows(&net("bond0/operstate"), "up");
+    shows(&net("bond0/lower_eth1/bonding_slave/mii_status"), "up");
+    shows(&net("eth1/master/bonding/primary"), "eth0");
+    // What the stack says of the interfaces themselves.
+    for (device, name) in [
+        ("bond0", "mtu"),
+        ("bond0", "address"),
+        ("eth0", "mtu"),
+        ("eth1", "address"),
+        ("eth1", "ifindex"),
+    ] {
+        let link = netns.link(device).expect("it is there");
+        let said = link[name]
+            .as_str()
+            .map_or_else(|| link[name].to_string(), str::to_owned);
+        shows(&net(&format!("{device}/{name}")), &said);
+    }
+    netns.ip("link set eth1 mtu 1400");
+    shows(&net("eth1/mtu"), "1400");
+
+    bench.cables[0].pull();
+    shows(&net("bond0/bonding/active_slave"), "eth1");
+    shows(&net("eth0/bonding_slave/mii_status"), "down");
+    shows(&net("eth0/bonding_slave/link_failure_count"), "1");
+    shows(&net("eth0/operstate"), "down");
+    assert!(file(daemon, "proc/net/bond0/info").contains("\nCurrently Active Slave: eth1\nMII Status: up\n"));
+    bench.cables[1].pull();
+    shows(&net("bond0/operstate"), "down");
+    shows(&net("bond0/bonding/mii_status"), "down");
+    netns.ip("link set bond0 down");
+    wait_for("no carrier to read while the bond is down", LIMIT, || {
+        !daemon.dir().join(net("bond0/carrier")).exists()
+    });
+}
+
+#[test]
+fn what_is_gone_leaves_no_file_also_when_nobody_watched() {
+    let mut bench = BondAndSwitch::new(Machine::shared(), "miimon=100");
+    let of = |daemon: &Daemon, name: &str| {
+        let folder = format!("/{name}/");
+        all_files(daemon)
+            .into_iter()
+            .filter(|path| path.contains(&folder) || path.ends_with(name))
+            .count()
+    };
+    let daemon = &mut bench.host.daemon;
+    wait_for("the files of both ports", LIMIT, || {
+        of(daemon, "eth0") > 10 && of(daemon, "eth1") > 10
+    });
+    daemon.ctl("port del bond0 eth1");
+    wait_for("none of the port's files", LIMIT, || of(daemon, "eth1") == 0);
+    assert_eq!(file(daemon, "sys/class/net/bond0/bonding/slaves"), "eth0");
+
+    bench.host.netns.ip("link set bond0 name uplink");
+    wait_for("the files under the new name", LIMIT, || {
+        file(daemon, "sys/class/net/bonding_masters") == "uplink" && of(daemon, "bond0") == 0
+    });
+    wait_for("the port's bond", LIMIT, || {
+        file(daemon, "sys/class/net/eth0/master/bonding/slaves") == "eth0"
+    });
+
+    daemon.sigkill();
+    let before = all_files(daemon);
+    bench.host.netns.ip("link del uplink");
+    daemon.launch();
+    wait_for("nothing but the empty list of bonds", LIMIT, || {
+        all_files(daemon) == ["sys/class/net/bonding_masters"]
+    });
+    assert!(before.len() > 50, "{before:?}");
+    assert_eq!(file(daemon, "sys/class/net/bonding_masters"), "");
 }

@@ -19,7 +19,7 @@ impl Fleet {
             Call::Set { bond, options } => self.set(now, bond, options).map(done),
             Call::Del { bond } => {
                 let at = self.find(bond)?;
-                self.remove(at).map(done)
+                self.remove(now, at).map(done)
             }
             Call::Doctor { options } => self.doctor(options),
             Call::Show { bond } => self.show(now, bond.as_deref()),
@@ -65,7 +65,9 @@ impl Fleet {
             .create(&name, &base)
             .map_err(|error| plane_error(&name, &error))?;
         let bond = Bond::new(now, change, &device.report);
-        self.bonds.push(Member::new(name, device.ifindex, bond));
+        let mut member = Member::new(name, device.ifindex, bond);
+        member.devices.insert(device.ifindex, device.report);
+        self.bonds.push(member);
         let at = self.bonds.len() - 1;
         self.drain(now, at);
         self.refresh_addresses(now, at);
@@ -141,7 +143,7 @@ impl Fleet {
 
     /// Gives all ports back and removes the bond. What cannot be restored or deleted does not stop the rest: a bond without its
     /// ports is none any more.
-    pub(super) fn remove(&mut self, at: usize) -> Result<(), ControlError> {
+    pub(super) fn remove(&mut self, now: Time, at: usize) -> Result<(), ControlError> {
         let name = self.bonds[at].name.clone();
         let mut first = None;
         for (port, original) in std::mem::take(&mut self.bonds[at].originals) {
@@ -157,7 +159,7 @@ impl Fleet {
         }
         self.bonds.remove(at);
         self.store.remove(&name);
-        self.publisher.remove(&name);
+        self.publisher.remove(now, &name);
         log::info!("{name}: removed");
         first.map_or(Ok(()), Err)
     }
@@ -259,6 +261,7 @@ impl Fleet {
         }
         self.skip_news_of(port);
         let report = self.read_port(port).unwrap_or_else(|| link.report.clone());
+        self.bonds[at].devices.insert(port.0, report.clone());
         self.feed(
             now,
             at,
@@ -291,6 +294,7 @@ impl Fleet {
         self.stop_listening(port);
         let member = &mut self.bonds[at];
         member.foreign_macs.remove(&port);
+        member.devices.remove(&port.0);
         member.dirty = true;
         let Some(original) = member.originals.remove(&port) else {
             return Ok(());

@@ -177,6 +177,7 @@ impl Fleet {
                 name.clone_from(&report.name);
             }
         }
+        member.devices.insert(port.0, report.clone());
         member.dirty = true;
         // The failover first: the rest may wait for the kernel.
         if !self.ignore_link_events {
@@ -235,8 +236,9 @@ impl Fleet {
         };
         let mac = link.report.mac;
         if link.report.name != self.bonds[at].name {
-            self.rename(at, &link.report.name);
+            self.rename(now, at, &link.report.name);
         }
+        self.bonds[at].devices.insert(link.ifindex, link.report.clone());
         self.feed(now, at, Event::BondLink { report: link.report });
         let member = &mut self.bonds[at];
         member.dirty = true;
@@ -246,7 +248,7 @@ impl Fleet {
         self.bonds[at].stale = true;
     }
 
-    fn rename(&mut self, at: usize, name: &str) {
+    fn rename(&mut self, now: Time, at: usize, name: &str) {
         let old = std::mem::replace(&mut self.bonds[at].name, name.to_owned());
         log::info!("{old}: renamed to {name}");
         self.plane.renamed(&old, &name.to_owned());
@@ -254,13 +256,13 @@ impl Fleet {
         if self.try_save(at).is_ok() {
             self.store.remove(&old);
         }
-        self.publisher.remove(&old);
+        self.publisher.remove(now, &old);
     }
 
     fn on_gone(&mut self, now: Time, ifindex: u32, name: &str) {
         if let Some(at) = self.bonds.iter().position(|member| member.ifindex == ifindex) {
             log::warn!("{name}: its interface was deleted by someone else, giving its ports back");
-            if let Err(error) = self.remove(at) {
+            if let Err(error) = self.remove(now, at) {
                 log::error!("{name}: {error}");
             }
             return;

@@ -32,8 +32,8 @@ use crate::dataplane::{Dataplane, OriginalPort, PlaneWish};
 use crate::netlink::{Events, Link, LinkEvent, Links};
 use crate::packet::PacketSocket;
 use crate::saved::{SavedBond, Store};
-use crate::status::procfs;
 use crate::status::publish::Publisher;
+use crate::status::{self, Devices};
 use crate::text::{self, chain};
 
 /// Polls rest until they have used no more than one part in so many of the time.
@@ -79,6 +79,8 @@ struct Member {
     configured: Option<Vec<(String, String)>>,
     /// What the log has said of it that does not work.
     failing: Failing,
+    /// What its interface and its ports said last, for the files.
+    devices: Devices,
     /// Ports to which somebody else gave another address than the plan's, and which.
     foreign_macs: BTreeMap<PortId, MacAddr>,
     /// Interfaces whose addresses are announced.
@@ -163,8 +165,8 @@ impl Fleet {
             if std::mem::take(&mut self.bonds[at].dirty) {
                 self.save(at);
                 let report = self.report(now, at);
-                self.publisher
-                    .update(now, &report.name, procfs::render(&report, &self.release));
+                let tree = status::render(&report, &self.bonds[at].devices, &self.release);
+                self.publisher.update(&report.name, tree);
             }
         }
         self.publisher.flush(now);

@@ -11,6 +11,7 @@ use super::{Fleet, Member};
 use crate::config::BondSpec;
 use crate::dataplane::{Observed, OriginalPort, PlaneError, PlaneWish, team};
 use crate::saved::SavedBond;
+use crate::status::Devices;
 use crate::text::chain;
 
 impl Fleet {
@@ -30,7 +31,7 @@ impl Fleet {
             self.attach_all_wanted(now, at);
         }
         self.publish(now);
-        self.publisher.prune();
+        self.publisher.prune(now);
     }
 
     fn resume(&mut self, now: Time, mut saved: SavedBond) {
@@ -279,6 +280,7 @@ impl Member {
             wanted: Vec::new(),
             configured: None,
             failing: Failing::default(),
+            devices: Devices::new(),
             foreign_macs: BTreeMap::new(),
             announced: Vec::new(),
             stale: false,

@@ -1,4 +1,92 @@
-//! What the agent publishes for tools that read files: the status texts of the kernel's drivers.
+//! What the agent publishes for tools that read files: what the kernel's drivers show in `/proc` and `/sys`.
+//!
+//! A bond is rendered as a [`Tree`], which the [`publish::Publisher`] brings to disk.
 
+mod disk;
+pub mod info;
 pub mod procfs;
 pub mod publish;
+pub mod sysfs;
+
+use std::collections::BTreeMap;
+
+use bond_modes::options::{ArpAllTargets, ArpValidate, FailOverMac, ModeName, PrimaryReselect, XmitHashPolicy};
+use bond_modes::{BondStatus, OptionValue};
+use bond_monitors::LinkReport;
+
+use crate::control::proto::{BondReport, PortPresence, PortReport};
+
+/// Files and links by their path under the run directory.
+pub type Tree = BTreeMap<String, Entry>;
+
+/// What interfaces say of themselves, by index.
+pub type Devices = BTreeMap<u32, LinkReport>;
+
+/// What is at a path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Entry {
+    /// A file with this text.
+    File(String),
+    /// A symbolic link to this target.
+    Link(String),
+}
+
+/// Everything that is published about one bond. `release` is the running kernel's, as `uname -r` prints it.
+pub fn render(bond: &BondReport, devices: &Devices, release: &str) -> Tree {
+    let mut tree = Tree::new();
+    let text = procfs::render(bond, release);
+    tree.insert(format!("{}/{}", procfs::FOLDER, bond.name), Entry::File(text));
+    // In the other driver's folder it would look like a bond.
+    if bond.name != "bonding" {
+        tree.insert(format!("proc/net/{}/info", bond.name), Entry::File(info::render(bond)));
+    }
+    sysfs::render(&mut tree, bond, devices);
+    tree
+}
+
+/// Ports that are in the bond, in the order of attaching: the drivers know no others.
+fn attached(bond: &BondReport) -> impl DoubleEndedIterator<Item = &PortReport> {
+    bond.ports.iter().filter(|port| port.state == PortPresence::Attached)
+}
+
+/// The primary port, if it is attached. [bond_options.c: bond_option_primary_set]
+fn attached_primary(bond: &BondReport) -> Option<&PortReport> {
+    let wanted = bond.status.primary.as_deref()?;
+    attached(bond).find(|port| port.name == wanted)
+}
+
+/// The value of an option that has names.
+fn name<'a>(status: &'a BondStatus, option: &str) -> Option<&'a str> {
+    match status.options.get(option) {
+        Some(OptionValue::Name(name)) => Some(name),
+        _ => None,
+    }
+}
+
+/// The value of an option that is a number.
+fn number(status: &BondStatus, option: &str) -> i64 {
+    match status.options.get(option) {
+        Some(OptionValue::Number(number)) => *number,
+        _ => 0,
+    }
+}
+
+/// The driver's number of an option's named value; none for options whose values are no names.
+fn number_of(option: &str, value: &str) -> Option<u8> {
+    fn find<T>(values: &[(T, &str, u8)], wanted: &str) -> Option<u8> {
+        let found = values.iter().find(|(_, name, _)| *name == wanted);
+        found.map(|(_, _, number)| *number)
+    }
+    match option {
+        "mode" => find(ModeName::VALUES, value),
+        "xmit_hash_policy" => find(XmitHashPolicy::VALUES, value),
+        "arp_validate" => find(ArpValidate::VALUES, value),
+        "arp_all_targets" => find(ArpAllTargets::VALUES, value),
+        "fail_over_mac" => find(FailOverMac::VALUES, value),
+        "primary_reselect" => find(PrimaryReselect::VALUES, value),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod golden;

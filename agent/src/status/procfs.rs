@@ -8,16 +8,17 @@ use std::fmt::{self, Write};
 use bond_modes::{BondStatus, OptionValue, UpDown};
 use bond_monitors::Duplex;
 
-use crate::control::proto::{BondReport, PortPresence, PortReport};
+use super::{attached, attached_primary, name, number, number_of};
+use crate::control::proto::{BondReport, PortReport};
+
+/// The folder of all bonds, under the run directory.
+pub const FOLDER: &str = "proc/net/bonding";
 
 /// The driver's number of active-backup.
-const ACTIVE_BACKUP: u8 = 1;
+pub(super) const ACTIVE_BACKUP: u8 = 1;
 
 /// The driver's number of balance-xor.
 const BALANCE_XOR: u8 = 2;
-
-/// Hash policies by the driver's number. [bond_options.c: bond_xmit_hashtype_tbl]
-const HASH_POLICIES: [&str; 6] = ["layer2", "layer3+4", "layer2+3", "encap2+3", "encap3+4", "vlan+srcmac"];
 
 /// The whole file of one bond. `release` is the running kernel's, as `uname -r` prints it.
 pub fn render(bond: &BondReport, release: &str) -> String {
@@ -47,8 +48,8 @@ fn head(out: &mut String, bond: &BondReport) -> fmt::Result {
         _ => writeln!(out)?,
     }
     if status.mode_number == BALANCE_XOR {
-        let policy = name(status, "xmit_hash_policy").unwrap_or(HASH_POLICIES[0]);
-        let number = HASH_POLICIES.iter().position(|&p| p == policy).unwrap_or(0);
+        let policy = name(status, "xmit_hash_policy").unwrap_or("layer2");
+        let number = number_of("xmit_hash_policy", policy).unwrap_or(0);
         writeln!(out, "Transmit Hash Policy: {policy} ({number})")?;
     }
     if status.mode_number == ACTIVE_BACKUP {
@@ -73,8 +74,7 @@ fn head(out: &mut String, bond: &BondReport) -> fmt::Result {
 
 /// A primary that is not attached reads as none. [bond_procfs.c: bond_info_show_master]
 fn primary(out: &mut String, bond: &BondReport) -> fmt::Result {
-    let wanted = bond.status.primary.as_deref();
-    match attached(bond).find(|port| Some(port.name.as_str()) == wanted) {
+    match attached_primary(bond) {
         Some(port) => {
             let reselect = name(&bond.status, "primary_reselect").unwrap_or("always");
             writeln!(out, "Primary Slave: {} (primary_reselect {reselect})", port.name)
@@ -126,12 +126,8 @@ fn port_block(out: &mut String, port: &PortReport) -> fmt::Result {
     writeln!(out, "Slave queue ID: {}", port.queue_id.unwrap_or(0))
 }
 
-fn attached(bond: &BondReport) -> impl Iterator<Item = &PortReport> {
-    bond.ports.iter().filter(|port| port.state == PortPresence::Attached)
-}
-
 /// The driver's phrase for a mode; a mode without one is named as the option is.
-fn mode_text(status: &BondStatus) -> &str {
+pub(super) fn mode_text(status: &BondStatus) -> &str {
     match status.mode_number {
         0 => "load balancing (round-robin)",
         ACTIVE_BACKUP => "fault-tolerance (active-backup)",
@@ -141,96 +137,28 @@ fn mode_text(status: &BondStatus) -> &str {
     }
 }
 
-fn name<'a>(status: &'a BondStatus, option: &str) -> Option<&'a str> {
-    match status.options.get(option) {
-        Some(OptionValue::Name(name)) => Some(name),
-        _ => None,
-    }
-}
-
-fn number(status: &BondStatus, option: &str) -> i64 {
-    match status.options.get(option) {
-        Some(OptionValue::Number(number)) => *number,
-        _ => 0,
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
-    use bond_modes::{LinkWord, Role};
+    use bond_modes::LinkWord;
     use bond_monitors::MacAddr;
 
+    use super::super::golden::{bond, port};
     use super::*;
 
     /// Recorded on a 6.1 kernel with the real driver.
     const RELEASE: &str = "6.1.0-56-cloud-amd64";
 
-    fn bond(mode: &str, mode_number: u8, options: &[(&str, OptionValue)]) -> BondReport {
-        let options: BTreeMap<String, OptionValue> =
-            options.iter().map(|(n, v)| ((*n).to_owned(), v.clone())).collect();
-        BondReport {
-            name: "bond0".into(),
-            ifindex: 7,
-            plane: "tc".into(),
-            status: BondStatus {
-                mode: mode.into(),
-                mode_number,
-                up: true,
-                carrier: true,
-                mii_status: UpDown::Up,
-                mac: MacAddr([2, 0, 0, 0, 0, 0x10]),
-                mtu: 1500,
-                active_port: None,
-                primary: None,
-                monitor: None,
-                unmonitored: false,
-                targets: Vec::new(),
-                options,
-            },
-            ports: Vec::new(),
-        }
-    }
-
-    fn port(name: &str, last_byte: u8) -> PortReport {
-        PortReport {
-            state: PortPresence::Attached,
-            link: Some(LinkWord::Up),
-            role: Some(Role::Active),
-            speed_mbps: Some(10000),
-            duplex: Some(Duplex::Full),
-            permanent_mac: Some(MacAddr([2, 0, 0, 0, 0, last_byte])),
-            link_failures: Some(0),
-            queue_id: Some(0),
-            ..PortReport::absent(name)
-        }
-    }
-
-    fn word(text: &str) -> OptionValue {
-        OptionValue::Name(text.to_owned())
-    }
-
-    fn list(items: &[&str]) -> OptionValue {
-        OptionValue::List(items.iter().map(|&i| i.to_owned()).collect())
-    }
-
     fn arp_bond() -> BondReport {
-        let mut bond = bond(
-            "active-backup",
-            1,
-            &[
-                ("fail_over_mac", word("follow")),
-                ("primary_reselect", word("better")),
-                ("miimon", OptionValue::Number(0)),
-                ("arp_interval", OptionValue::Number(1000)),
-                ("arp_missed_max", OptionValue::Number(2)),
-                ("arp_ip_target", list(&["10.0.0.1", "10.0.0.2"])),
-                ("ns_ip6_target", list(&["2001:db8::1"])),
-            ],
-        );
+        let given = [
+            ("fail_over_mac", "follow"),
+            ("primary_reselect", "better"),
+            ("primary", "eth0"),
+            ("arp_interval", "1000"),
+            ("arp_ip_target", "10.0.0.1,10.0.0.2"),
+            ("ns_ip6_target", "2001:db8::1"),
+        ];
+        let mut bond = bond("active-backup", &given);
         bond.status.active_port = Some("eth0".into());
-        bond.status.primary = Some("eth0".into());
         bond.ports = vec![port("eth0", 0x10), port("eth1", 0x11)];
         bond
     }
@@ -243,20 +171,7 @@ mod tests {
 
     #[test]
     fn a_bond_without_ports_reads_as_the_driver_wrote_it() {
-        let mut bond = bond(
-            "active-backup",
-            1,
-            &[
-                ("fail_over_mac", word("none")),
-                ("primary_reselect", word("always")),
-                ("miimon", OptionValue::Number(100)),
-                ("updelay", OptionValue::Number(200)),
-                ("downdelay", OptionValue::Number(200)),
-                ("peer_notif_delay", OptionValue::Number(0)),
-                ("arp_interval", OptionValue::Number(0)),
-                ("arp_ip_target", list(&[])),
-            ],
-        );
+        let mut bond = bond("active-backup", &[("updelay", "200"), ("downdelay", "200")]);
         bond.status.mii_status = UpDown::Down;
         let want = include_str!("../../testdata/procfs/active-backup-no-ports.txt");
         assert_eq!(render(&bond, RELEASE), want);
@@ -278,59 +193,5 @@ mod tests {
             port_block(&mut text, port).unwrap();
         }
         assert_eq!(text, include_str!("../../testdata/procfs/ports.txt"));
-    }
-
-    #[test]
-    fn other_modes_have_neither_primary_nor_active_lines() {
-        let mut bond = arp_bond();
-        bond.status.mode = "balance-rr".into();
-        bond.status.mode_number = 0;
-        let want: String = include_str!("../../testdata/procfs/active-backup-arp.txt")
-            .replace(
-                "fault-tolerance (active-backup) (fail_over_mac follow)",
-                "load balancing (round-robin)",
-            )
-            .lines()
-            .filter(|line| !line.starts_with("Primary") && !line.starts_with("Currently"))
-            .map(|line| format!("{line}\n"))
-            .collect();
-        assert_eq!(render(&bond, RELEASE), want);
-    }
-
-    #[test]
-    fn the_hash_policy_is_shown_in_balance_xor_only() {
-        let policy = [("xmit_hash_policy", word("layer3+4"))];
-        let xor = render(&bond("balance-xor", 2, &policy), RELEASE);
-        assert!(
-            xor.contains("\nBonding Mode: load balancing (xor)\nTransmit Hash Policy: layer3+4 (1)\nMII Status: up\n"),
-            "{xor}"
-        );
-        for (mode, number) in [("balance-rr", 0), ("active-backup", 1), ("broadcast", 3)] {
-            assert!(
-                !render(&bond(mode, number, &policy), RELEASE).contains("Hash"),
-                "{mode}"
-            );
-        }
-    }
-
-    #[test]
-    fn absent_ports_are_not_listed_and_an_absent_primary_reads_as_none() {
-        let mut bond = arp_bond();
-        bond.ports[0] = PortReport::absent("eth0");
-        let text = render(&bond, RELEASE);
-        assert!(text.contains("\nPrimary Slave: None\n"), "{text}");
-        assert!(!text.contains("Slave Interface: eth0"), "{text}");
-        assert!(text.contains("Slave Interface: eth1"), "{text}");
-    }
-
-    #[test]
-    fn delays_show_in_the_link_words() {
-        let mut text = String::new();
-        let mut going = port("eth0", 1);
-        going.link = Some(LinkWord::GoingDown);
-        port_block(&mut text, &going).unwrap();
-        going.link = Some(LinkWord::GoingBack);
-        port_block(&mut text, &going).unwrap();
-        assert!(text.contains("MII Status: going down\n") && text.contains("MII Status: going back\n"));
     }
 }

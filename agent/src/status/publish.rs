@@ -1,43 +1,55 @@
 //! Status files under the run directory: whole or not at all, only on change, at most 20 times a second per bond, not counting
 //! changes that a client waits for.
 //!
-//! The agent's loop hands in the text after every turn and asks when to come back, as with a [`Bond`]: the clock is an
-//! argument. A directory or file system that cannot be written to costs a warning and the files' freshness, nothing else.
+//! The agent's loop hands in what a bond's files should be after every turn and asks when to come back, as with a [`Bond`]:
+//! the clock is an argument. Many bonds that change at once are written over several turns, so that none of them waits long for
+//! its next failover. What appears is written before what changes, and what goes is removed last, so that a name in a
+//! file, as of a port in `slaves`, always leads somewhere. A directory or file system that cannot be written to costs a
+//! warning and the files' freshness, nothing else.
 //!
 //! [`Bond`]: bond_modes
 
-use std::collections::BTreeMap;
-use std::fs::{self, DirBuilder, OpenOptions, Permissions};
-use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bond_monitors::Time;
 
-/// Least time between two writes of one bond's file.
+use super::disk::{prune_folder, remove_file, replace};
+use super::{Entry, Tree, sysfs};
+
+/// Least time between two writes of one bond's files.
 const SPACING: Duration = Duration::from_millis(50);
+
+/// Files that one turn writes, or those of one bond if they are more.
+const BUDGET: usize = 32;
 
 /// Time between attempts while writing fails.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Folders of the status files, outermost first, under the run directory.
-const FOLDERS: [&str; 3] = ["proc", "proc/net", "proc/net/bonding"];
+/// File with the names of all bonds, beside the folders of interfaces; no bond can have its name.
+const MASTERS: &str = "bonding_masters";
 
-/// Keeps `proc/net/bonding/<bond>` of every bond up to date.
+/// Keeps the files of every bond up to date.
 #[derive(Debug)]
 pub struct Publisher {
     run_dir: PathBuf,
-    files: BTreeMap<String, StatusFile>,
+    /// Names of the bonds, oldest first.
+    bonds: Vec<String>,
+    /// By name of the bond, and the file of all of them as [`MASTERS`].
+    sets: BTreeMap<String, FileSet>,
+    /// Which set wrote the folder of an interface last: a port may have gone from one bond to another.
+    holders: BTreeMap<String, String>,
 }
 
-/// One bond's file.
+/// Files that are written together.
 #[derive(Debug, Default)]
-struct StatusFile {
-    /// Its content on disk.
-    written: Option<String>,
-    /// Newer content that is not on disk yet; never equal to `written`.
-    pending: Option<String>,
+struct FileSet {
+    /// What is on disk.
+    written: Tree,
+    /// What is to be there, if that is not on disk yet.
+    pending: Option<Tree>,
     /// Not to be written before.
     not_before: Time,
     /// The last attempt failed, and was logged.
@@ -49,162 +61,179 @@ impl Publisher {
     pub fn new(run_dir: impl Into<PathBuf>) -> Self {
         Publisher {
             run_dir: run_dir.into(),
-            files: BTreeMap::new(),
+            bonds: Vec::new(),
+            sets: BTreeMap::new(),
+            holders: BTreeMap::new(),
         }
     }
 
-    /// Takes the text that the bond's file should have now. The first change after a quiet time is written at once, a later
-    /// one by [`Publisher::flush`].
-    pub fn update(&mut self, now: Time, bond: &str, text: String) {
-        let file = self.files.entry(bond.to_owned()).or_default();
-        if file.written.as_ref() == Some(&text) {
-            file.pending = None;
-            return;
-        }
-        file.pending = Some(text);
-        if now >= file.not_before {
-            file.write(now, &self.run_dir, bond);
-        }
+    /// Takes what the bond's files should be now; [`Publisher::flush`] writes them.
+    pub fn update(&mut self, bond: &str, tree: Tree) {
+        let set = self.sets.entry(bond.to_owned()).or_default();
+        set.pending = (set.written != tree).then_some(tree);
     }
 
     /// Lets the next change of this bond be written at once, because somebody waits for it. While writing fails it has to wait.
     pub fn hurry(&mut self, bond: &str) {
-        if let Some(file) = self.files.get_mut(bond).filter(|file| !file.failing) {
-            file.not_before = Time::ZERO;
+        if let Some(set) = self.sets.get_mut(bond).filter(|set| !set.failing) {
+            set.not_before = Time::ZERO;
         }
     }
 
     /// When [`Publisher::flush`] has something to do.
     pub fn poll_timeout(&self) -> Option<Time> {
-        self.files
-            .values()
-            .filter(|file| file.pending.is_some())
-            .map(|file| file.not_before)
-            .min()
+        let late = self.sets.values().filter(|set| set.pending.is_some());
+        late.map(|set| set.not_before).min()
     }
 
-    /// Writes what is due. Calling it too early or too often is harmless.
+    /// Writes what is due, the longest waiting first: the first change after a quiet time is at once. Calling it too early or too
+    /// often is harmless.
     pub fn flush(&mut self, now: Time) {
-        for (bond, file) in &mut self.files {
-            if file.pending.is_some() && now >= file.not_before {
-                file.write(now, &self.run_dir, bond);
+        self.flush_some(now, BUDGET);
+    }
+
+    fn flush_some(&mut self, now: Time, mut budget: usize) {
+        let is_due = |set: &FileSet| set.pending.is_some() && now >= set.not_before;
+        let due = self.sets.iter().filter(|(_, set)| is_due(set));
+        let mut due: Vec<(Time, String)> = due.map(|(name, set)| (set.not_before, name.clone())).collect();
+        due.sort();
+        for (_, name) in due {
+            budget = budget.saturating_sub(self.write(now, &name));
+            if budget == 0 {
+                return;
             }
         }
     }
 
-    /// Removes the file of a bond that is gone.
-    pub fn remove(&mut self, bond: &str) {
-        self.files.remove(bond);
-        remove_file(&self.path(bond));
+    /// Removes the files of a bond that is gone.
+    pub fn remove(&mut self, now: Time, bond: &str) {
+        self.bonds.retain(|known| known != bond);
+        self.list(now);
+        self.holders.retain(|_, holder| holder != bond);
+        for path in self.sets.remove(bond).unwrap_or_default().written.keys() {
+            remove_file(&self.run_dir, path);
+        }
     }
 
-    /// Removes files of bonds that were never [updated](Publisher::update): left behind by an earlier run.
-    pub fn prune(&mut self) {
-        // An unreadable or missing folder has nothing of ours in it.
-        let Ok(entries) = fs::read_dir(self.run_dir.join(FOLDERS[2])) else {
-            return;
+    /// Removes what no [update](Publisher::update) asked for: left behind by an earlier run. Writes everything first.
+    pub fn prune(&mut self, now: Time) {
+        self.flush_some(now, usize::MAX);
+        self.list(now);
+        let sets = || self.sets.values();
+        let wanted = sets().flat_map(|set| set.written.keys().chain(set.pending.iter().flat_map(Tree::keys)));
+        let wanted: BTreeSet<&str> = wanted.map(String::as_str).collect();
+        for root in ["proc/net", sysfs::FOLDER] {
+            prune_folder(&self.run_dir, root, &wanted);
+        }
+    }
+
+    /// Brings the file with the names of all bonds up to date. It changes with their number only, so it never waits.
+    fn list(&mut self, now: Time) {
+        let newline = if self.bonds.is_empty() { "" } else { "\n" };
+        let text = format!("{}{newline}", self.bonds.join(" "));
+        let path = format!("{}/{MASTERS}", sysfs::FOLDER);
+        self.update(MASTERS, Tree::from([(path, Entry::File(text))]));
+        self.write(now, MASTERS);
+    }
+
+    /// Tries to bring what is pending to disk; on failure the rest stays pending. Tells how many files were written.
+    fn write(&mut self, now: Time, name: &str) -> usize {
+        let Some(tree) = self.sets.get_mut(name).and_then(|set| set.pending.take()) else {
+            return 0;
         };
-        for entry in entries.flatten() {
-            let known = entry.file_name().to_str().is_some_and(|n| self.files.contains_key(n));
-            if !known {
-                remove_file(&entry.path());
-            }
-        }
-    }
-
-    fn path(&self, bond: &str) -> PathBuf {
-        self.run_dir.join(FOLDERS[2]).join(bond)
-    }
-}
-
-impl StatusFile {
-    /// Tries to bring `pending` to disk; on failure it stays pending.
-    fn write(&mut self, now: Time, run_dir: &Path, bond: &str) {
-        let Some(text) = self.pending.take() else { return };
-        match replace(run_dir, bond, &text) {
+        self.take_over(name, &tree);
+        let Some(set) = self.sets.get_mut(name) else { return 0 };
+        let mut count = 0;
+        match set.bring(&self.run_dir, &tree, &mut count) {
             Ok(()) => {
-                if self.failing {
-                    log::info!("{bond}: status file written again");
+                if set.failing {
+                    log::info!("{name}: status files written again");
                 }
-                self.failing = false;
-                self.written = Some(text);
-                self.not_before = now + SPACING;
+                set.failing = false;
+                set.not_before = now + SPACING;
+                if name != MASTERS && !self.bonds.iter().any(|known| known == name) {
+                    self.bonds.push(name.to_owned());
+                    self.list(now);
+                }
             }
-            Err(e) => {
-                if !self.failing {
-                    let path = run_dir.join(FOLDERS[2]).join(bond);
+            Err((path, error)) => {
+                if !set.failing {
+                    let path = self.run_dir.join(path);
                     log::warn!(
-                        "{bond}: cannot write {}: {e}; trying again every second",
+                        "{name}: cannot write {}: {error}; trying again every second",
                         path.display()
                     );
                 }
-                self.failing = true;
-                self.pending = Some(text);
-                self.not_before = now + RETRY;
+                set.failing = true;
+                set.pending = Some(tree);
+                set.not_before = now + RETRY;
+            }
+        }
+        count
+    }
+
+    /// Makes what others have written in this tree's folders of interfaces its own, to change or to remove.
+    fn take_over(&mut self, name: &str, tree: &Tree) {
+        let interfaces: BTreeSet<&str> = tree.keys().filter_map(|path| interface_of(path)).collect();
+        for interface in interfaces {
+            let folder = format!("{}/{interface}/", sysfs::FOLDER);
+            let holder = self.holders.insert(interface.to_owned(), name.to_owned());
+            let Some(other) = holder
+                .filter(|holder| holder != name)
+                .and_then(|holder| self.sets.get_mut(&holder))
+            else {
+                continue;
+            };
+            let all = std::mem::take(&mut other.written);
+            let (taken, left): (Tree, Tree) = all.into_iter().partition(|(path, _)| path.starts_with(&folder));
+            other.written = left;
+            if let Some(set) = self.sets.get_mut(name) {
+                set.written.extend(taken);
             }
         }
     }
 }
 
-/// Puts a file with this text in place of the old one, so that a reader sees the one or the other whole.
-fn replace(run_dir: &Path, bond: &str, text: &str) -> io::Result<()> {
-    // Not in the folder that tools list. One name does for all bonds: there is one writer and it finishes each file.
-    let draft = run_dir.join(FOLDERS[1]).join(".bonding.new");
-    let target = run_dir.join(FOLDERS[2]).join(bond);
-    let place = || write_draft(&draft, text).and_then(|()| fs::rename(&draft, &target));
-    let placed = match place() {
-        Err(e) if e.kind() == ErrorKind::NotFound => make_folders(run_dir).and_then(|()| place()),
-        other => other,
-    };
-    if placed.is_err() {
-        // Nothing but space is lost if this fails too, and the next attempt removes it first.
-        let _ = fs::remove_file(&draft);
-    }
-    placed
-}
-
-fn write_draft(draft: &Path, text: &str) -> io::Result<()> {
-    // What a crash left behind may belong to another user or be read-only.
-    match fs::remove_file(draft) {
-        Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
-        _ => {}
-    }
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o444)
-        .open(draft)?;
-    file.write_all(text.as_bytes())?;
-    // Again, because the mode above is subject to the umask.
-    file.set_permissions(Permissions::from_mode(0o444))
-}
-
-fn make_folders(run_dir: &Path) -> io::Result<()> {
-    for folder in FOLDERS {
-        let path = run_dir.join(folder);
-        match DirBuilder::new().mode(0o755).create(&path) {
-            Ok(()) => fs::set_permissions(&path, Permissions::from_mode(0o755))?,
-            Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
-            Err(e) => return Err(e),
+impl FileSet {
+    /// Makes the disk match the tree and counts what is written; an error with the path that could not be.
+    fn bring(&mut self, run_dir: &Path, tree: &Tree, count: &mut usize) -> Result<(), (String, io::Error)> {
+        let differs = |(path, entry): &(&String, &Entry)| self.written.get(*path) != Some(*entry);
+        let (changed, new): (Vec<_>, Vec<_>) = tree
+            .iter()
+            .filter(differs)
+            .partition(|(path, _)| self.written.contains_key(*path));
+        for (path, entry) in new.into_iter().chain(changed) {
+            replace(run_dir, path, entry).map_err(|error| (path.clone(), error))?;
+            self.written.insert(path.clone(), entry.clone());
+            *count += 1;
         }
+        self.written.retain(|path, _| {
+            let stays = tree.contains_key(path);
+            if !stays {
+                remove_file(run_dir, path);
+            }
+            stays
+        });
+        Ok(())
     }
-    Ok(())
 }
 
-fn remove_file(path: &Path) {
-    match fs::remove_file(path) {
-        Err(e) if e.kind() != ErrorKind::NotFound => log::warn!("cannot remove {}: {e}", path.display()),
-        _ => {}
-    }
+/// The interface in whose folder a path is.
+fn interface_of(path: &str) -> Option<&str> {
+    let below = path.strip_prefix(sysfs::FOLDER)?.strip_prefix('/')?;
+    below.split_once('/').map(|(interface, _)| interface)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
     use std::sync::atomic::{AtomicU32, Ordering};
 
+    use super::super::disk::DRAFT;
     use super::*;
 
-    /// A folder of its own that goes away with the test.
+    /// A folder of its own that goes away with the test, and what it says.
     struct Scratch(PathBuf);
 
     impl Scratch {
@@ -216,8 +245,38 @@ mod tests {
             Scratch(path)
         }
 
+        fn publisher(&self) -> Publisher {
+            Publisher::new(&self.0)
+        }
+
+        /// A bond's text.
         fn read(&self, bond: &str) -> Option<String> {
-            fs::read_to_string(self.0.join(FOLDERS[2]).join(bond)).ok()
+            self.text(&path(bond))
+        }
+
+        fn text(&self, path: &str) -> Option<String> {
+            fs::read_to_string(self.0.join(path)).ok()
+        }
+
+        fn inode(&self, path: &str) -> u64 {
+            fs::metadata(self.0.join(path)).unwrap().ino()
+        }
+
+        /// Every file and link below, by path.
+        fn all(&self) -> Vec<String> {
+            fn walk(root: &Path, folder: &Path, found: &mut Vec<String>) {
+                for entry in fs::read_dir(folder).unwrap() {
+                    let entry = entry.unwrap();
+                    match entry.file_type().unwrap().is_dir() {
+                        true => walk(root, &entry.path(), found),
+                        false => found.push(entry.path().strip_prefix(root).unwrap().to_str().unwrap().to_owned()),
+                    }
+                }
+            }
+            let mut found = Vec::new();
+            walk(&self.0, &self.0, &mut found);
+            found.sort();
+            found
         }
     }
 
@@ -227,20 +286,49 @@ mod tests {
         }
     }
 
+    impl Publisher {
+        fn write_at(&mut self, ms: u64, bond: &str, tree: Tree) {
+            self.update(bond, tree);
+            self.flush(at(ms));
+        }
+    }
+
     fn at(ms: u64) -> Time {
         Time::from_millis(ms)
     }
 
+    fn path(bond: &str) -> String {
+        format!("proc/net/bonding/{bond}")
+    }
+
+    fn tree(files: &[(&str, &str)]) -> Tree {
+        let entry = |text: &str| match text.strip_prefix("-> ") {
+            Some(target) => Entry::Link(target.to_owned()),
+            None => Entry::File(text.to_owned()),
+        };
+        files
+            .iter()
+            .map(|(path, text)| ((*path).to_owned(), entry(text)))
+            .collect()
+    }
+
+    /// A bond with one file.
+    fn text(bond: &str, text: &str) -> Tree {
+        tree(&[(&path(bond), text)])
+    }
+
+    const MASTERS_PATH: &str = "sys/class/net/bonding_masters";
+
     #[test]
     fn the_first_change_after_quiet_is_written_at_once_and_the_next_50_ms_later() {
         let dir = Scratch::new();
-        let mut publisher = Publisher::new(&dir.0);
-        publisher.update(at(1000), "bond0", "a".into());
+        let mut publisher = dir.publisher();
+        publisher.write_at(1000, "bond0", text("bond0", "a"));
         assert_eq!(dir.read("bond0").as_deref(), Some("a"));
         assert_eq!(publisher.poll_timeout(), None);
 
-        publisher.update(at(1010), "bond0", "b".into());
-        publisher.update(at(1020), "bond0", "c".into());
+        publisher.write_at(1010, "bond0", text("bond0", "b"));
+        publisher.write_at(1020, "bond0", text("bond0", "c"));
         assert_eq!(dir.read("bond0").as_deref(), Some("a"));
         assert_eq!(publisher.poll_timeout(), Some(at(1050)));
         publisher.flush(at(1049));
@@ -249,84 +337,115 @@ mod tests {
         assert_eq!(dir.read("bond0").as_deref(), Some("c"));
         assert_eq!(publisher.poll_timeout(), None);
 
-        publisher.update(at(1100), "bond0", "d".into());
+        publisher.write_at(1100, "bond0", text("bond0", "d"));
         assert_eq!(dir.read("bond0").as_deref(), Some("d"));
     }
 
     #[test]
     fn a_change_that_somebody_waits_for_is_written_at_once_unless_writing_fails() {
         let dir = Scratch::new();
-        let mut publisher = Publisher::new(&dir.0);
+        let mut publisher = dir.publisher();
         publisher.hurry("bond0");
-        publisher.update(at(1000), "bond0", "a".into());
+        publisher.write_at(1000, "bond0", text("bond0", "a"));
         publisher.hurry("bond0");
-        publisher.update(at(1001), "bond0", "b".into());
+        publisher.write_at(1001, "bond0", text("bond0", "b"));
         assert_eq!(dir.read("bond0").as_deref(), Some("b"));
-        publisher.update(at(1002), "bond0", "c".into());
+        publisher.write_at(1002, "bond0", text("bond0", "c"));
         assert_eq!(publisher.poll_timeout(), Some(at(1051)));
 
-        fs::create_dir_all(dir.0.join("proc/net/.bonding.new/x")).unwrap();
+        fs::create_dir_all(dir.0.join(DRAFT).join("x")).unwrap();
         publisher.flush(at(1051));
         publisher.hurry("bond0");
         assert_eq!(publisher.poll_timeout(), Some(at(2051)));
     }
 
     #[test]
-    fn bonds_do_not_wait_for_each_other() {
+    fn bonds_do_not_wait_for_each_other_and_are_listed_at_once() {
         let dir = Scratch::new();
-        let mut publisher = Publisher::new(&dir.0);
-        publisher.update(at(0), "bond0", "a".into());
-        publisher.update(at(1), "bond1", "b".into());
-        assert_eq!(dir.read("bond1").as_deref(), Some("b"));
+        let mut publisher = dir.publisher();
+        publisher.write_at(0, "bond1", text("bond1", "a"));
+        publisher.write_at(1, "bond0", text("bond0", "b"));
+        assert_eq!(dir.read("bond0").as_deref(), Some("b"));
+        assert_eq!(
+            dir.text(MASTERS_PATH).as_deref(),
+            Some("bond1 bond0\n"),
+            "in the order of their creation"
+        );
+        publisher.remove(at(2), "bond1");
+        assert_eq!(dir.text(MASTERS_PATH).as_deref(), Some("bond0\n"));
+        publisher.remove(at(3), "bond0");
+        assert_eq!(dir.text(MASTERS_PATH).as_deref(), Some(""));
     }
 
     #[test]
-    fn the_same_text_is_not_written_again() {
+    fn many_bonds_are_written_over_several_turns_and_none_is_forgotten() {
         let dir = Scratch::new();
-        let mut publisher = Publisher::new(&dir.0);
-        publisher.update(at(0), "bond0", "a".into());
-        let inode = |dir: &Scratch| {
-            use std::os::unix::fs::MetadataExt;
-            fs::metadata(dir.0.join(FOLDERS[2]).join("bond0")).unwrap().ino()
-        };
-        // Held open, so that its inode number cannot be given to a new file.
-        let held = fs::File::open(dir.0.join(FOLDERS[2]).join("bond0")).unwrap();
-        let before = inode(&dir);
-        publisher.update(at(1000), "bond0", "a".into());
-        publisher.update(at(1010), "bond0", "b".into());
-        assert_ne!(inode(&dir), before);
-        let after = inode(&dir);
-        publisher.update(at(1020), "bond0", "c".into());
-        publisher.update(at(1030), "bond0", "b".into());
+        let mut publisher = dir.publisher();
+        for round in ["a", "b"] {
+            let now = if round == "a" { at(0) } else { at(100) };
+            for number in 0..3 * BUDGET {
+                let bond = format!("bond{number}");
+                publisher.update(&bond, text(&bond, round));
+            }
+            let mut turns = 0;
+            while publisher.poll_timeout().is_some_and(|due| due <= now) {
+                publisher.flush(now);
+                turns += 1;
+            }
+            assert_eq!((turns, publisher.poll_timeout()), (3, None));
+            let right = |number: usize| dir.read(&format!("bond{number}")).as_deref() == Some(round);
+            assert!((0..3 * BUDGET).all(right));
+        }
+    }
+
+    #[test]
+    fn only_what_changed_is_written_again() {
+        let dir = Scratch::new();
+        let mut publisher = dir.publisher();
+        let [one, two] = ["sys/class/net/bond0/one", "sys/class/net/bond0/two"];
+        publisher.write_at(0, "bond0", tree(&[(one, "a"), (two, "a")]));
+        // Held open, so that their inode numbers cannot be given to new files.
+        let held = [one, two].map(|path| fs::File::open(dir.0.join(path)).unwrap());
+        let before = [one, two].map(|path| dir.inode(path));
+        publisher.write_at(1000, "bond0", tree(&[(one, "a"), (two, "a")]));
+        publisher.write_at(2000, "bond0", tree(&[(one, "a"), (two, "b")]));
+        assert_eq!(dir.inode(one), before[0]);
+        assert_ne!(dir.inode(two), before[1]);
+        publisher.write_at(2010, "bond0", tree(&[(one, "a"), (two, "c")]));
+        publisher.write_at(2020, "bond0", tree(&[(one, "a"), (two, "b")]));
         assert_eq!(publisher.poll_timeout(), None, "back to what is on disk");
-        publisher.flush(at(2000));
-        assert_eq!(inode(&dir), after);
         drop(held);
     }
 
     #[test]
     fn files_are_for_everyone_to_read_and_no_one_to_write() {
         let dir = Scratch::new();
-        let mut publisher = Publisher::new(&dir.0);
-        publisher.update(at(0), "bond0", "a".into());
+        let mut publisher = dir.publisher();
+        publisher.write_at(0, "bond0", text("bond0", "a"));
         let mode = |path: &str| fs::metadata(dir.0.join(path)).unwrap().permissions().mode() & 0o7777;
         assert_eq!(mode("proc/net/bonding/bond0"), 0o444);
-        for folder in FOLDERS {
+        for folder in [
+            "proc",
+            "proc/net",
+            "proc/net/bonding",
+            "sys",
+            "sys/class",
+            "sys/class/net",
+        ] {
             assert_eq!(mode(folder), 0o755, "{folder}");
         }
-        let names = |folder: &str| fs::read_dir(dir.0.join(folder)).unwrap().count();
-        assert_eq!((names(FOLDERS[1]), names(FOLDERS[2])), (1, 1), "no draft is left");
+        assert_eq!(dir.all(), [&path("bond0"), MASTERS_PATH], "no draft is left");
     }
 
     #[test]
     fn a_failed_write_is_tried_again_and_keeps_the_newest_text() {
         let dir = Scratch::new();
-        let mut publisher = Publisher::new(&dir.0);
+        let mut publisher = dir.publisher();
         // A file where the folder should be: fails for root, too.
         fs::write(dir.0.join("proc"), "").unwrap();
-        publisher.update(at(0), "bond0", "a".into());
+        publisher.write_at(0, "bond0", text("bond0", "a"));
         assert_eq!(publisher.poll_timeout(), Some(at(1000)));
-        publisher.update(at(10), "bond0", "b".into());
+        publisher.write_at(10, "bond0", text("bond0", "b"));
         publisher.flush(at(1000));
         assert_eq!(publisher.poll_timeout(), Some(at(2000)));
 
@@ -339,11 +458,11 @@ mod tests {
     #[test]
     fn a_failed_write_leaves_the_old_text_whole() {
         let dir = Scratch::new();
-        let mut publisher = Publisher::new(&dir.0);
-        publisher.update(at(0), "bond0", "a".into());
+        let mut publisher = dir.publisher();
+        publisher.write_at(0, "bond0", text("bond0", "a"));
         // The draft's name is taken by a folder with something in it: writing fails.
-        fs::create_dir_all(dir.0.join("proc/net/.bonding.new/x")).unwrap();
-        publisher.update(at(100), "bond0", "b".into());
+        fs::create_dir_all(dir.0.join(DRAFT).join("x")).unwrap();
+        publisher.write_at(100, "bond0", text("bond0", "b"));
         assert_eq!(dir.read("bond0").as_deref(), Some("a"));
         assert_eq!(publisher.poll_timeout(), Some(at(1100)));
     }
@@ -351,33 +470,95 @@ mod tests {
     #[test]
     fn folders_that_someone_removed_are_made_again() {
         let dir = Scratch::new();
-        let mut publisher = Publisher::new(&dir.0);
-        publisher.update(at(0), "bond0", "a".into());
+        let mut publisher = dir.publisher();
+        publisher.write_at(0, "bond0", text("bond0", "a"));
         fs::remove_dir_all(dir.0.join("proc")).unwrap();
-        publisher.update(at(100), "bond0", "b".into());
+        publisher.write_at(100, "bond0", text("bond0", "b"));
         assert_eq!(dir.read("bond0").as_deref(), Some("b"));
-        fs::remove_dir_all(dir.0.join(FOLDERS[2])).unwrap();
-        publisher.update(at(200), "bond0", "c".into());
+        fs::remove_dir_all(dir.0.join("proc/net/bonding")).unwrap();
+        publisher.write_at(200, "bond0", text("bond0", "c"));
         assert_eq!(dir.read("bond0").as_deref(), Some("c"));
+    }
+
+    #[test]
+    fn what_goes_takes_its_empty_folders_along() {
+        let dir = Scratch::new();
+        let mut publisher = dir.publisher();
+        let slaves = "sys/class/net/bond0/bonding/slaves";
+        let link = "sys/class/net/bond0/lower_eth0";
+        let state = "sys/class/net/eth0/bonding_slave/state";
+        publisher.write_at(
+            0,
+            "bond0",
+            tree(&[(slaves, "eth0\n"), (link, "-> ../eth0"), (state, "active\n")]),
+        );
+        assert_eq!(
+            dir.text(&format!("{link}/bonding_slave/state")).as_deref(),
+            Some("active\n")
+        );
+        publisher.write_at(100, "bond0", tree(&[(slaves, "")]));
+        assert_eq!(dir.all(), [slaves, MASTERS_PATH]);
+        assert!(!dir.0.join("sys/class/net/eth0").exists());
+        publisher.remove(at(200), "bond0");
+        assert_eq!(dir.all(), [MASTERS_PATH]);
+        assert_eq!(fs::read_dir(dir.0.join(sysfs::FOLDER)).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_port_that_goes_to_another_bond_keeps_its_files_whichever_bond_is_written_last() {
+        let (state, master, more) = (
+            "sys/class/net/eth0/bonding_slave/state",
+            "sys/class/net/eth0/master",
+            "sys/class/net/eth0/upper_bond0",
+        );
+        let of_first = tree(&[
+            (&path("bond0"), "a"),
+            (state, "active\n"),
+            (master, "-> ../bond0"),
+            (more, "-> ../bond0"),
+        ]);
+        let of_second = tree(&[(&path("bond1"), "b"), (state, "backup\n"), (master, "-> ../bond1")]);
+        for first_is_late in [true, false] {
+            let dir = Scratch::new();
+            let mut publisher = dir.publisher();
+            publisher.write_at(0, "bond1", text("bond1", "b"));
+            publisher.write_at(0, "bond0", of_first.clone());
+            if !first_is_late {
+                publisher.write_at(100, "bond0", text("bond0", "a"));
+            }
+            publisher.write_at(100, "bond1", of_second.clone());
+            publisher.write_at(110, "bond0", text("bond0", "a"));
+            publisher.flush(at(200));
+            assert_eq!(dir.text(state).as_deref(), Some("backup\n"));
+            assert_eq!(fs::read_link(dir.0.join(master)).unwrap(), Path::new("../bond1"));
+            assert!(!dir.all().contains(&more.to_owned()), "{:?}", dir.all());
+            // And back, before anyone else is written.
+            publisher.write_at(300, "bond0", of_first.clone());
+            publisher.remove(at(300), "bond1");
+            assert_eq!(dir.text(state).as_deref(), Some("active\n"));
+        }
     }
 
     #[test]
     fn removed_and_forgotten_bonds_leave_no_file() {
         let dir = Scratch::new();
-        let mut publisher = Publisher::new(&dir.0);
-        publisher.prune();
-        publisher.update(at(0), "bond0", "a".into());
-        publisher.update(at(0), "bond1", "b".into());
-        publisher.update(at(1), "bond0", "later".into());
-        publisher.remove("bond0");
-        publisher.remove("bond0");
+        let mut publisher = dir.publisher();
+        publisher.prune(at(0));
+        assert_eq!(dir.text(MASTERS_PATH).as_deref(), Some(""));
+        let link = "sys/class/net/bond1/lower_eth0";
+        publisher.write_at(0, "bond0", text("bond0", "a"));
+        publisher.write_at(0, "bond1", tree(&[(&path("bond1"), "b"), (link, "-> ../eth0")]));
+        publisher.write_at(1, "bond0", text("bond0", "later"));
+        publisher.remove(at(2), "bond0");
+        publisher.remove(at(2), "bond0");
         assert_eq!(dir.read("bond0"), None);
         assert_eq!(publisher.poll_timeout(), None);
 
-        let mut next_run = Publisher::new(&dir.0);
-        next_run.update(at(2), "bond2", "c".into());
-        next_run.prune();
-        assert_eq!(dir.read("bond1"), None);
-        assert_eq!(dir.read("bond2").as_deref(), Some("c"));
+        let mut next_run = dir.publisher();
+        next_run.write_at(2, "bond2", text("bond2", "c"));
+        next_run.prune(at(3));
+        assert_eq!(dir.all(), [&path("bond2"), MASTERS_PATH]);
+        assert_eq!(dir.text(MASTERS_PATH).as_deref(), Some("bond2\n"));
+        assert!(!dir.0.join("sys/class/net/bond1").exists());
     }
 }

@@ -6,7 +6,8 @@
 //! scenarios: ab_downdelay_* random_*        names, * for anything
 //! text: *downdelay=*                        the scenario's text must match (optional)
 //! step: send 20 vlan4*                      the step must match (optional)
-//! fields: look/device bond0/carrier         where it shows, * for anything, separated by commas
+//! fields: look/device bond0/carrier         where it shows, * for anything, separated by commas; files that say the same are meant
+//!                                           as well
 //! kernel: 0                                 what the driver says (optional)
 //! bondd: 1                                  what bondd says (optional)
 //! ```
@@ -74,13 +75,35 @@ impl Wanted {
     /// Whether this is the difference found.
     pub fn covers(&self, scenario: &Scenario, found: &Difference) -> bool {
         let fits = |pattern: &Option<String>, text: &str| pattern.as_ref().is_none_or(|p| glob(p, text));
+        let fact = fact_of_file(&found.field);
+        let shows = |pattern: &String| glob(pattern, &found.field) || fact.as_ref().is_some_and(|f| glob(pattern, f));
         self.scenarios.iter().any(|pattern| glob(pattern, &scenario.name))
-            && self.fields.iter().any(|pattern| glob(pattern, &found.field))
+            && self.fields.iter().any(shows)
             && fits(&self.text, &scenario.text.replace('\n', " "))
             && fits(&self.step, &found.text)
             && fits(&self.kernel, &found.kernel)
             && fits(&self.bondd, &found.other)
     }
+}
+
+/// The field that has the same fact as a file.
+fn fact_of_file(field: &str) -> Option<String> {
+    let (device, file) = field.strip_prefix("look/files/")?.split_once('/')?;
+    let (port, file) = match file.strip_prefix("lower_").and_then(|rest| rest.split_once('/')) {
+        Some((port, file)) => (port, file),
+        None => (device, file),
+    };
+    let of_port = |what: &str| format!("look/port {port}/{what}");
+    Some(match file {
+        "address" => format!("look/device {device}/mac"),
+        // The others are about what the carrier makes usable.
+        "carrier" | "duplex" | "operstate" | "speed" => format!("look/device {device}/carrier"),
+        "bonding/mii_status" => "look/mii_status".to_owned(),
+        "bonding_slave/state" => of_port("role"),
+        "bonding_slave/mii_status" => of_port("link"),
+        "bonding_slave/link_failure_count" => of_port("failures"),
+        _ => format!("look/options/{}", file.strip_prefix("bonding/")?),
+    })
 }
 
 /// Whether a text matches a pattern in which `*` stands for anything.
@@ -146,5 +169,20 @@ mod tests {
         assert!(!entry.covers(&scenario, &found));
         found.field = "look/mii_status".to_owned();
         assert!(!entry.covers(&scenario, &found));
+    }
+
+    #[test]
+    fn an_entry_covers_files_that_say_the_same() {
+        for (file, fact) in [
+            ("bond0/bonding/updelay", Some("look/options/updelay")),
+            ("bond0/bonding/mii_status", Some("look/mii_status")),
+            ("bond0/speed", Some("look/device bond0/carrier")),
+            ("eth1/bonding_slave/link_failure_count", Some("look/port eth1/failures")),
+            ("bond0/lower_eth1/bonding_slave/state", Some("look/port eth1/role")),
+            ("bond0/type", None),
+            ("bonding_masters", None),
+        ] {
+            assert_eq!(fact_of_file(&format!("look/files/{file}")).as_deref(), fact, "{file}");
+        }
     }
 }

@@ -131,6 +131,10 @@ impl Column for Agent {
         fs::read_to_string(self.dir.join("proc/net/bonding/bond0")).ok()
     }
 
+    fn tree(&self) -> PathBuf {
+        self.dir.join("sys/class/net")
+    }
+
     fn state(&mut self) -> Option<State> {
         let report = self.ask(json!({"call": "show", "bond": "bond0"})).ok()?;
         let bond = report["bonds"].get(0)?;

@@ -1,6 +1,7 @@
 //! What a scenario is played to.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 /// Done, or why not.
 pub type Outcome = Result<(), String>;
@@ -25,6 +26,8 @@ pub trait Column {
     fn active(&mut self, port: Option<&str>) -> Outcome;
     /// The text of `/proc/net/bonding/bond0`.
     fn status_text(&mut self) -> Option<String>;
+    /// Where the tree of `/sys/class/net` is.
+    fn tree(&self) -> PathBuf;
     /// The bond as its programs' interface tells it, apart from the text; none if there is no bond.
     fn state(&mut self) -> Option<State>;
     /// What happened since the last time, in order, as [`Happening`] spells it.

@@ -5,6 +5,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
 use std::net::Ipv6Addr;
 use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
 use std::process::Command;
 use std::str::FromStr;
 
@@ -112,6 +113,10 @@ impl Column for Kernel {
 
     fn status_text(&mut self) -> Option<String> {
         fs::read_to_string("/proc/thread-self/net/bonding/bond0").ok()
+    }
+
+    fn tree(&self) -> PathBuf {
+        PathBuf::from("/sys/class/net")
     }
 
     fn state(&mut self) -> Option<State> {

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -203,6 +204,7 @@ fn look(bench: &mut Bench, column: &mut dyn Column) -> Value {
         "announced": heard.announced,
         "reported": heard.reported,
         "device bond0": device("bond0"),
+        "files": files(&column.tree(), &bench.ports),
     });
     for port in &bench.ports {
         look[format!("device {port}")] = device(port);
@@ -221,6 +223,34 @@ fn look(bench: &mut Bench, column: &mut dyn Column) -> Value {
         }
     }
     look
+}
+
+/// The files of a tree of interfaces that are about the bond, by their path, each without the end of its line.
+fn files(tree: &Path, ports: &[String]) -> BTreeMap<String, String> {
+    let mut paths = vec!["bonding_masters".to_owned()];
+    for file in ["address", "carrier", "duplex", "mtu", "operstate", "speed", "type"] {
+        paths.push(format!("bond0/{file}"));
+    }
+    let ports = ports.iter().map(|port| format!("{port}/bonding_slave"));
+    for folder in ports.chain(["bond0/bonding".to_owned()]) {
+        for entry in fs::read_dir(tree.join(&folder)).into_iter().flatten().flatten() {
+            paths.push(format!("{folder}/{}", entry.file_name().to_string_lossy()));
+        }
+    }
+    let lower = fs::read_dir(tree.join("bond0")).into_iter().flatten().flatten();
+    let lower = lower.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    for link in lower.filter(|name| name.starts_with("lower_")) {
+        paths.push(format!("bond0/{link}/bonding_slave/state"));
+        paths.push(format!("bond0/{link}/master/bonding/mode"));
+    }
+    // Some cannot be read at times, and then are not there.
+    let read = |path: String| fs::read_to_string(tree.join(&path)).ok().map(|text| (path, text));
+    let shown = |(path, text): (String, String)| match text.strip_suffix('\n') {
+        Some(line) => (path, line.to_owned()),
+        None if text.is_empty() => (path, text),
+        None => (path, format!("{text} (without an end of the line)")),
+    };
+    paths.into_iter().filter_map(read).map(shown).collect()
 }
 
 /// What the stack says about a device; null where there is none.

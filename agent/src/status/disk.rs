@@ -1,0 +1,99 @@
+//! How a file comes and goes: whole, for everyone to read, with the folders that lead to it.
+
+use std::collections::BTreeSet;
+use std::fs::{self, DirBuilder, OpenOptions, Permissions};
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, symlink};
+use std::path::Path;
+
+use super::{Entry, procfs, sysfs};
+
+/// Names what is being written; not in a folder that tools list. There is one writer and it finishes each file.
+pub(super) const DRAFT: &str = ".status.new";
+
+/// Folders that are ours alone. They stay when nothing is left in them.
+const ROOTS: [&str; 3] = [procfs::FOLDER, "proc/net", sysfs::FOLDER];
+
+/// Puts a file or link in place of the old one, so that a reader sees the one or the other whole.
+pub(super) fn replace(run_dir: &Path, path: &str, entry: &Entry) -> io::Result<()> {
+    let (draft, target) = (run_dir.join(DRAFT), run_dir.join(path));
+    let place = || write_draft(&draft, entry).and_then(|()| fs::rename(&draft, &target));
+    let placed = match place() {
+        Err(e) if e.kind() == ErrorKind::NotFound => make_folders(run_dir, path).and_then(|()| place()),
+        other => other,
+    };
+    if placed.is_err() {
+        // Nothing but space is lost if this fails too, and the next attempt removes it first.
+        let _ = fs::remove_file(&draft);
+    }
+    placed
+}
+
+fn write_draft(draft: &Path, entry: &Entry) -> io::Result<()> {
+    // What a crash left behind may belong to another user or be read-only.
+    match fs::remove_file(draft) {
+        Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    let text = match entry {
+        Entry::Link(to) => return symlink(to, draft),
+        Entry::File(text) => text,
+    };
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o444)
+        .open(draft)?;
+    file.write_all(text.as_bytes())?;
+    // Again, because the mode above is subject to the umask.
+    file.set_permissions(Permissions::from_mode(0o444))
+}
+
+/// Makes the folders that lead to a path.
+fn make_folders(run_dir: &Path, path: &str) -> io::Result<()> {
+    for (end, _) in path.match_indices('/') {
+        let folder = run_dir.join(&path[..end]);
+        match DirBuilder::new().mode(0o755).create(&folder) {
+            Ok(()) => fs::set_permissions(&folder, Permissions::from_mode(0o755))?,
+            Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
+}
+
+/// Removes a file or link, and the folders that are empty without it.
+pub(super) fn remove_file(run_dir: &Path, path: &str) {
+    let full = run_dir.join(path);
+    match fs::remove_file(&full) {
+        Err(e) if e.kind() != ErrorKind::NotFound => log::warn!("cannot remove {}: {e}", full.display()),
+        _ => {}
+    }
+    let mut rest = path;
+    while let Some((folder, _)) = rest.rsplit_once('/')
+        && !ROOTS.contains(&folder)
+        // Fails as long as something is in it.
+        && fs::remove_dir(run_dir.join(folder)).is_ok()
+    {
+        rest = folder;
+    }
+}
+
+/// Removes everything at any depth that is not wanted.
+pub(super) fn prune_folder(run_dir: &Path, folder: &str, wanted: &BTreeSet<&str>) {
+    // An unreadable or missing folder has nothing of ours in it.
+    let Ok(entries) = fs::read_dir(run_dir.join(folder)) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        // Names that are no UTF-8 are not ours.
+        let Some(path) = entry.file_name().to_str().map(|name| format!("{folder}/{name}")) else {
+            continue;
+        };
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            prune_folder(run_dir, &path, wanted);
+        } else if !wanted.contains(path.as_str()) {
+            remove_file(run_dir, &path);
+        }
+    }
+}

@@ -1,0 +1,255 @@
+//! Whole trees of bonds in every mode and state, as recorded in `testdata/status/`; `UPDATE_GOLDEN=1` records them anew.
+//!
+//! That the driver says the same is what the fidelity suite shows.
+
+use std::fmt::Write;
+use std::fs;
+use std::path::Path;
+
+use bond_modes::{LinkWord, Role, UpDown, options};
+use bond_monitors::{Carrier, MacAddr, Speed};
+
+use super::*;
+
+/// A bond of this mode that is up, with these options and no ports.
+pub(super) fn bond(mode: &str, given: &[(&str, &str)]) -> BondReport {
+    let pairs = [&[("mode", mode)], given].concat();
+    let pairs: Vec<(String, String)> = pairs.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
+    let options = options::parse(&pairs).unwrap().options;
+    BondReport {
+        name: "bond0".into(),
+        ifindex: 7,
+        plane: "tc".into(),
+        status: BondStatus {
+            mode: mode.into(),
+            mode_number: options.mode.number(),
+            up: true,
+            carrier: true,
+            mii_status: UpDown::Up,
+            mac: MacAddr([2, 0, 0, 0, 0, 0x10]),
+            mtu: 1500,
+            active_port: None,
+            primary: options.primary.clone(),
+            monitor: None,
+            unmonitored: false,
+            targets: Vec::new(),
+            options: options::show_all(&options, None),
+        },
+        ports: Vec::new(),
+    }
+}
+
+/// An attached port that is up, with an address that ends in this byte.
+pub(super) fn port(name: &str, last_byte: u8) -> PortReport {
+    PortReport {
+        state: PortPresence::Attached,
+        ifindex: Some(u32::from(last_byte)),
+        link: Some(LinkWord::Up),
+        role: Some(Role::Active),
+        carrier: Some(true),
+        speed_mbps: Some(10000),
+        duplex: Some(bond_monitors::Duplex::Full),
+        mac: Some(MacAddr([2, 0, 0, 0, 0, 0x10])),
+        permanent_mac: Some(MacAddr([2, 0, 0, 0, 0, last_byte])),
+        link_failures: Some(0),
+        queue_id: Some(0),
+        ..PortReport::absent(name)
+    }
+}
+
+/// As a port whose cable was pulled.
+fn dead(port: PortReport) -> PortReport {
+    PortReport {
+        link: Some(LinkWord::Down),
+        role: Some(Role::Backup),
+        carrier: Some(false),
+        link_failures: Some(1),
+        ..port
+    }
+}
+
+/// `eth0` and `eth1`.
+fn two_ports() -> Vec<PortReport> {
+    vec![port("eth0", 0x10), port("eth1", 0x11)]
+}
+
+/// Makes that port the only active one.
+fn activate(bond: &mut BondReport, active: &str) {
+    bond.status.active_port = Some(active.to_owned());
+    let value = OptionValue::Name(active.to_owned());
+    bond.status.options.insert("active_slave".to_owned(), value);
+    for port in bond.ports.iter_mut().filter(|port| port.name != active) {
+        port.role = Some(Role::Backup);
+    }
+}
+
+fn without_carrier(bond: &mut BondReport) {
+    bond.status.carrier = false;
+    bond.status.mii_status = UpDown::Down;
+}
+
+/// What the interfaces of a bond say while nothing special is wanted of them.
+fn devices(bond: &BondReport) -> Devices {
+    let device = |name: &str, up: bool| LinkReport {
+        name: name.to_owned(),
+        admin_up: up,
+        carrier: Carrier::On,
+        mac: MacAddr::default(),
+        mtu: 1500,
+        promisc: false,
+        allmulti: false,
+        speed: Speed::default(),
+        duplex: bond_monitors::Duplex::default(),
+    };
+    let ports = bond
+        .ports
+        .iter()
+        .filter_map(|port| Some((port.ifindex?, device(&port.name, true))));
+    ports
+        .chain([(bond.ifindex, device(&bond.name, bond.status.up))])
+        .collect()
+}
+
+#[track_caller]
+fn is_golden(case: &str, bond: &BondReport) {
+    is_golden_with(case, bond, &devices(bond));
+}
+
+#[track_caller]
+fn is_golden_with(case: &str, bond: &BondReport, devices: &Devices) {
+    let mut dump = String::new();
+    for (path, entry) in render(bond, devices, "6.1.0") {
+        match entry {
+            Entry::Link(target) => writeln!(dump, "{path} -> {target}").unwrap(),
+            // Of several lines.
+            Entry::File(text) if path.starts_with("proc/") => writeln!(dump, "{path}:\n{text}---").unwrap(),
+            Entry::File(text) => writeln!(dump, "{path}: {text:?}").unwrap(),
+        }
+    }
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("testdata/status/{case}.txt"));
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(&file, &dump).unwrap();
+    }
+    let recorded = fs::read_to_string(&file).unwrap_or_default();
+    assert_eq!(dump, recorded, "{} (UPDATE_GOLDEN=1 records it anew)", file.display());
+}
+
+#[test]
+fn balance_rr_with_a_queue_and_all_ports_up() {
+    let mut bond = bond("balance-rr", &[("packets_per_slave", "3"), ("all_slaves_active", "1")]);
+    bond.ports = two_ports();
+    bond.ports[1].queue_id = Some(2);
+    is_golden("balance-rr", &bond);
+}
+
+#[test]
+fn balance_rr_with_a_dead_port() {
+    let mut bond = bond("balance-rr", &[]);
+    bond.ports = two_ports();
+    bond.ports[0] = dead(bond.ports[0].clone());
+    is_golden("balance-rr-degraded", &bond);
+}
+
+#[test]
+fn active_backup_with_a_primary_in_use() {
+    let mut bond = bond(
+        "active-backup",
+        &[("primary", "eth1"), ("updelay", "200"), ("num_grat_arp", "3")],
+    );
+    bond.ports = two_ports();
+    activate(&mut bond, "eth1");
+    let mut devices = devices(&bond);
+    for device in devices.values_mut() {
+        (device.promisc, device.allmulti, device.mtu) = (true, true, 9000);
+    }
+    is_golden_with("active-backup", &bond, &devices);
+}
+
+#[test]
+fn active_backup_while_delays_run() {
+    let mut bond = bond(
+        "active-backup",
+        &[("updelay", "200"), ("downdelay", "300"), ("peer_notif_delay", "100")],
+    );
+    bond.ports = two_ports();
+    bond.ports[0].link = Some(LinkWord::GoingDown);
+    bond.ports[0].carrier = Some(false);
+    bond.ports[1].link = Some(LinkWord::GoingBack);
+    activate(&mut bond, "eth0");
+    is_golden("active-backup-delays", &bond);
+}
+
+#[test]
+fn active_backup_with_all_ports_dead_and_an_absent_primary() {
+    let mut bond = bond("active-backup", &[("primary", "eth2"), ("primary_reselect", "failure")]);
+    bond.ports = two_ports().into_iter().map(dead).collect();
+    bond.ports.push(PortReport::absent("eth2"));
+    without_carrier(&mut bond);
+    is_golden("active-backup-down", &bond);
+}
+
+#[test]
+fn active_backup_that_is_down_and_has_no_ports() {
+    let mut bond = bond("active-backup", &[]);
+    bond.status.up = false;
+    without_carrier(&mut bond);
+    is_golden("active-backup-empty", &bond);
+}
+
+#[test]
+fn active_backup_with_the_arp_monitor_and_moving_addresses() {
+    let given = [
+        ("fail_over_mac", "follow"),
+        ("primary", "eth0"),
+        ("primary_reselect", "better"),
+        ("arp_interval", "1000"),
+        ("arp_validate", "filter_backup"),
+        ("arp_all_targets", "all"),
+        ("arp_ip_target", "10.0.0.1,10.0.0.2"),
+        ("ns_ip6_target", "2001:db8::1,2001:db8::2"),
+        ("arp_missed_max", "4"),
+    ];
+    let mut bond = bond("active-backup", &given);
+    bond.ports = two_ports();
+    // Unknown speeds, as of a bridge.
+    (bond.ports[0].speed_mbps, bond.ports[0].duplex) = (None, None);
+    activate(&mut bond, "eth0");
+    is_golden("active-backup-arp", &bond);
+}
+
+#[test]
+fn balance_xor_with_a_hash_policy() {
+    let mut bond = bond(
+        "balance-xor",
+        &[("xmit_hash_policy", "layer3+4"), ("arp_interval", "500")],
+    );
+    bond.ports = two_ports();
+    is_golden("balance-xor", &bond);
+}
+
+#[test]
+fn broadcast_is_as_fast_as_its_slowest_port() {
+    let mut bond = bond("broadcast", &[]);
+    bond.ports = two_ports();
+    bond.ports[1].speed_mbps = Some(100);
+    bond.ports[1].duplex = Some(bond_monitors::Duplex::Half);
+    is_golden("broadcast", &bond);
+}
+
+#[test]
+fn broadcast_with_all_ports_dead() {
+    let mut bond = bond("broadcast", &[]);
+    bond.ports = two_ports().into_iter().map(dead).collect();
+    without_carrier(&mut bond);
+    is_golden("broadcast-down", &bond);
+}
+
+#[test]
+fn a_bond_named_as_the_folder_of_bonds_has_no_file_of_the_old_driver_in_it() {
+    let mut bond = bond("balance-rr", &[]);
+    bond.name = "bonding".to_owned();
+    let tree = render(&bond, &devices(&bond), "6.1.0");
+    let proc: Vec<&String> = tree.keys().filter(|path| path.starts_with("proc/")).collect();
+    assert_eq!(proc, ["proc/net/bonding/bonding"]);
+}

@@ -1,0 +1,53 @@
+//! Text of `/proc/net/<bond>/info`, the file of the driver of Linux 2.4, without what only its last versions had.
+//!
+//! differs: one bond a file, where that driver repeated all bonds of one load in each.
+
+use std::fmt::{self, Write};
+
+use bond_modes::LinkWord;
+
+use super::{attached, number, procfs};
+use crate::control::proto::{BondReport, PortReport};
+
+/// The whole file of one bond.
+pub fn render(bond: &BondReport) -> String {
+    let mut text = String::with_capacity(512);
+    write_all(&mut text, bond).expect("writing to a String cannot fail");
+    text
+}
+
+fn write_all(out: &mut String, bond: &BondReport) -> fmt::Result {
+    let status = &bond.status;
+    writeln!(out, "Bonding Mode: {}", procfs::mode_text(status))?;
+    let current = current(bond);
+    if let Some(port) = current {
+        writeln!(out, "Currently Active Slave: {}", port.name)?;
+    }
+    writeln!(out, "MII Status: {}", up_or_down(current.is_some()))?;
+    writeln!(out, "MII Polling Interval (ms): {}", number(status, "miimon"))?;
+    writeln!(out, "Up Delay (ms): {}", number(status, "updelay"))?;
+    writeln!(out, "Down Delay (ms): {}", number(status, "downdelay"))?;
+    // The driver walked its list from the end.
+    for port in attached(bond).rev() {
+        writeln!(out, "\nSlave Interface: {}", port.name)?;
+        // Delays are not shown.
+        writeln!(out, "MII Status: {}", up_or_down(port.link == Some(LinkWord::Up)))?;
+        writeln!(out, "Link Failure Count: {}", port.link_failures.unwrap_or(0))?;
+    }
+    Ok(())
+}
+
+/// That driver had a current port in every mode: the next in turn or the one to fall back to, here the first that is used.
+fn current(bond: &BondReport) -> Option<&PortReport> {
+    let used = |port: &&PortReport| matches!(port.link, Some(LinkWord::Up | LinkWord::GoingDown));
+    match bond.status.active_port.as_deref() {
+        Some(active) => attached(bond).find(|port| port.name == active),
+        None => attached(bond)
+            .find(used)
+            .filter(|_| bond.status.mode_number != procfs::ACTIVE_BACKUP),
+    }
+}
+
+fn up_or_down(up: bool) -> &'static str {
+    if up { "up" } else { "down" }
+}

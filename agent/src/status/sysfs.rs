@@ -1,0 +1,236 @@
+//! The files of `/sys/class/net` that concern a bond, in sysfs' formats: those of the bonding driver, and of the device core
+//! what monitoring tools follow from there. [bond_sysfs.c, bond_sysfs_slave.c, net-sysfs.c]
+//!
+//! A file that cannot be read in the kernel, such as the carrier of an interface that is down, is not there.
+
+use bond_modes::{LinkWord, OptionValue, Role, UpDown};
+use bond_monitors::{Duplex, LinkReport, MacAddr};
+
+use super::{Devices, Entry, Tree, attached, attached_primary, number_of};
+use crate::control::proto::{BondReport, PortReport};
+
+/// The folder of all interfaces, under the run directory.
+pub const FOLDER: &str = "sys/class/net";
+
+/// Adds the folders of a bond and of its ports.
+pub fn render(tree: &mut Tree, bond: &BondReport, devices: &Devices) {
+    let mut folder = Folder::of(tree, &bond.name);
+    for (file, default) in BONDING {
+        folder.file(&format!("bonding/{file}"), &option(bond, file, default));
+    }
+    Device {
+        ifindex: bond.ifindex,
+        up: bond.status.up,
+        carrier: bond.status.carrier,
+        mac: bond.status.mac,
+        mtu: bond.status.mtu,
+        speed: bond_speed(bond),
+        duplex: senders(bond).find_map(|port| port.duplex),
+        flags: IFF_MASTER,
+    }
+    .render(&mut folder, devices.get(&bond.ifindex));
+    for port in attached(bond) {
+        let to_port = format!("../{}", port.name);
+        folder.link(&format!("lower_{}", port.name), &to_port);
+        // As it was called in older kernels.
+        folder.link(&format!("slave_{}", port.name), &to_port);
+    }
+    for port in attached(bond) {
+        render_port(tree, &bond.name, port, devices);
+    }
+}
+
+fn render_port(tree: &mut Tree, bond: &str, port: &PortReport, devices: &Devices) {
+    let mut folder = Folder::of(tree, &port.name);
+    let (role, link) = match (port.role, port.link) {
+        (Some(Role::Active), Some(link)) => ("active", link.as_str()),
+        (_, link) => ("backup", link.map_or("down", LinkWord::as_str)),
+    };
+    for (file, value) in [
+        ("state", role),
+        ("mii_status", link),
+        ("link_failure_count", &port.link_failures.unwrap_or(0).to_string()),
+        ("perm_hwaddr", &port.permanent_mac.unwrap_or_default().to_string()),
+        ("queue_id", &port.queue_id.unwrap_or(0).to_string()),
+        // Numbers in 802.3ad only.
+        ("ad_aggregator_id", "N/A"),
+        ("ad_actor_oper_port_state", "N/A"),
+        ("ad_partner_oper_port_state", "N/A"),
+    ] {
+        folder.file(&format!("bonding_slave/{file}"), value);
+    }
+    let Some(ifindex) = port.ifindex else { return };
+    let seen = devices.get(&ifindex);
+    let carrier = port.carrier.unwrap_or(false);
+    Device {
+        ifindex,
+        up: seen.is_some_and(|seen| seen.admin_up),
+        carrier,
+        mac: port.mac.unwrap_or_default(),
+        mtu: seen.map_or(0, |seen| seen.mtu),
+        // What is remembered of a link that is gone is not what it has now.
+        speed: port.speed_mbps.filter(|_| carrier),
+        duplex: port.duplex.filter(|_| carrier),
+        flags: IFF_SLAVE,
+    }
+    .render(&mut folder, seen);
+    let to_bond = format!("../{bond}");
+    folder.link("master", &to_bond);
+    folder.link(&format!("upper_{bond}"), &to_bond);
+}
+
+/// The text of a file under `bonding/` without its newline, or what it says in modes that have no such thing.
+fn option(bond: &BondReport, file: &str, default: &str) -> String {
+    let joined = |show: fn(&PortReport) -> String| attached(bond).map(show).collect::<Vec<_>>().join(" ");
+    match file {
+        "slaves" => return joined(|port| port.name.clone()),
+        "queue_id" => return joined(|port| format!("{}:{}", port.name, port.queue_id.unwrap_or(0))),
+        "mii_status" if bond.status.mii_status == UpDown::Up => return "up".to_owned(),
+        "mii_status" => return "down".to_owned(),
+        "primary" => return attached_primary(bond).map_or(String::new(), |port| port.name.clone()),
+        _ => {}
+    }
+    match bond.status.options.get(file) {
+        Some(OptionValue::Name(name)) => match number_of(file, name) {
+            Some(number) => format!("{name} {number}"),
+            None => name.clone(),
+        },
+        Some(OptionValue::Number(number)) => number.to_string(),
+        Some(OptionValue::List(list)) => list.join(" "),
+        Some(OptionValue::None) => String::new(),
+        None => default.to_owned(),
+    }
+}
+
+/// Ports that send. [bonding.h: bond_slave_can_tx]
+fn senders(bond: &BondReport) -> impl Iterator<Item = &PortReport> {
+    let can = |port: &&PortReport| port.carrier == Some(true) && port.link == Some(LinkWord::Up);
+    attached(bond)
+        .filter(can)
+        .filter(|port| port.role == Some(Role::Active))
+}
+
+/// What all ports that send make together; in broadcast the slowest. [bond_main.c: bond_ethtool_get_link_ksettings]
+fn bond_speed(bond: &BondReport) -> Option<u32> {
+    let mut speeds = senders(bond).filter_map(|port| port.speed_mbps).peekable();
+    speeds.peek()?;
+    match bond.status.mode.as_str() {
+        "broadcast" => speeds.min(),
+        _ => Some(speeds.fold(0, u32::saturating_add)),
+    }
+}
+
+/// What the device core shows of an interface.
+struct Device {
+    ifindex: u32,
+    up: bool,
+    carrier: bool,
+    mac: MacAddr,
+    mtu: u32,
+    speed: Option<u32>,
+    duplex: Option<Duplex>,
+    /// Besides what every interface has.
+    flags: u32,
+}
+
+impl Device {
+    fn render(&self, folder: &mut Folder, seen: Option<&LinkReport>) {
+        let switch = |on: bool, flag: u32| if on { flag } else { 0 };
+        let flags = IFF_BROADCAST
+            | IFF_MULTICAST
+            | self.flags
+            | switch(self.up, IFF_UP)
+            | switch(seen.is_some_and(|seen| seen.promisc), IFF_PROMISC)
+            | switch(seen.is_some_and(|seen| seen.allmulti), IFF_ALLMULTI);
+        folder.file("address", &self.mac.to_string());
+        folder.file("flags", &format!("{flags:#x}"));
+        folder.file("ifindex", &self.ifindex.to_string());
+        folder.file("mtu", &self.mtu.to_string());
+        // Not what the interface below says: a carrier whose interface has no such state is "unknown" there.
+        folder.file("operstate", if self.up && self.carrier { "up" } else { "down" });
+        // Ethernet. [if_arp.h: ARPHRD_ETHER]
+        folder.file("type", "1");
+        if self.up {
+            let duplex = self.duplex.unwrap_or(Duplex::Unknown);
+            folder.file("carrier", if self.carrier { "1" } else { "0" });
+            folder.file("duplex", &duplex.to_string());
+            folder.file("speed", &self.speed.map_or("-1".to_owned(), |mbps| mbps.to_string()));
+        }
+    }
+}
+
+/// The folder of one interface, being filled.
+struct Folder<'a> {
+    tree: &'a mut Tree,
+    path: String,
+}
+
+impl<'a> Folder<'a> {
+    fn of(tree: &'a mut Tree, interface: &str) -> Folder<'a> {
+        let path = format!("{FOLDER}/{interface}");
+        Folder { tree, path }
+    }
+
+    /// A line; no value is an empty file.
+    fn file(&mut self, name: &str, value: &str) {
+        let newline = if value.is_empty() { "" } else { "\n" };
+        let text = format!("{value}{newline}");
+        self.tree.insert(format!("{}/{name}", self.path), Entry::File(text));
+    }
+
+    fn link(&mut self, name: &str, target: &str) {
+        self.tree
+            .insert(format!("{}/{name}", self.path), Entry::Link(target.to_owned()));
+    }
+}
+
+/// The driver's files, which are there in every mode, with what they say where a bond has no such option.
+pub const BONDING: &[(&str, &str)] = &[
+    ("active_slave", ""),
+    ("ad_actor_key", ""),
+    ("ad_actor_sys_prio", ""),
+    ("ad_actor_system", ""),
+    ("ad_aggregator", ""),
+    ("ad_num_ports", ""),
+    ("ad_partner_key", ""),
+    ("ad_partner_mac", ""),
+    ("ad_select", "stable 0"),
+    ("ad_user_port_key", ""),
+    ("all_slaves_active", "0"),
+    ("arp_all_targets", "any 0"),
+    ("arp_interval", "0"),
+    ("arp_ip_target", ""),
+    ("arp_missed_max", "2"),
+    ("arp_validate", "none 0"),
+    ("coupled_control", "1"),
+    ("downdelay", "0"),
+    ("fail_over_mac", "none 0"),
+    ("lacp_active", "on 1"),
+    ("lacp_rate", "slow 0"),
+    ("lp_interval", "1"),
+    ("mii_status", "down"),
+    ("miimon", "0"),
+    ("min_links", "0"),
+    ("mode", "balance-rr 0"),
+    ("num_grat_arp", "1"),
+    ("num_unsol_na", "1"),
+    ("packets_per_slave", "1"),
+    ("peer_notif_delay", "0"),
+    ("primary", ""),
+    ("primary_reselect", "always 0"),
+    ("queue_id", ""),
+    ("resend_igmp", "1"),
+    ("slaves", ""),
+    ("tlb_dynamic_lb", "1"),
+    ("updelay", "0"),
+    ("use_carrier", "1"),
+    ("xmit_hash_policy", "layer2 0"),
+];
+
+const IFF_UP: u32 = libc::IFF_UP as u32;
+const IFF_BROADCAST: u32 = libc::IFF_BROADCAST as u32;
+const IFF_PROMISC: u32 = libc::IFF_PROMISC as u32;
+const IFF_ALLMULTI: u32 = libc::IFF_ALLMULTI as u32;
+const IFF_MASTER: u32 = libc::IFF_MASTER as u32;
+const IFF_SLAVE: u32 = libc::IFF_SLAVE as u32;
+const IFF_MULTICAST: u32 = libc::IFF_MULTICAST as u32;
