@@ -3,7 +3,6 @@
 use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::thread;
 
 use serde_json::Value;
@@ -38,10 +37,6 @@ pub fn play(scenarios: &[Scenario], column: &str, guest: &Path) -> Result<Vec<Va
     let machines = processors.min(scenarios.len());
     let work = env::temp_dir().join(format!("bondd-fidelity-{}", std::process::id()));
     fs::create_dir_all(&work).expect("the temporary folder is ours");
-    let programs = [("bondd", bin("bondd")), ("bondd-fidelity-guest", guest.to_owned())];
-    for (name, path) in &programs {
-        slim(path, &work.join(name));
-    }
     let shares: Vec<PathBuf> = (0..machines)
         .map(|machine| {
             let share = work.join(format!("share{machine}"));
@@ -58,7 +53,7 @@ pub fn play(scenarios: &[Scenario], column: &str, guest: &Path) -> Result<Vec<Va
     let observed = thread::scope(|scope| {
         let started: Vec<_> = shares
             .iter()
-            .map(|share| scope.spawn(|| machine(&lab, &work, share, column)))
+            .map(|share| scope.spawn(|| machine(&lab, guest, share, column)))
             .collect();
         started
             .into_iter()
@@ -70,13 +65,7 @@ pub fn play(scenarios: &[Scenario], column: &str, guest: &Path) -> Result<Vec<Va
 }
 
 /// One machine's share.
-fn machine(lab: &Lab, programs: &Path, share: &Path, column: &str) -> Vec<Value> {
-    let (bondd, player) = (programs.join("bondd"), programs.join("bondd-fidelity-guest"));
-    let files: [(&Path, &str); 3] = [
-        (&bondd, "/usr/bin/bondd"),
-        (&player, "/usr/bin/bondd-fidelity-guest"),
-        (share, "/fidelity"),
-    ];
+fn machine(lab: &Lab, guest: &Path, share: &Path, column: &str) -> Vec<Value> {
     let play = [
         "--timeout",
         "1800",
@@ -86,7 +75,10 @@ fn machine(lab: &Lab, programs: &Path, share: &Path, column: &str) -> Vec<Value>
         column,
     ];
     let read = |line| serde_json::from_str(line).unwrap_or_else(|e| panic!("the guest printed '{line}': {e}"));
-    lab.run(MODULES, &files, &play).lines().map(read).collect()
+    lab.run(MODULES, &[&bin("bondd"), guest], &[(share, "/fidelity")], &play)
+        .lines()
+        .map(read)
+        .collect()
 }
 
 const MODULES: &[&str] = &[
@@ -101,11 +93,3 @@ const MODULES: &[&str] = &[
     "team_mode_loadbalance",
     "team_mode_broadcast",
 ];
-
-/// A copy without symbols: what goes into the machine is unpacked there by a slow processor.
-fn slim(from: &Path, to: &Path) {
-    let stripped = Command::new("strip").arg("-o").arg(to).arg(from).status();
-    if !stripped.is_ok_and(|status| status.success()) {
-        fs::copy(from, to).unwrap_or_else(|e| panic!("cannot copy {}: {e}", from.display()));
-    }
-}
