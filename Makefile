@@ -33,7 +33,7 @@ test: deps clients
 	$(CARGO) test --locked --workspace --no-fail-fast
 
 bench: deps build
-	$(CARGO) build --locked --release --package bondd-tests --bin bondd-bench
+	$(CARGO) build --locked --release --package bondd-tests --bin bondd-bench --bin bondd-fidelity-guest
 	@BONDD_BIN_DIR=$(CURDIR)/target/release target/release/bondd-bench
 
 fidelity: deps
