@@ -13,9 +13,9 @@ use bondd_tests::{BondAndSwitch, Settings, TwoBonds, wait_for};
 fn a_pulled_cable_costs_at_most_a_millisecond_of_traffic() {
     let pair = TwoBonds::new(Machine::alone(), "miimon=100");
     pair.wait_active("eth0");
-    // The machine may be busy with something else for a while: the best of three series counts.
+    // The machine may be busy with something else for a while: the best of five series counts.
     let mut medians = Vec::new();
-    while medians.len() < 3 && medians.last().is_none_or(|median| *median > 10) {
+    while medians.len() < 5 && medians.last().is_none_or(|median| *median > 10) {
         let lost = ten_pulls(&pair);
         medians.push(median(&lost));
         println!("frames lost of 10,000 a second by each of ten pulls: {lost:?}, medians {medians:?}");
