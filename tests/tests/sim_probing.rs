@@ -10,7 +10,6 @@ use bond_monitors::wire::arp::Arp;
 use bond_monitors::wire::ethernet::{Tag, strip};
 use bond_monitors::{Carrier, MacAddr};
 use bondd_tests::sim::World;
-use bondd_tests::sim::rng::Rng;
 
 /// Every value of arp_validate.
 const VALIDATE: [&str; 7] = [
@@ -323,16 +322,16 @@ fn an_agent_that_was_held_up_does_not_blame_the_ports() {
 
 /// The driver's own rule on the active port: windows of arp_missed_max, one probe an interval.
 /// [bond_main.c: bond_ab_arp_inspect]
-fn driver_failures(loss: u64, seed: u64, ticks: u64, missed: u64) -> u64 {
-    let mut rng = Rng::new(seed);
+fn driver_failures(world: &World, ticks: u64, missed: u64) -> u64 {
     let (mut silent, mut failures) = (0, 0);
-    for _ in 0..ticks {
+    for tick in 0..ticks {
         // Now is `silent` intervals after the last answer.
         if 2 * silent > 2 * missed + 1 {
             failures += 1;
             silent = 0;
         }
-        silent = if rng.chance(loss) { silent + 1 } else { 1 };
+        let lost = world.net.loses(world.now() + Duration::from_millis(100 * tick));
+        silent = if lost { silent + 1 } else { 1 };
     }
     failures
 }
@@ -344,11 +343,11 @@ fn an_hour_with_a_fifth_of_the_answers_lost_sees_no_failover() {
     for seed in 1..=4 {
         let mut w = world(&format!("{ARP} arp_missed_max=5 arp_validate=all"));
         w.net.loss = 20;
-        w.net.rng = Rng::new(seed);
+        w.net.seed = seed;
+        drivers += driver_failures(&w, HOUR, 5);
         w.after_ms(HOUR * 100);
         let downs = |notice: &Notice| matches!(notice, Notice::Down { .. } | Notice::ActiveChanged { .. });
         ours += w.notices.iter().filter(|(_, notice)| downs(notice)).count();
-        drivers += driver_failures(20, seed, HOUR, 5);
     }
     println!(
         "four hours at 100 ms, 20 % of the answers lost, arp_missed_max=5: bondd {ours} failovers, the driver's rule {drivers}"

@@ -22,8 +22,8 @@ pub struct Net {
     pub loss: u64,
     /// From question to answer.
     pub latency: Duration,
-    /// Draws the answers that are lost.
-    pub rng: Rng,
+    /// Chooses the answers that are lost.
+    pub seed: u64,
     /// Stamps of the data plane.
     pub heard: BTreeMap<PortId, Heard>,
     under_way: BTreeMap<(Time, u64), Delivery>,
@@ -49,11 +49,17 @@ impl Net {
             dead: BTreeSet::new(),
             loss: 0,
             latency: Duration::from_micros(200),
-            rng: Rng::new(1),
+            seed: 1,
             heard: BTreeMap::new(),
             under_way: BTreeMap::new(),
             count: 0,
         }
+    }
+
+    /// Whether the answer to what is asked at that moment is lost. By the moment alone, so that two rules on the same network see the
+    /// same losses, however often each of them asks.
+    pub fn loses(&self, at: Time) -> bool {
+        Rng::new(self.seed ^ at.since(Time::ZERO).as_nanos() as u64).chance(self.loss)
     }
 
     /// A probe leaves through one of the ports that are connected.
@@ -71,8 +77,7 @@ impl Net {
             self.send(now, port, frame.to_vec(), true);
         }
         if let Some(answer) = self.answer(frame) {
-            // Drawn for every answer, lost or not, so that two rules on the same network see the same losses.
-            if !self.rng.chance(self.loss) {
+            if !self.loses(now) {
                 self.send(now, from, answer, false);
             }
         }
