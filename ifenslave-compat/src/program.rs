@@ -261,8 +261,6 @@ impl Run<'_> {
         })?;
         let why = if self.standing == Standing::Other {
             format!("the specified interface '{master}' is not a master (not a bond of bondd). Aborting")
-        } else if settings.flags & UP == 0 {
-            format!("the specified master interface '{master}' is not up; set it up first (ip link set {master} up)")
         } else if self.task.kind == Kind::Enslave && !self.task.force && settings.hardware_type != libc::ARPHRD_ETHER {
             format!(
                 "the specified master interface '{master}' is not ethernet-like (type {}). \
@@ -271,6 +269,12 @@ impl Run<'_> {
             )
         } else {
             if self.task.kind == Kind::Enslave {
+                // differs: 1.1.0 refused, as the driver of its time took ports only while the bond was up.
+                if settings.flags & UP == 0 {
+                    self.console.complain(&format!(
+                        "Master '{master}': Warning: it is not up and carries nothing until it is (ip link set {master} up)"
+                    ));
+                }
                 self.note(|| {
                     format!(
                         "Master '{master}': hardware address {}, type {}",

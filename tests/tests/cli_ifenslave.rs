@@ -110,13 +110,21 @@ fn addresses_on_a_new_slave_are_taken_away_as_ever() {
 }
 
 #[test]
-fn a_bond_that_is_down_or_missing_is_refused_with_status_1() {
+fn a_bond_that_is_down_gives_and_takes_ports() {
     let old = old();
-    old.fails("bond0 eth0", 1, &["bond0"]);
-    assert_eq!(old.ports(), Vec::<String>::new());
+    old.does("bond0 eth0 eth1");
+    old.daemon.wait_link("bond0", "eth1", "up");
+    old.does("-c bond0 eth1");
+    assert_eq!(old.daemon.active("bond0"), "eth1");
+    old.does("-d bond0 eth1");
+    assert_eq!(old.ports(), ["eth0"]);
+}
+
+#[test]
+fn what_is_no_bond_is_refused_with_status_1_and_so_is_a_port_of_none() {
+    let old = old();
     old.fails("bond9 eth0", 1, &["bond9"]);
     old.fails("eth1 eth0", 1, &["eth1"]);
-    old.host.ip("link set bond0 up");
     old.fails("-d bond0 eth0", 1, &["eth0"]);
     old.fails("-c bond0 eth0", 1, &["eth0"]);
 }

@@ -2,7 +2,7 @@
 //!
 //! `SEED` and `COUNT` choose the random ones; `ONLY` plays those scenarios whose name contains it, and nothing else.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::env;
 use std::fs;
 use std::path::Path;
@@ -64,11 +64,17 @@ fn bondd_does_what_the_kernels_driver_does() {
         verdict.covered.len(),
         verdict.unwanted.len()
     );
+    let texts = verdict.texts_by_mode();
+    println!("status texts that are the driver's, byte for byte: {texts:?}");
     assert!(verdict.unwanted.is_empty(), "differences that nobody wants; see above");
     assert!(
         only.is_some() || stale.is_empty(),
         "wanted differences that never occur: {}",
         stale.join(", ")
+    );
+    assert!(
+        only.is_some() || texts.len() == 4 && texts.values().all(|&count| count >= TEXTS),
+        "fewer than {TEXTS} texts of a mode are the driver's: {texts:?}"
     );
 }
 
@@ -99,6 +105,8 @@ struct Verdict {
     /// How often each wanted difference occurred.
     covered: BTreeMap<String, usize>,
     unwanted: Vec<Difference>,
+    /// Status texts that were the same.
+    texts: BTreeSet<String>,
 }
 
 impl Verdict {
@@ -119,6 +127,17 @@ impl Verdict {
             *self.covered.entry(name).or_default() += times;
         }
         self.unwanted.extend(other.unwanted);
+        self.texts.extend(other.texts);
+    }
+
+    fn texts_by_mode(&self) -> BTreeMap<&str, usize> {
+        let mut modes = BTreeMap::new();
+        for text in &self.texts {
+            let mode = text.lines().find_map(|line| line.strip_prefix("Bonding Mode: "));
+            let mode = mode.map(|mode| mode.split(" (fail_over_mac").next().unwrap_or(mode));
+            *modes.entry(mode.unwrap_or("no mode")).or_default() += 1;
+        }
+        modes
     }
 
     fn fails(&self, scenario: &Scenario) -> bool {
@@ -128,6 +147,7 @@ impl Verdict {
     fn take(&mut self, scenario: &Scenario, comparison: Comparison, wanted: &[Wanted]) {
         self.compared += comparison.compared;
         self.declared += comparison.declared;
+        self.texts.extend(comparison.texts);
         for found in comparison.differences {
             match wanted.iter().find(|wanted| wanted.covers(scenario, &found)) {
                 Some(wanted) => *self.covered.entry(wanted.name.clone()).or_default() += 1,
@@ -143,6 +163,9 @@ fn shown(d: &Difference) -> String {
         d.scenario, d.step, d.text, d.field, d.kernel, d.column, d.other
     )
 }
+
+/// At least so many texts of each mode are seen to be the driver's.
+const TEXTS: usize = 10;
 
 fn number(name: &str, default: u64) -> u64 {
     given(name).map_or(default, |text| {

@@ -126,9 +126,6 @@ fn a_bond_that_cannot_take_ports_is_1_before_anything_is_touched() {
         ("lo eth0", "is not a master"),
         ("-d eth0 eth2", "is not a master"),
         ("-c eth0 eth2", "is not a master"),
-        ("bond1 eth0", "is not up"),
-        ("-d bond1 eth2", "is not up"),
-        ("-c bond1 eth2", "is not up"),
         ("infi0 eth0", "is not ethernet-like"),
     ] {
         let ran = run(line);
@@ -136,6 +133,15 @@ fn a_bond_that_cannot_take_ports_is_1_before_anything_is_touched() {
         assert!(ran.err.contains(wanted), "{line}: {ran:?}");
         assert_eq!(ran.err.lines().count(), 1, "{line}: {ran:?}");
     }
+}
+
+#[test]
+fn a_bond_that_is_down_takes_ports_and_the_user_is_told() {
+    let ran = run("bond1 eth0");
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert!(ran.log.contains(&"bond1 attach eth0".to_owned()), "{ran:?}");
+    assert!(ran.err.contains("Master 'bond1': Warning: it is not up"), "{ran:?}");
+    assert_eq!(ran.err.lines().count(), 1, "{ran:?}");
 }
 
 #[test]

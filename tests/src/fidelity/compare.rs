@@ -34,6 +34,8 @@ pub struct Comparison {
     pub differences: Vec<Difference>,
     /// Columns that said from some step on that they cannot do it exactly, and were not held against the driver any further.
     pub declared: usize,
+    /// Status texts in which the driver and a column had the same bytes, but for the driver's version and random addresses.
+    pub texts: BTreeSet<String>,
 }
 
 /// Compares the observations of one scenario; the first column seen is the driver's.
@@ -79,6 +81,10 @@ pub fn compare(scenario: &Scenario, observations: &[&Value]) -> Comparison {
                 continue;
             }
             let of_column = fields(scenario, observed.get(&step).copied());
+            let text = status_text(scenario, observed.get(&step).copied());
+            if text == status_text(scenario, kernel.get(&step).copied()) {
+                comparison.texts.extend(text);
+            }
             for field in of_kernel
                 .keys()
                 .chain(of_column.keys().filter(|f| !of_kernel.contains_key(*f)))
@@ -170,6 +176,16 @@ fn fields(scenario: &Scenario, observation: Option<&Value>) -> BTreeMap<String, 
     fields
 }
 
+/// The whole status text of an observation.
+fn status_text(scenario: &Scenario, observation: Option<&Value>) -> Option<String> {
+    let lines = observation?["status"].as_array()?.iter().filter_map(Value::as_str);
+    let lines = lines.map(|line| match line.split_once(": ") {
+        Some((DRIVER, _)) => DRIVER.to_owned(),
+        _ => roles(scenario, line),
+    });
+    Some(lines.collect::<Vec<_>>().join("\n")).filter(|text| !text.is_empty())
+}
+
 /// Lines of the status text, each under its heading, and their order.
 fn status(lines: &[Value], fields: &mut BTreeMap<String, String>) {
     let mut section = String::new();
@@ -180,11 +196,7 @@ fn status(lines: &[Value], fields: &mut BTreeMap<String, String>) {
             section = format!("{value}/");
         }
         order.push(format!("{section}{key}"));
-        let value = if key == "Ethernet Channel Bonding Driver" {
-            ""
-        } else {
-            value
-        };
+        let value = if key == DRIVER { "" } else { value };
         fields.insert(format!("status/{section}{key}"), value.to_owned());
     }
     fields.insert("status/order of lines".to_owned(), order.join("; "));
@@ -248,6 +260,9 @@ fn roles(scenario: &Scenario, value: &str) -> String {
     });
     words.collect::<Vec<_>>().join(" ")
 }
+
+/// Key of the line that tells the driver's version.
+const DRIVER: &str = "Ethernet Channel Bonding Driver";
 
 #[cfg(test)]
 mod tests {
@@ -313,6 +328,26 @@ mod tests {
         );
         let wanted = ("look/active".to_owned(), "eth0".to_owned(), "(nothing)".to_owned());
         assert_eq!(differences, [wanted]);
+    }
+
+    #[test]
+    fn a_text_counts_when_every_byte_but_version_and_random_addresses_is_the_same() {
+        let scenario = Scenario::parse("x", "look").unwrap();
+        let kernel = [
+            "Ethernet Channel Bonding Driver: v6.1",
+            "",
+            "MAC: 1a:00:00:00:00:01",
+            "",
+        ];
+        let texts = |ours: &[&str]| {
+            let kernel = observation("kernel", json!({"status": kernel}));
+            compare(&scenario, &[&kernel, &observation("tc", json!({"status": ours}))]).texts
+        };
+        let same = ["Ethernet Channel Bonding Driver: v2", "", "MAC: 2e:00:00:00:00:01", ""];
+        let text = "Ethernet Channel Bonding Driver\n\nMAC: <random>\n".to_owned();
+        assert_eq!(texts(&same), BTreeSet::from([text]));
+        assert_eq!(texts(&same[..3]), BTreeSet::new());
+        assert_eq!(texts(&[same[0], "", "MAC:  2e:00:00:00:00:01", ""]), BTreeSet::new());
     }
 
     #[test]

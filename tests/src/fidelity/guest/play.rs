@@ -197,7 +197,7 @@ fn look(bench: &mut Bench, column: &mut dyn Column) -> Value {
     }
     let state = column.state();
     let heard = bench.all_heard();
-    let lines: Vec<&str> = text.as_deref().unwrap_or_default().lines().collect();
+    let lines: Vec<&str> = text.as_deref().unwrap_or_default().split('\n').collect();
     let mut look = json!({
         "status": lines,
         "happened": column.happenings(),
