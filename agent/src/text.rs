@@ -120,9 +120,15 @@ fn ms(duration: Duration) -> String {
 /// An error with all its causes in one line.
 pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
+    let mut last = text.clone();
     let mut cause = error.source();
     while let Some(error) = cause {
-        text = format!("{text}: {error}");
+        let said = error.to_string();
+        // A transparent error repeats its cause.
+        if said != last {
+            text += &format!(": {said}");
+            last = said;
+        }
         cause = error.source();
     }
     text

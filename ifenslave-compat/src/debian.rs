@@ -5,9 +5,10 @@
 //! an attached interface keeps is warned about.
 
 use bondd::control::client::ClientError;
+use bondd::text::chain;
 use nix::libc;
 
-use crate::program::{Console, REFUSED, UP, chain, restore};
+use crate::program::{Console, REFUSED, UP, restore};
 use crate::text::{DEBIAN_HELP, DEBIAN_USAGE, DEBIAN_VERSION};
 use crate::world::{Bonds, Settings, World};
 

@@ -1,10 +1,10 @@
 //! What `ifenslave` does, step by step, with the exit codes of 1.1.0.
 
-use std::error::Error;
 use std::fmt::Display;
 use std::io::{self, Write};
 
 use bondd::control::client::ClientError;
+use bondd::text::chain;
 use nix::libc;
 
 use crate::getopt::{self, Flag};
@@ -463,14 +463,6 @@ fn errno(error: &io::Error) -> u8 {
 
 fn mac(address: [u8; 6]) -> String {
     address.map(|byte| format!("{byte:02x}")).join(":")
-}
-
-/// An error with its causes.
-pub(crate) fn chain(error: &ClientError) -> String {
-    match error.source() {
-        Some(cause) => format!("{error}: {cause}"),
-        None => error.to_string(),
-    }
 }
 
 #[cfg(test)]

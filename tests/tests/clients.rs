@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use bondd_tests::bins::root;
+use bondd_tests::bins::{bin, root};
 use bondd_tests::daemon::succeeded;
 use bondd_tests::machine::Machine;
 use bondd_tests::netns::unique;
@@ -65,6 +65,15 @@ fn printed(command: &mut Command) -> String {
     let output = command.stdin(Stdio::null()).output();
     let output = output.unwrap_or_else(|e| panic!("cannot run {:?}: {e}", command.get_program()));
     succeeded(&format!("{command:?}"), output)
+}
+
+/// Exit status and standard output of a monitoring plugin.
+fn answer_of(plugin: &mut Command) -> (i32, String) {
+    let output = plugin.stdin(Stdio::null()).output();
+    let output = output.unwrap_or_else(|e| panic!("cannot run {:?}: {e}", plugin.get_program()));
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "", "{plugin:?}");
+    let code = output.status.code().expect("no signal ends it");
+    (code, String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 /// Asks a client until it says what it must: healthy, with the first port dead, with both dead, and healthy again.
@@ -367,6 +376,61 @@ fn the_section_for_checkmk_has_what_its_check_parses() {
 }
 
 #[test]
+fn nagios_is_told_by_bondctl_health() {
+    let bench = BondAndSwitch::new(Machine::shared(), "miimon=100");
+    let health = |bench: &BondAndSwitch| {
+        let mut check = Command::new(bin("bondctl"));
+        check
+            .env("BONDD_RUN_DIR", bench.host.daemon.dir())
+            .args(["health", "bond0"]);
+        answer_of(&mut check)
+    };
+    let states = [
+        (
+            0,
+            "BOND OK - bond0: 2 of 2 ports up, active eth0 | 'bond0'=2;2:;1:;0;2\n",
+        ),
+        (
+            1,
+            "BOND WARNING - bond0 eth0 is down: 1 of 2 ports up, active eth1 | 'bond0'=1;2:;1:;0;2\n",
+        ),
+        (
+            2,
+            "BOND CRITICAL - bond0 has no carrier, eth0 is down, eth1 is down: 0 of 2 ports up | 'bond0'=0;2:;1:;0;2\n",
+        ),
+        (
+            0,
+            "BOND OK - bond0: 2 of 2 ports up, active eth0 | 'bond0'=2;2:;1:;0;2\n",
+        ),
+    ];
+    in_every_state(&bench, states.map(|(code, text)| (code, text.to_owned())), health);
+
+    let mut no_agent = Command::new(bin("bondctl"));
+    let (code, text) = answer_of(no_agent.env("BONDD_RUN_DIR", "/nonexistent").arg("health"));
+    assert_eq!(code, 3, "{text}");
+    assert!(
+        text.starts_with("BOND UNKNOWN - no bondd answers at /nonexistent"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_nagios_check_that_reads_the_kernels_files_tells_the_same() {
+    let bench = BondAndSwitch::new(Machine::shared(), "miimon=100");
+    let check = |bench: &BondAndSwitch| {
+        let mut check = over_the_kernels(bench, Path::new("sh"));
+        answer_of(check.args(["-eu", "-c", FILE_CHECK]))
+    };
+    let states = [
+        (0, "bond0 (active-backup 1): eth0 up eth1 up, active eth0\n"),
+        (1, "bond0 (active-backup 1): eth0 down eth1 up, active eth1\n"),
+        (2, "bond0 (active-backup 1): eth0 down eth1 down, active none\n"),
+        (0, "bond0 (active-backup 1): eth0 up eth1 up, active eth0\n"),
+    ];
+    in_every_state(&bench, states.map(|(code, text)| (code, text.to_owned())), check);
+}
+
+#[test]
 fn lldpd_tells_on_each_port_what_it_is_connected_to_and_the_switch_likewise() {
     let bench = BondAndSwitch::new(Machine::shared(), "miimon=100");
     let host = Lldpd::start(&bench.host.netns, "eth0,eth1");
@@ -380,6 +444,25 @@ fn lldpd_tells_on_each_port_what_it_is_connected_to_and_the_switch_likewise() {
     let states = [cables(&both), cables(&both[1..]), cables(&[]), cables(&both)];
     in_every_state(&bench, states, |_| [host.neighbours(), switch.neighbours()]);
 }
+
+/// Reads what check_linux_bonding reads, which no registry has, and judges as it does: a bond is critical and a port a warning
+/// unless its operstate is exactly `up`; bonds are those of bonding_masters, ports those of `slaves`, found below `lower_PORT`.
+const FILE_CHECK: &str = r#"
+level=0
+for bond in $(cat /sys/class/net/bonding_masters); do
+    dir=/sys/class/net/$bond
+    text="$bond ($(cat $dir/bonding/mode)):"
+    for port in $(cat $dir/bonding/slaves); do
+        state=$(cat $dir/lower_$port/operstate)
+        text="$text $port $state"
+        [ "$state" = up ] || [ $level -gt 1 ] || level=1
+    done
+    [ "$(cat $dir/operstate)" = up ] || level=2
+    active=$(cat $dir/bonding/active_slave)
+    echo "$text, active ${active:-none}"
+done
+exit $level
+"#;
 
 /// How long a client may take to see a change, in all its attempts; each starts a program, some of them a slow one.
 const LIMIT: Duration = Duration::from_secs(30);

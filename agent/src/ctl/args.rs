@@ -78,12 +78,12 @@ Examples:
 #[command(name = "bondctl", version, arg_required_else_help = true, after_long_help = EXAMPLES)]
 #[command(verbatim_doc_comment)]
 pub(super) struct Cli {
-    /// Print JSON, for show, list, hash, doctor, check and monitor
+    /// Print JSON, for show, health, list, hash, doctor, check and monitor
     ///
     /// `show` prints {"schema":1,"bonds":[...]}: fields are added in later
     /// versions, never renamed or left out, and null where unknown. `list` prints
-    /// an array of names, `hash`, `doctor` and `check` one object, `monitor` one object
-    /// a line.
+    /// an array of names, `health`, `hash`, `doctor` and `check` one object, `monitor`
+    /// one object a line.
     #[arg(short, long, global = true, verbatim_doc_comment)]
     pub(super) json: bool,
 
@@ -147,6 +147,20 @@ pub(super) enum Command {
         after_long_help = "Examples:\n  bondctl show\n  bondctl show bond0\n  bondctl --json show bond0 | jq ."
     )]
     Show {
+        /// Which bond
+        bond: Option<String>,
+    },
+    /// Say in one line whether all is well, for monitoring
+    ///
+    /// The line, its performance data (usable ports) and the exit status are those of
+    /// a Nagios plugin: 0 all ports are used, 1 something does not work or is not
+    /// watched, 2 a bond carries nothing, 3 nobody can tell. Without BOND: all of
+    /// them, the worst first.
+    #[command(
+        verbatim_doc_comment,
+        after_long_help = "Examples:\n  bondctl health\n  bondctl health bond0 || echo bond0 needs a look"
+    )]
+    Health {
         /// Which bond
         bond: Option<String>,
     },

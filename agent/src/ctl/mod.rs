@@ -10,13 +10,16 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 
 use self::args::{Cli, Command, PortCommand, option_pairs};
+use self::health::{Health, Level};
 use crate::control::client::{Client, ClientError};
 use crate::control::proto::{Call, OptionPairs};
+use crate::text::chain;
 
 mod args;
 mod check;
 mod doctor;
 mod hash;
+mod health;
 mod modprobe;
 mod monitor;
 mod show;
@@ -29,6 +32,7 @@ pub fn main() -> ExitCode {
         Ok(()) => 0,
         Err(Failure::Usage(why)) => Cli::command().error(ErrorKind::InvalidValue, why).exit(),
         Err(Failure::Output(e)) if e.kind() == io::ErrorKind::BrokenPipe => 0,
+        Err(failure @ Failure::Unhealthy(_)) => failure.status(),
         Err(failure) => {
             // Nobody is left to be told if this fails.
             let _ = complain(&mut io::stderr(), &failure);
@@ -88,6 +92,9 @@ enum Failure {
         /// So many.
         errors: usize,
     },
+    /// A bond needs attention; which and why was printed.
+    #[error("not all is well")]
+    Unhealthy(Level),
     /// Nothing can be printed.
     #[error("cannot print")]
     Output(#[from] io::Error),
@@ -98,6 +105,7 @@ impl Failure {
     fn status(&self) -> u8 {
         match self {
             Failure::Usage(_) => 2,
+            Failure::Unhealthy(level) => *level as u8,
             Failure::Client(ClientError::NoDaemon { .. } | ClientError::Closed { .. }) => 3,
             _ => 1,
         }
@@ -108,6 +116,7 @@ fn run(cli: &Cli, out: &mut dyn Write, err: &mut dyn Write) -> Result<(), Failur
     let options = |words: &[String]| option_pairs(words).map_err(Failure::Usage);
     let call = match &cli.command {
         Command::Show { bond } => return show(cli, bond.clone(), out),
+        Command::Health { bond } => return health(cli, bond.clone(), out),
         Command::List => return list(cli, out),
         Command::Hash { bond, fields } => return explain(cli, bond, fields, out),
         Command::Doctor { options: words } => return diagnose(cli, options(words)?, out),
@@ -162,6 +171,21 @@ fn show(cli: &Cli, bond: Option<String>, out: &mut dyn Write) -> Result<(), Fail
         out.write_all(show::report(&client.report(bond)?).as_bytes())?;
     }
     Ok(out.flush()?)
+}
+
+fn health(cli: &Cli, bond: Option<String>, out: &mut dyn Write) -> Result<(), Failure> {
+    let asked = connect(cli).and_then(|mut client| client.report(bond));
+    let health = asked.map_or_else(|why| Health::unknown(&why), |report| Health::new(&report));
+    if cli.json {
+        writeln!(out, "{}", serde_json::to_string(&health)?)?;
+    } else {
+        out.write_all(health.text().as_bytes())?;
+    }
+    out.flush()?;
+    match health.state {
+        Level::Ok => Ok(()),
+        level => Err(Failure::Unhealthy(level)),
+    }
 }
 
 fn diagnose(cli: &Cli, options: OptionPairs, out: &mut dyn Write) -> Result<(), Failure> {
@@ -248,18 +272,7 @@ fn follow(cli: &Cli, bond: Option<String>, out: &mut dyn Write) -> Result<(), Fa
 
 /// One line with the whole chain of causes.
 fn complain(err: &mut dyn Write, error: &dyn Error) -> io::Result<()> {
-    write!(err, "bondctl: {error}")?;
-    let mut shown = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        // A transparent error repeats its cause.
-        if error.to_string() != shown {
-            shown = error.to_string();
-            write!(err, ": {shown}")?;
-        }
-        cause = error.source();
-    }
-    writeln!(err)
+    writeln!(err, "bondctl: {}", chain(error))
 }
 
 #[cfg(test)]

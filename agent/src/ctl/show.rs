@@ -191,12 +191,12 @@ fn table(rows: &[[String; HEADINGS.len()]]) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use serde_json::json;
 
     use super::*;
 
-    fn sample() -> Report {
+    pub(in crate::ctl) fn sample() -> Report {
         let options = json!({"miimon":100,"updelay":200,"downdelay":0,"primary_reselect":"always","arp_ip_target":[]});
         let port = |name: &str, more: serde_json::Value| {
             let mut port = json!({"name":name,"ifindex":3,"state":"attached","link":"up","role":"active","carrier":true,

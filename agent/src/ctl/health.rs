@@ -1,0 +1,270 @@
+//! `bondctl health`: one line and an exit status, as monitoring plugins of Nagios and its kin give them.
+//! [Nagios Plugin Development Guidelines: return codes, performance data]
+
+use std::error::Error;
+
+use bond_modes::LinkWord;
+use serde::Serialize;
+
+use crate::control::proto::{BondReport, PortPresence, PortReport, Report, SCHEMA};
+use crate::text::chain;
+
+/// How a bond is; the number is the exit status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Level {
+    Ok = 0,
+    /// It works, but something that it was given does not.
+    Warning = 1,
+    /// It carries nothing.
+    Critical = 2,
+    /// Nobody can tell.
+    Unknown = 3,
+}
+
+/// The whole verdict.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub(super) struct Health {
+    schema: u32,
+    /// Of the worst bond.
+    pub(super) state: Level,
+    /// Why nobody can tell.
+    reason: Option<String>,
+    /// The worst first.
+    bonds: Vec<BondHealth>,
+}
+
+#[derive(Debug, PartialEq, Eq, Serialize)]
+struct BondHealth {
+    name: String,
+    state: Level,
+    /// What is wrong; empty if nothing is.
+    reasons: Vec<String>,
+    /// Ports that carry traffic.
+    ports_up: usize,
+    /// Ports that it has or waits for.
+    ports: usize,
+    active_port: Option<String>,
+}
+
+impl Health {
+    pub(super) fn new(report: &Report) -> Health {
+        let mut bonds: Vec<BondHealth> = report.bonds.iter().map(BondHealth::new).collect();
+        bonds.sort_by_key(|bond| std::cmp::Reverse(bond.state));
+        let worst = bonds.first().map(|bond| bond.state);
+        Health {
+            schema: SCHEMA,
+            state: worst.unwrap_or(Level::Unknown),
+            reason: worst.is_none().then(|| "no bonds".to_owned()),
+            bonds,
+        }
+    }
+
+    /// No answer came.
+    pub(super) fn unknown(why: &dyn Error) -> Health {
+        Health {
+            schema: SCHEMA,
+            state: Level::Unknown,
+            reason: Some(chain(why)),
+            bonds: Vec::new(),
+        }
+    }
+
+    /// The line, with the number of usable ports of each bond as performance data.
+    pub(super) fn text(&self) -> String {
+        let word = match self.state {
+            Level::Ok => "OK",
+            Level::Warning => "WARNING",
+            Level::Critical => "CRITICAL",
+            Level::Unknown => "UNKNOWN",
+        };
+        let told: Vec<String> = self
+            .reason
+            .iter()
+            .cloned()
+            .chain(self.bonds.iter().map(BondHealth::text))
+            .collect();
+        let mut line = format!("BOND {word} - {}", told.join("; "));
+        for (n, bond) in self.bonds.iter().enumerate() {
+            let separator = if n == 0 { " |" } else { "" };
+            // value;warning;critical;least;most: fewer than all ports, and none.
+            let BondHealth {
+                name, ports_up, ports, ..
+            } = bond;
+            line += &format!("{separator} '{name}'={ports_up};{ports}:;1:;0;{ports}");
+        }
+        line + "\n"
+    }
+}
+
+impl BondHealth {
+    fn new(bond: &BondReport) -> BondHealth {
+        let usable = bond.ports.iter().filter(|port| carries(port)).count();
+        let mut reasons = Vec::new();
+        if !bond.status.up {
+            reasons.push("is set down".to_owned());
+        } else if bond.ports.is_empty() {
+            reasons.push("has no port".to_owned());
+        } else if !bond.status.carrier {
+            reasons.push("has no carrier".to_owned());
+        }
+        let critical = !reasons.is_empty();
+        reasons.extend(bond.ports.iter().filter_map(trouble));
+        if bond.status.unmonitored {
+            reasons.push("is unmonitored".to_owned());
+        }
+        let unasked = bond.status.targets.iter().filter(|target| target.elsewhere.is_some());
+        reasons.extend(unasked.map(|target| format!("target {} does not count", target.target)));
+        BondHealth {
+            name: bond.name.clone(),
+            state: match (critical, reasons.is_empty()) {
+                (true, _) => Level::Critical,
+                (false, false) => Level::Warning,
+                (false, true) => Level::Ok,
+            },
+            reasons,
+            ports_up: usable,
+            ports: bond.ports.len(),
+            active_port: bond.status.active_port.clone(),
+        }
+    }
+
+    fn text(&self) -> String {
+        let mut text = self.name.clone();
+        if !self.reasons.is_empty() {
+            text += &format!(" {}", self.reasons.join(", "));
+        }
+        text += &format!(": {} of {} ports up", self.ports_up, self.ports);
+        if let Some(active) = &self.active_port {
+            text += &format!(", active {active}");
+        }
+        text
+    }
+}
+
+/// Whether the monitor lets a port carry traffic. One that is going down still does.
+fn carries(port: &PortReport) -> bool {
+    matches!(port.link, Some(LinkWord::Up | LinkWord::GoingDown))
+}
+
+fn trouble(port: &PortReport) -> Option<String> {
+    match (port.state, port.link) {
+        (PortPresence::Absent, _) => Some(format!("{} is absent", port.name)),
+        (PortPresence::Attached, Some(LinkWord::Up)) => None,
+        (PortPresence::Attached, link) => {
+            let link = link.map_or("unknown", LinkWord::as_str);
+            Some(format!("{} is {link}", port.name))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bond_modes::TargetStatus;
+    use serde_json::json;
+
+    use super::super::show::tests::sample;
+    use super::*;
+
+    /// A bond with both ports up, and what a case makes of it.
+    fn health(change: impl FnOnce(&mut BondReport)) -> Health {
+        let mut report = sample();
+        let bond = &mut report.bonds[0];
+        bond.ports.truncate(2);
+        bond.ports[1].link = Some(LinkWord::Up);
+        change(bond);
+        Health::new(&report)
+    }
+
+    #[test]
+    fn what_is_wrong_decides_the_level_and_is_told() {
+        type Change = fn(&mut BondReport);
+        let cases: [(Change, Level, &str); 10] = [
+            (
+                |_| {},
+                Level::Ok,
+                "OK - bond0: 2 of 2 ports up, active eth0 | 'bond0'=2;2:;1:;0;2",
+            ),
+            (
+                |bond| bond.ports[1].link = Some(LinkWord::Down),
+                Level::Warning,
+                "WARNING - bond0 eth1 is down: 1 of 2 ports up, active eth0 | 'bond0'=1;2:;1:;0;2",
+            ),
+            (
+                |bond| bond.ports[1].link = Some(LinkWord::GoingBack),
+                Level::Warning,
+                "bond0 eth1 is going back: 1 of 2",
+            ),
+            (
+                |bond| bond.ports[0].link = Some(LinkWord::GoingDown),
+                Level::Warning,
+                "bond0 eth0 is going down: 2 of 2",
+            ),
+            (
+                |bond| bond.ports.push(PortReport::absent("eth2")),
+                Level::Warning,
+                "bond0 eth2 is absent: 2 of 3",
+            ),
+            (
+                |bond| bond.status.unmonitored = true,
+                Level::Warning,
+                "bond0 is unmonitored: 2 of 2",
+            ),
+            (
+                |bond| {
+                    let target =
+                        json!({"target":"10.9.9.9","monitored":false,"source":null,"vlans":[],"elsewhere":"eth9"});
+                    let target: TargetStatus = serde_json::from_value(target).unwrap();
+                    bond.status.targets.push(target);
+                },
+                Level::Warning,
+                "bond0 target 10.9.9.9 does not count: 2 of 2",
+            ),
+            (
+                |bond| {
+                    bond.status.carrier = false;
+                    bond.status.active_port = None;
+                    bond.ports.iter_mut().for_each(|port| port.link = Some(LinkWord::Down));
+                },
+                Level::Critical,
+                "CRITICAL - bond0 has no carrier, eth0 is down, eth1 is down: 0 of 2 ports up | 'bond0'=0;2:;1:;0;2",
+            ),
+            (
+                |bond| bond.status.up = false,
+                Level::Critical,
+                "bond0 is set down: 2 of 2",
+            ),
+            (|bond| bond.ports.clear(), Level::Critical, "bond0 has no port: 0 of 0"),
+        ];
+        for (change, level, line) in cases {
+            let health = health(change);
+            assert_eq!(health.state, level, "{line}");
+            assert!(health.text().contains(line), "{line:?} in {:?}", health.text());
+        }
+    }
+
+    #[test]
+    fn the_worst_bond_comes_first_and_decides() {
+        let mut report = sample();
+        let mut good = report.bonds[0].clone();
+        good.name = "bond1".to_owned();
+        good.ports.truncate(1);
+        report.bonds[0].status.up = false;
+        report.bonds.insert(0, good);
+        let text = Health::new(&report).text();
+        assert!(text.starts_with("BOND CRITICAL - bond0 is set down, eth1"), "{text}");
+        assert!(text.contains("; bond1: 1 of 1 ports up"), "{text}");
+        assert!(text.ends_with(" | 'bond0'=1;3:;1:;0;3 'bond1'=1;1:;1:;0;1\n"), "{text}");
+    }
+
+    #[test]
+    fn without_a_bond_nobody_can_tell() {
+        let mut report = sample();
+        report.bonds.clear();
+        let health = Health::new(&report);
+        assert_eq!(
+            (health.state, health.text().as_str()),
+            (Level::Unknown, "BOND UNKNOWN - no bonds\n")
+        );
+    }
+}
