@@ -243,8 +243,8 @@ pub struct PortReport {
 }
 
 impl PortReport {
-    /// A port that is in the bond.
-    pub fn attached(status: &PortStatus, counters: &PortCounters) -> Self {
+    /// A port that is in the bond, with its counters if they could be read.
+    pub fn attached(status: &PortStatus, counters: Option<&PortCounters>) -> Self {
         PortReport {
             name: status.name.clone(),
             ifindex: Some(status.ifindex.0),
@@ -261,11 +261,11 @@ impl PortReport {
             queue_id: Some(status.queue_id),
             delay_left_ms: status.delay_left_ms,
             evidence: status.evidence.clone(),
-            tx_frames: Some(counters.tx_frames),
-            tx_bytes: Some(counters.tx_bytes),
-            rx_frames: Some(counters.rx_frames),
-            rx_bytes: Some(counters.rx_bytes),
-            rx_dropped: Some(counters.rx_dropped),
+            tx_frames: counters.map(|c| c.tx_frames),
+            tx_bytes: counters.map(|c| c.tx_bytes),
+            rx_frames: counters.map(|c| c.rx_frames),
+            rx_bytes: counters.map(|c| c.rx_bytes),
+            rx_dropped: counters.map(|c| c.rx_dropped),
         }
     }
 

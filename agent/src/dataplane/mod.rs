@@ -90,8 +90,8 @@ pub trait Dataplane {
     fn renamed(&mut self, old: &str, new: &BondName);
     /// For an orderly stop without bonds: leaves nothing behind.
     fn close(&mut self) -> io::Result<()>;
-    /// Frames and bytes per attached port since it was attached.
-    fn counters(&mut self, bond: &BondName) -> Result<Vec<(PortId, PortCounters)>, PlaneError>;
+    /// Frames and bytes of an attached port since it was attached.
+    fn counters(&mut self, bond: &BondName, port: PortId) -> Result<PortCounters, PlaneError>;
     /// When frames came to an attached port, and from whom, as far as their source addresses tell. `probes` is exact; `any` may
     /// be a millisecond older than the last frame, and `own` leaves out what is no probe and came within one of such a frame.
     fn heard(&mut self, bond: &BondName, port: PortId) -> Result<Heard, PlaneError>;

@@ -245,8 +245,8 @@ impl Dataplane for Planes {
         self.planes.iter_mut().try_for_each(|plane| plane.close())
     }
 
-    fn counters(&mut self, bond: &BondName) -> Result<Vec<(PortId, PortCounters)>, PlaneError> {
-        self.of(bond).counters(bond)
+    fn counters(&mut self, bond: &BondName, port: PortId) -> Result<PortCounters, PlaneError> {
+        self.of(bond).counters(bond, port)
     }
 
     fn heard(&mut self, bond: &BondName, port: PortId) -> Result<Heard, PlaneError> {

@@ -41,7 +41,7 @@ pub enum Call {
     /// [`Dataplane::destroy`]
     Destroy(BondName),
     /// [`Dataplane::counters`]
-    Counters(BondName),
+    Counters(BondName, PortId),
     /// [`Dataplane::heard`]
     Heard(BondName, PortId),
 }
@@ -331,11 +331,12 @@ impl Dataplane for ScriptPlane {
         Ok(())
     }
 
-    fn counters(&mut self, bond: &BondName) -> Result<Vec<(PortId, PortCounters)>, PlaneError> {
-        let mut world = self.call(Call::Counters(bond.clone()))?;
-        let ports: Vec<PortId> = world.bond(bond)?.plan.ports.keys().copied().collect();
-        let counted = |port: PortId| (port, world.counters.get(&port).copied().unwrap_or_default());
-        Ok(ports.into_iter().map(counted).collect())
+    fn counters(&mut self, bond: &BondName, port: PortId) -> Result<PortCounters, PlaneError> {
+        let mut world = self.call(Call::Counters(bond.clone(), port))?;
+        if !world.bond(bond)?.plan.ports.contains_key(&port) {
+            return Err(PlaneError::PortGone { port });
+        }
+        Ok(world.counters.get(&port).copied().unwrap_or_default())
     }
 
     fn heard(&mut self, bond: &BondName, port: PortId) -> Result<Heard, PlaneError> {

@@ -240,17 +240,14 @@ impl Fleet {
 
     fn report(&mut self, now: Time, at: usize) -> BondReport {
         let member = &self.bonds[at];
-        let counters: BTreeMap<_, _> = match self.plane.counters(&member.name) {
-            Ok(counters) => counters.into_iter().collect(),
-            Err(error) => {
-                log::debug!("{}: {}", member.name, chain(&error));
-                BTreeMap::new()
-            }
-        };
         let snapshot = member.bond.status(now);
         let attached = snapshot.ports.into_iter().map(|mut port| {
             port.mac = member.foreign_macs.get(&port.ifindex).copied().unwrap_or(port.mac);
-            PortReport::attached(&port, &counters.get(&port.ifindex).copied().unwrap_or_default())
+            let counters = self.plane.counters(&member.name, port.ifindex);
+            if let Err(error) = &counters {
+                log::debug!("{}: {}", member.name, chain(error));
+            }
+            PortReport::attached(&port, counters.ok().as_ref())
         });
         let mut ports: Vec<PortReport> = attached.collect();
         let absent = member

@@ -317,13 +317,9 @@ impl Dataplane for TcPlane {
         }
     }
 
-    fn counters(&mut self, bond: &BondName) -> Result<Vec<(PortId, PortCounters)>, PlaneError> {
-        let known = self.bond(bond)?;
-        let read = |&port: &PortId| {
-            let counted = step(|| format!("read the counters of {port}"), || known.bpf.counters(port))?;
-            Ok((port, counted))
-        };
-        known.applied.ports.keys().map(read).collect()
+    fn counters(&mut self, bond: &BondName, port: PortId) -> Result<PortCounters, PlaneError> {
+        let bpf = &self.bond(bond)?.bpf;
+        step(|| format!("read the counters of {port}"), || bpf.counters(port))
     }
 
     fn heard(&mut self, bond: &BondName, port: PortId) -> Result<Heard, PlaneError> {

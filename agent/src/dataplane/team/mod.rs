@@ -284,17 +284,11 @@ impl Dataplane for TeamPlane {
     }
 
     /// What a backup port refuses the kernel counts as taken by nobody, unless a packet socket on the port took it.
-    fn counters(&mut self, bond: &BondName) -> Result<Vec<(PortId, PortCounters)>, PlaneError> {
+    fn counters(&mut self, bond: &BondName, port: PortId) -> Result<PortCounters, PlaneError> {
         let known = self.bonds.get(bond).ok_or_else(|| unknown(bond))?;
-        let mut counters = Vec::new();
-        for &port in known.ports.keys() {
-            let read = || format!("read the counters of {port}");
-            if let Some(now) = step(read, || self.links.statistics(port.0))? {
-                let base = known.bases.get(&port).copied().unwrap_or_default();
-                counters.push((port, since(base, now)));
-            }
-        }
-        Ok(counters)
+        let read = || format!("read the counters of {port}");
+        let now = step(read, || self.links.statistics(port.0))?.ok_or(PlaneError::PortGone { port })?;
+        Ok(since(known.bases.get(&port).copied().unwrap_or_default(), now))
     }
 
     /// The driver does not tell.

@@ -187,8 +187,7 @@ impl World {
     }
 
     pub(super) fn counters(&mut self, port: PortId) -> PortCounters {
-        let all = self.plane.counters(&bond0()).unwrap();
-        all.into_iter().find(|(counted, _)| *counted == port).unwrap().1
+        self.plane.counters(&bond0(), port).unwrap()
     }
 
     pub(super) fn send(&mut self, from: &str, to: MacAddr, count: usize) {
