@@ -169,6 +169,41 @@ fn options_of_the_kernel_of_today_are_taken_or_ignored_as_it_does() {
 }
 
 #[test]
+fn what_the_driver_replaces_by_its_default_does_not_keep_it_from_loading() {
+    new(
+        "options bonding miimon=100 mode=1 num_grat_arp=256 all_slaves_active=2 resend_igmp=-1 lp_interval=0 min_links=-3\n\
+         options bonding arp_all_targets=some xmit_hash_policy=junk primary_reselect=junk packets_per_slave=70000\n",
+        &["bond0: miimon=100 mode=active-backup"],
+        &[
+            "1 num_grat_arp-range",
+            "1 all_slaves_active-range",
+            "1 resend_igmp-range",
+            "1 lp_interval-range",
+            "1 min_links-range",
+            "2 packets_per_slave-range",
+            "2 option-ignored",
+            "2 option-ignored",
+            "2 option-ignored",
+        ],
+    );
+    for refused in ["primary=eth0 primary_reselect=junk", "fail_over_mac=junk"] {
+        let text = format!("options bonding miimon=100 mode=1 {refused}\n");
+        new(&text, &[], &["1 bad-value"]);
+    }
+    let none = "options bonding miimon=100 arp_validate=none\n";
+    new(none, &[], &["1 arp-validate-without-arp"]);
+}
+
+#[test]
+fn what_is_set_on_a_bond_only_later_is_no_parameter() {
+    new(
+        "options bonding miimon=100 mode=1 peer_notif_delay=100 arp_missed_max=3 ns_ip6_target=fd00::1 active_slave=eth0\n",
+        &["bond0: miimon=100 mode=active-backup"],
+        &["1 unknown-option"; 4],
+    );
+}
+
+#[test]
 fn files_cannot_ask_for_bonds_without_end() {
     let mut text = String::new();
     for number in 0..20 {
