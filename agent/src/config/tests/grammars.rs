@@ -105,6 +105,62 @@ fn probe_lists_lead_through_aliases_and_do_not_ask_twice() {
 }
 
 #[test]
+fn a_probe_list_ends_with_the_first_that_is_loaded() {
+    let names = "alias bond0 bonding\nalias bond1 bonding\noptions bond1 -o second miimon=60\n";
+    old(
+        &format!("probe net eth0 bond0 bond1\n{names}options bond0 miimon=50\n"),
+        &["bond0: miimon=50"],
+        &["1 probe-ended"],
+    );
+    old(
+        &format!("probe net bond0 bond1\n{names}options bond0 miimon=often\n"),
+        &["bond0: miimon=60"],
+        &["1 alias-name-mismatch", "5 bad-integer"],
+    );
+    let both = "probeall net bonding\nprobe net e100\nprobeall net bonding\noptions bonding miimon=5\n";
+    old(both, &["bond0: miimon=5"], &[]);
+}
+
+#[test]
+fn commands_are_never_looked_into() {
+    old(
+        "alias bond0 bonding\noptions bond0 miimon=50\npost-install bond0 echo $X `date`\npre-remove bond0 echo don't\n\
+         install e100 modprobe $Y\n",
+        &["bond0: miimon=50"],
+        &["3 command-ignored", "4 command-ignored"],
+    );
+}
+
+#[test]
+fn a_directive_is_no_setting() {
+    for line in [
+        "alias=bond1 bonding",
+        "options = x",
+        "probeall=y",
+        "path /lib",
+        "keep=1",
+    ] {
+        let text = format!("alias bond0 bonding\n{line}\n");
+        old(&text, &[], &["2 invalid-line"]);
+    }
+}
+
+#[test]
+fn what_is_behind_the_longest_line_is_a_line_of_its_own() {
+    let start = "alias bond0 bonding\noptions bond0 miimon=50\n";
+    let comment = |length: usize, end: &str| format!("{start}#{}{end}\n", "-".repeat(length - 1));
+    old(&comment(2999, ""), &["bond0: miimon=50"], &[]);
+    old(
+        &comment(2999, "options bond0 miimon=60"),
+        &["bond0: miimon=60"],
+        &["3 long-line", "3 options-replaced"],
+    );
+    old(&comment(3000, ""), &[], &["3 long-line", "3 invalid-line"]);
+    let umlauts = format!("{start}#{}\n", "ö".repeat(2000));
+    old(&umlauts, &[], &["3 long-line", "3 invalid-line"]);
+}
+
+#[test]
 fn wrong_blocks_are_refused_with_the_whole_file() {
     let deep = "if 1\n".repeat(21) + &"endif\n".repeat(21);
     for (text, codes) in [
