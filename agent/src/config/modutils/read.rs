@@ -357,7 +357,8 @@ impl Reader<'_> {
 fn pieces((number, mut line): (usize, &str)) -> Vec<(usize, &str)> {
     let mut pieces = Vec::new();
     while line.len() > LONGEST {
-        let (piece, rest) = line.split_at(line.floor_char_boundary(LONGEST));
+        let end = (0..=LONGEST).rev().find(|at| line.is_char_boundary(*at));
+        let (piece, rest) = line.split_at(end.unwrap_or(LONGEST));
         pieces.push((number, piece));
         line = rest;
     }

@@ -1,7 +1,7 @@
 //! What the examples do not show of modules.conf and modprobe.d, and how files of all grammars go together.
 
 use super::{bonds, findings};
-use crate::config::{Grammar, NoFiles, Parsed, Source, parse};
+use crate::config::{Grammar, NoFiles, Parsed, Severity, Source, parse};
 use crate::fleet::check_options;
 
 fn read(files: &[(Grammar, &str)]) -> Parsed {
@@ -188,6 +188,70 @@ fn what_only_a_shell_understands_is_nobodys_business_elsewhere() {
         &["bond0: miimon=5"],
         &["9 define-ignored"],
     );
+}
+
+#[test]
+fn the_first_alias_that_matches_decides_whose_options_count() {
+    let options = "options bond* miimon=50\noptions bond0 miimon=60\n";
+    new(
+        &format!("alias bond* bonding\nalias bond0 bonding\n{options}"),
+        &["bond0: miimon=50"],
+        &["1 wildcard-alias", "4 orphan-options"],
+    );
+    new(
+        &format!("alias bond0 bonding\nalias bond* bonding\n{options}"),
+        &["bond0: miimon=60"],
+        &["2 wildcard-alias", "3 orphan-options"],
+    );
+    new(
+        &format!("options bonding mode=1\nalias bond* bonding\n{options}"),
+        &["bond0: mode=active-backup miimon=50"],
+        &["2 wildcard-alias", "4 orphan-options"],
+    );
+    new(
+        "alias bond-[0-3] bonding\noptions bond_[0-3] mode=1\nalias bond-3 bonding\noptions bonding miimon=50\n",
+        &["bond0: mode=active-backup miimon=50"],
+        &["1 wildcard-alias", "3 alias-name-mismatch"],
+    );
+    new(
+        "alias bond[0 bonding\noptions bonding miimon=50\n",
+        &["bond0: miimon=50"],
+        &["1 bad-line"],
+    );
+}
+
+#[test]
+fn an_alias_of_the_module_itself_switches_it_off() {
+    let options = "options bonding miimon=50\n";
+    for alias in ["alias bonding off", "alias b*g off", "alias bonding e100"] {
+        new(&format!("{alias}\n{options}"), &[], &["1 module-disabled"]);
+    }
+    new(&format!("alias bonding bonding\n{options}"), &["bond0: miimon=50"], &[]);
+    new(
+        &format!("alias bond0 bonding\nalias bonding off\n{options}"),
+        &["bond0: miimon=50"],
+        &[],
+    );
+}
+
+#[test]
+fn commands_that_do_nothing_and_our_own_are_known() {
+    let options = "options bonding miimon=50\n";
+    for nothing in ["/bin/true # not here", "/usr/bin/false", "true why"] {
+        new(
+            &format!("{options}install bonding {nothing}\n"),
+            &[],
+            &["2 module-disabled"],
+        );
+    }
+    let bond = ["bond0: miimon=50"];
+    let other = format!("{options}install bonding /bin/true && modprobe -i bonding\n");
+    new(&other, &bond, &["2 command-ignored"]);
+    let ours = include_str!("../../../../packaging/modprobe.conf");
+    let parsed = read(&[(Grammar::ModprobeD, options), (Grammar::ModprobeD, ours)]);
+    assert_eq!(bonds(&parsed), bond);
+    let warned = parsed.diagnostics.iter().filter(|d| d.severity != Severity::Info);
+    assert_eq!(warned.count(), 0, "{:?}", findings(&parsed));
 }
 
 #[test]
