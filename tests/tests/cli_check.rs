@@ -128,6 +128,7 @@ fn warnings_leave_the_status_0_and_json_has_all_of_it() {
     assert_eq!(report["bonds"][0]["name"], "bond0");
     assert_eq!(report["bonds"][0]["alias"], "bond5");
     assert_eq!(report["bonds"][0]["options"]["updelay"], "200");
+    assert_eq!(report["bonds"][0]["given"]["updelay"], "250");
 
     fs::write(folder.0.join("modules.conf"), "blacklist x\n").unwrap();
     let output = folder.run("-j check modules.conf");

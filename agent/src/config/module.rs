@@ -70,11 +70,12 @@ impl<'a> Module<'a> {
             return false;
         }
         let devices = given.devices(grammar, findings);
-        self.correct(&mut given.options, load, grammar, findings);
+        let mut options = given.options.clone();
+        self.correct(&mut options, load, grammar, findings);
         if findings.errors() > errors {
             return false;
         }
-        self.create(given, load, devices, findings);
+        self.create(given, options, load, devices, findings);
         true
     }
 
@@ -97,12 +98,13 @@ impl<'a> Module<'a> {
         watch(options, load, findings);
     }
 
-    fn create(&mut self, given: Given, load: &Load, devices: usize, findings: &mut Findings) {
+    fn create(&mut self, given: Given, options: Vec<SpecOption>, load: &Load, devices: usize, findings: &mut Findings) {
         let (ports_place, ports) = given.ports.unzip();
         let mut bond = BondSpec {
             name: String::new(),
             alias: load.alias.clone(),
-            options: given.options,
+            options,
+            given: given.options,
             ports: ports.unwrap_or_default(),
             ports_place,
             place: load.place.clone(),
