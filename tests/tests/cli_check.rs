@@ -96,7 +96,7 @@ fn a_file_is_read_by_the_grammar_of_its_kind_or_the_one_given() {
     let (_, _, err) = folder.check("check modprobe.d");
     assert!(
         err.contains(
-            "modprobe.d/x.conf:2: warning: \"#\" is no parameter of the driver and ignored; a comment begins in"
+            "modprobe.d/x.conf:2: warning: \"#\" is no parameter of the driver, which ignores it; a comment begins in"
         ),
         "{err}"
     );

@@ -233,7 +233,7 @@ fn unknown(word: &Word, grammar: Grammar, findings: &mut Findings) {
         word if word.starts_with('#') => "; a comment begins in the first column only",
         _ => ", expected a known one or nothing",
     };
-    let text = format!("{name:?} is no parameter of the driver and ignored{hint}");
+    let text = format!("{name:?} is no parameter of the driver, which ignores it{hint}");
     findings.add(Severity::Warning, "unknown-option", &word.place, text);
 }
 
