@@ -57,9 +57,8 @@ fn load_all<'a>(files: &'a Files, module: &mut Module<'_>, findings: &mut Findin
     let blacklisted = files.blacklist.iter().find(|(_, name)| name == MODULE);
     let asked = !requests.is_empty();
     let mut loaded = false;
-    for (name, place) in requests {
-        let alias = files.alias(name);
-        used.extend(alias);
+    for Request { name, alias, place } in requests {
+        used.insert(alias);
         if let Some((place, _)) = blacklisted {
             let text = format!("no bond {name}: {MODULE} is blacklisted, which aliases obey, expected no such line");
             findings.add(Severity::Warning, "blacklisted", place, text);
@@ -68,7 +67,7 @@ fn load_all<'a>(files: &'a Files, module: &mut Module<'_>, findings: &mut Findin
                 format!("no further bond: the module is loaded already, expected `options {MODULE} max_bonds=<n> ...`");
             findings.add(Severity::Warning, "module-already-loaded", place, text);
         } else {
-            let load = files.request(Some(name), alias, place, &[]);
+            let load = files.request(Some(name), Some(alias), place, &[]);
             loaded = module.load(&load, Grammar::ModprobeD, findings);
         }
     }
@@ -91,9 +90,18 @@ fn load_all<'a>(files: &'a Files, module: &mut Module<'_>, findings: &mut Findin
     used
 }
 
+/// Somebody who asks for the module.
+struct Request<'a> {
+    name: &'a str,
+    /// The first alias that matches, as its line has it: the one whose options count, as the others find the module loaded.
+    alias: &'a str,
+    place: &'a Place,
+}
+
 /// Aliases of the module that name a bond, each once, in the order of [`number`].
-fn requests<'a>(files: &'a Files, findings: &mut Findings) -> Vec<(&'a str, &'a Place)> {
-    let mut requests: Vec<(&str, &Place)> = Vec::new();
+fn requests<'a>(files: &'a Files, findings: &mut Findings) -> Vec<Request<'a>> {
+    let mut requests: Vec<Request<'_>> = Vec::new();
+    let mut patterns: Vec<&str> = Vec::new();
     let mut known = BTreeSet::new();
     let names: BTreeSet<&str> = files.aliases.iter().map(|alias| alias.name.as_str()).collect();
     let good = files.aliases.iter().filter(|alias| alias.module == MODULE);
@@ -107,9 +115,12 @@ fn requests<'a>(files: &'a Files, findings: &mut Findings) -> Vec<(&'a str, &'a 
             let text =
                 format!("{name} is a pattern and asks for no bond, expected a bond's name, or `options {MODULE} ...`");
             findings.add(Severity::Info, "wildcard-alias", place, text);
+            patterns.push(name);
         } else if alias.module == MODULE {
             if known.insert(name) {
-                requests.push((name, place));
+                let before = patterns.iter().find(|pattern| matches(pattern, name));
+                let alias = before.copied().unwrap_or(name);
+                requests.push(Request { name, alias, place });
             }
         } else if good.contains(alias.module.as_str())
             || (name.starts_with("bond") && names.contains(alias.module.as_str()))
@@ -124,7 +135,7 @@ fn requests<'a>(files: &'a Files, findings: &mut Findings) -> Vec<(&'a str, &'a 
             findings.add(Severity::Info, "alias-off", place, text);
         }
     }
-    requests.sort_by_key(|(name, _)| number(name));
+    requests.sort_by_key(|request| number(request.name));
     requests
 }
 
@@ -156,8 +167,7 @@ fn install(files: &Files, module: &mut Module<'_>, findings: &mut Findings) {
 }
 
 impl Files {
-    /// The alias, as its line has it, by which a name is found to be the module: the first that matches. Further ones find the
-    /// module loaded.
+    /// The alias, as its line has it, by which a name is found to be the module.
     fn alias(&self, name: &str) -> Option<&str> {
         let mut aliases = self.aliases.iter().filter(|alias| alias.module == MODULE);
         let found = aliases.find(|alias| matches(&alias.name, name));
