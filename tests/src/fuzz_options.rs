@@ -17,13 +17,15 @@ const LONGEST: usize = 32 * 1024;
 
 /// Words that mean something to one of the grammars.
 const WORDS: &str = "\
-    alias options add addoptions probe probeall install remove pre-install post-remove above below include define if elseif else \
-    endif keep path= path[x]=/y blacklist softdep config bonding bond0 bond1 bond5 bond* bond-0 bond_0 eth0 off null -o -k -n -f ! \
-    == != < >= 0 1 miimon=100 miimon=-5 miimon=0x64 miimon=99999999999999999999 miimon mode=1 mode=4 mode=active-backup-please \
-    mode= mode=802.3ad updelay=250 downdelay=1 use_carrier=7 arp_interval=60 arp-interval=60 arp_ip_target=10.0.0.1,10.0.0.2 \
-    arp_ip_target=, arp_validate=3 arp_all_targets=all primary=eth0 multicast=active max_bonds=3 max_bonds=256 max_bonds=-1 \
-    max_bonds=0 slaves=eth0,eth1 slaves=bond0 plane=tc plane=x lacp_rate=fast xmit_hash_policy=layer3+4 packets_per_slave=7 \
-    num_grat_arp=300 -- # \\ \" ' `id` $X \0 = , größe \u{feff} bonding.mode=1 modprobe.blacklist=bonding /bin/false";
+    alias options add addoptions probe probeall install remove pre-install post-remove above below include define if \
+    elseif else endif keep path= path[x]=/y blacklist softdep config bonding bond0 bond1 bond5 bond* b*g bond? \
+    bond[0-3] bond[!0 bond-0 bond_0 eth0 off null -o -k -n -f ! == != < >= 0 1 miimon=100 miimon=-5 miimon=0x64 \
+    miimon=99999999999999999999 miimon mode=1 mode=4 mode=active-backup-please mode= mode=802.3ad updelay=250 \
+    downdelay=1 use_carrier=7 arp_interval=60 arp-interval=60 arp_ip_target=10.0.0.1,10.0.0.2 arp_ip_target=, \
+    arp_validate=3 arp_all_targets=all primary=eth0 multicast=active max_bonds=3 max_bonds=256 max_bonds=-1 \
+    max_bonds=0 slaves=eth0,eth1 slaves=bond0 plane=tc plane=x lacp_rate=fast xmit_hash_policy=layer3+4 \
+    packets_per_slave=7 num_grat_arp=300 -- # \\ \" ' `id` $X \0 = , größe \u{feff} bonding.mode=1 \
+    modprobe.blacklist=bonding /bin/false";
 
 /// The same with blanks in them.
 const PHRASES: [&str; 5] = [

@@ -96,7 +96,7 @@ fn a_file_is_read_by_the_grammar_of_its_kind_or_the_one_given() {
     let (_, _, err) = folder.check("check modprobe.d");
     assert!(
         err.contains(
-            "modprobe.d/x.conf:2: warning: \"#\" is no parameter of the driver and ignored; a comment begins in"
+            "modprobe.d/x.conf:2: warning: \"#\" is no parameter of the driver, which ignores it; a comment begins in"
         ),
         "{err}"
     );
@@ -128,6 +128,7 @@ fn warnings_leave_the_status_0_and_json_has_all_of_it() {
     assert_eq!(report["bonds"][0]["name"], "bond0");
     assert_eq!(report["bonds"][0]["alias"], "bond5");
     assert_eq!(report["bonds"][0]["options"]["updelay"], "200");
+    assert_eq!(report["bonds"][0]["given"]["updelay"], "250");
 
     fs::write(folder.0.join("modules.conf"), "blacklist x\n").unwrap();
     let output = folder.run("-j check modules.conf");

@@ -195,6 +195,31 @@ const WITH_ITS_USER: &str = "
     exec \"$0\" \"$@\"
 ";
 
+/// Reads what check_linux_bonding does, which no archive has: it cuts the last character of a file off, whatever that is, and
+/// takes only `up` for up.
+const NAGIOS: &str = r#"
+    cd /sys/class/net
+    text() { sed -z 's/.$//' "$1"; }
+    state() { [ "$(text "$1/operstate")" = up ] && echo up || echo down; }
+    code=0 said=
+    for bond in $(text bonding_masters); do
+        [ "$(text "$bond/bonding/mode")" = 'active-backup 1' ] && [ "$(text "$bond/bonding/primary")" = eth0 ] || exit 3
+        said="$said $bond $(state "$bond")"
+        [ "$(state "$bond")" = up ] || code=2
+        active=$(text "$bond/bonding/active_slave")
+        for port in $(text "$bond/bonding/slaves"); do
+            state=$(state "$bond/lower_$port")
+            mark=; [ "$port" != "$active" ] || mark='*'
+            said="$said $port$mark $state"
+            [ "$state" = up ] || [ $code != 0 ] || code=1
+        done
+    done
+    set -- OK WARNING CRITICAL
+    shift $code
+    echo "$1:$said"
+    exit $code
+"#;
+
 #[test]
 fn prometheus_node_exporter_counts_slaves_and_active_ones() {
     let bench = BondAndSwitch::new(Machine::shared(), "miimon=100");
@@ -306,6 +331,25 @@ fn munin_finds_the_bond_and_counts_failures_of_its_ports() {
         [values(0, 0), values(1, 0), values(1, 1), values(1, 1)],
         |bench| ask(bench, &[]),
     );
+}
+
+#[test]
+fn a_check_of_nagios_is_ok_warns_of_one_port_and_is_critical_without_any() {
+    let bench = BondAndSwitch::new(Machine::shared(), "miimon=100 primary=eth0");
+    let states = [
+        (0, "OK: bond0 up eth0* up eth1 up"),
+        (1, "WARNING: bond0 up eth0 down eth1* up"),
+        (2, "CRITICAL: bond0 down eth0 down eth1 down"),
+        (0, "OK: bond0 up eth0* up eth1 up"),
+    ];
+    in_every_state(&bench, states.map(|(code, said)| (code, said.to_owned())), |bench| {
+        let mut check = over_the_kernels(bench, Path::new("sh"));
+        let output = check.args(["-eu", "-c", NAGIOS]).stdin(Stdio::null()).output();
+        let output = output.expect("it can be run");
+        assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+        let said = String::from_utf8_lossy(&output.stdout).trim_end().to_owned();
+        (output.status.code().expect("it ends by itself"), said)
+    });
 }
 
 #[test]

@@ -11,9 +11,11 @@ use super::module::{Load, Module, Word};
 use super::modutils::number;
 use super::{Grammar, Source};
 
+mod pattern;
 mod read;
 
-use read::Files;
+use pattern::{is_pattern, matches};
+use read::{Files, Install};
 
 /// Reads the files and makes their bonds.
 pub(super) fn load(sources: &[Source], module: &mut Module<'_>, findings: &mut Findings) {
@@ -30,7 +32,8 @@ pub(super) fn load(sources: &[Source], module: &mut Module<'_>, findings: &mut F
     for (place, name, _) in &files.options {
         if name.starts_with("bond") && !used.contains(name.as_str()) {
             let text = format!(
-                "options for {name} that nothing uses, expected `alias {name} {MODULE}` or `options {MODULE} ...`"
+                "options for {name} that nothing uses, expected `alias {name} {MODULE}`, before any pattern, or \
+                 `options {MODULE} ...`"
             );
             findings.add(Severity::Warning, "orphan-options", place, text);
         }
@@ -41,7 +44,6 @@ pub(super) fn load(sources: &[Source], module: &mut Module<'_>, findings: &mut F
 fn load_all<'a>(files: &'a Files, module: &mut Module<'_>, findings: &mut Findings) -> BTreeSet<&'a str> {
     let requests = requests(files, findings);
     let mut used = BTreeSet::from([MODULE]);
-    used.extend(requests.iter().map(|(name, _)| *name));
     used.extend(files.installs.iter().map(|install| install.name.as_str()));
     if let Some(install) = files
         .installs
@@ -55,7 +57,8 @@ fn load_all<'a>(files: &'a Files, module: &mut Module<'_>, findings: &mut Findin
     let blacklisted = files.blacklist.iter().find(|(_, name)| name == MODULE);
     let asked = !requests.is_empty();
     let mut loaded = false;
-    for (name, place) in requests {
+    for Request { name, alias, place } in requests {
+        used.insert(alias);
         if let Some((place, _)) = blacklisted {
             let text = format!("no bond {name}: {MODULE} is blacklisted, which aliases obey, expected no such line");
             findings.add(Severity::Warning, "blacklisted", place, text);
@@ -64,35 +67,60 @@ fn load_all<'a>(files: &'a Files, module: &mut Module<'_>, findings: &mut Findin
                 format!("no further bond: the module is loaded already, expected `options {MODULE} max_bonds=<n> ...`");
             findings.add(Severity::Warning, "module-already-loaded", place, text);
         } else {
-            let load = files.request(Some(name), place, &[]);
+            let load = files.request(Some(name), Some(alias), place, &[]);
             loaded = module.load(&load, Grammar::ModprobeD, findings);
         }
     }
     let own = files.options.iter().find(|(_, name, _)| name == MODULE);
     if let Some((place, ..)) = own.filter(|_| !asked) {
-        let load = files.request(None, place, &[]);
-        module.load(&load, Grammar::ModprobeD, findings);
+        let alias = files.alias(MODULE);
+        used.extend(alias);
+        match files.aliases.iter().find(|alias| matches(&alias.name, MODULE)) {
+            Some(other) if alias.is_none() => {
+                let text = format!("no bonds: this alias stands for {MODULE} itself, expected no such line");
+                findings.add(Severity::Warning, "module-disabled", &other.place, text);
+            }
+            _ => {
+                let load = files.request(None, alias, place, &[]);
+                module.load(&load, Grammar::ModprobeD, findings);
+            }
+        }
     }
     install(files, module, findings);
     used
 }
 
+/// Somebody who asks for the module.
+struct Request<'a> {
+    name: &'a str,
+    /// The first alias that matches, as its line has it: the one whose options count, as the others find the module loaded.
+    alias: &'a str,
+    place: &'a Place,
+}
+
 /// Aliases of the module that name a bond, each once, in the order of [`number`].
-fn requests<'a>(files: &'a Files, findings: &mut Findings) -> Vec<(&'a str, &'a Place)> {
-    let mut requests: Vec<(&str, &Place)> = Vec::new();
+fn requests<'a>(files: &'a Files, findings: &mut Findings) -> Vec<Request<'a>> {
+    let mut requests: Vec<Request<'_>> = Vec::new();
+    let mut patterns: Vec<&str> = Vec::new();
     let mut known = BTreeSet::new();
     let names: BTreeSet<&str> = files.aliases.iter().map(|alias| alias.name.as_str()).collect();
     let good = files.aliases.iter().filter(|alias| alias.module == MODULE);
     let good: BTreeSet<&str> = good.map(|alias| alias.name.as_str()).collect();
     for alias in &files.aliases {
         let (name, place) = (alias.name.as_str(), &alias.place);
-        if alias.module == MODULE && name.contains(['*', '?', '[']) {
+        if name == MODULE {
+            continue;
+        }
+        if alias.module == MODULE && is_pattern(name) {
             let text =
                 format!("{name} is a pattern and asks for no bond, expected a bond's name, or `options {MODULE} ...`");
             findings.add(Severity::Info, "wildcard-alias", place, text);
+            patterns.push(name);
         } else if alias.module == MODULE {
             if known.insert(name) {
-                requests.push((name, place));
+                let before = patterns.iter().find(|pattern| matches(pattern, name));
+                let alias = before.copied().unwrap_or(name);
+                requests.push(Request { name, alias, place });
             }
         } else if good.contains(alias.module.as_str())
             || (name.starts_with("bond") && names.contains(alias.module.as_str()))
@@ -107,28 +135,26 @@ fn requests<'a>(files: &'a Files, findings: &mut Findings) -> Vec<(&'a str, &'a 
             findings.add(Severity::Info, "alias-off", place, text);
         }
     }
-    requests.sort_by_key(|(name, _)| number(name));
+    requests.sort_by_key(|request| number(request.name));
     requests
 }
 
 /// Commands that would be run instead of loading: only that which loads the module once more is understood.
 fn install(files: &Files, module: &mut Module<'_>, findings: &mut Findings) {
-    let aliased = |name: &str| {
-        files
-            .aliases
-            .iter()
-            .any(|alias| alias.name == name && alias.module == MODULE)
-    };
-    for install in files.installs.iter().filter(|install| install.name.starts_with("bond")) {
+    let concerns = |install: &&Install| install.name.starts_with("bond") && !install.is_ours();
+    for install in files.installs.iter().filter(concerns) {
         let (name, place) = (install.name.as_str(), &install.place);
-        match install.renamed(MODULE).filter(|_| name != MODULE && !aliased(name)) {
+        match install
+            .renamed(MODULE)
+            .filter(|_| name != MODULE && files.alias(name).is_none())
+        {
             Some(words) => {
                 let text = format!(
                     "{name} is made, though kmod cannot load {MODULE} a second time, expected `options {MODULE} \
                      max_bonds=<n> ...`, or bondd's own files for bonds with different options"
                 );
                 findings.add(Severity::Warning, "install-rename", place, text);
-                let load = files.request(Some(name), place, &words);
+                let load = files.request(Some(name), Some(name), place, &words);
                 module.load(&load, Grammar::ModprobeD, findings);
             }
             None => {
@@ -141,8 +167,15 @@ fn install(files: &Files, module: &mut Module<'_>, findings: &mut Findings) {
 }
 
 impl Files {
-    /// A request with the words of all files, in their order, and then `more`.
-    fn request(&self, alias: Option<&str>, place: &Place, more: &[Word]) -> Load {
+    /// The alias, as its line has it, by which a name is found to be the module.
+    fn alias(&self, name: &str) -> Option<&str> {
+        let mut aliases = self.aliases.iter().filter(|alias| alias.module == MODULE);
+        let found = aliases.find(|alias| matches(&alias.name, name));
+        found.map(|alias| alias.name.as_str())
+    }
+
+    /// A request under a name, with the words of all files for the module and the alias, in their order, and then `more`.
+    fn request(&self, name: Option<&str>, alias: Option<&str>, place: &Place, more: &[Word]) -> Load {
         let of = |name: &str| name == MODULE || Some(name) == alias;
         let mut words: Vec<Word> = Vec::new();
         for (place, _, text) in self.options.iter().filter(|(_, name, _)| of(name)) {
@@ -151,7 +184,7 @@ impl Files {
         words.extend_from_slice(more);
         words.extend_from_slice(&self.command_line);
         Load {
-            alias: alias.map(str::to_owned),
+            alias: name.map(str::to_owned),
             place: place.clone(),
             words,
         }

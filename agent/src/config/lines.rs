@@ -8,12 +8,17 @@ pub(super) struct Line {
     pub(super) text: String,
 }
 
-/// Takes a file apart. `#` starts a comment anywhere. A `\` at the end, even before a comment, joins the next line: with one
-/// blank if that is indented, else without any.
-pub(super) fn logical_lines(text: &str) -> Vec<Line> {
+/// The lines of a text with their numbers.
+pub(super) fn physical_lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    (1..).zip(text.lines())
+}
+
+/// Joins lines. `#` starts a comment anywhere. A `\` at the end, even before a comment, joins the next line: with one blank if
+/// that is indented, else without any.
+pub(super) fn logical_lines<'a>(physical: impl Iterator<Item = (usize, &'a str)>) -> Vec<Line> {
     let mut lines = Vec::new();
     let mut open: Option<Line> = None;
-    for (index, physical) in text.lines().enumerate() {
+    for (number, physical) in physical {
         let content = physical.split('#').next().unwrap_or_default().trim_end();
         let (content, continues) = match content.strip_suffix('\\') {
             // Two of them stand for one.
@@ -30,7 +35,7 @@ pub(super) fn logical_lines(text: &str) -> Vec<Line> {
                 line
             }
             None => Line {
-                number: index + 1,
+                number,
                 text: content.trim_start().to_owned(),
             },
         };
@@ -72,7 +77,10 @@ mod tests {
     use super::*;
 
     fn lines(text: &str) -> Vec<(usize, String)> {
-        logical_lines(text).into_iter().map(|l| (l.number, l.text)).collect()
+        logical_lines(physical_lines(text))
+            .into_iter()
+            .map(|l| (l.number, l.text))
+            .collect()
     }
 
     #[test]

@@ -119,7 +119,7 @@ fn expand(paths: &[PathBuf], findings: &mut Findings) -> Vec<PathBuf> {
             files.push(path.clone());
             continue;
         }
-        match option_files(path) {
+        match option_files(path, findings) {
             Ok(found) => {
                 for (name, file) in found {
                     folders.entry(name).or_insert(file);
@@ -133,12 +133,17 @@ fn expand(paths: &[PathBuf], findings: &mut Findings) -> Vec<PathBuf> {
 }
 
 /// `*.conf` of a folder, without hidden ones and folders. [modprobe.d(5)]
-fn option_files(folder: &Path) -> io::Result<Vec<(OsString, PathBuf)>> {
+fn option_files(folder: &Path, findings: &mut Findings) -> io::Result<Vec<(OsString, PathBuf)>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder)? {
         let (name, path) = entry.map(|e| (e.file_name(), e.path()))?;
         let hidden = name.as_encoded_bytes().starts_with(b".");
-        if !hidden && path.extension().is_some_and(|e| e == "conf") && !path.is_dir() {
+        if hidden || path.extension().is_none_or(|e| e != "conf") {
+            continue;
+        }
+        if path.is_dir() {
+            findings.warning(&whole(&path), "a folder in a folder is not read, expected a file");
+        } else {
             found.push((name, path));
         }
     }
@@ -155,12 +160,15 @@ fn read(path: &Path) -> io::Result<String> {
 }
 
 fn whole_file(path: &Path, error: &io::Error, findings: &mut Findings) {
-    let place = Place {
-        file: Arc::from(path),
-        line: 0,
-    };
     findings.error(
-        &place,
+        &whole(path),
         format!("cannot be read ({error}), expected a file of alias and options lines"),
     );
+}
+
+fn whole(path: &Path) -> Place {
+    Place {
+        file: Arc::from(path),
+        line: 0,
+    }
 }

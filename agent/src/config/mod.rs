@@ -59,8 +59,10 @@ pub struct BondSpec {
     pub name: String,
     /// The name under which a module's file asks for it; none for what `max_bonds` adds and for the module's own name.
     pub alias: Option<String>,
-    /// Defaults and its own, each name once.
+    /// Defaults and its own, each name once, as they count.
     pub options: Vec<SpecOption>,
+    /// The same as the files have them, before what does not count was left out or corrected.
+    pub given: Vec<SpecOption>,
     /// Interfaces to attach, when they appear.
     pub ports: Vec<String>,
     /// The line that names them.

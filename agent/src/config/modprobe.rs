@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::diagnostic::{Findings, Place};
-use super::lines::logical_lines;
+use super::lines::{logical_lines, physical_lines};
 
 /// Name of the kernel's module, which stands for all bonds.
 pub(super) const MODULE: &str = "bonding";
@@ -59,7 +59,7 @@ pub(super) enum Wish {
 
 /// All directives of a file's text, in order.
 pub(super) fn directives(file: &Arc<Path>, text: &str, findings: &mut Findings) -> Vec<Directive> {
-    logical_lines(text)
+    logical_lines(physical_lines(text))
         .into_iter()
         .filter_map(|line| {
             let place = Place {

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
-use bond_modes::options::{ModeName, Modes, TABLE, find};
+use bond_modes::options::{ModeName, Modes, TABLE, find, parse};
 
 use super::diagnostic::{Findings, Place, Severity};
 use super::resolve::{MOST_BONDS, MOST_IN_ALL, free_name, port_names};
@@ -70,11 +70,12 @@ impl<'a> Module<'a> {
             return false;
         }
         let devices = given.devices(grammar, findings);
-        self.correct(&mut given.options, load, grammar, findings);
+        let mut options = given.options.clone();
+        self.correct(&mut options, load, grammar, findings);
         if findings.errors() > errors {
             return false;
         }
-        self.create(given, load, devices, findings);
+        self.create(given, options, load, devices, findings);
         true
     }
 
@@ -83,6 +84,7 @@ impl<'a> Module<'a> {
         let errors = findings.errors();
         reset_ranges(options, findings);
         leave_other_modes(options, findings);
+        leave_unread(options, findings);
         parameters::settle(options, grammar, findings);
         round_delays(options, findings);
         if findings.errors() > errors {
@@ -96,12 +98,13 @@ impl<'a> Module<'a> {
         watch(options, load, findings);
     }
 
-    fn create(&mut self, given: Given, load: &Load, devices: usize, findings: &mut Findings) {
+    fn create(&mut self, given: Given, options: Vec<SpecOption>, load: &Load, devices: usize, findings: &mut Findings) {
         let (ports_place, ports) = given.ports.unzip();
         let mut bond = BondSpec {
             name: String::new(),
             alias: load.alias.clone(),
-            options: given.options,
+            options,
+            given: given.options,
             ports: ports.unwrap_or_default(),
             ports_place,
             place: load.place.clone(),
@@ -225,11 +228,12 @@ fn unknown(word: &Word, grammar: Grammar, findings: &mut Findings) {
         return findings.add(Severity::Error, "unknown-option", &word.place, text);
     }
     let hint = match name.as_str() {
+        name if find(name).is_some() => "; it is set on a bond that is there, expected it in a file of bondd's own",
         "-o" => "; kmod cannot rename a module, expected max_bonds for more bonds",
         word if word.starts_with('#') => "; a comment begins in the first column only",
         _ => ", expected a known one or nothing",
     };
-    let text = format!("{name:?} is no parameter of the driver and ignored{hint}");
+    let text = format!("{name:?} is no parameter of the driver, which ignores it{hint}");
     findings.add(Severity::Warning, "unknown-option", &word.place, text);
 }
 
@@ -272,52 +276,88 @@ fn number(options: &[SpecOption], name: &str) -> Option<i64> {
 
 /// Numbers out of range are as if they were not given. [bond_main.c: bond_check_params]
 fn reset_ranges(options: &mut Vec<SpecOption>, findings: &mut Findings) {
-    const RANGES: [(&str, &str, i64, i64); 5] = [
-        ("miimon", "miimon-range", 0, i32::MAX as i64),
-        ("updelay", "updelay-range", 0, i32::MAX as i64),
-        ("downdelay", "downdelay-range", 0, i32::MAX as i64),
+    const MAX: i64 = i32::MAX as i64;
+    const RANGES: [(&str, &str, i64, i64); 12] = [
+        ("miimon", "miimon-range", 0, MAX),
+        ("updelay", "updelay-range", 0, MAX),
+        ("downdelay", "downdelay-range", 0, MAX),
         ("use_carrier", "use_carrier-range", 0, 1),
-        ("arp_interval", "arp_interval-range", 0, i32::MAX as i64),
+        ("arp_interval", "arp_interval-range", 0, MAX),
+        ("num_grat_arp", "num_grat_arp-range", 0, 255),
+        ("num_unsol_na", "num_unsol_na-range", 0, 255),
+        ("all_slaves_active", "all_slaves_active-range", 0, 1),
+        ("resend_igmp", "resend_igmp-range", 0, 255),
+        ("packets_per_slave", "packets_per_slave-range", 0, 65535),
+        ("lp_interval", "lp_interval-range", 1, MAX),
+        ("min_links", "min_links-range", 0, MAX),
     ];
     for (name, code, least, most) in RANGES {
-        if number(options, name).is_some_and(|n| !(least..=most).contains(&n))
-            && let Some(option) = parameters::take(options, name)
-        {
-            let text = format!("{name}={} does not count, expected {least} to {most}", option.value);
-            findings.add(Severity::Warning, code, &option.place, text);
+        if number(options, name).is_some_and(|n| !(least..=most).contains(&n)) {
+            leave(options, name, code, &format!("expected {least} to {most}"), findings);
         }
+    }
+}
+
+/// Takes an option away, because the driver goes on as if it were not given.
+fn leave(options: &mut Vec<SpecOption>, name: &str, code: &'static str, expected: &str, findings: &mut Findings) {
+    if let Some(option) = parameters::take(options, name) {
+        let text = format!("{name}={} does not count, {expected}", option.value);
+        findings.add(Severity::Warning, code, &option.place, text);
     }
 }
 
 /// Options of other modes are ignored.
 fn leave_other_modes(options: &mut Vec<SpecOption>, findings: &mut Findings) {
-    let given = options.iter().find(|option| option.name == "mode");
-    let named = |value: &str| {
-        ModeName::VALUES
-            .iter()
-            .find(|(_, name, _)| *name == value)
-            .map(|(mode, ..)| *mode)
-    };
-    let mode = given
-        .and_then(|option| named(&option.value))
-        .unwrap_or(ModeName::BalanceRr);
+    let mode = mode(options);
     for row in TABLE.iter().filter(|row| !row.modes.contain(mode)) {
         let Modes::Only(only) = row.modes else { continue };
         for name in row.names() {
-            let Some(option) = parameters::take(options, name) else {
-                continue;
-            };
             let code = if name == "primary" {
                 "primary-ignored"
             } else {
                 "option-ignored"
             };
-            let text = format!(
-                "{name}={} does not count in mode {mode}, expected mode={only} with it",
-                option.value
-            );
-            findings.add(Severity::Warning, code, &option.place, text);
+            let expected = format!("because the mode is {mode}, expected mode={only} with it");
+            leave(options, name, code, &expected, findings);
         }
+    }
+}
+
+/// The mode that counts.
+fn mode(options: &[SpecOption]) -> ModeName {
+    let given = options.iter().find(|option| option.name == "mode");
+    let named = |option: &SpecOption| {
+        let mut modes = ModeName::VALUES.iter();
+        modes.find(|(_, name, _)| *name == option.value).map(|(mode, ..)| *mode)
+    };
+    given.and_then(named).unwrap_or(ModeName::BalanceRr)
+}
+
+/// Names that the driver does not look at, or replaces by the default, so that even bad ones let the module be loaded.
+/// [bond_main.c: bond_check_params]
+fn leave_unread(options: &mut Vec<SpecOption>, findings: &mut Findings) {
+    let code = "option-ignored";
+    if mode(options) != ModeName::BalanceXor {
+        leave(
+            options,
+            "xmit_hash_policy",
+            code,
+            "expected mode=balance-xor with it",
+            findings,
+        );
+    }
+    if !options.iter().any(|option| option.name == "primary") {
+        leave(options, "primary_reselect", code, "expected primary with it", findings);
+    }
+    let targets = options.iter().find(|option| option.name == "arp_all_targets");
+    if targets.is_some_and(|option| parse(&[option.pair()]).is_err()) {
+        leave(
+            options,
+            "arp_all_targets",
+            code,
+            "expected any or all (0 or 1)",
+            findings,
+        );
     }
 }
 

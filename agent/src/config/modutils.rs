@@ -1,7 +1,7 @@
 //! The grammar of modules.conf and conf.modules, of Linux 2.4: what `modprobe bond0` and so on would load. One bad line spoils
 //! the whole file, because modutils then loads nothing at all. [modutils: modules.conf(5), util/config.c, insmod/modprobe.c]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -16,8 +16,8 @@ mod read;
 mod requests;
 
 use read::File;
-use requests::Chain;
 pub(super) use requests::number;
+use requests::{Chain, Way};
 
 /// Reads a file and makes its bonds. Files that it includes are added to `order`.
 pub(super) fn load(
@@ -36,9 +36,18 @@ pub(super) fn load(
     let requests = requests::find(&file, findings);
     let mut loaded: BTreeSet<String> = BTreeSet::new();
     let mut used: BTreeSet<&str> = BTreeSet::from([MODULE]);
+    // By list of `probe`: the name in it that was loaded.
+    let mut chosen: BTreeMap<&str, &str> = BTreeMap::new();
     for request in &requests {
-        used.extend(request.chain.iter().map(String::as_str));
-        let name = module_name(&file, &request.chain);
+        let Way { chain, choices } = &request.way;
+        used.extend(chain.iter().map(String::as_str));
+        let other = |(list, name): &&(String, String)| chosen.get(list.as_str()).is_some_and(|taken| taken != name);
+        if let Some((list, name)) = choices.iter().find(other) {
+            let text = format!("{name} is not loaded: probe {list} ends with the first that can be, expected probeall");
+            findings.add(Severity::Warning, "probe-ended", &request.place, text);
+            continue;
+        }
+        let name = module_name(&file, chain);
         if loaded.contains(&name) {
             let text = format!(
                 "no further bond: the module is loaded as {name} before, expected `options {} -o <another name> ...`, or \
@@ -46,16 +55,18 @@ pub(super) fn load(
                 request.alias.as_deref().unwrap_or(MODULE)
             );
             findings.add(Severity::Warning, "module-already-loaded", &request.place, text);
-            continue;
-        }
-        let load = Load {
-            alias: request.alias.clone(),
-            place: request.place.clone(),
-            words: words(&file, &request.chain, findings),
-        };
-        if module.load(&load, Grammar::ModulesConf, findings) {
+        } else {
+            let load = Load {
+                alias: request.alias.clone(),
+                place: request.place.clone(),
+                words: words(&file, chain, findings),
+            };
+            if !module.load(&load, Grammar::ModulesConf, findings) {
+                continue;
+            }
             loaded.insert(name);
         }
+        chosen.extend(choices.iter().map(|(list, name)| (list.as_str(), name.as_str())));
     }
     remark(&file, &used, findings);
 }

@@ -143,7 +143,12 @@ fn check_arp(options: &mut Vec<SpecOption>, own: bool, excluded: Option<&SpecOpt
         }
     }
     let arp = switched_on(options, "arp_interval");
-    if let Some(validate) = switched_on(options, "arp_validate").filter(|_| arp.is_none()) {
+    // The driver does not look at its value before it asks for the monitor.
+    let validate = match own {
+        true => switched_on(options, "arp_validate"),
+        false => options.iter().find(|option| option.name == "arp_validate"),
+    };
+    if let Some(validate) = validate.filter(|_| arp.is_none()) {
         let why = excluded.map_or_else(String::new, |miimon| {
             format!(" and no miimon={} at {}", miimon.value, miimon.place)
         });

@@ -208,6 +208,7 @@ fn make_bonds(
         let bond = BondSpec {
             alias: Some(name.clone()),
             name,
+            given: options.clone(),
             options,
             ports: ports.unwrap_or_default(),
             ports_place,
@@ -242,6 +243,7 @@ fn make_bonds(
             name: String::new(),
             alias: None,
             options: defaults.options.clone(),
+            given: defaults.options.clone(),
             ports: Vec::new(),
             ports_place: None,
             place: place.clone(),

@@ -476,13 +476,18 @@ fn files_and_folders_are_read_in_their_order() {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, text).unwrap();
     }
-    let all = load(&[first, second, root.join("last")], None, &table);
+    let all = load(&[first, second.clone(), root.join("last")], None, &table);
     let missing = load(&[root.join("none"), root.join("last")], None, &table);
     fs::write(root.join("binary"), [0xff, 0xfe]).unwrap();
     let binary = load(&[root.join("binary")], None, &table);
     fs::remove_dir_all(&root).unwrap();
 
-    assert_eq!(findings(&all), Vec::<String>::new());
+    let folder = second.join("folder.conf");
+    let warned = format!(
+        "{}: warning: a folder in a folder is not read, expected a file",
+        folder.display()
+    );
+    assert_eq!(findings(&all), [warned]);
     assert_eq!(bonds(&all), ["bond0: mode=1 miimon=50 [eth0]"]);
     assert!(missing.has_errors());
     assert!(

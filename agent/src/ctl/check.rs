@@ -3,10 +3,10 @@
 use std::io::Write;
 use std::path::PathBuf;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::Failure;
-use crate::config::{self, BondSpec, Diagnostic, Grammar, Parsed, Severity};
+use crate::config::{self, BondSpec, Diagnostic, Grammar, Parsed, Severity, SpecOption};
 use crate::fleet::check_options;
 
 /// Reads the files; findings go to `err`, bonds to `out`, or everything as JSON to `out`.
@@ -80,14 +80,15 @@ fn finding(finding: &Diagnostic) -> Value {
 }
 
 fn bond(bond: &BondSpec) -> Value {
-    let options = bond
-        .pairs()
-        .into_iter()
-        .map(|(name, value)| (name, Value::String(value)));
+    let object = |options: &[SpecOption]| -> Map<String, Value> {
+        let pair = |option: &SpecOption| (option.name.clone(), Value::String(option.value.clone()));
+        options.iter().map(pair).collect()
+    };
     json!({
         "name": bond.name,
         "alias": bond.alias,
-        "options": options.collect::<serde_json::Map<_, _>>(),
+        "options": object(&bond.options),
+        "given": object(&bond.given),
         "ports": bond.ports,
         "file": bond.place.file.display().to_string(),
         "line": bond.place.line,

@@ -1,11 +1,13 @@
 //! `bondctl modprobe`: what loading and removing the kernel's module did, for the `install` and `remove` lines that
-//! modprobe(8) is given. The parameters are read by the grammar of option files, as if they stood there for the module.
+//! modprobe(8) is given. The parameters are read as if they stood in a file of modprobe.d.
+//!
+//! differs: a name that the module does not know is refused, so that a slip does not go unseen.
 
 use std::io::Write;
 use std::path::PathBuf;
 
 use super::Failure;
-use crate::config::{self, BondSpec, Grammar, NoFiles, Severity, Source};
+use crate::config::{self, BondSpec, Diagnostic, Grammar, NoFiles, Severity, Source};
 use crate::control::client::Client;
 use crate::control::proto::Call;
 use crate::fleet::check_options;
@@ -65,13 +67,11 @@ fn bonds(parameters: &[String], err: &mut dyn Write) -> Result<Vec<BondSpec>, Fa
     let source = Source {
         path: PathBuf::from("modprobe"),
         text: line,
-        grammar: Grammar::Own,
+        grammar: Grammar::ModprobeD,
     };
     let parsed = config::parse(&[source], &NoFiles, &check_options);
-    let (errors, rest): (Vec<_>, Vec<_>) = parsed
-        .diagnostics
-        .into_iter()
-        .partition(|finding| finding.severity == Severity::Error);
+    let refused = |finding: &Diagnostic| finding.severity == Severity::Error || finding.code == "unknown-option";
+    let (errors, rest): (Vec<_>, Vec<_>) = parsed.diagnostics.into_iter().partition(refused);
     if !errors.is_empty() {
         let texts: Vec<String> = errors.into_iter().map(|finding| finding.text).collect();
         return Err(Failure::Parameters(texts.join("; ")));
@@ -82,7 +82,8 @@ fn bonds(parameters: &[String], err: &mut dyn Write) -> Result<Vec<BondSpec>, Fa
         note(err, &format!("max_bonds=0 makes no bond; {way_out}"));
         return Ok(Vec::new());
     }
-    for finding in rest {
+    // What is taken where neither monitor is given is bondd's business.
+    for finding in rest.iter().filter(|finding| finding.code != "no-link-monitoring") {
         note(err, &finding.text);
     }
     Ok(parsed.bonds)
@@ -98,6 +99,10 @@ fn option_line(parameters: &[String]) -> Result<String, Failure> {
             return Err(Failure::Parameters(text));
         }
         let name = word.split('=').next().unwrap_or(word).replace('-', "_");
+        if name == "slaves" {
+            let text = format!("{word:?} for all bonds, expected `ifenslave <bond> <port> ...` behind it");
+            return Err(Failure::Parameters(text));
+        }
         // modprobe puts the parameters of its files in front, and the last of a name counts. [params.c: parse_args]
         words.retain(|(before, _)| *before != name);
         words.push((name, word));

@@ -203,7 +203,7 @@ fn module_parameters_make_the_bonds_that_are_missing_and_the_last_of_a_name_coun
         assert!(outcome.is_ok(), "{words}: {outcome:?}");
         assert_eq!((out.as_str(), err.as_str()), ("", said), "{words}");
     }
-    let options = [("mode", "1"), ("fail_over_mac", "1")];
+    let options = [("mode", "active-backup"), ("fail_over_mac", "1")];
     let wanted = [
         Call::List {},
         add("bond2", &options),
@@ -232,13 +232,38 @@ fn a_bond_that_is_refused_takes_back_those_made_before_it() {
 }
 
 #[test]
+fn what_the_module_corrects_or_ignores_is_noted_and_makes_a_bond() {
+    let agent = Agent::start("module-corrects");
+    let words = "max_bonds=3 miimon=100 updelay=250 primary=eth0 resend_igmp=999 lacp_rate=1 use_carrier=0x1";
+    let (outcome, _, err) = agent.run(&module(words));
+    assert!(outcome.is_ok(), "{outcome:?}");
+    for option in [
+        "updelay=250 is rounded down to 200",
+        "primary=eth0",
+        "resend_igmp=999",
+        "lacp_rate",
+    ] {
+        let notes = err.lines().filter(|line| line.contains(option)).count();
+        assert_eq!(notes, 1, "{option}: {err}");
+    }
+    let options = [("miimon", "100"), ("updelay", "200"), ("use_carrier", "1")];
+    assert_eq!(agent.asked(), [Call::List {}, add("bond2", &options)]);
+}
+
+#[test]
 fn module_parameters_that_are_wrong_make_nothing_and_are_all_named() {
     let agent = Agent::start("module-wrong");
     for (words, wanted) in [
-        (&["modprobe", "mode=9"][..], &["mode", "\"9\""][..]),
-        (&["modprobe", "mdoe=1", "miimon=x"], &["mdoe", "miimon", "\"x\"", "; "]),
-        (&["modprobe", "miimon"], &["\"miimon\"", "expected option=value"]),
-        (&["modprobe", "max_bonds=-1"], &["max_bonds=-1", "expected a number"]),
+        (&["modprobe", "mode=9"][..], &["mode=9: no such mode"][..]),
+        (&["modprobe", "mdoe=1", "miimon=x"], &["\"mdoe\"", "miimon=x", "; "]),
+        (
+            &["modprobe", "miimon"],
+            &["miimon without a value", "expected miimon=value"],
+        ),
+        (
+            &["modprobe", "max_bonds=257"],
+            &["max_bonds=257", "expected at most 256"],
+        ),
         (&["modprobe", "slaves=eth0"], &["slaves"]),
         (&["modprobe", "primary=a b"], &["\"primary=a b\"", "a blank"]),
         (&["modprobe", "primary=a#b"], &["\"primary=a#b\""]),

@@ -3,11 +3,12 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use super::pattern::normalized;
 use crate::config::diagnostic::{Findings, Place, Severity};
 use crate::config::modprobe::MODULE;
 use crate::config::module::Word;
 
-/// What all files say together, in their order; `-` is `_` in all names.
+/// What all files say together, in their order; `-` is `_` in all names, but in the brackets of a pattern.
 #[derive(Debug, Default)]
 pub(super) struct Files {
     pub(super) aliases: Vec<Alias>,
@@ -67,8 +68,8 @@ impl Files {
                 filled(module)?;
                 self.aliases.push(Alias {
                     place,
-                    name: underscored(name),
-                    module: underscored(module),
+                    name: normalized(name)?,
+                    module: normalized(module)?,
                 });
             }
             "options" => {
@@ -77,7 +78,7 @@ impl Files {
             }
             "blacklist" => {
                 let name = filled(cut(rest).0)?;
-                self.blacklist.push((place, underscored(name)));
+                self.blacklist.push((place, normalized(name)?));
             }
             "install" => {
                 let (name, command) = text_of(rest)?;
@@ -128,18 +129,19 @@ impl Files {
 }
 
 impl Install {
-    /// Whether the command does nothing.
+    /// Whether the command does nothing, whatever it is given or is said about it.
     pub(super) fn is_nothing(&self) -> bool {
-        [
-            "/bin/true",
-            "/bin/false",
-            "/usr/bin/true",
-            "/usr/bin/false",
-            "true",
-            "false",
-            ":",
-        ]
-        .contains(&self.command.trim())
+        let command = self.command.split('#').next().unwrap_or_default();
+        let word = command.split_whitespace().next().unwrap_or_default();
+        let name = word.strip_prefix("/usr").unwrap_or(word);
+        let name = name.strip_prefix("/bin/").unwrap_or(name);
+        ["true", "false", ":"].contains(&name) && !command.contains([';', '&', '|'])
+    }
+
+    /// Whether it is the line that comes with bondd. [bondctl(8): modprobe]
+    pub(super) fn is_ours(&self) -> bool {
+        let program = self.command.split_whitespace().next().map(Path::new);
+        program.and_then(Path::file_name).is_some_and(|name| name == "bondctl")
     }
 
     /// The words for the module, if the command is `modprobe --ignore-install MODULE -o NAME word ...`, with which more bonds
@@ -262,7 +264,7 @@ fn cut(text: &str) -> (&str, &str) {
 fn text_of(rest: &str) -> Option<(String, String)> {
     let (name, text) = rest.split_once([' ', '\t'])?;
     filled(text)?;
-    Some((underscored(name), text.to_owned()))
+    Some((normalized(name)?, text.to_owned()))
 }
 
 fn filled(text: &str) -> Option<&str> {

@@ -5,7 +5,7 @@ use bond_modes::options::{ModeName, find};
 use crate::config::Grammar;
 
 /// Parameters whose value is a number.
-const NUMBERS: [&str; 13] = [
+const NUMBERS: [&str; 12] = [
     "miimon",
     "updelay",
     "downdelay",
@@ -13,7 +13,6 @@ const NUMBERS: [&str; 13] = [
     "arp_interval",
     "num_grat_arp",
     "num_unsol_na",
-    "peer_notif_delay",
     "resend_igmp",
     "min_links",
     "lp_interval",
@@ -35,6 +34,9 @@ const OLD: [&str; 11] = [
     "max_bonds",
     "slaves",
 ];
+
+/// Options of the kernel's driver that are no parameters of its module. [bond_main.c: module_param]
+const SET_LATER: [&str; 4] = ["active_slave", "peer_notif_delay", "ns_ip6_target", "arp_missed_max"];
 
 /// Parameters of the kernel's driver for modes that are not here.
 const UNSUPPORTED: [&str; 3] = ["lacp_rate", "ad_select", "tx_queues"];
@@ -89,7 +91,7 @@ impl Parameter {
     pub(super) fn of(name: &str, grammar: Grammar) -> Option<Parameter> {
         let known = match grammar {
             Grammar::ModulesConf => OLD.contains(&name) || name == "plane",
-            _ => OLD.contains(&name) || name == "plane" || find(name).is_some_and(|row| row.name != "active_slave"),
+            _ => OLD.contains(&name) || name == "plane" || find(name).is_some_and(|row| !SET_LATER.contains(&row.name)),
         };
         known.then_some(match name {
             "max_bonds" => Parameter::MaxBonds,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::condition;
 use crate::config::Source;
 use crate::config::diagnostic::{Findings, Place, Severity};
-use crate::config::lines::{logical_lines, words};
+use crate::config::lines::{logical_lines, physical_lines, words};
 use crate::config::loader::{Files, Refusal};
 
 /// How deep files include files, and conditions stand in conditions.
@@ -15,6 +15,19 @@ const DEEPEST: usize = 20;
 
 /// Most files that are included in all.
 const MOST_FILES: usize = 256;
+
+/// Longest line in bytes; modutils takes what is behind for a line of its own. [util/config.c: fgets_strip]
+const LONGEST: usize = 2999;
+
+/// Commands that are run before, instead of or after loading a module.
+const COMMANDS: [&str; 6] = [
+    "pre-install",
+    "install",
+    "post-install",
+    "pre-remove",
+    "remove",
+    "post-remove",
+];
 
 /// Settings with a `=` behind their name, and hints for depmod: nothing of theirs concerns a bond.
 const SKIPPED: [&str; 15] = [
@@ -40,8 +53,8 @@ const SKIPPED: [&str; 15] = [
 pub(super) struct File {
     /// By name: what it stands for.
     pub(super) aliases: BTreeMap<String, (Place, String)>,
-    /// By name: what else is to be loaded, for probe and probeall.
-    pub(super) probes: BTreeMap<String, (Place, Vec<String>)>,
+    /// By name: what is to be loaded for it.
+    pub(super) probes: BTreeMap<String, Probe>,
     /// By name: the lines that count, with their words.
     pub(super) options: BTreeMap<String, Vec<(Place, Vec<String>)>>,
     /// Names of aliases and probe lists in the order of the file.
@@ -53,6 +66,15 @@ pub(super) struct File {
     pub(super) commands: Vec<(String, Place, &'static str)>,
     /// Lines that only a shell could understand, with their text.
     pub(super) shell: Vec<(Place, String)>,
+}
+
+/// `probe NAME MODULE...` or `probeall NAME MODULE...`
+#[derive(Debug)]
+pub(super) struct Probe {
+    pub(super) place: Place,
+    pub(super) modules: Vec<String>,
+    /// All are loaded, not only the first that can be.
+    pub(super) all: bool,
 }
 
 /// A condition that is open.
@@ -98,7 +120,14 @@ pub(super) fn read(
 impl Reader<'_> {
     fn text(&mut self, path: &Arc<Path>, text: &str) {
         let open = self.blocks.len();
-        for line in logical_lines(text) {
+        for (line, _) in physical_lines(text).filter(|(_, line)| line.len() > LONGEST) {
+            let file = path.clone();
+            let text =
+                format!("longer than {LONGEST} bytes, of which modutils makes two lines, expected a shorter one");
+            self.findings
+                .add(Severity::Warning, "long-line", &Place { file, line }, text);
+        }
+        for line in logical_lines(physical_lines(text).flat_map(pieces)) {
             let place = Place {
                 file: path.clone(),
                 line: line.number,
@@ -193,41 +222,47 @@ impl Reader<'_> {
     }
 
     fn directive(&mut self, place: &Place, word: &str, rest: &str, add: bool) {
-        if rest.contains(['`', '$']) || words(rest).is_err() {
-            self.file.shell.push((place.clone(), rest.to_owned()));
+        // What a command says is for a shell.
+        if let Some(kind) = COMMANDS.into_iter().find(|kind| *kind == word) {
+            let name = rest.split_whitespace().next().map(str::to_owned);
+            let command = name.map(|name| (name, place.clone(), kind));
+            return self.file.commands.extend(command);
         }
-        let args = words(rest).unwrap_or_default();
-        let mut args = args.into_iter();
         match word {
-            "alias" => self.alias(place, args.next(), args.next()),
-            "options" => {
-                let args: Vec<String> = args.skip_while(|arg| arg == "-k").collect();
-                self.options(place, args, add);
+            _ if rest.starts_with('=') => self.setting(place, word, rest),
+            "alias" => {
+                let mut args = self.args(place, rest).into_iter();
+                self.alias(place, args.next(), args.next());
             }
-            "probe" | "probeall" => self.probe(place, args.collect(), add),
-            "include" => self.include(place, args.next()),
+            "options" => {
+                let args = self.args(place, rest).into_iter();
+                self.options(place, args.skip_while(|arg| arg == "-k").collect(), add);
+            }
+            "probe" | "probeall" => {
+                let args = self.args(place, rest);
+                self.probe(place, args, word == "probeall", add);
+            }
+            "include" => {
+                let name = self.args(place, rest).into_iter().next();
+                self.include(place, name);
+            }
             "define" => self.findings.add(
                 Severity::Warning,
                 "define-ignored",
                 place,
                 "define is not obeyed, expected values written out".to_owned(),
             ),
-            "pre-install" | "install" | "post-install" | "pre-remove" | "remove" | "post-remove" => {
-                let kinds = [
-                    "pre-install",
-                    "install",
-                    "post-install",
-                    "pre-remove",
-                    "remove",
-                    "post-remove",
-                ];
-                let kind = kinds.into_iter().find(|kind| *kind == word).unwrap_or_default();
-                self.file
-                    .commands
-                    .extend(args.next().map(|name| (name, place.clone(), kind)));
-            }
             _ => self.setting(place, word, rest),
         }
+    }
+
+    /// The words of a directive that has a list.
+    fn args(&mut self, place: &Place, rest: &str) -> Vec<String> {
+        let words = words(rest);
+        if rest.contains(['`', '$']) || words.is_err() {
+            self.file.shell.push((place.clone(), rest.to_owned()));
+        }
+        words.unwrap_or_default()
     }
 
     /// What is no directive about a module.
@@ -270,14 +305,23 @@ impl Reader<'_> {
         list.push((place.clone(), args));
     }
 
-    fn probe(&mut self, place: &Place, mut args: Vec<String>, add: bool) {
+    fn probe(&mut self, place: &Place, mut args: Vec<String>, all: bool, add: bool) {
         if args.is_empty() {
             return;
         }
         let name = args.remove(0);
-        match self.file.probes.get_mut(&name).filter(|_| add) {
-            Some((_, modules)) => modules.append(&mut args),
-            None => drop(self.file.probes.insert(name.clone(), (place.clone(), args))),
+        match self.file.probes.get_mut(&name) {
+            // Lists of probe are looked at first.
+            Some(before) if all && !before.all => {}
+            Some(before) if add && before.all == all => before.modules.append(&mut args),
+            _ => {
+                let probe = Probe {
+                    place: place.clone(),
+                    modules: args,
+                    all,
+                };
+                self.file.probes.insert(name.clone(), probe);
+            }
         }
         self.file.names.push(name);
     }
@@ -307,6 +351,19 @@ impl Reader<'_> {
             }
         }
     }
+}
+
+/// The lines that modutils makes of one.
+fn pieces((number, mut line): (usize, &str)) -> Vec<(usize, &str)> {
+    let mut pieces = Vec::new();
+    while line.len() > LONGEST {
+        let end = (0..=LONGEST).rev().find(|at| line.is_char_boundary(*at));
+        let (piece, rest) = line.split_at(end.unwrap_or(LONGEST));
+        pieces.push((number, piece));
+        line = rest;
+    }
+    pieces.push((number, line));
+    pieces
 }
 
 /// The first word, up to a blank or a `=`, and the rest, which keeps the `=`.

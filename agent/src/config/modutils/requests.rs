@@ -10,6 +10,15 @@ use crate::config::modprobe::MODULE;
 /// The names on the way from a request to the module, both included.
 pub(super) type Chain = Vec<String>;
 
+/// A way to the module.
+#[derive(Clone, Debug)]
+pub(super) struct Way {
+    /// The names whose options count.
+    pub(super) chain: Chain,
+    /// Lists of `probe` on the way, each with the name that the way takes.
+    pub(super) choices: Vec<(String, String)>,
+}
+
 /// Longest way from a name to a module. [modutils: insmod/modprobe.c]
 const LONGEST: usize = 1000;
 
@@ -19,7 +28,7 @@ pub(super) struct Request {
     /// None for the module's own name.
     pub(super) alias: Option<String>,
     pub(super) place: Place,
-    pub(super) chain: Chain,
+    pub(super) way: Way,
 }
 
 /// Names that lead back to themselves.
@@ -66,11 +75,11 @@ pub(super) fn find(file: &File, findings: &mut Findings) -> Vec<Request> {
                     off(file, name, findings);
                 }
                 for way in ways {
-                    let alias = way.first().filter(|first| *first != MODULE).unwrap_or(name);
+                    let alias = way.chain.first().filter(|first| *first != MODULE).unwrap_or(name);
                     requests.push(Request {
                         alias: Some(alias.clone()),
                         place: place.clone(),
-                        chain: way,
+                        way,
                     });
                 }
             }
@@ -90,7 +99,10 @@ pub(super) fn find(file: &File, findings: &mut Findings) -> Vec<Request> {
         requests.push(Request {
             alias: None,
             place: place.clone(),
-            chain: vec![MODULE.to_owned()],
+            way: Way {
+                chain: vec![MODULE.to_owned()],
+                choices: Vec::new(),
+            },
         });
     }
     requests
@@ -105,7 +117,7 @@ pub(in crate::config) fn number(alias: &str) -> u64 {
 }
 
 fn place_of<'a>(file: &'a File, name: &str) -> &'a Place {
-    let probe = file.probes.get(name).map(|(place, _)| place);
+    let probe = file.probes.get(name).map(|probe| &probe.place);
     probe.unwrap_or_else(|| &file.aliases[name].0)
 }
 
@@ -116,7 +128,7 @@ fn led_to(file: &File) -> BTreeSet<&str> {
     let probes = file
         .probes
         .iter()
-        .flat_map(|(name, (_, modules))| modules.iter().map(move |module| (name, module)));
+        .flat_map(|(name, probe)| probe.modules.iter().map(move |module| (name, module)));
     let pairs = aliases.chain(probes).filter(|(name, target)| name != target);
     pairs.map(|(_, target)| target.as_str()).collect()
 }
@@ -150,7 +162,7 @@ impl Ring {
 }
 
 /// All ways from a name to the module, in the order of loading; each name is gone through once.
-fn ways(file: &File, name: &str) -> Result<Vec<Chain>, Ring> {
+fn ways(file: &File, name: &str) -> Result<Vec<Way>, Ring> {
     let mut found = Vec::new();
     let mut visited = BTreeSet::new();
     // What is still to be looked at: the depth at which it stands, and its name. `path` are those that led to it.
@@ -159,16 +171,7 @@ fn ways(file: &File, name: &str) -> Result<Vec<Chain>, Ring> {
     while let Some((depth, name)) = open.pop() {
         path.truncate(depth);
         if name == MODULE {
-            // A probe list gives its own options to nobody.
-            let last_probe = path.iter().rposition(|name| file.probes.contains_key(*name));
-            let from = last_probe.map_or(0, |at| at + 1);
-            found.push(
-                path[from..]
-                    .iter()
-                    .chain([&name])
-                    .map(|name| (*name).to_owned())
-                    .collect(),
-            );
+            found.push(way(file, &path));
             continue;
         }
         if let Some(at) = path.iter().position(|before| *before == name) {
@@ -183,10 +186,24 @@ fn ways(file: &File, name: &str) -> Result<Vec<Chain>, Ring> {
         }
         path.push(name);
         match (file.probes.get(name), file.aliases.get(name)) {
-            (Some((_, modules)), _) => open.extend(modules.iter().rev().map(|module| (depth + 1, module.as_str()))),
+            (Some(probe), _) => open.extend(probe.modules.iter().rev().map(|module| (depth + 1, module.as_str()))),
             (None, Some((_, target))) => open.push((depth + 1, target)),
             (None, None) => {}
         }
     }
     Ok(found)
+}
+
+/// The way to the module over these names.
+fn way(file: &File, path: &[&str]) -> Way {
+    // A probe list gives its own options to nobody.
+    let last_probe = path.iter().rposition(|name| file.probes.contains_key(*name));
+    let names = || path.iter().copied().chain([MODULE]);
+    let chain = names().skip(last_probe.map_or(0, |at| at + 1));
+    let one_of = |name: &str| file.probes.get(name).is_some_and(|probe| !probe.all);
+    let choices = names().zip(names().skip(1)).filter(|(name, _)| one_of(name));
+    Way {
+        chain: chain.map(str::to_owned).collect(),
+        choices: choices.map(|(list, name)| (list.to_owned(), name.to_owned())).collect(),
+    }
 }

@@ -54,7 +54,8 @@ fn read(wanted: &Value) -> Parsed {
     parse(&sources, &NoFiles, &check_options)
 }
 
-/// `name (alias): option=value ...` of every bond, with the nine options of the driver as they count.
+/// `name (alias) option=value ... from option=value ...` of every bond: the options of the driver as they count, and those that
+/// the files give.
 fn bonds(parsed: &Parsed) -> Vec<String> {
     let show = |bond: &super::BondSpec| {
         let options = bond_modes::options::parse(&bond.pairs()).unwrap().options;
@@ -63,11 +64,21 @@ fn bonds(parsed: &Parsed) -> Vec<String> {
         for name in NAMES {
             text.push_str(&format!(" {name}={}", shown[name]));
         }
-        text
+        let given = bond
+            .given
+            .iter()
+            .map(|option| format!("{}={}", option.name, option.value));
+        text + &from(given.collect())
     };
     parsed.bonds.iter().map(show).collect()
 }
 
+fn from(mut given: Vec<String>) -> String {
+    given.sort();
+    format!(" from {}", given.join(" "))
+}
+
+/// `multicast` sets nothing here.
 const NAMES: [&str; 8] = [
     "mode",
     "miimon",
@@ -92,20 +103,24 @@ fn wanted_bonds(wanted: &Value) -> Vec<String> {
         for name in NAMES {
             let value = match &effective[name] {
                 Value::Number(_) if name == "miimon" && unwatched => "100".to_owned(),
-                Value::Array(items) => items
-                    .iter()
-                    .map(|item| item.as_str().unwrap())
-                    .collect::<Vec<_>>()
-                    .join(","),
-                Value::String(text) => text.clone(),
-                Value::Null => "none".to_owned(),
-                other => other.to_string(),
+                value => value_text(value),
             };
             text.push_str(&format!(" {name}={value}"));
         }
-        text
+        let given = bond["options"].as_object().unwrap().iter();
+        let given = given.map(|(name, value)| format!("{name}={}", value_text(value)));
+        text + &from(given.collect())
     };
     wanted["bonds"].as_array().unwrap().iter().map(show).collect()
+}
+
+fn value_text(value: &Value) -> String {
+    match value {
+        Value::Array(items) => items.iter().map(value_text).collect::<Vec<_>>().join(","),
+        Value::String(text) => text.clone(),
+        Value::Null => "none".to_owned(),
+        other => other.to_string(),
+    }
 }
 
 fn word(severity: Severity) -> &'static str {

@@ -1,7 +1,7 @@
 //! What the examples do not show of modules.conf and modprobe.d, and how files of all grammars go together.
 
 use super::{bonds, findings};
-use crate::config::{Grammar, NoFiles, Parsed, Source, parse};
+use crate::config::{Grammar, NoFiles, Parsed, Severity, Source, parse};
 use crate::fleet::check_options;
 
 fn read(files: &[(Grammar, &str)]) -> Parsed {
@@ -105,6 +105,62 @@ fn probe_lists_lead_through_aliases_and_do_not_ask_twice() {
 }
 
 #[test]
+fn a_probe_list_ends_with_the_first_that_is_loaded() {
+    let names = "alias bond0 bonding\nalias bond1 bonding\noptions bond1 -o second miimon=60\n";
+    old(
+        &format!("probe net eth0 bond0 bond1\n{names}options bond0 miimon=50\n"),
+        &["bond0: miimon=50"],
+        &["1 probe-ended"],
+    );
+    old(
+        &format!("probe net bond0 bond1\n{names}options bond0 miimon=often\n"),
+        &["bond0: miimon=60"],
+        &["1 alias-name-mismatch", "5 bad-integer"],
+    );
+    let both = "probeall net bonding\nprobe net e100\nprobeall net bonding\noptions bonding miimon=5\n";
+    old(both, &["bond0: miimon=5"], &[]);
+}
+
+#[test]
+fn commands_are_never_looked_into() {
+    old(
+        "alias bond0 bonding\noptions bond0 miimon=50\npost-install bond0 echo $X `date`\npre-remove bond0 echo don't\n\
+         install e100 modprobe $Y\n",
+        &["bond0: miimon=50"],
+        &["3 command-ignored", "4 command-ignored"],
+    );
+}
+
+#[test]
+fn a_directive_is_no_setting() {
+    for line in [
+        "alias=bond1 bonding",
+        "options = x",
+        "probeall=y",
+        "path /lib",
+        "keep=1",
+    ] {
+        let text = format!("alias bond0 bonding\n{line}\n");
+        old(&text, &[], &["2 invalid-line"]);
+    }
+}
+
+#[test]
+fn what_is_behind_the_longest_line_is_a_line_of_its_own() {
+    let start = "alias bond0 bonding\noptions bond0 miimon=50\n";
+    let comment = |length: usize, end: &str| format!("{start}#{}{end}\n", "-".repeat(length - 1));
+    old(&comment(2999, ""), &["bond0: miimon=50"], &[]);
+    old(
+        &comment(2999, "options bond0 miimon=60"),
+        &["bond0: miimon=60"],
+        &["3 long-line", "3 options-replaced"],
+    );
+    old(&comment(3000, ""), &[], &["3 long-line", "3 invalid-line"]);
+    let umlauts = format!("{start}#{}\n", "ö".repeat(2000));
+    old(&umlauts, &[], &["3 long-line", "3 invalid-line"]);
+}
+
+#[test]
 fn wrong_blocks_are_refused_with_the_whole_file() {
     let deep = "if 1\n".repeat(21) + &"endif\n".repeat(21);
     for (text, codes) in [
@@ -132,6 +188,70 @@ fn what_only_a_shell_understands_is_nobodys_business_elsewhere() {
         &["bond0: miimon=5"],
         &["9 define-ignored"],
     );
+}
+
+#[test]
+fn the_first_alias_that_matches_decides_whose_options_count() {
+    let options = "options bond* miimon=50\noptions bond0 miimon=60\n";
+    new(
+        &format!("alias bond* bonding\nalias bond0 bonding\n{options}"),
+        &["bond0: miimon=50"],
+        &["1 wildcard-alias", "4 orphan-options"],
+    );
+    new(
+        &format!("alias bond0 bonding\nalias bond* bonding\n{options}"),
+        &["bond0: miimon=60"],
+        &["2 wildcard-alias", "3 orphan-options"],
+    );
+    new(
+        &format!("options bonding mode=1\nalias bond* bonding\n{options}"),
+        &["bond0: mode=active-backup miimon=50"],
+        &["2 wildcard-alias", "4 orphan-options"],
+    );
+    new(
+        "alias bond-[0-3] bonding\noptions bond_[0-3] mode=1\nalias bond-3 bonding\noptions bonding miimon=50\n",
+        &["bond0: mode=active-backup miimon=50"],
+        &["1 wildcard-alias", "3 alias-name-mismatch"],
+    );
+    new(
+        "alias bond[0 bonding\noptions bonding miimon=50\n",
+        &["bond0: miimon=50"],
+        &["1 bad-line"],
+    );
+}
+
+#[test]
+fn an_alias_of_the_module_itself_switches_it_off() {
+    let options = "options bonding miimon=50\n";
+    for alias in ["alias bonding off", "alias b*g off", "alias bonding e100"] {
+        new(&format!("{alias}\n{options}"), &[], &["1 module-disabled"]);
+    }
+    new(&format!("alias bonding bonding\n{options}"), &["bond0: miimon=50"], &[]);
+    new(
+        &format!("alias bond0 bonding\nalias bonding off\n{options}"),
+        &["bond0: miimon=50"],
+        &[],
+    );
+}
+
+#[test]
+fn commands_that_do_nothing_and_our_own_are_known() {
+    let options = "options bonding miimon=50\n";
+    for nothing in ["/bin/true # not here", "/usr/bin/false", "true why"] {
+        new(
+            &format!("{options}install bonding {nothing}\n"),
+            &[],
+            &["2 module-disabled"],
+        );
+    }
+    let bond = ["bond0: miimon=50"];
+    let other = format!("{options}install bonding /bin/true && modprobe -i bonding\n");
+    new(&other, &bond, &["2 command-ignored"]);
+    let ours = include_str!("../../../../packaging/modprobe.conf");
+    let parsed = read(&[(Grammar::ModprobeD, options), (Grammar::ModprobeD, ours)]);
+    assert_eq!(bonds(&parsed), bond);
+    let warned = parsed.diagnostics.iter().filter(|d| d.severity != Severity::Info);
+    assert_eq!(warned.count(), 0, "{:?}", findings(&parsed));
 }
 
 #[test]
@@ -166,6 +286,41 @@ fn options_of_the_kernel_of_today_are_taken_or_ignored_as_it_does() {
         &["1 bad-value"],
     );
     new("options bonding miimon=100 max_bonds=257\n", &[], &["1 too-many-bonds"]);
+}
+
+#[test]
+fn what_the_driver_replaces_by_its_default_does_not_keep_it_from_loading() {
+    new(
+        "options bonding miimon=100 mode=1 num_grat_arp=256 all_slaves_active=2 resend_igmp=-1 lp_interval=0 min_links=-3\n\
+         options bonding arp_all_targets=some xmit_hash_policy=junk primary_reselect=junk packets_per_slave=70000\n",
+        &["bond0: miimon=100 mode=active-backup"],
+        &[
+            "1 num_grat_arp-range",
+            "1 all_slaves_active-range",
+            "1 resend_igmp-range",
+            "1 lp_interval-range",
+            "1 min_links-range",
+            "2 packets_per_slave-range",
+            "2 option-ignored",
+            "2 option-ignored",
+            "2 option-ignored",
+        ],
+    );
+    for refused in ["primary=eth0 primary_reselect=junk", "fail_over_mac=junk"] {
+        let text = format!("options bonding miimon=100 mode=1 {refused}\n");
+        new(&text, &[], &["1 bad-value"]);
+    }
+    let none = "options bonding miimon=100 arp_validate=none\n";
+    new(none, &[], &["1 arp-validate-without-arp"]);
+}
+
+#[test]
+fn what_is_set_on_a_bond_only_later_is_no_parameter() {
+    new(
+        "options bonding miimon=100 mode=1 peer_notif_delay=100 arp_missed_max=3 ns_ip6_target=fd00::1 active_slave=eth0\n",
+        &["bond0: miimon=100 mode=active-backup"],
+        &["1 unknown-option"; 4],
+    );
 }
 
 #[test]
