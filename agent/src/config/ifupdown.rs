@@ -50,7 +50,7 @@ pub struct Stanza {
 pub enum Ports {
     /// Those of other stanzas.
     None,
-    /// Every interface whose name begins with `eth`.
+    /// Every interface that is called `eth` and a number.
     All,
     /// These.
     Named(Vec<String>),
