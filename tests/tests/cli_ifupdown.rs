@@ -340,6 +340,7 @@ iface bond0 inet static
     address 192.0.2.1/24
     bond-slaves none
     bond-mode active-backup
+    up ping -c 1 -w 5 192.0.2.254 >/dev/null || echo no way out >&2
 ";
 
 /// The bond names its ports, and they name it.
@@ -496,6 +497,21 @@ iface bond0 inet manual
 ",
             said: &["primary is not for mode balance-xor"],
             shows: &[("mode", "balance-xor")],
+            ..CASE
+        },
+        Case {
+            interfaces: "
+iface bond0 inet manual
+    bond-slaves eth0 eth1
+    bond-mode balance-rr
+    bond-plane team
+    bond-miimon 50
+",
+            said: &[
+                "the team plane cannot do mode=balance-rr",
+                "it is on plane tc and stays there",
+            ],
+            shows: &[("mode", "balance-rr"), ("options/miimon", "50")],
             ..CASE
         },
     ]);

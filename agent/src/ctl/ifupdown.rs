@@ -32,6 +32,8 @@ const LOOK: Duration = Duration::from_millis(50);
 /// One run of the hook.
 struct Hook<'a> {
     iface: String,
+    /// Other interfaces that are being brought up and wait for this one.
+    configured: Vec<String>,
     client: Client,
     err: &'a mut dyn Write,
     /// What was reported, so that it is said once.
@@ -71,9 +73,15 @@ pub(super) fn hook(run_dir: &Path, err: &mut dyn Write) -> Result<(), Failure> {
     if !has_work {
         return Ok(());
     }
+    // Of each interface whose commands have led to this, with the phase that it is in.
+    let leading = variables
+        .iter()
+        .filter_map(|(name, phase)| Some((name.strip_prefix("IFUPDOWN_")?, phase)));
+    let configured = leading.filter(|(name, phase)| *name != iface && *phase == "pre-up");
     let waits = if phase == "pre-up" { PATIENCE } else { Duration::ZERO };
     let mut hook = Hook {
         iface: iface.to_owned(),
+        configured: configured.map(|(name, _)| name.to_owned()).collect(),
         client: connect(run_dir, waits)?,
         err,
         said: BTreeSet::new(),
@@ -97,26 +105,38 @@ impl Hook<'_> {
     fn bond_up(&mut self, stanza: &Stanza) -> Result<(), Failure> {
         let bond = self.iface.clone();
         self.make(stanza)?;
-        let class = listed(&["--list", "--allow", &bond])?;
-        let ports = match &stanza.ports {
+        let named = match &stanza.ports {
             Some((_, Ports::Named(ports))) => ports.clone(),
             Some((_, Ports::All)) => all_ports()?,
             Some((_, Ports::None)) | None => Vec::new(),
         };
-        for port in &ports {
+        for port in &named {
             self.attach(&bond, port)?;
-            if class.contains(port) && !is_up(port)? {
-                ifupdown("ifup", &["--allow", &bond, port])?;
+        }
+        // A port whose hook waits for this one: it may be the only way to the server that gives the bond an address.
+        for port in self.configured.clone() {
+            let of_this = stanza_of(&port)?
+                .and_then(|stanza| stanza.bond)
+                .is_some_and(|(_, of)| of == bond);
+            if of_this {
+                self.attach(&bond, &port)?;
             }
         }
         if let Some((_, queues)) = &stanza.queue_ids {
-            let deferred = matches!(stanza.ports, Some((_, Ports::None)) | None);
+            let deferred = named.is_empty();
             let there = self.ports(&bond)?;
             for (port, queue) in queues.iter().filter(|(port, _)| !deferred || there.contains(port)) {
                 self.set_queue(&bond, port, queue)?;
             }
         }
-        self.prefer(&bond, &[stanza])
+        self.prefer(&bond, &[stanza])?;
+        let class = listed(&["--list", "--allow", &bond])?;
+        for port in named.iter().filter(|port| class.contains(port)) {
+            if !is_up(port)? {
+                ifupdown("ifup", &["--allow", &bond, port])?;
+            }
+        }
+        Ok(())
     }
 
     /// Makes the bond, or gives the one that is there the stanza's options.
@@ -130,32 +150,27 @@ impl Hook<'_> {
         if self.bonds()?.contains(&bond) {
             return self.set(&bond, options);
         }
-        match self.call(&Call::Add {
-            bond: bond.clone(),
-            options: options.clone(),
-        }) {
-            Err(ClientError::Refused(_)) => {}
-            made => return Ok(made?),
-        }
-        // With what only a new bond takes; then it shows which of the others is refused.
-        let (first, rest): (OptionPairs, OptionPairs) = options
-            .into_iter()
-            .partition(|(name, _)| ["mode", "plane"].contains(&name.as_str()));
-        match self.call(&Call::Add {
-            bond: bond.clone(),
-            options: first,
-        }) {
-            Ok(()) => self.set(&bond, rest),
-            Err(ClientError::Refused(why)) => {
-                self.say(&why.message);
-                Err(Failure::NoBond { bond })
+        // Without what is refused: then it shows which option that is.
+        let mut refusal = None;
+        for names in [None, Some(&["mode", "plane"][..]), Some(&["mode"])] {
+            let is_first = |name: &str| names.is_none_or(|names| names.contains(&name));
+            let (first, rest): (OptionPairs, OptionPairs) =
+                options.iter().cloned().partition(|(name, _)| is_first(name));
+            match self.call(&Call::Add {
+                bond: bond.clone(),
+                options: first,
+            }) {
+                Ok(()) => return self.set(&bond, rest),
+                Err(ClientError::Refused(why)) => refusal = Some(why.message),
+                Err(error) => return Err(error.into()),
             }
-            Err(error) => Err(error.into()),
         }
+        refusal.iter().for_each(|why| self.say(why));
+        Err(Failure::NoBond { bond })
     }
 
     fn port_up(&mut self, bond: &str, stanza: &Stanza) -> Result<(), Failure> {
-        let Some(bonds) = bonds_stanza(bond)? else {
+        let Some(bonds) = stanza_of(bond)? else {
             return Err(Failure::NoStanza {
                 port: self.iface.clone(),
                 bond: bond.to_owned(),
@@ -378,9 +393,9 @@ fn stanza(iface: &str, options: impl Iterator<Item = (impl Into<String>, String)
     read(lines.collect(), &check_options)
 }
 
-/// The stanza of a bond whose hook this is not; none if there is none.
-fn bonds_stanza(bond: &str) -> Result<Option<Stanza>, Failure> {
-    let answer = asked(&[bond])?;
+/// The stanza of another interface; none if there is none.
+fn stanza_of(iface: &str) -> Result<Option<Stanza>, Failure> {
+    let answer = asked(&[iface])?;
     if !answer.status.success() {
         return Ok(None);
     }
@@ -393,7 +408,7 @@ fn bonds_stanza(bond: &str) -> Result<Option<Stanza>, Failure> {
             (None, None) => {}
         }
     }
-    Ok(Some(stanza(bond, options.into_iter()).0))
+    Ok(Some(stanza(iface, options.into_iter()).0))
 }
 
 /// Whether ifupdown has configured the interface or is about to.
