@@ -1,184 +1,14 @@
 //! Debian's ifup and ifdown, as their package ships them, with the hook that is shipped here: stanzas of interfaces(5) make bonds
 //! of bondd, and nothing of them is left behind.
 
-use std::collections::BTreeSet;
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::{Path, PathBuf};
-use std::process::{Output, Stdio};
+use std::process::Stdio;
 
-use bondd_tests::bins::{bin, client, root};
 use bondd_tests::daemon::{LIMIT, refused, succeeded};
+use bondd_tests::debian::{Debian, PORTS, says};
 use bondd_tests::machine::Machine;
-use bondd_tests::netns::unique;
-use bondd_tests::proof::{PortState, link_names, pins};
-use bondd_tests::{Cable, Daemon, Netns, Switch, until, wait_for};
+use bondd_tests::wait_for;
 use serde_json::{Value, json};
-
-/// A machine of Debian with an agent without bonds, and two interfaces to a switch that answers at 192.0.2.254.
-struct Debian {
-    daemon: Daemon,
-    netns: Netns,
-    /// Has its /etc/network, /run and programs.
-    dir: PathBuf,
-    _cables: [Cable; 2],
-    _switch: Switch,
-    _machine: Machine,
-}
-
-/// All that a bond may leave behind.
-#[derive(Debug, PartialEq, Eq)]
-struct Traces {
-    links: BTreeSet<String>,
-    ports: Vec<PortState>,
-    addresses: Vec<String>,
-    /// In the run directory, but for pins.
-    files: BTreeSet<PathBuf>,
-    pins: Vec<PathBuf>,
-    ifstate: String,
-}
-
-impl Debian {
-    fn new() -> Debian {
-        let machine = Machine::shared();
-        let (netns, switch) = (Netns::new("host"), Switch::new());
-        switch.netns.ip("addr add 192.0.2.254/24 dev br0");
-        let cables = [("eth0", "p0"), ("eth1", "p1")].map(|(name, port)| switch.connect(&netns, name, port));
-        for port in PORTS {
-            netns.ip(&format!("link set {port} down"));
-        }
-        let dir = std::env::temp_dir().join(unique("debian"));
-        for folder in ["network", "run/network", "run/bondd", "programs"] {
-            fs::create_dir_all(dir.join(folder)).expect("/tmp takes a folder");
-        }
-        for program in ["ifup", "ifdown", "ifquery"] {
-            symlink(client(&format!("sbin/{program}")), dir.join("programs").join(program)).expect("it takes a link");
-        }
-        install_hook(&dir.join("network"));
-        Debian {
-            daemon: Daemon::start(&netns),
-            netns,
-            dir,
-            _cables: cables,
-            _switch: switch,
-            _machine: machine,
-        }
-    }
-
-    fn interfaces(&self, text: &str) {
-        fs::write(self.dir.join("network/interfaces"), text).expect("the folder takes a file");
-    }
-
-    /// One shell session of an administrator.
-    fn session(&self, script: &str) -> Output {
-        let mut shell = self.netns.command("unshare");
-        shell
-            .args(["--mount", "--propagation", "private", "sh", "-e", "-c", AS_INSTALLED])
-            .arg(&self.dir)
-            .arg(self.daemon.dir())
-            .arg(script)
-            .stdin(Stdio::null());
-        shell.output().unwrap_or_else(|e| panic!("cannot run unshare: {e}"))
-    }
-
-    #[track_caller]
-    fn does(&self, script: &str) -> String {
-        succeeded(script, self.session(script))
-    }
-
-    fn traces(&self) -> Traces {
-        let mut files = BTreeSet::new();
-        files_below(self.daemon.dir(), &mut files);
-        files.retain(|path| !path.starts_with(self.daemon.dir().join("bpf")));
-        let addresses = PORTS.map(|port| self.netns.ip(&format!("-br addr show dev {port}")));
-        Traces {
-            links: link_names(&self.netns),
-            ports: PORTS.iter().map(|port| PortState::of(&self.netns, port)).collect(),
-            addresses: addresses.map(|line| line.split_whitespace().skip(2).collect()).into(),
-            files,
-            pins: pins(&self.netns, self.daemon.dir(), self.daemon.pid()),
-            ifstate: self.does("ifquery --state || true"),
-        }
-    }
-
-    /// The interface goes up with these words on standard error, and nothing else.
-    #[track_caller]
-    fn up(&self, command: &str, words: &[&str]) {
-        let output = self.session(command);
-        let said = refused(&output).1;
-        println!("$ {command}\n{said}");
-        assert!(output.status.success(), "{command}: {said}");
-        says(command, &said, words);
-    }
-
-    /// Nothing is left, as it was before.
-    #[track_caller]
-    fn down(&self, command: &str, before: &Traces) {
-        self.does(command);
-        let after = until(LIMIT, || Some(self.traces()).filter(|traces| traces == before));
-        assert!(after.is_some(), "{command}: {:#?}\nexpected {before:#?}", self.traces());
-    }
-}
-
-impl Drop for Debian {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.dir);
-    }
-}
-
-/// As `make install` does it, for programs that lie elsewhere.
-fn install_hook(network: &Path) {
-    let shipped = fs::read_to_string(root().join("packaging/ifupdown-hook")).expect("there is a hook");
-    assert_eq!(shipped.matches("/usr/sbin/bondctl").count(), 2, "{shipped}");
-    let installed = shipped.replace("/usr/sbin/bondctl", bin("bondctl").to_str().expect("a plain path"));
-    for folder in ["if-pre-up.d", "if-up.d", "if-down.d", "if-post-down.d"] {
-        fs::create_dir(network.join(folder)).expect("the folder takes another");
-        if folder != "if-down.d" {
-            let path = network.join(folder).join("bondd");
-            fs::write(&path, &installed).expect("the folder takes a file");
-            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("it is ours");
-        }
-    }
-}
-
-fn files_below(dir: &Path, files: &mut BTreeSet<PathBuf>) {
-    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            files_below(&entry.path(), files);
-        } else {
-            files.insert(entry.path());
-        }
-    }
-}
-
-/// One line for each of these words, and no other.
-#[track_caller]
-fn says(what: &str, said: &str, words: &[&str]) {
-    let lines: Vec<&str> = said.lines().collect();
-    assert!(
-        lines.len() == words.len() && words.iter().all(|word| lines.iter().any(|line| line.contains(word))),
-        "{what}: {words:#?}, said {lines:#?}"
-    );
-}
-
-/// Gives a shell the file system of a machine where all is installed, then runs the script.
-const AS_INSTALLED: &str = r#"
-    mount -t tmpfs none /mnt
-    mkdir /mnt/etc /mnt/machine
-    mount --bind /etc /mnt/machine
-    for entry in /mnt/machine/*; do ln -s "$entry" /mnt/etc/; done
-    rm -f /mnt/etc/network
-    ln -s "$0/network" /mnt/etc/network
-    mount --bind /mnt/etc /etc
-    mount --bind "$0/programs" /usr/local/sbin
-    mount --bind "$1" "$0/run/bondd"
-    mount --rbind "$0/run" /run
-    set +e
-    PATH=/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin
-    eval "$2"
-"#;
-
-const PORTS: [&str; 2] = ["eth0", "eth1"];
 
 /// The stanza of Debian's documents.
 const DOCUMENTED: &str = "
@@ -217,7 +47,7 @@ const CASE: Case = Case {
 
 #[track_caller]
 fn plays(cases: &[Case]) {
-    let host = Debian::new();
+    let host = Debian::new(Machine::shared());
     let before = host.traces();
     for case in cases {
         println!("{}", case.interfaces);
@@ -249,7 +79,7 @@ fn plays(cases: &[Case]) {
 
 #[test]
 fn the_stanza_of_debians_documents_makes_a_bond_that_carries_traffic_and_leaves_no_trace() {
-    let host = Debian::new();
+    let host = Debian::new(Machine::shared());
     host.interfaces(DOCUMENTED);
     host.netns.ip("addr add 198.51.100.7/24 dev eth0");
     let before = host.traces();
@@ -519,7 +349,7 @@ iface bond0 inet manual
 
 #[test]
 fn a_bond_that_cannot_be_made_fails_and_changes_nothing() {
-    let mut host = Debian::new();
+    let mut host = Debian::new(Machine::shared());
     let before = host.traces();
     let unmade: &[(&str, &[&str])] = &[
         (
@@ -566,7 +396,7 @@ fn a_bond_that_cannot_be_made_fails_and_changes_nothing() {
 
 #[test]
 fn a_stanza_waits_for_an_agent_that_is_still_starting() {
-    let mut host = Debian::new();
+    let mut host = Debian::new(Machine::shared());
     host.interfaces(DOCUMENTED);
     assert!(host.daemon.sigterm());
     std::thread::scope(|scope| {
@@ -590,7 +420,7 @@ fn a_stanza_waits_for_an_agent_that_is_still_starting() {
 
 #[test]
 fn a_port_that_is_plugged_in_later_joins_and_leaves_alone() {
-    let host = Debian::new();
+    let host = Debian::new(Machine::shared());
     host.interfaces(
         "
 iface bond0 inet static
@@ -626,7 +456,7 @@ iface eth1 inet manual
 
 #[test]
 fn a_bond_and_its_ports_may_be_configured_all_at_once() {
-    let host = Debian::new();
+    let host = Debian::new(Machine::shared());
     host.interfaces(&format!("allow-bond0 eth0 eth1\n{BOTH}"));
     let before = host.traces();
     for _ in 0..3 {
@@ -645,7 +475,7 @@ fn a_bond_and_its_ports_may_be_configured_all_at_once() {
 
 #[test]
 fn a_bond_that_is_there_gets_the_options_of_its_stanza() {
-    let host = Debian::new();
+    let host = Debian::new(Machine::shared());
     host.interfaces(DOCUMENTED);
     let before = host.traces();
     host.daemon.ctl("add bond0 mode=active-backup miimon=70 primary=eth1");
@@ -668,7 +498,7 @@ fn a_bond_that_is_there_gets_the_options_of_its_stanza() {
 
 #[test]
 fn bonds_are_left_to_debians_ifenslave_while_that_is_installed() {
-    let host = Debian::new();
+    let host = Debian::new(Machine::shared());
     host.interfaces("iface bond0 inet manual\n bond-slaves eth0 eth1\n bond-mode 1\n");
     let before = host.traces();
     fs::write(host.dir.join("network/if-pre-up.d/ifenslave"), "#!/bin/sh\n").expect("the folder takes a file");

@@ -63,14 +63,7 @@ pub(super) fn hook(run_dir: &Path, err: &mut dyn Write) -> Result<(), Failure> {
         .iter()
         .filter_map(|(name, value)| Some((name.strip_prefix("IF_")?, value.clone())));
     let (stanza, findings) = stanza(iface, options);
-    let has_work = match (phase, stanza.role()) {
-        (_, Role::Neither) => false,
-        ("pre-up" | "post-down", _) => true,
-        ("post-up", Role::Bond) => stanza.active.is_some(),
-        ("post-up", Role::Port) => stanza.chance.is_some(),
-        _ => false,
-    };
-    if !has_work {
+    if !has_work(phase, &stanza) {
         return Ok(());
     }
     // Of each interface whose commands have led to this, with the phase that it is in.
@@ -98,6 +91,16 @@ pub(super) fn hook(run_dir: &Path, err: &mut dyn Write) -> Result<(), Failure> {
         ("post-up", None) => hook.activate(stanza.active.and_then(|(_, port)| port)),
         (_, Some((_, bond))) => hook.port_down(bond, &stanza),
         (_, None) => hook.bond_down(),
+    }
+}
+
+fn has_work(phase: &str, stanza: &Stanza) -> bool {
+    match (phase, stanza.role()) {
+        (_, Role::Neither) => false,
+        ("pre-up" | "post-down", _) => true,
+        ("post-up", Role::Bond) => stanza.active.is_some(),
+        ("post-up", Role::Port) => stanza.chance.is_some(),
+        _ => false,
     }
 }
 
