@@ -9,18 +9,21 @@
 # make fuzz      the readers of option files against ten million changed files, or ten minutes of them; SEED and EXECUTIONS change that
 # make check     formatting and lints
 # make build     release programs in target/release
-# make install   the same, manual pages, systemd unit and examples, under $(DESTDIR)$(PREFIX)
+# make install   the same, manual pages, systemd unit and examples, under $(DESTDIR)$(PREFIX), and the hook of ifupdown under
+#                $(DESTDIR)$(SYSCONFDIR), where it harms nobody: without ifupdown, without a bond in the interfaces file, or
+#                beside Debian's ifenslave it does nothing
 # make clean     removes target/
 
 export SEED COUNT ONLY KEEP EXECUTIONS
 PREFIX ?= /usr/local
+SYSCONFDIR ?= /etc
 CARGO ?= cargo
 INSTALL ?= install
 
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-# Programs that read a bond's files or stand on its ports, for tests/tests/clients.rs.
-CLIENTS = prometheus-node-exporter ansible-core munin-plugins-core zabbix-agent lldpd
+# Programs that read a bond's files, stand on its ports or make it, for tests/tests/clients.rs and cli_ifupdown.rs.
+CLIENTS = prometheus-node-exporter ansible-core munin-plugins-core zabbix-agent lldpd ifupdown
 
 .PHONY: all demo test bench check build install clean deps fidelity fuzz clients
 all: build
@@ -63,8 +66,11 @@ install: build
 	$(INSTALL) -D -m 0755 packaging/checkmk-bondd $(DESTDIR)$(PREFIX)/share/doc/bondd/checkmk-bondd
 	$(INSTALL) -D -m 0644 packaging/zabbix-bondd.conf $(DESTDIR)$(PREFIX)/share/doc/bondd/zabbix-bondd.conf
 	$(INSTALL) -D -m 0644 packaging/bondd.service $(DESTDIR)$(PREFIX)/lib/systemd/system/bondd.service
+	@for phase in pre-up up post-down; do \
+	    $(INSTALL) -D -m 0755 packaging/ifupdown-hook "$(DESTDIR)$(SYSCONFDIR)/network/if-$$phase.d/bondd" || exit 1; \
+	done
 	sed -i 's|/usr/sbin|$(PREFIX)/sbin|' $(DESTDIR)$(PREFIX)/lib/systemd/system/bondd.service \
-	    $(DESTDIR)$(PREFIX)/share/doc/bondd/modprobe.conf
+	    $(DESTDIR)$(PREFIX)/share/doc/bondd/modprobe.conf $(DESTDIR)$(SYSCONFDIR)/network/if-*.d/bondd
 
 clean:
 	$(CARGO) clean

@@ -59,3 +59,18 @@ pub fn root() -> &'static Path {
         .parent()
         .expect("the crate lies in the workspace")
 }
+
+/// A program of a package that `make clients` has unpacked.
+///
+/// # Panics
+/// When they are not unpacked.
+#[track_caller]
+pub fn client(path: &str) -> PathBuf {
+    let path = root().join("target/clients").join(path);
+    assert!(
+        path.exists(),
+        "{} is missing, expected what `make clients` unpacks",
+        path.display()
+    );
+    path
+}

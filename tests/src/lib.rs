@@ -8,6 +8,7 @@ pub mod bins;
 pub mod capture;
 pub mod control;
 pub mod daemon;
+pub mod debian;
 pub mod fidelity;
 pub mod fuzz_options;
 pub mod lab;

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use bondd_tests::bins::{bin, root};
+use bondd_tests::bins::{bin, client, root};
 use bondd_tests::daemon::succeeded;
 use bondd_tests::machine::Machine;
 use bondd_tests::netns::unique;
@@ -19,18 +19,6 @@ use bondd_tests::{BondAndSwitch, Netns, until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
-
-/// A program of a package that `make clients` has unpacked.
-#[track_caller]
-fn client(path: &str) -> PathBuf {
-    let path = root().join("target/clients").join(path);
-    assert!(
-        path.exists(),
-        "{} is missing, expected what `make clients` unpacks",
-        path.display()
-    );
-    path
-}
 
 /// Folders of the libraries that the programs brought along.
 fn libraries() -> OsString {

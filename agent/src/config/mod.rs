@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 pub mod diagnostic;
 pub mod grammar;
+pub mod ifupdown;
 mod kmod;
 mod lines;
 pub mod loader;

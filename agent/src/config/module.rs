@@ -12,8 +12,8 @@ use super::{BondSpec, Check, Grammar, SpecOption, parameters};
 
 mod value;
 
-pub(super) use value::strtol;
 use value::{Bad, Parameter, Value};
+pub(super) use value::{is_unsupported, strtol};
 
 /// A word for the module.
 #[derive(Clone, Debug, PartialEq, Eq)]

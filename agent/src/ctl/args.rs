@@ -232,6 +232,14 @@ pub(super) enum Command {
         #[arg(value_name = "OPTION=VALUE")]
         options: Vec<String>,
     },
+    /// Do what a hook of Debian's ifup and ifdown does
+    ///
+    /// Makes the bond or attaches the port that the stanza of interfaces(5) asks
+    /// for, or undoes that. The interface, its options and the phase are in the
+    /// environment, where ifup and ifdown put them. For the hook that comes with
+    /// bondd.
+    #[command(verbatim_doc_comment)]
+    Ifupdown,
     /// Say what is wrong with option files, and which bonds they make
     ///
     /// FILE is an option file or a folder of *.conf files; without one, the folders

@@ -20,6 +20,7 @@ mod check;
 mod doctor;
 mod hash;
 mod health;
+mod ifupdown;
 mod modprobe;
 mod monitor;
 mod show;
@@ -69,6 +70,29 @@ enum Failure {
     InUse {
         /// Which bonds have which.
         ports: String,
+    },
+    /// A stanza's bond was refused; why was reported.
+    #[error("no bond {bond} was made")]
+    NoBond {
+        /// Which bond.
+        bond: String,
+    },
+    /// A port's bond is unknown to ifupdown.
+    #[error("{port}: bond-master {bond} has no stanza of its own, expected `iface {bond} ...` in the interfaces file")]
+    NoStanza {
+        /// Which port.
+        port: String,
+        /// Which bond.
+        bond: String,
+    },
+    /// A program of ifupdown cannot be run.
+    #[error("cannot run {program}")]
+    Program {
+        /// Which one.
+        program: &'static str,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
     },
     /// The agent is newer than this client.
     #[error(
@@ -124,6 +148,7 @@ fn run(cli: &Cli, out: &mut dyn Write, err: &mut dyn Write) -> Result<(), Failur
         Command::Monitor { bond } => return follow(cli, bond.clone(), out),
         Command::Modprobe { remove: true, .. } => return modprobe::remove(&mut connect(cli)?),
         Command::Modprobe { options, .. } => return modprobe::load(&mut connect(cli)?, options, err),
+        Command::Ifupdown => return ifupdown::hook(&cli.run_dir, err),
         Command::Port(PortCommand::Add { bond, ports }) => {
             return each_port(cli, ports, err, |port| Call::PortAttach {
                 bond: bond.clone(),

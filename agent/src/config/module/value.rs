@@ -82,7 +82,7 @@ pub(super) enum Bad {
 }
 
 /// Whether the kernel's driver has this parameter, and bondd does not.
-pub(super) fn is_unsupported(name: &str) -> bool {
+pub(in crate::config) fn is_unsupported(name: &str) -> bool {
     UNSUPPORTED.contains(&name.replace('-', "_").as_str())
 }
 
