@@ -9,6 +9,7 @@ use crate::config::Source;
 use crate::config::diagnostic::{Findings, Place, Severity};
 use crate::config::lines::{logical_lines, physical_lines, words};
 use crate::config::loader::{Files, Refusal};
+use crate::config::module::MOST_WORDS;
 
 /// How deep files include files, and conditions stand in conditions.
 const DEEPEST: usize = 20;
@@ -297,10 +298,17 @@ impl Reader<'_> {
             return;
         }
         let name = args.remove(0);
+        if add && args.is_empty() {
+            return;
+        }
         let list = self.file.options.entry(name.clone()).or_default();
         if !add && let Some((before, _)) = list.first() {
             self.file.replaced_options.push((name, place.clone(), before.clone()));
             list.clear();
+        }
+        if list.iter().map(|(_, args)| args.len()).sum::<usize>() + args.len() > MOST_WORDS {
+            let text = format!("more than {MOST_WORDS} options, expected fewer");
+            return self.findings.error(place, text);
         }
         list.push((place.clone(), args));
     }
