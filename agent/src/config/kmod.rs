@@ -7,15 +7,16 @@ use std::sync::Arc;
 
 use super::diagnostic::{Findings, Place, Severity};
 use super::modprobe::MODULE;
-use super::module::{Load, Module, Word};
+use super::module::{Load, MOST_WORDS, Module, Word};
 use super::modutils::number;
+use super::resolve::MOST_IN_ALL;
 use super::{Grammar, Source};
 
 mod pattern;
 mod read;
 
 use pattern::{is_pattern, matches};
-use read::{Files, Install};
+use read::{END, Files, Install};
 
 /// Reads the files and makes their bonds.
 pub(super) fn load(sources: &[Source], module: &mut Module<'_>, findings: &mut Findings) {
@@ -117,6 +118,10 @@ fn requests<'a>(files: &'a Files, findings: &mut Findings) -> Vec<Request<'a>> {
             findings.add(Severity::Info, "wildcard-alias", place, text);
             patterns.push(name);
         } else if alias.module == MODULE {
+            if requests.len() >= MOST_IN_ALL {
+                findings.error(place, format!("more than {MOST_IN_ALL} bonds, expected fewer"));
+                break;
+            }
             if known.insert(name) {
                 let before = patterns.iter().find(|pattern| matches(pattern, name));
                 let alias = before.copied().unwrap_or(name);
@@ -177,16 +182,16 @@ impl Files {
     /// A request under a name, with the words of all files for the module and the alias, in their order, and then `more`.
     fn request(&self, name: Option<&str>, alias: Option<&str>, place: &Place, more: &[Word]) -> Load {
         let of = |name: &str| name == MODULE || Some(name) == alias;
-        let mut words: Vec<Word> = Vec::new();
-        for (place, _, text) in self.options.iter().filter(|(_, name, _)| of(name)) {
-            read::words(text, place, &mut words);
-        }
-        words.extend_from_slice(more);
-        words.extend_from_slice(&self.command_line);
+        let lines = self.options.iter().filter(|(_, name, _)| of(name));
+        let words = lines
+            .flat_map(|(.., words)| words)
+            .chain(more)
+            .chain(&self.command_line);
+        let words = words.take_while(|word| word.name != END).take(MOST_WORDS + 1).cloned();
         Load {
             alias: name.map(str::to_owned),
             place: place.clone(),
-            words,
+            words: words.collect(),
         }
     }
 }

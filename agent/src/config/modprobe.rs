@@ -10,21 +10,18 @@ use super::lines::{logical_lines, physical_lines};
 /// Name of the kernel's module, which stands for all bonds.
 pub(super) const MODULE: &str = "bonding";
 
-/// Directives that never make or change a bond of ours.
-const SKIPPED: [&str; 23] = [
-    "install",
-    "remove",
-    "blacklist",
-    "softdep",
-    "weakdep",
-    "above",
-    "below",
-    "keep",
-    "prune",
+/// Directives of commands that are run before, instead of or after loading or removing a module.
+pub(super) const COMMANDS: [&str; 6] = [
     "pre-install",
+    "install",
     "post-install",
     "pre-remove",
+    "remove",
     "post-remove",
+];
+
+/// Settings of modules.conf with a `=` behind their name, and hints for depmod: nothing of theirs concerns a bond.
+pub(super) const SETTINGS: [&str; 15] = [
     "path",
     "depfile",
     "pcimapfile",
@@ -32,10 +29,18 @@ const SKIPPED: [&str; 23] = [
     "usbmapfile",
     "parportmapfile",
     "ieee1394mapfile",
+    "pnpbiosmapfile",
     "generic_stringfile",
     "persistdir",
     "insmod_opt",
+    "keep",
+    "prune",
+    "above",
+    "below",
 ];
+
+/// Directives of modprobe.d that never make or change a bond.
+const HINTS: [&str; 3] = ["blacklist", "softdep", "weakdep"];
 
 /// Directives of modules.conf that would change what the lines around them mean.
 const NOT_UNDERSTOOD: [&str; 6] = ["if", "elseif", "else", "endif", "include", "define"];
@@ -94,7 +99,8 @@ fn directive(place: Place, line: &str, findings: &mut Findings) -> Option<Direct
             );
             None
         }
-        _ if SKIPPED.contains(&word.split(['=', '[']).next().unwrap_or(word)) => None,
+        _ if HINTS.contains(&word) || COMMANDS.contains(&word) => None,
+        _ if SETTINGS.contains(&word.split(['=', '[']).next().unwrap_or(word)) => None,
         _ => {
             let mut text = format!("unknown directive {word:?}, expected alias or options");
             if word.contains('=') {

@@ -15,6 +15,9 @@ mod value;
 use value::{Bad, Parameter, Value};
 pub(super) use value::{is_unsupported, strtol};
 
+/// Most words for one load, and most of one name in modules.conf.
+pub(super) const MOST_WORDS: usize = 1024;
+
 /// A word for the module.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Word {
@@ -62,6 +65,10 @@ impl<'a> Module<'a> {
     /// Loads the module; false if that fails, so that it makes no device.
     pub(super) fn load(&mut self, load: &Load, grammar: Grammar, findings: &mut Findings) -> bool {
         let errors = findings.errors();
+        if load.words.len() > MOST_WORDS {
+            findings.error(&load.place, format!("more than {MOST_WORDS} options, expected fewer"));
+            return false;
+        }
         let mut given = Given::default();
         for word in &load.words {
             given.take(word, load, grammar, findings);

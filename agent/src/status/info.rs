@@ -51,3 +51,37 @@ fn current(bond: &BondReport) -> Option<&PortReport> {
 fn up_or_down(up: bool) -> &'static str {
     if up { "up" } else { "down" }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::golden::{bond, port};
+    use super::*;
+
+    /// [bonding.txt of 2003]
+    const SAMPLE: &str = "\
+Bonding Mode: load balancing (round-robin)
+Currently Active Slave: eth0
+MII Status: up
+MII Polling Interval (ms): 1000
+Up Delay (ms): 0
+Down Delay (ms): 0
+
+Slave Interface: eth1
+MII Status: up
+Link Failure Count: 1
+
+Slave Interface: eth0
+MII Status: up
+Link Failure Count: 1
+";
+
+    #[test]
+    fn the_sample_of_the_old_document_is_what_is_written() {
+        let mut bond = bond("balance-rr", &[("miimon", "1000")]);
+        bond.ports = vec![port("eth0", 0x10), port("eth1", 0x11)];
+        for port in &mut bond.ports {
+            port.link_failures = Some(1);
+        }
+        assert_eq!(render(&bond), SAMPLE);
+    }
+}

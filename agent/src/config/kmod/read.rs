@@ -12,8 +12,8 @@ use crate::config::module::Word;
 #[derive(Debug, Default)]
 pub(super) struct Files {
     pub(super) aliases: Vec<Alias>,
-    /// Line, name, text.
-    pub(super) options: Vec<(Place, String, String)>,
+    /// Line, name, words.
+    pub(super) options: Vec<(Place, String, Vec<Word>)>,
     pub(super) blacklist: Vec<(Place, String)>,
     pub(super) installs: Vec<Install>,
     /// Words for the module on the kernel's command line.
@@ -74,7 +74,8 @@ impl Files {
             }
             "options" => {
                 let (name, text) = text_of(rest)?;
-                self.options.push((place, name, text));
+                let words = words(&text, &place);
+                self.options.push((place, name, words));
             }
             "blacklist" => {
                 let name = filled(cut(rest).0)?;
@@ -107,9 +108,7 @@ impl Files {
             file: path.clone(),
             line: 0,
         };
-        let mut all = Vec::new();
-        words(text, &place, &mut all);
-        for mut word in all {
+        for mut word in words(text, &place).into_iter().take_while(|word| word.name != END) {
             let Some((module, name)) = word.name.split_once('.') else {
                 continue;
             };
@@ -171,8 +170,12 @@ impl Install {
     }
 }
 
-/// What an options line asks the kernel: words at blanks outside double quotes, which go; `--` ends them. [lib/cmdline.c: next_arg]
-pub(super) fn words(text: &str, place: &Place, into: &mut Vec<Word>) {
+/// The word behind which the kernel looks at none. [kernel/params.c: parse_args]
+pub(super) const END: &str = "--";
+
+/// What an options line asks the kernel: words at blanks outside double quotes, which go. [lib/cmdline.c: next_arg]
+fn words(text: &str, place: &Place) -> Vec<Word> {
+    let mut found = Vec::new();
     let mut rest = text.trim_start();
     while !rest.is_empty() {
         let mut quoted = false;
@@ -182,9 +185,6 @@ pub(super) fn words(text: &str, place: &Place, into: &mut Vec<Word>) {
         });
         let (word, after) = rest.split_at(end.unwrap_or(rest.len()));
         rest = after.trim_start();
-        if word == "--" {
-            return;
-        }
         // Quotes stand round the whole word, or round the value.
         let word = word
             .strip_prefix('"')
@@ -199,12 +199,13 @@ pub(super) fn words(text: &str, place: &Place, into: &mut Vec<Word>) {
             }
             None => (word, None),
         };
-        into.push(Word {
+        found.push(Word {
             name: name.to_owned(),
             value: value.map(str::to_owned),
             place: place.clone(),
         });
     }
+    found
 }
 
 /// Lines with the number of their first: `\` joins the next, in comments, too, and vanishes before any other character. Comments
@@ -298,8 +299,7 @@ mod tests {
             file: Arc::from(Path::new("f")),
             line: 1,
         };
-        let mut found = Vec::new();
-        words("a=\"b c\" \"d=e f\" g h= \" i -- j=k", &place, &mut found);
+        let found = words("a=\"b c\" \"d=e f\" g h= \" i -- j=k", &place);
         let found: Vec<_> = found
             .iter()
             .map(|word| (word.name.as_str(), word.value.as_deref()))
@@ -314,8 +314,5 @@ mod tests {
                 (" i -- j", Some("k"))
             ]
         );
-        let mut found = Vec::new();
-        words("a=1 -- b=2", &place, &mut found);
-        assert_eq!(found.len(), 1);
     }
 }

@@ -178,9 +178,10 @@ fn mode(text: &str, loose: bool) -> Result<Value, Bad> {
         .chain(UNSUPPORTED_MODES);
     let names: Vec<&str> = names.collect();
     let text = if loose { text } else { text.trim() };
-    let starts_with_digit = text.starts_with(|c: char| c.is_ascii_digit());
-    let by_number = match strtol(text) {
-        (Some(number), rest) if starts_with_digit && (loose || rest.is_empty()) => Some((number, rest)),
+    let by_number = match (loose, strtol(text)) {
+        (true, (Some(number), rest)) if text.starts_with(|c: char| c.is_ascii_digit()) => Some((number, rest)),
+        // Today's driver knows no other digits. [bond_options.c: bond_opt_parse]
+        (false, _) if text.bytes().all(|b| b.is_ascii_digit()) => text.parse().ok().map(|number| (number, "")),
         _ => None,
     };
     // 802.3ad begins with a digit, too: the driver of 2.4 takes it for a number that it does not have.
@@ -309,6 +310,8 @@ mod tests {
             ("default", None, Some("balance-rr")),
             ("broadcast!", Some("broadcast"), None),
             ("3rd", Some("broadcast"), None),
+            ("0x1", Some("active-backup"), None),
+            ("01", Some("active-backup"), Some("active-backup")),
             ("9", None, None),
             ("-1", None, None),
         ] {

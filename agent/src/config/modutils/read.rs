@@ -9,6 +9,8 @@ use crate::config::Source;
 use crate::config::diagnostic::{Findings, Place, Severity};
 use crate::config::lines::{logical_lines, physical_lines, words};
 use crate::config::loader::{Files, Refusal};
+use crate::config::modprobe::{COMMANDS, SETTINGS};
+use crate::config::module::MOST_WORDS;
 
 /// How deep files include files, and conditions stand in conditions.
 const DEEPEST: usize = 20;
@@ -18,35 +20,6 @@ const MOST_FILES: usize = 256;
 
 /// Longest line in bytes; modutils takes what is behind for a line of its own. [util/config.c: fgets_strip]
 const LONGEST: usize = 2999;
-
-/// Commands that are run before, instead of or after loading a module.
-const COMMANDS: [&str; 6] = [
-    "pre-install",
-    "install",
-    "post-install",
-    "pre-remove",
-    "remove",
-    "post-remove",
-];
-
-/// Settings with a `=` behind their name, and hints for depmod: nothing of theirs concerns a bond.
-const SKIPPED: [&str; 15] = [
-    "path",
-    "depfile",
-    "pcimapfile",
-    "isapnpmapfile",
-    "usbmapfile",
-    "parportmapfile",
-    "ieee1394mapfile",
-    "pnpbiosmapfile",
-    "generic_stringfile",
-    "persistdir",
-    "insmod_opt",
-    "keep",
-    "prune",
-    "above",
-    "below",
-];
 
 /// What a file says.
 #[derive(Debug, Default)]
@@ -270,7 +243,7 @@ impl Reader<'_> {
         let name = word.split('[').next().unwrap_or(word);
         let assigns = rest.starts_with('=');
         let bare = ["keep", "prune", "above", "below"].contains(&name);
-        if SKIPPED.contains(&name) && assigns != bare {
+        if SETTINGS.contains(&name) && assigns != bare {
             let text = format!("{name} is skipped, it concerns no bond");
             return self.findings.add(Severity::Info, "skipped-directive", place, text);
         }
@@ -297,10 +270,17 @@ impl Reader<'_> {
             return;
         }
         let name = args.remove(0);
+        if add && args.is_empty() {
+            return;
+        }
         let list = self.file.options.entry(name.clone()).or_default();
         if !add && let Some((before, _)) = list.first() {
             self.file.replaced_options.push((name, place.clone(), before.clone()));
             list.clear();
+        }
+        if list.iter().map(|(_, args)| args.len()).sum::<usize>() + args.len() > MOST_WORDS {
+            let text = format!("more than {MOST_WORDS} options, expected fewer");
+            return self.findings.error(place, text);
         }
         list.push((place.clone(), args));
     }

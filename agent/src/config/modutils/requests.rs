@@ -6,6 +6,7 @@ use super::is_bond;
 use super::read::File;
 use crate::config::diagnostic::{Findings, Place, Severity};
 use crate::config::modprobe::MODULE;
+use crate::config::resolve::MOST_IN_ALL;
 
 /// The names on the way from a request to the module, both included.
 pub(super) type Chain = Vec<String>;
@@ -73,6 +74,10 @@ pub(super) fn find(file: &File, findings: &mut Findings) -> Vec<Request> {
             Ok(ways) => {
                 if ways.is_empty() {
                     off(file, name, findings);
+                }
+                if requests.len() + ways.len() > MOST_IN_ALL {
+                    findings.error(place, format!("more than {MOST_IN_ALL} bonds, expected fewer"));
+                    break;
                 }
                 for way in ways {
                     let alias = way.chain.first().filter(|first| *first != MODULE).unwrap_or(name);

@@ -335,4 +335,30 @@ fn files_cannot_ask_for_bonds_without_end() {
     let text: String = (0..2000).map(|number| format!("alias b{number} bonding\n")).collect();
     let many = read(&[(Grammar::Own, &text)]);
     assert_eq!((many.bonds.len(), many.has_errors()), (1024, true));
+    let over = |parsed: &Parsed| {
+        findings(parsed)
+            .iter()
+            .any(|said| said.contains("more than 1024 bonds"))
+    };
+    assert!(
+        over(&many) && over(&read(&[(Grammar::ModprobeD, &text)])) && over(&read(&[(Grammar::ModulesConf, &text)]))
+    );
+}
+
+#[test]
+fn more_options_than_anybody_needs_are_refused() {
+    let text = format!("alias bond0 bonding\n{}", "add options bond0 miimon=100\n".repeat(1025));
+    let parsed = read(&[(Grammar::ModulesConf, &text)]);
+    assert!(findings(&parsed).contains(&"f1:1026: more than 1024 options, expected fewer".to_owned()));
+    let parsed = read(&[(Grammar::ModprobeD, &text.replace("add ", ""))]);
+    assert!(parsed.bonds.is_empty() && parsed.has_errors());
+}
+
+#[test]
+fn two_dashes_end_the_options_of_all_lines() {
+    new(
+        "options bonding miimon=50 -- mode=1\noptions bonding miimon=60\n",
+        &["bond0: miimon=50"],
+        &[],
+    );
 }
