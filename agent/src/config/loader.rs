@@ -7,7 +7,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::diagnostic::{Findings, Place};
+use super::diagnostic::{Findings, Place, Severity};
 use super::{Grammar, Source};
 
 /// Longest file in bytes; a longer one is not a file of options.
@@ -50,8 +50,8 @@ impl Files for Disk {
         if !path.canonicalize().map_err(failed)?.starts_with(tree) {
             return Err(Refusal::Elsewhere);
         }
-        let text = read(&path).map_err(failed)?;
-        Ok((path, text))
+        let bytes = read(&path).map_err(failed)?;
+        Ok((path, String::from_utf8_lossy(&bytes).into_owned()))
     }
 
     fn is_readable(&self, path: &Path) -> bool {
@@ -91,18 +91,18 @@ pub(super) fn sources(paths: &[PathBuf], grammar: Option<Grammar>, findings: &mu
     let mut sources = Vec::new();
     for path in expand(&paths, findings) {
         let grammar = grammar.unwrap_or_else(|| Grammar::of(&path));
-        match read(&path) {
+        match read(&path).and_then(|bytes| text(bytes, &path, grammar, findings)) {
             Ok(text) => sources.push(Source { path, text, grammar }),
             Err(e) => whole_file(&path, &e, findings),
         }
     }
     // [kmod: libkmod-config.c: kmod_config_parse_kcmdline]
     if sources.iter().any(|source| source.grammar == Grammar::ModprobeD)
-        && let Ok(text) = read(Path::new(COMMAND_LINE))
+        && let Ok(bytes) = read(Path::new(COMMAND_LINE))
     {
         sources.push(Source {
             path: COMMAND_LINE.into(),
-            text,
+            text: String::from_utf8_lossy(&bytes).into_owned(),
             grammar: Grammar::CommandLine,
         });
     }
@@ -150,13 +150,31 @@ fn option_files(folder: &Path, findings: &mut Findings) -> io::Result<Vec<(OsStr
     Ok(found)
 }
 
-fn read(path: &Path) -> io::Result<String> {
-    let mut text = String::new();
-    let length = File::open(path)?.take(LONGEST + 1).read_to_string(&mut text)?;
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let length = File::open(path)?.take(LONGEST + 1).read_to_end(&mut bytes)?;
     if length as u64 > LONGEST {
         return Err(io::Error::other("longer than 1 MiB"));
     }
-    Ok(text)
+    Ok(bytes)
+}
+
+/// What a file says. The programs before us read bytes: an old comment in another encoding spoils nothing.
+fn text(bytes: Vec<u8>, path: &Path, grammar: Grammar, findings: &mut Findings) -> io::Result<String> {
+    let text = String::from_utf8(bytes);
+    text.or_else(|e| match grammar {
+        Grammar::Own => Err(io::Error::new(io::ErrorKind::InvalidData, "it is not UTF-8")),
+        _ => {
+            let before = &e.as_bytes()[..e.utf8_error().valid_up_to()];
+            let place = Place {
+                line: 1 + before.iter().filter(|byte| **byte == b'\n').count(),
+                ..whole(path)
+            };
+            let what = "not UTF-8, here or further down: such letters count as unknown ones, expected UTF-8";
+            findings.add(Severity::Warning, "not-utf-8", &place, what.to_owned());
+            Ok(String::from_utf8_lossy(e.as_bytes()).into_owned())
+        }
+    })
 }
 
 fn whole_file(path: &Path, error: &io::Error, findings: &mut Findings) {

@@ -480,6 +480,13 @@ fn files_and_folders_are_read_in_their_order() {
     let missing = load(&[root.join("none"), root.join("last")], None, &table);
     fs::write(root.join("binary"), [0xff, 0xfe]).unwrap();
     let binary = load(&[root.join("binary")], None, &table);
+    let latin = root.join("modules.conf");
+    fs::write(
+        &latin,
+        b"alias bond0 bonding\n# f\xfcr die B\xfcros\noptions bond0 miimon=50\n",
+    )
+    .unwrap();
+    let latin = load(&[latin], None, &table);
     fs::remove_dir_all(&root).unwrap();
 
     let folder = second.join("folder.conf");
@@ -496,4 +503,10 @@ fn files_and_folders_are_read_in_their_order() {
         findings(&missing)
     );
     assert!(binary.has_errors());
+    assert_eq!(bonds(&latin), ["bond0: miimon=50"]);
+    let said = findings(&latin);
+    assert!(
+        said.len() == 1 && said[0].contains("modules.conf:2: warning: not UTF-8"),
+        "{said:?}"
+    );
 }
