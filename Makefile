@@ -78,7 +78,7 @@ clean:
 # Asks apt-get only for what is missing, so that it does nothing, and needs no network, on a machine that has it all.
 deps:
 	@command -v $(CARGO) >/dev/null || { \
-	    echo "cargo is missing, and Debian 12's is too old (Rust 1.87 is needed): install it from https://rustup.rs" >&2; exit 1; }
+	    echo "cargo is missing, and Debian 12's is too old (Rust 1.88 is needed): install it from https://rustup.rs" >&2; exit 1; }
 	@missing=; \
 	want() { command -v "$$1" >/dev/null || missing="$$missing $$2"; }; \
 	header() { ls $$1 >/dev/null 2>&1 || missing="$$missing $$2"; }; \
