@@ -13,7 +13,7 @@ use super::{BondSpec, Check, Grammar, SpecOption, parameters};
 mod value;
 
 use value::{Bad, Parameter, Value};
-pub(super) use value::{is_unsupported, strtol};
+pub(super) use value::{is_for_other_modes, strtol};
 
 /// A word for the module.
 #[derive(Clone, Debug, PartialEq, Eq)]
