@@ -14,6 +14,7 @@ use super::{Grammar, Source};
 mod read;
 
 use read::Files;
+pub(super) use read::words;
 
 /// Reads the files and makes their bonds.
 pub(super) fn load(sources: &[Source], module: &mut Module<'_>, findings: &mut Findings) {

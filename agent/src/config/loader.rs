@@ -16,6 +16,9 @@ const LONGEST: u64 = 1024 * 1024;
 /// Where option files are looked for unless others are named.
 const USUAL_FOLDERS: [&str; 3] = ["/etc/bondd", "/run/bondd.conf.d", "/usr/lib/bondd"];
 
+/// What a file should be.
+const EXPECTED: &str = "a file of alias and options lines";
+
 /// Where the kernel shows the words it was started with.
 const COMMAND_LINE: &str = "/proc/cmdline";
 
@@ -93,7 +96,7 @@ pub(super) fn sources(paths: &[PathBuf], grammar: Option<Grammar>, findings: &mu
         let grammar = grammar.unwrap_or_else(|| Grammar::of(&path));
         match read(&path) {
             Ok(text) => sources.push(Source { path, text, grammar }),
-            Err(e) => whole_file(&path, &e, findings),
+            Err(e) => whole_file(&path, &e, EXPECTED, findings),
         }
     }
     // [kmod: libkmod-config.c: kmod_config_parse_kcmdline]
@@ -125,7 +128,7 @@ fn expand(paths: &[PathBuf], findings: &mut Findings) -> Vec<PathBuf> {
                     folders.entry(name).or_insert(file);
                 }
             }
-            Err(e) => whole_file(path, &e, findings),
+            Err(e) => whole_file(path, &e, EXPECTED, findings),
         }
     }
     files.extend(folders.into_values());
@@ -145,7 +148,7 @@ fn option_files(folder: &Path) -> io::Result<Vec<(OsString, PathBuf)>> {
     Ok(found)
 }
 
-fn read(path: &Path) -> io::Result<String> {
+pub(super) fn read(path: &Path) -> io::Result<String> {
     let mut text = String::new();
     let length = File::open(path)?.take(LONGEST + 1).read_to_string(&mut text)?;
     if length as u64 > LONGEST {
@@ -154,13 +157,10 @@ fn read(path: &Path) -> io::Result<String> {
     Ok(text)
 }
 
-fn whole_file(path: &Path, error: &io::Error, findings: &mut Findings) {
+pub(super) fn whole_file(path: &Path, error: &io::Error, expected: &str, findings: &mut Findings) {
     let place = Place {
         file: Arc::from(path),
         line: 0,
     };
-    findings.error(
-        &place,
-        format!("cannot be read ({error}), expected a file of alias and options lines"),
-    );
+    findings.error(&place, format!("cannot be read ({error}), expected {expected}"));
 }

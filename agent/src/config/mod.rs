@@ -16,6 +16,7 @@ use std::sync::Arc;
 pub mod diagnostic;
 pub mod grammar;
 pub mod ifupdown;
+pub mod import;
 mod kmod;
 mod lines;
 pub mod loader;

@@ -170,7 +170,7 @@ impl Install {
 }
 
 /// What an options line asks the kernel: words at blanks outside double quotes, which go; `--` ends them. [lib/cmdline.c: next_arg]
-pub(super) fn words(text: &str, place: &Place, into: &mut Vec<Word>) {
+pub(in crate::config) fn words(text: &str, place: &Place, into: &mut Vec<Word>) {
     let mut rest = text.trim_start();
     while !rest.is_empty() {
         let mut quoted = false;
