@@ -3,7 +3,9 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use bondd::config::import::{Form, Text, import};
 use bondd::config::loader::{Files, Refusal};
 use bondd::config::names::check_bond;
 use bondd::config::{Grammar, Parsed, Source, parse};
@@ -25,7 +27,10 @@ const WORDS: &str = "\
     arp_validate=3 arp_all_targets=all primary=eth0 multicast=active max_bonds=3 max_bonds=256 max_bonds=-1 \
     max_bonds=0 slaves=eth0,eth1 slaves=bond0 plane=tc plane=x lacp_rate=fast xmit_hash_policy=layer3+4 \
     packets_per_slave=7 num_grat_arp=300 -- # \\ \" ' `id` $X \0 = , größe \u{feff} bonding.mode=1 \
-    modprobe.blacklist=bonding /bin/false";
+    modprobe.blacklist=bonding /bin/false \
+    DEVICE=bond0 MASTER=bond0 SLAVE=yes TYPE=Bond BONDING_MASTER=yes BONDING_SLAVE_0=eth0 BONDING_OPTS=\"mode=1 bond= bond \
+    bond=bond0:eth0,eth1:mode=1,arp_ip_target=10.0.0.1;10.0.0.2:9000 iface inherits auto source mapping inet bond-mode \
+    bond-slaves bond-master bond-primary bond-arp-ip-target slaves mtu $(id) ${X} export";
 
 /// The same with blanks in them.
 const PHRASES: [&str; 5] = [
@@ -42,6 +47,8 @@ const GRAMMARS: [Grammar; 4] = [
     Grammar::ModprobeD,
     Grammar::CommandLine,
 ];
+
+const FORMS: [Form; 3] = [Form::Ifcfg, Form::Dracut, Form::Interfaces];
 
 /// The examples that are changed, each as text, and what is made of them.
 pub struct Fuzzer {
@@ -78,8 +85,12 @@ impl Fuzzer {
                 paths.push(path);
             }
         }
+        collect(&root().join("agent/testdata/import"), &mut paths);
         paths.sort();
-        let read = |path: &PathBuf| fs::read_to_string(path).expect("examples are texts");
+        let read = |path: &PathBuf| {
+            let bytes = fs::read(path).expect("examples can be read");
+            String::from_utf8_lossy(&bytes).into_owned()
+        };
         let mut corpus: Vec<String> = paths.iter().map(read).collect();
         corpus.push("include aaaa\ninclude aaaaa\nif -f ab\nalias bond0 bonding\nendif\n".to_owned());
         Fuzzer {
@@ -105,7 +116,35 @@ impl Fuzzer {
     pub fn execute(&self, sources: &[Source]) -> Result<Parsed, String> {
         let parsed = parse(sources, &Corpus(&self.corpus), &check_options);
         verify(&parsed)?;
+        self.import(sources)?;
         Ok(parsed)
+    }
+
+    /// Makes an option file of the same texts, as if another tool had them, which is one that is taken.
+    fn import(&self, sources: &[Source]) -> Result<(), String> {
+        let text = |source: &Source| Text {
+            path: Arc::from(Path::new(&format!("ifcfg-{}", source.path.display()))),
+            text: source.text.clone(),
+        };
+        let texts: Vec<Text> = sources.iter().map(text).collect();
+        let length: usize = texts.iter().map(|text| text.text.len()).sum();
+        let sourced = |path: &Path| {
+            let at = path.as_os_str().len() % (self.corpus.len() + 2);
+            let found = self.corpus.get(at).into_iter();
+            found.map(|text| (path.to_owned(), Ok(text.clone()))).collect()
+        };
+        let imported = import(FORMS[length % FORMS.len()], &texts, &sourced, &check_options);
+        let source = Source {
+            path: PathBuf::from("imported.conf"),
+            text: imported.text,
+            grammar: Grammar::Own,
+        };
+        let parsed = parse(&[source], &Corpus(&[]), &check_options);
+        verify(&parsed)?;
+        match parsed.has_errors() {
+            true => Err(format!("what was imported is refused: {:?}", parsed.diagnostics)),
+            false => Ok(()),
+        }
     }
 
     fn text(&self, rng: &mut Rng) -> String {
@@ -154,6 +193,18 @@ impl Fuzzer {
             }
         }
         lines.concat()
+    }
+}
+
+/// Files of a folder and of those in it, without what has to come of them.
+fn collect(folder: &Path, into: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).expect("there are examples") {
+        let path = entry.expect("a folder can be read to its end").path();
+        if path.is_dir() {
+            collect(&path, into);
+        } else if path.file_stem().is_some_and(|name| name != "expected") {
+            into.push(path);
+        }
     }
 }
 

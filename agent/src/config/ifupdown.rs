@@ -9,10 +9,10 @@ use std::time::Duration;
 use bond_modes::options::find;
 
 use super::diagnostic::{Diagnostic, Findings, Place, Severity};
-use super::module::is_unsupported;
+use super::module::is_for_other_modes;
 use super::names::check_interface;
-use super::resolve::set;
-use super::{Check, Grammar, SpecOption, parameters};
+use super::resolve::{keep_good, set};
+use super::{Check, SpecOption};
 
 /// A line of a stanza, or a variable of a hook.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -161,28 +161,6 @@ impl Stanza {
             findings.warning(&option.place, text.replace('_', "-"));
         }
     }
-
-    /// Drops options that bondd would refuse, and settles what the others say together.
-    fn keep_good(&mut self, check: Check<'_>, findings: &mut Findings) {
-        parameters::settle(&mut self.options, Grammar::Own, findings);
-        loop {
-            let pairs: Vec<(String, String)> = self.options.iter().map(SpecOption::pair).collect();
-            let wrong = check(&pairs);
-            // The mode decides what is right: without it everything else would be wrong.
-            let bad_mode = |(at, _): &&(usize, String)| self.options.get(*at).is_some_and(|o| o.name == "mode");
-            let Some((at, why)) = wrong.iter().find(bad_mode).or(wrong.first()) else {
-                return;
-            };
-            let Some(option) = self.options.get(*at).cloned() else {
-                return;
-            };
-            findings.error(&option.place, why.clone());
-            if option.name == "mode" {
-                return;
-            }
-            self.options.remove(*at);
-        }
-    }
 }
 
 /// Reads the lines of one stanza; those that have nothing to do with bonds are left alone. Options that `check` refuses are
@@ -196,7 +174,7 @@ pub fn read(lines: Vec<Line>, check: Check<'_>) -> (Stanza, Vec<Diagnostic>) {
             files.push(line.place.file.clone());
         }
         let Some(name) = option_name(&line.name) else { continue };
-        if is_unsupported(&name) || UNSUPPORTED.contains(&name.as_str()) {
+        if is_for_other_modes(&name) {
             let text = format!("bond-{name} is for modes that bondd does not have, it sets nothing");
             findings.add(
                 Severity::Warning,
@@ -210,7 +188,7 @@ pub fn read(lines: Vec<Line>, check: Check<'_>) -> (Stanza, Vec<Diagnostic>) {
     }
     stanza.keep_a_ports(&mut findings);
     if stanza.role() == Role::Bond {
-        stanza.keep_good(check, &mut findings);
+        keep_good(&mut stanza.options, check, &mut findings);
     }
     (stanza, findings.sorted(&files))
 }
@@ -303,15 +281,6 @@ fn queue_ids(value: &str, place: &Place, findings: &mut Findings) -> Vec<(String
     }
     queues
 }
-
-/// Options of other modes, beside those that are parameters of the module.
-const UNSUPPORTED: [&str; 5] = [
-    "ad_actor_sys_prio",
-    "ad_actor_system",
-    "ad_user_port_key",
-    "lacp_active",
-    "tlb_dynamic_lb",
-];
 
 #[cfg(test)]
 mod tests {

@@ -16,7 +16,8 @@ mod pattern;
 mod read;
 
 use pattern::{is_pattern, matches};
-use read::{END, Files, Install};
+pub(super) use read::{END, words};
+use read::{Files, Install};
 
 /// Reads the files and makes their bonds.
 pub(super) fn load(sources: &[Source], module: &mut Module<'_>, findings: &mut Findings) {

@@ -16,6 +16,9 @@ const LONGEST: u64 = 1024 * 1024;
 /// Where option files are looked for unless others are named.
 const USUAL_FOLDERS: [&str; 3] = ["/etc/bondd", "/run/bondd.conf.d", "/usr/lib/bondd"];
 
+/// What a file should be.
+const EXPECTED: &str = "a file of alias and options lines";
+
 /// Where the kernel shows the words it was started with.
 const COMMAND_LINE: &str = "/proc/cmdline";
 
@@ -91,9 +94,13 @@ pub(super) fn sources(paths: &[PathBuf], grammar: Option<Grammar>, findings: &mu
     let mut sources = Vec::new();
     for path in expand(&paths, findings) {
         let grammar = grammar.unwrap_or_else(|| Grammar::of(&path));
-        match read(&path).and_then(|bytes| text(bytes, &path, grammar, findings)) {
+        let text = read(&path).and_then(|bytes| match grammar {
+            Grammar::Own => own_text(bytes),
+            _ => Ok(text(bytes, &path, findings)),
+        });
+        match text {
             Ok(text) => sources.push(Source { path, text, grammar }),
-            Err(e) => whole_file(&path, &e, findings),
+            Err(e) => whole_file(&path, &e, EXPECTED, findings),
         }
     }
     // [kmod: libkmod-config.c: kmod_config_parse_kcmdline]
@@ -125,7 +132,7 @@ fn expand(paths: &[PathBuf], findings: &mut Findings) -> Vec<PathBuf> {
                     folders.entry(name).or_insert(file);
                 }
             }
-            Err(e) => whole_file(path, &e, findings),
+            Err(e) => whole_file(path, &e, EXPECTED, findings),
         }
     }
     files.extend(folders.into_values());
@@ -150,7 +157,7 @@ fn option_files(folder: &Path, findings: &mut Findings) -> io::Result<Vec<(OsStr
     Ok(found)
 }
 
-fn read(path: &Path) -> io::Result<Vec<u8>> {
+pub(super) fn read(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let length = File::open(path)?.take(LONGEST + 1).read_to_end(&mut bytes)?;
     if length as u64 > LONGEST {
@@ -159,29 +166,27 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// What a file of the agent's own grammar says, as it is written for us.
+fn own_text(bytes: Vec<u8>) -> io::Result<String> {
+    String::from_utf8(bytes).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is not UTF-8"))
+}
+
 /// What a file says. The programs before us read bytes: an old comment in another encoding spoils nothing.
-fn text(bytes: Vec<u8>, path: &Path, grammar: Grammar, findings: &mut Findings) -> io::Result<String> {
-    let text = String::from_utf8(bytes);
-    text.or_else(|e| match grammar {
-        Grammar::Own => Err(io::Error::new(io::ErrorKind::InvalidData, "it is not UTF-8")),
-        _ => {
-            let before = &e.as_bytes()[..e.utf8_error().valid_up_to()];
-            let place = Place {
-                line: 1 + before.iter().filter(|byte| **byte == b'\n').count(),
-                ..whole(path)
-            };
-            let what = "not UTF-8, here or further down: such letters count as unknown ones, expected UTF-8";
-            findings.add(Severity::Warning, "not-utf-8", &place, what.to_owned());
-            Ok(String::from_utf8_lossy(e.as_bytes()).into_owned())
-        }
+pub(super) fn text(bytes: Vec<u8>, path: &Path, findings: &mut Findings) -> String {
+    String::from_utf8(bytes).unwrap_or_else(|e| {
+        let before = &e.as_bytes()[..e.utf8_error().valid_up_to()];
+        let place = Place {
+            line: 1 + before.iter().filter(|byte| **byte == b'\n').count(),
+            ..whole(path)
+        };
+        let what = "not UTF-8, here or further down: such letters count as unknown ones, expected UTF-8";
+        findings.add(Severity::Warning, "not-utf-8", &place, what.to_owned());
+        String::from_utf8_lossy(e.as_bytes()).into_owned()
     })
 }
 
-fn whole_file(path: &Path, error: &io::Error, findings: &mut Findings) {
-    findings.error(
-        &whole(path),
-        format!("cannot be read ({error}), expected a file of alias and options lines"),
-    );
+pub(super) fn whole_file(path: &Path, error: &io::Error, expected: &str, findings: &mut Findings) {
+    findings.error(&whole(path), format!("cannot be read ({error}), expected {expected}"));
 }
 
 fn whole(path: &Path) -> Place {

@@ -1,7 +1,8 @@
 //! Option files in the grammars that users know from modprobe: `alias <bond> bonding`, `options <bond> option=value ...`.
 //!
 //! Parse, don't validate: what comes out are bonds to make and everything that is wrong, with its place. Texts go in and nothing
-//! else is looked at; the one module that opens files is `loader`. Three grammars are read:
+//! else is looked at; the module that opens files is `loader`, and what other tools have is found by `import`.
+//! Three grammars are read:
 //!
 //! - the agent's own: lines and words (`lines`), directives (`modprobe`), bonds (`resolve`);
 //! - modules.conf of Linux 2.4 (`modutils`) and modprobe.d (`kmod`), as loads of the kernel's module (`module`): which bonds
@@ -16,6 +17,7 @@ use std::sync::Arc;
 pub mod diagnostic;
 pub mod grammar;
 pub mod ifupdown;
+pub mod import;
 mod kmod;
 mod lines;
 pub mod loader;

@@ -13,7 +13,7 @@ use super::{BondSpec, Check, Grammar, SpecOption, parameters};
 mod value;
 
 use value::{Bad, Parameter, Value};
-pub(super) use value::{is_unsupported, strtol};
+pub(super) use value::{is_for_other_modes, strtol};
 
 /// Most words for one load, and most of one name in modules.conf.
 pub(super) const MOST_WORDS: usize = 1024;

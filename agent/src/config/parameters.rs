@@ -123,6 +123,19 @@ fn drop_delays(options: &mut Vec<SpecOption>, own: bool, findings: &mut Findings
     }
 }
 
+/// Drops what would judge answers where nobody asks: a driver that runs stores it, while it is not loaded with it.
+pub(super) fn drop_validation(options: &mut Vec<SpecOption>, findings: &mut Findings) {
+    let probes = switched_on(options, "arp_interval").is_some() && switched_on(options, "miimon").is_none();
+    if !probes
+        && switched_on(options, "arp_validate").is_some()
+        && let Some(SpecOption { value, place, .. }) = take(options, "arp_validate")
+    {
+        let text =
+            format!("arp_validate={value} does not count without the ARP monitor, expected arp_interval above 0");
+        findings.warning(&place, text);
+    }
+}
+
 /// What the ARP monitor needs, and what needs the ARP monitor.
 fn check_arp(options: &mut Vec<SpecOption>, own: bool, excluded: Option<&SpecOption>, findings: &mut Findings) {
     let is_list = |option: &&SpecOption| ["arp_ip_target", "ns_ip6_target"].contains(&option.name.as_str());
@@ -166,7 +179,7 @@ pub(super) fn take(options: &mut Vec<SpecOption>, name: &str) -> Option<SpecOpti
 }
 
 /// The option, if its value is a good one that switches something on.
-fn switched_on<'a>(options: &'a [SpecOption], name: &str) -> Option<&'a SpecOption> {
+pub(super) fn switched_on<'a>(options: &'a [SpecOption], name: &str) -> Option<&'a SpecOption> {
     let option = options.iter().find(|option| option.name == name)?;
     (effective(option).is_some() && !is_off(option)).then_some(option)
 }

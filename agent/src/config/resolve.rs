@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::diagnostic::{Findings, Place};
+use super::diagnostic::{Findings, Place, Severity};
 use super::lines::words;
 use super::modprobe::{Directive, MODULE, Wish};
+use super::module::is_for_other_modes;
 use super::names::{check_bond, check_interface};
 use super::{BondSpec, Check, Grammar, SpecOption, parameters};
 
@@ -289,26 +290,85 @@ fn check_options(bonds: &[BondSpec], defaults: &OptionLines, check: Check<'_>, f
     }
 }
 
+/// Leaves of options what a bond can have, all of it together, and says what is wrong with the others, which it returns; none if
+/// the mode is refused, without which nothing else can be judged.
+///
+/// For options that were written one by one to the driver, where a refused one cost nothing but itself.
+pub(super) fn keep_good(
+    options: &mut Vec<SpecOption>,
+    check: Check<'_>,
+    findings: &mut Findings,
+) -> Option<Vec<SpecOption>> {
+    let mut left = Vec::new();
+    for option in options.extract_if(.., |option| is_for_other_modes(&option.name)) {
+        let text = format!(
+            "{}={} is for modes that bondd does not have, it sets nothing, expected it to be left out",
+            option.name, option.value
+        );
+        findings.add(Severity::Warning, "unsupported-option", &option.place, text);
+    }
+    parameters::drop_validation(options, findings);
+    parameters::settle(options, Grammar::Own, findings);
+    loop {
+        let pairs: Vec<(String, String)> = options.iter().map(SpecOption::pair).collect();
+        let wrong = check(&pairs);
+        let is_mode = |(at, _): &&(usize, String)| options.get(*at).is_some_and(|option| option.name == "mode");
+        if let Some((at, why)) = wrong.iter().find(is_mode) {
+            findings.error(&options[*at].place, why.clone());
+            return None;
+        }
+        let Some((at, why)) = wrong.into_iter().next() else {
+            return Some(left);
+        };
+        // What is missing, rather than wrong, is missed by an option.
+        let option = options.remove(at.min(options.len().checked_sub(1)?));
+        findings.error(&option.place, why);
+        left.push(option);
+    }
+}
+
 /// A port belongs to one bond, and is none itself.
 pub(super) fn check_ports(bonds: &[BondSpec], findings: &mut Findings) {
-    let names: BTreeSet<&str> = bonds.iter().map(|bond| bond.name.as_str()).collect();
-    let mut owners: BTreeMap<&str, &str> = BTreeMap::new();
+    let mut claims = Claims::new(bonds.iter().map(|bond| bond.name.clone()));
     for bond in bonds {
         let Some(place) = &bond.ports_place else { continue };
         for port in &bond.ports {
-            if let Some(owner) = owners.insert(port, &bond.name) {
-                let text = format!(
-                    "{port} is a port of {owner} already, expected another one for {}",
-                    bond.name
-                );
-                findings.error(place, text);
+            if let Err(wrong) = claims.claim(&bond.name, port) {
+                findings.error(place, wrong);
             }
-            if names.contains(port.as_str()) {
-                let text = format!(
-                    "{port} is a bond and cannot be a port of {}, expected an interface",
-                    bond.name
-                );
-                findings.error(place, text);
+        }
+    }
+}
+
+/// Whose each port is.
+pub(super) struct Claims {
+    bonds: BTreeSet<String>,
+    owners: BTreeMap<String, String>,
+}
+
+impl Claims {
+    /// Nobody's yet, where there are these bonds.
+    pub(super) fn new(bonds: impl IntoIterator<Item = String>) -> Claims {
+        Claims {
+            bonds: bonds.into_iter().collect(),
+            owners: BTreeMap::new(),
+        }
+    }
+
+    /// Gives a port to a bond, or says why it cannot be its port.
+    pub(super) fn claim(&mut self, bond: &str, port: &str) -> Result<(), String> {
+        if self.bonds.contains(port) {
+            return Err(format!(
+                "{port} is a bond and cannot be a port of {bond}, expected an interface"
+            ));
+        }
+        match self.owners.get(port) {
+            Some(owner) => Err(format!(
+                "{port} is a port of {owner} already, expected another one for {bond}"
+            )),
+            None => {
+                self.owners.insert(port.to_owned(), bond.to_owned());
+                Ok(())
             }
         }
     }

@@ -7,6 +7,7 @@ use bond_modes::options::{PORT_TABLE, SetWhen, TABLE};
 use clap::{Parser, Subcommand};
 
 use crate::config::Grammar;
+use crate::config::import::Form;
 use crate::control::proto::OptionPairs;
 use crate::control::run_dir;
 
@@ -264,6 +265,29 @@ pub(super) enum Command {
         /// The grammar of the files [default: by the name and folder of each]
         #[arg(long, value_name = "GRAMMAR", value_enum)]
         grammar: Option<Grammar>,
+    },
+    /// Print an option file made of another tool's configuration
+    ///
+    /// PATH is a file, a folder, or - for standard input; without one, what the tool
+    /// itself reads. Neither bondd nor the tool is asked, and nothing is run. What
+    /// bondd does not do is printed to standard error as `FILE:LINE: what, expected
+    /// what`, and stays in the option file as a comment. If a bond, or a part of it,
+    /// could not be carried over, the exit status is 1; the rest is printed
+    /// nevertheless, and bondd takes it.
+    #[command(
+        verbatim_doc_comment,
+        after_long_help = "Examples:\n  bondctl import --from ifcfg > /etc/bondd/bonds.conf\n  \
+        bondctl import --from interfaces /mnt/etc/network/interfaces\n  \
+        bondctl import --from dracut\n  \
+        echo bond=bond0:eth0,eth1:mode=1 | bondctl import --from dracut -"
+    )]
+    Import {
+        /// Whose configuration it is
+        #[arg(long, value_name = "FORM", value_enum)]
+        from: Form,
+        /// Files, or folders of them
+        #[arg(value_name = "PATH")]
+        paths: Vec<PathBuf>,
     },
     /// Print what happens as it happens
     ///

@@ -21,6 +21,7 @@ mod doctor;
 mod hash;
 mod health;
 mod ifupdown;
+mod import;
 mod modprobe;
 mod monitor;
 mod show;
@@ -119,6 +120,12 @@ enum Failure {
     /// A bond needs attention; which and why was printed.
     #[error("not all is well")]
     Unhealthy(Level),
+    /// Not all of a configuration is in the option file; what is not was reported.
+    #[error("{errors} {}: not everything was carried over", if *errors == 1 { "error" } else { "errors" })]
+    LeftOut {
+        /// So many.
+        errors: usize,
+    },
     /// Nothing can be printed.
     #[error("cannot print")]
     Output(#[from] io::Error),
@@ -145,6 +152,7 @@ fn run(cli: &Cli, out: &mut dyn Write, err: &mut dyn Write) -> Result<(), Failur
         Command::Hash { bond, fields } => return explain(cli, bond, fields, out),
         Command::Doctor { options: words } => return diagnose(cli, options(words)?, out),
         Command::Check { files, grammar } => return check::check(files, *grammar, cli.json, out, err),
+        Command::Import { from, paths } => return import::import(*from, paths, out, err),
         Command::Monitor { bond } => return follow(cli, bond.clone(), out),
         Command::Modprobe { remove: true, .. } => return modprobe::remove(&mut connect(cli)?),
         Command::Modprobe { options, .. } => return modprobe::load(&mut connect(cli)?, options, err),

@@ -76,10 +76,10 @@ impl Net {
         for port in others {
             self.send(now, port, frame.to_vec(), true);
         }
-        if let Some(answer) = self.answer(frame) {
-            if !self.loses(now) {
-                self.send(now, from, answer, false);
-            }
+        if let Some(answer) = self.answer(frame)
+            && !self.loses(now)
+        {
+            self.send(now, from, answer, false);
         }
     }
 

@@ -171,10 +171,10 @@ impl Install {
 }
 
 /// The word behind which the kernel looks at none. [kernel/params.c: parse_args]
-pub(super) const END: &str = "--";
+pub(in crate::config) const END: &str = "--";
 
 /// What an options line asks the kernel: words at blanks outside double quotes, which go. [lib/cmdline.c: next_arg]
-fn words(text: &str, place: &Place) -> Vec<Word> {
+pub(in crate::config) fn words(text: &str, place: &Place) -> Vec<Word> {
     let mut found = Vec::new();
     let mut rest = text.trim_start();
     while !rest.is_empty() {

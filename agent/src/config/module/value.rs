@@ -41,6 +41,16 @@ const SET_LATER: [&str; 4] = ["active_slave", "peer_notif_delay", "ns_ip6_target
 /// Parameters of the kernel's driver for modes that are not here.
 const UNSUPPORTED: [&str; 3] = ["lacp_rate", "ad_select", "tx_queues"];
 
+/// Options beside them for such modes that are no parameters. [bonding.rst]
+const UNSUPPORTED_OPTIONS: [&str; 6] = [
+    "ad_actor_sys_prio",
+    "ad_actor_system",
+    "ad_user_port_key",
+    "coupled_control",
+    "lacp_active",
+    "tlb_dynamic_lb",
+];
+
 /// Modes that are not here. [bonding.rst: mode]
 const UNSUPPORTED_MODES: [&str; 3] = ["802.3ad", "balance-tlb", "balance-alb"];
 
@@ -82,8 +92,13 @@ pub(super) enum Bad {
 }
 
 /// Whether the kernel's driver has this parameter, and bondd does not.
-pub(in crate::config) fn is_unsupported(name: &str) -> bool {
+pub(super) fn is_unsupported(name: &str) -> bool {
     UNSUPPORTED.contains(&name.replace('-', "_").as_str())
+}
+
+/// Whether the kernel's driver has this option, and bondd does not, be it a parameter of the module or not.
+pub(in crate::config) fn is_for_other_modes(name: &str) -> bool {
+    is_unsupported(name) || UNSUPPORTED_OPTIONS.contains(&name.replace('-', "_").as_str())
 }
 
 impl Parameter {

@@ -93,10 +93,10 @@ impl Server {
         let mut listener = UnixListener::bind(path)?;
         // Only a convenience: credentials decide, also for whoever connects before this.
         fs::set_permissions(path, fs::Permissions::from_mode(0o660))?;
-        if let Some(gid) = policy.gid {
-            if let Err(e) = chown(path, None, Some(gid)) {
-                log::warn!("{}: cannot give it to group {GROUP}: {e}", path.display());
-            }
+        if let Some(gid) = policy.gid
+            && let Err(e) = chown(path, None, Some(gid))
+        {
+            log::warn!("{}: cannot give it to group {GROUP}: {e}", path.display());
         }
         registry.register(&mut listener, Token(first_token), Interest::READABLE)?;
         Ok(Server {

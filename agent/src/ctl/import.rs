@@ -1,0 +1,24 @@
+//! `bondctl import`: an option file made of another tool's configuration. No agent is asked.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use super::Failure;
+use crate::config::Severity;
+use crate::config::import::{Form, load};
+use crate::fleet::check_options;
+
+/// Reads the configuration; findings go to `err`, the option file to `out`.
+pub(super) fn import(form: Form, paths: &[PathBuf], out: &mut dyn Write, err: &mut dyn Write) -> Result<(), Failure> {
+    let imported = load(form, paths, &check_options);
+    for finding in &imported.diagnostics {
+        writeln!(err, "{finding}")?;
+    }
+    out.write_all(imported.text.as_bytes())?;
+    out.flush()?;
+    let is_error = |finding: &&crate::config::Diagnostic| finding.severity == Severity::Error;
+    match imported.diagnostics.iter().filter(is_error).count() {
+        0 => Ok(()),
+        errors => Err(Failure::LeftOut { errors }),
+    }
+}

@@ -1,0 +1,132 @@
+//! `bondctl import`: other tools' configuration as an option file, without an agent.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use bondd_tests::bins::bin;
+use bondd_tests::netns::unique;
+
+/// A folder with these files, gone when dropped.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(files: &[(&str, &str)]) -> Folder {
+        let folder = Folder(PathBuf::from("/tmp").join(unique("import")));
+        fs::create_dir_all(&folder.0).unwrap();
+        for (name, text) in files {
+            fs::write(folder.0.join(name), text).unwrap();
+        }
+        folder
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// What `bondctl` says: status, standard output, standard error.
+fn bondctl(words: &str, folder: &Path, input: &str) -> (i32, String, String) {
+    let mut command = Command::new(bin("bondctl"));
+    command
+        .args(["--run-dir", "/nonexistent"])
+        .args(words.split_whitespace());
+    command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = command.current_dir(folder).spawn().expect("bondctl can be run");
+    let mut stdin = child.stdin.take().expect("it is a pipe");
+    stdin
+        .write_all(input.as_bytes())
+        .expect("it is read, or fits into the pipe");
+    drop(stdin);
+    let output = child.wait_with_output().expect("it ends");
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("it is a text");
+    (
+        output.status.code().expect("it ends by itself"),
+        text(output.stdout),
+        text(output.stderr),
+    )
+}
+
+const IFCFG: [(&str, &str); 3] = [
+    (
+        "ifcfg-bond0",
+        "DEVICE=bond0\nTYPE=Bond\nBONDING_OPTS=\"mode=active-backup miimon=100\"\n",
+    ),
+    ("ifcfg-eth0", "DEVICE=eth0\nMASTER=bond0\nSLAVE=yes\n"),
+    ("ifcfg-eth1", "DEVICE=eth1\nMASTER=bond0\nSLAVE=yes\n"),
+];
+
+#[test]
+fn what_is_printed_is_a_file_that_is_checked_and_the_status_is_0() {
+    let folder = Folder::new(&IFCFG);
+    fs::write(
+        folder.0.join("interfaces"),
+        "auto bond0\niface bond0 inet manual\n  bond-slaves eth0 eth1\n  bond-mode active-backup\n  bond-miimon 100\n",
+    )
+    .unwrap();
+    let bond = "mode=active-backup miimon=100 slaves=eth0,eth1\n";
+    for (words, input) in [
+        ("import --from ifcfg .", ""),
+        ("import --from ifcfg ifcfg-bond0 ifcfg-eth0 ifcfg-eth1", ""),
+        ("import --from interfaces interfaces", ""),
+        (
+            "import --from dracut -",
+            "bond=bond0:eth0,eth1:mode=active-backup,miimon=100\n",
+        ),
+    ] {
+        let (status, out, err) = bondctl(words, &folder.0, input);
+        assert_eq!((status, err.as_str()), (0, ""), "{words}");
+        assert!(
+            out.ends_with(&format!("\n\nalias bond0 bonding\noptions bond0 {bond}")),
+            "{out}"
+        );
+        fs::write(folder.0.join("bonds.conf"), &out).unwrap();
+        let checked = bondctl("check bonds.conf", &folder.0, "");
+        assert_eq!(checked, (0, format!("bond0: {bond}"), String::new()), "{words}");
+    }
+}
+
+#[test]
+fn what_is_not_carried_over_is_said_and_printed_as_a_comment_and_the_status_is_1() {
+    let folder = Folder::new(&IFCFG);
+    fs::write(folder.0.join("ifcfg-bond1"), "BONDING_OPTS=mode=802.3ad\n").unwrap();
+    let (status, out, err) = bondctl("import --from ifcfg .", &folder.0, "");
+    assert_eq!(status, 1);
+    for line in [
+        "options bond0 mode=active-backup miimon=100 slaves=eth0,eth1",
+        "# alias bond1 bonding",
+        "# options bond1 mode=802.3ad",
+    ] {
+        assert!(out.lines().any(|printed| printed == line), "{line}: {out}");
+    }
+    let wanted = "./ifcfg-bond1:1: mode: bad value \"802.3ad\", expected balance-rr, active-backup,";
+    assert!(err.starts_with(wanted), "{err}");
+    assert!(
+        err.ends_with("bondctl: 1 error: not everything was carried over\n"),
+        "{err}"
+    );
+}
+
+#[test]
+fn what_cannot_be_read_is_said_and_wrong_words_have_the_status_2() {
+    let folder = Folder::new(&[]);
+    for (words, wanted) in [
+        ("import --from interfaces missing", "missing: cannot be read ("),
+        ("import --from ifcfg .", ".: no bond is here, expected "),
+        ("import --from dracut -", "/dev/stdin: no bond is here, expected "),
+    ] {
+        let (status, out, err) = bondctl(words, &folder.0, "");
+        assert!(status == 1 && err.starts_with(wanted), "{words}: {status} {err}");
+        assert!(out.lines().all(|line| line.starts_with('#')), "{out}");
+    }
+    for words in ["import", "import --from netplan", "import x"] {
+        let (status, out, _) = bondctl(words, &folder.0, "");
+        assert_eq!((status, out.as_str()), (2, ""), "{words}");
+    }
+}
