@@ -367,6 +367,13 @@ fn a_bond_that_cannot_be_made_fails_and_changes_nothing() {
             "iface bond0 inet manual\n bond-master bond9\n",
             &["bond0: bond-master bond9 has no stanza of its own, expected `iface bond9"],
         ),
+        (
+            "iface bond0 inet manual\n bond-master bond9 eth0\n",
+            &[
+                "\"bond9 eth0\" is no interface name",
+                "bond0: bond-master bond9 eth0 has no stanza of its own",
+            ],
+        ),
     ];
     let fails = |host: &Debian, words: &[&str]| {
         let (code, said) = refused(&host.session("ifup bond0"));
@@ -434,7 +441,7 @@ iface eth0 inet manual
     bond-master bond0
 iface eth1 inet manual
     bond-master bond0
-    bond-give-a-chance 5
+    bond-give-a-chance 18446744073709551615
 ",
     );
     let before = host.traces();

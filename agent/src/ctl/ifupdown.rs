@@ -363,8 +363,8 @@ impl Hook<'_> {
         limit: Duration,
         mut holds: impl FnMut(&mut Self) -> Result<bool, Failure>,
     ) -> Result<(), Failure> {
-        let deadline = Instant::now() + limit;
-        while !holds(self)? && Instant::now() < deadline {
+        let start = Instant::now();
+        while !holds(self)? && start.elapsed() < limit {
             thread::sleep(LOOK);
         }
         Ok(())
