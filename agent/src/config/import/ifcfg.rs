@@ -138,6 +138,14 @@ impl Profile {
         profile.device = name.unwrap_or_default().to_owned();
         if let Some((device, place)) = profile.value("DEVICE", findings) {
             (profile.device, profile.place) = (device.to_owned(), place);
+        } else if profile.concerns_bonds()
+            && let Some((address, place)) = profile.value("HWADDR", findings)
+        {
+            let text = format!(
+                "{} is taken from the file's name, while HWADDR={address} chooses the interface, expected DEVICE=NAME",
+                profile.device
+            );
+            findings.warning(&place, text);
         }
         profile
     }
