@@ -330,5 +330,5 @@ impl Profile {
 
 /// `BONDING_SLAVE_0`, in old files `BONDING_SLAVE0`.
 fn is_port_key(name: &str) -> bool {
-    name.strip_prefix("BONDING_SLAVE").is_some_and(|rest| !rest.is_empty())
+    name.starts_with("BONDING_SLAVE")
 }

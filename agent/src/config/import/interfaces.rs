@@ -17,7 +17,7 @@ pub type Sourced<'a> = &'a dyn Fn(&Path) -> Vec<(PathBuf, io::Result<String>)>;
 const COMMANDS: [&str; 6] = ["pre-up", "up", "post-up", "pre-down", "down", "post-down"];
 
 /// What a command has in it that makes or changes a bond by itself.
-const BONDING: [&str; 3] = ["ifenslave", "bonding", "type bond"];
+const BONDING: [&str; 4] = ["ifenslave", "bonding", "type bond", "master bond"];
 
 /// Options that stay with ifupdown.
 const STAYS: [&str; 7] = ["address", "netmask", "gateway", "dns-", "bridge", "vlan", "broadcast"];
