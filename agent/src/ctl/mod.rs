@@ -100,7 +100,7 @@ enum Failure {
         /// Which bond.
         bond: String,
     },
-    /// A program of ifupdown cannot be run.
+    /// A program that ifupdown or the hook needs cannot be run.
     #[error("cannot run {program}")]
     Program {
         /// Which one.

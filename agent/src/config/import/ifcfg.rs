@@ -275,7 +275,7 @@ impl Profile {
             for word in words {
                 bond.write(word, &self.at(assignment.line), findings);
             }
-            if name == "BONDING_OPTS" {
+            if name == "BONDING_OPTS" && !assignment.value.trim().is_empty() {
                 bond.keep_last_monitor(findings);
             }
         }
