@@ -2,11 +2,12 @@
 //! of bondd, and nothing of them is left behind.
 
 use std::fs;
-use std::process::Stdio;
+use std::process::{Child, Stdio};
 
 use bondd_tests::daemon::{LIMIT, refused, succeeded};
 use bondd_tests::debian::{Debian, PORTS, says};
 use bondd_tests::machine::Machine;
+use bondd_tests::proof::link_names;
 use bondd_tests::wait_for;
 use serde_json::{Value, json};
 
@@ -367,6 +368,13 @@ fn a_bond_that_cannot_be_made_fails_and_changes_nothing() {
             "iface bond0 inet manual\n bond-master bond9\n",
             &["bond0: bond-master bond9 has no stanza of its own, expected `iface bond9"],
         ),
+        (
+            "iface bond0 inet manual\n bond-master bond9 eth0\n",
+            &[
+                "\"bond9 eth0\" is no interface name",
+                "bond0: bond-master bond9 eth0 has no stanza of its own",
+            ],
+        ),
     ];
     let fails = |host: &Debian, words: &[&str]| {
         let (code, said) = refused(&host.session("ifup bond0"));
@@ -395,27 +403,35 @@ fn a_bond_that_cannot_be_made_fails_and_changes_nothing() {
 }
 
 #[test]
-fn a_stanza_waits_for_an_agent_that_is_still_starting() {
+fn ifup_and_ifdown_wait_for_an_agent_that_is_still_starting() {
     let mut host = Debian::new(Machine::shared());
-    host.interfaces(DOCUMENTED);
+    let marked = "pre-up touch /run/network/waits\n    down touch /run/network/waits";
+    host.interfaces(&format!("{DOCUMENTED}    {marked}\n"));
     assert!(host.daemon.sigterm());
-    std::thread::scope(|scope| {
-        let ifup = scope.spawn(|| host.session("touch /run/network/waits; ifup bond0"));
+    let links = link_names(&host.netns);
+    let while_it_starts = |command: &str| {
         let marker = host.dir.join("run/network/waits");
-        wait_for("ifup is run", LIMIT, || marker.exists());
-        let mut late = host
-            .daemon
-            .command()
-            .stdin(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("bondd can be run");
-        let output = ifup.join().expect("it does not panic");
-        succeeded("ifup bond0", output);
-        host.netns.exec(&["ping", "-c", "1", "-w", "5", "192.0.2.254"]);
-        late.kill().expect("it is ours");
-        late.wait().expect("it is ours");
-    });
+        let _ = fs::remove_file(&marker);
+        std::thread::scope(|scope| {
+            let session = scope.spawn(|| host.session(command));
+            wait_for("the hook is next", LIMIT, || marker.exists());
+            let mut agent = host.daemon.command();
+            let agent = agent.stdin(Stdio::null()).stderr(Stdio::null()).spawn();
+            let output = session.join().expect("it does not panic");
+            succeeded(command, output);
+            agent.expect("bondd can be run")
+        })
+    };
+    let end = |mut agent: Child| {
+        agent.kill().expect("it is ours");
+        agent.wait().expect("it is ours");
+    };
+    let agent = while_it_starts("ifup bond0");
+    host.netns.exec(&["ping", "-c", "1", "-w", "5", "192.0.2.254"]);
+    end(agent);
+    let agent = while_it_starts("ifdown bond0");
+    assert_eq!(link_names(&host.netns), links);
+    end(agent);
 }
 
 #[test]
@@ -434,7 +450,7 @@ iface eth0 inet manual
     bond-master bond0
 iface eth1 inet manual
     bond-master bond0
-    bond-give-a-chance 5
+    bond-give-a-chance 18446744073709551615
 ",
     );
     let before = host.traces();
@@ -487,6 +503,29 @@ fn a_bond_that_is_there_gets_the_options_of_its_stanza() {
         (&json!(100), &json!("eth0"))
     );
     host.netns.exec(&["ping", "-c", "1", "-w", "5", "192.0.2.254"]);
+    host.down("ifdown bond0", &before);
+    // Without ports it gets the mode, too, though it is up; with ports it keeps its own, and goes on with the rest.
+    host.daemon.ctl("add bond0 mode=balance-rr packets_per_slave=4");
+    host.netns.ip("link set bond0 up");
+    wait_for("the bond is up", LIMIT, || host.daemon.bond("bond0")["up"] == true);
+    host.up("ifup bond0", &[]);
+    assert_eq!(host.daemon.bond("bond0")["mode"], "active-backup");
+    host.interfaces(
+        &DOCUMENTED
+            .replace("active-backup", "balance-xor")
+            .replace("miimon 100", "miimon 50"),
+    );
+    let said = refused(&host.session("ifup --force bond0")).1;
+    assert!(
+        said.contains("bond0: mode cannot change while the bond has ports"),
+        "{said}"
+    );
+    let bond = host.daemon.bond("bond0");
+    assert_eq!(
+        (&bond["mode"], &bond["options"]["miimon"], &bond["up"]),
+        (&json!("active-backup"), &json!(50), &json!(true))
+    );
+    host.interfaces(DOCUMENTED);
     host.down("ifdown bond0", &before);
     // It may be gone already.
     host.up("ifup bond0", &[]);

@@ -1,4 +1,5 @@
-//! `bondctl import`: other tools' configuration as an option file, without an agent.
+//! `bondctl import`: other tools' configuration as an option file. No agent is asked, and one that reads the file makes the bonds
+//! of the other tool.
 
 use std::fs;
 use std::io::Write;
@@ -6,7 +7,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use bondd_tests::bins::bin;
+use bondd_tests::daemon::LIMIT;
+use bondd_tests::debian::Debian;
+use bondd_tests::machine::Machine;
 use bondd_tests::netns::unique;
+use bondd_tests::{Daemon, Netns, Settings, until};
 
 /// A folder with these files, gone when dropped.
 struct Folder(PathBuf);
@@ -130,3 +135,70 @@ fn what_cannot_be_read_is_said_and_wrong_words_have_the_status_2() {
         assert_eq!((status, out.as_str()), (2, ""), "{words}");
     }
 }
+
+#[test]
+fn an_option_file_made_of_the_stanzas_makes_the_same_bond() {
+    let mut host = Debian::new(Machine::shared());
+    let before = host.traces();
+    let looks = |daemon: &Daemon, netns: &Netns| {
+        netns.ip("link set bond0 up");
+        let bond = until(LIMIT, || {
+            let bond = daemon.bond("bond0");
+            let ports = bond["ports"].as_array().expect("a list").clone();
+            ports.iter().all(|port| port["link"] == "up").then_some(bond)
+        });
+        let bond = bond.expect("its ports have links");
+        let ports = bond["ports"].as_array().expect("a list").iter();
+        let ports: Vec<_> = ports.map(|port| (port["name"].clone(), port["role"].clone())).collect();
+        (
+            netns.mac("bond0"),
+            bond["active_port"].clone(),
+            bond["options"].clone(),
+            ports,
+        )
+    };
+    for interfaces in [TURNS, PROBING] {
+        host.interfaces(interfaces);
+        host.does("ifup -a --exclude=lo");
+        let wanted = looks(&host.daemon, &host.netns);
+        host.down("ifdown -a --exclude=lo", &before);
+        let (_, text, _) = bondctl("import --from interfaces network/interfaces", &host.dir, "");
+        assert!(host.daemon.sigterm());
+        let daemon = Daemon::start_with(&host.netns, Settings::config(&text));
+        assert_eq!(looks(&daemon, &host.netns), wanted, "{text}");
+        daemon.ctl("del bond0");
+        drop(daemon);
+        host.daemon.launch();
+    }
+}
+
+/// The second port comes first, and the last word is the first port's.
+const TURNS: &str = "
+auto eth1 eth0
+iface eth0 inet manual
+    bond-master bond0
+    bond-primary eth0
+    bond-primary-reselect failure
+iface eth1 inet manual
+    bond-master bond0
+    bond-primary eth1
+iface bond0 inet static
+    address 192.0.2.1/24
+    bond-slaves none
+    bond-mode 1
+    bond-miimon 50
+    bond-updelay 100
+";
+
+const PROBING: &str = "
+auto bond0
+iface bond0 inet manual
+    bond-slaves eth1 eth0
+    bond-arp-interval 200
+    bond-mode active-backup
+    bond-arp-validate 3
+    bond-arp-ip-target 192.0.2.254 192.0.2.3
+    bond-miimon 100
+    bond-num-unsol-na 4
+    bond-fail-over-mac 2
+";

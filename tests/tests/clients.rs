@@ -12,7 +12,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use bondd_tests::bins::{bin, client, root};
-use bondd_tests::daemon::succeeded;
+use bondd_tests::daemon::{refused, succeeded};
 use bondd_tests::machine::Machine;
 use bondd_tests::netns::unique;
 use bondd_tests::{BondAndSwitch, Netns, until};
@@ -425,6 +425,13 @@ fn nagios_is_told_by_bondctl_health() {
         text.starts_with("BOND UNKNOWN - no bondd answers at /nonexistent"),
         "{text}"
     );
+    // What is wrong with the check says nothing of a bond.
+    for words in ["health bond0 bond1", "health --critical 1"] {
+        let output = Command::new(bin("bondctl")).args(words.split(' ')).output();
+        let (code, said) = refused(&output.expect("bondctl can be run"));
+        assert_eq!(code, 3, "{words}: {said}");
+        assert!(said.contains("unexpected argument"), "{words}: {said}");
+    }
 }
 
 #[test]

@@ -90,6 +90,20 @@ fn a_configured_port_that_is_missing_is_absent_and_joins_when_it_appears() {
 }
 
 #[test]
+fn configured_ports_join_in_the_order_of_their_list_and_the_first_gives_the_bond_its_address() {
+    let _machine = Machine::shared();
+    let (host, switch) = (Netns::new("host"), Switch::new());
+    let _cables = [("eth0", "p0"), ("eth1", "p1")].map(|(name, port)| switch.connect(&host, name, port));
+    let first = host.mac("eth1");
+    let text = "alias bond0 bonding\noptions bond0 mode=active-backup miimon=100 slaves=eth1,eth0\n";
+    let daemon = Daemon::start_with(&host, Settings::config(text));
+    let names = daemon.bond("bond0")["ports"].as_array().unwrap().clone();
+    let names: Vec<_> = names.iter().map(|port| port["name"].clone()).collect();
+    assert_eq!((names, host.mac("bond0")), (vec!["eth1".into(), "eth0".into()], first));
+    assert_eq!(daemon.active("bond0"), "eth1");
+}
+
+#[test]
 fn a_restart_with_the_same_options_file_changes_nothing() {
     let _machine = Machine::shared();
     let (host, switch) = (Netns::new("host"), Switch::new());

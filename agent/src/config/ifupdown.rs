@@ -89,10 +89,12 @@ impl Stanza {
     fn take(&mut self, name: &str, line: Line, findings: &mut Findings) {
         let Line { place, value, .. } = line;
         match name {
-            "slaves" => self.ports = port_list(&value, &place, findings).map(|ports| (place, ports)),
+            "slaves" => self.ports = Some((place.clone(), port_list(&value, &place, findings))),
             "master" => {
                 let name = single(name, &value, &place, findings);
-                self.bond = interface(name, &place, findings).map(|name| (place, name));
+                // With a name that no bond has it is a port's stanza all the same.
+                interface(name, &place, findings);
+                self.bond = Some((place, name.to_owned()));
             }
             "primary" => self.primary = Some((place.clone(), interfaces(&value, &place, findings))),
             "active_slave" => {
@@ -242,14 +244,11 @@ fn single<'a>(name: &str, value: &'a str, place: &Place, findings: &mut Findings
     last
 }
 
-fn port_list(value: &str, place: &Place, findings: &mut Findings) -> Option<Ports> {
+fn port_list(value: &str, place: &Place, findings: &mut Findings) -> Ports {
     match value.trim() {
-        "none" => Some(Ports::None),
-        "all" => Some(Ports::All),
-        _ => {
-            let names = interfaces(value, place, findings);
-            (!names.is_empty()).then_some(Ports::Named(names))
-        }
+        "none" => Ports::None,
+        "all" => Ports::All,
+        _ => Ports::Named(interfaces(value, place, findings)),
     }
 }
 
@@ -373,6 +372,22 @@ mod tests {
     }
 
     #[test]
+    fn a_name_that_is_none_does_not_change_whose_stanza_it_is() {
+        for (line, role) in [
+            ("bond-master a/b", Role::Port),
+            ("bond-master bond0 bond1", Role::Port),
+            ("bond-slaves a/b", Role::Bond),
+        ] {
+            let (stanza, said) = stanza(line);
+            assert_eq!(stanza.role(), role, "{line}");
+            assert!(
+                said.len() == 1 && said[0].contains("is no interface name"),
+                "{line}: {said:?}"
+            );
+        }
+    }
+
+    #[test]
     fn what_has_nothing_to_do_with_bonds_is_left_alone() {
         let (read, said) = stanza("address 192.0.2.1/24\nbridge_ports bond0\nmode 1\nmtu 9000");
         assert_eq!(
@@ -417,6 +432,7 @@ mod tests {
                 "num_grat_arp is given again, 2 does not count",
             ),
             ("bond-slaves eth0 a/b", "", "\"a/b\" is no interface name"),
+            ("bond-slaves a/b", "", "\"a/b\" is no interface name"),
             ("bond-queue-id eth0", "", "bond-queue-id eth0: expected PORT:NUMBER"),
             (
                 "bond-give-a-chance x",

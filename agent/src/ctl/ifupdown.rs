@@ -71,11 +71,10 @@ pub(super) fn hook(run_dir: &Path, err: &mut dyn Write) -> Result<(), Failure> {
         .iter()
         .filter_map(|(name, phase)| Some((name.strip_prefix("IFUPDOWN_")?, phase)));
     let configured = leading.filter(|(name, phase)| *name != iface && *phase == "pre-up");
-    let waits = if phase == "pre-up" { PATIENCE } else { Duration::ZERO };
     let mut hook = Hook {
         iface: iface.to_owned(),
         configured: configured.map(|(name, _)| name.to_owned()).collect(),
-        client: connect(run_dir, waits)?,
+        client: connect(run_dir)?,
         err,
         said: BTreeSet::new(),
     };
@@ -136,7 +135,7 @@ impl Hook<'_> {
         let class = listed(&["--list", "--allow", &bond])?;
         for port in named.iter().filter(|port| class.contains(port)) {
             if !is_up(port)? {
-                ifupdown("ifup", &["--allow", &bond, port])?;
+                run("ifup", &["--allow", &bond, port])?;
             }
         }
         Ok(())
@@ -181,7 +180,7 @@ impl Hook<'_> {
         };
         if !is_up(bond)? {
             // It says itself what is wrong.
-            ifupdown("ifup", &[bond])?;
+            run("ifup", &[bond])?;
         }
         self.wait(PATIENCE, |hook| Ok(hook.bond(bond)?.is_some() || !is_up(bond)?))?;
         let port = self.iface.clone();
@@ -213,7 +212,7 @@ impl Hook<'_> {
         let bond = self.iface.clone();
         for port in self.ports(&bond)? {
             if is_up(&port)? {
-                ifupdown("ifdown", &[&port])?;
+                run("ifdown", &[&port])?;
             }
         }
         if self.bonds()?.contains(&bond) {
@@ -287,6 +286,13 @@ impl Hook<'_> {
     fn set(&mut self, bond: &str, mut options: OptionPairs) -> Result<(), Failure> {
         let Some(report) = self.bond(bond)? else { return Ok(()) };
         options.retain(|option| differs(option, &report));
+        // With ports it is refused anyway, and they may be in use. [ifenslave: setup_master_device]
+        if report.status.up && report.ports.is_empty() && options.iter().any(|(name, _)| name == "mode") {
+            run("ip", &["link", "set", "dev", bond, "down"])?;
+            self.wait(PATIENCE, |hook| {
+                Ok(hook.bond(bond)?.is_none_or(|report| !report.status.up))
+            })?;
+        }
         options.sort_by_key(|(name, _)| TABLE.iter().position(|row| row.is_called(name)));
         let set = |options| Call::Set {
             bond: bond.to_owned(),
@@ -363,20 +369,20 @@ impl Hook<'_> {
         limit: Duration,
         mut holds: impl FnMut(&mut Self) -> Result<bool, Failure>,
     ) -> Result<(), Failure> {
-        let deadline = Instant::now() + limit;
-        while !holds(self)? && Instant::now() < deadline {
+        let start = Instant::now();
+        while !holds(self)? && start.elapsed() < limit {
             thread::sleep(LOOK);
         }
         Ok(())
     }
 }
 
-/// At boot the agent is started just before, and may not listen yet.
-fn connect(run_dir: &Path, limit: Duration) -> Result<Client, ClientError> {
-    let deadline = Instant::now() + limit;
+/// The agent may not listen yet: at boot it is started just before, and it may be started anew at any time.
+fn connect(run_dir: &Path) -> Result<Client, ClientError> {
+    let start = Instant::now();
     loop {
         match Client::connect(run_dir) {
-            Err(ClientError::NoDaemon { .. }) if Instant::now() < deadline => thread::sleep(LOOK),
+            Err(ClientError::NoDaemon { .. }) if start.elapsed() < PATIENCE => thread::sleep(LOOK),
             done => return done,
         }
     }
@@ -437,8 +443,8 @@ fn asked(words: &[&str]) -> Result<Output, Failure> {
     })
 }
 
-/// Runs ifup or ifdown, which say themselves what is wrong and whose failure is not this interface's.
-fn ifupdown(program: &'static str, words: &[&str]) -> Result<(), Failure> {
+/// Runs a program that says itself what is wrong, and whose failure is not this interface's.
+fn run(program: &'static str, words: &[&str]) -> Result<(), Failure> {
     let done = Command::new(program).args(words).stdin(Stdio::null()).status();
     done.map(|_| ()).map_err(|source| Failure::Program { program, source })
 }

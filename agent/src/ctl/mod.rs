@@ -28,7 +28,15 @@ mod show;
 
 /// The whole program.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) if error.use_stderr() && is_health() => {
+            // Nobody is left to be told if this fails.
+            let _ = error.print();
+            return ExitCode::from(Level::Unknown as u8);
+        }
+        Err(error) => error.exit(),
+    };
     let outcome = run(&cli, &mut io::stdout().lock(), &mut io::stderr().lock());
     ExitCode::from(match outcome {
         Ok(()) => 0,
@@ -41,6 +49,12 @@ pub fn main() -> ExitCode {
             failure.status()
         }
     })
+}
+
+/// Whether it is a plugin that was called wrongly: 2 would be critical. [Nagios Plugin Development Guidelines: return codes]
+fn is_health() -> bool {
+    let words = Cli::command().ignore_errors(true).try_get_matches();
+    words.is_ok_and(|words| words.subcommand_name() == Some("health"))
 }
 
 /// Why a command did not do what it should.
@@ -86,7 +100,7 @@ enum Failure {
         /// Which bond.
         bond: String,
     },
-    /// A program of ifupdown cannot be run.
+    /// A program that ifupdown or the hook needs cannot be run.
     #[error("cannot run {program}")]
     Program {
         /// Which one.

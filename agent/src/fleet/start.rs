@@ -26,10 +26,11 @@ impl Fleet {
             self.ensure(now, spec);
         }
         self.adopt_orphans(now, &known);
-        self.resync(now);
+        // Before the look at all interfaces, which attaches in their order: the first port gives the bond its address.
         for at in 0..self.bonds.len() {
             self.attach_all_wanted(now, at);
         }
+        self.resync(now);
         self.publish(now);
         self.publisher.prune(now);
     }

@@ -138,6 +138,14 @@ impl Profile {
         profile.device = name.unwrap_or_default().to_owned();
         if let Some((device, place)) = profile.value("DEVICE", findings) {
             (profile.device, profile.place) = (device.to_owned(), place);
+        } else if profile.concerns_bonds()
+            && let Some((address, place)) = profile.value("HWADDR", findings)
+        {
+            let text = format!(
+                "{} is taken from the file's name, while HWADDR={address} chooses the interface, expected DEVICE=NAME",
+                profile.device
+            );
+            findings.warning(&place, text);
         }
         profile
     }
@@ -267,7 +275,7 @@ impl Profile {
             for word in words {
                 bond.write(word, &self.at(assignment.line), findings);
             }
-            if name == "BONDING_OPTS" {
+            if name == "BONDING_OPTS" && !assignment.value.trim().is_empty() {
                 bond.keep_last_monitor(findings);
             }
         }
@@ -322,5 +330,5 @@ impl Profile {
 
 /// `BONDING_SLAVE_0`, in old files `BONDING_SLAVE0`.
 fn is_port_key(name: &str) -> bool {
-    name.strip_prefix("BONDING_SLAVE").is_some_and(|rest| !rest.is_empty())
+    name.starts_with("BONDING_SLAVE")
 }

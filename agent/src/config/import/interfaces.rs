@@ -17,7 +17,7 @@ pub type Sourced<'a> = &'a dyn Fn(&Path) -> Vec<(PathBuf, io::Result<String>)>;
 const COMMANDS: [&str; 6] = ["pre-up", "up", "post-up", "pre-down", "down", "post-down"];
 
 /// What a command has in it that makes or changes a bond by itself.
-const BONDING: [&str; 3] = ["ifenslave", "bonding", "type bond"];
+const BONDING: [&str; 4] = ["ifenslave", "bonding", "type bond", "master bond"];
 
 /// Options that stay with ifupdown.
 const STAYS: [&str; 7] = ["address", "netmask", "gateway", "dns-", "bridge", "vlan", "broadcast"];
@@ -77,10 +77,18 @@ pub(super) fn read(texts: &[Text], sourced: Sourced<'_>, import: &mut Import) {
         .iter()
         .map(|block| block.stanza(&mut import.findings))
         .collect();
-    let blocks: Vec<(&Block, &Stanza)> = interfaces.blocks.iter().zip(&stanzas).collect();
+    let mut blocks: Vec<(&Block, &Stanza)> = interfaces.blocks.iter().zip(&stanzas).collect();
+    // A bond is there before its ports, which are attached in the order in which they are brought up.
+    blocks.sort_by_key(|(block, stanza)| (stanza.bond.is_some(), interfaces.turn(&block.name)));
     for (block, stanza) in &blocks {
-        if stanza.role() == Role::Bond && !interfaces.is_template(block) {
-            take_bond(block, stanza, import);
+        if makes_bond(block, stanza, &blocks, &mut import.findings) {
+            match interfaces.is_template(block) {
+                false => take_bond(block, stanza, import),
+                true => {
+                    let text = format!("{} is only inherited from: no auto line has it", block.name);
+                    import.findings.info(&block.place, text);
+                }
+            }
         }
     }
     for (block, stanza) in &blocks {
@@ -219,10 +227,15 @@ impl Interfaces {
         }
     }
 
-    fn is_started(&self, name: &str) -> bool {
+    /// The place of an interface among those that are brought up; those that are not come last.
+    fn turn(&self, name: &str) -> usize {
         // With a slash in front it is a pattern for interfaces that are there. [interfaces(5)]
         let means = |pattern: &String| glob::matches(pattern.trim_start_matches('/'), name);
-        self.started.iter().any(means)
+        self.started.iter().position(means).unwrap_or(usize::MAX)
+    }
+
+    fn is_started(&self, name: &str) -> bool {
+        self.turn(name) != usize::MAX
     }
 
     /// Only there to be inherited from.
@@ -325,6 +338,27 @@ impl Block {
     }
 }
 
+/// Whether it is a stanza of a bond, or one that ports name as theirs.
+fn makes_bond(block: &Block, stanza: &Stanza, blocks: &[(&Block, &Stanza)], findings: &mut Findings) -> bool {
+    let is_port_of_it = |(_, port): &(&Block, &Stanza)| port.bond.as_ref().is_some_and(|(_, name)| *name == block.name);
+    match stanza.role() {
+        Role::Bond => true,
+        Role::Port => false,
+        Role::Neither if !blocks.iter().any(is_port_of_it) => false,
+        Role::Neither => {
+            let says_it = |(other, said): &(&Block, &Stanza)| other.name == block.name && said.role() == Role::Bond;
+            if !blocks.iter().any(says_it) {
+                let text = format!(
+                    "{} has neither bond-slaves nor bond-mode, without which ifup makes no bond, expected one of them",
+                    block.name
+                );
+                findings.warning(&block.place, text);
+            }
+            true
+        }
+    }
+}
+
 fn take_bond(block: &Block, stanza: &Stanza, import: &mut Import) {
     let Import { bonds, findings, .. } = import;
     let bond = named(bonds, &block.name, &block.place);
@@ -361,9 +395,6 @@ fn take_port(block: &Block, of: (&Place, &str), stanza: &Stanza, is_known: bool,
             block.name
         );
         findings.error(place, text);
-    } else if bonds.iter().all(|bond| bond.name != name) {
-        let text = format!("the stanza of {name} has no bonding options, so that it gets the default ones");
-        findings.warning(place, text);
     }
     if stanza.chance.is_some() {
         let text = format!(

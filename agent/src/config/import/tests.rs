@@ -8,7 +8,7 @@ use super::{Form, Imported, Text, import, load};
 use crate::config::{Grammar, NoFiles, Parsed, Severity, Source, parse};
 use crate::fleet::check_options;
 
-const FORMS: [(Form, usize); 3] = [(Form::Ifcfg, 15), (Form::Dracut, 13), (Form::Interfaces, 17)];
+const FORMS: [(Form, usize); 3] = [(Form::Ifcfg, 16), (Form::Dracut, 13), (Form::Interfaces, 18)];
 
 fn folder(form: Form) -> PathBuf {
     Path::new("testdata/import").join(form.name())
