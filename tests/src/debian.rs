@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::process::{Output, Stdio};
+use std::process::{Command, Output, Stdio};
 
 use crate::bins::{bin, client, root};
 use crate::daemon::{Daemon, LIMIT, refused, succeeded};
@@ -73,6 +73,12 @@ impl Debian {
 
     /// One shell session of an administrator.
     pub fn session(&self, script: &str) -> Output {
+        let output = self.shell(script).output();
+        output.unwrap_or_else(|e| panic!("cannot run unshare: {e}"))
+    }
+
+    /// The same, to be run.
+    pub fn shell(&self, script: &str) -> Command {
         let mut shell = self.netns.command("unshare");
         shell
             .args(["--mount", "--propagation", "private", "sh", "-e", "-c", AS_INSTALLED])
@@ -80,7 +86,7 @@ impl Debian {
             .arg(self.daemon.dir())
             .arg(script)
             .stdin(Stdio::null());
-        shell.output().unwrap_or_else(|e| panic!("cannot run unshare: {e}"))
+        shell
     }
 
     /// What a session printed that must succeed.

@@ -2,7 +2,6 @@
 //! of bondd, and nothing of them is left behind.
 
 use std::fs;
-use std::process::{Child, Stdio};
 
 use bondd_tests::daemon::{LIMIT, refused, succeeded};
 use bondd_tests::debian::{Debian, PORTS, says};
@@ -409,29 +408,23 @@ fn ifup_and_ifdown_wait_for_an_agent_that_is_still_starting() {
     host.interfaces(&format!("{DOCUMENTED}    {marked}\n"));
     assert!(host.daemon.sigterm());
     let links = link_names(&host.netns);
-    let while_it_starts = |command: &str| {
+    let mut while_it_starts = |command: &str| {
         let marker = host.dir.join("run/network/waits");
         let _ = fs::remove_file(&marker);
-        std::thread::scope(|scope| {
-            let session = scope.spawn(|| host.session(command));
-            wait_for("the hook is next", LIMIT, || marker.exists());
-            let mut agent = host.daemon.command();
-            let agent = agent.stdin(Stdio::null()).stderr(Stdio::null()).spawn();
-            let output = session.join().expect("it does not panic");
-            succeeded(command, output);
-            agent.expect("bondd can be run")
-        })
+        let mut shell = host.shell(command);
+        let session = std::thread::spawn(move || shell.output());
+        wait_for("the hook is next", LIMIT, || marker.exists());
+        host.daemon.launch();
+        let output = session.join().expect("it does not panic");
+        succeeded(command, output.expect("unshare can be run"));
+        if command.starts_with("ifup") {
+            host.netns.exec(&["ping", "-c", "1", "-w", "5", "192.0.2.254"]);
+        }
+        host.daemon.sigkill();
     };
-    let end = |mut agent: Child| {
-        agent.kill().expect("it is ours");
-        agent.wait().expect("it is ours");
-    };
-    let agent = while_it_starts("ifup bond0");
-    host.netns.exec(&["ping", "-c", "1", "-w", "5", "192.0.2.254"]);
-    end(agent);
-    let agent = while_it_starts("ifdown bond0");
+    while_it_starts("ifup bond0");
+    while_it_starts("ifdown bond0");
     assert_eq!(link_names(&host.netns), links);
-    end(agent);
 }
 
 #[test]
