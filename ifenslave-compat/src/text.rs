@@ -24,9 +24,9 @@ Attaches network interfaces (slaves) to a bond (master) of the agent bondd,
 detaches them, or chooses the one that carries the traffic.
 
   ifenslave <master-if> <slave-if>...
-      Attach the slaves. The master must be up. Each slave is set down, loses
-      its IPv4 addresses, and gets the master's MTU and MAC address; bondd sets
-      it up again and uses it as soon as its link is good.
+      Attach the slaves. Each is set down, loses its IPv4 addresses, and gets
+      the master's MTU and MAC address; bondd sets it up again and uses it as
+      soon as its link is good.
   ifenslave -d, --detach <master-if> <slave-if>...
       Detach the slaves. Each gets its own MTU and MAC address back.
   ifenslave -c, --change-active <master-if> <slave-if>
@@ -55,7 +55,7 @@ Exit status:
   0    done
   1    refused, or no bondd answers
   2    wrong usage
-  255  a setting of an interface could not be changed
+  255  a setting of an interface could not be read (-c, -d) or changed
   else the errno with which settings of an interface could not be read
 Every slave is tried; the last one that fails decides.
 

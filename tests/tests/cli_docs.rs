@@ -138,7 +138,18 @@ fn every_file_of_the_driver_is_in_the_manual_page_and_its_command_is_one_that_bo
     let mut count = 0;
     for (item, command) in commands {
         count += 1;
-        let words: Vec<&str> = command.split_whitespace().collect();
+        let command = command.replace("\\-", "-");
+        let words: Vec<&str> = command.split([' ', '=']).collect();
+        let asked = Command::new(bin("bondctl"))
+            .args(command.split(' '))
+            .env("BONDD_RUN_DIR", "/nonexistent")
+            .output()
+            .expect("bondctl can be run");
+        assert_eq!(
+            asked.status.code(),
+            Some(3),
+            "{command}: not taken, or done without bondd"
+        );
         if let ["set", "bond0", option, value] = words[..] {
             assert_eq!(item.split_whitespace().nth(2), Some(option), "{item}");
             let pair = [(option.to_owned(), value.to_owned())];

@@ -371,6 +371,21 @@ fn the_section_for_checkmk_has_what_its_check_parses() {
         let mut lines = text.lines();
         assert_eq!(lines.next(), Some("<<<lnx_bonding:sep(58)>>>"));
         assert_eq!(lines.next(), Some("==> ./bond0 <=="));
+        for (key, count) in [
+            ("Bonding Mode", 1),
+            ("Primary Slave", 1),
+            ("Link Failure Count", 2),
+            ("Permanent HW addr", 2),
+        ] {
+            let values = text
+                .lines()
+                .filter_map(|line| line.strip_prefix(key)?.strip_prefix(": "));
+            assert_eq!(
+                values.filter(|value| !value.is_empty()).count(),
+                count,
+                "{key} in {text}"
+            );
+        }
         let status = |line: &str| line.strip_prefix("MII Status: ").map(str::to_owned);
         lines.filter_map(status).collect::<Vec<_>>().join(" ")
     };

@@ -20,6 +20,7 @@ Exit status:
   1  refused or failed, with the reason on standard error
   2  wrong usage
   3  no bondd answers
+  (health: 0 to 3 as a Nagios plugin, see there)
 
 Examples:
   Make a bond of two ports and give it an address:
@@ -155,8 +156,8 @@ pub(super) enum Command {
     ///
     /// The line, its performance data (usable ports) and the exit status are those of
     /// a Nagios plugin: 0 all ports are used, 1 something does not work or is not
-    /// watched, 2 a bond carries nothing, 3 nobody can tell. Without BOND: all of
-    /// them, the worst first.
+    /// watched, 2 a bond carries nothing, 3 nobody can tell, or wrong usage. Without
+    /// BOND: all of them, the worst first.
     #[command(
         verbatim_doc_comment,
         after_long_help = "Examples:\n  bondctl health\n  bondctl health bond0 || echo bond0 needs a look"
