@@ -45,8 +45,8 @@ test: deps clients lab
 	fi; exit $$status
 
 bench: deps lab build
-	$(CARGO) build --locked --release --package bondd-tests --bin bondd-bench --bin bondd-fidelity-guest
-	@BONDD_BIN_DIR=$(CURDIR)/target/release target/release/bondd-bench
+	$(CARGO) build --locked --release --package bondd-tests --bin bondd-bench --bin bondd-fidelity-guest --bin bondd-send-frames
+	@BONDD_BIN_DIR=$${BONDD_BIN_DIR:-$(CURDIR)/target/release} target/release/bondd-bench
 
 fidelity: deps lab
 	$(CARGO) test --locked --quiet --package bondd-tests --test fidelity -- --nocapture
