@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::options::XmitHashPolicy;
 
 /// A port, by interface index: names change, an index is reused only after its `PortDetached`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct PortId(pub u32);
 

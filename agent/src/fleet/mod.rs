@@ -247,7 +247,7 @@ impl Fleet {
             if let Err(error) = &counters {
                 log::debug!("{}: {}", member.name, chain(error));
             }
-            PortReport::attached(&port, counters.ok().as_ref())
+            PortReport::attached(port, counters.ok())
         });
         let mut ports: Vec<PortReport> = attached.collect();
         let absent = member

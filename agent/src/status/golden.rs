@@ -6,10 +6,11 @@ use std::fmt::Write;
 use std::fs;
 use std::path::Path;
 
-use bond_modes::{LinkWord, Role, UpDown, options};
-use bond_monitors::{Carrier, MacAddr, Speed};
+use bond_modes::{LinkWord, PortId, Role, UpDown, options};
+use bond_monitors::{Carrier, Duplex, MacAddr, Speed};
 
 use super::*;
+use crate::control::proto::PortReport;
 
 /// A bond of this mode that is up, with these options and no ports.
 pub(super) fn bond(mode: &str, given: &[(&str, &str)]) -> BondReport {
@@ -41,31 +42,37 @@ pub(super) fn bond(mode: &str, given: &[(&str, &str)]) -> BondReport {
 
 /// An attached port that is up, with an address that ends in this byte.
 pub(super) fn port(name: &str, last_byte: u8) -> PortReport {
-    PortReport {
-        state: PortPresence::Attached,
-        ifindex: Some(u32::from(last_byte)),
-        link: Some(LinkWord::Up),
-        role: Some(Role::Active),
-        carrier: Some(true),
-        speed_mbps: Some(10000),
-        duplex: Some(bond_monitors::Duplex::Full),
-        mac: Some(MacAddr([2, 0, 0, 0, 0, 0x10])),
-        permanent_mac: Some(MacAddr([2, 0, 0, 0, 0, last_byte])),
-        link_failures: Some(0),
-        queue_id: Some(0),
-        ..PortReport::absent(name)
+    PortReport::attached(status(name, last_byte), None)
+}
+
+/// What the bond knows of such a port.
+pub(super) fn status(name: &str, last_byte: u8) -> PortStatus {
+    PortStatus {
+        name: name.to_owned(),
+        ifindex: PortId(u32::from(last_byte)),
+        link: LinkWord::Up,
+        usable: true,
+        role: Role::Active,
+        carrier: true,
+        speed_mbps: Speed(Some(10000)),
+        duplex: Duplex::Full,
+        mac: MacAddr([2, 0, 0, 0, 0, 0x10]),
+        permanent_mac: MacAddr([2, 0, 0, 0, 0, last_byte]),
+        ..PortStatus::default()
     }
 }
 
+/// The status of an attached port.
+fn of(port: &mut PortReport) -> &mut PortStatus {
+    port.status.as_mut().expect("the port is attached")
+}
+
 /// As a port whose cable was pulled.
-fn dead(port: PortReport) -> PortReport {
-    PortReport {
-        link: Some(LinkWord::Down),
-        role: Some(Role::Backup),
-        carrier: Some(false),
-        link_failures: Some(1),
-        ..port
-    }
+fn dead(mut port: PortReport) -> PortReport {
+    let status = of(&mut port);
+    (status.link, status.usable, status.role) = (LinkWord::Down, false, Role::Backup);
+    (status.carrier, status.link_failures) = (false, 1);
+    port
 }
 
 /// `eth0` and `eth1`.
@@ -79,7 +86,7 @@ fn activate(bond: &mut BondReport, active: &str) {
     let value = OptionValue::Name(active.to_owned());
     bond.status.options.insert("active_slave".to_owned(), value);
     for port in bond.ports.iter_mut().filter(|port| port.name != active) {
-        port.role = Some(Role::Backup);
+        of(port).role = Role::Backup;
     }
 }
 
@@ -99,12 +106,12 @@ fn devices(bond: &BondReport) -> Devices {
         promisc: false,
         allmulti: false,
         speed: Speed::default(),
-        duplex: bond_monitors::Duplex::default(),
+        duplex: Duplex::default(),
     };
     let ports = bond
         .ports
         .iter()
-        .filter_map(|port| Some((port.ifindex?, device(&port.name, true))));
+        .filter_map(|port| Some((port.status.as_ref()?.ifindex.0, device(&port.name, true))));
     ports
         .chain([(bond.ifindex, device(&bond.name, bond.status.up))])
         .collect()
@@ -139,7 +146,7 @@ fn is_golden_with(case: &str, bond: &BondReport, devices: &Devices) {
 fn balance_rr_with_a_queue_and_all_ports_up() {
     let mut bond = bond("balance-rr", &[("packets_per_slave", "3"), ("all_slaves_active", "1")]);
     bond.ports = two_ports();
-    bond.ports[1].queue_id = Some(2);
+    of(&mut bond.ports[1]).queue_id = 2;
     is_golden("balance-rr", &bond);
 }
 
@@ -173,9 +180,9 @@ fn active_backup_while_delays_run() {
         &[("updelay", "200"), ("downdelay", "300"), ("peer_notif_delay", "100")],
     );
     bond.ports = two_ports();
-    bond.ports[0].link = Some(LinkWord::GoingDown);
-    bond.ports[0].carrier = Some(false);
-    bond.ports[1].link = Some(LinkWord::GoingBack);
+    let (going, coming) = bond.ports.split_at_mut(1);
+    (of(&mut going[0]).link, of(&mut going[0]).carrier) = (LinkWord::GoingDown, false);
+    (of(&mut coming[0]).link, of(&mut coming[0]).usable) = (LinkWord::GoingBack, false);
     activate(&mut bond, "eth0");
     is_golden("active-backup-delays", &bond);
 }
@@ -213,7 +220,8 @@ fn active_backup_with_the_arp_monitor_and_moving_addresses() {
     let mut bond = bond("active-backup", &given);
     bond.ports = two_ports();
     // Unknown speeds, as of a bridge.
-    (bond.ports[0].speed_mbps, bond.ports[0].duplex) = (None, None);
+    let unknown = of(&mut bond.ports[0]);
+    (unknown.speed_mbps, unknown.duplex) = (Speed(None), Duplex::Unknown);
     activate(&mut bond, "eth0");
     is_golden("active-backup-arp", &bond);
 }
@@ -232,8 +240,8 @@ fn balance_xor_with_a_hash_policy() {
 fn broadcast_is_as_fast_as_its_slowest_port() {
     let mut bond = bond("broadcast", &[]);
     bond.ports = two_ports();
-    bond.ports[1].speed_mbps = Some(100);
-    bond.ports[1].duplex = Some(bond_monitors::Duplex::Half);
+    let slow = of(&mut bond.ports[1]);
+    (slow.speed_mbps, slow.duplex) = (Speed(Some(100)), Duplex::Half);
     is_golden("broadcast", &bond);
 }
 

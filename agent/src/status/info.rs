@@ -4,10 +4,10 @@
 
 use std::fmt::{self, Write};
 
-use bond_modes::LinkWord;
+use bond_modes::{LinkWord, PortStatus};
 
 use super::{attached, number, procfs};
-use crate::control::proto::{BondReport, PortReport};
+use crate::control::proto::BondReport;
 
 /// The whole file of one bond.
 pub fn render(bond: &BondReport) -> String {
@@ -31,19 +31,18 @@ fn write_all(out: &mut String, bond: &BondReport) -> fmt::Result {
     for port in attached(bond).rev() {
         writeln!(out, "\nSlave Interface: {}", port.name)?;
         // Delays are not shown.
-        writeln!(out, "MII Status: {}", up_or_down(port.link == Some(LinkWord::Up)))?;
-        writeln!(out, "Link Failure Count: {}", port.link_failures.unwrap_or(0))?;
+        writeln!(out, "MII Status: {}", up_or_down(port.link == LinkWord::Up))?;
+        writeln!(out, "Link Failure Count: {}", port.link_failures)?;
     }
     Ok(())
 }
 
 /// That driver had a current port in every mode: the next in turn or the one to fall back to, here the first that is used.
-fn current(bond: &BondReport) -> Option<&PortReport> {
-    let used = |port: &&PortReport| matches!(port.link, Some(LinkWord::Up | LinkWord::GoingDown));
+fn current(bond: &BondReport) -> Option<&PortStatus> {
     match bond.status.active_port.as_deref() {
         Some(active) => attached(bond).find(|port| port.name == active),
         None => attached(bond)
-            .find(used)
+            .find(|port| port.usable)
             .filter(|_| bond.status.mode_number != procfs::ACTIVE_BACKUP),
     }
 }
@@ -79,8 +78,8 @@ Link Failure Count: 1
     fn the_sample_of_the_old_document_is_what_is_written() {
         let mut bond = bond("balance-rr", &[("miimon", "1000")]);
         bond.ports = vec![port("eth0", 0x10), port("eth1", 0x11)];
-        for port in &mut bond.ports {
-            port.link_failures = Some(1);
+        for status in bond.ports.iter_mut().filter_map(|port| port.status.as_mut()) {
+            status.link_failures = 1;
         }
         assert_eq!(render(&bond), SAMPLE);
     }

@@ -11,10 +11,10 @@ pub mod sysfs;
 use std::collections::BTreeMap;
 
 use bond_modes::options::{ArpAllTargets, ArpValidate, FailOverMac, ModeName, PrimaryReselect, XmitHashPolicy};
-use bond_modes::{BondStatus, OptionValue};
+use bond_modes::{BondStatus, OptionValue, PortStatus};
 use bond_monitors::LinkReport;
 
-use crate::control::proto::{BondReport, PortPresence, PortReport};
+use crate::control::proto::BondReport;
 
 /// Files and links by their path under the run directory.
 pub type Tree = BTreeMap<String, Entry>;
@@ -45,12 +45,12 @@ pub fn render(bond: &BondReport, devices: &Devices, release: &str) -> Tree {
 }
 
 /// Ports that are in the bond, in the order of attaching: the drivers know no others.
-fn attached(bond: &BondReport) -> impl DoubleEndedIterator<Item = &PortReport> {
-    bond.ports.iter().filter(|port| port.state == PortPresence::Attached)
+fn attached(bond: &BondReport) -> impl DoubleEndedIterator<Item = &PortStatus> {
+    bond.ports.iter().filter_map(|port| port.status.as_ref())
 }
 
 /// The primary port, if it is attached. [bond_options.c: bond_option_primary_set]
-fn attached_primary(bond: &BondReport) -> Option<&PortReport> {
+fn attached_primary(bond: &BondReport) -> Option<&PortStatus> {
     let wanted = bond.status.primary.as_deref()?;
     attached(bond).find(|port| port.name == wanted)
 }

@@ -5,11 +5,11 @@
 
 use std::fmt::{self, Write};
 
-use bond_modes::{BondStatus, OptionValue, UpDown};
+use bond_modes::{BondStatus, OptionValue, PortStatus, UpDown};
 use bond_monitors::Duplex;
 
 use super::{attached, attached_primary, name, number, number_of};
-use crate::control::proto::{BondReport, PortReport};
+use crate::control::proto::BondReport;
 
 /// The folder of all bonds, under the run directory.
 pub const FOLDER: &str = "proc/net/bonding";
@@ -106,24 +106,20 @@ fn arp(out: &mut String, status: &BondStatus) -> fmt::Result {
 }
 
 /// One port. [bond_procfs.c: bond_info_show_slave]
-fn port_block(out: &mut String, port: &PortReport) -> fmt::Result {
+fn port_block(out: &mut String, port: &PortStatus) -> fmt::Result {
     writeln!(out, "\nSlave Interface: {}", port.name)?;
-    writeln!(
-        out,
-        "MII Status: {}",
-        port.link.map_or("down", bond_modes::LinkWord::as_str)
-    )?;
-    match port.speed_mbps {
+    writeln!(out, "MII Status: {}", port.link.as_str())?;
+    match port.speed_mbps.0 {
         Some(speed) => writeln!(out, "Speed: {speed} Mbps")?,
         None => writeln!(out, "Speed: Unknown")?,
     }
     match port.duplex {
-        Some(duplex) if duplex != Duplex::Unknown => writeln!(out, "Duplex: {duplex}")?,
-        _ => writeln!(out, "Duplex: Unknown")?,
+        Duplex::Unknown => writeln!(out, "Duplex: Unknown")?,
+        duplex => writeln!(out, "Duplex: {duplex}")?,
     }
-    writeln!(out, "Link Failure Count: {}", port.link_failures.unwrap_or(0))?;
-    writeln!(out, "Permanent HW addr: {}", port.permanent_mac.unwrap_or_default())?;
-    writeln!(out, "Slave queue ID: {}", port.queue_id.unwrap_or(0))
+    writeln!(out, "Link Failure Count: {}", port.link_failures)?;
+    writeln!(out, "Permanent HW addr: {}", port.permanent_mac)?;
+    writeln!(out, "Slave queue ID: {}", port.queue_id)
 }
 
 /// The driver's phrase for a mode; a mode without one is named as the option is.
@@ -140,9 +136,9 @@ pub(super) fn mode_text(status: &BondStatus) -> &str {
 #[cfg(test)]
 mod tests {
     use bond_modes::LinkWord;
-    use bond_monitors::MacAddr;
+    use bond_monitors::{MacAddr, Speed};
 
-    use super::super::golden::{bond, port};
+    use super::super::golden::{bond, port, status};
     use super::*;
 
     /// Recorded on a 6.1 kernel with the real driver.
@@ -179,17 +175,17 @@ mod tests {
 
     #[test]
     fn ports_read_as_the_driver_wrote_them() {
-        let mut unknown = port("br9", 0);
-        unknown.permanent_mac = Some(MacAddr([0x72, 0x76, 0xbd, 0x39, 0x2f, 0x0f]));
-        unknown.speed_mbps = None;
-        unknown.duplex = None;
-        let mut down = port("eth0", 0x10);
-        down.link = Some(LinkWord::Down);
+        let mut unknown = status("br9", 0);
+        unknown.permanent_mac = MacAddr([0x72, 0x76, 0xbd, 0x39, 0x2f, 0x0f]);
+        unknown.speed_mbps = Speed(None);
+        unknown.duplex = Duplex::Unknown;
+        let mut down = status("eth0", 0x10);
+        down.link = LinkWord::Down;
         let mut failed = down.clone();
-        failed.link_failures = Some(1);
+        failed.link_failures = 1;
 
         let mut text = String::new();
-        for port in [&unknown, &down, &port("eth0", 0x10), &failed] {
+        for port in [&unknown, &down, &status("eth0", 0x10), &failed] {
             port_block(&mut text, port).unwrap();
         }
         assert_eq!(text, include_str!("../../testdata/procfs/ports.txt"));
