@@ -8,8 +8,10 @@ ip -n host link set eth1 down
 ip -n host link set eth1 master inner
 ip -n host link set inner up
 ip -n host link add link inner name vlan5 type vlan id 5
-# Reads one of the kernel's own files: ip(8) shows those of the namespace under /sys.
-kernel_file() { ip netns exec host cat "/sys/class/net/$1/$2" 2>/dev/null; }
+# The kernel's own files: of the namespace in which they are mounted.
+mkdir /tmp/sys
+in_host mount -t sysfs sysfs /tmp/sys || fail "no sysfs"
+kernel_file() { cat "/tmp/sys/class/net/$1/$2" 2>/dev/null; }
 has_speed() { [ "$(kernel_file "$1" speed)" = "$2" ]; }
 until_true 10 has_speed inner 10000 || fail "inner has no speed"
 

@@ -222,7 +222,9 @@ mod tests {
                 |bond| {
                     bond.status.carrier = false;
                     bond.status.active_port = None;
-                    [0, 1].map(|at| link(bond, at, LinkWord::Down, false));
+                    for at in [0, 1] {
+                        link(bond, at, LinkWord::Down, false);
+                    }
                 },
                 Level::Critical,
                 "CRITICAL - bond0 has no carrier, eth0 is down, eth1 is down: 0 of 2 ports up | 'bond0'=0;2:;1:;0;2",

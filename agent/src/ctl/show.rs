@@ -2,9 +2,8 @@
 
 use std::fmt::Write;
 
-use bond_modes::options::Evidence;
-use bond_modes::{EvidenceStatus, OptionValue, PortStatus, Role, TargetStatus};
-use bond_monitors::{AnswerKind, Duplex};
+use bond_modes::{EvidenceStatus, OptionValue, PortStatus, Role, TargetStatus, options};
+use bond_monitors::{AnswerKind, Duplex, Evidence};
 
 use crate::control::proto::{BondReport, PortReport, Report};
 
@@ -127,8 +126,9 @@ fn rests_on(evidence: &EvidenceStatus) -> String {
     format!("{counts}, {heard}{}", answers.collect::<String>())
 }
 
-/// An option's effective value.
+/// An option's effective value; one that the agent does not report, being older or newer, is unknown.
 fn value(bond: &BondReport, option: &str) -> String {
+    debug_assert!(options::find(option).is_some(), "there is no option {option}");
     match bond.status.options.get(option) {
         Some(OptionValue::Number(n)) => n.to_string(),
         Some(OptionValue::Name(name)) => name.clone(),

@@ -165,7 +165,8 @@ impl Fleet {
             if std::mem::take(&mut self.bonds[at].dirty) {
                 self.save(at);
                 let report = self.report(now, at);
-                let tree = status::render(&report, &self.bonds[at].devices, &self.release);
+                let member = &self.bonds[at];
+                let tree = status::render(&report, member.bond.options(), &member.devices, &self.release);
                 self.publisher.update(&report.name, tree);
             }
         }

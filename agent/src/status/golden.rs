@@ -6,18 +6,18 @@ use std::fmt::Write;
 use std::fs;
 use std::path::Path;
 
-use bond_modes::{LinkWord, PortId, Role, UpDown, options};
+use bond_modes::{BondStatus, LinkWord, OptionValue, PortId, Role, UpDown, options};
 use bond_monitors::{Carrier, Duplex, MacAddr, Speed};
 
 use super::*;
 use crate::control::proto::PortReport;
 
 /// A bond of this mode that is up, with these options and no ports.
-pub(super) fn bond(mode: &str, given: &[(&str, &str)]) -> BondReport {
+pub(super) fn bond(mode: &str, given: &[(&str, &str)]) -> (BondReport, BondOptions) {
     let pairs = [&[("mode", mode)], given].concat();
     let pairs: Vec<(String, String)> = pairs.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
     let options = options::parse(&pairs).unwrap().options;
-    BondReport {
+    let report = BondReport {
         name: "bond0".into(),
         ifindex: 7,
         plane: "tc".into(),
@@ -37,7 +37,8 @@ pub(super) fn bond(mode: &str, given: &[(&str, &str)]) -> BondReport {
             options: options::show_all(&options, None),
         },
         ports: Vec::new(),
-    }
+    };
+    (report, options)
 }
 
 /// An attached port that is up, with an address that ends in this byte.
@@ -118,14 +119,14 @@ fn devices(bond: &BondReport) -> Devices {
 }
 
 #[track_caller]
-fn is_golden(case: &str, bond: &BondReport) {
-    is_golden_with(case, bond, &devices(bond));
+fn is_golden(case: &str, bond: &BondReport, options: &BondOptions) {
+    is_golden_with(case, bond, options, &devices(bond));
 }
 
 #[track_caller]
-fn is_golden_with(case: &str, bond: &BondReport, devices: &Devices) {
+fn is_golden_with(case: &str, bond: &BondReport, options: &BondOptions, devices: &Devices) {
     let mut dump = String::new();
-    for (path, entry) in render(bond, devices, "6.1.0") {
+    for (path, entry) in render(bond, options, devices, "6.1.0") {
         match entry {
             Entry::Link(target) => writeln!(dump, "{path} -> {target}").unwrap(),
             // Of several lines.
@@ -144,23 +145,23 @@ fn is_golden_with(case: &str, bond: &BondReport, devices: &Devices) {
 
 #[test]
 fn balance_rr_with_a_queue_and_all_ports_up() {
-    let mut bond = bond("balance-rr", &[("packets_per_slave", "3"), ("all_slaves_active", "1")]);
+    let (mut bond, options) = bond("balance-rr", &[("packets_per_slave", "3"), ("all_slaves_active", "1")]);
     bond.ports = two_ports();
     of(&mut bond.ports[1]).queue_id = 2;
-    is_golden("balance-rr", &bond);
+    is_golden("balance-rr", &bond, &options);
 }
 
 #[test]
 fn balance_rr_with_a_dead_port() {
-    let mut bond = bond("balance-rr", &[]);
+    let (mut bond, options) = bond("balance-rr", &[]);
     bond.ports = two_ports();
     bond.ports[0] = dead(bond.ports[0].clone());
-    is_golden("balance-rr-degraded", &bond);
+    is_golden("balance-rr-degraded", &bond, &options);
 }
 
 #[test]
 fn active_backup_with_a_primary_in_use() {
-    let mut bond = bond(
+    let (mut bond, options) = bond(
         "active-backup",
         &[("primary", "eth1"), ("updelay", "200"), ("num_grat_arp", "3")],
     );
@@ -170,12 +171,12 @@ fn active_backup_with_a_primary_in_use() {
     for device in devices.values_mut() {
         (device.promisc, device.allmulti, device.mtu) = (true, true, 9000);
     }
-    is_golden_with("active-backup", &bond, &devices);
+    is_golden_with("active-backup", &bond, &options, &devices);
 }
 
 #[test]
 fn active_backup_while_delays_run() {
-    let mut bond = bond(
+    let (mut bond, options) = bond(
         "active-backup",
         &[("updelay", "200"), ("downdelay", "300"), ("peer_notif_delay", "100")],
     );
@@ -184,24 +185,24 @@ fn active_backup_while_delays_run() {
     (of(&mut going[0]).link, of(&mut going[0]).carrier) = (LinkWord::GoingDown, false);
     (of(&mut coming[0]).link, of(&mut coming[0]).usable) = (LinkWord::GoingBack, false);
     activate(&mut bond, "eth0");
-    is_golden("active-backup-delays", &bond);
+    is_golden("active-backup-delays", &bond, &options);
 }
 
 #[test]
 fn active_backup_with_all_ports_dead_and_an_absent_primary() {
-    let mut bond = bond("active-backup", &[("primary", "eth2"), ("primary_reselect", "failure")]);
+    let (mut bond, options) = bond("active-backup", &[("primary", "eth2"), ("primary_reselect", "failure")]);
     bond.ports = two_ports().into_iter().map(dead).collect();
     bond.ports.push(PortReport::absent("eth2"));
     without_carrier(&mut bond);
-    is_golden("active-backup-down", &bond);
+    is_golden("active-backup-down", &bond, &options);
 }
 
 #[test]
 fn active_backup_that_is_down_and_has_no_ports() {
-    let mut bond = bond("active-backup", &[]);
+    let (mut bond, options) = bond("active-backup", &[]);
     bond.status.up = false;
     without_carrier(&mut bond);
-    is_golden("active-backup-empty", &bond);
+    is_golden("active-backup-empty", &bond, &options);
 }
 
 #[test]
@@ -217,47 +218,47 @@ fn active_backup_with_the_arp_monitor_and_moving_addresses() {
         ("ns_ip6_target", "2001:db8::1,2001:db8::2"),
         ("arp_missed_max", "4"),
     ];
-    let mut bond = bond("active-backup", &given);
+    let (mut bond, options) = bond("active-backup", &given);
     bond.ports = two_ports();
     // Unknown speeds, as of a bridge.
     let unknown = of(&mut bond.ports[0]);
     (unknown.speed_mbps, unknown.duplex) = (Speed(None), Duplex::Unknown);
     activate(&mut bond, "eth0");
-    is_golden("active-backup-arp", &bond);
+    is_golden("active-backup-arp", &bond, &options);
 }
 
 #[test]
 fn balance_xor_with_a_hash_policy() {
-    let mut bond = bond(
+    let (mut bond, options) = bond(
         "balance-xor",
         &[("xmit_hash_policy", "layer3+4"), ("arp_interval", "500")],
     );
     bond.ports = two_ports();
-    is_golden("balance-xor", &bond);
+    is_golden("balance-xor", &bond, &options);
 }
 
 #[test]
 fn broadcast_is_as_fast_as_its_slowest_port() {
-    let mut bond = bond("broadcast", &[]);
+    let (mut bond, options) = bond("broadcast", &[]);
     bond.ports = two_ports();
     let slow = of(&mut bond.ports[1]);
     (slow.speed_mbps, slow.duplex) = (Speed(Some(100)), Duplex::Half);
-    is_golden("broadcast", &bond);
+    is_golden("broadcast", &bond, &options);
 }
 
 #[test]
 fn broadcast_with_all_ports_dead() {
-    let mut bond = bond("broadcast", &[]);
+    let (mut bond, options) = bond("broadcast", &[]);
     bond.ports = two_ports().into_iter().map(dead).collect();
     without_carrier(&mut bond);
-    is_golden("broadcast-down", &bond);
+    is_golden("broadcast-down", &bond, &options);
 }
 
 #[test]
 fn a_bond_named_as_the_folder_of_bonds_has_no_file_of_the_old_driver_in_it() {
-    let mut bond = bond("balance-rr", &[]);
+    let (mut bond, options) = bond("balance-rr", &[]);
     bond.name = "bonding".to_owned();
-    let tree = render(&bond, &devices(&bond), "6.1.0");
+    let tree = render(&bond, &options, &devices(&bond), "6.1.0");
     let proc: Vec<&String> = tree.keys().filter(|path| path.starts_with("proc/")).collect();
     assert_eq!(proc, ["proc/net/bonding/bonding"]);
 }

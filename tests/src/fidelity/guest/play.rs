@@ -231,7 +231,9 @@ fn files(tree: &Path, ports: &[String]) -> BTreeMap<String, String> {
     for file in ["address", "carrier", "duplex", "mtu", "operstate", "speed", "type"] {
         paths.push(format!("bond0/{file}"));
     }
-    let ports = ports.iter().filter(|port| tree.join(port).join("bonding_slave").exists());
+    let ports = ports
+        .iter()
+        .filter(|port| tree.join(port).join("bonding_slave").exists());
     let ports: Vec<&String> = ports.collect();
     for port in &ports {
         paths.extend(["duplex", "speed"].map(|file| format!("{port}/{file}")));
