@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
-use bond_modes::options::{ModeName, Modes, TABLE, find, parse};
+use bond_modes::options::{ModeName, Modes, TABLE, find, is_interface_name, parse};
 
 use super::diagnostic::{Findings, Place, Severity};
 use super::resolve::{MOST_BONDS, MOST_IN_ALL, free_name, port_names};
@@ -17,6 +17,9 @@ pub(super) use value::{is_for_other_modes, strtol};
 
 /// Most words for one load, and most of one name in modules.conf.
 pub(super) const MOST_WORDS: usize = 1024;
+
+/// Bytes of the longest interface name. [if.h: IFNAMSIZ]
+const LONGEST_NAME: usize = 15;
 
 /// A word for the module.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,6 +95,7 @@ impl<'a> Module<'a> {
         reset_ranges(options, findings);
         leave_other_modes(options, findings);
         leave_unread(options, findings);
+        name_primary(options, grammar, findings);
         parameters::settle(options, grammar, findings);
         round_delays(options, findings);
         if findings.errors() > errors {
@@ -365,6 +369,29 @@ fn leave_unread(options: &mut Vec<SpecOption>, findings: &mut Findings) {
             "expected any or all (0 or 1)",
             findings,
         );
+    }
+}
+
+/// A preferred port with a name that no interface has: the driver of 2.4 waits for it in vain, today's for the interface that has
+/// the first 15 bytes of the name. Both say nothing. [bond_main.c: bond_check_params, strscpy_pad]
+fn name_primary(options: &mut Vec<SpecOption>, grammar: Grammar, findings: &mut Findings) {
+    let Some(option) = options.iter_mut().find(|option| option.name == "primary") else {
+        return;
+    };
+    if option.value.is_empty() || is_interface_name(&option.value) {
+        return;
+    }
+    let cut = option.value.get(..LONGEST_NAME).filter(|cut| is_interface_name(cut));
+    if let Some(cut) = cut.filter(|_| grammar != Grammar::ModulesConf).map(str::to_owned) {
+        let text = format!(
+            "primary={} is taken as {cut}, because interface names end after {LONGEST_NAME} bytes, expected exactly that",
+            option.value
+        );
+        findings.add(Severity::Warning, "primary-truncated", &option.place, text);
+        option.value = cut;
+    } else {
+        let expected = "because no interface can have this name, expected one of 1 to 15 bytes";
+        leave(options, "primary", "primary-ignored", expected, findings);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::table::{OptionRow, SetWhen, TABLE};
+use super::table::{OptionRow, SetWhen, TABLE, find};
 use super::{ArpAllTargets, ArpValidate, BondOptions, Monitor, OptionError};
 use crate::status::millis;
 
@@ -103,6 +103,13 @@ impl Change {
         }
     }
 
+    /// What asks for a port, which a new bond does not have. [bond_options.c: bond_option_active_slave_set]
+    fn needs_ports(&self) -> Option<OptionError> {
+        let value = self.active.clone()??;
+        let option = "active_slave";
+        Some(OptionError::NoPortsYet { option, value })
+    }
+
     /// Rounds a delay down to a multiple of miimon. [bond_options.c: _bond_option_delay_set]
     pub(super) fn round(&mut self, option: &str, delay: Duration) -> Duration {
         let (delay_ms, miimon_ms) = (millis(delay), millis(self.options.miimon));
@@ -157,7 +164,8 @@ pub fn apply(current: &BondOptions, context: Context, pairs: &[(String, String)]
 
 /// Options for a new bond.
 pub fn parse(pairs: &[(String, String)]) -> Result<Change, OptionError> {
-    apply(&BondOptions::default(), Context::default(), pairs)
+    let change = apply(&BondOptions::default(), Context::default(), pairs)?;
+    change.needs_ports().map_or(Ok(change), Err)
 }
 
 /// Everything that is wrong with a set of options for a new bond, by index into `pairs`.
@@ -168,6 +176,11 @@ pub fn check(pairs: &[(String, String)]) -> Vec<(usize, OptionError)> {
         let last = pairs.len().saturating_sub(1);
         let named = |(name, _): &(String, String)| conflict.names(name);
         errors.push((pairs.iter().rposition(named).unwrap_or(last), conflict));
+    }
+    if let Some(error @ OptionError::NoPortsYet { option, .. }) = change.needs_ports() {
+        let named = |(name, _): &(String, String)| find(name).is_some_and(|row| row.name == option);
+        errors.push((pairs.iter().rposition(named).unwrap_or_default(), error));
+        errors.sort_by_key(|(index, _)| *index);
     }
     errors
 }
@@ -311,6 +324,19 @@ mod tests {
                 mode: ModeName::BalanceRr
             }
         );
+    }
+
+    #[test]
+    fn a_new_bond_has_no_port_that_could_be_active() {
+        let given = pairs("active-slave=eth0 mode=1");
+        let refused = OptionError::NoPortsYet {
+            option: "active_slave",
+            value: "eth0".to_owned(),
+        };
+        assert_eq!(parse(&given), Err(refused.clone()));
+        assert_eq!(check(&given), [(0, refused)]);
+        // Nothing is asked for: the driver takes that, too.
+        assert!(parse(&pairs("mode=1 active_slave=")).is_ok() && check(&pairs("mode=1 active_slave=none")).is_empty());
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What the examples do not show of modules.conf and modprobe.d, and how files of all grammars go together.
 
-use super::{bonds, findings};
+use super::{bonds, findings, parse_own};
 use crate::config::{Grammar, NoFiles, Parsed, Severity, Source, parse};
 use crate::fleet::check_options;
 
@@ -321,6 +321,37 @@ fn what_is_set_on_a_bond_only_later_is_no_parameter() {
         &["bond0: miimon=100 mode=active-backup"],
         &["1 unknown-option"; 4],
     );
+}
+
+#[test]
+fn a_preferred_port_that_cannot_be_does_not_keep_the_driver_from_loading() {
+    let long = "primary=sixteen-bytes-xx";
+    new(
+        &format!("options bonding mode=1 miimon=100 {long}\n"),
+        &["bond0: mode=active-backup miimon=100 primary=sixteen-bytes-x"],
+        &["1 primary-truncated"],
+    );
+    new(
+        "options bonding mode=1 miimon=100 primary=a/b primary_reselect=better\n",
+        &["bond0: mode=active-backup miimon=100 primary_reselect=better"],
+        &["1 primary-ignored"],
+    );
+    old(
+        &format!("alias bond0 bonding\noptions bond0 mode=1 miimon=100 {long}\n"),
+        &["bond0: mode=active-backup miimon=100"],
+        &["2 primary-ignored"],
+    );
+}
+
+#[test]
+fn a_port_that_is_to_be_active_in_a_file_is_refused_as_the_driver_does_for_a_new_bond() {
+    let parsed = parse_own(
+        "alias bond0 bonding\noptions bond0 mode=1 active_slave=eth1 slaves=eth0,eth1\n",
+        &check_options,
+    );
+    let refused = "f:2: active_slave: eth1 is not a port of the bond yet, expected primary=eth1, or active_slave once it is \
+                   attached";
+    assert_eq!(findings(&parsed), [refused]);
 }
 
 #[test]
