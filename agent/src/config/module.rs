@@ -41,11 +41,21 @@ pub(super) struct Load {
     pub(super) words: Vec<Word>,
 }
 
-/// The module and the devices there are.
+/// The module and the devices that it made.
 pub(super) struct Module<'a> {
-    pub(super) bonds: Vec<BondSpec>,
+    pub(super) made: Made,
     taken: BTreeSet<String>,
+    /// Bonds of the agent's own files.
+    own: &'a BTreeSet<String>,
     check: Check<'a>,
+}
+
+/// What loads of the module left behind.
+#[derive(Default)]
+pub(super) struct Made {
+    pub(super) bonds: Vec<BondSpec>,
+    /// Options of a load that made no device: what bonds begin with that are made later. [bond_main.c: bonding_defaults]
+    pub(super) defaults: Vec<SpecOption>,
 }
 
 /// What one load was given, value by value.
@@ -57,12 +67,19 @@ struct Given {
 }
 
 impl<'a> Module<'a> {
-    pub(super) fn new(bonds: Vec<BondSpec>, check: Check<'a>) -> Self {
+    /// A module that is not loaded, beside the bonds of the agent's own files.
+    pub(super) fn new(own: &'a BTreeSet<String>, check: Check<'a>) -> Self {
         Module {
-            taken: bonds.iter().map(|bond| bond.name.clone()).collect(),
-            bonds,
+            made: Made::default(),
+            taken: BTreeSet::new(),
+            own,
             check,
         }
+    }
+
+    /// Whether the agent's own files ask for a bond of this name that the module has not made.
+    pub(super) fn is_awaited(&self, name: &str) -> bool {
+        self.own.contains(name) && !self.taken.contains(name)
     }
 
     /// Loads the module; false if that fails, so that it makes no device.
@@ -120,11 +137,19 @@ impl<'a> Module<'a> {
             ports_place,
             place: load.place.clone(),
         };
+        if devices == 0 {
+            self.made.defaults = bond.options;
+            return;
+        }
         for _ in 0..devices {
-            if self.bonds.len() >= MOST_IN_ALL {
+            if self.made.bonds.len() >= MOST_IN_ALL {
                 return findings.error(&load.place, format!("more than {MOST_IN_ALL} bonds, expected fewer"));
             }
-            bond.name = free_name(&self.taken);
+            // A request under the name of a bond of ours is one for that bond.
+            bond.name = match &bond.alias {
+                Some(alias) if self.is_awaited(alias) => alias.clone(),
+                _ => free_name(&self.taken),
+            };
             self.taken.insert(bond.name.clone());
             if let Some(alias) = bond.alias.as_ref().filter(|alias| **alias != bond.name) {
                 let text = format!(
@@ -134,7 +159,7 @@ impl<'a> Module<'a> {
                 );
                 findings.add(Severity::Warning, "alias-name-mismatch", &load.place, text);
             }
-            self.bonds.push(bond.clone());
+            self.made.bonds.push(bond.clone());
             (bond.alias, bond.ports, bond.ports_place) = (None, Vec::new(), None);
         }
     }
