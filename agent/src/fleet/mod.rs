@@ -57,8 +57,6 @@ pub struct Fleet {
     bonds: Vec<Member>,
     /// Carriers were polled in this turn.
     polled: bool,
-    /// Test switch: carrier is learnt from polls only.
-    ignore_link_events: bool,
     /// Kernel release, for the status files' first line.
     release: String,
     /// What happened, for monitoring clients.
@@ -95,12 +93,7 @@ impl Fleet {
     /// A fleet without bonds; [`Fleet::start`] adopts and makes them.
     ///
     /// Frames that ports hear are read from sources registered with `registry`; see [`Fleet::read_frames`].
-    pub fn new(
-        run_dir: &Path,
-        registry: Registry,
-        plane: Box<dyn Dataplane>,
-        ignore_link_events: bool,
-    ) -> std::io::Result<Fleet> {
+    pub fn new(run_dir: &Path, registry: Registry, plane: Box<dyn Dataplane>) -> std::io::Result<Fleet> {
         let packets = PacketSocket::open().map_err(|error| {
             let message = format!("cannot open a packet socket, which needs CAP_NET_RAW: {error}");
             std::io::Error::new(error.kind(), message)
@@ -120,7 +113,6 @@ impl Fleet {
             publisher: Publisher::new(PathBuf::from(run_dir)),
             bonds: Vec::new(),
             polled: false,
-            ignore_link_events,
             release: release.unwrap_or_default(),
             happened: Vec::new(),
         })

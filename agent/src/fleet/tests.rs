@@ -26,7 +26,7 @@ fn with_bond(name: &str, body: impl FnOnce(&mut Fleet, &ScriptPlane, &std::path:
         let mut links = Links::open().unwrap();
         links.add_veth("a", "b").unwrap();
         let registry = mio::Poll::new().and_then(|poll| poll.registry().try_clone()).unwrap();
-        let mut fleet = Fleet::new(&dir, registry, Box::new(plane.clone()), false).unwrap();
+        let mut fleet = Fleet::new(&dir, registry, Box::new(plane.clone())).unwrap();
         for name in ["a", "b"] {
             let link = links.by_name(name).unwrap().unwrap();
             plane.set_port(PortId(link.ifindex), link.report);
@@ -161,7 +161,7 @@ fn a_bond_without_saved_state_stays_in_the_mode_it_is_in() {
             (Some("0"), ModeName::BalanceRr),
         ] {
             let registry = mio::Poll::new().and_then(|poll| poll.registry().try_clone()).unwrap();
-            let mut heir = Fleet::new(&dir.join("heir"), registry, Box::new(plane.clone()), false).unwrap();
+            let mut heir = Fleet::new(&dir.join("heir"), registry, Box::new(plane.clone())).unwrap();
             let file = asked.map(|mode| [("mode".to_owned(), mode.to_owned())]);
             heir.adopt_orphan(NOW, "bond0", file.as_ref().map(|pairs| &pairs[..]))
                 .unwrap();
