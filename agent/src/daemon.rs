@@ -88,9 +88,9 @@ fn read_config(paths: &[PathBuf], grammar: Option<Grammar>, plane: PlaneWish) ->
 }
 
 fn serve(arguments: &Arguments, specs: &[BondSpec]) -> Result<(), Box<dyn Error>> {
+    let signals = Signals::new()?;
     let run_dir = prepare(&arguments.run_dir)?;
     let _lock = lock(&run_dir)?;
-    let signals = Signals::new()?;
     let team = TeamPlane::open()?;
     let tc = TcPlane::open(&run_dir, arguments.tc_hook)?;
     let mut plane = Planes::new(vec![Box::new(team), Box::new(tc)]);
