@@ -50,6 +50,16 @@ impl Signals {
         })
     }
 
+    /// None, without a change to how the process takes signals.
+    #[cfg(test)]
+    pub(crate) fn none() -> io::Result<Signals> {
+        Ok(Signals {
+            stop: Arc::default(),
+            without_effect: Vec::new(),
+            pipe: UnixStream::pair()?.0,
+        })
+    }
+
     /// Makes the loop wake up for signals.
     pub fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
         registry.register(&mut self.pipe, token, Interest::READABLE)

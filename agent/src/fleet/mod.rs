@@ -9,10 +9,12 @@ mod ears;
 mod events;
 mod failing;
 mod neighbours;
+mod showing;
 mod start;
 #[cfg(test)]
 mod tests;
 
+pub use showing::Showing;
 pub use start::{check_options, check_options_on};
 
 use std::collections::{BTreeMap, VecDeque};
@@ -89,6 +91,13 @@ struct Member {
     dirty: bool,
 }
 
+/// Whether a report has the counters of ports. Reading them costs a system call a port; files do not show them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Counters {
+    Read,
+    Unread,
+}
+
 impl Fleet {
     /// A fleet without bonds; [`Fleet::start`] adopts and makes them.
     ///
@@ -156,7 +165,7 @@ impl Fleet {
         for at in 0..self.bonds.len() {
             if std::mem::take(&mut self.bonds[at].dirty) {
                 self.save(at);
-                let report = self.report(now, at);
+                let report = self.report(now, at, Counters::Unread);
                 let tree = status::render(&report, &self.bonds[at].devices, &self.release);
                 self.publisher.update(&report.name, tree);
             }
@@ -230,16 +239,17 @@ impl Fleet {
         });
     }
 
-    fn report(&mut self, now: Time, at: usize) -> BondReport {
+    fn report(&mut self, now: Time, at: usize, counters: Counters) -> BondReport {
         let member = &self.bonds[at];
         let snapshot = member.bond.status(now);
         let attached = snapshot.ports.into_iter().map(|mut port| {
             port.mac = member.foreign_macs.get(&port.ifindex).copied().unwrap_or(port.mac);
-            let counters = self.plane.counters(&member.name, port.ifindex);
+            let read = || self.plane.counters(&member.name, port.ifindex);
+            let counters = (counters == Counters::Read).then(read).transpose();
             if let Err(error) = &counters {
                 log::debug!("{}: {}", member.name, chain(error));
             }
-            PortReport::attached(&port, counters.ok().as_ref())
+            PortReport::attached(&port, counters.ok().flatten().as_ref())
         });
         let mut ports: Vec<PortReport> = attached.collect();
         let absent = member

@@ -8,7 +8,7 @@ use bond_modes::{Event, PortId, Reach, Spread, TargetPath, TxPolicy, XmitHashPol
 use bond_monitors::Time;
 use bond_monitors::wire::ethernet::Tag;
 
-use super::{Fleet, above, check_options_on};
+use super::{Counters, Fleet, above, check_options_on};
 use crate::control::proto::{Call, ErrorCode};
 use crate::dataplane::script::{self, ScriptPlane};
 use crate::dataplane::{PlaneError, PlaneWish};
@@ -228,7 +228,7 @@ fn a_port_that_cannot_be_read_hides_none_of_the_others() {
         let doing = "read the counters".to_owned();
         let source = std::io::ErrorKind::NotFound.into();
         plane.fail_at(0, PlaneError::Kernel { doing, source });
-        let ports = fleet.report(NOW, 0).ports;
+        let ports = fleet.report(NOW, 0, Counters::Read).ports;
         let counted: Vec<_> = ports.iter().map(|port| port.rx_frames).collect();
         assert_eq!(counted, [None, Some(0)], "null where unknown");
     });
