@@ -1,14 +1,15 @@
 //! Runs the futures of rtnetlink and ethtool to their end on one socket: no runtime, no thread.
 //!
 //! The kernel does the work of a request inside `send`, and its reply is queued when `send` returns, so a call hardly ever
-//! waits. The deadline is for a kernel that does not answer.
+//! waits. The deadline is for a kernel that does not answer: it counts from the end of the last `send`, which may block for
+//! long while others hold the kernel's locks, and a reply that is there by then is read in any case.
 
 use std::future::Future;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
@@ -22,14 +23,21 @@ pub(super) struct Caller {
     connection: Pin<Box<dyn Future<Output = ()> + Send>>,
     /// The connection's socket, open as long as `connection` lives.
     socket: RawFd,
+    /// How many messages the socket has sent.
+    sent: Arc<AtomicUsize>,
 }
 
 impl Caller {
-    /// `socket` is the descriptor on which `connection` waits.
-    pub(super) fn new(connection: impl Future<Output = ()> + Send + 'static, socket: RawFd) -> Self {
+    /// `socket` is the descriptor on which `connection` waits, `sent` counts the messages that left through it.
+    pub(super) fn new(
+        connection: impl Future<Output = ()> + Send + 'static,
+        socket: RawFd,
+        sent: Arc<AtomicUsize>,
+    ) -> Self {
         Caller {
             connection: Box::pin(connection),
             socket,
+            sent,
         }
     }
 
@@ -42,7 +50,9 @@ impl Caller {
     }
 
     fn call_within<F: Future>(&mut self, patience: Duration, request: F) -> io::Result<F::Output> {
-        let deadline = Instant::now() + patience;
+        let mut deadline = Instant::now() + patience;
+        let mut sent = self.sent.load(Ordering::Relaxed);
+        let mut last_read = false;
         let woken = Arc::new(Woken(AtomicBool::new(false)));
         let waker = Waker::from(woken.clone());
         let mut context = Context::from_waker(&waker);
@@ -56,72 +66,111 @@ impl Caller {
             if closed {
                 return Err(Errno::ENOTCONN.into());
             }
-            if !woken.0.load(Ordering::Relaxed) {
-                self.wait_until(deadline)?;
+            let sent_now = self.sent.load(Ordering::Relaxed);
+            if sent_now != sent {
+                sent = sent_now;
+                deadline = Instant::now() + patience;
+            }
+            if woken.0.load(Ordering::Relaxed) {
+                continue;
+            }
+            if last_read {
+                return Err(Errno::ETIMEDOUT.into());
+            }
+            last_read = Instant::now() >= deadline;
+            if !readable_before(self.socket(), deadline)? {
+                return Err(Errno::ETIMEDOUT.into());
             }
         }
     }
 
-    /// Sleeps until the socket is readable.
-    fn wait_until(&self, deadline: Instant) -> io::Result<()> {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(Errno::ETIMEDOUT.into());
-        }
-        // Rounded up, or the last millisecond would be spent spinning.
-        let wait = PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX);
+    fn socket(&self) -> BorrowedFd<'_> {
         // SAFETY: `connection` owns the socket and lives as long as `self`.
-        let socket = unsafe { BorrowedFd::borrow_raw(self.socket) };
+        unsafe { BorrowedFd::borrow_raw(self.socket) }
+    }
+}
+
+/// Sleeps until a socket is readable, and says whether it is; false at the deadline. A socket that is readable by then is
+/// found so however late it is.
+pub(crate) fn readable_before(socket: BorrowedFd<'_>, deadline: Instant) -> io::Result<bool> {
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        // Rounded up, or the last millisecond would be spent spinning.
+        let wait = match left.is_zero() {
+            true => PollTimeout::ZERO,
+            false => PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX),
+        };
         match poll(&mut [PollFd::new(socket, PollFlags::POLLIN)], wait) {
-            Ok(_) | Err(Errno::EINTR) => Ok(()),
-            Err(errno) => Err(errno.into()),
+            Ok(ready) => return Ok(ready > 0),
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno.into()),
         }
     }
 }
 
 /// A non-blocking netlink socket under a connection. It never registers a waker: [`Caller::call`] waits for it.
-pub(super) struct CallSocket(Socket);
+pub(super) struct CallSocket {
+    socket: Socket,
+    sent: Arc<AtomicUsize>,
+}
+
+impl CallSocket {
+    /// Counts the messages that have been sent.
+    pub(super) fn sent(&self) -> Arc<AtomicUsize> {
+        self.sent.clone()
+    }
+
+    fn note_sent<T>(&self, sent: io::Result<T>) -> Poll<io::Result<T>> {
+        #[cfg(test)]
+        tests::slow::wait();
+        self.sent.fetch_add(1, Ordering::Relaxed);
+        Poll::Ready(sent)
+    }
+}
 
 impl AsRawFd for CallSocket {
     fn as_raw_fd(&self) -> RawFd {
-        self.0.as_raw_fd()
+        self.socket.as_raw_fd()
     }
 }
 
 impl AsyncSocket for CallSocket {
     fn socket_ref(&self) -> &Socket {
-        &self.0
+        &self.socket
     }
 
     fn socket_mut(&mut self) -> &mut Socket {
-        &mut self.0
+        &mut self.socket
     }
 
     fn new(protocol: isize) -> io::Result<Self> {
         let socket = Socket::new(protocol)?;
         socket.set_non_blocking(true)?;
-        Ok(CallSocket(socket))
+        Ok(CallSocket {
+            socket,
+            sent: Arc::default(),
+        })
     }
 
     // A send to the kernel never blocks, the kernel takes the message inside the call: any error is a real one.
     fn poll_send(&self, _: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Poll::Ready(self.0.send(buf, 0))
+        self.note_sent(self.socket.send(buf, 0))
     }
 
     fn poll_send_to(&self, _: &mut Context<'_>, buf: &[u8], addr: &SocketAddr) -> Poll<io::Result<usize>> {
-        Poll::Ready(self.0.send_to(buf, addr, 0))
+        self.note_sent(self.socket.send_to(buf, addr, 0))
     }
 
     fn poll_recv<B: BufMut>(&self, _: &mut Context<'_>, buf: &mut B) -> Poll<io::Result<()>> {
-        pending_if_empty(self.0.recv(buf, 0)).map_ok(|_| ())
+        pending_if_empty(self.socket.recv(buf, 0)).map_ok(|_| ())
     }
 
     fn poll_recv_from<B: BufMut>(&self, _: &mut Context<'_>, buf: &mut B) -> Poll<io::Result<SocketAddr>> {
-        pending_if_empty(self.0.recv_from(buf, 0)).map_ok(|(_, from)| from)
+        pending_if_empty(self.socket.recv_from(buf, 0)).map_ok(|(_, from)| from)
     }
 
     fn poll_recv_from_full(&self, _: &mut Context<'_>) -> Poll<io::Result<(Vec<u8>, SocketAddr)>> {
-        pending_if_empty(self.0.recv_from_full())
+        pending_if_empty(self.socket.recv_from_full())
     }
 }
 
@@ -145,23 +194,49 @@ impl Wake for Woken {
     }
 }
 
-/// How long the kernel may take to answer.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// How long the kernel may take to answer after it has taken a request.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::future::{pending, poll_fn, ready};
 
     use futures_util::TryStreamExt;
 
     use super::*;
+    use crate::netlink::Links;
+    use crate::netlink::tests::in_netns;
+
+    /// Sends that block, as they do while other programs keep the kernel's locks.
+    pub(in crate::netlink) mod slow {
+        use std::cell::Cell;
+        use std::time::Duration;
+
+        thread_local! {
+            static SLOW: Cell<Option<(usize, Duration)>> = const { Cell::new(None) };
+        }
+
+        /// Lets one of this thread's sends take that long: the next one for 0, the one after for 1.
+        pub(in crate::netlink) fn send(later: usize, takes: Duration) {
+            SLOW.set(Some((later, takes)));
+        }
+
+        pub(in crate::netlink) fn wait() {
+            match SLOW.take() {
+                Some((0, takes)) => std::thread::sleep(takes),
+                Some((later, takes)) => SLOW.set(Some((later - 1, takes))),
+                None => {}
+            }
+        }
+    }
 
     /// A caller whose socket stays silent.
     fn silent(
         connection: impl Future<Output = ()> + Send + 'static,
     ) -> (Caller, std::io::PipeReader, std::io::PipeWriter) {
         let (reader, writer) = std::io::pipe().unwrap();
-        (Caller::new(connection, reader.as_raw_fd()), reader, writer)
+        let caller = Caller::new(connection, reader.as_raw_fd(), Arc::default());
+        (caller, reader, writer)
     }
 
     #[test]
@@ -184,8 +259,9 @@ mod tests {
     #[test]
     fn the_first_ethtool_call_does_not_stall_between_its_two_requests() {
         let (mut connection, mut handle, _) = ethtool::new_connection_with_socket::<CallSocket>().unwrap();
-        let socket = connection.socket_mut().as_raw_fd();
-        let mut caller = Caller::new(connection, socket);
+        let socket = connection.socket_mut();
+        let (socket, sent) = (socket.as_raw_fd(), socket.sent());
+        let mut caller = Caller::new(connection, socket, sent);
         let started = Instant::now();
         let request = handle.link_mode().get(Some("lo"));
         let answer = caller.call(async move { request.execute().await?.try_collect::<Vec<_>>().await });
@@ -208,5 +284,39 @@ mod tests {
         let (mut caller, _reader, _writer) = silent(ready(()));
         let refused = caller.call(pending::<()>()).unwrap_err();
         assert_eq!(refused.raw_os_error(), Some(libc::ENOTCONN));
+    }
+    #[test]
+    fn a_request_that_was_carried_out_is_done_however_long_its_sending_took() {
+        in_netns(|| {
+            let mut links = Links::open().unwrap();
+            slow::send(0, PATIENCE + Duration::from_millis(200));
+            links.add_veth("a", "b").unwrap();
+            // Of the first call over ethtool the second message: who the family is was asked before.
+            for message in [0, 1] {
+                let mut links = Links::open().unwrap();
+                slow::send(message, PATIENCE + Duration::from_millis(200));
+                let (speed, _) = links.speed_duplex("a");
+                assert_eq!(speed.0, Some(10_000), "message {message}");
+            }
+        });
+    }
+
+    #[test]
+    fn an_answer_that_is_there_at_the_deadline_is_read() {
+        let (reader, mut writer) = std::io::pipe().unwrap();
+        let past = Instant::now();
+        assert!(!readable_before(std::os::fd::AsFd::as_fd(&reader), past).unwrap());
+        std::io::Write::write_all(&mut writer, b"x").unwrap();
+        assert!(readable_before(std::os::fd::AsFd::as_fd(&reader), past).unwrap());
+    }
+
+    #[test]
+    fn a_socket_that_is_readable_for_ever_is_given_up() {
+        let (mut caller, _reader, mut writer) = silent(pending());
+        std::io::Write::write_all(&mut writer, b"x").unwrap();
+        let refused = caller
+            .call_within(Duration::from_millis(5), pending::<()>())
+            .unwrap_err();
+        assert_eq!(refused.raw_os_error(), Some(libc::ETIMEDOUT));
     }
 }

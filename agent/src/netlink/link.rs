@@ -20,7 +20,8 @@ use super::message::{self, Link};
 
 /// The interfaces of one network namespace: the one in which it was opened.
 ///
-/// Every call is done when it returns, or fails with the kernel's errno (ETIMEDOUT if the kernel kept silent for a second).
+/// Every call is done when it returns, or fails with the kernel's errno (ETIMEDOUT if the kernel kept silent for a
+/// second after it had taken the request).
 pub struct Links {
     route: Connection<Handle>,
     ethtool: Connection<EthtoolHandle>,
@@ -72,19 +73,31 @@ impl Links {
     /// Makes a veth pair, both ends down. Either name may be a pattern such as `wire%d`.
     pub fn add_veth(&mut self, name: &str, peer: &str) -> io::Result<()> {
         let pair = LinkVeth::new(name, peer).build();
-        self.ask(|handle| handle.link().add(pair).execute())
+        let made = self.ask(|handle| handle.link().add(pair).execute());
+        self.done_or_found(made, |links| links.is_pair(name))
+    }
+
+    /// Whether an interface is one end of a veth pair.
+    pub(super) fn is_pair(&mut self, name: &str) -> io::Result<bool> {
+        let found = self.by_name(name)?;
+        Ok(found.is_some_and(|link| link.kind.as_deref() == Some("veth")))
     }
 
     /// Makes a device of the team driver, down and without a mode.
     pub fn add_team(&mut self, name: &str) -> io::Result<()> {
         let kind = LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Team)]);
         let team = LinkUnspec::new_with_name(name).append_extra_attribute(kind).build();
-        self.ask(|handle| handle.link().add(team).execute())
+        let made = self.ask(|handle| handle.link().add(team).execute());
+        self.done_or_found(made, |links| {
+            let found = links.by_name(name)?;
+            Ok(found.is_some_and(|link| link.kind.as_deref() == Some("team")))
+        })
     }
 
     /// Puts an interface under another one, or under none.
     pub fn set_master(&mut self, ifindex: u32, master: Option<u32>) -> io::Result<()> {
-        self.set(LinkUnspec::new_with_index(ifindex).controller(master.unwrap_or(0)))
+        let change = LinkUnspec::new_with_index(ifindex).controller(master.unwrap_or(0));
+        self.set(ifindex, change, |link| link.master == master)
     }
 
     /// What an interface has counted since it was made; `None` if there is no such interface.
@@ -113,45 +126,55 @@ impl Links {
 
     /// Changes an interface's name.
     pub fn rename(&mut self, ifindex: u32, name: &str) -> io::Result<()> {
-        self.set(LinkUnspec::new_with_index(ifindex).name(name))
+        self.set(ifindex, LinkUnspec::new_with_index(ifindex).name(name), |link| {
+            link.report.name == name
+        })
     }
 
     /// Sets it administratively up or down.
     pub fn set_up(&mut self, ifindex: u32, up: bool) -> io::Result<()> {
         let change = LinkUnspec::new_with_index(ifindex);
-        self.set(if up { change.up() } else { change.down() })
+        let change = if up { change.up() } else { change.down() };
+        self.set(ifindex, change, |link| link.report.admin_up == up)
     }
 
     /// Sets the Ethernet address.
     pub fn set_mac(&mut self, ifindex: u32, mac: MacAddr) -> io::Result<()> {
-        self.set(LinkUnspec::new_with_index(ifindex).address(mac.0.to_vec()))
+        let change = LinkUnspec::new_with_index(ifindex).address(mac.0.to_vec());
+        self.set(ifindex, change, |link| link.report.mac == mac)
     }
 
     /// Sets the MTU in bytes.
     pub fn set_mtu(&mut self, ifindex: u32, mtu: u32) -> io::Result<()> {
-        self.set(LinkUnspec::new_with_index(ifindex).mtu(mtu))
+        self.set(ifindex, LinkUnspec::new_with_index(ifindex).mtu(mtu), |link| {
+            link.report.mtu == mtu
+        })
     }
 
     /// Sets the operator's IFF_PROMISC and no other flag.
     pub fn set_promisc(&mut self, ifindex: u32, on: bool) -> io::Result<()> {
-        self.set(LinkUnspec::new_with_index(ifindex).promiscuous(on))
+        let change = LinkUnspec::new_with_index(ifindex).promiscuous(on);
+        self.set(ifindex, change, |link| link.promisc_flag == on)
     }
 
     /// Sets the operator's IFF_ALLMULTI and no other flag.
     pub fn set_allmulti(&mut self, ifindex: u32, on: bool) -> io::Result<()> {
-        self.set(LinkUnspec::new_with_index(ifindex).allmulticast(on))
+        let change = LinkUnspec::new_with_index(ifindex).allmulticast(on);
+        self.set(ifindex, change, |link| link.allmulti_flag == on)
     }
 
     /// Sets the alias text; empty removes it.
     pub fn set_alias(&mut self, ifindex: u32, alias: &str) -> io::Result<()> {
         // Without the terminating zero that rtnetlink would add: the kernel removes an alias only for length 0.
         let text = LinkAttribute::Other(DefaultNla::new(libc::IFLA_IFALIAS, alias.as_bytes().to_vec()));
-        self.set(LinkUnspec::new_with_index(ifindex).append_extra_attribute(text))
+        let change = LinkUnspec::new_with_index(ifindex).append_extra_attribute(text);
+        self.set(ifindex, change, |link| link.alias == alias)
     }
 
     /// Removes a virtual interface; of a veth pair, both ends.
     pub fn delete(&mut self, ifindex: u32) -> io::Result<()> {
-        self.ask(|handle| handle.link().del(ifindex).execute())
+        let deleted = self.ask(|handle| handle.link().del(ifindex).execute());
+        self.done_or_found(deleted, |links| Ok(links.by_index(ifindex)?.is_none()))
     }
 
     /// Speed and duplex as the driver tells them; unknown where it does not, or where the kernel has no ethtool netlink.
@@ -209,9 +232,33 @@ impl Links {
         }
     }
 
-    fn set(&mut self, change: LinkMessageBuilder<LinkUnspec>) -> io::Result<()> {
+    /// Changes an interface; `is_so` says by its state whether that was done, if the kernel does not.
+    fn set(
+        &mut self,
+        ifindex: u32,
+        change: LinkMessageBuilder<LinkUnspec>,
+        is_so: impl FnOnce(&Link) -> bool,
+    ) -> io::Result<()> {
         let change: LinkMessage = change.build();
-        self.ask(|handle| handle.link().set(change).execute())
+        let set = self.ask(|handle| handle.link().set(change).execute());
+        self.done_or_found(set, |links| {
+            Ok(links.by_index(ifindex)?.is_some_and(|link| is_so(&link)))
+        })
+    }
+
+    /// A request without an answer may have been carried out: the state tells whether it was.
+    pub(super) fn done_or_found(
+        &mut self,
+        done: io::Result<()>,
+        is_so: impl FnOnce(&mut Self) -> io::Result<bool>,
+    ) -> io::Result<()> {
+        match done {
+            Err(error) if error.raw_os_error() == Some(libc::ETIMEDOUT) => match is_so(self) {
+                Ok(true) => Ok(()),
+                _ => Err(error),
+            },
+            done => done,
+        }
     }
 
     pub(super) fn ask_ethtool<T, F: Future<Output = Result<T, EthtoolError>>>(
@@ -227,7 +274,10 @@ impl Links {
     ) -> io::Result<T> {
         #[cfg(test)]
         super::tests::asks::here()?;
-        self.route.call(request)
+        let answer = self.route.call(request);
+        #[cfg(test)]
+        let answer = super::tests::asks::lose(answer);
+        answer
     }
 }
 
@@ -288,14 +338,15 @@ fn open_route() -> io::Result<(Caller, Handle)> {
     let socket = connection.socket_mut();
     // The kernel then honours what narrows a dump down. Before 4.20 it knows no such thing and sends all.
     let _ = socket.socket_ref().set_netlink_get_strict_chk(true);
-    let socket = socket.as_raw_fd();
-    Ok((Caller::new(connection, socket), handle))
+    let (socket, sent) = (socket.as_raw_fd(), socket.sent());
+    Ok((Caller::new(connection, socket, sent), handle))
 }
 
 fn open_ethtool() -> io::Result<(Caller, EthtoolHandle)> {
     let (mut connection, handle, _) = ethtool::new_connection_with_socket::<CallSocket>()?;
-    let socket = connection.socket_mut().as_raw_fd();
-    Ok((Caller::new(connection, socket), handle))
+    let socket = connection.socket_mut();
+    let (socket, sent) = (socket.as_raw_fd(), socket.sent());
+    Ok((Caller::new(connection, socket, sent), handle))
 }
 
 /// Errors of the netlink crates.
@@ -339,7 +390,7 @@ mod tests {
     use bond_monitors::Carrier;
 
     use super::*;
-    use crate::netlink::tests::in_netns;
+    use crate::netlink::tests::{asks, in_netns};
 
     const MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 7]);
 
@@ -478,10 +529,31 @@ mod tests {
     }
 
     #[test]
+    fn a_change_whose_answer_is_lost_is_looked_up() {
+        in_netns(|| {
+            let mut links = Links::open().unwrap();
+            let mut lost = |change: &dyn Fn(&mut Links) -> io::Result<()>| {
+                asks::lose_answer();
+                change(&mut links).map_err(|error| error.raw_os_error())
+            };
+            assert_eq!(lost(&|links| links.add_veth("a", "b")), Ok(()));
+            let index = Links::open().unwrap().by_name("a").unwrap().unwrap().ifindex;
+            assert_eq!(lost(&|links| links.set_up(index, true)), Ok(()));
+            assert_eq!(lost(&|links| links.set_mtu(index, 1400)), Ok(()));
+            assert_eq!(lost(&|links| links.set_mac(index, MAC)), Ok(()));
+            assert_eq!(lost(&|links| links.set_alias(index, "x")), Ok(()));
+            assert_eq!(lost(&|links| links.set_promisc(index, true)), Ok(()));
+            assert_eq!(lost(&|links| links.delete(index)), Ok(()));
+            let undone = lost(&|links| links.set_up(index, true));
+            assert_eq!(undone, Err(Some(libc::ETIMEDOUT)), "there is no such interface");
+        });
+    }
+
+    #[test]
     fn a_broken_connection_is_opened_anew_by_the_next_call() {
         let mut links = Links::open().unwrap();
         let (caller, _) = links.route.live.as_mut().unwrap();
-        *caller = Caller::new(std::future::ready(()), -1);
+        *caller = Caller::new(std::future::ready(()), -1, Default::default());
         assert_eq!(links.by_index(1).unwrap_err().raw_os_error(), Some(libc::EPROTO));
         assert!(links.by_index(1).unwrap().is_some_and(|lo| lo.loopback));
     }

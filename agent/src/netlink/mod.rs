@@ -15,11 +15,13 @@ pub mod queue;
 mod route;
 pub mod sysctl;
 
+pub(crate) use call::{PATIENCE, readable_before};
 pub use events::{Drained, Events, LinkEvent};
 pub use fdb::Station;
 pub use groups::Memberships;
 pub use link::{Links, Statistics};
 pub use message::Link;
+pub use qdisc::Filter;
 pub use route::Route;
 
 #[cfg(test)]
@@ -36,6 +38,7 @@ pub(crate) mod tests {
         thread_local! {
             static MADE: Cell<usize> = const { Cell::new(0) };
             static FAILS: Cell<Option<usize>> = const { Cell::new(None) };
+            static LOST: Cell<bool> = const { Cell::new(false) };
         }
 
         /// How often it has asked so far.
@@ -46,6 +49,18 @@ pub(crate) mod tests {
         /// Lets a question fail: the next one for 0, the one after for 1.
         pub(crate) fn fail_at(later: usize) {
             FAILS.set(Some(MADE.get() + later));
+        }
+
+        /// Lets the answer to the next question be lost, whatever the kernel does.
+        pub(crate) fn lose_answer() {
+            LOST.set(true);
+        }
+
+        pub(crate) fn lose<T>(answer: io::Result<T>) -> io::Result<T> {
+            match LOST.take() {
+                true => Err(io::Error::from_raw_os_error(libc::ETIMEDOUT)),
+                false => answer,
+            }
         }
 
         pub(crate) fn here() -> io::Result<()> {

@@ -19,7 +19,8 @@ impl Links {
     pub fn add_veth_with_queues(&mut self, name: &str, peer: &str, queues: u32) -> io::Result<()> {
         let wide = LinkAttribute::NumTxQueues(queues);
         let pair = LinkVeth::new(name, peer).append_extra_attribute(wide).build();
-        self.ask(|handle| handle.link().add(pair).execute())
+        let made = self.ask(|handle| handle.link().add(pair).execute());
+        self.done_or_found(made, |links| links.is_pair(name))
     }
 
     /// Sets how many transmit queues an interface uses, and that it has one to receive.

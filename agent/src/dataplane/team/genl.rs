@@ -13,7 +13,7 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bond_modes::PortId;
 use neli::ToBytes;
@@ -24,11 +24,10 @@ use neli::nl::{NlPayload, NlmsghdrBuilder};
 use neli::socket::NlSocket;
 use neli::utils::Groups;
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{setsockopt, sockopt};
 
 use super::options::{self, Attributes, Key, Settings, Value};
-use crate::netlink::Drained;
+use crate::netlink::{Drained, PATIENCE, readable_before};
 
 /// Datagrams to and from the kernel.
 pub trait Wire {
@@ -123,9 +122,10 @@ impl Genl {
     ) -> io::Result<()> {
         self.sequence = self.sequence.wrapping_add(1);
         let request = request(family, command, attributes, end, self.sequence)?;
-        let deadline = Instant::now() + PATIENCE;
         self.wire.send(&request)?;
-        while Instant::now() < deadline {
+        // From now on: sending may have blocked for long, and what the kernel has carried out must not count as failed.
+        let deadline = Instant::now() + PATIENCE;
+        loop {
             let datagram = self.wire.receive(deadline)?;
             for message in messages(&datagram) {
                 let message = message?;
@@ -146,8 +146,10 @@ impl Genl {
                     _ => return Err(wrong()),
                 }
             }
+            if Instant::now() >= deadline {
+                return Err(Errno::ETIMEDOUT.into());
+            }
         }
-        Err(Errno::ETIMEDOUT.into())
     }
 }
 
@@ -347,18 +349,6 @@ impl Socket {
             buffer: vec![0; DATAGRAM_MAX].into_boxed_slice(),
         })
     }
-
-    fn wait_until(&self, deadline: Instant) -> io::Result<()> {
-        // SAFETY: `self.socket` is open as long as `self`.
-        let fd = unsafe { BorrowedFd::borrow_raw(self.socket.as_raw_fd()) };
-        let left = deadline.saturating_duration_since(Instant::now());
-        let left = PollTimeout::try_from(left.as_millis()).unwrap_or(PollTimeout::MAX);
-        match poll(&mut [PollFd::new(fd, PollFlags::POLLIN)], left) {
-            Ok(0) => Err(Errno::ETIMEDOUT.into()),
-            Ok(_) | Err(Errno::EINTR) => Ok(()),
-            Err(errno) => Err(errno.into()),
-        }
-    }
 }
 
 impl Wire for Socket {
@@ -370,12 +360,15 @@ impl Wire for Socket {
         loop {
             match self.socket.recv(&mut self.buffer, Msg::empty()) {
                 Ok((length, _)) => return Ok(self.buffer[..length].to_vec()),
-                Err(error) if error.raw_os_error() == Some(libc::EAGAIN) => self.wait_until(deadline)?,
+                Err(error) if error.raw_os_error() == Some(libc::EAGAIN) => {
+                    // SAFETY: `self.socket` is open as long as `self`.
+                    let fd = unsafe { BorrowedFd::borrow_raw(self.socket.as_raw_fd()) };
+                    if !readable_before(fd, deadline)? {
+                        return Err(Errno::ETIMEDOUT.into());
+                    }
+                }
                 Err(error) if error.raw_os_error() == Some(libc::EINTR) => {}
                 Err(error) => return Err(error),
-            }
-            if Instant::now() >= deadline {
-                return Err(Errno::ETIMEDOUT.into());
             }
         }
     }
@@ -391,9 +384,6 @@ fn open_socket() -> io::Result<NlSocket> {
 fn wrong() -> io::Error {
     Errno::EPROTO.into()
 }
-
-/// How long an answer may take.
-const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Room for a burst of changes of many teams; one of mode loadbalance is 30 kB.
 const EVENT_BUFFER: usize = 1 << 20;

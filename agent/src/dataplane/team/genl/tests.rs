@@ -390,6 +390,26 @@ fn answers_to_others_without_end_do_not_outlast_the_deadline() {
 }
 
 #[test]
+fn an_answer_is_waited_for_from_the_end_of_a_send_that_took_long() {
+    struct Slow(Script);
+    impl Wire for Slow {
+        fn send(&mut self, datagram: &[u8]) -> io::Result<()> {
+            std::thread::sleep(PATIENCE + std::time::Duration::from_millis(200));
+            self.0.send(datagram)
+        }
+        fn receive(&mut self, deadline: Instant) -> io::Result<Vec<u8>> {
+            assert!(deadline > Instant::now(), "there is time left to wait for it");
+            self.0.receive(deadline)
+        }
+    }
+    let script = Script::default();
+    script.answer([error(1, 0)]);
+    let mut genl = Genl::over(Box::new(Slow(script)));
+    genl.set(FAMILY, TEAM, Key::team(Name::ActivePort), &Value::U32(1))
+        .unwrap();
+}
+
+#[test]
 fn changes_are_told_one_by_one_and_what_cannot_be_read_counts_as_lost() {
     let heard = |datagram: &[u8]| {
         let mut heard = Vec::new();
