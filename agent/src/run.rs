@@ -130,6 +130,7 @@ impl Agent {
             self.server.publish(&event);
         }
         self.fleet.publish(clock::now());
+        self.fleet.held_up(now, clock::now());
     }
 
     fn change(&mut self, request: &Request) {
