@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use bond_monitors::{Carrier, LinkReport, LinkState, Time};
+use bond_monitors::{Carrier, LinkReport, LinkState, Pause, Time};
 
 use crate::action::{Action, Notice, SwitchReason};
 use crate::choice::Choice;
@@ -144,6 +144,18 @@ impl Bond {
         }
         self.handle_probe_timeout(now);
         self.settle(now, Wish::Nothing);
+    }
+
+    /// Tells how long the agent took for what it was last asked to do, whichever bond asked for it: from `since`, the time of that
+    /// input, to `until`. No port is blamed for what could not be asked or read meanwhile, and nothing that is to come at intervals
+    /// comes in a bunch.
+    pub fn held_up(&mut self, since: Time, until: Time) {
+        let Some(pause) = Pause::between(since, until) else {
+            return;
+        };
+        self.leave_out(pause);
+        self.postpone_announcements(pause);
+        self.choice.postpone(pause);
     }
 
     fn poll(&mut self, now: Time) {
@@ -300,8 +312,9 @@ impl Bond {
         let Some(port) = self.ports.get_mut(id) else {
             return Wish::Nothing;
         };
-        if report.carrier.is_on() {
-            // Speed and duplex of a link without carrier say nothing; the status keeps the last known ones.
+        if report.admin_up {
+            // With carrier or without, the driver believes what the interface says now; it does not ask one that is set down.
+            // [bond_main.c: bond_slave_netdev_event]
             (port.speed, port.duplex) = (report.speed, report.duplex);
         }
         if use_carrier {

@@ -5,13 +5,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use bond_modes::options::{BondOptions, FailOverMac, ModeName, Monitor};
-use bond_modes::{Accept, Bond, LocalAddress, Port, PortId, Saved, TxPolicy};
+use bond_modes::{Accept, Bond, LocalAddress, Notice, Port, PortId, Saved, TxPolicy};
 use bond_monitors::wire::ethernet::Tag;
 use bond_monitors::{Carrier, LinkState, MacAddr, Time};
 
 use super::kernel::Failing;
 use super::rng::Rng;
-use super::world::World;
+use super::world::{AttachFails, Slow, World};
 
 /// One random walk.
 pub struct Walk {
@@ -27,6 +27,8 @@ pub struct Walk {
 #[derive(Clone, Copy, Debug)]
 struct Dead {
     since: Time,
+    /// How long the agent had been held up by then.
+    held_up: Duration,
     /// The longest time that detection and downdelay may take.
     limit: Duration,
 }
@@ -80,6 +82,7 @@ impl Walk {
             self.rules_changed();
         }
         self.check_plan();
+        self.check_guest();
         self.world.clear();
         self.stale = before;
     }
@@ -88,6 +91,8 @@ impl Walk {
     pub fn finish(mut self) -> u64 {
         let world = &mut self.world;
         world.events_seen = true;
+        world.events_late = false;
+        world.deliver_events();
         world.kernel.failing = Failing::default();
         world.net.dead.clear();
         world.net.hosts.extend(HOSTS);
@@ -130,12 +135,15 @@ impl Walk {
         match self.rng.below(100) {
             0..20 => self.flip_carrier(),
             20..25 => self.network(),
-            25..50 => self.next_deadline(),
+            25..28 => self.world.slow = Some(slow_turn(&mut self.rng)),
+            28..29 => self.calm(),
+            29..50 => self.next_deadline(),
             50..60 => {
                 let ms = self.rng.below(400);
                 self.world.after_ms(ms);
             }
-            60..64 => self.attach(),
+            60..63 => self.attach(),
+            63..64 => self.fail_to_attach(),
             64..67 => self.remove(),
             67..69 => self.rename(),
             69..73 => {
@@ -153,7 +161,8 @@ impl Walk {
                     retry: true,
                 }
             }
-            92..94 => self.world.events_seen = self.rng.chance(60),
+            92..93 => self.world.events_seen = self.rng.chance(60),
+            93..94 => self.late_events(),
             _ => self.crash(),
         }
     }
@@ -177,7 +186,8 @@ impl Walk {
     /// Something beyond the cables goes wrong or is mended.
     fn network(&mut self) {
         let net = &mut self.world.net;
-        match self.rng.below(4) {
+        match self.rng.below(5) {
+            4 => net.chatter = Duration::from_millis(self.rng.below(3) * 10),
             0 => net.loss = self.rng.below(3) * 10,
             1 => {
                 let host = HOSTS[self.rng.below(HOSTS.len() as u64) as usize];
@@ -194,6 +204,94 @@ impl Walk {
                     dead.insert(id);
                 }
             }
+        }
+    }
+
+    /// Nothing is wrong with any port for a while, but the agent is held up again and again: no port may be blamed for that.
+    fn calm(&mut self) {
+        let world = &mut self.world;
+        world.kernel.failing = Failing::default();
+        world.net.dead.clear();
+        world.net.hosts.extend(HOSTS);
+        world.net.loss = 0;
+        let ids: Vec<PortId> = world.kernel.nics.keys().copied().collect();
+        for id in ids {
+            world.set_carrier(id, Carrier::On);
+        }
+        world.deliver_events();
+        world.up(true).after_ms(1500).clear();
+        for _ in 0..2 + self.rng.below(6) {
+            self.world.slow = Some(slow_turn(&mut self.rng));
+            if self.rng.chance(30) {
+                self.old_news();
+            }
+            let ms = self.rng.below(200);
+            self.world.after_ms(ms);
+        }
+        self.dead.clear();
+        let blamed = self.world.notices.iter().find(|(_, notice)| {
+            matches!(
+                notice,
+                Notice::Silent { .. } | Notice::Down { .. } | Notice::GoingDown { .. }
+            )
+        });
+        assert_eq!(blamed, None, "a port is blamed while only the agent was held up");
+    }
+
+    /// Link events come late from now on, in time again, or all that wait at once, perhaps behind a reading of everything.
+    fn late_events(&mut self) {
+        match self.rng.below(4) {
+            0 => self.world.events_late = true,
+            1 => {
+                self.world.overrun();
+            }
+            _ => {
+                self.world.events_late = false;
+                self.world.deliver_events();
+            }
+        }
+    }
+
+    /// Events from when a port was without carrier for no time at all are read after it has it again, perhaps behind a reading
+    /// of everything.
+    fn old_news(&mut self) {
+        let ids = self.nics(|attached| attached);
+        let Some(id) = self.rng.pick(&ids).copied() else { return };
+        let late = std::mem::replace(&mut self.world.events_late, true);
+        for carrier in [Carrier::Off, Carrier::On] {
+            self.world.set_carrier(id, carrier);
+        }
+        self.world.events_late = late;
+        if self.rng.chance(50) {
+            self.world.overrun();
+        } else {
+            self.world.deliver_events();
+        }
+    }
+
+    fn fail_to_attach(&mut self) {
+        if let Some(name) = self.some_nic(false) {
+            let fails = if self.rng.chance(50) {
+                AttachFails::BeforeTold
+            } else {
+                AttachFails::AfterTold
+            };
+            self.world.fail_to_attach(&name, fails);
+        }
+    }
+
+    /// A guest above the bond keeps being found, whichever ports wait to be used or were left a moment ago.
+    fn check_guest(&mut self) {
+        let options = self.world.bond.options();
+        // Elsewhere the switch knows that the ports belong together. A plan that came about in part may let a new active port in
+        // before the old one stops sending.
+        let told_apart = options.mode == ModeName::ActiveBackup && !options.all_slaves_active;
+        if told_apart && self.world.programmed {
+            self.world.guest_sends(GUEST);
+            assert!(
+                !self.world.is_lost(GUEST),
+                "the bridge looks for a guest behind the bond"
+            );
         }
     }
 
@@ -262,6 +360,7 @@ impl Walk {
 
     fn all_or_nothing(&mut self, options: &str) {
         // What is due anyway must not be taken for a consequence.
+        self.world.slow = None;
         self.world.run_due();
         let before = self.world.bond.saved();
         if self.world.try_set(options).is_err() {
@@ -307,6 +406,7 @@ impl Walk {
 
     /// Adopting is silent if no fact changed meanwhile.
     fn crash_with_fresh_state(&mut self) {
+        self.world.slow = None;
         self.world.run_due();
         let quiet = self.nothing_new();
         let saved = self.world.bond.saved();
@@ -399,12 +499,18 @@ impl Walk {
             }
             let running = port.link().deadline().map_or(Duration::ZERO, |until| until.since(now));
             let limit = limit.max(running);
-            let entry = self.dead.get(&port.id).copied().unwrap_or(Dead { since: now, limit });
+            let held_up = self.world.held_up;
+            let new = Dead {
+                since: now,
+                held_up,
+                limit,
+            };
+            let entry = self.dead.get(&port.id).copied().unwrap_or(new);
+            let dead_for = now.since(entry.since).saturating_sub(held_up - entry.held_up);
             assert!(
-                !timers_ran || now.since(entry.since) <= entry.limit || !port.is_usable(),
-                "{} has been dead for {:?} and is still used",
+                !timers_ran || dead_for <= entry.limit || !port.is_usable(),
+                "{} has been dead for {dead_for:?} and is still used",
                 port.name,
-                now.since(entry.since)
             );
             dead.insert(port.id, entry);
         }
@@ -416,6 +522,7 @@ impl Walk {
         let limit = detection(self.world.bond.options());
         for dead in self.dead.values_mut() {
             dead.since = self.world.now();
+            dead.held_up = self.world.held_up;
             dead.limit = dead.limit.max(limit);
         }
     }
@@ -476,9 +583,23 @@ fn check_spreading(bond: &Bond) {
     assert_eq!(bond.active(), None);
 }
 
+/// A turn in which a call blocks at any place, as long as several intervals.
+fn slow_turn(rng: &mut Rng) -> Slow {
+    Slow {
+        after: rng.below(8) as u32,
+        takes: Duration::from_millis(rng.below(500)),
+    }
+}
+
 /// Every step of a seed's walk; its trace.
 pub fn walk(seed: u64, steps: u32, print: bool) -> u64 {
+    walk_with(seed, steps, print, |_| ())
+}
+
+/// As [`walk`], in a world that is another one from the start.
+pub fn walk_with(seed: u64, steps: u32, print: bool, change: impl FnOnce(&mut World)) -> u64 {
     let mut walk = Walk::new(seed);
+    change(&mut walk.world);
     if print {
         walk.print();
     }
@@ -539,6 +660,9 @@ fn sorted(ids: impl Iterator<Item = PortId>) -> Vec<PortId> {
     ids
 }
 
+/// Who is behind a bridge above the bond.
+const GUEST: MacAddr = MacAddr([2, 0xbe, 0, 0, 0, 1]);
+
 /// Far hosts that may be asked.
 const HOSTS: [IpAddr; 3] = [
     IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2)),
@@ -567,7 +691,7 @@ const BEGINNINGS: [&str; 16] = [
 ];
 
 /// Options that a bond takes, some of them only at the right moment.
-const GOOD: [&str; 56] = [
+const GOOD: [&str; 57] = [
     "arp_interval=100",
     "arp_interval=60",
     "arp_interval=0",
@@ -582,6 +706,7 @@ const GOOD: [&str; 56] = [
     "arp_validate=backup",
     "arp_validate=filter_active",
     "arp_all_targets=all",
+    "arp_missed_max=1",
     "arp_missed_max=4",
     "mode=0",
     "mode=1",
