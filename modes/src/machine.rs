@@ -18,6 +18,11 @@ pub trait Machine {
     /// Lets time pass. A call before the time is harmless.
     fn handle_timeout(&mut self, now: Time);
 
+    /// Reports how long the agent took for what it was last asked to do, whichever machine asked for it: from `since`, the time of
+    /// that input, to `until`. Nothing is blamed for what could not be asked or read meanwhile, and nothing that is to come at
+    /// intervals comes in a bunch.
+    fn held_up(&mut self, since: Time, until: Time);
+
     /// The next thing to do; drain to `None` after every input.
     fn poll_action(&mut self) -> Option<Action>;
 

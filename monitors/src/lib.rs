@@ -21,5 +21,5 @@ pub use frames::FrameKinds;
 pub use heard::Heard;
 pub use link::{Carrier, Duplex, LinkReport, Speed};
 pub use mii::MiiMonitor;
-pub use time::Time;
+pub use time::{Pause, Time};
 pub use wire::MacAddr;

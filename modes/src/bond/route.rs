@@ -1,6 +1,6 @@
 //! Which part of the bond each fact is for.
 
-use bond_monitors::{FrameKinds, Time};
+use bond_monitors::{FrameKinds, Pause, Time};
 
 use super::{Bond, Saved};
 use crate::action::Action;
@@ -56,6 +56,14 @@ impl Machine for Bond {
             self.run_mode(now, |mode, view, out| mode.on_timeout(now, view, out));
         }
         self.conclude(now, Vec::new());
+    }
+
+    fn held_up(&mut self, since: Time, until: Time) {
+        if let Some(pause) = Pause::between(since, until) {
+            self.probe(|probing, ports, scene, _| probing.leave_out(pause, ports, scene));
+            self.announcer.postpone(pause);
+            self.mode.postpone(pause);
+        }
     }
 
     fn poll_action(&mut self) -> Option<Action> {

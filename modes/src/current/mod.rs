@@ -6,7 +6,7 @@ mod select;
 
 use std::time::Duration;
 
-use bond_monitors::{LinkState, Time};
+use bond_monitors::{LinkState, Pause, Time};
 
 use self::select::Preference;
 use crate::action::{Notice, SwitchReason};
@@ -99,6 +99,13 @@ impl Current {
     /// When [`Current::conclude`] has something to do.
     pub fn poll_timeout(&self) -> Option<Time> {
         self.left.map(|left| left.until)
+    }
+
+    /// The traffic moved at the end of the pause at the latest, so frames may come that much longer.
+    pub fn postpone(&mut self, pause: Pause) {
+        if let Some(left) = &mut self.left {
+            left.until = pause.postpone(left.until);
+        }
     }
 
     /// The input ends with a choice by the rules.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use bond_monitors::{LinkState, MacAddr, Time};
+use bond_monitors::{LinkState, MacAddr, Pause, Time};
 
 use super::{Announces, Change, Forwarding, Mode, ModeSaved, View};
 use crate::action::Notice;
@@ -72,6 +72,10 @@ impl Mode for ActiveBackup {
 
     fn poll_timeout(&self) -> Option<Time> {
         self.current.poll_timeout()
+    }
+
+    fn postpone(&mut self, pause: Pause) {
+        self.current.postpone(pause);
     }
 
     /// The active port lets everything in, a backup port nothing. [bond_main.c: bond_should_deliver_exact_match]

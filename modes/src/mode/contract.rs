@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use bond_monitors::{Carrier, FrameKinds, LinkState, MacAddr, Time};
+use bond_monitors::{Carrier, FrameKinds, LinkState, MacAddr, Pause, Time};
 
 use crate::bond::device::{Device, MacOrigin};
 use crate::ids::PortId;
@@ -30,6 +30,9 @@ pub(crate) trait Mode {
     fn poll_timeout(&self) -> Option<Time> {
         None
     }
+
+    /// Takes into account that the agent was held up.
+    fn postpone(&mut self, _pause: Pause) {}
 
     /// Kinds of frames that it has to see.
     fn wants(&self) -> FrameKinds {

@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use bond_monitors::wire::arp::Request;
 use bond_monitors::wire::nd::Solicitation;
-use bond_monitors::{ArpMonitor, Debounce, Evidence, FrameKinds, Heard, LinkState, Time, Trial};
+use bond_monitors::{ArpMonitor, Debounce, Evidence, FrameKinds, Heard, LinkState, Pause, Time, Trial};
 
 use crate::action::{Action, Notice};
 use crate::event::{LocalAddress, TargetPath};
@@ -114,6 +114,11 @@ impl Probing {
         if !self.runs(ports, scene) {
             return;
         }
+        // Woken too late, by whatever held the agent up.
+        let due = self.poll_timeout(ports, scene);
+        if let Some(late) = due.and_then(|due| Pause::between(due, now)) {
+            self.leave_out(late, ports, scene);
+        }
         if now >= self.next {
             self.begin_tick(now, ports, scene, out);
         } else if self.again.is_some_and(|at| now >= at) {
@@ -159,13 +164,24 @@ impl Probing {
         }
     }
 
+    /// Nobody could probe or read answers for a while: that time counts neither as silence nor as the time that a probe or a
+    /// candidate has for its answer.
+    pub fn leave_out(&mut self, pause: Pause, ports: &mut Ports, scene: &Scene<'_>) {
+        let noticed = scene.options.arp_interval / (2 * REPEATS);
+        if scene.options.monitor() != Monitor::Arp || pause.length() <= noticed {
+            return;
+        }
+        self.next = pause.postpone(self.next);
+        self.again = self.again.map(|at| pause.postpone(at));
+        self.ticked = pause.leave_out(self.ticked);
+        for port in ports.iter_mut() {
+            port.arp.leave_out(pause);
+        }
+    }
+
     /// Asks for the facts of a tick; [`Probing::on_heard`] does the rest.
     fn begin_tick(&mut self, now: Time, ports: &mut Ports, scene: &Scene<'_>, out: &mut Outbox) {
         let interval = scene.options.arp_interval;
-        let late = now.since(self.next);
-        if late >= interval {
-            excuse(now, ports, scene);
-        }
         let regular = self.next + interval;
         self.next = if regular > now { regular } else { now + interval };
         self.again = None;
