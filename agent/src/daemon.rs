@@ -53,9 +53,6 @@ struct Arguments {
     /// How BPF programs are attached; auto takes tcx where the kernel has it
     #[arg(long, value_name = "HOOK", value_enum, default_value_t = Hook::Auto)]
     tc_hook: Hook,
-    /// Learn carrier from polls only, for tests of the poll
-    #[arg(long, hide = true)]
-    ignore_link_events: bool,
 }
 
 /// Runs the program.
@@ -91,9 +88,9 @@ fn read_config(paths: &[PathBuf], grammar: Option<Grammar>, plane: PlaneWish) ->
 }
 
 fn serve(arguments: &Arguments, specs: &[BondSpec]) -> Result<(), Box<dyn Error>> {
+    let signals = Signals::new()?;
     let run_dir = prepare(&arguments.run_dir)?;
     let _lock = lock(&run_dir)?;
-    let signals = Signals::new()?;
     let team = TeamPlane::open()?;
     let tc = TcPlane::open(&run_dir, arguments.tc_hook)?;
     let mut plane = Planes::new(vec![Box::new(team), Box::new(tc)]);
@@ -105,7 +102,7 @@ fn serve(arguments: &Arguments, specs: &[BondSpec]) -> Result<(), Box<dyn Error>
     }
     let poll = mio::Poll::new()?;
     let registry = poll.registry().try_clone()?;
-    let mut fleet = Fleet::new(&run_dir, registry, Box::new(plane), arguments.ignore_link_events)?;
+    let mut fleet = Fleet::new(&run_dir, registry, Box::new(plane))?;
     fleet.prefer(arguments.plane);
     fleet.start(clock::now(), specs);
     hurry();
@@ -167,4 +164,18 @@ fn lock(run_dir: &Path) -> Result<Flock<File>, String> {
         ),
         other => failed(other.into()),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn help_names_every_option() {
+        let command = Arguments::command();
+        let hidden: Vec<_> = command.get_arguments().filter(|arg| arg.is_hide_set()).collect();
+        assert!(hidden.is_empty(), "{hidden:?}");
+    }
 }

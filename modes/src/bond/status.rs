@@ -55,6 +55,7 @@ impl Bond {
                 Trial::Failed if !port.is_usable() && probes => LinkWord::GoingDown,
                 _ => port.link().into(),
             },
+            usable: port.is_usable(),
             role: if scene.roles.carries(port) || probes && self.probing.is_active(port, &scene) {
                 Role::Active
             } else {
