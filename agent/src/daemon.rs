@@ -1,7 +1,7 @@
 //! The program `bondd`: command line, start and orderly stop.
 
 use std::error::Error;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -19,6 +19,7 @@ use crate::dataplane::tc::{Hook, TcPlane};
 use crate::dataplane::team::TeamPlane;
 use crate::dataplane::{Dataplane, PlaneError, PlaneWish, Planes};
 use crate::fleet::{Fleet, check_options_on};
+use crate::locks::private_file;
 use crate::logging;
 use crate::run::{Agent, CONTROL};
 use crate::signals::Signals;
@@ -151,12 +152,7 @@ fn prepare(run_dir: &Path) -> Result<PathBuf, String> {
 fn lock(run_dir: &Path) -> Result<Flock<File>, String> {
     let path = run_dir.join("bondd.lock");
     let failed = |error: io::Error| format!("cannot lock {}: {error}", path.display());
-    let file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(&path)
-        .map_err(failed)?;
+    let file = private_file(&path).map_err(failed)?;
     Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
         Errno::EWOULDBLOCK => format!(
             "another bondd already runs on {}; stop it first, or choose another directory with --run-dir",
