@@ -53,7 +53,7 @@ pub enum Call {
     },
     /// What each data plane can do here; answers with [`DoctorReport`].
     Doctor {
-        /// Options of a bond that is thought of.
+        /// Options of a bond that does not have to exist.
         #[serde(default)]
         options: OptionPairs,
     },
@@ -107,7 +107,7 @@ impl Call {
     }
 }
 
-/// A request line, taken apart: its id, for the answer, and the call or why it is none.
+/// Parses a request line: its id, for the answer, and the call, or why the line is not a request.
 pub fn parse_request(line: &str) -> (Value, Result<Call, ControlError>) {
     let bad = |why: String| ControlError::new(ErrorCode::BadRequest, why);
     let mut object = match serde_json::from_str::<Value>(line) {
