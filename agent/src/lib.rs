@@ -12,6 +12,7 @@ pub mod dataplane;
 pub mod fleet;
 pub mod logging;
 pub mod netlink;
+pub mod origins;
 pub mod packet;
 pub mod run;
 pub mod saved;

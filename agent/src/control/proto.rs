@@ -5,12 +5,15 @@
 //! After `monitor` was answered, the connection carries `{"event":{...}}` lines until the client closes it.
 //! A client that does not read them fast enough gets `{"lagged":true}` as its last line.
 
+use std::collections::BTreeMap;
+
 use bond_modes::{BondStatus, EvidenceStatus, LinkWord, Notice, PortStatus, Role};
 use bond_monitors::{Duplex, MacAddr};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::dataplane::{PlaneReport, PortCounters};
+use crate::origins::Origin;
 
 /// Version of the JSON that `show` prints; fields are added, never renamed or left out.
 pub const SCHEMA: u32 = 1;
@@ -210,6 +213,9 @@ pub struct BondReport {
     pub status: BondStatus,
     /// Attached ports in the order of attaching, then absent ones.
     pub ports: Vec<PortReport>,
+    /// Who gave each option its value, by the names of `options`; `active_slave` is no stored option.
+    #[serde(default)]
+    pub option_origins: BTreeMap<String, Origin>,
 }
 
 /// One port of a [`BondReport`]; everything but name and state is null while it is absent.

@@ -8,6 +8,7 @@ mod calls;
 mod ears;
 mod events;
 mod failing;
+mod follow;
 mod neighbours;
 mod start;
 #[cfg(test)]
@@ -27,9 +28,10 @@ use mio::Registry;
 use self::ears::Ears;
 use self::failing::Failing;
 use crate::clock;
-use crate::control::proto::{BondEvent, BondReport, ControlError, ErrorCode, EventLine, PortReport};
+use crate::control::proto::{BondEvent, BondReport, ControlError, ErrorCode, EventLine, OptionPairs, PortReport};
 use crate::dataplane::{Dataplane, OriginalPort, PlaneWish};
 use crate::netlink::{Events, Link, LinkEvent, Links};
+use crate::origins::Origins;
 use crate::packet::PacketSocket;
 use crate::saved::{SavedBond, Store};
 use crate::status::publish::Publisher;
@@ -75,8 +77,9 @@ struct Member {
     vanished: BTreeMap<String, OriginalPort>,
     /// Names of its ports, there or not, in the order asked for.
     wanted: Vec<String>,
-    /// The options that a file gave when they were last applied.
-    configured: Option<Vec<(String, String)>>,
+    /// The options that files gave when they were last followed; none if no file says anything of it.
+    configured: Option<OptionPairs>,
+    origins: Origins,
     /// What the log has said of it that does not work.
     failing: Failing,
     /// What its interface and its ports said last, for the files.
@@ -268,6 +271,9 @@ impl Fleet {
             plane: self.plane.plane_of(&member.name).to_owned(),
             status: snapshot.bond,
             ports,
+            option_origins: member
+                .origins
+                .of_options(member.bond.options(), member.configured.as_ref()),
         }
     }
 
@@ -288,6 +294,7 @@ impl Fleet {
             vanished: member.vanished.clone(),
             wanted: member.wanted.clone(),
             configured: member.configured.clone(),
+            origins: Some(member.origins.clone()),
         })
     }
 }

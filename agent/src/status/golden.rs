@@ -36,6 +36,7 @@ pub(super) fn bond(mode: &str, given: &[(&str, &str)]) -> BondReport {
             options: options::show_all(&options, None),
         },
         ports: Vec::new(),
+        option_origins: Default::default(),
     }
 }
 
