@@ -371,11 +371,12 @@ const BOND_FIELDS: [&str; 17] = [
     "options",
     "option_origins",
 ];
-const PORT_FIELDS: [&str; 19] = [
+const PORT_FIELDS: [&str; 20] = [
     "name",
     "ifindex",
     "state",
     "link",
+    "usable",
     "role",
     "carrier",
     "speed_mbps",

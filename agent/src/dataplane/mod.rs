@@ -16,7 +16,8 @@ use crate::text::chain;
 mod frames;
 pub mod planes;
 mod port;
-pub mod script;
+#[cfg(test)]
+pub(crate) mod script;
 mod step;
 pub mod tc;
 pub mod team;
@@ -229,6 +230,7 @@ pub struct PortCounters {
     /// Frames refused on a backup port.
     pub rx_dropped: u64,
     /// When the last frame came, let in or not; nanoseconds of `CLOCK_MONOTONIC`, 0 for never.
+    #[serde(skip)]
     pub last_rx: u64,
 }
 

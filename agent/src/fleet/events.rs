@@ -180,17 +180,38 @@ impl Fleet {
         member.devices.insert(port.0, report.clone());
         member.dirty = true;
         // The failover first: the rest may wait for the kernel.
-        if !self.ignore_link_events {
-            report.carrier = settled_carrier(&self.bonds[at].bond, port, link);
-            if report.carrier.is_on() {
-                (report.speed, report.duplex) = self.links.speed_duplex(&report.name);
-            }
+        report.carrier = settled_carrier(&self.bonds[at].bond, port, link);
+        if report.carrier.is_on() {
+            (report.speed, report.duplex) = self.links.speed_duplex(&report.name);
             self.feed(now, at, Event::Link { port, report });
+        } else {
+            self.on_link_without_carrier(now, at, port, report);
         }
         if !self.plane.hears_groups(&self.bonds[at].name, link) {
             self.repair(now, at);
         }
         self.compare_mac(at, port, link);
+    }
+
+    /// The failover first, under the speed known so far: many interfaces have none without carrier, and asking takes time.
+    fn on_link_without_carrier(&mut self, now: Time, at: usize, port: PortId, mut report: LinkReport) {
+        let known = self.bonds[at].bond.ports().get(port);
+        (report.speed, report.duplex) = known.map_or_else(Default::default, |port| (port.speed, port.duplex));
+        self.feed(
+            now,
+            at,
+            Event::Link {
+                port,
+                report: report.clone(),
+            },
+        );
+        let before = (report.speed, report.duplex);
+        if report.admin_up {
+            (report.speed, report.duplex) = self.links.speed_duplex(&report.name);
+        }
+        if (report.speed, report.duplex) != before {
+            self.feed(now, at, Event::Link { port, report });
+        }
     }
 
     /// Somebody else took a port out of the bond, so it is none any more until it is attached again; or deleted the bond.
