@@ -8,6 +8,7 @@ use bond_modes::{AdoptedState, Bond, BondOptions, ForwardingPlan, PortFacts, Por
 use bond_monitors::Time;
 
 use super::failing::Failing;
+use super::unfulfilled::Unfulfilled;
 use super::{Fleet, Member};
 use crate::config::BondSpec;
 use crate::dataplane::{Observed, OriginalPort, PlaneError, PlaneWish, team};
@@ -244,6 +245,7 @@ impl Member {
             configured: None,
             origins: Origins::default(),
             failing: Failing::default(),
+            unfulfilled: Unfulfilled::default(),
             devices: Devices::new(),
             foreign_macs: BTreeMap::new(),
             announced: Vec::new(),
