@@ -2,7 +2,7 @@
 
 use std::mem;
 
-use bond_modes::{Action, Bond, Epoch, Event, ForwardingPlan, PortId};
+use bond_modes::{Action, Bond, Epoch, Event, ForwardingPlan, Machine, PortId};
 use bond_monitors::{Carrier, Time};
 
 use super::Fleet;

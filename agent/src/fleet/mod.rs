@@ -19,7 +19,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use bond_modes::{Bond, Event, Notice, PortId};
+use bond_modes::{Bond, Event, Machine, Notice, PortId};
 use bond_monitors::wire::ethernet::Tag;
 use bond_monitors::{MacAddr, Time};
 use mio::Registry;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bond_modes::options::ModeName;
-use bond_modes::{Bond, BondOptions, ForwardingPlan, PortFacts, PortId, Seen, Spread, TxPolicy, options};
+use bond_modes::{AdoptedState, Bond, BondOptions, ForwardingPlan, PortFacts, PortId, Spread, TxPolicy, options};
 use bond_monitors::Time;
 
 use super::failing::Failing;
@@ -98,13 +98,13 @@ impl Fleet {
         self.release_half_attached(at);
     }
 
-    fn seen(&mut self, observed: Observed, originals: &BTreeMap<PortId, OriginalPort>) -> Seen {
+    fn seen(&mut self, observed: Observed, originals: &BTreeMap<PortId, OriginalPort>) -> AdoptedState {
         let ports = observed.ports.into_iter().map(|(port, mut report)| {
             (report.speed, report.duplex) = self.links.speed_duplex(&report.name);
             let permanent_mac = originals.get(&port).map_or(report.mac, |original| original.mac);
             (port, PortFacts { permanent_mac, report })
         });
-        Seen {
+        AdoptedState {
             ports: ports.collect(),
             report: observed.report,
             plan: observed.plan,

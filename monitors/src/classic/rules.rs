@@ -154,6 +154,7 @@ mod tests {
         let judge = |port: &ArpMonitor, ms, probed, trying| {
             RULE.judge_one_active(at(ms), &standing(port, true), probed, trying)
         };
+        port.became_active(at(10));
         assert_eq!(judge(&port, 251, true, false), None, "within the time it is left alone");
         port.became_active(Time::from_millis(9_000));
         assert_eq!(judge(&port, 251, true, false), Some(Outcome::Down));
