@@ -311,7 +311,7 @@ mod tests {
             None,
             "down before, and nobody knows better"
         );
-        health.arp_mut().unwrap().cannot_judge();
+        health.arp_mut().unwrap().can_judge(false, false);
         assert_eq!(health.judge(at(2), NO_DELAYS), Some(LinkState::Up));
         assert_eq!(carrier(&mut health, 3, Carrier::Off), Some(LinkState::Down));
         assert_eq!(carrier(&mut health, 4, Carrier::On), Some(LinkState::Up));

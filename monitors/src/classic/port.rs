@@ -165,9 +165,14 @@ impl ArpMonitor {
         self.verdict = Some(if works { Works::Yes } else { Works::No });
     }
 
-    /// Nobody can be asked, so that it cannot be judged.
-    pub fn cannot_judge(&mut self) {
-        self.verdict = None;
+    /// Whether anybody can be asked; otherwise nothing can be said of the port. When that becomes possible, it counts as what it
+    /// is: in use or not.
+    pub fn can_judge(&mut self, can: bool, usable: bool) {
+        if !can {
+            self.verdict = None;
+        } else if self.verdict.is_none() {
+            self.judged(usable);
+        }
     }
 
     /// The last sign of life of a target through this port.
