@@ -28,7 +28,7 @@ pub use event::{Event, LocalAddress, Reach, Station, TargetPath};
 pub use hash::XmitHashPolicy;
 pub use ids::{Epoch, PortId};
 pub use machine::Machine;
-pub use mode::spread;
+pub use mode::{moving_macs, spread};
 pub use options::{BondOptions, OptionError, OptionValue};
 pub use plan::{Accept, ForwardingPlan, PortPlan, Spread, TxPolicy};
 pub use port::{Port, PortFacts, Ports};

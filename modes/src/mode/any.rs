@@ -4,7 +4,7 @@ use std::ops::{Deref, DerefMut};
 
 use super::{Mode, ModeName, View, for_each_mode};
 use crate::bond::device::Device;
-use crate::options::BondOptions;
+use crate::options::{BondOptions, FailOverMac};
 use crate::plan::Spread;
 use crate::port::Ports;
 
@@ -45,4 +45,9 @@ pub fn spread(options: &BondOptions) -> Spread {
     let (ports, device) = (Ports::default(), Device::unknown());
     let view = View::new(&ports, options, &device);
     AnyMode::new(options.mode).forwarding(&view).spread
+}
+
+/// How addresses move between a bond with these options and its ports.
+pub fn moving_macs(options: &BondOptions) -> FailOverMac {
+    AnyMode::new(options.mode).moving_macs(options)
 }

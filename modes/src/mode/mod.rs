@@ -11,7 +11,7 @@ mod contract;
 mod spreading;
 
 pub(crate) use any::AnyMode;
-pub use any::spread;
+pub use any::{moving_macs, spread};
 pub(crate) use contract::{Announces, Change, Forwarding, Mode, ModeSaved, View};
 
 use crate::named::named;
