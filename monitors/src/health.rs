@@ -31,6 +31,7 @@ pub struct Health {
 pub enum AnyMonitor {
     /// The kernel's ARP monitor, for IPv6 too.
     Arp(ArpMonitor),
+    /// Of the tests: nothing was heard.
     #[cfg(test)]
     Silence(tests::Silence),
 }

@@ -10,7 +10,9 @@
 pub mod answer;
 pub mod port;
 pub mod rules;
+pub mod window;
 
 pub use self::answer::{AnswerKind, ProbeAnswer, probe};
 pub use self::port::{Answer, ArpMonitor, Trial};
-pub use self::rules::{Outcome, Rule, Standing, Window};
+pub use self::rules::{Outcome, Rule, Standing};
+pub use self::window::Window;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::answer::AnswerKind;
-use super::rules::Window;
+use super::window::Window;
 use crate::frames::FrameKinds;
 use crate::monitor::{Ask, Fact, Monitor, Verdict};
 use crate::time::{Pause, Time};
