@@ -208,8 +208,22 @@ pub struct BondReport {
     /// What the core knows.
     #[serde(flatten)]
     pub status: BondStatus,
+    /// What the data plane could not bring about so far; tried again where that can help.
+    #[serde(default)]
+    pub unfulfilled: Vec<UnfulfilledReport>,
     /// Attached ports in the order of attaching, then absent ones.
     pub ports: Vec<PortReport>,
+}
+
+/// A part of what a bond is to be that could not be brought about.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnfulfilledReport {
+    /// What was tried, which completes "cannot ...".
+    pub what: String,
+    /// Why it failed the last time.
+    pub why: String,
+    /// How long ago it failed for the first time, in milliseconds.
+    pub since_ms: u64,
 }
 
 /// One port of a [`BondReport`]. In JSON it is one flat object with the fields of [`PortStatus`] and [`PortCounters`]; they are

@@ -13,6 +13,7 @@ mod showing;
 mod start;
 #[cfg(test)]
 mod tests;
+mod unfulfilled;
 
 pub use showing::Showing;
 pub use start::{check_options, check_options_on};
@@ -28,6 +29,7 @@ use mio::Registry;
 
 use self::ears::Ears;
 use self::failing::Failing;
+use self::unfulfilled::Unfulfilled;
 use crate::clock;
 use crate::control::proto::{BondEvent, BondReport, ControlError, ErrorCode, EventLine, PortReport};
 use crate::dataplane::{Dataplane, OriginalPort, PlaneWish};
@@ -84,6 +86,8 @@ struct Member {
     configured: Option<Vec<(String, String)>>,
     /// What the log has said of it that does not work.
     failing: Failing,
+    /// What of its plan could not be brought about.
+    unfulfilled: Unfulfilled,
     /// What its interface and its ports said last, for the files.
     devices: Devices,
     /// Ports to which somebody else gave another address than the plan's, and which.
@@ -293,6 +297,7 @@ impl Fleet {
             ifindex: member.ifindex,
             plane: self.plane.plane_of(&member.name).to_owned(),
             status: snapshot.bond,
+            unfulfilled: member.unfulfilled.report(now),
             ports,
         }
     }

@@ -7,6 +7,7 @@ use bond_modes::{AdoptedState, Bond, BondOptions, ForwardingPlan, PortFacts, Por
 use bond_monitors::Time;
 
 use super::failing::Failing;
+use super::unfulfilled::Unfulfilled;
 use super::{Fleet, Member};
 use crate::config::BondSpec;
 use crate::dataplane::{Observed, OriginalPort, PlaneError, PlaneWish, team};
@@ -281,6 +282,7 @@ impl Member {
             wanted: Vec::new(),
             configured: None,
             failing: Failing::default(),
+            unfulfilled: Unfulfilled::default(),
             devices: Devices::new(),
             foreign_macs: BTreeMap::new(),
             announced: Vec::new(),

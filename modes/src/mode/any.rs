@@ -16,24 +16,27 @@ macro_rules! any_mode {
             $($(#[$doc])* $name($mode),)+
         }
 
+        #[allow(unused_doc_comments)]
         impl AnyMode {
             /// The mode of that name, as a bond without ports has it.
             pub fn new(name: ModeName) -> Self {
-                match name { $(ModeName::$name => AnyMode::$name(Default::default()),)+ }
+                match name { $($(#[$doc])* ModeName::$name => AnyMode::$name(Default::default()),)+ }
             }
         }
 
+        #[allow(unused_doc_comments)]
         impl Deref for AnyMode {
             type Target = dyn Mode;
 
             fn deref(&self) -> &Self::Target {
-                match self { $(AnyMode::$name(mode) => mode,)+ }
+                match self { $($(#[$doc])* AnyMode::$name(mode) => mode,)+ }
             }
         }
 
+        #[allow(unused_doc_comments)]
         impl DerefMut for AnyMode {
             fn deref_mut(&mut self) -> &mut Self::Target {
-                match self { $(AnyMode::$name(mode) => mode,)+ }
+                match self { $($(#[$doc])* AnyMode::$name(mode) => mode,)+ }
             }
         }
     };

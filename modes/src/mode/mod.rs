@@ -8,6 +8,8 @@ mod balance_rr;
 mod balance_xor;
 mod broadcast;
 mod contract;
+#[cfg(test)]
+mod heartbeat;
 mod spreading;
 
 pub(crate) use any::AnyMode;
@@ -28,6 +30,9 @@ macro_rules! for_each_mode {
             BalanceXor = "balance-xor" 2 => super::balance_xor::BalanceXor,
             /// Everything through every port.
             Broadcast = "broadcast" 3 => super::broadcast::Broadcast,
+            /// Beats between both ends, in tests only.
+            #[cfg(test)]
+            Heartbeat = "test-heartbeat" 255 => super::heartbeat::Heartbeat,
         }
     };
 }
