@@ -41,7 +41,7 @@ in_host ping -q -c 3 -W 2 10.77.0.2 >/dev/null || fail "no traffic"
 echo "step: traffic through the team driver"
 
 pulled
-flooding 40000
+flooding 80000
 for round in 1 2 3 4 5 6 7 8 9 10; do
     kill -KILL "$agent"
     wait "$agent"
@@ -51,7 +51,7 @@ for round in 1 2 3 4 5 6 7 8 9 10; do
 done
 kill -0 "$pinger" || fail "the flood ended before the tenth restart"
 lost
-echo "step: killed and started ten times, $gone of 40000 pings sent back to back lost"
+echo "step: killed and started ten times, $gone of 80000 pings sent back to back lost"
 [ "$gone" -eq 0 ] || fail "$gone pings lost in restarts"
 grep -A5 '^Slave Interface: eth0' /run/bondd/proc/net/bonding/bond0 | grep -q '^Link Failure Count: 1$' || fail "failure count"
 # Ports that leave, the active one and the last one.
