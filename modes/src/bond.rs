@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use bond_monitors::{Carrier, LinkReport, LinkState, Time};
+use bond_monitors::{Carrier, LinkReport, LinkState, MacAddr, Time};
 
 use crate::action::{Action, Notice, SwitchReason};
 use crate::choice::Choice;
@@ -122,9 +122,9 @@ impl Bond {
                 }
                 Wish::Nothing
             }
-            Event::ProgramFailed { epoch, retry } => {
+            Event::ProgramFailed { epoch, retry, mac } => {
                 if epoch == self.epoch {
-                    self.device.mac_unsure = true;
+                    self.device.unwanted_mac = mac;
                     if retry {
                         self.retry.at = Some(now + backoff(self.retry.failures));
                         self.retry.failures = self.retry.failures.saturating_add(1);
@@ -224,6 +224,11 @@ impl Bond {
     /// Whether [`Event::Frame`]s are wanted: the ARP monitor runs and has somebody to ask.
     pub fn listens(&self) -> bool {
         self.probes() && self.options.targets().next().is_some()
+    }
+
+    /// The address that the bond's interface was left with by a plan that failed.
+    pub fn unwanted_mac(&self) -> Option<MacAddr> {
+        self.device.unwanted_mac
     }
 
     /// MTU of the bond's interface in bytes.
@@ -462,7 +467,7 @@ impl Bond {
         }
         self.plan = plan.clone();
         self.epoch.0 += 1;
-        self.device.mac_unsure = false;
+        self.device.unwanted_mac = None;
         self.out.push_back(Action::Program {
             epoch: self.epoch,
             plan,

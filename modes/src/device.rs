@@ -15,9 +15,9 @@ pub(crate) struct Device {
     pub mac_origin: MacOrigin,
     /// The address it was made with or that the operator gave it, to go back to when the last port takes its own along.
     pub born_mac: MacAddr,
-    /// The last plan failed, so the interface may still have an address that nobody asked for.
+    /// The address that the interface was left with by a plan that failed: it is no operator's wish.
     #[serde(default)]
-    pub mac_unsure: bool,
+    pub unwanted_mac: Option<MacAddr>,
     pub mtu: u32,
     pub promisc: bool,
     pub allmulti: bool,
@@ -42,7 +42,7 @@ impl Device {
             mac: report.mac,
             mac_origin,
             born_mac: report.mac,
-            mac_unsure: false,
+            unwanted_mac: None,
             mtu: report.mtu,
             promisc: report.promisc,
             allmulti: report.allmulti,
@@ -52,7 +52,7 @@ impl Device {
     /// A later link message. A new address is the operator's wish; with `fail_over_mac` the driver ignores it, and so do we.
     /// [bond_main.c: bond_set_mac_address]
     pub fn update(&mut self, report: &LinkReport, fail_over_mac: FailOverMac) {
-        if report.mac != self.mac && fail_over_mac == FailOverMac::None && !self.mac_unsure {
+        if report.mac != self.mac && fail_over_mac == FailOverMac::None && Some(report.mac) != self.unwanted_mac {
             self.mac = report.mac;
             self.born_mac = report.mac;
             self.mac_origin = MacOrigin::User;

@@ -2,13 +2,13 @@
 //! is told to.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io;
 use std::rc::Rc;
 
 use bond_modes::options::{PortOptions, show_all};
 use bond_modes::{BondOptions, ForwardingPlan, PortId, PortPlan, Spread, TxPolicy};
-use bond_monitors::{Carrier, Heard, LinkReport, MacAddr, Time};
+use bond_monitors::{Carrier, Heard, LinkReport, MacAddr};
 
 use super::{BondBase, BondDevice, BondName, Dataplane, Observed, OriginalPort, PlaneError, PortBase, PortCounters};
 
@@ -56,8 +56,6 @@ struct World {
     counters: BTreeMap<PortId, PortCounters>,
     heard: BTreeMap<PortId, Heard>,
     name: Option<&'static str>,
-    /// A bond that is left to others, and until when.
-    rest: Option<(Time, BondName)>,
     /// An option that it cannot do exactly unless it has its default value.
     cannot: Option<&'static str>,
 }
@@ -73,11 +71,6 @@ impl ScriptPlane {
     /// It cannot do this option exactly unless it has its default value.
     pub fn cannot(&self, option: &'static str) {
         self.world.borrow_mut().cannot = Some(option);
-    }
-
-    /// It leaves this bond to others until then.
-    pub fn leave_alone(&self, bond: &str, until: Time) {
-        self.world.borrow_mut().rest = Some((until, bond.to_owned()));
     }
 
     /// Adds an interface that can become a port, or changes its state.
@@ -300,15 +293,6 @@ impl Dataplane for ScriptPlane {
         outcome
     }
 
-    fn poll_timeout(&self) -> Option<Time> {
-        self.world.borrow().rest.as_ref().map(|(until, _)| *until)
-    }
-
-    fn handle_timeout(&mut self, now: Time) -> BTreeSet<BondName> {
-        let rested = self.world.borrow_mut().rest.take_if(|(until, _)| *until <= now);
-        rested.map(|(_, bond)| bond).into_iter().collect()
-    }
-
     /// Nobody else changes anything here.
     fn refresh(&mut self, _bond: &BondName) -> Result<(), PlaneError> {
         Ok(())
@@ -353,6 +337,8 @@ const FIRST_BOND: u32 = 1000;
 
 #[cfg(test)]
 mod tests {
+    use bond_monitors::Time;
+
     use super::*;
 
     fn report(name: &str) -> LinkReport {

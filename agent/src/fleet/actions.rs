@@ -84,7 +84,10 @@ impl Fleet {
         let error = self.plane.program(name, plan).err()?;
         log::log!(error.level(), "{name}: {}", chain(&error));
         let retry = error.may_pass();
-        Some(Event::ProgramFailed { epoch, retry })
+        // Doubted is only what failed: an operator's address must not count as what an earlier plan left behind.
+        let link = self.links.by_index(self.bonds[at].ifindex).ok().flatten();
+        let mac = link.map(|link| link.report.mac).filter(|mac| *mac != plan.mac);
+        Some(Event::ProgramFailed { epoch, retry, mac })
     }
 
     /// Brings the plan in force about once more, after somebody else changed what it asks for.

@@ -9,7 +9,7 @@ use bond_monitors::{LinkReport, Time};
 
 use super::actions::settled_carrier;
 use super::{Fleet, Member};
-use crate::dataplane::{BondName, Touched};
+use crate::dataplane::Touched;
 use crate::netlink::{Drained, Link, LinkEvent};
 
 impl Fleet {
@@ -47,21 +47,16 @@ impl Fleet {
 
     /// Reads what the data plane heard, and puts back what others changed.
     pub fn read_plane(&mut self, now: Time, budget: usize) -> Drained {
-        let touched = self.plane.read_events(now, budget).unwrap_or_else(|error| {
+        let touched = self.plane.read_events(budget).unwrap_or_else(|error| {
             log::warn!("cannot hear of changes to data planes: {error}");
             Touched::default()
         });
-        self.put_back(now, touched.bonds);
-        if touched.more { Drained::More } else { Drained::Empty }
-    }
-
-    pub(super) fn put_back(&mut self, now: Time, bonds: BTreeSet<BondName>) {
-        for name in bonds {
+        for name in touched.bonds {
             if let Ok(at) = self.find(&name) {
-                log::warn!("{name}: someone else changed how it forwards, putting it back");
-                self.repair(now, at);
+                self.put_back(now, at, "how it forwards");
             }
         }
+        if touched.more { Drained::More } else { Drained::Empty }
     }
 
     /// The descriptor of the link events, for the loop to wait on.
@@ -146,13 +141,9 @@ impl Fleet {
         {
             self.attach_wanted(now, at, &link.report.name);
         }
-        // The wire, whose administrative state is the bond's carrier.
         let of_wire = |member: &Member| link.peer == Some(member.ifindex) && link.kind.as_deref() == Some("veth");
         if let Some(at) = self.bonds.iter().position(of_wire) {
-            if link.report.admin_up != self.bonds[at].bond.plan().carrier.is_on() {
-                self.repair(now, at);
-            }
-            return;
+            return self.on_wire(now, at, link);
         }
         for at in 0..self.bonds.len() {
             // A VLAN that was put on the bond or on what is above it, or a bridge whose address changed.
@@ -166,7 +157,7 @@ impl Fleet {
         }
     }
 
-    fn on_port(&mut self, now: Time, at: usize, port: PortId, link: &Link) {
+    pub(super) fn on_port(&mut self, now: Time, at: usize, port: PortId, link: &Link) {
         if !self.plane.holds(&self.bonds[at].name, link) {
             return self.on_taken_away(now, at, port, link);
         }
@@ -187,10 +178,25 @@ impl Fleet {
             }
             self.feed(now, at, Event::Link { port, report });
         }
-        if !self.plane.hears_groups(&self.bonds[at].name, link) {
-            self.repair(now, at);
+        if !self.plane.hears_groups(&self.bonds[at].name, link)
+            && let Ok(Some(link)) = self.links.by_index(link.ifindex)
+            && !self.plane.hears_groups(&self.bonds[at].name, &link)
+        {
+            self.put_back(now, at, &format!("the all-multicast setting of {}", link.report.name));
         }
         self.compare_mac(at, port, link);
+    }
+
+    /// The far end of the bond's interface, whose administrative state is the bond's carrier.
+    fn on_wire(&mut self, now: Time, at: usize, link: &Link) {
+        let wanted = self.bonds[at].bond.plan().carrier.is_on();
+        if link.report.admin_up != wanted
+            && let Ok(Some(link)) = self.links.by_index(link.ifindex)
+            && link.report.admin_up != wanted
+        {
+            let state = if wanted { "down" } else { "up" };
+            self.put_back(now, at, &format!("its carrier (set {} {state})", link.report.name));
+        }
     }
 
     /// Somebody else took a port out of the bond, so it is none any more until it is attached again; or deleted the bond.
@@ -230,7 +236,7 @@ impl Fleet {
     }
 
     /// The bond's own interface changed. It is read anew: an event may tell of a state that we have changed since.
-    fn on_bond_device(&mut self, now: Time, at: usize) {
+    pub(super) fn on_bond_device(&mut self, now: Time, at: usize) {
         let Ok(Some(link)) = self.links.by_index(self.bonds[at].ifindex) else {
             return;
         };
@@ -242,10 +248,11 @@ impl Fleet {
         self.feed(now, at, Event::BondLink { report: link.report });
         let member = &mut self.bonds[at];
         member.dirty = true;
-        if mac != member.bond.plan().mac {
-            self.repair(now, at);
+        member.stale = true;
+        // An address that a failed plan left behind is not somebody else's; the bond tries that plan again by itself.
+        if mac != member.bond.plan().mac && member.bond.unwanted_mac() != Some(mac) {
+            self.put_back(now, at, &format!("its address to {mac}"));
         }
-        self.bonds[at].stale = true;
     }
 
     fn rename(&mut self, now: Time, at: usize, name: &str) {

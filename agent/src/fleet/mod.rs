@@ -9,6 +9,7 @@ mod ears;
 mod events;
 mod failing;
 mod neighbours;
+mod repair;
 mod start;
 #[cfg(test)]
 mod tests;
@@ -26,6 +27,7 @@ use mio::Registry;
 
 use self::ears::Ears;
 use self::failing::Failing;
+use self::repair::Repairs;
 use crate::clock;
 use crate::control::proto::{BondEvent, BondReport, ControlError, ErrorCode, EventLine, PortReport};
 use crate::dataplane::{Dataplane, OriginalPort, PlaneWish};
@@ -81,6 +83,8 @@ struct Member {
     failing: Failing,
     /// What its interface and its ports said last, for the files.
     devices: Devices,
+    /// How often changes by others were put back lately.
+    repairs: Repairs,
     /// Ports to which somebody else gave another address than the plan's, and which.
     foreign_macs: BTreeMap<PortId, MacAddr>,
     /// Interfaces whose addresses are announced.
@@ -134,7 +138,7 @@ impl Fleet {
     /// When [`Fleet::handle_timeout`] has something to do.
     pub fn poll_timeout(&self) -> Option<Time> {
         let bonds = self.bonds.iter().filter_map(|member| member.bond.poll_timeout());
-        let others = [self.plane.poll_timeout(), self.publisher.poll_timeout()];
+        let others = [self.repair_timeout(), self.publisher.poll_timeout()];
         bonds.chain(others.into_iter().flatten()).min()
     }
 
@@ -149,8 +153,7 @@ impl Fleet {
                 self.drain(now, at);
             }
         }
-        let touched = self.plane.handle_timeout(now);
-        self.put_back(now, touched);
+        self.repair_after_pause(now);
         if self.polled {
             let rested = now + (clock::worked() - before) * POLLS_SHARE;
             for member in &mut self.bonds {

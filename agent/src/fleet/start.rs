@@ -7,6 +7,7 @@ use bond_modes::{Bond, BondOptions, ForwardingPlan, PortFacts, PortId, Seen, Spr
 use bond_monitors::Time;
 
 use super::failing::Failing;
+use super::repair::Repairs;
 use super::{Fleet, Member};
 use crate::config::BondSpec;
 use crate::dataplane::{Observed, OriginalPort, PlaneError, PlaneWish, team};
@@ -282,6 +283,7 @@ impl Member {
             configured: None,
             failing: Failing::default(),
             devices: Devices::new(),
+            repairs: Repairs::default(),
             foreign_macs: BTreeMap::new(),
             announced: Vec::new(),
             stale: false,

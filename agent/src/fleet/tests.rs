@@ -92,17 +92,58 @@ fn a_plan_that_nothing_will_bring_about_is_not_tried_again() {
     });
 }
 
+fn programs(plane: &ScriptPlane) -> usize {
+    let calls = plane.take_calls().into_iter();
+    calls.filter(|call| matches!(call, script::Call::Program(..))).count()
+}
+
 #[test]
-fn a_bond_that_was_left_to_others_is_programmed_when_that_is_over() {
-    with_bond("rest", |fleet, plane, _| {
-        let until = NOW + Duration::from_secs(60);
-        plane.leave_alone("bond0", until);
-        assert_eq!(fleet.poll_timeout(), Some(until));
+fn what_somebody_changes_again_and_again_is_put_back_five_times_and_a_minute_later() {
+    with_bond("pause", |fleet, plane, _| {
+        let at = |second| NOW + Duration::from_secs(second);
         plane.take_calls();
-        fleet.handle_timeout(until);
-        let plan = fleet.bonds[0].bond.plan().clone();
-        assert_eq!(plane.take_calls(), [script::Call::Program("bond0".to_owned(), plan)]);
-        assert_ne!(fleet.poll_timeout(), Some(until));
+        for second in 0..9 {
+            fleet.put_back(at(second), 0, "its address");
+        }
+        assert_eq!(programs(plane), 5);
+        assert_eq!(fleet.poll_timeout(), Some(at(65)));
+        fleet.handle_timeout(at(64));
+        assert_eq!(programs(plane), 0);
+        fleet.handle_timeout(at(65));
+        assert_eq!(programs(plane), 1);
+        assert_ne!(fleet.poll_timeout(), Some(at(65)));
+    });
+}
+
+#[test]
+fn an_address_that_the_bond_does_not_take_is_put_back_only_so_often() {
+    with_bond("addresses-put-back", |fleet, plane, _| {
+        let active = [("fail_over_mac".to_owned(), "active".to_owned())];
+        fleet.set(NOW, "bond0", &active).unwrap();
+        // The script's bond is no interface.
+        fleet.bonds[0].ifindex = fleet.links.by_name("a").unwrap().unwrap().ifindex;
+        plane.take_calls();
+        for _ in 0..20 {
+            fleet.on_bond_device(NOW, 0);
+        }
+        assert_eq!(programs(plane), 5);
+    });
+}
+
+#[test]
+fn an_event_about_a_state_that_the_agent_has_changed_since_repairs_nothing() {
+    with_bond("stale", |fleet, plane, _| {
+        attach(fleet, "a").unwrap();
+        let mut link = fleet.links.by_name("a").unwrap().unwrap();
+        fleet.links.set_allmulti(link.ifindex, true).unwrap();
+        plane.take_calls();
+        // As it was before the port was attached.
+        link.allmulti_flag = false;
+        fleet.on_port(NOW, 0, PortId(link.ifindex), &link);
+        assert_eq!(programs(plane), 0);
+        fleet.links.set_allmulti(link.ifindex, false).unwrap();
+        fleet.on_port(NOW, 0, PortId(link.ifindex), &link);
+        assert_eq!(programs(plane), 1);
     });
 }
 

@@ -431,7 +431,9 @@ impl World {
                     let result = self.kernel.program(&plan);
                     self.programmed = result.is_ok();
                     self.plans.push((self.now, plan));
-                    result.err().map(|retry| Event::ProgramFailed { epoch, retry })
+                    let now = self.kernel.device.mac;
+                    let mac = (now != self.plans.last().map_or(now, |(_, plan)| plan.mac)).then_some(now);
+                    result.err().map(|retry| Event::ProgramFailed { epoch, retry, mac })
                 }
                 Action::Transmit { port, frame } => {
                     let at = self.now;
