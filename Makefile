@@ -1,5 +1,7 @@
 # make demo      two namespaces, two cables, a bond on each side, a cable pulled under traffic (as root)
-# make test      every test there is (as root: most make network namespaces)
+# make test      every test there is (as root: most make network namespaces); what needs the lab and cannot have it is listed at the
+#                end, and fails under CI=true
+# make lab       installs what the lab's machines need and fetches their kernel, see tests/lab/README.md
 # make clients   unpacks monitoring programs in target/clients/, for the tests that run them
 # make bench     what bonds cost: throughput beside a plain cable, frames lost, memory, failovers beside the kernel's driver (as
 #                root, six minutes); ONLY=throughput, failovers, restarts, resources, probes or lab plays one part
@@ -25,21 +27,28 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 # Programs that read a bond's files, stand on its ports or make it, for tests/tests/clients.rs and cli_ifupdown.rs.
 CLIENTS = prometheus-node-exporter ansible-core munin-plugins-core zabbix-agent lldpd ifupdown
 
-.PHONY: all demo test bench check build install clean deps fidelity fuzz clients
+# Where tests note that they did nothing, and why.
+NOT_RUN = $(CURDIR)/target/not-run
+
+.PHONY: all demo test bench check build install clean deps lab fidelity fuzz clients
 all: build
 
 demo: deps
 	$(CARGO) build --locked --workspace --bins
 	@$(CARGO) run --locked --quiet --package bondd-tests --bin bondd-demo
 
-test: deps clients
-	$(CARGO) test --locked --workspace --no-fail-fast
+test: deps clients lab
+	@rm -f $(NOT_RUN)
+	@BONDD_NOT_RUN=$(NOT_RUN) $(CARGO) test --locked --workspace --no-fail-fast; status=$$?; \
+	if [ -e $(NOT_RUN) ]; then \
+	    echo; echo "not run, the rest says nothing about it:"; sort -u $(NOT_RUN) | sed 's/^/    /'; rm $(NOT_RUN); \
+	fi; exit $$status
 
-bench: deps build
+bench: deps lab build
 	$(CARGO) build --locked --release --package bondd-tests --bin bondd-bench --bin bondd-fidelity-guest
 	@BONDD_BIN_DIR=$(CURDIR)/target/release target/release/bondd-bench
 
-fidelity: deps
+fidelity: deps lab
 	$(CARGO) test --locked --quiet --package bondd-tests --test fidelity -- --nocapture
 
 fuzz: deps
@@ -91,6 +100,10 @@ deps:
 	    apt-get install -y --no-install-recommends $$missing >/dev/null || \
 	    { apt-get update >/dev/null && apt-get install -y --no-install-recommends $$missing >/dev/null; }; \
 	fi
+
+# Tests that need the lab say so themselves where it cannot be had.
+lab:
+	@tests/lab/vm --prepare || [ "$$CI" != true ]
 
 # Unpacked with the libraries that they lack here, not installed: no service starts, and nothing is left when target/ is gone.
 clients: target/clients/unpacked

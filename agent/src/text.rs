@@ -3,10 +3,9 @@
 
 use std::time::Duration;
 
-use bond_modes::options::Evidence;
-use bond_modes::status::millis;
+use bond_modes::options::millis;
 use bond_modes::{Notice, SwitchReason};
-use bond_monitors::{Carrier, Duplex, Speed};
+use bond_monitors::{Carrier, Duplex, Evidence, Speed};
 use log::Level;
 
 /// What happened, without the bond's name.

@@ -3,11 +3,11 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use bond_monitors::{Carrier, Duplex, Speed};
+use bond_monitors::{Carrier, Duplex, Evidence, Speed};
 use serde::{Deserialize, Serialize};
 
-use crate::options::Evidence;
-use crate::plan::{Epoch, ForwardingPlan, PortId};
+use crate::ids::{Epoch, PortId};
+use crate::plan::ForwardingPlan;
 
 /// Something the agent is to do, in the order given.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use crate::ids::PortId;
 use crate::mode::{Mode, View};
-use crate::plan::{Accept, PortId, Spread, TxPolicy};
+use crate::plan::{Accept, Spread, TxPolicy};
 use crate::port::Port;
 
 pub(crate) struct ActiveBackup;

@@ -9,11 +9,11 @@ use serde::{Deserialize, Serialize};
 use crate::bond::{Bond, Wish};
 use crate::choice::Choice;
 use crate::device::{Device, MacOrigin};
-use crate::event::PortFacts;
+use crate::ids::PortId;
 use crate::notify::Rounds;
 use crate::options::{BondOptions, FailOverMac};
-use crate::plan::{Accept, ForwardingPlan, PortId, TxPolicy};
-use crate::port::{Port, Ports};
+use crate::plan::{Accept, ForwardingPlan, TxPolicy};
+use crate::port::{Port, PortFacts, Ports};
 
 /// Soft state of a bond; valid until the machine reboots.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use crate::ids::PortId;
 use crate::mode::{Mode, View};
-use crate::plan::{PortId, Spread, TxPolicy};
+use crate::plan::{Spread, TxPolicy};
 
 pub(crate) struct BalanceRr;
 

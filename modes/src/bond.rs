@@ -8,13 +8,14 @@ use bond_monitors::{Carrier, LinkReport, LinkState, MacAddr, Time};
 use crate::action::{Action, Notice, SwitchReason};
 use crate::choice::Choice;
 use crate::device::{Device, MacOrigin};
-use crate::event::{Event, LocalAddress, PortFacts};
+use crate::event::{Event, LocalAddress};
+use crate::ids::{Epoch, PortId};
 use crate::links;
 use crate::mode::{self, Mode, View};
 use crate::notify::{Learning, Rounds};
 use crate::options::{BondOptions, Change, FailOverMac, Monitor};
-use crate::plan::{Epoch, ForwardingPlan, PortId, PortPlan, TxPolicy};
-use crate::port::{Port, Ports};
+use crate::plan::{ForwardingPlan, PortPlan, TxPolicy};
+use crate::port::{Port, PortFacts, Ports};
 use crate::probing::Probing;
 use crate::select;
 

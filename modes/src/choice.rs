@@ -6,8 +6,8 @@ use std::time::Duration;
 use bond_monitors::{LinkState, Time};
 use serde::{Deserialize, Serialize};
 
+use crate::ids::PortId;
 use crate::options::BondOptions;
-use crate::plan::PortId;
 use crate::port::{Port, Ports};
 use crate::select::Preference;
 

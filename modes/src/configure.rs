@@ -4,8 +4,8 @@ use bond_monitors::{LinkState, Time};
 
 use crate::action::{Notice, SwitchReason};
 use crate::bond::{Bond, Wish};
+use crate::ids::PortId;
 use crate::options::{self, BondOptions, Context, Monitor, OptionError, PORT_TABLE, PortOptions};
-use crate::plan::PortId;
 use crate::port::Port;
 
 impl Bond {

@@ -4,8 +4,8 @@ use bond_monitors::{LinkReport, MacAddr, Time};
 use serde::{Deserialize, Serialize};
 
 use crate::bond::{Bond, Wish};
+use crate::ids::PortId;
 use crate::options::FailOverMac;
-use crate::plan::PortId;
 
 /// The bond's own interface.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

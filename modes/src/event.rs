@@ -6,8 +6,8 @@ use bond_monitors::wire::ethernet::Tag;
 use bond_monitors::{Carrier, Heard, LinkReport, MacAddr};
 use serde::{Deserialize, Serialize};
 
-use crate::plan::{Epoch, PortId};
-use crate::probing::TargetPath;
+use crate::ids::{Epoch, PortId};
+use crate::port::PortFacts;
 
 /// Something that happened outside.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -84,15 +84,6 @@ pub enum Event {
     },
 }
 
-/// What is known of a port when it is attached.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PortFacts {
-    /// The address it had before we touched it: "Permanent HW addr" of the status file. [bond_main.c: bond_enslave]
-    pub permanent_mac: MacAddr,
-    /// Its state after attaching.
-    pub report: LinkReport,
-}
-
 /// A host behind the bond: beyond a bridge that has the bond as a port, or on a device above with an address of its own.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Station {
@@ -113,4 +104,31 @@ pub struct LocalAddress {
     pub tags: Vec<Tag>,
     /// Whether this host forwards for that family: goes into a neighbour advertisement.
     pub router: bool,
+}
+
+/// One target and the way to it, by the routing table.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TargetPath {
+    /// Who is probed.
+    pub target: IpAddr,
+    /// The way.
+    pub reach: Reach,
+}
+
+/// The way to a target.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reach {
+    /// Through the bond. [bond_main.c: bond_arp_send_all]
+    Through {
+        /// The address that asks; none where this host has no fitting one: then it is 0.0.0.0 or ::.
+        source: Option<IpAddr>,
+        /// Tags of the VLAN devices on the way, outermost first.
+        tags: Vec<Tag>,
+    },
+    /// Out of another interface: the bond's ports cannot be judged by it.
+    Elsewhere {
+        /// That interface.
+        device: String,
+    },
 }

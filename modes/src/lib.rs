@@ -16,24 +16,28 @@ mod configure;
 mod device;
 pub mod event;
 pub mod hash;
+pub mod ids;
 mod links;
 mod mode;
+mod named;
 mod notify;
 pub mod options;
 pub mod plan;
 pub mod port;
-pub mod probing;
+mod probing;
 pub mod select;
 pub mod status;
 
 pub use action::{Action, Notice, SwitchReason};
 pub use adopt::{Saved, Seen};
 pub use bond::Bond;
-pub use event::{Event, LocalAddress, PortFacts, Station};
-pub use options::{BondOptions, OptionError, XmitHashPolicy};
-pub use plan::{Accept, Epoch, ForwardingPlan, PortId, PortPlan, Spread, TxPolicy};
-pub use port::{Port, Ports};
-pub use probing::{Reach, TargetPath};
+pub use event::{Event, LocalAddress, Reach, Station, TargetPath};
+pub use hash::XmitHashPolicy;
+pub use ids::{Epoch, PortId};
+pub use mode::spread;
+pub use options::{BondOptions, OptionError, OptionValue};
+pub use plan::{Accept, ForwardingPlan, PortPlan, Spread, TxPolicy};
+pub use port::{Port, PortFacts, Ports};
 pub use status::{
-    AnswerStatus, BondStatus, EvidenceStatus, LinkWord, OptionValue, PortStatus, Role, Snapshot, TargetStatus, UpDown,
+    AnswerStatus, BondStatus, EvidenceStatus, LinkWord, PortStatus, Role, Snapshot, TargetStatus, UpDown,
 };

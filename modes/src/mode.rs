@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use bond_monitors::LinkState;
 
 use crate::choice::Choice;
+use crate::ids::PortId;
 use crate::options::{BondOptions, ModeName};
-use crate::plan::{Accept, PortId, Spread, TxPolicy};
+use crate::plan::{Accept, Spread, TxPolicy};
 use crate::port::{Port, Ports};
 use crate::{active_backup, balance_rr, balance_xor, broadcast};
 
@@ -74,4 +75,9 @@ pub(crate) fn of(name: ModeName) -> &'static dyn Mode {
         ModeName::BalanceXor => &balance_xor::BalanceXor,
         ModeName::Broadcast => &broadcast::Broadcast,
     }
+}
+
+/// How a bond with these options spreads traffic.
+pub fn spread(options: &BondOptions) -> Spread {
+    of(options.mode).spread()
 }

@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 use crate::action::Action;
 use crate::bond::Bond;
 use crate::event::{LocalAddress, Station};
+use crate::ids::PortId;
 use crate::options::ModeName;
-use crate::plan::PortId;
 
 /// Something that is told several times: how many rounds are left, and when the next one is.
 ///

@@ -1,28 +1,12 @@
 //! What the kernel should do for a bond: the complete wish, comparable with `==`.
 
 use std::collections::BTreeMap;
-use std::fmt;
 
 use bond_monitors::{Carrier, MacAddr};
 use serde::{Deserialize, Serialize};
 
-use crate::options::XmitHashPolicy;
-
-/// A port, by interface index: names change, an index is reused only after its `PortDetached`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct PortId(pub u32);
-
-impl fmt::Display for PortId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "port {}", self.0)
-    }
-}
-
-/// Counts the plans of a bond, so that a late failure can be told from a current one.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Epoch(pub u64);
+use crate::hash::XmitHashPolicy;
+use crate::ids::PortId;
 
 /// Everything a data plane must bring about. Programming the same plan twice changes nothing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

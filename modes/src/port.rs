@@ -2,12 +2,20 @@
 
 use std::time::Duration;
 
-use bond_monitors::{ArpMonitor, Carrier, Debounce, Duplex, LinkState, MacAddr, MiiMonitor, Speed, Time};
+use bond_monitors::{ArpMonitor, Carrier, Debounce, Duplex, LinkReport, LinkState, MacAddr, MiiMonitor, Speed, Time};
 use serde::{Deserialize, Serialize};
 
-use crate::event::PortFacts;
+use crate::ids::PortId;
 use crate::options::{BondOptions, Monitor, PortOptions};
-use crate::plan::PortId;
+
+/// What is known of a port when it is attached.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortFacts {
+    /// The address it had before we touched it: "Permanent HW addr" of the status file. [bond_main.c: bond_enslave]
+    pub permanent_mac: MacAddr,
+    /// Its state after attaching.
+    pub report: LinkReport,
+}
 
 /// An attached interface and the verdict about its link.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -3,8 +3,8 @@
 use bond_monitors::LinkState;
 
 use crate::action::SwitchReason;
+use crate::ids::PortId;
 use crate::options::PrimaryReselect;
-use crate::plan::PortId;
 use crate::port::{Port, Ports};
 
 /// What the choice depends on besides the ports.
@@ -91,8 +91,8 @@ mod tests {
     use bond_monitors::{Carrier, Debounce, Duplex, LinkReport, MacAddr, Speed, Time};
 
     use super::*;
-    use crate::event::PortFacts;
     use crate::options::BondOptions;
+    use crate::port::PortFacts;
 
     /// Ports `a`, `b`, ... with ids 1, 2, ...; link state, speed and prio each.
     fn ports(links: &[(LinkState, u32, i32)]) -> Ports {

@@ -1,18 +1,16 @@
 //! A bond's state as people and programs see it; the fields of `bondctl show --json` that the core knows.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::net::IpAddr;
-use std::time::Duration;
 
-use bond_monitors::{AnswerKind, Carrier, Duplex, LinkState, MacAddr, Speed, Time, Trial};
+use bond_monitors::{AnswerKind, Carrier, Duplex, Evidence, LinkState, MacAddr, Speed, Time, Trial};
 use serde::{Deserialize, Serialize};
 
 use crate::bond::Bond;
-use crate::options::{Evidence, Monitor, show_all};
-use crate::plan::PortId;
+use crate::event::Reach;
+use crate::ids::PortId;
+use crate::options::{Monitor, OptionValue, millis, show_all};
 use crate::port::Port;
-use crate::probing::Reach;
 
 /// Snapshot of a bond and its attached ports.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,31 +51,6 @@ pub struct BondStatus {
     pub targets: Vec<TargetStatus>,
     /// Every option with its effective value: numbers, strings or lists.
     pub options: BTreeMap<String, OptionValue>,
-}
-
-/// Effective value of an option.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum OptionValue {
-    /// Not set.
-    None,
-    /// A number, in the option's unit.
-    Number(i64),
-    /// A name.
-    Name(String),
-    /// A list, such as targets.
-    List(Vec<String>),
-}
-
-impl fmt::Display for OptionValue {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            OptionValue::None => f.write_str("none"),
-            OptionValue::Number(number) => number.fmt(f),
-            OptionValue::Name(name) => f.write_str(name),
-            OptionValue::List(list) => f.write_str(&list.join(",")),
-        }
-    }
 }
 
 /// `up` or `down`.
@@ -215,11 +188,6 @@ pub enum Role {
     Active,
     /// Waits.
     Backup,
-}
-
-/// Whole milliseconds of a duration, for options and JSON.
-pub fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 impl Bond {

@@ -6,6 +6,7 @@
 
 pub mod arp;
 pub mod debounce;
+pub mod evidence;
 pub mod heard;
 pub mod link;
 pub mod mii;
@@ -14,6 +15,7 @@ pub mod wire;
 
 pub use arp::{Answer, AnswerKind, ArpMonitor, Trial, Window};
 pub use debounce::{Debounce, LinkState};
+pub use evidence::Evidence;
 pub use heard::Heard;
 pub use link::{Carrier, Duplex, LinkReport, Speed};
 pub use mii::MiiMonitor;

@@ -1,10 +1,12 @@
-//! The throw-away machine with a stock kernel, where the lab that starts it is at hand.
+//! The throw-away machine with a stock kernel that the lab, `tests/lab/vm`, starts.
 
 use std::env;
-use std::fs;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
 
 use crate::bins::{bin, root};
 
@@ -15,48 +17,57 @@ pub struct Lab {
 }
 
 impl Lab {
-    /// The lab, or why there is none: it is not there, or cannot fetch its kernel. These are the only reasons for which a test
-    /// may do nothing.
+    /// The lab for a test, which does nothing without it: then the test's name and the reason go to standard error and into the
+    /// file that `BONDD_NOT_RUN` names, from which `make test` makes a list.
+    ///
+    /// # Panics
+    /// Where there is no lab, under `CI=true`.
+    #[track_caller]
+    pub fn for_test() -> Option<Lab> {
+        let why = match Lab::find() {
+            Ok(lab) => return Some(lab),
+            Err(why) => why,
+        };
+        assert!(
+            env::var_os("CI").is_none_or(|ci| ci != "true"),
+            "{why}, and under CI=true every test has to run"
+        );
+        not_run(&why);
+        None
+    }
+
+    /// The lab, or why there is none on this machine: it is not there, or cannot install or fetch what it needs.
     ///
     /// # Panics
     /// When the lab fails for another reason.
     #[track_caller]
     pub fn find() -> Result<Lab, String> {
-        let path = env::var_os("BONDD_LAB").map_or_else(|| root().join("../shared/lab/vm"), PathBuf::from);
+        let path = env::var_os("BONDD_LAB").map_or_else(|| root().join("tests/lab/vm"), PathBuf::from);
         if !path.exists() {
-            return Err(format!(
-                "there is no {} (BONDD_LAB names another place)",
-                path.display()
-            ));
+            return Err(format!("there is no {}, which BONDD_LAB names", path.display()));
         }
         let lab = Lab { path };
-        // With the real emulator in sight, which it may have to install.
         let mut prepare = Command::new(&lab.path);
         prepare.arg("--prepare").stdin(Stdio::null());
         let output = prepare.output().unwrap_or_else(|e| panic!("cannot run {lab:?}: {e}"));
         let why = String::from_utf8_lossy(&output.stderr);
-        if output.status.code() == Some(125) && why.contains("apt-get") {
-            return Err(format!("the lab cannot fetch what it needs: {}", why.trim()));
+        if output.status.code() == Some(LAB_FAILED) {
+            return Err(format!("the lab cannot get what it needs: {}", why.trim()));
         }
         assert!(output.status.success(), "{lab:?}: {}\n{why}", output.status);
         Ok(lab)
     }
 
     /// Starts a machine with these kernel modules (with a `+`, only at hand), programs in `/usr/bin` and files, and returns what it
-    /// printed. The machine has a clock of its own, see `tests/vm/qemu`.
+    /// printed. The machine's clock counts its instructions. The kernel it booted is named on standard error, also of tests that
+    /// pass.
     ///
     /// # Panics
     /// When what runs in it fails, with its output.
     #[track_caller]
     pub fn run(&self, modules: &[&str], programs: &[&Path], files: &[(&Path, &str)], arguments: &[&str]) -> String {
-        let path = env::var_os("PATH").unwrap_or_default();
-        let emulator = root().join("tests/vm/qemu");
-        let paths = env::join_paths(std::iter::once(emulator).chain(env::split_paths(&path)));
         let mut command = Command::new(&self.path);
-        command.env(
-            "PATH",
-            paths.expect("no folder of the workspace has a colon in its name"),
-        );
+        command.arg("--count-instructions");
         for module in modules {
             command.args(["--module", module]);
         }
@@ -84,9 +95,36 @@ impl Lab {
             "{arguments:?}: {}\n{said}\n{why}",
             output.status
         );
+        aloud(&why);
         said.into_owned()
     }
 }
+
+/// Notes that the running test does nothing, and why.
+fn not_run(why: &str) {
+    let program = env::current_exe().unwrap_or_default();
+    let program = program.file_stem().unwrap_or_default().to_string_lossy();
+    // Cargo adds a hash to the names of test programs; libtest names its threads after the tests.
+    let program = program.rsplit_once('-').map_or(&*program, |(name, _)| name);
+    let line = match thread::current().name() {
+        Some(test) if test != "main" => format!("{program}: {test}: {why}\n"),
+        _ => format!("{program}: {why}\n"),
+    };
+    aloud(&format!("not run: {line}"));
+    if let Some(path) = env::var_os("BONDD_NOT_RUN") {
+        let file = OpenOptions::new().create(true).append(true).open(&path);
+        file.and_then(|mut file| file.write_all(line.as_bytes()))
+            .unwrap_or_else(|e| panic!("cannot write {}: {e}", path.display()));
+    }
+}
+
+/// To standard error itself: what `eprintln!` prints is kept back by libtest when the test passes.
+fn aloud(text: &str) {
+    let _ = io::stderr().write_all(text.as_bytes());
+}
+
+/// Exit status of the lab when it failed itself.
+const LAB_FAILED: i32 = 125;
 
 /// Copies of programs without symbols: what goes into the machine is unpacked there by a slow processor.
 struct Slim {
@@ -119,19 +157,13 @@ impl Drop for Slim {
 }
 
 /// Runs a script of `tests/vm/` in Debian's stock kernel with our programs in `/usr/bin` and these kernel modules, and returns its
-/// output; `None`, with the reason on standard output, where there is no lab.
+/// output; `None` where there is no lab, see [`Lab::for_test`].
 ///
 /// # Panics
-/// When the script fails, with its output.
+/// When the script fails, with its output; where there is no lab, under `CI=true`.
 #[track_caller]
 pub fn run_in_vm(script: &str, modules: &[&str]) -> Option<String> {
-    let lab = match Lab::find() {
-        Ok(lab) => lab,
-        Err(why) => {
-            println!("not run: {why}");
-            return None;
-        }
-    };
+    let lab = Lab::for_test()?;
     let folder = root().join("tests/vm");
     let (bondd, bondctl) = (bin("bondd"), bin("bondctl"));
     // What the scripts read first, or use.

@@ -4,11 +4,10 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use bond_modes::options::Evidence;
 use bond_modes::{LinkWord, Notice, Reach, Station, SwitchReason};
 use bond_monitors::wire::arp::Arp;
 use bond_monitors::wire::ethernet::{Tag, strip};
-use bond_monitors::{Carrier, MacAddr};
+use bond_monitors::{Carrier, Evidence, MacAddr};
 use bondd_tests::sim::World;
 
 /// Every value of arp_validate.

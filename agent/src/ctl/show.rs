@@ -2,9 +2,8 @@
 
 use std::fmt::Write;
 
-use bond_modes::options::Evidence;
 use bond_modes::{EvidenceStatus, OptionValue, TargetStatus};
-use bond_monitors::AnswerKind;
+use bond_monitors::{AnswerKind, Evidence};
 
 use crate::control::proto::{BondReport, PortPresence, PortReport, Report};
 

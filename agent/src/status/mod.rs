@@ -10,8 +10,8 @@ pub mod sysfs;
 
 use std::collections::BTreeMap;
 
-use bond_modes::options::{ArpAllTargets, ArpValidate, FailOverMac, ModeName, PrimaryReselect, XmitHashPolicy};
-use bond_modes::{BondStatus, OptionValue};
+use bond_modes::options::{ArpAllTargets, ArpValidate, FailOverMac, ModeName, PrimaryReselect};
+use bond_modes::{BondStatus, OptionValue, XmitHashPolicy};
 use bond_monitors::LinkReport;
 
 use crate::control::proto::{BondReport, PortPresence, PortReport};

@@ -7,8 +7,12 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::explain::{Addresses, Layer4};
-use super::{ETHERNET_HEADER, be16, part};
+use super::layers::{
+    AH, ARP, Addresses, BATMAN, CFM, DCCP, DESTINATION, ESP, ETHERNET_HEADER, FCOE, FRAGMENT, GRE, HOP_BY_HOP, HSR,
+    ICMP, ICMP_HEADER, ICMP6, IP_IN_IP, IPV4, IPV4_HEADER, IPV6, IPV6_HEADER, IPV6_IN_IP, Layer4, MPLS, MPLS_IN_IP,
+    MPLS_MULTICAST, PPPOE_SESSION, PRP, PTP, RARP, ROUTING, SCTP, SERVICE_VLAN, TCP, UDP, UDP_LITE, VLAN, VLAN_HEADER,
+    be16, part,
+};
 
 /// What a parser found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -331,47 +335,8 @@ fn icmp(frame: &[u8], at: usize) -> Layer4 {
 /// Most headers that the generic dissector goes through. [flow_dissector.c: MAX_FLOW_DISSECT_HDRS]
 const MAX_HEADERS: u32 = 15;
 
-pub(super) const VLAN_HEADER: usize = 4;
-const IPV4_HEADER: usize = 20;
-const IPV6_HEADER: usize = 40;
-const ICMP_HEADER: usize = 8;
-
 /// "More fragments" and the offset; "don't fragment" is not among them.
 const FRAGMENT_BITS: u16 = 0x3fff;
-
-pub(super) const IPV4: u16 = 0x0800;
-pub(super) const ARP: u16 = 0x0806;
-const BATMAN: u16 = 0x4305;
-const RARP: u16 = 0x8035;
-pub(super) const VLAN: u16 = 0x8100;
-pub(super) const IPV6: u16 = 0x86dd;
-const MPLS: u16 = 0x8847;
-const MPLS_MULTICAST: u16 = 0x8848;
-const PPPOE_SESSION: u16 = 0x8864;
-pub(super) const SERVICE_VLAN: u16 = 0x88a8;
-const PTP: u16 = 0x88f7;
-const PRP: u16 = 0x88fb;
-const CFM: u16 = 0x8902;
-const FCOE: u16 = 0x8906;
-const HSR: u16 = 0x892f;
-
-const HOP_BY_HOP: u8 = 0;
-pub(super) const ICMP: u8 = 1;
-const IP_IN_IP: u8 = 4;
-pub(super) const TCP: u8 = 6;
-pub(super) const UDP: u8 = 17;
-pub(super) const DCCP: u8 = 33;
-const IPV6_IN_IP: u8 = 41;
-const ROUTING: u8 = 43;
-const FRAGMENT: u8 = 44;
-const GRE: u8 = 47;
-pub(super) const ESP: u8 = 50;
-pub(super) const AH: u8 = 51;
-pub(super) const ICMP6: u8 = 58;
-const DESTINATION: u8 = 60;
-pub(super) const SCTP: u8 = 132;
-pub(super) const UDP_LITE: u8 = 136;
-const MPLS_IN_IP: u8 = 137;
 
 const GRE_CHECKSUM: u16 = 0x8000;
 const GRE_ROUTING: u16 = 0x4000;

@@ -1,13 +1,12 @@
 //! What a hash was computed from, for people and programs.
 
 use std::fmt;
-use std::net::IpAddr;
 
 use bond_monitors::MacAddr;
 use serde::Serialize;
 
-use super::dissect::{AH, DCCP, ESP, SCTP, TCP, UDP, UDP_LITE};
-use crate::options::XmitHashPolicy;
+use super::layers::{Addresses, Layer4};
+use super::policy::XmitHashPolicy;
 
 /// A hash with everything that went into it.
 ///
@@ -74,110 +73,6 @@ pub enum Source {
     Layer34,
     /// VLAN tag and source MAC address.
     VlanSrcmac,
-}
-
-/// The two addresses of an IP header, both of one family.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct Addresses {
-    /// The sender.
-    pub source: IpAddr,
-    /// The receiver.
-    pub destination: IpAddr,
-}
-
-impl Addresses {
-    /// All their 32-bit words mixed; the same for both directions. [flow_dissector.c: flow_get_u32_src, flow_get_u32_dst]
-    pub(super) fn word(self) -> u32 {
-        address_word(self.source) ^ address_word(self.destination)
-    }
-}
-
-fn address_word(address: IpAddr) -> u32 {
-    match address {
-        IpAddr::V4(v4) => u32::from_le_bytes(v4.octets()),
-        // The words are mixed bytewise, so mixing first and reading little-endian last is the same.
-        IpAddr::V6(v6) => {
-            let all = u128::from_be_bytes(v6.octets());
-            let mixed = (all >> 96) ^ (all >> 64) ^ (all >> 32) ^ all;
-            (mixed as u32).swap_bytes()
-        }
-    }
-}
-
-/// What tells flows between two addresses apart.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Layer4 {
-    /// Nothing that a hash looks at; counts as 0.
-    #[default]
-    Nothing,
-    /// Ports.
-    Ports {
-        /// IP protocol number.
-        protocol: u8,
-        /// Of the sender.
-        source: u16,
-        /// Of the receiver.
-        destination: u16,
-    },
-    /// Security parameters index of IPsec.
-    Spi {
-        /// IP protocol number.
-        protocol: u8,
-        /// As in the header.
-        spi: u32,
-    },
-    /// A query, which has an id.
-    Icmp {
-        /// ICMP type.
-        kind: u8,
-        /// ICMP code.
-        code: u8,
-        /// As in the header, but 1 for 0.
-        id: u16,
-    },
-}
-
-impl Layer4 {
-    /// Not symmetric: the two directions of a flow differ. [bond_main.c: __bond_xmit_hash]
-    pub(super) fn word(self) -> u32 {
-        match self {
-            Layer4::Nothing => 0,
-            Layer4::Ports {
-                source, destination, ..
-            } => u32::from(source.swap_bytes()) | u32::from(destination.swap_bytes()) << 16,
-            Layer4::Spi { spi, .. } => spi.swap_bytes(),
-            Layer4::Icmp { kind, code, id } => u32::from(kind) | u32::from(code) << 8 | u32::from(id) << 16,
-        }
-    }
-}
-
-impl fmt::Display for Layer4 {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match *self {
-            Layer4::Nothing => f.write_str("none"),
-            Layer4::Ports {
-                protocol,
-                source,
-                destination,
-            } => write!(f, "{} {source} > {destination}", protocol_name(protocol)),
-            Layer4::Spi { protocol, spi } => write!(f, "{} SPI {spi:#010x}", protocol_name(protocol)),
-            Layer4::Icmp { kind, code, id } => write!(f, "ICMP type {kind} code {code} id {id}"),
-        }
-    }
-}
-
-fn protocol_name(protocol: u8) -> &'static str {
-    match protocol {
-        TCP => "TCP",
-        UDP => "UDP",
-        DCCP => "DCCP",
-        ESP => "ESP",
-        AH => "AH",
-        SCTP => "SCTP",
-        UDP_LITE => "UDP-Lite",
-        _ => "IP",
-    }
 }
 
 /// Two lines of facts and the sum, without a line end.

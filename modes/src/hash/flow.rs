@@ -7,12 +7,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use bond_monitors::MacAddr;
 
-use super::dissect::{
-    AH, ARP, DCCP, ESP, ICMP, ICMP6, IPV4, IPV6, SCTP, SERVICE_VLAN, TCP, UDP, UDP_LITE, VLAN, ethertype_leads_on,
-    is_icmp_error, protocol_leads_on,
+use super::dissect::{ethertype_leads_on, is_icmp_error, protocol_leads_on};
+use super::layers::{
+    AH, ARP, DCCP, ESP, ICMP, ICMP6, IPV4, IPV6, Layer4, SCTP, SERVICE_VLAN, TCP, UDP, UDP_LITE, VLAN,
 };
-use super::{Explanation, Layer4, Source, explain};
-use crate::options::XmitHashPolicy;
+use super::policy::XmitHashPolicy;
+use super::{Explanation, Source, explain};
 
 /// Fields of the frames of a flow; what is not given is not known.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

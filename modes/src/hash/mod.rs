@@ -10,14 +10,18 @@
 
 use bond_monitors::MacAddr;
 
-use crate::options::XmitHashPolicy;
-
 mod dissect;
 mod explain;
 mod flow;
+mod layers;
+mod policy;
 
-pub use explain::{Addresses, Explanation, Layer4, Source};
+pub use explain::{Explanation, Source};
 pub use flow::{FIELDS, FlowError, FlowSpec};
+pub use layers::{Addresses, ETHERNET_HEADER, Layer4};
+pub use policy::XmitHashPolicy;
+
+use layers::{be16, part};
 
 /// The hash of a frame; `frame` starts at the destination MAC address. [bond_main.c: bond_xmit_hash]
 ///
@@ -67,20 +71,17 @@ impl<'a> Seen<'a> {
 
     /// With the outermost tag lifted out of the bytes, if there is one. [skbuff.c: skb_vlan_untag]
     fn untagged(bytes: &'a [u8]) -> Option<Self> {
-        if !matches!(be16(bytes, 12)?, dissect::VLAN | dissect::SERVICE_VLAN) {
+        if !matches!(be16(bytes, 12)?, layers::VLAN | layers::SERVICE_VLAN) {
             return None;
         }
         Some(Seen {
             bytes,
             tci: Some(be16(bytes, 14)?),
             ethernet: Some(ethernet(bytes, 16)?),
-            nhoff: ETHERNET_HEADER + dissect::VLAN_HEADER,
+            nhoff: ETHERNET_HEADER + layers::VLAN_HEADER,
         })
     }
 }
-
-/// Length of an Ethernet header without tags, in bytes.
-pub const ETHERNET_HEADER: usize = 14;
 
 fn ethernet(bytes: &[u8], ethertype_at: usize) -> Option<(MacAddr, MacAddr, u16)> {
     Some((
@@ -155,15 +156,6 @@ fn vlan_srcmac_word(source: MacAddr, tci: Option<u16>) -> u32 {
 fn fold(word: u32) -> u32 {
     let halves = word ^ (word >> 16);
     halves ^ (halves >> 8)
-}
-
-/// `N` bytes at an offset, if they are all there.
-fn part<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
-    bytes.get(at..)?.first_chunk().copied()
-}
-
-fn be16(bytes: &[u8], at: usize) -> Option<u16> {
-    part(bytes, at).map(u16::from_be_bytes)
 }
 
 #[cfg(test)]

@@ -1,150 +1,8 @@
 //! A set of options taken in as a whole.
 
-use std::time::Duration;
-
+use super::change::{Change, Context};
 use super::table::{OptionRow, SetWhen, TABLE};
-use super::{ArpAllTargets, ArpValidate, BondOptions, Monitor, OptionError};
-use crate::status::millis;
-
-/// What decides whether an option may change.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Context {
-    /// The bond is administratively up.
-    pub up: bool,
-    /// The bond has ports.
-    pub has_ports: bool,
-}
-
-/// Options after a change, and what the change asks for beyond storing values.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Change {
-    /// The new options.
-    pub options: BondOptions,
-    /// Wish for another active port; `Some(None)` lets the bond choose again.
-    pub active: Option<Option<String>>,
-    /// `primary` was given, so it is taken at the next selection whatever `primary_reselect` says.
-    pub primary_given: bool,
-    /// The active port is to be selected again.
-    pub reselect: bool,
-    /// What was fulfilled differently.
-    pub warnings: Vec<String>,
-    pub(super) given: Given,
-}
-
-/// What a set of options asks for that cannot be had together.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Given {
-    /// miimon above 0.
-    miimon: bool,
-    /// arp_interval above 0.
-    arp_interval: bool,
-    /// arp_validate other than none.
-    pub arp_validate: bool,
-}
-
-impl Change {
-    fn new(options: BondOptions) -> Self {
-        Change {
-            options,
-            active: None,
-            primary_given: false,
-            reselect: false,
-            warnings: Vec::new(),
-            given: Given::default(),
-        }
-    }
-
-    /// The monitors exclude each other: the later one wins. [bond_options.c: bond_option_miimon_set]
-    pub(super) fn set_miimon(&mut self, interval: Duration) {
-        self.options.miimon = interval;
-        if !interval.is_zero() {
-            self.given.miimon = true;
-            self.options.arp_interval = Duration::ZERO;
-            self.options.arp_validate = ArpValidate::None;
-        }
-    }
-
-    /// As [`Change::set_miimon`]. [bond_options.c: bond_option_arp_interval_set]
-    pub(super) fn set_arp_interval(&mut self, interval: Duration) {
-        self.options.arp_interval = interval;
-        if !interval.is_zero() {
-            self.given.arp_interval = true;
-            self.options.miimon = Duration::ZERO;
-        }
-    }
-
-    /// What is wrong with the set as a whole.
-    fn conflict(&self) -> Option<OptionError> {
-        let options = &self.options;
-        // [bond_netlink.c: bond_changelink]
-        let both = self.given.miimon && (self.given.arp_interval || self.given.arp_validate);
-        // differs: the driver takes every port down, since nothing is ever validated.
-        let never = options.monitor() == Monitor::Arp
-            && options.arp_all_targets == ArpAllTargets::All
-            && !options.arp_validate.validates();
-        if both {
-            Some(OptionError::Conflict {
-                option: if self.given.arp_interval {
-                    "arp_interval"
-                } else {
-                    "arp_validate"
-                },
-                with: "miimon",
-                why: "a bond has one monitor",
-            })
-        } else if never {
-            Some(OptionError::Conflict {
-                option: "arp_all_targets=all",
-                with: "arp_validate=none and filter",
-                why: "only validated answers tell one target from another",
-            })
-        } else {
-            None
-        }
-    }
-
-    /// Rounds a delay down to a multiple of miimon. [bond_options.c: _bond_option_delay_set]
-    pub(super) fn round(&mut self, option: &str, delay: Duration) -> Duration {
-        let (delay_ms, miimon_ms) = (millis(delay), millis(self.options.miimon));
-        let Some(rest) = delay_ms.checked_rem(miimon_ms).filter(|rest| *rest != 0) else {
-            return delay;
-        };
-        let rounded = delay_ms - rest;
-        self.warnings.push(format!(
-            "{option} {delay_ms} ms is not a multiple of miimon {miimon_ms} ms, rounded down to {rounded} ms"
-        ));
-        Duration::from_millis(rounded)
-    }
-
-    fn take(&mut self, row: &OptionRow, value: &str, context: Context) -> Result<(), OptionError> {
-        let option = row.name;
-        if !row.modes.contain(self.options.mode) {
-            let mode = self.options.mode;
-            return Err(OptionError::WrongMode { option, mode });
-        }
-        if context.has_ports && row.set_when != SetWhen::Always {
-            return Err(OptionError::HasPorts { option });
-        }
-        if context.up && row.set_when == SetWhen::EmptyAndDown {
-            return Err(OptionError::BondUp { option });
-        }
-        // Only a delay above zero needs the monitor: shipped files spell zeros out.
-        // differs: the driver refuses 0 too (EPERM).
-        let mut next = self.clone();
-        if !(row.parse)(value, &mut next) {
-            return Err(OptionError::BadValue {
-                option,
-                value: value.to_owned(),
-                expected: row.expected,
-            });
-        }
-        if row.needs_miimon && self.options.miimon.is_zero() && next.options != self.options {
-            return Err(OptionError::NeedsMiimon { option });
-        }
-        *self = next;
-        Ok(())
-    }
-}
+use super::{BondOptions, OptionError};
 
 /// Takes a set of options in, in the driver's order whatever order they are given in; all or nothing.
 pub fn apply(current: &BondOptions, context: Context, pairs: &[(String, String)]) -> Result<Change, OptionError> {
@@ -189,12 +47,42 @@ fn take_all(change: &mut Change, context: Context, pairs: &[(String, String)]) -
     }
     known.sort_by_key(|(place, index, _)| (*place, *index));
     for (place, index, value) in known {
-        if let Err(error) = change.take(&TABLE[place], value, context) {
+        if let Err(error) = take(change, &TABLE[place], value, context) {
             errors.push((index, error));
         }
     }
     errors.sort_by_key(|(index, _)| *index);
     errors
+}
+
+/// Takes one option in.
+fn take(change: &mut Change, row: &OptionRow, value: &str, context: Context) -> Result<(), OptionError> {
+    let option = row.name;
+    if !row.modes.contain(change.options.mode) {
+        let mode = change.options.mode;
+        return Err(OptionError::WrongMode { option, mode });
+    }
+    if context.has_ports && row.set_when != SetWhen::Always {
+        return Err(OptionError::HasPorts { option });
+    }
+    if context.up && row.set_when == SetWhen::EmptyAndDown {
+        return Err(OptionError::BondUp { option });
+    }
+    // Only a delay above zero needs the monitor: shipped files spell zeros out.
+    // differs: the driver refuses 0 too (EPERM).
+    let mut next = change.clone();
+    if !(row.parse)(value, &mut next) {
+        return Err(OptionError::BadValue {
+            option,
+            value: value.to_owned(),
+            expected: row.expected,
+        });
+    }
+    if row.needs_miimon && change.options.miimon.is_zero() && next.options != change.options {
+        return Err(OptionError::NeedsMiimon { option });
+    }
+    *change = next;
+    Ok(())
 }
 
 /// The known name that looks most like `name`, if one does.
@@ -225,6 +113,8 @@ fn distance(a: &str, b: &str) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::options::ModeName;
 

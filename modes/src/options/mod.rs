@@ -4,23 +4,27 @@
 //! all read it. [bond_options.c, bond_netlink.c: bond_changelink]
 
 mod apply;
+mod change;
 mod error;
 mod port;
+mod shown;
 mod table;
 mod value;
 
-use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-use bond_monitors::Window;
+use bond_monitors::{Evidence, Window};
 use serde::{Deserialize, Serialize};
 
-use crate::plan::Spread;
+use crate::hash::XmitHashPolicy;
+use crate::named::named;
 
-pub use apply::{Change, Context, apply, check, parse};
+pub use apply::{apply, check, parse};
+pub use change::{Change, Context};
 pub use error::OptionError;
 pub use port::{PORT_TABLE, PortOptions};
+pub use shown::{OptionValue, millis};
 pub use table::{Modes, OptionRow, SetWhen, TABLE, find, show_all};
 pub use value::is_interface_name;
 
@@ -116,11 +120,6 @@ impl BondOptions {
         }
     }
 
-    /// How traffic is spread in this mode.
-    pub fn spread(&self) -> Spread {
-        crate::mode::of(self.mode).spread()
-    }
-
     /// What decides about links. [bond_main.c: bond_work_init_all, bond_open]
     pub fn monitor(&self) -> Monitor {
         match (self.arp_interval.is_zero(), self.miimon.is_zero()) {
@@ -158,37 +157,6 @@ pub enum Monitor {
     Mii,
     /// Answers to ARP requests and neighbour solicitations, and carrier.
     Arp,
-}
-
-macro_rules! named {
-    ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $text:literal $number:literal,)+ }) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-        pub enum $name {
-            $($(#[$vdoc])* #[serde(rename = $text)] $variant,)+
-        }
-
-        impl $name {
-            /// Every value with its name and its number in the kernel's driver.
-            pub const VALUES: &'static [($name, &'static str, u8)] = &[$(($name::$variant, $text, $number),)+];
-
-            /// The kernel's name.
-            pub fn name(self) -> &'static str {
-                match self { $($name::$variant => $text,)+ }
-            }
-
-            /// The kernel's number.
-            pub fn number(self) -> u8 {
-                match self { $($name::$variant => $number,)+ }
-            }
-        }
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(self.name())
-            }
-        }
-    };
 }
 
 named! {
@@ -237,18 +205,6 @@ named! {
     }
 }
 
-/// What counts as a sign of life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Evidence {
-    /// Any frame that somebody else sent.
-    Any,
-    /// Any such frame that is ARP or IPv6.
-    Probes,
-    /// A validated answer or probe.
-    Validated,
-}
-
 impl ArpValidate {
     /// What counts on a port in this role. [bonding.rst: arp_validate]
     pub fn evidence(self, active: bool) -> Evidence {
@@ -286,23 +242,5 @@ named! {
         Active = "active" 1,
         /// The active port gets the bond's address, the one before it gets the other back.
         Follow = "follow" 2,
-    }
-}
-
-named! {
-    /// What balance-xor hashes to choose a port. [bonding.rst: xmit_hash_policy]
-    XmitHashPolicy {
-        /// MAC addresses and EtherType.
-        Layer2 = "layer2" 0,
-        /// IP addresses and ports.
-        Layer34 = "layer3+4" 1,
-        /// MAC and IP addresses.
-        Layer23 = "layer2+3" 2,
-        /// As layer2+3, of the innermost headers of a tunnel.
-        Encap23 = "encap2+3" 3,
-        /// As layer3+4, of the innermost headers of a tunnel.
-        Encap34 = "encap3+4" 4,
-        /// VLAN tag and source MAC address.
-        VlanSrcmac = "vlan+srcmac" 5,
     }
 }

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::apply::Change;
+use super::change::Change;
+use super::shown::{OptionValue, millis};
 use super::value::{Range, named, port_name, probeable_v4, probeable_v6, switch, targets};
-use super::{ArpAllTargets, ArpValidate, BondOptions, FailOverMac, ModeName, PrimaryReselect, XmitHashPolicy};
-use crate::status::{OptionValue, millis};
+use super::{ArpAllTargets, ArpValidate, BondOptions, FailOverMac, ModeName, PrimaryReselect};
+use crate::hash::XmitHashPolicy;
 
 /// When an option may change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

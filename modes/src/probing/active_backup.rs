@@ -4,7 +4,7 @@ use bond_monitors::{Time, Trial};
 
 use super::Verdict;
 use crate::bond::Bond;
-use crate::plan::PortId;
+use crate::ids::PortId;
 use crate::port::Port;
 
 impl Bond {

@@ -4,11 +4,10 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use bond_monitors::wire::arp::{Arp, Operation};
 use bond_monitors::wire::nd::{Discovery, solicited_node};
-use bond_monitors::{AnswerKind, Heard, MacAddr, Time};
+use bond_monitors::{AnswerKind, Evidence, Heard, MacAddr, Time};
 
 use crate::bond::Bond;
-use crate::options::Evidence;
-use crate::plan::PortId;
+use crate::ids::PortId;
 use crate::port::Port;
 
 /// What ARP and neighbour discovery have in common.

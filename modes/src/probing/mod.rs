@@ -23,15 +23,14 @@ use std::time::Duration;
 
 use bond_monitors::wire::arp::Request;
 use bond_monitors::wire::nd::Solicitation;
-use bond_monitors::{ArpMonitor, Debounce, Heard, LinkState, Time, Trial};
-
-pub use self::paths::{Reach, TargetPath};
+use bond_monitors::{ArpMonitor, Debounce, Evidence, Heard, LinkState, Time, Trial};
 
 use crate::action::{Action, Notice};
 use crate::bond::{Bond, Wish};
+use crate::event::TargetPath;
+use crate::ids::PortId;
 use crate::links::Inspection;
-use crate::options::{ArpAllTargets, Evidence, Monitor};
-use crate::plan::PortId;
+use crate::options::{ArpAllTargets, Monitor};
 use crate::port::Port;
 
 /// Where the monitor stands; a restart begins anew.

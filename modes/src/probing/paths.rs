@@ -5,37 +5,10 @@ use std::time::Duration;
 
 use bond_monitors::Time;
 use bond_monitors::wire::ethernet::Tag;
-use serde::{Deserialize, Serialize};
 
 use crate::action::{Action, Notice};
 use crate::bond::Bond;
-
-/// One target and the way to it, by the routing table.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TargetPath {
-    /// Who is probed.
-    pub target: IpAddr,
-    /// The way.
-    pub reach: Reach,
-}
-
-/// The way to a target.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Reach {
-    /// Through the bond. [bond_main.c: bond_arp_send_all]
-    Through {
-        /// The address that asks; none where this host has no fitting one: then it is 0.0.0.0 or ::.
-        source: Option<IpAddr>,
-        /// Tags of the VLAN devices on the way, outermost first.
-        tags: Vec<Tag>,
-    },
-    /// Out of another interface: the bond's ports cannot be judged by it.
-    Elsewhere {
-        /// That interface.
-        device: String,
-    },
-}
+use crate::event::{Reach, TargetPath};
 
 impl Bond {
     /// Asks for the ways to all targets, unless they are known well enough.

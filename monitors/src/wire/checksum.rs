@@ -1,7 +1,5 @@
 //! The checksum of IPv4, IGMP and ICMPv6. [RFC 1071]
 
-use std::net::Ipv6Addr;
-
 /// Checksum of up to 64 KiB, their checksum field being zero; of bytes whose field is filled in it is zero.
 pub(super) fn internet(bytes: impl IntoIterator<Item = u8>) -> u16 {
     let word = |(at, byte)| u32::from(byte) << if at % 2 == 0 { 8 } else { 0 };
@@ -9,16 +7,6 @@ pub(super) fn internet(bytes: impl IntoIterator<Item = u8>) -> u16 {
     // Carries go round to the lowest bit; the second fold takes the carry of the first.
     let fold = |sum: u32| (sum & 0xffff) + (sum >> 16);
     !(fold(fold(sum)) as u16)
-}
-
-/// Checksum of an ICMPv6 message and its pseudo header. [RFC 8200 8.1]
-pub(super) fn icmpv6(source: Ipv6Addr, destination: Ipv6Addr, message: &[u8]) -> u16 {
-    let length = message.len() as u32;
-    let ends = source.octets().into_iter().chain(destination.octets());
-    let pseudo = ends
-        .chain(length.to_be_bytes())
-        .chain([0, 0, 0, super::icmpv6::PROTOCOL]);
-    internet(pseudo.chain(message.iter().copied()))
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::net::Ipv6Addr;
 
-use super::checksum;
+use super::checksum::internet;
 use super::ethernet::{self, Tag};
 use super::mac::MacAddr;
 
@@ -27,7 +27,7 @@ pub(super) struct Envelope<'a> {
 impl Envelope<'_> {
     /// The frame with this message, whose checksum is filled in, behind a hop-by-hop header or none.
     pub(super) fn frame(&self, hop_limit: u8, hop_by_hop: &[u8], mut message: Vec<u8>) -> Vec<u8> {
-        let sum = checksum::icmpv6(self.source, self.group, &message);
+        let sum = checksum(self.source, self.group, &message);
         message[2..4].copy_from_slice(&sum.to_be_bytes());
         let length = (hop_by_hop.len() + message.len()) as u16;
         let next_header = if hop_by_hop.is_empty() { PROTOCOL } else { HOP_BY_HOP };
@@ -83,8 +83,16 @@ pub(super) fn parse(frame: &[u8]) -> Option<Heard<'_>> {
     };
     let valid = version >> 4 == 6
         && next_header == PROTOCOL
-        && checksum::icmpv6(heard.source_ip, heard.destination_ip, heard.message) == 0;
+        && checksum(heard.source_ip, heard.destination_ip, heard.message) == 0;
     valid.then_some(heard)
+}
+
+/// Checksum of an ICMPv6 message and its pseudo header. [RFC 8200 8.1]
+pub(super) fn checksum(source: Ipv6Addr, destination: Ipv6Addr, message: &[u8]) -> u16 {
+    let length = message.len() as u32;
+    let ends = source.octets().into_iter().chain(destination.octets());
+    let pseudo = ends.chain(length.to_be_bytes()).chain([0, 0, 0, PROTOCOL]);
+    internet(pseudo.chain(message.iter().copied()))
 }
 
 /// Header number of hop-by-hop options.

@@ -7,7 +7,7 @@ use super::ethernet::{Tag, strip};
 use super::mac::MacAddr;
 use super::membership::{Kind, Record};
 use super::nd::{Discovery, Solicitation, UnsolicitedAdvertisement, solicited_node};
-use super::{checksum, igmp, mld, nd, rarp};
+use super::{checksum, icmpv6, igmp, mld, nd, rarp};
 
 /// Sender of all fixtures.
 pub(super) const MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
@@ -221,7 +221,7 @@ fn every_checksum_sent_makes_its_sum_vanish() {
                 0x86dd => {
                     let address = |at: usize| Ipv6Addr::from(<[u8; 16]>::try_from(&bytes[at..at + 16]).unwrap());
                     let message = if bytes[6] == 0 { &bytes[48..] } else { &bytes[40..] };
-                    assert_eq!(checksum::icmpv6(address(8), address(24), message), 0, "{frame:02x?}");
+                    assert_eq!(icmpv6::checksum(address(8), address(24), message), 0, "{frame:02x?}");
                 }
                 _ => {}
             }

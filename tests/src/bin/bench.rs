@@ -14,6 +14,7 @@ use bondd_tests::many::{ManyPorts, targets_of};
 use bondd_tests::process::{processor_time, resident};
 use bondd_tests::pulls::{median, ten_pulls};
 use bondd_tests::throughput::{BesidePlain, best};
+use bondd_tests::vm::Lab;
 use bondd_tests::{Rate, Settings, TwoBonds};
 
 fn main() -> ExitCode {
@@ -104,14 +105,11 @@ fn beside_the_driver() {
         &["kernel", "tc", "team"],
     );
     let (stories, guest) = (lab::stories(), bin("bondd-fidelity-guest"));
-    let mut observed = [Vec::new(), Vec::new()];
-    for (seen, column) in observed.iter_mut().zip(["tc", "team"]) {
-        match play(&stories, column, &guest) {
-            Err(why) => return println!("  not run: {why}"),
-            Ok(all) => *seen = all,
-        }
-    }
-    let [beside_tc, beside_team] = &observed;
+    let lab = match Lab::find() {
+        Ok(lab) => lab,
+        Err(why) => return println!("  not run: {why}"),
+    };
+    let [beside_tc, beside_team] = &["tc", "team"].map(|column| play(&lab, &stories, column, &guest));
     for (miimon, story) in lab::MIIMON.iter().zip(&stories) {
         let columns = [("kernel", beside_tc), ("tc", beside_tc), ("team", beside_team)];
         let columns = columns.map(|(column, seen)| lab::Cuts::of(seen, &story.name, column));

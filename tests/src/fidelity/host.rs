@@ -27,12 +27,11 @@ pub fn read_folder(folder: &Path) -> Result<Vec<Scenario>, String> {
 }
 
 /// Plays scenarios to the kernel's driver and, beside it, to one column, in as many machines as there are processors, each a share;
-/// `guest` is the program for the guest. An error is the reason why there is no lab.
+/// `guest` is the program for the guest.
 ///
 /// # Panics
-/// When a machine fails for a reason of its own.
-pub fn play(scenarios: &[Scenario], column: &str, guest: &Path) -> Result<Vec<Value>, String> {
-    let lab = Lab::find()?;
+/// When a machine fails.
+pub fn play(lab: &Lab, scenarios: &[Scenario], column: &str, guest: &Path) -> Vec<Value> {
     let processors = thread::available_parallelism().map_or(1, usize::from);
     let machines = processors.min(scenarios.len());
     let work = env::temp_dir().join(format!("bondd-fidelity-{}", std::process::id()));
@@ -53,7 +52,7 @@ pub fn play(scenarios: &[Scenario], column: &str, guest: &Path) -> Result<Vec<Va
     let observed = thread::scope(|scope| {
         let started: Vec<_> = shares
             .iter()
-            .map(|share| scope.spawn(|| machine(&lab, guest, share, column)))
+            .map(|share| scope.spawn(|| machine(lab, guest, share, column)))
             .collect();
         started
             .into_iter()
@@ -61,7 +60,7 @@ pub fn play(scenarios: &[Scenario], column: &str, guest: &Path) -> Result<Vec<Va
             .collect()
     });
     let _ = fs::remove_dir_all(&work);
-    Ok(observed)
+    observed
 }
 
 /// One machine's share.

@@ -93,7 +93,7 @@ impl World {
         let change = options::parse(&pairs).expect("options of a test are good");
         let mut kernel = Kernel::new();
         // As the agent makes it.
-        kernel.plan.spread = change.options.spread();
+        kernel.plan.spread = bond_modes::spread(&change.options);
         let now = START;
         let mut world = World {
             bond: Bond::new(now, change, &kernel.device),

@@ -48,7 +48,7 @@ pub fn check(options: &BondOptions) -> Result<(), PlaneError> {
 
 /// As [`check`], for a bond that has ports.
 pub(super) fn check_mode(bond: &Bond, options: &BondOptions) -> Result<(), PlaneError> {
-    let wanted = mode_of(options.spread()).map(|(mode, _)| Value::text(mode));
+    let wanted = mode_of(bond_modes::spread(options)).map(|(mode, _)| Value::text(mode));
     if bond.settings.get(&Key::team(Name::Mode)) == wanted.as_ref() {
         return Ok(());
     }

@@ -166,7 +166,7 @@ impl Dataplane for TeamPlane {
 
     fn express(&mut self, options: &BondOptions) -> Result<(), PlaneError> {
         exact::check(options)?;
-        let spread = options.spread();
+        let spread = bond_modes::spread(options);
         match mode_of(spread) {
             Some((_, feature)) if !self.can(|abilities| abilities.can(spread))? => Err(feature.unsupported()),
             _ => Ok(()),
@@ -214,7 +214,7 @@ impl Dataplane for TeamPlane {
     }
 
     fn create(&mut self, bond: &BondName, base: &BondBase) -> Result<BondDevice, PlaneError> {
-        let (made, link) = self.make(bond, base.options.spread())?;
+        let (made, link) = self.make(bond, bond_modes::spread(&base.options))?;
         let ifindex = made.ifindex;
         self.bonds.insert(bond.clone(), made);
         let report = self.report(&link);

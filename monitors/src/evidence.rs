@@ -1,0 +1,15 @@
+//! What counts as a sign of life of a port.
+
+use serde::{Deserialize, Serialize};
+
+/// What counts as a sign of life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Evidence {
+    /// Any frame that somebody else sent.
+    Any,
+    /// Any such frame that is ARP or IPv6.
+    Probes,
+    /// A validated answer or probe.
+    Validated,
+}
