@@ -80,7 +80,17 @@ fn asm_headers() -> Option<PathBuf> {
     Some(Path::new("/usr/include").join(folder)).filter(|path| path.join("asm/types.h").exists())
 }
 
-const FOLDER: &str = "src/dataplane/tc";
+const FOLDER: &str = "src/dataplane/tc/bpf";
 /// The programs of the plane, and one for its tests.
-const PROGRAMS: [&str; 2] = ["bond.bpf", "hash_test.bpf"];
-const HEADERS: [&str; 2] = ["common.bpf.h", "hash.bpf.h"];
+const PROGRAMS: [&str; 9] = [
+    "port_rx.bpf",
+    "tx_one.bpf",
+    "tx_turns.bpf",
+    "tx_all.bpf",
+    "tx_all_many.bpf",
+    "tx_ether.bpf",
+    "tx_ip.bpf",
+    "tx_encap.bpf",
+    "hash_test.bpf",
+];
+const HEADERS: [&str; 5] = ["common.bpf.h", "maps.bpf.h", "tx.bpf.h", "tx_all.bpf.h", "hash.bpf.h"];

@@ -119,6 +119,7 @@ impl Agent {
             self.server.publish(&event);
         }
         self.fleet.publish(clock::now());
+        self.fleet.held_up(now, clock::now());
     }
 
     fn serve(&mut self, request: Request) {

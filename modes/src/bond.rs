@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use bond_monitors::{Carrier, LinkReport, LinkState, MacAddr, Time};
+use bond_monitors::{Carrier, LinkReport, LinkState, MacAddr, Pause, Time};
 
 use crate::action::{Action, Notice, SwitchReason};
 use crate::choice::Choice;
@@ -144,6 +144,18 @@ impl Bond {
         }
         self.handle_probe_timeout(now);
         self.settle(now, Wish::Nothing);
+    }
+
+    /// Tells how long the agent took for what it was last asked to do, whichever bond asked for it: from `since`, the time of that
+    /// input, to `until`. No port is blamed for what could not be asked or read meanwhile, and nothing that is to come at intervals
+    /// comes in a bunch.
+    pub fn held_up(&mut self, since: Time, until: Time) {
+        let Some(pause) = Pause::between(since, until) else {
+            return;
+        };
+        self.leave_out(pause);
+        self.postpone_announcements(pause);
+        self.choice.postpone(pause);
     }
 
     fn poll(&mut self, now: Time) {

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use bond_monitors::{LinkState, Time};
+use bond_monitors::{LinkState, Pause, Time};
 use serde::{Deserialize, Serialize};
 
 use crate::ids::PortId;
@@ -74,6 +74,13 @@ impl Choice {
     pub fn forget(&mut self, port: PortId) {
         self.active = self.active.filter(|id| *id != port);
         self.left = self.left.filter(|left| left.port != port);
+    }
+
+    /// The traffic moved at the end of the pause at the latest, so frames may come that much longer.
+    pub fn postpone(&mut self, pause: Pause) {
+        if let Some(left) = &mut self.left {
+            left.until = pause.postpone(left.until);
+        }
     }
 
     /// Ends the grace time of the port that was left.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bond_monitors::wire::nd::UnsolicitedAdvertisement;
 use bond_monitors::wire::{arp, rarp};
-use bond_monitors::{MacAddr, Time};
+use bond_monitors::{MacAddr, Pause, Time};
 use serde::{Deserialize, Serialize};
 
 use crate::action::Action;
@@ -45,6 +45,11 @@ impl Rounds {
         (self.left > 0).then_some(self.next)
     }
 
+    /// The round before left at the end of the pause rather than when it was due, so the next one is that much later.
+    fn postpone(&mut self, pause: Pause) {
+        self.next = pause.postpone(self.next);
+    }
+
     /// Whether a round is due at `now`; then the next one is planned.
     fn take(&mut self, now: Time, interval: Duration) -> bool {
         if self.left == 0 || now < self.next {
@@ -74,6 +79,11 @@ impl Learning {
 
     fn stop(&mut self) {
         *self = Learning::default();
+    }
+
+    fn postpone(&mut self, pause: Pause) {
+        self.ask = self.ask.map(|at| pause.postpone(at));
+        self.next = pause.postpone(self.next);
     }
 
     fn poll_timeout(&self) -> Option<Time> {
@@ -111,6 +121,13 @@ impl Bond {
         self.notifier.stop();
         self.rejoin.stop();
         self.learning.stop();
+    }
+
+    /// Keeps the rounds apart when the agent was held up.
+    pub(crate) fn postpone_announcements(&mut self, pause: Pause) {
+        self.notifier.postpone(pause);
+        self.rejoin.postpone(pause);
+        self.learning.postpone(pause);
     }
 
     /// When something is to be told.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::time::Time;
+use crate::time::{Pause, Time};
 
 /// How long a sign of life counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,10 +19,12 @@ pub struct Window {
 }
 
 impl Window {
-    /// Whether `now` is within `missed` intervals and a half after `then`, or up to one before.
-    /// [bond_main.c: bond_time_in_interval]
+    /// Whether `then` is at most `missed` intervals and a half before `now`. [bond_main.c: bond_time_in_interval]
+    ///
+    /// differs: a `then` after `now` always counts. Stamps are read later than the clock, so they may be newer than it by as
+    /// much as the calls between the two took.
     pub fn contains(self, then: Time, now: Time, missed: u32) -> bool {
-        then <= now + self.interval && now <= then + (self.interval * missed + self.interval / 2)
+        now <= then + (self.interval * missed + self.interval / 2)
     }
 }
 
@@ -47,6 +49,9 @@ pub struct Answer {
     pub at: Time,
     /// What it was.
     pub by: AnswerKind,
+    /// Time since then in which nobody could ask, so that it does not count as silence.
+    #[serde(default)]
+    pub paused: Duration,
 }
 
 /// What shows that the path to a target works.
@@ -96,6 +101,22 @@ impl ArpMonitor {
         (self.since, self.asked_since) = (now, now);
     }
 
+    /// Nobody could probe or look for a while: that time is not the port's silence.
+    pub fn leave_out(&mut self, pause: Pause) {
+        let times = [
+            &mut self.last_tx,
+            &mut self.last_rx,
+            &mut self.since,
+            &mut self.asked_since,
+        ];
+        for time in times {
+            *time = pause.leave_out(*time);
+        }
+        for answer in self.answers.values_mut() {
+            answer.paused = pause.leave_out(answer.at + answer.paused).since(answer.at);
+        }
+    }
+
     /// Probes left through the port.
     pub fn sent(&mut self, now: Time) {
         self.last_tx = now;
@@ -109,7 +130,8 @@ impl ArpMonitor {
 
     /// A target gave a sign of life.
     pub fn answered(&mut self, at: Time, target: IpAddr, by: AnswerKind) {
-        self.answers.insert(target, Answer { at, by });
+        let paused = Duration::ZERO;
+        self.answers.insert(target, Answer { at, by, paused });
     }
 
     /// The list of targets changed: those that are new have their time from now on. [bond_options.c: _bond_options_arp_ip_target_set]
@@ -160,8 +182,8 @@ impl ArpMonitor {
 
     /// When the most silent of these targets last gave a sign of life. [bonding.h: slave_oldest_target_arp_rx]
     pub fn oldest(&self, targets: impl Iterator<Item = IpAddr>) -> Option<Time> {
-        let last = |target| self.answers.get(&target).map_or(self.asked_since, |answer| answer.at);
-        targets.map(|target| last(target).max(self.asked_since)).min()
+        let last = |target| self.answers.get(&target).map(|answer| answer.at + answer.paused);
+        targets.map(|target| last(target).max(Some(self.asked_since))).min()?
     }
 
     /// The last sign of life of a target through this port.
@@ -186,11 +208,34 @@ mod tests {
     }
 
     #[test]
-    fn a_window_is_its_intervals_and_a_half_both_ends_included() {
+    fn a_window_is_its_intervals_and_a_half_and_all_that_is_newer() {
         assert!(WINDOW.contains(at(0), at(250), 2));
         assert!(!WINDOW.contains(at(0), at(251), 2));
         assert!(WINDOW.contains(at(100), at(0), 2));
-        assert!(!WINDOW.contains(at(101), at(0), 2));
+        assert!(WINDOW.contains(at(101), at(0), 2));
+        assert!(WINDOW.contains(at(60_000), at(0), 1), "heard after the clock was read");
+    }
+
+    #[test]
+    fn a_pause_is_not_the_silence_of_a_port_or_of_a_target() {
+        let [quiet, heard]: [IpAddr; 2] = [[10, 0, 0, 1].into(), [10, 0, 0, 2].into()];
+        let mut port = ArpMonitor::new(at(0), true, WINDOW);
+        port.retarget(at(0), &[quiet, heard]);
+        port.answered(at(20), quiet, AnswerKind::Reply);
+        port.heard(at(20));
+        port.sent(at(100));
+        port.answered(at(300), heard, AnswerKind::Reply);
+        port.leave_out(Pause::between(at(100), at(400)).unwrap());
+        assert_eq!(port.last_rx(), at(320), "80 ms of silence before the pause");
+        assert_eq!(port.last_tx(), at(400));
+        assert_eq!(port.oldest([quiet, heard].into_iter()), Some(at(320)));
+        assert_eq!(port.oldest([heard].into_iter()), Some(at(400)));
+        port.leave_out(Pause::between(at(500), at(600)).unwrap());
+        assert_eq!(port.oldest([quiet].into_iter()), Some(at(420)), "pauses add up");
+        let shown = [port.ever_heard(), port.answer(quiet).map(|answer| answer.at)];
+        assert_eq!(shown, [Some(at(20)); 2], "what is shown is when it was");
+        port.answered(at(650), quiet, AnswerKind::Reply);
+        assert_eq!(port.oldest([quiet].into_iter()), Some(at(650)));
     }
 
     #[test]

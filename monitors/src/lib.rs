@@ -19,5 +19,5 @@ pub use evidence::Evidence;
 pub use heard::Heard;
 pub use link::{Carrier, Duplex, LinkReport, Speed};
 pub use mii::MiiMonitor;
-pub use time::Time;
+pub use time::{Pause, Time};
 pub use wire::MacAddr;

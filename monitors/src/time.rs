@@ -45,6 +45,43 @@ impl Add<Duration> for Time {
     }
 }
 
+/// A stretch of time in which the agent could neither act nor look: it was stopped, or one of its calls took long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pause {
+    from: Time,
+    until: Time,
+}
+
+impl Pause {
+    /// From `from` to `until`; none if no time passed between them.
+    pub fn between(from: Time, until: Time) -> Option<Pause> {
+        (from < until).then_some(Pause { from, until })
+    }
+
+    /// How long it took.
+    pub fn length(self) -> Duration {
+        self.until.since(self.from)
+    }
+
+    /// A past moment, moved forward so that the pause does not count into the time that has passed since.
+    pub fn leave_out(self, then: Time) -> Time {
+        if then < self.from {
+            then + self.length()
+        } else {
+            then.max(self.until)
+        }
+    }
+
+    /// A deadline that the pause fell before, moved so that as much time is left as there was when the pause began.
+    pub fn postpone(self, deadline: Time) -> Time {
+        if deadline > self.from {
+            deadline + self.length()
+        } else {
+            deadline
+        }
+    }
+}
+
 impl fmt::Display for Time {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{:06}", self.0 / 1_000_000_000, self.0 % 1_000_000_000 / 1000)
@@ -61,5 +98,23 @@ mod tests {
         assert_eq!(Time::from_millis(7).since(t), Duration::from_millis(2));
         assert_eq!(t.since(Time::from_millis(7)), Duration::ZERO);
         assert_eq!((t + Duration::MAX).as_nanos(), u64::MAX);
+    }
+
+    #[test]
+    fn a_pause_counts_neither_as_past_nor_as_waited_time() {
+        let at = Time::from_millis;
+        let pause = Pause::between(at(100), at(400)).unwrap();
+        assert_eq!(pause.length(), Duration::from_millis(300));
+        // 20 ms before the pause began and 50 ms after it ended: 70 ms.
+        assert_eq!(at(450).since(pause.leave_out(at(80))), Duration::from_millis(70));
+        assert_eq!(pause.leave_out(at(100)), at(400));
+        assert_eq!(pause.leave_out(at(250)), at(400));
+        assert_eq!(pause.leave_out(at(410)), at(410));
+        // 30 ms were left when it began.
+        assert_eq!(pause.postpone(at(130)), at(430));
+        assert_eq!(pause.postpone(at(500)), at(800));
+        assert_eq!(pause.postpone(at(100)), at(100), "what was due before it is due");
+        assert_eq!(Pause::between(at(5), at(5)), None);
+        assert_eq!(Pause::between(at(6), at(5)), None);
     }
 }

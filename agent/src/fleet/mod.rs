@@ -162,6 +162,13 @@ impl Fleet {
         }
     }
 
+    /// Tells the bonds how long the turn took: from `since`, when its clock was read, to `until`, its end.
+    pub fn held_up(&mut self, since: Time, until: Time) {
+        for member in &mut self.bonds {
+            member.bond.held_up(since, until);
+        }
+    }
+
     /// Brings files up to date; ends every turn of the loop.
     pub fn publish(&mut self, now: Time) {
         for at in 0..self.bonds.len() {

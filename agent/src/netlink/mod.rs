@@ -21,6 +21,7 @@ pub use fdb::Station;
 pub use groups::Memberships;
 pub use link::{Links, Statistics};
 pub use message::Link;
+pub use qdisc::Filter;
 pub use route::Route;
 
 #[cfg(test)]

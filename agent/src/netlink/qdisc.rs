@@ -3,11 +3,49 @@
 use std::io;
 
 use futures_util::TryStreamExt;
-use rtnetlink::packet_route::tc::TcHandle;
+use rtnetlink::packet_route::tc::{TcAttribute, TcFilterBpfOption, TcHandle, TcMessage, TcOption};
 
 use super::link::Links;
 
+/// A filter on the clsact qdisc of an interface, on either side.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// Name of its program, where it is a program.
+    pub program: Option<String>,
+    /// Its priority.
+    pub priority: u16,
+}
+
+impl Filter {
+    /// Whether it is this program at this priority.
+    pub fn is(&self, program: &str, priority: u16) -> bool {
+        self.program.as_deref() == Some(program) && self.priority == priority
+    }
+}
+
 impl Links {
+    /// The filters on the clsact qdisc of an interface; none where there is no such qdisc. One of a kind that cannot be parsed is
+    /// there too.
+    pub fn filters(&mut self, ifindex: u32) -> io::Result<Vec<Filter>> {
+        let mut filters = Vec::new();
+        for egress in [false, true] {
+            let found = self.ask(|handle| {
+                let request = handle.traffic_filter(ifindex as i32).get();
+                let request = if egress { request.egress() } else { request.ingress() };
+                request.execute().try_collect::<Vec<_>>()
+            });
+            match found {
+                Ok(found) => filters.extend(found.iter().map(filter)),
+                Err(error) => match error.raw_os_error() {
+                    Some(libc::EINVAL | libc::ENOENT | libc::EOPNOTSUPP) => {}
+                    Some(_) => return Err(error),
+                    None => filters.push(Filter::default()),
+                },
+            }
+        }
+        Ok(filters)
+    }
+
     /// Whether the interface has a clsact qdisc, or the older ingress qdisc: there is room for one of the two.
     pub fn has_clsact(&mut self, ifindex: u32) -> io::Result<bool> {
         let found = self.ask(|handle| handle.qdisc().get().execute().try_collect::<Vec<_>>())?;
@@ -32,5 +70,20 @@ impl Links {
             Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EINVAL)) => Ok(()),
             done => done,
         }
+    }
+}
+
+fn filter(message: &TcMessage) -> Filter {
+    let options = message.attributes.iter().filter_map(|attribute| match attribute {
+        TcAttribute::Options(options) => Some(options),
+        _ => None,
+    });
+    let program = options.flatten().find_map(|option| match option {
+        TcOption::Bpf(TcFilterBpfOption::ProgName(name)) => Some(name.clone()),
+        _ => None,
+    });
+    Filter {
+        program,
+        priority: (message.header.info >> 16) as u16,
     }
 }

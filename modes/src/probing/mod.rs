@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use bond_monitors::wire::arp::Request;
 use bond_monitors::wire::nd::Solicitation;
-use bond_monitors::{ArpMonitor, Debounce, Evidence, Heard, LinkState, Time, Trial};
+use bond_monitors::{ArpMonitor, Debounce, Evidence, Heard, LinkState, Pause, Time, Trial};
 
 use crate::action::{Action, Notice};
 use crate::bond::{Bond, Wish};
@@ -88,6 +88,10 @@ impl Bond {
         if !self.probes() {
             return;
         }
+        // Woken too late, by whatever held the agent up.
+        if let Some(late) = self.probe_timeout().and_then(|due| Pause::between(due, now)) {
+            self.leave_out(late);
+        }
         if now >= self.probing.next {
             self.begin_tick(now);
         } else if self.probing.again.is_some_and(|at| now >= at) {
@@ -124,6 +128,22 @@ impl Bond {
         }
     }
 
+    /// Nobody could probe or read answers for a while: that time counts neither as silence nor as the time that a probe or a
+    /// candidate has for its answer.
+    pub(crate) fn leave_out(&mut self, pause: Pause) {
+        let noticed = self.options.arp_interval / (2 * REPEATS);
+        if self.options.monitor() != Monitor::Arp || pause.length() <= noticed {
+            return;
+        }
+        let probing = &mut self.probing;
+        probing.next = pause.postpone(probing.next);
+        probing.again = probing.again.map(|at| pause.postpone(at));
+        probing.ticked = pause.leave_out(probing.ticked);
+        for port in self.ports.iter_mut() {
+            port.arp.leave_out(pause);
+        }
+    }
+
     /// Nobody probed for a while, so the silence of the ports in use says nothing.
     fn excuse(&mut self, now: Time) {
         if self.options.monitor() != Monitor::Arp {
@@ -137,10 +157,6 @@ impl Bond {
     /// Asks for the facts of a tick; [`Bond::on_heard`] does the rest.
     fn begin_tick(&mut self, now: Time) {
         let interval = self.options.arp_interval;
-        let late = now.since(self.probing.next);
-        if late >= interval {
-            self.excuse(now);
-        }
         let regular = self.probing.next + interval;
         self.probing.next = if regular > now { regular } else { now + interval };
         self.probing.again = None;

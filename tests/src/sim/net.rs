@@ -1,6 +1,6 @@
 //! What is beyond the cables: one switch, hosts that answer ARP and neighbour solicitations, and what may be wrong with them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -24,9 +24,13 @@ pub struct Net {
     pub latency: Duration,
     /// Chooses the answers that are lost.
     pub seed: u64,
+    /// Somebody's frames arrive at every port this far apart, other than ARP and IPv6; zero: none do.
+    pub chatter: Duration,
     /// Stamps of the data plane.
     pub heard: BTreeMap<PortId, Heard>,
     under_way: BTreeMap<(Time, u64), Delivery>,
+    /// Frames that wait in the ports' sockets for the agent to read them.
+    received: VecDeque<Delivery>,
     count: u64,
 }
 
@@ -50,8 +54,10 @@ impl Net {
             loss: 0,
             latency: Duration::from_micros(200),
             seed: 1,
+            chatter: Duration::ZERO,
             heard: BTreeMap::new(),
             under_way: BTreeMap::new(),
+            received: VecDeque::new(),
             count: 0,
         }
     }
@@ -113,23 +119,38 @@ impl Net {
         self.under_way.insert((now + self.latency, self.count), delivery);
     }
 
-    /// When the next frame arrives.
+    /// When the agent has a frame to read.
     pub fn poll_timeout(&self) -> Option<Time> {
         self.under_way.keys().next().map(|(at, _)| *at)
     }
 
-    /// The next frame that has arrived, stamped.
-    pub fn arrived(&mut self, now: Time) -> Option<Delivery> {
-        let first = self.under_way.first_entry().filter(|entry| entry.key().0 <= now)?;
-        let delivery = first.remove();
-        let stamps = self.heard.entry(delivery.port).or_default();
-        if delivery.own {
-            stamps.own = Some(now);
-        } else {
-            stamps.any = Some(now);
-            stamps.probes = Some(now);
+    /// What arrives up to `now` is stamped by the data plane and waits to be read.
+    pub fn pass(&mut self, now: Time, connected: &[PortId]) {
+        while let Some(first) = self.under_way.first_entry().filter(|entry| entry.key().0 <= now) {
+            let (at, _) = *first.key();
+            let delivery = first.remove();
+            let stamps = self.heard.entry(delivery.port).or_default();
+            if delivery.own {
+                stamps.own = Some(at);
+            } else {
+                stamps.any = stamps.any.max(Some(at));
+                stamps.probes = Some(at);
+            }
+            self.received.push_back(delivery);
         }
-        Some(delivery)
+        let Some(since) = now.as_nanos().checked_rem(self.chatter.as_nanos() as u64) else {
+            return;
+        };
+        let last = Time::from_nanos(now.as_nanos() - since);
+        for port in connected.iter().filter(|port| !self.dead.contains(port)) {
+            let stamps = self.heard.entry(*port).or_default();
+            stamps.any = stamps.any.max(Some(last));
+        }
+    }
+
+    /// The next frame that waits to be read.
+    pub fn read(&mut self) -> Option<Delivery> {
+        self.received.pop_front()
     }
 }
 

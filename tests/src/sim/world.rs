@@ -27,6 +27,15 @@ pub struct Sent {
     pub frame: Vec<u8>,
 }
 
+/// A turn of the agent in which a call blocks, of this bond or of another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slow {
+    /// What is done in that turn before the call: so many actions.
+    pub after: u32,
+    /// How long the call takes. The agent does not read its clock meanwhile.
+    pub takes: Duration,
+}
+
 /// A bond in a model kernel. Methods that change something return the world, so that a test reads as a story.
 pub struct World {
     /// The bond under test.
@@ -47,6 +56,10 @@ pub struct World {
     pub events_seen: bool,
     /// Ports whose stamps cannot be read.
     pub unread: BTreeSet<PortId>,
+    /// The next turn takes long.
+    pub slow: Option<Slow>,
+    /// How long the agent was held up so far.
+    pub held_up: Duration,
     /// Whether the last plan came about.
     pub programmed: bool,
     /// Frames that left.
@@ -105,6 +118,8 @@ impl World {
             probes: Vec::new(),
             events_seen: true,
             unread: BTreeSet::new(),
+            slow: None,
+            held_up: Duration::ZERO,
             programmed: true,
             sent: Vec::new(),
             plans: Vec::new(),
@@ -176,7 +191,8 @@ impl World {
 
     /// Hands in every frame that has arrived, before time is looked at.
     fn deliver(&mut self) {
-        while let Some(delivery) = self.net.arrived(self.now) {
+        self.pass();
+        while let Some(delivery) = self.net.read() {
             let (port, frame) = (delivery.port, delivery.frame);
             self.feed(Event::Frame { port, frame });
         }
@@ -413,72 +429,109 @@ impl World {
     }
 
     fn timers(&mut self) {
-        self.bond.handle_timeout(self.now);
+        let turn = self.now;
+        self.bond.handle_timeout(turn);
         self.drain();
         let next = self.bond.poll_timeout();
         assert!(
-            next.is_none_or(|next| next > self.now),
-            "a deadline at {next:?} is left after {}",
-            self.now
+            next.is_none_or(|next| next > turn),
+            "a deadline at {next:?} is left after {turn}"
         );
     }
 
+    /// Time passes for the network while a call of the agent blocks.
+    fn block(&mut self, takes: Duration) {
+        self.now = self.now + takes;
+        self.held_up += takes;
+        if self.printed {
+            println!("{:>9} ms  the agent was held up for {takes:?}", self.ms(self.now));
+        }
+        self.pass();
+    }
+
+    fn pass(&mut self) {
+        let connected = self.connected();
+        self.net.pass(self.now, &connected);
+    }
+
+    /// Does all that the bond asks for. That is one turn of the agent, which reads its clock at the beginning only.
     fn drain(&mut self) {
-        while let Some(action) = self.bond.poll_action() {
-            self.record(&action);
-            let answer = match action {
-                Action::Program { epoch, plan } => {
-                    let result = self.kernel.program(&plan);
-                    self.programmed = result.is_ok();
-                    self.plans.push((self.now, plan));
-                    let now = self.kernel.device.mac;
-                    let mac = (now != self.plans.last().map_or(now, |(_, plan)| plan.mac)).then_some(now);
-                    result.err().map(|retry| Event::ProgramFailed { epoch, retry, mac })
-                }
-                Action::Transmit { port, frame } => {
-                    let at = self.now;
-                    self.sent.push(Sent { at, port, frame });
-                    None
-                }
-                Action::Probe { port, frame } => {
-                    let (at, plugged) = (self.now, self.connected());
-                    self.net.probe(at, port, &plugged, &frame);
-                    self.probes.push(Sent { at, port, frame });
-                    None
-                }
-                Action::PollDevice => {
-                    self.looks += 1;
-                    Some(Event::BondLink {
-                        report: self.kernel.device.clone(),
-                    })
-                }
-                Action::ReadHeard => Some(Event::Heard { ports: self.stamps() }),
-                Action::FindPaths { targets } => Some(Event::Paths {
-                    paths: targets.into_iter().map(|target| self.path(target)).collect(),
-                }),
-                Action::ReadStations => Some(Event::Stations {
-                    stations: self.stations.clone(),
-                }),
-                Action::ReportMemberships { port } => {
-                    self.rejoined.push((self.now, port));
-                    None
-                }
-                Action::PollMii { port } => {
-                    self.polls += 1;
-                    let stack = self.bond.options().use_carrier;
-                    self.kernel.nics.get(&port).map(|nic| Event::MiiPolled {
-                        port,
-                        carrier: if stack { nic.report.carrier } else { nic.driver },
-                    })
-                }
-                Action::Notify(notice) => {
-                    self.notices.push((self.now, notice));
-                    None
-                }
-            };
-            if let Some(event) = answer {
-                self.bond.handle_event(self.now, event);
+        let turn = self.now;
+        self.pass();
+        let slow = self.slow.take();
+        let mut done = 0;
+        loop {
+            if let Some(slow) = slow.filter(|slow| slow.after == done) {
+                self.block(slow.takes);
             }
+            let Some(action) = self.bond.poll_action() else { break };
+            self.act(turn, action);
+            done += 1;
+        }
+        if let Some(slow) = slow.filter(|slow| slow.after > done) {
+            // What blocked came after all that this bond wanted.
+            self.block(slow.takes);
+        }
+        if self.now > turn {
+            self.bond.held_up(turn, self.now);
+            self.deliver();
+        }
+    }
+
+    fn act(&mut self, turn: Time, action: Action) {
+        self.record(&action);
+        let answer = match action {
+            Action::Program { epoch, plan } => {
+                let result = self.kernel.program(&plan);
+                self.programmed = result.is_ok();
+                let left_with = self.kernel.device.mac;
+                let mac = (left_with != plan.mac).then_some(left_with);
+                self.plans.push((self.now, plan));
+                result.err().map(|retry| Event::ProgramFailed { epoch, retry, mac })
+            }
+            Action::Transmit { port, frame } => {
+                let at = self.now;
+                self.sent.push(Sent { at, port, frame });
+                None
+            }
+            Action::Probe { port, frame } => {
+                let (at, plugged) = (self.now, self.connected());
+                self.net.probe(at, port, &plugged, &frame);
+                self.probes.push(Sent { at, port, frame });
+                None
+            }
+            Action::PollDevice => {
+                self.looks += 1;
+                Some(Event::BondLink {
+                    report: self.kernel.device.clone(),
+                })
+            }
+            Action::ReadHeard => Some(Event::Heard { ports: self.stamps() }),
+            Action::FindPaths { targets } => Some(Event::Paths {
+                paths: targets.into_iter().map(|target| self.path(target)).collect(),
+            }),
+            Action::ReadStations => Some(Event::Stations {
+                stations: self.stations.clone(),
+            }),
+            Action::ReportMemberships { port } => {
+                self.rejoined.push((self.now, port));
+                None
+            }
+            Action::PollMii { port } => {
+                self.polls += 1;
+                let stack = self.bond.options().use_carrier;
+                self.kernel.nics.get(&port).map(|nic| Event::MiiPolled {
+                    port,
+                    carrier: if stack { nic.report.carrier } else { nic.driver },
+                })
+            }
+            Action::Notify(notice) => {
+                self.notices.push((self.now, notice));
+                None
+            }
+        };
+        if let Some(event) = answer {
+            self.bond.handle_event(turn, event);
         }
     }
 

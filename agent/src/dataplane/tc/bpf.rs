@@ -1,129 +1,288 @@
-//! The programs and maps of one bond, loaded from the object file that the build made of `bond.bpf.c`.
+//! The programs and maps of one bond.
 //!
-//! The maps are pinned by name: loading takes over those of an earlier agent and makes the ones that are missing.
+//! The maps are pinned by name: a new agent takes over those of an earlier one. The programs are loaded when they are to be
+//! attached, which they are not as long as those of this very build are.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::mem::size_of;
+use std::mem;
+use std::path::PathBuf;
 
-use aya::maps::{Array, HashMap, MapData, MapError, MapInfo, MapType, PerCpuHashMap, PerCpuValues};
-use aya::programs::tc::TcError;
-use aya::programs::{ProgramError, SchedClassifier};
-use aya::util::nr_cpus;
-use aya::{Ebpf, EbpfError, EbpfLoader, include_bytes_aligned};
+use aya::programs::SchedClassifier;
 use bond_modes::{Accept, PortId, TxPolicy};
 use bond_monitors::{Heard, MacAddr, Time};
 
-use super::lists::{List, Lists, is_list};
+use super::errors::{gone_is_fine, map_error};
+use super::lists::{Lists, is_list};
+use super::maps::{LAYOUT, Maps, Port, Stamps, State, Transmit, check_layout, on_all_cpus};
+use super::object::{BUILD, Kind, Loaded, Loader, Way};
 use super::pins::BondPins;
+use super::upgrade::FirstLayout;
 use crate::dataplane::PortCounters;
 
 /// One bond's programs in the kernel and its maps. Dropping it leaves both in force as far as they are pinned or attached.
 pub struct BondBpf {
-    programs: Ebpf,
-    state: Array<MapData, u32>,
+    pins: Option<BondPins>,
+    maps: Maps,
+    /// Which program is on the wire.
+    way: Way,
     lists: Lists,
-    accept: HashMap<MapData, u32, u32>,
-    counters: PerCpuHashMap<MapData, u32, Counters>,
-    heard: PerCpuHashMap<MapData, u32, Stamps>,
-    queues: Array<MapData, u32>,
-    own: HashMap<MapData, [u8; 6], u32>,
+    /// Loaded by this process, to be attached.
+    tx: Option<Loaded>,
+    rx: Option<Loaded>,
+    /// The programs that are attached may be those of another build.
+    stale: bool,
+    /// Maps of the layout before, until no program uses them.
+    before: Option<FirstLayout>,
+    /// Slots in the map `rules`.
+    rules: BTreeMap<PortId, u32>,
+    /// What `queues` holds.
+    queues: BTreeMap<u16, PortId>,
     /// What `own` holds.
-    own_addresses: BTreeSet<MacAddr>,
+    own: BTreeSet<MacAddr>,
+    /// What `transmit` says for the program on the wire.
+    remember_all: bool,
 }
 
 impl BondBpf {
-    /// Loads the programs. With `pins`, on the maps that are pinned there; without, on maps that vanish with this value.
-    pub fn load(pins: Option<&BondPins>) -> io::Result<BondBpf> {
-        raise_memlock();
-        let taken_over = pins.is_some_and(|pins| pins.map(LISTS).exists());
-        let mut loader = EbpfLoader::new();
-        loader.btf(None);
-        if let Some(pins) = pins {
-            for (name, shape) in MAPS {
-                check_shape(pins, name, shape)?;
-                loader.map_pin_path(name, pins.map(name));
+    /// With `pins`, on the maps that are pinned there; without, on maps that vanish with this value. `wire` is the interface that
+    /// frames leave into the bond by.
+    pub fn open(pins: Option<&BondPins>, loader: &mut Loader, wire: u32) -> io::Result<BondBpf> {
+        let Some(pins) = pins else {
+            let mut tx = loader.load(Kind::Tx(Way::One), None)?;
+            let maps = Maps::of(&mut tx)?;
+            return BondBpf::on(None, maps, Some(tx), None);
+        };
+        if !check_layout(pins)? {
+            let (before, maps, tx) = FirstLayout::take_over(pins, loader, wire)?;
+            return BondBpf::on(Some(pins), maps, Some(tx), Some(before));
+        }
+        if let Some(maps) = Maps::pinned(pins)? {
+            let state = maps.state()?;
+            if (state.layout, state.build) == (LAYOUT, *BUILD) {
+                return BondBpf::on(Some(pins), maps, None, None);
             }
+            let tx = loader.load(Kind::Tx(maps.way()?), Some(&|name| pins.map(name)))?;
+            return BondBpf::on(Some(pins), maps, Some(tx), None);
         }
-        let mut programs = loader.load(OBJECT).map_err(load_error)?;
-        for name in [TX, RX] {
-            classifier(&mut programs, name).load().map_err(program_error)?;
+        // Those that are missing come with the program.
+        let at = |name: &str| pins.map(name);
+        let mut tx = loader.load(Kind::Tx(Way::One), Some(&at))?;
+        let maps = Maps::of(&mut tx)?;
+        match maps.way()? {
+            Way::One => {}
+            other => tx = loader.load(Kind::Tx(other), Some(&at))?,
         }
-        let mut map = |name: &str| programs.take_map(name).ok_or_else(|| not_in_object(name));
-        let (state, lists) = (map(STATE)?, map(LISTS)?);
-        let (accept, counters) = (map(ACCEPT)?, map(COUNTERS)?);
-        let (heard, own, queues) = (map(HEARD)?, map(OWN)?, map(QUEUES)?);
-        trim_heap();
-        let state: Array<MapData, u32> = state.try_into().map_err(map_error)?;
-        let selector = state.get(&SLOT_TX, 0).map_err(map_error)?;
-        let own: HashMap<MapData, [u8; 6], u32> = own.try_into().map_err(map_error)?;
-        let own_addresses: Result<_, _> = own.keys().map(|key| key.map(MacAddr)).collect();
-        Ok(BondBpf {
-            lists: Lists::new(lists.try_into().map_err(map_error)?, taken_over, selector),
-            state,
-            accept: accept.try_into().map_err(map_error)?,
-            counters: counters.try_into().map_err(map_error)?,
-            heard: heard.try_into().map_err(map_error)?,
-            queues: queues.try_into().map_err(map_error)?,
-            own_addresses: own_addresses.map_err(map_error)?,
-            own,
-            programs,
-        })
+        BondBpf::on(Some(pins), maps, Some(tx), None)
+    }
+
+    fn on(pins: Option<&BondPins>, maps: Maps, tx: Option<Loaded>, before: Option<FirstLayout>) -> io::Result<BondBpf> {
+        let way = maps.way()?;
+        let own: Result<_, _> = maps.own()?.keys().map(|key| key.map(MacAddr)).collect();
+        let mine = maps.transmit()?.get(&way.number(), 0).map_err(map_error)?;
+        let mut bpf = BondBpf {
+            pins: pins.cloned(),
+            lists: Lists::default(),
+            stale: tx.is_some(),
+            rules: BTreeMap::new(),
+            queues: BTreeMap::new(),
+            own: own.map_err(map_error)?,
+            remember_all: mine.remember_all != 0,
+            way,
+            maps,
+            tx,
+            rx: None,
+            before,
+        };
+        if bpf.maps.state()?.layout == 0 {
+            bpf.lists = Lists::of_new_map(&bpf.maps.lists()?);
+        } else if is_list(mine.selector) {
+            bpf.lists.take_over(&bpf.maps.lists()?, mine.selector);
+        }
+        for entry in bpf.maps.ports()?.iter() {
+            let (port, value) = entry.map_err(map_error)?;
+            bpf.rules
+                .insert(PortId(port), value.iter().next().map_or(0, |cpu| cpu.rule));
+        }
+        bpf.queues = bpf.read_queues()?;
+        Ok(bpf)
+    }
+
+    /// Whether the programs that an earlier agent attached are to be exchanged.
+    pub fn is_stale(&self) -> bool {
+        self.stale
+    }
+
+    /// To be called when all programs that are attached are those of this process: the next agent of this build may keep them.
+    pub fn mark_attached(&mut self) -> io::Result<()> {
+        if let (Some(before), Some(pins)) = (self.before.take(), &self.pins) {
+            before.leave(pins)?;
+        }
+        self.set_state(*BUILD)?;
+        self.stale = false;
+        Ok(())
+    }
+
+    /// To be called right before the first program of an earlier agent is exchanged. What those of the first layout counted
+    /// until now is taken over.
+    pub fn begin_exchange(&mut self) -> io::Result<()> {
+        match &self.before {
+            Some(before) => before.copy_counts(&mut self.maps),
+            None => self.set_state(0),
+        }
+    }
+
+    /// The way of spreading whose program is on the wire.
+    pub fn way(&self) -> Way {
+        self.way
     }
 
     /// The program for the wire.
-    pub fn bond_tx(&mut self) -> &mut SchedClassifier {
-        classifier(&mut self.programs, TX)
+    pub fn bond_tx(&mut self, loader: &mut Loader) -> io::Result<&mut SchedClassifier> {
+        if self.tx.is_none() {
+            self.tx = Some(self.load(Kind::Tx(self.way), loader)?);
+        }
+        Ok(self.tx.as_mut().expect("it was loaded").program())
     }
 
     /// The program for ports.
-    pub fn port_rx(&mut self) -> &mut SchedClassifier {
-        classifier(&mut self.programs, RX)
+    pub fn port_rx(&mut self, loader: &mut Loader) -> io::Result<&mut SchedClassifier> {
+        if self.rx.is_none() {
+            self.rx = Some(self.load(Kind::Rx, loader)?);
+        }
+        Ok(self.rx.as_mut().expect("it was loaded").program())
     }
 
-    /// Tells the programs which interface the wire is.
-    pub fn set_wire(&mut self, ifindex: u32) -> io::Result<()> {
-        self.state.set(SLOT_WIRE, ifindex, 0).map_err(map_error)
+    /// Another program on the maps of this bond, which must be found at their pins for that.
+    fn load(&self, kind: Kind, loader: &mut Loader) -> io::Result<Loaded> {
+        let pins = self.pins.as_ref();
+        let pins = pins.ok_or_else(|| io::Error::other("a bond without pins has one program"))?;
+        self.maps.keep_pinned(pins)?;
+        let at = |name: &str| -> PathBuf {
+            match &self.before {
+                Some(_) => FirstLayout::place(pins, name),
+                None => pins.map(name),
+            }
+        };
+        loader.load(kind, Some(&at))
+    }
+
+    fn set_state(&mut self, build: u64) -> io::Result<()> {
+        self.maps.set_state(State {
+            layout: LAYOUT,
+            program: self.way.number(),
+            build,
+        })
     }
 
     /// Where frames of the stack leave.
     pub fn tx(&self) -> io::Result<TxPolicy> {
         match self.selector()? {
             0 => Ok(TxPolicy::Drop),
-            list if is_list(list) => self.lists.policy(list),
+            list if is_list(list) => Lists::policy(&self.maps.lists()?, list),
             port => Ok(TxPolicy::One(PortId(port))),
         }
     }
 
-    /// Moves the traffic: one write of four bytes. A list of ports is prepared aside before.
+    /// Moves the traffic under the program that is on the wire: one write. A list of ports is prepared aside before.
     pub fn set_tx(&mut self, tx: &TxPolicy) -> io::Result<()> {
-        let selector = match tx {
-            TxPolicy::Drop => 0,
-            TxPolicy::One(port) => port.0,
-            list => {
-                let in_force = self.selector()?;
-                self.lists.prepare(list, in_force)?
-            }
-        };
-        self.state.set(SLOT_TX, selector, 0).map_err(map_error)?;
-        self.lists.restock(selector);
+        debug_assert!(self.way.serves(tx));
+        let selector = self.prepare(tx)?;
+        self.set_selector(self.way, selector)?;
+        self.lists.restock(&self.maps.lists()?, selector);
         Ok(())
     }
 
+    /// Gets another program ready to take the wire over with this policy. Nothing changes until its program is there, to be
+    /// got from [`BondBpf::bond_tx`]: the exchange of the two is the moment at which the traffic moves.
+    pub fn begin_way(&mut self, way: Way, tx: &TxPolicy) -> io::Result<()> {
+        let selector = self.prepare(tx)?;
+        self.set_selector(way, selector)?;
+        let before = mem::replace(&mut self.way, way);
+        self.tx = None;
+        // An agent that finds this here completes the exchange.
+        self.set_state(0).inspect_err(|_| self.way = before)
+    }
+
+    /// To be called when the program of a way has the wire: that of [`BondBpf::begin_way`], or, if that failed, the one before.
+    pub fn end_way(&mut self, way: Way) -> io::Result<()> {
+        if self.way != way {
+            self.tx = None;
+            self.way = way;
+        }
+        let selector = self.selector()?;
+        self.lists.restock(&self.maps.lists()?, selector);
+        self.set_state(if self.stale { 0 } else { *BUILD })
+    }
+
+    /// As if the program of each policy were attached.
     #[cfg(test)]
-    pub(super) fn lists(&mut self) -> &mut Lists {
-        &mut self.lists
+    pub(super) fn set_any_tx(&mut self, tx: &TxPolicy) -> io::Result<()> {
+        if !self.way.serves(tx) {
+            let way = Way::of(tx).expect("what sends nowhere is served by all");
+            self.begin_way(way, tx)?;
+            return self.end_way(way);
+        }
+        self.set_tx(tx)
+    }
+
+    /// The map of lists, and which of its slots are clean.
+    #[cfg(test)]
+    pub(super) fn lists(
+        &mut self,
+    ) -> (
+        &mut Lists,
+        aya::maps::Array<&mut aya::maps::MapData, super::lists::List>,
+    ) {
+        (&mut self.lists, self.maps.lists_mut().unwrap())
+    }
+
+    fn prepare(&mut self, tx: &TxPolicy) -> io::Result<u32> {
+        match tx {
+            TxPolicy::Drop => Ok(0),
+            TxPolicy::One(port) => Ok(port.0),
+            list => {
+                let in_force = self.selector()?;
+                self.lists.prepare(&mut self.maps.lists_mut()?, list, in_force)
+            }
+        }
     }
 
     fn selector(&self) -> io::Result<u32> {
-        self.state.get(&SLOT_TX, 0).map_err(map_error)
+        let mine = self.maps.transmit()?.get(&self.way.number(), 0).map_err(map_error)?;
+        Ok(mine.selector)
+    }
+
+    fn set_selector(&mut self, way: Way, selector: u32) -> io::Result<()> {
+        let value = Transmit {
+            selector,
+            remember_all: self.remember_all.into(),
+        };
+        let mut transmit = self.maps.transmit_mut()?;
+        transmit.set(way.number(), value, 0).map_err(map_error)
+    }
+
+    /// Whether everybody who sends through the bond is remembered, or only who sends to groups.
+    pub fn remember_all(&mut self, all: bool) -> io::Result<()> {
+        if self.remember_all != all {
+            let selector = self.selector()?;
+            self.remember_all = all;
+            let set = self.set_selector(self.way, selector);
+            set.inspect_err(|_| self.remember_all = !all)?;
+        }
+        Ok(())
     }
 
     /// Where frames leave that an operator marked, by queue.
-    pub fn queues(&self) -> io::Result<BTreeMap<u16, PortId>> {
+    pub fn queues(&self) -> &BTreeMap<u16, PortId> {
+        &self.queues
+    }
+
+    pub(super) fn read_queues(&self) -> io::Result<BTreeMap<u16, PortId>> {
+        let queues = self.maps.queues()?;
         let mut chosen = BTreeMap::new();
-        for queue in 1..self.queues.len() as u16 {
-            match self.queues.get(&queue.into(), 0).map_err(map_error)? {
+        for queue in 1..queues.len() as u16 {
+            match queues.get(&queue.into(), 0).map_err(map_error)? {
                 0 => None,
                 port => chosen.insert(queue, PortId(port)),
             };
@@ -136,93 +295,105 @@ impl BondBpf {
         if queue == 0 {
             return Err(io::ErrorKind::InvalidInput.into());
         }
-        let port = port.map_or(0, |port| port.0);
-        self.queues.set(queue.into(), port, 0).map_err(map_error)
+        let value = port.map_or(0, |port| port.0);
+        self.maps.queues_mut()?.set(queue.into(), value, 0).map_err(map_error)?;
+        match port {
+            Some(port) => self.queues.insert(queue, port),
+            None => self.queues.remove(&queue),
+        };
+        Ok(())
     }
 
     /// What is let in, by port.
     pub fn accepted(&self) -> io::Result<BTreeMap<PortId, Accept>> {
-        let mut rules = BTreeMap::new();
-        for entry in self.accept.iter() {
-            let (port, rule) = entry.map_err(map_error)?;
-            match rule {
-                ACCEPT_ALL => rules.insert(PortId(port), Accept::All),
-                ACCEPT_UNICAST => rules.insert(PortId(port), Accept::Unicast),
+        let rules = self.maps.rules()?;
+        let mut accepted = BTreeMap::new();
+        for (&port, slot) in &self.rules {
+            match rules.get(slot, 0).map_err(map_error)? {
+                ACCEPT_ALL => accepted.insert(port, Accept::All),
+                ACCEPT_UNICAST => accepted.insert(port, Accept::Unicast),
                 _ => None,
             };
         }
-        Ok(rules)
+        Ok(accepted)
     }
 
     /// Lets frames in from a port, or nothing any more.
     pub fn set_accept(&mut self, port: PortId, rule: Option<Accept>) -> io::Result<()> {
         let value = match rule {
-            None => return gone_is_fine(self.accept.remove(&port.0)),
-            Some(Accept::All) => ACCEPT_ALL,
+            None => ACCEPT_NONE,
             Some(Accept::Unicast) => ACCEPT_UNICAST,
+            Some(Accept::All) => ACCEPT_ALL,
         };
-        self.accept.insert(port.0, value, 0).map_err(map_error)
+        match self.rules.get(&port).copied() {
+            Some(slot) => self.maps.rules_mut()?.set(slot, value, 0).map_err(map_error),
+            None if rule.is_none() => Ok(()),
+            None => Err(io::ErrorKind::NotFound.into()),
+        }
     }
 
     /// The attached ports: those that are counted.
-    pub fn ports(&self) -> io::Result<Vec<PortId>> {
-        self.counters
-            .keys()
-            .map(|key| key.map(PortId).map_err(map_error))
-            .collect()
+    pub fn ports(&self) -> Vec<PortId> {
+        self.rules.keys().copied().collect()
     }
 
     /// Starts to count a port from zero. Without this the programs neither send through it nor let anything in.
-    pub fn add_port(&mut self, port: PortId) -> io::Result<()> {
-        self.heard.insert(port.0, zeros()?, 0).map_err(map_error)?;
-        self.counters.insert(port.0, zeros()?, 0).map_err(map_error)
-    }
-
-    /// Listens on a port too that an agent without that map attached.
-    pub fn listen(&mut self, port: PortId) -> io::Result<()> {
-        match self.heard.insert(port.0, zeros()?, NEW_ONLY).map_err(map_error) {
-            Err(error) if error.raw_os_error() == Some(libc::EEXIST) => Ok(()),
-            done => done,
-        }
+    pub fn add_port(&mut self, port: PortId, wire: u32) -> io::Result<()> {
+        let known = self.rules.get(&port).copied();
+        let taken: BTreeSet<u32> = self.rules.values().copied().collect();
+        let free = || (0..MAX_PORTS).find(|slot| !taken.contains(slot));
+        let rule = known.or_else(free).ok_or(io::ErrorKind::StorageFull)?;
+        self.maps.rules_mut()?.set(rule, ACCEPT_NONE, 0).map_err(map_error)?;
+        let value = on_all_cpus(Port {
+            rule,
+            wire,
+            ..Port::default()
+        })?;
+        self.maps.ports_mut()?.insert(port.0, value, 0).map_err(map_error)?;
+        self.rules.insert(port, rule);
+        Ok(())
     }
 
     /// Forgets a port: nothing goes through it in either direction any more.
     pub fn remove_port(&mut self, port: PortId) -> io::Result<()> {
         self.set_accept(port, None)?;
-        for (queue, _) in self.queues()?.into_iter().filter(|(_, chosen)| *chosen == port) {
+        let chosen = self.queues.iter().filter(|(_, chosen)| **chosen == port);
+        for queue in chosen.map(|(queue, _)| *queue).collect::<Vec<_>>() {
             self.set_queue(queue, None)?;
         }
-        gone_is_fine(self.heard.remove(&port.0))?;
-        gone_is_fine(self.counters.remove(&port.0))
+        gone_is_fine(self.maps.ports_mut()?.remove(&port.0))?;
+        self.rules.remove(&port);
+        Ok(())
     }
 
     /// Takes these addresses, and no others, for those of the bond and its ports: frames from them that arrive were sent by us.
     pub fn set_own(&mut self, addresses: &BTreeSet<MacAddr>) -> io::Result<()> {
-        let known = self.own_addresses.clone();
+        let known = self.own.clone();
+        let mut own = self.maps.own_mut()?;
         for old in known.difference(addresses) {
-            gone_is_fine(self.own.remove(&old.0))?;
-            self.own_addresses.remove(old);
+            gone_is_fine(own.remove(&old.0))?;
+            self.own.remove(old);
         }
         for new in addresses.difference(&known) {
-            self.own.insert(new.0, 1, 0).map_err(map_error)?;
-            self.own_addresses.insert(*new);
+            own.insert(new.0, 1, 0).map_err(map_error)?;
+            self.own.insert(*new);
         }
         Ok(())
     }
 
     /// As [`BondBpf::set_own`], besides those that are known.
     pub fn add_own(&mut self, addresses: impl IntoIterator<Item = MacAddr>) -> io::Result<()> {
-        let all = self.own_addresses.iter().copied().chain(addresses).collect();
+        let all = self.own.iter().copied().chain(addresses).collect();
         self.set_own(&all)
     }
 
     /// When what was heard on a port, on whatever CPU.
     pub fn heard(&self, port: PortId) -> io::Result<Heard> {
-        let per_cpu = self.heard.get(&port.0, 0).map_err(map_error)?;
+        let per_cpu = self.maps.ports()?.get(&port.0, 0).map_err(map_error)?;
         let last = |stamp: fn(&Stamps) -> u64| {
             per_cpu
                 .iter()
-                .map(stamp)
+                .map(|cpu| stamp(&cpu.stamps))
                 .max()
                 .filter(|at| *at > 0)
                 .map(Time::from_nanos)
@@ -236,8 +407,9 @@ impl BondBpf {
 
     /// Traffic of a port, over all CPUs.
     pub fn counters(&self, port: PortId) -> io::Result<PortCounters> {
-        let per_cpu = self.counters.get(&port.0, 0).map_err(map_error)?;
-        Ok(per_cpu.iter().fold(PortCounters::default(), |sum, cpu| PortCounters {
+        let per_cpu = self.maps.ports()?.get(&port.0, 0).map_err(map_error)?;
+        let counters = per_cpu.iter().map(|cpu| cpu.counters);
+        Ok(counters.fold(PortCounters::default(), |sum, cpu| PortCounters {
             tx_frames: sum.tx_frames + cpu.tx_frames,
             tx_bytes: sum.tx_bytes + cpu.tx_bytes,
             rx_frames: sum.rx_frames + cpu.rx_frames,
@@ -248,192 +420,12 @@ impl BondBpf {
     }
 }
 
-/// `struct port_counters` of bond.bpf.c.
-#[repr(C)]
-#[derive(Clone, Copy, Default)]
-struct Counters {
-    tx_frames: u64,
-    tx_bytes: u64,
-    rx_frames: u64,
-    rx_bytes: u64,
-    rx_dropped: u64,
-    last_rx_ns: u64,
-}
-
-// SAFETY: six integers without padding; every bit pattern is a value.
-unsafe impl aya::Pod for Counters {}
-
-/// `struct heard` of bond.bpf.c.
-#[repr(C)]
-#[derive(Clone, Copy, Default)]
-struct Stamps {
-    any_ns: u64,
-    probes_ns: u64,
-    own_ns: u64,
-}
-
-// SAFETY: three integers without padding; every bit pattern is a value.
-unsafe impl aya::Pod for Stamps {}
-
-/// The value of a port that is new in a per-CPU map.
-fn zeros<T: aya::Pod + Default>() -> io::Result<PerCpuValues<T>> {
-    let cpus = nr_cpus().map_err(|(_, error)| error)?;
-    PerCpuValues::try_from(vec![T::default(); cpus])
-}
-
-fn classifier<'a>(programs: &'a mut Ebpf, name: &str) -> &'a mut SchedClassifier {
-    programs
-        .program_mut(name)
-        .and_then(|program| program.try_into().ok())
-        .expect("bond.bpf.c, compiled into this binary, has both classifiers")
-}
-
-/// A map that a very different version pinned must not be taken for ours.
-fn check_shape(pins: &BondPins, name: &str, (map_type, key_size, value_size): Shape) -> io::Result<()> {
-    let path = pins.map(name);
-    if !path.exists() {
-        return Ok(());
-    }
-    let info = MapInfo::from_pin(&path).map_err(map_error)?;
-    let same = info.map_type().is_ok_and(|found| found == map_type)
-        && info.key_size() as usize == key_size
-        && info.value_size() as usize == value_size;
-    if same {
-        return Ok(());
-    }
-    Err(io::Error::other(format!(
-        "{} was pinned by another version of bondd; delete the bond with that version first",
-        path.display()
-    )))
-}
-
-/// Kernels before 5.11 charge maps to RLIMIT_MEMLOCK, whose default is too low for them. Later ones do not care, so a refusal
-/// matters only if loading fails too.
-fn raise_memlock() {
-    let unlimited = libc::rlimit {
-        rlim_cur: libc::RLIM_INFINITY,
-        rlim_max: libc::RLIM_INFINITY,
-    };
-    // SAFETY: the pointer is to a live value of the type that setrlimit reads.
-    unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const unlimited) };
-}
-
-/// A new loader parses the types of the whole kernel, some 20 MB, whether they are wanted or not. Without this the agent would
-/// hold on to that memory for good.
-fn trim_heap() {
-    // SAFETY: gives unused pages of the heap back; touches nothing that is in use.
-    #[cfg(target_env = "gnu")]
-    unsafe {
-        libc::malloc_trim(0);
-    }
-}
-
-fn not_in_object(name: &str) -> io::Error {
-    io::Error::other(format!("the compiled programs have no map {name}"))
-}
-
-fn gone_is_fine(removed: Result<(), MapError>) -> io::Result<()> {
-    match removed.map_err(map_error) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        done => done,
-    }
-}
-
-fn load_error(error: EbpfError) -> io::Error {
-    match error {
-        EbpfError::FileError { error, .. } => error,
-        EbpfError::MapError(error) => map_error(error),
-        EbpfError::ProgramError(error) => program_error(error),
-        other => io::Error::other(other),
-    }
-}
-
-/// The kernel's errno out of aya's error, for the caller to act on; anything else keeps its text.
-pub fn map_error(error: MapError) -> io::Error {
-    match error {
-        MapError::CreateError { io_error, .. } | MapError::IoError(io_error) => io_error,
-        MapError::SyscallError(error) => error.io_error,
-        MapError::PinError {
-            error: aya::pin::PinError::SyscallError(error),
-            ..
-        } => error.io_error,
-        MapError::KeyNotFound | MapError::ElementNotFound => io::ErrorKind::NotFound.into(),
-        other => io::Error::other(other),
-    }
-}
-
-/// The kernel's errno out of aya's error, for the caller to act on; anything else keeps its text.
-pub fn program_error(error: ProgramError) -> io::Error {
-    match error {
-        ProgramError::LoadError { io_error, verifier_log } => {
-            log::debug!("the kernel refuses a program: {verifier_log}");
-            io_error
-        }
-        ProgramError::SyscallError(error) => error.io_error,
-        ProgramError::IOError(error) => error,
-        ProgramError::MapError(error) => map_error(error),
-        ProgramError::TcError(error) => tc_error(error),
-        ProgramError::NetlinkError(error) => netlink_error(error),
-        other => io::Error::other(other),
-    }
-}
-
-/// The kernel's errno out of aya's error, for the caller to act on; anything else keeps its text.
-pub fn tc_error(error: TcError) -> io::Error {
-    match error {
-        TcError::NetlinkError(error) => netlink_error(error),
-        TcError::IoError(error) => error,
-        other => io::Error::other(other),
-    }
-}
-
-fn netlink_error(error: aya::sys::NetlinkError) -> io::Error {
-    match error.raw_os_error() {
-        Some(errno) => io::Error::from_raw_os_error(errno),
-        None => io::Error::other(error),
-    }
-}
-
-/// Name of the program on ports, also the name of its clsact filter.
-pub const RX: &str = "port_rx";
-/// Name of the program on the wire, also the name of its clsact filter.
-pub const TX: &str = "bond_tx";
-
-const STATE: &str = "state";
-const ACCEPT: &str = "accept";
-const COUNTERS: &str = "counters";
-const LISTS: &str = "lists";
-const TURNS: &str = "turns";
-const HEARD: &str = "heard";
-const OWN: &str = "own";
-const SENT: &str = "sent";
-const QUEUES: &str = "queues";
-
-/// Type of a map, sizes of its keys and of its values.
-type Shape = (MapType, usize, usize);
-/// An interface index or the number of a slot.
-const INDEX: usize = size_of::<u32>();
-const MAC: usize = size_of::<MacAddr>();
-const MAPS: [(&str, Shape); 9] = [
-    (STATE, (MapType::Array, INDEX, size_of::<u32>())),
-    (ACCEPT, (MapType::Hash, INDEX, size_of::<u32>())),
-    (COUNTERS, (MapType::PerCpuHash, INDEX, size_of::<Counters>())),
-    (LISTS, (MapType::Array, INDEX, size_of::<List>())),
-    (TURNS, (MapType::PerCpuArray, INDEX, size_of::<u32>())),
-    (HEARD, (MapType::PerCpuHash, INDEX, size_of::<Stamps>())),
-    (OWN, (MapType::Hash, MAC, size_of::<u32>())),
-    (SENT, (MapType::LruHash, MAC, size_of::<u32>())),
-    (QUEUES, (MapType::Array, INDEX, size_of::<u32>())),
-];
-
-/// BPF_NOEXIST
-const NEW_ONLY: u64 = 1;
-const SLOT_TX: u32 = 0;
-const SLOT_WIRE: u32 = 1;
+/// Ports of one bond. [maps.bpf.h: MAX_PORTS]
+const MAX_PORTS: u32 = 256;
+/// Values of the map `rules`. [maps.bpf.h: ACCEPT_NONE]
+const ACCEPT_NONE: u32 = 0;
 const ACCEPT_UNICAST: u32 = 1;
 const ACCEPT_ALL: u32 = 2;
-
-static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/bond.bpf.o"));
 
 #[cfg(test)]
 mod tests {
@@ -449,14 +441,18 @@ mod tests {
         let mut options = TestRunOptions::new();
         options.data_in = Some(&frame);
         options.ctx_in = Some(&context);
-        bpf.bond_tx().test_run(options).unwrap().return_value
+        bpf.bond_tx(&mut Loader::default())
+            .unwrap()
+            .test_run(options)
+            .unwrap()
+            .return_value
     }
 
     #[test]
     fn segments_of_offloaded_frames_are_counted_as_frames() {
         let port = PortId(12);
-        let mut bpf = BondBpf::load(None).unwrap();
-        bpf.add_port(port).unwrap();
+        let mut bpf = BondBpf::open(None, &mut Loader::default(), 0).unwrap();
+        bpf.add_port(port, 1).unwrap();
         bpf.set_tx(&TxPolicy::One(port)).unwrap();
         assert_eq!(transmit(&mut bpf, 0), REDIRECT);
         assert_eq!(transmit(&mut bpf, 10), REDIRECT);
@@ -465,8 +461,8 @@ mod tests {
 
     #[test]
     fn a_selector_that_names_no_port_of_the_bond_drops() {
-        let mut bpf = BondBpf::load(None).unwrap();
-        bpf.add_port(PortId(12)).unwrap();
+        let mut bpf = BondBpf::open(None, &mut Loader::default(), 0).unwrap();
+        bpf.add_port(PortId(12), 1).unwrap();
         assert_eq!(transmit(&mut bpf, 0), SHOT);
         for selector in [13, 12 | 1 << 31] {
             bpf.set_tx(&TxPolicy::One(PortId(selector))).unwrap();
@@ -478,16 +474,13 @@ mod tests {
     #[test]
     fn a_port_that_was_removed_is_not_counted_and_lets_nothing_in() {
         let port = PortId(12);
-        let mut bpf = BondBpf::load(None).unwrap();
-        bpf.add_port(port).unwrap();
+        let mut bpf = BondBpf::open(None, &mut Loader::default(), 0).unwrap();
+        bpf.add_port(port, 1).unwrap();
         bpf.set_accept(port, Some(Accept::Unicast)).unwrap();
         assert_eq!(bpf.accepted().unwrap(), BTreeMap::from([(port, Accept::Unicast)]));
         bpf.remove_port(port).unwrap();
         bpf.remove_port(port).unwrap();
-        assert_eq!(
-            (bpf.ports().unwrap(), bpf.accepted().unwrap()),
-            (vec![], BTreeMap::new())
-        );
+        assert_eq!((bpf.ports(), bpf.accepted().unwrap()), (vec![], BTreeMap::new()));
         assert_eq!(bpf.counters(port).unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 

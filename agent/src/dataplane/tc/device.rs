@@ -7,8 +7,9 @@
 use bond_modes::{ForwardingPlan, Spread, TxPolicy};
 use bond_monitors::Carrier;
 
-use super::bpf::{BondBpf, TX};
-use super::hook::{self, Attached, Place};
+use super::bpf::BondBpf;
+use super::hook::{self, Attached, Hold, Place};
+use super::object::TX;
 use super::pins::{BondPins, Pins};
 use super::{Bond, TcPlane, queues};
 use crate::dataplane::PlaneError;
@@ -24,8 +25,8 @@ pub struct Pair {
 }
 
 impl TcPlane {
-    /// The pair of this bond, if the interface of that name is ours. It may have got the name while no agent ran, so the alias
-    /// may tell another.
+    /// The pair of this bond, if the interface of that name is ours. It may have been renamed while no agent ran, so the bond's
+    /// name in the alias does not count.
     pub(super) fn find_pair(&mut self, name: &str) -> Result<Option<Pair>, PlaneError> {
         Ok(self
             .veth_pair(name)?
@@ -74,6 +75,11 @@ impl TcPlane {
         self.claim(name, &pair)
             .and_then(|()| self.fresh_pins(pair.bond.ifindex))
             .and_then(|pins| self.equip(name, &pair, pins))
+            .and_then(|mut bond| {
+                let mark = || bond.bpf.mark_attached();
+                step(|| format!("set up the maps of {name}"), mark)?;
+                Ok(bond)
+            })
             .inspect_err(|_| self.unmake(name, Some(pair.bond.ifindex)))
     }
 
@@ -90,36 +96,19 @@ impl TcPlane {
             || sysctl::set_disable_ipv6(&wire, true),
         )?;
         let load = || format!("load the programs of {name}");
-        let mut bpf = step_with(&BPF, load, || BondBpf::load(Some(&pins)))?;
-        let set_up = || {
-            bpf.set_wire(index)?;
-            bpf.add_own([pair.bond.report.mac])
-        };
-        step(|| format!("set up the maps of {name}"), set_up)?;
-
-        let pin = pins.tx();
-        let place = Place {
-            interface: &wire,
-            pin: Some(&pin),
-            program: TX,
-        };
-        let attach = || format!("attach a program to {wire}");
-        let wanted = self.hook;
-        let (hook, wire_hold) = step_with(&HOOK, attach, || {
-            for kind in [Attached::Tcx, Attached::Clsact] {
-                if let Some(hold) = hook::replace(bpf.bond_tx(), place, kind)? {
-                    return Ok((kind, hold));
-                }
-            }
-            hook::attach_first(bpf.bond_tx(), place, wanted)
-        })?;
+        let loader = &mut self.loader;
+        let open = || BondBpf::open(Some(&pins), loader, index);
+        let mut bpf = step_with(&BPF, load, open)?;
+        let know = || bpf.add_own([pair.bond.report.mac]);
+        step(|| format!("set up the maps of {name}"), know)?;
+        let (hook, wire_hold) = self.hook_wire(&wire, index, &pins, &mut bpf)?;
         Ok(Bond {
             ifindex: pair.bond.ifindex,
             wire: index,
             pins,
             bpf,
             hook,
-            _wire_hold: wire_hold,
+            wire_hold,
             port_holds: Default::default(),
             applied: ForwardingPlan {
                 carrier: Carrier::from_bool(pair.wire.report.admin_up),
@@ -130,9 +119,43 @@ impl TcPlane {
                 queues: Default::default(),
                 rx: Default::default(),
             },
-            deaf: Default::default(),
+            lost_allmulti: Default::default(),
             steered: false,
         })
+    }
+
+    /// Sees to it that a program of ours is on the wire: one of an earlier agent stays if it is of this build, or is exchanged.
+    fn hook_wire(
+        &mut self,
+        wire: &str,
+        index: u32,
+        pins: &BondPins,
+        bpf: &mut BondBpf,
+    ) -> Result<(Attached, Hold), PlaneError> {
+        let pin = pins.tx();
+        let place = Place {
+            interface: wire,
+            pin: Some(&pin),
+            program: TX,
+        };
+        let (links, loader, wanted) = (&mut self.links, &mut self.loader, self.hook);
+        let attach = || {
+            for kind in [Attached::Tcx, Attached::Clsact] {
+                if !bpf.is_stale()
+                    && let Some(hold) = hook::keep(links, place, index, kind)?
+                {
+                    return Ok((kind, hold));
+                }
+            }
+            bpf.begin_exchange()?;
+            for kind in [Attached::Tcx, Attached::Clsact] {
+                if let Some(hold) = hook::replace(bpf.bond_tx(loader)?, place, kind)? {
+                    return Ok((kind, hold));
+                }
+            }
+            hook::attach_first(bpf.bond_tx(loader)?, place, wanted)
+        };
+        step_with(&HOOK, || format!("attach a program to {wire}"), attach)
     }
 
     /// Removes the pair and its pins. A step that fails does not stop the other.
@@ -218,7 +241,7 @@ impl TcPlane {
 }
 
 /// Name of the wire of the bond with this interface index.
-fn wire_name(bond: u32) -> String {
+pub(super) fn wire_name(bond: u32) -> String {
     format!("wire{bond}")
 }
 

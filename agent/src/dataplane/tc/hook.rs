@@ -13,8 +13,10 @@ use aya::programs::links::{FdLink, LinkError, PinnedLink};
 use aya::programs::tc::{NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle};
 use aya::programs::{LinkOrder, ProgramError, SchedClassifier, TcAttachType, tc};
 
-use super::bpf::{program_error, tc_error};
+use super::errors::{program_error, tc_error};
 use super::pins::unpin;
+use super::sys;
+use crate::netlink::{Filter, Links};
 
 /// Which hook new bonds get.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -128,6 +130,43 @@ pub fn replace(program: &mut SchedClassifier, place: Place<'_>, kind: Attached) 
             Ok(Some(None))
         }
     }
+}
+
+/// Takes over what an earlier agent attached, with the program as it is; none if nothing is attached here.
+pub fn keep(links: &mut Links, place: Place<'_>, ifindex: u32, kind: Attached) -> io::Result<Option<Hold>> {
+    match (kind, place.pin) {
+        (Attached::Tcx, Some(pin)) => match sys::link_interface(pin) {
+            Ok(at) if at == ifindex => {
+                let link = PinnedLink::from_pin(pin).map_err(link_error)?;
+                Ok(Some(Some(link.into())))
+            }
+            Ok(_) => Ok(None),
+            Err(error) => absent(error, None),
+        },
+        (Attached::Tcx, None) => Ok(None),
+        (Attached::Clsact, _) => {
+            let ours = |filter: &Filter| filter.is(place.program, PRIORITY);
+            Ok(links.filters(ifindex)?.iter().any(ours).then_some(None))
+        }
+    }
+}
+
+/// Pins again a link that somebody unpinned, so that its program can be exchanged.
+pub fn keep_pinned(hold: &Hold, place: Place<'_>) -> io::Result<()> {
+    match (hold, place.pin) {
+        (Some(link), Some(pin)) if !pin.exists() => sys::pin_link(link.info().map_err(link_error)?.id(), pin),
+        _ => Ok(()),
+    }
+}
+
+/// Takes our program off an interface with a clsact qdisc; off with the qdisc too, unless it was there before or somebody else
+/// has a filter on it. Says whether there was a program.
+pub fn take_off(links: &mut Links, interface: &str, ifindex: u32, program: &str, was_there: bool) -> io::Result<bool> {
+    let dropped = drop_filter(interface, program)?;
+    if dropped && !was_there && links.filters(ifindex)?.is_empty() {
+        links.remove_clsact(ifindex)?;
+    }
+    Ok(dropped)
 }
 
 /// Removes filters that hold our program, known by its name; says whether there were any.

@@ -2,14 +2,14 @@
 //!
 //! No run of `bond_tx` ever sees a slot being written. A run takes the slot's number from the selector and is done with the slot
 //! when it ends; the kernel lets no run outlive an RCU grace period. So a slot that no selector has named since before a grace
-//! period began has no reader. Such slots are *clean*:
-//! - all slots of a new map;
-//! - all but the one in force after [`grace_period`], some milliseconds, which is waited for when a map of an earlier agent is
-//!   taken over, and when the last clean slot was put in force: after the traffic has moved, not before.
+//! period began has no reader. Such slots are *clean*: all slots of a new map, and after a grace period all but the one in force.
+//! We wait for a grace period (some milliseconds) when taking over a list of an earlier agent, which may have left other slots a
+//! moment ago, and when the last clean slot was used: after the traffic has moved, not before.
 //!
 //! A slot is written only while it is clean, and is not clean from then on. A slot's words reach memory before the selector that
 //! names it: there is a fence between the two system calls.
 
+use std::borrow::{Borrow, BorrowMut};
 use std::io;
 use std::sync::atomic::{Ordering, fence};
 use std::thread;
@@ -18,7 +18,7 @@ use std::time::Duration;
 use aya::maps::{Array, MapData};
 use bond_modes::{PortId, TxPolicy, XmitHashPolicy};
 
-use super::bpf::map_error;
+use super::errors::map_error;
 
 /// `struct list` of bond.bpf.c.
 #[repr(C)]
@@ -34,58 +34,68 @@ pub struct List {
 // SAFETY: integers without padding; every bit pattern is a value.
 unsafe impl aya::Pod for List {}
 
-/// The map `lists` and which of its slots are clean.
+/// Which slots of the map `lists` are clean.
+#[derive(Default)]
 pub struct Lists {
-    slots: Array<MapData, List>,
-    clean: Vec<u32>,
+    /// Nothing is known before the first list is prepared or taken over.
+    clean: Option<Vec<u32>>,
 }
 
 impl Lists {
-    /// Takes the map over. `used`: an earlier agent may have left a slot a moment ago. `selector` is the one in force.
-    pub fn new(slots: Array<MapData, List>, used: bool, selector: u32) -> Lists {
-        let mut lists = Lists {
-            slots,
-            clean: Vec::new(),
-        };
-        if used {
-            lists.wait_for_readers(selector);
-        } else {
-            lists.clean = (FIRST_SLOT..lists.slots.len()).collect();
+    /// Those of a new map.
+    pub fn of_new_map(slots: &Array<impl Borrow<MapData>, List>) -> Lists {
+        Lists {
+            clean: Some((FIRST_SLOT..slots.len()).collect()),
         }
-        lists
+    }
+
+    /// Takes over a list that an earlier agent left in force: it may have left other slots a moment ago, so a grace period is
+    /// waited for now and not when the traffic is to move.
+    pub fn take_over(&mut self, slots: &Array<impl Borrow<MapData>, List>, selector: u32) {
+        self.wait_for_readers(slots, selector);
     }
 
     /// Writes the list of a policy that has one into a clean slot. Returns the selector that puts it in force, to be written at
     /// once. `in_force` is the selector that it will replace.
-    pub fn prepare(&mut self, policy: &TxPolicy, in_force: u32) -> io::Result<u32> {
+    pub fn prepare(
+        &mut self,
+        slots: &mut Array<impl BorrowMut<MapData>, List>,
+        policy: &TxPolicy,
+        in_force: u32,
+    ) -> io::Result<u32> {
         let list = List::encode(policy)?;
-        self.restock(in_force);
+        if self.clean.as_ref().is_none_or(Vec::is_empty) {
+            self.wait_for_readers(slots, in_force);
+        }
         // Not empty: at most one slot is in force, and there are more.
-        let slot = self.clean.pop().ok_or(io::ErrorKind::StorageFull)?;
-        self.slots.set(slot, list, 0).map_err(map_error)?;
+        let slot = self
+            .clean
+            .as_mut()
+            .and_then(Vec::pop)
+            .ok_or(io::ErrorKind::StorageFull)?;
+        slots.set(slot, list, 0).map_err(map_error)?;
         fence(Ordering::SeqCst);
         Ok(IS_LIST | slot << SLOT_SHIFT)
     }
 
     /// To be called when a selector is in force: sees to it that the next list will find a clean slot.
-    pub fn restock(&mut self, in_force: u32) {
-        if self.clean.is_empty() {
-            self.wait_for_readers(in_force);
+    pub fn restock(&mut self, slots: &Array<impl Borrow<MapData>, List>, in_force: u32) {
+        if self.clean.as_ref().is_some_and(Vec::is_empty) {
+            self.wait_for_readers(slots, in_force);
         }
     }
 
     /// The policy that a selector with a list stands for.
-    pub fn policy(&self, selector: u32) -> io::Result<TxPolicy> {
-        let list = self.slots.get(&slot_of(selector), 0).map_err(map_error)?;
+    pub fn policy(slots: &Array<impl Borrow<MapData>, List>, selector: u32) -> io::Result<TxPolicy> {
+        let list = slots.get(&slot_of(selector), 0).map_err(map_error)?;
         Ok(list.decode())
     }
 
-    fn wait_for_readers(&mut self, in_force: u32) {
+    fn wait_for_readers(&mut self, slots: &Array<impl Borrow<MapData>, List>, in_force: u32) {
         grace_period();
         let kept = is_list(in_force).then(|| slot_of(in_force));
-        self.clean = (FIRST_SLOT..self.slots.len())
-            .filter(|slot| Some(*slot) != kept)
-            .collect();
+        let clean = (FIRST_SLOT..slots.len()).filter(|slot| Some(*slot) != kept);
+        self.clean = Some(clean.collect());
     }
 }
 
@@ -177,6 +187,7 @@ const LONG_FOR_A_SOFTIRQ: Duration = Duration::from_millis(100);
 mod tests {
     use super::*;
     use crate::dataplane::tc::bpf::BondBpf;
+    use crate::dataplane::tc::object::Loader;
 
     fn all(ports: std::ops::Range<u32>) -> TxPolicy {
         TxPolicy::All(ports.map(PortId).collect())
@@ -184,7 +195,7 @@ mod tests {
 
     #[test]
     fn a_list_of_any_length_is_read_back_as_written() {
-        let mut bpf = BondBpf::load(None).unwrap();
+        let mut bpf = BondBpf::open(None, &mut Loader::default(), 0).unwrap();
         for count in [1, 2, 64, MAX_PORTS as u32] {
             let ports: Vec<PortId> = (1000..1000 + count).map(PortId).collect();
             let lists = XmitHashPolicy::VALUES.iter().map(|(policy, _, _)| TxPolicy::Hash {
@@ -197,7 +208,7 @@ mod tests {
                 igmp: PortId(7),
             };
             for list in lists.chain([round_robin, TxPolicy::All(ports.clone())]) {
-                bpf.set_tx(&list).unwrap();
+                bpf.set_any_tx(&list).unwrap();
                 assert_eq!(bpf.tx().unwrap(), list);
             }
         }
@@ -205,9 +216,9 @@ mod tests {
 
     #[test]
     fn a_list_that_is_too_long_is_refused_and_changes_nothing() {
-        let mut bpf = BondBpf::load(None).unwrap();
-        bpf.set_tx(&all(1..3)).unwrap();
-        let refused = bpf.set_tx(&all(0..MAX_PORTS as u32 + 1)).unwrap_err();
+        let mut bpf = BondBpf::open(None, &mut Loader::default(), 0).unwrap();
+        bpf.set_any_tx(&all(1..3)).unwrap();
+        let refused = bpf.set_any_tx(&all(0..MAX_PORTS as u32 + 1)).unwrap_err();
         assert_eq!(refused.to_string(), "a list can have 256 ports, not 257");
         assert_eq!(bpf.tx().unwrap(), all(1..3));
     }
@@ -222,26 +233,24 @@ mod tests {
         assert_eq!(list.decode(), TxPolicy::Drop);
     }
 
-    /// Slots of a selector's history: none is used again before a grace period has passed since it was left.
+    /// None of the slots that a selector has named is used again before a grace period has passed since it was left.
     #[test]
     fn a_slot_rests_until_nobody_can_read_it() {
-        let mut bpf = BondBpf::load(None).unwrap();
-        let lists = bpf.lists();
+        let mut bpf = BondBpf::open(None, &mut Loader::default(), 0).unwrap();
+        let (lists, mut slots) = bpf.lists();
         let mut in_force = 0;
         for _ in 0..3 {
-            let before = lists.clean.clone();
+            let before = lists.clean.clone().unwrap();
             assert!(!before.contains(&slot_of(in_force)) && !before.contains(&0));
             for left in (0..before.len()).rev() {
-                let next = lists.prepare(&all(1..3), in_force).unwrap();
-                assert_eq!(
-                    (next | 0xff << SLOT_SHIFT, lists.clean.len()),
-                    (0xff << SLOT_SHIFT, left)
-                );
-                assert!(is_list(next) && before.contains(&slot_of(next)) && !lists.clean.contains(&slot_of(next)));
+                let next = lists.prepare(&mut slots, &all(1..3), in_force).unwrap();
+                let clean = lists.clean.clone().unwrap();
+                assert_eq!((next | 0xff << SLOT_SHIFT, clean.len()), (0xff << SLOT_SHIFT, left));
+                assert!(is_list(next) && before.contains(&slot_of(next)) && !clean.contains(&slot_of(next)));
                 in_force = next;
             }
-            lists.wait_for_readers(in_force);
+            lists.restock(&slots, in_force);
         }
-        assert_eq!(lists.clean.len() as u32, lists.slots.len() - 1 - FIRST_SLOT);
+        assert_eq!(lists.clean.as_ref().unwrap().len() as u32, slots.len() - 1 - FIRST_SLOT);
     }
 }

@@ -6,15 +6,17 @@
 //!                     eth0  eth1   <- port_rx: out of the wire, hence into bond0, or refused
 //! ```
 //! `bond0` is one end of a veth pair, so its counters, captures, qdiscs and carrier are those of a real device; its carrier is
-//! the administrative state of the other end. The programs (`bond.bpf.c`) forward on their own: everything they need is in maps
+//! the administrative state of the other end. The programs (`bpf/*.bpf.c`) forward on their own: everything they need is in maps
 //! pinned by name, and they stay attached without this process. So a new agent *observes*: it takes over device, maps and ports,
-//! exchanges the programs for its own in place, and reads back the plan in force.
+//! exchanges programs of another build for its own in place, and reads back the plan in force.
 //!
 //! | File | What |
 //! |---|---|
-//! | `bond.bpf.c`, `hash.bpf.h`, `bpf` | programs and maps of one bond |
+//! | `bpf/`, `object` | the programs: one for ports, and one for the wire for each way of spreading |
+//! | `maps`, `upgrade` | the maps of one bond; those of an earlier layout |
+//! | `bpf` | programs and maps of one bond together |
 //! | `lists` | lists of ports that are never seen half written |
-//! | `hook` | how programs are attached: tcx links or clsact filters |
+//! | `hook`, `sys` | how programs are attached: tcx links or clsact filters |
 //! | `bpffs`, `pins` | where the pins are |
 //! | `device`, `port` | the pair; ports taken in, given back, taken over |
 //! | `queues` | traffic that an operator sends through a port of his choice |
@@ -33,6 +35,7 @@ use nix::sched::{CloneFlags, unshare};
 
 use self::bpf::BondBpf;
 use self::hook::{Attached, Hold, Place};
+use self::object::{Kind, Loader, TX, Way};
 use self::pins::{BondPins, Pins};
 use super::port::{port_alias, read_original};
 use super::step::{BPF, FirstError, HOOK, VETH, step, step_with, unknown};
@@ -42,14 +45,19 @@ use crate::netlink::{Link, Links};
 mod bpf;
 mod bpffs;
 mod device;
+mod errors;
 mod hook;
 mod lists;
+mod maps;
+mod object;
 mod pins;
 mod port;
 mod program;
 mod queues;
+mod sys;
 #[cfg(test)]
 mod tests;
+mod upgrade;
 
 pub use self::hook::Hook;
 
@@ -62,6 +70,8 @@ pub struct TcPlane {
     netns: u64,
     /// The kernel has what bonds need; what it lacks may still come, with a module.
     usable: bool,
+    /// For the programs of all bonds.
+    loader: Loader,
     /// Opened when the first bond needs it: it may have to be mounted.
     pins: Option<Pins>,
     bonds: BTreeMap<BondName, Bond>,
@@ -75,12 +85,12 @@ struct Bond {
     bpf: BondBpf,
     hook: Attached,
     /// What keeps the programs in place while this process runs: on the wire and on ports.
-    _wire_hold: Hold,
+    wire_hold: Hold,
     port_holds: BTreeMap<PortId, Hold>,
     /// The plan in force. Its `ports` are the attached ones.
     applied: ForwardingPlan,
     /// Ports whose all-multicast somebody took off.
-    deaf: BTreeSet<PortId>,
+    lost_allmulti: BTreeSet<PortId>,
     /// Whether marks of an operator are told from other traffic.
     steered: bool,
 }
@@ -100,6 +110,7 @@ impl TcPlane {
             links,
             netns: netns.ino(),
             usable: false,
+            loader: Loader::default(),
             pins: None,
             bonds: BTreeMap::new(),
         })
@@ -144,9 +155,9 @@ impl TcPlane {
         let ports = self.adopt_ports(name, &mut bond)?;
         let read = || format!("read the maps of {name}");
         bond.applied.tx = step(read, || bond.bpf.tx())?;
-        bond.applied.queues = step(read, || bond.bpf.queues())?;
+        bond.applied.queues = bond.bpf.queues().clone();
         bond.steered = !bond.applied.queues.is_empty();
-        // What it is while nothing is sent nobody keeps; it matters as little.
+        // While nothing is sent the kind is not kept anywhere, and makes no difference.
         bond.applied.spread = bond.applied.tx.spread().unwrap_or(bond.applied.spread);
         bond.applied.rx = step(read, || bond.bpf.accepted())?;
         bond.applied.ports = ports
@@ -154,6 +165,9 @@ impl TcPlane {
             .map(|(port, link)| (port, settings(&link, &pair.bond)))
             .collect();
         program::keep_own(name, &mut bond)?;
+        if bond.bpf.is_stale() {
+            step(|| format!("set up the maps of {name}"), || bond.bpf.mark_attached())?;
+        }
         if pair.wire.alias != device::wire_alias(name) {
             self.label(name, &bond);
         }
@@ -189,12 +203,12 @@ impl Dataplane for TcPlane {
         if self.usable {
             return Ok(());
         }
-        let hook = self.hook;
+        let (hook, loader) = (self.hook, &mut self.loader);
         // In a namespace of its own nobody sees the devices come and go, and it ends with the thread whatever happens. A kernel
         // without network namespaces does it in the only one there is.
         let probe = move || {
             let _ = unshare(CloneFlags::CLONE_NEWNET);
-            probe_here(hook)
+            probe_here(hook, loader)
         };
         thread::scope(|scope| scope.spawn(probe).join()).unwrap_or_else(|_| {
             Err(PlaneError::Kernel {
@@ -271,7 +285,7 @@ impl Dataplane for TcPlane {
 
     fn program(&mut self, bond: &BondName, plan: &ForwardingPlan) -> Result<(), PlaneError> {
         let in_force = self.bonds.get_mut(bond).ok_or_else(|| unknown(bond))?;
-        program::apply(&mut self.links, bond, in_force, plan)
+        program::apply(&mut self.links, &mut self.loader, bond, in_force, plan)
     }
 
     fn refresh(&mut self, bond: &BondName) -> Result<(), PlaneError> {
@@ -286,10 +300,10 @@ impl Dataplane for TcPlane {
                 queues::tie(bond, &wire)?;
             }
         }
-        known.deaf.clear();
+        known.lost_allmulti.clear();
         for &port in known.applied.ports.keys() {
             match step(|| format!("read {port}"), || links.by_index(port.0))? {
-                Some(link) if !link.allmulti_flag => known.deaf.insert(port),
+                Some(link) if !link.allmulti_flag => known.lost_allmulti.insert(port),
                 _ => false,
             };
         }
@@ -334,9 +348,15 @@ fn sweep(pins: &Pins, links: &mut Links) -> Result<(), PlaneError> {
 }
 
 /// Does once, with devices that go away, what every bond needs.
-fn probe_here(hook: Hook) -> Result<(), PlaneError> {
+fn probe_here(hook: Hook, loader: &mut Loader) -> Result<(), PlaneError> {
     let mut links = step(|| "open a netlink socket".to_owned(), Links::open)?;
-    let mut bpf = step_with(&BPF, || "load the programs".to_owned(), || BondBpf::load(None))?;
+    let load = || {
+        // The loops and the helper for copies besides what all have: whatever any program asks for of the kernel.
+        loader.load(Kind::Tx(Way::All), None)?;
+        loader.load(Kind::Rx, None)?;
+        loader.load(Kind::Tx(Way::One), None)
+    };
+    let mut program = step_with(&BPF, || "load the programs".to_owned(), load)?;
     step_with(
         &VETH,
         || "make a veth device".to_owned(),
@@ -346,9 +366,9 @@ fn probe_here(hook: Hook) -> Result<(), PlaneError> {
     let place = Place {
         interface: PROBE,
         pin: None,
-        program: bpf::TX,
+        program: TX,
     };
-    let attach = || hook::attach_first(bpf.bond_tx(), place, hook).map(|_| ());
+    let attach = || hook::attach_first(program.program(), place, hook).map(|_| ());
     errors.note(step_with(&HOOK, || "attach a program".to_owned(), attach));
     errors.note(step(
         || "remove the veth device".to_owned(),
@@ -360,8 +380,7 @@ fn probe_here(hook: Hook) -> Result<(), PlaneError> {
     errors.result()
 }
 
-/// A port's settings as a plan words them. All-multicast is on for every port; the plan's wish is that of the bond, which is
-/// thus fulfilled.
+/// A port's settings as a plan words them. Every port has all-multicast on, so report the bond's setting.
 fn settings(port: &Link, bond: &Link) -> PortPlan {
     PortPlan {
         mac: port.report.mac,

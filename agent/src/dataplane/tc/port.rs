@@ -1,9 +1,9 @@
 //! Ports: taken in, given back, taken over from an earlier agent.
 
-use super::bpf::RX;
 use super::hook::{self, Attached, Place};
+use super::object::{Loader, RX};
 use super::pins::unpin;
-use super::program::keep_own;
+use super::program::{keep_own, set_tx};
 use super::{Bond, TcPlane};
 use crate::dataplane::port::{port_alias, prepare, read, read_original, restore};
 use crate::dataplane::step::{FirstError, HOOK, port_step, step, step_with, unknown};
@@ -35,6 +35,7 @@ impl TcPlane {
             errors.note(self.sweep_pins());
         }
         let links = &mut self.links;
+        let loader = &mut self.loader;
         let link = match read(links, port) {
             Ok(link) => Some(link),
             Err(error) => {
@@ -43,7 +44,7 @@ impl TcPlane {
             }
         };
         match (self.bonds.get_mut(name), &link) {
-            (Some(bond), link) => expel(links, name, bond, port, link.as_ref(), original, &mut errors),
+            (Some(bond), link) => expel(links, loader, name, bond, port, link.as_ref(), original, &mut errors),
             // Somebody deleted the bond; tcx links went with its pins.
             (None, Some(link)) => errors.note_unless_gone(drop_filter(links, port, link, original)),
             (None, None) => {}
@@ -57,7 +58,7 @@ impl TcPlane {
     /// Takes over the ports that an earlier agent attached: those with counters, as far as they still exist and carry our mark.
     /// Says which ones, with their links.
     pub(super) fn adopt_ports(&mut self, name: &str, bond: &mut Bond) -> Result<Vec<(PortId, Link)>, PlaneError> {
-        let known = step(|| format!("read the ports of {name}"), || bond.bpf.ports())?;
+        let known = bond.bpf.ports();
         let mut adopted = Vec::new();
         let mut found = Vec::new();
         for port in known {
@@ -67,8 +68,10 @@ impl TcPlane {
         let macs = found.iter().filter_map(|(_, link)| Some(link.as_ref()?.report.mac));
         step(|| format!("learn the addresses of {name}"), || bond.bpf.add_own(macs))?;
         for (port, found) in found {
-            step(|| format!("listen on {port}"), || bond.bpf.listen(port))?;
-            let hooked = match found.as_ref().map(|link| exchange(bond, port, link)) {
+            let taken_over = found
+                .as_ref()
+                .map(|link| take_over(&mut self.links, &mut self.loader, bond, port, link));
+            let hooked = match taken_over {
                 None | Some(Err(PlaneError::PortGone { .. })) => false,
                 Some(exchanged) => exchanged?,
             };
@@ -76,7 +79,7 @@ impl TcPlane {
                 // Its mark alone: hook and counters are not set in one step, so a crash may have left one without the other.
                 Some(link) if hooked || link.alias == port_alias(name) => {
                     if !hooked {
-                        hook_port(bond, port, &link)?;
+                        hook_port(&mut self.loader, bond, port, &link)?;
                     }
                     adopted.push((port, link));
                 }
@@ -111,10 +114,10 @@ impl TcPlane {
         )?;
         let count = || {
             bond.bpf.add_own([link.report.mac])?;
-            bond.bpf.add_port(port)
+            bond.bpf.add_port(port, bond.wire)
         };
         step(|| format!("count {text} in {name}"), count)?;
-        hook_port(bond, port, &link)?;
+        hook_port(&mut self.loader, bond, port, &link)?;
         port_step(port, || format!("set {text} up"), || links.set_up(port.0, true))?;
         let plan = PortPlan {
             mac: link.report.mac,
@@ -127,13 +130,13 @@ impl TcPlane {
     }
 }
 
-fn hook_port(bond: &mut Bond, port: PortId, link: &Link) -> Result<(), PlaneError> {
+fn hook_port(loader: &mut Loader, bond: &mut Bond, port: PortId, link: &Link) -> Result<(), PlaneError> {
     let name = &link.report.name;
     let pin = bond.pins.rx(port);
     // Somebody may have tidied up: forwarding goes on without pins, but no new one can be made without their folder.
     step(|| "make a folder for pins".to_owned(), || bond.pins.create())?;
     let kind = bond.hook;
-    let attach = || hook::attach(bond.bpf.port_rx(), place(name, &pin), kind);
+    let attach = || hook::attach(bond.bpf.port_rx(loader)?, place(name, &pin), kind);
     let held = step_with(&HOOK, || format!("attach a program to {name}"), attach).map_err(|error| match error {
         PlaneError::Kernel { source, .. } if source.raw_os_error() == Some(libc::ENODEV) => {
             PlaneError::PortGone { port }
@@ -144,12 +147,27 @@ fn hook_port(bond: &mut Bond, port: PortId, link: &Link) -> Result<(), PlaneErro
     Ok(())
 }
 
-fn exchange(bond: &mut Bond, port: PortId, link: &Link) -> Result<bool, PlaneError> {
+/// Takes over what an earlier agent attached to a port, and exchanges the program if it may be of another build. Says whether
+/// there was any.
+fn take_over(
+    links: &mut Links,
+    loader: &mut Loader,
+    bond: &mut Bond,
+    port: PortId,
+    link: &Link,
+) -> Result<bool, PlaneError> {
     let name = &link.report.name;
     let pin = bond.pins.rx(port);
     let kind = bond.hook;
-    let replace = || hook::replace(bond.bpf.port_rx(), place(name, &pin), kind);
-    let held = port_step(port, || format!("exchange the program on {name}"), replace)?;
+    let take_over = || {
+        if !bond.bpf.is_stale()
+            && let Some(hold) = hook::keep(links, place(name, &pin), port.0, kind)?
+        {
+            return Ok(Some(hold));
+        }
+        hook::replace(bond.bpf.port_rx(loader)?, place(name, &pin), kind)
+    };
+    let held = port_step(port, || format!("exchange the program on {name}"), take_over)?;
     Ok(held.is_some_and(|hold| {
         bond.port_holds.insert(port, hold);
         true
@@ -157,8 +175,10 @@ fn exchange(bond: &mut Bond, port: PortId, link: &Link) -> Result<bool, PlaneErr
 }
 
 /// Takes a port out of the maps, and the program off it.
+#[expect(clippy::too_many_arguments)]
 fn expel(
     links: &mut Links,
+    loader: &mut Loader,
     name: &str,
     bond: &mut Bond,
     port: PortId,
@@ -169,12 +189,12 @@ fn expel(
     bond.applied.ports.remove(&port);
     bond.applied.rx.remove(&port);
     bond.applied.queues.retain(|_, chosen| *chosen != port);
-    bond.deaf.remove(&port);
+    bond.lost_allmulti.remove(&port);
     let close = || bond.bpf.set_accept(port, None);
     errors.note(step(|| format!("close {port} of {name}"), close));
     let others = bond.applied.tx.among(|kept| kept != port);
     if bond.applied.tx != others {
-        let leave = || bond.bpf.set_tx(&others);
+        let leave = || set_tx(loader, bond, &others);
         if errors.note(step(
             || format!("stop the transmission of {name} through {port}"),
             leave,
@@ -186,9 +206,9 @@ fn expel(
     let unhook = || match (bond.hook, link) {
         (Attached::Tcx, _) => unpin(&bond.pins.rx(port)),
         (Attached::Clsact, None) => Ok(()),
-        // The filter goes with the qdisc.
-        (Attached::Clsact, Some(_)) if !original.clsact => links.remove_clsact(port.0),
-        (Attached::Clsact, Some(link)) => hook::drop_filter(&link.report.name, RX).map(|_| ()),
+        (Attached::Clsact, Some(link)) => {
+            hook::take_off(links, &link.report.name, port.0, RX, original.clsact).map(drop)
+        }
     };
     errors.note_unless_gone(port_step(port, || format!("take the program off {port}"), unhook));
     let forget = || bond.bpf.remove_port(port);
@@ -196,17 +216,11 @@ fn expel(
     errors.note(keep_own(name, bond));
 }
 
-/// Takes off a filter that outlived its bond, and the qdisc with it if it came with it.
+/// Takes off a filter that outlived its bond.
 fn drop_filter(links: &mut Links, port: PortId, link: &Link, original: &OriginalPort) -> Result<(), PlaneError> {
     let name = &link.report.name;
-    port_step(
-        port,
-        || format!("take the program off {name}"),
-        || match hook::drop_filter(name, RX)? {
-            true if !original.clsact => links.remove_clsact(port.0),
-            _ => Ok(()),
-        },
-    )
+    let take_off = || hook::take_off(links, name, port.0, RX, original.clsact).map(drop);
+    port_step(port, || format!("take the program off {name}"), take_off)
 }
 
 fn place<'a>(interface: &'a str, pin: &'a std::path::Path) -> Place<'a> {

@@ -3,31 +3,47 @@
 //! Make before break:
 //! 1. addresses that are about to be ours, then accept on ports that are to let in more than now;
 //! 2. addresses, MTUs and promiscuity of ports, address of the bond;
-//! 3. the transmit selector: the moment at which the traffic moves, to a port or to a list prepared before it; then where
-//!    marked frames leave, which leave with the others until they have a port of their own;
+//! 3. the transmit selector: the moment at which the traffic moves, to a port or to a list prepared before it; or, where the way
+//!    of spreading is another, the exchange of the program on the wire; then where marked frames leave, which leave with the
+//!    others until they have a port of their own;
 //! 4. carrier of the bond, which thus comes on when frames have a way out, and goes off when they have none;
 //! 5. stop accepting on the other ports, and forget addresses that were ours.
 //!
 //! If nothing but the active port changes, that is a few map writes. A step that fails is left out of what counts as in force,
 //! so the next plan tries it again, and does not stop the others: the rest of a plan is good for the rest of the bond.
 
+use std::io;
+
 use bond_modes::{Accept, ForwardingPlan, PortId, PortPlan, TxPolicy};
 use bond_monitors::MacAddr;
 
+use super::device::wire_name;
+use super::hook::{self, Place};
+use super::object::{Loader, TX, Way};
 use super::{Bond, queues};
 use crate::dataplane::step::{FirstError, port_step, step};
 use crate::dataplane::{PlaneError, port};
 use crate::netlink::{Links, sysctl};
 
 /// Makes the kernel match `plan`, writing only what differs from `bond.applied`, and keeps the latter true.
-pub fn apply(links: &mut Links, name: &str, bond: &mut Bond, plan: &ForwardingPlan) -> Result<(), PlaneError> {
+pub fn apply(
+    links: &mut Links,
+    loader: &mut Loader,
+    name: &str,
+    bond: &mut Bond,
+    plan: &ForwardingPlan,
+) -> Result<(), PlaneError> {
     let mut errors = FirstError::default();
-    // The programs can do all of them at any time.
+    // A program that can do it is loaded when there is a port to send through.
     bond.applied.spread = plan.spread;
     let know = || bond.bpf.add_own(addresses(plan));
     errors.note(step(|| format!("learn the addresses of {name}"), know));
+    let bridged = |plan: &ForwardingPlan| plan.ports.values().any(|port| port.promisc);
+    if bridged(plan) {
+        errors.note(remember_all(name, bond, true));
+    }
     for (&port, &rule) in &plan.rx {
-        // The selector and the rules of what is not attached are nobody's: a port that has left is about to leave the plan too.
+        // Skip ports that are not attached: they have just left, and the next plan will not name them.
         if !bond.applied.ports.contains_key(&port) {
             errors.note(Err(PlaneError::PortGone { port }));
         } else if wider(bond.applied.rx.get(&port), rule) {
@@ -43,10 +59,10 @@ pub fn apply(links: &mut Links, name: &str, bond: &mut Bond, plan: &ForwardingPl
             }
         }
     }
-    for port in bond.deaf.clone() {
+    for port in bond.lost_allmulti.clone() {
         let hear = || links.set_allmulti(port.0, true);
         if errors.note(port_step(port, || format!("set {port} to all multicast"), hear)) {
-            bond.deaf.remove(&port);
+            bond.lost_allmulti.remove(&port);
         }
     }
     if bond.applied.mac != plan.mac {
@@ -55,7 +71,7 @@ pub fn apply(links: &mut Links, name: &str, bond: &mut Bond, plan: &ForwardingPl
             bond.applied.mac = plan.mac;
         }
     }
-    transmit(name, bond, &plan.tx, &mut errors);
+    transmit(loader, name, bond, &plan.tx, &mut errors);
     queues::steer(links, name, bond, &plan.queues, &mut errors);
     if bond.applied.carrier != plan.carrier {
         let set = || links.set_up(bond.wire, plan.carrier.is_on());
@@ -71,7 +87,18 @@ pub fn apply(links: &mut Links, name: &str, bond: &mut Bond, plan: &ForwardingPl
         }
     }
     errors.note(keep_own(name, bond));
+    if !bridged(&bond.applied) {
+        errors.note(remember_all(name, bond, false));
+    }
     errors.result()
+}
+
+/// Under a bridge, which asks for promiscuity, all senders above are remembered: a switch may flood what each of them sends.
+fn remember_all(name: &str, bond: &mut Bond, all: bool) -> Result<(), PlaneError> {
+    step(
+        || format!("change whose frames {name} remembers"),
+        || bond.bpf.remember_all(all),
+    )
 }
 
 /// Knows the addresses in force for our own, and no others.
@@ -85,7 +112,7 @@ fn addresses(plan: &ForwardingPlan) -> impl Iterator<Item = MacAddr> {
 }
 
 /// A port that is not attached costs the others nothing: they are programmed without it. With none left, all stays as it is.
-fn transmit(name: &str, bond: &mut Bond, wanted: &TxPolicy, errors: &mut FirstError) {
+fn transmit(loader: &mut Loader, name: &str, bond: &mut Bond, wanted: &TxPolicy, errors: &mut FirstError) {
     let mut gone = false;
     for port in named(wanted) {
         if !bond.applied.ports.contains_key(&port) {
@@ -97,10 +124,48 @@ fn transmit(name: &str, bond: &mut Bond, wanted: &TxPolicy, errors: &mut FirstEr
     if bond.applied.tx == possible || (gone && possible == TxPolicy::Drop) {
         return;
     }
-    let set = || bond.bpf.set_tx(&possible);
+    let set = || set_tx(loader, bond, &possible);
     if errors.note(step(|| format!("move the transmission of {name}"), set)) {
         bond.applied.tx = possible;
     }
+}
+
+/// Moves the traffic, also to another program where the one on the wire cannot do it: that is loaded beside it, on the same maps,
+/// and goes by a selector of its own, so that each frame meets the old program with the old policy or the new one with the new.
+pub fn set_tx(loader: &mut Loader, bond: &mut Bond, tx: &TxPolicy) -> io::Result<()> {
+    let before = bond.bpf.way();
+    let way = match Way::of(tx) {
+        Some(way) if !before.serves(tx) => way,
+        _ => return bond.bpf.set_tx(tx),
+    };
+    bond.bpf.begin_way(way, tx)?;
+    let exchanged = exchange(loader, bond);
+    if exchanged.is_err() {
+        // The one before is still on the wire.
+        bond.bpf.end_way(before)?;
+    } else {
+        bond.bpf.end_way(way)?;
+    }
+    exchanged
+}
+
+/// Puts the program of the bond's way on the wire in place of another.
+fn exchange(loader: &mut Loader, bond: &mut Bond) -> io::Result<()> {
+    let wire = wire_name(bond.ifindex);
+    let pin = bond.pins.tx();
+    let place = Place {
+        interface: &wire,
+        pin: Some(&pin),
+        program: TX,
+    };
+    hook::keep_pinned(&bond.wire_hold, place)?;
+    let program = bond.bpf.bond_tx(loader)?;
+    bond.wire_hold = match hook::replace(program, place, bond.hook)? {
+        Some(hold) => hold,
+        // Somebody took it off.
+        None => hook::attach(program, place, bond.hook)?,
+    };
+    Ok(())
 }
 
 /// Every port that a policy names.

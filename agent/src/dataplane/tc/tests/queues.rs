@@ -65,7 +65,10 @@ fn queues_outlive_the_agent_and_a_port_that_leaves_has_none() {
             matches!(outcome, Err(PlaneError::PortGone { port }) if port == ports[1]),
             "{outcome:?}"
         );
-        assert_eq!(w.plane.bonds[&bond0()].bpf.queues().unwrap(), [(4, ports[3])].into());
+        assert_eq!(
+            w.plane.bonds[&bond0()].bpf.read_queues().unwrap(),
+            [(4, ports[3])].into()
+        );
     });
 }
 

@@ -53,14 +53,11 @@ enum {
 
 #define TYPE_BATMAN 0x4305
 #define TYPE_TEB 0x6558		/* Ethernet in GRE */
-#define TYPE_ARP 0x0806
 #define TYPE_RARP 0x8035
-#define TYPE_VLAN 0x8100
 #define TYPE_PPP 0x880b		/* PPTP in GRE */
 #define TYPE_MPLS 0x8847
 #define TYPE_MPLS_MULTICAST 0x8848
 #define TYPE_PPPOE 0x8864
-#define TYPE_QINQ 0x88a8
 #define TYPE_PTP 0x88f7
 #define TYPE_PRP 0x88fb
 #define TYPE_CFM 0x8902
@@ -435,51 +432,78 @@ INLINE int flow_inner(const struct __sk_buff *skb, __u32 type,
 	return 0;
 }
 
-/* The hash of a frame. [bond_main.c: bond_xmit_hash] */
-INLINE __u32 frame_hash(const struct __sk_buff *skb, __u32 policy)
-{
-	struct flow flow = {};
+/* The Ethernet header of a frame, and layer2's hash of it. */
+struct ether {
 	__u8 header[ETH_HEADER];
-	__u32 type, ether, hash;
-	int found;
+	__u32 type;
+	__u32 hash;
+};
 
+INLINE void read_ether(const struct __sk_buff *skb, struct ether *ether)
+{
 	/* zeros for a frame without a whole header: the stack sends none */
-	bpf_skb_load_bytes(skb, 0, header, sizeof(header));
-	type = be16(header + 12);
-	ether = header[5] ^ header[11] ^ type;
+	bpf_skb_load_bytes(skb, 0, ether->header, sizeof(ether->header));
+	ether->type = be16(ether->header + 12);
+	ether->hash = ether->header[5] ^ ether->header[11] ^ ether->type;
+}
 
-	switch (policy) {
-	case HASH_VLAN_SRCMAC:
-		hash = (be16(header + 6) << 8 | header[8]) ^
-		       ((__u32)header[9] << 16 | be16(header + 10));
-		/* the whole tag with its priority; tags in the bytes not */
-		return skb->vlan_present ? hash ^ skb->vlan_tci : hash;
-	case HASH_LAYER23:
-	case HASH_LAYER34:
-		found = flow_plain(skb, type, &flow);
-		break;
-	case HASH_ENCAP23:
-	case HASH_ENCAP34:
-		found = flow_inner(skb, type, &flow);
-		break;
-	default:
-		return ether;
-	}
-	if (found < 0)
-		return ether;
+/* The hash under layer2 or vlan+srcmac. [bond_main.c: bond_xmit_hash] */
+INLINE __u32 ether_hash(const struct __sk_buff *skb, __u32 policy)
+{
+	struct ether ether = {};
+	const __u8 *source = ether.header + 6;
+	__u32 hash;
 
-	if (policy == HASH_LAYER34 || policy == HASH_ENCAP34) {
-		hash = flow.icmp ? flow.icmp : flow.ports;
-		hash ^= flow.addresses;
+	read_ether(skb, &ether);
+	if (policy != HASH_VLAN_SRCMAC)
+		return ether.hash;
+	hash = (be16(source) << 8 | source[2]) ^
+	       ((__u32)source[3] << 16 | be16(source + 4));
+	/* the whole tag with its priority; tags in the bytes not */
+	return skb->vlan_present ? hash ^ skb->vlan_tci : hash;
+}
+
+/* The hash under one of the policies that look further, from what they found. */
+INLINE __u32 flow_hash(const struct flow *flow, __u32 ether, int with_ports)
+{
+	__u32 hash;
+
+	if (with_ports) {
+		hash = flow->icmp ? flow->icmp : flow->ports;
+		hash ^= flow->addresses;
 		hash ^= hash >> 16;
 		hash ^= hash >> 8;
 		/* The lowest bit of many source ports is always 0. */
 		return hash >> 1;
 	}
-	hash = ether ^ flow.addresses;
+	hash = ether ^ flow->addresses;
 	hash ^= hash >> 16;
 	hash ^= hash >> 8;
 	return hash;
+}
+
+/* The hash under layer2+3 or layer3+4. [bond_main.c: bond_xmit_hash] */
+INLINE __u32 ip_hash(const struct __sk_buff *skb, __u32 policy)
+{
+	struct flow flow = {};
+	struct ether ether = {};
+
+	read_ether(skb, &ether);
+	if (flow_plain(skb, ether.type, &flow) < 0)
+		return ether.hash;
+	return flow_hash(&flow, ether.hash, policy == HASH_LAYER34);
+}
+
+/* The hash under encap2+3 or encap3+4. [bond_main.c: bond_xmit_hash] */
+INLINE __u32 encap_hash(const struct __sk_buff *skb, __u32 policy)
+{
+	struct flow flow = {};
+	struct ether ether = {};
+
+	read_ether(skb, &ether);
+	if (flow_inner(skb, ether.type, &flow) < 0)
+		return ether.hash;
+	return flow_hash(&flow, ether.hash, policy == HASH_ENCAP34);
 }
 
 #endif

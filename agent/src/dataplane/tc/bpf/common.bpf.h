@@ -21,8 +21,6 @@ static long (*bpf_redirect)(__u32 ifindex, __u64 flags) =
 static long (*bpf_clone_redirect)(struct __sk_buff *skb, __u32 ifindex,
 				  __u64 flags) =
 	(void *)BPF_FUNC_clone_redirect;
-static long (*bpf_skb_pull_data)(struct __sk_buff *skb, __u32 len) =
-	(void *)BPF_FUNC_skb_pull_data;
 /* Fails where the frame ends earlier; then the buffer is filled with zeros. */
 static long (*bpf_skb_load_bytes)(const struct __sk_buff *skb, __u32 offset,
 				  void *to, __u32 len) =
@@ -38,7 +36,17 @@ struct bpf_map_def {
 
 #define ETH_HEADER 14
 #define TYPE_IPV4 0x0800
+#define TYPE_ARP 0x0806
+#define TYPE_VLAN 0x8100
 #define TYPE_IPV6 0x86dd
+#define TYPE_QINQ 0x88a8
+
+/* A constant in network order, as in skb->protocol. */
+#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+#define HTONS(number) (number)
+#else
+#define HTONS(number) (((number) & 0xff) << 8 | (number) >> 8)
+#endif
 
 /* Two bytes in network order. */
 INLINE __u32 be16(const __u8 *bytes)

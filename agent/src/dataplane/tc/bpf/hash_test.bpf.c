@@ -7,12 +7,12 @@
 
 SEC("classifier") int hash_all(struct __sk_buff *skb)
 {
-	skb->cb[0] = frame_hash(skb, HASH_LAYER2);
-	skb->cb[1] = frame_hash(skb, HASH_LAYER34);
-	skb->cb[2] = frame_hash(skb, HASH_LAYER23);
-	skb->cb[3] = frame_hash(skb, HASH_ENCAP23);
-	skb->cb[4] = frame_hash(skb, HASH_ENCAP34);
-	return frame_hash(skb, HASH_VLAN_SRCMAC);
+	skb->cb[0] = ether_hash(skb, HASH_LAYER2);
+	skb->cb[1] = ip_hash(skb, HASH_LAYER34);
+	skb->cb[2] = ip_hash(skb, HASH_LAYER23);
+	skb->cb[3] = encap_hash(skb, HASH_ENCAP23);
+	skb->cb[4] = encap_hash(skb, HASH_ENCAP34);
+	return ether_hash(skb, HASH_VLAN_SRCMAC);
 }
 
 char license_text[] SEC("license") = "Dual MIT/GPL";

@@ -1,0 +1,14 @@
+// SPDX-License-Identifier: MIT OR GPL-2.0
+/* By a hash of addresses and ports inside of tunnels: encap2+3, encap3+4. */
+#include "tx.bpf.h"
+#include "hash.bpf.h"
+
+SEC("classifier") int bond_tx(struct __sk_buff *skb)
+{
+	int verdict;
+	const struct list *list = begin_list(skb, TX_ENCAP, &verdict);
+
+	if (!list)
+		return verdict;
+	return send_nth(skb, list, encap_hash(skb, list->setting));
+}

@@ -1,0 +1,311 @@
+//! The maps of one bond, and the layout of their values: an interface between versions of bondd, as a newer agent takes over the
+//! pinned maps of an older one. [`upgrade`](super::upgrade) has the way from the layout before.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::mem::size_of;
+use std::path::Path;
+
+use aya::Pod;
+use aya::maps::{Array, HashMap, Map, MapData, MapInfo, MapType, PerCpuHashMap, PerCpuValues};
+use aya::util::nr_cpus;
+use bond_monitors::MacAddr;
+
+use super::errors::{map_error, pin_error};
+use super::lists::List;
+use super::object::{Loaded, Way};
+use super::pins::BondPins;
+
+/// `struct transmit` of maps.bpf.h.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Transmit {
+    /// Where frames leave.
+    pub selector: u32,
+    /// Not 0: all senders are remembered.
+    pub remember_all: u32,
+}
+
+// SAFETY: two integers without padding; every bit pattern is a value.
+unsafe impl Pod for Transmit {}
+
+/// `struct port` of maps.bpf.h.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Port {
+    /// Its slot in `rules`.
+    pub rule: u32,
+    /// Index of the wire.
+    pub wire: u32,
+    /// What went through it.
+    pub counters: Counters,
+    /// Who was heard.
+    pub stamps: Stamps,
+}
+
+// SAFETY: integers without padding; every bit pattern is a value.
+unsafe impl Pod for Port {}
+
+/// Counters in `struct port`; a value of its own in the first layout.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Frames sent.
+    pub tx_frames: u64,
+    /// Bytes sent.
+    pub tx_bytes: u64,
+    /// Frames let in.
+    pub rx_frames: u64,
+    /// Bytes let in.
+    pub rx_bytes: u64,
+    /// Frames refused.
+    pub rx_dropped: u64,
+    /// When the last frame came.
+    pub last_rx_ns: u64,
+}
+
+// SAFETY: six integers without padding; every bit pattern is a value.
+unsafe impl Pod for Counters {}
+
+/// Stamps in `struct port`; a value of its own in the first layout.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stamps {
+    /// A frame of somebody else.
+    pub any_ns: u64,
+    /// One that is ARP or IPv6.
+    pub probes_ns: u64,
+    /// A frame of the bond's own.
+    pub own_ns: u64,
+}
+
+// SAFETY: three integers without padding; every bit pattern is a value.
+unsafe impl Pod for Stamps {}
+
+/// `struct state` of maps.bpf.h.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct State {
+    /// [`LAYOUT`].
+    pub layout: u32,
+    /// Number of the [`Way`] whose program is on the wire.
+    pub program: u32,
+    /// [`BUILD`](super::object::BUILD) of all programs that are attached; 0 while they are being exchanged.
+    pub build: u64,
+}
+
+// SAFETY: integers without padding; every bit pattern is a value.
+unsafe impl Pod for State {}
+
+/// The maps of one bond. Dropping them leaves them in force as far as they are pinned or in use.
+pub struct Maps {
+    all: BTreeMap<&'static str, Map>,
+}
+
+impl Maps {
+    /// Those that a program was loaded with.
+    pub fn of(program: &mut Loaded) -> io::Result<Maps> {
+        let all: io::Result<_> = MAPS
+            .into_iter()
+            .map(|(name, _)| Ok((name, program.take_map(name)?)))
+            .collect();
+        Ok(Maps { all: all? })
+    }
+
+    /// Those that are pinned, if all of them are.
+    pub fn pinned(pins: &BondPins) -> io::Result<Option<Maps>> {
+        let mut all = BTreeMap::new();
+        for (name, _) in MAPS {
+            match MapData::from_pin(pins.map(name)).map_err(map_error) {
+                Ok(data) => all.insert(name, Map::from_map_data(data).map_err(map_error)?),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+                Err(error) => return Err(error),
+            };
+        }
+        Ok(Some(Maps { all }))
+    }
+
+    /// Pins again what somebody unpinned, so that another program of the bond gets these very maps.
+    pub fn keep_pinned(&self, pins: &BondPins) -> io::Result<()> {
+        pins.create()?;
+        for (name, map) in &self.all {
+            let path = pins.map(name);
+            if !path.exists() {
+                map.pin(path).map_err(pin_error)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What each program for the wire goes by.
+    pub fn transmit(&self) -> io::Result<Array<&MapData, Transmit>> {
+        self.get(TRANSMIT).try_into().map_err(map_error)
+    }
+
+    /// As [`Maps::transmit`], to write to.
+    pub fn transmit_mut(&mut self) -> io::Result<Array<&mut MapData, Transmit>> {
+        self.get_mut(TRANSMIT).try_into().map_err(map_error)
+    }
+
+    /// Lists of ports.
+    pub fn lists(&self) -> io::Result<Array<&MapData, List>> {
+        self.get(LISTS).try_into().map_err(map_error)
+    }
+
+    /// As [`Maps::lists`], to write to.
+    pub fn lists_mut(&mut self) -> io::Result<Array<&mut MapData, List>> {
+        self.get_mut(LISTS).try_into().map_err(map_error)
+    }
+
+    /// The attached ports.
+    pub fn ports(&self) -> io::Result<PerCpuHashMap<&MapData, u32, Port>> {
+        self.get(PORTS).try_into().map_err(map_error)
+    }
+
+    /// As [`Maps::ports`], to write to.
+    pub fn ports_mut(&mut self) -> io::Result<PerCpuHashMap<&mut MapData, u32, Port>> {
+        self.get_mut(PORTS).try_into().map_err(map_error)
+    }
+
+    /// What is let in from ports.
+    pub fn rules(&self) -> io::Result<Array<&MapData, u32>> {
+        self.get(RULES).try_into().map_err(map_error)
+    }
+
+    /// As [`Maps::rules`], to write to.
+    pub fn rules_mut(&mut self) -> io::Result<Array<&mut MapData, u32>> {
+        self.get_mut(RULES).try_into().map_err(map_error)
+    }
+
+    /// Where marked frames leave.
+    pub fn queues(&self) -> io::Result<Array<&MapData, u32>> {
+        self.get(QUEUES).try_into().map_err(map_error)
+    }
+
+    /// As [`Maps::queues`], to write to.
+    pub fn queues_mut(&mut self) -> io::Result<Array<&mut MapData, u32>> {
+        self.get_mut(QUEUES).try_into().map_err(map_error)
+    }
+
+    /// Addresses of the bond and its ports.
+    pub fn own(&self) -> io::Result<HashMap<&MapData, [u8; 6], u32>> {
+        self.get(OWN).try_into().map_err(map_error)
+    }
+
+    /// As [`Maps::own`], to write to.
+    pub fn own_mut(&mut self) -> io::Result<HashMap<&mut MapData, [u8; 6], u32>> {
+        self.get_mut(OWN).try_into().map_err(map_error)
+    }
+
+    /// What the agent keeps for the next one.
+    pub fn state(&self) -> io::Result<State> {
+        let state: Array<&MapData, State> = self.get(STATE).try_into().map_err(map_error)?;
+        state.get(&0, 0).map_err(map_error)
+    }
+
+    /// Replaces what is kept.
+    pub fn set_state(&mut self, value: State) -> io::Result<()> {
+        let mut state: Array<&mut MapData, State> = self.get_mut(STATE).try_into().map_err(map_error)?;
+        state.set(0, value, 0).map_err(map_error)
+    }
+
+    /// The way of spreading whose program is on the wire.
+    pub fn way(&self) -> io::Result<Way> {
+        let number = self.state()?.program;
+        Way::from_number(number).ok_or_else(|| io::Error::other(format!("there is no program number {number}")))
+    }
+
+    fn get(&self, name: &str) -> &Map {
+        self.all.get(name).expect("all maps are there once this exists")
+    }
+
+    fn get_mut(&mut self, name: &str) -> &mut Map {
+        self.all.get_mut(name).expect("all maps are there once this exists")
+    }
+}
+
+/// The same value on each CPU.
+pub fn on_all_cpus<T: Pod>(value: T) -> io::Result<PerCpuValues<T>> {
+    let cpus = nr_cpus().map_err(|(_, error)| error)?;
+    PerCpuValues::try_from(vec![value; cpus])
+}
+
+/// Whether the maps that are pinned have the layout of this version; an error if it is one that this version does not know. True
+/// where there is none.
+pub fn check_layout(pins: &BondPins) -> io::Result<bool> {
+    let mut ours = true;
+    for (name, shape) in MAPS {
+        let path = pins.map(name);
+        if !path.exists() || has_shape(&path, shape)? {
+            continue;
+        }
+        if (name, true) != (STATE, has_shape(&path, FIRST_STATE)?) {
+            return Err(foreign(&path));
+        }
+        ours = false;
+    }
+    if ours && pins.map(STATE).exists() {
+        let state: Array<MapData, State> = MapData::from_pin(pins.map(STATE))
+            .and_then(|data| Map::from_map_data(data)?.try_into())
+            .map_err(map_error)?;
+        let layout = state.get(&0, 0).map_err(map_error)?.layout;
+        if layout != LAYOUT && layout != 0 {
+            return Err(foreign(&pins.map(STATE)));
+        }
+    }
+    Ok(ours)
+}
+
+/// A map that a very different version pinned must not be taken for ours.
+pub fn has_shape(path: &Path, (map_type, key_size, value_size): Shape) -> io::Result<bool> {
+    let info = MapInfo::from_pin(path).map_err(map_error)?;
+    Ok(info.map_type().is_ok_and(|found| found == map_type)
+        && info.key_size() as usize == key_size
+        && info.value_size() as usize == value_size)
+}
+
+/// That a pin is of no version that this one knows.
+pub fn foreign(path: &Path) -> io::Error {
+    io::Error::other(format!(
+        "{} was pinned by another version of bondd; delete the bond with that version first",
+        path.display()
+    ))
+}
+
+/// The version of all these maps together. The one before had none.
+pub const LAYOUT: u32 = 2;
+
+/// Type of a map, sizes of its keys and of its values.
+pub type Shape = (MapType, usize, usize);
+/// Names and shapes of all maps. [maps.bpf.h]
+pub const MAPS: [(&str, Shape); 9] = [
+    (STATE, (MapType::Array, INDEX, size_of::<State>())),
+    (TRANSMIT, (MapType::Array, INDEX, size_of::<Transmit>())),
+    (LISTS, (MapType::Array, INDEX, size_of::<List>())),
+    (TURNS, (MapType::PerCpuArray, INDEX, size_of::<u32>())),
+    (PORTS, (MapType::PerCpuHash, INDEX, size_of::<Port>())),
+    (RULES, (MapType::Array, INDEX, size_of::<u32>())),
+    (OWN, (MapType::Hash, MAC, size_of::<u32>())),
+    (SENT, (MapType::LruHash, MAC, size_of::<u32>())),
+    (QUEUES, (MapType::Array, INDEX, size_of::<u32>())),
+];
+/// What `state` was in the layout without a version.
+pub const FIRST_STATE: Shape = (MapType::Array, INDEX, size_of::<u32>());
+
+/// An interface index or the number of a slot.
+pub const INDEX: usize = size_of::<u32>();
+const MAC: usize = size_of::<MacAddr>();
+
+/// The map that carries the version.
+pub const STATE: &str = "state";
+/// What the programs for the wire go by.
+pub const TRANSMIT: &str = "transmit";
+const LISTS: &str = "lists";
+const TURNS: &str = "turns";
+/// The attached ports.
+pub const PORTS: &str = "ports";
+/// What is let in.
+pub const RULES: &str = "rules";
+const OWN: &str = "own";
+const SENT: &str = "sent";
+const QUEUES: &str = "queues";

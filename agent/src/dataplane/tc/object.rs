@@ -1,0 +1,225 @@
+//! The programs that the build made of `bpf/*.bpf.c`, and how they get into the kernel.
+//!
+//! There is one program for ports, and one for the wire for each way of spreading, so that the kernel checks and keeps only what
+//! a bond needs. They all use the same maps. Of another version's or build's programs only the maps are taken over.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::LazyLock;
+
+use aya::programs::SchedClassifier;
+use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
+use bond_modes::{TxPolicy, XmitHashPolicy};
+
+use super::errors::{load_error, program_error};
+use super::maps::MAPS;
+
+/// A way of spreading that has a program of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// All frames leave through one port.
+    One,
+    /// One port after the other.
+    Turns,
+    /// A copy through each of a few ports.
+    All,
+    /// A copy through each of many ports.
+    AllMany,
+    /// By a hash over the Ethernet header or the VLAN tag.
+    Ether,
+    /// By a hash over IP right behind the Ethernet header.
+    Ip,
+    /// By a hash over what is inside of tunnels.
+    Encap,
+}
+
+impl Way {
+    /// All of them.
+    pub const VALUES: [Way; 7] = [
+        Way::One,
+        Way::Turns,
+        Way::All,
+        Way::AllMany,
+        Way::Ether,
+        Way::Ip,
+        Way::Encap,
+    ];
+
+    /// That of a policy; none where nothing is sent, which all of them can do.
+    pub fn of(policy: &TxPolicy) -> Option<Way> {
+        match policy {
+            TxPolicy::Drop => None,
+            TxPolicy::One(_) => Some(Way::One),
+            TxPolicy::RoundRobin { .. } => Some(Way::Turns),
+            TxPolicy::All(ports) if ports.len() <= FEW => Some(Way::All),
+            TxPolicy::All(_) => Some(Way::AllMany),
+            TxPolicy::Hash { policy, .. } => Some(match policy {
+                XmitHashPolicy::Layer2 | XmitHashPolicy::VlanSrcmac => Way::Ether,
+                XmitHashPolicy::Layer23 | XmitHashPolicy::Layer34 => Way::Ip,
+                XmitHashPolicy::Encap23 | XmitHashPolicy::Encap34 => Way::Encap,
+            }),
+        }
+    }
+
+    /// Whether its program can do a policy.
+    pub fn serves(self, policy: &TxPolicy) -> bool {
+        match Way::of(policy) {
+            Some(Way::All) => matches!(self, Way::All | Way::AllMany),
+            way => way.is_none_or(|way| way == self),
+        }
+    }
+
+    /// Its key in the map `transmit`. [maps.bpf.h: TX_ONE]
+    pub fn number(self) -> u32 {
+        self as u32
+    }
+
+    /// The one with this key.
+    pub fn from_number(number: u32) -> Option<Way> {
+        Way::VALUES.into_iter().find(|way| way.number() == number)
+    }
+}
+
+/// A program of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// On ports.
+    Rx,
+    /// On the wire.
+    Tx(Way),
+}
+
+impl Kind {
+    /// Name in the kernel, also that of the clsact filter.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Rx => RX,
+            Kind::Tx(_) => TX,
+        }
+    }
+
+    fn object(self) -> (&'static str, &'static [u8]) {
+        match self {
+            Kind::Rx => ("port_rx", PORT_RX),
+            Kind::Tx(Way::One) => ("tx_one", TX_ONE),
+            Kind::Tx(Way::Turns) => ("tx_turns", TX_TURNS),
+            Kind::Tx(Way::All) => ("tx_all", TX_ALL),
+            Kind::Tx(Way::AllMany) => ("tx_all_many", TX_ALL_MANY),
+            Kind::Tx(Way::Ether) => ("tx_ether", TX_ETHER),
+            Kind::Tx(Way::Ip) => ("tx_ip", TX_IP),
+            Kind::Tx(Way::Encap) => ("tx_encap", TX_ENCAP),
+        }
+    }
+}
+
+/// What all programs of this build are known by: programs on a hook that another agent loaded from the same build need no
+/// exchange. Not 0.
+pub static BUILD: LazyLock<u64> = LazyLock::new(|| {
+    let programs = Way::VALUES.into_iter().map(Kind::Tx).chain([Kind::Rx]);
+    let bytes = programs.flat_map(|kind| kind.object().1);
+    // FNV-1a: the same in every build of this program from the same objects.
+    let hash = bytes.fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3)
+    });
+    hash | 1
+});
+
+/// A program in the kernel. Dropping it leaves it in force where it is attached.
+pub struct Loaded {
+    programs: Ebpf,
+    kind: Kind,
+}
+
+impl Loaded {
+    /// To be attached.
+    pub fn program(&mut self) -> &mut SchedClassifier {
+        classifier(&mut self.programs, self.kind.name())
+    }
+
+    /// The maps that it was loaded with.
+    pub fn take_map(&mut self, name: &str) -> io::Result<aya::maps::Map> {
+        let map = self.programs.take_map(name);
+        map.ok_or_else(|| io::Error::other(format!("the compiled programs have no map {name}")))
+    }
+}
+
+/// Brings programs into the kernel. One is kept for all bonds: making one reads the types of the whole kernel, some 20 MB,
+/// whether they are wanted or not.
+#[derive(Default)]
+pub struct Loader {
+    loader: Option<EbpfLoader<'static>>,
+    /// It has been told of pins, and goes on to use them.
+    pinned: bool,
+}
+
+impl Loader {
+    /// Loads a program. With `pins`, on the maps that are pinned at these places, which are made if they are not there; without,
+    /// on maps that vanish with the program.
+    pub fn load(&mut self, kind: Kind, pins: Option<&dyn Fn(&str) -> PathBuf>) -> io::Result<Loaded> {
+        raise_memlock();
+        if pins.is_none() && self.pinned {
+            return Loader::default().load(kind, None);
+        }
+        let loader = self.loader.get_or_insert_with(new_loader);
+        if let Some(pins) = pins {
+            self.pinned = true;
+            for (name, _) in MAPS {
+                loader.map_pin_path(name, pins(name));
+            }
+        }
+        let mut programs = loader.load(kind.object().1).map_err(load_error)?;
+        classifier(&mut programs, kind.name()).load().map_err(program_error)?;
+        Ok(Loaded { programs, kind })
+    }
+}
+
+fn new_loader() -> EbpfLoader<'static> {
+    let mut loader = EbpfLoader::new();
+    loader.btf(None);
+    trim_heap();
+    loader
+}
+
+fn classifier<'a>(programs: &'a mut Ebpf, name: &str) -> &'a mut SchedClassifier {
+    programs
+        .program_mut(name)
+        .and_then(|program| program.try_into().ok())
+        .expect("each object file, compiled into this binary, has a classifier of that name")
+}
+
+/// Kernels before 5.11 charge maps to RLIMIT_MEMLOCK, whose default is too low for them. Later ones do not care, so a refusal
+/// matters only if loading fails too.
+fn raise_memlock() {
+    let unlimited = libc::rlimit {
+        rlim_cur: libc::RLIM_INFINITY,
+        rlim_max: libc::RLIM_INFINITY,
+    };
+    // SAFETY: the pointer is to a live value of the type that setrlimit reads.
+    unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const unlimited) };
+}
+
+/// Gives back the memory in which a new loader had the types of the kernel, which the agent would hold on to for good.
+fn trim_heap() {
+    // SAFETY: gives unused pages of the heap back; touches nothing that is in use.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
+/// Name of the program on ports, also the name of its clsact filter.
+pub const RX: &str = "port_rx";
+/// Name of the program on the wire, whichever it is, also the name of its clsact filter.
+pub const TX: &str = "bond_tx";
+
+/// Most ports that the smaller program for copies serves. [tx_all.bpf.c: FEW]
+pub const FEW: usize = 16;
+
+static PORT_RX: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/port_rx.bpf.o"));
+static TX_ONE: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tx_one.bpf.o"));
+static TX_TURNS: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tx_turns.bpf.o"));
+static TX_ALL: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tx_all.bpf.o"));
+static TX_ALL_MANY: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tx_all_many.bpf.o"));
+static TX_ETHER: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tx_ether.bpf.o"));
+static TX_IP: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tx_ip.bpf.o"));
+static TX_ENCAP: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tx_encap.bpf.o"));

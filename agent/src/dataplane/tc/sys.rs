@@ -1,0 +1,68 @@
+//! What bpf(2) can and aya does not offer: another descriptor for a link, and where a link is attached.
+
+use std::ffi::CString;
+use std::io;
+use std::mem;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+/// Pins a link that this process holds. The link itself is not touched, whatever becomes of it.
+pub fn pin_link(id: u32, path: &Path) -> io::Result<()> {
+    let link = descriptor(LINK_GET_FD_BY_ID, &mut [u64_of(id, 0)])?;
+    let path = c_path(path)?;
+    call(OBJ_PIN, &mut [path.as_ptr() as u64, u64_of(link.as_raw_fd() as u32, 0)]).map(drop)
+}
+
+/// Index of the interface that a pinned tcx link is attached to; 0 once that is gone.
+pub fn link_interface(path: &Path) -> io::Result<u32> {
+    let path = c_path(path)?;
+    let link = descriptor(OBJ_GET, &mut [path.as_ptr() as u64, 0])?;
+    let mut info = [0u32; 16];
+    let request = u64_of(link.as_raw_fd() as u32, mem::size_of_val(&info) as u32);
+    call(OBJ_GET_INFO_BY_FD, &mut [request, info.as_mut_ptr() as u64])?;
+    Ok(info[INTERFACE])
+}
+
+fn descriptor(command: libc::c_int, attributes: &mut [u64]) -> io::Result<OwnedFd> {
+    let fd = call(command, attributes)?;
+    // SAFETY: the kernel has just made this descriptor for us alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+fn call(command: libc::c_int, attributes: &mut [u64]) -> io::Result<libc::c_long> {
+    // SAFETY: the pointer and length are those of a live slice; addresses in it are those of values that outlive the call.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            command,
+            attributes.as_mut_ptr(),
+            mem::size_of_val(attributes),
+        )
+    };
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(result)
+    }
+}
+
+fn c_path(path: &Path) -> io::Result<CString> {
+    Ok(CString::new(path.as_os_str().as_bytes())?)
+}
+
+/// Two neighbouring words of the attributes.
+fn u64_of(first: u32, second: u32) -> u64 {
+    let mut bytes = [0; 8];
+    bytes[..4].copy_from_slice(&first.to_ne_bytes());
+    bytes[4..].copy_from_slice(&second.to_ne_bytes());
+    u64::from_ne_bytes(bytes)
+}
+
+/// [linux/bpf.h: enum bpf_cmd]
+const OBJ_PIN: libc::c_int = 6;
+const OBJ_GET: libc::c_int = 7;
+const OBJ_GET_INFO_BY_FD: libc::c_int = 15;
+const LINK_GET_FD_BY_ID: libc::c_int = 30;
+/// Which word of `struct bpf_link_info` is `tcx.ifindex`. [linux/bpf.h]
+const INTERFACE: usize = 4;
