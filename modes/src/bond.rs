@@ -125,7 +125,7 @@ impl Bond {
             }
             Event::ProgramFailed { epoch, retry, mac } => {
                 if epoch == self.epoch {
-                    self.device.unwanted_mac = mac;
+                    self.device.doubt(mac);
                     if retry {
                         self.retry.at = Some(now + backoff(self.retry.failures));
                         self.retry.failures = self.retry.failures.saturating_add(1);
@@ -480,7 +480,7 @@ impl Bond {
         }
         self.plan = plan.clone();
         self.epoch.0 += 1;
-        self.device.unwanted_mac = None;
+        self.device.doubt(None);
         self.out.push_back(Action::Program {
             epoch: self.epoch,
             plan,

@@ -15,7 +15,10 @@ pub(crate) struct Device {
     pub mac_origin: MacOrigin,
     /// The address it was made with or that the operator gave it, to go back to when the last port takes its own along.
     pub born_mac: MacAddr,
-    /// The address that the interface was left with by a plan that failed: it is no operator's wish.
+    /// The last plan left the interface with an address that nobody asked for.
+    #[serde(default)]
+    pub mac_unsure: bool,
+    /// That address; a state of an earlier version does not say which.
     #[serde(default)]
     pub unwanted_mac: Option<MacAddr>,
     pub mtu: u32,
@@ -42,6 +45,7 @@ impl Device {
             mac: report.mac,
             mac_origin,
             born_mac: report.mac,
+            mac_unsure: false,
             unwanted_mac: None,
             mtu: report.mtu,
             promisc: report.promisc,
@@ -52,7 +56,8 @@ impl Device {
     /// A later link message. A new address is the operator's wish; with `fail_over_mac` the driver ignores it, and so do we.
     /// [bond_main.c: bond_set_mac_address]
     pub fn update(&mut self, report: &LinkReport, fail_over_mac: FailOverMac) {
-        if report.mac != self.mac && fail_over_mac == FailOverMac::None && Some(report.mac) != self.unwanted_mac {
+        let unwanted = self.mac_unsure && self.unwanted_mac.is_none_or(|mac| mac == report.mac);
+        if report.mac != self.mac && fail_over_mac == FailOverMac::None && !unwanted {
             self.mac = report.mac;
             self.born_mac = report.mac;
             self.mac_origin = MacOrigin::User;
@@ -61,6 +66,12 @@ impl Device {
         self.mtu = report.mtu;
         self.promisc = report.promisc;
         self.allmulti = report.allmulti;
+    }
+
+    /// A plan left the interface with this address, if that is not the plan's.
+    pub fn doubt(&mut self, left_with: Option<MacAddr>) {
+        self.mac_unsure = left_with.is_some();
+        self.unwanted_mac = left_with;
     }
 
     pub fn take_mac_of_first(&mut self, port: MacAddr) {
