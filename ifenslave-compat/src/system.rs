@@ -54,7 +54,7 @@ impl World for System {
     fn bonds(&mut self) -> Result<Bonds, ClientError> {
         let report = self.client()?.report(None)?;
         let attached = |bond: &bondd::control::proto::BondReport| {
-            let ports = bond.ports.iter().filter(|port| port.state == PortPresence::Attached);
+            let ports = bond.ports.iter().filter(|port| port.state() == PortPresence::Attached);
             ports.map(|port| port.name.clone()).collect()
         };
         Ok(report

@@ -317,8 +317,9 @@ impl Bond {
         let Some(port) = self.ports.get_mut(id) else {
             return Wish::Nothing;
         };
-        if report.carrier.is_on() {
-            // Speed and duplex of a link without carrier say nothing; the status keeps the last known ones.
+        if report.admin_up {
+            // With carrier or without, the driver believes what the interface says now; it does not ask one that is set down.
+            // [bond_main.c: bond_slave_netdev_event]
             (port.speed, port.duplex) = (report.speed, report.duplex);
         }
         if use_carrier {

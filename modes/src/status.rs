@@ -69,8 +69,9 @@ impl From<Carrier> for UpDown {
     }
 }
 
-/// Snapshot of one attached port.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// Snapshot of one attached port. The default is that of a port of which nothing is known.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct PortStatus {
     /// Interface name.
     pub name: String,
@@ -78,13 +79,16 @@ pub struct PortStatus {
     pub ifindex: PortId,
     /// Verdict of the monitor after delays.
     pub link: LinkWord,
+    /// Whether it counts as up, wherever ports that are up are counted: frames may leave through it. `link` alone does not say so:
+    /// a port that the ARP monitor tries out may read `going down` without being used.
+    pub usable: bool,
     /// Whether it carries traffic.
     pub role: Role,
     /// Signal on the wire right now.
     pub carrier: bool,
-    /// By ethtool.
+    /// As the interface said last, by ethtool; null where unknown.
     pub speed_mbps: Speed,
-    /// By ethtool; null where unknown.
+    /// As `speed_mbps`.
     pub duplex: Duplex,
     /// Address in use.
     pub mac: MacAddr,
@@ -141,7 +145,7 @@ pub struct AnswerStatus {
 }
 
 /// Link state without its deadline; the words of the status file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum LinkWord {
     /// Used.
     #[serde(rename = "up")]
@@ -150,6 +154,7 @@ pub enum LinkWord {
     #[serde(rename = "going down")]
     GoingDown,
     /// Not used.
+    #[default]
     #[serde(rename = "down")]
     Down,
     /// Carrier back, updelay runs; not used yet.
@@ -181,12 +186,13 @@ impl From<LinkState> for LinkWord {
 }
 
 /// Whether a port carries traffic. In load-balancing modes every usable port is active.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
     /// Sends and receives for the bond.
     Active,
     /// Waits.
+    #[default]
     Backup,
 }
 
@@ -233,6 +239,7 @@ impl Bond {
                 Trial::Failed if !port.is_usable() && self.probes() => LinkWord::GoingDown,
                 _ => port.link().into(),
             },
+            usable: port.is_usable(),
             role: if self.carries(port.id) || self.probes() && self.is_active(port) {
                 Role::Active
             } else {

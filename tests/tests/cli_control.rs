@@ -370,11 +370,12 @@ const BOND_FIELDS: [&str; 16] = [
     "targets",
     "options",
 ];
-const PORT_FIELDS: [&str; 19] = [
+const PORT_FIELDS: [&str; 20] = [
     "name",
     "ifindex",
     "state",
     "link",
+    "usable",
     "role",
     "carrier",
     "speed_mbps",

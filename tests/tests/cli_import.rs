@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use bondd_tests::bins::bin;
-use bondd_tests::daemon::LIMIT;
+use bondd_tests::daemon::{LIMIT, refused, succeeded};
 use bondd_tests::debian::Debian;
 use bondd_tests::machine::Machine;
 use bondd_tests::netns::unique;
-use bondd_tests::{Daemon, Netns, Settings, until};
+use bondd_tests::{Daemon, Netns, Settings, Switch, until};
 
 /// A folder with these files, gone when dropped.
 struct Folder(PathBuf);
@@ -95,6 +95,73 @@ fn what_is_printed_is_a_file_that_is_checked_and_the_status_is_0() {
         let checked = bondctl("check bonds.conf", &folder.0, "");
         assert_eq!(checked, (0, format!("bond0: {bond}"), String::new()), "{words}");
     }
+}
+
+/// Red Hat's recipe of the years until 2006: options in the module's file, ports in ifcfg files.
+#[test]
+fn options_in_modprobe_conf_and_ports_in_ifcfg_files_make_the_bond_that_they_made_together() {
+    let folder = Folder::new(&[
+        ("modprobe.conf", "alias bond0 bonding\noptions bond0 mode=1 miimon=50\n"),
+        ("ifcfg-bond0", "DEVICE=bond0\nONBOOT=yes\n"),
+        ("ifcfg-eth0", "DEVICE=eth0\nMASTER=bond0\nSLAVE=yes\n"),
+        ("ifcfg-eth1", "DEVICE=eth1\nMASTER=bond0\nSLAVE=yes\n"),
+    ]);
+    let (status, out, err) = bondctl("import --from ifcfg .", &folder.0, "");
+    assert_eq!((status, err.as_str()), (0, ""));
+    let ports = folder.0.join("ports.conf");
+    fs::write(&ports, out).unwrap();
+    let (status, out, err) = bondctl("check modprobe.conf ports.conf", &folder.0, "");
+    let bond = "bond0: mode=active-backup miimon=50 slaves=eth0,eth1\n";
+    assert_eq!((status, out.as_str()), (0, bond), "{err}");
+
+    let _machine = Machine::shared();
+    let (netns, switch) = (Netns::new("host"), Switch::new());
+    let _cables = ["eth0", "eth1"].map(|name| switch.connect(&netns, name, &format!("p-{name}")));
+    let path = |name: &str| folder.0.join(name).display().to_string();
+    let words = [
+        "--config".to_owned(),
+        path("modprobe.conf"),
+        "--config".to_owned(),
+        path("ports.conf"),
+    ];
+    let mut check = netns.command(bin("bondd"));
+    check.arg("--check").args(&words);
+    succeeded("bondd --check", check.output().expect("bondd can be run"));
+    let args = words.to_vec();
+    let daemon = Daemon::start_with(
+        &netns,
+        Settings {
+            args,
+            ..Settings::default()
+        },
+    );
+    assert_eq!(daemon.ctl("list"), "bond0\n");
+    let shown = daemon.bond("bond0");
+    assert_eq!(
+        (&shown["mode_number"], &shown["options"]["miimon"]),
+        (&1.into(), &50.into())
+    );
+    let ports: Vec<_> = shown["ports"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|port| &port["name"])
+        .collect();
+    assert_eq!(ports, ["eth0", "eth1"]);
+    daemon.ctl("del bond0");
+
+    fs::write(folder.0.join("more.conf"), "options bond0 miimon=100\n").unwrap();
+    let mut check = netns.command(bin("bondd"));
+    check.arg("--check").args(&words).args(["--config", &path("more.conf")]);
+    let (code, said) = refused(&check.output().expect("bondd can be run"));
+    let both = [
+        "more.conf:1: bond0: miimon=100 contradicts miimon=50 at ",
+        "modprobe.conf:2",
+    ];
+    assert!(
+        code == 1 && both.iter().all(|words| said.contains(words)),
+        "{code}: {said}"
+    );
 }
 
 #[test]

@@ -82,6 +82,12 @@ fn unknown_options_and_bad_values_are_refused_by_name() {
     refuses(&bench, "set bond0 fail_over_mac 9", 1, &["fail_over_mac", "has ports"]);
     refuses(&bench, "add bond1 mode=1 fail_over_mac=9", 1, &["fail_over_mac", "9"]);
     refuses(&bench, "add bond1 mode=nonsense", 1, &["mode", "nonsense"]);
+    refuses(
+        &bench,
+        "add bond1 mode=1 active_slave=spare",
+        1,
+        &["active_slave", "spare is not a port of the bond yet", "primary=spare"],
+    );
     refuses(&bench, "port set bond0 eth0 prio high", 1, &["prio", "high"]);
     refuses(&bench, "port set bond0 eth0 colour red", 1, &["colour"]);
 }

@@ -128,6 +128,10 @@ fn a_silent_target_takes_the_bond_down_until_it_answers_again() {
     answer_arp(&bench, false);
     wait_for("no carrier", LIMIT, || !bench.host.netns.running("bond0"));
     assert_eq!(daemon.active("bond0"), "");
+    // Whatever the link of the port that is being tried reads.
+    for port in ["eth0", "eth1"] {
+        assert_eq!(daemon.port("bond0", port)["usable"], false, "{port}");
+    }
     answer_arp(&bench, true);
     wait_for("carrier", LIMIT, || bench.host.netns.running("bond0"));
     in_touch(&bench, &RIGHT.to_string());

@@ -1,9 +1,10 @@
 //! Random walks of the pure core. `BONDD_SIM_SEED=0x..` replays one walk and prints what happens in it;
 //! `BONDD_SIM_SEEDS=n` walks more of them.
 
-use std::env;
+use std::{env, panic};
 
-use bondd_tests::sim::random::walk;
+use bondd_tests::sim::World;
+use bondd_tests::sim::random::{walk, walk_with};
 
 #[test]
 fn whatever_happens_the_invariants_hold() {
@@ -33,6 +34,22 @@ fn equal_seeds_give_equal_traces() {
     assert_ne!(walk(0, STEPS, false), walk(1, STEPS, false));
 }
 
+/// What the walks must be able to find, by an agent and a data plane without a rule of theirs.
+#[test]
+fn a_walk_finds_old_events_that_are_believed_and_guests_that_get_lost() {
+    let finds = |what: &str, change: fn(&mut World)| {
+        let said = (0..SEEDS_TO_FIND).find_map(|seed| {
+            let failed = panic::catch_unwind(|| walk_with(seed, STEPS, false, change)).err()?;
+            let text = failed.downcast_ref::<String>().cloned();
+            text.or_else(|| failed.downcast_ref::<&str>().map(|text| (*text).to_owned()))
+        });
+        let said = said.unwrap_or_else(|| panic!("no walk finds that {what}"));
+        assert!(said.contains(what), "{said}");
+    };
+    finds("a port is blamed", |world| world.reads_anew = false);
+    finds("the bridge looks for a guest", |world| world.kernel.refuses_own = false);
+}
+
 fn number(variable: &str) -> Option<u64> {
     let text = env::var(variable).ok()?;
     let number = match text.strip_prefix("0x") {
@@ -43,3 +60,6 @@ fn number(variable: &str) -> Option<u64> {
 }
 
 const STEPS: u32 = 1000;
+
+/// One of so many walks is enough to find what is wrong all the time.
+const SEEDS_TO_FIND: u64 = 20;

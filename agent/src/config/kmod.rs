@@ -64,6 +64,11 @@ fn load_all<'a>(files: &'a Files, module: &mut Module<'_>, findings: &mut Findin
         if let Some((place, _)) = blacklisted {
             let text = format!("no bond {name}: {MODULE} is blacklisted, which aliases obey, expected no such line");
             findings.add(Severity::Warning, "blacklisted", place, text);
+        } else if loaded && module.is_awaited(name) {
+            // The module makes no second bond, but our own files do.
+            let mut load = files.request(Some(name), Some(alias), place, &[]);
+            load.words.retain(|word| word.name.replace('-', "_") != "max_bonds");
+            module.load(&load, Grammar::ModprobeD, findings);
         } else if loaded {
             let text =
                 format!("no further bond: the module is loaded already, expected `options {MODULE} max_bonds=<n> ...`");

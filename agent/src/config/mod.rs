@@ -27,13 +27,14 @@ mod modutils;
 pub mod names;
 mod parameters;
 mod resolve;
+mod unite;
 
 pub use diagnostic::{Diagnostic, Place, Severity};
 pub use grammar::Grammar;
 pub use loader::{Disk, Files, NoFiles};
 
 use diagnostic::Findings;
-use module::Module;
+use module::{Made, Module};
 
 /// What is wrong with the options of a new bond: the index of the option meant, or any larger number for what is missing, and
 /// a sentence.
@@ -121,21 +122,30 @@ pub fn parse(sources: &[Source], files: &dyn Files, check: Check<'_>) -> Parsed 
     read(sources, files, check, Findings::default())
 }
 
-/// The agent's own files first: their bonds have the names that they say, the others get the lowest that are free.
+/// The module's files say which bonds the kernel's module would make, those of each file alone; with the agent's own files they
+/// are put together by name.
 fn read(sources: &[Source], files: &dyn Files, check: Check<'_>, mut findings: Findings) -> Parsed {
     let mut order: Vec<Arc<Path>> = sources.iter().map(|source| Arc::from(source.path.as_path())).collect();
-    let own = |source: &&Source| source.grammar == Grammar::Own;
     let mut directives = Vec::new();
-    for source in sources.iter().filter(own) {
+    for source in sources.iter().filter(|source| source.grammar == Grammar::Own) {
         directives.extend(own_directives(source, &mut findings));
     }
-    let bonds = resolve::resolve(&directives, check, &mut findings);
-    let mut module = Module::new(bonds, check);
+    let own = resolve::Own::new(&directives, &mut findings);
+    let names = own.names();
+    let mut modules: Vec<Made> = Vec::new();
     for source in sources.iter().filter(|source| source.grammar == Grammar::ModulesConf) {
+        let mut module = Module::new(&names, check);
         modutils::load(source, files, &mut order, &mut module, &mut findings);
+        modules.push(module.made);
     }
+    let mut module = Module::new(&names, check);
     kmod::load(sources, &mut module, &mut findings);
-    let bonds = module.bonds;
+    modules.push(module.made);
+    let made = modules.iter().flat_map(|made| &made.bonds);
+    let made = made.map(|bond| bond.name.clone()).collect();
+    let own = own.bonds(&made, &mut findings);
+    let mut bonds = unite::unite(own, modules, check, &mut findings);
+    resolve::limit(&mut bonds, &mut findings);
     resolve::check_ports(&bonds, &mut findings);
     Parsed {
         bonds,

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
-use bond_modes::options::{ModeName, Modes, TABLE, find, parse};
+use bond_modes::options::{ModeName, Modes, TABLE, find, is_interface_name, parse};
 
 use super::diagnostic::{Findings, Place, Severity};
 use super::resolve::{MOST_BONDS, MOST_IN_ALL, free_name, port_names};
@@ -17,6 +17,9 @@ pub(super) use value::{is_for_other_modes, strtol};
 
 /// Most words for one load, and most of one name in modules.conf.
 pub(super) const MOST_WORDS: usize = 1024;
+
+/// Bytes of the longest interface name. [if.h: IFNAMSIZ]
+const LONGEST_NAME: usize = 15;
 
 /// A word for the module.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,11 +41,21 @@ pub(super) struct Load {
     pub(super) words: Vec<Word>,
 }
 
-/// The module and the devices there are.
+/// The module and the devices that it made.
 pub(super) struct Module<'a> {
-    pub(super) bonds: Vec<BondSpec>,
+    pub(super) made: Made,
     taken: BTreeSet<String>,
+    /// Bonds of the agent's own files.
+    own: &'a BTreeSet<String>,
     check: Check<'a>,
+}
+
+/// What loads of the module left behind.
+#[derive(Default)]
+pub(super) struct Made {
+    pub(super) bonds: Vec<BondSpec>,
+    /// Options of a load that made no device: what bonds begin with that are made later. [bond_main.c: bonding_defaults]
+    pub(super) defaults: Vec<SpecOption>,
 }
 
 /// What one load was given, value by value.
@@ -54,12 +67,19 @@ struct Given {
 }
 
 impl<'a> Module<'a> {
-    pub(super) fn new(bonds: Vec<BondSpec>, check: Check<'a>) -> Self {
+    /// A module that is not loaded, beside the bonds of the agent's own files.
+    pub(super) fn new(own: &'a BTreeSet<String>, check: Check<'a>) -> Self {
         Module {
-            taken: bonds.iter().map(|bond| bond.name.clone()).collect(),
-            bonds,
+            made: Made::default(),
+            taken: BTreeSet::new(),
+            own,
             check,
         }
+    }
+
+    /// Whether the agent's own files ask for a bond of this name that the module has not made.
+    pub(super) fn is_awaited(&self, name: &str) -> bool {
+        self.own.contains(name) && !self.taken.contains(name)
     }
 
     /// Loads the module; false if that fails, so that it makes no device.
@@ -92,6 +112,7 @@ impl<'a> Module<'a> {
         reset_ranges(options, findings);
         leave_other_modes(options, findings);
         leave_unread(options, findings);
+        name_primary(options, grammar, findings);
         parameters::settle(options, grammar, findings);
         round_delays(options, findings);
         if findings.errors() > errors {
@@ -116,11 +137,19 @@ impl<'a> Module<'a> {
             ports_place,
             place: load.place.clone(),
         };
+        if devices == 0 {
+            self.made.defaults = bond.options;
+            return;
+        }
         for _ in 0..devices {
-            if self.bonds.len() >= MOST_IN_ALL {
+            if self.made.bonds.len() >= MOST_IN_ALL {
                 return findings.error(&load.place, format!("more than {MOST_IN_ALL} bonds, expected fewer"));
             }
-            bond.name = free_name(&self.taken);
+            // A request under the name of a bond of ours is one for that bond.
+            bond.name = match &bond.alias {
+                Some(alias) if self.is_awaited(alias) => alias.clone(),
+                _ => free_name(&self.taken),
+            };
             self.taken.insert(bond.name.clone());
             if let Some(alias) = bond.alias.as_ref().filter(|alias| **alias != bond.name) {
                 let text = format!(
@@ -130,7 +159,7 @@ impl<'a> Module<'a> {
                 );
                 findings.add(Severity::Warning, "alias-name-mismatch", &load.place, text);
             }
-            self.bonds.push(bond.clone());
+            self.made.bonds.push(bond.clone());
             (bond.alias, bond.ports, bond.ports_place) = (None, Vec::new(), None);
         }
     }
@@ -365,6 +394,29 @@ fn leave_unread(options: &mut Vec<SpecOption>, findings: &mut Findings) {
             "expected any or all (0 or 1)",
             findings,
         );
+    }
+}
+
+/// A preferred port with a name that no interface has: the driver of 2.4 waits for it in vain, today's for the interface that has
+/// the first 15 bytes of the name. Both say nothing. [bond_main.c: bond_check_params, strscpy_pad]
+fn name_primary(options: &mut Vec<SpecOption>, grammar: Grammar, findings: &mut Findings) {
+    let Some(option) = options.iter_mut().find(|option| option.name == "primary") else {
+        return;
+    };
+    if option.value.is_empty() || is_interface_name(&option.value) {
+        return;
+    }
+    let cut = option.value.get(..LONGEST_NAME).filter(|cut| is_interface_name(cut));
+    if let Some(cut) = cut.filter(|_| grammar != Grammar::ModulesConf).map(str::to_owned) {
+        let text = format!(
+            "primary={} is taken as {cut}, because interface names end after {LONGEST_NAME} bytes, expected exactly that",
+            option.value
+        );
+        findings.add(Severity::Warning, "primary-truncated", &option.place, text);
+        option.value = cut;
+    } else {
+        let expected = "because no interface can have this name, expected one of 1 to 15 bytes";
+        leave(options, "primary", "primary-ignored", expected, findings);
     }
 }
 

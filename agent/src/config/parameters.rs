@@ -1,7 +1,7 @@
 //! What the kernel's module does with its parameters before they are options of a bond: a file that worked with the module works
 //! here, and is told what of it does not count. [bond_main.c: bond_check_params]
 
-use bond_modes::options::{parse, show_all};
+use bond_modes::options::{find, parse, show_all};
 
 use super::diagnostic::{Findings, Place, Severity};
 use super::module::is_target;
@@ -182,6 +182,17 @@ pub(super) fn take(options: &mut Vec<SpecOption>, name: &str) -> Option<SpecOpti
 pub(super) fn switched_on<'a>(options: &'a [SpecOption], name: &str) -> Option<&'a SpecOption> {
     let option = options.iter().find(|option| option.name == name)?;
     (effective(option).is_some() && !is_off(option)).then_some(option)
+}
+
+/// Whether two names are those of one option.
+pub(super) fn is_same(one: &str, other: &str) -> bool {
+    let row = |name| find(name).map_or(name, |row| row.name);
+    row(one) == row(other)
+}
+
+/// Whether two values of one option are one to the option table.
+pub(super) fn means_the_same(one: &SpecOption, other: &SpecOption) -> bool {
+    one.value == other.value || effective(one).is_some_and(|value| effective(other) == Some(value))
 }
 
 fn is_off(option: &SpecOption) -> bool {

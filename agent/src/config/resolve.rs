@@ -26,35 +26,62 @@ struct OptionLines {
     max_bonds: Option<(Place, usize)>,
 }
 
-/// The bonds in the order in which they were asked for.
-pub(super) fn resolve(directives: &[Directive], check: Check<'_>, findings: &mut Findings) -> Vec<BondSpec> {
-    let asked = asked_for(directives, findings);
-    let mut lines: BTreeMap<&str, OptionLines> = BTreeMap::new();
-    for directive in directives {
-        let Wish::Options { text } = &directive.wish else {
-            continue;
-        };
-        let name = directive.name.as_str();
-        if name == MODULE || asked.iter().any(|(bond, _)| bond == name) {
-            lines
-                .entry(name)
-                .or_default()
-                .read(name, &directive.place, text, findings);
-        } else if name.starts_with("bond") {
-            let text = format!("options for {name}, which no line makes, expected `alias {name} {MODULE}`");
-            findings.warning(&directive.place, text);
+/// What the agent's own files say of bonds.
+pub(super) struct Own<'a> {
+    directives: &'a [Directive],
+    asked: Vec<(String, Place)>,
+}
+
+/// Bonds as the agent's own files have them, and the options of all of them.
+pub(super) struct OwnBonds {
+    /// In the order in which they were asked for; each with the options that it alone has.
+    pub(super) bonds: Vec<BondSpec>,
+    /// Options of every bond that has no other value.
+    pub(super) defaults: Vec<SpecOption>,
+}
+
+impl<'a> Own<'a> {
+    /// Finds the bonds that the directives ask for.
+    pub(super) fn new(directives: &'a [Directive], findings: &mut Findings) -> Own<'a> {
+        Own {
+            directives,
+            asked: asked_for(directives, findings),
         }
     }
-    let mut defaults = lines.remove(MODULE).unwrap_or_default();
-    let mut bonds = make_bonds(asked, &lines, &defaults, findings);
-    for bond in &mut bonds {
-        parameters::settle(&mut bond.options, Grammar::Own, findings);
+
+    /// Their names.
+    pub(super) fn names(&self) -> BTreeSet<String> {
+        self.asked.iter().map(|(name, _)| name.clone()).collect()
     }
-    if bonds.is_empty() {
-        parameters::settle(&mut defaults.options, Grammar::Own, findings);
+
+    /// The bonds with their options and ports; also what is said of bonds that a module's file makes, which are `made`.
+    pub(super) fn bonds(self, made: &BTreeSet<String>, findings: &mut Findings) -> OwnBonds {
+        let mut asked = self.asked;
+        let mut lines: BTreeMap<&str, OptionLines> = BTreeMap::new();
+        for directive in self.directives {
+            let Wish::Options { text } = &directive.wish else {
+                continue;
+            };
+            let name = directive.name.as_str();
+            if name != MODULE && made.contains(name) && asked.iter().all(|(bond, _)| bond != name) {
+                asked.push((name.to_owned(), directive.place.clone()));
+            }
+            if name == MODULE || asked.iter().any(|(bond, _)| bond == name) {
+                lines
+                    .entry(name)
+                    .or_default()
+                    .read(name, &directive.place, text, findings);
+            } else if name.starts_with("bond") {
+                let text = format!("options for {name}, which no line makes, expected `alias {name} {MODULE}`");
+                findings.warning(&directive.place, text);
+            }
+        }
+        let defaults = lines.remove(MODULE).unwrap_or_default();
+        OwnBonds {
+            bonds: make_bonds(asked, &lines, &defaults, findings),
+            defaults: defaults.options,
+        }
     }
-    check_options(&bonds, &defaults, check, findings);
-    bonds
 }
 
 /// Bonds that an alias asks for. A later alias of the same name replaces an earlier one.
@@ -187,7 +214,7 @@ pub(super) fn port_names(bond: &str, list: &str, place: &Place, findings: &mut F
     ports
 }
 
-/// Each bond's options over the defaults, and the bonds that `max_bonds` adds.
+/// Each bond with its own options, and the bonds that `max_bonds` adds.
 fn make_bonds(
     asked: Vec<(String, Place)>,
     lines: &BTreeMap<&str, OptionLines>,
@@ -197,11 +224,8 @@ fn make_bonds(
     let mut bonds = Vec::new();
     let mut taken: BTreeSet<String> = asked.iter().map(|(name, _)| name.clone()).collect();
     for (name, place) in asked {
-        let mut options = defaults.options.clone();
         let own = lines.get(name.as_str());
-        for option in own.iter().flat_map(|own| &own.options) {
-            set(&mut options, option.clone());
-        }
+        let options = own.map(|own| own.options.clone()).unwrap_or_default();
         let spares = own
             .and_then(|own| own.max_bonds.as_ref())
             .map_or(0, |(_, n)| n.saturating_sub(1));
@@ -243,8 +267,8 @@ fn make_bonds(
         let alike = BondSpec {
             name: String::new(),
             alias: None,
-            options: defaults.options.clone(),
-            given: defaults.options.clone(),
+            options: Vec::new(),
+            given: Vec::new(),
             ports: Vec::new(),
             ports_place: None,
             place: place.clone(),
@@ -269,25 +293,6 @@ pub(super) fn free_name(taken: &BTreeSet<String>) -> String {
         .map(|number: usize| format!("bond{number}"))
         .find(|name| !taken.contains(name))
         .expect("fewer bonds than numbers")
-}
-
-/// Asks the option table about every bond's options, or about the defaults if nobody has them.
-fn check_options(bonds: &[BondSpec], defaults: &OptionLines, check: Check<'_>, findings: &mut Findings) {
-    let mut ask = |options: &[SpecOption], whole: Option<&Place>| {
-        let pairs: Vec<(String, String)> = options.iter().map(SpecOption::pair).collect();
-        for (index, wrong) in check(&pairs) {
-            if let Some(place) = options.get(index).map(|option| &option.place).or(whole) {
-                findings.error(place, wrong);
-            }
-        }
-    };
-    for bond in bonds {
-        ask(&bond.options, Some(&bond.place));
-    }
-    if bonds.is_empty() {
-        // Defaults may lack what every bond needs.
-        ask(&defaults.options, None);
-    }
 }
 
 /// Leaves of options what a bond can have, all of it together, and says what is wrong with the others, which it returns; none if
@@ -324,6 +329,14 @@ pub(super) fn keep_good(
         let option = options.remove(at.min(options.len().checked_sub(1)?));
         findings.error(&option.place, why);
         left.push(option);
+    }
+}
+
+/// Leaves out what is more than files can make together.
+pub(super) fn limit(bonds: &mut Vec<BondSpec>, findings: &mut Findings) {
+    if let Some(bond) = bonds.get(MOST_IN_ALL) {
+        findings.error(&bond.place, format!("more than {MOST_IN_ALL} bonds, expected fewer"));
+        bonds.truncate(MOST_IN_ALL);
     }
 }
 

@@ -5,10 +5,10 @@
 //! After `monitor` was answered, the connection carries `{"event":{...}}` lines until the client closes it.
 //! A client that does not read them fast enough gets `{"lagged":true}` as its last line.
 
-use bond_modes::{BondStatus, EvidenceStatus, LinkWord, Notice, PortStatus, Role};
-use bond_monitors::{Duplex, MacAddr};
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use bond_modes::{BondStatus, LinkWord, Notice, PortStatus};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::{Map, Value, json};
 
 use crate::dataplane::{PlaneReport, PortCounters};
 
@@ -212,60 +212,25 @@ pub struct BondReport {
     pub ports: Vec<PortReport>,
 }
 
-/// One port of a [`BondReport`]; everything but name and state is null while it is absent.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[allow(
-    missing_docs,
-    reason = "the fields of PortStatus and PortCounters under the same names"
-)]
+/// One port of a [`BondReport`]. In JSON it is one flat object with the fields of [`PortStatus`] and [`PortCounters`]; they are
+/// null while the port is absent, and the counters also if they could not be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PortReport {
+    /// Interface name.
     pub name: String,
-    pub ifindex: Option<u32>,
-    pub state: PortPresence,
-    pub link: Option<LinkWord>,
-    pub role: Option<Role>,
-    pub carrier: Option<bool>,
-    pub speed_mbps: Option<u32>,
-    pub duplex: Option<Duplex>,
-    pub mac: Option<MacAddr>,
-    pub permanent_mac: Option<MacAddr>,
-    pub link_failures: Option<u32>,
-    pub prio: Option<i32>,
-    pub queue_id: Option<u16>,
-    pub delay_left_ms: Option<u64>,
-    #[serde(default)]
-    pub evidence: Option<EvidenceStatus>,
-    pub tx_frames: Option<u64>,
-    pub tx_bytes: Option<u64>,
-    pub rx_frames: Option<u64>,
-    pub rx_bytes: Option<u64>,
-    pub rx_dropped: Option<u64>,
+    /// What the bond knows of it; none while it is absent.
+    pub status: Option<PortStatus>,
+    /// Its traffic, if it could be read.
+    pub counters: Option<PortCounters>,
 }
 
 impl PortReport {
     /// A port that is in the bond, with its counters if they could be read.
-    pub fn attached(status: &PortStatus, counters: Option<&PortCounters>) -> Self {
+    pub fn attached(status: PortStatus, counters: Option<PortCounters>) -> Self {
         PortReport {
             name: status.name.clone(),
-            ifindex: Some(status.ifindex.0),
-            state: PortPresence::Attached,
-            link: Some(status.link),
-            role: Some(status.role),
-            carrier: Some(status.carrier),
-            speed_mbps: status.speed_mbps.0,
-            duplex: Some(status.duplex).filter(|&d| d != Duplex::Unknown),
-            mac: Some(status.mac),
-            permanent_mac: Some(status.permanent_mac),
-            link_failures: Some(status.link_failures),
-            prio: Some(status.prio),
-            queue_id: Some(status.queue_id),
-            delay_left_ms: status.delay_left_ms,
-            evidence: status.evidence.clone(),
-            tx_frames: counters.map(|c| c.tx_frames),
-            tx_bytes: counters.map(|c| c.tx_bytes),
-            rx_frames: counters.map(|c| c.rx_frames),
-            rx_bytes: counters.map(|c| c.rx_bytes),
-            rx_dropped: counters.map(|c| c.rx_dropped),
+            status: Some(status),
+            counters,
         }
     }
 
@@ -273,27 +238,74 @@ impl PortReport {
     pub fn absent(name: &str) -> Self {
         PortReport {
             name: name.to_owned(),
-            ifindex: None,
-            state: PortPresence::Absent,
-            link: None,
-            role: None,
-            carrier: None,
-            speed_mbps: None,
-            duplex: None,
-            mac: None,
-            permanent_mac: None,
-            link_failures: None,
-            prio: None,
-            queue_id: None,
-            delay_left_ms: None,
-            evidence: None,
-            tx_frames: None,
-            tx_bytes: None,
-            rx_frames: None,
-            rx_bytes: None,
-            rx_dropped: None,
+            status: None,
+            counters: None,
         }
     }
+
+    /// Whether it is there.
+    pub fn state(&self) -> PortPresence {
+        match self.status {
+            Some(_) => PortPresence::Attached,
+            None => PortPresence::Absent,
+        }
+    }
+
+    /// Whether it counts as up.
+    pub fn is_usable(&self) -> bool {
+        self.status.as_ref().is_some_and(|status| status.usable)
+    }
+}
+
+impl Serialize for PortReport {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut fields = Map::new();
+        // These two come first, for people.
+        fields.insert("name".to_owned(), self.name.clone().into());
+        fields.insert("state".to_owned(), json!(self.state()));
+        for (name, value) in nullable(self.status.as_ref()).chain(nullable(self.counters.as_ref())) {
+            fields.entry(name).or_insert(value);
+        }
+        fields.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for PortReport {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let fields = Map::deserialize(deserializer)?;
+        let field = |name: &str| fields.get(name).cloned().unwrap_or_default();
+        let all = || Value::Object(fields.clone());
+        let mut status: Option<PortStatus> = match serde_json::from_value(field("state")) {
+            Ok(PortPresence::Attached) => Some(serde_json::from_value(all()).map_err(D::Error::custom)?),
+            Ok(PortPresence::Absent) => None,
+            Err(error) => return Err(D::Error::custom(error)),
+        };
+        // An agent of an earlier version does not say which ports count as up.
+        if let Some(status) = status.as_mut().filter(|_| !fields.contains_key("usable")) {
+            status.usable = matches!(status.link, LinkWord::Up | LinkWord::GoingDown);
+        }
+        Ok(PortReport {
+            name: serde_json::from_value(field("name")).map_err(D::Error::custom)?,
+            status,
+            counters: serde_json::from_value(all()).ok(),
+        })
+    }
+}
+
+/// The fields of a part of a report; all null if the part is not there.
+fn nullable<T: Default + Serialize>(part: Option<&T>) -> impl Iterator<Item = (String, Value)> {
+    let there = part.is_some();
+    let fields = match part {
+        Some(part) => json!(part),
+        None => json!(T::default()),
+    };
+    let fields = match fields {
+        Value::Object(fields) => fields,
+        _ => Map::new(),
+    };
+    fields
+        .into_iter()
+        .map(move |(name, value)| (name, if there { value } else { Value::Null }))
 }
 
 /// Whether a wanted port is there.

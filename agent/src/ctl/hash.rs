@@ -4,8 +4,8 @@
 
 use std::fmt::Write;
 
+use bond_modes::XmitHashPolicy;
 use bond_modes::hash::{Explanation, FlowError, FlowSpec};
-use bond_modes::{LinkWord, XmitHashPolicy};
 use serde::Serialize;
 use serde_json::json;
 
@@ -60,14 +60,10 @@ fn usage(error: FlowError) -> Failure {
 impl Verdict {
     /// Where the bond in this state sends this flow.
     pub(super) fn new(bond: &BondReport, flow: &FlowSpec) -> Result<Self, Failure> {
-        // A port whose link is going down still sends. [bond_main.c: bond_slave_can_tx]
-        let (can_send, cannot): (Vec<_>, Vec<_>) = bond
-            .ports
-            .iter()
-            .partition(|port| matches!(port.link, Some(LinkWord::Up | LinkWord::GoingDown)));
+        let (can_send, cannot): (Vec<_>, Vec<_>) = bond.ports.iter().partition(|port| port.is_usable());
         let usable: Vec<String> = can_send.iter().map(|port| port.name.clone()).collect();
         let unusable = cannot.iter().map(|port| {
-            let why = port.link.map_or("absent", LinkWord::as_str);
+            let why = port.status.as_ref().map_or("absent", |status| status.link.as_str());
             format!("{} ({why})", port.name)
         });
         let mut verdict = Verdict {
@@ -176,10 +172,8 @@ mod tests {
     /// A bond of three ports: up, going back, going down, and one that is absent.
     fn bond(mode: &str) -> BondReport {
         let port = |name: &str, link: &str| {
-            let mut port = serde_json::to_value(PortReport::absent(name)).unwrap();
-            port["state"] = json!("attached");
-            port["link"] = json!(link);
-            port
+            let usable = link != "going back";
+            json!({"name":name,"state":"attached","link":link,"usable":usable})
         };
         let absent = serde_json::to_value(PortReport::absent("eth9")).unwrap();
         serde_json::from_value(

@@ -6,7 +6,7 @@ use std::error::Error;
 use bond_modes::LinkWord;
 use serde::Serialize;
 
-use crate::control::proto::{BondReport, PortPresence, PortReport, Report, SCHEMA};
+use crate::control::proto::{BondReport, PortReport, Report, SCHEMA};
 use crate::text::chain;
 
 /// How a bond is; the number is the exit status.
@@ -40,7 +40,7 @@ struct BondHealth {
     state: Level,
     /// What is wrong; empty if nothing is.
     reasons: Vec<String>,
-    /// Ports that carry traffic.
+    /// Ports that count as up.
     ports_up: usize,
     /// Ports that it has or waits for.
     ports: usize,
@@ -99,7 +99,7 @@ impl Health {
 
 impl BondHealth {
     fn new(bond: &BondReport) -> BondHealth {
-        let usable = bond.ports.iter().filter(|port| carries(port)).count();
+        let usable = bond.ports.iter().filter(|port| port.is_usable()).count();
         let mut reasons = Vec::new();
         if !bond.status.up {
             reasons.push("is set down".to_owned());
@@ -142,19 +142,11 @@ impl BondHealth {
     }
 }
 
-/// Whether the monitor lets a port carry traffic. One that is going down still does.
-fn carries(port: &PortReport) -> bool {
-    matches!(port.link, Some(LinkWord::Up | LinkWord::GoingDown))
-}
-
 fn trouble(port: &PortReport) -> Option<String> {
-    match (port.state, port.link) {
-        (PortPresence::Absent, _) => Some(format!("{} is absent", port.name)),
-        (PortPresence::Attached, Some(LinkWord::Up)) => None,
-        (PortPresence::Attached, link) => {
-            let link = link.map_or("unknown", LinkWord::as_str);
-            Some(format!("{} is {link}", port.name))
-        }
+    match &port.status {
+        None => Some(format!("{} is absent", port.name)),
+        Some(status) if status.link == LinkWord::Up => None,
+        Some(status) => Some(format!("{} is {}", port.name, status.link.as_str())),
     }
 }
 
@@ -171,32 +163,38 @@ mod tests {
         let mut report = sample();
         let bond = &mut report.bonds[0];
         bond.ports.truncate(2);
-        bond.ports[1].link = Some(LinkWord::Up);
+        link(bond, 1, LinkWord::Up, true);
         change(bond);
         Health::new(&report)
+    }
+
+    /// Gives a port this link and whether it counts as up.
+    fn link(bond: &mut BondReport, at: usize, word: LinkWord, usable: bool) {
+        let status = bond.ports[at].status.as_mut().unwrap();
+        (status.link, status.usable) = (word, usable);
     }
 
     #[test]
     fn what_is_wrong_decides_the_level_and_is_told() {
         type Change = fn(&mut BondReport);
-        let cases: [(Change, Level, &str); 10] = [
+        let cases: [(Change, Level, &str); 11] = [
             (
                 |_| {},
                 Level::Ok,
                 "OK - bond0: 2 of 2 ports up, active eth0 | 'bond0'=2;2:;1:;0;2",
             ),
             (
-                |bond| bond.ports[1].link = Some(LinkWord::Down),
+                |bond| link(bond, 1, LinkWord::Down, false),
                 Level::Warning,
                 "WARNING - bond0 eth1 is down: 1 of 2 ports up, active eth0 | 'bond0'=1;2:;1:;0;2",
             ),
             (
-                |bond| bond.ports[1].link = Some(LinkWord::GoingBack),
+                |bond| link(bond, 1, LinkWord::GoingBack, false),
                 Level::Warning,
                 "bond0 eth1 is going back: 1 of 2",
             ),
             (
-                |bond| bond.ports[0].link = Some(LinkWord::GoingDown),
+                |bond| link(bond, 0, LinkWord::GoingDown, true),
                 Level::Warning,
                 "bond0 eth0 is going down: 2 of 2",
             ),
@@ -224,10 +222,23 @@ mod tests {
                 |bond| {
                     bond.status.carrier = false;
                     bond.status.active_port = None;
-                    bond.ports.iter_mut().for_each(|port| port.link = Some(LinkWord::Down));
+                    for at in [0, 1] {
+                        link(bond, at, LinkWord::Down, false);
+                    }
                 },
                 Level::Critical,
                 "CRITICAL - bond0 has no carrier, eth0 is down, eth1 is down: 0 of 2 ports up | 'bond0'=0;2:;1:;0;2",
+            ),
+            // As the ARP monitor tries out ports of which none works.
+            (
+                |bond| {
+                    bond.status.carrier = false;
+                    bond.status.active_port = None;
+                    link(bond, 0, LinkWord::GoingBack, false);
+                    link(bond, 1, LinkWord::GoingDown, false);
+                },
+                Level::Critical,
+                "bond0 has no carrier, eth0 is going back, eth1 is going down: 0 of 2 ports up | 'bond0'=0;2:;1:;0;2",
             ),
             (
                 |bond| bond.status.up = false,

@@ -353,14 +353,16 @@ impl Hook<'_> {
     /// Names of the bond's attached ports; none without such a bond.
     fn ports(&mut self, bond: &str) -> Result<Vec<String>, Failure> {
         let ports = self.bond(bond)?.map(|bond| bond.ports).unwrap_or_default();
-        let attached = ports.into_iter().filter(|port| port.state == PortPresence::Attached);
+        let attached = ports.into_iter().filter(|port| port.state() == PortPresence::Attached);
         Ok(attached.map(|port| port.name).collect())
     }
 
     fn has_link(&mut self, bond: &str, name: &str) -> Result<bool, Failure> {
         let ports = self.bond(bond)?.map(|bond| bond.ports).unwrap_or_default();
         let port = ports.iter().find(|port| port.name == name);
-        Ok(port.is_some_and(|port| port.link == Some(LinkWord::Up)))
+        Ok(port
+            .and_then(|port| port.status.as_ref())
+            .is_some_and(|status| status.link == LinkWord::Up))
     }
 
     /// Until it holds or the time is over.

@@ -2,10 +2,10 @@
 
 use std::fmt::Write;
 
-use bond_modes::{EvidenceStatus, OptionValue, TargetStatus};
-use bond_monitors::{AnswerKind, Evidence};
+use bond_modes::{EvidenceStatus, OptionValue, PortStatus, Role, TargetStatus, options};
+use bond_monitors::{AnswerKind, Duplex, Evidence};
 
-use crate::control::proto::{BondReport, PortPresence, PortReport, Report};
+use crate::control::proto::{BondReport, PortReport, Report};
 
 const HEADINGS: [&str; 10] = [
     "PORT",
@@ -63,7 +63,7 @@ fn bond(bond: &BondReport) -> String {
     }
     text += &table(&bond.ports.iter().map(row).collect::<Vec<_>>());
     for port in &bond.ports {
-        if let Some(evidence) = &port.evidence {
+        if let Some(evidence) = port.status.as_ref().and_then(|status| status.evidence.as_ref()) {
             text += &format!("  {}: {}\n", port.name, rests_on(evidence));
         }
     }
@@ -126,8 +126,9 @@ fn rests_on(evidence: &EvidenceStatus) -> String {
     format!("{counts}, {heard}{}", answers.collect::<String>())
 }
 
-/// An option's effective value.
+/// An option's effective value; one that the agent does not report, being older or newer, is unknown.
 fn value(bond: &BondReport, option: &str) -> String {
+    debug_assert!(options::find(option).is_some(), "there is no option {option}");
     match bond.status.options.get(option) {
         Some(OptionValue::Number(n)) => n.to_string(),
         Some(OptionValue::Name(name)) => name.clone(),
@@ -137,30 +138,32 @@ fn value(bond: &BondReport, option: &str) -> String {
 }
 
 fn row(port: &PortReport) -> [String; HEADINGS.len()] {
-    let state = match (port.state, port.role) {
-        (PortPresence::Absent, _) => "absent".to_owned(),
-        (PortPresence::Attached, role) => known(role.map(|role| format!("{role:?}").to_lowercase())),
+    let (status, counters) = (port.status.as_ref(), port.counters.as_ref());
+    let role = |status: &PortStatus| match status.role {
+        Role::Active => "active",
+        Role::Backup => "backup",
     };
-    let link = port.link.map(|link| match port.delay_left_ms {
-        Some(left) => format!("{}, {left} ms left", link.as_str()),
-        None => link.as_str().to_owned(),
-    });
-    let speed = match (port.speed_mbps, port.duplex) {
-        (Some(speed), Some(duplex)) => Some(format!("{speed}/{duplex}")),
-        (Some(speed), None) => Some(speed.to_string()),
-        (None, duplex) => duplex.map(|duplex| duplex.to_string()),
+    let link = |status: &PortStatus| match status.delay_left_ms {
+        Some(left) => format!("{}, {left} ms left", status.link.as_str()),
+        None => status.link.as_str().to_owned(),
+    };
+    let speed = |status: &PortStatus| match (status.speed_mbps.0, status.duplex) {
+        (Some(speed), Duplex::Unknown) => Some(speed.to_string()),
+        (Some(speed), duplex) => Some(format!("{speed}/{duplex}")),
+        (None, Duplex::Unknown) => None,
+        (None, duplex) => Some(duplex.to_string()),
     };
     [
         port.name.clone(),
-        state,
-        known(link),
-        known(port.carrier.map(|on| if on { "yes" } else { "no" })),
-        known(speed),
-        known(port.mac),
-        known(port.link_failures),
-        known(port.tx_frames),
-        known(port.rx_frames),
-        known(port.rx_dropped),
+        status.map_or("absent", role).to_owned(),
+        known(status.map(link)),
+        known(status.map(|status| if status.carrier { "yes" } else { "no" })),
+        known(status.and_then(speed)),
+        known(status.map(|status| status.mac)),
+        known(status.map(|status| status.link_failures)),
+        known(counters.map(|counters| counters.tx_frames)),
+        known(counters.map(|counters| counters.rx_frames)),
+        known(counters.map(|counters| counters.rx_dropped)),
     ]
 }
 
@@ -198,7 +201,7 @@ pub(super) mod tests {
     pub(in crate::ctl) fn sample() -> Report {
         let options = json!({"miimon":100,"updelay":200,"downdelay":0,"primary_reselect":"always","arp_ip_target":[]});
         let port = |name: &str, more: serde_json::Value| {
-            let mut port = json!({"name":name,"ifindex":3,"state":"attached","link":"up","role":"active","carrier":true,
+            let mut port = json!({"name":name,"ifindex":3,"state":"attached","link":"up","usable":true,"role":"active","carrier":true,
                 "speed_mbps":1000,"duplex":"full","mac":"02:00:00:00:00:01","permanent_mac":"52:54:00:00:00:03",
                 "link_failures":0,"prio":0,"queue_id":0,"tx_frames":123456,"tx_bytes":1000,"rx_frames":10,"rx_bytes":1000,
                 "rx_dropped":0});
@@ -207,12 +210,11 @@ pub(super) mod tests {
             }
             port
         };
-        let mut absent = serde_json::to_value(PortReport::absent("eth2")).unwrap();
-        absent["state"] = json!("absent");
+        let absent = json!(PortReport::absent("eth2"));
         serde_json::from_value(json!({"schema":1,"bonds":[{"name":"bond0","ifindex":7,"plane":"tc","mode":"active-backup",
             "mode_number":1,"up":true,"carrier":true,"mii_status":"up","mac":"02:00:00:00:00:01","mtu":1500,
             "active_port":"eth0","primary":"eth0","monitor":"mii","unmonitored":false,"options":options,
-            "ports":[port("eth0", json!({})), port("eth1", json!({"link":"going back","role":"backup","delay_left_ms":150,
+            "ports":[port("eth0", json!({})), port("eth1", json!({"link":"going back","usable":false,"role":"backup","delay_left_ms":150,
                 "speed_mbps":null,"duplex":null,"link_failures":2,"rx_dropped":7})), absent]}]}))
         .unwrap()
     }
@@ -237,7 +239,7 @@ pub(super) mod tests {
         ];
         let evidence = json!({"counts":"validated","heard_ms_ago":12,
             "answers":[{"target":"10.0.0.2","by":"reply","ms_ago":12}]});
-        bond.ports[0].evidence = Some(serde_json::from_value(evidence).unwrap());
+        bond.ports[0].status.as_mut().unwrap().evidence = Some(serde_json::from_value(evidence).unwrap());
         let text = super::report(&report);
         for line in [
             "  target   10.0.0.2: asked from 10.0.0.1, vlan 7\n",

@@ -221,6 +221,7 @@ pub struct PortCounters {
     /// Frames refused on a backup port.
     pub rx_dropped: u64,
     /// When the last frame came, let in or not; nanoseconds of `CLOCK_MONOTONIC`, 0 for never.
+    #[serde(skip)]
     pub last_rx: u64,
 }
 

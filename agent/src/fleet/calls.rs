@@ -366,7 +366,7 @@ pub(super) fn option_error(object: &str, error: OptionError) -> ControlError {
     let code = match error {
         OptionError::Unknown { .. } => ErrorCode::UnknownOption,
         OptionError::BadValue { .. } => ErrorCode::BadValue,
-        OptionError::NotAPort { .. } => ErrorCode::NotAPort,
+        OptionError::NotAPort { .. } | OptionError::NoPortsYet { .. } => ErrorCode::NotAPort,
         _ => ErrorCode::Refused,
     };
     ControlError::new(code, format!("{object}: {error}"))

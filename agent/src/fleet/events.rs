@@ -175,8 +175,10 @@ impl Fleet {
             report.carrier = settled_carrier(&self.bonds[at].bond, port, link);
             if report.carrier.is_on() {
                 (report.speed, report.duplex) = self.links.speed_duplex(&report.name);
+                self.feed(now, at, Event::Link { port, report });
+            } else {
+                self.on_link_without_carrier(now, at, port, report);
             }
-            self.feed(now, at, Event::Link { port, report });
         }
         if !self.plane.hears_groups(&self.bonds[at].name, link)
             && let Ok(Some(link)) = self.links.by_index(link.ifindex)
@@ -196,6 +198,27 @@ impl Fleet {
         {
             let state = if wanted { "down" } else { "up" };
             self.put_back(now, at, &format!("its carrier (set {} {state})", link.report.name));
+        }
+    }
+
+    /// The failover first, under the speed known so far: many interfaces have none without carrier, and asking takes time.
+    fn on_link_without_carrier(&mut self, now: Time, at: usize, port: PortId, mut report: LinkReport) {
+        let known = self.bonds[at].bond.ports().get(port);
+        (report.speed, report.duplex) = known.map_or_else(Default::default, |port| (port.speed, port.duplex));
+        self.feed(
+            now,
+            at,
+            Event::Link {
+                port,
+                report: report.clone(),
+            },
+        );
+        let before = (report.speed, report.duplex);
+        if report.admin_up {
+            (report.speed, report.duplex) = self.links.speed_duplex(&report.name);
+        }
+        if (report.speed, report.duplex) != before {
+            self.feed(now, at, Event::Link { port, report });
         }
     }
 

@@ -175,7 +175,8 @@ impl Fleet {
             if std::mem::take(&mut self.bonds[at].dirty) {
                 self.save(at);
                 let report = self.report(now, at);
-                let tree = status::render(&report, &self.bonds[at].devices, &self.release);
+                let member = &self.bonds[at];
+                let tree = status::render(&report, member.bond.options(), &member.devices, &self.release);
                 self.publisher.update(&report.name, tree);
             }
         }
@@ -257,7 +258,7 @@ impl Fleet {
             if let Err(error) = &counters {
                 log::debug!("{}: {}", member.name, chain(error));
             }
-            PortReport::attached(&port, counters.ok().as_ref())
+            PortReport::attached(port, counters.ok())
         });
         let mut ports: Vec<PortReport> = attached.collect();
         let absent = member

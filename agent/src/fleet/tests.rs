@@ -270,7 +270,10 @@ fn a_port_that_cannot_be_read_hides_none_of_the_others() {
         let source = std::io::ErrorKind::NotFound.into();
         plane.fail_at(0, PlaneError::Kernel { doing, source });
         let ports = fleet.report(NOW, 0).ports;
-        let counted: Vec<_> = ports.iter().map(|port| port.rx_frames).collect();
+        let counted: Vec<_> = ports
+            .iter()
+            .map(|port| port.counters.map(|counters| counters.rx_frames))
+            .collect();
         assert_eq!(counted, [None, Some(0)], "null where unknown");
     });
 }

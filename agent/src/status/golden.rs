@@ -6,17 +6,18 @@ use std::fmt::Write;
 use std::fs;
 use std::path::Path;
 
-use bond_modes::{LinkWord, Role, UpDown, options};
-use bond_monitors::{Carrier, MacAddr, Speed};
+use bond_modes::{BondStatus, LinkWord, OptionValue, PortId, Role, UpDown, options};
+use bond_monitors::{Carrier, Duplex, MacAddr, Speed};
 
 use super::*;
+use crate::control::proto::PortReport;
 
 /// A bond of this mode that is up, with these options and no ports.
-pub(super) fn bond(mode: &str, given: &[(&str, &str)]) -> BondReport {
+pub(super) fn bond(mode: &str, given: &[(&str, &str)]) -> (BondReport, BondOptions) {
     let pairs = [&[("mode", mode)], given].concat();
     let pairs: Vec<(String, String)> = pairs.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
     let options = options::parse(&pairs).unwrap().options;
-    BondReport {
+    let report = BondReport {
         name: "bond0".into(),
         ifindex: 7,
         plane: "tc".into(),
@@ -36,36 +37,43 @@ pub(super) fn bond(mode: &str, given: &[(&str, &str)]) -> BondReport {
             options: options::show_all(&options, None),
         },
         ports: Vec::new(),
-    }
+    };
+    (report, options)
 }
 
 /// An attached port that is up, with an address that ends in this byte.
 pub(super) fn port(name: &str, last_byte: u8) -> PortReport {
-    PortReport {
-        state: PortPresence::Attached,
-        ifindex: Some(u32::from(last_byte)),
-        link: Some(LinkWord::Up),
-        role: Some(Role::Active),
-        carrier: Some(true),
-        speed_mbps: Some(10000),
-        duplex: Some(bond_monitors::Duplex::Full),
-        mac: Some(MacAddr([2, 0, 0, 0, 0, 0x10])),
-        permanent_mac: Some(MacAddr([2, 0, 0, 0, 0, last_byte])),
-        link_failures: Some(0),
-        queue_id: Some(0),
-        ..PortReport::absent(name)
+    PortReport::attached(status(name, last_byte), None)
+}
+
+/// What the bond knows of such a port.
+pub(super) fn status(name: &str, last_byte: u8) -> PortStatus {
+    PortStatus {
+        name: name.to_owned(),
+        ifindex: PortId(u32::from(last_byte)),
+        link: LinkWord::Up,
+        usable: true,
+        role: Role::Active,
+        carrier: true,
+        speed_mbps: Speed(Some(10000)),
+        duplex: Duplex::Full,
+        mac: MacAddr([2, 0, 0, 0, 0, 0x10]),
+        permanent_mac: MacAddr([2, 0, 0, 0, 0, last_byte]),
+        ..PortStatus::default()
     }
 }
 
+/// The status of an attached port.
+fn of(port: &mut PortReport) -> &mut PortStatus {
+    port.status.as_mut().expect("the port is attached")
+}
+
 /// As a port whose cable was pulled.
-fn dead(port: PortReport) -> PortReport {
-    PortReport {
-        link: Some(LinkWord::Down),
-        role: Some(Role::Backup),
-        carrier: Some(false),
-        link_failures: Some(1),
-        ..port
-    }
+fn dead(mut port: PortReport) -> PortReport {
+    let status = of(&mut port);
+    (status.link, status.usable, status.role) = (LinkWord::Down, false, Role::Backup);
+    (status.carrier, status.link_failures) = (false, 1);
+    port
 }
 
 /// `eth0` and `eth1`.
@@ -79,7 +87,7 @@ fn activate(bond: &mut BondReport, active: &str) {
     let value = OptionValue::Name(active.to_owned());
     bond.status.options.insert("active_slave".to_owned(), value);
     for port in bond.ports.iter_mut().filter(|port| port.name != active) {
-        port.role = Some(Role::Backup);
+        of(port).role = Role::Backup;
     }
 }
 
@@ -99,26 +107,26 @@ fn devices(bond: &BondReport) -> Devices {
         promisc: false,
         allmulti: false,
         speed: Speed::default(),
-        duplex: bond_monitors::Duplex::default(),
+        duplex: Duplex::default(),
     };
     let ports = bond
         .ports
         .iter()
-        .filter_map(|port| Some((port.ifindex?, device(&port.name, true))));
+        .filter_map(|port| Some((port.status.as_ref()?.ifindex.0, device(&port.name, true))));
     ports
         .chain([(bond.ifindex, device(&bond.name, bond.status.up))])
         .collect()
 }
 
 #[track_caller]
-fn is_golden(case: &str, bond: &BondReport) {
-    is_golden_with(case, bond, &devices(bond));
+fn is_golden(case: &str, bond: &BondReport, options: &BondOptions) {
+    is_golden_with(case, bond, options, &devices(bond));
 }
 
 #[track_caller]
-fn is_golden_with(case: &str, bond: &BondReport, devices: &Devices) {
+fn is_golden_with(case: &str, bond: &BondReport, options: &BondOptions, devices: &Devices) {
     let mut dump = String::new();
-    for (path, entry) in render(bond, devices, "6.1.0") {
+    for (path, entry) in render(bond, options, devices, "6.1.0") {
         match entry {
             Entry::Link(target) => writeln!(dump, "{path} -> {target}").unwrap(),
             // Of several lines.
@@ -137,23 +145,23 @@ fn is_golden_with(case: &str, bond: &BondReport, devices: &Devices) {
 
 #[test]
 fn balance_rr_with_a_queue_and_all_ports_up() {
-    let mut bond = bond("balance-rr", &[("packets_per_slave", "3"), ("all_slaves_active", "1")]);
+    let (mut bond, options) = bond("balance-rr", &[("packets_per_slave", "3"), ("all_slaves_active", "1")]);
     bond.ports = two_ports();
-    bond.ports[1].queue_id = Some(2);
-    is_golden("balance-rr", &bond);
+    of(&mut bond.ports[1]).queue_id = 2;
+    is_golden("balance-rr", &bond, &options);
 }
 
 #[test]
 fn balance_rr_with_a_dead_port() {
-    let mut bond = bond("balance-rr", &[]);
+    let (mut bond, options) = bond("balance-rr", &[]);
     bond.ports = two_ports();
     bond.ports[0] = dead(bond.ports[0].clone());
-    is_golden("balance-rr-degraded", &bond);
+    is_golden("balance-rr-degraded", &bond, &options);
 }
 
 #[test]
 fn active_backup_with_a_primary_in_use() {
-    let mut bond = bond(
+    let (mut bond, options) = bond(
         "active-backup",
         &[("primary", "eth1"), ("updelay", "200"), ("num_grat_arp", "3")],
     );
@@ -163,38 +171,38 @@ fn active_backup_with_a_primary_in_use() {
     for device in devices.values_mut() {
         (device.promisc, device.allmulti, device.mtu) = (true, true, 9000);
     }
-    is_golden_with("active-backup", &bond, &devices);
+    is_golden_with("active-backup", &bond, &options, &devices);
 }
 
 #[test]
 fn active_backup_while_delays_run() {
-    let mut bond = bond(
+    let (mut bond, options) = bond(
         "active-backup",
         &[("updelay", "200"), ("downdelay", "300"), ("peer_notif_delay", "100")],
     );
     bond.ports = two_ports();
-    bond.ports[0].link = Some(LinkWord::GoingDown);
-    bond.ports[0].carrier = Some(false);
-    bond.ports[1].link = Some(LinkWord::GoingBack);
+    let (going, coming) = bond.ports.split_at_mut(1);
+    (of(&mut going[0]).link, of(&mut going[0]).carrier) = (LinkWord::GoingDown, false);
+    (of(&mut coming[0]).link, of(&mut coming[0]).usable) = (LinkWord::GoingBack, false);
     activate(&mut bond, "eth0");
-    is_golden("active-backup-delays", &bond);
+    is_golden("active-backup-delays", &bond, &options);
 }
 
 #[test]
 fn active_backup_with_all_ports_dead_and_an_absent_primary() {
-    let mut bond = bond("active-backup", &[("primary", "eth2"), ("primary_reselect", "failure")]);
+    let (mut bond, options) = bond("active-backup", &[("primary", "eth2"), ("primary_reselect", "failure")]);
     bond.ports = two_ports().into_iter().map(dead).collect();
     bond.ports.push(PortReport::absent("eth2"));
     without_carrier(&mut bond);
-    is_golden("active-backup-down", &bond);
+    is_golden("active-backup-down", &bond, &options);
 }
 
 #[test]
 fn active_backup_that_is_down_and_has_no_ports() {
-    let mut bond = bond("active-backup", &[]);
+    let (mut bond, options) = bond("active-backup", &[]);
     bond.status.up = false;
     without_carrier(&mut bond);
-    is_golden("active-backup-empty", &bond);
+    is_golden("active-backup-empty", &bond, &options);
 }
 
 #[test]
@@ -210,46 +218,47 @@ fn active_backup_with_the_arp_monitor_and_moving_addresses() {
         ("ns_ip6_target", "2001:db8::1,2001:db8::2"),
         ("arp_missed_max", "4"),
     ];
-    let mut bond = bond("active-backup", &given);
+    let (mut bond, options) = bond("active-backup", &given);
     bond.ports = two_ports();
     // Unknown speeds, as of a bridge.
-    (bond.ports[0].speed_mbps, bond.ports[0].duplex) = (None, None);
+    let unknown = of(&mut bond.ports[0]);
+    (unknown.speed_mbps, unknown.duplex) = (Speed(None), Duplex::Unknown);
     activate(&mut bond, "eth0");
-    is_golden("active-backup-arp", &bond);
+    is_golden("active-backup-arp", &bond, &options);
 }
 
 #[test]
 fn balance_xor_with_a_hash_policy() {
-    let mut bond = bond(
+    let (mut bond, options) = bond(
         "balance-xor",
         &[("xmit_hash_policy", "layer3+4"), ("arp_interval", "500")],
     );
     bond.ports = two_ports();
-    is_golden("balance-xor", &bond);
+    is_golden("balance-xor", &bond, &options);
 }
 
 #[test]
 fn broadcast_is_as_fast_as_its_slowest_port() {
-    let mut bond = bond("broadcast", &[]);
+    let (mut bond, options) = bond("broadcast", &[]);
     bond.ports = two_ports();
-    bond.ports[1].speed_mbps = Some(100);
-    bond.ports[1].duplex = Some(bond_monitors::Duplex::Half);
-    is_golden("broadcast", &bond);
+    let slow = of(&mut bond.ports[1]);
+    (slow.speed_mbps, slow.duplex) = (Speed(Some(100)), Duplex::Half);
+    is_golden("broadcast", &bond, &options);
 }
 
 #[test]
 fn broadcast_with_all_ports_dead() {
-    let mut bond = bond("broadcast", &[]);
+    let (mut bond, options) = bond("broadcast", &[]);
     bond.ports = two_ports().into_iter().map(dead).collect();
     without_carrier(&mut bond);
-    is_golden("broadcast-down", &bond);
+    is_golden("broadcast-down", &bond, &options);
 }
 
 #[test]
 fn a_bond_named_as_the_folder_of_bonds_has_no_file_of_the_old_driver_in_it() {
-    let mut bond = bond("balance-rr", &[]);
+    let (mut bond, options) = bond("balance-rr", &[]);
     bond.name = "bonding".to_owned();
-    let tree = render(&bond, &devices(&bond), "6.1.0");
+    let tree = render(&bond, &options, &devices(&bond), "6.1.0");
     let proc: Vec<&String> = tree.keys().filter(|path| path.starts_with("proc/")).collect();
     assert_eq!(proc, ["proc/net/bonding/bonding"]);
 }

@@ -4,47 +4,46 @@
 
 use std::fmt::{self, Write};
 
-use bond_modes::LinkWord;
+use bond_modes::options::{ModeName, millis};
+use bond_modes::{BondOptions, LinkWord, PortStatus};
 
-use super::{attached, number, procfs};
-use crate::control::proto::{BondReport, PortReport};
+use super::{attached, procfs};
+use crate::control::proto::BondReport;
 
-/// The whole file of one bond.
-pub fn render(bond: &BondReport) -> String {
+/// The whole file of one bond with these options.
+pub fn render(bond: &BondReport, options: &BondOptions) -> String {
     let mut text = String::with_capacity(512);
-    write_all(&mut text, bond).expect("writing to a String cannot fail");
+    write_all(&mut text, bond, options).expect("writing to a String cannot fail");
     text
 }
 
-fn write_all(out: &mut String, bond: &BondReport) -> fmt::Result {
-    let status = &bond.status;
-    writeln!(out, "Bonding Mode: {}", procfs::mode_text(status))?;
-    let current = current(bond);
+fn write_all(out: &mut String, bond: &BondReport, options: &BondOptions) -> fmt::Result {
+    writeln!(out, "Bonding Mode: {}", procfs::mode_text(options.mode))?;
+    let current = current(bond, options.mode);
     if let Some(port) = current {
         writeln!(out, "Currently Active Slave: {}", port.name)?;
     }
     writeln!(out, "MII Status: {}", up_or_down(current.is_some()))?;
-    writeln!(out, "MII Polling Interval (ms): {}", number(status, "miimon"))?;
-    writeln!(out, "Up Delay (ms): {}", number(status, "updelay"))?;
-    writeln!(out, "Down Delay (ms): {}", number(status, "downdelay"))?;
+    writeln!(out, "MII Polling Interval (ms): {}", millis(options.miimon))?;
+    writeln!(out, "Up Delay (ms): {}", millis(options.updelay))?;
+    writeln!(out, "Down Delay (ms): {}", millis(options.downdelay))?;
     // The driver walked its list from the end.
     for port in attached(bond).rev() {
         writeln!(out, "\nSlave Interface: {}", port.name)?;
         // Delays are not shown.
-        writeln!(out, "MII Status: {}", up_or_down(port.link == Some(LinkWord::Up)))?;
-        writeln!(out, "Link Failure Count: {}", port.link_failures.unwrap_or(0))?;
+        writeln!(out, "MII Status: {}", up_or_down(port.link == LinkWord::Up))?;
+        writeln!(out, "Link Failure Count: {}", port.link_failures)?;
     }
     Ok(())
 }
 
 /// That driver had a current port in every mode: the next in turn or the one to fall back to, here the first that is used.
-fn current(bond: &BondReport) -> Option<&PortReport> {
-    let used = |port: &&PortReport| matches!(port.link, Some(LinkWord::Up | LinkWord::GoingDown));
+fn current(bond: &BondReport, mode: ModeName) -> Option<&PortStatus> {
     match bond.status.active_port.as_deref() {
         Some(active) => attached(bond).find(|port| port.name == active),
         None => attached(bond)
-            .find(used)
-            .filter(|_| bond.status.mode_number != procfs::ACTIVE_BACKUP),
+            .find(|port| port.usable)
+            .filter(|_| mode != ModeName::ActiveBackup),
     }
 }
 
@@ -77,11 +76,11 @@ Link Failure Count: 1
 
     #[test]
     fn the_sample_of_the_old_document_is_what_is_written() {
-        let mut bond = bond("balance-rr", &[("miimon", "1000")]);
+        let (mut bond, options) = bond("balance-rr", &[("miimon", "1000")]);
         bond.ports = vec![port("eth0", 0x10), port("eth1", 0x11)];
-        for port in &mut bond.ports {
-            port.link_failures = Some(1);
+        for status in bond.ports.iter_mut().filter_map(|port| port.status.as_mut()) {
+            status.link_failures = 1;
         }
-        assert_eq!(render(&bond), SAMPLE);
+        assert_eq!(render(&bond, &options), SAMPLE);
     }
 }

@@ -11,10 +11,10 @@ pub mod sysfs;
 use std::collections::BTreeMap;
 
 use bond_modes::options::{ArpAllTargets, ArpValidate, FailOverMac, ModeName, PrimaryReselect};
-use bond_modes::{BondStatus, OptionValue, XmitHashPolicy};
+use bond_modes::{BondOptions, PortStatus, XmitHashPolicy};
 use bond_monitors::LinkReport;
 
-use crate::control::proto::{BondReport, PortPresence, PortReport};
+use crate::control::proto::BondReport;
 
 /// Files and links by their path under the run directory.
 pub type Tree = BTreeMap<String, Entry>;
@@ -31,44 +31,31 @@ pub enum Entry {
     Link(String),
 }
 
-/// Everything that is published about one bond. `release` is the running kernel's, as `uname -r` prints it.
-pub fn render(bond: &BondReport, devices: &Devices, release: &str) -> Tree {
+/// Everything that is published about one bond with these options. `release` is the running kernel's, as `uname -r` prints it.
+pub fn render(bond: &BondReport, options: &BondOptions, devices: &Devices, release: &str) -> Tree {
     let mut tree = Tree::new();
-    let text = procfs::render(bond, release);
+    let text = procfs::render(bond, options, release);
     tree.insert(format!("{}/{}", procfs::FOLDER, bond.name), Entry::File(text));
     // In the other driver's folder it would look like a bond.
     if bond.name != "bonding" {
-        tree.insert(format!("proc/net/{}/info", bond.name), Entry::File(info::render(bond)));
+        tree.insert(
+            format!("proc/net/{}/info", bond.name),
+            Entry::File(info::render(bond, options)),
+        );
     }
     sysfs::render(&mut tree, bond, devices);
     tree
 }
 
 /// Ports that are in the bond, in the order of attaching: the drivers know no others.
-fn attached(bond: &BondReport) -> impl DoubleEndedIterator<Item = &PortReport> {
-    bond.ports.iter().filter(|port| port.state == PortPresence::Attached)
+fn attached(bond: &BondReport) -> impl DoubleEndedIterator<Item = &PortStatus> {
+    bond.ports.iter().filter_map(|port| port.status.as_ref())
 }
 
 /// The primary port, if it is attached. [bond_options.c: bond_option_primary_set]
-fn attached_primary(bond: &BondReport) -> Option<&PortReport> {
+fn attached_primary(bond: &BondReport) -> Option<&PortStatus> {
     let wanted = bond.status.primary.as_deref()?;
     attached(bond).find(|port| port.name == wanted)
-}
-
-/// The value of an option that has names.
-fn name<'a>(status: &'a BondStatus, option: &str) -> Option<&'a str> {
-    match status.options.get(option) {
-        Some(OptionValue::Name(name)) => Some(name),
-        _ => None,
-    }
-}
-
-/// The value of an option that is a number.
-fn number(status: &BondStatus, option: &str) -> i64 {
-    match status.options.get(option) {
-        Some(OptionValue::Number(number)) => *number,
-        _ => 0,
-    }
 }
 
 /// The driver's number of an option's named value; none for options whose values are no names.

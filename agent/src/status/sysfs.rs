@@ -3,11 +3,11 @@
 //!
 //! A file that cannot be read in the kernel, such as the carrier of an interface that is down, is not there.
 
-use bond_modes::{LinkWord, OptionValue, Role, UpDown};
+use bond_modes::{LinkWord, OptionValue, PortStatus, Role, UpDown};
 use bond_monitors::{Duplex, LinkReport, MacAddr};
 
 use super::{Devices, Entry, Tree, attached, attached_primary, number_of};
-use crate::control::proto::{BondReport, PortReport};
+use crate::control::proto::BondReport;
 
 /// The folder of all interfaces, under the run directory.
 pub const FOLDER: &str = "sys/class/net";
@@ -25,7 +25,7 @@ pub fn render(tree: &mut Tree, bond: &BondReport, devices: &Devices) {
         mac: bond.status.mac,
         mtu: bond.status.mtu,
         speed: bond_speed(bond),
-        duplex: senders(bond).find_map(|port| port.duplex),
+        duplex: senders(bond).next().map_or(Duplex::Unknown, |port| port.duplex),
         flags: IFF_MASTER,
     }
     .render(&mut folder, devices.get(&bond.ifindex));
@@ -40,18 +40,18 @@ pub fn render(tree: &mut Tree, bond: &BondReport, devices: &Devices) {
     }
 }
 
-fn render_port(tree: &mut Tree, bond: &str, port: &PortReport, devices: &Devices) {
+fn render_port(tree: &mut Tree, bond: &str, port: &PortStatus, devices: &Devices) {
     let mut folder = Folder::of(tree, &port.name);
-    let (role, link) = match (port.role, port.link) {
-        (Some(Role::Active), Some(link)) => ("active", link.as_str()),
-        (_, link) => ("backup", link.map_or("down", LinkWord::as_str)),
+    let role = match port.role {
+        Role::Active => "active",
+        Role::Backup => "backup",
     };
     for (file, value) in [
         ("state", role),
-        ("mii_status", link),
-        ("link_failure_count", &port.link_failures.unwrap_or(0).to_string()),
-        ("perm_hwaddr", &port.permanent_mac.unwrap_or_default().to_string()),
-        ("queue_id", &port.queue_id.unwrap_or(0).to_string()),
+        ("mii_status", port.link.as_str()),
+        ("link_failure_count", &port.link_failures.to_string()),
+        ("perm_hwaddr", &port.permanent_mac.to_string()),
+        ("queue_id", &port.queue_id.to_string()),
         // Numbers in 802.3ad only.
         ("ad_aggregator_id", "N/A"),
         ("ad_actor_oper_port_state", "N/A"),
@@ -59,18 +59,17 @@ fn render_port(tree: &mut Tree, bond: &str, port: &PortReport, devices: &Devices
     ] {
         folder.file(&format!("bonding_slave/{file}"), value);
     }
-    let Some(ifindex) = port.ifindex else { return };
+    let ifindex = port.ifindex.0;
     let seen = devices.get(&ifindex);
-    let carrier = port.carrier.unwrap_or(false);
     Device {
         ifindex,
         up: seen.is_some_and(|seen| seen.admin_up),
-        carrier,
-        mac: port.mac.unwrap_or_default(),
+        carrier: port.carrier,
+        mac: port.mac,
         mtu: seen.map_or(0, |seen| seen.mtu),
-        // What is remembered of a link that is gone is not what it has now.
-        speed: port.speed_mbps.filter(|_| carrier),
-        duplex: port.duplex.filter(|_| carrier),
+        // The kernel asks the interface whether it has carrier or not. [net-sysfs.c: speed_show]
+        speed: port.speed_mbps.0,
+        duplex: port.duplex,
         flags: IFF_SLAVE,
     }
     .render(&mut folder, seen);
@@ -81,10 +80,10 @@ fn render_port(tree: &mut Tree, bond: &str, port: &PortReport, devices: &Devices
 
 /// The text of a file under `bonding/` without its newline, or what it says in modes that have no such thing.
 fn option(bond: &BondReport, file: &str, default: &str) -> String {
-    let joined = |show: fn(&PortReport) -> String| attached(bond).map(show).collect::<Vec<_>>().join(" ");
+    let joined = |show: fn(&PortStatus) -> String| attached(bond).map(show).collect::<Vec<_>>().join(" ");
     match file {
         "slaves" => return joined(|port| port.name.clone()),
-        "queue_id" => return joined(|port| format!("{}:{}", port.name, port.queue_id.unwrap_or(0))),
+        "queue_id" => return joined(|port| format!("{}:{}", port.name, port.queue_id)),
         "mii_status" if bond.status.mii_status == UpDown::Up => return "up".to_owned(),
         "mii_status" => return "down".to_owned(),
         "primary" => return attached_primary(bond).map_or(String::new(), |port| port.name.clone()),
@@ -103,16 +102,13 @@ fn option(bond: &BondReport, file: &str, default: &str) -> String {
 }
 
 /// Ports that send. [bonding.h: bond_slave_can_tx]
-fn senders(bond: &BondReport) -> impl Iterator<Item = &PortReport> {
-    let can = |port: &&PortReport| port.carrier == Some(true) && port.link == Some(LinkWord::Up);
-    attached(bond)
-        .filter(can)
-        .filter(|port| port.role == Some(Role::Active))
+fn senders(bond: &BondReport) -> impl Iterator<Item = &PortStatus> {
+    attached(bond).filter(|port| port.carrier && port.link == LinkWord::Up && port.role == Role::Active)
 }
 
 /// What all ports that send make together; in broadcast the slowest. [bond_main.c: bond_ethtool_get_link_ksettings]
 fn bond_speed(bond: &BondReport) -> Option<u32> {
-    let mut speeds = senders(bond).filter_map(|port| port.speed_mbps).peekable();
+    let mut speeds = senders(bond).filter_map(|port| port.speed_mbps.0).peekable();
     speeds.peek()?;
     match bond.status.mode.as_str() {
         "broadcast" => speeds.min(),
@@ -128,7 +124,7 @@ struct Device {
     mac: MacAddr,
     mtu: u32,
     speed: Option<u32>,
-    duplex: Option<Duplex>,
+    duplex: Duplex,
     /// Besides what every interface has.
     flags: u32,
 }
@@ -151,9 +147,8 @@ impl Device {
         // Ethernet. [if_arp.h: ARPHRD_ETHER]
         folder.file("type", "1");
         if self.up {
-            let duplex = self.duplex.unwrap_or(Duplex::Unknown);
             folder.file("carrier", if self.carrier { "1" } else { "0" });
-            folder.file("duplex", &duplex.to_string());
+            folder.file("duplex", &self.duplex.to_string());
             folder.file("speed", &self.speed.map_or("-1".to_owned(), |mbps| mbps.to_string()));
         }
     }

@@ -1,7 +1,7 @@
 //! A set of options taken in as a whole.
 
 use super::change::{Change, Context};
-use super::table::{OptionRow, SetWhen, TABLE};
+use super::table::{OptionRow, SetWhen, TABLE, find};
 use super::{BondOptions, OptionError};
 
 /// Takes a set of options in, in the driver's order whatever order they are given in; all or nothing.
@@ -15,7 +15,8 @@ pub fn apply(current: &BondOptions, context: Context, pairs: &[(String, String)]
 
 /// Options for a new bond.
 pub fn parse(pairs: &[(String, String)]) -> Result<Change, OptionError> {
-    apply(&BondOptions::default(), Context::default(), pairs)
+    let change = apply(&BondOptions::default(), Context::default(), pairs)?;
+    change.needs_ports().map_or(Ok(change), Err)
 }
 
 /// Everything that is wrong with a set of options for a new bond, by index into `pairs`.
@@ -26,6 +27,11 @@ pub fn check(pairs: &[(String, String)]) -> Vec<(usize, OptionError)> {
         let last = pairs.len().saturating_sub(1);
         let named = |(name, _): &(String, String)| conflict.names(name);
         errors.push((pairs.iter().rposition(named).unwrap_or(last), conflict));
+    }
+    if let Some(error @ OptionError::NoPortsYet { option, .. }) = change.needs_ports() {
+        let named = |(name, _): &(String, String)| find(name).is_some_and(|row| row.name == option);
+        errors.push((pairs.iter().rposition(named).unwrap_or_default(), error));
+        errors.sort_by_key(|(index, _)| *index);
     }
     errors
 }
@@ -201,6 +207,19 @@ mod tests {
                 mode: ModeName::BalanceRr
             }
         );
+    }
+
+    #[test]
+    fn a_new_bond_has_no_port_that_could_be_active() {
+        let given = pairs("active-slave=eth0 mode=1");
+        let refused = OptionError::NoPortsYet {
+            option: "active_slave",
+            value: "eth0".to_owned(),
+        };
+        assert_eq!(parse(&given), Err(refused.clone()));
+        assert_eq!(check(&given), [(0, refused)]);
+        // Nothing is asked for: the driver takes that, too.
+        assert!(parse(&pairs("mode=1 active_slave=")).is_ok() && check(&pairs("mode=1 active_slave=none")).is_empty());
     }
 
     #[test]

@@ -102,6 +102,13 @@ impl Change {
         }
     }
 
+    /// What asks for a port, which a new bond does not have. [bond_options.c: bond_option_active_slave_set]
+    pub(super) fn needs_ports(&self) -> Option<OptionError> {
+        let value = self.active.clone()??;
+        let option = "active_slave";
+        Some(OptionError::NoPortsYet { option, value })
+    }
+
     /// Rounds a delay down to a multiple of miimon. [bond_options.c: _bond_option_delay_set]
     pub(super) fn round(&mut self, option: &str, delay: Duration) -> Duration {
         let (delay_ms, miimon_ms) = (millis(delay), millis(self.options.miimon));

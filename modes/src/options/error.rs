@@ -67,6 +67,16 @@ pub enum OptionError {
         /// Whose it is.
         port: String,
     },
+    /// The value names a port of a bond that is still to be made, so has none. (EINVAL)
+    #[error(
+        "{option}: {value} is not a port of the bond yet, expected primary={value}, or {option} once it is attached"
+    )]
+    NoPortsYet {
+        /// Its name.
+        option: &'static str,
+        /// As given.
+        value: String,
+    },
     /// The value does not name an attached port.
     #[error("{option}: {value} is not a port of this bond")]
     NotAPort {

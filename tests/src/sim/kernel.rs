@@ -1,8 +1,8 @@
 //! A kernel that does what it is told, or fails to.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use bond_modes::{ForwardingPlan, PortFacts, PortId, Seen, Spread, TxPolicy};
+use bond_modes::{Accept, ForwardingPlan, PortFacts, PortId, Seen, Spread, TxPolicy};
 use bond_monitors::{Carrier, Duplex, LinkReport, MacAddr, Speed};
 
 /// A network interface that is or may become a port.
@@ -42,6 +42,10 @@ pub struct Kernel {
     pub plan: ForwardingPlan,
     /// How the next plans fare.
     pub failing: Failing,
+    /// Who sent through the bond, from above it too.
+    pub sent: BTreeSet<MacAddr>,
+    /// A port that waits or was left refuses frames that came from us, as the classifier does.
+    pub refuses_own: bool,
     next_index: u32,
 }
 
@@ -62,6 +66,8 @@ impl Kernel {
             device,
             nics: BTreeMap::new(),
             failing: Failing::default(),
+            sent: BTreeSet::new(),
+            refuses_own: true,
             next_index: 1,
         }
     }
@@ -129,6 +135,16 @@ impl Kernel {
         self.device.mac = plan.mac;
         self.device.carrier = plan.carrier;
         Ok(())
+    }
+
+    /// Whether the data plane lets a frame to one station in that this sender's network delivers to a port.
+    pub fn lets_in(&self, port: PortId, source: MacAddr) -> bool {
+        let ours = self.sent.contains(&source) || self.plan.ports.values().any(|port| port.mac == source);
+        match self.plan.rx.get(&port) {
+            Some(Accept::All) => true,
+            Some(Accept::Unicast) => !(ours && self.refuses_own),
+            None => false,
+        }
     }
 
     /// What an agent that starts would find.

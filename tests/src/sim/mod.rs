@@ -12,4 +12,4 @@ pub mod world;
 pub use kernel::{Kernel, Nic};
 pub use net::Net;
 pub use rng::Rng;
-pub use world::{Sent, Slow, World};
+pub use world::{AttachFails, Sent, Slow, World};

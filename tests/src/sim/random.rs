@@ -11,7 +11,7 @@ use bond_monitors::{Carrier, LinkState, MacAddr, Time};
 
 use super::kernel::Failing;
 use super::rng::Rng;
-use super::world::{Slow, World};
+use super::world::{AttachFails, Slow, World};
 
 /// One random walk.
 pub struct Walk {
@@ -82,6 +82,7 @@ impl Walk {
             self.rules_changed();
         }
         self.check_plan();
+        self.check_guest();
         self.world.clear();
         self.stale = before;
     }
@@ -90,6 +91,8 @@ impl Walk {
     pub fn finish(mut self) -> u64 {
         let world = &mut self.world;
         world.events_seen = true;
+        world.events_late = false;
+        world.deliver_events();
         world.kernel.failing = Failing::default();
         world.net.dead.clear();
         world.net.hosts.extend(HOSTS);
@@ -139,7 +142,8 @@ impl Walk {
                 let ms = self.rng.below(400);
                 self.world.after_ms(ms);
             }
-            60..64 => self.attach(),
+            60..63 => self.attach(),
+            63..64 => self.fail_to_attach(),
             64..67 => self.remove(),
             67..69 => self.rename(),
             69..73 => {
@@ -157,7 +161,8 @@ impl Walk {
                     retry: true,
                 }
             }
-            92..94 => self.world.events_seen = self.rng.chance(60),
+            92..93 => self.world.events_seen = self.rng.chance(60),
+            93..94 => self.late_events(),
             _ => self.crash(),
         }
     }
@@ -213,9 +218,13 @@ impl Walk {
         for id in ids {
             world.set_carrier(id, Carrier::On);
         }
+        world.deliver_events();
         world.up(true).after_ms(1500).clear();
         for _ in 0..2 + self.rng.below(6) {
             self.world.slow = Some(slow_turn(&mut self.rng));
+            if self.rng.chance(30) {
+                self.old_news();
+            }
             let ms = self.rng.below(200);
             self.world.after_ms(ms);
         }
@@ -227,6 +236,63 @@ impl Walk {
             )
         });
         assert_eq!(blamed, None, "a port is blamed while only the agent was held up");
+    }
+
+    /// Link events come late from now on, in time again, or all that wait at once, perhaps behind a reading of everything.
+    fn late_events(&mut self) {
+        match self.rng.below(4) {
+            0 => self.world.events_late = true,
+            1 => {
+                self.world.overrun();
+            }
+            _ => {
+                self.world.events_late = false;
+                self.world.deliver_events();
+            }
+        }
+    }
+
+    /// Events from when a port was without carrier for no time at all are read after it has it again, perhaps behind a reading
+    /// of everything.
+    fn old_news(&mut self) {
+        let ids = self.nics(|attached| attached);
+        let Some(id) = self.rng.pick(&ids).copied() else { return };
+        let late = std::mem::replace(&mut self.world.events_late, true);
+        for carrier in [Carrier::Off, Carrier::On] {
+            self.world.set_carrier(id, carrier);
+        }
+        self.world.events_late = late;
+        if self.rng.chance(50) {
+            self.world.overrun();
+        } else {
+            self.world.deliver_events();
+        }
+    }
+
+    fn fail_to_attach(&mut self) {
+        if let Some(name) = self.some_nic(false) {
+            let fails = if self.rng.chance(50) {
+                AttachFails::BeforeTold
+            } else {
+                AttachFails::AfterTold
+            };
+            self.world.fail_to_attach(&name, fails);
+        }
+    }
+
+    /// A guest above the bond keeps being found, whichever ports wait to be used or were left a moment ago.
+    fn check_guest(&mut self) {
+        let options = self.world.bond.options();
+        // Elsewhere the switch knows that the ports belong together. A plan that came about in part may let a new active port in
+        // before the old one stops sending.
+        let told_apart = options.mode == ModeName::ActiveBackup && !options.all_slaves_active;
+        if told_apart && self.world.programmed {
+            self.world.guest_sends(GUEST);
+            assert!(
+                !self.world.is_lost(GUEST),
+                "the bridge looks for a guest behind the bond"
+            );
+        }
     }
 
     fn attach(&mut self) {
@@ -527,7 +593,13 @@ fn slow_turn(rng: &mut Rng) -> Slow {
 
 /// Every step of a seed's walk; its trace.
 pub fn walk(seed: u64, steps: u32, print: bool) -> u64 {
+    walk_with(seed, steps, print, |_| ())
+}
+
+/// As [`walk`], in a world that is another one from the start.
+pub fn walk_with(seed: u64, steps: u32, print: bool, change: impl FnOnce(&mut World)) -> u64 {
     let mut walk = Walk::new(seed);
+    change(&mut walk.world);
     if print {
         walk.print();
     }
@@ -587,6 +659,9 @@ fn sorted(ids: impl Iterator<Item = PortId>) -> Vec<PortId> {
     ids.sort();
     ids
 }
+
+/// Who is behind a bridge above the bond.
+const GUEST: MacAddr = MacAddr([2, 0xbe, 0, 0, 0, 1]);
 
 /// Far hosts that may be asked.
 const HOSTS: [IpAddr; 3] = [

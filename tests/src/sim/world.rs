@@ -1,6 +1,6 @@
 //! One bond, its kernel and virtual time.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt::Write as _;
 use std::hash::{DefaultHasher, Hasher};
 use std::net::IpAddr;
@@ -11,7 +11,7 @@ use bond_modes::{
     Accept, Action, Bond, Event, ForwardingPlan, LinkWord, LocalAddress, Notice, OptionError, PortId, PortStatus,
     Reach, Saved, Station, TargetPath,
 };
-use bond_monitors::{Carrier, Heard, MacAddr, Time};
+use bond_monitors::{Carrier, Heard, LinkReport, MacAddr, Time};
 
 use super::kernel::Kernel;
 use super::net::Net;
@@ -25,6 +25,22 @@ pub struct Sent {
     pub port: PortId,
     /// From the destination address on.
     pub frame: Vec<u8>,
+}
+
+/// A side of the bridge above the bond.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Side {
+    Guest,
+    Bond,
+}
+
+/// How far an attachment gets that fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AttachFails {
+    /// The data plane took the interface and gave it back; the bond never knew.
+    BeforeTold,
+    /// The bond knew already, so it is told that the port leaves.
+    AfterTold,
 }
 
 /// A turn of the agent in which a call blocks, of this bond or of another one.
@@ -46,6 +62,8 @@ pub struct World {
     pub net: Net,
     /// How targets are reached that are not neighbours.
     pub routes: BTreeMap<IpAddr, Reach>,
+    /// The table of a bridge above the bond: behind which side it last saw a sender.
+    bridge: BTreeMap<MacAddr, Side>,
     /// Who is behind the bond.
     pub stations: Vec<Station>,
     /// Times at which memberships were reported, and through which port.
@@ -54,6 +72,13 @@ pub struct World {
     pub probes: Vec<Sent>,
     /// False: changes of carrier are found by polls only.
     pub events_seen: bool,
+    /// Link events wait until they are delivered.
+    pub events_late: bool,
+    /// What the agent takes a link event for: a word that the interface changed, so that it reads it anew. Otherwise it believes
+    /// the state that the event describes, however old that is.
+    pub reads_anew: bool,
+    /// Link events that wait: the port, and its state when each was made.
+    queued: VecDeque<(PortId, LinkReport)>,
     /// Ports whose stamps cannot be read.
     pub unread: BTreeSet<PortId>,
     /// The next turn takes long.
@@ -117,6 +142,10 @@ impl World {
             rejoined: Vec::new(),
             probes: Vec::new(),
             events_seen: true,
+            events_late: false,
+            reads_anew: true,
+            queued: VecDeque::new(),
+            bridge: BTreeMap::new(),
             unread: BTreeSet::new(),
             slow: None,
             held_up: Duration::ZERO,
@@ -219,9 +248,25 @@ impl World {
         self
     }
 
+    /// Attaches an interface, which fails half-way; what was done is undone.
+    pub fn fail_to_attach(&mut self, name: &str, fails: AttachFails) -> &mut Self {
+        let id = self.port(name);
+        if fails == AttachFails::AfterTold {
+            return self.attach(name).detach(name);
+        }
+        let mac = self.bond.mac_for_new_port(self.kernel.nics[&id].report.mac);
+        self.kernel.attach(id, mac);
+        self.link_event(id);
+        self.kernel.detach(id);
+        self.link_event(id);
+        self.run_due()
+    }
+
     /// Attaches an interface.
     pub fn attach(&mut self, name: &str) -> &mut Self {
         let id = self.port(name);
+        // What was said of it meanwhile is older than what is read of it now.
+        self.queued.retain(|(port, _)| *port != id);
         let permanent = self.kernel.nics[&id].report.mac;
         let mac = self.bond.mac_for_new_port(permanent);
         if let Some(facts) = self.kernel.attach(id, mac) {
@@ -264,12 +309,61 @@ impl World {
         }
     }
 
-    /// A link message about a port.
+    /// A link message about an interface.
     pub fn link_event(&mut self, id: PortId) {
-        if let Some(nic) = self.kernel.nics.get(&id).filter(|nic| nic.attached) {
-            let report = nic.report.clone();
-            self.feed(Event::Link { port: id, report });
+        if let Some(nic) = self.kernel.nics.get(&id) {
+            self.queued.push_back((id, nic.report.clone()));
         }
+        if !self.events_late {
+            self.deliver_events();
+        }
+    }
+
+    /// The agent reads the link events that wait. Those about interfaces that are no ports of the bond say nothing to it.
+    pub fn deliver_events(&mut self) -> &mut Self {
+        while let Some((port, old)) = self.queued.pop_front() {
+            let nic = self.kernel.nics.get(&port).filter(|nic| nic.attached);
+            let known = self.bond.ports().get(port).is_some();
+            if let Some(nic) = nic.filter(|_| known) {
+                let report = if self.reads_anew { nic.report.clone() } else { old };
+                self.feed(Event::Link { port, report });
+            }
+        }
+        self
+    }
+
+    /// Events were lost: the agent reads the state of every interface, and then what waited all the time.
+    pub fn overrun(&mut self) -> &mut Self {
+        let waiting = std::mem::take(&mut self.queued);
+        let ports: Vec<PortId> = self.bond.ports().iter().map(|port| port.id).collect();
+        self.queued = ports
+            .iter()
+            .filter_map(|id| Some((*id, self.kernel.nics.get(id)?.report.clone())))
+            .chain(waiting)
+            .collect();
+        self.deliver_events()
+    }
+
+    /// A guest behind a bridge above the bond sends a frame to one station that the switch does not know, so that it floods it to
+    /// all its other ports.
+    pub fn guest_sends(&mut self, guest: MacAddr) -> &mut Self {
+        self.bridge.insert(guest, Side::Guest);
+        self.kernel.sent.insert(guest);
+        let connected = self.connected();
+        let works = |port: &PortId| connected.contains(port) && !self.net.dead.contains(port);
+        let leaves: Vec<PortId> = self.kernel.plan.tx.ports().iter().copied().filter(works).collect();
+        for from in leaves {
+            let mut others = connected.iter().filter(|port| **port != from && works(port));
+            if others.any(|port| self.kernel.lets_in(*port, guest)) {
+                self.bridge.insert(guest, Side::Bond);
+            }
+        }
+        self
+    }
+
+    /// Whether the bridge looks for a guest on the wrong side: what comes for it through the bond does not reach it.
+    pub fn is_lost(&self, guest: MacAddr) -> bool {
+        self.bridge.get(&guest) == Some(&Side::Bond)
     }
 
     /// An interface gets another name.

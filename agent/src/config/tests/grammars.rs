@@ -1,6 +1,6 @@
 //! What the examples do not show of modules.conf and modprobe.d, and how files of all grammars go together.
 
-use super::{bonds, findings};
+use super::{bonds, findings, parse_own};
 use crate::config::{Grammar, NoFiles, Parsed, Severity, Source, parse};
 use crate::fleet::check_options;
 
@@ -48,8 +48,87 @@ fn our_own_options_work_in_every_grammar() {
     old(bad, &[], &["2 bad-value"]);
 }
 
+/// The bonds of these files, where all findings but notes are these.
+#[track_caller]
+fn together(files: &[(Grammar, &str)], wanted: &[&str], said: &[&str]) {
+    let parsed = read(files);
+    assert_eq!(bonds(&parsed), own(wanted), "{files:?}");
+    let found = parsed.diagnostics.iter().filter(|d| d.severity != Severity::Info);
+    let found: Vec<String> = found.map(ToString::to_string).collect();
+    assert_eq!(found, own(said), "{files:?}");
+}
+
+/// As `bondctl import` makes them of ifcfg files without BONDING_OPTS.
+const PORTS: (Grammar, &str) = (
+    Grammar::Own,
+    "alias bond0 bonding\noptions bond0 slaves=eth0,eth1\nalias bond1 bonding\noptions bond1 slaves=eth2\n",
+);
+
 #[test]
-fn bonds_of_old_files_take_the_names_that_are_left() {
+fn options_of_the_modules_file_and_ports_of_ours_make_one_bond() {
+    let old = "alias bond0 bonding\nalias bond1 bonding\noptions bond0 mode=1 miimon=100\n\
+               options bond1 -o bonding1 mode=2 miimon=50\n";
+    let wanted = [
+        "bond0: mode=active-backup miimon=100 [eth0 eth1]",
+        "bond1: mode=balance-xor miimon=50 [eth2]",
+    ];
+    together(&[(Grammar::ModulesConf, old), PORTS], &wanted, &[]);
+    // In whatever order they are named.
+    together(&[PORTS, (Grammar::ModulesConf, old)], &wanted, &[]);
+    // kmod would not load the module again for bond1, which our file makes.
+    let new = old.replace("-o bonding1 ", "");
+    together(&[(Grammar::ModprobeD, &new), PORTS], &wanted, &[]);
+    let alike = [
+        "bond0: mode=active-backup miimon=100 [eth0 eth1]",
+        "bond1: mode=active-backup miimon=100 [eth2]",
+    ];
+    for max_bonds in [2, 0] {
+        // 0: the parameters are the driver's defaults for the bonds that are made later.
+        let text = format!("options bonding mode=1 miimon=100 max_bonds={max_bonds}\n");
+        together(&[(Grammar::ModprobeD, &text), PORTS], &alike, &[]);
+    }
+}
+
+#[test]
+fn one_bond_has_the_options_of_all_files_and_its_own_before_those_of_all_bonds() {
+    let module = "alias bond0 bonding\noptions bond0 mode=1 miimon=100 updelay=250\n";
+    together(
+        &[
+            (Grammar::ModprobeD, module),
+            (
+                Grammar::Own,
+                "options bonding miimon=10 num_grat_arp=3\nalias bond0 bonding\n\
+                 options bond0 primary=eth0 mode=active-backup updelay=250 slaves=eth0,eth1\n",
+            ),
+        ],
+        &["bond0: miimon=100 num_grat_arp=3 primary=eth0 mode=active-backup updelay=250 [eth0 eth1]"],
+        &["f1:2: warning: updelay=250 is rounded down to 200, expected a multiple of miimon=100"],
+    );
+    // Ports of a bond for which there is no alias but the module's.
+    together(
+        &[
+            (Grammar::ModprobeD, "options bonding mode=1 miimon=100\n"),
+            (Grammar::Own, "options bond0 slaves=eth0\n"),
+        ],
+        &["bond0: mode=active-backup miimon=100 [eth0]"],
+        &[],
+    );
+    // A name that the driver would not have chosen, but that ours has.
+    together(
+        &[
+            (
+                Grammar::ModprobeD,
+                "alias uplink bonding\noptions uplink mode=1 miimon=100\n",
+            ),
+            (Grammar::Own, "alias uplink bonding\noptions uplink slaves=eth0\n"),
+        ],
+        &["uplink: mode=active-backup miimon=100 [eth0]"],
+        &[],
+    );
+}
+
+#[test]
+fn what_two_files_say_differently_of_one_bond_is_an_error_with_both_places() {
     let parsed = read(&[
         (Grammar::ModprobeD, "options bonding max_bonds=2 miimon=100\n"),
         (
@@ -58,26 +137,21 @@ fn bonds_of_old_files_take_the_names_that_are_left() {
         ),
         (
             Grammar::Own,
-            "alias bond0 bonding\noptions bond0 miimon=10 slaves=eth0\n",
+            "alias bond0 bonding\noptions bond0 miimon=10 num_unsol_na=2 slaves=eth1\n",
         ),
     ]);
-    let wanted = [
-        "bond0: miimon=10 [eth0]",
-        "bond1: miimon=50 [eth0]",
-        "bond2: miimon=100",
-        "bond3: miimon=100",
-    ];
-    assert_eq!(bonds(&parsed), wanted);
-    let found = findings(&parsed);
-    assert_eq!(found.len(), 2, "{found:?}");
-    assert!(
-        found[0].starts_with("f2:1: warning: bond0 gets the name bond1"),
-        "{found:?}"
+    let errors = parsed.diagnostics.iter().filter(|d| d.severity == Severity::Error);
+    let errors: Vec<String> = errors.map(ToString::to_string).collect();
+    assert_eq!(
+        errors,
+        [
+            "f3:2: bond0: miimon=10 contradicts miimon=50 at f2:2, expected the option in one file",
+            "f3:2: bond0: slaves=eth1 contradicts slaves=eth0 at f2:2, expected the ports in one file",
+            "f3:2: bond0: miimon=10 contradicts miimon=100 at f1:1, expected the option in one file",
+        ]
     );
-    assert!(
-        found[1].starts_with("f2:2: eth0 is a port of bond0 already"),
-        "{found:?}"
-    );
+    let names: Vec<&str> = parsed.bonds.iter().map(|bond| bond.name.as_str()).collect();
+    assert_eq!(names, ["bond0", "bond1"]);
 }
 
 #[test]
@@ -321,6 +395,37 @@ fn what_is_set_on_a_bond_only_later_is_no_parameter() {
         &["bond0: miimon=100 mode=active-backup"],
         &["1 unknown-option"; 4],
     );
+}
+
+#[test]
+fn a_preferred_port_that_cannot_be_does_not_keep_the_driver_from_loading() {
+    let long = "primary=sixteen-bytes-xx";
+    new(
+        &format!("options bonding mode=1 miimon=100 {long}\n"),
+        &["bond0: mode=active-backup miimon=100 primary=sixteen-bytes-x"],
+        &["1 primary-truncated"],
+    );
+    new(
+        "options bonding mode=1 miimon=100 primary=a/b primary_reselect=better\n",
+        &["bond0: mode=active-backup miimon=100 primary_reselect=better"],
+        &["1 primary-ignored"],
+    );
+    old(
+        &format!("alias bond0 bonding\noptions bond0 mode=1 miimon=100 {long}\n"),
+        &["bond0: mode=active-backup miimon=100"],
+        &["2 primary-ignored"],
+    );
+}
+
+#[test]
+fn a_port_that_is_to_be_active_in_a_file_is_refused_as_the_driver_does_for_a_new_bond() {
+    let parsed = parse_own(
+        "alias bond0 bonding\noptions bond0 mode=1 active_slave=eth1 slaves=eth0,eth1\n",
+        &check_options,
+    );
+    let refused = "f:2: active_slave: eth1 is not a port of the bond yet, expected primary=eth1, or active_slave once it is \
+                   attached";
+    assert_eq!(findings(&parsed), [refused]);
 }
 
 #[test]

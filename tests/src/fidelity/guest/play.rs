@@ -231,6 +231,13 @@ fn files(tree: &Path, ports: &[String]) -> BTreeMap<String, String> {
     for file in ["address", "carrier", "duplex", "mtu", "operstate", "speed", "type"] {
         paths.push(format!("bond0/{file}"));
     }
+    let ports = ports
+        .iter()
+        .filter(|port| tree.join(port).join("bonding_slave").exists());
+    let ports: Vec<&String> = ports.collect();
+    for port in &ports {
+        paths.extend(["duplex", "speed"].map(|file| format!("{port}/{file}")));
+    }
     let ports = ports.iter().map(|port| format!("{port}/bonding_slave"));
     for folder in ports.chain(["bond0/bonding".to_owned()]) {
         for entry in fs::read_dir(tree.join(&folder)).into_iter().flatten().flatten() {
