@@ -1,7 +1,7 @@
 //! The program `bondd`: command line, start and orderly stop.
 
 use std::error::Error;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -19,6 +19,7 @@ use crate::dataplane::tc::{Hook, TcPlane};
 use crate::dataplane::team::TeamPlane;
 use crate::dataplane::{Dataplane, PlaneError, PlaneWish, Planes};
 use crate::fleet::{Fleet, check_options_on};
+use crate::locks::private_file;
 use crate::logging;
 use crate::run::{Agent, CONTROL};
 use crate::signals::Signals;
@@ -53,9 +54,6 @@ struct Arguments {
     /// How BPF programs are attached; auto takes tcx where the kernel has it
     #[arg(long, value_name = "HOOK", value_enum, default_value_t = Hook::Auto)]
     tc_hook: Hook,
-    /// Learn carrier from polls only, for tests of the poll
-    #[arg(long, hide = true)]
-    ignore_link_events: bool,
 }
 
 /// Runs the program.
@@ -91,9 +89,9 @@ fn read_config(paths: &[PathBuf], grammar: Option<Grammar>, plane: PlaneWish) ->
 }
 
 fn serve(arguments: &Arguments, specs: &[BondSpec]) -> Result<(), Box<dyn Error>> {
+    let signals = Signals::new()?;
     let run_dir = prepare(&arguments.run_dir)?;
     let _lock = lock(&run_dir)?;
-    let signals = Signals::new()?;
     let team = TeamPlane::open()?;
     let tc = TcPlane::open(&run_dir, arguments.tc_hook)?;
     let mut plane = Planes::new(vec![Box::new(team), Box::new(tc)]);
@@ -105,7 +103,7 @@ fn serve(arguments: &Arguments, specs: &[BondSpec]) -> Result<(), Box<dyn Error>
     }
     let poll = mio::Poll::new()?;
     let registry = poll.registry().try_clone()?;
-    let mut fleet = Fleet::new(&run_dir, registry, Box::new(plane), arguments.ignore_link_events)?;
+    let mut fleet = Fleet::new(&run_dir, registry, Box::new(plane))?;
     fleet.prefer(arguments.plane);
     fleet.start(clock::now(), specs);
     hurry();
@@ -154,12 +152,7 @@ fn prepare(run_dir: &Path) -> Result<PathBuf, String> {
 fn lock(run_dir: &Path) -> Result<Flock<File>, String> {
     let path = run_dir.join("bondd.lock");
     let failed = |error: io::Error| format!("cannot lock {}: {error}", path.display());
-    let file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(&path)
-        .map_err(failed)?;
+    let file = private_file(&path).map_err(failed)?;
     Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
         Errno::EWOULDBLOCK => format!(
             "another bondd already runs on {}; stop it first, or choose another directory with --run-dir",
@@ -167,4 +160,18 @@ fn lock(run_dir: &Path) -> Result<Flock<File>, String> {
         ),
         other => failed(other.into()),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn help_names_every_option() {
+        let command = Arguments::command();
+        let hidden: Vec<_> = command.get_arguments().filter(|arg| arg.is_hide_set()).collect();
+        assert!(hidden.is_empty(), "{hidden:?}");
+    }
 }

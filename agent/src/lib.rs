@@ -10,6 +10,7 @@ pub mod ctl;
 pub mod daemon;
 pub mod dataplane;
 pub mod fleet;
+mod locks;
 pub mod logging;
 pub mod netlink;
 pub mod packet;

@@ -9,8 +9,8 @@ use mio::{Interest, Poll, Token};
 
 use crate::clock;
 use crate::control::proto::Call;
-use crate::control::server::{Drained as ServerDrained, Request, Server};
-use crate::fleet::Fleet;
+use crate::control::server::{Request, Server};
+use crate::fleet::{Fleet, Showing};
 use crate::netlink::Drained;
 use crate::signals::Signals;
 
@@ -24,6 +24,10 @@ pub const CONTROL: usize = 3;
 /// Messages read from one source in one turn.
 const BUDGET: usize = 64;
 
+/// What clients that only look get of one turn, all together, so that none of them can hold up a failover: a port shown, or a
+/// bond, counts as one.
+const SHOWN_A_TURN: usize = 64;
+
 /// Everything that the loop owns.
 pub struct Agent {
     poll: Poll,
@@ -32,7 +36,8 @@ pub struct Agent {
     fleet: Fleet,
     /// Sources whose budget ran out: an edge-triggered wait would not name them again.
     unread: BTreeSet<Token>,
-    requests: Vec<Request>,
+    /// The answer to `show` that is being made: in portions, while the others wait for theirs.
+    showing: Option<(Request, Showing)>,
 }
 
 impl Agent {
@@ -51,7 +56,7 @@ impl Agent {
             fleet,
             // Events that arrived between subscribing and now raise no edge.
             unread: BTreeSet::from([LINK_EVENTS, PLANE_EVENTS]),
-            requests: Vec::new(),
+            showing: None,
         })
     }
 
@@ -59,21 +64,27 @@ impl Agent {
     pub fn run(mut self) -> io::Result<Fleet> {
         let mut ready = mio::Events::with_capacity(64);
         while !self.signals.stop_requested() {
-            match self.poll.poll(&mut ready, self.wait()) {
-                Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
-                _ => {}
-            }
-            let mut sources = std::mem::take(&mut self.unread);
-            sources.extend(ready.iter().map(|event| event.token()));
-            self.turn(sources);
+            let wait = self.wait();
+            self.next_turn(&mut ready, wait)?;
         }
         self.fleet.publish(clock::now());
         Ok(self.fleet)
     }
 
-    /// Until the earliest deadline, rounded up so that it has passed when the wait ends; not at all if a read is owed.
+    fn next_turn(&mut self, ready: &mut mio::Events, wait: Option<Duration>) -> io::Result<()> {
+        match self.poll.poll(ready, wait) {
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
+            _ => {}
+        }
+        let mut sources = std::mem::take(&mut self.unread);
+        sources.extend(ready.iter().map(|event| event.token()));
+        self.turn(sources);
+        Ok(())
+    }
+
+    /// Until the earliest deadline, rounded up so that it has passed when the wait ends; not at all if there is something to do.
     fn wait(&self) -> Option<Duration> {
-        if !self.unread.is_empty() {
+        if !self.unread.is_empty() || self.showing.is_some() || self.server.has_work() {
             return Some(Duration::ZERO);
         }
         self.fleet.poll_timeout().map(|due| due.since(clock::now()))
@@ -101,16 +112,16 @@ impl Agent {
         }
         self.fleet.handle_timeout(now);
         for token in sources {
-            if Fleet::ear(token).is_none()
-                && self.server.owns(token)
-                && self.server.ready(self.poll.registry(), token, &mut self.requests) == ServerDrained::More
-            {
-                self.unread.insert(token);
+            if Fleet::ear(token).is_none() && self.server.owns(token) {
+                self.server.ready(token);
             }
         }
-        for request in std::mem::take(&mut self.requests) {
-            self.serve(request);
+        self.server.converse(self.poll.registry());
+        // One at most: it may have to wait for the kernel, and link events are read before the next.
+        if let Some(request) = self.server.next_change() {
+            self.change(&request);
         }
+        self.answer_reads();
         // Read while a request was served, so that no edge tells of it any more.
         if self.fleet.has_news() {
             self.unread.insert(LINK_EVENTS);
@@ -122,17 +133,67 @@ impl Agent {
         self.fleet.held_up(now, clock::now());
     }
 
-    fn serve(&mut self, request: Request) {
+    fn change(&mut self, request: &Request) {
         let answer = self.fleet.call(clock::now(), &request.call);
-        let subscribes = answer.is_ok();
-        if !request.call.reads_only() {
-            self.fleet.publish_at_once(clock::now());
-        }
+        self.fleet.publish_at_once(clock::now());
         self.server.answer(request.client, &request.id, answer);
-        if let Call::Monitor { bond } = request.call
-            && subscribes
-        {
-            self.server.subscribe(request.client, bond);
+    }
+
+    /// Answers clients that only look, until this turn's share of them is used up.
+    fn answer_reads(&mut self) {
+        let mut left = SHOWN_A_TURN;
+        while left > 0 {
+            let cost = match self.showing.take() {
+                Some((request, showing)) => self.show_next(request, showing),
+                None => match self.server.next_read() {
+                    Some(request) => self.read(request),
+                    None => return,
+                },
+            };
+            left = left.saturating_sub(cost);
+        }
+    }
+
+    /// Adds one bond to an answer to `show`, or sends the answer if it is complete; what that counts for.
+    fn show_next(&mut self, request: Request, mut showing: Showing) -> usize {
+        match self.fleet.show_next(clock::now(), &mut showing) {
+            Some(ports) => {
+                self.showing = Some((request, showing));
+                1 + ports
+            }
+            None => {
+                let json = showing.finish();
+                self.server.answer_with_json(request.client, &request.id, &json);
+                1
+            }
+        }
+    }
+
+    /// Answers a request that only looks, or begins to; what that counts for.
+    fn read(&mut self, request: Request) -> usize {
+        let answer = match &request.call {
+            Call::Show { bond } => match self.fleet.show(bond.as_deref()) {
+                Ok(showing) => {
+                    self.showing = Some((request, showing));
+                    return 1;
+                }
+                Err(error) => Err(error),
+            },
+            call => self.fleet.call(clock::now(), call),
+        };
+        let answered = answer.is_ok();
+        self.server.answer(request.client, &request.id, answer);
+        match request.call {
+            Call::Monitor { bond } if answered => {
+                self.server.subscribe(request.client, bond);
+                1
+            }
+            // It looks at what the kernel can do.
+            Call::Doctor { .. } => SHOWN_A_TURN,
+            _ => 1,
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -259,6 +259,17 @@ impl Daemon {
         Monitor::start(self)
     }
 
+    /// Sends it a signal, by its number, that it is to survive.
+    ///
+    /// # Panics
+    /// When it cannot be sent.
+    #[track_caller]
+    pub fn poke(&self, signal: i32) {
+        let kill = format!("kill -s {signal} {}", self.pid());
+        let sent = Command::new("sh").args(["-c", &kill]).status();
+        assert!(sent.is_ok_and(|status| status.success()), "{kill}");
+    }
+
     /// Kills it where it stands.
     pub fn sigkill(&mut self) {
         self.signal(Signal::SIGKILL);

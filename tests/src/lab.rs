@@ -6,6 +6,7 @@ use crate::daemon::{Daemon, Settings};
 use crate::machine::Machine;
 use crate::netns::{Cable, Netns, Switch};
 use crate::traffic::{Flow, Rate};
+use crate::unsubscribe::unsubscribe_from_links;
 
 /// A namespace with an agent and its `bond0` over `eth0` and `eth1`.
 #[derive(Debug)]
@@ -71,6 +72,14 @@ impl TwoBonds {
             right,
             cables,
             _machine: machine,
+        }
+    }
+
+    /// Takes link events away from both agents, which are left with polls; see [`unsubscribe`](crate::unsubscribe).
+    #[track_caller]
+    pub fn unsubscribe_from_links(&self) {
+        for side in [&self.left, &self.right] {
+            unsubscribe_from_links(side.daemon.pid());
         }
     }
 

@@ -23,6 +23,7 @@ pub mod raw;
 pub mod sim;
 pub mod throughput;
 pub mod traffic;
+pub mod unsubscribe;
 pub mod vm;
 pub mod wait;
 

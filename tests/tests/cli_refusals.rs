@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::process::{Output, Stdio};
+use std::process::{Command, Output, Stdio};
 
 use bondd_tests::bins::bin;
 use bondd_tests::daemon::refused;
@@ -90,6 +90,14 @@ fn unknown_options_and_bad_values_are_refused_by_name() {
     );
     refuses(&bench, "port set bond0 eth0 prio high", 1, &["prio", "high"]);
     refuses(&bench, "port set bond0 eth0 colour red", 1, &["colour"]);
+}
+
+#[test]
+fn options_that_the_agent_does_not_have_are_wrong_usage() {
+    for option in ["--ignore-link-events", "--no-such-option"] {
+        let output = Command::new(bin("bondd")).arg(option).output().unwrap();
+        check(option, &output, 2, &["unexpected argument", option]);
+    }
 }
 
 #[test]

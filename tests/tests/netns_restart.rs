@@ -6,7 +6,8 @@ use std::process::Stdio;
 use bondd_tests::bins::root;
 use bondd_tests::daemon::{LIMIT, refused};
 use bondd_tests::machine::Machine;
-use bondd_tests::{BondAndSwitch, Daemon, Rate, Settings, TwoBonds, wait_for};
+use bondd_tests::traffic::TEN_THOUSAND;
+use bondd_tests::{BondAndSwitch, Daemon, Netns, Rate, Settings, TwoBonds, wait_for};
 use serde_json::Value;
 
 /// What must be the same before and after: everything but the counters, which only grow.
@@ -202,3 +203,69 @@ fn the_rights_of_the_systemd_unit_are_enough() {
 }
 
 const COUNTERS: [&str; 5] = ["tx_frames", "tx_bytes", "rx_frames", "rx_bytes", "rx_dropped"];
+
+#[test]
+fn signals_that_do_not_ask_to_end_leave_the_agent_as_it_is() {
+    let pair = TwoBonds::new(Machine::shared(), "miimon=100");
+    pair.wait_active("eth0");
+    let daemon = &pair.left.daemon;
+    let before = identity(daemon);
+    let flow = pair.flow(TEN_THOUSAND);
+    flow.pass(500);
+    let logged = [
+        (libc::SIGHUP, "SIGHUP"),
+        (libc::SIGUSR1, "SIGUSR1"),
+        (libc::SIGUSR2, "SIGUSR2"),
+        (libc::SIGALRM, "SIGALRM"),
+        (libc::SIGVTALRM, "SIGVTALRM"),
+        (libc::SIGPROF, "SIGPROF"),
+        (libc::SIGIO, "SIGIO"),
+        (libc::SIGPWR, "SIGPWR"),
+        (libc::SIGSTKFLT, "SIGSTKFLT"),
+        (libc::SIGXCPU, "SIGXCPU"),
+        (libc::SIGRTMIN(), "SIGRTMIN+0"),
+        (libc::SIGRTMAX(), "SIGRTMIN+30"),
+    ];
+    for (signal, name) in logged {
+        let line = format!("info received {name}, which changes nothing");
+        assert_eq!(daemon.log().matches(&line).count(), 0, "{line}");
+        daemon.poke(signal);
+        wait_for(&line, LIMIT, || daemon.log().contains(&line));
+        assert_eq!(daemon.log().matches(&line).count(), 1, "{line}");
+    }
+    for signal in [libc::SIGPIPE, libc::SIGTTIN, libc::SIGTTOU, libc::SIGXFSZ] {
+        daemon.poke(signal);
+    }
+    assert_eq!(identity(daemon), before);
+    flow.pass(500);
+    let total = flow.finish().tally();
+    assert_eq!((total.lost, total.failed_send, total.doubled), (0, 0, 0), "{total:?}");
+    // It goes on watching.
+    pair.cables[0].pull();
+    pair.wait_active("eth1");
+}
+
+#[test]
+fn only_requests_to_end_and_faults_have_their_default_effect() {
+    let netns = Netns::new("signals");
+    let daemon = Daemon::start(&netns);
+    let status = fs::read_to_string(format!("/proc/{}/status", daemon.pid())).unwrap();
+    let mask = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).expect(name);
+        u64::from_str_radix(line.trim(), 16).unwrap()
+    };
+    // One bit a signal, number 1 in bit 0; the library keeps the two between the last ordinary one and SIGRTMIN.
+    let of_library = 32..libc::SIGRTMIN();
+    let taken_over = mask("SigIgn:") | mask("SigCgt:");
+    let left: Vec<i32> = (1..=libc::SIGRTMAX())
+        .filter(|number| taken_over >> (number - 1) & 1 == 0 && !of_library.contains(number))
+        .collect();
+    let harmless = [libc::SIGCHLD, libc::SIGCONT, libc::SIGURG, libc::SIGWINCH];
+    let of_terminal = [libc::SIGQUIT, libc::SIGTSTP];
+    let uncaught = [libc::SIGKILL, libc::SIGSTOP];
+    // SIGSEGV and SIGBUS are those of Rust's guard against overflow of the stack.
+    let faults = [libc::SIGILL, libc::SIGTRAP, libc::SIGABRT, libc::SIGFPE, libc::SIGSYS];
+    let mut expected = [&harmless[..], &of_terminal, &uncaught, &faults].concat();
+    expected.sort_unstable();
+    assert_eq!(left, expected);
+}

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::control::SOCKET;
 use crate::control::proto::{BondEvent, ControlError, ErrorCode, EventLine};
-use crate::control::server::{Drained, Server};
+use crate::control::server::Server;
 
 /// Answers as a fleet would that has bond0 with port eth0; ends after it sent two events.
 struct Agent {
@@ -31,14 +31,17 @@ impl Agent {
             let mut events = Events::with_capacity(16);
             loop {
                 poll.poll(&mut events, None).unwrap();
-                let mut requests = Vec::new();
                 for event in &events {
                     if !server.owns(event.token()) {
                         return asked;
                     }
-                    while server.ready(poll.registry(), event.token(), &mut requests) == Drained::More {}
+                    server.ready(event.token());
                 }
-                for request in requests {
+                while server.has_work() {
+                    server.converse(poll.registry());
+                    let Some(request) = server.next_change().or_else(|| server.next_read()) else {
+                        continue;
+                    };
                     server.answer(request.client, &request.id, answer(&request.call));
                     asked.push(request.call.clone());
                     if let Call::Monitor { bond } = request.call {

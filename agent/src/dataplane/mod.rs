@@ -16,7 +16,8 @@ use crate::text::chain;
 mod frames;
 pub mod planes;
 mod port;
-pub mod script;
+#[cfg(test)]
+pub(crate) mod script;
 mod step;
 pub mod tc;
 pub mod team;

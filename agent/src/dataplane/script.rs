@@ -56,6 +56,8 @@ struct World {
     counters: BTreeMap<PortId, PortCounters>,
     heard: BTreeMap<PortId, Heard>,
     name: Option<&'static str>,
+    /// Interfaces of new bonds are administratively up.
+    up: bool,
     /// An option that it cannot do exactly unless it has its default value.
     cannot: Option<&'static str>,
 }
@@ -66,6 +68,11 @@ impl ScriptPlane {
         let plane = ScriptPlane::default();
         plane.world.borrow_mut().name = Some(name);
         plane
+    }
+
+    /// Interfaces of bonds that are made from now on are administratively up.
+    pub fn make_bonds_up(&self) {
+        self.world.borrow_mut().up = true;
     }
 
     /// It cannot do this option exactly unless it has its default value.
@@ -193,7 +200,7 @@ impl Dataplane for ScriptPlane {
         let ifindex = FIRST_BOND + u32::from(number);
         let report = LinkReport {
             name: bond.clone(),
-            admin_up: false,
+            admin_up: world.up,
             carrier: Carrier::Off,
             mac: MacAddr([2, 0, 0, 0, 0xb0, number]),
             mtu: 1500,

@@ -6,13 +6,13 @@ use bond_monitors::Time;
 use serde_json::{Value, json};
 
 use super::{Fleet, Member, above};
-use crate::control::proto::{Call, ControlError, DoctorReport, ErrorCode, OptionPairs, Report, SCHEMA};
+use crate::control::proto::{Call, ControlError, DoctorReport, ErrorCode, OptionPairs, SCHEMA};
 use crate::dataplane::{BondBase, OriginalPort, PORT_MARK, PlaneError, PlaneReport, PlaneWish, PortBase};
 use crate::netlink::Link;
 use crate::text::chain;
 
 impl Fleet {
-    /// Does what a client asks for; the answer is what it gets.
+    /// Does what a client asks for; the answer is what it gets. To show many bonds without a pause takes long; see [`Fleet::show`].
     pub fn call(&mut self, now: Time, call: &Call) -> Result<Value, ControlError> {
         match call {
             Call::Add { bond, options } => self.add(now, bond, options).map(done),
@@ -22,7 +22,11 @@ impl Fleet {
                 self.remove(now, at).map(done)
             }
             Call::Doctor { options } => self.doctor(options),
-            Call::Show { bond } => self.show(now, bond.as_deref()),
+            Call::Show { bond } => {
+                let mut showing = self.show(bond.as_deref())?;
+                while self.show_next(now, &mut showing).is_some() {}
+                Ok(serde_json::from_str(&showing.finish()).expect("it was written as JSON"))
+            }
             Call::List {} => Ok(self
                 .bonds
                 .iter()
@@ -127,18 +131,6 @@ impl Fleet {
             planes,
         };
         Ok(serde_json::to_value(report).expect("a report is plain data"))
-    }
-
-    fn show(&mut self, now: Time, bond: Option<&str>) -> Result<Value, ControlError> {
-        let places = match bond {
-            Some(name) => {
-                let at = self.find(name)?;
-                at..at + 1
-            }
-            None => 0..self.bonds.len(),
-        };
-        let bonds = places.map(|at| self.report(now, at)).collect();
-        Ok(serde_json::to_value(Report { schema: SCHEMA, bonds }).expect("a report is plain data"))
     }
 
     /// Gives all ports back and removes the bond. What cannot be restored or deleted does not stop the rest: a bond without its

@@ -171,14 +171,12 @@ impl Fleet {
         member.devices.insert(port.0, report.clone());
         member.dirty = true;
         // The failover first: the rest may wait for the kernel.
-        if !self.ignore_link_events {
-            report.carrier = settled_carrier(&self.bonds[at].bond, port, link);
-            if report.carrier.is_on() {
-                (report.speed, report.duplex) = self.links.speed_duplex(&report.name);
-                self.feed(now, at, Event::Link { port, report });
-            } else {
-                self.on_link_without_carrier(now, at, port, report);
-            }
+        report.carrier = settled_carrier(&self.bonds[at].bond, port, link);
+        if report.carrier.is_on() {
+            (report.speed, report.duplex) = self.links.speed_duplex(&report.name);
+            self.feed(now, at, Event::Link { port, report });
+        } else {
+            self.on_link_without_carrier(now, at, port, report);
         }
         if !self.plane.hears_groups(&self.bonds[at].name, link)
             && let Ok(Some(link)) = self.links.by_index(link.ifindex)

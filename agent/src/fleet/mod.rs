@@ -10,10 +10,12 @@ mod events;
 mod failing;
 mod neighbours;
 mod repair;
+mod showing;
 mod start;
 #[cfg(test)]
 mod tests;
 
+pub use showing::Showing;
 pub use start::{check_options, check_options_on};
 
 use std::collections::{BTreeMap, VecDeque};
@@ -59,8 +61,6 @@ pub struct Fleet {
     bonds: Vec<Member>,
     /// Carriers were polled in this turn.
     polled: bool,
-    /// Test switch: carrier is learnt from polls only.
-    ignore_link_events: bool,
     /// Kernel release, for the status files' first line.
     release: String,
     /// What happened, for monitoring clients.
@@ -95,16 +95,18 @@ struct Member {
     dirty: bool,
 }
 
+/// Whether a report has the counters of ports. Reading them costs a system call a port; files do not show them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Counters {
+    Read,
+    Unread,
+}
+
 impl Fleet {
     /// A fleet without bonds; [`Fleet::start`] adopts and makes them.
     ///
     /// Frames that ports hear are read from sources registered with `registry`; see [`Fleet::read_frames`].
-    pub fn new(
-        run_dir: &Path,
-        registry: Registry,
-        plane: Box<dyn Dataplane>,
-        ignore_link_events: bool,
-    ) -> std::io::Result<Fleet> {
+    pub fn new(run_dir: &Path, registry: Registry, plane: Box<dyn Dataplane>) -> std::io::Result<Fleet> {
         let packets = PacketSocket::open().map_err(|error| {
             let message = format!("cannot open a packet socket, which needs CAP_NET_RAW: {error}");
             std::io::Error::new(error.kind(), message)
@@ -124,7 +126,6 @@ impl Fleet {
             publisher: Publisher::new(PathBuf::from(run_dir)),
             bonds: Vec::new(),
             polled: false,
-            ignore_link_events,
             release: release.unwrap_or_default(),
             happened: Vec::new(),
         })
@@ -174,7 +175,7 @@ impl Fleet {
         for at in 0..self.bonds.len() {
             if std::mem::take(&mut self.bonds[at].dirty) {
                 self.save(at);
-                let report = self.report(now, at);
+                let report = self.report(now, at, Counters::Unread);
                 let member = &self.bonds[at];
                 let tree = status::render(&report, member.bond.options(), &member.devices, &self.release);
                 self.publisher.update(&report.name, tree);
@@ -249,16 +250,17 @@ impl Fleet {
         });
     }
 
-    fn report(&mut self, now: Time, at: usize) -> BondReport {
+    fn report(&mut self, now: Time, at: usize, counters: Counters) -> BondReport {
         let member = &self.bonds[at];
         let snapshot = member.bond.status(now);
         let attached = snapshot.ports.into_iter().map(|mut port| {
             port.mac = member.foreign_macs.get(&port.ifindex).copied().unwrap_or(port.mac);
-            let counters = self.plane.counters(&member.name, port.ifindex);
+            let read = || self.plane.counters(&member.name, port.ifindex);
+            let counters = (counters == Counters::Read).then(read).transpose();
             if let Err(error) = &counters {
                 log::debug!("{}: {}", member.name, chain(error));
             }
-            PortReport::attached(port, counters.ok())
+            PortReport::attached(port, counters.ok().flatten())
         });
         let mut ports: Vec<PortReport> = attached.collect();
         let absent = member

@@ -8,7 +8,7 @@ use bond_modes::{Event, PortId, Reach, Spread, TargetPath, TxPolicy, XmitHashPol
 use bond_monitors::Time;
 use bond_monitors::wire::ethernet::Tag;
 
-use super::{Fleet, above, check_options_on};
+use super::{Counters, Fleet, above, check_options_on};
 use crate::control::proto::{Call, ErrorCode};
 use crate::dataplane::script::{self, ScriptPlane};
 use crate::dataplane::{PlaneError, PlaneWish};
@@ -26,7 +26,7 @@ fn with_bond(name: &str, body: impl FnOnce(&mut Fleet, &ScriptPlane, &std::path:
         let mut links = Links::open().unwrap();
         links.add_veth("a", "b").unwrap();
         let registry = mio::Poll::new().and_then(|poll| poll.registry().try_clone()).unwrap();
-        let mut fleet = Fleet::new(&dir, registry, Box::new(plane.clone()), false).unwrap();
+        let mut fleet = Fleet::new(&dir, registry, Box::new(plane.clone())).unwrap();
         for name in ["a", "b"] {
             let link = links.by_name(name).unwrap().unwrap();
             plane.set_port(PortId(link.ifindex), link.report);
@@ -202,7 +202,7 @@ fn a_bond_without_saved_state_stays_in_the_mode_it_is_in() {
             (Some("0"), ModeName::BalanceRr),
         ] {
             let registry = mio::Poll::new().and_then(|poll| poll.registry().try_clone()).unwrap();
-            let mut heir = Fleet::new(&dir.join("heir"), registry, Box::new(plane.clone()), false).unwrap();
+            let mut heir = Fleet::new(&dir.join("heir"), registry, Box::new(plane.clone())).unwrap();
             let file = asked.map(|mode| [("mode".to_owned(), mode.to_owned())]);
             heir.adopt_orphan(NOW, "bond0", file.as_ref().map(|pairs| &pairs[..]))
                 .unwrap();
@@ -269,7 +269,7 @@ fn a_port_that_cannot_be_read_hides_none_of_the_others() {
         let doing = "read the counters".to_owned();
         let source = std::io::ErrorKind::NotFound.into();
         plane.fail_at(0, PlaneError::Kernel { doing, source });
-        let ports = fleet.report(NOW, 0).ports;
+        let ports = fleet.report(NOW, 0, Counters::Read).ports;
         let counted: Vec<_> = ports
             .iter()
             .map(|port| port.counters.map(|counters| counters.rx_frames))

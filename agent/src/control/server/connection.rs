@@ -1,13 +1,12 @@
 //! One client's connection: lines in, lines out, both bounded.
 //!
-//! Input: at most [`MAX_LINE`] bytes and one read more are kept. Nothing is read while output waits, so a client that asks
-//! and does not read stops itself. Output that nobody asked for, events, is bounded by [`MAX_OUTPUT`].
+//! Input: at most [`MAX_LINE`] bytes and one read more are kept. Nothing is read while a request is unanswered or output waits,
+//! so a client that asks and does not read stops itself. Output that nobody asked for, events, is bounded by [`MAX_OUTPUT`].
 
 use std::io::{self, Read, Write};
 use std::mem;
 
 use mio::net::UnixStream;
-use serde_json::Value;
 
 use super::peer::Peer;
 use crate::control::proto::MAX_LINE;
@@ -17,6 +16,9 @@ pub(super) const MAX_OUTPUT: usize = 256 * 1024;
 
 /// Bytes asked for in one read.
 const CHUNK: usize = 16 * 1024;
+
+/// Bytes sent at a time, so that a long answer does not keep the loop from everything else.
+const PIECE: usize = 64 * 1024;
 
 /// What a subscriber wants to hear of.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,8 +64,14 @@ pub(super) struct Connection {
     /// So many bytes at the start of `input` hold no end of line.
     searched: usize,
     output: Vec<u8>,
-    /// The line at the start of `output` was sent in part.
+    /// Bytes at the start of `output` that were sent.
+    sent: usize,
+    /// The line at the start of what is unsent was sent in part.
     mid_line: bool,
+    /// The client takes no more; an event will tell when it does.
+    blocked: bool,
+    /// Input may be left in the socket: no read since has said otherwise.
+    unread: bool,
     /// Requests handed on and not answered yet.
     unanswered: usize,
     /// Orders connections by when they last asked something.
@@ -80,7 +88,10 @@ impl Connection {
             input: Vec::new(),
             searched: 0,
             output: Vec::new(),
+            sent: 0,
             mid_line: false,
+            blocked: false,
+            unread: true,
             unanswered: 0,
             last_used: 0,
         }
@@ -96,9 +107,23 @@ impl Connection {
         self.peer
     }
 
-    /// Whether requests are to be read: none while output waits, none after the client's end or ours.
+    /// Whether requests are to be read: none while one is unanswered or output waits, none after the client's end or ours.
     pub(super) fn listens(&self) -> bool {
-        self.output.is_empty() && matches!(self.phase, Phase::Open | Phase::Subscribed(_))
+        self.output.is_empty() && self.unanswered == 0 && matches!(self.phase, Phase::Open | Phase::Subscribed(_))
+    }
+
+    /// Whether it can go on by itself: without an event, and without an answer from the caller.
+    pub(super) fn has_work(&self) -> bool {
+        match self.output.is_empty() {
+            true => self.unread && self.listens(),
+            false => !self.blocked,
+        }
+    }
+
+    /// An event told that the client can be read from or written to.
+    pub(super) fn unblock(&mut self) {
+        self.blocked = false;
+        self.unread = true;
     }
 
     /// Whether nothing is owed any more and the connection can be dropped.
@@ -148,6 +173,7 @@ impl Connection {
         match self.stream.read(&mut chunk) {
             Ok(0) => {
                 // Half a line that nobody will end is no request.
+                self.unread = false;
                 self.phase = Phase::HungUp;
                 Ok(Input::Nothing)
             }
@@ -155,7 +181,10 @@ impl Connection {
                 self.input.extend_from_slice(&chunk[..n]);
                 Ok(Input::Part)
             }
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(Input::Nothing),
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                self.unread = false;
+                Ok(Input::Nothing)
+            }
             Err(e) if e.kind() == io::ErrorKind::Interrupted => Ok(Input::Part),
             Err(e) => Err(e),
         }
@@ -167,55 +196,65 @@ impl Connection {
     }
 
     /// Sends an answer to a request that was counted.
-    pub(super) fn answer(&mut self, line: &Value) -> io::Result<()> {
+    pub(super) fn answer(&mut self, line: &str) -> io::Result<()> {
         self.unanswered = self.unanswered.saturating_sub(1);
         self.send(line)
     }
 
-    /// Sends a line as soon as the client takes it.
-    pub(super) fn send(&mut self, line: &Value) -> io::Result<()> {
-        self.output.extend_from_slice(line.to_string().as_bytes());
+    /// Sends a line, given without its end, as soon as the client takes it.
+    pub(super) fn send(&mut self, line: &str) -> io::Result<()> {
+        self.output.extend_from_slice(line.as_bytes());
         self.output.push(b'\n');
         self.flush()
     }
 
     /// Sends an event, a line with its end. A client that has too much unread is told so instead, and left.
     pub(super) fn send_event(&mut self, line: &[u8]) -> io::Result<()> {
-        if self.output.len() + line.len() > MAX_OUTPUT {
+        let unsent = &self.output[self.sent..];
+        if unsent.len() + line.len() > MAX_OUTPUT {
             let keep = if self.mid_line {
-                self.output.iter().position(|&b| b == b'\n').map_or(0, |end| end + 1)
+                unsent.iter().position(|&b| b == b'\n').map_or(0, |end| end + 1)
             } else {
                 0
             };
-            self.output.truncate(keep);
+            self.output.truncate(self.sent + keep);
             self.phase = Phase::Leaving;
             self.output.extend_from_slice(b"{\"lagged\":true}\n");
         } else {
             self.output.extend_from_slice(line);
         }
+        // There may be room already: the kernel tells only when most of the socket's buffer is free. [unix_writable]
+        self.blocked = false;
         self.flush()
     }
 
     /// Sends a last line; the connection ends when it is out.
-    pub(super) fn leave(&mut self, line: &Value) -> io::Result<()> {
+    pub(super) fn leave(&mut self, line: &str) -> io::Result<()> {
         self.phase = Phase::Leaving;
         self.input = Vec::new();
         self.send(line)
     }
 
-    /// Sends what the client takes now; what is left goes out when it is ready again.
+    /// Sends one piece of what is unsent, if the client takes it now.
     pub(super) fn flush(&mut self) -> io::Result<()> {
-        while !self.output.is_empty() {
-            match self.stream.write(&self.output) {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(n) => {
-                    self.mid_line = self.output[n - 1] != b'\n';
-                    self.output.drain(..n);
-                }
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(e),
+        let unsent = &self.output[self.sent..];
+        if unsent.is_empty() || self.blocked {
+            return Ok(());
+        }
+        match self.stream.write(&unsent[..unsent.len().min(PIECE)]) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(n) => {
+                self.sent += n;
+                self.mid_line = self.output[self.sent - 1] != b'\n';
             }
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => self.blocked = true,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+        // Of a long answer only now and then, so that moving the rest costs less than sending it.
+        if self.output.len() <= MAX_OUTPUT || self.sent * 2 >= self.output.len() {
+            self.output.drain(..self.sent);
+            self.sent = 0;
         }
         Ok(())
     }

@@ -1,13 +1,15 @@
 //! The control socket's server, for the agent's one loop: it reads requests and sends answers and events, and never blocks.
 //!
-//! The loop calls [`Server::ready`] for each of its tokens that mio reports, hands the requests to the fleet, and gives the
-//! answers back with [`Server::answer`] in the same turn. Whatever one client does (sends garbage, stops in mid-line, never
-//! reads, closes) costs a bounded piece of a turn and a bounded amount of memory, and the others do not notice.
+//! In each turn the loop calls [`Server::ready`] for each of its tokens that mio reports, then [`Server::converse`] once, takes
+//! as many requests as it has time for with [`Server::next_change`] and [`Server::next_read`], and answers them with
+//! [`Server::answer`], in this turn or a later one. Clients take turns: each has one request at most that is read and not
+//! answered, and one turn does a limited number of steps for all clients together. Whatever a client does (sends garbage, asks
+//! without end, stops in mid-line, never reads, closes) costs a limited amount of memory and no more time than that.
 //!
 //! Who may change anything is decided here, by the credentials that the kernel vouches for; a request that gets as far as
 //! the caller is allowed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fs;
 use std::io;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt, chown};
@@ -28,11 +30,8 @@ mod peer;
 /// Connections at a time.
 const MAX_CLIENTS: usize = 64;
 
-/// Requests taken from one client in one turn.
-const REQUESTS_A_TURN: usize = 16;
-
-/// Reads from one client in one turn.
-const READS_A_TURN: usize = 16;
+/// Steps that one turn does for all clients together: a piece of input read, a line taken apart, or a piece of output sent.
+const STEPS_A_TURN: usize = 64;
 
 /// Connections accepted in one turn.
 const ACCEPTS_A_TURN: usize = 16;
@@ -43,6 +42,13 @@ pub struct Server {
     policy: Policy,
     first_token: usize,
     clients: BTreeMap<ClientId, Connection>,
+    /// Clients may wait to be accepted.
+    accepting: bool,
+    /// Clients that may have something to read or to send, the one that has waited longest first. Each is in it once.
+    queue: VecDeque<ClientId>,
+    /// Requests that the caller has yet to take, oldest first.
+    changes: VecDeque<Request>,
+    reads: VecDeque<Request>,
     /// Never used twice, so that a late event or answer meets nobody rather than somebody else.
     next_id: usize,
     /// Counts uses of connections; the smallest was idle for longest.
@@ -62,16 +68,6 @@ pub struct Request {
     pub id: Value,
     /// What is asked.
     pub call: Call,
-}
-
-/// Whether everything was read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[must_use = "mio reports a source once; what is left must be read without being told again"]
-pub enum Drained {
-    /// The next event will tell.
-    Done,
-    /// The turn's budget is spent: call again with the same token in the next turn.
-    More,
 }
 
 impl Server {
@@ -104,6 +100,10 @@ impl Server {
             policy,
             first_token,
             clients: BTreeMap::new(),
+            accepting: false,
+            queue: VecDeque::new(),
+            changes: VecDeque::new(),
+            reads: VecDeque::new(),
             next_id: 0,
             uses: 0,
         })
@@ -114,19 +114,68 @@ impl Server {
         token.0 >= self.first_token
     }
 
-    /// Accepts, reads and writes whatever the token is ready for; requests are added to `requests`. A token whose client is
+    /// Notes what mio reports: new clients to accept, or a client that can be read from or written to. A token whose client is
     /// gone is harmless.
-    pub fn ready(&mut self, registry: &Registry, token: Token, requests: &mut Vec<Request>) -> Drained {
+    pub fn ready(&mut self, token: Token) {
         match token.0.checked_sub(self.first_token) {
-            Some(0) => self.accept(registry),
-            Some(n) => self.serve(ClientId(n - 1), requests),
-            None => Drained::Done,
+            Some(0) => self.accepting = true,
+            Some(n) => {
+                let id = ClientId(n - 1);
+                if let Some(connection) = self.clients.get_mut(&id) {
+                    connection.unblock();
+                }
+                self.enqueue(id);
+            }
+            None => {}
         }
+    }
+
+    /// Accepts clients, reads requests and sends what is unsent, for one client after the other, until nothing is left or the
+    /// turn's steps are used up.
+    pub fn converse(&mut self, registry: &Registry) {
+        if self.accepting {
+            self.accept(registry);
+        }
+        for _ in 0..STEPS_A_TURN {
+            let Some(id) = self.queue.pop_front() else { return };
+            self.step(id);
+        }
+    }
+
+    /// The oldest request that changes something and was not taken yet.
+    pub fn next_change(&mut self) -> Option<Request> {
+        self.changes.pop_front()
+    }
+
+    /// The oldest request that only looks and was not taken yet; those of clients that are gone are left out.
+    pub fn next_read(&mut self) -> Option<Request> {
+        while let Some(request) = self.reads.pop_front() {
+            if self.clients.contains_key(&request.client) {
+                return Some(request);
+            }
+        }
+        None
+    }
+
+    /// Whether there is something to do without waiting for a token: call [`Server::converse`] and take requests in the next
+    /// turn.
+    pub fn has_work(&self) -> bool {
+        self.accepting || !(self.queue.is_empty() && self.changes.is_empty() && self.reads.is_empty())
     }
 
     /// Answers a request; nothing happens if its client is gone.
     pub fn answer(&mut self, client: ClientId, id: &Value, answer: Result<Value, ControlError>) {
-        self.with(client, |connection| connection.answer(&answer_line(id, answer)));
+        self.send_answer(client, answer_line(id, answer).to_string());
+    }
+
+    /// Answers a request with what is JSON text already; nothing happens if its client is gone.
+    pub fn answer_with_json(&mut self, client: ClientId, id: &Value, json: &str) {
+        self.send_answer(client, format!("{{\"id\":{id},\"ok\":{json}}}"));
+    }
+
+    fn send_answer(&mut self, client: ClientId, line: String) {
+        self.with(client, |connection| connection.answer(&line));
+        self.enqueue(client);
     }
 
     /// Sends this client the events of one bond, or of all, from now on. To be called after its request was answered.
@@ -156,10 +205,11 @@ impl Server {
         line.push(b'\n');
         for id in wanted_by {
             self.with(id, |connection| connection.send_event(&line));
+            self.enqueue(id);
         }
     }
 
-    fn accept(&mut self, registry: &Registry) -> Drained {
+    fn accept(&mut self, registry: &Registry) {
         for _ in 0..ACCEPTS_A_TURN {
             match self.listener.accept() {
                 Ok((stream, _)) => match self.policy.judge(&stream) {
@@ -168,18 +218,21 @@ impl Server {
                     }
                     Err(e) => log::warn!("control socket: cannot tell who connects: {e}"),
                 },
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Drained::Done,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                    self.accepting = false;
+                    return;
+                }
                 Err(e) if matches!(e.kind(), io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted) => {}
                 Err(e) => {
                     // Mostly no descriptor left; who waits is accepted with the next one who comes.
                     log::warn!("control socket: cannot accept: {e}");
                     if !self.evict() {
-                        return Drained::Done;
+                        self.accepting = false;
+                        return;
                     }
                 }
             }
         }
-        Drained::More
     }
 
     /// Takes a client in, at the cost of the one that was idle for longest if there are too many.
@@ -192,7 +245,7 @@ impl Server {
                 format!("{MAX_CLIENTS} clients watch bondd already; end one of them and try again"),
             );
             // It is not read from, so a client that does not take this line cannot be helped.
-            let _ = connection.leave(&answer_line(&Value::Null, Err(full)));
+            let _ = connection.leave(&answer_line(&Value::Null, Err(full)).to_string());
             return None;
         }
         let token = Token(self.first_token + 1 + id.0);
@@ -218,18 +271,38 @@ impl Server {
         idle.is_some_and(|id| self.clients.remove(&id).is_some())
     }
 
-    fn serve(&mut self, id: ClientId, requests: &mut Vec<Request>) -> Drained {
+    /// Puts a client at the end of the queue, unless it is in it or has nothing to do there.
+    fn enqueue(&mut self, id: ClientId) {
+        let busy = self.clients.get(&id).is_some_and(Connection::has_work);
+        if busy && !self.queue.contains(&id) {
+            self.queue.push_back(id);
+        }
+    }
+
+    /// One step for one client, which goes to the end of the queue if more is left.
+    fn step(&mut self, id: ClientId) {
         let used = self.next_use();
-        let already = requests.len();
-        let mut drained = Drained::Done;
+        let mut understood = None;
         self.with(id, |connection| {
-            drained = converse(id, connection, requests)?;
-            if requests.len() > already {
+            understood = step(connection)?;
+            if understood.is_some() {
                 connection.last_used = used;
             }
             Ok(())
         });
-        drained
+        if let Some((request_id, call)) = understood {
+            let kind = if call.reads_only() {
+                &mut self.reads
+            } else {
+                &mut self.changes
+            };
+            kind.push_back(Request {
+                client: id,
+                id: request_id,
+                call,
+            });
+        }
+        self.enqueue(id);
     }
 
     /// Runs something on a connection, and drops it if that fails or nothing is left to do.
@@ -252,40 +325,29 @@ impl Server {
     }
 }
 
-/// One client's turn: sends what is unsent, then takes requests until there are none or its budget is spent.
-fn converse(id: ClientId, connection: &mut Connection, requests: &mut Vec<Request>) -> io::Result<Drained> {
-    connection.flush()?;
-    let (mut lines, mut reads) = (REQUESTS_A_TURN, READS_A_TURN);
-    while connection.listens() {
-        if lines == 0 || reads == 0 {
-            return Ok(Drained::More);
-        }
-        match connection.next_input()? {
-            Input::Nothing => return Ok(Drained::Done),
-            Input::Part => reads -= 1,
-            Input::TooLong => {
-                let why = format!("a request has at most {MAX_LINE} bytes");
-                let error = ControlError::new(ErrorCode::BadRequest, why);
-                connection.leave(&answer_line(&Value::Null, Err(error)))?;
-            }
-            Input::Line(line) => {
-                lines -= 1;
-                let (request_id, call) = understand(&line, connection.peer());
-                match call {
-                    Ok(call) => {
-                        connection.note_request();
-                        requests.push(Request {
-                            client: id,
-                            id: request_id,
-                            call,
-                        });
-                    }
-                    Err(error) => connection.send(&answer_line(&request_id, Err(error)))?,
-                }
-            }
-        }
+/// Sends a piece of what is unsent, or else takes the next piece of input; the request, if it was one that the client may make.
+/// Everything else is answered here.
+fn step(connection: &mut Connection) -> io::Result<Option<(Value, Call)>> {
+    if !connection.listens() {
+        connection.flush()?;
+        return Ok(None);
     }
-    Ok(Drained::Done)
+    match connection.next_input()? {
+        Input::Nothing | Input::Part => {}
+        Input::TooLong => {
+            let why = format!("a request has at most {MAX_LINE} bytes");
+            let error = ControlError::new(ErrorCode::BadRequest, why);
+            connection.leave(&answer_line(&Value::Null, Err(error)).to_string())?;
+        }
+        Input::Line(line) => match understand(&line, connection.peer()) {
+            (id, Ok(call)) => {
+                connection.note_request();
+                return Ok(Some((id, call)));
+            }
+            (id, Err(error)) => connection.send(&answer_line(&id, Err(error)).to_string())?,
+        },
+    }
+    Ok(None)
 }
 
 /// A request that this peer may make, or why not.

@@ -41,7 +41,7 @@ impl TeamPlane {
 
     /// The names of all bonds that are there; none while another agent of this network namespace takes over what is left behind.
     pub(super) fn find_bonds(&mut self) -> Result<Vec<String>, PlaneError> {
-        if self.heir.is_none() {
+        if self.orphan_lock.is_none() {
             return Ok(Vec::new());
         }
         let mut names = Vec::new();

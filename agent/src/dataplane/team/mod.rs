@@ -17,10 +17,11 @@
 //! | `watch` | options that somebody else changes |
 
 use std::collections::BTreeMap;
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
-use std::os::linux::net::SocketAddrExt;
-use std::os::unix::net::{SocketAddr, UnixListener};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 use bond_modes::options::PortOptions;
 use bond_modes::{BondOptions, ForwardingPlan, PortId, PortPlan};
@@ -36,6 +37,7 @@ use super::{
     BondBase, BondDevice, BondName, Dataplane, Observed, OriginalPort, PlaneError, PlaneReport, PortBase, PortCounters,
     Touched,
 };
+use crate::locks::{lock_byte, private_file};
 use crate::netlink::{Link, Links, Statistics};
 
 mod device;
@@ -57,7 +59,7 @@ pub struct TeamPlane {
     driver: Driver,
     events: Events,
     /// Held by the one agent of this network namespace that takes over devices without saved state.
-    heir: Option<UnixListener>,
+    orphan_lock: Option<File>,
     /// What the kernel can do, when it was tried last.
     abilities: Option<Abilities>,
     bonds: BTreeMap<BondName, Bond>,
@@ -112,12 +114,15 @@ impl TeamPlane {
     /// A plane for the network namespace of the calling thread. Whether the kernel has the driver is found out when it matters.
     pub fn open() -> Result<TeamPlane, PlaneError> {
         let open = || "open a generic netlink socket".to_owned();
-        let heir = SocketAddr::from_abstract_name("bondd/team").and_then(|name| UnixListener::bind_addr(&name));
+        let orphan_lock = lock_orphans().unwrap_or_else(|error| {
+            log::warn!("cannot lock {ORPHAN_LOCK}, so team devices without saved state are left alone: {error}");
+            None
+        });
         Ok(TeamPlane {
             links: step(|| "open a netlink socket".to_owned(), Links::open)?,
             driver: Driver::over(step(open, Genl::open)?),
             events: step(open, Events::open)?,
-            heir: heir.ok(),
+            orphan_lock,
             abilities: None,
             bonds: BTreeMap::new(),
         })
@@ -302,6 +307,18 @@ impl Dataplane for TeamPlane {
         self.read_changes(budget)
     }
 }
+
+/// The right to take over devices that another agent may have made whose state is lost; none if another agent of this network
+/// namespace has it. It is a byte of one file, the inode number of the namespace, because the namespace has no file of its own
+/// that only root can open. Agents that share the network but not `/run`, as in containers, do not see each other's.
+fn lock_orphans() -> io::Result<Option<File>> {
+    let namespace = fs::metadata("/proc/thread-self/ns/net")?.ino();
+    let file = private_file(Path::new(ORPHAN_LOCK))?;
+    Ok(lock_byte(&file, namespace)?.then_some(file))
+}
+
+/// Not in a run directory: several agents of one namespace have one each.
+const ORPHAN_LOCK: &str = "/run/bondd-team.lock";
 
 fn since(base: Statistics, now: Statistics) -> PortCounters {
     let unwanted = now.rx_unwanted.saturating_sub(base.rx_unwanted);

@@ -2,7 +2,10 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fs::File;
 use std::io;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixListener};
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -14,9 +17,10 @@ use super::driver::{Driver, SPREADS, mode_of};
 use super::genl::tests::{FAMILY, TEAM, attribute, done, error, message, u32_attribute};
 use super::genl::{Change, Genl, Wire};
 use super::options::{self, Key, Name, Settings, Value};
-use super::{Bond, TeamPlane, device, exact, program};
+use super::{Bond, ORPHAN_LOCK, TeamPlane, device, exact, program};
 use crate::dataplane::step::fault;
 use crate::dataplane::{Dataplane, PlaneError};
+use crate::locks::tests::unprivileged;
 use crate::netlink::Links;
 use crate::netlink::tests::in_netns;
 
@@ -507,11 +511,26 @@ fn one_agent_of_a_namespace_takes_over_what_is_left_behind() {
     in_netns(|| {
         let mut first = TeamPlane::open().unwrap();
         let mut second = TeamPlane::open().unwrap();
-        assert!(first.heir.is_some() && second.heir.is_none());
+        assert!(first.orphan_lock.is_some() && second.orphan_lock.is_none());
         assert_eq!(first.bonds().unwrap(), Vec::<String>::new());
         assert_eq!(second.bonds().unwrap(), Vec::<String>::new());
         drop(first);
-        assert!(TeamPlane::open().unwrap().heir.is_some());
+        assert!(TeamPlane::open().unwrap().orphan_lock.is_some());
+    });
+}
+
+#[test]
+fn a_process_without_rights_cannot_keep_an_agent_from_taking_over() {
+    in_netns(|| {
+        // Made by an agent that has gone.
+        drop(TeamPlane::open().unwrap());
+        let (socket, opened) = unprivileged(|| {
+            let name = SocketAddr::from_abstract_name("bondd/team").unwrap();
+            (UnixListener::bind_addr(&name), File::open(ORPHAN_LOCK))
+        });
+        assert!(socket.is_ok(), "everybody can bind an abstract socket");
+        assert_eq!(opened.unwrap_err().kind(), io::ErrorKind::PermissionDenied);
+        assert!(TeamPlane::open().unwrap().orphan_lock.is_some());
     });
 }
 

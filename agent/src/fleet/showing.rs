@@ -1,0 +1,56 @@
+//! The answer to `show`, made bond by bond: with many bonds it takes long, and link events must not wait for it.
+
+use std::collections::VecDeque;
+
+use bond_monitors::Time;
+
+use super::{Counters, Fleet};
+use crate::control::proto::{ControlError, SCHEMA};
+
+/// An answer to `show` that is being made. Each bond in it is as it was when its turn came.
+#[derive(Debug)]
+pub struct Showing {
+    /// Bonds that are still missing, by index of their interface, which outlives a new name.
+    left: VecDeque<u32>,
+    /// A [`Report`](crate::control::proto::Report) as JSON, up to the last bond so far.
+    text: String,
+}
+
+impl Fleet {
+    /// Begins an answer with the state of one bond or all. Refuses a bond that does not exist.
+    pub fn show(&self, bond: Option<&str>) -> Result<Showing, ControlError> {
+        let shown = match bond {
+            Some(name) => std::slice::from_ref(&self.bonds[self.find(name)?]),
+            None => &self.bonds[..],
+        };
+        Ok(Showing {
+            left: shown.iter().map(|member| member.ifindex).collect(),
+            text: format!("{{\"schema\":{SCHEMA},\"bonds\":["),
+        })
+    }
+
+    /// Adds the next bond to an answer and returns how many ports it has; nothing if none is left. A bond that was deleted in
+    /// the meantime is left out.
+    pub fn show_next(&mut self, now: Time, showing: &mut Showing) -> Option<usize> {
+        let at = loop {
+            let ifindex = showing.left.pop_front()?;
+            if let Some(at) = self.bonds.iter().position(|member| member.ifindex == ifindex) {
+                break at;
+            }
+        };
+        let report = self.report(now, at, Counters::Read);
+        if !showing.text.ends_with('[') {
+            showing.text.push(',');
+        }
+        showing.text += &serde_json::to_string(&report).expect("a report is plain data");
+        Some(report.ports.len())
+    }
+}
+
+impl Showing {
+    /// The whole answer as JSON, once no bond is left.
+    pub fn finish(mut self) -> String {
+        self.text.push_str("]}");
+        self.text
+    }
+}

@@ -1,0 +1,254 @@
+//! Whole turns of the loop, with real link events and clients, on a data plane that writes down what it is asked.
+
+use std::fs;
+use std::io::{ErrorKind, Read, Write};
+use std::os::fd::BorrowedFd;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+
+use bond_modes::PortId;
+use nix::poll::{PollFd, PollFlags, poll};
+use serde_json::Value;
+
+use super::*;
+use crate::control::SOCKET;
+use crate::dataplane::script::{self, ScriptPlane};
+use crate::netlink::Links;
+use crate::netlink::tests::{in_netns, ip};
+
+/// Bonds, each with [`PORTS`] ports.
+const BONDS: usize = 12;
+const PORTS: usize = 4;
+
+const SHOW: &str = "{\"id\":1,\"call\":\"show\"}\n";
+
+/// An agent in a namespace of its own, and its clients.
+struct World {
+    agent: Agent,
+    plane: ScriptPlane,
+    dir: PathBuf,
+    ready: mio::Events,
+}
+
+/// What the data plane was asked in one turn.
+struct Turn(Vec<script::Call>);
+
+impl Turn {
+    /// How many ports were read for readers.
+    fn shown(&self) -> usize {
+        let counters = |call: &&script::Call| matches!(call, script::Call::Counters(..));
+        self.0.iter().filter(counters).count()
+    }
+
+    /// The place of the last call that programs a bond.
+    fn programs(&self, bond: &str) -> Option<usize> {
+        let programs = |call: &script::Call| matches!(call, script::Call::Program(name, _) if name == bond);
+        self.0.iter().rposition(programs)
+    }
+}
+
+impl World {
+    /// Ports of `bond3` are `p3-0`, `p3-1`, ...; they lead to `q3-0`, `q3-1`, ...
+    fn new(name: &str) -> World {
+        let dir = std::env::temp_dir().join(format!("bondd-run-{name}-{}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        let plane = ScriptPlane::default();
+        plane.make_bonds_up();
+        let mut links = Links::open().unwrap();
+        let poll = Poll::new().unwrap();
+        let registry = poll.registry().try_clone().unwrap();
+        let mut fleet = Fleet::new(&dir, registry, Box::new(plane.clone())).unwrap();
+        let names = (0..BONDS).flat_map(|bond| (0..PORTS).map(move |port| (bond, port)));
+        for (bond, port) in names.clone() {
+            let [near, far] = ["p", "q"].map(|end| format!("{end}{bond}-{port}"));
+            links.add_veth(&near, &far).unwrap();
+            for end in [&far, &near] {
+                let link = links.by_name(end).unwrap().unwrap();
+                links.set_up(link.ifindex, true).unwrap();
+            }
+            let link = links.by_name(&near).unwrap().unwrap();
+            plane.set_port(PortId(link.ifindex), link.report);
+        }
+        let mut call = |call: Call| fleet.call(clock::now(), &call).unwrap();
+        for bond in 0..BONDS {
+            // Carrier counts, and its polls are too seldom to tell first.
+            let options = [("mode", "active-backup"), ("miimon", "60000")];
+            call(Call::Add {
+                bond: format!("bond{bond}"),
+                options: options
+                    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                    .to_vec(),
+            });
+        }
+        for (bond, port) in names {
+            call(Call::PortAttach {
+                bond: format!("bond{bond}"),
+                port: format!("p{bond}-{port}"),
+            });
+        }
+        let server = Server::bind(&dir.join(SOCKET), poll.registry(), CONTROL).unwrap();
+        let agent = Agent::new(poll, Signals::none().unwrap(), server, fleet).unwrap();
+        let ready = mio::Events::with_capacity(64);
+        let mut world = World {
+            agent,
+            plane,
+            dir,
+            ready,
+        };
+        // What was set up above comes as link events.
+        while world.link_event_waits(0) {
+            world.turn();
+        }
+        world
+    }
+
+    fn connect(&self) -> UnixStream {
+        let client = UnixStream::connect(self.dir.join(SOCKET)).unwrap();
+        client.set_nonblocking(true).unwrap();
+        client
+    }
+
+    fn turn(&mut self) -> Turn {
+        self.plane.take_calls();
+        self.agent.next_turn(&mut self.ready, Some(Duration::ZERO)).unwrap();
+        Turn(self.plane.take_calls())
+    }
+
+    /// Waits for a link event, at most so many milliseconds; whether there is one.
+    fn link_event_waits(&self, limit: u16) -> bool {
+        // SAFETY: the fleet keeps its socket open for as long as it lives.
+        let events = unsafe { BorrowedFd::borrow_raw(self.agent.fleet.link_events()) };
+        poll(&mut [PollFd::new(events, PollFlags::POLLIN)], limit).unwrap() > 0
+    }
+
+    /// The active port of a bond by the plan in force.
+    fn sends_through(&self, bond: &str) -> bond_modes::TxPolicy {
+        self.plane.plan(bond).unwrap().tx
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.dir);
+    }
+}
+
+/// Appends what has come to `answers`; how many are complete.
+fn receive(client: &mut UnixStream, answers: &mut Vec<u8>) -> usize {
+    let mut piece = [0; 65536];
+    loop {
+        match client.read(&mut piece) {
+            Ok(0) => panic!("the agent closed a connection"),
+            Ok(n) => answers.extend_from_slice(&piece[..n]),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                return answers.iter().filter(|&&byte| byte == b'\n').count();
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+#[test]
+fn readers_get_a_limited_part_of_each_turn_and_all_of_their_answers() {
+    in_netns(|| {
+        let mut world = World::new("readers");
+        const ASKED: usize = 3;
+        let mut readers: Vec<_> = (0..8).map(|_| (world.connect(), Vec::new())).collect();
+        for (client, _) in &mut readers {
+            client.write_all(SHOW.repeat(ASKED).as_bytes()).unwrap();
+        }
+        let mut shown = 0;
+        while readers
+            .iter_mut()
+            .any(|(client, answers)| receive(client, answers) < ASKED)
+        {
+            let turn = world.turn();
+            assert!(
+                turn.shown() < SHOWN_A_TURN + PORTS,
+                "{} ports in one turn",
+                turn.shown()
+            );
+            shown += turn.shown();
+            let counts: Vec<usize> = readers
+                .iter_mut()
+                .map(|(client, answers)| receive(client, answers))
+                .collect();
+            let (least, most) = (counts.iter().min().unwrap(), counts.iter().max().unwrap());
+            assert!(most - least <= 1, "unfair: {counts:?}");
+        }
+        assert_eq!(shown, 8 * ASKED * BONDS * PORTS);
+        for (_, answers) in readers {
+            for line in String::from_utf8(answers).unwrap().lines() {
+                let answer: Value = serde_json::from_str(line).unwrap();
+                let bonds = answer["ok"]["bonds"].as_array().unwrap();
+                let names: Vec<_> = bonds.iter().map(|bond| bond["name"].as_str().unwrap()).collect();
+                assert_eq!(names, (0..BONDS).map(|n| format!("bond{n}")).collect::<Vec<_>>());
+                assert!(
+                    bonds
+                        .iter()
+                        .all(|bond| bond["ports"].as_array().unwrap().len() == PORTS)
+                );
+                assert!(bonds.iter().all(|bond| bond["ports"][0]["rx_frames"] == 0));
+            }
+        }
+        // One more look at each of them finds nothing, and the loop sleeps.
+        for _ in 0..2 {
+            assert_eq!(world.turn().shown(), 0);
+        }
+        assert_ne!(world.agent.wait(), Some(Duration::ZERO));
+    });
+}
+
+#[test]
+fn a_failover_waits_for_no_reader() {
+    in_netns(|| {
+        let mut world = World::new("failover");
+        let mut readers: Vec<_> = (0..8).map(|_| (world.connect(), Vec::new())).collect();
+        for (client, _) in &mut readers {
+            client.write_all(SHOW.repeat(32).as_bytes()).unwrap();
+        }
+        for bond in ["bond0", "bond7", "bond11"] {
+            while world.turn().shown() == 0 {}
+            let before = world.sends_through(bond);
+            ip(&format!("link set {}-0 down", bond.replace("bond", "q")));
+            // The event that tells of the carrier may have others before it. It comes while a turn is under way, at worst at its
+            // start: so a failover waits for what is left of that turn.
+            let moved = loop {
+                assert!(world.link_event_waits(5000), "{bond} is still on {before:?}");
+                let turn = world.turn();
+                for (client, answers) in &mut readers {
+                    receive(client, answers);
+                }
+                if world.sends_through(bond) != before {
+                    break turn;
+                }
+            };
+            let programmed = moved.programs(bond).unwrap();
+            assert_eq!(Turn(moved.0[..programmed].to_vec()).shown(), 0, "readers came first");
+            assert!(moved.shown() > 0, "no reader was waiting");
+        }
+    });
+}
+
+#[test]
+fn a_change_does_not_wait_for_the_readers_before_it() {
+    in_netns(|| {
+        let mut world = World::new("change");
+        let mut readers: Vec<_> = (0..8).map(|_| world.connect()).collect();
+        for client in &mut readers {
+            client.write_all(SHOW.repeat(16).as_bytes()).unwrap();
+        }
+        while world.turn().shown() == 0 {}
+        let (mut root, mut answers) = (world.connect(), Vec::new());
+        root.write_all(b"{\"id\":2,\"call\":\"active\",\"bond\":\"bond5\",\"port\":\"p5-3\"}\n")
+            .unwrap();
+        let mut turns = 0;
+        while receive(&mut root, &mut answers) == 0 {
+            assert!(world.turn().shown() > 0, "readers are served meanwhile");
+            turns += 1;
+        }
+        // One to accept it, one to find that it can be read from.
+        assert!(turns <= 2, "{turns} turns");
+        assert_eq!(answers, b"{\"id\":2,\"ok\":{}}\n");
+    });
+}
