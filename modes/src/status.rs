@@ -21,6 +21,20 @@ pub struct Snapshot {
     pub ports: Vec<PortStatus>,
 }
 
+impl Snapshot {
+    /// Without what changes by itself while time passes, to be compared with another one.
+    pub fn without_ages(mut self) -> Snapshot {
+        for port in &mut self.ports {
+            port.delay_left_ms = None;
+            if let Some(evidence) = &mut port.evidence {
+                evidence.heard_ms_ago = None;
+                evidence.answers.clear();
+            }
+        }
+        self
+    }
+}
+
 /// Snapshot of one bond without its ports.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BondStatus {
@@ -199,6 +213,13 @@ pub enum Role {
 impl Bond {
     /// The state at `now`.
     pub fn status(&self, now: Time) -> Snapshot {
+        let mut snapshot = self.state(now);
+        snapshot.bond.options = show_all(&self.options, snapshot.bond.active_port.as_deref());
+        snapshot
+    }
+
+    /// As [`status`](Bond::status) without the options: cheap enough to be asked after every input.
+    pub fn state(&self, now: Time) -> Snapshot {
         let active = self.active().and_then(|id| self.ports().name(id));
         let plan = self.plan();
         Snapshot {
@@ -210,7 +231,7 @@ impl Bond {
                 mii_status: plan.carrier.into(),
                 mac: plan.mac,
                 mtu: self.device.mtu,
-                options: show_all(&self.options, active.as_deref()),
+                options: BTreeMap::new(),
                 active_port: active,
                 primary: self.options.primary.clone(),
                 monitor: match self.options.monitor() {

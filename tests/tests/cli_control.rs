@@ -370,7 +370,7 @@ const BOND_FIELDS: [&str; 16] = [
     "targets",
     "options",
 ];
-const PORT_FIELDS: [&str; 20] = [
+const PORT_FIELDS: [&str; 23] = [
     "name",
     "ifindex",
     "state",
@@ -391,4 +391,7 @@ const PORT_FIELDS: [&str; 20] = [
     "rx_frames",
     "rx_bytes",
     "rx_dropped",
+    "unmonitored",
+    "attach_error",
+    "next_attempt_ms",
 ];

@@ -58,6 +58,8 @@ struct World {
     name: Option<&'static str>,
     /// Interfaces of new bonds are administratively up.
     up: bool,
+    /// What attaching a port does to its interface.
+    attaching: Option<fn(PortId)>,
     /// An option that it cannot do exactly unless it has its default value.
     cannot: Option<&'static str>,
 }
@@ -78,6 +80,11 @@ impl ScriptPlane {
     /// It cannot do this option exactly unless it has its default value.
     pub fn cannot(&self, option: &'static str) {
         self.world.borrow_mut().cannot = Some(option);
+    }
+
+    /// Does this to the interface of every port that it attaches, also if that fails.
+    pub fn set_attaching(&self, attaching: fn(PortId)) {
+        self.world.borrow_mut().attaching = Some(attaching);
     }
 
     /// Adds an interface that can become a port, or changes its state.
@@ -244,6 +251,10 @@ impl Dataplane for ScriptPlane {
     }
 
     fn attach(&mut self, bond: &BondName, port: PortId, base: &PortBase) -> Result<(), PlaneError> {
+        let attaching = self.world.borrow().attaching;
+        if let Some(attaching) = attaching {
+            attaching(port);
+        }
         let mut world = self.call(Call::Attach(bond.clone(), port, *base))?;
         world.bond(bond)?;
         let report = world.port(port)?;

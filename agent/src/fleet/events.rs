@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
+use std::time::Duration;
 
 use bond_modes::{Event, Notice, PortId};
 use bond_monitors::{LinkReport, Time};
@@ -97,14 +98,21 @@ impl Fleet {
     }
 
     /// Compares everything with what the kernel says now: at start and after lost events.
+    ///
+    /// Events that are queued by now are older than what is read here: they are dropped, or a port would be taken down by a loss
+    /// of carrier that is over, the end of which may be among the lost ones. The kernel also queues nothing new after an overrun
+    /// until all of the old ones have been read.
     pub fn resync(&mut self, now: Time) {
+        self.drop_old_events();
         let links = match self.links.all() {
             Ok(links) => links,
             Err(error) => {
-                log::error!("cannot read the interfaces: {error}");
+                log::error!("cannot read the interfaces, trying again: {error}");
+                self.resync_at = Some(now + RESYNC_RETRY);
                 return;
             }
         };
+        self.resync_at = None;
         let there: BTreeSet<u32> = links.iter().map(|link| link.ifindex).collect();
         let ports = self
             .bonds
@@ -126,6 +134,17 @@ impl Fleet {
         }
     }
 
+    fn drop_old_events(&mut self) {
+        // In a storm the queue may never be empty; what is left is then handled as usual.
+        for _ in 0..MOST_DROPPED / 64 {
+            match self.read_news(64) {
+                Ok(Drained::More) => self.news.clear(),
+                _ => break,
+            }
+        }
+        self.news.clear();
+    }
+
     fn on_link(&mut self, now: Time, link: &Link) {
         let port = PortId(link.ifindex);
         if let Some(at) = self.owner_of(port) {
@@ -139,7 +158,7 @@ impl Fleet {
             .iter()
             .position(|member| member.wanted.contains(&link.report.name))
         {
-            self.attach_wanted(now, at, &link.report.name);
+            self.on_wanted(now, at, link);
         }
         let of_wire = |member: &Member| link.peer == Some(member.ifindex) && link.kind.as_deref() == Some("veth");
         if let Some(at) = self.bonds.iter().position(of_wire) {
@@ -229,6 +248,7 @@ impl Fleet {
         }
         log::warn!("{bond}: {name} was taken out of the bond by someone else");
         self.bonds[at].wanted.retain(|wanted| wanted != name);
+        self.bonds[at].attempts.forget(name);
         if let Err(error) = self.release(now, at, port, false) {
             log::warn!("{bond}: {name}: {error}");
         }
@@ -295,6 +315,9 @@ impl Fleet {
             }
             return;
         }
+        for member in &mut self.bonds {
+            member.attempts.forget(name);
+        }
         let port = PortId(ifindex);
         if let Some(at) = self.owner_of(port) {
             log::warn!(
@@ -311,13 +334,6 @@ impl Fleet {
         }
     }
 
-    /// Attaches a port that was waited for; a refusal is logged once.
-    pub(super) fn attach_wanted(&mut self, now: Time, at: usize, name: &str) {
-        let result = self.possible_port(name).and_then(|link| self.attach(now, at, &link));
-        let member = &mut self.bonds[at];
-        member.failing.note(&member.name, &format!("attach {name}"), result);
-    }
-
     /// State of a port with speed and duplex.
     pub(super) fn read_port(&mut self, port: PortId) -> Option<LinkReport> {
         let mut report = self.links.by_index(port.0).ok().flatten()?.report;
@@ -325,3 +341,9 @@ impl Fleet {
         Some(report)
     }
 }
+
+/// How long to wait after the interfaces could not be read.
+const RESYNC_RETRY: Duration = Duration::from_millis(100);
+
+/// Datagrams that are dropped at a time, more than the receive buffer holds.
+const MOST_DROPPED: usize = 1 << 16;

@@ -1,11 +1,12 @@
 //! Start: adopt what forwards already, give back what a lost bond left behind, make what files ask for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bond_modes::options::ModeName;
 use bond_modes::{Bond, BondOptions, ForwardingPlan, PortFacts, PortId, Seen, Spread, TxPolicy, options};
 use bond_monitors::Time;
 
+use super::attach::Attempts;
 use super::failing::Failing;
 use super::repair::Repairs;
 use super::{Fleet, Member};
@@ -283,10 +284,14 @@ impl Member {
             configured: None,
             failing: Failing::default(),
             devices: Devices::new(),
+            attempts: Attempts::default(),
+            silent_drivers: BTreeSet::new(),
             repairs: Repairs::default(),
             foreign_macs: BTreeMap::new(),
             announced: Vec::new(),
             stale: false,
+            touched: true,
+            shown: None,
             dirty: true,
         }
     }
