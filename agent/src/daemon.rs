@@ -75,7 +75,7 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// The bonds that files ask for; none if there is an error in them, which was reported.
+/// The bonds that the options files ask for, or `None` if a file has an error. What is wrong was logged.
 fn read_config(paths: &[PathBuf], grammar: Option<Grammar>, plane: PlaneWish) -> Option<Vec<BondSpec>> {
     let parsed = config::load(paths, grammar, &|pairs| check_options_on(plane, pairs));
     for finding in &parsed.diagnostics {
@@ -97,7 +97,7 @@ fn serve(arguments: &Arguments, specs: &[BondSpec]) -> Result<(), Box<dyn Error>
     let mut plane = Planes::new(vec![Box::new(team), Box::new(tc)]);
     match plane.probe() {
         Err(error @ PlaneError::Permission { .. }) => return Err(error.into()),
-        // Bonds cannot be made, but clients get to know why.
+        // No bond can be made, but the agent serves clients, and tells them why.
         Err(error) => log::error!("no data plane: {}", chain(&error)),
         Ok(()) => {}
     }
@@ -106,7 +106,7 @@ fn serve(arguments: &Arguments, specs: &[BondSpec]) -> Result<(), Box<dyn Error>
     let mut fleet = Fleet::new(&run_dir, registry, Box::new(plane))?;
     fleet.prefer(arguments.plane);
     fleet.start(clock::now(), specs);
-    hurry();
+    raise_priority();
     let server = Server::bind(&run_dir.join(SOCKET), poll.registry(), CONTROL)?;
     log::info!("ready at {}", run_dir.display());
     let fleet = Agent::new(poll, signals, server, fleet)?.run()?;
@@ -114,9 +114,9 @@ fn serve(arguments: &Arguments, specs: &[BondSpec]) -> Result<(), Box<dyn Error>
     Ok(())
 }
 
-/// Asks for the processor ahead of ordinary programs: a failover is a few microseconds of work, and every frame sent while it
-/// waits for a turn is lost. Where it is not allowed the agent is merely slower.
-fn hurry() {
+/// Asks for real-time priority: a failover takes a few microseconds of work, and every frame sent while the agent waits for the
+/// processor is lost. Without the right to it the agent works, but its failovers may be late on a busy machine.
+fn raise_priority() {
     let parameters = libc::sched_param { sched_priority: 1 };
     // SAFETY: the call reads `parameters`, which outlives it, and changes nothing but this thread's scheduling.
     let done = unsafe { libc::sched_setscheduler(0, libc::SCHED_RR | libc::SCHED_RESET_ON_FORK, &parameters) };
@@ -125,19 +125,19 @@ fn hurry() {
     }
 }
 
-/// Forwarding goes on. Only an agent without bonds leaves nothing behind.
+/// Ends the agent; bonds go on forwarding. Without a bond, what data planes made for bonds is removed.
 fn stop(run_dir: &Path, fleet: Fleet) {
     let bonds = !fleet.is_empty();
     let mut plane = fleet.into_plane();
     if bonds {
         log::info!("stopping; all bonds stay as they are");
     } else if let Err(error) = plane.close() {
-        log::warn!("cannot remove what bonds needed: {}", chain(&error));
+        log::warn!("cannot remove what the data planes made: {}", chain(&error));
     }
     let _ = fs::remove_file(run_dir.join(SOCKET));
 }
 
-/// The run directory, made if missing; an absolute path, because pins are reached by it from elsewhere.
+/// Makes the run directory if it is missing. Its path is made absolute, because pins are looked up by it in other mount namespaces.
 fn prepare(run_dir: &Path) -> Result<PathBuf, String> {
     let failed = |error: io::Error| format!("cannot use {} as run directory: {error}", run_dir.display());
     fs::DirBuilder::new()

@@ -21,11 +21,14 @@ const PLANE_EVENTS: Token = Token(2);
 /// First token of the control socket.
 pub const CONTROL: usize = 3;
 
+/// Sources that one wait reports. More than there can be clients: link events must not wait behind them.
+const SOURCES_A_TURN: usize = 1024;
+
 /// Messages read from one source in one turn.
 const BUDGET: usize = 64;
 
-/// What clients that only look get of one turn, all together, so that none of them can hold up a failover: a port shown, or a
-/// bond, counts as one.
+/// How much one turn does for all clients that only look, so that they cannot hold up a failover. A bond counts as one, and so
+/// does each of its ports.
 const SHOWN_A_TURN: usize = 64;
 
 /// Everything that the loop owns.
@@ -34,7 +37,7 @@ pub struct Agent {
     signals: Signals,
     server: Server,
     fleet: Fleet,
-    /// Sources whose budget ran out: an edge-triggered wait would not name them again.
+    /// Sources whose budget ran out: the wait, which is edge-triggered, would not report them again.
     unread: BTreeSet<Token>,
     /// The answer to `show` that is being made: in portions, while the others wait for theirs.
     showing: Option<(Request, Showing)>,
@@ -54,7 +57,7 @@ impl Agent {
             signals,
             server,
             fleet,
-            // Events that arrived between subscribing and now raise no edge.
+            // What arrived before the descriptors were registered is not reported.
             unread: BTreeSet::from([LINK_EVENTS, PLANE_EVENTS]),
             showing: None,
         })
@@ -62,7 +65,7 @@ impl Agent {
 
     /// Runs until a signal asks to stop; gives the fleet back, forwarding as it was.
     pub fn run(mut self) -> io::Result<Fleet> {
-        let mut ready = mio::Events::with_capacity(64);
+        let mut ready = mio::Events::with_capacity(SOURCES_A_TURN);
         while !self.signals.stop_requested() {
             let wait = self.wait();
             self.next_turn(&mut ready, wait)?;
@@ -102,7 +105,7 @@ impl Agent {
         if sources.contains(&SIGNALS) {
             self.signals.drain();
         }
-        // Before the time is looked at: an answer that is here must not count as missing.
+        // Frames before timers: an answer that has arrived must not count as missing.
         for &token in &sources {
             if let Some(port) = Fleet::ear(token)
                 && self.fleet.read_frames(now, port, BUDGET) == Drained::More
@@ -122,7 +125,7 @@ impl Agent {
             self.change(&request);
         }
         self.answer_reads();
-        // Read while a request was served, so that no edge tells of it any more.
+        // A request may have read link events as well, which the descriptor does not report again.
         if self.fleet.has_news() {
             self.unread.insert(LINK_EVENTS);
         }
@@ -154,7 +157,7 @@ impl Agent {
         }
     }
 
-    /// Adds one bond to an answer to `show`, or sends the answer if it is complete; what that counts for.
+    /// Adds one bond to an answer to `show`, or sends the answer if it is complete. Returns how much that counts.
     fn show_next(&mut self, request: Request, mut showing: Showing) -> usize {
         match self.fleet.show_next(clock::now(), &mut showing) {
             Some(ports) => {
@@ -169,7 +172,7 @@ impl Agent {
         }
     }
 
-    /// Answers a request that only looks, or begins to; what that counts for.
+    /// Answers a request that only looks, or begins to. Returns how much that counts.
     fn read(&mut self, request: Request) -> usize {
         let answer = match &request.call {
             Call::Show { bond } => match self.fleet.show(bond.as_deref()) {
@@ -188,7 +191,7 @@ impl Agent {
                 self.server.subscribe(request.client, bond);
                 1
             }
-            // It looks at what the kernel can do.
+            // It may make devices to find out what the kernel can do.
             Call::Doctor { .. } => SHOWN_A_TURN,
             _ => 1,
         }

@@ -149,7 +149,7 @@ impl Store {
 
 #[cfg(test)]
 mod tests {
-    use bond_modes::{Bond, options};
+    use bond_modes::{Bond, Machine, options};
     use bond_monitors::{Carrier, LinkReport, MacAddr, Time};
 
     use super::*;

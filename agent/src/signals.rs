@@ -1,4 +1,4 @@
-//! Signals as something the loop can wait for: a flag each, and a pipe that is poked.
+//! Signals for the loop to wait for: each sets a flag, then writes to a pipe that wakes the loop up.
 //!
 //! A signal that was meant for something else must not end the agent, because no failover happens while it is away. So every
 //! signal that ends a program unless it is caught is caught, apart from requests to end and faults of the program.
@@ -15,11 +15,11 @@ use nix::sys::signal::{self, SigHandler, Signal};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::{flag, low_level};
 
-/// What was received since it was last asked for.
+/// The signals of this process that bondd has taken over.
 pub struct Signals {
-    /// SIGTERM or SIGINT: stop, and leave forwarding as it is.
+    /// SIGTERM or SIGINT was received: stop, and leave forwarding as it is.
     stop: Arc<AtomicBool>,
-    /// The signals that change nothing, by number.
+    /// The signals that change nothing: their numbers, and whether they were received since the last look.
     without_effect: Vec<(i32, Arc<AtomicBool>)>,
     pipe: UnixStream,
 }
@@ -65,7 +65,7 @@ impl Signals {
         registry.register(&mut self.pipe, token, Interest::READABLE)
     }
 
-    /// Empties the pipe, and logs what was received without effect. Ask [`Signals::stop_requested`] afterwards.
+    /// Empties the pipe, and logs the signals that change nothing. Ask [`Signals::stop_requested`] afterwards.
     pub fn drain(&mut self) {
         let mut buffer = [0; 64];
         while matches!(self.pipe.read(&mut buffer), Ok(read) if read > 0) {}
@@ -82,7 +82,7 @@ impl Signals {
     }
 }
 
-/// Sets the flag, then pokes the pipe: when the loop wakes up, the flag is set.
+/// Handles a signal. The flag is set first, so that it is set when the pipe wakes the loop up.
 fn catch(signal: i32, received: &Arc<AtomicBool>, pipe: &StdStream) -> io::Result<()> {
     flag::register(signal, Arc::clone(received))?;
     low_level::pipe::register(signal, OwnedFd::from(pipe.try_clone()?))?;

@@ -5,36 +5,30 @@
 #![forbid(unsafe_code)]
 
 pub mod action;
-mod active_backup;
-pub mod adopt;
-mod balance_rr;
-mod balance_xor;
 pub mod bond;
-mod broadcast;
-mod choice;
-mod configure;
-mod device;
+mod current;
 pub mod event;
 pub mod hash;
 pub mod ids;
 mod links;
+pub mod machine;
 mod mode;
 mod named;
-mod notify;
 pub mod options;
+mod outbox;
 pub mod plan;
 pub mod port;
 mod probing;
-pub mod select;
+mod roles;
 pub mod status;
 
 pub use action::{Action, Notice, SwitchReason};
-pub use adopt::{Saved, Seen};
-pub use bond::Bond;
+pub use bond::{AdoptedState, Bond, Saved};
 pub use event::{Event, LocalAddress, Reach, Station, TargetPath};
 pub use hash::XmitHashPolicy;
 pub use ids::{Epoch, PortId};
-pub use mode::spread;
+pub use machine::Machine;
+pub use mode::{moving_macs, spread};
 pub use options::{BondOptions, OptionError, OptionValue};
 pub use plan::{Accept, ForwardingPlan, PortPlan, Spread, TxPolicy};
 pub use port::{Port, PortFacts, Ports};

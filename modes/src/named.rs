@@ -8,18 +8,20 @@ macro_rules! named {
             $($(#[$vdoc])* #[serde(rename = $text)] $variant,)+
         }
 
+        // A value may be there in some builds only, and documentation comes along with such a condition.
+        #[allow(unused_doc_comments)]
         impl $name {
             /// Every value with its name and its number in the kernel's driver.
-            pub const VALUES: &'static [($name, &'static str, u8)] = &[$(($name::$variant, $text, $number),)+];
+            pub const VALUES: &'static [($name, &'static str, u8)] = &[$($(#[$vdoc])* ($name::$variant, $text, $number),)+];
 
             /// The kernel's name.
             pub fn name(self) -> &'static str {
-                match self { $($name::$variant => $text,)+ }
+                match self { $($(#[$vdoc])* $name::$variant => $text,)+ }
             }
 
             /// The kernel's number.
             pub fn number(self) -> u8 {
-                match self { $($name::$variant => $number,)+ }
+                match self { $($(#[$vdoc])* $name::$variant => $number,)+ }
             }
         }
 

@@ -18,7 +18,7 @@ pub struct PortFacts {
 }
 
 /// An attached interface and the verdict about its link.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Port {
     /// Interface index.
     pub id: PortId,
@@ -35,12 +35,10 @@ pub struct Port {
     /// How often the link went down.
     pub failures: u32,
     /// Its own options.
-    #[serde(flatten)]
     pub options: PortOptions,
     /// Raw verdict.
     pub(crate) monitor: MiiMonitor,
     /// What probes have shown.
-    #[serde(default)]
     pub(crate) arp: ArpMonitor,
     /// Verdict after delays.
     pub(crate) debounce: Debounce,
@@ -93,8 +91,7 @@ impl Port {
 }
 
 /// The attached ports in the order of attaching, as the driver lists them.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ports(Vec<Port>);
 
 impl Ports {

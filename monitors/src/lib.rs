@@ -7,6 +7,7 @@
 pub mod arp;
 pub mod debounce;
 pub mod evidence;
+pub mod frames;
 pub mod heard;
 pub mod link;
 pub mod mii;
@@ -16,6 +17,7 @@ pub mod wire;
 pub use arp::{Answer, AnswerKind, ArpMonitor, Trial, Window};
 pub use debounce::{Debounce, LinkState};
 pub use evidence::Evidence;
+pub use frames::FrameKinds;
 pub use heard::Heard;
 pub use link::{Carrier, Duplex, LinkReport, Speed};
 pub use mii::MiiMonitor;

@@ -340,3 +340,7 @@ fn tests_comments_and_texts_do_not_count() {
     ]));
     assert_eq!(names(&found), [] as [&str; 0]);
 }
+#[test]
+fn no_circle_of_imports_in_modes() {
+    assert_eq!(circles_of("modes"), BTreeSet::new());
+}

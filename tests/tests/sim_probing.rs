@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use bond_modes::{LinkWord, LocalAddress, Notice, Reach, Station, SwitchReason};
+use bond_modes::{LinkWord, LocalAddress, Machine, Notice, Reach, Station, SwitchReason};
 use bond_monitors::wire::arp::Arp;
 use bond_monitors::wire::ethernet::{Tag, strip};
 use bond_monitors::{Carrier, Evidence, MacAddr, Time};

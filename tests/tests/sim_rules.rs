@@ -1,6 +1,6 @@
 //! The rules of active-backup with the MII monitor, one test a rule: delays, selection, options, restart.
 
-use bond_modes::{Accept, LinkWord, Notice, OptionError, Saved, SwitchReason, TxPolicy};
+use bond_modes::{Accept, LinkWord, Machine, Notice, OptionError, Saved, SwitchReason, TxPolicy};
 use bond_monitors::Carrier::{Off, On};
 use bondd_tests::sim::World;
 

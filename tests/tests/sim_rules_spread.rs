@@ -1,6 +1,6 @@
 //! The rules of the modes that spread traffic: balance-rr, balance-xor, broadcast.
 
-use bond_modes::{Accept, LinkWord, Notice, OptionError, PortId, Role, TxPolicy, XmitHashPolicy};
+use bond_modes::{Accept, LinkWord, Machine, Notice, OptionError, PortId, Role, TxPolicy, XmitHashPolicy};
 use bond_monitors::Carrier::{Off, On};
 use bondd_tests::sim::World;
 

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use bond_modes::{LocalAddress, Notice};
+use bond_modes::{LocalAddress, Machine, Notice};
 use bond_monitors::Carrier::{Off, On};
 use bond_monitors::MacAddr;
 use bond_monitors::wire::ethernet::Tag;

@@ -53,7 +53,7 @@ pub enum Call {
     },
     /// What each data plane can do here; answers with [`DoctorReport`].
     Doctor {
-        /// Options of a bond that is thought of.
+        /// Options of a bond that does not have to exist.
         #[serde(default)]
         options: OptionPairs,
     },
@@ -107,7 +107,7 @@ impl Call {
     }
 }
 
-/// A request line, taken apart: its id, for the answer, and the call or why it is none.
+/// Parses a request line: its id, for the answer, and the call, or why the line is not a request.
 pub fn parse_request(line: &str) -> (Value, Result<Call, ControlError>) {
     let bad = |why: String| ControlError::new(ErrorCode::BadRequest, why);
     let mut object = match serde_json::from_str::<Value>(line) {
@@ -208,8 +208,22 @@ pub struct BondReport {
     /// What the core knows.
     #[serde(flatten)]
     pub status: BondStatus,
+    /// What the data plane could not bring about so far; tried again where that can help.
+    #[serde(default)]
+    pub unfulfilled: Vec<UnfulfilledReport>,
     /// Attached ports in the order of attaching, then absent ones.
     pub ports: Vec<PortReport>,
+}
+
+/// A part of what a bond is to be that could not be brought about.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnfulfilledReport {
+    /// What was tried, which completes "cannot ...".
+    pub what: String,
+    /// Why it failed the last time.
+    pub why: String,
+    /// How long ago it failed for the first time, in milliseconds.
+    pub since_ms: u64,
 }
 
 /// One port of a [`BondReport`]. In JSON it is one flat object with the fields of [`PortStatus`] and [`PortCounters`]; they are

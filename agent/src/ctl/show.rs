@@ -5,7 +5,7 @@ use std::fmt::Write;
 use bond_modes::{EvidenceStatus, OptionValue, PortStatus, Role, TargetStatus, options};
 use bond_monitors::{AnswerKind, Duplex, Evidence};
 
-use crate::control::proto::{BondReport, PortReport, Report};
+use crate::control::proto::{BondReport, PortReport, Report, UnfulfilledReport};
 
 const HEADINGS: [&str; 10] = [
     "PORT",
@@ -55,6 +55,10 @@ fn bond(bond: &BondReport) -> String {
     ] {
         text += &format!("  {name:<9}{value}\n");
     }
+    for part in &bond.unfulfilled {
+        let UnfulfilledReport { what, why, since_ms } = part;
+        text += &format!("  {:<9}cannot {what}, for {}: {why}\n", "NOT DONE", age(*since_ms));
+    }
     for target in &status.targets {
         text += &format!("  {:<9}{}\n", "target", way(target));
     }
@@ -81,6 +85,16 @@ fn bond(bond: &BondReport) -> String {
         }
     }
     text
+}
+
+/// A time that has passed, as people say it.
+fn age(ms: u64) -> String {
+    match ms / 1000 {
+        0 => format!("{ms} ms"),
+        seconds @ 1..120 => format!("{seconds} s"),
+        seconds @ 120..7200 => format!("{} min", seconds / 60),
+        seconds => format!("{} h", seconds / 3600),
+    }
 }
 
 /// What decides about links, and how fast.
@@ -296,6 +310,24 @@ bond0: up, carrier
         assert!(text.contains("  monitor  UNMONITORED: "), "{text}");
         assert!(text.contains("  active   none, primary none\n"), "{text}");
         assert!(text.ends_with("  no ports\n"), "{text}");
+    }
+
+    #[test]
+    fn what_could_not_be_brought_about_is_told_with_its_age_and_reason() {
+        let mut sample = sample();
+        let what = "set the address of bond0".to_owned();
+        let why = "Device or resource busy (os error 16)".to_owned();
+        sample.bonds[0].unfulfilled = vec![UnfulfilledReport {
+            what,
+            why,
+            since_ms: 12_345,
+        }];
+        let wanted = "  NOT DONE cannot set the address of bond0, for 12 s: Device or resource busy (os error 16)\n";
+        assert!(report(&sample).contains(wanted), "{}", report(&sample));
+        assert_eq!(
+            [999, 119_999, 120_000, 7_200_000].map(age),
+            ["999 ms", "119 s", "2 min", "2 h"]
+        );
     }
 
     #[test]

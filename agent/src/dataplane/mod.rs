@@ -79,8 +79,8 @@ pub trait Dataplane {
     fn hears_groups(&self, _bond: &BondName, link: &Link) -> bool {
         link.allmulti_flag
     }
-    /// Makes the kernel match the plan: only differences, make before break.
-    fn program(&mut self, bond: &BondName, plan: &ForwardingPlan) -> Result<(), PlaneError>;
+    /// Makes the kernel match the plan: only differences, make before break. Says all that could not be done.
+    fn program(&mut self, bond: &BondName, plan: &ForwardingPlan) -> Applied;
     /// Reads anew what somebody else may have changed and the next [`program`](Dataplane::program) is to put back: the bond's
     /// address and carrier, and that its ports hear every group. Address and MTU of a port are the operator's to change. A CPU
     /// that has come since learns which traffic nobody gave to a queue.
@@ -103,6 +103,54 @@ pub trait Dataplane {
     /// Reads up to `budget` such messages.
     fn read_events(&mut self, _budget: usize) -> io::Result<Touched> {
         Ok(Touched::default())
+    }
+}
+
+/// What became of a plan.
+#[derive(Debug, Default)]
+pub struct Applied {
+    unfulfilled: Vec<PlaneError>,
+}
+
+impl Applied {
+    /// Everything was done but the steps that failed so.
+    pub fn from_failures(unfulfilled: Vec<PlaneError>) -> Applied {
+        Applied { unfulfilled }
+    }
+
+    /// What could not be done and stays so: not what concerns ports that have gone, whose event makes another plan.
+    pub fn lasting(&self) -> impl Iterator<Item = &PlaneError> {
+        let lasts = |error: &&PlaneError| !matches!(error, PlaneError::PortGone { .. });
+        self.unfulfilled.iter().filter(lasts)
+    }
+
+    /// Whether everything was done.
+    pub fn is_complete(&self) -> bool {
+        self.unfulfilled.is_empty()
+    }
+
+    /// Whether trying again can help.
+    pub fn may_pass(&self) -> bool {
+        self.unfulfilled.iter().any(PlaneError::may_pass)
+    }
+
+    /// One failure for all of them: the first, but rather one that another try may mend. The others are logged.
+    pub fn result(mut self) -> Result<(), PlaneError> {
+        if self.unfulfilled.is_empty() {
+            return Ok(());
+        }
+        let lead = self.unfulfilled.iter().position(PlaneError::may_pass).unwrap_or(0);
+        let error = self.unfulfilled.remove(lead);
+        for other in &self.unfulfilled {
+            log::log!(other.level(), "{}", chain(other));
+        }
+        Err(error)
+    }
+}
+
+impl From<PlaneError> for Applied {
+    fn from(error: PlaneError) -> Applied {
+        Applied::from_failures(vec![error])
     }
 }
 
@@ -295,8 +343,8 @@ pub enum PlaneError {
 }
 
 impl PlaneError {
-    /// Whether trying again can help: a port that has gone is told of by its own event, which makes a new plan, and nothing will
-    /// bring about what the kernel, the plane or the bond lacks, or what the kernel takes for wrong.
+    /// Whether trying again can help. Not if the port has gone (its event makes another plan), if kernel, plane or bond lacks
+    /// the feature, or if the kernel calls the value invalid.
     pub fn may_pass(&self) -> bool {
         match self {
             PlaneError::PortGone { .. }
@@ -305,6 +353,26 @@ impl PlaneError {
             | PlaneError::Inexact { .. } => false,
             PlaneError::Kernel { source, .. } => source.raw_os_error() != Some(libc::EINVAL),
             _ => true,
+        }
+    }
+
+    /// What was tried, which completes "cannot ...", and why it failed.
+    pub fn what_and_why(&self) -> (String, String) {
+        match self {
+            PlaneError::Kernel { doing, source } => (doing.clone(), chain(source)),
+            PlaneError::Permission { doing, capability } => (
+                doing.clone(),
+                format!("no permission; bondd needs {capability} (run it as root)"),
+            ),
+            PlaneError::Unsupported { feature, config } => (
+                format!("use a {feature}"),
+                format!("this kernel has none; it needs {config}"),
+            ),
+            PlaneError::Inexact { what, .. } => (format!("do {what}"), self.to_string()),
+            PlaneError::OneQueue { bond } => (format!("use a queue_id on {bond}"), self.to_string()),
+            PlaneError::PortGone { .. } | PlaneError::NoPlane { .. } | PlaneError::NameTaken { .. } => {
+                ("carry out the plan".to_owned(), self.to_string())
+            }
         }
     }
 

@@ -9,10 +9,10 @@ use bond_modes::{BondOptions, ForwardingPlan, PortId};
 use bond_monitors::Heard;
 use serde::{Deserialize, Serialize};
 
-use super::step::FirstError;
+use super::step::Failures;
 use super::{
-    BondBase, BondDevice, BondName, Dataplane, Observed, OriginalPort, PlaneError, PlaneReport, PortBase, PortCounters,
-    Touched,
+    Applied, BondBase, BondDevice, BondName, Dataplane, Observed, OriginalPort, PlaneError, PlaneReport, PortBase,
+    PortCounters, Touched,
 };
 use crate::netlink::Link;
 use crate::text::chain;
@@ -175,7 +175,7 @@ impl Dataplane for Planes {
         if self.owners.contains_key(bond) {
             return self.of(bond).observe(bond);
         }
-        let mut errors = FirstError::default();
+        let mut errors = Failures::default();
         for (place, plane) in self.planes.iter_mut().enumerate() {
             match plane.observe(bond) {
                 Ok(Some(observed)) => {
@@ -220,7 +220,7 @@ impl Dataplane for Planes {
         self.planes[place].hears_groups(bond, link)
     }
 
-    fn program(&mut self, bond: &BondName, plan: &ForwardingPlan) -> Result<(), PlaneError> {
+    fn program(&mut self, bond: &BondName, plan: &ForwardingPlan) -> Applied {
         self.of(bond).program(bond, plan)
     }
 

@@ -10,7 +10,10 @@ use bond_modes::options::{PortOptions, show_all};
 use bond_modes::{BondOptions, ForwardingPlan, PortId, PortPlan, Spread, TxPolicy};
 use bond_monitors::{Carrier, Heard, LinkReport, MacAddr};
 
-use super::{BondBase, BondDevice, BondName, Dataplane, Observed, OriginalPort, PlaneError, PortBase, PortCounters};
+use super::step::Failures;
+use super::{
+    Applied, BondBase, BondDevice, BondName, Dataplane, Observed, OriginalPort, PlaneError, PortBase, PortCounters,
+};
 
 /// Clones are the same plane: one for the agent, one for the test that looks at it. One that outlives an agent is what the
 /// kernel is to a real one.
@@ -291,9 +294,12 @@ impl Dataplane for ScriptPlane {
         Ok(())
     }
 
-    fn program(&mut self, bond: &BondName, plan: &ForwardingPlan) -> Result<(), PlaneError> {
-        let mut world = self.call(Call::Program(bond.clone(), plan.clone()))?;
-        let mut outcome = Ok(());
+    fn program(&mut self, bond: &BondName, plan: &ForwardingPlan) -> Applied {
+        let mut world = match self.call(Call::Program(bond.clone(), plan.clone())) {
+            Ok(world) => world,
+            Err(error) => return error.into(),
+        };
+        let mut failures = Failures::default();
         for (&port, wanted) in &plan.ports {
             match world.port(port) {
                 Ok(report) => {
@@ -301,14 +307,22 @@ impl Dataplane for ScriptPlane {
                     report.mtu = wanted.mtu;
                     report.promisc = wanted.promisc;
                 }
-                Err(error) => outcome = outcome.and(Err(error)),
+                Err(error) => {
+                    failures.note(Err(error));
+                }
             }
         }
-        let known = world.bond(bond)?;
-        known.report.mac = plan.mac;
-        known.report.carrier = Carrier::from_bool(plan.carrier.is_on() && known.report.admin_up);
-        known.plan = plan.clone();
-        outcome
+        match world.bond(bond) {
+            Ok(known) => {
+                known.report.mac = plan.mac;
+                known.report.carrier = Carrier::from_bool(plan.carrier.is_on() && known.report.admin_up);
+                known.plan = plan.clone();
+            }
+            Err(error) => {
+                failures.note(Err(error));
+            }
+        }
+        failures.applied()
     }
 
     /// Nobody else changes anything here.
@@ -387,7 +401,7 @@ mod tests {
         assert!(plane.detach(&bond, port, &original).is_err());
         let mut plan = window.plan("bond0").unwrap();
         plan.tx = TxPolicy::One(port);
-        plane.program(&bond, &plan).unwrap();
+        plane.program(&bond, &plan).result().unwrap();
 
         let probed = Heard {
             any: Some(Time::from_millis(5)),

@@ -2,7 +2,7 @@
 
 use std::mem;
 
-use bond_modes::{Action, Bond, Epoch, Event, ForwardingPlan, Notice, PortId};
+use bond_modes::{Action, Bond, Epoch, Event, ForwardingPlan, Machine, Notice, PortId};
 use bond_monitors::{Carrier, Time};
 
 use super::{Fleet, Member};
@@ -24,7 +24,7 @@ impl Fleet {
                     continue;
                 }
                 Action::Program { epoch, plan } => {
-                    let failed = self.program(at, epoch, &plan);
+                    let failed = self.program(now, at, epoch, &plan);
                     // The rest can wait for another agent on this processor that has yet to move its traffic: of the two ends of
                     // a cable, say, in two namespaces. Programs of lower priority do not get in between. [sched_yield(2)]
                     std::thread::yield_now();
@@ -80,13 +80,16 @@ impl Fleet {
     }
 
     /// The event that tells of a failure, if it is one.
-    fn program(&mut self, at: usize, epoch: Epoch, plan: &ForwardingPlan) -> Option<Event> {
-        let name = &self.bonds[at].name;
-        let error = self.plane.program(name, plan).err()?;
-        log::log!(error.level(), "{name}: {}", chain(&error));
-        let retry = error.may_pass();
+    fn program(&mut self, now: Time, at: usize, epoch: Epoch, plan: &ForwardingPlan) -> Option<Event> {
+        let member = &mut self.bonds[at];
+        let applied = self.plane.program(&member.name, plan);
+        member.unfulfilled.record(now, &member.name, &applied);
+        if applied.is_complete() {
+            return None;
+        }
+        let retry = applied.may_pass();
         // Doubted is only what failed: an operator's address must not count as what an earlier plan left behind.
-        let link = self.links.by_index(self.bonds[at].ifindex).ok().flatten();
+        let link = self.links.by_index(member.ifindex).ok().flatten();
         let mac = link.map(|link| link.report.mac).filter(|mac| *mac != plan.mac);
         Some(Event::ProgramFailed { epoch, retry, mac })
     }
@@ -100,7 +103,7 @@ impl Fleet {
         }
         let bond = &self.bonds[at].bond;
         let (epoch, plan) = (bond.epoch(), bond.plan().clone());
-        if let Some(failed) = self.program(at, epoch, &plan) {
+        if let Some(failed) = self.program(now, at, epoch, &plan) {
             self.feed(now, at, failed);
         }
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::os::fd::AsRawFd;
 
-use bond_modes::{Event, PortId};
+use bond_modes::{Event, Machine, PortId};
 use bond_monitors::Time;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
@@ -73,7 +73,7 @@ impl Fleet {
     /// Opens the ears that a bond's monitor needs.
     pub(super) fn listen(&mut self, at: usize) {
         let member = &mut self.bonds[at];
-        let listens = member.bond.listens();
+        let listens = !member.bond.wants().is_empty();
         for port in member.bond.ports().iter().map(|port| port.id) {
             if !listens {
                 self.ears.close(port);

@@ -16,6 +16,7 @@ mod shown;
 mod start;
 #[cfg(test)]
 mod tests;
+mod unfulfilled;
 
 pub use showing::Showing;
 pub use start::{check_options, check_options_on};
@@ -25,7 +26,7 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bond_modes::options::millis;
-use bond_modes::{Bond, Event, Notice, PortId};
+use bond_modes::{Bond, Event, Machine, Notice, PortId};
 use bond_monitors::wire::ethernet::Tag;
 use bond_monitors::{MacAddr, Time};
 use mio::Registry;
@@ -35,6 +36,7 @@ use self::ears::Ears;
 use self::failing::Failing;
 use self::repair::Repairs;
 use self::shown::Shown;
+use self::unfulfilled::Unfulfilled;
 use crate::clock;
 use crate::control::proto::{BondEvent, BondReport, ControlError, ErrorCode, EventLine, PortReport};
 use crate::dataplane::{Dataplane, OriginalPort, PlaneWish};
@@ -88,6 +90,8 @@ struct Member {
     configured: Option<Vec<(String, String)>>,
     /// What the log has said of it that does not work.
     failing: Failing,
+    /// What of its plan could not be brought about.
+    unfulfilled: Unfulfilled,
     /// What its interface and its ports said last, for the files.
     devices: Devices,
     /// Wanted ports that are there and could not be attached.
@@ -312,6 +316,7 @@ impl Fleet {
             ifindex: member.ifindex,
             plane: self.plane.plane_of(&member.name).to_owned(),
             status: snapshot.bond,
+            unfulfilled: member.unfulfilled.report(now),
             ports,
         }
     }

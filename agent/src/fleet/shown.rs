@@ -18,7 +18,7 @@ impl Fleet {
         if !std::mem::take(&mut member.touched) && !member.dirty {
             return;
         }
-        let state = member.bond.state(now).without_ages();
+        let state = member.bond.snapshot_without_options(now).without_ages();
         let same = |shown: &Shown| shown.state == state && shown.options == *member.bond.options();
         if !member.shown.as_ref().is_some_and(same) {
             let options = member.bond.options().clone();

@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bond_modes::options::ModeName;
-use bond_modes::{Bond, BondOptions, ForwardingPlan, PortFacts, PortId, Seen, Spread, TxPolicy, options};
+use bond_modes::{AdoptedState, Bond, BondOptions, ForwardingPlan, PortFacts, PortId, Spread, TxPolicy, options};
 use bond_monitors::Time;
 
 use super::attach::Attempts;
 use super::failing::Failing;
 use super::repair::Repairs;
+use super::unfulfilled::Unfulfilled;
 use super::{Fleet, Member};
 use crate::config::BondSpec;
 use crate::dataplane::{Observed, OriginalPort, PlaneError, PlaneWish, team};
@@ -100,13 +101,13 @@ impl Fleet {
         self.release_half_attached(at);
     }
 
-    fn seen(&mut self, observed: Observed, originals: &BTreeMap<PortId, OriginalPort>) -> Seen {
+    fn seen(&mut self, observed: Observed, originals: &BTreeMap<PortId, OriginalPort>) -> AdoptedState {
         let ports = observed.ports.into_iter().map(|(port, mut report)| {
             (report.speed, report.duplex) = self.links.speed_duplex(&report.name);
             let permanent_mac = originals.get(&port).map_or(report.mac, |original| original.mac);
             (port, PortFacts { permanent_mac, report })
         });
-        Seen {
+        AdoptedState {
             ports: ports.collect(),
             report: observed.report,
             plan: observed.plan,
@@ -283,6 +284,7 @@ impl Member {
             wanted: Vec::new(),
             configured: None,
             failing: Failing::default(),
+            unfulfilled: Unfulfilled::default(),
             devices: Devices::new(),
             attempts: Attempts::default(),
             silent_drivers: BTreeSet::new(),

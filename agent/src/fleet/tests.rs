@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::Duration;
 
-use bond_modes::options::ModeName;
+use bond_modes::options::{ModeName, millis};
 use bond_modes::{Event, PortId, Reach, Spread, TargetPath, TxPolicy, XmitHashPolicy};
 use bond_monitors::Time;
 use bond_monitors::wire::ethernet::Tag;
@@ -509,6 +509,32 @@ fn a_port_that_cannot_be_read_hides_none_of_the_others() {
             .map(|port| port.counters.map(|counters| counters.rx_frames))
             .collect();
         assert_eq!(counted, [None, Some(0)], "null where unknown");
+    });
+}
+
+#[test]
+fn what_could_not_be_brought_about_is_reported_until_a_retry_does_it() {
+    with_bond("unfulfilled", |fleet, plane, _| {
+        attach(fleet, "a").unwrap();
+        assert_eq!(fleet.report(NOW, 0, Counters::Read).unfulfilled, []);
+        let source = std::io::ErrorKind::ResourceBusy.into();
+        let doing = "set the address of bond0".to_owned();
+        plane.fail_at(0, PlaneError::Kernel { doing, source });
+        fleet.repair(NOW, 0);
+        let due = fleet.poll_timeout().expect("it is tried again");
+        let report = fleet.report(due, 0, Counters::Read).unfulfilled;
+        assert_eq!(report.len(), 1, "{report:?}");
+        assert_eq!(
+            (report[0].what.as_str(), report[0].why.as_str()),
+            ("set the address of bond0", "resource busy")
+        );
+        assert_eq!(report[0].since_ms, millis(due.since(NOW)));
+        let mut now = due;
+        while !fleet.report(now, 0, Counters::Read).unfulfilled.is_empty() {
+            now = fleet.poll_timeout().expect("it is tried again").max(now);
+            assert!(now.since(NOW) < Duration::from_secs(5), "it was not tried again");
+            fleet.handle_timeout(now);
+        }
     });
 }
 

@@ -36,6 +36,7 @@ pub(super) fn bond(mode: &str, given: &[(&str, &str)]) -> (BondReport, BondOptio
             targets: Vec::new(),
             options: options::show_all(&options, None),
         },
+        unfulfilled: Vec::new(),
         ports: Vec::new(),
     };
     (report, options)

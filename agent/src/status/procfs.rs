@@ -36,7 +36,7 @@ fn write_all(out: &mut String, bond: &BondReport, options: &BondOptions, release
 fn head(out: &mut String, bond: &BondReport, options: &BondOptions) -> fmt::Result {
     let status = &bond.status;
     write!(out, "Bonding Mode: {}", mode_text(options.mode))?;
-    match options.moving_macs() {
+    match bond_modes::moving_macs(options) {
         FailOverMac::None => writeln!(out)?,
         policy => writeln!(out, " (fail_over_mac {})", policy.name())?,
     }

@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use crate::hash::XmitHashPolicy;
 use crate::named::named;
 
+pub use crate::mode::ModeName;
 pub use apply::{apply, check, parse};
 pub use change::{Change, Context};
 pub use error::OptionError;
@@ -112,14 +113,6 @@ impl Default for BondOptions {
 }
 
 impl BondOptions {
-    /// How addresses move in this mode; elsewhere than in active-backup the option is only stored. [bond_main.c: bond_enslave]
-    pub fn moving_macs(&self) -> FailOverMac {
-        match self.mode {
-            ModeName::ActiveBackup => self.fail_over_mac,
-            _ => FailOverMac::None,
-        }
-    }
-
     /// What decides about links. [bond_main.c: bond_work_init_all, bond_open]
     pub fn monitor(&self) -> Monitor {
         match (self.arp_interval.is_zero(), self.miimon.is_zero()) {
@@ -157,20 +150,6 @@ pub enum Monitor {
     Mii,
     /// Answers to ARP requests and neighbour solicitations, and carrier.
     Arp,
-}
-
-named! {
-    /// How traffic is spread.
-    ModeName {
-        /// One port after the other.
-        BalanceRr = "balance-rr" 0,
-        /// One port carries everything, the others wait.
-        ActiveBackup = "active-backup" 1,
-        /// Each flow through the port that its hash names.
-        BalanceXor = "balance-xor" 2,
-        /// Everything through every port.
-        Broadcast = "broadcast" 3,
-    }
 }
 
 named! {

@@ -2,18 +2,17 @@
 
 use bond_monitors::Time;
 
-use super::Verdict;
-use crate::bond::Bond;
+use super::{Probing, Scene, Verdict};
 use crate::port::Port;
 
-impl Bond {
-    pub(super) fn verdict_balance(&self, now: Time, port: &Port) -> Option<Verdict> {
+impl Probing {
+    pub(super) fn verdict_balance(&self, now: Time, port: &Port, scene: &Scene<'_>) -> Option<Verdict> {
         let lives = |missed: u32| {
-            let window = self.options.window();
+            let window = scene.options.window();
             window.contains(port.arp.last_tx(), now, missed) && window.contains(port.arp.last_rx(), now, missed)
         };
         if port.is_usable() {
-            (!lives(u32::from(self.options.arp_missed_max))).then_some(Verdict::Down)
+            (!lives(u32::from(scene.options.arp_missed_max))).then_some(Verdict::Down)
         } else {
             (port.carrier().is_on() && lives(1)).then_some(Verdict::Up)
         }

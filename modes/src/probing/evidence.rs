@@ -6,9 +6,9 @@ use bond_monitors::wire::arp::{Arp, Operation};
 use bond_monitors::wire::nd::{Discovery, solicited_node};
 use bond_monitors::{AnswerKind, Evidence, Heard, MacAddr, Time};
 
-use crate::bond::Bond;
+use super::{Probing, Scene};
 use crate::ids::PortId;
-use crate::port::Port;
+use crate::port::{Port, Ports};
 
 /// What ARP and neighbour discovery have in common.
 struct Seen {
@@ -42,30 +42,28 @@ impl Seen {
     }
 }
 
-impl Bond {
+impl Probing {
     /// A port whose stamps could not be read gets time: nobody knows whether it is silent.
-    pub(super) fn excuse_unread(&mut self, now: Time, ports: &[(PortId, Heard)]) {
-        let unread =
-            |port: &Port| self.evidence(port) != Evidence::Validated && ports.iter().all(|(read, _)| *read != port.id);
+    pub(super) fn excuse_unread(&self, now: Time, heard: &[(PortId, Heard)], ports: &mut Ports, scene: &Scene<'_>) {
+        let unread = |port: &Port| {
+            self.evidence(port, scene) != Evidence::Validated && heard.iter().all(|(read, _)| *read != port.id)
+        };
         // What backup ports may hear depends on whether the active one is in touch.
-        let active = self.active().and_then(|id| self.ports.get(id));
+        let active = scene.roles.active().and_then(|id| ports.get(id));
         let all = active.is_some_and(unread);
-        let excused = self
-            .ports
-            .iter()
-            .filter(|port| port.is_usable() && (all || unread(port)));
+        let excused = ports.iter().filter(|port| port.is_usable() && (all || unread(port)));
         let excused: Vec<PortId> = excused.map(|port| port.id).collect();
         for id in excused {
-            if let Some(port) = self.ports.get_mut(id) {
+            if let Some(port) = ports.get_mut(id) {
                 port.arp.excuse(now);
             }
         }
     }
 
     /// Frames that nobody looks into, by the stamps of the data plane.
-    pub(super) fn take_stamps(&mut self, now: Time, ports: &[(PortId, Heard)]) {
-        for (id, heard) in ports {
-            let Some(evidence) = self.ports.get(*id).map(|port| self.evidence(port)) else {
+    pub(super) fn take_stamps(&self, now: Time, stamps: &[(PortId, Heard)], ports: &mut Ports, scene: &Scene<'_>) {
+        for (id, heard) in stamps {
+            let Some(evidence) = ports.get(*id).map(|port| self.evidence(port, scene)) else {
                 continue;
             };
             let at = match evidence {
@@ -73,93 +71,91 @@ impl Bond {
                 Evidence::Probes => heard.probes,
                 Evidence::Validated => None,
             };
-            self.note_heard(*id, at);
+            note_heard(ports, *id, at);
         }
         // A probe of the active port that came back through a backup port shows that the network connects the two. It says
         // nothing about the targets, so it counts only while the active port is in touch with them.
-        if !self.active_in_touch(now) {
+        if !self.active_in_touch(now, ports, scene) {
             return;
         }
-        for (id, heard) in ports {
-            let listens = |port| !self.is_active(port) && self.evidence(port) != Evidence::Validated;
-            if self.ports.get(*id).is_some_and(listens) {
-                self.note_heard(*id, heard.own);
+        for (id, heard) in stamps {
+            let listens = |port| !self.is_active(port, scene) && self.evidence(port, scene) != Evidence::Validated;
+            if ports.get(*id).is_some_and(listens) {
+                note_heard(ports, *id, heard.own);
             }
         }
     }
 
-    fn note_heard(&mut self, id: PortId, at: Option<Time>) {
-        if let (Some(port), Some(at)) = (self.ports.get_mut(id), at) {
-            port.arp.heard(at);
-        }
-    }
-
     /// Whether the one port that carries everything gets answers. [bond_main.c: bond_arp_rcv]
-    fn active_in_touch(&self, now: Time) -> bool {
-        let missed = self.options.arp_missed_max.into();
-        let active = self.active().and_then(|id| self.ports.get(id));
+    fn active_in_touch(&self, now: Time, ports: &Ports, scene: &Scene<'_>) -> bool {
+        let missed = scene.options.arp_missed_max.into();
+        let active = scene.roles.active().and_then(|id| ports.get(id));
         active.is_some_and(|port| {
-            let rx = self.last_rx(port);
-            rx > port.arp.since() && self.options.window().contains(rx, now, missed)
+            let rx = self.last_rx(port, scene);
+            rx > port.arp.since() && scene.options.window().contains(rx, now, missed)
         })
     }
 
     /// Validates a frame that arrived at a port.
-    pub(crate) fn on_frame(&mut self, now: Time, id: PortId, frame: &[u8]) {
-        if !self.probes() {
+    pub fn on_frame(&self, now: Time, id: PortId, frame: &[u8], ports: &mut Ports, scene: &Scene<'_>) {
+        if !self.runs(ports, scene) {
             return;
         }
         let Some(seen) = Seen::parse(frame) else { return };
-        let own = |mac: MacAddr| self.plan.mac == mac || self.plan.ports.values().any(|port| port.mac == mac);
+        let own = |mac: MacAddr| scene.plan.mac == mac || scene.plan.ports.values().any(|port| port.mac == mac);
         if seen.destination.is_valid_unicast() && !own(seen.destination) {
             return;
         }
-        let Some(port) = self.ports.get(id) else { return };
-        let candidate = self.probing.candidate.and_then(|id| self.ports.get(id));
-        let found = if !self.mode().has_active() || self.is_active(port) {
+        let Some(port) = ports.get(id) else { return };
+        let candidate = self.candidate.and_then(|id| ports.get(id));
+        let found = if !scene.roles.is_one() || self.is_active(port, scene) {
             // differs: in modes without an active port the driver asks this of ports in use only.
-            self.asked(seen.from, seen.to).filter(|_| !own(seen.source))
-        } else if self.active_in_touch(now) {
-            return self.note_request(now, id, &seen);
-        } else if candidate.is_some_and(|port| seen.reply && self.options.window().contains(port.arp.last_tx(), now, 1))
+            self.asked(seen.from, seen.to, scene).filter(|_| !own(seen.source))
+        } else if self.active_in_touch(now, ports, scene) {
+            // A backup port hears what the active one asks.
+            if let Some(target) = self.asked(seen.to, seen.from, scene) {
+                note_answer(ports, now, id, target, AnswerKind::Request);
+            }
+            return;
+        } else if candidate
+            .is_some_and(|port| seen.reply && scene.options.window().contains(port.arp.last_tx(), now, 1))
         {
             // The network may deliver an answer where it last heard us.
-            self.asked(seen.from, seen.to).filter(|_| !own(seen.source))
+            self.asked(seen.from, seen.to, scene).filter(|_| !own(seen.source))
         } else {
             None
         };
         if let Some(target) = found {
-            self.note_answer(now, id, target, AnswerKind::Reply);
-        }
-    }
-
-    /// A backup port hears what the active one asks.
-    fn note_request(&mut self, now: Time, id: PortId, seen: &Seen) {
-        if let Some(target) = self.asked(seen.to, seen.from) {
-            self.note_answer(now, id, target, AnswerKind::Request);
-        }
-    }
-
-    fn note_answer(&mut self, now: Time, id: PortId, target: IpAddr, by: AnswerKind) {
-        if let Some(port) = self.ports.get_mut(id) {
-            port.arp.answered(now, target, by);
-            port.arp.heard(now);
+            note_answer(ports, now, id, target, AnswerKind::Reply);
         }
     }
 
     /// The target that `there` is, if `here` is one of ours. [bond_main.c: bond_validate_arp, bond_validate_na]
-    fn asked(&self, there: IpAddr, here: IpAddr) -> Option<IpAddr> {
+    fn asked(&self, there: IpAddr, here: IpAddr, scene: &Scene<'_>) -> Option<IpAddr> {
         let is_target = |target: &IpAddr| {
             *target == there
                 || matches!((target, there), (IpAddr::V6(target), IpAddr::V6(there)) if solicited_node(*target) == there)
         };
-        let target = self.options.targets().find(is_target)?;
+        let target = scene.options.targets().find(is_target)?;
         let asked_from = self
             .paths_through()
             .any(|(to, source, _)| to == target && source.unwrap_or(unspecified(to)) == here);
-        let mut local = self.addresses.iter().flatten();
+        let mut local = scene.addresses.iter();
         let ours = asked_from || local.any(|address| address.ip == here) || here == IpAddr::V6(ALL_NODES);
         ours.then_some(target)
+    }
+}
+
+fn note_heard(ports: &mut Ports, id: PortId, at: Option<Time>) {
+    if let (Some(port), Some(at)) = (ports.get_mut(id), at) {
+        port.arp.heard(at);
+    }
+}
+
+fn note_answer(ports: &mut Ports, now: Time, id: PortId, target: IpAddr, by: AnswerKind) {
+    if let Some(port) = ports.get_mut(id) {
+        port.arp.answered(now, target, by);
+        port.arp.heard(now);
     }
 }
 

@@ -18,26 +18,30 @@ mod balance;
 mod evidence;
 mod paths;
 
+pub(crate) use self::paths::no_target;
+
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use bond_monitors::wire::arp::Request;
 use bond_monitors::wire::nd::Solicitation;
-use bond_monitors::{ArpMonitor, Debounce, Evidence, Heard, LinkState, Pause, Time, Trial};
+use bond_monitors::{ArpMonitor, Debounce, Evidence, FrameKinds, Heard, LinkState, Pause, Time, Trial};
 
 use crate::action::{Action, Notice};
-use crate::bond::{Bond, Wish};
-use crate::event::TargetPath;
+use crate::event::{LocalAddress, TargetPath};
 use crate::ids::PortId;
 use crate::links::Inspection;
-use crate::options::{ArpAllTargets, Monitor};
-use crate::port::Port;
+use crate::options::{ArpAllTargets, BondOptions, Monitor};
+use crate::outbox::Outbox;
+use crate::plan::ForwardingPlan;
+use crate::port::{Port, Ports};
+use crate::roles::Roles;
 
 /// Where the monitor stands; a restart begins anew.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Probing {
     /// When the next tick is due.
-    pub next: Time,
+    next: Time,
     /// When the last one was.
     ticked: Time,
     /// What waits for what arrived.
@@ -52,9 +56,22 @@ pub(crate) struct Probing {
     looked_up: Option<Time>,
 }
 
+/// What the monitor needs to know of the bond.
+#[derive(Clone, Copy)]
+pub(crate) struct Scene<'a> {
+    pub options: &'a BondOptions,
+    /// Which ports carry the traffic.
+    pub roles: Roles,
+    pub plan: &'a ForwardingPlan,
+    /// Addresses that live on the bond or above it.
+    pub addresses: &'a [LocalAddress],
+    /// The bond's interface is up.
+    pub up: bool,
+}
+
 /// What is done once it is known what arrived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Step {
+pub(crate) enum Step {
     /// Every port is judged, probes are sent.
     Tick,
     /// Between two ticks, while answers are overdue: ports in use are judged, so that a dead path need not wait for the tick, and
@@ -71,46 +88,56 @@ enum Verdict {
     Failed,
 }
 
-impl Bond {
+impl Probing {
     /// The ARP monitor runs. [bond_main.c: bond_open]
-    pub(crate) fn probes(&self) -> bool {
-        self.device.up && self.options.monitor() == Monitor::Arp && !self.ports.is_empty()
+    pub fn runs(&self, ports: &Ports, scene: &Scene<'_>) -> bool {
+        scene.up && scene.options.monitor() == Monitor::Arp && !ports.is_empty()
+    }
+
+    /// Frames that it has to see: those of the targets, if there are any.
+    pub fn wants(&self, ports: &Ports, scene: &Scene<'_>) -> FrameKinds {
+        if self.runs(ports, scene) && scene.options.targets().next().is_some() {
+            FrameKinds::ARP | FrameKinds::ND
+        } else {
+            FrameKinds::NONE
+        }
     }
 
     /// When the ARP monitor is to act.
-    pub(crate) fn probe_timeout(&self) -> Option<Time> {
-        let due = self.probing.again.into_iter().chain([self.probing.next]).min();
-        due.filter(|_| self.probes())
+    pub fn poll_timeout(&self, ports: &Ports, scene: &Scene<'_>) -> Option<Time> {
+        let due = self.again.into_iter().chain([self.next]).min();
+        due.filter(|_| self.runs(ports, scene))
     }
 
     /// Lets the time of the ARP monitor pass.
-    pub(crate) fn handle_probe_timeout(&mut self, now: Time) {
-        if !self.probes() {
+    pub fn handle_timeout(&mut self, now: Time, ports: &mut Ports, scene: &Scene<'_>, out: &mut Outbox) {
+        if !self.runs(ports, scene) {
             return;
         }
         // Woken too late, by whatever held the agent up.
-        if let Some(late) = self.probe_timeout().and_then(|due| Pause::between(due, now)) {
-            self.leave_out(late);
+        let due = self.poll_timeout(ports, scene);
+        if let Some(late) = due.and_then(|due| Pause::between(due, now)) {
+            self.leave_out(late, ports, scene);
         }
-        if now >= self.probing.next {
-            self.begin_tick(now);
-        } else if self.probing.again.is_some_and(|at| now >= at) {
-            self.probing.again = None;
-            self.ask_what_arrived(Step::Repeat);
+        if now >= self.next {
+            self.begin_tick(now, ports, scene, out);
+        } else if self.again.is_some_and(|at| now >= at) {
+            self.again = None;
+            self.ask_what_arrived(Step::Repeat, out);
         }
     }
 
     /// Begins to watch, or to watch in another way: what was known before says nothing.
-    pub(crate) fn start_probing(&mut self, now: Time) {
-        self.probing = Probing {
+    pub fn start(&mut self, now: Time, ports: &mut Ports, scene: &Scene<'_>) {
+        *self = Probing {
             next: now,
             ..Probing::default()
         };
-        let window = self.options.window();
-        for port in self.ports.iter_mut() {
+        let window = scene.options.window();
+        for port in ports.iter_mut() {
             let usable = port.is_usable();
             port.arp = ArpMonitor::default();
-            if self.options.monitor() == Monitor::Arp {
+            if scene.options.monitor() == Monitor::Arp {
                 port.arp = ArpMonitor::new(now, usable, window);
                 port.debounce = Debounce::in_state(if usable { LinkState::Up } else { LinkState::Down });
             }
@@ -118,112 +145,127 @@ impl Bond {
     }
 
     /// Goes on at `first` after nobody looked for a while, which is not the ports' fault.
-    pub(crate) fn resume_probing(&mut self, now: Time, first: Time) {
-        self.probing.next = first;
-        self.excuse(now);
-        for port in self.ports.iter_mut() {
+    pub fn resume(&mut self, now: Time, first: Time, ports: &mut Ports, scene: &Scene<'_>) {
+        self.next = first;
+        excuse(now, ports, scene);
+        for port in ports.iter_mut() {
             if port.arp.trial() == Trial::Candidate {
                 port.arp.set_trial(Trial::Failed);
             }
         }
     }
 
+    /// A port has become the one that carries everything. [bond_main.c: bond_change_active_slave]
+    pub fn became_active(&mut self, now: Time, port: PortId, ports: &mut Ports, scene: &Scene<'_>) {
+        if scene.options.monitor() == Monitor::Arp
+            && let Some(port) = ports.get_mut(port)
+        {
+            port.arp.used(now);
+        }
+    }
+
     /// Nobody could probe or read answers for a while: that time counts neither as silence nor as the time that a probe or a
     /// candidate has for its answer.
-    pub(crate) fn leave_out(&mut self, pause: Pause) {
-        let noticed = self.options.arp_interval / (2 * REPEATS);
-        if self.options.monitor() != Monitor::Arp || pause.length() <= noticed {
+    pub fn leave_out(&mut self, pause: Pause, ports: &mut Ports, scene: &Scene<'_>) {
+        let noticed = scene.options.arp_interval / (2 * REPEATS);
+        if scene.options.monitor() != Monitor::Arp || pause.length() <= noticed {
             return;
         }
-        let probing = &mut self.probing;
-        probing.next = pause.postpone(probing.next);
-        probing.again = probing.again.map(|at| pause.postpone(at));
-        probing.ticked = pause.leave_out(probing.ticked);
-        for port in self.ports.iter_mut() {
+        self.next = pause.postpone(self.next);
+        self.again = self.again.map(|at| pause.postpone(at));
+        self.ticked = pause.leave_out(self.ticked);
+        for port in ports.iter_mut() {
             port.arp.leave_out(pause);
         }
     }
 
-    /// Nobody probed for a while, so the silence of the ports in use says nothing.
-    fn excuse(&mut self, now: Time) {
-        if self.options.monitor() != Monitor::Arp {
-            return;
-        }
-        for port in self.ports.iter_mut().filter(|port| port.is_usable()) {
-            port.arp.excuse(now);
-        }
+    /// Asks for the facts of a tick; [`Probing::on_heard`] does the rest.
+    fn begin_tick(&mut self, now: Time, ports: &mut Ports, scene: &Scene<'_>, out: &mut Outbox) {
+        let interval = scene.options.arp_interval;
+        let regular = self.next + interval;
+        self.next = if regular > now { regular } else { now + interval };
+        self.again = None;
+        self.ask_for_paths(now, ports, scene, out);
+        self.ask_what_arrived(Step::Tick, out);
     }
 
-    /// Asks for the facts of a tick; [`Bond::on_heard`] does the rest.
-    fn begin_tick(&mut self, now: Time) {
-        let interval = self.options.arp_interval;
-        let regular = self.probing.next + interval;
-        self.probing.next = if regular > now { regular } else { now + interval };
-        self.probing.again = None;
-        self.ask_for_paths(now);
-        self.ask_what_arrived(Step::Tick);
+    fn ask_what_arrived(&mut self, step: Step, out: &mut Outbox) {
+        self.waiting = Some(step);
+        out.act(Action::ReadHeard);
     }
 
-    fn ask_what_arrived(&mut self, step: Step) {
-        self.probing.waiting = Some(step);
-        self.out.push_back(Action::ReadHeard);
-    }
-
-    /// What arrived is known now. [bond_main.c: bond_activebackup_arp_mon, bond_loadbalance_arp_mon]
-    pub(crate) fn on_heard(&mut self, now: Time, ports: &[(PortId, Heard)]) {
-        let Some(step) = self.probing.waiting.take().filter(|_| self.probes()) else {
-            return;
-        };
-        self.excuse_unread(now, ports);
-        self.take_stamps(now, ports);
+    /// What arrived is known now: judges. Returns what is to be done when the bond has chosen, and the ports whose link came up.
+    /// [bond_main.c: bond_activebackup_arp_mon, bond_loadbalance_arp_mon]
+    pub fn on_heard(
+        &mut self,
+        now: Time,
+        heard: &[(PortId, Heard)],
+        ports: &mut Ports,
+        scene: &Scene<'_>,
+        out: &mut Outbox,
+    ) -> Option<(Step, Vec<PortId>)> {
+        let step = self.waiting.take().filter(|_| self.runs(ports, scene))?;
+        self.excuse_unread(now, heard, ports, scene);
+        self.take_stamps(now, heard, ports, scene);
         // Before anybody was asked silence says nothing.
-        let found = if self.probing.paths.is_none() || self.blind() {
+        let found = if self.paths.is_none() || self.has_no_target(scene.options) {
             Inspection::default()
         } else {
-            self.judge(now, step)
+            self.judge(now, step, ports, scene)
         };
-        self.notices.extend(found.notices);
-        let mut up = found.came_up.iter().filter_map(|id| self.ports.get(*id));
-        let asked = up.any(|port| self.choice.wants_selection(&self.ports, port, &self.options));
-        self.settle(now, if asked { Wish::Select } else { Wish::Nothing });
+        for notice in found.notices {
+            out.notify(notice);
+        }
+        Some((step, found.came_up))
+    }
+
+    /// Goes on when the bond has chosen: sends the probes of a tick, or repeats those that are overdue.
+    pub fn after_choice(&mut self, now: Time, step: Step, ports: &mut Ports, scene: &Scene<'_>, out: &mut Outbox) {
         match step {
-            Step::Tick => self.probe(now),
-            Step::Repeat => self.ask_again(now),
+            Step::Tick => self.probe(now, ports, scene, out),
+            Step::Repeat => self.ask_again(now, ports, scene, out),
         }
     }
 
-    fn judge(&mut self, now: Time, step: Step) -> Inspection {
-        let single = self.mode().has_active();
+    fn judge(&mut self, now: Time, step: Step, ports: &mut Ports, scene: &Scene<'_>) -> Inspection {
         let verdict = |port: &Port| {
-            let verdict = if single {
-                self.verdict_active_backup(now, port)
+            let verdict = if scene.roles.is_one() {
+                self.verdict_active_backup(now, port, scene)
             } else {
-                self.verdict_balance(now, port)
+                self.verdict_balance(now, port, scene)
             };
             verdict.map(|verdict| (port.id, verdict))
         };
-        let judged = self.ports.iter().filter(|port| step == Step::Tick || port.is_usable());
+        let judged = ports.iter().filter(|port| step == Step::Tick || port.is_usable());
         let verdicts: Vec<(PortId, Verdict)> = judged.filter_map(verdict).collect();
         let mut found = Inspection::default();
         for (id, verdict) in verdicts {
-            self.commit(now, id, verdict, &mut found);
+            self.commit(now, id, verdict, ports, scene, &mut found);
         }
         found
     }
 
     /// [bond_main.c: bond_ab_arp_commit, bond_loadbalance_arp_mon]
-    fn commit(&mut self, now: Time, id: PortId, verdict: Verdict, found: &mut Inspection) {
-        let active = self.choice.active;
-        let Some(port) = self.ports.get(id) else { return };
-        let (counts, silent_for) = (self.evidence(port), now.since(self.last_rx(port)));
-        let Some(port) = self.ports.get_mut(id) else { return };
+    fn commit(
+        &mut self,
+        now: Time,
+        id: PortId,
+        verdict: Verdict,
+        ports: &mut Ports,
+        scene: &Scene<'_>,
+        found: &mut Inspection,
+    ) {
+        let active = scene.roles.active();
+        let Some(port) = ports.get(id) else { return };
+        let (counts, silent_for) = (self.evidence(port, scene), now.since(self.last_rx(port, scene)));
+        let Some(port) = ports.get_mut(id) else { return };
         match verdict {
             Verdict::Up => {
                 port.debounce = Debounce::in_state(LinkState::Up);
                 port.arp.set_trial(Trial::None);
                 port.arp.used(now);
                 found.up(port);
-                self.probing.candidate = None;
+                self.candidate = None;
             }
             Verdict::Down => {
                 port.debounce = Debounce::in_state(LinkState::Down);
@@ -234,75 +276,70 @@ impl Bond {
                 });
                 found.down(port);
                 if active == Some(id) {
-                    self.probing.candidate = None;
+                    self.candidate = None;
                 }
             }
             Verdict::Failed => {
                 port.arp.set_trial(Trial::Failed);
                 if active.is_some() {
-                    self.probing.candidate = None;
+                    self.candidate = None;
                 }
             }
         }
     }
 
     /// Sends the probes of a tick.
-    fn probe(&mut self, now: Time) {
-        self.probing.ticked = now;
-        let through = if self.mode().has_active() {
-            self.choice
-                .active
-                .or_else(|| self.next_candidate(now))
+    fn probe(&mut self, now: Time, ports: &mut Ports, scene: &Scene<'_>, out: &mut Outbox) {
+        self.ticked = now;
+        let through = if scene.roles.is_one() {
+            scene
+                .roles
+                .active()
+                .or_else(|| self.next_candidate(now, ports))
                 .into_iter()
                 .collect()
         } else {
-            self.running()
+            running(ports)
         };
         for id in &through {
-            self.send_probes(*id);
-            if let Some(port) = self.ports.get_mut(*id) {
+            self.send_probes(*id, scene, out);
+            if let Some(port) = ports.get_mut(*id) {
                 port.arp.sent(now);
             }
         }
-        self.plan_repeat(now);
+        self.plan_repeat(now, ports, scene);
     }
 
     /// Probes that are overdue are repeated: a lost frame is not a dead path.
-    fn ask_again(&mut self, now: Time) {
-        for id in self.overdue() {
-            self.send_probes(id);
+    fn ask_again(&mut self, now: Time, ports: &Ports, scene: &Scene<'_>, out: &mut Outbox) {
+        for id in self.overdue(ports, scene) {
+            self.send_probes(id, scene, out);
         }
-        self.plan_repeat(now);
+        self.plan_repeat(now, ports, scene);
     }
 
-    fn plan_repeat(&mut self, now: Time) {
-        let at = now + self.options.arp_interval / REPEATS;
-        let in_time = at < self.probing.next && self.options.arp_interval >= SHORTEST_REPEATED;
-        self.probing.again = (in_time && !self.overdue().is_empty()).then_some(at);
+    fn plan_repeat(&mut self, now: Time, ports: &Ports, scene: &Scene<'_>) {
+        let at = now + scene.options.arp_interval / REPEATS;
+        let in_time = at < self.next && scene.options.arp_interval >= SHORTEST_REPEATED;
+        self.again = (in_time && !self.overdue(ports, scene).is_empty()).then_some(at);
     }
 
     /// Ports in use that got no answer in the interval before the last tick.
-    fn overdue(&self) -> Vec<PortId> {
-        if self.blind() {
+    fn overdue(&self, ports: &Ports, scene: &Scene<'_>) -> Vec<PortId> {
+        if self.has_no_target(scene.options) {
             return Vec::new();
         }
         let late = |port: &&Port| {
             port.is_usable()
-                && self.is_active(port)
-                && self.last_rx(port) + self.options.arp_interval < self.probing.ticked
+                && self.is_active(port, scene)
+                && self.last_rx(port, scene) + scene.options.arp_interval < self.ticked
         };
-        self.ports.iter().filter(late).map(|port| port.id).collect()
-    }
-
-    /// Ports with carrier, in the order of attaching.
-    fn running(&self) -> Vec<PortId> {
-        let running = self.ports.iter().filter(|port| port.carrier().is_on());
-        running.map(|port| port.id).collect()
+        ports.iter().filter(late).map(|port| port.id).collect()
     }
 
     /// One probe for each target that is reached through the bond. [bond_main.c: bond_arp_send_all, bond_ns_send_all]
-    fn send_probes(&mut self, id: PortId) {
-        let Some(mac) = self.plan.ports.get(&id).map(|port| port.mac) else {
+    fn send_probes(&mut self, id: PortId, scene: &Scene<'_>, out: &mut Outbox) {
+        let Some(mac) = scene.plan.ports.get(&id).map(|port| port.mac) else {
             return;
         };
         let frames = self.paths_through().map(|(target, source, tags)| match target {
@@ -322,15 +359,16 @@ impl Bond {
             }
         });
         let frames: Vec<Vec<u8>> = frames.collect();
-        self.out
-            .extend(frames.into_iter().map(|frame| Action::Probe { port: id, frame }));
+        for frame in frames {
+            out.act(Action::Probe { port: id, frame });
+        }
     }
 
     /// Whether a port has the role that probes go through: the active one, the one that is tried, or any that is in use where
     /// all are. [bonding.h: bond_is_active_slave]
-    pub(crate) fn is_active(&self, port: &Port) -> bool {
-        if self.mode().has_active() {
-            [self.choice.active, self.probing.candidate].contains(&Some(port.id))
+    pub fn is_active(&self, port: &Port, scene: &Scene<'_>) -> bool {
+        if scene.roles.is_one() {
+            [scene.roles.active(), self.candidate].contains(&Some(port.id))
         } else {
             port.is_usable()
         }
@@ -339,23 +377,24 @@ impl Bond {
     /// When a port last gave a sign of life that counts. [bonding.h: slave_last_rx]
     ///
     /// differs: "all targets" is not asked of a port in use whose answers are not validated in its role.
-    pub(crate) fn last_rx(&self, port: &Port) -> Time {
-        let all = self.mode().has_active()
-            && self.options.arp_all_targets == ArpAllTargets::All
-            && (self.evidence(port) == Evidence::Validated || !port.is_usable());
+    fn last_rx(&self, port: &Port, scene: &Scene<'_>) -> Time {
+        let all = scene.roles.is_one()
+            && scene.options.arp_all_targets == ArpAllTargets::All
+            && (self.evidence(port, scene) == Evidence::Validated || !port.is_usable());
         let oldest = all.then(|| port.arp.oldest(self.paths_through().map(|(target, _, _)| target)));
         oldest.flatten().unwrap_or(port.arp.last_rx())
     }
 
-    pub(crate) fn evidence(&self, port: &Port) -> Evidence {
-        self.options.arp_validate.evidence(self.is_active(port))
+    /// What counts on a port in its role.
+    pub fn evidence(&self, port: &Port, scene: &Scene<'_>) -> Evidence {
+        scene.options.arp_validate.evidence(self.is_active(port, scene))
     }
 
     /// Without carrier nothing can answer. A bond that cannot probe has nothing else to go by.
-    pub(crate) fn inspect_carrier(&mut self, now: Time) -> Inspection {
+    pub fn inspect_carrier(&mut self, now: Time, ports: &mut Ports, scene: &Scene<'_>) -> Inspection {
         let mut found = Inspection::default();
-        let blind = self.blind();
-        for port in self.ports.iter_mut() {
+        let blind = self.has_no_target(scene.options);
+        for port in ports.iter_mut() {
             if port.is_usable() && !port.carrier().is_on() {
                 port.debounce = Debounce::in_state(LinkState::Down);
                 found.down(port);
@@ -366,15 +405,31 @@ impl Bond {
                 found.up(port);
             }
         }
-        let dead = |id: &PortId| self.ports.get(*id).is_none_or(|port| !port.carrier().is_on());
-        if let Some(id) = self.probing.candidate.filter(dead) {
-            self.probing.candidate = None;
-            if let Some(port) = self.ports.get_mut(id) {
+        let dead = |id: &PortId| ports.get(*id).is_none_or(|port| !port.carrier().is_on());
+        if let Some(id) = self.candidate.filter(dead) {
+            self.candidate = None;
+            if let Some(port) = ports.get_mut(id) {
                 port.arp.set_trial(Trial::Failed);
             }
         }
         found
     }
+}
+
+/// Nobody probed for a while, so the silence of the ports in use says nothing.
+fn excuse(now: Time, ports: &mut Ports, scene: &Scene<'_>) {
+    if scene.options.monitor() != Monitor::Arp {
+        return;
+    }
+    for port in ports.iter_mut().filter(|port| port.is_usable()) {
+        port.arp.excuse(now);
+    }
+}
+
+/// Ports with carrier, in the order of attaching.
+fn running(ports: &Ports) -> Vec<PortId> {
+    let running = ports.iter().filter(|port| port.carrier().is_on());
+    running.map(|port| port.id).collect()
 }
 
 /// An overdue answer is asked for so many times an interval, the tick's probe included.

@@ -6,39 +6,45 @@ use std::time::Duration;
 use bond_monitors::Time;
 use bond_monitors::wire::ethernet::Tag;
 
+use super::{Probing, Scene, excuse};
 use crate::action::{Action, Notice};
-use crate::bond::Bond;
 use crate::event::{Reach, TargetPath};
+use crate::options::BondOptions;
+use crate::outbox::Outbox;
+use crate::port::Ports;
 
-impl Bond {
+impl Probing {
     /// Asks for the ways to all targets, unless they are known well enough.
-    pub(super) fn ask_for_paths(&mut self, now: Time) {
-        if self.probing.looked_up.is_some_and(|at| now.since(at) < FRESH) {
+    pub(super) fn ask_for_paths(&mut self, now: Time, ports: &Ports, scene: &Scene<'_>, out: &mut Outbox) {
+        if self.looked_up.is_some_and(|at| now.since(at) < FRESH) {
             return;
         }
-        self.probing.looked_up = Some(now);
-        let targets = self.options.targets().collect();
-        self.out.push_back(Action::FindPaths { targets });
+        self.looked_up = Some(now);
+        let targets = scene.options.targets().collect();
+        out.act(Action::FindPaths { targets });
         // The net below link events, as polls are for the MII monitor.
-        self.out.push_back(Action::PollDevice);
-        self.out
-            .extend(self.ports.iter().map(|port| Action::PollMii { port: port.id }));
+        out.act(Action::PollDevice);
+        for port in ports.iter() {
+            out.act(Action::PollMii { port: port.id });
+        }
     }
 
     /// The next tick asks again: targets, routes or addresses have changed.
-    pub(crate) fn forget_paths(&mut self) {
-        self.probing.looked_up = None;
+    pub fn forget_paths(&mut self) {
+        self.looked_up = None;
     }
 
-    pub(crate) fn on_paths(&mut self, now: Time, paths: Vec<TargetPath>) {
-        let was_blind = self.blind();
+    pub fn on_paths(
+        &mut self,
+        now: Time,
+        paths: Vec<TargetPath>,
+        ports: &mut Ports,
+        scene: &Scene<'_>,
+        out: &mut Outbox,
+    ) {
+        let had_none = self.has_no_target(scene.options);
         for path in &paths {
-            let known = self
-                .probing
-                .paths
-                .iter()
-                .flatten()
-                .find(|known| known.target == path.target);
+            let known = self.paths.iter().flatten().find(|known| known.target == path.target);
             if let Reach::Elsewhere { device } = &path.reach
                 && known != Some(path)
             {
@@ -47,40 +53,43 @@ impl Bond {
                     "target {} is reached through {device}, not through this bond: it does not count",
                     path.target
                 );
-                self.notices.push(Notice::Warning { text });
+                out.notify(Notice::Warning { text });
             }
         }
-        self.probing.paths = Some(paths);
-        match (was_blind, self.blind()) {
-            (true, false) => self.excuse(now),
-            (false, true) => self.warn_if_unmonitored(),
+        self.paths = Some(paths);
+        match (had_none, self.has_no_target(scene.options)) {
+            (true, false) => excuse(now, ports, scene),
+            (false, true) => out.notify(no_target()),
             _ => {}
         }
     }
 
     /// The targets that are reached through the bond, each with source address and tags.
     pub(super) fn paths_through(&self) -> impl Iterator<Item = (IpAddr, Option<IpAddr>, &[Tag])> {
-        self.probing
-            .paths
-            .iter()
-            .flatten()
-            .filter_map(|path| match &path.reach {
-                Reach::Through { source, tags } => Some((path.target, *source, tags.as_slice())),
-                Reach::Elsewhere { .. } => None,
-            })
+        self.paths.iter().flatten().filter_map(|path| match &path.reach {
+            Reach::Through { source, tags } => Some((path.target, *source, tags.as_slice())),
+            Reach::Elsewhere { .. } => None,
+        })
     }
 
     /// How targets are reached, as far as it is known.
-    pub(crate) fn paths(&self) -> &[TargetPath] {
-        self.probing.paths.as_deref().unwrap_or_default()
+    pub fn paths(&self) -> &[TargetPath] {
+        self.paths.as_deref().unwrap_or_default()
     }
 
     /// Nobody can be asked, so nothing but carrier tells whether a port works.
-    pub(crate) fn blind(&self) -> bool {
-        let none_through = self.probing.paths.is_some() && self.paths_through().next().is_none();
-        self.options.targets().next().is_none() || none_through
+    pub fn has_no_target(&self, options: &BondOptions) -> bool {
+        let none_through = self.paths.is_some() && self.paths_through().next().is_none();
+        options.targets().next().is_none() || none_through
     }
 }
 
 /// How long a look at the routing table is good for; a change of addresses or links is told at once.
 const FRESH: Duration = Duration::from_secs(1);
+
+/// The warning about a bond of which no target can be asked.
+pub(crate) fn no_target() -> Notice {
+    let text =
+        "unmonitored: no target can be asked through this bond, so nothing but carrier tells whether a port works";
+    Notice::Warning { text: text.to_owned() }
+}

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bond_modes::{Accept, ForwardingPlan, PortFacts, PortId, Seen, Spread, TxPolicy};
+use bond_modes::{Accept, AdoptedState, ForwardingPlan, PortFacts, PortId, Spread, TxPolicy};
 use bond_monitors::{Carrier, Duplex, LinkReport, MacAddr, Speed};
 
 /// A network interface that is or may become a port.
@@ -148,13 +148,13 @@ impl Kernel {
     }
 
     /// What an agent that starts would find.
-    pub fn seen(&self) -> Seen {
+    pub fn seen(&self) -> AdoptedState {
         let attached = self.nics.values().filter(|nic| nic.attached);
         let facts = |nic: &Nic| PortFacts {
             permanent_mac: nic.permanent_mac,
             report: nic.report.clone(),
         };
-        Seen {
+        AdoptedState {
             report: self.device.clone(),
             ports: attached.map(|nic| (nic.id, facts(nic))).collect(),
             plan: self.plan.clone(),

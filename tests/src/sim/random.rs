@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use bond_modes::options::{BondOptions, FailOverMac, ModeName, Monitor};
-use bond_modes::{Accept, Bond, LocalAddress, Notice, Port, PortId, Saved, TxPolicy};
+use bond_modes::{Accept, Bond, LocalAddress, Machine, Notice, Port, PortId, Saved, TxPolicy};
 use bond_monitors::wire::ethernet::Tag;
 use bond_monitors::{Carrier, LinkState, MacAddr, Time};
 
@@ -466,7 +466,7 @@ impl Walk {
             assert_eq!(*accept == Accept::All, all, "{id} lets in {accept:?}");
         }
         let macs: Vec<MacAddr> = plan.ports.values().map(|port| port.mac).collect();
-        if bond.options().moving_macs() == FailOverMac::None {
+        if bond.moving_macs() == FailOverMac::None {
             assert!(
                 macs.iter().all(|mac| *mac == plan.mac),
                 "a port has not the bond's address"

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use bond_modes::options;
 use bond_modes::{
-    Accept, Action, Bond, Event, ForwardingPlan, LinkWord, LocalAddress, Notice, OptionError, PortId, PortStatus,
-    Reach, Saved, Station, TargetPath,
+    Accept, Action, Bond, Event, ForwardingPlan, LinkWord, LocalAddress, Machine, Notice, OptionError, PortId,
+    PortStatus, Reach, Saved, Station, TargetPath,
 };
 use bond_monitors::{Carrier, Heard, LinkReport, MacAddr, Time};
 

@@ -20,7 +20,7 @@ const CHUNK: usize = 16 * 1024;
 /// Bytes sent at a time, so that a long answer does not keep the loop from everything else.
 const PIECE: usize = 64 * 1024;
 
-/// What a subscriber wants to hear of.
+/// Whose events a subscriber gets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Subscription {
     /// Every bond.
@@ -36,10 +36,10 @@ enum Phase {
     Open,
     /// Asks and is answered, and gets events in between.
     Subscribed(Subscription),
-    /// Will ask no more: it closed its side. It is still owed answers.
+    /// It closed its sending side. What it has asked is still answered.
     HungUp,
-    /// Gets what is still unsent and is then closed by us.
-    Leaving,
+    /// We close it as soon as everything is sent.
+    Closing,
 }
 
 /// What is next in the input.
@@ -47,11 +47,11 @@ enum Phase {
 pub(super) enum Input {
     /// A line without its end.
     Line(Vec<u8>),
-    /// More than [`MAX_LINE`] bytes without an end of line; whatever follows has no known start.
+    /// More than [`MAX_LINE`] bytes without an end of line. Where the next line starts is unknown.
     TooLong,
     /// Some bytes were read, but no end of line yet.
     Part,
-    /// Nothing more for now; an event will tell.
+    /// Nothing more for now; mio reports when there is.
     Nothing,
 }
 
@@ -61,16 +61,16 @@ pub(super) struct Connection {
     peer: Peer,
     phase: Phase,
     input: Vec<u8>,
-    /// So many bytes at the start of `input` hold no end of line.
+    /// How many bytes at the start of `input` are known to have no end of line among them.
     searched: usize,
     output: Vec<u8>,
     /// Bytes at the start of `output` that were sent.
     sent: usize,
     /// The line at the start of what is unsent was sent in part.
     mid_line: bool,
-    /// The client takes no more; an event will tell when it does.
+    /// The client takes no more for now; mio reports when it does.
     blocked: bool,
-    /// Input may be left in the socket: no read since has said otherwise.
+    /// The socket may have more input: no read has found it empty since mio reported it.
     unread: bool,
     /// Requests handed on and not answered yet.
     unanswered: usize,
@@ -120,19 +120,19 @@ impl Connection {
         }
     }
 
-    /// An event told that the client can be read from or written to.
+    /// Notes that the client can be read from or written to, as mio reports.
     pub(super) fn unblock(&mut self) {
         self.blocked = false;
         self.unread = true;
     }
 
-    /// Whether nothing is owed any more and the connection can be dropped.
+    /// Whether everything was answered and sent to a client that has hung up or is to be closed.
     pub(super) fn finished(&self) -> bool {
         self.output.is_empty()
             && match self.phase {
                 Phase::Open | Phase::Subscribed(_) => false,
                 Phase::HungUp => self.unanswered == 0,
-                Phase::Leaving => true,
+                Phase::Closing => true,
             }
     }
 
@@ -172,7 +172,7 @@ impl Connection {
         let mut chunk = [0; CHUNK];
         match self.stream.read(&mut chunk) {
             Ok(0) => {
-                // Half a line that nobody will end is no request.
+                // A line without an end is not a request.
                 self.unread = false;
                 self.phase = Phase::HungUp;
                 Ok(Input::Nothing)
@@ -190,7 +190,7 @@ impl Connection {
         }
     }
 
-    /// Counts a request that somebody will answer.
+    /// Counts a request that the caller will answer.
     pub(super) fn note_request(&mut self) {
         self.unanswered += 1;
     }
@@ -208,7 +208,8 @@ impl Connection {
         self.flush()
     }
 
-    /// Sends an event, a line with its end. A client that has too much unread is told so instead, and left.
+    /// Sends an event, a line with its end. A client that has too much unsent gets a last line that says so instead, and is
+    /// closed.
     pub(super) fn send_event(&mut self, line: &[u8]) -> io::Result<()> {
         let unsent = &self.output[self.sent..];
         if unsent.len() + line.len() > MAX_OUTPUT {
@@ -218,7 +219,7 @@ impl Connection {
                 0
             };
             self.output.truncate(self.sent + keep);
-            self.phase = Phase::Leaving;
+            self.phase = Phase::Closing;
             self.output.extend_from_slice(b"{\"lagged\":true}\n");
         } else {
             self.output.extend_from_slice(line);
@@ -228,9 +229,9 @@ impl Connection {
         self.flush()
     }
 
-    /// Sends a last line; the connection ends when it is out.
-    pub(super) fn leave(&mut self, line: &str) -> io::Result<()> {
-        self.phase = Phase::Leaving;
+    /// Sends a last line and closes the connection after it.
+    pub(super) fn close_with(&mut self, line: &str) -> io::Result<()> {
+        self.phase = Phase::Closing;
         self.input = Vec::new();
         self.send(line)
     }

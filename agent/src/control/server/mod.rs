@@ -6,8 +6,8 @@
 //! answered, and one turn does a limited number of steps for all clients together. Whatever a client does (sends garbage, asks
 //! without end, stops in mid-line, never reads, closes) costs a limited amount of memory and no more time than that.
 //!
-//! Who may change anything is decided here, by the credentials that the kernel vouches for; a request that gets as far as
-//! the caller is allowed.
+//! Permission is decided here, by the credentials of the client that the kernel reports: every request that the caller takes is
+//! allowed.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fs;
@@ -49,9 +49,9 @@ pub struct Server {
     /// Requests that the caller has yet to take, oldest first.
     changes: VecDeque<Request>,
     reads: VecDeque<Request>,
-    /// Never used twice, so that a late event or answer meets nobody rather than somebody else.
+    /// Never used twice, so that a late event or answer for a closed connection cannot reach another client.
     next_id: usize,
-    /// Counts uses of connections; the smallest was idle for longest.
+    /// Counts uses of connections: the one with the lowest count was idle for longest.
     uses: u64,
 }
 
@@ -64,7 +64,7 @@ pub struct ClientId(usize);
 pub struct Request {
     /// Who asks.
     pub client: ClientId,
-    /// To be repeated in the answer.
+    /// The client's own mark, which the answer repeats.
     pub id: Value,
     /// What is asked.
     pub call: Call,
@@ -79,7 +79,7 @@ impl Server {
             Ok(_) => {
                 return Err(io::Error::new(
                     io::ErrorKind::AlreadyExists,
-                    "a file that is no socket is in the way",
+                    "a file that is not a socket is in the way",
                 ));
             }
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
@@ -87,7 +87,7 @@ impl Server {
         }
         let policy = Policy::of_this_process();
         let mut listener = UnixListener::bind(path)?;
-        // Only a convenience: credentials decide, also for whoever connects before this.
+        // Others are refused early. What a client may do depends on its credentials, also if it connects before this.
         fs::set_permissions(path, fs::Permissions::from_mode(0o660))?;
         if let Some(gid) = policy.gid
             && let Err(e) = chown(path, None, Some(gid))
@@ -187,7 +187,7 @@ impl Server {
         });
     }
 
-    /// Sends an event to whoever subscribed to its bond or to all.
+    /// Sends an event to the clients that subscribed to its bond or to all.
     pub fn publish(&mut self, event: &EventLine) {
         let bond = &event.event.bond;
         let wanted_by: Vec<ClientId> = self
@@ -216,7 +216,7 @@ impl Server {
                     Ok(peer) => {
                         self.admit(registry, stream, peer);
                     }
-                    Err(e) => log::warn!("control socket: cannot tell who connects: {e}"),
+                    Err(e) => log::warn!("control socket: cannot read the credentials of a client: {e}"),
                 },
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
                     self.accepting = false;
@@ -224,7 +224,7 @@ impl Server {
                 }
                 Err(e) if matches!(e.kind(), io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted) => {}
                 Err(e) => {
-                    // Mostly no descriptor left; who waits is accepted with the next one who comes.
+                    // Usually no descriptor is left. Clients that wait are accepted when the next one connects.
                     log::warn!("control socket: cannot accept: {e}");
                     if !self.evict() {
                         self.accepting = false;
@@ -235,7 +235,7 @@ impl Server {
         }
     }
 
-    /// Takes a client in, at the cost of the one that was idle for longest if there are too many.
+    /// Admits a client. If there are too many, the one that was idle for longest is closed.
     fn admit(&mut self, registry: &Registry, stream: UnixStream, peer: Peer) -> Option<ClientId> {
         let id = ClientId(self.next_id);
         let mut connection = Connection::new(stream, peer);
@@ -244,8 +244,8 @@ impl Server {
                 ErrorCode::Refused,
                 format!("{MAX_CLIENTS} clients watch bondd already; end one of them and try again"),
             );
-            // It is not read from, so a client that does not take this line cannot be helped.
-            let _ = connection.leave(&answer_line(&Value::Null, Err(full)).to_string());
+            // If the client does not take this line now, it is closed without.
+            let _ = connection.close_with(&answer_line(&Value::Null, Err(full)).to_string());
             return None;
         }
         let token = Token(self.first_token + 1 + id.0);
@@ -267,7 +267,7 @@ impl Server {
             .filter(|(_, connection)| connection.evictable())
             .min_by_key(|(_, connection)| connection.last_used)
             .map(|(&id, _)| id);
-        // A closed descriptor leaves epoll by itself, here as everywhere below.
+        // A closed descriptor leaves epoll by itself.
         idle.is_some_and(|id| self.clients.remove(&id).is_some())
     }
 
@@ -337,7 +337,7 @@ fn step(connection: &mut Connection) -> io::Result<Option<(Value, Call)>> {
         Input::TooLong => {
             let why = format!("a request has at most {MAX_LINE} bytes");
             let error = ControlError::new(ErrorCode::BadRequest, why);
-            connection.leave(&answer_line(&Value::Null, Err(error)).to_string())?;
+            connection.close_with(&answer_line(&Value::Null, Err(error)).to_string())?;
         }
         Input::Line(line) => match understand(&line, connection.peer()) {
             (id, Ok(call)) => {

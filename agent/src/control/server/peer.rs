@@ -1,7 +1,7 @@
 //! Who is at the other end of a connection, and may it change anything?
 //!
-//! The kernel vouches for what is decided here: user, group and supplementary groups of the process at the time it connected.
-//! No user database is asked, because one behind a network would stop the loop.
+//! This depends only on what the kernel reports: user, group and supplementary groups of the process when it connected. No user
+//! database is asked: one that is reached through a network could stop the loop.
 
 use std::io;
 use std::mem;
@@ -14,7 +14,7 @@ use nix::unistd::{Group, Uid};
 /// The group whose members may change bonds.
 pub(super) const GROUP: &str = "bondd";
 
-/// More groups than this in one process are not looked at.
+/// How many supplementary groups of a process are looked at.
 const MAX_GROUPS: usize = 1024;
 
 /// Who may change bonds, besides root.
@@ -65,7 +65,7 @@ pub(super) struct Peer {
     pub(super) may_change: bool,
 }
 
-/// Supplementary groups of the peer; none where the kernel does not tell (before 4.13).
+/// Supplementary groups of the peer; an empty list from kernels before 4.13, which do not report them.
 fn supplementary_groups(fd: BorrowedFd<'_>) -> Vec<u32> {
     let mut groups = vec![0 as libc::gid_t; MAX_GROUPS];
     let mut length = mem::size_of_val(groups.as_slice()) as libc::socklen_t;

@@ -38,8 +38,10 @@ use self::hook::{Attached, Hold, Place};
 use self::object::{Kind, Loader, TX, Way};
 use self::pins::{BondPins, Pins};
 use super::port::{port_alias, read_original};
-use super::step::{BPF, FirstError, HOOK, VETH, step, step_with, unknown};
-use super::{BondBase, BondDevice, BondName, Dataplane, Observed, OriginalPort, PlaneError, PortBase, PortCounters};
+use super::step::{BPF, Failures, HOOK, VETH, step, step_with, unknown};
+use super::{
+    Applied, BondBase, BondDevice, BondName, Dataplane, Observed, OriginalPort, PlaneError, PortBase, PortCounters,
+};
 use crate::netlink::{Link, Links};
 
 mod bpf;
@@ -283,9 +285,11 @@ impl Dataplane for TcPlane {
         self.give_back(bond, port, original)
     }
 
-    fn program(&mut self, bond: &BondName, plan: &ForwardingPlan) -> Result<(), PlaneError> {
-        let in_force = self.bonds.get_mut(bond).ok_or_else(|| unknown(bond))?;
-        program::apply(&mut self.links, &mut self.loader, bond, in_force, plan)
+    fn program(&mut self, bond: &BondName, plan: &ForwardingPlan) -> Applied {
+        match self.bonds.get_mut(bond) {
+            Some(in_force) => program::apply(&mut self.links, &mut self.loader, bond, in_force, plan),
+            None => unknown(bond).into(),
+        }
     }
 
     fn refresh(&mut self, bond: &BondName) -> Result<(), PlaneError> {
@@ -362,7 +366,7 @@ fn probe_here(hook: Hook, loader: &mut Loader) -> Result<(), PlaneError> {
         || "make a veth device".to_owned(),
         || links.add_veth(PROBE, PROBE_PEER),
     )?;
-    let mut errors = FirstError::default();
+    let mut errors = Failures::default();
     let place = Place {
         interface: PROBE,
         pin: None,

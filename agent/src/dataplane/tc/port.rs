@@ -6,7 +6,7 @@ use super::pins::unpin;
 use super::program::{keep_own, set_tx};
 use super::{Bond, TcPlane};
 use crate::dataplane::port::{port_alias, prepare, read, read_original, restore};
-use crate::dataplane::step::{FirstError, HOOK, port_step, step, step_with, unknown};
+use crate::dataplane::step::{Failures, HOOK, port_step, step, step_with, unknown};
 use crate::dataplane::{OriginalPort, PlaneError, PortBase};
 use crate::netlink::{Link, Links};
 use bond_modes::{PortId, PortPlan};
@@ -30,7 +30,7 @@ impl TcPlane {
     /// Gives a port back. Order: nothing in, nothing out, then the settings of the interface, and IPv6 last, which begins to work
     /// with them at once. The bond itself need not exist any more.
     pub(super) fn give_back(&mut self, name: &str, port: PortId, original: &OriginalPort) -> Result<(), PlaneError> {
-        let mut errors = FirstError::default();
+        let mut errors = Failures::default();
         if !self.bonds.contains_key(name) {
             errors.note(self.sweep_pins());
         }
@@ -184,7 +184,7 @@ fn expel(
     port: PortId,
     link: Option<&Link>,
     original: &OriginalPort,
-    errors: &mut FirstError,
+    errors: &mut Failures,
 ) {
     bond.applied.ports.remove(&port);
     bond.applied.rx.remove(&port);

@@ -34,8 +34,8 @@ use self::probe::Abilities;
 use super::port::{port_alias, read_original};
 use super::step::{TEAM, step, unknown};
 use super::{
-    BondBase, BondDevice, BondName, Dataplane, Observed, OriginalPort, PlaneError, PlaneReport, PortBase, PortCounters,
-    Touched,
+    Applied, BondBase, BondDevice, BondName, Dataplane, Observed, OriginalPort, PlaneError, PlaneReport, PortBase,
+    PortCounters, Touched,
 };
 use crate::locks::{lock_byte, private_file};
 use crate::netlink::{Link, Links, Statistics};
@@ -248,9 +248,11 @@ impl Dataplane for TeamPlane {
         true
     }
 
-    fn program(&mut self, bond: &BondName, plan: &ForwardingPlan) -> Result<(), PlaneError> {
-        let known = self.bonds.get_mut(bond).ok_or_else(|| unknown(bond))?;
-        program::apply(&mut self.driver, &mut self.links, bond, known, plan)
+    fn program(&mut self, bond: &BondName, plan: &ForwardingPlan) -> Applied {
+        match self.bonds.get_mut(bond) {
+            Some(known) => program::apply(&mut self.driver, &mut self.links, bond, known, plan),
+            None => unknown(bond).into(),
+        }
     }
 
     fn refresh(&mut self, bond: &BondName) -> Result<(), PlaneError> {

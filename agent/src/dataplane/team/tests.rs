@@ -184,7 +184,7 @@ impl Lab {
     }
 
     fn program(&mut self, plan: &ForwardingPlan) -> Result<(), PlaneError> {
-        program::apply(&mut self.driver, &mut self.links, "bond0", &mut self.bond, plan)
+        program::apply(&mut self.driver, &mut self.links, "bond0", &mut self.bond, plan).result()
     }
 
     /// What was set since the last call.
@@ -431,7 +431,7 @@ fn an_option_that_somebody_else_changed_is_told_and_put_back() {
         let mut plane = TeamPlane::open().unwrap();
         plane.driver = lab.driver;
         plane.bonds.insert(name.clone(), lab.bond);
-        plane.program(&name, &plan).unwrap();
+        plane.program(&name, &plan).result().unwrap();
         let active = Key::team(Name::ActivePort);
         let is = |port| lab.kernel.0.borrow().settings[&active] == Value::U32(port);
         assert_eq!(
@@ -442,7 +442,7 @@ fn an_option_that_somebody_else_changed_is_told_and_put_back() {
         lab.kernel.0.borrow_mut().set(active, Value::U32(6)).unwrap();
         assert_eq!(plane.judge(&[Change::Overrun]), BTreeSet::from([name.clone()]));
         plane.refresh(&name).unwrap();
-        plane.program(&name, &plan).unwrap();
+        plane.program(&name, &plan).result().unwrap();
         assert!(is(5));
         assert_eq!(plane.judge(&[Change::Overrun]), BTreeSet::new());
     });

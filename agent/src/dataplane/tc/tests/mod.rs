@@ -141,7 +141,7 @@ fn a_vanished_port_does_not_stop_the_rest_of_a_plan() {
             ..plan.ports[&p1]
         };
         plan.ports.insert(p0, gone);
-        let outcome = w.plane.program(&bond0(), &plan);
+        let outcome = w.plane.program(&bond0(), &plan).result();
         assert!(
             matches!(outcome, Err(PlaneError::PortGone { port }) if port == p0),
             "{outcome:?}"
@@ -387,7 +387,7 @@ fn a_plan_that_fails_at_any_step_is_completed_by_the_next() {
             for port in to.ports.values_mut() {
                 port.mac = to.mac;
             }
-            let (outcome, reached) = fault::at(step, || w.plane.program(&bond0(), &to));
+            let (outcome, reached) = fault::at(step, || w.plane.program(&bond0(), &to).result());
             assert_eq!(outcome.is_err(), reached);
             w.program(&to);
             w.reopen();

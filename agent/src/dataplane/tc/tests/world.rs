@@ -169,7 +169,7 @@ impl World {
     }
 
     pub(super) fn program(&mut self, plan: &ForwardingPlan) {
-        self.plane.program(&bond0(), plan).unwrap();
+        self.plane.program(&bond0(), plan).result().unwrap();
         assert_eq!(self.plane.bonds[&bond0()].applied, *plan);
     }
 

@@ -9,7 +9,7 @@ use crate::port::{Port, Ports};
 
 /// What the choice depends on besides the ports.
 #[derive(Clone, Copy, Debug)]
-pub struct Preference<'a> {
+pub(super) struct Preference<'a> {
     /// Name of the preferred port.
     pub primary: Option<&'a str>,
     /// When a preferred port is taken back.
@@ -23,7 +23,7 @@ pub struct Preference<'a> {
 /// `updelay` is no matter here: a port that waits is made `Up` first when nothing else is left. A current port in downdelay
 /// gives way to any port that is up, but stays while there is none. Without either, the port that lost its carrier last: it is
 /// the most likely to come back within its downdelay.
-pub fn best(ports: &Ports, current: Option<PortId>, prefer: Preference<'_>) -> Option<PortId> {
+pub(super) fn best(ports: &Ports, current: Option<PortId>, prefer: Preference<'_>) -> Option<PortId> {
     let current = current.and_then(|id| ports.get(id)).filter(|port| port.is_usable());
     let up = current.filter(|port| port.link() == LinkState::Up);
     let Some(candidate) = candidate(ports, up, prefer) else {
@@ -44,7 +44,7 @@ pub fn best(ports: &Ports, current: Option<PortId>, prefer: Preference<'_>) -> O
 }
 
 /// Why `new` takes over from `old`.
-pub fn reason(ports: &Ports, old: Option<PortId>, new: PortId, prefer: Preference<'_>) -> SwitchReason {
+pub(super) fn reason(ports: &Ports, old: Option<PortId>, new: PortId, prefer: Preference<'_>) -> SwitchReason {
     let Some(old) = old else {
         return SwitchReason::FirstUsable;
     };

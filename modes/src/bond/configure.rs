@@ -2,11 +2,13 @@
 
 use bond_monitors::{LinkState, Time};
 
-use crate::action::{Notice, SwitchReason};
-use crate::bond::{Bond, Wish};
+use super::Bond;
+use crate::action::Notice;
 use crate::ids::PortId;
+use crate::mode::{AnyMode, Change};
 use crate::options::{self, BondOptions, Context, Monitor, OptionError, PORT_TABLE, PortOptions};
 use crate::port::Port;
+use crate::probing::no_target;
 
 impl Bond {
     /// The options that [`Bond::configure`] would put in force, or why it would not.
@@ -22,23 +24,26 @@ impl Bond {
             _ => None,
         };
         let before = std::mem::replace(&mut self.options, change.options);
-        self.notices
-            .extend(change.warnings.into_iter().map(|text| Notice::Warning { text }));
+        if before.mode != self.options.mode {
+            self.mode = AnyMode::new(self.options.mode);
+        }
+        for text in change.warnings {
+            self.out.notify(Notice::Warning { text });
+        }
         self.note_changes(&before);
         self.follow_monitor(now, &before);
-        if change.primary_given {
-            self.choice.force_primary = self.options.primary.is_some();
-        }
-        if manual.is_some() {
-            self.switch(now, manual, SwitchReason::Manual);
-        }
+        self.tell_mode(
+            now,
+            Change::Options {
+                primary_given: change.primary_given,
+                reselect: change.reselect,
+            },
+        );
         // What follows active_slave in the driver's order may move the active port once more.
-        let wish = match change.active {
-            Some(None) => Wish::ChooseAgain,
-            _ if change.primary_given || change.reselect => Wish::Select,
-            _ => Wish::Nothing,
-        };
-        self.settle(now, wish);
+        if change.active.is_some() {
+            self.tell_mode(now, Change::ActiveAsked(manual));
+        }
+        self.conclude(now, Vec::new());
         Ok(())
     }
 
@@ -60,31 +65,21 @@ impl Bond {
     /// Takes a set of options of one port in; all or nothing.
     pub fn configure_port(&mut self, now: Time, port: PortId, pairs: &[(String, String)]) -> Result<(), OptionError> {
         let options = self.preview_port(port, pairs)?;
-        let Some(port) = self.ports.get_mut(port) else {
+        let Some(attached) = self.ports.get_mut(port) else {
             return Ok(());
         };
-        let before = std::mem::replace(&mut port.options, options);
-        let name = port.name.clone();
-        let changed = PORT_TABLE
-            .iter()
-            .filter(|row| (row.show)(&before) != (row.show)(&options));
-        self.notices.extend(changed.map(|row| Notice::OptionChanged {
-            option: format!("{} of {name}", row.name),
-            value: (row.show)(&options).to_string(),
-        }));
-        let primary = self.options.primary.as_ref();
-        let has_primary = primary.is_some_and(|name| self.ports.named(name).is_some());
-        let wish = match (before.prio != options.prio, has_primary) {
-            (true, false) => Wish::Select,
-            (true, true) => {
-                // [bond_options.c: bond_option_prio_set]
-                let text = format!("{name}: prio has no effect while a primary is attached");
-                self.notices.push(Notice::Warning { text });
-                Wish::Nothing
+        let before = std::mem::replace(&mut attached.options, options);
+        for row in PORT_TABLE {
+            let value = (row.show)(&options);
+            if (row.show)(&before) != value {
+                self.out.notify(Notice::OptionChanged {
+                    option: format!("{} of {}", row.name, attached.name),
+                    value: value.to_string(),
+                });
             }
-            (false, _) => Wish::Nothing,
-        };
-        self.settle(now, wish);
+        }
+        self.tell_mode(now, Change::PortOptions { port, before });
+        self.conclude(now, Vec::new());
         Ok(())
     }
 
@@ -93,7 +88,7 @@ impl Bond {
         let (option, value) = ("active_slave", name.to_owned());
         match self.ports.named(name) {
             None => Err(OptionError::NotAPort { option, value }),
-            Some(port) if self.choice.active == Some(port.id) => Ok(port.id),
+            Some(port) if self.active() == Some(port.id) => Ok(port.id),
             Some(port) if port.link() != LinkState::Up || !self.seen_up(port) => {
                 Err(OptionError::PortDown { option, value })
             }
@@ -117,15 +112,15 @@ impl Bond {
     fn follow_monitor(&mut self, now: Time, before: &BondOptions) {
         let monitor = |options: &BondOptions| (options.monitor(), options.monitor_interval());
         if monitor(before) != monitor(&self.options) {
-            self.next_poll = now;
+            self.polls.restart(now);
             if before.arp_interval != self.options.arp_interval {
-                self.start_probing(now);
+                self.probe(|probing, ports, scene, _| probing.start(now, ports, scene));
             }
             self.warn_if_unmonitored();
         }
         let targets: Vec<_> = self.options.targets().collect();
         if before.targets().ne(targets.iter().copied()) {
-            self.forget_paths();
+            self.probing.forget_paths();
             for port in self.ports.iter_mut() {
                 port.arp.retarget(now, &targets);
             }
@@ -141,7 +136,7 @@ impl Bond {
         let old = options::show_all(before, None);
         for (option, value) in options::show_all(&self.options, None) {
             if old.get(&option) != Some(&value) {
-                self.notices.push(Notice::OptionChanged {
+                self.out.notify(Notice::OptionChanged {
                     option,
                     value: value.to_string(),
                 });
@@ -149,14 +144,14 @@ impl Bond {
         }
     }
 
-    pub(crate) fn warn_if_unmonitored(&mut self) {
-        let text = match self.options.monitor() {
-            Monitor::None => "unmonitored: with miimon=0 and no other monitor a failed port stays in use",
-            Monitor::Arp if self.blind() => {
-                "unmonitored: no target can be asked through this bond, so nothing but carrier tells whether a port works"
+    pub(super) fn warn_if_unmonitored(&mut self) {
+        match self.options.monitor() {
+            Monitor::None => {
+                let text = "unmonitored: with miimon=0 and no other monitor a failed port stays in use".to_owned();
+                self.out.notify(Notice::Warning { text });
             }
-            _ => return,
-        };
-        self.notices.push(Notice::Warning { text: text.to_owned() });
+            Monitor::Arp if self.probing.has_no_target(&self.options) => self.out.notify(no_target()),
+            Monitor::Arp | Monitor::Mii => {}
+        }
     }
 }

@@ -9,21 +9,23 @@ use std::time::Duration;
 use bond_monitors::wire::nd::UnsolicitedAdvertisement;
 use bond_monitors::wire::{arp, rarp};
 use bond_monitors::{MacAddr, Pause, Time};
-use serde::{Deserialize, Serialize};
 
 use crate::action::Action;
-use crate::bond::Bond;
 use crate::event::{LocalAddress, Station};
 use crate::ids::PortId;
-use crate::options::ModeName;
+use crate::mode::Announces;
+use crate::options::BondOptions;
+use crate::outbox::Outbox;
 
-/// Something that is told several times: how many rounds are left, and when the next one is.
+/// Something that is announced several times: how many rounds are left, and when the next one is.
 ///
 /// differs: exactly as many rounds as asked for at even intervals; the driver sends one less or bunches two, by version.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Rounds {
-    left: u8,
-    next: Time,
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Rounds {
+    /// How many are left.
+    pub left: u8,
+    /// When the next one is due.
+    pub next: Time,
 }
 
 impl Rounds {
@@ -63,8 +65,8 @@ impl Rounds {
 
 /// Addresses behind the bond that are yet to be announced: a few at a time, so that a large bridge does not flood the switches.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Learning {
-    /// When it is to be asked who they are.
+struct Learning {
+    /// When the agent is to be asked for them.
     ask: Option<Time>,
     left: VecDeque<Station>,
     next: Time,
@@ -72,7 +74,7 @@ pub(crate) struct Learning {
 
 impl Learning {
     /// Takes over who is to be announced.
-    pub fn fill(&mut self, now: Time, stations: Vec<Station>) {
+    fn fill(&mut self, now: Time, stations: Vec<Station>) {
         self.left = stations.into();
         self.next = now;
     }
@@ -100,102 +102,127 @@ impl Learning {
     }
 }
 
-impl Bond {
+/// What is told when another port speaks for the bond, and to whom.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Announcer {
+    /// Rounds in which addresses are told.
+    notifier: Rounds,
+    /// Rounds in which memberships are reported.
+    rejoin: Rounds,
+    learning: Learning,
+    /// None until the agent has listed them: a round that is due right after a restart waits for them.
+    addresses: Option<Vec<LocalAddress>>,
+}
+
+impl Announcer {
+    /// Goes on with rounds that were begun before a restart.
+    pub fn resumed(notifier: Rounds, rejoin: Rounds) -> Self {
+        Announcer {
+            notifier,
+            rejoin,
+            ..Announcer::default()
+        }
+    }
+
+    /// Rounds that are left: of addresses and of memberships.
+    pub fn rounds(&self) -> (Rounds, Rounds) {
+        (self.notifier, self.rejoin)
+    }
+
+    /// The addresses that live on the bond or above it.
+    pub fn addresses(&self) -> &[LocalAddress] {
+        self.addresses.as_deref().unwrap_or_default()
+    }
+
+    /// Takes them over.
+    pub fn set_addresses(&mut self, addresses: Vec<LocalAddress>) {
+        self.addresses = Some(addresses);
+    }
+
+    /// Takes over who is behind the bond.
+    pub fn set_stations(&mut self, now: Time, stations: Vec<Station>) {
+        self.learning.fill(now, stations);
+    }
+
     /// Another port speaks for the bond: neighbours, routers and switches are to learn it. [bond_main.c: bond_change_active_slave]
-    pub(crate) fn announce_move(&mut self, now: Time) {
-        if !self.device.up || self.choice.active.is_none() {
-            return self.stop_announcing();
+    pub fn begin(&mut self, now: Time, what: Announces, options: &BondOptions) {
+        if what.addresses {
+            self.notifier.start(now, options.num_grat_arp);
+            self.learning.ask = options.learn_packets.then_some(now + LOOKUP_DELAY);
         }
-        let single = self.mode().has_active();
-        if single {
-            self.notifier.start(now, self.options.num_grat_arp);
-            self.learning.ask = self.options.learn_packets.then_some(now + LATER);
-        }
-        if single || self.options.mode == ModeName::BalanceRr {
-            self.rejoin.start(now + LATER, self.options.resend_igmp);
+        if what.memberships {
+            self.rejoin.start(now + LOOKUP_DELAY, options.resend_igmp);
         }
     }
 
     /// Drops what is left. [bond_main.c: bond_close]
-    pub(crate) fn stop_announcing(&mut self) {
+    pub fn stop(&mut self) {
         self.notifier.stop();
         self.rejoin.stop();
         self.learning.stop();
     }
 
     /// Keeps the rounds apart when the agent was held up.
-    pub(crate) fn postpone_announcements(&mut self, pause: Pause) {
+    pub fn postpone(&mut self, pause: Pause) {
         self.notifier.postpone(pause);
         self.rejoin.postpone(pause);
         self.learning.postpone(pause);
     }
 
-    /// When something is to be told.
-    pub(crate) fn announce_timeout(&self) -> Option<Time> {
+    /// When the next announcement is due.
+    pub fn poll_timeout(&self) -> Option<Time> {
         let due = [
             self.addresses.is_some().then(|| self.notifier.poll_timeout()).flatten(),
             self.rejoin.poll_timeout(),
             self.learning.poll_timeout(),
         ];
-        due.into_iter().flatten().min().filter(|_| self.speaker().is_some())
+        due.into_iter().flatten().min()
     }
 
-    /// Tells what is due.
-    pub(crate) fn announce(&mut self, now: Time) {
-        let Some(port) = self.speaker() else { return };
-        let mac = self.device.mac;
+    /// Sends what is due through the port that speaks for the bond, whose address is `mac`.
+    pub fn run(&mut self, now: Time, port: PortId, mac: MacAddr, options: &BondOptions, out: &mut Outbox) {
         let mut frames = Vec::new();
-        let interval = self.announce_interval();
-        if self.addresses.is_some() && self.notifier.take(now, interval) {
-            frames.extend(
-                self.addresses
-                    .iter()
-                    .flatten()
-                    .map(|address| announcement(address, mac)),
-            );
+        if self.addresses.is_some() && self.notifier.take(now, interval(options)) {
+            frames.extend(self.addresses().iter().map(|address| announcement(address, mac)));
         }
         if self.learning.ask.is_some_and(|at| now >= at) {
             self.learning.ask = None;
-            self.out.push_back(Action::ReadStations);
+            out.act(Action::ReadStations);
         }
+        let stations = self.learning.take(now);
         frames.extend(
-            self.learning
-                .take(now)
+            stations
                 .iter()
                 .map(|station| rarp::learning_frame(station.mac, &station.tags)),
         );
-        self.out
-            .extend(frames.into_iter().map(|frame| Action::Transmit { port, frame }));
-        if self.rejoin.take(now, REJOIN_INTERVAL) {
-            self.out.push_back(Action::ReportMemberships { port });
+        for frame in frames {
+            out.act(Action::Transmit { port, frame });
         }
-    }
-
-    /// The port that speaks for the bond.
-    fn speaker(&self) -> Option<PortId> {
-        self.choice.active.filter(|_| self.device.up)
-    }
-
-    /// Time between rounds: peer_notif_delay, else one monitor interval as in the driver, else its default.
-    fn announce_interval(&self) -> Duration {
-        [self.options.peer_notif_delay, self.options.monitor_interval()]
-            .into_iter()
-            .find(|delay| !delay.is_zero())
-            .unwrap_or(Duration::from_millis(100))
+        if self.rejoin.take(now, REJOIN_INTERVAL) {
+            out.act(Action::ReportMemberships { port });
+        }
     }
 }
 
-/// What has to be looked up first waits until traffic has moved on every bond of this host: an agent that looks up is not one
-/// that switches. One tick of the driver's clock. [bond_main.c: bond_change_active_slave]
-const LATER: Duration = Duration::from_millis(4);
+/// Time between rounds: peer_notif_delay, else one monitor interval as in the driver, else its default.
+fn interval(options: &BondOptions) -> Duration {
+    [options.peer_notif_delay, options.monitor_interval()]
+        .into_iter()
+        .find(|delay| !delay.is_zero())
+        .unwrap_or(Duration::from_millis(100))
+}
+
+/// Lookups wait this long, so that every other bond of this host fails over first. One tick of the driver's clock.
+/// [bond_main.c: bond_change_active_slave]
+const LOOKUP_DELAY: Duration = Duration::from_millis(4);
 
 /// [bond_main.c: bond_resend_igmp_join_requests_delayed]
 const REJOIN_INTERVAL: Duration = Duration::from_millis(200);
 
-/// So many addresses at a time.
+/// Addresses that are announced at a time.
 const LEARNING_BATCH: usize = 32;
 
-/// Between two times.
+/// Time between two of these batches.
 const LEARNING_PAUSE: Duration = Duration::from_millis(10);
 
 /// The frame that announces one address of a bond.

@@ -1,0 +1,95 @@
+//! Ports and links as they come and go.
+
+use bond_monitors::{LinkReport, LinkState, Time};
+
+use super::Bond;
+use crate::action::{Action, Notice};
+use crate::ids::PortId;
+use crate::links;
+use crate::mode::Change;
+use crate::options::{FailOverMac, Monitor};
+use crate::port::{Port, PortFacts};
+
+impl Bond {
+    pub(super) fn on_attached(&mut self, now: Time, id: PortId, facts: PortFacts) {
+        if self.ports.get(id).is_some() {
+            return;
+        }
+        let own = self.mac_for_new_port(facts.permanent_mac);
+        let mut port = Port::new(now, id, facts, &self.options);
+        if self.moving_macs() == FailOverMac::Follow {
+            port.own_mac = own.unwrap_or(port.own_mac);
+        }
+        if self.ports.is_empty() {
+            self.device.take_mac_of_first(port.permanent_mac);
+        }
+        self.out.notify(Notice::Attached {
+            port: port.name.clone(),
+            active: self.mode.joins_in_use(&port, &self.view()),
+            link_up: port.link() != LinkState::Down,
+        });
+        self.ports.push(port);
+        self.tell_mode(now, Change::Joined(id));
+    }
+
+    pub(super) fn on_detached(&mut self, now: Time, id: PortId, gone: bool) {
+        let was_active = self.mode.speaker() == Some(id);
+        let active = self.active();
+        if active == Some(id) && self.view().watched && self.options.monitor() == Monitor::Mii {
+            let skipped = links::skip_updelay(now, &mut self.ports, active, Some(id));
+            self.report(skipped.into_iter().flat_map(|found| found.notices).collect());
+        }
+        if self.ports.get(id).is_some() {
+            self.tell_mode(now, Change::Leaving(id));
+        }
+        let Some(port) = self.ports.remove(id) else { return };
+        self.out.notify(Notice::Detached {
+            port: port.name.clone(),
+            was_active,
+        });
+        if self.ports.is_empty() {
+            self.device.give_mac_back();
+        } else if !gone && port.permanent_mac == self.device.mac && self.moving_macs() != FailOverMac::Active {
+            self.out.notify(Notice::MacStillInUse {
+                port: port.name,
+                mac: port.permanent_mac,
+            });
+        }
+    }
+
+    pub(super) fn on_link(&mut self, now: Time, id: PortId, report: LinkReport) {
+        let use_carrier = self.options.use_carrier;
+        let Some(port) = self.ports.get_mut(id) else { return };
+        if report.admin_up {
+            // With carrier or without, the driver believes what the interface says now; it does not ask one that is set down.
+            // [bond_main.c: bond_slave_netdev_event]
+            (port.speed, port.duplex) = (report.speed, report.duplex);
+        }
+        if use_carrier {
+            port.monitor.report(report.carrier);
+        } else {
+            self.out.act(Action::PollMii { port: id });
+        }
+        if port.name != report.name {
+            let before = std::mem::replace(&mut port.name, report.name.clone());
+            self.tell_mode(
+                now,
+                Change::Renamed {
+                    from: &before,
+                    to: &report.name,
+                },
+            );
+        }
+    }
+
+    /// The operator's wishes for the bond's own interface.
+    pub(super) fn on_bond_link(&mut self, now: Time, report: &LinkReport) {
+        if report.admin_up && !self.device.up {
+            self.polls.restart(now);
+            self.probe(|probing, ports, scene, _| probing.resume(now, now, ports, scene));
+        } else if !report.admin_up {
+            self.announcer.stop();
+        }
+        self.device.update(report, self.moving_macs());
+    }
+}

@@ -1,0 +1,250 @@
+//! The bond: its parts, and what each fact means to which of them.
+//!
+//! The rules are in the parts: links are judged by delays and [`Probing`], who sends and what is let in is up to the mode, what
+//! is announced to the [`Announcer`], which plan is published when to the [`Planner`].
+
+mod adopt;
+mod announce;
+mod configure;
+pub(crate) mod device;
+mod membership;
+mod planner;
+mod polls;
+mod route;
+mod saved;
+mod status;
+
+pub use self::adopt::AdoptedState;
+pub use self::saved::Saved;
+
+use bond_monitors::{FrameKinds, LinkReport, MacAddr, Time};
+
+use self::announce::Announcer;
+use self::device::{Device, MacOrigin};
+use self::planner::Planner;
+use self::polls::Polls;
+use crate::action::Notice;
+use crate::ids::{Epoch, PortId};
+use crate::links;
+use crate::mode::{AnyMode, Change, View};
+use crate::options::{self, BondOptions, FailOverMac, Monitor};
+use crate::outbox::{AddressMove, Outbox};
+use crate::plan::ForwardingPlan;
+use crate::port::Ports;
+use crate::probing::{Probing, Scene};
+
+/// One bond. Feed it [`Event`]s, time and wishes; drain its actions after each; let time pass when it says so: see [`Machine`](crate::Machine).
+#[derive(Clone, Debug)]
+pub struct Bond {
+    options: BondOptions,
+    device: Device,
+    ports: Ports,
+    mode: AnyMode,
+    polls: Polls,
+    probing: Probing,
+    announcer: Announcer,
+    planner: Planner,
+    out: Outbox,
+}
+
+impl Bond {
+    /// A bond without ports on an interface that was just made.
+    pub fn new(now: Time, change: options::Change, device: &LinkReport) -> Self {
+        let mode = AnyMode::new(change.options.mode);
+        let device = Device::new(device, MacOrigin::Random);
+        let plan = planner::wanted(&mode, &View::new(&Ports::default(), &change.options, &device));
+        let mut bond = Bond::assemble(now, change.options, device, mode, plan);
+        for text in change.warnings {
+            bond.out.notify(Notice::Warning { text });
+        }
+        bond.warn_if_unmonitored();
+        bond.conclude(now, Vec::new());
+        bond
+    }
+
+    fn assemble(now: Time, options: BondOptions, device: Device, mode: AnyMode, plan: ForwardingPlan) -> Self {
+        Bond {
+            options,
+            device,
+            ports: Ports::default(),
+            mode,
+            polls: Polls::new(now),
+            probing: Probing::default(),
+            announcer: Announcer::default(),
+            planner: Planner::new(plan),
+            out: Outbox::default(),
+        }
+    }
+
+    /// Polls no sooner than that: the last ones took so long that more would leave no time for anything else.
+    pub fn hold_polls(&mut self, until: Time) {
+        self.polls.hold(until);
+    }
+
+    /// Options in force.
+    pub fn options(&self) -> &BondOptions {
+        &self.options
+    }
+
+    /// Attached ports.
+    pub fn ports(&self) -> &Ports {
+        &self.ports
+    }
+
+    /// The plan in force or being brought about.
+    pub fn plan(&self) -> &ForwardingPlan {
+        self.planner.plan()
+    }
+
+    /// Number of that plan.
+    pub fn epoch(&self) -> Epoch {
+        self.planner.epoch()
+    }
+
+    /// The port that carries everything, in the mode that has one.
+    pub fn active(&self) -> Option<PortId> {
+        self.mode.roles().active()
+    }
+
+    /// Whether a port carries traffic: the active one, or every usable one in modes that spread it.
+    pub fn carries(&self, port: PortId) -> bool {
+        self.ports.get(port).is_some_and(|port| self.mode.roles().carries(port))
+    }
+
+    /// Kinds of frames that are wanted as [`Event::Frame`], from every port.
+    pub fn wants(&self) -> FrameKinds {
+        self.probing.wants(&self.ports, &self.scene()) | self.mode.wants()
+    }
+
+    /// How addresses move between the bond and its ports.
+    pub fn moving_macs(&self) -> FailOverMac {
+        self.mode.moving_macs(&self.options)
+    }
+
+    /// The address to give a port that is about to be attached; none to leave it its own. [bond_main.c: bond_enslave]
+    pub fn mac_for_new_port(&self, own: MacAddr) -> Option<MacAddr> {
+        self.mode.mac_for_new_port(own, &self.view())
+    }
+
+    /// The address that the bond's interface was left with by a plan that failed.
+    pub fn unwanted_mac(&self) -> Option<MacAddr> {
+        self.device.unwanted_mac
+    }
+
+    /// MTU of the bond's interface in bytes.
+    pub fn mtu(&self) -> u32 {
+        self.device.mtu
+    }
+
+    fn polls(&self) -> bool {
+        self.device.up && self.options.monitor() == Monitor::Mii && !self.ports.is_empty()
+    }
+
+    fn view(&self) -> View<'_> {
+        View::new(&self.ports, &self.options, &self.device)
+    }
+
+    /// What the ARP monitor needs to know of the bond.
+    fn scene(&self) -> Scene<'_> {
+        Scene {
+            options: &self.options,
+            roles: self.mode.roles(),
+            plan: self.planner.plan(),
+            addresses: self.announcer.addresses(),
+            up: self.device.up,
+        }
+    }
+
+    /// Runs a part of the ARP monitor, which may change what it knows about ports and send.
+    fn probe<T>(&mut self, run: impl FnOnce(&mut Probing, &mut Ports, &Scene<'_>, &mut Outbox) -> T) -> T {
+        let scene = Scene {
+            options: &self.options,
+            roles: self.mode.roles(),
+            plan: self.planner.plan(),
+            addresses: self.announcer.addresses(),
+            up: self.device.up,
+        };
+        run(&mut self.probing, &mut self.ports, &scene, &mut self.out)
+    }
+
+    /// Runs a part of the mode, then does what follows from it: moves addresses, and begins or stops to announce.
+    fn run_mode(&mut self, now: Time, run: impl FnOnce(&mut AnyMode, &View<'_>, &mut Outbox)) {
+        let (active, speaker) = (self.active(), self.mode.speaker());
+        let view = View::new(&self.ports, &self.options, &self.device);
+        run(&mut self.mode, &view, &mut self.out);
+        self.move_addresses();
+        if let Some(port) = self.active().filter(|port| active != Some(*port)) {
+            self.probe(|probing, ports, scene, _| probing.became_active(now, port, ports, scene));
+        }
+        if self.mode.speaker() == speaker {
+            return;
+        }
+        if self.device.up && self.mode.speaker().is_some() {
+            self.announcer.begin(now, self.mode.announces(), &self.options);
+        } else {
+            self.announcer.stop();
+        }
+    }
+
+    fn tell_mode(&mut self, now: Time, change: Change<'_>) {
+        self.run_mode(now, |mode, view, out| mode.on_change(now, &change, view, out));
+    }
+
+    fn move_addresses(&mut self) {
+        for to in self.out.take_moves() {
+            match to {
+                AddressMove::Bond(mac) => self.device.mac = mac,
+                AddressMove::Port(port, mac) => {
+                    if let Some(port) = self.ports.get_mut(port) {
+                        port.own_mac = mac;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Draws all conclusions from what just changed; the links of the ports in `came_up` came up by it. Ends every input.
+    fn conclude(&mut self, now: Time, mut came_up: Vec<PortId>) {
+        if self.view().watched {
+            let active = self.active();
+            let found = match self.options.monitor() {
+                Monitor::Arp => self.probe(|probing, ports, scene, _| probing.inspect_carrier(now, ports, scene)),
+                _ => links::inspect(now, &mut self.ports, active, &self.options),
+            };
+            self.report(found.notices);
+            came_up.extend(found.came_up);
+        }
+        self.tell_mode(now, Change::Judged { came_up: &came_up });
+        let wanted = planner::wanted(&self.mode, &self.view());
+        if self.planner.publish(now, wanted, &mut self.out) {
+            self.device.doubt(None);
+        }
+        if let Some(port) = self.mode.speaker().filter(|_| self.device.up) {
+            self.announcer
+                .run(now, port, self.device.mac, &self.options, &mut self.out);
+        }
+        self.out.close_input();
+        #[cfg(debug_assertions)]
+        self.check();
+    }
+
+    fn report(&mut self, notices: Vec<Notice>) {
+        for notice in notices {
+            self.out.notify(notice);
+        }
+    }
+
+    /// What always holds between two inputs.
+    #[cfg(debug_assertions)]
+    fn check(&self) {
+        let view = self.view();
+        self.mode.check(&view);
+        let speaker = self.mode.speaker().map(|id| self.ports.get(id));
+        assert!(speaker != Some(None), "the port that speaks for the bond is attached");
+        assert_eq!(
+            *self.plan(),
+            planner::wanted(&self.mode, &view),
+            "the plan in force is the wanted one"
+        );
+    }
+}

@@ -1,0 +1,60 @@
+//! When carriers and the bond's own interface are read: the net below their events.
+
+use std::time::Duration;
+
+use bond_monitors::Time;
+
+use crate::action::Action;
+use crate::outbox::Outbox;
+use crate::port::Ports;
+
+/// The regular reading of carriers.
+#[derive(Clone, Debug)]
+pub(crate) struct Polls {
+    next: Time,
+    next_device: Time,
+}
+
+impl Polls {
+    /// Begins at that time.
+    pub fn new(first: Time) -> Self {
+        Polls {
+            next: first,
+            next_device: first,
+        }
+    }
+
+    /// When the next poll is due.
+    pub fn next(&self) -> Time {
+        self.next
+    }
+
+    /// The next poll is due at that time.
+    pub fn restart(&mut self, at: Time) {
+        self.next = at;
+    }
+
+    /// Polls no sooner than that.
+    pub fn hold(&mut self, until: Time) {
+        self.next = self.next.max(until);
+    }
+
+    /// Asks for the carrier of every port, and now and then for the bond's own interface, if it is time.
+    pub fn run(&mut self, now: Time, interval: Duration, ports: &Ports, out: &mut Outbox) {
+        if now < self.next {
+            return;
+        }
+        if self.next >= self.next_device {
+            self.next_device = self.next + DEVICE_POLL;
+            out.act(Action::PollDevice);
+        }
+        for port in ports.iter() {
+            out.act(Action::PollMii { port: port.id });
+        }
+        let regular = self.next + interval;
+        self.next = if regular > now { regular } else { now + interval };
+    }
+}
+
+/// The bond's own interface is polled this often at most.
+const DEVICE_POLL: Duration = Duration::from_millis(100);

@@ -1,0 +1,109 @@
+//! Which part of the bond each fact is for.
+
+use bond_monitors::{FrameKinds, Pause, Time};
+
+use super::{Bond, Saved};
+use crate::action::Action;
+use crate::event::Event;
+use crate::ids::PortId;
+use crate::machine::Machine;
+use crate::status::Snapshot;
+
+impl Machine for Bond {
+    type Saved = Saved;
+    type Status = Snapshot;
+
+    fn handle_event(&mut self, now: Time, event: Event) {
+        match event {
+            Event::PortAttached { port, facts } => self.on_attached(now, port, facts),
+            Event::PortDetached { port, gone } => self.on_detached(now, port, gone),
+            Event::Link { port, report } => self.on_link(now, port, report),
+            Event::BondLink { report } => self.on_bond_link(now, &report),
+            Event::Addresses { addresses } => {
+                self.announcer.set_addresses(addresses);
+                self.probing.forget_paths();
+            }
+            Event::Stations { stations } => self.announcer.set_stations(now, stations),
+            Event::Paths { paths } => {
+                self.probe(|probing, ports, scene, out| probing.on_paths(now, paths, ports, scene, out));
+            }
+            Event::Heard { ports: heard } => {
+                let judged = self.probe(|probing, ports, scene, out| probing.on_heard(now, &heard, ports, scene, out));
+                if let Some((step, came_up)) = judged {
+                    // The mode chooses before the next probes leave.
+                    self.conclude(now, came_up);
+                    self.probe(|probing, ports, scene, out| probing.after_choice(now, step, ports, scene, out));
+                }
+            }
+            // Probes count at the next tick; until then nothing follows from them, and there may be many.
+            Event::Frame { port, frame } => return self.on_frame(now, port, &frame),
+            Event::MiiPolled { port, carrier } => {
+                if let Some(port) = self.ports.get_mut(port) {
+                    port.monitor.report(carrier);
+                }
+            }
+            Event::ProgramFailed { epoch, retry, mac } => {
+                if self.planner.failed(now, epoch, retry) {
+                    self.device.doubt(mac);
+                }
+            }
+        }
+        self.conclude(now, Vec::new());
+    }
+
+    fn handle_timeout(&mut self, now: Time) {
+        if self.polls() {
+            self.polls.run(now, self.options.miimon, &self.ports, &mut self.out);
+        }
+        self.probe(|probing, ports, scene, out| probing.handle_timeout(now, ports, scene, out));
+        if self.mode.poll_timeout().is_some_and(|at| now >= at) {
+            self.run_mode(now, |mode, view, out| mode.on_timeout(now, view, out));
+        }
+        self.conclude(now, Vec::new());
+    }
+
+    fn held_up(&mut self, since: Time, until: Time) {
+        if let Some(pause) = Pause::between(since, until) {
+            self.probe(|probing, ports, scene, _| probing.leave_out(pause, ports, scene));
+            self.announcer.postpone(pause);
+            self.mode.postpone(pause);
+        }
+    }
+
+    fn poll_action(&mut self) -> Option<Action> {
+        self.out.pop()
+    }
+
+    fn poll_timeout(&self) -> Option<Time> {
+        let speaks = self.device.up && self.mode.speaker().is_some();
+        let delays = self.ports.iter().filter(|_| self.view().watched);
+        let parts = [
+            self.polls().then_some(self.polls.next()),
+            self.probing.poll_timeout(&self.ports, &self.scene()),
+            self.mode.poll_timeout(),
+            self.announcer.poll_timeout().filter(|_| speaks),
+            self.planner.poll_timeout(),
+        ];
+        let delays = delays.filter_map(|port| port.link().deadline());
+        delays.chain(parts.into_iter().flatten()).min()
+    }
+
+    fn saved(&self) -> Saved {
+        Saved::of(self)
+    }
+
+    fn status(&self, now: Time) -> Snapshot {
+        self.snapshot(now)
+    }
+}
+
+impl Bond {
+    fn on_frame(&mut self, now: Time, port: PortId, frame: &[u8]) {
+        let kind = FrameKinds::of(frame);
+        self.probe(|probing, ports, scene, _| probing.on_frame(now, port, frame, ports, scene));
+        if self.mode.wants().meets(kind) {
+            self.run_mode(now, |mode, view, out| mode.on_frame(now, port, frame, view, out));
+            self.conclude(now, Vec::new());
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! How addresses move when another port becomes the active one. [bonding.rst: fail_over_mac; bond_main.c: bond_do_fail_over_mac]
+
+use bond_monitors::MacAddr;
+
+use crate::bond::device::{Device, MacOrigin};
+use crate::ids::PortId;
+use crate::options::FailOverMac;
+use crate::outbox::{AddressMove, Outbox};
+use crate::port::{Port, Ports};
+
+/// The address to give a port that is about to join; none to leave it its own. [bond_main.c: bond_enslave]
+pub(crate) fn for_new_port(how: FailOverMac, own: MacAddr, ports: &Ports, device: &Device) -> Option<MacAddr> {
+    let first = ports.is_empty();
+    match how {
+        FailOverMac::None if first && device.mac_origin == MacOrigin::Random => None,
+        FailOverMac::None => Some(device.mac),
+        FailOverMac::Active => None,
+        FailOverMac::Follow if first || own != device.mac => None,
+        FailOverMac::Follow => (ports.len()..)
+            .map(|place| sibling(own, place))
+            .find(|mac| ports.iter().all(|port| port.own_mac != *mac)),
+    }
+}
+
+/// Moves addresses from the old active port to the new one.
+pub(super) fn follow(
+    how: FailOverMac,
+    from: Option<PortId>,
+    to: Option<PortId>,
+    ports: &Ports,
+    device: &Device,
+    out: &mut Outbox,
+) {
+    let Some(new) = to.and_then(|id| ports.get(id)) else {
+        return;
+    };
+    match how {
+        FailOverMac::None => {}
+        FailOverMac::Active => out.move_address(AddressMove::Bond(new.own_mac)),
+        FailOverMac::Follow => {
+            // The port that has the bond's address gets the new one's in exchange.
+            let has_it = |port: &&Port| port.id != new.id && port.own_mac == device.mac;
+            let holder = from.or_else(|| ports.iter().find(has_it).map(|port| port.id));
+            out.move_address(AddressMove::Port(new.id, device.mac));
+            if let Some(old) = holder {
+                out.move_address(AddressMove::Port(old, new.own_mac));
+            }
+        }
+    }
+}
+
+/// An address for a port that came with the bond's own: locally administered, told apart by its place.
+/// [bond_main.c: bond_enslave, BOND_FOM_FOLLOW]
+fn sibling(mac: MacAddr, place: usize) -> MacAddr {
+    let mut bytes = mac.0;
+    bytes[0] = (bytes[0] | 0x02) & !0x01;
+    bytes[5] ^= (place as u8) | 0x80;
+    MacAddr(bytes)
+}

@@ -1,0 +1,157 @@
+//! One port carries everything, the others wait. [bonding.rst: active-backup]
+
+use std::collections::BTreeMap;
+
+use bond_monitors::{LinkState, MacAddr, Pause, Time};
+
+use super::{Announces, Change, Forwarding, Mode, ModeSaved, View};
+use crate::action::Notice;
+use crate::current::{Current, Situation, fail_over_mac};
+use crate::ids::PortId;
+use crate::options::{BondOptions, FailOverMac};
+use crate::outbox::Outbox;
+use crate::plan::{Accept, ForwardingPlan, Spread, TxPolicy};
+use crate::port::Port;
+use crate::roles::Roles;
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct ActiveBackup {
+    current: Current,
+}
+
+impl ActiveBackup {
+    fn accept(&self, port: &Port, view: &View<'_>) -> Option<Accept> {
+        if self.current.active() == Some(port.id) || view.options.all_slaves_active {
+            Some(Accept::All)
+        } else if !port.is_usable() || self.current.was_just_left(port.id) {
+            Some(Accept::Unicast)
+        } else {
+            None
+        }
+    }
+}
+
+impl Mode for ActiveBackup {
+    fn on_change(&mut self, now: Time, change: &Change<'_>, view: &View<'_>, out: &mut Outbox) {
+        let situation = situation(view);
+        let primary = view.options.primary.as_deref();
+        match *change {
+            Change::Joined(port) => self.current.joined(port, &situation),
+            Change::Leaving(port) => self.current.leaving(now, port, &situation, out),
+            // The primary goes by name. [bond_main.c: bond_slave_netdev_event, NETDEV_CHANGENAME]
+            Change::Renamed { from, to } if [Some(from), Some(to)].contains(&primary) => self.current.ask(),
+            Change::Renamed { .. } => {}
+            Change::Options {
+                primary_given,
+                reselect,
+            } => {
+                if primary_given {
+                    self.current.force_primary(primary.is_some());
+                }
+                if primary_given || reselect {
+                    self.current.ask();
+                }
+            }
+            Change::PortOptions { port, before } => {
+                let Some(port) = view.ports.get(port).filter(|port| port.options.prio != before.prio) else {
+                    return;
+                };
+                if primary.is_some_and(|name| view.ports.named(name).is_some()) {
+                    // [bond_options.c: bond_option_prio_set]
+                    let text = format!("{}: prio has no effect while a primary is attached", port.name);
+                    out.notify(Notice::Warning { text });
+                } else {
+                    self.current.ask();
+                }
+            }
+            Change::ActiveAsked(Some(port)) => self.current.take(now, port, &situation, out),
+            Change::ActiveAsked(None) => self.current.ask_anew(),
+            Change::Judged { came_up } => self.current.conclude(now, came_up, &situation, out),
+        }
+    }
+
+    fn poll_timeout(&self) -> Option<Time> {
+        self.current.poll_timeout()
+    }
+
+    fn postpone(&mut self, pause: Pause) {
+        self.current.postpone(pause);
+    }
+
+    /// The active port lets everything in, a backup port nothing. [bond_main.c: bond_should_deliver_exact_match]
+    ///
+    /// differs: the two ends of a cable never switch at the same moment. So a port that is not in use yet, and one that was
+    /// just left, let in what is addressed to one station: nothing is lost while the far end is ahead of us or behind.
+    fn forwarding(&self, view: &View<'_>) -> Forwarding {
+        let accept = |port: &Port| Some((port.id, self.accept(port, view)?));
+        Forwarding {
+            carrier: view.carrier(),
+            spread: Spread::One,
+            tx: self.current.active().map_or(TxPolicy::Drop, TxPolicy::One),
+            queues: view.queues(),
+            rx: view.ports.iter().filter_map(accept).collect::<BTreeMap<_, _>>(),
+        }
+    }
+
+    fn roles(&self) -> Roles {
+        Roles::One(self.current.active())
+    }
+
+    /// Without any usable port updelay is skipped, but only by a bond that watches.
+    fn joins_in_use(&self, port: &Port, view: &View<'_>) -> bool {
+        let link_up = port.link() != LinkState::Down;
+        self.current.active().is_none() && (port.is_usable() || link_up && view.watched)
+    }
+
+    fn speaker(&self) -> Option<PortId> {
+        self.current.active()
+    }
+
+    fn announces(&self) -> Announces {
+        Announces {
+            addresses: true,
+            memberships: true,
+        }
+    }
+
+    fn moving_macs(&self, options: &BondOptions) -> FailOverMac {
+        options.fail_over_mac
+    }
+
+    fn mac_for_new_port(&self, own: MacAddr, view: &View<'_>) -> Option<MacAddr> {
+        fail_over_mac::for_new_port(view.options.fail_over_mac, own, view.ports, view.device)
+    }
+
+    fn save(&self) -> ModeSaved {
+        let saved = self.current.save();
+        ModeSaved {
+            active: saved.active,
+            force_primary: saved.force_primary,
+            left: saved.left,
+            state: BTreeMap::new(),
+        }
+    }
+
+    /// The port that already carries the traffic stays, whatever the file says.
+    fn adopt(&mut self, saved: &ModeSaved, plan: &ForwardingPlan, view: &View<'_>, out: &mut Outbox) {
+        let forwards = match plan.tx {
+            TxPolicy::One(port) => Some(port),
+            _ => None,
+        };
+        self.current = Current::new(saved.active, saved.force_primary, saved.left);
+        self.current.adopt(forwards, &situation(view), out);
+    }
+
+    fn check(&self, view: &View<'_>) {
+        self.current.check(view.ports);
+    }
+}
+
+fn situation<'a>(view: &View<'a>) -> Situation<'a> {
+    Situation {
+        ports: view.ports,
+        options: view.options,
+        device: view.device,
+        moving: view.options.fail_over_mac,
+    }
+}

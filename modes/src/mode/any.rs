@@ -1,0 +1,56 @@
+//! Any of the modes as one value, so that a bond can be copied and compared.
+
+use std::ops::{Deref, DerefMut};
+
+use super::{Mode, ModeName, View, for_each_mode};
+use crate::bond::device::Device;
+use crate::options::{BondOptions, FailOverMac};
+use crate::plan::Spread;
+use crate::port::Ports;
+
+macro_rules! any_mode {
+    ($($(#[$doc:meta])* $name:ident = $text:literal $number:literal => $mode:path,)+) => {
+        /// The mode of a bond, with its state.
+        #[derive(Clone, Debug, PartialEq)]
+        pub(crate) enum AnyMode {
+            $($(#[$doc])* $name($mode),)+
+        }
+
+        #[allow(unused_doc_comments)]
+        impl AnyMode {
+            /// The mode of that name, as a bond without ports has it.
+            pub fn new(name: ModeName) -> Self {
+                match name { $($(#[$doc])* ModeName::$name => AnyMode::$name(Default::default()),)+ }
+            }
+        }
+
+        #[allow(unused_doc_comments)]
+        impl Deref for AnyMode {
+            type Target = dyn Mode;
+
+            fn deref(&self) -> &Self::Target {
+                match self { $($(#[$doc])* AnyMode::$name(mode) => mode,)+ }
+            }
+        }
+
+        #[allow(unused_doc_comments)]
+        impl DerefMut for AnyMode {
+            fn deref_mut(&mut self) -> &mut Self::Target {
+                match self { $($(#[$doc])* AnyMode::$name(mode) => mode,)+ }
+            }
+        }
+    };
+}
+for_each_mode!(any_mode);
+
+/// How a bond with these options spreads traffic.
+pub fn spread(options: &BondOptions) -> Spread {
+    let (ports, device) = (Ports::default(), Device::unknown());
+    let view = View::new(&ports, options, &device);
+    AnyMode::new(options.mode).forwarding(&view).spread
+}
+
+/// How addresses move between a bond with these options and its ports.
+pub fn moving_macs(options: &BondOptions) -> FailOverMac {
+    AnyMode::new(options.mode).moving_macs(options)
+}

@@ -1,0 +1,65 @@
+//! One port after the other. [bonding.rst: balance-rr]
+
+use bond_monitors::Time;
+
+use super::spreading::Speaker;
+use super::{Announces, Change, Forwarding, Mode, ModeSaved, View};
+use crate::ids::PortId;
+use crate::outbox::Outbox;
+use crate::plan::{ForwardingPlan, Spread, TxPolicy};
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct BalanceRr {
+    speaker: Speaker,
+}
+
+impl Mode for BalanceRr {
+    fn on_change(&mut self, _now: Time, change: &Change<'_>, view: &View<'_>, _out: &mut Outbox) {
+        self.speaker.on_change(change, view);
+    }
+
+    /// differs: the driver counts dead ports too and gives their share to a neighbour; here it is spread over all that are left.
+    fn forwarding(&self, view: &View<'_>) -> Forwarding {
+        let ports = view.senders();
+        let tx = ports
+            .first()
+            .copied()
+            .map_or(TxPolicy::Drop, |first| TxPolicy::RoundRobin {
+                // The port that speaks for the bond may have lost its carrier just now.
+                igmp: self.speaker().filter(|port| ports.contains(port)).unwrap_or(first),
+                packets_per_port: view.options.packets_per_slave,
+                ports,
+            });
+        Forwarding {
+            carrier: view.carrier(),
+            spread: Spread::RoundRobin,
+            tx,
+            queues: view.queues(),
+            rx: view.everything(),
+        }
+    }
+
+    /// Where IGMP leaves, so that a switch sees all memberships at one port.
+    fn speaker(&self) -> Option<PortId> {
+        self.speaker.port()
+    }
+
+    fn announces(&self) -> Announces {
+        Announces {
+            addresses: false,
+            memberships: true,
+        }
+    }
+
+    fn save(&self) -> ModeSaved {
+        self.speaker.save()
+    }
+
+    fn adopt(&mut self, saved: &ModeSaved, _plan: &ForwardingPlan, view: &View<'_>, _out: &mut Outbox) {
+        self.speaker.adopt(saved, view);
+    }
+
+    fn check(&self, view: &View<'_>) {
+        self.speaker.check(view);
+    }
+}

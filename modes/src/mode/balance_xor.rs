@@ -1,0 +1,55 @@
+//! Each flow through the port that its hash names. [bonding.rst: balance-xor]
+
+use std::collections::BTreeMap;
+
+use bond_monitors::Time;
+
+use super::spreading::Speaker;
+use super::{Change, Forwarding, Mode, ModeSaved, View};
+use crate::ids::PortId;
+use crate::outbox::Outbox;
+use crate::plan::{ForwardingPlan, Spread, TxPolicy};
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct BalanceXor {
+    speaker: Speaker,
+}
+
+impl Mode for BalanceXor {
+    fn on_change(&mut self, _now: Time, change: &Change<'_>, view: &View<'_>, _out: &mut Outbox) {
+        self.speaker.on_change(change, view);
+    }
+
+    fn forwarding(&self, view: &View<'_>) -> Forwarding {
+        let tx = match view.senders() {
+            ports if ports.is_empty() => TxPolicy::Drop,
+            ports => TxPolicy::Hash {
+                ports,
+                policy: view.options.xmit_hash_policy,
+            },
+        };
+        Forwarding {
+            carrier: view.carrier(),
+            spread: Spread::Hash,
+            tx,
+            queues: BTreeMap::new(),
+            rx: view.everything(),
+        }
+    }
+
+    fn speaker(&self) -> Option<PortId> {
+        self.speaker.port()
+    }
+
+    fn save(&self) -> ModeSaved {
+        self.speaker.save()
+    }
+
+    fn adopt(&mut self, saved: &ModeSaved, _plan: &ForwardingPlan, view: &View<'_>, _out: &mut Outbox) {
+        self.speaker.adopt(saved, view);
+    }
+
+    fn check(&self, view: &View<'_>) {
+        self.speaker.check(view);
+    }
+}

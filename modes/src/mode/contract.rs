@@ -1,0 +1,195 @@
+//! What a mode is: a machine inside the bond that decides who sends, who is listened to and when there is a carrier.
+
+use std::collections::BTreeMap;
+
+use bond_monitors::{Carrier, FrameKinds, LinkState, MacAddr, Pause, Time};
+
+use crate::bond::device::{Device, MacOrigin};
+use crate::ids::PortId;
+use crate::options::{BondOptions, FailOverMac, Monitor, PortOptions};
+use crate::outbox::Outbox;
+use crate::plan::{Accept, ForwardingPlan, Spread, TxPolicy};
+use crate::port::{Port, Ports};
+use crate::roles::Roles;
+
+/// One way to use the ports of a bond, with whatever state it needs.
+///
+/// The bond hands in facts and what it knows ([`View`]); the mode keeps its state, and says with [`Mode::forwarding`] what follows
+/// from it. It changes nothing but itself: addresses that it moves, frames and notices leave through the [`Outbox`].
+pub(crate) trait Mode {
+    /// Takes a change in. [`Change::Judged`] ends every input.
+    fn on_change(&mut self, now: Time, change: &Change<'_>, view: &View<'_>, out: &mut Outbox);
+
+    /// Takes in a frame of a kind that the mode wants, wherever it arrived.
+    fn on_frame(&mut self, _now: Time, _port: PortId, _frame: &[u8], _view: &View<'_>, _out: &mut Outbox) {}
+
+    /// Lets time pass. Called when [`Mode::poll_timeout`] says so.
+    fn on_timeout(&mut self, _now: Time, _view: &View<'_>, _out: &mut Outbox) {}
+
+    /// When [`Mode::on_timeout`] is to be called; later than `now` after each call.
+    fn poll_timeout(&self) -> Option<Time> {
+        None
+    }
+
+    /// Takes into account that the agent was held up.
+    fn postpone(&mut self, _pause: Pause) {}
+
+    /// Kinds of frames that it has to see.
+    fn wants(&self) -> FrameKinds {
+        FrameKinds::NONE
+    }
+
+    /// What the data plane is to do.
+    fn forwarding(&self, view: &View<'_>) -> Forwarding;
+
+    /// Which ports are in use, for those who watch them.
+    fn roles(&self) -> Roles {
+        Roles::Every
+    }
+
+    /// Whether a port that joins is in use at once, as far as can be told before its link is judged.
+    fn joins_in_use(&self, _port: &Port, _view: &View<'_>) -> bool {
+        true
+    }
+
+    /// The port that sends what the bond itself has to say.
+    fn speaker(&self) -> Option<PortId>;
+
+    /// What is announced when another port speaks for the bond.
+    fn announces(&self) -> Announces {
+        Announces::default()
+    }
+
+    /// How addresses move between the bond and its ports.
+    fn moving_macs(&self, _options: &BondOptions) -> FailOverMac {
+        FailOverMac::None
+    }
+
+    /// The address to give a port that is about to join; none to leave it its own. [bond_main.c: bond_enslave]
+    fn mac_for_new_port(&self, _own: MacAddr, view: &View<'_>) -> Option<MacAddr> {
+        // The first port gives the bond its address, if nobody else has.
+        let gives = view.ports.is_empty() && view.device.mac_origin == MacOrigin::Random;
+        (!gives).then_some(view.device.mac)
+    }
+
+    /// What to keep for the next start.
+    fn save(&self) -> ModeSaved;
+
+    /// Goes on from what was saved and from what already forwards; the latter wins. Nothing is announced.
+    fn adopt(&mut self, saved: &ModeSaved, plan: &ForwardingPlan, view: &View<'_>, out: &mut Outbox);
+
+    /// What always holds between two inputs, besides what holds for every bond.
+    fn check(&self, _view: &View<'_>) {}
+}
+
+/// What a mode decides from.
+#[derive(Clone, Copy)]
+pub(crate) struct View<'a> {
+    pub ports: &'a Ports,
+    pub options: &'a BondOptions,
+    pub device: &'a Device,
+    /// Somebody judges the links: the bond is up and has a monitor.
+    pub watched: bool,
+}
+
+/// What changed.
+#[derive(Clone, Debug)]
+pub(crate) enum Change<'a> {
+    /// A port joined.
+    Joined(PortId),
+    /// A port is about to leave; it is still among the ports.
+    Leaving(PortId),
+    /// A port has another name.
+    Renamed { from: &'a str, to: &'a str },
+    /// Options of the bond changed. `primary_given`: `primary` was among them; `reselect`: one that decides about the active port.
+    Options { primary_given: bool, reselect: bool },
+    /// Options of a port changed.
+    PortOptions { port: PortId, before: PortOptions },
+    /// The operator asks for this active port, or with none for a new choice.
+    ActiveAsked(Option<PortId>),
+    /// The links were judged, and those of these ports came up. Ends every input.
+    Judged { came_up: &'a [PortId] },
+}
+
+/// What a mode wants of the data plane; the rest of a plan is the same in every mode.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Forwarding {
+    /// Carrier of the bond's interface.
+    pub carrier: Carrier,
+    /// How frames are spread, whoever is usable at the moment.
+    pub spread: Spread,
+    /// Where frames of the stack leave.
+    pub tx: TxPolicy,
+    /// Which transmit queues are bound to which port. [bond_main.c: bond_slave_override]
+    pub queues: BTreeMap<u16, PortId>,
+    /// What is let in from which port.
+    pub rx: BTreeMap<PortId, Accept>,
+}
+
+/// What is announced after another port has begun to speak for the bond.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Announces {
+    /// Addresses on, above and behind the bond.
+    pub addresses: bool,
+    /// Multicast memberships.
+    pub memberships: bool,
+}
+
+/// What a mode keeps for the next start.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ModeSaved {
+    /// The port that is in use or speaks for the bond.
+    pub active: Option<PortId>,
+    /// The operator has just named the primary.
+    pub force_primary: bool,
+    /// The active port before, and until when it gets frames.
+    pub left: Option<(PortId, Time)>,
+    /// Whatever else it has, by names of its own.
+    pub state: BTreeMap<String, String>,
+}
+
+impl<'a> View<'a> {
+    /// Of the parts of a bond. Link states freeze while the bond is down. [bond_main.c: bond_close]
+    pub fn new(ports: &'a Ports, options: &'a BondOptions, device: &'a Device) -> Self {
+        View {
+            ports,
+            options,
+            device,
+            watched: device.up && options.monitor() != Monitor::None,
+        }
+    }
+
+    /// Whether any port may carry traffic.
+    ///
+    /// differs: a port in downdelay is in use, so it keeps the carrier on; the driver drops it at once.
+    pub fn carrier(&self) -> Carrier {
+        Carrier::from_bool(self.ports.iter().any(Port::is_usable))
+    }
+
+    /// The ports that have a transmit queue of their own and can send.
+    pub fn queues(&self) -> BTreeMap<u16, PortId> {
+        let bound = |port: &&Port| port.options.queue_id != 0 && port.link() == LinkState::Up && port.carrier().is_on();
+        let ports = self.ports.iter().filter(bound);
+        ports.map(|port| (port.options.queue_id, port.id)).collect()
+    }
+
+    /// Ports that may send in modes that spread traffic, in the order of attaching. [bonding.h: bond_slave_can_tx]
+    ///
+    /// differs: while no link is up, ports in downdelay go on sending; the driver drops everything.
+    pub fn senders(&self) -> Vec<PortId> {
+        let up = |port: &&Port| port.link() == LinkState::Up && port.carrier().is_on();
+        let ids = |ports: Vec<&Port>| ports.into_iter().map(|port| port.id).collect::<Vec<_>>();
+        let senders = ids(self.ports.iter().filter(up).collect());
+        if senders.is_empty() {
+            let going_down = |port: &&Port| matches!(port.link(), LinkState::GoingDown { .. });
+            return ids(self.ports.iter().filter(going_down).collect());
+        }
+        senders
+    }
+
+    /// Everything from every port, also from one whose link counts as down: so it is in modes without an active port.
+    /// [bond_main.c: bond_should_deliver_exact_match, bond_set_slave_inactive_flags]
+    pub fn everything(&self) -> BTreeMap<PortId, Accept> {
+        self.ports.iter().map(|port| (port.id, Accept::All)).collect()
+    }
+}
