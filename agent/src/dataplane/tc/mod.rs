@@ -30,7 +30,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 
 use bond_modes::{ForwardingPlan, PortId, PortPlan};
-use bond_monitors::{Carrier, Heard, LinkReport};
+use bond_monitors::{Carrier, LinkReport, ReceiveStamps};
 use nix::sched::{CloneFlags, unshare};
 
 use self::bpf::BondBpf;
@@ -131,6 +131,9 @@ impl TcPlane {
                 };
                 let pins = step_with(&BPF, open, || Pins::open(&self.run_dir, self.netns))?;
                 sweep(&pins, &mut self.links)?;
+                if let Err(error) = pins.sweep_namespaces() {
+                    log::warn!("cannot remove the pins of network namespaces that are gone: {error}");
+                }
                 pins
             }
         };
@@ -340,7 +343,7 @@ impl Dataplane for TcPlane {
         step(|| format!("read the counters of {port}"), || bpf.counters(port))
     }
 
-    fn heard(&mut self, bond: &BondName, port: PortId) -> Result<Heard, PlaneError> {
+    fn heard(&mut self, bond: &BondName, port: PortId) -> Result<ReceiveStamps, PlaneError> {
         let bpf = &self.bond(bond)?.bpf;
         step(|| format!("read the stamps of {port}"), || bpf.heard(port))
     }
