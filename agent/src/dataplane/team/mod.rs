@@ -16,7 +16,7 @@
 //! | `program` | from the plan in force to the wanted one, and in which order |
 //! | `watch` | options that somebody else changes |
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
@@ -25,13 +25,12 @@ use std::path::Path;
 
 use bond_modes::options::PortOptions;
 use bond_modes::{BondOptions, ForwardingPlan, PortId, PortPlan};
-use bond_monitors::{LinkReport, MacAddr, ReceiveStamps, Time};
+use bond_monitors::{LinkReport, MacAddr, ReceiveStamps};
 
 use self::driver::{Driver, mode_of};
 use self::genl::{Events, Genl};
 use self::options::{Key, Name, Settings, Value};
 use self::probe::Abilities;
-use self::watch::Repairs;
 use super::port::{port_alias, read_original};
 use super::step::{TEAM, step, unknown};
 use super::{
@@ -77,7 +76,6 @@ struct Bond {
     settings: Settings,
     /// What each port had counted when it was attached, or taken over.
     bases: BTreeMap<PortId, Statistics>,
-    repairs: Repairs,
 }
 
 impl Bond {
@@ -307,16 +305,8 @@ impl Dataplane for TeamPlane {
         Some(self.events.as_raw_fd())
     }
 
-    fn read_events(&mut self, now: Time, budget: usize) -> io::Result<Touched> {
-        self.read_changes(now, budget)
-    }
-
-    fn poll_timeout(&self) -> Option<Time> {
-        self.end_of_rest()
-    }
-
-    fn handle_timeout(&mut self, now: Time) -> BTreeSet<BondName> {
-        self.rested(now)
+    fn read_events(&mut self, budget: usize) -> io::Result<Touched> {
+        self.read_changes(budget)
     }
 }
 
