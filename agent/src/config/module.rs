@@ -113,7 +113,7 @@ impl<'a> Module<'a> {
         leave_other_modes(options, findings);
         leave_unread(options, findings);
         name_primary(options, grammar, findings);
-        parameters::settle(options, grammar, findings);
+        parameters::apply_module_rules(options, grammar, findings);
         round_delays(options, findings);
         if findings.errors() > errors {
             return;
