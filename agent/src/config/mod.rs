@@ -29,6 +29,7 @@ pub mod names;
 mod parameters;
 mod resolve;
 mod unite;
+mod unsupported;
 
 pub use diagnostic::{Diagnostic, Place, Severity};
 pub use grammar::Grammar;

@@ -1,10 +1,11 @@
 //! What the kernel's module does with its parameters before they are options of a bond: a file that worked with the module works
 //! here, and is told what of it does not count. [bond_main.c: bond_check_params]
 
+use std::net::Ipv4Addr;
+
 use bond_modes::options::{find, parse, show_all};
 
 use super::diagnostic::{Findings, Place, Severity};
-use super::module::is_target;
 use super::{Grammar, SpecOption};
 
 /// Applies the module's rules to the parameters of one bond; what is left are options that count.
@@ -171,6 +172,12 @@ fn check_arp(options: &mut Vec<SpecOption>, own: bool, excluded: Option<&SpecOpt
         );
         findings.add(Severity::Error, "arp-validate-without-arp", &validate.place, text);
     }
+}
+
+/// Whether an address can be asked. [bond_main.c: bond_check_params]
+fn is_target(text: &str) -> bool {
+    text.parse::<Ipv4Addr>()
+        .is_ok_and(|ip| ip.octets()[0] != 0 && !ip.is_broadcast())
 }
 
 pub(super) fn take(options: &mut Vec<SpecOption>, name: &str) -> Option<SpecOption> {

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::diagnostic::{Findings, Place, Severity};
 use super::lines::words;
 use super::modprobe::{Directive, DirectiveLine, MODULE};
-use super::module::is_for_other_modes;
 use super::names::{check_bond, check_interface};
+use super::unsupported::is_for_other_modes;
 use super::{BondSpec, Check, Grammar, SpecOption, parameters};
 
 /// Most bonds that `max_bonds` makes.
