@@ -8,7 +8,8 @@ use bond_modes::{Event, PortId, Reach, Spread, TargetPath, TxPolicy, XmitHashPol
 use bond_monitors::Time;
 use bond_monitors::wire::ethernet::Tag;
 
-use super::{Counters, Fleet, above, check_options_on};
+use super::{Counters, Fleet, PUBLISHED_A_TURN, above, check_options, check_options_on};
+use crate::config;
 use crate::control::proto::{Call, ErrorCode};
 use crate::dataplane::script::{self, ScriptPlane};
 use crate::dataplane::{PlaneError, PlaneWish};
@@ -59,6 +60,30 @@ fn a_bond_that_cannot_be_deleted_is_told_and_forgotten_with_its_ports() {
         let error = fleet.call(NOW, &Call::Del { bond }).unwrap_err();
         assert!(error.message.contains("delete the interface"), "{error}");
         assert!(fleet.is_empty());
+    });
+}
+
+#[test]
+fn a_bond_whose_file_was_not_read_stays_and_one_whose_file_does_not_name_it_goes() {
+    with_bond("files", |fleet, _, dir| {
+        let file = dir.join("bonds.conf");
+        fs::write(&file, "").unwrap();
+        let source = config::Source {
+            path: file.clone(),
+            text: "alias bond1 bonding\noptions bond1 mode=1\nalias bond0 bonding\noptions bond0 mode=1\n".to_owned(),
+            grammar: config::Grammar::Own,
+        };
+        let parsed = config::parse(&[source], &config::NoFiles, &check_options);
+        for spec in &parsed.bonds {
+            fleet.ensure(NOW, spec);
+        }
+        let names = |fleet: &Fleet| fleet.bonds.iter().map(|member| member.name.clone()).collect::<Vec<_>>();
+        fleet.leave_behind(NOW, &parsed.bonds, &parsed.files);
+        fleet.leave_behind(NOW, &[], &[]);
+        assert_eq!(names(fleet), ["bond0", "bond1"], "the file is there and was not read");
+        fleet.leave_behind(NOW, &[], &parsed.files);
+        assert_eq!(names(fleet), ["bond0"], "no file made bond0");
+        assert_eq!(fleet.bonds[0].configured, None);
     });
 }
 
@@ -354,5 +379,39 @@ fn what_is_above_a_bond_is_found_at_any_depth_with_its_tags() {
         assert_eq!(found(|link| link.kind.as_deref() != Some("vxlan")), wanted);
         wanted.insert(2, (9, vec![]));
         assert_eq!(found(|_| true), wanted);
+    });
+}
+
+#[test]
+fn a_turn_publishes_some_bonds_and_none_is_passed_over() {
+    with_bond("publish", |fleet, _, _| {
+        let bonds = 2 * PUBLISHED_A_TURN + 3;
+        for number in 1..bonds {
+            fleet.add(NOW, &format!("bond{number}"), &[]).unwrap();
+        }
+        fleet.publish_all(NOW);
+        assert!(!fleet.has_unpublished());
+
+        fleet.bonds.iter_mut().for_each(|member| member.dirty = true);
+        let mut left = bonds;
+        while fleet.has_unpublished() {
+            fleet.publish(NOW);
+            let dirty = fleet.bonds.iter().filter(|member| member.dirty).count();
+            assert_eq!(left - dirty, left.min(PUBLISHED_A_TURN));
+            left = dirty;
+        }
+
+        // The first ones change again and again, the last one once.
+        let last = bonds - 1;
+        fleet.bonds[last].dirty = true;
+        let turns = (0..bonds).take_while(|_| {
+            fleet.bonds[..last].iter_mut().for_each(|member| member.dirty = true);
+            fleet.publish(NOW);
+            fleet.bonds[last].dirty
+        });
+        assert!(turns.count() <= bonds.div_ceil(PUBLISHED_A_TURN));
+
+        fleet.publish_at_once(NOW);
+        assert!(!fleet.has_unpublished(), "a client waits for it");
     });
 }
