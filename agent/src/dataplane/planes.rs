@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::RawFd;
 
+use crate::dataplane::wanted::Wanted;
 use bond_modes::options::PortOptions;
-use bond_modes::{BondOptions, ForwardingPlan, PortId};
+use bond_modes::{BondOptions, PortId};
 use bond_monitors::{Heard, Time};
 use serde::{Deserialize, Serialize};
 
@@ -220,7 +221,7 @@ impl Dataplane for Planes {
         self.planes[place].hears_groups(bond, link)
     }
 
-    fn program(&mut self, bond: &BondName, plan: &ForwardingPlan) -> Result<(), PlaneError> {
+    fn program(&mut self, bond: &BondName, plan: &Wanted) -> Result<(), PlaneError> {
         self.of(bond).program(bond, plan)
     }
 

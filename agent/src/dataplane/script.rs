@@ -6,8 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::rc::Rc;
 
+use crate::dataplane::wanted::{PortPlan, Spread, TxPolicy, Wanted};
 use bond_modes::options::{PortOptions, show_all};
-use bond_modes::{BondOptions, ForwardingPlan, PortId, PortPlan, Spread, TxPolicy};
+use bond_modes::{BondOptions, PortId};
 use bond_monitors::{Carrier, Heard, LinkReport, MacAddr, Time};
 
 use super::{BondBase, BondDevice, BondName, Dataplane, Observed, OriginalPort, PlaneError, PortBase, PortCounters};
@@ -37,7 +38,7 @@ pub enum Call {
     /// [`Dataplane::detach`]
     Detach(BondName, PortId, OriginalPort),
     /// [`Dataplane::program`]
-    Program(BondName, ForwardingPlan),
+    Program(BondName, Wanted),
     /// [`Dataplane::destroy`]
     Destroy(BondName),
     /// [`Dataplane::counters`]
@@ -113,7 +114,7 @@ impl ScriptPlane {
     }
 
     /// The plan in force for a bond; `None` if there is no such bond.
-    pub fn plan(&self, bond: &str) -> Option<ForwardingPlan> {
+    pub fn plan(&self, bond: &str) -> Option<Wanted> {
         self.world.borrow().bonds.get(bond).map(|bond| bond.plan.clone())
     }
 
@@ -216,7 +217,7 @@ impl Dataplane for ScriptPlane {
             speed: Default::default(),
             duplex: Default::default(),
         };
-        let plan = ForwardingPlan {
+        let plan = Wanted {
             carrier: Carrier::Off,
             mac: report.mac,
             ports: BTreeMap::new(),
@@ -287,7 +288,7 @@ impl Dataplane for ScriptPlane {
         Ok(())
     }
 
-    fn program(&mut self, bond: &BondName, plan: &ForwardingPlan) -> Result<(), PlaneError> {
+    fn program(&mut self, bond: &BondName, plan: &Wanted) -> Result<(), PlaneError> {
         let mut world = self.call(Call::Program(bond.clone(), plan.clone()))?;
         let mut outcome = Ok(());
         for (&port, wanted) in &plan.ports {

@@ -6,6 +6,7 @@ use bond_modes::{Action, Bond, Epoch, Event, ForwardingPlan, Machine, PortId};
 use bond_monitors::{Carrier, Time};
 
 use super::Fleet;
+use crate::dataplane::wanted::Wanted;
 use crate::netlink::{Link, mii};
 use crate::text::chain;
 
@@ -81,7 +82,9 @@ impl Fleet {
     /// The event that tells of a failure, if it is one.
     fn program(&mut self, at: usize, epoch: Epoch, plan: &ForwardingPlan) -> Option<Event> {
         let name = &self.bonds[at].name;
-        let error = self.plane.program(name, plan).err()?;
+        let error = Wanted::of(plan)
+            .and_then(|wanted| self.plane.program(name, &wanted))
+            .err()?;
         log::log!(error.level(), "{name}: {}", chain(&error));
         let retry = error.may_pass();
         Some(Event::ProgramFailed { epoch, retry })

@@ -3,8 +3,9 @@
 use std::fs;
 use std::time::Duration;
 
+use crate::dataplane::wanted::{Spread, TxPolicy, Wanted};
 use bond_modes::options::ModeName;
-use bond_modes::{Event, PortId, Reach, Spread, TargetPath, TxPolicy, XmitHashPolicy};
+use bond_modes::{Event, PortId, Reach, TargetPath, XmitHashPolicy};
 use bond_monitors::Time;
 use bond_monitors::wire::ethernet::Tag;
 
@@ -101,7 +102,7 @@ fn a_bond_that_was_left_to_others_is_programmed_when_that_is_over() {
         plane.take_calls();
         fleet.handle_timeout(until);
         let plan = fleet.bonds[0].bond.plan().clone();
-        assert_eq!(plane.take_calls(), [script::Call::Program("bond0".to_owned(), plan)]);
+        assert_eq!(plane.take_calls(), [script::Call::Program("bond0".to_owned(), Wanted::of(&plan).unwrap())]);
         assert_ne!(fleet.poll_timeout(), Some(until));
     });
 }

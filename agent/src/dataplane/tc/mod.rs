@@ -29,7 +29,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::thread;
 
-use bond_modes::{ForwardingPlan, PortId, PortPlan};
+use crate::dataplane::wanted::{PortPlan, Wanted};
+use bond_modes::PortId;
 use bond_monitors::{Carrier, Heard, LinkReport};
 use nix::sched::{CloneFlags, unshare};
 
@@ -88,7 +89,7 @@ struct Bond {
     wire_hold: Hold,
     port_holds: BTreeMap<PortId, Hold>,
     /// The plan in force. Its `ports` are the attached ones.
-    applied: ForwardingPlan,
+    applied: Wanted,
     /// Ports whose all-multicast somebody took off.
     lost_allmulti: BTreeSet<PortId>,
     /// Whether marks of an operator are told from other traffic.
@@ -283,7 +284,7 @@ impl Dataplane for TcPlane {
         self.give_back(bond, port, original)
     }
 
-    fn program(&mut self, bond: &BondName, plan: &ForwardingPlan) -> Result<(), PlaneError> {
+    fn program(&mut self, bond: &BondName, plan: &Wanted) -> Result<(), PlaneError> {
         let in_force = self.bonds.get_mut(bond).ok_or_else(|| unknown(bond))?;
         program::apply(&mut self.links, &mut self.loader, bond, in_force, plan)
     }

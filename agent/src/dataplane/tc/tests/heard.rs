@@ -3,7 +3,8 @@
 use std::thread;
 use std::time::Duration;
 
-use bond_modes::{PortId, TxPolicy};
+use crate::dataplane::wanted::TxPolicy;
+use bond_modes::PortId;
 use bond_monitors::{Heard, MacAddr};
 
 use super::world::*;
