@@ -113,6 +113,7 @@ impl BondHealth {
         if bond.status.unmonitored {
             reasons.push("is unmonitored".to_owned());
         }
+        reasons.extend(bond.unfulfilled.iter().map(|part| format!("cannot {}", part.what)));
         let unasked = bond.status.targets.iter().filter(|target| target.elsewhere.is_some());
         reasons.extend(unasked.map(|target| format!("target {} does not count", target.target)));
         BondHealth {
@@ -177,7 +178,7 @@ mod tests {
     #[test]
     fn what_is_wrong_decides_the_level_and_is_told() {
         type Change = fn(&mut BondReport);
-        let cases: [(Change, Level, &str); 11] = [
+        let cases: [(Change, Level, &str); 12] = [
             (
                 |_| {},
                 Level::Ok,
@@ -207,6 +208,14 @@ mod tests {
                 |bond| bond.status.unmonitored = true,
                 Level::Warning,
                 "bond0 is unmonitored: 2 of 2",
+            ),
+            (
+                |bond| {
+                    let part = json!({"what":"set the MTU of eth1","why":"busy","since_ms":7});
+                    bond.unfulfilled.push(serde_json::from_value(part).unwrap());
+                },
+                Level::Warning,
+                "bond0 cannot set the MTU of eth1: 2 of 2",
             ),
             (
                 |bond| {

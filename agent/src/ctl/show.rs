@@ -5,7 +5,8 @@ use std::fmt::Write;
 use bond_modes::{EvidenceStatus, OptionValue, PortStatus, Role, TargetStatus, options};
 use bond_monitors::{AnswerKind, Duplex, Evidence};
 
-use crate::control::proto::{BondReport, PortReport, Report};
+use crate::control::proto::{BondReport, PortReport, Report, UnfulfilledReport};
+use crate::origins::Origin;
 
 const HEADINGS: [&str; 10] = [
     "PORT",
@@ -55,6 +56,13 @@ fn bond(bond: &BondReport) -> String {
     ] {
         text += &format!("  {name:<9}{value}\n");
     }
+    if let Some(origins) = origins(bond) {
+        text += &format!("  {:<9}{origins}\n", "options");
+    }
+    for part in &bond.unfulfilled {
+        let UnfulfilledReport { what, why, since_ms } = part;
+        text += &format!("  {:<9}cannot {what}, for {}: {why}\n", "NOT DONE", age(*since_ms));
+    }
     for target in &status.targets {
         text += &format!("  {:<9}{}\n", "target", way(target));
     }
@@ -68,6 +76,33 @@ fn bond(bond: &BondReport) -> String {
         }
     }
     text
+}
+
+/// Who gave the options their values that nobody would have by default.
+fn origins(bond: &BondReport) -> Option<String> {
+    // Of several names of one option the first is said.
+    let set_by = |origin: Origin| {
+        let rows = options::TABLE
+            .iter()
+            .filter(|row| bond.option_origins.get(row.name) == Some(&origin));
+        let names: Vec<&str> = rows.map(|row| row.name).collect();
+        (!names.is_empty()).then(|| format!("{origin}: {}", names.join(", ")))
+    };
+    let parts: Vec<String> = [Origin::File, Origin::Operator]
+        .into_iter()
+        .filter_map(set_by)
+        .collect();
+    (!parts.is_empty()).then(|| format!("set by {}", parts.join("; ")))
+}
+
+/// A time that has passed, as people say it.
+fn age(ms: u64) -> String {
+    match ms / 1000 {
+        0 => format!("{ms} ms"),
+        seconds @ 1..120 => format!("{seconds} s"),
+        seconds @ 120..7200 => format!("{} min", seconds / 60),
+        seconds => format!("{} h", seconds / 3600),
+    }
 }
 
 /// What decides about links, and how fast.
@@ -269,6 +304,22 @@ bond0: up, carrier
     }
 
     #[test]
+    fn options_say_who_set_them() {
+        let mut sample = sample();
+        let origins = [
+            ("mode", Origin::File),
+            ("miimon", Origin::File),
+            ("num_grat_arp", Origin::Operator),
+        ];
+        let more = [("num_unsol_na", Origin::Operator), ("updelay", Origin::Default)];
+        let origins = origins.into_iter().chain(more);
+        sample.bonds[0].option_origins = origins.map(|(name, origin)| (name.to_owned(), origin)).collect();
+        let line = "\n  options  set by file: mode, miimon; operator: num_grat_arp\n";
+        let text = report(&sample);
+        assert!(text.contains(line), "{text}");
+    }
+
+    #[test]
     fn what_should_worry_is_in_capitals() {
         let mut sample = sample();
         let bond = &mut sample.bonds[0];
@@ -283,6 +334,24 @@ bond0: up, carrier
         assert!(text.contains("  monitor  UNMONITORED: "), "{text}");
         assert!(text.contains("  active   none, primary none\n"), "{text}");
         assert!(text.ends_with("  no ports\n"), "{text}");
+    }
+
+    #[test]
+    fn what_could_not_be_brought_about_is_told_with_its_age_and_reason() {
+        let mut sample = sample();
+        let what = "set the address of bond0".to_owned();
+        let why = "Device or resource busy (os error 16)".to_owned();
+        sample.bonds[0].unfulfilled = vec![UnfulfilledReport {
+            what,
+            why,
+            since_ms: 12_345,
+        }];
+        let wanted = "  NOT DONE cannot set the address of bond0, for 12 s: Device or resource busy (os error 16)\n";
+        assert!(report(&sample).contains(wanted), "{}", report(&sample));
+        assert_eq!(
+            [999, 119_999, 120_000, 7_200_000].map(age),
+            ["999 ms", "119 s", "2 min", "2 h"]
+        );
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::os::fd::RawFd;
 
 use bond_modes::options::PortOptions;
 use bond_modes::{BondOptions, PortId};
-use bond_monitors::{Heard, LinkReport, MacAddr, Time};
+use bond_monitors::{LinkReport, MacAddr, ReceiveStamps, Time};
 use serde::{Deserialize, Serialize};
 
 use self::wanted::Wanted;
@@ -81,8 +81,8 @@ pub trait Dataplane {
     fn hears_groups(&self, _bond: &BondName, link: &Link) -> bool {
         link.allmulti_flag
     }
-    /// Makes the kernel match the plan: only differences, make before break.
-    fn program(&mut self, bond: &BondName, plan: &Wanted) -> Result<(), PlaneError>;
+    /// Makes the kernel match the plan: only differences, make before break. Says all that could not be done.
+    fn program(&mut self, bond: &BondName, plan: &Wanted) -> Applied;
     /// Reads anew what somebody else may have changed and the next [`program`](Dataplane::program) is to put back: the bond's
     /// address and carrier, and that its ports hear every group. Address and MTU of a port are the operator's to change. A CPU
     /// that has come since learns which traffic nobody gave to a queue.
@@ -97,7 +97,7 @@ pub trait Dataplane {
     fn counters(&mut self, bond: &BondName, port: PortId) -> Result<PortCounters, PlaneError>;
     /// When frames came to an attached port, and from whom, as far as their source addresses tell. `probes` is exact; `any` may
     /// be a millisecond older than the last frame, and `own` leaves out what is no probe and came within one of such a frame.
-    fn heard(&mut self, bond: &BondName, port: PortId) -> Result<Heard, PlaneError>;
+    fn heard(&mut self, bond: &BondName, port: PortId) -> Result<ReceiveStamps, PlaneError>;
     /// Where the plane hears of changes that others make to its bonds, for the loop to wait on.
     fn event_fd(&self) -> Option<RawFd> {
         None
@@ -113,6 +113,54 @@ pub trait Dataplane {
     /// The bonds that were left to others for a while, which is over: they are to be programmed again.
     fn handle_timeout(&mut self, _now: Time) -> BTreeSet<BondName> {
         BTreeSet::new()
+    }
+}
+
+/// What became of a plan.
+#[derive(Debug, Default)]
+pub struct Applied {
+    unfulfilled: Vec<PlaneError>,
+}
+
+impl Applied {
+    /// Everything was done but the steps that failed so.
+    pub fn from_failures(unfulfilled: Vec<PlaneError>) -> Applied {
+        Applied { unfulfilled }
+    }
+
+    /// What could not be done and stays so: not what concerns ports that have gone, whose event makes another plan.
+    pub fn lasting(&self) -> impl Iterator<Item = &PlaneError> {
+        let lasts = |error: &&PlaneError| !matches!(error, PlaneError::PortGone { .. });
+        self.unfulfilled.iter().filter(lasts)
+    }
+
+    /// Whether everything was done.
+    pub fn is_complete(&self) -> bool {
+        self.unfulfilled.is_empty()
+    }
+
+    /// Whether trying again can help.
+    pub fn may_pass(&self) -> bool {
+        self.unfulfilled.iter().any(PlaneError::may_pass)
+    }
+
+    /// One failure for all of them: the first, but rather one that another try may mend. The others are logged.
+    pub fn result(mut self) -> Result<(), PlaneError> {
+        if self.unfulfilled.is_empty() {
+            return Ok(());
+        }
+        let lead = self.unfulfilled.iter().position(PlaneError::may_pass).unwrap_or(0);
+        let error = self.unfulfilled.remove(lead);
+        for other in &self.unfulfilled {
+            log::log!(other.level(), "{}", chain(other));
+        }
+        Err(error)
+    }
+}
+
+impl From<PlaneError> for Applied {
+    fn from(error: PlaneError) -> Applied {
+        Applied::from_failures(vec![error])
     }
 }
 
@@ -311,8 +359,8 @@ pub enum PlaneError {
 }
 
 impl PlaneError {
-    /// Whether trying again can help: a port that has gone is told of by its own event, which makes a new plan, and nothing will
-    /// bring about what the kernel, the plane or the bond lacks, or what the kernel takes for wrong.
+    /// Whether trying again can help. Not if the port has gone (its event makes another plan), if kernel, plane or bond lacks
+    /// the feature, or if the kernel calls the value invalid.
     pub fn may_pass(&self) -> bool {
         match self {
             PlaneError::PortGone { .. }
@@ -322,6 +370,27 @@ impl PlaneError {
             | PlaneError::Inexact { .. } => false,
             PlaneError::Kernel { source, .. } => source.raw_os_error() != Some(libc::EINVAL),
             _ => true,
+        }
+    }
+
+    /// What was tried, which completes "cannot ...", and why it failed.
+    pub fn what_and_why(&self) -> (String, String) {
+        match self {
+            PlaneError::Kernel { doing, source } => (doing.clone(), chain(source)),
+            PlaneError::Permission { doing, capability } => (
+                doing.clone(),
+                format!("no permission; bondd needs {capability} (run it as root)"),
+            ),
+            PlaneError::Unsupported { feature, config } => (
+                format!("use a {feature}"),
+                format!("this kernel has none; it needs {config}"),
+            ),
+            PlaneError::Inexact { what, .. } => (format!("do {what}"), self.to_string()),
+            PlaneError::NotYet { what } => (format!("do {what}"), self.to_string()),
+            PlaneError::OneQueue { bond } => (format!("use a queue_id on {bond}"), self.to_string()),
+            PlaneError::PortGone { .. } | PlaneError::NoPlane { .. } | PlaneError::NameTaken { .. } => {
+                ("carry out the plan".to_owned(), self.to_string())
+            }
         }
     }
 

@@ -7,13 +7,13 @@ use std::os::fd::RawFd;
 use crate::dataplane::wanted::Wanted;
 use bond_modes::options::PortOptions;
 use bond_modes::{BondOptions, PortId};
-use bond_monitors::{Heard, Time};
+use bond_monitors::{ReceiveStamps, Time};
 use serde::{Deserialize, Serialize};
 
-use super::step::FirstError;
+use super::step::Failures;
 use super::{
-    BondBase, BondDevice, BondName, Dataplane, Observed, OriginalPort, PlaneError, PlaneReport, PortBase, PortCounters,
-    Touched,
+    Applied, BondBase, BondDevice, BondName, Dataplane, Observed, OriginalPort, PlaneError, PlaneReport, PortBase,
+    PortCounters, Touched,
 };
 use crate::netlink::Link;
 use crate::text::chain;
@@ -176,7 +176,7 @@ impl Dataplane for Planes {
         if self.owners.contains_key(bond) {
             return self.of(bond).observe(bond);
         }
-        let mut errors = FirstError::default();
+        let mut errors = Failures::default();
         for (place, plane) in self.planes.iter_mut().enumerate() {
             match plane.observe(bond) {
                 Ok(Some(observed)) => {
@@ -221,7 +221,7 @@ impl Dataplane for Planes {
         self.planes[place].hears_groups(bond, link)
     }
 
-    fn program(&mut self, bond: &BondName, plan: &Wanted) -> Result<(), PlaneError> {
+    fn program(&mut self, bond: &BondName, plan: &Wanted) -> Applied {
         self.of(bond).program(bond, plan)
     }
 
@@ -250,7 +250,7 @@ impl Dataplane for Planes {
         self.of(bond).counters(bond, port)
     }
 
-    fn heard(&mut self, bond: &BondName, port: PortId) -> Result<Heard, PlaneError> {
+    fn heard(&mut self, bond: &BondName, port: PortId) -> Result<ReceiveStamps, PlaneError> {
         self.of(bond).heard(bond, port)
     }
 

@@ -3,7 +3,7 @@
 use bond_modes::PortId;
 use bond_monitors::MacAddr;
 
-use super::step::{FirstError, port_step, step};
+use super::step::{Failures, port_step, step};
 use super::{OriginalPort, PORT_MARK, PlaneError, PortBase};
 use crate::netlink::{Link, Links, sysctl};
 
@@ -94,7 +94,7 @@ pub fn read(links: &mut Links, port: PortId) -> Result<Link, PlaneError> {
 }
 
 /// Puts the settings of an interface back. Down before the address, where it was down: then no driver refuses it.
-pub fn restore(links: &mut Links, port: PortId, link: &Link, original: &OriginalPort, errors: &mut FirstError) {
+pub fn restore(links: &mut Links, port: PortId, link: &Link, original: &OriginalPort, errors: &mut Failures) {
     let name = &link.report.name;
     let mut now = link.clone();
     if !original.admin_up && link.report.admin_up {

@@ -9,9 +9,12 @@ use std::rc::Rc;
 use crate::dataplane::wanted::{PortPlan, Spread, TxPolicy, Wanted};
 use bond_modes::options::{PortOptions, show_all};
 use bond_modes::{BondOptions, PortId};
-use bond_monitors::{Carrier, Heard, LinkReport, MacAddr, Time};
+use bond_monitors::{Carrier, LinkReport, MacAddr, ReceiveStamps, Time};
 
-use super::{BondBase, BondDevice, BondName, Dataplane, Observed, OriginalPort, PlaneError, PortBase, PortCounters};
+use super::step::Failures;
+use super::{
+    Applied, BondBase, BondDevice, BondName, Dataplane, Observed, OriginalPort, PlaneError, PortBase, PortCounters,
+};
 
 /// Clones are the same plane: one for the agent, one for the test that looks at it. One that outlives an agent is what the
 /// kernel is to a real one.
@@ -55,7 +58,7 @@ struct World {
     bonds: BTreeMap<BondName, Observed>,
     ports: BTreeMap<PortId, LinkReport>,
     counters: BTreeMap<PortId, PortCounters>,
-    heard: BTreeMap<PortId, Heard>,
+    heard: BTreeMap<PortId, ReceiveStamps>,
     name: Option<&'static str>,
     /// Interfaces of new bonds are administratively up.
     up: bool,
@@ -99,7 +102,7 @@ impl ScriptPlane {
     }
 
     /// Says what an attached port hears from now on.
-    pub fn set_heard(&self, port: PortId, heard: Heard) {
+    pub fn set_heard(&self, port: PortId, heard: ReceiveStamps) {
         self.world.borrow_mut().heard.insert(port, heard);
     }
 
@@ -288,9 +291,12 @@ impl Dataplane for ScriptPlane {
         Ok(())
     }
 
-    fn program(&mut self, bond: &BondName, plan: &Wanted) -> Result<(), PlaneError> {
-        let mut world = self.call(Call::Program(bond.clone(), plan.clone()))?;
-        let mut outcome = Ok(());
+    fn program(&mut self, bond: &BondName, plan: &Wanted) -> Applied {
+        let mut world = match self.call(Call::Program(bond.clone(), plan.clone())) {
+            Ok(world) => world,
+            Err(error) => return error.into(),
+        };
+        let mut failures = Failures::default();
         for (&port, wanted) in &plan.ports {
             match world.port(port) {
                 Ok(report) => {
@@ -298,14 +304,22 @@ impl Dataplane for ScriptPlane {
                     report.mtu = wanted.mtu;
                     report.promisc = wanted.promisc;
                 }
-                Err(error) => outcome = outcome.and(Err(error)),
+                Err(error) => {
+                    failures.note(Err(error));
+                }
             }
         }
-        let known = world.bond(bond)?;
-        known.report.mac = plan.mac;
-        known.report.carrier = Carrier::from_bool(plan.carrier.is_on() && known.report.admin_up);
-        known.plan = plan.clone();
-        outcome
+        match world.bond(bond) {
+            Ok(known) => {
+                known.report.mac = plan.mac;
+                known.report.carrier = Carrier::from_bool(plan.carrier.is_on() && known.report.admin_up);
+                known.plan = plan.clone();
+            }
+            Err(error) => {
+                failures.note(Err(error));
+            }
+        }
+        failures.applied()
     }
 
     fn poll_timeout(&self) -> Option<Time> {
@@ -347,7 +361,7 @@ impl Dataplane for ScriptPlane {
         Ok(world.counters.get(&port).copied().unwrap_or_default())
     }
 
-    fn heard(&mut self, bond: &BondName, port: PortId) -> Result<Heard, PlaneError> {
+    fn heard(&mut self, bond: &BondName, port: PortId) -> Result<ReceiveStamps, PlaneError> {
         let mut world = self.call(Call::Heard(bond.clone(), port))?;
         if !world.bond(bond)?.plan.ports.contains_key(&port) {
             return Err(PlaneError::PortGone { port });
@@ -391,11 +405,11 @@ mod tests {
         assert!(plane.detach(&bond, port, &original).is_err());
         let mut plan = window.plan("bond0").unwrap();
         plan.tx = TxPolicy::One(port);
-        plane.program(&bond, &plan).unwrap();
+        plane.program(&bond, &plan).result().unwrap();
 
-        let probed = Heard {
+        let probed = ReceiveStamps {
             any: Some(Time::from_millis(5)),
-            ..Heard::default()
+            ..ReceiveStamps::default()
         };
         window.set_heard(port, probed);
         assert_eq!(plane.heard(&bond, port).unwrap(), probed);

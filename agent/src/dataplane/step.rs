@@ -4,8 +4,7 @@ use std::io;
 
 use bond_modes::PortId;
 
-use crate::dataplane::PlaneError;
-use crate::text::chain;
+use crate::dataplane::{Applied, PlaneError};
 
 /// Part of the kernel that a step needs, and how the kernel answers without it.
 pub struct Feature {
@@ -110,36 +109,23 @@ pub fn port_step<T>(
     })
 }
 
-/// One of several failures, where each step is tried whatever became of the others: the first, but rather one that another try
-/// may mend. The others are logged.
+/// What failed of several steps, each of which is tried whatever became of the others.
 #[derive(Default)]
-pub struct FirstError(Option<PlaneError>);
+pub struct Failures(Vec<PlaneError>);
 
-impl FirstError {
+impl Failures {
     /// Takes note of one step's end; says whether it was done.
     pub fn note(&mut self, result: Result<(), PlaneError>) -> bool {
         match result {
             Ok(()) => true,
             Err(error) => {
-                let other = match self.0.take() {
-                    Some(first) if first.may_pass() || !error.may_pass() => {
-                        self.0 = Some(first);
-                        Some(error)
-                    }
-                    first => {
-                        self.0 = Some(error);
-                        first
-                    }
-                };
-                if let Some(other) = other {
-                    log::log!(other.level(), "{}", chain(&other));
-                }
+                self.0.push(error);
                 false
             }
         }
     }
 
-    /// As [`FirstError::note`], for giving something back: what is gone needs nothing given back.
+    /// As [`Failures::note`], for giving something back: what is gone needs nothing given back.
     pub fn note_unless_gone(&mut self, result: Result<(), PlaneError>) {
         match result {
             Err(PlaneError::PortGone { .. }) => {}
@@ -149,9 +135,14 @@ impl FirstError {
         }
     }
 
-    /// What all of it came to.
+    /// All of them, for a plan.
+    pub fn applied(self) -> Applied {
+        Applied::from_failures(self.0)
+    }
+
+    /// One failure for all of them: the first, but rather one that another try may mend. The others are logged.
     pub fn result(self) -> Result<(), PlaneError> {
-        self.0.map_or(Ok(()), Err)
+        Applied::from_failures(self.0).result()
     }
 }
 
@@ -192,7 +183,7 @@ mod tests {
         let gone = || PlaneError::PortGone { port: PortId(3) };
         let busy = |doing: &str| failed(doing.to_owned(), io::ErrorKind::ResourceBusy.into());
         let outcome = |all: Vec<PlaneError>| {
-            let mut errors = FirstError::default();
+            let mut errors = Failures::default();
             for error in all {
                 assert!(!errors.note(Err(error)));
             }

@@ -25,7 +25,7 @@ impl Fleet {
                     continue;
                 }
                 Action::Program { epoch, plan } => {
-                    let failed = self.program(at, epoch, &plan);
+                    let failed = self.program(now, at, epoch, &plan);
                     // The rest can wait for another agent on this processor that has yet to move its traffic: of the two ends of
                     // a cable, say, in two namespaces. Programs of lower priority do not get in between. [sched_yield(2)]
                     std::thread::yield_now();
@@ -80,14 +80,15 @@ impl Fleet {
     }
 
     /// The event that tells of a failure, if it is one.
-    fn program(&mut self, at: usize, epoch: Epoch, plan: &ForwardingPlan) -> Option<Event> {
-        let name = &self.bonds[at].name;
-        let error = Wanted::of(plan)
-            .and_then(|wanted| self.plane.program(name, &wanted))
-            .err()?;
-        log::log!(error.level(), "{name}: {}", chain(&error));
-        let retry = error.may_pass();
-        Some(Event::ProgramFailed { epoch, retry })
+    fn program(&mut self, now: Time, at: usize, epoch: Epoch, plan: &ForwardingPlan) -> Option<Event> {
+        let member = &mut self.bonds[at];
+        let applied = match Wanted::of(plan) {
+            Ok(wanted) => self.plane.program(&member.name, &wanted),
+            Err(error) => error.into(),
+        };
+        member.unfulfilled.record(now, &member.name, &applied);
+        let retry = applied.may_pass();
+        (!applied.is_complete()).then_some(Event::ProgramFailed { epoch, retry })
     }
 
     /// Brings the plan in force about once more, after somebody else changed what it asks for.
@@ -99,7 +100,7 @@ impl Fleet {
         }
         let bond = &self.bonds[at].bond;
         let (epoch, plan) = (bond.epoch(), bond.plan().clone());
-        if let Some(failed) = self.program(at, epoch, &plan) {
+        if let Some(failed) = self.program(now, at, epoch, &plan) {
             self.feed(now, at, failed);
         }
     }

@@ -8,11 +8,13 @@ mod calls;
 mod ears;
 mod events;
 mod failing;
+mod follow;
 mod neighbours;
 mod showing;
 mod start;
 #[cfg(test)]
 mod tests;
+mod unfulfilled;
 
 pub use showing::Showing;
 pub use start::{check_options, check_options_on};
@@ -28,10 +30,12 @@ use mio::Registry;
 
 use self::ears::Ears;
 use self::failing::Failing;
+use self::unfulfilled::Unfulfilled;
 use crate::clock;
-use crate::control::proto::{BondEvent, BondReport, ControlError, ErrorCode, EventLine, PortReport};
+use crate::control::proto::{BondEvent, BondReport, ControlError, ErrorCode, EventLine, OptionPairs, PortReport};
 use crate::dataplane::{Dataplane, OriginalPort, PlaneWish};
 use crate::netlink::{Events, Link, LinkEvent, Links};
+use crate::origins::Origins;
 use crate::packet::PacketSocket;
 use crate::saved::{SavedBond, Store};
 use crate::status::publish::Publisher;
@@ -40,6 +44,9 @@ use crate::text::{self, chain};
 
 /// Polls rest until they have used no more than one part in so many of the time.
 const POLLS_SHARE: u32 = 4;
+
+/// Bonds whose files one turn brings up to date: after a failover of many bonds the next one must not wait for all their files.
+const PUBLISHED_A_TURN: usize = 8;
 
 /// All bonds, in the order of their creation, and what they act through.
 pub struct Fleet {
@@ -57,6 +64,8 @@ pub struct Fleet {
     store: Store,
     publisher: Publisher,
     bonds: Vec<Member>,
+    /// Where to look for the next bond to publish: one that changes all the time must not keep others from it.
+    next_published: usize,
     /// Carriers were polled in this turn.
     polled: bool,
     /// Kernel release, for the status files' first line.
@@ -75,10 +84,13 @@ struct Member {
     vanished: BTreeMap<String, OriginalPort>,
     /// Names of its ports, there or not, in the order asked for.
     wanted: Vec<String>,
-    /// The options that a file gave when they were last applied.
-    configured: Option<Vec<(String, String)>>,
+    /// The options that files gave when they were last followed; none if no file says anything of it.
+    configured: Option<OptionPairs>,
+    origins: Origins,
     /// What the log has said of it that does not work.
     failing: Failing,
+    /// What of its plan could not be brought about.
+    unfulfilled: Unfulfilled,
     /// What its interface and its ports said last, for the files.
     devices: Devices,
     /// Ports to which somebody else gave another address than the plan's, and which.
@@ -121,6 +133,7 @@ impl Fleet {
             store: Store::open(run_dir)?,
             publisher: Publisher::new(PathBuf::from(run_dir)),
             bonds: Vec::new(),
+            next_published: 0,
             polled: false,
             release: release.unwrap_or_default(),
             happened: Vec::new(),
@@ -167,16 +180,33 @@ impl Fleet {
         }
     }
 
-    /// Brings files up to date; ends every turn of the loop.
+    /// Brings the files of some bonds up to date; ends every turn of the loop.
     pub fn publish(&mut self, now: Time) {
-        for at in 0..self.bonds.len() {
-            if std::mem::take(&mut self.bonds[at].dirty) {
-                self.save(at);
-                let report = self.report(now, at, Counters::Unread);
-                let member = &self.bonds[at];
-                let tree = status::render(&report, member.bond.options(), &member.devices, &self.release);
-                self.publisher.update(&report.name, tree);
-            }
+        self.publish_some(now, PUBLISHED_A_TURN);
+    }
+
+    /// Brings the files of all bonds up to date.
+    pub fn publish_all(&mut self, now: Time) {
+        self.publish_some(now, usize::MAX);
+    }
+
+    /// Whether the files of a bond are out of date: call [`Fleet::publish`] without waiting for anything else.
+    pub fn has_unpublished(&self) -> bool {
+        self.bonds.iter().any(|member| member.dirty)
+    }
+
+    fn publish_some(&mut self, now: Time, most: usize) {
+        let count = self.bonds.len();
+        let places = (0..count).map(|step| (self.next_published + step) % count);
+        let dirty: Vec<usize> = places.filter(|&at| self.bonds[at].dirty).take(most).collect();
+        for at in dirty {
+            self.next_published = at + 1;
+            self.bonds[at].dirty = false;
+            self.save(at);
+            let report = self.report(now, at, Counters::Unread);
+            let member = &self.bonds[at];
+            let tree = status::render(&report, member.bond.options(), &member.devices, &self.release);
+            self.publisher.update(&report.name, tree);
         }
         self.publisher.flush(now);
     }
@@ -186,7 +216,7 @@ impl Fleet {
         for member in self.bonds.iter().filter(|member| member.dirty) {
             self.publisher.hurry(&member.name);
         }
-        self.publish(now);
+        self.publish_all(now);
     }
 
     /// What happened since the last call, oldest first.
@@ -270,7 +300,11 @@ impl Fleet {
             ifindex: member.ifindex,
             plane: self.plane.plane_of(&member.name).to_owned(),
             status: snapshot.bond,
+            unfulfilled: member.unfulfilled.report(now),
             ports,
+            option_origins: member
+                .origins
+                .of_options(member.bond.options(), member.configured.as_ref()),
         }
     }
 
@@ -291,6 +325,7 @@ impl Fleet {
             vanished: member.vanished.clone(),
             wanted: member.wanted.clone(),
             configured: member.configured.clone(),
+            origins: Some(member.origins.clone()),
         })
     }
 }

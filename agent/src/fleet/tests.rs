@@ -4,12 +4,13 @@ use std::fs;
 use std::time::Duration;
 
 use crate::dataplane::wanted::{Spread, TxPolicy, Wanted};
-use bond_modes::options::ModeName;
+use bond_modes::options::{ModeName, millis};
 use bond_modes::{Event, PortId, Reach, TargetPath, XmitHashPolicy};
 use bond_monitors::Time;
 use bond_monitors::wire::ethernet::Tag;
 
-use super::{Counters, Fleet, above, check_options_on};
+use super::{Counters, Fleet, PUBLISHED_A_TURN, above, check_options, check_options_on};
+use crate::config;
 use crate::control::proto::{Call, ErrorCode};
 use crate::dataplane::script::{self, ScriptPlane};
 use crate::dataplane::{PlaneError, PlaneWish};
@@ -64,6 +65,30 @@ fn a_bond_that_cannot_be_deleted_is_told_and_forgotten_with_its_ports() {
 }
 
 #[test]
+fn a_bond_whose_file_was_not_read_stays_and_one_whose_file_does_not_name_it_goes() {
+    with_bond("files", |fleet, _, dir| {
+        let file = dir.join("bonds.conf");
+        fs::write(&file, "").unwrap();
+        let source = config::Source {
+            path: file.clone(),
+            text: "alias bond1 bonding\noptions bond1 mode=1\nalias bond0 bonding\noptions bond0 mode=1\n".to_owned(),
+            grammar: config::Grammar::Own,
+        };
+        let parsed = config::parse(&[source], &config::NoFiles, &check_options);
+        for spec in &parsed.bonds {
+            fleet.ensure(NOW, spec);
+        }
+        let names = |fleet: &Fleet| fleet.bonds.iter().map(|member| member.name.clone()).collect::<Vec<_>>();
+        fleet.leave_behind(NOW, &parsed.bonds, &parsed.files);
+        fleet.leave_behind(NOW, &[], &[]);
+        assert_eq!(names(fleet), ["bond0", "bond1"], "the file is there and was not read");
+        fleet.leave_behind(NOW, &[], &parsed.files);
+        assert_eq!(names(fleet), ["bond0"], "no file made bond0");
+        assert_eq!(fleet.bonds[0].configured, None);
+    });
+}
+
+#[test]
 fn a_plan_that_nothing_will_bring_about_is_not_tried_again() {
     with_bond("retry", |fleet, plane, _| {
         attach(fleet, "a").unwrap();
@@ -102,7 +127,10 @@ fn a_bond_that_was_left_to_others_is_programmed_when_that_is_over() {
         plane.take_calls();
         fleet.handle_timeout(until);
         let plan = fleet.bonds[0].bond.plan().clone();
-        assert_eq!(plane.take_calls(), [script::Call::Program("bond0".to_owned(), Wanted::of(&plan).unwrap())]);
+        assert_eq!(
+            plane.take_calls(),
+            [script::Call::Program("bond0".to_owned(), Wanted::of(&plan).unwrap())]
+        );
         assert_ne!(fleet.poll_timeout(), Some(until));
     });
 }
@@ -239,6 +267,32 @@ fn a_port_that_cannot_be_read_hides_none_of_the_others() {
 }
 
 #[test]
+fn what_could_not_be_brought_about_is_reported_until_a_retry_does_it() {
+    with_bond("unfulfilled", |fleet, plane, _| {
+        attach(fleet, "a").unwrap();
+        assert_eq!(fleet.report(NOW, 0, Counters::Read).unfulfilled, []);
+        let source = std::io::ErrorKind::ResourceBusy.into();
+        let doing = "set the address of bond0".to_owned();
+        plane.fail_at(0, PlaneError::Kernel { doing, source });
+        fleet.repair(NOW, 0);
+        let due = fleet.poll_timeout().expect("it is tried again");
+        let report = fleet.report(due, 0, Counters::Read).unfulfilled;
+        assert_eq!(report.len(), 1, "{report:?}");
+        assert_eq!(
+            (report[0].what.as_str(), report[0].why.as_str()),
+            ("set the address of bond0", "resource busy")
+        );
+        assert_eq!(report[0].since_ms, millis(due.since(NOW)));
+        let mut now = due;
+        while !fleet.report(now, 0, Counters::Read).unfulfilled.is_empty() {
+            now = fleet.poll_timeout().expect("it is tried again").max(now);
+            assert!(now.since(NOW) < Duration::from_secs(5), "it was not tried again");
+            fleet.handle_timeout(now);
+        }
+    });
+}
+
+#[test]
 fn addresses_are_read_once_for_all_news_and_again_after_a_failure() {
     with_bond("addresses", |fleet, _, _| {
         let ifindex = fleet.links.by_name("a").unwrap().unwrap().ifindex;
@@ -329,5 +383,39 @@ fn what_is_above_a_bond_is_found_at_any_depth_with_its_tags() {
         assert_eq!(found(|link| link.kind.as_deref() != Some("vxlan")), wanted);
         wanted.insert(2, (9, vec![]));
         assert_eq!(found(|_| true), wanted);
+    });
+}
+
+#[test]
+fn a_turn_publishes_some_bonds_and_none_is_passed_over() {
+    with_bond("publish", |fleet, _, _| {
+        let bonds = 2 * PUBLISHED_A_TURN + 3;
+        for number in 1..bonds {
+            fleet.add(NOW, &format!("bond{number}"), &[]).unwrap();
+        }
+        fleet.publish_all(NOW);
+        assert!(!fleet.has_unpublished());
+
+        fleet.bonds.iter_mut().for_each(|member| member.dirty = true);
+        let mut left = bonds;
+        while fleet.has_unpublished() {
+            fleet.publish(NOW);
+            let dirty = fleet.bonds.iter().filter(|member| member.dirty).count();
+            assert_eq!(left - dirty, left.min(PUBLISHED_A_TURN));
+            left = dirty;
+        }
+
+        // The first ones change again and again, the last one once.
+        let last = bonds - 1;
+        fleet.bonds[last].dirty = true;
+        let turns = (0..bonds).take_while(|_| {
+            fleet.bonds[..last].iter_mut().for_each(|member| member.dirty = true);
+            fleet.publish(NOW);
+            fleet.bonds[last].dirty
+        });
+        assert!(turns.count() <= bonds.div_ceil(PUBLISHED_A_TURN));
+
+        fleet.publish_at_once(NOW);
+        assert!(!fleet.has_unpublished(), "a client waits for it");
     });
 }

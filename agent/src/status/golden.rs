@@ -36,7 +36,9 @@ pub(super) fn bond(mode: &str, given: &[(&str, &str)]) -> (BondReport, BondOptio
             targets: Vec::new(),
             options: options::show_all(&options, None),
         },
+        unfulfilled: Vec::new(),
         ports: Vec::new(),
+        option_origins: Default::default(),
     };
     (report, options)
 }

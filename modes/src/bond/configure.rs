@@ -6,7 +6,7 @@ use super::Bond;
 use crate::action::Notice;
 use crate::ids::PortId;
 use crate::mode::{AnyMode, Change};
-use crate::options::{self, BondOptions, Context, Monitor, OptionError, PORT_TABLE, PortOptions};
+use crate::options::{self, BondOptions, Context, OptionError, PORT_TABLE, PortOptions};
 use crate::port::Port;
 use crate::probing::no_target;
 
@@ -110,7 +110,7 @@ impl Bond {
 
     /// Begins to watch in the way that the options now say.
     fn follow_monitor(&mut self, now: Time, before: &BondOptions) {
-        let monitor = |options: &BondOptions| (options.monitor(), options.monitor_interval());
+        let monitor = |options: &BondOptions| (options.asks_targets(), options.monitor_interval());
         if monitor(before) != monitor(&self.options) {
             self.polls.restart(now);
             if before.arp_interval != self.options.arp_interval {
@@ -122,14 +122,16 @@ impl Bond {
         if before.targets().ne(targets.iter().copied()) {
             self.probing.forget_paths();
             for port in self.ports.iter_mut() {
-                port.arp.retarget(now, &targets);
+                if let Some(arp) = port.arp_mut() {
+                    arp.retarget(now, &targets);
+                }
             }
         }
     }
 
     /// Without a monitor nobody knows better than the operator.
     fn seen_up(&self, port: &Port) -> bool {
-        self.options.monitor() == Monitor::None || port.carrier().is_on()
+        !self.options.watches_links() || port.carrier().is_on()
     }
 
     fn note_changes(&mut self, before: &BondOptions) {
@@ -145,13 +147,11 @@ impl Bond {
     }
 
     pub(super) fn warn_if_unmonitored(&mut self) {
-        match self.options.monitor() {
-            Monitor::None => {
-                let text = "unmonitored: with miimon=0 and no other monitor a failed port stays in use".to_owned();
-                self.out.notify(Notice::Warning { text });
-            }
-            Monitor::Arp if self.probing.has_no_target(&self.options) => self.out.notify(no_target()),
-            Monitor::Arp | Monitor::Mii => {}
+        if !self.options.watches_links() {
+            let text = "unmonitored: with miimon=0 and no other monitor a failed port stays in use".to_owned();
+            self.out.notify(Notice::Warning { text });
+        } else if self.options.asks_targets() && self.probing.has_no_target(&self.options) {
+            self.out.notify(no_target());
         }
     }
 }

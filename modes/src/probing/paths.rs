@@ -6,7 +6,7 @@ use std::time::Duration;
 use bond_monitors::Time;
 use bond_monitors::wire::ethernet::Tag;
 
-use super::{Probing, Scene, excuse};
+use super::{Probing, Scene, restart_grace};
 use crate::action::{Action, Notice};
 use crate::event::{Reach, TargetPath};
 use crate::options::BondOptions;
@@ -58,7 +58,7 @@ impl Probing {
         }
         self.paths = Some(paths);
         match (had_none, self.has_no_target(scene.options)) {
-            (true, false) => excuse(now, ports, scene),
+            (true, false) => restart_grace(now, ports, scene),
             (false, true) => out.notify(no_target()),
             _ => {}
         }

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use crate::dataplane::wanted::{Accept, TxPolicy};
 use aya::programs::SchedClassifier;
 use bond_modes::PortId;
-use bond_monitors::{Heard, MacAddr, Time};
+use bond_monitors::{MacAddr, ReceiveStamps, Time};
 
 use super::errors::{gone_is_fine, map_error};
 use super::lists::{Lists, is_list};
@@ -227,6 +227,12 @@ impl BondBpf {
         self.set_tx(tx)
     }
 
+    /// As if another build had attached the programs.
+    #[cfg(test)]
+    pub(super) fn forget_build(&mut self) {
+        self.set_state(*BUILD ^ 2).unwrap();
+    }
+
     /// The map of lists, and which of its slots are clean.
     #[cfg(test)]
     pub(super) fn lists(
@@ -389,7 +395,7 @@ impl BondBpf {
     }
 
     /// When what was heard on a port, on whatever CPU.
-    pub fn heard(&self, port: PortId) -> io::Result<Heard> {
+    pub fn heard(&self, port: PortId) -> io::Result<ReceiveStamps> {
         let per_cpu = self.maps.ports()?.get(&port.0, 0).map_err(map_error)?;
         let last = |stamp: fn(&Stamps) -> u64| {
             per_cpu
@@ -399,7 +405,7 @@ impl BondBpf {
                 .filter(|at| *at > 0)
                 .map(Time::from_nanos)
         };
-        Ok(Heard {
+        Ok(ReceiveStamps {
             any: last(|stamps| stamps.any_ns),
             probes: last(|stamps| stamps.probes_ns),
             own: last(|stamps| stamps.own_ns),

@@ -13,7 +13,7 @@ use super::object::TX;
 use super::pins::{BondPins, Pins};
 use super::{Bond, TcPlane, queues};
 use crate::dataplane::PlaneError;
-use crate::dataplane::step::{BPF, FirstError, HOOK, VETH, step, step_with};
+use crate::dataplane::step::{BPF, Failures, HOOK, VETH, step, step_with};
 use crate::netlink::{Link, sysctl};
 
 /// Both ends of a pair.
@@ -160,7 +160,7 @@ impl TcPlane {
 
     /// Removes the pair and its pins. A step that fails does not stop the other.
     pub(super) fn remove_bond(&mut self, name: &str, ifindex: u32) -> Result<(), PlaneError> {
-        let mut errors = FirstError::default();
+        let mut errors = Failures::default();
         let delete = || format!("delete the interface {name}");
         errors.note(step(delete, || match self.links.delete(ifindex) {
             Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(()),

@@ -31,7 +31,7 @@ use std::thread;
 
 use crate::dataplane::wanted::{PortPlan, Wanted};
 use bond_modes::PortId;
-use bond_monitors::{Carrier, Heard, LinkReport};
+use bond_monitors::{Carrier, LinkReport, ReceiveStamps};
 use nix::sched::{CloneFlags, unshare};
 
 use self::bpf::BondBpf;
@@ -39,8 +39,10 @@ use self::hook::{Attached, Hold, Place};
 use self::object::{Kind, Loader, TX, Way};
 use self::pins::{BondPins, Pins};
 use super::port::{port_alias, read_original};
-use super::step::{BPF, FirstError, HOOK, VETH, step, step_with, unknown};
-use super::{BondBase, BondDevice, BondName, Dataplane, Observed, OriginalPort, PlaneError, PortBase, PortCounters};
+use super::step::{BPF, Failures, HOOK, VETH, step, step_with, unknown};
+use super::{
+    Applied, BondBase, BondDevice, BondName, Dataplane, Observed, OriginalPort, PlaneError, PortBase, PortCounters,
+};
 use crate::netlink::{Link, Links};
 
 mod bpf;
@@ -130,6 +132,9 @@ impl TcPlane {
                 };
                 let pins = step_with(&BPF, open, || Pins::open(&self.run_dir, self.netns))?;
                 sweep(&pins, &mut self.links)?;
+                if let Err(error) = pins.sweep_namespaces() {
+                    log::warn!("cannot remove the pins of network namespaces that are gone: {error}");
+                }
                 pins
             }
         };
@@ -284,9 +289,11 @@ impl Dataplane for TcPlane {
         self.give_back(bond, port, original)
     }
 
-    fn program(&mut self, bond: &BondName, plan: &Wanted) -> Result<(), PlaneError> {
-        let in_force = self.bonds.get_mut(bond).ok_or_else(|| unknown(bond))?;
-        program::apply(&mut self.links, &mut self.loader, bond, in_force, plan)
+    fn program(&mut self, bond: &BondName, plan: &Wanted) -> Applied {
+        match self.bonds.get_mut(bond) {
+            Some(in_force) => program::apply(&mut self.links, &mut self.loader, bond, in_force, plan),
+            None => unknown(bond).into(),
+        }
     }
 
     fn refresh(&mut self, bond: &BondName) -> Result<(), PlaneError> {
@@ -337,7 +344,7 @@ impl Dataplane for TcPlane {
         step(|| format!("read the counters of {port}"), || bpf.counters(port))
     }
 
-    fn heard(&mut self, bond: &BondName, port: PortId) -> Result<Heard, PlaneError> {
+    fn heard(&mut self, bond: &BondName, port: PortId) -> Result<ReceiveStamps, PlaneError> {
         let bpf = &self.bond(bond)?.bpf;
         step(|| format!("read the stamps of {port}"), || bpf.heard(port))
     }
@@ -363,7 +370,7 @@ fn probe_here(hook: Hook, loader: &mut Loader) -> Result<(), PlaneError> {
         || "make a veth device".to_owned(),
         || links.add_veth(PROBE, PROBE_PEER),
     )?;
-    let mut errors = FirstError::default();
+    let mut errors = Failures::default();
     let place = Place {
         interface: PROBE,
         pin: None,

@@ -4,9 +4,9 @@ use super::hook::{self, Attached, Place};
 use super::object::{Loader, RX};
 use super::pins::unpin;
 use super::program::{keep_own, set_tx};
-use super::{Bond, TcPlane};
+use super::{Bond, TcPlane, sys};
 use crate::dataplane::port::{port_alias, prepare, read, read_original, restore};
-use crate::dataplane::step::{FirstError, HOOK, port_step, step, step_with, unknown};
+use crate::dataplane::step::{Failures, HOOK, port_step, step, step_with, unknown};
 use crate::dataplane::wanted::PortPlan;
 use crate::dataplane::{OriginalPort, PlaneError, PortBase};
 use crate::netlink::{Link, Links};
@@ -31,7 +31,7 @@ impl TcPlane {
     /// Gives a port back. Order: nothing in, nothing out, then the settings of the interface, and IPv6 last, which begins to work
     /// with them at once. The bond itself need not exist any more.
     pub(super) fn give_back(&mut self, name: &str, port: PortId, original: &OriginalPort) -> Result<(), PlaneError> {
-        let mut errors = FirstError::default();
+        let mut errors = Failures::default();
         if !self.bonds.contains_key(name) {
             errors.note(self.sweep_pins());
         }
@@ -185,7 +185,7 @@ fn expel(
     port: PortId,
     link: Option<&Link>,
     original: &OriginalPort,
-    errors: &mut FirstError,
+    errors: &mut Failures,
 ) {
     bond.applied.ports.remove(&port);
     bond.applied.rx.remove(&port);
@@ -205,7 +205,11 @@ fn expel(
     }
     bond.port_holds.remove(&port);
     let unhook = || match (bond.hook, link) {
-        (Attached::Tcx, _) => unpin(&bond.pins.rx(port)),
+        (Attached::Tcx, _) => {
+            let pin = bond.pins.rx(port);
+            sys::detach_link(&pin)?;
+            unpin(&pin)
+        }
         (Attached::Clsact, None) => Ok(()),
         (Attached::Clsact, Some(link)) => {
             hook::take_off(links, &link.report.name, port.0, RX, original.clsact).map(drop)

@@ -22,19 +22,13 @@ use super::device::wire_name;
 use super::hook::{self, Place};
 use super::object::{Loader, TX, Way};
 use super::{Bond, queues};
-use crate::dataplane::step::{FirstError, port_step, step};
-use crate::dataplane::{PlaneError, port};
+use crate::dataplane::step::{Failures, port_step, step};
+use crate::dataplane::{Applied, PlaneError, port};
 use crate::netlink::{Links, sysctl};
 
 /// Makes the kernel match `plan`, writing only what differs from `bond.applied`, and keeps the latter true.
-pub fn apply(
-    links: &mut Links,
-    loader: &mut Loader,
-    name: &str,
-    bond: &mut Bond,
-    plan: &Wanted,
-) -> Result<(), PlaneError> {
-    let mut errors = FirstError::default();
+pub fn apply(links: &mut Links, loader: &mut Loader, name: &str, bond: &mut Bond, plan: &Wanted) -> Applied {
+    let mut errors = Failures::default();
     // A program that can do it is loaded when there is a port to send through.
     bond.applied.spread = plan.spread;
     let know = || bond.bpf.add_own(addresses(plan));
@@ -91,7 +85,7 @@ pub fn apply(
     if !bridged(&bond.applied) {
         errors.note(remember_all(name, bond, false));
     }
-    errors.result()
+    errors.applied()
 }
 
 /// Under a bridge, which asks for promiscuity, all senders above are remembered: a switch may flood what each of them sends.
@@ -113,7 +107,7 @@ fn addresses(plan: &Wanted) -> impl Iterator<Item = MacAddr> {
 }
 
 /// A port that is not attached costs the others nothing: they are programmed without it. With none left, all stays as it is.
-fn transmit(loader: &mut Loader, name: &str, bond: &mut Bond, wanted: &TxPolicy, errors: &mut FirstError) {
+fn transmit(loader: &mut Loader, name: &str, bond: &mut Bond, wanted: &TxPolicy, errors: &mut Failures) {
     let mut gone = false;
     for port in named(wanted) {
         if !bond.applied.ports.contains_key(&port) {
@@ -200,7 +194,7 @@ fn configure_port(
     port: PortId,
     now: PortPlan,
     wanted: PortPlan,
-    errors: &mut FirstError,
+    errors: &mut Failures,
 ) {
     let mut done = PortPlan {
         allmulti: wanted.allmulti,

@@ -12,7 +12,7 @@ use bond_modes::PortId;
 
 use super::Bond;
 use crate::dataplane::PlaneError;
-use crate::dataplane::step::{FirstError, XPS, step, step_with, unknown};
+use crate::dataplane::step::{Failures, XPS, step, step_with, unknown};
 use crate::netlink::{Link, Links, queue};
 
 /// Makes the pair of a bond. Kernels before 5.15 cannot change how many queues a pair uses; there it has one for good.
@@ -34,7 +34,7 @@ pub fn add_pair(links: &mut Links, name: &str, wire: &str) -> io::Result<()> {
 }
 
 /// Sends marked frames where the plan says.
-pub fn steer(links: &mut Links, name: &str, bond: &mut Bond, wanted: &BTreeMap<u16, PortId>, errors: &mut FirstError) {
+pub fn steer(links: &mut Links, name: &str, bond: &mut Bond, wanted: &BTreeMap<u16, PortId>, errors: &mut Failures) {
     let mut possible = wanted.clone();
     possible.retain(|_, port| {
         let attached = bond.applied.ports.contains_key(port);

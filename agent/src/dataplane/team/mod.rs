@@ -26,7 +26,7 @@ use std::path::Path;
 use crate::dataplane::wanted::{PortPlan, Wanted, spread_of};
 use bond_modes::options::PortOptions;
 use bond_modes::{BondOptions, PortId};
-use bond_monitors::{Heard, LinkReport, MacAddr, Time};
+use bond_monitors::{LinkReport, MacAddr, ReceiveStamps, Time};
 
 use self::driver::{Driver, mode_of};
 use self::genl::{Events, Genl};
@@ -36,8 +36,8 @@ use self::watch::Repairs;
 use super::port::{port_alias, read_original};
 use super::step::{TEAM, step, unknown};
 use super::{
-    BondBase, BondDevice, BondName, Dataplane, Observed, OriginalPort, PlaneError, PlaneReport, PortBase, PortCounters,
-    Touched,
+    Applied, BondBase, BondDevice, BondName, Dataplane, Observed, OriginalPort, PlaneError, PlaneReport, PortBase,
+    PortCounters, Touched,
 };
 use crate::locks::{lock_byte, private_file};
 use crate::netlink::{Link, Links, Statistics};
@@ -251,9 +251,11 @@ impl Dataplane for TeamPlane {
         true
     }
 
-    fn program(&mut self, bond: &BondName, plan: &Wanted) -> Result<(), PlaneError> {
-        let known = self.bonds.get_mut(bond).ok_or_else(|| unknown(bond))?;
-        program::apply(&mut self.driver, &mut self.links, bond, known, plan)
+    fn program(&mut self, bond: &BondName, plan: &Wanted) -> Applied {
+        match self.bonds.get_mut(bond) {
+            Some(known) => program::apply(&mut self.driver, &mut self.links, bond, known, plan),
+            None => unknown(bond).into(),
+        }
     }
 
     fn refresh(&mut self, bond: &BondName) -> Result<(), PlaneError> {
@@ -298,8 +300,8 @@ impl Dataplane for TeamPlane {
     }
 
     /// The driver does not tell.
-    fn heard(&mut self, _bond: &BondName, _port: PortId) -> Result<Heard, PlaneError> {
-        Ok(Heard::default())
+    fn heard(&mut self, _bond: &BondName, _port: PortId) -> Result<ReceiveStamps, PlaneError> {
+        Ok(ReceiveStamps::default())
     }
 
     fn event_fd(&self) -> Option<RawFd> {

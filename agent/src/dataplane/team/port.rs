@@ -7,7 +7,7 @@ use super::TeamPlane;
 use super::options::{Key, Name, Value};
 use super::program::set;
 use crate::dataplane::port::{prepare, read, read_original, restore};
-use crate::dataplane::step::{FirstError, port_step, unknown};
+use crate::dataplane::step::{Failures, port_step, unknown};
 use crate::dataplane::{OriginalPort, PlaneError, PortBase};
 
 impl TeamPlane {
@@ -68,7 +68,7 @@ impl TeamPlane {
     /// Gives a port back: out of the team, which puts it down with address and MTU as they were right before it came in, then the
     /// settings of the interface. The bond itself need not exist any more.
     pub(super) fn give_back(&mut self, name: &str, port: PortId, original: &OriginalPort) -> Result<(), PlaneError> {
-        let mut errors = FirstError::default();
+        let mut errors = Failures::default();
         let mut team = None;
         if let Some(bond) = self.bonds.get_mut(name) {
             team = Some(bond.ifindex);
@@ -86,7 +86,7 @@ impl TeamPlane {
         &mut self,
         port: PortId,
         team: Option<u32>,
-        errors: &mut FirstError,
+        errors: &mut Failures,
     ) -> Result<crate::netlink::Link, PlaneError> {
         let links = &mut self.links;
         let link = read(links, port)?;

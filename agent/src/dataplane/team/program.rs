@@ -24,8 +24,8 @@
 //! While a hash program changes, a frame goes to one of the new ports whatever it hashes to: the cells of the larger of both
 //! programs are filled with them first.
 //!
-//! A step that fails is left out of what counts as in force, so the next plan tries it again. It stops what is to come after it
-//! for the sake of the traffic: nothing is broken for which nothing was made.
+//! A step that fails is left out of what counts as in force, so the next plan tries it again. If a step that makes a new path
+//! fails, the steps that break the old one are skipped.
 
 use std::collections::BTreeSet;
 
@@ -36,24 +36,18 @@ use super::driver::{Driver, mode_of};
 use super::hash::{self, SockFilter};
 use super::options::{Key, Name, Value};
 use super::{Bond, MARK};
-use crate::dataplane::step::{FirstError, port_step, step, step_with};
-use crate::dataplane::{PlaneError, port};
+use crate::dataplane::step::{Failures, port_step, step, step_with};
+use crate::dataplane::{Applied, PlaneError, port};
 use crate::netlink::{Links, sysctl};
 
 /// Makes the kernel match `plan`, writing only what differs from what is known of it, and keeps the latter true.
-pub fn apply(
-    driver: &mut Driver,
-    links: &mut Links,
-    name: &str,
-    bond: &mut Bond,
-    plan: &Wanted,
-) -> Result<(), PlaneError> {
+pub fn apply(driver: &mut Driver, links: &mut Links, name: &str, bond: &mut Bond, plan: &Wanted) -> Applied {
     let mut work = Work {
         driver,
         links,
         name,
         bond,
-        errors: FirstError::default(),
+        errors: Failures::default(),
     };
     work.check_ports(plan);
     for (key, value) in MARK {
@@ -72,7 +66,7 @@ pub fn apply(
         work.flag(Name::UserLinkup, &linked, false);
         work.flag(Name::Enabled, &receivers, false);
     }
-    work.errors.result()
+    work.errors.applied()
 }
 
 /// Puts a team into the mode that spreads so. It must have no ports.
@@ -137,7 +131,7 @@ struct Work<'a> {
     links: &'a mut Links,
     name: &'a str,
     bond: &'a mut Bond,
-    errors: FirstError,
+    errors: Failures,
 }
 
 impl Work<'_> {

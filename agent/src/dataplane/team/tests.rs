@@ -186,7 +186,7 @@ impl Lab {
     }
 
     fn program(&mut self, plan: &Wanted) -> Result<(), PlaneError> {
-        program::apply(&mut self.driver, &mut self.links, "bond0", &mut self.bond, plan)
+        program::apply(&mut self.driver, &mut self.links, "bond0", &mut self.bond, plan).result()
     }
 
     /// What was set since the last call.
@@ -435,7 +435,7 @@ fn who_insists_is_left_alone_for_a_minute_and_then_what_he_did_is_put_back() {
         let mut plane = TeamPlane::open().unwrap();
         plane.driver = lab.driver;
         plane.bonds.insert(name.clone(), lab.bond);
-        plane.program(&name, &plan).unwrap();
+        plane.program(&name, &plan).result().unwrap();
         let active = Key::team(Name::ActivePort);
         let set = |port| lab.kernel.0.borrow_mut().set(active, Value::U32(port)).unwrap();
         let is = |port| lab.kernel.0.borrow().settings[&active] == Value::U32(port);
@@ -447,7 +447,7 @@ fn who_insists_is_left_alone_for_a_minute_and_then_what_he_did_is_put_back() {
                 BTreeSet::from([name.clone()])
             );
             plane.refresh(&name).unwrap();
-            plane.program(&name, &plan).unwrap();
+            plane.program(&name, &plan).result().unwrap();
             assert!(is(5));
         }
         assert_eq!(plane.poll_timeout(), None);
@@ -458,7 +458,7 @@ fn who_insists_is_left_alone_for_a_minute_and_then_what_he_did_is_put_back() {
         assert_eq!(plane.handle_timeout(at(65)), BTreeSet::from([name.clone()]));
         assert_eq!(plane.poll_timeout(), None);
         plane.refresh(&name).unwrap();
-        plane.program(&name, &plan).unwrap();
+        plane.program(&name, &plan).result().unwrap();
         assert!(is(5));
     });
 }

@@ -227,7 +227,7 @@ fn a_list_with_a_vanished_port_is_programmed_without_it() {
         let left = [ports[0], ports[2], ports[3]];
         for (wanted, possible) in policies(&ports).into_iter().zip(policies(&left)) {
             let plan = w.list_plan(wanted, &left);
-            let outcome = w.plane.program(&bond0(), &plan);
+            let outcome = w.plane.program(&bond0(), &plan).result();
             assert!(
                 matches!(outcome, Err(PlaneError::PortGone { port }) if port == gone),
                 "{outcome:?}"
@@ -237,7 +237,7 @@ fn a_list_with_a_vanished_port_is_programmed_without_it() {
         // What names no port at all changes nothing.
         let before = w.plane.bonds[&bond0()].bpf.tx().unwrap();
         let plan = w.list_plan(TxPolicy::All(vec![gone]), &left);
-        w.plane.program(&bond0(), &plan).unwrap_err();
+        w.plane.program(&bond0(), &plan).result().unwrap_err();
         assert_eq!(w.plane.bonds[&bond0()].bpf.tx().unwrap(), before);
     });
 }
@@ -275,7 +275,7 @@ fn a_list_that_fails_at_any_step_is_completed_by_the_next_plan() {
         for step in 0.. {
             w.send_by(round_robin(&ports[..2], 1), &ports[..2]);
             let to = w.list_plan(round_robin(&ports[1..], 4), &ports[1..]);
-            let (outcome, reached) = fault::at(step, || w.plane.program(&bond0(), &to));
+            let (outcome, reached) = fault::at(step, || w.plane.program(&bond0(), &to).result());
             assert_eq!(outcome.is_err(), reached);
             w.program(&to);
             w.reopen();

@@ -60,7 +60,7 @@ fn queues_outlive_the_agent_and_a_port_that_leaves_has_none() {
         // One that is not attached is told, and the others are programmed.
         let mut wrong = left.clone();
         wrong.queues = [(1, ports[1]), (4, ports[3])].into();
-        let outcome = w.plane.program(&bond0(), &wrong);
+        let outcome = w.plane.program(&bond0(), &wrong).result();
         assert!(
             matches!(outcome, Err(PlaneError::PortGone { port }) if port == ports[1]),
             "{outcome:?}"
@@ -84,7 +84,7 @@ fn queues_that_fail_at_any_step_are_completed_by_the_next_plan() {
             }
             let mut to = w.plan(Some(p0), &[p0, p1]);
             to.queues = [(1, p0), (2, p1), (3, p0)].into();
-            let (outcome, reached) = fault::at(step, || w.plane.program(&bond0(), &to));
+            let (outcome, reached) = fault::at(step, || w.plane.program(&bond0(), &to).result());
             assert_eq!(outcome.is_err(), reached);
             w.program(&to);
             w.reopen();
@@ -115,7 +115,7 @@ fn a_bond_of_an_agent_without_queues_goes_on_and_says_that_it_has_none() {
         let plan = w.plane.observe(&bond0()).unwrap().unwrap().plan;
         let mut wished = plan.clone();
         wished.queues = [(1, p0)].into();
-        let outcome = w.plane.program(&bond0(), &wished);
+        let outcome = w.plane.program(&bond0(), &wished).result();
         assert!(matches!(outcome, Err(PlaneError::OneQueue { .. })), "{outcome:?}");
         w.reopen();
         assert_eq!(w.plane.observe(&bond0()).unwrap().unwrap().plan, plan);

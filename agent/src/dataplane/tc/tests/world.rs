@@ -170,7 +170,7 @@ impl World {
     }
 
     pub(super) fn program(&mut self, plan: &Wanted) {
-        self.plane.program(&bond0(), plan).unwrap();
+        self.plane.program(&bond0(), plan).result().unwrap();
         assert_eq!(self.plane.bonds[&bond0()].applied, *plan);
     }
 
@@ -185,6 +185,13 @@ impl World {
         }
         self.plane.destroy(&bond0()).unwrap();
         self.plane.close().unwrap();
+    }
+
+    /// The programs that are attached by links, by id; none where there are only filters.
+    pub(super) fn programs(&self) -> Vec<u32> {
+        let bond = &self.plane.bonds[&bond0()];
+        let links = bond.wire_hold.iter().chain(bond.port_holds.values().flatten());
+        links.map(|link| link.info().unwrap().program_id()).collect()
     }
 
     pub(super) fn counters(&mut self, port: PortId) -> PortCounters {
