@@ -6,7 +6,7 @@ use std::os::fd::RawFd;
 
 use bond_modes::options::PortOptions;
 use bond_modes::{BondOptions, PortId};
-use bond_monitors::{LinkReport, MacAddr, ReceiveStamps, Time};
+use bond_monitors::{LinkReport, MacAddr, ReceiveStamps};
 use serde::{Deserialize, Serialize};
 
 use self::wanted::Wanted;
@@ -103,16 +103,8 @@ pub trait Dataplane {
         None
     }
     /// Reads up to `budget` such messages.
-    fn read_events(&mut self, _now: Time, _budget: usize) -> io::Result<Touched> {
+    fn read_events(&mut self, _budget: usize) -> io::Result<Touched> {
         Ok(Touched::default())
-    }
-    /// When [`handle_timeout`](Dataplane::handle_timeout) has something to do.
-    fn poll_timeout(&self) -> Option<Time> {
-        None
-    }
-    /// The bonds that were left to others for a while, which is over: they are to be programmed again.
-    fn handle_timeout(&mut self, _now: Time) -> BTreeSet<BondName> {
-        BTreeSet::new()
     }
 }
 

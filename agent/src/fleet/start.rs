@@ -1,6 +1,6 @@
 //! Start: adopt what forwards already, give back what a lost bond left behind, make what files ask for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use crate::dataplane::wanted::{Spread, TxPolicy, Wanted};
@@ -8,7 +8,9 @@ use bond_modes::options::ModeName;
 use bond_modes::{AdoptedState, Bond, BondOptions, PortFacts, PortId, options};
 use bond_monitors::Time;
 
+use super::attach::Attempts;
 use super::failing::Failing;
+use super::repair::Repairs;
 use super::unfulfilled::Unfulfilled;
 use super::{Fleet, Member};
 use crate::config::BondSpec;
@@ -243,9 +245,14 @@ impl Member {
             failing: Failing::default(),
             unfulfilled: Unfulfilled::default(),
             devices: Devices::new(),
+            attempts: Attempts::default(),
+            silent_drivers: BTreeSet::new(),
+            repairs: Repairs::default(),
             foreign_macs: BTreeMap::new(),
             announced: Vec::new(),
             stale: false,
+            touched: true,
+            shown: None,
             dirty: true,
         }
     }

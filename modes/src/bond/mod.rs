@@ -126,6 +126,11 @@ impl Bond {
         self.mode.mac_for_new_port(own, &self.view())
     }
 
+    /// The address that the bond's interface was left with by a plan that failed.
+    pub fn unwanted_mac(&self) -> Option<MacAddr> {
+        self.device.unwanted_mac
+    }
+
     /// MTU of the bond's interface in bytes.
     pub fn mtu(&self) -> u32 {
         self.device.mtu
@@ -218,7 +223,7 @@ impl Bond {
         self.tell_mode(now, Change::Judged { came_up: &came_up });
         let wanted = planner::wanted(&self.mode, &self.view());
         if self.planner.publish(now, wanted, &mut self.out) {
-            self.device.mac_unsure = false;
+            self.device.doubt(None);
         }
         if let Some(port) = self.mode.speaker().filter(|_| self.device.up) {
             self.announcer

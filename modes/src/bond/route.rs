@@ -44,7 +44,11 @@ impl Machine for Bond {
                 }
                 return self.conclude_ending(now, Vec::new(), Ends::Of(port));
             }
-            Event::ProgramFailed { epoch, retry } => self.device.mac_unsure |= self.planner.failed(now, epoch, retry),
+            Event::ProgramFailed { epoch, retry, mac } => {
+                if self.planner.failed(now, epoch, retry) {
+                    self.device.doubt(mac);
+                }
+            }
         }
         self.conclude(now, Vec::new());
     }

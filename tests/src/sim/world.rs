@@ -579,8 +579,10 @@ impl World {
             Action::Program { epoch, plan } => {
                 let result = self.kernel.program(&plan);
                 self.programmed = result.is_ok();
+                let left_with = self.kernel.device.mac;
+                let mac = (left_with != plan.mac).then_some(left_with);
                 self.plans.push((self.now, plan));
-                result.err().map(|retry| Event::ProgramFailed { epoch, retry })
+                result.err().map(|retry| Event::ProgramFailed { epoch, retry, mac })
             }
             Action::Transmit { port, frame } => {
                 let at = self.now;

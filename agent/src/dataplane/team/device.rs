@@ -106,7 +106,6 @@ impl TeamPlane {
             ports: BTreeMap::new(),
             settings: Settings::new(),
             bases: BTreeMap::new(),
-            repairs: Default::default(),
         };
         for (key, value) in MARK {
             step(|| format!("mark {name}"), || self.driver.set(team, key, &value))?;
@@ -135,7 +134,6 @@ impl TeamPlane {
             ports: BTreeMap::new(),
             settings: found.settings.clone(),
             bases: before.map(|known| known.bases).unwrap_or_default(),
-            repairs: Default::default(),
         };
         for &port in &order {
             // The first thing that a port of ours gets. Without it somebody else put it there, or an agent died over it.

@@ -16,7 +16,7 @@
 //! | `program` | from the plan in force to the wanted one, and in which order |
 //! | `watch` | options that somebody else changes |
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
@@ -26,13 +26,12 @@ use std::path::Path;
 use crate::dataplane::wanted::{PortPlan, Wanted, spread_of};
 use bond_modes::options::PortOptions;
 use bond_modes::{BondOptions, PortId};
-use bond_monitors::{LinkReport, MacAddr, ReceiveStamps, Time};
+use bond_monitors::{LinkReport, MacAddr, ReceiveStamps};
 
 use self::driver::{Driver, mode_of};
 use self::genl::{Events, Genl};
 use self::options::{Key, Name, Settings, Value};
 use self::probe::Abilities;
-use self::watch::Repairs;
 use super::port::{port_alias, read_original};
 use super::step::{TEAM, step, unknown};
 use super::{
@@ -78,7 +77,6 @@ struct Bond {
     settings: Settings,
     /// What each port had counted when it was attached, or taken over.
     bases: BTreeMap<PortId, Statistics>,
-    repairs: Repairs,
 }
 
 impl Bond {
@@ -308,16 +306,8 @@ impl Dataplane for TeamPlane {
         Some(self.events.as_raw_fd())
     }
 
-    fn read_events(&mut self, now: Time, budget: usize) -> io::Result<Touched> {
-        self.read_changes(now, budget)
-    }
-
-    fn poll_timeout(&self) -> Option<Time> {
-        self.end_of_rest()
-    }
-
-    fn handle_timeout(&mut self, now: Time) -> BTreeSet<BondName> {
-        self.rested(now)
+    fn read_events(&mut self, budget: usize) -> io::Result<Touched> {
+        self.read_changes(budget)
     }
 }
 
