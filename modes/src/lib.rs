@@ -21,6 +21,7 @@ pub mod port;
 mod probing;
 mod roles;
 pub mod status;
+mod watch;
 
 pub use action::{Action, Notice, SwitchReason};
 pub use bond::{AdoptedState, Bond, Saved};

@@ -1,5 +1,7 @@
 //! The rules of active-backup with the MII monitor, one test a rule: delays, selection, options, restart.
 
+use std::time::Duration;
+
 use bond_modes::{Accept, LinkWord, Machine, Notice, OptionError, Saved, SwitchReason, Tx};
 use bond_monitors::Carrier::{Off, On};
 use bondd_tests::sim::World;
@@ -498,4 +500,38 @@ fn saved_state_with_fields_that_nobody_knows_loads() {
         object.insert("of_a_later_version".to_owned(), 1.into());
     }
     assert_eq!(serde_json::from_value::<Saved>(json).unwrap(), saved);
+}
+
+#[test]
+fn a_delay_does_not_end_before_the_events_that_wait_are_read() {
+    let mut w = World::with_carrier("mode=1 miimon=200 downdelay=200", ["a", "b"]);
+    w.after_ms(100).carrier("a", Off).carrier("b", Off);
+    // Both are back in time, but the agent is held up and reads of it when the delays are over, one event after the other.
+    w.events_late = true;
+    w.after_ms(100).carrier("a", On).carrier("b", On);
+    let later = w.now() + Duration::from_millis(400);
+    w.skip_to(later);
+    w.deliver_events().run_due();
+    let down = |notice: &Notice| matches!(notice, Notice::Down { .. } | Notice::ActiveChanged { .. });
+    assert!(!w.saw(down), "{:?}", w.notices);
+    assert_eq!((w.link("a"), w.link("b")), (LinkWord::Up, LinkWord::Up));
+}
+
+#[test]
+fn a_delay_that_ends_with_a_poll_waits_for_its_answer() {
+    let mut w = World::with_carrier("mode=1 miimon=100 downdelay=200", ["a", "b"]);
+    w.events_seen = false;
+    w.after_ms(100);
+    w.carrier("a", Off).carrier("b", Off).after_ms(150);
+    assert_eq!(w.link("a"), LinkWord::GoingDown);
+    w.carrier("a", On).carrier("b", On);
+    let later = w.now() + Duration::from_millis(1000);
+    w.skip_to(later);
+    w.run_due();
+    assert!(
+        !w.saw(|notice| matches!(notice, Notice::Down { .. })),
+        "{:?}",
+        w.notices
+    );
+    assert_eq!((w.link("a"), w.link("b")), (LinkWord::Up, LinkWord::Up));
 }
