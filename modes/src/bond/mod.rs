@@ -113,7 +113,9 @@ impl Bond {
 
     /// Kinds of frames that are wanted as [`Event::Frame`], from every port.
     pub fn wants(&self) -> FrameKinds {
-        self.probing.wants(&self.ports, &self.scene()) | self.mode.wants()
+        let monitors = self.ports.iter().map(|port| port.health.wants());
+        let others = self.probing.wants(&self.ports, &self.scene()) | self.mode.wants();
+        monitors.fold(others, |all, kinds| all | kinds)
     }
 
     /// How addresses move between the bond and its ports.
