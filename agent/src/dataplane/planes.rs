@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::RawFd;
 
+use crate::dataplane::wanted::Wanted;
 use bond_modes::options::PortOptions;
-use bond_modes::{BondOptions, ForwardingPlan, PortId};
+use bond_modes::{BondOptions, PortId};
 use bond_monitors::ReceiveStamps;
 use serde::{Deserialize, Serialize};
 
@@ -220,7 +221,7 @@ impl Dataplane for Planes {
         self.planes[place].hears_groups(bond, link)
     }
 
-    fn program(&mut self, bond: &BondName, plan: &ForwardingPlan) -> Applied {
+    fn program(&mut self, bond: &BondName, plan: &Wanted) -> Applied {
         self.of(bond).program(bond, plan)
     }
 

@@ -6,8 +6,9 @@ use std::collections::BTreeMap;
 use std::io;
 use std::rc::Rc;
 
+use crate::dataplane::wanted::{PortPlan, Spread, TxPolicy, Wanted};
 use bond_modes::options::{PortOptions, show_all};
-use bond_modes::{BondOptions, ForwardingPlan, PortId, PortPlan, Spread, TxPolicy};
+use bond_modes::{BondOptions, PortId};
 use bond_monitors::{Carrier, LinkReport, MacAddr, ReceiveStamps};
 
 use super::step::Failures;
@@ -40,7 +41,7 @@ pub enum Call {
     /// [`Dataplane::detach`]
     Detach(BondName, PortId, OriginalPort),
     /// [`Dataplane::program`]
-    Program(BondName, ForwardingPlan),
+    Program(BondName, Wanted),
     /// [`Dataplane::destroy`]
     Destroy(BondName),
     /// [`Dataplane::counters`]
@@ -116,7 +117,7 @@ impl ScriptPlane {
     }
 
     /// The plan in force for a bond; `None` if there is no such bond.
-    pub fn plan(&self, bond: &str) -> Option<ForwardingPlan> {
+    pub fn plan(&self, bond: &str) -> Option<Wanted> {
         self.world.borrow().bonds.get(bond).map(|bond| bond.plan.clone())
     }
 
@@ -219,7 +220,7 @@ impl Dataplane for ScriptPlane {
             speed: Default::default(),
             duplex: Default::default(),
         };
-        let plan = ForwardingPlan {
+        let plan = Wanted {
             carrier: Carrier::Off,
             mac: report.mac,
             ports: BTreeMap::new(),
@@ -294,7 +295,7 @@ impl Dataplane for ScriptPlane {
         Ok(())
     }
 
-    fn program(&mut self, bond: &BondName, plan: &ForwardingPlan) -> Applied {
+    fn program(&mut self, bond: &BondName, plan: &Wanted) -> Applied {
         let mut world = match self.call(Call::Program(bond.clone(), plan.clone())) {
             Ok(world) => world,
             Err(error) => return error.into(),

@@ -443,7 +443,10 @@ pub(super) fn option_error(object: &str, error: OptionError) -> ControlError {
 pub(super) fn plane_error(object: &str, error: &PlaneError) -> ControlError {
     let code = match error {
         PlaneError::PortGone { .. } => ErrorCode::NoSuchDevice,
-        PlaneError::Unsupported { .. } | PlaneError::OneQueue { .. } | PlaneError::NoPlane { .. } => ErrorCode::NoPlane,
+        PlaneError::NotYet { .. }
+        | PlaneError::Unsupported { .. }
+        | PlaneError::OneQueue { .. }
+        | PlaneError::NoPlane { .. } => ErrorCode::NoPlane,
         PlaneError::Inexact { .. } => ErrorCode::Refused,
         PlaneError::Permission { .. } => ErrorCode::Permission,
         PlaneError::NameTaken { .. } => ErrorCode::NameTaken,

@@ -3,8 +3,9 @@
 use std::fs;
 use std::time::Duration;
 
+use crate::dataplane::wanted::{Spread, TxPolicy};
 use bond_modes::options::{ModeName, millis};
-use bond_modes::{Event, PortId, Reach, Spread, TargetPath, TxPolicy, XmitHashPolicy};
+use bond_modes::{Event, PortId, Reach, TargetPath, XmitHashPolicy};
 use bond_monitors::Time;
 use bond_monitors::wire::ethernet::Tag;
 

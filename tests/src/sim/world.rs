@@ -132,7 +132,7 @@ impl World {
         let change = options::parse(&pairs).expect("options of a test are good");
         let mut kernel = Kernel::new();
         // As the agent makes it.
-        kernel.plan.spread = bond_modes::spread(&change.options);
+        kernel.plan.tx.kind = bond_modes::spread(&change.options);
         let now = START;
         let mut world = World {
             bond: Bond::new(now, change, &kernel.device),
@@ -352,7 +352,7 @@ impl World {
         self.kernel.sent.insert(guest);
         let connected = self.connected();
         let works = |port: &PortId| connected.contains(port) && !self.net.dead.contains(port);
-        let leaves: Vec<PortId> = self.kernel.plan.tx.ports().iter().copied().filter(works).collect();
+        let leaves: Vec<PortId> = self.kernel.plan.tx.ports.iter().copied().filter(works).collect();
         for from in leaves {
             let mut others = connected.iter().filter(|port| **port != from && works(port));
             if others.any(|port| self.kernel.lets_in(*port, guest)) {
@@ -481,7 +481,8 @@ impl World {
 
     /// What a port lets in.
     pub fn lets_in(&self, name: &str) -> Option<Accept> {
-        self.plan().rx.get(&self.port(name)).copied()
+        let port = self.plan().ports.get(&self.port(name))?;
+        Some(port.accept).filter(|accept| *accept != Accept::Nothing)
     }
 
     /// Status of an attached port.

@@ -6,7 +6,8 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
-use bond_modes::{Accept, ForwardingPlan, PortId, PortPlan, Spread, TxPolicy};
+use crate::dataplane::wanted::{Accept, PortPlan, Spread, TxPolicy, Wanted};
+use bond_modes::PortId;
 use bond_monitors::Carrier;
 
 use super::driver::spread_of;
@@ -123,7 +124,7 @@ impl TeamPlane {
     }
 
     /// Takes a device of ours over, with its ports; and the plan in force.
-    pub(super) fn adopt(&mut self, name: &str, found: &Found) -> Result<(Bond, ForwardingPlan), PlaneError> {
+    pub(super) fn adopt(&mut self, name: &str, found: &Found) -> Result<(Bond, Wanted), PlaneError> {
         let team = found.link.ifindex;
         let order = step(|| format!("read the ports of {name}"), || self.driver.ports(team))?;
         let before = self.bonds.remove(name).filter(|known| known.ifindex == team);
@@ -179,7 +180,7 @@ pub fn settings_of(port: &Link, bond: &Link) -> PortPlan {
 }
 
 /// The plan that the driver carries out, with its ports in this order.
-pub fn plan_of(bond: &Bond, order: &[PortId]) -> ForwardingPlan {
+pub fn plan_of(bond: &Bond, order: &[PortId]) -> Wanted {
     let is_on = |name, port| bond.settings.get(&Key::port(name, port)) == Some(&Value::Flag(true));
     let has_port = |key: &Key| {
         let port = bond.settings.get(key).and_then(Value::as_u32).map(PortId)?;
@@ -212,7 +213,7 @@ pub fn plan_of(bond: &Bond, order: &[PortId]) -> ForwardingPlan {
         }
     };
     let receivers = bond.ports.keys().filter(|port| is_on(Name::Enabled, **port));
-    ForwardingPlan {
+    Wanted {
         carrier: Carrier::from_bool(!linked.is_empty()),
         mac: bond.mac,
         ports: bond.ports.clone(),

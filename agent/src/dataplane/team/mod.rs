@@ -23,8 +23,9 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use crate::dataplane::wanted::{PortPlan, Wanted, spread_of};
 use bond_modes::options::PortOptions;
-use bond_modes::{BondOptions, ForwardingPlan, PortId, PortPlan};
+use bond_modes::{BondOptions, PortId};
 use bond_monitors::{LinkReport, MacAddr, ReceiveStamps};
 
 use self::driver::{Driver, mode_of};
@@ -171,7 +172,7 @@ impl Dataplane for TeamPlane {
 
     fn express(&mut self, options: &BondOptions) -> Result<(), PlaneError> {
         exact::check(options)?;
-        let spread = bond_modes::spread(options);
+        let spread = spread_of(&bond_modes::spread(options))?;
         match mode_of(spread) {
             Some((_, feature)) if !self.can(|abilities| abilities.can(spread))? => Err(feature.unsupported()),
             _ => Ok(()),
@@ -219,7 +220,7 @@ impl Dataplane for TeamPlane {
     }
 
     fn create(&mut self, bond: &BondName, base: &BondBase) -> Result<BondDevice, PlaneError> {
-        let (made, link) = self.make(bond, bond_modes::spread(&base.options))?;
+        let (made, link) = self.make(bond, spread_of(&bond_modes::spread(&base.options))?)?;
         let ifindex = made.ifindex;
         self.bonds.insert(bond.clone(), made);
         let report = self.report(&link);
@@ -248,7 +249,7 @@ impl Dataplane for TeamPlane {
         true
     }
 
-    fn program(&mut self, bond: &BondName, plan: &ForwardingPlan) -> Applied {
+    fn program(&mut self, bond: &BondName, plan: &Wanted) -> Applied {
         match self.bonds.get_mut(bond) {
             Some(known) => program::apply(&mut self.driver, &mut self.links, bond, known, plan),
             None => unknown(bond).into(),
