@@ -68,9 +68,16 @@ impl Fleet {
             .plane
             .create(&name, &base)
             .map_err(|error| plane_error(&name, &error))?;
+        let mode = change.options.mode;
         let bond = Bond::new(now, change, &device.report);
         let mut member = Member::new(name, device.ifindex, bond);
         member.devices.insert(device.ifindex, device.report);
+        log::info!(
+            "{}: made, mode {}, plane {}",
+            member.name,
+            mode.name(),
+            self.plane.plane_of(&member.name)
+        );
         self.bonds.push(member);
         let at = self.bonds.len() - 1;
         self.drain(now, at);

@@ -44,6 +44,7 @@ impl Bond {
         for port in gone {
             bond.on_detached(now, port, true);
         }
+        bond.told_unmonitored = bond.unmonitored();
         bond.conclude(now, Vec::new());
         bond
     }

@@ -116,7 +116,6 @@ impl Bond {
             if before.arp_interval != self.options.arp_interval {
                 self.probe(|probing, ports, scene, _| probing.start(now, ports, scene));
             }
-            self.warn_if_unmonitored();
         }
         let targets: Vec<_> = self.options.targets().collect();
         if before.targets().ne(targets.iter().copied()) {
@@ -125,6 +124,7 @@ impl Bond {
                 port.arp.retarget(now, &targets);
             }
         }
+        self.tell_if_unmonitored();
     }
 
     /// Without a monitor nobody knows better than the operator.
@@ -144,14 +144,30 @@ impl Bond {
         }
     }
 
-    pub(super) fn warn_if_unmonitored(&mut self) {
+    /// The monitor that tells nothing, if it is so: there is none, or it has nobody to ask.
+    pub(super) fn unmonitored(&self) -> Option<Monitor> {
         match self.options.monitor() {
-            Monitor::None => {
-                let text = "unmonitored: with miimon=0 and no other monitor a failed port stays in use".to_owned();
-                self.out.notify(Notice::Warning { text });
-            }
-            Monitor::Arp if self.probing.has_no_target(&self.options) => self.out.notify(no_target()),
-            Monitor::Arp | Monitor::Mii => {}
+            Monitor::None => Some(Monitor::None),
+            Monitor::Arp if self.probing.has_no_target(&self.options) => Some(Monitor::Arp),
+            Monitor::Arp | Monitor::Mii => None,
         }
+    }
+
+    /// Says once that nobody watches, and once that somebody does again.
+    pub(super) fn tell_if_unmonitored(&mut self) {
+        let now = self.unmonitored();
+        if std::mem::replace(&mut self.told_unmonitored, now) == now {
+            return;
+        }
+        self.out.notify(match now {
+            Some(Monitor::None) => {
+                let text = "unmonitored: with miimon=0 and no other monitor a failed port stays in use".to_owned();
+                Notice::Warning { text }
+            }
+            Some(_) => no_target(),
+            None => Notice::Monitored {
+                targets: self.options.monitor() == Monitor::Arp,
+            },
+        });
     }
 }

@@ -43,6 +43,8 @@ pub struct Bond {
     polls: Polls,
     probing: Probing,
     announcer: Announcer,
+    /// What was told last of [`Bond::unmonitored`].
+    told_unmonitored: Option<Monitor>,
     planner: Planner,
     out: Outbox,
 }
@@ -57,7 +59,7 @@ impl Bond {
         for text in change.warnings {
             bond.out.notify(Notice::Warning { text });
         }
-        bond.warn_if_unmonitored();
+        bond.tell_if_unmonitored();
         bond.conclude(now, Vec::new());
         bond
     }
@@ -71,6 +73,7 @@ impl Bond {
             polls: Polls::new(now),
             probing: Probing::default(),
             announcer: Announcer::default(),
+            told_unmonitored: None,
             planner: Planner::new(plan),
             out: Outbox::default(),
         }

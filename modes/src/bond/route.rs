@@ -26,6 +26,7 @@ impl Machine for Bond {
             Event::Stations { stations } => self.announcer.set_stations(now, stations),
             Event::Paths { paths } => {
                 self.probe(|probing, ports, scene, out| probing.on_paths(now, paths, ports, scene, out));
+                self.tell_if_unmonitored();
             }
             Event::Heard { ports: heard } => {
                 let judged = self.probe(|probing, ports, scene, out| probing.on_heard(now, &heard, ports, scene, out));

@@ -32,11 +32,7 @@ impl Bond {
                     Monitor::Mii => Some("mii".to_owned()),
                     Monitor::Arp => Some("arp".to_owned()),
                 },
-                unmonitored: match self.options.monitor() {
-                    Monitor::None => true,
-                    Monitor::Mii => false,
-                    Monitor::Arp => self.probing.has_no_target(&self.options),
-                },
+                unmonitored: self.unmonitored().is_some(),
                 targets: self.target_status(),
             },
             ports: self.ports.iter().map(|port| self.port_status(now, port)).collect(),
