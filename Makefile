@@ -4,7 +4,8 @@
 # make lab       installs what the lab's machines need and fetches their kernel, see tests/lab/README.md
 # make clients   unpacks monitoring programs in target/clients/, for the tests that run them
 # make bench     what bonds cost: throughput beside a plain cable, frames lost, memory, failovers beside the kernel's driver (as
-#                root, six minutes); ONLY=throughput, failovers, restarts, resources, probes or lab plays one part
+#                root, eight minutes); ONLY=throughput, failovers, restarts, resources, probes, lab or instructions plays one part;
+#                instructions are held against docs/measured.md, and RECORD=now puts them in there
 # make fidelity  bondd against the kernel's bonding driver, in the lab's machine: the scenarios of tests/fidelity/ and COUNT random
 #                ones from SEED, all of them on both data planes; ONLY=word plays those with the word in their name, KEEP=file
 #                keeps what was observed in file.tc and file.team
@@ -16,7 +17,7 @@
 #                beside Debian's ifenslave it does nothing
 # make clean     removes target/
 
-export SEED COUNT ONLY KEEP EXECUTIONS
+export SEED COUNT ONLY KEEP EXECUTIONS RECORD
 PREFIX ?= /usr/local
 SYSCONFDIR ?= /etc
 CARGO ?= cargo
@@ -45,8 +46,8 @@ test: deps clients lab
 	fi; exit $$status
 
 bench: deps lab build
-	$(CARGO) build --locked --release --package bondd-tests --bin bondd-bench --bin bondd-fidelity-guest
-	@BONDD_BIN_DIR=$(CURDIR)/target/release target/release/bondd-bench
+	$(CARGO) build --locked --release --package bondd-tests --bin bondd-bench --bin bondd-fidelity-guest --bin bondd-send-frames
+	@BONDD_BIN_DIR=$${BONDD_BIN_DIR:-$(CURDIR)/target/release} target/release/bondd-bench
 
 fidelity: deps lab
 	$(CARGO) test --locked --quiet --package bondd-tests --test fidelity -- --nocapture

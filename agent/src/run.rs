@@ -70,7 +70,7 @@ impl Agent {
             let wait = self.wait();
             self.next_turn(&mut ready, wait)?;
         }
-        self.fleet.publish(clock::now());
+        self.fleet.publish_all(clock::now());
         Ok(self.fleet)
     }
 
@@ -87,7 +87,8 @@ impl Agent {
 
     /// Until the earliest deadline, rounded up so that it has passed when the wait ends; not at all if there is something to do.
     fn wait(&self) -> Option<Duration> {
-        if !self.unread.is_empty() || self.showing.is_some() || self.server.has_work() {
+        let busy = !self.unread.is_empty() || self.showing.is_some();
+        if busy || self.server.has_work() || self.fleet.has_unpublished() {
             return Some(Duration::ZERO);
         }
         self.fleet.poll_timeout().map(|due| due.since(clock::now()))

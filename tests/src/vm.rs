@@ -14,6 +14,7 @@ use crate::bins::{bin, root};
 #[derive(Debug)]
 pub struct Lab {
     path: PathBuf,
+    kernel: &'static str,
 }
 
 impl Lab {
@@ -42,13 +43,22 @@ impl Lab {
     /// When the lab fails for another reason.
     #[track_caller]
     pub fn find() -> Result<Lab, String> {
+        Lab::with_kernel("cloud")
+    }
+
+    /// The same with another of the lab's kernels, see `--kernel` in `tests/lab/vm`.
+    ///
+    /// # Panics
+    /// When the lab fails for another reason.
+    #[track_caller]
+    pub fn with_kernel(kernel: &'static str) -> Result<Lab, String> {
         let path = env::var_os("BONDD_LAB").map_or_else(|| root().join("tests/lab/vm"), PathBuf::from);
         if !path.exists() {
             return Err(format!("there is no {}, which BONDD_LAB names", path.display()));
         }
-        let lab = Lab { path };
+        let lab = Lab { path, kernel };
         let mut prepare = Command::new(&lab.path);
-        prepare.arg("--prepare").stdin(Stdio::null());
+        prepare.args(["--prepare", "--kernel", kernel]).stdin(Stdio::null());
         let output = prepare.output().unwrap_or_else(|e| panic!("cannot run {lab:?}: {e}"));
         let why = String::from_utf8_lossy(&output.stderr);
         if output.status.code() == Some(LAB_FAILED) {
@@ -67,7 +77,7 @@ impl Lab {
     #[track_caller]
     pub fn run(&self, modules: &[&str], programs: &[&Path], files: &[(&Path, &str)], arguments: &[&str]) -> String {
         let mut command = Command::new(&self.path);
-        command.arg("--count-instructions");
+        command.args(["--kernel", self.kernel, "--count-instructions"]);
         for module in modules {
             command.args(["--module", module]);
         }

@@ -43,6 +43,9 @@ use crate::text::{self, chain};
 /// Polls rest until they have used no more than one part in so many of the time.
 const POLLS_SHARE: u32 = 4;
 
+/// Bonds whose files one turn brings up to date: after a failover of many bonds the next one must not wait for all their files.
+const PUBLISHED_A_TURN: usize = 8;
+
 /// All bonds, in the order of their creation, and what they act through.
 pub struct Fleet {
     plane: Box<dyn Dataplane>,
@@ -59,6 +62,8 @@ pub struct Fleet {
     store: Store,
     publisher: Publisher,
     bonds: Vec<Member>,
+    /// Where to look for the next bond to publish: one that changes all the time must not keep others from it.
+    next_published: usize,
     /// Carriers were polled in this turn.
     polled: bool,
     /// Kernel release, for the status files' first line.
@@ -125,6 +130,7 @@ impl Fleet {
             store: Store::open(run_dir)?,
             publisher: Publisher::new(PathBuf::from(run_dir)),
             bonds: Vec::new(),
+            next_published: 0,
             polled: false,
             release: release.unwrap_or_default(),
             happened: Vec::new(),
@@ -171,16 +177,33 @@ impl Fleet {
         }
     }
 
-    /// Brings files up to date; ends every turn of the loop.
+    /// Brings the files of some bonds up to date; ends every turn of the loop.
     pub fn publish(&mut self, now: Time) {
-        for at in 0..self.bonds.len() {
-            if std::mem::take(&mut self.bonds[at].dirty) {
-                self.save(at);
-                let report = self.report(now, at, Counters::Unread);
-                let member = &self.bonds[at];
-                let tree = status::render(&report, member.bond.options(), &member.devices, &self.release);
-                self.publisher.update(&report.name, tree);
-            }
+        self.publish_some(now, PUBLISHED_A_TURN);
+    }
+
+    /// Brings the files of all bonds up to date.
+    pub fn publish_all(&mut self, now: Time) {
+        self.publish_some(now, usize::MAX);
+    }
+
+    /// Whether the files of a bond are out of date: call [`Fleet::publish`] without waiting for anything else.
+    pub fn has_unpublished(&self) -> bool {
+        self.bonds.iter().any(|member| member.dirty)
+    }
+
+    fn publish_some(&mut self, now: Time, most: usize) {
+        let count = self.bonds.len();
+        let places = (0..count).map(|step| (self.next_published + step) % count);
+        let dirty: Vec<usize> = places.filter(|&at| self.bonds[at].dirty).take(most).collect();
+        for at in dirty {
+            self.next_published = at + 1;
+            self.bonds[at].dirty = false;
+            self.save(at);
+            let report = self.report(now, at, Counters::Unread);
+            let member = &self.bonds[at];
+            let tree = status::render(&report, member.bond.options(), &member.devices, &self.release);
+            self.publisher.update(&report.name, tree);
         }
         self.publisher.flush(now);
     }
@@ -190,7 +213,7 @@ impl Fleet {
         for member in self.bonds.iter().filter(|member| member.dirty) {
             self.publisher.hurry(&member.name);
         }
-        self.publish(now);
+        self.publish_all(now);
     }
 
     /// What happened since the last call, oldest first.

@@ -32,7 +32,7 @@ impl Fleet {
             self.attach_all_wanted(now, at);
         }
         self.resync(now);
-        self.publish(now);
+        self.publish_all(now);
         self.publisher.prune(now);
     }
 

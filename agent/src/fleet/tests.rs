@@ -8,7 +8,7 @@ use bond_modes::{Event, PortId, Reach, Spread, TargetPath, TxPolicy, XmitHashPol
 use bond_monitors::Time;
 use bond_monitors::wire::ethernet::Tag;
 
-use super::{Counters, Fleet, above, check_options_on};
+use super::{Counters, Fleet, PUBLISHED_A_TURN, above, check_options_on};
 use crate::control::proto::{Call, ErrorCode};
 use crate::dataplane::script::{self, ScriptPlane};
 use crate::dataplane::{PlaneError, PlaneWish};
@@ -354,5 +354,39 @@ fn what_is_above_a_bond_is_found_at_any_depth_with_its_tags() {
         assert_eq!(found(|link| link.kind.as_deref() != Some("vxlan")), wanted);
         wanted.insert(2, (9, vec![]));
         assert_eq!(found(|_| true), wanted);
+    });
+}
+
+#[test]
+fn a_turn_publishes_some_bonds_and_none_is_passed_over() {
+    with_bond("publish", |fleet, _, _| {
+        let bonds = 2 * PUBLISHED_A_TURN + 3;
+        for number in 1..bonds {
+            fleet.add(NOW, &format!("bond{number}"), &[]).unwrap();
+        }
+        fleet.publish_all(NOW);
+        assert!(!fleet.has_unpublished());
+
+        fleet.bonds.iter_mut().for_each(|member| member.dirty = true);
+        let mut left = bonds;
+        while fleet.has_unpublished() {
+            fleet.publish(NOW);
+            let dirty = fleet.bonds.iter().filter(|member| member.dirty).count();
+            assert_eq!(left - dirty, left.min(PUBLISHED_A_TURN));
+            left = dirty;
+        }
+
+        // The first ones change again and again, the last one once.
+        let last = bonds - 1;
+        fleet.bonds[last].dirty = true;
+        let turns = (0..bonds).take_while(|_| {
+            fleet.bonds[..last].iter_mut().for_each(|member| member.dirty = true);
+            fleet.publish(NOW);
+            fleet.bonds[last].dirty
+        });
+        assert!(turns.count() <= bonds.div_ceil(PUBLISHED_A_TURN));
+
+        fleet.publish_at_once(NOW);
+        assert!(!fleet.has_unpublished(), "a client waits for it");
     });
 }

@@ -35,7 +35,13 @@ impl Links {
                 request.execute().try_collect::<Vec<_>>()
             });
             match found {
-                Ok(found) => filters.extend(found.iter().map(filter)),
+                // What has no handle is the head of all filters of a priority.
+                Ok(found) => filters.extend(
+                    found
+                        .iter()
+                        .filter(|it| it.header.handle != TcHandle::default())
+                        .map(filter),
+                ),
                 Err(error) => match error.raw_os_error() {
                     Some(libc::EINVAL | libc::ENOENT | libc::EOPNOTSUPP) => {}
                     Some(_) => return Err(error),

@@ -1,13 +1,16 @@
 //! `make bench`: what bonds cost. Speeds stand beside a plain cable, failovers beside polling alone, memory beside `sleep`,
 //! all on the same machine in the same minutes. Leaves nothing behind.
 
+use std::env;
 use std::fs;
+use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use std::thread;
 use std::time::Duration;
 
 use bondd_tests::bins::bin;
 use bondd_tests::fidelity::host::play;
+use bondd_tests::instructions::{self as counted, Column, Instructions, Recorded, Row};
 use bondd_tests::lab_failover as lab;
 use bondd_tests::machine::Machine;
 use bondd_tests::many::{ManyPorts, targets_of};
@@ -22,24 +25,35 @@ fn main() -> ExitCode {
         eprintln!("bondd-bench: needs root, because it makes network namespaces");
         return ExitCode::FAILURE;
     }
-    let only = std::env::var("ONLY").unwrap_or_default();
+    let only = env::var("ONLY").unwrap_or_default();
     machine();
+    let mut outcome = ExitCode::SUCCESS;
     for (name, section) in SECTIONS {
-        if name.contains(&only) {
-            section();
+        if name.contains(&only) && section() == Outcome::Worse {
+            outcome = ExitCode::FAILURE;
         }
     }
-    ExitCode::SUCCESS
+    outcome
+}
+
+/// Of a section.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Outcome {
+    /// Measured, or not to be measured here.
+    Done,
+    /// Something costs more than was recorded.
+    Worse,
 }
 
 /// Each stands alone; `ONLY` plays those with the word in their name.
-const SECTIONS: [(&str, fn()); 6] = [
+const SECTIONS: [(&str, fn() -> Outcome); 7] = [
     ("throughput", throughput),
     ("failovers", failovers),
     ("restarts", restarts),
     ("resources", resources),
     ("probes", probes),
     ("lab", beside_the_driver),
+    ("instructions", instructions),
 ];
 
 fn machine() {
@@ -54,7 +68,7 @@ fn machine() {
     );
 }
 
-fn throughput() {
+fn throughput() -> Outcome {
     title(
         "TCP, one stream, best of 10 in turns",
         &["bond", "plain cable", "bond / plain"],
@@ -71,9 +85,10 @@ fn throughput() {
             ],
         );
     }
+    Outcome::Done
 }
 
-fn failovers() {
+fn failovers() -> Outcome {
     title(
         "Frames lost by a pulled cable, of 10,000 a second",
         &["median of 10", "least", "most"],
@@ -98,18 +113,19 @@ fn failovers() {
             ],
         );
     }
+    Outcome::Done
 }
 
 /// The same failovers by the kernel's driver and by every data plane, one beside the other in the lab's machine.
-fn beside_the_driver() {
+fn beside_the_driver() -> Outcome {
     title(
         "Cable pulled in the lab's machine, 500 frames a second",
         &["kernel", "tc", "team"],
     );
-    let (stories, guest) = (lab::stories(), bin("bondd-fidelity-guest"));
+    let (stories, guest) = (lab::stories(), beside("bondd-fidelity-guest"));
     let lab = match Lab::find() {
         Ok(lab) => lab,
-        Err(why) => return println!("  not run: {why}"),
+        Err(why) => return not_run(&why),
     };
     let [beside_tc, beside_team] = &["tc", "team"].map(|column| play(&lab, &stories, column, &guest));
     for (miimon, story) in lab::MIIMON.iter().zip(&stories) {
@@ -124,9 +140,10 @@ fn beside_the_driver() {
             &columns.map(|cuts| cuts.lost()),
         );
     }
+    Outcome::Done
 }
 
-fn restarts() {
+fn restarts() -> Outcome {
     title("Ten SIGKILLs and starts at full send rate", &["frames sent", "lost"]);
     for (hook, settings) in hooks() {
         let mut pair = TwoBonds::with(Machine::alone(), settings, "miimon=100");
@@ -145,9 +162,10 @@ fn restarts() {
         let tally = flow.finish().tally();
         row(hook, &[tally.attempted.to_string(), tally.lost.to_string()]);
     }
+    Outcome::Done
 }
 
-fn resources() {
+fn resources() -> Outcome {
     let pair = TwoBonds::new(Machine::alone(), "miimon=100");
     let pid = pair.left.daemon.pid();
     let mut sleep = Command::new("sleep")
@@ -178,9 +196,10 @@ fn resources() {
         let size = fs::metadata(bin(name)).map_or(0, |file| file.len());
         row(name, &[mebibytes(size)]);
     }
+    Outcome::Done
 }
 
-fn probes() {
+fn probes() -> Outcome {
     title(
         &format!("{PORTS} ports of balance-xor, over 10 s"),
         &["processor", "sent / s", "heard / s"],
@@ -205,6 +224,63 @@ fn probes() {
         &format!("arp_interval=100 {targets} arp_validate=all"),
     );
     row("ratio", &[format!("{:.1}", probed / polled)]);
+    Outcome::Done
+}
+
+/// Instructions a frame, beside what was recorded. `RECORD=before` and `RECORD=now` put them into the page.
+fn instructions() -> Outcome {
+    let lab = match Lab::with_kernel(counted::KERNEL) {
+        Ok(lab) => lab,
+        Err(why) => return not_run(&why),
+    };
+    let seen = Instructions::measure(&lab, &beside("bondd-send-frames"), "");
+    let mut recorded = Recorded::read().expect("docs/measured.md is there");
+    title(
+        &format!("Instructions a frame, over raw, Linux {}", seen.kernel),
+        &["sent", "recorded", "received", "recorded"],
+    );
+    for Row { name, cost } in &seen.rows {
+        let now = recorded.of(Column::Now, name).or(recorded.of(Column::Before, name));
+        let recorded = |way: usize| now.map_or_else(String::new, |now| counted::shown(name, now[way]));
+        let cells = [0, 1].map(|way| [counted::shown(name, cost[way]), recorded(way)]);
+        row(name, &cells.concat());
+    }
+    let setting = format!("Linux {}, {}", seen.kernel, counted::clang());
+    let column = match env::var("RECORD").as_deref() {
+        Ok("before") => Some(Column::Before),
+        Ok("now") => Some(Column::Now),
+        _ => None,
+    };
+    if let Some(column) = column {
+        recorded.record(column, &setting, &seen.rows);
+        recorded.write().expect("docs/measured.md is ours");
+    }
+    let mut outcome = Outcome::Done;
+    for (column, words) in [(Column::Before, "at 723f633"), (Column::Now, "as recorded")] {
+        if recorded.setting() != setting {
+            println!(
+                "  recorded with {}, and this is {setting}: nothing is held against it",
+                recorded.setting()
+            );
+            break;
+        }
+        for (name, then, now) in recorded.dearer(column, &seen.rows) {
+            println!("  dearer than {words}: {name}: {now:?}, not {then:?}");
+            outcome = Outcome::Worse;
+        }
+    }
+    outcome
+}
+
+fn not_run(why: &str) -> Outcome {
+    println!("  not run: {why}");
+    Outcome::Done
+}
+
+/// A program of the harness, built with this one; `BONDD_BIN_DIR` may name other agents, not other harnesses.
+fn beside(name: &str) -> PathBuf {
+    let this = env::current_exe().expect("a running program has a path");
+    this.with_file_name(name)
 }
 
 fn mebibytes(bytes: u64) -> String {

@@ -226,6 +226,12 @@ impl BondBpf {
         self.set_tx(tx)
     }
 
+    /// As if another build had attached the programs.
+    #[cfg(test)]
+    pub(super) fn forget_build(&mut self) {
+        self.set_state(*BUILD ^ 2).unwrap();
+    }
+
     /// The map of lists, and which of its slots are clean.
     #[cfg(test)]
     pub(super) fn lists(

@@ -100,7 +100,7 @@ impl Lists {
 }
 
 impl List {
-    fn encode(policy: &TxPolicy) -> io::Result<List> {
+    pub(super) fn encode(policy: &TxPolicy) -> io::Result<List> {
         let (kind, setting, igmp, ports) = match policy {
             TxPolicy::RoundRobin {
                 ports,

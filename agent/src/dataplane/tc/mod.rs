@@ -131,6 +131,9 @@ impl TcPlane {
                 };
                 let pins = step_with(&BPF, open, || Pins::open(&self.run_dir, self.netns))?;
                 sweep(&pins, &mut self.links)?;
+                if let Err(error) = pins.sweep_namespaces() {
+                    log::warn!("cannot remove the pins of network namespaces that are gone: {error}");
+                }
                 pins
             }
         };

@@ -1,14 +1,22 @@
 //! Names of the pins: `<bpffs>/bondd/<netns inode>/<bond ifindex>/`, in it the maps under their own names, the link `tx` of the
 //! wire and a link `rx-<ifindex>` per port. Where the hooks are clsact filters there are no links, only maps.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
+use aya::maps::MapInfo;
+use aya::programs::loaded_programs;
 use bond_modes::PortId;
 use nix::fcntl::{Flock, FlockArg};
 
 use super::bpffs::Bpffs;
+use super::errors::program_error;
+use super::sys;
 
 /// The pins of one network namespace.
 #[derive(Debug)]
@@ -23,8 +31,7 @@ impl Pins {
     /// Those of the network namespace with this inode number, in the file system that `run_dir` leads to.
     pub fn open(run_dir: &Path, netns: u64) -> io::Result<Pins> {
         let mut pins = Self::inside(Bpffs::open(run_dir)?, netns);
-        fs::create_dir_all(&pins.dir)?;
-        pins.lock = Flock::lock(File::open(&pins.dir)?, FlockArg::LockExclusiveNonblock).ok();
+        pins.lock = lock(&pins.dir)?;
         Ok(pins)
     }
 
@@ -58,6 +65,38 @@ impl Pins {
                 Ok(ifindex) if !alive(ifindex) => self.bond(ifindex).remove()?,
                 _ => {}
             }
+        }
+        Ok(())
+    }
+
+    /// Removes what bonds left behind whose network namespace is gone, with devices and all. An agent that serves a namespace has
+    /// its folder locked; where none does, a bond is there as long as its programs are attached.
+    pub fn sweep_namespaces(&self) -> io::Result<()> {
+        let mut in_use = MapsInUse::default();
+        let namespaces = self.fs.root().join(ALL);
+        for name in names(&namespaces)? {
+            let dir = namespaces.join(&name);
+            if dir == self.dir || name.parse::<u64>().is_err() {
+                continue;
+            }
+            let dead = dead_bonds(&dir, &mut in_use)?;
+            if dead.is_empty() && !names(&dir)?.is_empty() {
+                continue;
+            }
+            let Ok(_lock) = File::open(&dir).and_then(try_lock) else {
+                continue;
+            };
+            for bond in &dead {
+                bond.remove()?;
+            }
+            match fs::remove_dir(&dir) {
+                Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => {}
+                removed => removed?,
+            }
+            log::info!(
+                "removed the pins of {} bonds of a network namespace that is gone ({name})",
+                dead.len()
+            );
         }
         Ok(())
     }
@@ -117,7 +156,18 @@ impl BondPins {
 
     /// Where the link of a port is pinned.
     pub fn rx(&self, port: PortId) -> PathBuf {
-        self.dir.join(format!("rx-{}", port.0))
+        self.dir.join(format!("{RX}{}", port.0))
+    }
+
+    /// Ids of the maps that are pinned.
+    fn maps(&self) -> io::Result<Vec<u32>> {
+        let names = names(&self.dir)?.into_iter();
+        let maps = names.filter(|name| !name.starts_with(RX));
+        // One that cannot be read was unpinned meanwhile.
+        Ok(maps
+            .filter_map(|name| MapInfo::from_pin(self.map(&name)).ok())
+            .map(|map| map.id())
+            .collect())
     }
 
     /// Removes everything; harmless if there is nothing.
@@ -130,6 +180,77 @@ impl BondPins {
             _ => Ok(()),
         }
     }
+}
+
+/// The bonds in a namespace's folder that forward nothing any more.
+fn dead_bonds(dir: &Path, in_use: &mut MapsInUse) -> io::Result<Vec<BondPins>> {
+    let mut dead = Vec::new();
+    for name in names(dir)? {
+        let bond = BondPins { dir: dir.join(&name) };
+        let tx = bond.tx();
+        let is_dead = match name.parse::<u32>() {
+            Err(_) => false,
+            Ok(_) if tx.exists() => sys::link_interface(&tx)? == 0,
+            // Filters have no pins, but their programs use the maps that are pinned.
+            Ok(_) => !in_use.any(&bond.maps()?),
+        };
+        if is_dead {
+            dead.push(bond);
+        }
+    }
+    Ok(dead)
+}
+
+/// Which maps programs use, of whatever namespace; asked when first needed.
+#[derive(Default)]
+struct MapsInUse(Option<Option<BTreeSet<u32>>>);
+
+impl MapsInUse {
+    /// Whether any of these is in use; so it seems too where the kernel does not tell.
+    fn any(&mut self, maps: &[u32]) -> bool {
+        match self.0.get_or_insert_with(maps_in_use) {
+            Some(used) => maps.iter().any(|map| used.contains(map)),
+            None => true,
+        }
+    }
+}
+
+fn maps_in_use() -> Option<BTreeSet<u32>> {
+    let mut used = BTreeSet::new();
+    for program in loaded_programs() {
+        match program.and_then(|program| program.map_ids()).map_err(program_error) {
+            Ok(maps) => used.extend(maps?),
+            // It was unloaded while we looked.
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(_) => return None,
+        }
+    }
+    Some(used)
+}
+
+/// Makes a folder and locks it; none if another agent has it.
+fn lock(dir: &Path) -> io::Result<Option<Flock<File>>> {
+    let deadline = Instant::now() + LONG_FOR_A_SWEEP;
+    loop {
+        fs::create_dir_all(dir)?;
+        let file = match File::open(dir) {
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            file => file?,
+        };
+        let found = file.metadata()?.ino();
+        match try_lock(file) {
+            // Another agent may have swept it away meanwhile.
+            Ok(lock) if fs::metadata(dir).is_ok_and(|now| now.ino() == found) => return Ok(Some(lock)),
+            Ok(_) => {}
+            // An agent that sweeps has it for a moment.
+            Err(_) if Instant::now() < deadline => thread::sleep(Duration::from_millis(5)),
+            Err(_) => return Ok(None),
+        }
+    }
+}
+
+fn try_lock(file: File) -> io::Result<Flock<File>> {
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| error.into())
 }
 
 /// Removes one pin; harmless if it is not there.
@@ -151,5 +272,8 @@ fn names(dir: &Path) -> io::Result<Vec<String>> {
         .collect()
 }
 
+/// How the names of the links of ports begin.
+const RX: &str = "rx-";
+const LONG_FOR_A_SWEEP: Duration = Duration::from_millis(100);
 /// The folder of all bonds of the machine.
 const ALL: &str = "bondd";

@@ -4,7 +4,7 @@ use super::hook::{self, Attached, Place};
 use super::object::{Loader, RX};
 use super::pins::unpin;
 use super::program::{keep_own, set_tx};
-use super::{Bond, TcPlane};
+use super::{Bond, TcPlane, sys};
 use crate::dataplane::port::{port_alias, prepare, read, read_original, restore};
 use crate::dataplane::step::{Failures, HOOK, port_step, step, step_with, unknown};
 use crate::dataplane::{OriginalPort, PlaneError, PortBase};
@@ -204,7 +204,11 @@ fn expel(
     }
     bond.port_holds.remove(&port);
     let unhook = || match (bond.hook, link) {
-        (Attached::Tcx, _) => unpin(&bond.pins.rx(port)),
+        (Attached::Tcx, _) => {
+            let pin = bond.pins.rx(port);
+            sys::detach_link(&pin)?;
+            unpin(&pin)
+        }
         (Attached::Clsact, None) => Ok(()),
         (Attached::Clsact, Some(link)) => {
             hook::take_off(links, &link.report.name, port.0, RX, original.clsact).map(drop)

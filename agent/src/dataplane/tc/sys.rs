@@ -24,6 +24,17 @@ pub fn link_interface(path: &Path) -> io::Result<u32> {
     Ok(info[INTERFACE])
 }
 
+/// Takes the program of a pinned link off at once; harmless if there is no such link. Without this it goes some time after the
+/// last pin and descriptor, and until then the same program cannot be attached there again.
+pub fn detach_link(path: &Path) -> io::Result<()> {
+    let path = c_path(path)?;
+    let link = match descriptor(OBJ_GET, &mut [path.as_ptr() as u64, 0]) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        link => link?,
+    };
+    call(LINK_DETACH, &mut [u64_of(link.as_raw_fd() as u32, 0)]).map(drop)
+}
+
 fn descriptor(command: libc::c_int, attributes: &mut [u64]) -> io::Result<OwnedFd> {
     let fd = call(command, attributes)?;
     // SAFETY: the kernel has just made this descriptor for us alone.
@@ -64,5 +75,6 @@ const OBJ_PIN: libc::c_int = 6;
 const OBJ_GET: libc::c_int = 7;
 const OBJ_GET_INFO_BY_FD: libc::c_int = 15;
 const LINK_GET_FD_BY_ID: libc::c_int = 30;
+const LINK_DETACH: libc::c_int = 34;
 /// Which word of `struct bpf_link_info` is `tcx.ifindex`. [linux/bpf.h]
 const INTERFACE: usize = 4;

@@ -138,7 +138,7 @@ fn runs(frame: &[u8]) -> bool {
     frame.len() >= ETHERNET_HEADER + header
 }
 
-static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/hash_test.bpf.o"));
+pub(super) static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/hash_test.bpf.o"));
 const POLICIES: usize = 6;
 /// Where `cb` is in `struct __sk_buff`, and how large that is. [linux/bpf.h]
 const CB: usize = 48;

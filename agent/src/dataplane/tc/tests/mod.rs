@@ -16,9 +16,13 @@ use crate::packet::PacketSocket;
 
 mod hash;
 mod heard;
+mod hooks;
 mod lists;
 mod load;
+mod namespaces;
+mod programs;
 mod queues;
+mod upgrade;
 mod world;
 
 #[test]
@@ -253,38 +257,50 @@ fn a_new_process_takes_over_what_is_there() {
 
 #[test]
 fn nothing_is_lost_while_the_process_is_replaced() {
-    for_both_hooks(|w| {
-        let (p0, _) = w.bond_with_two_ports();
-        let bond = w.link("bond0").ifindex;
-        let stop = AtomicBool::new(false);
-        let sent = AtomicU32::new(0);
-        let failed = AtomicU32::new(0);
-        thread::scope(|scope| {
-            scope.spawn(|| {
-                let socket = PacketSocket::open().unwrap();
-                while !stop.load(Ordering::Relaxed) {
-                    let outcome = socket.send(bond, &frame(OTHER));
-                    sent.fetch_add(1, Ordering::Relaxed);
-                    failed.fetch_add(outcome.is_err().into(), Ordering::Relaxed);
-                }
-            });
-            for _ in 0..5 {
-                let mark = sent.load(Ordering::Relaxed);
-                w.reopen();
-                w.plane.observe(&bond0()).unwrap().unwrap();
-                while sent.load(Ordering::Relaxed) < mark + 1000 {
-                    thread::yield_now();
-                }
+    // By one of the same build, and by one of another, which exchanges the programs.
+    for other_build in [false, true] {
+        for_both_hooks(move |w| replace_under_load(w, other_build));
+    }
+}
+
+fn replace_under_load(w: &mut World, other_build: bool) {
+    let (p0, _) = w.bond_with_two_ports();
+    let bond = w.link("bond0").ifindex;
+    let stop = AtomicBool::new(false);
+    let sent = AtomicU32::new(0);
+    let failed = AtomicU32::new(0);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let socket = PacketSocket::open().unwrap();
+            while !stop.load(Ordering::Relaxed) {
+                let outcome = socket.send(bond, &frame(OTHER));
+                sent.fetch_add(1, Ordering::Relaxed);
+                failed.fetch_add(outcome.is_err().into(), Ordering::Relaxed);
             }
-            stop.store(true, Ordering::Relaxed);
         });
-        let sent = u64::from(sent.into_inner());
-        assert_eq!(failed.into_inner(), 0);
-        w.eventually(|w| w.counters(p0).tx_frames == sent);
-        // Not only sent on: it arrived at the far end too.
-        let received = |w: &World| statistic("q0", "rx_packets") - w.far_end_before;
-        w.eventually(|w| received(w) == sent);
+        for _ in 0..5 {
+            let mark = sent.load(Ordering::Relaxed);
+            let before = w.programs();
+            if other_build {
+                w.plane.bonds.get_mut(&bond0()).unwrap().bpf.forget_build();
+            }
+            w.reopen();
+            w.plane.observe(&bond0()).unwrap().unwrap();
+            // Filters have no links to ask for their programs.
+            let same = !other_build || w.hook == Hook::Clsact;
+            assert_eq!(w.programs() == before, same);
+            while sent.load(Ordering::Relaxed) < mark + 1000 {
+                thread::yield_now();
+            }
+        }
+        stop.store(true, Ordering::Relaxed);
     });
+    let sent = u64::from(sent.into_inner());
+    assert_eq!(failed.into_inner(), 0);
+    w.eventually(|w| w.counters(p0).tx_frames == sent);
+    // Not only sent on: it arrived at the far end too.
+    let received = |w: &World| statistic("q0", "rx_packets") - w.far_end_before;
+    w.eventually(|w| received(w) == sent);
 }
 
 #[test]

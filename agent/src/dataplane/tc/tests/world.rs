@@ -186,6 +186,13 @@ impl World {
         self.plane.close().unwrap();
     }
 
+    /// The programs that are attached by links, by id; none where there are only filters.
+    pub(super) fn programs(&self) -> Vec<u32> {
+        let bond = &self.plane.bonds[&bond0()];
+        let links = bond.wire_hold.iter().chain(bond.port_holds.values().flatten());
+        links.map(|link| link.info().unwrap().program_id()).collect()
+    }
+
     pub(super) fn counters(&mut self, port: PortId) -> PortCounters {
         self.plane.counters(&bond0(), port).unwrap()
     }

@@ -1,0 +1,315 @@
+//! A bond of the last release whose maps had no version is taken over while it forwards. `first-layout.bpf.o` is that release's
+//! own object file (revision 723f633), and what is pinned here is what it pinned.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::thread;
+use std::time::Instant;
+
+use aya::maps::{Array, HashMap, Map, MapData, PerCpuHashMap};
+use aya::programs::SchedClassifier;
+use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
+use bond_modes::{Accept, ForwardingPlan, PortId, TxPolicy, XmitHashPolicy};
+
+use super::Hook;
+use super::world::*;
+use crate::dataplane::Dataplane;
+use crate::dataplane::step::fault;
+use crate::dataplane::tc::Attached;
+use crate::dataplane::tc::device::wire_name;
+use crate::dataplane::tc::hook::{self, Place};
+use crate::dataplane::tc::lists::List;
+use crate::dataplane::tc::maps::{Counters, MAPS, Stamps, on_all_cpus};
+use crate::dataplane::tc::object::{RX, TX};
+use crate::dataplane::tc::pins::unpin;
+use crate::packet::PacketSocket;
+
+#[test]
+fn a_bond_of_the_first_layout_is_taken_over_under_traffic_and_loses_nothing() {
+    for hook in [Hook::Auto, Hook::Clsact] {
+        for kind in 0..4 {
+            in_world(hook, move |w| take_over_under_load(w, kind));
+        }
+    }
+}
+
+fn take_over_under_load(w: &mut World, kind: usize) {
+    let ports = w.bond_with_four_ports();
+    let tx = [
+        TxPolicy::One(ports[0]),
+        TxPolicy::All(vec![ports[0]]),
+        TxPolicy::RoundRobin {
+            ports: vec![ports[0]],
+            packets_per_port: 1,
+            igmp: ports[0],
+        },
+        TxPolicy::Hash {
+            ports: vec![ports[0]],
+            policy: XmitHashPolicy::Encap34,
+        },
+    ];
+    let mut plan = w.list_plan(tx[kind].clone(), &ports[..1]);
+    plan.rx.insert(ports[1], Accept::Unicast);
+    plan.queues = [(3, ports[2])].into();
+    w.program(&plan);
+    let old = downgrade(w, &plan);
+    let mut counters_before = Counters::default();
+    let counted = w.frames_in_both_directions(|w| {
+        counters_before = first_counters(w, ports[0]);
+        w.reopen();
+        let observed = w.plane.observe(&bond0()).unwrap().unwrap();
+        assert_eq!(observed.plan, plan);
+    });
+    drop(old);
+    let counters = w.counters(ports[0]);
+    println!(
+        "{:?}, {:?}: {} frames sent and {} received, {} and {} lost; counted {} and {}",
+        w.hook,
+        plan.tx,
+        counted.sent,
+        counted.received,
+        counted.sent_lost,
+        counted.received_lost,
+        counters.tx_frames,
+        counters.rx_frames
+    );
+    assert_eq!((counted.sent_lost, counted.received_lost), (0, 0));
+    // All but what the old programs counted while they were exchanged.
+    assert!(counters_before.tx_frames.min(counters_before.rx_frames) >= 1000);
+    let all = |before: u64, now: u64, real: u32| before <= now && now <= real.into();
+    assert!(
+        all(counters_before.tx_frames, counters.tx_frames, counted.sent),
+        "{counters:?}"
+    );
+    assert!(
+        all(counters_before.rx_frames, counters.rx_frames, counted.received),
+        "{counters:?}"
+    );
+    // Nothing of the old maps is left, the next agent has nothing to take over, and all goes on.
+    let pins = w.plane.bonds[&bond0()].pins.clone();
+    for gone in ["accept", "counters", "heard", "state-next"] {
+        assert!(!pins.map(gone).exists(), "{gone}");
+    }
+    let programs = w.programs();
+    w.reopen();
+    assert_eq!(w.plane.observe(&bond0()).unwrap().unwrap().plan, plan);
+    assert_eq!(w.programs(), programs);
+    let far = w.far_ends();
+    w.send_frame(&numbered(frame(OTHER), 7));
+    assert_eq!(w.gather(&far, 1)[0], [7]);
+    assert!(w.plane.heard(&bond0(), ports[0]).unwrap().any.is_some());
+}
+
+#[test]
+fn a_take_over_that_fails_at_any_step_is_completed_by_the_next_agent() {
+    for_both_hooks(|w| {
+        let (p0, p1) = w.bond_with_two_ports();
+        let plan = w.plan(Some(p1), &[p0, p1]);
+        w.program(&plan);
+        let q1 = w.tap("q1");
+        for step in 0.. {
+            let old = downgrade(w, &plan);
+            w.reopen();
+            let (outcome, reached) = fault::at(step, || w.plane.observe(&bond0()));
+            assert_eq!(outcome.is_err(), reached, "step {step}");
+            // It forwards meanwhile, with whichever programs.
+            let bond = w.link("bond0").ifindex;
+            w.socket.send(bond, &frame(OTHER)).unwrap();
+            q1.expect(1);
+            w.reopen();
+            assert_eq!(w.plane.observe(&bond0()).unwrap().unwrap().plan, plan, "step {step}");
+            w.send("bond0", OTHER, 1);
+            q1.expect(1);
+            drop(old);
+            if !reached {
+                assert!(step > 5, "only {step} steps");
+                break;
+            }
+        }
+    });
+}
+
+#[test]
+fn maps_of_an_unknown_layout_are_refused() {
+    in_world(Hook::Auto, |w| {
+        w.bond_with_two_ports();
+        let pins = w.plane.bonds[&bond0()].pins.clone();
+        let state = MapData::from_pin(pins.map("state")).unwrap();
+        let mut state: Array<MapData, [u8; 16]> = Map::from_map_data(state).unwrap().try_into().unwrap();
+        let ours = state.get(&0, 0).unwrap();
+        let mut theirs = ours;
+        theirs[0] = 77;
+        state.set(0, theirs, 0).unwrap();
+        w.reopen();
+        let refused = crate::text::chain(&w.plane.observe(&bond0()).unwrap_err());
+        assert!(refused.contains("was pinned by another version of bondd"), "{refused}");
+        state.set(0, ours, 0).unwrap();
+        w.reopen();
+        w.plane.observe(&bond0()).unwrap().unwrap();
+    });
+}
+
+/// Puts the release's own programs and pins in place of ours, for a bond with this plan.
+fn downgrade(w: &mut World, plan: &ForwardingPlan) -> Ebpf {
+    let bond = &w.plane.bonds[&bond0()];
+    let (pins, wire, kind) = (bond.pins.clone(), bond.wire, bond.hook);
+    let wire_name = wire_name(bond.ifindex);
+    let ports: Vec<PortId> = plan.ports.keys().copied().collect();
+    let names: BTreeMap<PortId, String> = ports
+        .iter()
+        .map(|port| (*port, w.links.by_index(port.0).unwrap().unwrap().report.name))
+        .collect();
+    for (name, _) in MAPS {
+        unpin(&pins.map(name)).unwrap();
+    }
+    let mut loader = EbpfLoader::new();
+    loader.btf(None);
+    for name in [
+        "state", "accept", "counters", "lists", "turns", "heard", "own", "sent", "queues",
+    ] {
+        loader.map_pin_path(name, pins.map(name));
+    }
+    let mut old = loader.load(FIRST_LAYOUT).unwrap();
+    let mut lists: Array<_, List> = old.take_map("lists").unwrap().try_into().unwrap();
+    let selector = match &plan.tx {
+        TxPolicy::One(port) => port.0,
+        list => {
+            lists.set(5, List::encode(list).unwrap(), 0).unwrap();
+            0x8000_0000 | 5 << 24
+        }
+    };
+    let mut state: Array<_, u32> = old.take_map("state").unwrap().try_into().unwrap();
+    state.set(0, selector, 0).unwrap();
+    state.set(1, wire, 0).unwrap();
+    let mut queues: Array<_, u32> = old.take_map("queues").unwrap().try_into().unwrap();
+    for (queue, port) in &plan.queues {
+        queues.set((*queue).into(), port.0, 0).unwrap();
+    }
+    let mut accept: HashMap<_, u32, u32> = old.take_map("accept").unwrap().try_into().unwrap();
+    for (port, rule) in &plan.rx {
+        let rule = if *rule == Accept::All { 2 } else { 1 };
+        accept.insert(port.0, rule, 0).unwrap();
+    }
+    let mut counters: PerCpuHashMap<_, u32, Counters> = old.take_map("counters").unwrap().try_into().unwrap();
+    let mut heard: PerCpuHashMap<_, u32, Stamps> = old.take_map("heard").unwrap().try_into().unwrap();
+    for port in &ports {
+        counters
+            .insert(port.0, on_all_cpus(Counters::default()).unwrap(), 0)
+            .unwrap();
+        heard
+            .insert(port.0, on_all_cpus(Stamps::default()).unwrap(), 0)
+            .unwrap();
+    }
+    let mut own: HashMap<_, [u8; 6], u32> = old.take_map("own").unwrap().try_into().unwrap();
+    own.insert(plan.mac.0, 1, 0).unwrap();
+
+    let tx_pin = pins.tx();
+    let wire_place = Place {
+        interface: &wire_name,
+        pin: Some(&tx_pin),
+        program: TX,
+    };
+    put_on(&mut old, wire_place, kind);
+    for (port, name) in &names {
+        let pin = pins.rx(*port);
+        let place = Place {
+            interface: name,
+            pin: Some(&pin),
+            program: RX,
+        };
+        put_on(&mut old, place, kind);
+    }
+    old
+}
+
+/// What the old programs have counted, over all CPUs.
+fn first_counters(w: &World, port: PortId) -> Counters {
+    let pin = w.plane.bonds[&bond0()].pins.map("counters");
+    let map = Map::from_map_data(MapData::from_pin(pin).unwrap()).unwrap();
+    let map: PerCpuHashMap<_, u32, Counters> = map.try_into().unwrap();
+    let per_cpu = map.get(&port.0, 0).unwrap();
+    Counters {
+        tx_frames: per_cpu.iter().map(|cpu| cpu.tx_frames).sum(),
+        rx_frames: per_cpu.iter().map(|cpu| cpu.rx_frames).sum(),
+        ..Counters::default()
+    }
+}
+
+fn put_on(old: &mut Ebpf, place: Place<'_>, kind: Attached) {
+    let program: &mut SchedClassifier = old.program_mut(place.program).unwrap().try_into().unwrap();
+    if program.fd().is_err() {
+        program.load().unwrap();
+    }
+    assert!(hook::replace(program, place, kind).unwrap().is_some());
+}
+
+/// What became of the frames.
+struct Tally {
+    sent: u32,
+    sent_lost: usize,
+    received: u32,
+    received_lost: usize,
+}
+
+impl World {
+    /// Sends numbered frames through the bond and to it by `p0`'s cable while something happens.
+    fn frames_in_both_directions(&mut self, body: impl FnOnce(&mut World)) -> Tally {
+        let ends = ["q0", "bond0"].map(|name| (Tap::on(self.link(name).ifindex), self.link(name).ifindex));
+        let stop = AtomicBool::new(false);
+        let sent = [AtomicU32::new(0), AtomicU32::new(0)];
+        let [(q0, q0_index), (bond, bond_index)] = &ends;
+        let (q0_index, bond_index) = (*q0_index, *bond_index);
+        let flow = |from: u32, place: usize, end: &Tap| {
+            let socket = PacketSocket::open().unwrap();
+            let mut seen = BTreeSet::new();
+            let mut number = 0;
+            let mut quiet = Instant::now();
+            loop {
+                let before = seen.len();
+                seen.extend(end.numbers());
+                if seen.len() > before {
+                    quiet = Instant::now();
+                }
+                let ended = stop.load(Ordering::Relaxed);
+                if ended && (seen.len() == number as usize || quiet.elapsed() > PATIENCE) {
+                    return (number as usize) - seen.len();
+                }
+                if !ended && number - (seen.len() as u32) < 64 {
+                    socket.send(from, &numbered(frame(OTHER), number)).unwrap();
+                    number += 1;
+                    sent[place].store(number, Ordering::Relaxed);
+                } else {
+                    thread::yield_now();
+                }
+            }
+        };
+        let lost = thread::scope(|scope| {
+            let flow = &flow;
+            let out = scope.spawn(move || flow(bond_index, 0, q0));
+            let back = scope.spawn(move || flow(q0_index, 1, bond));
+            let wait = |count: u32| {
+                let marks = [0, 1].map(|place: usize| sent[place].load(Ordering::Relaxed));
+                while [0, 1]
+                    .iter()
+                    .any(|&place: &usize| sent[place].load(Ordering::Relaxed) < marks[place] + count)
+                {
+                    thread::yield_now();
+                }
+            };
+            wait(2000);
+            body(self);
+            wait(2000);
+            stop.store(true, Ordering::Relaxed);
+            [out.join().unwrap(), back.join().unwrap()]
+        });
+        let [sent, received] = sent.map(AtomicU32::into_inner);
+        Tally {
+            sent,
+            sent_lost: lost[0],
+            received,
+            received_lost: lost[1],
+        }
+    }
+}
+
+pub(super) static FIRST_LAYOUT: &[u8] = include_bytes_aligned!("../../../../testdata/tc/first-layout.bpf.o");
