@@ -12,7 +12,7 @@ use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
 use crate::clock;
-use crate::config::{self, BondSpec, Grammar, Severity};
+use crate::config::{self, Grammar, Parsed, Severity};
 use crate::control::server::Server;
 use crate::control::{RUN_DIR, RUN_DIR_ENV, SOCKET};
 use crate::dataplane::tc::{Hook, TcPlane};
@@ -60,13 +60,13 @@ struct Arguments {
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     logging::init(arguments.log_level);
-    let Some(specs) = read_config(&arguments.config, arguments.grammar, arguments.plane) else {
+    let Some(config) = read_config(&arguments.config, arguments.grammar, arguments.plane) else {
         return ExitCode::FAILURE;
     };
     if arguments.check {
         return ExitCode::SUCCESS;
     }
-    match serve(&arguments, &specs) {
+    match serve(&arguments, &config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             log::error!("{}", chain(&*error));
@@ -75,8 +75,8 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// The bonds that the options files ask for, or `None` if a file has an error. What is wrong was logged.
-fn read_config(paths: &[PathBuf], grammar: Option<Grammar>, plane: PlaneWish) -> Option<Vec<BondSpec>> {
+/// What the option files say, or `None` if a file has an error. What is wrong was logged.
+fn read_config(paths: &[PathBuf], grammar: Option<Grammar>, plane: PlaneWish) -> Option<Parsed> {
     let parsed = config::load(paths, grammar, &|pairs| check_options_on(plane, pairs));
     for finding in &parsed.diagnostics {
         match finding.severity {
@@ -85,10 +85,10 @@ fn read_config(paths: &[PathBuf], grammar: Option<Grammar>, plane: PlaneWish) ->
             Severity::Info => log::info!("{finding}"),
         }
     }
-    (!parsed.has_errors()).then_some(parsed.bonds)
+    (!parsed.has_errors()).then_some(parsed)
 }
 
-fn serve(arguments: &Arguments, specs: &[BondSpec]) -> Result<(), Box<dyn Error>> {
+fn serve(arguments: &Arguments, config: &Parsed) -> Result<(), Box<dyn Error>> {
     let signals = Signals::new()?;
     let run_dir = prepare(&arguments.run_dir)?;
     let _lock = lock(&run_dir)?;
@@ -105,7 +105,7 @@ fn serve(arguments: &Arguments, specs: &[BondSpec]) -> Result<(), Box<dyn Error>
     let registry = poll.registry().try_clone()?;
     let mut fleet = Fleet::new(&run_dir, registry, Box::new(plane))?;
     fleet.prefer(arguments.plane);
-    fleet.start(clock::now(), specs);
+    fleet.start(clock::now(), &config.bonds, &config.files);
     raise_priority();
     let server = Server::bind(&run_dir.join(SOCKET), poll.registry(), CONTROL)?;
     log::info!("ready at {}", run_dir.display());

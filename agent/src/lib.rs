@@ -13,6 +13,7 @@ pub mod fleet;
 mod locks;
 pub mod logging;
 pub mod netlink;
+pub mod origins;
 pub mod packet;
 pub mod run;
 pub mod saved;

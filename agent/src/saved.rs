@@ -9,6 +9,7 @@ use bond_modes::{PortId, Saved};
 use serde::{Deserialize, Serialize};
 
 use crate::dataplane::OriginalPort;
+use crate::origins::Origins;
 
 /// Everything kept about one bond. Unknown fields are ignored, missing ones have a default.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,9 +34,12 @@ pub struct SavedBond {
     /// Names of the ports that belong to the bond, there or not.
     #[serde(default)]
     pub wanted: Vec<String>,
-    /// The options that a file gave when they were last applied.
+    /// The options that files gave when they were last followed; none if no file says anything of the bond.
     #[serde(default)]
     pub configured: Option<Vec<(String, String)>>,
+    /// Where options and ports come from; none in a state of before this was kept.
+    #[serde(default)]
+    pub origins: Option<Origins>,
 }
 
 /// The folder of state files.
@@ -154,11 +158,35 @@ mod tests {
 
     use super::*;
 
+    /// As the release before origins were kept wrote it.
+    const BEFORE_ORIGINS: &str = r#"{"boot_id":"BOOT","name":"bond0","ifindex":7,"plane":"tc","bond":SAVED,
+        "originals":{},"vanished":{},"wanted":["eth0","eth1"],"configured":[["mode","1"],["miimon","100"],["updelay","200"]]}"#;
+
     #[test]
-    fn a_state_that_cannot_be_written_is_told_and_leaves_no_half_of_a_file() {
-        let dir = std::env::temp_dir().join(format!("bondd-saved-{}", std::process::id()));
-        let mut store = Store::open(&dir).unwrap();
-        let report = LinkReport {
+    fn a_state_of_before_origins_were_kept_is_read_and_takes_nothing_away() {
+        let pairs = |text: &str| -> Vec<(String, String)> {
+            let split = |word: &str| word.split_once('=').map(|(k, v)| (k.to_owned(), v.to_owned()));
+            text.split(' ').map(|word| split(word).unwrap()).collect()
+        };
+        let in_force = options::parse(&pairs("mode=1 miimon=50 updelay=200 num_grat_arp=3"))
+            .unwrap()
+            .options;
+        let report = report();
+        let change = options::parse(&pairs("mode=1 miimon=50 updelay=200 num_grat_arp=3")).unwrap();
+        let bond = serde_json::to_string(&Bond::new(Time::ZERO, change, &report).saved()).unwrap();
+        let text = BEFORE_ORIGINS.replace("SAVED", &bond);
+        let state: SavedBond = serde_json::from_str(&text).unwrap();
+        assert_eq!(state.origins, None);
+        let origins = Origins::unknown(&in_force, state.configured.as_ref(), &state.wanted);
+        // The file says 100 and no more of the other: somebody set both.
+        let operators: Vec<&str> = origins.operator_options.iter().map(String::as_str).collect();
+        assert_eq!(operators, ["miimon", "num_grat_arp"]);
+        assert!(origins.operator_ports.contains("eth0") && origins.operator_ports.contains("eth1"));
+        assert!(!origins.made_by_file, "it would be removed when no file names it");
+    }
+
+    fn report() -> LinkReport {
+        LinkReport {
             name: "bond0".to_owned(),
             admin_up: false,
             carrier: Carrier::Off,
@@ -168,7 +196,14 @@ mod tests {
             allmulti: false,
             speed: Default::default(),
             duplex: Default::default(),
-        };
+        }
+    }
+
+    #[test]
+    fn a_state_that_cannot_be_written_is_told_and_leaves_no_half_of_a_file() {
+        let dir = std::env::temp_dir().join(format!("bondd-saved-{}", std::process::id()));
+        let mut store = Store::open(&dir).unwrap();
+        let report = report();
         let mode = [("mode".to_owned(), "1".to_owned())];
         let state = SavedBond {
             boot_id: store.boot_id().to_owned(),
@@ -180,6 +215,7 @@ mod tests {
             vanished: BTreeMap::new(),
             wanted: Vec::new(),
             configured: None,
+            origins: Some(Origins::default()),
         };
         // Nothing can be renamed to this.
         fs::create_dir_all(store.path("bond0").join("in the way")).unwrap();

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use bond_monitors::wire::ethernet::Tag;
-use bond_monitors::{Carrier, Heard, LinkReport, MacAddr};
+use bond_monitors::{Carrier, LinkReport, MacAddr, ReceiveStamps};
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{Epoch, PortId};
@@ -64,7 +64,7 @@ pub enum Event {
     /// Answer to [`Action::ReadHeard`](crate::Action::ReadHeard).
     Heard {
         /// The attached ports of which it could be read; no port is blamed for the silence of the others.
-        ports: Vec<(PortId, Heard)>,
+        ports: Vec<(PortId, ReceiveStamps)>,
     },
     /// ARP or neighbour discovery that arrived at a port, whether the bond lets it in or not.
     Frame {

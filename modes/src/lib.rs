@@ -7,10 +7,10 @@
 pub mod action;
 pub mod bond;
 mod current;
+mod delays;
 pub mod event;
 pub mod hash;
 pub mod ids;
-mod links;
 pub mod machine;
 mod mode;
 mod named;

@@ -1,12 +1,12 @@
 //! One attached interface.
 
-use std::time::Duration;
-
-use bond_monitors::{ArpMonitor, Carrier, Debounce, Duplex, LinkReport, LinkState, MacAddr, MiiMonitor, Speed, Time};
+use bond_monitors::{
+    AnyMonitor, ArpMonitor, Carrier, Combine, Duplex, Health, LinkReport, LinkState, MacAddr, Speed, Time, Trial,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::ids::PortId;
-use crate::options::{BondOptions, Monitor, PortOptions};
+use crate::options::{BondOptions, PortOptions};
 
 /// What is known of a port when it is attached.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,12 +36,8 @@ pub struct Port {
     pub failures: u32,
     /// Its own options.
     pub options: PortOptions,
-    /// Raw verdict.
-    pub(crate) monitor: MiiMonitor,
-    /// What probes have shown.
-    pub(crate) arp: ArpMonitor,
-    /// Verdict after delays.
-    pub(crate) debounce: Debounce,
+    /// What its monitors make of the link.
+    pub(crate) health: Health,
     /// When the running delay began; for messages.
     pub(crate) delayed_since: Time,
 }
@@ -50,6 +46,16 @@ impl Port {
     /// A port that was just attached. Without a monitor it counts as up for ever. [bond_main.c: bond_enslave]
     pub(crate) fn new(now: Time, id: PortId, facts: PortFacts, options: &BondOptions) -> Self {
         let carrier = facts.report.carrier;
+        let mut health = if options.watches_links() {
+            // For the ARP monitor carrier is enough to begin with.
+            Health::attached(now, carrier, options.delays())
+        } else {
+            Health::new(carrier, LinkState::Up)
+        };
+        if options.asks_targets() {
+            let arp = ArpMonitor::new(now, carrier.is_on(), options.window());
+            health.watch_by(now, vec![AnyMonitor::Arp(arp)], Combine::All);
+        }
         Port {
             id,
             name: facts.report.name,
@@ -59,34 +65,46 @@ impl Port {
             duplex: facts.report.duplex,
             failures: 0,
             options: PortOptions::default(),
-            arp: match options.monitor() {
-                Monitor::Arp => ArpMonitor::new(now, carrier.is_on(), options.window()),
-                _ => ArpMonitor::default(),
-            },
-            monitor: MiiMonitor::new(carrier),
-            debounce: match options.monitor() {
-                Monitor::None => Debounce::in_state(LinkState::Up),
-                Monitor::Mii => Debounce::attached(now, carrier, options.updelay),
-                // Carrier is enough to begin with.
-                Monitor::Arp => Debounce::attached(now, carrier, Duration::ZERO),
-            },
+            health,
             delayed_since: now,
         }
     }
 
     /// Verdict about the link.
     pub fn link(&self) -> LinkState {
-        self.debounce.state()
+        self.health.state()
     }
 
     /// Signal on the wire.
     pub fn carrier(&self) -> Carrier {
-        self.monitor.carrier()
+        self.health.carrier()
     }
 
     /// Whether it may carry traffic.
     pub fn is_usable(&self) -> bool {
         self.link().is_usable()
+    }
+
+    /// What the ARP monitor knows of it, if that watches it.
+    pub(crate) fn arp(&self) -> Option<&ArpMonitor> {
+        self.health.arp()
+    }
+
+    /// As [`Port::arp`].
+    pub(crate) fn arp_mut(&mut self) -> Option<&mut ArpMonitor> {
+        self.health.arp_mut()
+    }
+
+    /// How it stands while no port works.
+    pub(crate) fn trial(&self) -> Trial {
+        self.arp().map(ArpMonitor::trial).unwrap_or_default()
+    }
+
+    /// Moves that on.
+    pub(crate) fn set_trial(&mut self, trial: Trial) {
+        if let Some(arp) = self.arp_mut() {
+            arp.set_trial(trial);
+        }
     }
 }
 

@@ -42,7 +42,16 @@ impl LinkState {
     }
 }
 
-/// The two delays of one port and where it stands in them. [bonding.rst: updelay, downdelay]
+/// How long a change must last before it counts. [bonding.rst: updelay, downdelay]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Delays {
+    /// How long a port must work before it is used.
+    pub up: Duration,
+    /// How long it must have failed before it is given up.
+    pub down: Duration,
+}
+
+/// Where one port stands in its delays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Debounce {
     state: LinkState,
@@ -50,9 +59,9 @@ pub struct Debounce {
 
 impl Debounce {
     /// A port that was just attached: in use at once if no updelay is set, else it waits. [bond_main.c: bond_enslave]
-    pub fn attached(now: Time, carrier: Carrier, updelay: Duration) -> Self {
+    pub fn attached(now: Time, carrier: Carrier, delays: Delays) -> Self {
         let mut debounce = Debounce { state: LinkState::Down };
-        debounce.observe(now, carrier, updelay, Duration::ZERO);
+        debounce.observe(now, carrier, delays);
         debounce
     }
 
@@ -66,34 +75,40 @@ impl Debounce {
         self.state
     }
 
-    /// Takes the carrier at `now` in; the new state if it changed.
+    /// Takes in whether the port works at `now`; the new state if it changed.
     ///
-    /// A running delay keeps the deadline it was started with when the options change.
-    pub fn observe(
-        &mut self,
-        now: Time,
-        carrier: Carrier,
-        updelay: Duration,
-        downdelay: Duration,
-    ) -> Option<LinkState> {
+    /// A running delay keeps the deadline it was started with when the options change. It does not end here: see
+    /// [`Debounce::end`].
+    pub fn observe(&mut self, now: Time, carrier: Carrier, delays: Delays) -> Option<LinkState> {
         use Carrier::{Off, On};
         use LinkState::{Down, GoingBack, GoingDown, Up};
         self.state = match (self.state, carrier) {
-            (Up, Off) if downdelay.is_zero() => Down,
-            (Up, Off) => GoingDown { until: now + downdelay },
+            (Up, Off) if delays.down.is_zero() => Down,
+            (Up, Off) => GoingDown {
+                until: now + delays.down,
+            },
             (GoingDown { .. }, On) => Up,
-            (GoingDown { until }, Off) if now >= until => Down,
-            (Down, On) if updelay.is_zero() => Up,
-            (Down, On) => GoingBack { until: now + updelay },
+            (Down, On) if delays.up.is_zero() => Up,
+            (Down, On) => GoingBack { until: now + delays.up },
             (GoingBack { .. }, Off) => Down,
-            (GoingBack { until }, On) if now >= until => Up,
             _ => return None,
         };
         Some(self.state)
     }
 
-    /// Ends a running updelay, because no other port is usable. [bonding.rst: updelay]
-    pub fn hurry(&mut self) {
+    /// Ends a delay whose time has come; the new state if one did. To be called when all that is known at `now` was taken in: an
+    /// event that waits to be read may say otherwise.
+    pub fn end(&mut self, now: Time) -> Option<LinkState> {
+        self.state = match self.state {
+            LinkState::GoingDown { until } if now >= until => LinkState::Down,
+            LinkState::GoingBack { until } if now >= until => LinkState::Up,
+            _ => return None,
+        };
+        Some(self.state)
+    }
+
+    /// Ends a running updelay before its time, because no other port is usable. [bonding.rst: updelay]
+    pub fn skip_updelay(&mut self) {
         if let LinkState::GoingBack { .. } = self.state {
             self.state = LinkState::Up;
         }
@@ -106,53 +121,63 @@ mod tests {
 
     const MS: fn(u64) -> Duration = Duration::from_millis;
 
+    fn delays(up: u64, down: u64) -> Delays {
+        Delays {
+            up: MS(up),
+            down: MS(down),
+        }
+    }
+
     fn at(ms: u64) -> Time {
         Time::from_millis(ms)
     }
 
     #[test]
     fn without_delays_the_state_follows_the_carrier() {
-        let mut d = Debounce::attached(at(0), Carrier::On, MS(0));
+        let mut d = Debounce::attached(at(0), Carrier::On, delays(0, 0));
         assert_eq!(d.state(), LinkState::Up);
-        assert_eq!(d.observe(at(1), Carrier::Off, MS(0), MS(0)), Some(LinkState::Down));
-        assert_eq!(d.observe(at(2), Carrier::Off, MS(0), MS(0)), None);
-        assert_eq!(d.observe(at(3), Carrier::On, MS(0), MS(0)), Some(LinkState::Up));
+        assert_eq!(d.observe(at(1), Carrier::Off, delays(0, 0)), Some(LinkState::Down));
+        assert_eq!(d.observe(at(2), Carrier::Off, delays(0, 0)), None);
+        assert_eq!(d.observe(at(3), Carrier::On, delays(0, 0)), Some(LinkState::Up));
     }
 
     #[test]
     fn a_link_that_comes_back_within_downdelay_never_goes_down() {
         let mut d = Debounce::in_state(LinkState::Up);
-        assert_eq!(
-            d.observe(at(0), Carrier::Off, MS(0), MS(200)),
-            Some(LinkState::GoingDown { until: at(200) })
-        );
-        assert_eq!(d.observe(at(199), Carrier::Off, MS(0), MS(200)), None);
-        assert_eq!(d.observe(at(199), Carrier::On, MS(0), MS(200)), Some(LinkState::Up));
+        let going = LinkState::GoingDown { until: at(200) };
+        assert_eq!(d.observe(at(0), Carrier::Off, delays(0, 200)), Some(going));
+        assert_eq!(d.end(at(199)), None);
+        assert_eq!(d.observe(at(199), Carrier::On, delays(0, 200)), Some(LinkState::Up));
     }
 
     #[test]
     fn delays_end_at_their_deadline_and_not_before() {
         let mut d = Debounce::in_state(LinkState::Up);
-        d.observe(at(0), Carrier::Off, MS(300), MS(200));
-        assert_eq!(
-            d.observe(at(200), Carrier::Off, MS(300), MS(200)),
-            Some(LinkState::Down)
-        );
-        assert_eq!(
-            d.observe(at(500), Carrier::On, MS(300), MS(200)),
-            Some(LinkState::GoingBack { until: at(800) })
-        );
-        assert_eq!(d.observe(at(799), Carrier::On, MS(300), MS(200)), None);
-        assert_eq!(d.observe(at(800), Carrier::On, MS(300), MS(200)), Some(LinkState::Up));
+        d.observe(at(0), Carrier::Off, delays(300, 200));
+        assert_eq!(d.end(at(200)), Some(LinkState::Down));
+        let back = LinkState::GoingBack { until: at(800) };
+        assert_eq!(d.observe(at(500), Carrier::On, delays(300, 200)), Some(back));
+        assert_eq!(d.end(at(799)), None);
+        assert_eq!(d.end(at(800)), Some(LinkState::Up));
     }
 
     #[test]
-    fn hurry_ends_updelay_only() {
-        let mut d = Debounce::attached(at(0), Carrier::On, MS(300));
-        d.hurry();
+    fn a_delay_that_is_over_ends_only_when_all_is_known() {
+        let mut d = Debounce::in_state(LinkState::Up);
+        d.observe(at(0), Carrier::Off, delays(0, 200));
+        // Read late, after the agent was held up: another port's event, then the one that says that this one is back.
+        assert_eq!(d.observe(at(400), Carrier::Off, delays(0, 200)), None);
+        assert_eq!(d.observe(at(400), Carrier::On, delays(0, 200)), Some(LinkState::Up));
+        assert_eq!(d.end(at(400)), None);
+    }
+
+    #[test]
+    fn only_a_running_updelay_can_be_skipped() {
+        let mut d = Debounce::attached(at(0), Carrier::On, delays(300, 0));
+        d.skip_updelay();
         assert_eq!(d.state(), LinkState::Up);
         let mut down = Debounce::in_state(LinkState::Down);
-        down.hurry();
+        down.skip_updelay();
         assert_eq!(down.state(), LinkState::Down);
     }
 }

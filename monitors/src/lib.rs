@@ -4,22 +4,30 @@
 //! values. No clock, socket, thread or logger.
 #![forbid(unsafe_code)]
 
-pub mod arp;
+pub mod carrier;
+pub mod classic;
+pub mod combine;
+pub mod damping;
 pub mod debounce;
 pub mod evidence;
 pub mod frames;
-pub mod heard;
+pub mod health;
 pub mod link;
-pub mod mii;
+pub mod monitor;
+pub mod stamps;
 pub mod time;
 pub mod wire;
 
-pub use arp::{Answer, AnswerKind, ArpMonitor, Trial, Window};
-pub use debounce::{Debounce, LinkState};
+pub use carrier::CarrierMonitor;
+pub use classic::{Answer, AnswerKind, ArpMonitor, Trial, Window};
+pub use combine::Combine;
+pub use damping::{Damping, DampingRule};
+pub use debounce::{Debounce, Delays, LinkState};
 pub use evidence::Evidence;
 pub use frames::FrameKinds;
-pub use heard::Heard;
+pub use health::{AnyMonitor, Health};
 pub use link::{Carrier, Duplex, LinkReport, Speed};
-pub use mii::MiiMonitor;
+pub use monitor::{Ask, Fact, Monitor, Verdict};
+pub use stamps::ReceiveStamps;
 pub use time::{Pause, Time};
 pub use wire::MacAddr;

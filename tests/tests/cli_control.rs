@@ -356,7 +356,7 @@ fn a_reader_that_goes_away_is_no_failure() {
     assert_eq!(String::from_utf8_lossy(&output.stderr).trim(), "0");
 }
 
-const BOND_FIELDS: [&str; 17] = [
+const BOND_FIELDS: [&str; 18] = [
     "name",
     "ifindex",
     "plane",
@@ -374,6 +374,7 @@ const BOND_FIELDS: [&str; 17] = [
     "unfulfilled",
     "targets",
     "options",
+    "option_origins",
 ];
 const PORT_FIELDS: [&str; 20] = [
     "name",

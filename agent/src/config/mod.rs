@@ -47,6 +47,8 @@ pub struct Parsed {
     pub bonds: Vec<BondSpec>,
     /// All findings, in the order of files and lines.
     pub diagnostics: Vec<Diagnostic>,
+    /// Files that were read, in reading order.
+    pub files: Vec<PathBuf>,
 }
 
 impl Parsed {
@@ -149,6 +151,7 @@ fn read(sources: &[Source], files: &dyn Files, check: Check<'_>, mut findings: F
     resolve::check_ports(&bonds, &mut findings);
     Parsed {
         bonds,
+        files: order.iter().map(|file| file.to_path_buf()).collect(),
         diagnostics: findings.sorted(&order),
     }
 }

@@ -5,12 +5,15 @@
 //! After `monitor` was answered, the connection carries `{"event":{...}}` lines until the client closes it.
 //! A client that does not read them fast enough gets `{"lagged":true}` as its last line.
 
+use std::collections::BTreeMap;
+
 use bond_modes::{BondStatus, LinkWord, Notice, PortStatus};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value, json};
 
 use crate::dataplane::{PlaneReport, PortCounters};
+use crate::origins::Origin;
 
 /// Version of the JSON that `show` prints; fields are added, never renamed or left out.
 pub const SCHEMA: u32 = 1;
@@ -213,6 +216,9 @@ pub struct BondReport {
     pub unfulfilled: Vec<UnfulfilledReport>,
     /// Attached ports in the order of attaching, then absent ones.
     pub ports: Vec<PortReport>,
+    /// Who gave each option its value, by the names of `options`; `active_slave` is no stored option.
+    #[serde(default)]
+    pub option_origins: BTreeMap<String, Origin>,
 }
 
 /// A part of what a bond is to be that could not be brought about.

@@ -6,6 +6,7 @@ use bond_modes::{EvidenceStatus, OptionValue, PortStatus, Role, TargetStatus, op
 use bond_monitors::{AnswerKind, Duplex, Evidence};
 
 use crate::control::proto::{BondReport, PortReport, Report, UnfulfilledReport};
+use crate::origins::Origin;
 
 const HEADINGS: [&str; 10] = [
     "PORT",
@@ -55,6 +56,9 @@ fn bond(bond: &BondReport) -> String {
     ] {
         text += &format!("  {name:<9}{value}\n");
     }
+    if let Some(origins) = origins(bond) {
+        text += &format!("  {:<9}{origins}\n", "options");
+    }
     for part in &bond.unfulfilled {
         let UnfulfilledReport { what, why, since_ms } = part;
         text += &format!("  {:<9}cannot {what}, for {}: {why}\n", "NOT DONE", age(*since_ms));
@@ -72,6 +76,23 @@ fn bond(bond: &BondReport) -> String {
         }
     }
     text
+}
+
+/// Who gave the options their values that nobody would have by default.
+fn origins(bond: &BondReport) -> Option<String> {
+    // Of several names of one option the first is said.
+    let set_by = |origin: Origin| {
+        let rows = options::TABLE
+            .iter()
+            .filter(|row| bond.option_origins.get(row.name) == Some(&origin));
+        let names: Vec<&str> = rows.map(|row| row.name).collect();
+        (!names.is_empty()).then(|| format!("{origin}: {}", names.join(", ")))
+    };
+    let parts: Vec<String> = [Origin::File, Origin::Operator]
+        .into_iter()
+        .filter_map(set_by)
+        .collect();
+    (!parts.is_empty()).then(|| format!("set by {}", parts.join("; ")))
 }
 
 /// A time that has passed, as people say it.
@@ -280,6 +301,22 @@ bond0: up, carrier
   eth2  absent  -                        -        -          -                         -          -          -        -
 ";
         assert_eq!(report(&sample()), wanted);
+    }
+
+    #[test]
+    fn options_say_who_set_them() {
+        let mut sample = sample();
+        let origins = [
+            ("mode", Origin::File),
+            ("miimon", Origin::File),
+            ("num_grat_arp", Origin::Operator),
+        ];
+        let more = [("num_unsol_na", Origin::Operator), ("updelay", Origin::Default)];
+        let origins = origins.into_iter().chain(more);
+        sample.bonds[0].option_origins = origins.map(|(name, origin)| (name.to_owned(), origin)).collect();
+        let line = "\n  options  set by file: mode, miimon; operator: num_grat_arp\n";
+        let text = report(&sample);
+        assert!(text.contains(line), "{text}");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::os::fd::RawFd;
 
 use bond_modes::options::PortOptions;
 use bond_modes::{BondOptions, ForwardingPlan, PortId};
-use bond_monitors::{Heard, LinkReport, MacAddr, Time};
+use bond_monitors::{LinkReport, MacAddr, ReceiveStamps, Time};
 use serde::{Deserialize, Serialize};
 
 use crate::netlink::Link;
@@ -95,7 +95,7 @@ pub trait Dataplane {
     fn counters(&mut self, bond: &BondName, port: PortId) -> Result<PortCounters, PlaneError>;
     /// When frames came to an attached port, and from whom, as far as their source addresses tell. `probes` is exact; `any` may
     /// be a millisecond older than the last frame, and `own` leaves out what is no probe and came within one of such a frame.
-    fn heard(&mut self, bond: &BondName, port: PortId) -> Result<Heard, PlaneError>;
+    fn heard(&mut self, bond: &BondName, port: PortId) -> Result<ReceiveStamps, PlaneError>;
     /// Where the plane hears of changes that others make to its bonds, for the loop to wait on.
     fn event_fd(&self) -> Option<RawFd> {
         None

@@ -6,7 +6,7 @@ use std::os::fd::RawFd;
 
 use bond_modes::options::PortOptions;
 use bond_modes::{BondOptions, ForwardingPlan, PortId};
-use bond_monitors::{Heard, Time};
+use bond_monitors::{ReceiveStamps, Time};
 use serde::{Deserialize, Serialize};
 
 use super::step::Failures;
@@ -249,7 +249,7 @@ impl Dataplane for Planes {
         self.of(bond).counters(bond, port)
     }
 
-    fn heard(&mut self, bond: &BondName, port: PortId) -> Result<Heard, PlaneError> {
+    fn heard(&mut self, bond: &BondName, port: PortId) -> Result<ReceiveStamps, PlaneError> {
         self.of(bond).heard(bond, port)
     }
 

@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use bond_modes::options::{PortOptions, show_all};
 use bond_modes::{BondOptions, ForwardingPlan, PortId, PortPlan, Spread, TxPolicy};
-use bond_monitors::{Carrier, Heard, LinkReport, MacAddr, Time};
+use bond_monitors::{Carrier, LinkReport, MacAddr, ReceiveStamps, Time};
 
 use super::step::Failures;
 use super::{
@@ -57,7 +57,7 @@ struct World {
     bonds: BTreeMap<BondName, Observed>,
     ports: BTreeMap<PortId, LinkReport>,
     counters: BTreeMap<PortId, PortCounters>,
-    heard: BTreeMap<PortId, Heard>,
+    heard: BTreeMap<PortId, ReceiveStamps>,
     name: Option<&'static str>,
     /// Interfaces of new bonds are administratively up.
     up: bool,
@@ -101,7 +101,7 @@ impl ScriptPlane {
     }
 
     /// Says what an attached port hears from now on.
-    pub fn set_heard(&self, port: PortId, heard: Heard) {
+    pub fn set_heard(&self, port: PortId, heard: ReceiveStamps) {
         self.world.borrow_mut().heard.insert(port, heard);
     }
 
@@ -360,7 +360,7 @@ impl Dataplane for ScriptPlane {
         Ok(world.counters.get(&port).copied().unwrap_or_default())
     }
 
-    fn heard(&mut self, bond: &BondName, port: PortId) -> Result<Heard, PlaneError> {
+    fn heard(&mut self, bond: &BondName, port: PortId) -> Result<ReceiveStamps, PlaneError> {
         let mut world = self.call(Call::Heard(bond.clone(), port))?;
         if !world.bond(bond)?.plan.ports.contains_key(&port) {
             return Err(PlaneError::PortGone { port });
@@ -406,9 +406,9 @@ mod tests {
         plan.tx = TxPolicy::One(port);
         plane.program(&bond, &plan).result().unwrap();
 
-        let probed = Heard {
+        let probed = ReceiveStamps {
             any: Some(Time::from_millis(5)),
-            ..Heard::default()
+            ..ReceiveStamps::default()
         };
         window.set_heard(port, probed);
         assert_eq!(plane.heard(&bond, port).unwrap(), probed);

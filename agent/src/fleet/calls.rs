@@ -1,7 +1,7 @@
 //! What clients ask for. A refused call leaves everything as it was.
 
 use bond_modes::options::{self, is_interface_name};
-use bond_modes::{Bond, Event, OptionError, PortFacts, PortId};
+use bond_modes::{Bond, BondOptions, Event, OptionError, PortFacts, PortId};
 use bond_monitors::Time;
 use serde_json::{Value, json};
 
@@ -15,8 +15,18 @@ impl Fleet {
     /// Does what a client asks for; the answer is what it gets. To show many bonds without a pause takes long; see [`Fleet::show`].
     pub fn call(&mut self, now: Time, call: &Call) -> Result<Value, ControlError> {
         match call {
-            Call::Add { bond, options } => self.add(now, bond, options).map(done),
-            Call::Set { bond, options } => self.set(now, bond, options).map(done),
+            Call::Add { bond, options } => {
+                let at = self.add(now, bond, options)?;
+                self.set_by_operator(at, options, &BondOptions::default());
+                Ok(done(()))
+            }
+            Call::Set { bond, options } => {
+                let at = self.find(bond)?;
+                let before = self.bonds[at].bond.options().clone();
+                self.set(now, bond, options)?;
+                self.set_by_operator(at, options, &before);
+                Ok(done(()))
+            }
             Call::Del { bond } => {
                 let at = self.find(bond)?;
                 self.remove(now, at).map(done)
@@ -106,6 +116,11 @@ impl Fleet {
         Ok(())
     }
 
+    fn set_by_operator(&mut self, at: usize, pairs: &OptionPairs, before: &BondOptions) {
+        let member = &mut self.bonds[at];
+        member.origins.set_by_operator(pairs, before, member.bond.options());
+    }
+
     /// A live bond cannot change its plane: there is no moment at which both would forward.
     fn stay_on_plane(&self, at: usize, wish: Option<PlaneWish>) -> Result<(), ControlError> {
         let name = &self.bonds[at].name;
@@ -167,6 +182,7 @@ impl Fleet {
         let at = self.find(bond)?;
         let link = self.possible_port(port)?;
         self.attach(now, at, &link)?;
+        self.bonds[at].origins.operator_ports.insert(port.to_owned());
         let wanted = &mut self.bonds[at].wanted;
         if !wanted.iter().any(|name| name == port) {
             wanted.push(port.to_owned());
@@ -280,6 +296,7 @@ impl Fleet {
         let wanted = member.wanted.len();
         member.wanted.retain(|name| name != port);
         member.vanished.remove(port);
+        member.origins.operator_ports.remove(port);
         if attached.is_none() && wanted == member.wanted.len() {
             return Err(not_a_port(bond, port));
         }

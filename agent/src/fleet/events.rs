@@ -273,6 +273,9 @@ impl Fleet {
         let old = std::mem::replace(&mut self.bonds[at].name, name.to_owned());
         log::info!("{old}: renamed to {name}");
         self.plane.renamed(&old, &name.to_owned());
+        let member = &mut self.bonds[at];
+        member.origins.taken_by_operator(member.bond.options());
+        member.configured = None;
         // First the new one: a crash in between must not lose both.
         if self.try_save(at).is_ok() {
             self.store.remove(&old);

@@ -8,6 +8,7 @@ mod calls;
 mod ears;
 mod events;
 mod failing;
+mod follow;
 mod neighbours;
 mod showing;
 mod start;
@@ -31,9 +32,10 @@ use self::ears::Ears;
 use self::failing::Failing;
 use self::unfulfilled::Unfulfilled;
 use crate::clock;
-use crate::control::proto::{BondEvent, BondReport, ControlError, ErrorCode, EventLine, PortReport};
+use crate::control::proto::{BondEvent, BondReport, ControlError, ErrorCode, EventLine, OptionPairs, PortReport};
 use crate::dataplane::{Dataplane, OriginalPort, PlaneWish};
 use crate::netlink::{Events, Link, LinkEvent, Links};
+use crate::origins::Origins;
 use crate::packet::PacketSocket;
 use crate::saved::{SavedBond, Store};
 use crate::status::publish::Publisher;
@@ -82,8 +84,9 @@ struct Member {
     vanished: BTreeMap<String, OriginalPort>,
     /// Names of its ports, there or not, in the order asked for.
     wanted: Vec<String>,
-    /// The options that a file gave when they were last applied.
-    configured: Option<Vec<(String, String)>>,
+    /// The options that files gave when they were last followed; none if no file says anything of it.
+    configured: Option<OptionPairs>,
+    origins: Origins,
     /// What the log has said of it that does not work.
     failing: Failing,
     /// What of its plan could not be brought about.
@@ -299,6 +302,9 @@ impl Fleet {
             status: snapshot.bond,
             unfulfilled: member.unfulfilled.report(now),
             ports,
+            option_origins: member
+                .origins
+                .of_options(member.bond.options(), member.configured.as_ref()),
         }
     }
 
@@ -319,6 +325,7 @@ impl Fleet {
             vanished: member.vanished.clone(),
             wanted: member.wanted.clone(),
             configured: member.configured.clone(),
+            origins: Some(member.origins.clone()),
         })
     }
 }

@@ -1,6 +1,7 @@
 //! Start: adopt what forwards already, give back what a lost bond left behind, make what files ask for.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use bond_modes::options::ModeName;
 use bond_modes::{AdoptedState, Bond, BondOptions, ForwardingPlan, PortFacts, PortId, Spread, TxPolicy, options};
@@ -11,13 +12,15 @@ use super::unfulfilled::Unfulfilled;
 use super::{Fleet, Member};
 use crate::config::BondSpec;
 use crate::dataplane::{Observed, OriginalPort, PlaneError, PlaneWish, team};
+use crate::origins::Origins;
 use crate::saved::SavedBond;
 use crate::status::Devices;
 use crate::text::chain;
 
 impl Fleet {
-    /// Adopts saved bonds, then makes those of `specs` that are missing. Call it once, after link events were subscribed to.
-    pub fn start(&mut self, now: Time, specs: &[BondSpec]) {
+    /// Adopts saved bonds, brings them to what the option files say, and makes those of `specs` that are missing; `files` are the
+    /// option files that were read. Call it once, after link events were subscribed to.
+    pub fn start(&mut self, now: Time, specs: &[BondSpec], files: &[PathBuf]) {
         let saved = self.store.load();
         let known: Vec<u32> = saved.iter().map(|saved| saved.ifindex).collect();
         for saved in saved {
@@ -26,6 +29,7 @@ impl Fleet {
         for spec in specs {
             self.ensure(now, spec);
         }
+        self.leave_behind(now, specs, files);
         self.adopt_orphans(now, &known);
         // Before the look at all interfaces, which attaches in their order: the first port gives the bond its address.
         for at in 0..self.bonds.len() {
@@ -44,6 +48,10 @@ impl Fleet {
             && let Ok(Some(_)) = self.observe_renamed(&saved, &link.report.name)
         {
             log::info!("{}: renamed to {}", saved.name, link.report.name);
+            if let Some(origins) = &mut saved.origins {
+                origins.taken_by_operator(saved.bond.options());
+            }
+            saved.configured = None;
             let old = std::mem::replace(&mut saved.name, link.report.name);
             if self.store.save(&saved).is_ok() {
                 self.store.remove(&old);
@@ -92,6 +100,9 @@ impl Fleet {
                 member.wanted.push(port.name.clone());
             }
         }
+        let options = member.bond.options();
+        let unknown = || Origins::unknown(options, saved.configured.as_ref(), &member.wanted);
+        member.origins = saved.origins.unwrap_or_else(unknown);
         member.configured = saved.configured;
         self.bonds.push(member);
         let at = self.bonds.len() - 1;
@@ -132,38 +143,6 @@ impl Fleet {
         }
     }
 
-    /// Makes the bond of a file, or brings an adopted one to what the file now says.
-    fn ensure(&mut self, now: Time, spec: &BondSpec) {
-        let pairs = spec.pairs();
-        let at = match self.find(&spec.name) {
-            Ok(at) => {
-                self.reconfigure(now, at, &pairs);
-                at
-            }
-            Err(_) => match self
-                .adopt_orphan(now, &spec.name, Some(&pairs))
-                .or_else(|| self.add_configured(now, spec))
-            {
-                Some(at) => at,
-                None => return,
-            },
-        };
-        let member = &mut self.bonds[at];
-        member.configured = Some(pairs);
-        member.dirty = true;
-        for port in &spec.ports {
-            if !member.wanted.contains(port) {
-                member.wanted.push(port.clone());
-            }
-        }
-    }
-
-    fn add_configured(&mut self, now: Time, spec: &BondSpec) -> Option<usize> {
-        self.add(now, &spec.name, &spec.pairs())
-            .map_err(|error| log::error!("{}: {}", spec.place, error.message))
-            .ok()
-    }
-
     /// Bonds that nothing saved and no file tells of: an agent was killed while it made them, or their state was lost. With
     /// the default options of the mode they are in they can be shown, changed and deleted.
     fn adopt_orphans(&mut self, now: Time, saved: &[u32]) {
@@ -196,12 +175,13 @@ impl Fleet {
             .filter_map(|(port, _)| Some((*port, self.original_of_orphan(*port)?)))
             .collect();
         let ifindex = observed.ifindex;
-        let wanted = observed.ports.iter().map(|(_, report)| report.name.clone()).collect();
+        let wanted: Vec<String> = observed.ports.iter().map(|(_, report)| report.name.clone()).collect();
         let seen = self.seen(observed, &originals);
         let bond = Bond::adopt(now, options, seen, None);
         log::warn!("{name}: adopted without saved state; options not in a file and failure counts start anew");
         let mut member = Member::new(name.to_owned(), ifindex, bond);
         member.originals = originals;
+        member.origins = Origins::unknown(member.bond.options(), None, &wanted);
         member.wanted = wanted;
         self.bonds.push(member);
         let at = self.bonds.len() - 1;
@@ -241,24 +221,6 @@ impl Fleet {
         })
     }
 
-    /// Options that changed in the file since they were applied; what an operator set meanwhile stays.
-    fn reconfigure(&mut self, now: Time, at: usize, pairs: &[(String, String)]) {
-        let member = &mut self.bonds[at];
-        let before: BTreeMap<_, _> = member.configured.iter().flatten().cloned().collect();
-        let changed: Vec<_> = pairs
-            .iter()
-            .filter(|(name, value)| before.get(name) != Some(value))
-            .cloned()
-            .collect();
-        if changed.is_empty() {
-            return;
-        }
-        let name = member.name.clone();
-        if let Err(error) = self.set(now, &name, &changed) {
-            log::error!("{name}: the options file cannot be followed while it runs: {error}");
-        }
-    }
-
     fn attach_all_wanted(&mut self, now: Time, at: usize) {
         for name in self.bonds[at].wanted.clone() {
             if self.bonds[at].bond.ports().named(&name).is_none() {
@@ -281,6 +243,7 @@ impl Member {
             vanished: BTreeMap::new(),
             wanted: Vec::new(),
             configured: None,
+            origins: Origins::default(),
             failing: Failing::default(),
             unfulfilled: Unfulfilled::default(),
             devices: Devices::new(),

@@ -8,7 +8,8 @@ use bond_modes::{Event, PortId, Reach, Spread, TargetPath, TxPolicy, XmitHashPol
 use bond_monitors::Time;
 use bond_monitors::wire::ethernet::Tag;
 
-use super::{Counters, Fleet, PUBLISHED_A_TURN, above, check_options_on};
+use super::{Counters, Fleet, PUBLISHED_A_TURN, above, check_options, check_options_on};
+use crate::config;
 use crate::control::proto::{Call, ErrorCode};
 use crate::dataplane::script::{self, ScriptPlane};
 use crate::dataplane::{PlaneError, PlaneWish};
@@ -59,6 +60,30 @@ fn a_bond_that_cannot_be_deleted_is_told_and_forgotten_with_its_ports() {
         let error = fleet.call(NOW, &Call::Del { bond }).unwrap_err();
         assert!(error.message.contains("delete the interface"), "{error}");
         assert!(fleet.is_empty());
+    });
+}
+
+#[test]
+fn a_bond_whose_file_was_not_read_stays_and_one_whose_file_does_not_name_it_goes() {
+    with_bond("files", |fleet, _, dir| {
+        let file = dir.join("bonds.conf");
+        fs::write(&file, "").unwrap();
+        let source = config::Source {
+            path: file.clone(),
+            text: "alias bond1 bonding\noptions bond1 mode=1\nalias bond0 bonding\noptions bond0 mode=1\n".to_owned(),
+            grammar: config::Grammar::Own,
+        };
+        let parsed = config::parse(&[source], &config::NoFiles, &check_options);
+        for spec in &parsed.bonds {
+            fleet.ensure(NOW, spec);
+        }
+        let names = |fleet: &Fleet| fleet.bonds.iter().map(|member| member.name.clone()).collect::<Vec<_>>();
+        fleet.leave_behind(NOW, &parsed.bonds, &parsed.files);
+        fleet.leave_behind(NOW, &[], &[]);
+        assert_eq!(names(fleet), ["bond0", "bond1"], "the file is there and was not read");
+        fleet.leave_behind(NOW, &[], &parsed.files);
+        assert_eq!(names(fleet), ["bond0"], "no file made bond0");
+        assert_eq!(fleet.bonds[0].configured, None);
     });
 }
 

@@ -38,6 +38,7 @@ pub(super) fn bond(mode: &str, given: &[(&str, &str)]) -> (BondReport, BondOptio
         },
         unfulfilled: Vec::new(),
         ports: Vec::new(),
+        option_origins: Default::default(),
     };
     (report, options)
 }

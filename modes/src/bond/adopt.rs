@@ -3,9 +3,10 @@
 //! The kernel is the truth about what is attached, who is active and which addresses are in use; the saved state adds failure
 //! counts, running delays and origins. If no fact changed meanwhile, adopting asks for no change.
 
-use bond_monitors::{Debounce, LinkReport, LinkState, Time};
+use bond_monitors::{LinkReport, LinkState, Time};
 
 use super::{Bond, Saved};
+use crate::delays::Ends;
 use crate::ids::PortId;
 use crate::mode::{ModeSaved, View};
 use crate::options::{BondOptions, FailOverMac};
@@ -33,7 +34,7 @@ impl Bond {
         for (id, facts) in &found.ports {
             bond.adopt_port(now, *id, facts);
         }
-        bond.adopt_mode(&mode, &found.ports);
+        bond.adopt_mode(now, &mode, &found.ports);
         // The first tick comes one interval later, so that adoption by itself changes nothing.
         let first = now + bond.options.arp_interval;
         bond.probe(|probing, ports, scene, _| probing.resume(now, first, ports, scene));
@@ -45,7 +46,7 @@ impl Bond {
             bond.on_detached(now, port, true);
         }
         bond.told_unmonitored = bond.unmonitored();
-        bond.conclude(now, Vec::new());
+        bond.conclude_ending(now, Vec::new(), Ends::All);
         bond
     }
 
@@ -56,7 +57,7 @@ impl Bond {
         }
         let mut port = Port::new(now, id, facts.clone(), &self.options);
         if self.plan().rx.get(&id) != Some(&Accept::Unicast) && facts.report.carrier.is_on() {
-            port.debounce = Debounce::in_state(LinkState::Up);
+            port.health.assume(now, LinkState::Up);
         }
         if let Some(plan) = self.plan().ports.get(&id)
             && self.moving_macs() != FailOverMac::None
@@ -67,7 +68,7 @@ impl Bond {
     }
 
     /// The mode goes on; the port that carries everything stays in use while it has carrier.
-    fn adopt_mode(&mut self, saved: &ModeSaved, found: &[(PortId, PortFacts)]) {
+    fn adopt_mode(&mut self, now: Time, saved: &ModeSaved, found: &[(PortId, PortFacts)]) {
         let view = View::new(&self.ports, &self.options, &self.device);
         self.mode.adopt(saved, self.planner.plan(), &view, &mut self.out);
         self.move_addresses();
@@ -80,7 +81,7 @@ impl Bond {
             && !port.is_usable()
             && has_carrier(port.id)
         {
-            port.debounce = Debounce::in_state(LinkState::Up);
+            port.health.assume(now, LinkState::Up);
         }
     }
 }

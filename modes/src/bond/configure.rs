@@ -6,7 +6,7 @@ use super::Bond;
 use crate::action::Notice;
 use crate::ids::PortId;
 use crate::mode::{AnyMode, Change};
-use crate::options::{self, BondOptions, Context, Monitor, OptionError, PORT_TABLE, PortOptions};
+use crate::options::{self, BondOptions, Context, OptionError, PORT_TABLE, PortOptions};
 use crate::port::Port;
 use crate::probing::no_target;
 
@@ -110,7 +110,7 @@ impl Bond {
 
     /// Begins to watch in the way that the options now say.
     fn follow_monitor(&mut self, now: Time, before: &BondOptions) {
-        let monitor = |options: &BondOptions| (options.monitor(), options.monitor_interval());
+        let monitor = |options: &BondOptions| (options.asks_targets(), options.monitor_interval());
         if monitor(before) != monitor(&self.options) {
             self.polls.restart(now);
             if before.arp_interval != self.options.arp_interval {
@@ -121,7 +121,9 @@ impl Bond {
         if before.targets().ne(targets.iter().copied()) {
             self.probing.forget_paths();
             for port in self.ports.iter_mut() {
-                port.arp.retarget(now, &targets);
+                if let Some(arp) = port.arp_mut() {
+                    arp.retarget(now, &targets);
+                }
             }
         }
         self.tell_if_unmonitored();
@@ -129,7 +131,7 @@ impl Bond {
 
     /// Without a monitor nobody knows better than the operator.
     fn seen_up(&self, port: &Port) -> bool {
-        self.options.monitor() == Monitor::None || port.carrier().is_on()
+        !self.options.watches_links() || port.carrier().is_on()
     }
 
     fn note_changes(&mut self, before: &BondOptions) {
@@ -144,12 +146,14 @@ impl Bond {
         }
     }
 
-    /// The monitor that tells nothing, if it is so: there is none, or it has nobody to ask.
-    pub(super) fn unmonitored(&self) -> Option<Monitor> {
-        match self.options.monitor() {
-            Monitor::None => Some(Monitor::None),
-            Monitor::Arp if self.probing.has_no_target(&self.options) => Some(Monitor::Arp),
-            Monitor::Arp | Monitor::Mii => None,
+    /// Why nothing tells whether ports work, if it is so.
+    pub(super) fn unmonitored(&self) -> Option<Unmonitored> {
+        if !self.options.watches_links() {
+            Some(Unmonitored::NoMonitor)
+        } else if self.options.asks_targets() && self.probing.has_no_target(&self.options) {
+            Some(Unmonitored::NoTarget)
+        } else {
+            None
         }
     }
 
@@ -160,14 +164,23 @@ impl Bond {
             return;
         }
         self.out.notify(match now {
-            Some(Monitor::None) => {
+            Some(Unmonitored::NoMonitor) => {
                 let text = "unmonitored: with miimon=0 and no other monitor a failed port stays in use".to_owned();
                 Notice::Warning { text }
             }
-            Some(_) => no_target(),
+            Some(Unmonitored::NoTarget) => no_target(),
             None => Notice::Monitored {
-                targets: self.options.monitor() == Monitor::Arp,
+                targets: self.options.asks_targets(),
             },
         });
     }
+}
+
+/// Why nothing tells whether ports work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unmonitored {
+    /// Neither carrier nor targets are watched.
+    NoMonitor,
+    /// No target is reached through the bond.
+    NoTarget,
 }

@@ -1,13 +1,13 @@
 //! Ports and links as they come and go.
 
-use bond_monitors::{LinkReport, LinkState, Time};
+use bond_monitors::{Fact, LinkReport, LinkState, Time};
 
 use super::Bond;
 use crate::action::{Action, Notice};
+use crate::delays;
 use crate::ids::PortId;
-use crate::links;
 use crate::mode::Change;
-use crate::options::{FailOverMac, Monitor};
+use crate::options::FailOverMac;
 use crate::port::{Port, PortFacts};
 
 impl Bond {
@@ -35,8 +35,8 @@ impl Bond {
     pub(super) fn on_detached(&mut self, now: Time, id: PortId, gone: bool) {
         let was_active = self.mode.speaker() == Some(id);
         let active = self.active();
-        if active == Some(id) && self.view().watched && self.options.monitor() == Monitor::Mii {
-            let skipped = links::skip_updelay(now, &mut self.ports, active, Some(id));
+        if active == Some(id) && self.view().watched && self.options.polls_carrier() {
+            let skipped = delays::skip_updelay(now, &mut self.ports, active, Some(id));
             self.report(skipped.into_iter().flat_map(|found| found.notices).collect());
         }
         if self.ports.get(id).is_some() {
@@ -66,7 +66,7 @@ impl Bond {
             (port.speed, port.duplex) = (report.speed, report.duplex);
         }
         if use_carrier {
-            port.monitor.report(report.carrier);
+            port.health.on_fact(now, Fact::Carrier(report.carrier), &mut Vec::new());
         } else {
             self.out.act(Action::PollMii { port: id });
         }

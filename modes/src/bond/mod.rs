@@ -20,14 +20,15 @@ pub use self::saved::Saved;
 use bond_monitors::{FrameKinds, LinkReport, MacAddr, Time};
 
 use self::announce::Announcer;
+use self::configure::Unmonitored;
 use self::device::{Device, MacOrigin};
 use self::planner::Planner;
 use self::polls::Polls;
 use crate::action::Notice;
+use crate::delays::{self, Ends};
 use crate::ids::{Epoch, PortId};
-use crate::links;
 use crate::mode::{AnyMode, Change, View};
-use crate::options::{self, BondOptions, FailOverMac, Monitor};
+use crate::options::{self, BondOptions, FailOverMac};
 use crate::outbox::{AddressMove, Outbox};
 use crate::plan::ForwardingPlan;
 use crate::port::Ports;
@@ -44,7 +45,7 @@ pub struct Bond {
     probing: Probing,
     announcer: Announcer,
     /// What was told last of [`Bond::unmonitored`].
-    told_unmonitored: Option<Monitor>,
+    told_unmonitored: Option<Unmonitored>,
     planner: Planner,
     out: Outbox,
 }
@@ -135,7 +136,7 @@ impl Bond {
     }
 
     fn polls(&self) -> bool {
-        self.device.up && self.options.monitor() == Monitor::Mii && !self.ports.is_empty()
+        self.device.up && self.options.polls_carrier() && !self.ports.is_empty()
     }
 
     fn view(&self) -> View<'_> {
@@ -201,13 +202,19 @@ impl Bond {
         }
     }
 
+    /// As [`Bond::conclude_ending`], while no delay may end.
+    fn conclude(&mut self, now: Time, came_up: Vec<PortId>) {
+        self.conclude_ending(now, came_up, Ends::None);
+    }
+
     /// Draws all conclusions from what just changed; the links of the ports in `came_up` came up by it. Ends every input.
-    fn conclude(&mut self, now: Time, mut came_up: Vec<PortId>) {
+    fn conclude_ending(&mut self, now: Time, mut came_up: Vec<PortId>, ends: Ends) {
         if self.view().watched {
             let active = self.active();
-            let found = match self.options.monitor() {
-                Monitor::Arp => self.probe(|probing, ports, scene, _| probing.inspect_carrier(now, ports, scene)),
-                _ => links::inspect(now, &mut self.ports, active, &self.options),
+            let found = if self.options.asks_targets() {
+                self.probe(|probing, ports, scene, _| probing.inspect(now, ports, scene))
+            } else {
+                delays::inspect(now, &mut self.ports, active, &self.options, ends)
             };
             self.report(found.notices);
             came_up.extend(found.came_up);

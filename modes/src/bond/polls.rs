@@ -39,10 +39,10 @@ impl Polls {
         self.next = self.next.max(until);
     }
 
-    /// Asks for the carrier of every port, and now and then for the bond's own interface, if it is time.
-    pub fn run(&mut self, now: Time, interval: Duration, ports: &Ports, out: &mut Outbox) {
+    /// Asks for the carrier of every port, and now and then for the bond's own interface, if it is time; whether it was.
+    pub fn run(&mut self, now: Time, interval: Duration, ports: &Ports, out: &mut Outbox) -> bool {
         if now < self.next {
-            return;
+            return false;
         }
         if self.next >= self.next_device {
             self.next_device = self.next + DEVICE_POLL;
@@ -53,6 +53,7 @@ impl Polls {
         }
         let regular = self.next + interval;
         self.next = if regular > now { regular } else { now + interval };
+        true
     }
 }
 

@@ -1,9 +1,10 @@
 //! Which part of the bond each fact is for.
 
-use bond_monitors::{FrameKinds, Pause, Time};
+use bond_monitors::{Fact, FrameKinds, Pause, Time};
 
 use super::{Bond, Saved};
 use crate::action::Action;
+use crate::delays::Ends;
 use crate::event::Event;
 use crate::ids::PortId;
 use crate::machine::Machine;
@@ -40,8 +41,9 @@ impl Machine for Bond {
             Event::Frame { port, frame } => return self.on_frame(now, port, &frame),
             Event::MiiPolled { port, carrier } => {
                 if let Some(port) = self.ports.get_mut(port) {
-                    port.monitor.report(carrier);
+                    port.health.on_fact(now, Fact::Carrier(carrier), &mut Vec::new());
                 }
+                return self.conclude_ending(now, Vec::new(), Ends::Of(port));
             }
             Event::ProgramFailed { epoch, retry } => self.device.mac_unsure |= self.planner.failed(now, epoch, retry),
         }
@@ -49,14 +51,14 @@ impl Machine for Bond {
     }
 
     fn handle_timeout(&mut self, now: Time) {
-        if self.polls() {
-            self.polls.run(now, self.options.miimon, &self.ports, &mut self.out);
-        }
+        let polled = self.polls() && self.polls.run(now, self.options.miimon, &self.ports, &mut self.out);
         self.probe(|probing, ports, scene, out| probing.handle_timeout(now, ports, scene, out));
         if self.mode.poll_timeout().is_some_and(|at| now >= at) {
             self.run_mode(now, |mode, view, out| mode.on_timeout(now, view, out));
         }
-        self.conclude(now, Vec::new());
+        // The answers of a poll come first: a delay does not end on what was known before.
+        let ends = if polled { Ends::None } else { Ends::All };
+        self.conclude_ending(now, Vec::new(), ends);
     }
 
     fn held_up(&mut self, since: Time, until: Time) {

@@ -5,7 +5,9 @@
 
 use std::collections::BTreeMap;
 
-use bond_monitors::{ArpMonitor, Debounce, Duplex, LinkReport, MacAddr, MiiMonitor, Speed, Time};
+use bond_monitors::{
+    AnyMonitor, ArpMonitor, CarrierMonitor, Combine, Debounce, Duplex, Health, LinkReport, MacAddr, Speed, Time,
+};
 use serde::{Deserialize, Serialize};
 
 use super::Bond;
@@ -67,7 +69,7 @@ struct SavedPort {
     prio: i32,
     #[serde(default)]
     queue_id: u16,
-    monitor: MiiMonitor,
+    monitor: CarrierMonitor,
     #[serde(default)]
     arp: ArpMonitor,
     debounce: Debounce,
@@ -134,7 +136,8 @@ impl Saved {
         let mode = AnyMode::new(self.options.mode);
         let mut bond = Bond::assemble(now, self.options, self.device.restore(), mode, plan);
         for port in self.ports {
-            bond.ports.push(port.restore());
+            let port = port.restore(now, &bond.options);
+            bond.ports.push(port);
         }
         bond.announcer = Announcer::resumed(self.notifier.restore(), self.rejoin.restore());
         (bond, self.mode.restore())
@@ -189,14 +192,18 @@ impl SavedPort {
             failures: port.failures,
             prio: port.options.prio,
             queue_id: port.options.queue_id,
-            monitor: port.monitor,
-            arp: port.arp.clone(),
-            debounce: port.debounce,
+            monitor: CarrierMonitor::new(port.carrier()),
+            arp: port.arp().cloned().unwrap_or_default(),
+            debounce: Debounce::in_state(port.link()),
             delayed_since: port.delayed_since,
         }
     }
 
-    fn restore(self) -> Port {
+    fn restore(self, now: Time, options: &BondOptions) -> Port {
+        let mut health = Health::new(self.monitor.carrier(), self.debounce.state());
+        if options.asks_targets() {
+            health.watch_by(now, vec![AnyMonitor::Arp(self.arp)], Combine::All);
+        }
         Port {
             id: self.id,
             name: self.name,
@@ -209,9 +216,7 @@ impl SavedPort {
                 prio: self.prio,
                 queue_id: self.queue_id,
             },
-            monitor: self.monitor,
-            arp: self.arp,
-            debounce: self.debounce,
+            health,
             delayed_since: self.delayed_since,
         }
     }

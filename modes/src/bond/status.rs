@@ -2,11 +2,11 @@
 
 use std::net::IpAddr;
 
-use bond_monitors::{Time, Trial};
+use bond_monitors::{Monitor as _, Time, Trial};
 
 use super::Bond;
 use crate::event::Reach;
-use crate::options::{Monitor, millis, show_all};
+use crate::options::{millis, show_all};
 use crate::port::Port;
 use crate::status::{AnswerStatus, BondStatus, EvidenceStatus, LinkWord, PortStatus, Role, Snapshot, TargetStatus};
 
@@ -27,10 +27,10 @@ impl Bond {
                 options: show_all(&self.options, active.as_deref()),
                 active_port: active,
                 primary: self.options.primary.clone(),
-                monitor: match self.options.monitor() {
-                    Monitor::None => None,
-                    Monitor::Mii => Some("mii".to_owned()),
-                    Monitor::Arp => Some("arp".to_owned()),
+                monitor: if self.options.asks_targets() {
+                    Some("arp".to_owned())
+                } else {
+                    self.options.polls_carrier().then(|| "mii".to_owned())
                 },
                 unmonitored: self.unmonitored().is_some(),
                 targets: self.target_status(),
@@ -45,7 +45,7 @@ impl Bond {
         PortStatus {
             name: port.name.clone(),
             ifindex: port.id,
-            link: match port.arp.trial() {
+            link: match port.trial() {
                 // As the driver shows ports that it tries one after the other. [bond_main.c: bond_ab_arp_probe]
                 Trial::Candidate if !port.is_usable() => LinkWord::GoingBack,
                 Trial::Failed if !port.is_usable() && probes => LinkWord::GoingDown,
@@ -71,7 +71,7 @@ impl Bond {
     }
 
     fn target_status(&self) -> Vec<TargetStatus> {
-        if self.options.monitor() != Monitor::Arp {
+        if !self.options.asks_targets() {
             return Vec::new();
         }
         let status = |target: IpAddr| {
@@ -93,16 +93,17 @@ impl Bond {
     }
 
     fn evidence_status(&self, now: Time, port: &Port) -> Option<EvidenceStatus> {
+        let arp = port.arp()?;
         let answer = |target: IpAddr| {
-            port.arp.answer(target).map(|answer| AnswerStatus {
+            arp.answer(target).map(|answer| AnswerStatus {
                 target,
                 by: answer.by,
                 ms_ago: millis(now.since(answer.at)),
             })
         };
-        (self.options.monitor() == Monitor::Arp).then(|| EvidenceStatus {
+        Some(EvidenceStatus {
             counts: self.probing.evidence(port, &self.scene()),
-            heard_ms_ago: port.arp.ever_heard().map(|at| millis(now.since(at))),
+            heard_ms_ago: arp.last_sign().map(|at| millis(now.since(at))),
             answers: self.options.targets().filter_map(answer).collect(),
         })
     }

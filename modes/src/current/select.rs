@@ -88,7 +88,7 @@ fn is_better(candidate: &Port, current: &Port) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use bond_monitors::{Carrier, Debounce, Duplex, LinkReport, MacAddr, Speed, Time};
+    use bond_monitors::{Carrier, Duplex, LinkReport, MacAddr, Speed, Time};
 
     use super::*;
     use crate::options::BondOptions;
@@ -114,7 +114,7 @@ mod tests {
                 report,
             };
             let mut port = Port::new(Time::ZERO, PortId(id.into()), facts, &BondOptions::default());
-            port.debounce = Debounce::in_state(*link);
+            port.health.assume(Time::ZERO, *link);
             port.options.prio = *prio;
             ports.push(port);
         }

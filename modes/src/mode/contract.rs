@@ -6,7 +6,7 @@ use bond_monitors::{Carrier, FrameKinds, LinkState, MacAddr, Pause, Time};
 
 use crate::bond::device::{Device, MacOrigin};
 use crate::ids::PortId;
-use crate::options::{BondOptions, FailOverMac, Monitor, PortOptions};
+use crate::options::{BondOptions, FailOverMac, PortOptions};
 use crate::outbox::Outbox;
 use crate::plan::{Accept, ForwardingPlan, Spread, TxPolicy};
 use crate::port::{Port, Ports};
@@ -155,7 +155,7 @@ impl<'a> View<'a> {
             ports,
             options,
             device,
-            watched: device.up && options.monitor() != Monitor::None,
+            watched: device.up && options.watches_links(),
         }
     }
 

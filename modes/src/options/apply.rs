@@ -1,6 +1,7 @@
 //! A set of options taken in as a whole.
 
 use super::change::{Change, Context};
+use super::shown::OptionValue;
 use super::table::{OptionRow, SetWhen, TABLE, find};
 use super::{BondOptions, OptionError};
 
@@ -74,7 +75,7 @@ fn take(change: &mut Change, row: &OptionRow, value: &str, context: Context) -> 
     if context.up && row.set_when == SetWhen::EmptyAndDown {
         return Err(OptionError::BondUp { option });
     }
-    // Only a delay above zero needs the monitor: shipped files spell zeros out.
+    // Only a delay above zero needs the monitor: shipped files spell zeros out, and a delay that left them goes back to zero.
     // differs: the driver refuses 0 too (EPERM).
     let mut next = change.clone();
     if !(row.parse)(value, &mut next) {
@@ -84,7 +85,8 @@ fn take(change: &mut Change, row: &OptionRow, value: &str, context: Context) -> 
             expected: row.expected,
         });
     }
-    if row.needs_miimon && change.options.miimon.is_zero() && next.options != change.options {
+    let is_zero = row.value(&next.options) == OptionValue::Number(0);
+    if row.needs_miimon && change.options.miimon.is_zero() && next.options != change.options && !is_zero {
         return Err(OptionError::NeedsMiimon { option });
     }
     *change = next;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::shown::millis;
-use super::{ArpAllTargets, ArpValidate, BondOptions, Monitor, OptionError};
+use super::{ArpAllTargets, ArpValidate, BondOptions, OptionError};
 
 /// What decides whether an option may change.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -78,7 +78,7 @@ impl Change {
         // [bond_netlink.c: bond_changelink]
         let both = self.given.miimon && (self.given.arp_interval || self.given.arp_validate);
         // differs: the driver takes every port down, since nothing is ever validated.
-        let never = options.monitor() == Monitor::Arp
+        let never = options.asks_targets()
             && options.arp_all_targets == ArpAllTargets::All
             && !options.arp_validate.validates();
         if both {

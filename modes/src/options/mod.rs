@@ -14,7 +14,7 @@ mod value;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-use bond_monitors::{Evidence, Window};
+use bond_monitors::{Delays, Evidence, Window};
 use serde::{Deserialize, Serialize};
 
 use crate::hash::XmitHashPolicy;
@@ -113,12 +113,29 @@ impl Default for BondOptions {
 }
 
 impl BondOptions {
-    /// What decides about links. [bond_main.c: bond_work_init_all, bond_open]
-    pub fn monitor(&self) -> Monitor {
-        match (self.arp_interval.is_zero(), self.miimon.is_zero()) {
-            (false, _) => Monitor::Arp,
-            (true, false) => Monitor::Mii,
-            (true, true) => Monitor::None,
+    /// Targets are asked through the ports: the ARP monitor decides about links, with carrier. [bond_main.c: bond_open]
+    pub fn asks_targets(&self) -> bool {
+        !self.arp_interval.is_zero()
+    }
+
+    /// Carrier alone decides about links, after delays. [bond_main.c: bond_open]
+    pub fn polls_carrier(&self) -> bool {
+        !self.asks_targets() && !self.miimon.is_zero()
+    }
+
+    /// Something decides about links; otherwise ports stay what they are. [bond_main.c: bond_work_init_all]
+    pub fn watches_links(&self) -> bool {
+        self.asks_targets() || self.polls_carrier()
+    }
+
+    /// How long a change of a link must last before it counts; the ARP monitor has no such delays.
+    pub fn delays(&self) -> Delays {
+        if self.asks_targets() {
+            return Delays::default();
+        }
+        Delays {
+            up: self.updelay,
+            down: self.downdelay,
         }
     }
 
@@ -139,17 +156,6 @@ impl BondOptions {
         let v4 = self.arp_ip_target.iter().copied().map(IpAddr::V4);
         v4.chain(self.ns_ip6_target.iter().copied().map(IpAddr::V6))
     }
-}
-
-/// What decides about links.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Monitor {
-    /// Nothing: ports count as up for ever.
-    None,
-    /// Carrier.
-    Mii,
-    /// Answers to ARP requests and neighbour solicitations, and carrier.
-    Arp,
 }
 
 named! {

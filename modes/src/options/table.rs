@@ -61,14 +61,42 @@ pub struct OptionRow {
     pub doc: &'static str,
     /// Takes a text in; false for a bad value.
     pub(super) parse: fn(&str, &mut Change) -> bool,
-    /// Effective value.
-    pub(super) show: fn(&BondOptions) -> OptionValue,
+    /// Where its effective value is.
+    pub(super) show: Show,
+}
+
+/// Where the effective value of an option is.
+#[derive(Clone, Copy)]
+pub(super) enum Show {
+    /// In the bond's options.
+    Stored(fn(&BondOptions) -> OptionValue),
+    /// It is state: which port is active.
+    ActivePort,
+}
+
+impl Show {
+    fn value(self, options: &BondOptions, active: Option<&str>) -> OptionValue {
+        match self {
+            Show::Stored(show) => show(options),
+            Show::ActivePort => active.map_or(OptionValue::None, |name| OptionValue::Name(name.to_owned())),
+        }
+    }
 }
 
 impl OptionRow {
     /// All its names, the kernel's first.
     pub fn names(&self) -> impl Iterator<Item = &'static str> + use<> {
         std::iter::once(self.name).chain(self.aliases.iter().copied())
+    }
+
+    /// Whether its value is an option of the bond, rather than state that it is asked to take.
+    pub fn is_stored(&self) -> bool {
+        matches!(self.show, Show::Stored(_))
+    }
+
+    /// Its effective value; for what is state, none.
+    pub fn value(&self, options: &BondOptions) -> OptionValue {
+        self.show.value(options, None)
     }
 
     /// Whether this is the row for `name`; `-` and `_` are the same.
@@ -89,14 +117,11 @@ pub fn find(name: &str) -> Option<&'static OptionRow> {
     TABLE.iter().find(|row| row.is_called(name))
 }
 
-/// Every option with its effective value, by name. `active_slave` is state, not a stored option: the caller gives it.
+/// Every option with its effective value, by name. The active port is state, not a stored option: the caller gives it.
 pub fn show_all(options: &BondOptions, active: Option<&str>) -> BTreeMap<String, OptionValue> {
     let mut all = BTreeMap::new();
     for row in TABLE {
-        let value = match row.name {
-            "active_slave" => active.map_or(OptionValue::None, |name| OptionValue::Name(name.to_owned())),
-            _ => (row.show)(options),
-        };
+        let value = row.show.value(options, active);
         for name in row.names() {
             all.insert(name.to_owned(), value.clone());
         }
@@ -133,7 +158,7 @@ const ROW: OptionRow = OptionRow {
     needs_miimon: false,
     doc: "",
     parse: |_, _| false,
-    show: |_| OptionValue::None,
+    show: Show::ActivePort,
 };
 
 /// All options, in the order in which the driver applies them. [bond_netlink.c: bond_changelink]
@@ -151,7 +176,7 @@ pub static TABLE: &[OptionRow] = &[
                 c.options.arp_validate = ArpValidate::None;
             })
         },
-        show: |o| OptionValue::Name(o.mode.to_string()),
+        show: Show::Stored(|o| OptionValue::Name(o.mode.to_string())),
         ..ROW
     },
     OptionRow {
@@ -162,7 +187,7 @@ pub static TABLE: &[OptionRow] = &[
         doc: "The port that carries the traffic now; none lets the bond choose again. Not a pin: a later failover or a \
               preferred port may change it. [bonding.rst: active_slave]",
         parse: |text, c| store(port_name(text), |v| c.active = Some(v)),
-        show: |_| OptionValue::None,
+        show: Show::ActivePort,
         ..ROW
     },
     OptionRow {
@@ -179,7 +204,7 @@ pub static TABLE: &[OptionRow] = &[
             };
             store(range.millis(text), |v| c.set_miimon(v))
         },
-        show: |o| ms(o.miimon),
+        show: Show::Stored(|o| ms(o.miimon)),
         ..ROW
     },
     OptionRow {
@@ -195,7 +220,7 @@ pub static TABLE: &[OptionRow] = &[
                 c.options.updelay = c.round("updelay", v)
             })
         },
-        show: |o| ms(o.updelay),
+        show: Show::Stored(|o| ms(o.updelay)),
         ..ROW
     },
     OptionRow {
@@ -211,7 +236,7 @@ pub static TABLE: &[OptionRow] = &[
                 c.options.downdelay = c.round("downdelay", v)
             })
         },
-        show: |o| ms(o.downdelay),
+        show: Show::Stored(|o| ms(o.downdelay)),
         ..ROW
     },
     OptionRow {
@@ -233,7 +258,7 @@ pub static TABLE: &[OptionRow] = &[
                 c.options.peer_notif_delay = c.round("peer_notif_delay", v)
             })
         },
-        show: |o| ms(o.peer_notif_delay),
+        show: Show::Stored(|o| ms(o.peer_notif_delay)),
         ..ROW
     },
     OptionRow {
@@ -243,7 +268,7 @@ pub static TABLE: &[OptionRow] = &[
         doc: "1: the network stack says whether there is carrier. 0: the driver is asked by ethtool, then by MII registers, \
               at each poll and link event. [bonding.rst: use_carrier]",
         parse: |text, c| store(switch(text, true), |v| c.options.use_carrier = v),
-        show: |o| number(o.use_carrier),
+        show: Show::Stored(|o| number(o.use_carrier)),
         ..ROW
     },
     OptionRow {
@@ -254,7 +279,7 @@ pub static TABLE: &[OptionRow] = &[
         doc: "How often every target is probed, by ARP requests and neighbour solicitations: the ARP monitor. It takes the \
               place of the MII monitor, so miimon becomes 0. 0 switches it off. [bonding.rst: arp_interval]",
         parse: |text, c| store(Range::MILLIS.millis(text), |v| c.set_arp_interval(v)),
-        show: |o| ms(o.arp_interval),
+        show: Show::Stored(|o| ms(o.arp_interval)),
         ..ROW
     },
     OptionRow {
@@ -266,7 +291,7 @@ pub static TABLE: &[OptionRow] = &[
             let list = targets(text, &c.options.arp_ip_target, probeable_v4);
             store(list, |v| c.options.arp_ip_target = v)
         },
-        show: |o| list(&o.arp_ip_target),
+        show: Show::Stored(|o| list(&o.arp_ip_target)),
         ..ROW
     },
     OptionRow {
@@ -278,7 +303,7 @@ pub static TABLE: &[OptionRow] = &[
             let list = targets(text, &c.options.ns_ip6_target, probeable_v6);
             store(list, |v| c.options.ns_ip6_target = v)
         },
-        show: |o| list(&o.ns_ip6_target),
+        show: Show::Stored(|o| list(&o.ns_ip6_target)),
         ..ROW
     },
     OptionRow {
@@ -295,7 +320,7 @@ pub static TABLE: &[OptionRow] = &[
                 c.given.arp_validate = v != ArpValidate::None;
             })
         },
-        show: |o| OptionValue::Name(o.arp_validate.to_string()),
+        show: Show::Stored(|o| OptionValue::Name(o.arp_validate.to_string())),
         ..ROW
     },
     OptionRow {
@@ -308,7 +333,7 @@ pub static TABLE: &[OptionRow] = &[
             let value = named(text, ArpAllTargets::VALUES, ArpAllTargets::Any);
             store(value, |v| c.options.arp_all_targets = v)
         },
-        show: |o| OptionValue::Name(o.arp_all_targets.to_string()),
+        show: Show::Stored(|o| OptionValue::Name(o.arp_all_targets.to_string())),
         ..ROW
     },
     OptionRow {
@@ -324,7 +349,7 @@ pub static TABLE: &[OptionRow] = &[
                 c.primary_given = true;
             })
         },
-        show: |o| o.primary.clone().map_or(OptionValue::None, OptionValue::Name),
+        show: Show::Stored(|o| o.primary.clone().map_or(OptionValue::None, OptionValue::Name)),
         ..ROW
     },
     OptionRow {
@@ -340,7 +365,7 @@ pub static TABLE: &[OptionRow] = &[
                 c.reselect = true;
             })
         },
-        show: |o| OptionValue::Name(o.primary_reselect.to_string()),
+        show: Show::Stored(|o| OptionValue::Name(o.primary_reselect.to_string())),
         ..ROW
     },
     OptionRow {
@@ -355,7 +380,7 @@ pub static TABLE: &[OptionRow] = &[
                 c.options.fail_over_mac = v
             })
         },
-        show: |o| OptionValue::Name(o.fail_over_mac.to_string()),
+        show: Show::Stored(|o| OptionValue::Name(o.fail_over_mac.to_string())),
         ..ROW
     },
     OptionRow {
@@ -367,7 +392,7 @@ pub static TABLE: &[OptionRow] = &[
             let value = named(text, XmitHashPolicy::VALUES, XmitHashPolicy::Layer2);
             store(value, |v| c.options.xmit_hash_policy = v)
         },
-        show: |o| OptionValue::Name(o.xmit_hash_policy.to_string()),
+        show: Show::Stored(|o| OptionValue::Name(o.xmit_hash_policy.to_string())),
         ..ROW
     },
     OptionRow {
@@ -377,7 +402,7 @@ pub static TABLE: &[OptionRow] = &[
         doc: "How often the bond's multicast memberships are reported again after a failover, every 200 ms. \
               [bonding.rst: resend_igmp]",
         parse: |text, c| store(Range::BYTE.parse(text), |v| c.options.resend_igmp = v as u8),
-        show: |o| number(o.resend_igmp),
+        show: Show::Stored(|o| number(o.resend_igmp)),
         ..ROW
     },
     OptionRow {
@@ -388,7 +413,7 @@ pub static TABLE: &[OptionRow] = &[
         doc: "How often every address of the bond is announced after a failover, by gratuitous ARP and unsolicited neighbour \
               advertisement. [bonding.rst: num_grat_arp]",
         parse: |text, c| store(Range::BYTE.parse(text), |v| c.options.num_grat_arp = v as u8),
-        show: |o| number(o.num_grat_arp),
+        show: Show::Stored(|o| number(o.num_grat_arp)),
         ..ROW
     },
     OptionRow {
@@ -397,7 +422,7 @@ pub static TABLE: &[OptionRow] = &[
         expected: "0 or 1",
         doc: "1: backup ports let frames in too. [bonding.rst: all_slaves_active]",
         parse: |text, c| store(switch(text, false), |v| c.options.all_slaves_active = v),
-        show: |o| number(o.all_slaves_active),
+        show: Show::Stored(|o| number(o.all_slaves_active)),
         ..ROW
     },
     OptionRow {
@@ -415,7 +440,7 @@ pub static TABLE: &[OptionRow] = &[
                 |v| c.options.min_links = v,
             )
         },
-        show: |o| number(o.min_links),
+        show: Show::Stored(|o| number(o.min_links)),
         ..ROW
     },
     OptionRow {
@@ -433,7 +458,7 @@ pub static TABLE: &[OptionRow] = &[
             };
             store(range.parse(text), |v| c.options.lp_interval = v)
         },
-        show: |o| number(o.lp_interval),
+        show: Show::Stored(|o| number(o.lp_interval)),
         ..ROW
     },
     OptionRow {
@@ -450,7 +475,7 @@ pub static TABLE: &[OptionRow] = &[
             };
             store(range.parse(text), |v| c.options.packets_per_slave = v)
         },
-        show: |o| number(o.packets_per_slave),
+        show: Show::Stored(|o| number(o.packets_per_slave)),
         ..ROW
     },
     OptionRow {
@@ -467,7 +492,7 @@ pub static TABLE: &[OptionRow] = &[
             };
             store(range.parse(text), |v| c.options.arp_missed_max = v as u8)
         },
-        show: |o| number(o.arp_missed_max),
+        show: Show::Stored(|o| number(o.arp_missed_max)),
         ..ROW
     },
     OptionRow {
@@ -478,7 +503,7 @@ pub static TABLE: &[OptionRow] = &[
         doc: "1: after a failover the addresses behind the bond, which a bridge above it has learned or a macvlan has, are \
               announced to the switches by one small broadcast frame each. Not in the kernel's driver.",
         parse: |text, c| store(switch(text, true), |v| c.options.learn_packets = v),
-        show: |o| number(o.learn_packets),
+        show: Show::Stored(|o| number(o.learn_packets)),
         ..ROW
     },
 ];

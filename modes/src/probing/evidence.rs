@@ -2,49 +2,23 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use bond_monitors::wire::arp::{Arp, Operation};
-use bond_monitors::wire::nd::{Discovery, solicited_node};
-use bond_monitors::{AnswerKind, Evidence, Heard, MacAddr, Time};
+use bond_monitors::classic::ProbeAnswer;
+use bond_monitors::wire::nd::solicited_node;
+use bond_monitors::{AnswerKind, Evidence, MacAddr, ReceiveStamps, Time};
 
 use super::{Probing, Scene};
 use crate::ids::PortId;
 use crate::port::{Port, Ports};
 
-/// What ARP and neighbour discovery have in common.
-struct Seen {
-    source: MacAddr,
-    destination: MacAddr,
-    from: IpAddr,
-    to: IpAddr,
-    /// It may answer a question, and is none itself.
-    reply: bool,
-}
-
-impl Seen {
-    fn parse(frame: &[u8]) -> Option<Seen> {
-        if let Some(arp) = Arp::parse(frame) {
-            return Some(Seen {
-                source: arp.source,
-                destination: arp.destination,
-                from: arp.sender_ip.into(),
-                to: arp.target_ip.into(),
-                reply: arp.operation == Operation::Reply,
-            });
-        }
-        let nd = Discovery::parse(frame)?;
-        Some(Seen {
-            source: nd.source,
-            destination: nd.destination,
-            from: nd.source_ip.into(),
-            to: nd.destination_ip.into(),
-            reply: true,
-        })
-    }
-}
-
 impl Probing {
     /// A port whose stamps could not be read gets time: nobody knows whether it is silent.
-    pub(super) fn excuse_unread(&self, now: Time, heard: &[(PortId, Heard)], ports: &mut Ports, scene: &Scene<'_>) {
+    pub(super) fn restart_grace_of_unread(
+        &self,
+        now: Time,
+        heard: &[(PortId, ReceiveStamps)],
+        ports: &mut Ports,
+        scene: &Scene<'_>,
+    ) {
         let unread = |port: &Port| {
             self.evidence(port, scene) != Evidence::Validated && heard.iter().all(|(read, _)| *read != port.id)
         };
@@ -54,14 +28,20 @@ impl Probing {
         let excused = ports.iter().filter(|port| port.is_usable() && (all || unread(port)));
         let excused: Vec<PortId> = excused.map(|port| port.id).collect();
         for id in excused {
-            if let Some(port) = ports.get_mut(id) {
-                port.arp.excuse(now);
+            if let Some(arp) = ports.get_mut(id).and_then(Port::arp_mut) {
+                arp.restart_grace(now);
             }
         }
     }
 
     /// Frames that nobody looks into, by the stamps of the data plane.
-    pub(super) fn take_stamps(&self, now: Time, stamps: &[(PortId, Heard)], ports: &mut Ports, scene: &Scene<'_>) {
+    pub(super) fn take_stamps(
+        &self,
+        now: Time,
+        stamps: &[(PortId, ReceiveStamps)],
+        ports: &mut Ports,
+        scene: &Scene<'_>,
+    ) {
         for (id, heard) in stamps {
             let Some(evidence) = ports.get(*id).map(|port| self.evidence(port, scene)) else {
                 continue;
@@ -92,7 +72,8 @@ impl Probing {
         let active = scene.roles.active().and_then(|id| ports.get(id));
         active.is_some_and(|port| {
             let rx = self.last_rx(port, scene);
-            rx > port.arp.since() && scene.options.window().contains(rx, now, missed)
+            port.arp().is_some_and(|arp| rx > arp.became_active_at())
+                && scene.options.window().contains(rx, now, missed)
         })
     }
 
@@ -101,13 +82,13 @@ impl Probing {
         if !self.runs(ports, scene) {
             return;
         }
-        let Some(seen) = Seen::parse(frame) else { return };
+        let Some(seen) = ProbeAnswer::parse(frame) else { return };
         let own = |mac: MacAddr| scene.plan.mac == mac || scene.plan.ports.values().any(|port| port.mac == mac);
         if seen.destination.is_valid_unicast() && !own(seen.destination) {
             return;
         }
         let Some(port) = ports.get(id) else { return };
-        let candidate = self.candidate.and_then(|id| ports.get(id));
+        let candidate = self.candidate.and_then(|id| ports.get(id)?.arp());
         let found = if !scene.roles.is_one() || self.is_active(port, scene) {
             // differs: in modes without an active port the driver asks this of ports in use only.
             self.asked(seen.from, seen.to, scene).filter(|_| !own(seen.source))
@@ -117,9 +98,7 @@ impl Probing {
                 note_answer(ports, now, id, target, AnswerKind::Request);
             }
             return;
-        } else if candidate
-            .is_some_and(|port| seen.reply && scene.options.window().contains(port.arp.last_tx(), now, 1))
-        {
+        } else if candidate.is_some_and(|arp| seen.reply && scene.options.window().contains(arp.last_tx(), now, 1)) {
             // The network may deliver an answer where it last heard us.
             self.asked(seen.from, seen.to, scene).filter(|_| !own(seen.source))
         } else {
@@ -147,15 +126,15 @@ impl Probing {
 }
 
 fn note_heard(ports: &mut Ports, id: PortId, at: Option<Time>) {
-    if let (Some(port), Some(at)) = (ports.get_mut(id), at) {
-        port.arp.heard(at);
+    if let (Some(arp), Some(at)) = (ports.get_mut(id).and_then(Port::arp_mut), at) {
+        arp.heard(at);
     }
 }
 
 fn note_answer(ports: &mut Ports, now: Time, id: PortId, target: IpAddr, by: AnswerKind) {
-    if let Some(port) = ports.get_mut(id) {
-        port.arp.answered(now, target, by);
-        port.arp.heard(now);
+    if let Some(arp) = ports.get_mut(id).and_then(Port::arp_mut) {
+        arp.answered(now, target, by);
+        arp.heard(now);
     }
 }
 

@@ -13,25 +13,24 @@
 //! that a few lost frames are not taken for a dead path, and the verdict on it may fall then; a target that is not reached
 //! through the bond does not count.
 
-mod active_backup;
-mod balance;
+mod candidates;
 mod evidence;
 mod paths;
 
 pub(crate) use self::paths::no_target;
 
-use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use bond_monitors::wire::arp::Request;
-use bond_monitors::wire::nd::Solicitation;
-use bond_monitors::{ArpMonitor, Debounce, Evidence, FrameKinds, Heard, LinkState, Pause, Time, Trial};
+use bond_monitors::classic::{self, Outcome, Rule, Standing};
+use bond_monitors::{
+    AnyMonitor, ArpMonitor, Combine, Evidence, FrameKinds, LinkState, Pause, ReceiveStamps, Time, Trial,
+};
 
 use crate::action::{Action, Notice};
+use crate::delays::Inspection;
 use crate::event::{LocalAddress, TargetPath};
 use crate::ids::PortId;
-use crate::links::Inspection;
-use crate::options::{ArpAllTargets, BondOptions, Monitor};
+use crate::options::{ArpAllTargets, BondOptions};
 use crate::outbox::Outbox;
 use crate::plan::ForwardingPlan;
 use crate::port::{Port, Ports};
@@ -79,19 +78,10 @@ pub(crate) enum Step {
     Repeat,
 }
 
-/// What a look at a port leads to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Verdict {
-    Up,
-    Down,
-    /// Tried without success.
-    Failed,
-}
-
 impl Probing {
     /// The ARP monitor runs. [bond_main.c: bond_open]
     pub fn runs(&self, ports: &Ports, scene: &Scene<'_>) -> bool {
-        scene.up && scene.options.monitor() == Monitor::Arp && !ports.is_empty()
+        scene.up && scene.options.asks_targets() && !ports.is_empty()
     }
 
     /// Frames that it has to see: those of the targets, if there are any.
@@ -136,31 +126,34 @@ impl Probing {
         let window = scene.options.window();
         for port in ports.iter_mut() {
             let usable = port.is_usable();
-            port.arp = ArpMonitor::default();
-            if scene.options.monitor() == Monitor::Arp {
-                port.arp = ArpMonitor::new(now, usable, window);
-                port.debounce = Debounce::in_state(if usable { LinkState::Up } else { LinkState::Down });
+            let mut monitors = Vec::new();
+            if scene.options.asks_targets() {
+                // It knows no delays: one that runs ends at once.
+                let state = if usable { LinkState::Up } else { LinkState::Down };
+                port.health.assume(now, state);
+                monitors.push(AnyMonitor::Arp(ArpMonitor::new(now, usable, window)));
             }
+            port.health.watch_by(now, monitors, Combine::All);
         }
     }
 
     /// Goes on at `first` after nobody looked for a while, which is not the ports' fault.
     pub fn resume(&mut self, now: Time, first: Time, ports: &mut Ports, scene: &Scene<'_>) {
         self.next = first;
-        excuse(now, ports, scene);
+        restart_grace(now, ports, scene);
         for port in ports.iter_mut() {
-            if port.arp.trial() == Trial::Candidate {
-                port.arp.set_trial(Trial::Failed);
+            if port.trial() == Trial::Candidate {
+                port.set_trial(Trial::Failed);
             }
         }
     }
 
     /// A port has become the one that carries everything. [bond_main.c: bond_change_active_slave]
     pub fn became_active(&mut self, now: Time, port: PortId, ports: &mut Ports, scene: &Scene<'_>) {
-        if scene.options.monitor() == Monitor::Arp
-            && let Some(port) = ports.get_mut(port)
+        if scene.options.asks_targets()
+            && let Some(arp) = ports.get_mut(port).and_then(Port::arp_mut)
         {
-            port.arp.used(now);
+            arp.became_active(now);
         }
     }
 
@@ -168,14 +161,14 @@ impl Probing {
     /// candidate has for its answer.
     pub fn leave_out(&mut self, pause: Pause, ports: &mut Ports, scene: &Scene<'_>) {
         let noticed = scene.options.arp_interval / (2 * REPEATS);
-        if scene.options.monitor() != Monitor::Arp || pause.length() <= noticed {
+        if !scene.options.asks_targets() || pause.length() <= noticed {
             return;
         }
         self.next = pause.postpone(self.next);
         self.again = self.again.map(|at| pause.postpone(at));
         self.ticked = pause.leave_out(self.ticked);
-        for port in ports.iter_mut() {
-            port.arp.leave_out(pause);
+        for arp in ports.iter_mut().filter_map(Port::arp_mut) {
+            arp.leave_out(pause);
         }
     }
 
@@ -199,13 +192,13 @@ impl Probing {
     pub fn on_heard(
         &mut self,
         now: Time,
-        heard: &[(PortId, Heard)],
+        heard: &[(PortId, ReceiveStamps)],
         ports: &mut Ports,
         scene: &Scene<'_>,
         out: &mut Outbox,
     ) -> Option<(Step, Vec<PortId>)> {
         let step = self.waiting.take().filter(|_| self.runs(ports, scene))?;
-        self.excuse_unread(now, heard, ports, scene);
+        self.restart_grace_of_unread(now, heard, ports, scene);
         self.take_stamps(now, heard, ports, scene);
         // Before anybody was asked silence says nothing.
         let found = if self.paths.is_none() || self.has_no_target(scene.options) {
@@ -228,21 +221,33 @@ impl Probing {
     }
 
     fn judge(&mut self, now: Time, step: Step, ports: &mut Ports, scene: &Scene<'_>) -> Inspection {
-        let verdict = |port: &Port| {
-            let verdict = if scene.roles.is_one() {
-                self.verdict_active_backup(now, port, scene)
-            } else {
-                self.verdict_balance(now, port, scene)
-            };
-            verdict.map(|verdict| (port.id, verdict))
-        };
         let judged = ports.iter().filter(|port| step == Step::Tick || port.is_usable());
-        let verdicts: Vec<(PortId, Verdict)> = judged.filter_map(verdict).collect();
+        let outcomes = judged.filter_map(|port| Some((port.id, self.outcome(now, port, scene)?)));
+        let outcomes: Vec<(PortId, Outcome)> = outcomes.collect();
         let mut found = Inspection::default();
-        for (id, verdict) in verdicts {
-            self.commit(now, id, verdict, ports, scene, &mut found);
+        for (id, outcome) in outcomes {
+            self.commit(now, id, outcome, ports, scene, &mut found);
         }
         found
+    }
+
+    fn outcome(&self, now: Time, port: &Port, scene: &Scene<'_>) -> Option<Outcome> {
+        let rule = Rule {
+            window: scene.options.window(),
+            missed: scene.options.arp_missed_max.into(),
+        };
+        let standing = Standing {
+            port: port.arp()?,
+            last_rx: self.last_rx(port, scene),
+            usable: port.is_usable(),
+            carrier: port.carrier(),
+        };
+        if scene.roles.is_one() {
+            let (probed, trying) = (self.is_active(port, scene), self.candidate.is_some());
+            rule.judge_one_active(now, &standing, probed, trying)
+        } else {
+            rule.judge_each(now, &standing)
+        }
     }
 
     /// [bond_main.c: bond_ab_arp_commit, bond_loadbalance_arp_mon]
@@ -250,7 +255,7 @@ impl Probing {
         &mut self,
         now: Time,
         id: PortId,
-        verdict: Verdict,
+        outcome: Outcome,
         ports: &mut Ports,
         scene: &Scene<'_>,
         found: &mut Inspection,
@@ -259,33 +264,33 @@ impl Probing {
         let Some(port) = ports.get(id) else { return };
         let (counts, silent_for) = (self.evidence(port, scene), now.since(self.last_rx(port, scene)));
         let Some(port) = ports.get_mut(id) else { return };
-        match verdict {
-            Verdict::Up => {
-                port.debounce = Debounce::in_state(LinkState::Up);
-                port.arp.set_trial(Trial::None);
-                port.arp.used(now);
-                found.up(port);
+        let Some(arp) = port.arp_mut() else { return };
+        match outcome {
+            Outcome::Up => {
+                arp.judged(true);
+                arp.set_trial(Trial::None);
+                arp.became_active(now);
                 self.candidate = None;
             }
-            Verdict::Down => {
-                port.debounce = Debounce::in_state(LinkState::Down);
+            Outcome::Down => {
+                arp.judged(false);
                 found.notices.push(Notice::Silent {
                     port: port.name.clone(),
                     counts,
                     silent_for,
                 });
-                found.down(port);
                 if active == Some(id) {
                     self.candidate = None;
                 }
             }
-            Verdict::Failed => {
-                port.arp.set_trial(Trial::Failed);
+            Outcome::Failed => {
+                arp.set_trial(Trial::Failed);
                 if active.is_some() {
                     self.candidate = None;
                 }
             }
         }
+        found.judge(now, port, scene.options);
     }
 
     /// Sends the probes of a tick.
@@ -303,8 +308,8 @@ impl Probing {
         };
         for id in &through {
             self.send_probes(*id, scene, out);
-            if let Some(port) = ports.get_mut(*id) {
-                port.arp.sent(now);
+            if let Some(arp) = ports.get_mut(*id).and_then(Port::arp_mut) {
+                arp.sent(now);
             }
         }
         self.plan_repeat(now, ports, scene);
@@ -342,22 +347,8 @@ impl Probing {
         let Some(mac) = scene.plan.ports.get(&id).map(|port| port.mac) else {
             return;
         };
-        let frames = self.paths_through().map(|(target, source, tags)| match target {
-            IpAddr::V4(target) => {
-                let source = match source {
-                    Some(IpAddr::V4(ip)) => ip,
-                    _ => Ipv4Addr::UNSPECIFIED,
-                };
-                Request::probe(mac, source, target).frame(tags)
-            }
-            IpAddr::V6(target) => {
-                let source = match source {
-                    Some(IpAddr::V6(ip)) => Some(ip),
-                    _ => None,
-                };
-                Solicitation { source, mac, target }.frame(tags)
-            }
-        });
+        let asked = self.paths_through();
+        let frames = asked.map(|(target, source, tags)| classic::probe(mac, source, target, tags));
         let frames: Vec<Vec<u8>> = frames.collect();
         for frame in frames {
             out.act(Action::Probe { port: id, frame });
@@ -381,8 +372,9 @@ impl Probing {
         let all = scene.roles.is_one()
             && scene.options.arp_all_targets == ArpAllTargets::All
             && (self.evidence(port, scene) == Evidence::Validated || !port.is_usable());
-        let oldest = all.then(|| port.arp.oldest(self.paths_through().map(|(target, _, _)| target)));
-        oldest.flatten().unwrap_or(port.arp.last_rx())
+        let Some(arp) = port.arp() else { return Time::ZERO };
+        let oldest = all.then(|| arp.oldest(self.paths_through().map(|(target, _, _)| target)));
+        oldest.flatten().unwrap_or(arp.last_rx())
     }
 
     /// What counts on a port in its role.
@@ -391,25 +383,28 @@ impl Probing {
     }
 
     /// Without carrier nothing can answer. A bond that cannot probe has nothing else to go by.
-    pub fn inspect_carrier(&mut self, now: Time, ports: &mut Ports, scene: &Scene<'_>) -> Inspection {
+    pub fn inspect(&mut self, now: Time, ports: &mut Ports, scene: &Scene<'_>) -> Inspection {
         let mut found = Inspection::default();
-        let blind = self.has_no_target(scene.options);
+        let has_no_target = self.has_no_target(scene.options);
         for port in ports.iter_mut() {
-            if port.is_usable() && !port.carrier().is_on() {
-                port.debounce = Debounce::in_state(LinkState::Down);
-                found.down(port);
-            } else if blind && !port.is_usable() && port.carrier().is_on() {
-                port.debounce = Debounce::in_state(LinkState::Up);
-                port.arp.excuse(now);
-                port.arp.set_trial(Trial::None);
-                found.up(port);
+            let usable = port.is_usable();
+            if let Some(arp) = port.arp_mut() {
+                arp.can_judge(!has_no_target, usable);
+            }
+            found.judge(now, port, scene.options);
+            if !usable
+                && port.is_usable()
+                && let Some(arp) = port.arp_mut()
+            {
+                arp.restart_grace(now);
+                arp.set_trial(Trial::None);
             }
         }
         let dead = |id: &PortId| ports.get(*id).is_none_or(|port| !port.carrier().is_on());
         if let Some(id) = self.candidate.filter(dead) {
             self.candidate = None;
             if let Some(port) = ports.get_mut(id) {
-                port.arp.set_trial(Trial::Failed);
+                port.set_trial(Trial::Failed);
             }
         }
         found
@@ -417,12 +412,14 @@ impl Probing {
 }
 
 /// Nobody probed for a while, so the silence of the ports in use says nothing.
-fn excuse(now: Time, ports: &mut Ports, scene: &Scene<'_>) {
-    if scene.options.monitor() != Monitor::Arp {
+fn restart_grace(now: Time, ports: &mut Ports, scene: &Scene<'_>) {
+    if !scene.options.asks_targets() {
         return;
     }
     for port in ports.iter_mut().filter(|port| port.is_usable()) {
-        port.arp.excuse(now);
+        if let Some(arp) = port.arp_mut() {
+            arp.restart_grace(now);
+        }
     }
 }
 

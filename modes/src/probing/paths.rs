@@ -6,7 +6,7 @@ use std::time::Duration;
 use bond_monitors::Time;
 use bond_monitors::wire::ethernet::Tag;
 
-use super::{Probing, Scene, excuse};
+use super::{Probing, Scene, restart_grace};
 use crate::action::{Action, Notice};
 use crate::event::{Reach, TargetPath};
 use crate::options::BondOptions;
@@ -63,7 +63,7 @@ impl Probing {
         }
         self.paths = Some(paths);
         if had_none && !self.has_no_target(scene.options) {
-            excuse(now, ports, scene);
+            restart_grace(now, ports, scene);
         }
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bond_modes::PortId;
 use bond_monitors::wire::arp::{Arp, Operation};
 use bond_monitors::wire::nd::{Discovery, Kind, UnsolicitedAdvertisement};
-use bond_monitors::{Heard, MacAddr, Time};
+use bond_monitors::{MacAddr, ReceiveStamps, Time};
 
 use super::rng::Rng;
 
@@ -27,7 +27,7 @@ pub struct Net {
     /// Somebody's frames arrive at every port this far apart, other than ARP and IPv6; zero: none do.
     pub chatter: Duration,
     /// Stamps of the data plane.
-    pub heard: BTreeMap<PortId, Heard>,
+    pub heard: BTreeMap<PortId, ReceiveStamps>,
     under_way: BTreeMap<(Time, u64), Delivery>,
     /// Frames that wait in the ports' sockets for the agent to read them.
     received: VecDeque<Delivery>,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-use bond_modes::options::{BondOptions, FailOverMac, ModeName, Monitor};
+use bond_modes::options::{BondOptions, FailOverMac, ModeName};
 use bond_modes::{Accept, Bond, LocalAddress, Machine, Notice, Port, PortId, Saved, TxPolicy};
 use bond_monitors::wire::ethernet::Tag;
 use bond_monitors::{Carrier, LinkState, MacAddr, Time};
@@ -396,7 +396,7 @@ impl Walk {
             }
             _ => {
                 self.crash_with_fresh_state();
-                if self.world.bond.options().monitor() == Monitor::Arp {
+                if self.world.bond.options().asks_targets() {
                     // Nobody probed while no agent ran, so ports have their time anew.
                     self.rules_changed();
                 }
@@ -488,9 +488,9 @@ impl Walk {
         let bond = &self.world.bond;
         let now = self.world.now();
         let options = bond.options();
-        let watched = self.world.kernel.device.admin_up && options.monitor() != Monitor::None;
+        let watched = self.world.kernel.device.admin_up && options.watches_links();
         let limit = detection(options);
-        let asks = options.monitor() == Monitor::Arp && options.targets().next().is_some();
+        let asks = options.asks_targets() && options.targets().next().is_some();
         let mut dead = BTreeMap::new();
         for port in bond.ports().iter().filter(|_| watched) {
             let carrier = self.world.kernel.nics[&port.id].report.carrier;
@@ -644,13 +644,12 @@ fn without_silence(saved: &Saved) -> serde_json::Value {
 
 /// How long a failure may go unseen.
 fn detection(options: &BondOptions) -> Duration {
-    match options.monitor() {
+    if options.asks_targets() {
         // Carrier is polled every second; backup ports may miss one interval more, and the interval begun is not over.
-        Monitor::Arp => {
-            Duration::from_secs(1).max(options.arp_interval * (u32::from(options.arp_missed_max) + 3))
-                + options.arp_interval
-        }
-        _ => options.miimon + options.downdelay,
+        let silence = options.arp_interval * (u32::from(options.arp_missed_max) + 3);
+        Duration::from_secs(1).max(silence) + options.arp_interval
+    } else {
+        options.miimon + options.downdelay
     }
 }
 

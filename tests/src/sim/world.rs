@@ -11,7 +11,7 @@ use bond_modes::{
     Accept, Action, Bond, Event, ForwardingPlan, LinkWord, LocalAddress, Machine, Notice, OptionError, PortId,
     PortStatus, Reach, Saved, Station, TargetPath,
 };
-use bond_monitors::{Carrier, Heard, LinkReport, MacAddr, Time};
+use bond_monitors::{Carrier, LinkReport, MacAddr, ReceiveStamps, Time};
 
 use super::kernel::Kernel;
 use super::net::Net;
@@ -628,7 +628,7 @@ impl World {
     }
 
     /// What is known of when ports were heard.
-    fn stamps(&self) -> Vec<(PortId, Heard)> {
+    fn stamps(&self) -> Vec<(PortId, ReceiveStamps)> {
         let attached = self.kernel.nics.values().filter(|nic| nic.attached).map(|nic| nic.id);
         let read = attached.filter(|port| !self.unread.contains(port));
         read.map(|port| (port, self.net.heard.get(&port).copied().unwrap_or_default()))

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 use aya::programs::SchedClassifier;
 use bond_modes::{Accept, PortId, TxPolicy};
-use bond_monitors::{Heard, MacAddr, Time};
+use bond_monitors::{MacAddr, ReceiveStamps, Time};
 
 use super::errors::{gone_is_fine, map_error};
 use super::lists::{Lists, is_list};
@@ -394,7 +394,7 @@ impl BondBpf {
     }
 
     /// When what was heard on a port, on whatever CPU.
-    pub fn heard(&self, port: PortId) -> io::Result<Heard> {
+    pub fn heard(&self, port: PortId) -> io::Result<ReceiveStamps> {
         let per_cpu = self.maps.ports()?.get(&port.0, 0).map_err(map_error)?;
         let last = |stamp: fn(&Stamps) -> u64| {
             per_cpu
@@ -404,7 +404,7 @@ impl BondBpf {
                 .filter(|at| *at > 0)
                 .map(Time::from_nanos)
         };
-        Ok(Heard {
+        Ok(ReceiveStamps {
             any: last(|stamps| stamps.any_ns),
             probes: last(|stamps| stamps.probes_ns),
             own: last(|stamps| stamps.own_ns),

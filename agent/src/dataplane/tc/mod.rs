@@ -30,7 +30,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 
 use bond_modes::{ForwardingPlan, PortId, PortPlan};
-use bond_monitors::{Carrier, Heard, LinkReport};
+use bond_monitors::{Carrier, LinkReport, ReceiveStamps};
 use nix::sched::{CloneFlags, unshare};
 
 use self::bpf::BondBpf;
@@ -343,7 +343,7 @@ impl Dataplane for TcPlane {
         step(|| format!("read the counters of {port}"), || bpf.counters(port))
     }
 
-    fn heard(&mut self, bond: &BondName, port: PortId) -> Result<Heard, PlaneError> {
+    fn heard(&mut self, bond: &BondName, port: PortId) -> Result<ReceiveStamps, PlaneError> {
         let bpf = &self.bond(bond)?.bpf;
         step(|| format!("read the stamps of {port}"), || bpf.heard(port))
     }

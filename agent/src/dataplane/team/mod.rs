@@ -25,7 +25,7 @@ use std::path::Path;
 
 use bond_modes::options::PortOptions;
 use bond_modes::{BondOptions, ForwardingPlan, PortId, PortPlan};
-use bond_monitors::{Heard, LinkReport, MacAddr, Time};
+use bond_monitors::{LinkReport, MacAddr, ReceiveStamps, Time};
 
 use self::driver::{Driver, mode_of};
 use self::genl::{Events, Genl};
@@ -299,8 +299,8 @@ impl Dataplane for TeamPlane {
     }
 
     /// The driver does not tell.
-    fn heard(&mut self, _bond: &BondName, _port: PortId) -> Result<Heard, PlaneError> {
-        Ok(Heard::default())
+    fn heard(&mut self, _bond: &BondName, _port: PortId) -> Result<ReceiveStamps, PlaneError> {
+        Ok(ReceiveStamps::default())
     }
 
     fn event_fd(&self) -> Option<RawFd> {

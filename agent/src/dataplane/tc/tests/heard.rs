@@ -4,7 +4,7 @@ use std::thread;
 use std::time::Duration;
 
 use bond_modes::{Accept, PortId, Spread, TxPolicy};
-use bond_monitors::{Heard, MacAddr};
+use bond_monitors::{MacAddr, ReceiveStamps};
 
 use super::world::*;
 use crate::dataplane::Dataplane;
@@ -15,7 +15,7 @@ fn a_frame_of_somebody_else_counts_and_one_that_is_arp_or_ipv6_as_a_probe_too() 
     for_both_hooks(|w| {
         let (p0, p1) = w.bond_with_two_ports();
         for (far, port) in [("q0", p0), ("q1", p1)] {
-            assert_eq!(w.heard(port), Heard::default());
+            assert_eq!(w.heard(port), ReceiveStamps::default());
             assert_eq!(w.hears(far, port, &of_type(STRANGER, &[ETHERTYPE])), ANY);
             for probe in [&[ARP][..], &[IPV6], &[VLAN, ARP], &[VLAN, IPV6], &[QINQ, VLAN, ARP]] {
                 assert_eq!(w.hears(far, port, &of_type(STRANGER, probe)), PROBE, "{probe:x?}");
@@ -177,7 +177,7 @@ fn a_bond_whose_known_senders_are_lost_is_taken_over() {
 }
 
 impl World {
-    fn heard(&mut self, port: PortId) -> Heard {
+    fn heard(&mut self, port: PortId) -> ReceiveStamps {
         self.plane.heard(&bond0(), port).unwrap()
     }
 

@@ -1,4 +1,4 @@
-//! From carrier to link state for all ports of a bond: delays, hurry, failure counts.
+//! From health to link state for all ports of a bond: delays, skipped delays, failure counts.
 //! [bond_main.c: bond_miimon_inspect, bond_miimon_commit]
 
 use std::time::Duration;
@@ -21,16 +21,46 @@ pub(crate) struct Inspection {
     pub notices: Vec<Notice>,
 }
 
+/// Whose delays end if their time has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ends {
+    /// Nobody's: more may be known in a moment, such as events that wait to be read.
+    None,
+    /// Those of one port, of which all is known.
+    Of(PortId),
+    /// Those of all ports.
+    All,
+}
+
+impl Ends {
+    fn include(self, port: PortId) -> bool {
+        match self {
+            Ends::None => false,
+            Ends::Of(one) => one == port,
+            Ends::All => true,
+        }
+    }
+}
+
 /// Brings every port's link state up to `now`.
 ///
 /// When nothing better is left, the port that has waited longest in updelay is used at once. [bonding.rst: updelay]
 /// differs: in the driver this holds in some modes only, and its poll decides which port is first.
-pub(crate) fn inspect(now: Time, ports: &mut Ports, active: Option<PortId>, options: &BondOptions) -> Inspection {
+pub(crate) fn inspect(
+    now: Time,
+    ports: &mut Ports,
+    active: Option<PortId>,
+    options: &BondOptions,
+    ends: Ends,
+) -> Inspection {
     let mut found = Inspection::default();
     for port in ports.iter_mut() {
         let before = port.link();
-        let carrier = port.monitor.carrier();
-        if let Some(after) = port.debounce.observe(now, carrier, options.updelay, options.downdelay) {
+        let mut after = port.health.judge(now, options.delays());
+        if after.is_none() && ends.include(port.id) {
+            after = port.health.end_delay(now);
+        }
+        if let Some(after) = after {
             found.record(now, port, before, after, active == Some(port.id));
         }
     }
@@ -70,7 +100,7 @@ pub(crate) fn skip_updelay(
         .iter_mut()
         .filter(|port| stays(port) && waits(port))
         .min_by_key(|port| port.link().deadline())?;
-    port.debounce.hurry();
+    port.health.skip_updelay();
     let mut found = Inspection::default();
     found.notices.push(Notice::UpdelaySkipped {
         port: port.name.clone(),
@@ -81,6 +111,15 @@ pub(crate) fn skip_updelay(
 }
 
 impl Inspection {
+    /// Judges a port for which no delays apply.
+    pub(crate) fn judge(&mut self, now: Time, port: &mut Port, options: &BondOptions) {
+        match port.health.judge(now, options.delays()) {
+            Some(LinkState::Up) => self.up(port),
+            Some(LinkState::Down) => self.down(port),
+            _ => {}
+        }
+    }
+
     fn record(&mut self, now: Time, port: &mut Port, before: LinkState, after: LinkState, active: bool) {
         use LinkState::{Down, GoingBack, GoingDown, Up};
         let name = port.name.clone();
@@ -120,7 +159,7 @@ impl Inspection {
         }
     }
 
-    pub(crate) fn up(&mut self, port: &Port) {
+    fn up(&mut self, port: &Port) {
         self.notices.push(Notice::Up {
             port: port.name.clone(),
             speed: port.speed,
@@ -129,7 +168,7 @@ impl Inspection {
         self.came_up.push(port.id);
     }
 
-    pub(crate) fn down(&mut self, port: &mut Port) {
+    fn down(&mut self, port: &mut Port) {
         port.failures = port.failures.saturating_add(1);
         self.notices.push(Notice::Down {
             port: port.name.clone(),

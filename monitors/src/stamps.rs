@@ -4,9 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::time::Time;
 
-/// Last arrivals at one port, let in or not.
+/// The last arrivals at one port, whether the bond let them in or not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Heard {
+pub struct ReceiveStamps {
     /// A frame that somebody else sent.
     pub any: Option<Time>,
     /// Such a frame that is ARP or IPv6.

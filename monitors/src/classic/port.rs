@@ -1,7 +1,4 @@
-//! The ARP monitor of one port: when it was last asked through and last heard, and whether that is recent enough.
-//!
-//! It probes and judges nothing by itself: who is asked when, and what a verdict leads to, depends on the other ports of the
-//! bond. Neighbour solicitations for IPv6 follow the same rules. [bonding.rst: ARP monitor operation]
+//! What the ARP monitor knows of one port: when it was last asked through and last heard, and how it was judged.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -9,24 +6,11 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::answer::AnswerKind;
+use super::window::Window;
+use crate::frames::FrameKinds;
+use crate::monitor::{Ask, Fact, Monitor, Verdict};
 use crate::time::{Pause, Time};
-
-/// How long a sign of life counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Window {
-    /// Time between two probes: `arp_interval`.
-    pub interval: Duration,
-}
-
-impl Window {
-    /// Whether `then` is at most `missed` intervals and a half before `now`. [bond_main.c: bond_time_in_interval]
-    ///
-    /// differs: a `then` after `now` always counts. Stamps are read later than the clock, so they may be newer than it by as
-    /// much as the calls between the two took.
-    pub fn contains(self, then: Time, now: Time, missed: u32) -> bool {
-        now <= then + (self.interval * missed + self.interval / 2)
-    }
-}
 
 /// What probes have shown about one port.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,6 +24,16 @@ pub struct ArpMonitor {
     asked_since: Time,
     answers: BTreeMap<IpAddr, Answer>,
     trial: Trial,
+    /// How it was judged; after a restart the port's link state tells.
+    #[serde(skip)]
+    verdict: Option<Works>,
+}
+
+/// How a port was judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Works {
+    Yes,
+    No,
 }
 
 /// The last sign of life of a target.
@@ -52,16 +46,6 @@ pub struct Answer {
     /// Time since then in which nobody could ask, so that it does not count as silence.
     #[serde(default)]
     pub paused: Duration,
-}
-
-/// What shows that the path to a target works.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum AnswerKind {
-    /// The target answered through this port.
-    Reply,
-    /// The network brought the active port's question, which the target answers, to this backup port.
-    Request,
 }
 
 /// How a port without verdict stands while no port of an active-backup bond works: they are tried one after the other.
@@ -96,7 +80,7 @@ impl ArpMonitor {
     }
 
     /// A port that worked when nobody could look, as before a restart: its time begins anew.
-    pub fn excuse(&mut self, now: Time) {
+    pub fn restart_grace(&mut self, now: Time) {
         (self.last_tx, self.last_rx) = (now, now);
         (self.since, self.asked_since) = (now, now);
     }
@@ -141,7 +125,7 @@ impl ArpMonitor {
     }
 
     /// The port was taken into use or made the active one. [bonding.h: last_link_up]
-    pub fn used(&mut self, now: Time) {
+    pub fn became_active(&mut self, now: Time) {
         self.since = now;
     }
 
@@ -165,19 +149,9 @@ impl ArpMonitor {
         self.last_rx
     }
 
-    /// When a frame that counts last arrived, unless none ever did.
-    pub fn ever_heard(&self) -> Option<Time> {
-        self.heard
-    }
-
-    /// When it was taken into use.
-    pub fn since(&self) -> Time {
+    /// When it was last taken into use.
+    pub fn became_active_at(&self) -> Time {
         self.since
-    }
-
-    /// Whether anything came in since it was taken into use.
-    pub fn proven(&self) -> bool {
-        self.heard.is_some_and(|at| at > self.since)
     }
 
     /// When the most silent of these targets last gave a sign of life. [bonding.h: slave_oldest_target_arp_rx]
@@ -186,9 +160,52 @@ impl ArpMonitor {
         targets.map(|target| last(target).max(Some(self.asked_since))).min()?
     }
 
+    /// It was judged: it works, or not.
+    pub fn judged(&mut self, works: bool) {
+        self.verdict = Some(if works { Works::Yes } else { Works::No });
+    }
+
+    /// Whether anybody can be asked; otherwise nothing can be said of the port. When that becomes possible, it counts as what it
+    /// is: in use or not.
+    pub fn can_judge(&mut self, can: bool, usable: bool) {
+        if !can {
+            self.verdict = None;
+        } else if self.verdict.is_none() {
+            self.judged(usable);
+        }
+    }
+
     /// The last sign of life of a target through this port.
     pub fn answer(&self, target: IpAddr) -> Option<Answer> {
         self.answers.get(&target).copied()
+    }
+}
+
+impl Monitor for ArpMonitor {
+    fn on_fact(&mut self, _now: Time, fact: Fact<'_>, _asks: &mut Vec<Ask>) {
+        match fact {
+            // Without carrier nothing can answer; with carrier an answer has to come first.
+            Fact::Carrier(carrier) if !carrier.is_on() && self.verdict.is_some() => self.judged(false),
+            Fact::Before { usable } => self.judged(usable),
+            // Who is heard counts by role, which is for those who know the other ports.
+            Fact::Carrier(_) | Fact::Stamps(_) | Fact::Frame(_) => {}
+        }
+    }
+
+    fn verdict(&self) -> Verdict {
+        match self.verdict {
+            None => Verdict::Unknown,
+            Some(Works::Yes) => Verdict::Up,
+            Some(Works::No) => Verdict::Down,
+        }
+    }
+
+    fn last_sign(&self) -> Option<Time> {
+        self.heard
+    }
+
+    fn wants(&self) -> FrameKinds {
+        FrameKinds::ARP | FrameKinds::ND
     }
 }
 
@@ -208,15 +225,6 @@ mod tests {
     }
 
     #[test]
-    fn a_window_is_its_intervals_and_a_half_and_all_that_is_newer() {
-        assert!(WINDOW.contains(at(0), at(250), 2));
-        assert!(!WINDOW.contains(at(0), at(251), 2));
-        assert!(WINDOW.contains(at(100), at(0), 2));
-        assert!(WINDOW.contains(at(101), at(0), 2));
-        assert!(WINDOW.contains(at(60_000), at(0), 1), "heard after the clock was read");
-    }
-
-    #[test]
     fn a_pause_is_not_the_silence_of_a_port_or_of_a_target() {
         let [quiet, heard]: [IpAddr; 2] = [[10, 0, 0, 1].into(), [10, 0, 0, 2].into()];
         let mut port = ArpMonitor::new(at(0), true, WINDOW);
@@ -232,7 +240,7 @@ mod tests {
         assert_eq!(port.oldest([heard].into_iter()), Some(at(400)));
         port.leave_out(Pause::between(at(500), at(600)).unwrap());
         assert_eq!(port.oldest([quiet].into_iter()), Some(at(420)), "pauses add up");
-        let shown = [port.ever_heard(), port.answer(quiet).map(|answer| answer.at)];
+        let shown = [port.last_sign(), port.answer(quiet).map(|answer| answer.at)];
         assert_eq!(shown, [Some(at(20)); 2], "what is shown is when it was");
         port.answered(at(650), quiet, AnswerKind::Reply);
         assert_eq!(port.oldest([quiet].into_iter()), Some(at(650)));
@@ -243,7 +251,6 @@ mod tests {
         let port = ArpMonitor::new(at(0), true, WINDOW);
         assert!(WINDOW.contains(port.last_rx(), at(146), 2));
         assert!(!WINDOW.contains(port.last_rx(), at(147), 2));
-        assert!(!port.proven());
         assert_eq!(ArpMonitor::new(Time::ZERO, true, WINDOW).last_rx(), Time::ZERO);
     }
 
@@ -270,6 +277,5 @@ mod tests {
         port.heard(at(20));
         port.heard(at(10));
         assert_eq!(port.last_rx(), at(20));
-        assert!(port.proven());
     }
 }

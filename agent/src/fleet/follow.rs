@@ -1,0 +1,175 @@
+//! Brings bonds to what the option files say: at the start of the agent, and told again at the next one if that failed.
+
+use std::path::{Path, PathBuf};
+
+use bond_modes::options;
+use bond_monitors::Time;
+
+use super::Fleet;
+use crate::config::BondSpec;
+use crate::control::proto::OptionPairs;
+
+impl Fleet {
+    /// Makes the bond of a file, or brings an adopted one to what the files now say.
+    pub(super) fn ensure(&mut self, now: Time, spec: &BondSpec) {
+        let pairs = spec.pairs();
+        let (at, followed) = match self.find(&spec.name) {
+            Ok(at) => (at, self.follow(now, at, &pairs)),
+            Err(_) => match self.adopt_orphan(now, &spec.name, Some(&pairs)) {
+                Some(at) => (at, self.has_options(at, &pairs)),
+                None => match self.add_configured(now, spec) {
+                    Some(at) => (at, true),
+                    None => return,
+                },
+            },
+        };
+        let member = &mut self.bonds[at];
+        if followed {
+            member.configured = Some(pairs);
+        } else {
+            // Known to be a file's, and not followed: the next start tries again.
+            member.configured.get_or_insert_default();
+        }
+        member.origins.followed(spec);
+        member.dirty = true;
+        self.release_left(now, at, &spec.ports);
+        let member = &mut self.bonds[at];
+        for port in &spec.ports {
+            if !member.wanted.contains(port) {
+                member.wanted.push(port.clone());
+            }
+        }
+    }
+
+    fn add_configured(&mut self, now: Time, spec: &BondSpec) -> Option<usize> {
+        let added = self.add(now, &spec.name, &spec.pairs());
+        let at = added
+            .map_err(|error| log::error!("{}: {}", spec.place, error.message))
+            .ok()?;
+        self.bonds[at].origins.made_by_file = true;
+        Some(at)
+    }
+
+    /// Whether a bond that was adopted without its state has the options of its file.
+    fn has_options(&mut self, at: usize, pairs: &OptionPairs) -> bool {
+        let rest: OptionPairs = pairs.iter().filter(|(name, _)| name != "plane").cloned().collect();
+        let member = &mut self.bonds[at];
+        let followed = options::parse(&rest).is_ok_and(|change| change.options == *member.bond.options());
+        if followed {
+            member.origins.operator_options.clear();
+        }
+        followed
+    }
+
+    /// Sets what changed in the files since they were last followed; what an operator set meanwhile stays. False if that is not
+    /// possible while the bond runs.
+    fn follow(&mut self, now: Time, at: usize, pairs: &OptionPairs) -> bool {
+        let name = self.bonds[at].name.clone();
+        match self.try_follow(now, at, pairs) {
+            Ok(()) => true,
+            Err(error) => {
+                log::error!("{name}: the options file cannot be followed while it runs: {error}");
+                false
+            }
+        }
+    }
+
+    fn try_follow(&mut self, now: Time, at: usize, pairs: &OptionPairs) -> Result<(), String> {
+        let member = &mut self.bonds[at];
+        let name = member.name.clone();
+        let said = member.configured.clone().unwrap_or_default();
+        let before = member.bond.options().clone();
+        let step = member.origins.to_follow(&said, pairs, &before);
+        let step = step.map_err(|error| error.to_string())?;
+        let mut set = step.pairs.clone();
+        let planes = pairs.iter().filter(|pair| pair.0 == "plane" && !said.contains(pair));
+        set.extend(planes.cloned());
+        let left: Vec<&str> = said
+            .iter()
+            .map(|(option, _)| option.as_str())
+            .filter(|option| step.pairs.iter().any(|(name, _)| name == option))
+            .filter(|option| pairs.iter().all(|(name, _)| name != option))
+            .collect();
+        if !left.is_empty() {
+            log::info!("{name}: {} left the option files, back to the default", left.join(", "));
+        }
+        if !set.is_empty() {
+            self.set(now, &name, &set).map_err(|error| error.message)?;
+            let again = step.undone(&before, self.bonds[at].bond.options());
+            if !again.is_empty() {
+                self.set(now, &name, &again).map_err(|error| error.message)?;
+            }
+        }
+        self.bonds[at].origins.operator_options = step.operator;
+        Ok(())
+    }
+
+    /// Gives back the ports that the files named and do not name any more, but for those that an operator attached.
+    fn release_left(&mut self, now: Time, at: usize, ports: &[String]) {
+        let origins = &mut self.bonds[at].origins;
+        let now_named = ports.iter().cloned().collect();
+        let before = std::mem::replace(&mut origins.file_ports, now_named);
+        let left: Vec<String> = before
+            .into_iter()
+            .filter(|port| !origins.file_ports.contains(port) && !origins.operator_ports.contains(port))
+            .collect();
+        for port in left {
+            let member = &mut self.bonds[at];
+            let name = member.name.clone();
+            member.wanted.retain(|wanted| *wanted != port);
+            member.vanished.remove(&port);
+            let Some(id) = member.bond.ports().named(&port).map(|port| port.id) else {
+                continue;
+            };
+            log::info!("{name}: {port} left the option files, giving it back");
+            if let Err(error) = self.release(now, at, id, false) {
+                log::error!("{name}: {error}");
+            }
+        }
+    }
+
+    /// Bonds that files named and do not name any more. One that a file made and no operator touched is removed; others
+    /// lose the ports of the files, and one that an operator made their options, too. Files that are there and were not read say nothing.
+    pub(super) fn leave_behind(&mut self, now: Time, specs: &[BondSpec], files: &[PathBuf]) {
+        let absolute = |file: &PathBuf| std::path::absolute(file).unwrap_or_else(|_| file.clone());
+        let read: Vec<PathBuf> = files.iter().map(absolute).collect();
+        let unread = |file: &&PathBuf| !read.contains(file) && Path::exists(file);
+        let names: Vec<String> = self.bonds.iter().map(|member| member.name.clone()).collect();
+        for name in names {
+            let Ok(at) = self.find(&name) else { continue };
+            let member = &self.bonds[at];
+            let origins = &member.origins;
+            if member.configured.is_none() || specs.iter().any(|spec| spec.name == name) {
+                continue;
+            }
+            if let Some(file) = origins.files.iter().find(unread) {
+                log::info!(
+                    "{name}: {} was not read this time, so that the bond stays as it is",
+                    file.display()
+                );
+                continue;
+            }
+            let is_untouched = origins.operator_options.is_empty() && origins.operator_ports.is_empty();
+            if origins.made_by_file && is_untouched {
+                log::info!("{name}: it left the option files, removing it");
+                if let Err(error) = self.remove(now, at) {
+                    log::error!("{name}: {error}");
+                }
+                continue;
+            }
+            log::info!(
+                "{name}: it left the option files; it stays, because an operator made it, set an option or attached a port"
+            );
+            self.release_left(now, at, &[]);
+            let member = &mut self.bonds[at];
+            member.dirty = true;
+            if member.origins.made_by_file {
+                // Its mode is one that the operator wanted with it, and cannot change while it has ports.
+                member.origins.taken_by_operator(member.bond.options());
+                member.configured = None;
+            } else if self.follow(now, at, &OptionPairs::new()) {
+                self.bonds[at].configured = None;
+            }
+        }
+    }
+}

@@ -1,0 +1,274 @@
+//! Where options, ports and bonds come from: their defaults, the option files or an operator. What left the files is taken back,
+//! what an operator asked for stays. Kept in the saved state, so that a restart knows what the files said before.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::path::PathBuf;
+
+use bond_modes::options::{OptionRow, TABLE, find, parse};
+use bond_modes::{BondOptions, OptionError};
+use serde::{Deserialize, Serialize};
+
+use crate::config::BondSpec;
+use crate::control::proto::OptionPairs;
+
+/// Who gave an option its value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Origin {
+    /// Nobody.
+    Default,
+    /// An option file.
+    File,
+    /// A request, such as that of `bondctl` or `ifenslave`.
+    Operator,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Origin::Default => "default",
+            Origin::File => "file",
+            Origin::Operator => "operator",
+        })
+    }
+}
+
+/// What is known of one bond. The options that the files gave are kept beside it, see [`crate::saved::SavedBond::configured`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Origins {
+    /// A file made the bond, and since then it was not renamed.
+    pub made_by_file: bool,
+    /// The option files that say something of the bond, as absolute paths.
+    pub files: BTreeSet<PathBuf>,
+    /// Ports that the files name.
+    pub file_ports: BTreeSet<String>,
+    /// Options that an operator set, by the kernel's name.
+    pub operator_options: BTreeSet<String>,
+    /// Ports that an operator attached.
+    pub operator_ports: BTreeSet<String>,
+}
+
+impl Origins {
+    /// Those of a state that was saved without them: what no file is known to have given stays as an operator's own would.
+    pub fn unknown(options: &BondOptions, configured: Option<&OptionPairs>, ports: &[String]) -> Origins {
+        let given = options_of(configured.map_or(&[], Vec::as_slice)).unwrap_or_default();
+        Origins {
+            operator_options: differing(&given, options).map(|row| row.name.to_owned()).collect(),
+            operator_ports: ports.iter().cloned().collect(),
+            ..Origins::default()
+        }
+    }
+
+    /// An operator set these options, and others changed with them.
+    pub fn set_by_operator(&mut self, pairs: &[(String, String)], before: &BondOptions, after: &BondOptions) {
+        let named = pairs.iter().filter_map(|(name, _)| find(name));
+        let stored = named.filter(|row| row.is_stored());
+        let rows = stored.chain(differing(before, after));
+        self.operator_options.extend(rows.map(|row| row.name.to_owned()));
+    }
+
+    /// An operator renamed the bond: under its new name no file knows it.
+    pub fn taken_by_operator(&mut self, options: &BondOptions) {
+        let changed = differing(&BondOptions::default(), options).map(|row| row.name.to_owned());
+        self.operator_options.extend(changed);
+        self.operator_ports.append(&mut self.file_ports);
+        self.files.clear();
+        self.made_by_file = false;
+    }
+
+    /// The files that say something of a bond, for its next start.
+    pub fn followed(&mut self, spec: &BondSpec) {
+        let options = spec.given.iter().map(|option| &option.place);
+        let places = options.chain(&spec.ports_place).chain([&spec.place]);
+        let absolute = |file: &std::path::Path| std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
+        self.files = places.map(|place| absolute(&place.file)).collect();
+    }
+
+    /// Where every option has its value from, by each of its names.
+    pub fn of_options(&self, options: &BondOptions, configured: Option<&OptionPairs>) -> BTreeMap<String, Origin> {
+        let named = |row: &OptionRow| configured.is_some_and(|pairs| pairs.iter().any(|(name, _)| row.is_called(name)));
+        let changed: BTreeSet<&str> = differing(&BondOptions::default(), options)
+            .map(|row| row.name)
+            .collect();
+        let mut all = BTreeMap::new();
+        for row in TABLE.iter().filter(|row| row.is_stored()) {
+            let origin = if self.operator_options.contains(row.name) {
+                Origin::Operator
+            } else if named(row) || changed.contains(row.name) {
+                Origin::File
+            } else {
+                Origin::Default
+            };
+            all.extend(row.names().map(|name| (name.to_owned(), origin)));
+        }
+        all
+    }
+
+    /// What has to be set now that the files say `now` and said `before`. An option that changed in the files is theirs again;
+    /// one that left them gets its default, unless an operator set it.
+    pub fn to_follow(
+        &self,
+        before: &[(String, String)],
+        now: &[(String, String)],
+        options: &BondOptions,
+    ) -> Result<ToFollow, OptionError> {
+        let said: BTreeMap<_, _> = before.iter().cloned().collect();
+        let theirs = now.iter().filter(|(name, value)| said.get(name) != Some(value));
+        let mut operator = self.operator_options.clone();
+        for row in theirs.filter_map(|(name, _)| find(name)) {
+            operator.remove(row.name);
+        }
+        let wanted = options_of(&over(now, &operator, options))?;
+        // What could not be had together is no state to start from.
+        let were = options_of(&over(before, &self.operator_options, options)).unwrap_or_else(|_| options.clone());
+        let moved: BTreeSet<&str> = differing(&were, &wanted).map(|row| row.name).collect();
+        let rows = differing(options, &wanted).filter(|row| moved.contains(row.name));
+        Ok(ToFollow {
+            pairs: values(rows, &wanted),
+            operator,
+            wanted,
+        })
+    }
+}
+
+/// A step from the options in force to those that the files ask for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ToFollow {
+    /// What is to be set.
+    pub pairs: OptionPairs,
+    /// Options that are an operator's afterwards.
+    pub operator: BTreeSet<String>,
+    wanted: BondOptions,
+}
+
+impl ToFollow {
+    /// What the first step has changed beside what it was to change: a new mode forgets arp_validate.
+    pub fn undone(&self, before: &BondOptions, after: &BondOptions) -> OptionPairs {
+        let set = |row: &&'static OptionRow| self.pairs.iter().any(|(name, _)| row.is_called(name));
+        let kept: BTreeSet<&str> = differing(before, after).map(|row| row.name).collect();
+        let rows = differing(after, &self.wanted).filter(|row| set(row) || kept.contains(row.name));
+        values(rows, &self.wanted)
+    }
+}
+
+/// Rows whose value is another one.
+fn differing(one: &BondOptions, other: &BondOptions) -> impl Iterator<Item = &'static OptionRow> + use<> {
+    let rows: Vec<&OptionRow> = TABLE.iter().filter(|row| row.value(one) != row.value(other)).collect();
+    rows.into_iter()
+}
+
+fn values<'a>(rows: impl Iterator<Item = &'a OptionRow>, options: &BondOptions) -> OptionPairs {
+    rows.map(|row| (row.name.to_owned(), row.value(options).to_string()))
+        .collect()
+}
+
+/// The options that files give to a bond; the plane is none of the bond machine's.
+fn options_of(pairs: &[(String, String)]) -> Result<BondOptions, OptionError> {
+    let rest: OptionPairs = pairs.iter().filter(|(name, _)| name != "plane").cloned().collect();
+    parse(&rest).map(|change| change.options)
+}
+
+/// What files say, with an operator's own values instead of theirs.
+fn over(pairs: &[(String, String)], operator: &BTreeSet<String>, options: &BondOptions) -> OptionPairs {
+    let is_operators = |name: &str| find(name).is_some_and(|row| operator.contains(row.name));
+    let files = pairs.iter().filter(|(name, _)| !is_operators(name)).cloned();
+    let own = TABLE.iter().filter(|row| operator.contains(row.name));
+    files.chain(values(own, options)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pairs(text: &str) -> OptionPairs {
+        let split = |word: &str| word.split_once('=').map(|(k, v)| (k.to_owned(), v.to_owned()));
+        text.split_whitespace().map(|word| split(word).unwrap()).collect()
+    }
+
+    fn options(text: &str) -> BondOptions {
+        options_of(&pairs(text)).unwrap()
+    }
+
+    /// What is set where files said `before` and say `now`, and the bond has `in_force`, of which an operator set some.
+    #[track_caller]
+    fn follows(before: &str, now: &str, in_force: &str, operator: &[&str], wanted: &str) {
+        let origins = Origins {
+            operator_options: operator.iter().map(|name| (*name).to_owned()).collect(),
+            ..Origins::default()
+        };
+        let step = origins
+            .to_follow(&pairs(before), &pairs(now), &options(in_force))
+            .unwrap();
+        assert_eq!(step.pairs, pairs(wanted), "{before} -> {now} over {in_force}");
+    }
+
+    #[test]
+    fn what_left_the_files_gets_its_default_and_an_operators_own_stays() {
+        let all = "mode=1 miimon=100 updelay=200 primary=eth0";
+        follows(all, "mode=1 miimon=100", all, &[], "updelay=0 primary=none");
+        follows(all, "mode=1", all, &["updelay"], "primary=none");
+        follows(all, all, "mode=1 miimon=50 updelay=200 primary=eth0", &["miimon"], "");
+        // What the files change is theirs again.
+        let own = "mode=1 miimon=50 updelay=200 primary=eth0";
+        follows(
+            all,
+            &all.replace("miimon=100", "miimon=200"),
+            own,
+            &["miimon"],
+            "miimon=200",
+        );
+        follows(
+            "",
+            "mode=1 miimon=50",
+            "mode=1 updelay=300",
+            &["mode", "updelay"],
+            "miimon=50",
+        );
+    }
+
+    #[test]
+    fn monitors_take_turns_and_delays_keep_what_they_were_rounded_to() {
+        let arp = "mode=1 arp_interval=200 arp_ip_target=10.0.0.1";
+        follows(
+            "mode=1 miimon=100 updelay=200",
+            arp,
+            "mode=1 miimon=100 updelay=200",
+            &[],
+            "miimon=0 updelay=0 arp_interval=200 arp_ip_target=10.0.0.1",
+        );
+        follows(arp, "mode=1", arp, &[], "miimon=100 arp_interval=0 arp_ip_target=");
+        // 300 ms, which miimon=100 allows and the operator's 70 would not, are not looked at again.
+        let mut in_force = options("mode=1 miimon=100 updelay=300");
+        in_force.miimon = std::time::Duration::from_millis(70);
+        let file = pairs("mode=1 miimon=100 updelay=300");
+        let origins = Origins {
+            operator_options: BTreeSet::from(["miimon".to_owned()]),
+            ..Origins::default()
+        };
+        assert_eq!(origins.to_follow(&file, &file, &in_force).unwrap().pairs, []);
+    }
+
+    #[test]
+    fn every_option_says_where_it_comes_from_by_all_its_names() {
+        let mut origins = Origins::default();
+        let (before, after) = (
+            options("mode=1 miimon=100"),
+            options("mode=1 arp_interval=100 num_grat_arp=3"),
+        );
+        origins.set_by_operator(&pairs("arp-interval=100"), &before, &options("mode=1 arp_interval=100"));
+        let all = origins.of_options(&after, Some(&pairs("mode=1 miimon=100 num_grat_arp=3")));
+        for (name, origin) in [
+            ("mode", Origin::File),
+            ("arp_interval", Origin::Operator),
+            // It went with the other monitor.
+            ("miimon", Origin::Operator),
+            ("num_unsol_na", Origin::File),
+            ("updelay", Origin::Default),
+        ] {
+            assert_eq!(all[name], origin, "{name}");
+        }
+        assert!(!all.contains_key("active_slave"));
+    }
+}
