@@ -1,7 +1,7 @@
 //! Options that somebody else changes, such as with teamnl(8).
 //!
-//! Our own changes are told, too, some time later, and a value may have been changed and changed back. So an event only raises a
-//! suspicion; what the driver says when asked decides.
+//! The driver also reports our own changes, some time later, and a value may have been changed and changed back. So a report is
+//! only a reason to read the options; what they say then decides.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::io;
@@ -15,8 +15,8 @@ use crate::dataplane::{BondName, Touched};
 use crate::netlink::Drained;
 
 impl TeamPlane {
-    /// The bonds whose options are not those in force any more, by up to `budget` messages. Somebody who insists is left alone for
-    /// a while.
+    /// The bonds whose options are not those in force any more, from up to `budget` messages. After five repairs in ten seconds,
+    /// a bond is not repaired for a minute.
     pub(super) fn read_changes(&mut self, now: Time, budget: usize) -> io::Result<Touched> {
         let mut heard = Vec::new();
         let drained = self.events.read(budget, &mut heard)?;
@@ -26,7 +26,7 @@ impl TeamPlane {
         })
     }
 
-    /// The bonds of which this was heard with reason, and which are not left alone.
+    /// The bonds whose options really differ from those in force, without those whose repair is paused.
     pub(super) fn judge(&mut self, time: Time, heard: &[Change]) -> BTreeSet<BondName> {
         let mut touched = BTreeSet::new();
         for (name, bond) in &mut self.bonds {
@@ -65,12 +65,12 @@ impl TeamPlane {
         touched
     }
 
-    /// When a bond has been left alone for long enough.
+    /// When the first pause in repairs ends.
     pub(super) fn end_of_rest(&self) -> Option<Time> {
         self.bonds.values().filter_map(|bond| bond.repairs.quiet_until).min()
     }
 
-    /// The bonds that have been left alone for long enough: what others did to them meanwhile is to be put back.
+    /// The bonds whose pause in repairs is over: what others have changed meanwhile is to be put back.
     pub(super) fn rested(&mut self, now: Time) -> BTreeSet<BondName> {
         let rested = self
             .bonds
