@@ -103,7 +103,7 @@ fn active_changed(from: Option<&str>, to: Option<&str>, reason: SwitchReason) ->
     match (from, to) {
         (Some(from), Some(to)) => format!("active port {to} instead of {from}: {why}"),
         (None, Some(to)) => format!("active port {to}: {why}"),
-        (Some(from), None) => format!("no active port instead of {from}: {why}"),
+        (Some(from), None) => format!("no active port any more, {from} was the last: {why}"),
         (None, None) => format!("no active port: {why}"),
     }
 }
@@ -322,7 +322,7 @@ mod tests {
             (
                 switch(a, None, LinkDown),
                 Level::Warn,
-                "no active port instead of eth0: link of eth0 went down",
+                "no active port any more, eth0 was the last: link of eth0 went down",
             ),
             (
                 switch(None, None, Manual),
