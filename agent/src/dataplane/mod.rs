@@ -22,7 +22,7 @@ mod step;
 pub mod tc;
 pub mod team;
 
-pub use planes::{PlaneWish, Planes};
+pub use planes::{PlaneChoice, Planes};
 
 /// Name of a bond's interface: 1 to 15 bytes without `/`, blanks or a leading dot.
 pub type BondName = String;
@@ -175,7 +175,7 @@ pub struct Touched {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BondBase {
     /// Which plane it is to have.
-    pub plane: PlaneWish,
+    pub plane: PlaneChoice,
     /// Its options.
     pub options: BondOptions,
 }
