@@ -79,6 +79,8 @@ pub enum Event {
         epoch: Epoch,
         /// Whether trying again can help.
         retry: bool,
+        /// The address that the bond's interface has if it is not the plan's.
+        mac: Option<MacAddr>,
     },
 }
 

@@ -376,7 +376,7 @@ const BOND_FIELDS: [&str; 18] = [
     "options",
     "option_origins",
 ];
-const PORT_FIELDS: [&str; 20] = [
+const PORT_FIELDS: [&str; 23] = [
     "name",
     "ifindex",
     "state",
@@ -397,4 +397,7 @@ const PORT_FIELDS: [&str; 20] = [
     "rx_frames",
     "rx_bytes",
     "rx_dropped",
+    "unmonitored",
+    "attach_error",
+    "next_attempt_ms",
 ];

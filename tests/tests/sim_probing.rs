@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use bond_modes::plan::{Match, Steer};
 use bond_modes::{LinkWord, LocalAddress, Machine, Notice, Reach, Station, SwitchReason};
 use bond_monitors::wire::arp::Arp;
 use bond_monitors::wire::ethernet::{Tag, strip};
@@ -508,7 +509,8 @@ fn a_queue_is_bound_to_a_port_while_its_link_is_up() {
     let mut w = World::with_carrier("mode=1 miimon=100", ["a", "b"]);
     let b = w.port("b");
     w.set_port("b", "queue_id=2").unwrap();
-    assert_eq!(w.plan().queues.get(&2), Some(&b));
+    let what = Match::Queue(2);
+    assert_eq!(w.plan().steer, [Steer { what, to: b }]);
     assert!(
         w.set_port("a", "queue_id=2")
             .unwrap_err()
@@ -517,5 +519,5 @@ fn a_queue_is_bound_to_a_port_while_its_link_is_up() {
     );
     assert!(w.set_port("a", "queue_id=17").is_err());
     w.carrier("b", Carrier::Off);
-    assert!(w.plan().queues.is_empty());
+    assert!(w.plan().steer.is_empty());
 }

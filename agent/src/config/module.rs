@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 
 use bond_modes::options::{ModeName, Modes, TABLE, find, is_interface_name, parse};
 
-use super::diagnostic::{Findings, Place, Severity};
+use super::diagnostic::{Code, Findings, Place, Severity};
 use super::resolve::{MOST_BONDS, MOST_IN_ALL, free_name, port_names};
 use super::{BondSpec, Check, Grammar, SpecOption, parameters};
 
@@ -312,30 +312,21 @@ fn number(options: &[SpecOption], name: &str) -> Option<i64> {
 
 /// Numbers out of range are as if they were not given. [bond_main.c: bond_check_params]
 fn reset_ranges(options: &mut Vec<SpecOption>, findings: &mut Findings) {
-    const MAX: i64 = i32::MAX as i64;
-    const RANGES: [(&str, &str, i64, i64); 12] = [
-        ("miimon", "miimon-range", 0, MAX),
-        ("updelay", "updelay-range", 0, MAX),
-        ("downdelay", "downdelay-range", 0, MAX),
-        ("use_carrier", "use_carrier-range", 0, 1),
-        ("arp_interval", "arp_interval-range", 0, MAX),
-        ("num_grat_arp", "num_grat_arp-range", 0, 255),
-        ("num_unsol_na", "num_unsol_na-range", 0, 255),
-        ("all_slaves_active", "all_slaves_active-range", 0, 1),
-        ("resend_igmp", "resend_igmp-range", 0, 255),
-        ("packets_per_slave", "packets_per_slave-range", 0, 65535),
-        ("lp_interval", "lp_interval-range", 1, MAX),
-        ("min_links", "min_links-range", 0, MAX),
-    ];
-    for (name, code, least, most) in RANGES {
-        if number(options, name).is_some_and(|n| !(least..=most).contains(&n)) {
-            leave(options, name, code, &format!("expected {least} to {most}"), findings);
+    for row in TABLE.iter().filter(|row| row.is_parameter()) {
+        let Some((least, most)) = row.range().map(|range| range.into_inner()) else {
+            continue;
+        };
+        for name in row.names() {
+            if number(options, name).is_some_and(|n| !(i64::from(least)..=i64::from(most)).contains(&n)) {
+                let expected = format!("expected {least} to {most}");
+                leave(options, name, format!("{name}-range"), &expected, findings);
+            }
         }
     }
 }
 
 /// Takes an option away, because the driver goes on as if it were not given.
-fn leave(options: &mut Vec<SpecOption>, name: &str, code: &'static str, expected: &str, findings: &mut Findings) {
+fn leave(options: &mut Vec<SpecOption>, name: &str, code: impl Into<Code>, expected: &str, findings: &mut Findings) {
     if let Some(option) = parameters::take(options, name) {
         let text = format!("{name}={} does not count, {expected}", option.value);
         findings.add(Severity::Warning, code, &option.place, text);

@@ -284,7 +284,16 @@ fn each_port(cli: &Cli, ports: &[String], err: &mut dyn Write, call: impl Fn(Str
     let mut refused = Vec::new();
     for port in ports {
         match client.call(&call(port.clone())) {
-            Ok(_) => {}
+            Ok(answer) => {
+                for warning in answer["warnings"]
+                    .as_array()
+                    .into_iter()
+                    .flatten()
+                    .filter_map(|warning| warning.as_str())
+                {
+                    writeln!(err, "bondctl: warning: {warning}")?;
+                }
+            }
             Err(e @ ClientError::Refused(_)) => refused.push(e),
             Err(e) => return Err(e.into()),
         }

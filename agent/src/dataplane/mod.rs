@@ -1,14 +1,15 @@
-//! Data planes: they make the kernel match a [`ForwardingPlan`] and decide nothing themselves.
+//! Data planes: they make the kernel match a plan, in the terms of [`Wanted`], and decide nothing themselves.
 
 use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::RawFd;
 
 use bond_modes::options::PortOptions;
-use bond_modes::{BondOptions, ForwardingPlan, PortId};
-use bond_monitors::{LinkReport, MacAddr, ReceiveStamps, Time};
+use bond_modes::{BondOptions, PortId};
+use bond_monitors::{LinkReport, MacAddr, ReceiveStamps};
 use serde::{Deserialize, Serialize};
 
+use self::wanted::Wanted;
 use crate::netlink::Link;
 use crate::text::chain;
 
@@ -21,6 +22,7 @@ pub(crate) mod script;
 mod step;
 pub mod tc;
 pub mod team;
+pub mod wanted;
 
 pub use planes::{PlaneChoice, Planes};
 
@@ -41,8 +43,8 @@ pub trait Dataplane {
     /// it found.
     fn probe(&mut self) -> Result<(), PlaneError>;
     /// Whether a bond with these options does here exactly what the options say; an error that names what differs.
-    fn express(&mut self, _options: &BondOptions) -> Result<(), PlaneError> {
-        Ok(())
+    fn express(&mut self, options: &BondOptions) -> Result<(), PlaneError> {
+        wanted::spread_of(&bond_modes::spread(options)).map(drop)
     }
     /// As [`express`](Dataplane::express), for options that a bond is to get while it runs.
     fn express_for(&mut self, _bond: &BondName, options: &BondOptions) -> Result<(), PlaneError> {
@@ -80,7 +82,7 @@ pub trait Dataplane {
         link.allmulti_flag
     }
     /// Makes the kernel match the plan: only differences, make before break. Says all that could not be done.
-    fn program(&mut self, bond: &BondName, plan: &ForwardingPlan) -> Applied;
+    fn program(&mut self, bond: &BondName, plan: &Wanted) -> Applied;
     /// Reads anew what somebody else may have changed and the next [`program`](Dataplane::program) is to put back: the bond's
     /// address and carrier, and that its ports hear every group. Address and MTU of a port are the operator's to change. A CPU
     /// that came online since then is told which traffic has no queue.
@@ -101,16 +103,8 @@ pub trait Dataplane {
         None
     }
     /// Reads up to `budget` such messages.
-    fn read_events(&mut self, _now: Time, _budget: usize) -> io::Result<Touched> {
+    fn read_events(&mut self, _budget: usize) -> io::Result<Touched> {
         Ok(Touched::default())
-    }
-    /// When [`handle_timeout`](Dataplane::handle_timeout) has something to do.
-    fn poll_timeout(&self) -> Option<Time> {
-        None
-    }
-    /// The bonds whose pause in repairs is over: they are to be programmed again.
-    fn handle_timeout(&mut self, _now: Time) -> BTreeSet<BondName> {
-        BTreeSet::new()
     }
 }
 
@@ -261,7 +255,7 @@ pub struct Observed {
     /// Attached ports and their state, by interface index.
     pub ports: Vec<(PortId, LinkReport)>,
     /// The plan in force, read back from the kernel.
-    pub plan: ForwardingPlan,
+    pub plan: Wanted,
 }
 
 /// Traffic of one port through the bond.
@@ -319,6 +313,12 @@ pub enum PlaneError {
         /// A plane that can.
         other: &'static str,
     },
+    /// A part of the plan that the core can express and no plane of this agent can do.
+    #[error("no data plane of this agent can do {what}")]
+    NotYet {
+        /// Which part.
+        what: &'static str,
+    },
     /// No plane can do it.
     #[error("no data plane can do it: {reasons}")]
     NoPlane {
@@ -357,6 +357,7 @@ impl PlaneError {
         match self {
             PlaneError::PortGone { .. }
             | PlaneError::Unsupported { .. }
+            | PlaneError::NotYet { .. }
             | PlaneError::OneQueue { .. }
             | PlaneError::Inexact { .. } => false,
             PlaneError::Kernel { source, .. } => source.raw_os_error() != Some(libc::EINVAL),
@@ -377,6 +378,7 @@ impl PlaneError {
                 format!("this kernel has none; it needs {config}"),
             ),
             PlaneError::Inexact { what, .. } => (format!("do {what}"), self.to_string()),
+            PlaneError::NotYet { what } => (format!("do {what}"), self.to_string()),
             PlaneError::OneQueue { bond } => (format!("use a queue_id on {bond}"), self.to_string()),
             PlaneError::PortGone { .. } | PlaneError::NoPlane { .. } | PlaneError::NameTaken { .. } => {
                 ("carry out the plan".to_owned(), self.to_string())

@@ -1,12 +1,13 @@
 //! All data planes of a network namespace as one: each bond belongs to the plane that made it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::RawFd;
 
+use crate::dataplane::wanted::Wanted;
 use bond_modes::options::PortOptions;
-use bond_modes::{BondOptions, ForwardingPlan, PortId};
-use bond_monitors::{ReceiveStamps, Time};
+use bond_modes::{BondOptions, PortId};
+use bond_monitors::ReceiveStamps;
 use serde::{Deserialize, Serialize};
 
 use super::step::Failures;
@@ -220,7 +221,7 @@ impl Dataplane for Planes {
         self.planes[place].hears_groups(bond, link)
     }
 
-    fn program(&mut self, bond: &BondName, plan: &ForwardingPlan) -> Applied {
+    fn program(&mut self, bond: &BondName, plan: &Wanted) -> Applied {
         self.of(bond).program(bond, plan)
     }
 
@@ -257,20 +258,9 @@ impl Dataplane for Planes {
         self.planes.iter().find_map(|plane| plane.event_fd())
     }
 
-    fn read_events(&mut self, now: Time, budget: usize) -> io::Result<Touched> {
+    fn read_events(&mut self, budget: usize) -> io::Result<Touched> {
         let plane = self.planes.iter_mut().find(|plane| plane.event_fd().is_some());
-        plane.map_or_else(|| Ok(Touched::default()), |plane| plane.read_events(now, budget))
-    }
-
-    fn poll_timeout(&self) -> Option<Time> {
-        self.planes.iter().filter_map(|plane| plane.poll_timeout()).min()
-    }
-
-    fn handle_timeout(&mut self, now: Time) -> BTreeSet<BondName> {
-        self.planes
-            .iter_mut()
-            .flat_map(|plane| plane.handle_timeout(now))
-            .collect()
+        plane.map_or_else(|| Ok(Touched::default()), |plane| plane.read_events(budget))
     }
 }
 

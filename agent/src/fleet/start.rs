@@ -1,13 +1,16 @@
 //! Start: adopt what forwards already, give back what a lost bond left behind, make what files ask for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
+use crate::dataplane::wanted::{Spread, TxPolicy, Wanted};
 use bond_modes::options::ModeName;
-use bond_modes::{AdoptedState, Bond, BondOptions, ForwardingPlan, PortFacts, PortId, Spread, TxPolicy, options};
+use bond_modes::{AdoptedState, Bond, BondOptions, PortFacts, PortId, options};
 use bond_monitors::Time;
 
+use super::attach::Attempts;
 use super::failing::Failing;
+use super::repair::Repairs;
 use super::unfulfilled::Unfulfilled;
 use super::{Fleet, Member};
 use crate::config::BondSpec;
@@ -119,7 +122,7 @@ impl Fleet {
         AdoptedState {
             ports: ports.collect(),
             report: observed.report,
-            plan: observed.plan,
+            plan: observed.plan.into_plan(),
         }
     }
 
@@ -190,12 +193,7 @@ impl Fleet {
     }
 
     /// Those of the file, if the bond can have them while it runs.
-    fn options_of_orphan(
-        &mut self,
-        name: &str,
-        pairs: &[(String, String)],
-        plan: &ForwardingPlan,
-    ) -> Option<BondOptions> {
+    fn options_of_orphan(&mut self, name: &str, pairs: &[(String, String)], plan: &Wanted) -> Option<BondOptions> {
         let rest: Vec<_> = pairs.iter().filter(|(name, _)| name != "plane").cloned().collect();
         let options = options::parse(&rest).ok()?.options;
         match self.plane.express_for(&name.to_owned(), &options) {
@@ -247,16 +245,21 @@ impl Member {
             failing: Failing::default(),
             unfulfilled: Unfulfilled::default(),
             devices: Devices::new(),
+            attempts: Attempts::default(),
+            silent_drivers: BTreeSet::new(),
+            repairs: Repairs::default(),
             foreign_macs: BTreeMap::new(),
             announced: Vec::new(),
             stale: false,
+            touched: true,
+            shown: None,
             dirty: true,
         }
     }
 }
 
 /// Options with which a bond does what this plan says.
-fn options_in_force(plan: &ForwardingPlan) -> BondOptions {
+fn options_in_force(plan: &Wanted) -> BondOptions {
     let mut options = BondOptions {
         mode: match plan.spread {
             Spread::One => ModeName::ActiveBackup,

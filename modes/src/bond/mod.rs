@@ -117,7 +117,9 @@ impl Bond {
 
     /// Kinds of frames that are wanted as [`Event::Frame`], from every port.
     pub fn wants(&self) -> FrameKinds {
-        self.probing.wants(&self.ports, &self.scene()) | self.mode.wants()
+        let monitors = self.ports.iter().map(|port| port.health.wants());
+        let others = self.probing.wants(&self.ports, &self.scene()) | self.mode.wants();
+        monitors.fold(others, |all, kinds| all | kinds)
     }
 
     /// How addresses move between the bond and its ports.
@@ -128,6 +130,11 @@ impl Bond {
     /// The address to give a port that is about to be attached; none to leave it its own. [bond_main.c: bond_enslave]
     pub fn mac_for_new_port(&self, own: MacAddr) -> Option<MacAddr> {
         self.mode.mac_for_new_port(own, &self.view())
+    }
+
+    /// The address that the bond's interface was left with by a plan that failed.
+    pub fn unwanted_mac(&self) -> Option<MacAddr> {
+        self.device.unwanted_mac
     }
 
     /// MTU of the bond's interface in bytes.
@@ -222,7 +229,7 @@ impl Bond {
         self.tell_mode(now, Change::Judged { came_up: &came_up });
         let wanted = planner::wanted(&self.mode, &self.view());
         if self.planner.publish(now, wanted, &mut self.out) {
-            self.device.mac_unsure = false;
+            self.device.doubt(None);
         }
         if let Some(port) = self.mode.speaker().filter(|_| self.device.up) {
             self.announcer

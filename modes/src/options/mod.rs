@@ -26,8 +26,8 @@ pub use change::{Change, Context};
 pub use error::OptionError;
 pub use port::{PORT_TABLE, PortOptions};
 pub use shown::{OptionValue, millis};
-pub use table::{Modes, OptionRow, SetWhen, TABLE, find, show_all};
-pub use value::is_interface_name;
+pub use table::{Files, Kind, Modes, OptionRow, SetWhen, Since, TABLE, find, show_all};
+pub use value::{Range, is_interface_name};
 
 /// Effective options of a bond.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

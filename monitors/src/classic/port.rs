@@ -8,7 +8,6 @@ use serde::{Deserialize, Serialize};
 
 use super::answer::AnswerKind;
 use super::window::Window;
-use crate::frames::FrameKinds;
 use crate::monitor::{Ask, Fact, Monitor, Verdict};
 use crate::time::{Pause, Time};
 
@@ -187,7 +186,7 @@ impl Monitor for ArpMonitor {
             // Without carrier nothing can answer; with carrier an answer has to come first.
             Fact::Carrier(carrier) if !carrier.is_on() && self.verdict.is_some() => self.judged(false),
             Fact::Before { usable } => self.judged(usable),
-            // Who is heard counts by role, which is for those who know the other ports.
+            // Which frames count depends on the port's role, so whoever knows the other ports looks at them.
             Fact::Carrier(_) | Fact::Stamps(_) | Fact::Frame(_) => {}
         }
     }
@@ -202,10 +201,6 @@ impl Monitor for ArpMonitor {
 
     fn last_sign(&self) -> Option<Time> {
         self.heard
-    }
-
-    fn wants(&self) -> FrameKinds {
-        FrameKinds::ARP | FrameKinds::ND
     }
 }
 

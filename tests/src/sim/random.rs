@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use bond_modes::options::{BondOptions, FailOverMac, ModeName};
-use bond_modes::{Accept, Bond, LocalAddress, Machine, Notice, Port, PortId, Saved, TxPolicy};
+use bond_modes::{Accept, Bond, LocalAddress, Machine, Notice, Port, PortId, Saved, Spread};
 use bond_monitors::wire::ethernet::Tag;
 use bond_monitors::{Carrier, LinkState, MacAddr, Time};
 
@@ -444,12 +444,13 @@ impl Walk {
         let (bond, plan) = (&world.bond, world.bond.plan());
         let usable: Vec<PortId> = bond.ports().iter().filter(|p| p.is_usable()).map(|p| p.id).collect();
         if bond.options().mode == ModeName::ActiveBackup {
-            match &plan.tx {
-                TxPolicy::Drop => assert!(usable.is_empty(), "nothing is sent although {usable:?} are usable"),
-                TxPolicy::One(id) => assert!(usable.contains(id), "{id} sends although it is not usable"),
-                other => panic!("active-backup sends by {other:?}"),
+            assert_eq!(plan.tx.kind, Spread::One);
+            match plan.tx.ports.as_slice() {
+                [] => assert!(usable.is_empty(), "nothing is sent although {usable:?} are usable"),
+                [id] => assert!(usable.contains(id), "{id} sends although it is not usable"),
+                several => panic!("active-backup sends through {several:?}"),
             }
-            assert_eq!(plan.tx == TxPolicy::Drop, bond.active().is_none());
+            assert_eq!(plan.tx.ports.first().copied(), bond.active());
         } else {
             check_spreading(bond);
         }
@@ -459,11 +460,13 @@ impl Walk {
             "carrier without a usable port"
         );
         assert!(plan.ports.keys().eq(sorted(bond.ports().iter().map(|p| p.id)).iter()));
-        for (id, accept) in &plan.rx {
-            assert!(plan.ports.contains_key(id), "{id} lets in without being a port");
+        for (id, port) in &plan.ports {
+            if port.accept == Accept::Nothing {
+                continue;
+            }
             let everyone = bond.options().all_slaves_active || bond.options().mode != ModeName::ActiveBackup;
             let all = everyone || bond.active() == Some(*id);
-            assert_eq!(*accept == Accept::All, all, "{id} lets in {accept:?}");
+            assert_eq!(port.accept == Accept::All, all, "{id} lets in {:?}", port.accept);
         }
         let macs: Vec<MacAddr> = plan.ports.values().map(|port| port.mac).collect();
         if bond.moving_macs() == FailOverMac::None {
@@ -552,34 +555,27 @@ fn check_spreading(bond: &Bond) {
     let going_down = pick(&|port| matches!(port.link(), LinkState::GoingDown { .. }));
     let senders = if up.is_empty() { going_down } else { up };
     let options = bond.options();
-    let ports = match &bond.plan().tx {
-        TxPolicy::Drop => Vec::new(),
-        TxPolicy::RoundRobin {
-            ports,
-            packets_per_port,
-            igmp,
-        } => {
+    let tx = &bond.plan().tx;
+    match &tx.kind {
+        Spread::RoundRobin { packets_per_port, igmp } => {
             assert_eq!(
                 (options.mode, *packets_per_port),
                 (ModeName::BalanceRr, options.packets_per_slave)
             );
-            assert!(ports.contains(igmp), "{igmp} gets IGMP although it does not send");
-            ports.clone()
+            let sends = igmp.is_some_and(|igmp| tx.ports.contains(&igmp));
+            assert_eq!(sends, !tx.is_nowhere(), "{igmp:?} gets IGMP although it does not send");
         }
-        TxPolicy::Hash { ports, policy } => {
+        Spread::Hash(policy) => {
             assert_eq!(
                 (options.mode, *policy),
                 (ModeName::BalanceXor, options.xmit_hash_policy)
             );
-            ports.clone()
         }
-        TxPolicy::All(ports) => {
-            assert_eq!(options.mode, ModeName::Broadcast);
-            ports.clone()
-        }
-        TxPolicy::One(id) => panic!("{} sends through {id} only", options.mode),
-    };
-    assert_eq!(ports, senders, "{} sends through the wrong ports", options.mode);
+        Spread::All => assert_eq!(options.mode, ModeName::Broadcast),
+        other => panic!("{} sends by {other:?}", options.mode),
+    }
+    let ports = &tx.ports;
+    assert_eq!(*ports, senders, "{} sends through the wrong ports", options.mode);
     assert_eq!(bond.active(), None);
 }
 

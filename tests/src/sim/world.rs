@@ -131,7 +131,7 @@ impl World {
         let change = options::parse(&pairs).expect("options of a test are good");
         let mut kernel = Kernel::new();
         // As the agent makes it.
-        kernel.plan.spread = bond_modes::spread(&change.options);
+        kernel.plan.tx.kind = bond_modes::spread(&change.options);
         let now = START;
         let mut world = World {
             bond: Bond::new(now, change, &kernel.device),
@@ -351,7 +351,7 @@ impl World {
         self.kernel.sent.insert(guest);
         let connected = self.connected();
         let works = |port: &PortId| connected.contains(port) && !self.net.dead.contains(port);
-        let leaves: Vec<PortId> = self.kernel.plan.tx.ports().iter().copied().filter(works).collect();
+        let leaves: Vec<PortId> = self.kernel.plan.tx.ports.iter().copied().filter(works).collect();
         for from in leaves {
             let mut others = connected.iter().filter(|port| **port != from && works(port));
             if others.any(|port| self.kernel.lets_in(*port, guest)) {
@@ -480,7 +480,8 @@ impl World {
 
     /// What a port lets in.
     pub fn lets_in(&self, name: &str) -> Option<Accept> {
-        self.plan().rx.get(&self.port(name)).copied()
+        let port = self.plan().ports.get(&self.port(name))?;
+        Some(port.accept).filter(|accept| *accept != Accept::Nothing)
     }
 
     /// Status of an attached port.
@@ -578,8 +579,10 @@ impl World {
             Action::Program { epoch, plan } => {
                 let result = self.kernel.program(&plan);
                 self.programmed = result.is_ok();
+                let left_with = self.kernel.device.mac;
+                let mac = (left_with != plan.mac).then_some(left_with);
                 self.plans.push((self.now, plan));
-                result.err().map(|retry| Event::ProgramFailed { epoch, retry })
+                result.err().map(|retry| Event::ProgramFailed { epoch, retry, mac })
             }
             Action::Transmit { port, frame } => {
                 let at = self.now;

@@ -6,7 +6,8 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
-use bond_modes::{Accept, ForwardingPlan, PortId, PortPlan, Spread, TxPolicy};
+use crate::dataplane::wanted::{Accept, PortPlan, Spread, TxPolicy, Wanted};
+use bond_modes::PortId;
 use bond_monitors::Carrier;
 
 use super::driver::spread_of;
@@ -105,7 +106,6 @@ impl TeamPlane {
             ports: BTreeMap::new(),
             settings: Settings::new(),
             bases: BTreeMap::new(),
-            repairs: Default::default(),
         };
         for (key, value) in MARK {
             step(|| format!("mark {name}"), || self.driver.set(team, key, &value))?;
@@ -124,7 +124,7 @@ impl TeamPlane {
     }
 
     /// Takes a device of ours over, with its ports; and the plan in force.
-    pub(super) fn adopt(&mut self, name: &str, found: &Found) -> Result<(Bond, ForwardingPlan), PlaneError> {
+    pub(super) fn adopt(&mut self, name: &str, found: &Found) -> Result<(Bond, Wanted), PlaneError> {
         let team = found.link.ifindex;
         let order = step(|| format!("read the ports of {name}"), || self.driver.ports(team))?;
         let before = self.bonds.remove(name).filter(|known| known.ifindex == team);
@@ -134,7 +134,6 @@ impl TeamPlane {
             ports: BTreeMap::new(),
             settings: found.settings.clone(),
             bases: before.map(|known| known.bases).unwrap_or_default(),
-            repairs: Default::default(),
         };
         for &port in &order {
             // A port of ours gets this option first. Without it, someone else added the port, or an agent died while it did.
@@ -182,7 +181,7 @@ pub fn settings_of(port: &Link, bond: &Link) -> PortPlan {
 }
 
 /// The plan that the driver carries out, with its ports in this order.
-pub fn plan_of(bond: &Bond, order: &[PortId]) -> ForwardingPlan {
+pub fn plan_of(bond: &Bond, order: &[PortId]) -> Wanted {
     let is_on = |name, port| bond.settings.get(&Key::port(name, port)) == Some(&Value::Flag(true));
     let has_port = |key: &Key| {
         let port = bond.settings.get(key).and_then(Value::as_u32).map(PortId)?;
@@ -215,7 +214,7 @@ pub fn plan_of(bond: &Bond, order: &[PortId]) -> ForwardingPlan {
         }
     };
     let receivers = bond.ports.keys().filter(|port| is_on(Name::Enabled, **port));
-    ForwardingPlan {
+    Wanted {
         carrier: Carrier::from_bool(!linked.is_empty()),
         mac: bond.mac,
         ports: bond.ports.clone(),

@@ -2,7 +2,8 @@
 
 use std::io;
 
-use bond_modes::{PortId, Spread};
+use crate::dataplane::wanted::Spread;
+use bond_modes::PortId;
 
 use super::genl::{Family, Genl};
 use super::options::{Key, Settings, Value};

@@ -29,7 +29,8 @@
 
 use std::collections::BTreeSet;
 
-use bond_modes::{ForwardingPlan, PortId, PortPlan, Spread, TxPolicy, XmitHashPolicy};
+use crate::dataplane::wanted::{PortPlan, Spread, TxPolicy, Wanted};
+use bond_modes::{PortId, XmitHashPolicy};
 
 use super::driver::{Driver, mode_of};
 use super::hash::{self, SockFilter};
@@ -40,7 +41,7 @@ use crate::dataplane::{Applied, PlaneError, port};
 use crate::netlink::{Links, sysctl};
 
 /// Makes the kernel match `plan`, writing only what differs from what is known of it, and keeps the latter true.
-pub fn apply(driver: &mut Driver, links: &mut Links, name: &str, bond: &mut Bond, plan: &ForwardingPlan) -> Applied {
+pub fn apply(driver: &mut Driver, links: &mut Links, name: &str, bond: &mut Bond, plan: &Wanted) -> Applied {
     let mut work = Work {
         driver,
         links,
@@ -117,7 +118,7 @@ fn receivers(tx: &TxPolicy, bond: &Bond) -> BTreeSet<PortId> {
 }
 
 /// The ports whose link makes the bond's carrier. A bond that has carrier but sends nothing needs such ports, too.
-fn linked(plan: &ForwardingPlan, tx: &TxPolicy, bond: &Bond) -> BTreeSet<PortId> {
+fn linked(plan: &Wanted, tx: &TxPolicy, bond: &Bond) -> BTreeSet<PortId> {
     match (plan.carrier.is_on(), tx) {
         (false, _) => BTreeSet::new(),
         (true, TxPolicy::Drop) => bond.ports.keys().copied().collect(),
@@ -135,7 +136,7 @@ struct Work<'a> {
 
 impl Work<'_> {
     /// A port that is not attached does not stop the others.
-    fn check_ports(&mut self, plan: &ForwardingPlan) {
+    fn check_ports(&mut self, plan: &Wanted) {
         let named = plan.ports.keys().chain(plan.rx.keys());
         for &port in named.chain(plan.tx.ports()) {
             if !self.bond.ports.contains_key(&port) {
@@ -195,7 +196,7 @@ impl Work<'_> {
         all(cells.map(fill)) && self.put(Key::team(Name::HashProgram), Value::Binary(bytes))
     }
 
-    fn configure_ports(&mut self, plan: &ForwardingPlan) {
+    fn configure_ports(&mut self, plan: &Wanted) {
         for (&port, &wanted) in &plan.ports {
             if let Some(now) = self.bond.ports.get(&port).copied().filter(|now| *now != wanted) {
                 self.configure_port(port, now, wanted, plan.spread);

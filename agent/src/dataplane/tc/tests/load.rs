@@ -4,8 +4,9 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 use std::time::Instant;
 
+use crate::dataplane::wanted::TxPolicy;
 use bond_modes::hash::hash;
-use bond_modes::{PortId, TxPolicy, XmitHashPolicy};
+use bond_modes::{PortId, XmitHashPolicy};
 
 use super::Hook;
 use super::world::*;

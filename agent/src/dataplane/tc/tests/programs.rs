@@ -4,11 +4,11 @@ use std::fs;
 use std::os::fd::{AsFd, AsRawFd};
 use std::time::{Duration, Instant};
 
+use crate::dataplane::wanted::TxPolicy;
 use aya::maps::MapData;
 use aya::programs::SchedClassifier;
 use aya::util::nr_cpus;
 use aya::{Ebpf, EbpfLoader};
-use bond_modes::TxPolicy;
 
 use super::Hook;
 use super::upgrade::FIRST_LAYOUT;
