@@ -175,6 +175,15 @@ fn an_attachment_that_fails_half_way_is_tried_again_by_the_clock_and_after_chang
             fleet.read_links(now, 1024);
         }
         assert_eq!(attempts(plane), 5);
+        // Nobody wants it for a while.
+        let wanted = std::mem::take(&mut fleet.bonds[0].wanted);
+        let next = fleet.attach_timeout().unwrap();
+        fleet.handle_timeout(next);
+        assert_eq!((attempts(plane), fleet.attach_timeout()), (0, None));
+        fleet.bonds[0].wanted = wanted;
+        plane.fail_at(1, refusal());
+        fleet.attach_wanted(next, 0, "a");
+        assert_eq!(attempts(plane), 1);
         // Nothing stands in the way any more.
         plane.fail_at(1000, refusal());
         let next = fleet.attach_timeout().unwrap();
