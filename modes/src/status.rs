@@ -18,6 +18,20 @@ pub struct Snapshot {
     pub ports: Vec<PortStatus>,
 }
 
+impl Snapshot {
+    /// Without what changes by itself while time passes, to be compared with another one.
+    pub fn without_ages(mut self) -> Snapshot {
+        for port in &mut self.ports {
+            port.delay_left_ms = None;
+            if let Some(evidence) = &mut port.evidence {
+                evidence.heard_ms_ago = None;
+                evidence.answers.clear();
+            }
+        }
+        self
+    }
+}
+
 /// Snapshot of one bond without its ports.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BondStatus {

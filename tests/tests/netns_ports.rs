@@ -257,3 +257,34 @@ fn del_with_the_clsact_hook_gives_ports_back_as_they_were() {
 fn del_with_the_clsact_hook_after_a_crash_gives_ports_back_as_they_were() {
     given_back_as_before(Settings::args(&["--tc-hook", "clsact"]), true);
 }
+
+#[test]
+fn an_address_that_fail_over_mac_forbids_is_put_back_with_a_word_and_not_for_ever() {
+    let netns = Netns::new("host");
+    netns.ip("link add eth0 type veth peer name p0");
+    netns.ip("link set p0 up");
+    let daemon = Daemon::start(&netns);
+    daemon.ctl("add bond0 mode active-backup miimon 100 fail_over_mac active plane tc");
+    daemon.ctl("port add bond0 eth0");
+    netns.ip("link set bond0 up");
+    let address = || netns.link("bond0").unwrap()["address"].as_str().unwrap().to_owned();
+    let own = address();
+    let said = |words: &str| daemon.log().matches(words).count();
+    for turn in 1..=5 {
+        netns.ip(&format!("link set bond0 address 02:00:00:00:07:0{turn}"));
+        wait_for("it is put back", LIMIT, || address() == own);
+        let words = format!("someone else changed its address to 02:00:00:00:07:0{turn}, putting it back");
+        assert_eq!(said(&words), 1, "{}", daemon.log());
+    }
+    netns.ip("link set bond0 address 02:00:00:00:07:06");
+    wait_for("that is enough", LIMIT, || {
+        said("again and again, leaving it for a minute") == 1
+    });
+    assert_eq!(address(), "02:00:00:00:07:06");
+    // Whoever asks for another plan gets a whole one.
+    netns.ip("link add eth1 type veth peer name p1");
+    netns.ip("link set p1 up");
+    daemon.ctl("port add bond0 eth1");
+    daemon.wait_link("bond0", "eth1", "up");
+    assert_eq!(address(), own);
+}

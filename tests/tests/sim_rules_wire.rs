@@ -92,6 +92,24 @@ fn a_plan_that_failed_does_not_turn_the_old_address_into_the_operators_wish() {
 }
 
 #[test]
+fn an_address_of_the_operator_counts_also_after_a_failure_of_something_else() {
+    let mut w = World::with_carrier("miimon=100", ["a", "b"]);
+    // Nothing will bring that plan about, so none is tried after it.
+    w.fail(1, false).carrier("a", Off).set_mac(USER).after_ms(500);
+    assert_eq!(w.plan().mac, USER);
+    assert_eq!(w.kernel.device.mac, USER);
+}
+
+#[test]
+fn an_address_of_the_operator_counts_also_where_the_agents_own_could_not_be_set() {
+    let mut w = World::empty("miimon=100");
+    w.plug("a").carrier("a", On).fail(1, false).attach("a").up(true);
+    assert_ne!(w.kernel.device.mac, w.plan().mac, "it kept the old one");
+    w.set_mac(USER).after_ms(500);
+    assert_eq!(w.plan().mac, USER);
+}
+
+#[test]
 fn with_fail_over_mac_active_the_bond_takes_the_active_ports_address() {
     let mut w = World::with_carrier("fail_over_mac=active", ["a", "b"]);
     assert_eq!(w.plan().mac, permanent(&w, "a"));

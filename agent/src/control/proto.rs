@@ -242,6 +242,20 @@ pub struct PortReport {
     pub status: Option<PortStatus>,
     /// Its traffic, if it could be read.
     pub counters: Option<PortCounters>,
+    /// What the agent knows of it beside the bond.
+    pub notes: PortNotes,
+}
+
+/// What the agent itself knows of a port.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PortNotes {
+    /// Nothing decides about its link: its driver does not report one in the way that `use_carrier=0` asks for.
+    pub unmonitored: bool,
+    /// Why it could not be attached when that was tried last.
+    pub attach_error: Option<String>,
+    /// How long until it is tried again, in milliseconds.
+    pub next_attempt_ms: Option<u64>,
 }
 
 impl PortReport {
@@ -251,6 +265,7 @@ impl PortReport {
             name: status.name.clone(),
             status: Some(status),
             counters,
+            notes: PortNotes::default(),
         }
     }
 
@@ -260,6 +275,7 @@ impl PortReport {
             name: name.to_owned(),
             status: None,
             counters: None,
+            notes: PortNotes::default(),
         }
     }
 
@@ -283,7 +299,10 @@ impl Serialize for PortReport {
         // These two come first, for people.
         fields.insert("name".to_owned(), self.name.clone().into());
         fields.insert("state".to_owned(), json!(self.state()));
-        for (name, value) in nullable(self.status.as_ref()).chain(nullable(self.counters.as_ref())) {
+        for (name, value) in nullable(self.status.as_ref())
+            .chain(nullable(self.counters.as_ref()))
+            .chain(nullable(Some(&self.notes)))
+        {
             fields.entry(name).or_insert(value);
         }
         fields.serialize(serializer)
@@ -308,6 +327,7 @@ impl<'de> Deserialize<'de> for PortReport {
             name: serde_json::from_value(field("name")).map_err(D::Error::custom)?,
             status,
             counters: serde_json::from_value(all()).ok(),
+            notes: serde_json::from_value(all()).unwrap_or_default(),
         })
     }
 }

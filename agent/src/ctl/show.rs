@@ -74,6 +74,19 @@ fn bond(bond: &BondReport) -> String {
         if let Some(evidence) = port.status.as_ref().and_then(|status| status.evidence.as_ref()) {
             text += &format!("  {}: {}\n", port.name, rests_on(evidence));
         }
+        if port.notes.unmonitored {
+            text += &format!(
+                "  {}: UNMONITORED: its driver reports no link, so it counts as up for ever; set use_carrier=1\n",
+                port.name
+            );
+        }
+        if let Some(reason) = &port.notes.attach_error {
+            let next = port.notes.next_attempt_ms.unwrap_or(0).div_ceil(1000);
+            text += &format!(
+                "  {}: CANNOT BE ATTACHED: {reason}; next attempt in {next} s\n",
+                port.name
+            );
+        }
     }
     text
 }

@@ -1,14 +1,15 @@
-//! Data planes: they make the kernel match a [`ForwardingPlan`] and decide nothing themselves.
+//! Data planes: they make the kernel match a plan, in the terms of [`Wanted`], and decide nothing themselves.
 
 use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::RawFd;
 
 use bond_modes::options::PortOptions;
-use bond_modes::{BondOptions, ForwardingPlan, PortId};
-use bond_monitors::{LinkReport, MacAddr, ReceiveStamps, Time};
+use bond_modes::{BondOptions, PortId};
+use bond_monitors::{LinkReport, MacAddr, ReceiveStamps};
 use serde::{Deserialize, Serialize};
 
+use self::wanted::Wanted;
 use crate::netlink::Link;
 use crate::text::chain;
 
@@ -21,8 +22,9 @@ pub(crate) mod script;
 mod step;
 pub mod tc;
 pub mod team;
+pub mod wanted;
 
-pub use planes::{PlaneWish, Planes};
+pub use planes::{PlaneChoice, Planes};
 
 /// Name of a bond's interface: 1 to 15 bytes without `/`, blanks or a leading dot.
 pub type BondName = String;
@@ -41,8 +43,8 @@ pub trait Dataplane {
     /// it found.
     fn probe(&mut self) -> Result<(), PlaneError>;
     /// Whether a bond with these options does here exactly what the options say; an error that names what differs.
-    fn express(&mut self, _options: &BondOptions) -> Result<(), PlaneError> {
-        Ok(())
+    fn express(&mut self, options: &BondOptions) -> Result<(), PlaneError> {
+        wanted::spread_of(&bond_modes::spread(options)).map(drop)
     }
     /// As [`express`](Dataplane::express), for options that a bond is to get while it runs.
     fn express_for(&mut self, _bond: &BondName, options: &BondOptions) -> Result<(), PlaneError> {
@@ -52,7 +54,7 @@ pub trait Dataplane {
     fn express_port(&mut self, _bond: &BondName, _options: &PortOptions) -> Result<(), PlaneError> {
         Ok(())
     }
-    /// For people who ask why: what this plane can do here, and whether with these options.
+    /// For `doctor`: what this plane can do here, and whether it can do these options.
     fn reports(&mut self, options: &BondOptions) -> Vec<PlaneReport> {
         vec![PlaneReport::of(self, options)]
     }
@@ -63,27 +65,27 @@ pub trait Dataplane {
     fn observe(&mut self, bond: &BondName) -> Result<Option<Observed>, PlaneError>;
     /// Makes the bond's interface, administratively down and without carrier. Undone whole on failure.
     fn create(&mut self, bond: &BondName, base: &BondBase) -> Result<BondDevice, PlaneError>;
-    /// What a port is now, for [`detach`](Dataplane::detach) to restore. Asked before it is attached. What an earlier
-    /// attachment left on it, as on one that was moved to another namespace, is not part of it as far as it can be told.
+    /// What a port is now, for [`detach`](Dataplane::detach) to restore. Asked before it is attached. Leaves
+    /// out what an earlier attachment left behind (on a port that was moved to another namespace, say), where it can be recognised.
     fn original(&mut self, port: PortId) -> Result<OriginalPort, PlaneError>;
     /// Takes a port in: settings, hook, administratively up. It neither sends nor lets in until programmed. Undone whole on
     /// failure; harmless if it is attached already.
     fn attach(&mut self, bond: &BondName, port: PortId, base: &PortBase) -> Result<(), PlaneError>;
     /// Gives a port back as `original` says. A step that fails does not stop the others.
     fn detach(&mut self, bond: &BondName, port: PortId, original: &OriginalPort) -> Result<(), PlaneError>;
-    /// Whether an interface that was attached still is, by a link message about it: somebody else may have taken it away.
+    /// Whether an attached interface is still attached, judged by a link message about it: someone else may have detached it.
     fn holds(&self, _bond: &BondName, _link: &Link) -> bool {
         true
     }
-    /// Whether a port still hears what the bond is to hear, by a link message about it: every group.
+    /// Whether a port still receives every multicast group, as a bond needs, judged by a link message about it.
     fn hears_groups(&self, _bond: &BondName, link: &Link) -> bool {
         link.allmulti_flag
     }
     /// Makes the kernel match the plan: only differences, make before break. Says all that could not be done.
-    fn program(&mut self, bond: &BondName, plan: &ForwardingPlan) -> Applied;
+    fn program(&mut self, bond: &BondName, plan: &Wanted) -> Applied;
     /// Reads anew what somebody else may have changed and the next [`program`](Dataplane::program) is to put back: the bond's
     /// address and carrier, and that its ports hear every group. Address and MTU of a port are the operator's to change. A CPU
-    /// that has come since learns which traffic nobody gave to a queue.
+    /// that came online since then is told which traffic has no queue.
     fn refresh(&mut self, bond: &BondName) -> Result<(), PlaneError>;
     /// Removes the bond's interface and everything kept for it. Ports must be detached before.
     fn destroy(&mut self, bond: &BondName) -> Result<(), PlaneError>;
@@ -96,21 +98,13 @@ pub trait Dataplane {
     /// When frames came to an attached port, and from whom, as far as their source addresses tell. `probes` is exact; `any` may
     /// be a millisecond older than the last frame, and `own` leaves out what is no probe and came within one of such a frame.
     fn heard(&mut self, bond: &BondName, port: PortId) -> Result<ReceiveStamps, PlaneError>;
-    /// Where the plane hears of changes that others make to its bonds, for the loop to wait on.
+    /// The descriptor on which others' changes to the plane's bonds are reported, for the loop to wait on.
     fn event_fd(&self) -> Option<RawFd> {
         None
     }
     /// Reads up to `budget` such messages.
-    fn read_events(&mut self, _now: Time, _budget: usize) -> io::Result<Touched> {
+    fn read_events(&mut self, _budget: usize) -> io::Result<Touched> {
         Ok(Touched::default())
-    }
-    /// When [`handle_timeout`](Dataplane::handle_timeout) has something to do.
-    fn poll_timeout(&self) -> Option<Time> {
-        None
-    }
-    /// The bonds that were left to others for a while, which is over: they are to be programmed again.
-    fn handle_timeout(&mut self, _now: Time) -> BTreeSet<BondName> {
-        BTreeSet::new()
     }
 }
 
@@ -175,7 +169,7 @@ pub struct Touched {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BondBase {
     /// Which plane it is to have.
-    pub plane: PlaneWish,
+    pub plane: PlaneChoice,
     /// Its options.
     pub options: BondOptions,
 }
@@ -227,7 +221,7 @@ pub struct PortBase {
     pub mtu: u32,
 }
 
-/// How the alias of an attached port begins. Whoever meets it on an interface that is no port knows that it was one.
+/// How the alias of an attached port begins. Found on an interface that is not attached, it marks a former port.
 pub const PORT_MARK: &str = "port of ";
 
 /// What a port was before it was attached, to be restored on detach.
@@ -261,7 +255,7 @@ pub struct Observed {
     /// Attached ports and their state, by interface index.
     pub ports: Vec<(PortId, LinkReport)>,
     /// The plan in force, read back from the kernel.
-    pub plan: ForwardingPlan,
+    pub plan: Wanted,
 }
 
 /// Traffic of one port through the bond.
@@ -319,6 +313,12 @@ pub enum PlaneError {
         /// A plane that can.
         other: &'static str,
     },
+    /// A part of the plan that the core can express and no plane of this agent can do.
+    #[error("no data plane of this agent can do {what}")]
+    NotYet {
+        /// Which part.
+        what: &'static str,
+    },
     /// No plane can do it.
     #[error("no data plane can do it: {reasons}")]
     NoPlane {
@@ -357,6 +357,7 @@ impl PlaneError {
         match self {
             PlaneError::PortGone { .. }
             | PlaneError::Unsupported { .. }
+            | PlaneError::NotYet { .. }
             | PlaneError::OneQueue { .. }
             | PlaneError::Inexact { .. } => false,
             PlaneError::Kernel { source, .. } => source.raw_os_error() != Some(libc::EINVAL),
@@ -377,6 +378,7 @@ impl PlaneError {
                 format!("this kernel has none; it needs {config}"),
             ),
             PlaneError::Inexact { what, .. } => (format!("do {what}"), self.to_string()),
+            PlaneError::NotYet { what } => (format!("do {what}"), self.to_string()),
             PlaneError::OneQueue { bond } => (format!("use a queue_id on {bond}"), self.to_string()),
             PlaneError::PortGone { .. } | PlaneError::NoPlane { .. } | PlaneError::NameTaken { .. } => {
                 ("carry out the plan".to_owned(), self.to_string())

@@ -1,12 +1,13 @@
 //! All data planes of a network namespace as one: each bond belongs to the plane that made it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::RawFd;
 
+use crate::dataplane::wanted::Wanted;
 use bond_modes::options::PortOptions;
-use bond_modes::{BondOptions, ForwardingPlan, PortId};
-use bond_monitors::{ReceiveStamps, Time};
+use bond_modes::{BondOptions, PortId};
+use bond_monitors::ReceiveStamps;
 use serde::{Deserialize, Serialize};
 
 use super::step::Failures;
@@ -20,7 +21,7 @@ use crate::text::chain;
 /// Which plane a bond is to have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
-pub enum PlaneWish {
+pub enum PlaneChoice {
     /// The kernel's team driver if it can do what is asked for exactly, else eBPF.
     #[default]
     Auto,
@@ -30,26 +31,26 @@ pub enum PlaneWish {
     Tc,
 }
 
-impl PlaneWish {
+impl PlaneChoice {
     /// Every value with its name.
-    pub const VALUES: [(PlaneWish, &'static str); 3] = [
-        (PlaneWish::Auto, "auto"),
-        (PlaneWish::Team, "team"),
-        (PlaneWish::Tc, "tc"),
+    pub const VALUES: [(PlaneChoice, &'static str); 3] = [
+        (PlaneChoice::Auto, "auto"),
+        (PlaneChoice::Team, "team"),
+        (PlaneChoice::Tc, "tc"),
     ];
 
     /// From its name.
-    pub fn parse(text: &str) -> Option<PlaneWish> {
-        let found = PlaneWish::VALUES.iter().find(|(_, name)| *name == text.trim());
-        found.map(|(wish, _)| *wish)
+    pub fn parse(text: &str) -> Option<PlaneChoice> {
+        let found = PlaneChoice::VALUES.iter().find(|(_, name)| *name == text.trim());
+        found.map(|(choice, _)| *choice)
     }
 
     /// Whether a plane of this name will do.
     pub fn allows(self, plane: &str) -> bool {
         match self {
-            PlaneWish::Auto => true,
-            PlaneWish::Team => plane == "team",
-            PlaneWish::Tc => plane == "tc",
+            PlaneChoice::Auto => true,
+            PlaneChoice::Team => plane == "team",
+            PlaneChoice::Tc => plane == "tc",
         }
     }
 }
@@ -81,7 +82,7 @@ impl Planes {
         self.planes[place].as_mut()
     }
 
-    /// The first plane that is wished for and can do it, or why none can.
+    /// The first plane that the choice allows and that can do it, or why none can.
     fn choose(&mut self, base: &BondBase) -> Result<usize, PlaneError> {
         let mut reasons = Vec::new();
         for (place, plane) in self.planes.iter_mut().enumerate() {
@@ -150,7 +151,7 @@ impl Dataplane for Planes {
 
     fn express(&mut self, options: &BondOptions) -> Result<(), PlaneError> {
         let base = BondBase {
-            plane: PlaneWish::Auto,
+            plane: PlaneChoice::Auto,
             options: options.clone(),
         };
         self.choose(&base).map(drop)
@@ -220,7 +221,7 @@ impl Dataplane for Planes {
         self.planes[place].hears_groups(bond, link)
     }
 
-    fn program(&mut self, bond: &BondName, plan: &ForwardingPlan) -> Applied {
+    fn program(&mut self, bond: &BondName, plan: &Wanted) -> Applied {
         self.of(bond).program(bond, plan)
     }
 
@@ -257,20 +258,9 @@ impl Dataplane for Planes {
         self.planes.iter().find_map(|plane| plane.event_fd())
     }
 
-    fn read_events(&mut self, now: Time, budget: usize) -> io::Result<Touched> {
+    fn read_events(&mut self, budget: usize) -> io::Result<Touched> {
         let plane = self.planes.iter_mut().find(|plane| plane.event_fd().is_some());
-        plane.map_or_else(|| Ok(Touched::default()), |plane| plane.read_events(now, budget))
-    }
-
-    fn poll_timeout(&self) -> Option<Time> {
-        self.planes.iter().filter_map(|plane| plane.poll_timeout()).min()
-    }
-
-    fn handle_timeout(&mut self, now: Time) -> BTreeSet<BondName> {
-        self.planes
-            .iter_mut()
-            .flat_map(|plane| plane.handle_timeout(now))
-            .collect()
+        plane.map_or_else(|| Ok(Touched::default()), |plane| plane.read_events(budget))
     }
 }
 
@@ -279,7 +269,7 @@ mod tests {
     use super::*;
     use crate::dataplane::script::ScriptPlane;
 
-    fn base(plane: PlaneWish, options: &str) -> BondBase {
+    fn base(plane: PlaneChoice, options: &str) -> BondBase {
         let pairs: Vec<(String, String)> = options
             .split_whitespace()
             .filter_map(|word| word.split_once('='))
@@ -305,16 +295,16 @@ mod tests {
         };
         team.cannot("packets_per_slave");
         assert_eq!(
-            create(&mut planes, "bond0", &base(PlaneWish::Auto, "mode=1")).unwrap(),
+            create(&mut planes, "bond0", &base(PlaneChoice::Auto, "mode=1")).unwrap(),
             "team"
         );
-        let several = base(PlaneWish::Auto, "mode=0 packets_per_slave=3");
+        let several = base(PlaneChoice::Auto, "mode=0 packets_per_slave=3");
         assert_eq!(create(&mut planes, "bond1", &several).unwrap(), "tc");
-        let insists = base(PlaneWish::Team, "mode=0 packets_per_slave=3");
+        let insists = base(PlaneChoice::Team, "mode=0 packets_per_slave=3");
         let error = create(&mut planes, "bond2", &insists).unwrap_err();
         assert!(error.to_string().contains("packets_per_slave"), "{error}");
         assert_eq!(
-            create(&mut planes, "bond2", &base(PlaneWish::Tc, "mode=1")).unwrap(),
+            create(&mut planes, "bond2", &base(PlaneChoice::Tc, "mode=1")).unwrap(),
             "tc"
         );
     }
@@ -324,9 +314,9 @@ mod tests {
         let (team, _, mut planes) = planes();
         team.cannot("packets_per_slave");
         let (one, two) = ("bond0".to_owned(), "bond1".to_owned());
-        planes.create(&one, &base(PlaneWish::Auto, "mode=0")).unwrap();
-        planes.create(&two, &base(PlaneWish::Tc, "mode=0")).unwrap();
-        let several = base(PlaneWish::Auto, "mode=0 packets_per_slave=3").options;
+        planes.create(&one, &base(PlaneChoice::Auto, "mode=0")).unwrap();
+        planes.create(&two, &base(PlaneChoice::Tc, "mode=0")).unwrap();
+        let several = base(PlaneChoice::Auto, "mode=0 packets_per_slave=3").options;
         assert!(planes.express_for(&one, &several).is_err());
         assert!(planes.express_for(&two, &several).is_ok());
     }
@@ -335,7 +325,7 @@ mod tests {
     fn a_bond_that_is_there_already_is_found_with_its_plane() {
         let (_, tc, mut before) = planes();
         before
-            .create(&"bond0".to_owned(), &base(PlaneWish::Tc, "mode=1"))
+            .create(&"bond0".to_owned(), &base(PlaneChoice::Tc, "mode=1"))
             .unwrap();
         let mut after = Planes::new(vec![Box::new(ScriptPlane::named("team")), Box::new(tc)]);
         assert!(after.observe(&"bond0".to_owned()).unwrap().is_some());
@@ -349,7 +339,7 @@ mod tests {
         team.cannot("mode");
         tc.cannot("mode");
         let error = planes
-            .create(&"bond0".to_owned(), &base(PlaneWish::Auto, "mode=1"))
+            .create(&"bond0".to_owned(), &base(PlaneChoice::Auto, "mode=1"))
             .unwrap_err();
         let text = error.to_string();
         assert!(text.contains("plane team: ") && text.contains("plane tc: "), "{text}");
@@ -367,7 +357,7 @@ mod tests {
         let (team, tc, mut planes) = planes();
         team.fail_at(0, broken());
         tc.fail_at(0, broken());
-        let error = planes.create(&"bond0".to_owned(), &base(PlaneWish::Auto, "mode=1"));
+        let error = planes.create(&"bond0".to_owned(), &base(PlaneChoice::Auto, "mode=1"));
         let text = error.unwrap_err().to_string();
         assert_eq!(text.matches("cannot look: it is broken").count(), 2, "{text}");
     }
@@ -376,7 +366,7 @@ mod tests {
     fn a_plane_that_fails_keeps_no_bond_of_another_from_being_found() {
         let (team, _, mut planes) = planes();
         let bond = "bond0".to_owned();
-        planes.create(&bond, &base(PlaneWish::Tc, "mode=1")).unwrap();
+        planes.create(&bond, &base(PlaneChoice::Tc, "mode=1")).unwrap();
         planes.owners.clear();
         team.fail_at(0, broken());
         assert_eq!(planes.bonds().unwrap(), std::slice::from_ref(&bond));

@@ -2,13 +2,14 @@
 //! is told to.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io;
 use std::rc::Rc;
 
+use crate::dataplane::wanted::{PortPlan, Spread, TxPolicy, Wanted};
 use bond_modes::options::{PortOptions, show_all};
-use bond_modes::{BondOptions, ForwardingPlan, PortId, PortPlan, Spread, TxPolicy};
-use bond_monitors::{Carrier, LinkReport, MacAddr, ReceiveStamps, Time};
+use bond_modes::{BondOptions, PortId};
+use bond_monitors::{Carrier, LinkReport, MacAddr, ReceiveStamps};
 
 use super::step::Failures;
 use super::{
@@ -40,7 +41,7 @@ pub enum Call {
     /// [`Dataplane::detach`]
     Detach(BondName, PortId, OriginalPort),
     /// [`Dataplane::program`]
-    Program(BondName, ForwardingPlan),
+    Program(BondName, Wanted),
     /// [`Dataplane::destroy`]
     Destroy(BondName),
     /// [`Dataplane::counters`]
@@ -61,8 +62,8 @@ struct World {
     name: Option<&'static str>,
     /// Interfaces of new bonds are administratively up.
     up: bool,
-    /// A bond that is left to others, and until when.
-    rest: Option<(Time, BondName)>,
+    /// What attaching a port does to its interface.
+    attaching: Option<fn(PortId)>,
     /// An option that it cannot do exactly unless it has its default value.
     cannot: Option<&'static str>,
 }
@@ -85,9 +86,9 @@ impl ScriptPlane {
         self.world.borrow_mut().cannot = Some(option);
     }
 
-    /// It leaves this bond to others until then.
-    pub fn leave_alone(&self, bond: &str, until: Time) {
-        self.world.borrow_mut().rest = Some((until, bond.to_owned()));
+    /// Does this to the interface of every port that it attaches, also if that fails.
+    pub fn set_attaching(&self, attaching: fn(PortId)) {
+        self.world.borrow_mut().attaching = Some(attaching);
     }
 
     /// Adds an interface that can become a port, or changes its state.
@@ -116,7 +117,7 @@ impl ScriptPlane {
     }
 
     /// The plan in force for a bond; `None` if there is no such bond.
-    pub fn plan(&self, bond: &str) -> Option<ForwardingPlan> {
+    pub fn plan(&self, bond: &str) -> Option<Wanted> {
         self.world.borrow().bonds.get(bond).map(|bond| bond.plan.clone())
     }
 
@@ -219,7 +220,7 @@ impl Dataplane for ScriptPlane {
             speed: Default::default(),
             duplex: Default::default(),
         };
-        let plan = ForwardingPlan {
+        let plan = Wanted {
             carrier: Carrier::Off,
             mac: report.mac,
             ports: BTreeMap::new(),
@@ -254,6 +255,10 @@ impl Dataplane for ScriptPlane {
     }
 
     fn attach(&mut self, bond: &BondName, port: PortId, base: &PortBase) -> Result<(), PlaneError> {
+        let attaching = self.world.borrow().attaching;
+        if let Some(attaching) = attaching {
+            attaching(port);
+        }
         let mut world = self.call(Call::Attach(bond.clone(), port, *base))?;
         world.bond(bond)?;
         let report = world.port(port)?;
@@ -290,7 +295,7 @@ impl Dataplane for ScriptPlane {
         Ok(())
     }
 
-    fn program(&mut self, bond: &BondName, plan: &ForwardingPlan) -> Applied {
+    fn program(&mut self, bond: &BondName, plan: &Wanted) -> Applied {
         let mut world = match self.call(Call::Program(bond.clone(), plan.clone())) {
             Ok(world) => world,
             Err(error) => return error.into(),
@@ -319,15 +324,6 @@ impl Dataplane for ScriptPlane {
             }
         }
         failures.applied()
-    }
-
-    fn poll_timeout(&self) -> Option<Time> {
-        self.world.borrow().rest.as_ref().map(|(until, _)| *until)
-    }
-
-    fn handle_timeout(&mut self, now: Time) -> BTreeSet<BondName> {
-        let rested = self.world.borrow_mut().rest.take_if(|(until, _)| *until <= now);
-        rested.map(|(_, bond)| bond).into_iter().collect()
     }
 
     /// Nobody else changes anything here.
@@ -374,6 +370,8 @@ const FIRST_BOND: u32 = 1000;
 
 #[cfg(test)]
 mod tests {
+    use bond_monitors::Time;
+
     use super::*;
 
     fn report(name: &str) -> LinkReport {

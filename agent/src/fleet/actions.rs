@@ -2,10 +2,11 @@
 
 use std::mem;
 
-use bond_modes::{Action, Bond, Epoch, Event, ForwardingPlan, Machine, PortId};
+use bond_modes::{Action, Bond, Epoch, Event, ForwardingPlan, Machine, Notice, PortId};
 use bond_monitors::{Carrier, Time};
 
-use super::Fleet;
+use super::{Fleet, Member};
+use crate::dataplane::wanted::Wanted;
 use crate::netlink::{Link, mii};
 use crate::text::chain;
 
@@ -13,7 +14,7 @@ impl Fleet {
     pub(super) fn drain(&mut self, now: Time, at: usize) {
         let mut frames = Vec::new();
         while let Some(action) = self.bonds[at].bond.poll_action() {
-            // What only asks changes nothing by itself; its answer may.
+            // The saved state holds what is left of announcements, which the files do not show.
             self.bonds[at].dirty |= matches!(
                 action,
                 Action::Program { .. } | Action::Transmit { .. } | Action::Notify(_)
@@ -52,6 +53,7 @@ impl Fleet {
         }
         self.send(at, frames);
         self.listen(at);
+        self.bonds[at].touch();
     }
 
     fn send(&mut self, at: usize, frames: Vec<(u32, Vec<u8>)>) {
@@ -81,10 +83,19 @@ impl Fleet {
     /// The event that tells of a failure, if it is one.
     fn program(&mut self, now: Time, at: usize, epoch: Epoch, plan: &ForwardingPlan) -> Option<Event> {
         let member = &mut self.bonds[at];
-        let applied = self.plane.program(&member.name, plan);
+        let applied = match Wanted::of(plan) {
+            Ok(wanted) => self.plane.program(&member.name, &wanted),
+            Err(error) => error.into(),
+        };
         member.unfulfilled.record(now, &member.name, &applied);
+        if applied.is_complete() {
+            return None;
+        }
         let retry = applied.may_pass();
-        (!applied.is_complete()).then_some(Event::ProgramFailed { epoch, retry })
+        // Doubted is only what failed: an operator's address must not count as what an earlier plan left behind.
+        let link = self.links.by_index(member.ifindex).ok().flatten();
+        let mac = link.map(|link| link.report.mac).filter(|mac| *mac != plan.mac);
+        Some(Event::ProgramFailed { epoch, retry, mac })
     }
 
     /// Brings the plan in force about once more, after somebody else changed what it asks for.
@@ -108,10 +119,50 @@ impl Fleet {
             let link = self.links.by_index(port.0).ok().flatten();
             link.map(|link| settled_carrier(bond, port, &link))
         } else {
-            bond.ports().name(port).and_then(|name| mii::carrier_by_ioctl(&name))
+            let name = bond.ports().name(port)?;
+            self.carrier_by_driver(at, port, &name)
         };
         // No answer at all: the interface is going away, and its event tells.
         seen.map(|carrier: Carrier| Event::MiiPolled { port, carrier })
+    }
+
+    /// The carrier as `use_carrier=0` asks for it. A driver that does not say counts as up. [bond_main.c: bond_check_dev_link]
+    fn carrier_by_driver(&mut self, at: usize, port: PortId, name: &str) -> Option<Carrier> {
+        let carrier = mii::carrier_by_ioctl(name);
+        let silent = &mut self.bonds[at].silent_drivers;
+        let is_new = match carrier {
+            None => silent.insert(port),
+            Some(Carrier::On) => {
+                silent.remove(&port);
+                false
+            }
+            // An interface that is down says nothing about its driver.
+            Some(Carrier::Off) => false,
+        };
+        if is_new {
+            let text = format!(
+                "{name}: MII and ETHTOOL support not available for this interface, so link failures will not be detected and it \
+                 counts as up for ever; set use_carrier=1, or arp_interval and arp_ip_target"
+            );
+            self.tell(at, Notice::Warning { text });
+        }
+        carrier.or(Some(Carrier::On))
+    }
+
+    /// Asks the driver of a new port whether it can say what `use_carrier=0` asks for, as the bond may not be up to poll.
+    pub(super) fn try_driver(&mut self, at: usize, port: PortId, name: &str) {
+        let options = self.bonds[at].bond.options();
+        if !options.use_carrier && !options.miimon.is_zero() {
+            self.carrier_by_driver(at, port, name);
+        }
+    }
+}
+
+impl Member {
+    /// Whether nothing decides about the link of a port because its driver does not report one.
+    pub(super) fn is_unmonitored(&self, port: PortId) -> bool {
+        let options = self.bond.options();
+        !options.use_carrier && !options.miimon.is_zero() && self.silent_drivers.contains(&port)
     }
 }
 

@@ -1,19 +1,36 @@
 //! What clients ask for. A refused call leaves everything as it was.
 
-use bond_modes::options::{self, is_interface_name};
-use bond_modes::{Bond, BondOptions, Event, OptionError, PortFacts, PortId};
+use bond_modes::options::{self, FailOverMac, ModeName, is_interface_name};
+use bond_modes::{Bond, BondOptions, Event, Notice, OptionError, PortFacts, PortId};
 use bond_monitors::Time;
 use serde_json::{Value, json};
 
 use super::{Fleet, Member, above};
-use crate::control::proto::{Call, ControlError, DoctorReport, ErrorCode, OptionPairs, SCHEMA};
-use crate::dataplane::{BondBase, OriginalPort, PORT_MARK, PlaneError, PlaneReport, PlaneWish, PortBase};
+use crate::control::proto::{Call, ControlError, DoctorReport, ErrorCode, EventLine, OptionPairs, SCHEMA};
+use crate::dataplane::{BondBase, OriginalPort, PORT_MARK, PlaneChoice, PlaneError, PlaneReport, PortBase};
 use crate::netlink::Link;
 use crate::text::chain;
 
 impl Fleet {
-    /// Does what a client asks for; the answer is what it gets. To show many bonds without a pause takes long; see [`Fleet::show`].
+    /// Does what a client asks for; the answer is what it gets, with the warnings that it led to. To show many bonds without a
+    /// pause takes long; see [`Fleet::show`].
     pub fn call(&mut self, now: Time, call: &Call) -> Result<Value, ControlError> {
+        let before = self.happened.len();
+        let mut answer = self.carry_out(now, call)?;
+        let warning = |line: &EventLine| match &line.event.notice {
+            Notice::Warning { .. } => Some(format!("{}: {}", line.event.bond, line.event.text)),
+            _ => None,
+        };
+        let warnings: Vec<String> = self.happened[before..].iter().filter_map(warning).collect();
+        if let Value::Object(fields) = &mut answer
+            && !warnings.is_empty()
+        {
+            fields.insert("warnings".to_owned(), warnings.into());
+        }
+        Ok(answer)
+    }
+
+    fn carry_out(&mut self, now: Time, call: &Call) -> Result<Value, ControlError> {
         match call {
             Call::Add { bond, options } => {
                 let at = self.add(now, bond, options)?;
@@ -71,16 +88,23 @@ impl Fleet {
         let change = options::parse(&pairs).map_err(|error| option_error(name, error))?;
         let name = name.to_owned();
         let base = BondBase {
-            plane: plane.unwrap_or(self.wish),
+            plane: plane.unwrap_or(self.plane_choice),
             options: change.options.clone(),
         };
         let device = self
             .plane
             .create(&name, &base)
             .map_err(|error| plane_error(&name, &error))?;
+        let mode = change.options.mode;
         let bond = Bond::new(now, change, &device.report);
         let mut member = Member::new(name, device.ifindex, bond);
         member.devices.insert(device.ifindex, device.report);
+        log::info!(
+            "{}: made, mode {}, plane {}",
+            member.name,
+            mode.name(),
+            self.plane.plane_of(&member.name)
+        );
         self.bonds.push(member);
         let at = self.bonds.len() - 1;
         self.drain(now, at);
@@ -115,11 +139,11 @@ impl Fleet {
     }
 
     /// A live bond cannot change its plane: there is no moment at which both would forward.
-    fn stay_on_plane(&self, at: usize, wish: Option<PlaneWish>) -> Result<(), ControlError> {
+    fn stay_on_plane(&self, at: usize, choice: Option<PlaneChoice>) -> Result<(), ControlError> {
         let name = &self.bonds[at].name;
         let plane = self.plane.plane_of(name);
-        match wish {
-            Some(wish) if !wish.allows(plane) => Err(ControlError::new(
+        match choice {
+            Some(choice) if !choice.allows(plane) => Err(ControlError::new(
                 ErrorCode::Refused,
                 format!(
                     "{name}: it is on plane {plane} and stays there; to move it, delete it and add it with another plane"
@@ -134,7 +158,7 @@ impl Fleet {
         let (plane, pairs) = take_plane(pairs).map_err(|error| option_error("doctor", error))?;
         let change = options::parse(&pairs).map_err(|error| option_error("doctor", error))?;
         let base = BondBase {
-            plane: plane.unwrap_or(self.wish),
+            plane: plane.unwrap_or(self.plane_choice),
             options: change.options,
         };
         let planes = self.plane.reports(&base.options);
@@ -235,6 +259,7 @@ impl Fleet {
         let port = PortId(link.ifindex);
         let name = self.bonds[at].name.clone();
         let what = format!("{name}: {}", link.report.name);
+        self.allow_for_fixed_mac(now, at, link)?;
         let mut original = self.plane.original(port).map_err(|error| plane_error(&what, &error))?;
         if let Some(before) = self.bonds[at].vanished.remove(&link.report.name)
             && link.alias.starts_with(PORT_MARK)
@@ -265,6 +290,8 @@ impl Fleet {
         if let Err(error) = saved.and_then(attach) {
             self.bonds[at].originals.remove(&port);
             self.save(at);
+            // What was done and undone is no reason to try again.
+            self.skip_news_of(port);
             return Err(error);
         }
         self.skip_news_of(port);
@@ -278,16 +305,53 @@ impl Fleet {
                 facts: PortFacts { permanent_mac, report },
             },
         );
+        self.bonds[at].attempts.forget(&link.report.name);
         self.bonds[at].dirty = true;
+        self.try_driver(at, port, &link.report.name);
         Ok(())
     }
 
-    fn port_detach(&mut self, now: Time, bond: &str, port: &str) -> Result<(), ControlError> {
+    /// Some drivers cannot change an interface's address: the first such port makes the bond use fail_over_mac=active, where that
+    /// is possible. [bond_main.c: bond_enslave]
+    fn allow_for_fixed_mac(&mut self, now: Time, at: usize, link: &Link) -> Result<(), ControlError> {
+        let (name, port) = (self.bonds[at].name.clone(), &link.report.name);
+        let options = self.bonds[at].bond.options();
+        let in_backup = options.mode == ModeName::ActiveBackup;
+        let on_team = self.plane.plane_of(&name) == "team";
+        if in_backup && options.fail_over_mac == FailOverMac::Active && !on_team {
+            return Ok(());
+        }
+        // Setting the address that it has changes nothing, but tells whether it could be changed.
+        let refusal = self.links.set_mac(link.ifindex, link.report.mac).err();
+        if refusal.and_then(|error| error.raw_os_error()) != Some(libc::EOPNOTSUPP) {
+            return Ok(());
+        }
+        let needs = match (in_backup, on_team) {
+            (_, true) => {
+                "the team driver sets that of every port; a bond with plane=tc and mode=active-backup can use it"
+            }
+            (false, _) => {
+                "every port of this mode needs the bond's; mode=active-backup with fail_over_mac=active can use it"
+            }
+            _ if !self.bonds[at].bond.ports().is_empty() => "fail_over_mac is not active",
+            _ => {
+                let text = format!("{port}: cannot change its address, setting fail_over_mac to active");
+                self.tell(at, Notice::Warning { text });
+                let active = [("fail_over_mac".to_owned(), "active".to_owned())];
+                return self.set(now, &name, &active);
+            }
+        };
+        let text = format!("{name}: {port} cannot change its address: {needs}");
+        Err(ControlError::new(ErrorCode::BadPort, text))
+    }
+
+    pub(super) fn port_detach(&mut self, now: Time, bond: &str, port: &str) -> Result<(), ControlError> {
         let at = self.find(bond)?;
         let member = &mut self.bonds[at];
         let attached = member.bond.ports().named(port).map(|port| port.id);
         let wanted = member.wanted.len();
         member.wanted.retain(|name| name != port);
+        member.attempts.forget(port);
         member.vanished.remove(port);
         member.origins.operator_ports.remove(port);
         if attached.is_none() && wanted == member.wanted.len() {
@@ -303,6 +367,7 @@ impl Fleet {
         self.stop_listening(port);
         let member = &mut self.bonds[at];
         member.foreign_macs.remove(&port);
+        member.silent_drivers.remove(&port);
         member.devices.remove(&port.0);
         member.dirty = true;
         let Some(original) = member.originals.remove(&port) else {
@@ -350,16 +415,16 @@ fn stands_on(links: &[Link], link: &Link, bond: u32) -> bool {
 }
 
 /// Splits `plane=` off, which is no option of the bond machine.
-fn take_plane(pairs: &[(String, String)]) -> Result<(Option<PlaneWish>, OptionPairs), OptionError> {
+fn take_plane(pairs: &[(String, String)]) -> Result<(Option<PlaneChoice>, OptionPairs), OptionError> {
     let (planes, rest): (OptionPairs, OptionPairs) = pairs.iter().cloned().partition(|(name, _)| name == "plane");
-    let wish = planes.last().map(|(_, value)| {
-        PlaneWish::parse(value).ok_or_else(|| OptionError::BadValue {
+    let choice = planes.last().map(|(_, value)| {
+        PlaneChoice::parse(value).ok_or_else(|| OptionError::BadValue {
             option: "plane",
             value: value.clone(),
             expected: "auto, team or tc",
         })
     });
-    Ok((wish.transpose()?, rest))
+    Ok((choice.transpose()?, rest))
 }
 
 fn done<T>(_: T) -> Value {
@@ -385,7 +450,10 @@ pub(super) fn option_error(object: &str, error: OptionError) -> ControlError {
 pub(super) fn plane_error(object: &str, error: &PlaneError) -> ControlError {
     let code = match error {
         PlaneError::PortGone { .. } => ErrorCode::NoSuchDevice,
-        PlaneError::Unsupported { .. } | PlaneError::OneQueue { .. } | PlaneError::NoPlane { .. } => ErrorCode::NoPlane,
+        PlaneError::NotYet { .. }
+        | PlaneError::Unsupported { .. }
+        | PlaneError::OneQueue { .. }
+        | PlaneError::NoPlane { .. } => ErrorCode::NoPlane,
         PlaneError::Inexact { .. } => ErrorCode::Refused,
         PlaneError::Permission { .. } => ErrorCode::Permission,
         PlaneError::NameTaken { .. } => ErrorCode::NameTaken,

@@ -3,13 +3,14 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
+use std::time::Duration;
 
 use bond_modes::{Event, Notice, PortId};
 use bond_monitors::{LinkReport, Time};
 
 use super::actions::settled_carrier;
 use super::{Fleet, Member};
-use crate::dataplane::{BondName, Touched};
+use crate::dataplane::Touched;
 use crate::netlink::{Drained, Link, LinkEvent};
 
 impl Fleet {
@@ -47,21 +48,16 @@ impl Fleet {
 
     /// Reads what the data plane heard, and puts back what others changed.
     pub fn read_plane(&mut self, now: Time, budget: usize) -> Drained {
-        let touched = self.plane.read_events(now, budget).unwrap_or_else(|error| {
+        let touched = self.plane.read_events(budget).unwrap_or_else(|error| {
             log::warn!("cannot hear of changes to data planes: {error}");
             Touched::default()
         });
-        self.put_back(now, touched.bonds);
-        if touched.more { Drained::More } else { Drained::Empty }
-    }
-
-    pub(super) fn put_back(&mut self, now: Time, bonds: BTreeSet<BondName>) {
-        for name in bonds {
+        for name in touched.bonds {
             if let Ok(at) = self.find(&name) {
-                log::warn!("{name}: someone else changed how it forwards, putting it back");
-                self.repair(now, at);
+                self.put_back(now, at, "how it forwards");
             }
         }
+        if touched.more { Drained::More } else { Drained::Empty }
     }
 
     /// The descriptor of the link events, for the loop to wait on.
@@ -102,14 +98,21 @@ impl Fleet {
     }
 
     /// Compares everything with what the kernel says now: at start and after lost events.
+    ///
+    /// Events that are queued by now are older than what is read here: they are dropped, or a port would be taken down by a loss
+    /// of carrier that is over, the end of which may be among the lost ones. The kernel also queues nothing new after an overrun
+    /// until all of the old ones have been read.
     pub fn resync(&mut self, now: Time) {
+        self.drop_old_events();
         let links = match self.links.all() {
             Ok(links) => links,
             Err(error) => {
-                log::error!("cannot read the interfaces: {error}");
+                log::error!("cannot read the interfaces, trying again: {error}");
+                self.resync_at = Some(now + RESYNC_RETRY);
                 return;
             }
         };
+        self.resync_at = None;
         let there: BTreeSet<u32> = links.iter().map(|link| link.ifindex).collect();
         let ports = self
             .bonds
@@ -131,6 +134,17 @@ impl Fleet {
         }
     }
 
+    fn drop_old_events(&mut self) {
+        // In a storm the queue may never be empty; what is left is then handled as usual.
+        for _ in 0..MOST_DROPPED / 64 {
+            match self.read_news(64) {
+                Ok(Drained::More) => self.news.clear(),
+                _ => break,
+            }
+        }
+        self.news.clear();
+    }
+
     fn on_link(&mut self, now: Time, link: &Link) {
         let port = PortId(link.ifindex);
         if let Some(at) = self.owner_of(port) {
@@ -144,15 +158,11 @@ impl Fleet {
             .iter()
             .position(|member| member.wanted.contains(&link.report.name))
         {
-            self.attach_wanted(now, at, &link.report.name);
+            self.on_wanted(now, at, link);
         }
-        // The wire, whose administrative state is the bond's carrier.
         let of_wire = |member: &Member| link.peer == Some(member.ifindex) && link.kind.as_deref() == Some("veth");
         if let Some(at) = self.bonds.iter().position(of_wire) {
-            if link.report.admin_up != self.bonds[at].bond.plan().carrier.is_on() {
-                self.repair(now, at);
-            }
-            return;
+            return self.on_wire(now, at, link);
         }
         for at in 0..self.bonds.len() {
             // A VLAN that was put on the bond or on what is above it, or a bridge whose address changed.
@@ -166,7 +176,7 @@ impl Fleet {
         }
     }
 
-    fn on_port(&mut self, now: Time, at: usize, port: PortId, link: &Link) {
+    pub(super) fn on_port(&mut self, now: Time, at: usize, port: PortId, link: &Link) {
         if !self.plane.holds(&self.bonds[at].name, link) {
             return self.on_taken_away(now, at, port, link);
         }
@@ -187,10 +197,25 @@ impl Fleet {
         } else {
             self.on_link_without_carrier(now, at, port, report);
         }
-        if !self.plane.hears_groups(&self.bonds[at].name, link) {
-            self.repair(now, at);
+        if !self.plane.hears_groups(&self.bonds[at].name, link)
+            && let Ok(Some(link)) = self.links.by_index(link.ifindex)
+            && !self.plane.hears_groups(&self.bonds[at].name, &link)
+        {
+            self.put_back(now, at, &format!("the all-multicast setting of {}", link.report.name));
         }
         self.compare_mac(at, port, link);
+    }
+
+    /// The far end of the bond's interface, whose administrative state is the bond's carrier.
+    fn on_wire(&mut self, now: Time, at: usize, link: &Link) {
+        let wanted = self.bonds[at].bond.plan().carrier.is_on();
+        if link.report.admin_up != wanted
+            && let Ok(Some(link)) = self.links.by_index(link.ifindex)
+            && link.report.admin_up != wanted
+        {
+            let state = if wanted { "down" } else { "up" };
+            self.put_back(now, at, &format!("its carrier (set {} {state})", link.report.name));
+        }
     }
 
     /// The failover first, under the speed known so far: many interfaces have none without carrier, and asking takes time.
@@ -223,6 +248,7 @@ impl Fleet {
         }
         log::warn!("{bond}: {name} was taken out of the bond by someone else");
         self.bonds[at].wanted.retain(|wanted| wanted != name);
+        self.bonds[at].attempts.forget(name);
         if let Err(error) = self.release(now, at, port, false) {
             log::warn!("{bond}: {name}: {error}");
         }
@@ -251,7 +277,7 @@ impl Fleet {
     }
 
     /// The bond's own interface changed. It is read anew: an event may tell of a state that we have changed since.
-    fn on_bond_device(&mut self, now: Time, at: usize) {
+    pub(super) fn on_bond_device(&mut self, now: Time, at: usize) {
         let Ok(Some(link)) = self.links.by_index(self.bonds[at].ifindex) else {
             return;
         };
@@ -263,10 +289,11 @@ impl Fleet {
         self.feed(now, at, Event::BondLink { report: link.report });
         let member = &mut self.bonds[at];
         member.dirty = true;
-        if mac != member.bond.plan().mac {
-            self.repair(now, at);
+        member.stale = true;
+        // An address that a failed plan left behind is not somebody else's; the bond tries that plan again by itself.
+        if mac != member.bond.plan().mac && member.bond.unwanted_mac() != Some(mac) {
+            self.put_back(now, at, &format!("its address to {mac}"));
         }
-        self.bonds[at].stale = true;
     }
 
     fn rename(&mut self, now: Time, at: usize, name: &str) {
@@ -291,6 +318,9 @@ impl Fleet {
             }
             return;
         }
+        for member in &mut self.bonds {
+            member.attempts.forget(name);
+        }
         let port = PortId(ifindex);
         if let Some(at) = self.owner_of(port) {
             log::warn!(
@@ -307,13 +337,6 @@ impl Fleet {
         }
     }
 
-    /// Attaches a port that was waited for; a refusal is logged once.
-    pub(super) fn attach_wanted(&mut self, now: Time, at: usize, name: &str) {
-        let result = self.possible_port(name).and_then(|link| self.attach(now, at, &link));
-        let member = &mut self.bonds[at];
-        member.failing.note(&member.name, &format!("attach {name}"), result);
-    }
-
     /// State of a port with speed and duplex.
     pub(super) fn read_port(&mut self, port: PortId) -> Option<LinkReport> {
         let mut report = self.links.by_index(port.0).ok().flatten()?.report;
@@ -321,3 +344,9 @@ impl Fleet {
         Some(report)
     }
 }
+
+/// How long to wait after the interfaces could not be read.
+const RESYNC_RETRY: Duration = Duration::from_millis(100);
+
+/// Datagrams that are dropped at a time, more than the receive buffer holds.
+const MOST_DROPPED: usize = 1 << 16;

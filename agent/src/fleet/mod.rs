@@ -4,13 +4,16 @@
 //! requests, files, log. It owns no descriptor of the loop and never waits.
 
 mod actions;
+mod attach;
 mod calls;
 mod ears;
 mod events;
 mod failing;
 mod follow;
 mod neighbours;
+mod repair;
 mod showing;
+mod shown;
 mod start;
 #[cfg(test)]
 mod tests;
@@ -19,21 +22,25 @@ mod unfulfilled;
 pub use showing::Showing;
 pub use start::{check_options, check_options_on};
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use bond_modes::options::millis;
 use bond_modes::{Bond, Event, Machine, Notice, PortId};
 use bond_monitors::wire::ethernet::Tag;
 use bond_monitors::{MacAddr, Time};
 use mio::Registry;
 
+use self::attach::Attempts;
 use self::ears::Ears;
 use self::failing::Failing;
+use self::repair::Repairs;
+use self::shown::Shown;
 use self::unfulfilled::Unfulfilled;
 use crate::clock;
 use crate::control::proto::{BondEvent, BondReport, ControlError, ErrorCode, EventLine, OptionPairs, PortReport};
-use crate::dataplane::{Dataplane, OriginalPort, PlaneWish};
+use crate::dataplane::{Dataplane, OriginalPort, PlaneChoice};
 use crate::netlink::{Events, Link, LinkEvent, Links};
 use crate::origins::Origins;
 use crate::packet::PacketSocket;
@@ -52,7 +59,7 @@ const PUBLISHED_A_TURN: usize = 8;
 pub struct Fleet {
     plane: Box<dyn Dataplane>,
     /// Which plane a bond gets that does not say.
-    wish: PlaneWish,
+    plane_choice: PlaneChoice,
     links: Links,
     events: Events,
     /// The last reading of `events` failed.
@@ -64,6 +71,8 @@ pub struct Fleet {
     store: Store,
     publisher: Publisher,
     bonds: Vec<Member>,
+    /// When every interface is to be read, after an attempt at that failed.
+    resync_at: Option<Time>,
     /// Where to look for the next bond to publish: one that changes all the time must not keep others from it.
     next_published: usize,
     /// Carriers were polled in this turn.
@@ -93,12 +102,22 @@ struct Member {
     unfulfilled: Unfulfilled,
     /// What its interface and its ports said last, for the files.
     devices: Devices,
+    /// Wanted ports that are there and could not be attached.
+    attempts: Attempts,
+    /// Ports whose drivers do not say whether there is a link.
+    silent_drivers: BTreeSet<PortId>,
+    /// How often changes by others were put back lately.
+    repairs: Repairs,
     /// Ports to which somebody else gave another address than the plan's, and which.
     foreign_macs: BTreeMap<PortId, MacAddr>,
     /// Interfaces whose addresses are announced.
     announced: Vec<u32>,
     /// These or their addresses have changed since they were read.
     stale: bool,
+    /// Something was fed to the bond machine since its files were compared with it.
+    touched: bool,
+    /// What the bond machine said of itself when the files were rendered last.
+    shown: Option<Shown>,
     /// Files may not show its state.
     dirty: bool,
 }
@@ -122,7 +141,7 @@ impl Fleet {
         let release = nix::sys::utsname::uname().map(|name| name.release().to_string_lossy().into_owned());
         Ok(Fleet {
             plane,
-            wish: PlaneWish::Auto,
+            plane_choice: PlaneChoice::Auto,
             // Before anything is read, so that no change falls between.
             events: Events::open()?,
             deaf: false,
@@ -133,6 +152,7 @@ impl Fleet {
             store: Store::open(run_dir)?,
             publisher: Publisher::new(PathBuf::from(run_dir)),
             bonds: Vec::new(),
+            resync_at: None,
             next_published: 0,
             polled: false,
             release: release.unwrap_or_default(),
@@ -141,14 +161,19 @@ impl Fleet {
     }
 
     /// Which plane bonds get from now on that do not say.
-    pub fn prefer(&mut self, wish: PlaneWish) {
-        self.wish = wish;
+    pub fn prefer(&mut self, choice: PlaneChoice) {
+        self.plane_choice = choice;
     }
 
     /// When [`Fleet::handle_timeout`] has something to do.
     pub fn poll_timeout(&self) -> Option<Time> {
         let bonds = self.bonds.iter().filter_map(|member| member.bond.poll_timeout());
-        let others = [self.plane.poll_timeout(), self.publisher.poll_timeout()];
+        let others = [
+            self.repair_timeout(),
+            self.attach_timeout(),
+            self.resync_at,
+            self.publisher.poll_timeout(),
+        ];
         bonds.chain(others.into_iter().flatten()).min()
     }
 
@@ -163,8 +188,11 @@ impl Fleet {
                 self.drain(now, at);
             }
         }
-        let touched = self.plane.handle_timeout(now);
-        self.put_back(now, touched);
+        self.repair_after_pause(now);
+        if self.resync_at.take_if(|at| *at <= now).is_some() {
+            self.resync(now);
+        }
+        self.attach_due(now);
         if self.polled {
             let rested = now + (clock::worked() - before) * POLLS_SHARE;
             for member in &mut self.bonds {
@@ -197,6 +225,9 @@ impl Fleet {
 
     fn publish_some(&mut self, now: Time, most: usize) {
         let count = self.bonds.len();
+        for at in 0..count {
+            self.compare_with_files(now, at);
+        }
         let places = (0..count).map(|step| (self.next_published + step) % count);
         let dirty: Vec<usize> = places.filter(|&at| self.bonds[at].dirty).take(most).collect();
         for at in dirty {
@@ -213,6 +244,9 @@ impl Fleet {
 
     /// Brings files up to date without delay, so that a client finds its change in them when it is answered.
     pub fn publish_at_once(&mut self, now: Time) {
+        for at in 0..self.bonds.len() {
+            self.compare_with_files(now, at);
+        }
         for member in self.bonds.iter().filter(|member| member.dirty) {
             self.publisher.hurry(&member.name);
         }
@@ -287,14 +321,24 @@ impl Fleet {
             if let Err(error) = &counters {
                 log::debug!("{}: {}", member.name, chain(error));
             }
-            PortReport::attached(port, counters.ok().flatten())
+            let unmonitored = member.is_unmonitored(port.ifindex);
+            let mut report = PortReport::attached(port, counters.ok().flatten());
+            report.notes.unmonitored = unmonitored;
+            report
         });
         let mut ports: Vec<PortReport> = attached.collect();
         let absent = member
             .wanted
             .iter()
             .filter(|name| member.bond.ports().named(name).is_none());
-        ports.extend(absent.map(|name| PortReport::absent(name)));
+        ports.extend(absent.map(|name| {
+            let mut report = PortReport::absent(name);
+            if let Some((reason, next)) = member.attempts.last(now, name) {
+                report.notes.attach_error = Some(reason.to_owned());
+                report.notes.next_attempt_ms = Some(millis(next));
+            }
+            report
+        }));
         BondReport {
             name: member.name.clone(),
             ifindex: member.ifindex,

@@ -3,8 +3,9 @@
 use std::fs;
 use std::time::Duration;
 
+use crate::dataplane::wanted::{Spread, TxPolicy};
 use bond_modes::options::{ModeName, millis};
-use bond_modes::{Event, PortId, Reach, Spread, TargetPath, TxPolicy, XmitHashPolicy};
+use bond_modes::{Event, PortId, Reach, TargetPath, XmitHashPolicy};
 use bond_monitors::Time;
 use bond_monitors::wire::ethernet::Tag;
 
@@ -12,7 +13,7 @@ use super::{Counters, Fleet, PUBLISHED_A_TURN, above, check_options, check_optio
 use crate::config;
 use crate::control::proto::{Call, ErrorCode};
 use crate::dataplane::script::{self, ScriptPlane};
-use crate::dataplane::{PlaneError, PlaneWish};
+use crate::dataplane::{PlaneChoice, PlaneError};
 use crate::netlink::tests::{asks, in_netns, ip};
 use crate::netlink::{Link, LinkEvent, Links};
 
@@ -46,6 +47,249 @@ fn attach(fleet: &mut Fleet, port: &str) -> Result<serde_json::Value, crate::con
             port: port.to_owned(),
         },
     )
+}
+
+/// Sets the bond's interface up, which the script's bond has not.
+fn set_up(fleet: &mut Fleet) {
+    let mut report = fleet.bonds[0].devices.values().next().unwrap().clone();
+    report.name = "bond0".to_owned();
+    report.mac = fleet.bonds[0].bond.plan().mac;
+    report.admin_up = true;
+    fleet.feed(NOW, 0, Event::BondLink { report });
+}
+
+fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = std::time::Instant::now() + Duration::from_secs(10);
+    while !holds() {
+        assert!(std::time::Instant::now() < deadline, "{what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn events_from_before_a_reading_of_everything_take_no_port_down() {
+    with_bond("overrun", |fleet, _, _| {
+        fleet
+            .set(NOW, "bond0", &[("miimon".to_owned(), "100".to_owned())])
+            .unwrap();
+        ip("link set dev a up");
+        ip("link set dev b up");
+        let carrier = || {
+            let link = Links::open().unwrap().by_name("a").unwrap().unwrap();
+            link.report.carrier.is_on() && link.in_service
+        };
+        until("a has carrier", carrier);
+        attach(fleet, "a").unwrap();
+        // The script's bond is no interface.
+        ip("link add c type veth peer name d");
+        ip("link set dev c up");
+        fleet.bonds[0].ifindex = fleet.links.by_name("c").unwrap().unwrap().ifindex;
+        fleet.read_links(NOW, 1024);
+        let port = |fleet: &Fleet| {
+            let port = fleet.bonds[0].bond.ports().named("a").unwrap();
+            (port.carrier().is_on(), port.failures)
+        };
+        assert_eq!(port(fleet), (true, 0));
+        // The loss of carrier is queued, its end is lost.
+        ip("link set dev b down");
+        until("a has lost it", || !carrier());
+        fleet.events.shrink();
+        for turn in 0..64 {
+            fleet.links.set_alias(1, &format!("turn {turn}")).unwrap();
+        }
+        ip("link set dev b up");
+        until("a has it again", carrier);
+        while fleet.read_links(NOW, 64) == crate::netlink::Drained::More {}
+        assert_eq!(port(fleet), (true, 0));
+        // What comes later is heard.
+        ip("link set dev b down");
+        until("a has lost it", || !carrier());
+        fleet.read_links(NOW, 1024);
+        assert_eq!(port(fleet), (false, 1));
+    });
+}
+
+#[test]
+fn interfaces_that_could_not_be_read_after_an_overrun_are_read_later() {
+    with_bond("resync", |fleet, _, _| {
+        asks::fail_at(0);
+        fleet.resync(NOW);
+        let again = fleet.poll_timeout().unwrap();
+        assert!(again <= NOW + Duration::from_secs(1), "{again:?}");
+        let before = asks::made();
+        fleet.handle_timeout(again);
+        assert!(asks::made() > before, "they are read");
+        assert_ne!(fleet.poll_timeout(), Some(again));
+    });
+}
+
+fn refusal() -> PlaneError {
+    PlaneError::Kernel {
+        doing: "attach a program".to_owned(),
+        source: std::io::ErrorKind::ResourceBusy.into(),
+    }
+}
+
+fn attempts(plane: &ScriptPlane) -> usize {
+    let calls = plane.take_calls().into_iter();
+    calls.filter(|call| matches!(call, script::Call::Attach(..))).count()
+}
+
+#[test]
+fn an_attachment_that_fails_half_way_is_tried_again_by_the_clock_and_after_changes_by_others() {
+    with_bond("half-way", |fleet, plane, _| {
+        fleet.bonds[0].wanted.push("a".to_owned());
+        let index = fleet.links.by_name("a").unwrap().unwrap().ifindex;
+        plane.take_calls();
+        let mut now = NOW;
+        // What an attachment does, and what undoes it.
+        plane.set_attaching(|port| {
+            let mut links = Links::open().unwrap();
+            links.set_up(port.0, true).unwrap();
+            links.set_up(port.0, false).unwrap();
+        });
+        fleet.links.set_mtu(index, 1300).unwrap();
+        for _ in 0..20 {
+            // The call before asks what the port is.
+            plane.fail_at(1, refusal());
+            fleet.read_links(now, 1024);
+        }
+        assert_eq!(attempts(plane), 1, "its own changes lead to no other attempt");
+        let report = fleet.report(now, 0, Counters::Read).ports.remove(0);
+        let reason = report.notes.attach_error.unwrap();
+        assert!(reason.contains("attach a program"), "{reason}");
+        assert_eq!(report.notes.next_attempt_ms, Some(1000));
+        // The pauses grow.
+        for pause in [1, 2, 4, 8, 16, 32, 64, 64] {
+            plane.fail_at(1, refusal());
+            let next = fleet.attach_timeout().unwrap();
+            assert_eq!(next.since(now), Duration::from_secs(pause));
+            fleet.handle_timeout(next);
+            now = next;
+            assert_eq!(attempts(plane), 1, "after {pause} s");
+        }
+        // Another program changes something: at once, but not for ever.
+        for turn in 0..20 {
+            plane.fail_at(1, refusal());
+            fleet.links.set_mtu(index, 1400 + turn).unwrap();
+            fleet.read_links(now, 1024);
+        }
+        assert_eq!(attempts(plane), 5);
+        // Nobody wants it for a while.
+        let wanted = std::mem::take(&mut fleet.bonds[0].wanted);
+        let next = fleet.attach_timeout().unwrap();
+        fleet.handle_timeout(next);
+        assert_eq!((attempts(plane), fleet.attach_timeout()), (0, None));
+        fleet.bonds[0].wanted = wanted;
+        plane.fail_at(1, refusal());
+        fleet.attach_wanted(next, 0, "a");
+        assert_eq!(attempts(plane), 1);
+        // Nothing stands in the way any more.
+        plane.fail_at(1000, refusal());
+        let next = fleet.attach_timeout().unwrap();
+        fleet.handle_timeout(next);
+        assert_eq!(attempts(plane), 1);
+        assert!(fleet.bonds[0].bond.ports().named("a").is_some());
+        assert_eq!(fleet.attach_timeout(), None);
+        assert_eq!(fleet.report(next, 0, Counters::Read).ports[0].notes.attach_error, None);
+    });
+}
+
+#[test]
+fn files_follow_while_arp_candidates_take_turns() {
+    with_bond("turns", |fleet, _, dir| {
+        let options = [("arp_interval", "100"), ("arp_ip_target", "10.0.0.2"), ("miimon", "0")];
+        let options: Vec<_> = options.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        fleet.set(NOW, "bond0", &options).unwrap();
+        for command in [
+            "set dev a up",
+            "set dev b up",
+            "add c type veth peer name d",
+            "set dev c up",
+            "set dev d up",
+        ] {
+            ip(&format!("link {command}"));
+        }
+        ip("addr add 10.0.0.1/24 dev c");
+        let carrier = |name| Links::open().unwrap().by_name(name).unwrap().unwrap().report.carrier;
+        until("carrier", || ["a", "b", "c"].iter().all(|name| carrier(name).is_on()));
+        attach(fleet, "a").unwrap();
+        attach(fleet, "b").unwrap();
+        set_up(fleet);
+        // The script's bond is no interface.
+        fleet.bonds[0].ifindex = fleet.links.by_name("c").unwrap().unwrap().ifindex;
+        fleet.publish(NOW);
+        let mut shown = std::collections::BTreeSet::new();
+        let mut now = NOW;
+        for _ in 0..40 {
+            now = now + Duration::from_millis(100);
+            fleet.handle_timeout(now);
+            fleet.publish(now);
+            let file = fs::read_to_string(dir.join("proc/net/bonding/bond0")).unwrap();
+            let report = fleet.report(now, 0, Counters::Read);
+            let wanted = crate::status::procfs::render(&report, fleet.bonds[0].bond.options(), &fleet.release);
+            assert_eq!(file, wanted, "after {:?}", now.since(NOW));
+            shown.insert(file);
+        }
+        assert!(shown.len() > 2, "the candidates take turns: {shown:#?}");
+    });
+}
+
+#[test]
+fn a_driver_that_reports_no_link_is_told_to_who_attaches_the_port_and_shown() {
+    with_bond("no-report", |fleet, plane, _| {
+        ip("link add f type ifb");
+        let link = fleet.links.by_name("f").unwrap().unwrap();
+        plane.set_port(PortId(link.ifindex), link.report);
+        ip("link set dev f up");
+        let options = [("miimon", "100"), ("use_carrier", "0")];
+        let options: Vec<_> = options.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        fleet.set(NOW, "bond0", &options).unwrap();
+        let answer = attach(fleet, "f").unwrap();
+        let warnings = answer["warnings"].as_array().unwrap();
+        let said = |words: &str| warnings.iter().any(|text| text.as_str().unwrap().contains(words));
+        assert!(said("MII and ETHTOOL support not available"), "{warnings:?}");
+        assert!(
+            said("fail_over_mac to active"),
+            "an ifb keeps its address: {warnings:?}"
+        );
+        assert!(fleet.report(NOW, 0, Counters::Read).ports[0].notes.unmonitored);
+        assert_eq!(
+            attach(fleet, "a").unwrap().get("warnings"),
+            None,
+            "a veth says what it has"
+        );
+        assert!(!fleet.report(NOW, 0, Counters::Read).ports[1].notes.unmonitored);
+        let carrier = [("use_carrier".to_owned(), "1".to_owned())];
+        fleet.set(NOW, "bond0", &carrier).unwrap();
+        assert!(!fleet.report(NOW, 0, Counters::Read).ports[0].notes.unmonitored);
+    });
+}
+
+#[test]
+fn a_port_that_cannot_change_its_address_is_taken_or_refused_as_by_the_kernels_driver() {
+    with_bond("fixed", |fleet, plane, _| {
+        ip("link add f type ifb");
+        let link = fleet.links.by_name("f").unwrap().unwrap();
+        plane.set_port(PortId(link.ifindex), link.report);
+        attach(fleet, "a").unwrap();
+        let refused = attach(fleet, "f").unwrap_err();
+        assert_eq!(refused.code, ErrorCode::BadPort);
+        assert!(refused.message.contains("fail_over_mac is not active"), "{refused}");
+        assert_eq!(fleet.bonds[0].bond.options().fail_over_mac.name(), "none");
+        fleet.port_detach(NOW, "bond0", "a").unwrap();
+        for mode in ["0", "2", "3"] {
+            fleet
+                .set(NOW, "bond0", &[("mode".to_owned(), mode.to_owned())])
+                .unwrap();
+            let refused = attach(fleet, "f").unwrap_err();
+            assert!(refused.message.contains("cannot change its address"), "{refused}");
+        }
+        fleet.set(NOW, "bond0", &[("mode".to_owned(), "1".to_owned())]).unwrap();
+        attach(fleet, "f").unwrap();
+        assert_eq!(fleet.bonds[0].bond.options().fail_over_mac.name(), "active");
+        attach(fleet, "a").unwrap();
+    });
 }
 
 #[test]
@@ -117,17 +361,58 @@ fn a_plan_that_nothing_will_bring_about_is_not_tried_again() {
     });
 }
 
+fn programs(plane: &ScriptPlane) -> usize {
+    let calls = plane.take_calls().into_iter();
+    calls.filter(|call| matches!(call, script::Call::Program(..))).count()
+}
+
 #[test]
-fn a_bond_that_was_left_to_others_is_programmed_when_that_is_over() {
-    with_bond("rest", |fleet, plane, _| {
-        let until = NOW + Duration::from_secs(60);
-        plane.leave_alone("bond0", until);
-        assert_eq!(fleet.poll_timeout(), Some(until));
+fn what_somebody_changes_again_and_again_is_put_back_five_times_and_a_minute_later() {
+    with_bond("pause", |fleet, plane, _| {
+        let at = |second| NOW + Duration::from_secs(second);
         plane.take_calls();
-        fleet.handle_timeout(until);
-        let plan = fleet.bonds[0].bond.plan().clone();
-        assert_eq!(plane.take_calls(), [script::Call::Program("bond0".to_owned(), plan)]);
-        assert_ne!(fleet.poll_timeout(), Some(until));
+        for second in 0..9 {
+            fleet.put_back(at(second), 0, "its address");
+        }
+        assert_eq!(programs(plane), 5);
+        assert_eq!(fleet.poll_timeout(), Some(at(65)));
+        fleet.handle_timeout(at(64));
+        assert_eq!(programs(plane), 0);
+        fleet.handle_timeout(at(65));
+        assert_eq!(programs(plane), 1);
+        assert_ne!(fleet.poll_timeout(), Some(at(65)));
+    });
+}
+
+#[test]
+fn an_address_that_the_bond_does_not_take_is_put_back_only_so_often() {
+    with_bond("addresses-put-back", |fleet, plane, _| {
+        let active = [("fail_over_mac".to_owned(), "active".to_owned())];
+        fleet.set(NOW, "bond0", &active).unwrap();
+        // The script's bond is no interface.
+        fleet.bonds[0].ifindex = fleet.links.by_name("a").unwrap().unwrap().ifindex;
+        plane.take_calls();
+        for _ in 0..20 {
+            fleet.on_bond_device(NOW, 0);
+        }
+        assert_eq!(programs(plane), 5);
+    });
+}
+
+#[test]
+fn an_event_about_a_state_that_the_agent_has_changed_since_repairs_nothing() {
+    with_bond("stale", |fleet, plane, _| {
+        attach(fleet, "a").unwrap();
+        let mut link = fleet.links.by_name("a").unwrap().unwrap();
+        fleet.links.set_allmulti(link.ifindex, true).unwrap();
+        plane.take_calls();
+        // As it was before the port was attached.
+        link.allmulti_flag = false;
+        fleet.on_port(NOW, 0, PortId(link.ifindex), &link);
+        assert_eq!(programs(plane), 0);
+        fleet.links.set_allmulti(link.ifindex, false).unwrap();
+        fleet.on_port(NOW, 0, PortId(link.ifindex), &link);
+        assert_eq!(programs(plane), 1);
     });
 }
 
@@ -313,10 +598,10 @@ fn addresses_are_read_once_for_all_news_and_again_after_a_failure() {
 
 #[test]
 fn what_the_team_driver_cannot_do_is_wrong_for_a_bond_that_insists_on_it() {
-    let found = |wish, options: &str| -> Vec<(usize, String)> {
+    let found = |choice, options: &str| -> Vec<(usize, String)> {
         let words = options.split(' ').map(|word| word.split_once('=').unwrap());
         let pairs: Vec<_> = words.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-        check_options_on(wish, &pairs)
+        check_options_on(choice, &pairs)
     };
     for (options, place) in [
         ("plane=team mode=balance-rr", 1),
@@ -324,17 +609,17 @@ fn what_the_team_driver_cannot_do_is_wrong_for_a_bond_that_insists_on_it() {
         ("mode=2 plane=team xmit_hash_policy=encap3+4", 2),
         ("mode=1 plane=team arp_interval=100 arp_ip_target=10.0.0.2", usize::MAX),
     ] {
-        let wrong = found(PlaneWish::Auto, options);
+        let wrong = found(PlaneChoice::Auto, options);
         assert_eq!(wrong.len(), 1, "{options}: {wrong:?}");
         assert_eq!(wrong[0].0, place, "{options}");
         assert!(wrong[0].1.contains("team plane cannot do"), "{wrong:?}");
         let elsewhere = options.replace("plane=team", "plane=tc");
-        assert_eq!(found(PlaneWish::Team, &elsewhere), [], "{elsewhere}");
+        assert_eq!(found(PlaneChoice::Team, &elsewhere), [], "{elsewhere}");
     }
-    assert_eq!(found(PlaneWish::Team, "mode=0").len(), 1, "the default plane");
-    assert_eq!(found(PlaneWish::Auto, "mode=0"), []);
-    assert_eq!(found(PlaneWish::Auto, "mode=1 plane=team"), []);
-    let twice = found(PlaneWish::Auto, "mode=0 miimon=x plane=team");
+    assert_eq!(found(PlaneChoice::Team, "mode=0").len(), 1, "the default plane");
+    assert_eq!(found(PlaneChoice::Auto, "mode=0"), []);
+    assert_eq!(found(PlaneChoice::Auto, "mode=1 plane=team"), []);
+    let twice = found(PlaneChoice::Auto, "mode=0 miimon=x plane=team");
     assert!(
         matches!(&twice[..], [(1, error)] if error.contains("miimon")),
         "{twice:?}"

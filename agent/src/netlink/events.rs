@@ -63,6 +63,14 @@ impl Events {
     }
 }
 
+#[cfg(test)]
+impl Events {
+    /// Leaves no room for more than what is queued, and a few events.
+    pub(crate) fn shrink(&mut self) {
+        self.socket.set_rx_buf_sz(1 as libc::c_int).unwrap();
+    }
+}
+
 impl AsRawFd for Events {
     fn as_raw_fd(&self) -> RawFd {
         self.socket.as_raw_fd()

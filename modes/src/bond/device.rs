@@ -12,8 +12,10 @@ pub(crate) struct Device {
     pub mac_origin: MacOrigin,
     /// The address it was made with or that the operator gave it, to go back to when the last port takes its own along.
     pub born_mac: MacAddr,
-    /// The last plan failed, so the interface may still have an address that nobody asked for.
+    /// The last plan left the interface with an address that nobody asked for.
     pub mac_unsure: bool,
+    /// That address; a state of an earlier version does not say which.
+    pub unwanted_mac: Option<MacAddr>,
     pub mtu: u32,
     pub promisc: bool,
     pub allmulti: bool,
@@ -39,6 +41,7 @@ impl Device {
             mac_origin,
             born_mac: report.mac,
             mac_unsure: false,
+            unwanted_mac: None,
             mtu: report.mtu,
             promisc: report.promisc,
             allmulti: report.allmulti,
@@ -53,6 +56,7 @@ impl Device {
             mac_origin: MacOrigin::Random,
             born_mac: MacAddr::default(),
             mac_unsure: false,
+            unwanted_mac: None,
             mtu: 0,
             promisc: false,
             allmulti: false,
@@ -62,7 +66,8 @@ impl Device {
     /// A later link message. A new address is the operator's wish; with `fail_over_mac` the driver ignores it, and so do we.
     /// [bond_main.c: bond_set_mac_address]
     pub fn update(&mut self, report: &LinkReport, fail_over_mac: FailOverMac) {
-        if report.mac != self.mac && fail_over_mac == FailOverMac::None && !self.mac_unsure {
+        let unwanted = self.mac_unsure && self.unwanted_mac.is_none_or(|mac| mac == report.mac);
+        if report.mac != self.mac && fail_over_mac == FailOverMac::None && !unwanted {
             self.mac = report.mac;
             self.born_mac = report.mac;
             self.mac_origin = MacOrigin::User;
@@ -71,6 +76,12 @@ impl Device {
         self.mtu = report.mtu;
         self.promisc = report.promisc;
         self.allmulti = report.allmulti;
+    }
+
+    /// A plan left the interface with this address, if that is not the plan's.
+    pub fn doubt(&mut self, left_with: Option<MacAddr>) {
+        self.mac_unsure = left_with.is_some();
+        self.unwanted_mac = left_with;
     }
 
     /// The first port gives its address, unless the operator has.

@@ -42,6 +42,8 @@ struct SavedDevice {
     born_mac: MacAddr,
     #[serde(default)]
     mac_unsure: bool,
+    #[serde(default)]
+    unwanted_mac: Option<MacAddr>,
     mtu: u32,
     promisc: bool,
     allmulti: bool,
@@ -156,6 +158,7 @@ impl SavedDevice {
             },
             born_mac: device.born_mac,
             mac_unsure: device.mac_unsure,
+            unwanted_mac: device.unwanted_mac,
             mtu: device.mtu,
             promisc: device.promisc,
             allmulti: device.allmulti,
@@ -173,6 +176,7 @@ impl SavedDevice {
             },
             born_mac: self.born_mac,
             mac_unsure: self.mac_unsure,
+            unwanted_mac: self.unwanted_mac,
             mtu: self.mtu,
             promisc: self.promisc,
             allmulti: self.allmulti,

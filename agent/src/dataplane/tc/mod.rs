@@ -29,7 +29,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::thread;
 
-use bond_modes::{ForwardingPlan, PortId, PortPlan};
+use crate::dataplane::wanted::{PortPlan, Wanted};
+use bond_modes::PortId;
 use bond_monitors::{Carrier, LinkReport, ReceiveStamps};
 use nix::sched::{CloneFlags, unshare};
 
@@ -90,7 +91,7 @@ struct Bond {
     wire_hold: Hold,
     port_holds: BTreeMap<PortId, Hold>,
     /// The plan in force. Its `ports` are the attached ones.
-    applied: ForwardingPlan,
+    applied: Wanted,
     /// Ports whose all-multicast somebody took off.
     lost_allmulti: BTreeSet<PortId>,
     /// Whether marks of an operator are told from other traffic.
@@ -288,7 +289,7 @@ impl Dataplane for TcPlane {
         self.give_back(bond, port, original)
     }
 
-    fn program(&mut self, bond: &BondName, plan: &ForwardingPlan) -> Applied {
+    fn program(&mut self, bond: &BondName, plan: &Wanted) -> Applied {
         match self.bonds.get_mut(bond) {
             Some(in_force) => program::apply(&mut self.links, &mut self.loader, bond, in_force, plan),
             None => unknown(bond).into(),

@@ -1,8 +1,8 @@
 //! The team data plane: the kernel's team driver, told over generic netlink what to forward.
 //!
-//! The bond's own interface is a team device, its ports are under it. The driver forwards and shows carrier on its own; it decides
-//! nothing: which port receives, sends and counts as linked is set by option, port by port. So a new agent *observes*: it reads
-//! the options and finds the plan in force.
+//! The bond's own interface is a team device, its ports are under it. The driver forwards and shows carrier, but decides
+//! nothing: options set for each port whether it receives, sends and counts as linked. So a new agent finds the plan in force by
+//! reading the options.
 //!
 //! A device is ours by two options that have no effect together, `MARK`. Any other team device is never touched.
 //!
@@ -16,22 +16,22 @@
 //! | `program` | from the plan in force to the wanted one, and in which order |
 //! | `watch` | options that somebody else changes |
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use crate::dataplane::wanted::{PortPlan, Wanted, spread_of};
 use bond_modes::options::PortOptions;
-use bond_modes::{BondOptions, ForwardingPlan, PortId, PortPlan};
-use bond_monitors::{LinkReport, MacAddr, ReceiveStamps, Time};
+use bond_modes::{BondOptions, PortId};
+use bond_monitors::{LinkReport, MacAddr, ReceiveStamps};
 
 use self::driver::{Driver, mode_of};
 use self::genl::{Events, Genl};
 use self::options::{Key, Name, Settings, Value};
 use self::probe::Abilities;
-use self::watch::Repairs;
 use super::port::{port_alias, read_original};
 use super::step::{TEAM, step, unknown};
 use super::{
@@ -77,7 +77,6 @@ struct Bond {
     settings: Settings,
     /// What each port had counted when it was attached, or taken over.
     bases: BTreeMap<PortId, Statistics>,
-    repairs: Repairs,
 }
 
 impl Bond {
@@ -173,7 +172,7 @@ impl Dataplane for TeamPlane {
 
     fn express(&mut self, options: &BondOptions) -> Result<(), PlaneError> {
         exact::check(options)?;
-        let spread = bond_modes::spread(options);
+        let spread = spread_of(&bond_modes::spread(options))?;
         match mode_of(spread) {
             Some((_, feature)) if !self.can(|abilities| abilities.can(spread))? => Err(feature.unsupported()),
             _ => Ok(()),
@@ -221,7 +220,7 @@ impl Dataplane for TeamPlane {
     }
 
     fn create(&mut self, bond: &BondName, base: &BondBase) -> Result<BondDevice, PlaneError> {
-        let (made, link) = self.make(bond, bond_modes::spread(&base.options))?;
+        let (made, link) = self.make(bond, spread_of(&bond_modes::spread(&base.options))?)?;
         let ifindex = made.ifindex;
         self.bonds.insert(bond.clone(), made);
         let report = self.report(&link);
@@ -245,12 +244,12 @@ impl Dataplane for TeamPlane {
         known.is_none_or(|known| link.master == Some(known.ifindex))
     }
 
-    /// The driver hands on to every port what the bond is to listen to.
+    /// The driver passes the bond's multicast settings on to every port.
     fn hears_groups(&self, _bond: &BondName, _link: &Link) -> bool {
         true
     }
 
-    fn program(&mut self, bond: &BondName, plan: &ForwardingPlan) -> Applied {
+    fn program(&mut self, bond: &BondName, plan: &Wanted) -> Applied {
         match self.bonds.get_mut(bond) {
             Some(known) => program::apply(&mut self.driver, &mut self.links, bond, known, plan),
             None => unknown(bond).into(),
@@ -290,7 +289,7 @@ impl Dataplane for TeamPlane {
         Ok(())
     }
 
-    /// What a backup port refuses the kernel counts as taken by nobody, unless a packet socket on the port took it.
+    /// The kernel counts frames that a backup port refuses as not taken by anybody, unless a packet socket on the port took them.
     fn counters(&mut self, bond: &BondName, port: PortId) -> Result<PortCounters, PlaneError> {
         let known = self.bonds.get(bond).ok_or_else(|| unknown(bond))?;
         let read = || format!("read the counters of {port}");
@@ -298,7 +297,7 @@ impl Dataplane for TeamPlane {
         Ok(since(known.bases.get(&port).copied().unwrap_or_default(), now))
     }
 
-    /// The driver does not tell.
+    /// The driver does not report when frames came.
     fn heard(&mut self, _bond: &BondName, _port: PortId) -> Result<ReceiveStamps, PlaneError> {
         Ok(ReceiveStamps::default())
     }
@@ -307,16 +306,8 @@ impl Dataplane for TeamPlane {
         Some(self.events.as_raw_fd())
     }
 
-    fn read_events(&mut self, now: Time, budget: usize) -> io::Result<Touched> {
-        self.read_changes(now, budget)
-    }
-
-    fn poll_timeout(&self) -> Option<Time> {
-        self.end_of_rest()
-    }
-
-    fn handle_timeout(&mut self, now: Time) -> BTreeSet<BondName> {
-        self.rested(now)
+    fn read_events(&mut self, budget: usize) -> io::Result<Touched> {
+        self.read_changes(budget)
     }
 }
 

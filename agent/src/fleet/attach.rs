@@ -1,0 +1,154 @@
+//! Wanted ports that cannot be attached: why not, and when it is tried again.
+//!
+//! An attachment that fails half-way is undone, and the kernel reports both as changes of the interface. They must not lead to
+//! the next attempt, or there would be no end of it. So the next attempt is at once only if the interface is not as the last one
+//! left it, and not too often; otherwise the agent waits, longer after each failure.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bond_monitors::{MacAddr, Time};
+
+use super::Fleet;
+use super::repair::{Permit, Repairs};
+use crate::control::proto::ErrorCode;
+use crate::netlink::Link;
+
+impl Fleet {
+    /// A link message about an interface that a bond wants and has not: attaches it if it is time for that.
+    pub(super) fn on_wanted(&mut self, now: Time, at: usize, link: &Link) {
+        if self.bonds[at].attempts.is_due(now, link) {
+            self.attach_wanted(now, at, &link.report.name);
+        }
+    }
+
+    /// When a port that could not be attached is tried again.
+    pub(super) fn attach_timeout(&self) -> Option<Time> {
+        self.bonds.iter().filter_map(|member| member.attempts.timeout()).min()
+    }
+
+    /// Tries again what could not be attached, as far as it is time for that.
+    pub(super) fn attach_due(&mut self, now: Time) {
+        for at in 0..self.bonds.len() {
+            let member = &mut self.bonds[at];
+            member.attempts.keep(&member.wanted);
+            for name in member.attempts.due(now) {
+                self.attach_wanted(now, at, &name);
+            }
+        }
+    }
+
+    /// Attaches a port that was waited for; a refusal is logged once for each reason.
+    pub(super) fn attach_wanted(&mut self, now: Time, at: usize, name: &str) {
+        let result = self.possible_port(name).and_then(|link| self.attach(now, at, &link));
+        let left = match &result {
+            Err(error) if error.code != ErrorCode::NoSuchDevice => self.links.by_name(name).ok().flatten(),
+            _ => None,
+        };
+        let member = &mut self.bonds[at];
+        match (&result, left) {
+            (Err(error), Some(link)) => member.attempts.failed(now, &link, error.message.clone()),
+            // Attached, or gone: then its own event tells when it is back.
+            _ => member.attempts.forget(name),
+        }
+        member.dirty = true;
+        member.failing.note(&member.name, &format!("attach {name}"), result);
+    }
+}
+
+/// What became of the last attempt at each wanted port that is there and not attached, by name.
+#[derive(Debug, Default)]
+pub(super) struct Attempts(BTreeMap<String, Attempt>);
+
+#[derive(Debug)]
+struct Attempt {
+    reason: String,
+    failures: u32,
+    next: Time,
+    /// The interface as the attempt left it.
+    left: Settings,
+    /// Attempts that changes by others led to.
+    at_once: Repairs,
+}
+
+/// What of an interface others may change to make an attachment possible. Carrier is none of it: it also follows, some time
+/// later, from what the agent itself did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Settings {
+    ifindex: u32,
+    mac: MacAddr,
+    mtu: u32,
+    admin_up: bool,
+    promisc: bool,
+    allmulti: bool,
+    alias: String,
+    master: Option<u32>,
+}
+
+impl Settings {
+    fn of(link: &Link) -> Settings {
+        Settings {
+            ifindex: link.ifindex,
+            mac: link.report.mac,
+            mtu: link.report.mtu,
+            admin_up: link.report.admin_up,
+            promisc: link.promisc_flag,
+            allmulti: link.allmulti_flag,
+            alias: link.alias.clone(),
+            master: link.master,
+        }
+    }
+}
+
+impl Attempts {
+    /// Whether an interface that changed is to be tried now.
+    fn is_due(&mut self, now: Time, link: &Link) -> bool {
+        let Some(attempt) = self.0.get_mut(&link.report.name) else {
+            return true;
+        };
+        now >= attempt.next || attempt.left != Settings::of(link) && attempt.at_once.permit(now) == Permit::Given
+    }
+
+    fn failed(&mut self, now: Time, link: &Link, reason: String) {
+        let before = self.0.remove(&link.report.name);
+        let (failures, at_once) = before.map_or_else(Default::default, |before| (before.failures, before.at_once));
+        let attempt = Attempt {
+            reason,
+            failures: failures.saturating_add(1),
+            next: now + backoff(failures),
+            left: Settings::of(link),
+            at_once,
+        };
+        self.0.insert(link.report.name.clone(), attempt);
+    }
+
+    /// It is attached, gone, or not wanted any more.
+    pub(super) fn forget(&mut self, port: &str) {
+        self.0.remove(port);
+    }
+
+    /// Forgets ports that are not wanted any more.
+    fn keep(&mut self, wanted: &[String]) {
+        self.0.retain(|name, _| wanted.contains(name));
+    }
+
+    fn timeout(&self) -> Option<Time> {
+        self.0.values().map(|attempt| attempt.next).min()
+    }
+
+    fn due(&self, now: Time) -> Vec<String> {
+        let due = self.0.iter().filter(|(_, attempt)| attempt.next <= now);
+        due.map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Why a port is not attached, and how long until it is tried again.
+    pub(super) fn last(&self, now: Time, port: &str) -> Option<(&str, Duration)> {
+        let attempt = self.0.get(port)?;
+        Some((&attempt.reason, attempt.next.since(now)))
+    }
+}
+
+/// One second, doubled up to about a minute.
+fn backoff(failures: u32) -> Duration {
+    Duration::from_secs(1 << failures.min(6))
+}
