@@ -9,7 +9,7 @@ use bond_modes::{PortId, TxPolicy, XmitHashPolicy};
 
 use super::Hook;
 use super::world::*;
-use crate::dataplane::Dataplane;
+use crate::dataplane::PlaneBond;
 use crate::packet::PacketSocket;
 
 #[test]
@@ -109,7 +109,7 @@ fn a_mode_that_changes_while_the_bond_is_empty_has_its_program_when_a_port_comes
             }
             for port in ports {
                 let original = w.originals.remove(&port).unwrap();
-                w.plane.detach(&bond0(), port, &original).unwrap();
+                w.bond().detach(port, &original).unwrap();
             }
             w.program(&w.plan(None, &[]));
         }
