@@ -15,8 +15,6 @@ use crate::port::{Port, Ports};
 pub(crate) struct Inspection {
     /// Ports whose link came up.
     pub came_up: Vec<PortId>,
-    /// Ports whose link went down.
-    pub went_down: Vec<PortId>,
     /// One line per change.
     pub notices: Vec<Notice>,
 }
@@ -174,6 +172,5 @@ impl Inspection {
             port: port.name.clone(),
             failures: port.failures,
         });
-        self.went_down.push(port.id);
     }
 }

@@ -21,6 +21,7 @@ pub mod port;
 mod probing;
 mod roles;
 pub mod status;
+mod watch;
 
 pub use action::{Action, Notice, SwitchReason};
 pub use bond::{AdoptedState, Bond, Saved};
@@ -30,7 +31,7 @@ pub use ids::{Epoch, PortId};
 pub use machine::Machine;
 pub use mode::{moving_macs, spread};
 pub use options::{BondOptions, OptionError, OptionValue};
-pub use plan::{Accept, ForwardingPlan, PortPlan, Spread, TxPolicy};
+pub use plan::{Accept, ForwardingPlan, PortPlan, Spread, Tx};
 pub use port::{Port, PortFacts, Ports};
 pub use status::{
     AnswerStatus, BondStatus, EvidenceStatus, LinkWord, PortStatus, Role, Snapshot, TargetStatus, UpDown,

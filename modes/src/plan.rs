@@ -1,6 +1,8 @@
 //! What the kernel should do for a bond: the complete wish, comparable with `==`.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::time::Duration;
 
 use bond_monitors::{Carrier, MacAddr};
 use serde::{Deserialize, Serialize};
@@ -15,21 +17,19 @@ pub struct ForwardingPlan {
     pub carrier: Carrier,
     /// Address of the bond's own interface.
     pub mac: MacAddr,
-    /// Interface settings of every attached port.
+    /// What every attached port is to be like.
     pub ports: BTreeMap<PortId, PortPlan>,
-    /// How frames are spread, whoever is usable at the moment.
-    pub spread: Spread,
     /// Where frames of the stack leave.
-    pub tx: TxPolicy,
-    /// Transmit queues of the bond that are bound to a port: frames of such a queue leave there whatever `tx` says.
-    /// [bonding.rst: queue_id]
-    #[serde(default)]
-    pub queues: BTreeMap<u16, PortId>,
-    /// What is let in from which port; a port that is not named lets nothing in.
-    pub rx: BTreeMap<PortId, Accept>,
+    pub tx: Tx,
+    /// Frames that leave elsewhere whatever `tx` says; the first that matches counts.
+    pub steer: Vec<Steer>,
+    /// What is changed in frames of the stack.
+    pub rewrite: Rewrite,
+    /// What to do while the agent is away; none for: the same as before.
+    pub without_agent: Option<Fallback>,
 }
 
-/// Interface settings of one port.
+/// What one port is to be like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PortPlan {
     /// Address the port uses.
@@ -40,102 +40,195 @@ pub struct PortPlan {
     pub promisc: bool,
     /// As the bond's own interface.
     pub allmulti: bool,
-}
-
-/// How frames are spread over ports: the kind of every [`TxPolicy`] of a bond, as long as it has ports.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Spread {
-    /// [`TxPolicy::One`]
-    One,
-    /// [`TxPolicy::RoundRobin`]
-    RoundRobin,
-    /// [`TxPolicy::Hash`]
-    Hash,
-    /// [`TxPolicy::All`]
-    All,
-}
-
-/// Where frames of the stack leave.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum TxPolicy {
-    /// Nowhere: no port is usable.
-    Drop,
-    /// Through this port.
-    One(PortId),
-    /// Through one after the other. [bond_main.c: bond_xmit_roundrobin_slave_get]
-    RoundRobin {
-        /// Usable ports, in the order of attaching; not empty.
-        ports: Vec<PortId>,
-        /// How many frames in a row leave through one port; 0 for a random port each time.
-        packets_per_port: u32,
-        /// Where IPv4 IGMP leaves, so that a switch sees all memberships at one port.
-        igmp: PortId,
-    },
-    /// Through the port that the hash of the frame names: `ports[hash % ports.len()]`.
-    /// [bond_main.c: bond_xmit_3ad_xor_slave_get]
-    Hash {
-        /// Usable ports, in the order of attaching; not empty.
-        ports: Vec<PortId>,
-        /// What is hashed.
-        policy: XmitHashPolicy,
-    },
-    /// A copy through each of these ports, in the order of attaching; not empty. [bond_main.c: bond_xmit_broadcast]
-    All(Vec<PortId>),
-}
-
-impl TxPolicy {
-    /// Its kind; none where nothing is sent.
-    pub fn spread(&self) -> Option<Spread> {
-        match self {
-            TxPolicy::Drop => None,
-            TxPolicy::One(_) => Some(Spread::One),
-            TxPolicy::RoundRobin { .. } => Some(Spread::RoundRobin),
-            TxPolicy::Hash { .. } => Some(Spread::Hash),
-            TxPolicy::All(_) => Some(Spread::All),
-        }
-    }
-
-    /// The ports that it sends through.
-    pub fn ports(&self) -> &[PortId] {
-        match self {
-            TxPolicy::Drop => &[],
-            TxPolicy::One(port) => std::slice::from_ref(port),
-            TxPolicy::RoundRobin { ports, .. } | TxPolicy::Hash { ports, .. } | TxPolicy::All(ports) => ports,
-        }
-    }
-
-    /// The same among the ports that `keep` holds for; nowhere if none is left. IGMP falls to the first of them.
-    /// [bond_main.c: bond_xmit_roundrobin_slave_get]
-    pub fn among(&self, keep: impl Fn(PortId) -> bool) -> TxPolicy {
-        let ports: Vec<PortId> = self.ports().iter().copied().filter(|port| keep(*port)).collect();
-        let Some(&first) = ports.first() else {
-            return TxPolicy::Drop;
-        };
-        match self {
-            TxPolicy::Drop => TxPolicy::Drop,
-            TxPolicy::One(port) => TxPolicy::One(*port),
-            TxPolicy::RoundRobin {
-                packets_per_port, igmp, ..
-            } => TxPolicy::RoundRobin {
-                packets_per_port: *packets_per_port,
-                igmp: if keep(*igmp) { *igmp } else { first },
-                ports,
-            },
-            TxPolicy::Hash { policy, .. } => TxPolicy::Hash { ports, policy: *policy },
-            TxPolicy::All(_) => TxPolicy::All(ports),
-        }
-    }
+    /// What is let in from it.
+    pub accept: Accept,
+    /// The source address of frames that leave through it.
+    pub source: Source,
 }
 
 /// What is let in from a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Accept {
-    /// Every frame.
-    All,
+    /// No frame.
+    Nothing,
     /// Frames to one station only. For a port that is being taken into use or was just left: the far end may switch a moment
     /// earlier or later than we do, and a flooded copy of a group frame must not come in twice.
     Unicast,
+    /// Every frame.
+    All,
+}
+
+/// The source address of frames that leave through a port.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Source {
+    /// As the stack sent them.
+    #[default]
+    AsSent,
+    /// The port's own where it was the bond's: the switch learns the bond's address at one port only. [bonding.rst: balance-tlb]
+    Own,
+}
+
+/// Where frames of the stack leave: nowhere if there are no ports.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tx {
+    /// How frames are spread; stays when no port is left.
+    pub kind: Spread,
+    /// Ports that send, in the order of attaching.
+    pub ports: Vec<PortId>,
+}
+
+/// How frames are spread over the ports that send.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Spread {
+    /// Through the first one, which is the only one.
+    One,
+    /// Through one after the other. [bond_main.c: bond_xmit_roundrobin_slave_get]
+    RoundRobin {
+        /// How many frames in a row leave through one port; 0 for a random port each time.
+        packets_per_port: u32,
+        /// Where IPv4 IGMP leaves, so that a switch sees all memberships at one port: one of those that send, if there are any.
+        igmp: Option<PortId>,
+    },
+    /// A copy through each. [bond_main.c: bond_xmit_broadcast]
+    All,
+    /// Through the port that the hash of the frame names: `ports[hash % ports.len()]`.
+    /// [bond_main.c: bond_xmit_3ad_xor_slave_get]
+    Hash(XmitHashPolicy),
+    /// Through the port of the frame's bucket. [bond_alb.c: bond_xmit_tlb_slave_get]
+    Buckets {
+        /// What chooses the bucket.
+        key: BucketKey,
+        /// The port of each bucket; not empty while there are ports, and none but those.
+        table: Vec<PortId>,
+    },
+}
+
+/// What chooses the bucket of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BucketKey {
+    /// The transmit hash.
+    Flow,
+    /// The destination address.
+    Destination,
+}
+
+/// Frames of the stack that leave through a port of their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Steer {
+    /// Which frames.
+    pub what: Match,
+    /// Where they leave.
+    pub to: PortId,
+}
+
+/// A property of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Match {
+    /// It was given to this transmit queue of the bond. [bonding.rst: queue_id]
+    Queue(u16),
+    /// It was sent by this address.
+    From(MacAddr),
+}
+
+/// What is changed in frames of the stack.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rewrite {
+    /// ARP to these hosts names the address of this port for the bond's. [bond_alb.c: rlb_arp_xmit]
+    pub arp_sender: BTreeMap<Ipv4Addr, PortId>,
+}
+
+/// What a plane does by itself when the agent has not reported for a while.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fallback {
+    /// How long that is.
+    pub after: Duration,
+    /// Ports between which every frame is then passed on.
+    pub pairs: Vec<(PortId, PortId)>,
+}
+
+impl Tx {
+    /// Through one port, or nowhere.
+    pub fn one(port: Option<PortId>) -> Tx {
+        Tx {
+            kind: Spread::One,
+            ports: port.into_iter().collect(),
+        }
+    }
+
+    /// Nothing is sent.
+    pub fn is_nowhere(&self) -> bool {
+        self.ports.is_empty()
+    }
+
+    /// The same among the ports that `keep` holds for. IGMP falls to the first of them, and so does what was in the bucket of
+    /// another port. [bond_main.c: bond_xmit_roundrobin_slave_get]
+    pub fn among(&self, keep: impl Fn(PortId) -> bool) -> Tx {
+        let ports: Vec<PortId> = self.ports.iter().copied().filter(|port| keep(*port)).collect();
+        let first = ports.first().copied();
+        let or_first = |port: &PortId| if keep(*port) { Some(*port) } else { first };
+        let kind = match &self.kind {
+            Spread::RoundRobin { packets_per_port, igmp } => Spread::RoundRobin {
+                packets_per_port: *packets_per_port,
+                igmp: igmp.as_ref().and_then(or_first),
+            },
+            Spread::Buckets { key, table } => Spread::Buckets {
+                key: *key,
+                table: table.iter().filter_map(or_first).collect(),
+            },
+            kind @ (Spread::One | Spread::All | Spread::Hash(_)) => kind.clone(),
+        };
+        Tx { kind, ports }
+    }
+}
+
+impl Rewrite {
+    /// Nothing is changed.
+    pub fn is_empty(&self) -> bool {
+        self.arp_sender.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_that_does_not_send_any_more_leaves_nothing_behind() {
+        let [a, b] = [PortId(1), PortId(2)];
+        let turns = Tx {
+            kind: Spread::RoundRobin {
+                packets_per_port: 3,
+                igmp: Some(a),
+            },
+            ports: vec![a, b],
+        };
+        let left = turns.among(|port| port == b);
+        assert_eq!(left.ports, [b]);
+        let igmp = Some(b);
+        assert_eq!(
+            left.kind,
+            Spread::RoundRobin {
+                packets_per_port: 3,
+                igmp
+            }
+        );
+        let table = Tx {
+            kind: Spread::Buckets {
+                key: BucketKey::Flow,
+                table: vec![a, b, a],
+            },
+            ports: vec![a, b],
+        };
+        let kind = Spread::Buckets {
+            key: BucketKey::Flow,
+            table: vec![b; 3],
+        };
+        assert_eq!(table.among(|port| port == b), Tx { kind, ports: vec![b] });
+        assert!(table.among(|_| false).is_nowhere());
+    }
 }

@@ -260,6 +260,10 @@ mod tests {
         fn last_sign(&self) -> Option<Time> {
             self.heard
         }
+
+        fn wants(&self) -> FrameKinds {
+            FrameKinds::SLOW
+        }
     }
 
     const NO_DELAYS: Delays = Delays {
@@ -326,7 +330,7 @@ mod tests {
             vec![arp(), AnyMonitor::Silence(Silence::new(at(0)))],
             Combine::All,
         );
-        assert_eq!(health.wants(), FrameKinds::ARP | FrameKinds::ND);
+        assert_eq!(health.wants(), FrameKinds::SLOW);
         assert_eq!(health.poll_timeout(), Some(at(0)));
         let mut asks = Vec::new();
         health.on_timeout(at(0), &mut asks);

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use bond_modes::OptionError;
 use bond_modes::options::{self, OptionRow, PORT_TABLE, TABLE};
-use bondd::status::sysfs::BONDING;
+use bondd::status::sysfs::files;
 use bondd_tests::bins::{bin, root};
 use bondd_tests::daemon::succeeded;
 use bondd_tests::netns::unique;
@@ -128,11 +128,7 @@ fn every_option_is_in_the_manual_pages_with_all_its_names() {
 
 #[test]
 fn every_file_of_the_driver_is_in_the_manual_page_and_its_command_is_one_that_bondctl_takes() {
-    has_all(
-        "bondd-status.5",
-        "Pa",
-        BONDING.iter().map(|(file, _)| (*file).to_owned()),
-    );
+    has_all("bondd-status.5", "Pa", files().map(|(file, _)| file.to_owned()));
     let page = page("bondd-status.5");
     let commands = page.lines().filter_map(|line| line.split_once(" Ta Ic bondctl "));
     let mut count = 0;

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use bond_modes::plan::{Match, Steer};
 use bond_modes::{LinkWord, LocalAddress, Machine, Notice, Reach, Station, SwitchReason};
 use bond_monitors::wire::arp::Arp;
 use bond_monitors::wire::ethernet::{Tag, strip};
@@ -218,11 +219,24 @@ fn a_target_that_is_reached_elsewhere_does_not_count() {
     ));
 
     w.routes.insert(host(2), elsewhere);
-    w.after_ms(3000);
+    w.clear().after_ms(3000);
     assert!(w.bond.status(w.now()).bond.unmonitored, "nobody can be asked");
+    let unmonitored = |n: &Notice| matches!(n, Notice::Warning { text } if text.starts_with("unmonitored"));
+    assert!(w.saw(unmonitored));
     assert_eq!(active(&w).as_deref(), Some("a"), "carrier is all there is to go by");
     w.carrier("a", Carrier::Off);
     assert_eq!(active(&w).as_deref(), Some("b"));
+
+    w.routes.clear();
+    w.clear().after_ms(3000);
+    for target in [host(2), IpAddr::from([10, 9, 9, 9])] {
+        assert!(w.saw(|n| *n == Notice::TargetCounts { target }), "{target}");
+    }
+    assert!(w.saw(|n| matches!(n, Notice::Monitored { targets: true })));
+    w.clear().set("arp_ip_target=none").after_ms(3000);
+    assert!(w.saw(unmonitored), "also without a target at all");
+    w.clear().after_ms(3000);
+    assert!(!w.saw(unmonitored), "once");
 }
 
 #[test]
@@ -495,7 +509,8 @@ fn a_queue_is_bound_to_a_port_while_its_link_is_up() {
     let mut w = World::with_carrier("mode=1 miimon=100", ["a", "b"]);
     let b = w.port("b");
     w.set_port("b", "queue_id=2").unwrap();
-    assert_eq!(w.plan().queues.get(&2), Some(&b));
+    let what = Match::Queue(2);
+    assert_eq!(w.plan().steer, [Steer { what, to: b }]);
     assert!(
         w.set_port("a", "queue_id=2")
             .unwrap_err()
@@ -504,5 +519,5 @@ fn a_queue_is_bound_to_a_port_while_its_link_is_up() {
     );
     assert!(w.set_port("a", "queue_id=17").is_err());
     w.carrier("b", Carrier::Off);
-    assert!(w.plan().queues.is_empty());
+    assert!(w.plan().steer.is_empty());
 }

@@ -1,11 +1,11 @@
 //! The rules of the modes that spread traffic: balance-rr, balance-xor, broadcast.
 
-use bond_modes::{Accept, LinkWord, Machine, Notice, OptionError, PortId, Role, TxPolicy, XmitHashPolicy};
+use bond_modes::{Accept, LinkWord, Machine, Notice, OptionError, PortId, Role, Spread, Tx, XmitHashPolicy};
 use bond_monitors::Carrier::{Off, On};
 use bondd_tests::sim::World;
 
 fn senders(w: &World) -> Vec<PortId> {
-    w.plan().tx.ports().to_vec()
+    w.plan().tx.ports.clone()
 }
 
 fn ids<const N: usize>(w: &World, names: [&str; N]) -> Vec<PortId> {
@@ -17,10 +17,10 @@ fn each_mode_sends_through_all_ports_in_the_order_of_attaching() {
     for (mode, policy) in [("balance-rr", 0), ("balance-xor", 1), ("broadcast", 2)] {
         let w = World::with_carrier(&format!("mode={mode} miimon=100"), ["b", "a", "c"]);
         assert_eq!(senders(&w), ids(&w, ["b", "a", "c"]), "{mode}");
-        let kind = match w.plan().tx {
-            TxPolicy::RoundRobin { .. } => 0,
-            TxPolicy::Hash { .. } => 1,
-            TxPolicy::All(_) => 2,
+        let kind = match w.plan().tx.kind {
+            Spread::RoundRobin { .. } => 0,
+            Spread::Hash(_) => 1,
+            Spread::All => 2,
             ref other => panic!("{mode}: {other:?}"),
         };
         assert_eq!(kind, policy);
@@ -51,7 +51,7 @@ fn a_port_in_downdelay_sends_only_while_no_link_is_up() {
             "the last port keeps the carrier for its downdelay"
         );
         w.at_ms(5_000);
-        assert_eq!((w.plan().tx.clone(), w.plan().carrier), (TxPolicy::Drop, Off));
+        assert_eq!((w.plan().tx.is_nowhere(), w.plan().carrier), (true, Off));
     }
 }
 
@@ -70,7 +70,7 @@ fn a_port_in_updelay_does_not_send_unless_nothing_else_does() {
 fn every_port_lets_everything_in_whatever_its_link() {
     let mut w = World::with_carrier("mode=0 miimon=100", ["a", "b"]);
     w.carrier("b", Off);
-    assert!(w.plan().rx.len() == 2 && w.plan().rx.values().all(|rule| *rule == Accept::All));
+    assert!(w.plan().ports.len() == 2 && w.plan().ports.values().all(|port| port.accept == Accept::All));
 }
 
 #[test]
@@ -79,17 +79,16 @@ fn without_a_monitor_a_port_without_carrier_does_not_send_but_the_bond_keeps_its
     w.carrier("a", Off);
     assert_eq!((w.link("a"), senders(&w)), (LinkWord::Up, ids(&w, ["b"])));
     w.carrier("b", Off);
-    assert_eq!((w.plan().tx.clone(), w.plan().carrier), (TxPolicy::Drop, On));
+    assert_eq!((w.plan().tx.is_nowhere(), w.plan().carrier), (true, On));
 }
 
 #[test]
 fn igmp_leaves_through_the_current_port_which_is_the_first_until_it_fails() {
     let mut w = World::with_carrier("mode=0 miimon=100 packets_per_slave=4", ["a", "b", "c"]);
-    let igmp = |w: &World| match w.plan().tx {
-        TxPolicy::RoundRobin {
-            igmp,
+    let igmp = |w: &World| match w.plan().tx.kind {
+        Spread::RoundRobin {
+            igmp: Some(igmp),
             packets_per_port: 4,
-            ..
         } => igmp,
         ref other => panic!("{other:?}"),
     };
@@ -106,13 +105,7 @@ fn igmp_leaves_through_the_current_port_which_is_the_first_until_it_fails() {
 fn the_policy_may_change_while_traffic_flows() {
     let mut w = World::with_carrier("mode=2 miimon=100", ["a", "b"]);
     w.set("xmit_hash_policy=3");
-    assert!(matches!(
-        w.plan().tx,
-        TxPolicy::Hash {
-            policy: XmitHashPolicy::Encap23,
-            ..
-        }
-    ));
+    assert_eq!(w.plan().tx.kind, Spread::Hash(XmitHashPolicy::Encap23));
 }
 
 #[test]
@@ -169,10 +162,22 @@ fn the_mode_changes_only_while_the_bond_is_down_and_empty() {
     ));
     w.up(false).set("mode=1").up(true);
     w.plug("a").carrier("a", On).attach("a");
-    assert_eq!(w.plan().tx, TxPolicy::One(w.port("a")));
+    assert_eq!(w.plan().tx, Tx::one(Some(w.port("a"))));
     w.up(false);
     assert!(matches!(
         w.try_set("mode=0"),
         Err(OptionError::HasPorts { option: "mode" })
     ));
+}
+
+#[test]
+fn without_a_monitor_a_port_without_carrier_counts_as_up_and_is_not_sent_through() {
+    for mode in ["0", "2", "3"] {
+        let mut w = World::with_carrier(&format!("mode={mode} miimon=0"), ["a", "b"]);
+        w.carrier("a", Off).at_ms(5000);
+        let status = w.status("a");
+        assert_eq!((status.link, status.usable), (LinkWord::Up, true), "mode {mode}");
+        assert_eq!(senders(&w), ids(&w, ["b"]), "mode {mode}");
+        assert!(w.bond.status(w.now()).bond.carrier, "mode {mode}");
+    }
 }

@@ -1,5 +1,6 @@
 //! Findings in option files: all of them at once, each with its place.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::path::Path;
@@ -38,6 +39,9 @@ pub enum Severity {
     Info,
 }
 
+/// The kind of a finding.
+pub type Code = Cow<'static, str>;
+
 /// One finding; shown as `file:line: what, expected what`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Diagnostic {
@@ -46,7 +50,7 @@ pub struct Diagnostic {
     /// How much it matters.
     pub severity: Severity,
     /// Its kind, for programs; empty where the text alone says it.
-    pub code: &'static str,
+    pub code: Code,
     /// What was found and what was expected.
     pub text: String,
 }
@@ -95,12 +99,12 @@ impl Findings {
         self.list
     }
 
-    pub(super) fn add(&mut self, severity: Severity, code: &'static str, place: &Place, text: String) {
+    pub(super) fn add(&mut self, severity: Severity, code: impl Into<Code>, place: &Place, text: String) {
         self.errors += usize::from(severity == Severity::Error);
         let finding = Diagnostic {
             place: place.clone(),
             severity,
-            code,
+            code: code.into(),
             text,
         };
         if self.seen.insert(finding.clone()) {

@@ -6,12 +6,12 @@
 
 use std::time::Duration;
 
-use bond_modes::options::find;
+use bond_modes::options::{Kind, find};
 
 use super::diagnostic::{Diagnostic, Findings, Place, Severity};
-use super::module::is_for_other_modes;
 use super::names::check_interface;
 use super::resolve::{keep_good, set};
+use super::unsupported::is_for_other_modes;
 use super::{Check, SpecOption};
 
 /// A line of a stanza, or a variable of a hook.
@@ -120,9 +120,10 @@ impl Stanza {
     }
 
     fn option(&mut self, name: &str, value: &str, place: Place, findings: &mut Findings) {
-        let name = find(name).map_or(name, |row| row.name);
-        let value = match name {
-            "arp_ip_target" | "ns_ip6_target" => items(value).collect::<Vec<_>>().join(","),
+        let row = find(name);
+        let name = row.map_or(name, |row| row.name);
+        let value = match row.map(|row| row.kind) {
+            Some(Kind::List) => items(value).collect::<Vec<_>>().join(","),
             _ => single(name, value, &place, findings).to_owned(),
         };
         let option = SpecOption {

@@ -2,18 +2,18 @@
 //! of parameters, then devices. [insmod: obj_gpl/insmod.c; kernel/params.c: parse_args; bond_main.c: bond_check_params]
 
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
 
 use bond_modes::options::{ModeName, Modes, TABLE, find, is_interface_name, parse};
 
-use super::diagnostic::{Findings, Place, Severity};
+use super::diagnostic::{Code, Findings, Place, Severity};
 use super::resolve::{MOST_BONDS, MOST_IN_ALL, free_name, port_names};
+use super::unsupported::is_unsupported;
 use super::{BondSpec, Check, Grammar, SpecOption, parameters};
 
 mod value;
 
+pub(super) use value::strtol;
 use value::{Bad, Parameter, Value};
-pub(super) use value::{is_for_other_modes, strtol};
 
 /// Most words for one load, and most of one name in modules.conf.
 pub(super) const MOST_WORDS: usize = 1024;
@@ -113,7 +113,7 @@ impl<'a> Module<'a> {
         leave_other_modes(options, findings);
         leave_unread(options, findings);
         name_primary(options, grammar, findings);
-        parameters::settle(options, grammar, findings);
+        parameters::apply_module_rules(options, grammar, findings);
         round_delays(options, findings);
         if findings.errors() > errors {
             return;
@@ -246,7 +246,7 @@ fn show(word: &Word) -> &str {
 
 fn unknown(word: &Word, grammar: Grammar, findings: &mut Findings) {
     let name = &word.name;
-    if value::is_unsupported(name) {
+    if is_unsupported(name) {
         let text = format!("{name} is for modes that bondd does not have, it sets nothing, expected it to be left out");
         return findings.add(Severity::Warning, "unsupported-option", &word.place, text);
     }
@@ -312,30 +312,21 @@ fn number(options: &[SpecOption], name: &str) -> Option<i64> {
 
 /// Numbers out of range are as if they were not given. [bond_main.c: bond_check_params]
 fn reset_ranges(options: &mut Vec<SpecOption>, findings: &mut Findings) {
-    const MAX: i64 = i32::MAX as i64;
-    const RANGES: [(&str, &str, i64, i64); 12] = [
-        ("miimon", "miimon-range", 0, MAX),
-        ("updelay", "updelay-range", 0, MAX),
-        ("downdelay", "downdelay-range", 0, MAX),
-        ("use_carrier", "use_carrier-range", 0, 1),
-        ("arp_interval", "arp_interval-range", 0, MAX),
-        ("num_grat_arp", "num_grat_arp-range", 0, 255),
-        ("num_unsol_na", "num_unsol_na-range", 0, 255),
-        ("all_slaves_active", "all_slaves_active-range", 0, 1),
-        ("resend_igmp", "resend_igmp-range", 0, 255),
-        ("packets_per_slave", "packets_per_slave-range", 0, 65535),
-        ("lp_interval", "lp_interval-range", 1, MAX),
-        ("min_links", "min_links-range", 0, MAX),
-    ];
-    for (name, code, least, most) in RANGES {
-        if number(options, name).is_some_and(|n| !(least..=most).contains(&n)) {
-            leave(options, name, code, &format!("expected {least} to {most}"), findings);
+    for row in TABLE.iter().filter(|row| row.is_parameter()) {
+        let Some((least, most)) = row.range().map(|range| range.into_inner()) else {
+            continue;
+        };
+        for name in row.names() {
+            if number(options, name).is_some_and(|n| !(i64::from(least)..=i64::from(most)).contains(&n)) {
+                let expected = format!("expected {least} to {most}");
+                leave(options, name, format!("{name}-range"), &expected, findings);
+            }
         }
     }
 }
 
 /// Takes an option away, because the driver goes on as if it were not given.
-fn leave(options: &mut Vec<SpecOption>, name: &str, code: &'static str, expected: &str, findings: &mut Findings) {
+fn leave(options: &mut Vec<SpecOption>, name: &str, code: impl Into<Code>, expected: &str, findings: &mut Findings) {
     if let Some(option) = parameters::take(options, name) {
         let text = format!("{name}={} does not count, {expected}", option.value);
         findings.add(Severity::Warning, code, &option.place, text);
@@ -456,10 +447,4 @@ fn watch(options: &[SpecOption], load: &Load, findings: &mut Findings) {
          arp_ip_target"
     );
     findings.add(Severity::Warning, "no-link-monitoring", &load.place, text);
-}
-
-/// Whether an address can be asked. [bond_main.c: bond_check_params]
-pub(super) fn is_target(text: &str) -> bool {
-    text.parse::<Ipv4Addr>()
-        .is_ok_and(|ip| ip.octets()[0] != 0 && !ip.is_broadcast())
 }

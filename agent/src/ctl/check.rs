@@ -74,7 +74,7 @@ fn finding(finding: &Diagnostic) -> Value {
         "file": finding.place.file.display().to_string(),
         "line": Some(finding.place.line).filter(|line| *line > 0),
         "severity": finding.severity,
-        "code": Some(finding.code).filter(|code| !code.is_empty()),
+        "code": Some(&finding.code).filter(|code| !code.is_empty()),
         "text": finding.text,
     })
 }

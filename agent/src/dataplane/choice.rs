@@ -48,7 +48,7 @@ pub struct PlaneSetup<'a> {
 
 /// Which plane a bond is to have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum PlaneWish {
+pub enum PlaneChoice {
     /// The first of [`PLANES`] that does exactly what is asked for.
     #[default]
     Auto,
@@ -56,17 +56,17 @@ pub enum PlaneWish {
     Only(&'static str),
 }
 
-impl PlaneWish {
+impl PlaneChoice {
     /// From its name.
-    pub fn parse(text: &str) -> Option<PlaneWish> {
-        let found = WISHES.iter().find(|wish| wish.name() == text.trim());
+    pub fn parse(text: &str) -> Option<PlaneChoice> {
+        let found = CHOICES.iter().find(|choice| choice.name() == text.trim());
         found.copied()
     }
 
-    /// What may be wished for, as a message says it: `auto, team or tc`.
+    /// The names of all choices as a message lists them: `auto, team or tc`.
     pub fn expected() -> &'static str {
         static EXPECTED: LazyLock<String> = LazyLock::new(|| {
-            let names = WISHES.map(PlaneWish::name);
+            let names = CHOICES.map(PlaneChoice::name);
             let (last, others) = names.split_last().expect("there is a plane");
             format!("{} or {last}", others.join(", "))
         });
@@ -76,30 +76,30 @@ impl PlaneWish {
     /// Whether a plane of this name will do.
     pub fn allows(self, plane: &str) -> bool {
         match self {
-            PlaneWish::Auto => true,
-            PlaneWish::Only(name) => name == plane,
+            PlaneChoice::Auto => true,
+            PlaneChoice::Only(name) => name == plane,
         }
     }
 
-    /// Whether a bond with these options could have the plane that is wished for, as far as that does not depend on the kernel. A
-    /// bond whose plane is chosen always could.
+    /// Whether the chosen plane does exactly what these options say, as far as that does not depend on the kernel. With
+    /// [`PlaneChoice::Auto`] that is not asked: a plane that can is looked for when the bond is made.
     pub fn check(self, options: &BondOptions) -> Result<(), PlaneError> {
-        let wished = |row: &&PlaneRow| self == PlaneWish::Only(row.name);
-        PLANES.iter().find(wished).map_or(Ok(()), |row| (row.check)(options))
+        let chosen = |row: &&PlaneRow| self == PlaneChoice::Only(row.name);
+        PLANES.iter().find(chosen).map_or(Ok(()), |row| (row.check)(options))
     }
 
     fn name(self) -> &'static str {
         match self {
-            PlaneWish::Auto => "auto",
-            PlaneWish::Only(name) => name,
+            PlaneChoice::Auto => "auto",
+            PlaneChoice::Only(name) => name,
         }
     }
 }
 
 /// As values of a command line option, each with a line of help.
-impl ValueEnum for PlaneWish {
-    fn value_variants<'a>() -> &'a [PlaneWish] {
-        &WISHES
+impl ValueEnum for PlaneChoice {
+    fn value_variants<'a>() -> &'a [PlaneChoice] {
+        &CHOICES
     }
 
     fn to_possible_value(&self) -> Option<PossibleValue> {
@@ -112,11 +112,11 @@ impl ValueEnum for PlaneWish {
     }
 }
 
-static WISHES: [PlaneWish; PLANES.len() + 1] = {
-    let mut all = [PlaneWish::Auto; PLANES.len() + 1];
+static CHOICES: [PlaneChoice; PLANES.len() + 1] = {
+    let mut all = [PlaneChoice::Auto; PLANES.len() + 1];
     let mut at = 0;
     while at < PLANES.len() {
-        all[at + 1] = PlaneWish::Only(PLANES[at].name);
+        all[at + 1] = PlaneChoice::Only(PLANES[at].name);
         at += 1;
     }
     all
@@ -154,12 +154,12 @@ impl Planes {
         last
     }
 
-    /// The first plane that is wished for and can do it, or why none can.
-    fn choose(&mut self, wish: PlaneWish, options: &BondOptions) -> Result<&mut dyn Plane, PlaneError> {
+    /// The first plane that the choice allows and that can do it, or why none can.
+    fn choose(&mut self, choice: PlaneChoice, options: &BondOptions) -> Result<&mut dyn Plane, PlaneError> {
         let mut reasons = Vec::new();
         let mut chosen = None;
         for (place, plane) in self.planes.iter_mut().enumerate() {
-            if !wish.allows(plane.name()) {
+            if !choice.allows(plane.name()) {
                 continue;
             }
             match plane.probe().and_then(|()| plane.can(options)) {
@@ -184,21 +184,21 @@ impl Planes {
         })
     }
 
-    /// Makes a bond on the plane that is wished for; see [`Plane::create`].
+    /// Makes a bond on the chosen plane; see [`Plane::create`].
     pub fn create(
         &mut self,
         name: &str,
-        wish: PlaneWish,
+        choice: PlaneChoice,
         options: &BondOptions,
     ) -> Result<(Box<dyn PlaneBond>, BondDevice), PlaneError> {
-        self.choose(wish, options)?.create(name, options)
+        self.choose(choice, options)?.create(name, options)
     }
 
     /// What each plane can do here, and the name of the one that a bond with these options would get, if any.
-    pub fn report(&mut self, wish: PlaneWish, options: &BondOptions) -> (Vec<PlaneReport>, Option<String>) {
+    pub fn report(&mut self, choice: PlaneChoice, options: &BondOptions) -> (Vec<PlaneReport>, Option<String>) {
         let reports = self.planes.iter_mut().map(|plane| plane.report(options)).collect();
-        let choice = self.choose(wish, options);
-        (reports, choice.ok().map(|plane| plane.name().to_owned()))
+        let chosen = self.choose(choice, options);
+        (reports, chosen.ok().map(|plane| plane.name().to_owned()))
     }
 
     /// The names of all bonds of ours that the kernel has. A plane that cannot look for them is logged.
@@ -265,26 +265,29 @@ mod tests {
         (team, tc, planes)
     }
 
-    const TEAM: PlaneWish = PlaneWish::Only("team");
-    const TC: PlaneWish = PlaneWish::Only("tc");
+    const TEAM: PlaneChoice = PlaneChoice::Only("team");
+    const TC: PlaneChoice = PlaneChoice::Only("tc");
 
     #[test]
     fn auto_takes_the_first_plane_that_can_do_it_exactly() {
         let (team, _, mut planes) = planes();
-        let create = |planes: &mut Planes, bond: &str, wish, text: &str| {
+        let create = |planes: &mut Planes, bond: &str, choice, text: &str| {
             planes
-                .create(bond, wish, &options(text))
+                .create(bond, choice, &options(text))
                 .map(|(bond, _)| bond.plane())
                 .map_err(|error| error.to_string())
         };
         team.cannot("packets_per_slave");
-        assert_eq!(create(&mut planes, "bond0", PlaneWish::Auto, "mode=1").unwrap(), "team");
+        assert_eq!(
+            create(&mut planes, "bond0", PlaneChoice::Auto, "mode=1").unwrap(),
+            "team"
+        );
         let several = "mode=0 packets_per_slave=3";
-        assert_eq!(create(&mut planes, "bond1", PlaneWish::Auto, several).unwrap(), "tc");
+        assert_eq!(create(&mut planes, "bond1", PlaneChoice::Auto, several).unwrap(), "tc");
         let error = create(&mut planes, "bond2", TEAM, several).unwrap_err();
         assert!(error.contains("packets_per_slave"), "{error}");
         assert_eq!(create(&mut planes, "bond2", TC, "mode=1").unwrap(), "tc");
-        let (reports, choice) = planes.report(PlaneWish::Auto, &options(several));
+        let (reports, choice) = planes.report(PlaneChoice::Auto, &options(several));
         let exact: Vec<bool> = reports.iter().map(|report| report.exact).collect();
         assert_eq!((exact, choice.as_deref()), (vec![false, true], Some("tc")));
         assert_eq!(planes.report(TEAM, &options(several)).1, None);
@@ -294,7 +297,7 @@ mod tests {
     fn a_live_bond_is_bound_to_what_its_plane_can_do() {
         let (team, _, mut planes) = planes();
         team.cannot("packets_per_slave");
-        let (mut one, _) = planes.create("bond0", PlaneWish::Auto, &options("mode=0")).unwrap();
+        let (mut one, _) = planes.create("bond0", PlaneChoice::Auto, &options("mode=0")).unwrap();
         let (mut two, _) = planes.create("bond1", TC, &options("mode=0")).unwrap();
         let several = options("mode=0 packets_per_slave=3");
         assert!(one.can(&several).is_err());
@@ -317,7 +320,7 @@ mod tests {
         let (team, tc, mut planes) = planes();
         team.cannot("mode");
         tc.cannot("mode");
-        let error = planes.create("bond0", PlaneWish::Auto, &options("mode=1")).err();
+        let error = planes.create("bond0", PlaneChoice::Auto, &options("mode=1")).err();
         let text = error.unwrap().to_string();
         assert!(text.contains("plane team: ") && text.contains("plane tc: "), "{text}");
     }
@@ -334,7 +337,7 @@ mod tests {
         let (team, tc, mut planes) = planes();
         team.fail_at(0, broken());
         tc.fail_at(0, broken());
-        let error = planes.create("bond0", PlaneWish::Auto, &options("mode=1")).err();
+        let error = planes.create("bond0", PlaneChoice::Auto, &options("mode=1")).err();
         let text = error.unwrap().to_string();
         assert_eq!(text.matches("cannot look: it is broken").count(), 2, "{text}");
     }
@@ -369,13 +372,13 @@ mod tests {
     }
 
     #[test]
-    fn wishes_are_read_and_named_as_in_the_manual() {
-        assert_eq!(PlaneWish::expected(), "auto, team or tc");
-        assert_eq!(PlaneWish::parse(" team "), Some(TEAM));
-        assert_eq!(PlaneWish::parse("auto"), Some(PlaneWish::Auto));
-        assert_eq!(PlaneWish::parse("Team"), None);
+    fn choices_are_read_and_named_as_in_the_manual() {
+        assert_eq!(PlaneChoice::expected(), "auto, team or tc");
+        assert_eq!(PlaneChoice::parse(" team "), Some(TEAM));
+        assert_eq!(PlaneChoice::parse("auto"), Some(PlaneChoice::Auto));
+        assert_eq!(PlaneChoice::parse("Team"), None);
         assert!(TEAM.check(&options("mode=0")).is_err());
         assert!(TC.check(&options("mode=0")).is_ok());
-        assert!(PlaneWish::Auto.check(&options("mode=0")).is_ok());
+        assert!(PlaneChoice::Auto.check(&options("mode=0")).is_ok());
     }
 }

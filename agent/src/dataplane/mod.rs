@@ -1,14 +1,15 @@
-//! Data planes: they make the kernel match a [`ForwardingPlan`] and decide nothing themselves.
+//! Data planes: they make the kernel match a plan, in the terms of [`Wanted`], and decide nothing themselves.
 
 use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::RawFd;
 
 use bond_modes::options::PortOptions;
-use bond_modes::{BondOptions, ForwardingPlan, PortId};
+use bond_modes::{BondOptions, PortId};
 use bond_monitors::{LinkReport, MacAddr, ReceiveStamps};
 use serde::{Deserialize, Serialize};
 
+use self::wanted::Wanted;
 use crate::netlink::{Link, Links};
 use crate::text::chain;
 
@@ -21,8 +22,9 @@ pub(crate) mod script;
 mod step;
 pub mod tc;
 pub mod team;
+pub mod wanted;
 
-pub use choice::{PLANES, PlaneRow, PlaneSetup, PlaneWish, Planes};
+pub use choice::{PLANES, PlaneChoice, PlaneRow, PlaneSetup, Planes};
 
 /// Name of a bond's interface: 1 to 15 bytes without `/`, blanks or a leading dot.
 pub type BondName = String;
@@ -37,7 +39,7 @@ pub trait Plane {
     fn probe(&mut self) -> Result<(), PlaneError>;
     /// Whether a bond with these options does here exactly what the options say; an error that names what differs.
     fn can(&mut self, options: &BondOptions) -> Result<(), PlaneError>;
-    /// For people who ask why: what this plane can do here, and whether with these options.
+    /// For `doctor`: what this plane can do here, and whether it can do these options.
     fn report(&mut self, options: &BondOptions) -> PlaneReport {
         PlaneReport::of(self, options)
     }
@@ -79,21 +81,21 @@ pub trait PlaneBond {
     /// more.
     fn detach(&mut self, port: PortId, original: &OriginalPort) -> Result<(), PlaneError>;
     /// Makes the kernel match the plan: only differences, make before break. Says all that could not be done.
-    fn program(&mut self, plan: &ForwardingPlan) -> Applied;
+    fn program(&mut self, plan: &Wanted) -> Applied;
     /// Reads anew what somebody else may have changed and the next [`program`](PlaneBond::program) is to put back: the bond's
     /// address and carrier, and that its ports hear every group. Address and MTU of a port are the operator's to change. A CPU
-    /// that has come since learns which traffic nobody gave to a queue.
+    /// that came online since then is told which traffic has no queue.
     fn refresh(&mut self) -> Result<(), PlaneError>;
     /// Frames and bytes of an attached port since it was attached.
     fn counters(&mut self, port: PortId) -> Result<PortCounters, PlaneError>;
     /// When frames came to an attached port, and from whom, as far as their source addresses tell. `probes` is exact; `any` may
     /// be a millisecond older than the last frame, and `own` leaves out what is no probe and came within one of such a frame.
     fn heard(&mut self, port: PortId) -> Result<ReceiveStamps, PlaneError>;
-    /// Whether an interface that was attached still is, by a link message about it: somebody else may have taken it away.
+    /// Whether an attached interface is still attached, judged by a link message about it: someone else may have detached it.
     fn holds(&self, _link: &Link) -> bool {
         true
     }
-    /// Whether a port still hears what the bond is to hear, by a link message about it: every group.
+    /// Whether a port still receives every multicast group, as a bond needs, judged by a link message about it.
     fn hears_groups(&self, _link: &Link) -> bool {
         true
     }
@@ -105,14 +107,14 @@ pub trait PlaneBond {
 
 /// Hears of changes that others make to the bonds of a plane.
 pub trait Watch {
-    /// What becomes readable when there is something to hear, for the loop to wait on. It stays the same.
+    /// The descriptor on which others' changes are reported, for the loop to wait on. It stays the same.
     fn event_fd(&self) -> RawFd;
     /// Reads up to `budget` messages.
     fn read_events(&mut self, budget: usize) -> io::Result<Touched>;
 }
 
-/// What a port is now, for [`PlaneBond::detach`] to restore. Asked before it is attached. What an earlier attachment left on it,
-/// as on one that was moved to another namespace, is not part of it as far as it can be told.
+/// What a port is now, for [`PlaneBond::detach`] to restore. Asked before it is attached. Leaves out what an earlier attachment
+/// left behind (on a port that was moved to another namespace, say), where it can be recognised.
 pub fn original(links: &mut Links, port: PortId) -> Result<OriginalPort, PlaneError> {
     port::read_original(links, port)
 }
@@ -221,7 +223,7 @@ pub struct PortBase {
     pub mtu: u32,
 }
 
-/// How the alias of an attached port begins. Whoever meets it on an interface that is no port knows that it was one.
+/// How the alias of an attached port begins. Found on an interface that is not attached, it marks a former port.
 pub const PORT_MARK: &str = "port of ";
 
 /// What a port was before it was attached, to be restored on detach.
@@ -255,7 +257,7 @@ pub struct Observed {
     /// Attached ports and their state, by interface index.
     pub ports: Vec<(PortId, LinkReport)>,
     /// The plan in force, read back from the kernel.
-    pub plan: ForwardingPlan,
+    pub plan: Wanted,
 }
 
 /// Traffic of one port through the bond.
@@ -313,6 +315,12 @@ pub enum PlaneError {
         /// A plane that can.
         other: &'static str,
     },
+    /// A part of the plan that the core can express and no plane of this agent can do.
+    #[error("no data plane of this agent can do {what}")]
+    NotYet {
+        /// Which part.
+        what: &'static str,
+    },
     /// No plane can do it.
     #[error("no data plane can do it: {reasons}")]
     NoPlane {
@@ -357,6 +365,7 @@ impl PlaneError {
         match self {
             PlaneError::PortGone { .. }
             | PlaneError::Unsupported { .. }
+            | PlaneError::NotYet { .. }
             | PlaneError::OneQueue { .. }
             | PlaneError::UnknownPlane { .. }
             | PlaneError::Inexact { .. } => false,
@@ -378,6 +387,7 @@ impl PlaneError {
                 format!("this kernel has none; it needs {config}"),
             ),
             PlaneError::Inexact { what, .. } => (format!("do {what}"), self.to_string()),
+            PlaneError::NotYet { what } => (format!("do {what}"), self.to_string()),
             PlaneError::OneQueue { bond } => (format!("use a queue_id on {bond}"), self.to_string()),
             PlaneError::PortGone { .. }
             | PlaneError::NoPlane { .. }

@@ -8,8 +8,9 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
 
+use crate::dataplane::wanted::{PortPlan, Spread, TxPolicy, Wanted};
 use bond_modes::options::{PortOptions, show_all};
-use bond_modes::{BondOptions, ForwardingPlan, PortId, PortPlan, Spread, TxPolicy};
+use bond_modes::{BondOptions, PortId};
 use bond_monitors::{Carrier, LinkReport, MacAddr, ReceiveStamps};
 
 use super::step::Failures;
@@ -44,7 +45,7 @@ pub enum Call {
     /// [`Plane::give_back`]
     GiveBack(PortId, OriginalPort),
     /// [`PlaneBond::program`]
-    Program(BondName, ForwardingPlan),
+    Program(BondName, Wanted),
     /// [`PlaneBond::destroy`]
     Destroy(BondName),
     /// [`PlaneBond::counters`]
@@ -137,7 +138,7 @@ impl ScriptPlane {
     }
 
     /// The plan in force for a bond; `None` if there is no such bond.
-    pub fn plan(&self, bond: &str) -> Option<ForwardingPlan> {
+    pub fn plan(&self, bond: &str) -> Option<Wanted> {
         self.world.borrow().bonds.get(bond).map(|bond| bond.plan.clone())
     }
 
@@ -275,7 +276,7 @@ impl World {
             speed: Default::default(),
             duplex: Default::default(),
         };
-        let plan = ForwardingPlan {
+        let plan = Wanted {
             carrier: Carrier::Off,
             mac: report.mac,
             ports: BTreeMap::new(),
@@ -374,7 +375,7 @@ impl PlaneBond for ScriptBond {
         Ok(())
     }
 
-    fn program(&mut self, plan: &ForwardingPlan) -> Applied {
+    fn program(&mut self, plan: &Wanted) -> Applied {
         let mut world = match self.plane.call(Call::Program(self.name.clone(), plan.clone())) {
             Ok(world) => world,
             Err(error) => return error.into(),

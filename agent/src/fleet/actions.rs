@@ -6,6 +6,7 @@ use bond_modes::{Action, Bond, Epoch, Event, ForwardingPlan, Machine, Notice, Po
 use bond_monitors::{Carrier, Time};
 
 use super::{Fleet, Member};
+use crate::dataplane::wanted::Wanted;
 use crate::netlink::{Link, mii};
 use crate::text::chain;
 
@@ -82,7 +83,10 @@ impl Fleet {
     /// The event that tells of a failure, if it is one.
     fn program(&mut self, now: Time, at: usize, epoch: Epoch, plan: &ForwardingPlan) -> Option<Event> {
         let member = &mut self.bonds[at];
-        let applied = member.plane.program(plan);
+        let applied = match Wanted::of(plan) {
+            Ok(wanted) => member.plane.program(&wanted),
+            Err(error) => error.into(),
+        };
         member.unfulfilled.record(now, &member.name, &applied);
         if applied.is_complete() {
             return None;

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::{Fleet, Member, above};
 use crate::control::proto::{Call, ControlError, DoctorReport, ErrorCode, EventLine, OptionPairs, SCHEMA};
-use crate::dataplane::{self, OriginalPort, PORT_MARK, PlaneError, PlaneWish, PortBase};
+use crate::dataplane::{self, OriginalPort, PORT_MARK, PlaneChoice, PlaneError, PortBase};
 use crate::netlink::Link;
 use crate::text::chain;
 
@@ -84,16 +84,23 @@ impl Fleet {
                 format!("there is a bond {name} already"),
             ));
         }
-        let (wish, pairs) = take_plane(pairs).map_err(|error| option_error(name, error))?;
+        let (choice, pairs) = take_plane(pairs).map_err(|error| option_error(name, error))?;
         let change = options::parse(&pairs).map_err(|error| option_error(name, error))?;
         let name = name.to_owned();
         let (plane, device) = self
             .planes
-            .create(&name, wish.unwrap_or(self.wish), &change.options)
+            .create(&name, choice.unwrap_or(self.plane_choice), &change.options)
             .map_err(|error| plane_error(&name, &error))?;
+        let mode = change.options.mode;
         let bond = Bond::new(now, change, &device.report);
         let mut member = Member::new(name, device.ifindex, plane, bond);
         member.devices.insert(device.ifindex, device.report);
+        log::info!(
+            "{}: made, mode {}, plane {}",
+            member.name,
+            mode.name(),
+            member.plane.plane()
+        );
         self.bonds.push(member);
         let at = self.bonds.len() - 1;
         self.drain(now, at);
@@ -104,8 +111,8 @@ impl Fleet {
 
     pub(super) fn set(&mut self, now: Time, bond: &str, pairs: &[(String, String)]) -> Result<(), ControlError> {
         let at = self.find(bond)?;
-        let (wish, pairs) = take_plane(pairs).map_err(|error| option_error(bond, error))?;
-        self.stay_on_plane(at, wish)?;
+        let (choice, pairs) = take_plane(pairs).map_err(|error| option_error(bond, error))?;
+        self.stay_on_plane(at, choice)?;
         let preview = self.bonds[at]
             .bond
             .preview(&pairs)
@@ -129,11 +136,11 @@ impl Fleet {
     }
 
     /// A live bond cannot change its plane: there is no moment at which both would forward.
-    fn stay_on_plane(&self, at: usize, wish: Option<PlaneWish>) -> Result<(), ControlError> {
+    fn stay_on_plane(&self, at: usize, choice: Option<PlaneChoice>) -> Result<(), ControlError> {
         let member = &self.bonds[at];
         let (name, plane) = (&member.name, member.plane.plane());
-        match wish {
-            Some(wish) if !wish.allows(plane) => Err(ControlError::new(
+        match choice {
+            Some(choice) if !choice.allows(plane) => Err(ControlError::new(
                 ErrorCode::Refused,
                 format!(
                     "{name}: it is on plane {plane} and stays there; to move it, delete it and add it with another plane"
@@ -145,12 +152,12 @@ impl Fleet {
 
     /// What each plane can do here, and which one a bond with these options would get.
     fn doctor(&mut self, pairs: &OptionPairs) -> Result<Value, ControlError> {
-        let (wish, pairs) = take_plane(pairs).map_err(|error| option_error("doctor", error))?;
+        let (choice, pairs) = take_plane(pairs).map_err(|error| option_error("doctor", error))?;
         let change = options::parse(&pairs).map_err(|error| option_error("doctor", error))?;
-        let (planes, choice) = self.planes.report(wish.unwrap_or(self.wish), &change.options);
+        let (planes, chosen) = self.planes.report(choice.unwrap_or(self.plane_choice), &change.options);
         let report = DoctorReport {
             schema: SCHEMA,
-            choice,
+            choice: chosen,
             planes,
         };
         Ok(serde_json::to_value(report).expect("a report is plain data"))
@@ -400,16 +407,16 @@ fn stands_on(links: &[Link], link: &Link, bond: u32) -> bool {
 }
 
 /// Splits `plane=` off, which is no option of the bond machine.
-fn take_plane(pairs: &[(String, String)]) -> Result<(Option<PlaneWish>, OptionPairs), OptionError> {
+fn take_plane(pairs: &[(String, String)]) -> Result<(Option<PlaneChoice>, OptionPairs), OptionError> {
     let (planes, rest): (OptionPairs, OptionPairs) = pairs.iter().cloned().partition(|(name, _)| name == "plane");
-    let wish = planes.last().map(|(_, value)| {
-        PlaneWish::parse(value).ok_or_else(|| OptionError::BadValue {
+    let choice = planes.last().map(|(_, value)| {
+        PlaneChoice::parse(value).ok_or_else(|| OptionError::BadValue {
             option: "plane",
             value: value.clone(),
-            expected: PlaneWish::expected(),
+            expected: PlaneChoice::expected(),
         })
     });
-    Ok((wish.transpose()?, rest))
+    Ok((choice.transpose()?, rest))
 }
 
 fn done<T>(_: T) -> Value {
@@ -435,7 +442,8 @@ pub(super) fn option_error(object: &str, error: OptionError) -> ControlError {
 pub(super) fn plane_error(object: &str, error: &PlaneError) -> ControlError {
     let code = match error {
         PlaneError::PortGone { .. } => ErrorCode::NoSuchDevice,
-        PlaneError::Unsupported { .. }
+        PlaneError::NotYet { .. }
+        | PlaneError::Unsupported { .. }
         | PlaneError::OneQueue { .. }
         | PlaneError::UnknownPlane { .. }
         | PlaneError::NoPlane { .. } => ErrorCode::NoPlane,

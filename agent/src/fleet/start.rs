@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
+use crate::dataplane::wanted::{Spread, TxPolicy, Wanted};
 use bond_modes::options::ModeName;
-use bond_modes::{AdoptedState, Bond, BondOptions, ForwardingPlan, PortFacts, PortId, Spread, TxPolicy, options};
+use bond_modes::{AdoptedState, Bond, BondOptions, PortFacts, PortId, options};
 use bond_monitors::Time;
 
 use super::attach::Attempts;
@@ -13,7 +14,7 @@ use super::repair::Repairs;
 use super::unfulfilled::Unfulfilled;
 use super::{Fleet, Member};
 use crate::config::BondSpec;
-use crate::dataplane::{self, Observed, OriginalPort, Plane, PlaneBond, PlaneError, PlaneWish};
+use crate::dataplane::{self, Observed, OriginalPort, Plane, PlaneBond, PlaneChoice, PlaneError};
 use crate::origins::Origins;
 use crate::saved::SavedBond;
 use crate::status::Devices;
@@ -130,7 +131,7 @@ impl Fleet {
         AdoptedState {
             ports: ports.collect(),
             report: observed.report,
-            plan: observed.plan,
+            plan: observed.plan.into_plan(),
         }
     }
 
@@ -252,7 +253,7 @@ fn options_of_orphan(
     name: &str,
     plane: &mut dyn PlaneBond,
     pairs: &[(String, String)],
-    plan: &ForwardingPlan,
+    plan: &Wanted,
 ) -> Option<BondOptions> {
     let rest: Vec<_> = pairs.iter().filter(|(name, _)| name != "plane").cloned().collect();
     let options = options::parse(&rest).ok()?.options;
@@ -269,7 +270,7 @@ fn options_of_orphan(
 }
 
 /// Options with which a bond does what this plan says.
-fn options_in_force(plan: &ForwardingPlan) -> BondOptions {
+fn options_in_force(plan: &Wanted) -> BondOptions {
     let mut options = BondOptions {
         mode: match plan.spread {
             Spread::One => ModeName::ActiveBackup,
@@ -289,12 +290,12 @@ fn options_in_force(plan: &ForwardingPlan) -> BondOptions {
 
 /// As [`check_options_on`], with no plane in particular for bonds that do not say.
 pub fn check_options(pairs: &[(String, String)]) -> Vec<(usize, String)> {
-    check_options_on(PlaneWish::Auto, pairs)
+    check_options_on(PlaneChoice::Auto, pairs)
 }
 
 /// What is wrong with options for a new bond, for the readers of files; each with the place of the option, past the end for none
-/// of them. `wish` is the plane of bonds that do not say.
-pub fn check_options_on(wish: PlaneWish, pairs: &[(String, String)]) -> Vec<(usize, String)> {
+/// of them. `choice` is the plane of bonds that do not say.
+pub fn check_options_on(choice: PlaneChoice, pairs: &[(String, String)]) -> Vec<(usize, String)> {
     let is_plane = |(name, _): &(String, String)| name == "plane";
     let places: Vec<usize> = (0..pairs.len()).filter(|place| !is_plane(&pairs[*place])).collect();
     let rest: Vec<_> = places.iter().map(|place| pairs[*place].clone()).collect();
@@ -304,27 +305,27 @@ pub fn check_options_on(wish: PlaneWish, pairs: &[(String, String)]) -> Vec<(usi
         .into_iter()
         .map(|(place, error)| (place_of(place), error.to_string()))
         .collect();
-    let bad_plane = |value: &str| PlaneWish::parse(value).is_none();
+    let bad_plane = |value: &str| PlaneChoice::parse(value).is_none();
     wrong.extend(
         (0..pairs.len())
             .filter(|place| is_plane(&pairs[*place]) && bad_plane(&pairs[*place].1))
             .map(|place| {
                 let value = &pairs[place].1;
-                let expected = PlaneWish::expected();
+                let expected = PlaneChoice::expected();
                 (place, format!("plane: bad value {value:?}, expected {expected}"))
             }),
     );
     let given = pairs.iter().rfind(|pair| is_plane(pair));
-    let wish = given.and_then(|(_, value)| PlaneWish::parse(value)).unwrap_or(wish);
+    let choice = given.and_then(|(_, value)| PlaneChoice::parse(value)).unwrap_or(choice);
     if wrong.is_empty() {
-        wrong.extend(inexact(wish, &rest).map(|(place, error)| (place_of(place), error)));
+        wrong.extend(inexact(choice, &rest).map(|(place, error)| (place_of(place), error)));
     }
     wrong
 }
 
-/// What the plane that is wished for would do differently, whatever this kernel has, and the place of the option that asks for it.
-fn inexact(wish: PlaneWish, pairs: &[(String, String)]) -> Option<(usize, String)> {
-    let error = wish.check(&options::parse(pairs).ok()?.options).err()?;
+/// What the chosen plane would do differently, whatever this kernel has, and the place of the option that asks for it.
+fn inexact(choice: PlaneChoice, pairs: &[(String, String)]) -> Option<(usize, String)> {
+    let error = choice.check(&options::parse(pairs).ok()?.options).err()?;
     let option = match &error {
         PlaneError::Inexact { what, .. } => what.split('=').next(),
         _ => None,

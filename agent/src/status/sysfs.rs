@@ -1,8 +1,9 @@
-//! The files of `/sys/class/net` that concern a bond, in sysfs' formats: those of the bonding driver, and of the device core
-//! what monitoring tools follow from there. [bond_sysfs.c, bond_sysfs_slave.c, net-sysfs.c]
+//! The files of `/sys/class/net` that concern a bond, in sysfs' formats: those of the bonding driver, and those of the device
+//! core that monitoring tools read next. [bond_sysfs.c, bond_sysfs_slave.c, net-sysfs.c]
 //!
 //! A file that cannot be read in the kernel, such as the carrier of an interface that is down, is not there.
 
+use bond_modes::options::TABLE;
 use bond_modes::{LinkWord, OptionValue, PortStatus, Role, UpDown};
 use bond_monitors::{Duplex, LinkReport, MacAddr};
 
@@ -15,7 +16,7 @@ pub const FOLDER: &str = "sys/class/net";
 /// Adds the folders of a bond and of its ports.
 pub fn render(tree: &mut Tree, bond: &BondReport, devices: &Devices) {
     let mut folder = Folder::of(tree, &bond.name);
-    for (file, default) in BONDING {
+    for (file, default) in files() {
         folder.file(&format!("bonding/{file}"), &option(bond, file, default));
     }
     Device {
@@ -106,7 +107,7 @@ fn senders(bond: &BondReport) -> impl Iterator<Item = &PortStatus> {
     attached(bond).filter(|port| port.carrier && port.link == LinkWord::Up && port.role == Role::Active)
 }
 
-/// What all ports that send make together; in broadcast the slowest. [bond_main.c: bond_ethtool_get_link_ksettings]
+/// The sum of the speeds of all ports that send; in broadcast the slowest of them. [bond_main.c: bond_ethtool_get_link_ksettings]
 fn bond_speed(bond: &BondReport) -> Option<u32> {
     let mut speeds = senders(bond).filter_map(|port| port.speed_mbps.0).peekable();
     speeds.peek()?;
@@ -125,7 +126,7 @@ struct Device {
     mtu: u32,
     speed: Option<u32>,
     duplex: Duplex,
-    /// Besides what every interface has.
+    /// Flags besides those that every interface has.
     flags: u32,
 }
 
@@ -142,7 +143,7 @@ impl Device {
         folder.file("flags", &format!("{flags:#x}"));
         folder.file("ifindex", &self.ifindex.to_string());
         folder.file("mtu", &self.mtu.to_string());
-        // Not what the interface below says: a carrier whose interface has no such state is "unknown" there.
+        // Not the interface's own state: one that does not keep such a state reads "unknown" although it has carrier.
         folder.file("operstate", if self.up && self.carrier { "up" } else { "down" });
         // Ethernet. [if_arp.h: ARPHRD_ETHER]
         folder.file("type", "1");
@@ -179,9 +180,14 @@ impl<'a> Folder<'a> {
     }
 }
 
-/// The driver's files, which are there in every mode, with what they say where a bond has no such option.
-pub const BONDING: &[(&str, &str)] = &[
-    ("active_slave", ""),
+/// The driver's files in a bond's folder, which exist in every mode, with their text for a bond that has no such option.
+pub fn files() -> impl Iterator<Item = (&'static str, &'static str)> {
+    let options = TABLE.iter().flat_map(|row| row.files().map(|file| (file, "")));
+    options.chain(NO_OPTIONS.iter().copied())
+}
+
+/// Those of them that show no option of a bond here.
+const NO_OPTIONS: &[(&str, &str)] = &[
     ("ad_actor_key", ""),
     ("ad_actor_sys_prio", ""),
     ("ad_actor_system", ""),
@@ -191,35 +197,13 @@ pub const BONDING: &[(&str, &str)] = &[
     ("ad_partner_mac", ""),
     ("ad_select", "stable 0"),
     ("ad_user_port_key", ""),
-    ("all_slaves_active", "0"),
-    ("arp_all_targets", "any 0"),
-    ("arp_interval", "0"),
-    ("arp_ip_target", ""),
-    ("arp_missed_max", "2"),
-    ("arp_validate", "none 0"),
     ("coupled_control", "1"),
-    ("downdelay", "0"),
-    ("fail_over_mac", "none 0"),
     ("lacp_active", "on 1"),
     ("lacp_rate", "slow 0"),
-    ("lp_interval", "1"),
     ("mii_status", "down"),
-    ("miimon", "0"),
-    ("min_links", "0"),
-    ("mode", "balance-rr 0"),
-    ("num_grat_arp", "1"),
-    ("num_unsol_na", "1"),
-    ("packets_per_slave", "1"),
-    ("peer_notif_delay", "0"),
-    ("primary", ""),
-    ("primary_reselect", "always 0"),
     ("queue_id", ""),
-    ("resend_igmp", "1"),
     ("slaves", ""),
     ("tlb_dynamic_lb", "1"),
-    ("updelay", "0"),
-    ("use_carrier", "1"),
-    ("xmit_hash_policy", "layer2 0"),
 ];
 
 const IFF_UP: u32 = libc::IFF_UP as u32;

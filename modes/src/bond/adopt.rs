@@ -45,6 +45,7 @@ impl Bond {
         for port in gone {
             bond.on_detached(now, port, true);
         }
+        bond.told_unmonitored = bond.unmonitored();
         bond.conclude_ending(now, Vec::new(), Ends::All);
         bond
     }
@@ -55,7 +56,8 @@ impl Bond {
             return;
         }
         let mut port = Port::new(now, id, facts.clone(), &self.options);
-        if self.plan().rx.get(&id) != Some(&Accept::Unicast) && facts.report.carrier.is_on() {
+        let accept = self.plan().ports.get(&id).map(|plan| plan.accept);
+        if accept != Some(Accept::Unicast) && facts.report.carrier.is_on() {
             port.health.assume(now, LinkState::Up);
         }
         if let Some(plan) = self.plan().ports.get(&id)

@@ -9,6 +9,7 @@ use crate::ids::PortId;
 use crate::mode::Change;
 use crate::options::FailOverMac;
 use crate::port::{Port, PortFacts};
+use crate::watch;
 
 impl Bond {
     pub(super) fn on_attached(&mut self, now: Time, id: PortId, facts: PortFacts) {
@@ -66,7 +67,7 @@ impl Bond {
             (port.speed, port.duplex) = (report.speed, report.duplex);
         }
         if use_carrier {
-            port.health.on_fact(now, Fact::Carrier(report.carrier), &mut Vec::new());
+            watch::tell(now, port, Fact::Carrier(report.carrier), &mut self.out);
         } else {
             self.out.act(Action::PollMii { port: id });
         }

@@ -20,6 +20,7 @@ pub use self::saved::Saved;
 use bond_monitors::{FrameKinds, LinkReport, MacAddr, Time};
 
 use self::announce::Announcer;
+use self::configure::Unmonitored;
 use self::device::{Device, MacOrigin};
 use self::planner::Planner;
 use self::polls::Polls;
@@ -43,6 +44,8 @@ pub struct Bond {
     polls: Polls,
     probing: Probing,
     announcer: Announcer,
+    /// What was told last of [`Bond::unmonitored`].
+    told_unmonitored: Option<Unmonitored>,
     planner: Planner,
     out: Outbox,
 }
@@ -57,7 +60,7 @@ impl Bond {
         for text in change.warnings {
             bond.out.notify(Notice::Warning { text });
         }
-        bond.warn_if_unmonitored();
+        bond.tell_if_unmonitored();
         bond.conclude(now, Vec::new());
         bond
     }
@@ -71,6 +74,7 @@ impl Bond {
             polls: Polls::new(now),
             probing: Probing::default(),
             announcer: Announcer::default(),
+            told_unmonitored: None,
             planner: Planner::new(plan),
             out: Outbox::default(),
         }
@@ -113,7 +117,9 @@ impl Bond {
 
     /// Kinds of frames that are wanted as [`Event::Frame`], from every port.
     pub fn wants(&self) -> FrameKinds {
-        self.probing.wants(&self.ports, &self.scene()) | self.mode.wants()
+        let monitors = self.ports.iter().map(|port| port.health.wants());
+        let others = self.probing.wants(&self.ports, &self.scene()) | self.mode.wants();
+        monitors.fold(others, |all, kinds| all | kinds)
     }
 
     /// How addresses move between the bond and its ports.

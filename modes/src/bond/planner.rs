@@ -6,10 +6,10 @@ use bond_monitors::Time;
 
 use crate::action::{Action, Notice};
 use crate::ids::Epoch;
-use crate::mode::{AnyMode, Forwarding, View};
+use crate::mode::{AnyMode, View};
 use crate::options::FailOverMac;
 use crate::outbox::Outbox;
-use crate::plan::{ForwardingPlan, PortPlan};
+use crate::plan::{Accept, ForwardingPlan, PortPlan};
 use crate::port::Port;
 
 /// The last plan that was published.
@@ -87,6 +87,7 @@ impl Planner {
 pub(super) fn wanted(mode: &AnyMode, view: &View<'_>) -> ForwardingPlan {
     let device = view.device;
     let moving = mode.moving_macs(view.options);
+    let forwarding = mode.forwarding(view);
     let port_plan = |port: &Port| PortPlan {
         mac: match moving {
             FailOverMac::None => device.mac,
@@ -95,22 +96,17 @@ pub(super) fn wanted(mode: &AnyMode, view: &View<'_>) -> ForwardingPlan {
         mtu: device.mtu,
         promisc: device.promisc,
         allmulti: device.allmulti,
+        accept: forwarding.accept.get(&port.id).copied().unwrap_or(Accept::Nothing),
+        source: forwarding.source,
     };
-    let Forwarding {
-        carrier,
-        spread,
-        tx,
-        queues,
-        rx,
-    } = mode.forwarding(view);
     ForwardingPlan {
-        carrier,
+        carrier: forwarding.carrier,
         mac: device.mac,
         ports: view.ports.iter().map(|port| (port.id, port_plan(port))).collect(),
-        spread,
-        tx,
-        queues,
-        rx,
+        tx: forwarding.tx,
+        steer: forwarding.steer,
+        rewrite: forwarding.rewrite,
+        without_agent: forwarding.without_agent,
     }
 }
 

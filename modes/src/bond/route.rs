@@ -9,6 +9,7 @@ use crate::event::Event;
 use crate::ids::PortId;
 use crate::machine::Machine;
 use crate::status::Snapshot;
+use crate::watch;
 
 impl Machine for Bond {
     type Saved = Saved;
@@ -27,8 +28,10 @@ impl Machine for Bond {
             Event::Stations { stations } => self.announcer.set_stations(now, stations),
             Event::Paths { paths } => {
                 self.probe(|probing, ports, scene, out| probing.on_paths(now, paths, ports, scene, out));
+                self.tell_if_unmonitored();
             }
             Event::Heard { ports: heard } => {
+                watch::tell_stamps(now, &heard, &mut self.ports, &mut self.out);
                 let judged = self.probe(|probing, ports, scene, out| probing.on_heard(now, &heard, ports, scene, out));
                 if let Some((step, came_up)) = judged {
                     // The mode chooses before the next probes leave.
@@ -40,7 +43,7 @@ impl Machine for Bond {
             Event::Frame { port, frame } => return self.on_frame(now, port, &frame),
             Event::MiiPolled { port, carrier } => {
                 if let Some(port) = self.ports.get_mut(port) {
-                    port.health.on_fact(now, Fact::Carrier(carrier), &mut Vec::new());
+                    watch::tell(now, port, Fact::Carrier(carrier), &mut self.out);
                 }
                 return self.conclude_ending(now, Vec::new(), Ends::Of(port));
             }
@@ -55,6 +58,9 @@ impl Machine for Bond {
 
     fn handle_timeout(&mut self, now: Time) {
         let polled = self.polls() && self.polls.run(now, self.options.miimon, &self.ports, &mut self.out);
+        if self.view().watched {
+            watch::handle_timeout(now, &mut self.ports, &mut self.out);
+        }
         self.probe(|probing, ports, scene, out| probing.handle_timeout(now, ports, scene, out));
         if self.mode.poll_timeout().is_some_and(|at| now >= at) {
             self.run_mode(now, |mode, view, out| mode.on_timeout(now, view, out));
@@ -78,7 +84,7 @@ impl Machine for Bond {
 
     fn poll_timeout(&self) -> Option<Time> {
         let speaks = self.device.up && self.mode.speaker().is_some();
-        let delays = self.ports.iter().filter(|_| self.view().watched);
+        let watched = self.ports.iter().filter(|_| self.view().watched);
         let parts = [
             self.polls().then_some(self.polls.next()),
             self.probing.poll_timeout(&self.ports, &self.scene()),
@@ -86,8 +92,8 @@ impl Machine for Bond {
             self.announcer.poll_timeout().filter(|_| speaks),
             self.planner.poll_timeout(),
         ];
-        let delays = delays.filter_map(|port| port.link().deadline());
-        delays.chain(parts.into_iter().flatten()).min()
+        let health = watched.filter_map(|port| port.health.poll_timeout());
+        health.chain(parts.into_iter().flatten()).min()
     }
 
     fn saved(&self) -> Saved {
@@ -102,6 +108,7 @@ impl Machine for Bond {
 impl Bond {
     fn on_frame(&mut self, now: Time, port: PortId, frame: &[u8]) {
         let kind = FrameKinds::of(frame);
+        watch::tell_frame(now, port, frame, &mut self.ports, &mut self.out);
         self.probe(|probing, ports, scene, _| probing.on_frame(now, port, frame, ports, scene));
         if self.mode.wants().meets(kind) {
             self.run_mode(now, |mode, view, out| mode.on_frame(now, port, frame, view, out));

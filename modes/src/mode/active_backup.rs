@@ -10,7 +10,7 @@ use crate::current::{Current, Situation, fail_over_mac};
 use crate::ids::PortId;
 use crate::options::{BondOptions, FailOverMac};
 use crate::outbox::Outbox;
-use crate::plan::{Accept, ForwardingPlan, Spread, TxPolicy};
+use crate::plan::{Accept, ForwardingPlan, Spread, Tx};
 use crate::port::Port;
 use crate::roles::Roles;
 
@@ -20,13 +20,13 @@ pub(crate) struct ActiveBackup {
 }
 
 impl ActiveBackup {
-    fn accept(&self, port: &Port, view: &View<'_>) -> Option<Accept> {
+    fn accept(&self, port: &Port, view: &View<'_>) -> Accept {
         if self.current.active() == Some(port.id) || view.options.all_slaves_active {
-            Some(Accept::All)
+            Accept::All
         } else if !port.is_usable() || self.current.was_just_left(port.id) {
-            Some(Accept::Unicast)
+            Accept::Unicast
         } else {
-            None
+            Accept::Nothing
         }
     }
 }
@@ -83,13 +83,14 @@ impl Mode for ActiveBackup {
     /// differs: the two ends of a cable never switch at the same moment. So a port that is not in use yet, and one that was
     /// just left, let in what is addressed to one station: nothing is lost while the far end is ahead of us or behind.
     fn forwarding(&self, view: &View<'_>) -> Forwarding {
-        let accept = |port: &Port| Some((port.id, self.accept(port, view)?));
         Forwarding {
-            carrier: view.carrier(),
-            spread: Spread::One,
-            tx: self.current.active().map_or(TxPolicy::Drop, TxPolicy::One),
-            queues: view.queues(),
-            rx: view.ports.iter().filter_map(accept).collect::<BTreeMap<_, _>>(),
+            accept: view
+                .ports
+                .iter()
+                .map(|port| (port.id, self.accept(port, view)))
+                .collect(),
+            steer: view.queues(),
+            ..Forwarding::new(Tx::one(self.current.active()), view)
         }
     }
 
@@ -134,10 +135,7 @@ impl Mode for ActiveBackup {
 
     /// The port that already carries the traffic stays, whatever the file says.
     fn adopt(&mut self, saved: &ModeSaved, plan: &ForwardingPlan, view: &View<'_>, out: &mut Outbox) {
-        let forwards = match plan.tx {
-            TxPolicy::One(port) => Some(port),
-            _ => None,
-        };
+        let forwards = plan.tx.ports.first().copied().filter(|_| plan.tx.kind == Spread::One);
         self.current = Current::new(saved.active, saved.force_primary, saved.left);
         self.current.adopt(forwards, &situation(view), out);
     }

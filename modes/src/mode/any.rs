@@ -47,7 +47,7 @@ for_each_mode!(any_mode);
 pub fn spread(options: &BondOptions) -> Spread {
     let (ports, device) = (Ports::default(), Device::unknown());
     let view = View::new(&ports, options, &device);
-    AnyMode::new(options.mode).forwarding(&view).spread
+    AnyMode::new(options.mode).forwarding(&view).tx.kind
 }
 
 /// How addresses move between a bond with these options and its ports.

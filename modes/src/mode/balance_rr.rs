@@ -6,7 +6,7 @@ use super::spreading::Speaker;
 use super::{Announces, Change, Forwarding, Mode, ModeSaved, View};
 use crate::ids::PortId;
 use crate::outbox::Outbox;
-use crate::plan::{ForwardingPlan, Spread, TxPolicy};
+use crate::plan::{ForwardingPlan, Spread, Tx};
 
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct BalanceRr {
@@ -21,21 +21,15 @@ impl Mode for BalanceRr {
     /// differs: the driver counts dead ports too and gives their share to a neighbour; here it is spread over all that are left.
     fn forwarding(&self, view: &View<'_>) -> Forwarding {
         let ports = view.senders();
-        let tx = ports
-            .first()
-            .copied()
-            .map_or(TxPolicy::Drop, |first| TxPolicy::RoundRobin {
-                // The port that speaks for the bond may have lost its carrier just now.
-                igmp: self.speaker().filter(|port| ports.contains(port)).unwrap_or(first),
-                packets_per_port: view.options.packets_per_slave,
-                ports,
-            });
+        // The port that speaks for the bond may have lost its carrier just now.
+        let speaker = self.speaker().filter(|port| ports.contains(port));
+        let kind = Spread::RoundRobin {
+            packets_per_port: view.options.packets_per_slave,
+            igmp: speaker.or(ports.first().copied()),
+        };
         Forwarding {
-            carrier: view.carrier(),
-            spread: Spread::RoundRobin,
-            tx,
-            queues: view.queues(),
-            rx: view.everything(),
+            steer: view.queues(),
+            ..Forwarding::new(Tx { kind, ports }, view)
         }
     }
 

@@ -1,14 +1,12 @@
 //! Each flow through the port that its hash names. [bonding.rst: balance-xor]
 
-use std::collections::BTreeMap;
-
 use bond_monitors::Time;
 
 use super::spreading::Speaker;
 use super::{Change, Forwarding, Mode, ModeSaved, View};
 use crate::ids::PortId;
 use crate::outbox::Outbox;
-use crate::plan::{ForwardingPlan, Spread, TxPolicy};
+use crate::plan::{ForwardingPlan, Spread, Tx};
 
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct BalanceXor {
@@ -21,20 +19,11 @@ impl Mode for BalanceXor {
     }
 
     fn forwarding(&self, view: &View<'_>) -> Forwarding {
-        let tx = match view.senders() {
-            ports if ports.is_empty() => TxPolicy::Drop,
-            ports => TxPolicy::Hash {
-                ports,
-                policy: view.options.xmit_hash_policy,
-            },
+        let tx = Tx {
+            kind: Spread::Hash(view.options.xmit_hash_policy),
+            ports: view.senders(),
         };
-        Forwarding {
-            carrier: view.carrier(),
-            spread: Spread::Hash,
-            tx,
-            queues: BTreeMap::new(),
-            rx: view.everything(),
-        }
+        Forwarding::new(tx, view)
     }
 
     fn speaker(&self) -> Option<PortId> {

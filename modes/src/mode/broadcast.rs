@@ -1,14 +1,12 @@
 //! Everything through every port. [bonding.rst: broadcast]
 
-use std::collections::BTreeMap;
-
 use bond_monitors::Time;
 
 use super::spreading::Speaker;
 use super::{Change, Forwarding, Mode, ModeSaved, View};
 use crate::ids::PortId;
 use crate::outbox::Outbox;
-use crate::plan::{ForwardingPlan, Spread, TxPolicy};
+use crate::plan::{ForwardingPlan, Spread, Tx};
 
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Broadcast {
@@ -21,17 +19,11 @@ impl Mode for Broadcast {
     }
 
     fn forwarding(&self, view: &View<'_>) -> Forwarding {
-        let tx = match view.senders() {
-            ports if ports.is_empty() => TxPolicy::Drop,
-            ports => TxPolicy::All(ports),
+        let tx = Tx {
+            kind: Spread::All,
+            ports: view.senders(),
         };
-        Forwarding {
-            carrier: view.carrier(),
-            spread: Spread::All,
-            tx,
-            queues: BTreeMap::new(),
-            rx: view.everything(),
-        }
+        Forwarding::new(tx, view)
     }
 
     fn speaker(&self) -> Option<PortId> {

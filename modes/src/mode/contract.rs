@@ -8,7 +8,7 @@ use crate::bond::device::{Device, MacOrigin};
 use crate::ids::PortId;
 use crate::options::{BondOptions, FailOverMac, PortOptions};
 use crate::outbox::Outbox;
-use crate::plan::{Accept, ForwardingPlan, Spread, TxPolicy};
+use crate::plan::{Accept, Fallback, ForwardingPlan, Match, Rewrite, Source, Steer, Tx};
 use crate::port::{Port, Ports};
 use crate::roles::Roles;
 
@@ -116,14 +116,33 @@ pub(crate) enum Change<'a> {
 pub(crate) struct Forwarding {
     /// Carrier of the bond's interface.
     pub carrier: Carrier,
-    /// How frames are spread, whoever is usable at the moment.
-    pub spread: Spread,
     /// Where frames of the stack leave.
-    pub tx: TxPolicy,
-    /// Which transmit queues are bound to which port. [bond_main.c: bond_slave_override]
-    pub queues: BTreeMap<u16, PortId>,
-    /// What is let in from which port.
-    pub rx: BTreeMap<PortId, Accept>,
+    pub tx: Tx,
+    /// What is let in from which port; nothing from one that is not named.
+    pub accept: BTreeMap<PortId, Accept>,
+    /// The source address of frames that leave through any port.
+    pub source: Source,
+    /// Frames that leave elsewhere.
+    pub steer: Vec<Steer>,
+    /// What is changed in frames of the stack.
+    pub rewrite: Rewrite,
+    /// What to do while the agent is away.
+    pub without_agent: Option<Fallback>,
+}
+
+impl Forwarding {
+    /// Sends so, lets everything in from every port, changes nothing. [bond_main.c: bond_should_deliver_exact_match]
+    pub fn new(tx: Tx, view: &View<'_>) -> Self {
+        Forwarding {
+            carrier: view.carrier(),
+            tx,
+            accept: view.ports.iter().map(|port| (port.id, Accept::All)).collect(),
+            source: Source::AsSent,
+            steer: Vec::new(),
+            rewrite: Rewrite::default(),
+            without_agent: None,
+        }
+    }
 }
 
 /// What is announced after another port has begun to speak for the bond.
@@ -166,11 +185,20 @@ impl<'a> View<'a> {
         Carrier::from_bool(self.ports.iter().any(Port::is_usable))
     }
 
-    /// The ports that have a transmit queue of their own and can send.
-    pub fn queues(&self) -> BTreeMap<u16, PortId> {
+    /// The ports that have a transmit queue of their own and can send. [bond_main.c: bond_slave_override]
+    pub fn queues(&self) -> Vec<Steer> {
         let bound = |port: &&Port| port.options.queue_id != 0 && port.link() == LinkState::Up && port.carrier().is_on();
         let ports = self.ports.iter().filter(bound);
-        ports.map(|port| (port.options.queue_id, port.id)).collect()
+        let steer = |port: &Port| Steer {
+            what: Match::Queue(port.options.queue_id),
+            to: port.id,
+        };
+        let mut all: Vec<Steer> = ports.map(steer).collect();
+        all.sort_by_key(|steer| match steer.what {
+            Match::Queue(queue) => queue,
+            Match::From(_) => u16::MAX,
+        });
+        all
     }
 
     /// Ports that may send in modes that spread traffic, in the order of attaching. [bonding.h: bond_slave_can_tx]
@@ -185,11 +213,5 @@ impl<'a> View<'a> {
             return ids(self.ports.iter().filter(going_down).collect());
         }
         senders
-    }
-
-    /// Everything from every port, also from one whose link counts as down: so it is in modes without an active port.
-    /// [bond_main.c: bond_should_deliver_exact_match, bond_set_slave_inactive_flags]
-    pub fn everything(&self) -> BTreeMap<PortId, Accept> {
-        self.ports.iter().map(|port| (port.id, Accept::All)).collect()
     }
 }

@@ -12,7 +12,7 @@ use super::{Change, Forwarding, Mode, ModeSaved, View};
 use crate::action::Action;
 use crate::ids::PortId;
 use crate::outbox::Outbox;
-use crate::plan::{ForwardingPlan, Spread, TxPolicy};
+use crate::plan::{ForwardingPlan, Spread, Tx};
 
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Heartbeat {
@@ -56,17 +56,13 @@ impl Mode for Heartbeat {
     }
 
     fn forwarding(&self, view: &View<'_>) -> Forwarding {
-        let ports: Vec<PortId> = self.alive.keys().copied().collect();
+        let tx = Tx {
+            kind: Spread::All,
+            ports: self.alive.keys().copied().collect(),
+        };
         Forwarding {
-            carrier: Carrier::from_bool(ports.len() >= 2),
-            spread: Spread::All,
-            tx: if ports.is_empty() {
-                TxPolicy::Drop
-            } else {
-                TxPolicy::All(ports)
-            },
-            queues: BTreeMap::new(),
-            rx: view.everything(),
+            carrier: Carrier::from_bool(self.alive.len() >= 2),
+            ..Forwarding::new(tx, view)
         }
     }
 
@@ -185,12 +181,15 @@ mod tests {
     fn its_frames_change_the_plan_and_its_rule_the_carrier() {
         let mut bond = bond();
         assert_eq!(bond.wants(), FrameKinds::SLOW);
-        assert_eq!((bond.plan().carrier, &bond.plan().tx), (Carrier::Off, &TxPolicy::Drop));
+        assert_eq!(
+            (bond.plan().carrier, &bond.plan().tx.ports[..]),
+            (Carrier::Off, &[][..])
+        );
         hear(&mut bond, at(10), 2);
         let one = bond.plan().clone();
         assert_eq!(
-            (one.carrier, one.tx),
-            (Carrier::Off, TxPolicy::All(vec![PortId(2)])),
+            (one.carrier, &one.tx.ports[..]),
+            (Carrier::Off, &[PortId(2)][..]),
             "one is not enough"
         );
         assert!(
@@ -200,8 +199,8 @@ mod tests {
         hear(&mut bond, at(20), 1);
         let both = bond.plan().clone();
         assert_eq!(
-            (both.carrier, both.tx),
-            (Carrier::On, TxPolicy::All(vec![PortId(1), PortId(2)]))
+            (both.carrier, &both.tx.ports[..]),
+            (Carrier::On, &[PortId(1), PortId(2)][..])
         );
     }
 
@@ -216,7 +215,10 @@ mod tests {
         run(&mut bond, at(250));
         assert_eq!(bond.plan().carrier, Carrier::On);
         run(&mut bond, at(300));
-        assert_eq!((bond.plan().carrier, &bond.plan().tx), (Carrier::Off, &TxPolicy::Drop));
+        assert_eq!(
+            (bond.plan().carrier, &bond.plan().tx.ports[..]),
+            (Carrier::Off, &[][..])
+        );
     }
 
     #[test]
@@ -224,7 +226,7 @@ mod tests {
         let mut bond = bond();
         let frame = [&[0; 12], &[8, 6][..], BEAT].concat();
         bond.handle_event(at(10), Event::Frame { port: PortId(1), frame });
-        assert_eq!(bond.plan().tx, TxPolicy::Drop);
+        assert!(bond.plan().tx.is_nowhere());
     }
 
     #[test]
@@ -235,10 +237,7 @@ mod tests {
         let (port, gone) = (PortId(1), false);
         bond.handle_event(at(20), Event::PortDetached { port, gone });
         let plan = bond.plan();
-        assert_eq!(
-            (plan.carrier, &plan.tx),
-            (Carrier::Off, &TxPolicy::All(vec![PortId(2)]))
-        );
+        assert_eq!((plan.carrier, &plan.tx.ports[..]), (Carrier::Off, &[PortId(2)][..]));
     }
 
     #[test]

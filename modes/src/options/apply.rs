@@ -78,7 +78,7 @@ fn take(change: &mut Change, row: &OptionRow, value: &str, context: Context) -> 
     // Only a delay above zero needs the monitor: shipped files spell zeros out, and a delay that left them goes back to zero.
     // differs: the driver refuses 0 too (EPERM).
     let mut next = change.clone();
-    if !(row.parse)(value, &mut next) {
+    if !row.parse(value, &mut next) {
         return Err(OptionError::BadValue {
             option,
             value: value.to_owned(),

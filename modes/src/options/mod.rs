@@ -26,8 +26,8 @@ pub use change::{Change, Context};
 pub use error::OptionError;
 pub use port::{PORT_TABLE, PortOptions};
 pub use shown::{OptionValue, millis};
-pub use table::{Modes, OptionRow, SetWhen, TABLE, find, show_all};
-pub use value::is_interface_name;
+pub use table::{Files, Kind, Modes, OptionRow, SetWhen, Since, TABLE, find, show_all};
+pub use value::{Range, is_interface_name};
 
 /// Effective options of a bond.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,7 +55,7 @@ pub struct BondOptions {
     pub arp_validate: ArpValidate,
     /// Whether one target that answers is enough.
     pub arp_all_targets: ArpAllTargets,
-    /// So many intervals a port may be silent; at least 1.
+    /// How many intervals a port may stay silent; at least 1.
     pub arp_missed_max: u8,
     /// Name of the preferred port, attached or not.
     pub primary: Option<String>,

@@ -1,6 +1,7 @@
 //! One row per option.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::change::Change;
@@ -39,6 +40,52 @@ impl Modes {
     }
 }
 
+/// What kind of value an option takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A number.
+    Number(Range),
+    /// 0 or 1.
+    Switch,
+    /// One of several names, or that of an interface.
+    Name,
+    /// Several addresses.
+    List,
+}
+
+/// Where the kernel's driver has an option. [bond_main.c: module_param]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Since {
+    /// A parameter of its module since Linux 2.4. [bonding.txt of 2003]
+    Linux24,
+    /// A parameter of its module.
+    Module,
+    /// No parameter: it is set on a bond that is there.
+    Later,
+    /// Nowhere: it is ours.
+    Ours,
+}
+
+/// Which files of the driver show an option. [bond_sysfs.c]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Files {
+    /// None.
+    None,
+    /// One with the kernel's name.
+    Name,
+    /// One for each of its names.
+    EveryName,
+}
+
+/// How a value is taken in.
+#[derive(Clone, Copy)]
+pub(super) enum Parse {
+    /// From a text; false for a bad one.
+    Text(fn(&str, &mut Change) -> bool),
+    /// From a number in the range of the kind.
+    Number(fn(u32, &mut Change)),
+}
+
 /// Everything about one option.
 pub struct OptionRow {
     /// The kernel's name.
@@ -59,8 +106,14 @@ pub struct OptionRow {
     pub needs_miimon: bool,
     /// One or two sentences for help and man page.
     pub doc: &'static str,
-    /// Takes a text in; false for a bad value.
-    pub(super) parse: fn(&str, &mut Change) -> bool,
+    /// What kind of value it takes.
+    pub kind: Kind,
+    /// Where the kernel's driver has it.
+    pub since: Since,
+    /// Where it shows besides in `show`.
+    pub files: Files,
+    /// How a value is taken in.
+    pub(super) parse: Parse,
     /// Where its effective value is.
     pub(super) show: Show,
 }
@@ -87,6 +140,39 @@ impl OptionRow {
     /// All its names, the kernel's first.
     pub fn names(&self) -> impl Iterator<Item = &'static str> + use<> {
         std::iter::once(self.name).chain(self.aliases.iter().copied())
+    }
+
+    /// Takes a text in; false for a bad value.
+    pub(super) fn parse(&self, text: &str, change: &mut Change) -> bool {
+        match (self.parse, self.kind) {
+            (Parse::Text(parse), _) => parse(text, change),
+            (Parse::Number(set), Kind::Number(range)) => store(range.parse(text), |value| set(value, change)),
+            (Parse::Number(_), _) => false,
+        }
+    }
+
+    /// The range of its numbers; none if it takes others.
+    pub fn range(&self) -> Option<RangeInclusive<u32>> {
+        match self.kind {
+            Kind::Number(Range { min, max, .. }) => Some(min..=max),
+            Kind::Switch => Some(0..=1),
+            Kind::Name | Kind::List => None,
+        }
+    }
+
+    /// Whether it is a parameter of the kernel's module.
+    pub fn is_parameter(&self) -> bool {
+        matches!(self.since, Since::Linux24 | Since::Module)
+    }
+
+    /// The files of the driver that show it.
+    pub fn files(&self) -> impl Iterator<Item = &'static str> + use<> {
+        let count = match self.files {
+            Files::None => 0,
+            Files::Name => 1,
+            Files::EveryName => usize::MAX,
+        };
+        self.names().take(count)
     }
 
     /// Whether its value is an option of the bond, rather than state that it is asked to take.
@@ -146,6 +232,10 @@ fn ms(duration: Duration) -> OptionValue {
     number(i64::try_from(millis(duration)).unwrap_or(i64::MAX))
 }
 
+fn of_ms(milliseconds: u32) -> Duration {
+    Duration::from_millis(milliseconds.into())
+}
+
 /// What most rows have in common.
 const ROW: OptionRow = OptionRow {
     name: "",
@@ -157,7 +247,10 @@ const ROW: OptionRow = OptionRow {
     set_when: SetWhen::Always,
     needs_miimon: false,
     doc: "",
-    parse: |_, _| false,
+    kind: Kind::Name,
+    since: Since::Module,
+    files: Files::Name,
+    parse: Parse::Text(|_, _| false),
     show: Show::ActivePort,
 };
 
@@ -168,14 +261,15 @@ pub static TABLE: &[OptionRow] = &[
         default: "balance-rr",
         expected: "balance-rr, active-backup, balance-xor or broadcast (0 to 3)",
         set_when: SetWhen::EmptyAndDown,
+        since: Since::Linux24,
         doc: "How traffic is spread over the ports. [bonding.rst: mode]",
-        parse: |text, c| {
+        parse: Parse::Text(|text, c| {
             store(named(text, ModeName::VALUES, ModeName::BalanceRr), |v| {
                 c.options.mode = v;
                 // [bond_options.c: bond_option_mode_set]
                 c.options.arp_validate = ArpValidate::None;
             })
-        },
+        }),
         show: Show::Stored(|o| OptionValue::Name(o.mode.to_string())),
         ..ROW
     },
@@ -184,9 +278,10 @@ pub static TABLE: &[OptionRow] = &[
         default: "",
         expected: "the name of an attached port whose link is up, or none",
         modes: Modes::Only(ModeName::ActiveBackup),
+        since: Since::Later,
         doc: "The port that carries the traffic now; none lets the bond choose again. Not a pin: a later failover or a \
               preferred port may change it. [bonding.rst: active_slave]",
-        parse: |text, c| store(port_name(text), |v| c.active = Some(v)),
+        parse: Parse::Text(|text, c| store(port_name(text), |v| c.active = Some(v))),
         show: Show::ActivePort,
         ..ROW
     },
@@ -195,15 +290,14 @@ pub static TABLE: &[OptionRow] = &[
         unit: "ms",
         default: "100",
         expected: "milliseconds, 0 to 2147483647",
+        kind: Kind::Number(Range {
+            default: Some(100),
+            ..Range::MILLIS
+        }),
+        since: Since::Linux24,
         doc: "How often the carrier of every port is polled. Link events count at once; the poll is the net below them. 0 \
               switches both off. [bonding.rst: miimon]",
-        parse: |text, c| {
-            let range = Range {
-                default: Some(100),
-                ..Range::MILLIS
-            };
-            store(range.millis(text), |v| c.set_miimon(v))
-        },
+        parse: Parse::Number(|v, c| c.set_miimon(of_ms(v))),
         show: Show::Stored(|o| ms(o.miimon)),
         ..ROW
     },
@@ -213,13 +307,11 @@ pub static TABLE: &[OptionRow] = &[
         default: "0",
         expected: "milliseconds, 0 to 2147483647",
         needs_miimon: true,
+        kind: Kind::Number(Range::MILLIS),
+        since: Since::Linux24,
         doc: "How long carrier must be back before the port is used; skipped when no other port is usable. Rounded down to a \
               multiple of miimon. [bonding.rst: updelay]",
-        parse: |text, c| {
-            store(Range::MILLIS.millis(text), |v| {
-                c.options.updelay = c.round("updelay", v)
-            })
-        },
+        parse: Parse::Number(|v, c| c.options.updelay = c.round("updelay", of_ms(v))),
         show: Show::Stored(|o| ms(o.updelay)),
         ..ROW
     },
@@ -229,13 +321,11 @@ pub static TABLE: &[OptionRow] = &[
         default: "0",
         expected: "milliseconds, 0 to 2147483647",
         needs_miimon: true,
+        kind: Kind::Number(Range::MILLIS),
+        since: Since::Linux24,
         doc: "How long carrier must be lost before the port is given up. Rounded down to a multiple of miimon. \
               [bonding.rst: downdelay]",
-        parse: |text, c| {
-            store(Range::MILLIS.millis(text), |v| {
-                c.options.downdelay = c.round("downdelay", v)
-            })
-        },
+        parse: Parse::Number(|v, c| c.options.downdelay = c.round("downdelay", of_ms(v))),
         show: Show::Stored(|o| ms(o.downdelay)),
         ..ROW
     },
@@ -246,18 +336,15 @@ pub static TABLE: &[OptionRow] = &[
         default: "0",
         expected: "milliseconds, 0 to 300000",
         needs_miimon: true,
+        kind: Kind::Number(Range {
+            max: 300_000,
+            default: None,
+            ..Range::MILLIS
+        }),
+        since: Since::Later,
         doc: "Time between two announcements after a failover; 0 means miimon. Rounded down to a multiple of miimon. \
               [bonding.rst: peer_notif_delay]",
-        parse: |text, c| {
-            let range = Range {
-                max: 300_000,
-                default: None,
-                ..Range::MILLIS
-            };
-            store(range.millis(text), |v| {
-                c.options.peer_notif_delay = c.round("peer_notif_delay", v)
-            })
-        },
+        parse: Parse::Number(|v, c| c.options.peer_notif_delay = c.round("peer_notif_delay", of_ms(v))),
         show: Show::Stored(|o| ms(o.peer_notif_delay)),
         ..ROW
     },
@@ -265,9 +352,11 @@ pub static TABLE: &[OptionRow] = &[
         name: "use_carrier",
         default: "1",
         expected: "1 or 0",
+        kind: Kind::Switch,
+        since: Since::Linux24,
         doc: "1: the network stack says whether there is carrier. 0: the driver is asked by ethtool, then by MII registers, \
               at each poll and link event. [bonding.rst: use_carrier]",
-        parse: |text, c| store(switch(text, true), |v| c.options.use_carrier = v),
+        parse: Parse::Text(|text, c| store(switch(text, true), |v| c.options.use_carrier = v)),
         show: Show::Stored(|o| number(o.use_carrier)),
         ..ROW
     },
@@ -276,9 +365,11 @@ pub static TABLE: &[OptionRow] = &[
         unit: "ms",
         default: "0",
         expected: "milliseconds, 0 to 2147483647",
+        kind: Kind::Number(Range::MILLIS),
+        since: Since::Linux24,
         doc: "How often every target is probed, by ARP requests and neighbour solicitations: the ARP monitor. It takes the \
               place of the MII monitor, so miimon becomes 0. 0 switches it off. [bonding.rst: arp_interval]",
-        parse: |text, c| store(Range::MILLIS.millis(text), |v| c.set_arp_interval(v)),
+        parse: Parse::Number(|v, c| c.set_arp_interval(of_ms(v))),
         show: Show::Stored(|o| ms(o.arp_interval)),
         ..ROW
     },
@@ -286,11 +377,13 @@ pub static TABLE: &[OptionRow] = &[
         name: "arp_ip_target",
         default: "",
         expected: "up to 16 IPv4 addresses as a,b,c, or +a,b to add, -a,b to remove, none for none",
+        kind: Kind::List,
+        since: Since::Linux24,
         doc: "Who is probed by ARP: neighbours that are there as long as the network is. [bonding.rst: arp_ip_target]",
-        parse: |text, c| {
+        parse: Parse::Text(|text, c| {
             let list = targets(text, &c.options.arp_ip_target, probeable_v4);
             store(list, |v| c.options.arp_ip_target = v)
-        },
+        }),
         show: Show::Stored(|o| list(&o.arp_ip_target)),
         ..ROW
     },
@@ -298,11 +391,14 @@ pub static TABLE: &[OptionRow] = &[
         name: "ns_ip6_target",
         default: "",
         expected: "up to 16 IPv6 addresses as a,b,c, or +a,b to add, -a,b to remove, none for none",
+        kind: Kind::List,
+        since: Since::Later,
+        files: Files::None,
         doc: "Who is probed by neighbour solicitations. [bonding.rst: ns_ip6_target]",
-        parse: |text, c| {
+        parse: Parse::Text(|text, c| {
             let list = targets(text, &c.options.ns_ip6_target, probeable_v6);
             store(list, |v| c.options.ns_ip6_target = v)
-        },
+        }),
         show: Show::Stored(|o| list(&o.ns_ip6_target)),
         ..ROW
     },
@@ -313,13 +409,13 @@ pub static TABLE: &[OptionRow] = &[
         doc: "Which frames prove that a port works: any (none), only answers of targets and, on backup ports, probes that \
               came through the network (active, backup, all: on which ports), or any ARP and IPv6 (filter). A new mode sets \
               it back to none. [bonding.rst: arp_validate]",
-        parse: |text, c| {
+        parse: Parse::Text(|text, c| {
             let value = named(text, ArpValidate::VALUES, ArpValidate::None);
             store(value, |v| {
                 c.options.arp_validate = v;
                 c.given.arp_validate = v != ArpValidate::None;
             })
-        },
+        }),
         show: Show::Stored(|o| OptionValue::Name(o.arp_validate.to_string())),
         ..ROW
     },
@@ -329,10 +425,10 @@ pub static TABLE: &[OptionRow] = &[
         expected: "any or all (0 or 1)",
         doc: "Whether a validated port of active-backup works when any of the targets answers, or only when all do. \
               [bonding.rst: arp_all_targets]",
-        parse: |text, c| {
+        parse: Parse::Text(|text, c| {
             let value = named(text, ArpAllTargets::VALUES, ArpAllTargets::Any);
             store(value, |v| c.options.arp_all_targets = v)
-        },
+        }),
         show: Show::Stored(|o| OptionValue::Name(o.arp_all_targets.to_string())),
         ..ROW
     },
@@ -341,14 +437,15 @@ pub static TABLE: &[OptionRow] = &[
         default: "",
         expected: "the name of an interface, or none",
         modes: Modes::Only(ModeName::ActiveBackup),
+        since: Since::Linux24,
         doc: "The preferred port: active whenever its link is up, as primary_reselect allows. It need not be attached yet. \
               [bonding.rst: primary]",
-        parse: |text, c| {
+        parse: Parse::Text(|text, c| {
             store(port_name(text), |v| {
                 c.options.primary = v;
                 c.primary_given = true;
             })
-        },
+        }),
         show: Show::Stored(|o| o.primary.clone().map_or(OptionValue::None, OptionValue::Name)),
         ..ROW
     },
@@ -358,13 +455,13 @@ pub static TABLE: &[OptionRow] = &[
         expected: "always, better or failure (0 to 2)",
         doc: "When a preferred port that recovered is taken back: always, better (it is faster than the active one) or \
               failure (the active one fails). [bonding.rst: primary_reselect]",
-        parse: |text, c| {
+        parse: Parse::Text(|text, c| {
             let value = named(text, PrimaryReselect::VALUES, PrimaryReselect::Always);
             store(value, |v| {
                 c.options.primary_reselect = v;
                 c.reselect = true;
             })
-        },
+        }),
         show: Show::Stored(|o| OptionValue::Name(o.primary_reselect.to_string())),
         ..ROW
     },
@@ -375,11 +472,11 @@ pub static TABLE: &[OptionRow] = &[
         set_when: SetWhen::Empty,
         doc: "How MAC addresses move at a failover: none (all ports have the bond's), active (the bond takes the active \
               port's) or follow (the active port gets the bond's). [bonding.rst: fail_over_mac]",
-        parse: |text, c| {
+        parse: Parse::Text(|text, c| {
             store(named(text, FailOverMac::VALUES, FailOverMac::None), |v| {
                 c.options.fail_over_mac = v
             })
-        },
+        }),
         show: Show::Stored(|o| OptionValue::Name(o.fail_over_mac.to_string())),
         ..ROW
     },
@@ -388,10 +485,10 @@ pub static TABLE: &[OptionRow] = &[
         default: "layer2",
         expected: "layer2, layer3+4, layer2+3, encap2+3, encap3+4 or vlan+srcmac (0 to 5)",
         doc: "What balance-xor hashes to choose a port for a frame. [bonding.rst: xmit_hash_policy]",
-        parse: |text, c| {
+        parse: Parse::Text(|text, c| {
             let value = named(text, XmitHashPolicy::VALUES, XmitHashPolicy::Layer2);
             store(value, |v| c.options.xmit_hash_policy = v)
-        },
+        }),
         show: Show::Stored(|o| OptionValue::Name(o.xmit_hash_policy.to_string())),
         ..ROW
     },
@@ -399,9 +496,10 @@ pub static TABLE: &[OptionRow] = &[
         name: "resend_igmp",
         default: "1",
         expected: "a number, 0 to 255",
+        kind: Kind::Number(Range::BYTE),
         doc: "How often the bond's multicast memberships are reported again after a failover, every 200 ms. \
               [bonding.rst: resend_igmp]",
-        parse: |text, c| store(Range::BYTE.parse(text), |v| c.options.resend_igmp = v as u8),
+        parse: Parse::Number(|v, c| c.options.resend_igmp = v as u8),
         show: Show::Stored(|o| number(o.resend_igmp)),
         ..ROW
     },
@@ -410,9 +508,11 @@ pub static TABLE: &[OptionRow] = &[
         aliases: &["num_unsol_na"],
         default: "1",
         expected: "a number, 0 to 255",
+        kind: Kind::Number(Range::BYTE),
+        files: Files::EveryName,
         doc: "How often every address of the bond is announced after a failover, by gratuitous ARP and unsolicited neighbour \
               advertisement. [bonding.rst: num_grat_arp]",
-        parse: |text, c| store(Range::BYTE.parse(text), |v| c.options.num_grat_arp = v as u8),
+        parse: Parse::Number(|v, c| c.options.num_grat_arp = v as u8),
         show: Show::Stored(|o| number(o.num_grat_arp)),
         ..ROW
     },
@@ -420,8 +520,9 @@ pub static TABLE: &[OptionRow] = &[
         name: "all_slaves_active",
         default: "0",
         expected: "0 or 1",
+        kind: Kind::Switch,
         doc: "1: backup ports let frames in too. [bonding.rst: all_slaves_active]",
-        parse: |text, c| store(switch(text, false), |v| c.options.all_slaves_active = v),
+        parse: Parse::Text(|text, c| store(switch(text, false), |v| c.options.all_slaves_active = v)),
         show: Show::Stored(|o| number(o.all_slaves_active)),
         ..ROW
     },
@@ -429,17 +530,12 @@ pub static TABLE: &[OptionRow] = &[
         name: "min_links",
         default: "0",
         expected: "a number, 0 to 2147483647",
+        kind: Kind::Number(Range {
+            off: false,
+            ..Range::MILLIS
+        }),
         doc: "Stored and shown, without effect in modes 0 to 3, as in the kernel's driver. [bonding.rst: min_links]",
-        parse: |text, c| {
-            store(
-                Range {
-                    off: false,
-                    ..Range::MILLIS
-                }
-                .parse(text),
-                |v| c.options.min_links = v,
-            )
-        },
+        parse: Parse::Number(|v, c| c.options.min_links = v),
         show: Show::Stored(|o| number(o.min_links)),
         ..ROW
     },
@@ -448,16 +544,14 @@ pub static TABLE: &[OptionRow] = &[
         unit: "s",
         default: "1",
         expected: "seconds, 1 to 2147483647",
+        kind: Kind::Number(Range {
+            min: 1,
+            default: Some(1),
+            off: false,
+            ..Range::MILLIS
+        }),
         doc: "Stored and shown, without effect in modes 0 to 3, as in the kernel's driver. [bonding.rst: lp_interval]",
-        parse: |text, c| {
-            let range = Range {
-                min: 1,
-                default: Some(1),
-                off: false,
-                ..Range::MILLIS
-            };
-            store(range.parse(text), |v| c.options.lp_interval = v)
-        },
+        parse: Parse::Number(|v, c| c.options.lp_interval = v),
         show: Show::Stored(|o| number(o.lp_interval)),
         ..ROW
     },
@@ -466,15 +560,13 @@ pub static TABLE: &[OptionRow] = &[
         default: "1",
         expected: "a number, 0 to 65535",
         modes: Modes::Only(ModeName::BalanceRr),
+        kind: Kind::Number(Range {
+            max: 65535,
+            ..Range::BYTE
+        }),
         doc: "How many frames in a row balance-rr sends through one port; 0 takes a random port each time. \
               [bonding.rst: packets_per_slave]",
-        parse: |text, c| {
-            let range = Range {
-                max: 65535,
-                ..Range::BYTE
-            };
-            store(range.parse(text), |v| c.options.packets_per_slave = v)
-        },
+        parse: Parse::Number(|v, c| c.options.packets_per_slave = v),
         show: Show::Stored(|o| number(o.packets_per_slave)),
         ..ROW
     },
@@ -482,16 +574,15 @@ pub static TABLE: &[OptionRow] = &[
         name: "arp_missed_max",
         default: "2",
         expected: "a number, 1 to 255",
+        kind: Kind::Number(Range {
+            min: 1,
+            default: Some(2),
+            ..Range::BYTE
+        }),
+        since: Since::Later,
         doc: "How many intervals without a sign of life a port may have before it counts as down; backup ports one more. \
               [bonding.rst: arp_missed_max]",
-        parse: |text, c| {
-            let range = Range {
-                min: 1,
-                default: Some(2),
-                ..Range::BYTE
-            };
-            store(range.parse(text), |v| c.options.arp_missed_max = v as u8)
-        },
+        parse: Parse::Number(|v, c| c.options.arp_missed_max = v as u8),
         show: Show::Stored(|o| number(o.arp_missed_max)),
         ..ROW
     },
@@ -500,9 +591,12 @@ pub static TABLE: &[OptionRow] = &[
         default: "1",
         expected: "0 or 1",
         modes: Modes::Only(ModeName::ActiveBackup),
+        kind: Kind::Switch,
+        since: Since::Ours,
+        files: Files::None,
         doc: "1: after a failover the addresses behind the bond, which a bridge above it has learned or a macvlan has, are \
               announced to the switches by one small broadcast frame each. Not in the kernel's driver.",
-        parse: |text, c| store(switch(text, true), |v| c.options.learn_packets = v),
+        parse: Parse::Text(|text, c| store(switch(text, true), |v| c.options.learn_packets = v)),
         show: Show::Stored(|o| number(o.learn_packets)),
         ..ROW
     },
@@ -523,6 +617,29 @@ mod tests {
                 OptionValue::List(list) => list.join(","),
             };
             assert_eq!(text, row.default, "{}", row.name);
+        }
+    }
+
+    #[test]
+    fn numbers_are_taken_within_the_range_that_the_row_says() {
+        for (row, range) in TABLE.iter().filter_map(|row| Some((row, row.range()?))) {
+            let takes = |number: u64| {
+                let options = BondOptions {
+                    miimon: Duration::from_millis(1),
+                    ..BondOptions::default()
+                };
+                row.parse(&number.to_string(), &mut Change::new(options))
+            };
+            let (least, most) = range.into_inner();
+            assert!(takes(least.into()) && takes(most.into()), "{}", row.name);
+            assert!(!takes(u64::from(most) + 1), "{}", row.name);
+            assert!(least == 0 || !takes(u64::from(least) - 1), "{}", row.name);
+            assert!(
+                row.expected.contains(&most.to_string()),
+                "{}: {}",
+                row.name,
+                row.expected
+            );
         }
     }
 

@@ -2,27 +2,29 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
-use std::time::Duration;
 
 /// What a numeric option takes besides plain digits.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Range {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Range {
+    /// The least.
     pub min: u32,
+    /// The most.
     pub max: u32,
+    /// What the word `default` stands for; none where the driver does not take it.
     pub default: Option<u32>,
     /// The word `off` stands for 0.
     pub off: bool,
 }
 
 impl Range {
-    pub const MILLIS: Range = Range {
+    pub(super) const MILLIS: Range = Range {
         min: 0,
         max: i32::MAX as u32,
         default: Some(0),
         off: true,
     };
 
-    pub const BYTE: Range = Range {
+    pub(super) const BYTE: Range = Range {
         min: 0,
         max: 255,
         default: Some(1),
@@ -32,7 +34,7 @@ impl Range {
     /// Digits, or a word of the option's own table.
     ///
     /// differs: the driver takes the first of several numbers in silence.
-    pub fn parse(self, text: &str) -> Option<u32> {
+    pub(super) fn parse(self, text: &str) -> Option<u32> {
         match text.trim() {
             "default" => self.default,
             "maxval" => Some(self.max),
@@ -43,10 +45,6 @@ impl Range {
             }
             _ => None,
         }
-    }
-
-    pub fn millis(self, text: &str) -> Option<Duration> {
-        self.parse(text).map(|ms| Duration::from_millis(ms.into()))
     }
 }
 

@@ -8,7 +8,6 @@ use serde::{Deserialize, Serialize};
 
 use super::answer::AnswerKind;
 use super::window::Window;
-use crate::frames::FrameKinds;
 use crate::monitor::{Ask, Fact, Monitor, Verdict};
 use crate::time::{Pause, Time};
 
@@ -17,7 +16,7 @@ use crate::time::{Pause, Time};
 #[serde(default)]
 pub struct ArpMonitor {
     last_tx: Time,
-    /// Later than `heard` where the port was given time.
+    /// When a frame that counts last arrived, moved forward by pauses and restarts; `heard` is not.
     last_rx: Time,
     heard: Option<Time>,
     since: Time,
@@ -79,7 +78,7 @@ impl ArpMonitor {
         }
     }
 
-    /// A port that worked when nobody could look, as before a restart: its time begins anew.
+    /// Restarts the time that the port has for an answer: it worked when it was last watched, before a restart of the agent, say.
     pub fn restart_grace(&mut self, now: Time) {
         (self.last_tx, self.last_rx) = (now, now);
         (self.since, self.asked_since) = (now, now);
@@ -187,7 +186,7 @@ impl Monitor for ArpMonitor {
             // Without carrier nothing can answer; with carrier an answer has to come first.
             Fact::Carrier(carrier) if !carrier.is_on() && self.verdict.is_some() => self.judged(false),
             Fact::Before { usable } => self.judged(usable),
-            // Who is heard counts by role, which is for those who know the other ports.
+            // Which frames count depends on the port's role, so whoever knows the other ports looks at them.
             Fact::Carrier(_) | Fact::Stamps(_) | Fact::Frame(_) => {}
         }
     }
@@ -202,10 +201,6 @@ impl Monitor for ArpMonitor {
 
     fn last_sign(&self) -> Option<Time> {
         self.heard
-    }
-
-    fn wants(&self) -> FrameKinds {
-        FrameKinds::ARP | FrameKinds::ND
     }
 }
 

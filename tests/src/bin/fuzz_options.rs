@@ -73,7 +73,7 @@ fn main() -> ExitCode {
         };
         bonds += u64::from(!parsed.bonds.is_empty());
         errors += u64::from(parsed.has_errors());
-        codes.extend(parsed.diagnostics.iter().map(|finding| finding.code));
+        codes.extend(parsed.diagnostics.iter().map(|finding| finding.code.clone()));
         done += 1;
         EXECUTION.store(done, Relaxed);
     }

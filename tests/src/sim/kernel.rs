@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bond_modes::{Accept, AdoptedState, ForwardingPlan, PortFacts, PortId, Spread, TxPolicy};
+use bond_modes::plan::Rewrite;
+use bond_modes::{Accept, AdoptedState, ForwardingPlan, PortFacts, PortId, Tx};
 use bond_monitors::{Carrier, Duplex, LinkReport, MacAddr, Speed};
 
 /// A network interface that is or may become a port.
@@ -58,10 +59,10 @@ impl Kernel {
                 carrier: Carrier::Off,
                 mac: device.mac,
                 ports: BTreeMap::new(),
-                spread: Spread::One,
-                tx: TxPolicy::Drop,
-                queues: BTreeMap::new(),
-                rx: BTreeMap::new(),
+                tx: Tx::one(None),
+                steer: Vec::new(),
+                rewrite: Rewrite::default(),
+                without_agent: None,
             },
             device,
             nics: BTreeMap::new(),
@@ -125,7 +126,6 @@ impl Kernel {
         if self.failing.left > 0 {
             self.failing.left -= 1;
             if self.failing.half {
-                self.plan.rx.clone_from(&plan.rx);
                 self.set_ports(plan);
             }
             return Err(self.failing.retry);
@@ -140,10 +140,10 @@ impl Kernel {
     /// Whether the data plane lets a frame to one station in that this sender's network delivers to a port.
     pub fn lets_in(&self, port: PortId, source: MacAddr) -> bool {
         let ours = self.sent.contains(&source) || self.plan.ports.values().any(|port| port.mac == source);
-        match self.plan.rx.get(&port) {
+        match self.plan.ports.get(&port).map(|port| port.accept) {
             Some(Accept::All) => true,
             Some(Accept::Unicast) => !(ours && self.refuses_own),
-            None => false,
+            Some(Accept::Nothing) | None => false,
         }
     }
 
@@ -174,7 +174,6 @@ impl Kernel {
     /// A hook goes away with its interface.
     fn forget(&mut self, id: PortId) {
         self.plan.ports.remove(&id);
-        self.plan.rx.remove(&id);
         self.plan.tx = self.plan.tx.among(|port| port != id);
     }
 }

@@ -1,55 +1,11 @@
 //! Values of the module's parameters, as the loader of each grammar reads them.
 
-use bond_modes::options::{ModeName, find};
+use bond_modes::options::{Kind, ModeName, Since, find};
 
 use crate::config::Grammar;
 
-/// Parameters whose value is a number.
-const NUMBERS: [&str; 12] = [
-    "miimon",
-    "updelay",
-    "downdelay",
-    "use_carrier",
-    "arp_interval",
-    "num_grat_arp",
-    "num_unsol_na",
-    "resend_igmp",
-    "min_links",
-    "lp_interval",
-    "packets_per_slave",
-    "all_slaves_active",
-];
-
-/// Parameters of the driver of Linux 2.4.22, and what is ours in every grammar. [bonding.txt of 2003]
-const OLD: [&str; 11] = [
-    "mode",
-    "miimon",
-    "updelay",
-    "downdelay",
-    "use_carrier",
-    "arp_interval",
-    "arp_ip_target",
-    "primary",
-    "multicast",
-    "max_bonds",
-    "slaves",
-];
-
-/// Options of the kernel's driver that are no parameters of its module. [bond_main.c: module_param]
-const SET_LATER: [&str; 4] = ["active_slave", "peer_notif_delay", "ns_ip6_target", "arp_missed_max"];
-
-/// Parameters of the kernel's driver for modes that are not here.
-const UNSUPPORTED: [&str; 3] = ["lacp_rate", "ad_select", "tx_queues"];
-
-/// Options beside them for such modes that are no parameters. [bonding.rst]
-const UNSUPPORTED_OPTIONS: [&str; 6] = [
-    "ad_actor_sys_prio",
-    "ad_actor_system",
-    "ad_user_port_key",
-    "coupled_control",
-    "lacp_active",
-    "tlb_dynamic_lb",
-];
+/// Parameters of the driver of Linux 2.4.22 that are no options of a bond, and what is ours in every grammar. [bonding.txt of 2003]
+const IN_EVERY_GRAMMAR: [&str; 4] = ["multicast", "max_bonds", "slaves", "plane"];
 
 /// Modes that are not here. [bonding.rst: mode]
 const UNSUPPORTED_MODES: [&str; 3] = ["802.3ad", "balance-tlb", "balance-alb"];
@@ -91,31 +47,27 @@ pub(super) enum Bad {
     Multicast,
 }
 
-/// Whether the kernel's driver has this parameter, and bondd does not.
-pub(super) fn is_unsupported(name: &str) -> bool {
-    UNSUPPORTED.contains(&name.replace('-', "_").as_str())
-}
-
-/// Whether the kernel's driver has this option, and bondd does not, be it a parameter of the module or not.
-pub(in crate::config) fn is_for_other_modes(name: &str) -> bool {
-    is_unsupported(name) || UNSUPPORTED_OPTIONS.contains(&name.replace('-', "_").as_str())
-}
-
 impl Parameter {
     /// The kind of a parameter; none if the driver of this grammar has none of this name.
     pub(super) fn of(name: &str, grammar: Grammar) -> Option<Parameter> {
-        let known = match grammar {
-            Grammar::ModulesConf => OLD.contains(&name) || name == "plane",
-            _ => OLD.contains(&name) || name == "plane" || find(name).is_some_and(|row| !SET_LATER.contains(&row.name)),
+        let row = find(name);
+        let known = match (grammar, row) {
+            _ if IN_EVERY_GRAMMAR.contains(&name) => true,
+            // The loader compares names byte for byte.
+            (Grammar::ModulesConf, Some(row)) => row.since == Since::Linux24 && row.name == name,
+            (_, Some(row)) => row.since != Since::Later,
+            (_, None) => false,
         };
         known.then_some(match name {
             "max_bonds" => Parameter::MaxBonds,
             "slaves" => Parameter::Ports,
-            "arp_ip_target" => Parameter::List,
             "mode" => Parameter::Mode,
             "multicast" => Parameter::Multicast,
-            _ if NUMBERS.contains(&name) => Parameter::Number,
-            _ => Parameter::Text,
+            _ => match row {
+                Some(row) if row.kind == Kind::List => Parameter::List,
+                Some(row) if row.is_parameter() && row.range().is_some() => Parameter::Number,
+                _ => Parameter::Text,
+            },
         })
     }
 

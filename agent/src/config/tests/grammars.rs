@@ -369,11 +369,11 @@ fn what_the_driver_replaces_by_its_default_does_not_keep_it_from_loading() {
          options bonding arp_all_targets=some xmit_hash_policy=junk primary_reselect=junk packets_per_slave=70000\n",
         &["bond0: miimon=100 mode=active-backup"],
         &[
+            "1 resend_igmp-range",
             "1 num_grat_arp-range",
             "1 all_slaves_active-range",
-            "1 resend_igmp-range",
-            "1 lp_interval-range",
             "1 min_links-range",
+            "1 lp_interval-range",
             "2 packets_per_slave-range",
             "2 option-ignored",
             "2 option-ignored",

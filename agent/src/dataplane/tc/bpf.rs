@@ -8,8 +8,9 @@ use std::io;
 use std::mem;
 use std::path::PathBuf;
 
+use crate::dataplane::wanted::{Accept, TxPolicy};
 use aya::programs::SchedClassifier;
-use bond_modes::{Accept, PortId, TxPolicy};
+use bond_modes::PortId;
 use bond_monitors::{MacAddr, ReceiveStamps, Time};
 
 use super::errors::{gone_is_fine, map_error};

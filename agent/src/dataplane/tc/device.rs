@@ -4,7 +4,7 @@
 //! anything else, so a crash while a pair is made leaves either a bare pair, which the next [`create`](crate::dataplane::Plane::create) of
 //! that name removes, or one of ours that lacks something, which [`observe`](crate::dataplane::Plane::adopt) completes.
 
-use bond_modes::{ForwardingPlan, Spread, TxPolicy};
+use crate::dataplane::wanted::{Spread, TxPolicy, Wanted};
 use bond_monitors::Carrier;
 
 use super::bpf::BondBpf;
@@ -116,7 +116,7 @@ impl Shared {
             hook,
             wire_hold,
             port_holds: Default::default(),
-            applied: ForwardingPlan {
+            applied: Wanted {
                 carrier: Carrier::from_bool(pair.wire.report.admin_up),
                 mac: pair.bond.report.mac,
                 ports: Default::default(),

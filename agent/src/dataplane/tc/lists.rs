@@ -15,8 +15,9 @@ use std::sync::atomic::{Ordering, fence};
 use std::thread;
 use std::time::Duration;
 
+use crate::dataplane::wanted::TxPolicy;
 use aya::maps::{Array, MapData};
-use bond_modes::{PortId, TxPolicy, XmitHashPolicy};
+use bond_modes::{PortId, XmitHashPolicy};
 
 use super::errors::map_error;
 

@@ -31,7 +31,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::thread;
 
-use bond_modes::{BondOptions, ForwardingPlan, PortId, PortPlan};
+use bond_modes::{BondOptions, PortId};
 use bond_monitors::{Carrier, LinkReport, ReceiveStamps};
 use nix::sched::{CloneFlags, unshare};
 
@@ -41,6 +41,7 @@ use self::object::{Kind, Loader, TX, Way};
 use self::pins::{BondPins, Pins};
 use super::port::port_alias;
 use super::step::{BPF, Failures, HOOK, VETH, step, step_with};
+use super::wanted::{PortPlan, Wanted, spread_of};
 use super::{
     Applied, BondDevice, BondName, Observed, OriginalPort, Plane, PlaneBond, PlaneError, PortBase, PortCounters,
 };
@@ -103,7 +104,7 @@ struct Bond {
     wire_hold: Hold,
     port_holds: BTreeMap<PortId, Hold>,
     /// The plan in force. Its `ports` are the attached ones.
-    applied: ForwardingPlan,
+    applied: Wanted,
     /// Ports whose all-multicast somebody took off.
     lost_allmulti: BTreeSet<PortId>,
     /// Whether marks of an operator are told from other traffic.
@@ -352,7 +353,7 @@ impl PlaneBond for TcBond {
             .give_back(&self.name, &mut self.bond, port, original)
     }
 
-    fn program(&mut self, plan: &ForwardingPlan) -> Applied {
+    fn program(&mut self, plan: &Wanted) -> Applied {
         let shared = &mut *self.shared.borrow_mut();
         program::apply(&mut shared.links, &mut shared.loader, &self.name, &mut self.bond, plan)
     }
@@ -389,9 +390,9 @@ impl PlaneBond for TcBond {
     }
 }
 
-/// Everything that the options can say is exact here.
-pub fn check(_: &BondOptions) -> Result<(), PlaneError> {
-    Ok(())
+/// Everything that a plan for this agent's planes can say is exact here.
+pub fn check(options: &BondOptions) -> Result<(), PlaneError> {
+    spread_of(&bond_modes::spread(options)).map(drop)
 }
 
 /// What the plane is called.

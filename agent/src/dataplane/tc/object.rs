@@ -7,9 +7,10 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::LazyLock;
 
+use crate::dataplane::wanted::TxPolicy;
 use aya::programs::SchedClassifier;
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
-use bond_modes::{TxPolicy, XmitHashPolicy};
+use bond_modes::XmitHashPolicy;
 
 use super::errors::{load_error, program_error};
 use super::maps::MAPS;

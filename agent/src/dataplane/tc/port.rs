@@ -7,9 +7,10 @@ use super::program::{keep_own, set_tx};
 use super::{Bond, Shared, sys};
 use crate::dataplane::port::{port_alias, prepare, read, read_original, restore};
 use crate::dataplane::step::{Failures, HOOK, port_step, step, step_with};
+use crate::dataplane::wanted::PortPlan;
 use crate::dataplane::{OriginalPort, PlaneError, PortBase};
 use crate::netlink::{Link, Links};
-use bond_modes::{PortId, PortPlan};
+use bond_modes::PortId;
 
 impl Shared {
     /// Takes a port in; on failure it is as before.

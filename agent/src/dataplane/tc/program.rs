@@ -14,7 +14,8 @@
 
 use std::io;
 
-use bond_modes::{Accept, ForwardingPlan, PortId, PortPlan, TxPolicy};
+use crate::dataplane::wanted::{Accept, PortPlan, TxPolicy, Wanted};
+use bond_modes::PortId;
 use bond_monitors::MacAddr;
 
 use super::device::wire_name;
@@ -26,13 +27,13 @@ use crate::dataplane::{Applied, PlaneError, port};
 use crate::netlink::{Links, sysctl};
 
 /// Makes the kernel match `plan`, writing only what differs from `bond.applied`, and keeps the latter true.
-pub fn apply(links: &mut Links, loader: &mut Loader, name: &str, bond: &mut Bond, plan: &ForwardingPlan) -> Applied {
+pub fn apply(links: &mut Links, loader: &mut Loader, name: &str, bond: &mut Bond, plan: &Wanted) -> Applied {
     let mut errors = Failures::default();
     // A program that can do it is loaded when there is a port to send through.
     bond.applied.spread = plan.spread;
     let know = || bond.bpf.add_own(addresses(plan));
     errors.note(step(|| format!("learn the addresses of {name}"), know));
-    let bridged = |plan: &ForwardingPlan| plan.ports.values().any(|port| port.promisc);
+    let bridged = |plan: &Wanted| plan.ports.values().any(|port| port.promisc);
     if bridged(plan) {
         errors.note(remember_all(name, bond, true));
     }
@@ -101,7 +102,7 @@ pub fn keep_own(name: &str, bond: &mut Bond) -> Result<(), PlaneError> {
     step(|| format!("tell the addresses of {name}"), || bond.bpf.set_own(&own))
 }
 
-fn addresses(plan: &ForwardingPlan) -> impl Iterator<Item = MacAddr> {
+fn addresses(plan: &Wanted) -> impl Iterator<Item = MacAddr> {
     std::iter::once(plan.mac).chain(plan.ports.values().map(|port| port.mac))
 }
 

@@ -1,11 +1,12 @@
 //! The bond's own interface: a team device with our mark.
 //!
-//! It is made under a name of its own and gets the bond's name last, in one step. So a crash in between leaves no half of a bond
-//! under that name; what it leaves the next creation removes.
+//! It is made under another name and gets the bond's name last, in one step. So a crash in between leaves no half-made bond under
+//! that name; the next creation removes what is left.
 
 use std::collections::BTreeMap;
 
-use bond_modes::{Accept, ForwardingPlan, PortId, PortPlan, Spread, TxPolicy};
+use crate::dataplane::wanted::{Accept, PortPlan, Spread, TxPolicy, Wanted};
+use bond_modes::PortId;
 use bond_monitors::Carrier;
 
 use super::driver::spread_of;
@@ -140,7 +141,7 @@ impl Shared {
         Ok(Some((bond, observed)))
     }
 
-    fn adopt_found(&mut self, name: &str, found: &Found) -> Result<(Bond, ForwardingPlan), PlaneError> {
+    fn adopt_found(&mut self, name: &str, found: &Found) -> Result<(Bond, Wanted), PlaneError> {
         let team = found.link.ifindex;
         let order = step(|| format!("read the ports of {name}"), || self.driver.ports(team))?;
         let mut bond = Bond {
@@ -151,7 +152,7 @@ impl Shared {
             bases: BTreeMap::new(),
         };
         for &port in &order {
-            // The first thing that a port of ours gets. Without it somebody else put it there, or an agent died over it.
+            // A port of ours gets this option first. Without it, someone else added the port, or an agent died while it did.
             if bond.settings.get(&Key::port(Name::UserLinkupEnabled, port)) != Some(&Value::Flag(true)) {
                 continue;
             }
@@ -182,7 +183,8 @@ impl Shared {
     }
 }
 
-/// A port's settings as a plan words them. What the bond listens to the driver hands on, so the plan's wish is fulfilled.
+/// A port's settings as in a plan. The driver passes promiscuity and all-multicast of the bond on to its ports, so the bond's
+/// settings are reported.
 pub fn settings_of(port: &Link, bond: &Link) -> PortPlan {
     PortPlan {
         mac: port.report.mac,
@@ -193,7 +195,7 @@ pub fn settings_of(port: &Link, bond: &Link) -> PortPlan {
 }
 
 /// The plan that the driver carries out, with its ports in this order.
-pub fn plan_of(bond: &Bond, order: &[PortId]) -> ForwardingPlan {
+pub fn plan_of(bond: &Bond, order: &[PortId]) -> Wanted {
     let is_on = |name, port| bond.settings.get(&Key::port(name, port)) == Some(&Value::Flag(true));
     let has_port = |key: &Key| {
         let port = bond.settings.get(key).and_then(Value::as_u32).map(PortId)?;
@@ -226,7 +228,7 @@ pub fn plan_of(bond: &Bond, order: &[PortId]) -> ForwardingPlan {
         }
     };
     let receivers = bond.ports.keys().filter(|port| is_on(Name::Enabled, **port));
-    ForwardingPlan {
+    Wanted {
         carrier: Carrier::from_bool(!linked.is_empty()),
         mac: bond.mac,
         ports: bond.ports.clone(),

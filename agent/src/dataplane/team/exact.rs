@@ -8,8 +8,9 @@ use super::driver::mode_of;
 use super::options::{Key, Name, Value};
 use super::program::inexact;
 use crate::dataplane::PlaneError;
+use crate::dataplane::wanted::spread_of;
 
-/// Refuses options with which a bond would do something else than the kernel's driver, whatever modes there are.
+/// Refuses options that the team driver cannot carry out as the bonding driver does, even with all of its modes.
 ///
 /// Exact, because the agent does it: monitoring by carrier, delays, choice of the active port, addresses, announcements. Exact in
 /// the driver: the hash of all policies that look at one packet at a time.
@@ -48,7 +49,8 @@ pub fn check(options: &BondOptions) -> Result<(), PlaneError> {
 
 /// As [`check`], for a bond that has ports.
 pub(super) fn check_mode(bond: &Bond, options: &BondOptions) -> Result<(), PlaneError> {
-    let wanted = mode_of(bond_modes::spread(options)).map(|(mode, _)| Value::text(mode));
+    let spread = spread_of(&bond_modes::spread(options))?;
+    let wanted = mode_of(spread).map(|(mode, _)| Value::text(mode));
     if bond.settings.get(&Key::team(Name::Mode)) == wanted.as_ref() {
         return Ok(());
     }

@@ -1,8 +1,8 @@
 //! The team data plane: the kernel's team driver, told over generic netlink what to forward.
 //!
-//! The bond's own interface is a team device, its ports are under it. The driver forwards and shows carrier on its own; it decides
-//! nothing: which port receives, sends and counts as linked is set by option, port by port. So a new agent *observes*: it reads
-//! the options and finds the plan in force.
+//! The bond's own interface is a team device, its ports are under it. The driver forwards and shows carrier, but decides
+//! nothing: options set for each port whether it receives, sends and counts as linked. So a new agent finds the plan in force by
+//! reading the options.
 //!
 //! A device is ours by two options that have no effect together, `MARK`. Any other team device is never touched.
 //!
@@ -24,8 +24,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::rc::{Rc, Weak};
 
+use crate::dataplane::wanted::{PortPlan, Wanted, spread_of};
 use bond_modes::options::PortOptions;
-use bond_modes::{BondOptions, ForwardingPlan, PortId, PortPlan};
+use bond_modes::{BondOptions, PortId};
 use bond_monitors::{LinkReport, MacAddr, ReceiveStamps};
 
 use self::driver::{Driver, mode_of};
@@ -186,7 +187,7 @@ impl Shared {
     /// Whether a bond with these options does exactly what they say.
     fn check(&mut self, options: &BondOptions) -> Result<(), PlaneError> {
         exact::check(options)?;
-        let spread = bond_modes::spread(options);
+        let spread = spread_of(&bond_modes::spread(options))?;
         match mode_of(spread) {
             Some((_, feature)) if !self.can(|abilities| abilities.can(spread))? => Err(feature.unsupported()),
             _ => Ok(()),
@@ -237,7 +238,10 @@ impl Plane for TeamPlane {
     }
 
     fn create(&mut self, name: &str, options: &BondOptions) -> Result<(Box<dyn PlaneBond>, BondDevice), PlaneError> {
-        let (bond, device) = self.shared.borrow_mut().make(name, bond_modes::spread(options))?;
+        let (bond, device) = self
+            .shared
+            .borrow_mut()
+            .make(name, spread_of(&bond_modes::spread(options))?)?;
         Ok((Box::new(self.handle(name, bond)), device))
     }
 
@@ -291,7 +295,7 @@ impl PlaneBond for TeamBond {
         self.shared.borrow_mut().give_back(port, Some(bond), original)
     }
 
-    fn program(&mut self, plan: &ForwardingPlan) -> Applied {
+    fn program(&mut self, plan: &Wanted) -> Applied {
         let shared = &mut *self.shared.borrow_mut();
         let bond = &mut *self.bond.borrow_mut();
         program::apply(&mut shared.driver, &mut shared.links, &self.name, bond, plan)
@@ -302,7 +306,7 @@ impl PlaneBond for TeamBond {
         self.shared.borrow_mut().refresh(&self.name, bond)
     }
 
-    /// What a backup port refuses the kernel counts as taken by nobody, unless a packet socket on the port took it.
+    /// The kernel counts frames that a backup port refuses as not taken by anybody, unless a packet socket on the port took them.
     fn counters(&mut self, port: PortId) -> Result<PortCounters, PlaneError> {
         let links = &mut self.shared.borrow_mut().links;
         let read = || format!("read the counters of {port}");
@@ -311,7 +315,7 @@ impl PlaneBond for TeamBond {
         Ok(since(base.unwrap_or_default(), now))
     }
 
-    /// The driver does not tell.
+    /// The driver does not report when frames came.
     fn heard(&mut self, _port: PortId) -> Result<ReceiveStamps, PlaneError> {
         Ok(ReceiveStamps::default())
     }

@@ -1,6 +1,7 @@
 //! Ports: taken in and given back.
 
-use bond_modes::{PortId, PortPlan};
+use crate::dataplane::wanted::PortPlan;
+use bond_modes::PortId;
 
 use super::options::{Key, Name, Value};
 use super::program::set;

@@ -3,7 +3,7 @@
 use std::io;
 use std::thread;
 
-use bond_modes::Spread;
+use crate::dataplane::wanted::Spread;
 use nix::sched::{CloneFlags, unshare};
 
 use super::driver::{Driver, SPREADS, mode_of};

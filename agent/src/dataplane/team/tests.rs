@@ -9,8 +9,9 @@ use std::os::unix::net::{SocketAddr, UnixListener};
 use std::rc::Rc;
 use std::time::Instant;
 
+use crate::dataplane::wanted::{Accept, PortPlan, Spread, TxPolicy, Wanted};
 use bond_modes::options::PortOptions;
-use bond_modes::{Accept, BondOptions, ForwardingPlan, PortId, PortPlan, Spread, TxPolicy, XmitHashPolicy};
+use bond_modes::{BondOptions, PortId, XmitHashPolicy};
 use bond_monitors::{Carrier, MacAddr};
 
 use super::driver::{Driver, SPREADS, mode_of};
@@ -171,8 +172,8 @@ impl Lab {
         self.bond.forget(port);
     }
 
-    fn plan(&self, spread: Spread, tx: TxPolicy) -> ForwardingPlan {
-        ForwardingPlan {
+    fn plan(&self, spread: Spread, tx: TxPolicy) -> Wanted {
+        Wanted {
             carrier: Carrier::from_bool(!tx.ports().is_empty()),
             mac: MAC,
             ports: self.bond.ports.clone(),
@@ -183,7 +184,7 @@ impl Lab {
         }
     }
 
-    fn program(&mut self, plan: &ForwardingPlan) -> Result<(), PlaneError> {
+    fn program(&mut self, plan: &Wanted) -> Result<(), PlaneError> {
         program::apply(&mut self.driver, &mut self.links, "bond0", &mut self.bond, plan).result()
     }
 
@@ -194,7 +195,7 @@ impl Lab {
     }
 
     /// The plan that a new agent would find.
-    fn found(&self) -> ForwardingPlan {
+    fn found(&self) -> Wanted {
         let bond = Bond {
             settings: self.kernel.0.borrow().settings.clone(),
             ports: self.bond.ports.clone(),
@@ -205,7 +206,7 @@ impl Lab {
         device::plan_of(&bond, &order)
     }
 
-    fn goes_to(&mut self, plan: &ForwardingPlan) -> Vec<String> {
+    fn goes_to(&mut self, plan: &Wanted) -> Vec<String> {
         self.program(plan).unwrap();
         self.log()
     }

@@ -1,7 +1,7 @@
 //! Options that somebody else changes, such as with teamnl(8).
 //!
-//! Our own changes are told, too, some time later, and a value may have been changed and changed back. So an event only raises a
-//! suspicion; what the driver says when asked decides.
+//! The driver also reports our own changes, some time later, and a value may have been changed and changed back. So a report is
+//! only a reason to read the options; what they say then decides.
 
 use std::collections::BTreeSet;
 use std::io;

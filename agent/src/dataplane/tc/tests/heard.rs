@@ -3,7 +3,8 @@
 use std::thread;
 use std::time::Duration;
 
-use bond_modes::{Accept, PortId, Spread, TxPolicy};
+use crate::dataplane::wanted::{Accept, Spread, TxPolicy};
+use bond_modes::PortId;
 use bond_monitors::{MacAddr, ReceiveStamps};
 
 use super::world::*;

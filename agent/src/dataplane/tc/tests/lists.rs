@@ -2,8 +2,9 @@
 
 use std::process::Command;
 
+use crate::dataplane::wanted::TxPolicy;
 use bond_modes::hash::hash;
-use bond_modes::{PortId, TxPolicy, XmitHashPolicy};
+use bond_modes::{PortId, XmitHashPolicy};
 
 use super::world::*;
 use crate::dataplane::frames::{self, Random};

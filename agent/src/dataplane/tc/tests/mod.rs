@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 
-use bond_modes::{Accept, PortPlan, TxPolicy};
+use crate::dataplane::wanted::{Accept, PortPlan, TxPolicy};
 use bond_monitors::{Carrier, MacAddr};
 
 use self::world::*;

@@ -8,7 +8,7 @@ use std::process::Command;
 use std::sync::mpsc;
 use std::thread;
 
-use bond_modes::TxPolicy;
+use crate::dataplane::wanted::TxPolicy;
 
 use super::world::*;
 use crate::dataplane::step::fault;

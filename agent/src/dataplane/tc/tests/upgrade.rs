@@ -6,10 +6,11 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 use std::time::Instant;
 
+use crate::dataplane::wanted::{Accept, TxPolicy, Wanted};
 use aya::maps::{Array, HashMap, Map, MapData, PerCpuHashMap};
 use aya::programs::SchedClassifier;
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
-use bond_modes::{Accept, ForwardingPlan, PortId, TxPolicy, XmitHashPolicy};
+use bond_modes::{PortId, XmitHashPolicy};
 
 use super::Hook;
 use super::world::*;
@@ -150,7 +151,7 @@ fn maps_of_an_unknown_layout_are_refused() {
 }
 
 /// Puts the release's own programs and pins in place of ours, for a bond with this plan.
-fn downgrade(w: &mut World, plan: &ForwardingPlan) -> Ebpf {
+fn downgrade(w: &mut World, plan: &Wanted) -> Ebpf {
     let bond = &w.in_force();
     let (pins, wire, kind) = (bond.pins.clone(), bond.wire, bond.hook);
     let wire_name = wire_name(bond.ifindex);

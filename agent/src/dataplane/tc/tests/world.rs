@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use bond_modes::{Accept, ForwardingPlan, PortId, PortPlan, Spread, TxPolicy};
+use crate::dataplane::wanted::{Accept, PortPlan, Spread, TxPolicy, Wanted};
+use bond_modes::PortId;
 use bond_monitors::{Carrier, MacAddr};
 
 use crate::dataplane::tc::pins::Pins;
@@ -167,9 +168,9 @@ impl World {
     }
 
     /// The plan for a transmit policy over these ports, everything else as it is.
-    pub(super) fn list_plan(&self, tx: TxPolicy, ports: &[PortId]) -> ForwardingPlan {
+    pub(super) fn list_plan(&self, tx: TxPolicy, ports: &[PortId]) -> Wanted {
         let attached: Vec<PortId> = self.in_force().applied.ports.keys().copied().collect();
-        ForwardingPlan {
+        Wanted {
             carrier: Carrier::On,
             spread: tx.spread().unwrap_or(Spread::One),
             tx,
@@ -184,13 +185,13 @@ impl World {
     }
 
     /// The plan for this active port, addresses and MTU as they are.
-    pub(super) fn plan(&self, active: Option<PortId>, ports: &[PortId]) -> ForwardingPlan {
+    pub(super) fn plan(&self, active: Option<PortId>, ports: &[PortId]) -> Wanted {
         let now = &self.in_force().applied;
         let settings = |port: &PortId| PortPlan {
             allmulti: false,
             ..now.ports[port]
         };
-        ForwardingPlan {
+        Wanted {
             carrier: Carrier::from_bool(active.is_some()),
             mac: now.mac,
             ports: ports.iter().map(|port| (*port, settings(port))).collect(),
@@ -201,7 +202,7 @@ impl World {
         }
     }
 
-    pub(super) fn program(&mut self, plan: &ForwardingPlan) {
+    pub(super) fn program(&mut self, plan: &Wanted) {
         self.bond().program(plan).result().unwrap();
         assert_eq!(self.in_force().applied, *plan);
     }

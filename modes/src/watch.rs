@@ -1,0 +1,74 @@
+//! Between the monitors of the ports and the agent: facts for the ones, requests to the other.
+
+use bond_monitors::{Ask, Fact, FrameKinds, ReceiveStamps, Time};
+
+use crate::action::Action;
+use crate::ids::PortId;
+use crate::outbox::Outbox;
+use crate::port::{Port, Ports};
+
+/// A fact about one port, for its monitors.
+pub(crate) fn tell(now: Time, port: &mut Port, fact: Fact<'_>, out: &mut Outbox) {
+    let mut asks = Vec::new();
+    port.health.on_fact(now, fact, &mut asks);
+    request(port.id, asks, out);
+}
+
+/// What the data plane knows of the arrivals at each port; nothing about those that are not named.
+pub(crate) fn tell_stamps(now: Time, stamps: &[(PortId, ReceiveStamps)], ports: &mut Ports, out: &mut Outbox) {
+    for port in ports.iter_mut() {
+        let read = stamps.iter().find(|(id, _)| *id == port.id);
+        tell(now, port, Fact::Stamps(read.map(|(_, stamps)| stamps)), out);
+    }
+}
+
+/// A frame that arrived at a port, if a monitor of it wants its kind.
+pub(crate) fn tell_frame(now: Time, id: PortId, frame: &[u8], ports: &mut Ports, out: &mut Outbox) {
+    if let Some(port) = ports.get_mut(id)
+        && port.health.wants().meets(FrameKinds::of(frame))
+    {
+        tell(now, port, Fact::Frame(frame), out);
+    }
+}
+
+/// Lets the time of all monitors pass.
+pub(crate) fn handle_timeout(now: Time, ports: &mut Ports, out: &mut Outbox) {
+    for port in ports.iter_mut() {
+        let mut asks = Vec::new();
+        port.health.on_timeout(now, &mut asks);
+        request(port.id, asks, out);
+    }
+}
+
+fn request(port: PortId, asks: Vec<Ask>, out: &mut Outbox) {
+    for ask in asks {
+        out.act(match ask {
+            Ask::PollCarrier => Action::PollMii { port },
+            Ask::ReadStamps => Action::ReadHeard,
+            Ask::Send { frame } => Action::Probe { port, frame },
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_monitor_asks_for_is_done_through_its_port() {
+        let mut out = Outbox::default();
+        let frame = vec![1, 2, 3];
+        let asks = vec![Ask::PollCarrier, Ask::ReadStamps, Ask::Send { frame: frame.clone() }];
+        let port = PortId(7);
+        request(port, asks, &mut out);
+        let asked = [
+            Action::PollMii { port },
+            Action::ReadHeard,
+            Action::Probe { port, frame },
+        ];
+        for action in asked {
+            assert_eq!(out.pop(), Some(action));
+        }
+        assert_eq!(out.pop(), None);
+    }
+}
