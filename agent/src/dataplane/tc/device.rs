@@ -1,8 +1,8 @@
 //! The bond's own interface: a veth pair whose far end, the wire, belongs to the agent.
 //!
 //! A pair is ours if its wire is called `wire<ifindex of the bond>` and its alias begins with `wire of`. Both are set before
-//! anything else, so a crash while a pair is made leaves either a bare pair, which the next [`create`](crate::dataplane::Plane::create) of
-//! that name removes, or one of ours that lacks something, which [`observe`](crate::dataplane::Plane::adopt) completes.
+//! anything else, so a crash while a pair is made leaves either a bare pair, which is removed when a bond of that name is made, or
+//! one of ours that lacks something, which is completed when it is adopted.
 
 use crate::dataplane::wanted::{Spread, TxPolicy, Wanted};
 use bond_monitors::Carrier;
@@ -12,7 +12,7 @@ use super::hook::{self, Attached, Hold, Place};
 use super::object::TX;
 use super::pins::{BondPins, Pins};
 use super::{Bond, Shared, queues};
-use crate::dataplane::step::{BPF, Failures, HOOK, VETH, step, step_with, unknown};
+use crate::dataplane::step::{BPF, Failures, HOOK, VETH, bond_gone, step, step_with};
 use crate::dataplane::{BondDevice, PlaneError};
 use crate::netlink::{Link, sysctl};
 
@@ -84,7 +84,7 @@ impl Shared {
     }
 
     fn read_device(&mut self, name: &str, ifindex: u32) -> Result<BondDevice, PlaneError> {
-        let link = step(|| format!("read {name}"), || self.links.by_index(ifindex))?.ok_or_else(|| unknown(name))?;
+        let link = step(|| format!("read {name}"), || self.links.by_index(ifindex))?.ok_or_else(|| bond_gone(name))?;
         let report = self.report(&link);
         Ok(BondDevice { ifindex, report })
     }

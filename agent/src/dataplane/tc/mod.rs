@@ -384,7 +384,7 @@ impl PlaneBond for TcBond {
     fn destroy(self: Box<Self>) -> Result<(), PlaneError> {
         let TcBond { shared, name, bond } = *self;
         let ifindex = bond.ifindex;
-        // Its links end with their pins.
+        // First its descriptors, or the programs would outlive their pins.
         drop(bond);
         shared.borrow_mut().remove_bond(&name, ifindex)
     }

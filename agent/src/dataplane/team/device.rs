@@ -14,7 +14,7 @@ use super::options::{Key, Name, Settings, Value};
 use super::program::{hash_in_force, set_mode};
 use super::{Bond, MARK, Shared};
 use crate::dataplane::port::port_alias;
-use crate::dataplane::step::{TEAM, step, step_with, unknown};
+use crate::dataplane::step::{TEAM, bond_gone, step, step_with};
 use crate::dataplane::{BondDevice, Observed, PlaneError};
 use crate::netlink::Link;
 use crate::text::chain;
@@ -80,7 +80,7 @@ impl Shared {
         }
         let make = || format!("make the interface {name}");
         step_with(&TEAM, make, || self.links.add_team(DRAFT))?;
-        let draft = look(self, DRAFT)?.ok_or_else(|| unknown(name))?;
+        let draft = look(self, DRAFT)?.ok_or_else(|| bond_gone(name))?;
         let made = self.finish(name, &draft, spread).map_err(|error| match error {
             PlaneError::Kernel { source, .. } if source.raw_os_error() == Some(libc::EEXIST) => taken(),
             other => other,

@@ -34,7 +34,7 @@ use self::genl::{Events, Genl};
 use self::options::{Key, Name, Settings, Value};
 use self::probe::Abilities;
 use super::port::port_alias;
-use super::step::{TEAM, step, unknown};
+use super::step::{TEAM, bond_gone, step};
 use super::{
     Applied, BondDevice, BondName, Observed, OriginalPort, Plane, PlaneBond, PlaneError, PlaneReport, PortBase,
     PortCounters, Watch,
@@ -205,7 +205,7 @@ impl Shared {
 
     /// The interface of a bond.
     fn device(&mut self, name: &str, ifindex: u32) -> Result<Link, PlaneError> {
-        step(|| format!("read {name}"), || self.links.by_index(ifindex))?.ok_or_else(|| unknown(name))
+        step(|| format!("read {name}"), || self.links.by_index(ifindex))?.ok_or_else(|| bond_gone(name))
     }
 }
 
