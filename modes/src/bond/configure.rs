@@ -8,7 +8,7 @@ use crate::ids::PortId;
 use crate::mode::{AnyMode, Change};
 use crate::options::{self, BondOptions, Context, OptionError, PORT_TABLE, PortOptions};
 use crate::port::Port;
-use crate::probing::no_target;
+use crate::warning::Warning;
 
 impl Bond {
     /// The options that [`Bond::configure`] would put in force, or why it would not.
@@ -27,8 +27,8 @@ impl Bond {
         if before.mode != self.options.mode {
             self.mode = AnyMode::new(self.options.mode);
         }
-        for text in change.warnings {
-            self.out.notify(Notice::Warning { text });
+        for about in change.warnings {
+            self.out.notify(Notice::warning(about));
         }
         self.note_changes(&before);
         self.follow_monitor(now, &before);
@@ -148,10 +148,9 @@ impl Bond {
 
     pub(super) fn warn_if_unmonitored(&mut self) {
         if !self.options.watches_links() {
-            let text = "unmonitored: with miimon=0 and no other monitor a failed port stays in use".to_owned();
-            self.out.notify(Notice::Warning { text });
+            self.out.notify(Notice::warning(Warning::Unmonitored));
         } else if self.options.asks_targets() && self.probing.has_no_target(&self.options) {
-            self.out.notify(no_target());
+            self.out.notify(Notice::warning(Warning::NoTarget));
         }
     }
 }

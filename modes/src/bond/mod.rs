@@ -54,8 +54,8 @@ impl Bond {
         let device = Device::new(device, MacOrigin::Random);
         let plan = planner::wanted(&mode, &View::new(&Ports::default(), &change.options, &device));
         let mut bond = Bond::assemble(now, change.options, device, mode, plan);
-        for text in change.warnings {
-            bond.out.notify(Notice::Warning { text });
+        for about in change.warnings {
+            bond.out.notify(Notice::warning(about));
         }
         bond.warn_if_unmonitored();
         bond.conclude(now, Vec::new());

@@ -12,6 +12,7 @@ use crate::event::{Reach, TargetPath};
 use crate::options::BondOptions;
 use crate::outbox::Outbox;
 use crate::port::Ports;
+use crate::warning::Warning;
 
 impl Probing {
     /// Asks for the ways to all targets, unless they are known well enough.
@@ -49,17 +50,16 @@ impl Probing {
                 && known != Some(path)
             {
                 // differs: the driver takes the ports down one after the other.
-                let text = format!(
-                    "target {} is reached through {device}, not through this bond: it does not count",
-                    path.target
-                );
-                out.notify(Notice::Warning { text });
+                out.notify(Notice::warning(Warning::TargetElsewhere {
+                    target: path.target,
+                    device: device.clone(),
+                }));
             }
         }
         self.paths = Some(paths);
         match (had_none, self.has_no_target(scene.options)) {
             (true, false) => restart_grace(now, ports, scene),
-            (false, true) => out.notify(no_target()),
+            (false, true) => out.notify(Notice::warning(Warning::NoTarget)),
             _ => {}
         }
     }
@@ -86,10 +86,3 @@ impl Probing {
 
 /// How long a look at the routing table is good for; a change of addresses or links is told at once.
 const FRESH: Duration = Duration::from_secs(1);
-
-/// The warning about a bond of which no target can be asked.
-pub(crate) fn no_target() -> Notice {
-    let text =
-        "unmonitored: no target can be asked through this bond, so nothing but carrier tells whether a port works";
-    Notice::Warning { text: text.to_owned() }
-}
