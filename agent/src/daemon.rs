@@ -17,7 +17,7 @@ use crate::control::server::Server;
 use crate::control::{RUN_DIR, RUN_DIR_ENV, SOCKET};
 use crate::dataplane::tc::{Hook, TcPlane};
 use crate::dataplane::team::TeamPlane;
-use crate::dataplane::{Dataplane, PlaneError, PlaneWish, Planes};
+use crate::dataplane::{Dataplane, PlaneChoice, PlaneError, Planes};
 use crate::fleet::{Fleet, check_options_on};
 use crate::locks::private_file;
 use crate::logging;
@@ -49,8 +49,8 @@ struct Arguments {
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     log_level: log::LevelFilter,
     /// What forwards for bonds that do not say: the kernel's team driver, eBPF, or the first that is exact
-    #[arg(long, value_name = "PLANE", value_enum, default_value_t = PlaneWish::Auto)]
-    plane: PlaneWish,
+    #[arg(long, value_name = "PLANE", value_enum, default_value_t = PlaneChoice::Auto)]
+    plane: PlaneChoice,
     /// How BPF programs are attached; auto takes tcx where the kernel has it
     #[arg(long, value_name = "HOOK", value_enum, default_value_t = Hook::Auto)]
     tc_hook: Hook,
@@ -76,7 +76,7 @@ pub fn main() -> ExitCode {
 }
 
 /// What the option files say, or `None` if a file has an error. What is wrong was logged.
-fn read_config(paths: &[PathBuf], grammar: Option<Grammar>, plane: PlaneWish) -> Option<Parsed> {
+fn read_config(paths: &[PathBuf], grammar: Option<Grammar>, plane: PlaneChoice) -> Option<Parsed> {
     let parsed = config::load(paths, grammar, &|pairs| check_options_on(plane, pairs));
     for finding in &parsed.diagnostics {
         match finding.severity {

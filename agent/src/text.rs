@@ -58,6 +58,9 @@ pub fn describe(notice: &Notice) -> String {
         Notice::ActiveChanged { from, to, reason } => active_changed(from.as_deref(), to.as_deref(), *reason),
         Notice::Carrier { carrier: Carrier::On } => "carrier on: a port is usable".to_owned(),
         Notice::Carrier { carrier: Carrier::Off } => "carrier off: no usable port".to_owned(),
+        Notice::TargetCounts { target } => format!("target {target} is reached through this bond again: it counts"),
+        Notice::Monitored { targets: true } => "monitored again: a target can be asked through this bond".to_owned(),
+        Notice::Monitored { targets: false } => "monitored again: carrier decides about ports".to_owned(),
         Notice::OptionChanged { option, value } => format!("{option} set to {value}"),
         Notice::Warning { about, .. } => warning(about),
     }
@@ -82,6 +85,8 @@ pub fn level(notice: &Notice) -> Level {
         | Notice::UpdelaySkipped { .. }
         | Notice::ActiveChanged { .. }
         | Notice::Carrier { .. }
+        | Notice::TargetCounts { .. }
+        | Notice::Monitored { .. }
         | Notice::OptionChanged { .. } => Level::Info,
     }
 }
@@ -126,7 +131,7 @@ fn active_changed(from: Option<&str>, to: Option<&str>, reason: SwitchReason) ->
     match (from, to) {
         (Some(from), Some(to)) => format!("active port {to} instead of {from}: {why}"),
         (None, Some(to)) => format!("active port {to}: {why}"),
-        (Some(from), None) => format!("no active port instead of {from}: {why}"),
+        (Some(from), None) => format!("no active port any more, {from} was the last: {why}"),
         (None, None) => format!("no active port: {why}"),
     }
 }
@@ -353,7 +358,7 @@ mod tests {
             (
                 switch(a, None, LinkDown),
                 Level::Warn,
-                "no active port instead of eth0: link of eth0 went down",
+                "no active port any more, eth0 was the last: link of eth0 went down",
             ),
             (
                 switch(None, None, Manual),
@@ -362,6 +367,19 @@ mod tests {
             ),
         ] {
             check(notice, level, want);
+        }
+    }
+
+    #[test]
+    fn what_was_warned_of_is_taken_back() {
+        let target = std::net::IpAddr::from([10, 9, 9, 9]);
+        let counts = "target 10.9.9.9 is reached through this bond again: it counts";
+        check(Notice::TargetCounts { target }, Level::Info, counts);
+        for (targets, want) in [
+            (true, "monitored again: a target can be asked through this bond"),
+            (false, "monitored again: carrier decides about ports"),
+        ] {
+            check(Notice::Monitored { targets }, Level::Info, want);
         }
     }
 

@@ -164,6 +164,16 @@ pub enum Notice {
         /// The new carrier.
         carrier: Carrier,
     },
+    /// A target that was reached through another interface is reached through the bond again.
+    TargetCounts {
+        /// Its address.
+        target: IpAddr,
+    },
+    /// The bond was unmonitored and is not any more.
+    Monitored {
+        /// Because a target can be asked, rather than because carrier counts.
+        targets: bool,
+    },
     /// An option was changed.
     OptionChanged {
         /// Its name.

@@ -63,7 +63,7 @@ pub enum Event {
     },
     /// Answer to [`Action::ReadHeard`](crate::Action::ReadHeard).
     Heard {
-        /// The attached ports of which it could be read; no port is blamed for the silence of the others.
+        /// Stamps of the attached ports. Ports that could not be read are missing here and are not judged.
         ports: Vec<(PortId, ReceiveStamps)>,
     },
     /// ARP or neighbour discovery that arrived at a port, whether the bond lets it in or not.

@@ -223,6 +223,10 @@ fn values_go_by_name_or_number_and_dashes_are_underscores() {
     daemon.ctl("add bond1 mode 1 miimon 50");
     assert_eq!(daemon.bond("bond1")["mode"], "active-backup");
     daemon.ctl("del bond1");
+    let log = daemon.log();
+    for line in ["bond1: made, mode ", "bond1: removed"] {
+        assert!(log.contains(line), "{line:?} in {log}");
+    }
 }
 
 #[test]

@@ -219,11 +219,32 @@ fn a_target_that_is_reached_elsewhere_does_not_count() {
     ));
 
     w.routes.insert(host(2), elsewhere);
-    w.after_ms(3000);
+    w.clear().after_ms(3000);
     assert!(w.bond.status(w.now()).bond.unmonitored, "nobody can be asked");
+    let unmonitored = |n: &Notice| {
+        matches!(
+            n,
+            Notice::Warning {
+                about: Warning::NoTarget | Warning::Unmonitored,
+                ..
+            }
+        )
+    };
+    assert!(w.saw(unmonitored));
     assert_eq!(active(&w).as_deref(), Some("a"), "carrier is all there is to go by");
     w.carrier("a", Carrier::Off);
     assert_eq!(active(&w).as_deref(), Some("b"));
+
+    w.routes.clear();
+    w.clear().after_ms(3000);
+    for target in [host(2), IpAddr::from([10, 9, 9, 9])] {
+        assert!(w.saw(|n| *n == Notice::TargetCounts { target }), "{target}");
+    }
+    assert!(w.saw(|n| matches!(n, Notice::Monitored { targets: true })));
+    w.clear().set("arp_ip_target=none").after_ms(3000);
+    assert!(w.saw(unmonitored), "also without a target at all");
+    w.clear().after_ms(3000);
+    assert!(!w.saw(unmonitored), "once");
 }
 
 #[test]

@@ -349,7 +349,8 @@ fn without_a_monitor_links_freeze_and_a_warning_says_so() {
     assert_eq!((active(&w).as_str(), w.polls), ("a", 0));
     w.plug("c").attach("c");
     assert_eq!(w.link("c"), LinkWord::Up, "a new port counts as up");
-    w.set("miimon=100");
+    w.clear().set("miimon=100");
+    assert!(w.saw(|n| *n == Notice::Monitored { targets: false }));
     assert_eq!(active(&w), "b", "what was missed counts when the monitor is back");
 }
 

@@ -169,3 +169,15 @@ fn the_mode_changes_only_while_the_bond_is_down_and_empty() {
         Err(OptionError::HasPorts { option: "mode" })
     ));
 }
+
+#[test]
+fn without_a_monitor_a_port_without_carrier_counts_as_up_and_is_not_sent_through() {
+    for mode in ["0", "2", "3"] {
+        let mut w = World::with_carrier(&format!("mode={mode} miimon=0"), ["a", "b"]);
+        w.carrier("a", Off).at_ms(5000);
+        let status = w.status("a");
+        assert_eq!((status.link, status.usable), (LinkWord::Up, true), "mode {mode}");
+        assert_eq!(senders(&w), ids(&w, ["b"]), "mode {mode}");
+        assert!(w.bond.status(w.now()).bond.carrier, "mode {mode}");
+    }
+}

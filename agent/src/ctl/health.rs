@@ -14,11 +14,11 @@ use crate::text::chain;
 #[serde(rename_all = "lowercase")]
 pub(super) enum Level {
     Ok = 0,
-    /// It works, but something that it was given does not.
+    /// It works, but not with all that it was given.
     Warning = 1,
     /// It carries nothing.
     Critical = 2,
-    /// Nobody can tell.
+    /// The state could not be read.
     Unknown = 3,
 }
 
@@ -28,7 +28,7 @@ pub(super) struct Health {
     schema: u32,
     /// Of the worst bond.
     pub(super) state: Level,
-    /// Why nobody can tell.
+    /// Why the state is unknown.
     reason: Option<String>,
     /// The worst first.
     bonds: Vec<BondHealth>,

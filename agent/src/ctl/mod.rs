@@ -72,9 +72,9 @@ enum Failure {
     /// Some ports were refused; each was reported.
     #[error("{failed} of {tried} ports failed")]
     Ports {
-        /// So many were refused.
+        /// How many were refused.
         failed: usize,
-        /// Of so many.
+        /// How many were tried.
         tried: usize,
     },
     /// Module parameters that make no bond.
@@ -128,11 +128,11 @@ enum Failure {
     /// Option files are wrong; what is wrong was reported.
     #[error("{errors} {} in the option files", if *errors == 1 { "error" } else { "errors" })]
     Findings {
-        /// So many.
+        /// How many.
         errors: usize,
     },
     /// A bond needs attention; which and why was printed.
-    #[error("not all is well")]
+    #[error("not all bonds are well")]
     Unhealthy(Level),
     /// Not all of a configuration is in the option file; what is not was reported.
     #[error("{errors} {}: not everything was carried over", if *errors == 1 { "error" } else { "errors" })]

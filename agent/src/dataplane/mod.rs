@@ -24,7 +24,7 @@ pub mod tc;
 pub mod team;
 pub mod wanted;
 
-pub use planes::{PlaneWish, Planes};
+pub use planes::{PlaneChoice, Planes};
 
 /// Name of a bond's interface: 1 to 15 bytes without `/`, blanks or a leading dot.
 pub type BondName = String;
@@ -54,7 +54,7 @@ pub trait Dataplane {
     fn express_port(&mut self, _bond: &BondName, _options: &PortOptions) -> Result<(), PlaneError> {
         Ok(())
     }
-    /// For people who ask why: what this plane can do here, and whether with these options.
+    /// For `doctor`: what this plane can do here, and whether it can do these options.
     fn reports(&mut self, options: &BondOptions) -> Vec<PlaneReport> {
         vec![PlaneReport::of(self, options)]
     }
@@ -65,19 +65,19 @@ pub trait Dataplane {
     fn observe(&mut self, bond: &BondName) -> Result<Option<Observed>, PlaneError>;
     /// Makes the bond's interface, administratively down and without carrier. Undone whole on failure.
     fn create(&mut self, bond: &BondName, base: &BondBase) -> Result<BondDevice, PlaneError>;
-    /// What a port is now, for [`detach`](Dataplane::detach) to restore. Asked before it is attached. What an earlier
-    /// attachment left on it, as on one that was moved to another namespace, is not part of it as far as it can be told.
+    /// What a port is now, for [`detach`](Dataplane::detach) to restore. Asked before it is attached. Leaves
+    /// out what an earlier attachment left behind (on a port that was moved to another namespace, say), where it can be recognised.
     fn original(&mut self, port: PortId) -> Result<OriginalPort, PlaneError>;
     /// Takes a port in: settings, hook, administratively up. It neither sends nor lets in until programmed. Undone whole on
     /// failure; harmless if it is attached already.
     fn attach(&mut self, bond: &BondName, port: PortId, base: &PortBase) -> Result<(), PlaneError>;
     /// Gives a port back as `original` says. A step that fails does not stop the others.
     fn detach(&mut self, bond: &BondName, port: PortId, original: &OriginalPort) -> Result<(), PlaneError>;
-    /// Whether an interface that was attached still is, by a link message about it: somebody else may have taken it away.
+    /// Whether an attached interface is still attached, judged by a link message about it: someone else may have detached it.
     fn holds(&self, _bond: &BondName, _link: &Link) -> bool {
         true
     }
-    /// Whether a port still hears what the bond is to hear, by a link message about it: every group.
+    /// Whether a port still receives every multicast group, as a bond needs, judged by a link message about it.
     fn hears_groups(&self, _bond: &BondName, link: &Link) -> bool {
         link.allmulti_flag
     }
@@ -85,7 +85,7 @@ pub trait Dataplane {
     fn program(&mut self, bond: &BondName, plan: &Wanted) -> Applied;
     /// Reads anew what somebody else may have changed and the next [`program`](Dataplane::program) is to put back: the bond's
     /// address and carrier, and that its ports hear every group. Address and MTU of a port are the operator's to change. A CPU
-    /// that has come since learns which traffic nobody gave to a queue.
+    /// that came online since then is told which traffic has no queue.
     fn refresh(&mut self, bond: &BondName) -> Result<(), PlaneError>;
     /// Removes the bond's interface and everything kept for it. Ports must be detached before.
     fn destroy(&mut self, bond: &BondName) -> Result<(), PlaneError>;
@@ -98,7 +98,7 @@ pub trait Dataplane {
     /// When frames came to an attached port, and from whom, as far as their source addresses tell. `probes` is exact; `any` may
     /// be a millisecond older than the last frame, and `own` leaves out what is no probe and came within one of such a frame.
     fn heard(&mut self, bond: &BondName, port: PortId) -> Result<ReceiveStamps, PlaneError>;
-    /// Where the plane hears of changes that others make to its bonds, for the loop to wait on.
+    /// The descriptor on which others' changes to the plane's bonds are reported, for the loop to wait on.
     fn event_fd(&self) -> Option<RawFd> {
         None
     }
@@ -169,7 +169,7 @@ pub struct Touched {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BondBase {
     /// Which plane it is to have.
-    pub plane: PlaneWish,
+    pub plane: PlaneChoice,
     /// Its options.
     pub options: BondOptions,
 }
@@ -221,7 +221,7 @@ pub struct PortBase {
     pub mtu: u32,
 }
 
-/// How the alias of an attached port begins. Whoever meets it on an interface that is no port knows that it was one.
+/// How the alias of an attached port begins. Found on an interface that is not attached, it marks a former port.
 pub const PORT_MARK: &str = "port of ";
 
 /// What a port was before it was attached, to be restored on detach.

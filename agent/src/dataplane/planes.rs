@@ -21,7 +21,7 @@ use crate::text::chain;
 /// Which plane a bond is to have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
-pub enum PlaneWish {
+pub enum PlaneChoice {
     /// The kernel's team driver if it can do what is asked for exactly, else eBPF.
     #[default]
     Auto,
@@ -31,26 +31,26 @@ pub enum PlaneWish {
     Tc,
 }
 
-impl PlaneWish {
+impl PlaneChoice {
     /// Every value with its name.
-    pub const VALUES: [(PlaneWish, &'static str); 3] = [
-        (PlaneWish::Auto, "auto"),
-        (PlaneWish::Team, "team"),
-        (PlaneWish::Tc, "tc"),
+    pub const VALUES: [(PlaneChoice, &'static str); 3] = [
+        (PlaneChoice::Auto, "auto"),
+        (PlaneChoice::Team, "team"),
+        (PlaneChoice::Tc, "tc"),
     ];
 
     /// From its name.
-    pub fn parse(text: &str) -> Option<PlaneWish> {
-        let found = PlaneWish::VALUES.iter().find(|(_, name)| *name == text.trim());
-        found.map(|(wish, _)| *wish)
+    pub fn parse(text: &str) -> Option<PlaneChoice> {
+        let found = PlaneChoice::VALUES.iter().find(|(_, name)| *name == text.trim());
+        found.map(|(choice, _)| *choice)
     }
 
     /// Whether a plane of this name will do.
     pub fn allows(self, plane: &str) -> bool {
         match self {
-            PlaneWish::Auto => true,
-            PlaneWish::Team => plane == "team",
-            PlaneWish::Tc => plane == "tc",
+            PlaneChoice::Auto => true,
+            PlaneChoice::Team => plane == "team",
+            PlaneChoice::Tc => plane == "tc",
         }
     }
 }
@@ -82,7 +82,7 @@ impl Planes {
         self.planes[place].as_mut()
     }
 
-    /// The first plane that is wished for and can do it, or why none can.
+    /// The first plane that the choice allows and that can do it, or why none can.
     fn choose(&mut self, base: &BondBase) -> Result<usize, PlaneError> {
         let mut reasons = Vec::new();
         for (place, plane) in self.planes.iter_mut().enumerate() {
@@ -151,7 +151,7 @@ impl Dataplane for Planes {
 
     fn express(&mut self, options: &BondOptions) -> Result<(), PlaneError> {
         let base = BondBase {
-            plane: PlaneWish::Auto,
+            plane: PlaneChoice::Auto,
             options: options.clone(),
         };
         self.choose(&base).map(drop)
@@ -269,7 +269,7 @@ mod tests {
     use super::*;
     use crate::dataplane::script::ScriptPlane;
 
-    fn base(plane: PlaneWish, options: &str) -> BondBase {
+    fn base(plane: PlaneChoice, options: &str) -> BondBase {
         let pairs: Vec<(String, String)> = options
             .split_whitespace()
             .filter_map(|word| word.split_once('='))
@@ -295,16 +295,16 @@ mod tests {
         };
         team.cannot("packets_per_slave");
         assert_eq!(
-            create(&mut planes, "bond0", &base(PlaneWish::Auto, "mode=1")).unwrap(),
+            create(&mut planes, "bond0", &base(PlaneChoice::Auto, "mode=1")).unwrap(),
             "team"
         );
-        let several = base(PlaneWish::Auto, "mode=0 packets_per_slave=3");
+        let several = base(PlaneChoice::Auto, "mode=0 packets_per_slave=3");
         assert_eq!(create(&mut planes, "bond1", &several).unwrap(), "tc");
-        let insists = base(PlaneWish::Team, "mode=0 packets_per_slave=3");
+        let insists = base(PlaneChoice::Team, "mode=0 packets_per_slave=3");
         let error = create(&mut planes, "bond2", &insists).unwrap_err();
         assert!(error.to_string().contains("packets_per_slave"), "{error}");
         assert_eq!(
-            create(&mut planes, "bond2", &base(PlaneWish::Tc, "mode=1")).unwrap(),
+            create(&mut planes, "bond2", &base(PlaneChoice::Tc, "mode=1")).unwrap(),
             "tc"
         );
     }
@@ -314,9 +314,9 @@ mod tests {
         let (team, _, mut planes) = planes();
         team.cannot("packets_per_slave");
         let (one, two) = ("bond0".to_owned(), "bond1".to_owned());
-        planes.create(&one, &base(PlaneWish::Auto, "mode=0")).unwrap();
-        planes.create(&two, &base(PlaneWish::Tc, "mode=0")).unwrap();
-        let several = base(PlaneWish::Auto, "mode=0 packets_per_slave=3").options;
+        planes.create(&one, &base(PlaneChoice::Auto, "mode=0")).unwrap();
+        planes.create(&two, &base(PlaneChoice::Tc, "mode=0")).unwrap();
+        let several = base(PlaneChoice::Auto, "mode=0 packets_per_slave=3").options;
         assert!(planes.express_for(&one, &several).is_err());
         assert!(planes.express_for(&two, &several).is_ok());
     }
@@ -325,7 +325,7 @@ mod tests {
     fn a_bond_that_is_there_already_is_found_with_its_plane() {
         let (_, tc, mut before) = planes();
         before
-            .create(&"bond0".to_owned(), &base(PlaneWish::Tc, "mode=1"))
+            .create(&"bond0".to_owned(), &base(PlaneChoice::Tc, "mode=1"))
             .unwrap();
         let mut after = Planes::new(vec![Box::new(ScriptPlane::named("team")), Box::new(tc)]);
         assert!(after.observe(&"bond0".to_owned()).unwrap().is_some());
@@ -339,7 +339,7 @@ mod tests {
         team.cannot("mode");
         tc.cannot("mode");
         let error = planes
-            .create(&"bond0".to_owned(), &base(PlaneWish::Auto, "mode=1"))
+            .create(&"bond0".to_owned(), &base(PlaneChoice::Auto, "mode=1"))
             .unwrap_err();
         let text = error.to_string();
         assert!(text.contains("plane team: ") && text.contains("plane tc: "), "{text}");
@@ -357,7 +357,7 @@ mod tests {
         let (team, tc, mut planes) = planes();
         team.fail_at(0, broken());
         tc.fail_at(0, broken());
-        let error = planes.create(&"bond0".to_owned(), &base(PlaneWish::Auto, "mode=1"));
+        let error = planes.create(&"bond0".to_owned(), &base(PlaneChoice::Auto, "mode=1"));
         let text = error.unwrap_err().to_string();
         assert_eq!(text.matches("cannot look: it is broken").count(), 2, "{text}");
     }
@@ -366,7 +366,7 @@ mod tests {
     fn a_plane_that_fails_keeps_no_bond_of_another_from_being_found() {
         let (team, _, mut planes) = planes();
         let bond = "bond0".to_owned();
-        planes.create(&bond, &base(PlaneWish::Tc, "mode=1")).unwrap();
+        planes.create(&bond, &base(PlaneChoice::Tc, "mode=1")).unwrap();
         planes.owners.clear();
         team.fail_at(0, broken());
         assert_eq!(planes.bonds().unwrap(), std::slice::from_ref(&bond));

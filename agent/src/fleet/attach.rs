@@ -30,7 +30,9 @@ impl Fleet {
     /// Tries again what could not be attached, as far as it is time for that.
     pub(super) fn attach_due(&mut self, now: Time) {
         for at in 0..self.bonds.len() {
-            for name in self.bonds[at].attempts.due(now) {
+            let member = &mut self.bonds[at];
+            member.attempts.keep(&member.wanted);
+            for name in member.attempts.due(now) {
                 self.attach_wanted(now, at, &name);
             }
         }
@@ -123,6 +125,11 @@ impl Attempts {
     /// It is attached, gone, or not wanted any more.
     pub(super) fn forget(&mut self, port: &str) {
         self.0.remove(port);
+    }
+
+    /// Forgets ports that are not wanted any more.
+    fn keep(&mut self, wanted: &[String]) {
+        self.0.retain(|name, _| wanted.contains(name));
     }
 
     fn timeout(&self) -> Option<Time> {

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::{Fleet, Member, above};
 use crate::control::proto::{Call, ControlError, DoctorReport, ErrorCode, EventLine, OptionPairs, SCHEMA};
-use crate::dataplane::{BondBase, OriginalPort, PORT_MARK, PlaneError, PlaneReport, PlaneWish, PortBase};
+use crate::dataplane::{BondBase, OriginalPort, PORT_MARK, PlaneChoice, PlaneError, PlaneReport, PortBase};
 use crate::netlink::Link;
 use crate::text::chain;
 
@@ -88,16 +88,23 @@ impl Fleet {
         let change = options::parse(&pairs).map_err(|error| option_error(name, error))?;
         let name = name.to_owned();
         let base = BondBase {
-            plane: plane.unwrap_or(self.wish),
+            plane: plane.unwrap_or(self.plane_choice),
             options: change.options.clone(),
         };
         let device = self
             .plane
             .create(&name, &base)
             .map_err(|error| plane_error(&name, &error))?;
+        let mode = change.options.mode;
         let bond = Bond::new(now, change, &device.report);
         let mut member = Member::new(name, device.ifindex, bond);
         member.devices.insert(device.ifindex, device.report);
+        log::info!(
+            "{}: made, mode {}, plane {}",
+            member.name,
+            mode.name(),
+            self.plane.plane_of(&member.name)
+        );
         self.bonds.push(member);
         let at = self.bonds.len() - 1;
         self.drain(now, at);
@@ -132,11 +139,11 @@ impl Fleet {
     }
 
     /// A live bond cannot change its plane: there is no moment at which both would forward.
-    fn stay_on_plane(&self, at: usize, wish: Option<PlaneWish>) -> Result<(), ControlError> {
+    fn stay_on_plane(&self, at: usize, choice: Option<PlaneChoice>) -> Result<(), ControlError> {
         let name = &self.bonds[at].name;
         let plane = self.plane.plane_of(name);
-        match wish {
-            Some(wish) if !wish.allows(plane) => Err(ControlError::new(
+        match choice {
+            Some(choice) if !choice.allows(plane) => Err(ControlError::new(
                 ErrorCode::Refused,
                 format!(
                     "{name}: it is on plane {plane} and stays there; to move it, delete it and add it with another plane"
@@ -151,7 +158,7 @@ impl Fleet {
         let (plane, pairs) = take_plane(pairs).map_err(|error| option_error("doctor", error))?;
         let change = options::parse(&pairs).map_err(|error| option_error("doctor", error))?;
         let base = BondBase {
-            plane: plane.unwrap_or(self.wish),
+            plane: plane.unwrap_or(self.plane_choice),
             options: change.options,
         };
         let planes = self.plane.reports(&base.options);
@@ -407,16 +414,16 @@ fn stands_on(links: &[Link], link: &Link, bond: u32) -> bool {
 }
 
 /// Splits `plane=` off, which is no option of the bond machine.
-fn take_plane(pairs: &[(String, String)]) -> Result<(Option<PlaneWish>, OptionPairs), OptionError> {
+fn take_plane(pairs: &[(String, String)]) -> Result<(Option<PlaneChoice>, OptionPairs), OptionError> {
     let (planes, rest): (OptionPairs, OptionPairs) = pairs.iter().cloned().partition(|(name, _)| name == "plane");
-    let wish = planes.last().map(|(_, value)| {
-        PlaneWish::parse(value).ok_or_else(|| OptionError::BadValue {
+    let choice = planes.last().map(|(_, value)| {
+        PlaneChoice::parse(value).ok_or_else(|| OptionError::BadValue {
             option: "plane",
             value: value.clone(),
             expected: "auto, team or tc",
         })
     });
-    Ok((wish.transpose()?, rest))
+    Ok((choice.transpose()?, rest))
 }
 
 fn done<T>(_: T) -> Value {

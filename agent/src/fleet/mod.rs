@@ -40,7 +40,7 @@ use self::shown::Shown;
 use self::unfulfilled::Unfulfilled;
 use crate::clock;
 use crate::control::proto::{BondEvent, BondReport, ControlError, ErrorCode, EventLine, OptionPairs, PortReport};
-use crate::dataplane::{Dataplane, OriginalPort, PlaneWish};
+use crate::dataplane::{Dataplane, OriginalPort, PlaneChoice};
 use crate::netlink::{Events, Link, LinkEvent, Links};
 use crate::origins::Origins;
 use crate::packet::PacketSocket;
@@ -59,7 +59,7 @@ const PUBLISHED_A_TURN: usize = 8;
 pub struct Fleet {
     plane: Box<dyn Dataplane>,
     /// Which plane a bond gets that does not say.
-    wish: PlaneWish,
+    plane_choice: PlaneChoice,
     links: Links,
     events: Events,
     /// The last reading of `events` failed.
@@ -141,7 +141,7 @@ impl Fleet {
         let release = nix::sys::utsname::uname().map(|name| name.release().to_string_lossy().into_owned());
         Ok(Fleet {
             plane,
-            wish: PlaneWish::Auto,
+            plane_choice: PlaneChoice::Auto,
             // Before anything is read, so that no change falls between.
             events: Events::open()?,
             deaf: false,
@@ -161,8 +161,8 @@ impl Fleet {
     }
 
     /// Which plane bonds get from now on that do not say.
-    pub fn prefer(&mut self, wish: PlaneWish) {
-        self.wish = wish;
+    pub fn prefer(&mut self, choice: PlaneChoice) {
+        self.plane_choice = choice;
     }
 
     /// When [`Fleet::handle_timeout`] has something to do.

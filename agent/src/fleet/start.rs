@@ -14,7 +14,7 @@ use super::repair::Repairs;
 use super::unfulfilled::Unfulfilled;
 use super::{Fleet, Member};
 use crate::config::BondSpec;
-use crate::dataplane::{Observed, OriginalPort, PlaneError, PlaneWish, team};
+use crate::dataplane::{Observed, OriginalPort, PlaneChoice, PlaneError, team};
 use crate::origins::Origins;
 use crate::saved::SavedBond;
 use crate::status::Devices;
@@ -279,12 +279,12 @@ fn options_in_force(plan: &Wanted) -> BondOptions {
 
 /// As [`check_options_on`], with no plane in particular for bonds that do not say.
 pub fn check_options(pairs: &[(String, String)]) -> Vec<(usize, String)> {
-    check_options_on(PlaneWish::Auto, pairs)
+    check_options_on(PlaneChoice::Auto, pairs)
 }
 
 /// What is wrong with options for a new bond, for the readers of files; each with the place of the option, past the end for none
-/// of them. `wish` is the plane of bonds that do not say.
-pub fn check_options_on(wish: PlaneWish, pairs: &[(String, String)]) -> Vec<(usize, String)> {
+/// of them. `choice` is the plane of bonds that do not say.
+pub fn check_options_on(choice: PlaneChoice, pairs: &[(String, String)]) -> Vec<(usize, String)> {
     let is_plane = |(name, _): &(String, String)| name == "plane";
     let places: Vec<usize> = (0..pairs.len()).filter(|place| !is_plane(&pairs[*place])).collect();
     let rest: Vec<_> = places.iter().map(|place| pairs[*place].clone()).collect();
@@ -294,7 +294,7 @@ pub fn check_options_on(wish: PlaneWish, pairs: &[(String, String)]) -> Vec<(usi
         .into_iter()
         .map(|(place, error)| (place_of(place), error.to_string()))
         .collect();
-    let bad_plane = |value: &str| PlaneWish::parse(value).is_none();
+    let bad_plane = |value: &str| PlaneChoice::parse(value).is_none();
     wrong.extend(
         (0..pairs.len())
             .filter(|place| is_plane(&pairs[*place]) && bad_plane(&pairs[*place].1))
@@ -304,8 +304,8 @@ pub fn check_options_on(wish: PlaneWish, pairs: &[(String, String)]) -> Vec<(usi
             }),
     );
     let given = pairs.iter().rfind(|pair| is_plane(pair));
-    let wish = given.and_then(|(_, value)| PlaneWish::parse(value)).unwrap_or(wish);
-    if wrong.is_empty() && wish == PlaneWish::Team {
+    let choice = given.and_then(|(_, value)| PlaneChoice::parse(value)).unwrap_or(choice);
+    if wrong.is_empty() && choice == PlaneChoice::Team {
         wrong.extend(inexact_on_team(&rest).map(|(place, error)| (place_of(place), error)));
     }
     wrong

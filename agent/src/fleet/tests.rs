@@ -13,7 +13,7 @@ use super::{Counters, Fleet, PUBLISHED_A_TURN, above, check_options, check_optio
 use crate::config;
 use crate::control::proto::{Call, ErrorCode};
 use crate::dataplane::script::{self, ScriptPlane};
-use crate::dataplane::{PlaneError, PlaneWish};
+use crate::dataplane::{PlaneChoice, PlaneError};
 use crate::netlink::tests::{asks, in_netns, ip};
 use crate::netlink::{Link, LinkEvent, Links};
 
@@ -175,6 +175,15 @@ fn an_attachment_that_fails_half_way_is_tried_again_by_the_clock_and_after_chang
             fleet.read_links(now, 1024);
         }
         assert_eq!(attempts(plane), 5);
+        // Nobody wants it for a while.
+        let wanted = std::mem::take(&mut fleet.bonds[0].wanted);
+        let next = fleet.attach_timeout().unwrap();
+        fleet.handle_timeout(next);
+        assert_eq!((attempts(plane), fleet.attach_timeout()), (0, None));
+        fleet.bonds[0].wanted = wanted;
+        plane.fail_at(1, refusal());
+        fleet.attach_wanted(next, 0, "a");
+        assert_eq!(attempts(plane), 1);
         // Nothing stands in the way any more.
         plane.fail_at(1000, refusal());
         let next = fleet.attach_timeout().unwrap();
@@ -589,10 +598,10 @@ fn addresses_are_read_once_for_all_news_and_again_after_a_failure() {
 
 #[test]
 fn what_the_team_driver_cannot_do_is_wrong_for_a_bond_that_insists_on_it() {
-    let found = |wish, options: &str| -> Vec<(usize, String)> {
+    let found = |choice, options: &str| -> Vec<(usize, String)> {
         let words = options.split(' ').map(|word| word.split_once('=').unwrap());
         let pairs: Vec<_> = words.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-        check_options_on(wish, &pairs)
+        check_options_on(choice, &pairs)
     };
     for (options, place) in [
         ("plane=team mode=balance-rr", 1),
@@ -600,17 +609,17 @@ fn what_the_team_driver_cannot_do_is_wrong_for_a_bond_that_insists_on_it() {
         ("mode=2 plane=team xmit_hash_policy=encap3+4", 2),
         ("mode=1 plane=team arp_interval=100 arp_ip_target=10.0.0.2", usize::MAX),
     ] {
-        let wrong = found(PlaneWish::Auto, options);
+        let wrong = found(PlaneChoice::Auto, options);
         assert_eq!(wrong.len(), 1, "{options}: {wrong:?}");
         assert_eq!(wrong[0].0, place, "{options}");
         assert!(wrong[0].1.contains("team plane cannot do"), "{wrong:?}");
         let elsewhere = options.replace("plane=team", "plane=tc");
-        assert_eq!(found(PlaneWish::Team, &elsewhere), [], "{elsewhere}");
+        assert_eq!(found(PlaneChoice::Team, &elsewhere), [], "{elsewhere}");
     }
-    assert_eq!(found(PlaneWish::Team, "mode=0").len(), 1, "the default plane");
-    assert_eq!(found(PlaneWish::Auto, "mode=0"), []);
-    assert_eq!(found(PlaneWish::Auto, "mode=1 plane=team"), []);
-    let twice = found(PlaneWish::Auto, "mode=0 miimon=x plane=team");
+    assert_eq!(found(PlaneChoice::Team, "mode=0").len(), 1, "the default plane");
+    assert_eq!(found(PlaneChoice::Auto, "mode=0"), []);
+    assert_eq!(found(PlaneChoice::Auto, "mode=1 plane=team"), []);
+    let twice = found(PlaneChoice::Auto, "mode=0 miimon=x plane=team");
     assert!(
         matches!(&twice[..], [(1, error)] if error.contains("miimon")),
         "{twice:?}"

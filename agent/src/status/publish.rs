@@ -73,7 +73,7 @@ impl Publisher {
         set.pending = (set.written != tree).then_some(tree);
     }
 
-    /// Lets the next change of this bond be written at once, because somebody waits for it. While writing fails it has to wait.
+    /// Lets the next change of this bond be written at once, because a client waits for it; but not while writing fails.
     pub fn hurry(&mut self, bond: &str) {
         if let Some(set) = self.sets.get_mut(bond).filter(|set| !set.failing) {
             set.not_before = Time::ZERO;
@@ -172,7 +172,8 @@ impl Publisher {
         count
     }
 
-    /// Makes what others have written in this tree's folders of interfaces its own, to change or to remove.
+    /// Takes over the files that another bond has written in this tree's folders of interfaces, so that this bond can change and
+    /// remove them.
     fn take_over(&mut self, name: &str, tree: &Tree) {
         let interfaces: BTreeSet<&str> = tree.keys().filter_map(|path| interface_of(path)).collect();
         for interface in interfaces {

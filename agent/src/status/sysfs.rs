@@ -1,5 +1,5 @@
-//! The files of `/sys/class/net` that concern a bond, in sysfs' formats: those of the bonding driver, and of the device core
-//! what monitoring tools follow from there. [bond_sysfs.c, bond_sysfs_slave.c, net-sysfs.c]
+//! The files of `/sys/class/net` that concern a bond, in sysfs' formats: those of the bonding driver, and those of the device
+//! core that monitoring tools read next. [bond_sysfs.c, bond_sysfs_slave.c, net-sysfs.c]
 //!
 //! A file that cannot be read in the kernel, such as the carrier of an interface that is down, is not there.
 
@@ -107,7 +107,7 @@ fn senders(bond: &BondReport) -> impl Iterator<Item = &PortStatus> {
     attached(bond).filter(|port| port.carrier && port.link == LinkWord::Up && port.role == Role::Active)
 }
 
-/// What all ports that send make together; in broadcast the slowest. [bond_main.c: bond_ethtool_get_link_ksettings]
+/// The sum of the speeds of all ports that send; in broadcast the slowest of them. [bond_main.c: bond_ethtool_get_link_ksettings]
 fn bond_speed(bond: &BondReport) -> Option<u32> {
     let mut speeds = senders(bond).filter_map(|port| port.speed_mbps.0).peekable();
     speeds.peek()?;
@@ -126,7 +126,7 @@ struct Device {
     mtu: u32,
     speed: Option<u32>,
     duplex: Duplex,
-    /// Besides what every interface has.
+    /// Flags besides those that every interface has.
     flags: u32,
 }
 
@@ -143,7 +143,7 @@ impl Device {
         folder.file("flags", &format!("{flags:#x}"));
         folder.file("ifindex", &self.ifindex.to_string());
         folder.file("mtu", &self.mtu.to_string());
-        // Not what the interface below says: a carrier whose interface has no such state is "unknown" there.
+        // Not the interface's own state: one that does not keep such a state reads "unknown" although it has carrier.
         folder.file("operstate", if self.up && self.carrier { "up" } else { "down" });
         // Ethernet. [if_arp.h: ARPHRD_ETHER]
         folder.file("type", "1");
@@ -180,7 +180,7 @@ impl<'a> Folder<'a> {
     }
 }
 
-/// The driver's files in a bond's folder, which are there in every mode, with what they say where a bond has no such option.
+/// The driver's files in a bond's folder, which exist in every mode, with their text for a bond that has no such option.
 pub fn files() -> impl Iterator<Item = (&'static str, &'static str)> {
     let options = TABLE.iter().flat_map(|row| row.files().map(|file| (file, "")));
     options.chain(NO_OPTIONS.iter().copied())

@@ -116,7 +116,6 @@ impl Bond {
             if before.arp_interval != self.options.arp_interval {
                 self.probe(|probing, ports, scene, _| probing.start(now, ports, scene));
             }
-            self.warn_if_unmonitored();
         }
         let targets: Vec<_> = self.options.targets().collect();
         if before.targets().ne(targets.iter().copied()) {
@@ -127,6 +126,7 @@ impl Bond {
                 }
             }
         }
+        self.tell_if_unmonitored();
     }
 
     /// Without a monitor nobody knows better than the operator.
@@ -146,11 +146,38 @@ impl Bond {
         }
     }
 
-    pub(super) fn warn_if_unmonitored(&mut self) {
+    /// Why nothing tells whether ports work, if it is so.
+    pub(super) fn unmonitored(&self) -> Option<Unmonitored> {
         if !self.options.watches_links() {
-            self.out.notify(Notice::warning(Warning::Unmonitored));
+            Some(Unmonitored::NoMonitor)
         } else if self.options.asks_targets() && self.probing.has_no_target(&self.options) {
-            self.out.notify(Notice::warning(Warning::NoTarget));
+            Some(Unmonitored::NoTarget)
+        } else {
+            None
         }
     }
+
+    /// Says once that nobody watches, and once that somebody does again.
+    pub(super) fn tell_if_unmonitored(&mut self) {
+        let now = self.unmonitored();
+        if std::mem::replace(&mut self.told_unmonitored, now) == now {
+            return;
+        }
+        self.out.notify(match now {
+            Some(Unmonitored::NoMonitor) => Notice::warning(Warning::Unmonitored),
+            Some(Unmonitored::NoTarget) => Notice::warning(Warning::NoTarget),
+            None => Notice::Monitored {
+                targets: self.options.asks_targets(),
+            },
+        });
+    }
+}
+
+/// Why nothing tells whether ports work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unmonitored {
+    /// Neither carrier nor targets are watched.
+    NoMonitor,
+    /// No target is reached through the bond.
+    NoTarget,
 }

@@ -20,6 +20,7 @@ pub use self::saved::Saved;
 use bond_monitors::{FrameKinds, LinkReport, MacAddr, Time};
 
 use self::announce::Announcer;
+use self::configure::Unmonitored;
 use self::device::{Device, MacOrigin};
 use self::planner::Planner;
 use self::polls::Polls;
@@ -43,6 +44,8 @@ pub struct Bond {
     polls: Polls,
     probing: Probing,
     announcer: Announcer,
+    /// What was told last of [`Bond::unmonitored`].
+    told_unmonitored: Option<Unmonitored>,
     planner: Planner,
     out: Outbox,
 }
@@ -57,7 +60,7 @@ impl Bond {
         for about in change.warnings {
             bond.out.notify(Notice::warning(about));
         }
-        bond.warn_if_unmonitored();
+        bond.tell_if_unmonitored();
         bond.conclude(now, Vec::new());
         bond
     }
@@ -71,6 +74,7 @@ impl Bond {
             polls: Polls::new(now),
             probing: Probing::default(),
             announcer: Announcer::default(),
+            told_unmonitored: None,
             planner: Planner::new(plan),
             out: Outbox::default(),
         }

@@ -28,6 +28,7 @@ impl Machine for Bond {
             Event::Stations { stations } => self.announcer.set_stations(now, stations),
             Event::Paths { paths } => {
                 self.probe(|probing, ports, scene, out| probing.on_paths(now, paths, ports, scene, out));
+                self.tell_if_unmonitored();
             }
             Event::Heard { ports: heard } => {
                 watch::tell_stamps(now, &heard, &mut self.ports, &mut self.out);

@@ -40,11 +40,7 @@ impl Bond {
                 } else {
                     self.options.polls_carrier().then(|| "mii".to_owned())
                 },
-                unmonitored: if self.options.asks_targets() {
-                    self.probing.has_no_target(&self.options)
-                } else {
-                    !self.options.polls_carrier()
-                },
+                unmonitored: self.unmonitored().is_some(),
                 targets: self.target_status(),
             },
             ports: self.ports.iter().map(|port| self.port_status(now, port)).collect(),

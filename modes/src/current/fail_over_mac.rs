@@ -16,7 +16,8 @@ pub(crate) fn for_new_port(how: FailOverMac, own: MacAddr, ports: &Ports, device
         FailOverMac::None => Some(device.mac),
         FailOverMac::Active => None,
         FailOverMac::Follow if first || own != device.mac => None,
-        FailOverMac::Follow => (ports.len()..)
+        // One more than there are ports, so one of them is free.
+        FailOverMac::Follow => (ports.len()..=2 * ports.len())
             .map(|place| sibling(own, place))
             .find(|mac| ports.iter().all(|port| port.own_mac != *mac)),
     }
@@ -49,11 +50,28 @@ pub(super) fn follow(
     }
 }
 
-/// An address for a port that came with the bond's own: locally administered, told apart by its place.
+/// An address for a port that came with the bond's own: locally administered, another one for each of 32,768 places.
 /// [bond_main.c: bond_enslave, BOND_FOM_FOLLOW]
 fn sibling(mac: MacAddr, place: usize) -> MacAddr {
     let mut bytes = mac.0;
     bytes[0] = (bytes[0] | 0x02) & !0x01;
-    bytes[5] ^= (place as u8) | 0x80;
+    bytes[4] ^= (place >> 7) as u8;
+    bytes[5] ^= (place & 0x7f) as u8 | 0x80;
     MacAddr(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn each_place_has_an_address_of_its_own() {
+        let own = MacAddr([0, 1, 2, 3, 4, 5]);
+        let all: BTreeSet<MacAddr> = (0..32_768).map(|place| sibling(own, place)).collect();
+        assert_eq!(all.len(), 32_768);
+        assert!(!all.contains(&own));
+        assert!(all.iter().all(|mac| mac.0[0] == 2));
+    }
 }

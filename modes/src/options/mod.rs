@@ -55,7 +55,7 @@ pub struct BondOptions {
     pub arp_validate: ArpValidate,
     /// Whether one target that answers is enough.
     pub arp_all_targets: ArpAllTargets,
-    /// So many intervals a port may be silent; at least 1.
+    /// How many intervals a port may stay silent; at least 1.
     pub arp_missed_max: u8,
     /// Name of the preferred port, attached or not.
     pub primary: Option<String>,

@@ -11,7 +11,7 @@ use crate::ids::PortId;
 use crate::port::{Port, Ports};
 
 impl Probing {
-    /// A port whose stamps could not be read gets time: nobody knows whether it is silent.
+    /// Restarts the time of ports whose stamps could not be read: nobody knows whether they are silent.
     pub(super) fn restart_grace_of_unread(
         &self,
         now: Time,
@@ -25,16 +25,16 @@ impl Probing {
         // What backup ports may hear depends on whether the active one is in touch.
         let active = scene.roles.active().and_then(|id| ports.get(id));
         let all = active.is_some_and(unread);
-        let excused = ports.iter().filter(|port| port.is_usable() && (all || unread(port)));
-        let excused: Vec<PortId> = excused.map(|port| port.id).collect();
-        for id in excused {
+        let unjudged = ports.iter().filter(|port| port.is_usable() && (all || unread(port)));
+        let unjudged: Vec<PortId> = unjudged.map(|port| port.id).collect();
+        for id in unjudged {
             if let Some(arp) = ports.get_mut(id).and_then(Port::arp_mut) {
                 arp.restart_grace(now);
             }
         }
     }
 
-    /// Frames that nobody looks into, by the stamps of the data plane.
+    /// Takes in what the data plane stamped: arrivals that count without being looked into.
     pub(super) fn take_stamps(
         &self,
         now: Time,

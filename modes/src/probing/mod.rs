@@ -41,7 +41,7 @@ pub(crate) struct Probing {
     next: Time,
     /// When the last one was.
     ticked: Time,
-    /// What waits for what arrived.
+    /// What is done when the stamps of the ports have been read.
     waiting: Option<Step>,
     /// When overdue answers are asked for again.
     again: Option<Time>,
@@ -380,7 +380,8 @@ impl Probing {
         scene.options.arp_validate.evidence(self.is_active(port, scene))
     }
 
-    /// Without carrier nothing can answer. A bond that cannot probe has nothing else to go by.
+    /// Judges every port by its carrier and by what was last found out about it. Without carrier nothing can answer; while no
+    /// target can be asked, carrier alone decides.
     pub fn inspect(&mut self, now: Time, ports: &mut Ports, scene: &Scene<'_>) -> Inspection {
         let mut found = Inspection::default();
         let has_no_target = self.has_no_target(scene.options);
@@ -409,7 +410,7 @@ impl Probing {
     }
 }
 
-/// Nobody probed for a while, so the silence of the ports in use says nothing.
+/// Restarts the time that ports in use have for an answer, because nobody probed for a while.
 fn restart_grace(now: Time, ports: &mut Ports, scene: &Scene<'_>) {
     if !scene.options.asks_targets() {
         return;

@@ -46,21 +46,24 @@ impl Probing {
         let had_none = self.has_no_target(scene.options);
         for path in &paths {
             let known = self.paths.iter().flatten().find(|known| known.target == path.target);
-            if let Reach::Elsewhere { device } = &path.reach
-                && known != Some(path)
-            {
-                // differs: the driver takes the ports down one after the other.
-                out.notify(Notice::warning(Warning::TargetElsewhere {
-                    target: path.target,
-                    device: device.clone(),
-                }));
+            match (known.map(|known| &known.reach), &path.reach) {
+                (Some(before), now) if before == now => {}
+                (_, Reach::Elsewhere { device }) => {
+                    // differs: the driver takes the ports down one after the other.
+                    out.notify(Notice::warning(Warning::TargetElsewhere {
+                        target: path.target,
+                        device: device.clone(),
+                    }));
+                }
+                (Some(Reach::Elsewhere { .. }), Reach::Through { .. }) => {
+                    out.notify(Notice::TargetCounts { target: path.target });
+                }
+                (None | Some(Reach::Through { .. }), Reach::Through { .. }) => {}
             }
         }
         self.paths = Some(paths);
-        match (had_none, self.has_no_target(scene.options)) {
-            (true, false) => restart_grace(now, ports, scene),
-            (false, true) => out.notify(Notice::warning(Warning::NoTarget)),
-            _ => {}
+        if had_none && !self.has_no_target(scene.options) {
+            restart_grace(now, ports, scene);
         }
     }
 

@@ -16,7 +16,7 @@ use crate::time::{Pause, Time};
 #[serde(default)]
 pub struct ArpMonitor {
     last_tx: Time,
-    /// Later than `heard` where the port was given time.
+    /// When a frame that counts last arrived, moved forward by pauses and restarts; `heard` is not.
     last_rx: Time,
     heard: Option<Time>,
     since: Time,
@@ -78,7 +78,7 @@ impl ArpMonitor {
         }
     }
 
-    /// A port that worked when nobody could look, as before a restart: its time begins anew.
+    /// Restarts the time that the port has for an answer: it worked when it was last watched, before a restart of the agent, say.
     pub fn restart_grace(&mut self, now: Time) {
         (self.last_tx, self.last_rx) = (now, now);
         (self.since, self.asked_since) = (now, now);

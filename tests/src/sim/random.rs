@@ -1,14 +1,18 @@
 //! Seeded random walks of a [`World`], with what must always hold checked after each step.
 
+mod checks;
+mod choices;
+
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use bond_modes::options::{BondOptions, FailOverMac, ModeName};
-use bond_modes::{Accept, Bond, LocalAddress, Machine, Notice, Port, PortId, Saved, Spread};
+use bond_modes::options::ModeName;
+use bond_modes::{LocalAddress, Machine, Notice, PortId, Saved};
 use bond_monitors::wire::ethernet::Tag;
 use bond_monitors::{Carrier, LinkState, MacAddr, Time};
 
+use self::choices::{BAD, BEGINNINGS, GOOD, HOSTS};
 use super::kernel::Failing;
 use super::rng::Rng;
 use super::world::{AttachFails, Slow, World};
@@ -280,21 +284,6 @@ impl Walk {
         }
     }
 
-    /// A guest above the bond keeps being found, whichever ports wait to be used or were left a moment ago.
-    fn check_guest(&mut self) {
-        let options = self.world.bond.options();
-        // Elsewhere the switch knows that the ports belong together. A plan that came about in part may let a new active port in
-        // before the old one stops sending.
-        let told_apart = options.mode == ModeName::ActiveBackup && !options.all_slaves_active;
-        if told_apart && self.world.programmed {
-            self.world.guest_sends(GUEST);
-            assert!(
-                !self.world.is_lost(GUEST),
-                "the bridge looks for a guest behind the bond"
-            );
-        }
-    }
-
     fn attach(&mut self) {
         if self.world.kernel.nics.len() < 4 {
             self.names += 1;
@@ -438,98 +427,6 @@ impl Walk {
         known && self.world.programmed
     }
 
-    /// What holds of the plan after every input.
-    fn check_plan(&self) {
-        let world = &self.world;
-        let (bond, plan) = (&world.bond, world.bond.plan());
-        let usable: Vec<PortId> = bond.ports().iter().filter(|p| p.is_usable()).map(|p| p.id).collect();
-        if bond.options().mode == ModeName::ActiveBackup {
-            assert_eq!(plan.tx.kind, Spread::One);
-            match plan.tx.ports.as_slice() {
-                [] => assert!(usable.is_empty(), "nothing is sent although {usable:?} are usable"),
-                [id] => assert!(usable.contains(id), "{id} sends although it is not usable"),
-                several => panic!("active-backup sends through {several:?}"),
-            }
-            assert_eq!(plan.tx.ports.first().copied(), bond.active());
-        } else {
-            check_spreading(bond);
-        }
-        assert_eq!(
-            plan.carrier.is_on(),
-            !usable.is_empty(),
-            "carrier without a usable port"
-        );
-        assert!(plan.ports.keys().eq(sorted(bond.ports().iter().map(|p| p.id)).iter()));
-        for (id, port) in &plan.ports {
-            if port.accept == Accept::Nothing {
-                continue;
-            }
-            let everyone = bond.options().all_slaves_active || bond.options().mode != ModeName::ActiveBackup;
-            let all = everyone || bond.active() == Some(*id);
-            assert_eq!(port.accept == Accept::All, all, "{id} lets in {:?}", port.accept);
-        }
-        let macs: Vec<MacAddr> = plan.ports.values().map(|port| port.mac).collect();
-        if bond.moving_macs() == FailOverMac::None {
-            assert!(
-                macs.iter().all(|mac| *mac == plan.mac),
-                "a port has not the bond's address"
-            );
-        } else if let Some(active) = bond.active() {
-            assert_eq!(
-                plan.ports[&active].mac, plan.mac,
-                "the active port has the bond's address"
-            );
-        }
-        if world.programmed {
-            assert_eq!(world.kernel.plan, *plan, "the kernel does something else");
-        }
-    }
-
-    /// A port without carrier is given up within its detection time plus downdelay, one without a working path within the
-    /// intervals that it may miss.
-    fn check_detection(&mut self, timers_ran: bool) {
-        let bond = &self.world.bond;
-        let now = self.world.now();
-        let options = bond.options();
-        let watched = self.world.kernel.device.admin_up && options.watches_links();
-        let limit = detection(options);
-        let asks = options.asks_targets() && options.targets().next().is_some();
-        let mut dead = BTreeMap::new();
-        for port in bond.ports().iter().filter(|_| watched) {
-            let carrier = self.world.kernel.nics[&port.id].report.carrier;
-            if carrier.is_on() && !(asks && self.world.net.dead.contains(&port.id)) {
-                continue;
-            }
-            let running = port.link().deadline().map_or(Duration::ZERO, |until| until.since(now));
-            let limit = limit.max(running);
-            let held_up = self.world.held_up;
-            let new = Dead {
-                since: now,
-                held_up,
-                limit,
-            };
-            let entry = self.dead.get(&port.id).copied().unwrap_or(new);
-            let dead_for = now.since(entry.since).saturating_sub(held_up - entry.held_up);
-            assert!(
-                !timers_ran || dead_for <= entry.limit || !port.is_usable(),
-                "{} has been dead for {dead_for:?} and is still used",
-                port.name,
-            );
-            dead.insert(port.id, entry);
-        }
-        self.dead = dead;
-    }
-
-    /// A running downdelay keeps its end, but what is known about carriers may be old: the time to detection starts anew.
-    fn rules_changed(&mut self) {
-        let limit = detection(self.world.bond.options());
-        for dead in self.dead.values_mut() {
-            dead.since = self.world.now();
-            dead.held_up = self.world.held_up;
-            dead.limit = dead.limit.max(limit);
-        }
-    }
-
     fn nics(&self, wanted: impl Fn(bool) -> bool) -> Vec<PortId> {
         let nics = self.world.kernel.nics.values();
         nics.filter(|nic| wanted(nic.attached)).map(|nic| nic.id).collect()
@@ -540,43 +437,6 @@ impl Walk {
         let id = self.rng.pick(&ids)?;
         Some(self.world.kernel.nics[id].report.name.clone())
     }
-}
-
-/// Modes that spread traffic send through every port that is up and has carrier; without one, through those in downdelay.
-fn check_spreading(bond: &Bond) {
-    let pick = |wanted: &dyn Fn(&Port) -> bool| -> Vec<PortId> {
-        bond.ports()
-            .iter()
-            .filter(|port| wanted(port))
-            .map(|port| port.id)
-            .collect()
-    };
-    let up = pick(&|port| port.link() == LinkState::Up && port.carrier().is_on());
-    let going_down = pick(&|port| matches!(port.link(), LinkState::GoingDown { .. }));
-    let senders = if up.is_empty() { going_down } else { up };
-    let options = bond.options();
-    let tx = &bond.plan().tx;
-    match &tx.kind {
-        Spread::RoundRobin { packets_per_port, igmp } => {
-            assert_eq!(
-                (options.mode, *packets_per_port),
-                (ModeName::BalanceRr, options.packets_per_slave)
-            );
-            let sends = igmp.is_some_and(|igmp| tx.ports.contains(&igmp));
-            assert_eq!(sends, !tx.is_nowhere(), "{igmp:?} gets IGMP although it does not send");
-        }
-        Spread::Hash(policy) => {
-            assert_eq!(
-                (options.mode, *policy),
-                (ModeName::BalanceXor, options.xmit_hash_policy)
-            );
-        }
-        Spread::All => assert_eq!(options.mode, ModeName::Broadcast),
-        other => panic!("{} sends by {other:?}", options.mode),
-    }
-    let ports = &tx.ports;
-    assert_eq!(*ports, senders, "{} sends through the wrong ports", options.mode);
-    assert_eq!(bond.active(), None);
 }
 
 /// A turn in which a call blocks at any place, as long as several intervals.
@@ -637,121 +497,3 @@ fn without_silence(saved: &Saved) -> serde_json::Value {
     }
     value
 }
-
-/// How long a failure may go unseen.
-fn detection(options: &BondOptions) -> Duration {
-    if options.asks_targets() {
-        // Carrier is polled every second; backup ports may miss one interval more, and the interval begun is not over.
-        let silence = options.arp_interval * (u32::from(options.arp_missed_max) + 3);
-        Duration::from_secs(1).max(silence) + options.arp_interval
-    } else {
-        options.miimon + options.downdelay
-    }
-}
-
-fn sorted(ids: impl Iterator<Item = PortId>) -> Vec<PortId> {
-    let mut ids: Vec<PortId> = ids.collect();
-    ids.sort();
-    ids
-}
-
-/// Who is behind a bridge above the bond.
-const GUEST: MacAddr = MacAddr([2, 0xbe, 0, 0, 0, 1]);
-
-/// Far hosts that may be asked.
-const HOSTS: [IpAddr; 3] = [
-    IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2)),
-    IpAddr::V4(Ipv4Addr::new(10, 0, 0, 3)),
-    IpAddr::V6(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 2)),
-];
-
-/// Options to be born with.
-const BEGINNINGS: [&str; 16] = [
-    "mode=1 arp_interval=100 arp_ip_target=10.0.0.2",
-    "mode=1 arp_interval=100 arp_ip_target=10.0.0.2,10.0.0.3 arp_validate=all arp_all_targets=all",
-    "mode=1 arp_interval=200 ns_ip6_target=fd00::2 arp_validate=active primary=a",
-    "mode=0 arp_interval=100 arp_ip_target=10.0.0.2",
-    "mode=2 arp_interval=100 arp_ip_target=10.0.0.2 arp_validate=all arp_missed_max=3",
-    "mode=1 miimon=100",
-    "mode=1 miimon=100 updelay=300 downdelay=200",
-    "mode=1 miimon=50 updelay=200 primary=a",
-    "mode=1 miimon=100 fail_over_mac=active",
-    "mode=1 miimon=100 fail_over_mac=follow downdelay=100",
-    "mode=1 miimon=0",
-    "mode=0 miimon=100 updelay=200 packets_per_slave=3",
-    "mode=2 miimon=100 downdelay=300 xmit_hash_policy=layer3+4",
-    "mode=2 miimon=0 fail_over_mac=follow",
-    "mode=3 miimon=100 updelay=300 downdelay=200",
-    "mode=3 miimon=100",
-];
-
-/// Options that a bond takes, some of them only at the right moment.
-const GOOD: [&str; 57] = [
-    "arp_interval=100",
-    "arp_interval=60",
-    "arp_interval=0",
-    "arp_ip_target=+10.0.0.2",
-    "arp_ip_target=+10.0.0.3",
-    "arp_ip_target=-10.0.0.3",
-    "arp_ip_target=10.0.0.2,10.0.0.3",
-    "arp_ip_target=none",
-    "ns_ip6_target=fd00::2",
-    "arp_validate=none",
-    "arp_validate=all",
-    "arp_validate=backup",
-    "arp_validate=filter_active",
-    "arp_all_targets=all",
-    "arp_missed_max=1",
-    "arp_missed_max=4",
-    "mode=0",
-    "mode=1",
-    "mode=2",
-    "mode=3",
-    "xmit_hash_policy=layer2+3",
-    "packets_per_slave=0",
-    "packets_per_slave=7",
-    "miimon=100",
-    "miimon=100",
-    "miimon=100",
-    "miimon=30",
-    "miimon=250",
-    "miimon=0",
-    "updelay=0",
-    "updelay=300",
-    "updelay=1000",
-    "updelay=250",
-    "updelay=2147483647",
-    "downdelay=0",
-    "downdelay=200",
-    "downdelay=500",
-    "peer_notif_delay=0",
-    "peer_notif_delay=300",
-    "use_carrier=0",
-    "use_carrier=1",
-    "primary=a",
-    "primary=b",
-    "primary=n5",
-    "primary=",
-    "primary_reselect=always",
-    "primary_reselect=better",
-    "primary_reselect=failure",
-    "num_grat_arp=0",
-    "num_grat_arp=1",
-    "num_grat_arp=5",
-    "all_slaves_active=0",
-    "all_slaves_active=1",
-    "fail_over_mac=none",
-    "fail_over_mac=active",
-    "fail_over_mac=follow",
-    "min_links=2",
-];
-
-/// Options that no bond takes.
-const BAD: [&str; 6] = [
-    "miimon=-1",
-    "updelay=x",
-    "primary_reselect=perhaps",
-    "num_grat_arp=256",
-    "primary=not/a/name",
-    "frobnicate=1",
-];

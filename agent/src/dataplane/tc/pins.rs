@@ -17,6 +17,7 @@ use nix::fcntl::{Flock, FlockArg};
 use super::bpffs::Bpffs;
 use super::errors::program_error;
 use super::sys;
+use crate::locks::private_folder;
 
 /// The pins of one network namespace.
 #[derive(Debug)]
@@ -232,8 +233,9 @@ fn maps_in_use() -> Option<BTreeSet<u32>> {
 fn lock(dir: &Path) -> io::Result<Option<Flock<File>>> {
     let deadline = Instant::now() + LONG_FOR_A_SWEEP;
     loop {
-        fs::create_dir_all(dir)?;
-        let file = match File::open(dir) {
+        // Others could lock a folder that they can open, and many a bpffs is open to all.
+        let all = dir.parent().map_or(Ok(()), |all| private_folder(all).map(drop));
+        let file = match all.and_then(|()| private_folder(dir)) {
             Err(error) if error.kind() == ErrorKind::NotFound => continue,
             file => file?,
         };
@@ -277,3 +279,21 @@ const RX: &str = "rx-";
 const LONG_FOR_A_SWEEP: Duration = Duration::from_millis(100);
 /// The folder of all bonds of the machine.
 const ALL: &str = "bondd";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::locks::tests::unprivileged;
+
+    #[test]
+    fn a_process_without_rights_can_neither_lock_the_pins_nor_make_their_folder() {
+        // No namespace has such a number.
+        let number = (1 << 40) + u64::from(std::process::id());
+        let pins = Pins::open(&std::env::temp_dir(), number).unwrap();
+        assert!(pins.is_locked());
+        let (opened, made) = unprivileged(|| (File::open(&pins.dir), fs::create_dir(pins.dir.with_extension("x"))));
+        assert_eq!(opened.unwrap_err().kind(), ErrorKind::PermissionDenied);
+        assert_eq!(made.unwrap_err().kind(), ErrorKind::PermissionDenied);
+        pins.release().unwrap();
+    }
+}

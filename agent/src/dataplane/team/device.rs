@@ -1,7 +1,7 @@
 //! The bond's own interface: a team device with our mark.
 //!
-//! It is made under a name of its own and gets the bond's name last, in one step. So a crash in between leaves no half of a bond
-//! under that name; what it leaves the next creation removes.
+//! It is made under another name and gets the bond's name last, in one step. So a crash in between leaves no half-made bond under
+//! that name; the next creation removes what is left.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -136,7 +136,7 @@ impl TeamPlane {
             bases: before.map(|known| known.bases).unwrap_or_default(),
         };
         for &port in &order {
-            // The first thing that a port of ours gets. Without it somebody else put it there, or an agent died over it.
+            // A port of ours gets this option first. Without it, someone else added the port, or an agent died while it did.
             if bond.settings.get(&Key::port(Name::UserLinkupEnabled, port)) != Some(&Value::Flag(true)) {
                 continue;
             }
@@ -169,7 +169,8 @@ impl TeamPlane {
     }
 }
 
-/// A port's settings as a plan words them. What the bond listens to the driver hands on, so the plan's wish is fulfilled.
+/// A port's settings as in a plan. The driver passes promiscuity and all-multicast of the bond on to its ports, so the bond's
+/// settings are reported.
 pub fn settings_of(port: &Link, bond: &Link) -> PortPlan {
     PortPlan {
         mac: port.report.mac,

@@ -34,8 +34,8 @@ impl Driver {
         }
     }
 
-    /// Sets one option. The kernel also complains when it could set the option and not tell everybody of it; then what it says
-    /// now counts. [team.c: team_nl_send_event_options_get]
+    /// Sets one option. The kernel also reports an error if it has set the option but could not notify every listener; then the
+    /// option is read back. [team.c: team_nl_send_event_options_get]
     pub fn set(&mut self, team: u32, key: Key, value: &Value) -> io::Result<()> {
         let family = self.family()?;
         match self.genl.set(family, team, key, value) {
@@ -74,7 +74,7 @@ pub fn mode_of(spread: Spread) -> Option<(&'static str, &'static Feature)> {
     }
 }
 
-/// The other way round.
+/// How this mode of the driver spreads traffic.
 pub fn spread_of(mode: &str) -> Option<Spread> {
     let mut spreads = SPREADS.into_iter();
     spreads.find(|spread| mode_of(*spread).is_some_and(|(name, _)| name == mode))

@@ -10,7 +10,7 @@ use super::program::inexact;
 use crate::dataplane::PlaneError;
 use crate::dataplane::wanted::spread_of;
 
-/// Refuses options with which a bond would do something else than the kernel's driver, whatever modes there are.
+/// Refuses options that the team driver cannot carry out as the bonding driver does, even with all of its modes.
 ///
 /// Exact, because the agent does it: monitoring by carrier, delays, choice of the active port, addresses, announcements. Exact in
 /// the driver: the hash of all policies that look at one packet at a time.

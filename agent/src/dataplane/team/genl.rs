@@ -247,11 +247,11 @@ pub enum Change {
         /// Its value.
         value: Value,
     },
-    /// Something was lost: everything may have changed.
+    /// Messages were lost: everything may have changed.
     Overrun,
 }
 
-/// The stream of changes of options, by whomever.
+/// The stream of changes of options, whoever makes them.
 pub struct Events {
     socket: NlSocket,
     buffer: Box<[u8]>,
@@ -273,8 +273,8 @@ impl Events {
         })
     }
 
-    /// Listens to this family from now on. Before the first option is set: to a group without members the kernel cannot tell of
-    /// the change, and says so.
+    /// Listens to this family from now on. Must be called before the first option is set: while the group has no member, the
+    /// kernel answers a change with an error, because it could not report it.
     pub fn join(&mut self, family: Family) -> io::Result<()> {
         if self.joined == Some(family) {
             return Ok(());
@@ -315,7 +315,7 @@ impl AsRawFd for Events {
     }
 }
 
-/// The changes that a datagram tells. What cannot be read counts as lost.
+/// The changes that a datagram reports. What cannot be read counts as lost.
 fn changes(datagram: &[u8], family: Family, sink: &mut Vec<Change>) {
     for message in messages(datagram) {
         let told = message.ok().and_then(|message| {

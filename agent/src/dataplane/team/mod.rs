@@ -1,8 +1,8 @@
 //! The team data plane: the kernel's team driver, told over generic netlink what to forward.
 //!
-//! The bond's own interface is a team device, its ports are under it. The driver forwards and shows carrier on its own; it decides
-//! nothing: which port receives, sends and counts as linked is set by option, port by port. So a new agent *observes*: it reads
-//! the options and finds the plan in force.
+//! The bond's own interface is a team device, its ports are under it. The driver forwards and shows carrier, but decides
+//! nothing: options set for each port whether it receives, sends and counts as linked. So a new agent finds the plan in force by
+//! reading the options.
 //!
 //! A device is ours by two options that have no effect together, `MARK`. Any other team device is never touched.
 //!
@@ -244,7 +244,7 @@ impl Dataplane for TeamPlane {
         known.is_none_or(|known| link.master == Some(known.ifindex))
     }
 
-    /// The driver hands on to every port what the bond is to listen to.
+    /// The driver passes the bond's multicast settings on to every port.
     fn hears_groups(&self, _bond: &BondName, _link: &Link) -> bool {
         true
     }
@@ -289,7 +289,7 @@ impl Dataplane for TeamPlane {
         Ok(())
     }
 
-    /// What a backup port refuses the kernel counts as taken by nobody, unless a packet socket on the port took it.
+    /// The kernel counts frames that a backup port refuses as not taken by anybody, unless a packet socket on the port took them.
     fn counters(&mut self, bond: &BondName, port: PortId) -> Result<PortCounters, PlaneError> {
         let known = self.bonds.get(bond).ok_or_else(|| unknown(bond))?;
         let read = || format!("read the counters of {port}");
@@ -297,7 +297,7 @@ impl Dataplane for TeamPlane {
         Ok(since(known.bases.get(&port).copied().unwrap_or_default(), now))
     }
 
-    /// The driver does not tell.
+    /// The driver does not report when frames came.
     fn heard(&mut self, _bond: &BondName, _port: PortId) -> Result<ReceiveStamps, PlaneError> {
         Ok(ReceiveStamps::default())
     }

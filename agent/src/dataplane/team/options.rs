@@ -1,6 +1,6 @@
 //! Options of the team driver, and how they are written in messages of generic netlink.
 //!
-//! An option is told apart by name, port and place in an array; the kernel wants all of them, and the type, exactly.
+//! An option is identified by name, port and array index; the kernel compares all three and the type.
 //! [team.c: __team_find_option]
 
 use std::collections::BTreeMap;
@@ -23,15 +23,15 @@ pub enum Name {
     Mode,
     /// u32: announcements by the driver when a port is enabled. Always 0, the agent sends them.
     NotifyPeersCount,
-    /// u32, ms: without announcements it has no effect, so it can tell whose the device is.
+    /// u32, ms: has no effect without announcements, so its value marks a device of ours.
     NotifyPeersInterval,
-    /// u32, interface index: who sends and receives in mode activebackup.
+    /// u32, interface index: the port that sends and receives in mode activebackup.
     ActivePort,
     /// Binary: the hash program of mode loadbalance.
     HashProgram,
     /// Text: what mode loadbalance does with the hash.
     TxMethod,
-    /// u32, interface index, array: who sends what hashes to that place.
+    /// u32, interface index, array: the port that sends the frames whose hash is this index.
     Cell,
     /// Flag of a port: receives, and counts when the driver looks whether it can send at all.
     Enabled,
@@ -74,9 +74,9 @@ impl Name {
 pub struct Key {
     /// Its name.
     pub name: Name,
-    /// Whose, if each port has one.
+    /// The port, if each port has such an option.
     pub port: Option<PortId>,
-    /// Its place, if it is an array.
+    /// Its index, if it is an array.
     pub index: Option<u32>,
 }
 

@@ -27,8 +27,8 @@ impl TeamPlane {
         taken
     }
 
-    /// The driver takes only what is down, and wants the address before. It enables a port at once and counts its carrier, so both
-    /// are taken away as soon as there is a way to: the mark of a port of ours first.
+    /// The driver accepts only an interface that is down, and its address must be set before. It enables a new port at once and
+    /// counts its carrier; both are switched off as soon as the options exist, the mark of a port of ours first.
     fn set_up_port(&mut self, name: &str, port: PortId, base: &PortBase) -> Result<(), PlaneError> {
         let bond = self.bonds.get_mut(name).ok_or_else(|| unknown(name))?;
         let links = &mut self.links;

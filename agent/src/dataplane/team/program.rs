@@ -18,11 +18,11 @@
 //! | all | every port | those with `user_linkup` |
 //! | nowhere | none | a team without enabled ports drops what it is to send |
 //!
-//! The hash modes of bonding let in what any port hears, so what `rx` says of them is fulfilled. differs: a backup port that is
-//! about to become active or was just left lets nothing in, as in the kernel's driver.
+//! In the hash modes every port receives, as `rx` of the plan asks. differs: a backup port that is about to become active, or was
+//! active until just now, receives nothing, as in the kernel's driver.
 //!
-//! While a hash program changes, a frame goes to one of the new ports whatever it hashes to: the cells of the larger of both
-//! programs are filled with them first.
+//! While a hash program is exchanged, every frame must find one of the new ports, whatever its hash: so all cells that either
+//! program can name are filled first.
 //!
 //! A step that fails is left out of what counts as in force, so the next plan tries it again. If a step that makes a new path
 //! fails, the steps that break the old one are skipped.
@@ -56,7 +56,7 @@ pub fn apply(driver: &mut Driver, links: &mut Links, name: &str, bond: &mut Bond
     work.set_mode(plan.spread);
     let attached = |port| work.bond.ports.contains_key(&port);
     let tx = plan.tx.among(attached);
-    // All of its ports have left and are about to leave the plan: nothing is gained by a change.
+    // If all ports of the plan have left, the next plan will not name them: nothing is changed for this one.
     let moves = tx != TxPolicy::Drop || plan.tx == TxPolicy::Drop;
     let (receivers, linked) = (receivers(&tx, work.bond), linked(plan, &tx, work.bond));
     let ready = moves && work.flag(Name::Enabled, &receivers, true);
@@ -117,7 +117,7 @@ fn receivers(tx: &TxPolicy, bond: &Bond) -> BTreeSet<PortId> {
     }
 }
 
-/// The ports whose link shows as the bond's carrier. One that is on while nothing may be sent needs one, too.
+/// The ports whose link makes the bond's carrier. A bond that has carrier but sends nothing needs such ports, too.
 fn linked(plan: &Wanted, tx: &TxPolicy, bond: &Bond) -> BTreeSet<PortId> {
     match (plan.carrier.is_on(), tx) {
         (false, _) => BTreeSet::new(),
@@ -135,7 +135,7 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
-    /// What is not attached costs the others nothing.
+    /// A port that is not attached does not stop the others.
     fn check_ports(&mut self, plan: &Wanted) {
         let named = plan.ports.keys().chain(plan.rx.keys());
         for &port in named.chain(plan.tx.ports()) {
@@ -240,13 +240,13 @@ impl Work<'_> {
     }
 }
 
-/// Whether every one of some steps was done. None is left out for another.
+/// Whether all of some steps were done; each is tried.
 fn all(steps: impl Iterator<Item = bool>) -> bool {
     steps.fold(true, |all, done| all & done)
 }
 
-/// The port that is named by an option whose setting failed, if it has left the team. The driver has the same answer for an
-/// option that its mode does not have.
+/// The port that an option names whose setting failed, if the port has left the team. The driver gives the same error for an
+/// option that its mode does not have, so the options are read.
 fn gone(driver: &mut Driver, team: u32, error: &PlaneError, key: Key, value: &Value) -> Option<PortId> {
     let PlaneError::Kernel { source, .. } = error else {
         return None;

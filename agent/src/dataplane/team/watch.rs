@@ -1,7 +1,7 @@
 //! Options that somebody else changes, such as with teamnl(8).
 //!
-//! Our own changes are told, too, some time later, and a value may have been changed and changed back. So an event only raises a
-//! suspicion; what the driver says when asked decides.
+//! The driver also reports our own changes, some time later, and a value may have been changed and changed back. So a report is
+//! only a reason to read the options; what they say then decides.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -12,7 +12,7 @@ use crate::dataplane::{BondName, Touched};
 use crate::netlink::Drained;
 
 impl TeamPlane {
-    /// The bonds whose options are not those in force any more, by up to `budget` messages.
+    /// The bonds whose options are not those in force any more, from up to `budget` messages.
     pub(super) fn read_changes(&mut self, budget: usize) -> io::Result<Touched> {
         let mut heard = Vec::new();
         let drained = self.events.read(budget, &mut heard)?;
@@ -22,7 +22,7 @@ impl TeamPlane {
         })
     }
 
-    /// The bonds of which this was heard with reason.
+    /// The bonds whose options really differ from those in force.
     pub(super) fn judge(&mut self, heard: &[Change]) -> BTreeSet<BondName> {
         let mut touched = BTreeSet::new();
         for (name, bond) in &mut self.bonds {

@@ -172,6 +172,7 @@ fn under_load(w: &mut World, name: &str, policies: &[Policy]) {
     let (arrived, took) = thread::scope(|scope| {
         scope.spawn(|| traffic.send(bond));
         let reader = scope.spawn(|| traffic.receive(&far));
+        let _end = EndOfTraffic(&traffic);
         for next in &plans[1..] {
             let mark = traffic.sent.load(Ordering::Relaxed);
             begun.push(mark);
@@ -225,6 +226,15 @@ struct Traffic {
     seen: AtomicU32,
     enough: AtomicBool,
     ended: AtomicBool,
+}
+
+/// Sees to it that a failure ends the threads too.
+struct EndOfTraffic<'a>(&'a Traffic);
+
+impl Drop for EndOfTraffic<'_> {
+    fn drop(&mut self) {
+        self.0.enough.store(true, Ordering::Relaxed);
+    }
 }
 
 impl Traffic {

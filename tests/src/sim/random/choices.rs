@@ -1,0 +1,101 @@
+//! What a walk chooses from.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// Far hosts that may be asked.
+pub(super) const HOSTS: [IpAddr; 3] = [
+    IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2)),
+    IpAddr::V4(Ipv4Addr::new(10, 0, 0, 3)),
+    IpAddr::V6(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 2)),
+];
+
+/// Options to be born with.
+pub(super) const BEGINNINGS: [&str; 16] = [
+    "mode=1 arp_interval=100 arp_ip_target=10.0.0.2",
+    "mode=1 arp_interval=100 arp_ip_target=10.0.0.2,10.0.0.3 arp_validate=all arp_all_targets=all",
+    "mode=1 arp_interval=200 ns_ip6_target=fd00::2 arp_validate=active primary=a",
+    "mode=0 arp_interval=100 arp_ip_target=10.0.0.2",
+    "mode=2 arp_interval=100 arp_ip_target=10.0.0.2 arp_validate=all arp_missed_max=3",
+    "mode=1 miimon=100",
+    "mode=1 miimon=100 updelay=300 downdelay=200",
+    "mode=1 miimon=50 updelay=200 primary=a",
+    "mode=1 miimon=100 fail_over_mac=active",
+    "mode=1 miimon=100 fail_over_mac=follow downdelay=100",
+    "mode=1 miimon=0",
+    "mode=0 miimon=100 updelay=200 packets_per_slave=3",
+    "mode=2 miimon=100 downdelay=300 xmit_hash_policy=layer3+4",
+    "mode=2 miimon=0 fail_over_mac=follow",
+    "mode=3 miimon=100 updelay=300 downdelay=200",
+    "mode=3 miimon=100",
+];
+
+/// Options that a bond takes, some of them only at the right moment.
+pub(super) const GOOD: [&str; 57] = [
+    "arp_interval=100",
+    "arp_interval=60",
+    "arp_interval=0",
+    "arp_ip_target=+10.0.0.2",
+    "arp_ip_target=+10.0.0.3",
+    "arp_ip_target=-10.0.0.3",
+    "arp_ip_target=10.0.0.2,10.0.0.3",
+    "arp_ip_target=none",
+    "ns_ip6_target=fd00::2",
+    "arp_validate=none",
+    "arp_validate=all",
+    "arp_validate=backup",
+    "arp_validate=filter_active",
+    "arp_all_targets=all",
+    "arp_missed_max=1",
+    "arp_missed_max=4",
+    "mode=0",
+    "mode=1",
+    "mode=2",
+    "mode=3",
+    "xmit_hash_policy=layer2+3",
+    "packets_per_slave=0",
+    "packets_per_slave=7",
+    "miimon=100",
+    "miimon=100",
+    "miimon=100",
+    "miimon=30",
+    "miimon=250",
+    "miimon=0",
+    "updelay=0",
+    "updelay=300",
+    "updelay=1000",
+    "updelay=250",
+    "updelay=2147483647",
+    "downdelay=0",
+    "downdelay=200",
+    "downdelay=500",
+    "peer_notif_delay=0",
+    "peer_notif_delay=300",
+    "use_carrier=0",
+    "use_carrier=1",
+    "primary=a",
+    "primary=b",
+    "primary=n5",
+    "primary=",
+    "primary_reselect=always",
+    "primary_reselect=better",
+    "primary_reselect=failure",
+    "num_grat_arp=0",
+    "num_grat_arp=1",
+    "num_grat_arp=5",
+    "all_slaves_active=0",
+    "all_slaves_active=1",
+    "fail_over_mac=none",
+    "fail_over_mac=active",
+    "fail_over_mac=follow",
+    "min_links=2",
+];
+
+/// Options that no bond takes.
+pub(super) const BAD: [&str; 6] = [
+    "miimon=-1",
+    "updelay=x",
+    "primary_reselect=perhaps",
+    "num_grat_arp=256",
+    "primary=not/a/name",
+    "frobnicate=1",
+];
