@@ -9,9 +9,9 @@ use std::time::Duration;
 use bond_modes::options::{Kind, find};
 
 use super::diagnostic::{Diagnostic, Findings, Place, Severity};
-use super::module::is_for_other_modes;
 use super::names::check_interface;
 use super::resolve::{keep_good, set};
+use super::unsupported::is_for_other_modes;
 use super::{Check, SpecOption};
 
 /// A line of a stanza, or a variable of a hook.

@@ -5,8 +5,9 @@
 //! Three grammars are read:
 //!
 //! - the agent's own: lines and words (`lines`), directives (`modprobe`), bonds (`resolve`);
-//! - modules.conf of Linux 2.4 (`modutils`) and modprobe.d (`kmod`), as loads of the kernel's module (`module`): which bonds
-//!   there would be, with which names and options, is what these programs and the driver would have made of the file.
+//! - modules.conf of Linux 2.4 (`modutils`) and modprobe.d (`kmod`), as loads of the kernel's module (`module`):
+//!   the result is the bonds that these programs and the driver would have made from the file. `unite` puts them together with
+//!   the agent's own by name.
 //!
 //! Which options there are is not known here; the option table is asked. Only what the kernel's module does with its parameters,
 //! and options of a bond do not, is here (`parameters`, `module`).
@@ -28,6 +29,7 @@ pub mod names;
 mod parameters;
 mod resolve;
 mod unite;
+mod unsupported;
 
 pub use diagnostic::{Diagnostic, Place, Severity};
 pub use grammar::Grammar;
@@ -156,7 +158,7 @@ fn read(sources: &[Source], files: &dyn Files, check: Check<'_>, mut findings: F
     }
 }
 
-fn own_directives(source: &Source, findings: &mut Findings) -> Vec<modprobe::Directive> {
+fn own_directives(source: &Source, findings: &mut Findings) -> Vec<modprobe::DirectiveLine> {
     modprobe::directives(&Arc::from(source.path.as_path()), &source.text, findings)
 }
 

@@ -47,15 +47,15 @@ const NOT_UNDERSTOOD: [&str; 6] = ["if", "elseif", "else", "endif", "include", "
 
 /// A line that may concern a bond.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Directive {
+pub(super) struct DirectiveLine {
     pub(super) place: Place,
     /// The first name on the line: of a bond or of a module.
     pub(super) name: String,
-    pub(super) wish: Wish,
+    pub(super) directive: Directive,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Wish {
+pub(super) enum Directive {
     /// `alias NAME MODULE`
     Alias { module: String },
     /// `options NAME TEXT`
@@ -63,7 +63,7 @@ pub(super) enum Wish {
 }
 
 /// All directives of a file's text, in order.
-pub(super) fn directives(file: &Arc<Path>, text: &str, findings: &mut Findings) -> Vec<Directive> {
+pub(super) fn directives(file: &Arc<Path>, text: &str, findings: &mut Findings) -> Vec<DirectiveLine> {
     logical_lines(physical_lines(text))
         .into_iter()
         .filter_map(|line| {
@@ -76,7 +76,7 @@ pub(super) fn directives(file: &Arc<Path>, text: &str, findings: &mut Findings) 
         .collect()
 }
 
-fn directive(place: Place, line: &str, findings: &mut Findings) -> Option<Directive> {
+fn directive(place: Place, line: &str, findings: &mut Findings) -> Option<DirectiveLine> {
     let (mut word, mut rest) = cut(line);
     if word == "add" {
         // `add options` appends, as `options` does here anyway. [modules.conf(5)]
@@ -112,7 +112,7 @@ fn directive(place: Place, line: &str, findings: &mut Findings) -> Option<Direct
     }
 }
 
-fn alias(place: Place, rest: &str, findings: &mut Findings) -> Option<Directive> {
+fn alias(place: Place, rest: &str, findings: &mut Findings) -> Option<DirectiveLine> {
     let mut words = rest.split_whitespace();
     let (Some(name), Some(module)) = (words.next(), words.next()) else {
         findings.error(
@@ -127,16 +127,16 @@ fn alias(place: Place, rest: &str, findings: &mut Findings) -> Option<Directive>
             format!("{extra:?} after the module, expected `alias {name} {MODULE}` only"),
         );
     }
-    Some(Directive {
+    Some(DirectiveLine {
         place,
         name: name.to_owned(),
-        wish: Wish::Alias {
+        directive: Directive::Alias {
             module: module.to_owned(),
         },
     })
 }
 
-fn options(place: Place, rest: &str, findings: &mut Findings) -> Option<Directive> {
+fn options(place: Place, rest: &str, findings: &mut Findings) -> Option<DirectiveLine> {
     let (name, text) = cut(rest);
     if name.is_empty() {
         findings.error(
@@ -145,10 +145,10 @@ fn options(place: Place, rest: &str, findings: &mut Findings) -> Option<Directiv
         );
         return None;
     }
-    Some(Directive {
+    Some(DirectiveLine {
         place,
         name: name.to_owned(),
-        wish: Wish::Options { text: text.to_owned() },
+        directive: Directive::Options { text: text.to_owned() },
     })
 }
 

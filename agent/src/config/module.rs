@@ -2,18 +2,18 @@
 //! of parameters, then devices. [insmod: obj_gpl/insmod.c; kernel/params.c: parse_args; bond_main.c: bond_check_params]
 
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
 
 use bond_modes::options::{ModeName, Modes, TABLE, find, is_interface_name, parse};
 
 use super::diagnostic::{Code, Findings, Place, Severity};
 use super::resolve::{MOST_BONDS, MOST_IN_ALL, free_name, port_names};
+use super::unsupported::is_unsupported;
 use super::{BondSpec, Check, Grammar, SpecOption, parameters};
 
 mod value;
 
+pub(super) use value::strtol;
 use value::{Bad, Parameter, Value};
-pub(super) use value::{is_for_other_modes, strtol};
 
 /// Most words for one load, and most of one name in modules.conf.
 pub(super) const MOST_WORDS: usize = 1024;
@@ -113,7 +113,7 @@ impl<'a> Module<'a> {
         leave_other_modes(options, findings);
         leave_unread(options, findings);
         name_primary(options, grammar, findings);
-        parameters::settle(options, grammar, findings);
+        parameters::apply_module_rules(options, grammar, findings);
         round_delays(options, findings);
         if findings.errors() > errors {
             return;
@@ -246,7 +246,7 @@ fn show(word: &Word) -> &str {
 
 fn unknown(word: &Word, grammar: Grammar, findings: &mut Findings) {
     let name = &word.name;
-    if value::is_unsupported(name) {
+    if is_unsupported(name) {
         let text = format!("{name} is for modes that bondd does not have, it sets nothing, expected it to be left out");
         return findings.add(Severity::Warning, "unsupported-option", &word.place, text);
     }
@@ -447,10 +447,4 @@ fn watch(options: &[SpecOption], load: &Load, findings: &mut Findings) {
          arp_ip_target"
     );
     findings.add(Severity::Warning, "no-link-monitoring", &load.place, text);
-}
-
-/// Whether an address can be asked. [bond_main.c: bond_check_params]
-pub(super) fn is_target(text: &str) -> bool {
-    text.parse::<Ipv4Addr>()
-        .is_ok_and(|ip| ip.octets()[0] != 0 && !ip.is_broadcast())
 }

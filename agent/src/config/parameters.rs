@@ -1,16 +1,17 @@
 //! What the kernel's module does with its parameters before they are options of a bond: a file that worked with the module works
 //! here, and is told what of it does not count. [bond_main.c: bond_check_params]
 
+use std::net::Ipv4Addr;
+
 use bond_modes::options::{find, parse, show_all};
 
 use super::diagnostic::{Findings, Place, Severity};
-use super::module::is_target;
 use super::{Grammar, SpecOption};
 
-/// Settles what the parameters of one bond say together; what is left are options that count.
+/// Applies the module's rules to the parameters of one bond; what is left are options that count.
 ///
-/// In the agent's own files an address that is none stays, to be refused, and carrier is watched unless they say otherwise.
-pub(super) fn settle(options: &mut Vec<SpecOption>, grammar: Grammar, findings: &mut Findings) {
+/// In bondd's own files an invalid address is kept, so that the option check reports it, and miimon defaults to 100.
+pub(super) fn apply_module_rules(options: &mut Vec<SpecOption>, grammar: Grammar, findings: &mut Findings) {
     let own = grammar == Grammar::Own;
     drop_multicast(options, own, findings);
     let excluded = choose_monitor(options, findings);
@@ -40,7 +41,7 @@ fn drop_multicast(options: &mut Vec<SpecOption>, own: bool, findings: &mut Findi
     }
 }
 
-/// With one address that is none the driver asks nobody. [bond_main.c: bond_check_params]
+/// With one invalid address the driver switches the ARP monitor off. [bond_main.c: bond_check_params]
 fn drop_bad_targets(options: &mut Vec<SpecOption>, findings: &mut Findings) {
     let Some(at) = options.iter().position(|option| option.name == "arp_ip_target") else {
         return;
@@ -123,7 +124,7 @@ fn drop_delays(options: &mut Vec<SpecOption>, own: bool, findings: &mut Findings
     }
 }
 
-/// Drops what would judge answers where nobody asks: a driver that runs stores it, while it is not loaded with it.
+/// Drops arp_validate when the ARP monitor is off. A loaded driver stores it; as a module parameter it is refused.
 pub(super) fn drop_validation(options: &mut Vec<SpecOption>, findings: &mut Findings) {
     let probes = switched_on(options, "arp_interval").is_some() && switched_on(options, "miimon").is_none();
     if !probes
@@ -171,6 +172,12 @@ fn check_arp(options: &mut Vec<SpecOption>, own: bool, excluded: Option<&SpecOpt
         );
         findings.add(Severity::Error, "arp-validate-without-arp", &validate.place, text);
     }
+}
+
+/// Whether an address can be asked. [bond_main.c: bond_check_params]
+fn is_target(text: &str) -> bool {
+    text.parse::<Ipv4Addr>()
+        .is_ok_and(|ip| ip.octets()[0] != 0 && !ip.is_broadcast())
 }
 
 pub(super) fn take(options: &mut Vec<SpecOption>, name: &str) -> Option<SpecOption> {

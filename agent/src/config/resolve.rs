@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::diagnostic::{Findings, Place, Severity};
 use super::lines::words;
-use super::modprobe::{Directive, MODULE, Wish};
-use super::module::is_for_other_modes;
+use super::modprobe::{Directive, DirectiveLine, MODULE};
 use super::names::{check_bond, check_interface};
+use super::unsupported::is_for_other_modes;
 use super::{BondSpec, Check, Grammar, SpecOption, parameters};
 
 /// Most bonds that `max_bonds` makes.
@@ -28,7 +28,7 @@ struct OptionLines {
 
 /// What the agent's own files say of bonds.
 pub(super) struct Own<'a> {
-    directives: &'a [Directive],
+    directives: &'a [DirectiveLine],
     asked: Vec<(String, Place)>,
 }
 
@@ -42,7 +42,7 @@ pub(super) struct OwnBonds {
 
 impl<'a> Own<'a> {
     /// Finds the bonds that the directives ask for.
-    pub(super) fn new(directives: &'a [Directive], findings: &mut Findings) -> Own<'a> {
+    pub(super) fn new(directives: &'a [DirectiveLine], findings: &mut Findings) -> Own<'a> {
         Own {
             directives,
             asked: asked_for(directives, findings),
@@ -58,22 +58,19 @@ impl<'a> Own<'a> {
     pub(super) fn bonds(self, made: &BTreeSet<String>, findings: &mut Findings) -> OwnBonds {
         let mut asked = self.asked;
         let mut lines: BTreeMap<&str, OptionLines> = BTreeMap::new();
-        for directive in self.directives {
-            let Wish::Options { text } = &directive.wish else {
+        for line in self.directives {
+            let Directive::Options { text } = &line.directive else {
                 continue;
             };
-            let name = directive.name.as_str();
+            let name = line.name.as_str();
             if name != MODULE && made.contains(name) && asked.iter().all(|(bond, _)| bond != name) {
-                asked.push((name.to_owned(), directive.place.clone()));
+                asked.push((name.to_owned(), line.place.clone()));
             }
             if name == MODULE || asked.iter().any(|(bond, _)| bond == name) {
-                lines
-                    .entry(name)
-                    .or_default()
-                    .read(name, &directive.place, text, findings);
+                lines.entry(name).or_default().read(name, &line.place, text, findings);
             } else if name.starts_with("bond") {
                 let text = format!("options for {name}, which no line makes, expected `alias {name} {MODULE}`");
-                findings.warning(&directive.place, text);
+                findings.warning(&line.place, text);
             }
         }
         let defaults = lines.remove(MODULE).unwrap_or_default();
@@ -85,10 +82,12 @@ impl<'a> Own<'a> {
 }
 
 /// Bonds that an alias asks for. A later alias of the same name replaces an earlier one.
-fn asked_for(directives: &[Directive], findings: &mut Findings) -> Vec<(String, Place)> {
+fn asked_for(directives: &[DirectiveLine], findings: &mut Findings) -> Vec<(String, Place)> {
     let mut asked: Vec<(String, Place)> = Vec::new();
-    for Directive { place, name, wish } in directives {
-        let Wish::Alias { module } = wish else { continue };
+    for DirectiveLine { place, name, directive } in directives {
+        let Directive::Alias { module } = directive else {
+            continue;
+        };
         let earlier = asked.iter().position(|(bond, _)| bond == name);
         match (module == MODULE, earlier) {
             (true, Some(at)) => findings.warning(place, format!("{name} was asked for before, at {}", asked[at].1)),
@@ -313,7 +312,7 @@ pub(super) fn keep_good(
         findings.add(Severity::Warning, "unsupported-option", &option.place, text);
     }
     parameters::drop_validation(options, findings);
-    parameters::settle(options, Grammar::Own, findings);
+    parameters::apply_module_rules(options, Grammar::Own, findings);
     loop {
         let pairs: Vec<(String, String)> = options.iter().map(SpecOption::pair).collect();
         let wrong = check(&pairs);

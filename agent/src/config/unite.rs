@@ -36,7 +36,7 @@ pub(super) fn unite(own: OwnBonds, modules: Vec<Made>, check: Check<'_>, finding
         bond.given = given;
         put(&mut options, std::mem::take(&mut bond.options));
         bond.options = options;
-        settle(&mut bond, check, findings);
+        conclude(&mut bond, check, findings);
         united.push(bond);
     }
     // What one load made was looked at there.
@@ -52,7 +52,7 @@ pub(super) fn unite(own: OwnBonds, modules: Vec<Made>, check: Check<'_>, finding
         }
     }
     for bond in united[from..].iter_mut().filter(|bond| joined.contains(&bond.name)) {
-        settle(bond, check, findings);
+        conclude(bond, check, findings);
     }
     united
 }
@@ -122,15 +122,15 @@ fn agree(one: &SpecOption, other: &SpecOption, given: &[SpecOption]) -> bool {
         .any(|other| parameters::means_the_same(one, other))
 }
 
-/// Settles what the options say together, and asks the option table about them.
-fn settle(bond: &mut BondSpec, check: Check<'_>, findings: &mut Findings) {
-    parameters::settle(&mut bond.options, Grammar::Own, findings);
+/// Applies the module's rules to the options of both files together, and asks the option table about them.
+fn conclude(bond: &mut BondSpec, check: Check<'_>, findings: &mut Findings) {
+    parameters::apply_module_rules(&mut bond.options, Grammar::Own, findings);
     ask(&bond.options, Some(&bond.place), check, findings);
 }
 
 /// What is wrong with `options bonding` where nobody has them: what every bond needs they may lack.
 fn check_defaults(mut defaults: Vec<SpecOption>, check: Check<'_>, findings: &mut Findings) {
-    parameters::settle(&mut defaults, Grammar::Own, findings);
+    parameters::apply_module_rules(&mut defaults, Grammar::Own, findings);
     ask(&defaults, None, check, findings);
 }
 

@@ -310,7 +310,7 @@ impl Bond {
         }
     }
 
-    /// Whether one more can be read of what there are so many.
+    /// Whether the limit is not reached yet.
     fn has_room(&mut self, many: usize, findings: &mut Findings) -> bool {
         if many >= MOST_WORDS && !std::mem::replace(&mut self.is_broken, true) {
             let text = format!(

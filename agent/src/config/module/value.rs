@@ -7,19 +7,6 @@ use crate::config::Grammar;
 /// Parameters of the driver of Linux 2.4.22 that are no options of a bond, and what is ours in every grammar. [bonding.txt of 2003]
 const IN_EVERY_GRAMMAR: [&str; 4] = ["multicast", "max_bonds", "slaves", "plane"];
 
-/// Parameters of the kernel's driver for modes that are not here.
-const UNSUPPORTED: [&str; 3] = ["lacp_rate", "ad_select", "tx_queues"];
-
-/// Options beside them for such modes that are no parameters. [bonding.rst]
-const UNSUPPORTED_OPTIONS: [&str; 6] = [
-    "ad_actor_sys_prio",
-    "ad_actor_system",
-    "ad_user_port_key",
-    "coupled_control",
-    "lacp_active",
-    "tlb_dynamic_lb",
-];
-
 /// Modes that are not here. [bonding.rst: mode]
 const UNSUPPORTED_MODES: [&str; 3] = ["802.3ad", "balance-tlb", "balance-alb"];
 
@@ -58,16 +45,6 @@ pub(super) enum Bad {
     Mode,
     UnsupportedMode,
     Multicast,
-}
-
-/// Whether the kernel's driver has this parameter, and bondd does not.
-pub(super) fn is_unsupported(name: &str) -> bool {
-    UNSUPPORTED.contains(&name.replace('-', "_").as_str())
-}
-
-/// Whether the kernel's driver has this option, and bondd does not, be it a parameter of the module or not.
-pub(in crate::config) fn is_for_other_modes(name: &str) -> bool {
-    is_unsupported(name) || UNSUPPORTED_OPTIONS.contains(&name.replace('-', "_").as_str())
 }
 
 impl Parameter {
