@@ -3,6 +3,7 @@
 use bond_monitors::{LinkState, Time};
 
 use super::Bond;
+use super::unmonitored::Unmonitored;
 use crate::action::Notice;
 use crate::ids::PortId;
 use crate::mode::{AnyMode, Change};
@@ -171,13 +172,4 @@ impl Bond {
             },
         });
     }
-}
-
-/// Why nothing tells whether ports work.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Unmonitored {
-    /// Neither carrier nor targets are watched.
-    NoMonitor,
-    /// No target is reached through the bond.
-    NoTarget,
 }

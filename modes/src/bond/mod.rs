@@ -13,6 +13,7 @@ mod polls;
 mod route;
 mod saved;
 mod status;
+mod unmonitored;
 
 pub use self::adopt::AdoptedState;
 pub use self::saved::Saved;
@@ -20,10 +21,10 @@ pub use self::saved::Saved;
 use bond_monitors::{FrameKinds, LinkReport, MacAddr, Time};
 
 use self::announce::Announcer;
-use self::configure::Unmonitored;
 use self::device::{Device, MacOrigin};
 use self::planner::Planner;
 use self::polls::Polls;
+use self::unmonitored::Unmonitored;
 use crate::action::Notice;
 use crate::delays::{self, Ends};
 use crate::ids::{Epoch, PortId};
