@@ -8,22 +8,12 @@ before=$(port_state eth0; port_state eth1)
 start --plane tc
 ctl add bond0 mode=active-backup miimon=100 || fail "add"
 ctl port add bond0 eth0 eth1 || fail "port add"
-ip -n host link set bond0 up
-ip -n host addr add 10.77.0.1/24 dev bond0
-until_true 5 active eth0 || fail "eth0 is not active"
+bond0_up
 in_host tc filter show dev eth0 ingress | grep -q bpf || fail "no classifier at clsact"
 in_host ping -q -c 3 -W 2 10.77.0.2 >/dev/null || fail "no traffic"
 echo "step: traffic through clsact"
 
-pinging 400
-sleep 0.5
-ip -n switch link set p0 down
-until_true 5 active eth1 || fail "no failover"
-lost
-echo "step: cable pulled, $gone of 400 pings 5 ms apart lost"
-[ "$gone" -le 20 ] || fail "$gone pings lost"
-
-ip -n switch link set p0 up
+pulled
 pinging 1000
 for round in 1 2 3; do
     kill -KILL "$agent"
@@ -43,12 +33,7 @@ ip -n switch link set p1 up
 sleep 1
 
 ctl del bond0 || fail "del"
-after=$(port_state eth0; port_state eth1)
-[ "$before" = "$after" ] || fail "ports are not as before:
-$before
---- now
-$after"
-ip -n host link show bond0 >/dev/null 2>&1 && fail "bond0 is still there"
+given_back "$before"
 [ -z "$(find /sys/fs/bpf /run/bondd/bpf -path '*bondd*' -type f 2>/dev/null)" ] || fail "pins are left"
 kill -TERM "$agent"
 wait "$agent" || fail "SIGTERM is an orderly end"

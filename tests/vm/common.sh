@@ -55,6 +55,33 @@ lost() {
     [ $# -eq 2 ] || fail "ping said: $(cat /tmp/ping)"
     gone=$(($1 - $2))
 }
+# bond0_up: bond0, which has its ports, is up, has its address and sends through eth0.
+bond0_up() {
+    ip -n host link set bond0 up
+    ip -n host addr add 10.77.0.1/24 dev bond0
+    until_true 5 active eth0 || fail "eth0 is not active"
+}
+# pulled: the cable of eth0, under traffic; eth1 takes over. Plugged in again afterwards.
+pulled() {
+    pinging 400
+    sleep 0.5
+    ip -n switch link set p0 down
+    until_true 5 active eth1 || fail "no failover"
+    lost
+    echo "step: cable pulled, $gone of 400 pings 5 ms apart lost"
+    [ "$gone" -le 20 ] || fail "$gone pings lost"
+    ip -n switch link set p0 up
+}
+# given_back BEFORE: bond0 is gone and its ports are as they were.
+given_back() {
+    after=$(port_state eth0; port_state eth1)
+    [ "$1" = "$after" ] || fail "ports are not as before:
+$1
+--- now
+$after"
+    ip -n host link show bond0 >/dev/null 2>&1 && fail "bond0 is still there"
+    :
+}
 # capture NUMBER FILTER...: what arrives at pN from now on, in /tmp/pN.
 capture() {
     number=$1; shift

@@ -2,7 +2,7 @@
 
 use std::mem;
 
-use bond_modes::{Action, Bond, Epoch, Event, ForwardingPlan, Machine, Notice, PortId};
+use bond_modes::{Action, Bond, Epoch, Event, ForwardingPlan, Machine, Notice, PortId, Warning};
 use bond_monitors::{Carrier, Time};
 
 use super::{Fleet, Member};
@@ -140,11 +140,7 @@ impl Fleet {
             Some(Carrier::Off) => false,
         };
         if is_new {
-            let text = format!(
-                "{name}: MII and ETHTOOL support not available for this interface, so link failures will not be detected and it \
-                 counts as up for ever; set use_carrier=1, or arp_interval and arp_ip_target"
-            );
-            self.tell(at, Notice::Warning { text });
+            self.tell(at, Notice::warning(Warning::LinkUnknown { port: name.to_string() }));
         }
         carrier.or(Some(Carrier::On))
     }

@@ -1,7 +1,7 @@
 //! What clients ask for. A refused call leaves everything as it was.
 
 use bond_modes::options::{self, FailOverMac, ModeName, is_interface_name};
-use bond_modes::{Bond, BondOptions, Event, Notice, OptionError, PortFacts, PortId};
+use bond_modes::{Bond, BondOptions, Event, Notice, OptionError, PortFacts, PortId, Warning};
 use bond_monitors::Time;
 use serde_json::{Value, json};
 
@@ -326,8 +326,7 @@ impl Fleet {
             }
             _ if !self.bonds[at].bond.ports().is_empty() => "fail_over_mac is not active",
             _ => {
-                let text = format!("{port}: cannot change its address, setting fail_over_mac to active");
-                self.tell(at, Notice::Warning { text });
+                self.tell(at, Notice::warning(Warning::AddressFixed { port: port.to_string() }));
                 let active = [("fail_over_mac".to_owned(), "active".to_owned())];
                 return self.set(now, &name, &active);
             }

@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::time::Duration;
 
-use bond_modes::{Event, Notice, PortId};
+use bond_modes::{Event, Notice, PortId, Warning};
 use bond_monitors::{LinkReport, Time};
 
 use super::actions::settled_carrier;
@@ -278,9 +278,8 @@ impl Fleet {
         if mac == wanted {
             foreign.remove(&port);
         } else if foreign.insert(port, mac) != Some(mac) {
-            let name = &link.report.name;
-            let text = format!("{name}: its address was changed to {mac} by someone else, the bond uses {wanted}");
-            self.tell(at, Notice::Warning { text });
+            let port = link.report.name.clone();
+            self.tell(at, Notice::warning(Warning::ForeignAddress { port, mac, wanted }));
         }
     }
 

@@ -297,9 +297,12 @@ impl Fleet {
         self.drain(now, at);
     }
 
-    fn tell(&mut self, at: usize, notice: Notice) {
+    fn tell(&mut self, at: usize, mut notice: Notice) {
         let bond = self.bonds[at].name.clone();
         let text = text::describe(&notice);
+        if let Notice::Warning { text: sentence, .. } = &mut notice {
+            sentence.clone_from(&text);
+        }
         log::log!(text::level(&notice), "{bond}: {text}");
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let time = since_1970.as_millis() as f64 / 1000.0;
