@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use bond_modes::options::millis;
-use bond_modes::{Notice, SwitchReason};
+use bond_modes::{Notice, SwitchReason, Warning};
 use bond_monitors::{Carrier, Duplex, Evidence, Speed};
 use log::Level;
 
@@ -62,7 +62,7 @@ pub fn describe(notice: &Notice) -> String {
         Notice::Monitored { targets: true } => "monitored again: a target can be asked through this bond".to_owned(),
         Notice::Monitored { targets: false } => "monitored again: carrier decides about ports".to_owned(),
         Notice::OptionChanged { option, value } => format!("{option} set to {value}"),
-        Notice::Warning { text } => text.clone(),
+        Notice::Warning { about, .. } => warning(about),
     }
 }
 
@@ -88,6 +88,34 @@ pub fn level(notice: &Notice) -> Level {
         | Notice::TargetCounts { .. }
         | Notice::Monitored { .. }
         | Notice::OptionChanged { .. } => Level::Info,
+    }
+}
+
+fn warning(about: &Warning) -> String {
+    match about {
+        Warning::Unmonitored => "unmonitored: with miimon=0 and no other monitor a failed port stays in use".to_owned(),
+        Warning::NoTarget => {
+            "unmonitored: no target can be asked through this bond, so nothing but carrier tells whether a port works"
+                .to_owned()
+        }
+        Warning::TargetElsewhere { target, device } => {
+            format!("target {target} is reached through {device}, not through this bond: it does not count")
+        }
+        Warning::PrioWithoutEffect { port } => format!("{port}: prio has no effect while a primary is attached"),
+        Warning::DelayRounded {
+            option,
+            asked_ms,
+            miimon_ms,
+            used_ms,
+        } => format!("{option} {asked_ms} ms is not a multiple of miimon {miimon_ms} ms, rounded down to {used_ms} ms"),
+        Warning::AddressFixed { port } => format!("{port}: cannot change its address, setting fail_over_mac to active"),
+        Warning::LinkUnknown { port } => format!(
+            "{port}: MII and ETHTOOL support not available for this interface, so link failures will not be detected and it \
+             counts as up for ever; set use_carrier=1, or arp_interval and arp_ip_target"
+        ),
+        Warning::ForeignAddress { port, mac, wanted } => {
+            format!("{port}: its address was changed to {mac} by someone else, the bond uses {wanted}")
+        }
     }
 }
 
@@ -275,8 +303,16 @@ mod tests {
         let carrier = |carrier| Notice::Carrier { carrier };
         check(carrier(Carrier::Off), Level::Warn, "carrier off: no usable port");
         check(carrier(Carrier::On), Level::Info, "carrier on: a port is usable");
-        let text = "unmonitored".to_owned();
-        check(Notice::Warning { text }, Level::Warn, "unmonitored");
+        let unmonitored = "unmonitored: with miimon=0 and no other monitor a failed port stays in use";
+        check(Notice::warning(Warning::Unmonitored), Level::Warn, unmonitored);
+        let rounded = Warning::DelayRounded {
+            option: "updelay".to_owned(),
+            asked_ms: 250,
+            miimon_ms: 100,
+            used_ms: 200,
+        };
+        let text = "updelay 250 ms is not a multiple of miimon 100 ms, rounded down to 200 ms";
+        check(Notice::warning(rounded), Level::Warn, text);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{Epoch, PortId};
 use crate::plan::ForwardingPlan;
+use crate::warning::Warning;
 
 /// Something the agent is to do, in the order given.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -182,9 +183,22 @@ pub enum Notice {
     },
     /// A wish was fulfilled differently, or has a consequence worth a warning.
     Warning {
-        /// One sentence.
+        /// What it is about.
+        about: Warning,
+        /// One sentence, from whoever prints it; empty until then.
+        #[serde(default)]
         text: String,
     },
+}
+
+impl Notice {
+    /// A warning without its sentence.
+    pub fn warning(about: Warning) -> Notice {
+        Notice::Warning {
+            about,
+            text: String::new(),
+        }
+    }
 }
 
 /// Why another port carries the traffic.

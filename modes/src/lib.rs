@@ -21,6 +21,7 @@ pub mod port;
 mod probing;
 mod roles;
 pub mod status;
+mod warning;
 mod watch;
 
 pub use action::{Action, Notice, SwitchReason};
@@ -36,3 +37,4 @@ pub use port::{Port, PortFacts, Ports};
 pub use status::{
     AnswerStatus, BondStatus, EvidenceStatus, LinkWord, PortStatus, Role, Snapshot, TargetStatus, UpDown,
 };
+pub use warning::Warning;

@@ -52,6 +52,22 @@ impl AnyMonitor {
             AnyMonitor::Silence(monitor) => monitor,
         }
     }
+
+    fn arp(&self) -> Option<&ArpMonitor> {
+        match self {
+            AnyMonitor::Arp(arp) => Some(arp),
+            #[cfg(test)]
+            AnyMonitor::Silence(_) => None,
+        }
+    }
+
+    fn arp_mut(&mut self) -> Option<&mut ArpMonitor> {
+        match self {
+            AnyMonitor::Arp(arp) => Some(arp),
+            #[cfg(test)]
+            AnyMonitor::Silence(_) => None,
+        }
+    }
 }
 
 impl Health {
@@ -175,20 +191,12 @@ impl Health {
 
     /// What the ARP monitor knows of the port, if it watches it.
     pub fn arp(&self) -> Option<&ArpMonitor> {
-        self.monitors.iter().find_map(|monitor| match monitor {
-            AnyMonitor::Arp(arp) => Some(arp),
-            #[cfg(test)]
-            AnyMonitor::Silence(_) => None,
-        })
+        self.monitors.iter().find_map(AnyMonitor::arp)
     }
 
     /// As [`Health::arp`].
     pub fn arp_mut(&mut self) -> Option<&mut ArpMonitor> {
-        self.monitors.iter_mut().find_map(|monitor| match monitor {
-            AnyMonitor::Arp(arp) => Some(arp),
-            #[cfg(test)]
-            AnyMonitor::Silence(_) => None,
-        })
+        self.monitors.iter_mut().find_map(AnyMonitor::arp_mut)
     }
 
     fn tell(&mut self, now: Time, fact: Fact<'_>, asks: &mut Vec<Ask>) {

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use bond_modes::plan::{Match, Steer};
-use bond_modes::{LinkWord, LocalAddress, Machine, Notice, Reach, Station, SwitchReason};
+use bond_modes::{LinkWord, LocalAddress, Machine, Notice, Reach, Station, SwitchReason, Warning};
 use bond_monitors::wire::arp::Arp;
 use bond_monitors::wire::ethernet::{Tag, strip};
 use bond_monitors::{Carrier, Evidence, MacAddr, Time};
@@ -215,13 +215,21 @@ fn a_target_that_is_reached_elsewhere_does_not_count() {
     assert_eq!(active(&w).as_deref(), Some("a"));
     assert!(!w.bond.status(w.now()).bond.unmonitored);
     assert!(w.saw(
-        |notice| matches!(notice, Notice::Warning { text } if text.contains("10.9.9.9") && text.contains("eth9"))
+        |notice| matches!(notice, Notice::Warning { about: Warning::TargetElsewhere { target, device }, .. } if target.to_string() == "10.9.9.9" && device == "eth9")
     ));
 
     w.routes.insert(host(2), elsewhere);
     w.clear().after_ms(3000);
     assert!(w.bond.status(w.now()).bond.unmonitored, "nobody can be asked");
-    let unmonitored = |n: &Notice| matches!(n, Notice::Warning { text } if text.starts_with("unmonitored"));
+    let unmonitored = |n: &Notice| {
+        matches!(
+            n,
+            Notice::Warning {
+                about: Warning::NoTarget | Warning::Unmonitored,
+                ..
+            }
+        )
+    };
     assert!(w.saw(unmonitored));
     assert_eq!(active(&w).as_deref(), Some("a"), "carrier is all there is to go by");
     w.carrier("a", Carrier::Off);

@@ -17,14 +17,11 @@ use std::sync::Arc;
 
 pub mod diagnostic;
 pub mod grammar;
-pub mod ifupdown;
 pub mod import;
-mod kmod;
+mod legacy;
 mod lines;
 pub mod loader;
 mod modprobe;
-mod module;
-mod modutils;
 pub mod names;
 mod parameters;
 mod resolve;
@@ -36,7 +33,8 @@ pub use grammar::Grammar;
 pub use loader::{Disk, Files, NoFiles};
 
 use diagnostic::Findings;
-use module::{Made, Module};
+use legacy::module::{Made, Module};
+use legacy::{kmod, modutils};
 
 /// What is wrong with the options of a new bond: the index of the option meant, or any larger number for what is missing, and
 /// a sentence.

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use super::diagnostic::{Findings, Place, Severity};
-use super::module::Made;
+use super::legacy::module::Made;
 use super::resolve::{OwnBonds, set};
 use super::{BondSpec, Check, Grammar, SpecOption, parameters};
 

@@ -17,7 +17,7 @@ use bond_modes::LinkWord;
 use bond_modes::options::{TABLE, parse, show_all};
 
 use super::Failure;
-use crate::config::ifupdown::{Line, Ports, Role, Stanza, read};
+use crate::config::import::ifupdown::{Line, Ports, Role, Stanza, read};
 use crate::config::{Diagnostic, Place};
 use crate::control::client::{Client, ClientError};
 use crate::control::proto::{BondReport, Call, OptionPairs, PortPresence};

@@ -109,7 +109,7 @@ fn answer(call: &Call) -> Result<Value, ControlError> {
 }
 
 fn event(text: &str) -> EventLine {
-    let notice = Notice::Warning { text: String::new() };
+    let notice = Notice::warning(bond_modes::Warning::Unmonitored);
     EventLine {
         event: BondEvent {
             time: 1.5,

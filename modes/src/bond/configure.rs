@@ -3,12 +3,13 @@
 use bond_monitors::{LinkState, Time};
 
 use super::Bond;
+use super::unmonitored::Unmonitored;
 use crate::action::Notice;
 use crate::ids::PortId;
 use crate::mode::{AnyMode, Change};
 use crate::options::{self, BondOptions, Context, OptionError, PORT_TABLE, PortOptions};
 use crate::port::Port;
-use crate::probing::no_target;
+use crate::warning::Warning;
 
 impl Bond {
     /// The options that [`Bond::configure`] would put in force, or why it would not.
@@ -27,8 +28,8 @@ impl Bond {
         if before.mode != self.options.mode {
             self.mode = AnyMode::new(self.options.mode);
         }
-        for text in change.warnings {
-            self.out.notify(Notice::Warning { text });
+        for about in change.warnings {
+            self.out.notify(Notice::warning(about));
         }
         self.note_changes(&before);
         self.follow_monitor(now, &before);
@@ -164,23 +165,11 @@ impl Bond {
             return;
         }
         self.out.notify(match now {
-            Some(Unmonitored::NoMonitor) => {
-                let text = "unmonitored: with miimon=0 and no other monitor a failed port stays in use".to_owned();
-                Notice::Warning { text }
-            }
-            Some(Unmonitored::NoTarget) => no_target(),
+            Some(Unmonitored::NoMonitor) => Notice::warning(Warning::Unmonitored),
+            Some(Unmonitored::NoTarget) => Notice::warning(Warning::NoTarget),
             None => Notice::Monitored {
                 targets: self.options.asks_targets(),
             },
         });
     }
-}
-
-/// Why nothing tells whether ports work.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Unmonitored {
-    /// Neither carrier nor targets are watched.
-    NoMonitor,
-    /// No target is reached through the bond.
-    NoTarget,
 }

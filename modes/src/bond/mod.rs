@@ -13,6 +13,7 @@ mod polls;
 mod route;
 mod saved;
 mod status;
+mod unmonitored;
 
 pub use self::adopt::AdoptedState;
 pub use self::saved::Saved;
@@ -20,10 +21,10 @@ pub use self::saved::Saved;
 use bond_monitors::{FrameKinds, LinkReport, MacAddr, Time};
 
 use self::announce::Announcer;
-use self::configure::Unmonitored;
 use self::device::{Device, MacOrigin};
 use self::planner::Planner;
 use self::polls::Polls;
+use self::unmonitored::Unmonitored;
 use crate::action::Notice;
 use crate::delays::{self, Ends};
 use crate::ids::{Epoch, PortId};
@@ -57,8 +58,8 @@ impl Bond {
         let device = Device::new(device, MacOrigin::Random);
         let plan = planner::wanted(&mode, &View::new(&Ports::default(), &change.options, &device));
         let mut bond = Bond::assemble(now, change.options, device, mode, plan);
-        for text in change.warnings {
-            bond.out.notify(Notice::Warning { text });
+        for about in change.warnings {
+            bond.out.notify(Notice::warning(about));
         }
         bond.tell_if_unmonitored();
         bond.conclude(now, Vec::new());

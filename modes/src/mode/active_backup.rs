@@ -13,6 +13,7 @@ use crate::outbox::Outbox;
 use crate::plan::{Accept, ForwardingPlan, Spread, Tx};
 use crate::port::Port;
 use crate::roles::Roles;
+use crate::warning::Warning;
 
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct ActiveBackup {
@@ -58,8 +59,8 @@ impl Mode for ActiveBackup {
                 };
                 if primary.is_some_and(|name| view.ports.named(name).is_some()) {
                     // [bond_options.c: bond_option_prio_set]
-                    let text = format!("{}: prio has no effect while a primary is attached", port.name);
-                    out.notify(Notice::Warning { text });
+                    let port = port.name.clone();
+                    out.notify(Notice::warning(Warning::PrioWithoutEffect { port }));
                 } else {
                     self.current.ask();
                 }

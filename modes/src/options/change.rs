@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::shown::millis;
 use super::{ArpAllTargets, ArpValidate, BondOptions, OptionError};
+use crate::warning::Warning;
 
 /// What decides whether an option may change.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -26,7 +27,7 @@ pub struct Change {
     /// The active port is to be selected again.
     pub reselect: bool,
     /// What was fulfilled differently.
-    pub warnings: Vec<String>,
+    pub warnings: Vec<Warning>,
     pub(super) given: Given,
 }
 
@@ -116,9 +117,12 @@ impl Change {
             return delay;
         };
         let rounded = delay_ms - rest;
-        self.warnings.push(format!(
-            "{option} {delay_ms} ms is not a multiple of miimon {miimon_ms} ms, rounded down to {rounded} ms"
-        ));
+        self.warnings.push(Warning::DelayRounded {
+            option: option.to_owned(),
+            asked_ms: delay_ms,
+            miimon_ms,
+            used_ms: rounded,
+        });
         Duration::from_millis(rounded)
     }
 }

@@ -17,8 +17,6 @@ mod candidates;
 mod evidence;
 mod paths;
 
-pub(crate) use self::paths::no_target;
-
 use std::time::Duration;
 
 use bond_monitors::classic::{self, Outcome, Rule, Standing};

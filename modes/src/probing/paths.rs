@@ -12,6 +12,7 @@ use crate::event::{Reach, TargetPath};
 use crate::options::BondOptions;
 use crate::outbox::Outbox;
 use crate::port::Ports;
+use crate::warning::Warning;
 
 impl Probing {
     /// Asks for the ways to all targets, unless they are known well enough.
@@ -49,11 +50,10 @@ impl Probing {
                 (Some(before), now) if before == now => {}
                 (_, Reach::Elsewhere { device }) => {
                     // differs: the driver takes the ports down one after the other.
-                    let text = format!(
-                        "target {} is reached through {device}, not through this bond: it does not count",
-                        path.target
-                    );
-                    out.notify(Notice::Warning { text });
+                    out.notify(Notice::warning(Warning::TargetElsewhere {
+                        target: path.target,
+                        device: device.clone(),
+                    }));
                 }
                 (Some(Reach::Elsewhere { .. }), Reach::Through { .. }) => {
                     out.notify(Notice::TargetCounts { target: path.target });
@@ -89,10 +89,3 @@ impl Probing {
 
 /// How long a look at the routing table is good for; a change of addresses or links is told at once.
 const FRESH: Duration = Duration::from_secs(1);
-
-/// The warning about a bond of which no target can be asked.
-pub(crate) fn no_target() -> Notice {
-    let text =
-        "unmonitored: no target can be asked through this bond, so nothing but carrier tells whether a port works";
-    Notice::Warning { text: text.to_owned() }
-}

@@ -5,10 +5,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::ifupdown::{self, Line, Ports, Role, Stanza};
 use super::{Import, Text, by_hand, glob, named};
 use crate::config::SpecOption;
 use crate::config::diagnostic::{Findings, Place};
-use crate::config::ifupdown::{self, Line, Ports, Role, Stanza};
 
 /// Files that a path with patterns in it means, each with its text or why it cannot be read.
 pub type Sourced<'a> = &'a dyn Fn(&Path) -> Vec<(PathBuf, io::Result<String>)>;

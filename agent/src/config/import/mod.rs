@@ -16,6 +16,7 @@ use super::{Check, Diagnostic, Severity, SpecOption, loader, parameters, resolve
 mod dracut;
 mod glob;
 mod ifcfg;
+pub mod ifupdown;
 mod interfaces;
 mod shell;
 mod write;

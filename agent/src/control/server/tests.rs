@@ -143,7 +143,7 @@ fn event(bond: &str, text: &str) -> EventLine {
             time: 0.5,
             bond: bond.to_owned(),
             text: text.to_owned(),
-            notice: Notice::Warning { text: String::new() },
+            notice: Notice::warning(bond_modes::Warning::Unmonitored),
         },
     }
 }

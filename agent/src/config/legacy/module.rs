@@ -5,45 +5,45 @@ use std::collections::BTreeSet;
 
 use bond_modes::options::{ModeName, Modes, TABLE, find, is_interface_name, parse};
 
-use super::diagnostic::{Code, Findings, Place, Severity};
-use super::resolve::{MOST_BONDS, MOST_IN_ALL, free_name, port_names};
-use super::unsupported::is_unsupported;
-use super::{BondSpec, Check, Grammar, SpecOption, parameters};
+use crate::config::diagnostic::{Code, Findings, Place, Severity};
+use crate::config::resolve::{MOST_BONDS, MOST_IN_ALL, free_name, port_names};
+use crate::config::unsupported::is_unsupported;
+use crate::config::{BondSpec, Check, Grammar, SpecOption, parameters};
 
 mod value;
 
-pub(super) use value::strtol;
+pub(in crate::config) use value::strtol;
 use value::{Bad, Parameter, Value};
 
 /// Most words for one load, and most of one name in modules.conf.
-pub(super) const MOST_WORDS: usize = 1024;
+pub(in crate::config) const MOST_WORDS: usize = 1024;
 
 /// Bytes of the longest interface name. [if.h: IFNAMSIZ]
 const LONGEST_NAME: usize = 15;
 
 /// A word for the module.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Word {
+pub(in crate::config) struct Word {
     /// Before the `=`.
-    pub(super) name: String,
+    pub(in crate::config) name: String,
     /// After it; none where there is no `=`.
-    pub(super) value: Option<String>,
-    pub(super) place: Place,
+    pub(in crate::config) value: Option<String>,
+    pub(in crate::config) place: Place,
 }
 
 /// A request for the module, with all words that it is given.
 #[derive(Clone, Debug)]
-pub(super) struct Load {
+pub(in crate::config) struct Load {
     /// The name under which it is asked for; none for its own.
-    pub(super) alias: Option<String>,
+    pub(in crate::config) alias: Option<String>,
     /// The line that asks.
-    pub(super) place: Place,
-    pub(super) words: Vec<Word>,
+    pub(in crate::config) place: Place,
+    pub(in crate::config) words: Vec<Word>,
 }
 
 /// The module and the devices that it made.
-pub(super) struct Module<'a> {
-    pub(super) made: Made,
+pub(in crate::config) struct Module<'a> {
+    pub(in crate::config) made: Made,
     taken: BTreeSet<String>,
     /// Bonds of the agent's own files.
     own: &'a BTreeSet<String>,
@@ -52,10 +52,10 @@ pub(super) struct Module<'a> {
 
 /// What loads of the module left behind.
 #[derive(Default)]
-pub(super) struct Made {
-    pub(super) bonds: Vec<BondSpec>,
+pub(in crate::config) struct Made {
+    pub(in crate::config) bonds: Vec<BondSpec>,
     /// Options of a load that made no device: what bonds begin with that are made later. [bond_main.c: bonding_defaults]
-    pub(super) defaults: Vec<SpecOption>,
+    pub(in crate::config) defaults: Vec<SpecOption>,
 }
 
 /// What one load was given, value by value.
@@ -68,7 +68,7 @@ struct Given {
 
 impl<'a> Module<'a> {
     /// A module that is not loaded, beside the bonds of the agent's own files.
-    pub(super) fn new(own: &'a BTreeSet<String>, check: Check<'a>) -> Self {
+    pub(in crate::config) fn new(own: &'a BTreeSet<String>, check: Check<'a>) -> Self {
         Module {
             made: Made::default(),
             taken: BTreeSet::new(),
@@ -78,12 +78,12 @@ impl<'a> Module<'a> {
     }
 
     /// Whether the agent's own files ask for a bond of this name that the module has not made.
-    pub(super) fn is_awaited(&self, name: &str) -> bool {
+    pub(in crate::config) fn is_awaited(&self, name: &str) -> bool {
         self.own.contains(name) && !self.taken.contains(name)
     }
 
     /// Loads the module; false if that fails, so that it makes no device.
-    pub(super) fn load(&mut self, load: &Load, grammar: Grammar, findings: &mut Findings) -> bool {
+    pub(in crate::config) fn load(&mut self, load: &Load, grammar: Grammar, findings: &mut Findings) -> bool {
         let errors = findings.errors();
         if load.words.len() > MOST_WORDS {
             findings.error(&load.place, format!("more than {MOST_WORDS} options, expected fewer"));
@@ -207,7 +207,7 @@ impl Given {
     }
 
     fn set(&mut self, name: String, value: String, place: Place) -> Option<()> {
-        super::resolve::set(&mut self.options, SpecOption { name, value, place }).map(|_| ())
+        crate::config::resolve::set(&mut self.options, SpecOption { name, value, place }).map(|_| ())
     }
 
     /// How many devices there will be.

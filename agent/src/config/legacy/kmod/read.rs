@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use super::pattern::normalized;
 use crate::config::diagnostic::{Findings, Place, Severity};
+use crate::config::legacy::module::Word;
 use crate::config::modprobe::MODULE;
-use crate::config::module::Word;
 
 /// What all files say together, in their order; `-` is `_` in all names, but in the brackets of a pattern.
 #[derive(Debug, Default)]

@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use bond_modes::options::{Kind, find};
 
-use super::diagnostic::{Diagnostic, Findings, Place, Severity};
-use super::names::check_interface;
-use super::resolve::{keep_good, set};
-use super::unsupported::is_for_other_modes;
-use super::{Check, SpecOption};
+use crate::config::diagnostic::{Diagnostic, Findings, Place, Severity};
+use crate::config::names::check_interface;
+use crate::config::resolve::{keep_good, set};
+use crate::config::unsupported::is_for_other_modes;
+use crate::config::{Check, SpecOption};
 
 /// A line of a stanza, or a variable of a hook.
 #[derive(Clone, Debug, PartialEq, Eq)]

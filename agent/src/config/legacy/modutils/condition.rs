@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
+use crate::config::legacy::module::strtol;
 use crate::config::lines::words;
 use crate::config::loader::Files;
-use crate::config::module::strtol;
 
 /// Whether a condition holds; none if only a shell could tell.
 pub(super) fn holds(text: &str, files: &dyn Files) -> Option<bool> {

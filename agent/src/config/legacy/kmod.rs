@@ -5,22 +5,22 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::diagnostic::{Findings, Place, Severity};
-use super::modprobe::MODULE;
 use super::module::{Load, MOST_WORDS, Module, Word};
 use super::modutils::number;
-use super::resolve::MOST_IN_ALL;
-use super::{Grammar, Source};
+use crate::config::diagnostic::{Findings, Place, Severity};
+use crate::config::modprobe::MODULE;
+use crate::config::resolve::MOST_IN_ALL;
+use crate::config::{Grammar, Source};
 
 mod pattern;
 mod read;
 
 use pattern::{is_pattern, matches};
-pub(super) use read::{END, words};
+pub(in crate::config) use read::{END, words};
 use read::{Files, Install};
 
 /// Reads the files and makes their bonds.
-pub(super) fn load(sources: &[Source], module: &mut Module<'_>, findings: &mut Findings) {
+pub(in crate::config) fn load(sources: &[Source], module: &mut Module<'_>, findings: &mut Findings) {
     let mut files = Files::default();
     for source in sources {
         let path: Arc<Path> = Arc::from(source.path.as_path());

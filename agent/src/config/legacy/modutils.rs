@@ -5,22 +5,22 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
-use super::diagnostic::{Findings, Place, Severity};
-use super::loader::Files;
-use super::modprobe::MODULE;
 use super::module::{Load, Module, Word};
-use super::{Grammar, Source};
+use crate::config::diagnostic::{Findings, Place, Severity};
+use crate::config::loader::Files;
+use crate::config::modprobe::MODULE;
+use crate::config::{Grammar, Source};
 
 mod condition;
 mod read;
 mod requests;
 
 use read::File;
-pub(super) use requests::number;
+pub(in crate::config) use requests::number;
 use requests::{Chain, Way};
 
 /// Reads a file and makes its bonds. Files that it includes are added to `order`.
-pub(super) fn load(
+pub(in crate::config) fn load(
     source: &Source,
     files: &dyn Files,
     order: &mut Vec<Arc<Path>>,

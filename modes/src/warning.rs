@@ -1,0 +1,58 @@
+//! What is worth a warning, as data: the sentence is made by whoever prints it.
+
+use std::net::IpAddr;
+
+use bond_monitors::MacAddr;
+use serde::{Deserialize, Serialize};
+
+/// A wish that was fulfilled differently, or something with a consequence that the operator should know.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Warning {
+    /// No monitor is configured: a failed port stays in use.
+    Unmonitored,
+    /// No target of the ARP monitor can be asked through this bond: nothing but carrier counts.
+    NoTarget,
+    /// A target is reached through another interface, so it does not count.
+    TargetElsewhere {
+        /// Its address.
+        target: IpAddr,
+        /// That interface.
+        device: String,
+    },
+    /// `prio` was set while a primary is attached, which decides alone. [bond_options.c: bond_option_prio_set]
+    PrioWithoutEffect {
+        /// The port's name.
+        port: String,
+    },
+    /// A delay was rounded down to a multiple of miimon. [bond_options.c: _bond_option_delay_set]
+    DelayRounded {
+        /// Its name.
+        option: String,
+        /// As asked for, in milliseconds.
+        asked_ms: u64,
+        /// In milliseconds.
+        miimon_ms: u64,
+        /// What counts, in milliseconds.
+        used_ms: u64,
+    },
+    /// A first port keeps its address, so fail_over_mac was set to active. [bond_main.c: bond_enslave]
+    AddressFixed {
+        /// The port's name.
+        port: String,
+    },
+    /// The driver reports no link by ethtool or MII, so the port counts as up for ever. [bond_main.c: bond_check_dev_link]
+    LinkUnknown {
+        /// The port's name.
+        port: String,
+    },
+    /// Somebody else gave a port another address.
+    ForeignAddress {
+        /// The port's name.
+        port: String,
+        /// Its address now.
+        mac: MacAddr,
+        /// The one that the bond uses.
+        wanted: MacAddr,
+    },
+}
