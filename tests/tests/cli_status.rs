@@ -176,7 +176,12 @@ fn the_tree_follows_the_bond_and_its_ports() {
     shows(&net("bond0/bonding/active_slave"), "eth1");
     shows(&net("eth0/bonding_slave/mii_status"), "down");
     shows(&net("eth0/bonding_slave/link_failure_count"), "1");
-    shows(&net("eth0/operstate"), "down");
+    let operstate = || {
+        let link = netns.link("eth0").expect("it is there");
+        link["operstate"].as_str().expect("a name").to_lowercase()
+    };
+    wait_for("eth0 is out of service", LIMIT, || operstate() != "up");
+    shows(&net("eth0/operstate"), &operstate());
     assert!(file(daemon, "proc/net/bond0/info").contains("\nCurrently Active Slave: eth1\nMII Status: up\n"));
     bench.cables[1].pull();
     shows(&net("bond0/operstate"), "down");

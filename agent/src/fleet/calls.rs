@@ -9,6 +9,7 @@ use super::{Fleet, Member, above};
 use crate::control::proto::{Call, ControlError, DoctorReport, ErrorCode, EventLine, OptionPairs, SCHEMA};
 use crate::dataplane::{self, OriginalPort, PORT_MARK, PlaneChoice, PlaneError, PortBase};
 use crate::netlink::Link;
+use crate::status::Device;
 use crate::text::chain;
 
 impl Fleet {
@@ -94,7 +95,7 @@ impl Fleet {
         let mode = change.options.mode;
         let bond = Bond::new(now, change, &device.report);
         let mut member = Member::new(name, device.ifindex, plane, bond);
-        member.devices.insert(device.ifindex, device.report);
+        member.devices.insert(device.ifindex, device.report.into());
         log::info!(
             "{}: made, mode {}, plane {}",
             member.name,
@@ -288,8 +289,9 @@ impl Fleet {
             return Err(error);
         }
         self.skip_news_of(port);
-        let report = self.read_port(port).unwrap_or_else(|| link.report.clone());
-        self.bonds[at].devices.insert(port.0, report.clone());
+        let link = self.read_port(port).unwrap_or_else(|| link.clone());
+        self.bonds[at].devices.insert(port.0, Device::of(&link));
+        let report = link.report.clone();
         self.feed(
             now,
             at,

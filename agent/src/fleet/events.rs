@@ -12,6 +12,7 @@ use super::actions::settled_carrier;
 use super::{Fleet, Member};
 use crate::netlink::{Drained, Link, LinkEvent};
 
+use crate::status::Device;
 impl Fleet {
     /// Reads and handles up to `budget` link messages; with [`Drained::More`] the caller owes another call. If they cannot be
     /// read, some may be lost.
@@ -195,7 +196,7 @@ impl Fleet {
                 name.clone_from(&report.name);
             }
         }
-        member.devices.insert(port.0, report.clone());
+        member.devices.insert(port.0, Device::of(link));
         member.dirty = true;
         // The failover first: the rest may wait for the kernel.
         report.carrier = settled_carrier(&self.bonds[at].bond, port, link);
@@ -292,7 +293,7 @@ impl Fleet {
         if link.report.name != self.bonds[at].name {
             self.rename(now, at, &link.report.name);
         }
-        self.bonds[at].devices.insert(link.ifindex, link.report.clone());
+        self.bonds[at].devices.insert(link.ifindex, Device::of(&link));
         self.feed(now, at, Event::BondLink { report: link.report });
         let member = &mut self.bonds[at];
         member.dirty = true;
@@ -345,10 +346,10 @@ impl Fleet {
     }
 
     /// State of a port with speed and duplex.
-    pub(super) fn read_port(&mut self, port: PortId) -> Option<LinkReport> {
-        let mut report = self.links.by_index(port.0).ok().flatten()?.report;
-        (report.speed, report.duplex) = self.links.speed_duplex(&report.name);
-        Some(report)
+    pub(super) fn read_port(&mut self, port: PortId) -> Option<Link> {
+        let mut link = self.links.by_index(port.0).ok().flatten()?;
+        (link.report.speed, link.report.duplex) = self.links.speed_duplex(&link.report.name);
+        Some(link)
     }
 }
 

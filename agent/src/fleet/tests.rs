@@ -51,7 +51,7 @@ fn attach(fleet: &mut Fleet, port: &str) -> Result<serde_json::Value, crate::con
 
 /// Sets the bond's interface up, which the script's bond has not.
 fn set_up(fleet: &mut Fleet) {
-    let mut report = fleet.bonds[0].devices.values().next().unwrap().clone();
+    let mut report = fleet.bonds[0].devices.values().next().unwrap().report.clone();
     report.name = "bond0".to_owned();
     report.mac = fleet.bonds[0].bond.plan().mac;
     report.admin_up = true;

@@ -22,6 +22,8 @@ pub struct Link {
     /// Whether the kernel has put the queues into service after carrier came (`operstate`). Frames sent before that are
     /// dropped. [link_watch.c: linkwatch_do_dev]
     pub in_service: bool,
+    /// `operstate` by its name in sysfs. [net-sysfs.c: operstates]
+    pub operstate: &'static str,
     /// IFF_PROMISC as an operator set it: the only part of `report.promisc` that
     /// [`Links::set_promisc`](super::Links::set_promisc) changes, so the one to save and restore.
     pub promisc_flag: bool,
@@ -71,6 +73,7 @@ pub(super) fn parse(message: &LinkMessage) -> Option<Link> {
             duplex: Duplex::default(),
         },
         in_service: !seen.not_in_service,
+        operstate: operstate(seen.operstate),
         promisc_flag,
         allmulti_flag,
         kind: seen.kind,
@@ -84,6 +87,18 @@ pub(super) fn parse(message: &LinkMessage) -> Option<Link> {
     })
 }
 
+fn operstate(state: Option<State>) -> &'static str {
+    match state {
+        Some(State::NotPresent) => "notpresent",
+        Some(State::Down) => "down",
+        Some(State::LowerLayerDown) => "lowerlayerdown",
+        Some(State::Testing) => "testing",
+        Some(State::Dormant) => "dormant",
+        Some(State::Up) => "up",
+        _ => "unknown",
+    }
+}
+
 /// The attributes that matter, as found.
 #[derive(Default)]
 struct Seen {
@@ -92,6 +107,7 @@ struct Seen {
     mtu: Option<u32>,
     carrier: Option<bool>,
     not_in_service: bool,
+    operstate: Option<State>,
     promiscuity: u32,
     allmulti: u32,
     peer: Option<u32>,
@@ -117,6 +133,7 @@ impl Seen {
                 LinkAttribute::Carrier(on) => seen.carrier = Some(*on != 0),
                 LinkAttribute::OperState(state) => {
                     seen.not_in_service = matches!(state, State::Down | State::LowerLayerDown | State::NotPresent);
+                    seen.operstate = Some(*state);
                 }
                 LinkAttribute::NumTxQueues(count) => seen.tx_queues = *count,
                 LinkAttribute::Promiscuity(users) => seen.promiscuity = *users,
@@ -244,6 +261,7 @@ pub(super) mod tests {
     fn veth(ifindex: u32, name: &str, mac: u8, peer: u32) -> Link {
         Link {
             in_service: true,
+            operstate: "up",
             ifindex,
             report: LinkReport {
                 name: name.to_owned(),
@@ -282,6 +300,7 @@ pub(super) mod tests {
     fn a_link_that_is_up_without_signal_has_no_carrier() {
         let mut expected = veth(5, "n0", 3, 4);
         expected.in_service = false;
+        expected.operstate = "lowerlayerdown";
         expected.report.carrier = Carrier::Off;
         expected.report.mtu = 9000;
         assert_eq!(link("veth_no_carrier"), expected);

@@ -114,9 +114,9 @@ fn devices(bond: &BondReport) -> Devices {
     let ports = bond
         .ports
         .iter()
-        .filter_map(|port| Some((port.status.as_ref()?.ifindex.0, device(&port.name, true))));
+        .filter_map(|port| Some((port.status.as_ref()?.ifindex.0, device(&port.name, true).into())));
     ports
-        .chain([(bond.ifindex, device(&bond.name, bond.status.up))])
+        .chain([(bond.ifindex, device(&bond.name, bond.status.up).into())])
         .collect()
 }
 
@@ -171,9 +171,26 @@ fn active_backup_with_a_primary_in_use() {
     activate(&mut bond, "eth1");
     let mut devices = devices(&bond);
     for device in devices.values_mut() {
+        let device = &mut device.report;
         (device.promisc, device.allmulti, device.mtu) = (true, true, 9000);
     }
     is_golden_with("active-backup", &bond, &options, &devices);
+}
+
+#[test]
+fn a_port_has_the_operstate_of_its_interface_and_the_bond_that_of_the_bond() {
+    let (mut bond, options) = bond("active-backup", &[]);
+    bond.ports = two_ports();
+    let mut devices = devices(&bond);
+    for device in devices.values_mut() {
+        device.operstate = Some("lowerlayerdown");
+    }
+    let tree = render(&bond, &options, &devices, "6.1.0");
+    let shown = |name: &str| match &tree[&format!("sys/class/net/{name}/operstate")] {
+        Entry::File(text) => text.clone(),
+        Entry::Link(_) => panic!("{name}: a link"),
+    };
+    assert_eq!(["bond0", "eth0"].map(shown), ["up\n", "lowerlayerdown\n"]);
 }
 
 #[test]

@@ -15,12 +15,41 @@ use bond_modes::{BondOptions, PortStatus, XmitHashPolicy};
 use bond_monitors::LinkReport;
 
 use crate::control::proto::BondReport;
+use crate::netlink::Link;
 
 /// Files and links by their path under the run directory.
 pub type Tree = BTreeMap<String, Entry>;
 
-/// Link reports of interfaces, by index.
-pub type Devices = BTreeMap<u32, LinkReport>;
+/// What was read last of interfaces, by index.
+pub type Devices = BTreeMap<u32, Device>;
+
+/// What was read last of an interface.
+#[derive(Clone, Debug)]
+pub struct Device {
+    /// Its state.
+    pub report: LinkReport,
+    /// Its `operstate`, if it was read.
+    pub operstate: Option<&'static str>,
+}
+
+impl Device {
+    /// What a link message says.
+    pub fn of(link: &Link) -> Self {
+        Device {
+            report: link.report.clone(),
+            operstate: Some(link.operstate),
+        }
+    }
+}
+
+impl From<LinkReport> for Device {
+    fn from(report: LinkReport) -> Self {
+        Device {
+            report,
+            operstate: None,
+        }
+    }
+}
 
 /// The entry at a path.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -5,9 +5,9 @@
 
 use bond_modes::options::TABLE;
 use bond_modes::{LinkWord, OptionValue, PortStatus, Role, UpDown};
-use bond_monitors::{Duplex, LinkReport, MacAddr};
+use bond_monitors::{Duplex, MacAddr};
 
-use super::{Devices, Entry, Tree, attached, attached_primary, number_of};
+use super::{Device, Devices, Entry, Tree, attached, attached_primary, number_of};
 use crate::control::proto::BondReport;
 
 /// The folder of all interfaces, under the run directory.
@@ -19,7 +19,7 @@ pub fn render(tree: &mut Tree, bond: &BondReport, devices: &Devices) {
     for (file, default) in files() {
         folder.file(&format!("bonding/{file}"), &option(bond, file, default));
     }
-    Device {
+    DeviceFiles {
         ifindex: bond.ifindex,
         up: bond.status.up,
         carrier: bond.status.carrier,
@@ -27,6 +27,8 @@ pub fn render(tree: &mut Tree, bond: &BondReport, devices: &Devices) {
         mtu: bond.status.mtu,
         speed: bond_speed(bond),
         duplex: senders(bond).next().map_or(Duplex::Unknown, |port| port.duplex),
+        // Not the interface's own: it stands behind the bond and knows nothing of its link.
+        operstate: None,
         flags: IFF_MASTER,
     }
     .render(&mut folder, devices.get(&bond.ifindex));
@@ -62,15 +64,16 @@ fn render_port(tree: &mut Tree, bond: &str, port: &PortStatus, devices: &Devices
     }
     let ifindex = port.ifindex.0;
     let seen = devices.get(&ifindex);
-    Device {
+    DeviceFiles {
         ifindex,
-        up: seen.is_some_and(|seen| seen.admin_up),
+        up: seen.is_some_and(|seen| seen.report.admin_up),
         carrier: port.carrier,
         mac: port.mac,
-        mtu: seen.map_or(0, |seen| seen.mtu),
+        mtu: seen.map_or(0, |seen| seen.report.mtu),
         // The kernel asks the interface whether it has carrier or not. [net-sysfs.c: speed_show]
         speed: port.speed_mbps.0,
         duplex: port.duplex,
+        operstate: seen.and_then(|seen| seen.operstate),
         flags: IFF_SLAVE,
     }
     .render(&mut folder, seen);
@@ -118,7 +121,7 @@ fn bond_speed(bond: &BondReport) -> Option<u32> {
 }
 
 /// The files that the device core has for an interface.
-struct Device {
+struct DeviceFiles {
     ifindex: u32,
     up: bool,
     carrier: bool,
@@ -126,25 +129,27 @@ struct Device {
     mtu: u32,
     speed: Option<u32>,
     duplex: Duplex,
+    /// What the kernel says; `None` to say what follows from `up` and `carrier`.
+    operstate: Option<&'static str>,
     /// Flags besides those that every interface has.
     flags: u32,
 }
 
-impl Device {
-    fn render(&self, folder: &mut Folder, seen: Option<&LinkReport>) {
+impl DeviceFiles {
+    fn render(&self, folder: &mut Folder, seen: Option<&Device>) {
         let switch = |on: bool, flag: u32| if on { flag } else { 0 };
         let flags = IFF_BROADCAST
             | IFF_MULTICAST
             | self.flags
             | switch(self.up, IFF_UP)
-            | switch(seen.is_some_and(|seen| seen.promisc), IFF_PROMISC)
-            | switch(seen.is_some_and(|seen| seen.allmulti), IFF_ALLMULTI);
+            | switch(seen.is_some_and(|seen| seen.report.promisc), IFF_PROMISC)
+            | switch(seen.is_some_and(|seen| seen.report.allmulti), IFF_ALLMULTI);
         folder.file("address", &self.mac.to_string());
         folder.file("flags", &format!("{flags:#x}"));
         folder.file("ifindex", &self.ifindex.to_string());
         folder.file("mtu", &self.mtu.to_string());
-        // Not the interface's own state, which reads "unknown" for drivers that do not keep one, even with carrier.
-        folder.file("operstate", if self.up && self.carrier { "up" } else { "down" });
+        let implied = if self.up && self.carrier { "up" } else { "down" };
+        folder.file("operstate", self.operstate.unwrap_or(implied));
         // Ethernet. [if_arp.h: ARPHRD_ETHER]
         folder.file("type", "1");
         if self.up {

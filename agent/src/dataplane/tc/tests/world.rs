@@ -279,6 +279,7 @@ impl World {
             // The kernel tells these some time after an interface went up or down.
             link.report.carrier = Carrier::Off;
             link.in_service = false;
+            link.operstate = "";
             let ipv6 = sysctl::disable_ipv6(&link.report.name).unwrap();
             let clsact = self.links.has_clsact(link.ifindex).unwrap();
             lines.push(format!("{link:?} disable_ipv6 {ipv6:?} clsact {clsact}"));
