@@ -191,6 +191,29 @@ fn what_somebody_else_changes_is_put_back_or_shown() {
     });
 }
 
+#[test]
+fn a_port_whose_address_others_change_again_and_again_does_not_fill_the_log() {
+    let bench = BondAndSwitch::new(Machine::shared(), "miimon=100");
+    let (daemon, netns) = (&bench.host.daemon, &bench.host.netns);
+    daemon.wait_active("bond0", "eth0");
+    let said = |words: &str| daemon.log().matches(words).count();
+    for turn in 1..=20 {
+        let mac = format!("02:99:00:00:00:{turn:02x}");
+        netns.ip(&format!("link set eth1 address {mac}"));
+        wait_for("the address is shown", LIMIT, || {
+            daemon.port("bond0", "eth1")["mac"] == mac.as_str()
+        });
+    }
+    let times = said("its address was changed to 02:99:");
+    assert!((5..=5).contains(&times), "{times} lines: {}", daemon.log());
+    assert_eq!(
+        said("changes the address of eth1 again and again"),
+        1,
+        "{}",
+        daemon.log()
+    );
+}
+
 /// Adds a bond over two ports that each differ from the default in every way, takes it away and compares.
 fn given_back_as_before(settings: Settings, crash: bool) {
     let _machine = Machine::alone();

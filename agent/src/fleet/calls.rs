@@ -366,6 +366,7 @@ impl Fleet {
             return Ok(());
         };
         let name = member.name.clone();
+        member.foreign_logged.remove(&port);
         let result = member
             .plane
             .detach(port, &original)

@@ -9,10 +9,11 @@ use bond_modes::{Event, Notice, PortId, Warning};
 use bond_monitors::{LinkReport, Time};
 
 use super::actions::settled_carrier;
+use super::repair::Permit;
 use super::{Fleet, Member};
 use crate::netlink::{Drained, Link, LinkEvent};
-
 use crate::status::Device;
+
 impl Fleet {
     /// Reads and handles up to `budget` link messages; with [`Drained::More`] the caller owes another call. If they cannot be
     /// read, some may be lost.
@@ -212,7 +213,7 @@ impl Fleet {
         {
             self.put_back(now, at, &format!("the all-multicast setting of {}", link.report.name));
         }
-        self.compare_mac(at, port, link);
+        self.compare_mac(now, at, port, link);
     }
 
     /// The far end of the bond's interface, whose administrative state is the bond's carrier.
@@ -264,7 +265,7 @@ impl Fleet {
     }
 
     /// The operator may give a port another address; the bond goes on and says so. Nothing reverts it.
-    fn compare_mac(&mut self, at: usize, port: PortId, link: &Link) {
+    fn compare_mac(&mut self, now: Time, at: usize, port: PortId, link: &Link) {
         let planned = |member: &Member| member.bond.plan().ports.get(&port).map(|plan| plan.mac);
         let Some(wanted) = planned(&self.bonds[at]) else { return };
         // An event may tell of an address that we have changed since.
@@ -279,9 +280,29 @@ impl Fleet {
         if mac == wanted {
             foreign.remove(&port);
         } else if foreign.insert(port, mac) != Some(mac) {
-            let port = link.report.name.clone();
-            self.tell(at, Notice::warning(Warning::ForeignAddress { port, mac, wanted }));
+            let name = link.report.name.clone();
+            let notice = Notice::warning(Warning::ForeignAddress {
+                port: name,
+                mac,
+                wanted,
+            });
+            self.tell_foreign_mac(now, at, port, notice);
         }
+    }
+
+    /// A program that changes the address again and again must not fill the log.
+    fn tell_foreign_mac(&mut self, now: Time, at: usize, port: PortId, notice: Notice) {
+        let member = &mut self.bonds[at];
+        match member.foreign_logged.entry(port).or_default().permit(now) {
+            Permit::Given => return self.tell(at, notice),
+            Permit::Ended => log::warn!(
+                "{}: someone else changes the address of {} again and again, the log does not mention it for a minute",
+                member.name,
+                member.bond.ports().name(port).unwrap_or_default()
+            ),
+            Permit::Refused => {}
+        }
+        self.tell_clients(at, notice);
     }
 
     /// The bond's own interface changed. It is read anew: an event may tell of a state that we have changed since.

@@ -112,6 +112,8 @@ struct Member {
     repairs: Repairs,
     /// Ports to which somebody else gave another address than the plan's, and which.
     foreign_macs: BTreeMap<PortId, MacAddr>,
+    /// How often the log said so lately, by port.
+    foreign_logged: BTreeMap<PortId, Repairs>,
     /// Interfaces whose addresses are announced.
     announced: Vec<u32>,
     /// These or their addresses have changed since they were read.
@@ -297,13 +299,23 @@ impl Fleet {
         self.drain(now, at);
     }
 
-    fn tell(&mut self, at: usize, mut notice: Notice) {
+    fn tell(&mut self, at: usize, notice: Notice) {
+        log::log!(
+            text::level(&notice),
+            "{}: {}",
+            self.bonds[at].name,
+            text::describe(&notice)
+        );
+        self.tell_clients(at, notice);
+    }
+
+    /// For monitoring clients only, not for the log.
+    fn tell_clients(&mut self, at: usize, mut notice: Notice) {
         let bond = self.bonds[at].name.clone();
         let text = text::describe(&notice);
         if let Notice::Warning { text: sentence, .. } = &mut notice {
             sentence.clone_from(&text);
         }
-        log::log!(text::level(&notice), "{bond}: {text}");
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let time = since_1970.as_millis() as f64 / 1000.0;
         self.happened.push(EventLine {

@@ -239,6 +239,7 @@ impl Member {
             silent_drivers: BTreeSet::new(),
             repairs: Repairs::default(),
             foreign_macs: BTreeMap::new(),
+            foreign_logged: BTreeMap::new(),
             announced: Vec::new(),
             stale: false,
             touched: true,
