@@ -288,6 +288,15 @@ impl PortReport {
         }
     }
 
+    /// For people: what it is while it is not attached.
+    pub fn absence(&self) -> &'static str {
+        match self.notes.attach_error {
+            // The interface is there.
+            Some(_) => "not attached",
+            None => "absent",
+        }
+    }
+
     /// Whether it counts as up.
     pub fn is_usable(&self) -> bool {
         self.status.as_ref().is_some_and(|status| status.usable)

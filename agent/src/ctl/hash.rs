@@ -64,7 +64,10 @@ impl Verdict {
         let (can_send, cannot): (Vec<_>, Vec<_>) = bond.ports.iter().partition(|port| port.is_usable());
         let usable: Vec<String> = can_send.iter().map(|port| port.name.clone()).collect();
         let unusable = cannot.iter().map(|port| {
-            let why = port.status.as_ref().map_or("absent", |status| status.link.as_str());
+            let why = port
+                .status
+                .as_ref()
+                .map_or(port.absence(), |status| status.link.as_str());
             format!("{} ({why})", port.name)
         });
         let mut verdict = Verdict {

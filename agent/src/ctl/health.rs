@@ -145,7 +145,11 @@ impl BondHealth {
 
 fn trouble(port: &PortReport) -> Option<String> {
     match &port.status {
-        None => Some(format!("{} is absent", port.name)),
+        None => Some(match &port.notes.attach_error {
+            // What follows the first `|` of the line is performance data.
+            Some(reason) => format!("{} is {} ({})", port.name, port.absence(), reason.replace('|', "/")),
+            None => format!("{} is {}", port.name, port.absence()),
+        }),
         Some(status) if status.link == LinkWord::Up => None,
         Some(status) => Some(format!("{} is {}", port.name, status.link.as_str())),
     }
@@ -178,7 +182,7 @@ mod tests {
     #[test]
     fn what_is_wrong_decides_the_level_and_is_told() {
         type Change = fn(&mut BondReport);
-        let cases: [(Change, Level, &str); 12] = [
+        let cases: [(Change, Level, &str); 13] = [
             (
                 |_| {},
                 Level::Ok,
@@ -203,6 +207,15 @@ mod tests {
                 |bond| bond.ports.push(PortReport::absent("eth2")),
                 Level::Warning,
                 "bond0 eth2 is absent: 2 of 3",
+            ),
+            (
+                |bond| {
+                    let mut port = PortReport::absent("eth2");
+                    port.notes.attach_error = Some("eth2 belongs to br|0".to_owned());
+                    bond.ports.push(port);
+                },
+                Level::Warning,
+                "bond0 eth2 is not attached (eth2 belongs to br/0): 2 of 3",
             ),
             (
                 |bond| bond.status.unmonitored = true,

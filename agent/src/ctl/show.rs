@@ -203,7 +203,7 @@ fn row(port: &PortReport) -> [String; HEADINGS.len()] {
     };
     [
         port.name.clone(),
-        status.map_or("absent", role).to_owned(),
+        status.map_or(port.absence(), role).to_owned(),
         known(status.map(link)),
         known(status.map(|status| if status.carrier { "yes" } else { "no" })),
         known(status.and_then(speed)),
@@ -364,6 +364,20 @@ bond0: up, carrier
         assert_eq!(
             [999, 119_999, 120_000, 7_200_000].map(age),
             ["999 ms", "119 s", "2 min", "2 h"]
+        );
+    }
+
+    #[test]
+    fn a_port_whose_interface_is_there_is_not_attached_and_not_absent() {
+        let mut sample = sample();
+        let eth2 = sample.bonds[0].ports.last_mut().unwrap();
+        eth2.notes.attach_error = Some("eth2 belongs to br0".to_owned());
+        assert!(json!(eth2)["state"] == "absent", "what JSON calls it stays");
+        let text = report(&sample);
+        assert!(text.contains("\n  eth2  not attached  - "), "{text}");
+        assert!(
+            text.contains("  eth2: CANNOT BE ATTACHED: eth2 belongs to br0; next"),
+            "{text}"
         );
     }
 
