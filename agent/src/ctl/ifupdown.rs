@@ -311,7 +311,11 @@ impl Hook<'_> {
     }
 
     fn call(&mut self, call: &Call) -> Result<(), ClientError> {
-        self.client.call(call).map(|_| ())
+        let answer = self.client.call(call)?;
+        for warning in super::warnings(&answer) {
+            self.say(&format!("warning: {warning}"));
+        }
+        Ok(())
     }
 
     /// Whether the agent did it; a refusal is reported.

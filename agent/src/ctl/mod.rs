@@ -9,6 +9,7 @@ use std::process::ExitCode;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
+use serde_json::Value;
 
 use self::args::{Cli, Command, PortCommand, option_pairs};
 use self::health::{Health, Level};
@@ -208,8 +209,8 @@ fn run(cli: &Cli, out: &mut dyn Write, err: &mut dyn Write) -> Result<(), Failur
             port: Some(port.clone()).filter(|port| port != "none"),
         },
     };
-    connect(cli)?.call(&call)?;
-    Ok(())
+    let answer = connect(cli)?.call(&call)?;
+    Ok(warn(err, &answer)?)
 }
 
 fn show(cli: &Cli, bond: Option<String>, out: &mut dyn Write) -> Result<(), Failure> {
@@ -286,16 +287,7 @@ fn each_port(cli: &Cli, ports: &[String], err: &mut dyn Write, call: impl Fn(Str
     let mut refused = Vec::new();
     for port in ports {
         match client.call(&call(port.clone())) {
-            Ok(answer) => {
-                for warning in answer["warnings"]
-                    .as_array()
-                    .into_iter()
-                    .flatten()
-                    .filter_map(|warning| warning.as_str())
-                {
-                    writeln!(err, "bondctl: warning: {warning}")?;
-                }
-            }
+            Ok(answer) => warn(err, &answer)?,
             Err(e @ ClientError::Refused(_)) => refused.push(e),
             Err(e) => return Err(e.into()),
         }
@@ -324,6 +316,20 @@ fn follow(cli: &Cli, bond: Option<String>, out: &mut dyn Write) -> Result<(), Fa
             writeln!(out, "{}", monitor::line(&event))?;
         }
         out.flush()?;
+    }
+    Ok(())
+}
+
+/// What an answer warns of.
+fn warnings(answer: &Value) -> impl Iterator<Item = &str> {
+    let warnings = answer["warnings"].as_array().into_iter().flatten();
+    warnings.filter_map(Value::as_str)
+}
+
+/// Prints the warnings of an answer.
+fn warn(err: &mut dyn Write, answer: &Value) -> io::Result<()> {
+    for warning in warnings(answer) {
+        writeln!(err, "bondctl: warning: {warning}")?;
     }
     Ok(())
 }

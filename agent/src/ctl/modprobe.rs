@@ -28,7 +28,11 @@ pub(super) fn load(client: &mut Client, parameters: &[String], err: &mut dyn Wri
             bond: bond.name.clone(),
             options: bond.pairs(),
         };
-        if let Err(refusal) = client.call(&call) {
+        let answer = client.call(&call);
+        for warning in answer.iter().flat_map(super::warnings) {
+            note(err, &format!("warning: {warning}"));
+        }
+        if let Err(refusal) = answer {
             for name in made.into_iter().rev() {
                 let bond = name.to_owned();
                 if let Err(why) = client.call(&Call::Del { bond }) {

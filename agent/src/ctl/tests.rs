@@ -103,6 +103,7 @@ fn answer(call: &Call) -> Result<Value, ControlError> {
         Call::Show { bond: Some(_) } => refuse(ErrorCode::NoSuchBond, "no bond bond9"),
         Call::List {} => Ok(json!(["bond0", "bond1"])),
         Call::Add { bond, .. } if bond == "bond4" => refuse(ErrorCode::NameTaken, "bond4: taken"),
+        Call::Set { bond, .. } if bond == "bond5" => Ok(json!({"warnings":["bond5: not done: cannot x: y"]})),
         Call::PortAttach { port, .. } if port != "eth0" => refuse(ErrorCode::NoSuchDevice, &format!("no {port}")),
         _ => Ok(json!({})),
     }
@@ -118,6 +119,16 @@ fn event(text: &str) -> EventLine {
             notice,
         },
     }
+}
+
+#[test]
+fn what_the_agent_warns_of_is_printed_and_is_no_failure() {
+    let agent = Agent::start("warned");
+    let (_, out, err) = agent.run(&["set", "bond5", "miimon=50"]);
+    assert_eq!(
+        (out.as_str(), err.as_str()),
+        ("", "bondctl: warning: bond5: not done: cannot x: y\n")
+    );
 }
 
 #[test]

@@ -13,7 +13,8 @@ use crate::status::Device;
 use crate::text::chain;
 
 impl Fleet {
-    /// Does what a client asks for; the answer is what it gets, with the warnings that it led to. To show many bonds without a
+    /// Does what a client asks for; the answer is what it gets, with the warnings that it led to and what of the bond's plan is
+    /// not done after it. To show many bonds without a
     /// pause takes long; see [`Fleet::show`].
     pub fn call(&mut self, now: Time, call: &Call) -> Result<Value, ControlError> {
         let before = self.happened.len();
@@ -22,7 +23,13 @@ impl Fleet {
             Notice::Warning { .. } => Some(format!("{}: {}", line.event.bond, line.event.text)),
             _ => None,
         };
-        let warnings: Vec<String> = self.happened[before..].iter().filter_map(warning).collect();
+        let mut warnings: Vec<String> = self.happened[before..].iter().filter_map(warning).collect();
+        if let Some(at) = changed_by(call).and_then(|bond| self.find(bond).ok()) {
+            let member = &self.bonds[at];
+            let undone = member.unfulfilled.report(now).into_iter();
+            warnings
+                .extend(undone.map(|part| format!("{}: not done: cannot {}: {}", member.name, part.what, part.why)));
+        }
         if let Value::Object(fields) = &mut answer
             && !warnings.is_empty()
         {
@@ -359,6 +366,7 @@ impl Fleet {
         self.stop_listening(port);
         let member = &mut self.bonds[at];
         member.foreign_macs.remove(&port);
+        member.foreign_logged.remove(&port);
         member.silent_drivers.remove(&port);
         member.devices.remove(&port.0);
         member.dirty = true;
@@ -366,7 +374,6 @@ impl Fleet {
             return Ok(());
         };
         let name = member.name.clone();
-        member.foreign_logged.remove(&port);
         let result = member
             .plane
             .detach(port, &original)
@@ -397,6 +404,19 @@ impl Fleet {
         self.drain(now, at);
         self.bonds[at].dirty = true;
         Ok(())
+    }
+}
+
+/// The bond that a call changes and that is there afterwards.
+fn changed_by(call: &Call) -> Option<&str> {
+    match call {
+        Call::Add { bond, .. }
+        | Call::Set { bond, .. }
+        | Call::PortAttach { bond, .. }
+        | Call::PortDetach { bond, .. }
+        | Call::PortSet { bond, .. }
+        | Call::Active { bond, .. } => Some(bond),
+        Call::Del { .. } | Call::Doctor { .. } | Call::Show { .. } | Call::List {} | Call::Monitor { .. } => None,
     }
 }
 
