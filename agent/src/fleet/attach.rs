@@ -2,7 +2,8 @@
 //!
 //! An attachment that fails half-way is undone, and the kernel reports both as changes of the interface. They must not lead to
 //! the next attempt, or there would be no end of it. So the next attempt is at once only if the interface is not as the last one
-//! left it, and not too often; otherwise the agent waits, longer after each failure.
+//! left it, and not too often: then it comes a second later. Otherwise the agent waits, longer after each failure of an attempt
+//! that only the clock led to.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -33,7 +34,10 @@ impl Fleet {
             let member = &mut self.bonds[at];
             member.attempts.keep(&member.wanted);
             for name in member.attempts.due(now) {
-                self.attach_wanted(now, at, &name);
+                let link = self.links.by_name(&name).ok().flatten();
+                if self.bonds[at].attempts.is_still_due(now, &name, link.as_ref()) {
+                    self.attach_wanted(now, at, &name);
+                }
             }
         }
     }
@@ -63,11 +67,15 @@ pub(super) struct Attempts(BTreeMap<String, Attempt>);
 #[derive(Debug)]
 struct Attempt {
     reason: String,
+    /// How many attempts failed to which only the clock led.
     failures: u32,
-    next: Time,
+    /// When the clock leads to the next one.
+    retry: Time,
+    /// When to look at the interface again because others changed it and the limit did not permit an attempt at once.
+    soon: Option<Time>,
     /// The interface as the attempt left it.
     left: Settings,
-    /// Attempts that changes by others led to.
+    /// Attempts made at once because of changes by others.
     at_once: Repairs,
 }
 
@@ -106,20 +114,52 @@ impl Attempts {
         let Some(attempt) = self.0.get_mut(&link.report.name) else {
             return true;
         };
-        now >= attempt.next || attempt.left != Settings::of(link) && attempt.at_once.permit(now) == Permit::Given
+        if now >= attempt.retry {
+            return true;
+        }
+        if attempt.left == Settings::of(link) {
+            return false;
+        }
+        if attempt.at_once.permit(now) == Permit::Given {
+            return true;
+        }
+        // Further changes do not put it off.
+        attempt.soon.get_or_insert(now + SOON);
+        false
+    }
+
+    /// Whether an attempt that is due is still to be made: not if the interface is again as the last attempt left it.
+    fn is_still_due(&mut self, now: Time, name: &str, link: Option<&Link>) -> bool {
+        let Some(attempt) = self.0.get_mut(name) else {
+            return true;
+        };
+        attempt.soon = None;
+        now >= attempt.retry || link.is_none_or(|link| attempt.left != Settings::of(link))
     }
 
     fn failed(&mut self, now: Time, link: &Link, reason: String) {
-        let before = self.0.remove(&link.report.name);
-        let (failures, at_once) = before.map_or_else(Default::default, |before| (before.failures, before.at_once));
-        let attempt = Attempt {
-            reason,
-            failures: failures.saturating_add(1),
-            next: now + backoff(failures),
-            left: Settings::of(link),
-            at_once,
-        };
-        self.0.insert(link.report.name.clone(), attempt);
+        let left = Settings::of(link);
+        match self.0.get_mut(&link.report.name) {
+            Some(attempt) => {
+                // An attempt before its time was made because of others, and says nothing about how long to wait.
+                if attempt.retry <= now {
+                    attempt.retry = now + backoff(attempt.failures);
+                    attempt.failures = attempt.failures.saturating_add(1);
+                }
+                (attempt.reason, attempt.left, attempt.soon) = (reason, left, None);
+            }
+            None => {
+                let attempt = Attempt {
+                    reason,
+                    failures: 1,
+                    retry: now + backoff(0),
+                    soon: None,
+                    left,
+                    at_once: Repairs::default(),
+                };
+                self.0.insert(link.report.name.clone(), attempt);
+            }
+        }
     }
 
     /// It is attached, gone, or not wanted any more.
@@ -133,20 +173,29 @@ impl Attempts {
     }
 
     fn timeout(&self) -> Option<Time> {
-        self.0.values().map(|attempt| attempt.next).min()
+        self.0.values().map(Attempt::next).min()
     }
 
     fn due(&self, now: Time) -> Vec<String> {
-        let due = self.0.iter().filter(|(_, attempt)| attempt.next <= now);
+        let due = self.0.iter().filter(|(_, attempt)| attempt.next() <= now);
         due.map(|(name, _)| name.clone()).collect()
     }
 
     /// Why a port is not attached, and how long until it is tried again.
     pub(super) fn last(&self, now: Time, port: &str) -> Option<(&str, Duration)> {
         let attempt = self.0.get(port)?;
-        Some((&attempt.reason, attempt.next.since(now)))
+        Some((&attempt.reason, attempt.next().since(now)))
     }
 }
+
+impl Attempt {
+    fn next(&self) -> Time {
+        self.soon.map_or(self.retry, |soon| soon.min(self.retry))
+    }
+}
+
+/// How long after a change by others the next attempt comes if the limit does not permit one at once.
+const SOON: Duration = Duration::from_secs(1);
 
 /// One second, doubled up to about a minute.
 fn backoff(failures: u32) -> Duration {
