@@ -34,7 +34,7 @@ pub(in crate::config) fn load(sources: &[Source], module: &mut Module<'_>, findi
     for (place, name, _) in &files.options {
         if name.starts_with("bond") && !used.contains(name.as_str()) {
             let text = format!(
-                "options for {name} that nothing uses, expected `alias {name} {MODULE}`, before any pattern, or \
+                "options for {name} are not used, expected `alias {name} {MODULE}`, before any pattern, or \
                  `options {MODULE} ...`"
             );
             findings.add(Severity::Warning, "orphan-options", place, text);

@@ -8,7 +8,7 @@ pub(super) fn is_pattern(name: &str) -> bool {
     name.contains(['*', '?', '['])
 }
 
-/// Replaces `-` by `_` outside brackets; `None` if a bracket is not closed. [kmod: libkmod-util.c: underscores]
+/// Replaces `-` by `_` outside brackets; `None` if brackets are not in pairs. [kmod: libkmod-util.c: underscores]
 pub(super) fn normalized(name: &str) -> Option<String> {
     let mut bracket = false;
     let mut text = String::with_capacity(name.len());

@@ -94,7 +94,7 @@ impl Files {
                 }
             }
             "include" | "config" => {
-                let text = format!("{word} is not obeyed any more, expected the files in a folder modprobe.d");
+                let text = format!("{word} is obsolete and ignored, expected the files in a folder modprobe.d");
                 findings.add(Severity::Warning, "deprecated-directive", &place, text);
             }
             _ => return None,
@@ -246,7 +246,7 @@ fn bad_line(place: &Place, line: &str, findings: &mut Findings) {
         "options" if rest.is_empty() => "expected `options <name> option=value ...`".to_owned(),
         "options" => format!("expected `options {} option=value ...`", cut(rest).0),
         _ if word.starts_with('#') => "a comment begins in the first column, expected # there".to_owned(),
-        "probe" | "probeall" => format!("{word} is of modules.conf, expected `alias <bond> {MODULE}`"),
+        "probe" | "probeall" => format!("{word} belongs to modules.conf, expected `alias <bond> {MODULE}`"),
         _ if word.contains('=') => "expected alias or options (or a \\ at the end of the line before)".to_owned(),
         _ => "expected alias, options, blacklist or another directive of modprobe.d(5)".to_owned(),
     };
