@@ -5,7 +5,7 @@
 //! `bondctl hash`. Addresses and ports are mixed as little-endian words whatever the host, so a flow takes the same port
 //! on every machine; the driver does the same on little-endian hosts.
 //!
-//! differs in one point: a layer-4 hash that the kernel stored with a packet (random per TCP connection, encap3+4 only) is not
+//! differs: a layer-4 hash that the kernel stored with a packet (random per TCP connection, encap3+4 only) is not
 //! visible in a frame and never counts.
 
 use bond_monitors::MacAddr;
