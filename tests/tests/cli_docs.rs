@@ -19,7 +19,7 @@ fn page(name: &str) -> String {
     text.replace("\\-", "-")
 }
 
-/// What a program prints for `--help` after these words.
+/// Help text of a program after these words.
 fn help(program: &str, words: &[&str]) -> String {
     let mut command = Command::new(bin(program));
     let output = command.args(words).arg("--help").output();
@@ -151,7 +151,7 @@ fn every_file_of_the_driver_is_in_the_manual_page_and_its_command_is_one_that_bo
             let pair = [(option.to_owned(), value.to_owned())];
             let row = TABLE.iter().find(|row| row.names().any(|name| name == option));
             assert!(row.is_some(), "{command}");
-            // What only some modes have is none of this test's business, nor that nothing is there to be taken away.
+            // Options of some modes only, and removing a target from an empty list, are not tested here.
             let is_bad = |error: &OptionError| matches!(error, OptionError::BadValue { .. }) && !value.starts_with('-');
             let bad = options::check(&pair).into_iter().find(|(_, error)| is_bad(error));
             assert!(bad.is_none(), "{command}: {bad:?}");

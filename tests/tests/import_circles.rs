@@ -9,7 +9,7 @@ use bondd_tests::bins::root;
 /// A module, as the path of names that leads to it from the crate's root; empty for the root.
 type Module = Vec<String>;
 
-/// What a file says, apart from its tests.
+/// Text of a file without its tests.
 #[derive(Debug, Default)]
 struct Source {
     /// Names that stand for a path of the crate: imported, re-exported or a child module.
@@ -239,7 +239,7 @@ fn definer(sources: &BTreeMap<Module, Source>, path: &[String]) -> Option<Module
     None
 }
 
-/// Who names whom.
+/// Files and the files that they name.
 fn graph(sources: &BTreeMap<Module, Source>) -> BTreeMap<Module, BTreeSet<Module>> {
     let edges = |(module, source): (&Module, &Source)| {
         let to = source.paths.iter().filter_map(|path| definer(sources, path));
