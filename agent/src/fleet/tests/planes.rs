@@ -7,7 +7,7 @@ use bond_modes::{PortId, XmitHashPolicy};
 
 use super::{NOW, attach, programs, with_bond};
 use crate::control::proto::{Call, ErrorCode};
-use crate::dataplane::script;
+use crate::dataplane::script::{self, ScriptPlane};
 use crate::dataplane::wanted::{Spread, TxPolicy};
 use crate::dataplane::{PlaneChoice, PlaneError, Planes};
 use crate::fleet::{Counters, Fleet, check_options_on};
@@ -165,4 +165,43 @@ fn what_the_team_driver_cannot_do_is_wrong_for_a_bond_that_insists_on_it() {
         matches!(&twice[..], [(1, error)] if error.contains("miimon")),
         "{twice:?}"
     );
+}
+
+#[test]
+fn a_change_by_others_is_put_back_whichever_plane_reports_it() {
+    with_bond("watch", |fleet, plane, _| {
+        // A plane that reports changes of its own bonds, before the one that the bond is on.
+        let other = ScriptPlane::named("other");
+        other.change_by_others(1);
+        fleet.planes = Planes::new(vec![Box::new(other), Box::new(plane.clone())]);
+        assert_eq!(fleet.plane_events().len(), 1);
+        plane.change_by_others(fleet.bonds[0].ifindex);
+        assert_eq!(fleet.plane_events().len(), 2);
+        plane.take_calls();
+        fleet.read_planes(NOW, 8);
+        assert_eq!(programs(plane), 1);
+        fleet.read_planes(NOW, 8);
+        assert_eq!(programs(plane), 0, "nothing was changed since");
+    });
+}
+
+#[test]
+fn a_bond_on_a_plane_that_this_agent_has_not_is_left_as_it_is() {
+    with_bond("unknown-plane", |fleet, plane, dir| {
+        attach(fleet, "a").unwrap();
+        fleet.publish_all(NOW);
+        plane.take_calls();
+        let registry = mio::Poll::new().and_then(|poll| poll.registry().try_clone()).unwrap();
+        let other = ScriptPlane::named("other");
+        let mut heir = Fleet::new(dir, registry, Planes::new(vec![Box::new(other.clone())])).unwrap();
+        heir.start(NOW, &[], &[]);
+        assert!(heir.is_empty());
+        assert_eq!(other.take_calls(), [script::Call::Bonds]);
+        let saved = heir.store.load();
+        assert_eq!(
+            (saved.len(), saved[0].originals.len()),
+            (1, 1),
+            "for an agent that has it"
+        );
+    });
 }
