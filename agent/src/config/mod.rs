@@ -1,7 +1,7 @@
 //! Option files in the grammars that users know from modprobe: `alias <bond> bonding`, `options <bond> option=value ...`.
 //!
-//! Parse, don't validate: what comes out are bonds to make and everything that is wrong, with its place. Texts go in and nothing
-//! else is looked at; the module that opens files is `loader`, and what other tools have is found by `import`.
+//! Parse, don't validate: texts go in; bonds to make, and every error with its place, come out. `loader` opens the files, and
+//! `import` reads those of other tools.
 //! Three grammars are read:
 //!
 //! - the agent's own: lines and words (`lines`), directives (`modprobe`), bonds (`resolve`);
@@ -9,8 +9,8 @@
 //!   the result is the bonds that these programs and the driver would have made from the file. `unite` puts them together with
 //!   the agent's own by name.
 //!
-//! Which options there are is not known here; the option table is asked. Only what the kernel's module does with its parameters,
-//! and options of a bond do not, is here (`parameters`, `module`).
+//! The option table knows the options; this module only adds rules that hold for the kernel module's parameters but not for
+//! options of a bond (`parameters`, `module`).
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -36,11 +36,11 @@ use diagnostic::Findings;
 use legacy::module::{Made, Module};
 use legacy::{kmod, modutils};
 
-/// What is wrong with the options of a new bond: the index of the option meant, or any larger number for what is missing, and
-/// a sentence.
+/// Checks the options of a new bond. Each error has the index of the option, or a larger number if an option is missing, and a
+/// sentence.
 pub type Check<'a> = &'a dyn Fn(&[(String, String)]) -> Vec<(usize, String)>;
 
-/// What the files say.
+/// Contents of the files.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Parsed {
     /// Bonds to make; not to be used if there are errors.
@@ -58,22 +58,22 @@ impl Parsed {
     }
 }
 
-/// A bond that is asked for.
+/// A bond to make.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BondSpec {
     /// Interface name.
     pub name: String,
-    /// The name under which a module's file asks for it; none for what `max_bonds` adds and for the module's own name.
+    /// Its alias in a file for the module; `None` for bonds of `max_bonds` and of the module's own name.
     pub alias: Option<String>,
-    /// Defaults and its own, each name once, as they count.
+    /// Defaults and its own options, each name once, as they take effect.
     pub options: Vec<SpecOption>,
-    /// The same as the files have them, before what does not count was left out or corrected.
+    /// The same as in the files, before corrections.
     pub given: Vec<SpecOption>,
-    /// Interfaces to attach, when they appear.
+    /// Interfaces to attach when they appear.
     pub ports: Vec<String>,
-    /// The line that names them.
+    /// The line that names the ports.
     pub ports_place: Option<Place>,
-    /// The line that asks for it.
+    /// The line of the bond.
     pub place: Place,
 }
 
@@ -106,26 +106,25 @@ impl SpecOption {
 pub struct Source {
     /// Of the file.
     pub path: PathBuf,
-    /// What is in it.
+    /// Its contents.
     pub text: String,
-    /// The rules by which it is read.
+    /// Its grammar.
     pub grammar: Grammar,
 }
 
-/// Reads files, and folders' `*.conf`, by this grammar or, without one, by that of each file's kind. No path: the usual folders.
+/// Reads files, and folders' `*.conf`, by this grammar, by default that of each file's name. No path: the usual folders.
 pub fn load(paths: &[PathBuf], grammar: Option<Grammar>, check: Check<'_>) -> Parsed {
     let mut findings = Findings::default();
     let sources = loader::sources(paths, grammar, &mut findings);
     read(&sources, &Disk, check, findings)
 }
 
-/// Reads texts that are there already; files that they ask for come from `files`.
+/// Reads texts; files that they include come from `files`.
 pub fn parse(sources: &[Source], files: &dyn Files, check: Check<'_>) -> Parsed {
     read(sources, files, check, Findings::default())
 }
 
-/// The module's files say which bonds the kernel's module would make, those of each file alone; with the agent's own files they
-/// are put together by name.
+/// Finds the bonds that the kernel's module would make from each of its files, and merges them by name with the agent's own.
 fn read(sources: &[Source], files: &dyn Files, check: Check<'_>, mut findings: Findings) -> Parsed {
     let mut order: Vec<Arc<Path>> = sources.iter().map(|source| Arc::from(source.path.as_path())).collect();
     let mut directives = Vec::new();

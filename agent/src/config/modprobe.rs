@@ -1,5 +1,5 @@
-//! Directives of one file: what each logical line asks for. Which lines concern a bond shows only when all files are read;
-//! what a line about another module says is never looked into.
+//! Directives of one file, one for each logical line. The lines that concern a bond are known only when all files are read;
+//! lines about other modules are not parsed further.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use super::lines::{logical_lines, physical_lines};
 /// Name of the kernel's module, which stands for all bonds.
 pub(super) const MODULE: &str = "bonding";
 
-/// Directives of commands that are run before, instead of or after loading or removing a module.
+/// Directives with commands to run before, instead of or after loading or removing a module.
 pub(super) const COMMANDS: [&str; 6] = [
     "pre-install",
     "install",
@@ -20,7 +20,7 @@ pub(super) const COMMANDS: [&str; 6] = [
     "post-remove",
 ];
 
-/// Settings of modules.conf with a `=` behind their name, and hints for depmod: nothing of theirs concerns a bond.
+/// Settings of modules.conf with a `=` after their name, and hints for depmod; they do not concern bonds.
 pub(super) const SETTINGS: [&str; 15] = [
     "path",
     "depfile",

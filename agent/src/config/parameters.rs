@@ -1,5 +1,5 @@
-//! What the kernel's module does with its parameters before they are options of a bond: a file that worked with the module works
-//! here, and is told what of it does not count. [bond_main.c: bond_check_params]
+//! The rules of the kernel's module for its parameters: files that worked with the module work here, and findings report
+//! parameters without effect. [bond_main.c: bond_check_params]
 
 use std::net::Ipv4Addr;
 
@@ -8,7 +8,7 @@ use bond_modes::options::{find, parse, show_all};
 use super::diagnostic::{Findings, Place, Severity};
 use super::{Grammar, SpecOption};
 
-/// Applies the module's rules to the parameters of one bond; what is left are options that count.
+/// Applies the module's rules to the parameters of one bond and leaves the effective options.
 ///
 /// In bondd's own files an invalid address is kept, so that the option check reports it, and miimon defaults to 100.
 pub(super) fn apply_module_rules(options: &mut Vec<SpecOption>, grammar: Grammar, findings: &mut Findings) {
@@ -23,7 +23,7 @@ pub(super) fn apply_module_rules(options: &mut Vec<SpecOption>, grammar: Grammar
     check_arp(options, own, excluded.as_ref(), findings);
 }
 
-/// A parameter of the years 2000 to 2004: which ports hear the bond's multicast groups. [bonding.txt of 2003: multicast]
+/// A parameter of the years 2000 to 2004: the ports that receive the bond's multicast groups. [bonding.txt of 2003: multicast]
 fn drop_multicast(options: &mut Vec<SpecOption>, own: bool, findings: &mut Findings) {
     let Some(SpecOption { value, place, .. }) = take(options, "multicast") else {
         return;
@@ -81,7 +81,8 @@ fn name_targets_once(options: &mut [SpecOption], findings: &mut Findings) {
     targets.value = once.join(",");
 }
 
-/// Of two monitors the one for carrier counts, as in the module. The option that excludes the ARP monitor, if there is one.
+/// If both monitors are on, that for carrier counts, as in the module. Returns the option that excludes the ARP monitor, if
+/// any.
 fn choose_monitor(options: &mut Vec<SpecOption>, findings: &mut Findings) -> Option<SpecOption> {
     let miimon = switched_on(options, "miimon")?.clone();
     switched_on(options, "arp_interval")?;
@@ -94,7 +95,7 @@ fn choose_monitor(options: &mut Vec<SpecOption>, findings: &mut Findings) -> Opt
     Some(miimon)
 }
 
-/// The delays belong to the monitor for carrier, which the driver does not have unless it is asked for.
+/// Drops delays without the monitor for carrier, which is off in the driver by default.
 fn drop_delays(options: &mut Vec<SpecOption>, own: bool, findings: &mut Findings) {
     let off = match options.iter().find(|option| option.name == "miimon") {
         Some(miimon) => is_off(miimon),
@@ -137,7 +138,7 @@ pub(super) fn drop_validation(options: &mut Vec<SpecOption>, findings: &mut Find
     }
 }
 
-/// What the ARP monitor needs, and what needs the ARP monitor.
+/// Reports an ARP monitor without targets, and arp_validate without an ARP monitor.
 fn check_arp(options: &mut Vec<SpecOption>, own: bool, excluded: Option<&SpecOption>, findings: &mut Findings) {
     let is_list = |option: &&SpecOption| ["arp_ip_target", "ns_ip6_target"].contains(&option.name.as_str());
     let asks = options.iter().filter(is_list).any(|list| !is_off(list));
@@ -157,7 +158,7 @@ fn check_arp(options: &mut Vec<SpecOption>, own: bool, excluded: Option<&SpecOpt
         }
     }
     let arp = switched_on(options, "arp_interval");
-    // The driver does not look at its value before it asks for the monitor.
+    // The driver checks for the monitor before it reads the value.
     let validate = match own {
         true => switched_on(options, "arp_validate"),
         false => options.iter().find(|option| option.name == "arp_validate"),
@@ -185,7 +186,7 @@ pub(super) fn take(options: &mut Vec<SpecOption>, name: &str) -> Option<SpecOpti
     Some(options.remove(at))
 }
 
-/// The option, if its value is a good one that switches something on.
+/// The option, if its value is valid and switches something on.
 pub(super) fn switched_on<'a>(options: &'a [SpecOption], name: &str) -> Option<&'a SpecOption> {
     let option = options.iter().find(|option| option.name == name)?;
     (effective(option).is_some() && !is_off(option)).then_some(option)
@@ -197,7 +198,7 @@ pub(super) fn is_same(one: &str, other: &str) -> bool {
     row(one) == row(other)
 }
 
-/// Whether two values of one option are one to the option table.
+/// Whether two values of one option mean the same.
 pub(super) fn means_the_same(one: &SpecOption, other: &SpecOption) -> bool {
     one.value == other.value || effective(one).is_some_and(|value| effective(other) == Some(value))
 }
@@ -206,7 +207,7 @@ fn is_off(option: &SpecOption) -> bool {
     effective(option).is_some_and(|value| ["0", "none", ""].contains(&value.as_str()))
 }
 
-/// The value as the option table understands it; none for a bad one, which is reported elsewhere.
+/// The value as parsed by the option table; `None` for a bad one, which is reported elsewhere.
 fn effective(option: &SpecOption) -> Option<String> {
     let change = parse(&[option.pair()]).ok()?;
     show_all(&change.options, None)

@@ -1,4 +1,4 @@
-//! From the directives of all files to bonds: who is asked for, with which options, and whether those are possible.
+//! Makes bonds from the directives of all files, and checks their options.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,7 +15,7 @@ pub(super) const MOST_BONDS: usize = 256;
 /// Most bonds that files make together.
 pub(super) const MOST_IN_ALL: usize = 1024;
 
-/// What the options lines of one name say together; a later line adds to an earlier one.
+/// The options lines of one name together; a later line adds to an earlier one.
 #[derive(Clone, Debug, Default)]
 struct OptionLines {
     /// Of the first line.
@@ -26,17 +26,17 @@ struct OptionLines {
     max_bonds: Option<(Place, usize)>,
 }
 
-/// What the agent's own files say of bonds.
+/// Contents of the agent's own files.
 pub(super) struct Own<'a> {
     directives: &'a [DirectiveLine],
     asked: Vec<(String, Place)>,
 }
 
-/// Bonds as the agent's own files have them, and the options of all of them.
+/// Bonds of the agent's own files, and the options for all of them.
 pub(super) struct OwnBonds {
-    /// In the order in which they were asked for; each with the options that it alone has.
+    /// In the order of their aliases, each with its own options.
     pub(super) bonds: Vec<BondSpec>,
-    /// Options of every bond that has no other value.
+    /// Options for every bond without a value of its own.
     pub(super) defaults: Vec<SpecOption>,
 }
 
@@ -54,7 +54,7 @@ impl<'a> Own<'a> {
         self.asked.iter().map(|(name, _)| name.clone()).collect()
     }
 
-    /// The bonds with their options and ports; also what is said of bonds that a module's file makes, which are `made`.
+    /// The bonds with their options and ports; also those for bonds that a module's file makes, which are `made`.
     pub(super) fn bonds(self, made: &BTreeSet<String>, findings: &mut Findings) -> OwnBonds {
         let mut asked = self.asked;
         let mut lines: BTreeMap<&str, OptionLines> = BTreeMap::new();
@@ -115,7 +115,7 @@ fn asked_for(directives: &[DirectiveLine], findings: &mut Findings) -> Vec<(Stri
 }
 
 impl OptionLines {
-    /// Takes the words of one more line in.
+    /// Adds the words of a further line.
     fn read(&mut self, owner: &str, place: &Place, text: &str, findings: &mut Findings) {
         self.place.get_or_insert_with(|| place.clone());
         let words = match words(text) {
@@ -137,7 +137,7 @@ impl OptionLines {
                         findings.error(place, "-o without a name, expected `-o <name>`");
                     }
                 }
-                // Not to be unloaded when unused: a bond never is. [modules.conf(5)]
+                // A module option against unloading, which does not concern bonds. [modules.conf(5)]
                 _ if word == "-k" => {}
                 Some((name, value)) if !name.is_empty() => {
                     self.take(owner, &name.replace('-', "_"), value, place, findings);
@@ -180,7 +180,7 @@ impl OptionLines {
     }
 }
 
-/// Gives an option its value; the one that it had.
+/// Sets an option and returns its former value.
 pub(super) fn set(options: &mut Vec<SpecOption>, option: SpecOption) -> Option<SpecOption> {
     match options.iter_mut().find(|o| o.name == option.name) {
         Some(before) => Some(std::mem::replace(before, option)),
@@ -294,10 +294,10 @@ pub(super) fn free_name(taken: &BTreeSet<String>) -> String {
         .expect("fewer bonds than numbers")
 }
 
-/// Leaves of options what a bond can have, all of it together, and says what is wrong with the others, which it returns; none if
-/// the mode is refused, without which nothing else can be judged.
+/// Keeps the options that a bond can have together, and reports and returns the others. `None` if the mode is refused, because
+/// the other options depend on it.
 ///
-/// For options that were written one by one to the driver, where a refused one cost nothing but itself.
+/// For options that were written to the driver one by one, so that a refused one did not affect the others.
 pub(super) fn keep_good(
     options: &mut Vec<SpecOption>,
     check: Check<'_>,
@@ -324,14 +324,14 @@ pub(super) fn keep_good(
         let Some((at, why)) = wrong.into_iter().next() else {
             return Some(left);
         };
-        // What is missing, rather than wrong, is missed by an option.
+        // A missing option is required by another one, which is dropped.
         let option = options.remove(at.min(options.len().checked_sub(1)?));
         findings.error(&option.place, why);
         left.push(option);
     }
 }
 
-/// Leaves out what is more than files can make together.
+/// Drops bonds beyond the limit.
 pub(super) fn limit(bonds: &mut Vec<BondSpec>, findings: &mut Findings) {
     if let Some(bond) = bonds.get(MOST_IN_ALL) {
         findings.error(&bond.place, format!("more than {MOST_IN_ALL} bonds, expected fewer"));
@@ -339,7 +339,7 @@ pub(super) fn limit(bonds: &mut Vec<BondSpec>, findings: &mut Findings) {
     }
 }
 
-/// A port belongs to one bond, and is none itself.
+/// Checks that each port belongs to one bond only and is not a bond itself.
 pub(super) fn check_ports(bonds: &[BondSpec], findings: &mut Findings) {
     let mut claims = Claims::new(bonds.iter().map(|bond| bond.name.clone()));
     for bond in bonds {
@@ -352,14 +352,14 @@ pub(super) fn check_ports(bonds: &[BondSpec], findings: &mut Findings) {
     }
 }
 
-/// Whose each port is.
+/// Owner of each port.
 pub(super) struct Claims {
     bonds: BTreeSet<String>,
     owners: BTreeMap<String, String>,
 }
 
 impl Claims {
-    /// Nobody's yet, where there are these bonds.
+    /// No owners yet, with these bonds.
     pub(super) fn new(bonds: impl IntoIterator<Item = String>) -> Claims {
         Claims {
             bonds: bonds.into_iter().collect(),
@@ -367,7 +367,7 @@ impl Claims {
         }
     }
 
-    /// Gives a port to a bond, or says why it cannot be its port.
+    /// Gives a port to a bond, or returns the reason why it cannot.
     pub(super) fn claim(&mut self, bond: &str, port: &str) -> Result<(), String> {
         if self.bonds.contains(port) {
             return Err(format!(

@@ -6,7 +6,7 @@ use crate::config::legacy::kmod::{END, words};
 use crate::config::legacy::module::Word;
 use crate::config::resolve::MOST_IN_ALL;
 
-/// What `bond` alone stands for.
+/// The meaning of `bond` without a value.
 const BOND: &str = "bond0";
 const PORTS: &str = "eth0,eth1";
 

@@ -1,10 +1,10 @@
-//! Patterns for names of files, as `source` lines have them. [glob(7)]
+//! Patterns for names of files in `source` lines. [glob(7)]
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Files and folders that a path with `*`, `?` and `[...]` in it means, in the order of their names. One without them
-/// means itself, there or not.
+/// Files and folders that match a path with `*`, `?` and `[...]`, in the order of their names. A path without them is returned
+/// unchanged, even if it does not exist.
 pub(super) fn expand(pattern: &Path) -> Vec<PathBuf> {
     let mut found = vec![PathBuf::new()];
     for part in pattern.components() {
@@ -17,12 +17,12 @@ pub(super) fn expand(pattern: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// Whether a name, or a path, has something in it that stands for other text.
+/// Whether a name or path contains a wildcard.
 pub(super) fn is_pattern(text: &str) -> bool {
     text.contains(['*', '?', '['])
 }
 
-/// Whether a name is one of those that a pattern means; a dot in front has to be written.
+/// Whether a name matches a pattern. A leading dot must be matched by a dot.
 pub(super) fn matches(pattern: &str, name: &str) -> bool {
     let (pattern, name): (Vec<char>, Vec<char>) = (pattern.chars().collect(), name.chars().collect());
     (name.first() != Some(&'.') || pattern.first() == Some(&'.')) && matches_rest(&pattern, &name)
@@ -46,7 +46,7 @@ fn entries(folder: &Path, wanted: &str) -> Vec<PathBuf> {
     names.iter().map(|name| folder.join(name)).collect()
 }
 
-/// Of the `*`s only the last one is tried again, a character further: what is before it has its shortest match.
+/// Only the last `*` is tried again, one character longer; the part before it has its shortest match.
 fn matches_rest(pattern: &[char], name: &[char]) -> bool {
     let (mut p, mut n, mut star) = (0, 0, None);
     loop {
@@ -71,7 +71,7 @@ fn matches_rest(pattern: &[char], name: &[char]) -> bool {
     }
 }
 
-/// How much of the pattern stands for this one character; none if it is another.
+/// Length of the pattern's first element, if it matches this character.
 fn one(pattern: &[char], c: char) -> Option<usize> {
     let inner = match pattern {
         ['?', ..] => return Some(1),
@@ -81,7 +81,7 @@ fn one(pattern: &[char], c: char) -> Option<usize> {
     };
     let negated = inner.first().is_some_and(|c| *c == '!' || *c == '^');
     let set = &inner[usize::from(negated)..];
-    // A bracket that is the first in a set is one of it.
+    // A bracket at the beginning of a set is an element of it.
     let Some(end) = set.iter().skip(1).position(|c| *c == ']').map(|at| at + 1) else {
         return (c == '[').then_some(1);
     };

@@ -1,9 +1,9 @@
-//! Configurations of other tools, made into option files of the agent's own grammar.
+//! Makes option files of the agent's own grammar from configurations of other tools.
 //!
-//! Each tool has a reader (`ifcfg`, `dracut`, `interfaces`) that makes bonds of its files: options in the order in which
-//! the tool gives them to the kernel's driver, ports in that of attaching, each with its place. `write` keeps what bondd
-//! takes and prints it; what was printed is read back as bondd would read it. What is not carried over is told with its
-//! place and stays in the text as a comment.
+//! Each tool has a reader (`ifcfg`, `dracut`, `interfaces`) that makes bonds from its files: options in the order in which the
+//! tool gives them to the kernel's driver, ports in the order of attaching, each with its place. `write` prints the settings
+//! that bondd accepts, and reads the result back to check it. Other settings are reported with their place and stay in the text
+//! as comments.
 
 use std::fs;
 use std::io;
@@ -26,13 +26,13 @@ mod tests;
 
 pub use interfaces::Sourced;
 
-/// Where standard input is a file.
+/// Path of standard input.
 const STDIN: &str = "/dev/stdin";
 
 /// Most ports, options and targets of one bond that are read.
 const MOST_WORDS: usize = 1024;
 
-/// Whose configuration is read.
+/// The tool whose configuration is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Form {
     /// Files ifcfg-NAME of Red Hat's and SUSE's network scripts
@@ -43,21 +43,21 @@ pub enum Form {
     Interfaces,
 }
 
-/// What became of a configuration.
+/// Result of an import.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Imported {
-    /// An option file that bondd takes.
+    /// An option file that bondd accepts.
     pub text: String,
-    /// All findings, in the order of files and lines. An error is something that was not carried over.
+    /// All findings, in the order of files and lines. An error is about a part that was not imported.
     pub diagnostics: Vec<Diagnostic>,
 }
 
 /// A file that was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Text {
-    /// As it was named.
+    /// Its path as given.
     pub path: Arc<Path>,
-    /// What is in it.
+    /// Its text.
     pub text: String,
 }
 
@@ -69,11 +69,11 @@ struct Bond {
     options: Vec<SpecOption>,
     /// Each once.
     ports: Vec<(String, Place)>,
-    /// Part of it could not be read, so that it would be another bond; that was reported.
+    /// A part of it could not be read, so the imported bond would differ; it was reported.
     is_broken: bool,
 }
 
-/// What a reader fills.
+/// Result of a reader.
 #[derive(Debug, Default)]
 struct Import {
     bonds: Vec<Bond>,
@@ -83,7 +83,7 @@ struct Import {
 }
 
 impl Form {
-    /// As it is written on the command line.
+    /// Its name on the command line.
     fn name(self) -> &'static str {
         match self {
             Form::Ifcfg => "ifcfg",
@@ -92,7 +92,7 @@ impl Form {
         }
     }
 
-    /// What is read unless it is named.
+    /// The default paths.
     fn usual(self) -> &'static [&'static str] {
         match self {
             Form::Ifcfg => &["/etc/sysconfig/network-scripts", "/etc/sysconfig/network"],
@@ -101,7 +101,7 @@ impl Form {
         }
     }
 
-    /// What a file should be.
+    /// The expected kind of file, for messages.
     fn expected(self) -> &'static str {
         match self {
             Form::Ifcfg => "a file ifcfg-NAME or a folder of them",
@@ -131,10 +131,10 @@ impl Form {
     }
 }
 
-/// Reads files, or those of folders; `-` is standard input. No path: where the tool has them.
+/// Reads files, or those of folders; `-` is standard input. Without a path, reads the tool's own files.
 pub fn load(form: Form, paths: &[PathBuf], check: Check<'_>) -> Imported {
     let mut import = Import::default();
-    // Of Red Hat's, the second is a file about other things.
+    // On Red Hat's systems the second path is a file about other things.
     let is_there = |path: &PathBuf| path.is_dir() || path.exists() && form != Form::Ifcfg;
     let usual = || form.usual().iter().map(PathBuf::from).filter(is_there);
     let paths = match paths {
@@ -177,7 +177,7 @@ pub fn load(form: Form, paths: &[PathBuf], check: Check<'_>) -> Imported {
     import.of(form, &texts, &sourced, check)
 }
 
-/// Reads texts that are there already; files that they name come from `sourced`.
+/// Reads texts; files that they include come from `sourced`.
 pub fn import(form: Form, texts: &[Text], sourced: Sourced<'_>, check: Check<'_>) -> Imported {
     Import::default().of(form, texts, sourced, check)
 }
@@ -228,7 +228,7 @@ impl Import {
     }
 }
 
-/// The bond of this name, made at this place if it is not there.
+/// The bond of this name; added, with this place, if it is missing.
 fn named<'a>(bonds: &'a mut Vec<Bond>, name: &str, place: &Place) -> &'a mut Bond {
     let at = bonds.iter().position(|bond| bond.name == name).unwrap_or_else(|| {
         bonds.push(Bond::new(name, place));
@@ -248,8 +248,8 @@ impl Bond {
         }
     }
 
-    /// Takes a word as scripts write it to the driver's files: the name is all up to the first `=`, the value what follows
-    /// the last one. Targets add up, of other options the last value counts. [initscripts: ifup-eth; dracut: ifup.sh]
+    /// Reads a word as scripts write it to the driver's files: the name ends at the first `=`, the value begins after the last
+    /// one. Targets are added to the list, of other options the last value counts. [initscripts: ifup-eth; dracut: ifup.sh]
     fn write(&mut self, word: &str, place: &Place, findings: &mut Findings) {
         let name = word.split('=').next().unwrap_or(word).replace('-', "_");
         let value = word.rsplit('=').next().unwrap_or(word);
@@ -323,7 +323,7 @@ impl Bond {
         many < MOST_WORDS
     }
 
-    /// Of two monitors that are set one after the other the later one is left. [bond_options.c: bond_option_miimon_set]
+    /// If both monitors are set one after the other, the later one stays. [bond_options.c: bond_option_miimon_set]
     fn keep_last_monitor(&mut self, findings: &mut Findings) {
         let on = |name| parameters::switched_on(&self.options, name).cloned();
         let (Some(mii), Some(arp)) = (on("miimon"), on("arp_interval")) else {
@@ -344,7 +344,7 @@ impl Bond {
     }
 }
 
-/// Adds what has to be said about a bond beyond its options.
+/// Adds findings about settings of a bond that are not options.
 fn by_hand(place: &Place, what: &str, command: &str, findings: &mut Findings) {
     let text = format!("{what} is no option of bondd, expected `{command}` where the addresses are set");
     findings.add(Severity::Warning, "by-hand", place, text);

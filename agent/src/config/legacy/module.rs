@@ -1,5 +1,5 @@
-//! One load of the kernel's module: from words to parameters, as the loader of its grammar takes them, then what the driver makes
-//! of parameters, then devices. [insmod: obj_gpl/insmod.c; kernel/params.c: parse_args; bond_main.c: bond_check_params]
+//! One load of the kernel's module: the loader turns words into parameters, the driver corrects or refuses them and makes
+//! devices. [insmod: obj_gpl/insmod.c; kernel/params.c: parse_args; bond_main.c: bond_check_params]
 
 use std::collections::BTreeSet;
 
@@ -26,17 +26,17 @@ const LONGEST_NAME: usize = 15;
 pub(in crate::config) struct Word {
     /// Before the `=`.
     pub(in crate::config) name: String,
-    /// After it; none where there is no `=`.
+    /// After the `=`; `None` without one.
     pub(in crate::config) value: Option<String>,
     pub(in crate::config) place: Place,
 }
 
-/// A request for the module, with all words that it is given.
+/// A request for the module, with all its words.
 #[derive(Clone, Debug)]
 pub(in crate::config) struct Load {
-    /// The name under which it is asked for; none for its own.
+    /// The requested name; `None` for the module's own.
     pub(in crate::config) alias: Option<String>,
-    /// The line that asks.
+    /// The line of the request.
     pub(in crate::config) place: Place,
     pub(in crate::config) words: Vec<Word>,
 }
@@ -50,15 +50,15 @@ pub(in crate::config) struct Module<'a> {
     check: Check<'a>,
 }
 
-/// What loads of the module left behind.
+/// Result of the loads.
 #[derive(Default)]
 pub(in crate::config) struct Made {
     pub(in crate::config) bonds: Vec<BondSpec>,
-    /// Options of a load that made no device: what bonds begin with that are made later. [bond_main.c: bonding_defaults]
+    /// Options of a load that made no device: the defaults of bonds made later. [bond_main.c: bonding_defaults]
     pub(in crate::config) defaults: Vec<SpecOption>,
 }
 
-/// What one load was given, value by value.
+/// The values given to one load.
 #[derive(Default)]
 struct Given {
     options: Vec<SpecOption>,
@@ -77,12 +77,12 @@ impl<'a> Module<'a> {
         }
     }
 
-    /// Whether the agent's own files ask for a bond of this name that the module has not made.
+    /// Whether the agent's own files have a bond of this name that the module has not made.
     pub(in crate::config) fn is_awaited(&self, name: &str) -> bool {
         self.own.contains(name) && !self.taken.contains(name)
     }
 
-    /// Loads the module; false if that fails, so that it makes no device.
+    /// Loads the module; false if that fails and it makes no device.
     pub(in crate::config) fn load(&mut self, load: &Load, grammar: Grammar, findings: &mut Findings) -> bool {
         let errors = findings.errors();
         if load.words.len() > MOST_WORDS {
@@ -106,7 +106,7 @@ impl<'a> Module<'a> {
         true
     }
 
-    /// What the driver corrects in the values, and what it refuses.
+    /// Applies the driver's corrections, and reports values that it refuses.
     fn correct(&self, options: &mut Vec<SpecOption>, load: &Load, grammar: Grammar, findings: &mut Findings) {
         let errors = findings.errors();
         reset_ranges(options, findings);
@@ -145,7 +145,7 @@ impl<'a> Module<'a> {
             if self.made.bonds.len() >= MOST_IN_ALL {
                 return findings.error(&load.place, format!("more than {MOST_IN_ALL} bonds, expected fewer"));
             }
-            // A request under the name of a bond of ours is one for that bond.
+            // A request under the name of a bond of the agent's own files means that bond.
             bond.name = match &bond.alias {
                 Some(alias) if self.is_awaited(alias) => alias.clone(),
                 _ => free_name(&self.taken),
@@ -210,7 +210,7 @@ impl Given {
         crate::config::resolve::set(&mut self.options, SpecOption { name, value, place }).map(|_| ())
     }
 
-    /// How many devices there will be.
+    /// The number of devices.
     fn devices(&self, grammar: Grammar, findings: &mut Findings) -> usize {
         let Some((place, number)) = &self.max_bonds else {
             return 1;
@@ -325,7 +325,7 @@ fn reset_ranges(options: &mut Vec<SpecOption>, findings: &mut Findings) {
     }
 }
 
-/// Takes an option away, because the driver goes on as if it were not given.
+/// Removes an option that the driver ignores.
 fn leave(options: &mut Vec<SpecOption>, name: &str, code: impl Into<Code>, expected: &str, findings: &mut Findings) {
     if let Some(option) = parameters::take(options, name) {
         let text = format!("{name}={} does not count, {expected}", option.value);
@@ -350,7 +350,7 @@ fn leave_other_modes(options: &mut Vec<SpecOption>, findings: &mut Findings) {
     }
 }
 
-/// The mode that counts.
+/// The effective mode.
 fn mode(options: &[SpecOption]) -> ModeName {
     let given = options.iter().find(|option| option.name == "mode");
     let named = |option: &SpecOption| {
@@ -360,7 +360,7 @@ fn mode(options: &[SpecOption]) -> ModeName {
     given.and_then(named).unwrap_or(ModeName::BalanceRr)
 }
 
-/// Names that the driver does not look at, or replaces by the default, so that even bad ones let the module be loaded.
+/// Values that the driver ignores or replaces by the default, so that the module loads even with bad ones.
 /// [bond_main.c: bond_check_params]
 fn leave_unread(options: &mut Vec<SpecOption>, findings: &mut Findings) {
     let code = "option-ignored";
@@ -388,8 +388,8 @@ fn leave_unread(options: &mut Vec<SpecOption>, findings: &mut Findings) {
     }
 }
 
-/// A preferred port with a name that no interface has: the driver of 2.4 waits for it in vain, today's for the interface that has
-/// the first 15 bytes of the name. Both say nothing. [bond_main.c: bond_check_params, strscpy_pad]
+/// A preferred port with an impossible name: the driver of 2.4 waits for it in vain, today's driver waits for an interface with
+/// the first 15 bytes of the name. Neither reports it. [bond_main.c: bond_check_params, strscpy_pad]
 fn name_primary(options: &mut Vec<SpecOption>, grammar: Grammar, findings: &mut Findings) {
     let Some(option) = options.iter_mut().find(|option| option.name == "primary") else {
         return;
@@ -432,7 +432,7 @@ fn round_delays(options: &mut [SpecOption], findings: &mut Findings) {
     }
 }
 
-/// Says so when the driver would let nobody watch the links.
+/// Reports a driver without a monitor.
 fn watch(options: &[SpecOption], load: &Load, findings: &mut Findings) {
     let miimon = number(options, "miimon");
     if miimon.is_some_and(|miimon| miimon > 0) || number(options, "arp_interval").is_some_and(|interval| interval > 0) {

@@ -1,14 +1,14 @@
-//! Names of aliases, which may be patterns of the shell. [fnmatch(3)]
+//! Names of aliases, which may be shell patterns. [fnmatch(3)]
 
-/// Longest name in bytes that a pattern is tried on.
+/// Longest name in bytes that is compared with patterns.
 const LONGEST: usize = 255;
 
-/// Whether a name is a pattern, unless it is taken for itself.
+/// Whether a name contains wildcards.
 pub(super) fn is_pattern(name: &str) -> bool {
     name.contains(['*', '?', '['])
 }
 
-/// `-` is `_` but in brackets; none if a bracket has no other. [kmod: libkmod-util.c: underscores]
+/// Replaces `-` by `_` outside brackets; `None` if a bracket is not closed. [kmod: libkmod-util.c: underscores]
 pub(super) fn normalized(name: &str) -> Option<String> {
     let mut bracket = false;
     let mut text = String::with_capacity(name.len());
@@ -24,7 +24,7 @@ pub(super) fn normalized(name: &str) -> Option<String> {
     (!bracket).then_some(text)
 }
 
-/// Whether a pattern stands for a name.
+/// Whether a pattern matches a name.
 pub(super) fn matches(pattern: &str, name: &str) -> bool {
     if name.len() > LONGEST {
         return pattern == name;
@@ -51,7 +51,7 @@ pub(super) fn matches(pattern: &str, name: &str) -> bool {
     }
 }
 
-/// What is left of a pattern and a name, if the first element of one stands for the first character of the other.
+/// The rest of a pattern and a name, if the first element matches the first character.
 fn without_first<'a>(pattern: &'a str, name: &'a str) -> Option<(&'a str, &'a str)> {
     let mut name = name.chars();
     let c = name.next()?;

@@ -1,4 +1,4 @@
-//! The lines of modprobe.d, and the words that the kernel takes from them.
+//! Parses the lines of modprobe.d and the words of the kernel's command line.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use crate::config::diagnostic::{Findings, Place, Severity};
 use crate::config::legacy::module::Word;
 use crate::config::modprobe::MODULE;
 
-/// What all files say together, in their order; `-` is `_` in all names, but in the brackets of a pattern.
+/// The lines of all files, in order; in names `-` is replaced by `_`, except in the brackets of a pattern.
 #[derive(Debug, Default)]
 pub(super) struct Files {
     pub(super) aliases: Vec<Alias>,
@@ -56,7 +56,7 @@ impl Files {
         }
     }
 
-    /// Takes a line in; none if it is bad.
+    /// Adds a line; `None` if it is bad.
     fn line(&mut self, place: &Place, line: &str, findings: &mut Findings) -> Option<()> {
         let place = place.clone();
         let (word, rest) = cut(line);
@@ -128,7 +128,7 @@ impl Files {
 }
 
 impl Install {
-    /// Whether the command does nothing, whatever it is given or is said about it.
+    /// Whether the command does nothing, with any arguments.
     pub(super) fn is_nothing(&self) -> bool {
         let command = self.command.split('#').next().unwrap_or_default();
         let word = command.split_whitespace().next().unwrap_or_default();
@@ -137,7 +137,7 @@ impl Install {
         ["true", "false", ":"].contains(&name) && !command.contains([';', '&', '|'])
     }
 
-    /// Whether it is the line that comes with bondd. [bondctl(8): modprobe]
+    /// Whether it is the line shipped with bondd. [bondctl(8): modprobe]
     pub(super) fn is_ours(&self) -> bool {
         let program = self.command.split_whitespace().next().map(Path::new);
         program.and_then(Path::file_name).is_some_and(|name| name == "bondctl")
@@ -170,10 +170,10 @@ impl Install {
     }
 }
 
-/// The word behind which the kernel looks at none. [kernel/params.c: parse_args]
+/// The word after which the kernel ignores all others. [kernel/params.c: parse_args]
 pub(in crate::config) const END: &str = "--";
 
-/// What an options line asks the kernel: words at blanks outside double quotes, which go. [lib/cmdline.c: next_arg]
+/// The words of an options line, split at blanks outside double quotes, which are removed. [lib/cmdline.c: next_arg]
 pub(in crate::config) fn words(text: &str, place: &Place) -> Vec<Word> {
     let mut found = Vec::new();
     let mut rest = text.trim_start();
@@ -185,7 +185,7 @@ pub(in crate::config) fn words(text: &str, place: &Place) -> Vec<Word> {
         });
         let (word, after) = rest.split_at(end.unwrap_or(rest.len()));
         rest = after.trim_start();
-        // Quotes stand round the whole word, or round the value.
+        // Quotes enclose the whole word or the value.
         let word = word
             .strip_prefix('"')
             .map_or(word, |inner| inner.strip_suffix('"').unwrap_or(inner));
