@@ -16,29 +16,32 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub mod diagnostic;
+mod directives;
 pub mod grammar;
 pub mod import;
+mod kernel_words;
 mod legacy;
+mod limits;
 mod lines;
 pub mod loader;
 mod modprobe;
 pub mod names;
+mod option_list;
 mod parameters;
+mod ports;
 mod resolve;
+mod spec;
 mod unite;
 mod unsupported;
 
 pub use diagnostic::{Diagnostic, Place, Severity};
 pub use grammar::Grammar;
 pub use loader::{Disk, Files, NoFiles};
+pub use spec::{BondSpec, Check, Source, SpecOption};
 
 use diagnostic::Findings;
 use legacy::module::{Made, Module};
 use legacy::{kmod, modutils};
-
-/// What is wrong with the options of a new bond: the index of the option meant, or any larger number for what is missing, and
-/// a sentence.
-pub type Check<'a> = &'a dyn Fn(&[(String, String)]) -> Vec<(usize, String)>;
 
 /// What the files say.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -56,60 +59,6 @@ impl Parsed {
     pub fn has_errors(&self) -> bool {
         self.diagnostics.iter().any(|d| d.severity == Severity::Error)
     }
-}
-
-/// A bond that is asked for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BondSpec {
-    /// Interface name.
-    pub name: String,
-    /// The name under which a module's file asks for it; none for what `max_bonds` adds and for the module's own name.
-    pub alias: Option<String>,
-    /// Defaults and its own, each name once, as they count.
-    pub options: Vec<SpecOption>,
-    /// The same as the files have them, before what does not count was left out or corrected.
-    pub given: Vec<SpecOption>,
-    /// Interfaces to attach, when they appear.
-    pub ports: Vec<String>,
-    /// The line that names them.
-    pub ports_place: Option<Place>,
-    /// The line that asks for it.
-    pub place: Place,
-}
-
-impl BondSpec {
-    /// Its options as names and values.
-    pub fn pairs(&self) -> Vec<(String, String)> {
-        self.options.iter().map(SpecOption::pair).collect()
-    }
-}
-
-/// An option of a bond.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SpecOption {
-    /// With `_` for `-`.
-    pub name: String,
-    /// As written.
-    pub value: String,
-    /// Where it was given.
-    pub place: Place,
-}
-
-impl SpecOption {
-    fn pair(&self) -> (String, String) {
-        (self.name.clone(), self.value.clone())
-    }
-}
-
-/// A text with the name of its file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Source {
-    /// Of the file.
-    pub path: PathBuf,
-    /// What is in it.
-    pub text: String,
-    /// The rules by which it is read.
-    pub grammar: Grammar,
 }
 
 /// Reads files, and folders' `*.conf`, by this grammar or, without one, by that of each file's kind. No path: the usual folders.
@@ -148,7 +97,7 @@ fn read(sources: &[Source], files: &dyn Files, check: Check<'_>, mut findings: F
     let own = own.bonds(&made, &mut findings);
     let mut bonds = unite::unite(own, modules, check, &mut findings);
     resolve::limit(&mut bonds, &mut findings);
-    resolve::check_ports(&bonds, &mut findings);
+    ports::check_ports(&bonds, &mut findings);
     Parsed {
         bonds,
         files: order.iter().map(|file| file.to_path_buf()).collect(),

@@ -2,9 +2,8 @@
 
 use super::{Bond, Import, Text, by_hand};
 use crate::config::diagnostic::{Findings, Place};
-use crate::config::legacy::kmod::{END, words};
-use crate::config::legacy::module::Word;
-use crate::config::resolve::MOST_IN_ALL;
+use crate::config::kernel_words::{END, Word, words};
+use crate::config::limits::MOST_IN_ALL;
 
 /// What `bond` alone stands for.
 const BOND: &str = "bond0";

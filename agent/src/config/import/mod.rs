@@ -11,13 +11,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::diagnostic::{Findings, Place};
-use super::{Check, Diagnostic, Severity, SpecOption, loader, parameters, resolve};
+use super::option_list::{self, switched_on, take};
+use super::{Check, Diagnostic, Severity, SpecOption, loader};
 
 mod dracut;
 mod glob;
 mod ifcfg;
 pub mod ifupdown;
 mod interfaces;
+mod keep_good;
 mod shell;
 mod write;
 
@@ -282,7 +284,7 @@ impl Bond {
             return;
         }
         let (place, now) = (option.place.clone(), option.value.clone());
-        if let Some(before) = resolve::set(&mut self.options, option).filter(|before| before.value != now) {
+        if let Some(before) = option_list::set(&mut self.options, option).filter(|before| before.value != now) {
             let SpecOption { name, value, .. } = &before;
             let text = format!("{name} is given again, {value} at {} does not count", before.place);
             findings.warning(&place, text);
@@ -325,7 +327,7 @@ impl Bond {
 
     /// Of two monitors that are set one after the other the later one is left. [bond_options.c: bond_option_miimon_set]
     fn keep_last_monitor(&mut self, findings: &mut Findings) {
-        let on = |name| parameters::switched_on(&self.options, name).cloned();
+        let on = |name| switched_on(&self.options, name).cloned();
         let (Some(mii), Some(arp)) = (on("miimon"), on("arp_interval")) else {
             return;
         };
@@ -335,7 +337,7 @@ impl Bond {
         } else {
             (arp, mii)
         };
-        parameters::take(&mut self.options, &lost.name);
+        take(&mut self.options, &lost.name);
         let text = format!(
             "{}={} does not count, because {}={} is set after it, at {}, expected one monitor for a bond",
             lost.name, lost.value, kept.name, kept.value, kept.place

@@ -1,9 +1,11 @@
 //! From bonds to an option file: what bondd takes as lines, the rest as comments.
 
+use super::keep_good::keep_good;
 use super::{Bond, Form};
 use crate::config::diagnostic::{Findings, Place};
+use crate::config::limits::MOST_IN_ALL;
 use crate::config::names::{check_bond, check_interface};
-use crate::config::resolve::{Claims, MOST_IN_ALL, keep_good};
+use crate::config::ports::Claims;
 use crate::config::{Check, Diagnostic, Grammar, NoFiles, Severity, Source, SpecOption, parse};
 
 /// The lines of each bond, by themselves an option file that asks for that bond and nothing else, or for none.

@@ -5,18 +5,18 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::module::{Load, MOST_WORDS, Module, Word};
-use super::modutils::number;
+use super::module::{Load, Module};
+use super::numbers::bond_number;
 use crate::config::diagnostic::{Findings, Place, Severity};
-use crate::config::modprobe::MODULE;
-use crate::config::resolve::MOST_IN_ALL;
+use crate::config::directives::MODULE;
+use crate::config::kernel_words::{END, Word};
+use crate::config::limits::{MOST_IN_ALL, MOST_WORDS};
 use crate::config::{Grammar, Source};
 
 mod pattern;
 mod read;
 
 use pattern::{is_pattern, matches};
-pub(in crate::config) use read::{END, words};
 use read::{Files, Install};
 
 /// Reads the files and makes their bonds.
@@ -105,7 +105,7 @@ struct Request<'a> {
     place: &'a Place,
 }
 
-/// Aliases of the module that name a bond, each once, in the order of [`number`].
+/// Aliases of the module that name a bond, each once, in the order of [`bond_number`].
 fn requests<'a>(files: &'a Files, findings: &mut Findings) -> Vec<Request<'a>> {
     let mut requests: Vec<Request<'_>> = Vec::new();
     let mut patterns: Vec<&str> = Vec::new();
@@ -146,7 +146,7 @@ fn requests<'a>(files: &'a Files, findings: &mut Findings) -> Vec<Request<'a>> {
             findings.add(Severity::Info, "alias-off", place, text);
         }
     }
-    requests.sort_by_key(|request| number(request.name));
+    requests.sort_by_key(|request| bond_number(request.name));
     requests
 }
 

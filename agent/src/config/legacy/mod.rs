@@ -4,3 +4,4 @@
 pub(super) mod kmod;
 pub(super) mod module;
 pub(super) mod modutils;
+mod numbers;

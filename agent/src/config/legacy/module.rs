@@ -6,30 +6,20 @@ use std::collections::BTreeSet;
 use bond_modes::options::{ModeName, Modes, TABLE, find, is_interface_name, parse};
 
 use crate::config::diagnostic::{Code, Findings, Place, Severity};
-use crate::config::resolve::{MOST_BONDS, MOST_IN_ALL, free_name, port_names};
+use crate::config::kernel_words::Word;
+use crate::config::limits::{MOST_BONDS, MOST_IN_ALL, MOST_WORDS};
+use crate::config::names::free_name;
+use crate::config::option_list::{number, set, take};
+use crate::config::ports::port_names;
 use crate::config::unsupported::is_unsupported;
 use crate::config::{BondSpec, Check, Grammar, SpecOption, parameters};
 
 mod value;
 
-pub(in crate::config) use value::strtol;
 use value::{Bad, Parameter, Value};
-
-/// Most words for one load, and most of one name in modules.conf.
-pub(in crate::config) const MOST_WORDS: usize = 1024;
 
 /// Bytes of the longest interface name. [if.h: IFNAMSIZ]
 const LONGEST_NAME: usize = 15;
-
-/// A word for the module.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::config) struct Word {
-    /// Before the `=`.
-    pub(in crate::config) name: String,
-    /// After it; none where there is no `=`.
-    pub(in crate::config) value: Option<String>,
-    pub(in crate::config) place: Place,
-}
 
 /// A request for the module, with all words that it is given.
 #[derive(Clone, Debug)]
@@ -207,7 +197,7 @@ impl Given {
     }
 
     fn set(&mut self, name: String, value: String, place: Place) -> Option<()> {
-        crate::config::resolve::set(&mut self.options, SpecOption { name, value, place }).map(|_| ())
+        set(&mut self.options, SpecOption { name, value, place }).map(|_| ())
     }
 
     /// How many devices there will be.
@@ -305,11 +295,6 @@ fn refuse(word: &Word, bad: Bad, findings: &mut Findings) {
     findings.add(Severity::Error, code, &word.place, text);
 }
 
-/// The value of an option as a number.
-fn number(options: &[SpecOption], name: &str) -> Option<i64> {
-    options.iter().find(|option| option.name == name)?.value.parse().ok()
-}
-
 /// Numbers out of range are as if they were not given. [bond_main.c: bond_check_params]
 fn reset_ranges(options: &mut Vec<SpecOption>, findings: &mut Findings) {
     for row in TABLE.iter().filter(|row| row.is_parameter()) {
@@ -327,7 +312,7 @@ fn reset_ranges(options: &mut Vec<SpecOption>, findings: &mut Findings) {
 
 /// Takes an option away, because the driver goes on as if it were not given.
 fn leave(options: &mut Vec<SpecOption>, name: &str, code: impl Into<Code>, expected: &str, findings: &mut Findings) {
-    if let Some(option) = parameters::take(options, name) {
+    if let Some(option) = take(options, name) {
         let text = format!("{name}={} does not count, {expected}", option.value);
         findings.add(Severity::Warning, code, &option.place, text);
     }

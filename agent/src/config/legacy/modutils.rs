@@ -5,10 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
-use super::module::{Load, Module, Word};
+use super::module::{Load, Module};
 use crate::config::diagnostic::{Findings, Place, Severity};
+use crate::config::directives::MODULE;
+use crate::config::kernel_words::Word;
 use crate::config::loader::Files;
-use crate::config::modprobe::MODULE;
 use crate::config::{Grammar, Source};
 
 mod condition;
@@ -16,7 +17,6 @@ mod read;
 mod requests;
 
 use read::File;
-pub(in crate::config) use requests::number;
 use requests::{Chain, Way};
 
 /// Reads a file and makes its bonds. Files that it includes are added to `order`.

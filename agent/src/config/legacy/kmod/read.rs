@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use super::pattern::normalized;
 use crate::config::diagnostic::{Findings, Place, Severity};
-use crate::config::legacy::module::Word;
-use crate::config::modprobe::MODULE;
+use crate::config::directives::MODULE;
+use crate::config::kernel_words::{END, Word, words};
 
 /// What all files say together, in their order; `-` is `_` in all names, but in the brackets of a pattern.
 #[derive(Debug, Default)]
@@ -168,44 +168,6 @@ impl Install {
         }
         (program == "modprobe" && loads && renames).then_some(given)
     }
-}
-
-/// The word behind which the kernel looks at none. [kernel/params.c: parse_args]
-pub(in crate::config) const END: &str = "--";
-
-/// What an options line asks the kernel: words at blanks outside double quotes, which go. [lib/cmdline.c: next_arg]
-pub(in crate::config) fn words(text: &str, place: &Place) -> Vec<Word> {
-    let mut found = Vec::new();
-    let mut rest = text.trim_start();
-    while !rest.is_empty() {
-        let mut quoted = false;
-        let end = rest.find(|c: char| {
-            quoted ^= c == '"';
-            !quoted && (c.is_whitespace() || c == '\u{a0}')
-        });
-        let (word, after) = rest.split_at(end.unwrap_or(rest.len()));
-        rest = after.trim_start();
-        // Quotes stand round the whole word, or round the value.
-        let word = word
-            .strip_prefix('"')
-            .map_or(word, |inner| inner.strip_suffix('"').unwrap_or(inner));
-        let (name, value) = match word.split_once('=') {
-            Some((name, value)) => {
-                let inner = value.strip_prefix('"');
-                (
-                    name,
-                    Some(inner.map_or(value, |inner| inner.strip_suffix('"').unwrap_or(inner))),
-                )
-            }
-            None => (word, None),
-        };
-        found.push(Word {
-            name: name.to_owned(),
-            value: value.map(str::to_owned),
-            place: place.clone(),
-        });
-    }
-    found
 }
 
 /// Lines with the number of their first: `\` joins the next, in comments, too, and vanishes before any other character. Comments
