@@ -28,6 +28,7 @@ mod modprobe;
 pub mod names;
 mod option_list;
 mod parameters;
+mod pattern;
 mod ports;
 mod resolve;
 mod spec;

@@ -9,6 +9,7 @@ use super::lines::words;
 use super::modprobe::{Directive, DirectiveLine};
 use super::names::{check_bond, free_name};
 use super::option_list::set;
+use super::pattern::is_pattern;
 use super::ports::port_names;
 use super::{BondSpec, SpecOption};
 
@@ -88,7 +89,7 @@ fn asked_for(directives: &[DirectiveLine], findings: &mut Findings) -> Vec<(Stri
         let earlier = asked.iter().position(|(bond, _)| bond == name);
         match (module == MODULE, earlier) {
             (true, Some(at)) => findings.warning(place, format!("{name} was asked for before, at {}", asked[at].1)),
-            (true, None) if name.contains(['*', '?', '[']) => {
+            (true, None) if is_pattern(name) => {
                 findings.warning(
                     place,
                     format!("{name} is a pattern and makes no bond, expected a bond's name"),

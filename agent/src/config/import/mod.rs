@@ -15,7 +15,7 @@ use super::option_list::{self, switched_on, take};
 use super::{Check, Diagnostic, Severity, SpecOption, loader};
 
 mod dracut;
-mod glob;
+mod expand;
 mod ifcfg;
 pub mod ifupdown;
 mod interfaces;
@@ -166,7 +166,7 @@ pub fn load(form: Form, paths: &[PathBuf], check: Check<'_>) -> Imported {
         }
     }
     let sourced = |pattern: &Path| {
-        let found = glob::expand(pattern).into_iter().filter(|path| path.is_file());
+        let found = expand::expand(pattern).into_iter().filter(|path| path.is_file());
         found
             .map(|path| {
                 (

@@ -11,13 +11,15 @@ use crate::config::diagnostic::{Findings, Place, Severity};
 use crate::config::directives::MODULE;
 use crate::config::kernel_words::{END, Word};
 use crate::config::limits::{MOST_IN_ALL, MOST_WORDS};
+use crate::config::pattern::{self, is_pattern};
 use crate::config::{Grammar, Source};
 
-mod pattern;
 mod read;
 
-use pattern::{is_pattern, matches};
 use read::{Files, Install};
+
+/// Longest name in bytes that a pattern is tried on.
+const LONGEST_NAME: usize = 255;
 
 /// Reads the files and makes their bonds.
 pub(in crate::config) fn load(sources: &[Source], module: &mut Module<'_>, findings: &mut Findings) {
@@ -95,6 +97,14 @@ fn load_all<'a>(files: &'a Files, module: &mut Module<'_>, findings: &mut Findin
     }
     install(files, module, findings);
     used
+}
+
+/// Whether an alias stands for a name.
+fn matches(alias: &str, name: &str) -> bool {
+    match name.len() {
+        ..=LONGEST_NAME => pattern::matches(alias, name),
+        _ => alias == name,
+    }
 }
 
 /// Somebody who asks for the module.
@@ -199,5 +209,17 @@ impl Files {
             place: place.clone(),
             words: words.collect(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_are_not_tried_on_very_long_names() {
+        let (long, too_long) = ("a".repeat(255), "a".repeat(256));
+        assert!(matches("*", &long) && matches(&too_long, &too_long));
+        assert!(!matches("*", &too_long));
     }
 }

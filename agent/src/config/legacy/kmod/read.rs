@@ -3,7 +3,6 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::pattern::normalized;
 use crate::config::diagnostic::{Findings, Place, Severity};
 use crate::config::directives::MODULE;
 use crate::config::kernel_words::{END, Word, words};
@@ -234,6 +233,22 @@ fn filled(text: &str) -> Option<&str> {
     Some(text).filter(|text| !text.is_empty())
 }
 
+/// `-` is `_` but in brackets; none if a bracket has no other. [kmod: libkmod-util.c: underscores]
+fn normalized(name: &str) -> Option<String> {
+    let mut bracket = false;
+    let mut text = String::with_capacity(name.len());
+    for c in name.chars() {
+        match c {
+            '[' if !bracket => bracket = true,
+            ']' if bracket => bracket = false,
+            ']' => return None,
+            _ => {}
+        }
+        text.push(if c == '-' && !bracket { '_' } else { c });
+    }
+    (!bracket).then_some(text)
+}
+
 /// [kmod: libkmod-util.c: modname_normalize]
 fn underscored(name: &str) -> String {
     name.replace('-', "_")
@@ -242,6 +257,18 @@ fn underscored(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn dashes_are_underscores_outside_brackets_which_come_in_pairs() {
+        for (name, wanted) in [
+            ("bond-0", Some("bond_0")),
+            ("a-[0-9-]-b", Some("a_[0-9-]_b")),
+            ("a[0", None),
+            ("a]0", None),
+        ] {
+            assert_eq!(normalized(name).as_deref(), wanted, "{name}");
+        }
+    }
 
     fn lines(text: &str) -> Vec<(usize, String)> {
         logical_lines(text)
