@@ -1,4 +1,5 @@
-//! No circle of imports among the source files of the pure crates: a file can be understood from the files that it names.
+//! No circle of imports among the source files of the pure crates and of the agent's configuration: a file can be understood from
+//! the files that it names.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -287,6 +288,13 @@ fn circles_of(crate_name: &str) -> BTreeSet<Vec<String>> {
 #[test]
 fn no_circle_of_imports_in_monitors() {
     assert_eq!(circles_of("monitors"), BTreeSet::new());
+}
+
+#[test]
+fn no_circle_of_imports_goes_through_the_configuration_of_the_agent() {
+    let mut circles = circles_of("agent");
+    circles.retain(|circle| circle.iter().any(|module| module.starts_with("crate::config")));
+    assert_eq!(circles, BTreeSet::new());
 }
 
 /// Sources of a crate that exists in this test only.

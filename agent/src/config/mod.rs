@@ -1,16 +1,19 @@
 //! Option files in the grammars that users know from modprobe: `alias <bond> bonding`, `options <bond> option=value ...`.
 //!
 //! Parse, don't validate: what comes out are bonds to make and everything that is wrong, with its place. Texts go in and nothing
-//! else is looked at; the module that opens files is `loader`, and what other tools have is found by `import`.
-//! Three grammars are read:
+//! else is looked at; the module that opens files is `loader`.
 //!
-//! - the agent's own: lines and words (`lines`), directives (`modprobe`), bonds (`resolve`);
-//! - modules.conf of Linux 2.4 (`modutils`) and modprobe.d (`kmod`), as loads of the kernel's module (`module`):
-//!   the result is the bonds that these programs and the driver would have made from the file. `unite` puts them together with
-//!   the agent's own by name.
+//! - bondd's own grammar: lines and words (`lines`), directives (`modprobe`), bonds (`resolve`);
+//! - modules.conf of Linux 2.4 and modprobe.d, behind `legacy::load`: the result is the bonds that the programs that load the
+//!   kernel's module, and the driver, would have made from the file;
+//! - `unite` puts both together by name, and `parameters` applies the driver's rules to the options of one bond;
+//! - configurations of other tools, behind [`import`]: they are made into files of bondd's own grammar.
 //!
-//! Which options there are is not known here; the option table is asked. Only what the kernel's module does with its parameters,
-//! and options of a bond do not, is here (`parameters`, `module`).
+//! The others are leaves, which know no reader: the data (`spec`, `diagnostic`, `grammar`), options as a list (`option_list`), names
+//! and ports (`names`, `ports`), `limits`, words that more than one grammar knows (`directives`, `kernel_words`, `unsupported`), and
+//! the patterns of the shell (`pattern`).
+//!
+//! Which options there are is not known here; the option table is asked.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -41,8 +44,6 @@ pub use loader::{Disk, Files, NoFiles};
 pub use spec::{BondSpec, Check, Source, SpecOption};
 
 use diagnostic::Findings;
-use legacy::module::{Made, Module};
-use legacy::{kmod, modutils};
 
 /// What the files say.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -84,15 +85,7 @@ fn read(sources: &[Source], files: &dyn Files, check: Check<'_>, mut findings: F
     }
     let own = resolve::Own::new(&directives, &mut findings);
     let names = own.names();
-    let mut modules: Vec<Made> = Vec::new();
-    for source in sources.iter().filter(|source| source.grammar == Grammar::ModulesConf) {
-        let mut module = Module::new(&names, check);
-        modutils::load(source, files, &mut order, &mut module, &mut findings);
-        modules.push(module.made);
-    }
-    let mut module = Module::new(&names, check);
-    kmod::load(sources, &mut module, &mut findings);
-    modules.push(module.made);
+    let modules = legacy::load(sources, files, &names, check, &mut order, &mut findings);
     let made = modules.iter().flat_map(|made| &made.bonds);
     let made = made.map(|bond| bond.name.clone()).collect();
     let own = own.bonds(&made, &mut findings);

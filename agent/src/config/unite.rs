@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use super::diagnostic::{Findings, Place, Severity};
-use super::legacy::module::Made;
+use super::legacy::Made;
 use super::option_list::{is_same, means_the_same, put};
 use super::resolve::OwnBonds;
 use super::{BondSpec, Check, Grammar, SpecOption, parameters};

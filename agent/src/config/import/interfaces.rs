@@ -5,8 +5,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::bond::{by_hand, named};
 use super::ifupdown::{self, Line, Ports, Role, Stanza};
-use super::{Import, Text, by_hand, named};
+use super::reading::{Import, Text};
 use crate::config::SpecOption;
 use crate::config::diagnostic::{Findings, Place};
 use crate::config::pattern::{is_pattern, matches};

@@ -1,7 +1,8 @@
 //! From bonds to an option file: what bondd takes as lines, the rest as comments.
 
+use super::bond::Bond;
+use super::form::Form;
 use super::keep_good::keep_good;
-use super::{Bond, Form};
 use crate::config::diagnostic::{Findings, Place};
 use crate::config::limits::MOST_IN_ALL;
 use crate::config::names::{check_bond, check_interface};

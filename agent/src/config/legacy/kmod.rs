@@ -22,7 +22,7 @@ use read::{Files, Install};
 const LONGEST_NAME: usize = 255;
 
 /// Reads the files and makes their bonds.
-pub(in crate::config) fn load(sources: &[Source], module: &mut Module<'_>, findings: &mut Findings) {
+pub(super) fn load(sources: &[Source], module: &mut Module<'_>, findings: &mut Findings) {
     let mut files = Files::default();
     for source in sources {
         let path: Arc<Path> = Arc::from(source.path.as_path());

@@ -23,17 +23,17 @@ const LONGEST_NAME: usize = 15;
 
 /// A request for the module, with all words that it is given.
 #[derive(Clone, Debug)]
-pub(in crate::config) struct Load {
+pub(super) struct Load {
     /// The name under which it is asked for; none for its own.
-    pub(in crate::config) alias: Option<String>,
+    pub(super) alias: Option<String>,
     /// The line that asks.
-    pub(in crate::config) place: Place,
-    pub(in crate::config) words: Vec<Word>,
+    pub(super) place: Place,
+    pub(super) words: Vec<Word>,
 }
 
 /// The module and the devices that it made.
-pub(in crate::config) struct Module<'a> {
-    pub(in crate::config) made: Made,
+pub(super) struct Module<'a> {
+    pub(super) made: Made,
     taken: BTreeSet<String>,
     /// Bonds of the agent's own files.
     own: &'a BTreeSet<String>,
@@ -58,7 +58,7 @@ struct Given {
 
 impl<'a> Module<'a> {
     /// A module that is not loaded, beside the bonds of the agent's own files.
-    pub(in crate::config) fn new(own: &'a BTreeSet<String>, check: Check<'a>) -> Self {
+    pub(super) fn new(own: &'a BTreeSet<String>, check: Check<'a>) -> Self {
         Module {
             made: Made::default(),
             taken: BTreeSet::new(),
@@ -68,12 +68,12 @@ impl<'a> Module<'a> {
     }
 
     /// Whether the agent's own files ask for a bond of this name that the module has not made.
-    pub(in crate::config) fn is_awaited(&self, name: &str) -> bool {
+    pub(super) fn is_awaited(&self, name: &str) -> bool {
         self.own.contains(name) && !self.taken.contains(name)
     }
 
     /// Loads the module; false if that fails, so that it makes no device.
-    pub(in crate::config) fn load(&mut self, load: &Load, grammar: Grammar, findings: &mut Findings) -> bool {
+    pub(super) fn load(&mut self, load: &Load, grammar: Grammar, findings: &mut Findings) -> bool {
         let errors = findings.errors();
         if load.words.len() > MOST_WORDS {
             findings.error(&load.place, format!("more than {MOST_WORDS} options, expected fewer"));

@@ -20,7 +20,7 @@ use read::File;
 use requests::{Chain, Way};
 
 /// Reads a file and makes its bonds. Files that it includes are added to `order`.
-pub(in crate::config) fn load(
+pub(super) fn load(
     source: &Source,
     files: &dyn Files,
     order: &mut Vec<Arc<Path>>,
