@@ -1,8 +1,9 @@
 //! A set of options taken in as a whole.
 
 use super::change::{Change, Context};
+use super::row::{OptionRow, SetWhen};
 use super::shown::OptionValue;
-use super::table::{OptionRow, SetWhen, TABLE, find};
+use super::table::{TABLE, find};
 use super::{BondOptions, OptionError};
 
 /// Takes a set of options in, in the driver's order whatever order they are given in; all or nothing.
