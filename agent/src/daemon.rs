@@ -15,9 +15,8 @@ use crate::clock;
 use crate::config::{self, Grammar, Parsed, Severity};
 use crate::control::server::Server;
 use crate::control::{RUN_DIR, RUN_DIR_ENV, SOCKET};
-use crate::dataplane::tc::{Hook, TcPlane};
-use crate::dataplane::team::TeamPlane;
-use crate::dataplane::{Dataplane, PlaneChoice, PlaneError, Planes};
+use crate::dataplane::tc::Hook;
+use crate::dataplane::{PlaneChoice, PlaneError, PlaneSetup, Planes};
 use crate::fleet::{Fleet, check_options_on};
 use crate::locks::private_file;
 use crate::logging;
@@ -92,10 +91,11 @@ fn serve(arguments: &Arguments, config: &Parsed) -> Result<(), Box<dyn Error>> {
     let signals = Signals::new()?;
     let run_dir = prepare(&arguments.run_dir)?;
     let _lock = lock(&run_dir)?;
-    let team = TeamPlane::open()?;
-    let tc = TcPlane::open(&run_dir, arguments.tc_hook)?;
-    let mut plane = Planes::new(vec![Box::new(team), Box::new(tc)]);
-    match plane.probe() {
+    let mut planes = Planes::open(&PlaneSetup {
+        run_dir: &run_dir,
+        tc_hook: arguments.tc_hook,
+    })?;
+    match planes.probe() {
         Err(error @ PlaneError::Permission { .. }) => return Err(error.into()),
         // No bond can be made, but the agent serves clients, and tells them why.
         Err(error) => log::error!("no data plane: {}", chain(&error)),
@@ -103,7 +103,7 @@ fn serve(arguments: &Arguments, config: &Parsed) -> Result<(), Box<dyn Error>> {
     }
     let poll = mio::Poll::new()?;
     let registry = poll.registry().try_clone()?;
-    let mut fleet = Fleet::new(&run_dir, registry, Box::new(plane))?;
+    let mut fleet = Fleet::new(&run_dir, registry, planes)?;
     fleet.prefer(arguments.plane);
     fleet.start(clock::now(), &config.bonds, &config.files);
     raise_priority();
@@ -128,10 +128,10 @@ fn raise_priority() {
 /// Ends the agent; bonds go on forwarding. Without a bond, what data planes made for bonds is removed.
 fn stop(run_dir: &Path, fleet: Fleet) {
     let bonds = !fleet.is_empty();
-    let mut plane = fleet.into_plane();
+    let mut planes = fleet.into_planes();
     if bonds {
         log::info!("stopping; all bonds stay as they are");
-    } else if let Err(error) = plane.close() {
+    } else if let Err(error) = planes.close() {
         log::warn!("cannot remove what the data planes made: {}", chain(&error));
     }
     let _ = fs::remove_file(run_dir.join(SOCKET));

@@ -45,11 +45,11 @@ pub struct Agent {
 
 impl Agent {
     /// Puts the parts together; the server's sources are registered with `poll` already.
-    pub fn new(poll: Poll, mut signals: Signals, server: Server, fleet: Fleet) -> io::Result<Agent> {
+    pub fn new(poll: Poll, mut signals: Signals, server: Server, mut fleet: Fleet) -> io::Result<Agent> {
         let registry = poll.registry();
         signals.register(registry, SIGNALS)?;
         registry.register(&mut SourceFd(&fleet.link_events()), LINK_EVENTS, Interest::READABLE)?;
-        if let Some(events) = fleet.plane_events() {
+        for events in fleet.plane_events() {
             registry.register(&mut SourceFd(&events), PLANE_EVENTS, Interest::READABLE)?;
         }
         Ok(Agent {
@@ -100,7 +100,7 @@ impl Agent {
         if sources.contains(&LINK_EVENTS) && self.fleet.read_links(now, BUDGET) == Drained::More {
             self.unread.insert(LINK_EVENTS);
         }
-        if sources.contains(&PLANE_EVENTS) && self.fleet.read_plane(now, BUDGET) == Drained::More {
+        if sources.contains(&PLANE_EVENTS) && self.fleet.read_planes(now, BUDGET) == Drained::More {
             self.unread.insert(PLANE_EVENTS);
         }
         if sources.contains(&SIGNALS) {

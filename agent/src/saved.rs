@@ -42,6 +42,13 @@ pub struct SavedBond {
     pub origins: Option<Origins>,
 }
 
+impl SavedBond {
+    /// The name of its data plane.
+    pub fn plane(&self) -> &str {
+        self.plane.as_deref().unwrap_or("tc")
+    }
+}
+
 /// The folder of state files.
 #[derive(Debug)]
 pub struct Store {

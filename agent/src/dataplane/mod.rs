@@ -10,12 +10,12 @@ use bond_monitors::{LinkReport, MacAddr, ReceiveStamps};
 use serde::{Deserialize, Serialize};
 
 use self::wanted::Wanted;
-use crate::netlink::Link;
+use crate::netlink::{Link, Links};
 use crate::text::chain;
 
+mod choice;
 #[cfg(test)]
 mod frames;
-pub mod planes;
 mod port;
 #[cfg(test)]
 pub(crate) mod script;
@@ -24,88 +24,99 @@ pub mod tc;
 pub mod team;
 pub mod wanted;
 
-pub use planes::{PlaneChoice, Planes};
+pub use choice::{PLANES, PlaneChoice, PlaneRow, PlaneSetup, Planes};
 
 /// Name of a bond's interface: 1 to 15 bytes without `/`, blanks or a leading dot.
 pub type BondName = String;
 
-/// A mechanism of the kernel that forwards for bonds. Dropping one leaves forwarding as it is.
-pub trait Dataplane {
-    /// Short name: `tc` or `team`.
+/// A mechanism of the kernel that forwards for bonds. It tells what it can do, makes bonds, and takes over those that are there.
+/// Dropping a plane, or one of its bonds, leaves forwarding as it is.
+pub trait Plane {
+    /// Short name, such as `tc`.
     fn name(&self) -> &'static str;
-    /// The plane that a bond belongs to.
-    fn plane_of(&self, _bond: &str) -> &'static str {
-        self.name()
-    }
-    /// A bond that is about to be observed was made by this plane.
-    fn assign(&mut self, _bond: &BondName, _plane: &str) {}
     /// Whether this kernel can do it; an error that names what is missing otherwise. Leaves nothing behind. May remember what
     /// it found.
     fn probe(&mut self) -> Result<(), PlaneError>;
     /// Whether a bond with these options does here exactly what the options say; an error that names what differs.
-    fn express(&mut self, options: &BondOptions) -> Result<(), PlaneError> {
-        wanted::spread_of(&bond_modes::spread(options)).map(drop)
-    }
-    /// As [`express`](Dataplane::express), for options that a bond is to get while it runs.
-    fn express_for(&mut self, _bond: &BondName, options: &BondOptions) -> Result<(), PlaneError> {
-        self.express(options)
-    }
-    /// As [`express`](Dataplane::express), for options that a port of a bond is to get.
-    fn express_port(&mut self, _bond: &BondName, _options: &PortOptions) -> Result<(), PlaneError> {
-        Ok(())
-    }
+    fn can(&mut self, options: &BondOptions) -> Result<(), PlaneError>;
     /// For `doctor`: what this plane can do here, and whether it can do these options.
-    fn reports(&mut self, options: &BondOptions) -> Vec<PlaneReport> {
-        vec![PlaneReport::of(self, options)]
+    fn report(&mut self, options: &BondOptions) -> PlaneReport {
+        PlaneReport::of(self, options)
     }
     /// The names of all bonds of ours that the kernel has, except those that another agent serves. One that cannot be asked is
     /// logged and left out.
     fn bonds(&mut self) -> Result<Vec<BondName>, PlaneError>;
-    /// What the kernel already does under this name, if the device there is ours.
-    fn observe(&mut self, bond: &BondName) -> Result<Option<Observed>, PlaneError>;
-    /// Makes the bond's interface, administratively down and without carrier. Undone whole on failure.
-    fn create(&mut self, bond: &BondName, base: &BondBase) -> Result<BondDevice, PlaneError>;
-    /// What a port is now, for [`detach`](Dataplane::detach) to restore. Asked before it is attached. Leaves
-    /// out what an earlier attachment left behind (on a port that was moved to another namespace, say), where it can be recognised.
-    fn original(&mut self, port: PortId) -> Result<OriginalPort, PlaneError>;
+    /// Makes a bond for these options: its interface, administratively down and without carrier. Undone whole on failure.
+    fn create(&mut self, name: &str, options: &BondOptions) -> Result<(Box<dyn PlaneBond>, BondDevice), PlaneError>;
+    /// Takes over what the kernel already does under this name, if the device there is ours.
+    fn adopt(&mut self, name: &str) -> Result<Option<(Box<dyn PlaneBond>, Observed)>, PlaneError>;
+    /// Gives back a port of a bond that is gone, as [`PlaneBond::detach`] does it for one that is there.
+    fn give_back(&mut self, port: PortId, original: &OriginalPort) -> Result<(), PlaneError>;
+    /// For an orderly stop without bonds: leaves nothing behind.
+    fn close(&mut self) -> io::Result<()>;
+    /// What hears of changes that others make to bonds of this plane, where the mechanism reports them.
+    fn watch(&mut self) -> Option<&mut dyn Watch> {
+        None
+    }
+}
+
+/// One bond, as the plane that made it or took it over knows it.
+pub trait PlaneBond {
+    /// The name of its plane.
+    fn plane(&self) -> &'static str;
+    /// As [`Plane::can`], for options that this bond is to get while it runs.
+    fn can(&mut self, options: &BondOptions) -> Result<(), PlaneError>;
+    /// As [`Plane::can`], for options that a port of this bond is to get.
+    fn can_port(&mut self, _options: &PortOptions) -> Result<(), PlaneError> {
+        Ok(())
+    }
+    /// Why a port whose address cannot be changed cannot be attached, whatever the options; nothing if only they decide.
+    fn needs_to_set_addresses(&self) -> Option<&'static str> {
+        None
+    }
     /// Takes a port in: settings, hook, administratively up. It neither sends nor lets in until programmed. Undone whole on
     /// failure; harmless if it is attached already.
-    fn attach(&mut self, bond: &BondName, port: PortId, base: &PortBase) -> Result<(), PlaneError>;
-    /// Gives a port back as `original` says. A step that fails does not stop the others.
-    fn detach(&mut self, bond: &BondName, port: PortId, original: &OriginalPort) -> Result<(), PlaneError>;
+    fn attach(&mut self, port: PortId, base: &PortBase) -> Result<(), PlaneError>;
+    /// Gives a port back as `original` says. A step that fails does not stop the others. The bond's interface need not exist any
+    /// more.
+    fn detach(&mut self, port: PortId, original: &OriginalPort) -> Result<(), PlaneError>;
+    /// Makes the kernel match the plan: only differences, make before break. Says all that could not be done.
+    fn program(&mut self, plan: &Wanted) -> Applied;
+    /// Reads anew what somebody else may have changed and the next [`program`](PlaneBond::program) is to put back: the bond's
+    /// address and carrier, and that its ports hear every group. Address and MTU of a port are the operator's to change. A CPU
+    /// that came online since then is told which traffic has no queue.
+    fn refresh(&mut self) -> Result<(), PlaneError>;
+    /// Frames and bytes of an attached port since it was attached.
+    fn counters(&mut self, port: PortId) -> Result<PortCounters, PlaneError>;
+    /// When frames came to an attached port, and from whom, as far as their source addresses tell. `probes` is exact; `any` may
+    /// be a millisecond older than the last frame, and `own` leaves out what is no probe and came within one of such a frame.
+    fn heard(&mut self, port: PortId) -> Result<ReceiveStamps, PlaneError>;
     /// Whether an attached interface is still attached, judged by a link message about it: someone else may have detached it.
-    fn holds(&self, _bond: &BondName, _link: &Link) -> bool {
+    fn holds(&self, _link: &Link) -> bool {
         true
     }
     /// Whether a port still receives every multicast group, as a bond needs, judged by a link message about it.
-    fn hears_groups(&self, _bond: &BondName, link: &Link) -> bool {
-        link.allmulti_flag
+    fn hears_groups(&self, _link: &Link) -> bool {
+        true
     }
-    /// Makes the kernel match the plan: only differences, make before break. Says all that could not be done.
-    fn program(&mut self, bond: &BondName, plan: &Wanted) -> Applied;
-    /// Reads anew what somebody else may have changed and the next [`program`](Dataplane::program) is to put back: the bond's
-    /// address and carrier, and that its ports hear every group. Address and MTU of a port are the operator's to change. A CPU
-    /// that came online since then is told which traffic has no queue.
-    fn refresh(&mut self, bond: &BondName) -> Result<(), PlaneError>;
-    /// Removes the bond's interface and everything kept for it. Ports must be detached before.
-    fn destroy(&mut self, bond: &BondName) -> Result<(), PlaneError>;
     /// The bond's interface has another name now.
-    fn renamed(&mut self, old: &str, new: &BondName);
-    /// For an orderly stop without bonds: leaves nothing behind.
-    fn close(&mut self) -> io::Result<()>;
-    /// Frames and bytes of an attached port since it was attached.
-    fn counters(&mut self, bond: &BondName, port: PortId) -> Result<PortCounters, PlaneError>;
-    /// When frames came to an attached port, and from whom, as far as their source addresses tell. `probes` is exact; `any` may
-    /// be a millisecond older than the last frame, and `own` leaves out what is no probe and came within one of such a frame.
-    fn heard(&mut self, bond: &BondName, port: PortId) -> Result<ReceiveStamps, PlaneError>;
-    /// The descriptor on which others' changes to the plane's bonds are reported, for the loop to wait on.
-    fn event_fd(&self) -> Option<RawFd> {
-        None
-    }
-    /// Reads up to `budget` such messages.
-    fn read_events(&mut self, _budget: usize) -> io::Result<Touched> {
-        Ok(Touched::default())
-    }
+    fn renamed(&mut self, new: &str);
+    /// Removes the bond's interface and everything kept for it. Ports must be detached before.
+    fn destroy(self: Box<Self>) -> Result<(), PlaneError>;
+}
+
+/// Hears of changes that others make to the bonds of a plane.
+pub trait Watch {
+    /// The descriptor on which others' changes are reported, for the loop to wait on. It stays the same.
+    fn event_fd(&self) -> RawFd;
+    /// Reads up to `budget` messages.
+    fn read_events(&mut self, budget: usize) -> io::Result<Touched>;
+}
+
+/// What a port is now, for [`PlaneBond::detach`] to restore. Asked before it is attached. Leaves out what an earlier attachment
+/// left behind (on a port that was moved to another namespace, say), where it can be recognised.
+pub fn original(links: &mut Links, port: PortId) -> Result<OriginalPort, PlaneError> {
+    port::read_original(links, port)
 }
 
 /// What became of a plan.
@@ -159,19 +170,10 @@ impl From<PlaneError> for Applied {
 /// What was heard of changes that others made.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Touched {
-    /// Bonds whose settings are not what was programmed any more.
-    pub bonds: BTreeSet<BondName>,
+    /// Bonds whose settings are not what was programmed any more, by the indexes of their interfaces.
+    pub devices: BTreeSet<u32>,
     /// The budget ended first: another call is owed.
     pub more: bool,
-}
-
-/// What a new bond is to be.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct BondBase {
-    /// Which plane it is to have.
-    pub plane: PlaneChoice,
-    /// Its options.
-    pub options: BondOptions,
 }
 
 /// What a plane can do on this machine.
@@ -190,9 +192,9 @@ pub struct PlaneReport {
 }
 
 impl PlaneReport {
-    fn of<P: Dataplane + ?Sized>(plane: &mut P, options: &BondOptions) -> PlaneReport {
+    fn of<P: Plane + ?Sized>(plane: &mut P, options: &BondOptions) -> PlaneReport {
         let usable = plane.probe();
-        let exact = plane.express(options);
+        let exact = plane.can(options);
         PlaneReport {
             plane: plane.name().to_owned(),
             usable: usable.is_ok(),
@@ -325,6 +327,12 @@ pub enum PlaneError {
         /// One for each plane.
         reasons: String,
     },
+    /// A bond that was saved by an agent that has another plane.
+    #[error("this bondd has no data plane {name}")]
+    UnknownPlane {
+        /// The name of the plane.
+        name: String,
+    },
     /// The name is taken by a device that is not ours.
     #[error("{name} is the name of another device already")]
     NameTaken {
@@ -359,6 +367,7 @@ impl PlaneError {
             | PlaneError::Unsupported { .. }
             | PlaneError::NotYet { .. }
             | PlaneError::OneQueue { .. }
+            | PlaneError::UnknownPlane { .. }
             | PlaneError::Inexact { .. } => false,
             PlaneError::Kernel { source, .. } => source.raw_os_error() != Some(libc::EINVAL),
             _ => true,
@@ -380,9 +389,10 @@ impl PlaneError {
             PlaneError::Inexact { what, .. } => (format!("do {what}"), self.to_string()),
             PlaneError::NotYet { what } => (format!("do {what}"), self.to_string()),
             PlaneError::OneQueue { bond } => (format!("use a queue_id on {bond}"), self.to_string()),
-            PlaneError::PortGone { .. } | PlaneError::NoPlane { .. } | PlaneError::NameTaken { .. } => {
-                ("carry out the plan".to_owned(), self.to_string())
-            }
+            PlaneError::PortGone { .. }
+            | PlaneError::NoPlane { .. }
+            | PlaneError::UnknownPlane { .. }
+            | PlaneError::NameTaken { .. } => ("carry out the plan".to_owned(), self.to_string()),
         }
     }
 

@@ -146,14 +146,11 @@ impl Failures {
     }
 }
 
-/// The failure to do anything with a bond that is not there.
-pub fn unknown(bond: &str) -> PlaneError {
+/// The failure to do anything with a bond whose interface somebody deleted.
+pub fn bond_gone(bond: &str) -> PlaneError {
     PlaneError::Kernel {
         doing: format!("use {bond}"),
-        source: io::Error::new(
-            io::ErrorKind::NotFound,
-            "it was neither made nor taken over by this process",
-        ),
+        source: io::Error::new(io::ErrorKind::NotFound, "its interface is gone"),
     }
 }
 

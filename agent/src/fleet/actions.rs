@@ -67,7 +67,7 @@ impl Fleet {
     pub(super) fn read_heard(&mut self, at: usize) -> Event {
         let member = &mut self.bonds[at];
         let ports = member.bond.ports().iter().filter_map(|port| {
-            let heard = self.plane.heard(&member.name, port.id);
+            let heard = member.plane.heard(port.id);
             let heard = heard.map_err(|error| chain(&error));
             let doing = format!("tell whether {} is silent", port.name);
             Some((port.id, member.failing.note(&member.name, &doing, heard)?))
@@ -84,7 +84,7 @@ impl Fleet {
     fn program(&mut self, now: Time, at: usize, epoch: Epoch, plan: &ForwardingPlan) -> Option<Event> {
         let member = &mut self.bonds[at];
         let applied = match Wanted::of(plan) {
-            Ok(wanted) => self.plane.program(&member.name, &wanted),
+            Ok(wanted) => member.plane.program(&wanted),
             Err(error) => error.into(),
         };
         member.unfulfilled.record(now, &member.name, &applied);
@@ -100,9 +100,9 @@ impl Fleet {
 
     /// Brings the plan in force about once more, after somebody else changed what it asks for.
     pub(super) fn repair(&mut self, now: Time, at: usize) {
-        let name = &self.bonds[at].name;
-        if let Err(error) = self.plane.refresh(name) {
-            log::warn!("{name}: {}", chain(&error));
+        let member = &mut self.bonds[at];
+        if let Err(error) = member.plane.refresh() {
+            log::warn!("{}: {}", member.name, chain(&error));
             return;
         }
         let bond = &self.bonds[at].bond;

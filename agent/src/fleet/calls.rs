@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::{Fleet, Member, above};
 use crate::control::proto::{Call, ControlError, DoctorReport, ErrorCode, EventLine, OptionPairs, SCHEMA};
-use crate::dataplane::{BondBase, OriginalPort, PORT_MARK, PlaneChoice, PlaneError, PlaneReport, PortBase};
+use crate::dataplane::{self, OriginalPort, PORT_MARK, PlaneChoice, PlaneError, PortBase};
 use crate::netlink::Link;
 use crate::text::chain;
 
@@ -84,26 +84,22 @@ impl Fleet {
                 format!("there is a bond {name} already"),
             ));
         }
-        let (plane, pairs) = take_plane(pairs).map_err(|error| option_error(name, error))?;
+        let (choice, pairs) = take_plane(pairs).map_err(|error| option_error(name, error))?;
         let change = options::parse(&pairs).map_err(|error| option_error(name, error))?;
         let name = name.to_owned();
-        let base = BondBase {
-            plane: plane.unwrap_or(self.plane_choice),
-            options: change.options.clone(),
-        };
-        let device = self
-            .plane
-            .create(&name, &base)
+        let (plane, device) = self
+            .planes
+            .create(&name, choice.unwrap_or(self.plane_choice), &change.options)
             .map_err(|error| plane_error(&name, &error))?;
         let mode = change.options.mode;
         let bond = Bond::new(now, change, &device.report);
-        let mut member = Member::new(name, device.ifindex, bond);
+        let mut member = Member::new(name, device.ifindex, plane, bond);
         member.devices.insert(device.ifindex, device.report);
         log::info!(
             "{}: made, mode {}, plane {}",
             member.name,
             mode.name(),
-            self.plane.plane_of(&member.name)
+            member.plane.plane()
         );
         self.bonds.push(member);
         let at = self.bonds.len() - 1;
@@ -115,14 +111,15 @@ impl Fleet {
 
     pub(super) fn set(&mut self, now: Time, bond: &str, pairs: &[(String, String)]) -> Result<(), ControlError> {
         let at = self.find(bond)?;
-        let (plane, pairs) = take_plane(pairs).map_err(|error| option_error(bond, error))?;
-        self.stay_on_plane(at, plane)?;
+        let (choice, pairs) = take_plane(pairs).map_err(|error| option_error(bond, error))?;
+        self.stay_on_plane(at, choice)?;
         let preview = self.bonds[at]
             .bond
             .preview(&pairs)
             .map_err(|error| option_error(bond, error))?;
-        self.plane
-            .express_for(&bond.to_owned(), &preview)
+        self.bonds[at]
+            .plane
+            .can(&preview)
             .map_err(|error| plane_error(bond, &error))?;
         self.bonds[at]
             .bond
@@ -140,8 +137,8 @@ impl Fleet {
 
     /// A live bond cannot change its plane: there is no moment at which both would forward.
     fn stay_on_plane(&self, at: usize, choice: Option<PlaneChoice>) -> Result<(), ControlError> {
-        let name = &self.bonds[at].name;
-        let plane = self.plane.plane_of(name);
+        let member = &self.bonds[at];
+        let (name, plane) = (&member.name, member.plane.plane());
         match choice {
             Some(choice) if !choice.allows(plane) => Err(ControlError::new(
                 ErrorCode::Refused,
@@ -155,18 +152,12 @@ impl Fleet {
 
     /// What each plane can do here, and which one a bond with these options would get.
     fn doctor(&mut self, pairs: &OptionPairs) -> Result<Value, ControlError> {
-        let (plane, pairs) = take_plane(pairs).map_err(|error| option_error("doctor", error))?;
+        let (choice, pairs) = take_plane(pairs).map_err(|error| option_error("doctor", error))?;
         let change = options::parse(&pairs).map_err(|error| option_error("doctor", error))?;
-        let base = BondBase {
-            plane: plane.unwrap_or(self.plane_choice),
-            options: change.options,
-        };
-        let planes = self.plane.reports(&base.options);
-        let fits = |report: &&PlaneReport| base.plane.allows(&report.plane) && report.usable && report.exact;
-        let choice = planes.iter().find(fits).map(|report| report.plane.clone());
+        let (planes, chosen) = self.planes.report(choice.unwrap_or(self.plane_choice), &change.options);
         let report = DoctorReport {
             schema: SCHEMA,
-            choice,
+            choice: chosen,
             planes,
         };
         Ok(serde_json::to_value(report).expect("a report is plain data"))
@@ -179,16 +170,16 @@ impl Fleet {
         let mut first = None;
         for (port, original) in std::mem::take(&mut self.bonds[at].originals) {
             self.stop_listening(port);
-            if let Err(error) = self.plane.detach(&name, port, &original) {
+            if let Err(error) = self.bonds[at].plane.detach(port, &original) {
                 log::error!("{name}: {}", chain(&error));
                 first.get_or_insert(plane_error(&name, &error));
             }
         }
-        if let Err(error) = self.plane.destroy(&name) {
+        let member = self.bonds.remove(at);
+        if let Err(error) = member.plane.destroy() {
             log::error!("{name}: {}", chain(&error));
             first.get_or_insert(plane_error(&name, &error));
         }
-        self.bonds.remove(at);
         self.store.remove(&name);
         self.publisher.remove(now, &name);
         log::info!("{name}: removed");
@@ -260,7 +251,8 @@ impl Fleet {
         let name = self.bonds[at].name.clone();
         let what = format!("{name}: {}", link.report.name);
         self.allow_for_fixed_mac(now, at, link)?;
-        let mut original = self.plane.original(port).map_err(|error| plane_error(&what, &error))?;
+        let original = dataplane::original(&mut self.links, port);
+        let mut original = original.map_err(|error| plane_error(&what, &error))?;
         if let Some(before) = self.bonds[at].vanished.remove(&link.report.name)
             && link.alias.starts_with(PORT_MARK)
         {
@@ -283,8 +275,9 @@ impl Fleet {
             ControlError::new(ErrorCode::Kernel, text)
         });
         let attach = |()| {
-            self.plane
-                .attach(&name, port, &base)
+            self.bonds[at]
+                .plane
+                .attach(port, &base)
                 .map_err(|error| plane_error(&what, &error))
         };
         if let Err(error) = saved.and_then(attach) {
@@ -317,8 +310,8 @@ impl Fleet {
         let (name, port) = (self.bonds[at].name.clone(), &link.report.name);
         let options = self.bonds[at].bond.options();
         let in_backup = options.mode == ModeName::ActiveBackup;
-        let on_team = self.plane.plane_of(&name) == "team";
-        if in_backup && options.fail_over_mac == FailOverMac::Active && !on_team {
+        let always = self.bonds[at].plane.needs_to_set_addresses();
+        if in_backup && options.fail_over_mac == FailOverMac::Active && always.is_none() {
             return Ok(());
         }
         // Setting the address that it has changes nothing, but tells whether it could be changed.
@@ -326,10 +319,8 @@ impl Fleet {
         if refusal.and_then(|error| error.raw_os_error()) != Some(libc::EOPNOTSUPP) {
             return Ok(());
         }
-        let needs = match (in_backup, on_team) {
-            (_, true) => {
-                "the team driver sets that of every port; a bond with plane=tc and mode=active-backup can use it"
-            }
+        let needs = match (in_backup, always) {
+            (_, Some(why)) => why,
             (false, _) => {
                 "every port of this mode needs the bond's; mode=active-backup with fail_over_mac=active can use it"
             }
@@ -373,9 +364,9 @@ impl Fleet {
             return Ok(());
         };
         let name = member.name.clone();
-        let result = self
+        let result = member
             .plane
-            .detach(&name, port, &original)
+            .detach(port, &original)
             .map_err(|error| plane_error(&name, &error));
         self.save(at);
         result
@@ -392,8 +383,9 @@ impl Fleet {
         let what = format!("{bond}: {port}");
         let preview = self.bonds[at].bond.preview_port(id, pairs);
         let preview = preview.map_err(|error| option_error(&what, error))?;
-        self.plane
-            .express_port(&bond.to_owned(), &preview)
+        self.bonds[at]
+            .plane
+            .can_port(&preview)
             .map_err(|error| plane_error(&what, &error))?;
         self.bonds[at]
             .bond
@@ -420,7 +412,7 @@ fn take_plane(pairs: &[(String, String)]) -> Result<(Option<PlaneChoice>, Option
         PlaneChoice::parse(value).ok_or_else(|| OptionError::BadValue {
             option: "plane",
             value: value.clone(),
-            expected: "auto, team or tc",
+            expected: PlaneChoice::expected(),
         })
     });
     Ok((choice.transpose()?, rest))
@@ -452,6 +444,7 @@ pub(super) fn plane_error(object: &str, error: &PlaneError) -> ControlError {
         PlaneError::NotYet { .. }
         | PlaneError::Unsupported { .. }
         | PlaneError::OneQueue { .. }
+        | PlaneError::UnknownPlane { .. }
         | PlaneError::NoPlane { .. } => ErrorCode::NoPlane,
         PlaneError::Inexact { .. } => ErrorCode::Refused,
         PlaneError::Permission { .. } => ErrorCode::Permission,

@@ -10,7 +10,6 @@ use bond_monitors::{LinkReport, Time};
 
 use super::actions::settled_carrier;
 use super::{Fleet, Member};
-use crate::dataplane::Touched;
 use crate::netlink::{Drained, Link, LinkEvent};
 
 impl Fleet {
@@ -41,23 +40,32 @@ impl Fleet {
         !self.news.is_empty()
     }
 
-    /// Where the data plane hears of changes by others, for the loop to wait on.
-    pub fn plane_events(&self) -> Option<RawFd> {
-        self.plane.event_fd()
+    /// Where data planes hear of changes by others, for the loop to wait on.
+    pub fn plane_events(&mut self) -> Vec<RawFd> {
+        self.planes.watches().map(|watch| watch.event_fd()).collect()
     }
 
-    /// Reads what the data plane heard, and puts back what others changed.
-    pub fn read_plane(&mut self, now: Time, budget: usize) -> Drained {
-        let touched = self.plane.read_events(budget).unwrap_or_else(|error| {
-            log::warn!("cannot hear of changes to data planes: {error}");
-            Touched::default()
-        });
-        for name in touched.bonds {
-            if let Ok(at) = self.find(&name) {
+    /// Reads what the data planes heard, up to `budget` messages of each, and puts back what others changed.
+    pub fn read_planes(&mut self, now: Time, budget: usize) -> Drained {
+        let mut devices = BTreeSet::new();
+        let mut drained = Drained::Empty;
+        for watch in self.planes.watches() {
+            match watch.read_events(budget) {
+                Ok(touched) => {
+                    devices.extend(touched.devices);
+                    if touched.more {
+                        drained = Drained::More;
+                    }
+                }
+                Err(error) => log::warn!("cannot hear of changes to data planes: {error}"),
+            }
+        }
+        for at in 0..self.bonds.len() {
+            if devices.contains(&self.bonds[at].ifindex) {
                 self.put_back(now, at, "how it forwards");
             }
         }
-        if touched.more { Drained::More } else { Drained::Empty }
+        drained
     }
 
     /// The descriptor of the link events, for the loop to wait on.
@@ -177,7 +185,7 @@ impl Fleet {
     }
 
     pub(super) fn on_port(&mut self, now: Time, at: usize, port: PortId, link: &Link) {
-        if !self.plane.holds(&self.bonds[at].name, link) {
+        if !self.bonds[at].plane.holds(link) {
             return self.on_taken_away(now, at, port, link);
         }
         let mut report = link.report.clone();
@@ -197,9 +205,9 @@ impl Fleet {
         } else {
             self.on_link_without_carrier(now, at, port, report);
         }
-        if !self.plane.hears_groups(&self.bonds[at].name, link)
+        if !self.bonds[at].plane.hears_groups(link)
             && let Ok(Some(link)) = self.links.by_index(link.ifindex)
-            && !self.plane.hears_groups(&self.bonds[at].name, &link)
+            && !self.bonds[at].plane.hears_groups(&link)
         {
             self.put_back(now, at, &format!("the all-multicast setting of {}", link.report.name));
         }
@@ -298,8 +306,8 @@ impl Fleet {
     fn rename(&mut self, now: Time, at: usize, name: &str) {
         let old = std::mem::replace(&mut self.bonds[at].name, name.to_owned());
         log::info!("{old}: renamed to {name}");
-        self.plane.renamed(&old, &name.to_owned());
         let member = &mut self.bonds[at];
+        member.plane.renamed(name);
         member.origins.taken_by_operator(member.bond.options());
         member.configured = None;
         // First the new one: a crash in between must not lose both.

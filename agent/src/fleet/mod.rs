@@ -40,7 +40,7 @@ use self::shown::Shown;
 use self::unfulfilled::Unfulfilled;
 use crate::clock;
 use crate::control::proto::{BondEvent, BondReport, ControlError, ErrorCode, EventLine, OptionPairs, PortReport};
-use crate::dataplane::{Dataplane, OriginalPort, PlaneChoice};
+use crate::dataplane::{OriginalPort, PlaneBond, PlaneChoice, Planes, PortCounters};
 use crate::netlink::{Events, Link, LinkEvent, Links};
 use crate::origins::Origins;
 use crate::packet::PacketSocket;
@@ -57,7 +57,7 @@ const PUBLISHED_A_TURN: usize = 8;
 
 /// All bonds, in the order of their creation, and what they act through.
 pub struct Fleet {
-    plane: Box<dyn Dataplane>,
+    planes: Planes,
     /// Which plane a bond gets that does not say.
     plane_choice: PlaneChoice,
     links: Links,
@@ -87,6 +87,8 @@ pub struct Fleet {
 struct Member {
     name: String,
     ifindex: u32,
+    /// Its forwarding, on the plane that it is on.
+    plane: Box<dyn PlaneBond>,
     bond: Bond,
     originals: BTreeMap<PortId, OriginalPort>,
     /// What ports were that have vanished, by name: one that was moved to another namespace comes back with our settings.
@@ -133,14 +135,14 @@ impl Fleet {
     /// A fleet without bonds; [`Fleet::start`] adopts and makes them.
     ///
     /// Frames that ports hear are read from sources registered with `registry`; see [`Fleet::read_frames`].
-    pub fn new(run_dir: &Path, registry: Registry, plane: Box<dyn Dataplane>) -> std::io::Result<Fleet> {
+    pub fn new(run_dir: &Path, registry: Registry, planes: Planes) -> std::io::Result<Fleet> {
         let packets = PacketSocket::open().map_err(|error| {
             let message = format!("cannot open a packet socket, which needs CAP_NET_RAW: {error}");
             std::io::Error::new(error.kind(), message)
         })?;
         let release = nix::sys::utsname::uname().map(|name| name.release().to_string_lossy().into_owned());
         Ok(Fleet {
-            plane,
+            planes,
             plane_choice: PlaneChoice::Auto,
             // Before anything is read, so that no change falls between.
             events: Events::open()?,
@@ -263,9 +265,9 @@ impl Fleet {
         self.bonds.is_empty()
     }
 
-    /// The data plane, to be closed when the agent stops.
-    pub fn into_plane(self) -> Box<dyn Dataplane> {
-        self.plane
+    /// The data planes, to be closed when the agent stops.
+    pub fn into_planes(self) -> Planes {
+        self.planes
     }
 
     fn find(&self, bond: &str) -> Result<usize, ControlError> {
@@ -314,18 +316,33 @@ impl Fleet {
         });
     }
 
+    /// A port whose counters cannot be read is left out.
+    fn read_counters(&mut self, at: usize) -> BTreeMap<PortId, PortCounters> {
+        let member = &mut self.bonds[at];
+        let mut read = BTreeMap::new();
+        for port in member.bond.ports().iter() {
+            match member.plane.counters(port.id) {
+                Ok(counters) => {
+                    read.insert(port.id, counters);
+                }
+                Err(error) => log::debug!("{}: {}", member.name, chain(&error)),
+            }
+        }
+        read
+    }
+
     fn report(&mut self, now: Time, at: usize, counters: Counters) -> BondReport {
+        let counters = match counters {
+            Counters::Read => self.read_counters(at),
+            Counters::Unread => BTreeMap::new(),
+        };
         let member = &self.bonds[at];
         let snapshot = member.bond.status(now);
         let attached = snapshot.ports.into_iter().map(|mut port| {
             port.mac = member.foreign_macs.get(&port.ifindex).copied().unwrap_or(port.mac);
-            let read = || self.plane.counters(&member.name, port.ifindex);
-            let counters = (counters == Counters::Read).then(read).transpose();
-            if let Err(error) = &counters {
-                log::debug!("{}: {}", member.name, chain(error));
-            }
+            let counters = counters.get(&port.ifindex).copied();
             let unmonitored = member.is_unmonitored(port.ifindex);
-            let mut report = PortReport::attached(port, counters.ok().flatten());
+            let mut report = PortReport::attached(port, counters);
             report.notes.unmonitored = unmonitored;
             report
         });
@@ -345,7 +362,7 @@ impl Fleet {
         BondReport {
             name: member.name.clone(),
             ifindex: member.ifindex,
-            plane: self.plane.plane_of(&member.name).to_owned(),
+            plane: member.plane.plane().to_owned(),
             status: snapshot.bond,
             unfulfilled: member.unfulfilled.report(now),
             ports,
@@ -366,7 +383,7 @@ impl Fleet {
             boot_id: self.store.boot_id().to_owned(),
             name: member.name.clone(),
             ifindex: member.ifindex,
-            plane: Some(self.plane.plane_of(&member.name).to_owned()),
+            plane: Some(member.plane.plane().to_owned()),
             bond: member.bond.saved(),
             originals: member.originals.clone(),
             vanished: member.vanished.clone(),

@@ -29,7 +29,7 @@ impl Fleet {
             Permit::Refused => {}
         }
         // The next plan, of a failover say, is compared with what there is.
-        if let Err(error) = self.plane.refresh(&name) {
+        if let Err(error) = member.plane.refresh() {
             log::debug!("{name}: {}", chain(&error));
         }
     }

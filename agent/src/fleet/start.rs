@@ -14,7 +14,7 @@ use super::repair::Repairs;
 use super::unfulfilled::Unfulfilled;
 use super::{Fleet, Member};
 use crate::config::BondSpec;
-use crate::dataplane::{Observed, OriginalPort, PlaneChoice, PlaneError, team};
+use crate::dataplane::{self, Observed, OriginalPort, Plane, PlaneBond, PlaneChoice, PlaneError};
 use crate::origins::Origins;
 use crate::saved::SavedBond;
 use crate::status::Devices;
@@ -44,45 +44,54 @@ impl Fleet {
     }
 
     fn resume(&mut self, now: Time, mut saved: SavedBond) {
-        self.plane.assign(&saved.name, saved.plane.as_deref().unwrap_or("tc"));
-        // It may have been renamed while no agent ran.
-        if let Ok(Some(link)) = self.links.by_index(saved.ifindex)
-            && link.report.name != saved.name
-            && let Ok(Some(_)) = self.observe_renamed(&saved, &link.report.name)
-        {
-            log::info!("{}: renamed to {}", saved.name, link.report.name);
-            if let Some(origins) = &mut saved.origins {
-                origins.taken_by_operator(saved.bond.options());
-            }
-            saved.configured = None;
-            let old = std::mem::replace(&mut saved.name, link.report.name);
-            if self.store.save(&saved).is_ok() {
-                self.store.remove(&old);
-            }
-        }
-        let name = saved.name.clone();
-        match self.plane.observe(&name) {
-            Ok(Some(seen)) if seen.ifindex == saved.ifindex => self.adopt(now, saved, seen),
-            Ok(_) => {
-                log::warn!("{name}: its interface is gone, giving its ports back");
-                for (port, original) in &saved.originals {
-                    if let Err(error) = self.plane.detach(&name, *port, original) {
-                        log::error!("{name}: {}", chain(&error));
-                    }
-                }
-                self.store.remove(&name);
-            }
-            Err(error) => log::error!("{name}: cannot be adopted, left as it is: {}", chain(&error)),
+        let found = match self.adopt_renamed(&mut saved) {
+            Some(found) => Ok(Some(found)),
+            None => self.plane_of(&saved).and_then(|plane| plane.adopt(&saved.name)),
+        };
+        match found {
+            Ok(Some((plane, seen))) if seen.ifindex == saved.ifindex => self.adopt(now, saved, plane, seen),
+            Ok(_) => self.give_back_all(&saved),
+            Err(error) => log::error!("{}: cannot be adopted, left as it is: {}", saved.name, chain(&error)),
         }
     }
 
-    fn observe_renamed(&mut self, saved: &SavedBond, name: &str) -> Result<Option<Observed>, PlaneError> {
-        self.plane
-            .assign(&name.to_owned(), saved.plane.as_deref().unwrap_or("tc"));
-        self.plane.observe(&name.to_owned())
+    fn plane_of(&mut self, saved: &SavedBond) -> Result<&mut dyn Plane, PlaneError> {
+        let name = saved.plane();
+        self.planes
+            .named(name)
+            .ok_or_else(|| PlaneError::UnknownPlane { name: name.to_owned() })
     }
 
-    fn adopt(&mut self, now: Time, saved: SavedBond, observed: Observed) {
+    /// A bond that was renamed while no agent ran; it is saved under its new name.
+    fn adopt_renamed(&mut self, saved: &mut SavedBond) -> Option<(Box<dyn PlaneBond>, Observed)> {
+        let link = self.links.by_index(saved.ifindex).ok().flatten()?;
+        let name = Some(link.report.name).filter(|name| *name != saved.name)?;
+        let found = self.plane_of(saved).ok()?.adopt(&name).ok().flatten()?;
+        log::info!("{}: renamed to {name}", saved.name);
+        if let Some(origins) = &mut saved.origins {
+            origins.taken_by_operator(saved.bond.options());
+        }
+        saved.configured = None;
+        let old = std::mem::replace(&mut saved.name, name);
+        if self.store.save(saved).is_ok() {
+            self.store.remove(&old);
+        }
+        Some(found)
+    }
+
+    fn give_back_all(&mut self, saved: &SavedBond) {
+        let name = &saved.name;
+        log::warn!("{name}: its interface is gone, giving its ports back");
+        for (port, original) in &saved.originals {
+            let done = self.plane_of(saved).and_then(|plane| plane.give_back(*port, original));
+            if let Err(error) = done {
+                log::error!("{name}: {}", chain(&error));
+            }
+        }
+        self.store.remove(name);
+    }
+
+    fn adopt(&mut self, now: Time, saved: SavedBond, plane: Box<dyn PlaneBond>, observed: Observed) {
         let ifindex = observed.ifindex;
         let options = saved.bond.options().clone();
         let seen = self.seen(observed, &saved.originals);
@@ -93,7 +102,7 @@ impl Fleet {
             saved.name,
             active.as_deref().unwrap_or("none")
         );
-        let mut member = Member::new(saved.name, ifindex, bond);
+        let mut member = Member::new(saved.name, ifindex, plane, bond);
         member.originals = saved.originals;
         member.vanished = saved.vanished;
         member.wanted = saved.wanted;
@@ -140,7 +149,7 @@ impl Fleet {
             let Some(original) = member.originals.remove(&port) else {
                 continue;
             };
-            if let Err(error) = self.plane.detach(&member.name, port, &original) {
+            if let Err(error) = member.plane.detach(port, &original) {
                 log::debug!("{}: {}", member.name, chain(&error));
             }
         }
@@ -149,11 +158,7 @@ impl Fleet {
     /// Bonds that nothing saved and no file tells of: an agent was killed while it made them, or their state was lost. With
     /// the default options of the mode they are in they can be shown, changed and deleted.
     fn adopt_orphans(&mut self, now: Time, saved: &[u32]) {
-        let names = self.plane.bonds().unwrap_or_else(|error| {
-            log::error!("cannot look for bonds without saved state: {}", chain(&error));
-            Vec::new()
-        });
-        for name in names {
+        for name in self.planes.bonds() {
             let left_as_it_is = self
                 .links
                 .by_name(&name)
@@ -167,9 +172,9 @@ impl Fleet {
     /// A bond that forwards although its saved state was lost. What its ports were before is not known any more; they are given
     /// back as they are, without what marks a port.
     pub(super) fn adopt_orphan(&mut self, now: Time, name: &str, pairs: Option<&[(String, String)]>) -> Option<usize> {
-        let observed = self.plane.observe(&name.to_owned()).ok().flatten()?;
+        let (mut plane, observed) = self.planes.adopt(name).ok().flatten()?;
         let options = match pairs {
-            Some(pairs) => self.options_of_orphan(name, pairs, &observed.plan)?,
+            Some(pairs) => options_of_orphan(name, plane.as_mut(), pairs, &observed.plan)?,
             None => options_in_force(&observed.plan),
         };
         let originals: BTreeMap<_, _> = observed
@@ -182,7 +187,7 @@ impl Fleet {
         let seen = self.seen(observed, &originals);
         let bond = Bond::adopt(now, options, seen, None);
         log::warn!("{name}: adopted without saved state; options not in a file and failure counts start anew");
-        let mut member = Member::new(name.to_owned(), ifindex, bond);
+        let mut member = Member::new(name.to_owned(), ifindex, plane, bond);
         member.originals = originals;
         member.origins = Origins::unknown(member.bond.options(), None, &wanted);
         member.wanted = wanted;
@@ -192,24 +197,8 @@ impl Fleet {
         Some(at)
     }
 
-    /// Those of the file, if the bond can have them while it runs.
-    fn options_of_orphan(&mut self, name: &str, pairs: &[(String, String)], plan: &Wanted) -> Option<BondOptions> {
-        let rest: Vec<_> = pairs.iter().filter(|(name, _)| name != "plane").cloned().collect();
-        let options = options::parse(&rest).ok()?.options;
-        match self.plane.express_for(&name.to_owned(), &options) {
-            Ok(()) => Some(options),
-            Err(error) => {
-                log::error!(
-                    "{name}: the options file cannot be followed while it runs: {}",
-                    chain(&error)
-                );
-                Some(options_in_force(plan))
-            }
-        }
-    }
-
     fn original_of_orphan(&mut self, port: PortId) -> Option<OriginalPort> {
-        let seen = self.plane.original(port).ok()?;
+        let seen = dataplane::original(&mut self.links, port).ok()?;
         Some(OriginalPort {
             disable_ipv6: seen.disable_ipv6.map(|_| false),
             ifalias: String::new(),
@@ -232,10 +221,11 @@ impl Fleet {
 }
 
 impl Member {
-    pub(super) fn new(name: String, ifindex: u32, bond: Bond) -> Self {
+    pub(super) fn new(name: String, ifindex: u32, plane: Box<dyn PlaneBond>, bond: Bond) -> Self {
         Member {
             name,
             ifindex,
+            plane,
             bond,
             originals: BTreeMap::new(),
             vanished: BTreeMap::new(),
@@ -254,6 +244,27 @@ impl Member {
             touched: true,
             shown: None,
             dirty: true,
+        }
+    }
+}
+
+/// Those of the file, if the bond can have them while it runs.
+fn options_of_orphan(
+    name: &str,
+    plane: &mut dyn PlaneBond,
+    pairs: &[(String, String)],
+    plan: &Wanted,
+) -> Option<BondOptions> {
+    let rest: Vec<_> = pairs.iter().filter(|(name, _)| name != "plane").cloned().collect();
+    let options = options::parse(&rest).ok()?.options;
+    match plane.can(&options) {
+        Ok(()) => Some(options),
+        Err(error) => {
+            log::error!(
+                "{name}: the options file cannot be followed while it runs: {}",
+                chain(&error)
+            );
+            Some(options_in_force(plan))
         }
     }
 }
@@ -300,20 +311,21 @@ pub fn check_options_on(choice: PlaneChoice, pairs: &[(String, String)]) -> Vec<
             .filter(|place| is_plane(&pairs[*place]) && bad_plane(&pairs[*place].1))
             .map(|place| {
                 let value = &pairs[place].1;
-                (place, format!("plane: bad value {value:?}, expected auto, team or tc"))
+                let expected = PlaneChoice::expected();
+                (place, format!("plane: bad value {value:?}, expected {expected}"))
             }),
     );
     let given = pairs.iter().rfind(|pair| is_plane(pair));
     let choice = given.and_then(|(_, value)| PlaneChoice::parse(value)).unwrap_or(choice);
-    if wrong.is_empty() && choice == PlaneChoice::Team {
-        wrong.extend(inexact_on_team(&rest).map(|(place, error)| (place_of(place), error)));
+    if wrong.is_empty() {
+        wrong.extend(inexact(choice, &rest).map(|(place, error)| (place_of(place), error)));
     }
     wrong
 }
 
-/// What the team driver would do differently, whatever this kernel has, and the place of the option that asks for it.
-fn inexact_on_team(pairs: &[(String, String)]) -> Option<(usize, String)> {
-    let error = team::exact::check(&options::parse(pairs).ok()?.options).err()?;
+/// What the chosen plane would do differently, whatever this kernel has, and the place of the option that asks for it.
+fn inexact(choice: PlaneChoice, pairs: &[(String, String)]) -> Option<(usize, String)> {
+    let error = choice.check(&options::parse(pairs).ok()?.options).err()?;
     let option = match &error {
         PlaneError::Inexact { what, .. } => what.split('=').next(),
         _ => None,

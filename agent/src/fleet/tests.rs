@@ -13,7 +13,7 @@ use super::{Counters, Fleet, PUBLISHED_A_TURN, above, check_options, check_optio
 use crate::config;
 use crate::control::proto::{Call, ErrorCode};
 use crate::dataplane::script::{self, ScriptPlane};
-use crate::dataplane::{PlaneChoice, PlaneError};
+use crate::dataplane::{PlaneChoice, PlaneError, Planes};
 use crate::netlink::tests::{asks, in_netns, ip};
 use crate::netlink::{Link, LinkEvent, Links};
 
@@ -28,7 +28,7 @@ fn with_bond(name: &str, body: impl FnOnce(&mut Fleet, &ScriptPlane, &std::path:
         let mut links = Links::open().unwrap();
         links.add_veth("a", "b").unwrap();
         let registry = mio::Poll::new().and_then(|poll| poll.registry().try_clone()).unwrap();
-        let mut fleet = Fleet::new(&dir, registry, Box::new(plane.clone())).unwrap();
+        let mut fleet = Fleet::new(&dir, registry, Planes::new(vec![Box::new(plane.clone())])).unwrap();
         for name in ["a", "b"] {
             let link = links.by_name(name).unwrap().unwrap();
             plane.set_port(PortId(link.ifindex), link.report);
@@ -151,7 +151,7 @@ fn an_attachment_that_fails_half_way_is_tried_again_by_the_clock_and_after_chang
         fleet.links.set_mtu(index, 1300).unwrap();
         for _ in 0..20 {
             // The call before asks what the port is.
-            plane.fail_at(1, refusal());
+            plane.fail_at(0, refusal());
             fleet.read_links(now, 1024);
         }
         assert_eq!(attempts(plane), 1, "its own changes lead to no other attempt");
@@ -161,7 +161,7 @@ fn an_attachment_that_fails_half_way_is_tried_again_by_the_clock_and_after_chang
         assert_eq!(report.notes.next_attempt_ms, Some(1000));
         // The pauses grow.
         for pause in [1, 2, 4, 8, 16, 32, 64, 64] {
-            plane.fail_at(1, refusal());
+            plane.fail_at(0, refusal());
             let next = fleet.attach_timeout().unwrap();
             assert_eq!(next.since(now), Duration::from_secs(pause));
             fleet.handle_timeout(next);
@@ -170,7 +170,7 @@ fn an_attachment_that_fails_half_way_is_tried_again_by_the_clock_and_after_chang
         }
         // Another program changes something: at once, but not for ever.
         for turn in 0..20 {
-            plane.fail_at(1, refusal());
+            plane.fail_at(0, refusal());
             fleet.links.set_mtu(index, 1400 + turn).unwrap();
             fleet.read_links(now, 1024);
         }
@@ -181,7 +181,7 @@ fn an_attachment_that_fails_half_way_is_tried_again_by_the_clock_and_after_chang
         fleet.handle_timeout(next);
         assert_eq!((attempts(plane), fleet.attach_timeout()), (0, None));
         fleet.bonds[0].wanted = wanted;
-        plane.fail_at(1, refusal());
+        plane.fail_at(0, refusal());
         fleet.attach_wanted(next, 0, "a");
         assert_eq!(attempts(plane), 1);
         // Nothing stands in the way any more.
@@ -471,7 +471,7 @@ fn a_bond_without_saved_state_stays_in_the_mode_it_is_in() {
             (Some("0"), ModeName::BalanceRr),
         ] {
             let registry = mio::Poll::new().and_then(|poll| poll.registry().try_clone()).unwrap();
-            let mut heir = Fleet::new(&dir.join("heir"), registry, Box::new(plane.clone())).unwrap();
+            let mut heir = Fleet::new(&dir.join("heir"), registry, Planes::new(vec![Box::new(plane.clone())])).unwrap();
             let file = asked.map(|mode| [("mode".to_owned(), mode.to_owned())]);
             heir.adopt_orphan(NOW, "bond0", file.as_ref().map(|pairs| &pairs[..]))
                 .unwrap();
@@ -614,9 +614,9 @@ fn what_the_team_driver_cannot_do_is_wrong_for_a_bond_that_insists_on_it() {
         assert_eq!(wrong[0].0, place, "{options}");
         assert!(wrong[0].1.contains("team plane cannot do"), "{wrong:?}");
         let elsewhere = options.replace("plane=team", "plane=tc");
-        assert_eq!(found(PlaneChoice::Team, &elsewhere), [], "{elsewhere}");
+        assert_eq!(found(PlaneChoice::Only("team"), &elsewhere), [], "{elsewhere}");
     }
-    assert_eq!(found(PlaneChoice::Team, "mode=0").len(), 1, "the default plane");
+    assert_eq!(found(PlaneChoice::Only("team"), "mode=0").len(), 1, "the default plane");
     assert_eq!(found(PlaneChoice::Auto, "mode=0"), []);
     assert_eq!(found(PlaneChoice::Auto, "mode=1 plane=team"), []);
     let twice = found(PlaneChoice::Auto, "mode=0 miimon=x plane=team");

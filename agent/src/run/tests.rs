@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use super::*;
 use crate::control::SOCKET;
+use crate::dataplane::Planes;
 use crate::dataplane::script::{self, ScriptPlane};
 use crate::netlink::Links;
 use crate::netlink::tests::{in_netns, ip};
@@ -57,7 +58,7 @@ impl World {
         let mut links = Links::open().unwrap();
         let poll = Poll::new().unwrap();
         let registry = poll.registry().try_clone().unwrap();
-        let mut fleet = Fleet::new(&dir, registry, Box::new(plane.clone())).unwrap();
+        let mut fleet = Fleet::new(&dir, registry, Planes::new(vec![Box::new(plane.clone())])).unwrap();
         let names = (0..BONDS).flat_map(|bond| (0..PORTS).map(move |port| (bond, port)));
         for (bond, port) in names.clone() {
             let [near, far] = ["p", "q"].map(|end| format!("{end}{bond}-{port}"));

@@ -1,8 +1,8 @@
 //! The bond's own interface: a veth pair whose far end, the wire, belongs to the agent.
 //!
 //! A pair is ours if its wire is called `wire<ifindex of the bond>` and its alias begins with `wire of`. Both are set before
-//! anything else, so a crash while a pair is made leaves either a bare pair, which the next [`create`](crate::dataplane::Dataplane::create) of
-//! that name removes, or one of ours that lacks something, which [`observe`](crate::dataplane::Dataplane::observe) completes.
+//! anything else, so a crash while a pair is made leaves either a bare pair, which is removed when a bond of that name is made, or
+//! one of ours that lacks something, which is completed when it is adopted.
 
 use crate::dataplane::wanted::{Spread, TxPolicy, Wanted};
 use bond_monitors::Carrier;
@@ -11,9 +11,9 @@ use super::bpf::BondBpf;
 use super::hook::{self, Attached, Hold, Place};
 use super::object::TX;
 use super::pins::{BondPins, Pins};
-use super::{Bond, TcPlane, queues};
-use crate::dataplane::PlaneError;
-use crate::dataplane::step::{BPF, Failures, HOOK, VETH, step, step_with};
+use super::{Bond, Shared, queues};
+use crate::dataplane::step::{BPF, Failures, HOOK, VETH, bond_gone, step, step_with};
+use crate::dataplane::{BondDevice, PlaneError};
 use crate::netlink::{Link, sysctl};
 
 /// Both ends of a pair.
@@ -24,7 +24,7 @@ pub struct Pair {
     pub wire: Link,
 }
 
-impl TcPlane {
+impl Shared {
     /// The pair of this bond, if the interface of that name is ours. It may have been renamed while no agent ran, so the bond's
     /// name in the alias does not count.
     pub(super) fn find_pair(&mut self, name: &str) -> Result<Option<Pair>, PlaneError> {
@@ -53,7 +53,7 @@ impl TcPlane {
     }
 
     /// Makes the pair and everything on it; on failure nothing of it is left.
-    pub(super) fn make_bond(&mut self, name: &str) -> Result<Bond, PlaneError> {
+    pub(super) fn make_bond(&mut self, name: &str) -> Result<(Bond, BondDevice), PlaneError> {
         self.remove_bare_pair(name)?;
         let taken = || PlaneError::NameTaken { name: name.to_owned() };
         if self.link_named(name)?.is_some() {
@@ -78,9 +78,15 @@ impl TcPlane {
             .and_then(|mut bond| {
                 let mark = || bond.bpf.mark_attached();
                 step(|| format!("set up the maps of {name}"), mark)?;
-                Ok(bond)
+                Ok((bond, self.read_device(name, pair.bond.ifindex)?))
             })
             .inspect_err(|_| self.unmake(name, Some(pair.bond.ifindex)))
+    }
+
+    fn read_device(&mut self, name: &str, ifindex: u32) -> Result<BondDevice, PlaneError> {
+        let link = step(|| format!("read {name}"), || self.links.by_index(ifindex))?.ok_or_else(|| bond_gone(name))?;
+        let report = self.report(&link);
+        Ok(BondDevice { ifindex, report })
     }
 
     /// Brings a pair of ours to the state in which a bond can work, whatever of it is there already: maps, programs, settings of

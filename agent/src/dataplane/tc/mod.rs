@@ -22,15 +22,16 @@
 //! | `queues` | traffic that an operator sends through a port of his choice |
 //! | `program` | from the plan in force to the wanted one, and in which order |
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::thread;
 
-use crate::dataplane::wanted::{PortPlan, Wanted};
-use bond_modes::PortId;
+use bond_modes::{BondOptions, PortId};
 use bond_monitors::{Carrier, LinkReport, ReceiveStamps};
 use nix::sched::{CloneFlags, unshare};
 
@@ -38,10 +39,11 @@ use self::bpf::BondBpf;
 use self::hook::{Attached, Hold, Place};
 use self::object::{Kind, Loader, TX, Way};
 use self::pins::{BondPins, Pins};
-use super::port::{port_alias, read_original};
-use super::step::{BPF, Failures, HOOK, VETH, step, step_with, unknown};
+use super::port::port_alias;
+use super::step::{BPF, Failures, HOOK, VETH, step, step_with};
+use super::wanted::{PortPlan, Wanted, spread_of};
 use super::{
-    Applied, BondBase, BondDevice, BondName, Dataplane, Observed, OriginalPort, PlaneError, PortBase, PortCounters,
+    Applied, BondDevice, BondName, Observed, OriginalPort, Plane, PlaneBond, PlaneError, PortBase, PortCounters,
 };
 use crate::netlink::{Link, Links};
 
@@ -66,21 +68,32 @@ pub use self::hook::Hook;
 
 /// The tc data plane of one network namespace: the one in which it was opened.
 pub struct TcPlane {
+    shared: Rc<RefCell<Shared>>,
+    /// The kernel has what bonds need; what it lacks may still come, with a module.
+    usable: bool,
+}
+
+/// A bond of this plane.
+pub struct TcBond {
+    shared: Rc<RefCell<Shared>>,
+    name: BondName,
+    bond: Bond,
+}
+
+/// What all bonds of a plane work with. It is borrowed for one call to a plane or a bond at a time; none makes another.
+struct Shared {
     run_dir: PathBuf,
     hook: Hook,
     links: Links,
     /// Inode number of the network namespace.
     netns: u64,
-    /// The kernel has what bonds need; what it lacks may still come, with a module.
-    usable: bool,
     /// For the programs of all bonds.
     loader: Loader,
     /// Opened when the first bond needs it: it may have to be mounted.
     pins: Option<Pins>,
-    bonds: BTreeMap<BondName, Bond>,
 }
 
-/// A bond that this process made or took over.
+/// What is in force for a bond that this process made or took over.
 struct Bond {
     ifindex: u32,
     wire: u32,
@@ -107,18 +120,42 @@ impl TcPlane {
             || "read the network namespace".to_owned(),
             || fs::metadata("/proc/thread-self/ns/net"),
         )?;
-        Ok(TcPlane {
+        let shared = Shared {
             run_dir: run_dir.to_owned(),
             hook,
             links,
             netns: netns.ino(),
-            usable: false,
             loader: Loader::default(),
             pins: None,
-            bonds: BTreeMap::new(),
+        };
+        Ok(TcPlane {
+            shared: Rc::new(RefCell::new(shared)),
+            usable: false,
         })
     }
 
+    fn handle(&self, name: &str, bond: Bond) -> TcBond {
+        TcBond {
+            shared: Rc::clone(&self.shared),
+            name: name.to_owned(),
+            bond,
+        }
+    }
+
+    /// Makes a bond; see [`Plane::create`].
+    fn make(&mut self, name: &str) -> Result<(TcBond, BondDevice), PlaneError> {
+        let (bond, device) = self.shared.borrow_mut().make_bond(name)?;
+        Ok((self.handle(name, bond), device))
+    }
+
+    /// Takes a bond over; see [`Plane::adopt`].
+    fn take_over(&mut self, name: &str) -> Result<Option<(TcBond, Observed)>, PlaneError> {
+        let found = self.shared.borrow_mut().adopt(name)?;
+        Ok(found.map(|(bond, observed)| (self.handle(name, bond), observed)))
+    }
+}
+
+impl Shared {
     /// The place for pins; opened, and freed of what is stale, when first asked for.
     fn pins(&mut self) -> Result<&Pins, PlaneError> {
         let pins = match self.pins.take() {
@@ -149,12 +186,29 @@ impl TcPlane {
         }
     }
 
-    fn bond(&self, name: &str) -> Result<&Bond, PlaneError> {
-        self.bonds.get(name).ok_or_else(|| unknown(name))
+    /// Takes a pair of ours over, with its ports, if there is one under this name.
+    fn adopt(&mut self, name: &str) -> Result<Option<(Bond, Observed)>, PlaneError> {
+        let Some(pair) = self.find_pair(name)? else {
+            return Ok(None);
+        };
+        let bond = self.adopt_pair(name, &pair)?;
+        let plan = bond.applied.clone();
+        let mut ports = Vec::new();
+        for &port in plan.ports.keys() {
+            if let Some(link) = step(|| format!("read {port}"), || self.links.by_index(port.0))? {
+                ports.push((port, self.report(&link)));
+            }
+        }
+        let observed = Observed {
+            ifindex: pair.bond.ifindex,
+            report: self.report(&pair.bond),
+            ports,
+            plan,
+        };
+        Ok(Some((bond, observed)))
     }
 
-    /// Takes a pair of ours over, with its ports.
-    fn adopt(&mut self, name: &str, pair: &device::Pair) -> Result<Bond, PlaneError> {
+    fn adopt_pair(&mut self, name: &str, pair: &device::Pair) -> Result<Bond, PlaneError> {
         let pins = self.pins()?.bond(pair.bond.ifindex);
         step(|| "make a folder for pins".to_owned(), || pins.create())?;
         let mut bond = self.equip(name, pair, pins)?;
@@ -190,6 +244,28 @@ impl TcPlane {
         }
     }
 
+    /// See [`PlaneBond::refresh`].
+    fn refresh(&mut self, name: &str, bond: &mut Bond) -> Result<(), PlaneError> {
+        let links = &mut self.links;
+        if let Some(link) = step(|| format!("read {name}"), || links.by_index(bond.ifindex))? {
+            bond.applied.mac = link.report.mac;
+        }
+        if let Some(wire) = step(|| format!("read the wire of {name}"), || links.by_index(bond.wire))? {
+            bond.applied.carrier = Carrier::from_bool(wire.report.admin_up);
+            if bond.steered {
+                queues::tie(name, &wire)?;
+            }
+        }
+        bond.lost_allmulti.clear();
+        for &port in bond.applied.ports.keys() {
+            match step(|| format!("read {port}"), || links.by_index(port.0))? {
+                Some(link) if !link.allmulti_flag => bond.lost_allmulti.insert(port),
+                _ => false,
+            };
+        }
+        Ok(())
+    }
+
     fn report(&mut self, link: &Link) -> LinkReport {
         let (speed, duplex) = self.links.speed_duplex(&link.report.name);
         LinkReport {
@@ -200,16 +276,17 @@ impl TcPlane {
     }
 }
 
-impl Dataplane for TcPlane {
+impl Plane for TcPlane {
     fn name(&self) -> &'static str {
-        "tc"
+        NAME
     }
 
     fn probe(&mut self) -> Result<(), PlaneError> {
         if self.usable {
             return Ok(());
         }
-        let (hook, loader) = (self.hook, &mut self.loader);
+        let shared = &mut *self.shared.borrow_mut();
+        let (hook, loader) = (shared.hook, &mut shared.loader);
         // In a namespace of its own nobody sees the devices come and go, and it ends with the thread whatever happens. A kernel
         // without network namespaces does it in the only one there is.
         let probe = move || {
@@ -226,129 +303,100 @@ impl Dataplane for TcPlane {
         Ok(())
     }
 
+    fn can(&mut self, options: &BondOptions) -> Result<(), PlaneError> {
+        check(options)
+    }
+
     fn bonds(&mut self) -> Result<Vec<BondName>, PlaneError> {
-        self.find_bonds()
+        self.shared.borrow_mut().find_bonds()
     }
 
-    fn observe(&mut self, bond: &BondName) -> Result<Option<Observed>, PlaneError> {
-        let Some(pair) = self.find_pair(bond)? else {
-            self.bonds.remove(bond);
-            return Ok(None);
-        };
-        let known = self
-            .bonds
-            .remove(bond)
-            .filter(|known| known.ifindex == pair.bond.ifindex);
-        let adopted = match known {
-            Some(known) => known,
-            None => self.adopt(bond, &pair)?,
-        };
-        let adopted = self.bonds.entry(bond.clone()).or_insert(adopted);
-        let plan = adopted.applied.clone();
-        let mut ports = Vec::new();
-        for &port in plan.ports.keys() {
-            if let Some(link) = step(|| format!("read {port}"), || self.links.by_index(port.0))? {
-                ports.push((port, self.report(&link)));
-            }
-        }
-        Ok(Some(Observed {
-            ifindex: pair.bond.ifindex,
-            report: self.report(&pair.bond),
-            ports,
-            plan,
-        }))
+    fn create(&mut self, name: &str, _: &BondOptions) -> Result<(Box<dyn PlaneBond>, BondDevice), PlaneError> {
+        let (bond, device) = self.make(name)?;
+        Ok((Box::new(bond), device))
     }
 
-    fn create(&mut self, bond: &BondName, _: &BondBase) -> Result<BondDevice, PlaneError> {
-        let made = self.make_bond(bond)?;
-        let ifindex = made.ifindex;
-        self.bonds.insert(bond.clone(), made);
-        let read = step(|| format!("read {bond}"), || self.links.by_index(ifindex));
-        match read.and_then(|link| link.ok_or_else(|| unknown(bond))) {
-            Ok(link) => Ok(BondDevice {
-                ifindex,
-                report: self.report(&link),
-            }),
-            Err(error) => {
-                // The first error tells more than one of the clean-up.
-                let _ = self.destroy(bond);
-                Err(error)
-            }
-        }
+    fn adopt(&mut self, name: &str) -> Result<Option<(Box<dyn PlaneBond>, Observed)>, PlaneError> {
+        let found = self.take_over(name)?;
+        Ok(found.map(|(bond, observed)| (Box::new(bond) as Box<dyn PlaneBond>, observed)))
     }
 
-    fn original(&mut self, port: PortId) -> Result<OriginalPort, PlaneError> {
-        read_original(&mut self.links, port)
-    }
-
-    fn attach(&mut self, bond: &BondName, port: PortId, base: &PortBase) -> Result<(), PlaneError> {
-        self.take_in(bond, port, base)
-    }
-
-    fn detach(&mut self, bond: &BondName, port: PortId, original: &OriginalPort) -> Result<(), PlaneError> {
-        self.give_back(bond, port, original)
-    }
-
-    fn program(&mut self, bond: &BondName, plan: &Wanted) -> Applied {
-        match self.bonds.get_mut(bond) {
-            Some(in_force) => program::apply(&mut self.links, &mut self.loader, bond, in_force, plan),
-            None => unknown(bond).into(),
-        }
-    }
-
-    fn refresh(&mut self, bond: &BondName) -> Result<(), PlaneError> {
-        let known = self.bonds.get_mut(bond).ok_or_else(|| unknown(bond))?;
-        let links = &mut self.links;
-        if let Some(link) = step(|| format!("read {bond}"), || links.by_index(known.ifindex))? {
-            known.applied.mac = link.report.mac;
-        }
-        if let Some(wire) = step(|| format!("read the wire of {bond}"), || links.by_index(known.wire))? {
-            known.applied.carrier = Carrier::from_bool(wire.report.admin_up);
-            if known.steered {
-                queues::tie(bond, &wire)?;
-            }
-        }
-        known.lost_allmulti.clear();
-        for &port in known.applied.ports.keys() {
-            match step(|| format!("read {port}"), || links.by_index(port.0))? {
-                Some(link) if !link.allmulti_flag => known.lost_allmulti.insert(port),
-                _ => false,
-            };
-        }
-        Ok(())
-    }
-
-    fn destroy(&mut self, bond: &BondName) -> Result<(), PlaneError> {
-        let ifindex = match self.bonds.remove(bond) {
-            Some(known) => Some(known.ifindex),
-            None => self.find_pair(bond)?.map(|pair| pair.bond.ifindex),
-        };
-        ifindex.map_or(Ok(()), |ifindex| self.remove_bond(bond, ifindex))
-    }
-
-    fn renamed(&mut self, old: &str, new: &BondName) {
-        let Some(bond) = self.bonds.remove(old) else { return };
-        self.label(new, &bond);
-        self.bonds.insert(new.clone(), bond);
+    fn give_back(&mut self, port: PortId, original: &OriginalPort) -> Result<(), PlaneError> {
+        self.shared.borrow_mut().give_back_orphan(port, original)
     }
 
     fn close(&mut self) -> io::Result<()> {
-        match self.pins.take().or_else(|| Pins::find(&self.run_dir, self.netns)) {
+        let shared = &mut *self.shared.borrow_mut();
+        match shared.pins.take().or_else(|| Pins::find(&shared.run_dir, shared.netns)) {
             Some(pins) => pins.release(),
             None => Ok(()),
         }
     }
+}
 
-    fn counters(&mut self, bond: &BondName, port: PortId) -> Result<PortCounters, PlaneError> {
-        let bpf = &self.bond(bond)?.bpf;
-        step(|| format!("read the counters of {port}"), || bpf.counters(port))
+impl PlaneBond for TcBond {
+    fn plane(&self) -> &'static str {
+        NAME
     }
 
-    fn heard(&mut self, bond: &BondName, port: PortId) -> Result<ReceiveStamps, PlaneError> {
-        let bpf = &self.bond(bond)?.bpf;
-        step(|| format!("read the stamps of {port}"), || bpf.heard(port))
+    fn can(&mut self, options: &BondOptions) -> Result<(), PlaneError> {
+        check(options)
+    }
+
+    fn attach(&mut self, port: PortId, base: &PortBase) -> Result<(), PlaneError> {
+        self.shared.borrow_mut().take_in(&self.name, &mut self.bond, port, base)
+    }
+
+    fn detach(&mut self, port: PortId, original: &OriginalPort) -> Result<(), PlaneError> {
+        self.shared
+            .borrow_mut()
+            .give_back(&self.name, &mut self.bond, port, original)
+    }
+
+    fn program(&mut self, plan: &Wanted) -> Applied {
+        let shared = &mut *self.shared.borrow_mut();
+        program::apply(&mut shared.links, &mut shared.loader, &self.name, &mut self.bond, plan)
+    }
+
+    fn refresh(&mut self) -> Result<(), PlaneError> {
+        self.shared.borrow_mut().refresh(&self.name, &mut self.bond)
+    }
+
+    fn counters(&mut self, port: PortId) -> Result<PortCounters, PlaneError> {
+        let read = || self.bond.bpf.counters(port);
+        step(|| format!("read the counters of {port}"), read)
+    }
+
+    fn heard(&mut self, port: PortId) -> Result<ReceiveStamps, PlaneError> {
+        let read = || self.bond.bpf.heard(port);
+        step(|| format!("read the stamps of {port}"), read)
+    }
+
+    fn hears_groups(&self, link: &Link) -> bool {
+        link.allmulti_flag
+    }
+
+    fn renamed(&mut self, new: &str) {
+        self.name = new.to_owned();
+        self.shared.borrow_mut().label(&self.name, &self.bond);
+    }
+
+    fn destroy(self: Box<Self>) -> Result<(), PlaneError> {
+        let TcBond { shared, name, bond } = *self;
+        let ifindex = bond.ifindex;
+        // First its descriptors, or the programs would outlive their pins.
+        drop(bond);
+        shared.borrow_mut().remove_bond(&name, ifindex)
     }
 }
+
+/// Everything that a plan for this agent's planes can say is exact here.
+pub fn check(options: &BondOptions) -> Result<(), PlaneError> {
+    spread_of(&bond_modes::spread(options)).map(drop)
+}
+
+/// What the plane is called.
+pub const NAME: &str = "tc";
 
 fn sweep(pins: &Pins, links: &mut Links) -> Result<(), PlaneError> {
     let alive = |ifindex| !matches!(links.by_index(ifindex), Ok(None));

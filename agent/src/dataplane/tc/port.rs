@@ -4,24 +4,30 @@ use super::hook::{self, Attached, Place};
 use super::object::{Loader, RX};
 use super::pins::unpin;
 use super::program::{keep_own, set_tx};
-use super::{Bond, TcPlane, sys};
+use super::{Bond, Shared, sys};
 use crate::dataplane::port::{port_alias, prepare, read, read_original, restore};
-use crate::dataplane::step::{Failures, HOOK, port_step, step, step_with, unknown};
+use crate::dataplane::step::{Failures, HOOK, port_step, step, step_with};
 use crate::dataplane::wanted::PortPlan;
 use crate::dataplane::{OriginalPort, PlaneError, PortBase};
 use crate::netlink::{Link, Links};
 use bond_modes::PortId;
 
-impl TcPlane {
+impl Shared {
     /// Takes a port in; on failure it is as before.
-    pub(super) fn take_in(&mut self, name: &str, port: PortId, base: &PortBase) -> Result<(), PlaneError> {
-        if self.bond(name)?.applied.ports.contains_key(&port) {
+    pub(super) fn take_in(
+        &mut self,
+        name: &str,
+        bond: &mut Bond,
+        port: PortId,
+        base: &PortBase,
+    ) -> Result<(), PlaneError> {
+        if bond.applied.ports.contains_key(&port) {
             return Ok(());
         }
         let before = read_original(&mut self.links, port)?;
-        let taken = self.set_up_port(name, port, base);
+        let taken = self.set_up_port(name, bond, port, base);
         if taken.is_err()
-            && let Err(error) = self.give_back(name, port, &before)
+            && let Err(error) = self.give_back(name, bond, port, &before)
         {
             log::debug!("{name}: undoing a failed attachment of {port}: {error}");
         }
@@ -29,28 +35,31 @@ impl TcPlane {
     }
 
     /// Gives a port back. Order: nothing in, nothing out, then the settings of the interface, and IPv6 last, which begins to work
-    /// with them at once. The bond itself need not exist any more.
-    pub(super) fn give_back(&mut self, name: &str, port: PortId, original: &OriginalPort) -> Result<(), PlaneError> {
+    /// with them at once.
+    pub(super) fn give_back(
+        &mut self,
+        name: &str,
+        bond: &mut Bond,
+        port: PortId,
+        original: &OriginalPort,
+    ) -> Result<(), PlaneError> {
         let mut errors = Failures::default();
-        if !self.bonds.contains_key(name) {
-            errors.note(self.sweep_pins());
-        }
-        let links = &mut self.links;
-        let loader = &mut self.loader;
-        let link = match read(links, port) {
-            Ok(link) => Some(link),
-            Err(error) => {
-                errors.note_unless_gone(Err(error));
-                None
-            }
-        };
-        match (self.bonds.get_mut(name), &link) {
-            (Some(bond), link) => expel(links, loader, name, bond, port, link.as_ref(), original, &mut errors),
-            // Somebody deleted the bond; tcx links went with its pins.
-            (None, Some(link)) => errors.note_unless_gone(drop_filter(links, port, link, original)),
-            (None, None) => {}
-        }
+        let (links, loader) = (&mut self.links, &mut self.loader);
+        let link = read_unless_gone(links, port, &mut errors);
+        expel(links, loader, name, bond, port, link.as_ref(), original, &mut errors);
         if let Some(link) = link {
+            restore(links, port, &link, original, &mut errors);
+        }
+        errors.result()
+    }
+
+    /// Gives back a port of a bond that somebody deleted: its tcx link goes with the pins of the bond.
+    pub(super) fn give_back_orphan(&mut self, port: PortId, original: &OriginalPort) -> Result<(), PlaneError> {
+        let mut errors = Failures::default();
+        errors.note(self.sweep_pins());
+        let links = &mut self.links;
+        if let Some(link) = read_unless_gone(links, port, &mut errors) {
+            errors.note_unless_gone(drop_filter(links, port, &link, original));
             restore(links, port, &link, original, &mut errors);
         }
         errors.result()
@@ -100,8 +109,7 @@ impl TcPlane {
 
     /// The settings come first and the hook after the counters, without which the program drops everything; up last, so that no
     /// frame is handled before the hook is there.
-    fn set_up_port(&mut self, name: &str, port: PortId, base: &PortBase) -> Result<(), PlaneError> {
-        let bond = self.bonds.get_mut(name).ok_or_else(|| unknown(name))?;
+    fn set_up_port(&mut self, name: &str, bond: &mut Bond, port: PortId, base: &PortBase) -> Result<(), PlaneError> {
         let links = &mut self.links;
         let mut link = read(links, port)?;
         let text = link.report.name.clone();
@@ -128,6 +136,17 @@ impl TcPlane {
         };
         bond.applied.ports.insert(port, plan);
         Ok(())
+    }
+}
+
+/// The port's interface. That it has gone is no failure to give it back.
+fn read_unless_gone(links: &mut Links, port: PortId, errors: &mut Failures) -> Option<Link> {
+    match read(links, port) {
+        Ok(link) => Some(link),
+        Err(error) => {
+            errors.note_unless_gone(Err(error));
+            None
+        }
     }
 }
 

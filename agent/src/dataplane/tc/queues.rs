@@ -12,7 +12,7 @@ use bond_modes::PortId;
 
 use super::Bond;
 use crate::dataplane::PlaneError;
-use crate::dataplane::step::{Failures, XPS, step, step_with, unknown};
+use crate::dataplane::step::{Failures, XPS, bond_gone, step, step_with};
 use crate::netlink::{Link, Links, queue};
 
 /// Makes the pair of a bond. Kernels before 5.15 cannot change how many queues a pair uses; there it has one for good.
@@ -65,7 +65,7 @@ pub fn steer(links: &mut Links, name: &str, bond: &mut Bond, wanted: &BTreeMap<u
 fn tell_marks(links: &mut Links, name: &str, bond: &Bond) -> Result<(), PlaneError> {
     let mut read = |ifindex| step(|| format!("read {name}"), || links.by_index(ifindex));
     let (Some(near), Some(wire)) = (read(bond.ifindex)?, read(bond.wire)?) else {
-        return Err(unknown(name));
+        return Err(bond_gone(name));
     };
     if near.tx_queues < TX_QUEUES {
         return Err(PlaneError::OneQueue { bond: name.to_owned() });

@@ -4,7 +4,6 @@
 //! that name; the next creation removes what is left.
 
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 
 use crate::dataplane::wanted::{Accept, PortPlan, Spread, TxPolicy, Wanted};
 use bond_modes::PortId;
@@ -13,10 +12,10 @@ use bond_monitors::Carrier;
 use super::driver::spread_of;
 use super::options::{Key, Name, Settings, Value};
 use super::program::{hash_in_force, set_mode};
-use super::{Bond, MARK, TeamPlane};
-use crate::dataplane::PlaneError;
+use super::{Bond, MARK, Shared};
 use crate::dataplane::port::port_alias;
-use crate::dataplane::step::{TEAM, step, step_with, unknown};
+use crate::dataplane::step::{TEAM, bond_gone, step, step_with};
+use crate::dataplane::{BondDevice, Observed, PlaneError};
 use crate::netlink::Link;
 use crate::text::chain;
 
@@ -28,7 +27,7 @@ pub struct Found {
     settings: Settings,
 }
 
-impl TeamPlane {
+impl Shared {
     /// The device of this bond, if the interface of that name is ours.
     pub(super) fn find(&mut self, name: &str) -> Result<Option<Found>, PlaneError> {
         // Asked by name, the kernel also answers for alternative names.
@@ -40,11 +39,8 @@ impl TeamPlane {
         }
     }
 
-    /// The names of all bonds that are there; none while another agent of this network namespace takes over what is left behind.
+    /// The names of all bonds that are there.
     pub(super) fn find_bonds(&mut self) -> Result<Vec<String>, PlaneError> {
-        if self.orphan_lock.is_none() {
-            return Ok(Vec::new());
-        }
         let mut names = Vec::new();
         for link in step(|| "read the interfaces".to_owned(), || self.links.all())? {
             let draft = link.report.name == DRAFT;
@@ -71,10 +67,10 @@ impl TeamPlane {
     }
 
     /// Makes a device that spreads so; on failure nothing of it is left.
-    pub(super) fn make(&mut self, name: &str, spread: Spread) -> Result<(Bond, Link), PlaneError> {
+    pub(super) fn make(&mut self, name: &str, spread: Spread) -> Result<(Bond, BondDevice), PlaneError> {
         let taken = || PlaneError::NameTaken { name: name.to_owned() };
-        let look = |plane: &mut TeamPlane, name: &str| {
-            step(|| format!("read the interface {name}"), || plane.links.by_name(name))
+        let look = |shared: &mut Shared, name: &str| {
+            step(|| format!("read the interface {name}"), || shared.links.by_name(name))
         };
         if look(self, name)?.is_some() {
             return Err(taken());
@@ -84,7 +80,7 @@ impl TeamPlane {
         }
         let make = || format!("make the interface {name}");
         step_with(&TEAM, make, || self.links.add_team(DRAFT))?;
-        let draft = look(self, DRAFT)?.ok_or_else(|| unknown(name))?;
+        let draft = look(self, DRAFT)?.ok_or_else(|| bond_gone(name))?;
         let made = self.finish(name, &draft, spread).map_err(|error| match error {
             PlaneError::Kernel { source, .. } if source.raw_os_error() == Some(libc::EEXIST) => taken(),
             other => other,
@@ -97,7 +93,7 @@ impl TeamPlane {
         made
     }
 
-    fn finish(&mut self, name: &str, draft: &Link, spread: Spread) -> Result<(Bond, Link), PlaneError> {
+    fn finish(&mut self, name: &str, draft: &Link, spread: Spread) -> Result<(Bond, BondDevice), PlaneError> {
         let team = draft.ifindex;
         step_with(&TEAM, || "find the team driver".to_owned(), || self.meet())?;
         let mut bond = Bond {
@@ -120,20 +116,40 @@ impl TeamPlane {
             || self.links.rename(team, name),
         )?;
         let link = self.device(name, team)?;
-        Ok((bond, link))
+        let report = self.report(&link);
+        Ok((bond, BondDevice { ifindex: team, report }))
     }
 
-    /// Takes a device of ours over, with its ports; and the plan in force.
-    pub(super) fn adopt(&mut self, name: &str, found: &Found) -> Result<(Bond, Wanted), PlaneError> {
+    /// Takes a device of ours over, with its ports, if there is one under this name.
+    pub(super) fn adopt(&mut self, name: &str) -> Result<Option<(Bond, Observed)>, PlaneError> {
+        let Some(found) = self.find(name)? else {
+            return Ok(None);
+        };
+        let (bond, plan) = self.adopt_found(name, &found)?;
+        let mut ports = Vec::new();
+        for &port in plan.ports.keys() {
+            if let Some(link) = step(|| format!("read {port}"), || self.links.by_index(port.0))? {
+                ports.push((port, self.report(&link)));
+            }
+        }
+        let observed = Observed {
+            ifindex: found.link.ifindex,
+            report: self.report(&found.link),
+            ports,
+            plan,
+        };
+        Ok(Some((bond, observed)))
+    }
+
+    fn adopt_found(&mut self, name: &str, found: &Found) -> Result<(Bond, Wanted), PlaneError> {
         let team = found.link.ifindex;
         let order = step(|| format!("read the ports of {name}"), || self.driver.ports(team))?;
-        let before = self.bonds.remove(name).filter(|known| known.ifindex == team);
         let mut bond = Bond {
             ifindex: team,
             mac: found.link.report.mac,
             ports: BTreeMap::new(),
             settings: found.settings.clone(),
-            bases: before.map(|known| known.bases).unwrap_or_default(),
+            bases: BTreeMap::new(),
         };
         for &port in &order {
             // A port of ours gets this option first. Without it, someone else added the port, or an agent died while it did.
@@ -149,11 +165,9 @@ impl TeamPlane {
                 log::warn!("{name}: cannot set an alias: {error}");
             }
             bond.ports.insert(port, settings_of(&link, &found.link));
-            if let Entry::Vacant(base) = bond.bases.entry(port) {
-                let read = || format!("read the counters of {port}");
-                let counted = step(read, || self.links.statistics(port.0))?;
-                base.insert(counted.unwrap_or_default());
-            }
+            let read = || format!("read the counters of {port}");
+            let counted = step(read, || self.links.statistics(port.0))?;
+            bond.bases.insert(port, counted.unwrap_or_default());
         }
         let plan = plan_of(&bond, &order);
         Ok((bond, plan))

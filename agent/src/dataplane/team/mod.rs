@@ -16,12 +16,13 @@
 //! | `program` | from the plan in force to the wanted one, and in which order |
 //! | `watch` | options that somebody else changes |
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::rc::{Rc, Weak};
 
 use crate::dataplane::wanted::{PortPlan, Wanted, spread_of};
 use bond_modes::options::PortOptions;
@@ -32,11 +33,11 @@ use self::driver::{Driver, mode_of};
 use self::genl::{Events, Genl};
 use self::options::{Key, Name, Settings, Value};
 use self::probe::Abilities;
-use super::port::{port_alias, read_original};
-use super::step::{TEAM, step, unknown};
+use super::port::port_alias;
+use super::step::{TEAM, bond_gone, step};
 use super::{
-    Applied, BondBase, BondDevice, BondName, Dataplane, Observed, OriginalPort, PlaneError, PlaneReport, PortBase,
-    PortCounters, Touched,
+    Applied, BondDevice, BondName, Observed, OriginalPort, Plane, PlaneBond, PlaneError, PlaneReport, PortBase,
+    PortCounters, Watch,
 };
 use crate::locks::{lock_byte, private_file};
 use crate::netlink::{Link, Links, Statistics};
@@ -56,17 +57,31 @@ mod watch;
 
 /// The team data plane of one network namespace: the one in which it was opened.
 pub struct TeamPlane {
+    shared: Rc<RefCell<Shared>>,
+    /// Held by the one agent of this network namespace that takes over devices without saved state.
+    orphan_lock: Option<File>,
+    /// The bonds whose options are watched: all that this process made or took over and still has.
+    watched: Vec<Weak<RefCell<Bond>>>,
+}
+
+/// A bond of this plane.
+pub struct TeamBond {
+    shared: Rc<RefCell<Shared>>,
+    name: BondName,
+    bond: Rc<RefCell<Bond>>,
+}
+
+/// What all bonds of a plane work with. As the state of a bond, it is borrowed for one call to the plane or a bond at a time; none
+/// makes another.
+struct Shared {
     links: Links,
     driver: Driver,
     events: Events,
-    /// Held by the one agent of this network namespace that takes over devices without saved state.
-    orphan_lock: Option<File>,
     /// What the kernel can do, when it was tried last.
     abilities: Option<Abilities>,
-    bonds: BTreeMap<BondName, Bond>,
 }
 
-/// A bond that this process made or took over.
+/// What is in force for a bond that this process made or took over.
 struct Bond {
     ifindex: u32,
     /// Address in force.
@@ -119,16 +134,32 @@ impl TeamPlane {
             log::warn!("cannot lock {ORPHAN_LOCK}, so team devices without saved state are left alone: {error}");
             None
         });
-        Ok(TeamPlane {
+        let shared = Shared {
             links: step(|| "open a netlink socket".to_owned(), Links::open)?,
             driver: Driver::over(step(open, Genl::open)?),
             events: step(open, Events::open)?,
-            orphan_lock,
             abilities: None,
-            bonds: BTreeMap::new(),
+        };
+        Ok(TeamPlane {
+            shared: Rc::new(RefCell::new(shared)),
+            orphan_lock,
+            watched: Vec::new(),
         })
     }
 
+    fn handle(&mut self, name: &str, bond: Bond) -> TeamBond {
+        let bond = Rc::new(RefCell::new(bond));
+        self.watched.retain(|watched| watched.strong_count() > 0);
+        self.watched.push(Rc::downgrade(&bond));
+        TeamBond {
+            shared: Rc::clone(&self.shared),
+            name: name.to_owned(),
+            bond,
+        }
+    }
+}
+
+impl Shared {
     /// Whether the kernel can do enough. What it can is remembered; what it cannot may have been installed since.
     fn can(&mut self, enough: impl Fn(&Abilities) -> bool) -> Result<bool, PlaneError> {
         if !self.abilities.as_ref().is_some_and(&enough) {
@@ -137,10 +168,30 @@ impl TeamPlane {
         Ok(self.abilities.as_ref().is_some_and(enough))
     }
 
+    /// See [`PlaneBond::refresh`].
+    fn refresh(&mut self, name: &str, bond: &mut Bond) -> Result<(), PlaneError> {
+        let team = bond.ifindex;
+        if let Some(link) = step(|| format!("read {name}"), || self.links.by_index(team))? {
+            bond.mac = link.report.mac;
+        }
+        bond.settings = step(|| format!("read the options of {name}"), || self.driver.options(team))?;
+        Ok(())
+    }
+
     /// Gets to know the driver, which has a number only while its module is there, and listens to it.
     fn meet(&mut self) -> io::Result<()> {
         let family = self.driver.meet()?;
         self.events.join(family)
+    }
+
+    /// Whether a bond with these options does exactly what they say.
+    fn check(&mut self, options: &BondOptions) -> Result<(), PlaneError> {
+        exact::check(options)?;
+        let spread = spread_of(&bond_modes::spread(options))?;
+        match mode_of(spread) {
+            Some((_, feature)) if !self.can(|abilities| abilities.can(spread))? => Err(feature.unsupported()),
+            _ => Ok(()),
+        }
     }
 
     fn report(&mut self, link: &Link) -> LinkReport {
@@ -154,162 +205,144 @@ impl TeamPlane {
 
     /// The interface of a bond.
     fn device(&mut self, name: &str, ifindex: u32) -> Result<Link, PlaneError> {
-        step(|| format!("read {name}"), || self.links.by_index(ifindex))?.ok_or_else(|| unknown(name))
+        step(|| format!("read {name}"), || self.links.by_index(ifindex))?.ok_or_else(|| bond_gone(name))
     }
 }
 
-impl Dataplane for TeamPlane {
+impl Plane for TeamPlane {
     fn name(&self) -> &'static str {
-        "team"
+        NAME
     }
 
     fn probe(&mut self) -> Result<(), PlaneError> {
-        match self.can(|abilities| !abilities.is_empty())? {
+        match self.shared.borrow_mut().can(|abilities| !abilities.is_empty())? {
             true => Ok(()),
             false => Err(TEAM.unsupported()),
         }
     }
 
-    fn express(&mut self, options: &BondOptions) -> Result<(), PlaneError> {
-        exact::check(options)?;
-        let spread = spread_of(&bond_modes::spread(options))?;
-        match mode_of(spread) {
-            Some((_, feature)) if !self.can(|abilities| abilities.can(spread))? => Err(feature.unsupported()),
-            _ => Ok(()),
-        }
+    fn can(&mut self, options: &BondOptions) -> Result<(), PlaneError> {
+        self.shared.borrow_mut().check(options)
     }
 
-    fn express_for(&mut self, bond: &BondName, options: &BondOptions) -> Result<(), PlaneError> {
-        self.express(options)?;
-        let known = self.bonds.get(bond).filter(|known| !known.ports.is_empty());
-        known.map_or(Ok(()), |known| exact::check_mode(known, options))
-    }
-
-    fn reports(&mut self, options: &BondOptions) -> Vec<PlaneReport> {
-        self.abilities = None;
-        vec![PlaneReport::of(self, options)]
-    }
-
-    fn express_port(&mut self, _bond: &BondName, options: &PortOptions) -> Result<(), PlaneError> {
-        exact::check_port(options)
+    fn report(&mut self, options: &BondOptions) -> PlaneReport {
+        self.shared.borrow_mut().abilities = None;
+        PlaneReport::of(self, options)
     }
 
     fn bonds(&mut self) -> Result<Vec<BondName>, PlaneError> {
-        self.find_bonds()
-    }
-
-    fn observe(&mut self, bond: &BondName) -> Result<Option<Observed>, PlaneError> {
-        let Some(found) = self.find(bond)? else {
-            self.bonds.remove(bond);
-            return Ok(None);
-        };
-        let (adopted, plan) = self.adopt(bond, &found)?;
-        self.bonds.insert(bond.clone(), adopted);
-        let mut ports = Vec::new();
-        for &port in plan.ports.keys() {
-            if let Some(link) = step(|| format!("read {port}"), || self.links.by_index(port.0))? {
-                ports.push((port, self.report(&link)));
-            }
-        }
-        Ok(Some(Observed {
-            ifindex: found.link.ifindex,
-            report: self.report(&found.link),
-            ports,
-            plan,
-        }))
-    }
-
-    fn create(&mut self, bond: &BondName, base: &BondBase) -> Result<BondDevice, PlaneError> {
-        let (made, link) = self.make(bond, spread_of(&bond_modes::spread(&base.options))?)?;
-        let ifindex = made.ifindex;
-        self.bonds.insert(bond.clone(), made);
-        let report = self.report(&link);
-        Ok(BondDevice { ifindex, report })
-    }
-
-    fn original(&mut self, port: PortId) -> Result<OriginalPort, PlaneError> {
-        read_original(&mut self.links, port)
-    }
-
-    fn attach(&mut self, bond: &BondName, port: PortId, base: &PortBase) -> Result<(), PlaneError> {
-        self.take_in(bond, port, base)
-    }
-
-    fn detach(&mut self, bond: &BondName, port: PortId, original: &OriginalPort) -> Result<(), PlaneError> {
-        self.give_back(bond, port, original)
-    }
-
-    fn holds(&self, bond: &BondName, link: &Link) -> bool {
-        let known = self.bonds.get(bond);
-        known.is_none_or(|known| link.master == Some(known.ifindex))
-    }
-
-    /// The driver passes the bond's multicast settings on to every port.
-    fn hears_groups(&self, _bond: &BondName, _link: &Link) -> bool {
-        true
-    }
-
-    fn program(&mut self, bond: &BondName, plan: &Wanted) -> Applied {
-        match self.bonds.get_mut(bond) {
-            Some(known) => program::apply(&mut self.driver, &mut self.links, bond, known, plan),
-            None => unknown(bond).into(),
+        match self.orphan_lock {
+            Some(_) => self.shared.borrow_mut().find_bonds(),
+            None => Ok(Vec::new()),
         }
     }
 
-    fn refresh(&mut self, bond: &BondName) -> Result<(), PlaneError> {
-        let known = self.bonds.get_mut(bond).ok_or_else(|| unknown(bond))?;
-        let team = known.ifindex;
-        if let Some(link) = step(|| format!("read {bond}"), || self.links.by_index(team))? {
-            known.mac = link.report.mac;
-        }
-        known.settings = step(|| format!("read the options of {bond}"), || self.driver.options(team))?;
-        Ok(())
+    fn create(&mut self, name: &str, options: &BondOptions) -> Result<(Box<dyn PlaneBond>, BondDevice), PlaneError> {
+        let (bond, device) = self
+            .shared
+            .borrow_mut()
+            .make(name, spread_of(&bond_modes::spread(options))?)?;
+        Ok((Box::new(self.handle(name, bond)), device))
     }
 
-    fn destroy(&mut self, bond: &BondName) -> Result<(), PlaneError> {
-        let ifindex = match self.bonds.remove(bond) {
-            Some(known) => Some(known.ifindex),
-            None => self.find(bond)?.map(|found| found.link.ifindex),
-        };
-        ifindex.map_or(Ok(()), |ifindex| self.remove(bond, ifindex))
+    fn adopt(&mut self, name: &str) -> Result<Option<(Box<dyn PlaneBond>, Observed)>, PlaneError> {
+        let found = self.shared.borrow_mut().adopt(name)?;
+        Ok(found.map(|(bond, observed)| (Box::new(self.handle(name, bond)) as Box<dyn PlaneBond>, observed)))
     }
 
-    fn renamed(&mut self, old: &str, new: &BondName) {
-        let Some(bond) = self.bonds.remove(old) else { return };
-        for port in bond.ports.keys() {
-            // A label for people; a failure does no harm.
-            if let Err(error) = self.links.set_alias(port.0, &port_alias(new)) {
-                log::warn!("{new}: cannot set an alias: {error}");
-            }
-        }
-        self.bonds.insert(new.clone(), bond);
+    fn give_back(&mut self, port: PortId, original: &OriginalPort) -> Result<(), PlaneError> {
+        self.shared.borrow_mut().give_back(port, None, original)
     }
 
     fn close(&mut self) -> io::Result<()> {
         Ok(())
     }
 
+    fn watch(&mut self) -> Option<&mut dyn Watch> {
+        Some(self)
+    }
+}
+
+impl PlaneBond for TeamBond {
+    fn plane(&self) -> &'static str {
+        NAME
+    }
+
+    fn can(&mut self, options: &BondOptions) -> Result<(), PlaneError> {
+        self.shared.borrow_mut().check(options)?;
+        let bond = self.bond.borrow();
+        match bond.ports.is_empty() {
+            true => Ok(()),
+            false => exact::check_mode(&bond, options),
+        }
+    }
+
+    fn can_port(&mut self, options: &PortOptions) -> Result<(), PlaneError> {
+        exact::check_port(options)
+    }
+
+    fn needs_to_set_addresses(&self) -> Option<&'static str> {
+        Some("the team driver sets that of every port; a bond with plane=tc and mode=active-backup can use it")
+    }
+
+    fn attach(&mut self, port: PortId, base: &PortBase) -> Result<(), PlaneError> {
+        let bond = &mut *self.bond.borrow_mut();
+        self.shared.borrow_mut().take_in(&self.name, bond, port, base)
+    }
+
+    fn detach(&mut self, port: PortId, original: &OriginalPort) -> Result<(), PlaneError> {
+        let bond = &mut *self.bond.borrow_mut();
+        self.shared.borrow_mut().give_back(port, Some(bond), original)
+    }
+
+    fn program(&mut self, plan: &Wanted) -> Applied {
+        let shared = &mut *self.shared.borrow_mut();
+        let bond = &mut *self.bond.borrow_mut();
+        program::apply(&mut shared.driver, &mut shared.links, &self.name, bond, plan)
+    }
+
+    fn refresh(&mut self) -> Result<(), PlaneError> {
+        let bond = &mut *self.bond.borrow_mut();
+        self.shared.borrow_mut().refresh(&self.name, bond)
+    }
+
     /// The kernel counts frames that a backup port refuses as not taken by anybody, unless a packet socket on the port took them.
-    fn counters(&mut self, bond: &BondName, port: PortId) -> Result<PortCounters, PlaneError> {
-        let known = self.bonds.get(bond).ok_or_else(|| unknown(bond))?;
+    fn counters(&mut self, port: PortId) -> Result<PortCounters, PlaneError> {
+        let links = &mut self.shared.borrow_mut().links;
         let read = || format!("read the counters of {port}");
-        let now = step(read, || self.links.statistics(port.0))?.ok_or(PlaneError::PortGone { port })?;
-        Ok(since(known.bases.get(&port).copied().unwrap_or_default(), now))
+        let now = step(read, || links.statistics(port.0))?.ok_or(PlaneError::PortGone { port })?;
+        let base = self.bond.borrow().bases.get(&port).copied();
+        Ok(since(base.unwrap_or_default(), now))
     }
 
     /// The driver does not report when frames came.
-    fn heard(&mut self, _bond: &BondName, _port: PortId) -> Result<ReceiveStamps, PlaneError> {
+    fn heard(&mut self, _port: PortId) -> Result<ReceiveStamps, PlaneError> {
         Ok(ReceiveStamps::default())
     }
 
-    fn event_fd(&self) -> Option<RawFd> {
-        Some(self.events.as_raw_fd())
+    fn holds(&self, link: &Link) -> bool {
+        link.master == Some(self.bond.borrow().ifindex)
     }
 
-    fn read_events(&mut self, budget: usize) -> io::Result<Touched> {
-        self.read_changes(budget)
+    fn renamed(&mut self, new: &str) {
+        self.name = new.to_owned();
+        let links = &mut self.shared.borrow_mut().links;
+        for port in self.bond.borrow().ports.keys() {
+            // A label for people; a failure does no harm.
+            if let Err(error) = links.set_alias(port.0, &port_alias(new)) {
+                log::warn!("{new}: cannot set an alias: {error}");
+            }
+        }
+    }
+
+    fn destroy(self: Box<Self>) -> Result<(), PlaneError> {
+        let ifindex = self.bond.borrow().ifindex;
+        self.shared.borrow_mut().remove(&self.name, ifindex)
     }
 }
+
+/// What the plane is called.
+pub const NAME: &str = "team";
 
 /// The right to take over devices that another agent may have made whose state is lost; none if another agent of this network
 /// namespace has it. It is a byte of one file, the inode number of the namespace, because the namespace has no file of its own

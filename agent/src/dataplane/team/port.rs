@@ -3,34 +3,38 @@
 use crate::dataplane::wanted::PortPlan;
 use bond_modes::PortId;
 
-use super::TeamPlane;
 use super::options::{Key, Name, Value};
 use super::program::set;
+use super::{Bond, Shared};
 use crate::dataplane::port::{prepare, read, read_original, restore};
-use crate::dataplane::step::{Failures, port_step, unknown};
+use crate::dataplane::step::{Failures, port_step};
 use crate::dataplane::{OriginalPort, PlaneError, PortBase};
 
-impl TeamPlane {
+impl Shared {
     /// Takes a port in; on failure it is as before.
-    pub(super) fn take_in(&mut self, name: &str, port: PortId, base: &PortBase) -> Result<(), PlaneError> {
-        let bond = self.bonds.get(name).ok_or_else(|| unknown(name))?;
+    pub(super) fn take_in(
+        &mut self,
+        name: &str,
+        bond: &mut Bond,
+        port: PortId,
+        base: &PortBase,
+    ) -> Result<(), PlaneError> {
         if bond.ports.contains_key(&port) {
             return Ok(());
         }
         let before = read_original(&mut self.links, port)?;
-        let taken = self.set_up_port(name, port, base);
+        let taken = self.set_up_port(name, bond, port, base);
         if taken.is_err()
-            && let Err(error) = self.give_back(name, port, &before)
+            && let Err(error) = self.give_back(port, Some(bond), &before)
         {
             log::debug!("{name}: undoing a failed attachment of {port}: {error}");
         }
         taken
     }
 
-    /// The driver accepts only an interface that is down, and its address must be set before. It enables a new port at once and
-    /// counts its carrier; both are switched off as soon as the options exist, the mark of a port of ours first.
-    fn set_up_port(&mut self, name: &str, port: PortId, base: &PortBase) -> Result<(), PlaneError> {
-        let bond = self.bonds.get_mut(name).ok_or_else(|| unknown(name))?;
+    /// The driver takes only what is down, and wants the address before. It enables a port at once and counts its carrier, so both
+    /// are taken away as soon as there is a way to: the mark of a port of ours first.
+    fn set_up_port(&mut self, name: &str, bond: &mut Bond, port: PortId, base: &PortBase) -> Result<(), PlaneError> {
         let links = &mut self.links;
         let mut link = read(links, port)?;
         let text = link.report.name.clone();
@@ -67,13 +71,17 @@ impl TeamPlane {
 
     /// Gives a port back: out of the team, which puts it down with address and MTU as they were right before it came in, then the
     /// settings of the interface. The bond itself need not exist any more.
-    pub(super) fn give_back(&mut self, name: &str, port: PortId, original: &OriginalPort) -> Result<(), PlaneError> {
+    pub(super) fn give_back(
+        &mut self,
+        port: PortId,
+        bond: Option<&mut Bond>,
+        original: &OriginalPort,
+    ) -> Result<(), PlaneError> {
         let mut errors = Failures::default();
-        let mut team = None;
-        if let Some(bond) = self.bonds.get_mut(name) {
-            team = Some(bond.ifindex);
+        let team = bond.map(|bond| {
             bond.forget(port);
-        }
+            bond.ifindex
+        });
         match self.release(port, team, &mut errors) {
             Ok(link) => restore(&mut self.links, port, &link, original, &mut errors),
             Err(error) => errors.note_unless_gone(Err(error)),

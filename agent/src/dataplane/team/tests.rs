@@ -20,7 +20,7 @@ use super::genl::{Change, Genl, Wire};
 use super::options::{self, Key, Name, Settings, Value};
 use super::{Bond, ORPHAN_LOCK, TeamPlane, device, exact, program};
 use crate::dataplane::step::fault;
-use crate::dataplane::{Dataplane, PlaneError};
+use crate::dataplane::{Plane, PlaneBond, PlaneError};
 use crate::locks::tests::unprivileged;
 use crate::netlink::Links;
 use crate::netlink::tests::in_netns;
@@ -428,11 +428,10 @@ fn an_option_that_somebody_else_changed_is_told_and_put_back() {
     in_netns(|| {
         let lab = Lab::new(Spread::One, &[5, 6]);
         let plan = lab.plan(Spread::One, TxPolicy::One(PortId(5)));
-        let name = "bond0".to_owned();
         let mut plane = TeamPlane::open().unwrap();
-        plane.driver = lab.driver;
-        plane.bonds.insert(name.clone(), lab.bond);
-        plane.program(&name, &plan).result().unwrap();
+        plane.shared.borrow_mut().driver = lab.driver;
+        let mut bond = plane.handle("bond0", lab.bond);
+        bond.program(&plan).result().unwrap();
         let active = Key::team(Name::ActivePort);
         let is = |port| lab.kernel.0.borrow().settings[&active] == Value::U32(port);
         assert_eq!(
@@ -441,11 +440,18 @@ fn an_option_that_somebody_else_changed_is_told_and_put_back() {
             "nobody changed anything"
         );
         lab.kernel.0.borrow_mut().set(active, Value::U32(6)).unwrap();
-        assert_eq!(plane.judge(&[Change::Overrun]), BTreeSet::from([name.clone()]));
-        plane.refresh(&name).unwrap();
-        plane.program(&name, &plan).result().unwrap();
+        assert_eq!(plane.judge(&[Change::Overrun]), BTreeSet::from([TEAM]));
+        bond.refresh().unwrap();
+        bond.program(&plan).result().unwrap();
         assert!(is(5));
         assert_eq!(plane.judge(&[Change::Overrun]), BTreeSet::new());
+        lab.kernel.0.borrow_mut().set(active, Value::U32(6)).unwrap();
+        drop(bond);
+        assert_eq!(
+            plane.judge(&[Change::Overrun]),
+            BTreeSet::new(),
+            "nobody has the bond any more"
+        );
     });
 }
 
@@ -539,21 +545,18 @@ fn a_process_without_rights_cannot_keep_an_agent_from_taking_over() {
 fn a_kernel_without_the_driver_is_told_from_options_that_differ() {
     in_netns(|| {
         let mut plane = TeamPlane::open().unwrap();
-        assert!(matches!(
-            plane.express(&parsed("mode=0")),
-            Err(PlaneError::Inexact { .. })
-        ));
+        assert!(matches!(plane.can(&parsed("mode=0")), Err(PlaneError::Inexact { .. })));
         let usable = plane.probe();
         match &usable {
             Ok(()) => {}
             Err(PlaneError::Unsupported { config, .. }) => {
                 assert!(config.contains("CONFIG_NET_TEAM_MODE_"), "{config}");
-                let error = plane.express(&parsed("mode=1")).unwrap_err().to_string();
+                let error = plane.can(&parsed("mode=1")).unwrap_err().to_string();
                 assert!(error.contains("CONFIG_NET_TEAM_MODE_ACTIVEBACKUP"), "{error}");
             }
             Err(other) => panic!("{other}"),
         }
-        assert_eq!(plane.reports(&parsed("mode=0"))[0].usable, usable.is_ok());
+        assert_eq!(plane.report(&parsed("mode=0")).usable, usable.is_ok());
         let links = Links::open().unwrap().all().unwrap();
         assert_eq!(links.len(), 1, "probing leaves nothing behind");
     });

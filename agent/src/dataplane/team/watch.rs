@@ -5,46 +5,59 @@
 
 use std::collections::BTreeSet;
 use std::io;
+use std::os::fd::{AsRawFd, RawFd};
 
-use super::TeamPlane;
 use super::genl::Change;
-use crate::dataplane::{BondName, Touched};
+use super::{Bond, Shared, TeamPlane};
+use crate::dataplane::{Touched, Watch};
 use crate::netlink::Drained;
 
-impl TeamPlane {
-    /// The bonds whose options are not those in force any more, from up to `budget` messages.
-    pub(super) fn read_changes(&mut self, budget: usize) -> io::Result<Touched> {
+impl Watch for TeamPlane {
+    fn event_fd(&self) -> RawFd {
+        self.shared.borrow().events.as_raw_fd()
+    }
+
+    fn read_events(&mut self, budget: usize) -> io::Result<Touched> {
         let mut heard = Vec::new();
-        let drained = self.events.read(budget, &mut heard)?;
+        let drained = self.shared.borrow_mut().events.read(budget, &mut heard)?;
         Ok(Touched {
-            bonds: self.judge(&heard),
+            devices: self.judge(&heard),
             more: drained == Drained::More,
         })
     }
+}
 
-    /// The bonds whose options really differ from those in force.
-    pub(super) fn judge(&mut self, heard: &[Change]) -> BTreeSet<BondName> {
-        let mut touched = BTreeSet::new();
-        for (name, bond) in &mut self.bonds {
-            let suspicious = |change: &Change| match change {
-                Change::Overrun => true,
-                Change::Option { team, key, value } => {
-                    *team == bond.ifindex && bond.settings.get(key).is_some_and(|known| known != value)
-                }
-            };
-            if !heard.iter().any(suspicious) {
-                continue;
+impl TeamPlane {
+    /// The bonds of which this was heard with reason, by the indexes of their interfaces.
+    pub(super) fn judge(&self, heard: &[Change]) -> BTreeSet<u32> {
+        let shared = &mut *self.shared.borrow_mut();
+        let bonds = self.watched.iter().filter_map(|bond| bond.upgrade());
+        bonds
+            .filter_map(|bond| {
+                let bond = bond.borrow();
+                shared.is_changed(&bond, heard).then_some(bond.ifindex)
+            })
+            .collect()
+    }
+}
+
+impl Shared {
+    /// Whether somebody else changed an option of a bond, if this was heard.
+    fn is_changed(&mut self, bond: &Bond, heard: &[Change]) -> bool {
+        let suspicious = |change: &Change| match change {
+            Change::Overrun => true,
+            Change::Option { team, key, value } => {
+                *team == bond.ifindex && bond.settings.get(key).is_some_and(|known| known != value)
             }
-            // A device that cannot be asked is going away, and its own event tells.
-            let Ok(now) = self.driver.options(bond.ifindex) else {
-                continue;
-            };
-            let differs = |(key, value)| now.get(key).is_some_and(|now| now != value);
-            if !bond.settings.iter().any(differs) {
-                continue;
-            }
-            touched.insert(name.clone());
+        };
+        if !heard.iter().any(suspicious) {
+            return false;
         }
-        touched
+        // A device that cannot be asked is going away, and its own event tells.
+        let Ok(now) = self.driver.options(bond.ifindex) else {
+            return false;
+        };
+        let differs = |(key, value)| now.get(key).is_some_and(|now| now != value);
+        bond.settings.iter().any(differs)
     }
 }

@@ -8,7 +8,7 @@ use bond_modes::PortId;
 use bond_monitors::{MacAddr, ReceiveStamps};
 
 use super::world::*;
-use crate::dataplane::Dataplane;
+use crate::dataplane::PlaneBond;
 use crate::dataplane::tc::pins::unpin;
 
 #[test]
@@ -64,7 +64,7 @@ fn what_our_own_ports_sent_counts_apart() {
         }
         // As that of a port that has left.
         let original = w.originals.remove(&p0).unwrap();
-        w.plane.detach(&bond0(), p0, &original).unwrap();
+        w.bond().detach(p0, &original).unwrap();
         assert_eq!(w.hears("q1", p1, &of_type(own[1], &[ARP])), PROBE);
     });
 }
@@ -87,7 +87,7 @@ fn who_sends_to_groups_through_the_bond_is_one_of_ours() {
             assert_eq!(w.hears("q1", p1, &of_type(guest, &[ARP])), expected, "{to}");
         }
         w.reopen();
-        w.plane.observe(&bond0()).unwrap().unwrap();
+        w.adopt().unwrap().unwrap();
         assert_eq!(w.hears("q1", p1, &of_type(guests[2], &[ARP])), OWN);
     });
 }
@@ -127,7 +127,7 @@ fn what_was_sent_through_the_bond_does_not_come_back_in_by_a_port_that_waits() {
 
         // The next agent knows it too, and after a change of the way of spreading.
         w.reopen();
-        w.plane.observe(&bond0()).unwrap().unwrap();
+        w.adopt().unwrap().unwrap();
         plan.tx = TxPolicy::All(vec![p0]);
         plan.spread = Spread::All;
         w.program(&plan);
@@ -160,26 +160,26 @@ fn a_bond_whose_known_senders_are_lost_is_taken_over() {
         let (p0, p1) = w.bond_with_two_ports();
         let plan = w.plan(Some(p1), &[p0, p1]);
         w.program(&plan);
-        let pins = w.plane.bonds[&bond0()].pins.clone();
+        let pins = w.in_force().pins.clone();
         for map in ["own", "sent"] {
             unpin(&pins.map(map)).unwrap();
         }
         w.reopen();
-        assert_eq!(w.plane.observe(&bond0()).unwrap().unwrap().plan, plan);
+        assert_eq!(w.adopt().unwrap().unwrap().plan, plan);
         let own = w.link("p0").report.mac;
         assert_eq!(w.hears("q1", p1, &of_type(own, &[ARP])), OWN);
         assert_eq!(w.hears("q0", p0, &of_type(STRANGER, &[ARP])), PROBE);
         // The stamps outlive the agent.
         let before = w.heard(p0);
         w.reopen();
-        w.plane.observe(&bond0()).unwrap().unwrap();
+        w.adopt().unwrap().unwrap();
         assert_eq!(w.heard(p0), before);
     });
 }
 
 impl World {
     fn heard(&mut self, port: PortId) -> ReceiveStamps {
-        self.plane.heard(&bond0(), port).unwrap()
+        self.bond().heard(port).unwrap()
     }
 
     /// Puts a frame on a cable and waits until the port has dealt with it.

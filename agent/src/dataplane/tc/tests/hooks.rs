@@ -7,7 +7,6 @@ use aya::{Ebpf, EbpfLoader};
 use super::Hook;
 use super::hash::OBJECT;
 use super::world::*;
-use crate::dataplane::Dataplane;
 use crate::netlink::Filter;
 
 #[test]
@@ -23,7 +22,7 @@ fn filters_of_others_stay_when_a_port_is_given_back() {
                     let bond = w.link("bond0").ifindex;
                     w.links.delete(bond).unwrap();
                     w.reopen();
-                    assert_eq!(w.plane.observe(&bond0()).unwrap(), None);
+                    assert_eq!(w.adopt().unwrap(), None);
                 }
                 w.tear_down();
                 assert_eq!(w.links.filters(p0.0).unwrap(), [foreign()]);

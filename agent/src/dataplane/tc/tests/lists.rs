@@ -9,7 +9,7 @@ use bond_modes::{PortId, XmitHashPolicy};
 use super::world::*;
 use crate::dataplane::frames::{self, Random};
 use crate::dataplane::step::fault;
-use crate::dataplane::{Dataplane, PlaneError};
+use crate::dataplane::{PlaneBond, PlaneError};
 
 #[test]
 fn round_robin_goes_by_the_count_of_the_processor() {
@@ -29,7 +29,7 @@ fn round_robin_goes_by_the_count_of_the_processor() {
                 expected[(turn / packets_per_port) as usize % count].push(turn);
             }
             w.reopen();
-            w.plane.observe(&bond0()).unwrap().unwrap();
+            w.adopt().unwrap().unwrap();
         }
         assert_eq!(w.gather(&far, turn as usize), expected);
         assert_eq!(w.counters(ports[0]).tx_frames - before, expected[0].len() as u64);
@@ -190,7 +190,7 @@ fn a_new_process_finds_the_list_in_force() {
             let plan = w.list_plan(tx, &ports);
             w.program(&plan);
             w.reopen();
-            assert_eq!(w.plane.observe(&bond0()).unwrap().unwrap().plan, plan);
+            assert_eq!(w.adopt().unwrap().unwrap().plan, plan);
         }
     });
 }
@@ -201,18 +201,18 @@ fn a_bond_of_an_agent_without_lists_is_taken_over() {
         let (p0, p1) = w.bond_with_two_ports();
         let plan = w.plan(Some(p1), &[p0, p1]);
         w.program(&plan);
-        let pins = w.plane.bonds[&bond0()].pins.clone();
+        let pins = w.in_force().pins.clone();
         for map in ["lists", "turns"] {
             crate::dataplane::tc::pins::unpin(&pins.map(map)).unwrap();
         }
         w.reopen();
-        assert_eq!(w.plane.observe(&bond0()).unwrap().unwrap().plan, plan);
+        assert_eq!(w.adopt().unwrap().unwrap().plan, plan);
         let far = w.far_ends();
         w.send_by(TxPolicy::All(vec![p0, p1]), &[p0, p1]);
         w.send_frame(&numbered(frame(OTHER), 1));
         assert_eq!(w.gather(&far, 2), [vec![1], vec![1], vec![], vec![]]);
         w.reopen();
-        let observed = w.plane.observe(&bond0()).unwrap().unwrap();
+        let observed = w.adopt().unwrap().unwrap();
         assert_eq!(observed.plan.tx, TxPolicy::All(vec![p0, p1]));
     });
 }
@@ -223,22 +223,22 @@ fn a_list_with_a_vanished_port_is_programmed_without_it() {
         let ports = w.bond_with_four_ports();
         let gone = ports[1];
         let original = w.originals.remove(&gone).unwrap();
-        w.plane.detach(&bond0(), gone, &original).unwrap();
+        w.bond().detach(gone, &original).unwrap();
         let left = [ports[0], ports[2], ports[3]];
         for (wanted, possible) in policies(&ports).into_iter().zip(policies(&left)) {
             let plan = w.list_plan(wanted, &left);
-            let outcome = w.plane.program(&bond0(), &plan).result();
+            let outcome = w.bond().program(&plan).result();
             assert!(
                 matches!(outcome, Err(PlaneError::PortGone { port }) if port == gone),
                 "{outcome:?}"
             );
-            assert_eq!(w.plane.bonds[&bond0()].bpf.tx().unwrap(), possible);
+            assert_eq!(w.in_force().bpf.tx().unwrap(), possible);
         }
         // What names no port at all changes nothing.
-        let before = w.plane.bonds[&bond0()].bpf.tx().unwrap();
+        let before = w.in_force().bpf.tx().unwrap();
         let plan = w.list_plan(TxPolicy::All(vec![gone]), &left);
-        w.plane.program(&bond0(), &plan).result().unwrap_err();
-        assert_eq!(w.plane.bonds[&bond0()].bpf.tx().unwrap(), before);
+        w.bond().program(&plan).result().unwrap_err();
+        assert_eq!(w.in_force().bpf.tx().unwrap(), before);
     });
 }
 
@@ -255,7 +255,7 @@ fn a_port_that_is_detached_leaves_the_list_in_force() {
         w.send_by(tx, &ports);
         for gone in [ports[1], ports[0], ports[3], ports[2]] {
             let original = w.originals.remove(&gone).unwrap();
-            w.plane.detach(&bond0(), gone, &original).unwrap();
+            w.bond().detach(gone, &original).unwrap();
             left.retain(|port| *port != gone);
             let expected = if left.is_empty() {
                 TxPolicy::Drop
@@ -263,7 +263,7 @@ fn a_port_that_is_detached_leaves_the_list_in_force() {
                 round_robin(&left, 1)
             };
             w.reopen();
-            assert_eq!(w.plane.observe(&bond0()).unwrap().unwrap().plan.tx, expected);
+            assert_eq!(w.adopt().unwrap().unwrap().plan.tx, expected);
         }
     });
 }
@@ -275,11 +275,11 @@ fn a_list_that_fails_at_any_step_is_completed_by_the_next_plan() {
         for step in 0.. {
             w.send_by(round_robin(&ports[..2], 1), &ports[..2]);
             let to = w.list_plan(round_robin(&ports[1..], 4), &ports[1..]);
-            let (outcome, reached) = fault::at(step, || w.plane.program(&bond0(), &to).result());
+            let (outcome, reached) = fault::at(step, || w.bond().program(&to).result());
             assert_eq!(outcome.is_err(), reached);
             w.program(&to);
             w.reopen();
-            assert_eq!(w.plane.observe(&bond0()).unwrap().unwrap().plan, to, "step {step}");
+            assert_eq!(w.adopt().unwrap().unwrap().plan, to, "step {step}");
             if !reached {
                 assert!(step > 3, "only {step} steps");
                 break;

@@ -10,7 +10,7 @@ use bond_modes::{PortId, XmitHashPolicy};
 
 use super::Hook;
 use super::world::*;
-use crate::dataplane::Dataplane;
+use crate::dataplane::PlaneBond;
 use crate::packet::PacketSocket;
 
 #[test]
@@ -110,7 +110,7 @@ fn a_mode_that_changes_while_the_bond_is_empty_has_its_program_when_a_port_comes
             }
             for port in ports {
                 let original = w.originals.remove(&port).unwrap();
-                w.plane.detach(&bond0(), port, &original).unwrap();
+                w.bond().detach(port, &original).unwrap();
             }
             w.program(&w.plan(None, &[]));
         }

@@ -10,7 +10,7 @@ use bond_monitors::{Carrier, MacAddr};
 use self::world::*;
 use super::Hook;
 use crate::dataplane::step::fault;
-use crate::dataplane::{BondBase, Dataplane, PlaneError, PortBase};
+use crate::dataplane::{Plane, PlaneBond, PlaneError, PortBase};
 use crate::netlink::sysctl;
 use crate::packet::PacketSocket;
 
@@ -145,7 +145,7 @@ fn a_vanished_port_does_not_stop_the_rest_of_a_plan() {
             ..plan.ports[&p1]
         };
         plan.ports.insert(p0, gone);
-        let outcome = w.plane.program(&bond0(), &plan).result();
+        let outcome = w.bond().program(&plan).result();
         assert!(
             matches!(outcome, Err(PlaneError::PortGone { port }) if port == p0),
             "{outcome:?}"
@@ -155,7 +155,7 @@ fn a_vanished_port_does_not_stop_the_rest_of_a_plan() {
         q1.expect(1);
         assert_eq!(w.link("bond0").report.mac, plan.mac);
         let original = w.originals[&p0].clone();
-        w.plane.detach(&bond0(), p0, &original).unwrap();
+        w.bond().detach(p0, &original).unwrap();
     });
 }
 
@@ -205,7 +205,7 @@ fn a_port_is_given_back_when_somebody_deleted_the_bond() {
         let bond = w.link("bond0").ifindex;
         w.links.delete(bond).unwrap();
         w.reopen();
-        assert_eq!(w.plane.observe(&bond0()).unwrap(), None);
+        assert_eq!(w.adopt().unwrap(), None);
         w.tear_down();
         assert_eq!(w.snapshot(), before);
     });
@@ -216,9 +216,9 @@ fn a_bond_whose_active_port_was_detached_sends_nowhere() {
     for_both_hooks(|w| {
         let (p0, p1) = w.bond_with_two_ports();
         let original = w.originals.remove(&p0).unwrap();
-        w.plane.detach(&bond0(), p0, &original).unwrap();
+        w.bond().detach(p0, &original).unwrap();
         w.reopen();
-        let observed = w.plane.observe(&bond0()).unwrap().unwrap();
+        let observed = w.adopt().unwrap().unwrap();
         assert_eq!((observed.plan.tx, observed.plan.rx.len()), (TxPolicy::Drop, 0));
         w.program(&w.plan(Some(p1), &[p1]));
         let q1 = w.tap("q1");
@@ -236,7 +236,7 @@ fn a_new_process_takes_over_what_is_there() {
         w.program(&plan);
         w.send("bond0", OTHER, 7);
         w.reopen();
-        let observed = w.plane.observe(&bond0()).unwrap().unwrap();
+        let observed = w.adopt().unwrap().unwrap();
         assert_eq!(observed.plan, plan);
         assert_eq!(observed.report.name, "bond0");
         let ports: Vec<_> = observed
@@ -282,10 +282,10 @@ fn replace_under_load(w: &mut World, other_build: bool) {
             let mark = sent.load(Ordering::Relaxed);
             let before = w.programs();
             if other_build {
-                w.plane.bonds.get_mut(&bond0()).unwrap().bpf.forget_build();
+                w.bond().bond.bpf.forget_build();
             }
             w.reopen();
-            w.plane.observe(&bond0()).unwrap().unwrap();
+            w.adopt().unwrap().unwrap();
             // Filters have no links to ask for their programs.
             let same = !other_build || w.hook == Hook::Clsact;
             assert_eq!(w.programs() == before, same);
@@ -310,8 +310,8 @@ fn an_interface_of_somebody_else_is_left_alone() {
         let taken = w.link("bond0").ifindex;
         w.links.set_up(taken, true).unwrap();
         let before = w.snapshot();
-        assert_eq!(w.plane.observe(&bond0()).unwrap(), None);
-        let refused = w.plane.create(&bond0(), &BondBase::default());
+        assert_eq!(w.adopt().unwrap(), None);
+        let refused = w.make();
         assert!(
             matches!(&refused, Err(PlaneError::NameTaken { name }) if name == "bond0"),
             "{refused:?}"
@@ -325,13 +325,20 @@ fn a_bond_that_a_crash_left_half_made_is_made_anew_or_completed() {
     for_both_hooks(|w| {
         // Before the wire was marked as ours.
         w.links.add_veth("bond0", "wire%d").unwrap();
-        assert_eq!(w.plane.observe(&bond0()).unwrap(), None);
+        assert_eq!(w.adopt().unwrap(), None);
         w.create();
         // Marked, and its pins gone.
         let ifindex = w.link("bond0").ifindex;
-        w.plane.pins().unwrap().bond(ifindex).remove().unwrap();
+        w.plane
+            .shared
+            .borrow_mut()
+            .pins()
+            .unwrap()
+            .bond(ifindex)
+            .remove()
+            .unwrap();
         w.reopen();
-        let observed = w.plane.observe(&bond0()).unwrap().unwrap();
+        let observed = w.adopt().unwrap().unwrap();
         assert_eq!(
             (observed.ifindex, observed.plan.tx, observed.ports),
             (ifindex, TxPolicy::Drop, vec![])
@@ -351,7 +358,7 @@ fn a_creation_that_fails_at_any_step_leaves_nothing() {
     for_both_hooks(|w| {
         let before = w.snapshot();
         for step in 0.. {
-            let (outcome, reached) = fault::at(step, || w.plane.create(&bond0(), &BondBase::default()));
+            let (outcome, reached) = fault::at(step, || w.make());
             if !reached {
                 outcome.unwrap();
                 assert!(step > 8, "only {step} steps");
@@ -375,7 +382,7 @@ fn an_attachment_that_fails_at_any_step_leaves_nothing() {
             mtu: 1500,
         };
         for step in 0.. {
-            let (outcome, reached) = fault::at(step, || w.plane.attach(&bond0(), p0, &base));
+            let (outcome, reached) = fault::at(step, || w.bond().attach(p0, &base));
             if !reached {
                 outcome.unwrap();
                 assert!(step > 8, "only {step} steps");
@@ -383,10 +390,10 @@ fn an_attachment_that_fails_at_any_step_leaves_nothing() {
             }
             assert!(outcome.is_err(), "step {step}");
             assert_eq!(w.snapshot(), before, "step {step}");
-            assert!(w.plane.counters(&bond0(), p0).is_err(), "step {step}");
+            assert!(w.bond().counters(p0).is_err(), "step {step}");
         }
         // Once more is harmless.
-        w.plane.attach(&bond0(), p0, &base).unwrap();
+        w.bond().attach(p0, &base).unwrap();
     });
 }
 
@@ -403,11 +410,11 @@ fn a_plan_that_fails_at_any_step_is_completed_by_the_next() {
             for port in to.ports.values_mut() {
                 port.mac = to.mac;
             }
-            let (outcome, reached) = fault::at(step, || w.plane.program(&bond0(), &to).result());
+            let (outcome, reached) = fault::at(step, || w.bond().program(&to).result());
             assert_eq!(outcome.is_err(), reached);
             w.program(&to);
             w.reopen();
-            assert_eq!(w.plane.observe(&bond0()).unwrap().unwrap().plan, to, "step {step}");
+            assert_eq!(w.adopt().unwrap().unwrap().plan, to, "step {step}");
             if !reached {
                 assert!(step > 5, "only {step} steps");
                 break;
@@ -422,9 +429,9 @@ fn a_port_that_is_gone_while_no_agent_ran_is_forgotten() {
         let (p0, p1) = w.bond_with_two_ports();
         w.links.delete(p0.0).unwrap();
         w.reopen();
-        let observed = w.plane.observe(&bond0()).unwrap().unwrap();
+        let observed = w.adopt().unwrap().unwrap();
         assert_eq!(observed.plan.ports.keys().copied().collect::<Vec<_>>(), [p1]);
-        let counted = [p0, p1].map(|port| w.plane.counters(&bond0(), port).is_ok());
+        let counted = [p0, p1].map(|port| w.bond().counters(port).is_ok());
         assert_eq!(counted, [false, true]);
     });
 }
@@ -473,7 +480,7 @@ fn pins_of_bonds_whose_interface_is_gone_are_swept() {
         let ifindex = w.link("bond0").ifindex;
         w.links.delete(ifindex).unwrap();
         w.reopen();
-        w.plane.pins().unwrap();
+        w.plane.shared.borrow_mut().pins().unwrap();
         assert_eq!(w.snapshot(), before);
     });
 }

@@ -11,7 +11,6 @@ use nix::sched::{CloneFlags, unshare};
 use super::Hook;
 use super::world::*;
 use crate::dataplane::tc::TcPlane;
-use crate::dataplane::{BondBase, Dataplane};
 
 #[test]
 fn pins_of_namespaces_that_are_gone_are_swept_and_those_of_others_stay() {
@@ -40,7 +39,7 @@ fn pins_of_namespaces_that_are_gone_are_swept_and_those_of_others_stay() {
         // The kernel takes a namespace down some time after its last process has left.
         w.eventually(|w| {
             w.reopen();
-            w.plane.observe(&bond0()).unwrap().unwrap();
+            w.adopt().unwrap().unwrap();
             !gone_dir.exists()
         });
         assert_eq!([pins(&served), pins(&unserved)], kept);
@@ -49,7 +48,7 @@ fn pins_of_namespaces_that_are_gone_are_swept_and_those_of_others_stay() {
         }
         w.eventually(|w| {
             w.reopen();
-            w.plane.observe(&bond0()).unwrap().unwrap();
+            w.adopt().unwrap().unwrap();
             fs::read_dir(&all).unwrap().count() == 1
         });
     });
@@ -72,8 +71,8 @@ impl Other {
         let thread = thread::spawn(move || {
             unshare(CloneFlags::CLONE_NEWNET).unwrap();
             let mut plane = TcPlane::open(&run_dir, hook).unwrap();
-            plane.create(&bond0(), &BondBase::default()).unwrap();
-            report.send(plane.netns).unwrap();
+            plane.make("bond0").unwrap();
+            report.send(plane.shared.borrow().netns).unwrap();
             if incoming.recv().is_ok() {
                 drop(plane);
                 report.send(0).unwrap();

@@ -54,7 +54,7 @@ fn each_program_takes_the_verifier_a_bounded_number_of_steps() {
 fn the_maps_of_a_bond_cost_little_more_on_many_processors() {
     in_world(Hook::Auto, |w| {
         w.bond_with_two_ports();
-        let pins = w.plane.bonds[&bond0()].pins.clone();
+        let pins = w.in_force().pins.clone();
         let paths = MAPS.map(|(name, _)| (name, pins.map(name)));
         let now: Vec<_> = paths.into_iter().map(|(name, path)| memory(name, &path)).collect();
         report("maps of a bond with two ports", &now);
@@ -85,11 +85,11 @@ fn the_maps_of_a_bond_cost_little_more_on_many_processors() {
 fn the_programs_of_an_active_backup_bond_are_the_smallest() {
     in_world(Hook::Auto, |w| {
         let (p0, p1) = w.bond_with_two_ports();
-        assert_eq!(w.plane.bonds[&bond0()].bpf.way(), Way::One);
+        assert_eq!(w.in_force().bpf.way(), Way::One);
         w.send_by(TxPolicy::All(vec![p0, p1]), &[p0, p1]);
-        assert_eq!(w.plane.bonds[&bond0()].bpf.way(), Way::All);
+        assert_eq!(w.in_force().bpf.way(), Way::All);
         w.send_by(TxPolicy::One(p0), &[p0]);
-        assert_eq!(w.plane.bonds[&bond0()].bpf.way(), Way::One);
+        assert_eq!(w.in_force().bpf.way(), Way::One);
     });
 }
 

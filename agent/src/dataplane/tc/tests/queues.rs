@@ -13,7 +13,7 @@ use crate::dataplane::wanted::TxPolicy;
 use super::world::*;
 use crate::dataplane::step::fault;
 use crate::dataplane::tc::pins::unpin;
-use crate::dataplane::{Dataplane, PlaneError};
+use crate::dataplane::{PlaneBond, PlaneError};
 use crate::netlink::queue::{in_own_sysfs, mask_of};
 
 #[test]
@@ -51,24 +51,21 @@ fn queues_outlive_the_agent_and_a_port_that_leaves_has_none() {
         plan.queues = [(1, ports[1]), (2, ports[1]), (3, ports[2])].into();
         w.program(&plan);
         w.reopen();
-        assert_eq!(w.plane.observe(&bond0()).unwrap().unwrap().plan, plan);
+        assert_eq!(w.adopt().unwrap().unwrap().plan, plan);
         let original = w.originals.remove(&ports[1]).unwrap();
-        w.plane.detach(&bond0(), ports[1], &original).unwrap();
+        w.bond().detach(ports[1], &original).unwrap();
         w.reopen();
-        let left = w.plane.observe(&bond0()).unwrap().unwrap().plan;
+        let left = w.adopt().unwrap().unwrap().plan;
         assert_eq!(left.queues, [(3, ports[2])].into());
         // One that is not attached is told, and the others are programmed.
         let mut wrong = left.clone();
         wrong.queues = [(1, ports[1]), (4, ports[3])].into();
-        let outcome = w.plane.program(&bond0(), &wrong).result();
+        let outcome = w.bond().program(&wrong).result();
         assert!(
             matches!(outcome, Err(PlaneError::PortGone { port }) if port == ports[1]),
             "{outcome:?}"
         );
-        assert_eq!(
-            w.plane.bonds[&bond0()].bpf.read_queues().unwrap(),
-            [(4, ports[3])].into()
-        );
+        assert_eq!(w.in_force().bpf.read_queues().unwrap(), [(4, ports[3])].into());
     });
 }
 
@@ -84,11 +81,11 @@ fn queues_that_fail_at_any_step_are_completed_by_the_next_plan() {
             }
             let mut to = w.plan(Some(p0), &[p0, p1]);
             to.queues = [(1, p0), (2, p1), (3, p0)].into();
-            let (outcome, reached) = fault::at(step, || w.plane.program(&bond0(), &to).result());
+            let (outcome, reached) = fault::at(step, || w.bond().program(&to).result());
             assert_eq!(outcome.is_err(), reached);
             w.program(&to);
             w.reopen();
-            assert_eq!(w.plane.observe(&bond0()).unwrap().unwrap().plan, to, "step {step}");
+            assert_eq!(w.adopt().unwrap().unwrap().plan, to, "step {step}");
             if !reached {
                 assert!(step > 4, "only {step} steps");
                 break;
@@ -105,20 +102,20 @@ fn a_bond_of_an_agent_without_queues_goes_on_and_says_that_it_has_none() {
         w.links.rename(wire.ifindex, &format!("wire{}", bond.ifindex)).unwrap();
         w.links.set_alias(wire.ifindex, "wire of bond0").unwrap();
         w.links.set_up(bond.ifindex, true).unwrap();
-        w.plane.observe(&bond0()).unwrap().unwrap();
+        w.adopt().unwrap().unwrap();
         w.attach("p0", None);
         let p0 = w.port("p0");
         w.program(&w.plan(Some(p0), &[p0]));
-        let pins = w.plane.bonds[&bond0()].pins.clone();
+        let pins = w.in_force().pins.clone();
         unpin(&pins.map("queues")).unwrap();
         w.reopen();
-        let plan = w.plane.observe(&bond0()).unwrap().unwrap().plan;
+        let plan = w.adopt().unwrap().unwrap().plan;
         let mut wished = plan.clone();
         wished.queues = [(1, p0)].into();
-        let outcome = w.plane.program(&bond0(), &wished).result();
+        let outcome = w.bond().program(&wished).result();
         assert!(matches!(outcome, Err(PlaneError::OneQueue { .. })), "{outcome:?}");
         w.reopen();
-        assert_eq!(w.plane.observe(&bond0()).unwrap().unwrap().plan, plan);
+        assert_eq!(w.adopt().unwrap().unwrap().plan, plan);
     });
 }
 
@@ -134,9 +131,9 @@ fn a_cpu_that_comes_later_is_tied_to_the_first_queue_by_a_refresh() {
             in_own_sysfs(|| fs::write(first, "0")).unwrap();
             if fresh_agent {
                 w.reopen();
-                w.plane.observe(&bond0()).unwrap().unwrap();
+                w.adopt().unwrap().unwrap();
             }
-            w.plane.refresh(&bond0()).unwrap();
+            w.bond().refresh().unwrap();
             in_own_sysfs(|| match fs::read_to_string(first)?.trim() {
                 "0" => Err(std::io::Error::other("no CPU is tied")),
                 _ => Ok(()),

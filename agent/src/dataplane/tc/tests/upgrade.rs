@@ -14,7 +14,7 @@ use bond_modes::{PortId, XmitHashPolicy};
 
 use super::Hook;
 use super::world::*;
-use crate::dataplane::Dataplane;
+use crate::dataplane::PlaneBond;
 use crate::dataplane::step::fault;
 use crate::dataplane::tc::Attached;
 use crate::dataplane::tc::device::wire_name;
@@ -58,7 +58,7 @@ fn take_over_under_load(w: &mut World, kind: usize) {
     let counted = w.frames_in_both_directions(|w| {
         counters_before = first_counters(w, ports[0]);
         w.reopen();
-        let observed = w.plane.observe(&bond0()).unwrap().unwrap();
+        let observed = w.adopt().unwrap().unwrap();
         assert_eq!(observed.plan, plan);
     });
     drop(old);
@@ -87,18 +87,18 @@ fn take_over_under_load(w: &mut World, kind: usize) {
         "{counters:?}"
     );
     // Nothing of the old maps is left, the next agent has nothing to take over, and all goes on.
-    let pins = w.plane.bonds[&bond0()].pins.clone();
+    let pins = w.in_force().pins.clone();
     for gone in ["accept", "counters", "heard", "state-next"] {
         assert!(!pins.map(gone).exists(), "{gone}");
     }
     let programs = w.programs();
     w.reopen();
-    assert_eq!(w.plane.observe(&bond0()).unwrap().unwrap().plan, plan);
+    assert_eq!(w.adopt().unwrap().unwrap().plan, plan);
     assert_eq!(w.programs(), programs);
     let far = w.far_ends();
     w.send_frame(&numbered(frame(OTHER), 7));
     assert_eq!(w.gather(&far, 1)[0], [7]);
-    assert!(w.plane.heard(&bond0(), ports[0]).unwrap().any.is_some());
+    assert!(w.bond().heard(ports[0]).unwrap().any.is_some());
 }
 
 #[test]
@@ -111,14 +111,14 @@ fn a_take_over_that_fails_at_any_step_is_completed_by_the_next_agent() {
         for step in 0.. {
             let old = downgrade(w, &plan);
             w.reopen();
-            let (outcome, reached) = fault::at(step, || w.plane.observe(&bond0()));
+            let (outcome, reached) = fault::at(step, || w.adopt());
             assert_eq!(outcome.is_err(), reached, "step {step}");
             // It forwards meanwhile, with whichever programs.
             let bond = w.link("bond0").ifindex;
             w.socket.send(bond, &frame(OTHER)).unwrap();
             q1.expect(1);
             w.reopen();
-            assert_eq!(w.plane.observe(&bond0()).unwrap().unwrap().plan, plan, "step {step}");
+            assert_eq!(w.adopt().unwrap().unwrap().plan, plan, "step {step}");
             w.send("bond0", OTHER, 1);
             q1.expect(1);
             drop(old);
@@ -134,7 +134,7 @@ fn a_take_over_that_fails_at_any_step_is_completed_by_the_next_agent() {
 fn maps_of_an_unknown_layout_are_refused() {
     in_world(Hook::Auto, |w| {
         w.bond_with_two_ports();
-        let pins = w.plane.bonds[&bond0()].pins.clone();
+        let pins = w.in_force().pins.clone();
         let state = MapData::from_pin(pins.map("state")).unwrap();
         let mut state: Array<MapData, [u8; 16]> = Map::from_map_data(state).unwrap().try_into().unwrap();
         let ours = state.get(&0, 0).unwrap();
@@ -142,17 +142,17 @@ fn maps_of_an_unknown_layout_are_refused() {
         theirs[0] = 77;
         state.set(0, theirs, 0).unwrap();
         w.reopen();
-        let refused = crate::text::chain(&w.plane.observe(&bond0()).unwrap_err());
+        let refused = crate::text::chain(&w.adopt().unwrap_err());
         assert!(refused.contains("was pinned by another version of bondd"), "{refused}");
         state.set(0, ours, 0).unwrap();
         w.reopen();
-        w.plane.observe(&bond0()).unwrap().unwrap();
+        w.adopt().unwrap().unwrap();
     });
 }
 
 /// Puts the release's own programs and pins in place of ours, for a bond with this plan.
 fn downgrade(w: &mut World, plan: &Wanted) -> Ebpf {
-    let bond = &w.plane.bonds[&bond0()];
+    let bond = &w.in_force();
     let (pins, wire, kind) = (bond.pins.clone(), bond.wire, bond.hook);
     let wire_name = wire_name(bond.ifindex);
     let ports: Vec<PortId> = plan.ports.keys().copied().collect();
@@ -225,7 +225,7 @@ fn downgrade(w: &mut World, plan: &Wanted) -> Ebpf {
 
 /// What the old programs have counted, over all CPUs.
 fn first_counters(w: &World, port: PortId) -> Counters {
-    let pin = w.plane.bonds[&bond0()].pins.map("counters");
+    let pin = w.in_force().pins.map("counters");
     let map = Map::from_map_data(MapData::from_pin(pin).unwrap()).unwrap();
     let map: PerCpuHashMap<_, u32, Counters> = map.try_into().unwrap();
     let per_cpu = map.get(&port.0, 0).unwrap();

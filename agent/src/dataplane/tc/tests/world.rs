@@ -15,8 +15,10 @@ use bond_modes::PortId;
 use bond_monitors::{Carrier, MacAddr};
 
 use crate::dataplane::tc::pins::Pins;
-use crate::dataplane::tc::{Hook, TcPlane};
-use crate::dataplane::{BondBase, Dataplane, OriginalPort, PortBase, PortCounters};
+use crate::dataplane::tc::{Bond, Hook, TcBond, TcPlane};
+use crate::dataplane::{
+    self, BondDevice, Observed, OriginalPort, Plane, PlaneBond, PlaneError, PortBase, PortCounters,
+};
 use crate::netlink::tests::in_netns;
 use crate::netlink::{Link, Links, sysctl};
 use crate::packet::PacketSocket;
@@ -24,6 +26,7 @@ use crate::packet::PacketSocket;
 /// A namespace with four cables, and a plane in it.
 pub(super) struct World {
     pub(super) plane: TcPlane,
+    pub(super) bond: Option<TcBond>,
     pub(super) hook: Hook,
     pub(super) links: Links,
     pub(super) socket: PacketSocket,
@@ -52,6 +55,7 @@ pub(super) fn in_world(hook: Hook, body: impl FnOnce(&mut World) + Send + 'stati
         let run_dir = std::env::temp_dir().join(format!("bondd-tc-{}-{number}", std::process::id()));
         let mut world = World {
             plane: TcPlane::open(&run_dir, hook).unwrap(),
+            bond: None,
             hook,
             links,
             socket: PacketSocket::open().unwrap(),
@@ -65,7 +69,7 @@ pub(super) fn in_world(hook: Hook, body: impl FnOnce(&mut World) + Send + 'stati
 
 impl Drop for World {
     fn drop(&mut self) {
-        let _ = self.plane.destroy(&bond0());
+        let _ = self.take_bond().map(|bond| Box::new(bond).destroy());
         let released = self.plane.close();
         let _ = fs::remove_dir(&self.run_dir);
         if !thread::panicking() {
@@ -84,8 +88,37 @@ impl World {
         PortId(self.link(name).ifindex)
     }
 
+    pub(super) fn bond(&mut self) -> &mut TcBond {
+        self.bond.as_mut().expect("made or adopted before")
+    }
+
+    /// What counts as in force.
+    pub(super) fn in_force(&self) -> &Bond {
+        &self.bond.as_ref().expect("made or adopted before").bond
+    }
+
+    /// The bond, adopted if it is nobody's.
+    fn take_bond(&mut self) -> Option<TcBond> {
+        let known = self.bond.take();
+        known.or_else(|| Some(self.plane.take_over("bond0").ok()??.0))
+    }
+
+    /// Takes the bond over, in place of the one that was made or adopted before.
+    pub(super) fn adopt(&mut self) -> Result<Option<Observed>, PlaneError> {
+        self.bond = None;
+        let (bond, observed) = self.plane.take_over("bond0")?.unzip();
+        self.bond = bond;
+        Ok(observed)
+    }
+
+    pub(super) fn make(&mut self) -> Result<BondDevice, PlaneError> {
+        let (bond, device) = self.plane.make("bond0")?;
+        self.bond = Some(bond);
+        Ok(device)
+    }
+
     pub(super) fn create(&mut self) {
-        let device = self.plane.create(&bond0(), &BondBase::default()).unwrap();
+        let device = self.make().unwrap();
         assert_eq!(device.report.carrier, Carrier::Off);
         assert!(!device.report.admin_up);
         self.links.set_up(device.ifindex, true).unwrap();
@@ -93,9 +126,9 @@ impl World {
 
     pub(super) fn attach(&mut self, name: &str, mac: Option<MacAddr>) {
         let port = self.port(name);
-        let original = self.plane.original(port).unwrap();
+        let original = dataplane::original(&mut self.links, port).unwrap();
         self.originals.insert(port, original);
-        self.plane.attach(&bond0(), port, &PortBase { mac, mtu: 1500 }).unwrap();
+        self.bond().attach(port, &PortBase { mac, mtu: 1500 }).unwrap();
     }
 
     /// `p0` is the active port, `p1` a backup.
@@ -136,7 +169,7 @@ impl World {
 
     /// The plan for a transmit policy over these ports, everything else as it is.
     pub(super) fn list_plan(&self, tx: TxPolicy, ports: &[PortId]) -> Wanted {
-        let attached: Vec<PortId> = self.plane.bonds[&bond0()].applied.ports.keys().copied().collect();
+        let attached: Vec<PortId> = self.in_force().applied.ports.keys().copied().collect();
         Wanted {
             carrier: Carrier::On,
             spread: tx.spread().unwrap_or(Spread::One),
@@ -153,7 +186,7 @@ impl World {
 
     /// The plan for this active port, addresses and MTU as they are.
     pub(super) fn plan(&self, active: Option<PortId>, ports: &[PortId]) -> Wanted {
-        let now = &self.plane.bonds[&bond0()].applied;
+        let now = &self.in_force().applied;
         let settings = |port: &PortId| PortPlan {
             allmulti: false,
             ..now.ports[port]
@@ -170,32 +203,39 @@ impl World {
     }
 
     pub(super) fn program(&mut self, plan: &Wanted) {
-        self.plane.program(&bond0(), plan).result().unwrap();
-        assert_eq!(self.plane.bonds[&bond0()].applied, *plan);
+        self.bond().program(plan).result().unwrap();
+        assert_eq!(self.in_force().applied, *plan);
     }
 
     /// As if the process had been killed and started again.
     pub(super) fn reopen(&mut self) {
+        self.bond = None;
         self.plane = TcPlane::open(&self.run_dir, self.hook).unwrap();
     }
 
     pub(super) fn tear_down(&mut self) {
         for (port, original) in mem::take(&mut self.originals) {
-            self.plane.detach(&bond0(), port, &original).unwrap();
+            let given_back = match &mut self.bond {
+                Some(bond) => bond.detach(port, &original),
+                None => self.plane.give_back(port, &original),
+            };
+            given_back.unwrap();
         }
-        self.plane.destroy(&bond0()).unwrap();
+        if let Some(bond) = self.bond.take() {
+            Box::new(bond).destroy().unwrap();
+        }
         self.plane.close().unwrap();
     }
 
     /// The programs that are attached by links, by id; none where there are only filters.
     pub(super) fn programs(&self) -> Vec<u32> {
-        let bond = &self.plane.bonds[&bond0()];
+        let bond = &self.in_force();
         let links = bond.wire_hold.iter().chain(bond.port_holds.values().flatten());
         links.map(|link| link.info().unwrap().program_id()).collect()
     }
 
     pub(super) fn counters(&mut self, port: PortId) -> PortCounters {
-        self.plane.counters(&bond0(), port).unwrap()
+        self.bond().counters(port).unwrap()
     }
 
     pub(super) fn send(&mut self, from: &str, to: MacAddr, count: usize) {
@@ -206,7 +246,7 @@ impl World {
     }
 
     pub(super) fn send_frame(&mut self, frame: &[u8]) {
-        let bond = self.plane.bonds[&bond0()].ifindex;
+        let bond = self.in_force().ifindex;
         self.socket.send(bond, frame).unwrap();
     }
 
@@ -243,7 +283,7 @@ impl World {
             let clsact = self.links.has_clsact(link.ifindex).unwrap();
             lines.push(format!("{link:?} disable_ipv6 {ipv6:?} clsact {clsact}"));
         }
-        let pins = Pins::find(&self.run_dir, self.plane.netns).map(|pins| pins.list());
+        let pins = Pins::find(&self.run_dir, self.plane.shared.borrow().netns).map(|pins| pins.list());
         lines.extend(pins.unwrap_or_default());
         lines.sort();
         lines
@@ -450,10 +490,6 @@ pub(super) fn statistic(interface: &str, name: &str) -> u64 {
         other => panic!("no column for {other}"),
     };
     line.split_whitespace().nth(column).unwrap().parse().unwrap()
-}
-
-pub(super) fn bond0() -> String {
-    "bond0".to_owned()
 }
 
 /// An address of nobody.
