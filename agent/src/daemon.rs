@@ -25,14 +25,14 @@ use crate::signals::Signals;
 use crate::text::chain;
 
 /// Bonds network interfaces from userspace, on kernels with or without the bonding module: balance-rr, active-backup,
-/// balance-xor and broadcast, watched by carrier, ARP or neighbour solicitations.
+/// balance-xor and broadcast, monitored by carrier, ARP or neighbour solicitations.
 ///
-/// Stays in the foreground and logs to standard error. Stopping it, or killing it, leaves all bonds forwarding; the next start
-/// takes them over. Talk to it with bondctl or ifenslave.
+/// Stays in the foreground and logs to standard error. All bonds go on forwarding when it is stopped or killed; the next start
+/// takes them over. Control it with bondctl or ifenslave.
 #[derive(Debug, Parser)]
 #[command(name = "bondd", version)]
 struct Arguments {
-    /// Where control socket, status files and saved state live
+    /// Directory of the control socket, the status files and the saved state
     #[arg(long, value_name = "DIR", env = RUN_DIR_ENV, default_value = RUN_DIR)]
     run_dir: PathBuf,
     /// An options file, or a folder of *.conf files; repeatable [default: the folders of bondd.conf(5)]
@@ -41,16 +41,16 @@ struct Arguments {
     /// The grammar of the options files [default: by the name and folder of each]
     #[arg(long, value_name = "GRAMMAR", value_enum)]
     grammar: Option<Grammar>,
-    /// Read the options files, report everything that is wrong with them, and stop
+    /// Read the options files, report every error in them, and exit
     #[arg(long)]
     check: bool,
     /// How much to log
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     log_level: log::LevelFilter,
-    /// What forwards for bonds that do not say: the kernel's team driver, eBPF, or the first that is exact
+    /// Data plane of bonds without a plane option: the kernel's team driver, eBPF, or the first of them that is exact
     #[arg(long, value_name = "PLANE", value_enum, default_value_t = PlaneChoice::Auto)]
     plane: PlaneChoice,
-    /// How BPF programs are attached; auto takes tcx where the kernel has it
+    /// How BPF programs are attached; auto uses tcx if the kernel has it
     #[arg(long, value_name = "HOOK", value_enum, default_value_t = Hook::Auto)]
     tc_hook: Hook,
 }
@@ -74,7 +74,7 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// What the option files say, or `None` if a file has an error. What is wrong was logged.
+/// Reads the option files and logs every finding; `None` if a file has an error.
 fn read_config(paths: &[PathBuf], grammar: Option<Grammar>, plane: PlaneChoice) -> Option<Parsed> {
     let parsed = config::load(paths, grammar, &|pairs| check_options_on(plane, pairs));
     for finding in &parsed.diagnostics {
@@ -97,7 +97,7 @@ fn serve(arguments: &Arguments, config: &Parsed) -> Result<(), Box<dyn Error>> {
     })?;
     match planes.probe() {
         Err(error @ PlaneError::Permission { .. }) => return Err(error.into()),
-        // No bond can be made, but the agent serves clients, and tells them why.
+        // No bond can be made, but clients get an answer with the reason.
         Err(error) => log::error!("no data plane: {}", chain(&error)),
         Ok(()) => {}
     }
@@ -114,8 +114,8 @@ fn serve(arguments: &Arguments, config: &Parsed) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Asks for real-time priority: a failover takes a few microseconds of work, and every frame sent while the agent waits for the
-/// processor is lost. Without the right to it the agent works, but its failovers may be late on a busy machine.
+/// Asks for real-time priority, because every frame sent while the agent waits for the processor is lost during a failover. Without
+/// the right to it the agent works, but its failovers may be late on a busy machine.
 fn raise_priority() {
     let parameters = libc::sched_param { sched_priority: 1 };
     // SAFETY: the call reads `parameters`, which outlives it, and changes nothing but this thread's scheduling.
@@ -125,7 +125,7 @@ fn raise_priority() {
     }
 }
 
-/// Ends the agent; bonds go on forwarding. Without a bond, what data planes made for bonds is removed.
+/// Ends the agent; bonds go on forwarding. If there is no bond, the data planes remove everything that they made.
 fn stop(run_dir: &Path, fleet: Fleet) {
     let bonds = !fleet.is_empty();
     let mut planes = fleet.into_planes();
@@ -137,7 +137,7 @@ fn stop(run_dir: &Path, fleet: Fleet) {
     let _ = fs::remove_file(run_dir.join(SOCKET));
 }
 
-/// Makes the run directory if it is missing. Its path is made absolute, because pins are looked up by it in other mount namespaces.
+/// Makes the run directory if it is missing, and returns its absolute path, by which pins are found in other mount namespaces.
 fn prepare(run_dir: &Path) -> Result<PathBuf, String> {
     let failed = |error: io::Error| format!("cannot use {} as run directory: {error}", run_dir.display());
     fs::DirBuilder::new()

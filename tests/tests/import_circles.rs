@@ -128,6 +128,11 @@ impl Source {
         let mut at = 0;
         while at < tokens.len() {
             let public = at > 0 && (tokens[at - 1] == "pub" || tokens[at - 1] == ")");
+            // `pub(in crate::part)` says who may see it, and uses nothing.
+            if tokens[at] == "in" && at > 0 && tokens[at - 1] == "(" {
+                at += tokens[at..].iter().position(|token| token == ")").unwrap_or(1);
+                continue;
+            }
             let statement = tokens[at] == "use" && tokens.get(at + 1).is_some_and(|next| next != "<");
             if statement {
                 let mut found = Vec::new();
@@ -343,7 +348,7 @@ fn tests_comments_and_texts_do_not_count() {
         ("crate::a", "use crate::b::B;"),
         (
             "crate::b",
-            "// use crate::a::A;\nconst T: &str = \"crate::a::A\"; #[cfg(test)] mod tests { use crate::a::A; fn f() { crate::a::g() } } pub struct B;",
+            "// use crate::a::A;\nconst T: &str = \"crate::a::A\"; #[cfg(test)] mod tests { use crate::a::A; fn f() { crate::a::g() } } pub(in crate::a) struct B;",
         ),
     ]));
     assert_eq!(names(&found), [] as [&str; 0]);

@@ -12,10 +12,10 @@ use serde_json::{Value, json};
 use super::SOCKET;
 use super::proto::{Call, ControlError, ErrorCode, Report};
 
-/// How long an answer may take.
+/// Longest wait for an answer.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Bytes asked for in one read.
+/// Size of one read in bytes.
 const CHUNK: usize = 16 * 1024;
 
 /// A connection to the agent.
@@ -24,11 +24,11 @@ pub struct Client {
     path: PathBuf,
     timeout: Duration,
     last_id: u64,
-    /// Read, but not yet a whole line.
+    /// Bytes read after the last whole line.
     unread: Vec<u8>,
 }
 
-/// Why there is no answer, or what was refused.
+/// Why a call failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// Nobody listens at the socket.
@@ -48,7 +48,7 @@ pub enum ClientError {
     Io {
         /// The socket.
         path: PathBuf,
-        /// What the kernel said.
+        /// The kernel's error.
         #[source]
         source: io::Error,
     },
@@ -57,7 +57,7 @@ pub enum ClientError {
     Timeout {
         /// The socket.
         path: PathBuf,
-        /// How long it had.
+        /// The time limit.
         timeout: Duration,
     },
     /// The agent went away, or dropped this client.
@@ -69,12 +69,12 @@ pub enum ClientError {
     /// Events came faster than they were read, and some are lost.
     #[error("events came faster than they were read, some are lost")]
     Lagged,
-    /// Whatever answers does not speak our language.
+    /// The answer is not in the format of this version.
     #[error("what answers at {} is no bondd of this version: {line:?}", path.display())]
     Unintelligible {
         /// The socket.
         path: PathBuf,
-        /// The start of what came.
+        /// The beginning of the answer.
         line: String,
     },
     /// The agent refused.
@@ -102,14 +102,14 @@ impl Client {
         }
     }
 
-    /// Asks, and waits for the answer.
+    /// Sends a call and waits for the answer.
     pub fn call(&mut self, call: &Call) -> Result<Value, ClientError> {
         self.last_id += 1;
         let deadline = Instant::now() + self.timeout;
         self.send(call)?;
         loop {
             let mut answer = self.next_object(Some(deadline))?;
-            // An error without an id is about a line that could not be understood, so about ours.
+            // An error without an id is about a line that the agent could not parse, which must be this request.
             let id = &answer["id"];
             if *id != self.last_id && !(id.is_null() && answer.get("error").is_some()) {
                 continue;
@@ -144,13 +144,13 @@ impl Client {
             .set_write_timeout(Some(self.timeout))
             .and_then(|()| self.stream.write_all(format!("{request}\n").as_bytes()));
         match sent {
-            // The reason is still to be read.
+            // The agent may have sent the reason before it closed the connection.
             Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
             sent => sent.map_err(|e| self.failed(e)),
         }
     }
 
-    /// The next line, which must be a JSON object; waits for ever without a deadline.
+    /// The next line, which must be a JSON object. Without a deadline it waits for ever.
     fn next_object(&mut self, deadline: Option<Instant>) -> Result<Value, ClientError> {
         let line = self.next_line(deadline)?;
         match serde_json::from_slice(&line) {
@@ -182,7 +182,7 @@ impl Client {
         }
     }
 
-    /// Lets the next read wait until then and no longer.
+    /// Limits the wait of the next read.
     fn wait_until(&self, deadline: Option<Instant>) -> Result<(), ClientError> {
         let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
         if left.is_some_and(|left| left.is_zero()) {
@@ -211,7 +211,7 @@ impl Client {
     }
 }
 
-/// Events as they come; ends after the first error, of which a closed connection is one.
+/// Events as they come. Ends after the first error, which may be a closed connection.
 pub struct Events {
     client: Option<Client>,
 }
@@ -219,14 +219,14 @@ pub struct Events {
 impl Iterator for Events {
     type Item = Result<Value, ClientError>;
 
-    /// The next event line as the agent wrote it.
+    /// The next event line, unchanged.
     fn next(&mut self) -> Option<Self::Item> {
         loop {
             let came = self.client.as_mut()?.next_object(None);
             let item = match came {
                 Ok(line) if line.get("event").is_some() => Ok(line),
                 Ok(line) if line["lagged"] == true => Err(ClientError::Lagged),
-                // Something that an agent newer than this client has to say.
+                // A line of a kind that only a newer agent sends.
                 Ok(_) => continue,
                 Err(e) => Err(e),
             };
@@ -238,7 +238,7 @@ impl Iterator for Events {
     }
 }
 
-/// The reason of a refusal; a code that this client does not know yet keeps its message.
+/// The reason of a refusal; an unknown code becomes `Refused` and keeps the message.
 fn refusal(error: Value) -> ControlError {
     let message = error["message"]
         .as_str()

@@ -1,4 +1,4 @@
-//! The control socket: what a client may ask, the server in the loop, the client that the tools use.
+//! The control socket: the requests, the server in the loop, the client of the tools.
 
 use std::env;
 use std::path::PathBuf;
@@ -7,7 +7,7 @@ pub mod client;
 pub mod proto;
 pub mod server;
 
-/// Where the agent keeps its files unless told otherwise.
+/// The default run directory.
 pub const RUN_DIR: &str = "/run/bondd";
 
 /// Environment variable that names another run directory, for the agent and for its clients.

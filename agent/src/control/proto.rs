@@ -1,7 +1,8 @@
-//! What goes over the control socket: one JSON object a line.
+//! Messages of the control socket: one JSON object per line.
 //!
 //! `{"id":1,"call":"port-attach","bond":"bond0","port":"eth0"}` is answered by `{"id":1,"ok":...}` or
-//! `{"id":1,"error":{"code":"port_busy","message":"..."}}`. Requests deny unknown fields; answers may grow.
+//! `{"id":1,"error":{"code":"port_busy","message":"..."}}`. Requests with unknown fields are refused; later versions may add
+//! fields to answers.
 //! After `monitor` was answered, the connection carries `{"event":{...}}` lines until the client closes it.
 //! A client that does not read them fast enough gets `{"lagged":true}` as its last line.
 
@@ -15,7 +16,7 @@ use serde_json::{Map, Value, json};
 use crate::dataplane::{PlaneReport, PortCounters};
 use crate::origins::Origin;
 
-/// Version of the JSON that `show` prints; fields are added, never renamed or left out.
+/// Version of the JSON of `show`. Fields are added, never renamed or removed.
 pub const SCHEMA: u32 = 1;
 
 /// Longest request line in bytes; a longer one closes the connection.
@@ -24,7 +25,7 @@ pub const MAX_LINE: usize = 64 * 1024;
 /// Option names and values in the order given.
 pub type OptionPairs = Vec<(String, String)>;
 
-/// What a client may ask.
+/// A request of a client.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "call", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Call {
@@ -43,7 +44,7 @@ pub enum Call {
         /// What to change.
         options: OptionPairs,
     },
-    /// Give the ports back and remove the bond.
+    /// Detach all ports and remove the bond.
     Del {
         /// Which bond.
         bond: String,
@@ -54,7 +55,7 @@ pub enum Call {
         #[serde(default)]
         bond: Option<String>,
     },
-    /// What each data plane can do here; answers with [`DoctorReport`].
+    /// Abilities of each data plane on this machine; answers with [`DoctorReport`].
     Doctor {
         /// Options of a bond that does not have to exist.
         #[serde(default)]
@@ -85,7 +86,7 @@ pub enum Call {
         /// What to change.
         options: OptionPairs,
     },
-    /// Make a port the active one; none lets the bond choose again.
+    /// Make a port the active one; `None` lets the bond choose.
     Active {
         /// Which bond.
         bond: String,
@@ -101,7 +102,7 @@ pub enum Call {
 }
 
 impl Call {
-    /// Whether it only looks, so that a client without the right to change may ask it.
+    /// Whether it changes nothing, so that a client without the right to make changes may send it.
     pub fn reads_only(&self) -> bool {
         matches!(
             self,
@@ -110,7 +111,7 @@ impl Call {
     }
 }
 
-/// Parses a request line: its id, for the answer, and the call, or why the line is not a request.
+/// Parses a request line into its id, which the answer repeats, and the call, or the reason why it is not a request.
 pub fn parse_request(line: &str) -> (Value, Result<Call, ControlError>) {
     let bad = |why: String| ControlError::new(ErrorCode::BadRequest, why);
     let mut object = match serde_json::from_str::<Value>(line) {
@@ -149,15 +150,15 @@ impl ControlError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ErrorCode {
-    /// Not a request that we know.
+    /// An unknown request.
     BadRequest,
-    /// The peer may look but not change.
+    /// The client may read but not change bonds.
     Permission,
     /// No bond of that name.
     NoSuchBond,
     /// The bond exists already, or another device has its name.
     NameTaken,
-    /// Not a possible interface name.
+    /// An impossible interface name.
     BadName,
     /// No interface of that name.
     NoSuchDevice,
@@ -208,23 +209,23 @@ pub struct BondReport {
     pub ifindex: u32,
     /// Data plane that forwards for it.
     pub plane: String,
-    /// What the core knows.
+    /// The core's data.
     #[serde(flatten)]
     pub status: BondStatus,
-    /// What the data plane could not bring about so far; tried again where that can help.
+    /// Settings that the data plane could not make so far; tried again if that can help.
     #[serde(default)]
     pub unfulfilled: Vec<UnfulfilledReport>,
     /// Attached ports in the order of attaching, then absent ones.
     pub ports: Vec<PortReport>,
-    /// Who gave each option its value, by the names of `options`; `active_slave` is no stored option.
+    /// The origin of each option's value, by the names of `options`. `active_slave` is not a stored option.
     #[serde(default)]
     pub option_origins: BTreeMap<String, Origin>,
 }
 
-/// A part of what a bond is to be that could not be brought about.
+/// A setting of a bond that the kernel refused.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UnfulfilledReport {
-    /// What was tried, which completes "cannot ...".
+    /// The attempt, as a text that completes "cannot ...".
     pub what: String,
     /// Why it failed the last time.
     pub why: String,
@@ -238,28 +239,28 @@ pub struct UnfulfilledReport {
 pub struct PortReport {
     /// Interface name.
     pub name: String,
-    /// What the bond knows of it; none while it is absent.
+    /// The bond's data about it; `None` while it is absent.
     pub status: Option<PortStatus>,
     /// Its traffic, if it could be read.
     pub counters: Option<PortCounters>,
-    /// What the agent knows of it beside the bond.
+    /// The agent's own data about it.
     pub notes: PortNotes,
 }
 
-/// What the agent itself knows of a port.
+/// The agent's own data about a port.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct PortNotes {
-    /// Nothing decides about its link: its driver does not report one in the way that `use_carrier=0` asks for.
+    /// Its link is not monitored: `use_carrier` is 0 and its driver reports no link state.
     pub unmonitored: bool,
-    /// Why it could not be attached when that was tried last.
+    /// Reason of the last failed attempt to attach it.
     pub attach_error: Option<String>,
-    /// How long until it is tried again, in milliseconds.
+    /// Time until the next attempt, in milliseconds.
     pub next_attempt_ms: Option<u64>,
 }
 
 impl PortReport {
-    /// A port that is in the bond, with its counters if they could be read.
+    /// An attached port, with its counters if they could be read.
     pub fn attached(status: PortStatus, counters: Option<PortCounters>) -> Self {
         PortReport {
             name: status.name.clone(),
@@ -269,7 +270,7 @@ impl PortReport {
         }
     }
 
-    /// A port that is wanted but not there.
+    /// A wanted port that is not attached.
     pub fn absent(name: &str) -> Self {
         PortReport {
             name: name.to_owned(),
@@ -279,7 +280,7 @@ impl PortReport {
         }
     }
 
-    /// Whether it is there.
+    /// Whether it is attached.
     pub fn state(&self) -> PortPresence {
         match self.status {
             Some(_) => PortPresence::Attached,
@@ -296,7 +297,7 @@ impl PortReport {
 impl Serialize for PortReport {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut fields = Map::new();
-        // These two come first, for people.
+        // These two fields come first, for readability.
         fields.insert("name".to_owned(), self.name.clone().into());
         fields.insert("state".to_owned(), json!(self.state()));
         for (name, value) in nullable(self.status.as_ref())
@@ -319,7 +320,7 @@ impl<'de> Deserialize<'de> for PortReport {
             Ok(PortPresence::Absent) => None,
             Err(error) => return Err(D::Error::custom(error)),
         };
-        // An agent of an earlier version does not say which ports count as up.
+        // Earlier versions of the agent do not report which ports count as up.
         if let Some(status) = status.as_mut().filter(|_| !fields.contains_key("usable")) {
             status.usable = matches!(status.link, LinkWord::Up | LinkWord::GoingDown);
         }
@@ -332,7 +333,7 @@ impl<'de> Deserialize<'de> for PortReport {
     }
 }
 
-/// The fields of a part of a report; all null if the part is not there.
+/// The fields of a part of a report; all null if the part is missing.
 fn nullable<T: Default + Serialize>(part: Option<&T>) -> impl Iterator<Item = (String, Value)> {
     let there = part.is_some();
     let fields = match part {
@@ -348,7 +349,7 @@ fn nullable<T: Default + Serialize>(part: Option<&T>) -> impl Iterator<Item = (S
         .map(move |(name, value)| (name, if there { value } else { Value::Null }))
 }
 
-/// Whether a wanted port is there.
+/// Whether a wanted port is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PortPresence {
@@ -358,10 +359,10 @@ pub enum PortPresence {
     Absent,
 }
 
-/// A line that a monitoring client gets.
+/// A line for a monitoring client.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EventLine {
-    /// What happened.
+    /// The event.
     pub event: BondEvent,
 }
 
@@ -372,7 +373,7 @@ pub struct BondEvent {
     pub time: f64,
     /// Which bond.
     pub bond: String,
-    /// For people; the line that the log has.
+    /// For people: the line of the log.
     pub text: String,
     /// For programs.
     pub notice: Notice,

@@ -16,26 +16,26 @@ const WIDTH: usize = 80;
 
 const EXAMPLES: &str = "\
 Exit status:
-  0  done; also when whoever reads the output closes it early
+  0  done; also if the reader of the output closes it early
   1  refused or failed, with the reason on standard error
   2  wrong usage
   3  no bondd answers
-  (health: 0 to 3 as a Nagios plugin, see there)
+  (health: 0 to 3 as a Nagios plugin, see health --help)
 
 Examples:
   Make a bond of two ports and give it an address:
       bondctl add bond0 mode active-backup miimon 100
       bondctl port add bond0 eth0 eth1
       ip addr add 192.0.2.10/24 dev bond0 && ip link set bond0 up
-  See which port carries the traffic, and why another one does not:
+  See which port carries the traffic, and the state of the others:
       bondctl show bond0
-  Prefer eth0, but do not go back to it before its link was good for 5 seconds:
+  Prefer eth0, but use it again only after its link was up for 5 seconds:
       bondctl set bond0 primary=eth0 updelay=5000
   Move the traffic before pulling a cable:
       bondctl active bond0 eth1
   Names of the ports whose link is not up, for a script:
       bondctl -j show | jq -r '.bonds[].ports[] | select(.link != \"up\") | .name'
-  Follow what happens:
+  Print changes as they happen:
       bondctl monitor";
 
 const ADD_EXAMPLES: &str = "\
@@ -72,24 +72,24 @@ Examples:
 /// Make, change and watch bonds of the agent bondd.
 ///
 /// A bond joins several network interfaces, its ports, into one that works as
-/// long as one of them does. bondctl asks the running bondd over its control
-/// socket: root and members of group bondd may change bonds, others may look if
-/// they can connect. Options have the names and values of the kernel's bonding
-/// driver.
+/// long as one of them does. bondctl sends commands to the running bondd over its
+/// control socket: root and members of group bondd may change bonds, others may
+/// read their state if they can connect. Options have the names and values of the
+/// kernel's bonding driver.
 #[derive(Debug, Parser)]
 #[command(name = "bondctl", version, arg_required_else_help = true, after_long_help = EXAMPLES)]
 #[command(verbatim_doc_comment)]
 pub(super) struct Cli {
     /// Print JSON, for show, health, list, hash, doctor, check and monitor
     ///
-    /// `show` prints {"schema":1,"bonds":[...]}: fields are added in later
-    /// versions, never renamed or left out, and null where unknown. `list` prints
-    /// an array of names, `health`, `hash`, `doctor` and `check` one object, `monitor`
-    /// one object a line.
+    /// `show` prints {"schema":1,"bonds":[...]}; unknown values are null, and later
+    /// versions add fields, but never rename or remove one. `list` prints an array of
+    /// names, `health`, `hash`, `doctor` and `check` one object, `monitor` one object
+    /// per line.
     #[arg(short, long, global = true, verbatim_doc_comment)]
     pub(super) json: bool,
 
-    /// Run directory of the bondd to talk to [env: BONDD_RUN_DIR]
+    /// Run directory of bondd [env: BONDD_RUN_DIR]
     #[arg(long, global = true, value_name = "DIR", default_value_os_t = run_dir())]
     pub(super) run_dir: PathBuf,
 
@@ -102,8 +102,8 @@ pub(super) enum Command {
     /// Make a bond
     ///
     /// Makes the interface BOND, down and without ports. Options may be given as
-    /// `OPTION VALUE` or `OPTION=VALUE`, mixed; `-` and `_` in their names are the
-    /// same. If one of them is refused, no bond is made.
+    /// `OPTION VALUE` or `OPTION=VALUE`, also mixed; `-` and `_` in their names are
+    /// the same. If an option is refused, no bond is made.
     #[command(verbatim_doc_comment, after_long_help = options_help(ADD_EXAMPLES))]
     Add {
         /// Name of the new interface, at most 15 bytes
@@ -114,8 +114,8 @@ pub(super) enum Command {
     },
     /// Change options of a bond, all or nothing
     ///
-    /// Options may be given as `OPTION VALUE` or `OPTION=VALUE`, mixed; `-` and `_`
-    /// in their names are the same. If one of them is refused, none is changed.
+    /// Options may be given as `OPTION VALUE` or `OPTION=VALUE`, also mixed; `-` and
+    /// `_` in their names are the same. If an option is refused, nothing changes.
     #[command(verbatim_doc_comment, after_long_help = options_help(SET_EXAMPLES))]
     Set {
         /// Which bond
@@ -128,10 +128,10 @@ pub(super) enum Command {
         )]
         options: Vec<String>,
     },
-    /// Remove a bond and give its ports back
+    /// Remove a bond and restore its ports
     ///
-    /// The ports get back the address, MTU and flags that they had before. The
-    /// interface BOND is gone afterwards, with the addresses and routes on it.
+    /// Restores the address, MTU and flags of each port. The interface BOND is
+    /// deleted, with the addresses and routes on it.
     #[command(verbatim_doc_comment)]
     Del {
         /// Which bond
@@ -139,11 +139,12 @@ pub(super) enum Command {
     },
     /// Show bonds and their ports
     ///
-    /// Without BOND: all of them. LINK is what the monitor says after its delays:
-    /// up, going down (still used), down, or going back (not used yet), with the
-    /// time that is left. CARRIER is the signal right now. DROPPED counts frames
-    /// that came in on a backup port. A bond that nothing watches is marked
-    /// UNMONITORED: a dead port of it stays in use.
+    /// Without BOND: all bonds. LINK is the monitor's verdict after its delays: up,
+    /// going down (still used), down, or going back (not used yet), with the time
+    /// left. CARRIER is the present signal. DROPPED counts frames that arrived on a
+    /// backup port. UNMONITORED marks a bond without a monitor: its dead ports stay
+    /// in use. NOT DONE marks a setting that the kernel refused, CANNOT BE ATTACHED a
+    /// port that is tried again later.
     #[command(
         verbatim_doc_comment,
         after_long_help = "Examples:\n  bondctl show\n  bondctl show bond0\n  bondctl --json show bond0 | jq ."
@@ -152,12 +153,12 @@ pub(super) enum Command {
         /// Which bond
         bond: Option<String>,
     },
-    /// Say in one line whether all is well, for monitoring
+    /// Print the state in one line, for monitoring
     ///
     /// The line, its performance data (usable ports) and the exit status are those of
-    /// a Nagios plugin: 0 all ports are used, 1 something does not work or is not
-    /// watched, 2 a bond carries nothing, 3 nobody can tell, or wrong usage. Without
-    /// BOND: all of them, the worst first.
+    /// a Nagios plugin: 0 all ports are usable, 1 a port does not work or is not
+    /// monitored, 2 a bond carries no traffic, 3 the state is unknown, or wrong usage.
+    /// Without BOND: all bonds, the worst first.
     #[command(
         verbatim_doc_comment,
         after_long_help = "Examples:\n  bondctl health\n  bondctl health bond0 || echo bond0 needs a look"
@@ -166,16 +167,15 @@ pub(super) enum Command {
         /// Which bond
         bond: Option<String>,
     },
-    /// List the names of all bonds, one a line
+    /// List the names of all bonds, one per line
     List,
     /// Attach, detach or change ports
     #[command(subcommand)]
     Port(PortCommand),
     /// Make a port the active one
     ///
-    /// The traffic moves at once, if the link of PORT is up. It is not a pin: a
-    /// failover, or a primary that comes back, moves it again. `none` lets the bond
-    /// choose anew.
+    /// The traffic moves at once, if the link of PORT is up. A failover, or a primary
+    /// that comes back, moves it again. `none` lets the bond choose.
     #[command(
         verbatim_doc_comment,
         after_long_help = "Examples:\n  bondctl active bond0 eth1\n  bondctl active bond0 none"
@@ -189,10 +189,10 @@ pub(super) enum Command {
     },
     /// Explain which port a flow takes
     ///
-    /// Fields of the frames are given as `FIELD VALUE` or `FIELD=VALUE`, mixed. In
-    /// balance-xor the answer is the usable port that the hash of these fields names,
-    /// with the fields that the policy uses; a field that it needs and that is not
-    /// given is asked for. In the other modes the answer is what decides instead.
+    /// Fields of the frames are given as `FIELD VALUE` or `FIELD=VALUE`, also mixed.
+    /// In balance-xor the answer is the usable port that their hash selects, with the
+    /// fields that the policy uses; if a field that it needs is missing, an error
+    /// names it. In the other modes the answer names the rule that selects the port.
     /// Nothing is sent.
     #[command(verbatim_doc_comment, after_long_help = fields_help())]
     Hash {
@@ -202,26 +202,26 @@ pub(super) enum Command {
         #[arg(value_name = "FIELD VALUE | FIELD=VALUE")]
         fields: Vec<String>,
     },
-    /// Say what each data plane can do on this machine
+    /// Report what each data plane can do on this machine
     ///
     /// For each plane: whether it is usable here, what is missing if not, and whether
-    /// a bond with the options given would do on it exactly what they say. At the end
-    /// the plane that such a bond would get.
+    /// a bond with these options would work exactly on it. The last line names the
+    /// plane that such a bond would get.
     #[command(
         verbatim_doc_comment,
         after_long_help = "Examples:\n  bondctl doctor\n  bondctl doctor mode balance-rr packets_per_slave 3"
     )]
     Doctor {
-        /// Options of a bond that is thought of
+        /// Options of the bond to judge
         #[arg(value_name = "OPTION VALUE | OPTION=VALUE", allow_negative_numbers = true)]
         options: Vec<String>,
     },
     /// Do what modprobe does to the kernel's bonding module
     ///
-    /// Makes bond0, or with max_bonds=N as many bonds from bond0 on, all with the
-    /// same options and without ports; they are down. A bond that is there already
-    /// is left as it is. Either all are made or, if something is refused, none.
-    /// For the `install` and `remove` lines of modprobe.d(5) that come with bondd.
+    /// Makes bond0, or with max_bonds=N the bonds from bond0 to bond(N-1), all with
+    /// the same options, down and without ports. A bond that exists already does not
+    /// change. If one bond is refused, no bond is made. Used by the `install` and
+    /// `remove` lines of modprobe.d(5) that come with bondd.
     #[command(
         verbatim_doc_comment,
         after_long_help = "Examples:\n  bondctl modprobe max_bonds=2 mode=1 miimon=100\n  bondctl modprobe --remove"
@@ -230,28 +230,27 @@ pub(super) enum Command {
         /// Remove all bonds, or none if one of them has a port
         #[arg(short, long, conflicts_with = "options")]
         remove: bool,
-        /// Parameters of the module; the last of a name counts
+        /// Parameters of the module; the last value of each counts
         #[arg(value_name = "OPTION=VALUE")]
         options: Vec<String>,
     },
-    /// Do what a hook of Debian's ifup and ifdown does
+    /// Work as a hook of Debian's ifup and ifdown
     ///
-    /// Makes the bond or attaches the port that the stanza of interfaces(5) asks
-    /// for, or undoes that. The interface, its options and the phase are in the
-    /// environment, where ifup and ifdown put them. For the hook that comes with
-    /// bondd.
+    /// Makes the bond or attaches the port of a stanza of interfaces(5), or undoes
+    /// that. ifup and ifdown give the interface, its options and the phase in the
+    /// environment. Used by the hook that comes with bondd.
     #[command(verbatim_doc_comment)]
     Ifupdown,
-    /// Say what is wrong with option files, and which bonds they make
+    /// Check option files and print the bonds they make
     ///
-    /// FILE is an option file or a folder of *.conf files; without one, the folders
-    /// that bondd reads are. No bondd is asked. Every finding is printed to standard
-    /// error as `FILE:LINE: what, expected what`; warnings and notes are marked so.
-    /// With an error, with which bondd would not start, the exit status is 1;
-    /// otherwise the bonds are printed with their options.
+    /// FILE is an option file or a folder of *.conf files, by default the folders
+    /// that bondd reads. Works without a running bondd. Every finding is printed to
+    /// standard error as `FILE:LINE: problem, expected value`; warnings and notes are
+    /// marked as such. After an error, with which bondd would not start, the exit
+    /// status is 1; otherwise the bonds are printed with their options.
     ///
-    /// modules.conf and conf.modules are read as modutils of Linux 2.4 did, files
-    /// of a folder modprobe.d and modprobe.conf as kmod does, all others by
+    /// modules.conf and conf.modules are read as by modutils of Linux 2.4,
+    /// modprobe.conf and files in a folder modprobe.d as by kmod, all others by
     /// bondd.conf(5).
     #[command(
         verbatim_doc_comment,
@@ -267,14 +266,14 @@ pub(super) enum Command {
         #[arg(long, value_name = "GRAMMAR", value_enum)]
         grammar: Option<Grammar>,
     },
-    /// Print an option file made of another tool's configuration
+    /// Print an option file made from another tool's configuration
     ///
-    /// PATH is a file, a folder, or - for standard input; without one, what the tool
-    /// itself reads. Neither bondd nor the tool is asked, and nothing is run. What
-    /// bondd does not do is printed to standard error as `FILE:LINE: what, expected
-    /// what`, and stays in the option file as a comment. If a bond, or a part of it,
-    /// could not be carried over, the exit status is 1; the rest is printed
-    /// nevertheless, and bondd takes it.
+    /// PATH is a file, a folder, or - for standard input; by default the tool's own
+    /// files. Needs neither bondd nor the tool, and runs no program. Settings that
+    /// bondd does not support are printed to standard error as `FILE:LINE: problem,
+    /// expected value`, and stay in the option file as comments. If a bond, or a part
+    /// of it, could not be imported, the exit status is 1; the rest is printed
+    /// nevertheless, and bondd accepts it.
     #[command(
         verbatim_doc_comment,
         after_long_help = "Examples:\n  bondctl import --from ifcfg > /etc/bondd/bonds.conf\n  \
@@ -283,17 +282,17 @@ pub(super) enum Command {
         echo bond=bond0:eth0,eth1:mode=1 | bondctl import --from dracut -"
     )]
     Import {
-        /// Whose configuration it is
+        /// The tool whose configuration is read
         #[arg(long, value_name = "FORM", value_enum)]
         from: Form,
         /// Files, or folders of them
         #[arg(value_name = "PATH")]
         paths: Vec<PathBuf>,
     },
-    /// Print what happens as it happens
+    /// Print changes as they happen
     ///
-    /// One line an event, with the local time, until interrupted or until bondd
-    /// stops. With --json: one object a line, {"event":{"time":...,"bond":...,
+    /// One line per event, with the local time, until interrupted or until bondd
+    /// stops. With --json: one object per line, {"event":{"time":...,"bond":...,
     /// "text":...,"notice":{"kind":...}}}.
     #[command(
         verbatim_doc_comment,
@@ -310,9 +309,11 @@ pub(super) enum Command {
 pub(super) enum PortCommand {
     /// Attach interfaces to a bond
     ///
-    /// Each is set up as the bond wants it (address, MTU, up, IPv6 off) and is used
-    /// as soon as its link is good. Every PORT is tried; each refusal is reported,
-    /// and the exit status is 1 if there was any.
+    /// Each gets the settings of the bond (address, MTU, up, IPv6 off) and is used as
+    /// soon as its link is up. Every PORT is tried; each refusal is reported, and
+    /// makes the exit status 1. An interface that cannot change its address is
+    /// accepted as the first port of an active-backup bond, or by one with
+    /// fail_over_mac=active.
     #[command(
         verbatim_doc_comment,
         after_long_help = "Examples:\n  bondctl port add bond0 eth0\n  bondctl port add bond0 eth0 eth1"
@@ -326,8 +327,8 @@ pub(super) enum PortCommand {
     },
     /// Detach ports from a bond
     ///
-    /// Each gets back the address, MTU and flags that it had before. Every PORT is
-    /// tried; each refusal is reported, and the exit status is 1 if there was any.
+    /// Restores the address, MTU and flags of each port. Every PORT is tried; each
+    /// refusal is reported, and makes the exit status 1.
     #[command(verbatim_doc_comment, after_long_help = "Examples:\n  bondctl port del bond0 eth1")]
     Del {
         /// Which bond
@@ -353,7 +354,7 @@ pub(super) enum PortCommand {
     },
 }
 
-/// Names and values from words, each pair either two words or one with `=`; or what is missing.
+/// Names and values from words, each pair either two words or one with `=`. An error names the missing part.
 pub(super) fn option_pairs(words: &[String]) -> Result<OptionPairs, String> {
     let mut pairs = OptionPairs::new();
     let mut words = words.iter();
@@ -400,9 +401,8 @@ fn options_help(examples: &str) -> String {
     describe(
         &mut help,
         "plane",
-        "What forwards for the bond, for as long as it lives: the kernel's team driver (team), eBPF programs (tc), or the \
-         first of the two that does exactly what the options say (auto). Takes auto, team or tc. Default is that of bondd. \
-         Only for a new bond.",
+        "Data plane of the bond: the kernel's team driver (team), eBPF programs (tc), or the first of the two that does \
+         exactly what the options say (auto). Takes auto, team or tc. Default is that of bondd. Only for a new bond.",
     );
     help + "\n" + examples
 }
@@ -427,7 +427,7 @@ fn port_options_help() -> String {
     help + "\n" + PORT_SET_EXAMPLES
 }
 
-/// A description without the source that it follows.
+/// A description without the reference to its source in brackets.
 fn plain(doc: &str) -> &str {
     match doc.rsplit_once(" [") {
         Some((text, source)) if source.ends_with(']') => text,

@@ -1,4 +1,4 @@
-//! `bondctl check`: what is wrong with option files, and which bonds they make. No agent is asked.
+//! `bondctl check`: reports the errors in option files and the bonds that they make, without the agent.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -9,7 +9,7 @@ use super::Failure;
 use crate::config::{self, BondSpec, Diagnostic, Grammar, Parsed, Severity, SpecOption};
 use crate::fleet::check_options;
 
-/// Reads the files; findings go to `err`, bonds to `out`, or everything as JSON to `out`.
+/// Reads the files and prints findings to `err` and bonds to `out`, or everything as JSON to `out`.
 pub(super) fn check(
     files: &[PathBuf],
     grammar: Option<Grammar>,

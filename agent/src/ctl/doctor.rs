@@ -1,4 +1,4 @@
-//! `bondctl doctor` for people: what each data plane can do here, and which one a bond would get.
+//! Text of `bondctl doctor`: the abilities of each data plane on this machine, and the one that a bond would get.
 
 use crate::control::proto::DoctorReport;
 

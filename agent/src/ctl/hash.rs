@@ -1,6 +1,6 @@
 //! `bondctl hash`: which port a flow takes, and why.
 //!
-//! Everything is computed here from the agent's report: nothing is sent and nothing in the bond changes.
+//! Everything is computed here from the agent's report; nothing is sent, and the bond does not change.
 
 use std::fmt::Write;
 
@@ -18,36 +18,37 @@ pub(super) struct Verdict {
     schema: u32,
     bond: String,
     mode: String,
-    /// What decides.
+    /// The rule that selects the port.
     choice: Choice,
     /// Ports that may send, in the order of attaching: up, or going down.
     usable: Vec<String>,
-    /// Ports that the frames of the flow take: none if they are dropped, several only where all or each may be one.
+    /// Ports that the frames of the flow take: empty if they are dropped, several only if each frame is copied or may take any
+    /// of them.
     ports: Vec<String>,
-    /// Place of the port among the usable ones, where a hash decides.
+    /// Index of the port among the usable ones, if a hash decides.
     index: Option<usize>,
-    /// How the hash comes about, where it decides.
+    /// The computation of the hash, if it decides.
     hash: Option<Explanation>,
     /// Ports that may not send and why; for people.
     #[serde(skip)]
     unusable: Vec<String>,
 }
 
-/// What decides where a frame goes.
+/// The rule that selects the port of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 enum Choice {
     /// The active port sends everything.
     ActivePort,
-    /// Each frame anew, whatever flow it belongs to.
+    /// Each frame is assigned anew, independent of its flow.
     EachFrame,
     /// The hash of its fields.
     Hash,
-    /// Nothing: it leaves through every port.
+    /// Every port sends a copy.
     EveryPort,
 }
 
-/// A flow from words, or how they are wrong.
+/// Parses a flow from words.
 pub(super) fn flow(words: &[String]) -> Result<FlowSpec, Failure> {
     let pairs = super::option_pairs(words).map_err(Failure::Usage)?;
     FlowSpec::parse(pairs.iter().map(|(field, value)| (field.as_str(), value.as_str()))).map_err(usage)
@@ -58,7 +59,7 @@ fn usage(error: FlowError) -> Failure {
 }
 
 impl Verdict {
-    /// Where the bond in this state sends this flow.
+    /// Finds the ports through which the bond in this state sends this flow.
     pub(super) fn new(bond: &BondReport, flow: &FlowSpec) -> Result<Self, Failure> {
         let (can_send, cannot): (Vec<_>, Vec<_>) = bond.ports.iter().partition(|port| port.is_usable());
         let usable: Vec<String> = can_send.iter().map(|port| port.name.clone()).collect();

@@ -9,14 +9,14 @@ use serde::Serialize;
 use crate::control::proto::{BondReport, PortReport, Report, SCHEMA};
 use crate::text::chain;
 
-/// How a bond is; the number is the exit status.
+/// State of a bond; the number is the exit status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Level {
     Ok = 0,
-    /// It works, but not with all that it was given.
+    /// It works, but not with all its ports or settings.
     Warning = 1,
-    /// It carries nothing.
+    /// It carries no traffic.
     Critical = 2,
     /// The state could not be read.
     Unknown = 3,
@@ -38,11 +38,11 @@ pub(super) struct Health {
 struct BondHealth {
     name: String,
     state: Level,
-    /// What is wrong; empty if nothing is.
+    /// Its problems; empty if there are none.
     reasons: Vec<String>,
     /// Ports that count as up.
     ports_up: usize,
-    /// Ports that it has or waits for.
+    /// Its ports, absent ones included.
     ports: usize,
     active_port: Option<String>,
 }
@@ -60,7 +60,7 @@ impl Health {
         }
     }
 
-    /// No answer came.
+    /// The verdict if no agent answers.
     pub(super) fn unknown(why: &dyn Error) -> Health {
         Health {
             schema: SCHEMA,
@@ -87,7 +87,7 @@ impl Health {
         let mut line = format!("BOND {word} - {}", told.join("; "));
         for (n, bond) in self.bonds.iter().enumerate() {
             let separator = if n == 0 { " |" } else { "" };
-            // value;warning;critical;least;most: fewer than all ports, and none.
+            // value;warning;critical;least;most: warning below all ports, critical below one.
             let BondHealth {
                 name, ports_up, ports, ..
             } = bond;
@@ -159,7 +159,7 @@ mod tests {
     use super::super::show::tests::sample;
     use super::*;
 
-    /// A bond with both ports up, and what a case makes of it.
+    /// The verdict about a bond with both ports up after this change.
     fn health(change: impl FnOnce(&mut BondReport)) -> Health {
         let mut report = sample();
         let bond = &mut report.bonds[0];

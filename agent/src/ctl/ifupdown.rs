@@ -1,9 +1,9 @@
-//! `bondctl ifupdown`: what a hook of Debian's ifup and ifdown does for one interface. The stanza's options, the interface and
-//! the phase come in the environment. [interfaces(5)]
+//! `bondctl ifupdown`: a hook of Debian's ifup and ifdown for one interface. The stanza's options, the interface and the phase
+//! are in the environment. [interfaces(5)]
 //!
-//! What can be done is done: an option or a port that is refused is reported, and the rest goes on, since the machine may be
-//! reached through this interface only. What ifupdown knows of other interfaces is asked by its own commands. They say of an
-//! interface that is being configured that it is up, so that two that wish for each other never wait for each other.
+//! A refused option or port is reported, and the rest is done, because this interface may be the only way to reach the machine.
+//! The state of other interfaces comes from ifupdown's own commands. They report an interface that is being configured as up,
+//! so that two interfaces that need each other do not wait for each other.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
@@ -23,10 +23,10 @@ use crate::control::client::{Client, ClientError};
 use crate::control::proto::{BondReport, Call, OptionPairs, PortPresence};
 use crate::fleet::check_options;
 
-/// How long a start of the agent, a bond that another hook makes, or the link of a new port may take.
+/// Longest wait for the agent to start, for a bond that another hook makes, and for the link of a new port.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// How often it is looked whether it is there.
+/// Pause between two looks.
 const LOOK: Duration = Duration::from_millis(50);
 
 /// One run of the hook.
@@ -36,11 +36,11 @@ struct Hook<'a> {
     configured: Vec<String>,
     client: Client,
     err: &'a mut dyn Write,
-    /// What was reported, so that it is said once.
+    /// Reported texts, so that each is printed once.
     said: BTreeSet<String>,
 }
 
-/// Does what the environment asks for.
+/// Runs the phase that the environment names.
 pub(super) fn hook(run_dir: &Path, err: &mut dyn Write) -> Result<(), Failure> {
     let variables =
         env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
@@ -55,7 +55,7 @@ pub(super) fn hook(run_dir: &Path, err: &mut dyn Write) -> Result<(), Failure> {
         let text = "no IFACE and PHASE in the environment, expected ifup or ifdown to run this";
         return Err(Failure::Usage(text.to_owned()));
     };
-    // The turn before and after all interfaces.
+    // ifup -a and ifdown -a also call hooks once before and after all interfaces.
     if variable("ADDRFAM") == Some("meta") {
         return Ok(());
     }
@@ -66,7 +66,7 @@ pub(super) fn hook(run_dir: &Path, err: &mut dyn Write) -> Result<(), Failure> {
     if !has_work(phase, &stanza) {
         return Ok(());
     }
-    // Of each interface whose commands have led to this, with the phase that it is in.
+    // ifupdown sets one such variable, with the phase, for each interface whose commands led to this call.
     let leading = variables
         .iter()
         .filter_map(|(name, phase)| Some((name.strip_prefix("IFUPDOWN_")?, phase)));
@@ -115,7 +115,7 @@ impl Hook<'_> {
         for port in &named {
             self.attach(&bond, port)?;
         }
-        // A port whose hook waits for this one: it may be the only way to the server that gives the bond an address.
+        // A port waits for this bond: it may be the only way to the server that gives the bond an address.
         for port in self.configured.clone() {
             let of_this = stanza_of(&port)?
                 .and_then(|stanza| stanza.bond)
@@ -141,7 +141,7 @@ impl Hook<'_> {
         Ok(())
     }
 
-    /// Makes the bond, or gives the one that is there the stanza's options.
+    /// Makes the bond, or sets the stanza's options on an existing one.
     fn make(&mut self, stanza: &Stanza) -> Result<(), Failure> {
         let bond = self.iface.clone();
         let options: OptionPairs = stanza
@@ -152,7 +152,7 @@ impl Hook<'_> {
         if self.bonds()?.contains(&bond) {
             return self.set(&bond, options);
         }
-        // Without what is refused: then it shows which option that is.
+        // Then without the options: setting them one by one shows which is refused.
         let mut refusal = None;
         for names in [None, Some(&["mode", "plane"][..]), Some(&["mode"])] {
             let is_first = |name: &str| names.is_none_or(|names| names.contains(&name));
@@ -179,7 +179,7 @@ impl Hook<'_> {
             });
         };
         if !is_up(bond)? {
-            // It says itself what is wrong.
+            // The program prints its own error.
             run("ifup", &[bond])?;
         }
         self.wait(PATIENCE, |hook| Ok(hook.bond(bond)?.is_some() || !is_up(bond)?))?;
@@ -244,8 +244,7 @@ impl Hook<'_> {
         })
     }
 
-    /// Prefers the first port that is there of the first of these stanzas that names any, or the first one named, for when it
-    /// comes.
+    /// Sets as primary the first attached port of the first stanza that names any, or the first port named if none is attached.
     fn prefer(&mut self, bond: &str, stanzas: &[&Stanza]) -> Result<(), Failure> {
         let there = self.ports(bond)?;
         let named = stanzas.iter().find(|stanza| stanza.primary.is_some());
@@ -254,14 +253,14 @@ impl Hook<'_> {
             stanza.primary_of(is_there).or(stanza.primary_of(|_| true))
         });
         let primary = primary.map(|name| ("primary".to_owned(), name.to_owned()));
-        // Of a bond's own stanza it is set by now, so that nothing changes.
+        // If it comes from the bond's own stanza, it is already set.
         let reselect = stanzas.iter().flat_map(|stanza| &stanza.options);
         let reselect = reselect.filter(|option| option.name == "primary_reselect").take(1);
         let reselect = reselect.map(|option| (option.name.clone(), option.value.clone()));
         self.set(bond, primary.into_iter().chain(reselect).collect())
     }
 
-    /// Not before the bond is up: until then no link is watched.
+    /// Only once the bond is up: before that no link is monitored.
     fn activate(&mut self, port: Option<String>) -> Result<(), Failure> {
         let bond = self.iface.clone();
         if let Some(port) = &port
@@ -282,11 +281,11 @@ impl Hook<'_> {
         Ok(())
     }
 
-    /// Sets what is different, all at once or, if that is refused, all that is not.
+    /// Sets the options that differ, all at once; if that is refused, one by one.
     fn set(&mut self, bond: &str, mut options: OptionPairs) -> Result<(), Failure> {
         let Some(report) = self.bond(bond)? else { return Ok(()) };
         options.retain(|option| differs(option, &report));
-        // With ports it is refused anyway, and they may be in use. [ifenslave: setup_master_device]
+        // With ports a new mode is refused anyway, and they may be in use. [ifenslave: setup_master_device]
         if report.status.up && report.ports.is_empty() && options.iter().any(|(name, _)| name == "mode") {
             run("ip", &["link", "set", "dev", bond, "down"])?;
             self.wait(PATIENCE, |hook| {
@@ -327,7 +326,7 @@ impl Hook<'_> {
         }
     }
 
-    /// Nobody may listen; that must not stop it halfway.
+    /// An error in printing must not end the command halfway.
     fn say(&mut self, text: &str) {
         let named = if text.starts_with(&format!("{}:", self.iface)) {
             text.to_owned()
@@ -350,7 +349,7 @@ impl Hook<'_> {
         Ok(bonds.into_iter().find(|bond| bond.name == name))
     }
 
-    /// Names of the bond's attached ports; none without such a bond.
+    /// Names of the bond's attached ports; empty if there is no such bond.
     fn ports(&mut self, bond: &str) -> Result<Vec<String>, Failure> {
         let ports = self.bond(bond)?.map(|bond| bond.ports).unwrap_or_default();
         let attached = ports.into_iter().filter(|port| port.state() == PortPresence::Attached);
@@ -365,7 +364,7 @@ impl Hook<'_> {
             .is_some_and(|status| status.link == LinkWord::Up))
     }
 
-    /// Until it holds or the time is over.
+    /// Waits until the condition holds or the time is over.
     fn wait(
         &mut self,
         limit: Duration,
@@ -379,7 +378,7 @@ impl Hook<'_> {
     }
 }
 
-/// The agent may not listen yet: at boot it is started just before, and it may be started anew at any time.
+/// The agent may not listen yet, because it is started just before at boot, and may be restarted at any time.
 fn connect(run_dir: &Path) -> Result<Client, ClientError> {
     let start = Instant::now();
     loop {
@@ -404,7 +403,7 @@ fn stanza(iface: &str, options: impl Iterator<Item = (impl Into<String>, String)
     read_stanza(lines.collect(), &check_options)
 }
 
-/// The stanza of another interface; none if there is none.
+/// The stanza of another interface, if it has one.
 fn stanza_of(iface: &str) -> Result<Option<Stanza>, Failure> {
     let answer = asked(&[iface])?;
     if !answer.status.success() {
@@ -414,7 +413,7 @@ fn stanza_of(iface: &str) -> Result<Option<Stanza>, Failure> {
     for line in String::from_utf8_lossy(&answer.stdout).lines() {
         match (line.split_once(": "), options.last_mut()) {
             (Some((name, value)), _) => options.push((name.to_owned(), value.to_owned())),
-            // The value of one more line of the same name.
+            // A further value of the same option.
             (None, Some((_, value))) => *value = format!("{value}\n{line}"),
             (None, None) => {}
         }
@@ -445,13 +444,13 @@ fn asked(words: &[&str]) -> Result<Output, Failure> {
     })
 }
 
-/// Runs a program that says itself what is wrong, and whose failure is not this interface's.
+/// Runs a program that prints its own errors; its failure does not count for this interface.
 fn run(program: &'static str, words: &[&str]) -> Result<(), Failure> {
     let done = Command::new(program).args(words).stdin(Stdio::null()).status();
     done.map(|_| ()).map_err(|source| Failure::Program { program, source })
 }
 
-/// Every interface that is called eth and a number, by number.
+/// All interfaces named eth and a number, by number.
 fn all_ports() -> io::Result<Vec<String>> {
     let text = fs::read_to_string(PathBuf::from("/proc/thread-self/net/dev"))?;
     let names = text
@@ -465,7 +464,7 @@ fn all_ports() -> io::Result<Vec<String>> {
     Ok(ports.into_iter().map(|(_, name)| name).collect())
 }
 
-/// Whether the option is not yet as asked for; one that is cannot be refused for the ports that the bond has.
+/// Whether the option differs from the wanted value. An equal one is not set, so that it cannot be refused because of ports.
 fn differs(option: &(String, String), bond: &BondReport) -> bool {
     let (name, value) = option;
     if name == "plane" {

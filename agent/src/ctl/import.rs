@@ -1,4 +1,4 @@
-//! `bondctl import`: an option file made of another tool's configuration. No agent is asked.
+//! `bondctl import`: makes an option file from another tool's configuration, without the agent.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -8,7 +8,7 @@ use crate::config::Severity;
 use crate::config::import::{Form, load};
 use crate::fleet::check_options;
 
-/// Reads the configuration; findings go to `err`, the option file to `out`.
+/// Reads the configuration and prints findings to `err` and the option file to `out`.
 pub(super) fn import(form: Form, paths: &[PathBuf], out: &mut dyn Write, err: &mut dyn Write) -> Result<(), Failure> {
     let imported = load(form, paths, &check_options);
     for finding in &imported.diagnostics {

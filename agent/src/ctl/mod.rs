@@ -1,6 +1,7 @@
 //! `bondctl`: one command a run, over the control socket.
 //!
-//! Exit status: 0 done, 1 refused or failed, 2 usage, 3 no daemon. A closed pipe is success: whoever reads has enough.
+//! Exit status: 0 done, 1 refused or failed, 2 usage, 3 no daemon. A closed pipe is success, because the reader has read
+//! enough.
 
 use std::error::Error;
 use std::io::{self, Write};
@@ -31,7 +32,7 @@ pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) if error.use_stderr() && is_health() => {
-            // Nobody is left to be told if this fails.
+            // If this fails, there is no way left to report it.
             let _ = error.print();
             return ExitCode::from(Level::Unknown as u8);
         }
@@ -44,29 +45,30 @@ pub fn main() -> ExitCode {
         Err(Failure::Output(e)) if e.kind() == io::ErrorKind::BrokenPipe => 0,
         Err(failure @ Failure::Unhealthy(_)) => failure.status(),
         Err(failure) => {
-            // Nobody is left to be told if this fails.
+            // If this fails, there is no way left to report it.
             let _ = complain(&mut io::stderr(), &failure);
             failure.status()
         }
     })
 }
 
-/// Whether it is a plugin that was called wrongly: 2 would be critical. [Nagios Plugin Development Guidelines: return codes]
+/// Whether the wrong command line is one of `health`, whose status must be 3, because 2 means critical. [Nagios Plugin
+/// Development Guidelines: return codes]
 fn is_health() -> bool {
     let words = Cli::command().ignore_errors(true).try_get_matches();
     words.is_ok_and(|words| words.subcommand_name() == Some("health"))
 }
 
-/// Why a command did not do what it should.
+/// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 enum Failure {
-    /// Not a command, after a closer look than the parser's.
+    /// Wrong usage that the parser does not detect.
     #[error("{0}")]
     Usage(String),
     /// The agent refused, or is not there.
     #[error(transparent)]
     Client(#[from] ClientError),
-    /// The agent answered something else than was asked.
+    /// The answer does not fit the request.
     #[error("bondd's answer is not understood; are bondctl and bondd of the same version?")]
     Answer(#[from] serde_json::Error),
     /// Some ports were refused; each was reported.
@@ -77,35 +79,35 @@ enum Failure {
         /// How many were tried.
         tried: usize,
     },
-    /// Module parameters that make no bond.
+    /// Module parameters with which no bond can be made.
     #[error("{0}")]
     Parameters(String),
     /// A bond that is to be removed has ports.
     #[error("no bond was removed: {ports}; detach ports first, with `bondctl port del` or `ifenslave -d`")]
     InUse {
-        /// Which bonds have which.
+        /// The bonds with their ports.
         ports: String,
     },
-    /// A stanza's bond was refused; why was reported.
+    /// A stanza's bond was refused; the reason was reported.
     #[error("no bond {bond} was made")]
     NoBond {
-        /// Which bond.
+        /// The bond.
         bond: String,
     },
     /// A port's bond is unknown to ifupdown.
     #[error("{port}: bond-master {bond} has no stanza of its own, expected `iface {bond} ...` in the interfaces file")]
     NoStanza {
-        /// Which port.
+        /// The port.
         port: String,
-        /// Which bond.
+        /// The bond.
         bond: String,
     },
     /// A program that ifupdown or the hook needs cannot be run.
     #[error("cannot run {program}")]
     Program {
-        /// Which one.
+        /// The program.
         program: &'static str,
-        /// What the kernel said.
+        /// The kernel's error.
         #[source]
         source: io::Error,
     },
@@ -114,33 +116,33 @@ enum Failure {
         "cannot tell where {bond} sends: bondctl does not know mode {mode}; are bondctl and bondd of the same version?"
     )]
     UnknownMode {
-        /// Which bond.
+        /// The bond.
         bond: String,
-        /// As the agent names it.
+        /// Its name as reported by the agent.
         mode: String,
     },
     /// The agent left out the bond that was asked for.
     #[error("bondd did not report {bond}")]
     NotReported {
-        /// Which bond.
+        /// The bond.
         bond: String,
     },
-    /// Option files are wrong; what is wrong was reported.
+    /// Option files have errors, which were reported.
     #[error("{errors} {} in the option files", if *errors == 1 { "error" } else { "errors" })]
     Findings {
-        /// How many.
+        /// Number of errors.
         errors: usize,
     },
-    /// A bond needs attention; which and why was printed.
+    /// A bond has a problem, which was printed.
     #[error("not all bonds are well")]
     Unhealthy(Level),
-    /// Not all of a configuration is in the option file; what is not was reported.
+    /// A part of a configuration is not in the option file; it was reported.
     #[error("{errors} {}: not everything was carried over", if *errors == 1 { "error" } else { "errors" })]
     LeftOut {
-        /// So many.
+        /// Number of errors.
         errors: usize,
     },
-    /// Nothing can be printed.
+    /// Printing failed.
     #[error("cannot print")]
     Output(#[from] io::Error),
 }

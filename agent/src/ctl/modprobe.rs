@@ -1,7 +1,7 @@
-//! `bondctl modprobe`: what loading and removing the kernel's module did, for the `install` and `remove` lines that
-//! modprobe(8) is given. The parameters are read as if they stood in a file of modprobe.d.
+//! `bondctl modprobe`: the effect of loading and removing the kernel's module, for the `install` and `remove` lines of
+//! modprobe.d. Parameters are read as in a file of modprobe.d.
 //!
-//! differs: a name that the module does not know is refused, so that a slip does not go unseen.
+//! differs: an unknown parameter is refused, so that a typing error is noticed.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -12,7 +12,7 @@ use crate::control::client::Client;
 use crate::control::proto::Call;
 use crate::fleet::check_options;
 
-/// Makes the bonds that the parameters ask for, all or none; one that is there already is left as it is.
+/// Makes the bonds that the parameters ask for, all or none. An existing bond does not change.
 pub(super) fn load(client: &mut Client, parameters: &[String], err: &mut dyn Write) -> Result<(), Failure> {
     let bonds = bonds(parameters, err)?;
     let there: Vec<String> = serde_json::from_value(client.call(&Call::List {})?)?;
@@ -61,7 +61,7 @@ pub(super) fn remove(client: &mut Client) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The bonds that the module would make of these parameters. What is only worth knowing about them is printed.
+/// The bonds that the module would make from these parameters. Notes about them are printed.
 fn bonds(parameters: &[String], err: &mut dyn Write) -> Result<Vec<BondSpec>, Failure> {
     let line = option_line(parameters)?;
     let source = Source {
@@ -77,19 +77,19 @@ fn bonds(parameters: &[String], err: &mut dyn Write) -> Result<Vec<BondSpec>, Fa
         return Err(Failure::Parameters(texts.join("; ")));
     }
     if parsed.bonds.is_empty() {
-        // A file of systemd says so, on most machines.
+        // On most machines a file of systemd has max_bonds=0.
         let way_out = "if a file of modprobe.d says so, max_bonds=1 on the command line makes one";
         note(err, &format!("max_bonds=0 makes no bond; {way_out}"));
         return Ok(Vec::new());
     }
-    // What is taken where neither monitor is given is bondd's business.
+    // bondd itself chooses the monitor if none is given.
     for finding in rest.iter().filter(|finding| finding.code != "no-link-monitoring") {
         note(err, &finding.text);
     }
     Ok(parsed.bonds)
 }
 
-/// The line of an option file that says the same.
+/// The same as a line of an option file.
 fn option_line(parameters: &[String]) -> Result<String, Failure> {
     // Loaded without a number, the module makes one bond. [bond_main.c: max_bonds]
     let mut words: Vec<(String, &str)> = vec![("max_bonds".to_owned(), "max_bonds=1")];
@@ -111,7 +111,7 @@ fn option_line(parameters: &[String]) -> Result<String, Failure> {
     Ok(format!("options bonding {}", words.join(" ")))
 }
 
-/// Whoever does not listen must not stop it halfway.
+/// An error in printing must not end the command halfway.
 fn note(err: &mut dyn Write, text: &str) {
     let _ = writeln!(err, "bondctl: {text}");
 }

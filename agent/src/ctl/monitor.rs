@@ -6,7 +6,7 @@ use nix::libc;
 use serde::Deserialize;
 use serde_json::Value;
 
-/// The part of an event that people read; what programs read may be newer than this client.
+/// The part of an event for people. The other fields may be newer than this client.
 #[derive(Deserialize)]
 struct Shown {
     time: f64,
@@ -14,7 +14,7 @@ struct Shown {
     text: String,
 }
 
-/// An event line of the agent as people read it; as it came if it is not understood.
+/// An event of the agent as a line of text; unchanged if it cannot be parsed.
 pub(super) fn line(came: &Value) -> String {
     let Ok(Shown { time, bond, text }) = Shown::deserialize(&came["event"]) else {
         return came.to_string();

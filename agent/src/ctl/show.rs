@@ -1,4 +1,4 @@
-//! `bondctl show` for people: a few lines a bond and a table of its ports.
+//! Text of `bondctl show`: a few lines and a table of ports for each bond.
 
 use std::fmt::Write;
 
@@ -21,10 +21,10 @@ const HEADINGS: [&str; 10] = [
     "DROPPED",
 ];
 
-/// From this column on they hold numbers, which line up on the right.
+/// The first column with numbers, which are aligned on the right.
 const FIRST_NUMBER: usize = 6;
 
-/// Stands for what is not known.
+/// Shown for an unknown value.
 const UNKNOWN: &str = "-";
 
 /// The whole text.
@@ -91,9 +91,9 @@ fn bond(bond: &BondReport) -> String {
     text
 }
 
-/// Who gave the options their values that nobody would have by default.
+/// The options that files and operators have set.
 fn origins(bond: &BondReport) -> Option<String> {
-    // Of several names of one option the first is said.
+    // Only the first name of an option is listed.
     let set_by = |origin: Origin| {
         let rows = options::TABLE
             .iter()
@@ -108,7 +108,7 @@ fn origins(bond: &BondReport) -> Option<String> {
     (!parts.is_empty()).then(|| format!("set by {}", parts.join("; ")))
 }
 
-/// A time that has passed, as people say it.
+/// A duration for people.
 fn age(ms: u64) -> String {
     match ms / 1000 {
         0 => format!("{ms} ms"),
@@ -118,7 +118,7 @@ fn age(ms: u64) -> String {
     }
 }
 
-/// What decides about links, and how fast.
+/// The monitor and its times.
 fn monitor(bond: &BondReport) -> String {
     let status = &bond.status;
     let value = |option| value(bond, option);
@@ -143,7 +143,7 @@ fn monitor(bond: &BondReport) -> String {
     }
 }
 
-/// How a target is asked.
+/// Way to a target.
 fn way(target: &TargetStatus) -> String {
     let vlans = target.vlans.iter().map(|id| format!(", vlan {id}")).collect::<String>();
     let source = target
@@ -156,7 +156,7 @@ fn way(target: &TargetStatus) -> String {
     }
 }
 
-/// What the verdict about a port rests on.
+/// Evidence about a port.
 fn rests_on(evidence: &EvidenceStatus) -> String {
     let counts = match evidence.counts {
         Evidence::Any => "any frame counts",
@@ -174,7 +174,7 @@ fn rests_on(evidence: &EvidenceStatus) -> String {
     format!("{counts}, {heard}{}", answers.collect::<String>())
 }
 
-/// An option's effective value; one that the agent does not report, being older or newer, is unknown.
+/// An option's effective value; unknown if the agent, being older or newer, does not report it.
 fn value(bond: &BondReport, option: &str) -> String {
     debug_assert!(options::find(option).is_some(), "there is no option {option}");
     match bond.status.options.get(option) {

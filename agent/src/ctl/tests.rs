@@ -13,7 +13,7 @@ use crate::control::SOCKET;
 use crate::control::proto::{BondEvent, ControlError, ErrorCode, EventLine};
 use crate::control::server::Server;
 
-/// Answers as a fleet would that has bond0 with port eth0; ends after it sent two events.
+/// Answers like an agent that has bond0 with port eth0; ends after two events.
 struct Agent {
     dir: PathBuf,
     waker: Waker,
@@ -71,7 +71,7 @@ impl Agent {
         )
     }
 
-    /// What was asked until now; ends it.
+    /// Ends the agent and returns the requests that it got.
     fn asked(mut self) -> Vec<Call> {
         self.waker.wake().unwrap();
         self.thread.take().unwrap().join().unwrap()

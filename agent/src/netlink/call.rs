@@ -1,8 +1,8 @@
-//! Runs the futures of rtnetlink and ethtool to their end on one socket: no runtime, no thread.
+//! Runs the futures of rtnetlink and ethtool on one socket, without a runtime or a thread.
 //!
-//! The kernel does the work of a request inside `send`, and its reply is queued when `send` returns, so a call hardly ever
-//! waits. The deadline is for a kernel that does not answer: it counts from the end of the last `send`, which may block for
-//! long while others hold the kernel's locks, and a reply that is there by then is read in any case.
+//! The kernel handles a request inside `send` and queues its reply before `send` returns, so a call hardly ever waits. The
+//! deadline is for a kernel that does not answer. It counts from the end of the last `send`, because `send` may block for long
+//! while other processes hold the kernel's locks; a reply that has arrived is read in any case.
 
 use std::future::Future;
 use std::io;
@@ -18,7 +18,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rtnetlink::sys::{AsyncSocket, Socket, SocketAddr};
 
-/// A netlink connection that moves only while a call waits for it.
+/// A netlink connection that is polled only during a call.
 pub(super) struct Caller {
     connection: Pin<Box<dyn Future<Output = ()> + Send>>,
     /// The connection's socket, open as long as `connection` lives.
@@ -41,10 +41,10 @@ impl Caller {
         }
     }
 
-    /// Drives `request` to its end. After an error the connection is of no further use: a late answer may be under way.
+    /// Runs `request` to its end. After an error the connection must not be used again: a late answer may follow.
     ///
-    /// Everything is polled again for as long as a waker fired, and only then the socket is waited for: ethtool's first call
-    /// hands its second request from one future to the other without the socket ever becoming readable between them.
+    /// Waits for the socket only when no waker fired since the last poll: ethtool's first call passes its second request from
+    /// one future to the other without the socket becoming readable in between.
     pub(super) fn call<F: Future>(&mut self, request: F) -> io::Result<F::Output> {
         self.call_within(PATIENCE, request)
     }
@@ -90,12 +90,11 @@ impl Caller {
     }
 }
 
-/// Sleeps until a socket is readable, and says whether it is; false at the deadline. A socket that is readable by then is
-/// found so however late it is.
+/// Sleeps until a socket is readable; false at the deadline. After the deadline the socket is checked once, however late it is.
 pub(crate) fn readable_before(socket: BorrowedFd<'_>, deadline: Instant) -> io::Result<bool> {
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
-        // Rounded up, or the last millisecond would be spent spinning.
+        // Rounded up, to avoid a busy loop in the last millisecond.
         let wait = match left.is_zero() {
             true => PollTimeout::ZERO,
             false => PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX),
@@ -181,7 +180,7 @@ fn pending_if_empty<T>(received: io::Result<T>) -> Poll<io::Result<T>> {
     }
 }
 
-/// Remembers that a future asked to be polled again.
+/// Records that a future wants to be polled again.
 struct Woken(AtomicBool);
 
 impl Wake for Woken {
@@ -194,7 +193,7 @@ impl Wake for Woken {
     }
 }
 
-/// How long the kernel may take to answer after it has taken a request.
+/// Longest wait for an answer after the kernel has taken the request.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
@@ -207,7 +206,7 @@ pub(super) mod tests {
     use crate::netlink::Links;
     use crate::netlink::tests::in_netns;
 
-    /// Sends that block, as they do while other programs keep the kernel's locks.
+    /// Sends that block, as while other programs hold the kernel's locks.
     pub(in crate::netlink) mod slow {
         use std::cell::Cell;
         use std::time::Duration;
@@ -216,7 +215,7 @@ pub(super) mod tests {
             static SLOW: Cell<Option<(usize, Duration)>> = const { Cell::new(None) };
         }
 
-        /// Lets one of this thread's sends take that long: the next one for 0, the one after for 1.
+        /// Makes one of this thread's sends take that long: 0 means the next one, 1 the one after it.
         pub(in crate::netlink) fn send(later: usize, takes: Duration) {
             SLOW.set(Some((later, takes)));
         }
@@ -265,7 +264,7 @@ pub(super) mod tests {
         let started = Instant::now();
         let request = handle.link_mode().get(Some("lo"));
         let answer = caller.call(async move { request.execute().await?.try_collect::<Vec<_>>().await });
-        // lo has no link modes; what counts is that the kernel said so, and at once.
+        // lo has no link modes; the test is that the kernel answers so, at once.
         assert!(matches!(answer.unwrap(), Err(ethtool::EthtoolError::NetlinkError(_))));
         assert!(started.elapsed() < PATIENCE, "{:?}", started.elapsed());
     }
@@ -291,7 +290,7 @@ pub(super) mod tests {
             let mut links = Links::open().unwrap();
             slow::send(0, PATIENCE + Duration::from_millis(200));
             links.add_veth("a", "b").unwrap();
-            // Of the first call over ethtool the second message: who the family is was asked before.
+            // The second message of the first ethtool call; the first one asked for the number of the family.
             for message in [0, 1] {
                 let mut links = Links::open().unwrap();
                 slow::send(message, PATIENCE + Duration::from_millis(200));

@@ -13,8 +13,8 @@ use rtnetlink::sys::{Socket, SocketAddr};
 
 use super::message::{self, Link};
 
-/// The stream of changes in one network namespace: the one in which it was opened. Open it before the first dump, so that no
-/// change falls between the two.
+/// The stream of changes in the network namespace in which it was opened. Open it before the first dump, so that no change is
+/// missed in between.
 pub struct Events {
     socket: Socket,
     buffer: Box<[u8]>,
@@ -28,7 +28,7 @@ impl Events {
         socket.bind(&SocketAddr::new(0, 0))?;
         // SAFETY: `socket` is open until the end of this function at least.
         let fd = unsafe { BorrowedFd::borrow_raw(socket.as_raw_fd()) };
-        // Without the privilege the default size stays: an overrun then comes earlier and is handled all the same.
+        // Without the privilege the default size stays; overruns come earlier, and are handled.
         let _ = setsockopt(&fd, sockopt::RcvBufForce, &RECEIVE_BUFFER);
         for group in [
             MulticastGroup::Link,
@@ -43,12 +43,12 @@ impl Events {
         })
     }
 
-    /// Appends what happened to `sink`, from at most `budget` datagrams. With [`Drained::More`] the caller owes another call:
+    /// Appends events to `sink`, from at most `budget` datagrams. After [`Drained::More`] the caller must call again:
     /// an edge-triggered wait would not report the rest.
     pub fn read(&mut self, budget: usize, sink: &mut Vec<LinkEvent>) -> io::Result<Drained> {
         for _ in 0..budget {
             match self.socket.recv_from(&mut &mut self.buffer[..], 0) {
-                // Only the kernel is listened to, and it is port 0.
+                // Accept messages from the kernel only, which is port 0.
                 Ok((length, from)) if from.port_number() == 0 => parse_datagram(&self.buffer[..length], sink),
                 Ok(_) => {}
                 Err(error) => match error.raw_os_error() {
@@ -65,7 +65,7 @@ impl Events {
 
 #[cfg(test)]
 impl Events {
-    /// Leaves no room for more than what is queued, and a few events.
+    /// Shrinks the buffer to the queued messages and a few more.
     pub(crate) fn shrink(&mut self) {
         self.socket.set_rx_buf_sz(1 as libc::c_int).unwrap();
     }
@@ -77,10 +77,10 @@ impl AsRawFd for Events {
     }
 }
 
-/// Something changed.
+/// A change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LinkEvent {
-    /// An interface appeared or changed; this is all of it.
+    /// An interface appeared or changed, with its whole state.
     Link(Box<Link>),
     /// An interface was removed or moved to another namespace.
     Gone {
@@ -98,7 +98,7 @@ pub enum LinkEvent {
     Overrun,
 }
 
-/// Whether anything is left to read.
+/// Whether there is more to read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Drained {
     /// Nothing: wait for the descriptor.
@@ -107,7 +107,7 @@ pub enum Drained {
     More,
 }
 
-/// Reads the messages of one datagram. What cannot be read is skipped; the rest after a broken length cannot be found.
+/// Parses the messages of one datagram. Unreadable ones are skipped; after a broken length the rest is dropped.
 fn parse_datagram(mut bytes: &[u8], sink: &mut Vec<LinkEvent>) {
     while let Ok(message) = NetlinkBuffer::new_checked(bytes) {
         sink.extend(parse_message(message.message_type(), message.payload()));
@@ -147,7 +147,7 @@ fn parse_gone(payload: &[u8]) -> Option<LinkEvent> {
     })
 }
 
-/// Room for some thousands of events in bytes; a carrier storm on a large switch stays below.
+/// Bytes for some thousands of events, more than a carrier storm on a large switch.
 const RECEIVE_BUFFER: usize = 4 << 20;
 
 /// The kernel's largest netlink datagram is 32 KiB.
@@ -167,7 +167,7 @@ pub(crate) mod tests {
     use crate::netlink::Links;
     use crate::netlink::tests::{in_netns, ip};
 
-    /// Reads until an event fits; gives all that were read. Some events come from a worker of the kernel, a moment later.
+    /// Reads until an event matches, and returns all events. Some come a moment later, from a worker of the kernel.
     pub(crate) fn read_until(events: &mut Events, fits: impl Fn(&LinkEvent) -> bool) -> Vec<LinkEvent> {
         let deadline = Instant::now() + Duration::from_secs(5);
         let mut seen = Vec::new();
@@ -304,7 +304,7 @@ pub(crate) mod tests {
                 let mut seen = Vec::new();
                 parse_datagram(&whole[..length], &mut seen);
                 assert_eq!(seen, [], "{name} cut to {length}");
-                // The same with a header that does not give the cut away.
+                // The same with a header that hides the cut.
                 let mut cut = whole[..length].to_vec();
                 if let Some(header) = cut.first_chunk_mut::<4>() {
                     *header = u32::try_from(length).unwrap().to_ne_bytes();

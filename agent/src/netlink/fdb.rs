@@ -1,4 +1,4 @@
-//! Whose addresses a device speaks for besides its own: the stations behind a bridge, the uppers that share a device.
+//! Addresses that a device stands for besides its own: the stations behind a bridge, and devices that share its link.
 //!
 //! Both stand in the neighbour dump of family AF_BRIDGE. The kernel narrows it down to one bridge or one device where it can
 //! (strict checking, since 4.20); older ones send all of it, so everything is checked again here.

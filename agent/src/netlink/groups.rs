@@ -1,9 +1,9 @@
 //! The multicast groups that an interface has joined, from four files of `/proc/net`, of the calling thread's namespace.
 //!
-//! The files list groups and, apart from them, the sources that sockets ask for or refuse. What the interface reports to routers
-//! follows from all sockets together [RFC 3376 3.2]; not all of that is in the files, and in doubt the answer here is the wider
-//! one: too much traffic comes, never too little. So it is for sources that the kernel leaves out: it lists none of an interface
-//! whose newest group has none. [igmp.c: igmp_mcf_get_first]
+//! The files list groups and, separately, the sources that sockets include or exclude. An interface reports to routers the
+//! union over all sockets [RFC 3376 3.2], which the files do not show in full. In doubt the answer here is the wider one, so
+//! that no traffic is lost. The same holds for sources that the kernel leaves out: it lists no sources of an interface whose
+//! newest group has none. [igmp.c: igmp_mcf_get_first]
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -14,7 +14,7 @@ use bond_monitors::wire::membership::{Kind, Record};
 
 use super::sysctl;
 
-/// What an interface has to report, and in which versions of the protocols.
+/// The memberships that an interface reports, and the versions of the protocols.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Memberships {
     /// IPv4 groups, sorted; without 224.0.0.1, which is never reported. [RFC 3376 6]
@@ -23,11 +23,12 @@ pub struct Memberships {
     pub igmp_version: u8,
     /// IPv6 groups, sorted; without ff02::1 and those of scope 0 and 1, which are never reported. [RFC 3810 6]
     pub v6: Vec<Record<Ipv6Addr>>,
-    /// Version of MLD: 2, unless an operator forces another one. That a router on the link speaks version 1 is not shown.
+    /// Version of MLD: 2, unless an operator forces another one. The kernel does not show a router on the link that speaks
+    /// version 1.
     pub mld_version: u8,
 }
 
-/// What the interface has joined. Empty where the kernel lacks the protocol or the interface is gone.
+/// The groups of an interface. Empty if the kernel lacks the protocol or the interface is gone.
 pub fn memberships(ifindex: u32, name: &str) -> io::Result<Memberships> {
     let (igmp, igmp6) = (read("igmp")?, read("igmp6")?);
     Ok(Memberships {
@@ -45,11 +46,11 @@ fn read(file: &str) -> io::Result<String> {
     }
 }
 
-/// An address in the words of these files.
+/// An address in the format of these files.
 trait Address: Copy + Ord {
-    /// As `mcfilter` and `mcfilter6` have it.
+    /// The form in `mcfilter` and `mcfilter6`.
     fn in_filter(word: &str) -> Option<Self>;
-    /// Whether routers are told of the group.
+    /// Whether the group is reported to routers.
     fn is_reported(self) -> bool;
 }
 
@@ -78,7 +79,7 @@ impl Address for Ipv6Addr {
 /// How many sockets (and parts of the kernel) are members of each group.
 type Joined<A> = BTreeMap<A, u32>;
 
-/// One of them has sources: how many ask for it and how many refuse it.
+/// Counts of sockets that include and exclude one source.
 struct Wish {
     include: u32,
     exclude: u32,
@@ -104,7 +105,7 @@ fn joined4(igmp: &str, ifindex: u32) -> Joined<Ipv4Addr> {
     igmp_section(igmp, ifindex).skip(1).filter_map(group).collect()
 }
 
-/// 3 if it cannot be told: the kernel's default.
+/// 3, the kernel's default, if it is unknown.
 fn igmp_version(igmp: &str, ifindex: u32) -> u8 {
     let head = igmp_section(igmp, ifindex).next();
     match head.and_then(|line| line.split_whitespace().last()) {
@@ -148,8 +149,8 @@ fn parse_filter<A: Address>(line: &str) -> Option<(A, A, Wish)> {
     Some((group, source, Wish { include, exclude }))
 }
 
-/// The interface's filter for a group of that many users. How many of them have mode exclude is not told: it is certain that
-/// none has if all of them ask for the same source, and that all refuse a source if their number says so.
+/// The interface's filter for a group with this number of users. The number of users in mode exclude is unknown, so only two
+/// cases are certain: all users include the same source, or all users exclude a source.
 fn sources<A: Address>(users: u32, wishes: &BTreeMap<A, Wish>) -> (Kind, Vec<A>) {
     let those = |fits: fn(&Wish, u32) -> bool| {
         let fitting = wishes.iter().filter(|(_, wish)| fits(wish, users));
@@ -193,7 +194,7 @@ mod tests {
             record(v4("232.0.0.1"), Kind::Include, vec![v4("192.0.2.1"), v4("192.0.2.2")]),
             record(v4("239.1.2.3"), Kind::Exclude, vec![]),
             record(v4("239.1.2.4"), Kind::Exclude, vec![v4("192.0.2.9")]),
-            // One socket asks for a source, another for everything.
+            // One socket includes a source, another one joins without a filter.
             record(v4("239.1.2.5"), Kind::Exclude, vec![]),
         ];
         assert_eq!(groups(joined4(IGMP, ETH0), MCFILTER, ETH0), expected);

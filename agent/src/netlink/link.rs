@@ -18,9 +18,9 @@ use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec, LinkVeth};
 use super::call::{CallSocket, Caller};
 use super::message::{self, Link};
 
-/// The interfaces of one network namespace: the one in which it was opened.
+/// The interfaces of the network namespace in which it was opened.
 ///
-/// Every call is done when it returns, or fails with the kernel's errno (ETIMEDOUT if the kernel kept silent for a
+/// Every call is complete when it returns, or fails with the kernel's errno (ETIMEDOUT if the kernel did not answer within a
 /// second after it had taken the request).
 pub struct Links {
     route: Connection<Handle>,
@@ -35,7 +35,7 @@ impl Links {
             ethtool: Connection::new(open_ethtool),
         };
         links.route.ensure()?;
-        // A kernel without generic netlink only cannot tell speed and duplex.
+        // Without generic netlink only speed and duplex are unknown.
         let _ = links.ethtool.ensure();
         Ok(links)
     }
@@ -94,13 +94,13 @@ impl Links {
         })
     }
 
-    /// Puts an interface under another one, or under none.
+    /// Sets or removes the master of an interface.
     pub fn set_master(&mut self, ifindex: u32, master: Option<u32>) -> io::Result<()> {
         let change = LinkUnspec::new_with_index(ifindex).controller(master.unwrap_or(0));
         self.set(ifindex, change, |link| link.master == master)
     }
 
-    /// What an interface has counted since it was made; `None` if there is no such interface.
+    /// Counters of an interface since it was made; `None` if there is no such interface.
     pub fn statistics(&mut self, ifindex: u32) -> io::Result<Option<Statistics>> {
         let answer = self.ask(|handle| {
             let replies = handle.link().get().match_index(ifindex).execute();
@@ -177,7 +177,7 @@ impl Links {
         self.done_or_found(deleted, |links| Ok(links.by_index(ifindex)?.is_none()))
     }
 
-    /// Speed and duplex as the driver tells them; unknown where it does not, or where the kernel has no ethtool netlink.
+    /// Speed and duplex as reported by the driver; unknown if it does not report them, or if the kernel has no ethtool netlink.
     pub fn speed_duplex(&mut self, name: &str) -> (Speed, Duplex) {
         let answer = self.ethtool.call(|handle| {
             let request = handle.link_mode().get(Some(name));
@@ -210,7 +210,7 @@ impl Links {
     }
 
     fn one(&mut self, get: impl FnOnce(&mut Handle) -> rtnetlink::LinkGetRequest) -> io::Result<Option<Link>> {
-        // An answer that does not describe the interface must not pass for "gone".
+        // An answer that does not describe the interface must not count as "gone".
         let known = |message| message::parse(&message).ok_or(Errno::EPROTO.into());
         self.describe(get)?.map(known).transpose()
     }
@@ -225,14 +225,15 @@ impl Links {
             async move { std::pin::pin!(replies).try_next().await }
         });
         match answer {
-            // No answer must not pass for it either.
+            // Nor must a missing answer.
             Ok(found) => found.map(Some).ok_or(Errno::EPROTO.into()),
             Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(None),
             Err(error) => Err(error),
         }
     }
 
-    /// Changes an interface; `is_so` says by its state whether that was done, if the kernel does not.
+    /// Changes an interface. If the kernel does not answer, `is_so` judges by the interface's state whether the change was
+    /// made.
     fn set(
         &mut self,
         ifindex: u32,
@@ -246,7 +247,7 @@ impl Links {
         })
     }
 
-    /// A request without an answer may have been carried out: the state tells whether it was.
+    /// A request without an answer may have been carried out; the state shows it.
     pub(super) fn done_or_found(
         &mut self,
         done: io::Result<()>,
@@ -281,7 +282,7 @@ impl Links {
     }
 }
 
-/// What an interface has counted.
+/// Counters of an interface.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Statistics {
     /// Frames received.
@@ -292,7 +293,7 @@ pub struct Statistics {
     pub rx_bytes: u64,
     /// Bytes sent.
     pub tx_bytes: u64,
-    /// Frames received that nobody took.
+    /// Received frames that no protocol accepted.
     pub rx_unwanted: u64,
 }
 
@@ -336,7 +337,7 @@ impl<H> Connection<H> {
 fn open_route() -> io::Result<(Caller, Handle)> {
     let (mut connection, handle, _) = rtnetlink::new_connection_with_socket::<CallSocket>()?;
     let socket = connection.socket_mut();
-    // The kernel then honours what narrows a dump down. Before 4.20 it knows no such thing and sends all.
+    // With this option the kernel filters dumps. Before 4.20 it has no such option and sends everything.
     let _ = socket.socket_ref().set_netlink_get_strict_chk(true);
     let (socket, sent) = (socket.as_raw_fd(), socket.sent());
     Ok((Caller::new(connection, socket, sent), handle))
@@ -351,7 +352,7 @@ fn open_ethtool() -> io::Result<(Caller, EthtoolHandle)> {
 
 /// Errors of the netlink crates.
 trait Refusal {
-    /// What the kernel answered; `None` if this is no answer but trouble with the connection.
+    /// The kernel's error; `None` if the connection failed instead.
     fn errno(&self) -> Option<io::Error>;
 }
 
@@ -377,7 +378,7 @@ fn known_speed(mbps: u32) -> Speed {
     Speed((!matches!(mbps, 0 | u32::MAX)).then_some(mbps))
 }
 
-/// Counters are most of a link message and nobody here reads them.
+/// Counters are most of a link message and are not used.
 fn brief() -> Vec<LinkExtentMask> {
     vec![LinkExtentMask::SkipStats]
 }

@@ -1,4 +1,4 @@
-//! From link and address messages to the agent's words. Pure: bytes in, values out.
+//! Parses link and address messages into the agent's types. Pure: bytes in, values out.
 
 use std::net::IpAddr;
 
@@ -16,11 +16,11 @@ use rtnetlink::packet_route::link::{
 pub struct Link {
     /// Interface index.
     pub ifindex: u32,
-    /// State; speed and duplex are unknown, [`Links::speed_duplex`](super::Links::speed_duplex) asks for them. `promisc` and
-    /// `allmulti` are what the device does, whoever asked for it: an operator, a bridge, a packet capture.
+    /// State, without speed and duplex, which [`Links::speed_duplex`](super::Links::speed_duplex) reads. `promisc` and
+    /// `allmulti` are the effective modes, set by an operator, a bridge or a packet capture.
     pub report: LinkReport,
-    /// Whether the kernel has followed the carrier up (`operstate`). Carrier that just came back may be there before its queues
-    /// are in service: what is sent then is dropped. [link_watch.c: linkwatch_do_dev]
+    /// Whether the kernel has put the queues into service after carrier came (`operstate`). Frames sent before that are
+    /// dropped. [link_watch.c: linkwatch_do_dev]
     pub in_service: bool,
     /// IFF_PROMISC as an operator set it: the only part of `report.promisc` that
     /// [`Links::set_promisc`](super::Links::set_promisc) changes, so the one to save and restore.
@@ -39,14 +39,14 @@ pub struct Link {
     pub ethernet: bool,
     /// Alias text; empty for none.
     pub alias: String,
-    /// The tag it puts on if `kind` is `vlan`.
+    /// The tag that it adds if `kind` is `vlan`.
     pub vlan: Option<Tag>,
-    /// Transmit queues that it can have; how many it has may be fewer.
+    /// Most transmit queues that it can have; it may use fewer.
     pub tx_queues: u32,
 }
 
-/// What a link message says; `None` for the partial messages that some subsystems send under the same type (bridge ports,
-/// wireless scans): they name a device without describing it.
+/// Parses a link message. `None` for the partial messages of some subsystems under the same type (bridge ports, wireless
+/// scans), which name a device without describing it.
 pub(super) fn parse(message: &LinkMessage) -> Option<Link> {
     let header = &message.header;
     if header.interface_family != AddressFamily::Unspec {
@@ -109,7 +109,7 @@ impl Seen {
         for attribute in attributes {
             match attribute {
                 LinkAttribute::IfName(name) => seen.name = Some(name.clone()),
-                // Other lengths belong to devices that are not Ethernet: no port can be one of them.
+                // Other lengths belong to devices that are not Ethernet and cannot be ports.
                 LinkAttribute::Address(bytes) => {
                     seen.mac = bytes.as_slice().try_into().map(MacAddr).unwrap_or_default()
                 }
@@ -161,8 +161,8 @@ fn vlan_tag(data: &[InfoVlan]) -> Option<Tag> {
     })
 }
 
-/// Reads the payload of a link message. One attribute that cannot be read (a newer kernel may send it in another form) is
-/// left out, so that it does not cost the whole event; a broken frame around the attributes gives `None`.
+/// Reads the payload of a link message. An attribute that cannot be parsed (a newer kernel may send it in another form) is
+/// skipped, so that the event is not lost. If the list of attributes is broken, the result is `None`.
 pub(super) fn decode(payload: &[u8]) -> Option<LinkMessage> {
     let mut message = LinkMessage::default();
     message.header = LinkHeader::parse(payload).ok()?;
@@ -201,7 +201,7 @@ pub(super) fn parse_address(message: &AddressMessage) -> Option<(u32, IpAddr)> {
 /// Size of `struct ifinfomsg`.
 const LINK_HEADER_LEN: usize = 16;
 
-/// Large attributes that nothing here looks at: IFLA_STATS, IFLA_MAP, IFLA_STATS64, IFLA_AF_SPEC.
+/// Large attributes that are not used: IFLA_STATS, IFLA_MAP, IFLA_STATS64, IFLA_AF_SPEC.
 const UNREAD: [u16; 4] = [7, 14, 23, 26];
 
 #[cfg(test)]
@@ -210,7 +210,7 @@ pub(super) mod tests {
 
     use super::*;
 
-    /// Messages with their netlink header; each file says where they come from.
+    /// Messages with their netlink header; each file names its origin.
     pub(in crate::netlink) const FIXTURES: [(&str, &str); 5] = [
         ("veth_up", include_str!("fixtures/veth_up.hex")),
         ("veth_no_carrier", include_str!("fixtures/veth_no_carrier.hex")),
@@ -240,7 +240,7 @@ pub(super) mod tests {
         parse(&decode(&fixture(name)[NLMSG_HEADER..]).unwrap()).unwrap()
     }
 
-    /// A veth as in the fixtures, with what they have in common.
+    /// A veth with the values that all fixtures share.
     fn veth(ifindex: u32, name: &str, mac: u8, peer: u32) -> Link {
         Link {
             in_service: true,

@@ -1,4 +1,5 @@
-//! Link state by ioctl, for `use_carrier=0`: drivers that do not keep the kernel's carrier flag. [bond_main.c: bond_check_dev_link]
+//! Link state by ioctl, for `use_carrier=0`, that is, drivers that do not keep the kernel's carrier flag. [bond_main.c:
+//! bond_check_dev_link]
 
 use std::mem;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -7,8 +8,8 @@ use bond_monitors::Carrier;
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
-/// Asks the driver by ETHTOOL_GLINK, else reads the PHY's registers. A device that is down or gone is `Off`; `None` if the
-/// driver knows neither way (the kernel's driver then takes the link for good).
+/// Asks the driver by ETHTOOL_GLINK, else reads the PHY's registers. A device that is down or gone is `Off`. `None` if the
+/// driver supports neither (the kernel's driver then counts the link as up).
 pub fn carrier_by_ioctl(name: &str) -> Option<Carrier> {
     let Some(name) = interface_name(name) else {
         return Some(Carrier::Off);

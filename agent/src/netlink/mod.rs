@@ -1,6 +1,6 @@
-//! What the kernel says about interfaces, and what we ask of it.
+//! Interfaces of the kernel: reading, changing and listening to changes.
 //!
-//! [`Links`] asks and orders over request sockets, [`Events`] listens on a multicast socket of its own. Nothing here decides;
+//! [`Links`] sends requests, [`Events`] listens on a multicast socket of its own. Nothing here decides;
 //! every error carries the kernel's errno. All sockets belong to the network namespace in which they were opened.
 
 mod call;
@@ -30,7 +30,7 @@ pub(crate) mod tests {
 
     use nix::sched::{CloneFlags, unshare};
 
-    /// What this thread has asked rtnetlink.
+    /// Requests of this thread to rtnetlink.
     pub(crate) mod asks {
         use std::cell::Cell;
         use std::io;
@@ -41,17 +41,17 @@ pub(crate) mod tests {
             static LOST: Cell<bool> = const { Cell::new(false) };
         }
 
-        /// How often it has asked so far.
+        /// Number of requests so far.
         pub(crate) fn made() -> usize {
             MADE.get()
         }
 
-        /// Lets a question fail: the next one for 0, the one after for 1.
+        /// Makes one request fail: 0 means the next one, 1 the one after it.
         pub(crate) fn fail_at(later: usize) {
             FAILS.set(Some(MADE.get() + later));
         }
 
-        /// Lets the answer to the next question be lost, whatever the kernel does.
+        /// Drops the answer to the next request.
         pub(crate) fn lose_answer() {
             LOST.set(true);
         }
@@ -86,7 +86,7 @@ pub(crate) mod tests {
         run("ip", line);
     }
 
-    /// The same for any other program, such as bridge(8) and tc(8).
+    /// The same for another program, such as bridge(8) or tc(8).
     pub(crate) fn run(program: &str, line: &str) {
         let done = Command::new(program).args(line.split(' ')).status();
         assert!(done.is_ok_and(|status| status.success()), "{program} {line}");

@@ -1,4 +1,4 @@
-//! The qdisc on the ingress side of an interface, which classifier programs hang on where there is no tcx.
+//! The qdisc on the ingress side of an interface, to which classifier programs are attached on kernels without tcx.
 
 use std::io;
 
@@ -10,7 +10,7 @@ use super::link::Links;
 /// A filter on the clsact qdisc of an interface, on either side.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filter {
-    /// Name of its program, where it is a program.
+    /// Name of its program, if it has one.
     pub program: Option<String>,
     /// Its priority.
     pub priority: u16,
@@ -24,8 +24,7 @@ impl Filter {
 }
 
 impl Links {
-    /// The filters on the clsact qdisc of an interface; none where there is no such qdisc. One of a kind that cannot be parsed is
-    /// there too.
+    /// The filters on the clsact qdisc of an interface; empty if there is no such qdisc. Filters of unknown kinds are included.
     pub fn filters(&mut self, ifindex: u32) -> io::Result<Vec<Filter>> {
         let mut filters = Vec::new();
         for egress in [false, true] {
@@ -35,7 +34,7 @@ impl Links {
                 request.execute().try_collect::<Vec<_>>()
             });
             match found {
-                // What has no handle is the head of all filters of a priority.
+                // An entry without a handle is the head of all filters of a priority.
                 Ok(found) => filters.extend(
                     found
                         .iter()
@@ -52,7 +51,7 @@ impl Links {
         Ok(filters)
     }
 
-    /// Whether the interface has a clsact qdisc, or the older ingress qdisc: there is room for one of the two.
+    /// Whether the interface has a clsact qdisc or the older ingress qdisc; it can have only one of them.
     pub fn has_clsact(&mut self, ifindex: u32) -> io::Result<bool> {
         let found = self.ask(|handle| handle.qdisc().get().execute().try_collect::<Vec<_>>())?;
         Ok(found

@@ -14,7 +14,7 @@ use super::link::Links;
 use super::message::Link;
 
 impl Links {
-    /// Makes a veth pair, both ends down, the first of which can have that many transmit queues. How many they have at first
+    /// Makes a veth pair, both ends down. The first end can have this number of transmit queues; the number in use at first
     /// differs between kernels.
     pub fn add_veth_with_queues(&mut self, name: &str, peer: &str, queues: u32) -> io::Result<()> {
         let wide = LinkAttribute::NumTxQueues(queues);
@@ -23,24 +23,24 @@ impl Links {
         self.done_or_found(made, |links| links.is_pair(name))
     }
 
-    /// Sets how many transmit queues an interface uses, and that it has one to receive.
+    /// Sets the number of transmit queues in use, and one receive queue.
     pub fn set_tx_queues(&mut self, name: &str, count: u32) -> io::Result<()> {
         self.ask_ethtool(|handle| handle.channel().set(name).rx_count(1).tx_count(count).execute())
     }
 }
 
-/// Lets what every CPU sends leave through the first transmit queue, except what was given to another one on purpose. (XPS)
+/// Sends the frames of every CPU through the first transmit queue, except those assigned to another queue. (XPS)
 ///
-/// There is no netlink for this, and a sysfs shows the network namespace in which it was mounted, which need not be ours. It is
-/// known by `witness`, an interface of ours with an address that nobody else has; failing that a new one is mounted where nobody
-/// sees it, which takes CAP_SYS_ADMIN.
+/// There is no netlink call for this, and a sysfs shows the network namespace in which it was mounted, which may be another
+/// one. `witness`, an interface of ours with a unique address, shows whether the sysfs is the right one. If it is not, a new
+/// sysfs is mounted in a private mount namespace, which needs CAP_SYS_ADMIN.
 pub fn tie_to_first_queue(name: &str, witness: &Link) -> io::Result<()> {
     let mask = mask_of(aya::util::nr_cpus().map_err(|(_, error)| error)?);
     let tie = || fs::write(interface(name).join("queues/tx-0/xps_cpus"), &mask);
     let shown = fs::read_to_string(interface(&witness.report.name).join("address"));
     if shown.is_ok_and(|mac| mac.trim() == witness.report.mac.to_string()) {
         match tie() {
-            // Containers often have a sysfs to read only.
+            // Containers often have a read-only sysfs.
             Err(error) if matches!(error.raw_os_error(), Some(libc::EROFS | libc::EACCES)) => {}
             done => return done,
         }
@@ -52,7 +52,7 @@ fn interface(name: &str) -> PathBuf {
     Path::new("/sys/class/net").join(name)
 }
 
-/// All of so many CPUs, as the kernel reads it: words of 32 bits, the highest first.
+/// The mask of this number of CPUs in the kernel's format: words of 32 bits, the highest first.
 pub(crate) fn mask_of(cpus: usize) -> String {
     let words = (0..cpus.div_ceil(32)).rev().map(|word| match cpus - word * 32 {
         32.. => "ffffffff".to_owned(),

@@ -1,4 +1,4 @@
-//! Which way the kernel would send to an address.
+//! The kernel's route to an address.
 
 use std::io;
 use std::net::IpAddr;
@@ -15,22 +15,22 @@ use super::link::Links;
 pub struct Route {
     /// Interface index of the device it leaves by; the loopback device if `local`.
     pub ifindex: u32,
-    /// The router it goes through, which an IPv4 route may name by an IPv6 address; `None` if the destination is on the link.
+    /// The router, which may have an IPv6 address also for an IPv4 route; `None` if the destination is on the link.
     pub gateway: Option<IpAddr>,
-    /// The source address that the kernel would use: the route's own (RTA_PREFSRC), else one of the device. `None` if there is
-    /// none to use: the device has no address, or its only IPv6 address is still tentative.
+    /// The source address that the kernel would use: the route's own (RTA_PREFSRC), else one of the device. `None` if the
+    /// device has no address, or only a tentative IPv6 address.
     pub source: Option<IpAddr>,
     /// The destination is an address of this host.
     pub local: bool,
 }
 
 impl Links {
-    /// The route to a destination that no socket, mark or interface narrows down; `None` if the kernel would refuse to send: no
-    /// route, or one of the types unreachable, blackhole and prohibit.
+    /// The route to a destination, independent of sockets, marks and interfaces. `None` if the kernel would refuse to send:
+    /// there is no route, or one of the types unreachable, blackhole and prohibit.
     ///
-    /// A route over a device without carrier answers too, as long as the device is administratively up. Where
-    /// `ignore_routes_with_linkdown` is set for the device the kernel passes over it: the next best route answers, or `None`.
-    /// A link-local IPv6 destination is on every link; the answer names any one of them.
+    /// A route over a device without carrier counts, as long as the device is administratively up, unless
+    /// `ignore_routes_with_linkdown` is set for the device. A link-local IPv6 destination is on every link; the answer names
+    /// any one of them.
     pub fn route(&mut self, to: IpAddr) -> io::Result<Option<Route>> {
         let answer = self.ask(|handle| {
             let replies = handle.route().get(question(to)).execute();
@@ -38,7 +38,7 @@ impl Links {
         });
         match answer {
             Ok(Some(message)) => Ok(parse(&message)),
-            // No answer must not pass for "no route".
+            // A missing answer must not count as "no route".
             Ok(None) => Err(Errno::EPROTO.into()),
             Err(error) if error.raw_os_error().is_some_and(|errno| NO_WAY.contains(&errno)) => Ok(None),
             Err(error) => Err(error),
@@ -58,8 +58,7 @@ fn question(to: IpAddr) -> RouteMessage {
     message
 }
 
-/// What a route message says; `None` for the types that refuse to send, which is how some kernels answer where others give an
-/// error.
+/// Parses a route message. `None` for the types that refuse to send, with which some kernels answer instead of an error.
 fn parse(message: &RouteMessage) -> Option<Route> {
     use RouteType::{BlackHole, Prohibit, Unreachable};
     if matches!(message.header.kind, Unreachable | BlackHole | Prohibit) {
@@ -84,7 +83,7 @@ fn parse(message: &RouteMessage) -> Option<Route> {
     })
 }
 
-/// The address, if it is one and not the unspecified one, which means none.
+/// The address, unless it is the unspecified one.
 fn ip(address: &RouteAddress) -> Option<IpAddr> {
     let ip = match address {
         RouteAddress::Inet(ip) => IpAddr::V4(*ip),
@@ -94,8 +93,9 @@ fn ip(address: &RouteAddress) -> Option<IpAddr> {
     (!ip.is_unspecified()).then_some(ip)
 }
 
-/// How the kernel refuses to send: no route, and the types unreachable, blackhole, prohibit in this order [fib_semantics.c:
-/// fib_props]; last, that it does not know the family at all. [rtnetlink.c: rtnetlink_rcv_msg]
+/// Errors with which the kernel refuses to send: no route, and the types unreachable, blackhole, prohibit in this order
+/// [fib_semantics.c:
+/// fib_props]; last, an unknown family. [rtnetlink.c: rtnetlink_rcv_msg]
 const NO_WAY: [i32; 5] = [
     libc::ENETUNREACH,
     libc::EHOSTUNREACH,
@@ -112,7 +112,7 @@ mod tests {
     use crate::netlink::tests::{in_netns, ip as command};
     use crate::netlink::{Events, LinkEvent};
 
-    /// A veth pair, both ends up; the near end with its addresses. Gives both.
+    /// Makes a veth pair, both ends up, with these addresses on the near end, and returns both.
     fn pair(links: &mut Links) -> (Link, Link) {
         let mut events = Events::open().unwrap();
         command("link add eth0 type veth peer name eth1");
@@ -229,7 +229,7 @@ mod tests {
         in_netns(|| {
             let mut links = Links::open().unwrap();
             let (near, far) = pair(&mut links);
-            // Only now: what came before told of a device that was not in service yet.
+            // Earlier events were about a device that was not in service yet.
             let mut events = Events::open().unwrap();
             links.set_up(far.ifindex, false).unwrap();
             read_until(&mut events, |event| in_service(event, near.ifindex) == Some(false));

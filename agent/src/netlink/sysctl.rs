@@ -6,7 +6,8 @@ use std::path::PathBuf;
 
 use nix::errno::Errno;
 
-/// Whether IPv6 is off on the interface; `None` where it has none: a kernel without IPv6, an MTU below 1280, no such device.
+/// Whether IPv6 is off on the interface; `None` if it has no such setting: a kernel without IPv6, an MTU below 1280, no such
+/// device.
 pub fn disable_ipv6(name: &str) -> io::Result<Option<bool>> {
     match fs::read_to_string(path(name, true, "disable_ipv6")?) {
         Ok(text) => Ok(Some(is_on(&text))),
@@ -15,9 +16,9 @@ pub fn disable_ipv6(name: &str) -> io::Result<Option<bool>> {
     }
 }
 
-/// Turns IPv6 off or on; nothing to do, and no error, where the interface has none.
+/// Turns IPv6 off or on. Does nothing, without an error, if the interface has no such setting.
 ///
-/// Set the MTU first: one below 1280 takes the setting away, and it comes back with the namespace's default.
+/// Set the MTU first: an MTU below 1280 removes the setting, and it returns with the namespace's default.
 pub fn set_disable_ipv6(name: &str, off: bool) -> io::Result<()> {
     match fs::write(path(name, true, "disable_ipv6")?, if off { "1" } else { "0" }) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -32,7 +33,7 @@ pub fn forwarding(name: &str, v6: bool) -> bool {
         .is_ok_and(|text| is_on(&text))
 }
 
-/// The version of MLD that an operator forces on the interface; `None` if nobody does. [mcast.c: mld_force_mld_version]
+/// The version of MLD that an operator forces on the interface, if any. [mcast.c: mld_force_mld_version]
 pub fn force_mld_version(name: &str) -> Option<u8> {
     ["all", name].into_iter().find_map(|name| {
         let text = fs::read_to_string(path(name, true, "force_mld_version").ok()?).ok()?;

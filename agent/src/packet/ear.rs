@@ -1,4 +1,4 @@
-//! What arrives on a port, of the kinds that its monitors ask for.
+//! Receives the frames of a port that its monitors need.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -10,42 +10,41 @@ use super::filter::{self, SNAP};
 use super::{bind, open_socket, set_option};
 use crate::netlink::Drained;
 
-/// A packet socket that hears the ARP and neighbour discovery frames (solicitations and advertisements) which arrive on one
-/// interface, before tc programs take them away.
+/// A packet socket that receives the ARP and neighbour discovery frames (solicitations and advertisements) of one interface,
+/// before tc programs drop or redirect them.
 ///
-/// Of each frame it gives the first 128 bytes, without the outer VLAN tag. What is sent out of the interface is not heard. A
-/// flood costs as much memory as the receive buffer has; the frames beyond it are lost.
+/// It returns the first 128 bytes of each frame, without the outer VLAN tag. Frames sent by the interface are not received.
+/// Memory is limited by the receive buffer; in a flood, frames beyond it are lost.
 pub struct Ear {
     socket: OwnedFd,
 }
 
 impl Ear {
-    /// Listens on an interface, which may be down; needs CAP_NET_RAW.
+    /// Opens the socket on an interface, which may be down; needs CAP_NET_RAW.
     pub fn open(ifindex: u32) -> io::Result<Ear> {
         let socket = open_socket()?;
-        // All of this while the socket still belongs to no protocol: whatever is queued has passed the filter.
+        // All options are set before the socket is bound to a protocol, so every queued frame has passed the filter.
         filter::attach(&socket)?;
-        // Spares the kernel from showing us what is sent. Before 4.20 it cannot; there the filter alone keeps that out, at a price
-        // for each frame.
+        // Makes the kernel skip sent frames. Before 4.20 it cannot, and the filter drops each of them, which costs time.
         let on: libc::c_int = 1;
         let _ = set_option(&socket, libc::SOL_PACKET, libc::PACKET_IGNORE_OUTGOING, &on);
         setsockopt(&socket, sockopt::RcvBuf, &RECEIVE_BUFFER)?;
-        // All protocols: those who ask for a single one come after tc. [dev.c: __netif_receive_skb_core]
+        // All protocols, because sockets of a single protocol come after tc. [dev.c: __netif_receive_skb_core]
         bind(&socket, ifindex, (libc::ETH_P_ALL as u16).to_be())?;
         Ok(Ear { socket })
     }
 
-    /// Appends the frames that arrived to `sink`, at most `budget`. With [`Drained::More`] the caller owes another call: an
+    /// Appends at most `budget` received frames to `sink`. After [`Drained::More`] the caller must call again: an
     /// edge-triggered wait would not report the rest.
     ///
-    /// Once the interface is gone nothing arrives any more, without an error.
+    /// When the interface is gone, no frames arrive, and there is no error.
     pub fn read(&mut self, budget: usize, sink: &mut Vec<Vec<u8>>) -> io::Result<Drained> {
         let mut frame = [0; SNAP];
         for _ in 0..budget {
             match recv(self.socket.as_raw_fd(), &mut frame, MsgFlags::empty()) {
                 Ok(length) => sink.push(frame[..length].to_vec()),
                 Err(Errno::EAGAIN) => return Ok(Drained::Empty),
-                // ENETDOWN is told once each time the interface goes down; the socket hears again when it is up.
+                // ENETDOWN is reported once each time the interface goes down; the socket receives again when it is up.
                 Err(Errno::EINTR | Errno::ENETDOWN) => {}
                 Err(errno) => return Err(errno.into()),
             }
@@ -60,7 +59,7 @@ impl AsRawFd for Ear {
     }
 }
 
-/// In bytes, of which the kernel's own book-keeping takes a good part: some hundred frames.
+/// In bytes. After the kernel's overhead they hold some hundred frames.
 const RECEIVE_BUFFER: usize = 256 << 10;
 
 #[cfg(test)]
@@ -103,7 +102,7 @@ mod tests {
         frame[..SNAP].to_vec()
     }
 
-    /// Reads until `last` was heard; gives all but the kernel's own frames.
+    /// Reads until `last` arrives; returns all frames except the kernel's own.
     fn hear_until(ear: &mut Ear, last: &[u8]) -> Vec<Vec<u8>> {
         let mut heard = Vec::new();
         while heard.last() != Some(&kept(last)) {
@@ -114,7 +113,7 @@ mod tests {
         heard
     }
 
-    /// Two ends in service, an ear on the far one.
+    /// A pair in service, with a socket on the far end.
     fn listening() -> (Links, PacketSocket, Ear, [u32; 2]) {
         let mut links = Links::open().unwrap();
         let (near, far) = pair(&mut links, "eth0", "eth1");
@@ -189,7 +188,7 @@ mod tests {
                 [1, 2, 3].map(|number| kept(&arp(number)))
             );
             let mut buffer = [0; SNAP];
-            // The second one is through when the third is heard.
+            // When the third frame arrives, the second one has passed.
             let heard = recv(behind_tc.as_raw_fd(), &mut buffer, MsgFlags::empty());
             assert_eq!(heard, Err(Errno::EAGAIN));
         });
@@ -245,6 +244,6 @@ mod tests {
         });
     }
 
-    /// A byte that tells our ICMPv6 messages from those of the kernel.
+    /// A byte that distinguishes our ICMPv6 messages from the kernel's.
     const MARK: u8 = 0xa5;
 }

@@ -1,4 +1,4 @@
-//! Classic BPF in the kernel: which frames an [`Ear`](super::Ear) hears.
+//! Classic BPF filter of an [`Ear`](super::Ear).
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use super::set_option;
 use libc::{BPF_ABS, BPF_B, BPF_H, BPF_JEQ, BPF_JGT, BPF_JMP, BPF_K, BPF_LD, BPF_RET, sock_filter, sock_fprog};
 
-/// Longest part of a frame that is kept, in bytes: as far as anybody looks.
+/// Bytes kept of a frame: as many as any parser reads.
 pub(super) const SNAP: usize = 128;
 
 /// Attaches [`PROGRAM`]: from now on only what it passes is queued.
@@ -19,9 +19,9 @@ pub(super) fn attach(socket: &OwnedFd) -> io::Result<()> {
     set_option(socket, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &program)
 }
 
-/// Passes ARP, and ICMPv6 neighbour solicitations and advertisements directly behind the IPv6 header, of the frames that arrive
-/// (and not those that this host sends or loops back). Offsets are those of a frame without tag: the kernel keeps the outer one
-/// aside.
+/// Passes arriving ARP frames, and ICMPv6 neighbour solicitations and advertisements directly behind the IPv6 header, but no
+/// frames that this host sends or loops back. Offsets are those of a frame without tag, because the kernel stores the outer tag
+/// separately.
 const PROGRAM: [sock_filter; 12] = [
     load(BPF_B, PACKET_TYPE),
     jump(BPF_JGT, libc::PACKET_OTHERHOST as u32, Over(9), Over(0)),
@@ -37,7 +37,7 @@ const PROGRAM: [sock_filter; 12] = [
     give(0),
 ];
 
-/// How many instructions a jump skips.
+/// Number of instructions that a jump skips.
 struct Over(u8);
 
 const fn load(size: u32, offset: u32) -> sock_filter {
@@ -48,7 +48,7 @@ const fn jump(test: u32, than: u32, if_true: Over, if_false: Over) -> sock_filte
     instruction(BPF_JMP | test | BPF_K, if_true, if_false, than)
 }
 
-/// Ends the program: so many bytes of the frame are kept.
+/// Ends the program and keeps this number of bytes of the frame.
 const fn give(bytes: u32) -> sock_filter {
     instruction(BPF_RET | BPF_K, Over(0), Over(0), bytes)
 }
@@ -62,7 +62,7 @@ const fn instruction(code: u32, Over(jt): Over, Over(jf): Over, k: u32) -> sock_
     }
 }
 
-/// Where a program finds the PACKET_ type of a frame instead of its bytes.
+/// The offset at which a program reads the PACKET_ type of a frame.
 const PACKET_TYPE: u32 = (libc::SKF_AD_OFF + libc::SKF_AD_PKTTYPE) as u32;
 
 const ETHERNET_HEADER: u32 = 14;

@@ -1,5 +1,5 @@
-//! Whole Ethernet frames out of a port, past every address and route, and into the agent, past every program on the port:
-//! announcements after a failover, probes of the monitors and the answers to them.
+//! Sends Ethernet frames out of a port, independent of addresses and routes, and receives them before the port's programs:
+//! announcements after a failover, probes of the monitors and their answers.
 
 mod ear;
 mod filter;
@@ -15,7 +15,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 pub use ear::Ear;
 pub use send::PacketSocket;
 
-/// A packet socket of no protocol: no frame is ever queued to it until it is bound to one. [packet(7)]
+/// A packet socket without a protocol: it queues no frames until it is bound to one. [packet(7)]
 pub(crate) fn open_socket() -> io::Result<OwnedFd> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     Ok(socket(AddressFamily::Packet, SockType::Raw, flags, None)?)
@@ -33,7 +33,7 @@ fn link_address(ifindex: u32, protocol: u16) -> io::Result<libc::sockaddr_ll> {
     Ok(address)
 }
 
-/// Receives what is of that protocol, in network order, and arrives on or leaves by an interface.
+/// Receives frames of a protocol, in network order, in both directions of an interface.
 pub(crate) fn bind(socket: &OwnedFd, ifindex: u32, protocol: u16) -> io::Result<()> {
     let at = link_address(ifindex, protocol)?;
     // SAFETY: the pointer leads to a live value of the length given with it.
@@ -42,7 +42,7 @@ pub(crate) fn bind(socket: &OwnedFd, ifindex: u32, protocol: u16) -> io::Result<
     Ok(())
 }
 
-/// Sets a socket option for which nix has no word. `value` must be of the type that the option has.
+/// Sets a socket option that nix does not have. `value` must be of the type that the option has.
 pub(crate) fn set_option<T>(socket: &OwnedFd, level: libc::c_int, option: libc::c_int, value: &T) -> io::Result<()> {
     // SAFETY: the pointer leads to a live value of the length given with it.
     let set = unsafe {
@@ -72,7 +72,7 @@ pub(crate) mod tests {
     use crate::netlink::events::tests::{carrier_of, read_until};
     use crate::netlink::{Events, Links};
 
-    /// Makes a veth pair, both ends in service. Gives their indices.
+    /// Makes a veth pair, both ends in service, and returns their indices.
     pub(crate) fn pair(links: &mut Links, near: &str, far: &str) -> (u32, u32) {
         let mut events = Events::open().unwrap();
         links.add_veth(near, far).unwrap();
@@ -85,7 +85,7 @@ pub(crate) mod tests {
         (near, far)
     }
 
-    /// Waits until something can be read; fails after a long while.
+    /// Waits until the socket is readable; fails after a long time.
     pub(super) fn await_readable(socket: impl AsFd) {
         let ready = poll(&mut [PollFd::new(socket.as_fd(), PollFlags::POLLIN)], 5000u16);
         assert_eq!(ready, Ok(1), "nothing came");

@@ -1,4 +1,4 @@
-//! Frames out of any port: one at a time, or a whole tick's worth.
+//! Sends frames out of ports: one frame, or all frames of a tick.
 
 use std::io;
 use std::mem;
@@ -10,7 +10,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 
 use super::{length_of, link_address, open_socket};
 
-/// A packet socket that only sends, out of any interface of the namespace in which it was opened.
+/// A packet socket that only sends, out of any interface of its network namespace.
 pub struct PacketSocket {
     socket: OwnedFd,
 }
@@ -18,17 +18,17 @@ pub struct PacketSocket {
 impl PacketSocket {
     /// Opens the socket; needs CAP_NET_RAW.
     pub fn open() -> io::Result<PacketSocket> {
-        // It stays of no protocol, so nobody has to read it empty.
+        // Without a protocol it queues no received frames.
         let socket = open_socket()?;
-        // Frames that wait in the ports' queues count against it. Without the privilege the default stays, enough for some
-        // hundred: what does not fit is told as an error of that frame.
+        // Frames in the ports' queues count against this limit. Without the privilege the default stays, enough for some
+        // hundred frames; a frame that does not fit is reported as an error.
         let _ = setsockopt(&socket, sockopt::SndBufForce, &SEND_BUFFER);
         Ok(PacketSocket { socket })
     }
 
     /// Sends one frame, from destination address to payload, out of an interface.
     ///
-    /// A port whose carrier has only just come takes the frame and drops it without a word, until its link event arrives.
+    /// A port whose carrier has just come drops the frame without an error until its link event arrives.
     pub fn send(&self, ifindex: u32, frame: &[u8]) -> io::Result<()> {
         let to = destination(ifindex, frame)?;
         // SAFETY: both pointers lead to live values of the lengths given with them.
@@ -47,8 +47,8 @@ impl PacketSocket {
         Ok(())
     }
 
-    /// Sends many frames, each out of its interface, in their order and in as few system calls as possible. Gives the places of
-    /// those that could not be sent, in ascending order, with the reason: one port that is down does not keep the rest from leaving.
+    /// Sends many frames, each out of its interface, in order and in as few system calls as possible. Returns the indices of
+    /// those that could not be sent, in ascending order, with the reason; the other frames are sent nevertheless.
     pub fn send_all(&self, frames: &[(u32, Vec<u8>)]) -> Vec<(usize, io::Error)> {
         let (mut failed, mut letters) = (Vec::new(), Vec::with_capacity(frames.len()));
         for (place, (ifindex, frame)) in frames.iter().enumerate() {
@@ -68,7 +68,8 @@ impl PacketSocket {
                 // At least one.
                 Ok(sent) => done += sent as usize,
                 Err(Errno::EINTR) => {}
-                // It is the first one's: an error that comes up later ends the call early, and is then the next call's first.
+                // The error belongs to the first frame: a later error ends the call early and is then the first one of the next
+                // call.
                 Err(errno) => {
                     failed.push((letters[done].place, errno.into()));
                     done += 1;
@@ -80,7 +81,7 @@ impl PacketSocket {
     }
 }
 
-/// One frame with what its message header points to, so it must stay where it is as long as that header.
+/// One frame with the data that its message header points to, so it must not move while the header is in use.
 struct Letter {
     place: usize,
     to: libc::sockaddr_ll,
@@ -89,7 +90,7 @@ struct Letter {
 
 impl Letter {
     fn new(place: usize, to: libc::sockaddr_ll, frame: &[u8]) -> Letter {
-        // The kernel only reads it.
+        // The kernel only reads the frame.
         let iov_base = frame.as_ptr().cast_mut().cast();
         let iov_len = frame.len();
         Letter {
@@ -113,7 +114,7 @@ impl Letter {
 
 fn destination(ifindex: u32, frame: &[u8]) -> io::Result<libc::sockaddr_ll> {
     let [.., high, low] = *frame.first_chunk::<ETHERNET_HEADER>().ok_or(Errno::EINVAL)?;
-    // As the frame says, already in network order: classifiers and taps look at it.
+    // As in the frame, in network order, for classifiers and taps.
     link_address(ifindex, u16::from_ne_bytes([high, low]))
 }
 
@@ -136,7 +137,7 @@ mod tests {
     use crate::packet::bind;
     use crate::packet::tests::{pair, receive};
 
-    /// To everybody, from 02:00:00:00:00:01, a type reserved for experiments.
+    /// A broadcast from 02:00:00:00:00:01 of a type reserved for experiments.
     const FRAME: [u8; 60] = {
         let mut frame = [0xff; 60];
         let header = [2, 0, 0, 0, 0, 1, 0x88, 0xb5];
@@ -200,7 +201,7 @@ mod tests {
                 frame[14..16].copy_from_slice(&number.to_be_bytes());
                 frame
             };
-            // More than one call takes, every tenth one for a port that is down.
+            // More frames than one call takes, every tenth for a port that is down.
             let frames: Vec<_> = (0..2500)
                 .map(|number| (if number % 10 == 3 { down } else { a }, numbered(number)))
                 .collect();

@@ -1,4 +1,4 @@
-//! How a file comes and goes: whole, for everyone to read, with the folders that lead to it.
+//! Replaces and removes files as a whole, readable for everyone, together with the folders above them.
 
 use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, OpenOptions, Permissions};
@@ -8,13 +8,14 @@ use std::path::Path;
 
 use super::{Entry, procfs, sysfs};
 
-/// Names what is being written; not in a folder that tools list. There is one writer and it finishes each file.
+/// Name of the file being written, outside the folders that tools list. There is one writer, and it finishes each file before
+/// the next.
 pub(super) const DRAFT: &str = ".status.new";
 
-/// Folders that are ours alone. They stay when nothing is left in them.
+/// Folders that only the agent uses; they stay when they are empty.
 const ROOTS: [&str; 3] = [procfs::FOLDER, "proc/net", sysfs::FOLDER];
 
-/// Puts a file or link in place of the old one, so that a reader sees the one or the other whole.
+/// Replaces a file or link in one step, so that a reader sees either the old one or the new one as a whole.
 pub(super) fn replace(run_dir: &Path, path: &str, entry: &Entry) -> io::Result<()> {
     let (draft, target) = (run_dir.join(DRAFT), run_dir.join(path));
     let place = || write_draft(&draft, entry).and_then(|()| fs::rename(&draft, &target));
@@ -23,14 +24,14 @@ pub(super) fn replace(run_dir: &Path, path: &str, entry: &Entry) -> io::Result<(
         other => other,
     };
     if placed.is_err() {
-        // Nothing but space is lost if this fails too, and the next attempt removes it first.
+        // If this fails too, only space is lost, and the next attempt removes the file first.
         let _ = fs::remove_file(&draft);
     }
     placed
 }
 
 fn write_draft(draft: &Path, entry: &Entry) -> io::Result<()> {
-    // What a crash left behind may belong to another user or be read-only.
+    // A file that a crash left behind may belong to another user or be read-only.
     match fs::remove_file(draft) {
         Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
         _ => {}
@@ -81,12 +82,12 @@ pub(super) fn remove_file(run_dir: &Path, path: &str) {
 
 /// Removes everything at any depth that is not wanted.
 pub(super) fn prune_folder(run_dir: &Path, folder: &str, wanted: &BTreeSet<&str>) {
-    // An unreadable or missing folder has nothing of ours in it.
+    // An unreadable or missing folder contains no files of the agent.
     let Ok(entries) = fs::read_dir(run_dir.join(folder)) else {
         return;
     };
     for entry in entries.flatten() {
-        // Names that are no UTF-8 are not ours.
+        // The agent writes no names that are not UTF-8.
         let Some(path) = entry.file_name().to_str().map(|name| format!("{folder}/{name}")) else {
             continue;
         };

@@ -1,6 +1,6 @@
 //! Whole trees of bonds in every mode and state, as recorded in `testdata/status/`; `UPDATE_GOLDEN=1` records them anew.
 //!
-//! That the driver says the same is what the fidelity suite shows.
+//! The fidelity suite compares them with the driver.
 
 use std::fmt::Write;
 use std::fs;
@@ -48,7 +48,7 @@ pub(super) fn port(name: &str, last_byte: u8) -> PortReport {
     PortReport::attached(status(name, last_byte), None)
 }
 
-/// What the bond knows of such a port.
+/// The bond's data about such a port.
 pub(super) fn status(name: &str, last_byte: u8) -> PortStatus {
     PortStatus {
         name: name.to_owned(),
@@ -98,7 +98,7 @@ fn without_carrier(bond: &mut BondReport) {
     bond.status.mii_status = UpDown::Down;
 }
 
-/// What the interfaces of a bond say while nothing special is wanted of them.
+/// Plain link reports for the interfaces of a bond.
 fn devices(bond: &BondReport) -> Devices {
     let device = |name: &str, up: bool| LinkReport {
         name: name.to_owned(),

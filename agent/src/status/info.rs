@@ -1,6 +1,6 @@
-//! Text of `/proc/net/<bond>/info`, the file of the driver of Linux 2.4, without what only its last versions had.
+//! Text of `/proc/net/<bond>/info`, the file of the driver of Linux 2.4, without the fields that only its last versions had.
 //!
-//! differs: one bond a file, where that driver repeated all bonds of one load in each.
+//! differs: each file has one bond; that driver repeated all bonds of one load in each file.
 
 use std::fmt::{self, Write};
 
@@ -27,7 +27,7 @@ fn write_all(out: &mut String, bond: &BondReport, options: &BondOptions) -> fmt:
     writeln!(out, "MII Polling Interval (ms): {}", millis(options.miimon))?;
     writeln!(out, "Up Delay (ms): {}", millis(options.updelay))?;
     writeln!(out, "Down Delay (ms): {}", millis(options.downdelay))?;
-    // The driver walked its list from the end.
+    // The driver lists the newest port first.
     for port in attached(bond).rev() {
         writeln!(out, "\nSlave Interface: {}", port.name)?;
         // Delays are not shown.

@@ -1,4 +1,4 @@
-//! What the agent publishes for tools that read files: what the kernel's drivers show in `/proc` and `/sys`.
+//! The files that the agent publishes for tools: copies of what the kernel's drivers show in `/proc` and `/sys`.
 //!
 //! A bond is rendered as a [`Tree`], which the [`publish::Publisher`] brings to disk.
 
@@ -19,10 +19,10 @@ use crate::control::proto::BondReport;
 /// Files and links by their path under the run directory.
 pub type Tree = BTreeMap<String, Entry>;
 
-/// What interfaces say of themselves, by index.
+/// Link reports of interfaces, by index.
 pub type Devices = BTreeMap<u32, LinkReport>;
 
-/// What is at a path.
+/// The entry at a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Entry {
     /// A file with this text.
@@ -36,7 +36,7 @@ pub fn render(bond: &BondReport, options: &BondOptions, devices: &Devices, relea
     let mut tree = Tree::new();
     let text = procfs::render(bond, options, release);
     tree.insert(format!("{}/{}", procfs::FOLDER, bond.name), Entry::File(text));
-    // In the other driver's folder it would look like a bond.
+    // In the folder of the 2.4 driver it would look like a bond.
     if bond.name != "bonding" {
         tree.insert(
             format!("proc/net/{}/info", bond.name),
@@ -58,7 +58,7 @@ fn attached_primary(bond: &BondReport) -> Option<&PortStatus> {
     attached(bond).find(|port| port.name == wanted)
 }
 
-/// The driver's number of an option's named value; none for options whose values are no names.
+/// The driver's number of an option's named value; `None` for options with other values.
 fn number_of(option: &str, value: &str) -> Option<u8> {
     fn find<T>(values: &[(T, &str, u8)], wanted: &str) -> Option<u8> {
         let found = values.iter().find(|(_, name, _)| *name == wanted);

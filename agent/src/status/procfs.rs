@@ -1,7 +1,7 @@
 //! Text of `/proc/net/bonding/<bond>`, as the kernel's driver prints it. [bond_procfs.c]
 //!
-//! Monitoring tools match these lines, so the text is the driver's, byte for byte, including its old words. Ports that are
-//! configured but absent are not listed: the driver knows no such thing.
+//! Monitoring tools match these lines, so the text equals the driver's byte for byte, including its old words. Absent ports are
+//! not listed, because the driver has none.
 
 use std::fmt::{self, Write};
 

@@ -1,11 +1,11 @@
-//! Status files under the run directory: whole or not at all, only on change, at most 20 times a second per bond, not counting
-//! changes that a client waits for.
+//! Status files under the run directory. Each is replaced as a whole and only when it changes, those of a bond at most 20 times
+//! a second. Changes that a client waits for are written at once.
 //!
-//! The agent's loop hands in what a bond's files should be after every turn and asks when to come back, as with a [`Bond`]:
-//! the clock is an argument. Many bonds that change at once are written over several turns, so that none of them waits long for
-//! its next failover. What appears is written before what changes, and what goes is removed last, so that a name in a
-//! file, as of a port in `slaves`, always leads somewhere. A directory or file system that cannot be written to costs a
-//! warning and the files' freshness, nothing else.
+//! After every turn the agent's loop passes in the wanted files of a bond and asks for the next deadline; as with a [`Bond`],
+//! the clock is an argument. If many bonds change at once, their files are written over several turns, so that a failover in
+//! between need not wait. New files are written before changed ones, and old ones are removed last, so that every name in a
+//! file, such as a port in `slaves`, has its own files. If writing fails, the files are out of date and a warning is logged;
+//! nothing else happens.
 //!
 //! [`Bond`]: bond_modes
 
@@ -19,10 +19,10 @@ use bond_monitors::Time;
 use super::disk::{prune_folder, remove_file, replace};
 use super::{Entry, Tree, sysfs};
 
-/// Least time between two writes of one bond's files.
+/// Shortest time between two writes of one bond's files.
 const SPACING: Duration = Duration::from_millis(50);
 
-/// Files that one turn writes, or those of one bond if they are more.
+/// Number of files that one turn writes; a bond with more files is written in one turn.
 const BUDGET: usize = 32;
 
 /// Time between attempts while writing fails.
@@ -39,25 +39,25 @@ pub struct Publisher {
     bonds: Vec<String>,
     /// By name of the bond, and the file of all of them as [`MASTERS`].
     sets: BTreeMap<String, FileSet>,
-    /// Which set wrote the folder of an interface last: a port may have gone from one bond to another.
+    /// The set that wrote the folder of an interface last; it changes when a port moves to another bond.
     holders: BTreeMap<String, String>,
 }
 
 /// Files that are written together.
 #[derive(Debug, Default)]
 struct FileSet {
-    /// What is on disk.
+    /// The files on disk.
     written: Tree,
-    /// What is to be there, if that is not on disk yet.
+    /// The wanted files, if they are not on disk yet.
     pending: Option<Tree>,
-    /// Not to be written before.
+    /// Earliest time of the next write.
     not_before: Time,
     /// The last attempt failed, and was logged.
     failing: bool,
 }
 
 impl Publisher {
-    /// For the run directory `run_dir`; touches nothing yet.
+    /// For the run directory `run_dir`. Does not write yet.
     pub fn new(run_dir: impl Into<PathBuf>) -> Self {
         Publisher {
             run_dir: run_dir.into(),
@@ -67,27 +67,27 @@ impl Publisher {
         }
     }
 
-    /// Takes what the bond's files should be now; [`Publisher::flush`] writes them.
+    /// Sets the wanted files of a bond; [`Publisher::flush`] writes them.
     pub fn update(&mut self, bond: &str, tree: Tree) {
         let set = self.sets.entry(bond.to_owned()).or_default();
         set.pending = (set.written != tree).then_some(tree);
     }
 
-    /// Lets the next change of this bond be written at once, because a client waits for it; but not while writing fails.
+    /// Writes the next change of this bond at once, because a client waits for it; not while writing fails.
     pub fn hurry(&mut self, bond: &str) {
         if let Some(set) = self.sets.get_mut(bond).filter(|set| !set.failing) {
             set.not_before = Time::ZERO;
         }
     }
 
-    /// When [`Publisher::flush`] has something to do.
+    /// When [`Publisher::flush`] is to be called next.
     pub fn poll_timeout(&self) -> Option<Time> {
         let late = self.sets.values().filter(|set| set.pending.is_some());
         late.map(|set| set.not_before).min()
     }
 
-    /// Writes what is due, the longest waiting first: the first change after a quiet time is at once. Calling it too early or too
-    /// often is harmless.
+    /// Writes the files that are due, the longest waiting first. The first change after a quiet time is written at once. Calls
+    /// that come too early or too often are harmless.
     pub fn flush(&mut self, now: Time) {
         self.flush_some(now, BUDGET);
     }
@@ -115,7 +115,8 @@ impl Publisher {
         }
     }
 
-    /// Removes what no [update](Publisher::update) asked for: left behind by an earlier run. Writes everything first.
+    /// Removes files that no [update](Publisher::update) asked for, left behind by an earlier run. Writes everything else
+    /// first.
     pub fn prune(&mut self, now: Time) {
         self.flush_some(now, usize::MAX);
         self.list(now);
@@ -127,7 +128,7 @@ impl Publisher {
         }
     }
 
-    /// Brings the file with the names of all bonds up to date. It changes with their number only, so it never waits.
+    /// Updates the file with the names of all bonds. It changes only with the number of bonds, so it never waits.
     fn list(&mut self, now: Time) {
         let newline = if self.bonds.is_empty() { "" } else { "\n" };
         let text = format!("{}{newline}", self.bonds.join(" "));
@@ -136,7 +137,7 @@ impl Publisher {
         self.write(now, MASTERS);
     }
 
-    /// Tries to bring what is pending to disk; on failure the rest stays pending. Tells how many files were written.
+    /// Writes pending files; on failure the rest stays pending. Returns how many files were written.
     fn write(&mut self, now: Time, name: &str) -> usize {
         let Some(tree) = self.sets.get_mut(name).and_then(|set| set.pending.take()) else {
             return 0;
@@ -172,7 +173,8 @@ impl Publisher {
         count
     }
 
-    /// Takes over the files that another bond has written in this tree's folders of interfaces, so that this bond can change and
+    /// Takes over files that another bond wrote in this tree's folders of interfaces, so that this bond can change and remove
+    /// them.
     /// remove them.
     fn take_over(&mut self, name: &str, tree: &Tree) {
         let interfaces: BTreeSet<&str> = tree.keys().filter_map(|path| interface_of(path)).collect();
@@ -196,7 +198,8 @@ impl Publisher {
 }
 
 impl FileSet {
-    /// Makes the disk match the tree and counts what is written; an error with the path that could not be.
+    /// Makes the disk match the tree and returns the number of files written, or an error with the path that could not be
+    /// written.
     fn bring(&mut self, run_dir: &Path, tree: &Tree, count: &mut usize) -> Result<(), (String, io::Error)> {
         let differs = |(path, entry): &(&String, &Entry)| self.written.get(*path) != Some(*entry);
         let (changed, new): (Vec<_>, Vec<_>) = tree
@@ -234,7 +237,7 @@ mod tests {
     use super::super::disk::DRAFT;
     use super::*;
 
-    /// A folder of its own that goes away with the test, and what it says.
+    /// A publisher with a folder of its own, which is removed at the end of the test.
     struct Scratch(PathBuf);
 
     impl Scratch {

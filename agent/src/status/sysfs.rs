@@ -79,7 +79,7 @@ fn render_port(tree: &mut Tree, bond: &str, port: &PortStatus, devices: &Devices
     folder.link(&format!("upper_{bond}"), &to_bond);
 }
 
-/// The text of a file under `bonding/` without its newline, or what it says in modes that have no such thing.
+/// The text of a file under `bonding/` without its newline, or its default in modes without that option.
 fn option(bond: &BondReport, file: &str, default: &str) -> String {
     let joined = |show: fn(&PortStatus) -> String| attached(bond).map(show).collect::<Vec<_>>().join(" ");
     match file {
@@ -117,7 +117,7 @@ fn bond_speed(bond: &BondReport) -> Option<u32> {
     }
 }
 
-/// What the device core shows of an interface.
+/// The files that the device core has for an interface.
 struct Device {
     ifindex: u32,
     up: bool,
@@ -143,7 +143,7 @@ impl Device {
         folder.file("flags", &format!("{flags:#x}"));
         folder.file("ifindex", &self.ifindex.to_string());
         folder.file("mtu", &self.mtu.to_string());
-        // Not the interface's own state: one that does not keep such a state reads "unknown" although it has carrier.
+        // Not the interface's own state, which reads "unknown" for drivers that do not keep one, even with carrier.
         folder.file("operstate", if self.up && self.carrier { "up" } else { "down" });
         // Ethernet. [if_arp.h: ARPHRD_ETHER]
         folder.file("type", "1");
@@ -167,7 +167,7 @@ impl<'a> Folder<'a> {
         Folder { tree, path }
     }
 
-    /// A line; no value is an empty file.
+    /// Adds a file with one line, or an empty one without a value.
     fn file(&mut self, name: &str, value: &str) {
         let newline = if value.is_empty() { "" } else { "\n" };
         let text = format!("{value}{newline}");
@@ -180,7 +180,7 @@ impl<'a> Folder<'a> {
     }
 }
 
-/// The driver's files in a bond's folder, which exist in every mode, with their text for a bond that has no such option.
+/// The driver's files in a bond's folder, in every mode, with the text for a bond without that option.
 pub fn files() -> impl Iterator<Item = (&'static str, &'static str)> {
     let options = TABLE.iter().flat_map(|row| row.files().map(|file| (file, "")));
     options.chain(NO_OPTIONS.iter().copied())

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::bond_names::bond_number;
 use super::module::{Load, Module};
-use super::numbers::bond_number;
 use crate::config::diagnostic::{Findings, Place, Severity};
 use crate::config::directives::MODULE;
 use crate::config::kernel_words::{END, Word};

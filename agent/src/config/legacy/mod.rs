@@ -9,6 +9,7 @@ use super::diagnostic::Findings;
 use super::loader::Files;
 use super::{Check, Grammar, Source};
 
+mod bond_names;
 mod kmod;
 mod module;
 mod modutils;

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
+use super::bond_names::is_bond;
 use super::module::{Load, Module};
 use crate::config::diagnostic::{Findings, Place, Severity};
 use crate::config::directives::MODULE;
@@ -166,9 +167,4 @@ fn remark(file: &File, used: &BTreeSet<&str>, findings: &mut Findings) {
         let text = format!("the {kind} command of {name} is not run, expected it where interfaces are brought up");
         findings.add(Severity::Warning, "command-ignored", place, text);
     }
-}
-
-/// Whether a name is that of a bond as users call them, or of the module.
-fn is_bond(name: &str) -> bool {
-    name.starts_with("bond")
 }

@@ -20,11 +20,3 @@ pub(super) fn strtol(text: &str) -> (Option<i64>, &str) {
     let number = i64::from_str_radix(digits, radix).ok();
     (number.map(|number| if negative { -number } else { number }), rest)
 }
-
-/// Where among the requests a name stands.
-pub(super) fn bond_number(alias: &str) -> u64 {
-    let digits = alias
-        .strip_prefix("bond")
-        .filter(|digits| digits.bytes().all(|b| b.is_ascii_digit()));
-    digits.and_then(|digits| digits.parse().ok()).unwrap_or(u64::MAX)
-}

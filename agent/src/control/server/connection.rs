@@ -1,7 +1,7 @@
 //! One client's connection: lines in, lines out, both bounded.
 //!
 //! Input: at most [`MAX_LINE`] bytes and one read more are kept. Nothing is read while a request is unanswered or output waits,
-//! so a client that asks and does not read stops itself. Output that nobody asked for, events, is bounded by [`MAX_OUTPUT`].
+//! so a client that does not read its answers stops itself. Output of events is limited by [`MAX_OUTPUT`].
 
 use std::io::{self, Read, Write};
 use std::mem;
@@ -14,13 +14,13 @@ use crate::control::proto::MAX_LINE;
 /// Unsent bytes beyond which a subscriber lags.
 pub(super) const MAX_OUTPUT: usize = 256 * 1024;
 
-/// Bytes asked for in one read.
+/// Size of one read in bytes.
 const CHUNK: usize = 16 * 1024;
 
-/// Bytes sent at a time, so that a long answer does not keep the loop from everything else.
+/// Bytes sent at a time, so that a long answer does not block the loop.
 const PIECE: usize = 64 * 1024;
 
-/// Whose events a subscriber gets.
+/// The bonds whose events a subscriber gets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Subscription {
     /// Every bond.
@@ -29,20 +29,20 @@ pub(super) enum Subscription {
     Bond(String),
 }
 
-/// How a connection goes on.
+/// State of a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Phase {
-    /// Asks and is answered.
+    /// Requests and answers.
     Open,
-    /// Asks and is answered, and gets events in between.
+    /// Requests and answers, with events in between.
     Subscribed(Subscription),
-    /// It closed its sending side. What it has asked is still answered.
+    /// The client closed its sending side. Earlier requests are still answered.
     HungUp,
-    /// We close it as soon as everything is sent.
+    /// The server closes it as soon as everything is sent.
     Closing,
 }
 
-/// What is next in the input.
+/// The next part of the input.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Input {
     /// A line without its end.
@@ -51,7 +51,7 @@ pub(super) enum Input {
     TooLong,
     /// Some bytes were read, but no end of line yet.
     Part,
-    /// Nothing more for now; mio reports when there is.
+    /// No more input for now; mio reports further input.
     Nothing,
 }
 
@@ -61,20 +61,20 @@ pub(super) struct Connection {
     peer: Peer,
     phase: Phase,
     input: Vec<u8>,
-    /// How many bytes at the start of `input` are known to have no end of line among them.
+    /// Bytes at the start of `input` without an end of line, already searched.
     searched: usize,
     output: Vec<u8>,
     /// Bytes at the start of `output` that were sent.
     sent: usize,
-    /// The line at the start of what is unsent was sent in part.
+    /// The first unsent line was sent in part.
     mid_line: bool,
-    /// The client takes no more for now; mio reports when it does.
+    /// The socket is full; mio reports when there is room.
     blocked: bool,
     /// The socket may have more input: no read has found it empty since mio reported it.
     unread: bool,
-    /// Requests handed on and not answered yet.
+    /// Requests passed to the caller and not answered yet.
     unanswered: usize,
-    /// Orders connections by when they last asked something.
+    /// Orders connections by the time of their last request.
     pub(super) last_used: u64,
 }
 
@@ -107,12 +107,12 @@ impl Connection {
         self.peer
     }
 
-    /// Whether requests are to be read: none while one is unanswered or output waits, none after the client's end or ours.
+    /// Whether requests are to be read: not while one is unanswered or output waits, and not after either side closed.
     pub(super) fn listens(&self) -> bool {
         self.output.is_empty() && self.unanswered == 0 && matches!(self.phase, Phase::Open | Phase::Subscribed(_))
     }
 
-    /// Whether it can go on by itself: without an event, and without an answer from the caller.
+    /// Whether it has work that waits neither for an event of mio nor for an answer from the caller.
     pub(super) fn has_work(&self) -> bool {
         match self.output.is_empty() {
             true => self.unread && self.listens(),
@@ -120,7 +120,7 @@ impl Connection {
         }
     }
 
-    /// Notes that the client can be read from or written to, as mio reports.
+    /// Records that the socket is readable or writable, as mio reports.
     pub(super) fn unblock(&mut self) {
         self.blocked = false;
         self.unread = true;
@@ -150,7 +150,7 @@ impl Connection {
         }
     }
 
-    /// Sends events from now on, or others than until now.
+    /// Sends events from now on, or those of other bonds than before.
     pub(super) fn subscribe(&mut self, to: Subscription) {
         if matches!(self.phase, Phase::Open | Phase::Subscribed(_)) {
             self.phase = Phase::Subscribed(to);
@@ -201,7 +201,7 @@ impl Connection {
         self.send(line)
     }
 
-    /// Sends a line, given without its end, as soon as the client takes it.
+    /// Sends a line, given without its end, as soon as the socket has room.
     pub(super) fn send(&mut self, line: &str) -> io::Result<()> {
         self.output.extend_from_slice(line.as_bytes());
         self.output.push(b'\n');
@@ -236,7 +236,7 @@ impl Connection {
         self.send(line)
     }
 
-    /// Sends one piece of what is unsent, if the client takes it now.
+    /// Sends one piece of the unsent output, if the socket has room.
     pub(super) fn flush(&mut self) -> io::Result<()> {
         let unsent = &self.output[self.sent..];
         if unsent.is_empty() || self.blocked {
@@ -252,7 +252,7 @@ impl Connection {
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
             Err(e) => return Err(e),
         }
-        // Of a long answer only now and then, so that moving the rest costs less than sending it.
+        // For a long answer only now and then, so that moving the rest costs less than sending it.
         if self.output.len() <= MAX_OUTPUT || self.sent * 2 >= self.output.len() {
             self.output.drain(..self.sent);
             self.sent = 0;

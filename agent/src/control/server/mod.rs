@@ -42,11 +42,11 @@ pub struct Server {
     policy: Policy,
     first_token: usize,
     clients: BTreeMap<ClientId, Connection>,
-    /// Clients may wait to be accepted.
+    /// There may be clients that wait to be accepted.
     accepting: bool,
-    /// Clients that may have something to read or to send, the one that has waited longest first. Each is in it once.
+    /// Clients that may have input or output, the longest waiting first. Each is listed once.
     queue: VecDeque<ClientId>,
-    /// Requests that the caller has yet to take, oldest first.
+    /// Requests that the caller has not taken yet, oldest first.
     changes: VecDeque<Request>,
     reads: VecDeque<Request>,
     /// Never used twice, so that a late event or answer for a closed connection cannot reach another client.
@@ -62,11 +62,11 @@ pub struct ClientId(usize);
 /// A request that its client may make.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
-    /// Who asks.
+    /// The client's token.
     pub client: ClientId,
-    /// The client's own mark, which the answer repeats.
+    /// The client's id of the request, which the answer repeats.
     pub id: Value,
-    /// What is asked.
+    /// The call.
     pub call: Call,
 }
 
@@ -87,7 +87,8 @@ impl Server {
         }
         let policy = Policy::of_this_process();
         let mut listener = UnixListener::bind(path)?;
-        // Others are refused early. What a client may do depends on its credentials, also if it connects before this.
+        // The mode refuses other users early. The rights of a client depend on its credentials, also if it connects before
+        // this.
         fs::set_permissions(path, fs::Permissions::from_mode(0o660))?;
         if let Some(gid) = policy.gid
             && let Err(e) = chown(path, None, Some(gid))
@@ -114,7 +115,7 @@ impl Server {
         token.0 >= self.first_token
     }
 
-    /// Notes what mio reports: new clients to accept, or a client that can be read from or written to. A token whose client is
+    /// Records an event of mio: new clients to accept, or a client that is readable or writable. The token of a client that is
     /// gone is harmless.
     pub fn ready(&mut self, token: Token) {
         match token.0.checked_sub(self.first_token) {
@@ -130,7 +131,7 @@ impl Server {
         }
     }
 
-    /// Accepts clients, reads requests and sends what is unsent, for one client after the other, until nothing is left or the
+    /// Accepts clients, reads requests and sends output, for one client after the other, until nothing is left or the
     /// turn's steps are used up.
     pub fn converse(&mut self, registry: &Registry) {
         if self.accepting {
@@ -142,12 +143,12 @@ impl Server {
         }
     }
 
-    /// The oldest request that changes something and was not taken yet.
+    /// The oldest request that was not taken yet and changes a bond.
     pub fn next_change(&mut self) -> Option<Request> {
         self.changes.pop_front()
     }
 
-    /// The oldest request that only looks and was not taken yet; those of clients that are gone are left out.
+    /// The oldest request that was not taken yet and changes nothing; those of clients that are gone are dropped.
     pub fn next_read(&mut self) -> Option<Request> {
         while let Some(request) = self.reads.pop_front() {
             if self.clients.contains_key(&request.client) {
@@ -157,18 +158,18 @@ impl Server {
         None
     }
 
-    /// Whether there is something to do without waiting for a token: call [`Server::converse`] and take requests in the next
+    /// Whether there is work that waits for no event: call [`Server::converse`] and take requests in the next
     /// turn.
     pub fn has_work(&self) -> bool {
         self.accepting || !(self.queue.is_empty() && self.changes.is_empty() && self.reads.is_empty())
     }
 
-    /// Answers a request; nothing happens if its client is gone.
+    /// Answers a request; does nothing if its client is gone.
     pub fn answer(&mut self, client: ClientId, id: &Value, answer: Result<Value, ControlError>) {
         self.send_answer(client, answer_line(id, answer).to_string());
     }
 
-    /// Answers a request with what is JSON text already; nothing happens if its client is gone.
+    /// Answers a request with a JSON text; does nothing if its client is gone.
     pub fn answer_with_json(&mut self, client: ClientId, id: &Value, json: &str) {
         self.send_answer(client, format!("{{\"id\":{id},\"ok\":{json}}}"));
     }
@@ -178,7 +179,7 @@ impl Server {
         self.enqueue(client);
     }
 
-    /// Sends this client the events of one bond, or of all, from now on. To be called after its request was answered.
+    /// Sends this client the events of one bond, or of all bonds, from now on. To be called after its request was answered.
     pub fn subscribe(&mut self, client: ClientId, bond: Option<String>) {
         let to = bond.map_or(Subscription::All, Subscription::Bond);
         self.with(client, |connection| {
@@ -224,7 +225,7 @@ impl Server {
                 }
                 Err(e) if matches!(e.kind(), io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted) => {}
                 Err(e) => {
-                    // Usually no descriptor is left. Clients that wait are accepted when the next one connects.
+                    // Usually the process has no descriptor left. Waiting clients are accepted when the next one connects.
                     log::warn!("control socket: cannot accept: {e}");
                     if !self.evict() {
                         self.accepting = false;
@@ -244,7 +245,7 @@ impl Server {
                 ErrorCode::Refused,
                 format!("{MAX_CLIENTS} clients watch bondd already; end one of them and try again"),
             );
-            // If the client does not take this line now, it is closed without.
+            // If the line cannot be sent now, the connection is closed without it.
             let _ = connection.close_with(&answer_line(&Value::Null, Err(full)).to_string());
             return None;
         }
@@ -271,7 +272,7 @@ impl Server {
         idle.is_some_and(|id| self.clients.remove(&id).is_some())
     }
 
-    /// Puts a client at the end of the queue, unless it is in it or has nothing to do there.
+    /// Puts a client at the end of the queue, unless it is queued already or has no work.
     fn enqueue(&mut self, id: ClientId) {
         let busy = self.clients.get(&id).is_some_and(Connection::has_work);
         if busy && !self.queue.contains(&id) {
@@ -279,7 +280,7 @@ impl Server {
         }
     }
 
-    /// One step for one client, which goes to the end of the queue if more is left.
+    /// One step for one client, which goes to the end of the queue if it has more work.
     fn step(&mut self, id: ClientId) {
         let used = self.next_use();
         let mut understood = None;
@@ -305,7 +306,7 @@ impl Server {
         self.enqueue(id);
     }
 
-    /// Runs something on a connection, and drops it if that fails or nothing is left to do.
+    /// Runs a function on a connection, and drops the connection if that fails or no work is left.
     fn with(&mut self, id: ClientId, act: impl FnOnce(&mut Connection) -> io::Result<()>) {
         let Some(connection) = self.clients.get_mut(&id) else {
             return;
@@ -325,8 +326,8 @@ impl Server {
     }
 }
 
-/// Sends a piece of what is unsent, or else takes the next piece of input; the request, if it was one that the client may make.
-/// Everything else is answered here.
+/// Sends a piece of output, or else takes the next piece of input. Returns the request if the client may make it; every other
+/// request is answered here.
 fn step(connection: &mut Connection) -> io::Result<Option<(Value, Call)>> {
     if !connection.listens() {
         connection.flush()?;
@@ -350,7 +351,7 @@ fn step(connection: &mut Connection) -> io::Result<Option<(Value, Call)>> {
     Ok(None)
 }
 
-/// A request that this peer may make, or why not.
+/// Parses a request and checks the rights of the client.
 fn understand(line: &[u8], peer: Peer) -> (Value, Result<Call, ControlError>) {
     let Ok(text) = str::from_utf8(line) else {
         let error = ControlError::new(ErrorCode::BadRequest, "a request is a line of UTF-8 text");

@@ -1,7 +1,7 @@
-//! Who is at the other end of a connection, and may it change anything?
+//! Credentials of a client, and its right to change bonds.
 //!
-//! This depends only on what the kernel reports: user, group and supplementary groups of the process when it connected. No user
-//! database is asked: one that is reached through a network could stop the loop.
+//! They are the user, group and supplementary groups that the process had when it connected, as the kernel reports them. No
+//! user database is asked, because a database on the network could block the loop.
 
 use std::io;
 use std::mem;
@@ -14,10 +14,10 @@ use nix::unistd::{Group, Uid};
 /// The group whose members may change bonds.
 pub(super) const GROUP: &str = "bondd";
 
-/// How many supplementary groups of a process are looked at.
+/// Number of supplementary groups of a process that are checked.
 const MAX_GROUPS: usize = 1024;
 
-/// Who may change bonds, besides root.
+/// Users who may change bonds, besides root.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Policy {
     /// The agent's own user.
@@ -27,7 +27,7 @@ pub(super) struct Policy {
 }
 
 impl Policy {
-    /// The rule for this process; looks the group up once.
+    /// The rule of this process. Looks the group up once.
     pub(super) fn of_this_process() -> Self {
         let group = Group::from_name(GROUP).unwrap_or_else(|e| {
             log::warn!("cannot look up group {GROUP}, only root may change bonds: {e}");
@@ -61,7 +61,7 @@ impl Policy {
 pub(super) struct Peer {
     /// Its effective user.
     pub(super) uid: u32,
-    /// Whether it may do more than look.
+    /// Whether it may change bonds.
     pub(super) may_change: bool,
 }
 

@@ -1,4 +1,4 @@
-//! Real sockets, one thread: what a client sends is there when the server polls, so nothing waits and nothing races.
+//! Real sockets in one thread: a client's input has arrived when the server polls, so tests need no waiting and have no races.
 
 use std::collections::BTreeSet;
 use std::io::{self, Read, Write};
@@ -51,7 +51,7 @@ impl World {
         ours
     }
 
-    /// One turn of the loop; the requests that came.
+    /// Runs one turn of the loop and returns the requests.
     fn turn(&mut self) -> Vec<Request> {
         let mut events = Events::with_capacity(256);
         self.poll.poll(&mut events, Some(Duration::ZERO)).unwrap();
@@ -65,10 +65,10 @@ impl World {
         requests
     }
 
-    /// Turns until nothing happens any more, answering `"ok"` and subscribing as the fleet would; how many requests came.
+    /// Runs turns until there is no more work, answers `"ok"` and subscribes like the agent; returns the number of requests.
     fn settle(&mut self) -> usize {
         let mut count = 0;
-        // Quiet twice: an answer given in the first turn may set off an event for the second.
+        // Two turns without a request: an answer of the first may cause an event for the second.
         let mut quiet = 0;
         while quiet < 2 {
             let requests = self.turn();

@@ -2,11 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use super::is_bond;
 use super::read::File;
 use crate::config::diagnostic::{Findings, Place, Severity};
 use crate::config::directives::MODULE;
-use crate::config::legacy::numbers::bond_number;
+use crate::config::legacy::bond_names::{bond_number, is_bond};
 use crate::config::limits::MOST_IN_ALL;
 
 /// The names on the way from a request to the module, both included.
