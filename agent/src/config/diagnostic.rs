@@ -1,4 +1,4 @@
-//! Findings in option files: all of them at once, each with its place.
+//! Findings in option files, each with its place; all are reported at once.
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
@@ -11,7 +11,7 @@ use serde::Serialize;
 /// A line of a file.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Place {
-    /// As it was named on the command line, or found in a folder named there.
+    /// As named on the command line, or found in a folder named there.
     pub file: Arc<Path>,
     /// First physical line of the logical line, from 1; 0 for the file as a whole.
     pub line: usize,
@@ -27,13 +27,13 @@ impl fmt::Display for Place {
     }
 }
 
-/// How much a finding matters.
+/// Severity of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
-    /// Nothing of what was read may be used.
+    /// The files must not be used.
     Error,
-    /// Usable, but probably not what was meant.
+    /// Usable, but probably a mistake.
     Warning,
     /// Worth knowing.
     Info,
@@ -42,16 +42,16 @@ pub enum Severity {
 /// The kind of a finding.
 pub type Code = Cow<'static, str>;
 
-/// One finding; shown as `file:line: what, expected what`.
+/// One finding, shown as `file:line: problem, expected value`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Diagnostic {
     /// Where.
     pub place: Place,
     /// How much it matters.
     pub severity: Severity,
-    /// Its kind, for programs; empty where the text alone says it.
+    /// Its kind, for programs; empty if it has none.
     pub code: Code,
-    /// What was found and what was expected.
+    /// The problem and the expected value.
     pub text: String,
 }
 
@@ -66,7 +66,7 @@ impl fmt::Display for Diagnostic {
     }
 }
 
-/// Collects findings while reading, each once: what many bonds share is looked at again for each of them.
+/// Collects findings, each once, because options shared by several bonds are checked for each of them.
 #[derive(Debug, Default)]
 pub(super) struct Findings {
     list: Vec<Diagnostic>,
@@ -87,12 +87,12 @@ impl Findings {
         self.add(Severity::Info, "", place, text.into());
     }
 
-    /// How many errors were found, those counted again that were found again.
+    /// Number of errors, repeated ones included.
     pub(super) fn errors(&self) -> usize {
         self.errors
     }
 
-    /// All of them, in the order of these files and of lines; for one line in the order of finding.
+    /// All findings, in the order of these files and of lines; those of one line in the order in which they were added.
     pub(super) fn sorted(mut self, files: &[Arc<Path>]) -> Vec<Diagnostic> {
         let order: HashMap<&Arc<Path>, usize> = files.iter().enumerate().map(|(at, file)| (file, at)).collect();
         self.list.sort_by_key(|d| (order.get(&d.place.file), d.place.line));

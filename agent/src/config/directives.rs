@@ -3,7 +3,7 @@
 /// Name of the kernel's module, which stands for all bonds.
 pub(super) const MODULE: &str = "bonding";
 
-/// Directives of commands that are run before, instead of or after loading or removing a module.
+/// Directives with commands to run before, instead of or after loading or removing a module.
 pub(super) const COMMANDS: [&str; 6] = [
     "pre-install",
     "install",
@@ -13,7 +13,7 @@ pub(super) const COMMANDS: [&str; 6] = [
     "post-remove",
 ];
 
-/// Settings of modules.conf with a `=` behind their name, and hints for depmod: nothing of theirs concerns a bond.
+/// Settings of modules.conf with a `=` after their name, and hints for depmod; they do not concern bonds.
 pub(super) const SETTINGS: [&str; 15] = [
     "path",
     "depfile",

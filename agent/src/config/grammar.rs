@@ -1,4 +1,4 @@
-//! Which grammar a file is written in.
+//! Grammars of option files.
 
 use std::path::Path;
 
@@ -20,7 +20,7 @@ pub enum Grammar {
 }
 
 impl Grammar {
-    /// By a file's name and folder.
+    /// The grammar for a file's name and folder.
     pub fn of(path: &Path) -> Grammar {
         let is = |part: Option<&std::ffi::OsStr>, name: &str| part.is_some_and(|part| part == name);
         let (name, folder) = (path.file_name(), path.parent().and_then(Path::file_name));

@@ -7,15 +7,15 @@ use super::diagnostic::Place;
 pub(super) struct Word {
     /// Before the `=`.
     pub(super) name: String,
-    /// After it; none where there is no `=`.
+    /// After the `=`; `None` without one.
     pub(super) value: Option<String>,
     pub(super) place: Place,
 }
 
-/// The word behind which the kernel looks at none. [kernel/params.c: parse_args]
+/// The word after which the kernel ignores all others. [kernel/params.c: parse_args]
 pub(super) const END: &str = "--";
 
-/// What an options line asks the kernel: words at blanks outside double quotes, which go. [lib/cmdline.c: next_arg]
+/// The words of an options line, split at blanks outside double quotes, which are removed. [lib/cmdline.c: next_arg]
 pub(super) fn words(text: &str, place: &Place) -> Vec<Word> {
     let mut found = Vec::new();
     let mut rest = text.trim_start();
@@ -27,7 +27,7 @@ pub(super) fn words(text: &str, place: &Place) -> Vec<Word> {
         });
         let (word, after) = rest.split_at(end.unwrap_or(rest.len()));
         rest = after.trim_start();
-        // Quotes stand round the whole word, or round the value.
+        // Quotes enclose the whole word or the value.
         let word = word
             .strip_prefix('"')
             .map_or(word, |inner| inner.strip_suffix('"').unwrap_or(inner));

@@ -1,4 +1,4 @@
-//! From text to logical lines and words. [modutils: modules.conf(5)]
+//! Splits a text into logical lines and words. [modutils: modules.conf(5)]
 
 /// A logical line: comments gone, continuations joined, not empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,7 +51,7 @@ pub(super) fn logical_lines<'a>(physical: impl Iterator<Item = (usize, &'a str)>
     lines
 }
 
-/// Splits at blanks outside quotes and removes the quotes; the error is a quote that is never closed.
+/// Splits at blanks outside quotes and removes the quotes. An unclosed quote is the error.
 pub(super) fn words(text: &str) -> Result<Vec<String>, char> {
     let mut words = Vec::new();
     let mut word: Option<String> = None;

@@ -1,4 +1,4 @@
-//! The files themselves: the only code here that opens any.
+//! Opens and reads the files; the only code of this module that does.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -13,18 +13,18 @@ use super::{Grammar, Source};
 /// Longest file in bytes; a longer one is not a file of options.
 const LONGEST: u64 = 1024 * 1024;
 
-/// Where option files are looked for unless others are named.
+/// Default folders of option files.
 const USUAL_FOLDERS: [&str; 3] = ["/etc/bondd", "/run/bondd.conf.d", "/usr/lib/bondd"];
 
-/// What a file should be.
+/// The expected kind of file, for messages.
 const EXPECTED: &str = "a file of alias and options lines";
 
-/// Where the kernel shows the words it was started with.
+/// File with the kernel's command line.
 const COMMAND_LINE: &str = "/proc/cmdline";
 
-/// What a file may ask for while it is read.
+/// Access to further files while one is read.
 pub trait Files {
-    /// The file that a line of `from` includes: its path and text, or why it is not read.
+    /// The file that a line of `from` includes: its path and text, or the reason why it is not read.
     fn include(&self, from: &Path, name: &str) -> Result<(PathBuf, String), Refusal>;
     /// Whether there is such a file that can be read.
     fn is_readable(&self, path: &Path) -> bool;
@@ -33,13 +33,13 @@ pub trait Files {
 /// Why an included file is not read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// It is not in the folder of the file that was named, nor below it.
+    /// It is outside the folder of the first file.
     Elsewhere,
     /// It cannot be read.
     Failed(String),
 }
 
-/// The real ones.
+/// Files on disk.
 #[derive(Clone, Copy, Debug)]
 pub struct Disk;
 
@@ -62,7 +62,7 @@ impl Files for Disk {
     }
 }
 
-/// None at all.
+/// No files.
 #[derive(Clone, Copy, Debug)]
 pub struct NoFiles;
 
@@ -116,7 +116,7 @@ pub(super) fn sources(paths: &[PathBuf], grammar: Option<Grammar>, findings: &mu
     sources
 }
 
-/// The files that are meant, in reading order.
+/// The files behind a path, in reading order.
 fn expand(paths: &[PathBuf], findings: &mut Findings) -> Vec<PathBuf> {
     let mut files = Vec::new();
     let mut folders: BTreeMap<OsString, PathBuf> = BTreeMap::new();
@@ -166,12 +166,12 @@ pub(super) fn read(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// What a file of the agent's own grammar says, as it is written for us.
+/// The text of a file of the agent's own grammar, which must be UTF-8.
 fn own_text(bytes: Vec<u8>) -> io::Result<String> {
     String::from_utf8(bytes).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is not UTF-8"))
 }
 
-/// What a file says. The programs before us read bytes: an old comment in another encoding spoils nothing.
+/// The text of a file. modutils and kmod read bytes, so an old comment in another encoding is accepted.
 pub(super) fn text(bytes: Vec<u8>, path: &Path, findings: &mut Findings) -> String {
     String::from_utf8(bytes).unwrap_or_else(|e| {
         let before = &e.as_bytes()[..e.utf8_error().valid_up_to()];

@@ -1,19 +1,19 @@
 //! Option files in the grammars that users know from modprobe: `alias <bond> bonding`, `options <bond> option=value ...`.
 //!
-//! Parse, don't validate: what comes out are bonds to make and everything that is wrong, with its place. Texts go in and nothing
-//! else is looked at; the module that opens files is `loader`.
+//! Parse, don't validate: texts go in; bonds to make, and every error with its place, come out. `loader` opens the files.
 //!
 //! - bondd's own grammar: lines and words (`lines`), directives (`modprobe`), bonds (`resolve`);
-//! - modules.conf of Linux 2.4 and modprobe.d, behind `legacy::load`: the result is the bonds that the programs that load the
-//!   kernel's module, and the driver, would have made from the file;
-//! - `unite` puts both together by name, and `parameters` applies the driver's rules to the options of one bond;
+//! - modules.conf of Linux 2.4 and modprobe.d, behind `legacy::load`: the result is the bonds that modutils, kmod and the driver
+//!   would have made from the file;
+//! - `unite` merges both by name, and `parameters` applies the driver's rules to the options of one bond;
 //! - configurations of other tools, behind [`import`]: they are made into files of bondd's own grammar.
 //!
 //! The others are leaves, which know no reader: the data (`spec`, `diagnostic`, `grammar`), options as a list (`option_list`), names
 //! and ports (`names`, `ports`), `limits`, words that more than one grammar knows (`directives`, `kernel_words`, `unsupported`), and
 //! the patterns of the shell (`pattern`).
 //!
-//! Which options there are is not known here; the option table is asked.
+//! The option table knows the options; this module only adds rules that hold for the kernel module's parameters but not for
+//! options of a bond (`parameters`, `legacy`).
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -45,7 +45,7 @@ pub use spec::{BondSpec, Check, Source, SpecOption};
 
 use diagnostic::Findings;
 
-/// What the files say.
+/// Contents of the files.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Parsed {
     /// Bonds to make; not to be used if there are errors.
@@ -63,20 +63,19 @@ impl Parsed {
     }
 }
 
-/// Reads files, and folders' `*.conf`, by this grammar or, without one, by that of each file's kind. No path: the usual folders.
+/// Reads files, and folders' `*.conf`, by this grammar, by default that of each file's name. No path: the usual folders.
 pub fn load(paths: &[PathBuf], grammar: Option<Grammar>, check: Check<'_>) -> Parsed {
     let mut findings = Findings::default();
     let sources = loader::sources(paths, grammar, &mut findings);
     read(&sources, &Disk, check, findings)
 }
 
-/// Reads texts that are there already; files that they ask for come from `files`.
+/// Reads texts; files that they include come from `files`.
 pub fn parse(sources: &[Source], files: &dyn Files, check: Check<'_>) -> Parsed {
     read(sources, files, check, Findings::default())
 }
 
-/// The module's files say which bonds the kernel's module would make, those of each file alone; with the agent's own files they
-/// are put together by name.
+/// Finds the bonds that the kernel's module would make from each of its files, and merges them by name with the agent's own.
 fn read(sources: &[Source], files: &dyn Files, check: Check<'_>, mut findings: Findings) -> Parsed {
     let mut order: Vec<Arc<Path>> = sources.iter().map(|source| Arc::from(source.path.as_path())).collect();
     let mut directives = Vec::new();

@@ -1,5 +1,5 @@
-//! Directives of one file: what each logical line asks for. Which lines concern a bond shows only when all files are read;
-//! what a line about another module says is never looked into.
+//! Directives of one file, one for each logical line. The lines that concern a bond are known only when all files are read;
+//! lines about other modules are not parsed further.
 
 use std::path::Path;
 use std::sync::Arc;

@@ -1,8 +1,8 @@
-//! Which names a network interface, and a bond among them, may have.
+//! Names that are possible for network interfaces and for bonds.
 
 use std::collections::BTreeSet;
 
-/// Names that mean something else: files beside a bond's own, words of the option files, folders of the kernel's settings.
+/// Reserved names: files beside a bond's own, words of the option files, folders of the kernel's settings.
 const RESERVED: [&str; 5] = ["bonding_masters", "max_bonds", "bonding", "all", "default"];
 
 /// Longest name in bytes. [if.h: IFNAMSIZ]
@@ -24,7 +24,7 @@ pub fn check_interface(name: &str) -> Result<(), String> {
         "longer than 15 bytes"
     } else if name == "." || name == ".." {
         "a folder"
-    // The kernel would take % as a pattern for a free number.
+    // The kernel reads % as a pattern for a free number.
     } else if name.contains(|c: char| c.is_whitespace() || c.is_control() || "/:%".contains(c)) {
         "not possible with a blank, / : or % in it"
     } else {

@@ -4,7 +4,7 @@ use bond_modes::options::{find, parse, show_all};
 
 use super::SpecOption;
 
-/// Gives an option its value; the one that it had.
+/// Sets an option and returns its former value.
 pub(super) fn set(options: &mut Vec<SpecOption>, option: SpecOption) -> Option<SpecOption> {
     match options.iter_mut().find(|o| o.name == option.name) {
         Some(before) => Some(std::mem::replace(before, option)),
@@ -33,7 +33,7 @@ pub(super) fn number(options: &[SpecOption], name: &str) -> Option<i64> {
     options.iter().find(|option| option.name == name)?.value.parse().ok()
 }
 
-/// The option, if its value is a good one that switches something on.
+/// The option, if its value is valid and switches something on.
 pub(super) fn switched_on<'a>(options: &'a [SpecOption], name: &str) -> Option<&'a SpecOption> {
     let option = options.iter().find(|option| option.name == name)?;
     (effective(option).is_some() && !is_off(option)).then_some(option)
@@ -45,7 +45,7 @@ pub(super) fn is_same(one: &str, other: &str) -> bool {
     row(one) == row(other)
 }
 
-/// Whether two values of one option are one to the option table.
+/// Whether two values of one option mean the same.
 pub(super) fn means_the_same(one: &SpecOption, other: &SpecOption) -> bool {
     one.value == other.value || effective(one).is_some_and(|value| effective(other) == Some(value))
 }
@@ -55,7 +55,7 @@ pub(super) fn is_off(option: &SpecOption) -> bool {
     effective(option).is_some_and(|value| ["0", "none", ""].contains(&value.as_str()))
 }
 
-/// The value as the option table understands it; none for a bad one, which is reported elsewhere.
+/// The value as parsed by the option table; `None` for a bad one, which is reported elsewhere.
 pub(super) fn effective(option: &SpecOption) -> Option<String> {
     let change = parse(&[option.pair()]).ok()?;
     show_all(&change.options, None)

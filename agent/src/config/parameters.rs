@@ -1,5 +1,5 @@
-//! What the kernel's module does with its parameters before they are options of a bond: a file that worked with the module works
-//! here, and is told what of it does not count. [bond_main.c: bond_check_params]
+//! The rules of the kernel's module for its parameters: files that worked with the module work here, and findings report
+//! parameters without effect. [bond_main.c: bond_check_params]
 
 use std::net::Ipv4Addr;
 
@@ -7,7 +7,7 @@ use super::diagnostic::{Findings, Place, Severity};
 use super::option_list::{effective, is_off, switched_on, take};
 use super::{Grammar, SpecOption};
 
-/// Applies the module's rules to the parameters of one bond; what is left are options that count.
+/// Applies the module's rules to the parameters of one bond and leaves the effective options.
 ///
 /// In bondd's own files an invalid address is kept, so that the option check reports it, and miimon defaults to 100.
 pub(super) fn apply_module_rules(options: &mut Vec<SpecOption>, grammar: Grammar, findings: &mut Findings) {
@@ -22,7 +22,7 @@ pub(super) fn apply_module_rules(options: &mut Vec<SpecOption>, grammar: Grammar
     check_arp(options, own, excluded.as_ref(), findings);
 }
 
-/// A parameter of the years 2000 to 2004: which ports hear the bond's multicast groups. [bonding.txt of 2003: multicast]
+/// A parameter of the years 2000 to 2004: the ports that receive the bond's multicast groups. [bonding.txt of 2003: multicast]
 fn drop_multicast(options: &mut Vec<SpecOption>, own: bool, findings: &mut Findings) {
     let Some(SpecOption { value, place, .. }) = take(options, "multicast") else {
         return;
@@ -80,7 +80,8 @@ fn name_targets_once(options: &mut [SpecOption], findings: &mut Findings) {
     targets.value = once.join(",");
 }
 
-/// Of two monitors the one for carrier counts, as in the module. The option that excludes the ARP monitor, if there is one.
+/// If both monitors are on, that for carrier counts, as in the module. Returns the option that excludes the ARP monitor, if
+/// any.
 fn choose_monitor(options: &mut Vec<SpecOption>, findings: &mut Findings) -> Option<SpecOption> {
     let miimon = switched_on(options, "miimon")?.clone();
     switched_on(options, "arp_interval")?;
@@ -93,7 +94,7 @@ fn choose_monitor(options: &mut Vec<SpecOption>, findings: &mut Findings) -> Opt
     Some(miimon)
 }
 
-/// The delays belong to the monitor for carrier, which the driver does not have unless it is asked for.
+/// Drops delays without the monitor for carrier, which is off in the driver by default.
 fn drop_delays(options: &mut Vec<SpecOption>, own: bool, findings: &mut Findings) {
     let off = match options.iter().find(|option| option.name == "miimon") {
         Some(miimon) => is_off(miimon),
@@ -123,7 +124,7 @@ fn drop_delays(options: &mut Vec<SpecOption>, own: bool, findings: &mut Findings
     }
 }
 
-/// What the ARP monitor needs, and what needs the ARP monitor.
+/// Reports an ARP monitor without targets, and arp_validate without an ARP monitor.
 fn check_arp(options: &mut Vec<SpecOption>, own: bool, excluded: Option<&SpecOption>, findings: &mut Findings) {
     let is_list = |option: &&SpecOption| ["arp_ip_target", "ns_ip6_target"].contains(&option.name.as_str());
     let asks = options.iter().filter(is_list).any(|list| !is_off(list));
@@ -143,7 +144,7 @@ fn check_arp(options: &mut Vec<SpecOption>, own: bool, excluded: Option<&SpecOpt
         }
     }
     let arp = switched_on(options, "arp_interval");
-    // The driver does not look at its value before it asks for the monitor.
+    // The driver checks for the monitor before it reads the value.
     let validate = match own {
         true => switched_on(options, "arp_validate"),
         false => options.iter().find(|option| option.name == "arp_validate"),

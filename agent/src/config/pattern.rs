@@ -1,15 +1,15 @@
-//! Patterns of the shell, as aliases, interface names and names of files have them, by fnmatch(3) without flags; a backslash is a
-//! character like any other.
+//! Shell patterns for aliases, interfaces and files, with the meaning of fnmatch(3) without flags, except that a backslash is an
+//! ordinary character.
 
-/// Whether a name, or a path, has something in it that stands for other text.
+/// Whether a name or path contains a wildcard.
 pub(super) fn is_pattern(text: &str) -> bool {
     text.contains(['*', '?', '['])
 }
 
-/// Whether a pattern stands for a name.
+/// Whether a pattern matches a name.
 ///
-/// Of the `*`s only the last one is tried again, a character further: what is before it has its shortest match. The time is that of
-/// the two lengths multiplied.
+/// Only the last `*` is tried again, one character longer; the part before it has its shortest match. So the time grows with the
+/// product of both lengths.
 pub(super) fn matches(pattern: &str, name: &str) -> bool {
     let (mut pattern, mut name) = (pattern, name);
     // The pattern behind the last `*`, and what it was tried on last.
@@ -33,7 +33,7 @@ pub(super) fn matches(pattern: &str, name: &str) -> bool {
     }
 }
 
-/// What is left of a pattern and a name, if the first element of one stands for the first character of the other.
+/// The rest of a pattern and a name, if the first element matches the first character.
 fn without_first<'a>(pattern: &'a str, name: &'a str) -> Option<(&'a str, &'a str)> {
     let mut name = name.chars();
     let c = name.next()?;
@@ -53,7 +53,7 @@ fn bracket(pattern: &str) -> Option<(&str, bool, &str)> {
         Some(inner) => (inner, false),
         None => (inner, true),
     };
-    // A closing bracket that comes first is one of the set.
+    // A closing bracket at the beginning of a set is an element of it.
     let first = inner.chars().next()?.len_utf8();
     let end = first + inner[first..].find(']')?;
     Some((&inner[..end], is_inside, &inner[end + 1..]))

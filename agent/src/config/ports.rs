@@ -29,7 +29,7 @@ pub(super) fn port_names(bond: &str, list: &str, place: &Place, findings: &mut F
     ports
 }
 
-/// A port belongs to one bond, and is none itself.
+/// Checks that each port belongs to one bond only and is not a bond itself.
 pub(super) fn check_ports(bonds: &[BondSpec], findings: &mut Findings) {
     let mut claims = Claims::new(bonds.iter().map(|bond| bond.name.clone()));
     for bond in bonds {
@@ -42,14 +42,14 @@ pub(super) fn check_ports(bonds: &[BondSpec], findings: &mut Findings) {
     }
 }
 
-/// Whose each port is.
+/// Owner of each port.
 pub(super) struct Claims {
     bonds: BTreeSet<String>,
     owners: BTreeMap<String, String>,
 }
 
 impl Claims {
-    /// Nobody's yet, where there are these bonds.
+    /// No owners yet, with these bonds.
     pub(super) fn new(bonds: impl IntoIterator<Item = String>) -> Claims {
         Claims {
             bonds: bonds.into_iter().collect(),
@@ -57,7 +57,7 @@ impl Claims {
         }
     }
 
-    /// Gives a port to a bond, or says why it cannot be its port.
+    /// Gives a port to a bond, or returns the reason why it cannot.
     pub(super) fn claim(&mut self, bond: &str, port: &str) -> Result<(), String> {
         if self.bonds.contains(port) {
             return Err(format!(

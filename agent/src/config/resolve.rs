@@ -1,4 +1,4 @@
-//! From the directives of all files to bonds: who is asked for, with which options, and whether those are possible.
+//! Makes bonds from the directives of all files, and checks their options.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,7 +13,7 @@ use super::pattern::is_pattern;
 use super::ports::port_names;
 use super::{BondSpec, SpecOption};
 
-/// What the options lines of one name say together; a later line adds to an earlier one.
+/// The options lines of one name together; a later line adds to an earlier one.
 #[derive(Clone, Debug, Default)]
 struct OptionLines {
     /// Of the first line.
@@ -24,17 +24,17 @@ struct OptionLines {
     max_bonds: Option<(Place, usize)>,
 }
 
-/// What the agent's own files say of bonds.
+/// Contents of the agent's own files.
 pub(super) struct Own<'a> {
     directives: &'a [DirectiveLine],
     asked: Vec<(String, Place)>,
 }
 
-/// Bonds as the agent's own files have them, and the options of all of them.
+/// Bonds of the agent's own files, and the options for all of them.
 pub(super) struct OwnBonds {
-    /// In the order in which they were asked for; each with the options that it alone has.
+    /// In the order of their aliases, each with its own options.
     pub(super) bonds: Vec<BondSpec>,
-    /// Options of every bond that has no other value.
+    /// Options for every bond without a value of its own.
     pub(super) defaults: Vec<SpecOption>,
 }
 
@@ -52,7 +52,7 @@ impl<'a> Own<'a> {
         self.asked.iter().map(|(name, _)| name.clone()).collect()
     }
 
-    /// The bonds with their options and ports; also what is said of bonds that a module's file makes, which are `made`.
+    /// The bonds with their options and ports; also those for bonds that a module's file makes, which are `made`.
     pub(super) fn bonds(self, made: &BTreeSet<String>, findings: &mut Findings) -> OwnBonds {
         let mut asked = self.asked;
         let mut lines: BTreeMap<&str, OptionLines> = BTreeMap::new();
@@ -113,7 +113,7 @@ fn asked_for(directives: &[DirectiveLine], findings: &mut Findings) -> Vec<(Stri
 }
 
 impl OptionLines {
-    /// Takes the words of one more line in.
+    /// Adds the words of a further line.
     fn read(&mut self, owner: &str, place: &Place, text: &str, findings: &mut Findings) {
         self.place.get_or_insert_with(|| place.clone());
         let words = match words(text) {
@@ -135,7 +135,7 @@ impl OptionLines {
                         findings.error(place, "-o without a name, expected `-o <name>`");
                     }
                 }
-                // Not to be unloaded when unused: a bond never is. [modules.conf(5)]
+                // A module option against unloading, which does not concern bonds. [modules.conf(5)]
                 _ if word == "-k" => {}
                 Some((name, value)) if !name.is_empty() => {
                     self.take(owner, &name.replace('-', "_"), value, place, findings);
@@ -251,7 +251,7 @@ fn spare(taken: &mut BTreeSet<String>, alike: &BondSpec) -> BondSpec {
     BondSpec { name, ..alike.clone() }
 }
 
-/// Leaves out what is more than files can make together.
+/// Drops bonds beyond the limit.
 pub(super) fn limit(bonds: &mut Vec<BondSpec>, findings: &mut Findings) {
     if let Some(bond) = bonds.get(MOST_IN_ALL) {
         findings.error(&bond.place, format!("more than {MOST_IN_ALL} bonds, expected fewer"));

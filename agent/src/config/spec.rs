@@ -5,26 +5,26 @@ use std::path::PathBuf;
 use super::diagnostic::Place;
 use super::grammar::Grammar;
 
-/// What is wrong with the options of a new bond: the index of the option meant, or any larger number for what is missing, and
-/// a sentence.
+/// Checks the options of a new bond. Each error has the index of the option, or a larger number if an option is missing, and a
+/// sentence.
 pub type Check<'a> = &'a dyn Fn(&[(String, String)]) -> Vec<(usize, String)>;
 
-/// A bond that is asked for.
+/// A bond to make.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BondSpec {
     /// Interface name.
     pub name: String,
-    /// The name under which a module's file asks for it; none for what `max_bonds` adds and for the module's own name.
+    /// Its alias in a file for the module; `None` for bonds of `max_bonds` and of the module's own name.
     pub alias: Option<String>,
-    /// Defaults and its own, each name once, as they count.
+    /// Defaults and its own options, each name once, as they take effect.
     pub options: Vec<SpecOption>,
-    /// The same as the files have them, before what does not count was left out or corrected.
+    /// The same as in the files, before corrections.
     pub given: Vec<SpecOption>,
-    /// Interfaces to attach, when they appear.
+    /// Interfaces to attach when they appear.
     pub ports: Vec<String>,
-    /// The line that names them.
+    /// The line that names the ports.
     pub ports_place: Option<Place>,
-    /// The line that asks for it.
+    /// The line of the bond.
     pub place: Place,
 }
 
@@ -58,8 +58,8 @@ impl SpecOption {
 pub struct Source {
     /// Of the file.
     pub path: PathBuf,
-    /// What is in it.
+    /// Its text.
     pub text: String,
-    /// The rules by which it is read.
+    /// Its grammar.
     pub grammar: Grammar,
 }

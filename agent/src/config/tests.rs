@@ -7,7 +7,7 @@ use super::*;
 mod examples;
 mod grammars;
 
-/// Stands in for the option table: knows a few names, takes everything but `bad`.
+/// Replaces the option table: knows a few names, accepts every value except `bad`.
 fn table(pairs: &[(String, String)]) -> Vec<(usize, String)> {
     const KNOWN: [&str; 10] = [
         "mode",

@@ -1,5 +1,5 @@
-//! One bond per name over all files, of whatever grammar: the oldest recipe has the options in the module's file and the ports in
-//! another one. What two files say of one bond is put together; where they contradict each other, both places are named.
+//! Merges the bonds of all files by name, because a common setup has the options in the module's file and the ports in another
+//! one. A contradiction is an error that names both places.
 
 use std::collections::BTreeSet;
 
@@ -9,10 +9,10 @@ use super::option_list::{is_same, means_the_same, put};
 use super::resolve::OwnBonds;
 use super::{BondSpec, Check, Grammar, SpecOption, parameters};
 
-/// Puts the bonds of the agent's own files and those of each load of the kernel's module together.
+/// Merges the bonds of the agent's own files with those of each load of the kernel's module.
 ///
-/// `options bonding` of the agent's own files counts for its own bonds where nothing else is said of an option; so do the
-/// parameters of a module that made no bond, which are the driver's defaults for bonds made later.
+/// `options bonding` of the agent's own files gives default values to its own bonds. So do the parameters of a module that made
+/// no bond, which are the driver's defaults for bonds made later.
 pub(super) fn unite(own: OwnBonds, modules: Vec<Made>, check: Check<'_>, findings: &mut Findings) -> Vec<BondSpec> {
     let OwnBonds { bonds, defaults } = own;
     let mut later: Vec<SpecOption> = Vec::new();
@@ -40,7 +40,7 @@ pub(super) fn unite(own: OwnBonds, modules: Vec<Made>, check: Check<'_>, finding
         conclude(&mut bond, check, findings);
         united.push(bond);
     }
-    // What one load made was looked at there.
+    // Bonds of one load were checked there.
     let mut joined: BTreeSet<String> = BTreeSet::new();
     let from = united.len();
     for other in others {
@@ -58,7 +58,7 @@ pub(super) fn unite(own: OwnBonds, modules: Vec<Made>, check: Check<'_>, finding
     united
 }
 
-/// Takes what another file says of the same bond in.
+/// Adds the settings of another file for the same bond.
 fn join(bond: &mut BondSpec, other: BondSpec, findings: &mut Findings) {
     let text = format!(
         "{} is made at {}, too: one bond, with the options and ports of both",
@@ -115,7 +115,7 @@ fn conclude(bond: &mut BondSpec, check: Check<'_>, findings: &mut Findings) {
     ask(&bond.options, Some(&bond.place), check, findings);
 }
 
-/// What is wrong with `options bonding` where nobody has them: what every bond needs they may lack.
+/// Checks `options bonding` if no bond uses them. Options that only a whole bond needs may be missing.
 fn check_defaults(mut defaults: Vec<SpecOption>, check: Check<'_>, findings: &mut Findings) {
     parameters::apply_module_rules(&mut defaults, Grammar::Own, findings);
     ask(&defaults, None, check, findings);

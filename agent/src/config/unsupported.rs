@@ -1,9 +1,9 @@
-//! Options of the kernel's driver for modes that are not here.
+//! Options of the kernel's driver for modes that bondd does not have.
 
-/// Parameters of the kernel's driver for modes that are not here.
+/// Parameters of the kernel's driver for modes that bondd does not have.
 const UNSUPPORTED: [&str; 3] = ["lacp_rate", "ad_select", "tx_queues"];
 
-/// Options beside them for such modes that are no parameters. [bonding.rst]
+/// Further options for these modes that are not parameters. [bonding.rst]
 const UNSUPPORTED_OPTIONS: [&str; 6] = [
     "ad_actor_sys_prio",
     "ad_actor_system",
@@ -18,7 +18,7 @@ pub(super) fn is_unsupported(name: &str) -> bool {
     UNSUPPORTED.contains(&name.replace('-', "_").as_str())
 }
 
-/// Whether the kernel's driver has this option, and bondd does not, be it a parameter of the module or not.
+/// Whether the kernel's driver has this option, as a parameter or not, and bondd does not.
 pub(super) fn is_for_other_modes(name: &str) -> bool {
     is_unsupported(name) || UNSUPPORTED_OPTIONS.contains(&name.replace('-', "_").as_str())
 }

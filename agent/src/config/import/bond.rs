@@ -15,11 +15,11 @@ pub(super) struct Bond {
     pub(super) options: Vec<SpecOption>,
     /// Each once.
     pub(super) ports: Vec<(String, Place)>,
-    /// Part of it could not be read, so that it would be another bond; that was reported.
+    /// A part of it could not be read, so the imported bond would differ; it was reported.
     pub(super) is_broken: bool,
 }
 
-/// The bond of this name, made at this place if it is not there.
+/// The bond of this name; added, with this place, if it is missing.
 pub(super) fn named<'a>(bonds: &'a mut Vec<Bond>, name: &str, place: &Place) -> &'a mut Bond {
     let at = bonds.iter().position(|bond| bond.name == name).unwrap_or_else(|| {
         bonds.push(Bond::new(name, place));
@@ -39,8 +39,8 @@ impl Bond {
         }
     }
 
-    /// Takes a word as scripts write it to the driver's files: the name is all up to the first `=`, the value what follows
-    /// the last one. Targets add up, of other options the last value counts. [initscripts: ifup-eth; dracut: ifup.sh]
+    /// Reads a word as scripts write it to the driver's files: the name ends at the first `=`, the value begins after the last
+    /// one. Targets are added to the list, of other options the last value counts. [initscripts: ifup-eth; dracut: ifup.sh]
     pub(super) fn write(&mut self, word: &str, place: &Place, findings: &mut Findings) {
         let name = word.split('=').next().unwrap_or(word).replace('-', "_");
         let value = word.rsplit('=').next().unwrap_or(word);
@@ -114,7 +114,7 @@ impl Bond {
         many < MOST_WORDS
     }
 
-    /// Of two monitors that are set one after the other the later one is left. [bond_options.c: bond_option_miimon_set]
+    /// If both monitors are set one after the other, the later one stays. [bond_options.c: bond_option_miimon_set]
     pub(super) fn keep_last_monitor(&mut self, findings: &mut Findings) {
         let on = |name| switched_on(&self.options, name).cloned();
         let (Some(mii), Some(arp)) = (on("miimon"), on("arp_interval")) else {
@@ -135,7 +135,7 @@ impl Bond {
     }
 }
 
-/// Adds what has to be said about a bond beyond its options.
+/// Adds findings about settings of a bond that are not options.
 pub(super) fn by_hand(place: &Place, what: &str, command: &str, findings: &mut Findings) {
     let text = format!("{what} is no option of bondd, expected `{command}` where the addresses are set");
     findings.add(Severity::Warning, "by-hand", place, text);

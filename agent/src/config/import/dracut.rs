@@ -6,7 +6,7 @@ use crate::config::diagnostic::{Findings, Place};
 use crate::config::kernel_words::{END, Word, words};
 use crate::config::limits::MOST_IN_ALL;
 
-/// What `bond` alone stands for.
+/// The meaning of `bond` without a value.
 const BOND: &str = "bond0";
 const PORTS: &str = "eth0,eth1";
 

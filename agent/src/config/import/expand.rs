@@ -1,12 +1,12 @@
-//! The files that a path with patterns in it means, as `source` lines have them. [glob(7)]
+//! Finds the files for paths with patterns in `source` lines. [glob(7)]
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::config::pattern::{is_pattern, matches};
 
-/// Files and folders that a path with `*`, `?` and `[...]` in it means, in the order of their names. One without them
-/// means itself, there or not.
+/// Files and folders that match a path with `*`, `?` and `[...]`, in the order of their names. A path without them is returned
+/// unchanged, even if it does not exist.
 pub(super) fn expand(pattern: &Path) -> Vec<PathBuf> {
     let mut found = vec![PathBuf::new()];
     for part in pattern.components() {
@@ -19,7 +19,7 @@ pub(super) fn expand(pattern: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// The entries of a folder that a pattern means, in the order of their names.
+/// The entries of a folder that match a pattern, in the order of their names.
 fn entries(folder: &Path, wanted: &str) -> Vec<PathBuf> {
     let place = if folder.as_os_str().is_empty() {
         Path::new(".")
@@ -38,7 +38,7 @@ fn entries(folder: &Path, wanted: &str) -> Vec<PathBuf> {
     names.iter().map(|name| folder.join(name)).collect()
 }
 
-/// Whether a pattern stands for the name of a file; a dot in front has to be written.
+/// Whether the name of a file matches a pattern. A leading dot must be matched by a dot.
 fn is_meant(pattern: &str, name: &str) -> bool {
     (!name.starts_with('.') || pattern.starts_with('.')) && matches(pattern, name)
 }

@@ -1,6 +1,6 @@
 //! Which tools' files are read, and where they have them.
 
-/// Whose configuration is read.
+/// The tool whose configuration is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Form {
     /// Files ifcfg-NAME of Red Hat's and SUSE's network scripts
@@ -12,7 +12,7 @@ pub enum Form {
 }
 
 impl Form {
-    /// As it is written on the command line.
+    /// Its name on the command line.
     pub(super) fn name(self) -> &'static str {
         match self {
             Form::Ifcfg => "ifcfg",
@@ -21,7 +21,7 @@ impl Form {
         }
     }
 
-    /// What is read unless it is named.
+    /// The default paths.
     pub(super) fn usual(self) -> &'static [&'static str] {
         match self {
             Form::Ifcfg => &["/etc/sysconfig/network-scripts", "/etc/sysconfig/network"],
@@ -30,7 +30,7 @@ impl Form {
         }
     }
 
-    /// What a file should be.
+    /// The expected kind of file, for messages.
     pub(super) fn expected(self) -> &'static str {
         match self {
             Form::Ifcfg => "a file ifcfg-NAME or a folder of them",

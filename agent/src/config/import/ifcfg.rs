@@ -10,13 +10,13 @@ use super::reading::{Import, Text};
 use super::shell::{Assignment, Command, commands};
 use crate::config::diagnostic::{Findings, Place, Severity};
 
-/// What the names of files begin with.
+/// Prefix of the files' names.
 const PREFIX: &str = "ifcfg-";
 
-/// Ends of names that editors and packages give to old files. [initscripts: __sed_discard_ignored_files]
+/// Suffixes that editors and packages add to old files. [initscripts: __sed_discard_ignored_files]
 const BACKUPS: [&str; 8] = ["~", ".bak", ".old", ".orig", ".rpmnew", ".rpmorig", ".rpmsave", ".swp"];
 
-/// Beginnings of variables that bondd has no use for, but an interface has.
+/// Prefixes of variables that concern the interface but not bondd.
 const STAYS: [&str; 12] = [
     "IPADDR",
     "IPV6ADDR",
@@ -35,15 +35,15 @@ const STAYS: [&str; 12] = [
 /// One file.
 struct Profile {
     path: Arc<Path>,
-    /// The interface it is for, and where that is said.
+    /// Its interface, and the place that names it.
     device: String,
     place: Place,
     assignments: Vec<Assignment>,
-    /// Something in it that may matter was not understood; that was reported.
+    /// A part that may matter could not be parsed; it was reported.
     is_unsure: bool,
 }
 
-/// Whether a file of a folder is read.
+/// Whether to read a file of a folder.
 pub(super) fn is_wanted(path: &Path, findings: &mut Findings) -> bool {
     let Some(name) = path.file_name().and_then(|name| name.to_str()) else {
         return false;
@@ -127,7 +127,7 @@ impl Profile {
                 }
             }
         }
-        // Of a variable the last value counts.
+        // The last value of a variable counts.
         let mut later = BTreeSet::new();
         profile.assignments.reverse();
         profile
@@ -173,7 +173,7 @@ impl Profile {
         self.assignments.iter().find(|assignment| assignment.name == name)
     }
 
-    /// The value of a variable, with its place; none for an empty one and for one that needs a shell, which is reported.
+    /// The value of a variable, with its place. `None` if it is empty, or needs a shell, which is reported.
     fn value(&self, name: &str, findings: &mut Findings) -> Option<(&str, Place)> {
         let assignment = self.get(name)?;
         let place = self.at(assignment.line);
@@ -194,7 +194,7 @@ impl Profile {
         self.value(name, findings).is_some_and(|(value, _)| yes(value))
     }
 
-    /// Anything in it is about bonds.
+    /// Whether the file has anything to do with bonds.
     fn concerns_bonds(&self) -> bool {
         let about = |name: &str| name.starts_with("BONDING_") || ["MASTER", "SLAVE"].contains(&name);
         self.assignments.iter().any(|assignment| about(&assignment.name)) || self.has_type_of_bond()
@@ -267,7 +267,7 @@ impl Profile {
             let mut words: Vec<&str> = words
                 .filter(|word| !assignment.needs_shell || word.contains('='))
                 .collect();
-            // The scripts write these first, and the primary when there are ports. [initscripts: ifup-eth]
+            // The scripts write these options first, and the primary once there are ports. [initscripts: ifup-eth]
             words.sort_by_key(|word| match word.split('=').next() {
                 Some("mode" | "miimon") => 0,
                 Some("primary") => 2,
@@ -291,7 +291,7 @@ impl Profile {
         import.bonds.push(bond);
     }
 
-    /// What the bond has besides ports and options.
+    /// Settings of the bond besides ports and options.
     fn say_what_stays(&self, findings: &mut Findings) {
         let device = &self.device;
         if let Some((mtu, place)) = self.value("MTU", findings) {

@@ -1,8 +1,8 @@
-//! Debian's interfaces(5): what the bonding options of one `iface` stanza ask for, by the names and values of bondd.
+//! Debian's interfaces(5): translates the bonding options of one `iface` stanza into names and values of bondd.
 //!
 //! The lines come from a file, or from the variables that ifupdown sets for its hooks. Names are those of Debian's package
-//! ifenslave, with or without capitals and with `-` or `_`: `bond-` and any option of the table, and the few that are no
-//! options of a bond. An option that is refused costs nothing but itself.
+//! ifenslave, in any case and with `-` or `_`: `bond-` and an option of the table, and a few others. A refused option does not
+//! affect the others.
 
 use std::time::Duration;
 
@@ -18,58 +18,58 @@ use crate::config::{Check, SpecOption};
 /// A line of a stanza, or a variable of a hook.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Line {
-    /// Where it is written.
+    /// Its place.
     pub place: Place,
     /// As written: `bond-mode`, `bond_mode`, `slaves`, or the variable's name behind `IF_`.
     pub name: String,
-    /// The rest of the line. A hook has the values of lines of one name joined by newlines.
+    /// The rest of the line. In a hook, values of several lines with one name are joined by newlines.
     pub value: String,
 }
 
-/// What a stanza asks for.
+/// The settings of a stanza.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stanza {
-    /// Options of the bond by the table's names, each once and without those below. Of a port's stanza only those that count
+    /// Options of the bond by the table's names, each once and without those below. For a port's stanza only those that count
     /// there.
     pub options: Vec<SpecOption>,
     /// Ports to attach, by `bond-slaves`.
     pub ports: Option<(Place, Ports)>,
     /// The bond that the interface is to be a port of, by `bond-master`.
     pub bond: Option<(Place, String)>,
-    /// Preferred ports; the first that is there counts.
+    /// Preferred ports; the first that is attached counts.
     pub primary: Option<(Place, Vec<String>)>,
-    /// The port to make active, or none to let the bond choose.
+    /// The port to make active, or `none` to let the bond choose.
     pub active: Option<(Place, Option<String>)>,
     /// Transmit queues by port, as written.
     pub queue_ids: Option<(Place, Vec<(String, String)>)>,
-    /// How long the port may take, preferred, to get a link, by `bond-give-a-chance`.
+    /// How long the port is preferred while it waits for its link, by `bond-give-a-chance`.
     pub chance: Option<Duration>,
 }
 
-/// Which ports a bond is to have.
+/// Ports of a bond.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ports {
-    /// Those of other stanzas.
+    /// Those with a stanza that names the bond.
     None,
-    /// Every interface that is called `eth` and a number.
+    /// Every interface named `eth` and a number.
     All,
     /// These.
     Named(Vec<String>),
 }
 
-/// Whose stanza it is.
+/// Kind of a stanza.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// A bond's.
     Bond,
     /// A port's.
     Port,
-    /// Anybody's: nothing in it makes a bond or a port.
+    /// Of another interface: it makes no bond and no port.
     Neither,
 }
 
 impl Stanza {
-    /// Whose stanza it is; one that says both is a port's.
+    /// The kind of the stanza; one with options of both kinds is a port's.
     pub fn role(&self) -> Role {
         if self.bond.is_some() {
             Role::Port
@@ -80,20 +80,20 @@ impl Stanza {
         }
     }
 
-    /// The first of the preferred ports that is there.
+    /// The first attached one of the preferred ports.
     pub fn primary_of(&self, is_there: impl Fn(&str) -> bool) -> Option<&str> {
         let (_, wanted) = self.primary.as_ref()?;
         wanted.iter().map(String::as_str).find(|name| is_there(name))
     }
 
-    /// The list options and those of the bond machine from one line.
+    /// Reads the options of one line.
     fn take(&mut self, name: &str, line: Line, findings: &mut Findings) {
         let Line { place, value, .. } = line;
         match name {
             "slaves" => self.ports = Some((place.clone(), port_list(&value, &place, findings))),
             "master" => {
                 let name = single(name, &value, &place, findings);
-                // With a name that no bond has it is a port's stanza all the same.
+                // With an impossible name it is nevertheless a port's stanza.
                 interface(name, &place, findings);
                 self.bond = Some((place, name.to_owned()));
             }
@@ -133,7 +133,7 @@ impl Stanza {
             place,
         };
         let place = option.place.clone();
-        // num_grat_arp and num_unsol_na are one, and often given both.
+        // num_grat_arp and num_unsol_na are one option, and often both are given.
         if let Some(before) = set(&mut self.options, option)
             && self
                 .options
@@ -150,7 +150,7 @@ impl Stanza {
         }
     }
 
-    /// Leaves in the stanza of a port what counts there.
+    /// Drops the options that have no effect in the stanza of a port.
     fn keep_a_ports(&mut self, findings: &mut Findings) {
         let Some((place, bond)) = &self.bond else { return };
         if self.ports.take().is_some() {
@@ -167,8 +167,8 @@ impl Stanza {
     }
 }
 
-/// Reads the lines of one stanza; those that have nothing to do with bonds are left alone. Options that `check` refuses are
-/// reported and left out, but for the mode.
+/// Reads the lines of one stanza; lines that have nothing to do with bonds are skipped. Options that `check` refuses are
+/// reported and dropped, except the mode.
 pub fn read(lines: Vec<Line>, check: Check<'_>) -> (Stanza, Vec<Diagnostic>) {
     let mut files = Vec::new();
     let mut findings = Findings::default();
@@ -197,8 +197,8 @@ pub fn read(lines: Vec<Line>, check: Check<'_>) -> (Stanza, Vec<Diagnostic>) {
     (stanza, findings.sorted(&files))
 }
 
-/// Lines as the hooks see them: those of one name are one with a newline between the values, and of names that differ in
-/// spelling only the last counts. [interfaces(5)]
+/// Lines as passed to hooks: lines of one name are joined by newlines, and of names that differ only in spelling the last
+/// counts. [interfaces(5)]
 fn joined(lines: Vec<Line>) -> Vec<Line> {
     let mut joined: Vec<Line> = Vec::new();
     for line in lines {
@@ -217,12 +217,12 @@ fn joined(lines: Vec<Line>) -> Vec<Line> {
     joined
 }
 
-/// The name behind `bond-`, as the kernel spells it; none if it is no bonding option.
+/// The name behind `bond-`, as the kernel spells it; `None` if it is not a bonding option.
 fn option_name(written: &str) -> Option<String> {
     let name = written.to_ascii_lowercase().replace('-', "_");
     match name.strip_prefix("bond_") {
         Some(name) => Some(name.to_owned()),
-        // Of the years before the prefix.
+        // From the years before the prefix.
         None => Some(name).filter(|name| name == "slaves"),
     }
 }
@@ -291,7 +291,7 @@ mod tests {
     use super::*;
     use crate::fleet::check_options;
 
-    /// A stanza of these lines, and what is said about them.
+    /// A stanza of these lines, and the findings about it.
     fn stanza(text: &str) -> (Stanza, Vec<String>) {
         let file: Arc<Path> = Arc::from(Path::new("interfaces"));
         let lines = text.lines().enumerate().map(|(at, line)| {

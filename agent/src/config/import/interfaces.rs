@@ -1,4 +1,4 @@
-//! Debian's interfaces(5): which stanzas there are and whose. What their bonding options mean is in `ifupdown`.
+//! Debian's interfaces(5): finds the stanzas of bonds and ports. `ifupdown` reads their bonding options.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -12,26 +12,26 @@ use crate::config::SpecOption;
 use crate::config::diagnostic::{Findings, Place};
 use crate::config::pattern::{is_pattern, matches};
 
-/// Files that a path with patterns in it means, each with its text or why it cannot be read.
+/// Files that match a path with patterns, each with its text or the reason why it cannot be read.
 pub type Sourced<'a> = &'a dyn Fn(&Path) -> Vec<(PathBuf, io::Result<String>)>;
 
 /// Commands of a stanza.
 const COMMANDS: [&str; 6] = ["pre-up", "up", "post-up", "pre-down", "down", "post-down"];
 
-/// What a command has in it that makes or changes a bond by itself.
+/// Parts of a command by which it makes or changes a bond itself.
 const BONDING: [&str; 4] = ["ifenslave", "bonding", "type bond", "master bond"];
 
 /// Options that stay with ifupdown.
 const STAYS: [&str; 7] = ["address", "netmask", "gateway", "dns-", "bridge", "vlan", "broadcast"];
 
-/// Most files that are read; more come of files that name each other.
+/// Most files that are read; the limit ends circles of files that include each other.
 const MOST_FILES: usize = 256;
 
 /// Most stanzas, and most lines of one.
 const MOST_STANZAS: usize = 8192;
 const MOST_LINES: usize = 1024;
 
-/// Most lines that stanzas inherit together, from stanzas that inherit themselves.
+/// Most inherited lines in total; a stanza may inherit from one that inherits itself.
 const MOST_INHERITED: usize = 65536;
 
 /// One `iface` stanza.
@@ -51,9 +51,9 @@ struct Interfaces {
     /// Names and patterns of `auto` and `allow-*`.
     started: Vec<String>,
     mappings: Vec<(Place, String)>,
-    /// What an option would belong to.
+    /// The stanza to which the next option belongs.
     open: Open,
-    /// There were more stanzas than are read.
+    /// The limit of stanzas was exceeded.
     is_full: bool,
 }
 
@@ -62,11 +62,11 @@ enum Open {
     #[default]
     Nothing,
     Block,
-    /// A stanza whose lines say nothing here.
+    /// A stanza whose lines are skipped.
     Other,
 }
 
-/// Reads the files, and those that they name.
+/// Reads the files, and those that they include.
 pub(super) fn read(texts: &[Text], sourced: Sourced<'_>, import: &mut Import) {
     let mut interfaces = Interfaces::default();
     let mut done = Vec::new();
@@ -80,7 +80,7 @@ pub(super) fn read(texts: &[Text], sourced: Sourced<'_>, import: &mut Import) {
         .map(|block| block.stanza(&mut import.findings))
         .collect();
     let mut blocks: Vec<(&Block, &Stanza)> = interfaces.blocks.iter().zip(&stanzas).collect();
-    // A bond is there before its ports, which are attached in the order in which they are brought up.
+    // A bond is made before its ports, which are attached in the order in which they are brought up.
     blocks.sort_by_key(|(block, stanza)| (stanza.bond.is_some(), interfaces.turn(&block.name)));
     for (block, stanza) in &blocks {
         if makes_bond(block, stanza, &blocks, &mut import.findings) {
@@ -197,7 +197,7 @@ impl Interfaces {
         });
     }
 
-    /// Adds to every stanza what it inherits, from one that was read before it, and does not say itself.
+    /// Adds to every stanza the lines that it inherits from an earlier one and does not have itself.
     fn inherit(&mut self, findings: &mut Findings) {
         let mut total = 0;
         for at in 0..self.blocks.len() {
@@ -229,9 +229,9 @@ impl Interfaces {
         }
     }
 
-    /// The place of an interface among those that are brought up; those that are not come last.
+    /// The index of an interface in the order of bringing up; others come last.
     fn turn(&self, name: &str) -> usize {
-        // With a slash in front it is a pattern for interfaces that are there. [interfaces(5)]
+        // A leading slash begins a pattern for existing interfaces. [interfaces(5)]
         let means = |pattern: &String| matches(pattern.trim_start_matches('/'), name);
         self.started.iter().position(means).unwrap_or(usize::MAX)
     }
@@ -240,7 +240,7 @@ impl Interfaces {
         self.turn(name) != usize::MAX
     }
 
-    /// Only there to be inherited from.
+    /// A template for other stanzas.
     fn is_template(&self, block: &Block) -> bool {
         let is_inherited = self.blocks.iter().any(|other| other.inherits.contains(&block.name));
         is_inherited && !self.is_started(&block.name)
@@ -303,7 +303,7 @@ impl Block {
         }
     }
 
-    /// What its bonding options say; which of them bondd takes is looked at when all of the bond's are known.
+    /// Its bonding options; they are checked when all options of the bond are known.
     fn stanza(&self, findings: &mut Findings) -> Stanza {
         let (stanza, diagnostics) = ifupdown::read(self.lines.clone(), &|_| Vec::new());
         for finding in diagnostics {
@@ -414,7 +414,7 @@ fn take_port(block: &Block, of: (&Place, &str), stanza: &Stanza, is_known: bool,
     }
 }
 
-/// Of the preferred ports of a bond, and of its ports, the first that is a port counts.
+/// The first preferred port that is a port of the bond counts.
 fn choose_primaries(blocks: &[(&Block, &Stanza)], import: &mut Import) {
     for bond in &mut import.bonds {
         for (block, stanza) in blocks {
@@ -447,7 +447,7 @@ fn choose_primaries(blocks: &[(&Block, &Stanza)], import: &mut Import) {
     }
 }
 
-/// The files that a line names.
+/// The files that a line includes.
 fn more(word: &str, rest: &str, place: &Place, sourced: Sourced<'_>, findings: &mut Findings) -> Vec<Text> {
     let mut texts = Vec::new();
     for name in rest.split_whitespace() {

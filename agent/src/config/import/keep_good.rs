@@ -6,10 +6,10 @@ use crate::config::parameters::apply_module_rules;
 use crate::config::unsupported::is_for_other_modes;
 use crate::config::{Check, Grammar, SpecOption};
 
-/// Leaves of options what a bond can have, all of it together, and says what is wrong with the others, which it returns; none if
-/// the mode is refused, without which nothing else can be judged.
+/// Keeps the options that a bond can have together, and reports and returns the others. `None` if the mode is refused, because
+/// the other options depend on it.
 ///
-/// For options that were written one by one to the driver, where a refused one cost nothing but itself.
+/// For options that were written to the driver one by one, so that a refused one did not affect the others.
 pub(super) fn keep_good(
     options: &mut Vec<SpecOption>,
     check: Check<'_>,
@@ -36,7 +36,7 @@ pub(super) fn keep_good(
         let Some((at, why)) = wrong.into_iter().next() else {
             return Some(left);
         };
-        // What is missing, rather than wrong, is missed by an option.
+        // A missing option is required by another one, which is dropped.
         let option = options.remove(at.min(options.len().checked_sub(1)?));
         findings.error(&option.place, why);
         left.push(option);

@@ -1,9 +1,9 @@
-//! Configurations of other tools, made into option files of the agent's own grammar.
+//! Makes option files of the agent's own grammar from configurations of other tools.
 //!
-//! Each tool has a reader (`ifcfg`, `dracut`, `interfaces`) that makes bonds of its files: options in the order in which
-//! the tool gives them to the kernel's driver, ports in that of attaching, each with its place. `write` keeps what bondd
-//! takes and prints it; what was printed is read back as bondd would read it. What is not carried over is told with its
-//! place and stays in the text as a comment.
+//! Each tool has a reader (`ifcfg`, `dracut`, `interfaces`) that makes bonds from its files: options in the order in which the
+//! tool gives them to the kernel's driver, ports in the order of attaching, each with its place. `write` prints the settings
+//! that bondd accepts, and reads the result back to check it. Other settings are reported with their place and stay in the text
+//! as comments.
 //!
 //! [`load`] reads files and [`import`] texts; [`read_stanza`] is for the hooks of ifupdown, which have one stanza at a time.
 
@@ -37,22 +37,22 @@ pub use reading::Text;
 
 use reading::Import;
 
-/// Where standard input is a file.
+/// Path of standard input.
 const STDIN: &str = "/dev/stdin";
 
-/// What became of a configuration.
+/// Result of an import.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Imported {
-    /// An option file that bondd takes.
+    /// An option file that bondd accepts.
     pub text: String,
-    /// All findings, in the order of files and lines. An error is something that was not carried over.
+    /// All findings, in the order of files and lines. An error is about a part that was not imported.
     pub diagnostics: Vec<Diagnostic>,
 }
 
-/// Reads files, or those of folders; `-` is standard input. No path: where the tool has them.
+/// Reads files, or those of folders; `-` is standard input. Without a path, reads the tool's own files.
 pub fn load(form: Form, paths: &[PathBuf], check: Check<'_>) -> Imported {
     let mut import = Import::default();
-    // Of Red Hat's, the second is a file about other things.
+    // On Red Hat's systems the second path is a file about other things.
     let is_there = |path: &PathBuf| path.is_dir() || path.exists() && form != Form::Ifcfg;
     let usual = || form.usual().iter().map(PathBuf::from).filter(is_there);
     let paths = match paths {
@@ -95,7 +95,7 @@ pub fn load(form: Form, paths: &[PathBuf], check: Check<'_>) -> Imported {
     import.of(form, &texts, &sourced, check)
 }
 
-/// Reads texts that are there already; files that they name come from `sourced`.
+/// Reads texts; files that they include come from `sourced`.
 pub fn import(form: Form, texts: &[Text], sourced: Sourced<'_>, check: Check<'_>) -> Imported {
     Import::default().of(form, texts, sourced, check)
 }

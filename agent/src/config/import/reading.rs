@@ -9,13 +9,13 @@ use crate::config::diagnostic::Findings;
 /// A file that was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Text {
-    /// As it was named.
+    /// Its path as given.
     pub path: Arc<Path>,
-    /// What is in it.
+    /// Its contents.
     pub text: String,
 }
 
-/// What a reader fills.
+/// Result of a reader.
 #[derive(Debug, Default)]
 pub(super) struct Import {
     pub(super) bonds: Vec<Bond>,

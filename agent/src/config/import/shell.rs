@@ -1,17 +1,17 @@
-//! Assignments of a file that scripts source: `NAME=value`, quotes, comments, `export`. Nothing is run, so that a value
-//! that only a shell can know is told from one that is written out.
+//! Parses assignments of a file that scripts source: `NAME=value`, quotes, comments, `export`. Nothing is run; a value that
+//! needs a shell is marked.
 
 use std::iter::Peekable;
 use std::str::Chars;
 
-/// What one command of the file is.
+/// One command of the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Command {
-    /// It gives a variable its value.
+    /// An assignment.
     Assign(Assignment),
-    /// It would have to be run; as it is written.
+    /// A command to run, as written.
     Run { line: usize, text: String },
-    /// A quote that is never closed takes in the rest of the file.
+    /// A quote that is never closed; it includes the rest of the file.
     Unclosed { line: usize, quote: char },
 }
 
@@ -21,12 +21,12 @@ pub(super) struct Assignment {
     /// Where it begins, from 1.
     pub(super) line: usize,
     pub(super) name: String,
-    /// Without quotes; where it needs a shell, what stands in the file.
+    /// Without quotes; as written if it needs a shell.
     pub(super) value: String,
     pub(super) needs_shell: bool,
 }
 
-/// A word as the shell would split it off.
+/// A word as split by the shell.
 #[derive(Default)]
 struct Word {
     text: String,
@@ -83,7 +83,7 @@ fn command(line: usize, words: Vec<Word>, into: &mut Vec<Command>) {
                     needs_shell: *needs_shell,
                 }));
             }
-            // What is exported was assigned before, or is nothing.
+            // An exported name was assigned earlier, or has no value.
             None if is_export && parts.len() == 1 => {}
             _ => return into.push(Command::Run { line, text: text() }),
         }
@@ -171,7 +171,7 @@ impl Reader<'_> {
         Err((line, quote))
     }
 
-    /// The rest of what a shell would replace, as it is written: blanks in it do not end the word.
+    /// The rest of a substitution, as written; blanks in it do not end the word.
     fn substituted(&mut self, first: char, word: &mut Word) {
         word.needs_shell = true;
         word.text.push(first);
@@ -200,7 +200,7 @@ impl Reader<'_> {
 mod tests {
     use super::*;
 
-    /// `line name=value`, with a `!` for a value that needs a shell; `line ? text` for what would be run.
+    /// `line name=value`, with a `!` for a value that needs a shell; `line ? text` for a command to run.
     fn read(text: &str) -> Vec<String> {
         let show = |command| match command {
             Command::Assign(a) => format!(

@@ -1,4 +1,4 @@
-//! The examples of testdata/import: a folder each, with the option file and the findings that come of it.
+//! The examples of testdata/import: a folder each, with the expected option file and findings.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -47,7 +47,7 @@ fn read_back(imported: &Imported) -> Parsed {
     parse(&[source], &NoFiles, &check_options)
 }
 
-/// What holds of whatever was read.
+/// Properties of every result.
 #[track_caller]
 fn verify(imported: &Imported, about: &str) {
     let parsed = read_back(imported);

@@ -1,4 +1,4 @@
-//! From bonds to an option file: what bondd takes as lines, the rest as comments.
+//! Writes bonds as an option file: accepted settings as lines, others as comments.
 
 use super::bond::Bond;
 use super::form::Form;
@@ -9,7 +9,7 @@ use crate::config::names::{check_bond, check_interface};
 use crate::config::ports::Claims;
 use crate::config::{Check, Diagnostic, Grammar, NoFiles, Severity, Source, SpecOption, parse};
 
-/// The lines of each bond, by themselves an option file that asks for that bond and nothing else, or for none.
+/// The lines of each bond. They are an option file of their own, with this bond or with none.
 pub(super) fn entries(mut bonds: Vec<Bond>, check: Check<'_>, findings: &mut Findings) -> Vec<String> {
     let mut claims = Claims::new(bonds.iter().map(|bond| bond.name.clone()));
     let mut made = 0;
@@ -45,7 +45,7 @@ pub(super) fn text(form: Form, entries: &[String], diagnostics: &[Diagnostic]) -
     text
 }
 
-/// A bond's lines with what was left out of them; none if there can be no such bond.
+/// A bond's lines with the settings that were dropped; `None` if the bond is impossible.
 fn entry(
     bond: &mut Bond,
     made: usize,
@@ -91,7 +91,7 @@ fn keep_ports(bond: &mut Bond, claims: &mut Claims, findings: &mut Findings) {
     });
 }
 
-/// What bondd makes of the lines is what was meant; or why not.
+/// Checks that bondd makes the wanted bond from the lines.
 fn reads_back(text: &str, bond: &Bond, check: Check<'_>) -> Result<(), String> {
     let source = Source {
         path: bond.place.file.to_path_buf(),
@@ -126,13 +126,13 @@ fn lines(bond: &str, options: &[SpecOption], ports: &[(String, Place)]) -> Strin
     }
 }
 
-/// Lines that bondd does not look at.
+/// Comment lines.
 fn commented(lines: &str) -> String {
     let lines = lines.split_terminator('\n');
     lines.map(|line| format!("# {}\n", plain(line))).collect()
 }
 
-/// A text in which nothing ends a line or talks to a terminal.
+/// The text without line ends and control characters.
 pub(super) fn plain(text: &str) -> String {
     let mut plain = String::new();
     for c in text.chars() {

@@ -5,7 +5,7 @@ pub(super) fn is_bond(name: &str) -> bool {
     name.starts_with("bond")
 }
 
-/// Where among the requests a name stands.
+/// The index of a name among the requests.
 pub(super) fn bond_number(alias: &str) -> u64 {
     let digits = alias
         .strip_prefix("bond")

@@ -1,5 +1,5 @@
-//! The grammar of modprobe.d: what `modprobe bond0` and so on would load, by all files and the kernel's command line together.
-//! A bad line spoils nothing but itself. [modprobe.d(5); kmod: libkmod-config.c, libkmod-module.c]
+//! The grammar of modprobe.d: the module loads of `modprobe bond0` and so on, from all files and the kernel's command line
+//! together. A bad line does not affect other lines. [modprobe.d(5); kmod: libkmod-config.c, libkmod-module.c]
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -18,7 +18,7 @@ mod read;
 
 use read::{Files, Install};
 
-/// Longest name in bytes that a pattern is tried on.
+/// Longest name in bytes that is compared with patterns.
 const LONGEST_NAME: usize = 255;
 
 /// Reads the files and makes their bonds.
@@ -44,7 +44,7 @@ pub(super) fn load(sources: &[Source], module: &mut Module<'_>, findings: &mut F
     }
 }
 
-/// Loads the module for everybody who asks; the names whose options are used.
+/// Loads the module for every request; returns the names whose options are used.
 fn load_all<'a>(files: &'a Files, module: &mut Module<'_>, findings: &mut Findings) -> BTreeSet<&'a str> {
     let requests = requests(files, findings);
     let mut used = BTreeSet::from([MODULE]);
@@ -67,7 +67,7 @@ fn load_all<'a>(files: &'a Files, module: &mut Module<'_>, findings: &mut Findin
             let text = format!("no bond {name}: {MODULE} is blacklisted, which aliases obey, expected no such line");
             findings.add(Severity::Warning, "blacklisted", place, text);
         } else if loaded && module.is_awaited(name) {
-            // The module makes no second bond, but our own files do.
+            // The module makes no second bond, but the agent's own files may.
             let mut load = files.request(Some(name), Some(alias), place, &[]);
             load.words.retain(|word| word.name.replace('-', "_") != "max_bonds");
             module.load(&load, Grammar::ModprobeD, findings);
@@ -107,10 +107,11 @@ fn matches(alias: &str, name: &str) -> bool {
     }
 }
 
-/// Somebody who asks for the module.
+/// A request for the module.
 struct Request<'a> {
     name: &'a str,
-    /// The first alias that matches, as its line has it: the one whose options count, as the others find the module loaded.
+    /// The first alias that matches, as written in its line. Its options count, because the module is loaded when the others
+    /// are tried.
     alias: &'a str,
     place: &'a Place,
 }
@@ -160,7 +161,7 @@ fn requests<'a>(files: &'a Files, findings: &mut Findings) -> Vec<Request<'a>> {
     requests
 }
 
-/// Commands that would be run instead of loading: only that which loads the module once more is understood.
+/// Commands to run instead of loading: only the command that loads the module once more is supported.
 fn install(files: &Files, module: &mut Module<'_>, findings: &mut Findings) {
     let concerns = |install: &&Install| install.name.starts_with("bond") && !install.is_ours();
     for install in files.installs.iter().filter(concerns) {
@@ -188,7 +189,7 @@ fn install(files: &Files, module: &mut Module<'_>, findings: &mut Findings) {
 }
 
 impl Files {
-    /// The alias, as its line has it, by which a name is found to be the module.
+    /// The alias, as written in its line, that maps a name to the module.
     fn alias(&self, name: &str) -> Option<&str> {
         let mut aliases = self.aliases.iter().filter(|alias| alias.module == MODULE);
         let found = aliases.find(|alias| matches(&alias.name, name));

@@ -1,5 +1,5 @@
-//! What the kernel's module and the programs that load it make of a file: modules.conf of Linux 2.4 (`modutils`), modprobe.d
-//! (`kmod`), and the module with its parameters (`module`). [`load`] is the only way in.
+//! Files for the kernel's module: modules.conf of Linux 2.4 (`modutils`), modprobe.d (`kmod`), and the module with its
+//! parameters (`module`). [`load`] is the only way in.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -19,11 +19,11 @@ pub(super) use module::Made;
 
 use module::Module;
 
-/// What the kernel's module makes of those files that are in the grammars of its loaders: of each modules.conf by itself, of all files
-/// of modprobe.d and the kernel's command line together.
+/// The bonds that the kernel's module would make from the files in the grammars of its loaders: from each modules.conf by itself, and
+/// from all files of modprobe.d and the kernel's command line together.
 ///
-/// `own` are the names of bonds that files of bondd's own grammar ask for; files that a modules.conf includes come from `files` and
-/// are added to `order`.
+/// `own` has the names of the bonds in files of bondd's own grammar. Files that a modules.conf includes come from `files` and are
+/// added to `order`.
 pub(super) fn load(
     sources: &[Source],
     files: &dyn Files,

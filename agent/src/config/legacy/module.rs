@@ -1,5 +1,5 @@
-//! One load of the kernel's module: from words to parameters, as the loader of its grammar takes them, then what the driver makes
-//! of parameters, then devices. [insmod: obj_gpl/insmod.c; kernel/params.c: parse_args; bond_main.c: bond_check_params]
+//! One load of the kernel's module: the loader turns words into parameters, the driver corrects or refuses them and makes
+//! devices. [insmod: obj_gpl/insmod.c; kernel/params.c: parse_args; bond_main.c: bond_check_params]
 
 use std::collections::BTreeSet;
 
@@ -21,12 +21,12 @@ use value::{Bad, Parameter, Value};
 /// Bytes of the longest interface name. [if.h: IFNAMSIZ]
 const LONGEST_NAME: usize = 15;
 
-/// A request for the module, with all words that it is given.
+/// A request for the module, with all its words.
 #[derive(Clone, Debug)]
 pub(super) struct Load {
-    /// The name under which it is asked for; none for its own.
+    /// The requested name; `None` for the module's own.
     pub(super) alias: Option<String>,
-    /// The line that asks.
+    /// The line of the request.
     pub(super) place: Place,
     pub(super) words: Vec<Word>,
 }
@@ -40,15 +40,15 @@ pub(super) struct Module<'a> {
     check: Check<'a>,
 }
 
-/// What loads of the module left behind.
+/// Result of the loads.
 #[derive(Default)]
 pub(in crate::config) struct Made {
     pub(in crate::config) bonds: Vec<BondSpec>,
-    /// Options of a load that made no device: what bonds begin with that are made later. [bond_main.c: bonding_defaults]
+    /// Options of a load that made no device: the defaults of bonds made later. [bond_main.c: bonding_defaults]
     pub(in crate::config) defaults: Vec<SpecOption>,
 }
 
-/// What one load was given, value by value.
+/// The values given to one load.
 #[derive(Default)]
 struct Given {
     options: Vec<SpecOption>,
@@ -67,12 +67,12 @@ impl<'a> Module<'a> {
         }
     }
 
-    /// Whether the agent's own files ask for a bond of this name that the module has not made.
+    /// Whether the agent's own files have a bond of this name that the module has not made.
     pub(super) fn is_awaited(&self, name: &str) -> bool {
         self.own.contains(name) && !self.taken.contains(name)
     }
 
-    /// Loads the module; false if that fails, so that it makes no device.
+    /// Loads the module; false if that fails and it makes no device.
     pub(super) fn load(&mut self, load: &Load, grammar: Grammar, findings: &mut Findings) -> bool {
         let errors = findings.errors();
         if load.words.len() > MOST_WORDS {
@@ -96,7 +96,7 @@ impl<'a> Module<'a> {
         true
     }
 
-    /// What the driver corrects in the values, and what it refuses.
+    /// Applies the driver's corrections, and reports values that it refuses.
     fn correct(&self, options: &mut Vec<SpecOption>, load: &Load, grammar: Grammar, findings: &mut Findings) {
         let errors = findings.errors();
         reset_ranges(options, findings);
@@ -135,7 +135,7 @@ impl<'a> Module<'a> {
             if self.made.bonds.len() >= MOST_IN_ALL {
                 return findings.error(&load.place, format!("more than {MOST_IN_ALL} bonds, expected fewer"));
             }
-            // A request under the name of a bond of ours is one for that bond.
+            // A request under the name of a bond of the agent's own files means that bond.
             bond.name = match &bond.alias {
                 Some(alias) if self.is_awaited(alias) => alias.clone(),
                 _ => free_name(&self.taken),
@@ -200,7 +200,7 @@ impl Given {
         set(&mut self.options, SpecOption { name, value, place }).map(|_| ())
     }
 
-    /// How many devices there will be.
+    /// The number of devices.
     fn devices(&self, grammar: Grammar, findings: &mut Findings) -> usize {
         let Some((place, number)) = &self.max_bonds else {
             return 1;
@@ -310,7 +310,7 @@ fn reset_ranges(options: &mut Vec<SpecOption>, findings: &mut Findings) {
     }
 }
 
-/// Takes an option away, because the driver goes on as if it were not given.
+/// Removes an option that the driver ignores.
 fn leave(options: &mut Vec<SpecOption>, name: &str, code: impl Into<Code>, expected: &str, findings: &mut Findings) {
     if let Some(option) = take(options, name) {
         let text = format!("{name}={} does not count, {expected}", option.value);
@@ -335,7 +335,7 @@ fn leave_other_modes(options: &mut Vec<SpecOption>, findings: &mut Findings) {
     }
 }
 
-/// The mode that counts.
+/// The effective mode.
 fn mode(options: &[SpecOption]) -> ModeName {
     let given = options.iter().find(|option| option.name == "mode");
     let named = |option: &SpecOption| {
@@ -345,7 +345,7 @@ fn mode(options: &[SpecOption]) -> ModeName {
     given.and_then(named).unwrap_or(ModeName::BalanceRr)
 }
 
-/// Names that the driver does not look at, or replaces by the default, so that even bad ones let the module be loaded.
+/// Values that the driver ignores or replaces by the default, so that the module loads even with bad ones.
 /// [bond_main.c: bond_check_params]
 fn leave_unread(options: &mut Vec<SpecOption>, findings: &mut Findings) {
     let code = "option-ignored";
@@ -373,8 +373,8 @@ fn leave_unread(options: &mut Vec<SpecOption>, findings: &mut Findings) {
     }
 }
 
-/// A preferred port with a name that no interface has: the driver of 2.4 waits for it in vain, today's for the interface that has
-/// the first 15 bytes of the name. Both say nothing. [bond_main.c: bond_check_params, strscpy_pad]
+/// A preferred port with an impossible name: the driver of 2.4 waits for it in vain, today's driver waits for an interface with
+/// the first 15 bytes of the name. Neither reports it. [bond_main.c: bond_check_params, strscpy_pad]
 fn name_primary(options: &mut Vec<SpecOption>, grammar: Grammar, findings: &mut Findings) {
     let Some(option) = options.iter_mut().find(|option| option.name == "primary") else {
         return;
@@ -417,7 +417,7 @@ fn round_delays(options: &mut [SpecOption], findings: &mut Findings) {
     }
 }
 
-/// Says so when the driver would let nobody watch the links.
+/// Reports a driver without a monitor.
 fn watch(options: &[SpecOption], load: &Load, findings: &mut Findings) {
     let miimon = number(options, "miimon");
     if miimon.is_some_and(|miimon| miimon > 0) || number(options, "arp_interval").is_some_and(|interval| interval > 0) {

@@ -1,5 +1,6 @@
-//! The grammar of modules.conf and conf.modules, of Linux 2.4: what `modprobe bond0` and so on would load. One bad line spoils
-//! the whole file, because modutils then loads nothing at all. [modutils: modules.conf(5), util/config.c, insmod/modprobe.c]
+//! The grammar of modules.conf and conf.modules of Linux 2.4: the module loads of `modprobe bond0` and so on. One bad line
+//! invalidates the whole file, because modutils then loads no module. [modutils: modules.conf(5), util/config.c,
+//! insmod/modprobe.c]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -37,7 +38,7 @@ pub(super) fn load(
     let requests = requests::find(&file, findings);
     let mut loaded: BTreeSet<String> = BTreeSet::new();
     let mut used: BTreeSet<&str> = BTreeSet::from([MODULE]);
-    // By list of `probe`: the name in it that was loaded.
+    // For each list of `probe`, the name in it that was loaded.
     let mut chosen: BTreeMap<&str, &str> = BTreeMap::new();
     for request in &requests {
         let Way { chain, choices } = &request.way;
@@ -94,7 +95,7 @@ fn list(file: &File, name: &str, findings: &mut Findings) -> (Vec<Word>, Option<
                     findings.add(Severity::Warning, "duplicate-option", &new.place, text);
                 });
             }
-            // It ends the list without a word.
+            // It ends the list without a message.
             None => {
                 truncated(place, word, findings);
                 break;

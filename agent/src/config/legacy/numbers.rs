@@ -1,6 +1,6 @@
 //! Numbers as the programs before us read them.
 
-/// What C's strtol reads with the base left open, none if that is no digit or too much, and what follows.
+/// The number that C's strtol reads with base 0, or `None` without a digit or beyond its range, and the rest of the text.
 pub(super) fn strtol(text: &str) -> (Option<i64>, &str) {
     let (negative, digits) = match text.strip_prefix('-') {
         Some(rest) => (true, rest),

@@ -1,4 +1,4 @@
-//! The examples of testdata/modprobe: what modutils, kmod and the driver make of files, and what is expected here.
+//! The examples of testdata/modprobe: the results of modutils, kmod and the driver, and those expected here.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::config::{Grammar, NoFiles, Parsed, Severity, Source, load, parse};
 use crate::fleet::check_options;
 
-/// Findings that are ours alone: the driver of 2003 obeyed `multicast`, here every port hears all groups.
+/// Findings of bondd only: the driver of 2003 obeyed `multicast`, here every port receives all groups.
 const OURS: [(&str, u64, &str, &str); 2] = [
     ("32-multicast", 4, "info", "multicast-ignored"),
     ("88-seed-multicast", 1, "info", "multicast-ignored"),
@@ -54,8 +54,8 @@ fn read(wanted: &Value) -> Parsed {
     parse(&sources, &NoFiles, &check_options)
 }
 
-/// `name (alias) option=value ... from option=value ...` of every bond: the options of the driver as they count, and those that
-/// the files give.
+/// `name (alias) option=value ... from option=value ...` of every bond: the effective options of the driver, and those of the
+/// files.
 fn bonds(parsed: &Parsed) -> Vec<String> {
     let show = |bond: &super::BondSpec| {
         let options = bond_modes::options::parse(&bond.pairs()).unwrap().options;
@@ -78,7 +78,7 @@ fn from(mut given: Vec<String>) -> String {
     format!(" from {}", given.join(" "))
 }
 
-/// `multicast` sets nothing here.
+/// `multicast` has no effect here.
 const NAMES: [&str; 8] = [
     "mode",
     "miimon",
@@ -90,7 +90,7 @@ const NAMES: [&str; 8] = [
     "primary",
 ];
 
-/// The same of the expectation. Where the driver would watch nothing, bondd watches carrier, unless a zero asks for nothing.
+/// The same for the expected bonds. Where the driver has no monitor, bondd has miimon, unless a zero switches it off.
 fn wanted_bonds(wanted: &Value) -> Vec<String> {
     let show = |bond: &Value| {
         let mut text = format!(

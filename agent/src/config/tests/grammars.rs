@@ -1,4 +1,4 @@
-//! What the examples do not show of modules.conf and modprobe.d, and how files of all grammars go together.
+//! Cases of modules.conf and modprobe.d beyond the examples, and files of several grammars together.
 
 use super::{bonds, findings, parse_own};
 use crate::config::{Grammar, NoFiles, Parsed, Severity, Source, parse};
@@ -48,7 +48,7 @@ fn our_own_options_work_in_every_grammar() {
     old(bad, &[], &["2 bad-value"]);
 }
 
-/// The bonds of these files, where all findings but notes are these.
+/// The bonds of these files; checks that these are all findings except notes.
 #[track_caller]
 fn together(files: &[(Grammar, &str)], wanted: &[&str], said: &[&str]) {
     let parsed = read(files);
@@ -113,7 +113,7 @@ fn one_bond_has_the_options_of_all_files_and_its_own_before_those_of_all_bonds()
         &["bond0: mode=active-backup miimon=100 [eth0]"],
         &[],
     );
-    // A name that the driver would not have chosen, but that ours has.
+    // A name that the driver would not have chosen, but that the agent's own file has.
     together(
         &[
             (

@@ -1,4 +1,4 @@
-//! The lines of modprobe.d, and the words that the kernel takes from them.
+//! Parses the lines of modprobe.d and the words of the kernel's command line.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use crate::config::diagnostic::{Findings, Place, Severity};
 use crate::config::directives::MODULE;
 use crate::config::kernel_words::{END, Word, words};
 
-/// What all files say together, in their order; `-` is `_` in all names, but in the brackets of a pattern.
+/// The lines of all files, in order; in names `-` is replaced by `_`, except in the brackets of a pattern.
 #[derive(Debug, Default)]
 pub(super) struct Files {
     pub(super) aliases: Vec<Alias>,
@@ -55,7 +55,7 @@ impl Files {
         }
     }
 
-    /// Takes a line in; none if it is bad.
+    /// Adds a line; `None` if it is bad.
     fn line(&mut self, place: &Place, line: &str, findings: &mut Findings) -> Option<()> {
         let place = place.clone();
         let (word, rest) = cut(line);
@@ -127,7 +127,7 @@ impl Files {
 }
 
 impl Install {
-    /// Whether the command does nothing, whatever it is given or is said about it.
+    /// Whether the command does nothing, with any arguments.
     pub(super) fn is_nothing(&self) -> bool {
         let command = self.command.split('#').next().unwrap_or_default();
         let word = command.split_whitespace().next().unwrap_or_default();
@@ -136,7 +136,7 @@ impl Install {
         ["true", "false", ":"].contains(&name) && !command.contains([';', '&', '|'])
     }
 
-    /// Whether it is the line that comes with bondd. [bondctl(8): modprobe]
+    /// Whether it is the line shipped with bondd. [bondctl(8): modprobe]
     pub(super) fn is_ours(&self) -> bool {
         let program = self.command.split_whitespace().next().map(Path::new);
         program.and_then(Path::file_name).is_some_and(|name| name == "bondctl")
@@ -233,7 +233,7 @@ fn filled(text: &str) -> Option<&str> {
     Some(text).filter(|text| !text.is_empty())
 }
 
-/// `-` is `_` but in brackets; none if a bracket has no other. [kmod: libkmod-util.c: underscores]
+/// Replaces `-` by `_` outside brackets; `None` if a bracket is not closed. [kmod: libkmod-util.c: underscores]
 fn normalized(name: &str) -> Option<String> {
     let mut bracket = false;
     let mut text = String::with_capacity(name.len());

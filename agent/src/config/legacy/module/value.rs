@@ -5,16 +5,17 @@ use bond_modes::options::{Kind, ModeName, Since, find};
 use crate::config::Grammar;
 use crate::config::legacy::numbers::strtol;
 
-/// Parameters of the driver of Linux 2.4.22 that are no options of a bond, and what is ours in every grammar. [bonding.txt of 2003]
+/// Parameters of the driver of Linux 2.4.22 that are not options of a bond, and options of bondd in every grammar. [bonding.txt
+/// of 2003]
 const IN_EVERY_GRAMMAR: [&str; 4] = ["multicast", "max_bonds", "slaves", "plane"];
 
-/// Modes that are not here. [bonding.rst: mode]
+/// Modes that bondd does not have. [bonding.rst: mode]
 const UNSUPPORTED_MODES: [&str; 3] = ["802.3ad", "balance-tlb", "balance-alb"];
 
 /// Most elements of a list. [bonding.h: BOND_MAX_ARP_TARGETS]
 const MOST: usize = 16;
 
-/// What kind of value a parameter takes.
+/// Kind of a parameter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Parameter {
     MaxBonds,
@@ -26,14 +27,14 @@ pub(super) enum Parameter {
     Multicast,
 }
 
-/// A value that was understood.
+/// A parsed value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Value {
     /// As if the parameter were not given.
     Untouched,
     Number(i64),
     Text(String),
-    /// A name of which more than that was written.
+    /// A name followed by further text.
     Prefix(String),
 }
 
@@ -49,7 +50,7 @@ pub(super) enum Bad {
 }
 
 impl Parameter {
-    /// The kind of a parameter; none if the driver of this grammar has none of this name.
+    /// The kind of a parameter; `None` if the driver of this grammar does not have it.
     pub(super) fn of(name: &str, grammar: Grammar) -> Option<Parameter> {
         let row = find(name);
         let known = match (grammar, row) {
@@ -96,7 +97,7 @@ impl Parameter {
             },
             Parameter::List => {
                 let mut items = elements(text);
-                // A comma behind the last one is looked at only when there is no room for more.
+                // A comma after the last value is an error only if the list is full.
                 if items.last().is_some_and(String::is_empty) && items.len() <= MOST {
                     items.pop();
                 }
@@ -113,7 +114,7 @@ impl Parameter {
     fn kernel(self, text: &str) -> Result<Value, Bad> {
         match self {
             Parameter::Number | Parameter::MaxBonds => match strtol(text) {
-                // differs from insmod: no number at all is none, and one that is too large is not cut off.
+                // differs from insmod: a value without digits is refused, and so is one that is too large.
                 (Some(number), "") if i32::try_from(number).is_ok() => Ok(Value::Number(number)),
                 _ => Err(Bad::Integer),
             },
@@ -138,7 +139,8 @@ fn list(items: &[String]) -> Result<Value, Bad> {
     }
 }
 
-/// By name or number; `loose` as the driver of 2.4 did, which looks at no more than it knows. [bond_main.c: bond_parse_parm]
+/// By name or number; `loose` as in the driver of 2.4, which compares only the length of its own names. [bond_main.c:
+/// bond_parse_parm]
 fn mode(text: &str, loose: bool) -> Result<Value, Bad> {
     let names = ModeName::VALUES
         .iter()
@@ -152,7 +154,7 @@ fn mode(text: &str, loose: bool) -> Result<Value, Bad> {
         (false, _) if text.bytes().all(|b| b.is_ascii_digit()) => text.parse().ok().map(|number| (number, "")),
         _ => None,
     };
-    // 802.3ad begins with a digit, too: the driver of 2.4 takes it for a number that it does not have.
+    // 802.3ad begins with a digit, so the driver of 2.4 reads it as an unknown number.
     let exact = names.iter().position(|name| *name == text);
     let (at, whole) = match (exact, by_number) {
         (Some(at), _) => (Some(at), true),
@@ -181,7 +183,7 @@ fn multicast(text: &str) -> Option<Value> {
     name.map(|name| Value::Text((*name).to_owned()))
 }
 
-/// Splits at commas outside double quotes, which go.
+/// Splits at commas outside double quotes, which are removed.
 fn elements(text: &str) -> Vec<String> {
     let mut items = vec![String::new()];
     let mut quoted = false;

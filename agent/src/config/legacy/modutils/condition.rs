@@ -6,7 +6,7 @@ use crate::config::legacy::numbers::strtol;
 use crate::config::lines::words;
 use crate::config::loader::Files;
 
-/// Whether a condition holds; none if only a shell could tell.
+/// Whether a condition holds; `None` if it needs a shell.
 pub(super) fn holds(text: &str, files: &dyn Files) -> Option<bool> {
     if text.contains(['`', '$']) {
         return None;
@@ -21,7 +21,7 @@ pub(super) fn holds(text: &str, files: &dyn Files) -> Option<bool> {
     }
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let holds = match words.as_slice() {
-        // Nobody here is the kernel's own loader; `!` makes no difference.
+        // -k asks for the kernel's own loader, so it is false, with `!` or without.
         ["-k", ..] => return Some(false),
         ["-f", file, ..] => files.is_readable(Path::new(file)),
         ["-n", left, op, right, ..] => {

@@ -1,4 +1,4 @@
-//! The lines of a modules.conf, under their conditions.
+//! Reads the lines of a modules.conf and obeys its conditions.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -12,23 +12,23 @@ use crate::config::limits::MOST_WORDS;
 use crate::config::lines::{logical_lines, physical_lines, words};
 use crate::config::loader::{Files, Refusal};
 
-/// How deep files include files, and conditions stand in conditions.
+/// Greatest depth of nested includes and conditions.
 const DEEPEST: usize = 20;
 
 /// Most files that are included in all.
 const MOST_FILES: usize = 256;
 
-/// Longest line in bytes; modutils takes what is behind for a line of its own. [util/config.c: fgets_strip]
+/// Longest line in bytes; modutils reads the rest as a line of its own. [util/config.c: fgets_strip]
 const LONGEST: usize = 2999;
 
-/// What a file says.
+/// Contents of a file.
 #[derive(Debug, Default)]
 pub(super) struct File {
-    /// By name: what it stands for.
+    /// Target of each alias.
     pub(super) aliases: BTreeMap<String, (Place, String)>,
-    /// By name: what is to be loaded for it.
+    /// Modules of each probe list.
     pub(super) probes: BTreeMap<String, Probe>,
-    /// By name: the lines that count, with their words.
+    /// Options lines of each name, with their words.
     pub(super) options: BTreeMap<String, Vec<(Place, Vec<String>)>>,
     /// Names of aliases and probe lists in the order of the file.
     pub(super) names: Vec<String>,
@@ -37,7 +37,7 @@ pub(super) struct File {
     pub(super) replaced_aliases: Vec<(String, Place, Place)>,
     /// A name, the line, and the kind of its command.
     pub(super) commands: Vec<(String, Place, &'static str)>,
-    /// Lines that only a shell could understand, with their text.
+    /// Lines that need a shell, with their text.
     pub(super) shell: Vec<(Place, String)>,
 }
 
@@ -50,11 +50,11 @@ pub(super) struct Probe {
     pub(super) all: bool,
 }
 
-/// A condition that is open.
+/// An open condition.
 struct Block {
-    /// The line that is read is obeyed.
+    /// Lines are obeyed.
     active: bool,
-    /// A branch was taken, or none may be.
+    /// A branch was taken, or no branch may be.
     done: bool,
 }
 
@@ -69,7 +69,7 @@ struct Reader<'a> {
     included: usize,
 }
 
-/// Reads a file; none if it is refused as a whole.
+/// Reads a file; `None` if it is refused as a whole.
 pub(super) fn read(
     source: &Source,
     files: &dyn Files,
@@ -195,7 +195,7 @@ impl Reader<'_> {
     }
 
     fn directive(&mut self, place: &Place, word: &str, rest: &str, add: bool) {
-        // What a command says is for a shell.
+        // The text of a command is for a shell.
         if let Some(kind) = COMMANDS.into_iter().find(|kind| *kind == word) {
             let name = rest.split_whitespace().next().map(str::to_owned);
             let command = name.map(|name| (name, place.clone(), kind));
@@ -238,7 +238,7 @@ impl Reader<'_> {
         words.unwrap_or_default()
     }
 
-    /// What is no directive about a module.
+    /// A directive that does not concern modules.
     fn setting(&mut self, place: &Place, word: &str, rest: &str) {
         let name = word.split('[').next().unwrap_or(word);
         let assigns = rest.starts_with('=');

@@ -1,4 +1,4 @@
-//! Who asks for the module: aliases and probe lists that lead to it.
+//! Requests for the module: aliases and probe lists that lead to it.
 
 use std::collections::BTreeSet;
 
@@ -26,7 +26,7 @@ const LONGEST: usize = 1000;
 /// A request that leads to the module.
 #[derive(Clone, Debug)]
 pub(super) struct Request {
-    /// None for the module's own name.
+    /// `None` for the module's own name.
     pub(super) alias: Option<String>,
     pub(super) place: Place,
     pub(super) way: Way,
@@ -38,7 +38,7 @@ enum Ring {
     Probe,
 }
 
-/// Reports lines about bonds that only a shell could understand; true if there are any.
+/// Reports lines about bonds that need a shell; true if there are any.
 pub(super) fn shell(file: &File, findings: &mut Findings) -> bool {
     let reaches = |name: &str| is_bond(name) || matches!(ways(file, name), Ok(found) if !found.is_empty());
     let mut found = false;
@@ -96,7 +96,7 @@ pub(super) fn find(file: &File, findings: &mut Findings) -> Vec<Request> {
         }
     }
     requests.sort_by_key(|request| bond_number(request.alias.as_deref().unwrap_or_default()));
-    // Nobody asks: then it is loaded by its own name. [bond_main.c: bonding_init]
+    // Without a request it is loaded by its own name. [bond_main.c: bonding_init]
     if requests.is_empty()
         && !asked
         && let Some((place, _)) = file.options.get(MODULE).and_then(|lines| lines.first())
@@ -118,7 +118,7 @@ fn place_of<'a>(file: &'a File, name: &str) -> &'a Place {
     probe.unwrap_or_else(|| &file.aliases[name].0)
 }
 
-/// Names that are asked for through other names, so not by themselves.
+/// Names that are requested through other names only.
 fn led_to(file: &File) -> BTreeSet<&str> {
     let aliases = file.aliases.iter().filter(|(name, _)| !file.probes.contains_key(*name));
     let aliases = aliases.map(|(name, (_, target))| (name, target));
@@ -130,7 +130,7 @@ fn led_to(file: &File) -> BTreeSet<&str> {
     pairs.map(|(_, target)| target.as_str()).collect()
 }
 
-/// Says that a bond is switched off.
+/// Reports a bond that is switched off.
 fn off(file: &File, name: &str, findings: &mut Findings) {
     if let Some((place, target)) = file.aliases.get(name)
         && is_bond(name)
@@ -158,7 +158,7 @@ impl Ring {
     }
 }
 
-/// All ways from a name to the module, in the order of loading; each name is gone through once.
+/// All ways from a name to the module, in the order of loading; each name is visited once.
 fn ways(file: &File, name: &str) -> Result<Vec<Way>, Ring> {
     let mut found = Vec::new();
     let mut visited = BTreeSet::new();
@@ -193,7 +193,7 @@ fn ways(file: &File, name: &str) -> Result<Vec<Way>, Ring> {
 
 /// The way to the module over these names.
 fn way(file: &File, path: &[&str]) -> Way {
-    // A probe list gives its own options to nobody.
+    // Options of a probe list itself have no effect.
     let last_probe = path.iter().rposition(|name| file.probes.contains_key(*name));
     let names = || path.iter().copied().chain([MODULE]);
     let chain = names().skip(last_probe.map_or(0, |at| at + 1));
