@@ -56,7 +56,7 @@ fn directive(place: Place, line: &str, findings: &mut Findings) -> Option<Direct
         "options" => options(place, rest, findings),
         "probe" | "probeall" => {
             if rest.split_whitespace().any(|module| module == MODULE) {
-                let text = format!("{word} is not understood here, expected `alias <bond> {MODULE}`");
+                let text = format!("{word} is not allowed here, expected `alias <bond> {MODULE}`");
                 findings.error(&place, text);
             }
             None
@@ -64,7 +64,7 @@ fn directive(place: Place, line: &str, findings: &mut Findings) -> Option<Direct
         _ if NOT_UNDERSTOOD.contains(&word) => {
             findings.error(
                 &place,
-                format!("{word} is not understood here, expected alias and options lines"),
+                format!("{word} is not allowed here, expected alias and options lines"),
             );
             None
         }

@@ -31,7 +31,7 @@ pub fn check_interface(name: &str) -> Result<(), String> {
         return Ok(());
     };
     Err(format!(
-        "{name:?} is no interface name ({wrong}), expected 1 to 15 bytes such as bond0"
+        "{name:?} is not an interface name ({wrong}), expected 1 to 15 bytes such as bond0"
     ))
 }
 

@@ -49,7 +49,7 @@ fn drop_bad_targets(options: &mut Vec<SpecOption>, findings: &mut Findings) {
     let (good, bad): (Vec<&str>, Vec<&str>) = value.split(',').partition(|target| is_target(target));
     for target in &bad {
         let text = format!(
-            "arp_ip_target: {target:?} is no address that can be asked, so that the ARP monitor is off, expected up to 16 \
+            "arp_ip_target: {target:?} is not an address that can be asked, so the ARP monitor is off, expected up to 16 \
              IPv4 addresses as a,b,c"
         );
         findings.add(Severity::Warning, "bad-arp-ip-target", &place, text);
@@ -87,7 +87,7 @@ fn choose_monitor(options: &mut Vec<SpecOption>, findings: &mut Findings) -> Opt
     switched_on(options, "arp_interval")?;
     let arp = take(options, "arp_interval")?;
     let text = format!(
-        "arp_interval={} does not count, because miimon={} is given at {}, expected one monitor for a bond",
+        "arp_interval={} has no effect, because miimon={} is given at {}, expected one monitor for a bond",
         arp.value, miimon.value, miimon.place
     );
     findings.add(Severity::Warning, "miimon-and-arp", &arp.place, text);
@@ -110,14 +110,14 @@ fn drop_delays(options: &mut Vec<SpecOption>, own: bool, findings: &mut Findings
             && let Some(SpecOption { value, place, .. }) = take(options, name)
         {
             match dropped.iter_mut().find(|(before, _)| *before == place) {
-                Some((_, text)) => *text = format!("{text} and {name}={value} do not count"),
+                Some((_, text)) => *text = format!("{text} and {name}={value} have no effect"),
                 None => dropped.push((place, format!("{name}={value}"))),
             }
         }
     }
     for (place, mut text) in dropped {
-        if !text.ends_with("do not count") {
-            text.push_str(" does not count");
+        if !text.ends_with("have no effect") {
+            text.push_str(" has no effect");
         }
         text.push_str(", expected miimon above 0 with it");
         findings.add(Severity::Warning, "delay-without-miimon", &place, text);
@@ -130,7 +130,7 @@ fn check_arp(options: &mut Vec<SpecOption>, own: bool, excluded: Option<&SpecOpt
     let asks = options.iter().filter(is_list).any(|list| !is_off(list));
     if let Some(arp) = switched_on(options, "arp_interval").filter(|_| !asks) {
         let text = format!(
-            "arp_interval={} without targets asks nobody, so carrier alone decides, expected arp_ip_target or ns_ip6_target",
+            "arp_interval={} has no targets, so ports follow their carrier, expected arp_ip_target or ns_ip6_target",
             arp.value
         );
         findings.add(

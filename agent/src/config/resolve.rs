@@ -172,7 +172,7 @@ impl OptionLines {
             }
         };
         if let Some(before) = before {
-            let text = format!("{name} is given again, the value at {before} does not count");
+            let text = format!("{name} is given again, the value at {before} has no effect");
             findings.warning(place, text);
         }
     }

@@ -38,7 +38,7 @@ impl Modes {
     }
 }
 
-/// What kind of value an option takes.
+/// Kind of an option's value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// A number.
@@ -51,20 +51,20 @@ pub enum Kind {
     List,
 }
 
-/// Where the kernel's driver has an option. [bond_main.c: module_param]
+/// Availability of an option in the kernel's driver. [bond_main.c: module_param]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Since {
     /// A parameter of its module since Linux 2.4. [bonding.txt of 2003]
     Linux24,
     /// A parameter of its module.
     Module,
-    /// No parameter: it is set on a bond that is there.
+    /// Not a parameter: it is set on an existing bond.
     Later,
-    /// Nowhere: it is ours.
+    /// Only in bondd.
     Ours,
 }
 
-/// Which files of the driver show an option. [bond_sysfs.c]
+/// Files of the driver that show an option. [bond_sysfs.c]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Files {
     /// None.
@@ -75,7 +75,7 @@ pub enum Files {
     EveryName,
 }
 
-/// How a value is taken in.
+/// Parser of a value.
 #[derive(Clone, Copy)]
 pub(super) enum Parse {
     /// From a text; false for a bad one.
@@ -84,7 +84,7 @@ pub(super) enum Parse {
     Number(fn(u32, &mut Change)),
 }
 
-/// Everything about one option.
+/// One option.
 pub struct OptionRow {
     /// The kernel's name.
     pub name: &'static str,
@@ -92,31 +92,31 @@ pub struct OptionRow {
     pub aliases: &'static [&'static str],
     /// Unit of its number; empty for none.
     pub unit: &'static str,
-    /// What it is when nobody sets it.
+    /// Its default.
     pub default: &'static str,
-    /// What it takes, for messages and help.
+    /// The expected values, for messages and help.
     pub expected: &'static str,
     /// In which modes it may be set.
     pub modes: Modes,
     /// When it may change.
     pub set_when: SetWhen,
-    /// It means nothing without the MII monitor.
+    /// It needs the MII monitor.
     pub needs_miimon: bool,
     /// One or two sentences for help and man page.
     pub doc: &'static str,
-    /// What kind of value it takes.
+    /// Kind of its value.
     pub kind: Kind,
-    /// Where the kernel's driver has it.
+    /// Its availability in the kernel's driver.
     pub since: Since,
-    /// Where it shows besides in `show`.
+    /// Files that show it.
     pub files: Files,
-    /// How a value is taken in.
+    /// Parser of a value.
     pub(super) parse: Parse,
-    /// Where its effective value is.
+    /// Source of its effective value.
     pub(super) show: Show,
 }
 
-/// Where the effective value of an option is.
+/// Source of an option's effective value.
 #[derive(Clone, Copy)]
 pub(super) enum Show {
     /// In the bond's options.
@@ -140,7 +140,7 @@ impl OptionRow {
         std::iter::once(self.name).chain(self.aliases.iter().copied())
     }
 
-    /// Takes a text in; false for a bad value.
+    /// Parses a text; false for a bad value.
     pub(super) fn parse(&self, text: &str, change: &mut Change) -> bool {
         match (self.parse, self.kind) {
             (Parse::Text(parse), _) => parse(text, change),
@@ -149,7 +149,7 @@ impl OptionRow {
         }
     }
 
-    /// The range of its numbers; none if it takes others.
+    /// The range of its numbers; `None` for other kinds.
     pub fn range(&self) -> Option<RangeInclusive<u32>> {
         match self.kind {
             Kind::Number(Range { min, max, .. }) => Some(min..=max),
@@ -173,12 +173,12 @@ impl OptionRow {
         self.names().take(count)
     }
 
-    /// Whether its value is an option of the bond, rather than state that it is asked to take.
+    /// Whether its value is stored as an option, rather than a state of the bond.
     pub fn is_stored(&self) -> bool {
         matches!(self.show, Show::Stored(_))
     }
 
-    /// Its effective value; for what is state, none.
+    /// Its effective value; `None` for a state.
     pub fn value(&self, options: &BondOptions) -> OptionValue {
         self.show.value(options, None)
     }
@@ -201,7 +201,7 @@ pub(super) fn store<T>(value: Option<T>, put: impl FnOnce(T)) -> bool {
     value.map(put).is_some()
 }
 
-/// What most rows have in common.
+/// Common values of most rows.
 pub(super) const ROW: OptionRow = OptionRow {
     name: "",
     aliases: &[],

@@ -67,8 +67,8 @@ pub static TABLE: &[OptionRow] = &[
         expected: "the name of an attached port whose link is up, or none",
         modes: Modes::Only(ModeName::ActiveBackup),
         since: Since::Later,
-        doc: "The port that carries the traffic now; none lets the bond choose again. Not a pin: a later failover or a \
-              preferred port may change it. [bonding.rst: active_slave]",
+        doc: "The port that carries the traffic now; none lets the bond choose again. A later failover or a preferred port \
+              may change it. [bonding.rst: active_slave]",
         parse: Parse::Text(|text, c| store(port_name(text), |v| c.active = Some(v))),
         show: Show::ActivePort,
         ..ROW
@@ -83,8 +83,8 @@ pub static TABLE: &[OptionRow] = &[
             ..Range::MILLIS
         }),
         since: Since::Linux24,
-        doc: "How often the carrier of every port is polled. Link events count at once; the poll is the net below them. 0 \
-              switches both off. [bonding.rst: miimon]",
+        doc: "How often the carrier of every port is polled. Link events count at once; polls find changes without an event. \
+              0 switches both off. [bonding.rst: miimon]",
         parse: Parse::Number(|v, c| c.set_miimon(of_ms(v))),
         show: Show::Stored(|o| ms(o.miimon)),
         ..ROW
@@ -111,7 +111,7 @@ pub static TABLE: &[OptionRow] = &[
         needs_miimon: true,
         kind: Kind::Number(Range::MILLIS),
         since: Since::Linux24,
-        doc: "How long carrier must be lost before the port is given up. Rounded down to a multiple of miimon. \
+        doc: "How long carrier must be lost before the port is no longer used. Rounded down to a multiple of miimon. \
               [bonding.rst: downdelay]",
         parse: Parse::Number(|v, c| c.options.downdelay = c.round("downdelay", of_ms(v))),
         show: Show::Stored(|o| ms(o.downdelay)),
@@ -142,8 +142,8 @@ pub static TABLE: &[OptionRow] = &[
         expected: "1 or 0",
         kind: Kind::Switch,
         since: Since::Linux24,
-        doc: "1: the network stack says whether there is carrier. 0: the driver is asked by ethtool, then by MII registers, \
-              at each poll and link event. [bonding.rst: use_carrier]",
+        doc: "1: carrier is read from the network stack. 0: it is read from the driver, by ethtool or MII registers, at each \
+              poll and link event; if the driver supports neither, the port counts as up. [bonding.rst: use_carrier]",
         parse: Parse::Text(|text, c| store(switch(text, true), |v| c.options.use_carrier = v)),
         show: Show::Stored(|o| number(o.use_carrier)),
         ..ROW
@@ -167,7 +167,7 @@ pub static TABLE: &[OptionRow] = &[
         expected: "up to 16 IPv4 addresses as a,b,c, or +a,b to add, -a,b to remove, none for none",
         kind: Kind::List,
         since: Since::Linux24,
-        doc: "Who is probed by ARP: neighbours that are there as long as the network is. [bonding.rst: arp_ip_target]",
+        doc: "Targets that are probed by ARP: neighbours that always run, such as routers. [bonding.rst: arp_ip_target]",
         parse: Parse::Text(|text, c| {
             let list = targets(text, &c.options.arp_ip_target, probeable_v4);
             store(list, |v| c.options.arp_ip_target = v)
@@ -182,7 +182,7 @@ pub static TABLE: &[OptionRow] = &[
         kind: Kind::List,
         since: Since::Later,
         files: Files::None,
-        doc: "Who is probed by neighbour solicitations. [bonding.rst: ns_ip6_target]",
+        doc: "Targets that are probed by neighbour solicitations. [bonding.rst: ns_ip6_target]",
         parse: Parse::Text(|text, c| {
             let list = targets(text, &c.options.ns_ip6_target, probeable_v6);
             store(list, |v| c.options.ns_ip6_target = v)
@@ -226,7 +226,7 @@ pub static TABLE: &[OptionRow] = &[
         expected: "the name of an interface, or none",
         modes: Modes::Only(ModeName::ActiveBackup),
         since: Since::Linux24,
-        doc: "The preferred port: active whenever its link is up, as primary_reselect allows. It need not be attached yet. \
+        doc: "The preferred port: active whenever its link is up, subject to primary_reselect. It may be attached later. \
               [bonding.rst: primary]",
         parse: Parse::Text(|text, c| {
             store(port_name(text), |v| {
@@ -241,8 +241,8 @@ pub static TABLE: &[OptionRow] = &[
         name: "primary_reselect",
         default: "always",
         expected: "always, better or failure (0 to 2)",
-        doc: "When a preferred port that recovered is taken back: always, better (it is faster than the active one) or \
-              failure (the active one fails). [bonding.rst: primary_reselect]",
+        doc: "When a preferred port that recovered becomes active again: always, better (if it is faster than the active \
+              one) or failure (if the active one fails). [bonding.rst: primary_reselect]",
         parse: Parse::Text(|text, c| {
             let value = named(text, PrimaryReselect::VALUES, PrimaryReselect::Always);
             store(value, |v| {
@@ -258,8 +258,9 @@ pub static TABLE: &[OptionRow] = &[
         default: "none",
         expected: "none, active or follow (0 to 2)",
         set_when: SetWhen::Empty,
-        doc: "How MAC addresses move at a failover: none (all ports have the bond's), active (the bond takes the active \
-              port's) or follow (the active port gets the bond's). [bonding.rst: fail_over_mac]",
+        doc: "MAC addresses at a failover: none (all ports have the bond's), active (the bond takes the active port's) or \
+              follow (the active port gets the bond's). Becomes active if the first port of active-backup cannot change its \
+              address. [bonding.rst: fail_over_mac]",
         parse: Parse::Text(|text, c| {
             store(named(text, FailOverMac::VALUES, FailOverMac::None), |v| {
                 c.options.fail_over_mac = v
@@ -272,7 +273,7 @@ pub static TABLE: &[OptionRow] = &[
         name: "xmit_hash_policy",
         default: "layer2",
         expected: "layer2, layer3+4, layer2+3, encap2+3, encap3+4 or vlan+srcmac (0 to 5)",
-        doc: "What balance-xor hashes to choose a port for a frame. [bonding.rst: xmit_hash_policy]",
+        doc: "Fields of a frame that balance-xor hashes to choose a port. [bonding.rst: xmit_hash_policy]",
         parse: Parse::Text(|text, c| {
             let value = named(text, XmitHashPolicy::VALUES, XmitHashPolicy::Layer2);
             store(value, |v| c.options.xmit_hash_policy = v)
@@ -309,7 +310,7 @@ pub static TABLE: &[OptionRow] = &[
         default: "0",
         expected: "0 or 1",
         kind: Kind::Switch,
-        doc: "1: backup ports let frames in too. [bonding.rst: all_slaves_active]",
+        doc: "1: frames that arrive on backup ports are accepted, too. [bonding.rst: all_slaves_active]",
         parse: Parse::Text(|text, c| store(switch(text, false), |v| c.options.all_slaves_active = v)),
         show: Show::Stored(|o| number(o.all_slaves_active)),
         ..ROW
@@ -352,7 +353,7 @@ pub static TABLE: &[OptionRow] = &[
             max: 65535,
             ..Range::BYTE
         }),
-        doc: "How many frames in a row balance-rr sends through one port; 0 takes a random port each time. \
+        doc: "How many frames in a row balance-rr sends through one port; 0 chooses a random port for each frame. \
               [bonding.rst: packets_per_slave]",
         parse: Parse::Number(|v, c| c.options.packets_per_slave = v),
         show: Show::Stored(|o| number(o.packets_per_slave)),
@@ -368,7 +369,7 @@ pub static TABLE: &[OptionRow] = &[
             ..Range::BYTE
         }),
         since: Since::Later,
-        doc: "How many intervals without a sign of life a port may have before it counts as down; backup ports one more. \
+        doc: "How many intervals a port may stay without a sign of life before it goes down; backup ports one more. \
               [bonding.rst: arp_missed_max]",
         parse: Parse::Number(|v, c| c.options.arp_missed_max = v as u8),
         show: Show::Stored(|o| number(o.arp_missed_max)),
@@ -382,8 +383,8 @@ pub static TABLE: &[OptionRow] = &[
         kind: Kind::Switch,
         since: Since::Ours,
         files: Files::None,
-        doc: "1: after a failover the addresses behind the bond, which a bridge above it has learned or a macvlan has, are \
-              announced to the switches by one small broadcast frame each. Not in the kernel's driver.",
+        doc: "1: after a failover one small broadcast frame each announces the addresses behind the bond to the switches: \
+              those that a bridge above it has learned, and those of macvlans. Not in the kernel's driver.",
         parse: Parse::Text(|text, c| store(switch(text, true), |v| c.options.learn_packets = v)),
         show: Show::Stored(|o| number(o.learn_packets)),
         ..ROW

@@ -46,7 +46,7 @@ impl Bond {
         let value = word.rsplit('=').next().unwrap_or(word);
         if name.is_empty() || !word.contains('=') {
             self.is_broken |= name == "mode";
-            let text = format!("{word:?} is not carried over: not an option, expected option=value");
+            let text = format!("{word:?} is not imported: not an option, expected option=value");
             return findings.error(place, text);
         }
         if word.matches('=').count() > 1 {
@@ -75,7 +75,7 @@ impl Bond {
         let (place, now) = (option.place.clone(), option.value.clone());
         if let Some(before) = option_list::set(&mut self.options, option).filter(|before| before.value != now) {
             let SpecOption { name, value, .. } = &before;
-            let text = format!("{name} is given again, {value} at {} does not count", before.place);
+            let text = format!("{name} is given again, {value} at {} has no effect", before.place);
             findings.warning(&place, text);
         }
     }
@@ -128,7 +128,7 @@ impl Bond {
         };
         take(&mut self.options, &lost.name);
         let text = format!(
-            "{}={} does not count, because {}={} is set after it, at {}, expected one monitor for a bond",
+            "{}={} has no effect, because {}={} is set after it, at {}, expected one monitor for a bond",
             lost.name, lost.value, kept.name, kept.value, kept.place
         );
         findings.warning(&lost.place, text);
@@ -137,6 +137,6 @@ impl Bond {
 
 /// Adds findings about settings of a bond that are not options.
 pub(super) fn by_hand(place: &Place, what: &str, command: &str, findings: &mut Findings) {
-    let text = format!("{what} is no option of bondd, expected `{command}` where the addresses are set");
+    let text = format!("{what} is not an option of bondd, expected `{command}` where the addresses are set");
     findings.add(Severity::Warning, "by-hand", place, text);
 }

@@ -255,7 +255,7 @@ impl Interfaces {
             let mut names = bond.ports.iter().map(|(port, _)| port).chain([&bond.name]);
             if !bond.is_broken && !names.any(|name| self.is_started(name)) {
                 let text = format!(
-                    "no auto line has {0}: bondd makes it when it starts, expected that to be right",
+                    "no auto line has {0}: bondd makes it at every start, expected an auto line",
                     bond.name
                 );
                 findings.warning(&bond.place, text);
@@ -371,7 +371,7 @@ fn take_bond(block: &Block, stanza: &Stanza, import: &mut Import) {
     match &stanza.ports {
         Some((place, Ports::Named(ports))) => ports.iter().for_each(|port| bond.port(port, place, findings)),
         Some((place, Ports::All)) => {
-            let text = format!("bond-slaves all is not carried over to {}, expected names", block.name);
+            let text = format!("bond-slaves all is not imported to {}, expected names", block.name);
             findings.error(place, text);
         }
         Some((_, Ports::None)) | None => {}
@@ -400,7 +400,7 @@ fn take_port(block: &Block, of: (&Place, &str), stanza: &Stanza, is_known: bool,
     }
     if stanza.chance.is_some() {
         let text = format!(
-            "bond-give-a-chance of {} is not done, expected updelay instead",
+            "bond-give-a-chance of {} is not supported, expected updelay instead",
             block.name
         );
         findings.warning(place, text);
@@ -432,7 +432,7 @@ fn choose_primaries(blocks: &[(&Block, &Stanza)], import: &mut Import) {
             };
             if wanted.len() > 1 {
                 let text = format!(
-                    "{chosen} is taken of bond-primary {}, expected one name",
+                    "{chosen} is used from bond-primary {}, expected one name",
                     wanted.join(" ")
                 );
                 import.findings.warning(place, text);

@@ -50,8 +50,7 @@ fn drop_validation(options: &mut Vec<SpecOption>, findings: &mut Findings) {
         && switched_on(options, "arp_validate").is_some()
         && let Some(SpecOption { value, place, .. }) = take(options, "arp_validate")
     {
-        let text =
-            format!("arp_validate={value} does not count without the ARP monitor, expected arp_interval above 0");
+        let text = format!("arp_validate={value} has no effect without the ARP monitor, expected arp_interval above 0");
         findings.warning(&place, text);
     }
 }

@@ -82,7 +82,7 @@ fn keep_ports(bond: &mut Bond, claims: &mut Claims, findings: &mut Findings) {
     bond.ports.retain(|(port, place)| {
         let fits = check_interface(port).and_then(|()| match port.contains(['#', '"', '\'', '\\', ',']) {
             true => Err(format!(
-                "{port:?} cannot stand in an option file, expected a name without # \" ' \\ and ,"
+                "{port:?} is not possible in an option file, expected a name without # \" ' \\ and ,"
             )),
             false if port == name => Err(format!("{name} cannot be its own port, expected other interfaces")),
             false => claims.claim(name, port),
@@ -126,13 +126,13 @@ fn lines(bond: &str, options: &[SpecOption], ports: &[(String, Place)]) -> Strin
     }
 }
 
-/// Comment lines.
+/// The lines as comments.
 fn commented(lines: &str) -> String {
     let lines = lines.split_terminator('\n');
     lines.map(|line| format!("# {}\n", plain(line))).collect()
 }
 
-/// The text without line ends and control characters.
+/// The text with control characters escaped.
 pub(super) fn plain(text: &str) -> String {
     let mut plain = String::new();
     for c in text.chars() {

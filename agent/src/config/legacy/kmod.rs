@@ -36,7 +36,7 @@ pub(super) fn load(sources: &[Source], module: &mut Module<'_>, findings: &mut F
     for (place, name, _) in &files.options {
         if name.starts_with("bond") && !used.contains(name.as_str()) {
             let text = format!(
-                "options for {name} that nothing uses, expected `alias {name} {MODULE}`, before any pattern, or \
+                "options for {name} are not used, expected `alias {name} {MODULE}`, before any pattern, or \
                  `options {MODULE} ...`"
             );
             findings.add(Severity::Warning, "orphan-options", place, text);

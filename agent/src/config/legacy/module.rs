@@ -189,7 +189,7 @@ impl Given {
         };
         if before.is_some() {
             let text = format!(
-                "{} is given again, its earlier value does not count, expected it once",
+                "{} is given again, its earlier value has no effect, expected it once",
                 word.name
             );
             findings.add(Severity::Warning, "duplicate-option", &word.place, text);
@@ -313,7 +313,7 @@ fn reset_ranges(options: &mut Vec<SpecOption>, findings: &mut Findings) {
 /// Removes an option that the driver ignores.
 fn leave(options: &mut Vec<SpecOption>, name: &str, code: impl Into<Code>, expected: &str, findings: &mut Findings) {
     if let Some(option) = take(options, name) {
-        let text = format!("{name}={} does not count, {expected}", option.value);
+        let text = format!("{name}={} has no effect, {expected}", option.value);
         findings.add(Severity::Warning, code, &option.place, text);
     }
 }
@@ -428,7 +428,7 @@ fn watch(options: &[SpecOption], load: &Load, findings: &mut Findings) {
         None => "bondd takes miimon=100",
     };
     let text = format!(
-        "nothing would watch the links with the kernel's module ({here}), expected miimon=100, or arp_interval and \
+        "the kernel's module would have no monitor ({here}), expected miimon=100, or arp_interval and \
          arp_ip_target"
     );
     findings.add(Severity::Warning, "no-link-monitoring", &load.place, text);

@@ -91,7 +91,7 @@ fn list(file: &File, name: &str, findings: &mut Findings) -> (Vec<Word>, Option<
                     place: place.clone(),
                 };
                 merge(&mut words, word, |new, _| {
-                    let text = format!("{key} is given again, its earlier value does not count, expected it once");
+                    let text = format!("{key} is given again, its earlier value has no effect, expected it once");
                     findings.add(Severity::Warning, "duplicate-option", &new.place, text);
                 });
             }
@@ -107,7 +107,7 @@ fn list(file: &File, name: &str, findings: &mut Findings) -> (Vec<Word>, Option<
 
 fn truncated(place: &Place, word: &str, findings: &mut Findings) {
     let text = format!(
-        "{word:?} ends the options, what follows is lost, expected option=value without blanks around the =, or `-o <name>`"
+        "{word:?} ends the options, the rest is ignored, expected option=value without blanks around the =, or `-o <name>`"
     );
     findings.add(Severity::Warning, "options-truncated", place, text);
 }
@@ -151,7 +151,7 @@ fn remark(file: &File, used: &BTreeSet<&str>, findings: &mut Findings) {
         if is_bond(name) && !used.contains(name.as_str()) {
             for (place, _) in given {
                 let text =
-                    format!("options for {name} that nothing uses, expected `alias {name} {MODULE}` and no probe list");
+                    format!("options for {name} are not used, expected `alias {name} {MODULE}` and no probe list");
                 findings.add(Severity::Warning, "orphan-options", place, text);
             }
         }

@@ -93,7 +93,7 @@ impl Files {
                 }
             }
             "include" | "config" => {
-                let text = format!("{word} is not obeyed any more, expected the files in a folder modprobe.d");
+                let text = format!("{word} is obsolete and ignored, expected the files in a folder modprobe.d");
                 findings.add(Severity::Warning, "deprecated-directive", &place, text);
             }
             _ => return None,
@@ -207,7 +207,7 @@ fn bad_line(place: &Place, line: &str, findings: &mut Findings) {
         "options" if rest.is_empty() => "expected `options <name> option=value ...`".to_owned(),
         "options" => format!("expected `options {} option=value ...`", cut(rest).0),
         _ if word.starts_with('#') => "a comment begins in the first column, expected # there".to_owned(),
-        "probe" | "probeall" => format!("{word} is of modules.conf, expected `alias <bond> {MODULE}`"),
+        "probe" | "probeall" => format!("{word} belongs to modules.conf, expected `alias <bond> {MODULE}`"),
         _ if word.contains('=') => "expected alias or options (or a \\ at the end of the line before)".to_owned(),
         _ => "expected alias, options, blacklist or another directive of modprobe.d(5)".to_owned(),
     };
@@ -233,7 +233,7 @@ fn filled(text: &str) -> Option<&str> {
     Some(text).filter(|text| !text.is_empty())
 }
 
-/// Replaces `-` by `_` outside brackets; `None` if a bracket is not closed. [kmod: libkmod-util.c: underscores]
+/// Replaces `-` by `_` outside brackets; `None` if brackets are not in pairs. [kmod: libkmod-util.c: underscores]
 fn normalized(name: &str) -> Option<String> {
     let mut bracket = false;
     let mut text = String::with_capacity(name.len());

@@ -139,7 +139,7 @@ fn list(items: &[String]) -> Result<Value, Bad> {
     }
 }
 
-/// By name or number; `loose` as in the driver of 2.4, which compares only the length of its own names. [bond_main.c:
+/// By name or number; `loose` as in the driver of 2.4, which ignores text after a name that it knows. [bond_main.c:
 /// bond_parse_parm]
 fn mode(text: &str, loose: bool) -> Result<Value, Bad> {
     let names = ModeName::VALUES

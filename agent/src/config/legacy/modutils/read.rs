@@ -161,7 +161,7 @@ impl Reader<'_> {
             self.refuse("if-nesting-too-deep", place, text);
         }
         if !active {
-            let text = "an if in a block that does not count does not count either; modutils would obey it, expected it \
+            let text = "an if in a block that has no effect has no effect either; modutils would obey it, expected it \
                         outside the block";
             self.findings
                 .add(Severity::Warning, "nested-if-in-false-block", place, text.to_owned());
