@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::ids::PortId;
 use crate::options::{BondOptions, PortOptions};
 
-/// What is known of a port when it is attached.
+/// Facts about a port when it is attached.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PortFacts {
     /// The address it had before we touched it: "Permanent HW addr" of the status file. [bond_main.c: bond_enslave]
@@ -28,7 +28,7 @@ pub struct Port {
     pub permanent_mac: MacAddr,
     /// Address it uses while it has not the bond's; moves at a failover with `fail_over_mac=follow`.
     pub own_mac: MacAddr,
-    /// Mbit/s, as of the last time the link came up or told us.
+    /// Mbit/s, read when the link came up or with the last report.
     pub speed: Speed,
     /// As `speed`.
     pub duplex: Duplex,
@@ -36,7 +36,7 @@ pub struct Port {
     pub failures: u32,
     /// Its own options.
     pub options: PortOptions,
-    /// What its monitors make of the link.
+    /// Its health by its monitors.
     pub(crate) health: Health,
     /// When the running delay began; for messages.
     pub(crate) delayed_since: Time,
@@ -47,7 +47,7 @@ impl Port {
     pub(crate) fn new(now: Time, id: PortId, facts: PortFacts, options: &BondOptions) -> Self {
         let carrier = facts.report.carrier;
         let mut health = if options.watches_links() {
-            // For the ARP monitor carrier is enough to begin with.
+            // Under the ARP monitor a port with carrier begins as up.
             Health::attached(now, carrier, options.delays())
         } else {
             Health::new(carrier, LinkState::Up)
@@ -85,7 +85,7 @@ impl Port {
         self.link().is_usable()
     }
 
-    /// What the ARP monitor knows of it, if that watches it.
+    /// State of its ARP monitor, if it has one.
     pub(crate) fn arp(&self) -> Option<&ArpMonitor> {
         self.health.arp()
     }
@@ -95,12 +95,12 @@ impl Port {
         self.health.arp_mut()
     }
 
-    /// How it stands while no port works.
+    /// Its state while no port works.
     pub(crate) fn trial(&self) -> Trial {
         self.arp().map(ArpMonitor::trial).unwrap_or_default()
     }
 
-    /// Moves that on.
+    /// Changes that state.
     pub(crate) fn set_trial(&mut self, trial: Trial) {
         if let Some(arp) = self.arp_mut() {
             arp.set_trial(trial);

@@ -18,7 +18,7 @@ impl FrameKinds {
     /// Slow protocols: LACP and marker. [802.3 annex 57A]
     pub const SLOW: FrameKinds = FrameKinds(4);
 
-    /// The kind of a frame, behind its tags; none of them for any other.
+    /// The kind of a frame, behind its tags; the empty set for other frames.
     pub fn of(frame: &[u8]) -> FrameKinds {
         match ethernet::strip(frame).map(|outer| outer.ethertype) {
             Some(ethernet::ARP) => FrameKinds::ARP,

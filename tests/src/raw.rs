@@ -1,4 +1,4 @@
-//! Whole frames by hand: a socket on one interface, a target that answers as badly as it is told to, and noise.
+//! Raw frames: a socket on one interface, a target with configurable faults, and noise.
 
 use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -77,7 +77,7 @@ struct Worker {
 }
 
 impl Worker {
-    /// Calls `step` again and again; it says how much it did.
+    /// Calls `step` repeatedly; it returns the amount of its work.
     fn start(netns: &Netns, prepare: impl FnOnce() -> Box<dyn FnMut() -> u64> + Send + 'static) -> Worker {
         let (stop, count) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let thread = thread::spawn({

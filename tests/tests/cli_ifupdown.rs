@@ -370,7 +370,7 @@ fn a_bond_that_cannot_be_made_fails_and_changes_nothing() {
         (
             "iface bond0 inet manual\n bond-master bond9 eth0\n",
             &[
-                "\"bond9 eth0\" is no interface name",
+                "\"bond9 eth0\" is not an interface name",
                 "bond0: bond-master bond9 eth0 has no stanza of its own",
             ],
         ),

@@ -137,12 +137,9 @@ impl Verdict {
             (Choice::Hash, Some(port), Some(hash), Some(index)) => {
                 write!(text, "{} % {} = {index} -> {port}", hash.hash, self.usable.len())
             }
-            (Choice::ActivePort, Some(port), ..) => write!(text, "{port}, the active port, whatever the flow"),
+            (Choice::ActivePort, Some(port), ..) => write!(text, "{port}, the active port, for every flow"),
             (Choice::EachFrame, Some(_), ..) => {
-                write!(
-                    text,
-                    "none of its own: each frame of a flow may take another one of the usable ports"
-                )
+                write!(text, "not fixed: each frame of a flow may take any of the usable ports")
             }
             (Choice::EveryPort, Some(_), ..) => write!(text, "a copy through each of {}", self.ports.join(", ")),
             (Choice::ActivePort, None, ..) => write!(text, "none: there is no active port, frames are dropped"),
@@ -209,10 +206,10 @@ port     656869193 % 2 = 1 -> eth2
     #[test]
     fn other_modes_say_what_decides_instead() {
         for (mode, line) in [
-            ("active-backup", "port     eth2, the active port, whatever the flow\n"),
+            ("active-backup", "port     eth2, the active port, for every flow\n"),
             (
                 "balance-rr",
-                "port     none of its own: each frame of a flow may take another one of the usable ports\n",
+                "port     not fixed: each frame of a flow may take any of the usable ports\n",
             ),
             ("broadcast", "port     a copy through each of eth0, eth2\n"),
         ] {

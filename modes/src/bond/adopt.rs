@@ -13,7 +13,7 @@ use crate::options::{BondOptions, FailOverMac};
 use crate::plan::{Accept, ForwardingPlan};
 use crate::port::{Port, PortFacts};
 
-/// What the kernel does for a bond at the moment.
+/// Present state of a bond in the kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AdoptedState {
     /// The bond's own interface.
@@ -50,7 +50,7 @@ impl Bond {
         bond
     }
 
-    /// A port that the file does not know: what it already lets in shows how far it was.
+    /// A port that is missing in the file: its link state follows from the frames that it accepts.
     fn adopt_port(&mut self, now: Time, id: PortId, facts: &PortFacts) {
         if self.ports.get(id).is_some() {
             return;

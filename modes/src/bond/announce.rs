@@ -17,12 +17,13 @@ use crate::mode::Announces;
 use crate::options::BondOptions;
 use crate::outbox::Outbox;
 
-/// Something that is announced several times: how many rounds are left, and when the next one is.
+/// Repeated announcements: the number of rounds left, and the time of the next one.
 ///
-/// differs: exactly as many rounds as asked for at even intervals; the driver sends one less or bunches two, by version.
+/// differs: exactly the configured number of rounds at even intervals; the driver sends one less or bunches two, depending on
+/// its version.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Rounds {
-    /// How many are left.
+    /// Number of rounds left.
     pub left: u8,
     /// When the next one is due.
     pub next: Time,
@@ -47,7 +48,7 @@ impl Rounds {
         (self.left > 0).then_some(self.next)
     }
 
-    /// The round before left at the end of the pause rather than when it was due, so the next one is that much later.
+    /// The last round was delayed to the end of the pause, so the next one is delayed as well.
     fn postpone(&mut self, pause: Pause) {
         self.next = pause.postpone(self.next);
     }
@@ -63,7 +64,8 @@ impl Rounds {
     }
 }
 
-/// Addresses behind the bond that are yet to be announced: a few at a time, so that a large bridge does not flood the switches.
+/// Addresses behind the bond that are still to be announced, a few at a time, so that a large bridge does not flood the
+/// switches.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Learning {
     /// When the agent is to be asked for them.
@@ -73,7 +75,7 @@ struct Learning {
 }
 
 impl Learning {
-    /// Takes over who is to be announced.
+    /// Sets the stations to announce.
     fn fill(&mut self, now: Time, stations: Vec<Station>) {
         self.left = stations.into();
         self.next = now;
@@ -102,15 +104,15 @@ impl Learning {
     }
 }
 
-/// What is told when another port speaks for the bond, and to whom.
+/// Announcements after another port begins to speak for the bond.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Announcer {
-    /// Rounds in which addresses are told.
+    /// Rounds of addresses.
     notifier: Rounds,
-    /// Rounds in which memberships are reported.
+    /// Rounds of memberships.
     rejoin: Rounds,
     learning: Learning,
-    /// None until the agent has listed them: a round that is due right after a restart waits for them.
+    /// `None` until the agent has listed them; a round that is due right after a restart waits for the list.
     addresses: Option<Vec<LocalAddress>>,
 }
 
@@ -134,17 +136,17 @@ impl Announcer {
         self.addresses.as_deref().unwrap_or_default()
     }
 
-    /// Takes them over.
+    /// Sets them.
     pub fn set_addresses(&mut self, addresses: Vec<LocalAddress>) {
         self.addresses = Some(addresses);
     }
 
-    /// Takes over who is behind the bond.
+    /// Sets the stations behind the bond.
     pub fn set_stations(&mut self, now: Time, stations: Vec<Station>) {
         self.learning.fill(now, stations);
     }
 
-    /// Another port speaks for the bond: neighbours, routers and switches are to learn it. [bond_main.c: bond_change_active_slave]
+    /// Starts announcements because another port speaks for the bond. [bond_main.c: bond_change_active_slave]
     pub fn begin(&mut self, now: Time, what: Announces, options: &BondOptions) {
         if what.addresses {
             self.notifier.start(now, options.num_grat_arp);

@@ -1,7 +1,7 @@
-//! The bond: its parts, and what each fact means to which of them.
+//! The bond: its parts, and the routing of facts to them.
 //!
-//! The rules are in the parts: links are judged by delays and [`Probing`], who sends and what is let in is up to the mode, what
-//! is announced to the [`Announcer`], which plan is published when to the [`Planner`].
+//! The rules are in the parts: delays and [`Probing`] judge links, the mode selects the ports that send and accept, the
+//! [`Announcer`] sends announcements, and the [`Planner`] publishes plans.
 
 mod adopt;
 mod announce;
@@ -45,7 +45,7 @@ pub struct Bond {
     polls: Polls,
     probing: Probing,
     announcer: Announcer,
-    /// What was told last of [`Bond::unmonitored`].
+    /// The last reported value of [`Bond::unmonitored`].
     told_unmonitored: Option<Unmonitored>,
     planner: Planner,
     out: Outbox,
@@ -81,7 +81,7 @@ impl Bond {
         }
     }
 
-    /// Polls no sooner than that: the last ones took so long that more would leave no time for anything else.
+    /// Polls not before this time, because the last polls took too much time.
     pub fn hold_polls(&mut self, until: Time) {
         self.polls.hold(until);
     }
@@ -96,7 +96,7 @@ impl Bond {
         &self.ports
     }
 
-    /// The plan in force or being brought about.
+    /// The plan in force or being programmed.
     pub fn plan(&self) -> &ForwardingPlan {
         self.planner.plan()
     }
@@ -106,7 +106,7 @@ impl Bond {
         self.planner.epoch()
     }
 
-    /// The port that carries everything, in the mode that has one.
+    /// The active port, in modes that have one.
     pub fn active(&self) -> Option<PortId> {
         self.mode.roles().active()
     }
@@ -128,12 +128,12 @@ impl Bond {
         self.mode.moving_macs(&self.options)
     }
 
-    /// The address to give a port that is about to be attached; none to leave it its own. [bond_main.c: bond_enslave]
+    /// The address for a port before it is attached; `None` if it keeps its own. [bond_main.c: bond_enslave]
     pub fn mac_for_new_port(&self, own: MacAddr) -> Option<MacAddr> {
         self.mode.mac_for_new_port(own, &self.view())
     }
 
-    /// The address that the bond's interface was left with by a plan that failed.
+    /// The address that a failed plan left on the bond's interface.
     pub fn unwanted_mac(&self) -> Option<MacAddr> {
         self.device.unwanted_mac
     }
@@ -151,7 +151,7 @@ impl Bond {
         View::new(&self.ports, &self.options, &self.device)
     }
 
-    /// What the ARP monitor needs to know of the bond.
+    /// Data of the bond for the ARP monitor.
     fn scene(&self) -> Scene<'_> {
         Scene {
             options: &self.options,
@@ -162,7 +162,7 @@ impl Bond {
         }
     }
 
-    /// Runs a part of the ARP monitor, which may change what it knows about ports and send.
+    /// Runs a part of the ARP monitor, which may change its data about ports, and send.
     fn probe<T>(&mut self, run: impl FnOnce(&mut Probing, &mut Ports, &Scene<'_>, &mut Outbox) -> T) -> T {
         let scene = Scene {
             options: &self.options,
@@ -174,7 +174,7 @@ impl Bond {
         run(&mut self.probing, &mut self.ports, &scene, &mut self.out)
     }
 
-    /// Runs a part of the mode, then does what follows from it: moves addresses, and begins or stops to announce.
+    /// Runs a part of the mode, then applies its results: moves addresses, and starts or stops announcements.
     fn run_mode(&mut self, now: Time, run: impl FnOnce(&mut AnyMode, &View<'_>, &mut Outbox)) {
         let (active, speaker) = (self.active(), self.mode.speaker());
         let view = View::new(&self.ports, &self.options, &self.device);
@@ -210,12 +210,12 @@ impl Bond {
         }
     }
 
-    /// As [`Bond::conclude_ending`], while no delay may end.
+    /// As [`Bond::conclude_ending`], without ending delays.
     fn conclude(&mut self, now: Time, came_up: Vec<PortId>) {
         self.conclude_ending(now, came_up, Ends::None);
     }
 
-    /// Draws all conclusions from what just changed; the links of the ports in `came_up` came up by it. Ends every input.
+    /// Draws all conclusions from a change; the links of the ports in `came_up` came up by it. Ends every input.
     fn conclude_ending(&mut self, now: Time, mut came_up: Vec<PortId>, ends: Ends) {
         if self.view().watched {
             let active = self.active();
@@ -247,7 +247,7 @@ impl Bond {
         }
     }
 
-    /// What always holds between two inputs.
+    /// Invariants between two inputs.
     #[cfg(debug_assertions)]
     fn check(&self) {
         let view = self.view();

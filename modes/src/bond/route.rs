@@ -1,4 +1,4 @@
-//! Which part of the bond each fact is for.
+//! Routes each fact to a part of the bond.
 
 use bond_monitors::{Fact, FrameKinds, Pause, Time};
 
@@ -39,7 +39,7 @@ impl Machine for Bond {
                     self.probe(|probing, ports, scene, out| probing.after_choice(now, step, ports, scene, out));
                 }
             }
-            // Probes count at the next tick; until then nothing follows from them, and there may be many.
+            // Probes count at the next tick; there may be many before.
             Event::Frame { port, frame } => return self.on_frame(now, port, &frame),
             Event::MiiPolled { port, carrier } => {
                 if let Some(port) = self.ports.get_mut(port) {
@@ -65,7 +65,7 @@ impl Machine for Bond {
         if self.mode.poll_timeout().is_some_and(|at| now >= at) {
             self.run_mode(now, |mode, view, out| mode.on_timeout(now, view, out));
         }
-        // The answers of a poll come first: a delay does not end on what was known before.
+        // The answers of a poll come first, so that a delay does not end with outdated facts.
         let ends = if polled { Ends::None } else { Ends::All };
         self.conclude_ending(now, Vec::new(), ends);
     }

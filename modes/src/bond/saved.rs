@@ -1,7 +1,7 @@
 //! The saved file: soft state that the kernel cannot hold, in types of its own.
 //!
-//! What is written here is read by later agents, and by earlier ones after a downgrade: fields may be added, with a default, and
-//! none is renamed or removed, whatever becomes of the types that hold the state while the agent runs.
+//! Later agents read this file, and earlier ones after a downgrade. So fields may be added, with a default, but never renamed
+//! or removed, independent of the types that hold the state while the agent runs.
 
 use std::collections::BTreeMap;
 
@@ -121,7 +121,7 @@ impl Saved {
         }
     }
 
-    /// What is assumed of a bond whose state was lost.
+    /// The assumed state of a bond whose file was lost.
     pub(super) fn unknown(options: BondOptions, report: &LinkReport) -> Saved {
         Saved {
             options,
@@ -133,7 +133,7 @@ impl Saved {
         }
     }
 
-    /// A bond with all of this but the state of its mode, which is for [`crate::mode::Mode::adopt`].
+    /// A bond with this state, except that of its mode, see [`crate::mode::Mode::adopt`].
     pub(super) fn into_bond(self, now: Time, plan: ForwardingPlan) -> (Bond, ModeSaved) {
         let mode = AnyMode::new(self.options.mode);
         let mut bond = Bond::assemble(now, self.options, self.device.restore(), mode, plan);

@@ -1,4 +1,4 @@
-//! A bond's state as people and programs see it.
+//! A bond's state for people and programs.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -54,7 +54,7 @@ impl Bond {
             name: port.name.clone(),
             ifindex: port.id,
             link: match port.trial() {
-                // As the driver shows ports that it tries one after the other. [bond_main.c: bond_ab_arp_probe]
+                // The driver shows ports that it tries in turn like this. [bond_main.c: bond_ab_arp_probe]
                 Trial::Candidate if !port.is_usable() => LinkWord::GoingBack,
                 Trial::Failed if !port.is_usable() && probes => LinkWord::GoingDown,
                 _ => port.link().into(),

@@ -5,8 +5,8 @@
 //! `bondctl hash`. Addresses and ports are mixed as little-endian words whatever the host, so a flow takes the same port
 //! on every machine; the driver does the same on little-endian hosts.
 //!
-//! What the driver would leave to chance is decided here: a layer-4 hash that the kernel already stored with a packet
-//! (random per TCP connection, encap3+4 only) is not visible in a frame and never counts.
+//! differs: a layer-4 hash that the kernel stored with a packet (random per TCP connection, encap3+4 only) is not
+//! visible in a frame and never counts.
 
 use bond_monitors::MacAddr;
 
@@ -39,7 +39,7 @@ pub fn hash_at(policy: XmitHashPolicy, frame: &[u8], tci: Option<u16>, nhoff: us
     work(policy, &Seen::at(frame, tci, nhoff)).hash
 }
 
-/// How [`hash`] comes to its value.
+/// Explains the value of [`hash`].
 pub fn explain(policy: XmitHashPolicy, frame: &[u8], tci: Option<u16>) -> Explanation {
     let seen = match tci {
         Some(_) => Seen::at(frame, tci, ETHERNET_HEADER),
@@ -48,7 +48,7 @@ pub fn explain(policy: XmitHashPolicy, frame: &[u8], tci: Option<u16>) -> Explan
     work(policy, &seen)
 }
 
-/// A frame as the driver sees it.
+/// A frame as read by the driver.
 struct Seen<'a> {
     bytes: &'a [u8],
     tci: Option<u16>,

@@ -1,4 +1,4 @@
-//! Which frames prove that a port works. [bond_main.c: bond_rcv_validate, bond_arp_rcv, bond_na_rcv]
+//! Checks frames for evidence that a port works. [bond_main.c: bond_rcv_validate, bond_arp_rcv, bond_na_rcv]
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -11,7 +11,7 @@ use crate::ids::PortId;
 use crate::port::{Port, Ports};
 
 impl Probing {
-    /// Restarts the time of ports whose stamps could not be read: nobody knows whether they are silent.
+    /// Restarts the time of ports whose stamps could not be read, because their silence is unknown.
     pub(super) fn restart_grace_of_unread(
         &self,
         now: Time,
@@ -22,7 +22,7 @@ impl Probing {
         let unread = |port: &Port| {
             self.evidence(port, scene) != Evidence::Validated && heard.iter().all(|(read, _)| *read != port.id)
         };
-        // What backup ports may hear depends on whether the active one is in touch.
+        // The evidence of backup ports depends on whether the active port gets answers.
         let active = scene.roles.active().and_then(|id| ports.get(id));
         let all = active.is_some_and(unread);
         let unjudged = ports.iter().filter(|port| port.is_usable() && (all || unread(port)));
@@ -34,7 +34,7 @@ impl Probing {
         }
     }
 
-    /// Takes in what the data plane stamped: arrivals that count without being looked into.
+    /// Records the stamps of the data plane: arrivals that count without validation.
     pub(super) fn take_stamps(
         &self,
         now: Time,
@@ -66,7 +66,7 @@ impl Probing {
         }
     }
 
-    /// Whether the one port that carries everything gets answers. [bond_main.c: bond_arp_rcv]
+    /// Whether the active port gets answers. [bond_main.c: bond_arp_rcv]
     fn active_in_touch(&self, now: Time, ports: &Ports, scene: &Scene<'_>) -> bool {
         let missed = scene.options.arp_missed_max.into();
         let active = scene.roles.active().and_then(|id| ports.get(id));
@@ -90,16 +90,16 @@ impl Probing {
         let Some(port) = ports.get(id) else { return };
         let candidate = self.candidate.and_then(|id| ports.get(id)?.arp());
         let found = if !scene.roles.is_one() || self.is_active(port, scene) {
-            // differs: in modes without an active port the driver asks this of ports in use only.
+            // differs: in modes without an active port the driver requires this of ports in use only.
             self.asked(seen.from, seen.to, scene).filter(|_| !own(seen.source))
         } else if self.active_in_touch(now, ports, scene) {
-            // A backup port hears what the active one asks.
+            // A backup port receives the questions of the active one.
             if let Some(target) = self.asked(seen.to, seen.from, scene) {
                 note_answer(ports, now, id, target, AnswerKind::Request);
             }
             return;
         } else if candidate.is_some_and(|arp| seen.reply && scene.options.window().contains(arp.last_tx(), now, 1)) {
-            // The network may deliver an answer where it last heard us.
+            // The network may deliver an answer to the port where it last received our frames.
             self.asked(seen.from, seen.to, scene).filter(|_| !own(seen.source))
         } else {
             None
@@ -109,7 +109,8 @@ impl Probing {
         }
     }
 
-    /// The target that `there` is, if `here` is one of ours. [bond_main.c: bond_validate_arp, bond_validate_na]
+    /// The target with address `there`, if `here` is an address of this host. [bond_main.c: bond_validate_arp,
+    /// bond_validate_na]
     fn asked(&self, there: IpAddr, here: IpAddr, scene: &Scene<'_>) -> Option<IpAddr> {
         let is_target = |target: &IpAddr| {
             *target == there

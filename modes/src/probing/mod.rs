@@ -1,10 +1,10 @@
-//! The ARP monitor over all ports of a bond: who is probed when, and what follows from answers and silence.
+//! The ARP monitor over all ports of a bond: times of probes, and conclusions from answers and silence.
 //! [bonding.rst: ARP monitor operation]
 //!
-//! A *tick* comes every `arp_interval`: it asks for what arrived, judges every port, lets the bond choose, and sends probes.
+//! A *tick* comes every `arp_interval`: it reads the stamps, judges every port, lets the bond choose, and sends probes.
 //! While answers are overdue there are *repeats* between two ticks.
-//! How ports are judged and which of them are probed is up to the mode: where one port carries everything only that one is
-//! probed, the others are believed while they hear it; elsewhere each port must get answers of its own.
+//! The mode decides which ports are probed. If one port carries all traffic, only that one is probed, and the others count as
+//! up while they hear it; else each port must get answers itself.
 //!
 //! Neighbour solicitations for IPv6 targets follow the same rules.
 //!
@@ -34,26 +34,26 @@ use crate::plan::ForwardingPlan;
 use crate::port::{Port, Ports};
 use crate::roles::Roles;
 
-/// Where the monitor stands; a restart begins anew.
+/// State of the monitor; it begins anew after a restart.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Probing {
     /// When the next tick is due.
     next: Time,
     /// When the last one was.
     ticked: Time,
-    /// What is done when the stamps of the ports have been read.
+    /// The step after the stamps of the ports have been read.
     waiting: Option<Step>,
     /// When overdue answers are asked for again.
     again: Option<Time>,
     /// Without an active port: the port that is tried.
     candidate: Option<PortId>,
-    /// How targets are reached; none until the agent has told.
+    /// Ways to targets; `None` until the agent has looked them up.
     paths: Option<Vec<TargetPath>>,
-    /// When that was last asked for.
+    /// Time of the last request for them.
     looked_up: Option<Time>,
 }
 
-/// What the monitor needs to know of the bond.
+/// Data of the bond for the monitor.
 #[derive(Clone, Copy)]
 pub(crate) struct Scene<'a> {
     pub options: &'a BondOptions,
@@ -66,7 +66,7 @@ pub(crate) struct Scene<'a> {
     pub up: bool,
 }
 
-/// What is done once it is known what arrived.
+/// The step after the stamps have been read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
     /// Every port is judged, probes are sent.
@@ -82,7 +82,7 @@ impl Probing {
         scene.up && scene.options.asks_targets() && !ports.is_empty()
     }
 
-    /// Frames that it has to see: those of the targets, if there are any.
+    /// Kinds of frames that it needs: those of the targets, if there are any.
     pub fn wants(&self, ports: &Ports, scene: &Scene<'_>) -> FrameKinds {
         if self.runs(ports, scene) && scene.options.targets().next().is_some() {
             FrameKinds::ARP | FrameKinds::ND
@@ -91,7 +91,7 @@ impl Probing {
         }
     }
 
-    /// When the ARP monitor is to act.
+    /// When the ARP monitor is due.
     pub fn poll_timeout(&self, ports: &Ports, scene: &Scene<'_>) -> Option<Time> {
         let due = self.again.into_iter().chain([self.next]).min();
         due.filter(|_| self.runs(ports, scene))
@@ -102,7 +102,7 @@ impl Probing {
         if !self.runs(ports, scene) {
             return;
         }
-        // Woken too late, by whatever held the agent up.
+        // The agent was held up and woke too late.
         let due = self.poll_timeout(ports, scene);
         if let Some(late) = due.and_then(|due| Pause::between(due, now)) {
             self.leave_out(late, ports, scene);
@@ -115,7 +115,7 @@ impl Probing {
         }
     }
 
-    /// Begins to watch, or to watch in another way: what was known before says nothing.
+    /// Starts the monitor, or starts it anew with other options: earlier evidence does not count.
     pub fn start(&mut self, now: Time, ports: &mut Ports, scene: &Scene<'_>) {
         *self = Probing {
             next: now,
@@ -135,7 +135,7 @@ impl Probing {
         }
     }
 
-    /// Goes on at `first` after nobody looked for a while, which is not the ports' fault.
+    /// Resumes at `first` after a pause, which does not count as the ports' silence.
     pub fn resume(&mut self, now: Time, first: Time, ports: &mut Ports, scene: &Scene<'_>) {
         self.next = first;
         restart_grace(now, ports, scene);
@@ -146,7 +146,7 @@ impl Probing {
         }
     }
 
-    /// A port has become the one that carries everything. [bond_main.c: bond_change_active_slave]
+    /// A port has become the active one. [bond_main.c: bond_change_active_slave]
     pub fn became_active(&mut self, now: Time, port: PortId, ports: &mut Ports, scene: &Scene<'_>) {
         if scene.options.asks_targets()
             && let Some(arp) = ports.get_mut(port).and_then(Port::arp_mut)
@@ -155,8 +155,8 @@ impl Probing {
         }
     }
 
-    /// Nobody could probe or read answers for a while: that time counts neither as silence nor as the time that a probe or a
-    /// candidate has for its answer.
+    /// Handles a pause in which the agent could neither probe nor read answers: it counts neither as silence nor as time that a
+    /// probe or a candidate had for its answer.
     pub fn leave_out(&mut self, pause: Pause, ports: &mut Ports, scene: &Scene<'_>) {
         let noticed = scene.options.arp_interval / (2 * REPEATS);
         if !scene.options.asks_targets() || pause.length() <= noticed {
@@ -170,7 +170,7 @@ impl Probing {
         }
     }
 
-    /// Asks for the facts of a tick; [`Probing::on_heard`] does the rest.
+    /// Asks for the facts of a tick; [`Probing::on_heard`] continues.
     fn begin_tick(&mut self, now: Time, ports: &mut Ports, scene: &Scene<'_>, out: &mut Outbox) {
         let interval = scene.options.arp_interval;
         let regular = self.next + interval;
@@ -185,7 +185,7 @@ impl Probing {
         out.act(Action::ReadHeard);
     }
 
-    /// What arrived is known now: judges. Returns what is to be done when the bond has chosen, and the ports whose link came up.
+    /// Judges the ports by the stamps. Returns the step after the bond's choice, and the ports whose link came up.
     /// [bond_main.c: bond_activebackup_arp_mon, bond_loadbalance_arp_mon]
     pub fn on_heard(
         &mut self,
@@ -198,7 +198,7 @@ impl Probing {
         let step = self.waiting.take().filter(|_| self.runs(ports, scene))?;
         self.restart_grace_of_unread(now, heard, ports, scene);
         self.take_stamps(now, heard, ports, scene);
-        // Before anybody was asked silence says nothing.
+        // Before the first question silence is no evidence.
         let found = if self.paths.is_none() || self.has_no_target(scene.options) {
             Inspection::default()
         } else {
@@ -210,7 +210,7 @@ impl Probing {
         Some((step, found.came_up))
     }
 
-    /// Goes on when the bond has chosen: sends the probes of a tick, or repeats those that are overdue.
+    /// Continues after the bond's choice: sends the probes of a tick, or repeats those that are overdue.
     pub fn after_choice(&mut self, now: Time, step: Step, ports: &mut Ports, scene: &Scene<'_>, out: &mut Outbox) {
         match step {
             Step::Tick => self.probe(now, ports, scene, out),
@@ -353,8 +353,8 @@ impl Probing {
         }
     }
 
-    /// Whether a port has the role that probes go through: the active one, the one that is tried, or any that is in use where
-    /// all are. [bonding.h: bond_is_active_slave]
+    /// Whether a port is probed: the active one, the one that is tried, or in modes that spread traffic any port in use.
+    /// [bonding.h: bond_is_active_slave]
     pub fn is_active(&self, port: &Port, scene: &Scene<'_>) -> bool {
         if scene.roles.is_one() {
             [scene.roles.active(), self.candidate].contains(&Some(port.id))
@@ -365,7 +365,7 @@ impl Probing {
 
     /// When a port last gave a sign of life that counts. [bonding.h: slave_last_rx]
     ///
-    /// differs: "all targets" is not asked of a port in use whose answers are not validated in its role.
+    /// differs: "all targets" does not apply to a port in use whose answers are not validated in its role.
     fn last_rx(&self, port: &Port, scene: &Scene<'_>) -> Time {
         let all = scene.roles.is_one()
             && scene.options.arp_all_targets == ArpAllTargets::All
@@ -375,13 +375,13 @@ impl Probing {
         oldest.flatten().unwrap_or(arp.last_rx())
     }
 
-    /// What counts on a port in its role.
+    /// Frames that count on a port in its role.
     pub fn evidence(&self, port: &Port, scene: &Scene<'_>) -> Evidence {
         scene.options.arp_validate.evidence(self.is_active(port, scene))
     }
 
-    /// Judges every port by its carrier and by what was last found out about it. Without carrier nothing can answer; while no
-    /// target can be asked, carrier alone decides.
+    /// Judges every port by its carrier and its last evidence. Without carrier no answer can arrive; while no target can be
+    /// asked, ports follow their carrier.
     pub fn inspect(&mut self, now: Time, ports: &mut Ports, scene: &Scene<'_>) -> Inspection {
         let mut found = Inspection::default();
         let has_no_target = self.has_no_target(scene.options);
@@ -410,7 +410,7 @@ impl Probing {
     }
 }
 
-/// Restarts the time that ports in use have for an answer, because nobody probed for a while.
+/// Restarts the time of ports in use for an answer, because there were no probes for a while.
 fn restart_grace(now: Time, ports: &mut Ports, scene: &Scene<'_>) {
     if !scene.options.asks_targets() {
         return;
@@ -428,8 +428,8 @@ fn running(ports: &Ports) -> Vec<PortId> {
     running.map(|port| port.id).collect()
 }
 
-/// An overdue answer is asked for so many times an interval, the tick's probe included.
+/// Questions per interval while an answer is overdue, the tick's probe included.
 const REPEATS: u32 = 4;
 
-/// Below this nothing is repeated: ticks come fast enough.
+/// Shorter intervals have no repetition, because ticks come fast enough.
 const SHORTEST_REPEATED: Duration = Duration::from_millis(20);

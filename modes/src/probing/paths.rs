@@ -1,4 +1,4 @@
-//! How targets are reached: through which tags, from which address, or not through this bond at all.
+//! Ways to targets: VLAN tags, source address, or another interface.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::port::Ports;
 use crate::warning::Warning;
 
 impl Probing {
-    /// Asks for the ways to all targets, unless they are known well enough.
+    /// Asks for the ways to all targets, unless they were looked up recently.
     pub(super) fn ask_for_paths(&mut self, now: Time, ports: &Ports, scene: &Scene<'_>, out: &mut Outbox) {
         if self.looked_up.is_some_and(|at| now.since(at) < FRESH) {
             return;
@@ -23,7 +23,7 @@ impl Probing {
         self.looked_up = Some(now);
         let targets = scene.options.targets().collect();
         out.act(Action::FindPaths { targets });
-        // The net below link events, as polls are for the MII monitor.
+        // Finds changes without an event, as polls do for the MII monitor.
         out.act(Action::PollDevice);
         for port in ports.iter() {
             out.act(Action::PollMii { port: port.id });
@@ -75,17 +75,17 @@ impl Probing {
         })
     }
 
-    /// How targets are reached, as far as it is known.
+    /// Known ways to targets.
     pub fn paths(&self) -> &[TargetPath] {
         self.paths.as_deref().unwrap_or_default()
     }
 
-    /// Nobody can be asked, so nothing but carrier tells whether a port works.
+    /// No target can be asked, so ports follow their carrier only.
     pub fn has_no_target(&self, options: &BondOptions) -> bool {
         let none_through = self.paths.is_some() && self.paths_through().next().is_none();
         options.targets().next().is_none() || none_through
     }
 }
 
-/// How long a look at the routing table is good for; a change of addresses or links is told at once.
+/// How long a look-up in the routing table is valid; changes of addresses and links are reported at once.
 const FRESH: Duration = Duration::from_secs(1);

@@ -1,4 +1,4 @@
-//! A kernel that does what it is told, or fails to.
+//! A model kernel, with configurable failures.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,7 +21,7 @@ pub struct Nic {
     pub attached: bool,
 }
 
-/// How the next plans fare.
+/// Results of the next plans.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Failing {
     /// So many plans fail.
@@ -41,7 +41,7 @@ pub struct Kernel {
     pub nics: BTreeMap<PortId, Nic>,
     /// What forwards.
     pub plan: ForwardingPlan,
-    /// How the next plans fare.
+    /// Results of the next plans.
     pub failing: Failing,
     /// Who sent through the bond, from above it too.
     pub sent: BTreeSet<MacAddr>,
@@ -121,7 +121,7 @@ impl Kernel {
         self.nics.remove(&id);
     }
 
-    /// Brings a plan about; whether trying again can help if it fails.
+    /// Programs a plan; returns whether a retry can help if it fails.
     pub fn program(&mut self, plan: &ForwardingPlan) -> Result<(), bool> {
         if self.failing.left > 0 {
             self.failing.left -= 1;

@@ -35,7 +35,7 @@ enum Side {
     Bond,
 }
 
-/// How far an attachment gets that fails.
+/// The step at which an attachment fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AttachFails {
     /// The data plane took the interface and gave it back; the bond never knew.
@@ -57,15 +57,15 @@ pub struct Slow {
 pub struct World {
     /// The bond under test.
     pub bond: Bond,
-    /// What it programs.
+    /// The kernel that it programs.
     pub kernel: Kernel,
-    /// What is beyond its ports.
+    /// The network beyond its ports.
     pub net: Net,
     /// How targets are reached that are not neighbours.
     pub routes: BTreeMap<IpAddr, Reach>,
     /// The table of a bridge above the bond: behind which side it last saw a sender.
     bridge: BTreeMap<MacAddr, Side>,
-    /// Who is behind the bond.
+    /// Stations behind the bond.
     pub stations: Vec<Station>,
     /// Times at which memberships were reported, and through which port.
     pub rejoined: Vec<(Time, PortId)>,

@@ -1,4 +1,4 @@
-//! What the cables of a scenario lead to: bare ends, hosts at each of them, or one switch with hosts behind it.
+//! The far ends of a scenario's cables: bare ends, hosts at each of them, or one switch with hosts behind it.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};

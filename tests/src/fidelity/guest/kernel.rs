@@ -1,4 +1,4 @@
-//! The oracle: the kernel's bonding driver, through sysfs, and its log for what happens in which order.
+//! The oracle: the kernel's bonding driver, through sysfs, and its log for the order of events.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};

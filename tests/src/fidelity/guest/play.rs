@@ -32,7 +32,7 @@ pub(super) fn play(
         observation["ms"] = json!(start.elapsed().as_millis());
         observations.push(observation);
     }
-    // For whoever has to explain a difference; not compared.
+    // To explain a difference; not compared.
     if let Some(last) = observations.last_mut() {
         last["log"] = json!(column.log());
     }
@@ -73,7 +73,7 @@ fn observe(step: &Step, bench: &mut Bench, column: &mut dyn Column) -> Result<Va
     Ok(told(outcome))
 }
 
-/// Only whether it was done is compared; the reason is for people.
+/// Only success is compared; the reason is for people.
 fn told(outcome: Outcome) -> Value {
     match outcome {
         Ok(()) => json!({"result": "done"}),

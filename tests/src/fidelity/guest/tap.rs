@@ -1,4 +1,4 @@
-//! A packet socket on one device: what comes in there, and a way out.
+//! A packet socket that receives and sends on one device.
 
 use std::io::IoSliceMut;
 use std::os::fd::{AsRawFd, OwnedFd};
