@@ -14,7 +14,7 @@ use super::repair::Repairs;
 use super::unfulfilled::Unfulfilled;
 use super::{Fleet, Member};
 use crate::config::BondSpec;
-use crate::dataplane::{self, Observed, OriginalPort, Plane, PlaneBond, PlaneChoice, PlaneError};
+use crate::dataplane::{self, Adopted, Observed, OriginalPort, Plane, PlaneBond, PlaneChoice, PlaneError};
 use crate::origins::Origins;
 use crate::saved::SavedBond;
 use crate::status::Devices;
@@ -63,7 +63,7 @@ impl Fleet {
     }
 
     /// A bond that was renamed while no agent ran; it is saved under its new name.
-    fn adopt_renamed(&mut self, saved: &mut SavedBond) -> Option<(Box<dyn PlaneBond>, Observed)> {
+    fn adopt_renamed(&mut self, saved: &mut SavedBond) -> Option<Adopted> {
         let link = self.links.by_index(saved.ifindex).ok().flatten()?;
         let name = Some(link.report.name).filter(|name| *name != saved.name)?;
         let found = self.plane_of(saved).ok()?.adopt(&name).ok().flatten()?;
