@@ -431,15 +431,25 @@ fn a_port_that_cannot_be_read_hides_none_of_the_others() {
         plane.fail_at(0, PlaneError::Kernel { doing, source });
         let second = PortId(fleet.links.by_name("b").unwrap().unwrap().ifindex);
         let told = |event| match event {
-            Event::Heard { ports } => ports.into_iter().map(|(port, _)| port).collect::<Vec<_>>(),
+            Event::ReceiveStamps { ports } => ports.into_iter().map(|(port, _)| port).collect::<Vec<_>>(),
             other => panic!("{other:?}"),
         };
-        assert_eq!(told(fleet.read_heard(0)), [second]);
-        assert_eq!(told(fleet.read_heard(0)).len(), 2);
+        assert_eq!(told(fleet.read_receive_stamps(0)), [second]);
+        assert_eq!(told(fleet.read_receive_stamps(0)).len(), 2);
 
-        let doing = "read the counters".to_owned();
-        let source = std::io::ErrorKind::NotFound.into();
-        plane.fail_at(0, PlaneError::Kernel { doing, source });
+        let unreadable = || PlaneError::Kernel {
+            doing: "read the counters".to_owned(),
+            source: std::io::ErrorKind::NotFound.into(),
+        };
+        plane.fail_at(0, unreadable());
+        let told = |event| match event {
+            Event::Counters { ports } => ports.into_keys().collect::<Vec<_>>(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(told(fleet.answer_counters(0)), [second]);
+        assert_eq!(told(fleet.answer_counters(0)).len(), 2);
+
+        plane.fail_at(0, unreadable());
         let ports = fleet.report(NOW, 0, Counters::Read).ports;
         let counted: Vec<_> = ports
             .iter()
