@@ -43,7 +43,8 @@ use super::port::port_alias;
 use super::step::{BPF, Failures, HOOK, VETH, step, step_with};
 use super::wanted::{PortPlan, Wanted, spread_of};
 use super::{
-    Applied, BondDevice, BondName, Observed, OriginalPort, Plane, PlaneBond, PlaneError, PortBase, PortCounters,
+    Adopted, Applied, BondDevice, BondName, Observed, OriginalPort, Plane, PlaneBond, PlaneError, PortBase,
+    PortCounters,
 };
 use crate::netlink::{Link, Links};
 
@@ -323,7 +324,7 @@ impl Plane for TcPlane {
         Ok((Box::new(bond), device))
     }
 
-    fn adopt(&mut self, name: &str) -> Result<Option<(Box<dyn PlaneBond>, Observed)>, PlaneError> {
+    fn adopt(&mut self, name: &str) -> Result<Option<Adopted>, PlaneError> {
         let found = self.take_over(name)?;
         Ok(found.map(|(bond, observed)| (Box::new(bond) as Box<dyn PlaneBond>, observed)))
     }
