@@ -1,8 +1,7 @@
 //! Locks that only the agent's own user can take.
 //!
-//! Whoever can open a file can lock it, and an abstract socket can be bound by everybody: either would let an unprivileged
-//! process keep an agent from its work. So these files can be opened by their owner only, and end with nobody: the kernel gives
-//! a lock back when the process that holds it ends, in whatever way.
+//! Any process that can open a file can lock it, and any process can bind an abstract socket, so an unprivileged process could
+//! block the agent. Therefore only their owner can open these files. The kernel releases a lock when its process ends.
 
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io;
@@ -13,7 +12,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::unistd::geteuid;
 
-/// Opens a file for locks, made if missing. One that others could open is closed to them, one of another owner is refused.
+/// Opens or makes a file for locks. The rights of other users are removed; a file of another owner is refused.
 pub fn private_file(path: &Path) -> io::Result<File> {
     let file = OpenOptions::new()
         .read(true)

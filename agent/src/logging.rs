@@ -1,6 +1,6 @@
-//! Log lines on standard error, for the programs: `2026-01-31T12:00:00.123Z warn bond0: eth0: link down (failure 1)`.
+//! Log lines on standard error: `2026-01-31T12:00:00.123Z warn bond0: eth0: link down (failure 1)`.
 //!
-//! Where the journal reads standard error it adds the time itself, and takes the level from a `<n>` in front.
+//! If standard error goes to the journal, the journal adds the time, and takes the level from a leading `<n>`.
 //! [systemd.exec: JOURNAL_STREAM; sd-daemon.h]
 
 use std::env;
@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use log::{Level, LevelFilter, Record};
 use nix::sys::stat::fstat;
 
-/// Our own crates and programs; others are heard from `trace` on only, above that from `warn`.
+/// Our own crates and programs. Other crates log at `trace` only if that is the level, else at `warn` and above.
 const OURS: [&str; 5] = ["bondd", "bondctl", "ifenslave", "bond_modes", "bond_monitors"];
 
 /// Sets logging up for the whole process; a second call changes nothing.
@@ -34,7 +34,7 @@ pub fn init(level: LevelFilter) {
     let _ = builder.try_init();
 }
 
-/// One whole line, line end included. Without a time it is for the journal.
+/// One whole line with its line end; without a time for the journal.
 fn line(time: Option<SystemTime>, record: &Record<'_>) -> String {
     let (severity, word) = match record.level() {
         Level::Error => (3, "error"),
@@ -52,7 +52,7 @@ fn line(time: Option<SystemTime>, record: &Record<'_>) -> String {
         let _ = write!(text, "{}: ", record.target());
     }
     let _ = write!(text, "{}", record.args());
-    // One record is one line: what a client sent must not look like a record of its own.
+    // A record is one line, so that text of a client cannot look like a record.
     let message = text.split_off(start);
     text.extend(message.chars().map(|c| if c.is_control() { ' ' } else { c }));
     text.push('\n');

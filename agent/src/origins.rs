@@ -1,5 +1,5 @@
-//! Where options, ports and bonds come from: their defaults, the option files or an operator. What left the files is taken back,
-//! what an operator asked for stays. Kept in the saved state, so that a restart knows what the files said before.
+//! Origins of options, ports and bonds: defaults, option files or an operator. Settings removed from the files are undone,
+//! those of an operator stay. The saved state keeps them, so that a restart knows the former files.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -12,11 +12,11 @@ use serde::{Deserialize, Serialize};
 use crate::config::BondSpec;
 use crate::control::proto::OptionPairs;
 
-/// Who gave an option its value.
+/// The origin of an option's value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Origin {
-    /// Nobody.
+    /// The default.
     Default,
     /// An option file.
     File,
@@ -34,13 +34,13 @@ impl fmt::Display for Origin {
     }
 }
 
-/// What is known of one bond. The options that the files gave are kept beside it, see [`crate::saved::SavedBond::configured`].
+/// Origins of one bond. The options of the files are kept beside it, see [`crate::saved::SavedBond::configured`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Origins {
-    /// A file made the bond, and since then it was not renamed.
+    /// A file made the bond, and it was not renamed since.
     pub made_by_file: bool,
-    /// The option files that say something of the bond, as absolute paths.
+    /// The option files with lines about the bond, as absolute paths.
     pub files: BTreeSet<PathBuf>,
     /// Ports that the files name.
     pub file_ports: BTreeSet<String>,
@@ -51,7 +51,7 @@ pub struct Origins {
 }
 
 impl Origins {
-    /// Those of a state that was saved without them: what no file is known to have given stays as an operator's own would.
+    /// For a state that was saved without origins: options that no file is known to have set count as the operator's.
     pub fn unknown(options: &BondOptions, configured: Option<&OptionPairs>, ports: &[String]) -> Origins {
         let given = options_of(configured.map_or(&[], Vec::as_slice)).unwrap_or_default();
         Origins {
@@ -69,7 +69,7 @@ impl Origins {
         self.operator_options.extend(rows.map(|row| row.name.to_owned()));
     }
 
-    /// An operator renamed the bond: under its new name no file knows it.
+    /// An operator renamed the bond, so no file names it any more.
     pub fn taken_by_operator(&mut self, options: &BondOptions) {
         let changed = differing(&BondOptions::default(), options).map(|row| row.name.to_owned());
         self.operator_options.extend(changed);
@@ -78,7 +78,7 @@ impl Origins {
         self.made_by_file = false;
     }
 
-    /// The files that say something of a bond, for its next start.
+    /// Records the files with lines about a bond, for its next start.
     pub fn followed(&mut self, spec: &BondSpec) {
         let options = spec.given.iter().map(|option| &option.place);
         let places = options.chain(&spec.ports_place).chain([&spec.place]);
@@ -86,7 +86,7 @@ impl Origins {
         self.files = places.map(|place| absolute(&place.file)).collect();
     }
 
-    /// Where every option has its value from, by each of its names.
+    /// The origin of every option, by each of its names.
     pub fn of_options(&self, options: &BondOptions, configured: Option<&OptionPairs>) -> BTreeMap<String, Origin> {
         let named = |row: &OptionRow| configured.is_some_and(|pairs| pairs.iter().any(|(name, _)| row.is_called(name)));
         let changed: BTreeSet<&str> = differing(&BondOptions::default(), options)
@@ -106,8 +106,8 @@ impl Origins {
         all
     }
 
-    /// What has to be set now that the files say `now` and said `before`. An option that changed in the files is theirs again;
-    /// one that left them gets its default, unless an operator set it.
+    /// The options to set if the files had `before` and have `now`. An option that changed in the files belongs to the files
+    /// again; one that was removed from them gets its default, unless an operator set it.
     pub fn to_follow(
         &self,
         before: &[(String, String)],
@@ -121,7 +121,7 @@ impl Origins {
             operator.remove(row.name);
         }
         let wanted = options_of(&over(now, &operator, options))?;
-        // What could not be had together is no state to start from.
+        // A contradictory set cannot be the starting point.
         let were = options_of(&over(before, &self.operator_options, options)).unwrap_or_else(|_| options.clone());
         let moved: BTreeSet<&str> = differing(&were, &wanted).map(|row| row.name).collect();
         let rows = differing(options, &wanted).filter(|row| moved.contains(row.name));
@@ -136,7 +136,7 @@ impl Origins {
 /// A step from the options in force to those that the files ask for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ToFollow {
-    /// What is to be set.
+    /// Options to set.
     pub pairs: OptionPairs,
     /// Options that are an operator's afterwards.
     pub operator: BTreeSet<String>,
@@ -144,7 +144,7 @@ pub struct ToFollow {
 }
 
 impl ToFollow {
-    /// What the first step has changed beside what it was to change: a new mode forgets arp_validate.
+    /// Further options that the first step changed: a new mode resets arp_validate.
     pub fn undone(&self, before: &BondOptions, after: &BondOptions) -> OptionPairs {
         let set = |row: &&'static OptionRow| self.pairs.iter().any(|(name, _)| row.is_called(name));
         let kept: BTreeSet<&str> = differing(before, after).map(|row| row.name).collect();
@@ -153,7 +153,7 @@ impl ToFollow {
     }
 }
 
-/// Rows whose value is another one.
+/// Rows whose values differ.
 fn differing(one: &BondOptions, other: &BondOptions) -> impl Iterator<Item = &'static OptionRow> + use<> {
     let rows: Vec<&OptionRow> = TABLE.iter().filter(|row| row.value(one) != row.value(other)).collect();
     rows.into_iter()
@@ -164,13 +164,13 @@ fn values<'a>(rows: impl Iterator<Item = &'a OptionRow>, options: &BondOptions) 
         .collect()
 }
 
-/// The options that files give to a bond; the plane is none of the bond machine's.
+/// The options of a bond in the files, without the plane, which the bond machine does not have.
 fn options_of(pairs: &[(String, String)]) -> Result<BondOptions, OptionError> {
     let rest: OptionPairs = pairs.iter().filter(|(name, _)| name != "plane").cloned().collect();
     parse(&rest).map(|change| change.options)
 }
 
-/// What files say, with an operator's own values instead of theirs.
+/// The options of the files, replaced by those of an operator.
 fn over(pairs: &[(String, String)], operator: &BTreeSet<String>, options: &BondOptions) -> OptionPairs {
     let is_operators = |name: &str| find(name).is_some_and(|row| operator.contains(row.name));
     let files = pairs.iter().filter(|(name, _)| !is_operators(name)).cloned();

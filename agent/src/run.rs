@@ -21,14 +21,14 @@ const PLANE_EVENTS: Token = Token(2);
 /// First token of the control socket.
 pub const CONTROL: usize = 3;
 
-/// Sources that one wait reports. More than there can be clients: link events must not wait behind them.
+/// Sources that one wait reports: more than the most clients, so that link events do not wait behind them.
 const SOURCES_A_TURN: usize = 1024;
 
 /// Messages read from one source in one turn.
 const BUDGET: usize = 64;
 
-/// How much one turn does for all clients that only look, so that they cannot hold up a failover. A bond counts as one, and so
-/// does each of its ports.
+/// Work of one turn for all requests that change nothing, so that they cannot delay a failover. Each bond and each port counts
+/// as one.
 const SHOWN_A_TURN: usize = 64;
 
 /// Everything that the loop owns.
@@ -57,7 +57,7 @@ impl Agent {
             signals,
             server,
             fleet,
-            // What arrived before the descriptors were registered is not reported.
+            // Data that arrived before the descriptors were registered is not reported.
             unread: BTreeSet::from([LINK_EVENTS, PLANE_EVENTS]),
             showing: None,
         })
@@ -85,7 +85,7 @@ impl Agent {
         Ok(())
     }
 
-    /// Until the earliest deadline, rounded up so that it has passed when the wait ends; not at all if there is something to do.
+    /// Time until the earliest deadline, rounded up so that it has passed after the wait; zero if there is work.
     fn wait(&self) -> Option<Duration> {
         let busy = !self.unread.is_empty() || self.showing.is_some();
         if busy || self.server.has_work() || self.fleet.has_unpublished() {

@@ -1,4 +1,5 @@
-//! `state/<bond>.json`: soft state across restarts. It adds what the kernel cannot hold and is worthless after a reboot.
+//! `state/<bond>.json`: soft state across restarts, that is, state that the kernel does not hold. It is worthless after a
+//! reboot.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -14,30 +15,30 @@ use crate::origins::Origins;
 /// Everything kept about one bond. Unknown fields are ignored, missing ones have a default.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SavedBond {
-    /// Boot of the machine that it belongs to.
+    /// Boot of the machine at which it was written.
     pub boot_id: String,
     /// The bond's name.
     pub name: String,
     /// Index of the bond's interface.
     pub ifindex: u32,
-    /// Its data plane; before there were several it was `tc`.
+    /// Its data plane; states without this field have `tc`.
     #[serde(default)]
     pub plane: Option<String>,
     /// The bond machine.
     pub bond: Saved,
-    /// What ports were before they were attached, to be given back.
+    /// Settings of ports before they were attached, to be restored.
     #[serde(default)]
     pub originals: BTreeMap<PortId, OriginalPort>,
-    /// What ports were that have vanished, by name.
+    /// The same of ports that have disappeared, by name.
     #[serde(default)]
     pub vanished: BTreeMap<String, OriginalPort>,
-    /// Names of the ports that belong to the bond, there or not.
+    /// Names of the ports that belong to the bond, absent ones included.
     #[serde(default)]
     pub wanted: Vec<String>,
-    /// The options that files gave when they were last followed; none if no file says anything of the bond.
+    /// The options of the files at the last start; `None` if no file has lines about the bond.
     #[serde(default)]
     pub configured: Option<Vec<(String, String)>>,
-    /// Where options and ports come from; none in a state of before this was kept.
+    /// Origins of options and ports; `None` in a state of an earlier version.
     #[serde(default)]
     pub origins: Option<Origins>,
 }
@@ -54,7 +55,7 @@ impl SavedBond {
 pub struct Store {
     dir: PathBuf,
     boot_id: String,
-    /// What each file holds, so that an unchanged state is not written again.
+    /// Contents of each file, so that an unchanged state is not written again.
     written: BTreeMap<String, String>,
     failing: bool,
 }
@@ -78,7 +79,7 @@ impl Store {
         &self.boot_id
     }
 
-    /// All states of this boot. Files of an earlier one are removed; one that cannot be read is logged and left.
+    /// All states of this boot. Files of earlier boots are removed; unreadable ones are logged and kept.
     pub fn load(&self) -> Vec<SavedBond> {
         let mut paths: Vec<PathBuf> = match fs::read_dir(&self.dir) {
             Ok(entries) => entries.flatten().map(|entry| entry.path()).collect(),
@@ -101,7 +102,7 @@ impl Store {
         match serde_json::from_str::<SavedBond>(&text) {
             Ok(state) if state.boot_id == self.boot_id => Some(state),
             Ok(_) => {
-                // Another boot: none of it is true any more.
+                // A state of another boot is invalid.
                 let _ = fs::remove_file(path);
                 None
             }
@@ -120,7 +121,7 @@ impl Store {
         }
         let path = self.path(&state.name);
         let temporary = path.with_extension("new");
-        // Somebody may have tidied up.
+        // The folder may have been removed.
         let written = fs::create_dir_all(&self.dir)
             .and_then(|()| fs::write(&temporary, &text))
             .and_then(|()| fs::rename(&temporary, &path));
@@ -130,7 +131,7 @@ impl Store {
                 self.failing = false;
             }
             Err(error) => {
-                // Half a file; on a full disk it would take the room that is missing.
+                // Remove the incomplete file, which would use space on a full disk.
                 let _ = fs::remove_file(&temporary);
                 if !std::mem::replace(&mut self.failing, true) {
                     log::error!(

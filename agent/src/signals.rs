@@ -1,7 +1,7 @@
-//! Signals for the loop to wait for: each sets a flag, then writes to a pipe that wakes the loop up.
+//! Signals for the loop: each sets a flag and then writes to a pipe that wakes the loop up.
 //!
-//! A signal that was meant for something else must not end the agent, because no failover happens while it is away. So every
-//! signal that ends a program unless it is caught is caught, apart from requests to end and faults of the program.
+//! A stray signal must not end the agent, because there is no failover without it. So every signal that would end a program is
+//! caught, except requests to end and faults of the program.
 
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;

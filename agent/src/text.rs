@@ -1,5 +1,5 @@
 //! One line for each [`Notice`], for log and subscribers: the same facts as the driver's lines, and always the reason.
-//! The bond's name is put in front by whoever prints it. [bond_main.c: slave_info, netdev_info]
+//! The caller adds the bond's name in front. [bond_main.c: slave_info, netdev_info]
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use bond_modes::{Notice, SwitchReason, Warning};
 use bond_monitors::{Carrier, Duplex, Evidence, Speed};
 use log::Level;
 
-/// What happened, without the bond's name.
+/// The event as a sentence, without the bond's name.
 pub fn describe(notice: &Notice) -> String {
     match notice {
         Notice::Attached { port, active, link_up } => {
@@ -66,7 +66,7 @@ pub fn describe(notice: &Notice) -> String {
     }
 }
 
-/// How much it matters: a warning where redundancy or the bond itself is lost or a wish was not fulfilled as asked.
+/// Level of the log line: a warning if redundancy or the bond is lost, or if an option could not be set as given.
 pub fn level(notice: &Notice) -> Level {
     match notice {
         Notice::Down { .. }
@@ -95,8 +95,7 @@ fn warning(about: &Warning) -> String {
     match about {
         Warning::Unmonitored => "unmonitored: with miimon=0 and no other monitor a failed port stays in use".to_owned(),
         Warning::NoTarget => {
-            "unmonitored: no target can be asked through this bond, so nothing but carrier tells whether a port works"
-                .to_owned()
+            "unmonitored: no target can be asked through this bond, so ports follow their carrier only".to_owned()
         }
         Warning::TargetElsewhere { target, device } => {
             format!("target {target} is reached through {device}, not through this bond: it does not count")
@@ -131,12 +130,12 @@ fn active_changed(from: Option<&str>, to: Option<&str>, reason: SwitchReason) ->
     match (from, to) {
         (Some(from), Some(to)) => format!("active port {to} instead of {from}: {why}"),
         (None, Some(to)) => format!("active port {to}: {why}"),
-        (Some(from), None) => format!("no active port any more, {from} was the last: {why}"),
+        (Some(from), None) => format!("{from} lost, no active port is left: {why}"),
         (None, None) => format!("no active port: {why}"),
     }
 }
 
-/// Speed and duplex the driver's way, but unknown rather than 0. [bond_main.c: bond_miimon_link_change]
+/// Speed and duplex in the driver's words, with unknown instead of 0. [bond_main.c: bond_miimon_link_change]
 fn medium(speed: Speed, duplex: Duplex) -> String {
     match (speed.0, duplex) {
         (None, Duplex::Unknown) => "speed and duplex unknown".to_owned(),
@@ -358,7 +357,7 @@ mod tests {
             (
                 switch(a, None, LinkDown),
                 Level::Warn,
-                "no active port any more, eth0 was the last: link of eth0 went down",
+                "eth0 lost, no active port is left: link of eth0 went down",
             ),
             (
                 switch(None, None, Manual),

@@ -1,8 +1,8 @@
-//! What the shell command of Debian's package ifenslave, 2.1 to 2.9, did through sysfs: options only in front, no test
-//! whether the bond is up, an end at the first failure.
+//! The shell command of Debian's package ifenslave, 2.1 to 2.9: options only in front, no test whether the bond is up, an end
+//! at the first failure.
 //!
-//! differs: the interface is set up again after a refusal; messages name it; help is printed without man(1); an address that
-//! an attached interface keeps is warned about.
+//! differs: the interface is set up again after a refusal; messages name it; help is printed without man(1); there is a warning
+//! about addresses that an attached interface keeps.
 
 use bondd::control::client::ClientError;
 use bondd::text::chain;
@@ -15,7 +15,7 @@ use crate::world::{Bonds, Settings, World};
 /// `ip link set` failed; its own status.
 const NOT_SET: u8 = 2;
 
-/// What a command line asks for.
+/// Task of a command line.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Task {
     all: bool,
@@ -27,7 +27,7 @@ pub(crate) struct Task {
     slaves: Vec<String>,
 }
 
-/// What to do, or the exit code if the command line already decides it. Options are obeyed from left to right.
+/// The task, or the exit code if the command line already decides it. Options are processed from left to right.
 pub(crate) fn plan(words: &[String], console: &mut Console) -> Result<Task, u8> {
     let mut task = Task::default();
     let mut operands = words;
@@ -45,7 +45,7 @@ pub(crate) fn plan(words: &[String], console: &mut Console) -> Result<Task, u8> 
                 operands = rest;
                 break;
             }
-            // Not an option: the bond's name, whatever it looks like.
+            // Any other word is the bond's name.
             _ => break,
         }
         operands = rest;
@@ -68,7 +68,7 @@ fn said(console: &mut Console, text: &str) -> Result<Task, u8> {
     Err(0)
 }
 
-/// Does it; the exit code.
+/// Runs the task and returns the exit code.
 pub(crate) fn perform(task: &Task, world: &mut dyn World, console: &mut Console) -> u8 {
     let mut run = Run { task, world, console };
     match run.run() {
@@ -80,7 +80,7 @@ pub(crate) fn perform(task: &Task, world: &mut dyn World, console: &mut Console)
     }
 }
 
-/// Why it ends, and the exit code.
+/// Reason of a failure, and the exit code.
 struct Failed {
     code: u8,
     why: String,
@@ -100,7 +100,7 @@ impl Run<'_> {
     fn run(&mut self) -> Result<(), Failed> {
         let task = self.task;
         if task.all {
-            // As in the shell command, where nobody looked at its status.
+            // The shell command ignored the status, too.
             if let Err(e) = self.world.show_links() {
                 self.console
                     .complain(&format!("ifenslave: cannot list interfaces: {e}"));

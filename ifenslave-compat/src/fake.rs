@@ -1,4 +1,4 @@
-//! A world of plain values for tests, and what a program said in it.
+//! A simulated system for tests, and the output of a program in it.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -14,7 +14,7 @@ use nix::libc;
 use crate::program::Console;
 use crate::world::{Bonds, Settings, World};
 
-/// How the agent behaves.
+/// Behaviour of the agent.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Agent {
     Answers,
@@ -169,7 +169,7 @@ impl World for Fake {
     }
 }
 
-/// What came of a command line.
+/// Result of a command line.
 #[derive(Debug)]
 pub(crate) struct Ran {
     pub(crate) code: u8,
@@ -196,7 +196,7 @@ impl Shared {
     }
 }
 
-/// Runs a program in a world.
+/// Runs a program in a simulated system.
 pub(crate) fn run_in(mut world: Fake, line: &str, program: impl Fn(&[String], &mut Fake, &mut Console) -> u8) -> Ran {
     let (out, err) = (Shared::default(), Shared::default());
     let mut console = Console::new(Box::new(out.clone()), Box::new(err.clone()));

@@ -1,4 +1,4 @@
-//! The command line as GNU `getopt_long` reads it: options and operands in any order, bundled letters, abbreviated names.
+//! Parses the command line like GNU `getopt_long`: options and operands in any order, bundled letters, abbreviated names.
 
 /// An option of 1.1.0. None takes an argument.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,7 +14,7 @@ pub(crate) enum Flag {
 }
 
 impl Flag {
-    /// Whether it says what to do, so that only one of its kind can be given. `-f` is of them, as in 1.1.0.
+    /// Whether it selects the task, so that only one of its kind can be given. `-f` is one of them, as in 1.1.0.
     pub(crate) fn is_exclusive(self) -> bool {
         self != Flag::Verbose
     }
@@ -31,7 +31,7 @@ const TABLE: [(char, &str, Flag); 8] = [
     ('V', "version", Flag::Version),
 ];
 
-/// A command line taken apart.
+/// A parsed command line.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Parsed {
     /// In the order given, repeated ones too.
@@ -40,8 +40,7 @@ pub(crate) struct Parsed {
     pub(crate) operands: Vec<String>,
 }
 
-/// Takes the words after the program's name apart, or says what is wrong. `posixly_correct` ends the options at the first
-/// operand.
+/// Parses the words after the program's name. `posixly_correct` ends the options at the first operand.
 pub(crate) fn parse(words: &[String], posixly_correct: bool) -> Result<Parsed, String> {
     let mut parsed = Parsed::default();
     let mut words = words.iter();
@@ -71,7 +70,7 @@ fn short(letter: char) -> Result<Flag, String> {
         .ok_or_else(|| format!("invalid option -- '{letter}'"))
 }
 
-/// A name in full, or the start of exactly one.
+/// Finds a name by its full text or an unambiguous beginning.
 fn long(given: &str) -> Result<Flag, String> {
     let (name, argument) = given
         .split_once('=')

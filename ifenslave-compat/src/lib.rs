@@ -1,13 +1,14 @@
 //! The command `ifenslave` for scripts written since 1999: a client of the agent's control socket with the command line and
 //! the exit codes of the last one in the kernel's tree, 1.1.0, or of the shell command that Debian had after it.
 //!
-//! It starts nothing by itself. What it does to a port with its own hands is what 1.1.0 did before it asked the driver: it
-//! sets the interface down and takes its IPv4 addresses away. Address, MTU and the rest are the agent's business.
+//! It does not start the agent. As 1.1.0 did, it sets an interface down and removes its IPv4 addresses itself; the agent sets
+//! the hardware address, the MTU and the rest.
 //!
-//! Exit codes: 0 done; 1 refused, by us or by bondd; 2 usage; 255 a setting of an interface could not be changed; any other
+//! Exit codes: 0 done; 1 refused, by ifenslave or by bondd; 2 usage; 255 a setting of an interface could not be changed; any
+//! other
 //! is the errno with which settings could not be read. With several interfaces the last failing one decides.
 //!
-//! Bugs of 1.1.0 that are left out: after a refusal the bond keeps its address and the interface its addresses and its up
+//! Bugs of 1.1.0 that are not repeated: after a refusal the bond keeps its address and the interface its addresses and its up
 //! flag; detaching restores the MTU instead of forcing 1500; addresses are shown whole and in decimal; the reason of a
 //! failure is always printed; surplus operands of `-c` are mentioned.
 
@@ -27,10 +28,10 @@ mod system;
 mod text;
 mod world;
 
-/// Names the form in the environment.
+/// Environment variable with the form.
 const FORM_ENV: &str = "BONDD_IFENSLAVE";
 
-/// Which of the old programs this one is like.
+/// The old program whose behaviour is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Form {
     /// The last one that came with the kernel.
@@ -40,7 +41,7 @@ enum Form {
 }
 
 impl Form {
-    /// From the environment; an empty value is none.
+    /// Reads it from the environment; an empty value counts as unset.
     fn parse(value: Option<&OsStr>) -> Result<Form, String> {
         match value.map(OsStr::to_string_lossy).as_deref() {
             None | Some("" | "1.1.0") => Ok(Form::Kernel),
@@ -60,7 +61,7 @@ pub fn main() -> ExitCode {
     ExitCode::from(run(&words, &mut console).unwrap_or_else(|code| code))
 }
 
-/// The exit code; an error is one that came before anything was done.
+/// Returns the exit code; an error means that nothing was done.
 fn run(words: &[String], console: &mut Console) -> Result<u8, u8> {
     let form = Form::parse(env::var_os(FORM_ENV).as_deref()).map_err(|why| {
         console.complain(&format!("ifenslave: {why}"));

@@ -1,4 +1,4 @@
-//! What `ifenslave` does, step by step, with the exit codes of 1.1.0.
+//! The steps of `ifenslave`, with the exit codes of 1.1.0.
 
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -11,7 +11,7 @@ use crate::getopt::{self, Flag};
 use crate::text::{BANNER, HELP, USAGE};
 use crate::world::{Bonds, Settings, World};
 
-/// What 1.1.0 and the drivers of its time told each other: the driver sees to MAC addresses and opens the slaves, as bondd does.
+/// ABI version of 1.1.0 and the drivers of its time: the driver sets MAC addresses and opens the slaves, as bondd does.
 const ABI: u8 = 2;
 /// Refused.
 pub(crate) const REFUSED: u8 = 1;
@@ -20,13 +20,13 @@ pub(crate) const WRONG_USAGE: u8 = 2;
 /// A setting could not be changed.
 const NOT_SET: u8 = 255;
 
-/// What a command line asks for.
+/// Task of a command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Task {
     kind: Kind,
     /// Attach even if the bond is not Ethernet.
     force: bool,
-    /// Say what is done.
+    /// Print every step.
     verbose: bool,
     operands: Vec<String>,
 }
@@ -42,7 +42,7 @@ enum Kind {
 }
 
 impl Kind {
-    /// What failed, for messages.
+    /// The failed step, for messages.
     fn as_str(self) -> &'static str {
         match self {
             Kind::ShowAll => "show",
@@ -53,7 +53,7 @@ impl Kind {
     }
 }
 
-/// Where texts go. Failing to print is no failure of the task.
+/// Output. An error in printing does not make the task fail.
 pub(crate) struct Console {
     out: Box<dyn Write>,
     err: Box<dyn Write>,
@@ -85,18 +85,18 @@ impl Console {
     }
 }
 
-/// What is known about the bond that was named.
+/// State of the named bond.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Standing {
-    /// The agent has it.
+    /// A bond of the agent.
     Bond,
-    /// An interface that is no bond of the agent.
+    /// An interface that is not a bond of the agent.
     Other,
-    /// An interface; the agent does not talk to this user.
+    /// An interface; this user has no access to the agent.
     Unknown,
 }
 
-/// What to do, or the exit code if the command line already decides it.
+/// The task, or the exit code if the command line already decides it.
 pub(crate) fn plan(words: &[String], posixly_correct: bool, console: &mut Console) -> Result<Task, u8> {
     let parsed = getopt::parse(words, posixly_correct).map_err(|why| {
         console.complain(&format!("ifenslave: {why}"));
@@ -127,7 +127,7 @@ pub(crate) fn plan(words: &[String], posixly_correct: bool, console: &mut Consol
         () if given(Flag::ChangeActive) => Kind::ChangeActive,
         () => Kind::Enslave,
     };
-    // "All" takes no operands, and everything else takes some.
+    // `-a` takes no operands, all other tasks need some.
     if (kind == Kind::ShowAll) != parsed.operands.is_empty() {
         return Err(console.wrong_usage());
     }
@@ -139,7 +139,7 @@ pub(crate) fn plan(words: &[String], posixly_correct: bool, console: &mut Consol
     })
 }
 
-/// Does it; the exit code.
+/// Runs the task and returns the exit code.
 pub(crate) fn perform(task: &Task, world: &mut dyn World, console: &mut Console) -> u8 {
     let Some((master, slaves)) = task.operands.split_first() else {
         return show_all(world, console);
@@ -195,7 +195,7 @@ struct Run<'a> {
     standing: Standing,
 }
 
-/// Done, or the exit code of a failure that was reported.
+/// The exit code of a failure that was reported.
 type Outcome = Result<(), u8>;
 
 impl Run<'_> {
@@ -221,13 +221,13 @@ impl Run<'_> {
             }
             return self.on_slave(first).map(|()| 0);
         }
-        // The last one that fails decides.
+        // The last failure decides.
         Ok(slaves
             .iter()
             .fold(0, |code, slave| self.on_slave(slave).err().unwrap_or(code)))
     }
 
-    /// Is there such a bond, and does the agent answer? In 1.1.0, the driver was asked.
+    /// Checks that the bond exists and that the agent answers. 1.1.0 asked the driver.
     fn handshake(&mut self) -> Outcome {
         let master = self.master;
         let exists = self.world.settings(master).is_ok();
@@ -241,7 +241,7 @@ impl Run<'_> {
                 return Ok(());
             }
             Ok(_) => "no such interface".to_owned(),
-            // 1.1.0 got as far as the first change before it was told.
+            // 1.1.0 noticed this only at the first change.
             Err(ClientError::Permission { .. }) if exists => return Ok(()),
             Err(e) => chain(&e),
         };
@@ -343,9 +343,9 @@ impl Run<'_> {
         }
     }
 
-    /// Down, attached, without addresses; as it was, if that does not work out.
+    /// Sets the interface down, attaches it and removes its addresses; restores it after a failure.
     ///
-    /// differs: 1.1.0 took the addresses away before it asked the driver, and left the interface down after a refusal.
+    /// differs: 1.1.0 removed the addresses before it asked the driver, and left the interface down after a refusal.
     fn enslave(&mut self, slave: &str, settings: Settings) -> Result<(), Failed> {
         if self.standing == Standing::Unknown {
             let why = io::Error::from_raw_os_error(libc::EPERM);
@@ -381,7 +381,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// What bondd changed by attaching, for `-v`.
+    /// Prints the changes by bondd, for `-v`.
     fn note_changes(&mut self, role: &str, name: &str, before: io::Result<Settings>) {
         let (Ok(before), Ok(after)) = (before, self.world.settings(name)) else {
             return;
@@ -406,7 +406,7 @@ impl Run<'_> {
     }
 }
 
-/// Why nothing came of one port, and the exit code for it.
+/// Reason of a port's failure, and its exit code.
 struct Failed {
     code: u8,
     why: String,

@@ -1,4 +1,4 @@
-//! The real world: interface ioctls, as 1.1.0 used them, and the agent's control socket.
+//! The real system: interface ioctls, as used by 1.1.0, and the agent's control socket.
 
 use std::ffi::CString;
 use std::io;
@@ -16,12 +16,12 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrLike, socket};
 
 use crate::world::{Bonds, Settings, World};
 
-/// More addresses than this are never on one interface.
+/// Limit of addresses removed from one interface.
 const MAX_ADDRESSES: usize = 4096;
 
 /// This machine.
 pub(crate) struct System {
-    /// Only there to send ioctls to.
+    /// Socket for ioctls.
     socket: OwnedFd,
     run_dir: PathBuf,
     client: Option<Client>,

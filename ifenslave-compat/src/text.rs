@@ -1,4 +1,4 @@
-//! What `ifenslave` says about itself.
+//! Help and version texts of `ifenslave`.
 
 /// Printed by `-v` and `-V`. The first line is what scripts look for; the four below were credits.
 pub(crate) const BANNER: &str = concat!(

@@ -1,4 +1,4 @@
-//! What the program needs from outside: interfaces of the kernel and bonds of the agent.
+//! Interface to the system: network interfaces of the kernel and bonds of the agent.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -22,7 +22,7 @@ pub(crate) struct Settings {
     pub(crate) address: [u8; 6],
 }
 
-/// Everything outside.
+/// The system.
 pub(crate) trait World {
     /// The agent's bonds.
     fn bonds(&mut self) -> Result<Bonds, ClientError>;
@@ -36,12 +36,12 @@ pub(crate) trait World {
     fn settings(&self, interface: &str) -> io::Result<Settings>;
     /// Writes an interface's flags.
     fn set_flags(&self, interface: &str, flags: u16) -> io::Result<()>;
-    /// Takes all IPv4 addresses away.
+    /// Removes all IPv4 addresses.
     fn clear_addresses(&self, interface: &str) -> io::Result<()>;
     /// The first IPv4 address, if there is one.
     fn address(&self, interface: &str) -> io::Result<Option<Ipv4Addr>>;
     /// Names of all interfaces with an IPv4 address.
     fn addressed_interfaces(&self) -> io::Result<Vec<String>>;
-    /// Lets `ip link show` print what there is.
+    /// Runs `ip link show`.
     fn show_links(&self) -> io::Result<()>;
 }

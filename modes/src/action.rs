@@ -1,4 +1,4 @@
-//! What comes out of a [`Bond`](crate::Bond).
+//! Actions that a [`Bond`](crate::Bond) asks for.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -10,15 +10,15 @@ use crate::ids::{Epoch, PortId};
 use crate::plan::ForwardingPlan;
 use crate::warning::Warning;
 
-/// Something the agent is to do, in the order given.
+/// Something that the agent must do, in this order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Action {
     /// Make the kernel match this plan.
     Program {
-        /// To be named in `ProgramFailed`.
+        /// Number of the plan, for `ProgramFailed`.
         epoch: Epoch,
-        /// The whole wish.
+        /// The whole plan.
         plan: ForwardingPlan,
     },
     /// Send this Ethernet frame out of this port.
@@ -28,36 +28,38 @@ pub enum Action {
         /// From the destination address on, without FCS.
         frame: Vec<u8>,
     },
-    /// Send this probe, an Ethernet frame, out of this port. Nothing about the bond changes by it.
+    /// Send this probe, an Ethernet frame, out of this port. It does not change the bond.
     Probe {
         /// Where it leaves.
         port: PortId,
         /// From the destination address on, without FCS.
         frame: Vec<u8>,
     },
-    /// Read this port's carrier and answer with `MiiPolled`.
-    PollMii {
-        /// Which port.
-        port: PortId,
+    /// Read the carriers of these ports and answer with `CarriersPolled`.
+    PollCarriers {
+        /// Which ports.
+        ports: Vec<PortId>,
     },
-    /// Read the bond's own interface and answer with `BondLink`: what stands above it may want to hear more than its address,
-    /// and not every such change is told by an event.
+    /// Read the counters of every port and answer with `Counters`, in any case.
+    ReadCounters,
+    /// Read the bond's own interface and answer with `BondLink`, because devices above it may have changed its promiscuity, and
+    /// not every such change has an event.
     PollDevice,
-    /// Read when each port was last heard and answer with `Heard`, in any case.
-    ReadHeard,
-    /// Find out how these are reached and answer with `Paths`.
+    /// Read when each port was last heard and answer with `ReceiveStamps`, in any case.
+    ReadReceiveStamps,
+    /// Look up the ways to these targets and answer with `Paths`.
     FindPaths {
         /// Targets of the ARP monitor.
         targets: Vec<IpAddr>,
     },
-    /// Find out who is behind the bond and answer with `Stations`.
-    ReadStations,
+    /// List the hosts behind the bond and answer with `HostsBehind`.
+    ReadHostsBehind,
     /// Report all multicast memberships of this host on and above the bond through this port. [bonding.rst: resend_igmp]
     ReportMemberships {
         /// Where the reports leave.
         port: PortId,
     },
-    /// For log, subscribers and tests: the core itself logs nothing.
+    /// A notice for log and subscribers, as the core itself does not log.
     Notify(Notice),
 }
 
@@ -138,9 +140,9 @@ pub enum Notice {
     Silent {
         /// The port's name.
         port: String,
-        /// What would have been one.
+        /// Frames that count as a sign of life.
         counts: Evidence,
-        /// Since the last one that counted.
+        /// Time since the last sign of life.
         silent_for: Duration,
     },
     /// The link is not used any more.
@@ -169,9 +171,9 @@ pub enum Notice {
         /// Its address.
         target: IpAddr,
     },
-    /// The bond was unmonitored and is not any more.
+    /// The bond is monitored again.
     Monitored {
-        /// Because a target can be asked, rather than because carrier counts.
+        /// By a target that can be asked, rather than by carrier.
         targets: bool,
     },
     /// An option was changed.
@@ -181,11 +183,11 @@ pub enum Notice {
         /// Its effective value now.
         value: String,
     },
-    /// A wish was fulfilled differently, or has a consequence worth a warning.
+    /// A warning about an option or a port.
     Warning {
-        /// What it is about.
+        /// Its subject.
         about: Warning,
-        /// One sentence, from whoever prints it; empty until then.
+        /// One sentence, added by the agent; empty before.
         #[serde(default)]
         text: String,
     },
@@ -205,7 +207,7 @@ impl Notice {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SwitchReason {
-    /// There was none.
+    /// There was no active port.
     FirstUsable,
     /// The old one's link went down.
     LinkDown,

@@ -1,4 +1,4 @@
-//! From health to link state for all ports of a bond: delays, skipped delays, failure counts.
+//! Derives the link state of all ports of a bond from their health: delays, skipped delays, failure counts.
 //! [bond_main.c: bond_miimon_inspect, bond_miimon_commit]
 
 use std::time::Duration;
@@ -10,7 +10,7 @@ use crate::ids::PortId;
 use crate::options::BondOptions;
 use crate::port::{Port, Ports};
 
-/// What an inspection of all ports found.
+/// Results of an inspection of all ports.
 #[derive(Debug, Default)]
 pub(crate) struct Inspection {
     /// Ports whose link came up.
@@ -19,28 +19,28 @@ pub(crate) struct Inspection {
     pub notices: Vec<Notice>,
 }
 
-/// Whose delays end if their time has come.
+/// Ports whose delays may end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Ends {
-    /// Nobody's: more may be known in a moment, such as events that wait to be read.
+pub(crate) enum Ends<'a> {
+    /// None: unread events may follow in a moment.
     None,
-    /// Those of one port, of which all is known.
-    Of(PortId),
-    /// Those of all ports.
+    /// These ports, with all their facts known.
+    Of(&'a [PortId]),
+    /// All ports.
     All,
 }
 
-impl Ends {
+impl Ends<'_> {
     fn include(self, port: PortId) -> bool {
         match self {
             Ends::None => false,
-            Ends::Of(one) => one == port,
+            Ends::Of(ports) => ports.contains(&port),
             Ends::All => true,
         }
     }
 }
 
-/// Brings every port's link state up to `now`.
+/// Updates every port's link state to `now`.
 ///
 /// When nothing better is left, the port that has waited longest in updelay is used at once. [bonding.rst: updelay]
 /// differs: in the driver this holds in some modes only, and its poll decides which port is first.
@@ -49,7 +49,7 @@ pub(crate) fn inspect(
     ports: &mut Ports,
     active: Option<PortId>,
     options: &BondOptions,
-    ends: Ends,
+    ends: Ends<'_>,
 ) -> Inspection {
     let mut found = Inspection::default();
     for port in ports.iter_mut() {
@@ -64,7 +64,7 @@ pub(crate) fn inspect(
     }
     if let Some(skipped) = skip_updelay(now, ports, active, None) {
         for notice in &mut found.notices {
-            // It does not wait after all. [bond_main.c: bond_miimon_inspect, ignore_updelay]
+            // The port does not wait. [bond_main.c: bond_miimon_inspect, ignore_updelay]
             if let Notice::GoingBack { port, delay } = notice
                 && skipped
                     .came_up

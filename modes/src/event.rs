@@ -1,5 +1,6 @@
 //! Facts that go into a [`Bond`](crate::Bond).
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use bond_monitors::wire::ethernet::Tag;
@@ -9,11 +10,11 @@ use serde::{Deserialize, Serialize};
 use crate::ids::{Epoch, PortId};
 use crate::port::PortFacts;
 
-/// Something that happened outside.
+/// A fact.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Event {
-    /// The data plane has taken the port in (still without traffic).
+    /// The data plane has attached the port (still without traffic).
     PortAttached {
         /// The new port.
         port: PortId,
@@ -34,7 +35,7 @@ pub enum Event {
         /// Its state now.
         report: LinkReport,
     },
-    /// A link message about the bond's own interface: the operator's wishes for MAC, MTU, up and down.
+    /// A link message about the bond's own interface: the operator's settings of MAC, MTU, up and down.
     BondLink {
         /// Its state now.
         report: LinkReport,
@@ -44,36 +45,39 @@ pub enum Event {
         /// All of them, in a stable order.
         addresses: Vec<LocalAddress>,
     },
-    /// Answer to [`Action::PollMii`](crate::Action::PollMii).
-    MiiPolled {
-        /// The port asked about.
-        port: PortId,
-        /// What it said.
-        carrier: Carrier,
+    /// Answer to [`Action::PollCarriers`](crate::Action::PollCarriers).
+    CarriersPolled {
+        /// Carriers of the ports. A port that gave no answer is left out: it is about to go away.
+        carriers: Vec<(PortId, Carrier)>,
     },
-    /// Answer to [`Action::ReadStations`](crate::Action::ReadStations).
-    Stations {
-        /// Who is behind the bond, each once.
-        stations: Vec<Station>,
+    /// Answer to [`Action::ReadCounters`](crate::Action::ReadCounters).
+    Counters {
+        /// Counters of the attached ports. Ports that could not be read are left out.
+        ports: BTreeMap<PortId, Counters>,
+    },
+    /// Answer to [`Action::ReadHostsBehind`](crate::Action::ReadHostsBehind).
+    HostsBehind {
+        /// Hosts behind the bond, each once.
+        hosts: Vec<HostBehind>,
     },
     /// Answer to [`Action::FindPaths`](crate::Action::FindPaths).
     Paths {
         /// One for each target.
         paths: Vec<TargetPath>,
     },
-    /// Answer to [`Action::ReadHeard`](crate::Action::ReadHeard).
-    Heard {
+    /// Answer to [`Action::ReadReceiveStamps`](crate::Action::ReadReceiveStamps).
+    ReceiveStamps {
         /// Stamps of the attached ports. Ports that could not be read are missing here and are not judged.
         ports: Vec<(PortId, ReceiveStamps)>,
     },
-    /// ARP or neighbour discovery that arrived at a port, whether the bond lets it in or not.
+    /// A wanted frame that arrived at a port, whether accepted or dropped.
     Frame {
         /// Where.
         port: PortId,
         /// From the destination address on.
         frame: Vec<u8>,
     },
-    /// A plan could not be brought about, wholly or in part.
+    /// A plan failed, wholly or in part.
     ProgramFailed {
         /// Which plan.
         epoch: Epoch,
@@ -84,9 +88,22 @@ pub enum Event {
     },
 }
 
+/// Traffic of one port through the bond, since it was attached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counters {
+    /// Frames sent.
+    pub tx_frames: u64,
+    /// Bytes sent.
+    pub tx_bytes: u64,
+    /// Frames let in.
+    pub rx_frames: u64,
+    /// Bytes let in.
+    pub rx_bytes: u64,
+}
+
 /// A host behind the bond: beyond a bridge that has the bond as a port, or on a device above with an address of its own.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Station {
+pub struct HostBehind {
     /// Its address.
     pub mac: MacAddr,
     /// Tags that its frames get on the way to the bond, outermost first.
@@ -98,18 +115,18 @@ pub struct Station {
 pub struct LocalAddress {
     /// The address.
     pub ip: IpAddr,
-    /// The address of the interface that has it (a VLAN on the bond, a bridge above it); none where it is the bond's.
+    /// The address of the interface that has it (a VLAN on the bond, a bridge above it); `None` for the bond itself.
     pub mac: Option<MacAddr>,
     /// Tags that its frames carry on the wire, the outermost first: those of the VLAN interfaces between it and the bond.
     pub tags: Vec<Tag>,
-    /// Whether this host forwards for that family: goes into a neighbour advertisement.
+    /// Whether this host forwards packets of the family, for the neighbour advertisement.
     pub router: bool,
 }
 
 /// One target and the way to it, by the routing table.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TargetPath {
-    /// Who is probed.
+    /// The target.
     pub target: IpAddr,
     /// The way.
     pub reach: Reach,
@@ -121,12 +138,12 @@ pub struct TargetPath {
 pub enum Reach {
     /// Through the bond. [bond_main.c: bond_arp_send_all]
     Through {
-        /// The address that asks; none where this host has no fitting one: then it is 0.0.0.0 or ::.
+        /// The source address; `None` if this host has no suitable one and asks from 0.0.0.0 or ::.
         source: Option<IpAddr>,
         /// Tags of the VLAN devices on the way, outermost first.
         tags: Vec<Tag>,
     },
-    /// Out of another interface: the bond's ports cannot be judged by it.
+    /// Through another interface, so it is no evidence about the bond's ports.
     Elsewhere {
         /// That interface.
         device: String,

@@ -1,4 +1,4 @@
-//! What every machine of this crate offers to the agent that drives it.
+//! The interface of every machine of this crate for the agent.
 
 use bond_monitors::Time;
 
@@ -7,20 +7,19 @@ use crate::event::Event;
 
 /// A machine without socket, clock, thread or logger: facts and time go in, actions come out.
 pub trait Machine {
-    /// What it keeps for the next start.
+    /// State for the next start.
     type Saved;
-    /// What it shows to people and programs.
+    /// State for people and programs.
     type Status;
 
-    /// Takes a fact in. Drain [`Machine::poll_action`] afterwards.
+    /// Adds a fact. Drain [`Machine::poll_action`] afterwards.
     fn handle_event(&mut self, now: Time, event: Event);
 
     /// Lets time pass. A call before the time is harmless.
     fn handle_timeout(&mut self, now: Time);
 
-    /// Reports how long the agent took for what it was last asked to do, whichever machine asked for it: from `since`, the time of
-    /// that input, to `until`. Nothing is blamed for what could not be asked or read meanwhile, and nothing that is to come at
-    /// intervals comes in a bunch.
+    /// Reports the time that the agent took for the last actions of any machine, from `since`, the time of that input, to
+    /// `until`. This time does not count as silence of ports, and delayed rounds are not sent in a bunch.
     fn held_up(&mut self, since: Time, until: Time);
 
     /// The next thing to do; drain to `None` after every input.
@@ -29,7 +28,7 @@ pub trait Machine {
     /// When [`Machine::handle_timeout`] is to be called.
     fn poll_timeout(&self) -> Option<Time>;
 
-    /// What to keep for the next start.
+    /// The state for the next start.
     fn saved(&self) -> Self::Saved;
 
     /// The state at `now`.

@@ -1,4 +1,4 @@
-//! What an input leads to, collected while the parts of a bond handle it.
+//! Results of an input, collected while the parts of a bond handle it.
 
 use std::collections::VecDeque;
 
@@ -7,7 +7,7 @@ use bond_monitors::MacAddr;
 use crate::action::{Action, Notice};
 use crate::ids::PortId;
 
-/// Actions in the order in which they are to be done; notices come after the actions of their input.
+/// Actions in their order; notices come after the actions of their input.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Outbox {
     actions: VecDeque<Action>,

@@ -1,6 +1,7 @@
-//! What the kernel should do for a bond: the complete wish, comparable with `==`.
+//! The complete wanted state of a bond in the kernel, comparable with `==`.
 
 use std::collections::BTreeMap;
+use std::mem;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
@@ -10,50 +11,50 @@ use serde::{Deserialize, Serialize};
 use crate::hash::XmitHashPolicy;
 use crate::ids::PortId;
 
-/// Everything a data plane must bring about. Programming the same plan twice changes nothing.
+/// All settings that a data plane must make. Programming the same plan twice has no effect.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ForwardingPlan {
     /// Carrier that the bond's own interface shows.
     pub carrier: Carrier,
     /// Address of the bond's own interface.
     pub mac: MacAddr,
-    /// What every attached port is to be like.
+    /// Settings of every attached port.
     pub ports: BTreeMap<PortId, PortPlan>,
     /// Where frames of the stack leave.
     pub tx: Tx,
-    /// Frames that leave elsewhere whatever `tx` says; the first that matches counts.
+    /// Frames that leave elsewhere, independent of `tx`; the first match counts.
     pub steer: Vec<Steer>,
-    /// What is changed in frames of the stack.
+    /// Changes in frames of the stack.
     pub rewrite: Rewrite,
-    /// What to do while the agent is away; none for: the same as before.
+    /// Forwarding while the agent is away; `None` if it stays the same.
     pub without_agent: Option<Fallback>,
 }
 
-/// What one port is to be like.
+/// Settings of one port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PortPlan {
     /// Address the port uses.
     pub mac: MacAddr,
     /// The bond's MTU in bytes.
     pub mtu: u32,
-    /// As the bond's own interface: a bridge above needs frames for other addresses.
+    /// As of the bond's own interface: a bridge above needs frames for other addresses.
     pub promisc: bool,
-    /// As the bond's own interface.
+    /// As of the bond's own interface.
     pub allmulti: bool,
-    /// What is let in from it.
+    /// Frames that are accepted from it.
     pub accept: Accept,
     /// The source address of frames that leave through it.
     pub source: Source,
 }
 
-/// What is let in from a port.
+/// Frames that are accepted from a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Accept {
     /// No frame.
     Nothing,
-    /// Frames to one station only. For a port that is being taken into use or was just left: the far end may switch a moment
-    /// earlier or later than we do, and a flooded copy of a group frame must not come in twice.
+    /// Unicast frames only, for a port that is being taken into use or was active until now: the far end may switch a moment
+    /// earlier or later, and a flooded copy of a group frame must not be accepted twice.
     Unicast,
     /// Every frame.
     All,
@@ -66,11 +67,12 @@ pub enum Source {
     /// As the stack sent them.
     #[default]
     AsSent,
-    /// The port's own where it was the bond's: the switch learns the bond's address at one port only. [bonding.rst: balance-tlb]
+    /// The port's own in place of the bond's, so that the switch learns the bond's address at one port only. [bonding.rst:
+    /// balance-tlb]
     Own,
 }
 
-/// Where frames of the stack leave: nowhere if there are no ports.
+/// Ports through which frames of the stack leave; frames are dropped if there are none.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tx {
     /// How frames are spread; stays when no port is left.
@@ -99,14 +101,14 @@ pub enum Spread {
     Hash(XmitHashPolicy),
     /// Through the port of the frame's bucket. [bond_alb.c: bond_xmit_tlb_slave_get]
     Buckets {
-        /// What chooses the bucket.
+        /// Key of the bucket.
         key: BucketKey,
         /// The port of each bucket; not empty while there are ports, and none but those.
         table: Vec<PortId>,
     },
 }
 
-/// What chooses the bucket of a frame.
+/// Key of a frame's bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BucketKey {
@@ -135,14 +137,14 @@ pub enum Match {
     From(MacAddr),
 }
 
-/// What is changed in frames of the stack.
+/// Changes in frames of the stack.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rewrite {
     /// ARP to these hosts names the address of this port for the bond's. [bond_alb.c: rlb_arp_xmit]
     pub arp_sender: BTreeMap<Ipv4Addr, PortId>,
 }
 
-/// What a plane does by itself when the agent has not reported for a while.
+/// Forwarding of a plane after the agent has not reported for a while.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fallback {
     /// How long that is.
@@ -158,6 +160,15 @@ impl Tx {
             kind: Spread::One,
             ports: port.into_iter().collect(),
         }
+    }
+
+    /// The same with the settings of `kind` if nothing is sent: then no data plane can tell what they are. A spread of another
+    /// kind stays.
+    pub fn with_settings_of(self, kind: Spread) -> Tx {
+        if self.is_nowhere() && mem::discriminant(&self.kind) == mem::discriminant(&kind) {
+            return Tx { kind, ..self };
+        }
+        self
     }
 
     /// Nothing is sent.

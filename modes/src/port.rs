@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::ids::PortId;
 use crate::options::{BondOptions, PortOptions};
 
-/// What is known of a port when it is attached.
+/// Facts about a port when it is attached.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PortFacts {
     /// The address it had before we touched it: "Permanent HW addr" of the status file. [bond_main.c: bond_enslave]
@@ -28,7 +28,7 @@ pub struct Port {
     pub permanent_mac: MacAddr,
     /// Address it uses while it has not the bond's; moves at a failover with `fail_over_mac=follow`.
     pub own_mac: MacAddr,
-    /// Mbit/s, as of the last time the link came up or told us.
+    /// Mbit/s, read when the link came up or with the last report.
     pub speed: Speed,
     /// As `speed`.
     pub duplex: Duplex,
@@ -36,7 +36,7 @@ pub struct Port {
     pub failures: u32,
     /// Its own options.
     pub options: PortOptions,
-    /// What its monitors make of the link.
+    /// Its health by its monitors.
     pub(crate) health: Health,
     /// When the running delay began; for messages.
     pub(crate) delayed_since: Time,
@@ -47,7 +47,7 @@ impl Port {
     pub(crate) fn new(now: Time, id: PortId, facts: PortFacts, options: &BondOptions) -> Self {
         let carrier = facts.report.carrier;
         let mut health = if options.watches_links() {
-            // For the ARP monitor carrier is enough to begin with.
+            // Under the ARP monitor a port with carrier begins as up.
             Health::attached(now, carrier, options.delays())
         } else {
             Health::new(carrier, LinkState::Up)
@@ -75,6 +75,15 @@ impl Port {
         self.health.state()
     }
 
+    /// What counts as its carrier when its interface has this one. A loss counts at once; a carrier that came back counts when the
+    /// interface is in service, as before then the kernel drops what is sent through it.
+    pub fn settled_carrier(&self, carrier: Carrier, in_service: bool) -> Carrier {
+        if carrier.is_on() && !in_service {
+            return self.carrier();
+        }
+        carrier
+    }
+
     /// Signal on the wire.
     pub fn carrier(&self) -> Carrier {
         self.health.carrier()
@@ -85,7 +94,7 @@ impl Port {
         self.link().is_usable()
     }
 
-    /// What the ARP monitor knows of it, if that watches it.
+    /// State of its ARP monitor, if it has one.
     pub(crate) fn arp(&self) -> Option<&ArpMonitor> {
         self.health.arp()
     }
@@ -95,12 +104,12 @@ impl Port {
         self.health.arp_mut()
     }
 
-    /// How it stands while no port works.
+    /// Its state while no port works.
     pub(crate) fn trial(&self) -> Trial {
         self.arp().map(ArpMonitor::trial).unwrap_or_default()
     }
 
-    /// Moves that on.
+    /// Changes that state.
     pub(crate) fn set_trial(&mut self, trial: Trial) {
         if let Some(arp) = self.arp_mut() {
             arp.set_trial(trial);
@@ -159,5 +168,42 @@ impl Ports {
     pub(crate) fn remove(&mut self, id: PortId) -> Option<Port> {
         let place = self.0.iter().position(|port| port.id == id)?;
         Some(self.0.remove(place))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_carrier_that_came_back_counts_once_the_interface_is_in_service() {
+        let port = |carrier| {
+            let report = LinkReport {
+                name: "a".to_owned(),
+                admin_up: true,
+                carrier,
+                mac: MacAddr::default(),
+                mtu: 1500,
+                promisc: false,
+                allmulti: false,
+                speed: Speed::default(),
+                duplex: Duplex::default(),
+            };
+            let facts = PortFacts {
+                permanent_mac: report.mac,
+                report,
+            };
+            Port::new(Time::ZERO, PortId(1), facts, &BondOptions::default())
+        };
+        let counts = |before, now, in_service| port(before).settled_carrier(now, in_service);
+        assert_eq!(counts(Carrier::Off, Carrier::On, false), Carrier::Off);
+        assert_eq!(counts(Carrier::Off, Carrier::On, true), Carrier::On);
+        assert_eq!(counts(Carrier::On, Carrier::On, false), Carrier::On, "no change");
+        assert_eq!(
+            counts(Carrier::On, Carrier::Off, false),
+            Carrier::Off,
+            "a loss counts at once"
+        );
+        assert_eq!(counts(Carrier::On, Carrier::Off, true), Carrier::Off);
     }
 }

@@ -1,19 +1,19 @@
-//! Which ports carry the traffic, as far as those who watch the links need to know.
+//! The ports that carry the traffic, for the monitors.
 
 use crate::ids::PortId;
 use crate::port::Port;
 
-/// Who is in use at the moment.
+/// Ports in use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Roles {
-    /// One port carries everything, the others wait. None while no port is usable.
+    /// One port carries all traffic, the others wait. `None` while no port is usable.
     One(Option<PortId>),
     /// Every usable port carries traffic.
     Every,
 }
 
 impl Roles {
-    /// The port that carries everything, where one does.
+    /// The port that carries all traffic, if there is one.
     pub fn active(self) -> Option<PortId> {
         match self {
             Roles::One(active) => active,
@@ -21,7 +21,7 @@ impl Roles {
         }
     }
 
-    /// Whether one port carries everything.
+    /// Whether one port carries all traffic.
     pub fn is_one(self) -> bool {
         matches!(self, Roles::One(_))
     }

@@ -1,4 +1,4 @@
-//! A bond's state as people and programs see it; the fields of `bondctl show --json` that the core knows.
+//! A bond's state for people and programs: the fields of `bondctl show --json` that the core knows.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -19,7 +19,7 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Without what changes by itself while time passes, to be compared with another one.
+    /// Without the values that change while time passes, for comparison.
     pub fn without_ages(mut self) -> Snapshot {
         for port in &mut self.ports {
             port.delay_left_ms = None;
@@ -49,19 +49,40 @@ pub struct BondStatus {
     pub mac: MacAddr,
     /// MTU of the bond's interface in bytes.
     pub mtu: u32,
+    /// What its mode adds for the status files.
+    #[serde(skip)]
+    pub of_mode: ModeStatus,
     /// Name of the port that carries the traffic.
     pub active_port: Option<String>,
     /// Name of the primary port, attached or not.
     pub primary: Option<String>,
-    /// What decides about a port's link: `mii`, `arp` or null.
+    /// The monitor of links: `mii`, `arp` or null.
     pub monitor: Option<String>,
-    /// Nothing decides about links: ports count as up for ever.
+    /// No monitor judges links: ports count as up for ever.
     pub unmonitored: bool,
-    /// Whom the ARP monitor asks and how; empty without it.
+    /// Targets of the ARP monitor with their ways; empty without it.
     #[serde(default)]
     pub targets: Vec<TargetStatus>,
     /// Every option with its effective value: numbers, strings or lists.
     pub options: BTreeMap<String, OptionValue>,
+}
+
+/// What a mode shows beyond what every bond has.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ModeStatus {
+    /// One port carries everything; [`BondStatus::active_port`] is which, if any does.
+    pub has_active: bool,
+    /// What only this mode has: a paragraph of the status file, before the ports.
+    pub paragraph: Option<Paragraph>,
+}
+
+/// A paragraph of the status file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Paragraph {
+    /// The first line.
+    pub title: String,
+    /// Names and values, a line each.
+    pub lines: Vec<(String, String)>,
 }
 
 /// `up` or `down`.
@@ -80,7 +101,7 @@ impl From<Carrier> for UpDown {
     }
 }
 
-/// Snapshot of one attached port. The default is that of a port of which nothing is known.
+/// Snapshot of one attached port. The default is that of an unknown port.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct PortStatus {
@@ -97,7 +118,7 @@ pub struct PortStatus {
     pub role: Role,
     /// Signal on the wire right now.
     pub carrier: bool,
-    /// As the interface said last, by ethtool; null where unknown.
+    /// The interface's last report, by ethtool; null if unknown.
     pub speed_mbps: Speed,
     /// As `speed_mbps`.
     pub duplex: Duplex,
@@ -111,9 +132,9 @@ pub struct PortStatus {
     pub prio: i32,
     /// Transmit queue that is bound to this port; 0 for none.
     pub queue_id: u16,
-    /// What is left of a running updelay or downdelay, in milliseconds.
+    /// Time left of a running updelay or downdelay, in milliseconds.
     pub delay_left_ms: Option<u64>,
-    /// What the verdict of the ARP monitor rests on; null without it.
+    /// Evidence of the ARP monitor; null without it.
     #[serde(default)]
     pub evidence: Option<EvidenceStatus>,
 }
@@ -125,7 +146,7 @@ pub struct TargetStatus {
     pub target: IpAddr,
     /// Whether it is reached through the bond, so that it counts; null until the routing table was read.
     pub monitored: Option<bool>,
-    /// The address that asks; null for 0.0.0.0 or ::.
+    /// The source address of its probes; null for 0.0.0.0 or ::.
     pub source: Option<IpAddr>,
     /// VLAN ids of its probes, outermost first.
     pub vlans: Vec<u16>,
@@ -133,23 +154,23 @@ pub struct TargetStatus {
     pub elsewhere: Option<String>,
 }
 
-/// What the ARP monitor goes by.
+/// Evidence of the ARP monitor.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EvidenceStatus {
-    /// What counts on this port in its role: `any` frame of somebody else, `probes` (ARP and IPv6) or `validated` answers.
+    /// Frames that count on this port in its role: `any` frame of another host, `probes` (ARP and IPv6) or `validated` answers.
     pub counts: Evidence,
     /// How long ago the last sign of life that counts came, in milliseconds; null for never.
     pub heard_ms_ago: Option<u64>,
-    /// The last good answer of each target that ever gave one through this port.
+    /// The last valid answer of each target that has answered through this port.
     pub answers: Vec<AnswerStatus>,
 }
 
 /// The last sign of life of a target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AnswerStatus {
-    /// Who answered.
+    /// The target.
     pub target: IpAddr,
-    /// `reply`: the target's own; `request`: the active port's question, as this backup port heard it.
+    /// `reply`: the target's own; `request`: the active port's question, received by this backup port.
     pub by: AnswerKind,
     /// How long ago, in milliseconds.
     pub ms_ago: u64,

@@ -1,17 +1,17 @@
-//! What is worth a warning, as data: the sentence is made by whoever prints it.
+//! Warnings as data; the agent makes the sentences.
 
 use std::net::IpAddr;
 
 use bond_monitors::MacAddr;
 use serde::{Deserialize, Serialize};
 
-/// A wish that was fulfilled differently, or something with a consequence that the operator should know.
+/// A setting that was made differently, or one with a consequence that the operator should know.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Warning {
     /// No monitor is configured: a failed port stays in use.
     Unmonitored,
-    /// No target of the ARP monitor can be asked through this bond: nothing but carrier counts.
+    /// No target of the ARP monitor can be asked through this bond: ports follow their carrier.
     NoTarget,
     /// A target is reached through another interface, so it does not count.
     TargetElsewhere {
@@ -20,7 +20,7 @@ pub enum Warning {
         /// That interface.
         device: String,
     },
-    /// `prio` was set while a primary is attached, which decides alone. [bond_options.c: bond_option_prio_set]
+    /// `prio` was set while a primary is attached, so it has no effect. [bond_options.c: bond_option_prio_set]
     PrioWithoutEffect {
         /// The port's name.
         port: String,
@@ -33,7 +33,7 @@ pub enum Warning {
         asked_ms: u64,
         /// In milliseconds.
         miimon_ms: u64,
-        /// What counts, in milliseconds.
+        /// The effective value in milliseconds.
         used_ms: u64,
     },
     /// A first port keeps its address, so fail_over_mac was set to active. [bond_main.c: bond_enslave]
@@ -46,7 +46,7 @@ pub enum Warning {
         /// The port's name.
         port: String,
     },
-    /// Somebody else gave a port another address.
+    /// Another program changed the address of a port.
     ForeignAddress {
         /// The port's name.
         port: String,

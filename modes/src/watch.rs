@@ -1,4 +1,4 @@
-//! Between the monitors of the ports and the agent: facts for the ones, requests to the other.
+//! Passes facts from the agent to the monitors of ports, and their requests to the agent.
 
 use bond_monitors::{Ask, Fact, FrameKinds, ReceiveStamps, Time};
 
@@ -14,7 +14,7 @@ pub(crate) fn tell(now: Time, port: &mut Port, fact: Fact<'_>, out: &mut Outbox)
     request(port.id, asks, out);
 }
 
-/// What the data plane knows of the arrivals at each port; nothing about those that are not named.
+/// Stamps of the data plane for each port; ports that are missing could not be read.
 pub(crate) fn tell_stamps(now: Time, stamps: &[(PortId, ReceiveStamps)], ports: &mut Ports, out: &mut Outbox) {
     for port in ports.iter_mut() {
         let read = stamps.iter().find(|(id, _)| *id == port.id);
@@ -43,8 +43,8 @@ pub(crate) fn handle_timeout(now: Time, ports: &mut Ports, out: &mut Outbox) {
 fn request(port: PortId, asks: Vec<Ask>, out: &mut Outbox) {
     for ask in asks {
         out.act(match ask {
-            Ask::PollCarrier => Action::PollMii { port },
-            Ask::ReadStamps => Action::ReadHeard,
+            Ask::PollCarrier => Action::PollCarriers { ports: vec![port] },
+            Ask::ReadStamps => Action::ReadReceiveStamps,
             Ask::Send { frame } => Action::Probe { port, frame },
         });
     }
@@ -62,8 +62,8 @@ mod tests {
         let port = PortId(7);
         request(port, asks, &mut out);
         let asked = [
-            Action::PollMii { port },
-            Action::ReadHeard,
+            Action::PollCarriers { ports: vec![port] },
+            Action::ReadReceiveStamps,
             Action::Probe { port, frame },
         ];
         for action in asked {

@@ -1,4 +1,4 @@
-//! The carrier monitor: what a driver says about its own wire, by event and by poll.
+//! The carrier monitor: carrier as reported by the driver, by events and polls.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,20 +8,20 @@ use crate::time::Time;
 
 /// Carrier of one port, before delays. [bond_main.c: bond_mii_monitor]
 ///
-/// differs: the kernel's driver looks at each poll only; here a link event counts the moment it arrives, and the poll is the
-/// net below it (the kernel may hold events back, up to one a second).
+/// differs: the kernel's driver only polls. Here a link event counts when it arrives, and polls find changes whose events the
+/// kernel delays (it may send only one a second).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CarrierMonitor {
     carrier: Carrier,
 }
 
 impl CarrierMonitor {
-    /// Starts from what the port showed when it was attached.
+    /// Starts from the carrier at attachment.
     pub fn new(carrier: Carrier) -> Self {
         CarrierMonitor { carrier }
     }
 
-    /// What was last reported.
+    /// The last report.
     pub fn carrier(&self) -> Carrier {
         self.carrier
     }

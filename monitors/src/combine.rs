@@ -1,21 +1,21 @@
-//! Several verdicts about one port made one.
+//! Combines several verdicts about one port.
 
 use crate::monitor::Verdict;
 
-/// How many monitors must agree. One that does not know is left out.
+/// Rule of combination. Monitors without a verdict are left out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Combine {
-    /// Down as soon as one says down.
+    /// Down if one says down.
     #[default]
     All,
-    /// Down only if all that know say down.
+    /// Down if all with a verdict say down.
     Any,
-    /// Up while at least so many say up, or all that know if those are fewer.
+    /// Up while at least this number says up, or all with a verdict if those are fewer.
     Quorum(u8),
 }
 
 impl Combine {
-    /// The verdict of all; unknown if none of them knows.
+    /// The combined verdict; unknown if no monitor has one.
     pub fn verdict(self, of: impl Iterator<Item = Verdict>) -> Verdict {
         let (mut up, mut known) = (0, 0);
         for verdict in of.filter(|verdict| *verdict != Verdict::Unknown) {

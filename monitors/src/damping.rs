@@ -10,7 +10,7 @@ use crate::time::Time;
 /// The numbers of damping. Penalties are in thousandths of a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DampingRule {
-    /// How long it takes until half of a penalty is left; not zero.
+    /// Time in which a penalty halves; not zero.
     pub half_life: Duration,
     /// At this penalty the port is left out.
     pub suppress: u32,
@@ -20,7 +20,7 @@ pub struct DampingRule {
     pub longest: Duration,
 }
 
-/// How often one port failed lately.
+/// Recent failures of one port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Damping {
     rule: DampingRule,
@@ -54,7 +54,7 @@ impl Damping {
         }
     }
 
-    /// Lets time pass: a port that was left out long enough is so no more.
+    /// Lets time pass, which may end the port's exclusion.
     pub fn on_timeout(&mut self, now: Time) {
         self.until = self.until.filter(|until| now < *until);
     }
@@ -64,14 +64,14 @@ impl Damping {
         self.until
     }
 
-    /// What is left of the penalty.
+    /// The remaining penalty.
     pub fn penalty(&self, now: Time) -> u32 {
         let half_lives = now.since(self.as_of).div_duration_f64(self.rule.half_life);
         (f64::from(self.penalty) * (-half_lives).exp2()).round() as u32
     }
 }
 
-/// What one failure adds.
+/// Penalty of one failure.
 const FAILURE: f64 = 1000.0;
 
 #[cfg(test)]

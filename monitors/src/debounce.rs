@@ -1,4 +1,4 @@
-//! updelay and downdelay: from raw carrier to the link state that a mode acts on.
+//! updelay and downdelay: derives the link state that a mode uses from raw carrier.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::link::Carrier;
 use crate::time::Time;
 
-/// Verdict about a link. A port that is going down still carries traffic, one that is going back does not yet.
+/// Verdict about a link. A port that is going down carries traffic, one that is going back does not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LinkState {
@@ -33,7 +33,7 @@ impl LinkState {
         matches!(self, LinkState::Up | LinkState::GoingDown { .. })
     }
 
-    /// When the state changes by itself.
+    /// When the delay ends.
     pub fn deadline(self) -> Option<Time> {
         match self {
             LinkState::GoingDown { until } | LinkState::GoingBack { until } => Some(until),
@@ -42,16 +42,16 @@ impl LinkState {
     }
 }
 
-/// How long a change must last before it counts. [bonding.rst: updelay, downdelay]
+/// Durations for which a change must last before it counts. [bonding.rst: updelay, downdelay]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Delays {
     /// How long a port must work before it is used.
     pub up: Duration,
-    /// How long it must have failed before it is given up.
+    /// How long it must have failed before it is no longer used.
     pub down: Duration,
 }
 
-/// Where one port stands in its delays.
+/// State of one port's delays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Debounce {
     state: LinkState,
@@ -65,19 +65,19 @@ impl Debounce {
         debounce
     }
 
-    /// A port in a known state: one that forwarded before the agent started, or one that nobody watches.
+    /// A port in a known state: it forwarded before the agent started, or has no monitor.
     pub fn in_state(state: LinkState) -> Self {
         Debounce { state }
     }
 
-    /// Where it stands.
+    /// The state.
     pub fn state(&self) -> LinkState {
         self.state
     }
 
-    /// Takes in whether the port works at `now`; the new state if it changed.
+    /// Sets whether the port works at `now`; returns the new state if it changed.
     ///
-    /// A running delay keeps the deadline it was started with when the options change. It does not end here: see
+    /// A running delay keeps its deadline when the options change. It does not end here: see
     /// [`Debounce::end`].
     pub fn observe(&mut self, now: Time, carrier: Carrier, delays: Delays) -> Option<LinkState> {
         use Carrier::{Off, On};
@@ -96,8 +96,8 @@ impl Debounce {
         Some(self.state)
     }
 
-    /// Ends a delay whose time has come; the new state if one did. To be called when all that is known at `now` was taken in: an
-    /// event that waits to be read may say otherwise.
+    /// Ends a delay whose time has come; returns the new state if one ended. To be called after all facts up to `now` were
+    /// passed in, because an unread event may change the result.
     pub fn end(&mut self, now: Time) -> Option<LinkState> {
         self.state = match self.state {
             LinkState::GoingDown { until } if now >= until => LinkState::Down,
@@ -165,7 +165,7 @@ mod tests {
     fn a_delay_that_is_over_ends_only_when_all_is_known() {
         let mut d = Debounce::in_state(LinkState::Up);
         d.observe(at(0), Carrier::Off, delays(0, 200));
-        // Read late, after the agent was held up: another port's event, then the one that says that this one is back.
+        // The agent reads late: first another port's event, then the event that this port is back.
         assert_eq!(d.observe(at(400), Carrier::Off, delays(0, 200)), None);
         assert_eq!(d.observe(at(400), Carrier::On, delays(0, 200)), Some(LinkState::Up));
         assert_eq!(d.end(at(400)), None);

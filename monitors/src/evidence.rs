@@ -1,12 +1,12 @@
-//! What counts as a sign of life of a port.
+//! Frames that count as a sign of life of a port.
 
 use serde::{Deserialize, Serialize};
 
-/// What counts as a sign of life.
+/// Frames that count as a sign of life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Evidence {
-    /// Any frame that somebody else sent.
+    /// Any frame of another host.
     Any,
     /// Any such frame that is ARP or IPv6.
     Probes,

@@ -2,7 +2,7 @@
 
 use std::ops::BitOr;
 
-use crate::wire::ethernet;
+use crate::wire::{MacAddr, ethernet};
 
 /// A set of kinds of frames.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -18,7 +18,7 @@ impl FrameKinds {
     /// Slow protocols: LACP and marker. [802.3 annex 57A]
     pub const SLOW: FrameKinds = FrameKinds(4);
 
-    /// The kind of a frame, behind its tags; none of them for any other.
+    /// The kind of a frame, behind its tags; the empty set for other frames.
     pub fn of(frame: &[u8]) -> FrameKinds {
         match ethernet::strip(frame).map(|outer| outer.ethertype) {
             Some(ethernet::ARP) => FrameKinds::ARP,
@@ -26,6 +26,11 @@ impl FrameKinds {
             Some(SLOW_PROTOCOLS) => FrameKinds::SLOW,
             _ => FrameKinds::NONE,
         }
+    }
+
+    /// The kinds of both sets.
+    pub const fn and(self, other: FrameKinds) -> FrameKinds {
+        FrameKinds(self.0 | other.0)
     }
 
     /// Whether it contains no kind.
@@ -48,9 +53,12 @@ impl BitOr for FrameKinds {
     type Output = FrameKinds;
 
     fn bitor(self, other: FrameKinds) -> FrameKinds {
-        FrameKinds(self.0 | other.0)
+        self.and(other)
     }
 }
+
+/// Where frames of slow protocols go. [802.3 annex 57A]
+pub const SLOW_GROUP: MacAddr = MacAddr([0x01, 0x80, 0xc2, 0, 0, 2]);
 
 /// EtherType of slow protocols.
 const SLOW_PROTOCOLS: u16 = 0x8809;

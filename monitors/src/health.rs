@@ -1,7 +1,7 @@
-//! Whether a port may be used: carrier, what its other monitors say, how often it failed lately, and the delays.
+//! Derives from carrier, the other monitors, recent failures and the delays whether a port may be used.
 //!
-//! In this order: no carrier is down, whatever the others say; else their combined verdict counts, or carrier alone while none
-//! of them knows. Then damping, then updelay and downdelay. Nothing holds a port up that has no carrier, but downdelay.
+//! Without carrier a port is down. With carrier the combined verdict of the other monitors counts, or carrier alone while they
+//! have none. Then come damping, and updelay and downdelay. Only downdelay keeps a port up without carrier.
 
 use crate::carrier::CarrierMonitor;
 use crate::classic::ArpMonitor;
@@ -17,11 +17,11 @@ use crate::time::Time;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Health {
     carrier: CarrierMonitor,
-    /// The others.
+    /// The other monitors.
     monitors: Vec<AnyMonitor>,
     combine: Combine,
     damping: Option<Damping>,
-    /// What all that comes before damping last said.
+    /// The last verdict before damping.
     worked: Carrier,
     debounce: Debounce,
 }
@@ -31,7 +31,7 @@ pub struct Health {
 pub enum AnyMonitor {
     /// The kernel's ARP monitor, for IPv6 too.
     Arp(ArpMonitor),
-    /// Of the tests: nothing was heard.
+    /// For tests: silence.
     #[cfg(test)]
     Silence(tests::Silence),
 }
@@ -81,7 +81,7 @@ impl Health {
         Health::restored(CarrierMonitor::new(carrier), Debounce::attached(now, carrier, delays))
     }
 
-    /// As it was saved.
+    /// The saved state.
     pub fn restored(carrier: CarrierMonitor, debounce: Debounce) -> Self {
         Health {
             worked: Carrier::from_bool(debounce.state().is_usable()),
@@ -93,7 +93,7 @@ impl Health {
         }
     }
 
-    /// Watches by these monitors besides carrier from now on. What the port is at the moment stands until they know better.
+    /// Replaces the monitors besides carrier. The present state stays until they have a verdict.
     pub fn watch_by(&mut self, now: Time, monitors: Vec<AnyMonitor>, combine: Combine) {
         self.monitors = monitors;
         self.combine = combine;
@@ -101,12 +101,12 @@ impl Health {
         self.tell(now, Fact::Before { usable }, &mut Vec::new());
     }
 
-    /// Leaves the port out when it fails too often, or does so no more.
+    /// Switches damping on or off.
     pub fn damp(&mut self, rule: Option<DampingRule>) {
         self.damping = rule.map(Damping::new);
     }
 
-    /// The port is in this state by what somebody else knows: it forwarded before the agent started, say.
+    /// Sets the port's state, known from elsewhere: it forwarded before the agent started, say.
     pub fn assume(&mut self, now: Time, state: LinkState) {
         self.debounce = Debounce::in_state(state);
         let usable = state.is_usable();
@@ -114,10 +114,10 @@ impl Health {
         self.tell(now, Fact::Before { usable }, &mut Vec::new());
     }
 
-    /// Takes a fact in. It counts when the port is next judged.
+    /// Adds a fact. It counts when the port is next judged.
     pub fn on_fact(&mut self, now: Time, fact: Fact<'_>, asks: &mut Vec<Ask>) {
         match fact {
-            // The others learn of it when the port is judged: nobody is judged while the bond is down.
+            // The other monitors get it when the port is judged, because ports are not judged while the bond is down.
             Fact::Carrier(_) => self.carrier.on_fact(now, fact, asks),
             _ => self.tell(now, fact, asks),
         }
@@ -133,7 +133,7 @@ impl Health {
         }
     }
 
-    /// Judges the port by all facts so far; its new state if it changed. A delay whose time has come ends in
+    /// Judges the port by all facts so far; returns the new state if it changed. A delay whose time has come ends in
     /// [`Health::end_delay`] only.
     pub fn judge(&mut self, now: Time, delays: Delays) -> Option<LinkState> {
         let carrier = self.carrier.carrier();
@@ -148,7 +148,7 @@ impl Health {
         self.debounce.observe(now, counts, delays)
     }
 
-    /// Ends a delay whose time has come; the new state if one did. See [`Debounce::end`].
+    /// Ends a delay whose time has come; returns the new state if one ended. See [`Debounce::end`].
     pub fn end_delay(&mut self, now: Time) -> Option<LinkState> {
         self.debounce.end(now)
     }
@@ -158,7 +158,7 @@ impl Health {
         self.debounce.skip_updelay();
     }
 
-    /// When [`Health::on_timeout`] or [`Health::end_delay`] has something to do.
+    /// When [`Health::on_timeout`] or [`Health::end_delay`] is to be called.
     pub fn poll_timeout(&self) -> Option<Time> {
         let monitors = self
             .monitors
@@ -189,7 +189,7 @@ impl Health {
         self.carrier.carrier()
     }
 
-    /// What the ARP monitor knows of the port, if it watches it.
+    /// The state of its ARP monitor, if it has one.
     pub fn arp(&self) -> Option<&ArpMonitor> {
         self.monitors.iter().find_map(AnyMonitor::arp)
     }

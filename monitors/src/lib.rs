@@ -1,4 +1,4 @@
-//! Is a port's link good? Link vocabulary, detectors, delays and wire formats of bondd.
+//! Monitors of a port's link: vocabulary, detectors, delays and wire formats of bondd.
 //!
 //! Everything here is pure: time comes in as an argument ([`Time`]), facts come in as values, verdicts go out as
 //! values. No clock, socket, thread or logger.

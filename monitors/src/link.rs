@@ -1,4 +1,4 @@
-//! What is known about a link: the words that monitors, modes and agent share.
+//! Vocabulary of links, shared by monitors, modes and agent.
 
 use std::fmt;
 
@@ -28,7 +28,7 @@ impl Carrier {
     }
 }
 
-/// Speed in Mbit/s; `None` where the driver does not tell.
+/// Speed in Mbit/s; `None` if the driver does not report it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Speed(pub Option<u32>);
@@ -40,7 +40,7 @@ impl Speed {
     }
 }
 
-/// Duplex as ethtool tells it.
+/// Duplex as reported by ethtool.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Duplex {
@@ -48,7 +48,7 @@ pub enum Duplex {
     Half,
     /// Both directions at once.
     Full,
-    /// The driver does not tell.
+    /// The driver does not report it.
     #[default]
     #[serde(untagged)]
     Unknown,
@@ -75,7 +75,7 @@ impl fmt::Display for Duplex {
     }
 }
 
-/// One reading of an interface: what a link message and ethtool say about it.
+/// One reading of an interface, from a link message and ethtool.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LinkReport {
     /// The interface's name at the moment.

@@ -1,29 +1,29 @@
-//! What a monitor is: facts about one port go in, requests and a verdict come out.
+//! The trait of monitors: facts about one port go in, requests and a verdict come out.
 //!
-//! A monitor knows neither the mode nor the other monitors of its port; [`Health`](crate::Health) combines them.
+//! A monitor does not depend on the mode or on the other monitors of its port; [`Health`](crate::Health) combines them.
 
 use crate::frames::FrameKinds;
 use crate::link::Carrier;
 use crate::stamps::ReceiveStamps;
 use crate::time::Time;
 
-/// One way to tell whether a port works.
+/// One way to find out whether a port works.
 pub trait Monitor {
-    /// Takes a fact in. What is wanted because of it is added to `asks`.
+    /// Adds a fact. Requests that follow from it are added to `asks`.
     fn on_fact(&mut self, now: Time, fact: Fact<'_>, asks: &mut Vec<Ask>);
 
     /// Lets time pass. A call before the time is harmless.
     fn on_timeout(&mut self, _now: Time, _asks: &mut Vec<Ask>) {}
 
-    /// When [`Monitor::on_timeout`] has something to do.
+    /// When [`Monitor::on_timeout`] is to be called.
     fn poll_timeout(&self) -> Option<Time> {
         None
     }
 
-    /// What it makes of all facts so far.
+    /// The verdict from all facts so far.
     fn verdict(&self) -> Verdict;
 
-    /// When the port last showed that it works; none if it never did, or if the monitor does not go by single moments.
+    /// Time of the last sign of life; `None` if there was none, or if the monitor has no such times.
     fn last_sign(&self) -> Option<Time> {
         None
     }
@@ -34,24 +34,24 @@ pub trait Monitor {
     }
 }
 
-/// Something that is known about a port.
+/// A fact about a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fact<'a> {
     /// A link event, or the answer to [`Ask::PollCarrier`]. The later of the two wins.
     Carrier(Carrier),
-    /// The answer to [`Ask::ReadStamps`]; none where they could not be read, which says nothing about the port.
+    /// The answer to [`Ask::ReadStamps`]; `None` if they could not be read, which is no evidence about the port.
     Stamps(Option<&'a ReceiveStamps>),
     /// A frame of a kind that [`Monitor::wants`], from the destination address on.
     Frame(&'a [u8]),
-    /// The port was in use, or was not, when nobody watched it: before a restart, or under another monitor. That stands until the
-    /// monitor knows better.
+    /// Whether the port was in use before this monitor began: before a restart, or under another monitor. It counts until the
+    /// monitor has a verdict.
     Before {
         /// It was in use.
         usable: bool,
     },
 }
 
-/// Something that a monitor wants done.
+/// A request of a monitor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ask {
     /// Read the port's carrier.
@@ -65,13 +65,13 @@ pub enum Ask {
     },
 }
 
-/// What a monitor says about its port.
+/// Verdict of a monitor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// It works.
     Up,
     /// It does not.
     Down,
-    /// Nobody knows: the port is not blamed and not praised.
+    /// Unknown.
     Unknown,
 }

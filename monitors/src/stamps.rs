@@ -1,16 +1,16 @@
-//! When a port was heard: the stamps that a data plane puts on frames that arrive.
+//! Receive stamps: the data plane records the times of arriving frames.
 
 use serde::{Deserialize, Serialize};
 
 use crate::time::Time;
 
-/// The last arrivals at one port, whether the bond let them in or not.
+/// Times of the last frames at one port, whether accepted or dropped.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReceiveStamps {
-    /// A frame that somebody else sent.
+    /// A frame of another host.
     pub any: Option<Time>,
     /// Such a frame that is ARP or IPv6.
     pub probes: Option<Time>,
-    /// A frame that one of our own ports sent and the network brought back.
+    /// A frame that a port of the bond sent and the network returned.
     pub own: Option<Time>,
 }

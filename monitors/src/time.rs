@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 pub struct Time(u64);
 
 impl Time {
-    /// The clock's origin, before anything that happened.
+    /// The clock's origin, before all events.
     pub const ZERO: Time = Time(0);
 
     /// From nanoseconds since the clock's origin.
@@ -30,7 +30,7 @@ impl Time {
         self.0
     }
 
-    /// How long ago `earlier` was; zero if it is still to come.
+    /// Time since `earlier`; zero if it is in the future.
     pub fn since(self, earlier: Time) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
@@ -45,7 +45,7 @@ impl Add<Duration> for Time {
     }
 }
 
-/// A stretch of time in which the agent could neither act nor look: it was stopped, or one of its calls took long.
+/// A period in which the agent could neither act nor look: it was stopped, or one of its calls took long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pause {
     from: Time,
@@ -53,7 +53,7 @@ pub struct Pause {
 }
 
 impl Pause {
-    /// From `from` to `until`; none if no time passed between them.
+    /// From `from` to `until`; `None` if no time passed between them.
     pub fn between(from: Time, until: Time) -> Option<Pause> {
         (from < until).then_some(Pause { from, until })
     }

@@ -1,4 +1,4 @@
-//! Where the programs under test are.
+//! Paths of the programs under test.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -7,8 +7,8 @@ use std::sync::OnceLock;
 
 /// Path of a program of this workspace: `bondd`, `bondctl` or `ifenslave`.
 ///
-/// `BONDD_BIN_DIR` says where they are. Without it they are built once, in the profile of the running test, so that a test
-/// never meets a stale program.
+/// `BONDD_BIN_DIR` is their folder. Without it they are built once, in the profile of the running test, so that a test never
+/// uses an outdated program.
 pub fn bin(name: &str) -> PathBuf {
     static DIR: OnceLock<PathBuf> = OnceLock::new();
     let path = DIR.get_or_init(dir).join(name);

@@ -1,4 +1,4 @@
-//! What goes over an interface, as `tcpdump` prints it, and single frames put on one.
+//! Captures frames of an interface by `tcpdump`, and sends single frames.
 
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::CommandExt;
@@ -70,7 +70,7 @@ impl Capture {
             .collect()
     }
 
-    /// Waits until so many lines contain all these words, and returns them.
+    /// Waits until this number of lines contains all these words, and returns them.
     #[track_caller]
     pub fn wait(&self, count: usize, words: &[&str]) -> Vec<String> {
         let seen = until(crate::daemon::LIMIT, || {

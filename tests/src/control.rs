@@ -29,7 +29,7 @@ impl Control {
         })
     }
 
-    /// Asks; the outer error is the connection's, the inner one the daemon's refusal.
+    /// Sends a call; the outer error is the connection's, the inner one the daemon's refusal.
     pub fn call(&mut self, mut request: Value) -> io::Result<Result<Value, Value>> {
         request["id"] = json!(1);
         self.send(format!("{request}\n").as_bytes())?;
@@ -54,7 +54,7 @@ impl Control {
         }
     }
 
-    /// Whether the other side closes the connection, within the read limit; what it says before is thrown away.
+    /// Whether the other side closes the connection within the read limit; its earlier output is discarded.
     pub fn is_closed_by_peer(&mut self) -> bool {
         let mut rest = Vec::new();
         match self.stream.read_to_end(&mut rest) {

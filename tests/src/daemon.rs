@@ -19,7 +19,7 @@ use crate::control::Control;
 use crate::netns::{Netns, unique};
 use crate::wait::until;
 
-/// How a daemon is started.
+/// Options for starting a daemon.
 #[derive(Clone, Debug, Default)]
 pub struct Settings {
     /// Words on its command line besides the run dir.
@@ -139,7 +139,7 @@ impl Daemon {
         command
     }
 
-    /// Leaves later starts no rights but these, named as `CAP_NET_ADMIN CAP_BPF`.
+    /// Limits later starts to these capabilities, such as `CAP_NET_ADMIN CAP_BPF`.
     pub fn limit(&mut self, capabilities: &str) {
         let kept = capabilities.split_whitespace().map(|name| {
             let name = name.trim_start_matches("CAP_").to_lowercase();
@@ -270,7 +270,7 @@ impl Daemon {
         assert!(sent.is_ok_and(|status| status.success()), "{kill}");
     }
 
-    /// Kills it where it stands.
+    /// Kills it by SIGKILL.
     pub fn sigkill(&mut self) {
         self.signal(Signal::SIGKILL);
     }
@@ -375,7 +375,7 @@ pub struct Seen {
 }
 
 impl Monitor {
-    /// Every change from here on is heard.
+    /// All later changes are received.
     fn start(daemon: &Daemon) -> Monitor {
         let client = Client::connect(&daemon.dir).unwrap_or_else(|e| panic!("{e}"));
         let heard = client.monitor(None).unwrap_or_else(|e| panic!("{e}"));
@@ -393,7 +393,7 @@ impl Monitor {
         Monitor { events }
     }
 
-    /// What came so far.
+    /// The events so far.
     pub fn events(&self) -> Vec<Seen> {
         self.events.lock().expect("no reader panics").clone()
     }
@@ -425,7 +425,7 @@ pub fn refused(output: &Output) -> (i32, String) {
     (output.status.code().unwrap_or(-1), sentence)
 }
 
-/// How long a start may take on a busy machine.
+/// Longest start on a busy machine.
 const START_LIMIT: Duration = Duration::from_secs(10);
-/// How long anything else may take before it counts as not happening.
+/// Longest wait for anything else.
 pub const LIMIT: Duration = Duration::from_secs(5);

@@ -26,7 +26,7 @@ pub struct Debian {
     _machine: Machine,
 }
 
-/// All that a bond may leave behind.
+/// All state that a bond may leave behind.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Traces {
     links: BTreeSet<String>,
@@ -121,7 +121,7 @@ impl Debian {
         says(command, &said, words);
     }
 
-    /// The session leaves nothing behind: all is as it was before.
+    /// Checks that the session left no state behind.
     #[track_caller]
     pub fn down(&self, command: &str, before: &Traces) {
         self.does(command);

@@ -1,4 +1,4 @@
-//! Option files as nobody would write them: examples changed at random, by lines, words and bytes, and noise. The same seed gives
+//! Random option files: examples changed at random, by lines, words and bytes, and noise. The same seed gives
 //! the same files on every machine.
 
 use std::fs;
@@ -112,7 +112,7 @@ impl Fuzzer {
         (0..count).map(source).collect()
     }
 
-    /// Reads these files and says what is wrong with the result.
+    /// Reads these files and returns the errors in the result.
     pub fn execute(&self, sources: &[Source]) -> Result<Parsed, String> {
         let parsed = parse(sources, &Corpus(&self.corpus), &check_options);
         verify(&parsed)?;
@@ -237,7 +237,7 @@ fn change_bytes(text: &str, rng: &mut Rng) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// What holds for whatever is read.
+/// Properties of every result.
 fn verify(parsed: &Parsed) -> Result<(), String> {
     let mut names: Vec<&str> = parsed.bonds.iter().map(|bond| bond.name.as_str()).collect();
     names.sort_unstable();

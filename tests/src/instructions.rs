@@ -1,4 +1,4 @@
-//! `make bench ONLY=instructions`: what a frame costs, in instructions, beside what was recorded in `docs/measured.md`.
+//! `make bench ONLY=instructions`: instructions per frame, compared with the record in `docs/measured.md`.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -8,7 +8,7 @@ use std::process::Command;
 use crate::bins::{bin, root};
 use crate::vm::Lab;
 
-/// What one plane, mode and policy cost a frame.
+/// Cost per frame of one plane, mode and policy.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Row {
     /// Plane, mode and policy, or `raw`.
@@ -113,7 +113,7 @@ impl Recorded {
         }
     }
 
-    /// What a column has for a row.
+    /// The value of a row in a column.
     pub fn of(&self, column: Column, row: &str) -> Option<[i64; 2]> {
         self.rows.get(row).and_then(|values| values[column as usize])
     }
@@ -138,7 +138,7 @@ impl Recorded {
         &self.setting
     }
 
-    /// Takes what was measured for a column.
+    /// Stores a measurement in a column.
     pub fn record(&mut self, column: Column, setting: &str, measured: &[Row]) {
         setting.clone_into(&mut self.setting);
         for row in measured {

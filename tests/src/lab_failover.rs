@@ -24,7 +24,7 @@ fn story(miimon: u64) -> Scenario {
     Scenario::parse(&format!("cut_miimon_{miimon}"), &text).expect("the story is readable")
 }
 
-/// What pulled cables did to one column.
+/// Effects of pulled cables on one column.
 pub struct Cuts {
     gaps: Vec<u64>,
     lost: u64,

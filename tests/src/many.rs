@@ -1,4 +1,4 @@
-//! A bond with many ports, each cabled to a neighbour of its own, and what watching them costs.
+//! A bond with many ports, each cabled to a neighbour, and the cost of monitoring them.
 
 use std::net::Ipv4Addr;
 use std::thread;
@@ -19,7 +19,7 @@ pub struct ManyPorts {
     _machine: Machine,
 }
 
-/// What the agent did in a second, on average.
+/// Work of the agent per second, on average.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Effort {
     /// Share of one processor, between 0 and 1, with what the kernel does for it.
@@ -31,7 +31,7 @@ pub struct Effort {
 }
 
 impl ManyPorts {
-    /// So many ports and targets, watched with these options; returns when all ports are up.
+    /// Makes this number of ports and targets with these monitor options; returns when all ports are up.
     #[track_caller]
     pub fn new(ports: usize, targets: u8, options: &str) -> ManyPorts {
         let machine = Machine::alone();
@@ -68,7 +68,7 @@ impl ManyPorts {
     /// When a port goes down meanwhile.
     #[track_caller]
     pub fn effort(&self, time: Duration) -> Effort {
-        // What begins only with the ports is over.
+        // The work at the start of the ports is done.
         thread::sleep(Duration::from_secs(1));
         let pid = self.daemon.pid();
         let (used, frames) = (processor_time(pid), self.frames());

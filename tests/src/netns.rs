@@ -1,4 +1,4 @@
-//! Network namespaces and what is plugged in between them: cables and a switch.
+//! Network namespaces, and cables and a switch between them.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -26,7 +26,7 @@ struct Inner {
 }
 
 impl Netns {
-    /// Makes one with a name that nobody else has: `bdt-<pid>-<number>-<role>`. Loopback is up.
+    /// Makes one with a unique name: `bdt-<pid>-<number>-<role>`. Loopback is up.
     pub fn new(role: &str) -> Netns {
         let name = unique(role);
         run(Command::new("ip").args(["netns", "add", &name]));
@@ -67,7 +67,7 @@ impl Netns {
         run(self.command(words[0]).args(&words[1..]))
     }
 
-    /// Runs a command here and returns whatever came of it.
+    /// Runs a command here and returns its output, also after a failure.
     pub fn try_exec(&self, words: &[&str]) -> Output {
         let mut command = self.command(words[0]);
         command.args(&words[1..]).stdin(Stdio::null());
@@ -154,7 +154,7 @@ impl Netns {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        // A failure has nobody to go to, and must not hide the panic that may be unwinding.
+        // A failure cannot be reported, and must not hide the panic that may be unwinding.
         let _ = Command::new("ip").args(["netns", "del", &self.name]).output();
     }
 }
@@ -249,7 +249,7 @@ impl Switch {
 
     /// Puts an interface of the switch into the bridge, for a cable that was made anew.
     pub fn adopt(&self, port: &str) {
-        // A port of a switch says nothing by itself.
+        // A port of a switch does not send by itself.
         self.netns.set_sysctl(&format!("ipv6/conf/{port}/disable_ipv6"), "1");
         self.netns.ip(&format!("link set {port} master br0"));
     }
@@ -294,7 +294,7 @@ pub fn run(command: &mut Command) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// A name that nobody else has, also not in another process; too long for an interface.
+/// A name that is unique on this machine; too long for an interface.
 pub fn unique(role: &str) -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     format!(

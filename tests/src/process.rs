@@ -1,4 +1,4 @@
-//! What a running process costs.
+//! Cost of a running process.
 
 use std::fs;
 use std::time::Duration;

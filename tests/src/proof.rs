@@ -1,4 +1,4 @@
-//! What a test compares to show that nothing was left behind.
+//! State that a test compares to show that nothing was left behind.
 
 use std::collections::BTreeSet;
 use std::fs;

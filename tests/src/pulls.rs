@@ -1,4 +1,4 @@
-//! What failovers cost, in frames.
+//! Cost of failovers in frames.
 
 use crate::lab::TwoBonds;
 use crate::traffic::TEN_THOUSAND;

@@ -1,4 +1,4 @@
-//! Whole frames by hand: a socket on one interface, a target that answers as badly as it is told to, and noise.
+//! Raw frames: a socket on one interface, a target with configurable faults, and noise.
 
 use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -77,7 +77,7 @@ struct Worker {
 }
 
 impl Worker {
-    /// Calls `step` again and again; it says how much it did.
+    /// Calls `step` repeatedly; it returns the amount of its work.
     fn start(netns: &Netns, prepare: impl FnOnce() -> Box<dyn FnMut() -> u64> + Send + 'static) -> Worker {
         let (stop, count) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let thread = thread::spawn({
@@ -110,7 +110,7 @@ impl Drop for Worker {
     }
 }
 
-/// Answers ARP requests for one address in the kernel's stead, which must be told not to.
+/// Answers ARP requests for one address in place of the kernel, whose own answers must be switched off.
 #[derive(Debug)]
 pub struct Responder(Worker);
 
@@ -151,7 +151,7 @@ pub struct Flood {
 }
 
 impl Flood {
-    /// So many frames a second, a multiple of 1,000.
+    /// Frames per second, a multiple of 1,000.
     pub fn start(netns: &Netns, interface: &str, per_second: u64) -> Flood {
         let interface = interface.to_owned();
         let since = Instant::now();

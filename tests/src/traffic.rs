@@ -96,7 +96,7 @@ impl Flow {
         assert!(passed.is_some(), "the sender stands still");
     }
 
-    /// Stops and tells what happened to every frame.
+    /// Stops and returns the fate of every frame.
     ///
     /// # Panics
     /// When the receiver's own socket dropped frames, so that nothing can be said about the way there.
@@ -124,7 +124,7 @@ impl Drop for Flow {
     }
 }
 
-/// What happened to a stretch of frames.
+/// Result of a range of frames.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
     /// Frames that the sender tried to send.
@@ -143,7 +143,7 @@ pub struct Tally {
     pub longest_gap: Duration,
 }
 
-/// Everything known about finished traffic.
+/// Record of finished traffic.
 #[derive(Debug)]
 pub struct Record {
     sent: Sent,

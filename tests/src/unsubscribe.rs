@@ -1,4 +1,4 @@
-//! Takes a running agent's subscription to link events away, so that polls alone tell it of a pulled cable.
+//! Removes a running agent's subscription to link events, so that only polls report a pulled cable.
 //!
 //! The subscription belongs to the socket, which a privileged process may get a descriptor of. The agent needs no switch for it
 //! and does not notice: to it the kernel has become silent. [pidfd_getfd(2), netlink(7)]

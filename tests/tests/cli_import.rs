@@ -33,7 +33,7 @@ impl Drop for Folder {
     }
 }
 
-/// What `bondctl` says: status, standard output, standard error.
+/// Output of `bondctl`: status, standard output, standard error.
 fn bondctl(words: &str, folder: &Path, input: &str) -> (i32, String, String) {
     let mut command = Command::new(bin("bondctl"));
     command
@@ -180,7 +180,7 @@ fn what_is_not_carried_over_is_said_and_printed_as_a_comment_and_the_status_is_1
     let wanted = "./ifcfg-bond1:1: mode: bad value \"802.3ad\", expected balance-rr, active-backup,";
     assert!(err.starts_with(wanted), "{err}");
     assert!(
-        err.ends_with("bondctl: 1 error: not everything was carried over\n"),
+        err.ends_with("bondctl: 1 error: not everything was imported\n"),
         "{err}"
     );
 }

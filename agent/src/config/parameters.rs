@@ -3,9 +3,8 @@
 
 use std::net::Ipv4Addr;
 
-use bond_modes::options::{find, parse, show_all};
-
 use super::diagnostic::{Findings, Place, Severity};
+use super::option_list::{effective, is_off, switched_on, take};
 use super::{Grammar, SpecOption};
 
 /// Applies the module's rules to the parameters of one bond and leaves the effective options.
@@ -50,7 +49,7 @@ fn drop_bad_targets(options: &mut Vec<SpecOption>, findings: &mut Findings) {
     let (good, bad): (Vec<&str>, Vec<&str>) = value.split(',').partition(|target| is_target(target));
     for target in &bad {
         let text = format!(
-            "arp_ip_target: {target:?} is no address that can be asked, so that the ARP monitor is off, expected up to 16 \
+            "arp_ip_target: {target:?} is not an address that can be asked, so the ARP monitor is off, expected up to 16 \
              IPv4 addresses as a,b,c"
         );
         findings.add(Severity::Warning, "bad-arp-ip-target", &place, text);
@@ -88,7 +87,7 @@ fn choose_monitor(options: &mut Vec<SpecOption>, findings: &mut Findings) -> Opt
     switched_on(options, "arp_interval")?;
     let arp = take(options, "arp_interval")?;
     let text = format!(
-        "arp_interval={} does not count, because miimon={} is given at {}, expected one monitor for a bond",
+        "arp_interval={} has no effect, because miimon={} is given at {}, expected one monitor for a bond",
         arp.value, miimon.value, miimon.place
     );
     findings.add(Severity::Warning, "miimon-and-arp", &arp.place, text);
@@ -111,30 +110,17 @@ fn drop_delays(options: &mut Vec<SpecOption>, own: bool, findings: &mut Findings
             && let Some(SpecOption { value, place, .. }) = take(options, name)
         {
             match dropped.iter_mut().find(|(before, _)| *before == place) {
-                Some((_, text)) => *text = format!("{text} and {name}={value} do not count"),
+                Some((_, text)) => *text = format!("{text} and {name}={value} have no effect"),
                 None => dropped.push((place, format!("{name}={value}"))),
             }
         }
     }
     for (place, mut text) in dropped {
-        if !text.ends_with("do not count") {
-            text.push_str(" does not count");
+        if !text.ends_with("have no effect") {
+            text.push_str(" has no effect");
         }
         text.push_str(", expected miimon above 0 with it");
         findings.add(Severity::Warning, "delay-without-miimon", &place, text);
-    }
-}
-
-/// Drops arp_validate when the ARP monitor is off. A loaded driver stores it; as a module parameter it is refused.
-pub(super) fn drop_validation(options: &mut Vec<SpecOption>, findings: &mut Findings) {
-    let probes = switched_on(options, "arp_interval").is_some() && switched_on(options, "miimon").is_none();
-    if !probes
-        && switched_on(options, "arp_validate").is_some()
-        && let Some(SpecOption { value, place, .. }) = take(options, "arp_validate")
-    {
-        let text =
-            format!("arp_validate={value} does not count without the ARP monitor, expected arp_interval above 0");
-        findings.warning(&place, text);
     }
 }
 
@@ -144,7 +130,7 @@ fn check_arp(options: &mut Vec<SpecOption>, own: bool, excluded: Option<&SpecOpt
     let asks = options.iter().filter(is_list).any(|list| !is_off(list));
     if let Some(arp) = switched_on(options, "arp_interval").filter(|_| !asks) {
         let text = format!(
-            "arp_interval={} without targets asks nobody, so carrier alone decides, expected arp_ip_target or ns_ip6_target",
+            "arp_interval={} has no targets, so ports follow their carrier, expected arp_ip_target or ns_ip6_target",
             arp.value
         );
         findings.add(
@@ -179,38 +165,4 @@ fn check_arp(options: &mut Vec<SpecOption>, own: bool, excluded: Option<&SpecOpt
 fn is_target(text: &str) -> bool {
     text.parse::<Ipv4Addr>()
         .is_ok_and(|ip| ip.octets()[0] != 0 && !ip.is_broadcast())
-}
-
-pub(super) fn take(options: &mut Vec<SpecOption>, name: &str) -> Option<SpecOption> {
-    let at = options.iter().position(|option| option.name == name)?;
-    Some(options.remove(at))
-}
-
-/// The option, if its value is valid and switches something on.
-pub(super) fn switched_on<'a>(options: &'a [SpecOption], name: &str) -> Option<&'a SpecOption> {
-    let option = options.iter().find(|option| option.name == name)?;
-    (effective(option).is_some() && !is_off(option)).then_some(option)
-}
-
-/// Whether two names are those of one option.
-pub(super) fn is_same(one: &str, other: &str) -> bool {
-    let row = |name| find(name).map_or(name, |row| row.name);
-    row(one) == row(other)
-}
-
-/// Whether two values of one option mean the same.
-pub(super) fn means_the_same(one: &SpecOption, other: &SpecOption) -> bool {
-    one.value == other.value || effective(one).is_some_and(|value| effective(other) == Some(value))
-}
-
-fn is_off(option: &SpecOption) -> bool {
-    effective(option).is_some_and(|value| ["0", "none", ""].contains(&value.as_str()))
-}
-
-/// The value as parsed by the option table; `None` for a bad one, which is reported elsewhere.
-fn effective(option: &SpecOption) -> Option<String> {
-    let change = parse(&[option.pair()]).ok()?;
-    show_all(&change.options, None)
-        .remove(&option.name)
-        .map(|value| value.to_string())
 }

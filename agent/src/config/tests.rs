@@ -166,7 +166,7 @@ fn later_lines_add_to_earlier_ones_and_a_repeated_option_is_reported() {
     assert_eq!(bonds(&parsed), ["bond0: miimon=50 mode=1"]);
     assert_eq!(
         findings(&parsed),
-        ["f:4: warning: mode is given again, the value at f:1 does not count"]
+        ["f:4: warning: mode is given again, the value at f:1 has no effect"]
     );
 }
 
@@ -209,11 +209,11 @@ fn everything_wrong_is_reported_at_once_in_order() {
             "f:4: options without a name, expected `options <bond> option=value ...`",
             "f:5: alias with one name or none, expected `alias <bond> bonding`",
             "f:6: no options for bonding, expected `options bonding option=value ...`",
-            "f:7: \"abcdefghijklmnop\" is no interface name (longer than 15 bytes), expected 1 to 15 bytes such as bond0",
+            "f:7: \"abcdefghijklmnop\" is not an interface name (longer than 15 bytes), expected 1 to 15 bytes such as bond0",
             "f:8: -o without a name, expected `-o <name>`",
             "f:9: slaves for all bonds, expected it in `options <bond> slaves=eth0`",
-            "f:10: if is not understood here, expected alias and options lines",
-            "f:11: probeall is not understood here, expected `alias <bond> bonding`",
+            "f:10: if is not allowed here, expected alias and options lines",
+            "f:11: probeall is not allowed here, expected `alias <bond> bonding`",
             "f:12: bonding_masters is reserved, expected another name for the bond",
             "f:13: ' is never closed, expected a second '",
             "f:14: \"now\" after the module, expected `alias bond5 bonding` only",
@@ -226,7 +226,7 @@ fn a_line_broken_by_mail_is_told_so() {
     bad(
         "alias bond0 bonding\noptions bond0 arp_interval=60\n   arp_ip_target=192.168.0.1\n",
         &[
-            "f:2: warning: arp_interval=60 without targets asks nobody, so carrier alone decides, expected arp_ip_target or ns_ip6_target",
+            "f:2: warning: arp_interval=60 has no targets, so ports follow their carrier, expected arp_ip_target or ns_ip6_target",
             "f:3: unknown directive \"arp_ip_target=192.168.0.1\", expected alias or options (or a \\ at the end of the line before)",
         ],
     );
@@ -266,7 +266,7 @@ fn ports_belong_to_one_bond() {
         "alias bond0 bonding\nalias bond1 bonding\n\
          options bond0 slaves=eth0,,eth0,bond0\noptions bond1 slaves=eth1,eth0,bond0\n",
         &[
-            "f:3: slaves=eth0,,eth0,bond0: \"\" is no interface name (an empty name), expected 1 to 15 bytes such as bond0",
+            "f:3: slaves=eth0,,eth0,bond0: \"\" is not an interface name (an empty name), expected 1 to 15 bytes such as bond0",
             "f:3: slaves=eth0,,eth0,bond0 names eth0 twice, expected each port once",
             "f:3: bond0 cannot be its own port, expected other interfaces",
             "f:4: eth0 is a port of bond0 already, expected another one for bond1",
@@ -338,7 +338,7 @@ fn of_two_monitors_the_one_for_carrier_counts_and_both_lines_are_named() {
     assert_eq!(
         findings(&both),
         [
-            "f:4: warning: arp_interval=200 does not count, because miimon=100 is given at f:3, expected one monitor for a bond"
+            "f:4: warning: arp_interval=200 has no effect, because miimon=100 is given at f:3, expected one monitor for a bond"
         ]
     );
     assert!(!both.has_errors());
@@ -371,8 +371,8 @@ fn delays_without_the_monitor_for_carrier_do_not_count() {
         assert_eq!(
             findings(&late),
             [
-                "f:2: warning: updelay=200 does not count, expected miimon above 0 with it",
-                "f:3: warning: downdelay=50 does not count, expected miimon above 0 with it",
+                "f:2: warning: updelay=200 has no effect, expected miimon above 0 with it",
+                "f:3: warning: downdelay=50 has no effect, expected miimon above 0 with it",
             ]
         );
     }
@@ -409,7 +409,7 @@ fn an_arp_monitor_that_asks_nobody_is_doubtful() {
         let text = format!("alias bond0 bonding\noptions bond0 arp_interval=60 {targets}\n");
         findings(&parsed(&text))
     };
-    let warning = "f:2: warning: arp_interval=60 without targets asks nobody, so carrier alone decides, \
+    let warning = "f:2: warning: arp_interval=60 has no targets, so ports follow their carrier, \
                    expected arp_ip_target or ns_ip6_target";
     assert_eq!(lonely(""), [warning]);
     assert_eq!(lonely("arp_ip_target=none"), [warning]);
@@ -437,7 +437,7 @@ fn validation_without_the_arp_monitor_is_refused_as_by_the_module() {
         "alias bond0 bonding\noptions bond0 miimon=100\noptions bond0 arp_interval=60\n\
          options bond0 arp_ip_target=10.0.0.1 arp_validate=3\n",
         &[
-            "f:3: warning: arp_interval=60 does not count, because miimon=100 is given at f:2, expected one monitor for a bond",
+            "f:3: warning: arp_interval=60 has no effect, because miimon=100 is given at f:2, expected one monitor for a bond",
             "f:4: arp_validate=3 without the ARP monitor, expected arp_interval above 0 and no miimon=100 at f:2",
         ],
     );

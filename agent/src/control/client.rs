@@ -31,8 +31,8 @@ pub struct Client {
 /// Why a call failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// Nobody listens at the socket.
-    #[error("no bondd answers at {} (is it running? start bondd, or name its run directory)", path.display())]
+    /// No agent listens at the socket.
+    #[error("no bondd answers at {} (is it running? see `systemctl status bondd`, or set BONDD_RUN_DIR)", path.display())]
     NoDaemon {
         /// The socket.
         path: PathBuf,
@@ -70,7 +70,7 @@ pub enum ClientError {
     #[error("events came faster than they were read, some are lost")]
     Lagged,
     /// The answer is not in the format of this version.
-    #[error("what answers at {} is no bondd of this version: {line:?}", path.display())]
+    #[error("the program at {} is not a bondd of this version, it answered {line:?}", path.display())]
     Unintelligible {
         /// The socket.
         path: PathBuf,

@@ -371,7 +371,7 @@ pub(super) fn option_pairs(words: &[String]) -> Result<OptionPairs, String> {
             },
         };
         if name.is_empty() {
-            return Err(format!("'{word}' names no option, expected OPTION=VALUE"));
+            return Err(format!("'{word}' has no option name, expected OPTION=VALUE"));
         }
         pairs.push((name.replace('-', "_"), value.to_owned()));
     }
@@ -502,7 +502,7 @@ mod tests {
                 .unwrap_err()
                 .contains("'miimon' has no value")
         );
-        assert!(pairs(&["=1"]).unwrap_err().contains("'=1' names no option"));
+        assert!(pairs(&["=1"]).unwrap_err().contains("'=1' has no option name"));
     }
 
     #[test]

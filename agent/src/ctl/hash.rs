@@ -4,8 +4,9 @@
 
 use std::fmt::Write;
 
-use bond_modes::XmitHashPolicy;
 use bond_modes::hash::{Explanation, FlowError, FlowSpec};
+use bond_modes::options::ModeName;
+use bond_modes::{BondOptions, Spread, XmitHashPolicy};
 use serde::Serialize;
 use serde_json::json;
 
@@ -78,21 +79,28 @@ impl Verdict {
             unusable: unusable.collect(),
             usable,
         };
-        match verdict.mode.as_str() {
-            "active-backup" => {
+        let mode = ModeName::VALUES.iter().find(|(_, name, _)| *name == verdict.mode);
+        let spread = mode.map(|(mode, _, _)| {
+            bond_modes::spread(&BondOptions {
+                mode: *mode,
+                ..BondOptions::default()
+            })
+        });
+        match spread {
+            Some(Spread::One) => {
                 verdict.choice = Choice::ActivePort;
                 verdict.ports.extend(bond.status.active_port.clone());
             }
-            "balance-rr" => {
+            Some(Spread::RoundRobin { .. }) => {
                 verdict.choice = Choice::EachFrame;
                 verdict.ports.clone_from(&verdict.usable);
             }
-            "broadcast" => {
+            Some(Spread::All) => {
                 verdict.choice = Choice::EveryPort;
                 verdict.ports.clone_from(&verdict.usable);
             }
-            "balance-xor" => verdict.hashed(bond, flow)?,
-            _ => {
+            Some(Spread::Hash(_)) => verdict.hashed(bond, flow)?,
+            Some(Spread::Buckets { .. }) | None => {
                 return Err(Failure::UnknownMode {
                     bond: verdict.bond,
                     mode: verdict.mode,
@@ -137,12 +145,9 @@ impl Verdict {
             (Choice::Hash, Some(port), Some(hash), Some(index)) => {
                 write!(text, "{} % {} = {index} -> {port}", hash.hash, self.usable.len())
             }
-            (Choice::ActivePort, Some(port), ..) => write!(text, "{port}, the active port, whatever the flow"),
+            (Choice::ActivePort, Some(port), ..) => write!(text, "{port}, the active port, for every flow"),
             (Choice::EachFrame, Some(_), ..) => {
-                write!(
-                    text,
-                    "none of its own: each frame of a flow may take another one of the usable ports"
-                )
+                write!(text, "not fixed: each frame of a flow may take any of the usable ports")
             }
             (Choice::EveryPort, Some(_), ..) => write!(text, "a copy through each of {}", self.ports.join(", ")),
             (Choice::ActivePort, None, ..) => write!(text, "none: there is no active port, frames are dropped"),
@@ -209,10 +214,10 @@ port     656869193 % 2 = 1 -> eth2
     #[test]
     fn other_modes_say_what_decides_instead() {
         for (mode, line) in [
-            ("active-backup", "port     eth2, the active port, whatever the flow\n"),
+            ("active-backup", "port     eth2, the active port, for every flow\n"),
             (
                 "balance-rr",
-                "port     none of its own: each frame of a flow may take another one of the usable ports\n",
+                "port     not fixed: each frame of a flow may take any of the usable ports\n",
             ),
             ("broadcast", "port     a copy through each of eth0, eth2\n"),
         ] {

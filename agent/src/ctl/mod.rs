@@ -69,7 +69,7 @@ enum Failure {
     #[error(transparent)]
     Client(#[from] ClientError),
     /// The answer does not fit the request.
-    #[error("bondd's answer is not understood; are bondctl and bondd of the same version?")]
+    #[error("cannot parse bondd's answer; are bondctl and bondd of the same version?")]
     Answer(#[from] serde_json::Error),
     /// Some ports were refused; each was reported.
     #[error("{failed} of {tried} ports failed")]
@@ -137,7 +137,7 @@ enum Failure {
     #[error("not all bonds are well")]
     Unhealthy(Level),
     /// A part of a configuration is not in the option file; it was reported.
-    #[error("{errors} {}: not everything was carried over", if *errors == 1 { "error" } else { "errors" })]
+    #[error("{errors} {}: not everything was imported", if *errors == 1 { "error" } else { "errors" })]
     LeftOut {
         /// Number of errors.
         errors: usize,

@@ -123,7 +123,7 @@ fn monitor(bond: &BondReport) -> String {
     let status = &bond.status;
     let value = |option| value(bond, option);
     match (status.monitor.as_deref(), status.unmonitored) {
-        (Some("arp"), true) => "UNMONITORED but for carrier: no target can be asked through this bond".to_owned(),
+        (Some("arp"), true) => "UNMONITORED except for carrier: no target can be asked through this bond".to_owned(),
         (Some("arp"), false) => format!(
             "arp, arp_interval {} ms, arp_missed_max {}, arp_validate {}, arp_all_targets {}",
             value("arp_interval"),
@@ -297,7 +297,7 @@ pub(super) mod tests {
             assert!(text.contains(line), "{line} in {text}");
         }
         report.bonds[0].status.unmonitored = true;
-        assert!(super::report(&report).contains("UNMONITORED but for carrier"));
+        assert!(super::report(&report).contains("UNMONITORED except for carrier"));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The rows of the reference's tables for Debian's shell command, against a world of plain values.
+//! The rows of the reference's tables for Debian's shell command, in a simulated system.
 
 use super::*;
 use crate::fake::{self, Agent, Fake, Ran};
@@ -40,7 +40,7 @@ fn failures_end_it_with_their_code_before_the_rest_is_tried() {
         ("bond0", 1, "not enough arguments", ""),
         ("-d bond0", 1, "not enough arguments", ""),
         ("-- -u", 1, "not enough arguments", ""),
-        // What is no option is a bond.
+        // Any other word is a bond.
         ("-dv bond0 eth2", 1, "-dv: no such interface", ""),
         ("--verb bond0 eth2", 1, "--verb: no such interface", ""),
         ("-- -d bond0 eth2", 1, "-d: no such interface", ""),

@@ -1,4 +1,4 @@
-//! The rows of the reference's tables for 1.1.0, against a world of plain values.
+//! The rows of the reference's tables for 1.1.0, in a simulated system.
 
 use super::*;
 use crate::fake::{self, Agent, Fake, Ran};

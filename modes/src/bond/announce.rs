@@ -11,27 +11,28 @@ use bond_monitors::wire::{arp, rarp};
 use bond_monitors::{MacAddr, Pause, Time};
 
 use crate::action::Action;
-use crate::event::{LocalAddress, Station};
+use crate::event::{HostBehind, LocalAddress};
 use crate::ids::PortId;
 use crate::mode::Announces;
 use crate::options::BondOptions;
 use crate::outbox::Outbox;
 
-/// Something that is announced several times: how many rounds are left, and when the next one is.
+/// Repeated announcements: the number of rounds left, and the time of the next one.
 ///
-/// differs: exactly as many rounds as asked for at even intervals; the driver sends one less or bunches two, by version.
+/// differs: exactly the configured number of rounds at even intervals; the driver sends one less or bunches two, depending on
+/// its version.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Rounds {
-    /// How many are left.
+pub(crate) struct Announcements {
+    /// Number of rounds left.
     pub left: u8,
     /// When the next one is due.
     pub next: Time,
 }
 
-impl Rounds {
+impl Announcements {
     /// Begins anew with a first round at that time.
     fn start(&mut self, first: Time, count: u8) {
-        *self = Rounds {
+        *self = Announcements {
             left: count,
             next: first,
         };
@@ -47,7 +48,7 @@ impl Rounds {
         (self.left > 0).then_some(self.next)
     }
 
-    /// The round before left at the end of the pause rather than when it was due, so the next one is that much later.
+    /// The last round was delayed to the end of the pause, so the next one is delayed as well.
     fn postpone(&mut self, pause: Pause) {
         self.next = pause.postpone(self.next);
     }
@@ -63,24 +64,25 @@ impl Rounds {
     }
 }
 
-/// Addresses behind the bond that are yet to be announced: a few at a time, so that a large bridge does not flood the switches.
+/// Addresses behind the bond that are still to be announced, a few at a time, so that a large bridge does not flood the
+/// switches.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Learning {
+struct MovedHosts {
     /// When the agent is to be asked for them.
     ask: Option<Time>,
-    left: VecDeque<Station>,
+    left: VecDeque<HostBehind>,
     next: Time,
 }
 
-impl Learning {
-    /// Takes over who is to be announced.
-    fn fill(&mut self, now: Time, stations: Vec<Station>) {
-        self.left = stations.into();
+impl MovedHosts {
+    /// Sets the hosts to announce.
+    fn fill(&mut self, now: Time, hosts: Vec<HostBehind>) {
+        self.left = hosts.into();
         self.next = now;
     }
 
     fn stop(&mut self) {
-        *self = Learning::default();
+        *self = MovedHosts::default();
     }
 
     fn postpone(&mut self, pause: Pause) {
@@ -93,7 +95,7 @@ impl Learning {
         self.ask.into_iter().chain(next).min()
     }
 
-    fn take(&mut self, now: Time) -> Vec<Station> {
+    fn take(&mut self, now: Time) -> Vec<HostBehind> {
         if self.left.is_empty() || now < self.next {
             return Vec::new();
         }
@@ -102,21 +104,21 @@ impl Learning {
     }
 }
 
-/// What is told when another port speaks for the bond, and to whom.
+/// Announcements after another port begins to speak for the bond.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Announcer {
-    /// Rounds in which addresses are told.
-    notifier: Rounds,
-    /// Rounds in which memberships are reported.
-    rejoin: Rounds,
-    learning: Learning,
-    /// None until the agent has listed them: a round that is due right after a restart waits for them.
+    /// Announcements of addresses.
+    notifier: Announcements,
+    /// Announcements of memberships.
+    rejoin: Announcements,
+    moved_hosts: MovedHosts,
+    /// `None` until the agent has listed them; a round that is due right after a restart waits for the list.
     addresses: Option<Vec<LocalAddress>>,
 }
 
 impl Announcer {
     /// Goes on with rounds that were begun before a restart.
-    pub fn resumed(notifier: Rounds, rejoin: Rounds) -> Self {
+    pub fn resumed(notifier: Announcements, rejoin: Announcements) -> Self {
         Announcer {
             notifier,
             rejoin,
@@ -124,8 +126,8 @@ impl Announcer {
         }
     }
 
-    /// Rounds that are left: of addresses and of memberships.
-    pub fn rounds(&self) -> (Rounds, Rounds) {
+    /// Announcements that are left: of addresses and of memberships.
+    pub fn announcements(&self) -> (Announcements, Announcements) {
         (self.notifier, self.rejoin)
     }
 
@@ -134,21 +136,21 @@ impl Announcer {
         self.addresses.as_deref().unwrap_or_default()
     }
 
-    /// Takes them over.
+    /// Sets them.
     pub fn set_addresses(&mut self, addresses: Vec<LocalAddress>) {
         self.addresses = Some(addresses);
     }
 
-    /// Takes over who is behind the bond.
-    pub fn set_stations(&mut self, now: Time, stations: Vec<Station>) {
-        self.learning.fill(now, stations);
+    /// Sets the hosts behind the bond.
+    pub fn set_hosts_behind(&mut self, now: Time, hosts: Vec<HostBehind>) {
+        self.moved_hosts.fill(now, hosts);
     }
 
-    /// Another port speaks for the bond: neighbours, routers and switches are to learn it. [bond_main.c: bond_change_active_slave]
+    /// Starts announcements because another port speaks for the bond. [bond_main.c: bond_change_active_slave]
     pub fn begin(&mut self, now: Time, what: Announces, options: &BondOptions) {
         if what.addresses {
             self.notifier.start(now, options.num_grat_arp);
-            self.learning.ask = options.learn_packets.then_some(now + LOOKUP_DELAY);
+            self.moved_hosts.ask = options.learn_packets.then_some(now + LOOKUP_DELAY);
         }
         if what.memberships {
             self.rejoin.start(now + LOOKUP_DELAY, options.resend_igmp);
@@ -159,14 +161,14 @@ impl Announcer {
     pub fn stop(&mut self) {
         self.notifier.stop();
         self.rejoin.stop();
-        self.learning.stop();
+        self.moved_hosts.stop();
     }
 
     /// Keeps the rounds apart when the agent was held up.
     pub fn postpone(&mut self, pause: Pause) {
         self.notifier.postpone(pause);
         self.rejoin.postpone(pause);
-        self.learning.postpone(pause);
+        self.moved_hosts.postpone(pause);
     }
 
     /// When the next announcement is due.
@@ -174,7 +176,7 @@ impl Announcer {
         let due = [
             self.addresses.is_some().then(|| self.notifier.poll_timeout()).flatten(),
             self.rejoin.poll_timeout(),
-            self.learning.poll_timeout(),
+            self.moved_hosts.poll_timeout(),
         ];
         due.into_iter().flatten().min()
     }
@@ -185,16 +187,12 @@ impl Announcer {
         if self.addresses.is_some() && self.notifier.take(now, interval(options)) {
             frames.extend(self.addresses().iter().map(|address| announcement(address, mac)));
         }
-        if self.learning.ask.is_some_and(|at| now >= at) {
-            self.learning.ask = None;
-            out.act(Action::ReadStations);
+        if self.moved_hosts.ask.is_some_and(|at| now >= at) {
+            self.moved_hosts.ask = None;
+            out.act(Action::ReadHostsBehind);
         }
-        let stations = self.learning.take(now);
-        frames.extend(
-            stations
-                .iter()
-                .map(|station| rarp::learning_frame(station.mac, &station.tags)),
-        );
+        let hosts = self.moved_hosts.take(now);
+        frames.extend(hosts.iter().map(|host| rarp::learning_frame(host.mac, &host.tags)));
         for frame in frames {
             out.act(Action::Transmit { port, frame });
         }

@@ -1,4 +1,4 @@
-//! Wishes: options of the bond and of its ports while it runs.
+//! Changes of options of the bond and of its ports while it runs.
 
 use bond_monitors::{LinkState, Time};
 
@@ -12,12 +12,12 @@ use crate::port::Port;
 use crate::warning::Warning;
 
 impl Bond {
-    /// The options that [`Bond::configure`] would put in force, or why it would not.
+    /// The options that [`Bond::configure`] would set, or the reason for a refusal.
     pub fn preview(&self, pairs: &[(String, String)]) -> Result<BondOptions, OptionError> {
         options::apply(&self.options, self.context(), pairs).map(|change| change.options)
     }
 
-    /// Takes a set of options in; all or nothing.
+    /// Sets options, all or nothing.
     pub fn configure(&mut self, now: Time, pairs: &[(String, String)]) -> Result<(), OptionError> {
         let change = options::apply(&self.options, self.context(), pairs)?;
         let manual = match &change.active {
@@ -40,7 +40,7 @@ impl Bond {
                 reselect: change.reselect,
             },
         );
-        // What follows active_slave in the driver's order may move the active port once more.
+        // Options after active_slave in the driver's order may move the active port again.
         if change.active.is_some() {
             self.tell_mode(now, Change::ActiveAsked(manual));
         }
@@ -55,7 +55,7 @@ impl Bond {
         }
     }
 
-    /// The options of one port that [`Bond::configure_port`] would put in force, or why it would not.
+    /// The options of one port that [`Bond::configure_port`] would set, or the reason for a refusal.
     pub fn preview_port(&self, port: PortId, pairs: &[(String, String)]) -> Result<PortOptions, OptionError> {
         let before = self.ports.get(port).map(|port| port.options).unwrap_or_default();
         let options = before.apply(self.options.mode, pairs)?;
@@ -63,7 +63,7 @@ impl Bond {
         Ok(options)
     }
 
-    /// Takes a set of options of one port in; all or nothing.
+    /// Sets options of one port, all or nothing.
     pub fn configure_port(&mut self, now: Time, port: PortId, pairs: &[(String, String)]) -> Result<(), OptionError> {
         let options = self.preview_port(port, pairs)?;
         let Some(attached) = self.ports.get_mut(port) else {
@@ -109,13 +109,13 @@ impl Bond {
         }
     }
 
-    /// Begins to watch in the way that the options now say.
+    /// Starts the monitor of the new options.
     fn follow_monitor(&mut self, now: Time, before: &BondOptions) {
         let monitor = |options: &BondOptions| (options.asks_targets(), options.monitor_interval());
         if monitor(before) != monitor(&self.options) {
             self.polls.restart(now);
             if before.arp_interval != self.options.arp_interval {
-                self.probe(|probing, ports, scene, _| probing.start(now, ports, scene));
+                self.probe(|probing, ports, context, _| probing.start(now, ports, context));
             }
         }
         let targets: Vec<_> = self.options.targets().collect();
@@ -130,7 +130,7 @@ impl Bond {
         self.tell_if_unmonitored();
     }
 
-    /// Without a monitor nobody knows better than the operator.
+    /// Without a monitor the operator's choice counts.
     fn seen_up(&self, port: &Port) -> bool {
         !self.options.watches_links() || port.carrier().is_on()
     }
@@ -147,7 +147,7 @@ impl Bond {
         }
     }
 
-    /// Why nothing tells whether ports work, if it is so.
+    /// Why the bond is unmonitored, if it is.
     pub(super) fn unmonitored(&self) -> Option<Unmonitored> {
         if !self.options.watches_links() {
             Some(Unmonitored::NoMonitor)
@@ -158,7 +158,7 @@ impl Bond {
         }
     }
 
-    /// Says once that nobody watches, and once that somebody does again.
+    /// Reports once that the bond is unmonitored, and once that it is monitored again.
     pub(super) fn tell_if_unmonitored(&mut self) {
         let now = self.unmonitored();
         if std::mem::replace(&mut self.told_unmonitored, now) == now {

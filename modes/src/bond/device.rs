@@ -1,4 +1,4 @@
-//! The bond's own interface: what the operator set on it, and where its address comes from.
+//! The bond's own interface: the operator's settings and the origin of its address.
 
 use bond_monitors::{LinkReport, MacAddr};
 
@@ -10,18 +10,18 @@ pub(crate) struct Device {
     pub up: bool,
     pub mac: MacAddr,
     pub mac_origin: MacOrigin,
-    /// The address it was made with or that the operator gave it, to go back to when the last port takes its own along.
+    /// Its first address, or the operator's; used again when the last port leaves with its own.
     pub born_mac: MacAddr,
-    /// The last plan left the interface with an address that nobody asked for.
+    /// The last plan left the interface with an unwanted address.
     pub mac_unsure: bool,
-    /// That address; a state of an earlier version does not say which.
+    /// That address; unknown in a state of an earlier version.
     pub unwanted_mac: Option<MacAddr>,
     pub mtu: u32,
     pub promisc: bool,
     pub allmulti: bool,
 }
 
-/// Where the bond's address comes from. [bond_main.c: bond_enslave, addr_assign_type]
+/// Origin of the bond's address. [bond_main.c: bond_enslave, addr_assign_type]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum MacOrigin {
     /// Chosen at random when the bond was made; the first port replaces it.
@@ -48,7 +48,7 @@ impl Device {
         }
     }
 
-    /// An interface that is yet to be made.
+    /// An interface that does not exist yet.
     pub fn unknown() -> Self {
         Device {
             up: false,
@@ -63,7 +63,8 @@ impl Device {
         }
     }
 
-    /// A later link message. A new address is the operator's wish; with `fail_over_mac` the driver ignores it, and so do we.
+    /// Handles a later link message. A new address was set by the operator; with `fail_over_mac` the driver ignores it, and so
+    /// do we.
     /// [bond_main.c: bond_set_mac_address]
     pub fn update(&mut self, report: &LinkReport, fail_over_mac: FailOverMac) {
         let unwanted = self.mac_unsure && self.unwanted_mac.is_none_or(|mac| mac == report.mac);
@@ -84,7 +85,7 @@ impl Device {
         self.unwanted_mac = left_with;
     }
 
-    /// The first port gives its address, unless the operator has.
+    /// Takes the address of the first port, unless the operator set one.
     pub fn take_mac_of_first(&mut self, port: MacAddr) {
         if self.mac_origin == MacOrigin::Random {
             self.mac = port;
@@ -92,7 +93,7 @@ impl Device {
         }
     }
 
-    /// The address goes with the last port. differs: an address that the operator set is kept.
+    /// Drops the address with the last port. differs: an address set by the operator is kept.
     pub fn give_mac_back(&mut self) {
         self.mac = self.born_mac;
         if self.mac_origin == MacOrigin::Port {

@@ -1,7 +1,7 @@
-//! The bond: its parts, and what each fact means to which of them.
+//! The bond: its parts, and the routing of facts to them.
 //!
-//! The rules are in the parts: links are judged by delays and [`Probing`], who sends and what is let in is up to the mode, what
-//! is announced to the [`Announcer`], which plan is published when to the [`Planner`].
+//! The rules are in the parts: delays and [`Probing`] judge links, the mode selects the ports that send and accept, the
+//! [`Announcer`] sends announcements, and the [`Planner`] publishes plans.
 
 mod adopt;
 mod announce;
@@ -33,7 +33,7 @@ use crate::options::{self, BondOptions, FailOverMac};
 use crate::outbox::{AddressMove, Outbox};
 use crate::plan::ForwardingPlan;
 use crate::port::Ports;
-use crate::probing::{Probing, Scene};
+use crate::probing::{ProbeContext, Probing};
 
 /// One bond. Feed it [`Event`]s, time and wishes; drain its actions after each; let time pass when it says so: see [`Machine`](crate::Machine).
 #[derive(Clone, Debug)]
@@ -45,7 +45,7 @@ pub struct Bond {
     polls: Polls,
     probing: Probing,
     announcer: Announcer,
-    /// What was told last of [`Bond::unmonitored`].
+    /// The last reported value of [`Bond::unmonitored`].
     told_unmonitored: Option<Unmonitored>,
     planner: Planner,
     out: Outbox,
@@ -81,7 +81,7 @@ impl Bond {
         }
     }
 
-    /// Polls no sooner than that: the last ones took so long that more would leave no time for anything else.
+    /// Polls not before this time, because the last polls took too much time.
     pub fn hold_polls(&mut self, until: Time) {
         self.polls.hold(until);
     }
@@ -96,7 +96,7 @@ impl Bond {
         &self.ports
     }
 
-    /// The plan in force or being brought about.
+    /// The plan in force or being programmed.
     pub fn plan(&self) -> &ForwardingPlan {
         self.planner.plan()
     }
@@ -106,7 +106,7 @@ impl Bond {
         self.planner.epoch()
     }
 
-    /// The port that carries everything, in the mode that has one.
+    /// The active port, in modes that have one.
     pub fn active(&self) -> Option<PortId> {
         self.mode.roles().active()
     }
@@ -119,7 +119,7 @@ impl Bond {
     /// Kinds of frames that are wanted as [`Event::Frame`], from every port.
     pub fn wants(&self) -> FrameKinds {
         let monitors = self.ports.iter().map(|port| port.health.wants());
-        let others = self.probing.wants(&self.ports, &self.scene()) | self.mode.wants();
+        let others = self.probing.wants(&self.ports, &self.probe_context()) | self.mode.wants();
         monitors.fold(others, |all, kinds| all | kinds)
     }
 
@@ -128,14 +128,14 @@ impl Bond {
         self.mode.moving_macs(&self.options)
     }
 
-    /// The address to give a port that is about to be attached; none to leave it its own. [bond_main.c: bond_enslave]
+    /// The address for a port before it is attached; `None` if it keeps its own. [bond_main.c: bond_enslave]
     pub fn mac_for_new_port(&self, own: MacAddr) -> Option<MacAddr> {
         self.mode.mac_for_new_port(own, &self.view())
     }
 
-    /// The address that the bond's interface was left with by a plan that failed.
-    pub fn unwanted_mac(&self) -> Option<MacAddr> {
-        self.device.unwanted_mac
+    /// Whether someone else gave the bond's interface this address: neither the plan nor a failed plan, which is retried, did.
+    pub fn is_foreign_mac(&self, mac: MacAddr) -> bool {
+        mac != self.plan().mac && self.device.unwanted_mac != Some(mac)
     }
 
     /// MTU of the bond's interface in bytes.
@@ -151,9 +151,9 @@ impl Bond {
         View::new(&self.ports, &self.options, &self.device)
     }
 
-    /// What the ARP monitor needs to know of the bond.
-    fn scene(&self) -> Scene<'_> {
-        Scene {
+    /// Data of the bond for the ARP monitor.
+    fn probe_context(&self) -> ProbeContext<'_> {
+        ProbeContext {
             options: &self.options,
             roles: self.mode.roles(),
             plan: self.planner.plan(),
@@ -162,26 +162,26 @@ impl Bond {
         }
     }
 
-    /// Runs a part of the ARP monitor, which may change what it knows about ports and send.
-    fn probe<T>(&mut self, run: impl FnOnce(&mut Probing, &mut Ports, &Scene<'_>, &mut Outbox) -> T) -> T {
-        let scene = Scene {
+    /// Runs a part of the ARP monitor, which may change its data about ports, and send.
+    fn probe<T>(&mut self, run: impl FnOnce(&mut Probing, &mut Ports, &ProbeContext<'_>, &mut Outbox) -> T) -> T {
+        let context = ProbeContext {
             options: &self.options,
             roles: self.mode.roles(),
             plan: self.planner.plan(),
             addresses: self.announcer.addresses(),
             up: self.device.up,
         };
-        run(&mut self.probing, &mut self.ports, &scene, &mut self.out)
+        run(&mut self.probing, &mut self.ports, &context, &mut self.out)
     }
 
-    /// Runs a part of the mode, then does what follows from it: moves addresses, and begins or stops to announce.
+    /// Runs a part of the mode, then applies its results: moves addresses, and starts or stops announcements.
     fn run_mode(&mut self, now: Time, run: impl FnOnce(&mut AnyMode, &View<'_>, &mut Outbox)) {
         let (active, speaker) = (self.active(), self.mode.speaker());
         let view = View::new(&self.ports, &self.options, &self.device);
         run(&mut self.mode, &view, &mut self.out);
         self.move_addresses();
         if let Some(port) = self.active().filter(|port| active != Some(*port)) {
-            self.probe(|probing, ports, scene, _| probing.became_active(now, port, ports, scene));
+            self.probe(|probing, ports, context, _| probing.became_active(now, port, ports, context));
         }
         if self.mode.speaker() == speaker {
             return;
@@ -210,17 +210,17 @@ impl Bond {
         }
     }
 
-    /// As [`Bond::conclude_ending`], while no delay may end.
+    /// As [`Bond::conclude_ending`], without ending delays.
     fn conclude(&mut self, now: Time, came_up: Vec<PortId>) {
         self.conclude_ending(now, came_up, Ends::None);
     }
 
-    /// Draws all conclusions from what just changed; the links of the ports in `came_up` came up by it. Ends every input.
-    fn conclude_ending(&mut self, now: Time, mut came_up: Vec<PortId>, ends: Ends) {
+    /// Draws all conclusions from a change; the links of the ports in `came_up` came up by it. Ends every input.
+    fn conclude_ending(&mut self, now: Time, mut came_up: Vec<PortId>, ends: Ends<'_>) {
         if self.view().watched {
             let active = self.active();
             let found = if self.options.asks_targets() {
-                self.probe(|probing, ports, scene, _| probing.inspect(now, ports, scene))
+                self.probe(|probing, ports, context, _| probing.inspect(now, ports, context))
             } else {
                 delays::inspect(now, &mut self.ports, active, &self.options, ends)
             };
@@ -247,7 +247,7 @@ impl Bond {
         }
     }
 
-    /// What always holds between two inputs.
+    /// Invariants between two inputs.
     #[cfg(debug_assertions)]
     fn check(&self) {
         let view = self.view();

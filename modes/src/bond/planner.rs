@@ -1,4 +1,4 @@
-//! The plan in force or being brought about, and when one that failed is tried again.
+//! The plan in force or being programmed, and the time of the next attempt after a failure.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ pub(crate) struct Planner {
     plan: ForwardingPlan,
     epoch: Epoch,
     retry_at: Option<Time>,
-    /// How often this plan has failed.
+    /// Number of failures of this plan.
     failures: u32,
 }
 
@@ -48,7 +48,7 @@ impl Planner {
         self.retry_at
     }
 
-    /// The plan of that number could not be brought about. Whether it is the last one.
+    /// Records a failure of the plan with this number; returns whether it is the last one.
     pub fn failed(&mut self, now: Time, epoch: Epoch, may_pass: bool) -> bool {
         if epoch != self.epoch {
             return false;
@@ -60,11 +60,11 @@ impl Planner {
         true
     }
 
-    /// Publishes a plan that differs at once, and one that failed when its time has come. Whether it did.
+    /// Publishes a plan that differs at once, and a failed one when its time has come; returns whether it did.
     pub fn publish(&mut self, now: Time, wanted: ForwardingPlan, out: &mut Outbox) -> bool {
         if wanted != self.plan {
             self.failures = 0;
-        } else if !self.retry_at.is_some_and(|at| now >= at) {
+        } else if self.retry_at.is_none_or(|at| now < at) {
             return false;
         }
         self.retry_at = None;

@@ -1,4 +1,4 @@
-//! When carriers and the bond's own interface are read: the net below their events.
+//! Polls of carriers and of the bond's own interface, for changes whose events are late or missing.
 
 use std::time::Duration;
 
@@ -34,12 +34,13 @@ impl Polls {
         self.next = at;
     }
 
-    /// Polls no sooner than that.
+    /// Polls not before this time.
     pub fn hold(&mut self, until: Time) {
         self.next = self.next.max(until);
     }
 
-    /// Asks for the carrier of every port, and now and then for the bond's own interface, if it is time; whether it was.
+    /// Asks for the carrier of every port, and now and then for the bond's own interface, if it is time; returns whether it
+    /// was.
     pub fn run(&mut self, now: Time, interval: Duration, ports: &Ports, out: &mut Outbox) -> bool {
         if now < self.next {
             return false;
@@ -48,9 +49,9 @@ impl Polls {
             self.next_device = self.next + DEVICE_POLL;
             out.act(Action::PollDevice);
         }
-        for port in ports.iter() {
-            out.act(Action::PollMii { port: port.id });
-        }
+        out.act(Action::PollCarriers {
+            ports: ports.iter().map(|port| port.id).collect(),
+        });
         let regular = self.next + interval;
         self.next = if regular > now { regular } else { now + interval };
         true

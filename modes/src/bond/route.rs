@@ -1,4 +1,4 @@
-//! Which part of the bond each fact is for.
+//! Routes each fact to a part of the bond.
 
 use bond_monitors::{Fact, FrameKinds, Pause, Time};
 
@@ -25,27 +25,34 @@ impl Machine for Bond {
                 self.announcer.set_addresses(addresses);
                 self.probing.forget_paths();
             }
-            Event::Stations { stations } => self.announcer.set_stations(now, stations),
+            Event::HostsBehind { hosts } => self.announcer.set_hosts_behind(now, hosts),
             Event::Paths { paths } => {
-                self.probe(|probing, ports, scene, out| probing.on_paths(now, paths, ports, scene, out));
+                self.probe(|probing, ports, context, out| probing.on_paths(now, paths, ports, context, out));
                 self.tell_if_unmonitored();
             }
-            Event::Heard { ports: heard } => {
+            Event::ReceiveStamps { ports: heard } => {
                 watch::tell_stamps(now, &heard, &mut self.ports, &mut self.out);
-                let judged = self.probe(|probing, ports, scene, out| probing.on_heard(now, &heard, ports, scene, out));
+                let judged =
+                    self.probe(|probing, ports, context, out| probing.on_stamps(now, &heard, ports, context, out));
                 if let Some((step, came_up)) = judged {
                     // The mode chooses before the next probes leave.
                     self.conclude(now, came_up);
-                    self.probe(|probing, ports, scene, out| probing.after_choice(now, step, ports, scene, out));
+                    self.probe(|probing, ports, context, out| probing.after_choice(now, step, ports, context, out));
                 }
             }
-            // Probes count at the next tick; until then nothing follows from them, and there may be many.
+            // Probes count at the next tick; there may be many before.
             Event::Frame { port, frame } => return self.on_frame(now, port, &frame),
-            Event::MiiPolled { port, carrier } => {
-                if let Some(port) = self.ports.get_mut(port) {
-                    watch::tell(now, port, Fact::Carrier(carrier), &mut self.out);
+            Event::CarriersPolled { carriers } => {
+                for (port, carrier) in &carriers {
+                    if let Some(port) = self.ports.get_mut(*port) {
+                        watch::tell(now, port, Fact::Carrier(*carrier), &mut self.out);
+                    }
                 }
-                return self.conclude_ending(now, Vec::new(), Ends::Of(port));
+                let read: Vec<PortId> = carriers.into_iter().map(|(port, _)| port).collect();
+                return self.conclude_ending(now, Vec::new(), Ends::Of(&read));
+            }
+            Event::Counters { ports } => {
+                self.run_mode(now, |mode, view, out| mode.on_counters(now, &ports, view, out));
             }
             Event::ProgramFailed { epoch, retry, mac } => {
                 if self.planner.failed(now, epoch, retry) {
@@ -61,18 +68,18 @@ impl Machine for Bond {
         if self.view().watched {
             watch::handle_timeout(now, &mut self.ports, &mut self.out);
         }
-        self.probe(|probing, ports, scene, out| probing.handle_timeout(now, ports, scene, out));
+        self.probe(|probing, ports, context, out| probing.handle_timeout(now, ports, context, out));
         if self.mode.poll_timeout().is_some_and(|at| now >= at) {
             self.run_mode(now, |mode, view, out| mode.on_timeout(now, view, out));
         }
-        // The answers of a poll come first: a delay does not end on what was known before.
+        // The answers of a poll come first, so that a delay does not end with outdated facts.
         let ends = if polled { Ends::None } else { Ends::All };
         self.conclude_ending(now, Vec::new(), ends);
     }
 
     fn held_up(&mut self, since: Time, until: Time) {
         if let Some(pause) = Pause::between(since, until) {
-            self.probe(|probing, ports, scene, _| probing.leave_out(pause, ports, scene));
+            self.probe(|probing, ports, context, _| probing.leave_out(pause, ports, context));
             self.announcer.postpone(pause);
             self.mode.postpone(pause);
         }
@@ -87,7 +94,7 @@ impl Machine for Bond {
         let watched = self.ports.iter().filter(|_| self.view().watched);
         let parts = [
             self.polls().then_some(self.polls.next()),
-            self.probing.poll_timeout(&self.ports, &self.scene()),
+            self.probing.poll_timeout(&self.ports, &self.probe_context()),
             self.mode.poll_timeout(),
             self.announcer.poll_timeout().filter(|_| speaks),
             self.planner.poll_timeout(),
@@ -109,7 +116,7 @@ impl Bond {
     fn on_frame(&mut self, now: Time, port: PortId, frame: &[u8]) {
         let kind = FrameKinds::of(frame);
         watch::tell_frame(now, port, frame, &mut self.ports, &mut self.out);
-        self.probe(|probing, ports, scene, _| probing.on_frame(now, port, frame, ports, scene));
+        self.probe(|probing, ports, context, _| probing.on_frame(now, port, frame, ports, context));
         if self.mode.wants().meets(kind) {
             self.run_mode(now, |mode, view, out| mode.on_frame(now, port, frame, view, out));
             self.conclude(now, Vec::new());

@@ -1,7 +1,7 @@
 //! The saved file: soft state that the kernel cannot hold, in types of its own.
 //!
-//! What is written here is read by later agents, and by earlier ones after a downgrade: fields may be added, with a default, and
-//! none is renamed or removed, whatever becomes of the types that hold the state while the agent runs.
+//! Later agents read this file, and earlier ones after a downgrade. So fields may be added, with a default, but never renamed
+//! or removed, independent of the types that hold the state while the agent runs.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use bond_monitors::{
 use serde::{Deserialize, Serialize};
 
 use super::Bond;
-use super::announce::{Announcer, Rounds};
+use super::announce::{Announcements, Announcer};
 use super::device::{Device, MacOrigin};
 use crate::ids::PortId;
 use crate::mode::{AnyMode, ModeSaved};
@@ -28,9 +28,9 @@ pub struct Saved {
     #[serde(default)]
     mode: SavedMode,
     #[serde(default)]
-    notifier: SavedRounds,
+    notifier: SavedAnnouncements,
     #[serde(default)]
-    rejoin: SavedRounds,
+    rejoin: SavedAnnouncements,
 }
 
 /// See [`Device`].
@@ -96,9 +96,9 @@ struct SavedLeft {
     until: Time,
 }
 
-/// See [`Rounds`].
+/// See [`Announcements`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-struct SavedRounds {
+struct SavedAnnouncements {
     left: u8,
     next: Time,
 }
@@ -110,30 +110,30 @@ impl Saved {
     }
 
     pub(super) fn of(bond: &Bond) -> Saved {
-        let (notifier, rejoin) = bond.announcer.rounds();
+        let (notifier, rejoin) = bond.announcer.announcements();
         Saved {
             options: bond.options.clone(),
             device: SavedDevice::of(&bond.device),
             ports: bond.ports.iter().map(SavedPort::of).collect(),
             mode: SavedMode::of(bond.mode.save()),
-            notifier: SavedRounds::of(notifier),
-            rejoin: SavedRounds::of(rejoin),
+            notifier: SavedAnnouncements::of(notifier),
+            rejoin: SavedAnnouncements::of(rejoin),
         }
     }
 
-    /// What is assumed of a bond whose state was lost.
+    /// The assumed state of a bond whose file was lost.
     pub(super) fn unknown(options: BondOptions, report: &LinkReport) -> Saved {
         Saved {
             options,
             device: SavedDevice::of(&Device::new(report, MacOrigin::Port)),
             ports: Vec::new(),
             mode: SavedMode::default(),
-            notifier: SavedRounds::default(),
-            rejoin: SavedRounds::default(),
+            notifier: SavedAnnouncements::default(),
+            rejoin: SavedAnnouncements::default(),
         }
     }
 
-    /// A bond with all of this but the state of its mode, which is for [`crate::mode::Mode::adopt`].
+    /// A bond with this state, except that of its mode, see [`crate::mode::Mode::adopt`].
     pub(super) fn into_bond(self, now: Time, plan: ForwardingPlan) -> (Bond, ModeSaved) {
         let mode = AnyMode::new(self.options.mode);
         let mut bond = Bond::assemble(now, self.options, self.device.restore(), mode, plan);
@@ -246,16 +246,16 @@ impl SavedMode {
     }
 }
 
-impl SavedRounds {
-    fn of(rounds: Rounds) -> Self {
-        SavedRounds {
+impl SavedAnnouncements {
+    fn of(rounds: Announcements) -> Self {
+        SavedAnnouncements {
             left: rounds.left,
             next: rounds.next,
         }
     }
 
-    fn restore(self) -> Rounds {
-        Rounds {
+    fn restore(self) -> Announcements {
+        Announcements {
             left: self.left,
             next: self.next,
         }

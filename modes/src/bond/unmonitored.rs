@@ -1,9 +1,9 @@
 //! Why a bond is unmonitored.
 
-/// Why nothing tells whether ports work.
+/// Why a bond is unmonitored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unmonitored {
-    /// Neither carrier nor targets are watched.
+    /// Neither carrier nor targets are monitored.
     NoMonitor,
     /// No target is reached through the bond.
     NoTarget,

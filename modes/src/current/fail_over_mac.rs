@@ -1,4 +1,4 @@
-//! How addresses move when another port becomes the active one. [bonding.rst: fail_over_mac; bond_main.c: bond_do_fail_over_mac]
+//! Moves addresses when another port becomes active. [bonding.rst: fail_over_mac; bond_main.c: bond_do_fail_over_mac]
 
 use bond_monitors::MacAddr;
 
@@ -8,7 +8,7 @@ use crate::options::FailOverMac;
 use crate::outbox::{AddressMove, Outbox};
 use crate::port::{Port, Ports};
 
-/// The address to give a port that is about to join; none to leave it its own. [bond_main.c: bond_enslave]
+/// The address for a port before it is attached; `None` if it keeps its own. [bond_main.c: bond_enslave]
 pub(crate) fn for_new_port(how: FailOverMac, own: MacAddr, ports: &Ports, device: &Device) -> Option<MacAddr> {
     let first = ports.is_empty();
     match how {
@@ -50,7 +50,7 @@ pub(super) fn follow(
     }
 }
 
-/// An address for a port that came with the bond's own: locally administered, another one for each of 32,768 places.
+/// An address for a port that has the bond's address: locally administered, different for each of 32,768 indices.
 /// [bond_main.c: bond_enslave, BOND_FOM_FOLLOW]
 fn sibling(mac: MacAddr, place: usize) -> MacAddr {
     let mut bytes = mac.0;

@@ -1,4 +1,4 @@
-//! The one active port of the modes that have one: which it is, when it is chosen again, what moves with it.
+//! The active port of the modes that have one: its choice, and the addresses that move with it.
 //! [bonding.h: curr_active_slave]
 
 pub(crate) mod fail_over_mac;
@@ -16,16 +16,16 @@ use crate::options::{BondOptions, FailOverMac};
 use crate::outbox::Outbox;
 use crate::port::{Port, Ports};
 
-/// The active port and what decides about the next one.
+/// The active port and the data for the next choice.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Current {
     /// Attached and usable.
     active: Option<PortId>,
     /// The operator has just named the primary.
     force_primary: bool,
-    /// The active port before this one, while it may still get frames.
+    /// The former active port, while it may still get frames.
     left: Option<Left>,
-    /// What this input asks for.
+    /// Request of this input.
     reselect: Reselect,
 }
 
@@ -37,7 +37,7 @@ struct Left {
     until: Time,
 }
 
-/// What an input asks of the choice.
+/// Request of an input to the choice.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Reselect {
     /// The active port stays as long as it is usable.
@@ -49,7 +49,7 @@ enum Reselect {
     Anew,
 }
 
-/// What the choice depends on.
+/// Data for the choice.
 #[derive(Clone, Copy)]
 pub(crate) struct Situation<'a> {
     pub ports: &'a Ports,
@@ -67,7 +67,7 @@ pub(crate) struct Lasting {
 }
 
 impl Current {
-    /// As it was saved.
+    /// The saved state.
     pub fn new(active: Option<PortId>, force_primary: bool, left: Option<(PortId, Time)>) -> Self {
         Current {
             active,
@@ -77,7 +77,7 @@ impl Current {
         }
     }
 
-    /// What to save.
+    /// The state to save.
     pub fn save(&self) -> Lasting {
         Lasting {
             active: self.active,
@@ -96,12 +96,12 @@ impl Current {
         self.left.is_some_and(|left| left.port == port)
     }
 
-    /// When [`Current::conclude`] has something to do.
+    /// When [`Current::conclude`] is to be called.
     pub fn poll_timeout(&self) -> Option<Time> {
         self.left.map(|left| left.until)
     }
 
-    /// The traffic moved at the end of the pause at the latest, so frames may come that much longer.
+    /// The traffic may have moved only at the end of the pause, so frames may come for that much longer.
     pub fn postpone(&mut self, pause: Pause) {
         if let Some(left) = &mut self.left {
             left.until = pause.postpone(left.until);
@@ -120,7 +120,7 @@ impl Current {
         self.reselect = Reselect::Anew;
     }
 
-    /// The primary is taken at the next choice whatever `primary_reselect` says.
+    /// The next choice takes the primary, independent of `primary_reselect`.
     pub fn force_primary(&mut self, force: bool) {
         self.force_primary = force;
     }
@@ -136,8 +136,8 @@ impl Current {
         }
     }
 
-    /// A port is about to leave. If it is the active one the next is chosen while both are known, so that addresses move and the
-    /// reason can name it.
+    /// Handles a port before it leaves. If it is the active one, the next one is chosen now, while both are known, for moving
+    /// addresses and for the reason.
     pub fn leaving(&mut self, time: Time, port: PortId, now: &Situation<'_>, out: &mut Outbox) {
         if self.active == Some(port) {
             let mut rest = now.ports.clone();
@@ -155,7 +155,7 @@ impl Current {
         self.switch(time, Some(port), SwitchReason::Manual, now, out);
     }
 
-    /// Ends an input, in which the links of these ports came up: chooses if something asks for it.
+    /// Ends an input in which the links of these ports came up, and chooses if requested.
     pub fn conclude(&mut self, time: Time, came_up: &[PortId], now: &Situation<'_>, out: &mut Outbox) {
         let mut up = came_up.iter().filter_map(|id| now.ports.get(*id));
         let must = match self.active.and_then(|id| now.ports.get(id)) {
@@ -169,7 +169,7 @@ impl Current {
         self.left = self.left.filter(|left| left.until > time);
     }
 
-    /// Goes on from what forwards: that port stays while it has carrier.
+    /// Takes over the port that forwards; it stays active while it has carrier.
     pub fn adopt(&mut self, forwards: Option<PortId>, now: &Situation<'_>, out: &mut Outbox) {
         let active = forwards.filter(|id| now.ports.get(*id).is_some());
         if active != self.active {
@@ -182,7 +182,7 @@ impl Current {
         self.left = self.left.filter(may_stay);
     }
 
-    /// What always holds between two inputs.
+    /// Invariants between two inputs.
     pub fn check(&self, ports: &Ports) {
         let active = self.active.map(|id| ports.get(id));
         assert!(active != Some(None), "the active port is attached");
@@ -236,7 +236,7 @@ impl Current {
         self.primary_taken(now);
     }
 
-    /// A primary that was forced and is active now has got what was asked for.
+    /// A forced primary that is active needs no further choice.
     fn primary_taken(&mut self, now: &Situation<'_>) {
         let active = self.active.and_then(|id| now.ports.get(id));
         if active.is_some_and(|active| now.options.primary.as_ref() == Some(&active.name)) {
@@ -266,5 +266,5 @@ impl Current {
     }
 }
 
-/// How long the port that was left lets frames in: longer than the far end's monitor takes with usual settings.
+/// How long the former active port accepts frames: longer than the far end's monitor takes with usual settings.
 const LEFT_FOR: Duration = Duration::from_secs(1);

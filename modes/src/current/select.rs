@@ -1,4 +1,4 @@
-//! Which port carries the traffic in modes with one active port. Pure functions. [bond_main.c: bond_find_best_slave]
+//! Chooses the active port. Pure functions. [bond_main.c: bond_find_best_slave]
 
 use bond_monitors::LinkState;
 
@@ -7,22 +7,22 @@ use crate::ids::PortId;
 use crate::options::PrimaryReselect;
 use crate::port::{Port, Ports};
 
-/// What the choice depends on besides the ports.
+/// Data for the choice besides the ports.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Preference<'a> {
     /// Name of the preferred port.
     pub primary: Option<&'a str>,
-    /// When a preferred port is taken back.
+    /// When a preferred port becomes active again.
     pub reselect: PrimaryReselect,
-    /// The operator has just named the primary: take it whatever `reselect` says.
+    /// The operator has just set the primary: take it independent of `reselect`.
     pub force_primary: bool,
 }
 
-/// The port that should be active, given the one that is.
+/// The port that should be active, given the present one.
 ///
-/// `updelay` is no matter here: a port that waits is made `Up` first when nothing else is left. A current port in downdelay
-/// gives way to any port that is up, but stays while there is none. Without either, the port that lost its carrier last: it is
-/// the most likely to come back within its downdelay.
+/// Ports in updelay are not considered, because the longest waiting one is made `Up` earlier if no other port is left. The
+/// active port in downdelay is replaced by any port that is up. If no port is up, it stays; without it, the port that lost its
+/// carrier last is chosen, as the most likely to come back within its downdelay.
 pub(super) fn best(ports: &Ports, current: Option<PortId>, prefer: Preference<'_>) -> Option<PortId> {
     let current = current.and_then(|id| ports.get(id)).filter(|port| port.is_usable());
     let up = current.filter(|port| port.link() == LinkState::Up);

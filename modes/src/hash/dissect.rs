@@ -14,10 +14,10 @@ use super::layers::{
     be16, part,
 };
 
-/// What a parser found.
+/// Result of a parser.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Flow {
-    /// Of the header that counts.
+    /// Addresses of the header that counts.
     pub(super) addresses: Option<Addresses>,
     /// Ports, SPI or ICMP id.
     pub(super) layer4: Layer4,
@@ -68,11 +68,11 @@ pub(super) fn deep(frame: &[u8], ethertype: u16, at: usize) -> Option<Flow> {
     }
 }
 
-/// Where the generic dissector goes after a header.
+/// The next step of the generic dissector after a header.
 enum Next {
     /// To a header of this EtherType.
     Network(u16),
-    /// No further; what was found counts.
+    /// The end: the result so far counts.
     Done,
 }
 
@@ -91,7 +91,7 @@ impl Walk<'_> {
         self.steps <= MAX_HEADERS
     }
 
-    /// One header of layer 2.5 or 3, with all of its IP protocols; none if it is bad, short or unknown.
+    /// One header of layer 2.5 or 3, with all of its IP protocols; `None` if it is bad, short or unknown.
     fn network(&mut self, ethertype: u16) -> Option<Next> {
         match ethertype {
             IPV4 | IPV6 => self.ip(ethertype),
@@ -135,7 +135,7 @@ impl Walk<'_> {
             let [next, units] = part(self.frame, self.at)?;
             self.at += (usize::from(units) + 1) * 8;
             protocol = next;
-            // Whatever the count says, ports are taken from behind this header.
+            // Ports are taken from behind this header also after too many headers.
             self.flow.layer4 = ports(self.frame, self.at, protocol);
             if !self.may_go_on() {
                 return Some(Next::Done);
@@ -320,7 +320,7 @@ fn icmp_type(frame: &[u8], at: usize) -> Option<u8> {
     part::<ICMP_HEADER>(frame, at).map(|header| header[0])
 }
 
-/// The id of an ICMP query, 1 if it is 0; nothing for other messages. [flow_dissector.c: skb_flow_get_icmp_tci]
+/// The id of an ICMP query, 1 if it is 0; `None` for other messages. [flow_dissector.c: skb_flow_get_icmp_tci]
 fn icmp(frame: &[u8], at: usize) -> Layer4 {
     match part::<ICMP_HEADER>(frame, at) {
         Some([kind @ (0 | 8 | 13 | 14 | 128 | 129), code, _, _, high, low, ..]) => Layer4::Icmp {

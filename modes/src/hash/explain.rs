@@ -1,4 +1,4 @@
-//! What a hash was computed from, for people and programs.
+//! Explanation of a hash, for people and programs.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::layers::{Addresses, Layer4};
 use super::policy::XmitHashPolicy;
 
-/// A hash with everything that went into it.
+/// A hash with all its inputs.
 ///
 /// `hash` is `first_word ^ address_word`, folded unless `folded` is none, and without its lowest bit where ports count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -23,11 +23,11 @@ pub struct Explanation {
     pub ethertype: u16,
     /// VLAN tag outside the bytes: priority, drop eligible bit and VLAN id.
     pub tci: Option<u16>,
-    /// What the policy could use of this frame.
+    /// The fields of this frame that the policy used.
     pub uses: Source,
     /// IP addresses that count; of the quoted packet for an ICMP error, of the innermost header for the encap policies.
     pub addresses: Option<Addresses>,
-    /// Layer-4 facts that count; nothing for policies that do not look at them.
+    /// Layer-4 fields that count; empty for policies that do not use them.
     pub layer4: Layer4,
     /// The word that the addresses are mixed into, or the whole hash for `ethernet` and `vlan_srcmac`.
     pub first_word: u32,
@@ -40,7 +40,7 @@ pub struct Explanation {
 }
 
 impl Explanation {
-    /// Nothing can be read, and the driver takes 0 for everything. [bond_main.c: bond_eth_hash]
+    /// The frame is too short, and the driver hashes it to 0. [bond_main.c: bond_eth_hash]
     pub(super) fn too_short(policy: XmitHashPolicy, tci: Option<u16>) -> Self {
         Explanation {
             policy,
@@ -59,7 +59,7 @@ impl Explanation {
     }
 }
 
-/// What a hash is made of.
+/// Inputs of a hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Source {

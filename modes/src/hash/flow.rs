@@ -14,7 +14,7 @@ use super::layers::{
 use super::policy::XmitHashPolicy;
 use super::{Explanation, Source, explain};
 
-/// Fields of the frames of a flow; what is not given is not known.
+/// Fields of the frames of a flow; missing ones are unknown.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FlowSpec {
     smac: Option<MacAddr>,
@@ -33,12 +33,12 @@ pub struct FlowSpec {
     id: Option<u16>,
 }
 
-/// The words are no flow, or do not say enough; one sentence for people.
+/// The words are not a flow, or a field is missing; one sentence for people.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct FlowError(String);
 
-/// Names of the fields with what they take.
+/// Names of the fields with their values.
 pub const FIELDS: &[(&str, &str)] = &[
     ("smac", "source MAC address"),
     ("dmac", "destination MAC address"),
@@ -123,7 +123,7 @@ impl FlowSpec {
         Some(())
     }
 
-    /// The hash of the flow's frames and how it comes about; they are sent from `bond_mac` unless `smac` was given.
+    /// The hash of the flow's frames with its explanation; their sender is `bond_mac` unless `smac` was given.
     pub fn explain(&self, policy: XmitHashPolicy, bond_mac: MacAddr) -> Result<Explanation, FlowError> {
         let frame = self.frame(bond_mac)?;
         self.is_one_header(policy)?;
@@ -162,7 +162,7 @@ impl FlowSpec {
         frame.extend(self.smac.unwrap_or(bond_mac).0);
         frame.extend(ethertype.to_be_bytes());
         let payload = self.layer4()?;
-        // A protocol that is not known is shown as one that is kept for experiments. [RFC 3692]
+        // An unknown protocol is replaced by one reserved for experiments. [RFC 3692]
         let protocol = self.ip_protocol().unwrap_or(253);
         match ethertype {
             IPV4 => {

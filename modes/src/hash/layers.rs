@@ -1,4 +1,4 @@
-//! Headers by number and length, and what a hash takes from them.
+//! Numbers and lengths of headers, and the fields that a hash uses.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -33,11 +33,11 @@ fn address_word(address: IpAddr) -> u32 {
     }
 }
 
-/// What tells flows between two addresses apart.
+/// Fields that distinguish flows between two addresses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Layer4 {
-    /// Nothing that a hash looks at; counts as 0.
+    /// No field that a hash uses; counts as 0.
     #[default]
     Nothing,
     /// Ports.

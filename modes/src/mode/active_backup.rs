@@ -1,4 +1,4 @@
-//! One port carries everything, the others wait. [bonding.rst: active-backup]
+//! One port carries all traffic, the others wait. [bonding.rst: active-backup]
 
 use std::collections::BTreeMap;
 
@@ -13,6 +13,7 @@ use crate::outbox::Outbox;
 use crate::plan::{Accept, ForwardingPlan, Spread, Tx};
 use crate::port::Port;
 use crate::roles::Roles;
+use crate::status::ModeStatus;
 use crate::warning::Warning;
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -79,10 +80,10 @@ impl Mode for ActiveBackup {
         self.current.postpone(pause);
     }
 
-    /// The active port lets everything in, a backup port nothing. [bond_main.c: bond_should_deliver_exact_match]
+    /// The active port accepts all frames, a backup port drops them. [bond_main.c: bond_should_deliver_exact_match]
     ///
-    /// differs: the two ends of a cable never switch at the same moment. So a port that is not in use yet, and one that was
-    /// just left, let in what is addressed to one station: nothing is lost while the far end is ahead of us or behind.
+    /// differs: because the two ends of a cable switch at slightly different times, unicast frames are accepted from a port
+    /// that is not in use yet and from the former active port, so that no frame is lost.
     fn forwarding(&self, view: &View<'_>) -> Forwarding {
         Forwarding {
             accept: view
@@ -99,7 +100,7 @@ impl Mode for ActiveBackup {
         Roles::One(self.current.active())
     }
 
-    /// Without any usable port updelay is skipped, but only by a bond that watches.
+    /// Without any usable port updelay is skipped, but only in a bond with a monitor.
     fn joins_in_use(&self, port: &Port, view: &View<'_>) -> bool {
         let link_up = port.link() != LinkState::Down;
         self.current.active().is_none() && (port.is_usable() || link_up && view.watched)
@@ -124,6 +125,13 @@ impl Mode for ActiveBackup {
         fail_over_mac::for_new_port(view.options.fail_over_mac, own, view.ports, view.device)
     }
 
+    fn status(&self, _now: Time, _view: &View<'_>) -> ModeStatus {
+        ModeStatus {
+            has_active: true,
+            ..ModeStatus::default()
+        }
+    }
+
     fn save(&self) -> ModeSaved {
         let saved = self.current.save();
         ModeSaved {
@@ -134,7 +142,7 @@ impl Mode for ActiveBackup {
         }
     }
 
-    /// The port that already carries the traffic stays, whatever the file says.
+    /// The port that carries the traffic in the kernel overrides the file.
     fn adopt(&mut self, saved: &ModeSaved, plan: &ForwardingPlan, view: &View<'_>, out: &mut Outbox) {
         let forwards = plan.tx.ports.first().copied().filter(|_| plan.tx.kind == Spread::One);
         self.current = Current::new(saved.active, saved.force_primary, saved.left);

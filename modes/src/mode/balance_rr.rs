@@ -18,7 +18,7 @@ impl Mode for BalanceRr {
         self.speaker.on_change(change, view);
     }
 
-    /// differs: the driver counts dead ports too and gives their share to a neighbour; here it is spread over all that are left.
+    /// differs: the share of a dead port is spread over all others; the driver gives it to the next port.
     fn forwarding(&self, view: &View<'_>) -> Forwarding {
         let ports = view.senders();
         // The port that speaks for the bond may have lost its carrier just now.
@@ -33,7 +33,7 @@ impl Mode for BalanceRr {
         }
     }
 
-    /// Where IGMP leaves, so that a switch sees all memberships at one port.
+    /// The port of IGMP, so that a switch sees all memberships at one port.
     fn speaker(&self) -> Option<PortId> {
         self.speaker.port()
     }

@@ -1,4 +1,4 @@
-//! Everything through every port. [bonding.rst: broadcast]
+//! Every frame through every port. [bonding.rst: broadcast]
 
 use bond_monitors::Time;
 

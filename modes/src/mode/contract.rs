@@ -1,27 +1,34 @@
-//! What a mode is: a machine inside the bond that decides who sends, who is listened to and when there is a carrier.
+//! The trait of modes: a machine inside the bond that selects the ports that send and accept frames, and decides about carrier.
 
 use std::collections::BTreeMap;
 
 use bond_monitors::{Carrier, FrameKinds, LinkState, MacAddr, Pause, Time};
 
 use crate::bond::device::{Device, MacOrigin};
+use crate::event::Counters;
 use crate::ids::PortId;
 use crate::options::{BondOptions, FailOverMac, PortOptions};
 use crate::outbox::Outbox;
 use crate::plan::{Accept, Fallback, ForwardingPlan, Match, Rewrite, Source, Steer, Tx};
 use crate::port::{Port, Ports};
 use crate::roles::Roles;
+use crate::status::ModeStatus;
 
 /// One way to use the ports of a bond, with whatever state it needs.
 ///
-/// The bond hands in facts and what it knows ([`View`]); the mode keeps its state, and says with [`Mode::forwarding`] what follows
-/// from it. It changes nothing but itself: addresses that it moves, frames and notices leave through the [`Outbox`].
+/// The bond passes in facts and its own data ([`View`]); the mode keeps its state and derives [`Mode::forwarding`] from it. It
+/// changes only itself: addresses to move, frames and notices leave through the [`Outbox`].
 pub(crate) trait Mode {
-    /// Takes a change in. [`Change::Judged`] ends every input.
+    /// Handles a change. [`Change::Judged`] ends every input.
     fn on_change(&mut self, now: Time, change: &Change<'_>, view: &View<'_>, out: &mut Outbox);
 
-    /// Takes in a frame of a kind that the mode wants, wherever it arrived.
+    /// Handles a frame of a kind that the mode wants, from any port.
     fn on_frame(&mut self, _now: Time, _port: PortId, _frame: &[u8], _view: &View<'_>, _out: &mut Outbox) {}
+
+    /// Takes in what was counted at the ports, after it asked with [`Action::ReadCounters`](crate::Action::ReadCounters). Ports
+    /// that could not be read are missing.
+    fn on_counters(&mut self, _now: Time, _counters: &BTreeMap<PortId, Counters>, _view: &View<'_>, _out: &mut Outbox) {
+    }
 
     /// Lets time pass. Called when [`Mode::poll_timeout`] says so.
     fn on_timeout(&mut self, _now: Time, _view: &View<'_>, _out: &mut Outbox) {}
@@ -31,18 +38,18 @@ pub(crate) trait Mode {
         None
     }
 
-    /// Takes into account that the agent was held up.
+    /// Handles a pause of the agent.
     fn postpone(&mut self, _pause: Pause) {}
 
-    /// Kinds of frames that it has to see.
+    /// Kinds of frames that it needs.
     fn wants(&self) -> FrameKinds {
         FrameKinds::NONE
     }
 
-    /// What the data plane is to do.
+    /// The wanted forwarding.
     fn forwarding(&self, view: &View<'_>) -> Forwarding;
 
-    /// Which ports are in use, for those who watch them.
+    /// Ports in use, for the monitors.
     fn roles(&self) -> Roles {
         Roles::Every
     }
@@ -52,10 +59,10 @@ pub(crate) trait Mode {
         true
     }
 
-    /// The port that sends what the bond itself has to say.
+    /// The port that sends the bond's own frames.
     fn speaker(&self) -> Option<PortId>;
 
-    /// What is announced when another port speaks for the bond.
+    /// Announcements after another port begins to speak for the bond.
     fn announces(&self) -> Announces {
         Announces::default()
     }
@@ -65,34 +72,39 @@ pub(crate) trait Mode {
         FailOverMac::None
     }
 
-    /// The address to give a port that is about to join; none to leave it its own. [bond_main.c: bond_enslave]
+    /// The address for a port before it is attached; `None` if it keeps its own. [bond_main.c: bond_enslave]
     fn mac_for_new_port(&self, _own: MacAddr, view: &View<'_>) -> Option<MacAddr> {
-        // The first port gives the bond its address, if nobody else has.
+        // The first port gives the bond its address, unless the bond has one.
         let gives = view.ports.is_empty() && view.device.mac_origin == MacOrigin::Random;
         (!gives).then_some(view.device.mac)
     }
 
-    /// What to keep for the next start.
+    /// What the mode shows in addition to what every bond shows.
+    fn status(&self, _now: Time, _view: &View<'_>) -> ModeStatus {
+        ModeStatus::default()
+    }
+
+    /// The state for the next start.
     fn save(&self) -> ModeSaved;
 
-    /// Goes on from what was saved and from what already forwards; the latter wins. Nothing is announced.
+    /// Continues from the saved state and from the forwarding in the kernel, which overrides it. Sends no announcements.
     fn adopt(&mut self, saved: &ModeSaved, plan: &ForwardingPlan, view: &View<'_>, out: &mut Outbox);
 
-    /// What always holds between two inputs, besides what holds for every bond.
+    /// Further invariants of the mode between two inputs.
     fn check(&self, _view: &View<'_>) {}
 }
 
-/// What a mode decides from.
+/// Data of the bond for the mode.
 #[derive(Clone, Copy)]
 pub(crate) struct View<'a> {
     pub ports: &'a Ports,
     pub options: &'a BondOptions,
     pub device: &'a Device,
-    /// Somebody judges the links: the bond is up and has a monitor.
+    /// The links are judged: the bond is up and has a monitor.
     pub watched: bool,
 }
 
-/// What changed.
+/// A change.
 #[derive(Clone, Debug)]
 pub(crate) enum Change<'a> {
     /// A port joined.
@@ -111,27 +123,28 @@ pub(crate) enum Change<'a> {
     Judged { came_up: &'a [PortId] },
 }
 
-/// What a mode wants of the data plane; the rest of a plan is the same in every mode.
+/// The wanted forwarding of a mode; the rest of a plan is the same in every mode.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Forwarding {
     /// Carrier of the bond's interface.
     pub carrier: Carrier,
     /// Where frames of the stack leave.
     pub tx: Tx,
-    /// What is let in from which port; nothing from one that is not named.
+    /// Frames accepted from each port; none from ports that are missing.
     pub accept: BTreeMap<PortId, Accept>,
     /// The source address of frames that leave through any port.
     pub source: Source,
-    /// Frames that leave elsewhere.
+    /// Frames that leave through a port of their own.
     pub steer: Vec<Steer>,
-    /// What is changed in frames of the stack.
+    /// Changes in frames of the stack.
     pub rewrite: Rewrite,
-    /// What to do while the agent is away.
+    /// Forwarding while the agent is away.
     pub without_agent: Option<Fallback>,
 }
 
 impl Forwarding {
-    /// Sends so, lets everything in from every port, changes nothing. [bond_main.c: bond_should_deliver_exact_match]
+    /// Sends like this, accepts all frames from every port, and does not change frames. [bond_main.c:
+    /// bond_should_deliver_exact_match]
     pub fn new(tx: Tx, view: &View<'_>) -> Self {
         Forwarding {
             carrier: view.carrier(),
@@ -145,7 +158,7 @@ impl Forwarding {
     }
 }
 
-/// What is announced after another port has begun to speak for the bond.
+/// Announcements after another port has begun to speak for the bond.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Announces {
     /// Addresses on, above and behind the bond.
@@ -154,7 +167,7 @@ pub(crate) struct Announces {
     pub memberships: bool,
 }
 
-/// What a mode keeps for the next start.
+/// State of a mode for the next start.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ModeSaved {
     /// The port that is in use or speaks for the bond.
@@ -163,7 +176,7 @@ pub(crate) struct ModeSaved {
     pub force_primary: bool,
     /// The active port before, and until when it gets frames.
     pub left: Option<(PortId, Time)>,
-    /// Whatever else it has, by names of its own.
+    /// Further state, by names of its own.
     pub state: BTreeMap<String, String>,
 }
 

@@ -1,4 +1,4 @@
-//! What modes that send through every usable port have in common.
+//! Common parts of modes that send through every usable port.
 
 use bond_monitors::LinkState;
 
@@ -6,7 +6,7 @@ use super::{Change, ModeSaved, View};
 use crate::ids::PortId;
 use crate::port::{Port, Ports};
 
-/// The port that speaks for the bond where one must. It stays as long as it is usable. [bonding.h: curr_active_slave]
+/// The port that speaks for the bond. It stays as long as it is usable. [bonding.h: curr_active_slave]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Speaker(Option<PortId>);
 
@@ -30,7 +30,7 @@ impl Speaker {
         }
     }
 
-    /// What a mode with nothing but a speaker saves.
+    /// The saved state of a mode that has only a speaker.
     pub fn save(self) -> ModeSaved {
         ModeSaved {
             active: self.0,
@@ -38,7 +38,7 @@ impl Speaker {
         }
     }
 
-    /// The kernel does not know who speaks for the bond, so the file decides.
+    /// The kernel does not know the port that speaks for the bond, so the file decides.
     pub fn adopt(&mut self, saved: &ModeSaved, view: &View<'_>) {
         self.0 = saved.active.filter(|id| view.ports.get(*id).is_some());
     }

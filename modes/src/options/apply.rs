@@ -1,11 +1,12 @@
-//! A set of options taken in as a whole.
+//! Applies a set of options as a whole.
 
 use super::change::{Change, Context};
+use super::row::{OptionRow, SetWhen};
 use super::shown::OptionValue;
-use super::table::{OptionRow, SetWhen, TABLE, find};
+use super::table::{TABLE, find};
 use super::{BondOptions, OptionError};
 
-/// Takes a set of options in, in the driver's order whatever order they are given in; all or nothing.
+/// Applies a set of options, all or nothing, in the driver's order.
 pub fn apply(current: &BondOptions, context: Context, pairs: &[(String, String)]) -> Result<Change, OptionError> {
     let mut change = Change::new(current.clone());
     match take_all(&mut change, context, pairs).into_iter().next() {
@@ -20,7 +21,7 @@ pub fn parse(pairs: &[(String, String)]) -> Result<Change, OptionError> {
     change.needs_ports().map_or(Ok(change), Err)
 }
 
-/// Everything that is wrong with a set of options for a new bond, by index into `pairs`.
+/// All errors in a set of options for a new bond, by index into `pairs`.
 pub fn check(pairs: &[(String, String)]) -> Vec<(usize, OptionError)> {
     let mut change = Change::new(BondOptions::default());
     let mut errors = take_all(&mut change, Context::default(), pairs);
@@ -62,7 +63,7 @@ fn take_all(change: &mut Change, context: Context, pairs: &[(String, String)]) -
     errors
 }
 
-/// Takes one option in.
+/// Applies one option.
 fn take(change: &mut Change, row: &OptionRow, value: &str, context: Context) -> Result<(), OptionError> {
     let option = row.name;
     if !row.modes.contain(change.options.mode) {
@@ -96,7 +97,7 @@ fn take(change: &mut Change, row: &OptionRow, value: &str, context: Context) -> 
 /// The known name that looks most like `name`, if one does.
 pub(super) fn nearest(name: &str, known: impl Iterator<Item = &'static str>) -> Option<&'static str> {
     known
-        // Anything longer is too far away, however long that is.
+        // Longer names are too different.
         .filter(|known| name.len() <= known.len() * 2)
         .map(|known| (distance(name, known), known))
         .min()
@@ -220,7 +221,7 @@ mod tests {
         };
         assert_eq!(parse(&given), Err(refused.clone()));
         assert_eq!(check(&given), [(0, refused)]);
-        // Nothing is asked for: the driver takes that, too.
+        // An empty set is accepted, as by the driver.
         assert!(parse(&pairs("mode=1 active_slave=")).is_ok() && check(&pairs("mode=1 active_slave=none")).is_empty());
     }
 

@@ -1,4 +1,4 @@
-//! Options on their way from those in force to new ones.
+//! A change of options.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use super::shown::millis;
 use super::{ArpAllTargets, ArpValidate, BondOptions, OptionError};
 use crate::warning::Warning;
 
-/// What decides whether an option may change.
+/// State of the bond that decides whether an option may change.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Context {
     /// The bond is administratively up.
@@ -15,23 +15,23 @@ pub struct Context {
     pub has_ports: bool,
 }
 
-/// Options after a change, and what the change asks for beyond storing values.
+/// Options after a change, and the requests of the change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
     /// The new options.
     pub options: BondOptions,
-    /// Wish for another active port; `Some(None)` lets the bond choose again.
+    /// The requested active port; `Some(None)` lets the bond choose.
     pub active: Option<Option<String>>,
-    /// `primary` was given, so it is taken at the next selection whatever `primary_reselect` says.
+    /// `primary` was given, so the next choice takes it, independent of `primary_reselect`.
     pub primary_given: bool,
     /// The active port is to be selected again.
     pub reselect: bool,
-    /// What was fulfilled differently.
+    /// Settings that were made differently.
     pub warnings: Vec<Warning>,
     pub(super) given: Given,
 }
 
-/// What a set of options asks for that cannot be had together.
+/// Monitor options of a set, which exclude each other.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Given {
     /// miimon above 0.
@@ -73,7 +73,7 @@ impl Change {
         }
     }
 
-    /// What is wrong with the set as a whole.
+    /// Error in the set as a whole.
     pub(super) fn conflict(&self) -> Option<OptionError> {
         let options = &self.options;
         // [bond_netlink.c: bond_changelink]
@@ -103,7 +103,7 @@ impl Change {
         }
     }
 
-    /// What asks for a port, which a new bond does not have. [bond_options.c: bond_option_active_slave_set]
+    /// Error about an option that needs a port, which a new bond does not have. [bond_options.c: bond_option_active_slave_set]
     pub(super) fn needs_ports(&self) -> Option<OptionError> {
         let value = self.active.clone()??;
         let option = "active_slave";

@@ -1,4 +1,4 @@
-//! Why an option was not taken.
+//! Why an option was refused.
 
 use super::ModeName;
 
@@ -28,7 +28,7 @@ pub enum OptionError {
         option: &'static str,
         /// As given.
         value: String,
-        /// What it takes.
+        /// The expected values.
         expected: &'static str,
     },
     /// The option may not change while there are ports. (ENOTEMPTY)
@@ -60,11 +60,11 @@ pub enum OptionError {
         why: &'static str,
     },
     /// The transmit queue is bound to another port already. (EPERM)
-    #[error("queue_id {queue} is that of {port} already, expected another number or 0 for none")]
+    #[error("queue_id {queue} belongs to {port} already, expected another number or 0 for none")]
     QueueTaken {
         /// The queue.
         queue: u16,
-        /// Whose it is.
+        /// That port.
         port: String,
     },
     /// The value names a port of a bond that is still to be made, so has none. (EINVAL)

@@ -1,12 +1,13 @@
-//! Options of a bond, as the kernel's driver spells them.
+//! Options of a bond, in the spelling of the kernel's driver.
 //!
-//! [`TABLE`] has one row an option, in the order in which the driver applies them; parsing, showing, checking files and help
+//! [`TABLE`] has one row per option, in the order in which the driver applies them; parsing, showing, checking files and help
 //! all read it. [bond_options.c, bond_netlink.c: bond_changelink]
 
 mod apply;
 mod change;
 mod error;
 mod port;
+mod row;
 mod shown;
 mod table;
 mod value;
@@ -25,8 +26,9 @@ pub use apply::{apply, check, parse};
 pub use change::{Change, Context};
 pub use error::OptionError;
 pub use port::{PORT_TABLE, PortOptions};
+pub use row::{Files, Kind, Modes, OptionRow, SetWhen, Since};
 pub use shown::{OptionValue, millis};
-pub use table::{Files, Kind, Modes, OptionRow, SetWhen, Since, TABLE, find, show_all};
+pub use table::{TABLE, find, show_all};
 pub use value::{Range, is_interface_name};
 
 /// Effective options of a bond.
@@ -35,11 +37,11 @@ pub use value::{Range, is_interface_name};
 pub struct BondOptions {
     /// How traffic is spread.
     pub mode: ModeName,
-    /// How often carrier is polled; zero: never, and link events do not count either.
+    /// How often carrier is polled; zero: never, and link events have no effect.
     pub miimon: Duration,
     /// How long carrier must be back before the port is used.
     pub updelay: Duration,
-    /// How long carrier must be lost before the port is given up.
+    /// How long carrier must be lost before the port is no longer used.
     pub downdelay: Duration,
     /// Time between two announcements after a failover; zero: miimon.
     pub peer_notif_delay: Duration,
@@ -47,9 +49,9 @@ pub struct BondOptions {
     pub use_carrier: bool,
     /// How often targets are probed; zero: never. Not together with miimon.
     pub arp_interval: Duration,
-    /// Who is probed by ARP; at most 16, each once.
+    /// Targets probed by ARP; at most 16, each once.
     pub arp_ip_target: Vec<Ipv4Addr>,
-    /// Who is probed by neighbour solicitations; at most 16, each once.
+    /// Targets probed by neighbour solicitations; at most 16, each once.
     pub ns_ip6_target: Vec<Ipv6Addr>,
     /// Which frames prove that a port works.
     pub arp_validate: ArpValidate,
@@ -59,7 +61,7 @@ pub struct BondOptions {
     pub arp_missed_max: u8,
     /// Name of the preferred port, attached or not.
     pub primary: Option<String>,
-    /// When the preferred port is taken back.
+    /// When the preferred port becomes active again.
     pub primary_reselect: PrimaryReselect,
     /// How MAC addresses move at a failover.
     pub fail_over_mac: FailOverMac,
@@ -71,11 +73,11 @@ pub struct BondOptions {
     pub learn_packets: bool,
     /// Stored and shown, in seconds; acts in balance-tlb and balance-alb only.
     pub lp_interval: u32,
-    /// Backup ports let frames in too.
+    /// Frames from backup ports are accepted, too.
     pub all_slaves_active: bool,
     /// Stored and shown; acts in 802.3ad only. [bond_options.c: bond_option_min_links_set]
     pub min_links: u32,
-    /// What balance-xor hashes.
+    /// Fields that balance-xor hashes.
     pub xmit_hash_policy: XmitHashPolicy,
     /// How many frames in a row balance-rr sends through one port; 0 for a random port each time.
     pub packets_per_slave: u32,
@@ -85,7 +87,7 @@ impl Default for BondOptions {
     fn default() -> Self {
         BondOptions {
             mode: ModeName::BalanceRr,
-            // differs: the driver's default is 0, a bond that nobody watches.
+            // differs: the driver's default is 0, which means no monitor.
             miimon: Duration::from_millis(100),
             updelay: Duration::ZERO,
             downdelay: Duration::ZERO,
@@ -123,7 +125,7 @@ impl BondOptions {
         !self.asks_targets() && !self.miimon.is_zero()
     }
 
-    /// Something decides about links; otherwise ports stay what they are. [bond_main.c: bond_work_init_all]
+    /// A monitor judges links; without one ports keep their state. [bond_main.c: bond_work_init_all]
     pub fn watches_links(&self) -> bool {
         self.asks_targets() || self.polls_carrier()
     }
@@ -159,7 +161,7 @@ impl BondOptions {
 }
 
 named! {
-    /// When a preferred port that recovered is taken back.
+    /// When a preferred port that recovered becomes active again.
     PrimaryReselect {
         /// At once.
         Always = "always" 0,
@@ -173,7 +175,7 @@ named! {
 named! {
     /// Which frames prove that a port works.
     ArpValidate {
-        /// Any that somebody else sent.
+        /// Any frame of another host.
         None = "none" 0,
         /// On active ports only answers.
         Active = "active" 1,
@@ -191,7 +193,7 @@ named! {
 }
 
 impl ArpValidate {
-    /// What counts on a port in this role. [bonding.rst: arp_validate]
+    /// Frames that count on a port in this role. [bonding.rst: arp_validate]
     pub fn evidence(self, active: bool) -> Evidence {
         match (self, active) {
             (ArpValidate::All, _)
@@ -211,7 +213,7 @@ impl ArpValidate {
 named! {
     /// Whether one target that answers is enough.
     ArpAllTargets {
-        /// It is.
+        /// One is enough.
         Any = "any" 0,
         /// All must answer.
         All = "all" 1,

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::apply::nearest;
-use super::table::Modes;
+use super::row::Modes;
 use super::{ModeName, OptionError};
 
 /// Effective options of a port.
@@ -22,7 +22,7 @@ pub struct PortRow {
     pub name: &'static str,
     /// In which modes it may be set.
     pub modes: Modes,
-    /// What it takes, for messages and help.
+    /// The expected values, for messages and help.
     pub expected: &'static str,
     /// For help and man page.
     pub doc: &'static str,
@@ -32,7 +32,7 @@ pub struct PortRow {
 }
 
 impl PortOptions {
-    /// Takes a set of options in; all or nothing.
+    /// Applies a set of options, all or nothing.
     pub fn apply(self, mode: ModeName, pairs: &[(String, String)]) -> Result<PortOptions, OptionError> {
         let mut next = self;
         for (name, value) in pairs {

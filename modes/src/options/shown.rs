@@ -1,4 +1,4 @@
-//! Effective values of options as programs and people see them.
+//! Effective values of options, for programs and people.
 
 use std::fmt;
 use std::time::Duration;

@@ -1,202 +1,13 @@
 //! One row per option.
 
 use std::collections::BTreeMap;
-use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::change::Change;
+use super::row::{Files, Kind, Modes, OptionRow, Parse, ROW, SetWhen, Show, Since, store};
 use super::shown::{OptionValue, millis};
 use super::value::{Range, named, port_name, probeable_v4, probeable_v6, switch, targets};
 use super::{ArpAllTargets, ArpValidate, BondOptions, FailOverMac, ModeName, PrimaryReselect};
 use crate::hash::XmitHashPolicy;
-
-/// When an option may change.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SetWhen {
-    /// At any time.
-    Always,
-    /// While the bond has no ports.
-    Empty,
-    /// While the bond has no ports and is down.
-    EmptyAndDown,
-}
-
-/// In which modes an option may be set. [bond_options.c: unsuppmodes]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Modes {
-    /// In all.
-    All,
-    /// Only in this one.
-    Only(ModeName),
-}
-
-impl Modes {
-    /// Whether the option may be set in that mode.
-    pub fn contain(self, mode: ModeName) -> bool {
-        match self {
-            Modes::All => true,
-            Modes::Only(only) => only == mode,
-        }
-    }
-}
-
-/// What kind of value an option takes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// A number.
-    Number(Range),
-    /// 0 or 1.
-    Switch,
-    /// One of several names, or that of an interface.
-    Name,
-    /// Several addresses.
-    List,
-}
-
-/// Where the kernel's driver has an option. [bond_main.c: module_param]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Since {
-    /// A parameter of its module since Linux 2.4. [bonding.txt of 2003]
-    Linux24,
-    /// A parameter of its module.
-    Module,
-    /// No parameter: it is set on a bond that is there.
-    Later,
-    /// Nowhere: it is ours.
-    Ours,
-}
-
-/// Which files of the driver show an option. [bond_sysfs.c]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Files {
-    /// None.
-    None,
-    /// One with the kernel's name.
-    Name,
-    /// One for each of its names.
-    EveryName,
-}
-
-/// How a value is taken in.
-#[derive(Clone, Copy)]
-pub(super) enum Parse {
-    /// From a text; false for a bad one.
-    Text(fn(&str, &mut Change) -> bool),
-    /// From a number in the range of the kind.
-    Number(fn(u32, &mut Change)),
-}
-
-/// Everything about one option.
-pub struct OptionRow {
-    /// The kernel's name.
-    pub name: &'static str,
-    /// Other names of the same option.
-    pub aliases: &'static [&'static str],
-    /// Unit of its number; empty for none.
-    pub unit: &'static str,
-    /// What it is when nobody sets it.
-    pub default: &'static str,
-    /// What it takes, for messages and help.
-    pub expected: &'static str,
-    /// In which modes it may be set.
-    pub modes: Modes,
-    /// When it may change.
-    pub set_when: SetWhen,
-    /// It means nothing without the MII monitor.
-    pub needs_miimon: bool,
-    /// One or two sentences for help and man page.
-    pub doc: &'static str,
-    /// What kind of value it takes.
-    pub kind: Kind,
-    /// Where the kernel's driver has it.
-    pub since: Since,
-    /// Where it shows besides in `show`.
-    pub files: Files,
-    /// How a value is taken in.
-    pub(super) parse: Parse,
-    /// Where its effective value is.
-    pub(super) show: Show,
-}
-
-/// Where the effective value of an option is.
-#[derive(Clone, Copy)]
-pub(super) enum Show {
-    /// In the bond's options.
-    Stored(fn(&BondOptions) -> OptionValue),
-    /// It is state: which port is active.
-    ActivePort,
-}
-
-impl Show {
-    fn value(self, options: &BondOptions, active: Option<&str>) -> OptionValue {
-        match self {
-            Show::Stored(show) => show(options),
-            Show::ActivePort => active.map_or(OptionValue::None, |name| OptionValue::Name(name.to_owned())),
-        }
-    }
-}
-
-impl OptionRow {
-    /// All its names, the kernel's first.
-    pub fn names(&self) -> impl Iterator<Item = &'static str> + use<> {
-        std::iter::once(self.name).chain(self.aliases.iter().copied())
-    }
-
-    /// Takes a text in; false for a bad value.
-    pub(super) fn parse(&self, text: &str, change: &mut Change) -> bool {
-        match (self.parse, self.kind) {
-            (Parse::Text(parse), _) => parse(text, change),
-            (Parse::Number(set), Kind::Number(range)) => store(range.parse(text), |value| set(value, change)),
-            (Parse::Number(_), _) => false,
-        }
-    }
-
-    /// The range of its numbers; none if it takes others.
-    pub fn range(&self) -> Option<RangeInclusive<u32>> {
-        match self.kind {
-            Kind::Number(Range { min, max, .. }) => Some(min..=max),
-            Kind::Switch => Some(0..=1),
-            Kind::Name | Kind::List => None,
-        }
-    }
-
-    /// Whether it is a parameter of the kernel's module.
-    pub fn is_parameter(&self) -> bool {
-        matches!(self.since, Since::Linux24 | Since::Module)
-    }
-
-    /// The files of the driver that show it.
-    pub fn files(&self) -> impl Iterator<Item = &'static str> + use<> {
-        let count = match self.files {
-            Files::None => 0,
-            Files::Name => 1,
-            Files::EveryName => usize::MAX,
-        };
-        self.names().take(count)
-    }
-
-    /// Whether its value is an option of the bond, rather than state that it is asked to take.
-    pub fn is_stored(&self) -> bool {
-        matches!(self.show, Show::Stored(_))
-    }
-
-    /// Its effective value; for what is state, none.
-    pub fn value(&self, options: &BondOptions) -> OptionValue {
-        self.show.value(options, None)
-    }
-
-    /// Whether this is the row for `name`; `-` and `_` are the same.
-    pub fn is_called(&self, name: &str) -> bool {
-        let same = |known: &str| {
-            known.len() == name.len()
-                && known
-                    .bytes()
-                    .zip(name.bytes())
-                    .all(|(k, n)| k == n || (k == b'_' && n == b'-'))
-        };
-        same(self.name) || self.aliases.iter().any(|alias| same(alias))
-    }
-}
 
 /// The row of an option.
 pub fn find(name: &str) -> Option<&'static OptionRow> {
@@ -215,11 +26,6 @@ pub fn show_all(options: &BondOptions, active: Option<&str>) -> BTreeMap<String,
     all
 }
 
-/// Stores a value that parsed; false if it did not.
-fn store<T>(value: Option<T>, put: impl FnOnce(T)) -> bool {
-    value.map(put).is_some()
-}
-
 fn number(n: impl Into<i64>) -> OptionValue {
     OptionValue::Number(n.into())
 }
@@ -235,24 +41,6 @@ fn ms(duration: Duration) -> OptionValue {
 fn of_ms(milliseconds: u32) -> Duration {
     Duration::from_millis(milliseconds.into())
 }
-
-/// What most rows have in common.
-const ROW: OptionRow = OptionRow {
-    name: "",
-    aliases: &[],
-    unit: "",
-    default: "",
-    expected: "",
-    modes: Modes::All,
-    set_when: SetWhen::Always,
-    needs_miimon: false,
-    doc: "",
-    kind: Kind::Name,
-    since: Since::Module,
-    files: Files::Name,
-    parse: Parse::Text(|_, _| false),
-    show: Show::ActivePort,
-};
 
 /// All options, in the order in which the driver applies them. [bond_netlink.c: bond_changelink]
 pub static TABLE: &[OptionRow] = &[
@@ -279,8 +67,8 @@ pub static TABLE: &[OptionRow] = &[
         expected: "the name of an attached port whose link is up, or none",
         modes: Modes::Only(ModeName::ActiveBackup),
         since: Since::Later,
-        doc: "The port that carries the traffic now; none lets the bond choose again. Not a pin: a later failover or a \
-              preferred port may change it. [bonding.rst: active_slave]",
+        doc: "The port that carries the traffic now; none lets the bond choose again. A later failover or a preferred port \
+              may change it. [bonding.rst: active_slave]",
         parse: Parse::Text(|text, c| store(port_name(text), |v| c.active = Some(v))),
         show: Show::ActivePort,
         ..ROW
@@ -295,8 +83,8 @@ pub static TABLE: &[OptionRow] = &[
             ..Range::MILLIS
         }),
         since: Since::Linux24,
-        doc: "How often the carrier of every port is polled. Link events count at once; the poll is the net below them. 0 \
-              switches both off. [bonding.rst: miimon]",
+        doc: "How often the carrier of every port is polled. Link events count at once; polls find changes without an event. \
+              0 switches both off. [bonding.rst: miimon]",
         parse: Parse::Number(|v, c| c.set_miimon(of_ms(v))),
         show: Show::Stored(|o| ms(o.miimon)),
         ..ROW
@@ -323,7 +111,7 @@ pub static TABLE: &[OptionRow] = &[
         needs_miimon: true,
         kind: Kind::Number(Range::MILLIS),
         since: Since::Linux24,
-        doc: "How long carrier must be lost before the port is given up. Rounded down to a multiple of miimon. \
+        doc: "How long carrier must be lost before the port is no longer used. Rounded down to a multiple of miimon. \
               [bonding.rst: downdelay]",
         parse: Parse::Number(|v, c| c.options.downdelay = c.round("downdelay", of_ms(v))),
         show: Show::Stored(|o| ms(o.downdelay)),
@@ -354,8 +142,8 @@ pub static TABLE: &[OptionRow] = &[
         expected: "1 or 0",
         kind: Kind::Switch,
         since: Since::Linux24,
-        doc: "1: the network stack says whether there is carrier. 0: the driver is asked by ethtool, then by MII registers, \
-              at each poll and link event. [bonding.rst: use_carrier]",
+        doc: "1: carrier is read from the network stack. 0: it is read from the driver, by ethtool or MII registers, at each \
+              poll and link event; if the driver supports neither, the port counts as up. [bonding.rst: use_carrier]",
         parse: Parse::Text(|text, c| store(switch(text, true), |v| c.options.use_carrier = v)),
         show: Show::Stored(|o| number(o.use_carrier)),
         ..ROW
@@ -379,7 +167,7 @@ pub static TABLE: &[OptionRow] = &[
         expected: "up to 16 IPv4 addresses as a,b,c, or +a,b to add, -a,b to remove, none for none",
         kind: Kind::List,
         since: Since::Linux24,
-        doc: "Who is probed by ARP: neighbours that are there as long as the network is. [bonding.rst: arp_ip_target]",
+        doc: "Targets that are probed by ARP: neighbours that always run, such as routers. [bonding.rst: arp_ip_target]",
         parse: Parse::Text(|text, c| {
             let list = targets(text, &c.options.arp_ip_target, probeable_v4);
             store(list, |v| c.options.arp_ip_target = v)
@@ -394,7 +182,7 @@ pub static TABLE: &[OptionRow] = &[
         kind: Kind::List,
         since: Since::Later,
         files: Files::None,
-        doc: "Who is probed by neighbour solicitations. [bonding.rst: ns_ip6_target]",
+        doc: "Targets that are probed by neighbour solicitations. [bonding.rst: ns_ip6_target]",
         parse: Parse::Text(|text, c| {
             let list = targets(text, &c.options.ns_ip6_target, probeable_v6);
             store(list, |v| c.options.ns_ip6_target = v)
@@ -438,7 +226,7 @@ pub static TABLE: &[OptionRow] = &[
         expected: "the name of an interface, or none",
         modes: Modes::Only(ModeName::ActiveBackup),
         since: Since::Linux24,
-        doc: "The preferred port: active whenever its link is up, as primary_reselect allows. It need not be attached yet. \
+        doc: "The preferred port: active whenever its link is up, subject to primary_reselect. It may be attached later. \
               [bonding.rst: primary]",
         parse: Parse::Text(|text, c| {
             store(port_name(text), |v| {
@@ -453,8 +241,8 @@ pub static TABLE: &[OptionRow] = &[
         name: "primary_reselect",
         default: "always",
         expected: "always, better or failure (0 to 2)",
-        doc: "When a preferred port that recovered is taken back: always, better (it is faster than the active one) or \
-              failure (the active one fails). [bonding.rst: primary_reselect]",
+        doc: "When a preferred port that recovered becomes active again: always, better (if it is faster than the active \
+              one) or failure (if the active one fails). [bonding.rst: primary_reselect]",
         parse: Parse::Text(|text, c| {
             let value = named(text, PrimaryReselect::VALUES, PrimaryReselect::Always);
             store(value, |v| {
@@ -470,8 +258,9 @@ pub static TABLE: &[OptionRow] = &[
         default: "none",
         expected: "none, active or follow (0 to 2)",
         set_when: SetWhen::Empty,
-        doc: "How MAC addresses move at a failover: none (all ports have the bond's), active (the bond takes the active \
-              port's) or follow (the active port gets the bond's). [bonding.rst: fail_over_mac]",
+        doc: "MAC addresses at a failover: none (all ports have the bond's), active (the bond takes the active port's) or \
+              follow (the active port gets the bond's). Becomes active if the first port of active-backup cannot change its \
+              address. [bonding.rst: fail_over_mac]",
         parse: Parse::Text(|text, c| {
             store(named(text, FailOverMac::VALUES, FailOverMac::None), |v| {
                 c.options.fail_over_mac = v
@@ -484,7 +273,7 @@ pub static TABLE: &[OptionRow] = &[
         name: "xmit_hash_policy",
         default: "layer2",
         expected: "layer2, layer3+4, layer2+3, encap2+3, encap3+4 or vlan+srcmac (0 to 5)",
-        doc: "What balance-xor hashes to choose a port for a frame. [bonding.rst: xmit_hash_policy]",
+        doc: "Fields of a frame that balance-xor hashes to choose a port. [bonding.rst: xmit_hash_policy]",
         parse: Parse::Text(|text, c| {
             let value = named(text, XmitHashPolicy::VALUES, XmitHashPolicy::Layer2);
             store(value, |v| c.options.xmit_hash_policy = v)
@@ -521,7 +310,7 @@ pub static TABLE: &[OptionRow] = &[
         default: "0",
         expected: "0 or 1",
         kind: Kind::Switch,
-        doc: "1: backup ports let frames in too. [bonding.rst: all_slaves_active]",
+        doc: "1: frames that arrive on backup ports are accepted, too. [bonding.rst: all_slaves_active]",
         parse: Parse::Text(|text, c| store(switch(text, false), |v| c.options.all_slaves_active = v)),
         show: Show::Stored(|o| number(o.all_slaves_active)),
         ..ROW
@@ -564,7 +353,7 @@ pub static TABLE: &[OptionRow] = &[
             max: 65535,
             ..Range::BYTE
         }),
-        doc: "How many frames in a row balance-rr sends through one port; 0 takes a random port each time. \
+        doc: "How many frames in a row balance-rr sends through one port; 0 chooses a random port for each frame. \
               [bonding.rst: packets_per_slave]",
         parse: Parse::Number(|v, c| c.options.packets_per_slave = v),
         show: Show::Stored(|o| number(o.packets_per_slave)),
@@ -580,7 +369,7 @@ pub static TABLE: &[OptionRow] = &[
             ..Range::BYTE
         }),
         since: Since::Later,
-        doc: "How many intervals without a sign of life a port may have before it counts as down; backup ports one more. \
+        doc: "How many intervals a port may stay without a sign of life before it goes down; backup ports one more. \
               [bonding.rst: arp_missed_max]",
         parse: Parse::Number(|v, c| c.options.arp_missed_max = v as u8),
         show: Show::Stored(|o| number(o.arp_missed_max)),
@@ -594,8 +383,8 @@ pub static TABLE: &[OptionRow] = &[
         kind: Kind::Switch,
         since: Since::Ours,
         files: Files::None,
-        doc: "1: after a failover the addresses behind the bond, which a bridge above it has learned or a macvlan has, are \
-              announced to the switches by one small broadcast frame each. Not in the kernel's driver.",
+        doc: "1: after a failover one small broadcast frame each announces the addresses behind the bond to the switches: \
+              those that a bridge above it has learned, and those of macvlans. Not in the kernel's driver.",
         parse: Parse::Text(|text, c| store(switch(text, true), |v| c.options.learn_packets = v)),
         show: Show::Stored(|o| number(o.learn_packets)),
         ..ROW
@@ -605,6 +394,7 @@ pub static TABLE: &[OptionRow] = &[
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::options::change::Change;
 
     #[test]
     fn every_row_shows_its_default() {

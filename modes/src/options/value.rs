@@ -1,16 +1,16 @@
-//! How texts become values. [bond_options.c: bond_opt_parse]
+//! Parses values. [bond_options.c: bond_opt_parse]
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
-/// What a numeric option takes besides plain digits.
+/// Values of a numeric option besides plain digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Range {
     /// The least.
     pub min: u32,
     /// The most.
     pub max: u32,
-    /// What the word `default` stands for; none where the driver does not take it.
+    /// Meaning of the word `default`; `None` if the driver does not accept it.
     pub default: Option<u32>,
     /// The word `off` stands for 0.
     pub off: bool,
@@ -33,7 +33,7 @@ impl Range {
 
     /// Digits, or a word of the option's own table.
     ///
-    /// differs: the driver takes the first of several numbers in silence.
+    /// differs: the driver uses the first of several numbers and ignores the rest.
     pub(super) fn parse(self, text: &str) -> Option<u32> {
         match text.trim() {
             "default" => self.default,
@@ -68,7 +68,7 @@ pub(super) fn switch(text: &str, default: bool) -> Option<bool> {
 /// A list of targets after a change: the whole list, or `+` and what is added, or `-` and what is removed.
 /// [bond_options.c: bond_option_arp_ip_targets_set]
 ///
-/// differs: the driver takes the first address of several in silence; here all of them count, or none.
+/// differs: the driver uses the first of several addresses and ignores the rest; here all of them count, or none.
 pub(super) fn targets<T: FromStr + Copy + PartialEq>(
     text: &str,
     now: &[T],
@@ -117,7 +117,7 @@ pub(super) fn port_name(text: &str) -> Option<Option<String>> {
     }
 }
 
-/// Whether the kernel would take it as an interface's name. [net/core/dev.c: dev_valid_name]
+/// Whether the kernel would accept it as an interface's name. [net/core/dev.c: dev_valid_name]
 pub fn is_interface_name(name: &str) -> bool {
     (1..16).contains(&name.len())
         && name != "."

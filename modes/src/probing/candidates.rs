@@ -1,4 +1,4 @@
-//! While no port of a bond works that needs one: they are tried one after the other. [bond_main.c: bond_ab_arp_probe]
+//! Tries the ports of active-backup in turn while none works. [bond_main.c: bond_ab_arp_probe]
 
 use bond_monitors::{Time, Trial};
 

@@ -1,10 +1,10 @@
-//! The ARP monitor over all ports of a bond: who is probed when, and what follows from answers and silence.
+//! The ARP monitor over all ports of a bond: times of probes, and conclusions from answers and silence.
 //! [bonding.rst: ARP monitor operation]
 //!
-//! A *tick* comes every `arp_interval`: it asks for what arrived, judges every port, lets the bond choose, and sends probes.
+//! A *tick* comes every `arp_interval`: it reads the stamps, judges every port, lets the bond choose, and sends probes.
 //! While answers are overdue there are *repeats* between two ticks.
-//! How ports are judged and which of them are probed is up to the mode: where one port carries everything only that one is
-//! probed, the others are believed while they hear it; elsewhere each port must get answers of its own.
+//! The mode decides which ports are probed. If one port carries all traffic, only that one is probed, and the others count as
+//! up while they hear it; else each port must get answers itself.
 //!
 //! Neighbour solicitations for IPv6 targets follow the same rules.
 //!
@@ -34,28 +34,28 @@ use crate::plan::ForwardingPlan;
 use crate::port::{Port, Ports};
 use crate::roles::Roles;
 
-/// Where the monitor stands; a restart begins anew.
+/// State of the monitor; it begins anew after a restart.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Probing {
     /// When the next tick is due.
     next: Time,
     /// When the last one was.
     ticked: Time,
-    /// What is done when the stamps of the ports have been read.
+    /// The step after the stamps of the ports have been read.
     waiting: Option<Step>,
     /// When overdue answers are asked for again.
     again: Option<Time>,
     /// Without an active port: the port that is tried.
     candidate: Option<PortId>,
-    /// How targets are reached; none until the agent has told.
+    /// Ways to targets; `None` until the agent has looked them up.
     paths: Option<Vec<TargetPath>>,
-    /// When that was last asked for.
+    /// Time of the last request for them.
     looked_up: Option<Time>,
 }
 
-/// What the monitor needs to know of the bond.
+/// Data of the bond for the monitor.
 #[derive(Clone, Copy)]
-pub(crate) struct Scene<'a> {
+pub(crate) struct ProbeContext<'a> {
     pub options: &'a BondOptions,
     /// Which ports carry the traffic.
     pub roles: Roles,
@@ -66,7 +66,7 @@ pub(crate) struct Scene<'a> {
     pub up: bool,
 }
 
-/// What is done once it is known what arrived.
+/// The step after the stamps have been read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
     /// Every port is judged, probes are sent.
@@ -78,54 +78,54 @@ pub(crate) enum Step {
 
 impl Probing {
     /// The ARP monitor runs. [bond_main.c: bond_open]
-    pub fn runs(&self, ports: &Ports, scene: &Scene<'_>) -> bool {
-        scene.up && scene.options.asks_targets() && !ports.is_empty()
+    pub fn runs(&self, ports: &Ports, context: &ProbeContext<'_>) -> bool {
+        context.up && context.options.asks_targets() && !ports.is_empty()
     }
 
-    /// Frames that it has to see: those of the targets, if there are any.
-    pub fn wants(&self, ports: &Ports, scene: &Scene<'_>) -> FrameKinds {
-        if self.runs(ports, scene) && scene.options.targets().next().is_some() {
+    /// Kinds of frames that it needs: those of the targets, if there are any.
+    pub fn wants(&self, ports: &Ports, context: &ProbeContext<'_>) -> FrameKinds {
+        if self.runs(ports, context) && context.options.targets().next().is_some() {
             FrameKinds::ARP | FrameKinds::ND
         } else {
             FrameKinds::NONE
         }
     }
 
-    /// When the ARP monitor is to act.
-    pub fn poll_timeout(&self, ports: &Ports, scene: &Scene<'_>) -> Option<Time> {
+    /// When the ARP monitor is due.
+    pub fn poll_timeout(&self, ports: &Ports, context: &ProbeContext<'_>) -> Option<Time> {
         let due = self.again.into_iter().chain([self.next]).min();
-        due.filter(|_| self.runs(ports, scene))
+        due.filter(|_| self.runs(ports, context))
     }
 
     /// Lets the time of the ARP monitor pass.
-    pub fn handle_timeout(&mut self, now: Time, ports: &mut Ports, scene: &Scene<'_>, out: &mut Outbox) {
-        if !self.runs(ports, scene) {
+    pub fn handle_timeout(&mut self, now: Time, ports: &mut Ports, context: &ProbeContext<'_>, out: &mut Outbox) {
+        if !self.runs(ports, context) {
             return;
         }
-        // Woken too late, by whatever held the agent up.
-        let due = self.poll_timeout(ports, scene);
+        // The agent was held up and woke too late.
+        let due = self.poll_timeout(ports, context);
         if let Some(late) = due.and_then(|due| Pause::between(due, now)) {
-            self.leave_out(late, ports, scene);
+            self.leave_out(late, ports, context);
         }
         if now >= self.next {
-            self.begin_tick(now, ports, scene, out);
+            self.begin_tick(now, ports, context, out);
         } else if self.again.is_some_and(|at| now >= at) {
             self.again = None;
             self.ask_what_arrived(Step::Repeat, out);
         }
     }
 
-    /// Begins to watch, or to watch in another way: what was known before says nothing.
-    pub fn start(&mut self, now: Time, ports: &mut Ports, scene: &Scene<'_>) {
+    /// Starts the monitor, or starts it anew with other options: earlier evidence does not count.
+    pub fn start(&mut self, now: Time, ports: &mut Ports, context: &ProbeContext<'_>) {
         *self = Probing {
             next: now,
             ..Probing::default()
         };
-        let window = scene.options.window();
+        let window = context.options.window();
         for port in ports.iter_mut() {
             let usable = port.is_usable();
             let mut monitors = Vec::new();
-            if scene.options.asks_targets() {
+            if context.options.asks_targets() {
                 // It knows no delays: one that runs ends at once.
                 let state = if usable { LinkState::Up } else { LinkState::Down };
                 port.health.assume(now, state);
@@ -135,10 +135,10 @@ impl Probing {
         }
     }
 
-    /// Goes on at `first` after nobody looked for a while, which is not the ports' fault.
-    pub fn resume(&mut self, now: Time, first: Time, ports: &mut Ports, scene: &Scene<'_>) {
+    /// Resumes at `first` after a pause, which does not count as the ports' silence.
+    pub fn resume(&mut self, now: Time, first: Time, ports: &mut Ports, context: &ProbeContext<'_>) {
         self.next = first;
-        restart_grace(now, ports, scene);
+        restart_grace(now, ports, context);
         for port in ports.iter_mut() {
             if port.trial() == Trial::Candidate {
                 port.set_trial(Trial::Failed);
@@ -146,20 +146,20 @@ impl Probing {
         }
     }
 
-    /// A port has become the one that carries everything. [bond_main.c: bond_change_active_slave]
-    pub fn became_active(&mut self, now: Time, port: PortId, ports: &mut Ports, scene: &Scene<'_>) {
-        if scene.options.asks_targets()
+    /// A port has become the active one. [bond_main.c: bond_change_active_slave]
+    pub fn became_active(&mut self, now: Time, port: PortId, ports: &mut Ports, context: &ProbeContext<'_>) {
+        if context.options.asks_targets()
             && let Some(arp) = ports.get_mut(port).and_then(Port::arp_mut)
         {
             arp.became_active(now);
         }
     }
 
-    /// Nobody could probe or read answers for a while: that time counts neither as silence nor as the time that a probe or a
-    /// candidate has for its answer.
-    pub fn leave_out(&mut self, pause: Pause, ports: &mut Ports, scene: &Scene<'_>) {
-        let noticed = scene.options.arp_interval / (2 * REPEATS);
-        if !scene.options.asks_targets() || pause.length() <= noticed {
+    /// Handles a pause in which the agent could neither probe nor read answers: it counts neither as silence nor as time that a
+    /// probe or a candidate had for its answer.
+    pub fn leave_out(&mut self, pause: Pause, ports: &mut Ports, context: &ProbeContext<'_>) {
+        let noticed = context.options.arp_interval / (2 * REPEATS);
+        if !context.options.asks_targets() || pause.length() <= noticed {
             return;
         }
         self.next = pause.postpone(self.next);
@@ -170,39 +170,39 @@ impl Probing {
         }
     }
 
-    /// Asks for the facts of a tick; [`Probing::on_heard`] does the rest.
-    fn begin_tick(&mut self, now: Time, ports: &mut Ports, scene: &Scene<'_>, out: &mut Outbox) {
-        let interval = scene.options.arp_interval;
+    /// Asks for the facts of a tick; [`Probing::on_stamps`] continues.
+    fn begin_tick(&mut self, now: Time, ports: &mut Ports, context: &ProbeContext<'_>, out: &mut Outbox) {
+        let interval = context.options.arp_interval;
         let regular = self.next + interval;
         self.next = if regular > now { regular } else { now + interval };
         self.again = None;
-        self.ask_for_paths(now, ports, scene, out);
+        self.ask_for_paths(now, ports, context, out);
         self.ask_what_arrived(Step::Tick, out);
     }
 
     fn ask_what_arrived(&mut self, step: Step, out: &mut Outbox) {
         self.waiting = Some(step);
-        out.act(Action::ReadHeard);
+        out.act(Action::ReadReceiveStamps);
     }
 
-    /// What arrived is known now: judges. Returns what is to be done when the bond has chosen, and the ports whose link came up.
+    /// Judges the ports by the stamps. Returns the step after the bond's choice, and the ports whose link came up.
     /// [bond_main.c: bond_activebackup_arp_mon, bond_loadbalance_arp_mon]
-    pub fn on_heard(
+    pub fn on_stamps(
         &mut self,
         now: Time,
         heard: &[(PortId, ReceiveStamps)],
         ports: &mut Ports,
-        scene: &Scene<'_>,
+        context: &ProbeContext<'_>,
         out: &mut Outbox,
     ) -> Option<(Step, Vec<PortId>)> {
-        let step = self.waiting.take().filter(|_| self.runs(ports, scene))?;
-        self.restart_grace_of_unread(now, heard, ports, scene);
-        self.take_stamps(now, heard, ports, scene);
-        // Before anybody was asked silence says nothing.
-        let found = if self.paths.is_none() || self.has_no_target(scene.options) {
+        let step = self.waiting.take().filter(|_| self.runs(ports, context))?;
+        self.restart_grace_of_unread(now, heard, ports, context);
+        self.take_stamps(now, heard, ports, context);
+        // Before the first question silence is no evidence.
+        let found = if self.paths.is_none() || self.has_no_target(context.options) {
             Inspection::default()
         } else {
-            self.judge(now, step, ports, scene)
+            self.judge(now, step, ports, context)
         };
         for notice in found.notices {
             out.notify(notice);
@@ -210,38 +210,45 @@ impl Probing {
         Some((step, found.came_up))
     }
 
-    /// Goes on when the bond has chosen: sends the probes of a tick, or repeats those that are overdue.
-    pub fn after_choice(&mut self, now: Time, step: Step, ports: &mut Ports, scene: &Scene<'_>, out: &mut Outbox) {
+    /// Continues after the bond's choice: sends the probes of a tick, or repeats those that are overdue.
+    pub fn after_choice(
+        &mut self,
+        now: Time,
+        step: Step,
+        ports: &mut Ports,
+        context: &ProbeContext<'_>,
+        out: &mut Outbox,
+    ) {
         match step {
-            Step::Tick => self.probe(now, ports, scene, out),
-            Step::Repeat => self.ask_again(now, ports, scene, out),
+            Step::Tick => self.probe(now, ports, context, out),
+            Step::Repeat => self.ask_again(now, ports, context, out),
         }
     }
 
-    fn judge(&mut self, now: Time, step: Step, ports: &mut Ports, scene: &Scene<'_>) -> Inspection {
+    fn judge(&mut self, now: Time, step: Step, ports: &mut Ports, context: &ProbeContext<'_>) -> Inspection {
         let judged = ports.iter().filter(|port| step == Step::Tick || port.is_usable());
-        let outcomes = judged.filter_map(|port| Some((port.id, self.outcome(now, port, scene)?)));
+        let outcomes = judged.filter_map(|port| Some((port.id, self.outcome(now, port, context)?)));
         let outcomes: Vec<(PortId, Outcome)> = outcomes.collect();
         let mut found = Inspection::default();
         for (id, outcome) in outcomes {
-            self.commit(now, id, outcome, ports, scene, &mut found);
+            self.commit(now, id, outcome, ports, context, &mut found);
         }
         found
     }
 
-    fn outcome(&self, now: Time, port: &Port, scene: &Scene<'_>) -> Option<Outcome> {
+    fn outcome(&self, now: Time, port: &Port, context: &ProbeContext<'_>) -> Option<Outcome> {
         let rule = Rule {
-            window: scene.options.window(),
-            missed: scene.options.arp_missed_max.into(),
+            window: context.options.window(),
+            missed: context.options.arp_missed_max.into(),
         };
         let standing = Standing {
             port: port.arp()?,
-            last_rx: self.last_rx(port, scene),
+            last_rx: self.last_rx(port, context),
             usable: port.is_usable(),
             carrier: port.carrier(),
         };
-        if scene.roles.is_one() {
-            let (probed, trying) = (self.is_active(port, scene), self.candidate.is_some());
+        if context.roles.is_one() {
+            let (probed, trying) = (self.is_active(port, context), self.candidate.is_some());
             rule.judge_one_active(now, &standing, probed, trying)
         } else {
             rule.judge_each(now, &standing)
@@ -255,12 +262,12 @@ impl Probing {
         id: PortId,
         outcome: Outcome,
         ports: &mut Ports,
-        scene: &Scene<'_>,
+        context: &ProbeContext<'_>,
         found: &mut Inspection,
     ) {
-        let active = scene.roles.active();
+        let active = context.roles.active();
         let Some(port) = ports.get(id) else { return };
-        let (counts, silent_for) = (self.evidence(port, scene), now.since(self.last_rx(port, scene)));
+        let (counts, silent_for) = (self.evidence(port, context), now.since(self.last_rx(port, context)));
         let Some(port) = ports.get_mut(id) else { return };
         let Some(arp) = port.arp_mut() else { return };
         match outcome {
@@ -288,14 +295,14 @@ impl Probing {
                 }
             }
         }
-        found.judge(now, port, scene.options);
+        found.judge(now, port, context.options);
     }
 
     /// Sends the probes of a tick.
-    fn probe(&mut self, now: Time, ports: &mut Ports, scene: &Scene<'_>, out: &mut Outbox) {
+    fn probe(&mut self, now: Time, ports: &mut Ports, context: &ProbeContext<'_>, out: &mut Outbox) {
         self.ticked = now;
-        let through = if scene.roles.is_one() {
-            scene
+        let through = if context.roles.is_one() {
+            context
                 .roles
                 .active()
                 .or_else(|| self.next_candidate(now, ports))
@@ -305,44 +312,44 @@ impl Probing {
             running(ports)
         };
         for id in &through {
-            self.send_probes(*id, scene, out);
+            self.send_probes(*id, context, out);
             if let Some(arp) = ports.get_mut(*id).and_then(Port::arp_mut) {
                 arp.sent(now);
             }
         }
-        self.plan_repeat(now, ports, scene);
+        self.plan_repeat(now, ports, context);
     }
 
     /// Probes that are overdue are repeated: a lost frame is not a dead path.
-    fn ask_again(&mut self, now: Time, ports: &Ports, scene: &Scene<'_>, out: &mut Outbox) {
-        for id in self.overdue(ports, scene) {
-            self.send_probes(id, scene, out);
+    fn ask_again(&mut self, now: Time, ports: &Ports, context: &ProbeContext<'_>, out: &mut Outbox) {
+        for id in self.overdue(ports, context) {
+            self.send_probes(id, context, out);
         }
-        self.plan_repeat(now, ports, scene);
+        self.plan_repeat(now, ports, context);
     }
 
-    fn plan_repeat(&mut self, now: Time, ports: &Ports, scene: &Scene<'_>) {
-        let at = now + scene.options.arp_interval / REPEATS;
-        let in_time = at < self.next && scene.options.arp_interval >= SHORTEST_REPEATED;
-        self.again = (in_time && !self.overdue(ports, scene).is_empty()).then_some(at);
+    fn plan_repeat(&mut self, now: Time, ports: &Ports, context: &ProbeContext<'_>) {
+        let at = now + context.options.arp_interval / REPEATS;
+        let in_time = at < self.next && context.options.arp_interval >= SHORTEST_REPEATED;
+        self.again = (in_time && !self.overdue(ports, context).is_empty()).then_some(at);
     }
 
     /// Ports in use that got no answer in the interval before the last tick.
-    fn overdue(&self, ports: &Ports, scene: &Scene<'_>) -> Vec<PortId> {
-        if self.has_no_target(scene.options) {
+    fn overdue(&self, ports: &Ports, context: &ProbeContext<'_>) -> Vec<PortId> {
+        if self.has_no_target(context.options) {
             return Vec::new();
         }
         let late = |port: &&Port| {
             port.is_usable()
-                && self.is_active(port, scene)
-                && self.last_rx(port, scene) + scene.options.arp_interval < self.ticked
+                && self.is_active(port, context)
+                && self.last_rx(port, context) + context.options.arp_interval < self.ticked
         };
         ports.iter().filter(late).map(|port| port.id).collect()
     }
 
     /// One probe for each target that is reached through the bond. [bond_main.c: bond_arp_send_all, bond_ns_send_all]
-    fn send_probes(&mut self, id: PortId, scene: &Scene<'_>, out: &mut Outbox) {
-        let Some(mac) = scene.plan.ports.get(&id).map(|port| port.mac) else {
+    fn send_probes(&mut self, id: PortId, context: &ProbeContext<'_>, out: &mut Outbox) {
+        let Some(mac) = context.plan.ports.get(&id).map(|port| port.mac) else {
             return;
         };
         let asked = self.paths_through();
@@ -353,11 +360,11 @@ impl Probing {
         }
     }
 
-    /// Whether a port has the role that probes go through: the active one, the one that is tried, or any that is in use where
-    /// all are. [bonding.h: bond_is_active_slave]
-    pub fn is_active(&self, port: &Port, scene: &Scene<'_>) -> bool {
-        if scene.roles.is_one() {
-            [scene.roles.active(), self.candidate].contains(&Some(port.id))
+    /// Whether a port is probed: the active one, the one that is tried, or in modes that spread traffic any port in use.
+    /// [bonding.h: bond_is_active_slave]
+    pub fn is_active(&self, port: &Port, context: &ProbeContext<'_>) -> bool {
+        if context.roles.is_one() {
+            [context.roles.active(), self.candidate].contains(&Some(port.id))
         } else {
             port.is_usable()
         }
@@ -365,32 +372,32 @@ impl Probing {
 
     /// When a port last gave a sign of life that counts. [bonding.h: slave_last_rx]
     ///
-    /// differs: "all targets" is not asked of a port in use whose answers are not validated in its role.
-    fn last_rx(&self, port: &Port, scene: &Scene<'_>) -> Time {
-        let all = scene.roles.is_one()
-            && scene.options.arp_all_targets == ArpAllTargets::All
-            && (self.evidence(port, scene) == Evidence::Validated || !port.is_usable());
+    /// differs: "all targets" does not apply to a port in use whose answers are not validated in its role.
+    fn last_rx(&self, port: &Port, context: &ProbeContext<'_>) -> Time {
+        let all = context.roles.is_one()
+            && context.options.arp_all_targets == ArpAllTargets::All
+            && (self.evidence(port, context) == Evidence::Validated || !port.is_usable());
         let Some(arp) = port.arp() else { return Time::ZERO };
         let oldest = all.then(|| arp.oldest(self.paths_through().map(|(target, _, _)| target)));
         oldest.flatten().unwrap_or(arp.last_rx())
     }
 
-    /// What counts on a port in its role.
-    pub fn evidence(&self, port: &Port, scene: &Scene<'_>) -> Evidence {
-        scene.options.arp_validate.evidence(self.is_active(port, scene))
+    /// Frames that count on a port in its role.
+    pub fn evidence(&self, port: &Port, context: &ProbeContext<'_>) -> Evidence {
+        context.options.arp_validate.evidence(self.is_active(port, context))
     }
 
-    /// Judges every port by its carrier and by what was last found out about it. Without carrier nothing can answer; while no
-    /// target can be asked, carrier alone decides.
-    pub fn inspect(&mut self, now: Time, ports: &mut Ports, scene: &Scene<'_>) -> Inspection {
+    /// Judges every port by its carrier and its last evidence. Without carrier no answer can arrive; while no target can be
+    /// asked, ports follow their carrier.
+    pub fn inspect(&mut self, now: Time, ports: &mut Ports, context: &ProbeContext<'_>) -> Inspection {
         let mut found = Inspection::default();
-        let has_no_target = self.has_no_target(scene.options);
+        let has_no_target = self.has_no_target(context.options);
         for port in ports.iter_mut() {
             let usable = port.is_usable();
             if let Some(arp) = port.arp_mut() {
                 arp.can_judge(!has_no_target, usable);
             }
-            found.judge(now, port, scene.options);
+            found.judge(now, port, context.options);
             if !usable
                 && port.is_usable()
                 && let Some(arp) = port.arp_mut()
@@ -410,9 +417,9 @@ impl Probing {
     }
 }
 
-/// Restarts the time that ports in use have for an answer, because nobody probed for a while.
-fn restart_grace(now: Time, ports: &mut Ports, scene: &Scene<'_>) {
-    if !scene.options.asks_targets() {
+/// Restarts the time of ports in use for an answer, because there were no probes for a while.
+fn restart_grace(now: Time, ports: &mut Ports, context: &ProbeContext<'_>) {
+    if !context.options.asks_targets() {
         return;
     }
     for port in ports.iter_mut().filter(|port| port.is_usable()) {
@@ -428,8 +435,8 @@ fn running(ports: &Ports) -> Vec<PortId> {
     running.map(|port| port.id).collect()
 }
 
-/// An overdue answer is asked for so many times an interval, the tick's probe included.
+/// Questions per interval while an answer is overdue, the tick's probe included.
 const REPEATS: u32 = 4;
 
-/// Below this nothing is repeated: ticks come fast enough.
+/// Shorter intervals have no repetition, because ticks come fast enough.
 const SHORTEST_REPEATED: Duration = Duration::from_millis(20);

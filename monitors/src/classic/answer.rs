@@ -1,4 +1,4 @@
-//! Probes, and what may answer them.
+//! Probes and their answers.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -9,33 +9,33 @@ use crate::wire::arp::{Arp, Operation, Request};
 use crate::wire::ethernet::Tag;
 use crate::wire::nd::{Discovery, Solicitation};
 
-/// What shows that the path to a target works.
+/// Evidence that the path to a target works.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AnswerKind {
     /// The target answered through this port.
     Reply,
-    /// The network brought the active port's question, which the target answers, to this backup port.
+    /// This backup port received the active port's question, which the target answers, through the network.
     Request,
 }
 
-/// What ARP and neighbour discovery have in common.
+/// The common parts of ARP and neighbour discovery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProbeAnswer {
-    /// Who sent the frame.
+    /// The frame's sender.
     pub source: MacAddr,
-    /// For whom it is.
+    /// The frame's destination.
     pub destination: MacAddr,
     /// Sender's address in the message.
     pub from: IpAddr,
-    /// Address that is asked for or answered.
+    /// Address of the question or answer.
     pub to: IpAddr,
-    /// It may answer a question; a question is none.
+    /// Whether it may be an answer rather than a question.
     pub reply: bool,
 }
 
 impl ProbeAnswer {
-    /// From a frame, tags or not; none for any other frame.
+    /// Parses a frame with or without tags; `None` for any other frame.
     pub fn parse(frame: &[u8]) -> Option<ProbeAnswer> {
         if let Some(arp) = Arp::parse(frame) {
             return Some(ProbeAnswer {
@@ -57,7 +57,7 @@ impl ProbeAnswer {
     }
 }
 
-/// The frame that asks a target: from the port's address `mac`, and from `source`, or 0.0.0.0 or :: without one.
+/// The question to a target, from the port's address `mac` and from `source`, or from 0.0.0.0 or :: without one.
 /// [bond_main.c: bond_arp_send, bond_ns_send]
 pub fn probe(mac: MacAddr, source: Option<IpAddr>, target: IpAddr, tags: &[Tag]) -> Vec<u8> {
     match target {

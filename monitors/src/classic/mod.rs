@@ -1,9 +1,9 @@
-//! The ARP monitor of the kernel's driver: targets are asked through the ports, and ports that stay silent are given up.
+//! The ARP monitor of the kernel's driver: targets are asked through the ports, and silent ports go down.
 //! [bonding.rst: ARP monitor operation]
 //!
-//! The verdict on one port depends on the others: where one port carries everything only that one is probed, and the others are
-//! believed while they hear it. So a port's [`ArpMonitor`] keeps what is known of it and its verdict, the [`rules`] say what the
-//! verdict is, and whoever owns the ports applies them and decides who is asked when.
+//! The verdict about one port depends on the others: if one port carries all traffic, only that one is probed, and the others
+//! count as up while they hear it. So a port's [`ArpMonitor`] keeps its evidence and verdict, the [`rules`] derive the verdict,
+//! and the owner of the ports applies the rules and schedules the probes.
 //!
 //! Neighbour solicitations for IPv6 follow the same rules.
 

@@ -1,4 +1,4 @@
-//! What the ARP monitor knows of one port: when it was last asked through and last heard, and how it was judged.
+//! State of the ARP monitor for one port: times of the last question and the last sign of life, and the verdict.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -11,24 +11,24 @@ use super::window::Window;
 use crate::monitor::{Ask, Fact, Monitor, Verdict};
 use crate::time::{Pause, Time};
 
-/// What probes have shown about one port.
+/// Evidence of the probes about one port.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ArpMonitor {
     last_tx: Time,
-    /// When a frame that counts last arrived, moved forward by pauses and restarts; `heard` is not.
+    /// When a frame that counts last arrived. Pauses and restarts move this time forward, but not `heard`.
     last_rx: Time,
     heard: Option<Time>,
     since: Time,
     asked_since: Time,
     answers: BTreeMap<IpAddr, Answer>,
     trial: Trial,
-    /// How it was judged; after a restart the port's link state tells.
+    /// The verdict; after a restart it follows from the port's link state.
     #[serde(skip)]
     verdict: Option<Works>,
 }
 
-/// How a port was judged.
+/// Verdict about a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Works {
     Yes,
@@ -40,14 +40,14 @@ enum Works {
 pub struct Answer {
     /// When it came.
     pub at: Time,
-    /// What it was.
+    /// Its kind.
     pub by: AnswerKind,
-    /// Time since then in which nobody could ask, so that it does not count as silence.
+    /// Later time without questions, which does not count as silence.
     #[serde(default)]
     pub paused: Duration,
 }
 
-/// How a port without verdict stands while no port of an active-backup bond works: they are tried one after the other.
+/// State of a port while no port of an active-backup bond works and they are tried one after the other.
 /// [bond_main.c: bond_ab_arp_probe]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -62,7 +62,7 @@ pub enum Trial {
 }
 
 impl ArpMonitor {
-    /// A port that was never heard. One that is in use has not been silent for long either. [bond_main.c: bond_enslave]
+    /// A port without any sign of life. If it is in use, its silence begins now. [bond_main.c: bond_enslave]
     pub fn new(now: Time, in_use: bool, window: Window) -> Self {
         if !in_use {
             return ArpMonitor::default();
@@ -78,13 +78,13 @@ impl ArpMonitor {
         }
     }
 
-    /// Restarts the time that the port has for an answer: it worked when it was last watched, before a restart of the agent, say.
+    /// Restarts the port's time for an answer, for example after a restart of the agent, before which it worked.
     pub fn restart_grace(&mut self, now: Time) {
         (self.last_tx, self.last_rx) = (now, now);
         (self.since, self.asked_since) = (now, now);
     }
 
-    /// Nobody could probe or look for a while: that time is not the port's silence.
+    /// Subtracts a pause, in which the agent could neither probe nor look, from the port's silence.
     pub fn leave_out(&mut self, pause: Pause) {
         let times = [
             &mut self.last_tx,
@@ -117,7 +117,7 @@ impl ArpMonitor {
         self.answers.insert(target, Answer { at, by, paused });
     }
 
-    /// The list of targets changed: those that are new have their time from now on. [bond_options.c: _bond_options_arp_ip_target_set]
+    /// The list of targets changed; the time of new ones begins now. [bond_options.c: _bond_options_arp_ip_target_set]
     pub fn retarget(&mut self, now: Time, targets: &[IpAddr]) {
         self.answers.retain(|target, _| targets.contains(target));
         self.asked_since = now;
@@ -128,12 +128,12 @@ impl ArpMonitor {
         self.since = now;
     }
 
-    /// How it stands while no port works.
+    /// Its state while no port works.
     pub fn trial(&self) -> Trial {
         self.trial
     }
 
-    /// Moves it on.
+    /// Changes it.
     pub fn set_trial(&mut self, trial: Trial) {
         self.trial = trial;
     }
@@ -159,13 +159,13 @@ impl ArpMonitor {
         targets.map(|target| last(target).max(Some(self.asked_since))).min()?
     }
 
-    /// It was judged: it works, or not.
+    /// Stores the verdict.
     pub fn judged(&mut self, works: bool) {
         self.verdict = Some(if works { Works::Yes } else { Works::No });
     }
 
-    /// Whether anybody can be asked; otherwise nothing can be said of the port. When that becomes possible, it counts as what it
-    /// is: in use or not.
+    /// Sets whether there is a target that can be asked; without one there is no verdict. When there is one again, the verdict
+    /// begins with the port's present state.
     pub fn can_judge(&mut self, can: bool, usable: bool) {
         if !can {
             self.verdict = None;
@@ -183,10 +183,10 @@ impl ArpMonitor {
 impl Monitor for ArpMonitor {
     fn on_fact(&mut self, _now: Time, fact: Fact<'_>, _asks: &mut Vec<Ask>) {
         match fact {
-            // Without carrier nothing can answer; with carrier an answer has to come first.
+            // Without carrier no answer can arrive; with carrier the port waits for an answer.
             Fact::Carrier(carrier) if !carrier.is_on() && self.verdict.is_some() => self.judged(false),
             Fact::Before { usable } => self.judged(usable),
-            // Which frames count depends on the port's role, so whoever knows the other ports looks at them.
+            // The frames that count depend on the port's role, so the owner of all ports checks them.
             Fact::Carrier(_) | Fact::Stamps(_) | Fact::Frame(_) => {}
         }
     }
@@ -204,7 +204,7 @@ impl Monitor for ArpMonitor {
     }
 }
 
-/// One tick of the driver's clock: "never" is so much more than an interval ago.
+/// One tick of the driver's clock: "never" is an interval and this much ago.
 const TICK: Duration = Duration::from_millis(4);
 
 #[cfg(test)]

@@ -1,11 +1,11 @@
-//! How a port is judged by what it showed.
+//! Derives a port's verdict from its evidence.
 
 use super::port::{ArpMonitor, Trial};
 use super::window::Window;
 use crate::link::Carrier;
 use crate::time::Time;
 
-/// How much silence is too much.
+/// Limits of silence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rule {
     /// How long a sign of life counts.
@@ -17,7 +17,7 @@ pub struct Rule {
 /// One port at the moment when it is judged.
 #[derive(Clone, Copy, Debug)]
 pub struct Standing<'a> {
-    /// What it showed.
+    /// Its evidence.
     pub port: &'a ArpMonitor,
     /// When it last gave a sign of life that counts in its role.
     pub last_rx: Time,
@@ -27,7 +27,7 @@ pub struct Standing<'a> {
     pub carrier: Carrier,
 }
 
-/// What follows from a look at a port; nothing if all stays as it is.
+/// Change of a port's verdict, if any.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// It works again.
@@ -39,7 +39,8 @@ pub enum Outcome {
 }
 
 impl Rule {
-    /// A port of a bond in which every port is in use: each must get answers of its own. [bond_main.c: bond_loadbalance_arp_mon]
+    /// Judges a port of a bond in which every port is in use: each must get answers itself. [bond_main.c:
+    /// bond_loadbalance_arp_mon]
     pub fn judge_each(self, now: Time, at: &Standing<'_>) -> Option<Outcome> {
         let answers_in_time = |missed| {
             self.window.contains(at.port.last_tx(), now, missed) && self.window.contains(at.last_rx, now, missed)
@@ -51,8 +52,9 @@ impl Rule {
         }
     }
 
-    /// A port of a bond in which one port, probed, carries everything. A backup port is believed while it hears that one, and also
-    /// while `trying` others, since nobody speaks for it to hear. [bond_main.c: bond_ab_arp_inspect]
+    /// Judges a port of a bond in which one port is probed and carries all traffic. A backup port counts as up while it hears
+    /// that one, and also while others are tried (`trying`), because then there is no active port to hear. [bond_main.c:
+    /// bond_ab_arp_inspect]
     pub fn judge_one_active(self, now: Time, at: &Standing<'_>, probed: bool, trying: bool) -> Option<Outcome> {
         if !at.usable {
             return if at.carrier.is_on() && self.window.contains(at.last_rx, now, 1) {
@@ -74,7 +76,7 @@ impl Rule {
     }
 }
 
-/// Intervals that a port is left alone after it was taken into use.
+/// Intervals without a verdict after a port was taken into use.
 const GRACE: u32 = 2;
 
 #[cfg(test)]

@@ -14,8 +14,7 @@ pub struct Window {
 impl Window {
     /// Whether `then` is at most `missed` intervals and a half before `now`. [bond_main.c: bond_time_in_interval]
     ///
-    /// differs: a `then` after `now` always counts. Stamps are read later than the clock, so they may be newer than it by as
-    /// much as the calls between the two took.
+    /// differs: a `then` after `now` always counts, because stamps are read after the clock and may be newer.
     pub fn contains(self, then: Time, now: Time, missed: u32) -> bool {
         now <= then + (self.interval * missed + self.interval / 2)
     }

@@ -1,4 +1,4 @@
-//! ICMPv6 in its frame: what neighbour discovery and multicast listener reports share. [RFC 4443, RFC 8200]
+//! ICMPv6 in its frame, shared by neighbour discovery and multicast listener reports. [RFC 4443, RFC 8200]
 
 use std::net::Ipv6Addr;
 
@@ -11,7 +11,7 @@ pub(super) const PROTOCOL: u8 = 58;
 /// Length of an IPv6 header.
 pub(super) const IPV6_HEADER: usize = 40;
 
-/// From whom to which group a message goes.
+/// Sender and group of a message.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Envelope<'a> {
     /// Sender of the frame.
@@ -49,7 +49,7 @@ impl Envelope<'_> {
     }
 }
 
-/// A message as it was heard.
+/// A received message.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Heard<'a> {
     /// Receiver of the frame.

@@ -1,4 +1,4 @@
-//! IGMP membership reports: to switches, that a host listens behind this port. [RFC 2236, RFC 3376]
+//! IGMP membership reports, which show switches a listening host behind this port. [RFC 2236, RFC 3376]
 
 use std::net::Ipv4Addr;
 
@@ -6,7 +6,7 @@ use super::ethernet::{self, Tag};
 use super::mac::MacAddr;
 use super::{checksum, membership};
 
-/// What a host wants of one IPv4 group.
+/// A host's membership in one IPv4 group.
 pub type Record = membership::Record<Ipv4Addr>;
 
 /// A version 2 report, sent to the group itself. [RFC 2236 2, igmp.c: igmp_send_report]
@@ -16,7 +16,7 @@ pub fn v2(mac: MacAddr, source: Ipv4Addr, group: Ipv4Addr, tags: &[Tag]) -> Vec<
     frame(mac, source, group, tags, message)
 }
 
-/// Version 3 reports, sent to all IGMPv3 routers: as many as it takes for no packet to exceed the MTU.
+/// Version 3 reports, sent to all IGMPv3 routers, split so that no packet exceeds the MTU.
 /// [RFC 3376 4.2, igmp.c: igmpv3_send_report]
 pub fn v3(mac: MacAddr, source: Ipv4Addr, records: &[Record], mtu: u32, tags: &[Tag]) -> Vec<Vec<u8>> {
     membership::reports(V3_REPORT, records, membership::room(mtu, IPV4_HEADER))
@@ -25,7 +25,7 @@ pub fn v3(mac: MacAddr, source: Ipv4Addr, records: &[Record], mtu: u32, tags: &[
         .collect()
 }
 
-/// The frame with this message, whose checksum is filled in: one hop, for every router on the way to look at.
+/// The frame with this message, whose checksum is filled in, with a TTL of 1 and the router alert.
 fn frame(mac: MacAddr, source: Ipv4Addr, group: Ipv4Addr, tags: &[Tag], mut message: Vec<u8>) -> Vec<u8> {
     let sum = checksum::internet(message.iter().copied());
     message[2..4].copy_from_slice(&sum.to_be_bytes());

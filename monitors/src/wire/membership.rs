@@ -4,24 +4,24 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
 
-/// From which sources a host wants the traffic of a group.
+/// Sources from which a host wants the traffic of a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
     /// From those listed only: MODE_IS_INCLUDE.
     Include,
-    /// From all but those listed; with none listed, from everybody: MODE_IS_EXCLUDE.
+    /// From all except those listed; with an empty list, from all: MODE_IS_EXCLUDE.
     Exclude,
 }
 
-/// What a host wants of one group. Addresses are [`Ipv4Addr`] or [`Ipv6Addr`].
+/// A host's membership in one group. Addresses are [`Ipv4Addr`] or [`Ipv6Addr`].
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Record<A> {
-    /// What the sources mean.
+    /// Meaning of the sources.
     pub kind: Kind,
     /// The group.
     pub group: A,
-    /// Sources in or out.
+    /// Included or excluded sources.
     pub sources: Vec<A>,
 }
 
@@ -50,7 +50,7 @@ impl Address for Ipv6Addr {
     }
 }
 
-/// What a packet has room for behind its headers, in bytes; it can tell a length of 64 KiB at most, whatever the MTU.
+/// Room of a packet behind its headers, in bytes. Its length field ends at 64 KiB, for any MTU.
 pub(super) fn room(mtu: u32, headers: usize) -> usize {
     usize::from(u16::try_from(mtu).unwrap_or(u16::MAX)).saturating_sub(headers)
 }

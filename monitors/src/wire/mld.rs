@@ -1,4 +1,4 @@
-//! MLD reports: to switches, that a host listens behind this port. [RFC 2710, RFC 3810]
+//! MLD reports, which show switches a listening host behind this port. [RFC 2710, RFC 3810]
 
 use std::net::Ipv6Addr;
 
@@ -7,7 +7,7 @@ use super::icmpv6::{Envelope, IPV6_HEADER};
 use super::mac::MacAddr;
 use super::membership;
 
-/// What a host wants of one IPv6 group.
+/// A host's membership in one IPv6 group.
 pub type Record = membership::Record<Ipv6Addr>;
 
 /// A version 1 report, sent to the group itself; the source is link-local, or `::` while there is none.
@@ -24,7 +24,7 @@ pub fn v1(mac: MacAddr, source: Ipv6Addr, group: Ipv6Addr, tags: &[Tag]) -> Vec<
     envelope.frame(HOP_LIMIT, &ROUTER_ALERT, message)
 }
 
-/// Version 2 reports, sent to all MLDv2 routers: as many as it takes for no packet to exceed the MTU. The source is as in
+/// Version 2 reports, sent to all MLDv2 routers, split so that no packet exceeds the MTU. The source is as in
 /// [`v1`]. [RFC 3810 5.2, mcast.c: mld_send_report]
 pub fn v2(mac: MacAddr, source: Ipv6Addr, records: &[Record], mtu: u32, tags: &[Tag]) -> Vec<Vec<u8>> {
     let envelope = Envelope {

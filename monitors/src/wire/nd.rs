@@ -6,12 +6,12 @@ use super::ethernet::Tag;
 use super::icmpv6::{self, Envelope};
 use super::mac::MacAddr;
 
-/// A neighbour advertisement that nobody asked for: tells all nodes of the link where an address now is. [RFC 4861 7.2.6]
+/// An unsolicited neighbour advertisement: announces to all nodes of the link the new place of an address. [RFC 4861 7.2.6]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UnsolicitedAdvertisement {
     /// The address advertised; also the sender.
     pub target: Ipv6Addr,
-    /// Where it is.
+    /// Its link-layer address.
     pub mac: MacAddr,
     /// The sender forwards IPv6.
     pub router: bool,
@@ -36,9 +36,9 @@ impl UnsolicitedAdvertisement {
 /// A neighbour solicitation: asks where an address is. [RFC 4861 4.3]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Solicitation {
-    /// The asking address; none asks as `::`, like a host that looks for a duplicate of its address.
+    /// The asking address; `None` asks as `::`, like a host that looks for a duplicate of its address.
     pub source: Option<Ipv6Addr>,
-    /// Who asks.
+    /// The asking hardware address.
     pub mac: MacAddr,
     /// The address asked about.
     pub target: Ipv6Addr,
@@ -59,19 +59,19 @@ impl Solicitation {
     }
 }
 
-/// Which of the two messages it is.
+/// Kind of the message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// A question.
     Solicitation,
-    /// An answer, or one that nobody asked for.
+    /// An answer, or an unsolicited advertisement.
     Advertisement,
 }
 
 /// A neighbour solicitation or advertisement as it was heard. [bond_main.c: bond_na_rcv]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Discovery {
-    /// Which of the two.
+    /// Its kind.
     pub kind: Kind,
     /// Receiver of the frame.
     pub destination: MacAddr,
@@ -86,10 +86,10 @@ pub struct Discovery {
 }
 
 impl Discovery {
-    /// Reads a frame with any tags and padding. None if it is something else, has crossed a router, or its checksum is wrong.
+    /// Parses a frame with any tags and padding. `None` if it is another frame, has crossed a router, or has a wrong checksum.
     /// [RFC 4861 7.1]
     ///
-    /// differs: the driver leaves hop limit and checksum to the stack above it, so a forged answer from afar counts there.
+    /// differs: the driver checks neither hop limit nor checksum, so it accepts forged answers from other networks.
     pub fn parse(frame: &[u8]) -> Option<Discovery> {
         let heard = icmpv6::parse(frame).filter(|heard| heard.hop_limit == HOP_LIMIT)?;
         let ([kind, code, ..], rest) = heard.message.split_first_chunk::<8>()?;

@@ -1,5 +1,5 @@
-//! RARP, used as virtualisation hosts do after a migration: to show a switch where an address is whose owner does not
-//! speak for itself. [RFC 903]
+//! RARP, used as by virtualisation hosts after a migration: it shows a switch the port of an address whose owner does not send.
+//! [RFC 903]
 
 use std::net::Ipv4Addr;
 

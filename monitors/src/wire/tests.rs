@@ -1,4 +1,4 @@
-//! What holds for all formats, tried on random values and on every way to cut a frame.
+//! Properties of all formats, on random values and on every truncated frame.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 

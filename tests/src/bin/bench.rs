@@ -1,5 +1,5 @@
-//! `make bench`: what bonds cost. Speeds stand beside a plain cable, failovers beside polling alone, memory beside `sleep`,
-//! all on the same machine in the same minutes. Leaves nothing behind.
+//! `make bench`: the cost of bonds. Speeds are compared with a plain cable, failovers with polling alone, memory with `sleep`,
+//! all on the same machine in the same minutes. Removes everything it made.
 
 use std::env;
 use std::fs;

@@ -24,7 +24,7 @@ fn main() -> ExitCode {
     for signal in [SIGINT, SIGTERM] {
         flag::register(signal, stop.clone()).expect("these two signals may be caught");
     }
-    // A failure unwinds, and so does an interruption: dropping is what removes namespaces, agents and pins.
+    // Failures and interruptions unwind, because drops remove namespaces, agents and pins.
     let outcome = panic::catch_unwind(AssertUnwindSafe(|| demo(&stop)));
     let left = left_behind();
     match outcome {
@@ -41,7 +41,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Somebody pressed Ctrl-C.
+/// Ctrl-C was pressed.
 struct Interrupted;
 
 fn demo(stop: &AtomicBool) -> Result<(), Interrupted> {
@@ -72,7 +72,7 @@ fn restart(daemon: &mut Daemon) {
     daemon.launch();
 }
 
-/// The running demo and what was seen so far.
+/// The running demo and its results so far.
 struct Show<'a> {
     /// Dropped before the namespaces that it runs in.
     flow: Flow,

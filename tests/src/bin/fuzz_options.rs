@@ -94,7 +94,7 @@ fn main() -> ExitCode {
 /// Number of the execution that runs.
 static EXECUTION: AtomicU64 = AtomicU64::new(0);
 
-/// Ends the program when an execution does not.
+/// Ends the program when an execution hangs.
 fn watch(seed: u64) {
     thread::spawn(move || {
         loop {

@@ -1,4 +1,4 @@
-//! Holds every column against the kernel's, observation by observation, field by field.
+//! Compares every column with the kernel's, observation by observation and field by field.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,20 +19,20 @@ pub struct Difference {
     pub text: String,
     /// First word of the step, then the path of the field.
     pub field: String,
-    /// What the driver says.
+    /// The driver's value.
     pub kernel: String,
-    /// What the column says.
+    /// The column's value.
     pub other: String,
 }
 
-/// What a comparison found.
+/// Result of a comparison.
 #[derive(Clone, Debug, Default)]
 pub struct Comparison {
-    /// Fields that were held against each other.
+    /// Number of compared fields.
     pub compared: usize,
     /// Those that differ.
     pub differences: Vec<Difference>,
-    /// Columns that said from some step on that they cannot do it exactly, and were not held against the driver any further.
+    /// Columns that reported at some step that they are not exact, and were not compared from then on.
     pub declared: usize,
     /// Status texts in which the driver and a column had the same bytes, but for the driver's version and random addresses.
     pub texts: BTreeSet<String>,
@@ -90,7 +90,7 @@ pub fn compare(scenario: &Scenario, observations: &[&Value]) -> Comparison {
                 .chain(of_column.keys().filter(|f| !of_kernel.contains_key(*f)))
             {
                 let (a, b) = (of_kernel.get(field), of_column.get(field));
-                // Neither knows all the options that the other has.
+                // Each has options that the other one lacks.
                 if field.starts_with("options/") && (a.is_none() || b.is_none()) {
                     continue;
                 }
@@ -202,7 +202,7 @@ fn status(lines: &[Value], fields: &mut BTreeMap<String, String>) {
     fields.insert("status/order of lines".to_owned(), order.join("; "));
 }
 
-/// What happened in two sequences: which ports came and left, and everything else.
+/// Events in two sequences: ports that came and left, and all others.
 ///
 /// A port joins the driver's bond with its link as it is. It joins ours as down, and is up as soon as its transmit queues are in
 /// service some milliseconds later, so that the way to its first state is left out; what that state is, a look tells.
@@ -218,7 +218,7 @@ fn happened(events: &[&str], fields: &mut BTreeMap<String, String>) {
             members.push((*event).to_owned());
         } else if !(joining.contains(port) && (what == "up" || what.starts_with("going back"))) {
             joining.remove(port);
-            // The driver says some things again when it could not get its lock and looks again.
+            // The driver repeats some messages after it could not get its lock.
             if links.last() != Some(event) {
                 links.push(*event);
             }

@@ -1,4 +1,4 @@
-//! The differences that are wanted: `tests/fidelity/differences.txt`.
+//! The intended differences: `tests/fidelity/differences.txt`.
 //!
 //! ```text
 //! [name]

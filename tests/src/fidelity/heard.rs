@@ -1,11 +1,11 @@
-//! What the far ends of the cables have heard: flows of ours, announcements, questions of the monitors, multicast reports.
+//! Frames received at the far ends of the cables: flows of ours, announcements, questions of the monitors, multicast reports.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::frame;
 
-/// Everything since the last time.
+/// All frames since the last reading.
 #[derive(Clone, Debug, Default)]
 pub struct Heard {
     /// By flow: how many frames at which port.
@@ -25,7 +25,7 @@ impl Heard {
         self.groups.insert(group);
     }
 
-    /// Takes in a frame that the far end of a port's cable heard.
+    /// Records a frame from the far end of a port's cable.
     pub fn take(&mut self, port: &str, frame: &[u8]) {
         if let Some(flow) = frame::flow(frame) {
             *self.flows.entry(flow).or_default().entry(port.to_owned()).or_default() += 1;
@@ -55,7 +55,7 @@ impl Heard {
     }
 }
 
-/// Who is asked for, by whom and in which VLAN, and the hardware address that asks.
+/// Target, sender and VLAN of a question, and the hardware address that asks.
 fn question(frame: &[u8]) -> Option<(String, String)> {
     let (vlan, ethertype, packet) = payload(frame)?;
     let (target, source, told) = match ethertype {

@@ -1,9 +1,9 @@
-//! A kernel that does what it is told, or fails to.
+//! A model kernel, with configurable failures.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use bond_modes::plan::Rewrite;
-use bond_modes::{Accept, AdoptedState, ForwardingPlan, PortFacts, PortId, Tx};
+use bond_modes::{Accept, AdoptedState, ForwardingPlan, PortFacts, PortId, Spread, Tx, XmitHashPolicy};
 use bond_monitors::{Carrier, Duplex, LinkReport, MacAddr, Speed};
 
 /// A network interface that is or may become a port.
@@ -21,7 +21,7 @@ pub struct Nic {
     pub attached: bool,
 }
 
-/// How the next plans fare.
+/// Results of the next plans.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Failing {
     /// So many plans fail.
@@ -41,7 +41,7 @@ pub struct Kernel {
     pub nics: BTreeMap<PortId, Nic>,
     /// What forwards.
     pub plan: ForwardingPlan,
-    /// How the next plans fare.
+    /// Results of the next plans.
     pub failing: Failing,
     /// Who sent through the bond, from above it too.
     pub sent: BTreeSet<MacAddr>,
@@ -121,7 +121,7 @@ impl Kernel {
         self.nics.remove(&id);
     }
 
-    /// Brings a plan about; whether trying again can help if it fails.
+    /// Programs a plan; returns whether a retry can help if it fails.
     pub fn program(&mut self, plan: &ForwardingPlan) -> Result<(), bool> {
         if self.failing.left > 0 {
             self.failing.left -= 1;
@@ -157,7 +157,7 @@ impl Kernel {
         AdoptedState {
             report: self.device.clone(),
             ports: attached.map(|nic| (nic.id, facts(nic))).collect(),
-            plan: self.plan.clone(),
+            plan: read_back(self.plan.clone()),
         }
     }
 
@@ -176,6 +176,21 @@ impl Kernel {
         self.plan.ports.remove(&id);
         self.plan.tx = self.plan.tx.among(|port| port != id);
     }
+}
+
+/// A plan as it is found in a data plane: settings of a list without ports are not in force anywhere.
+fn read_back(mut plan: ForwardingPlan) -> ForwardingPlan {
+    if plan.tx.is_nowhere() {
+        plan.tx.kind = match plan.tx.kind {
+            Spread::RoundRobin { .. } => Spread::RoundRobin {
+                packets_per_port: 1,
+                igmp: None,
+            },
+            Spread::Hash(_) => Spread::Hash(XmitHashPolicy::Layer2),
+            kind @ (Spread::One | Spread::All | Spread::Buckets { .. }) => kind,
+        };
+    }
+    plan
 }
 
 impl Default for Kernel {

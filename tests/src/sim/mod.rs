@@ -1,7 +1,7 @@
 //! Simulation of the pure core: a bond, a model kernel and virtual time, without any interface of the machine.
 //!
 //! [`World`] drives one bond the way the agent does: every input is followed by draining its actions, and time jumps from
-//! deadline to deadline. [`random`] walks such a world with seeded actions and checks after each what must always hold.
+//! deadline to deadline. [`random`] walks such a world with seeded actions and checks invariants after each.
 
 pub mod kernel;
 pub mod net;

@@ -1,4 +1,4 @@
-//! What is beyond the cables: one switch, hosts that answer ARP and neighbour solicitations, and what may be wrong with them.
+//! The network beyond the cables: one switch, hosts that answer ARP and neighbour solicitations, and their faults.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;

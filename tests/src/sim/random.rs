@@ -1,4 +1,4 @@
-//! Seeded random walks of a [`World`], with what must always hold checked after each step.
+//! Seeded random walks of a [`World`], with invariants checked after each step.
 
 mod checks;
 mod choices;
@@ -470,7 +470,7 @@ pub fn walk_with(seed: u64, steps: u32, print: bool, change: impl FnOnce(&mut Wo
     walk.finish()
 }
 
-/// Says where a walk was when an assertion failed.
+/// Prints the place of a walk when an assertion failed.
 struct Place {
     seed: u64,
     step: u32,

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use bond_modes::options;
 use bond_modes::{
-    Accept, Bond, Event, ForwardingPlan, LinkWord, LocalAddress, Machine, Notice, OptionError, PortId, PortStatus,
-    Reach, Saved, Station,
+    Accept, Bond, Event, ForwardingPlan, HostBehind, LinkWord, LocalAddress, Machine, Notice, OptionError, PortId,
+    PortStatus, Reach, Saved,
 };
 use bond_monitors::{Carrier, LinkReport, MacAddr, Time};
 
@@ -35,7 +35,7 @@ enum Side {
     Bond,
 }
 
-/// How far an attachment gets that fails.
+/// The step at which an attachment fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AttachFails {
     /// The data plane took the interface and gave it back; the bond never knew.
@@ -57,16 +57,16 @@ pub struct Slow {
 pub struct World {
     /// The bond under test.
     pub bond: Bond,
-    /// What it programs.
+    /// The kernel that it programs.
     pub kernel: Kernel,
-    /// What is beyond its ports.
+    /// The network beyond its ports.
     pub net: Net,
     /// How targets are reached that are not neighbours.
     pub routes: BTreeMap<IpAddr, Reach>,
     /// The table of a bridge above the bond: behind which side it last saw a sender.
     bridge: BTreeMap<MacAddr, Side>,
-    /// Who is behind the bond.
-    pub stations: Vec<Station>,
+    /// Stations behind the bond.
+    pub stations: Vec<HostBehind>,
     /// Times at which memberships were reported, and through which port.
     pub rejoined: Vec<(Time, PortId)>,
     /// Probes that left.

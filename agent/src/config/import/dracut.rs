@@ -1,10 +1,10 @@
 //! Words `bond=NAME:PORTS:OPTIONS:MTU` of the kernel's command line. [dracut.cmdline(7); dracut: parse-bond.sh]
 
-use super::{Bond, Import, Text, by_hand};
+use super::bond::{Bond, by_hand};
+use super::reading::{Import, Text};
 use crate::config::diagnostic::{Findings, Place};
-use crate::config::legacy::kmod::{END, words};
-use crate::config::legacy::module::Word;
-use crate::config::resolve::MOST_IN_ALL;
+use crate::config::kernel_words::{END, Word, words};
+use crate::config::limits::MOST_IN_ALL;
 
 /// The meaning of `bond` without a value.
 const BOND: &str = "bond0";
@@ -32,7 +32,7 @@ pub(super) fn read(texts: &[Text], import: &mut Import) {
             let bond = bond(value.as_deref(), place, &mut import.findings);
             if let Some(before) = import.bonds.iter().position(|before| before.name == bond.name) {
                 let before = import.bonds.remove(before);
-                let text = format!("{} is given again, that at {} does not count", bond.name, before.place);
+                let text = format!("{} is given again, that at {} has no effect", bond.name, before.place);
                 import.findings.warning(place, text);
             }
             import.bonds.push(bond);
@@ -59,7 +59,7 @@ fn bond(value: Option<&str>, place: &Place, findings: &mut Findings) -> Bond {
         ("", ports) => {
             if let Some(ports) = ports.filter(|ports| !ports.is_empty()) {
                 let text = format!(
-                    "a bond without a name is {BOND} of {PORTS}, {ports} does not count, expected bond=NAME:{ports}"
+                    "a bond without a name is {BOND} of {PORTS}, {ports} has no effect, expected bond=NAME:{ports}"
                 );
                 findings.warning(place, text);
             }
@@ -73,7 +73,7 @@ fn bond(value: Option<&str>, place: &Place, findings: &mut Findings) -> Bond {
     }
     for word in field(2).unwrap_or_default().split(',').filter(|word| !word.is_empty()) {
         if word.parse::<std::net::IpAddr>().is_ok() {
-            let text = format!("{word} is not carried over: no option, expected ; instead of the comma before it");
+            let text = format!("{word} is not imported: no option, expected ; instead of the comma before it");
             findings.error(place, text);
         } else {
             bond.write(&word.replace(';', ","), place, findings);

@@ -5,8 +5,9 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::bond::{Bond, by_hand, named};
+use super::reading::{Import, Text};
 use super::shell::{Assignment, Command, commands};
-use super::{Bond, Import, Text, by_hand, named};
 use crate::config::diagnostic::{Findings, Place, Severity};
 
 /// Prefix of the files' names.
@@ -65,7 +66,7 @@ pub(super) fn read(texts: &[Text], import: &mut Import) {
         let profile = Profile::read(text, &mut import.findings);
         if profile.device.is_empty() {
             if profile.concerns_bonds() {
-                let text = "not carried over: it names no interface, expected DEVICE=NAME or a file ifcfg-NAME";
+                let text = "not imported: it names no interface, expected DEVICE=NAME or a file ifcfg-NAME";
                 import.findings.error(&profile.place, text);
             }
             continue;
@@ -73,7 +74,7 @@ pub(super) fn read(texts: &[Text], import: &mut Import) {
         match profiles.iter().find(|before| before.device == profile.device) {
             Some(before) if before.concerns_bonds() || profile.concerns_bonds() => {
                 let text = format!(
-                    "not carried over: {} has a file already, {}, expected one for each interface",
+                    "not imported: {} has a file already, {}, expected one for each interface",
                     profile.device,
                     before.place.file.display()
                 );
@@ -213,7 +214,7 @@ impl Profile {
             (true, Some((bond, place))) => {
                 if self.says_yes("RECEIVEONLY", findings) {
                     let text = format!(
-                        "{}: RECEIVEONLY is not done, expected a port that sends, too",
+                        "{}: RECEIVEONLY is not supported, expected a port that sends, too",
                         self.device
                     );
                     findings.error(&place, text);
@@ -223,14 +224,14 @@ impl Profile {
             (true, None) => {
                 let place = self.at(self.get("SLAVE").map_or(0, |slave| slave.line));
                 if self.get("MASTER").is_none_or(|master| !master.needs_shell) {
-                    let text = format!("{} is no port without MASTER, expected MASTER=<bond>", self.device);
+                    let text = format!("{} is not a port without MASTER, expected MASTER=<bond>", self.device);
                     findings.error(&place, text);
                 }
                 None
             }
             (false, Some((bond, place))) => {
                 let text = format!(
-                    "{} is no port of {bond} without SLAVE=yes, expected both or none",
+                    "{} is not a port of {bond} without SLAVE=yes, expected both or none",
                     self.device
                 );
                 findings.warning(&place, text);
@@ -246,7 +247,7 @@ impl Profile {
         let is_bond = is_named || is_suse || self.has_type_of_bond() || self.get("BONDING_OPTS").is_some();
         if let Some(port) = has_ports.filter(|_| !is_bond) {
             let text = format!(
-                "{} is no bond without BONDING_MASTER=yes, expected both or none",
+                "{} is not a bond without BONDING_MASTER=yes, expected both or none",
                 self.device
             );
             findings.warning(&self.at(port.line), text);
@@ -307,11 +308,13 @@ impl Profile {
                 by_hand(&place, &format!("{name}={mac}"), &command, findings);
             }
         }
-        for (name, off) in [("ONBOOT", &["no"][..]), ("STARTMODE", &["manual", "off"][..])] {
+        for (name, off, on) in [
+            ("ONBOOT", &["no"][..], "yes"),
+            ("STARTMODE", &["manual", "off"][..], "auto"),
+        ] {
             if let Some((value, place)) = self.value(name, findings).filter(|(value, _)| off.contains(value)) {
-                let text = format!(
-                    "{name}={value} is not obeyed: bondd makes {device} when it starts, expected that to be right"
-                );
+                let text =
+                    format!("{name}={value} has no effect: bondd makes {device} at every start, expected {name}={on}");
                 findings.warning(&place, text);
             }
         }

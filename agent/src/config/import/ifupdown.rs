@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use bond_modes::options::{Kind, find};
 
+use super::keep_good::keep_good;
 use crate::config::diagnostic::{Diagnostic, Findings, Place, Severity};
 use crate::config::names::check_interface;
-use crate::config::resolve::{keep_good, set};
+use crate::config::option_list::set;
 use crate::config::unsupported::is_for_other_modes;
 use crate::config::{Check, SpecOption};
 
@@ -68,7 +69,7 @@ pub enum Role {
 }
 
 impl Stanza {
-    /// The kind of the stanza; one with options of both kinds is a port's.
+    /// The kind of the stanza. With options of both kinds it is a port's.
     pub fn role(&self) -> Role {
         if self.bond.is_some() {
             Role::Port
@@ -142,7 +143,7 @@ impl Stanza {
             findings.warning(
                 &place,
                 format!(
-                    "{name} is given again, {} does not count, expected it once",
+                    "{name} is given again, {} has no effect, expected it once",
                     before.value
                 ),
             );
@@ -153,12 +154,12 @@ impl Stanza {
     fn keep_a_ports(&mut self, findings: &mut Findings) {
         let Some((place, bond)) = &self.bond else { return };
         if self.ports.take().is_some() {
-            let text = format!("bond-slaves does not count in a stanza with bond-master {bond}");
+            let text = format!("bond-slaves has no effect in a stanza with bond-master {bond}");
             findings.warning(place, text);
         }
         for option in self.options.extract_if(.., |option| option.name != "primary_reselect") {
             let text = format!(
-                "bond-{} does not count here, expected it in the stanza of {bond}",
+                "bond-{} has no effect here, expected it in the stanza of {bond}",
                 option.name
             );
             findings.warning(&option.place, text.replace('_', "-"));
@@ -237,7 +238,7 @@ fn single<'a>(name: &str, value: &'a str, place: &Place, findings: &mut Findings
     let last = lines.next().unwrap_or_default().trim();
     for before in lines.rev() {
         let text = format!(
-            "{name} is given again, {} does not count, expected it once",
+            "{name} is given again, {} has no effect, expected it once",
             before.trim()
         );
         findings.warning(place, text);
@@ -368,7 +369,7 @@ mod tests {
         assert_eq!(stanza.bond.as_ref().map(|(_, bond)| bond.as_str()), Some("bond0"));
         assert_eq!(options(&stanza), "primary_reselect=2");
         assert_eq!(stanza.chance, Some(Duration::from_secs(5)));
-        let wanted = "interfaces:2: warning: bond-mode does not count here, expected it in the stanza of bond0";
+        let wanted = "interfaces:2: warning: bond-mode has no effect here, expected it in the stanza of bond0";
         assert_eq!(said, [wanted]);
     }
 
@@ -382,7 +383,7 @@ mod tests {
             let (stanza, said) = stanza(line);
             assert_eq!(stanza.role(), role, "{line}");
             assert!(
-                said.len() == 1 && said[0].contains("is no interface name"),
+                said.len() == 1 && said[0].contains("is not an interface name"),
                 "{line}: {said:?}"
             );
         }
@@ -420,20 +421,20 @@ mod tests {
             (
                 "bond-miimon 100\nbond-miimon 50",
                 " miimon=50",
-                "miimon is given again, 100 does not count",
+                "miimon is given again, 100 has no effect",
             ),
             (
                 "bond-miimon 100\nbond-arp-interval 9",
                 " miimon=100",
-                "arp_interval=9 does not count, because miimon=100",
+                "arp_interval=9 has no effect, because miimon=100",
             ),
             (
                 "bond-num-grat-arp 2\nbond-num-unsol-na 3",
                 " num_grat_arp=3",
-                "num_grat_arp is given again, 2 does not count",
+                "num_grat_arp is given again, 2 has no effect",
             ),
-            ("bond-slaves eth0 a/b", "", "\"a/b\" is no interface name"),
-            ("bond-slaves a/b", "", "\"a/b\" is no interface name"),
+            ("bond-slaves eth0 a/b", "", "\"a/b\" is not an interface name"),
+            ("bond-slaves a/b", "", "\"a/b\" is not an interface name"),
             ("bond-queue-id eth0", "", "bond-queue-id eth0: expected PORT:NUMBER"),
             (
                 "bond-give-a-chance x",

@@ -5,10 +5,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::bond::{by_hand, named};
 use super::ifupdown::{self, Line, Ports, Role, Stanza};
-use super::{Import, Text, by_hand, glob, named};
+use super::reading::{Import, Text};
 use crate::config::SpecOption;
 use crate::config::diagnostic::{Findings, Place};
+use crate::config::pattern::{is_pattern, matches};
 
 /// Files that match a path with patterns, each with its text or the reason why it cannot be read.
 pub type Sourced<'a> = &'a dyn Fn(&Path) -> Vec<(PathBuf, io::Result<String>)>;
@@ -230,7 +232,7 @@ impl Interfaces {
     /// The index of an interface in the order of bringing up; others come last.
     fn turn(&self, name: &str) -> usize {
         // A leading slash begins a pattern for existing interfaces. [interfaces(5)]
-        let means = |pattern: &String| glob::matches(pattern.trim_start_matches('/'), name);
+        let means = |pattern: &String| matches(pattern.trim_start_matches('/'), name);
         self.started.iter().position(means).unwrap_or(usize::MAX)
     }
 
@@ -253,7 +255,7 @@ impl Interfaces {
             let mut names = bond.ports.iter().map(|(port, _)| port).chain([&bond.name]);
             if !bond.is_broken && !names.any(|name| self.is_started(name)) {
                 let text = format!(
-                    "no auto line has {0}: bondd makes it when it starts, expected that to be right",
+                    "no auto line has {0}: bondd makes it at every start, expected an auto line",
                     bond.name
                 );
                 findings.warning(&bond.place, text);
@@ -265,7 +267,7 @@ impl Interfaces {
                 .iter()
                 .flat_map(|bond| bond.ports.iter().map(|(port, _)| port).chain([&bond.name]));
             let meant: Vec<&str> = names
-                .filter(|name| glob::matches(pattern, name))
+                .filter(|name| matches(pattern, name))
                 .map(String::as_str)
                 .collect();
             if !meant.is_empty() {
@@ -369,7 +371,7 @@ fn take_bond(block: &Block, stanza: &Stanza, import: &mut Import) {
     match &stanza.ports {
         Some((place, Ports::Named(ports))) => ports.iter().for_each(|port| bond.port(port, place, findings)),
         Some((place, Ports::All)) => {
-            let text = format!("bond-slaves all is not carried over to {}, expected names", block.name);
+            let text = format!("bond-slaves all is not imported to {}, expected names", block.name);
             findings.error(place, text);
         }
         Some((_, Ports::None)) | None => {}
@@ -398,7 +400,7 @@ fn take_port(block: &Block, of: (&Place, &str), stanza: &Stanza, is_known: bool,
     }
     if stanza.chance.is_some() {
         let text = format!(
-            "bond-give-a-chance of {} is not done, expected updelay instead",
+            "bond-give-a-chance of {} is not supported, expected updelay instead",
             block.name
         );
         findings.warning(place, text);
@@ -430,7 +432,7 @@ fn choose_primaries(blocks: &[(&Block, &Stanza)], import: &mut Import) {
             };
             if wanted.len() > 1 {
                 let text = format!(
-                    "{chosen} is taken of bond-primary {}, expected one name",
+                    "{chosen} is used from bond-primary {}, expected one name",
                     wanted.join(" ")
                 );
                 import.findings.warning(place, text);
@@ -457,7 +459,7 @@ fn more(word: &str, rest: &str, place: &Place, sourced: Sourced<'_>, findings: &
         let path = folder.join(name);
         let is_folder = word == "source-directory";
         let found = sourced(&if is_folder { path.join("*") } else { path });
-        if found.is_empty() && !is_folder && !glob::is_pattern(name) {
+        if found.is_empty() && !is_folder && !is_pattern(name) {
             findings.error(place, format!("{name} is not read, expected a file"));
         }
         for (path, text) in found {

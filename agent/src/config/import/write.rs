@@ -1,9 +1,12 @@
 //! Writes bonds as an option file: accepted settings as lines, others as comments.
 
-use super::{Bond, Form};
+use super::bond::Bond;
+use super::form::Form;
+use super::keep_good::keep_good;
 use crate::config::diagnostic::{Findings, Place};
+use crate::config::limits::MOST_IN_ALL;
 use crate::config::names::{check_bond, check_interface};
-use crate::config::resolve::{Claims, MOST_IN_ALL, keep_good};
+use crate::config::ports::Claims;
 use crate::config::{Check, Diagnostic, Grammar, NoFiles, Severity, Source, SpecOption, parse};
 
 /// The lines of each bond. They are an option file of their own, with this bond or with none.
@@ -79,7 +82,7 @@ fn keep_ports(bond: &mut Bond, claims: &mut Claims, findings: &mut Findings) {
     bond.ports.retain(|(port, place)| {
         let fits = check_interface(port).and_then(|()| match port.contains(['#', '"', '\'', '\\', ',']) {
             true => Err(format!(
-                "{port:?} cannot stand in an option file, expected a name without # \" ' \\ and ,"
+                "{port:?} is not possible in an option file, expected a name without # \" ' \\ and ,"
             )),
             false if port == name => Err(format!("{name} cannot be its own port, expected other interfaces")),
             false => claims.claim(name, port),
@@ -123,13 +126,13 @@ fn lines(bond: &str, options: &[SpecOption], ports: &[(String, Place)]) -> Strin
     }
 }
 
-/// Comment lines.
+/// The lines as comments.
 fn commented(lines: &str) -> String {
     let lines = lines.split_terminator('\n');
     lines.map(|line| format!("# {}\n", plain(line))).collect()
 }
 
-/// The text without line ends and control characters.
+/// The text with control characters escaped.
 pub(super) fn plain(text: &str) -> String {
     let mut plain = String::new();
     for c in text.chars() {

@@ -6,10 +6,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
-use super::module::{Load, Module, Word};
+use super::bond_names::is_bond;
+use super::module::{Load, Module};
 use crate::config::diagnostic::{Findings, Place, Severity};
+use crate::config::directives::MODULE;
+use crate::config::kernel_words::Word;
 use crate::config::loader::Files;
-use crate::config::modprobe::MODULE;
 use crate::config::{Grammar, Source};
 
 mod condition;
@@ -17,11 +19,10 @@ mod read;
 mod requests;
 
 use read::File;
-pub(in crate::config) use requests::number;
 use requests::{Chain, Way};
 
 /// Reads a file and makes its bonds. Files that it includes are added to `order`.
-pub(in crate::config) fn load(
+pub(super) fn load(
     source: &Source,
     files: &dyn Files,
     order: &mut Vec<Arc<Path>>,
@@ -90,7 +91,7 @@ fn list(file: &File, name: &str, findings: &mut Findings) -> (Vec<Word>, Option<
                     place: place.clone(),
                 };
                 merge(&mut words, word, |new, _| {
-                    let text = format!("{key} is given again, its earlier value does not count, expected it once");
+                    let text = format!("{key} is given again, its earlier value has no effect, expected it once");
                     findings.add(Severity::Warning, "duplicate-option", &new.place, text);
                 });
             }
@@ -106,7 +107,7 @@ fn list(file: &File, name: &str, findings: &mut Findings) -> (Vec<Word>, Option<
 
 fn truncated(place: &Place, word: &str, findings: &mut Findings) {
     let text = format!(
-        "{word:?} ends the options, what follows is lost, expected option=value without blanks around the =, or `-o <name>`"
+        "{word:?} ends the options, the rest is ignored, expected option=value without blanks around the =, or `-o <name>`"
     );
     findings.add(Severity::Warning, "options-truncated", place, text);
 }
@@ -150,7 +151,7 @@ fn remark(file: &File, used: &BTreeSet<&str>, findings: &mut Findings) {
         if is_bond(name) && !used.contains(name.as_str()) {
             for (place, _) in given {
                 let text =
-                    format!("options for {name} that nothing uses, expected `alias {name} {MODULE}` and no probe list");
+                    format!("options for {name} are not used, expected `alias {name} {MODULE}` and no probe list");
                 findings.add(Severity::Warning, "orphan-options", place, text);
             }
         }
@@ -167,9 +168,4 @@ fn remark(file: &File, used: &BTreeSet<&str>, findings: &mut Findings) {
         let text = format!("the {kind} command of {name} is not run, expected it where interfaces are brought up");
         findings.add(Severity::Warning, "command-ignored", place, text);
     }
-}
-
-/// Whether a name is that of a bond as users call them, or of the module.
-fn is_bond(name: &str) -> bool {
-    name.starts_with("bond")
 }

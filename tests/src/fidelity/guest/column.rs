@@ -1,4 +1,4 @@
-//! What a scenario is played to.
+//! The systems on which a scenario is played.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -26,17 +26,17 @@ pub trait Column {
     fn active(&mut self, port: Option<&str>) -> Outcome;
     /// The text of `/proc/net/bonding/bond0`.
     fn status_text(&mut self) -> Option<String>;
-    /// Where the tree of `/sys/class/net` is.
+    /// Path of the tree of `/sys/class/net`.
     fn tree(&self) -> PathBuf;
     /// The bond as its programs' interface tells it, apart from the text; none if there is no bond.
     fn state(&mut self) -> Option<State>;
-    /// What happened since the last time, in order, as [`Happening`] spells it.
+    /// Events since the last call, in order, in the words of [`Happening`].
     fn happenings(&mut self) -> Vec<String>;
     /// How many scenarios it may play before a new one is made.
     fn lasts(&self) -> usize;
-    /// Forgets everything, for the next scenario.
+    /// Clears all state for the next scenario.
     fn clear(&mut self) -> Outcome;
-    /// What may explain a surprise: the end of a log.
+    /// The end of a log, to explain a failure.
     fn log(&mut self) -> String {
         String::new()
     }
@@ -68,7 +68,7 @@ pub struct Port {
     pub permanent_mac: String,
 }
 
-/// The words for what happens to a port, the same for every column.
+/// Words for the events of a port, the same for every column.
 #[derive(Clone, Copy, Debug)]
 pub enum Happening<'a> {
     /// Link gone, a delay runs.

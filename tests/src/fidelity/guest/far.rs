@@ -1,4 +1,4 @@
-//! What the cables of a scenario lead to: bare ends, hosts at each of them, or one switch with hosts behind it.
+//! The far ends of a scenario's cables: bare ends, hosts at each of them, or one switch with hosts behind it.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -72,7 +72,7 @@ impl Far {
         port.replacen("eth", "p", 1)
     }
 
-    /// Sets so many far ends up, as ports of a switch or on their own.
+    /// Sets this number of far ends up, as ports of a switch or on their own.
     pub fn begin(&mut self, cables: u32, switch: bool) -> nix::Result<()> {
         (self.cables, self.switch) = (cables, switch);
         if switch {

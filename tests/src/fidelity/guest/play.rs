@@ -32,7 +32,7 @@ pub(super) fn play(
         observation["ms"] = json!(start.elapsed().as_millis());
         observations.push(observation);
     }
-    // For whoever has to explain a difference; not compared.
+    // To explain a difference; not compared.
     if let Some(last) = observations.last_mut() {
         last["log"] = json!(column.log());
     }
@@ -73,7 +73,7 @@ fn observe(step: &Step, bench: &mut Bench, column: &mut dyn Column) -> Result<Va
     Ok(told(outcome))
 }
 
-/// Only whether it was done is compared; the reason is for people.
+/// Only success is compared; the reason is for people.
 fn told(outcome: Outcome) -> Value {
     match outcome {
         Ok(()) => json!({"result": "done"}),
@@ -155,7 +155,7 @@ fn fail(bench: &mut Bench, port: &str, fault: Fault) -> Result<Value, String> {
     Ok(json!({"moved to": moved, "took": took, "lost": sent - arrived.min(sent)}))
 }
 
-/// Who is asked for at which port, with the hardware addresses that ask.
+/// Targets that are asked for at each port, with the hardware addresses that ask.
 fn asks(bench: &mut Bench, time: Duration) -> Value {
     bench.listen();
     bench.heard.asked.clear();
@@ -260,7 +260,7 @@ fn files(tree: &Path, ports: &[String]) -> BTreeMap<String, String> {
     paths.into_iter().filter_map(read).map(shown).collect()
 }
 
-/// What the stack says about a device; null where there is none.
+/// The stack's data about a device; null if there is no device.
 fn device(name: &str) -> Value {
     let read = |file: &str| fs::read_to_string(format!("/sys/class/net/{name}/{file}"));
     let Ok(flags) = read("flags") else { return Value::Null };

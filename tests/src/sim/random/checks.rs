@@ -1,4 +1,4 @@
-//! What must hold after every step of a walk.
+//! Invariants after every step of a walk.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use bond_monitors::{LinkState, MacAddr};
 use super::{Dead, Walk};
 
 impl Walk {
-    /// What holds of the plan after every input.
+    /// Invariants of the plan after every input.
     pub(super) fn check_plan(&self) {
         let world = &self.world;
         let (bond, plan) = (&world.bond, world.bond.plan());

@@ -1,4 +1,4 @@
-//! What a walk chooses from.
+//! Choices of a walk.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
