@@ -1,7 +1,8 @@
 //! Takes over a bond from an agent with the first layout of the maps, which had no version, while its programs forward.
 //!
 //! `lists`, `turns`, `own`, `sent` and `queues` are the same; `state`, `accept`, `counters` and `heard` are in `state`,
-//! `transmit`, `ports` and `rules` now. In order:
+//! `transmit`, `ports` and `rules` now. The values of `sent` are times now; what older programs wrote there counts as long ago,
+//! until the sender's next frame. In order:
 //!
 //! 1. the new maps are made beside the old ones, the new `state` under a name of its own, and filled from them;
 //! 2. the new programs are loaded on them, and exchanged for the old ones through their links, one after the other: both say the

@@ -32,6 +32,25 @@
 /* Key of the maps "own" and "sent". */
 #define MAC 6
 
+/*
+ * A value of "sent": the clock in units of 2^20 ns, about a millisecond. It
+ * comes round after 52 days; who was silent for just that long counts as a
+ * sender for one more second.
+ */
+#define SENT_CLOCK(ns) ((__u32)((ns) >> 20))
+
+/*
+ * A second: what a switch floods back is here within milliseconds, and a guest
+ * that moved to a host behind the switch is heard from there later than that.
+ */
+#define SENT_FOR 954
+
+/*
+ * Not every frame writes: a value may be that much older than the last frame
+ * of its sender.
+ */
+#define SENT_STEP 64
+
 /* BPF_F_NO_PREALLOC: memory for the entries that there are, on each CPU. */
 #define ON_DEMAND 1
 
@@ -166,10 +185,11 @@ struct bpf_map_def SEC("maps") own = {
 };
 
 /*
- * Senders above the bond, such as guests behind a bridge: those whose group
- * frames left through it, which a switch floods to the other ports, and under
- * a bridge all of them, as a switch floods also what is for a station that it
- * does not know
+ * Senders above the bond, such as guests behind a bridge, and when they last
+ * sent: those whose group frames left through it, which a switch floods to the
+ * other ports, and under a bridge all of them, as a switch floods also what is
+ * for a station that it does not know. Programs of other builds write a 1 and
+ * leave it: to these the sender has been silent for long.
  */
 struct bpf_map_def SEC("maps") sent = {
 	.type = BPF_MAP_TYPE_LRU_HASH,

@@ -37,11 +37,20 @@ INLINE int is_probe(const struct __sk_buff *skb)
 	return type == HTONS(TYPE_ARP) || type == HTONS(TYPE_IPV6);
 }
 
-/* Whether the bond, or somebody above it, is known to have sent this. */
-INLINE int is_ours(const __u8 *source)
+/*
+ * Whether the bond sent this, or somebody above it who sends just now: one who
+ * has been silent for a while may have moved to where the frame comes from.
+ */
+INLINE int is_ours(const __u8 *source, __u64 now)
 {
-	return bpf_map_lookup_elem(&own, source) ||
-	       bpf_map_lookup_elem(&sent, source);
+	const __u32 *at;
+
+	if (bpf_map_lookup_elem(&own, source))
+		return 1;
+	at = bpf_map_lookup_elem(&sent, source);
+	/* Another processor may have written a time that is a little later. */
+	return at &&
+	       SENT_CLOCK(now) - *at + SENT_STEP < SENT_FOR + SENT_STEP;
 }
 
 /*
@@ -57,7 +66,7 @@ INLINE void hear(const struct __sk_buff *skb, struct port *port, __u64 now)
 		return;
 	if (bpf_skb_load_bytes(skb, 0, addresses, sizeof(addresses)))
 		return;
-	if (is_ours(addresses + MAC)) {
+	if (is_ours(addresses + MAC, now)) {
 		port->own_ns = now;
 		return;
 	}
@@ -104,7 +113,7 @@ SEC("classifier") int port_rx(struct __sk_buff *skb)
 	 * out: a bridge above would look for its sender down here.
 	 */
 	if (rule && *rule == ACCEPT_UNICAST && !(addresses[0] & 1) &&
-	    !is_ours(addresses + MAC))
+	    !is_ours(addresses + MAC, now))
 		return let_in(skb, port);
 
 	/* Protocols of the cable work on a backup port too. */

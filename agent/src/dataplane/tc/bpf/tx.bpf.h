@@ -48,22 +48,27 @@ INLINE int send_nth(const struct __sk_buff *skb, const struct list *list,
 }
 
 /*
- * Remembers who sends to groups, or who sends at all. The kernel has looked at
- * the destination already; a known sender costs no write.
+ * Remembers who sends to groups, or who sends at all, and when. The kernel has
+ * looked at the destination already; a known sender costs a write now and then,
+ * in place.
  */
 INLINE void remember_sender(const struct __sk_buff *skb,
 			    const struct transmit *mine)
 {
-	const __u32 here = 1;
 	__u8 addresses[2 * MAC];
+	__u32 now, *at;
 
 	if (skb->pkt_type != PACKET_BROADCAST &&
 	    skb->pkt_type != PACKET_MULTICAST && !mine->remember_all)
 		return;
 	if (bpf_skb_load_bytes(skb, 0, addresses, sizeof(addresses)))
 		return;
-	if (!bpf_map_lookup_elem(&sent, addresses + MAC))
-		bpf_map_update_elem(&sent, addresses + MAC, &here, BPF_ANY);
+	now = SENT_CLOCK(bpf_ktime_get_ns());
+	at = bpf_map_lookup_elem(&sent, addresses + MAC);
+	if (!at)
+		bpf_map_update_elem(&sent, addresses + MAC, &now, BPF_ANY);
+	else if (now - *at >= SENT_STEP)
+		*at = now;
 }
 
 /*

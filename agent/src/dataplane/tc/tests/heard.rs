@@ -1,9 +1,12 @@
 //! What arrives at a port is stamped by who sent it.
 
+use std::collections::BTreeSet;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use crate::clock;
 use crate::dataplane::wanted::{Accept, Spread, TxPolicy};
+use aya::maps::{HashMap, Map, MapData};
 use bond_modes::PortId;
 use bond_monitors::{MacAddr, ReceiveStamps};
 
@@ -84,11 +87,18 @@ fn who_sends_to_groups_through_the_bond_is_one_of_ours() {
             w.send_frame(&frame);
             q0.expect(1);
             let expected = if to == OTHER { PROBE } else { OWN };
+            if expected == OWN {
+                w.set_sent(guest, Duration::ZERO);
+            }
             assert_eq!(w.hears("q1", p1, &of_type(guest, &[ARP])), expected, "{to}");
         }
         w.reopen();
         w.adopt().unwrap().unwrap();
+        w.set_sent(guests[2], Duration::ZERO);
         assert_eq!(w.hears("q1", p1, &of_type(guests[2], &[ARP])), OWN);
+        // One that has moved away, to a host that answers as a target of the ARP monitor.
+        w.set_sent(guests[2], LONG_SILENCE);
+        assert_eq!(w.hears("q1", p1, &of_type(guests[2], &[ARP])), PROBE);
     });
 }
 
@@ -118,6 +128,7 @@ fn what_was_sent_through_the_bond_does_not_come_back_in_by_a_port_that_waits() {
         w.send_frame(&unicast);
         q0.expect(1);
         bond.waiting();
+        w.set_sent(guest, Duration::ZERO);
         assert!(!let_in(w, &unicast));
         let own = [w.link("bond0"), w.link("p0")].map(|link| link.report.mac);
         for mac in own {
@@ -135,6 +146,7 @@ fn what_was_sent_through_the_bond_does_not_come_back_in_by_a_port_that_waits() {
         w.send_frame(&another);
         q0.expect(1);
         bond.waiting();
+        w.set_sent(MacAddr([2, 0, 0, 0, 9, 2]), Duration::ZERO);
         assert!(!let_in(w, &another));
 
         // A port in use takes everything.
@@ -151,6 +163,37 @@ fn what_was_sent_through_the_bond_does_not_come_back_in_by_a_port_that_waits() {
         q0.expect(1);
         bond.waiting();
         assert!(let_in(w, &third));
+    });
+}
+
+#[test]
+fn a_guest_that_has_been_silent_for_a_second_may_come_in_by_a_port_that_waits() {
+    for_both_hooks(|w| {
+        let (p0, p1) = w.bond_with_two_ports();
+        let mut plan = w.plan(Some(p0), &[p0, p1]);
+        plan.rx.insert(p1, Accept::Unicast);
+        plan.ports.values_mut().for_each(|port| port.promisc = true);
+        w.program(&plan);
+        let guest = MacAddr([2, 0, 0, 0, 9, 1]);
+        let unicast = of_type(guest, &[ETHERTYPE]);
+        for silent in [LONG_SILENCE, Duration::from_secs(60 * 24 * 3600)] {
+            w.sends_and_is_refused(p1, &unicast);
+            for (ago, expected) in [(Duration::ZERO, false), (silent, true), (SHORT_SILENCE, false)] {
+                w.set_sent(guest, ago);
+                assert_eq!(w.comes_in(p1, &unicast), expected, "{ago:?}");
+            }
+            w.set_sent(guest, silent);
+        }
+        // Not every frame of a known sender is a write.
+        let (q0, start) = (w.tap("q0"), clock::now());
+        let mut times = BTreeSet::new();
+        for _ in 0..200 {
+            w.send_frame(&unicast);
+            q0.expect(1);
+            times.insert(w.sent(guest));
+        }
+        let most = 2 + (clock::now().as_nanos() - start.as_nanos()) / (64 << 20);
+        assert!(times.len() as u64 <= most, "{} writes, not {most}", times.len());
     });
 }
 
@@ -182,6 +225,54 @@ impl World {
         self.bond().heard(port).unwrap()
     }
 
+    /// The senders that the programs remember.
+    fn senders(&self) -> HashMap<MapData, [u8; 6], u32> {
+        let pinned = MapData::from_pin(self.in_force().pins.map("sent")).unwrap();
+        Map::from_map_data(pinned).unwrap().try_into().unwrap()
+    }
+
+    /// When a sender last sent, as the programs remember it. [maps.bpf.h: SENT_CLOCK]
+    pub(super) fn sent(&self, sender: MacAddr) -> u32 {
+        self.senders().get(&sender.0, 0).expect("it has sent through the bond")
+    }
+
+    /// As if a sender that is remembered had last sent this long ago.
+    pub(super) fn set_sent(&self, sender: MacAddr, ago: Duration) {
+        self.sent(sender);
+        let at = clock::now().as_nanos().wrapping_sub(ago.as_nanos() as u64) >> 20;
+        self.senders().insert(sender.0, at as u32, 0).unwrap();
+    }
+
+    /// Sends a frame through the bond, which leaves by `p0`, and again as long as it comes back too late to be known. Fails if it
+    /// is let in at once by the other port.
+    pub(super) fn sends_and_is_refused(&mut self, port: PortId, frame: &[u8]) {
+        let q0 = self.tap("q0");
+        loop {
+            let mut start = Instant::now();
+            // A bond whose carrier has only just come drops what it is given.
+            self.eventually(|w| {
+                start = Instant::now();
+                w.send_frame(frame);
+                q0.waiting() > 0
+            });
+            if !self.comes_in(port, frame) {
+                return;
+            }
+            assert!(
+                start.elapsed() > SHORT_SILENCE,
+                "it came in after {:?}",
+                start.elapsed()
+            );
+        }
+    }
+
+    /// Whether a frame that arrives at `p1` is let in.
+    pub(super) fn comes_in(&mut self, port: PortId, frame: &[u8]) -> bool {
+        let bond = self.tap("bond0");
+        self.arrive("q1", port, frame);
+        bond.waiting() > 0
+    }
+
     /// Puts a frame on a cable and waits until the port has dealt with it.
     fn arrive(&mut self, far: &str, port: PortId, frame: &[u8]) {
         let seen = |w: &mut World| {
@@ -209,7 +300,7 @@ impl World {
 }
 
 /// A frame with these EtherTypes, one behind the other.
-fn of_type(source: MacAddr, types: &[u16]) -> Vec<u8> {
+pub(super) fn of_type(source: MacAddr, types: &[u16]) -> Vec<u8> {
     let mut bytes = [OTHER.0, source.0].concat();
     for (depth, kind) in types.iter().enumerate() {
         if depth > 0 {
@@ -220,6 +311,10 @@ fn of_type(source: MacAddr, types: &[u16]) -> Vec<u8> {
     bytes.resize(FRAME, 0);
     bytes
 }
+
+/// Surely shorter, and longer, than a sender is remembered. [maps.bpf.h: SENT_FOR]
+const SHORT_SILENCE: Duration = Duration::from_millis(800);
+const LONG_SILENCE: Duration = Duration::from_millis(1100);
 
 const ANY: [bool; 3] = [true, false, false];
 const PROBE: [bool; 3] = [true, true, false];

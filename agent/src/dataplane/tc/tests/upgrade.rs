@@ -4,15 +4,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::dataplane::wanted::{Accept, TxPolicy, Wanted};
 use aya::maps::{Array, HashMap, Map, MapData, PerCpuHashMap};
 use aya::programs::SchedClassifier;
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
 use bond_modes::{PortId, XmitHashPolicy};
+use bond_monitors::MacAddr;
 
 use super::Hook;
+use super::heard::of_type;
 use super::world::*;
 use crate::dataplane::PlaneBond;
 use crate::dataplane::step::fault;
@@ -99,6 +101,35 @@ fn take_over_under_load(w: &mut World, kind: usize) {
     w.send_frame(&numbered(frame(OTHER), 7));
     assert_eq!(w.gather(&far, 1)[0], [7]);
     assert!(w.bond().heard(ports[0]).unwrap().any.is_some());
+}
+
+#[test]
+fn a_sender_that_the_first_layout_remembers_is_refused_again_from_its_next_frame_on() {
+    for_both_hooks(|w| {
+        let (p0, p1) = w.bond_with_two_ports();
+        let mut plan = w.plan(Some(p0), &[p0, p1]);
+        plan.rx.insert(p1, Accept::Unicast);
+        w.program(&plan);
+        let old = downgrade(w, &plan);
+        let guest = MacAddr([2, 0, 0, 0, 9, 1]);
+        let mut group = of_type(guest, &[ETHERTYPE]);
+        let unicast = group.clone();
+        group[..6].fill(0xff);
+        let q0 = w.tap("q0");
+        w.eventually(|w| {
+            w.send_frame(&group);
+            q0.waiting() > 0
+        });
+        assert_eq!(w.sent(guest), 1);
+        w.reopen();
+        assert_eq!(w.adopt().unwrap().unwrap().plan, plan);
+        drop(old);
+        assert!(w.comes_in(p1, &unicast));
+        w.send_frame(&group);
+        w.eventually(|w| w.sent(guest) > 1);
+        w.set_sent(guest, Duration::ZERO);
+        assert!(!w.comes_in(p1, &unicast));
+    });
 }
 
 #[test]
