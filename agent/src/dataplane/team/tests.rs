@@ -2,9 +2,10 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::fs::File;
+use std::fs::{self, File, Permissions};
 use std::io;
 use std::os::linux::net::SocketAddrExt;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
 use std::rc::Rc;
 use std::time::Instant;
@@ -530,6 +531,9 @@ fn one_agent_of_a_namespace_takes_over_what_is_left_behind() {
 fn a_process_without_rights_cannot_keep_an_agent_from_taking_over() {
     in_netns(|| {
         // Made by an agent that has gone.
+        drop(TeamPlane::open().unwrap());
+        // One that others can open is closed to them.
+        fs::set_permissions(ORPHAN_LOCK, Permissions::from_mode(0o644)).unwrap();
         drop(TeamPlane::open().unwrap());
         let (socket, opened) = unprivileged(|| {
             let name = SocketAddr::from_abstract_name("bondd/team").unwrap();
