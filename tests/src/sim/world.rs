@@ -411,8 +411,8 @@ impl World {
 
     /// The next plans fail.
     pub fn fail(&mut self, plans: u32, retry: bool) -> &mut Self {
-        self.kernel.failing.left = plans;
-        self.kernel.failing.retry = retry;
+        self.kernel.failures.left = plans;
+        self.kernel.failures.retry = retry;
         self
     }
 

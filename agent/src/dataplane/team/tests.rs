@@ -23,7 +23,7 @@ use super::{Bond, ORPHAN_LOCK, TeamPlane, device, exact, program};
 use crate::dataplane::step::fault;
 use crate::dataplane::{Plane, PlaneBond, PlaneError};
 use crate::locks::tests::unprivileged;
-use crate::netlink::Links;
+use crate::netlink::RouteSocket;
 use crate::netlink::tests::in_netns;
 
 /// The driver with one team, as far as the plane can tell.
@@ -139,7 +139,7 @@ impl Wire for Kernel {
 struct Lab {
     kernel: Kernel,
     driver: Driver,
-    links: Links,
+    links: RouteSocket,
     bond: Bond,
 }
 
@@ -163,7 +163,7 @@ impl Lab {
         Lab {
             kernel,
             driver,
-            links: Links::open().unwrap(),
+            links: RouteSocket::open().unwrap(),
             bond,
         }
     }
@@ -561,7 +561,7 @@ fn a_kernel_without_the_driver_is_told_from_options_that_differ() {
             Err(other) => panic!("{other}"),
         }
         assert_eq!(plane.report(&parsed("mode=0")).usable, usable.is_ok());
-        let links = Links::open().unwrap().all().unwrap();
+        let links = RouteSocket::open().unwrap().all().unwrap();
         assert_eq!(links.len(), 1, "probing leaves nothing behind");
     });
 }
