@@ -31,7 +31,12 @@ impl Machine for Bond {
                 self.tell_if_unmonitored();
             }
             Event::Heard { ports: heard } => {
+                // The probing step waits for its own reading, which comes after the ways to its targets.
+                let is_last = !self.out.has(&Action::ReadHeard);
                 watch::tell_stamps(now, &heard, &mut self.ports, &mut self.out);
+                if !is_last {
+                    return self.conclude(now, Vec::new());
+                }
                 let judged = self.probe(|probing, ports, scene, out| probing.on_heard(now, &heard, ports, scene, out));
                 if let Some((step, came_up)) = judged {
                     // The mode chooses before the next probes leave.
@@ -71,10 +76,10 @@ impl Machine for Bond {
     }
 
     fn held_up(&mut self, since: Time, until: Time) {
-        if let Some(pause) = Pause::between(since, until) {
-            self.probe(|probing, ports, scene, _| probing.leave_out(pause, ports, scene));
-            self.announcer.postpone(pause);
-            self.mode.postpone(pause);
+        if let Some(turn) = Pause::between(since, until) {
+            self.probe(|probing, ports, scene, _| probing.held_up(turn, ports, scene));
+            self.announcer.held_up(turn);
+            self.mode.held_up(turn);
         }
     }
 

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::Bond;
 use super::announce::{Announcer, Rounds};
 use super::device::{Device, MacOrigin};
+use crate::deadline::Deadline;
 use crate::ids::PortId;
 use crate::mode::{AnyMode, ModeSaved};
 use crate::options::{BondOptions, PortOptions};
@@ -250,14 +251,14 @@ impl SavedRounds {
     fn of(rounds: Rounds) -> Self {
         SavedRounds {
             left: rounds.left,
-            next: rounds.next,
+            next: rounds.next.due(),
         }
     }
 
     fn restore(self) -> Rounds {
         Rounds {
             left: self.left,
-            next: self.next,
+            next: Deadline::at(self.next),
         }
     }
 }
