@@ -35,23 +35,25 @@ pub enum Action {
         /// From the destination address on, without FCS.
         frame: Vec<u8>,
     },
-    /// Read this port's carrier and answer with `MiiPolled`.
-    PollMii {
-        /// Which port.
-        port: PortId,
+    /// Read the carriers of these ports and answer with `CarriersPolled`.
+    PollCarriers {
+        /// Which ports.
+        ports: Vec<PortId>,
     },
+    /// Read the counters of every port and answer with `Counters`, in any case.
+    ReadCounters,
     /// Read the bond's own interface and answer with `BondLink`, because devices above it may have changed its promiscuity, and
     /// not every such change has an event.
     PollDevice,
-    /// Read when each port was last heard and answer with `Heard`, in any case.
-    ReadHeard,
+    /// Read when each port was last heard and answer with `ReceiveStamps`, in any case.
+    ReadReceiveStamps,
     /// Look up the ways to these targets and answer with `Paths`.
     FindPaths {
         /// Targets of the ARP monitor.
         targets: Vec<IpAddr>,
     },
-    /// List the stations behind the bond and answer with `Stations`.
-    ReadStations,
+    /// List the hosts behind the bond and answer with `HostsBehind`.
+    ReadHostsBehind,
     /// Report all multicast memberships of this host on and above the bond through this port. [bonding.rst: resend_igmp]
     ReportMemberships {
         /// Where the reports leave.

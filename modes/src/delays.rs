@@ -21,20 +21,20 @@ pub(crate) struct Inspection {
 
 /// Ports whose delays may end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Ends {
+pub(crate) enum Ends<'a> {
     /// None: unread events may follow in a moment.
     None,
-    /// One port with all its facts known.
-    Of(PortId),
+    /// These ports, with all their facts known.
+    Of(&'a [PortId]),
     /// All ports.
     All,
 }
 
-impl Ends {
+impl Ends<'_> {
     fn include(self, port: PortId) -> bool {
         match self {
             Ends::None => false,
-            Ends::Of(one) => one == port,
+            Ends::Of(ports) => ports.contains(&port),
             Ends::All => true,
         }
     }
@@ -49,7 +49,7 @@ pub(crate) fn inspect(
     ports: &mut Ports,
     active: Option<PortId>,
     options: &BondOptions,
-    ends: Ends,
+    ends: Ends<'_>,
 ) -> Inspection {
     let mut found = Inspection::default();
     for port in ports.iter_mut() {

@@ -1,5 +1,6 @@
 //! Facts that go into a [`Bond`](crate::Bond).
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use bond_monitors::wire::ethernet::Tag;
@@ -44,25 +45,28 @@ pub enum Event {
         /// All of them, in a stable order.
         addresses: Vec<LocalAddress>,
     },
-    /// Answer to [`Action::PollMii`](crate::Action::PollMii).
-    MiiPolled {
-        /// The port asked about.
-        port: PortId,
-        /// Its carrier.
-        carrier: Carrier,
+    /// Answer to [`Action::PollCarriers`](crate::Action::PollCarriers).
+    CarriersPolled {
+        /// Carriers of the ports. A port that gave no answer is left out: it is about to go away.
+        carriers: Vec<(PortId, Carrier)>,
     },
-    /// Answer to [`Action::ReadStations`](crate::Action::ReadStations).
-    Stations {
-        /// Stations behind the bond, each once.
-        stations: Vec<Station>,
+    /// Answer to [`Action::ReadCounters`](crate::Action::ReadCounters).
+    Counters {
+        /// Counters of the attached ports. Ports that could not be read are left out.
+        ports: BTreeMap<PortId, Counters>,
+    },
+    /// Answer to [`Action::ReadHostsBehind`](crate::Action::ReadHostsBehind).
+    HostsBehind {
+        /// Hosts behind the bond, each once.
+        hosts: Vec<HostBehind>,
     },
     /// Answer to [`Action::FindPaths`](crate::Action::FindPaths).
     Paths {
         /// One for each target.
         paths: Vec<TargetPath>,
     },
-    /// Answer to [`Action::ReadHeard`](crate::Action::ReadHeard).
-    Heard {
+    /// Answer to [`Action::ReadReceiveStamps`](crate::Action::ReadReceiveStamps).
+    ReceiveStamps {
         /// Stamps of the attached ports. Ports that could not be read are missing here and are not judged.
         ports: Vec<(PortId, ReceiveStamps)>,
     },
@@ -84,9 +88,22 @@ pub enum Event {
     },
 }
 
+/// Traffic of one port through the bond, since it was attached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counters {
+    /// Frames sent.
+    pub tx_frames: u64,
+    /// Bytes sent.
+    pub tx_bytes: u64,
+    /// Frames let in.
+    pub rx_frames: u64,
+    /// Bytes let in.
+    pub rx_bytes: u64,
+}
+
 /// A host behind the bond: beyond a bridge that has the bond as a port, or on a device above with an address of its own.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Station {
+pub struct HostBehind {
     /// Its address.
     pub mac: MacAddr,
     /// Tags that its frames get on the way to the bond, outermost first.

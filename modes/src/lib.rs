@@ -27,15 +27,15 @@ mod watch;
 
 pub use action::{Action, Notice, SwitchReason};
 pub use bond::{AdoptedState, Bond, Saved};
-pub use event::{Event, LocalAddress, Reach, Station, TargetPath};
+pub use event::{Counters, Event, HostBehind, LocalAddress, Reach, TargetPath};
 pub use hash::XmitHashPolicy;
 pub use ids::{Epoch, PortId};
 pub use machine::Machine;
-pub use mode::{moving_macs, spread};
+pub use mode::{moving_macs, options_in_force, spread};
 pub use options::{BondOptions, OptionError, OptionValue};
 pub use plan::{Accept, ForwardingPlan, PortPlan, Spread, Tx};
 pub use port::{Port, PortFacts, Ports};
 pub use status::{
-    AnswerStatus, BondStatus, EvidenceStatus, LinkWord, PortStatus, Role, Snapshot, TargetStatus, UpDown,
+    AnswerStatus, BondStatus, EvidenceStatus, LinkWord, ModeStatus, PortStatus, Role, Snapshot, TargetStatus, UpDown,
 };
 pub use warning::Warning;

@@ -27,9 +27,9 @@ pub(crate) enum AddressMove {
 impl Outbox {
     /// Something to do.
     pub fn act(&mut self, action: Action) {
-        if action == Action::ReadHeard {
+        if action == Action::ReadReceiveStamps {
             // One reading is enough for all who ask; it comes after the actions that the last of them asked for before it.
-            self.actions.retain(|asked| *asked != Action::ReadHeard);
+            self.actions.retain(|asked| *asked != Action::ReadReceiveStamps);
         }
         self.actions.push_back(action);
     }

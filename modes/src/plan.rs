@@ -1,6 +1,7 @@
 //! The complete wanted state of a bond in the kernel, comparable with `==`.
 
 use std::collections::BTreeMap;
+use std::mem;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
@@ -159,6 +160,15 @@ impl Tx {
             kind: Spread::One,
             ports: port.into_iter().collect(),
         }
+    }
+
+    /// The same with the settings of `kind` if nothing is sent: then no data plane can tell what they are. A spread of another
+    /// kind stays.
+    pub fn with_settings_of(self, kind: Spread) -> Tx {
+        if self.is_nowhere() && mem::discriminant(&self.kind) == mem::discriminant(&kind) {
+            return Tx { kind, ..self };
+        }
+        self
     }
 
     /// Nothing is sent.

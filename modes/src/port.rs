@@ -75,6 +75,15 @@ impl Port {
         self.health.state()
     }
 
+    /// What counts as its carrier when its interface has this one. A loss counts at once; a carrier that came back counts when the
+    /// interface is in service, as before then the kernel drops what is sent through it.
+    pub fn settled_carrier(&self, carrier: Carrier, in_service: bool) -> Carrier {
+        if carrier.is_on() && !in_service {
+            return self.carrier();
+        }
+        carrier
+    }
+
     /// Signal on the wire.
     pub fn carrier(&self) -> Carrier {
         self.health.carrier()
@@ -159,5 +168,42 @@ impl Ports {
     pub(crate) fn remove(&mut self, id: PortId) -> Option<Port> {
         let place = self.0.iter().position(|port| port.id == id)?;
         Some(self.0.remove(place))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_carrier_that_came_back_counts_once_the_interface_is_in_service() {
+        let port = |carrier| {
+            let report = LinkReport {
+                name: "a".to_owned(),
+                admin_up: true,
+                carrier,
+                mac: MacAddr::default(),
+                mtu: 1500,
+                promisc: false,
+                allmulti: false,
+                speed: Speed::default(),
+                duplex: Duplex::default(),
+            };
+            let facts = PortFacts {
+                permanent_mac: report.mac,
+                report,
+            };
+            Port::new(Time::ZERO, PortId(1), facts, &BondOptions::default())
+        };
+        let counts = |before, now, in_service| port(before).settled_carrier(now, in_service);
+        assert_eq!(counts(Carrier::Off, Carrier::On, false), Carrier::Off);
+        assert_eq!(counts(Carrier::Off, Carrier::On, true), Carrier::On);
+        assert_eq!(counts(Carrier::On, Carrier::On, false), Carrier::On, "no change");
+        assert_eq!(
+            counts(Carrier::On, Carrier::Off, false),
+            Carrier::Off,
+            "a loss counts at once"
+        );
+        assert_eq!(counts(Carrier::On, Carrier::Off, true), Carrier::Off);
     }
 }

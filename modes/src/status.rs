@@ -49,6 +49,9 @@ pub struct BondStatus {
     pub mac: MacAddr,
     /// MTU of the bond's interface in bytes.
     pub mtu: u32,
+    /// What its mode adds for the status files.
+    #[serde(skip)]
+    pub of_mode: ModeStatus,
     /// Name of the port that carries the traffic.
     pub active_port: Option<String>,
     /// Name of the primary port, attached or not.
@@ -62,6 +65,24 @@ pub struct BondStatus {
     pub targets: Vec<TargetStatus>,
     /// Every option with its effective value: numbers, strings or lists.
     pub options: BTreeMap<String, OptionValue>,
+}
+
+/// What a mode shows beyond what every bond has.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ModeStatus {
+    /// One port carries everything; [`BondStatus::active_port`] is which, if any does.
+    pub has_active: bool,
+    /// What only this mode has: a paragraph of the status file, before the ports.
+    pub paragraph: Option<Paragraph>,
+}
+
+/// A paragraph of the status file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Paragraph {
+    /// The first line.
+    pub title: String,
+    /// Names and values, a line each.
+    pub lines: Vec<(String, String)>,
 }
 
 /// `up` or `down`.

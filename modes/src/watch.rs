@@ -43,8 +43,8 @@ pub(crate) fn handle_timeout(now: Time, ports: &mut Ports, out: &mut Outbox) {
 fn request(port: PortId, asks: Vec<Ask>, out: &mut Outbox) {
     for ask in asks {
         out.act(match ask {
-            Ask::PollCarrier => Action::PollMii { port },
-            Ask::ReadStamps => Action::ReadHeard,
+            Ask::PollCarrier => Action::PollCarriers { ports: vec![port] },
+            Ask::ReadStamps => Action::ReadReceiveStamps,
             Ask::Send { frame } => Action::Probe { port, frame },
         });
     }
@@ -62,8 +62,8 @@ mod tests {
         let port = PortId(7);
         request(port, asks, &mut out);
         let asked = [
-            Action::PollMii { port },
-            Action::ReadHeard,
+            Action::PollCarriers { ports: vec![port] },
+            Action::ReadReceiveStamps,
             Action::Probe { port, frame },
         ];
         for action in asked {

@@ -2,7 +2,7 @@
 
 use std::ops::BitOr;
 
-use crate::wire::ethernet;
+use crate::wire::{MacAddr, ethernet};
 
 /// A set of kinds of frames.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -28,6 +28,11 @@ impl FrameKinds {
         }
     }
 
+    /// The kinds of both sets.
+    pub const fn and(self, other: FrameKinds) -> FrameKinds {
+        FrameKinds(self.0 | other.0)
+    }
+
     /// Whether it contains no kind.
     pub fn is_empty(self) -> bool {
         self == FrameKinds::NONE
@@ -48,9 +53,12 @@ impl BitOr for FrameKinds {
     type Output = FrameKinds;
 
     fn bitor(self, other: FrameKinds) -> FrameKinds {
-        FrameKinds(self.0 | other.0)
+        self.and(other)
     }
 }
+
+/// Where frames of slow protocols go. [802.3 annex 57A]
+pub const SLOW_GROUP: MacAddr = MacAddr([0x01, 0x80, 0xc2, 0, 0, 2]);
 
 /// EtherType of slow protocols.
 const SLOW_PROTOCOLS: u16 = 0x8809;

@@ -31,7 +31,7 @@ pub struct Effort {
 }
 
 impl ManyPorts {
-    /// So many ports and targets, watched with these options; returns when all ports are up.
+    /// Makes this number of ports and targets with these monitor options; returns when all ports are up.
     #[track_caller]
     pub fn new(ports: usize, targets: u8, options: &str) -> ManyPorts {
         let machine = Machine::alone();

@@ -110,7 +110,7 @@ impl Drop for Worker {
     }
 }
 
-/// Answers ARP requests for one address in the kernel's stead, which must be told not to.
+/// Answers ARP requests for one address in place of the kernel, whose own answers must be switched off.
 #[derive(Debug)]
 pub struct Responder(Worker);
 
@@ -151,7 +151,7 @@ pub struct Flood {
 }
 
 impl Flood {
-    /// So many frames a second, a multiple of 1,000.
+    /// Frames per second, a multiple of 1,000.
     pub fn start(netns: &Netns, interface: &str, per_second: u64) -> Flood {
         let interface = interface.to_owned();
         let since = Instant::now();

@@ -22,7 +22,7 @@ impl Folder {
         folder
     }
 
-    /// What `bondctl` says in this folder, its paths left out: status, standard output, standard error.
+    /// Output of `bondctl` in this folder without paths: status, standard output, standard error.
     fn check(&self, words: &str) -> (i32, String, String) {
         let output = self.run(words);
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).replace(&format!("{}/", self.0.display()), "");

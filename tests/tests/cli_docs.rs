@@ -19,7 +19,7 @@ fn page(name: &str) -> String {
     text.replace("\\-", "-")
 }
 
-/// What a program prints for `--help` after these words.
+/// Help text of a program after these words.
 fn help(program: &str, words: &[&str]) -> String {
     let mut command = Command::new(bin(program));
     let output = command.args(words).arg("--help").output();
@@ -118,12 +118,26 @@ fn every_command_of_bondctl_is_in_the_manual_page() {
     }
 }
 
+/// The section of bondctl.8 that describes every option of a bond.
+const OPTIONS: &str = "Options of a bond";
+
 #[test]
 fn every_option_is_in_the_manual_pages_with_all_its_names() {
     let options = || TABLE.iter().flat_map(OptionRow::names).map(str::to_owned);
-    has_all("bondctl.8", "Cm", options());
+    let page_of_commands = page("bondctl.8");
+    let (_, rest) = page_of_commands
+        .split_once(&format!(".Ss {OPTIONS}\n"))
+        .expect("bondctl.8 has a section of options");
+    let known = named(rest.split("\n.Ss ").next().unwrap_or(rest), "Cm");
+    let missing: Vec<String> = options().filter(|name| !known.contains(name)).collect();
+    assert!(missing.is_empty(), "{OPTIONS}: no {missing:?}");
     has_all("bondctl.8", "Cm", PORT_TABLE.iter().map(|row| row.name.to_owned()));
-    has_all("bondd.conf.5", "Cm", options());
+    // What can be given in files is described there, too.
+    let reference = format!(".Dq {OPTIONS}\nof\n.Xr bondctl 8\n");
+    assert!(
+        page("bondd.conf.5").contains(&reference),
+        "bondd.conf.5 names {OPTIONS}"
+    );
 }
 
 #[test]
@@ -151,7 +165,7 @@ fn every_file_of_the_driver_is_in_the_manual_page_and_its_command_is_one_that_bo
             let pair = [(option.to_owned(), value.to_owned())];
             let row = TABLE.iter().find(|row| row.names().any(|name| name == option));
             assert!(row.is_some(), "{command}");
-            // What only some modes have is none of this test's business, nor that nothing is there to be taken away.
+            // Options of some modes only, and removing a target from an empty list, are not tested here.
             let is_bad = |error: &OptionError| matches!(error, OptionError::BadValue { .. }) && !value.starts_with('-');
             let bad = options::check(&pair).into_iter().find(|(_, error)| is_bad(error));
             assert!(bad.is_none(), "{command}: {bad:?}");

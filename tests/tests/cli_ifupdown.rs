@@ -396,7 +396,7 @@ fn a_bond_that_cannot_be_made_fails_and_changes_nothing() {
     assert_eq!(code, 1, "{said}");
     assert!(said.contains("no bondd answers at /run/bondd/control.sock"), "{said}");
     assert!(host.netns.link("bond0").is_none());
-    // Who has no bond does not need the agent.
+    // A host without bonds does not need the agent.
     host.interfaces("iface eth1 inet manual\n mtu 1400\n");
     host.up("ifup eth1 && ifdown eth1", &[]);
 }

@@ -33,7 +33,7 @@ impl Drop for Folder {
     }
 }
 
-/// What `bondctl` says: status, standard output, standard error.
+/// Output of `bondctl`: status, standard output, standard error.
 fn bondctl(words: &str, folder: &Path, input: &str) -> (i32, String, String) {
     let mut command = Command::new(bin("bondctl"));
     command

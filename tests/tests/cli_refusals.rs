@@ -383,7 +383,7 @@ fn a_bad_options_file_stops_the_start_and_every_finding_has_file_and_line() {
         );
     }
     assert_eq!(link_names(&netns), links, "forwarding stays as it was");
-    // What was there is still adopted with the good file.
+    // The existing bond is still adopted with the good file.
     fs::write(&path, good).unwrap();
     daemon.launch();
     assert_eq!(daemon.ctl("list").trim(), "bond0");

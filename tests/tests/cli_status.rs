@@ -155,7 +155,7 @@ fn the_tree_follows_the_bond_and_its_ports() {
     shows(&net("bond0/operstate"), "up");
     shows(&net("bond0/lower_eth1/bonding_slave/mii_status"), "up");
     shows(&net("eth1/master/bonding/primary"), "eth0");
-    // What the stack says of the interfaces themselves.
+    // The stack's data about the interfaces.
     for (device, name) in [
         ("bond0", "mtu"),
         ("bond0", "address"),

@@ -95,7 +95,7 @@ fn pass(lab: &Lab, column: &str, scenarios: &[Scenario], wanted: &[Wanted]) -> V
     verdict
 }
 
-/// What all comparisons found.
+/// Results of all comparisons.
 #[derive(Default)]
 struct Verdict {
     compared: usize,
@@ -163,7 +163,7 @@ fn shown(d: &Difference) -> String {
     )
 }
 
-/// At least so many texts of each mode are seen to be the driver's.
+/// Least number of texts of each mode that must equal the driver's.
 const TEXTS: usize = 10;
 
 fn number(name: &str, default: u64) -> u64 {
@@ -172,7 +172,7 @@ fn number(name: &str, default: u64) -> u64 {
     })
 }
 
-/// An environment variable; an empty one is none, as make hands on those that were not given.
+/// An environment variable; an empty one counts as unset, because make passes on variables without a value.
 fn given(name: &str) -> Option<String> {
     env::var(name).ok().filter(|value| !value.is_empty())
 }

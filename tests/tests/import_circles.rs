@@ -1,4 +1,5 @@
-//! No circle of imports among the source files of the pure crates: a file can be understood from the files that it names.
+//! No circle of imports among the source files of the pure crates and of the agent's configuration: a file can be understood from
+//! the files that it names.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -9,7 +10,7 @@ use bondd_tests::bins::root;
 /// A module, as the path of names that leads to it from the crate's root; empty for the root.
 type Module = Vec<String>;
 
-/// What a file says, apart from its tests.
+/// Text of a file without its tests.
 #[derive(Debug, Default)]
 struct Source {
     /// Names that stand for a path of the crate: imported, re-exported or a child module.
@@ -127,6 +128,11 @@ impl Source {
         let mut at = 0;
         while at < tokens.len() {
             let public = at > 0 && (tokens[at - 1] == "pub" || tokens[at - 1] == ")");
+            // `pub(in crate::part)` says who may see it, and uses nothing.
+            if tokens[at] == "in" && at > 0 && tokens[at - 1] == "(" {
+                at += tokens[at..].iter().position(|token| token == ")").unwrap_or(1);
+                continue;
+            }
             let statement = tokens[at] == "use" && tokens.get(at + 1).is_some_and(|next| next != "<");
             if statement {
                 let mut found = Vec::new();
@@ -239,7 +245,7 @@ fn definer(sources: &BTreeMap<Module, Source>, path: &[String]) -> Option<Module
     None
 }
 
-/// Who names whom.
+/// Files and the files that they name.
 fn graph(sources: &BTreeMap<Module, Source>) -> BTreeMap<Module, BTreeSet<Module>> {
     let edges = |(module, source): (&Module, &Source)| {
         let to = source.paths.iter().filter_map(|path| definer(sources, path));
@@ -289,6 +295,13 @@ fn no_circle_of_imports_in_monitors() {
     assert_eq!(circles_of("monitors"), BTreeSet::new());
 }
 
+#[test]
+fn no_circle_of_imports_goes_through_the_configuration_of_the_agent() {
+    let mut circles = circles_of("agent");
+    circles.retain(|circle| circle.iter().any(|module| module.starts_with("crate::config")));
+    assert_eq!(circles, BTreeSet::new());
+}
+
 /// Sources of a crate that exists in this test only.
 fn made(files: &[(&str, &str)]) -> BTreeMap<Module, Source> {
     let read = |(name, text): &(&str, &str)| {
@@ -335,7 +348,7 @@ fn tests_comments_and_texts_do_not_count() {
         ("crate::a", "use crate::b::B;"),
         (
             "crate::b",
-            "// use crate::a::A;\nconst T: &str = \"crate::a::A\"; #[cfg(test)] mod tests { use crate::a::A; fn f() { crate::a::g() } } pub struct B;",
+            "// use crate::a::A;\nconst T: &str = \"crate::a::A\"; #[cfg(test)] mod tests { use crate::a::A; fn f() { crate::a::g() } } pub(in crate::a) struct B;",
         ),
     ]));
     assert_eq!(names(&found), [] as [&str; 0]);

@@ -281,7 +281,7 @@ fn an_address_that_fail_over_mac_forbids_is_put_back_with_a_word_and_not_for_eve
         said("again and again, leaving it for a minute") == 1
     });
     assert_eq!(address(), "02:00:00:00:07:06");
-    // Whoever asks for another plan gets a whole one.
+    // Any other plan is programmed as a whole.
     netns.ip("link add eth1 type veth peer name p1");
     netns.ip("link set p1 up");
     daemon.ctl("port add bond0 eth1");

@@ -17,7 +17,7 @@ use serde_json::Value;
 const INTERVAL: Duration = Duration::from_millis(100);
 /// `arp_missed_max` (2) intervals without an answer, and one until the tick that finds out.
 const DETECTION: Duration = Duration::from_millis(300);
-/// What commands, the switch and a busy machine may add to that.
+/// Tolerance for commands, the switch and a busy machine.
 const SLACK: Duration = Duration::from_millis(40);
 const TARGET_V6: &str = "fd00:77::2";
 const SPREADING: [&str; 3] = ["balance-rr", "balance-xor", "broadcast"];
@@ -39,7 +39,7 @@ fn in_touch(bench: &BondAndSwitch, target: &str) {
     }
 }
 
-/// What the target's last sign of life through a port was, and its age.
+/// Kind and age of the target's last sign of life through a port.
 fn answer(daemon: &Daemon, port: &str, target: &str) -> Option<(String, Duration)> {
     let evidence = daemon.port("bond0", port)["evidence"].take();
     let answers = evidence["answers"].as_array()?;
@@ -63,7 +63,7 @@ fn answer_arp(bench: &BondAndSwitch, answers: bool) {
         .set_sysctl("ipv4/conf/br0/arp_ignore", if answers { "0" } else { "8" });
 }
 
-/// Blocks a port of the switch and returns how long it took until the agent told of what the test waits for.
+/// Blocks a port of the switch and returns the time until the expected event of the agent.
 fn time_to_notice(bench: &BondAndSwitch, port: &str, accept: impl Fn(&Value) -> bool) -> Duration {
     let monitor = bench.host.daemon.monitor();
     let start = Instant::now();
@@ -143,7 +143,7 @@ fn a_silent_target_takes_the_bond_down_until_it_answers_again() {
     in_touch(&bench, &RIGHT.to_string());
 }
 
-/// Lets somebody else answer in the target's stead, forty times.
+/// Sends forty answers from another host in place of the target.
 fn forty_answers(mac: [u8; 6], delay: Duration) {
     let bench = probing(Machine::shared(), "arp_validate=all");
     let responder = Responder::start(&bench.switch.netns, "br0", RIGHT, mac, delay);
@@ -281,7 +281,7 @@ fn a_target_behind_another_interface_is_told_and_does_not_count() {
         (&told["monitored"], &told["elsewhere"]),
         (&false.into(), &"other0".into())
     );
-    // Would it count, no path would be good now, and none would be told from a dead one.
+    // If it counted, no path would be good, and a dead path could not be recognised.
     in_time("beside it", || six_dead_paths(&bench, &RIGHT.to_string()));
 
     daemon.ctl(&format!("set bond0 arp_ip_target=-{RIGHT}"));

@@ -10,7 +10,7 @@ use bondd_tests::traffic::TEN_THOUSAND;
 use bondd_tests::{BondAndSwitch, Daemon, Netns, Rate, Settings, TwoBonds, wait_for};
 use serde_json::Value;
 
-/// What must be the same before and after: everything but the counters, which only grow.
+/// State that must be the same before and after: everything except the counters, which only grow.
 fn identity(daemon: &Daemon) -> Value {
     let mut bond = daemon.bond("bond0");
     for port in bond["ports"].as_array_mut().expect("ports") {

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use bond_modes::plan::{Match, Steer};
-use bond_modes::{LinkWord, LocalAddress, Machine, Notice, Reach, Station, SwitchReason, Warning};
+use bond_modes::{HostBehind, LinkWord, LocalAddress, Machine, Notice, Reach, SwitchReason, Warning};
 use bond_monitors::wire::arp::Arp;
 use bond_monitors::wire::ethernet::{Tag, strip};
 use bond_monitors::{Carrier, Evidence, MacAddr, Time};
@@ -439,7 +439,7 @@ fn a_busy_agent_sends_all_that_is_announced() {
             router: false,
         }]);
         w.stations = (0..100)
-            .map(|n| Station {
+            .map(|n| HostBehind {
                 mac: MacAddr([2, 1, 0, 0, 0, n]),
                 tags: Vec::new(),
             })
@@ -579,7 +579,7 @@ fn memberships_are_reported_as_often_as_resend_igmp_says() {
 fn addresses_behind_the_bond_are_announced_once_each_and_not_all_at_once() {
     let mut w = World::with_carrier("mode=1 miimon=100 num_grat_arp=0", ["a", "b"]);
     w.stations = (0..200)
-        .map(|n| Station {
+        .map(|n| HostBehind {
             mac: MacAddr([2, 1, 0, 0, 0, n]),
             tags: vec![Tag::c(7)],
         })

@@ -34,7 +34,7 @@ fn equal_seeds_give_equal_traces() {
     assert_ne!(walk(0, STEPS, false), walk(1, STEPS, false));
 }
 
-/// What the walks must be able to find, by an agent and a data plane without a rule of theirs.
+/// Defects that the walks must find: an agent and a data plane without one of their rules.
 #[test]
 fn a_walk_finds_old_events_that_are_believed_and_guests_that_get_lost() {
     let finds = |what: &str, change: fn(&mut World)| {
@@ -61,5 +61,5 @@ fn number(variable: &str) -> Option<u64> {
 
 const STEPS: u32 = 1000;
 
-/// One of so many walks is enough to find what is wrong all the time.
+/// This number of walks is enough to find a permanent defect.
 const SEEDS_TO_FIND: u64 = 20;

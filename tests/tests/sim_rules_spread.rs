@@ -181,3 +181,23 @@ fn without_a_monitor_a_port_without_carrier_counts_as_up_and_is_not_sent_through
         assert!(w.bond.status(w.now()).bond.carrier, "mode {mode}");
     }
 }
+
+#[test]
+fn a_restart_while_no_port_sends_is_silent() {
+    for mode in [
+        "mode=balance-rr packets_per_slave=3",
+        "mode=balance-xor xmit_hash_policy=layer3+4",
+        "mode=broadcast",
+    ] {
+        let mut w = World::with_carrier(&format!("{mode} miimon=100"), ["a", "b"]);
+        w.at_ms(500).carrier("a", Off).carrier("b", Off).at_ms(1000);
+        assert!(w.plan().tx.is_nowhere(), "{mode}");
+        for saved in [Some(w.bond.saved()), None] {
+            w.clear().restart(saved);
+            assert_eq!(w.plans, [], "{mode}");
+        }
+        w.carrier("b", On).at_ms(2000);
+        assert_eq!(w.plans.last().unwrap().1, *w.bond.plan(), "{mode}");
+        assert_eq!(senders(&w), ids(&w, ["b"]), "{mode}");
+    }
+}

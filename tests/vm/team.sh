@@ -81,7 +81,7 @@ insists() {
     ! until_true 1 sends_through 101
 }
 until_true 1 insists || fail "who insists is never left alone"
-grep -q "leaving them for a minute" /tmp/bondd.log || fail "nothing was said of it"
+grep -q "leaving it for a minute" /tmp/bondd.log || fail "nothing was said of it"
 sleep 55
 sends_through 100 || fail "put back within the minute"
 until_true 20 sends_through 101 || fail "not put back after the minute"

@@ -1,44 +1,49 @@
 //! Option files in the grammars that users know from modprobe: `alias <bond> bonding`, `options <bond> option=value ...`.
 //!
-//! Parse, don't validate: texts go in; bonds to make, and every error with its place, come out. `loader` opens the files, and
-//! `import` reads those of other tools.
-//! Three grammars are read:
+//! Parse, don't validate: texts go in; bonds to make, and every error with its place, come out. `loader` opens the files.
 //!
-//! - the agent's own: lines and words (`lines`), directives (`modprobe`), bonds (`resolve`);
-//! - modules.conf of Linux 2.4 (`modutils`) and modprobe.d (`kmod`), as loads of the kernel's module (`module`):
-//!   the result is the bonds that these programs and the driver would have made from the file. `unite` puts them together with
-//!   the agent's own by name.
+//! - bondd's own grammar: lines and words (`lines`), directives (`modprobe`), bonds (`resolve`);
+//! - modules.conf of Linux 2.4 and modprobe.d, behind `legacy::load`: the result is the bonds that modutils, kmod and the driver
+//!   would have made from the file;
+//! - `unite` merges both by name, and `parameters` applies the driver's rules to the options of one bond;
+//! - configurations of other tools, behind [`import`]: they are made into files of bondd's own grammar.
+//!
+//! The others are leaves, which know no reader: the data (`spec`, `diagnostic`, `grammar`), options as a list (`option_list`), names
+//! and ports (`names`, `ports`), `limits`, words that more than one grammar knows (`directives`, `kernel_words`, `unsupported`), and
+//! the patterns of the shell (`pattern`).
 //!
 //! The option table knows the options; this module only adds rules that hold for the kernel module's parameters but not for
-//! options of a bond (`parameters`, `module`).
+//! options of a bond (`parameters`, `legacy`).
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub mod diagnostic;
+mod directives;
 pub mod grammar;
 pub mod import;
+mod kernel_words;
 mod legacy;
+mod limits;
 mod lines;
 pub mod loader;
 mod modprobe;
 pub mod names;
+mod option_list;
 mod parameters;
+mod pattern;
+mod ports;
 mod resolve;
+mod spec;
 mod unite;
 mod unsupported;
 
 pub use diagnostic::{Diagnostic, Place, Severity};
 pub use grammar::Grammar;
 pub use loader::{Disk, Files, NoFiles};
+pub use spec::{BondSpec, Check, Source, SpecOption};
 
 use diagnostic::Findings;
-use legacy::module::{Made, Module};
-use legacy::{kmod, modutils};
-
-/// Checks the options of a new bond. Each error has the index of the option, or a larger number if an option is missing, and a
-/// sentence.
-pub type Check<'a> = &'a dyn Fn(&[(String, String)]) -> Vec<(usize, String)>;
 
 /// Contents of the files.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -56,60 +61,6 @@ impl Parsed {
     pub fn has_errors(&self) -> bool {
         self.diagnostics.iter().any(|d| d.severity == Severity::Error)
     }
-}
-
-/// A bond to make.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BondSpec {
-    /// Interface name.
-    pub name: String,
-    /// Its alias in a file for the module; `None` for bonds of `max_bonds` and of the module's own name.
-    pub alias: Option<String>,
-    /// Defaults and its own options, each name once, as they take effect.
-    pub options: Vec<SpecOption>,
-    /// The same as in the files, before corrections.
-    pub given: Vec<SpecOption>,
-    /// Interfaces to attach when they appear.
-    pub ports: Vec<String>,
-    /// The line that names the ports.
-    pub ports_place: Option<Place>,
-    /// The line of the bond.
-    pub place: Place,
-}
-
-impl BondSpec {
-    /// Its options as names and values.
-    pub fn pairs(&self) -> Vec<(String, String)> {
-        self.options.iter().map(SpecOption::pair).collect()
-    }
-}
-
-/// An option of a bond.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SpecOption {
-    /// With `_` for `-`.
-    pub name: String,
-    /// As written.
-    pub value: String,
-    /// Where it was given.
-    pub place: Place,
-}
-
-impl SpecOption {
-    fn pair(&self) -> (String, String) {
-        (self.name.clone(), self.value.clone())
-    }
-}
-
-/// A text with the name of its file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Source {
-    /// Of the file.
-    pub path: PathBuf,
-    /// Its contents.
-    pub text: String,
-    /// Its grammar.
-    pub grammar: Grammar,
 }
 
 /// Reads files, and folders' `*.conf`, by this grammar, by default that of each file's name. No path: the usual folders.
@@ -133,21 +84,13 @@ fn read(sources: &[Source], files: &dyn Files, check: Check<'_>, mut findings: F
     }
     let own = resolve::Own::new(&directives, &mut findings);
     let names = own.names();
-    let mut modules: Vec<Made> = Vec::new();
-    for source in sources.iter().filter(|source| source.grammar == Grammar::ModulesConf) {
-        let mut module = Module::new(&names, check);
-        modutils::load(source, files, &mut order, &mut module, &mut findings);
-        modules.push(module.made);
-    }
-    let mut module = Module::new(&names, check);
-    kmod::load(sources, &mut module, &mut findings);
-    modules.push(module.made);
+    let modules = legacy::load(sources, files, &names, check, &mut order, &mut findings);
     let made = modules.iter().flat_map(|made| &made.bonds);
     let made = made.map(|bond| bond.name.clone()).collect();
     let own = own.bonds(&made, &mut findings);
     let mut bonds = unite::unite(own, modules, check, &mut findings);
     resolve::limit(&mut bonds, &mut findings);
-    resolve::check_ports(&bonds, &mut findings);
+    ports::check_ports(&bonds, &mut findings);
     Parsed {
         bonds,
         files: order.iter().map(|file| file.to_path_buf()).collect(),

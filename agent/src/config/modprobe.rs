@@ -5,39 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::diagnostic::{Findings, Place};
+use super::directives::{COMMANDS, MODULE, SETTINGS};
 use super::lines::{logical_lines, physical_lines};
-
-/// Name of the kernel's module, which stands for all bonds.
-pub(super) const MODULE: &str = "bonding";
-
-/// Directives with commands to run before, instead of or after loading or removing a module.
-pub(super) const COMMANDS: [&str; 6] = [
-    "pre-install",
-    "install",
-    "post-install",
-    "pre-remove",
-    "remove",
-    "post-remove",
-];
-
-/// Settings of modules.conf with a `=` after their name, and hints for depmod; they do not concern bonds.
-pub(super) const SETTINGS: [&str; 15] = [
-    "path",
-    "depfile",
-    "pcimapfile",
-    "isapnpmapfile",
-    "usbmapfile",
-    "parportmapfile",
-    "ieee1394mapfile",
-    "pnpbiosmapfile",
-    "generic_stringfile",
-    "persistdir",
-    "insmod_opt",
-    "keep",
-    "prune",
-    "above",
-    "below",
-];
 
 /// Directives of modprobe.d that never make or change a bond.
 const HINTS: [&str; 3] = ["blacklist", "softdep", "weakdep"];

@@ -1,5 +1,7 @@
 //! Names that are possible for network interfaces and for bonds.
 
+use std::collections::BTreeSet;
+
 /// Reserved names: files beside a bond's own, words of the option files, folders of the kernel's settings.
 const RESERVED: [&str; 5] = ["bonding_masters", "max_bonds", "bonding", "all", "default"];
 
@@ -31,6 +33,14 @@ pub fn check_interface(name: &str) -> Result<(), String> {
     Err(format!(
         "{name:?} is not an interface name ({wrong}), expected 1 to 15 bytes such as bond0"
     ))
+}
+
+/// The lowest free name. [bond_main.c: bond_create]
+pub(super) fn free_name(taken: &BTreeSet<String>) -> String {
+    (0..)
+        .map(|number: usize| format!("bond{number}"))
+        .find(|name| !taken.contains(name))
+        .expect("fewer bonds than numbers")
 }
 
 #[cfg(test)]

@@ -3,9 +3,8 @@
 
 use std::net::Ipv4Addr;
 
-use bond_modes::options::{find, parse, show_all};
-
 use super::diagnostic::{Findings, Place, Severity};
+use super::option_list::{effective, is_off, switched_on, take};
 use super::{Grammar, SpecOption};
 
 /// Applies the module's rules to the parameters of one bond and leaves the effective options.
@@ -125,18 +124,6 @@ fn drop_delays(options: &mut Vec<SpecOption>, own: bool, findings: &mut Findings
     }
 }
 
-/// Drops arp_validate when the ARP monitor is off. A loaded driver stores it; as a module parameter it is refused.
-pub(super) fn drop_validation(options: &mut Vec<SpecOption>, findings: &mut Findings) {
-    let probes = switched_on(options, "arp_interval").is_some() && switched_on(options, "miimon").is_none();
-    if !probes
-        && switched_on(options, "arp_validate").is_some()
-        && let Some(SpecOption { value, place, .. }) = take(options, "arp_validate")
-    {
-        let text = format!("arp_validate={value} has no effect without the ARP monitor, expected arp_interval above 0");
-        findings.warning(&place, text);
-    }
-}
-
 /// Reports an ARP monitor without targets, and arp_validate without an ARP monitor.
 fn check_arp(options: &mut Vec<SpecOption>, own: bool, excluded: Option<&SpecOption>, findings: &mut Findings) {
     let is_list = |option: &&SpecOption| ["arp_ip_target", "ns_ip6_target"].contains(&option.name.as_str());
@@ -178,38 +165,4 @@ fn check_arp(options: &mut Vec<SpecOption>, own: bool, excluded: Option<&SpecOpt
 fn is_target(text: &str) -> bool {
     text.parse::<Ipv4Addr>()
         .is_ok_and(|ip| ip.octets()[0] != 0 && !ip.is_broadcast())
-}
-
-pub(super) fn take(options: &mut Vec<SpecOption>, name: &str) -> Option<SpecOption> {
-    let at = options.iter().position(|option| option.name == name)?;
-    Some(options.remove(at))
-}
-
-/// The option, if its value is valid and switches something on.
-pub(super) fn switched_on<'a>(options: &'a [SpecOption], name: &str) -> Option<&'a SpecOption> {
-    let option = options.iter().find(|option| option.name == name)?;
-    (effective(option).is_some() && !is_off(option)).then_some(option)
-}
-
-/// Whether two names are those of one option.
-pub(super) fn is_same(one: &str, other: &str) -> bool {
-    let row = |name| find(name).map_or(name, |row| row.name);
-    row(one) == row(other)
-}
-
-/// Whether two values of one option mean the same.
-pub(super) fn means_the_same(one: &SpecOption, other: &SpecOption) -> bool {
-    one.value == other.value || effective(one).is_some_and(|value| effective(other) == Some(value))
-}
-
-fn is_off(option: &SpecOption) -> bool {
-    effective(option).is_some_and(|value| ["0", "none", ""].contains(&value.as_str()))
-}
-
-/// The value as parsed by the option table; `None` for a bad one, which is reported elsewhere.
-fn effective(option: &SpecOption) -> Option<String> {
-    let change = parse(&[option.pair()]).ok()?;
-    show_all(&change.options, None)
-        .remove(&option.name)
-        .map(|value| value.to_string())
 }

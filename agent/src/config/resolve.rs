@@ -2,18 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::diagnostic::{Findings, Place, Severity};
+use super::diagnostic::{Findings, Place};
+use super::directives::MODULE;
+use super::limits::{MOST_BONDS, MOST_IN_ALL};
 use super::lines::words;
-use super::modprobe::{Directive, DirectiveLine, MODULE};
-use super::names::{check_bond, check_interface};
-use super::unsupported::is_for_other_modes;
-use super::{BondSpec, Check, Grammar, SpecOption, parameters};
-
-/// Most bonds that `max_bonds` makes.
-pub(super) const MOST_BONDS: usize = 256;
-
-/// Most bonds that files make together.
-pub(super) const MOST_IN_ALL: usize = 1024;
+use super::modprobe::{Directive, DirectiveLine};
+use super::names::{check_bond, free_name};
+use super::option_list::set;
+use super::pattern::is_pattern;
+use super::ports::port_names;
+use super::{BondSpec, SpecOption};
 
 /// The options lines of one name together; a later line adds to an earlier one.
 #[derive(Clone, Debug, Default)]
@@ -91,7 +89,7 @@ fn asked_for(directives: &[DirectiveLine], findings: &mut Findings) -> Vec<(Stri
         let earlier = asked.iter().position(|(bond, _)| bond == name);
         match (module == MODULE, earlier) {
             (true, Some(at)) => findings.warning(place, format!("{name} was asked for before, at {}", asked[at].1)),
-            (true, None) if name.contains(['*', '?', '[']) => {
+            (true, None) if is_pattern(name) => {
                 findings.warning(
                     place,
                     format!("{name} is a pattern and makes no bond, expected a bond's name"),
@@ -180,39 +178,6 @@ impl OptionLines {
     }
 }
 
-/// Sets an option and returns its former value.
-pub(super) fn set(options: &mut Vec<SpecOption>, option: SpecOption) -> Option<SpecOption> {
-    match options.iter_mut().find(|o| o.name == option.name) {
-        Some(before) => Some(std::mem::replace(before, option)),
-        None => {
-            options.push(option);
-            None
-        }
-    }
-}
-
-pub(super) fn port_names(bond: &str, list: &str, place: &Place, findings: &mut Findings) -> Vec<String> {
-    let mut ports: Vec<String> = Vec::new();
-    for name in list.split(',') {
-        if let Err(wrong) = check_interface(name) {
-            findings.error(place, format!("slaves={list}: {wrong}"));
-        } else if ports.iter().any(|port| port == name) {
-            findings.error(
-                place,
-                format!("slaves={list} names {name} twice, expected each port once"),
-            );
-        } else if name == bond {
-            findings.error(
-                place,
-                format!("{bond} cannot be its own port, expected other interfaces"),
-            );
-        } else {
-            ports.push(name.to_owned());
-        }
-    }
-    ports
-}
-
 /// Each bond with its own options, and the bonds that `max_bonds` adds.
 fn make_bonds(
     asked: Vec<(String, Place)>,
@@ -286,102 +251,10 @@ fn spare(taken: &mut BTreeSet<String>, alike: &BondSpec) -> BondSpec {
     BondSpec { name, ..alike.clone() }
 }
 
-/// The lowest free name. [bond_main.c: bond_create]
-pub(super) fn free_name(taken: &BTreeSet<String>) -> String {
-    (0..)
-        .map(|number: usize| format!("bond{number}"))
-        .find(|name| !taken.contains(name))
-        .expect("fewer bonds than numbers")
-}
-
-/// Keeps the options that a bond can have together, and reports and returns the others. `None` if the mode is refused, because
-/// the other options depend on it.
-///
-/// For options that were written to the driver one by one, so that a refused one did not affect the others.
-pub(super) fn keep_good(
-    options: &mut Vec<SpecOption>,
-    check: Check<'_>,
-    findings: &mut Findings,
-) -> Option<Vec<SpecOption>> {
-    let mut left = Vec::new();
-    for option in options.extract_if(.., |option| is_for_other_modes(&option.name)) {
-        let text = format!(
-            "{}={} is for modes that bondd does not have, it sets nothing, expected it to be left out",
-            option.name, option.value
-        );
-        findings.add(Severity::Warning, "unsupported-option", &option.place, text);
-    }
-    parameters::drop_validation(options, findings);
-    parameters::apply_module_rules(options, Grammar::Own, findings);
-    loop {
-        let pairs: Vec<(String, String)> = options.iter().map(SpecOption::pair).collect();
-        let wrong = check(&pairs);
-        let is_mode = |(at, _): &&(usize, String)| options.get(*at).is_some_and(|option| option.name == "mode");
-        if let Some((at, why)) = wrong.iter().find(is_mode) {
-            findings.error(&options[*at].place, why.clone());
-            return None;
-        }
-        let Some((at, why)) = wrong.into_iter().next() else {
-            return Some(left);
-        };
-        // A missing option is required by another one, which is dropped.
-        let option = options.remove(at.min(options.len().checked_sub(1)?));
-        findings.error(&option.place, why);
-        left.push(option);
-    }
-}
-
 /// Drops bonds beyond the limit.
 pub(super) fn limit(bonds: &mut Vec<BondSpec>, findings: &mut Findings) {
     if let Some(bond) = bonds.get(MOST_IN_ALL) {
         findings.error(&bond.place, format!("more than {MOST_IN_ALL} bonds, expected fewer"));
         bonds.truncate(MOST_IN_ALL);
-    }
-}
-
-/// Checks that each port belongs to one bond only and is not a bond itself.
-pub(super) fn check_ports(bonds: &[BondSpec], findings: &mut Findings) {
-    let mut claims = Claims::new(bonds.iter().map(|bond| bond.name.clone()));
-    for bond in bonds {
-        let Some(place) = &bond.ports_place else { continue };
-        for port in &bond.ports {
-            if let Err(wrong) = claims.claim(&bond.name, port) {
-                findings.error(place, wrong);
-            }
-        }
-    }
-}
-
-/// Owner of each port.
-pub(super) struct Claims {
-    bonds: BTreeSet<String>,
-    owners: BTreeMap<String, String>,
-}
-
-impl Claims {
-    /// No owners yet, with these bonds.
-    pub(super) fn new(bonds: impl IntoIterator<Item = String>) -> Claims {
-        Claims {
-            bonds: bonds.into_iter().collect(),
-            owners: BTreeMap::new(),
-        }
-    }
-
-    /// Gives a port to a bond, or returns the reason why it cannot.
-    pub(super) fn claim(&mut self, bond: &str, port: &str) -> Result<(), String> {
-        if self.bonds.contains(port) {
-            return Err(format!(
-                "{port} is a bond and cannot be a port of {bond}, expected an interface"
-            ));
-        }
-        match self.owners.get(port) {
-            Some(owner) => Err(format!(
-                "{port} is a port of {owner} already, expected another one for {bond}"
-            )),
-            None => {
-                self.owners.insert(port.to_owned(), bond.to_owned());
-                Ok(())
-            }
-        }
     }
 }

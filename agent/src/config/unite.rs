@@ -4,8 +4,9 @@
 use std::collections::BTreeSet;
 
 use super::diagnostic::{Findings, Place, Severity};
-use super::legacy::module::Made;
-use super::resolve::{OwnBonds, set};
+use super::legacy::Made;
+use super::option_list::{is_same, means_the_same, put};
+use super::resolve::OwnBonds;
 use super::{BondSpec, Check, Grammar, SpecOption, parameters};
 
 /// Merges the bonds of the agent's own files with those of each load of the kernel's module.
@@ -57,13 +58,6 @@ pub(super) fn unite(own: OwnBonds, modules: Vec<Made>, check: Check<'_>, finding
     united
 }
 
-/// Later values over earlier ones.
-fn put(options: &mut Vec<SpecOption>, over: Vec<SpecOption>) {
-    for option in over {
-        set(options, option);
-    }
-}
-
 /// Adds the settings of another file for the same bond.
 fn join(bond: &mut BondSpec, other: BondSpec, findings: &mut Findings) {
     let text = format!(
@@ -72,10 +66,7 @@ fn join(bond: &mut BondSpec, other: BondSpec, findings: &mut Findings) {
     );
     findings.add(Severity::Info, "one-bond", &bond.place, text);
     for option in other.options {
-        let before = bond
-            .options
-            .iter()
-            .find(|before| parameters::is_same(&before.name, &option.name));
+        let before = bond.options.iter().find(|before| is_same(&before.name, &option.name));
         match before {
             None => bond.options.push(option),
             Some(before) if agree(before, &option, &other.given) => {}
@@ -89,11 +80,7 @@ fn join(bond: &mut BondSpec, other: BondSpec, findings: &mut Findings) {
         }
     }
     for option in other.given {
-        if bond
-            .given
-            .iter()
-            .all(|before| !parameters::is_same(&before.name, &option.name))
-        {
+        if bond.given.iter().all(|before| !is_same(&before.name, &option.name)) {
             bond.given.push(option);
         }
     }
@@ -119,7 +106,7 @@ fn agree(one: &SpecOption, other: &SpecOption, given: &[SpecOption]) -> bool {
     [Some(other), as_written]
         .into_iter()
         .flatten()
-        .any(|other| parameters::means_the_same(one, other))
+        .any(|other| means_the_same(one, other))
 }
 
 /// Applies the module's rules to the options of both files together, and asks the option table about them.

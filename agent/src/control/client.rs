@@ -31,7 +31,7 @@ pub struct Client {
 /// Why a call failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// Nobody listens at the socket.
+    /// No agent listens at the socket.
     #[error("no bondd answers at {} (is it running? see `systemctl status bondd`, or set BONDD_RUN_DIR)", path.display())]
     NoDaemon {
         /// The socket.

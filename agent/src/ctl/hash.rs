@@ -4,8 +4,9 @@
 
 use std::fmt::Write;
 
-use bond_modes::XmitHashPolicy;
 use bond_modes::hash::{Explanation, FlowError, FlowSpec};
+use bond_modes::options::ModeName;
+use bond_modes::{BondOptions, Spread, XmitHashPolicy};
 use serde::Serialize;
 use serde_json::json;
 
@@ -78,21 +79,28 @@ impl Verdict {
             unusable: unusable.collect(),
             usable,
         };
-        match verdict.mode.as_str() {
-            "active-backup" => {
+        let mode = ModeName::VALUES.iter().find(|(_, name, _)| *name == verdict.mode);
+        let spread = mode.map(|(mode, _, _)| {
+            bond_modes::spread(&BondOptions {
+                mode: *mode,
+                ..BondOptions::default()
+            })
+        });
+        match spread {
+            Some(Spread::One) => {
                 verdict.choice = Choice::ActivePort;
                 verdict.ports.extend(bond.status.active_port.clone());
             }
-            "balance-rr" => {
+            Some(Spread::RoundRobin { .. }) => {
                 verdict.choice = Choice::EachFrame;
                 verdict.ports.clone_from(&verdict.usable);
             }
-            "broadcast" => {
+            Some(Spread::All) => {
                 verdict.choice = Choice::EveryPort;
                 verdict.ports.clone_from(&verdict.usable);
             }
-            "balance-xor" => verdict.hashed(bond, flow)?,
-            _ => {
+            Some(Spread::Hash(_)) => verdict.hashed(bond, flow)?,
+            Some(Spread::Buckets { .. }) | None => {
                 return Err(Failure::UnknownMode {
                     bond: verdict.bond,
                     mode: verdict.mode,

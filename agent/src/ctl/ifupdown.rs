@@ -17,7 +17,7 @@ use bond_modes::LinkWord;
 use bond_modes::options::{TABLE, parse, show_all};
 
 use super::Failure;
-use crate::config::import::ifupdown::{Line, Ports, Role, Stanza, read};
+use crate::config::import::{Line, Ports, Role, Stanza, read_stanza};
 use crate::config::{Diagnostic, Place};
 use crate::control::client::{Client, ClientError};
 use crate::control::proto::{BondReport, Call, OptionPairs, PortPresence};
@@ -400,7 +400,7 @@ fn stanza(iface: &str, options: impl Iterator<Item = (impl Into<String>, String)
         name: name.into(),
         value,
     });
-    read(lines.collect(), &check_options)
+    read_stanza(lines.collect(), &check_options)
 }
 
 /// The stanza of another interface, if it has one.

@@ -10,7 +10,7 @@ use clap::builder::PossibleValue;
 use super::step::Failures;
 use super::tc::{Hook, TcPlane};
 use super::team::TeamPlane;
-use super::{BondDevice, BondName, Observed, Plane, PlaneBond, PlaneError, PlaneReport, Watch, tc, team};
+use super::{Adopted, BondDevice, BondName, Plane, PlaneBond, PlaneError, PlaneReport, Watch, tc, team};
 use crate::text::chain;
 
 /// All planes of this agent, the preferred one first. To add one, make its folder beside this file and its row here.
@@ -213,7 +213,7 @@ impl Planes {
     }
 
     /// Takes over what the kernel already does under this name, on whatever plane. An error if that may be so and cannot be told.
-    pub fn adopt(&mut self, name: &str) -> Result<Option<(Box<dyn PlaneBond>, Observed)>, PlaneError> {
+    pub fn adopt(&mut self, name: &str) -> Result<Option<Adopted>, PlaneError> {
         let mut errors = Failures::default();
         for plane in &mut self.planes {
             match plane.adopt(name) {

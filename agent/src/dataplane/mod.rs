@@ -49,7 +49,7 @@ pub trait Plane {
     /// Makes a bond for these options: its interface, administratively down and without carrier. Undone whole on failure.
     fn create(&mut self, name: &str, options: &BondOptions) -> Result<(Box<dyn PlaneBond>, BondDevice), PlaneError>;
     /// Takes over what the kernel already does under this name, if the device there is ours.
-    fn adopt(&mut self, name: &str) -> Result<Option<(Box<dyn PlaneBond>, Observed)>, PlaneError>;
+    fn adopt(&mut self, name: &str) -> Result<Option<Adopted>, PlaneError>;
     /// Gives back a port of a bond that is gone, as [`PlaneBond::detach`] does it for one that is there.
     fn give_back(&mut self, port: PortId, original: &OriginalPort) -> Result<(), PlaneError>;
     /// For an orderly stop without bonds: leaves nothing behind.
@@ -104,6 +104,9 @@ pub trait PlaneBond {
     /// Removes the bond's interface and everything kept for it. Ports must be detached before.
     fn destroy(self: Box<Self>) -> Result<(), PlaneError>;
 }
+
+/// A bond that was taken over, and what was found.
+pub type Adopted = (Box<dyn PlaneBond>, Observed);
 
 /// Hears of changes that others make to the bonds of a plane.
 pub trait Watch {

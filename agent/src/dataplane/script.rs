@@ -15,8 +15,8 @@ use bond_monitors::{Carrier, LinkReport, MacAddr, ReceiveStamps};
 
 use super::step::Failures;
 use super::{
-    Applied, BondDevice, BondName, Observed, OriginalPort, Plane, PlaneBond, PlaneError, PortBase, PortCounters,
-    Touched, Watch,
+    Adopted, Applied, BondDevice, BondName, Observed, OriginalPort, Plane, PlaneBond, PlaneError, PortBase,
+    PortCounters, Touched, Watch,
 };
 use crate::netlink::Link;
 
@@ -223,7 +223,7 @@ impl Plane for ScriptPlane {
         Ok((self.handle(name), device))
     }
 
-    fn adopt(&mut self, name: &str) -> Result<Option<(Box<dyn PlaneBond>, Observed)>, PlaneError> {
+    fn adopt(&mut self, name: &str) -> Result<Option<Adopted>, PlaneError> {
         let observed = self.call(Call::Adopt(name.to_owned()))?.observe(name);
         Ok(observed.map(|observed| (self.handle(name), observed)))
     }

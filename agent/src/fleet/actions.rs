@@ -2,10 +2,11 @@
 
 use std::mem;
 
-use bond_modes::{Action, Bond, Epoch, Event, ForwardingPlan, Machine, Notice, PortId, Warning};
+use bond_modes::{Action, Bond, Counters, Epoch, Event, ForwardingPlan, Machine, Notice, PortId, Warning};
 use bond_monitors::{Carrier, Time};
 
 use super::{Fleet, Member};
+use crate::dataplane::PortCounters;
 use crate::dataplane::wanted::Wanted;
 use crate::netlink::{Link, mii};
 use crate::text::chain;
@@ -31,11 +32,12 @@ impl Fleet {
                     std::thread::yield_now();
                     failed
                 }
-                Action::PollMii { port } => self.poll_carrier(at, port),
+                Action::PollCarriers { ports } => Some(self.poll_carriers(at, &ports)),
+                Action::ReadCounters => Some(self.answer_counters(at)),
                 Action::PollDevice => self.poll_device(at),
-                Action::ReadHeard => Some(self.read_heard(at)),
+                Action::ReadReceiveStamps => Some(self.read_receive_stamps(at)),
                 Action::FindPaths { targets } => self.find_paths(at, &targets),
-                Action::ReadStations => self.read_stations(at),
+                Action::ReadHostsBehind => self.read_hosts_behind(at),
                 Action::ReportMemberships { port } => {
                     frames.extend(self.membership_reports(at).into_iter().map(|frame| (port.0, frame)));
                     None
@@ -64,7 +66,7 @@ impl Fleet {
     }
 
     /// An answer in any case: the bond waits for it.
-    pub(super) fn read_heard(&mut self, at: usize) -> Event {
+    pub(super) fn read_receive_stamps(&mut self, at: usize) -> Event {
         let member = &mut self.bonds[at];
         let ports = member.bond.ports().iter().filter_map(|port| {
             let heard = member.plane.heard(port.id);
@@ -72,7 +74,7 @@ impl Fleet {
             let doing = format!("tell whether {} is silent", port.name);
             Some((port.id, member.failing.note(&member.name, &doing, heard)?))
         });
-        Event::Heard { ports: ports.collect() }
+        Event::ReceiveStamps { ports: ports.collect() }
     }
 
     fn poll_device(&mut self, at: usize) -> Option<Event> {
@@ -112,18 +114,39 @@ impl Fleet {
         }
     }
 
-    fn poll_carrier(&mut self, at: usize, port: PortId) -> Option<Event> {
+    fn poll_carriers(&mut self, at: usize, ports: &[PortId]) -> Event {
         self.polled = true;
-        let bond = &self.bonds[at].bond;
-        let seen = if bond.options().use_carrier {
-            let link = self.links.by_index(port.0).ok().flatten();
-            link.map(|link| settled_carrier(bond, port, &link))
-        } else {
-            let name = bond.ports().name(port)?;
-            self.carrier_by_driver(at, port, &name)
+        let read = |port: &PortId| Some((*port, self.poll_carrier(at, *port)?));
+        Event::CarriersPolled {
+            carriers: ports.iter().filter_map(read).collect(),
+        }
+    }
+
+    /// An answer in any case: the mode waits for it.
+    pub(super) fn answer_counters(&mut self, at: usize) -> Event {
+        let of = |(port, counters): (PortId, PortCounters)| {
+            let counters = Counters {
+                tx_frames: counters.tx_frames,
+                tx_bytes: counters.tx_bytes,
+                rx_frames: counters.rx_frames,
+                rx_bytes: counters.rx_bytes,
+            };
+            (port, counters)
         };
-        // No answer at all: the interface is going away, and its event tells.
-        seen.map(|carrier: Carrier| Event::MiiPolled { port, carrier })
+        Event::Counters {
+            ports: self.read_counters(at).into_iter().map(of).collect(),
+        }
+    }
+
+    /// None without an answer: the interface is going away, and its event tells.
+    fn poll_carrier(&mut self, at: usize, port: PortId) -> Option<Carrier> {
+        let bond = &self.bonds[at].bond;
+        if bond.options().use_carrier {
+            let link = self.links.by_index(port.0).ok().flatten()?;
+            return Some(settled_carrier(bond, port, &link));
+        }
+        let name = bond.ports().name(port)?;
+        self.carrier_by_driver(at, port, &name)
     }
 
     /// The carrier as `use_carrier=0` asks for it. A driver that does not say counts as up. [bond_main.c: bond_check_dev_link]
@@ -162,11 +185,9 @@ impl Member {
     }
 }
 
-/// The carrier of a port as it counts: one that came back counts when the port is in service, a loss at once.
+/// The carrier of a port as it counts.
 pub(super) fn settled_carrier(bond: &Bond, port: PortId, link: &Link) -> Carrier {
-    let before = bond.ports().get(port).map(|port| port.carrier());
-    match before {
-        Some(before) if link.report.carrier.is_on() && !link.in_service => before,
-        _ => link.report.carrier,
-    }
+    let carrier = link.report.carrier;
+    let port = bond.ports().get(port);
+    port.map_or(carrier, |port| port.settled_carrier(carrier, link.in_service))
 }

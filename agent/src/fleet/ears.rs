@@ -1,10 +1,10 @@
-//! Sockets that hear ARP and neighbour discovery on the ports of bonds that probe.
+//! Sockets that hear the frames that monitors and modes want to see, on the ports of their bonds.
 
 use std::collections::BTreeMap;
 use std::os::fd::AsRawFd;
 
 use bond_modes::{Event, Machine, PortId};
-use bond_monitors::Time;
+use bond_monitors::{FrameKinds, Time};
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 
@@ -26,8 +26,12 @@ impl Ears {
         }
     }
 
-    fn open(&mut self, port: PortId) -> std::io::Result<()> {
-        let ear = Ear::open(port.0)?;
+    /// Hears frames of these kinds on a port, and no others.
+    fn hear(&mut self, port: PortId, kinds: FrameKinds) -> std::io::Result<()> {
+        if let Some(ear) = self.open.get_mut(&port) {
+            return ear.listen_for(kinds);
+        }
+        let ear = Ear::open(port.0, kinds)?;
         let token = Token(FIRST_EAR + port.0 as usize);
         self.registry
             .register(&mut SourceFd(&ear.as_raw_fd()), token, Interest::READABLE)?;
@@ -70,15 +74,15 @@ impl Fleet {
         drained
     }
 
-    /// Opens the ears that a bond's monitor needs.
+    /// Hears what a bond's monitors and its mode want to see, and nothing else.
     pub(super) fn listen(&mut self, at: usize) {
         let member = &mut self.bonds[at];
-        let listens = !member.bond.wants().is_empty();
+        let kinds = member.bond.wants();
         for port in member.bond.ports().iter().map(|port| port.id) {
-            if !listens {
+            if kinds.is_empty() {
                 self.ears.close(port);
-            } else if !self.ears.open.contains_key(&port) {
-                let opened = self.ears.open(port);
+            } else {
+                let opened = self.ears.hear(port, kinds);
                 let doing = format!("hear what arrives at {port}");
                 member.failing.note(&member.name, &doing, opened);
             }

@@ -297,8 +297,7 @@ impl Fleet {
         let member = &mut self.bonds[at];
         member.dirty = true;
         member.stale = true;
-        // An address that a failed plan left behind is not somebody else's; the bond tries that plan again by itself.
-        if mac != member.bond.plan().mac && member.bond.unwanted_mac() != Some(mac) {
+        if member.bond.is_foreign_mac(mac) {
             self.put_back(now, at, &format!("its address to {mac}"));
         }
     }

@@ -4,7 +4,7 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use bond_modes::{Event, LocalAddress, Reach, Station, TargetPath};
+use bond_modes::{Event, HostBehind, LocalAddress, Reach, TargetPath};
 use bond_monitors::Time;
 use bond_monitors::wire::ethernet::Tag;
 use bond_monitors::wire::{igmp, mld};
@@ -93,10 +93,10 @@ impl Fleet {
 
     /// Hosts behind the bond: those that a bridge above it has learned on its other ports, and devices above with an address of
     /// their own.
-    pub(super) fn read_stations(&mut self, at: usize) -> Option<Event> {
+    pub(super) fn read_hosts_behind(&mut self, at: usize) -> Option<Event> {
         let links = self.links.all().ok()?;
         let bond = links.iter().find(|link| link.ifindex == self.bonds[at].ifindex)?;
-        let mut stations = Vec::new();
+        let mut hosts = Vec::new();
         for (link, tags) in above(&links, bond, passes_on) {
             let is_bridge = |master: &u32| {
                 links
@@ -105,20 +105,20 @@ impl Fleet {
             };
             if let Some(bridge) = link.master.filter(is_bridge) {
                 let learned = self.links.stations(link.ifindex, bridge).unwrap_or_default();
-                stations.extend(learned.into_iter().map(|station| Station {
+                hosts.extend(learned.into_iter().map(|station| HostBehind {
                     mac: station.mac,
                     tags: tags.iter().copied().chain(station.tag).collect(),
                 }));
             }
             let own = self.links.unicast_addresses(link.ifindex).unwrap_or_default();
-            stations.extend(own.into_iter().map(|mac| Station {
+            hosts.extend(own.into_iter().map(|mac| HostBehind {
                 mac,
                 tags: tags.clone(),
             }));
         }
-        stations.sort();
-        stations.dedup();
-        Some(Event::Stations { stations })
+        hosts.sort();
+        hosts.dedup();
+        Some(Event::HostsBehind { hosts })
     }
 
     /// Reports of every multicast group that this host has joined on the bond or above it.

@@ -3,8 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use crate::dataplane::wanted::{Spread, TxPolicy, Wanted};
-use bond_modes::options::ModeName;
 use bond_modes::{AdoptedState, Bond, BondOptions, PortFacts, PortId, options};
 use bond_monitors::Time;
 
@@ -14,7 +12,8 @@ use super::repair::Repairs;
 use super::unfulfilled::Unfulfilled;
 use super::{Fleet, Member};
 use crate::config::BondSpec;
-use crate::dataplane::{self, Observed, OriginalPort, Plane, PlaneBond, PlaneChoice, PlaneError};
+use crate::dataplane::wanted::Wanted;
+use crate::dataplane::{self, Adopted, Observed, OriginalPort, Plane, PlaneBond, PlaneChoice, PlaneError};
 use crate::origins::Origins;
 use crate::saved::SavedBond;
 use crate::status::Devices;
@@ -63,7 +62,7 @@ impl Fleet {
     }
 
     /// A bond that was renamed while no agent ran; it is saved under its new name.
-    fn adopt_renamed(&mut self, saved: &mut SavedBond) -> Option<(Box<dyn PlaneBond>, Observed)> {
+    fn adopt_renamed(&mut self, saved: &mut SavedBond) -> Option<Adopted> {
         let link = self.links.by_index(saved.ifindex).ok().flatten()?;
         let name = Some(link.report.name).filter(|name| *name != saved.name)?;
         let found = self.plane_of(saved).ok()?.adopt(&name).ok().flatten()?;
@@ -175,7 +174,7 @@ impl Fleet {
         let (mut plane, observed) = self.planes.adopt(name).ok().flatten()?;
         let options = match pairs {
             Some(pairs) => options_of_orphan(name, plane.as_mut(), pairs, &observed.plan)?,
-            None => options_in_force(&observed.plan),
+            None => bond_modes::options_in_force(&observed.plan.clone().into_plan()),
         };
         let originals: BTreeMap<_, _> = observed
             .ports
@@ -264,28 +263,9 @@ fn options_of_orphan(
                 "{name}: the options file cannot be followed while it runs: {}",
                 chain(&error)
             );
-            Some(options_in_force(plan))
+            Some(bond_modes::options_in_force(&plan.clone().into_plan()))
         }
     }
-}
-
-/// Options with which a bond does what this plan says.
-fn options_in_force(plan: &Wanted) -> BondOptions {
-    let mut options = BondOptions {
-        mode: match plan.spread {
-            Spread::One => ModeName::ActiveBackup,
-            Spread::RoundRobin => ModeName::BalanceRr,
-            Spread::Hash => ModeName::BalanceXor,
-            Spread::All => ModeName::Broadcast,
-        },
-        ..BondOptions::default()
-    };
-    match plan.tx {
-        TxPolicy::Hash { policy, .. } => options.xmit_hash_policy = policy,
-        TxPolicy::RoundRobin { packets_per_port, .. } => options.packets_per_slave = packets_per_port,
-        TxPolicy::Drop | TxPolicy::One(_) | TxPolicy::All(_) => {}
-    }
-    options
 }
 
 /// As [`check_options_on`], with no plane in particular for bonds that do not say.

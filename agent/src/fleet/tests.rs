@@ -3,19 +3,19 @@
 use std::fs;
 use std::time::Duration;
 
-use crate::dataplane::wanted::{Spread, TxPolicy};
-use bond_modes::options::{ModeName, millis};
-use bond_modes::{Event, PortId, Reach, TargetPath, XmitHashPolicy};
+use bond_modes::{Event, PortId, Reach, TargetPath};
 use bond_monitors::Time;
 use bond_monitors::wire::ethernet::Tag;
 
-use super::{Counters, Fleet, PUBLISHED_A_TURN, above, check_options, check_options_on};
+use super::{Counters, Fleet, PUBLISHED_A_TURN, above, check_options};
 use crate::config;
 use crate::control::proto::{Call, ErrorCode};
 use crate::dataplane::script::{self, ScriptPlane};
-use crate::dataplane::{PlaneChoice, PlaneError, Planes};
+use crate::dataplane::{PlaneError, Planes};
 use crate::netlink::tests::{asks, in_netns, ip};
 use crate::netlink::{Link, LinkEvent, Links};
+
+mod planes;
 
 const NOW: Time = Time::ZERO;
 
@@ -331,36 +331,6 @@ fn a_bond_whose_file_was_not_read_stays_and_one_whose_file_does_not_name_it_goes
     });
 }
 
-#[test]
-fn a_plan_that_nothing_will_bring_about_is_not_tried_again() {
-    with_bond("retry", |fleet, plane, _| {
-        attach(fleet, "a").unwrap();
-        let kernel = |code| PlaneError::Kernel {
-            doing: "do it".to_owned(),
-            source: std::io::Error::from_raw_os_error(code),
-        };
-        let inexact = PlaneError::Inexact {
-            plane: "script",
-            what: "anything".to_owned(),
-            why: "the test says so",
-            other: "tc",
-        };
-        for (error, retried) in [
-            (kernel(libc::EIO), true),
-            (kernel(libc::EINVAL), false),
-            (inexact, false),
-        ] {
-            plane.fail_at(0, error);
-            plane.take_calls();
-            fleet.repair(NOW, 0);
-            fleet.handle_timeout(NOW + Duration::from_secs(60));
-            let programmed = |call: &&script::Call| matches!(call, script::Call::Program(..));
-            let times = plane.take_calls().iter().filter(programmed).count();
-            assert_eq!(times, if retried { 2 } else { 1 });
-        }
-    });
-}
-
 fn programs(plane: &ScriptPlane) -> usize {
     let calls = plane.take_calls().into_iter();
     calls.filter(|call| matches!(call, script::Call::Program(..))).count()
@@ -417,74 +387,6 @@ fn an_event_about_a_state_that_the_agent_has_changed_since_repairs_nothing() {
 }
 
 #[test]
-fn an_option_of_a_port_that_the_plane_cannot_do_exactly_changes_nothing() {
-    with_bond("port-option", |fleet, plane, _| {
-        attach(fleet, "a").unwrap();
-        plane.cannot("queue_id");
-        plane.take_calls();
-        let mut set = |option: &str, value: &str| {
-            let call = Call::PortSet {
-                bond: "bond0".to_owned(),
-                port: "a".to_owned(),
-                options: vec![
-                    ("prio".to_owned(), "7".to_owned()),
-                    (option.to_owned(), value.to_owned()),
-                ],
-            };
-            fleet.call(NOW, &call)
-        };
-        let error = set("queue_id", "2").unwrap_err();
-        assert_eq!(error.code, ErrorCode::Refused);
-        assert!(
-            error.message.contains("bond0: a: ") && error.message.contains("queue_id"),
-            "{error}"
-        );
-        assert_eq!(set("queue_id", "17").unwrap_err().code, ErrorCode::BadValue);
-        let port = fleet.bonds[0].bond.ports().named("a").unwrap();
-        assert_eq!((port.options.prio, port.options.queue_id), (0, 0));
-        assert_eq!(plane.take_calls(), []);
-    });
-}
-
-#[test]
-fn a_bond_without_saved_state_stays_in_the_mode_it_is_in() {
-    with_bond("orphan", |fleet, plane, dir| {
-        let options = [("mode", "2"), ("xmit_hash_policy", "layer3+4"), ("miimon", "100")];
-        let options: Vec<_> = options.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
-        fleet.set(NOW, "bond0", &options).unwrap();
-        let mut links = Links::open().unwrap();
-        for name in ["a", "b"] {
-            let link = links.by_name(name).unwrap().unwrap();
-            links.set_up(link.ifindex, true).unwrap();
-        }
-        let up = links.by_name("a").unwrap().unwrap();
-        plane.set_port(PortId(up.ifindex), up.report);
-        attach(fleet, "a").unwrap();
-        let plan = plane.plan("bond0").unwrap();
-        assert_eq!(plan.spread, Spread::Hash);
-        assert!(matches!(plan.tx, TxPolicy::Hash { .. }), "{:?}", plan.tx);
-        // As a plane does that keeps the mode of a bond with ports.
-        plane.cannot("mode");
-        for (asked, wanted) in [
-            (None, ModeName::BalanceXor),
-            (Some("1"), ModeName::BalanceXor),
-            (Some("0"), ModeName::BalanceRr),
-        ] {
-            let registry = mio::Poll::new().and_then(|poll| poll.registry().try_clone()).unwrap();
-            let mut heir = Fleet::new(&dir.join("heir"), registry, Planes::new(vec![Box::new(plane.clone())])).unwrap();
-            let file = asked.map(|mode| [("mode".to_owned(), mode.to_owned())]);
-            heir.adopt_orphan(NOW, "bond0", file.as_ref().map(|pairs| &pairs[..]))
-                .unwrap();
-            let options = heir.bonds[0].bond.options();
-            assert_eq!(options.mode, wanted, "{asked:?}");
-            if wanted == ModeName::BalanceXor {
-                assert_eq!(options.xmit_hash_policy, XmitHashPolicy::Layer34);
-            }
-        }
-    });
-}
-
-#[test]
 fn a_port_is_not_taken_in_unless_what_it_was_is_saved() {
     with_bond("save", |fleet, plane, dir| {
         let file = dir.join("state/bond0.json");
@@ -529,47 +431,31 @@ fn a_port_that_cannot_be_read_hides_none_of_the_others() {
         plane.fail_at(0, PlaneError::Kernel { doing, source });
         let second = PortId(fleet.links.by_name("b").unwrap().unwrap().ifindex);
         let told = |event| match event {
-            Event::Heard { ports } => ports.into_iter().map(|(port, _)| port).collect::<Vec<_>>(),
+            Event::ReceiveStamps { ports } => ports.into_iter().map(|(port, _)| port).collect::<Vec<_>>(),
             other => panic!("{other:?}"),
         };
-        assert_eq!(told(fleet.read_heard(0)), [second]);
-        assert_eq!(told(fleet.read_heard(0)).len(), 2);
+        assert_eq!(told(fleet.read_receive_stamps(0)), [second]);
+        assert_eq!(told(fleet.read_receive_stamps(0)).len(), 2);
 
-        let doing = "read the counters".to_owned();
-        let source = std::io::ErrorKind::NotFound.into();
-        plane.fail_at(0, PlaneError::Kernel { doing, source });
+        let unreadable = || PlaneError::Kernel {
+            doing: "read the counters".to_owned(),
+            source: std::io::ErrorKind::NotFound.into(),
+        };
+        plane.fail_at(0, unreadable());
+        let told = |event| match event {
+            Event::Counters { ports } => ports.into_keys().collect::<Vec<_>>(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(told(fleet.answer_counters(0)), [second]);
+        assert_eq!(told(fleet.answer_counters(0)).len(), 2);
+
+        plane.fail_at(0, unreadable());
         let ports = fleet.report(NOW, 0, Counters::Read).ports;
         let counted: Vec<_> = ports
             .iter()
             .map(|port| port.counters.map(|counters| counters.rx_frames))
             .collect();
         assert_eq!(counted, [None, Some(0)], "null where unknown");
-    });
-}
-
-#[test]
-fn what_could_not_be_brought_about_is_reported_until_a_retry_does_it() {
-    with_bond("unfulfilled", |fleet, plane, _| {
-        attach(fleet, "a").unwrap();
-        assert_eq!(fleet.report(NOW, 0, Counters::Read).unfulfilled, []);
-        let source = std::io::ErrorKind::ResourceBusy.into();
-        let doing = "set the address of bond0".to_owned();
-        plane.fail_at(0, PlaneError::Kernel { doing, source });
-        fleet.repair(NOW, 0);
-        let due = fleet.poll_timeout().expect("it is tried again");
-        let report = fleet.report(due, 0, Counters::Read).unfulfilled;
-        assert_eq!(report.len(), 1, "{report:?}");
-        assert_eq!(
-            (report[0].what.as_str(), report[0].why.as_str()),
-            ("set the address of bond0", "resource busy")
-        );
-        assert_eq!(report[0].since_ms, millis(due.since(NOW)));
-        let mut now = due;
-        while !fleet.report(now, 0, Counters::Read).unfulfilled.is_empty() {
-            now = fleet.poll_timeout().expect("it is tried again").max(now);
-            assert!(now.since(NOW) < Duration::from_secs(5), "it was not tried again");
-            fleet.handle_timeout(now);
-        }
     });
 }
 
@@ -594,36 +480,6 @@ fn addresses_are_read_once_for_all_news_and_again_after_a_failure() {
         assert_eq!(asked_for(0), 2, "tried again");
         assert_eq!(asked_for(0), 0);
     });
-}
-
-#[test]
-fn what_the_team_driver_cannot_do_is_wrong_for_a_bond_that_insists_on_it() {
-    let found = |choice, options: &str| -> Vec<(usize, String)> {
-        let words = options.split(' ').map(|word| word.split_once('=').unwrap());
-        let pairs: Vec<_> = words.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-        check_options_on(choice, &pairs)
-    };
-    for (options, place) in [
-        ("plane=team mode=balance-rr", 1),
-        ("mode=0 miimon=100 plane=team", 0),
-        ("mode=2 plane=team xmit_hash_policy=encap3+4", 2),
-        ("mode=1 plane=team arp_interval=100 arp_ip_target=10.0.0.2", usize::MAX),
-    ] {
-        let wrong = found(PlaneChoice::Auto, options);
-        assert_eq!(wrong.len(), 1, "{options}: {wrong:?}");
-        assert_eq!(wrong[0].0, place, "{options}");
-        assert!(wrong[0].1.contains("team plane cannot do"), "{wrong:?}");
-        let elsewhere = options.replace("plane=team", "plane=tc");
-        assert_eq!(found(PlaneChoice::Only("team"), &elsewhere), [], "{elsewhere}");
-    }
-    assert_eq!(found(PlaneChoice::Only("team"), "mode=0").len(), 1, "the default plane");
-    assert_eq!(found(PlaneChoice::Auto, "mode=0"), []);
-    assert_eq!(found(PlaneChoice::Auto, "mode=1 plane=team"), []);
-    let twice = found(PlaneChoice::Auto, "mode=0 miimon=x plane=team");
-    assert!(
-        matches!(&twice[..], [(1, error)] if error.contains("miimon")),
-        "{twice:?}"
-    );
 }
 
 #[test]

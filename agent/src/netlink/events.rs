@@ -94,7 +94,7 @@ pub enum LinkEvent {
         /// The interface that has or had it.
         ifindex: u32,
     },
-    /// The kernel dropped events: only a full dump tells the state now.
+    /// The kernel dropped events; read the state by a full dump.
     Overrun,
 }
 

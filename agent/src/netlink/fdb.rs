@@ -18,7 +18,7 @@ use rtnetlink::packet_route::neighbour::{NeighbourAttribute, NeighbourFlags, Nei
 
 use super::link::Links;
 
-/// Somebody who is reached through a bridge, as seen from one of its ports.
+/// A station behind a bridge, as seen from one of its ports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Station {
     /// Its address.

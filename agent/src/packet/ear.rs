@@ -3,35 +3,59 @@
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
+use bond_monitors::FrameKinds;
+use bond_monitors::frames::SLOW_GROUP;
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, recv, setsockopt, sockopt};
 
 use super::filter::{self, SNAP};
-use super::{bind, open_socket, set_option};
+use super::{bind, join, open_socket, set_option};
 use crate::netlink::Drained;
 
-/// A packet socket that receives the ARP and neighbour discovery frames (solicitations and advertisements) of one interface,
-/// before tc programs drop or redirect them.
+/// A packet socket that receives frames of given kinds on one interface, before tc programs drop or redirect them. Of neighbour
+/// discovery it receives solicitations and advertisements.
 ///
 /// It returns the first 128 bytes of each frame, without the outer VLAN tag. Frames sent by the interface are not received.
 /// Memory is limited by the receive buffer; in a flood, frames beyond it are lost.
 pub struct Ear {
     socket: OwnedFd,
+    ifindex: u32,
+    kinds: FrameKinds,
 }
 
 impl Ear {
-    /// Opens the socket on an interface, which may be down; needs CAP_NET_RAW.
-    pub fn open(ifindex: u32) -> io::Result<Ear> {
-        let socket = open_socket()?;
-        // All options are set before the socket is bound to a protocol, so every queued frame has passed the filter.
-        filter::attach(&socket)?;
+    /// Opens the socket for these kinds on an interface, which may be down; needs CAP_NET_RAW.
+    pub fn open(ifindex: u32, kinds: FrameKinds) -> io::Result<Ear> {
+        let mut ear = Ear {
+            socket: open_socket()?,
+            ifindex,
+            kinds: FrameKinds::NONE,
+        };
+        let socket = &ear.socket;
+        // The filter is set before the socket is bound to a protocol, so every queued frame has passed a filter.
+        filter::attach(socket, FrameKinds::NONE)?;
         // Makes the kernel skip sent frames. Before 4.20 it cannot, and the filter drops each of them, which costs time.
         let on: libc::c_int = 1;
-        let _ = set_option(&socket, libc::SOL_PACKET, libc::PACKET_IGNORE_OUTGOING, &on);
-        setsockopt(&socket, sockopt::RcvBuf, &RECEIVE_BUFFER)?;
+        let _ = set_option(socket, libc::SOL_PACKET, libc::PACKET_IGNORE_OUTGOING, &on);
+        setsockopt(socket, sockopt::RcvBuf, &RECEIVE_BUFFER)?;
         // All protocols, because sockets of a single protocol come after tc. [dev.c: __netif_receive_skb_core]
-        bind(&socket, ifindex, (libc::ETH_P_ALL as u16).to_be())?;
-        Ok(Ear { socket })
+        bind(socket, ifindex, (libc::ETH_P_ALL as u16).to_be())?;
+        ear.listen_for(kinds)?;
+        Ok(ear)
+    }
+
+    /// Receives these kinds from now on. Queued frames stay, and no frame is lost of a kind that was received before and still is.
+    pub fn listen_for(&mut self, kinds: FrameKinds) -> io::Result<()> {
+        if kinds == self.kinds {
+            return Ok(());
+        }
+        let groups = |kinds: FrameKinds| kinds.meets(FrameKinds::SLOW);
+        if groups(kinds) != groups(self.kinds) {
+            join(&self.socket, self.ifindex, SLOW_GROUP, groups(kinds))?;
+        }
+        filter::attach(&self.socket, kinds)?;
+        self.kinds = kinds;
+        Ok(())
     }
 
     /// Appends at most `budget` received frames to `sink`. After [`Drained::More`] the caller must call again: an
@@ -92,6 +116,13 @@ mod tests {
         frame(0x86dd, &[(20, 58), (54, kind), (60, MARK)])
     }
 
+    /// A frame of a slow protocol to its group.
+    fn slow(number: u8) -> Vec<u8> {
+        let mut frame = frame(0x8809, &[(41, number)]);
+        frame[..6].copy_from_slice(&SLOW_GROUP.0);
+        frame
+    }
+
     fn tagged(tag: u16, mut frame: Vec<u8>) -> Vec<u8> {
         let [high, low] = tag.to_be_bytes();
         frame.splice(12..12, [high, low, 0, 7]);
@@ -117,7 +148,7 @@ mod tests {
     fn listening() -> (Links, PacketSocket, Ear, [u32; 2]) {
         let mut links = Links::open().unwrap();
         let (near, far) = pair(&mut links, "eth0", "eth1");
-        let ear = Ear::open(far).unwrap();
+        let ear = Ear::open(far, PROBES).unwrap();
         (links, PacketSocket::open().unwrap(), ear, [near, far])
     }
 
@@ -149,11 +180,16 @@ mod tests {
         in_netns(|| {
             let (_links, sender, _, [near, far]) = listening();
             let socket = open_socket().unwrap();
-            filter::attach(&socket).unwrap();
+            filter::attach(&socket, PROBES).unwrap();
             bind(&socket, far, (libc::ETH_P_ALL as u16).to_be()).unwrap();
             sender.send(far, &arp(9)).unwrap();
             sender.send(near, &arp(1)).unwrap();
-            assert_eq!(hear_until(&mut Ear { socket }, &arp(1)), [kept(&arp(1))]);
+            let mut ear = Ear {
+                socket,
+                ifindex: far,
+                kinds: PROBES,
+            };
+            assert_eq!(hear_until(&mut ear, &arp(1)), [kept(&arp(1))]);
         });
     }
 
@@ -167,6 +203,58 @@ mod tests {
                 let expected = [kept(&arp(1)), kept(&icmpv6(135))];
                 assert_eq!(hear_until(&mut ear, &icmpv6(135)), expected, "{tag:04x}");
             }
+        });
+    }
+
+    #[test]
+    fn slow_protocols_are_heard_while_they_are_wanted() {
+        in_netns(|| {
+            let (_links, sender, mut ear, [near, _]) = listening();
+            let joined = || {
+                let groups = std::fs::read_to_string("/proc/thread-self/net/dev_mcast").unwrap();
+                let mut lines = groups.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+                lines.any(|line| line[1] == "eth1" && line[4] == "0180c2000002")
+            };
+            let rounds = [
+                (PROBES, vec![arp(2), arp(9)]),
+                (PROBES | FrameKinds::SLOW, vec![slow(1), arp(2), slow(4), arp(9)]),
+                (FrameKinds::SLOW, vec![slow(1), slow(4)]),
+                (FrameKinds::ARP, vec![arp(2), arp(9)]),
+            ];
+            for (kinds, expected) in rounds {
+                ear.listen_for(kinds).unwrap();
+                assert_eq!(joined(), kinds.meets(FrameKinds::SLOW), "{kinds:?}");
+                let mut elsewhere = slow(3);
+                elsewhere[5] = 3;
+                for frame in [slow(1), arp(2), elsewhere, tagged(0x8100, slow(4)), arp(9)] {
+                    sender.send(near, &frame).unwrap();
+                }
+                let expected: Vec<_> = expected.iter().map(|frame| kept(frame)).collect();
+                let last = expected.last().unwrap().clone();
+                assert_eq!(hear_until(&mut ear, &last), expected, "{kinds:?}");
+            }
+        });
+    }
+
+    #[test]
+    fn no_frame_of_a_wanted_kind_is_lost_while_the_kinds_change() {
+        in_netns(|| {
+            let (_links, sender, mut ear, [near, _]) = listening();
+            let mut heard = Vec::new();
+            std::thread::scope(|scope| {
+                scope.spawn(|| (0..200).for_each(|number| sender.send(near, &arp(number)).unwrap()));
+                for kinds in [PROBES | FrameKinds::SLOW, FrameKinds::ARP].into_iter().cycle() {
+                    ear.listen_for(kinds).unwrap();
+                    await_readable(&ear.socket);
+                    ear.read(1, &mut heard).unwrap();
+                    heard.retain(|frame| frame[12..14] == [8, 6]);
+                    if heard.last() == Some(&kept(&arp(199))) {
+                        break;
+                    }
+                }
+            });
+            let all: Vec<_> = (0..200).map(|number| kept(&arp(number))).collect();
+            assert_eq!(heard, all);
         });
     }
 
@@ -199,7 +287,7 @@ mod tests {
         in_netns(|| {
             let (mut links, sender, mut ear, [near, far]) = listening();
             links.set_up(far, false).unwrap();
-            let mut early = Ear::open(far).unwrap();
+            let mut early = Ear::open(far, PROBES).unwrap();
             let mut heard = Vec::new();
             for ear in [&mut ear, &mut early] {
                 while ear.read(64, &mut heard).unwrap() == Drained::More {}
@@ -238,11 +326,13 @@ mod tests {
     #[test]
     fn an_ear_needs_an_interface() {
         in_netns(|| {
-            let errno = |ifindex| Ear::open(ifindex).err().and_then(|error| error.raw_os_error());
+            let errno = |ifindex| Ear::open(ifindex, PROBES).err().and_then(|error| error.raw_os_error());
             assert_eq!(errno(9999), Some(libc::ENODEV));
             assert_eq!(errno(0), Some(libc::ENXIO), "which would be all of them");
         });
     }
+
+    const PROBES: FrameKinds = FrameKinds::ARP.and(FrameKinds::ND);
 
     /// A byte that distinguishes our ICMPv6 messages from the kernel's.
     const MARK: u8 = 0xa5;

@@ -9,6 +9,7 @@ use std::io;
 use std::mem;
 use std::os::fd::{AsRawFd, OwnedFd};
 
+use bond_monitors::MacAddr;
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
@@ -40,6 +41,24 @@ pub(crate) fn bind(socket: &OwnedFd, ifindex: u32, protocol: u16) -> io::Result<
     let bound = unsafe { libc::bind(socket.as_raw_fd(), (&raw const at).cast(), length_of(&at)) };
     Errno::result(bound)?;
     Ok(())
+}
+
+/// Makes the interface receive a group address for this socket, or no longer. Closing the socket ends it too.
+fn join(socket: &OwnedFd, ifindex: u32, group: MacAddr, joins: bool) -> io::Result<()> {
+    let mut address = [0; 8];
+    address[..group.0.len()].copy_from_slice(&group.0);
+    let request = libc::packet_mreq {
+        mr_ifindex: i32::try_from(ifindex).map_err(|_| Errno::ENXIO)?,
+        mr_type: libc::PACKET_MR_MULTICAST as u16,
+        mr_alen: group.0.len() as u16,
+        mr_address: address,
+    };
+    let option = if joins {
+        libc::PACKET_ADD_MEMBERSHIP
+    } else {
+        libc::PACKET_DROP_MEMBERSHIP
+    };
+    set_option(socket, libc::SOL_PACKET, option, &request)
 }
 
 /// Sets a socket option that nix does not have. `value` must be of the type that the option has.

@@ -6,7 +6,7 @@ use std::fmt::Write;
 use std::fs;
 use std::path::Path;
 
-use bond_modes::{BondStatus, LinkWord, OptionValue, PortId, Role, UpDown, options};
+use bond_modes::{BondStatus, LinkWord, ModeStatus, OptionValue, PortId, Role, UpDown, options};
 use bond_monitors::{Carrier, Duplex, MacAddr, Speed};
 
 use super::*;
@@ -29,6 +29,10 @@ pub(super) fn bond(mode: &str, given: &[(&str, &str)]) -> (BondReport, BondOptio
             mii_status: UpDown::Up,
             mac: MacAddr([2, 0, 0, 0, 0, 0x10]),
             mtu: 1500,
+            of_mode: ModeStatus {
+                has_active: mode == "active-backup",
+                ..ModeStatus::default()
+            },
             active_port: None,
             primary: options.primary.clone(),
             monitor: None,

@@ -4,7 +4,7 @@
 
 use std::fmt::{self, Write};
 
-use bond_modes::options::{ModeName, millis};
+use bond_modes::options::millis;
 use bond_modes::{BondOptions, LinkWord, PortStatus};
 
 use super::{attached, procfs};
@@ -19,7 +19,7 @@ pub fn render(bond: &BondReport, options: &BondOptions) -> String {
 
 fn write_all(out: &mut String, bond: &BondReport, options: &BondOptions) -> fmt::Result {
     writeln!(out, "Bonding Mode: {}", procfs::mode_text(options.mode))?;
-    let current = current(bond, options.mode);
+    let current = current(bond);
     if let Some(port) = current {
         writeln!(out, "Currently Active Slave: {}", port.name)?;
     }
@@ -38,12 +38,12 @@ fn write_all(out: &mut String, bond: &BondReport, options: &BondOptions) -> fmt:
 }
 
 /// That driver had a current port in every mode: the next in turn or the one to fall back to, here the first that is used.
-fn current(bond: &BondReport, mode: ModeName) -> Option<&PortStatus> {
+fn current(bond: &BondReport) -> Option<&PortStatus> {
     match bond.status.active_port.as_deref() {
         Some(active) => attached(bond).find(|port| port.name == active),
         None => attached(bond)
             .find(|port| port.usable)
-            .filter(|_| mode != ModeName::ActiveBackup),
+            .filter(|_| !bond.status.of_mode.has_active),
     }
 }
 

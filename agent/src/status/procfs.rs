@@ -6,7 +6,7 @@
 use std::fmt::{self, Write};
 
 use bond_modes::options::{FailOverMac, ModeName, millis};
-use bond_modes::{BondOptions, PortStatus, UpDown};
+use bond_modes::{BondOptions, ModeStatus, PortStatus, Spread, UpDown};
 use bond_monitors::Duplex;
 
 use super::{attached, attached_primary};
@@ -26,6 +26,7 @@ fn write_all(out: &mut String, bond: &BondReport, options: &BondOptions, release
     writeln!(out, "Ethernet Channel Bonding Driver: v{release}\n")?;
     head(out, bond, options)?;
     arp(out, options)?;
+    of_mode(out, &bond.status.of_mode)?;
     for port in attached(bond) {
         port_block(out, port)?;
     }
@@ -40,11 +41,10 @@ fn head(out: &mut String, bond: &BondReport, options: &BondOptions) -> fmt::Resu
         FailOverMac::None => writeln!(out)?,
         policy => writeln!(out, " (fail_over_mac {})", policy.name())?,
     }
-    if options.mode == ModeName::BalanceXor {
-        let policy = options.xmit_hash_policy;
+    if let Spread::Hash(policy) = bond_modes::spread(options) {
         writeln!(out, "Transmit Hash Policy: {} ({})", policy.name(), policy.number())?;
     }
-    if options.mode == ModeName::ActiveBackup {
+    if status.of_mode.has_active {
         primary(out, bond, options)?;
         let active = status.active_port.as_deref().unwrap_or("None");
         writeln!(out, "Currently Active Slave: {active}")?;
@@ -87,6 +87,18 @@ fn arp(out: &mut String, options: &BondOptions) -> fmt::Result {
     writeln!(out, "NS IPv6 target/s (xx::xx form):{v6}")
 }
 
+/// What the mode itself has to say. [bond_procfs.c: bond_info_show_master, "802.3ad info"]
+fn of_mode(out: &mut String, shown: &ModeStatus) -> fmt::Result {
+    let Some(paragraph) = &shown.paragraph else {
+        return Ok(());
+    };
+    writeln!(out, "\n{}", paragraph.title)?;
+    for (name, value) in &paragraph.lines {
+        writeln!(out, "{name}: {value}")?;
+    }
+    Ok(())
+}
+
 fn targets(targets: &[impl ToString]) -> String {
     let list: Vec<String> = targets
         .iter()
@@ -125,10 +137,32 @@ pub(super) fn mode_text(mode: ModeName) -> &'static str {
 #[cfg(test)]
 mod tests {
     use bond_modes::LinkWord;
+    use bond_modes::status::Paragraph;
     use bond_monitors::{MacAddr, Speed};
 
     use super::super::golden::{bond, port, status};
     use super::*;
+
+    #[test]
+    fn what_the_mode_adds_stands_before_the_ports() {
+        let (mut bond, options) = bond("balance-rr", &[]);
+        bond.ports = vec![port("eth0", 0x10)];
+        let plain = render(&bond, &options, RELEASE);
+        let lines = [("Aggregator ID", "1"), ("Number of ports", "2")];
+        bond.status.of_mode.paragraph = Some(Paragraph {
+            title: "Active Aggregator Info:".into(),
+            lines: lines.map(|(name, value)| (name.into(), value.into())).into(),
+        });
+        let added = "\nActive Aggregator Info:\nAggregator ID: 1\nNumber of ports: 2\n";
+        let (head, ports) = plain.split_once("\nSlave Interface").unwrap();
+        assert_eq!(
+            render(&bond, &options, RELEASE),
+            format!("{head}{added}\nSlave Interface{ports}")
+        );
+        assert!(!plain.contains("Active Slave"));
+        bond.status.of_mode.has_active = true;
+        assert!(render(&bond, &options, RELEASE).contains("\nCurrently Active Slave: None\n"));
+    }
 
     /// Recorded on a 6.1 kernel with the real driver.
     const RELEASE: &str = "6.1.0-56-cloud-amd64";

@@ -8,7 +8,7 @@ use bond_monitors::{LinkReport, LinkState, Time};
 use super::{Bond, Saved};
 use crate::delays::Ends;
 use crate::ids::PortId;
-use crate::mode::{ModeSaved, View};
+use crate::mode::{self, ModeSaved, View};
 use crate::options::{BondOptions, FailOverMac};
 use crate::plan::{Accept, ForwardingPlan};
 use crate::port::{Port, PortFacts};
@@ -28,7 +28,9 @@ impl Bond {
     /// A bond on top of what already forwards. `options` count only where nothing was saved.
     pub fn adopt(now: Time, options: BondOptions, found: AdoptedState, saved: Option<Saved>) -> Self {
         let saved = saved.unwrap_or_else(|| Saved::unknown(options, &found.report));
-        let (mut bond, mode) = saved.into_bond(now, found.plan);
+        let mut plan = found.plan;
+        plan.tx = plan.tx.with_settings_of(mode::spread(saved.options()));
+        let (mut bond, mode) = saved.into_bond(now, plan);
         let there = |id: PortId| found.ports.iter().any(|(found, _)| *found == id);
         let gone: Vec<PortId> = bond.ports.iter().map(|port| port.id).filter(|id| !there(*id)).collect();
         for (id, facts) in &found.ports {
@@ -37,7 +39,7 @@ impl Bond {
         bond.adopt_mode(now, &mode, &found.ports);
         // The first tick comes one interval later, so that adoption by itself changes nothing.
         let first = now + bond.options.arp_interval;
-        bond.probe(|probing, ports, scene, _| probing.resume(now, first, ports, scene));
+        bond.probe(|probing, ports, context, _| probing.resume(now, first, ports, context));
         bond.device.update(&found.report, bond.moving_macs());
         for (port, facts) in found.ports {
             bond.on_link(now, port, facts.report);

@@ -12,7 +12,7 @@ use bond_monitors::{MacAddr, Pause, Time};
 
 use crate::action::Action;
 use crate::deadline::Deadline;
-use crate::event::{LocalAddress, Station};
+use crate::event::{HostBehind, LocalAddress};
 use crate::ids::PortId;
 use crate::mode::Announces;
 use crate::options::BondOptions;
@@ -23,17 +23,17 @@ use crate::outbox::Outbox;
 /// differs: exactly the configured number of rounds at even intervals; the driver sends one less or bunches two, depending on
 /// its version.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Rounds {
+pub(crate) struct Announcements {
     /// Number of rounds left.
     pub left: u8,
     /// When the next one is due.
     pub next: Deadline,
 }
 
-impl Rounds {
+impl Announcements {
     /// Begins anew with a first round at that time.
     fn start(&mut self, first: Deadline, count: u8) {
-        *self = Rounds {
+        *self = Announcements {
             left: count,
             next: first,
         };
@@ -63,22 +63,22 @@ impl Rounds {
 /// Addresses behind the bond that are still to be announced, a few at a time, so that a large bridge does not flood the
 /// switches.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Learning {
+struct MovedHosts {
     /// When the agent is to be asked for them.
     ask: Option<Deadline>,
-    left: VecDeque<Station>,
+    left: VecDeque<HostBehind>,
     next: Deadline,
 }
 
-impl Learning {
-    /// Sets the stations to announce.
-    fn fill(&mut self, now: Time, stations: Vec<Station>) {
-        self.left = stations.into();
+impl MovedHosts {
+    /// Sets the hosts to announce.
+    fn fill(&mut self, now: Time, hosts: Vec<HostBehind>) {
+        self.left = hosts.into();
         self.next = Deadline::at(now);
     }
 
     fn stop(&mut self) {
-        *self = Learning::default();
+        *self = MovedHosts::default();
     }
 
     fn poll_timeout(&self) -> Option<Time> {
@@ -86,7 +86,7 @@ impl Learning {
         self.ask.into_iter().chain(next).map(Deadline::due).min()
     }
 
-    fn take(&mut self, now: Time) -> Vec<Station> {
+    fn take(&mut self, now: Time) -> Vec<HostBehind> {
         if self.left.is_empty() || now < self.next.due() {
             return Vec::new();
         }
@@ -98,18 +98,18 @@ impl Learning {
 /// Announcements after another port begins to speak for the bond.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Announcer {
-    /// Rounds of addresses.
-    notifier: Rounds,
-    /// Rounds of memberships.
-    rejoin: Rounds,
-    learning: Learning,
+    /// Announcements of addresses.
+    notifier: Announcements,
+    /// Announcements of memberships.
+    rejoin: Announcements,
+    moved_hosts: MovedHosts,
     /// `None` until the agent has listed them; a round that is due right after a restart waits for the list.
     addresses: Option<Vec<LocalAddress>>,
 }
 
 impl Announcer {
     /// Goes on with rounds that were begun before a restart.
-    pub fn resumed(notifier: Rounds, rejoin: Rounds) -> Self {
+    pub fn resumed(notifier: Announcements, rejoin: Announcements) -> Self {
         Announcer {
             notifier,
             rejoin,
@@ -117,8 +117,8 @@ impl Announcer {
         }
     }
 
-    /// Rounds that are left: of addresses and of memberships.
-    pub fn rounds(&self) -> (Rounds, Rounds) {
+    /// Announcements that are left: of addresses and of memberships.
+    pub fn announcements(&self) -> (Announcements, Announcements) {
         (self.notifier, self.rejoin)
     }
 
@@ -132,16 +132,16 @@ impl Announcer {
         self.addresses = Some(addresses);
     }
 
-    /// Sets the stations behind the bond.
-    pub fn set_stations(&mut self, now: Time, stations: Vec<Station>) {
-        self.learning.fill(now, stations);
+    /// Sets the hosts behind the bond.
+    pub fn set_hosts_behind(&mut self, now: Time, hosts: Vec<HostBehind>) {
+        self.moved_hosts.fill(now, hosts);
     }
 
     /// Starts announcements because another port speaks for the bond. [bond_main.c: bond_change_active_slave]
     pub fn begin(&mut self, now: Time, what: Announces, options: &BondOptions) {
         if what.addresses {
             self.notifier.start(Deadline::at(now), options.num_grat_arp);
-            self.learning.ask = options.learn_packets.then_some(Deadline::after(now, LOOKUP_DELAY));
+            self.moved_hosts.ask = options.learn_packets.then_some(Deadline::after(now, LOOKUP_DELAY));
         }
         if what.memberships {
             self.rejoin
@@ -153,13 +153,17 @@ impl Announcer {
     pub fn stop(&mut self) {
         self.notifier.stop();
         self.rejoin.stop();
-        self.learning.stop();
+        self.moved_hosts.stop();
     }
 
     /// Keeps the rounds apart after a long turn: frames of this turn may have left only at its end.
     pub fn held_up(&mut self, turn: Pause) {
-        let rounds = [&mut self.notifier.next, &mut self.rejoin.next, &mut self.learning.next];
-        for next in rounds.into_iter().chain(&mut self.learning.ask) {
+        let rounds = [
+            &mut self.notifier.next,
+            &mut self.rejoin.next,
+            &mut self.moved_hosts.next,
+        ];
+        for next in rounds.into_iter().chain(&mut self.moved_hosts.ask) {
             next.held_up(turn);
         }
     }
@@ -169,7 +173,7 @@ impl Announcer {
         let due = [
             self.addresses.is_some().then(|| self.notifier.poll_timeout()).flatten(),
             self.rejoin.poll_timeout(),
-            self.learning.poll_timeout(),
+            self.moved_hosts.poll_timeout(),
         ];
         due.into_iter().flatten().min()
     }
@@ -180,16 +184,12 @@ impl Announcer {
         if self.addresses.is_some() && self.notifier.take(now, interval(options)) {
             frames.extend(self.addresses().iter().map(|address| announcement(address, mac)));
         }
-        if self.learning.ask.is_some_and(|ask| now >= ask.due()) {
-            self.learning.ask = None;
-            out.act(Action::ReadStations);
+        if self.moved_hosts.ask.is_some_and(|ask| now >= ask.due()) {
+            self.moved_hosts.ask = None;
+            out.act(Action::ReadHostsBehind);
         }
-        let stations = self.learning.take(now);
-        frames.extend(
-            stations
-                .iter()
-                .map(|station| rarp::learning_frame(station.mac, &station.tags)),
-        );
+        let hosts = self.moved_hosts.take(now);
+        frames.extend(hosts.iter().map(|host| rarp::learning_frame(host.mac, &host.tags)));
         for frame in frames {
             out.act(Action::Transmit { port, frame });
         }

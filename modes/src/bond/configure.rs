@@ -115,7 +115,7 @@ impl Bond {
         if monitor(before) != monitor(&self.options) {
             self.polls.restart(now);
             if before.arp_interval != self.options.arp_interval {
-                self.probe(|probing, ports, scene, _| probing.start(now, ports, scene));
+                self.probe(|probing, ports, context, _| probing.start(now, ports, context));
             }
         }
         let targets: Vec<_> = self.options.targets().collect();

@@ -16,10 +16,10 @@ impl Bond {
         if self.ports.get(id).is_some() {
             return;
         }
-        let own = self.mac_for_new_port(facts.permanent_mac);
+        let given = facts.report.mac;
         let mut port = Port::new(now, id, facts, &self.options);
         if self.moving_macs() == FailOverMac::Follow {
-            port.own_mac = own.unwrap_or(port.own_mac);
+            port.own_mac = given;
         }
         if self.ports.is_empty() {
             self.device.take_mac_of_first(port.permanent_mac);
@@ -69,7 +69,7 @@ impl Bond {
         if use_carrier {
             watch::tell(now, port, Fact::Carrier(report.carrier), &mut self.out);
         } else {
-            self.out.act(Action::PollMii { port: id });
+            self.out.act(Action::PollCarriers { ports: vec![id] });
         }
         if port.name != report.name {
             let before = std::mem::replace(&mut port.name, report.name.clone());
@@ -87,7 +87,7 @@ impl Bond {
     pub(super) fn on_bond_link(&mut self, now: Time, report: &LinkReport) {
         if report.admin_up && !self.device.up {
             self.polls.restart(now);
-            self.probe(|probing, ports, scene, _| probing.resume(now, now, ports, scene));
+            self.probe(|probing, ports, context, _| probing.resume(now, now, ports, context));
         } else if !report.admin_up {
             self.announcer.stop();
         }

@@ -33,7 +33,7 @@ use crate::options::{self, BondOptions, FailOverMac};
 use crate::outbox::{AddressMove, Outbox};
 use crate::plan::ForwardingPlan;
 use crate::port::Ports;
-use crate::probing::{Probing, Scene};
+use crate::probing::{ProbeContext, Probing};
 
 /// One bond. Feed it [`Event`]s, time and wishes; drain its actions after each; let time pass when it says so: see [`Machine`](crate::Machine).
 #[derive(Clone, Debug)]
@@ -119,7 +119,7 @@ impl Bond {
     /// Kinds of frames that are wanted as [`Event::Frame`], from every port.
     pub fn wants(&self) -> FrameKinds {
         let monitors = self.ports.iter().map(|port| port.health.wants());
-        let others = self.probing.wants(&self.ports, &self.scene()) | self.mode.wants();
+        let others = self.probing.wants(&self.ports, &self.probe_context()) | self.mode.wants();
         monitors.fold(others, |all, kinds| all | kinds)
     }
 
@@ -133,9 +133,9 @@ impl Bond {
         self.mode.mac_for_new_port(own, &self.view())
     }
 
-    /// The address that a failed plan left on the bond's interface.
-    pub fn unwanted_mac(&self) -> Option<MacAddr> {
-        self.device.unwanted_mac
+    /// Whether someone else gave the bond's interface this address: neither the plan nor a failed plan, which is retried, did.
+    pub fn is_foreign_mac(&self, mac: MacAddr) -> bool {
+        mac != self.plan().mac && self.device.unwanted_mac != Some(mac)
     }
 
     /// MTU of the bond's interface in bytes.
@@ -152,8 +152,8 @@ impl Bond {
     }
 
     /// Data of the bond for the ARP monitor.
-    fn scene(&self) -> Scene<'_> {
-        Scene {
+    fn probe_context(&self) -> ProbeContext<'_> {
+        ProbeContext {
             options: &self.options,
             roles: self.mode.roles(),
             plan: self.planner.plan(),
@@ -163,15 +163,15 @@ impl Bond {
     }
 
     /// Runs a part of the ARP monitor, which may change its data about ports, and send.
-    fn probe<T>(&mut self, run: impl FnOnce(&mut Probing, &mut Ports, &Scene<'_>, &mut Outbox) -> T) -> T {
-        let scene = Scene {
+    fn probe<T>(&mut self, run: impl FnOnce(&mut Probing, &mut Ports, &ProbeContext<'_>, &mut Outbox) -> T) -> T {
+        let context = ProbeContext {
             options: &self.options,
             roles: self.mode.roles(),
             plan: self.planner.plan(),
             addresses: self.announcer.addresses(),
             up: self.device.up,
         };
-        run(&mut self.probing, &mut self.ports, &scene, &mut self.out)
+        run(&mut self.probing, &mut self.ports, &context, &mut self.out)
     }
 
     /// Runs a part of the mode, then applies its results: moves addresses, and starts or stops announcements.
@@ -181,7 +181,7 @@ impl Bond {
         run(&mut self.mode, &view, &mut self.out);
         self.move_addresses();
         if let Some(port) = self.active().filter(|port| active != Some(*port)) {
-            self.probe(|probing, ports, scene, _| probing.became_active(now, port, ports, scene));
+            self.probe(|probing, ports, context, _| probing.became_active(now, port, ports, context));
         }
         if self.mode.speaker() == speaker {
             return;
@@ -216,11 +216,11 @@ impl Bond {
     }
 
     /// Draws all conclusions from a change; the links of the ports in `came_up` came up by it. Ends every input.
-    fn conclude_ending(&mut self, now: Time, mut came_up: Vec<PortId>, ends: Ends) {
+    fn conclude_ending(&mut self, now: Time, mut came_up: Vec<PortId>, ends: Ends<'_>) {
         if self.view().watched {
             let active = self.active();
             let found = if self.options.asks_targets() {
-                self.probe(|probing, ports, scene, _| probing.inspect(now, ports, scene))
+                self.probe(|probing, ports, context, _| probing.inspect(now, ports, context))
             } else {
                 delays::inspect(now, &mut self.ports, active, &self.options, ends)
             };

@@ -64,7 +64,7 @@ impl Planner {
     pub fn publish(&mut self, now: Time, wanted: ForwardingPlan, out: &mut Outbox) -> bool {
         if wanted != self.plan {
             self.failures = 0;
-        } else if !self.retry_at.is_some_and(|at| now >= at) {
+        } else if self.retry_at.is_none_or(|at| now < at) {
             return false;
         }
         self.retry_at = None;

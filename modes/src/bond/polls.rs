@@ -49,9 +49,9 @@ impl Polls {
             self.next_device = self.next + DEVICE_POLL;
             out.act(Action::PollDevice);
         }
-        for port in ports.iter() {
-            out.act(Action::PollMii { port: port.id });
-        }
+        out.act(Action::PollCarriers {
+            ports: ports.iter().map(|port| port.id).collect(),
+        });
         let regular = self.next + interval;
         self.next = if regular > now { regular } else { now + interval };
         true

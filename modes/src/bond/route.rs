@@ -25,32 +25,39 @@ impl Machine for Bond {
                 self.announcer.set_addresses(addresses);
                 self.probing.forget_paths();
             }
-            Event::Stations { stations } => self.announcer.set_stations(now, stations),
+            Event::HostsBehind { hosts } => self.announcer.set_hosts_behind(now, hosts),
             Event::Paths { paths } => {
-                self.probe(|probing, ports, scene, out| probing.on_paths(now, paths, ports, scene, out));
+                self.probe(|probing, ports, context, out| probing.on_paths(now, paths, ports, context, out));
                 self.tell_if_unmonitored();
             }
-            Event::Heard { ports: heard } => {
+            Event::ReceiveStamps { ports: heard } => {
                 // The probing step waits for its own reading, which comes after the ways to its targets.
-                let is_last = !self.out.has(&Action::ReadHeard);
+                let is_last = !self.out.has(&Action::ReadReceiveStamps);
                 watch::tell_stamps(now, &heard, &mut self.ports, &mut self.out);
                 if !is_last {
                     return self.conclude(now, Vec::new());
                 }
-                let judged = self.probe(|probing, ports, scene, out| probing.on_heard(now, &heard, ports, scene, out));
+                let judged =
+                    self.probe(|probing, ports, context, out| probing.on_stamps(now, &heard, ports, context, out));
                 if let Some((step, came_up)) = judged {
                     // The mode chooses before the next probes leave.
                     self.conclude(now, came_up);
-                    self.probe(|probing, ports, scene, out| probing.after_choice(now, step, ports, scene, out));
+                    self.probe(|probing, ports, context, out| probing.after_choice(now, step, ports, context, out));
                 }
             }
             // Probes count at the next tick; there may be many before.
             Event::Frame { port, frame } => return self.on_frame(now, port, &frame),
-            Event::MiiPolled { port, carrier } => {
-                if let Some(port) = self.ports.get_mut(port) {
-                    watch::tell(now, port, Fact::Carrier(carrier), &mut self.out);
+            Event::CarriersPolled { carriers } => {
+                for (port, carrier) in &carriers {
+                    if let Some(port) = self.ports.get_mut(*port) {
+                        watch::tell(now, port, Fact::Carrier(*carrier), &mut self.out);
+                    }
                 }
-                return self.conclude_ending(now, Vec::new(), Ends::Of(port));
+                let read: Vec<PortId> = carriers.into_iter().map(|(port, _)| port).collect();
+                return self.conclude_ending(now, Vec::new(), Ends::Of(&read));
+            }
+            Event::Counters { ports } => {
+                self.run_mode(now, |mode, view, out| mode.on_counters(now, &ports, view, out));
             }
             Event::ProgramFailed { epoch, retry, mac } => {
                 if self.planner.failed(now, epoch, retry) {
@@ -66,7 +73,7 @@ impl Machine for Bond {
         if self.view().watched {
             watch::handle_timeout(now, &mut self.ports, &mut self.out);
         }
-        self.probe(|probing, ports, scene, out| probing.handle_timeout(now, ports, scene, out));
+        self.probe(|probing, ports, context, out| probing.handle_timeout(now, ports, context, out));
         if self.mode.poll_timeout().is_some_and(|at| now >= at) {
             self.run_mode(now, |mode, view, out| mode.on_timeout(now, view, out));
         }
@@ -77,7 +84,7 @@ impl Machine for Bond {
 
     fn held_up(&mut self, since: Time, until: Time) {
         if let Some(turn) = Pause::between(since, until) {
-            self.probe(|probing, ports, scene, _| probing.held_up(turn, ports, scene));
+            self.probe(|probing, ports, context, _| probing.held_up(turn, ports, context));
             self.announcer.held_up(turn);
             self.mode.held_up(turn);
         }
@@ -92,7 +99,7 @@ impl Machine for Bond {
         let watched = self.ports.iter().filter(|_| self.view().watched);
         let parts = [
             self.polls().then_some(self.polls.next()),
-            self.probing.poll_timeout(&self.ports, &self.scene()),
+            self.probing.poll_timeout(&self.ports, &self.probe_context()),
             self.mode.poll_timeout(),
             self.announcer.poll_timeout().filter(|_| speaks),
             self.planner.poll_timeout(),
@@ -114,7 +121,7 @@ impl Bond {
     fn on_frame(&mut self, now: Time, port: PortId, frame: &[u8]) {
         let kind = FrameKinds::of(frame);
         watch::tell_frame(now, port, frame, &mut self.ports, &mut self.out);
-        self.probe(|probing, ports, scene, _| probing.on_frame(now, port, frame, ports, scene));
+        self.probe(|probing, ports, context, _| probing.on_frame(now, port, frame, ports, context));
         if self.mode.wants().meets(kind) {
             self.run_mode(now, |mode, view, out| mode.on_frame(now, port, frame, view, out));
             self.conclude(now, Vec::new());

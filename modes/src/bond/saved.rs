@@ -11,7 +11,7 @@ use bond_monitors::{
 use serde::{Deserialize, Serialize};
 
 use super::Bond;
-use super::announce::{Announcer, Rounds};
+use super::announce::{Announcements, Announcer};
 use super::device::{Device, MacOrigin};
 use crate::deadline::Deadline;
 use crate::ids::PortId;
@@ -29,9 +29,9 @@ pub struct Saved {
     #[serde(default)]
     mode: SavedMode,
     #[serde(default)]
-    notifier: SavedRounds,
+    notifier: SavedAnnouncements,
     #[serde(default)]
-    rejoin: SavedRounds,
+    rejoin: SavedAnnouncements,
 }
 
 /// See [`Device`].
@@ -97,9 +97,9 @@ struct SavedLeft {
     until: Time,
 }
 
-/// See [`Rounds`].
+/// See [`Announcements`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-struct SavedRounds {
+struct SavedAnnouncements {
     left: u8,
     next: Time,
 }
@@ -111,14 +111,14 @@ impl Saved {
     }
 
     pub(super) fn of(bond: &Bond) -> Saved {
-        let (notifier, rejoin) = bond.announcer.rounds();
+        let (notifier, rejoin) = bond.announcer.announcements();
         Saved {
             options: bond.options.clone(),
             device: SavedDevice::of(&bond.device),
             ports: bond.ports.iter().map(SavedPort::of).collect(),
             mode: SavedMode::of(bond.mode.save()),
-            notifier: SavedRounds::of(notifier),
-            rejoin: SavedRounds::of(rejoin),
+            notifier: SavedAnnouncements::of(notifier),
+            rejoin: SavedAnnouncements::of(rejoin),
         }
     }
 
@@ -129,8 +129,8 @@ impl Saved {
             device: SavedDevice::of(&Device::new(report, MacOrigin::Port)),
             ports: Vec::new(),
             mode: SavedMode::default(),
-            notifier: SavedRounds::default(),
-            rejoin: SavedRounds::default(),
+            notifier: SavedAnnouncements::default(),
+            rejoin: SavedAnnouncements::default(),
         }
     }
 
@@ -247,16 +247,16 @@ impl SavedMode {
     }
 }
 
-impl SavedRounds {
-    fn of(rounds: Rounds) -> Self {
-        SavedRounds {
+impl SavedAnnouncements {
+    fn of(rounds: Announcements) -> Self {
+        SavedAnnouncements {
             left: rounds.left,
             next: rounds.next.due(),
         }
     }
 
-    fn restore(self) -> Rounds {
-        Rounds {
+    fn restore(self) -> Announcements {
+        Announcements {
             left: self.left,
             next: Deadline::at(self.next),
         }

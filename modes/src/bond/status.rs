@@ -32,6 +32,7 @@ impl Bond {
                 mii_status: plan.carrier.into(),
                 mac: plan.mac,
                 mtu: self.device.mtu,
+                of_mode: self.mode.status(now, &self.view()),
                 options: BTreeMap::new(),
                 active_port: active,
                 primary: self.options.primary.clone(),
@@ -48,8 +49,8 @@ impl Bond {
     }
 
     fn port_status(&self, now: Time, port: &Port) -> PortStatus {
-        let scene = self.scene();
-        let probes = self.probing.runs(&self.ports, &scene);
+        let context = self.probe_context();
+        let probes = self.probing.runs(&self.ports, &context);
         PortStatus {
             name: port.name.clone(),
             ifindex: port.id,
@@ -60,7 +61,7 @@ impl Bond {
                 _ => port.link().into(),
             },
             usable: port.is_usable(),
-            role: if scene.roles.carries(port) || probes && self.probing.is_active(port, &scene) {
+            role: if context.roles.carries(port) || probes && self.probing.is_active(port, &context) {
                 Role::Active
             } else {
                 Role::Backup
@@ -110,7 +111,7 @@ impl Bond {
             })
         };
         Some(EvidenceStatus {
-            counts: self.probing.evidence(port, &self.scene()),
+            counts: self.probing.evidence(port, &self.probe_context()),
             heard_ms_ago: arp.last_sign().map(|at| millis(now.since(at))),
             answers: self.options.targets().filter_map(answer).collect(),
         })

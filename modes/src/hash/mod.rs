@@ -36,20 +36,20 @@ pub fn hash(policy: XmitHashPolicy, frame: &[u8], tci: Option<u16>) -> u32 {
 /// The driver asks the kernel for that offset. It is [`ETHERNET_HEADER`], but for a frame that was sent with tags inside its
 /// bytes it lies behind them, although the EtherType read is the outer one: the encap policies then parse the wrong bytes.
 pub fn hash_at(policy: XmitHashPolicy, frame: &[u8], tci: Option<u16>, nhoff: usize) -> u32 {
-    work(policy, &Seen::at(frame, tci, nhoff)).hash
+    work(policy, &FrameView::at(frame, tci, nhoff)).hash
 }
 
 /// Explains the value of [`hash`].
 pub fn explain(policy: XmitHashPolicy, frame: &[u8], tci: Option<u16>) -> Explanation {
-    let seen = match tci {
-        Some(_) => Seen::at(frame, tci, ETHERNET_HEADER),
-        None => Seen::untagged(frame).unwrap_or_else(|| Seen::at(frame, None, ETHERNET_HEADER)),
+    let view = match tci {
+        Some(_) => FrameView::at(frame, tci, ETHERNET_HEADER),
+        None => FrameView::untagged(frame).unwrap_or_else(|| FrameView::at(frame, None, ETHERNET_HEADER)),
     };
-    work(policy, &seen)
+    work(policy, &view)
 }
 
 /// A frame as read by the driver.
-struct Seen<'a> {
+struct FrameView<'a> {
     bytes: &'a [u8],
     tci: Option<u16>,
     /// Destination address, source address and EtherType; none if the frame is too short for them.
@@ -58,9 +58,9 @@ struct Seen<'a> {
     nhoff: usize,
 }
 
-impl<'a> Seen<'a> {
+impl<'a> FrameView<'a> {
     fn at(bytes: &'a [u8], tci: Option<u16>, nhoff: usize) -> Self {
-        Seen {
+        FrameView {
             bytes,
             tci,
             ethernet: ethernet(bytes, 12),
@@ -74,7 +74,7 @@ impl<'a> Seen<'a> {
         if !matches!(be16(bytes, 12)?, layers::VLAN | layers::SERVICE_VLAN) {
             return None;
         }
-        Some(Seen {
+        Some(FrameView {
             bytes,
             tci: Some(be16(bytes, 14)?),
             ethernet: Some(ethernet(bytes, 16)?),
@@ -92,22 +92,22 @@ fn ethernet(bytes: &[u8], ethertype_at: usize) -> Option<(MacAddr, MacAddr, u16)
 }
 
 /// One policy on one frame. [bond_main.c: __bond_xmit_hash]
-fn work(policy: XmitHashPolicy, seen: &Seen<'_>) -> Explanation {
+fn work(policy: XmitHashPolicy, view: &FrameView<'_>) -> Explanation {
     use XmitHashPolicy::{Encap23, Encap34, Layer2, Layer23, Layer34, VlanSrcmac};
-    let Some((destination, source, ethertype)) = seen.ethernet else {
-        return Explanation::too_short(policy, seen.tci);
+    let Some((destination, source, ethertype)) = view.ethernet else {
+        return Explanation::too_short(policy, view.tci);
     };
     let found = match policy {
         Layer2 | VlanSrcmac => None,
-        Layer23 | Layer34 => dissect::shallow(seen.bytes, ethertype, seen.nhoff),
-        Encap23 | Encap34 => dissect::deep(seen.bytes, ethertype, seen.nhoff),
+        Layer23 | Layer34 => dissect::shallow(view.bytes, ethertype, view.nhoff),
+        Encap23 | Encap34 => dissect::deep(view.bytes, ethertype, view.nhoff),
     };
     let mut sum = Explanation {
         policy,
         source_mac: source,
         destination_mac: destination,
         ethertype,
-        tci: seen.tci,
+        tci: view.tci,
         uses: Source::Ethernet,
         addresses: None,
         layer4: Layer4::Nothing,
@@ -119,7 +119,7 @@ fn work(policy: XmitHashPolicy, seen: &Seen<'_>) -> Explanation {
     let Some(flow) = found else {
         if policy == VlanSrcmac {
             sum.uses = Source::VlanSrcmac;
-            sum.first_word = vlan_srcmac_word(source, seen.tci);
+            sum.first_word = vlan_srcmac_word(source, view.tci);
         }
         sum.hash = sum.first_word;
         return sum;

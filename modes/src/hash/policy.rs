@@ -3,7 +3,7 @@
 use crate::named::named;
 
 named! {
-    /// What balance-xor hashes to choose a port. [bonding.rst: xmit_hash_policy]
+    /// Fields that balance-xor hashes to choose a port. [bonding.rst: xmit_hash_policy]
     XmitHashPolicy {
         /// MAC addresses and EtherType.
         Layer2 = "layer2" 0,

@@ -13,6 +13,7 @@ use crate::outbox::Outbox;
 use crate::plan::{Accept, ForwardingPlan, Spread, Tx};
 use crate::port::Port;
 use crate::roles::Roles;
+use crate::status::ModeStatus;
 use crate::warning::Warning;
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -122,6 +123,13 @@ impl Mode for ActiveBackup {
 
     fn mac_for_new_port(&self, own: MacAddr, view: &View<'_>) -> Option<MacAddr> {
         fail_over_mac::for_new_port(view.options.fail_over_mac, own, view.ports, view.device)
+    }
+
+    fn status(&self, _now: Time, _view: &View<'_>) -> ModeStatus {
+        ModeStatus {
+            has_active: true,
+            ..ModeStatus::default()
+        }
     }
 
     fn save(&self) -> ModeSaved {

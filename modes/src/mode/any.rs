@@ -1,11 +1,12 @@
 //! Any of the modes as one value, so that a bond can be copied and compared.
 
+use std::mem;
 use std::ops::{Deref, DerefMut};
 
 use super::{Mode, ModeName, View, for_each_mode};
 use crate::bond::device::Device;
 use crate::options::{BondOptions, FailOverMac};
-use crate::plan::Spread;
+use crate::plan::{ForwardingPlan, Spread};
 use crate::port::Ports;
 
 macro_rules! any_mode {
@@ -48,6 +49,23 @@ pub fn spread(options: &BondOptions) -> Spread {
     let (ports, device) = (Ports::default(), Device::unknown());
     let view = View::new(&ports, options, &device);
     AnyMode::new(options.mode).forwarding(&view).tx.kind
+}
+
+/// Options with which a bond does what this plan says.
+pub fn options_in_force(plan: &ForwardingPlan) -> BondOptions {
+    let of = |mode: ModeName| BondOptions {
+        mode,
+        ..BondOptions::default()
+    };
+    let spreads_so = |mode: &ModeName| mem::discriminant(&spread(&of(*mode))) == mem::discriminant(&plan.tx.kind);
+    let mut modes = ModeName::VALUES.iter().map(|(mode, _, _)| *mode);
+    let mut options = modes.find(spreads_so).map(of).unwrap_or_default();
+    match plan.tx.kind {
+        Spread::Hash(policy) => options.xmit_hash_policy = policy,
+        Spread::RoundRobin { packets_per_port, .. } => options.packets_per_slave = packets_per_port,
+        Spread::One | Spread::All | Spread::Buckets { .. } => {}
+    }
+    options
 }
 
 /// How addresses move between a bond with these options and its ports.

@@ -5,12 +5,14 @@ use std::collections::BTreeMap;
 use bond_monitors::{Carrier, FrameKinds, LinkState, MacAddr, Pause, Time};
 
 use crate::bond::device::{Device, MacOrigin};
+use crate::event::Counters;
 use crate::ids::PortId;
 use crate::options::{BondOptions, FailOverMac, PortOptions};
 use crate::outbox::Outbox;
 use crate::plan::{Accept, Fallback, ForwardingPlan, Match, Rewrite, Source, Steer, Tx};
 use crate::port::{Port, Ports};
 use crate::roles::Roles;
+use crate::status::ModeStatus;
 
 /// One way to use the ports of a bond, with whatever state it needs.
 ///
@@ -22,6 +24,11 @@ pub(crate) trait Mode {
 
     /// Handles a frame of a kind that the mode wants, from any port.
     fn on_frame(&mut self, _now: Time, _port: PortId, _frame: &[u8], _view: &View<'_>, _out: &mut Outbox) {}
+
+    /// Takes in what was counted at the ports, after it asked with [`Action::ReadCounters`](crate::Action::ReadCounters). Ports
+    /// that could not be read are missing.
+    fn on_counters(&mut self, _now: Time, _counters: &BTreeMap<PortId, Counters>, _view: &View<'_>, _out: &mut Outbox) {
+    }
 
     /// Lets time pass. Called when [`Mode::poll_timeout`] says so.
     fn on_timeout(&mut self, _now: Time, _view: &View<'_>, _out: &mut Outbox) {}
@@ -71,6 +78,11 @@ pub(crate) trait Mode {
         // The first port gives the bond its address, unless the bond has one.
         let gives = view.ports.is_empty() && view.device.mac_origin == MacOrigin::Random;
         (!gives).then_some(view.device.mac)
+    }
+
+    /// What the mode shows in addition to what every bond shows.
+    fn status(&self, _now: Time, _view: &View<'_>) -> ModeStatus {
+        ModeStatus::default()
     }
 
     /// The state for the next start.

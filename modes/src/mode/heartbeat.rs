@@ -10,9 +10,11 @@ use bond_monitors::{Carrier, FrameKinds, Time};
 
 use super::{Change, Forwarding, Mode, ModeSaved, View};
 use crate::action::Action;
+use crate::event::Counters;
 use crate::ids::PortId;
 use crate::outbox::Outbox;
 use crate::plan::{ForwardingPlan, Spread, Tx};
+use crate::status::{ModeStatus, Paragraph};
 
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Heartbeat {
@@ -20,12 +22,17 @@ pub(crate) struct Heartbeat {
     alive: BTreeMap<PortId, Time>,
     /// When the next beat leaves; none without ports.
     next: Option<Time>,
+    /// Frames that came in, by port.
+    frames: BTreeMap<PortId, u64>,
 }
 
 impl Mode for Heartbeat {
     fn on_change(&mut self, now: Time, change: &Change<'_>, view: &View<'_>, _out: &mut Outbox) {
         match change {
-            Change::Leaving(port) => drop(self.alive.remove(port)),
+            Change::Leaving(port) => {
+                self.alive.remove(port);
+                self.frames.remove(port);
+            }
             Change::Judged { .. } if view.ports.is_empty() => self.next = None,
             Change::Judged { .. } => self.next = self.next.or(Some(now)),
             _ => {}
@@ -38,12 +45,19 @@ impl Mode for Heartbeat {
         }
     }
 
+    fn on_counters(&mut self, _: Time, counters: &BTreeMap<PortId, Counters>, view: &View<'_>, _: &mut Outbox) {
+        for (port, counters) in counters.iter().filter(|(port, _)| view.ports.get(**port).is_some()) {
+            self.frames.insert(*port, counters.rx_frames);
+        }
+    }
+
     fn on_timeout(&mut self, now: Time, view: &View<'_>, out: &mut Outbox) {
         self.alive.retain(|_, heard| now < *heard + 3 * INTERVAL);
         for port in view.ports.iter() {
             let frame = [&[1, 0x80, 0xc2, 0, 0, 2], &port.own_mac.0[..], &[0x88, 9], BEAT].concat();
             out.act(Action::Transmit { port: port.id, frame });
         }
+        out.act(Action::ReadCounters);
         self.next = Some(now + INTERVAL);
     }
 
@@ -68,6 +82,17 @@ impl Mode for Heartbeat {
 
     fn speaker(&self) -> Option<PortId> {
         self.alive.keys().next().copied()
+    }
+
+    fn status(&self, _now: Time, view: &View<'_>) -> ModeStatus {
+        let line = |(port, frames): (&PortId, &u64)| Some((view.ports.name(*port)?, frames.to_string()));
+        ModeStatus {
+            paragraph: Some(Paragraph {
+                title: "Frames heard".to_owned(),
+                lines: self.frames.iter().filter_map(line).collect(),
+            }),
+            ..ModeStatus::default()
+        }
     }
 
     fn save(&self) -> ModeSaved {
@@ -219,6 +244,29 @@ mod tests {
             (bond.plan().carrier, &bond.plan().tx.ports[..]),
             (Carrier::Off, &[][..])
         );
+    }
+
+    #[test]
+    fn its_counters_are_read_and_shown() {
+        let mut bond = bond();
+        assert_eq!(bond.status(at(0)).bond.of_mode.paragraph.unwrap().lines, []);
+        bond.handle_timeout(at(50));
+        let asked = actions(&mut bond);
+        assert!(asked.contains(&Action::ReadCounters), "{asked:?}");
+        let counters = |rx_frames| Counters {
+            rx_frames,
+            ..Counters::default()
+        };
+        // One of a port that has left meanwhile counts for nothing.
+        let ports = [(1, 7), (2, 9), (3, 5)].map(|(port, frames)| (PortId(port), counters(frames)));
+        bond.handle_event(at(51), Event::Counters { ports: ports.into() });
+        let lines = |bond: &Bond| bond.status(at(52)).bond.of_mode.paragraph.unwrap().lines;
+        let shown = [("a", "7"), ("b", "9")].map(|(port, frames)| (port.to_owned(), frames.to_owned()));
+        assert_eq!(lines(&bond), shown);
+        let (port, gone) = (PortId(1), false);
+        bond.handle_event(at(53), Event::PortDetached { port, gone });
+        assert_eq!(lines(&bond), shown[1..]);
+        assert!(!bond.status(at(54)).bond.of_mode.has_active);
     }
 
     #[test]

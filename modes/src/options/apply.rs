@@ -1,8 +1,9 @@
 //! Applies a set of options as a whole.
 
 use super::change::{Change, Context};
+use super::row::{OptionRow, SetWhen};
 use super::shown::OptionValue;
-use super::table::{OptionRow, SetWhen, TABLE, find};
+use super::table::{TABLE, find};
 use super::{BondOptions, OptionError};
 
 /// Applies a set of options, all or nothing, in the driver's order.

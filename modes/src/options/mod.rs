@@ -7,6 +7,7 @@ mod apply;
 mod change;
 mod error;
 mod port;
+mod row;
 mod shown;
 mod table;
 mod value;
@@ -25,8 +26,9 @@ pub use apply::{apply, check, parse};
 pub use change::{Change, Context};
 pub use error::OptionError;
 pub use port::{PORT_TABLE, PortOptions};
+pub use row::{Files, Kind, Modes, OptionRow, SetWhen, Since};
 pub use shown::{OptionValue, millis};
-pub use table::{Files, Kind, Modes, OptionRow, SetWhen, Since, TABLE, find, show_all};
+pub use table::{TABLE, find, show_all};
 pub use value::{Range, is_interface_name};
 
 /// Effective options of a bond.

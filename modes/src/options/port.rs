@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::apply::nearest;
-use super::table::Modes;
+use super::row::Modes;
 use super::{ModeName, OptionError};
 
 /// Effective options of a port.

@@ -1,202 +1,13 @@
 //! One row per option.
 
 use std::collections::BTreeMap;
-use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::change::Change;
+use super::row::{Files, Kind, Modes, OptionRow, Parse, ROW, SetWhen, Show, Since, store};
 use super::shown::{OptionValue, millis};
 use super::value::{Range, named, port_name, probeable_v4, probeable_v6, switch, targets};
 use super::{ArpAllTargets, ArpValidate, BondOptions, FailOverMac, ModeName, PrimaryReselect};
 use crate::hash::XmitHashPolicy;
-
-/// When an option may change.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SetWhen {
-    /// At any time.
-    Always,
-    /// While the bond has no ports.
-    Empty,
-    /// While the bond has no ports and is down.
-    EmptyAndDown,
-}
-
-/// In which modes an option may be set. [bond_options.c: unsuppmodes]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Modes {
-    /// In all.
-    All,
-    /// Only in this one.
-    Only(ModeName),
-}
-
-impl Modes {
-    /// Whether the option may be set in that mode.
-    pub fn contain(self, mode: ModeName) -> bool {
-        match self {
-            Modes::All => true,
-            Modes::Only(only) => only == mode,
-        }
-    }
-}
-
-/// Kind of an option's value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// A number.
-    Number(Range),
-    /// 0 or 1.
-    Switch,
-    /// One of several names, or that of an interface.
-    Name,
-    /// Several addresses.
-    List,
-}
-
-/// Availability of an option in the kernel's driver. [bond_main.c: module_param]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Since {
-    /// A parameter of its module since Linux 2.4. [bonding.txt of 2003]
-    Linux24,
-    /// A parameter of its module.
-    Module,
-    /// Not a parameter: it is set on an existing bond.
-    Later,
-    /// Only in bondd.
-    Ours,
-}
-
-/// Files of the driver that show an option. [bond_sysfs.c]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Files {
-    /// None.
-    None,
-    /// One with the kernel's name.
-    Name,
-    /// One for each of its names.
-    EveryName,
-}
-
-/// Parser of a value.
-#[derive(Clone, Copy)]
-pub(super) enum Parse {
-    /// From a text; false for a bad one.
-    Text(fn(&str, &mut Change) -> bool),
-    /// From a number in the range of the kind.
-    Number(fn(u32, &mut Change)),
-}
-
-/// One option.
-pub struct OptionRow {
-    /// The kernel's name.
-    pub name: &'static str,
-    /// Other names of the same option.
-    pub aliases: &'static [&'static str],
-    /// Unit of its number; empty for none.
-    pub unit: &'static str,
-    /// Its default.
-    pub default: &'static str,
-    /// The expected values, for messages and help.
-    pub expected: &'static str,
-    /// In which modes it may be set.
-    pub modes: Modes,
-    /// When it may change.
-    pub set_when: SetWhen,
-    /// It needs the MII monitor.
-    pub needs_miimon: bool,
-    /// One or two sentences for help and man page.
-    pub doc: &'static str,
-    /// Kind of its value.
-    pub kind: Kind,
-    /// Its availability in the kernel's driver.
-    pub since: Since,
-    /// Files that show it.
-    pub files: Files,
-    /// Parser of a value.
-    pub(super) parse: Parse,
-    /// Source of its effective value.
-    pub(super) show: Show,
-}
-
-/// Source of an option's effective value.
-#[derive(Clone, Copy)]
-pub(super) enum Show {
-    /// In the bond's options.
-    Stored(fn(&BondOptions) -> OptionValue),
-    /// It is state: which port is active.
-    ActivePort,
-}
-
-impl Show {
-    fn value(self, options: &BondOptions, active: Option<&str>) -> OptionValue {
-        match self {
-            Show::Stored(show) => show(options),
-            Show::ActivePort => active.map_or(OptionValue::None, |name| OptionValue::Name(name.to_owned())),
-        }
-    }
-}
-
-impl OptionRow {
-    /// All its names, the kernel's first.
-    pub fn names(&self) -> impl Iterator<Item = &'static str> + use<> {
-        std::iter::once(self.name).chain(self.aliases.iter().copied())
-    }
-
-    /// Parses a text; false for a bad value.
-    pub(super) fn parse(&self, text: &str, change: &mut Change) -> bool {
-        match (self.parse, self.kind) {
-            (Parse::Text(parse), _) => parse(text, change),
-            (Parse::Number(set), Kind::Number(range)) => store(range.parse(text), |value| set(value, change)),
-            (Parse::Number(_), _) => false,
-        }
-    }
-
-    /// The range of its numbers; `None` for other kinds.
-    pub fn range(&self) -> Option<RangeInclusive<u32>> {
-        match self.kind {
-            Kind::Number(Range { min, max, .. }) => Some(min..=max),
-            Kind::Switch => Some(0..=1),
-            Kind::Name | Kind::List => None,
-        }
-    }
-
-    /// Whether it is a parameter of the kernel's module.
-    pub fn is_parameter(&self) -> bool {
-        matches!(self.since, Since::Linux24 | Since::Module)
-    }
-
-    /// The files of the driver that show it.
-    pub fn files(&self) -> impl Iterator<Item = &'static str> + use<> {
-        let count = match self.files {
-            Files::None => 0,
-            Files::Name => 1,
-            Files::EveryName => usize::MAX,
-        };
-        self.names().take(count)
-    }
-
-    /// Whether its value is stored as an option, rather than a state of the bond.
-    pub fn is_stored(&self) -> bool {
-        matches!(self.show, Show::Stored(_))
-    }
-
-    /// Its effective value; `None` for a state.
-    pub fn value(&self, options: &BondOptions) -> OptionValue {
-        self.show.value(options, None)
-    }
-
-    /// Whether this is the row for `name`; `-` and `_` are the same.
-    pub fn is_called(&self, name: &str) -> bool {
-        let same = |known: &str| {
-            known.len() == name.len()
-                && known
-                    .bytes()
-                    .zip(name.bytes())
-                    .all(|(k, n)| k == n || (k == b'_' && n == b'-'))
-        };
-        same(self.name) || self.aliases.iter().any(|alias| same(alias))
-    }
-}
 
 /// The row of an option.
 pub fn find(name: &str) -> Option<&'static OptionRow> {
@@ -215,11 +26,6 @@ pub fn show_all(options: &BondOptions, active: Option<&str>) -> BTreeMap<String,
     all
 }
 
-/// Stores a value that parsed; false if it did not.
-fn store<T>(value: Option<T>, put: impl FnOnce(T)) -> bool {
-    value.map(put).is_some()
-}
-
 fn number(n: impl Into<i64>) -> OptionValue {
     OptionValue::Number(n.into())
 }
@@ -235,24 +41,6 @@ fn ms(duration: Duration) -> OptionValue {
 fn of_ms(milliseconds: u32) -> Duration {
     Duration::from_millis(milliseconds.into())
 }
-
-/// Common values of most rows.
-const ROW: OptionRow = OptionRow {
-    name: "",
-    aliases: &[],
-    unit: "",
-    default: "",
-    expected: "",
-    modes: Modes::All,
-    set_when: SetWhen::Always,
-    needs_miimon: false,
-    doc: "",
-    kind: Kind::Name,
-    since: Since::Module,
-    files: Files::Name,
-    parse: Parse::Text(|_, _| false),
-    show: Show::ActivePort,
-};
 
 /// All options, in the order in which the driver applies them. [bond_netlink.c: bond_changelink]
 pub static TABLE: &[OptionRow] = &[
@@ -606,6 +394,7 @@ pub static TABLE: &[OptionRow] = &[
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::options::change::Change;
 
     #[test]
     fn every_row_shows_its_default() {

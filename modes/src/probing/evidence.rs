@@ -6,7 +6,7 @@ use bond_monitors::classic::ProbeAnswer;
 use bond_monitors::wire::nd::solicited_node;
 use bond_monitors::{AnswerKind, Evidence, MacAddr, ReceiveStamps, Time};
 
-use super::{Probing, Scene};
+use super::{ProbeContext, Probing};
 use crate::ids::PortId;
 use crate::port::{Port, Ports};
 
@@ -17,13 +17,13 @@ impl Probing {
         now: Time,
         heard: &[(PortId, ReceiveStamps)],
         ports: &mut Ports,
-        scene: &Scene<'_>,
+        context: &ProbeContext<'_>,
     ) {
         let unread = |port: &Port| {
-            self.evidence(port, scene) != Evidence::Validated && heard.iter().all(|(read, _)| *read != port.id)
+            self.evidence(port, context) != Evidence::Validated && heard.iter().all(|(read, _)| *read != port.id)
         };
         // The evidence of backup ports depends on whether the active port gets answers.
-        let active = scene.roles.active().and_then(|id| ports.get(id));
+        let active = context.roles.active().and_then(|id| ports.get(id));
         let all = active.is_some_and(unread);
         let unjudged = ports.iter().filter(|port| port.is_usable() && (all || unread(port)));
         let unjudged: Vec<PortId> = unjudged.map(|port| port.id).collect();
@@ -40,10 +40,10 @@ impl Probing {
         now: Time,
         stamps: &[(PortId, ReceiveStamps)],
         ports: &mut Ports,
-        scene: &Scene<'_>,
+        context: &ProbeContext<'_>,
     ) {
         for (id, heard) in stamps {
-            let Some(evidence) = ports.get(*id).map(|port| self.evidence(port, scene)) else {
+            let Some(evidence) = ports.get(*id).map(|port| self.evidence(port, context)) else {
                 continue;
             };
             let at = match evidence {
@@ -55,11 +55,11 @@ impl Probing {
         }
         // A probe of the active port that came back through a backup port shows that the network connects the two. It says
         // nothing about the targets, so it counts only while the active port is in touch with them.
-        if !self.active_in_touch(now, ports, scene) {
+        if !self.active_in_touch(now, ports, context) {
             return;
         }
         for (id, heard) in stamps {
-            let listens = |port| !self.is_active(port, scene) && self.evidence(port, scene) != Evidence::Validated;
+            let listens = |port| !self.is_active(port, context) && self.evidence(port, context) != Evidence::Validated;
             if ports.get(*id).is_some_and(listens) {
                 note_heard(ports, *id, heard.own);
             }
@@ -67,40 +67,40 @@ impl Probing {
     }
 
     /// Whether the active port gets answers. [bond_main.c: bond_arp_rcv]
-    fn active_in_touch(&self, now: Time, ports: &Ports, scene: &Scene<'_>) -> bool {
-        let missed = scene.options.arp_missed_max.into();
-        let active = scene.roles.active().and_then(|id| ports.get(id));
+    fn active_in_touch(&self, now: Time, ports: &Ports, context: &ProbeContext<'_>) -> bool {
+        let missed = context.options.arp_missed_max.into();
+        let active = context.roles.active().and_then(|id| ports.get(id));
         active.is_some_and(|port| {
-            let rx = self.last_rx(port, scene);
+            let rx = self.last_rx(port, context);
             port.arp().is_some_and(|arp| rx > arp.became_active_at())
-                && scene.options.window().contains(rx, now, missed)
+                && context.options.window().contains(rx, now, missed)
         })
     }
 
     /// Validates a frame that arrived at a port.
-    pub fn on_frame(&self, now: Time, id: PortId, frame: &[u8], ports: &mut Ports, scene: &Scene<'_>) {
-        if !self.runs(ports, scene) {
+    pub fn on_frame(&self, now: Time, id: PortId, frame: &[u8], ports: &mut Ports, context: &ProbeContext<'_>) {
+        if !self.runs(ports, context) {
             return;
         }
         let Some(seen) = ProbeAnswer::parse(frame) else { return };
-        let own = |mac: MacAddr| scene.plan.mac == mac || scene.plan.ports.values().any(|port| port.mac == mac);
+        let own = |mac: MacAddr| context.plan.mac == mac || context.plan.ports.values().any(|port| port.mac == mac);
         if seen.destination.is_valid_unicast() && !own(seen.destination) {
             return;
         }
         let Some(port) = ports.get(id) else { return };
         let candidate = self.candidate.and_then(|id| ports.get(id)?.arp());
-        let found = if !scene.roles.is_one() || self.is_active(port, scene) {
+        let found = if !context.roles.is_one() || self.is_active(port, context) {
             // differs: in modes without an active port the driver requires this of ports in use only.
-            self.asked(seen.from, seen.to, scene).filter(|_| !own(seen.source))
-        } else if self.active_in_touch(now, ports, scene) {
+            self.asked(seen.from, seen.to, context).filter(|_| !own(seen.source))
+        } else if self.active_in_touch(now, ports, context) {
             // A backup port receives the questions of the active one.
-            if let Some(target) = self.asked(seen.to, seen.from, scene) {
+            if let Some(target) = self.asked(seen.to, seen.from, context) {
                 note_answer(ports, now, id, target, AnswerKind::Request);
             }
             return;
-        } else if candidate.is_some_and(|arp| seen.reply && scene.options.window().contains(arp.last_tx(), now, 1)) {
+        } else if candidate.is_some_and(|arp| seen.reply && context.options.window().contains(arp.last_tx(), now, 1)) {
             // The network may deliver an answer to the port where it last received our frames.
-            self.asked(seen.from, seen.to, scene).filter(|_| !own(seen.source))
+            self.asked(seen.from, seen.to, context).filter(|_| !own(seen.source))
         } else {
             None
         };
@@ -111,16 +111,16 @@ impl Probing {
 
     /// The target with address `there`, if `here` is an address of this host. [bond_main.c: bond_validate_arp,
     /// bond_validate_na]
-    fn asked(&self, there: IpAddr, here: IpAddr, scene: &Scene<'_>) -> Option<IpAddr> {
+    fn asked(&self, there: IpAddr, here: IpAddr, context: &ProbeContext<'_>) -> Option<IpAddr> {
         let is_target = |target: &IpAddr| {
             *target == there
                 || matches!((target, there), (IpAddr::V6(target), IpAddr::V6(there)) if solicited_node(*target) == there)
         };
-        let target = scene.options.targets().find(is_target)?;
+        let target = context.options.targets().find(is_target)?;
         let asked_from = self
             .paths_through()
             .any(|(to, source, _)| to == target && source.unwrap_or(unspecified(to)) == here);
-        let mut local = scene.addresses.iter();
+        let mut local = context.addresses.iter();
         let ours = asked_from || local.any(|address| address.ip == here) || here == IpAddr::V6(ALL_NODES);
         ours.then_some(target)
     }

@@ -60,7 +60,7 @@ pub(crate) struct Probing {
 
 /// Data of the bond for the monitor.
 #[derive(Clone, Copy)]
-pub(crate) struct Scene<'a> {
+pub(crate) struct ProbeContext<'a> {
     pub options: &'a BondOptions,
     /// Which ports carry the traffic.
     pub roles: Roles,
@@ -83,13 +83,13 @@ pub(crate) enum Step {
 
 impl Probing {
     /// The ARP monitor runs. [bond_main.c: bond_open]
-    pub fn runs(&self, ports: &Ports, scene: &Scene<'_>) -> bool {
-        scene.up && scene.options.asks_targets() && !ports.is_empty()
+    pub fn runs(&self, ports: &Ports, context: &ProbeContext<'_>) -> bool {
+        context.up && context.options.asks_targets() && !ports.is_empty()
     }
 
     /// Kinds of frames that it needs: those of the targets, if there are any.
-    pub fn wants(&self, ports: &Ports, scene: &Scene<'_>) -> FrameKinds {
-        if self.runs(ports, scene) && scene.options.targets().next().is_some() {
+    pub fn wants(&self, ports: &Ports, context: &ProbeContext<'_>) -> FrameKinds {
+        if self.runs(ports, context) && context.options.targets().next().is_some() {
             FrameKinds::ARP | FrameKinds::ND
         } else {
             FrameKinds::NONE
@@ -97,23 +97,23 @@ impl Probing {
     }
 
     /// When the ARP monitor is due.
-    pub fn poll_timeout(&self, ports: &Ports, scene: &Scene<'_>) -> Option<Time> {
+    pub fn poll_timeout(&self, ports: &Ports, context: &ProbeContext<'_>) -> Option<Time> {
         let due = self.again.into_iter().chain([self.next]).min();
-        due.filter(|_| self.runs(ports, scene))
+        due.filter(|_| self.runs(ports, context))
     }
 
     /// Lets the time of the ARP monitor pass.
-    pub fn handle_timeout(&mut self, now: Time, ports: &mut Ports, scene: &Scene<'_>, out: &mut Outbox) {
-        if !self.runs(ports, scene) {
+    pub fn handle_timeout(&mut self, now: Time, ports: &mut Ports, context: &ProbeContext<'_>, out: &mut Outbox) {
+        if !self.runs(ports, context) {
             return;
         }
         // The agent was held up and woke too late.
-        let due = self.poll_timeout(ports, scene);
+        let due = self.poll_timeout(ports, context);
         if let Some(late) = due.and_then(|due| Pause::between(due, now)) {
-            self.leave_out(late, ports, scene);
+            self.leave_out(late, ports, context);
         }
         if now >= self.next {
-            self.begin_tick(now, ports, scene, out);
+            self.begin_tick(now, ports, context, out);
         } else if self.again.is_some_and(|at| now >= at) {
             self.again = None;
             self.ask_what_arrived(now, Step::Repeat, out);
@@ -122,25 +122,25 @@ impl Probing {
 
     /// Handles the length of a turn of the agent. Probes of this turn may have left only at its end. The time after the next
     /// deadline is handled by [`Probing::handle_timeout`].
-    pub fn held_up(&mut self, turn: Pause, ports: &mut Ports, scene: &Scene<'_>) {
-        let due = self.poll_timeout(ports, scene);
+    pub fn held_up(&mut self, turn: Pause, ports: &mut Ports, context: &ProbeContext<'_>) {
+        let due = self.poll_timeout(ports, context);
         let late = turn.after(self.asked);
         if let Some(late) = late.zip(due).and_then(|(late, due)| late.before(due)) {
-            self.leave_out(late, ports, scene);
+            self.leave_out(late, ports, context);
         }
     }
 
     /// Starts the monitor, or starts it anew with other options: earlier evidence does not count.
-    pub fn start(&mut self, now: Time, ports: &mut Ports, scene: &Scene<'_>) {
+    pub fn start(&mut self, now: Time, ports: &mut Ports, context: &ProbeContext<'_>) {
         *self = Probing {
             next: now,
             ..Probing::default()
         };
-        let window = scene.options.window();
+        let window = context.options.window();
         for port in ports.iter_mut() {
             let usable = port.is_usable();
             let mut monitors = Vec::new();
-            if scene.options.asks_targets() {
+            if context.options.asks_targets() {
                 // It knows no delays: one that runs ends at once.
                 let state = if usable { LinkState::Up } else { LinkState::Down };
                 port.health.assume(now, state);
@@ -151,9 +151,9 @@ impl Probing {
     }
 
     /// Resumes at `first` after a pause, which does not count as the ports' silence.
-    pub fn resume(&mut self, now: Time, first: Time, ports: &mut Ports, scene: &Scene<'_>) {
+    pub fn resume(&mut self, now: Time, first: Time, ports: &mut Ports, context: &ProbeContext<'_>) {
         self.next = first;
-        restart_grace(now, ports, scene);
+        restart_grace(now, ports, context);
         for port in ports.iter_mut() {
             if port.trial() == Trial::Candidate {
                 port.set_trial(Trial::Failed);
@@ -162,8 +162,8 @@ impl Probing {
     }
 
     /// A port has become the active one. [bond_main.c: bond_change_active_slave]
-    pub fn became_active(&mut self, now: Time, port: PortId, ports: &mut Ports, scene: &Scene<'_>) {
-        if scene.options.asks_targets()
+    pub fn became_active(&mut self, now: Time, port: PortId, ports: &mut Ports, context: &ProbeContext<'_>) {
+        if context.options.asks_targets()
             && let Some(arp) = ports.get_mut(port).and_then(Port::arp_mut)
         {
             arp.became_active(now);
@@ -173,12 +173,12 @@ impl Probing {
     /// Handles a pause in which probes could not leave or answers could not be read: it does not count as silence. It does not
     /// move the next tick, because an agent that is always busy would never probe. It does not count for a port that did not
     /// answer several rounds of probes, because such an agent would never find a dead path.
-    fn leave_out(&mut self, pause: Pause, ports: &mut Ports, scene: &Scene<'_>) {
-        let noticed = scene.options.arp_interval / (2 * REPEATS);
-        if !scene.options.asks_targets() || pause.length() <= noticed {
+    fn leave_out(&mut self, pause: Pause, ports: &mut Ports, context: &ProbeContext<'_>) {
+        let noticed = context.options.arp_interval / (2 * REPEATS);
+        if !context.options.asks_targets() || pause.length() <= noticed {
             return;
         }
-        let enough = rounds_of_silence(scene.options);
+        let enough = rounds_of_silence(context.options);
         let unless_before = self.rounds.iter().rev().nth(enough - 1).copied().unwrap_or(Time::ZERO);
         for arp in ports.iter_mut().filter_map(Port::arp_mut) {
             arp.leave_out(pause, unless_before);
@@ -186,40 +186,40 @@ impl Probing {
         self.ticked = pause.leave_out(self.ticked);
     }
 
-    /// Asks for the facts of a tick; [`Probing::on_heard`] continues.
-    fn begin_tick(&mut self, now: Time, ports: &mut Ports, scene: &Scene<'_>, out: &mut Outbox) {
-        let interval = scene.options.arp_interval;
+    /// Asks for the facts of a tick; [`Probing::on_stamps`] continues.
+    fn begin_tick(&mut self, now: Time, ports: &mut Ports, context: &ProbeContext<'_>, out: &mut Outbox) {
+        let interval = context.options.arp_interval;
         let regular = self.next + interval;
         self.next = if regular > now { regular } else { now + interval };
         self.again = None;
-        self.ask_for_paths(now, ports, scene, out);
+        self.ask_for_paths(now, ports, context, out);
         self.ask_what_arrived(now, Step::Tick, out);
     }
 
     fn ask_what_arrived(&mut self, now: Time, step: Step, out: &mut Outbox) {
         self.asked = now;
         self.waiting = Some(step);
-        out.act(Action::ReadHeard);
+        out.act(Action::ReadReceiveStamps);
     }
 
     /// Judges the ports by the stamps. Returns the step after the bond's choice, and the ports whose link came up.
     /// [bond_main.c: bond_activebackup_arp_mon, bond_loadbalance_arp_mon]
-    pub fn on_heard(
+    pub fn on_stamps(
         &mut self,
         now: Time,
         heard: &[(PortId, ReceiveStamps)],
         ports: &mut Ports,
-        scene: &Scene<'_>,
+        context: &ProbeContext<'_>,
         out: &mut Outbox,
     ) -> Option<(Step, Vec<PortId>)> {
-        let step = self.waiting.take().filter(|_| self.runs(ports, scene))?;
-        self.restart_grace_of_unread(now, heard, ports, scene);
-        self.take_stamps(now, heard, ports, scene);
+        let step = self.waiting.take().filter(|_| self.runs(ports, context))?;
+        self.restart_grace_of_unread(now, heard, ports, context);
+        self.take_stamps(now, heard, ports, context);
         // Before the first question silence is no evidence.
-        let found = if self.paths.is_none() || self.has_no_target(scene.options) {
+        let found = if self.paths.is_none() || self.has_no_target(context.options) {
             Inspection::default()
         } else {
-            self.judge(now, step, ports, scene)
+            self.judge(now, step, ports, context)
         };
         for notice in found.notices {
             out.notify(notice);
@@ -228,37 +228,44 @@ impl Probing {
     }
 
     /// Continues after the bond's choice: sends the probes of a tick, or repeats those that are overdue.
-    pub fn after_choice(&mut self, now: Time, step: Step, ports: &mut Ports, scene: &Scene<'_>, out: &mut Outbox) {
+    pub fn after_choice(
+        &mut self,
+        now: Time,
+        step: Step,
+        ports: &mut Ports,
+        context: &ProbeContext<'_>,
+        out: &mut Outbox,
+    ) {
         match step {
-            Step::Tick => self.probe(now, ports, scene, out),
-            Step::Repeat => self.ask_again(now, ports, scene, out),
+            Step::Tick => self.probe(now, ports, context, out),
+            Step::Repeat => self.ask_again(now, ports, context, out),
         }
     }
 
-    fn judge(&mut self, now: Time, step: Step, ports: &mut Ports, scene: &Scene<'_>) -> Inspection {
+    fn judge(&mut self, now: Time, step: Step, ports: &mut Ports, context: &ProbeContext<'_>) -> Inspection {
         let judged = ports.iter().filter(|port| step == Step::Tick || port.is_usable());
-        let outcomes = judged.filter_map(|port| Some((port.id, self.outcome(now, port, scene)?)));
+        let outcomes = judged.filter_map(|port| Some((port.id, self.outcome(now, port, context)?)));
         let outcomes: Vec<(PortId, Outcome)> = outcomes.collect();
         let mut found = Inspection::default();
         for (id, outcome) in outcomes {
-            self.commit(now, id, outcome, ports, scene, &mut found);
+            self.commit(now, id, outcome, ports, context, &mut found);
         }
         found
     }
 
-    fn outcome(&self, now: Time, port: &Port, scene: &Scene<'_>) -> Option<Outcome> {
+    fn outcome(&self, now: Time, port: &Port, context: &ProbeContext<'_>) -> Option<Outcome> {
         let rule = Rule {
-            window: scene.options.window(),
-            missed: scene.options.arp_missed_max.into(),
+            window: context.options.window(),
+            missed: context.options.arp_missed_max.into(),
         };
         let standing = Standing {
             port: port.arp()?,
-            last_rx: self.last_rx(port, scene),
+            last_rx: self.last_rx(port, context),
             usable: port.is_usable(),
             carrier: port.carrier(),
         };
-        if scene.roles.is_one() {
-            let (probed, trying) = (self.is_active(port, scene), self.candidate.is_some());
+        if context.roles.is_one() {
+            let (probed, trying) = (self.is_active(port, context), self.candidate.is_some());
             rule.judge_one_active(now, &standing, probed, trying)
         } else {
             rule.judge_each(now, &standing)
@@ -272,12 +279,12 @@ impl Probing {
         id: PortId,
         outcome: Outcome,
         ports: &mut Ports,
-        scene: &Scene<'_>,
+        context: &ProbeContext<'_>,
         found: &mut Inspection,
     ) {
-        let active = scene.roles.active();
+        let active = context.roles.active();
         let Some(port) = ports.get(id) else { return };
-        let (counts, silent_for) = (self.evidence(port, scene), now.since(self.last_rx(port, scene)));
+        let (counts, silent_for) = (self.evidence(port, context), now.since(self.last_rx(port, context)));
         let Some(port) = ports.get_mut(id) else { return };
         let Some(arp) = port.arp_mut() else { return };
         match outcome {
@@ -305,19 +312,19 @@ impl Probing {
                 }
             }
         }
-        found.judge(now, port, scene.options);
+        found.judge(now, port, context.options);
     }
 
     /// Sends the probes of a tick.
-    fn probe(&mut self, now: Time, ports: &mut Ports, scene: &Scene<'_>, out: &mut Outbox) {
+    fn probe(&mut self, now: Time, ports: &mut Ports, context: &ProbeContext<'_>, out: &mut Outbox) {
         self.ticked = now;
         if self.paths_through().next().is_some() {
             self.rounds.push_back(now);
-            let old = self.rounds.len().saturating_sub(rounds_of_silence(scene.options));
+            let old = self.rounds.len().saturating_sub(rounds_of_silence(context.options));
             self.rounds.drain(..old);
         }
-        let through = if scene.roles.is_one() {
-            scene
+        let through = if context.roles.is_one() {
+            context
                 .roles
                 .active()
                 .or_else(|| self.next_candidate(now, ports))
@@ -327,44 +334,44 @@ impl Probing {
             running(ports)
         };
         for id in &through {
-            self.send_probes(*id, scene, out);
+            self.send_probes(*id, context, out);
             if let Some(arp) = ports.get_mut(*id).and_then(Port::arp_mut) {
                 arp.sent(now);
             }
         }
-        self.plan_repeat(now, ports, scene);
+        self.plan_repeat(now, ports, context);
     }
 
     /// Probes that are overdue are repeated: a lost frame is not a dead path.
-    fn ask_again(&mut self, now: Time, ports: &Ports, scene: &Scene<'_>, out: &mut Outbox) {
-        for id in self.overdue(ports, scene) {
-            self.send_probes(id, scene, out);
+    fn ask_again(&mut self, now: Time, ports: &Ports, context: &ProbeContext<'_>, out: &mut Outbox) {
+        for id in self.overdue(ports, context) {
+            self.send_probes(id, context, out);
         }
-        self.plan_repeat(now, ports, scene);
+        self.plan_repeat(now, ports, context);
     }
 
-    fn plan_repeat(&mut self, now: Time, ports: &Ports, scene: &Scene<'_>) {
-        let at = now + scene.options.arp_interval / REPEATS;
-        let in_time = at < self.next && scene.options.arp_interval >= SHORTEST_REPEATED;
-        self.again = (in_time && !self.overdue(ports, scene).is_empty()).then_some(at);
+    fn plan_repeat(&mut self, now: Time, ports: &Ports, context: &ProbeContext<'_>) {
+        let at = now + context.options.arp_interval / REPEATS;
+        let in_time = at < self.next && context.options.arp_interval >= SHORTEST_REPEATED;
+        self.again = (in_time && !self.overdue(ports, context).is_empty()).then_some(at);
     }
 
     /// Ports in use that got no answer in the interval before the last tick.
-    fn overdue(&self, ports: &Ports, scene: &Scene<'_>) -> Vec<PortId> {
-        if self.has_no_target(scene.options) {
+    fn overdue(&self, ports: &Ports, context: &ProbeContext<'_>) -> Vec<PortId> {
+        if self.has_no_target(context.options) {
             return Vec::new();
         }
         let late = |port: &&Port| {
             port.is_usable()
-                && self.is_active(port, scene)
-                && self.last_rx(port, scene) + scene.options.arp_interval < self.ticked
+                && self.is_active(port, context)
+                && self.last_rx(port, context) + context.options.arp_interval < self.ticked
         };
         ports.iter().filter(late).map(|port| port.id).collect()
     }
 
     /// One probe for each target that is reached through the bond. [bond_main.c: bond_arp_send_all, bond_ns_send_all]
-    fn send_probes(&mut self, id: PortId, scene: &Scene<'_>, out: &mut Outbox) {
-        let Some(mac) = scene.plan.ports.get(&id).map(|port| port.mac) else {
+    fn send_probes(&mut self, id: PortId, context: &ProbeContext<'_>, out: &mut Outbox) {
+        let Some(mac) = context.plan.ports.get(&id).map(|port| port.mac) else {
             return;
         };
         let asked = self.paths_through();
@@ -377,9 +384,9 @@ impl Probing {
 
     /// Whether a port is probed: the active one, the one that is tried, or in modes that spread traffic any port in use.
     /// [bonding.h: bond_is_active_slave]
-    pub fn is_active(&self, port: &Port, scene: &Scene<'_>) -> bool {
-        if scene.roles.is_one() {
-            [scene.roles.active(), self.candidate].contains(&Some(port.id))
+    pub fn is_active(&self, port: &Port, context: &ProbeContext<'_>) -> bool {
+        if context.roles.is_one() {
+            [context.roles.active(), self.candidate].contains(&Some(port.id))
         } else {
             port.is_usable()
         }
@@ -388,31 +395,31 @@ impl Probing {
     /// When a port last gave a sign of life that counts. [bonding.h: slave_last_rx]
     ///
     /// differs: "all targets" does not apply to a port in use whose answers are not validated in its role.
-    fn last_rx(&self, port: &Port, scene: &Scene<'_>) -> Time {
-        let all = scene.roles.is_one()
-            && scene.options.arp_all_targets == ArpAllTargets::All
-            && (self.evidence(port, scene) == Evidence::Validated || !port.is_usable());
+    fn last_rx(&self, port: &Port, context: &ProbeContext<'_>) -> Time {
+        let all = context.roles.is_one()
+            && context.options.arp_all_targets == ArpAllTargets::All
+            && (self.evidence(port, context) == Evidence::Validated || !port.is_usable());
         let Some(arp) = port.arp() else { return Time::ZERO };
         let oldest = all.then(|| arp.oldest(self.paths_through().map(|(target, _, _)| target)));
         oldest.flatten().unwrap_or(arp.last_rx())
     }
 
     /// Frames that count on a port in its role.
-    pub fn evidence(&self, port: &Port, scene: &Scene<'_>) -> Evidence {
-        scene.options.arp_validate.evidence(self.is_active(port, scene))
+    pub fn evidence(&self, port: &Port, context: &ProbeContext<'_>) -> Evidence {
+        context.options.arp_validate.evidence(self.is_active(port, context))
     }
 
     /// Judges every port by its carrier and its last evidence. Without carrier no answer can arrive; while no target can be
     /// asked, ports follow their carrier.
-    pub fn inspect(&mut self, now: Time, ports: &mut Ports, scene: &Scene<'_>) -> Inspection {
+    pub fn inspect(&mut self, now: Time, ports: &mut Ports, context: &ProbeContext<'_>) -> Inspection {
         let mut found = Inspection::default();
-        let has_no_target = self.has_no_target(scene.options);
+        let has_no_target = self.has_no_target(context.options);
         for port in ports.iter_mut() {
             let usable = port.is_usable();
             if let Some(arp) = port.arp_mut() {
                 arp.can_judge(!has_no_target, usable);
             }
-            found.judge(now, port, scene.options);
+            found.judge(now, port, context.options);
             if !usable
                 && port.is_usable()
                 && let Some(arp) = port.arp_mut()
@@ -433,8 +440,8 @@ impl Probing {
 }
 
 /// Restarts the time of ports in use for an answer, because there were no probes for a while.
-fn restart_grace(now: Time, ports: &mut Ports, scene: &Scene<'_>) {
-    if !scene.options.asks_targets() {
+fn restart_grace(now: Time, ports: &mut Ports, context: &ProbeContext<'_>) {
+    if !context.options.asks_targets() {
         return;
     }
     for port in ports.iter_mut().filter(|port| port.is_usable()) {
@@ -444,7 +451,7 @@ fn restart_grace(now: Time, ports: &mut Ports, scene: &Scene<'_>) {
     }
 }
 
-/// Rounds of probes without an answer after which pauses count as silence: one more than may be missed by a
+/// Announcements of probes without an answer after which pauses count as silence: one more than may be missed by a
 /// port in use, one more for a backup port, and one whose answer may
 /// not have been read yet because it was sent at the end of a long turn.
 fn rounds_of_silence(options: &BondOptions) -> usize {

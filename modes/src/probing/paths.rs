@@ -6,7 +6,7 @@ use std::time::Duration;
 use bond_monitors::Time;
 use bond_monitors::wire::ethernet::Tag;
 
-use super::{Probing, Scene, restart_grace};
+use super::{ProbeContext, Probing, restart_grace};
 use crate::action::{Action, Notice};
 use crate::event::{Reach, TargetPath};
 use crate::options::BondOptions;
@@ -16,18 +16,18 @@ use crate::warning::Warning;
 
 impl Probing {
     /// Asks for the ways to all targets, unless they were looked up recently.
-    pub(super) fn ask_for_paths(&mut self, now: Time, ports: &Ports, scene: &Scene<'_>, out: &mut Outbox) {
+    pub(super) fn ask_for_paths(&mut self, now: Time, ports: &Ports, context: &ProbeContext<'_>, out: &mut Outbox) {
         if self.looked_up.is_some_and(|at| now.since(at) < FRESH) {
             return;
         }
         self.looked_up = Some(now);
-        let targets = scene.options.targets().collect();
+        let targets = context.options.targets().collect();
         out.act(Action::FindPaths { targets });
         // Finds changes without an event, as polls do for the MII monitor.
         out.act(Action::PollDevice);
-        for port in ports.iter() {
-            out.act(Action::PollMii { port: port.id });
-        }
+        out.act(Action::PollCarriers {
+            ports: ports.iter().map(|port| port.id).collect(),
+        });
     }
 
     /// The next tick asks again: targets, routes or addresses have changed.
@@ -40,10 +40,10 @@ impl Probing {
         now: Time,
         paths: Vec<TargetPath>,
         ports: &mut Ports,
-        scene: &Scene<'_>,
+        context: &ProbeContext<'_>,
         out: &mut Outbox,
     ) {
-        let had_none = self.has_no_target(scene.options);
+        let had_none = self.has_no_target(context.options);
         for path in &paths {
             let known = self.paths.iter().flatten().find(|known| known.target == path.target);
             match (known.map(|known| &known.reach), &path.reach) {
@@ -62,8 +62,8 @@ impl Probing {
             }
         }
         self.paths = Some(paths);
-        if had_none && !self.has_no_target(scene.options) {
-            restart_grace(now, ports, scene);
+        if had_none && !self.has_no_target(context.options) {
+            restart_grace(now, ports, context);
         }
     }
 

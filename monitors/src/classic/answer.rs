@@ -22,7 +22,7 @@ pub enum AnswerKind {
 /// The common parts of ARP and neighbour discovery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProbeAnswer {
-    /// Who sent the frame.
+    /// The frame's sender.
     pub source: MacAddr,
     /// The frame's destination.
     pub destination: MacAddr,

@@ -8,9 +8,9 @@ use super::mac::MacAddr;
 /// A request that every node of the link hears.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Request {
-    /// Who asks.
+    /// The asking hardware address.
     pub sender_mac: MacAddr,
-    /// The asking address; 0.0.0.0 asks without telling one, and teaches nobody anything. [RFC 5227 1.1]
+    /// The asking address; 0.0.0.0 asks without one and changes no neighbour's table. [RFC 5227 1.1]
     pub sender_ip: Ipv4Addr,
     /// The address asked about.
     pub target_ip: Ipv4Addr,
@@ -47,7 +47,7 @@ impl Request {
     }
 }
 
-/// What a message is for.
+/// Kind of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
     /// A question.
@@ -65,7 +65,7 @@ pub struct Arp {
     pub source: MacAddr,
     /// Request or reply.
     pub operation: Operation,
-    /// Who speaks.
+    /// The sender.
     pub sender_mac: MacAddr,
     /// The speaker's address; may be 0.0.0.0 in a request.
     pub sender_ip: Ipv4Addr,

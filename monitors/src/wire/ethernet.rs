@@ -34,7 +34,7 @@ impl Tag {
     }
 }
 
-/// What stands before the payload.
+/// The headers before the payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header<'a> {
     /// Receiver.
@@ -43,7 +43,7 @@ pub struct Header<'a> {
     pub source: MacAddr,
     /// VLAN tags, the outermost first.
     pub tags: &'a [Tag],
-    /// What the payload is.
+    /// Type of the payload.
     pub ethertype: u16,
 }
 

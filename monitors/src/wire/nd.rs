@@ -38,7 +38,7 @@ impl UnsolicitedAdvertisement {
 pub struct Solicitation {
     /// The asking address; `None` asks as `::`, like a host that looks for a duplicate of its address.
     pub source: Option<Ipv6Addr>,
-    /// Who asks.
+    /// The asking hardware address.
     pub mac: MacAddr,
     /// The address asked about.
     pub target: Ipv6Addr,

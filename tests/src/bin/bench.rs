@@ -45,8 +45,11 @@ enum Outcome {
     Worse,
 }
 
+/// A part with the name that `ONLY` goes by.
+type Section = (&'static str, fn() -> Outcome);
+
 /// Each stands alone; `ONLY` plays those with the word in their name.
-const SECTIONS: [(&str, fn() -> Outcome); 7] = [
+const SECTIONS: [Section; 7] = [
     ("throughput", throughput),
     ("failovers", failovers),
     ("restarts", restarts),

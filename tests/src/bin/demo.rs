@@ -41,7 +41,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Somebody pressed Ctrl-C.
+/// Ctrl-C was pressed.
 struct Interrupted;
 
 fn demo(stop: &AtomicBool) -> Result<(), Interrupted> {

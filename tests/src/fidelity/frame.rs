@@ -2,10 +2,10 @@
 
 use crate::sim::rng::Rng;
 
-/// What a step sends: flows that differ in the fields named, some frames each.
+/// Frames of a step: flows that differ in the fields named, some frames each.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Traffic {
-    /// How many flows.
+    /// Number of flows.
     pub flows: u32,
     /// Frames of each, flow after flow.
     pub each: u32,

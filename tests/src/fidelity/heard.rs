@@ -55,7 +55,7 @@ impl Heard {
     }
 }
 
-/// Who is asked for, by whom and in which VLAN, and the hardware address that asks.
+/// Target, sender and VLAN of a question, and the hardware address that asks.
 fn question(frame: &[u8]) -> Option<(String, String)> {
     let (vlan, ethertype, packet) = payload(frame)?;
     let (target, source, told) = match ethertype {

@@ -25,7 +25,7 @@ pub fn seed(scenario: &Scenario) -> Option<u64> {
 
 const PREFIX: &str = "random_";
 
-/// What the generator knows about the story so far.
+/// The generator's state of the story.
 struct Story {
     rng: Rng,
     lines: Vec<String>,

@@ -33,7 +33,7 @@ use std::net::IpAddr;
 
 use super::frame::Traffic;
 
-/// One story, told to every column.
+/// One story, played on every column.
 #[derive(Clone, Debug)]
 pub struct Scenario {
     /// Name of its file: the rule that it shows.
@@ -44,22 +44,22 @@ pub struct Scenario {
     pub ports: usize,
     /// Whether their far ends are ports of one switch.
     pub switch: bool,
-    /// What happens, in order.
+    /// The steps, in order.
     pub steps: Vec<Step>,
 }
 
 /// One line, or one port of a line that names several.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Step {
-    /// What the report calls it.
+    /// Its text in reports.
     pub text: String,
-    /// How it must end.
+    /// Its expected result.
     pub expect: Expect,
-    /// What to do.
+    /// The action.
     pub verb: Verb,
 }
 
-/// How a step must end, besides the same way on every column.
+/// Expected result of a step, which must also be the same on every column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expect {
     /// Done.
@@ -70,7 +70,7 @@ pub enum Expect {
     Either,
 }
 
-/// What a step does; names of devices and options are passed on as they are.
+/// Action of a step; names of devices and options are passed on unchanged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verb {
     /// Make the bond with these options.
@@ -111,13 +111,13 @@ pub enum Verb {
     Forwards(String, bool),
     /// Make a VLAN device above the bond.
     Vlan(u16),
-    /// Let so many milliseconds pass.
+    /// Wait this number of milliseconds.
     Wait(u64),
     /// Send flows out of the bond.
     Send(Traffic),
     /// Send frames from the far end of a port's cable.
     Arrive(String, Traffic),
-    /// Tell which questions the ports ask in so many milliseconds.
+    /// Report the questions of the ports within this number of milliseconds.
     Asks(u64),
     /// Tell the state.
     Look,

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bond_modes::plan::Rewrite;
-use bond_modes::{Accept, AdoptedState, ForwardingPlan, PortFacts, PortId, Tx};
+use bond_modes::{Accept, AdoptedState, ForwardingPlan, PortFacts, PortId, Spread, Tx, XmitHashPolicy};
 use bond_monitors::{Carrier, Duplex, LinkReport, MacAddr, Speed};
 
 /// A network interface that is or may become a port.
@@ -157,7 +157,7 @@ impl Kernel {
         AdoptedState {
             report: self.device.clone(),
             ports: attached.map(|nic| (nic.id, facts(nic))).collect(),
-            plan: self.plan.clone(),
+            plan: read_back(self.plan.clone()),
         }
     }
 
@@ -176,6 +176,21 @@ impl Kernel {
         self.plan.ports.remove(&id);
         self.plan.tx = self.plan.tx.among(|port| port != id);
     }
+}
+
+/// A plan as it is found in a data plane: settings of a list without ports are not in force anywhere.
+fn read_back(mut plan: ForwardingPlan) -> ForwardingPlan {
+    if plan.tx.is_nowhere() {
+        plan.tx.kind = match plan.tx.kind {
+            Spread::RoundRobin { .. } => Spread::RoundRobin {
+                packets_per_port: 1,
+                igmp: None,
+            },
+            Spread::Hash(_) => Spread::Hash(XmitHashPolicy::Layer2),
+            kind @ (Spread::One | Spread::All | Spread::Buckets { .. }) => kind,
+        };
+    }
+    plan
 }
 
 impl Default for Kernel {

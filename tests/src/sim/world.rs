@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use bond_modes::options;
 use bond_modes::{
-    Accept, Bond, Event, ForwardingPlan, LinkWord, LocalAddress, Machine, Notice, OptionError, PortId, PortStatus,
-    Reach, Saved, Station,
+    Accept, Bond, Event, ForwardingPlan, HostBehind, LinkWord, LocalAddress, Machine, Notice, OptionError, PortId,
+    PortStatus, Reach, Saved,
 };
 use bond_monitors::{Carrier, LinkReport, MacAddr, Time};
 
@@ -66,7 +66,7 @@ pub struct World {
     /// The table of a bridge above the bond: behind which side it last saw a sender.
     bridge: BTreeMap<MacAddr, Side>,
     /// Stations behind the bond.
-    pub stations: Vec<Station>,
+    pub stations: Vec<HostBehind>,
     /// Times at which memberships were reported, and through which port.
     pub rejoined: Vec<(Time, PortId)>,
     /// Probes that left.

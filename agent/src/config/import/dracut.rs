@@ -1,10 +1,10 @@
 //! Words `bond=NAME:PORTS:OPTIONS:MTU` of the kernel's command line. [dracut.cmdline(7); dracut: parse-bond.sh]
 
-use super::{Bond, Import, Text, by_hand};
+use super::bond::{Bond, by_hand};
+use super::reading::{Import, Text};
 use crate::config::diagnostic::{Findings, Place};
-use crate::config::legacy::kmod::{END, words};
-use crate::config::legacy::module::Word;
-use crate::config::resolve::MOST_IN_ALL;
+use crate::config::kernel_words::{END, Word, words};
+use crate::config::limits::MOST_IN_ALL;
 
 /// The meaning of `bond` without a value.
 const BOND: &str = "bond0";

@@ -5,8 +5,9 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::bond::{Bond, by_hand, named};
+use super::reading::{Import, Text};
 use super::shell::{Assignment, Command, commands};
-use super::{Bond, Import, Text, by_hand, named};
 use crate::config::diagnostic::{Findings, Place, Severity};
 
 /// Prefix of the files' names.

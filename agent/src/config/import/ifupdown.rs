@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use bond_modes::options::{Kind, find};
 
+use super::keep_good::keep_good;
 use crate::config::diagnostic::{Diagnostic, Findings, Place, Severity};
 use crate::config::names::check_interface;
-use crate::config::resolve::{keep_good, set};
+use crate::config::option_list::set;
 use crate::config::unsupported::is_for_other_modes;
 use crate::config::{Check, SpecOption};
 

@@ -5,10 +5,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::bond::{by_hand, named};
 use super::ifupdown::{self, Line, Ports, Role, Stanza};
-use super::{Import, Text, by_hand, glob, named};
+use super::reading::{Import, Text};
 use crate::config::SpecOption;
 use crate::config::diagnostic::{Findings, Place};
+use crate::config::pattern::{is_pattern, matches};
 
 /// Files that match a path with patterns, each with its text or the reason why it cannot be read.
 pub type Sourced<'a> = &'a dyn Fn(&Path) -> Vec<(PathBuf, io::Result<String>)>;
@@ -230,7 +232,7 @@ impl Interfaces {
     /// The index of an interface in the order of bringing up; others come last.
     fn turn(&self, name: &str) -> usize {
         // A leading slash begins a pattern for existing interfaces. [interfaces(5)]
-        let means = |pattern: &String| glob::matches(pattern.trim_start_matches('/'), name);
+        let means = |pattern: &String| matches(pattern.trim_start_matches('/'), name);
         self.started.iter().position(means).unwrap_or(usize::MAX)
     }
 
@@ -265,7 +267,7 @@ impl Interfaces {
                 .iter()
                 .flat_map(|bond| bond.ports.iter().map(|(port, _)| port).chain([&bond.name]));
             let meant: Vec<&str> = names
-                .filter(|name| glob::matches(pattern, name))
+                .filter(|name| matches(pattern, name))
                 .map(String::as_str)
                 .collect();
             if !meant.is_empty() {
@@ -457,7 +459,7 @@ fn more(word: &str, rest: &str, place: &Place, sourced: Sourced<'_>, findings: &
         let path = folder.join(name);
         let is_folder = word == "source-directory";
         let found = sourced(&if is_folder { path.join("*") } else { path });
-        if found.is_empty() && !is_folder && !glob::is_pattern(name) {
+        if found.is_empty() && !is_folder && !is_pattern(name) {
             findings.error(place, format!("{name} is not read, expected a file"));
         }
         for (path, text) in found {

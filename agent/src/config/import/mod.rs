@@ -4,6 +4,8 @@
 //! tool gives them to the kernel's driver, ports in the order of attaching, each with its place. `write` prints the settings
 //! that bondd accepts, and reads the result back to check it. Other settings are reported with their place and stay in the text
 //! as comments.
+//!
+//! [`load`] reads files and [`import`] texts; [`read_stanza`] is for the hooks of ifupdown, which have one stanza at a time.
 
 use std::fs;
 use std::io;
@@ -11,37 +13,32 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::diagnostic::{Findings, Place};
-use super::{Check, Diagnostic, Severity, SpecOption, loader, parameters, resolve};
+use super::{Check, Diagnostic, loader};
 
+mod bond;
 mod dracut;
-mod glob;
+mod expand;
+mod form;
 mod ifcfg;
-pub mod ifupdown;
+mod ifupdown;
 mod interfaces;
+mod keep_good;
+mod reading;
 mod shell;
 mod write;
 
 #[cfg(test)]
 mod tests;
 
+pub use form::Form;
+pub use ifupdown::{Line, Ports, Role, Stanza, read as read_stanza};
 pub use interfaces::Sourced;
+pub use reading::Text;
+
+use reading::Import;
 
 /// Path of standard input.
 const STDIN: &str = "/dev/stdin";
-
-/// Most ports, options and targets of one bond that are read.
-const MOST_WORDS: usize = 1024;
-
-/// The tool whose configuration is read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Form {
-    /// Files ifcfg-NAME of Red Hat's and SUSE's network scripts
-    Ifcfg,
-    /// Words bond= of the kernel's command line, as dracut reads them
-    Dracut,
-    /// Stanzas of interfaces(5), as Debian's ifupdown reads them
-    Interfaces,
-}
 
 /// Result of an import.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -50,85 +47,6 @@ pub struct Imported {
     pub text: String,
     /// All findings, in the order of files and lines. An error is about a part that was not imported.
     pub diagnostics: Vec<Diagnostic>,
-}
-
-/// A file that was read.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Text {
-    /// Its path as given.
-    pub path: Arc<Path>,
-    /// Its text.
-    pub text: String,
-}
-
-/// A bond as the tool would have made it.
-#[derive(Clone, Debug)]
-struct Bond {
-    name: String,
-    place: Place,
-    options: Vec<SpecOption>,
-    /// Each once.
-    ports: Vec<(String, Place)>,
-    /// A part of it could not be read, so the imported bond would differ; it was reported.
-    is_broken: bool,
-}
-
-/// Result of a reader.
-#[derive(Debug, Default)]
-struct Import {
-    bonds: Vec<Bond>,
-    findings: Findings,
-    /// In the order of reading.
-    files: Vec<Arc<Path>>,
-}
-
-impl Form {
-    /// Its name on the command line.
-    fn name(self) -> &'static str {
-        match self {
-            Form::Ifcfg => "ifcfg",
-            Form::Dracut => "dracut",
-            Form::Interfaces => "interfaces",
-        }
-    }
-
-    /// The default paths.
-    fn usual(self) -> &'static [&'static str] {
-        match self {
-            Form::Ifcfg => &["/etc/sysconfig/network-scripts", "/etc/sysconfig/network"],
-            Form::Dracut => &["/proc/cmdline"],
-            Form::Interfaces => &["/etc/network/interfaces"],
-        }
-    }
-
-    /// The expected kind of file, for messages.
-    fn expected(self) -> &'static str {
-        match self {
-            Form::Ifcfg => "a file ifcfg-NAME or a folder of them",
-            Form::Dracut => "a file with bond= in the words of a kernel's command line",
-            Form::Interfaces => "a file with iface stanzas",
-        }
-    }
-
-    /// Files of a folder that are read, in reading order.
-    fn files(self, folder: &Path, findings: &mut Findings) -> io::Result<Vec<PathBuf>> {
-        let mut files = Vec::new();
-        let mut paths = fs::read_dir(folder)?
-            .map(|entry| entry.map(|entry| entry.path()))
-            .collect::<io::Result<Vec<_>>>()?;
-        paths.sort();
-        for path in paths {
-            let is_wanted = match self {
-                Form::Ifcfg => ifcfg::is_wanted(&path, findings),
-                Form::Dracut => path.extension().is_some_and(|extension| extension == "conf"),
-                Form::Interfaces => interfaces::is_wanted(&path),
-            };
-            if is_wanted && !path.is_dir() {
-                files.push(path);
-            }
-        }
-        Ok(files)
-    }
 }
 
 /// Reads files, or those of folders; `-` is standard input. Without a path, reads the tool's own files.
@@ -150,7 +68,7 @@ pub fn load(form: Form, paths: &[PathBuf], check: Check<'_>) -> Imported {
         };
         import.files.push(Arc::from(path));
         let files = match path.is_dir() {
-            true => form.files(path, &mut import.findings),
+            true => files_of(form, path, &mut import.findings),
             false => Ok(vec![path.to_owned()]),
         };
         match files {
@@ -164,7 +82,7 @@ pub fn load(form: Form, paths: &[PathBuf], check: Check<'_>) -> Imported {
         }
     }
     let sourced = |pattern: &Path| {
-        let found = glob::expand(pattern).into_iter().filter(|path| path.is_file());
+        let found = expand::expand(pattern).into_iter().filter(|path| path.is_file());
         found
             .map(|path| {
                 (
@@ -228,124 +146,22 @@ impl Import {
     }
 }
 
-/// The bond of this name; added, with this place, if it is missing.
-fn named<'a>(bonds: &'a mut Vec<Bond>, name: &str, place: &Place) -> &'a mut Bond {
-    let at = bonds.iter().position(|bond| bond.name == name).unwrap_or_else(|| {
-        bonds.push(Bond::new(name, place));
-        bonds.len() - 1
-    });
-    &mut bonds[at]
-}
-
-impl Bond {
-    fn new(name: &str, place: &Place) -> Bond {
-        Bond {
-            name: name.to_owned(),
-            place: place.clone(),
-            options: Vec::new(),
-            ports: Vec::new(),
-            is_broken: false,
-        }
-    }
-
-    /// Reads a word as scripts write it to the driver's files: the name ends at the first `=`, the value begins after the last
-    /// one. Targets are added to the list, of other options the last value counts. [initscripts: ifup-eth; dracut: ifup.sh]
-    fn write(&mut self, word: &str, place: &Place, findings: &mut Findings) {
-        let name = word.split('=').next().unwrap_or(word).replace('-', "_");
-        let value = word.rsplit('=').next().unwrap_or(word);
-        if name.is_empty() || !word.contains('=') {
-            self.is_broken |= name == "mode";
-            let text = format!("{word:?} is not imported: not an option, expected option=value");
-            return findings.error(place, text);
-        }
-        if word.matches('=').count() > 1 {
-            let text = format!("{word} is taken as {name}={value}, as the scripts take it, expected one =");
-            findings.warning(place, text);
-        }
-        if name.ends_with("_target") {
-            if self.has_room(value.split(',').count(), findings) {
-                self.add_targets(&name, value, place);
-            }
-            return;
-        }
-        let option = SpecOption {
-            name,
-            value: value.to_owned(),
-            place: place.clone(),
+/// Files of a folder that are read, in reading order.
+fn files_of(form: Form, folder: &Path, findings: &mut Findings) -> io::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    let mut paths = fs::read_dir(folder)?
+        .map(|entry| entry.map(|entry| entry.path()))
+        .collect::<io::Result<Vec<_>>>()?;
+    paths.sort();
+    for path in paths {
+        let is_wanted = match form {
+            Form::Ifcfg => ifcfg::is_wanted(&path, findings),
+            Form::Dracut => path.extension().is_some_and(|extension| extension == "conf"),
+            Form::Interfaces => interfaces::is_wanted(&path),
         };
-        self.set(option, findings);
-    }
-
-    /// Gives an option its value; of two the later one counts.
-    fn set(&mut self, option: SpecOption, findings: &mut Findings) {
-        if !self.has_room(self.options.len(), findings) {
-            return;
-        }
-        let (place, now) = (option.place.clone(), option.value.clone());
-        if let Some(before) = resolve::set(&mut self.options, option).filter(|before| before.value != now) {
-            let SpecOption { name, value, .. } = &before;
-            let text = format!("{name} is given again, {value} at {} has no effect", before.place);
-            findings.warning(&place, text);
+        if is_wanted && !path.is_dir() {
+            files.push(path);
         }
     }
-
-    fn add_targets(&mut self, name: &str, list: &str, place: &Place) {
-        let targets: Vec<&str> = list
-            .split(',')
-            .map(|target| target.strip_prefix('+').unwrap_or(target))
-            .collect();
-        let more = targets.join(",");
-        match self.options.iter_mut().find(|option| option.name == name) {
-            Some(before) => before.value = format!("{},{more}", before.value),
-            None => self.options.push(SpecOption {
-                name: name.to_owned(),
-                value: more,
-                place: place.clone(),
-            }),
-        }
-    }
-
-    fn port(&mut self, name: &str, place: &Place, findings: &mut Findings) {
-        if self.ports.iter().all(|(port, _)| port != name) && self.has_room(self.ports.len(), findings) {
-            self.ports.push((name.to_owned(), place.clone()));
-        }
-    }
-
-    /// Whether the limit is not reached yet.
-    fn has_room(&mut self, many: usize, findings: &mut Findings) -> bool {
-        if many >= MOST_WORDS && !std::mem::replace(&mut self.is_broken, true) {
-            let text = format!(
-                "{} has more than {MOST_WORDS} ports, options or targets, expected fewer",
-                self.name
-            );
-            findings.error(&self.place, text);
-        }
-        many < MOST_WORDS
-    }
-
-    /// If both monitors are set one after the other, the later one stays. [bond_options.c: bond_option_miimon_set]
-    fn keep_last_monitor(&mut self, findings: &mut Findings) {
-        let on = |name| parameters::switched_on(&self.options, name).cloned();
-        let (Some(mii), Some(arp)) = (on("miimon"), on("arp_interval")) else {
-            return;
-        };
-        let place = |name: &str| self.options.iter().position(|option| option.name == name);
-        let (lost, kept) = if place("miimon") < place("arp_interval") {
-            (mii, arp)
-        } else {
-            (arp, mii)
-        };
-        parameters::take(&mut self.options, &lost.name);
-        let text = format!(
-            "{}={} has no effect, because {}={} is set after it, at {}, expected one monitor for a bond",
-            lost.name, lost.value, kept.name, kept.value, kept.place
-        );
-        findings.warning(&lost.place, text);
-    }
-}
-
-/// Adds findings about settings of a bond that are not options.
-fn by_hand(place: &Place, what: &str, command: &str, findings: &mut Findings) {
-    let text = format!("{what} is not an option of bondd, expected `{command}` where the addresses are set");
-    findings.add(Severity::Warning, "by-hand", place, text);
+    Ok(files)
 }

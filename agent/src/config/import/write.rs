@@ -1,9 +1,12 @@
 //! Writes bonds as an option file: accepted settings as lines, others as comments.
 
-use super::{Bond, Form};
+use super::bond::Bond;
+use super::form::Form;
+use super::keep_good::keep_good;
 use crate::config::diagnostic::{Findings, Place};
+use crate::config::limits::MOST_IN_ALL;
 use crate::config::names::{check_bond, check_interface};
-use crate::config::resolve::{Claims, MOST_IN_ALL, keep_good};
+use crate::config::ports::Claims;
 use crate::config::{Check, Diagnostic, Grammar, NoFiles, Severity, Source, SpecOption, parse};
 
 /// The lines of each bond. They are an option file of their own, with this bond or with none.

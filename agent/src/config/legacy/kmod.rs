@@ -5,22 +5,24 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::module::{Load, MOST_WORDS, Module, Word};
-use super::modutils::number;
+use super::bond_names::bond_number;
+use super::module::{Load, Module};
 use crate::config::diagnostic::{Findings, Place, Severity};
-use crate::config::modprobe::MODULE;
-use crate::config::resolve::MOST_IN_ALL;
+use crate::config::directives::MODULE;
+use crate::config::kernel_words::{END, Word};
+use crate::config::limits::{MOST_IN_ALL, MOST_WORDS};
+use crate::config::pattern::{self, is_pattern};
 use crate::config::{Grammar, Source};
 
-mod pattern;
 mod read;
 
-use pattern::{is_pattern, matches};
-pub(in crate::config) use read::{END, words};
 use read::{Files, Install};
 
+/// Longest name in bytes that is compared with patterns.
+const LONGEST_NAME: usize = 255;
+
 /// Reads the files and makes their bonds.
-pub(in crate::config) fn load(sources: &[Source], module: &mut Module<'_>, findings: &mut Findings) {
+pub(super) fn load(sources: &[Source], module: &mut Module<'_>, findings: &mut Findings) {
     let mut files = Files::default();
     for source in sources {
         let path: Arc<Path> = Arc::from(source.path.as_path());
@@ -97,6 +99,14 @@ fn load_all<'a>(files: &'a Files, module: &mut Module<'_>, findings: &mut Findin
     used
 }
 
+/// Whether an alias stands for a name.
+fn matches(alias: &str, name: &str) -> bool {
+    match name.len() {
+        ..=LONGEST_NAME => pattern::matches(alias, name),
+        _ => alias == name,
+    }
+}
+
 /// A request for the module.
 struct Request<'a> {
     name: &'a str,
@@ -106,7 +116,7 @@ struct Request<'a> {
     place: &'a Place,
 }
 
-/// Aliases of the module that name a bond, each once, in the order of [`number`].
+/// Aliases of the module that name a bond, each once, in the order of [`bond_number`].
 fn requests<'a>(files: &'a Files, findings: &mut Findings) -> Vec<Request<'a>> {
     let mut requests: Vec<Request<'_>> = Vec::new();
     let mut patterns: Vec<&str> = Vec::new();
@@ -147,7 +157,7 @@ fn requests<'a>(files: &'a Files, findings: &mut Findings) -> Vec<Request<'a>> {
             findings.add(Severity::Info, "alias-off", place, text);
         }
     }
-    requests.sort_by_key(|request| number(request.name));
+    requests.sort_by_key(|request| bond_number(request.name));
     requests
 }
 
@@ -200,5 +210,17 @@ impl Files {
             place: place.clone(),
             words: words.collect(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_are_not_tried_on_very_long_names() {
+        let (long, too_long) = ("a".repeat(255), "a".repeat(256));
+        assert!(matches("*", &long) && matches(&too_long, &too_long));
+        assert!(!matches("*", &too_long));
     }
 }

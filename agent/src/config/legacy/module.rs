@@ -6,44 +6,34 @@ use std::collections::BTreeSet;
 use bond_modes::options::{ModeName, Modes, TABLE, find, is_interface_name, parse};
 
 use crate::config::diagnostic::{Code, Findings, Place, Severity};
-use crate::config::resolve::{MOST_BONDS, MOST_IN_ALL, free_name, port_names};
+use crate::config::kernel_words::Word;
+use crate::config::limits::{MOST_BONDS, MOST_IN_ALL, MOST_WORDS};
+use crate::config::names::free_name;
+use crate::config::option_list::{number, set, take};
+use crate::config::ports::port_names;
 use crate::config::unsupported::is_unsupported;
 use crate::config::{BondSpec, Check, Grammar, SpecOption, parameters};
 
 mod value;
 
-pub(in crate::config) use value::strtol;
 use value::{Bad, Parameter, Value};
-
-/// Most words for one load, and most of one name in modules.conf.
-pub(in crate::config) const MOST_WORDS: usize = 1024;
 
 /// Bytes of the longest interface name. [if.h: IFNAMSIZ]
 const LONGEST_NAME: usize = 15;
 
-/// A word for the module.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::config) struct Word {
-    /// Before the `=`.
-    pub(in crate::config) name: String,
-    /// After the `=`; `None` without one.
-    pub(in crate::config) value: Option<String>,
-    pub(in crate::config) place: Place,
-}
-
 /// A request for the module, with all its words.
 #[derive(Clone, Debug)]
-pub(in crate::config) struct Load {
+pub(super) struct Load {
     /// The requested name; `None` for the module's own.
-    pub(in crate::config) alias: Option<String>,
+    pub(super) alias: Option<String>,
     /// The line of the request.
-    pub(in crate::config) place: Place,
-    pub(in crate::config) words: Vec<Word>,
+    pub(super) place: Place,
+    pub(super) words: Vec<Word>,
 }
 
 /// The module and the devices that it made.
-pub(in crate::config) struct Module<'a> {
-    pub(in crate::config) made: Made,
+pub(super) struct Module<'a> {
+    pub(super) made: Made,
     taken: BTreeSet<String>,
     /// Bonds of the agent's own files.
     own: &'a BTreeSet<String>,
@@ -68,7 +58,7 @@ struct Given {
 
 impl<'a> Module<'a> {
     /// A module that is not loaded, beside the bonds of the agent's own files.
-    pub(in crate::config) fn new(own: &'a BTreeSet<String>, check: Check<'a>) -> Self {
+    pub(super) fn new(own: &'a BTreeSet<String>, check: Check<'a>) -> Self {
         Module {
             made: Made::default(),
             taken: BTreeSet::new(),
@@ -78,12 +68,12 @@ impl<'a> Module<'a> {
     }
 
     /// Whether the agent's own files have a bond of this name that the module has not made.
-    pub(in crate::config) fn is_awaited(&self, name: &str) -> bool {
+    pub(super) fn is_awaited(&self, name: &str) -> bool {
         self.own.contains(name) && !self.taken.contains(name)
     }
 
     /// Loads the module; false if that fails and it makes no device.
-    pub(in crate::config) fn load(&mut self, load: &Load, grammar: Grammar, findings: &mut Findings) -> bool {
+    pub(super) fn load(&mut self, load: &Load, grammar: Grammar, findings: &mut Findings) -> bool {
         let errors = findings.errors();
         if load.words.len() > MOST_WORDS {
             findings.error(&load.place, format!("more than {MOST_WORDS} options, expected fewer"));
@@ -207,7 +197,7 @@ impl Given {
     }
 
     fn set(&mut self, name: String, value: String, place: Place) -> Option<()> {
-        crate::config::resolve::set(&mut self.options, SpecOption { name, value, place }).map(|_| ())
+        set(&mut self.options, SpecOption { name, value, place }).map(|_| ())
     }
 
     /// The number of devices.
@@ -305,11 +295,6 @@ fn refuse(word: &Word, bad: Bad, findings: &mut Findings) {
     findings.add(Severity::Error, code, &word.place, text);
 }
 
-/// The value of an option as a number.
-fn number(options: &[SpecOption], name: &str) -> Option<i64> {
-    options.iter().find(|option| option.name == name)?.value.parse().ok()
-}
-
 /// Numbers out of range are as if they were not given. [bond_main.c: bond_check_params]
 fn reset_ranges(options: &mut Vec<SpecOption>, findings: &mut Findings) {
     for row in TABLE.iter().filter(|row| row.is_parameter()) {
@@ -327,7 +312,7 @@ fn reset_ranges(options: &mut Vec<SpecOption>, findings: &mut Findings) {
 
 /// Removes an option that the driver ignores.
 fn leave(options: &mut Vec<SpecOption>, name: &str, code: impl Into<Code>, expected: &str, findings: &mut Findings) {
-    if let Some(option) = parameters::take(options, name) {
+    if let Some(option) = take(options, name) {
         let text = format!("{name}={} has no effect, {expected}", option.value);
         findings.add(Severity::Warning, code, &option.place, text);
     }

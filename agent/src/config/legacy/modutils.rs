@@ -6,10 +6,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
-use super::module::{Load, Module, Word};
+use super::bond_names::is_bond;
+use super::module::{Load, Module};
 use crate::config::diagnostic::{Findings, Place, Severity};
+use crate::config::directives::MODULE;
+use crate::config::kernel_words::Word;
 use crate::config::loader::Files;
-use crate::config::modprobe::MODULE;
 use crate::config::{Grammar, Source};
 
 mod condition;
@@ -17,11 +19,10 @@ mod read;
 mod requests;
 
 use read::File;
-pub(in crate::config) use requests::number;
 use requests::{Chain, Way};
 
 /// Reads a file and makes its bonds. Files that it includes are added to `order`.
-pub(in crate::config) fn load(
+pub(super) fn load(
     source: &Source,
     files: &dyn Files,
     order: &mut Vec<Arc<Path>>,
@@ -167,9 +168,4 @@ fn remark(file: &File, used: &BTreeSet<&str>, findings: &mut Findings) {
         let text = format!("the {kind} command of {name} is not run, expected it where interfaces are brought up");
         findings.add(Severity::Warning, "command-ignored", place, text);
     }
-}
-
-/// Whether a name is that of a bond as users call them, or of the module.
-fn is_bond(name: &str) -> bool {
-    name.starts_with("bond")
 }

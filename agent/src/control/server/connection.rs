@@ -224,7 +224,7 @@ impl Connection {
         } else {
             self.output.extend_from_slice(line);
         }
-        // There may be room already: the kernel tells only when most of the socket's buffer is free. [unix_writable]
+        // There may be room already: the kernel reports it only when most of the socket's buffer is free. [unix_writable]
         self.blocked = false;
         self.flush()
     }

@@ -124,9 +124,11 @@ impl BondBpf {
         Ok(())
     }
 
-    /// To be called right before the first program of an earlier agent is exchanged. What those of the first layout counted
-    /// until now is taken over.
+    /// To be called right before the first program of an earlier agent is exchanged, or put back where it is missing; until
+    /// [`BondBpf::mark_attached`] the next agent exchanges all of them. What those of the first layout counted until now is taken
+    /// over.
     pub fn begin_exchange(&mut self) -> io::Result<()> {
+        self.stale = true;
         match &self.before {
             Some(before) => before.copy_counts(&mut self.maps),
             None => self.set_state(0),
@@ -225,6 +227,13 @@ impl BondBpf {
             return self.end_way(way);
         }
         self.set_tx(tx)
+    }
+
+    /// Whether everybody who sends through the bond is remembered.
+    #[cfg(test)]
+    pub(super) fn remembers_all(&self) -> bool {
+        let mine = self.maps.transmit().unwrap().get(&self.way.number(), 0).unwrap();
+        mine.remember_all != 0
     }
 
     /// As if another build had attached the programs.

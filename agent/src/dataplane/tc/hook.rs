@@ -106,7 +106,7 @@ pub fn replace(program: &mut SchedClassifier, place: Place<'_>, kind: Attached) 
     let old = match kind {
         Attached::Tcx => match place.pin.map(PinnedLink::from_pin) {
             Some(Ok(old)) => FdLink::from(old).try_into().map_err(link_error)?,
-            Some(Err(error)) => return absent(link_error(error), None),
+            Some(Err(error)) => return no_link(link_error(error), None),
             None => return Ok(None),
         },
         Attached::Clsact => {
@@ -119,7 +119,13 @@ pub fn replace(program: &mut SchedClassifier, place: Place<'_>, kind: Attached) 
     // A filter link that fails here is consumed without being detached.
     let id = match program.attach_to_link(old) {
         Ok(id) => id,
-        Err(error) => return absent(program_error(error), None),
+        Err(error) => {
+            let error = program_error(error);
+            return match kind {
+                Attached::Tcx => no_link(error, None),
+                Attached::Clsact => absent(error, None),
+            };
+        }
     };
     // The pin, or the filter itself, keeps the program in place.
     let link = program.take_link(id).map_err(program_error)?;
@@ -141,7 +147,7 @@ pub fn keep(links: &mut Links, place: Place<'_>, ifindex: u32, kind: Attached) -
                 Ok(Some(Some(link.into())))
             }
             Ok(_) => Ok(None),
-            Err(error) => absent(error, None),
+            Err(error) => no_link(error, None),
         },
         (Attached::Tcx, None) => Ok(None),
         (Attached::Clsact, _) => {
@@ -201,7 +207,15 @@ fn pin(link: SchedClassifierLink, path: &Path) -> io::Result<FdLink> {
     }
 }
 
-/// ENOENT: no pin, or no such filter. ENOLINK: the interface of the link is gone. EINVAL: no qdisc. EOPNOTSUPP: a kernel without
+/// ENOENT: no pin. ENOLINK: the interface of the link is gone.
+fn no_link<T>(error: io::Error, none: T) -> io::Result<T> {
+    match error.raw_os_error() {
+        Some(libc::ENOENT | libc::ENOLINK | libc::ENODEV) => Ok(none),
+        _ => Err(error),
+    }
+}
+
+/// ENOENT: no such filter. ENOLINK: the interface of the link is gone. EINVAL: no qdisc. EOPNOTSUPP: a kernel without
 /// filters.
 fn absent<T>(error: io::Error, none: T) -> io::Result<T> {
     match error.raw_os_error() {

@@ -1,6 +1,6 @@
-//! Lists of ports: prepared aside in a slot, put in force by one write of the selector in the map `state`.
+//! Lists of ports: prepared aside in a slot, put in force by one write of the selector in the map `transmit`.
 //!
-//! No run of `bond_tx` ever sees a slot being written. A run takes the slot's number from the selector and is done with the slot
+//! No run of a sending program ever sees a slot being written. A run takes the slot's number from the selector and is done with the slot
 //! when it ends; the kernel lets no run outlive an RCU grace period. So a slot that no selector has named since before a grace
 //! period began has no reader. Such slots are *clean*: all slots of a new map, and after a grace period all but the one in force.
 //! We wait for a grace period (some milliseconds) when taking over a list of an earlier agent, which may have left other slots a
@@ -21,7 +21,7 @@ use bond_modes::{PortId, XmitHashPolicy};
 
 use super::errors::map_error;
 
-/// `struct list` of bond.bpf.c.
+/// `struct list` of maps.bpf.h.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct List {
@@ -170,15 +170,15 @@ fn grace_period() {
     }
 }
 
-/// Ports of one list, as many as a bond can have. [bond.bpf.c: MAX_PORTS]
+/// Ports of one list, as many as a bond can have. [maps.bpf.h: MAX_PORTS]
 const MAX_PORTS: usize = 256;
-/// The slots before are never filled. [bond.bpf.c: LIST_SLOTS]
+/// The slots before are never filled. [maps.bpf.h: LIST_SLOTS]
 const FIRST_SLOT: u32 = 1;
-/// Bit of a selector that names a list. [bond.bpf.c: IS_LIST]
+/// Bit of a selector that names a list. [maps.bpf.h: IS_LIST]
 const IS_LIST: u32 = 1 << 31;
-/// Where in it the slot's number begins: in the highest byte, the only one that differs between lists. [bond.bpf.c: LIST_SLOT]
+/// Where in it the slot's number begins: in the highest byte, the only one that differs between lists. [maps.bpf.h: LIST_SLOT]
 const SLOT_SHIFT: u32 = 24;
-/// Kinds of lists. [bond.bpf.c: LIST_ROUND_ROBIN]
+/// Kinds of lists. [maps.bpf.h: LIST_ROUND_ROBIN]
 const ROUND_ROBIN: u32 = 1;
 const HASH: u32 = 2;
 const ALL: u32 = 3;

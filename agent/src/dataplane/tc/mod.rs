@@ -43,7 +43,8 @@ use super::port::port_alias;
 use super::step::{BPF, Failures, HOOK, VETH, step, step_with};
 use super::wanted::{PortPlan, Wanted, spread_of};
 use super::{
-    Applied, BondDevice, BondName, Observed, OriginalPort, Plane, PlaneBond, PlaneError, PortBase, PortCounters,
+    Adopted, Applied, BondDevice, BondName, Observed, OriginalPort, Plane, PlaneBond, PlaneError, PortBase,
+    PortCounters,
 };
 use crate::netlink::{Link, Links};
 
@@ -159,7 +160,13 @@ impl Shared {
     /// The place for pins; opened, and freed of what is stale, when first asked for.
     fn pins(&mut self) -> Result<&Pins, PlaneError> {
         let pins = match self.pins.take() {
-            Some(pins) => pins,
+            Some(mut pins) => {
+                // Without the lock forwarding goes on all the same; only another agent could tidy up too much.
+                if let Err(error) = pins.retry_lock() {
+                    log::debug!("cannot lock the folder of pins: {error}");
+                }
+                pins
+            }
             None => {
                 let open = || {
                     format!(
@@ -225,6 +232,7 @@ impl Shared {
             .map(|(port, link)| (port, settings(&link, &pair.bond)))
             .collect();
         program::keep_own(name, &mut bond)?;
+        program::remember_senders(name, &mut bond)?;
         if bond.bpf.is_stale() {
             step(|| format!("set up the maps of {name}"), || bond.bpf.mark_attached())?;
         }
@@ -316,7 +324,7 @@ impl Plane for TcPlane {
         Ok((Box::new(bond), device))
     }
 
-    fn adopt(&mut self, name: &str) -> Result<Option<(Box<dyn PlaneBond>, Observed)>, PlaneError> {
+    fn adopt(&mut self, name: &str) -> Result<Option<Adopted>, PlaneError> {
         let found = self.take_over(name)?;
         Ok(found.map(|(bond, observed)| (Box::new(bond) as Box<dyn PlaneBond>, observed)))
     }

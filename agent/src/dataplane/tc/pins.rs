@@ -51,6 +51,14 @@ impl Pins {
         self.lock.is_some()
     }
 
+    /// Takes the lock if another agent had it before and has not any more.
+    pub fn retry_lock(&mut self) -> io::Result<()> {
+        if self.lock.is_none() {
+            self.lock = lock_now(&self.dir)?;
+        }
+        Ok(())
+    }
+
     /// The folder of the bond with this interface index.
     pub fn bond(&self, ifindex: u32) -> BondPins {
         BondPins {
@@ -71,7 +79,8 @@ impl Pins {
     }
 
     /// Removes what bonds left behind whose network namespace is gone, with devices and all. An agent that serves a namespace has
-    /// its folder locked; where none does, a bond is there as long as its programs are attached.
+    /// its folder locked; where none does, a bond is there as long as its programs are attached. A folder that cannot be swept is
+    /// logged and does not keep the others.
     pub fn sweep_namespaces(&self) -> io::Result<()> {
         let mut in_use = MapsInUse::default();
         let namespaces = self.fs.root().join(ALL);
@@ -80,24 +89,16 @@ impl Pins {
             if dir == self.dir || name.parse::<u64>().is_err() {
                 continue;
             }
-            let dead = dead_bonds(&dir, &mut in_use)?;
-            if dead.is_empty() && !names(&dir)?.is_empty() {
-                continue;
+            match sweep_namespace(&dir, &mut in_use) {
+                Ok(None) => {}
+                Ok(Some(bonds)) => {
+                    log::info!("removed the pins of {bonds} bonds of a network namespace that is gone ({name})");
+                }
+                Err(error) => log::warn!(
+                    "cannot remove the pins of a network namespace that is gone ({}): {error}",
+                    dir.display()
+                ),
             }
-            let Ok(_lock) = File::open(&dir).and_then(try_lock) else {
-                continue;
-            };
-            for bond in &dead {
-                bond.remove()?;
-            }
-            match fs::remove_dir(&dir) {
-                Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => {}
-                removed => removed?,
-            }
-            log::info!(
-                "removed the pins of {} bonds of a network namespace that is gone ({name})",
-                dead.len()
-            );
         }
         Ok(())
     }
@@ -183,6 +184,25 @@ impl BondPins {
     }
 }
 
+/// Removes the dead bonds of one namespace's folder, and the folder if nothing else is in it. Says how many there were; none if
+/// the namespace is alive.
+fn sweep_namespace(dir: &Path, in_use: &mut MapsInUse) -> io::Result<Option<usize>> {
+    let dead = dead_bonds(dir, in_use)?;
+    if dead.is_empty() && !names(dir)?.is_empty() {
+        return Ok(None);
+    }
+    let Ok(_lock) = File::open(dir).and_then(try_lock) else {
+        return Ok(None);
+    };
+    for bond in &dead {
+        bond.remove()?;
+    }
+    match fs::remove_dir(dir) {
+        Err(error) if error.kind() != ErrorKind::DirectoryNotEmpty => Err(error),
+        _ => Ok(Some(dead.len())),
+    }
+}
+
 /// The bonds in a namespace's folder that forward nothing any more.
 fn dead_bonds(dir: &Path, in_use: &mut MapsInUse) -> io::Result<Vec<BondPins>> {
     let mut dead = Vec::new();
@@ -229,25 +249,35 @@ fn maps_in_use() -> Option<BTreeSet<u32>> {
     Some(used)
 }
 
-/// Makes a folder and locks it; none if another agent has it.
+/// Makes a folder and locks it; none if another agent has it. Waits a moment: an agent that sweeps holds the lock, and may remove
+/// the folder.
 fn lock(dir: &Path) -> io::Result<Option<Flock<File>>> {
     let deadline = Instant::now() + LONG_FOR_A_SWEEP;
     loop {
-        // Others could lock a folder that they can open, and many a bpffs is open to all.
-        let all = dir.parent().map_or(Ok(()), |all| private_folder(all).map(drop));
-        let file = match all.and_then(|()| private_folder(dir)) {
-            Err(error) if error.kind() == ErrorKind::NotFound => continue,
-            file => file?,
-        };
-        let found = file.metadata()?.ino();
-        match try_lock(file) {
-            // Another agent may have swept it away meanwhile.
-            Ok(lock) if fs::metadata(dir).is_ok_and(|now| now.ino() == found) => return Ok(Some(lock)),
-            Ok(_) => {}
-            // An agent that sweeps has it for a moment.
-            Err(_) if Instant::now() < deadline => thread::sleep(Duration::from_millis(5)),
-            Err(_) => return Ok(None),
+        let locked = lock_now(dir);
+        let swept_away = |error: &io::Error| error.kind() == ErrorKind::NotFound;
+        if matches!(locked, Ok(Some(_))) || locked.as_ref().is_err_and(|error| !swept_away(error)) {
+            return locked;
         }
+        if Instant::now() >= deadline {
+            return locked;
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// As [`lock`], without waiting; `NotFound` if the folder was removed meanwhile.
+fn lock_now(dir: &Path) -> io::Result<Option<Flock<File>>> {
+    // Others could lock a folder that they can open, and many a bpffs is open to all.
+    if let Some(all) = dir.parent() {
+        private_folder(all)?;
+    }
+    let file = private_folder(dir)?;
+    let found = file.metadata()?.ino();
+    match try_lock(file) {
+        Ok(lock) if fs::metadata(dir)?.ino() == found => Ok(Some(lock)),
+        Ok(_) => Err(ErrorKind::NotFound.into()),
+        Err(_) => Ok(None),
     }
 }
 
@@ -276,7 +306,8 @@ fn names(dir: &Path) -> io::Result<Vec<String>> {
 
 /// How the names of the links of ports begin.
 const RX: &str = "rx-";
-const LONG_FOR_A_SWEEP: Duration = Duration::from_millis(100);
+/// A sweep that takes longer than this leaves the agent that waits for it without the lock, until it makes its next bond.
+const LONG_FOR_A_SWEEP: Duration = Duration::from_millis(500);
 /// The folder of all bonds of the machine.
 const ALL: &str = "bondd";
 
@@ -295,5 +326,11 @@ mod tests {
         assert_eq!(opened.unwrap_err().kind(), ErrorKind::PermissionDenied);
         assert_eq!(made.unwrap_err().kind(), ErrorKind::PermissionDenied);
         pins.release().unwrap();
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_made_is_an_error_after_a_moment() {
+        let error = lock(Path::new("/proc/self/no-such-folder/bondd/1")).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotFound);
     }
 }

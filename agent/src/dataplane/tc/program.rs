@@ -33,7 +33,6 @@ pub fn apply(links: &mut Links, loader: &mut Loader, name: &str, bond: &mut Bond
     bond.applied.spread = plan.spread;
     let know = || bond.bpf.add_own(addresses(plan));
     errors.note(step(|| format!("learn the addresses of {name}"), know));
-    let bridged = |plan: &Wanted| plan.ports.values().any(|port| port.promisc);
     if bridged(plan) {
         errors.note(remember_all(name, bond, true));
     }
@@ -88,7 +87,18 @@ pub fn apply(links: &mut Links, loader: &mut Loader, name: &str, bond: &mut Bond
     errors.applied()
 }
 
-/// Under a bridge, which asks for promiscuity, all senders above are remembered: a switch may flood what each of them sends.
+/// Remembers the senders that the plan in force asks for.
+pub fn remember_senders(name: &str, bond: &mut Bond) -> Result<(), PlaneError> {
+    let all = bridged(&bond.applied);
+    remember_all(name, bond, all)
+}
+
+/// Whether a bridge stands above, which asks for promiscuity.
+fn bridged(plan: &Wanted) -> bool {
+    plan.ports.values().any(|port| port.promisc)
+}
+
+/// Under a bridge all senders above are remembered: a switch may flood what each of them sends.
 fn remember_all(name: &str, bond: &mut Bond, all: bool) -> Result<(), PlaneError> {
     step(
         || format!("change whose frames {name} remembers"),

@@ -36,7 +36,7 @@ use self::probe::Abilities;
 use super::port::port_alias;
 use super::step::{TEAM, bond_gone, step};
 use super::{
-    Applied, BondDevice, BondName, Observed, OriginalPort, Plane, PlaneBond, PlaneError, PlaneReport, PortBase,
+    Adopted, Applied, BondDevice, BondName, OriginalPort, Plane, PlaneBond, PlaneError, PlaneReport, PortBase,
     PortCounters, Watch,
 };
 use crate::locks::{lock_byte, private_file};
@@ -245,7 +245,7 @@ impl Plane for TeamPlane {
         Ok((Box::new(self.handle(name, bond)), device))
     }
 
-    fn adopt(&mut self, name: &str) -> Result<Option<(Box<dyn PlaneBond>, Observed)>, PlaneError> {
+    fn adopt(&mut self, name: &str) -> Result<Option<Adopted>, PlaneError> {
         let found = self.shared.borrow_mut().adopt(name)?;
         Ok(found.map(|(bond, observed)| (Box::new(self.handle(name, bond)) as Box<dyn PlaneBond>, observed)))
     }

@@ -187,7 +187,7 @@ impl Column for Agent {
     }
 }
 
-/// What a notice says, if it is one of those that are compared.
+/// The event of a notice, if it is compared.
 fn happening(notice: &Value) -> Option<String> {
     let port = notice["port"].as_str().unwrap_or_default();
     let delay = || {

@@ -20,13 +20,13 @@ use crate::fidelity::heard::Heard;
 pub struct Bench {
     /// Devices here, among them the near ends `eth0`...
     pub near: Links,
-    /// What the cables lead to.
+    /// The far ends of the cables.
     pub far: Far,
     /// Near names of the cables, in order.
     pub ports: Vec<String>,
     ears: Vec<Tap>,
     members: Vec<UdpSocket>,
-    /// What the far ends have heard so far.
+    /// Frames received at the far ends so far.
     pub heard: Heard,
 }
 
@@ -51,7 +51,7 @@ impl Bench {
         })
     }
 
-    /// Adds so many cables: near ends down, far ends up; with a switch between them and the hosts, or without.
+    /// Adds this number of cables: near ends down, far ends up; with a switch between them and the hosts, or without.
     pub fn plug_in(&mut self, cables: usize, switch: bool) -> Result<(), String> {
         let doing = |what: &'static str| move |e: nix::Error| format!("cannot {what}: {e}");
         let near: Vec<String> = (0..cables).map(|number| format!("eth{number}")).collect();
@@ -149,7 +149,7 @@ impl Bench {
         }
     }
 
-    /// What the far ends have heard since the last time.
+    /// Frames received at the far ends since the last call.
     pub fn all_heard(&mut self) -> Heard {
         self.listen();
         self.heard.forget()

@@ -72,7 +72,7 @@ impl Far {
         port.replacen("eth", "p", 1)
     }
 
-    /// Sets so many far ends up, as ports of a switch or on their own.
+    /// Sets this number of far ends up, as ports of a switch or on their own.
     pub fn begin(&mut self, cables: u32, switch: bool) -> nix::Result<()> {
         (self.cables, self.switch) = (cables, switch);
         if switch {

@@ -18,7 +18,7 @@ pub struct Kernel {
     log: File,
     /// The active port by the log so far, while its link is up.
     active: Option<String>,
-    /// What happened before the last bond went.
+    /// Events before the last bond was removed.
     before: Vec<String>,
     links: Links,
     /// Targets that only netlink can change, and only all at once.
@@ -219,7 +219,7 @@ impl Kernel {
         Ok(())
     }
 
-    /// Whether something changed: a port that is chosen again, after the choice was cleared, is told of as if it were new.
+    /// Whether there was a change: the driver reports a port that is chosen again, after the choice was cleared, as new.
     fn is_news(&mut self, happening: &str) -> bool {
         match happening.split_once(' ') {
             Some(("active", port)) => self.active.replace(port.to_owned()).as_deref() != Some(port),
@@ -232,7 +232,7 @@ impl Kernel {
     }
 }
 
-/// What a line of the log says, if it is one of those that are compared.
+/// The event of a line of the log, if it is compared.
 fn happening(line: &str) -> Option<String> {
     let rest = line.strip_prefix("bond0: (slave ")?;
     let (port, said) = rest.split_once("): ")?;

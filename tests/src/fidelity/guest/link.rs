@@ -25,7 +25,7 @@ pub struct End<'a> {
     pub mac: [u8; 6],
 }
 
-/// What a bond of the kernel's is to probe.
+/// Targets of a bond of the kernel's driver.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Targets {
     /// `arp_ip_target`.

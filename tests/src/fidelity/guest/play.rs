@@ -155,7 +155,7 @@ fn fail(bench: &mut Bench, port: &str, fault: Fault) -> Result<Value, String> {
     Ok(json!({"moved to": moved, "took": took, "lost": sent - arrived.min(sent)}))
 }
 
-/// Who is asked for at which port, with the hardware addresses that ask.
+/// Targets that are asked for at each port, with the hardware addresses that ask.
 fn asks(bench: &mut Bench, time: Duration) -> Value {
     bench.listen();
     bench.heard.asked.clear();
@@ -260,7 +260,7 @@ fn files(tree: &Path, ports: &[String]) -> BTreeMap<String, String> {
     paths.into_iter().filter_map(read).map(shown).collect()
 }
 
-/// What the stack says about a device; null where there is none.
+/// The stack's data about a device; null if there is no device.
 fn device(name: &str) -> Value {
     let read = |file: &str| fs::read_to_string(format!("/sys/class/net/{name}/{file}"));
     let Ok(flags) = read("flags") else { return Value::Null };

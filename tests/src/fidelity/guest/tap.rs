@@ -36,7 +36,7 @@ impl Tap {
         loop {
             match self.receive(&mut buffer) {
                 Ok(frame) => frames.extend(frame),
-                // ENETDOWN is told once when the device goes down, and what was heard before comes after it.
+                // ENETDOWN is reported once when the device goes down; frames received before follow it.
                 Err(Errno::ENETDOWN | Errno::EINTR) => {}
                 Err(_) => return frames,
             }
@@ -71,7 +71,7 @@ impl Tap {
     }
 }
 
-/// The kernel takes the tag out of a frame before anybody sees it; from now on it tells what it was.
+/// The kernel removes the tag from a frame; from now on it reports the tag beside the frame.
 fn tell_tags(socket: &OwnedFd) -> nix::Result<()> {
     let on: libc::c_int = 1;
     // SAFETY: the pointer is to a whole int, whose length is the one given, and outlives the call.
@@ -87,7 +87,7 @@ fn tell_tags(socket: &OwnedFd) -> nix::Result<()> {
     Errno::result(done).map(drop)
 }
 
-/// The tag that a `struct tpacket_auxdata` tells of, as it was in the frame.
+/// The tag in a `struct tpacket_auxdata`, as it was in the frame.
 fn tag(auxdata: &[u8]) -> Option<[u8; 4]> {
     let status = u32::from_ne_bytes(auxdata.get(..4)?.try_into().ok()?);
     let tci = u16::from_ne_bytes(auxdata.get(16..18)?.try_into().ok()?).to_be_bytes();

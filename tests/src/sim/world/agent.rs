@@ -1,5 +1,6 @@
 //! The part of the agent: does what the bond asks for, and answers.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::hash::{DefaultHasher, Hasher};
 use std::net::IpAddr;
@@ -9,6 +10,7 @@ use bond_modes::{Action, Event, Machine, PortId, Reach, TargetPath};
 use bond_monitors::{ReceiveStamps, Time};
 
 use super::{Sent, World};
+use crate::sim::kernel::Nic;
 
 impl World {
     pub(super) fn timers(&mut self) {
@@ -89,25 +91,27 @@ impl World {
                     report: self.kernel.device.clone(),
                 })
             }
-            Action::ReadHeard => Some(Event::Heard { ports: self.stamps() }),
+            Action::ReadReceiveStamps => Some(Event::ReceiveStamps { ports: self.stamps() }),
             Action::FindPaths { targets } => Some(Event::Paths {
                 paths: targets.into_iter().map(|target| self.path(target)).collect(),
             }),
-            Action::ReadStations => Some(Event::Stations {
-                stations: self.stations.clone(),
+            Action::ReadHostsBehind => Some(Event::HostsBehind {
+                hosts: self.stations.clone(),
             }),
             Action::ReportMemberships { port } => {
                 self.rejoined.push((self.now, port));
                 None
             }
-            Action::PollMii { port } => {
-                self.polls += 1;
+            Action::PollCarriers { ports } => {
+                self.polls += ports.len() as u64;
                 let stack = self.bond.options().use_carrier;
-                self.kernel.nics.get(&port).map(|nic| Event::MiiPolled {
-                    port,
-                    carrier: if stack { nic.report.carrier } else { nic.driver },
+                let carrier = |nic: &Nic| if stack { nic.report.carrier } else { nic.driver };
+                let read = |port: PortId| Some((port, carrier(self.kernel.nics.get(&port)?)));
+                Some(Event::CarriersPolled {
+                    carriers: ports.into_iter().filter_map(read).collect(),
                 })
             }
+            Action::ReadCounters => Some(Event::Counters { ports: BTreeMap::new() }),
             Action::Notify(notice) => {
                 self.notices.push((self.now, notice));
                 None
@@ -156,8 +160,9 @@ impl World {
         self.trace.write_u64(self.now.as_nanos());
         match action {
             // The bulk of a long run.
-            Action::PollMii { port } | Action::Probe { port, .. } => self.trace.write_u32(port.0),
-            Action::PollDevice | Action::ReadHeard => {}
+            Action::PollCarriers { ports } => ports.iter().for_each(|port| self.trace.write_u32(port.0)),
+            Action::Probe { port, .. } => self.trace.write_u32(port.0),
+            Action::PollDevice | Action::ReadReceiveStamps => {}
             other => write!(HashText(&mut self.trace), "{other:?}").expect("hashing does not fail"),
         }
         if self.printed {

@@ -3,10 +3,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::pattern::normalized;
 use crate::config::diagnostic::{Findings, Place, Severity};
-use crate::config::legacy::module::Word;
-use crate::config::modprobe::MODULE;
+use crate::config::directives::MODULE;
+use crate::config::kernel_words::{END, Word, words};
 
 /// The lines of all files, in order; in names `-` is replaced by `_`, except in the brackets of a pattern.
 #[derive(Debug, Default)]
@@ -170,44 +169,6 @@ impl Install {
     }
 }
 
-/// The word after which the kernel ignores all others. [kernel/params.c: parse_args]
-pub(in crate::config) const END: &str = "--";
-
-/// The words of an options line, split at blanks outside double quotes, which are removed. [lib/cmdline.c: next_arg]
-pub(in crate::config) fn words(text: &str, place: &Place) -> Vec<Word> {
-    let mut found = Vec::new();
-    let mut rest = text.trim_start();
-    while !rest.is_empty() {
-        let mut quoted = false;
-        let end = rest.find(|c: char| {
-            quoted ^= c == '"';
-            !quoted && (c.is_whitespace() || c == '\u{a0}')
-        });
-        let (word, after) = rest.split_at(end.unwrap_or(rest.len()));
-        rest = after.trim_start();
-        // Quotes enclose the whole word or the value.
-        let word = word
-            .strip_prefix('"')
-            .map_or(word, |inner| inner.strip_suffix('"').unwrap_or(inner));
-        let (name, value) = match word.split_once('=') {
-            Some((name, value)) => {
-                let inner = value.strip_prefix('"');
-                (
-                    name,
-                    Some(inner.map_or(value, |inner| inner.strip_suffix('"').unwrap_or(inner))),
-                )
-            }
-            None => (word, None),
-        };
-        found.push(Word {
-            name: name.to_owned(),
-            value: value.map(str::to_owned),
-            place: place.clone(),
-        });
-    }
-    found
-}
-
 /// Lines with the number of their first: `\` joins the next, in comments, too, and vanishes before any other character. Comments
 /// have their `#` in the first column. [kmod: libkmod-util.c: freadline_wrapped]
 fn logical_lines(text: &str) -> Vec<(usize, String)> {
@@ -272,6 +233,22 @@ fn filled(text: &str) -> Option<&str> {
     Some(text).filter(|text| !text.is_empty())
 }
 
+/// Replaces `-` by `_` outside brackets; `None` if brackets are not in pairs. [kmod: libkmod-util.c: underscores]
+fn normalized(name: &str) -> Option<String> {
+    let mut bracket = false;
+    let mut text = String::with_capacity(name.len());
+    for c in name.chars() {
+        match c {
+            '[' if !bracket => bracket = true,
+            ']' if bracket => bracket = false,
+            ']' => return None,
+            _ => {}
+        }
+        text.push(if c == '-' && !bracket { '_' } else { c });
+    }
+    (!bracket).then_some(text)
+}
+
 /// [kmod: libkmod-util.c: modname_normalize]
 fn underscored(name: &str) -> String {
     name.replace('-', "_")
@@ -280,6 +257,18 @@ fn underscored(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn dashes_are_underscores_outside_brackets_which_come_in_pairs() {
+        for (name, wanted) in [
+            ("bond-0", Some("bond_0")),
+            ("a-[0-9-]-b", Some("a_[0-9-]_b")),
+            ("a[0", None),
+            ("a]0", None),
+        ] {
+            assert_eq!(normalized(name).as_deref(), wanted, "{name}");
+        }
+    }
 
     fn lines(text: &str) -> Vec<(usize, String)> {
         logical_lines(text)

@@ -3,6 +3,7 @@
 use bond_modes::options::{Kind, ModeName, Since, find};
 
 use crate::config::Grammar;
+use crate::config::legacy::numbers::strtol;
 
 /// Parameters of the driver of Linux 2.4.22 that are not options of a bond, and options of bondd in every grammar. [bonding.txt
 /// of 2003]
@@ -195,27 +196,6 @@ fn elements(text: &str) -> Vec<String> {
         }
     }
     items
-}
-
-/// The number that C's strtol reads with base 0, or `None` without a digit or beyond its range, and the rest of the text.
-pub(in crate::config) fn strtol(text: &str) -> (Option<i64>, &str) {
-    let (negative, digits) = match text.strip_prefix('-') {
-        Some(rest) => (true, rest),
-        None => (false, text.strip_prefix('+').unwrap_or(text)),
-    };
-    let hex = digits.strip_prefix("0x").or(digits.strip_prefix("0X"));
-    let (radix, digits) = match hex.filter(|rest| rest.starts_with(|c: char| c.is_ascii_hexdigit())) {
-        Some(rest) => (16, rest),
-        None if digits.starts_with('0') => (8, digits),
-        None => (10, digits),
-    };
-    let end = digits.find(|c: char| !c.is_digit(radix)).unwrap_or(digits.len());
-    let (digits, rest) = digits.split_at(end);
-    if digits.is_empty() {
-        return (None, text);
-    }
-    let number = i64::from_str_radix(digits, radix).ok();
-    (number.map(|number| if negative { -number } else { number }), rest)
 }
 
 /// The number as insmod stores it: the lowest 32 bits of what strtoul reads, which stops at the largest.

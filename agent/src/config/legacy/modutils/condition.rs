@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::config::legacy::module::strtol;
+use crate::config::legacy::numbers::strtol;
 use crate::config::lines::words;
 use crate::config::loader::Files;
 

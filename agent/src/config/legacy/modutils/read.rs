@@ -7,10 +7,10 @@ use std::sync::Arc;
 use super::condition;
 use crate::config::Source;
 use crate::config::diagnostic::{Findings, Place, Severity};
-use crate::config::legacy::module::MOST_WORDS;
+use crate::config::directives::{COMMANDS, SETTINGS};
+use crate::config::limits::MOST_WORDS;
 use crate::config::lines::{logical_lines, physical_lines, words};
 use crate::config::loader::{Files, Refusal};
-use crate::config::modprobe::{COMMANDS, SETTINGS};
 
 /// Greatest depth of nested includes and conditions.
 const DEEPEST: usize = 20;

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use super::is_bond;
 use super::read::File;
 use crate::config::diagnostic::{Findings, Place, Severity};
-use crate::config::modprobe::MODULE;
-use crate::config::resolve::MOST_IN_ALL;
+use crate::config::directives::MODULE;
+use crate::config::legacy::bond_names::{bond_number, is_bond};
+use crate::config::limits::MOST_IN_ALL;
 
 /// The names on the way from a request to the module, both included.
 pub(super) type Chain = Vec<String>;
@@ -95,7 +95,7 @@ pub(super) fn find(file: &File, findings: &mut Findings) -> Vec<Request> {
             Err(_) => {}
         }
     }
-    requests.sort_by_key(|request| number(request.alias.as_deref().unwrap_or_default()));
+    requests.sort_by_key(|request| bond_number(request.alias.as_deref().unwrap_or_default()));
     // Without a request it is loaded by its own name. [bond_main.c: bonding_init]
     if requests.is_empty()
         && !asked
@@ -111,14 +111,6 @@ pub(super) fn find(file: &File, findings: &mut Findings) -> Vec<Request> {
         });
     }
     requests
-}
-
-/// The index of a name among the requests.
-pub(in crate::config) fn number(alias: &str) -> u64 {
-    let digits = alias
-        .strip_prefix("bond")
-        .filter(|digits| digits.bytes().all(|b| b.is_ascii_digit()));
-    digits.and_then(|digits| digits.parse().ok()).unwrap_or(u64::MAX)
 }
 
 fn place_of<'a>(file: &'a File, name: &str) -> &'a Place {

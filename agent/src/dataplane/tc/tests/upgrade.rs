@@ -131,6 +131,42 @@ fn a_take_over_that_fails_at_any_step_is_completed_by_the_next_agent() {
 }
 
 #[test]
+fn a_program_that_somebody_took_off_comes_back_and_the_next_agent_of_this_build_keeps_all() {
+    in_world(Hook::Auto, |w| {
+        let (p0, p1) = w.bond_with_two_ports();
+        let plan = w.plan(Some(p1), &[p0, p1]);
+        w.program(&plan);
+        unpin(&w.in_force().pins.tx()).unwrap();
+        w.reopen();
+        w.adopt().unwrap().unwrap();
+        let q1 = w.tap("q1");
+        w.send("bond0", OTHER, 1);
+        q1.expect(1);
+        let programs = w.programs();
+        w.reopen();
+        w.adopt().unwrap().unwrap();
+        assert_eq!(w.programs(), programs);
+    });
+}
+
+#[test]
+fn a_bond_below_a_bridge_remembers_all_who_send_as_soon_as_it_is_taken_over() {
+    for_both_hooks(|w| {
+        let (p0, p1) = w.bond_with_two_ports();
+        let mut plan = w.plan(Some(p1), &[p0, p1]);
+        for port in plan.ports.values_mut() {
+            port.promisc = true;
+        }
+        w.program(&plan);
+        let old = downgrade(w, &plan);
+        w.reopen();
+        w.adopt().unwrap().unwrap();
+        assert!(w.in_force().bpf.remembers_all());
+        drop(old);
+    });
+}
+
+#[test]
 fn maps_of_an_unknown_layout_are_refused() {
     in_world(Hook::Auto, |w| {
         w.bond_with_two_ports();

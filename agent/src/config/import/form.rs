@@ -1,0 +1,41 @@
+//! Which tools' files are read, and where they have them.
+
+/// The tool whose configuration is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Form {
+    /// Files ifcfg-NAME of Red Hat's and SUSE's network scripts
+    Ifcfg,
+    /// Words bond= of the kernel's command line, as dracut reads them
+    Dracut,
+    /// Stanzas of interfaces(5), as Debian's ifupdown reads them
+    Interfaces,
+}
+
+impl Form {
+    /// Its name on the command line.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Form::Ifcfg => "ifcfg",
+            Form::Dracut => "dracut",
+            Form::Interfaces => "interfaces",
+        }
+    }
+
+    /// The default paths.
+    pub(super) fn usual(self) -> &'static [&'static str] {
+        match self {
+            Form::Ifcfg => &["/etc/sysconfig/network-scripts", "/etc/sysconfig/network"],
+            Form::Dracut => &["/proc/cmdline"],
+            Form::Interfaces => &["/etc/network/interfaces"],
+        }
+    }
+
+    /// The expected kind of file, for messages.
+    pub(super) fn expected(self) -> &'static str {
+        match self {
+            Form::Ifcfg => "a file ifcfg-NAME or a folder of them",
+            Form::Dracut => "a file with bond= in the words of a kernel's command line",
+            Form::Interfaces => "a file with iface stanzas",
+        }
+    }
+}

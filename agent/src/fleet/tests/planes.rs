@@ -1,0 +1,207 @@
+//! What planes cannot do, and what is made of it.
+
+use std::time::Duration;
+
+use bond_modes::options::{ModeName, millis};
+use bond_modes::{PortId, XmitHashPolicy};
+
+use super::{NOW, attach, programs, with_bond};
+use crate::control::proto::{Call, ErrorCode};
+use crate::dataplane::script::{self, ScriptPlane};
+use crate::dataplane::wanted::{Spread, TxPolicy};
+use crate::dataplane::{PlaneChoice, PlaneError, Planes};
+use crate::fleet::{Counters, Fleet, check_options_on};
+use crate::netlink::Links;
+
+#[test]
+fn a_plan_that_nothing_will_bring_about_is_not_tried_again() {
+    with_bond("retry", |fleet, plane, _| {
+        attach(fleet, "a").unwrap();
+        let kernel = |code| PlaneError::Kernel {
+            doing: "do it".to_owned(),
+            source: std::io::Error::from_raw_os_error(code),
+        };
+        let inexact = PlaneError::Inexact {
+            plane: "script",
+            what: "anything".to_owned(),
+            why: "the test says so",
+            other: "tc",
+        };
+        for (error, retried) in [
+            (kernel(libc::EIO), true),
+            (kernel(libc::EINVAL), false),
+            (inexact, false),
+        ] {
+            plane.fail_at(0, error);
+            plane.take_calls();
+            fleet.repair(NOW, 0);
+            fleet.handle_timeout(NOW + Duration::from_secs(60));
+            let programmed = |call: &&script::Call| matches!(call, script::Call::Program(..));
+            let times = plane.take_calls().iter().filter(programmed).count();
+            assert_eq!(times, if retried { 2 } else { 1 });
+        }
+    });
+}
+
+#[test]
+fn an_option_of_a_port_that_the_plane_cannot_do_exactly_changes_nothing() {
+    with_bond("port-option", |fleet, plane, _| {
+        attach(fleet, "a").unwrap();
+        plane.cannot("queue_id");
+        plane.take_calls();
+        let mut set = |option: &str, value: &str| {
+            let call = Call::PortSet {
+                bond: "bond0".to_owned(),
+                port: "a".to_owned(),
+                options: vec![
+                    ("prio".to_owned(), "7".to_owned()),
+                    (option.to_owned(), value.to_owned()),
+                ],
+            };
+            fleet.call(NOW, &call)
+        };
+        let error = set("queue_id", "2").unwrap_err();
+        assert_eq!(error.code, ErrorCode::Refused);
+        assert!(
+            error.message.contains("bond0: a: ") && error.message.contains("queue_id"),
+            "{error}"
+        );
+        assert_eq!(set("queue_id", "17").unwrap_err().code, ErrorCode::BadValue);
+        let port = fleet.bonds[0].bond.ports().named("a").unwrap();
+        assert_eq!((port.options.prio, port.options.queue_id), (0, 0));
+        assert_eq!(plane.take_calls(), []);
+    });
+}
+
+#[test]
+fn a_bond_without_saved_state_stays_in_the_mode_it_is_in() {
+    with_bond("orphan", |fleet, plane, dir| {
+        let options = [("mode", "2"), ("xmit_hash_policy", "layer3+4"), ("miimon", "100")];
+        let options: Vec<_> = options.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        fleet.set(NOW, "bond0", &options).unwrap();
+        let mut links = Links::open().unwrap();
+        for name in ["a", "b"] {
+            let link = links.by_name(name).unwrap().unwrap();
+            links.set_up(link.ifindex, true).unwrap();
+        }
+        let up = links.by_name("a").unwrap().unwrap();
+        plane.set_port(PortId(up.ifindex), up.report);
+        attach(fleet, "a").unwrap();
+        let plan = plane.plan("bond0").unwrap();
+        assert_eq!(plan.spread, Spread::Hash);
+        assert!(matches!(plan.tx, TxPolicy::Hash { .. }), "{:?}", plan.tx);
+        // As a plane does that keeps the mode of a bond with ports.
+        plane.cannot("mode");
+        for (asked, wanted) in [
+            (None, ModeName::BalanceXor),
+            (Some("1"), ModeName::BalanceXor),
+            (Some("0"), ModeName::BalanceRr),
+        ] {
+            let registry = mio::Poll::new().and_then(|poll| poll.registry().try_clone()).unwrap();
+            let mut heir = Fleet::new(&dir.join("heir"), registry, Planes::new(vec![Box::new(plane.clone())])).unwrap();
+            let file = asked.map(|mode| [("mode".to_owned(), mode.to_owned())]);
+            heir.adopt_orphan(NOW, "bond0", file.as_ref().map(|pairs| &pairs[..]))
+                .unwrap();
+            let options = heir.bonds[0].bond.options();
+            assert_eq!(options.mode, wanted, "{asked:?}");
+            if wanted == ModeName::BalanceXor {
+                assert_eq!(options.xmit_hash_policy, XmitHashPolicy::Layer34);
+            }
+        }
+    });
+}
+
+#[test]
+fn what_could_not_be_brought_about_is_reported_until_a_retry_does_it() {
+    with_bond("unfulfilled", |fleet, plane, _| {
+        attach(fleet, "a").unwrap();
+        assert_eq!(fleet.report(NOW, 0, Counters::Read).unfulfilled, []);
+        let source = std::io::ErrorKind::ResourceBusy.into();
+        let doing = "set the address of bond0".to_owned();
+        plane.fail_at(0, PlaneError::Kernel { doing, source });
+        fleet.repair(NOW, 0);
+        let due = fleet.poll_timeout().expect("it is tried again");
+        let report = fleet.report(due, 0, Counters::Read).unfulfilled;
+        assert_eq!(report.len(), 1, "{report:?}");
+        assert_eq!(
+            (report[0].what.as_str(), report[0].why.as_str()),
+            ("set the address of bond0", "resource busy")
+        );
+        assert_eq!(report[0].since_ms, millis(due.since(NOW)));
+        let mut now = due;
+        while !fleet.report(now, 0, Counters::Read).unfulfilled.is_empty() {
+            now = fleet.poll_timeout().expect("it is tried again").max(now);
+            assert!(now.since(NOW) < Duration::from_secs(5), "it was not tried again");
+            fleet.handle_timeout(now);
+        }
+    });
+}
+
+#[test]
+fn what_the_team_driver_cannot_do_is_wrong_for_a_bond_that_insists_on_it() {
+    let found = |choice, options: &str| -> Vec<(usize, String)> {
+        let words = options.split(' ').map(|word| word.split_once('=').unwrap());
+        let pairs: Vec<_> = words.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        check_options_on(choice, &pairs)
+    };
+    for (options, place) in [
+        ("plane=team mode=balance-rr", 1),
+        ("mode=0 miimon=100 plane=team", 0),
+        ("mode=2 plane=team xmit_hash_policy=encap3+4", 2),
+        ("mode=1 plane=team arp_interval=100 arp_ip_target=10.0.0.2", usize::MAX),
+    ] {
+        let wrong = found(PlaneChoice::Auto, options);
+        assert_eq!(wrong.len(), 1, "{options}: {wrong:?}");
+        assert_eq!(wrong[0].0, place, "{options}");
+        assert!(wrong[0].1.contains("team plane cannot do"), "{wrong:?}");
+        let elsewhere = options.replace("plane=team", "plane=tc");
+        assert_eq!(found(PlaneChoice::Only("team"), &elsewhere), [], "{elsewhere}");
+    }
+    assert_eq!(found(PlaneChoice::Only("team"), "mode=0").len(), 1, "the default plane");
+    assert_eq!(found(PlaneChoice::Auto, "mode=0"), []);
+    assert_eq!(found(PlaneChoice::Auto, "mode=1 plane=team"), []);
+    let twice = found(PlaneChoice::Auto, "mode=0 miimon=x plane=team");
+    assert!(
+        matches!(&twice[..], [(1, error)] if error.contains("miimon")),
+        "{twice:?}"
+    );
+}
+
+#[test]
+fn a_change_by_others_is_put_back_whichever_plane_reports_it() {
+    with_bond("watch", |fleet, plane, _| {
+        // A plane that reports changes of its own bonds, before the one that the bond is on.
+        let other = ScriptPlane::named("other");
+        other.change_by_others(1);
+        fleet.planes = Planes::new(vec![Box::new(other), Box::new(plane.clone())]);
+        assert_eq!(fleet.plane_events().len(), 1);
+        plane.change_by_others(fleet.bonds[0].ifindex);
+        assert_eq!(fleet.plane_events().len(), 2);
+        plane.take_calls();
+        fleet.read_planes(NOW, 8);
+        assert_eq!(programs(plane), 1);
+        fleet.read_planes(NOW, 8);
+        assert_eq!(programs(plane), 0, "nothing was changed since");
+    });
+}
+
+#[test]
+fn a_bond_on_a_plane_that_this_agent_has_not_is_left_as_it_is() {
+    with_bond("unknown-plane", |fleet, plane, dir| {
+        attach(fleet, "a").unwrap();
+        fleet.publish_all(NOW);
+        plane.take_calls();
+        let registry = mio::Poll::new().and_then(|poll| poll.registry().try_clone()).unwrap();
+        let other = ScriptPlane::named("other");
+        let mut heir = Fleet::new(dir, registry, Planes::new(vec![Box::new(other.clone())])).unwrap();
+        heir.start(NOW, &[], &[]);
+        assert!(heir.is_empty());
+        assert_eq!(other.take_calls(), [script::Call::Bonds]);
+        let saved = heir.store.load();
+        assert_eq!(
+            (saved.len(), saved[0].originals.len()),
+            (1, 1),
+            "for an agent that has it"
+        );
+    });
+}
