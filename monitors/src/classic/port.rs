@@ -93,12 +93,12 @@ impl ArpMonitor {
     /// `unless_before` counts in full: since then several rounds of probes were sent without an answer.
     pub fn leave_out(&mut self, pause: Pause, unless_before: Time) {
         if self.fresh.max(self.heard.unwrap_or(Time::ZERO)) >= unless_before {
-            for time in [&mut self.last_rx, &mut self.since] {
-                *time = pause.leave_out(*time);
-            }
+            self.last_rx = pause.leave_out(self.last_rx);
         }
         if self.fresh >= unless_before {
-            self.asked_since = pause.leave_out(self.asked_since);
+            for time in [&mut self.since, &mut self.asked_since] {
+                *time = pause.leave_out(*time);
+            }
         }
         self.last_tx = pause.leave_out(self.last_tx);
         let recent = |answer: &&mut Answer| answer.at.max(self.fresh) >= unless_before;
