@@ -17,7 +17,7 @@ use crate::control::server::Server;
 use crate::control::{RUN_DIR, RUN_DIR_ENV, SOCKET};
 use crate::dataplane::tc::Hook;
 use crate::dataplane::{PlaneChoice, PlaneError, PlaneSetup, Planes};
-use crate::fleet::{Fleet, check_options_on};
+use crate::instances::{Instances, check_options_on};
 use crate::locks::private_file;
 use crate::logging;
 use crate::run::{Agent, CONTROL};
@@ -103,14 +103,14 @@ fn serve(arguments: &Arguments, config: &Parsed) -> Result<(), Box<dyn Error>> {
     }
     let poll = mio::Poll::new()?;
     let registry = poll.registry().try_clone()?;
-    let mut fleet = Fleet::new(&run_dir, registry, planes)?;
-    fleet.prefer(arguments.plane);
-    fleet.start(clock::now(), &config.bonds, &config.files);
+    let mut instances = Instances::new(&run_dir, registry, planes)?;
+    instances.prefer(arguments.plane);
+    instances.start(clock::now(), &config.bonds, &config.files);
     raise_priority();
     let server = Server::bind(&run_dir.join(SOCKET), poll.registry(), CONTROL)?;
     log::info!("ready at {}", run_dir.display());
-    let fleet = Agent::new(poll, signals, server, fleet)?.run()?;
-    stop(&run_dir, fleet);
+    let instances = Agent::new(poll, signals, server, instances)?.run()?;
+    stop(&run_dir, instances);
     Ok(())
 }
 
@@ -126,9 +126,9 @@ fn raise_priority() {
 }
 
 /// Ends the agent; bonds go on forwarding. If there is no bond, the data planes remove everything that they made.
-fn stop(run_dir: &Path, fleet: Fleet) {
-    let bonds = !fleet.is_empty();
-    let mut planes = fleet.into_planes();
+fn stop(run_dir: &Path, instances: Instances) {
+    let bonds = !instances.is_empty();
+    let mut planes = instances.into_planes();
     if bonds {
         log::info!("stopping; all bonds stay as they are");
     } else if let Err(error) = planes.close() {

@@ -9,7 +9,7 @@ pub mod control;
 pub mod ctl;
 pub mod daemon;
 pub mod dataplane;
-pub mod fleet;
+pub mod instances;
 mod locks;
 pub mod logging;
 pub mod netlink;

@@ -112,7 +112,7 @@ mod tests {
             time,
             &Record::builder()
                 .level(level)
-                .target("bondd::fleet")
+                .target("bondd::instances")
                 .args(format_args!("{text}"))
                 .build(),
         )
@@ -142,7 +142,7 @@ mod tests {
         );
         assert_eq!(
             printed(Some(at(0, 5)), Level::Debug, "x"),
-            "1970-01-01T00:00:00.005Z debug bondd::fleet: x\n"
+            "1970-01-01T00:00:00.005Z debug bondd::instances: x\n"
         );
     }
 
@@ -155,7 +155,7 @@ mod tests {
         ] {
             assert_eq!(printed(None, level, "x"), want);
         }
-        assert_eq!(printed(None, Level::Trace, "x"), "<7>bondd::fleet: x\n");
+        assert_eq!(printed(None, Level::Trace, "x"), "<7>bondd::instances: x\n");
     }
 
     #[test]

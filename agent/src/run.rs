@@ -10,7 +10,7 @@ use mio::{Interest, Poll, Token};
 use crate::clock;
 use crate::control::proto::Call;
 use crate::control::server::{Request, Server};
-use crate::fleet::{Fleet, Showing};
+use crate::instances::{Instances, Showing};
 use crate::netlink::Drained;
 use crate::signals::Signals;
 
@@ -36,7 +36,7 @@ pub struct Agent {
     poll: Poll,
     signals: Signals,
     server: Server,
-    fleet: Fleet,
+    instances: Instances,
     /// Sources whose budget ran out: the wait, which is edge-triggered, would not report them again.
     unread: BTreeSet<Token>,
     /// The answer to `show` that is being made: in portions, while the others wait for theirs.
@@ -45,33 +45,33 @@ pub struct Agent {
 
 impl Agent {
     /// Puts the parts together; the server's sources are registered with `poll` already.
-    pub fn new(poll: Poll, mut signals: Signals, server: Server, mut fleet: Fleet) -> io::Result<Agent> {
+    pub fn new(poll: Poll, mut signals: Signals, server: Server, mut instances: Instances) -> io::Result<Agent> {
         let registry = poll.registry();
         signals.register(registry, SIGNALS)?;
-        registry.register(&mut SourceFd(&fleet.link_events()), LINK_EVENTS, Interest::READABLE)?;
-        for events in fleet.plane_events() {
+        registry.register(&mut SourceFd(&instances.link_events()), LINK_EVENTS, Interest::READABLE)?;
+        for events in instances.plane_events() {
             registry.register(&mut SourceFd(&events), PLANE_EVENTS, Interest::READABLE)?;
         }
         Ok(Agent {
             poll,
             signals,
             server,
-            fleet,
+            instances,
             // Data that arrived before the descriptors were registered is not reported.
             unread: BTreeSet::from([LINK_EVENTS, PLANE_EVENTS]),
             showing: None,
         })
     }
 
-    /// Runs until a signal asks to stop; gives the fleet back, forwarding as it was.
-    pub fn run(mut self) -> io::Result<Fleet> {
+    /// Runs until a signal asks to stop; returns the instances, whose bonds forward as before.
+    pub fn run(mut self) -> io::Result<Instances> {
         let mut ready = mio::Events::with_capacity(SOURCES_A_TURN);
         while !self.signals.stop_requested() {
             let wait = self.wait();
             self.next_turn(&mut ready, wait)?;
         }
-        self.fleet.publish_all(clock::now());
-        Ok(self.fleet)
+        self.instances.publish_all(clock::now());
+        Ok(self.instances)
     }
 
     fn next_turn(&mut self, ready: &mut mio::Events, wait: Option<Duration>) -> io::Result<()> {
@@ -88,19 +88,19 @@ impl Agent {
     /// Time until the earliest deadline, rounded up so that it has passed after the wait; zero if there is work.
     fn wait(&self) -> Option<Duration> {
         let busy = !self.unread.is_empty() || self.showing.is_some();
-        if busy || self.server.has_work() || self.fleet.has_unpublished() {
+        if busy || self.server.has_work() || self.instances.has_unpublished() {
             return Some(Duration::ZERO);
         }
-        self.fleet.poll_timeout().map(|due| due.since(clock::now()))
+        self.instances.poll_timeout().map(|due| due.since(clock::now()))
     }
 
     fn turn(&mut self, sources: BTreeSet<Token>) {
         let now = clock::now();
         // Link events first: a failover must not wait for a client.
-        if sources.contains(&LINK_EVENTS) && self.fleet.read_links(now, BUDGET) == Drained::More {
+        if sources.contains(&LINK_EVENTS) && self.instances.read_links(now, BUDGET) == Drained::More {
             self.unread.insert(LINK_EVENTS);
         }
-        if sources.contains(&PLANE_EVENTS) && self.fleet.read_planes(now, BUDGET) == Drained::More {
+        if sources.contains(&PLANE_EVENTS) && self.instances.read_planes(now, BUDGET) == Drained::More {
             self.unread.insert(PLANE_EVENTS);
         }
         if sources.contains(&SIGNALS) {
@@ -108,15 +108,15 @@ impl Agent {
         }
         // Frames before timers: an answer that has arrived must not count as missing.
         for &token in &sources {
-            if let Some(port) = Fleet::ear(token)
-                && self.fleet.read_frames(now, port, BUDGET) == Drained::More
+            if let Some(port) = Instances::frame_token(token)
+                && self.instances.read_frames(now, port, BUDGET) == Drained::More
             {
                 self.unread.insert(token);
             }
         }
-        self.fleet.handle_timeout(now);
+        self.instances.handle_timeout(now);
         for token in sources {
-            if Fleet::ear(token).is_none() && self.server.owns(token) {
+            if Instances::frame_token(token).is_none() && self.server.owns(token) {
                 self.server.ready(token);
             }
         }
@@ -127,19 +127,19 @@ impl Agent {
         }
         self.answer_reads();
         // A request may have read link events as well, which the descriptor does not report again.
-        if self.fleet.has_news() {
+        if self.instances.has_pending_events() {
             self.unread.insert(LINK_EVENTS);
         }
-        for event in self.fleet.take_happened() {
+        for event in self.instances.take_happened() {
             self.server.publish(&event);
         }
-        self.fleet.publish(clock::now());
-        self.fleet.held_up(now, clock::now());
+        self.instances.publish(clock::now());
+        self.instances.held_up(now, clock::now());
     }
 
     fn change(&mut self, request: &Request) {
-        let answer = self.fleet.call(clock::now(), &request.call);
-        self.fleet.publish_at_once(clock::now());
+        let answer = self.instances.call(clock::now(), &request.call);
+        self.instances.publish_at_once(clock::now());
         self.server.answer(request.client, &request.id, answer);
     }
 
@@ -160,7 +160,7 @@ impl Agent {
 
     /// Adds one bond to an answer to `show`, or sends the answer if it is complete. Returns how much that counts.
     fn show_next(&mut self, request: Request, mut showing: Showing) -> usize {
-        match self.fleet.show_next(clock::now(), &mut showing) {
+        match self.instances.show_next(clock::now(), &mut showing) {
             Some(ports) => {
                 self.showing = Some((request, showing));
                 1 + ports
@@ -176,14 +176,14 @@ impl Agent {
     /// Answers a request that only looks, or begins to. Returns how much that counts.
     fn read(&mut self, request: Request) -> usize {
         let answer = match &request.call {
-            Call::Show { bond } => match self.fleet.show(bond.as_deref()) {
+            Call::Show { bond } => match self.instances.show(bond.as_deref()) {
                 Ok(showing) => {
                     self.showing = Some((request, showing));
                     return 1;
                 }
                 Err(error) => Err(error),
             },
-            call => self.fleet.call(clock::now(), call),
+            call => self.instances.call(clock::now(), call),
         };
         let answered = answer.is_ok();
         self.server.answer(request.client, &request.id, answer);

@@ -57,7 +57,7 @@ pub struct Store {
     boot_id: String,
     /// Contents of each file, so that an unchanged state is not written again.
     written: BTreeMap<String, String>,
-    failing: bool,
+    failures: bool,
 }
 
 impl Store {
@@ -70,7 +70,7 @@ impl Store {
             dir,
             boot_id,
             written: BTreeMap::new(),
-            failing: false,
+            failures: false,
         })
     }
 
@@ -128,12 +128,12 @@ impl Store {
         match &written {
             Ok(()) => {
                 self.written.insert(state.name.clone(), text);
-                self.failing = false;
+                self.failures = false;
             }
             Err(error) => {
                 // Remove the incomplete file, which would use space on a full disk.
                 let _ = fs::remove_file(&temporary);
-                if !std::mem::replace(&mut self.failing, true) {
+                if !std::mem::replace(&mut self.failures, true) {
                     log::error!(
                         "cannot write {}: {error}; a restart would forget what it holds",
                         path.display()

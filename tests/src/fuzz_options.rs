@@ -9,7 +9,7 @@ use bondd::config::import::{Form, Text, import};
 use bondd::config::loader::{Files, Refusal};
 use bondd::config::names::check_bond;
 use bondd::config::{Grammar, Parsed, Source, parse};
-use bondd::fleet::check_options;
+use bondd::instances::check_options;
 
 use crate::bins::root;
 use crate::sim::rng::Rng;

@@ -129,6 +129,14 @@ fn a_silent_target_takes_the_bond_down_until_it_answers_again() {
     wait_for("no carrier", LIMIT, || !bench.host.netns.running("bond0"));
     assert_eq!(daemon.active("bond0"), "");
     // Whatever the link of the port that is being tried reads.
+    wait_for("a port that was tried in vain", LIMIT, || {
+        ["eth0", "eth1"]
+            .iter()
+            .any(|port| daemon.port("bond0", port)["link"] == "going down")
+    });
+    let health = daemon.bondctl(&["health", "bond0"]);
+    let health = String::from_utf8_lossy(&health.stdout);
+    assert!(health.contains("0 of 2 ports up"), "{health}");
     for port in ["eth0", "eth1"] {
         assert_eq!(daemon.port("bond0", port)["usable"], false, "{port}");
     }

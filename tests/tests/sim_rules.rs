@@ -554,8 +554,8 @@ fn an_address_that_a_failed_plan_left_behind_is_nobody_elses() {
     let mut w = World::with_carrier("miimon=100 fail_over_mac=active", ["a", "b"]);
     let [a, b] = ["a", "b"].map(|name| w.kernel.named(name).unwrap().permanent_mac);
     assert_eq!([a, b].map(|mac| w.bond.is_foreign_mac(mac)), [false, true]);
-    w.kernel.failing.left = 1;
-    w.kernel.failing.retry = true;
+    w.kernel.failures.left = 1;
+    w.kernel.failures.retry = true;
     w.at_ms(500).set("active_slave=b");
     assert!(!w.programmed);
     assert_eq!([a, b].map(|mac| w.bond.is_foreign_mac(mac)), [false, false]);

@@ -366,7 +366,7 @@ fn delays_without_the_monitor_for_carrier_do_not_count() {
             "alias bond0 bonding\n\
              options bond0 {monitor} updelay=200 arp_ip_target=10.0.0.1\noptions bond0 downdelay=50\n"
         );
-        let late = parse_own(&text, &crate::fleet::check_options);
+        let late = parse_own(&text, &crate::instances::check_options);
         assert_eq!(bonds(&late), [format!("bond0: {monitor} arp_ip_target=10.0.0.1")]);
         assert_eq!(
             findings(&late),
@@ -447,7 +447,7 @@ fn validation_without_the_arp_monitor_is_refused_as_by_the_module() {
 fn targets_of_the_real_table_are_a_comma_list_of_at_most_16() {
     let real = |targets: &str| {
         let text = format!("alias bond0 bonding\noptions bond0 arp_interval=60 \\\n        arp_ip_target={targets}\n");
-        findings(&parse_own(&text, &crate::fleet::check_options))
+        findings(&parse_own(&text, &crate::instances::check_options))
     };
     let many = |count: u8| (1..=count).map(|n| format!("10.0.0.{n}")).collect::<Vec<_>>().join(",");
     assert_eq!(real("192.168.0.1,192.168.0.3,192.168.0.9"), Vec::<String>::new());

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::Failure;
 use crate::config::{self, BondSpec, Diagnostic, Grammar, Parsed, Severity, SpecOption};
-use crate::fleet::check_options;
+use crate::instances::check_options;
 
 /// Reads the files and prints findings to `err` and bonds to `out`, or everything as JSON to `out`.
 pub(super) fn check(

@@ -21,7 +21,7 @@ use crate::config::import::{Line, Ports, Role, Stanza, read_stanza};
 use crate::config::{Diagnostic, Place};
 use crate::control::client::{Client, ClientError};
 use crate::control::proto::{BondReport, Call, OptionPairs, PortPresence};
-use crate::fleet::check_options;
+use crate::instances::check_options;
 
 /// Longest wait for the agent to start, for a bond that another hook makes, and for the link of a new port.
 const PATIENCE: Duration = Duration::from_secs(5);

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use super::Failure;
 use crate::config::Severity;
 use crate::config::import::{Form, load};
-use crate::fleet::check_options;
+use crate::instances::check_options;
 
 /// Reads the configuration and prints findings to `err` and the option file to `out`.
 pub(super) fn import(form: Form, paths: &[PathBuf], out: &mut dyn Write, err: &mut dyn Write) -> Result<(), Failure> {

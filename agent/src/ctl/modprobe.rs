@@ -10,7 +10,7 @@ use super::Failure;
 use crate::config::{self, BondSpec, Diagnostic, Grammar, NoFiles, Severity, Source};
 use crate::control::client::Client;
 use crate::control::proto::Call;
-use crate::fleet::check_options;
+use crate::instances::check_options;
 
 /// Makes the bonds that the parameters ask for, all or none. An existing bond does not change.
 pub(super) fn load(client: &mut Client, parameters: &[String], err: &mut dyn Write) -> Result<(), Failure> {

@@ -10,7 +10,7 @@ use bond_monitors::{LinkReport, MacAddr, ReceiveStamps};
 use serde::{Deserialize, Serialize};
 
 use self::wanted::Wanted;
-use crate::netlink::{Link, Links};
+use crate::netlink::{Link, RouteSocket};
 use crate::text::chain;
 
 mod choice;
@@ -118,7 +118,7 @@ pub trait Watch {
 
 /// What a port is now, for [`PlaneBond::detach`] to restore. Asked before it is attached. Leaves out what an earlier attachment
 /// left behind (on a port that was moved to another namespace, say), where it can be recognised.
-pub fn original(links: &mut Links, port: PortId) -> Result<OriginalPort, PlaneError> {
+pub fn original(links: &mut RouteSocket, port: PortId) -> Result<OriginalPort, PlaneError> {
     port::read_original(links, port)
 }
 

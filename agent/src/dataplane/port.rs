@@ -5,10 +5,10 @@ use bond_monitors::MacAddr;
 
 use super::step::{Failures, port_step, step};
 use super::{OriginalPort, PORT_MARK, PlaneError, PortBase};
-use crate::netlink::{Link, Links, sysctl};
+use crate::netlink::{Link, RouteSocket, sysctl};
 
 /// What the port is now.
-pub fn read_original(links: &mut Links, port: PortId) -> Result<OriginalPort, PlaneError> {
+pub fn read_original(links: &mut RouteSocket, port: PortId) -> Result<OriginalPort, PlaneError> {
     let link = read(links, port)?;
     let name = &link.report.name;
     let disable_ipv6 = step(
@@ -35,7 +35,7 @@ pub fn read_original(links: &mut Links, port: PortId) -> Result<OriginalPort, Pl
 
 /// Gives an interface the settings of a port, except that it is up: the label for people, MTU, no IPv6 of its own, address.
 pub fn prepare(
-    links: &mut Links,
+    links: &mut RouteSocket,
     bond: &str,
     port: PortId,
     link: &mut Link,
@@ -68,7 +68,7 @@ pub fn prepare(
 }
 
 /// Sets a port's address. Many drivers refuse that while the interface is up; those are taken down for a moment.
-pub fn set_mac(links: &mut Links, port: PortId, link: &Link, mac: MacAddr) -> Result<(), PlaneError> {
+pub fn set_mac(links: &mut RouteSocket, port: PortId, link: &Link, mac: MacAddr) -> Result<(), PlaneError> {
     if link.report.mac == mac {
         return Ok(());
     }
@@ -89,12 +89,12 @@ pub fn set_mac(links: &mut Links, port: PortId, link: &Link, mac: MacAddr) -> Re
 }
 
 /// The port's interface, or that it is gone.
-pub fn read(links: &mut Links, port: PortId) -> Result<Link, PlaneError> {
+pub fn read(links: &mut RouteSocket, port: PortId) -> Result<Link, PlaneError> {
     port_step(port, || format!("read {port}"), || links.by_index(port.0))?.ok_or(PlaneError::PortGone { port })
 }
 
 /// Puts the settings of an interface back. Down before the address, where it was down: then no driver refuses it.
-pub fn restore(links: &mut Links, port: PortId, link: &Link, original: &OriginalPort, errors: &mut Failures) {
+pub fn restore(links: &mut RouteSocket, port: PortId, link: &Link, original: &OriginalPort, errors: &mut Failures) {
     let name = &link.report.name;
     let mut now = link.clone();
     if !original.admin_up && link.report.admin_up {

@@ -79,7 +79,7 @@ struct World {
     cannot: Option<&'static str>,
     /// Bonds that others have changed, and what the plane hears of that through; without it, it hears nothing.
     changed: BTreeSet<u32>,
-    ear: Option<OwnedFd>,
+    watched: Option<OwnedFd>,
 }
 
 impl ScriptPlane {
@@ -114,7 +114,9 @@ impl ScriptPlane {
     pub fn change_by_others(&self, device: u32) {
         let mut world = self.world.borrow_mut();
         world.changed.insert(device);
-        world.ear.get_or_insert_with(|| File::open("/dev/null").unwrap().into());
+        world
+            .watched
+            .get_or_insert_with(|| File::open("/dev/null").unwrap().into());
     }
 
     /// Takes an interface away, attached or not.
@@ -239,7 +241,7 @@ impl Plane for ScriptPlane {
     }
 
     fn watch(&mut self) -> Option<&mut dyn Watch> {
-        let hears = self.world.borrow().ear.is_some();
+        let hears = self.world.borrow().watched.is_some();
         hears.then_some(self)
     }
 }
@@ -247,7 +249,7 @@ impl Plane for ScriptPlane {
 impl Watch for ScriptPlane {
     fn event_fd(&self) -> RawFd {
         let world = self.world.borrow();
-        world.ear.as_ref().expect("asked of one that hears").as_raw_fd()
+        world.watched.as_ref().expect("asked of one that hears").as_raw_fd()
     }
 
     fn read_events(&mut self, _budget: usize) -> io::Result<Touched> {

@@ -203,7 +203,7 @@ pub(super) mod tests {
     use futures_util::TryStreamExt;
 
     use super::*;
-    use crate::netlink::Links;
+    use crate::netlink::RouteSocket;
     use crate::netlink::tests::in_netns;
 
     /// Sends that block, as while other programs hold the kernel's locks.
@@ -287,12 +287,12 @@ pub(super) mod tests {
     #[test]
     fn a_request_that_was_carried_out_is_done_however_long_its_sending_took() {
         in_netns(|| {
-            let mut links = Links::open().unwrap();
+            let mut links = RouteSocket::open().unwrap();
             slow::send(0, PATIENCE + Duration::from_millis(200));
             links.add_veth("a", "b").unwrap();
             // The second message of the first ethtool call; the first one asked for the number of the family.
             for message in [0, 1] {
-                let mut links = Links::open().unwrap();
+                let mut links = RouteSocket::open().unwrap();
                 slow::send(message, PATIENCE + Duration::from_millis(200));
                 let (speed, _) = links.speed_duplex("a");
                 assert_eq!(speed.0, Some(10_000), "message {message}");

@@ -164,7 +164,7 @@ pub(crate) mod tests {
 
     use super::super::message::tests::{FIXTURES, fixture};
     use super::*;
-    use crate::netlink::Links;
+    use crate::netlink::RouteSocket;
     use crate::netlink::tests::{in_netns, ip};
 
     /// Reads until an event matches, and returns all events. Some come a moment later, from a worker of the kernel.
@@ -199,7 +199,7 @@ pub(crate) mod tests {
     #[test]
     fn a_device_is_seen_to_come_change_and_go() {
         in_netns(|| {
-            let (mut events, mut links) = (Events::open().unwrap(), Links::open().unwrap());
+            let (mut events, mut links) = (Events::open().unwrap(), RouteSocket::open().unwrap());
             links.add_veth("a", "b").unwrap();
             let a = links.by_name("a").unwrap().unwrap();
             let b = a.peer.unwrap();
@@ -224,7 +224,7 @@ pub(crate) mod tests {
     #[test]
     fn addresses_of_both_families_are_announced() {
         in_netns(|| {
-            let (mut events, mut links) = (Events::open().unwrap(), Links::open().unwrap());
+            let (mut events, mut links) = (Events::open().unwrap(), RouteSocket::open().unwrap());
             links.set_up(1, true).unwrap();
             let seen = read_all(&mut events);
             let announced = seen
@@ -238,7 +238,7 @@ pub(crate) mod tests {
     #[test]
     fn leaving_a_bridge_is_not_the_end_of_a_device() {
         in_netns(|| {
-            let (mut events, mut links) = (Events::open().unwrap(), Links::open().unwrap());
+            let (mut events, mut links) = (Events::open().unwrap(), RouteSocket::open().unwrap());
             links.add_veth("eth0", "eth1").unwrap();
             ip("link add br0 type bridge");
             ip("link set eth0 master br0");
@@ -256,7 +256,7 @@ pub(crate) mod tests {
     #[test]
     fn a_spent_budget_leaves_the_rest_for_the_next_call() {
         in_netns(|| {
-            let (mut events, mut links) = (Events::open().unwrap(), Links::open().unwrap());
+            let (mut events, mut links) = (Events::open().unwrap(), RouteSocket::open().unwrap());
             links.add_veth("a", "b").unwrap();
             let mut first = Vec::new();
             assert_eq!(events.read(1, &mut first).unwrap(), Drained::More);
@@ -269,7 +269,7 @@ pub(crate) mod tests {
     #[test]
     fn an_overrun_is_told_once_and_reading_goes_on() {
         in_netns(|| {
-            let (mut events, mut links) = (Events::open().unwrap(), Links::open().unwrap());
+            let (mut events, mut links) = (Events::open().unwrap(), RouteSocket::open().unwrap());
             links.set_up(1, true).unwrap();
             read_all(&mut events);
             events.socket.set_rx_buf_sz(1 as libc::c_int).unwrap();

@@ -16,7 +16,7 @@ use rtnetlink::packet_route::link::{
 };
 use rtnetlink::packet_route::neighbour::{NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState};
 
-use super::link::Links;
+use super::link::RouteSocket;
 
 /// A station behind a bridge, as seen from one of its ports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -27,7 +27,7 @@ pub struct Station {
     pub tag: Option<Tag>,
 }
 
-impl Links {
+impl RouteSocket {
     /// The unicast addresses that a bridge has learned on, or was told to find behind, other ports than `bridge_port`; not
     /// those of the ports and of the bridge themselves. Sorted, each once per VLAN.
     ///
@@ -224,12 +224,12 @@ mod tests {
         }
     }
 
-    fn index(links: &mut Links, name: &str) -> u32 {
+    fn index(links: &mut RouteSocket, name: &str) -> u32 {
         links.by_name(name).unwrap().unwrap().ifindex
     }
 
     /// A bridge with the ports p0, p1 and p2; gives its index and theirs.
-    fn bridge(links: &mut Links, options: &str) -> (u32, [u32; 3]) {
+    fn bridge(links: &mut RouteSocket, options: &str) -> (u32, [u32; 3]) {
         ip(&format!("link add br0 type bridge{options}"));
         for port in ["p0", "p1", "p2"] {
             ip(&format!("link add {port} type veth peer name far-{port}"));
@@ -241,7 +241,7 @@ mod tests {
     #[test]
     fn stations_behind_the_other_ports_are_listed_once_and_sorted() {
         in_netns(|| {
-            let mut links = Links::open().unwrap();
+            let mut links = RouteSocket::open().unwrap();
             let (br0, [p0, p1, _]) = bridge(&mut links, "");
             ip("link add br1 type bridge");
             ip("link add x0 type veth peer name x1");
@@ -268,7 +268,7 @@ mod tests {
     #[test]
     fn thousands_of_stations_are_read_in_one_go() {
         in_netns(|| {
-            let mut links = Links::open().unwrap();
+            let mut links = RouteSocket::open().unwrap();
             let (br0, [p0, ..]) = bridge(&mut links, "");
             let mut batch = String::new();
             for number in 0..5000_u16 {
@@ -289,7 +289,7 @@ mod tests {
     #[test]
     fn uppers_addresses_are_told_without_the_devices_own_and_without_groups() {
         in_netns(|| {
-            let mut links = Links::open().unwrap();
+            let mut links = RouteSocket::open().unwrap();
             links.add_veth("eth0", "eth1").unwrap();
             let eth0 = index(&mut links, "eth0");
             links.set_up(eth0, true).unwrap();

@@ -173,7 +173,7 @@ mod tests {
     use std::net::UdpSocket;
 
     use super::*;
-    use crate::netlink::Links;
+    use crate::netlink::RouteSocket;
     use crate::netlink::tests::{in_netns, ip};
 
     fn v4(text: &str) -> Ipv4Addr {
@@ -266,7 +266,7 @@ mod tests {
     #[test]
     fn what_sockets_join_is_found() {
         in_netns(|| {
-            let mut links = Links::open().unwrap();
+            let mut links = RouteSocket::open().unwrap();
             links.add_veth("eth0", "eth1").unwrap();
             let eth0 = links.by_name("eth0").unwrap().unwrap().ifindex;
             ip("addr add 10.0.0.1/24 dev eth0");

@@ -22,15 +22,15 @@ use super::message::{self, Link};
 ///
 /// Every call is complete when it returns, or fails with the kernel's errno (ETIMEDOUT if the kernel did not answer within a
 /// second after it had taken the request).
-pub struct Links {
+pub struct RouteSocket {
     route: Connection<Handle>,
     ethtool: Connection<EthtoolHandle>,
 }
 
-impl Links {
+impl RouteSocket {
     /// Opens a socket for rtnetlink and one for ethtool in the current network namespace.
-    pub fn open() -> io::Result<Links> {
-        let mut links = Links {
+    pub fn open() -> io::Result<RouteSocket> {
+        let mut links = RouteSocket {
             route: Connection::new(open_route),
             ethtool: Connection::new(open_ethtool),
         };
@@ -395,18 +395,18 @@ mod tests {
 
     const MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 7]);
 
-    fn carrier(links: &mut Links, ifindex: u32) -> Option<Carrier> {
+    fn carrier(links: &mut RouteSocket, ifindex: u32) -> Option<Carrier> {
         links.by_index(ifindex).unwrap().map(|link| link.report.carrier)
     }
 
-    fn find(links: &mut Links, name: &str) -> Link {
+    fn find(links: &mut RouteSocket, name: &str) -> Link {
         links.by_name(name).unwrap().unwrap_or_else(|| panic!("no {name}"))
     }
 
     #[test]
     fn a_veth_pair_is_made_changed_and_removed() {
         in_netns(|| {
-            let mut links = Links::open().unwrap();
+            let mut links = RouteSocket::open().unwrap();
             links.add_veth("a.1", "wire%d").unwrap();
             let (near, far) = (find(&mut links, "a.1"), find(&mut links, "wire0"));
             assert_eq!((near.peer, far.peer), (Some(far.ifindex), Some(near.ifindex)));
@@ -449,10 +449,10 @@ mod tests {
     #[test]
     fn a_flag_is_changed_alone() {
         in_netns(|| {
-            let mut links = Links::open().unwrap();
+            let mut links = RouteSocket::open().unwrap();
             links.add_veth("a", "b").unwrap();
             let ifindex = find(&mut links, "a").ifindex;
-            let flags = |links: &mut Links| {
+            let flags = |links: &mut RouteSocket| {
                 let link = find(links, "a");
                 (link.report.admin_up, link.promisc_flag, link.allmulti_flag)
             };
@@ -472,7 +472,7 @@ mod tests {
     #[test]
     fn a_refusal_carries_the_errno_and_leaves_the_connection_usable() {
         in_netns(|| {
-            let mut links = Links::open().unwrap();
+            let mut links = RouteSocket::open().unwrap();
             links.add_veth("a", "b").unwrap();
             let ifindex = find(&mut links, "a").ifindex;
             let errno = |done: io::Result<()>| done.unwrap_err().raw_os_error();
@@ -495,7 +495,7 @@ mod tests {
     #[test]
     fn ethtool_tells_speed_and_duplex_where_there_are_any() {
         in_netns(|| {
-            let mut links = Links::open().unwrap();
+            let mut links = RouteSocket::open().unwrap();
             links.add_veth("a", "b").unwrap();
             // Twice: the first call also asks for the family's number.
             for _ in 0..2 {
@@ -521,7 +521,7 @@ mod tests {
     #[test]
     fn addresses_of_both_families_are_listed_when_usable() {
         in_netns(|| {
-            let mut links = Links::open().unwrap();
+            let mut links = RouteSocket::open().unwrap();
             links.set_up(1, true).unwrap();
             let mut found = links.addresses().unwrap();
             found.sort();
@@ -532,13 +532,13 @@ mod tests {
     #[test]
     fn a_change_whose_answer_is_lost_is_looked_up() {
         in_netns(|| {
-            let mut links = Links::open().unwrap();
-            let mut lost = |change: &dyn Fn(&mut Links) -> io::Result<()>| {
+            let mut links = RouteSocket::open().unwrap();
+            let mut lost = |change: &dyn Fn(&mut RouteSocket) -> io::Result<()>| {
                 asks::lose_answer();
                 change(&mut links).map_err(|error| error.raw_os_error())
             };
             assert_eq!(lost(&|links| links.add_veth("a", "b")), Ok(()));
-            let index = Links::open().unwrap().by_name("a").unwrap().unwrap().ifindex;
+            let index = RouteSocket::open().unwrap().by_name("a").unwrap().unwrap().ifindex;
             assert_eq!(lost(&|links| links.set_up(index, true)), Ok(()));
             assert_eq!(lost(&|links| links.set_mtu(index, 1400)), Ok(()));
             assert_eq!(lost(&|links| links.set_mac(index, MAC)), Ok(()));
@@ -552,7 +552,7 @@ mod tests {
 
     #[test]
     fn a_broken_connection_is_opened_anew_by_the_next_call() {
-        let mut links = Links::open().unwrap();
+        let mut links = RouteSocket::open().unwrap();
         let (caller, _) = links.route.live.as_mut().unwrap();
         *caller = Caller::new(std::future::ready(()), -1, Default::default());
         assert_eq!(links.by_index(1).unwrap_err().raw_os_error(), Some(libc::EPROTO));

@@ -16,7 +16,7 @@ use rtnetlink::packet_route::link::{
 pub struct Link {
     /// Interface index.
     pub ifindex: u32,
-    /// State, without speed and duplex, which [`Links::speed_duplex`](super::Links::speed_duplex) reads. `promisc` and
+    /// State, without speed and duplex, which [`RouteSocket::speed_duplex`](super::RouteSocket::speed_duplex) reads. `promisc` and
     /// `allmulti` are the effective modes, set by an operator, a bridge or a packet capture.
     pub report: LinkReport,
     /// Whether the kernel has put the queues into service after carrier came (`operstate`). Frames sent before that are
@@ -25,7 +25,7 @@ pub struct Link {
     /// `operstate` by its name in sysfs. [net-sysfs.c: operstates]
     pub operstate: &'static str,
     /// IFF_PROMISC as an operator set it: the only part of `report.promisc` that
-    /// [`Links::set_promisc`](super::Links::set_promisc) changes, so the one to save and restore.
+    /// [`RouteSocket::set_promisc`](super::RouteSocket::set_promisc) changes, so the one to save and restore.
     pub promisc_flag: bool,
     /// IFF_ALLMULTI as an operator set it, likewise.
     pub allmulti_flag: bool,

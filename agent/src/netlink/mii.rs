@@ -150,13 +150,13 @@ const BMSR_LSTATUS: u16 = 0x0004;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::netlink::Links;
+    use crate::netlink::RouteSocket;
     use crate::netlink::tests::in_netns;
 
     #[test]
     fn the_driver_tells_the_link_and_a_device_that_is_down_or_gone_has_none() {
         in_netns(|| {
-            let mut links = Links::open().unwrap();
+            let mut links = RouteSocket::open().unwrap();
             links.add_veth("a", "b").unwrap();
             let a = links.by_name("a").unwrap().unwrap();
             let b = a.peer.unwrap();

@@ -1,6 +1,6 @@
 //! Interfaces of the kernel: reading, changing and listening to changes.
 //!
-//! [`Links`] sends requests, [`Events`] listens on a multicast socket of its own. Nothing here decides;
+//! [`RouteSocket`] sends requests, [`Events`] listens on a multicast socket of its own. Nothing here decides;
 //! every error carries the kernel's errno. All sockets belong to the network namespace in which they were opened.
 
 mod call;
@@ -19,7 +19,7 @@ pub(crate) use call::{PATIENCE, readable_before};
 pub use events::{Drained, Events, LinkEvent};
 pub use fdb::Station;
 pub use groups::Memberships;
-pub use link::{Links, Statistics};
+pub use link::{RouteSocket, Statistics};
 pub use message::Link;
 pub use qdisc::Filter;
 pub use route::Route;

@@ -5,7 +5,7 @@ use std::io;
 use futures_util::TryStreamExt;
 use rtnetlink::packet_route::tc::{TcAttribute, TcFilterBpfOption, TcHandle, TcMessage, TcOption};
 
-use super::link::Links;
+use super::link::RouteSocket;
 
 /// A filter on the clsact qdisc of an interface, on either side.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -23,7 +23,7 @@ impl Filter {
     }
 }
 
-impl Links {
+impl RouteSocket {
     /// The filters on the clsact qdisc of an interface; empty if there is no such qdisc. Filters of unknown kinds are included.
     pub fn filters(&mut self, ifindex: u32) -> io::Result<Vec<Filter>> {
         let mut filters = Vec::new();

@@ -10,10 +10,10 @@ use nix::sched::{CloneFlags, unshare};
 use rtnetlink::LinkVeth;
 use rtnetlink::packet_route::link::LinkAttribute;
 
-use super::link::Links;
+use super::link::RouteSocket;
 use super::message::Link;
 
-impl Links {
+impl RouteSocket {
     /// Makes a veth pair, both ends down. The first end can have this number of transmit queues; the number in use at first
     /// differs between kernels.
     pub fn add_veth_with_queues(&mut self, name: &str, peer: &str, queues: u32) -> io::Result<()> {
@@ -98,7 +98,7 @@ mod tests {
     #[test]
     fn queues_come_and_go_and_the_first_one_gets_all_cpus() {
         in_netns(|| {
-            let mut links = Links::open().unwrap();
+            let mut links = RouteSocket::open().unwrap();
             links.add_veth_with_queues("a", "b", 16).unwrap();
             let queue = |number| interface("a").join(format!("queues/tx-{number}/xps_cpus"));
             for count in [1, 16, 1, 16] {

@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType, RouteVia};
 
-use super::link::Links;
+use super::link::RouteSocket;
 
 /// The kernel's choice for one destination.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,7 +24,7 @@ pub struct Route {
     pub local: bool,
 }
 
-impl Links {
+impl RouteSocket {
     /// The route to a destination, independent of sockets, marks and interfaces. `None` if the kernel would refuse to send:
     /// there is no route, or one of the types unreachable, blackhole and prohibit.
     ///
@@ -113,7 +113,7 @@ mod tests {
     use crate::netlink::{Events, LinkEvent};
 
     /// Makes a veth pair, both ends up, with these addresses on the near end, and returns both.
-    fn pair(links: &mut Links) -> (Link, Link) {
+    fn pair(links: &mut RouteSocket) -> (Link, Link) {
         let mut events = Events::open().unwrap();
         command("link add eth0 type veth peer name eth1");
         command("link set eth0 up");
@@ -138,7 +138,7 @@ mod tests {
         }
     }
 
-    fn route(links: &mut Links, to: &str) -> Option<Route> {
+    fn route(links: &mut RouteSocket, to: &str) -> Option<Route> {
         links.route(to.parse().unwrap()).unwrap()
     }
 
@@ -149,7 +149,7 @@ mod tests {
     #[test]
     fn a_destination_on_the_link_has_no_gateway_and_one_behind_it_has() {
         in_netns(|| {
-            let mut links = Links::open().unwrap();
+            let mut links = RouteSocket::open().unwrap();
             let ifindex = pair(&mut links).0.ifindex;
             command("route add 192.0.2.0/24 via 10.0.0.254");
             command("route add 198.51.100.0/24 via inet6 fd00::254");
@@ -176,7 +176,7 @@ mod tests {
     #[test]
     fn the_source_that_a_route_prefers_is_told() {
         in_netns(|| {
-            let mut links = Links::open().unwrap();
+            let mut links = RouteSocket::open().unwrap();
             pair(&mut links);
             command("addr add 10.9.9.9/32 dev eth0");
             command("route add 192.0.2.0/24 via 10.0.0.254 src 10.9.9.9");
@@ -194,7 +194,7 @@ mod tests {
     #[test]
     fn an_own_address_is_local() {
         in_netns(|| {
-            let mut links = Links::open().unwrap();
+            let mut links = RouteSocket::open().unwrap();
             pair(&mut links);
             links.set_up(1, true).unwrap();
             for to in ["10.0.0.1", "fd00::1", "127.0.0.1"] {
@@ -207,7 +207,7 @@ mod tests {
     #[test]
     fn where_the_kernel_would_not_send_there_is_no_route() {
         in_netns(|| {
-            let mut links = Links::open().unwrap();
+            let mut links = RouteSocket::open().unwrap();
             pair(&mut links);
             for kind in ["blackhole", "unreachable", "prohibit", "throw"] {
                 command(&format!("route add {kind} 10.1.0.0/16"));
@@ -227,7 +227,7 @@ mod tests {
     #[test]
     fn a_route_over_a_device_without_carrier_answers_unless_it_is_to_be_ignored() {
         in_netns(|| {
-            let mut links = Links::open().unwrap();
+            let mut links = RouteSocket::open().unwrap();
             let (near, far) = pair(&mut links);
             // Earlier events were about a device that was not in service yet.
             let mut events = Events::open().unwrap();

@@ -57,13 +57,13 @@ fn is_on(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::netlink::Links;
+    use crate::netlink::RouteSocket;
     use crate::netlink::tests::in_netns;
 
     #[test]
     fn ipv6_goes_off_and_on_also_where_the_name_has_dots() {
         in_netns(|| {
-            let mut links = Links::open().unwrap();
+            let mut links = RouteSocket::open().unwrap();
             links.add_veth("a.1", "b").unwrap();
             assert_eq!(disable_ipv6("a.1").unwrap(), Some(false));
             set_disable_ipv6("a.1", true).unwrap();
@@ -77,7 +77,7 @@ mod tests {
     #[test]
     fn without_ipv6_there_is_nothing_to_set() {
         in_netns(|| {
-            let mut links = Links::open().unwrap();
+            let mut links = RouteSocket::open().unwrap();
             links.add_veth("a", "b").unwrap();
             let a = links.by_name("a").unwrap().unwrap();
             links.set_mtu(a.ifindex, 1000).unwrap();

@@ -1,4 +1,4 @@
-//! Classic BPF filter of an [`Ear`](super::Ear).
+//! Classic BPF filter of an [`FrameSocket`](super::FrameSocket).
 
 use std::io;
 use std::os::fd::OwnedFd;

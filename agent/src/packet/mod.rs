@@ -1,8 +1,8 @@
 //! Sends Ethernet frames out of a port, independent of addresses and routes, and receives them before the port's programs:
 //! announcements after a failover, probes of the monitors and their answers.
 
-mod ear;
 mod filter;
+mod frame_socket;
 mod send;
 
 use std::io;
@@ -13,7 +13,7 @@ use bond_monitors::MacAddr;
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
-pub use ear::Ear;
+pub use frame_socket::FrameSocket;
 pub use send::PacketSocket;
 
 /// A packet socket without a protocol: it queues no frames until it is bound to one. [packet(7)]
@@ -89,10 +89,10 @@ pub(crate) mod tests {
 
     use super::*;
     use crate::netlink::events::tests::{carrier_of, read_until};
-    use crate::netlink::{Events, Links};
+    use crate::netlink::{Events, RouteSocket};
 
     /// Makes a veth pair, both ends in service, and returns their indices.
-    pub(crate) fn pair(links: &mut Links, near: &str, far: &str) -> (u32, u32) {
+    pub(crate) fn pair(links: &mut RouteSocket, near: &str, far: &str) -> (u32, u32) {
         let mut events = Events::open().unwrap();
         links.add_veth(near, far).unwrap();
         let (near, far) = (links.by_name(near), links.by_name(far));

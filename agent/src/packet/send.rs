@@ -132,7 +132,7 @@ mod tests {
     use nix::sys::time::{TimeVal, TimeValLike};
 
     use super::*;
-    use crate::netlink::Links;
+    use crate::netlink::RouteSocket;
     use crate::netlink::tests::in_netns;
     use crate::packet::bind;
     use crate::packet::tests::{pair, receive};
@@ -152,7 +152,7 @@ mod tests {
     #[test]
     fn a_frame_leaves_as_it_is_and_nothing_comes_back() {
         in_netns(|| {
-            let (mut links, sender) = (Links::open().unwrap(), PacketSocket::open().unwrap());
+            let (mut links, sender) = (RouteSocket::open().unwrap(), PacketSocket::open().unwrap());
             let (a, _) = pair(&mut links, "a", "b");
             let everything = SockProtocol::EthAll;
             let tap = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, everything).unwrap();
@@ -174,7 +174,7 @@ mod tests {
     #[test]
     fn a_port_that_cannot_send_is_told_by_errno() {
         in_netns(|| {
-            let (mut links, sender) = (Links::open().unwrap(), PacketSocket::open().unwrap());
+            let (mut links, sender) = (RouteSocket::open().unwrap(), PacketSocket::open().unwrap());
             links.add_veth("a", "b").unwrap();
             let a = links.by_name("a").unwrap().unwrap();
             let errno = |ifindex, frame: &[u8]| sender.send(ifindex, frame).unwrap_err().raw_os_error();
@@ -188,7 +188,7 @@ mod tests {
     #[test]
     fn a_batch_leaves_in_order_and_only_the_frames_of_a_port_that_is_down_fail() {
         in_netns(|| {
-            let (mut links, sender) = (Links::open().unwrap(), PacketSocket::open().unwrap());
+            let (mut links, sender) = (RouteSocket::open().unwrap(), PacketSocket::open().unwrap());
             let (a, b) = pair(&mut links, "a", "b");
             links.add_veth("c", "d").unwrap();
             let down = links.by_name("c").unwrap().unwrap().ifindex;
@@ -229,7 +229,7 @@ mod tests {
     #[test]
     fn a_batch_tells_each_frame_that_is_none_and_sends_the_rest() {
         in_netns(|| {
-            let (mut links, sender) = (Links::open().unwrap(), PacketSocket::open().unwrap());
+            let (mut links, sender) = (RouteSocket::open().unwrap(), PacketSocket::open().unwrap());
             let (a, _) = pair(&mut links, "a", "b");
             let good = (a, FRAME.to_vec());
             let short = (a, FRAME[..13].to_vec());

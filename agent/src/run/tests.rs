@@ -14,7 +14,7 @@ use super::*;
 use crate::control::SOCKET;
 use crate::dataplane::Planes;
 use crate::dataplane::script::{self, ScriptPlane};
-use crate::netlink::Links;
+use crate::netlink::RouteSocket;
 use crate::netlink::tests::{in_netns, ip};
 
 /// Bonds, each with [`PORTS`] ports.
@@ -55,10 +55,10 @@ impl World {
         fs::create_dir_all(&dir).unwrap();
         let plane = ScriptPlane::default();
         plane.make_bonds_up();
-        let mut links = Links::open().unwrap();
+        let mut links = RouteSocket::open().unwrap();
         let poll = Poll::new().unwrap();
         let registry = poll.registry().try_clone().unwrap();
-        let mut fleet = Fleet::new(&dir, registry, Planes::new(vec![Box::new(plane.clone())])).unwrap();
+        let mut instances = Instances::new(&dir, registry, Planes::new(vec![Box::new(plane.clone())])).unwrap();
         let names = (0..BONDS).flat_map(|bond| (0..PORTS).map(move |port| (bond, port)));
         for (bond, port) in names.clone() {
             let [near, far] = ["p", "q"].map(|end| format!("{end}{bond}-{port}"));
@@ -70,7 +70,7 @@ impl World {
             let link = links.by_name(&near).unwrap().unwrap();
             plane.set_port(PortId(link.ifindex), link.report);
         }
-        let mut call = |call: Call| fleet.call(clock::now(), &call).unwrap();
+        let mut call = |call: Call| instances.call(clock::now(), &call).unwrap();
         for bond in 0..BONDS {
             // Carrier counts, and its polls are too seldom to tell first.
             let options = [("mode", "active-backup"), ("miimon", "60000")];
@@ -88,7 +88,7 @@ impl World {
             });
         }
         let server = Server::bind(&dir.join(SOCKET), poll.registry(), CONTROL).unwrap();
-        let agent = Agent::new(poll, Signals::none().unwrap(), server, fleet).unwrap();
+        let agent = Agent::new(poll, Signals::none().unwrap(), server, instances).unwrap();
         let ready = mio::Events::with_capacity(64);
         let mut world = World {
             agent,
@@ -117,8 +117,8 @@ impl World {
 
     /// Waits for a link event, at most so many milliseconds; whether there is one.
     fn link_event_waits(&self, limit: u16) -> bool {
-        // SAFETY: the fleet keeps its socket open for as long as it lives.
-        let events = unsafe { BorrowedFd::borrow_raw(self.agent.fleet.link_events()) };
+        // SAFETY: `Instances` keeps its socket open for as long as it lives.
+        let events = unsafe { BorrowedFd::borrow_raw(self.agent.instances.link_events()) };
         poll(&mut [PollFd::new(events, PollFlags::POLLIN)], limit).unwrap() > 0
     }
 

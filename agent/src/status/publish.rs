@@ -53,7 +53,7 @@ struct FileSet {
     /// Earliest time of the next write.
     not_before: Time,
     /// The last attempt failed, and was logged.
-    failing: bool,
+    failures: bool,
 }
 
 impl Publisher {
@@ -74,8 +74,8 @@ impl Publisher {
     }
 
     /// Writes the next change of this bond at once, because a client waits for it; not while writing fails.
-    pub fn hurry(&mut self, bond: &str) {
-        if let Some(set) = self.sets.get_mut(bond).filter(|set| !set.failing) {
+    pub fn publish_now(&mut self, bond: &str) {
+        if let Some(set) = self.sets.get_mut(bond).filter(|set| !set.failures) {
             set.not_before = Time::ZERO;
         }
     }
@@ -147,10 +147,10 @@ impl Publisher {
         let mut count = 0;
         match set.bring(&self.run_dir, &tree, &mut count) {
             Ok(()) => {
-                if set.failing {
+                if set.failures {
                     log::info!("{name}: status files written again");
                 }
-                set.failing = false;
+                set.failures = false;
                 set.not_before = now + SPACING;
                 if name != MASTERS && !self.bonds.iter().any(|known| known == name) {
                     self.bonds.push(name.to_owned());
@@ -158,14 +158,14 @@ impl Publisher {
                 }
             }
             Err((path, error)) => {
-                if !set.failing {
+                if !set.failures {
                     let path = self.run_dir.join(path);
                     log::warn!(
                         "{name}: cannot write {}: {error}; trying again every second",
                         path.display()
                     );
                 }
-                set.failing = true;
+                set.failures = true;
                 set.pending = Some(tree);
                 set.not_before = now + RETRY;
             }
@@ -349,9 +349,9 @@ mod tests {
     fn a_change_that_somebody_waits_for_is_written_at_once_unless_writing_fails() {
         let dir = Scratch::new();
         let mut publisher = dir.publisher();
-        publisher.hurry("bond0");
+        publisher.publish_now("bond0");
         publisher.write_at(1000, "bond0", text("bond0", "a"));
-        publisher.hurry("bond0");
+        publisher.publish_now("bond0");
         publisher.write_at(1001, "bond0", text("bond0", "b"));
         assert_eq!(dir.read("bond0").as_deref(), Some("b"));
         publisher.write_at(1002, "bond0", text("bond0", "c"));
@@ -359,7 +359,7 @@ mod tests {
 
         fs::create_dir_all(dir.0.join(DRAFT).join("x")).unwrap();
         publisher.flush(at(1051));
-        publisher.hurry("bond0");
+        publisher.publish_now("bond0");
         assert_eq!(publisher.poll_timeout(), Some(at(2051)));
     }
 

@@ -23,7 +23,7 @@ pub struct Nic {
 
 /// Results of the next plans.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Failing {
+pub struct LoggedFailures {
     /// So many plans fail.
     pub left: u32,
     /// A failing plan is brought about in part.
@@ -42,7 +42,7 @@ pub struct Kernel {
     /// What forwards.
     pub plan: ForwardingPlan,
     /// Results of the next plans.
-    pub failing: Failing,
+    pub failures: LoggedFailures,
     /// Who sent through the bond, from above it too.
     pub sent: BTreeSet<MacAddr>,
     /// A port that waits or was left refuses frames that came from us, as the classifier does.
@@ -66,7 +66,7 @@ impl Kernel {
             },
             device,
             nics: BTreeMap::new(),
-            failing: Failing::default(),
+            failures: LoggedFailures::default(),
             sent: BTreeSet::new(),
             refuses_own: true,
             next_index: 1,
@@ -123,12 +123,12 @@ impl Kernel {
 
     /// Programs a plan; returns whether a retry can help if it fails.
     pub fn program(&mut self, plan: &ForwardingPlan) -> Result<(), bool> {
-        if self.failing.left > 0 {
-            self.failing.left -= 1;
-            if self.failing.half {
+        if self.failures.left > 0 {
+            self.failures.left -= 1;
+            if self.failures.half {
                 self.set_ports(plan);
             }
-            return Err(self.failing.retry);
+            return Err(self.failures.retry);
         }
         self.set_ports(plan);
         self.plan = plan.clone();

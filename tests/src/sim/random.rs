@@ -13,7 +13,7 @@ use bond_monitors::wire::ethernet::Tag;
 use bond_monitors::{Carrier, LinkState, MacAddr, Time};
 
 use self::choices::{BAD, BEGINNINGS, GOOD, HOSTS};
-use super::kernel::Failing;
+use super::kernel::LoggedFailures;
 use super::rng::Rng;
 use super::world::{AttachFails, Slow, World};
 
@@ -97,7 +97,7 @@ impl Walk {
         world.events_seen = true;
         world.events_late = false;
         world.deliver_events();
-        world.kernel.failing = Failing::default();
+        world.kernel.failures = LoggedFailures::default();
         world.net.dead.clear();
         world.net.hosts.extend(HOSTS);
         world.net.loss = 0;
@@ -159,7 +159,7 @@ impl Walk {
             83..87 => self.set_active(),
             87..89 => self.set_prio(),
             89..92 => {
-                self.world.kernel.failing = Failing {
+                self.world.kernel.failures = LoggedFailures {
                     left: self.rng.below(4) as u32,
                     half: self.rng.chance(50),
                     retry: true,
@@ -214,7 +214,7 @@ impl Walk {
     /// Nothing is wrong with any port for a while, but the agent is held up again and again: no port may be blamed for that.
     fn calm(&mut self) {
         let world = &mut self.world;
-        world.kernel.failing = Failing::default();
+        world.kernel.failures = LoggedFailures::default();
         world.net.dead.clear();
         world.net.hosts.extend(HOSTS);
         world.net.loss = 0;
@@ -439,11 +439,14 @@ impl Walk {
     }
 }
 
+/// Longer than the longest turn of a walk.
+const SLOWEST_TURN: Duration = Duration::from_millis(500);
+
 /// A turn in which a call blocks at any place, as long as several intervals.
 fn slow_turn(rng: &mut Rng) -> Slow {
     Slow {
         after: rng.below(8) as u32,
-        takes: Duration::from_millis(rng.below(500)),
+        takes: Duration::from_millis(rng.below(SLOWEST_TURN.as_millis() as u64)),
     }
 }
 

@@ -289,7 +289,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::fleet::check_options;
+    use crate::instances::check_options;
 
     /// A stanza of these lines, and the findings about it.
     fn stanza(text: &str) -> (Stanza, Vec<String>) {

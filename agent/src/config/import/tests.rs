@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::{Form, Imported, Text, import, load};
 use crate::config::{Grammar, NoFiles, Parsed, Severity, Source, parse};
-use crate::fleet::check_options;
+use crate::instances::check_options;
 
 const FORMS: [(Form, usize); 3] = [(Form::Ifcfg, 16), (Form::Dracut, 13), (Form::Interfaces, 18)];
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use crate::config::{Grammar, NoFiles, Parsed, Severity, Source, load, parse};
-use crate::fleet::check_options;
+use crate::instances::check_options;
 
 /// Findings of bondd only: the driver of 2003 obeyed `multicast`, here every port receives all groups.
 const OURS: [(&str, u64, &str, &str); 2] = [

@@ -2,7 +2,7 @@
 
 use super::{bonds, findings, parse_own};
 use crate::config::{Grammar, NoFiles, Parsed, Severity, Source, parse};
-use crate::fleet::check_options;
+use crate::instances::check_options;
 
 fn read(files: &[(Grammar, &str)]) -> Parsed {
     let source = |(at, (grammar, text)): (usize, &(Grammar, &str))| Source {

@@ -16,7 +16,7 @@ use aya::programs::{LinkOrder, ProgramError, SchedClassifier, TcAttachType, tc};
 use super::errors::{program_error, tc_error};
 use super::pins::unpin;
 use super::sys;
-use crate::netlink::{Filter, Links};
+use crate::netlink::{Filter, RouteSocket};
 
 /// Which hook new bonds get.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -139,7 +139,7 @@ pub fn replace(program: &mut SchedClassifier, place: Place<'_>, kind: Attached) 
 }
 
 /// Takes over what an earlier agent attached, with the program as it is; none if nothing is attached here.
-pub fn keep(links: &mut Links, place: Place<'_>, ifindex: u32, kind: Attached) -> io::Result<Option<Hold>> {
+pub fn keep(links: &mut RouteSocket, place: Place<'_>, ifindex: u32, kind: Attached) -> io::Result<Option<Hold>> {
     match (kind, place.pin) {
         (Attached::Tcx, Some(pin)) => match sys::link_interface(pin) {
             Ok(at) if at == ifindex => {
@@ -167,7 +167,13 @@ pub fn keep_pinned(hold: &Hold, place: Place<'_>) -> io::Result<()> {
 
 /// Takes our program off an interface with a clsact qdisc; off with the qdisc too, unless it was there before or somebody else
 /// has a filter on it. Says whether there was a program.
-pub fn take_off(links: &mut Links, interface: &str, ifindex: u32, program: &str, was_there: bool) -> io::Result<bool> {
+pub fn take_off(
+    links: &mut RouteSocket,
+    interface: &str,
+    ifindex: u32,
+    program: &str,
+    was_there: bool,
+) -> io::Result<bool> {
     let dropped = drop_filter(interface, program)?;
     if dropped && !was_there && links.filters(ifindex)?.is_empty() {
         links.remove_clsact(ifindex)?;

@@ -46,7 +46,7 @@ use super::{
     Adopted, Applied, BondDevice, BondName, Observed, OriginalPort, Plane, PlaneBond, PlaneError, PortBase,
     PortCounters,
 };
-use crate::netlink::{Link, Links};
+use crate::netlink::{Link, RouteSocket};
 
 mod bpf;
 mod bpffs;
@@ -85,7 +85,7 @@ pub struct TcBond {
 struct Shared {
     run_dir: PathBuf,
     hook: Hook,
-    links: Links,
+    links: RouteSocket,
     /// Inode number of the network namespace.
     netns: u64,
     /// For the programs of all bonds.
@@ -116,7 +116,7 @@ impl TcPlane {
     /// A plane for the network namespace of the calling thread. Where the machine has no bpffs, one is mounted under `run_dir`
     /// when the first bond needs it. `hook` is for new bonds; one that is there keeps the hook it has.
     pub fn open(run_dir: &Path, hook: Hook) -> Result<TcPlane, PlaneError> {
-        let links = step(|| "open a netlink socket".to_owned(), Links::open)?;
+        let links = step(|| "open a netlink socket".to_owned(), RouteSocket::open)?;
         let netns = step(
             || "read the network namespace".to_owned(),
             || fs::metadata("/proc/thread-self/ns/net"),
@@ -406,14 +406,14 @@ pub fn check(options: &BondOptions) -> Result<(), PlaneError> {
 /// What the plane is called.
 pub const NAME: &str = "tc";
 
-fn sweep(pins: &Pins, links: &mut Links) -> Result<(), PlaneError> {
+fn sweep(pins: &Pins, links: &mut RouteSocket) -> Result<(), PlaneError> {
     let alive = |ifindex| !matches!(links.by_index(ifindex), Ok(None));
     step(|| "remove stale pins".to_owned(), || pins.sweep(alive))
 }
 
 /// Does once, with devices that go away, what every bond needs.
 fn probe_here(hook: Hook, loader: &mut Loader) -> Result<(), PlaneError> {
-    let mut links = step(|| "open a netlink socket".to_owned(), Links::open)?;
+    let mut links = step(|| "open a netlink socket".to_owned(), RouteSocket::open)?;
     let load = || {
         // The loops and the helper for copies besides what all have: whatever any program asks for of the kernel.
         loader.load(Kind::Tx(Way::All), None)?;

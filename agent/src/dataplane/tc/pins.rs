@@ -322,6 +322,10 @@ mod tests {
         let number = (1 << 40) + u64::from(std::process::id());
         let pins = Pins::open(&std::env::temp_dir(), number).unwrap();
         assert!(pins.is_locked());
+        // A bpffs of bondd's own is closed to others as a whole, that of the machine is not.
+        for dir in [&pins.dir, pins.dir.parent().unwrap()] {
+            assert_eq!(fs::metadata(dir).unwrap().mode() & 0o777, 0o700, "{dir:?}");
+        }
         let (opened, made) = unprivileged(|| (File::open(&pins.dir), fs::create_dir(pins.dir.with_extension("x"))));
         assert_eq!(opened.unwrap_err().kind(), ErrorKind::PermissionDenied);
         assert_eq!(made.unwrap_err().kind(), ErrorKind::PermissionDenied);

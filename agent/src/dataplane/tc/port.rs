@@ -9,7 +9,7 @@ use crate::dataplane::port::{port_alias, prepare, read, read_original, restore};
 use crate::dataplane::step::{Failures, HOOK, port_step, step, step_with};
 use crate::dataplane::wanted::PortPlan;
 use crate::dataplane::{OriginalPort, PlaneError, PortBase};
-use crate::netlink::{Link, Links};
+use crate::netlink::{Link, RouteSocket};
 use bond_modes::PortId;
 
 impl Shared {
@@ -140,7 +140,7 @@ impl Shared {
 }
 
 /// The port's interface. That it has gone is no failure to give it back.
-fn read_unless_gone(links: &mut Links, port: PortId, errors: &mut Failures) -> Option<Link> {
+fn read_unless_gone(links: &mut RouteSocket, port: PortId, errors: &mut Failures) -> Option<Link> {
     match read(links, port) {
         Ok(link) => Some(link),
         Err(error) => {
@@ -170,7 +170,7 @@ fn hook_port(loader: &mut Loader, bond: &mut Bond, port: PortId, link: &Link) ->
 /// Takes over what an earlier agent attached to a port, and exchanges the program if it may be of another build. Says whether
 /// there was any.
 fn take_over(
-    links: &mut Links,
+    links: &mut RouteSocket,
     loader: &mut Loader,
     bond: &mut Bond,
     port: PortId,
@@ -197,7 +197,7 @@ fn take_over(
 /// Takes a port out of the maps, and the program off it.
 #[expect(clippy::too_many_arguments)]
 fn expel(
-    links: &mut Links,
+    links: &mut RouteSocket,
     loader: &mut Loader,
     name: &str,
     bond: &mut Bond,
@@ -241,7 +241,7 @@ fn expel(
 }
 
 /// Takes off a filter that outlived its bond.
-fn drop_filter(links: &mut Links, port: PortId, link: &Link, original: &OriginalPort) -> Result<(), PlaneError> {
+fn drop_filter(links: &mut RouteSocket, port: PortId, link: &Link, original: &OriginalPort) -> Result<(), PlaneError> {
     let name = &link.report.name;
     let take_off = || hook::take_off(links, name, port.0, RX, original.clsact).map(drop);
     port_step(port, || format!("take the program off {name}"), take_off)

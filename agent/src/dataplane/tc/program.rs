@@ -24,10 +24,10 @@ use super::object::{Loader, TX, Way};
 use super::{Bond, queues};
 use crate::dataplane::step::{Failures, port_step, step};
 use crate::dataplane::{Applied, PlaneError, port};
-use crate::netlink::{Links, sysctl};
+use crate::netlink::{RouteSocket, sysctl};
 
 /// Makes the kernel match `plan`, writing only what differs from `bond.applied`, and keeps the latter true.
-pub fn apply(links: &mut Links, loader: &mut Loader, name: &str, bond: &mut Bond, plan: &Wanted) -> Applied {
+pub fn apply(links: &mut RouteSocket, loader: &mut Loader, name: &str, bond: &mut Bond, plan: &Wanted) -> Applied {
     let mut errors = Failures::default();
     // A program that can do it is loaded when there is a port to send through.
     bond.applied.spread = plan.spread;
@@ -199,7 +199,7 @@ fn set_accept(name: &str, bond: &mut Bond, port: PortId, rule: Option<Accept>) -
 
 /// All-multicast is not among the settings: an attached port has it in any case.
 fn configure_port(
-    links: &mut Links,
+    links: &mut RouteSocket,
     bond: &mut Bond,
     port: PortId,
     now: PortPlan,

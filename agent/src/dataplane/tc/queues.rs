@@ -13,10 +13,10 @@ use bond_modes::PortId;
 use super::Bond;
 use crate::dataplane::PlaneError;
 use crate::dataplane::step::{Failures, XPS, bond_gone, step, step_with};
-use crate::netlink::{Link, Links, queue};
+use crate::netlink::{Link, RouteSocket, queue};
 
 /// Makes the pair of a bond. Kernels before 5.15 cannot change how many queues a pair uses; there it has one for good.
-pub fn add_pair(links: &mut Links, name: &str, wire: &str) -> io::Result<()> {
+pub fn add_pair(links: &mut RouteSocket, name: &str, wire: &str) -> io::Result<()> {
     links.add_veth_with_queues(name, wire, TX_QUEUES)?;
     let pair = links.by_name(name)?;
     let far = match pair.as_ref().and_then(|pair| pair.peer) {
@@ -34,7 +34,13 @@ pub fn add_pair(links: &mut Links, name: &str, wire: &str) -> io::Result<()> {
 }
 
 /// Sends marked frames where the plan says.
-pub fn steer(links: &mut Links, name: &str, bond: &mut Bond, wanted: &BTreeMap<u16, PortId>, errors: &mut Failures) {
+pub fn steer(
+    links: &mut RouteSocket,
+    name: &str,
+    bond: &mut Bond,
+    wanted: &BTreeMap<u16, PortId>,
+    errors: &mut Failures,
+) {
     let mut possible = wanted.clone();
     possible.retain(|_, port| {
         let attached = bond.applied.ports.contains_key(port);
@@ -62,7 +68,7 @@ pub fn steer(links: &mut Links, name: &str, bond: &mut Bond, wanted: &BTreeMap<u
 }
 
 /// Ties ordinary traffic to the first queue before there are others.
-fn tell_marks(links: &mut Links, name: &str, bond: &Bond) -> Result<(), PlaneError> {
+fn tell_marks(links: &mut RouteSocket, name: &str, bond: &Bond) -> Result<(), PlaneError> {
     let mut read = |ifindex| step(|| format!("read {name}"), || links.by_index(ifindex));
     let (Some(near), Some(wire)) = (read(bond.ifindex)?, read(bond.wire)?) else {
         return Err(bond_gone(name));

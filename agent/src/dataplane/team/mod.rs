@@ -40,7 +40,7 @@ use super::{
     PortCounters, Watch,
 };
 use crate::locks::{lock_byte, private_file};
-use crate::netlink::{Link, Links, Statistics};
+use crate::netlink::{Link, RouteSocket, Statistics};
 
 mod device;
 mod driver;
@@ -74,7 +74,7 @@ pub struct TeamBond {
 /// What all bonds of a plane work with. As the state of a bond, it is borrowed for one call to the plane or a bond at a time; none
 /// makes another.
 struct Shared {
-    links: Links,
+    links: RouteSocket,
     driver: Driver,
     events: Events,
     /// What the kernel can do, when it was tried last.
@@ -135,7 +135,7 @@ impl TeamPlane {
             None
         });
         let shared = Shared {
-            links: step(|| "open a netlink socket".to_owned(), Links::open)?,
+            links: step(|| "open a netlink socket".to_owned(), RouteSocket::open)?,
             driver: Driver::over(step(open, Genl::open)?),
             events: step(open, Events::open)?,
             abilities: None,

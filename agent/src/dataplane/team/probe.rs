@@ -11,7 +11,7 @@ use super::genl::{Events, Genl};
 use super::options::{Key, Name, Value};
 use crate::dataplane::PlaneError;
 use crate::dataplane::step::step;
-use crate::netlink::Links;
+use crate::netlink::RouteSocket;
 
 /// The ways to spread traffic for which it has a mode.
 #[derive(Debug, Default)]
@@ -47,7 +47,7 @@ pub fn run() -> Result<Abilities, PlaneError> {
 }
 
 fn try_modes() -> io::Result<Abilities> {
-    let mut links = Links::open()?;
+    let mut links = RouteSocket::open()?;
     match links.add_team(PROBE) {
         Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => return Ok(Abilities::default()),
         made => made?,

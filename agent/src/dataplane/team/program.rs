@@ -38,10 +38,10 @@ use super::options::{Key, Name, Value};
 use super::{Bond, MARK};
 use crate::dataplane::step::{Failures, port_step, step, step_with};
 use crate::dataplane::{Applied, PlaneError, port};
-use crate::netlink::{Links, sysctl};
+use crate::netlink::{RouteSocket, sysctl};
 
 /// Makes the kernel match `plan`, writing only what differs from what is known of it, and keeps the latter true.
-pub fn apply(driver: &mut Driver, links: &mut Links, name: &str, bond: &mut Bond, plan: &Wanted) -> Applied {
+pub fn apply(driver: &mut Driver, links: &mut RouteSocket, name: &str, bond: &mut Bond, plan: &Wanted) -> Applied {
     let mut work = Work {
         driver,
         links,
@@ -128,7 +128,7 @@ fn linked(plan: &Wanted, tx: &TxPolicy, bond: &Bond) -> BTreeSet<PortId> {
 
 struct Work<'a> {
     driver: &'a mut Driver,
-    links: &'a mut Links,
+    links: &'a mut RouteSocket,
     name: &'a str,
     bond: &'a mut Bond,
     errors: Failures,

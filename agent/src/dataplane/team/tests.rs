@@ -2,9 +2,10 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::fs::File;
+use std::fs::{self, File, Permissions};
 use std::io;
 use std::os::linux::net::SocketAddrExt;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
 use std::rc::Rc;
 use std::time::Instant;
@@ -22,7 +23,7 @@ use super::{Bond, ORPHAN_LOCK, TeamPlane, device, exact, program};
 use crate::dataplane::step::fault;
 use crate::dataplane::{Plane, PlaneBond, PlaneError};
 use crate::locks::tests::unprivileged;
-use crate::netlink::Links;
+use crate::netlink::RouteSocket;
 use crate::netlink::tests::in_netns;
 
 /// The driver with one team, as far as the plane can tell.
@@ -138,7 +139,7 @@ impl Wire for Kernel {
 struct Lab {
     kernel: Kernel,
     driver: Driver,
-    links: Links,
+    links: RouteSocket,
     bond: Bond,
 }
 
@@ -162,7 +163,7 @@ impl Lab {
         Lab {
             kernel,
             driver,
-            links: Links::open().unwrap(),
+            links: RouteSocket::open().unwrap(),
             bond,
         }
     }
@@ -531,6 +532,9 @@ fn a_process_without_rights_cannot_keep_an_agent_from_taking_over() {
     in_netns(|| {
         // Made by an agent that has gone.
         drop(TeamPlane::open().unwrap());
+        // One that others can open is closed to them.
+        fs::set_permissions(ORPHAN_LOCK, Permissions::from_mode(0o644)).unwrap();
+        drop(TeamPlane::open().unwrap());
         let (socket, opened) = unprivileged(|| {
             let name = SocketAddr::from_abstract_name("bondd/team").unwrap();
             (UnixListener::bind_addr(&name), File::open(ORPHAN_LOCK))
@@ -557,7 +561,7 @@ fn a_kernel_without_the_driver_is_told_from_options_that_differ() {
             Err(other) => panic!("{other}"),
         }
         assert_eq!(plane.report(&parsed("mode=0")).usable, usable.is_ok());
-        let links = Links::open().unwrap().all().unwrap();
+        let links = RouteSocket::open().unwrap().all().unwrap();
         assert_eq!(links.len(), 1, "probing leaves nothing behind");
     });
 }

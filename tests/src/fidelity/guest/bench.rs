@@ -11,7 +11,7 @@ use nix::net::if_::if_nametoindex;
 use nix::sched::{CloneFlags, unshare};
 
 use super::far::Far;
-use super::link::{End, Links};
+use super::link::{End, RouteSocket};
 use super::tap::Tap;
 use crate::fidelity::heard::Heard;
 
@@ -19,12 +19,12 @@ use crate::fidelity::heard::Heard;
 #[derive(Debug)]
 pub struct Bench {
     /// Devices here, among them the near ends `eth0`...
-    pub near: Links,
+    pub near: RouteSocket,
     /// The far ends of the cables.
     pub far: Far,
     /// Near names of the cables, in order.
     pub ports: Vec<String>,
-    ears: Vec<Tap>,
+    frame_sockets: Vec<Tap>,
     members: Vec<UdpSocket>,
     /// Frames received at the far ends so far.
     pub heard: Heard,
@@ -42,10 +42,10 @@ impl Bench {
         quiet().map_err(|e| format!("cannot switch IPv6 off: {e}"))?;
         mount(Some("sysfs"), "/sys", Some("sysfs"), MsFlags::empty(), None::<&str>).map_err(doing("mount sysfs"))?;
         Ok(Bench {
-            near: Links::open().map_err(doing("open a netlink socket"))?,
+            near: RouteSocket::open().map_err(doing("open a netlink socket"))?,
             far,
             ports: Vec::new(),
-            ears: Vec::new(),
+            frame_sockets: Vec::new(),
             members: Vec::new(),
             heard: Heard::default(),
         })
@@ -76,7 +76,7 @@ impl Bench {
                 .map(|n| Tap::open(Far::end(n).index))
                 .collect::<Result<Vec<_>, _>>()
         };
-        self.ears = in_namespace(&self.far.namespace, ears)?.map_err(doing("listen at a far end"))?;
+        self.frame_sockets = in_namespace(&self.far.namespace, ears)?.map_err(doing("listen at a far end"))?;
         Ok(())
     }
 
@@ -84,7 +84,7 @@ impl Bench {
     pub fn clear(&mut self) -> nix::Result<()> {
         self.heard = Heard::default();
         self.members.clear();
-        self.ears.clear();
+        self.frame_sockets.clear();
         self.far.clear()?;
         self.ports.drain(..).try_for_each(|port| self.near.delete(&port))
     }
@@ -135,14 +135,18 @@ impl Bench {
 
     /// Sends a frame into the far end of a port's cable.
     pub fn arrive(&self, port: &str, frame: &[u8]) -> Result<(), String> {
-        let ear = self.ports.iter().position(|p| p == port).and_then(|n| self.ears.get(n));
+        let ear = self
+            .ports
+            .iter()
+            .position(|p| p == port)
+            .and_then(|n| self.frame_sockets.get(n));
         let ear = ear.ok_or_else(|| format!("no cable {port}"))?;
         ear.send(frame).map_err(|e| format!("{e:?}"))
     }
 
     /// Takes in what the far ends have heard.
     pub fn listen(&mut self) {
-        for (port, ear) in self.ports.iter().zip(&self.ears) {
+        for (port, ear) in self.ports.iter().zip(&self.frame_sockets) {
             for frame in ear.drain() {
                 self.heard.take(port, &frame);
             }

@@ -6,13 +6,13 @@ use std::io;
 use std::net::IpAddr;
 
 use super::bench::{allow_ipv6, in_namespace};
-use super::link::{End, Links};
+use super::link::{End, RouteSocket};
 
 /// The far namespace. Its hosts are the kernel's own stack: it answers at once, however slow the machine is.
 #[derive(Debug)]
 pub struct Far {
     /// For its devices.
-    pub links: Links,
+    pub links: RouteSocket,
     /// The namespace itself.
     pub namespace: File,
     cables: u32,
@@ -50,7 +50,7 @@ impl Far {
                 .map_err(|e| format!("{switch}: {e}"))?;
         }
         Ok(Far {
-            links: Links::open().map_err(|e| format!("cannot open a netlink socket: {e}"))?,
+            links: RouteSocket::open().map_err(|e| format!("cannot open a netlink socket: {e}"))?,
             namespace: File::open("/proc/thread-self/ns/net").map_err(|e| e.to_string())?,
             cables: 0,
             switch: false,

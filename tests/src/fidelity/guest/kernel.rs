@@ -10,7 +10,7 @@ use std::process::Command;
 use std::str::FromStr;
 
 use super::column::{Column, Happening, Outcome, Port, State};
-use super::link::{Links, Targets};
+use super::link::{RouteSocket, Targets};
 
 /// The driver in this machine.
 #[derive(Debug)]
@@ -20,7 +20,7 @@ pub struct Kernel {
     active: Option<String>,
     /// Events before the last bond was removed.
     before: Vec<String>,
-    links: Links,
+    links: RouteSocket,
     /// Targets that only netlink can change, and only all at once.
     ns_ip6_target: Vec<Ipv6Addr>,
 }
@@ -39,7 +39,7 @@ impl Kernel {
             log,
             active: None,
             before: Vec::new(),
-            links: Links::open()?,
+            links: RouteSocket::open()?,
             ns_ip6_target: Vec::new(),
         })
     }

@@ -10,7 +10,7 @@ use nix::sys::socket::{
 
 /// A socket that acts in the namespace in which it was opened.
 #[derive(Debug)]
-pub struct Links {
+pub struct RouteSocket {
     socket: OwnedFd,
 }
 
@@ -34,9 +34,9 @@ pub enum Targets {
     V6(Vec<Ipv6Addr>),
 }
 
-impl Links {
+impl RouteSocket {
     /// In the calling thread's namespace.
-    pub fn open() -> nix::Result<Links> {
+    pub fn open() -> nix::Result<RouteSocket> {
         let socket = socket(
             AddressFamily::Netlink,
             SockType::Raw,
@@ -44,7 +44,7 @@ impl Links {
             SockProtocol::NetlinkRoute,
         )?;
         bind(socket.as_raw_fd(), &NetlinkAddr::new(0, 0))?;
-        Ok(Links { socket })
+        Ok(RouteSocket { socket })
     }
 
     /// A cable between this namespace and another; both ends down.

@@ -20,7 +20,7 @@ use crate::dataplane::{
     self, BondDevice, Observed, OriginalPort, Plane, PlaneBond, PlaneError, PortBase, PortCounters,
 };
 use crate::netlink::tests::in_netns;
-use crate::netlink::{Link, Links, sysctl};
+use crate::netlink::{Link, RouteSocket, sysctl};
 use crate::packet::PacketSocket;
 
 /// A namespace with four cables, and a plane in it.
@@ -28,7 +28,7 @@ pub(super) struct World {
     pub(super) plane: TcPlane,
     pub(super) bond: Option<TcBond>,
     pub(super) hook: Hook,
-    pub(super) links: Links,
+    pub(super) links: RouteSocket,
     pub(super) socket: PacketSocket,
     pub(super) run_dir: PathBuf,
     pub(super) originals: BTreeMap<PortId, OriginalPort>,
@@ -44,7 +44,7 @@ pub(super) fn in_world(hook: Hook, body: impl FnOnce(&mut World) + Send + 'stati
     in_netns(move || {
         // The kernel's own IPv6 chatter would be counted too.
         fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1").unwrap();
-        let mut links = Links::open().unwrap();
+        let mut links = RouteSocket::open().unwrap();
         for (port, far) in [("p0", "q0"), ("p1", "q1"), ("p2", "q2"), ("p3", "q3")] {
             links.add_veth(port, far).unwrap();
             let far = links.by_name(far).unwrap().unwrap();

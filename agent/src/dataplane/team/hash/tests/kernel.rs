@@ -11,7 +11,7 @@ use bond_modes::hash::hash;
 use libc::{sock_filter, sock_fprog};
 
 use super::*;
-use crate::netlink::Links;
+use crate::netlink::RouteSocket;
 use crate::netlink::tests::in_netns;
 use crate::packet::tests::{pair, receive};
 use crate::packet::{PacketSocket, bind, open_socket, set_option};
@@ -21,7 +21,7 @@ fn the_kernel_computes_the_index_of_frames_that_leave_and_arrive() {
     in_netns(|| {
         // The kernel's own IPv6 chatter would be taken for ours.
         fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1").unwrap();
-        let (mut links, sender) = (Links::open().unwrap(), PacketSocket::open().unwrap());
+        let (mut links, sender) = (RouteSocket::open().unwrap(), PacketSocket::open().unwrap());
         let (near, far) = pair(&mut links, "a", "b");
         let mut random = Random::new(7);
         for (policy, name) in policies() {

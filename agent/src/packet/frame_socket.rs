@@ -17,21 +17,21 @@ use crate::netlink::Drained;
 ///
 /// It returns the first 128 bytes of each frame, without the outer VLAN tag. Frames sent by the interface are not received.
 /// Memory is limited by the receive buffer; in a flood, frames beyond it are lost.
-pub struct Ear {
+pub struct FrameSocket {
     socket: OwnedFd,
     ifindex: u32,
     kinds: FrameKinds,
 }
 
-impl Ear {
+impl FrameSocket {
     /// Opens the socket for these kinds on an interface, which may be down; needs CAP_NET_RAW.
-    pub fn open(ifindex: u32, kinds: FrameKinds) -> io::Result<Ear> {
-        let mut ear = Ear {
+    pub fn open(ifindex: u32, kinds: FrameKinds) -> io::Result<FrameSocket> {
+        let mut listener = FrameSocket {
             socket: open_socket()?,
             ifindex,
             kinds: FrameKinds::NONE,
         };
-        let socket = &ear.socket;
+        let socket = &listener.socket;
         // The filter is set before the socket is bound to a protocol, so every queued frame has passed a filter.
         filter::attach(socket, FrameKinds::NONE)?;
         // Makes the kernel skip sent frames. Before 4.20 it cannot, and the filter drops each of them, which costs time.
@@ -40,8 +40,8 @@ impl Ear {
         setsockopt(socket, sockopt::RcvBuf, &RECEIVE_BUFFER)?;
         // All protocols, because sockets of a single protocol come after tc. [dev.c: __netif_receive_skb_core]
         bind(socket, ifindex, (libc::ETH_P_ALL as u16).to_be())?;
-        ear.listen_for(kinds)?;
-        Ok(ear)
+        listener.listen_for(kinds)?;
+        Ok(listener)
     }
 
     /// Receives these kinds from now on. Queued frames stay, and no frame is lost of a kind that was received before and still is.
@@ -77,7 +77,7 @@ impl Ear {
     }
 }
 
-impl AsRawFd for Ear {
+impl AsRawFd for FrameSocket {
     fn as_raw_fd(&self) -> RawFd {
         self.socket.as_raw_fd()
     }
@@ -91,7 +91,7 @@ mod tests {
     use super::*;
     use crate::netlink::events::tests::{carrier_of, read_until};
     use crate::netlink::tests::{in_netns, run};
-    use crate::netlink::{Events, Links};
+    use crate::netlink::{Events, RouteSocket};
     use crate::packet::PacketSocket;
     use crate::packet::tests::{await_readable, pair, receive};
 
@@ -134,28 +134,28 @@ mod tests {
     }
 
     /// Reads until `last` arrives; returns all frames except the kernel's own.
-    fn hear_until(ear: &mut Ear, last: &[u8]) -> Vec<Vec<u8>> {
+    fn hear_until(listener: &mut FrameSocket, last: &[u8]) -> Vec<Vec<u8>> {
         let mut heard = Vec::new();
         while heard.last() != Some(&kept(last)) {
-            await_readable(&ear.socket);
-            ear.read(1, &mut heard).unwrap();
+            await_readable(&listener.socket);
+            listener.read(1, &mut heard).unwrap();
             heard.retain(|frame| frame[12..14] != [0x86, 0xdd] || frame.get(60).is_none_or(|byte| *byte == MARK));
         }
         heard
     }
 
     /// A pair in service, with a socket on the far end.
-    fn listening() -> (Links, PacketSocket, Ear, [u32; 2]) {
-        let mut links = Links::open().unwrap();
+    fn listening() -> (RouteSocket, PacketSocket, FrameSocket, [u32; 2]) {
+        let mut links = RouteSocket::open().unwrap();
         let (near, far) = pair(&mut links, "eth0", "eth1");
-        let ear = Ear::open(far, PROBES).unwrap();
-        (links, PacketSocket::open().unwrap(), ear, [near, far])
+        let listener = FrameSocket::open(far, PROBES).unwrap();
+        (links, PacketSocket::open().unwrap(), listener, [near, far])
     }
 
     #[test]
     fn arp_and_neighbour_discovery_that_arrive_are_heard_and_nothing_else() {
         in_netns(|| {
-            let (_links, sender, mut ear, [near, far]) = listening();
+            let (_links, sender, mut listener, [near, far]) = listening();
             let wanted = [arp(1), icmpv6(135), icmpv6(136), arp(2)];
             let unwanted = [
                 icmpv6(134),
@@ -171,7 +171,7 @@ mod tests {
                 sender.send(far, &arp(9)).unwrap();
                 sender.send(near, frame).unwrap();
             }
-            assert_eq!(hear_until(&mut ear, &wanted[3]), wanted.map(|frame| kept(&frame)));
+            assert_eq!(hear_until(&mut listener, &wanted[3]), wanted.map(|frame| kept(&frame)));
         });
     }
 
@@ -184,24 +184,24 @@ mod tests {
             bind(&socket, far, (libc::ETH_P_ALL as u16).to_be()).unwrap();
             sender.send(far, &arp(9)).unwrap();
             sender.send(near, &arp(1)).unwrap();
-            let mut ear = Ear {
+            let mut listener = FrameSocket {
                 socket,
                 ifindex: far,
                 kinds: PROBES,
             };
-            assert_eq!(hear_until(&mut ear, &arp(1)), [kept(&arp(1))]);
+            assert_eq!(hear_until(&mut listener, &arp(1)), [kept(&arp(1))]);
         });
     }
 
     #[test]
     fn the_outer_tag_does_not_hide_a_frame() {
         in_netns(|| {
-            let (_links, sender, mut ear, [near, _]) = listening();
+            let (_links, sender, mut listener, [near, _]) = listening();
             for tag in [0x8100, 0x88a8] {
                 sender.send(near, &tagged(tag, arp(1))).unwrap();
                 sender.send(near, &tagged(tag, icmpv6(135))).unwrap();
                 let expected = [kept(&arp(1)), kept(&icmpv6(135))];
-                assert_eq!(hear_until(&mut ear, &icmpv6(135)), expected, "{tag:04x}");
+                assert_eq!(hear_until(&mut listener, &icmpv6(135)), expected, "{tag:04x}");
             }
         });
     }
@@ -209,7 +209,7 @@ mod tests {
     #[test]
     fn slow_protocols_are_heard_while_they_are_wanted() {
         in_netns(|| {
-            let (_links, sender, mut ear, [near, _]) = listening();
+            let (_links, sender, mut listener, [near, _]) = listening();
             let joined = || {
                 let groups = std::fs::read_to_string("/proc/thread-self/net/dev_mcast").unwrap();
                 let mut lines = groups.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
@@ -222,7 +222,7 @@ mod tests {
                 (FrameKinds::ARP, vec![arp(2), arp(9)]),
             ];
             for (kinds, expected) in rounds {
-                ear.listen_for(kinds).unwrap();
+                listener.listen_for(kinds).unwrap();
                 assert_eq!(joined(), kinds.meets(FrameKinds::SLOW), "{kinds:?}");
                 let mut elsewhere = slow(3);
                 elsewhere[5] = 3;
@@ -231,7 +231,7 @@ mod tests {
                 }
                 let expected: Vec<_> = expected.iter().map(|frame| kept(frame)).collect();
                 let last = expected.last().unwrap().clone();
-                assert_eq!(hear_until(&mut ear, &last), expected, "{kinds:?}");
+                assert_eq!(hear_until(&mut listener, &last), expected, "{kinds:?}");
             }
         });
     }
@@ -239,14 +239,14 @@ mod tests {
     #[test]
     fn no_frame_of_a_wanted_kind_is_lost_while_the_kinds_change() {
         in_netns(|| {
-            let (_links, sender, mut ear, [near, _]) = listening();
+            let (_links, sender, mut listener, [near, _]) = listening();
             let mut heard = Vec::new();
             std::thread::scope(|scope| {
                 scope.spawn(|| (0..200).for_each(|number| sender.send(near, &arp(number)).unwrap()));
                 for kinds in [PROBES | FrameKinds::SLOW, FrameKinds::ARP].into_iter().cycle() {
-                    ear.listen_for(kinds).unwrap();
-                    await_readable(&ear.socket);
-                    ear.read(1, &mut heard).unwrap();
+                    listener.listen_for(kinds).unwrap();
+                    await_readable(&listener.socket);
+                    listener.read(1, &mut heard).unwrap();
                     heard.retain(|frame| frame[12..14] == [8, 6]);
                     if heard.last() == Some(&kept(&arp(199))) {
                         break;
@@ -261,7 +261,7 @@ mod tests {
     #[test]
     fn frames_are_heard_that_tc_drops() {
         in_netns(|| {
-            let (_links, sender, mut ear, [near, far]) = listening();
+            let (_links, sender, mut listener, [near, far]) = listening();
             let behind_tc = open_socket().unwrap();
             bind(&behind_tc, far, (libc::ETH_P_ARP as u16).to_be()).unwrap();
             sender.send(near, &arp(1)).unwrap();
@@ -272,7 +272,7 @@ mod tests {
             sender.send(near, &arp(2)).unwrap();
             sender.send(near, &arp(3)).unwrap();
             assert_eq!(
-                hear_until(&mut ear, &arp(3)),
+                hear_until(&mut listener, &arp(3)),
                 [1, 2, 3].map(|number| kept(&arp(number)))
             );
             let mut buffer = [0; SNAP];
@@ -285,23 +285,23 @@ mod tests {
     #[test]
     fn an_interface_that_goes_down_is_heard_again_when_it_comes_up() {
         in_netns(|| {
-            let (mut links, sender, mut ear, [near, far]) = listening();
+            let (mut links, sender, mut listener, [near, far]) = listening();
             links.set_up(far, false).unwrap();
-            let mut early = Ear::open(far, PROBES).unwrap();
+            let mut early = FrameSocket::open(far, PROBES).unwrap();
             let mut heard = Vec::new();
-            for ear in [&mut ear, &mut early] {
-                while ear.read(64, &mut heard).unwrap() == Drained::More {}
+            for listener in [&mut listener, &mut early] {
+                while listener.read(64, &mut heard).unwrap() == Drained::More {}
             }
             let mut events = Events::open().unwrap();
             links.set_up(far, true).unwrap();
             read_until(&mut events, |event| carrier_of(event, near) == Some(true));
             sender.send(near, &arp(1)).unwrap();
-            for ear in [&mut ear, &mut early] {
-                assert_eq!(hear_until(ear, &arp(1)), [kept(&arp(1))]);
+            for listener in [&mut listener, &mut early] {
+                assert_eq!(hear_until(listener, &arp(1)), [kept(&arp(1))]);
             }
             links.delete(far).unwrap();
-            for ear in [&mut ear, &mut early] {
-                while ear.read(64, &mut heard).unwrap() == Drained::More {}
+            for listener in [&mut listener, &mut early] {
+                while listener.read(64, &mut heard).unwrap() == Drained::More {}
             }
         });
     }
@@ -309,24 +309,28 @@ mod tests {
     #[test]
     fn a_spent_budget_leaves_the_rest_for_the_next_call() {
         in_netns(|| {
-            let (_links, sender, mut ear, [near, _]) = listening();
+            let (_links, sender, mut listener, [near, _]) = listening();
             for number in 1..=3 {
                 sender.send(near, &arp(number)).unwrap();
             }
             let mut heard = Vec::new();
-            await_readable(&ear.socket);
-            assert_eq!(ear.read(1, &mut heard).unwrap(), Drained::More);
+            await_readable(&listener.socket);
+            assert_eq!(listener.read(1, &mut heard).unwrap(), Drained::More);
             assert_eq!(heard.len(), 1);
-            hear_until(&mut ear, &arp(3));
-            while ear.read(64, &mut heard).unwrap() == Drained::More {}
-            assert_eq!(ear.read(1, &mut heard).unwrap(), Drained::Empty);
+            hear_until(&mut listener, &arp(3));
+            while listener.read(64, &mut heard).unwrap() == Drained::More {}
+            assert_eq!(listener.read(1, &mut heard).unwrap(), Drained::Empty);
         });
     }
 
     #[test]
     fn an_ear_needs_an_interface() {
         in_netns(|| {
-            let errno = |ifindex| Ear::open(ifindex, PROBES).err().and_then(|error| error.raw_os_error());
+            let errno = |ifindex| {
+                FrameSocket::open(ifindex, PROBES)
+                    .err()
+                    .and_then(|error| error.raw_os_error())
+            };
             assert_eq!(errno(9999), Some(libc::ENODEV));
             assert_eq!(errno(0), Some(libc::ENXIO), "which would be all of them");
         });

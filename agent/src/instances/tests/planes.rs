@@ -10,13 +10,13 @@ use crate::control::proto::{Call, ErrorCode};
 use crate::dataplane::script::{self, ScriptPlane};
 use crate::dataplane::wanted::{Spread, TxPolicy};
 use crate::dataplane::{PlaneChoice, PlaneError, Planes};
-use crate::fleet::{Counters, Fleet, check_options_on};
-use crate::netlink::Links;
+use crate::instances::{Counters, Instances, check_options_on};
+use crate::netlink::RouteSocket;
 
 #[test]
 fn a_plan_that_nothing_will_bring_about_is_not_tried_again() {
-    with_bond("retry", |fleet, plane, _| {
-        attach(fleet, "a").unwrap();
+    with_bond("retry", |instances, plane, _| {
+        attach(instances, "a").unwrap();
         let kernel = |code| PlaneError::Kernel {
             doing: "do it".to_owned(),
             source: std::io::Error::from_raw_os_error(code),
@@ -34,8 +34,8 @@ fn a_plan_that_nothing_will_bring_about_is_not_tried_again() {
         ] {
             plane.fail_at(0, error);
             plane.take_calls();
-            fleet.repair(NOW, 0);
-            fleet.handle_timeout(NOW + Duration::from_secs(60));
+            instances.repair(NOW, 0);
+            instances.handle_timeout(NOW + Duration::from_secs(60));
             let programmed = |call: &&script::Call| matches!(call, script::Call::Program(..));
             let times = plane.take_calls().iter().filter(programmed).count();
             assert_eq!(times, if retried { 2 } else { 1 });
@@ -45,8 +45,8 @@ fn a_plan_that_nothing_will_bring_about_is_not_tried_again() {
 
 #[test]
 fn an_option_of_a_port_that_the_plane_cannot_do_exactly_changes_nothing() {
-    with_bond("port-option", |fleet, plane, _| {
-        attach(fleet, "a").unwrap();
+    with_bond("port-option", |instances, plane, _| {
+        attach(instances, "a").unwrap();
         plane.cannot("queue_id");
         plane.take_calls();
         let mut set = |option: &str, value: &str| {
@@ -58,7 +58,7 @@ fn an_option_of_a_port_that_the_plane_cannot_do_exactly_changes_nothing() {
                     (option.to_owned(), value.to_owned()),
                 ],
             };
-            fleet.call(NOW, &call)
+            instances.call(NOW, &call)
         };
         let error = set("queue_id", "2").unwrap_err();
         assert_eq!(error.code, ErrorCode::Refused);
@@ -67,7 +67,7 @@ fn an_option_of_a_port_that_the_plane_cannot_do_exactly_changes_nothing() {
             "{error}"
         );
         assert_eq!(set("queue_id", "17").unwrap_err().code, ErrorCode::BadValue);
-        let port = fleet.bonds[0].bond.ports().named("a").unwrap();
+        let port = instances.bonds[0].bond.ports().named("a").unwrap();
         assert_eq!((port.options.prio, port.options.queue_id), (0, 0));
         assert_eq!(plane.take_calls(), []);
     });
@@ -75,18 +75,18 @@ fn an_option_of_a_port_that_the_plane_cannot_do_exactly_changes_nothing() {
 
 #[test]
 fn a_bond_without_saved_state_stays_in_the_mode_it_is_in() {
-    with_bond("orphan", |fleet, plane, dir| {
+    with_bond("orphan", |instances, plane, dir| {
         let options = [("mode", "2"), ("xmit_hash_policy", "layer3+4"), ("miimon", "100")];
         let options: Vec<_> = options.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
-        fleet.set(NOW, "bond0", &options).unwrap();
-        let mut links = Links::open().unwrap();
+        instances.set(NOW, "bond0", &options).unwrap();
+        let mut links = RouteSocket::open().unwrap();
         for name in ["a", "b"] {
             let link = links.by_name(name).unwrap().unwrap();
             links.set_up(link.ifindex, true).unwrap();
         }
         let up = links.by_name("a").unwrap().unwrap();
         plane.set_port(PortId(up.ifindex), up.report);
-        attach(fleet, "a").unwrap();
+        attach(instances, "a").unwrap();
         let plan = plane.plan("bond0").unwrap();
         assert_eq!(plan.spread, Spread::Hash);
         assert!(matches!(plan.tx, TxPolicy::Hash { .. }), "{:?}", plan.tx);
@@ -98,7 +98,8 @@ fn a_bond_without_saved_state_stays_in_the_mode_it_is_in() {
             (Some("0"), ModeName::BalanceRr),
         ] {
             let registry = mio::Poll::new().and_then(|poll| poll.registry().try_clone()).unwrap();
-            let mut heir = Fleet::new(&dir.join("heir"), registry, Planes::new(vec![Box::new(plane.clone())])).unwrap();
+            let mut heir =
+                Instances::new(&dir.join("heir"), registry, Planes::new(vec![Box::new(plane.clone())])).unwrap();
             let file = asked.map(|mode| [("mode".to_owned(), mode.to_owned())]);
             heir.adopt_orphan(NOW, "bond0", file.as_ref().map(|pairs| &pairs[..]))
                 .unwrap();
@@ -113,15 +114,15 @@ fn a_bond_without_saved_state_stays_in_the_mode_it_is_in() {
 
 #[test]
 fn what_could_not_be_brought_about_is_reported_until_a_retry_does_it() {
-    with_bond("unfulfilled", |fleet, plane, _| {
-        attach(fleet, "a").unwrap();
-        assert_eq!(fleet.report(NOW, 0, Counters::Read).unfulfilled, []);
+    with_bond("unfulfilled", |instances, plane, _| {
+        attach(instances, "a").unwrap();
+        assert_eq!(instances.report(NOW, 0, Counters::Read).unfulfilled, []);
         let source = std::io::ErrorKind::ResourceBusy.into();
         let doing = "set the address of bond0".to_owned();
         plane.fail_at(0, PlaneError::Kernel { doing, source });
-        fleet.repair(NOW, 0);
-        let due = fleet.poll_timeout().expect("it is tried again");
-        let report = fleet.report(due, 0, Counters::Read).unfulfilled;
+        instances.repair(NOW, 0);
+        let due = instances.poll_timeout().expect("it is tried again");
+        let report = instances.report(due, 0, Counters::Read).unfulfilled;
         assert_eq!(report.len(), 1, "{report:?}");
         assert_eq!(
             (report[0].what.as_str(), report[0].why.as_str()),
@@ -129,10 +130,10 @@ fn what_could_not_be_brought_about_is_reported_until_a_retry_does_it() {
         );
         assert_eq!(report[0].since_ms, millis(due.since(NOW)));
         let mut now = due;
-        while !fleet.report(now, 0, Counters::Read).unfulfilled.is_empty() {
-            now = fleet.poll_timeout().expect("it is tried again").max(now);
+        while !instances.report(now, 0, Counters::Read).unfulfilled.is_empty() {
+            now = instances.poll_timeout().expect("it is tried again").max(now);
             assert!(now.since(NOW) < Duration::from_secs(5), "it was not tried again");
-            fleet.handle_timeout(now);
+            instances.handle_timeout(now);
         }
     });
 }
@@ -169,31 +170,31 @@ fn what_the_team_driver_cannot_do_is_wrong_for_a_bond_that_insists_on_it() {
 
 #[test]
 fn a_change_by_others_is_put_back_whichever_plane_reports_it() {
-    with_bond("watch", |fleet, plane, _| {
+    with_bond("watch", |instances, plane, _| {
         // A plane that reports changes of its own bonds, before the one that the bond is on.
         let other = ScriptPlane::named("other");
         other.change_by_others(1);
-        fleet.planes = Planes::new(vec![Box::new(other), Box::new(plane.clone())]);
-        assert_eq!(fleet.plane_events().len(), 1);
-        plane.change_by_others(fleet.bonds[0].ifindex);
-        assert_eq!(fleet.plane_events().len(), 2);
+        instances.planes = Planes::new(vec![Box::new(other), Box::new(plane.clone())]);
+        assert_eq!(instances.plane_events().len(), 1);
+        plane.change_by_others(instances.bonds[0].ifindex);
+        assert_eq!(instances.plane_events().len(), 2);
         plane.take_calls();
-        fleet.read_planes(NOW, 8);
+        instances.read_planes(NOW, 8);
         assert_eq!(programs(plane), 1);
-        fleet.read_planes(NOW, 8);
+        instances.read_planes(NOW, 8);
         assert_eq!(programs(plane), 0, "nothing was changed since");
     });
 }
 
 #[test]
 fn a_bond_on_a_plane_that_this_agent_has_not_is_left_as_it_is() {
-    with_bond("unknown-plane", |fleet, plane, dir| {
-        attach(fleet, "a").unwrap();
-        fleet.publish_all(NOW);
+    with_bond("unknown-plane", |instances, plane, dir| {
+        attach(instances, "a").unwrap();
+        instances.publish_all(NOW);
         plane.take_calls();
         let registry = mio::Poll::new().and_then(|poll| poll.registry().try_clone()).unwrap();
         let other = ScriptPlane::named("other");
-        let mut heir = Fleet::new(dir, registry, Planes::new(vec![Box::new(other.clone())])).unwrap();
+        let mut heir = Instances::new(dir, registry, Planes::new(vec![Box::new(other.clone())])).unwrap();
         heir.start(NOW, &[], &[]);
         assert!(heir.is_empty());
         assert_eq!(other.take_calls(), [script::Call::Bonds]);

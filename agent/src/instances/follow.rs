@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use bond_modes::options;
 use bond_monitors::Time;
 
-use super::Fleet;
+use super::Instances;
 use crate::config::BondSpec;
 use crate::control::proto::OptionPairs;
 
-impl Fleet {
+impl Instances {
     /// Makes the bond of a file, or brings an adopted one to what the files now say.
     pub(super) fn ensure(&mut self, now: Time, spec: &BondSpec) {
         let pairs = spec.pairs();
@@ -23,20 +23,20 @@ impl Fleet {
                 },
             },
         };
-        let member = &mut self.bonds[at];
+        let instance = &mut self.bonds[at];
         if followed {
-            member.configured = Some(pairs);
+            instance.configured = Some(pairs);
         } else {
             // Known to be a file's, and not followed: the next start tries again.
-            member.configured.get_or_insert_default();
+            instance.configured.get_or_insert_default();
         }
-        member.origins.followed(spec);
-        member.dirty = true;
+        instance.origins.followed(spec);
+        instance.dirty = true;
         self.release_left(now, at, &spec.ports);
-        let member = &mut self.bonds[at];
+        let instance = &mut self.bonds[at];
         for port in &spec.ports {
-            if !member.wanted.contains(port) {
-                member.wanted.push(port.clone());
+            if !instance.wanted.contains(port) {
+                instance.wanted.push(port.clone());
             }
         }
     }
@@ -53,10 +53,10 @@ impl Fleet {
     /// Whether a bond that was adopted without its state has the options of its file.
     fn has_options(&mut self, at: usize, pairs: &OptionPairs) -> bool {
         let rest: OptionPairs = pairs.iter().filter(|(name, _)| name != "plane").cloned().collect();
-        let member = &mut self.bonds[at];
-        let followed = options::parse(&rest).is_ok_and(|change| change.options == *member.bond.options());
+        let instance = &mut self.bonds[at];
+        let followed = options::parse(&rest).is_ok_and(|change| change.options == *instance.bond.options());
         if followed {
-            member.origins.operator_options.clear();
+            instance.origins.operator_options.clear();
         }
         followed
     }
@@ -75,11 +75,11 @@ impl Fleet {
     }
 
     fn try_follow(&mut self, now: Time, at: usize, pairs: &OptionPairs) -> Result<(), String> {
-        let member = &mut self.bonds[at];
-        let name = member.name.clone();
-        let said = member.configured.clone().unwrap_or_default();
-        let before = member.bond.options().clone();
-        let step = member.origins.to_follow(&said, pairs, &before);
+        let instance = &mut self.bonds[at];
+        let name = instance.name.clone();
+        let said = instance.configured.clone().unwrap_or_default();
+        let before = instance.bond.options().clone();
+        let step = instance.origins.to_follow(&said, pairs, &before);
         let step = step.map_err(|error| error.to_string())?;
         let mut set = step.pairs.clone();
         let planes = pairs.iter().filter(|pair| pair.0 == "plane" && !said.contains(pair));
@@ -114,11 +114,11 @@ impl Fleet {
             .filter(|port| !origins.file_ports.contains(port) && !origins.operator_ports.contains(port))
             .collect();
         for port in left {
-            let member = &mut self.bonds[at];
-            let name = member.name.clone();
-            member.wanted.retain(|wanted| *wanted != port);
-            member.vanished.remove(&port);
-            let Some(id) = member.bond.ports().named(&port).map(|port| port.id) else {
+            let instance = &mut self.bonds[at];
+            let name = instance.name.clone();
+            instance.wanted.retain(|wanted| *wanted != port);
+            instance.vanished.remove(&port);
+            let Some(id) = instance.bond.ports().named(&port).map(|port| port.id) else {
                 continue;
             };
             log::info!("{name}: {port} left the option files, giving it back");
@@ -134,12 +134,12 @@ impl Fleet {
         let absolute = |file: &PathBuf| std::path::absolute(file).unwrap_or_else(|_| file.clone());
         let read: Vec<PathBuf> = files.iter().map(absolute).collect();
         let unread = |file: &&PathBuf| !read.contains(file) && Path::exists(file);
-        let names: Vec<String> = self.bonds.iter().map(|member| member.name.clone()).collect();
+        let names: Vec<String> = self.bonds.iter().map(|instance| instance.name.clone()).collect();
         for name in names {
             let Ok(at) = self.find(&name) else { continue };
-            let member = &self.bonds[at];
-            let origins = &member.origins;
-            if member.configured.is_none() || specs.iter().any(|spec| spec.name == name) {
+            let instance = &self.bonds[at];
+            let origins = &instance.origins;
+            if instance.configured.is_none() || specs.iter().any(|spec| spec.name == name) {
                 continue;
             }
             if let Some(file) = origins.files.iter().find(unread) {
@@ -161,12 +161,12 @@ impl Fleet {
                 "{name}: it left the option files; it stays, because an operator made it, set an option or attached a port"
             );
             self.release_left(now, at, &[]);
-            let member = &mut self.bonds[at];
-            member.dirty = true;
-            if member.origins.made_by_file {
+            let instance = &mut self.bonds[at];
+            instance.dirty = true;
+            if instance.origins.made_by_file {
                 // Its mode is one that the operator wanted with it, and cannot change while it has ports.
-                member.origins.taken_by_operator(member.bond.options());
-                member.configured = None;
+                instance.origins.taken_by_operator(instance.bond.options());
+                instance.configured = None;
             } else if self.follow(now, at, &OptionPairs::new()) {
                 self.bonds[at].configured = None;
             }

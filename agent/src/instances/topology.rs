@@ -9,25 +9,25 @@ use bond_monitors::Time;
 use bond_monitors::wire::ethernet::Tag;
 use bond_monitors::wire::{igmp, mld};
 
-use super::{Fleet, above};
+use super::{Instances, above};
 use crate::netlink::groups::memberships;
 use crate::netlink::{Link, Memberships, sysctl};
 
-impl Fleet {
+impl Instances {
     /// Tells a bond the addresses that live on it or above it: on itself, its VLANs, its bridge.
     /// [bond_main.c: bond_peer_notify_work raises NETDEV_NOTIFY_PEERS, which VLANs and bridges pass on]
     pub(super) fn refresh_addresses(&mut self, now: Time, at: usize) {
         let read = self.links.all();
         let read = read.and_then(|links| Ok((links, self.links.addresses()?)));
-        let member = &mut self.bonds[at];
-        member.stale = read.is_err();
-        let Some((links, addresses)) = member
-            .failing
-            .note(&member.name, "read the addresses to announce", read)
+        let instance = &mut self.bonds[at];
+        instance.stale = read.is_err();
+        let Some((links, addresses)) = instance
+            .failures
+            .note(&instance.name, "read the addresses to announce", read)
         else {
             return;
         };
-        let ifindex = member.ifindex;
+        let ifindex = instance.ifindex;
         let Some(bond) = links.iter().find(|link| link.ifindex == ifindex) else {
             return;
         };
@@ -47,9 +47,9 @@ impl Fleet {
     /// No answer if it cannot be told: then the ways that are known stay.
     pub(super) fn find_paths(&mut self, at: usize, targets: &[IpAddr]) -> Option<Event> {
         let found = self.paths(self.bonds[at].ifindex, targets);
-        let member = &mut self.bonds[at];
+        let instance = &mut self.bonds[at];
         let doing = "find out how targets are reached";
-        let paths = member.failing.note(&member.name, doing, found)??;
+        let paths = instance.failures.note(&instance.name, doing, found)??;
         Some(Event::Paths { paths })
     }
 

@@ -7,41 +7,43 @@ use bond_modes::{Event, PortId, Reach, TargetPath};
 use bond_monitors::Time;
 use bond_monitors::wire::ethernet::Tag;
 
-use super::{Counters, Fleet, PUBLISHED_A_TURN, above, check_options};
+use super::{Counters, Instances, PUBLISHED_A_TURN, above, check_options};
 use crate::config;
 use crate::control::proto::{Call, ErrorCode};
 use crate::dataplane::script::{self, ScriptPlane};
 use crate::dataplane::{PlaneError, Planes};
 use crate::netlink::tests::{asks, in_netns, ip};
-use crate::netlink::{Link, LinkEvent, Links};
+use crate::netlink::{Link, LinkEvent, RouteSocket};
 
 mod attach;
 mod planes;
 
 const NOW: Time = Time::ZERO;
 
-/// A fleet with `bond0` in a namespace with the interfaces `a` and `b`; its data plane and its run directory.
-fn with_bond(name: &str, body: impl FnOnce(&mut Fleet, &ScriptPlane, &std::path::Path) + Send + 'static) {
-    let dir = std::env::temp_dir().join(format!("bondd-fleet-{name}-{}", std::process::id()));
+/// An agent's instances with `bond0` in a namespace with the interfaces `a` and `b`; its data plane and its run directory.
+fn with_bond(name: &str, body: impl FnOnce(&mut Instances, &ScriptPlane, &std::path::Path) + Send + 'static) {
+    let dir = std::env::temp_dir().join(format!("bondd-instances-{name}-{}", std::process::id()));
     fs::create_dir_all(&dir).unwrap();
     in_netns(move || {
         let plane = ScriptPlane::default();
-        let mut links = Links::open().unwrap();
+        let mut links = RouteSocket::open().unwrap();
         links.add_veth("a", "b").unwrap();
         let registry = mio::Poll::new().and_then(|poll| poll.registry().try_clone()).unwrap();
-        let mut fleet = Fleet::new(&dir, registry, Planes::new(vec![Box::new(plane.clone())])).unwrap();
+        let mut instances = Instances::new(&dir, registry, Planes::new(vec![Box::new(plane.clone())])).unwrap();
         for name in ["a", "b"] {
             let link = links.by_name(name).unwrap().unwrap();
             plane.set_port(PortId(link.ifindex), link.report);
         }
-        fleet.add(NOW, "bond0", &[("mode".to_owned(), "1".to_owned())]).unwrap();
-        body(&mut fleet, &plane, &dir);
+        instances
+            .add(NOW, "bond0", &[("mode".to_owned(), "1".to_owned())])
+            .unwrap();
+        body(&mut instances, &plane, &dir);
         fs::remove_dir_all(&dir).unwrap();
     });
 }
 
-fn attach(fleet: &mut Fleet, port: &str) -> Result<serde_json::Value, crate::control::proto::ControlError> {
-    fleet.call(
+fn attach(instances: &mut Instances, port: &str) -> Result<serde_json::Value, crate::control::proto::ControlError> {
+    instances.call(
         NOW,
         &Call::PortAttach {
             bond: "bond0".to_owned(),
@@ -51,12 +53,12 @@ fn attach(fleet: &mut Fleet, port: &str) -> Result<serde_json::Value, crate::con
 }
 
 /// Sets the bond's interface up, which the script's bond has not.
-fn set_up(fleet: &mut Fleet) {
-    let mut report = fleet.bonds[0].devices.values().next().unwrap().report.clone();
+fn set_up(instances: &mut Instances) {
+    let mut report = instances.bonds[0].devices.values().next().unwrap().report.clone();
     report.name = "bond0".to_owned();
-    report.mac = fleet.bonds[0].bond.plan().mac;
+    report.mac = instances.bonds[0].bond.plan().mac;
     report.admin_up = true;
-    fleet.feed(NOW, 0, Event::BondLink { report });
+    instances.feed(NOW, 0, Event::BondLink { report });
 }
 
 fn until(what: &str, mut holds: impl FnMut() -> bool) {
@@ -69,58 +71,58 @@ fn until(what: &str, mut holds: impl FnMut() -> bool) {
 
 #[test]
 fn events_from_before_a_reading_of_everything_take_no_port_down() {
-    with_bond("overrun", |fleet, _, _| {
-        fleet
+    with_bond("overrun", |instances, _, _| {
+        instances
             .set(NOW, "bond0", &[("miimon".to_owned(), "100".to_owned())])
             .unwrap();
         ip("link set dev a up");
         ip("link set dev b up");
         let carrier = || {
-            let link = Links::open().unwrap().by_name("a").unwrap().unwrap();
+            let link = RouteSocket::open().unwrap().by_name("a").unwrap().unwrap();
             link.report.carrier.is_on() && link.in_service
         };
         until("a has carrier", carrier);
-        attach(fleet, "a").unwrap();
+        attach(instances, "a").unwrap();
         // The script's bond is no interface.
         ip("link add c type veth peer name d");
         ip("link set dev c up");
-        fleet.bonds[0].ifindex = fleet.links.by_name("c").unwrap().unwrap().ifindex;
-        fleet.read_links(NOW, 1024);
-        let port = |fleet: &Fleet| {
-            let port = fleet.bonds[0].bond.ports().named("a").unwrap();
+        instances.bonds[0].ifindex = instances.links.by_name("c").unwrap().unwrap().ifindex;
+        instances.read_links(NOW, 1024);
+        let port = |instances: &Instances| {
+            let port = instances.bonds[0].bond.ports().named("a").unwrap();
             (port.carrier().is_on(), port.failures)
         };
-        assert_eq!(port(fleet), (true, 0));
+        assert_eq!(port(instances), (true, 0));
         // The loss of carrier is queued, its end is lost.
         ip("link set dev b down");
         until("a has lost it", || !carrier());
-        fleet.events.shrink();
+        instances.events.shrink();
         for turn in 0..64 {
-            fleet.links.set_alias(1, &format!("turn {turn}")).unwrap();
+            instances.links.set_alias(1, &format!("turn {turn}")).unwrap();
         }
         ip("link set dev b up");
         until("a has it again", carrier);
-        while fleet.read_links(NOW, 64) == crate::netlink::Drained::More {}
-        assert_eq!(port(fleet), (true, 0));
+        while instances.read_links(NOW, 64) == crate::netlink::Drained::More {}
+        assert_eq!(port(instances), (true, 0));
         // What comes later is heard.
         ip("link set dev b down");
         until("a has lost it", || !carrier());
-        fleet.read_links(NOW, 1024);
-        assert_eq!(port(fleet), (false, 1));
+        instances.read_links(NOW, 1024);
+        assert_eq!(port(instances), (false, 1));
     });
 }
 
 #[test]
 fn interfaces_that_could_not_be_read_after_an_overrun_are_read_later() {
-    with_bond("resync", |fleet, _, _| {
+    with_bond("resync", |instances, _, _| {
         asks::fail_at(0);
-        fleet.resync(NOW);
-        let again = fleet.poll_timeout().unwrap();
+        instances.resync(NOW);
+        let again = instances.poll_timeout().unwrap();
         assert!(again <= NOW + Duration::from_secs(1), "{again:?}");
         let before = asks::made();
-        fleet.handle_timeout(again);
+        instances.handle_timeout(again);
         assert!(asks::made() > before, "they are read");
-        assert_ne!(fleet.poll_timeout(), Some(again));
+        assert_ne!(instances.poll_timeout(), Some(again));
     });
 }
 
@@ -138,70 +140,73 @@ fn attempts(plane: &ScriptPlane) -> usize {
 
 #[test]
 fn an_attachment_that_fails_half_way_is_tried_again_by_the_clock_and_after_changes_by_others() {
-    with_bond("half-way", |fleet, plane, _| {
-        fleet.bonds[0].wanted.push("a".to_owned());
-        let index = fleet.links.by_name("a").unwrap().unwrap().ifindex;
+    with_bond("half-way", |instances, plane, _| {
+        instances.bonds[0].wanted.push("a".to_owned());
+        let index = instances.links.by_name("a").unwrap().unwrap().ifindex;
         plane.take_calls();
         let mut now = NOW;
         // What an attachment does, and what undoes it.
         plane.set_attaching(|port| {
-            let mut links = Links::open().unwrap();
+            let mut links = RouteSocket::open().unwrap();
             links.set_up(port.0, true).unwrap();
             links.set_up(port.0, false).unwrap();
         });
-        fleet.links.set_mtu(index, 1300).unwrap();
+        instances.links.set_mtu(index, 1300).unwrap();
         for _ in 0..20 {
             // The call before asks what the port is.
             plane.fail_at(0, refusal());
-            fleet.read_links(now, 1024);
+            instances.read_links(now, 1024);
         }
         assert_eq!(attempts(plane), 1, "its own changes lead to no other attempt");
-        let report = fleet.report(now, 0, Counters::Read).ports.remove(0);
+        let report = instances.report(now, 0, Counters::Read).ports.remove(0);
         let reason = report.notes.attach_error.unwrap();
         assert!(reason.contains("attach a program"), "{reason}");
         assert_eq!(report.notes.next_attempt_ms, Some(1000));
         // The pauses grow.
         for pause in [1, 2, 4, 8, 16, 32, 64, 64] {
             plane.fail_at(0, refusal());
-            let next = fleet.attach_timeout().unwrap();
+            let next = instances.attach_timeout().unwrap();
             assert_eq!(next.since(now), Duration::from_secs(pause));
-            fleet.handle_timeout(next);
+            instances.handle_timeout(next);
             now = next;
             assert_eq!(attempts(plane), 1, "after {pause} s");
         }
         // Another program changes something: at once, but not for ever.
         for turn in 0..20 {
             plane.fail_at(0, refusal());
-            fleet.links.set_mtu(index, 1400 + turn).unwrap();
-            fleet.read_links(now, 1024);
+            instances.links.set_mtu(index, 1400 + turn).unwrap();
+            instances.read_links(now, 1024);
         }
         assert_eq!(attempts(plane), 5);
         // Nobody wants it for a while.
-        let wanted = std::mem::take(&mut fleet.bonds[0].wanted);
-        let next = fleet.attach_timeout().unwrap();
-        fleet.handle_timeout(next);
-        assert_eq!((attempts(plane), fleet.attach_timeout()), (0, None));
-        fleet.bonds[0].wanted = wanted;
+        let wanted = std::mem::take(&mut instances.bonds[0].wanted);
+        let next = instances.attach_timeout().unwrap();
+        instances.handle_timeout(next);
+        assert_eq!((attempts(plane), instances.attach_timeout()), (0, None));
+        instances.bonds[0].wanted = wanted;
         plane.fail_at(0, refusal());
-        fleet.attach_wanted(next, 0, "a");
+        instances.attach_wanted(next, 0, "a");
         assert_eq!(attempts(plane), 1);
         // Nothing stands in the way any more.
         plane.fail_at(1000, refusal());
-        let next = fleet.attach_timeout().unwrap();
-        fleet.handle_timeout(next);
+        let next = instances.attach_timeout().unwrap();
+        instances.handle_timeout(next);
         assert_eq!(attempts(plane), 1);
-        assert!(fleet.bonds[0].bond.ports().named("a").is_some());
-        assert_eq!(fleet.attach_timeout(), None);
-        assert_eq!(fleet.report(next, 0, Counters::Read).ports[0].notes.attach_error, None);
+        assert!(instances.bonds[0].bond.ports().named("a").is_some());
+        assert_eq!(instances.attach_timeout(), None);
+        assert_eq!(
+            instances.report(next, 0, Counters::Read).ports[0].notes.attach_error,
+            None
+        );
     });
 }
 
 #[test]
 fn files_follow_while_arp_candidates_take_turns() {
-    with_bond("turns", |fleet, _, dir| {
+    with_bond("turns", |instances, _, dir| {
         let options = [("arp_interval", "100"), ("arp_ip_target", "10.0.0.2"), ("miimon", "0")];
         let options: Vec<_> = options.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
-        fleet.set(NOW, "bond0", &options).unwrap();
+        instances.set(NOW, "bond0", &options).unwrap();
         for command in [
             "set dev a up",
             "set dev b up",
@@ -212,23 +217,31 @@ fn files_follow_while_arp_candidates_take_turns() {
             ip(&format!("link {command}"));
         }
         ip("addr add 10.0.0.1/24 dev c");
-        let carrier = |name| Links::open().unwrap().by_name(name).unwrap().unwrap().report.carrier;
+        let carrier = |name| {
+            RouteSocket::open()
+                .unwrap()
+                .by_name(name)
+                .unwrap()
+                .unwrap()
+                .report
+                .carrier
+        };
         until("carrier", || ["a", "b", "c"].iter().all(|name| carrier(name).is_on()));
-        attach(fleet, "a").unwrap();
-        attach(fleet, "b").unwrap();
-        set_up(fleet);
+        attach(instances, "a").unwrap();
+        attach(instances, "b").unwrap();
+        set_up(instances);
         // The script's bond is no interface.
-        fleet.bonds[0].ifindex = fleet.links.by_name("c").unwrap().unwrap().ifindex;
-        fleet.publish(NOW);
+        instances.bonds[0].ifindex = instances.links.by_name("c").unwrap().unwrap().ifindex;
+        instances.publish(NOW);
         let mut shown = std::collections::BTreeSet::new();
         let mut now = NOW;
         for _ in 0..40 {
             now = now + Duration::from_millis(100);
-            fleet.handle_timeout(now);
-            fleet.publish(now);
+            instances.handle_timeout(now);
+            instances.publish(now);
             let file = fs::read_to_string(dir.join("proc/net/bonding/bond0")).unwrap();
-            let report = fleet.report(now, 0, Counters::Read);
-            let wanted = crate::status::procfs::render(&report, fleet.bonds[0].bond.options(), &fleet.release);
+            let report = instances.report(now, 0, Counters::Read);
+            let wanted = crate::status::procfs::render(&report, instances.bonds[0].bond.options(), &instances.release);
             assert_eq!(file, wanted, "after {:?}", now.since(NOW));
             shown.insert(file);
         }
@@ -238,15 +251,15 @@ fn files_follow_while_arp_candidates_take_turns() {
 
 #[test]
 fn a_driver_that_reports_no_link_is_told_to_who_attaches_the_port_and_shown() {
-    with_bond("no-report", |fleet, plane, _| {
+    with_bond("no-report", |instances, plane, _| {
         ip("link add f type ifb");
-        let link = fleet.links.by_name("f").unwrap().unwrap();
+        let link = instances.links.by_name("f").unwrap().unwrap();
         plane.set_port(PortId(link.ifindex), link.report);
         ip("link set dev f up");
         let options = [("miimon", "100"), ("use_carrier", "0")];
         let options: Vec<_> = options.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
-        fleet.set(NOW, "bond0", &options).unwrap();
-        let answer = attach(fleet, "f").unwrap();
+        instances.set(NOW, "bond0", &options).unwrap();
+        let answer = attach(instances, "f").unwrap();
         let warnings = answer["warnings"].as_array().unwrap();
         let said = |words: &str| warnings.iter().any(|text| text.as_str().unwrap().contains(words));
         assert!(said("MII and ETHTOOL support not available"), "{warnings:?}");
@@ -254,63 +267,65 @@ fn a_driver_that_reports_no_link_is_told_to_who_attaches_the_port_and_shown() {
             said("fail_over_mac to active"),
             "an ifb keeps its address: {warnings:?}"
         );
-        assert!(fleet.report(NOW, 0, Counters::Read).ports[0].notes.unmonitored);
+        assert!(instances.report(NOW, 0, Counters::Read).ports[0].notes.unmonitored);
         assert_eq!(
-            attach(fleet, "a").unwrap().get("warnings"),
+            attach(instances, "a").unwrap().get("warnings"),
             None,
             "a veth says what it has"
         );
-        assert!(!fleet.report(NOW, 0, Counters::Read).ports[1].notes.unmonitored);
+        assert!(!instances.report(NOW, 0, Counters::Read).ports[1].notes.unmonitored);
         let carrier = [("use_carrier".to_owned(), "1".to_owned())];
-        fleet.set(NOW, "bond0", &carrier).unwrap();
-        assert!(!fleet.report(NOW, 0, Counters::Read).ports[0].notes.unmonitored);
+        instances.set(NOW, "bond0", &carrier).unwrap();
+        assert!(!instances.report(NOW, 0, Counters::Read).ports[0].notes.unmonitored);
     });
 }
 
 #[test]
 fn a_port_that_cannot_change_its_address_is_taken_or_refused_as_by_the_kernels_driver() {
-    with_bond("fixed", |fleet, plane, _| {
+    with_bond("fixed", |instances, plane, _| {
         ip("link add f type ifb");
-        let link = fleet.links.by_name("f").unwrap().unwrap();
+        let link = instances.links.by_name("f").unwrap().unwrap();
         plane.set_port(PortId(link.ifindex), link.report);
-        attach(fleet, "a").unwrap();
-        let refused = attach(fleet, "f").unwrap_err();
+        attach(instances, "a").unwrap();
+        let refused = attach(instances, "f").unwrap_err();
         assert_eq!(refused.code, ErrorCode::BadPort);
         assert!(refused.message.contains("fail_over_mac is not active"), "{refused}");
-        assert_eq!(fleet.bonds[0].bond.options().fail_over_mac.name(), "none");
-        fleet.port_detach(NOW, "bond0", "a").unwrap();
+        assert_eq!(instances.bonds[0].bond.options().fail_over_mac.name(), "none");
+        instances.port_detach(NOW, "bond0", "a").unwrap();
         for mode in ["0", "2", "3"] {
-            fleet
+            instances
                 .set(NOW, "bond0", &[("mode".to_owned(), mode.to_owned())])
                 .unwrap();
-            let refused = attach(fleet, "f").unwrap_err();
+            let refused = attach(instances, "f").unwrap_err();
             assert!(refused.message.contains("cannot change its address"), "{refused}");
         }
-        fleet.set(NOW, "bond0", &[("mode".to_owned(), "1".to_owned())]).unwrap();
-        attach(fleet, "f").unwrap();
-        assert_eq!(fleet.bonds[0].bond.options().fail_over_mac.name(), "active");
-        attach(fleet, "a").unwrap();
+        instances
+            .set(NOW, "bond0", &[("mode".to_owned(), "1".to_owned())])
+            .unwrap();
+        attach(instances, "f").unwrap();
+        assert_eq!(instances.bonds[0].bond.options().fail_over_mac.name(), "active");
+        attach(instances, "a").unwrap();
     });
 }
 
 #[test]
 fn a_bond_that_cannot_be_deleted_is_told_and_forgotten_with_its_ports() {
-    with_bond("destroy", |fleet, plane, _| {
-        attach(fleet, "a").unwrap();
+    with_bond("destroy", |instances, plane, _| {
+        attach(instances, "a").unwrap();
         let source = std::io::ErrorKind::ResourceBusy.into();
         let doing = "delete the interface bond0".to_owned();
         // The first call gives the port back.
         plane.fail_at(1, PlaneError::Kernel { doing, source });
         let bond = "bond0".to_owned();
-        let error = fleet.call(NOW, &Call::Del { bond }).unwrap_err();
+        let error = instances.call(NOW, &Call::Del { bond }).unwrap_err();
         assert!(error.message.contains("delete the interface"), "{error}");
-        assert!(fleet.is_empty());
+        assert!(instances.is_empty());
     });
 }
 
 #[test]
 fn a_bond_whose_file_was_not_read_stays_and_one_whose_file_does_not_name_it_goes() {
-    with_bond("files", |fleet, _, dir| {
+    with_bond("files", |instances, _, dir| {
         let file = dir.join("bonds.conf");
         fs::write(&file, "").unwrap();
         let source = config::Source {
@@ -320,15 +335,25 @@ fn a_bond_whose_file_was_not_read_stays_and_one_whose_file_does_not_name_it_goes
         };
         let parsed = config::parse(&[source], &config::NoFiles, &check_options);
         for spec in &parsed.bonds {
-            fleet.ensure(NOW, spec);
+            instances.ensure(NOW, spec);
         }
-        let names = |fleet: &Fleet| fleet.bonds.iter().map(|member| member.name.clone()).collect::<Vec<_>>();
-        fleet.leave_behind(NOW, &parsed.bonds, &parsed.files);
-        fleet.leave_behind(NOW, &[], &[]);
-        assert_eq!(names(fleet), ["bond0", "bond1"], "the file is there and was not read");
-        fleet.leave_behind(NOW, &[], &parsed.files);
-        assert_eq!(names(fleet), ["bond0"], "no file made bond0");
-        assert_eq!(fleet.bonds[0].configured, None);
+        let names = |instances: &Instances| {
+            instances
+                .bonds
+                .iter()
+                .map(|instance| instance.name.clone())
+                .collect::<Vec<_>>()
+        };
+        instances.leave_behind(NOW, &parsed.bonds, &parsed.files);
+        instances.leave_behind(NOW, &[], &[]);
+        assert_eq!(
+            names(instances),
+            ["bond0", "bond1"],
+            "the file is there and was not read"
+        );
+        instances.leave_behind(NOW, &[], &parsed.files);
+        assert_eq!(names(instances), ["bond0"], "no file made bond0");
+        assert_eq!(instances.bonds[0].configured, None);
     });
 }
 
@@ -339,32 +364,32 @@ fn programs(plane: &ScriptPlane) -> usize {
 
 #[test]
 fn what_somebody_changes_again_and_again_is_put_back_five_times_and_a_minute_later() {
-    with_bond("pause", |fleet, plane, _| {
+    with_bond("pause", |instances, plane, _| {
         let at = |second| NOW + Duration::from_secs(second);
         plane.take_calls();
         for second in 0..9 {
-            fleet.put_back(at(second), 0, "its address");
+            instances.put_back(at(second), 0, "its address");
         }
         assert_eq!(programs(plane), 5);
-        assert_eq!(fleet.poll_timeout(), Some(at(65)));
-        fleet.handle_timeout(at(64));
+        assert_eq!(instances.poll_timeout(), Some(at(65)));
+        instances.handle_timeout(at(64));
         assert_eq!(programs(plane), 0);
-        fleet.handle_timeout(at(65));
+        instances.handle_timeout(at(65));
         assert_eq!(programs(plane), 1);
-        assert_ne!(fleet.poll_timeout(), Some(at(65)));
+        assert_ne!(instances.poll_timeout(), Some(at(65)));
     });
 }
 
 #[test]
 fn an_address_that_the_bond_does_not_take_is_put_back_only_so_often() {
-    with_bond("addresses-put-back", |fleet, plane, _| {
+    with_bond("addresses-put-back", |instances, plane, _| {
         let active = [("fail_over_mac".to_owned(), "active".to_owned())];
-        fleet.set(NOW, "bond0", &active).unwrap();
+        instances.set(NOW, "bond0", &active).unwrap();
         // The script's bond is no interface.
-        fleet.bonds[0].ifindex = fleet.links.by_name("a").unwrap().unwrap().ifindex;
+        instances.bonds[0].ifindex = instances.links.by_name("a").unwrap().unwrap().ifindex;
         plane.take_calls();
         for _ in 0..20 {
-            fleet.on_bond_device(NOW, 0);
+            instances.on_bond_device(NOW, 0);
         }
         assert_eq!(programs(plane), 5);
     });
@@ -372,48 +397,48 @@ fn an_address_that_the_bond_does_not_take_is_put_back_only_so_often() {
 
 #[test]
 fn an_event_about_a_state_that_the_agent_has_changed_since_repairs_nothing() {
-    with_bond("stale", |fleet, plane, _| {
-        attach(fleet, "a").unwrap();
-        let mut link = fleet.links.by_name("a").unwrap().unwrap();
-        fleet.links.set_allmulti(link.ifindex, true).unwrap();
+    with_bond("stale", |instances, plane, _| {
+        attach(instances, "a").unwrap();
+        let mut link = instances.links.by_name("a").unwrap().unwrap();
+        instances.links.set_allmulti(link.ifindex, true).unwrap();
         plane.take_calls();
         // As it was before the port was attached.
         link.allmulti_flag = false;
-        fleet.on_port(NOW, 0, PortId(link.ifindex), &link);
+        instances.on_port(NOW, 0, PortId(link.ifindex), &link);
         assert_eq!(programs(plane), 0);
-        fleet.links.set_allmulti(link.ifindex, false).unwrap();
-        fleet.on_port(NOW, 0, PortId(link.ifindex), &link);
+        instances.links.set_allmulti(link.ifindex, false).unwrap();
+        instances.on_port(NOW, 0, PortId(link.ifindex), &link);
         assert_eq!(programs(plane), 1);
     });
 }
 
 #[test]
 fn a_port_is_not_taken_in_unless_what_it_was_is_saved() {
-    with_bond("save", |fleet, plane, dir| {
+    with_bond("save", |instances, plane, dir| {
         let file = dir.join("state/bond0.json");
         fs::create_dir_all(file.join("in the way")).unwrap();
-        let error = attach(fleet, "a").unwrap_err();
+        let error = attach(instances, "a").unwrap_err();
         assert!(error.message.contains("cannot save"), "{error}");
         assert!(plane.plan("bond0").unwrap().ports.is_empty());
         fs::remove_dir_all(&file).unwrap();
-        attach(fleet, "a").unwrap();
+        attach(instances, "a").unwrap();
     });
 }
 
 #[test]
 fn a_question_that_fails_changes_nothing_about_how_targets_are_reached() {
-    with_bond("paths", |fleet, _, _| {
+    with_bond("paths", |instances, _, _| {
         // The script's bond is no interface.
         ip("link set dev a up");
         ip("addr add 10.0.0.1/24 dev a");
-        fleet.bonds[0].ifindex = fleet.links.by_name("a").unwrap().unwrap().ifindex;
+        instances.bonds[0].ifindex = instances.links.by_name("a").unwrap().unwrap().ifindex;
         let targets = ["10.0.0.2".parse().unwrap()];
-        // Links, addresses, route.
+        // RouteSocket, addresses, route.
         for question in 0..3 {
             asks::fail_at(question);
-            assert_eq!(fleet.find_paths(0, &targets), None, "{question}");
+            assert_eq!(instances.find_paths(0, &targets), None, "{question}");
         }
-        let found = fleet.find_paths(0, &targets);
+        let found = instances.find_paths(0, &targets);
         let through = |path: &TargetPath| matches!(&path.reach, Reach::Through { source, .. } if source.is_some());
         assert!(
             matches!(&found, Some(Event::Paths { paths }) if paths.iter().all(through)),
@@ -424,19 +449,19 @@ fn a_question_that_fails_changes_nothing_about_how_targets_are_reached() {
 
 #[test]
 fn a_port_that_cannot_be_read_hides_none_of_the_others() {
-    with_bond("heard", |fleet, plane, _| {
-        attach(fleet, "a").unwrap();
-        attach(fleet, "b").unwrap();
+    with_bond("heard", |instances, plane, _| {
+        attach(instances, "a").unwrap();
+        attach(instances, "b").unwrap();
         let source = std::io::ErrorKind::NotFound.into();
         let doing = "read the stamps".to_owned();
         plane.fail_at(0, PlaneError::Kernel { doing, source });
-        let second = PortId(fleet.links.by_name("b").unwrap().unwrap().ifindex);
+        let second = PortId(instances.links.by_name("b").unwrap().unwrap().ifindex);
         let told = |event| match event {
             Event::ReceiveStamps { ports } => ports.into_iter().map(|(port, _)| port).collect::<Vec<_>>(),
             other => panic!("{other:?}"),
         };
-        assert_eq!(told(fleet.read_receive_stamps(0)), [second]);
-        assert_eq!(told(fleet.read_receive_stamps(0)).len(), 2);
+        assert_eq!(told(instances.read_receive_stamps(0)), [second]);
+        assert_eq!(told(instances.read_receive_stamps(0)).len(), 2);
 
         let unreadable = || PlaneError::Kernel {
             doing: "read the counters".to_owned(),
@@ -447,11 +472,11 @@ fn a_port_that_cannot_be_read_hides_none_of_the_others() {
             Event::Counters { ports } => ports.into_keys().collect::<Vec<_>>(),
             other => panic!("{other:?}"),
         };
-        assert_eq!(told(fleet.answer_counters(0)), [second]);
-        assert_eq!(told(fleet.answer_counters(0)).len(), 2);
+        assert_eq!(told(instances.answer_counters(0)), [second]);
+        assert_eq!(told(instances.answer_counters(0)).len(), 2);
 
         plane.fail_at(0, unreadable());
-        let ports = fleet.report(NOW, 0, Counters::Read).ports;
+        let ports = instances.report(NOW, 0, Counters::Read).ports;
         let counted: Vec<_> = ports
             .iter()
             .map(|port| port.counters.map(|counters| counters.rx_frames))
@@ -462,18 +487,18 @@ fn a_port_that_cannot_be_read_hides_none_of_the_others() {
 
 #[test]
 fn addresses_are_read_once_for_all_news_and_again_after_a_failure() {
-    with_bond("addresses", |fleet, _, _| {
-        let ifindex = fleet.links.by_name("a").unwrap().unwrap().ifindex;
-        fleet.bonds[0].announced = vec![ifindex];
+    with_bond("addresses", |instances, _, _| {
+        let ifindex = instances.links.by_name("a").unwrap().unwrap().ifindex;
+        instances.bonds[0].announced = vec![ifindex];
         let mut asked_for = |news: usize| {
-            fleet
-                .news
+            instances
+                .pending_events
                 .extend((0..news).map(|_| LinkEvent::AddressesChanged { ifindex }));
             let before = asks::made();
-            fleet.read_links(NOW, 64);
+            instances.read_links(NOW, 64);
             asks::made() - before
         };
-        // Links and addresses.
+        // RouteSocket and addresses.
         assert_eq!(asked_for(50), 2);
         assert_eq!(asked_for(0), 0);
         asks::fail_at(1);
@@ -486,7 +511,7 @@ fn addresses_are_read_once_for_all_news_and_again_after_a_failure() {
 #[test]
 fn what_is_above_a_bond_is_found_at_any_depth_with_its_tags() {
     in_netns(|| {
-        let mut links = Links::open().unwrap();
+        let mut links = RouteSocket::open().unwrap();
         links.add_veth("a", "b").unwrap();
         let made = links.by_name("a").unwrap().unwrap();
         let link = |ifindex, kind: &str, below: Option<u32>, master, vlan| Link {
@@ -526,34 +551,36 @@ fn what_is_above_a_bond_is_found_at_any_depth_with_its_tags() {
 
 #[test]
 fn a_turn_publishes_some_bonds_and_none_is_passed_over() {
-    with_bond("publish", |fleet, _, _| {
+    with_bond("publish", |instances, _, _| {
         let bonds = 2 * PUBLISHED_A_TURN + 3;
         for number in 1..bonds {
-            fleet.add(NOW, &format!("bond{number}"), &[]).unwrap();
+            instances.add(NOW, &format!("bond{number}"), &[]).unwrap();
         }
-        fleet.publish_all(NOW);
-        assert!(!fleet.has_unpublished());
+        instances.publish_all(NOW);
+        assert!(!instances.has_unpublished());
 
-        fleet.bonds.iter_mut().for_each(|member| member.dirty = true);
+        instances.bonds.iter_mut().for_each(|instance| instance.dirty = true);
         let mut left = bonds;
-        while fleet.has_unpublished() {
-            fleet.publish(NOW);
-            let dirty = fleet.bonds.iter().filter(|member| member.dirty).count();
+        while instances.has_unpublished() {
+            instances.publish(NOW);
+            let dirty = instances.bonds.iter().filter(|instance| instance.dirty).count();
             assert_eq!(left - dirty, left.min(PUBLISHED_A_TURN));
             left = dirty;
         }
 
         // The first ones change again and again, the last one once.
         let last = bonds - 1;
-        fleet.bonds[last].dirty = true;
+        instances.bonds[last].dirty = true;
         let turns = (0..bonds).take_while(|_| {
-            fleet.bonds[..last].iter_mut().for_each(|member| member.dirty = true);
-            fleet.publish(NOW);
-            fleet.bonds[last].dirty
+            instances.bonds[..last]
+                .iter_mut()
+                .for_each(|instance| instance.dirty = true);
+            instances.publish(NOW);
+            instances.bonds[last].dirty
         });
         assert!(turns.count() <= bonds.div_ceil(PUBLISHED_A_TURN));
 
-        fleet.publish_at_once(NOW);
-        assert!(!fleet.has_unpublished(), "a client waits for it");
+        instances.publish_at_once(NOW);
+        assert!(!instances.has_unpublished(), "a client waits for it");
     });
 }

@@ -10,12 +10,12 @@ use std::time::Duration;
 
 use bond_monitors::{MacAddr, Time};
 
-use super::Fleet;
+use super::Instances;
 use super::repair::{Permit, Repairs};
 use crate::control::proto::ErrorCode;
 use crate::netlink::Link;
 
-impl Fleet {
+impl Instances {
     /// A link message about an interface that a bond wants and has not: attaches it if it is time for that.
     pub(super) fn on_wanted(&mut self, now: Time, at: usize, link: &Link) {
         if self.bonds[at].attempts.is_due(now, link) {
@@ -25,15 +25,18 @@ impl Fleet {
 
     /// When a port that could not be attached is tried again.
     pub(super) fn attach_timeout(&self) -> Option<Time> {
-        self.bonds.iter().filter_map(|member| member.attempts.timeout()).min()
+        self.bonds
+            .iter()
+            .filter_map(|instance| instance.attempts.timeout())
+            .min()
     }
 
     /// Tries again what could not be attached, as far as it is time for that.
     pub(super) fn attach_due(&mut self, now: Time) {
         for at in 0..self.bonds.len() {
-            let member = &mut self.bonds[at];
-            member.attempts.keep(&member.wanted);
-            for name in member.attempts.due(now) {
+            let instance = &mut self.bonds[at];
+            instance.attempts.keep(&instance.wanted);
+            for name in instance.attempts.due(now) {
                 let link = self.links.by_name(&name).ok().flatten();
                 if self.bonds[at].attempts.is_still_due(now, &name, link.as_ref()) {
                     self.attach_wanted(now, at, &name);
@@ -49,14 +52,16 @@ impl Fleet {
             Err(error) if error.code != ErrorCode::NoSuchDevice => self.links.by_name(name).ok().flatten(),
             _ => None,
         };
-        let member = &mut self.bonds[at];
+        let instance = &mut self.bonds[at];
         match (&result, left) {
-            (Err(error), Some(link)) => member.attempts.failed(now, &link, error.message.clone()),
+            (Err(error), Some(link)) => instance.attempts.failed(now, &link, error.message.clone()),
             // Attached, or gone: then its own event tells when it is back.
-            _ => member.attempts.forget(name),
+            _ => instance.attempts.forget(name),
         }
-        member.dirty = true;
-        member.failing.note(&member.name, &format!("attach {name}"), result);
+        instance.dirty = true;
+        instance
+            .failures
+            .note(&instance.name, &format!("attach {name}"), result);
     }
 }
 

@@ -3,7 +3,7 @@
 use bond_modes::{BondOptions, Snapshot};
 use bond_monitors::Time;
 
-use super::{Fleet, Member};
+use super::{Instance, Instances};
 
 /// What the bond machine said of itself when the files were rendered last.
 pub(super) struct Shown {
@@ -11,24 +11,24 @@ pub(super) struct Shown {
     options: BondOptions,
 }
 
-impl Fleet {
+impl Instances {
     /// Marks a bond whose files show something else than it says now. Asked after every turn in which it was told anything.
     pub(super) fn compare_with_files(&mut self, now: Time, at: usize) {
-        let member = &mut self.bonds[at];
-        if !std::mem::take(&mut member.touched) && !member.dirty {
+        let instance = &mut self.bonds[at];
+        if !std::mem::take(&mut instance.touched) && !instance.dirty {
             return;
         }
-        let state = member.bond.snapshot_without_options(now).without_ages();
-        let same = |shown: &Shown| shown.state == state && shown.options == *member.bond.options();
-        if !member.shown.as_ref().is_some_and(same) {
-            let options = member.bond.options().clone();
-            member.shown = Some(Shown { state, options });
-            member.dirty = true;
+        let state = instance.bond.snapshot_without_options(now).without_ages();
+        let same = |shown: &Shown| shown.state == state && shown.options == *instance.bond.options();
+        if !instance.shown.as_ref().is_some_and(same) {
+            let options = instance.bond.options().clone();
+            instance.shown = Some(Shown { state, options });
+            instance.dirty = true;
         }
     }
 }
 
-impl Member {
+impl Instance {
     /// Something was fed to the bond machine, so what it says of itself may have changed.
     pub(super) fn touch(&mut self) {
         self.touched = true;

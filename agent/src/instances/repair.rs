@@ -8,16 +8,16 @@ use std::time::Duration;
 
 use bond_monitors::Time;
 
-use super::Fleet;
+use super::Instances;
 use crate::text::chain;
 
-impl Fleet {
+impl Instances {
     /// Puts back what somebody else changed about a bond, unless that was done too often lately. `what` completes "someone else
     /// changed".
     pub(super) fn put_back(&mut self, now: Time, at: usize, what: &str) {
-        let member = &mut self.bonds[at];
-        let name = member.name.clone();
-        match member.repairs.permit(now) {
+        let instance = &mut self.bonds[at];
+        let name = instance.name.clone();
+        match instance.repairs.permit(now) {
             Permit::Given => {
                 log::warn!("{name}: someone else changed {what}, putting it back");
                 return self.repair(now, at);
@@ -29,14 +29,17 @@ impl Fleet {
             Permit::Refused => {}
         }
         // The next plan, of a failover say, is compared with what there is.
-        if let Err(error) = member.plane.refresh() {
+        if let Err(error) = instance.plane.refresh() {
             log::debug!("{name}: {}", chain(&error));
         }
     }
 
     /// When a bond has been left to others for long enough.
     pub(super) fn repair_timeout(&self) -> Option<Time> {
-        self.bonds.iter().filter_map(|member| member.repairs.pause_ends).min()
+        self.bonds
+            .iter()
+            .filter_map(|instance| instance.repairs.pause_ends)
+            .min()
     }
 
     /// Puts back what others did to bonds that were left to them, if that has lasted long enough.

@@ -5,13 +5,13 @@ use std::mem;
 use bond_modes::{Action, Bond, Counters, Epoch, Event, ForwardingPlan, Machine, Notice, PortId, Warning};
 use bond_monitors::{Carrier, Time};
 
-use super::{Fleet, Member};
+use super::{Instance, Instances};
 use crate::dataplane::PortCounters;
 use crate::dataplane::wanted::Wanted;
 use crate::netlink::{Link, mii};
 use crate::text::chain;
 
-impl Fleet {
+impl Instances {
     pub(super) fn drain(&mut self, now: Time, at: usize) {
         let mut frames = Vec::new();
         while let Some(action) = self.bonds[at].bond.poll_action() {
@@ -43,7 +43,7 @@ impl Fleet {
                     None
                 }
                 Action::Notify(notice) => {
-                    self.tell(at, notice);
+                    self.notify(at, notice);
                     None
                 }
             };
@@ -67,12 +67,12 @@ impl Fleet {
 
     /// An answer in any case: the bond waits for it.
     pub(super) fn read_receive_stamps(&mut self, at: usize) -> Event {
-        let member = &mut self.bonds[at];
-        let ports = member.bond.ports().iter().filter_map(|port| {
-            let heard = member.plane.heard(port.id);
+        let instance = &mut self.bonds[at];
+        let ports = instance.bond.ports().iter().filter_map(|port| {
+            let heard = instance.plane.heard(port.id);
             let heard = heard.map_err(|error| chain(&error));
             let doing = format!("tell whether {} is silent", port.name);
-            Some((port.id, member.failing.note(&member.name, &doing, heard)?))
+            Some((port.id, instance.failures.note(&instance.name, &doing, heard)?))
         });
         Event::ReceiveStamps { ports: ports.collect() }
     }
@@ -84,27 +84,27 @@ impl Fleet {
 
     /// The event that tells of a failure, if it is one.
     fn program(&mut self, now: Time, at: usize, epoch: Epoch, plan: &ForwardingPlan) -> Option<Event> {
-        let member = &mut self.bonds[at];
+        let instance = &mut self.bonds[at];
         let applied = match Wanted::of(plan) {
-            Ok(wanted) => member.plane.program(&wanted),
+            Ok(wanted) => instance.plane.program(&wanted),
             Err(error) => error.into(),
         };
-        member.unfulfilled.record(now, &member.name, &applied);
+        instance.unfulfilled.record(now, &instance.name, &applied);
         if applied.is_complete() {
             return None;
         }
         let retry = applied.may_pass();
         // Doubted is only what failed: an operator's address must not count as what an earlier plan left behind.
-        let link = self.links.by_index(member.ifindex).ok().flatten();
+        let link = self.links.by_index(instance.ifindex).ok().flatten();
         let mac = link.map(|link| link.report.mac).filter(|mac| *mac != plan.mac);
         Some(Event::ProgramFailed { epoch, retry, mac })
     }
 
     /// Brings the plan in force about once more, after somebody else changed what it asks for.
     pub(super) fn repair(&mut self, now: Time, at: usize) {
-        let member = &mut self.bonds[at];
-        if let Err(error) = member.plane.refresh() {
-            log::warn!("{}: {}", member.name, chain(&error));
+        let instance = &mut self.bonds[at];
+        if let Err(error) = instance.plane.refresh() {
+            log::warn!("{}: {}", instance.name, chain(&error));
             return;
         }
         let bond = &self.bonds[at].bond;
@@ -163,7 +163,7 @@ impl Fleet {
             Some(Carrier::Off) => false,
         };
         if is_new {
-            self.tell(at, Notice::warning(Warning::LinkUnknown { port: name.to_string() }));
+            self.notify(at, Notice::warning(Warning::LinkUnknown { port: name.to_string() }));
         }
         carrier.or(Some(Carrier::On))
     }
@@ -177,7 +177,7 @@ impl Fleet {
     }
 }
 
-impl Member {
+impl Instance {
     /// Whether nothing decides about the link of a port because its driver does not report one.
     pub(super) fn is_unmonitored(&self, port: PortId) -> bool {
         let options = self.bond.options();

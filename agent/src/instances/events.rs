@@ -10,22 +10,22 @@ use bond_monitors::{LinkReport, Time};
 
 use super::actions::settled_carrier;
 use super::repair::Permit;
-use super::{Fleet, Member};
+use super::{Instance, Instances};
 use crate::netlink::{Drained, Link, LinkEvent};
 use crate::status::Device;
 
-impl Fleet {
+impl Instances {
     /// Reads and handles up to `budget` link messages; with [`Drained::More`] the caller owes another call. If they cannot be
     /// read, some may be lost.
     pub fn read_links(&mut self, now: Time, budget: usize) -> Drained {
-        let drained = self.read_news(budget).unwrap_or_else(|error| {
-            if !std::mem::replace(&mut self.deaf, true) {
+        let drained = self.read_pending(budget).unwrap_or_else(|error| {
+            if !std::mem::replace(&mut self.events_broken, true) {
                 log::error!("cannot read link events: {error}");
-                self.news.push_back(LinkEvent::Overrun);
+                self.pending_events.push_back(LinkEvent::Overrun);
             }
             Drained::Empty
         });
-        while let Some(event) = self.news.pop_front() {
+        while let Some(event) = self.pending_events.pop_front() {
             self.on_link_event(now, event);
         }
         // Once for all of them: everything is read, for which no failover should wait.
@@ -37,9 +37,9 @@ impl Fleet {
         drained
     }
 
-    /// Whether link messages were read that [`Fleet::read_links`] has yet to handle.
-    pub fn has_news(&self) -> bool {
-        !self.news.is_empty()
+    /// Whether link messages were read that [`Instances::read_links`] has yet to handle.
+    pub fn has_pending_events(&self) -> bool {
+        !self.pending_events.is_empty()
     }
 
     /// Where data planes hear of changes by others, for the loop to wait on.
@@ -76,17 +76,17 @@ impl Fleet {
     }
 
     /// Forgets what was said about a port while it was being attached: its settings were ours and its state is read after.
-    pub(super) fn skip_news_of(&mut self, port: PortId) {
-        while let Ok(Drained::More) = self.read_news(64) {}
-        self.news
+    pub(super) fn skip_events_of(&mut self, port: PortId) {
+        while let Ok(Drained::More) = self.read_pending(64) {}
+        self.pending_events
             .retain(|event| !matches!(event, LinkEvent::Link(link) if link.ifindex == port.0));
     }
 
-    fn read_news(&mut self, budget: usize) -> io::Result<Drained> {
+    fn read_pending(&mut self, budget: usize) -> io::Result<Drained> {
         let mut read = Vec::new();
         let drained = self.events.read(budget, &mut read);
-        self.news.extend(read);
-        self.deaf &= drained.is_err();
+        self.pending_events.extend(read);
+        self.events_broken &= drained.is_err();
         drained
     }
 
@@ -96,8 +96,8 @@ impl Fleet {
             LinkEvent::Gone { ifindex, name } => self.on_gone(now, ifindex, &name),
             LinkEvent::AddressesChanged { ifindex } => {
                 for at in 0..self.bonds.len() {
-                    let member = &mut self.bonds[at];
-                    member.stale |= member.announced.contains(&ifindex);
+                    let instance = &mut self.bonds[at];
+                    instance.stale |= instance.announced.contains(&ifindex);
                 }
             }
             LinkEvent::Overrun => {
@@ -128,7 +128,10 @@ impl Fleet {
             .bonds
             .iter()
             .flat_map(|m| m.bond.ports().iter().map(|port| (port.id.0, port.name.clone())));
-        let devices = self.bonds.iter().map(|member| (member.ifindex, member.name.clone()));
+        let devices = self
+            .bonds
+            .iter()
+            .map(|instance| (instance.ifindex, instance.name.clone()));
         let gone: Vec<(u32, String)> = ports
             .chain(devices)
             .filter(|(index, _)| !there.contains(index))
@@ -147,12 +150,12 @@ impl Fleet {
     fn drop_old_events(&mut self) {
         // In a storm the queue may never be empty; what is left is then handled as usual.
         for _ in 0..MOST_DROPPED / 64 {
-            match self.read_news(64) {
-                Ok(Drained::More) => self.news.clear(),
+            match self.read_pending(64) {
+                Ok(Drained::More) => self.pending_events.clear(),
                 _ => break,
             }
         }
-        self.news.clear();
+        self.pending_events.clear();
     }
 
     fn on_link(&mut self, now: Time, link: &Link) {
@@ -160,17 +163,17 @@ impl Fleet {
         if let Some(at) = self.owner_of(port) {
             return self.on_port(now, at, port, link);
         }
-        if let Some(at) = self.bonds.iter().position(|member| member.ifindex == link.ifindex) {
+        if let Some(at) = self.bonds.iter().position(|instance| instance.ifindex == link.ifindex) {
             return self.on_bond_device(now, at);
         }
         if let Some(at) = self
             .bonds
             .iter()
-            .position(|member| member.wanted.contains(&link.report.name))
+            .position(|instance| instance.wanted.contains(&link.report.name))
         {
             self.on_wanted(now, at, link);
         }
-        let of_wire = |member: &Member| link.peer == Some(member.ifindex) && link.kind.as_deref() == Some("veth");
+        let of_wire = |instance: &Instance| link.peer == Some(instance.ifindex) && link.kind.as_deref() == Some("veth");
         if let Some(at) = self.bonds.iter().position(of_wire) {
             return self.on_wire(now, at, link);
         }
@@ -191,14 +194,14 @@ impl Fleet {
             return self.on_taken_away(now, at, port, link);
         }
         let mut report = link.report.clone();
-        let member = &mut self.bonds[at];
-        if let Some(old) = member.bond.ports().name(port).filter(|old| *old != report.name) {
-            for name in member.wanted.iter_mut().filter(|name| **name == old) {
+        let instance = &mut self.bonds[at];
+        if let Some(old) = instance.bond.ports().name(port).filter(|old| *old != report.name) {
+            for name in instance.wanted.iter_mut().filter(|name| **name == old) {
                 name.clone_from(&report.name);
             }
         }
-        member.devices.insert(port.0, Device::of(link));
-        member.dirty = true;
+        instance.devices.insert(port.0, Device::of(link));
+        instance.dirty = true;
         // The failover first: the rest may wait for the kernel.
         report.carrier = settled_carrier(&self.bonds[at].bond, port, link);
         if report.carrier.is_on() {
@@ -266,7 +269,7 @@ impl Fleet {
 
     /// The operator may give a port another address; the bond goes on and says so. Nothing reverts it.
     fn compare_mac(&mut self, now: Time, at: usize, port: PortId, link: &Link) {
-        let planned = |member: &Member| member.bond.plan().ports.get(&port).map(|plan| plan.mac);
+        let planned = |instance: &Instance| instance.bond.plan().ports.get(&port).map(|plan| plan.mac);
         let Some(wanted) = planned(&self.bonds[at]) else { return };
         // An event may tell of an address that we have changed since.
         let mac = match link.report.mac == wanted {
@@ -292,13 +295,13 @@ impl Fleet {
 
     /// A program that changes the address again and again must not fill the log.
     fn tell_foreign_mac(&mut self, now: Time, at: usize, port: PortId, notice: Notice) {
-        let member = &mut self.bonds[at];
-        match member.foreign_logged.entry(port).or_default().permit(now) {
-            Permit::Given => return self.tell(at, notice),
+        let instance = &mut self.bonds[at];
+        match instance.foreign_logged.entry(port).or_default().permit(now) {
+            Permit::Given => return self.notify(at, notice),
             Permit::Ended => log::warn!(
                 "{}: someone else changes the address of {} again and again, the log does not mention it for a minute",
-                member.name,
-                member.bond.ports().name(port).unwrap_or_default()
+                instance.name,
+                instance.bond.ports().name(port).unwrap_or_default()
             ),
             Permit::Refused => {}
         }
@@ -316,10 +319,10 @@ impl Fleet {
         }
         self.bonds[at].devices.insert(link.ifindex, Device::of(&link));
         self.feed(now, at, Event::BondLink { report: link.report });
-        let member = &mut self.bonds[at];
-        member.dirty = true;
-        member.stale = true;
-        if member.bond.is_foreign_mac(mac) {
+        let instance = &mut self.bonds[at];
+        instance.dirty = true;
+        instance.stale = true;
+        if instance.bond.is_foreign_mac(mac) {
             self.put_back(now, at, &format!("its address to {mac}"));
         }
     }
@@ -327,10 +330,10 @@ impl Fleet {
     fn rename(&mut self, now: Time, at: usize, name: &str) {
         let old = std::mem::replace(&mut self.bonds[at].name, name.to_owned());
         log::info!("{old}: renamed to {name}");
-        let member = &mut self.bonds[at];
-        member.plane.renamed(name);
-        member.origins.taken_by_operator(member.bond.options());
-        member.configured = None;
+        let instance = &mut self.bonds[at];
+        instance.plane.renamed(name);
+        instance.origins.taken_by_operator(instance.bond.options());
+        instance.configured = None;
         // First the new one: a crash in between must not lose both.
         if self.try_save(at).is_ok() {
             self.store.remove(&old);
@@ -339,15 +342,15 @@ impl Fleet {
     }
 
     fn on_gone(&mut self, now: Time, ifindex: u32, name: &str) {
-        if let Some(at) = self.bonds.iter().position(|member| member.ifindex == ifindex) {
+        if let Some(at) = self.bonds.iter().position(|instance| instance.ifindex == ifindex) {
             log::warn!("{name}: its interface was deleted by someone else, giving its ports back");
             if let Err(error) = self.remove(now, at) {
                 log::error!("{name}: {error}");
             }
             return;
         }
-        for member in &mut self.bonds {
-            member.attempts.forget(name);
+        for instance in &mut self.bonds {
+            instance.attempts.forget(name);
         }
         let port = PortId(ifindex);
         if let Some(at) = self.owner_of(port) {
@@ -355,9 +358,9 @@ impl Fleet {
                 "{}: {name} has disappeared, it joins again when it is back",
                 self.bonds[at].name
             );
-            let member = &mut self.bonds[at];
-            if let Some(original) = member.originals.get(&port) {
-                member.vanished.insert(name.to_owned(), original.clone());
+            let instance = &mut self.bonds[at];
+            if let Some(original) = instance.originals.get(&port) {
+                instance.vanished.insert(name.to_owned(), original.clone());
             }
             if let Err(error) = self.release(now, at, port, true) {
                 log::debug!("{name}: {error}");

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use bond_monitors::Time;
 
-use super::{Counters, Fleet};
+use super::{Counters, Instances};
 use crate::control::proto::{ControlError, SCHEMA};
 
 /// An answer to `show` that is being made. Each bond in it is as it was when its turn came.
@@ -16,7 +16,7 @@ pub struct Showing {
     text: String,
 }
 
-impl Fleet {
+impl Instances {
     /// Begins an answer with the state of one bond or all. Refuses a bond that does not exist.
     pub fn show(&self, bond: Option<&str>) -> Result<Showing, ControlError> {
         let shown = match bond {
@@ -24,7 +24,7 @@ impl Fleet {
             None => &self.bonds[..],
         };
         Ok(Showing {
-            left: shown.iter().map(|member| member.ifindex).collect(),
+            left: shown.iter().map(|instance| instance.ifindex).collect(),
             text: format!("{{\"schema\":{SCHEMA},\"bonds\":["),
         })
     }
@@ -34,7 +34,7 @@ impl Fleet {
     pub fn show_next(&mut self, now: Time, showing: &mut Showing) -> Option<usize> {
         let at = loop {
             let ifindex = showing.left.pop_front()?;
-            if let Some(at) = self.bonds.iter().position(|member| member.ifindex == ifindex) {
+            if let Some(at) = self.bonds.iter().position(|instance| instance.ifindex == ifindex) {
                 break at;
             }
         };

@@ -1,22 +1,22 @@
 //! All bonds of one network namespace: routes facts to the bond machines and runs what they ask for.
 //!
-//! The bond machines decide, the data plane forwards; the fleet is what stands between them and the world: link messages,
-//! requests, files, log. It owns no descriptor of the loop and never waits.
+//! The bond machines decide and the data plane forwards. [`Instances`] connects them with everything else: link messages,
+//! requests, files and the log. It owns no descriptor of the loop and never waits.
 
 mod actions;
 mod attach;
 mod calls;
-mod ears;
 mod events;
-mod failing;
 mod follow;
-mod neighbours;
+mod frame_sockets;
+mod logged_failures;
 mod repair;
 mod showing;
 mod shown;
 mod start;
 #[cfg(test)]
 mod tests;
+mod topology;
 mod unfulfilled;
 
 pub use showing::Showing;
@@ -33,15 +33,15 @@ use bond_monitors::{MacAddr, Time};
 use mio::Registry;
 
 use self::attach::Attempts;
-use self::ears::Ears;
-use self::failing::Failing;
+use self::frame_sockets::FrameSockets;
+use self::logged_failures::LoggedFailures;
 use self::repair::Repairs;
 use self::shown::Shown;
 use self::unfulfilled::Unfulfilled;
 use crate::clock;
 use crate::control::proto::{BondEvent, BondReport, ControlError, ErrorCode, EventLine, OptionPairs, PortReport};
 use crate::dataplane::{OriginalPort, PlaneBond, PlaneChoice, Planes, PortCounters};
-use crate::netlink::{Events, Link, LinkEvent, Links};
+use crate::netlink::{Events, Link, LinkEvent, RouteSocket};
 use crate::origins::Origins;
 use crate::packet::PacketSocket;
 use crate::saved::{SavedBond, Store};
@@ -49,28 +49,28 @@ use crate::status::publish::Publisher;
 use crate::status::{self, Devices};
 use crate::text::{self, chain};
 
-/// Polls rest until they have used no more than one part in so many of the time.
+/// After a round of polls, polling pauses so long that it takes at most this fraction of the processor: one fifth.
 const POLLS_SHARE: u32 = 4;
 
 /// Bonds whose files one turn brings up to date: after a failover of many bonds the next one must not wait for all their files.
 const PUBLISHED_A_TURN: usize = 8;
 
 /// All bonds, in the order of their creation, and what they act through.
-pub struct Fleet {
+pub struct Instances {
     planes: Planes,
-    /// Which plane a bond gets that does not say.
+    /// The plane of bonds whose options name none.
     plane_choice: PlaneChoice,
-    links: Links,
+    links: RouteSocket,
     events: Events,
     /// The last reading of `events` failed.
-    deaf: bool,
+    events_broken: bool,
     /// Read from `events` but not handled yet.
-    news: VecDeque<LinkEvent>,
+    pending_events: VecDeque<LinkEvent>,
     packets: PacketSocket,
-    ears: Ears,
+    frame_sockets: FrameSockets,
     store: Store,
     publisher: Publisher,
-    bonds: Vec<Member>,
+    bonds: Vec<Instance>,
     /// When every interface is to be read, after an attempt at that failed.
     resync_at: Option<Time>,
     /// Where to look for the next bond to publish: one that changes all the time must not keep others from it.
@@ -84,7 +84,7 @@ pub struct Fleet {
 }
 
 /// One bond and what the agent keeps about it.
-struct Member {
+struct Instance {
     name: String,
     ifindex: u32,
     /// Its forwarding, on the plane that it is on.
@@ -99,7 +99,7 @@ struct Member {
     configured: Option<OptionPairs>,
     origins: Origins,
     /// What the log has said of it that does not work.
-    failing: Failing,
+    failures: LoggedFailures,
     /// What of its plan could not be brought about.
     unfulfilled: Unfulfilled,
     /// What its interface and its ports said last, for the files.
@@ -133,26 +133,26 @@ enum Counters {
     Unread,
 }
 
-impl Fleet {
-    /// A fleet without bonds; [`Fleet::start`] adopts and makes them.
+impl Instances {
+    /// Without bonds; [`Instances::start`] adopts and makes them.
     ///
-    /// Frames that ports hear are read from sources registered with `registry`; see [`Fleet::read_frames`].
-    pub fn new(run_dir: &Path, registry: Registry, planes: Planes) -> std::io::Result<Fleet> {
+    /// Frames that ports hear are read from sources registered with `registry`; see [`Instances::read_frames`].
+    pub fn new(run_dir: &Path, registry: Registry, planes: Planes) -> std::io::Result<Instances> {
         let packets = PacketSocket::open().map_err(|error| {
             let message = format!("cannot open a packet socket, which needs CAP_NET_RAW: {error}");
             std::io::Error::new(error.kind(), message)
         })?;
         let release = nix::sys::utsname::uname().map(|name| name.release().to_string_lossy().into_owned());
-        Ok(Fleet {
+        Ok(Instances {
             planes,
             plane_choice: PlaneChoice::Auto,
             // Before anything is read, so that no change falls between.
             events: Events::open()?,
-            deaf: false,
-            news: VecDeque::new(),
-            links: Links::open()?,
+            events_broken: false,
+            pending_events: VecDeque::new(),
+            links: RouteSocket::open()?,
             packets,
-            ears: Ears::new(registry),
+            frame_sockets: FrameSockets::new(registry),
             store: Store::open(run_dir)?,
             publisher: Publisher::new(PathBuf::from(run_dir)),
             bonds: Vec::new(),
@@ -169,9 +169,9 @@ impl Fleet {
         self.plane_choice = choice;
     }
 
-    /// When [`Fleet::handle_timeout`] has something to do.
+    /// When [`Instances::handle_timeout`] has something to do.
     pub fn poll_timeout(&self) -> Option<Time> {
-        let bonds = self.bonds.iter().filter_map(|member| member.bond.poll_timeout());
+        let bonds = self.bonds.iter().filter_map(|instance| instance.bond.poll_timeout());
         let others = [
             self.repair_timeout(),
             self.attach_timeout(),
@@ -199,16 +199,16 @@ impl Fleet {
         self.attach_due(now);
         if self.polled {
             let rested = now + (clock::worked() - before) * POLLS_SHARE;
-            for member in &mut self.bonds {
-                member.bond.hold_polls(rested);
+            for instance in &mut self.bonds {
+                instance.bond.hold_polls(rested);
             }
         }
     }
 
     /// Tells the bonds how long the turn took: from `since`, when its clock was read, to `until`, its end.
     pub fn held_up(&mut self, since: Time, until: Time) {
-        for member in &mut self.bonds {
-            member.bond.held_up(since, until);
+        for instance in &mut self.bonds {
+            instance.bond.held_up(since, until);
         }
     }
 
@@ -222,9 +222,9 @@ impl Fleet {
         self.publish_some(now, usize::MAX);
     }
 
-    /// Whether the files of a bond are out of date: call [`Fleet::publish`] without waiting for anything else.
+    /// Whether the files of a bond are out of date: call [`Instances::publish`] without waiting for anything else.
     pub fn has_unpublished(&self) -> bool {
-        self.bonds.iter().any(|member| member.dirty)
+        self.bonds.iter().any(|instance| instance.dirty)
     }
 
     fn publish_some(&mut self, now: Time, most: usize) {
@@ -239,8 +239,8 @@ impl Fleet {
             self.bonds[at].dirty = false;
             self.save(at);
             let report = self.report(now, at, Counters::Unread);
-            let member = &self.bonds[at];
-            let tree = status::render(&report, member.bond.options(), &member.devices, &self.release);
+            let instance = &self.bonds[at];
+            let tree = status::render(&report, instance.bond.options(), &instance.devices, &self.release);
             self.publisher.update(&report.name, tree);
         }
         self.publisher.flush(now);
@@ -251,8 +251,8 @@ impl Fleet {
         for at in 0..self.bonds.len() {
             self.compare_with_files(now, at);
         }
-        for member in self.bonds.iter().filter(|member| member.dirty) {
-            self.publisher.hurry(&member.name);
+        for instance in self.bonds.iter().filter(|instance| instance.dirty) {
+            self.publisher.publish_now(&instance.name);
         }
         self.publish_all(now);
     }
@@ -273,23 +273,26 @@ impl Fleet {
     }
 
     fn find(&self, bond: &str) -> Result<usize, ControlError> {
-        self.bonds.iter().position(|member| member.name == bond).ok_or_else(|| {
-            let known: Vec<&str> = self.bonds.iter().map(|member| member.name.as_str()).collect();
-            let known = if known.is_empty() {
-                "there is none yet".to_owned()
-            } else {
-                known.join(", ")
-            };
-            ControlError::new(
-                ErrorCode::NoSuchBond,
-                format!("no bond {bond}, expected one of bondd's: {known}"),
-            )
-        })
+        self.bonds
+            .iter()
+            .position(|instance| instance.name == bond)
+            .ok_or_else(|| {
+                let known: Vec<&str> = self.bonds.iter().map(|instance| instance.name.as_str()).collect();
+                let known = if known.is_empty() {
+                    "there is none yet".to_owned()
+                } else {
+                    known.join(", ")
+                };
+                ControlError::new(
+                    ErrorCode::NoSuchBond,
+                    format!("no bond {bond}, expected one of bondd's: {known}"),
+                )
+            })
     }
 
     /// The bond that a port belongs to.
     fn owner_of(&self, port: PortId) -> Option<usize> {
-        let owns = |member: &Member| member.bond.ports().get(port).is_some();
+        let owns = |instance: &Instance| instance.bond.ports().get(port).is_some();
         self.bonds.iter().position(owns)
     }
 
@@ -299,7 +302,7 @@ impl Fleet {
         self.drain(now, at);
     }
 
-    fn tell(&mut self, at: usize, notice: Notice) {
+    fn notify(&mut self, at: usize, notice: Notice) {
         log::log!(
             text::level(&notice),
             "{}: {}",
@@ -330,14 +333,14 @@ impl Fleet {
 
     /// A port whose counters cannot be read is left out.
     fn read_counters(&mut self, at: usize) -> BTreeMap<PortId, PortCounters> {
-        let member = &mut self.bonds[at];
+        let instance = &mut self.bonds[at];
         let mut read = BTreeMap::new();
-        for port in member.bond.ports().iter() {
-            match member.plane.counters(port.id) {
+        for port in instance.bond.ports().iter() {
+            match instance.plane.counters(port.id) {
                 Ok(counters) => {
                     read.insert(port.id, counters);
                 }
-                Err(error) => log::debug!("{}: {}", member.name, chain(&error)),
+                Err(error) => log::debug!("{}: {}", instance.name, chain(&error)),
             }
         }
         read
@@ -348,39 +351,39 @@ impl Fleet {
             Counters::Read => self.read_counters(at),
             Counters::Unread => BTreeMap::new(),
         };
-        let member = &self.bonds[at];
-        let snapshot = member.bond.status(now);
+        let instance = &self.bonds[at];
+        let snapshot = instance.bond.status(now);
         let attached = snapshot.ports.into_iter().map(|mut port| {
-            port.mac = member.foreign_macs.get(&port.ifindex).copied().unwrap_or(port.mac);
+            port.mac = instance.foreign_macs.get(&port.ifindex).copied().unwrap_or(port.mac);
             let counters = counters.get(&port.ifindex).copied();
-            let unmonitored = member.is_unmonitored(port.ifindex);
+            let unmonitored = instance.is_unmonitored(port.ifindex);
             let mut report = PortReport::attached(port, counters);
             report.notes.unmonitored = unmonitored;
             report
         });
         let mut ports: Vec<PortReport> = attached.collect();
-        let absent = member
+        let absent = instance
             .wanted
             .iter()
-            .filter(|name| member.bond.ports().named(name).is_none());
+            .filter(|name| instance.bond.ports().named(name).is_none());
         ports.extend(absent.map(|name| {
             let mut report = PortReport::absent(name);
-            if let Some((reason, next)) = member.attempts.last(now, name) {
+            if let Some((reason, next)) = instance.attempts.last(now, name) {
                 report.notes.attach_error = Some(reason.to_owned());
                 report.notes.next_attempt_ms = Some(millis(next));
             }
             report
         }));
         BondReport {
-            name: member.name.clone(),
-            ifindex: member.ifindex,
-            plane: member.plane.plane().to_owned(),
+            name: instance.name.clone(),
+            ifindex: instance.ifindex,
+            plane: instance.plane.plane().to_owned(),
             status: snapshot.bond,
-            unfulfilled: member.unfulfilled.report(now),
+            unfulfilled: instance.unfulfilled.report(now),
             ports,
-            option_origins: member
+            option_origins: instance
                 .origins
-                .of_options(member.bond.options(), member.configured.as_ref()),
+                .of_options(instance.bond.options(), instance.configured.as_ref()),
         }
     }
 
@@ -390,18 +393,18 @@ impl Fleet {
     }
 
     fn try_save(&mut self, at: usize) -> std::io::Result<()> {
-        let member = &self.bonds[at];
+        let instance = &self.bonds[at];
         self.store.save(&SavedBond {
             boot_id: self.store.boot_id().to_owned(),
-            name: member.name.clone(),
-            ifindex: member.ifindex,
-            plane: Some(member.plane.plane().to_owned()),
-            bond: member.bond.saved(),
-            originals: member.originals.clone(),
-            vanished: member.vanished.clone(),
-            wanted: member.wanted.clone(),
-            configured: member.configured.clone(),
-            origins: Some(member.origins.clone()),
+            name: instance.name.clone(),
+            ifindex: instance.ifindex,
+            plane: Some(instance.plane.plane().to_owned()),
+            bond: instance.bond.saved(),
+            originals: instance.originals.clone(),
+            vanished: instance.vanished.clone(),
+            wanted: instance.wanted.clone(),
+            configured: instance.configured.clone(),
+            origins: Some(instance.origins.clone()),
         })
     }
 }

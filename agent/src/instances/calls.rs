@@ -5,17 +5,17 @@ use bond_modes::{Bond, BondOptions, Event, Notice, OptionError, PortFacts, PortI
 use bond_monitors::Time;
 use serde_json::{Value, json};
 
-use super::{Fleet, Member, above};
+use super::{Instance, Instances, above};
 use crate::control::proto::{Call, ControlError, DoctorReport, ErrorCode, EventLine, OptionPairs, SCHEMA};
 use crate::dataplane::{self, OriginalPort, PORT_MARK, PlaneChoice, PlaneError, PortBase};
 use crate::netlink::Link;
 use crate::status::Device;
 use crate::text::chain;
 
-impl Fleet {
+impl Instances {
     /// Does what a client asks for; the answer is what it gets, with the warnings that it led to and what of the bond's plan is
     /// not done after it. To show many bonds without a
-    /// pause takes long; see [`Fleet::show`].
+    /// pause takes long; see [`Instances::show`].
     pub fn call(&mut self, now: Time, call: &Call) -> Result<Value, ControlError> {
         let before = self.happened.len();
         let mut answer = self.carry_out(now, call)?;
@@ -25,10 +25,10 @@ impl Fleet {
         };
         let mut warnings: Vec<String> = self.happened[before..].iter().filter_map(warning).collect();
         if let Some(at) = changed_by(call).and_then(|bond| self.find(bond).ok()) {
-            let member = &self.bonds[at];
-            let undone = member.unfulfilled.report(now).into_iter();
+            let instance = &self.bonds[at];
+            let undone = instance.unfulfilled.report(now).into_iter();
             warnings
-                .extend(undone.map(|part| format!("{}: not done: cannot {}: {}", member.name, part.what, part.why)));
+                .extend(undone.map(|part| format!("{}: not done: cannot {}: {}", instance.name, part.what, part.why)));
         }
         if let Value::Object(fields) = &mut answer
             && !warnings.is_empty()
@@ -65,7 +65,7 @@ impl Fleet {
             Call::List {} => Ok(self
                 .bonds
                 .iter()
-                .map(|member| Value::from(member.name.as_str()))
+                .map(|instance| Value::from(instance.name.as_str()))
                 .collect()),
             Call::PortAttach { bond, port } => self.port_attach(now, bond, port).map(done),
             Call::PortDetach { bond, port } => self.port_detach(now, bond, port).map(done),
@@ -101,15 +101,15 @@ impl Fleet {
             .map_err(|error| plane_error(&name, &error))?;
         let mode = change.options.mode;
         let bond = Bond::new(now, change, &device.report);
-        let mut member = Member::new(name, device.ifindex, plane, bond);
-        member.devices.insert(device.ifindex, device.report.into());
+        let mut instance = Instance::new(name, device.ifindex, plane, bond);
+        instance.devices.insert(device.ifindex, device.report.into());
         log::info!(
             "{}: made, mode {}, plane {}",
-            member.name,
+            instance.name,
             mode.name(),
-            member.plane.plane()
+            instance.plane.plane()
         );
-        self.bonds.push(member);
+        self.bonds.push(instance);
         let at = self.bonds.len() - 1;
         self.drain(now, at);
         self.refresh_addresses(now, at);
@@ -139,14 +139,14 @@ impl Fleet {
     }
 
     fn set_by_operator(&mut self, at: usize, pairs: &OptionPairs, before: &BondOptions) {
-        let member = &mut self.bonds[at];
-        member.origins.set_by_operator(pairs, before, member.bond.options());
+        let instance = &mut self.bonds[at];
+        instance.origins.set_by_operator(pairs, before, instance.bond.options());
     }
 
     /// A live bond cannot change its plane: there is no moment at which both would forward.
     fn stay_on_plane(&self, at: usize, choice: Option<PlaneChoice>) -> Result<(), ControlError> {
-        let member = &self.bonds[at];
-        let (name, plane) = (&member.name, member.plane.plane());
+        let instance = &self.bonds[at];
+        let (name, plane) = (&instance.name, instance.plane.plane());
         match choice {
             Some(choice) if !choice.allows(plane) => Err(ControlError::new(
                 ErrorCode::Refused,
@@ -183,8 +183,8 @@ impl Fleet {
                 first.get_or_insert(plane_error(&name, &error));
             }
         }
-        let member = self.bonds.remove(at);
-        if let Err(error) = member.plane.destroy() {
+        let instance = self.bonds.remove(at);
+        if let Err(error) = instance.plane.destroy() {
             log::error!("{name}: {}", chain(&error));
             first.get_or_insert(plane_error(&name, &error));
         }
@@ -220,7 +220,11 @@ impl Fleet {
             );
         };
         let id = PortId(link.ifindex);
-        if let Some(owner) = self.bonds.iter().find(|member| member.bond.ports().get(id).is_some()) {
+        if let Some(owner) = self
+            .bonds
+            .iter()
+            .find(|instance| instance.bond.ports().get(id).is_some())
+        {
             return refuse(
                 ErrorCode::PortBusy,
                 format!("{port} is a port of {} already", owner.name),
@@ -292,10 +296,10 @@ impl Fleet {
             self.bonds[at].originals.remove(&port);
             self.save(at);
             // What was done and undone is no reason to try again.
-            self.skip_news_of(port);
+            self.skip_events_of(port);
             return Err(error);
         }
-        self.skip_news_of(port);
+        self.skip_events_of(port);
         let link = self.read_port(port).unwrap_or_else(|| link.clone());
         self.bonds[at].devices.insert(port.0, Device::of(&link));
         let report = link.report.clone();
@@ -335,7 +339,7 @@ impl Fleet {
             }
             _ if !self.bonds[at].bond.ports().is_empty() => "fail_over_mac is not active",
             _ => {
-                self.tell(at, Notice::warning(Warning::AddressFixed { port: port.to_string() }));
+                self.notify(at, Notice::warning(Warning::AddressFixed { port: port.to_string() }));
                 let active = [("fail_over_mac".to_owned(), "active".to_owned())];
                 return self.set(now, &name, &active);
             }
@@ -346,17 +350,17 @@ impl Fleet {
 
     pub(super) fn port_detach(&mut self, now: Time, bond: &str, port: &str) -> Result<(), ControlError> {
         let at = self.find(bond)?;
-        let member = &mut self.bonds[at];
-        let attached = member.bond.ports().named(port).map(|port| port.id);
-        let wanted = member.wanted.len();
-        member.wanted.retain(|name| name != port);
-        member.attempts.forget(port);
-        member.vanished.remove(port);
-        member.origins.operator_ports.remove(port);
-        if attached.is_none() && wanted == member.wanted.len() {
+        let instance = &mut self.bonds[at];
+        let attached = instance.bond.ports().named(port).map(|port| port.id);
+        let wanted = instance.wanted.len();
+        instance.wanted.retain(|name| name != port);
+        instance.attempts.forget(port);
+        instance.vanished.remove(port);
+        instance.origins.operator_ports.remove(port);
+        if attached.is_none() && wanted == instance.wanted.len() {
             return Err(not_a_port(bond, port));
         }
-        member.dirty = true;
+        instance.dirty = true;
         attached.map_or(Ok(()), |id| self.release(now, at, id, false))
     }
 
@@ -364,17 +368,17 @@ impl Fleet {
     pub(super) fn release(&mut self, now: Time, at: usize, port: PortId, gone: bool) -> Result<(), ControlError> {
         self.feed(now, at, Event::PortDetached { port, gone });
         self.stop_listening(port);
-        let member = &mut self.bonds[at];
-        member.foreign_macs.remove(&port);
-        member.foreign_logged.remove(&port);
-        member.silent_drivers.remove(&port);
-        member.devices.remove(&port.0);
-        member.dirty = true;
-        let Some(original) = member.originals.remove(&port) else {
+        let instance = &mut self.bonds[at];
+        instance.foreign_macs.remove(&port);
+        instance.foreign_logged.remove(&port);
+        instance.silent_drivers.remove(&port);
+        instance.devices.remove(&port.0);
+        instance.dirty = true;
+        let Some(original) = instance.originals.remove(&port) else {
             return Ok(());
         };
-        let name = member.name.clone();
-        let result = member
+        let name = instance.name.clone();
+        let result = instance
             .plane
             .detach(port, &original)
             .map_err(|error| plane_error(&name, &error));

@@ -5,9 +5,9 @@ use std::fmt::Display;
 
 /// What cannot be done at the moment, and why.
 #[derive(Debug, Default)]
-pub(super) struct Failing(BTreeMap<String, String>);
+pub(super) struct LoggedFailures(BTreeMap<String, String>);
 
-impl Failing {
+impl LoggedFailures {
     /// Takes note of how an attempt at `doing` ended, which completes "cannot ...". A failure is logged unless the one before
     /// had the same reason.
     pub(super) fn note<T, E: Display>(&mut self, bond: &str, doing: &str, result: Result<T, E>) -> Option<T> {
@@ -18,13 +18,13 @@ impl Failing {
             }
             Err(error) => error.to_string(),
         };
-        if self.is_news(doing, &error) {
+        if self.is_new(doing, &error) {
             log::warn!("{bond}: cannot {doing}: {error}");
         }
         None
     }
 
-    fn is_news(&mut self, doing: &str, error: &str) -> bool {
+    fn is_new(&mut self, doing: &str, error: &str) -> bool {
         let before = self.0.insert(doing.to_owned(), error.to_owned());
         before.as_deref() != Some(error)
     }
@@ -36,14 +36,14 @@ mod tests {
 
     #[test]
     fn a_failure_is_news_again_for_another_reason_and_after_it_worked() {
-        let mut failing = Failing::default();
-        for (news, error) in [(true, "busy"), (false, "busy"), (true, "gone"), (false, "gone")] {
-            assert_eq!(failing.is_news("hear eth0", error), news, "{error}");
+        let mut failures = LoggedFailures::default();
+        for (new, error) in [(true, "busy"), (false, "busy"), (true, "gone"), (false, "gone")] {
+            assert_eq!(failures.is_new("hear eth0", error), new, "{error}");
         }
-        assert!(failing.is_news("hear eth1", "gone"), "of its own");
-        assert_eq!(failing.note("bond0", "hear eth0", Ok::<_, String>(7)), Some(7));
-        assert_eq!(failing.note("bond0", "hear eth0", Err::<(), _>("gone")), None);
-        assert!(!failing.is_news("hear eth0", "gone"), "noted");
-        assert!(!failing.is_news("hear eth1", "gone"), "of its own");
+        assert!(failures.is_new("hear eth1", "gone"), "of its own");
+        assert_eq!(failures.note("bond0", "hear eth0", Ok::<_, String>(7)), Some(7));
+        assert_eq!(failures.note("bond0", "hear eth0", Err::<(), _>("gone")), None);
+        assert!(!failures.is_new("hear eth0", "gone"), "noted");
+        assert!(!failures.is_new("hear eth1", "gone"), "of its own");
     }
 }

@@ -7,10 +7,10 @@ use bond_modes::{AdoptedState, Bond, BondOptions, PortFacts, PortId, options};
 use bond_monitors::Time;
 
 use super::attach::Attempts;
-use super::failing::Failing;
+use super::logged_failures::LoggedFailures;
 use super::repair::Repairs;
 use super::unfulfilled::Unfulfilled;
-use super::{Fleet, Member};
+use super::{Instance, Instances};
 use crate::config::BondSpec;
 use crate::dataplane::wanted::Wanted;
 use crate::dataplane::{self, Adopted, Observed, OriginalPort, Plane, PlaneBond, PlaneChoice, PlaneError};
@@ -19,7 +19,7 @@ use crate::saved::SavedBond;
 use crate::status::Devices;
 use crate::text::chain;
 
-impl Fleet {
+impl Instances {
     /// Adopts saved bonds, brings them to what the option files say, and makes those of `specs` that are missing; `files` are the
     /// option files that were read. Call it once, after link events were subscribed to.
     pub fn start(&mut self, now: Time, specs: &[BondSpec], files: &[PathBuf]) {
@@ -101,21 +101,21 @@ impl Fleet {
             saved.name,
             active.as_deref().unwrap_or("none")
         );
-        let mut member = Member::new(saved.name, ifindex, plane, bond);
-        member.originals = saved.originals;
-        member.vanished = saved.vanished;
-        member.wanted = saved.wanted;
+        let mut instance = Instance::new(saved.name, ifindex, plane, bond);
+        instance.originals = saved.originals;
+        instance.vanished = saved.vanished;
+        instance.wanted = saved.wanted;
         // A port may have been attached and not yet written down.
-        for port in member.bond.ports().iter() {
-            if !member.wanted.contains(&port.name) {
-                member.wanted.push(port.name.clone());
+        for port in instance.bond.ports().iter() {
+            if !instance.wanted.contains(&port.name) {
+                instance.wanted.push(port.name.clone());
             }
         }
-        let options = member.bond.options();
-        let unknown = || Origins::unknown(options, saved.configured.as_ref(), &member.wanted);
-        member.origins = saved.origins.unwrap_or_else(unknown);
-        member.configured = saved.configured;
-        self.bonds.push(member);
+        let options = instance.bond.options();
+        let unknown = || Origins::unknown(options, saved.configured.as_ref(), &instance.wanted);
+        instance.origins = saved.origins.unwrap_or_else(unknown);
+        instance.configured = saved.configured;
+        self.bonds.push(instance);
         let at = self.bonds.len() - 1;
         self.drain(now, at);
         self.release_half_attached(at);
@@ -136,20 +136,20 @@ impl Fleet {
 
     /// A crash in the middle of attaching leaves a port that the plane does not know: it is put back, then attached anew.
     fn release_half_attached(&mut self, at: usize) {
-        let member = &mut self.bonds[at];
-        let half: Vec<_> = member
+        let instance = &mut self.bonds[at];
+        let half: Vec<_> = instance
             .originals
             .keys()
-            .filter(|id| member.bond.ports().get(**id).is_none())
+            .filter(|id| instance.bond.ports().get(**id).is_none())
             .copied()
             .collect();
         for port in half {
-            let member = &mut self.bonds[at];
-            let Some(original) = member.originals.remove(&port) else {
+            let instance = &mut self.bonds[at];
+            let Some(original) = instance.originals.remove(&port) else {
                 continue;
             };
-            if let Err(error) = member.plane.detach(port, &original) {
-                log::debug!("{}: {}", member.name, chain(&error));
+            if let Err(error) = instance.plane.detach(port, &original) {
+                log::debug!("{}: {}", instance.name, chain(&error));
             }
         }
     }
@@ -186,11 +186,11 @@ impl Fleet {
         let seen = self.seen(observed, &originals);
         let bond = Bond::adopt(now, options, seen, None);
         log::warn!("{name}: adopted without saved state; options not in a file and failure counts start anew");
-        let mut member = Member::new(name.to_owned(), ifindex, plane, bond);
-        member.originals = originals;
-        member.origins = Origins::unknown(member.bond.options(), None, &wanted);
-        member.wanted = wanted;
-        self.bonds.push(member);
+        let mut instance = Instance::new(name.to_owned(), ifindex, plane, bond);
+        instance.originals = originals;
+        instance.origins = Origins::unknown(instance.bond.options(), None, &wanted);
+        instance.wanted = wanted;
+        self.bonds.push(instance);
         let at = self.bonds.len() - 1;
         self.drain(now, at);
         Some(at)
@@ -219,9 +219,9 @@ impl Fleet {
     }
 }
 
-impl Member {
+impl Instance {
     pub(super) fn new(name: String, ifindex: u32, plane: Box<dyn PlaneBond>, bond: Bond) -> Self {
-        Member {
+        Instance {
             name,
             ifindex,
             plane,
@@ -231,7 +231,7 @@ impl Member {
             wanted: Vec::new(),
             configured: None,
             origins: Origins::default(),
-            failing: Failing::default(),
+            failures: LoggedFailures::default(),
             unfulfilled: Unfulfilled::default(),
             devices: Devices::new(),
             attempts: Attempts::default(),
