@@ -1,7 +1,7 @@
 //! The bond: its parts, and the routing of facts to them.
 //!
-//! The rules are in the parts: delays and [`Probing`] judge links, the mode selects the ports that send and accept, the
-//! [`Announcer`] sends announcements, and the [`Planner`] publishes plans.
+//! The rules are in the parts: delays and `Probing` judge links, the mode selects the ports that send and accept, the
+//! `Announcer` sends announcements, and the `Planner` publishes plans.
 
 mod adopt;
 mod announce;
@@ -35,7 +35,8 @@ use crate::plan::ForwardingPlan;
 use crate::port::Ports;
 use crate::probing::{ProbeContext, Probing};
 
-/// One bond. Feed it [`Event`]s, time and wishes; drain its actions after each; let time pass when it says so: see [`Machine`](crate::Machine).
+/// One bond. Feed it [`Event`](crate::Event)s, time and option sets, drain its actions after each, and let time pass when it asks for
+/// that: see [`Machine`](crate::Machine).
 #[derive(Clone, Debug)]
 pub struct Bond {
     options: BondOptions,
@@ -116,7 +117,7 @@ impl Bond {
         self.ports.get(port).is_some_and(|port| self.mode.roles().carries(port))
     }
 
-    /// Kinds of frames that are wanted as [`Event::Frame`], from every port.
+    /// Kinds of frames that are wanted as [`Event::Frame`](crate::Event::Frame), from every port.
     pub fn wants(&self) -> FrameKinds {
         let monitors = self.ports.iter().map(|port| port.health.wants());
         let others = self.probing.wants(&self.ports, &self.probe_context()) | self.mode.wants();
