@@ -266,7 +266,10 @@ impl Hook<'_> {
         if let Some(port) = &port
             && self.ports(&bond)?.contains(port)
         {
-            self.wait(PATIENCE, |hook| hook.has_link(&bond, port))?;
+            // A primary that is still in updelay would take over again.
+            self.wait(PATIENCE, |hook| {
+                Ok(hook.has_link(&bond, port)? && !hook.has_port_in_updelay(&bond)?)
+            })?;
         }
         self.ask(&Call::Active { bond, port })?;
         Ok(())
@@ -366,6 +369,12 @@ impl Hook<'_> {
         Ok(port
             .and_then(|port| port.status.as_ref())
             .is_some_and(|status| status.link == LinkWord::Up))
+    }
+
+    fn has_port_in_updelay(&mut self, bond: &str) -> Result<bool, Failure> {
+        let ports = self.bond(bond)?.map(|bond| bond.ports).unwrap_or_default();
+        let mut links = ports.iter().filter_map(|port| port.status.as_ref());
+        Ok(links.any(|status| status.link == LinkWord::GoingBack))
     }
 
     /// Waits until the condition holds or the time is over.
