@@ -13,7 +13,6 @@ use serde::{Deserialize, Serialize};
 use super::Bond;
 use super::announce::{Announcements, Announcer};
 use super::device::{Device, MacOrigin};
-use crate::deadline::Deadline;
 use crate::ids::PortId;
 use crate::mode::{AnyMode, ModeSaved};
 use crate::options::{BondOptions, PortOptions};
@@ -251,14 +250,14 @@ impl SavedAnnouncements {
     fn of(rounds: Announcements) -> Self {
         SavedAnnouncements {
             left: rounds.left,
-            next: rounds.next.due(),
+            next: rounds.next,
         }
     }
 
     fn restore(self) -> Announcements {
         Announcements {
             left: self.left,
-            next: Deadline::at(self.next),
+            next: self.next,
         }
     }
 }

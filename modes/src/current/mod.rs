@@ -11,7 +11,6 @@ use bond_monitors::{LinkState, Pause, Time};
 use self::select::Preference;
 use crate::action::{Notice, SwitchReason};
 use crate::bond::device::Device;
-use crate::deadline::Deadline;
 use crate::ids::PortId;
 use crate::options::{BondOptions, FailOverMac};
 use crate::outbox::Outbox;
@@ -35,7 +34,7 @@ pub(crate) struct Current {
 struct Left {
     port: PortId,
     /// When it becomes a plain backup port.
-    until: Deadline,
+    until: Time,
 }
 
 /// Request of an input to the choice.
@@ -73,10 +72,7 @@ impl Current {
         Current {
             active,
             force_primary,
-            left: left.map(|(port, until)| Left {
-                port,
-                until: Deadline::at(until),
-            }),
+            left: left.map(|(port, until)| Left { port, until }),
             reselect: Reselect::No,
         }
     }
@@ -86,7 +82,7 @@ impl Current {
         Lasting {
             active: self.active,
             force_primary: self.force_primary,
-            left: self.left.map(|left| (left.port, left.until.due())),
+            left: self.left.map(|left| (left.port, left.until)),
         }
     }
 
@@ -102,13 +98,13 @@ impl Current {
 
     /// When [`Current::conclude`] is to be called.
     pub fn poll_timeout(&self) -> Option<Time> {
-        self.left.map(|left| left.until.due())
+        self.left.map(|left| left.until)
     }
 
-    /// Handles the length of a turn: the traffic may have moved only at its end, so frames may come for that much longer.
-    pub fn held_up(&mut self, turn: Pause) {
+    /// The traffic may have moved only at the end of the pause, so frames may come for that much longer.
+    pub fn postpone(&mut self, pause: Pause) {
         if let Some(left) = &mut self.left {
-            left.until.held_up(turn);
+            left.until = pause.postpone(left.until);
         }
     }
 
@@ -170,7 +166,7 @@ impl Current {
             self.ask();
         }
         self.choose(time, now, out);
-        self.left = self.left.filter(|left| left.until.due() > time);
+        self.left = self.left.filter(|left| left.until > time);
     }
 
     /// Takes over the port that forwards; it stays active while it has carrier.
@@ -258,7 +254,7 @@ impl Current {
         let link_up = |id: &PortId| now.ports.get(*id).is_some_and(|port| port.link() == LinkState::Up);
         self.left = from.filter(|old| to.is_some() && link_up(old)).map(|port| Left {
             port,
-            until: Deadline::after(time, LEFT_FOR),
+            until: time + LEFT_FOR,
         });
         self.active = to;
         let name = |id: Option<PortId>| id.and_then(|id| now.ports.name(id));
