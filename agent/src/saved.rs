@@ -193,6 +193,16 @@ mod tests {
         assert!(!origins.made_by_file, "it would be removed when no file names it");
     }
 
+    /// Every field that this version writes.
+    const COMPLETE: &str = include_str!("../testdata/state-v1.json");
+
+    #[test]
+    fn the_complete_file_is_written_as_it_was_read() {
+        let file: serde_json::Value = serde_json::from_str(COMPLETE).unwrap();
+        let state: SavedBond = serde_json::from_value(file.clone()).unwrap();
+        assert_eq!(serde_json::to_value(&state).unwrap(), file);
+    }
+
     fn report() -> LinkReport {
         LinkReport {
             name: "bond0".to_owned(),

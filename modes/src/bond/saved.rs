@@ -261,3 +261,35 @@ impl SavedAnnouncements {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, from_value, json, to_value};
+
+    use super::*;
+
+    /// Every field that this version writes.
+    const COMPLETE: &str = include_str!("../../testdata/saved-v3.json");
+
+    fn complete() -> Value {
+        serde_json::from_str(COMPLETE).unwrap()
+    }
+
+    /// What is written after a file was read.
+    fn again(file: &Value) -> Value {
+        to_value(from_value::<Saved>(file.clone()).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn the_complete_file_is_written_as_it_was_read() {
+        assert_eq!(again(&complete()), complete());
+        for (origin, mode) in [("Random", "balance-rr"), ("User", "balance-xor"), ("Port", "broadcast")] {
+            let mut file = complete();
+            file["device"]["mac_origin"] = json!(origin);
+            file["device"]["unwanted_mac"] = Value::Null;
+            file["options"]["mode"] = json!(mode);
+            file["options"]["primary"] = Value::Null;
+            assert_eq!(again(&file), file);
+        }
+    }
+}
