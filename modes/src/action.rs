@@ -11,8 +11,7 @@ use crate::plan::ForwardingPlan;
 use crate::warning::Warning;
 
 /// Something that the agent must do, in this order.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Make the kernel match this plan.
     Program {
