@@ -101,6 +101,9 @@ fn serve(arguments: &Arguments, config: &Parsed) -> Result<(), Box<dyn Error>> {
         Err(error) => log::error!("no data plane: {}", chain(&error)),
         Ok(()) => {}
     }
+    for (plane, why) in planes.short_lived() {
+        log::warn!("bonds on plane {plane}: {why}");
+    }
     let poll = mio::Poll::new()?;
     let registry = poll.registry().try_clone()?;
     let mut instances = Instances::new(&run_dir, registry, planes)?;
@@ -127,10 +130,17 @@ fn raise_priority() {
 
 /// Ends the agent; bonds go on forwarding. If there is no bond, the data planes remove everything that they made.
 fn stop(run_dir: &Path, instances: Instances) {
-    let bonds = !instances.is_empty();
+    let used = instances.planes_in_use();
     let mut planes = instances.into_planes();
-    if bonds {
-        log::info!("stopping; all bonds stay as they are");
+    if !used.is_empty() {
+        let mut short_lived = planes.short_lived();
+        short_lived.retain(|(plane, _)| used.contains(plane));
+        for (plane, why) in &short_lived {
+            log::warn!("stopping; bonds on plane {plane}: {why}");
+        }
+        if short_lived.is_empty() {
+            log::info!("stopping; all bonds stay as they are");
+        }
     } else if let Err(error) = planes.close() {
         log::warn!("cannot remove what the data planes made: {}", chain(&error));
     }

@@ -151,6 +151,16 @@ impl Daemon {
             .to_vec();
     }
 
+    /// Puts later starts into a mount namespace of their own, as `ip netns exec` does, from which nobody outside can be looked at:
+    /// as in a container, after the script that started it has ended.
+    pub fn enclose(&mut self) {
+        let script = "umount -l /sys && mount -t sysfs sysfs /sys || exit 1; p=$PPID; while [ ${p:-1} -gt 1 ]; do \
+                      next=$(sed -n 's/^PPid:[[:blank:]]*//p' /proc/$p/status); mount -t tmpfs none /proc/$p; p=$next; done; \
+                      mount -t tmpfs none /proc/1; exec \"$@\"";
+        let words = ["unshare", "--mount", "--propagation", "slave", "sh", "-c", script, "sh"];
+        self.prefix = words.map(str::to_owned).to_vec();
+    }
+
     /// Where it runs.
     pub fn netns(&self) -> &Netns {
         &self.netns

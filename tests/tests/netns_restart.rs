@@ -102,6 +102,26 @@ fn inside_ip_netns_exec_where_sys_is_mounted_anew_a_restart_loses_nothing() {
 }
 
 #[test]
+fn forwarding_that_ends_with_the_mount_namespace_is_announced_at_start_stop_and_by_doctor() {
+    let host = Netns::new("enclosed");
+    let mut daemon = Daemon::start(&host);
+    assert!(daemon.sigterm());
+    let logged = daemon.log().len();
+    daemon.enclose();
+    daemon.launch();
+    let why = "plane tc: they stop forwarding when the last process of this mount namespace ends";
+    let since = |daemon: &Daemon| daemon.log()[logged..].to_owned();
+    assert_eq!(since(&daemon).matches(why).count(), 1, "{}", since(&daemon));
+    assert!(daemon.ctl("doctor").contains(why), "{}", daemon.ctl("doctor"));
+
+    daemon.ctl("add bond0 mode active-backup plane tc");
+    assert!(daemon.sigterm());
+    let log = since(&daemon);
+    assert!(log.contains(&format!("stopping; bonds on {why}")), "{log}");
+    assert!(!log.contains("all bonds stay as they are"), "{log}");
+}
+
+#[test]
 fn a_port_that_failed_while_the_agent_was_away_is_left_at_the_start() {
     let mut bench = BondAndSwitch::new(Machine::shared(), "miimon=100");
     bench.host.daemon.wait_active("bond0", "eth0");

@@ -11,6 +11,9 @@ pub(super) fn report(report: &DoctorReport) -> String {
             (None, Some(differs)) => format!("{}: usable, but not for these options: {differs}\n", plane.plane),
             (None, None) => format!("{}: usable, exact for these options\n", plane.plane),
         };
+        if let (true, Some(why)) = (plane.usable, &plane.short_lived) {
+            text += &format!("bonds on plane {}: {why}\n", plane.plane);
+        }
     }
     text + &match &report.choice {
         Some(plane) => format!("such a bond gets plane {plane}\n"),
@@ -30,6 +33,7 @@ mod tests {
             why_not: why_not.map(str::to_owned),
             exact: differs.is_none(),
             differs: differs.map(str::to_owned),
+            short_lived: None,
         };
         let mut report = super::DoctorReport {
             schema: 1,
@@ -44,6 +48,9 @@ mod tests {
             "team: not usable: this kernel has no team driver\ntc: usable, exact for these options\n\
              such a bond gets plane tc\n"
         );
+        report.planes[0].short_lived = Some("not usable anyway".to_owned());
+        report.planes[1].short_lived = Some("they end".to_owned());
+        assert!(super::report(&report).contains("options\nbonds on plane tc: they end\nsuch"));
         report.choice = None;
         report.planes = vec![plane("team", None, Some("no IGMP rule"))];
         assert_eq!(

@@ -232,6 +232,16 @@ impl Planes {
         found.map(|plane| plane.as_mut() as &mut dyn Plane)
     }
 
+    /// Names of the planes whose bonds stop forwarding although nobody removes them, each with the reason and what helps. One that
+    /// this kernel cannot do is left out.
+    pub fn short_lived(&mut self) -> Vec<(&'static str, String)> {
+        let usable = self.planes.iter_mut().filter(|plane| plane.short_lived().is_some());
+        let usable = usable.filter_map(|plane| plane.probe().is_ok().then_some(plane));
+        usable
+            .filter_map(|plane| Some((plane.name(), plane.short_lived()?)))
+            .collect()
+    }
+
     /// Everything that hears of changes by others.
     pub fn watches(&mut self) -> impl Iterator<Item = &mut dyn Watch> {
         self.planes.iter_mut().filter_map(|plane| plane.watch())

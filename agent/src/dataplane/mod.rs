@@ -52,6 +52,11 @@ pub trait Plane {
     fn adopt(&mut self, name: &str) -> Result<Option<Adopted>, PlaneError>;
     /// Gives back a port of a bond that is gone, as [`PlaneBond::detach`] does it for one that is there.
     fn give_back(&mut self, port: PortId, original: &OriginalPort) -> Result<(), PlaneError>;
+    /// Why bonds of this plane stop forwarding although nobody removes them, and what helps; nothing if forwarding outlives this
+    /// process and its mount namespace.
+    fn short_lived(&self) -> Option<String> {
+        None
+    }
     /// For an orderly stop without bonds: leaves nothing behind.
     fn close(&mut self) -> io::Result<()>;
     /// What hears of changes that others make to bonds of this plane, where the mechanism reports them.
@@ -192,6 +197,9 @@ pub struct PlaneReport {
     pub exact: bool,
     /// What would not be otherwise.
     pub differs: Option<String>,
+    /// Why its bonds would stop forwarding although nobody removes them, and what helps.
+    #[serde(default)]
+    pub short_lived: Option<String>,
 }
 
 impl PlaneReport {
@@ -204,6 +212,7 @@ impl PlaneReport {
             why_not: usable.err().map(|error| chain(&error)),
             exact: exact.is_ok(),
             differs: exact.err().map(|error| chain(&error)),
+            short_lived: plane.short_lived(),
         }
     }
 }

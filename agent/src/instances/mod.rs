@@ -262,9 +262,9 @@ impl Instances {
         std::mem::take(&mut self.happened)
     }
 
-    /// Whether there is no bond.
-    pub fn is_empty(&self) -> bool {
-        self.bonds.is_empty()
+    /// Names of the data planes that have a bond.
+    pub fn planes_in_use(&self) -> BTreeSet<&'static str> {
+        self.bonds.iter().map(|instance| instance.plane.plane()).collect()
     }
 
     /// The data planes, to be closed when the agent stops.

@@ -6,7 +6,10 @@
 //!
 //! 1. a mount that bondd made at `<run dir>/bpf` before, in either: whatever is mounted elsewhere since, the pins are there;
 //! 2. `/sys/fs/bpf`, here or in the outer namespace;
-//! 3. a new mount at `<run dir>/bpf`, in the outer namespace if we may, else here with a warning.
+//! 3. a new mount at `<run dir>/bpf`, in the outer namespace if we may, else here.
+//!
+//! A mount that only our namespace has ends with it, and so does forwarding. Only PID 1 proves that ours is the outer one: an
+//! ancestor may be in the same private one. So where PID 1 is out of reach, a mount made here counts as short-lived.
 //!
 //! An open directory reaches into either namespace, so a bpffs is held as one.
 
@@ -28,16 +31,35 @@ pub struct Bpffs {
     dir: File,
     /// Set if bondd mounted it, now or in an earlier life.
     own: Option<OwnMount>,
+    /// No namespace that outlives ours is known to have this mount.
+    short_lived: bool,
 }
 
 #[derive(Debug)]
 struct OwnMount {
     point: PathBuf,
-    namespace: Namespace,
+    /// The mount namespace that it is in; `None` for ours.
+    namespace: Option<File>,
 }
 
-/// A mount namespace: ours, or the outer one.
-type Namespace = Option<File>;
+/// The mount namespace that outlives ours.
+enum Outer {
+    /// It is ours.
+    Ours,
+    /// Another one.
+    Other(File),
+    /// It cannot be told.
+    OutOfReach,
+}
+
+impl Outer {
+    fn other(&self) -> Option<&File> {
+        match self {
+            Outer::Other(namespace) => Some(namespace),
+            Outer::Ours | Outer::OutOfReach => None,
+        }
+    }
+}
 
 impl Bpffs {
     /// The one in use already or one of the machine; mounts one if there is none.
@@ -47,9 +69,9 @@ impl Bpffs {
         }
         let point = own_mount_point(run_dir)?;
         let outer = outer_namespace();
-        if outer.is_some() {
-            match within(&outer, || mount_at(&point)) {
-                Ok(dir) => return Ok(Self::of_ours(dir, point, outer)),
+        if let Outer::Other(namespace) = &outer {
+            match within(Some(namespace), || mount_at(&point)) {
+                Ok(dir) => return Ok(Self::of_ours(dir, point, outer, false)),
                 Err(error) => log::warn!(
                     "cannot mount a bpffs outside this private mount namespace ({error}): \
                      bonds stop forwarding when its last process ends"
@@ -57,26 +79,42 @@ impl Bpffs {
             }
         }
         let dir = mount_at(&point)?;
-        Ok(Self::of_ours(dir, point, None))
+        let short_lived = !matches!(outer, Outer::Ours);
+        Ok(Self::of_ours(dir, point, Outer::Ours, short_lived))
     }
 
     /// The one in use already or one of the machine; mounts nothing.
     pub fn find(run_dir: &Path) -> Option<Bpffs> {
         let point = own_mount_point(run_dir).ok()?;
         let outer = outer_namespace();
+        let outside = |path: &Path| within(Some(outer.other()?), || open_bpffs(path)).ok();
         if let Ok(dir) = open_bpffs(&point) {
-            return Some(Self::of_ours(dir, point, None));
+            let lasts = matches!(outer, Outer::Ours) || !is_only_here(&dir) || outside(&point).is_some();
+            return Some(Self::of_ours(dir, point, Outer::Ours, !lasts));
         }
-        if outer.is_some()
-            && let Ok(dir) = within(&outer, || open_bpffs(&point))
-        {
-            return Some(Self::of_ours(dir, point, outer));
+        if let Some(dir) = outside(&point) {
+            return Some(Self::of_ours(dir, point, outer, false));
         }
         let system = Path::new(SYSTEM);
-        let dir = open_bpffs(system)
-            .or_else(|_| within(&outer, || open_bpffs(system)))
-            .ok()?;
-        Some(Bpffs { dir, own: None })
+        let dir = open_bpffs(system).ok().or_else(|| outside(system))?;
+        Some(Bpffs {
+            dir,
+            own: None,
+            short_lived: false,
+        })
+    }
+
+    /// Whether it ends with this process's mount namespace, and the forwarding of its bonds with it.
+    pub fn is_short_lived(&self) -> bool {
+        self.short_lived
+    }
+
+    /// As [`Bpffs::is_short_lived`] of the one that [`Bpffs::open`] would return, as far as that can be told without a mount.
+    pub fn would_be_short_lived(run_dir: &Path) -> bool {
+        match Self::find(run_dir) {
+            Some(found) => found.short_lived,
+            None => matches!(outer_namespace(), Outer::OutOfReach),
+        }
     }
 
     /// A path to its root directory for this process.
@@ -95,7 +133,7 @@ impl Bpffs {
         // An open directory would keep it busy.
         drop(self.dir);
         match self.own {
-            Some(own) => within(&own.namespace, || {
+            Some(own) => within(own.namespace.as_ref(), || {
                 umount2(&own.point, MntFlags::UMOUNT_NOFOLLOW)?;
                 fs::remove_dir(&own.point)
             }),
@@ -103,9 +141,13 @@ impl Bpffs {
         }
     }
 
-    fn of_ours(dir: File, point: PathBuf, namespace: Namespace) -> Bpffs {
+    fn of_ours(dir: File, point: PathBuf, mounted_in: Outer, short_lived: bool) -> Bpffs {
+        let namespace = match mounted_in {
+            Outer::Other(namespace) => Some(namespace),
+            Outer::Ours | Outer::OutOfReach => None,
+        };
         let own = Some(OwnMount { point, namespace });
-        Bpffs { dir, own }
+        Bpffs { dir, own, short_lived }
     }
 }
 
@@ -127,18 +169,42 @@ fn open_bpffs(path: &Path) -> io::Result<File> {
 fn mount_at(point: &Path) -> io::Result<File> {
     fs::create_dir_all(point)?;
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-    mount(Some("bpf"), point, Some("bpf"), flags, Some("mode=0700"))?;
+    mount(Some(SOURCE), point, Some("bpf"), flags, Some("mode=0700"))?;
     open_bpffs(point)
 }
 
-/// The mount namespace that outlives ours; `None` if that is ours, or none is within reach.
-fn outer_namespace() -> Namespace {
-    let ours = fs::metadata("/proc/thread-self/ns/mnt").ok()?;
-    let outermost_first = ancestors().into_iter().rev();
-    let reachable = |pid| File::open(format!("/proc/{pid}/ns/mnt")).ok();
-    let outer = std::iter::once(1).chain(outermost_first).find_map(reachable)?;
-    let theirs = outer.metadata().ok()?;
-    ((theirs.dev(), theirs.ino()) != (ours.dev(), ours.ino())).then_some(outer)
+/// Whether bondd mounted it in our namespace, and none that ours was copied from has it. One that an operator mounted is taken
+/// for lasting: that is the way to make it so.
+fn is_only_here(dir: &File) -> bool {
+    let read = |path: String| fs::read_to_string(path).unwrap_or_default();
+    let described = read(format!("/proc/thread-self/fdinfo/{}", dir.as_raw_fd()));
+    let mounts = read("/proc/thread-self/mountinfo".to_owned());
+    let id = described.lines().find_map(|line| line.strip_prefix("mnt_id:"));
+    let mount = id.and_then(|id| mounts.lines().find(|line| line.split(' ').next() == Some(id.trim())));
+    mount.is_some_and(is_unshared_mount_of_ours)
+}
+
+/// Whether this line of `mountinfo` is of a mount that bondd made and that was not received from another namespace.
+fn is_unshared_mount_of_ours(line: &str) -> bool {
+    let Some((left, right)) = line.split_once(" - ") else { return false };
+    let received = left.split(' ').skip(6).any(|tag| tag.starts_with("master:"));
+    right.split(' ').nth(1) == Some(SOURCE) && !received
+}
+
+fn outer_namespace() -> Outer {
+    let open = |pid: u32| File::open(format!("/proc/{pid}/ns/mnt")).ok();
+    let first = open(1);
+    let proven = first.is_some();
+    let reachable = first.or_else(|| ancestors().into_iter().rev().find_map(open));
+    let Some(outer) = reachable else { return Outer::OutOfReach };
+    let (Ok(ours), Ok(theirs)) = (fs::metadata("/proc/thread-self/ns/mnt"), outer.metadata()) else {
+        return Outer::OutOfReach;
+    };
+    match (theirs.dev(), theirs.ino()) == (ours.dev(), ours.ino()) {
+        false => Outer::Other(outer),
+        true if proven => Outer::Ours,
+        true => Outer::OutOfReach,
+    }
 }
 
 /// Process ids of parent, grandparent and so on.
@@ -165,7 +231,7 @@ fn parent(status: &str) -> Option<u32> {
 
 /// Runs `work` in a mount namespace. For that of somebody else on a thread of its own: a thread may change its mount namespace
 /// only if it shares its root and working directory with no other, and it never comes back.
-fn within<T: Send>(namespace: &Namespace, work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+fn within<T: Send>(namespace: Option<&File>, work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
     let Some(namespace) = namespace else { return work() };
     let entered = move || {
         unshare(CloneFlags::CLONE_FS)?;
@@ -178,6 +244,9 @@ fn within<T: Send>(namespace: &Namespace, work: impl FnOnce() -> io::Result<T> +
 
 const SYSTEM: &str = "/sys/fs/bpf";
 
+/// The source of mounts that bondd makes, as `mountinfo` shows it.
+const SOURCE: &str = "bondd";
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -186,13 +255,8 @@ mod tests {
     fn a_mount_made_in_a_private_mount_namespace_is_found_outside() {
         let run_dir = std::env::temp_dir().join(format!("bondd-bpffs-{}", std::process::id()));
         let inner_run_dir = run_dir.clone();
-        // As `ip netns exec` does it.
         let inner = thread::spawn(move || {
-            unshare(CloneFlags::CLONE_FS | CloneFlags::CLONE_NEWNS).expect("this test needs root");
-            let private = MsFlags::MS_SLAVE | MsFlags::MS_REC;
-            mount(None::<&str>, "/", None::<&str>, private, None::<&str>).unwrap();
-            umount2("/sys", MntFlags::MNT_DETACH).unwrap();
-            mount(Some("sysfs"), "/sys", Some("sysfs"), MsFlags::empty(), None::<&str>).unwrap();
+            enter_private_namespace();
             let made = Bpffs::open(&inner_run_dir).unwrap();
             fs::create_dir(made.root().join("kept")).unwrap();
         });
@@ -205,6 +269,54 @@ mod tests {
         if ours {
             fs::remove_dir(&run_dir).unwrap();
         }
+    }
+
+    /// As `ip netns exec` does it.
+    fn enter_private_namespace() {
+        unshare(CloneFlags::CLONE_FS | CloneFlags::CLONE_NEWNS).expect("this test needs root");
+        let private = MsFlags::MS_SLAVE | MsFlags::MS_REC;
+        mount(None::<&str>, "/", None::<&str>, private, None::<&str>).unwrap();
+        umount2("/sys", MntFlags::MNT_DETACH).unwrap();
+        mount(Some("sysfs"), "/sys", Some("sysfs"), MsFlags::empty(), None::<&str>).unwrap();
+    }
+
+    #[test]
+    fn where_the_outer_namespace_is_out_of_reach_the_mount_is_known_to_end_with_ours() {
+        let run_dir = std::env::temp_dir().join(format!("bondd-bpffs-private-{}", std::process::id()));
+        let inner_run_dir = run_dir.clone();
+        let inner = thread::spawn(move || {
+            enter_private_namespace();
+            // As after the end of the script that started bondd, in a container whose PID 1 is not to be looked at.
+            for pid in ancestors().into_iter().chain([1]) {
+                let hidden = format!("/proc/{pid}");
+                let _ = mount(Some("none"), &*hidden, Some("tmpfs"), MsFlags::empty(), None::<&str>);
+            }
+            assert!(Bpffs::would_be_short_lived(&inner_run_dir));
+            let made = Bpffs::open(&inner_run_dir).unwrap();
+            assert!(made.is_short_lived());
+            let found = Bpffs::find(&inner_run_dir).expect("it is mounted");
+            assert!(found.is_short_lived(), "also for the next agent");
+            drop(found);
+            made.unmount_if_empty().unwrap();
+            // What an operator mounted there is his own affair.
+            let point = own_mount_point(&inner_run_dir).unwrap();
+            fs::create_dir_all(&point).unwrap();
+            mount(Some("bpf"), &point, Some("bpf"), MsFlags::empty(), None::<&str>).unwrap();
+            assert!(!Bpffs::would_be_short_lived(&inner_run_dir));
+        });
+        let result = inner.join();
+        fs::remove_dir_all(&run_dir).unwrap();
+        result.unwrap();
+    }
+
+    #[test]
+    fn a_mount_that_another_namespace_has_as_well_is_told_from_one_that_only_ours_has() {
+        let line = |tags: &str, source: &str| format!("90 23 0:47 / /run/bondd/bpf rw,nosuid{tags} - bpf {source} rw");
+        assert!(is_unshared_mount_of_ours(&line("", "bondd")));
+        assert!(is_unshared_mount_of_ours(&line(" shared:7", "bondd")));
+        assert!(!is_unshared_mount_of_ours(&line(" shared:7 master:3", "bondd")));
+        assert!(!is_unshared_mount_of_ours(&line("", "bpf")));
+        assert!(!is_unshared_mount_of_ours("no mount"));
     }
 
     #[test]

@@ -333,6 +333,21 @@ impl Plane for TcPlane {
         self.shared.borrow_mut().give_back_orphan(port, original)
     }
 
+    fn short_lived(&self) -> Option<String> {
+        let shared = self.shared.borrow();
+        let ends = match &shared.pins {
+            Some(pins) => pins.are_short_lived(),
+            None => Pins::would_be_short_lived(&shared.run_dir),
+        };
+        let run_dir = shared.run_dir.display();
+        ends.then(|| {
+            format!(
+                "they stop forwarding when the last process of this mount namespace ends, because no bpffs outside it is \
+                 within reach; mount a bpffs on /sys/fs/bpf, or for `ip netns exec` on {run_dir}/bpf, before bondd is started"
+            )
+        })
+    }
+
     fn close(&mut self) -> io::Result<()> {
         let shared = &mut *self.shared.borrow_mut();
         match shared.pins.take().or_else(|| Pins::find(&shared.run_dir, shared.netns)) {

@@ -46,6 +46,16 @@ impl Pins {
         Pins { fs, dir, lock: None }
     }
 
+    /// Whether they end with this process's mount namespace.
+    pub fn are_short_lived(&self) -> bool {
+        self.fs.is_short_lived()
+    }
+
+    /// As [`Pins::are_short_lived`] of those that [`Pins::open`] would open.
+    pub fn would_be_short_lived(run_dir: &Path) -> bool {
+        Bpffs::would_be_short_lived(run_dir)
+    }
+
     /// Whether no other agent uses these pins.
     pub fn is_locked(&self) -> bool {
         self.lock.is_some()
