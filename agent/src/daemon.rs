@@ -59,7 +59,7 @@ struct Arguments {
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     logging::init(arguments.log_level);
-    let Some(config) = read_config(&arguments.config, arguments.grammar, arguments.plane) else {
+    let Some(config) = read_config(&arguments) else {
         return ExitCode::FAILURE;
     };
     if arguments.check {
@@ -75,16 +75,35 @@ pub fn main() -> ExitCode {
 }
 
 /// Reads the option files and logs every finding; `None` if a file has an error.
-fn read_config(paths: &[PathBuf], grammar: Option<Grammar>, plane: PlaneChoice) -> Option<Parsed> {
-    let parsed = config::load(paths, grammar, &|pairs| check_options_on(plane, pairs));
+fn read_config(arguments: &Arguments) -> Option<Parsed> {
+    let check = |pairs: &[(String, String)]| check_options_on(arguments.plane, pairs);
+    let parsed = config::load(&arguments.config, arguments.grammar, &check);
     for finding in &parsed.diagnostics {
-        match finding.severity {
-            Severity::Error => log::error!("{finding}"),
-            Severity::Warning => log::warn!("{finding}"),
-            Severity::Info => log::info!("{finding}"),
-        }
+        let level = match finding.severity {
+            Severity::Error => log::Level::Error,
+            Severity::Warning => log::Level::Warn,
+            Severity::Info => log::Level::Info,
+        };
+        // The level of the line says how much it matters.
+        log::log!(level, "{}: {}", finding.place, finding.text);
     }
-    (!parsed.has_errors()).then_some(parsed)
+    let errors = parsed
+        .diagnostics
+        .iter()
+        .filter(|d| d.severity == Severity::Error)
+        .count();
+    if errors > 0 {
+        let errors = format!("{errors} {}", if errors == 1 { "error" } else { "errors" });
+        if arguments.check {
+            log::error!("{errors} in the option files");
+        } else {
+            log::error!(
+                "{errors} in the option files: not started; bonds that exist go on forwarding, but unmonitored"
+            );
+        }
+        return None;
+    }
+    Some(parsed)
 }
 
 fn serve(arguments: &Arguments, config: &Parsed) -> Result<(), Box<dyn Error>> {

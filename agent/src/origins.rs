@@ -61,11 +61,26 @@ impl Origins {
     }
 
     /// An operator set these options, and others changed with them.
-    pub fn set_by_operator(&mut self, pairs: &[(String, String)], before: &BondOptions, after: &BondOptions) {
+    pub fn set_by_operator(
+        &mut self,
+        pairs: &[(String, String)],
+        before: &BondOptions,
+        after: &BondOptions,
+        configured: Option<&OptionPairs>,
+    ) {
         let named = pairs.iter().filter_map(|(name, _)| find(name));
         let stored = named.filter(|row| row.is_stored());
         let rows = stored.chain(differing(before, after));
         self.operator_options.extend(rows.map(|row| row.name.to_owned()));
+        // What another option put back to a default that no file contradicts is nobody's setting any more.
+        let is_named = |row: &OptionRow, pairs: &[(String, String)]| pairs.iter().any(|(name, _)| row.is_called(name));
+        let defaults = BondOptions::default();
+        for row in differing(before, after) {
+            let in_file = configured.is_some_and(|configured| is_named(row, configured));
+            if !is_named(row, pairs) && !in_file && row.value(after) == row.value(&defaults) {
+                self.operator_options.remove(row.name);
+            }
+        }
     }
 
     /// An operator renamed the bond, so no file names it any more.
@@ -250,13 +265,39 @@ mod tests {
     }
 
     #[test]
+    fn what_another_option_put_back_to_its_default_is_no_setting_of_the_operator_any_more() {
+        let (arp, mii) = (
+            options("mode=1 arp_interval=200 arp_validate=all"),
+            options("mode=1 miimon=50"),
+        );
+        let mut origins = Origins::default();
+        origins.set_by_operator(
+            &pairs("mode=1 arp_interval=200 arp_validate=all"),
+            &BondOptions::default(),
+            &arp,
+            None,
+        );
+        let mut of_file = origins.clone();
+        origins.set_by_operator(&pairs("miimon=50"), &arp, &mii, None);
+        assert_eq!(origins.operator_options, ["miimon", "mode"].map(str::to_owned).into());
+        // Else the file would set it again at the next start.
+        of_file.set_by_operator(&pairs("miimon=50"), &arp, &mii, Some(&pairs("arp_validate=all")));
+        assert!(of_file.operator_options.contains("arp_validate"));
+    }
+
+    #[test]
     fn every_option_says_where_it_comes_from_by_all_its_names() {
         let mut origins = Origins::default();
         let (before, after) = (
             options("mode=1 miimon=100"),
             options("mode=1 arp_interval=100 num_grat_arp=3"),
         );
-        origins.set_by_operator(&pairs("arp-interval=100"), &before, &options("mode=1 arp_interval=100"));
+        origins.set_by_operator(
+            &pairs("arp-interval=100"),
+            &before,
+            &options("mode=1 arp_interval=100"),
+            None,
+        );
         let all = origins.of_options(&after, Some(&pairs("mode=1 miimon=100 num_grat_arp=3")));
         for (name, origin) in [
             ("mode", Origin::File),

@@ -107,6 +107,13 @@ fn warning(about: &Warning) -> String {
             miimon_ms,
             used_ms,
         } => format!("{option} {asked_ms} ms is not a multiple of miimon {miimon_ms} ms, rounded down to {used_ms} ms"),
+        Warning::ArpMonitorReplaced {
+            arp_interval_ms,
+            arp_validate,
+        } => format!(
+            "miimon replaces the ARP monitor: arp_interval is 0 and arp_validate none now, they were {arp_interval_ms} and \
+             {arp_validate}"
+        ),
         Warning::AddressFixed { port } => format!("{port}: cannot change its address, setting fail_over_mac to active"),
         Warning::LinkUnknown { port } => format!(
             "{port}: MII and ETHTOOL support not available for this interface, so link failures will not be detected and it \

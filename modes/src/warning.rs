@@ -36,6 +36,13 @@ pub enum Warning {
         /// The effective value in milliseconds.
         used_ms: u64,
     },
+    /// `miimon` above 0 replaced the ARP monitor. [bond_options.c: bond_option_miimon_set]
+    ArpMonitorReplaced {
+        /// `arp_interval` before, in milliseconds; 0 from now on.
+        arp_interval_ms: u64,
+        /// `arp_validate` before; none from now on.
+        arp_validate: &'static str,
+    },
     /// A first port keeps its address, so fail_over_mac was set to active. [bond_main.c: bond_enslave]
     AddressFixed {
         /// The port's name.

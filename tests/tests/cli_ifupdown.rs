@@ -355,13 +355,13 @@ fn a_bond_that_cannot_be_made_fails_and_changes_nothing() {
         (
             "iface bond0 inet manual\n bond-slaves eth0 eth1\n bond-mode 802.3ad\n",
             &[
-                "bond0: mode: bad value \"802.3ad\", expected balance-rr, active-backup, balance-xor or broadcast",
+                "bond0: mode=802.3ad: bondd does not have this mode, expected balance-rr, active-backup, balance-xor or broadcast (0 to 3)",
                 "no bond bond0 was made",
             ],
         ),
         (
             "iface bond0 inet manual\n bond-slaves eth0\n bond-mode 6\n bond-miimon 100\n",
-            &["bond0: mode: bad value \"6\"", "no bond bond0 was made"],
+            &["bond0: mode=6: bondd does not have this mode", "no bond bond0 was made"],
         ),
         (
             "iface bond0 inet manual\n bond-master bond9\n",

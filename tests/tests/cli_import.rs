@@ -177,7 +177,7 @@ fn what_is_not_carried_over_is_said_and_printed_as_a_comment_and_the_status_is_1
     ] {
         assert!(out.lines().any(|printed| printed == line), "{line}: {out}");
     }
-    let wanted = "./ifcfg-bond1:1: mode: bad value \"802.3ad\", expected balance-rr, active-backup,";
+    let wanted = "./ifcfg-bond1:1: mode=802.3ad: bondd does not have this mode, expected balance-rr, active-backup,";
     assert!(err.starts_with(wanted), "{err}");
     assert!(
         err.ends_with("bondctl: 1 error: not everything was imported\n"),

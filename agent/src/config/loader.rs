@@ -1,6 +1,7 @@
 //! Opens and reads the files; the only code of this module that does.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -129,7 +130,14 @@ fn expand(paths: &[PathBuf], findings: &mut Findings) -> Vec<PathBuf> {
         match option_files(path, findings) {
             Ok(found) => {
                 for (name, file) in found {
-                    folders.entry(name).or_insert(file);
+                    match folders.entry(name) {
+                        Entry::Vacant(free) => drop(free.insert(file)),
+                        Entry::Occupied(before) => {
+                            let before = before.get().display();
+                            let text = format!("not read, because {before} has the same name and comes first");
+                            findings.info(&whole(&file), text);
+                        }
+                    }
                 }
             }
             Err(e) => whole_file(path, &e, EXPECTED, findings),

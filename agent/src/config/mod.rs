@@ -9,7 +9,7 @@
 //! - configurations of other tools, behind [`import`]: they are made into files of bondd's own grammar.
 //!
 //! The others are leaves, which know no reader: the data (`spec`, `diagnostic`, `grammar`), options as a list (`option_list`), names
-//! and ports (`names`, `ports`), `limits`, words that more than one grammar knows (`directives`, `kernel_words`, `unsupported`), and
+//! and ports (`names`, `ports`), `limits`, words that more than one grammar knows (`directives`, `kernel_words`), and
 //! the patterns of the shell (`pattern`).
 //!
 //! The option table knows the options; this module only adds rules that hold for the kernel module's parameters but not for
@@ -36,7 +36,6 @@ mod ports;
 mod resolve;
 mod spec;
 mod unite;
-mod unsupported;
 
 pub use diagnostic::{Diagnostic, Place, Severity};
 pub use grammar::Grammar;

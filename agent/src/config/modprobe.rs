@@ -4,6 +4,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use bond_modes::options::nearest;
+
 use super::diagnostic::{Findings, Place};
 use super::directives::{COMMANDS, MODULE, SETTINGS};
 use super::lines::{logical_lines, physical_lines};
@@ -71,7 +73,9 @@ fn directive(place: Place, line: &str, findings: &mut Findings) -> Option<Direct
         _ if HINTS.contains(&word) || COMMANDS.contains(&word) => None,
         _ if SETTINGS.contains(&word.split(['=', '[']).next().unwrap_or(word)) => None,
         _ => {
-            let mut text = format!("unknown directive {word:?}, expected alias or options");
+            let nearest = nearest(word, ["alias", "options"].into_iter());
+            let expected = nearest.map_or("alias or options".to_owned(), |known| format!("{known} perhaps"));
+            let mut text = format!("unknown directive {word:?}, expected {expected}");
             if word.contains('=') {
                 text.push_str(" (or a \\ at the end of the line before)");
             }

@@ -2,13 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::diagnostic::{Findings, Place};
+use super::diagnostic::{Findings, Place, Severity};
 use super::directives::MODULE;
 use super::limits::{MOST_BONDS, MOST_IN_ALL};
 use super::lines::words;
 use super::modprobe::{Directive, DirectiveLine};
 use super::names::{check_bond, free_name};
-use super::option_list::set;
+use super::option_list::{means_the_same, set};
 use super::pattern::is_pattern;
 use super::ports::port_names;
 use super::{BondSpec, SpecOption};
@@ -88,6 +88,14 @@ fn asked_for(directives: &[DirectiveLine], findings: &mut Findings) -> Vec<(Stri
         };
         let earlier = asked.iter().position(|(bond, _)| bond == name);
         match (module == MODULE, earlier) {
+            // The options and ports of one bond may be in several files, and its alias in each of them.
+            (true, Some(at)) if asked[at].1.file != place.file => {
+                let text = format!(
+                    "{name} is made at {}, too: one bond, with the options and ports of both",
+                    asked[at].1
+                );
+                findings.add(Severity::Info, "one-bond", place, text);
+            }
             (true, Some(at)) => findings.warning(place, format!("{name} was asked for before, at {}", asked[at].1)),
             (true, None) if is_pattern(name) => {
                 findings.warning(
@@ -146,6 +154,7 @@ impl OptionLines {
     }
 
     fn take(&mut self, owner: &str, name: &str, value: &str, place: &Place, findings: &mut Findings) {
+        // The place of the value before, and whether it means the same.
         let before = match name {
             "slaves" if owner == MODULE => {
                 let text = format!("slaves for all bonds, expected it in `options <bond> slaves={value}`");
@@ -153,10 +162,14 @@ impl OptionLines {
             }
             "slaves" => {
                 let ports = port_names(owner, value, place, findings);
-                self.ports.replace((place.clone(), ports)).map(|(before, _)| before)
+                let before = self.ports.replace((place.clone(), ports.clone()));
+                before.map(|(at, named)| (at, named == ports))
             }
             "max_bonds" => match value.parse() {
-                Ok(number) if number <= MOST_BONDS => self.max_bonds.replace((place.clone(), number)).map(|(b, _)| b),
+                Ok(number) if number <= MOST_BONDS => {
+                    let before = self.max_bonds.replace((place.clone(), number));
+                    before.map(|(at, asked)| (at, asked == number))
+                }
                 _ => {
                     let text = format!("max_bonds={value}, expected a number from 0 to {MOST_BONDS}");
                     return findings.error(place, text);
@@ -168,12 +181,22 @@ impl OptionLines {
                     value: value.to_owned(),
                     place: place.clone(),
                 };
-                set(&mut self.options, option).map(|before| before.place)
+                let before = set(&mut self.options, option.clone());
+                before.map(|before| (before.place.clone(), means_the_same(&before, &option)))
             }
         };
-        if let Some(before) = before {
-            let text = format!("{name} is given again, the value at {before} has no effect");
-            findings.warning(place, text);
+        match before {
+            None => {}
+            Some((at, agrees)) if at.file != place.file => {
+                if !agrees {
+                    let text = format!("{owner}: {name}={value} contradicts {name} at {at}, expected it in one file");
+                    findings.add(Severity::Error, "contradiction", place, text);
+                }
+            }
+            Some((at, _)) => {
+                let text = format!("{name} is given again, the value at {at} has no effect");
+                findings.warning(place, text);
+            }
         }
     }
 }

@@ -171,6 +171,38 @@ fn later_lines_add_to_earlier_ones_and_a_repeated_option_is_reported() {
 }
 
 #[test]
+fn what_two_files_say_differently_about_a_bond_is_an_error_that_names_both_places() {
+    let together = |one: &str, other: &str| {
+        let source = |path: &str, text: &str| Source {
+            path: PathBuf::from(path),
+            text: text.to_owned(),
+            grammar: Grammar::Own,
+        };
+        parse(&[source("a", one), source("b", other)], &NoFiles, &table)
+    };
+    let alias = "alias bond0 bonding\n";
+    let all = together(
+        &format!("{alias}options bond0 miimon=100 slaves=eth0"),
+        &format!("{alias}options bond0 miimon=50 slaves=eth1"),
+    );
+    assert_eq!(
+        findings(&all),
+        [
+            "b:1: note: bond0 is made at a:1, too: one bond, with the options and ports of both",
+            "b:2: bond0: miimon=50 contradicts miimon at a:2, expected it in one file",
+            "b:2: bond0: slaves=eth1 contradicts slaves at a:2, expected it in one file",
+        ]
+    );
+    assert!(all.has_errors());
+    let agreeing = together(
+        &format!("{alias}options bond0 miimon=100 slaves=eth0"),
+        "options bond0 miimon=100 mode=1 slaves=eth0",
+    );
+    assert_eq!(findings(&agreeing), Vec::<String>::new());
+    assert_eq!(bonds(&agreeing), ["bond0: miimon=100 mode=1 [eth0]"]);
+}
+
+#[test]
 fn lines_about_other_things_are_skipped() {
     good(
         "keep\npath[misc]=/lib/modules/local\ndepfile=/lib/modules/modules.dep\nprune modules.foo\n\
@@ -205,7 +237,7 @@ fn everything_wrong_is_reported_at_once_in_order() {
             "f:2: \"=1\" is not an option, expected option=value",
             "f:2: bad value for miimon",
             "f:2: unknown option colour",
-            "f:3: unknown directive \"Options\", expected alias or options",
+            "f:3: unknown directive \"Options\", expected options perhaps",
             "f:4: options without a name, expected `options <bond> option=value ...`",
             "f:5: alias with one name or none, expected `alias <bond> bonding`",
             "f:6: no options for bonding, expected `options bonding option=value ...`",
@@ -494,7 +526,12 @@ fn files_and_folders_are_read_in_their_order() {
         "{}: warning: a folder in a folder is not read, expected a file",
         folder.display()
     );
-    assert_eq!(findings(&all), [warned]);
+    let hidden = format!(
+        "{}: note: not read, because {} has the same name and comes first",
+        second.join("10-a.conf").display(),
+        root.join("first/10-a.conf").display()
+    );
+    assert_eq!(findings(&all), [warned, hidden]);
     assert_eq!(bonds(&all), ["bond0: mode=1 miimon=50 [eth0]"]);
     assert!(missing.has_errors());
     assert!(

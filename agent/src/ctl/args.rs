@@ -1,5 +1,7 @@
 //! The command line of `bondctl`: grammar and help.
 
+use std::ffi::{OsStr, OsString};
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use bond_modes::hash::FIELDS;
@@ -89,8 +91,8 @@ pub(super) struct Cli {
     #[arg(short, long, global = true, verbatim_doc_comment)]
     pub(super) json: bool,
 
-    /// Run directory of bondd [env: BONDD_RUN_DIR]
-    #[arg(long, global = true, value_name = "DIR", default_value_os_t = run_dir())]
+    /// Run directory of bondd [env: BONDD_RUN_DIR] [default: /run/bondd]
+    #[arg(long, global = true, value_name = "DIR", default_value_os_t = run_dir(), hide_default_value = true)]
     pub(super) run_dir: PathBuf,
 
     #[command(subcommand)]
@@ -206,7 +208,7 @@ pub(super) enum Command {
     ///
     /// For each plane: whether it is usable here, what is missing if not, and whether
     /// a bond with these options would work exactly on it. The last line names the
-    /// plane that such a bond would get.
+    /// plane that such a bond would get; if there is none, the exit status is 1.
     #[command(
         verbatim_doc_comment,
         after_long_help = "Examples:\n  bondctl doctor\n  bondctl doctor mode balance-rr packets_per_slave 3"
@@ -352,6 +354,27 @@ pub(super) enum PortCommand {
         )]
         options: Vec<String>,
     },
+}
+
+/// The words of the command line, with those that take targets from a list (`-10.0.0.3`) joined to the option before them by a
+/// `=`: alone they look like flags.
+pub(super) fn join_removed_targets(words: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let mut joined: Vec<OsString> = Vec::new();
+    for word in words {
+        match joined.last_mut() {
+            Some(option) if removes_targets(&word) && !option.as_encoded_bytes().starts_with(b"-") => {
+                option.push("=");
+                option.push(word);
+            }
+            _ => joined.push(word),
+        }
+    }
+    joined
+}
+
+fn removes_targets(word: &OsStr) -> bool {
+    let list = word.to_str().and_then(|word| word.strip_prefix('-'));
+    list.is_some_and(|list| list.split(',').all(|target| target.parse::<IpAddr>().is_ok()))
 }
 
 /// Names and values from words, each pair either two words or one with `=`. An error names the missing part.
@@ -518,6 +541,32 @@ mod tests {
             panic!("{cli:?}")
         };
         assert_eq!(options, ["prio", "-5"]);
+    }
+
+    #[test]
+    fn targets_are_taken_from_a_list_with_and_without_an_equals_sign() {
+        for (line, wanted) in [
+            (
+                "bondctl set bond0 arp_ip_target -10.0.0.3 -j",
+                &["arp_ip_target=-10.0.0.3"][..],
+            ),
+            (
+                "bondctl set bond0 miimon 0 ns_ip6_target -fd00::1,fd00::2",
+                &["miimon", "0", "ns_ip6_target=-fd00::1,fd00::2"],
+            ),
+            (
+                "bondctl set bond0 arp_ip_target=-10.0.0.3",
+                &["arp_ip_target=-10.0.0.3"],
+            ),
+        ] {
+            let words = join_removed_targets(line.split(' ').map(OsString::from));
+            let cli = Cli::try_parse_from(words).unwrap();
+            assert_eq!(cli.json, line.ends_with("-j"));
+            let Command::Set { options, .. } = cli.command else {
+                panic!("{cli:?}")
+            };
+            assert_eq!(options, wanted, "{line}");
+        }
     }
 
     #[test]

@@ -3,18 +3,19 @@
 //! Exit status: 0 done, 1 refused or failed, 2 usage, 3 no daemon. A closed pipe is success, because the reader has read
 //! enough.
 
+use std::env;
 use std::error::Error;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
-use clap::{CommandFactory, Parser};
+use clap::{ArgMatches, CommandFactory, Parser};
 use serde_json::Value;
 
-use self::args::{Cli, Command, PortCommand, option_pairs};
+use self::args::{Cli, Command, PortCommand, join_removed_targets, option_pairs};
 use self::health::{Health, Level};
 use crate::control::client::{Client, ClientError};
-use crate::control::proto::{Call, OptionPairs, warnings};
+use crate::control::proto::{Call, DoctorReport, OptionPairs, warnings};
 use crate::text::chain;
 
 mod args;
@@ -30,7 +31,7 @@ mod show;
 
 /// The whole program.
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match Cli::try_parse_from(join_removed_targets(env::args_os())) {
         Ok(cli) => cli,
         Err(error) if error.use_stderr() && is_health() => {
             // If this fails, there is no way left to report it.
@@ -42,9 +43,9 @@ pub fn main() -> ExitCode {
     let outcome = run(&cli, &mut io::stdout().lock(), &mut io::stderr().lock());
     ExitCode::from(match outcome {
         Ok(()) => 0,
-        Err(Failure::Usage(why)) => Cli::command().error(ErrorKind::InvalidValue, why).exit(),
+        Err(Failure::Usage(why)) => used_command().error(ErrorKind::InvalidValue, why).exit(),
         Err(Failure::Output(e)) if e.kind() == io::ErrorKind::BrokenPipe => 0,
-        Err(failure @ Failure::Unhealthy(_)) => failure.status(),
+        Err(failure @ (Failure::Unhealthy(_) | Failure::NoPlane)) => failure.status(),
         Err(failure) => {
             // If this fails, there is no way left to report it.
             let _ = complain(&mut io::stderr(), &failure);
@@ -58,6 +59,22 @@ pub fn main() -> ExitCode {
 fn is_health() -> bool {
     let words = Cli::command().ignore_errors(true).try_get_matches();
     words.is_ok_and(|words| words.subcommand_name() == Some("health"))
+}
+
+/// The subcommand of the command line, for its usage.
+fn used_command() -> clap::Command {
+    let mut command = Cli::command();
+    let words = command.clone().ignore_errors(true);
+    let mut matches = words.try_get_matches_from(join_removed_targets(env::args_os())).ok();
+    command.build();
+    while let Some((name, below)) = matches.as_ref().and_then(ArgMatches::subcommand) {
+        let Some(found) = command.find_subcommand(name) else {
+            break;
+        };
+        command = found.clone();
+        matches = Some(below.clone());
+    }
+    command
 }
 
 /// Why a command failed.
@@ -137,6 +154,9 @@ enum Failure {
     /// A bond has a problem, which was printed.
     #[error("not all bonds are well")]
     Unhealthy(Level),
+    /// No data plane can do such a bond, as was printed.
+    #[error("such a bond cannot be made here")]
+    NoPlane,
     /// A part of a configuration is not in the option file; it was reported.
     #[error("{errors} {}: not everything was imported", if *errors == 1 { "error" } else { "errors" })]
     LeftOut {
@@ -240,12 +260,14 @@ fn health(cli: &Cli, bond: Option<String>, out: &mut dyn Write) -> Result<(), Fa
 
 fn diagnose(cli: &Cli, options: OptionPairs, out: &mut dyn Write) -> Result<(), Failure> {
     let answer = connect(cli)?.call(&Call::Doctor { options })?;
+    let report: DoctorReport = serde_json::from_value(answer.clone())?;
     if cli.json {
         writeln!(out, "{answer}")?;
     } else {
-        out.write_all(doctor::report(&serde_json::from_value(answer)?).as_bytes())?;
+        out.write_all(doctor::report(&report).as_bytes())?;
     }
-    Ok(out.flush()?)
+    out.flush()?;
+    report.choice.map(drop).ok_or(Failure::NoPlane)
 }
 
 fn explain(cli: &Cli, bond: &str, fields: &[String], out: &mut dyn Write) -> Result<(), Failure> {

@@ -2,7 +2,7 @@
 
 use bond_modes::options::{self, FailOverMac, is_interface_name};
 use bond_modes::{Bond, BondOptions, Event, Notice, OptionError, PortFacts, PortId, Warning};
-use bond_monitors::Time;
+use bond_monitors::{MacAddr, Time};
 use serde_json::{Value, json};
 
 use super::{Instance, Instances, above};
@@ -20,7 +20,9 @@ impl Instances {
         let before = self.happened.len();
         let mut answer = self.carry_out(now, call)?;
         let warning = |line: &EventLine| match &line.event.notice {
-            Notice::Warning { .. } => Some(format!("{}: {}", line.event.bond, line.event.text)),
+            Notice::Warning { .. } | Notice::MacStillInUse { .. } => {
+                Some(format!("{}: {}", line.event.bond, line.event.text))
+            }
             _ => None,
         };
         let mut warnings: Vec<String> = self.happened[before..].iter().filter_map(warning).collect();
@@ -72,7 +74,12 @@ impl Instances {
             Call::PortSet { bond, port, options } => self.port_set(now, bond, port, options).map(done),
             Call::Active { bond, port } => {
                 let value = port.clone().unwrap_or_default();
-                self.set(now, bond, &[("active_slave".to_owned(), value)]).map(done)
+                let result = self.set(now, bond, &[("active_slave".to_owned(), value)]);
+                // The client did not give an option.
+                let reword = |error: ControlError| {
+                    ControlError::new(error.code, error.message.replace("active_slave", "active port"))
+                };
+                result.map(done).map_err(reword)
             }
             Call::Monitor { bond: Some(bond) } => self.find(bond).map(|_| done(())),
             Call::Monitor { bond: None } => Ok(done(())),
@@ -140,7 +147,10 @@ impl Instances {
 
     fn set_by_operator(&mut self, at: usize, pairs: &OptionPairs, before: &BondOptions) {
         let instance = &mut self.bonds[at];
-        instance.origins.set_by_operator(pairs, before, instance.bond.options());
+        let configured = instance.configured.as_ref();
+        instance
+            .origins
+            .set_by_operator(pairs, before, instance.bond.options(), configured);
     }
 
     /// A live bond cannot change its plane: there is no moment at which both would forward.
@@ -281,6 +291,13 @@ impl Instances {
             mtu: bond.mtu(),
         };
         let permanent_mac = original.mac;
+        if base.mac.unwrap_or(original.mac) == MacAddr::default() {
+            let text = format!(
+                "{what} has no address that a bond could use ({}): give it one first, with `ip link set {} address`",
+                original.mac, link.report.name
+            );
+            return Err(ControlError::new(ErrorCode::BadPort, text));
+        }
         self.bonds[at].originals.insert(port, original);
         let saved = self.try_save(at).map_err(|error| {
             let text = format!("{what}: cannot save what it is now, which bondd must be able to give back: {error}");

@@ -81,7 +81,11 @@ fn take(change: &mut Change, row: &OptionRow, value: &str, context: Context) -> 
     let option = row.name;
     if !row.modes.contain(change.options.mode) {
         let mode = change.options.mode;
-        return Err(OptionError::WrongMode { option, mode });
+        let expected = row.modes.names();
+        return Err(OptionError::WrongMode { option, mode, expected });
+    }
+    if context.has_ports && context.up && row.set_when == SetWhen::EmptyAndDown {
+        return Err(OptionError::HasPortsAndUp { option });
     }
     if context.has_ports && row.set_when != SetWhen::Always {
         return Err(OptionError::HasPorts { option });
@@ -104,7 +108,7 @@ fn take(change: &mut Change, row: &OptionRow, value: &str, context: Context) -> 
 }
 
 /// The known name that looks most like `name`, if one does.
-pub(super) fn nearest(name: &str, known: impl Iterator<Item = &'static str>) -> Option<&'static str> {
+pub fn nearest(name: &str, known: impl Iterator<Item = &'static str>) -> Option<&'static str> {
     known
         // Longer names are too different.
         .filter(|known| name.len() <= known.len() * 2)
@@ -190,6 +194,11 @@ mod tests {
         };
         assert_eq!(
             apply(&options, used, &pairs("mode=x")),
+            Err(OptionError::HasPortsAndUp { option: "mode" })
+        );
+        let down = Context { up: false, ..used };
+        assert_eq!(
+            apply(&options, down, &pairs("mode=x")),
             Err(OptionError::HasPorts { option: "mode" })
         );
         assert_eq!(
@@ -216,7 +225,8 @@ mod tests {
             errors[2].1,
             OptionError::WrongMode {
                 option: "primary",
-                mode: ModeName::BalanceRr
+                mode: ModeName::BalanceRr,
+                expected: "active-backup",
             }
         );
     }
@@ -239,6 +249,33 @@ mod tests {
         let nearest = |name| nearest(name, TABLE.iter().flat_map(OptionRow::names));
         assert_eq!(nearest("frobnicate"), None);
         assert_eq!(nearest("primary_reslect"), Some("primary_reselect"));
+    }
+
+    #[test]
+    fn a_refusal_names_the_way_out() {
+        let refused = |text: &str| parse(&pairs(text)).unwrap_err().to_string();
+        for (given, way_out) in [
+            (
+                "mode=802.3ad",
+                "mode=802.3ad: bondd does not have this mode, expected balance-rr, ",
+            ),
+            ("mode=6", "mode=6: bondd does not have this mode"),
+            ("mode=7", "mode: bad value \"7\""),
+            ("lacp-rate=fast", "lacp-rate is for modes that bondd does not have"),
+            (
+                "mtu=9000",
+                "unknown option mtu, expected mtu to be set by `ip link set`",
+            ),
+            ("slaves=eth0", "`bondctl port add`"),
+            ("miimonn=1", "expected miimon perhaps"),
+            ("frobnicate=1", "expected one that bondctl(8) lists"),
+            (
+                "mode=2 primary=eth0",
+                "primary is not for mode balance-xor, expected mode active-backup",
+            ),
+        ] {
+            assert!(refused(given).contains(way_out), "{given}: {}", refused(given));
+        }
     }
 
     #[test]

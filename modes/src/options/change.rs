@@ -59,6 +59,13 @@ impl Change {
         self.options.miimon = interval;
         if !interval.is_zero() {
             self.given.miimon = true;
+            let (arp_interval, arp_validate) = (self.options.arp_interval, self.options.arp_validate);
+            if !arp_interval.is_zero() || arp_validate != ArpValidate::None {
+                self.warnings.push(Warning::ArpMonitorReplaced {
+                    arp_interval_ms: millis(arp_interval),
+                    arp_validate: arp_validate.name(),
+                });
+            }
             self.options.arp_interval = Duration::ZERO;
             self.options.arp_validate = ArpValidate::None;
         }

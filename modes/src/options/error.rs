@@ -1,12 +1,13 @@
 //! Why an option was refused.
 
 use super::ModeName;
+use super::absent::is_absent_option;
 
 /// A refused option; nothing was changed. The order of the checks is the driver's. [bond_options.c: __bond_opt_set]
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OptionError {
     /// There is no such option.
-    #[error("unknown option {name}, expected {}", nearest.map_or_else(|| "one that --help lists".to_owned(), |n| format!("{n} perhaps")))]
+    #[error("{}", unknown(name, *nearest))]
     Unknown {
         /// As given.
         name: String,
@@ -14,12 +15,22 @@ pub enum OptionError {
         nearest: Option<&'static str>,
     },
     /// The option means nothing in this mode. (EACCES)
-    #[error("{option} is not for mode {mode}, expected a mode that uses it")]
+    #[error("{option} is not for mode {mode}, expected mode {expected}")]
     WrongMode {
         /// Its name.
         option: &'static str,
         /// The bond's mode.
         mode: ModeName,
+        /// The modes that use it.
+        expected: &'static str,
+    },
+    /// The driver has this mode, and bondd does not. (EINVAL)
+    #[error("mode={mode}: bondd does not have this mode, expected {expected}")]
+    AbsentMode {
+        /// As given.
+        mode: String,
+        /// The expected values.
+        expected: &'static str,
     },
     /// The option does not take that value.
     #[error("{option}: bad value {value:?}, expected {expected}")]
@@ -34,6 +45,14 @@ pub enum OptionError {
     /// The option may not change while there are ports. (ENOTEMPTY)
     #[error("{option} cannot change while the bond has ports, expected an empty bond")]
     HasPorts {
+        /// Its name.
+        option: &'static str,
+    },
+    /// As [`OptionError::HasPorts`] and [`OptionError::BondUp`] at once. (ENOTEMPTY)
+    #[error(
+        "{option} cannot change while the bond has ports and is up, expected an empty bond that was set down first"
+    )]
+    HasPortsAndUp {
         /// Its name.
         option: &'static str,
     },
@@ -100,4 +119,18 @@ impl OptionError {
     pub(super) fn names(&self, name: &str) -> bool {
         matches!(self, OptionError::Conflict { option, .. } if option.split('=').next() == Some(&name.replace('-', "_")))
     }
+}
+
+fn unknown(name: &str, nearest: Option<&str>) -> String {
+    if is_absent_option(name) {
+        return format!("{name} is for modes that bondd does not have, expected it to be left out");
+    }
+    let expected = match (name, nearest) {
+        // Words of other tools for what is no option of a bond here.
+        ("slaves" | "ports" | "slave" | "port", _) => "ports to be attached by `bondctl port add`".to_owned(),
+        ("mtu" | "address" | "mac", _) => format!("{name} to be set by `ip link set`"),
+        (_, Some(nearest)) => format!("{nearest} perhaps"),
+        (_, None) => "one that bondctl(8) lists".to_owned(),
+    };
+    format!("unknown option {name}, expected {expected}")
 }

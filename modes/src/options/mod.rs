@@ -3,6 +3,7 @@
 //! [`TABLE`] has one row per option, in the order in which the driver applies them; parsing, showing, checking files and help
 //! all read it. [bond_options.c, bond_netlink.c: bond_changelink]
 
+mod absent;
 mod apply;
 mod change;
 mod error;
@@ -21,8 +22,9 @@ use crate::hash::XmitHashPolicy;
 use crate::named::named;
 
 pub use crate::mode::ModeName;
+pub use absent::{ABSENT_MODES, is_absent_mode, is_absent_option, is_absent_parameter};
 pub(crate) use apply::restore;
-pub use apply::{apply, check, parse};
+pub use apply::{apply, check, nearest, parse};
 pub use change::{Change, Context};
 pub use error::OptionError;
 pub use port::{PORT_TABLE, PortOptions};

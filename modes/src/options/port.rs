@@ -40,7 +40,11 @@ impl PortOptions {
                 });
             };
             if !row.modes.contain(mode) {
-                return Err(OptionError::WrongMode { option: row.name, mode });
+                return Err(OptionError::WrongMode {
+                    option: row.name,
+                    mode,
+                    expected: row.modes.names(),
+                });
             }
             next = next.set_all([(name, value)])?;
         }

@@ -2,6 +2,7 @@
 
 use std::ops::RangeInclusive;
 
+use super::absent::is_absent_mode;
 use super::change::Change;
 use super::shown::OptionValue;
 use super::value::Range;
@@ -29,6 +30,14 @@ pub enum Modes {
 }
 
 impl Modes {
+    /// Their names, for messages.
+    pub fn names(self) -> &'static str {
+        match self {
+            Modes::All => "of any kind",
+            Modes::Only(only) => only.name(),
+        }
+    }
+
     /// Whether the option may be set in that mode.
     pub fn contain(self, mode: ModeName) -> bool {
         match self {
@@ -167,6 +176,12 @@ impl OptionRow {
 
     /// The error for a bad value.
     pub(super) fn refuses(&self, value: &str) -> OptionError {
+        if self.name == "mode" && is_absent_mode(value) {
+            return OptionError::AbsentMode {
+                mode: value.to_owned(),
+                expected: self.expected,
+            };
+        }
         OptionError::BadValue {
             option: self.name,
             value: value.to_owned(),

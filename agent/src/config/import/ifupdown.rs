@@ -6,13 +6,12 @@
 
 use std::time::Duration;
 
-use bond_modes::options::{Kind, find};
+use bond_modes::options::{Kind, find, is_absent_option};
 
 use super::keep_good::keep_good;
 use crate::config::diagnostic::{Diagnostic, Findings, Place, Severity};
 use crate::config::names::check_interface;
 use crate::config::option_list::set;
-use crate::config::unsupported::is_for_other_modes;
 use crate::config::{Check, SpecOption};
 
 /// A line of a stanza, or a variable of a hook.
@@ -178,7 +177,7 @@ pub fn read(lines: Vec<Line>, check: Check<'_>) -> (Stanza, Vec<Diagnostic>) {
             files.push(line.place.file.clone());
         }
         let Some(name) = option_name(&line.name) else { continue };
-        if is_for_other_modes(&name) {
+        if is_absent_option(&name) {
             let text = format!("bond-{name} is for modes that bondd does not have, it sets nothing");
             findings.add(
                 Severity::Warning,

@@ -1,9 +1,10 @@
 //! Options that another tool wrote one by one to the driver's files: those that bondd takes.
 
+use bond_modes::options::is_absent_option;
+
 use crate::config::diagnostic::{Findings, Severity};
 use crate::config::option_list::{switched_on, take};
 use crate::config::parameters::apply_module_rules;
-use crate::config::unsupported::is_for_other_modes;
 use crate::config::{Check, Grammar, SpecOption};
 
 /// Keeps the options that a bond can have together, and reports and returns the others. `None` if the mode is refused, because
@@ -16,7 +17,7 @@ pub(super) fn keep_good(
     findings: &mut Findings,
 ) -> Option<Vec<SpecOption>> {
     let mut left = Vec::new();
-    for option in options.extract_if(.., |option| is_for_other_modes(&option.name)) {
+    for option in options.extract_if(.., |option| is_absent_option(&option.name)) {
         let text = format!(
             "{}={} is for modes that bondd does not have, it sets nothing, expected it to be left out",
             option.name, option.value

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use bond_modes::options::{ModeName, Modes, TABLE, find, is_interface_name, parse};
+use bond_modes::options::{ModeName, Modes, TABLE, find, is_absent_parameter, is_interface_name, parse};
 use bond_modes::{BondOptions, Spread};
 
 use crate::config::diagnostic::{Code, Findings, Place, Severity};
@@ -12,7 +12,6 @@ use crate::config::limits::{MOST_BONDS, MOST_IN_ALL, MOST_WORDS};
 use crate::config::names::free_name;
 use crate::config::option_list::{number, set, take};
 use crate::config::ports::port_names;
-use crate::config::unsupported::is_unsupported;
 use crate::config::{BondSpec, Check, Grammar, SpecOption, parameters};
 
 mod value;
@@ -237,7 +236,7 @@ fn show(word: &Word) -> &str {
 
 fn unknown(word: &Word, grammar: Grammar, findings: &mut Findings) {
     let name = &word.name;
-    if is_unsupported(name) {
+    if is_absent_parameter(name) {
         let text = format!("{name} is for modes that bondd does not have, it sets nothing, expected it to be left out");
         return findings.add(Severity::Warning, "unsupported-option", &word.place, text);
     }
@@ -264,6 +263,11 @@ fn unknown(word: &Word, grammar: Grammar, findings: &mut Findings) {
     findings.add(Severity::Warning, "unknown-option", &word.place, text);
 }
 
+/// All modes, as a message lists them.
+fn modes() -> &'static str {
+    find("mode").map_or("a mode", |row| row.expected)
+}
+
 fn refuse(word: &Word, bad: Bad, findings: &mut Findings) {
     let (name, value) = (&word.name, show(word));
     let (code, text) = match bad {
@@ -278,15 +282,11 @@ fn refuse(word: &Word, bad: Bad, findings: &mut Findings) {
         ),
         Bad::Mode => (
             "bad-mode",
-            format!(
-                "{name}={value}: no such mode, expected balance-rr, active-backup, balance-xor or broadcast (0 to 3)"
-            ),
+            format!("{name}={value}: no such mode, expected {}", modes()),
         ),
         Bad::UnsupportedMode => (
             "unsupported-mode",
-            format!(
-                "{name}={value}: bondd does not have this mode, expected balance-rr, active-backup, balance-xor or broadcast"
-            ),
+            format!("{name}={value}: bondd does not have this mode, expected {}", modes()),
         ),
         Bad::Multicast => (
             "bad-multicast",

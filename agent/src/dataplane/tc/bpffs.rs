@@ -186,7 +186,9 @@ fn is_only_here(dir: &File) -> bool {
 
 /// Whether this line of `mountinfo` is of a mount that bondd made and that was not received from another namespace.
 fn is_unshared_mount_of_ours(line: &str) -> bool {
-    let Some((left, right)) = line.split_once(" - ") else { return false };
+    let Some((left, right)) = line.split_once(" - ") else {
+        return false;
+    };
     let received = left.split(' ').skip(6).any(|tag| tag.starts_with("master:"));
     right.split(' ').nth(1) == Some(SOURCE) && !received
 }
@@ -196,7 +198,9 @@ fn outer_namespace() -> Outer {
     let first = open(1);
     let proven = first.is_some();
     let reachable = first.or_else(|| ancestors().into_iter().rev().find_map(open));
-    let Some(outer) = reachable else { return Outer::OutOfReach };
+    let Some(outer) = reachable else {
+        return Outer::OutOfReach;
+    };
     let (Ok(ours), Ok(theirs)) = (fs::metadata("/proc/thread-self/ns/mnt"), outer.metadata()) else {
         return Outer::OutOfReach;
     };

@@ -1,6 +1,6 @@
 //! Values of the module's parameters, as the loader of each grammar reads them.
 
-use bond_modes::options::{Kind, ModeName, Since, find};
+use bond_modes::options::{ABSENT_MODES, Kind, ModeName, Since, find, is_absent_mode};
 
 use crate::config::Grammar;
 use crate::config::legacy::numbers::strtol;
@@ -8,9 +8,6 @@ use crate::config::legacy::numbers::strtol;
 /// Parameters of the driver of Linux 2.4.22 that are not options of a bond, and options of bondd in every grammar. [bonding.txt
 /// of 2003]
 const IN_EVERY_GRAMMAR: [&str; 4] = ["multicast", "max_bonds", "slaves", "plane"];
-
-/// Modes that bondd does not have. [bonding.rst: mode]
-const UNSUPPORTED_MODES: [&str; 3] = ["802.3ad", "balance-tlb", "balance-alb"];
 
 /// Most elements of a list. [bonding.h: BOND_MAX_ARP_TARGETS]
 const MOST: usize = 16;
@@ -145,7 +142,7 @@ fn mode(text: &str, loose: bool) -> Result<Value, Bad> {
     let names = ModeName::VALUES
         .iter()
         .map(|(_, name, _)| *name)
-        .chain(UNSUPPORTED_MODES);
+        .chain(ABSENT_MODES.map(|(name, _)| name));
     let names: Vec<&str> = names.collect();
     let text = if loose { text } else { text.trim() };
     let by_number = match (loose, strtol(text)) {
@@ -165,7 +162,7 @@ fn mode(text: &str, loose: bool) -> Result<Value, Bad> {
     };
     match at.and_then(|at| names.get(at)).copied() {
         None => Err(Bad::Mode),
-        Some(name) if UNSUPPORTED_MODES.contains(&name) => Err(Bad::UnsupportedMode),
+        Some(name) if is_absent_mode(name) => Err(Bad::UnsupportedMode),
         Some(name) if whole => Ok(Value::Text(name.to_owned())),
         Some(name) => Ok(Value::Prefix(name.to_owned())),
     }
