@@ -9,7 +9,7 @@ use bond_modes::{Event, Notice, PortId, Warning};
 use bond_monitors::{LinkReport, Time};
 
 use super::actions::settled_carrier;
-use super::repair::Permit;
+use super::repairs::Permit;
 use super::{Instance, Instances};
 use crate::netlink::{Drained, Link, LinkEvent};
 use crate::status::Device;

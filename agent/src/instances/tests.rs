@@ -7,7 +7,8 @@ use bond_modes::{Event, PortId, Reach, TargetPath};
 use bond_monitors::Time;
 use bond_monitors::wire::ethernet::Tag;
 
-use super::{Counters, Instances, PUBLISHED_A_TURN, above, check_options};
+use super::publish::PUBLISHED_A_TURN;
+use super::{Counters, Instances, above, check_options};
 use crate::config;
 use crate::control::proto::{Call, ErrorCode};
 use crate::dataplane::script::{self, ScriptPlane};
