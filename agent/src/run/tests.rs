@@ -253,3 +253,39 @@ fn a_change_does_not_wait_for_the_readers_before_it() {
         assert_eq!(answers, b"{\"id\":2,\"ok\":{}}\n");
     });
 }
+
+#[test]
+fn readers_cannot_keep_the_agent_busy_with_examinations_of_the_kernel() {
+    in_netns(|| {
+        let mut world = World::new("doctor");
+        const DOCTOR: &str = "{\"id\":3,\"call\":\"doctor\",\"options\":[]}\n";
+        let mut readers: Vec<_> = (0..4).map(|_| (world.connect(), Vec::new())).collect();
+        for (client, _) in &mut readers {
+            client.write_all(DOCTOR.as_bytes()).unwrap();
+        }
+        let (mut other, mut shown) = (world.connect(), Vec::new());
+        other.write_all(SHOW.as_bytes()).unwrap();
+        let examines = |turn: &Turn| turn.0.contains(&script::Call::Probe);
+        let mut times = Vec::new();
+        let all_answered = |readers: &mut Vec<(UnixStream, Vec<u8>)>| {
+            readers
+                .iter_mut()
+                .all(|(client, answers)| receive(client, answers) == 1)
+        };
+        while !all_answered(&mut readers) {
+            let now = clock::now();
+            if examines(&world.turn()) {
+                times.push(now);
+                if times.len() == 2 {
+                    assert_eq!(receive(&mut other, &mut shown), 1, "others do not wait for them");
+                }
+            }
+            if let Some(first) = times.first() {
+                assert!(now.since(*first) < Duration::from_secs(10), "not all are answered");
+            }
+        }
+        let pauses: Vec<_> = times.windows(2).map(|pair| pair[1].since(pair[0])).collect();
+        assert_eq!(pauses.len(), 3);
+        assert!(pauses.iter().all(|pause| *pause >= EXAMINATION_PAUSE), "{pauses:?}");
+    });
+}
