@@ -220,6 +220,9 @@ pub struct BondReport {
     /// The origin of each option's value, by the names of `options`. `active_slave` is not a stored option.
     #[serde(default)]
     pub option_origins: BTreeMap<String, Origin>,
+    /// Options that bondd set because a port needs them, by the kernel's name, each with the port.
+    #[serde(default)]
+    pub options_for_ports: BTreeMap<String, String>,
 }
 
 /// A setting of a bond that the kernel refused.

@@ -3,6 +3,7 @@
 use bond_monitors::Time;
 
 use super::Instances;
+use super::logged_failures::Subject;
 use crate::control::proto::ErrorCode;
 use crate::netlink::Link;
 
@@ -25,11 +26,13 @@ impl Instances {
     /// Tries again what could not be attached, as far as it is time for that.
     pub(super) fn attach_due(&mut self, now: Time) {
         for at in 0..self.bonds.len() {
-            let instance = &mut self.bonds[at];
-            instance.attempts.keep(&instance.wanted);
-            for name in instance.attempts.due(now) {
+            for name in self.bonds[at].attempts.due(now) {
                 let link = self.links.by_name(&name).ok().flatten();
-                if self.bonds[at].attempts.is_still_due(now, &name, link.as_ref()) {
+                let instance = &mut self.bonds[at];
+                if instance
+                    .attempts
+                    .is_still_due(now, &name, link.as_ref(), &instance.bond)
+                {
                     self.attach_wanted(now, at, &name);
                 }
             }
@@ -45,13 +48,16 @@ impl Instances {
         };
         let instance = &mut self.bonds[at];
         match (&result, left) {
-            (Err(error), Some(link)) => instance.attempts.failed(now, &link, error.message.clone()),
-            // Attached, or gone: then its own event tells when it is back.
+            (Err(error), Some(link)) => instance
+                .attempts
+                .failed(now, &link, &instance.bond, error.message.clone()),
+            // Attached, or gone: then its own event says when it is back.
             _ => instance.attempts.forget(name),
         }
         instance.dirty = true;
+        let subject = Subject::Wanted(name.to_owned());
         instance
             .failures
-            .note(&instance.name, &format!("attach {name}"), result);
+            .record(&instance.name, subject, &format!("attach {name}"), result);
     }
 }

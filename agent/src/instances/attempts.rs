@@ -1,19 +1,21 @@
 //! Wanted ports that cannot be attached: why not, and when it is tried again.
 //!
 //! An attachment that fails half-way is undone, and the kernel reports both as changes of the interface. They must not lead to
-//! the next attempt, or there would be no end of it. So the next attempt is at once only if the interface is not as the last one
-//! left it, and not too often: then it comes a second later. Otherwise the agent waits, longer after each failure of an attempt
-//! that only the clock led to.
+//! the next attempt, or there would be no end of it. So the next attempt is at once only if the interface or the bond is not as
+//! the last one left it. After five of these in ten seconds it comes a second later. Without a change the pause before the next
+//! attempt doubles with each failure.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use bond_modes::{Bond, BondOptions};
 use bond_monitors::{MacAddr, Time};
 
 use super::repairs::{Permit, Repairs};
+use crate::dataplane::PortBase;
 use crate::netlink::Link;
 
-/// What became of the last attempt at each wanted port that is there and not attached, by name.
+/// The last attempt at each wanted port that is there and not attached, by name.
 #[derive(Debug, Default)]
 pub(super) struct Attempts(BTreeMap<String, Attempt>);
 
@@ -28,6 +30,8 @@ struct Attempt {
     soon: Option<Time>,
     /// The interface as the attempt left it.
     left: Settings,
+    /// The bond as the attempt left it.
+    terms: Terms,
     /// Attempts made at once because of changes by others.
     at_once: Repairs,
 }
@@ -44,6 +48,29 @@ struct Settings {
     allmulti: bool,
     alias: String,
     master: Option<u32>,
+}
+
+/// The properties of a bond on which an attachment depends. A change of them can make one possible.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Terms {
+    options: BondOptions,
+    base: PortBase,
+    /// Whether the next port is the first one, which a bond may treat differently.
+    is_first: bool,
+}
+
+impl Terms {
+    /// Those for a port with this address.
+    fn of(bond: &Bond, mac: MacAddr) -> Terms {
+        Terms {
+            options: bond.options().clone(),
+            base: PortBase {
+                mac: bond.mac_for_new_port(mac),
+                mtu: bond.mtu(),
+            },
+            is_first: bond.ports().is_empty(),
+        }
+    }
 }
 
 impl Settings {
@@ -81,17 +108,28 @@ impl Attempts {
         false
     }
 
-    /// Whether an attempt that is due is still to be made: not if the interface is again as the last attempt left it.
-    pub(super) fn is_still_due(&mut self, now: Time, name: &str, link: Option<&Link>) -> bool {
+    /// Makes attempts due whose bond has changed since they failed.
+    pub(super) fn bond_changed(&mut self, now: Time, bond: &Bond) {
+        for attempt in self.0.values_mut() {
+            if attempt.soon.is_none() && attempt.terms != Terms::of(bond, attempt.left.mac) {
+                let at_once = attempt.at_once.permit(now) == Permit::Given;
+                attempt.soon = Some(if at_once { now } else { now + SOON });
+            }
+        }
+    }
+
+    /// Whether an attempt that is due is still to be made: not if interface and bond are again as the last attempt left them.
+    pub(super) fn is_still_due(&mut self, now: Time, name: &str, link: Option<&Link>, bond: &Bond) -> bool {
         let Some(attempt) = self.0.get_mut(name) else {
             return true;
         };
         attempt.soon = None;
-        now >= attempt.retry || link.is_none_or(|link| attempt.left != Settings::of(link))
+        let bond_changed = attempt.terms != Terms::of(bond, attempt.left.mac);
+        now >= attempt.retry || bond_changed || link.is_none_or(|link| attempt.left != Settings::of(link))
     }
 
-    pub(super) fn failed(&mut self, now: Time, link: &Link, reason: String) {
-        let left = Settings::of(link);
+    pub(super) fn failed(&mut self, now: Time, link: &Link, bond: &Bond, reason: String) {
+        let (left, terms) = (Settings::of(link), Terms::of(bond, link.report.mac));
         match self.0.get_mut(&link.report.name) {
             Some(attempt) => {
                 // An attempt before its time was made because of others, and says nothing about how long to wait.
@@ -99,7 +137,8 @@ impl Attempts {
                     attempt.retry = now + backoff(attempt.failures);
                     attempt.failures = attempt.failures.saturating_add(1);
                 }
-                (attempt.reason, attempt.left, attempt.soon) = (reason, left, None);
+                (attempt.reason, attempt.soon) = (reason, None);
+                (attempt.left, attempt.terms) = (left, terms);
             }
             None => {
                 let attempt = Attempt {
@@ -108,6 +147,7 @@ impl Attempts {
                     retry: now + backoff(0),
                     soon: None,
                     left,
+                    terms,
                     at_once: Repairs::default(),
                 };
                 self.0.insert(link.report.name.clone(), attempt);
@@ -118,11 +158,6 @@ impl Attempts {
     /// It is attached, gone, or not wanted any more.
     pub(super) fn forget(&mut self, port: &str) {
         self.0.remove(port);
-    }
-
-    /// Forgets ports that are not wanted any more.
-    pub(super) fn keep(&mut self, wanted: &[String]) {
-        self.0.retain(|name, _| wanted.contains(name));
     }
 
     pub(super) fn timeout(&self) -> Option<Time> {

@@ -30,7 +30,7 @@ impl FrameSockets {
             return listener.listen_for(kinds);
         }
         let listener = FrameSocket::open(port.0, kinds)?;
-        let token = Token(FIRST_EAR + port.0 as usize);
+        let token = Token(FIRST_FRAME_TOKEN + port.0 as usize);
         self.registry
             .register(&mut SourceFd(&listener.as_raw_fd()), token, Interest::READABLE)?;
         self.open.insert(port, listener);
@@ -45,5 +45,5 @@ impl FrameSockets {
     }
 }
 
-/// Tokens of frame_sockets: an interface index, which has 31 bits, above all others.
-pub(super) const FIRST_EAR: usize = 1 << (usize::BITS - 1);
+/// The token of a port is this plus its interface index, which has 31 bits: above all others.
+pub(super) const FIRST_FRAME_TOKEN: usize = 1 << (usize::BITS - 1);

@@ -5,13 +5,14 @@ use bond_monitors::Time;
 use mio::Token;
 
 use super::Instances;
-use super::frame_sockets::FIRST_EAR;
+use super::frame_sockets::FIRST_FRAME_TOKEN;
+use super::logged_failures::Subject;
 use crate::netlink::Drained;
 
 impl Instances {
     /// The port whose frames a token stands for.
     pub fn frame_token(token: Token) -> Option<PortId> {
-        let ifindex = token.0.checked_sub(FIRST_EAR)?;
+        let ifindex = token.0.checked_sub(FIRST_FRAME_TOKEN)?;
         u32::try_from(ifindex).ok().map(PortId)
     }
 
@@ -44,8 +45,10 @@ impl Instances {
                 self.frame_sockets.close(port);
             } else {
                 let opened = self.frame_sockets.hear(port, kinds);
-                let doing = format!("hear what arrives at {port}");
-                instance.failures.note(&instance.name, &doing, opened);
+                let doing = format!("receive the frames of {port}");
+                instance
+                    .failures
+                    .record(&instance.name, Subject::Port(port), &doing, opened);
             }
         }
     }

@@ -38,7 +38,7 @@ use mio::Registry;
 
 use self::attempts::Attempts;
 use self::frame_sockets::FrameSockets;
-use self::logged_failures::LoggedFailures;
+use self::logged_failures::{LoggedFailures, Subject};
 use self::repairs::Repairs;
 use self::shown::Shown;
 use self::unfulfilled::Unfulfilled;
@@ -99,7 +99,7 @@ struct Instance {
     /// The options that files gave when they were last followed; none if no file says anything of it.
     configured: Option<OptionPairs>,
     origins: Origins,
-    /// What the log has said of it that does not work.
+    /// Failures that last, which the log has reported.
     failures: LoggedFailures,
     /// What of its plan could not be brought about.
     unfulfilled: Unfulfilled,
@@ -340,6 +340,7 @@ impl Instances {
             option_origins: instance
                 .origins
                 .of_options(instance.bond.options(), instance.configured.as_ref()),
+            options_for_ports: instance.origins.port_options.clone(),
         }
     }
 
@@ -362,6 +363,18 @@ impl Instances {
             configured: instance.configured.clone(),
             origins: Some(instance.origins.clone()),
         })
+    }
+}
+
+impl Instance {
+    /// Forgets a port that is not to be attached any more; whether it was wanted.
+    fn forget_wanted(&mut self, port: &str) -> bool {
+        let before = self.wanted.len();
+        self.wanted.retain(|name| name != port);
+        self.attempts.forget(port);
+        self.failures.forget(&Subject::Wanted(port.to_owned()));
+        self.vanished.remove(port);
+        before != self.wanted.len()
     }
 }
 
