@@ -229,10 +229,15 @@ impl Agent {
             let answer = self.instances.call(started, &request.call);
             self.server.answer(request.client, &request.id, answer);
             let ended = clock::now();
-            self.next_examination = ended + (ended.since(started) * EXAMINATION_SHARE).max(EXAMINATION_PAUSE);
+            self.next_examination = ended + pause_after(ended.since(started));
             return;
         }
     }
+}
+
+/// How long the next `doctor` waits after one that took this time.
+fn pause_after(took: Duration) -> Duration {
+    (took * EXAMINATION_SHARE).max(EXAMINATION_PAUSE)
 }
 
 #[cfg(test)]
