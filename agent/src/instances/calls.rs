@@ -491,6 +491,7 @@ pub(super) fn plane_error(object: &str, error: &PlaneError) -> ControlError {
         PlaneError::Inexact { .. } => ErrorCode::Refused,
         PlaneError::Permission { .. } => ErrorCode::Permission,
         PlaneError::NameTaken { .. } => ErrorCode::NameTaken,
+        PlaneError::NotUndone { error, .. } => plane_error(object, error).code,
         PlaneError::Kernel { .. } => ErrorCode::Kernel,
     };
     ControlError::new(code, format!("{object}: {}", chain(error)))
