@@ -180,6 +180,12 @@ pub enum ErrorCode {
     Kernel,
 }
 
+/// Warnings in the answer to a call that changed something, each with the bond's name in front.
+pub fn warnings(answer: &Value) -> impl Iterator<Item = &str> {
+    let warnings = answer["warnings"].as_array().into_iter().flatten();
+    warnings.filter_map(Value::as_str)
+}
+
 /// Answer to `doctor`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DoctorReport {

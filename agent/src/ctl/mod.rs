@@ -14,7 +14,7 @@ use serde_json::Value;
 use self::args::{Cli, Command, PortCommand, option_pairs};
 use self::health::{Health, Level};
 use crate::control::client::{Client, ClientError};
-use crate::control::proto::{Call, OptionPairs};
+use crate::control::proto::{Call, OptionPairs, warnings};
 use crate::text::chain;
 
 mod args;
@@ -318,12 +318,6 @@ fn follow(cli: &Cli, bond: Option<String>, out: &mut dyn Write) -> Result<(), Fa
         out.flush()?;
     }
     Ok(())
-}
-
-/// What an answer warns of.
-fn warnings(answer: &Value) -> impl Iterator<Item = &str> {
-    let warnings = answer["warnings"].as_array().into_iter().flatten();
-    warnings.filter_map(Value::as_str)
 }
 
 /// Prints the warnings of an answer.

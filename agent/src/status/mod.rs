@@ -10,8 +10,7 @@ pub mod sysfs;
 
 use std::collections::BTreeMap;
 
-use bond_modes::options::{ArpAllTargets, ArpValidate, FailOverMac, ModeName, PrimaryReselect};
-use bond_modes::{BondOptions, PortStatus, XmitHashPolicy};
+use bond_modes::{BondOptions, PortStatus};
 use bond_monitors::LinkReport;
 
 use crate::control::proto::BondReport;
@@ -72,7 +71,7 @@ pub fn render(bond: &BondReport, options: &BondOptions, devices: &Devices, relea
             Entry::File(info::render(bond, options)),
         );
     }
-    sysfs::render(&mut tree, bond, devices);
+    sysfs::render(&mut tree, bond, options, devices);
     tree
 }
 
@@ -85,23 +84,6 @@ fn attached(bond: &BondReport) -> impl DoubleEndedIterator<Item = &PortStatus> {
 fn attached_primary(bond: &BondReport) -> Option<&PortStatus> {
     let wanted = bond.status.primary.as_deref()?;
     attached(bond).find(|port| port.name == wanted)
-}
-
-/// The driver's number of an option's named value; `None` for options with other values.
-fn number_of(option: &str, value: &str) -> Option<u8> {
-    fn find<T>(values: &[(T, &str, u8)], wanted: &str) -> Option<u8> {
-        let found = values.iter().find(|(_, name, _)| *name == wanted);
-        found.map(|(_, _, number)| *number)
-    }
-    match option {
-        "mode" => find(ModeName::VALUES, value),
-        "xmit_hash_policy" => find(XmitHashPolicy::VALUES, value),
-        "arp_validate" => find(ArpValidate::VALUES, value),
-        "arp_all_targets" => find(ArpAllTargets::VALUES, value),
-        "fail_over_mac" => find(FailOverMac::VALUES, value),
-        "primary_reselect" => find(PrimaryReselect::VALUES, value),
-        _ => None,
-    }
 }
 
 #[cfg(test)]
