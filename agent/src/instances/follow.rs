@@ -6,6 +6,7 @@ use bond_modes::options;
 use bond_monitors::Time;
 
 use super::Instances;
+use super::calls::option_error;
 use crate::config::BondSpec;
 use crate::control::proto::OptionPairs;
 
@@ -81,7 +82,10 @@ impl Instances {
         let before = instance.bond.options().clone();
         let step = instance.origins.to_follow(&said, pairs, &before);
         let step = step.map_err(|error| error.to_string())?;
-        let mut set = step.in_one_set(&before, |set| instance.bond.preview(set))?;
+        let mut set = step.in_one_set(&before, |set| {
+            let after = instance.bond.preview(set);
+            after.map_err(|error| option_error(&name, error))
+        })?;
         let planes = pairs.iter().filter(|pair| pair.0 == "plane" && !said.contains(pair));
         set.extend(planes.cloned());
         let left: Vec<&str> = said
