@@ -1,16 +1,16 @@
 //! `state/<bond>.json`: soft state across restarts, that is, state that the kernel does not hold. It is worthless after a
 //! reboot.
 
+mod bond;
 mod format;
-mod state;
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+pub use self::bond::SavedBond;
 use self::format::FileBond;
-pub use self::state::SavedBond;
 
 /// The folder of state files.
 #[derive(Debug)]

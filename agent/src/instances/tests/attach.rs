@@ -7,10 +7,10 @@ use bond_modes::{Event, PortId};
 
 use super::{Counters, NOW, attach, attempts, refusal, with_bond};
 use crate::control::proto::Call;
+use crate::control::proto::Origin;
 use crate::dataplane::script::ScriptPlane;
 use crate::instances::Instances;
 use crate::netlink::tests::{asks, ip};
-use crate::origins::Origin;
 
 #[test]
 fn a_wanted_port_is_tried_soon_after_others_have_changed_it_many_times() {

@@ -1,4 +1,4 @@
-//! What is kept about a bond across restarts.
+//! The saved state of one bond.
 
 use std::collections::BTreeMap;
 
