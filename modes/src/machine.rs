@@ -18,8 +18,8 @@ pub trait Machine {
     /// Lets time pass. A call before the time is harmless.
     fn handle_timeout(&mut self, now: Time);
 
-    /// Reports the time that the agent took for the last actions of any machine, from `since`, the time of that input, to
-    /// `until`. This time does not count as silence of ports, and delayed rounds are not sent in a bunch.
+    /// Reports that the agent was busy with actions, of this or another machine, and read nothing from `since` to `until`. This
+    /// time does not count as silence of ports, and delayed rounds are not sent in a bunch.
     fn held_up(&mut self, since: Time, until: Time);
 
     /// The next thing to do; drain to `None` after every input.

@@ -2,7 +2,7 @@
 
 use crate::monitor::Verdict;
 
-/// Rule of combination. Monitors without a verdict are left out.
+/// Rule of combination. Monitors without a verdict are left out. Bonds use [`Combine::All`]; no option asks for the others yet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Combine {
     /// Down if one says down.

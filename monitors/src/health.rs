@@ -101,7 +101,7 @@ impl Health {
         self.tell(now, Fact::Before { usable }, &mut Vec::new());
     }
 
-    /// Switches damping on or off.
+    /// Switches damping on or off. Bonds have it off; no option asks for it yet.
     pub fn damp(&mut self, rule: Option<DampingRule>) {
         self.damping = rule.map(Damping::new);
     }

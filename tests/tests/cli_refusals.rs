@@ -131,8 +131,7 @@ fn lists_of_targets_are_refused_whole() {
         1,
         &["ns_ip6_target", "ff02::1"],
     );
-    // A dash begins a flag; joined to its option it does not.
-    refuses(&bench, "set bond0 arp_ip_target -10.0.0.4", 2, &["-1"]);
+    refuses(&bench, "set bond0 arp_ip_target -10.0.0.6", 1, &["-10.0.0.6"]);
     let many = (1..=15).map(|n| format!("10.0.1.{n}")).collect::<Vec<_>>().join(",");
     refuses(
         &bench,
@@ -251,6 +250,59 @@ fn bond_names_that_are_impossible_taken_or_unknown_are_refused() {
     ] {
         refuses(&bench, line, 1, &["bond9"]);
     }
+}
+
+#[test]
+fn an_interface_without_an_address_is_refused_before_anything_changes() {
+    let bench = bench();
+    let (daemon, netns) = (&bench.host.daemon, &bench.host.netns);
+    // A bridge that has lost its only port.
+    netns.ip("link add br9 type bridge");
+    netns.ip("link set spare master br9");
+    netns.ip("link set spare nomaster");
+    assert_eq!(netns.mac("br9"), "00:00:00:00:00:00");
+    daemon.ctl("add bond1 mode=active-backup");
+    let words = ["br9 has no address", "ip link set br9 address"];
+    refuses(&bench, "port add bond1 br9", 1, &words);
+    assert!(netns.link("br9").unwrap()["ifalias"].is_null());
+}
+
+#[test]
+fn clients_get_the_warnings_that_the_log_has() {
+    let bench = bench();
+    let daemon = &bench.host.daemon;
+    let warned = |line: &str, words: &[&str]| {
+        let output = daemon.bondctl(&line.split_whitespace().collect::<Vec<_>>());
+        let (code, said) = refused(&output);
+        assert!(
+            code == 0 && words.iter().all(|word| said.contains(word)),
+            "{line}: {code}: {said}"
+        );
+    };
+    daemon.ctl("set bond0 arp_interval 200 arp_ip_target 10.0.0.9 arp_validate all");
+    warned(
+        "set bond0 miimon 100",
+        &["warning: bond0: miimon replaces the ARP monitor", "200 and all"],
+    );
+    warned(
+        "port del bond0 eth0",
+        &["warning: bond0: eth0: left with address", "give eth0 another one"],
+    );
+}
+
+#[test]
+fn a_refusal_speaks_of_what_was_typed() {
+    let bench = bench();
+    let daemon = &bench.host.daemon;
+    daemon.ctl("add bond1 mode=balance-xor");
+    let words = ["active port is not for mode balance-xor", "expected mode active-backup"];
+    refuses(&bench, "active bond1 eth0", 1, &words);
+    refuses(&bench, "hash bond0 nonsense 1", 2, &["nonsense", "Usage: bondctl hash"]);
+    let doctor = daemon.bondctl(&["doctor", "mode=balance-rr", "plane=team"]);
+    assert_eq!(doctor.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&doctor.stdout).ends_with("such a bond cannot be made here\n"));
+    let help = daemon.bondctl(&["-h"]);
+    assert!(String::from_utf8_lossy(&help.stdout).contains("[default: /run/bondd]"));
 }
 
 #[test]
@@ -382,6 +434,11 @@ fn a_bad_options_file_stops_the_start_and_every_finding_has_file_and_line() {
             "{place} {word} in {said}"
         );
     }
+    let last = said.lines().last().unwrap_or_default();
+    assert!(
+        last.contains("3 errors in the option files: not started") && last.contains("unmonitored"),
+        "{last}"
+    );
     assert_eq!(link_names(&netns), links, "forwarding stays as it was");
     // The existing bond is still adopted with the good file.
     fs::write(&path, good).unwrap();

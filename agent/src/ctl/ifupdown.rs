@@ -16,7 +16,7 @@ use std::{env, fs, thread};
 use bond_modes::LinkWord;
 use bond_modes::options::{TABLE, parse, show_all};
 
-use super::Failure;
+use super::failure::Failure;
 use crate::config::import::{Line, Ports, Role, Stanza, read_stanza};
 use crate::config::{Diagnostic, Place};
 use crate::control::client::{Client, ClientError};

@@ -6,7 +6,7 @@
 use std::io::Write;
 use std::path::PathBuf;
 
-use super::Failure;
+use super::failure::Failure;
 use crate::config::{self, BondSpec, Diagnostic, Grammar, NoFiles, Severity, Source};
 use crate::control::client::Client;
 use crate::control::proto::{Call, warnings};

@@ -7,7 +7,7 @@ use std::fmt::{self, Write};
 use bond_modes::options::millis;
 use bond_modes::{BondOptions, LinkWord, PortStatus};
 
-use super::attached;
+use super::attached::attached;
 use crate::control::proto::BondReport;
 
 /// The whole file of one bond with these options.

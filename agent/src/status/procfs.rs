@@ -9,7 +9,7 @@ use bond_modes::options::{FailOverMac, millis};
 use bond_modes::{BondOptions, ModeStatus, PortStatus, Spread, UpDown};
 use bond_monitors::Duplex;
 
-use super::{attached, attached_primary};
+use super::attached::{attached, attached_primary};
 use crate::control::proto::BondReport;
 
 /// The folder of all bonds, under the run directory.

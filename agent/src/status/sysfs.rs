@@ -7,7 +7,9 @@ use bond_modes::options::{TABLE, find};
 use bond_modes::{BondOptions, LinkWord, OptionValue, PortStatus, Role, Spread, UpDown};
 use bond_monitors::{Duplex, MacAddr};
 
-use super::{Device, Devices, Entry, Tree, attached, attached_primary};
+use super::attached::{attached, attached_primary};
+use super::device::{Device, Devices};
+use super::tree::{Entry, Tree};
 use crate::control::proto::BondReport;
 
 /// The folder of all interfaces, under the run directory.

@@ -114,7 +114,8 @@ impl BondBpf {
         self.stale
     }
 
-    /// To be called when all programs that are attached are those of this process: the next agent of this build may keep them.
+    /// Marks the attached programs as those of this build, so that the next agent of the same build may keep them. Call it when
+    /// this process has attached all of them.
     pub fn mark_attached(&mut self) -> io::Result<()> {
         if let (Some(before), Some(pins)) = (self.before.take(), &self.pins) {
             before.leave(pins)?;
