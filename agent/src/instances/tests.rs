@@ -1,4 +1,4 @@
-//! Failures of the world, on a data plane that fails when told to.
+//! Failures of the kernel and of other programs, on a scripted data plane.
 
 use std::fs;
 use std::time::Duration;
@@ -147,7 +147,7 @@ fn an_attachment_that_fails_half_way_is_tried_again_by_the_clock_and_after_chang
         let index = instances.links.by_name("a").unwrap().unwrap().ifindex;
         plane.take_calls();
         let mut now = NOW;
-        // What an attachment does, and what undoes it.
+        // An attachment sets the interface up, undoing it sets it down.
         plane.set_attaching(|port| {
             let mut links = RouteSocket::open().unwrap();
             links.set_up(port.0, true).unwrap();
@@ -155,7 +155,6 @@ fn an_attachment_that_fails_half_way_is_tried_again_by_the_clock_and_after_chang
         });
         instances.links.set_mtu(index, 1300).unwrap();
         for _ in 0..20 {
-            // The call before asks what the port is.
             plane.fail_at(0, refusal());
             instances.read_links(now, 1024);
         }

@@ -1,4 +1,4 @@
-//! Whole turns of the loop, with real link events and clients, on a data plane that writes down what it is asked.
+//! Whole turns of the loop, with real link events and clients, on a scripted data plane that records its calls.
 
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
@@ -72,7 +72,7 @@ impl World {
         }
         let mut call = |call: Call| instances.call(clock::now(), &call).unwrap();
         for bond in 0..BONDS {
-            // Carrier counts, and its polls are too seldom to tell first.
+            // Carrier is polled so seldom that link events come first.
             let options = [("mode", "active-backup"), ("miimon", "60000")];
             call(Call::Add {
                 bond: format!("bond{bond}"),

@@ -1,4 +1,4 @@
-//! What planes cannot do, and what is made of it.
+//! Limits of data planes, and how the agent reports them.
 
 use std::time::Duration;
 
