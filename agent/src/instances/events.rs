@@ -290,12 +290,12 @@ impl Instances {
                 mac,
                 wanted,
             });
-            self.tell_foreign_mac(now, at, port, notice);
+            self.report_foreign_mac(now, at, port, notice);
         }
     }
 
     /// A program that changes the address again and again must not fill the log.
-    fn tell_foreign_mac(&mut self, now: Time, at: usize, port: PortId, notice: Notice) {
+    fn report_foreign_mac(&mut self, now: Time, at: usize, port: PortId, notice: Notice) {
         let instance = &mut self.bonds[at];
         match instance.foreign_logged.entry(port).or_default().permit(now) {
             Permit::Given => return self.notify(at, notice),
@@ -306,7 +306,7 @@ impl Instances {
             ),
             Permit::Refused => {}
         }
-        self.tell_clients(at, notice);
+        self.notify_clients(at, notice);
     }
 
     /// The bond's own interface changed. It is read anew, because the event may be older than our own last change.

@@ -266,11 +266,11 @@ impl Instances {
             self.bonds[at].name,
             text::describe(&notice)
         );
-        self.tell_clients(at, notice);
+        self.notify_clients(at, notice);
     }
 
     /// For monitoring clients only, not for the log.
-    fn tell_clients(&mut self, at: usize, mut notice: Notice) {
+    fn notify_clients(&mut self, at: usize, mut notice: Notice) {
         let bond = self.bonds[at].name.clone();
         let text = text::describe(&notice);
         if let Notice::Warning { text: sentence, .. } = &mut notice {

@@ -251,7 +251,7 @@ fn files_follow_while_arp_candidates_take_turns() {
 }
 
 #[test]
-fn a_driver_that_reports_no_link_is_told_to_who_attaches_the_port_and_shown() {
+fn a_driver_that_reports_no_link_is_a_warning_to_the_caller_and_a_mark_in_show() {
     with_bond("no-report", |instances, plane, _| {
         ip("link add f type ifb");
         let link = instances.links.by_name("f").unwrap().unwrap();
@@ -310,7 +310,7 @@ fn a_port_that_cannot_change_its_address_is_taken_or_refused_as_by_the_kernels_d
 }
 
 #[test]
-fn a_bond_that_cannot_be_deleted_is_told_and_forgotten_with_its_ports() {
+fn a_bond_that_cannot_be_deleted_is_an_error_and_forgotten_with_its_ports() {
     with_bond("destroy", |instances, plane, _| {
         attach(instances, "a").unwrap();
         let source = std::io::ErrorKind::ResourceBusy.into();
@@ -457,24 +457,24 @@ fn a_port_that_cannot_be_read_hides_none_of_the_others() {
         let doing = "read the stamps".to_owned();
         plane.fail_at(0, PlaneError::Kernel { doing, source });
         let second = PortId(instances.links.by_name("b").unwrap().unwrap().ifindex);
-        let told = |event| match event {
+        let reported = |event| match event {
             Event::ReceiveStamps { ports } => ports.into_iter().map(|(port, _)| port).collect::<Vec<_>>(),
             other => panic!("{other:?}"),
         };
-        assert_eq!(told(instances.read_receive_stamps(0)), [second]);
-        assert_eq!(told(instances.read_receive_stamps(0)).len(), 2);
+        assert_eq!(reported(instances.read_receive_stamps(0)), [second]);
+        assert_eq!(reported(instances.read_receive_stamps(0)).len(), 2);
 
         let unreadable = || PlaneError::Kernel {
             doing: "read the counters".to_owned(),
             source: std::io::ErrorKind::NotFound.into(),
         };
         plane.fail_at(0, unreadable());
-        let told = |event| match event {
+        let reported = |event| match event {
             Event::Counters { ports } => ports.into_keys().collect::<Vec<_>>(),
             other => panic!("{other:?}"),
         };
-        assert_eq!(told(instances.answer_counters(0)), [second]);
-        assert_eq!(told(instances.answer_counters(0)).len(), 2);
+        assert_eq!(reported(instances.answer_counters(0)), [second]);
+        assert_eq!(reported(instances.answer_counters(0)).len(), 2);
 
         plane.fail_at(0, unreadable());
         let ports = instances.report(NOW, 0, Counters::Read).ports;

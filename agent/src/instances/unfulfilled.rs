@@ -110,20 +110,20 @@ mod tests {
         let (mac, mtu) = (("set the address", libc::EBUSY), ("set the MTU", libc::ERANGE));
         unfulfilled.record(at(100), "bond0", &applied(&[mac]));
         unfulfilled.record(at(400), "bond0", &applied(&[mac, mtu]));
-        let told: Vec<_> = unfulfilled
+        let reported: Vec<_> = unfulfilled
             .report(at(1000))
             .into_iter()
             .map(|part| (part.what, part.since_ms))
             .collect();
         assert_eq!(
-            told,
+            reported,
             [("set the MTU".to_owned(), 600), ("set the address".to_owned(), 900)]
         );
         // For another reason now, but not done in between.
         unfulfilled.record(at(1100), "bond0", &applied(&[("set the address", libc::EIO)]));
-        let told = unfulfilled.report(at(1200));
-        assert_eq!((told.len(), told[0].since_ms), (1, 1100));
-        assert!(told[0].why.starts_with("Input/output error"), "{told:?}");
+        let reported = unfulfilled.report(at(1200));
+        assert_eq!((reported.len(), reported[0].since_ms), (1, 1100));
+        assert!(reported[0].why.starts_with("Input/output error"), "{reported:?}");
         unfulfilled.record(at(1300), "bond0", &applied(&[]));
         assert_eq!(unfulfilled.report(at(1300)), []);
     }
