@@ -19,7 +19,7 @@ impl Instances {
             // The saved state counts the announcements to come, which the files do not show.
             self.bonds[at].dirty |= matches!(
                 action,
-                Action::Program { .. } | Action::Transmit { .. } | Action::Notify(_)
+                Action::Program { .. } | Action::Transmit { .. } | Action::ReportMemberships { .. } | Action::Notify(_)
             );
             let answer = match action {
                 Action::Transmit { port, frame } | Action::Probe { port, frame } => {
