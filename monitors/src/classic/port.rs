@@ -23,6 +23,9 @@ pub struct ArpMonitor {
     asked_since: Time,
     answers: BTreeMap<IpAddr, Answer>,
     trial: Trial,
+    /// When the port's time for an answer last began anew; pauses do not move it.
+    #[serde(skip)]
+    fresh: Time,
     /// The verdict; after a restart it follows from the port's link state.
     #[serde(skip)]
     verdict: Option<Works>,
@@ -74,6 +77,7 @@ impl ArpMonitor {
             last_rx: never,
             since: now,
             asked_since: never,
+            fresh: now,
             ..ArpMonitor::default()
         }
     }
@@ -82,20 +86,23 @@ impl ArpMonitor {
     pub fn restart_grace(&mut self, now: Time) {
         (self.last_tx, self.last_rx) = (now, now);
         (self.since, self.asked_since) = (now, now);
+        self.fresh = now;
     }
 
-    /// Subtracts a pause, in which the agent could neither probe nor look, from the port's silence.
-    pub fn leave_out(&mut self, pause: Pause) {
-        let times = [
-            &mut self.last_tx,
-            &mut self.last_rx,
-            &mut self.since,
-            &mut self.asked_since,
-        ];
-        for time in times {
-            *time = pause.leave_out(*time);
+    /// Subtracts a pause, in which the agent could neither probe nor look, from the port's silence. Silence that began before
+    /// `unless_before` counts in full: since then several rounds of probes were sent without an answer.
+    pub fn leave_out(&mut self, pause: Pause, unless_before: Time) {
+        if self.fresh.max(self.heard.unwrap_or(Time::ZERO)) >= unless_before {
+            self.last_rx = pause.leave_out(self.last_rx);
         }
-        for answer in self.answers.values_mut() {
+        if self.fresh >= unless_before {
+            for time in [&mut self.since, &mut self.asked_since] {
+                *time = pause.leave_out(*time);
+            }
+        }
+        self.last_tx = pause.leave_out(self.last_tx);
+        let recent = |answer: &&mut Answer| answer.at.max(self.fresh) >= unless_before;
+        for answer in self.answers.values_mut().filter(recent) {
             answer.paused = pause.leave_out(answer.at + answer.paused).since(answer.at);
         }
     }
@@ -121,11 +128,13 @@ impl ArpMonitor {
     pub fn retarget(&mut self, now: Time, targets: &[IpAddr]) {
         self.answers.retain(|target, _| targets.contains(target));
         self.asked_since = now;
+        self.fresh = now;
     }
 
     /// The port was taken into use or made the active one. [bonding.h: last_link_up]
     pub fn became_active(&mut self, now: Time) {
         self.since = now;
+        self.fresh = now;
     }
 
     /// Its state while no port works.
@@ -228,17 +237,21 @@ mod tests {
         port.heard(at(20));
         port.sent(at(100));
         port.answered(at(300), heard, AnswerKind::Reply);
-        port.leave_out(Pause::between(at(100), at(400)).unwrap());
+        port.leave_out(Pause::between(at(100), at(400)).unwrap(), Time::ZERO);
         assert_eq!(port.last_rx(), at(320), "80 ms of silence before the pause");
         assert_eq!(port.last_tx(), at(400));
         assert_eq!(port.oldest([quiet, heard].into_iter()), Some(at(320)));
         assert_eq!(port.oldest([heard].into_iter()), Some(at(400)));
-        port.leave_out(Pause::between(at(500), at(600)).unwrap());
+        port.leave_out(Pause::between(at(500), at(600)).unwrap(), Time::ZERO);
         assert_eq!(port.oldest([quiet].into_iter()), Some(at(420)), "pauses add up");
         let shown = [port.last_sign(), port.answer(quiet).map(|answer| answer.at)];
         assert_eq!(shown, [Some(at(20)); 2], "what is shown is when it was");
         port.answered(at(650), quiet, AnswerKind::Reply);
         assert_eq!(port.oldest([quiet].into_iter()), Some(at(650)));
+        let before = port.last_rx();
+        port.leave_out(Pause::between(at(700), at(800)).unwrap(), at(500));
+        assert_eq!(port.oldest([quiet].into_iter()), Some(at(750)));
+        assert_eq!(port.last_rx(), before, "that silence began too long ago");
     }
 
     #[test]

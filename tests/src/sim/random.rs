@@ -439,11 +439,14 @@ impl Walk {
     }
 }
 
+/// Longer than the longest turn of a walk.
+const SLOWEST_TURN: Duration = Duration::from_millis(500);
+
 /// A turn in which a call blocks at any place, as long as several intervals.
 fn slow_turn(rng: &mut Rng) -> Slow {
     Slow {
         after: rng.below(8) as u32,
-        takes: Duration::from_millis(rng.below(500)),
+        takes: Duration::from_millis(rng.below(SLOWEST_TURN.as_millis() as u64)),
     }
 }
 
