@@ -53,7 +53,11 @@ impl Walk {
             );
         }
         if world.programmed {
-            assert_eq!(world.kernel.plan, *plan, "the kernel does something else");
+            // While nothing is sent the settings of a spread have no effect, and an agent that takes over with an old file cannot
+            // read them back.
+            let mut does = world.kernel.plan.clone();
+            does.tx = does.tx.with_settings_of(plan.tx.kind.clone());
+            assert_eq!(does, *plan, "the kernel does something else");
         }
     }
 
