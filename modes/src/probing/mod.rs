@@ -451,9 +451,9 @@ fn restart_grace(now: Time, ports: &mut Ports, context: &ProbeContext<'_>) {
     }
 }
 
-/// Announcements of probes without an answer after which pauses count as silence: one more than may be missed by a
-/// port in use, one more for a backup port, and one whose answer may
-/// not have been read yet because it was sent at the end of a long turn.
+/// Rounds of probes without an answer after which pauses count as silence. A backup port may miss one more than
+/// `arp_missed_max`; the answers to the last two may be unread, because probes leave at the end of a long turn and their answers
+/// are read at the beginning of a later one.
 fn rounds_of_silence(options: &BondOptions) -> usize {
     usize::from(options.arp_missed_max) + 3
 }
