@@ -20,11 +20,9 @@ pub struct ArpMonitor {
     asked_since: Time,
     answers: BTreeMap<IpAddr, Answer>,
     /// Questions of the active port to these targets that arrived here and do not count yet.
-    #[serde(skip)]
     overheard: BTreeMap<IpAddr, Answer>,
     trial: Trial,
     /// When the port's time for an answer last began anew; pauses do not move it.
-    #[serde(skip)]
     fresh: Time,
     /// The verdict; after a restart it follows from the port's link state.
     verdict: Option<Works>,
