@@ -135,7 +135,7 @@ fn expand(paths: &[PathBuf], findings: &mut Findings) -> Vec<PathBuf> {
                         Entry::Occupied(before) => {
                             let before = before.get().display();
                             let text = format!("not read, because {before} has the same name and comes first");
-                            findings.info(&whole(&file), text);
+                            findings.add(Severity::Info, "hidden-file", &whole(&file), text);
                         }
                     }
                 }
