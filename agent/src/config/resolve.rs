@@ -187,12 +187,11 @@ impl OptionLines {
         };
         match before {
             None => {}
-            Some((at, agrees)) if at.file != place.file => {
-                if !agrees {
-                    let text = format!("{owner}: {name}={value} contradicts {name} at {at}, expected it in one file");
-                    findings.add(Severity::Error, "contradiction", place, text);
-                }
+            Some((at, agrees)) if at.file != place.file && !agrees => {
+                let text = format!("{owner}: {name}={value} contradicts {name} at {at}, expected it in one file");
+                findings.add(Severity::Error, "contradiction", place, text);
             }
+            Some((at, _)) if at.file != place.file => {}
             Some((at, _)) => {
                 let text = format!("{name} is given again, the value at {at} has no effect");
                 findings.warning(place, text);
