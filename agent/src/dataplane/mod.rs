@@ -1,18 +1,18 @@
-//! Data planes: they make the kernel match a plan, in the terms of [`Wanted`], and decide nothing themselves.
+//! Data planes: they make the kernel match a [`ForwardingPlan`] and decide nothing themselves.
 
 use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::RawFd;
 
 use bond_modes::options::PortOptions;
-use bond_modes::{BondOptions, PortId};
+use bond_modes::{BondOptions, ForwardingPlan, PortId};
 use bond_monitors::{LinkReport, MacAddr, ReceiveStamps};
 use serde::{Deserialize, Serialize};
 
-use self::wanted::Wanted;
 use crate::netlink::{Link, RouteSocket};
 use crate::text::chain;
 
+mod can;
 mod choice;
 #[cfg(test)]
 mod frames;
@@ -22,7 +22,6 @@ pub(crate) mod script;
 mod step;
 pub mod tc;
 pub mod team;
-pub mod wanted;
 
 pub use choice::{PLANES, PlaneChoice, PlaneRow, PlaneSetup, Planes};
 
@@ -81,7 +80,7 @@ pub trait PlaneBond {
     /// more.
     fn detach(&mut self, port: PortId, original: &OriginalPort) -> Result<(), PlaneError>;
     /// Makes the kernel match the plan: only differences, make before break. Says all that could not be done.
-    fn program(&mut self, plan: &Wanted) -> Applied;
+    fn program(&mut self, plan: &ForwardingPlan) -> Applied;
     /// Reads anew what somebody else may have changed and the next [`program`](PlaneBond::program) is to put back: the bond's
     /// address and carrier, and that its ports hear every group. Address and MTU of a port are the operator's to change. A CPU
     /// that came online since then is told which traffic has no queue.
@@ -260,7 +259,7 @@ pub struct Observed {
     /// Attached ports and their state, by interface index.
     pub ports: Vec<(PortId, LinkReport)>,
     /// The plan in force, read back from the kernel.
-    pub plan: Wanted,
+    pub plan: ForwardingPlan,
 }
 
 /// Traffic of one port through the bond.

@@ -4,7 +4,8 @@
 //! anything else, so a crash while a pair is made leaves either a bare pair, which is removed when a bond of that name is made, or
 //! one of ours that lacks something, which is completed when it is adopted.
 
-use crate::dataplane::wanted::{Spread, TxPolicy, Wanted};
+use bond_modes::ForwardingPlan;
+use bond_modes::plan::{Rewrite, Tx};
 use bond_monitors::Carrier;
 
 use super::bpf::BondBpf;
@@ -116,14 +117,14 @@ impl Shared {
             hook,
             wire_hold,
             port_holds: Default::default(),
-            applied: Wanted {
+            applied: ForwardingPlan {
                 carrier: Carrier::from_bool(pair.wire.report.admin_up),
                 mac: pair.bond.report.mac,
                 ports: Default::default(),
-                spread: Spread::One,
-                tx: TxPolicy::Drop,
-                queues: Default::default(),
-                rx: Default::default(),
+                tx: Tx::one(None),
+                steer: Vec::new(),
+                rewrite: Rewrite::default(),
+                without_agent: None,
             },
             lost_allmulti: Default::default(),
             steered: false,

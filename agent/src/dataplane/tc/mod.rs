@@ -31,7 +31,8 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::thread;
 
-use bond_modes::{BondOptions, PortId};
+use bond_modes::plan::{Accept, PortPlan, Source};
+use bond_modes::{BondOptions, ForwardingPlan, PortId};
 use bond_monitors::{Carrier, LinkReport, ReceiveStamps};
 use nix::sched::{CloneFlags, unshare};
 
@@ -41,10 +42,9 @@ use self::object::{Kind, Loader, TX, Way};
 use self::pins::{BondPins, Pins};
 use super::port::port_alias;
 use super::step::{BPF, Failures, HOOK, VETH, step, step_with};
-use super::wanted::{PortPlan, Wanted, spread_of};
 use super::{
     Adopted, Applied, BondDevice, BondName, Observed, OriginalPort, Plane, PlaneBond, PlaneError, PortBase,
-    PortCounters,
+    PortCounters, can,
 };
 use crate::netlink::{Link, RouteSocket};
 
@@ -105,7 +105,7 @@ struct Bond {
     wire_hold: Hold,
     port_holds: BTreeMap<PortId, Hold>,
     /// The plan in force. Its `ports` are the attached ones.
-    applied: Wanted,
+    applied: ForwardingPlan,
     /// Ports whose all-multicast somebody took off.
     lost_allmulti: BTreeSet<PortId>,
     /// Whether marks of an operator are told from other traffic.
@@ -222,15 +222,12 @@ impl Shared {
         let ports = self.adopt_ports(name, &mut bond)?;
         let read = || format!("read the maps of {name}");
         bond.applied.tx = step(read, || bond.bpf.tx())?;
-        bond.applied.queues = bond.bpf.queues().clone();
-        bond.steered = !bond.applied.queues.is_empty();
-        // While nothing is sent the kind is not kept anywhere, and makes no difference.
-        bond.applied.spread = bond.applied.tx.spread().unwrap_or(bond.applied.spread);
-        bond.applied.rx = step(read, || bond.bpf.accepted())?;
-        bond.applied.ports = ports
-            .into_iter()
-            .map(|(port, link)| (port, settings(&link, &pair.bond)))
-            .collect();
+        bond.applied.steer = queues::steer_of(bond.bpf.queues());
+        bond.steered = !bond.applied.steer.is_empty();
+        for (port, link) in ports {
+            let accept = step(read, || bond.bpf.accept(port))?;
+            bond.applied.ports.insert(port, settings(&link, &pair.bond, accept));
+        }
         program::keep_own(name, &mut bond)?;
         program::remember_senders(name, &mut bond)?;
         if bond.bpf.is_stale() {
@@ -361,7 +358,10 @@ impl PlaneBond for TcBond {
             .give_back(&self.name, &mut self.bond, port, original)
     }
 
-    fn program(&mut self, plan: &Wanted) -> Applied {
+    fn program(&mut self, plan: &ForwardingPlan) -> Applied {
+        if let Err(error) = can::check(plan) {
+            return error.into();
+        }
         let shared = &mut *self.shared.borrow_mut();
         program::apply(&mut shared.links, &mut shared.loader, &self.name, &mut self.bond, plan)
     }
@@ -400,7 +400,7 @@ impl PlaneBond for TcBond {
 
 /// Everything that a plan for this agent's planes can say is exact here.
 pub fn check(options: &BondOptions) -> Result<(), PlaneError> {
-    spread_of(&bond_modes::spread(options)).map(drop)
+    can::check_spread(&bond_modes::spread(options))
 }
 
 /// What the plane is called.
@@ -445,12 +445,14 @@ fn probe_here(hook: Hook, loader: &mut Loader) -> Result<(), PlaneError> {
 }
 
 /// A port's settings as a plan words them. Every port has all-multicast on, so report the bond's setting.
-fn settings(port: &Link, bond: &Link) -> PortPlan {
+fn settings(port: &Link, bond: &Link, accept: Accept) -> PortPlan {
     PortPlan {
         mac: port.report.mac,
         mtu: port.report.mtu,
         promisc: port.promisc_flag,
         allmulti: bond.report.allmulti,
+        accept,
+        source: Source::AsSent,
     }
 }
 

@@ -7,10 +7,10 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::LazyLock;
 
-use crate::dataplane::wanted::TxPolicy;
 use aya::programs::SchedClassifier;
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
 use bond_modes::XmitHashPolicy;
+use bond_modes::plan::{Spread, Tx};
 
 use super::errors::{load_error, program_error};
 use super::maps::MAPS;
@@ -46,25 +46,29 @@ impl Way {
         Way::Encap,
     ];
 
-    /// That of a policy; none where nothing is sent, which all of them can do.
-    pub fn of(policy: &TxPolicy) -> Option<Way> {
-        match policy {
-            TxPolicy::Drop => None,
-            TxPolicy::One(_) => Some(Way::One),
-            TxPolicy::RoundRobin { .. } => Some(Way::Turns),
-            TxPolicy::All(ports) if ports.len() <= FEW => Some(Way::All),
-            TxPolicy::All(_) => Some(Way::AllMany),
-            TxPolicy::Hash { policy, .. } => Some(match policy {
+    /// The way in which frames are sent; none where nothing is sent, which the program of any way does without a port.
+    pub fn of(tx: &Tx) -> Option<Way> {
+        if tx.is_nowhere() {
+            return None;
+        }
+        match tx.kind {
+            Spread::One => Some(Way::One),
+            Spread::RoundRobin { .. } => Some(Way::Turns),
+            Spread::All if tx.ports.len() <= FEW => Some(Way::All),
+            Spread::All => Some(Way::AllMany),
+            Spread::Hash(policy) => Some(match policy {
                 XmitHashPolicy::Layer2 | XmitHashPolicy::VlanSrcmac => Way::Ether,
                 XmitHashPolicy::Layer23 | XmitHashPolicy::Layer34 => Way::Ip,
                 XmitHashPolicy::Encap23 | XmitHashPolicy::Encap34 => Way::Encap,
             }),
+            // Such a plan was refused.
+            Spread::Buckets { .. } => None,
         }
     }
 
-    /// Whether its program can do a policy.
-    pub fn serves(self, policy: &TxPolicy) -> bool {
-        match Way::of(policy) {
+    /// Whether its program can send so.
+    pub fn serves(self, tx: &Tx) -> bool {
+        match Way::of(tx) {
             Some(Way::All) => matches!(self, Way::All | Way::AllMany),
             way => way.is_none_or(|way| way == self),
         }

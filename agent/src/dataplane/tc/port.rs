@@ -7,10 +7,10 @@ use super::program::{keep_own, set_tx};
 use super::{Bond, Shared, sys};
 use crate::dataplane::port::{port_alias, prepare, read, read_original, restore};
 use crate::dataplane::step::{Failures, HOOK, port_step, step, step_with};
-use crate::dataplane::wanted::PortPlan;
 use crate::dataplane::{OriginalPort, PlaneError, PortBase};
 use crate::netlink::{Link, RouteSocket};
 use bond_modes::PortId;
+use bond_modes::plan::{Accept, PortPlan, Source};
 
 impl Shared {
     /// Takes a port in; on failure it is as before.
@@ -133,6 +133,8 @@ impl Shared {
             mtu: base.mtu,
             promisc: link.promisc_flag,
             allmulti: true,
+            accept: Accept::Nothing,
+            source: Source::AsSent,
         };
         bond.applied.ports.insert(port, plan);
         Ok(())
@@ -207,13 +209,12 @@ fn expel(
     errors: &mut Failures,
 ) {
     bond.applied.ports.remove(&port);
-    bond.applied.rx.remove(&port);
-    bond.applied.queues.retain(|_, chosen| *chosen != port);
+    bond.applied.steer.retain(|steer| steer.to != port);
     bond.lost_allmulti.remove(&port);
-    let close = || bond.bpf.set_accept(port, None);
+    let close = || bond.bpf.set_accept(port, Accept::Nothing);
     errors.note(step(|| format!("close {port} of {name}"), close));
     let others = bond.applied.tx.among(|kept| kept != port);
-    if bond.applied.tx != others {
+    if !bond.applied.tx.sends_as(&others) {
         let leave = || set_tx(loader, bond, &others);
         if errors.note(step(
             || format!("stop the transmission of {name} through {port}"),

@@ -50,7 +50,7 @@ impl FirstLayout {
         let way = match is_list(selector) {
             true => {
                 let lists: Array<MapData, _> = pinned(pins, "lists")?;
-                Way::of(&Lists::policy(&lists, selector)?)
+                Way::of(&Lists::tx(&lists, selector)?)
             }
             false => None,
         };

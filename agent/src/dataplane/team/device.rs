@@ -5,11 +5,11 @@
 
 use std::collections::BTreeMap;
 
-use crate::dataplane::wanted::{Accept, PortPlan, Spread, TxPolicy, Wanted};
-use bond_modes::PortId;
+use bond_modes::plan::{Accept, PortPlan, Rewrite, Source, Spread, Tx};
+use bond_modes::{ForwardingPlan, PortId};
 use bond_monitors::Carrier;
 
-use super::driver::spread_of;
+use super::driver::Mode;
 use super::options::{Key, Name, Settings, Value};
 use super::program::{hash_in_force, set_mode};
 use super::{Bond, MARK, Shared};
@@ -67,7 +67,7 @@ impl Shared {
     }
 
     /// Makes a device that spreads so; on failure nothing of it is left.
-    pub(super) fn make(&mut self, name: &str, spread: Spread) -> Result<(Bond, BondDevice), PlaneError> {
+    pub(super) fn make(&mut self, name: &str, spread: &Spread) -> Result<(Bond, BondDevice), PlaneError> {
         let taken = || PlaneError::NameTaken { name: name.to_owned() };
         let look = |shared: &mut Shared, name: &str| {
             step(|| format!("read the interface {name}"), || shared.links.by_name(name))
@@ -93,7 +93,7 @@ impl Shared {
         made
     }
 
-    fn finish(&mut self, name: &str, draft: &Link, spread: Spread) -> Result<(Bond, BondDevice), PlaneError> {
+    fn finish(&mut self, name: &str, draft: &Link, spread: &Spread) -> Result<(Bond, BondDevice), PlaneError> {
         let team = draft.ifindex;
         step_with(&TEAM, || "find the team driver".to_owned(), || self.meet())?;
         let mut bond = Bond {
@@ -141,7 +141,7 @@ impl Shared {
         Ok(Some((bond, observed)))
     }
 
-    fn adopt_found(&mut self, name: &str, found: &Found) -> Result<(Bond, Wanted), PlaneError> {
+    fn adopt_found(&mut self, name: &str, found: &Found) -> Result<(Bond, ForwardingPlan), PlaneError> {
         let team = found.link.ifindex;
         let order = step(|| format!("read the ports of {name}"), || self.driver.ports(team))?;
         let mut bond = Bond {
@@ -183,7 +183,7 @@ impl Shared {
     }
 }
 
-/// A port's settings as in a plan. The driver passes promiscuity and all-multicast of the bond on to its ports, so the bond's
+/// A port's settings as in a plan, before it is known what it accepts. The driver passes promiscuity and all-multicast of the bond on to its ports, so the bond's
 /// settings are reported.
 pub fn settings_of(port: &Link, bond: &Link) -> PortPlan {
     PortPlan {
@@ -191,51 +191,63 @@ pub fn settings_of(port: &Link, bond: &Link) -> PortPlan {
         mtu: port.report.mtu,
         promisc: bond.report.promisc,
         allmulti: bond.report.allmulti,
+        accept: Accept::Nothing,
+        source: Source::AsSent,
     }
 }
 
 /// The plan that the driver carries out, with its ports in this order.
-pub fn plan_of(bond: &Bond, order: &[PortId]) -> Wanted {
+pub fn plan_of(bond: &Bond, order: &[PortId]) -> ForwardingPlan {
     let is_on = |name, port| bond.settings.get(&Key::port(name, port)) == Some(&Value::Flag(true));
-    let has_port = |key: &Key| {
-        let port = bond.settings.get(key).and_then(Value::as_u32).map(PortId)?;
-        (bond.ports.contains_key(&port) && is_on(Name::Enabled, port)).then_some(port)
-    };
-    let mode = match bond.settings.get(&Key::team(Name::Mode)) {
-        Some(Value::Text(mode)) => spread_of(mode),
-        _ => None,
-    };
-    let spread = mode.unwrap_or(Spread::One);
     let linked: Vec<PortId> = order
         .iter()
         .copied()
         .filter(|port| bond.ports.contains_key(port) && is_on(Name::UserLinkup, *port))
         .collect();
-    let tx = match spread {
-        Spread::One => has_port(&Key::team(Name::ActivePort)).map(TxPolicy::One),
-        Spread::Hash => hash_in_force(bond).and_then(|(policy, count)| {
-            let ports = (0..count).map(|index| has_port(&Key::cell(index)));
-            let ports = ports.collect::<Option<Vec<_>>>()?;
-            Some(TxPolicy::Hash { ports, policy })
-        }),
-        Spread::All | Spread::RoundRobin => {
-            let ports = linked
-                .iter()
-                .copied()
-                .filter(|port| is_on(Name::Enabled, *port))
-                .collect();
-            Some(TxPolicy::All(ports)).filter(|tx| !tx.ports().is_empty())
-        }
+    let with_accept = |(&id, &port): (&PortId, &PortPlan)| {
+        let accept = match is_on(Name::Enabled, id) {
+            true => Accept::All,
+            false => Accept::Nothing,
+        };
+        (id, PortPlan { accept, ..port })
     };
-    let receivers = bond.ports.keys().filter(|port| is_on(Name::Enabled, **port));
-    Wanted {
+    ForwardingPlan {
         carrier: Carrier::from_bool(!linked.is_empty()),
         mac: bond.mac,
-        ports: bond.ports.clone(),
-        spread,
-        tx: tx.unwrap_or(TxPolicy::Drop),
-        queues: BTreeMap::new(),
-        rx: receivers.map(|port| (*port, Accept::All)).collect(),
+        ports: bond.ports.iter().map(with_accept).collect(),
+        tx: tx_of(bond, &linked),
+        steer: Vec::new(),
+        rewrite: Rewrite::default(),
+        without_agent: None,
+    }
+}
+
+/// Where the driver sends frames; `linked` are the ports whose link is set.
+fn tx_of(bond: &Bond, linked: &[PortId]) -> Tx {
+    let is_on = |port| bond.settings.get(&Key::port(Name::Enabled, port)) == Some(&Value::Flag(true));
+    let has_port = |key: &Key| {
+        let port = bond.settings.get(key).and_then(Value::as_u32).map(PortId)?;
+        (bond.ports.contains_key(&port) && is_on(port)).then_some(port)
+    };
+    let mode = match bond.settings.get(&Key::team(Name::Mode)) {
+        Some(Value::Text(mode)) => Mode::named(mode),
+        _ => None,
+    };
+    let mode = mode.unwrap_or(Mode::ActiveBackup);
+    let nowhere = Tx::new(mode.spread(), Vec::new());
+    match mode {
+        Mode::ActiveBackup => Tx::one(has_port(&Key::team(Name::ActivePort))),
+        Mode::LoadBalance => {
+            let by_hash = hash_in_force(bond).and_then(|(policy, count)| {
+                let ports = (0..count).map(|index| has_port(&Key::cell(index)));
+                Some(Tx::new(Spread::Hash(policy), ports.collect::<Option<_>>()?))
+            });
+            by_hash.unwrap_or(nowhere)
+        }
+        Mode::Broadcast => Tx::new(
+            Spread::All,
+            linked.iter().copied().filter(|port| is_on(*port)).collect(),
+        ),
     }
 }
 

@@ -24,12 +24,12 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::rc::{Rc, Weak};
 
-use crate::dataplane::wanted::{PortPlan, Wanted, spread_of};
 use bond_modes::options::PortOptions;
-use bond_modes::{BondOptions, PortId};
+use bond_modes::plan::PortPlan;
+use bond_modes::{BondOptions, ForwardingPlan, PortId};
 use bond_monitors::{LinkReport, MacAddr, ReceiveStamps};
 
-use self::driver::{Driver, mode_of};
+use self::driver::{Driver, Mode};
 use self::genl::{Events, Genl};
 use self::options::{Key, Name, Settings, Value};
 use self::probe::Abilities;
@@ -37,7 +37,7 @@ use super::port::port_alias;
 use super::step::{TEAM, bond_gone, step};
 use super::{
     Adopted, Applied, BondDevice, BondName, OriginalPort, Plane, PlaneBond, PlaneError, PlaneReport, PortBase,
-    PortCounters, Watch,
+    PortCounters, Watch, can,
 };
 use crate::locks::{lock_byte, private_file};
 use crate::netlink::{Link, RouteSocket, Statistics};
@@ -86,7 +86,7 @@ struct Bond {
     ifindex: u32,
     /// Address in force.
     mac: MacAddr,
-    /// Attached ports with their settings in force.
+    /// Attached ports with their settings in force, except what they accept: the driver's options say that.
     ports: BTreeMap<PortId, PortPlan>,
     /// The driver's options as far as known.
     settings: Settings,
@@ -187,9 +187,8 @@ impl Shared {
     /// Whether a bond with these options does exactly what they say.
     fn check(&mut self, options: &BondOptions) -> Result<(), PlaneError> {
         exact::check(options)?;
-        let spread = spread_of(&bond_modes::spread(options))?;
-        match mode_of(spread) {
-            Some((_, feature)) if !self.can(|abilities| abilities.can(spread))? => Err(feature.unsupported()),
+        match Mode::of(&bond_modes::spread(options)) {
+            Some(mode) if !self.can(|abilities| abilities.can(mode))? => Err(mode.feature().unsupported()),
             _ => Ok(()),
         }
     }
@@ -238,10 +237,9 @@ impl Plane for TeamPlane {
     }
 
     fn create(&mut self, name: &str, options: &BondOptions) -> Result<(Box<dyn PlaneBond>, BondDevice), PlaneError> {
-        let (bond, device) = self
-            .shared
-            .borrow_mut()
-            .make(name, spread_of(&bond_modes::spread(options))?)?;
+        let spread = bond_modes::spread(options);
+        can::check_spread(&spread)?;
+        let (bond, device) = self.shared.borrow_mut().make(name, &spread)?;
         Ok((Box::new(self.handle(name, bond)), device))
     }
 
@@ -295,7 +293,10 @@ impl PlaneBond for TeamBond {
         self.shared.borrow_mut().give_back(port, Some(bond), original)
     }
 
-    fn program(&mut self, plan: &Wanted) -> Applied {
+    fn program(&mut self, plan: &ForwardingPlan) -> Applied {
+        if let Err(error) = can::check(plan) {
+            return error.into();
+        }
         let shared = &mut *self.shared.borrow_mut();
         let bond = &mut *self.bond.borrow_mut();
         program::apply(&mut shared.driver, &mut shared.links, &self.name, bond, plan)

@@ -1,7 +1,7 @@
 //! Ports: taken in and given back.
 
-use crate::dataplane::wanted::PortPlan;
 use bond_modes::PortId;
+use bond_modes::plan::{Accept, PortPlan, Source};
 
 use super::options::{Key, Name, Value};
 use super::program::set;
@@ -64,6 +64,8 @@ impl Shared {
             mtu: base.mtu,
             promisc: false,
             allmulti: false,
+            accept: Accept::Nothing,
+            source: Source::AsSent,
         };
         bond.ports.insert(port, plan);
         Ok(())

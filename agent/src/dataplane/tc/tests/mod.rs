@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 
-use crate::dataplane::wanted::{Accept, PortPlan, TxPolicy};
+use bond_modes::plan::{Accept, PortPlan, Tx};
 use bond_monitors::{Carrier, MacAddr};
 
 use self::world::*;
@@ -60,7 +60,7 @@ fn an_accept_rule_lets_in_what_it_says() {
         port.expect(1);
         assert_eq!((w.counters(p1).rx_frames, w.counters(p1).rx_dropped), (0, 2));
 
-        plan.rx.insert(p1, Accept::Unicast);
+        accept(&mut plan, p1, Accept::Unicast);
         w.program(&plan);
         w.send("q1", MacAddr::BROADCAST, 1);
         w.send("q1", LLDP, 1);
@@ -69,7 +69,7 @@ fn an_accept_rule_lets_in_what_it_says() {
         port.expect(1);
         assert_eq!((w.counters(p1).rx_frames, w.counters(p1).rx_dropped), (1, 3));
 
-        plan.rx.insert(p1, Accept::All);
+        accept(&mut plan, p1, Accept::All);
         w.program(&plan);
         w.send("q1", MacAddr::BROADCAST, 1);
         w.send("q1", LLDP, 1);
@@ -116,6 +116,7 @@ fn a_plan_sets_addresses_mtu_and_promiscuity() {
                 mtu: 9000,
                 promisc: true,
                 allmulti: true,
+                ..plan.ports[&p1]
             },
         );
         w.program(&plan);
@@ -219,7 +220,7 @@ fn a_bond_whose_active_port_was_detached_sends_nowhere() {
         w.bond().detach(p0, &original).unwrap();
         w.reopen();
         let observed = w.adopt().unwrap().unwrap();
-        assert_eq!((observed.plan.tx, observed.plan.rx.len()), (TxPolicy::Drop, 0));
+        assert_eq!((observed.plan.tx, observed.plan.ports.len()), (Tx::one(None), 0));
         w.program(&w.plan(Some(p1), &[p1]));
         let q1 = w.tap("q1");
         w.send("bond0", OTHER, 1);
@@ -232,7 +233,7 @@ fn a_new_process_takes_over_what_is_there() {
     for_both_hooks(|w| {
         let (p0, p1) = w.bond_with_two_ports();
         let mut plan = w.plan(Some(p1), &[p0, p1]);
-        plan.rx.insert(p0, Accept::Unicast);
+        accept(&mut plan, p0, Accept::Unicast);
         w.program(&plan);
         w.send("bond0", OTHER, 7);
         w.reopen();
@@ -341,7 +342,7 @@ fn a_bond_that_a_crash_left_half_made_is_made_anew_or_completed() {
         let observed = w.adopt().unwrap().unwrap();
         assert_eq!(
             (observed.ifindex, observed.plan.tx, observed.ports),
-            (ifindex, TxPolicy::Drop, vec![])
+            (ifindex, Tx::one(None), vec![])
         );
         w.attach("p0", None);
         let p0 = w.port("p0");
@@ -405,7 +406,7 @@ fn a_plan_that_fails_at_any_step_is_completed_by_the_next() {
             let from = w.plan(None, &[p0, p1]);
             w.program(&from);
             let mut to = w.plan(Some(p1), &[p0, p1]);
-            to.rx.insert(p0, Accept::Unicast);
+            accept(&mut to, p0, Accept::Unicast);
             to.mac = MacAddr([2, 0, 0, 0, 1, step as u8]);
             for port in to.ports.values_mut() {
                 port.mac = to.mac;

@@ -4,11 +4,11 @@ use std::fs;
 use std::os::fd::{AsFd, AsRawFd};
 use std::time::{Duration, Instant};
 
-use crate::dataplane::wanted::TxPolicy;
 use aya::maps::MapData;
 use aya::programs::SchedClassifier;
 use aya::util::nr_cpus;
 use aya::{Ebpf, EbpfLoader};
+use bond_modes::plan::Tx;
 
 use super::Hook;
 use super::upgrade::FIRST_LAYOUT;
@@ -86,9 +86,9 @@ fn the_programs_of_an_active_backup_bond_are_the_smallest() {
     in_world(Hook::Auto, |w| {
         let (p0, p1) = w.bond_with_two_ports();
         assert_eq!(w.in_force().bpf.way(), Way::One);
-        w.send_by(TxPolicy::All(vec![p0, p1]), &[p0, p1]);
+        w.send_by(all(vec![p0, p1]), &[p0, p1]);
         assert_eq!(w.in_force().bpf.way(), Way::All);
-        w.send_by(TxPolicy::One(p0), &[p0]);
+        w.send_by(Tx::one(Some(p0)), &[p0]);
         assert_eq!(w.in_force().bpf.way(), Way::One);
     });
 }
