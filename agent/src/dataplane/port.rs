@@ -7,8 +7,9 @@ use super::step::{Failures, port_step, step};
 use super::{OriginalPort, PORT_MARK, PlaneError, PortBase};
 use crate::netlink::{Link, RouteSocket, sysctl};
 
-/// What the port is now.
-pub fn read_original(links: &mut RouteSocket, port: PortId) -> Result<OriginalPort, PlaneError> {
+/// What a port is now, for [`PlaneBond::detach`] to restore. Asked before it is attached. Leaves out what an earlier attachment
+/// left behind (on a port that was moved to another namespace, say), where it can be recognised.
+pub fn original(links: &mut RouteSocket, port: PortId) -> Result<OriginalPort, PlaneError> {
     let link = read(links, port)?;
     let name = &link.report.name;
     let disable_ipv6 = step(

@@ -14,8 +14,9 @@ use bond_modes::plan::{Accept, Spread, Tx};
 use bond_monitors::{MacAddr, ReceiveStamps, Time};
 
 use super::errors::{gone_is_fine, map_error};
+use super::layout::{LAYOUT, Port, Stamps, State, Transmit};
 use super::lists::{Lists, is_list};
-use super::maps::{LAYOUT, Maps, Port, Stamps, State, Transmit, check_layout, on_all_cpus};
+use super::maps::{Maps, check_layout, on_all_cpus};
 use super::object::{BUILD, Kind, Loaded, Loader, Way};
 use super::pins::BondPins;
 use super::upgrade::FirstLayout;

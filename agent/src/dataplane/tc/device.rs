@@ -8,11 +8,12 @@ use bond_modes::ForwardingPlan;
 use bond_modes::plan::{Rewrite, Tx};
 use bond_monitors::Carrier;
 
+use super::bond::{Bond, Shared};
 use super::bpf::BondBpf;
 use super::hook::{self, Attached, Hold, Place};
 use super::object::TX;
 use super::pins::{BondPins, Pins};
-use super::{Bond, Shared, queues};
+use super::queues;
 use crate::dataplane::step::{BPF, Failures, HOOK, VETH, bond_gone, step, step_with};
 use crate::dataplane::{BondDevice, PlaneError};
 use crate::netlink::{Link, sysctl};

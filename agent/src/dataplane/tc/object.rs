@@ -13,7 +13,7 @@ use bond_modes::XmitHashPolicy;
 use bond_modes::plan::{Spread, Tx};
 
 use super::errors::{load_error, program_error};
-use super::maps::MAPS;
+use super::layout::MAPS;
 
 /// A way of spreading that has a program of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

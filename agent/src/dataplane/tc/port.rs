@@ -1,11 +1,12 @@
 //! Ports: taken in, given back, taken over from an earlier agent.
 
+use super::bond::{Bond, Shared};
 use super::hook::{self, Attached, Place};
 use super::object::{Loader, RX};
 use super::pins::unpin;
 use super::program::{keep_own, set_tx};
-use super::{Bond, Shared, sys};
-use crate::dataplane::port::{port_alias, prepare, read, read_original, restore};
+use super::sys;
+use crate::dataplane::port::{original, port_alias, prepare, read, restore};
 use crate::dataplane::step::{Failures, HOOK, port_step, step, step_with};
 use crate::dataplane::{OriginalPort, PlaneError, PortBase};
 use crate::netlink::{Link, RouteSocket};
@@ -24,7 +25,7 @@ impl Shared {
         if bond.applied.ports.contains_key(&port) {
             return Ok(());
         }
-        let before = read_original(&mut self.links, port)?;
+        let before = original(&mut self.links, port)?;
         let taken = self.set_up_port(name, bond, port, base);
         if taken.is_err()
             && let Err(error) = self.give_back(name, bond, port, &before)

@@ -18,10 +18,11 @@ use bond_modes::plan::{Accept, PortPlan, Tx};
 use bond_modes::{ForwardingPlan, PortId};
 use bond_monitors::MacAddr;
 
+use super::bond::Bond;
 use super::device::wire_name;
 use super::hook::{self, Place};
 use super::object::{Loader, TX, Way};
-use super::{Bond, queues};
+use super::queues;
 use crate::dataplane::step::{Failures, port_step, step};
 use crate::dataplane::{Applied, PlaneError, port};
 use crate::netlink::{RouteSocket, sysctl};

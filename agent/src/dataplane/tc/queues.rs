@@ -11,7 +11,7 @@ use std::io;
 use bond_modes::PortId;
 use bond_modes::plan::{Match, Steer};
 
-use super::Bond;
+use super::bond::Bond;
 use crate::dataplane::PlaneError;
 use crate::dataplane::step::{Failures, XPS, bond_gone, step, step_with};
 use crate::netlink::{Link, RouteSocket, queue};

@@ -22,11 +22,11 @@ use aya::maps::{Array, HashMap, Map, MapData, MapError, MapType, PerCpuHashMap, 
 use bond_modes::PortId;
 
 use super::errors::map_error;
-use super::lists::{Lists, is_list};
-use super::maps::{
-    Counters, FIRST_STATE, INDEX, LAYOUT, Maps, PORTS, Port, RULES, STATE, Shape, Stamps, State, TRANSMIT, Transmit,
-    foreign, has_shape,
+use super::layout::{
+    Counters, FIRST_STATE, INDEX, LAYOUT, PORTS, Port, RULES, STATE, Shape, Stamps, State, TRANSMIT, Transmit,
 };
+use super::lists::{Lists, is_list};
+use super::maps::{Maps, foreign, has_shape};
 use super::object::{Kind, Loaded, Loader, Way};
 use super::pins::{BondPins, unpin};
 

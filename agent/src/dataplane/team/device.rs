@@ -9,10 +9,10 @@ use bond_modes::plan::{Accept, PortPlan, Rewrite, Source, Spread, Tx};
 use bond_modes::{ForwardingPlan, PortId};
 use bond_monitors::Carrier;
 
+use super::bond::{Bond, MARK, Shared};
 use super::driver::Mode;
 use super::options::{Key, Name, Settings, Value};
 use super::program::{hash_in_force, set_mode};
-use super::{Bond, MARK, Shared};
 use crate::dataplane::port::port_alias;
 use crate::dataplane::step::{TEAM, bond_gone, step, step_with};
 use crate::dataplane::{BondDevice, Observed, PlaneError};

@@ -4,7 +4,7 @@ use bond_modes::options::{ArpValidate, PortOptions};
 use bond_modes::plan::Spread;
 use bond_modes::{BondOptions, XmitHashPolicy};
 
-use super::Bond;
+use super::bond::Bond;
 use super::driver::Mode;
 use super::options::{Key, Name, Value};
 use super::program::inexact;

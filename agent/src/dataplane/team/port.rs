@@ -3,10 +3,10 @@
 use bond_modes::PortId;
 use bond_modes::plan::{Accept, PortPlan, Source};
 
+use super::bond::{Bond, Shared};
 use super::options::{Key, Name, Value};
 use super::program::set;
-use super::{Bond, Shared};
-use crate::dataplane::port::{prepare, read, read_original, restore};
+use crate::dataplane::port::{original, prepare, read, restore};
 use crate::dataplane::step::{Failures, port_step};
 use crate::dataplane::{OriginalPort, PlaneError, PortBase};
 
@@ -22,7 +22,7 @@ impl Shared {
         if bond.ports.contains_key(&port) {
             return Ok(());
         }
-        let before = read_original(&mut self.links, port)?;
+        let before = original(&mut self.links, port)?;
         let taken = self.set_up_port(name, bond, port, base);
         if taken.is_err()
             && let Err(error) = self.give_back(port, Some(bond), &before)

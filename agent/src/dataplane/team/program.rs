@@ -32,10 +32,10 @@ use std::collections::BTreeSet;
 use bond_modes::plan::{PortPlan, Spread, Tx};
 use bond_modes::{ForwardingPlan, PortId, XmitHashPolicy};
 
+use super::bond::{Bond, MARK};
 use super::driver::{Driver, Mode};
 use super::hash::{self, SockFilter};
 use super::options::{Key, Name, Value};
-use super::{Bond, MARK};
 use crate::dataplane::step::{Failures, port_step, step, step_with};
 use crate::dataplane::{Applied, PlaneError, port};
 use crate::netlink::{RouteSocket, sysctl};

@@ -15,11 +15,12 @@ use bond_modes::plan::{Accept, PortPlan, Rewrite, Source, Spread, Tx};
 use bond_modes::{BondOptions, ForwardingPlan, PortId, XmitHashPolicy};
 use bond_monitors::{Carrier, MacAddr};
 
+use super::bond::{Bond, MARK};
 use super::driver::{Driver, Mode};
 use super::genl::tests::{FAMILY, TEAM, attribute, done, error, message, u32_attribute};
 use super::genl::{Change, Genl, Wire};
 use super::options::{self, Key, Name, Settings, Value};
-use super::{Bond, ORPHAN_LOCK, TeamPlane, device, exact, program};
+use super::{ORPHAN_LOCK, TeamPlane, device, exact, program};
 use crate::dataplane::step::fault;
 use crate::dataplane::{Plane, PlaneBond, PlaneError};
 use crate::locks::tests::unprivileged;
@@ -151,7 +152,7 @@ impl Lab {
             ifindex: TEAM,
             mac: MAC,
             ports: BTreeMap::new(),
-            settings: super::MARK.into_iter().collect(),
+            settings: MARK.into_iter().collect(),
             bases: BTreeMap::new(),
         };
         kernel.0.borrow_mut().settings = bond.settings.clone();

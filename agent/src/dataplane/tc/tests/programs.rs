@@ -13,7 +13,7 @@ use bond_modes::plan::Tx;
 use super::Hook;
 use super::upgrade::FIRST_LAYOUT;
 use super::world::*;
-use crate::dataplane::tc::maps::MAPS;
+use crate::dataplane::tc::layout::MAPS;
 use crate::dataplane::tc::object::{Kind, Loader, Way};
 use crate::dataplane::tc::pins::unpin;
 
