@@ -35,8 +35,7 @@ impl fmt::Display for Origin {
 }
 
 /// Origins of one bond. The options of the files are kept beside it, see [`crate::saved::SavedBond::configured`].
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Origins {
     /// A file made the bond, and it was not renamed since.
     pub made_by_file: bool,

@@ -369,14 +369,14 @@ pub enum PortPresence {
 }
 
 /// A line for a monitoring client.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct EventLine {
     /// The event.
     pub event: BondEvent,
 }
 
 /// One change of state of one bond.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct BondEvent {
     /// Seconds since 1970, with milliseconds.
     pub time: f64,

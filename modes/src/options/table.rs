@@ -99,7 +99,7 @@ pub static TABLE: &[OptionRow] = &[
         since: Since::Linux24,
         doc: "How long carrier must be back before the port is used; skipped when no other port is usable. Rounded down to a \
               multiple of miimon. [bonding.rst: updelay]",
-        parse: Parse::Number(|v, c| c.options.updelay = c.round("updelay", of_ms(v))),
+        parse: Parse::Delay(|v, c| c.options.updelay = of_ms(v)),
         show: Show::Stored(|o| ms(o.updelay)),
         ..ROW
     },
@@ -113,7 +113,7 @@ pub static TABLE: &[OptionRow] = &[
         since: Since::Linux24,
         doc: "How long carrier must be lost before the port is no longer used. Rounded down to a multiple of miimon. \
               [bonding.rst: downdelay]",
-        parse: Parse::Number(|v, c| c.options.downdelay = c.round("downdelay", of_ms(v))),
+        parse: Parse::Delay(|v, c| c.options.downdelay = of_ms(v)),
         show: Show::Stored(|o| ms(o.downdelay)),
         ..ROW
     },
@@ -132,7 +132,7 @@ pub static TABLE: &[OptionRow] = &[
         since: Since::Later,
         doc: "Time between two announcements after a failover; 0 means miimon. Rounded down to a multiple of miimon. \
               [bonding.rst: peer_notif_delay]",
-        parse: Parse::Number(|v, c| c.options.peer_notif_delay = c.round("peer_notif_delay", of_ms(v))),
+        parse: Parse::Delay(|v, c| c.options.peer_notif_delay = of_ms(v)),
         show: Show::Stored(|o| ms(o.peer_notif_delay)),
         ..ROW
     },
