@@ -10,7 +10,7 @@ use bond_modes::{PortId, Saved};
 use bond_monitors::MacAddr;
 use serde::{Deserialize, Serialize};
 
-use super::SavedBond;
+use super::bond::SavedBond;
 use crate::dataplane::OriginalPort;
 use crate::origins::Origins;
 

@@ -1,6 +1,7 @@
 //! `state/<bond>.json`: soft state across restarts, that is, state that the kernel does not hold. It is worthless after a
 //! reboot.
 
+mod bond;
 mod format;
 
 use std::collections::BTreeMap;
@@ -8,43 +9,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use bond_modes::{PortId, Saved};
-
+pub use self::bond::SavedBond;
 use self::format::FileBond;
-use crate::dataplane::OriginalPort;
-use crate::origins::Origins;
-
-/// Everything kept about one bond.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SavedBond {
-    /// Boot of the machine at which it was written.
-    pub boot_id: String,
-    /// The bond's name.
-    pub name: String,
-    /// Index of the bond's interface.
-    pub ifindex: u32,
-    /// Its data plane; states without this field have `tc`.
-    pub plane: Option<String>,
-    /// The bond machine.
-    pub bond: Saved,
-    /// Settings of ports before they were attached, to be restored.
-    pub originals: BTreeMap<PortId, OriginalPort>,
-    /// The same of ports that have disappeared, by name.
-    pub vanished: BTreeMap<String, OriginalPort>,
-    /// Names of the ports that belong to the bond, absent ones included.
-    pub wanted: Vec<String>,
-    /// The options of the files at the last start; `None` if no file has lines about the bond.
-    pub configured: Option<Vec<(String, String)>>,
-    /// Origins of options and ports; `None` in a state of an earlier version.
-    pub origins: Option<Origins>,
-}
-
-impl SavedBond {
-    /// The name of its data plane.
-    pub fn plane(&self) -> &str {
-        self.plane.as_deref().unwrap_or("tc")
-    }
-}
 
 /// The folder of state files.
 #[derive(Debug)]
@@ -171,6 +137,7 @@ mod tests {
     use bond_monitors::{Carrier, LinkReport, MacAddr, Time};
 
     use super::*;
+    use crate::origins::Origins;
 
     /// As the release before origins were kept wrote it.
     const BEFORE_ORIGINS: &str = r#"{"boot_id":"BOOT","name":"bond0","ifindex":7,"plane":"tc","bond":SAVED,

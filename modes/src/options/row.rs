@@ -45,7 +45,9 @@ pub enum Kind {
     Number(Range),
     /// 0 or 1.
     Switch,
-    /// One of several names, or that of an interface.
+    /// One of these names, each with its number in the kernel's driver.
+    Choice(&'static [(&'static str, u8)]),
+    /// The name of an interface.
     Name,
     /// Several addresses.
     List,
@@ -177,8 +179,17 @@ impl OptionRow {
         match self.kind {
             Kind::Number(Range { min, max, .. }) => Some(min..=max),
             Kind::Switch => Some(0..=1),
-            Kind::Name | Kind::List => None,
+            Kind::Choice(_) | Kind::Name | Kind::List => None,
         }
+    }
+
+    /// The driver's number of a named value; `None` for other kinds.
+    pub fn number_of(&self, value: &str) -> Option<u8> {
+        let Kind::Choice(values) = self.kind else { return None };
+        values
+            .iter()
+            .find(|(name, _)| *name == value)
+            .map(|(_, number)| *number)
     }
 
     /// Whether it is a parameter of the kernel's module.

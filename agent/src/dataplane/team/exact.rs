@@ -1,8 +1,7 @@
 //! Which options the team driver brings about exactly.
 
 use bond_modes::options::{ArpValidate, PortOptions};
-use bond_modes::plan::Spread;
-use bond_modes::{BondOptions, XmitHashPolicy};
+use bond_modes::{BondOptions, Spread, XmitHashPolicy};
 
 use super::bond::Bond;
 use super::driver::Mode;
