@@ -66,10 +66,11 @@ impl Way {
         }
     }
 
-    /// Whether its program can send so.
+    /// Whether its program is to send so. That for copies through many ports stays until there are clearly fewer: loading it
+    /// takes 200 ms, and one port that comes and goes must not have it exchanged each time.
     pub fn serves(self, tx: &Tx) -> bool {
         match Way::of(tx) {
-            Some(Way::All) => matches!(self, Way::All | Way::AllMany),
+            Some(Way::All) => self == Way::All || (self == Way::AllMany && tx.ports.len() > FEW_AGAIN),
             way => way.is_none_or(|way| way == self),
         }
     }
@@ -219,6 +220,8 @@ pub const TX: &str = "bond_tx";
 
 /// Most ports that the smaller program for copies serves. [tx_all.bpf.c: FEW]
 pub const FEW: usize = 16;
+/// With so many ports or fewer the program for many is exchanged for the smaller one.
+pub const FEW_AGAIN: usize = 12;
 
 static PORT_RX: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/port_rx.bpf.o"));
 static TX_ONE: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tx_one.bpf.o"));
