@@ -5,7 +5,7 @@
 //! | `plane`, `error` | what a plane is to the rest of the agent |
 //! | `choice` | the planes of this agent, and which of them a bond gets |
 //! | `can` | what a plan can say and no plane can do yet |
-//! | `port`, `step` | what every plane does with ports, and how a step fails |
+//! | `port`, `interface`, `step` | what every plane does with ports and other interfaces, and how a step fails |
 //! | `tc/`, `team/` | one folder for each plane |
 
 mod can;
@@ -13,6 +13,7 @@ mod choice;
 mod error;
 #[cfg(test)]
 mod frames;
+mod interface;
 mod plane;
 mod port;
 #[cfg(test)]

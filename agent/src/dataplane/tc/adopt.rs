@@ -1,10 +1,12 @@
 //! Bonds taken over from an earlier agent, and read anew after changes by others.
 
+use bond_modes::PortId;
 use bond_modes::plan::{Accept, PortPlan, Source};
 use bond_monitors::Carrier;
 
 use super::bond::{Bond, Shared};
 use super::{device, program, queues};
+use crate::dataplane::interface::{label, report};
 use crate::dataplane::port::port_alias;
 use crate::dataplane::step::step;
 use crate::dataplane::{Observed, PlaneError};
@@ -16,24 +18,19 @@ impl Shared {
         let Some(pair) = self.find_pair(name)? else {
             return Ok(None);
         };
-        let bond = self.adopt_pair(name, &pair)?;
-        let plan = bond.applied.clone();
-        let mut ports = Vec::new();
-        for &port in plan.ports.keys() {
-            if let Some(link) = step(|| format!("read {port}"), || self.links.by_index(port.0))? {
-                ports.push((port, self.report(&link)));
-            }
-        }
+        let (bond, ports) = self.adopt_pair(name, &pair)?;
+        let links = &mut self.links;
+        let ports = ports.iter().map(|(port, link)| (*port, report(links, link)));
         let observed = Observed {
+            ports: ports.collect(),
             ifindex: pair.bond.ifindex,
-            report: self.report(&pair.bond),
-            ports,
-            plan,
+            report: report(&mut self.links, &pair.bond),
+            plan: bond.applied.clone(),
         };
         Ok(Some((bond, observed)))
     }
 
-    fn adopt_pair(&mut self, name: &str, pair: &device::Pair) -> Result<Bond, PlaneError> {
+    fn adopt_pair(&mut self, name: &str, pair: &device::Pair) -> Result<(Bond, Vec<(PortId, Link)>), PlaneError> {
         let pins = self.pins()?.bond(pair.bond.ifindex);
         step(|| "make a folder for pins".to_owned(), || pins.create())?;
         let mut bond = self.equip(name, pair, pins)?;
@@ -42,9 +39,9 @@ impl Shared {
         bond.applied.tx = step(read, || bond.bpf.tx())?;
         bond.applied.steer = queues::steer_of(bond.bpf.queues());
         bond.steered = !bond.applied.steer.is_empty();
-        for (port, link) in ports {
-            let accept = step(read, || bond.bpf.accept(port))?;
-            bond.applied.ports.insert(port, settings(&link, &pair.bond, accept));
+        for (port, link) in &ports {
+            let accept = step(read, || bond.bpf.accept(*port))?;
+            bond.applied.ports.insert(*port, settings(link, &pair.bond, accept));
         }
         program::keep_own(name, &mut bond)?;
         program::remember_senders(name, &mut bond)?;
@@ -54,16 +51,14 @@ impl Shared {
         if pair.wire.alias != device::wire_alias(name) {
             self.label(name, &bond);
         }
-        Ok(bond)
+        Ok((bond, ports))
     }
 
-    /// Names the bond on its wire and ports. The aliases are labels for people; a failure does no harm.
+    /// Names the bond on its wire and ports.
     pub(super) fn label(&mut self, name: &str, bond: &Bond) {
         let ports = bond.applied.ports.keys().map(|port| (port.0, port_alias(name)));
         for (ifindex, alias) in ports.chain([(bond.wire, device::wire_alias(name))]) {
-            if let Err(error) = self.links.set_alias(ifindex, &alias) {
-                log::warn!("{name}: cannot set an alias: {error}");
-            }
+            label(&mut self.links, name, ifindex, &alias);
         }
     }
 

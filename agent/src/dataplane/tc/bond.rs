@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use bond_modes::{ForwardingPlan, PortId};
-use bond_monitors::LinkReport;
 
 use super::bpf::BondBpf;
 use super::hook::{Attached, Hold, Hook};
@@ -12,7 +11,7 @@ use super::object::Loader;
 use super::pins::{BondPins, Pins};
 use crate::dataplane::PlaneError;
 use crate::dataplane::step::{BPF, step, step_with};
-use crate::netlink::{Link, RouteSocket};
+use crate::netlink::RouteSocket;
 
 /// What all bonds of a plane work with. It is borrowed for one call to a plane or a bond at a time; none makes another.
 pub(super) struct Shared {
@@ -79,15 +78,6 @@ impl Shared {
         match &self.pins {
             Some(pins) => sweep(pins, &mut self.links),
             None => Pins::find(&self.run_dir, self.netns).map_or(Ok(()), |pins| sweep(&pins, &mut self.links)),
-        }
-    }
-
-    pub(super) fn report(&mut self, link: &Link) -> LinkReport {
-        let (speed, duplex) = self.links.speed_duplex(&link.report.name);
-        LinkReport {
-            speed,
-            duplex,
-            ..link.report.clone()
         }
     }
 }

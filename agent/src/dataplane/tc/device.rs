@@ -14,6 +14,7 @@ use super::hook::{self, Attached, Hold, Place};
 use super::object::TX;
 use super::pins::{BondPins, Pins};
 use super::queues;
+use crate::dataplane::interface::{delete, report};
 use crate::dataplane::step::{BPF, Failures, HOOK, VETH, bond_gone, step, step_with};
 use crate::dataplane::{BondDevice, PlaneError};
 use crate::netlink::{Link, sysctl};
@@ -87,7 +88,7 @@ impl Shared {
 
     fn read_device(&mut self, name: &str, ifindex: u32) -> Result<BondDevice, PlaneError> {
         let link = step(|| format!("read {name}"), || self.links.by_index(ifindex))?.ok_or_else(|| bond_gone(name))?;
-        let report = self.report(&link);
+        let report = report(&mut self.links, &link);
         Ok(BondDevice { ifindex, report })
     }
 
@@ -169,11 +170,7 @@ impl Shared {
     /// Removes the pair and its pins. A step that fails does not stop the other.
     pub(super) fn remove_bond(&mut self, name: &str, ifindex: u32) -> Result<(), PlaneError> {
         let mut errors = Failures::default();
-        let delete = || format!("delete the interface {name}");
-        errors.note(step(delete, || match self.links.delete(ifindex) {
-            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(()),
-            done => done,
-        }));
+        errors.note(delete(&mut self.links, name, ifindex));
         // Last: as long as the interface is there, the pins tell an observer what it does.
         errors.note(
             self.pins()

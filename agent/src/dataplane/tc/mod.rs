@@ -29,16 +29,15 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::rc::Rc;
-use std::thread;
 
 use bond_modes::{BondOptions, ForwardingPlan, PortId};
 use bond_monitors::ReceiveStamps;
-use nix::sched::{CloneFlags, unshare};
 
 use self::bond::{Bond, Shared};
 use self::hook::Place;
 use self::object::{Kind, Loader, TX, Way};
 use self::pins::Pins;
+use super::interface::probe_apart;
 use super::step::{BPF, Failures, HOOK, VETH, step, step_with};
 use super::{
     Adopted, Applied, BondDevice, BondName, Observed, OriginalPort, Plane, PlaneBond, PlaneError, PortBase,
@@ -137,18 +136,7 @@ impl Plane for TcPlane {
         }
         let shared = &mut *self.shared.borrow_mut();
         let (hook, loader) = (shared.hook, &mut shared.loader);
-        // In a namespace of its own nobody sees the devices come and go, and it ends with the thread whatever happens. A kernel
-        // without network namespaces does it in the only one there is.
-        let probe = move || {
-            let _ = unshare(CloneFlags::CLONE_NEWNET);
-            probe_here(hook, loader)
-        };
-        thread::scope(|scope| scope.spawn(probe).join()).unwrap_or_else(|_| {
-            Err(PlaneError::Kernel {
-                doing: "find out what this kernel can do".to_owned(),
-                source: io::Error::other("the probing thread panicked"),
-            })
-        })?;
+        probe_apart("find out what this kernel can do", move || probe_here(hook, loader))?;
         self.usable = true;
         Ok(())
     }

@@ -25,7 +25,7 @@ use super::object::{Loader, TX, Way};
 use super::queues;
 use crate::dataplane::step::{Failures, port_step, step};
 use crate::dataplane::{Applied, PlaneError, port};
-use crate::netlink::{RouteSocket, sysctl};
+use crate::netlink::RouteSocket;
 
 /// Makes the kernel match `plan`, writing only what differs from `bond.applied`, and keeps the latter true.
 pub fn apply(
@@ -212,19 +212,13 @@ fn configure_port(
         allmulti: wanted.allmulti,
         ..now
     };
-    if now.mac != wanted.mac
-        && errors.note(port::read(links, port).and_then(|link| port::set_mac(links, port, &link, wanted.mac)))
-    {
+    if now.mac != wanted.mac && errors.note(port::change_mac(links, port, wanted.mac)) {
         done.mac = wanted.mac;
     }
     if now.mtu != wanted.mtu {
         let set = || {
             links.set_mtu(port.0, wanted.mtu)?;
-            // Below 1280 an interface has no IPv6; from there on it begins anew, with the defaults of the system.
-            match links.by_index(port.0)? {
-                Some(link) => sysctl::set_disable_ipv6(&link.report.name, true),
-                None => Ok(()),
-            }
+            port::keep_ipv6_off(links, port)
         };
         if errors.note(port_step(port, || format!("set the MTU of {port}"), set)) {
             done.mtu = wanted.mtu;

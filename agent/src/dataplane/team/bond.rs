@@ -5,7 +5,7 @@ use std::io;
 
 use bond_modes::PortId;
 use bond_modes::plan::PortPlan;
-use bond_monitors::{LinkReport, MacAddr};
+use bond_monitors::MacAddr;
 
 use super::driver::Driver;
 use super::genl::Events;
@@ -93,15 +93,6 @@ impl Shared {
     pub(super) fn meet(&mut self) -> io::Result<()> {
         let family = self.driver.meet()?;
         self.events.join(family)
-    }
-
-    pub(super) fn report(&mut self, link: &Link) -> LinkReport {
-        let (speed, duplex) = self.links.speed_duplex(&link.report.name);
-        LinkReport {
-            speed,
-            duplex,
-            ..link.report.clone()
-        }
     }
 
     /// The interface of a bond.

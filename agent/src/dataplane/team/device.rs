@@ -13,10 +13,11 @@ use super::bond::{Bond, MARK, Shared};
 use super::driver::Mode;
 use super::options::{Key, Name, Settings, Value};
 use super::program::{hash_in_force, set_mode};
+use crate::dataplane::interface::{delete, label, report};
 use crate::dataplane::port::port_alias;
 use crate::dataplane::step::{TEAM, bond_gone, step, step_with};
 use crate::dataplane::{BondDevice, Observed, PlaneError};
-use crate::netlink::Link;
+use crate::netlink::{Link, Statistics};
 use crate::text::chain;
 
 /// A team device of ours.
@@ -24,7 +25,7 @@ pub struct Found {
     /// The interface.
     pub link: Link,
     /// Its options.
-    settings: Settings,
+    pub settings: Settings,
 }
 
 impl Shared {
@@ -76,7 +77,7 @@ impl Shared {
             return Err(taken());
         }
         if let Some(left) = look(self, DRAFT)?.filter(|link| link.kind.as_deref() == Some("team")) {
-            self.remove(DRAFT, left.ifindex)?;
+            delete(&mut self.links, DRAFT, left.ifindex)?;
         }
         let make = || format!("make the interface {name}");
         step_with(&TEAM, make, || self.links.add_team(DRAFT))?;
@@ -86,7 +87,7 @@ impl Shared {
             other => other,
         });
         if made.is_err()
-            && let Err(error) = self.remove(name, draft.ifindex)
+            && let Err(error) = delete(&mut self.links, name, draft.ifindex)
         {
             log::debug!("{name}: undoing a failed creation: {error}");
         }
@@ -116,7 +117,7 @@ impl Shared {
             || self.links.rename(team, name),
         )?;
         let link = self.device(name, team)?;
-        let report = self.report(&link);
+        let report = report(&mut self.links, &link);
         Ok((bond, BondDevice { ifindex: team, report }))
     }
 
@@ -125,23 +126,12 @@ impl Shared {
         let Some(found) = self.find(name)? else {
             return Ok(None);
         };
-        let (bond, plan) = self.adopt_found(name, &found)?;
-        let mut ports = Vec::new();
-        for &port in plan.ports.keys() {
-            if let Some(link) = step(|| format!("read {port}"), || self.links.by_index(port.0))? {
-                ports.push((port, self.report(&link)));
-            }
-        }
-        let observed = Observed {
-            ifindex: found.link.ifindex,
-            report: self.report(&found.link),
-            ports,
-            plan,
-        };
+        let (bond, observed) = self.adopt_found(name, &found)?;
         Ok(Some((bond, observed)))
     }
 
-    fn adopt_found(&mut self, name: &str, found: &Found) -> Result<(Bond, ForwardingPlan), PlaneError> {
+    /// A port that cannot be read is left out, with a warning: the bond gets the others, and the port is attached anew.
+    pub(super) fn adopt_found(&mut self, name: &str, found: &Found) -> Result<(Bond, Observed), PlaneError> {
         let team = found.link.ifindex;
         let order = step(|| format!("read the ports of {name}"), || self.driver.ports(team))?;
         let mut bond = Bond {
@@ -151,35 +141,47 @@ impl Shared {
             settings: found.settings.clone(),
             bases: BTreeMap::new(),
         };
+        let mut reports = BTreeMap::new();
         for &port in &order {
             // A port of ours gets this option first. Without it, someone else added the port, or an agent died while it did.
             if bond.settings.get(&Key::port(Name::UserLinkupEnabled, port)) != Some(&Value::Flag(true)) {
                 continue;
             }
-            let Some(link) = step(|| format!("read {port}"), || self.links.by_index(port.0))? else {
-                continue;
+            let link = match step(|| format!("read {port}"), || self.links.by_index(port.0)) {
+                Ok(Some(link)) => link,
+                Ok(None) => continue,
+                Err(error) => {
+                    log::warn!(
+                        "{name}: {port} cannot be taken over, so it is attached anew: {}",
+                        chain(&error)
+                    );
+                    continue;
+                }
             };
-            if link.alias != port_alias(name)
-                && let Err(error) = self.links.set_alias(port.0, &port_alias(name))
-            {
-                log::warn!("{name}: cannot set an alias: {error}");
+            if link.alias != port_alias(name) {
+                label(&mut self.links, name, port.0, &port_alias(name));
             }
             bond.ports.insert(port, settings_of(&link, &found.link));
-            let read = || format!("read the counters of {port}");
-            let counted = step(read, || self.links.statistics(port.0))?;
-            bond.bases.insert(port, counted.unwrap_or_default());
+            bond.bases.insert(port, self.counted_before(name, port));
+            reports.insert(port, report(&mut self.links, &link));
         }
-        let plan = plan_of(&bond, &order);
-        Ok((bond, plan))
+        let observed = Observed {
+            ifindex: team,
+            report: report(&mut self.links, &found.link),
+            ports: reports.into_iter().collect(),
+            plan: plan_of(&bond, &order),
+        };
+        Ok((bond, observed))
     }
 
-    /// Removes a device. One that is gone is removed.
-    pub(super) fn remove(&mut self, name: &str, ifindex: u32) -> Result<(), PlaneError> {
-        let delete = || format!("delete the interface {name}");
-        step(delete, || match self.links.delete(ifindex) {
-            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(()),
-            done => done,
-        })
+    /// What a port that is taken over has counted until now. Without an answer its counters begin with those of the interface.
+    fn counted_before(&mut self, name: &str, port: PortId) -> Statistics {
+        let read = || format!("read the counters of {port}");
+        let counted = step(read, || self.links.statistics(port.0)).unwrap_or_else(|error| {
+            log::warn!("{name}: {}", chain(&error));
+            None
+        });
+        counted.unwrap_or_default()
     }
 }
 

@@ -31,6 +31,7 @@ use bond_monitors::ReceiveStamps;
 use self::bond::{Bond, Shared};
 use self::driver::{Driver, Mode};
 use self::genl::{Events, Genl};
+use super::interface::{delete, label};
 use super::port::port_alias;
 use super::step::{TEAM, step};
 use super::{
@@ -235,16 +236,13 @@ impl PlaneBond for TeamBond {
         self.name = new.to_owned();
         let links = &mut self.shared.borrow_mut().links;
         for port in self.bond.borrow().ports.keys() {
-            // A label for people; a failure does no harm.
-            if let Err(error) = links.set_alias(port.0, &port_alias(new)) {
-                log::warn!("{new}: cannot set an alias: {error}");
-            }
+            label(links, new, port.0, &port_alias(new));
         }
     }
 
     fn destroy(self: Box<Self>) -> Result<(), PlaneError> {
         let ifindex = self.bond.borrow().ifindex;
-        self.shared.borrow_mut().remove(&self.name, ifindex)
+        delete(&mut self.shared.borrow_mut().links, &self.name, ifindex)
     }
 }
 

@@ -1,14 +1,12 @@
 //! What this kernel has of the team driver.
 
 use std::io;
-use std::thread;
-
-use nix::sched::{CloneFlags, unshare};
 
 use super::driver::{Driver, Mode};
 use super::genl::{Events, Genl};
 use super::options::{Key, Name, Value};
 use crate::dataplane::PlaneError;
+use crate::dataplane::interface::probe_apart;
 use crate::dataplane::step::step;
 use crate::netlink::RouteSocket;
 
@@ -30,19 +28,10 @@ impl Abilities {
     }
 }
 
-/// Tries every mode on a device that goes away: in a namespace of its own nobody sees it, and it ends with the thread whatever
-/// happens. A kernel without network namespaces does it in the only one there is.
+/// Tries every mode on a device that goes away.
 pub fn run() -> Result<Abilities, PlaneError> {
-    let probe = || {
-        let _ = unshare(CloneFlags::CLONE_NEWNET);
-        step(|| "find out what the team driver can do".to_owned(), try_modes)
-    };
-    thread::scope(|scope| scope.spawn(probe).join()).unwrap_or_else(|_| {
-        Err(PlaneError::Kernel {
-            doing: "find out what the team driver can do".to_owned(),
-            source: io::Error::other("the probing thread panicked"),
-        })
-    })
+    let doing = "find out what the team driver can do";
+    probe_apart(doing, || step(|| doing.to_owned(), try_modes))
 }
 
 fn try_modes() -> io::Result<Abilities> {

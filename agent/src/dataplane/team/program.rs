@@ -38,7 +38,7 @@ use super::hash::{self, SockFilter};
 use super::options::{Key, Name, Value};
 use crate::dataplane::step::{Failures, port_step, step, step_with};
 use crate::dataplane::{Applied, PlaneError, port};
-use crate::netlink::{RouteSocket, sysctl};
+use crate::netlink::RouteSocket;
 
 /// Makes the kernel match `plan`, writing only what differs from what is known of it, and keeps the latter true.
 pub fn apply(
@@ -229,18 +229,13 @@ impl Work<'_> {
         // In mode broadcast the driver gives every port the address of the team.
         if now.mac != wanted.mac && *spread != Spread::All {
             let links = &mut *self.links;
-            let set = port::read(links, port).and_then(|link| port::set_mac(links, port, &link, wanted.mac));
-            if !self.errors.note(set) {
+            if !self.errors.note(port::change_mac(links, port, wanted.mac)) {
                 done.mac = now.mac;
             }
         }
         if now.mtu != wanted.mtu {
-            // The driver has set it. Below 1280 an interface has no IPv6; from there on it begins anew, with the system's defaults.
-            let links = &mut *self.links;
-            let keep_off = || match links.by_index(port.0)? {
-                Some(link) => sysctl::set_disable_ipv6(&link.report.name, true),
-                None => Ok(()),
-            };
+            // The driver has set it.
+            let keep_off = || port::keep_ipv6_off(self.links, port);
             let kept = port_step(port, || format!("keep IPv6 off on {port}"), keep_off);
             if !self.errors.note(kept) {
                 done.mtu = now.mtu;

@@ -17,15 +17,15 @@ use bond_monitors::{Carrier, MacAddr};
 
 use super::bond::{Bond, MARK};
 use super::driver::{Driver, Mode};
-use super::genl::tests::{FAMILY, TEAM, attribute, done, error, message, u32_attribute};
+use super::genl::tests::{FAMILY, TEAM, answer, attribute, done, error, message, u32_attribute};
 use super::genl::{Change, Genl, Wire};
 use super::options::{self, Key, Name, Settings, Value};
 use super::{ORPHAN_LOCK, TeamPlane, device, exact, program};
 use crate::dataplane::step::fault;
 use crate::dataplane::{Plane, PlaneBond, PlaneError};
 use crate::locks::tests::unprivileged;
-use crate::netlink::RouteSocket;
 use crate::netlink::tests::in_netns;
+use crate::netlink::{Link, RouteSocket};
 
 /// The driver with one team, as far as the plane can tell.
 #[derive(Clone, Default)]
@@ -124,6 +124,13 @@ impl Wire for Kernel {
                     neli::ToBytes::to_bytes(&options::setting(TEAM, *key, value), &mut bytes).unwrap();
                     world.answers.push_back(message(FAMILY.id, sequence, bytes.get_ref()));
                 }
+                world.answers.push_back(done(sequence));
+            }
+            (_, 3) => {
+                let ports: Vec<PortId> = world.settings.keys().filter_map(|key| key.port).collect();
+                let ports: BTreeSet<PortId> = ports.into_iter().collect();
+                let items: Vec<Vec<u8>> = ports.iter().map(|port| u32_attribute(1, port.0)).collect();
+                world.answers.push_back(answer(sequence, 3, TEAM, 3, &items));
                 world.answers.push_back(done(sequence));
             }
             other => panic!("a request {other:?}"),
@@ -356,6 +363,47 @@ fn a_new_agent_finds_the_plan_in_force() {
         found.tx = found.tx.with_settings_of(plan.tx.kind.clone());
         assert_eq!(found, plan);
     }
+}
+
+#[test]
+fn a_port_that_cannot_be_taken_over_does_not_stop_the_rest_of_the_bond() {
+    in_netns(|| {
+        let mut links = RouteSocket::open().unwrap();
+        links.add_veth("a", "b").unwrap();
+        let found = ["a", "b"].map(|name| links.by_name(name).unwrap().unwrap());
+        let mut both = found.each_ref().map(|link| PortId(link.ifindex));
+        both.sort();
+        let lab = Lab::new(&Spread::One, &both.map(|port| port.0));
+        let plane = TeamPlane::open().unwrap();
+        plane.shared.borrow_mut().driver = lab.driver;
+        let device = device::Found {
+            link: Link {
+                ifindex: TEAM,
+                ..found[0].clone()
+            },
+            settings: lab.kernel.0.borrow().settings.clone(),
+        };
+        let mut left_out: Vec<PortId> = Vec::new();
+        for step in 0.. {
+            let mut shared = plane.shared.borrow_mut();
+            let (outcome, reached) = fault::at(step, || shared.adopt_found("bond0", &device));
+            if step == 0 {
+                assert!(outcome.is_err() && reached, "all need the list of ports");
+            } else {
+                let (bond, observed) = &outcome.unwrap();
+                let ports: Vec<PortId> = observed.ports.iter().map(|(port, _)| *port).collect();
+                assert!(ports.iter().eq(observed.plan.ports.keys()) && ports.iter().eq(bond.ports.keys()));
+                left_out.extend(both.iter().filter(|port| !bond.ports.contains_key(port)));
+            }
+            if !reached {
+                break;
+            }
+        }
+        assert_eq!(
+            left_out, both,
+            "each port when it cannot be read, and no port without its counters"
+        );
+    });
 }
 
 #[test]

@@ -4,6 +4,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 
+use bond_modes::PortId;
 use bond_modes::plan::{Accept, PortPlan, Tx};
 use bond_monitors::{Carrier, MacAddr};
 
@@ -439,6 +440,56 @@ fn a_port_that_is_gone_while_no_agent_ran_is_forgotten() {
         let counted = [p0, p1].map(|port| w.bond().counters(port).is_ok());
         assert_eq!(counted, [false, true]);
     });
+}
+
+/// One port's failure is that port's: the bond is taken over with the other one, and the port can be attached anew.
+#[test]
+fn a_port_that_cannot_be_taken_over_does_not_stop_the_rest_of_the_bond() {
+    for other_build in [false, true] {
+        for_both_hooks(move |w| adopt_with_faults(w, other_build));
+    }
+}
+
+fn adopt_with_faults(w: &mut World, other_build: bool) {
+    let (p0, p1) = w.bond_with_two_ports();
+    let plan = w.plan(Some(p1), &[p0, p1]);
+    w.program(&plan);
+    let q1 = w.tap("q1");
+    let mut left_out: Vec<PortId> = Vec::new();
+    for step in 0.. {
+        if other_build {
+            w.bond().bond.bpf.forget_build();
+        }
+        w.reopen();
+        let (outcome, reached) = fault::at(step, || w.adopt());
+        match outcome {
+            Ok(observed) => {
+                let ports: Vec<PortId> = observed.unwrap().plan.ports.keys().copied().collect();
+                let missing: Vec<PortId> = [p0, p1].into_iter().filter(|port| !ports.contains(port)).collect();
+                assert_eq!(missing.len(), usize::from(reached), "step {step}");
+                left_out.extend(&missing);
+                for port in missing {
+                    assert!(w.bond().counters(port).is_err(), "step {step}");
+                    w.bond().attach(port, &PortBase { mac: None, mtu: 1500 }).unwrap();
+                }
+            }
+            Err(_) => {
+                assert!(reached, "step {step}");
+                w.send("bond0", OTHER, 1);
+                q1.expect(1);
+                w.adopt().unwrap().unwrap();
+            }
+        }
+        w.program(&plan);
+        w.send("bond0", OTHER, 1);
+        q1.expect(1);
+        if !reached {
+            // Each of the two ports is read, and its program kept or exchanged.
+            left_out.sort();
+            assert_eq!(left_out, [p0, p0, p1, p1], "{:?} {other_build}", w.hook);
+            break;
+        }
+    }
 }
 
 #[test]
