@@ -75,6 +75,14 @@ pub enum PlaneError {
         /// The bond's name.
         bond: String,
     },
+    /// Something failed half-way, and so did undoing it.
+    #[error("{}; undoing the attempt failed too: {undo}", chain(error.as_ref()))]
+    NotUndone {
+        /// Why it failed.
+        error: Box<PlaneError>,
+        /// The failures to undo it.
+        undo: String,
+    },
     /// Anything else the kernel refused.
     #[error("cannot {doing}")]
     Kernel {
@@ -98,6 +106,7 @@ impl PlaneError {
             | PlaneError::UnknownPlane { .. }
             | PlaneError::Inexact { .. } => false,
             PlaneError::Kernel { source, .. } => source.raw_os_error() != Some(libc::EINVAL),
+            PlaneError::NotUndone { error, .. } => error.may_pass(),
             _ => true,
         }
     }
@@ -117,6 +126,10 @@ impl PlaneError {
             PlaneError::Inexact { what, .. } => (format!("do {what}"), self.to_string()),
             PlaneError::NotYet { what } => (format!("do {what}"), self.to_string()),
             PlaneError::OneQueue { bond } => (format!("use a queue_id on {bond}"), self.to_string()),
+            PlaneError::NotUndone { error, undo } => {
+                let (what, why) = error.what_and_why();
+                (what, format!("{why}; undoing the attempt failed too: {undo}"))
+            }
             PlaneError::PortGone { .. }
             | PlaneError::NoPlane { .. }
             | PlaneError::UnknownPlane { .. }

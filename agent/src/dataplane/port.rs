@@ -108,21 +108,6 @@ pub fn read_unless_gone(links: &mut RouteSocket, port: PortId, errors: &mut Fail
     }
 }
 
-/// The outcome of an attachment; if it failed, `give_back` restores the port as it was before.
-pub fn or_give_back(
-    attached: Result<(), PlaneError>,
-    bond: &str,
-    port: PortId,
-    give_back: impl FnOnce() -> Result<(), PlaneError>,
-) -> Result<(), PlaneError> {
-    if attached.is_err()
-        && let Err(error) = give_back()
-    {
-        log::debug!("{bond}: undoing a failed attachment of {port}: {error}");
-    }
-    attached
-}
-
 /// Changes a port's address; see [`set_mac`].
 pub fn change_mac(links: &mut RouteSocket, port: PortId, mac: MacAddr) -> Result<(), PlaneError> {
     let link = read(links, port)?;

@@ -5,6 +5,7 @@ use std::mem;
 use bond_modes::{Action, Bond, Counters, Epoch, Event, ForwardingPlan, Machine, Notice, PortId, Warning};
 use bond_monitors::{Carrier, Time};
 
+use super::logged_failures::Subject;
 use super::{Instance, Instances};
 use crate::dataplane::PortCounters;
 use crate::netlink::{Link, mii};
@@ -54,7 +55,9 @@ impl Instances {
         }
         self.send(at, frames);
         self.listen(at);
-        self.bonds[at].touch();
+        let instance = &mut self.bonds[at];
+        instance.touch();
+        instance.attempts.bond_changed(now, &instance.bond);
     }
 
     fn send(&mut self, at: usize, frames: Vec<(u32, Vec<u8>)>) {
@@ -70,8 +73,10 @@ impl Instances {
         let ports = instance.bond.ports().iter().filter_map(|port| {
             let heard = instance.plane.heard(port.id);
             let heard = heard.map_err(|error| chain(&error));
-            let doing = format!("tell whether {} is silent", port.name);
-            Some((port.id, instance.failures.note(&instance.name, &doing, heard)?))
+            let doing = format!("read when {} last received a frame", port.name);
+            let subject = Subject::Port(port.id);
+            let heard = instance.failures.record(&instance.name, subject, &doing, heard);
+            Some((port.id, heard?))
         });
         Event::ReceiveStamps { ports: ports.collect() }
     }

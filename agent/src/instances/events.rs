@@ -9,7 +9,8 @@ use bond_modes::{Event, Notice, PortId, Warning};
 use bond_monitors::{LinkReport, Time};
 
 use super::actions::settled_carrier;
-use super::repair::Permit;
+use super::logged_failures::Subject;
+use super::repairs::Permit;
 use super::{Instance, Instances};
 use crate::netlink::{Drained, Link, LinkEvent};
 use crate::status::Device;
@@ -77,9 +78,7 @@ impl Instances {
 
     /// Forgets what was said about a port while it was being attached: its settings were ours and its state is read after.
     pub(super) fn skip_events_of(&mut self, port: PortId) {
-        while let Ok(Drained::More) = self.read_pending(64) {}
-        self.pending_events
-            .retain(|event| !matches!(event, LinkEvent::Link(link) if link.ifindex == port.0));
+        self.forget_queued(|event| matches!(event, LinkEvent::Link(link) if link.ifindex == port.0));
     }
 
     fn read_pending(&mut self, budget: usize) -> io::Result<Drained> {
@@ -113,7 +112,7 @@ impl Instances {
     /// of carrier that is over, the end of which may be among the lost ones. The kernel also queues nothing new after an overrun
     /// until all of the old ones have been read.
     pub fn resync(&mut self, now: Time) {
-        self.drop_old_events();
+        self.forget_queued(|_| true);
         let links = match self.links.all() {
             Ok(links) => links,
             Err(error) => {
@@ -147,15 +146,19 @@ impl Instances {
         }
     }
 
-    fn drop_old_events(&mut self) {
-        // In a storm the queue may never be empty; what is left is then handled as usual.
-        for _ in 0..MOST_DROPPED / 64 {
-            match self.read_pending(64) {
-                Ok(Drained::More) => self.pending_events.clear(),
-                _ => break,
-            }
-        }
-        self.pending_events.clear();
+    /// Reads the events that are queued by now and forgets those that are `old`.
+    fn forget_queued(&mut self, old: impl Fn(&LinkEvent) -> bool) {
+        self.pending_events.retain(|event| !old(event));
+        until_empty(|| {
+            let before = self.pending_events.len();
+            let drained = self.read_pending(BATCH);
+            let mut at = 0;
+            self.pending_events.retain(|event| {
+                at += 1;
+                at <= before || !old(event)
+            });
+            matches!(drained, Ok(Drained::More))
+        });
     }
 
     fn on_link(&mut self, now: Time, link: &Link) {
@@ -260,8 +263,7 @@ impl Instances {
             return self.on_gone(now, ifindex, &bond);
         }
         log::warn!("{bond}: {name} was taken out of the bond by someone else");
-        self.bonds[at].wanted.retain(|wanted| wanted != name);
-        self.bonds[at].attempts.forget(name);
+        self.bonds[at].forget_wanted(name);
         if let Err(error) = self.release(now, at, port, false) {
             log::warn!("{bond}: {name}: {error}");
         }
@@ -351,6 +353,7 @@ impl Instances {
         }
         for instance in &mut self.bonds {
             instance.attempts.forget(name);
+            instance.failures.forget(&Subject::Wanted(name.to_owned()));
         }
         let port = PortId(ifindex);
         if let Some(at) = self.owner_of(port) {
@@ -379,5 +382,40 @@ impl Instances {
 /// How long to wait after the interfaces could not be read.
 const RESYNC_RETRY: Duration = Duration::from_millis(100);
 
-/// Datagrams that are dropped at a time, more than the receive buffer holds.
-const MOST_DROPPED: usize = 1 << 16;
+/// Calls `read` as long as it says that more is queued, but not for ever: while interfaces change all the time, the queue never
+/// becomes empty. Events left in it are handled as usual.
+fn until_empty(mut read: impl FnMut() -> bool) {
+    for _ in 0..MOST_READ / BATCH {
+        if !read() {
+            return;
+        }
+    }
+}
+
+/// Events that are read at a time.
+const BATCH: usize = 64;
+
+/// Events that are read in a row, more than the receive buffer holds.
+const MOST_READ: usize = 1 << 16;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_queue_that_never_becomes_empty_is_left_after_as_many_events_as_the_receive_buffer_holds() {
+        let mut calls = 0;
+        until_empty(|| {
+            calls += 1;
+            assert!(calls <= MOST_READ / BATCH, "there is no end of it");
+            true
+        });
+        assert_eq!(calls, MOST_READ / BATCH);
+        let mut left = 3;
+        until_empty(|| {
+            left -= 1;
+            left > 0
+        });
+        assert_eq!(left, 0);
+    }
+}

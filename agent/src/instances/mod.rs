@@ -5,12 +5,16 @@
 
 mod actions;
 mod attach;
+mod attempts;
 mod calls;
 mod events;
 mod follow;
 mod frame_sockets;
+mod listening;
 mod logged_failures;
+mod publish;
 mod repair;
+mod repairs;
 mod showing;
 mod shown;
 mod start;
@@ -32,10 +36,10 @@ use bond_monitors::wire::ethernet::Tag;
 use bond_monitors::{MacAddr, Time};
 use mio::Registry;
 
-use self::attach::Attempts;
+use self::attempts::Attempts;
 use self::frame_sockets::FrameSockets;
-use self::logged_failures::LoggedFailures;
-use self::repair::Repairs;
+use self::logged_failures::{LoggedFailures, Subject};
+use self::repairs::Repairs;
 use self::shown::Shown;
 use self::unfulfilled::Unfulfilled;
 use crate::clock;
@@ -45,15 +49,12 @@ use crate::netlink::{Events, Link, LinkEvent, RouteSocket};
 use crate::origins::Origins;
 use crate::packet::PacketSocket;
 use crate::saved::{SavedBond, Store};
+use crate::status::Devices;
 use crate::status::publish::Publisher;
-use crate::status::{self, Devices};
 use crate::text::{self, chain};
 
 /// After a round of polls, polling pauses so long that it takes at most this fraction of the processor: one fifth.
 const POLLS_SHARE: u32 = 4;
-
-/// Bonds whose files one turn brings up to date: after a failover of many bonds the next one must not wait for all their files.
-const PUBLISHED_A_TURN: usize = 8;
 
 /// All bonds, in the order of their creation, and what they act through.
 pub struct Instances {
@@ -98,7 +99,7 @@ struct Instance {
     /// The options that files gave when they were last followed; none if no file says anything of it.
     configured: Option<OptionPairs>,
     origins: Origins,
-    /// What the log has said of it that does not work.
+    /// Failures that last, which the log has reported.
     failures: LoggedFailures,
     /// What of its plan could not be brought about.
     unfulfilled: Unfulfilled,
@@ -210,51 +211,6 @@ impl Instances {
         for instance in &mut self.bonds {
             instance.bond.held_up(since, until);
         }
-    }
-
-    /// Brings the files of some bonds up to date; ends every turn of the loop.
-    pub fn publish(&mut self, now: Time) {
-        self.publish_some(now, PUBLISHED_A_TURN);
-    }
-
-    /// Brings the files of all bonds up to date.
-    pub fn publish_all(&mut self, now: Time) {
-        self.publish_some(now, usize::MAX);
-    }
-
-    /// Whether the files of a bond are out of date: call [`Instances::publish`] without waiting for anything else.
-    pub fn has_unpublished(&self) -> bool {
-        self.bonds.iter().any(|instance| instance.dirty)
-    }
-
-    fn publish_some(&mut self, now: Time, most: usize) {
-        let count = self.bonds.len();
-        for at in 0..count {
-            self.compare_with_files(now, at);
-        }
-        let places = (0..count).map(|step| (self.next_published + step) % count);
-        let dirty: Vec<usize> = places.filter(|&at| self.bonds[at].dirty).take(most).collect();
-        for at in dirty {
-            self.next_published = at + 1;
-            self.bonds[at].dirty = false;
-            self.save(at);
-            let report = self.report(now, at, Counters::Unread);
-            let instance = &self.bonds[at];
-            let tree = status::render(&report, instance.bond.options(), &instance.devices, &self.release);
-            self.publisher.update(&report.name, tree);
-        }
-        self.publisher.flush(now);
-    }
-
-    /// Brings files up to date without delay, so that a client finds its change in them when it is answered.
-    pub fn publish_at_once(&mut self, now: Time) {
-        for at in 0..self.bonds.len() {
-            self.compare_with_files(now, at);
-        }
-        for instance in self.bonds.iter().filter(|instance| instance.dirty) {
-            self.publisher.publish_now(&instance.name);
-        }
-        self.publish_all(now);
     }
 
     /// What happened since the last call, oldest first.
@@ -384,6 +340,7 @@ impl Instances {
             option_origins: instance
                 .origins
                 .of_options(instance.bond.options(), instance.configured.as_ref()),
+            options_for_ports: instance.origins.port_options.clone(),
         }
     }
 
@@ -406,6 +363,18 @@ impl Instances {
             configured: instance.configured.clone(),
             origins: Some(instance.origins.clone()),
         })
+    }
+}
+
+impl Instance {
+    /// Forgets a port that is not to be attached any more; whether it was wanted.
+    fn forget_wanted(&mut self, port: &str) -> bool {
+        let before = self.wanted.len();
+        self.wanted.retain(|name| name != port);
+        self.attempts.forget(port);
+        self.failures.forget(&Subject::Wanted(port.to_owned()));
+        self.vanished.remove(port);
+        before != self.wanted.len()
     }
 }
 

@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use bond_modes::{AdoptedState, Bond, BondOptions, ForwardingPlan, PortFacts, PortId, options};
 use bond_monitors::Time;
 
-use super::attach::Attempts;
+use super::attempts::Attempts;
 use super::logged_failures::LoggedFailures;
-use super::repair::Repairs;
+use super::repairs::Repairs;
 use super::unfulfilled::Unfulfilled;
 use super::{Instance, Instances};
 use crate::config::BondSpec;

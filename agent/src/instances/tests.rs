@@ -7,7 +7,8 @@ use bond_modes::{Event, PortId, Reach, TargetPath};
 use bond_monitors::Time;
 use bond_monitors::wire::ethernet::Tag;
 
-use super::{Counters, Instances, PUBLISHED_A_TURN, above, check_options};
+use super::publish::PUBLISHED_A_TURN;
+use super::{Counters, Instances, above, check_options};
 use crate::config;
 use crate::control::proto::{Call, ErrorCode};
 use crate::dataplane::script::{self, ScriptPlane};
@@ -16,6 +17,7 @@ use crate::netlink::tests::{asks, in_netns, ip};
 use crate::netlink::{Link, LinkEvent, RouteSocket};
 
 mod attach;
+mod follow;
 mod planes;
 
 const NOW: Time = Time::ZERO;
@@ -179,11 +181,11 @@ fn an_attachment_that_fails_half_way_is_tried_again_by_the_clock_and_after_chang
         }
         assert_eq!(attempts(plane), 5);
         // Nobody wants it for a while.
-        let wanted = std::mem::take(&mut instances.bonds[0].wanted);
         let next = instances.attach_timeout().unwrap();
+        assert!(instances.bonds[0].forget_wanted("a"));
         instances.handle_timeout(next);
         assert_eq!((attempts(plane), instances.attach_timeout()), (0, None));
-        instances.bonds[0].wanted = wanted;
+        instances.bonds[0].wanted.push("a".to_owned());
         plane.fail_at(0, refusal());
         instances.attach_wanted(next, 0, "a");
         assert_eq!(attempts(plane), 1);

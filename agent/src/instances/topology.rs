@@ -9,6 +9,7 @@ use bond_monitors::Time;
 use bond_monitors::wire::ethernet::Tag;
 use bond_monitors::wire::{igmp, mld};
 
+use super::logged_failures::Subject;
 use super::{Instances, above};
 use crate::netlink::groups::memberships;
 use crate::netlink::{Link, Memberships, sysctl};
@@ -21,9 +22,10 @@ impl Instances {
         let read = read.and_then(|links| Ok((links, self.links.addresses()?)));
         let instance = &mut self.bonds[at];
         instance.stale = read.is_err();
-        let Some((links, addresses)) = instance
-            .failures
-            .note(&instance.name, "read the addresses to announce", read)
+        let Some((links, addresses)) =
+            instance
+                .failures
+                .record(&instance.name, Subject::Bond, "read the addresses to announce", read)
         else {
             return;
         };
@@ -49,7 +51,9 @@ impl Instances {
         let found = self.paths(self.bonds[at].ifindex, targets);
         let instance = &mut self.bonds[at];
         let doing = "find out how targets are reached";
-        let paths = instance.failures.note(&instance.name, doing, found)??;
+        let paths = instance
+            .failures
+            .record(&instance.name, Subject::Bond, doing, found)??;
         Some(Event::Paths { paths })
     }
 

@@ -253,3 +253,60 @@ fn a_change_does_not_wait_for_the_readers_before_it() {
         assert_eq!(answers, b"{\"id\":2,\"ok\":{}}\n");
     });
 }
+
+#[test]
+fn readers_cannot_keep_the_agent_busy_with_examinations_of_the_kernel() {
+    let millis = Duration::from_millis;
+    assert_eq!(
+        [0, 5, 50].map(|took| pause_after(millis(took))),
+        [100, 100, 450].map(millis)
+    );
+    in_netns(|| {
+        let mut world = World::new("doctor");
+        let mut readers: Vec<_> = (0..4).map(|_| (world.connect(), Vec::new())).collect();
+        for (client, _) in &mut readers {
+            client
+                .write_all(b"{\"id\":3,\"call\":\"doctor\",\"options\":[]}\n")
+                .unwrap();
+        }
+        let (mut other, mut shown) = (world.connect(), Vec::new());
+        other.write_all(SHOW.as_bytes()).unwrap();
+        let examinations = |turn: Turn| {
+            let examines = |call: &&script::Call| matches!(call, script::Call::Probe);
+            turn.0.iter().filter(examines).count()
+        };
+        let answered = |readers: &mut Vec<(UnixStream, Vec<u8>)>| -> usize {
+            readers
+                .iter_mut()
+                .map(|(client, answers)| receive(client, answers))
+                .sum()
+        };
+        let of_one = loop {
+            match examinations(world.turn()) {
+                0 => {}
+                made => break made,
+            }
+        };
+        for done in 1..=readers.len() {
+            // As if the last one had taken some minutes.
+            world.agent.next_examination = clock::now() + Duration::from_secs(3600);
+            for _ in 0..4 {
+                assert_eq!(examinations(world.turn()), 0, "the next one waits");
+            }
+            assert_eq!(answered(&mut readers), done);
+            assert_eq!(receive(&mut other, &mut shown), 1, "others do not wait");
+            let limit = clock::now() + Duration::from_secs(10);
+            while world.agent.wait() == Some(Duration::ZERO) {
+                assert!(clock::now() < limit, "the loop does not come to rest");
+                assert_eq!(examinations(world.turn()), 0);
+            }
+            if done < readers.len() {
+                world.agent.next_examination = clock::now() + Duration::from_secs(1);
+                let wait = world.agent.wait();
+                assert!(wait.is_some_and(|wait| wait <= Duration::from_secs(1)), "{wait:?}");
+                world.agent.next_examination = Time::ZERO;
+                assert_eq!(examinations(world.turn()), of_one);
+            }
+        }
+    });
+}

@@ -11,7 +11,7 @@ use super::object::{Loader, RX};
 use super::pins::unpin;
 use super::program::{keep_own, set_tx};
 use super::sys;
-use crate::dataplane::port::{or_give_back, original, port_alias, prepare, read, read_unless_gone, restore};
+use crate::dataplane::port::{original, port_alias, prepare, read, read_unless_gone, restore};
 use crate::dataplane::step::{Failures, HOOK, port_step, step, step_with};
 use crate::dataplane::{OriginalPort, PlaneError, PortBase};
 use crate::netlink::{Link, RouteSocket};
@@ -31,7 +31,7 @@ impl Shared {
         }
         let before = original(&mut self.links, port)?;
         let attached = self.set_up_port(name, bond, port, base);
-        or_give_back(attached, name, port, || self.give_back(name, bond, port, &before))
+        attached.map_err(|error| self.return_port(name, bond, port, &before).after(error))
     }
 
     /// Gives a port back. Order: nothing in, nothing out, then the settings of the interface, and IPv6 last, which begins to work
@@ -43,6 +43,10 @@ impl Shared {
         port: PortId,
         original: &OriginalPort,
     ) -> Result<(), PlaneError> {
+        self.return_port(name, bond, port, original).result()
+    }
+
+    fn return_port(&mut self, name: &str, bond: &mut Bond, port: PortId, original: &OriginalPort) -> Failures {
         let mut errors = Failures::default();
         let (links, loader) = (&mut self.links, &mut self.loader);
         let link = read_unless_gone(links, port, &mut errors);
@@ -50,7 +54,7 @@ impl Shared {
         if let Some(link) = link {
             restore(links, port, &link, original, &mut errors);
         }
-        errors.result()
+        errors
     }
 
     /// Gives back a port of a bond that somebody deleted: its tcx link goes with the pins of the bond.

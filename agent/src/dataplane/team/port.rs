@@ -6,7 +6,7 @@ use bond_modes::plan::{Accept, PortPlan, Source};
 use super::bond::{Bond, Shared};
 use super::options::{Key, Name, Value};
 use super::program::set;
-use crate::dataplane::port::{or_give_back, original, prepare, read, read_unless_gone, restore};
+use crate::dataplane::port::{original, prepare, read, read_unless_gone, restore};
 use crate::dataplane::step::{Failures, port_step};
 use crate::dataplane::{OriginalPort, PlaneError, PortBase};
 use crate::netlink::Link;
@@ -25,7 +25,7 @@ impl Shared {
         }
         let before = original(&mut self.links, port)?;
         let attached = self.set_up_port(name, bond, port, base);
-        or_give_back(attached, name, port, || self.give_back(port, Some(bond), &before))
+        attached.map_err(|error| self.return_port(port, Some(bond), &before).after(error))
     }
 
     /// The driver takes only what is down, and wants the address before. It enables a port at once and counts its carrier, so both
@@ -75,6 +75,10 @@ impl Shared {
         bond: Option<&mut Bond>,
         original: &OriginalPort,
     ) -> Result<(), PlaneError> {
+        self.return_port(port, bond, original).result()
+    }
+
+    fn return_port(&mut self, port: PortId, bond: Option<&mut Bond>, original: &OriginalPort) -> Failures {
         let mut errors = Failures::default();
         let team = bond.map(|bond| {
             bond.forget(port);
@@ -83,7 +87,7 @@ impl Shared {
         if let Some(link) = self.release(port, team, &mut errors) {
             restore(&mut self.links, port, &link, original, &mut errors);
         }
-        errors.result()
+        errors
     }
 
     /// Takes a port out of the team, if it is in it; its interface after that, if there is one.
