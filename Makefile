@@ -50,7 +50,7 @@ bench: deps lab build
 	@BONDD_BIN_DIR=$${BONDD_BIN_DIR:-$(CURDIR)/target/release} target/release/bondd-bench
 
 fidelity: deps lab
-	$(CARGO) test --locked --quiet --package bondd-tests --test fidelity -- --nocapture
+	$(CARGO) test --locked --quiet --package bondd-tests --test vm fidelity -- --nocapture
 
 fuzz: deps
 	@$(CARGO) run --locked --release --quiet --package bondd-tests --bin bondd-fuzz-options
