@@ -2,41 +2,16 @@
 //! those of an operator stay. The saved state keeps them, so that a restart knows the former files.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::path::PathBuf;
 
 use bond_modes::options::{OptionRow, TABLE, find, parse};
 use bond_modes::{BondOptions, OptionError};
-use serde::{Deserialize, Serialize};
 
 use crate::config::BondSpec;
-use crate::control::proto::OptionPairs;
-
-/// The origin of an option's value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Origin {
-    /// The default.
-    Default,
-    /// An option file.
-    File,
-    /// A request, such as that of `bondctl` or `ifenslave`.
-    Operator,
-}
-
-impl fmt::Display for Origin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Origin::Default => "default",
-            Origin::File => "file",
-            Origin::Operator => "operator",
-        })
-    }
-}
+use crate::control::proto::{OptionPairs, Origin};
 
 /// Origins of one bond. The options of the files are kept beside it, see [`crate::saved::SavedBond::configured`].
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Origins {
     /// A file made the bond, and it was not renamed since.
     pub made_by_file: bool,

@@ -133,9 +133,12 @@ impl Run<'_> {
             return Err(failed(format!("{master}: only one port can be active")));
         };
         self.note(format!("making {slave} the active port of {master}"));
-        self.world
+        let warnings = self
+            .world
             .activate(master, slave)
-            .map_err(|e| refused(&format!("{slave} cannot become the active port of {master}"), &e))
+            .map_err(|e| refused(&format!("{slave} cannot become the active port of {master}"), &e))?;
+        self.warn(&warnings);
+        Ok(())
     }
 
     fn enslave(&mut self, slave: &str) -> Result<(), Failed> {
@@ -157,9 +160,12 @@ impl Run<'_> {
             code: NOT_SET,
             why: format!("{slave} cannot be set down: {e}"),
         })?;
-        if let Err(e) = self.world.attach(master, slave) {
-            restore(self.world, self.console, slave, settings);
-            return Err(refused(&format!("{slave} cannot be attached to {master}"), &e));
+        match self.world.attach(master, slave) {
+            Ok(warnings) => self.warn(&warnings),
+            Err(e) => {
+                restore(self.world, self.console, slave, settings);
+                return Err(refused(&format!("{slave} cannot be attached to {master}"), &e));
+            }
         }
         if let Ok(Some(address)) = self.world.address(slave) {
             self.console.complain(&format!(
@@ -178,9 +184,12 @@ impl Run<'_> {
             return Ok(());
         }
         self.note(format!("detaching {slave} from {master}"));
-        self.world
+        let warnings = self
+            .world
             .detach(master, slave)
-            .map_err(|e| refused(&format!("{slave} cannot be detached from {master}"), &e))
+            .map_err(|e| refused(&format!("{slave} cannot be detached from {master}"), &e))?;
+        self.warn(&warnings);
+        Ok(())
     }
 
     fn existing(&self, slave: &str) -> Result<Settings, Failed> {
@@ -197,6 +206,13 @@ impl Run<'_> {
 
     fn bonds(&mut self) -> Result<Bonds, Failed> {
         self.world.bonds().map_err(|e| failed(chain(&e)))
+    }
+
+    /// Prints warnings of the agent. The shell command had only the kernel's log for those of the driver.
+    fn warn(&mut self, warnings: &[String]) {
+        for warning in warnings {
+            self.console.complain(&format!("ifenslave: warning: {warning}"));
+        }
     }
 
     /// A step, for `-v`.

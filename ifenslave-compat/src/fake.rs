@@ -12,7 +12,7 @@ use bondd::control::proto::{ControlError, ErrorCode};
 use nix::libc;
 
 use crate::program::Console;
-use crate::world::{Bonds, Settings, World};
+use crate::world::{Bonds, Settings, Warnings, World};
 
 /// Behaviour of the agent.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -39,6 +39,8 @@ pub(crate) struct Fake {
     pub(crate) stubborn: Vec<&'static str>,
     /// Interfaces whose addresses cannot be cleared.
     pub(crate) sticky: Vec<&'static str>,
+    /// Warnings of the agent about each change.
+    pub(crate) warnings: Vec<&'static str>,
     /// Everything that was changed, in order.
     pub(crate) log: Rc<RefCell<Vec<String>>>,
 }
@@ -72,6 +74,7 @@ impl Fake {
             devices: RefCell::new(devices),
             stubborn: Vec::new(),
             sticky: Vec::new(),
+            warnings: Vec::new(),
             log: Rc::default(),
         }
     }
@@ -89,13 +92,13 @@ impl Fake {
         }
     }
 
-    fn change(&self, what: String) -> Result<(), ClientError> {
+    fn change(&self, what: String) -> Result<Warnings, ClientError> {
         self.reach()?;
         if self.agent == Agent::Refuses {
             return Err(ControlError::new(ErrorCode::Refused, "not today").into());
         }
         self.log.borrow_mut().push(what);
-        Ok(())
+        Ok(self.warnings.iter().map(|&warning| warning.to_owned()).collect())
     }
 }
 
@@ -104,23 +107,23 @@ impl World for Fake {
         self.reach().map(|()| self.bonds.clone())
     }
 
-    fn attach(&mut self, bond: &str, port: &str) -> Result<(), ClientError> {
-        self.change(format!("{bond} attach {port}"))?;
+    fn attach(&mut self, bond: &str, port: &str) -> Result<Warnings, ClientError> {
+        let warnings = self.change(format!("{bond} attach {port}"))?;
         let devices = self.devices.get_mut();
         let Settings { mtu, address, .. } = devices[bond].settings;
         let port_settings = &mut devices.get_mut(port).unwrap().settings;
         (port_settings.mtu, port_settings.address) = (mtu, address);
         self.bonds.get_mut(bond).unwrap().push(port.to_owned());
-        Ok(())
+        Ok(warnings)
     }
 
-    fn detach(&mut self, bond: &str, port: &str) -> Result<(), ClientError> {
-        self.change(format!("{bond} detach {port}"))?;
+    fn detach(&mut self, bond: &str, port: &str) -> Result<Warnings, ClientError> {
+        let warnings = self.change(format!("{bond} detach {port}"))?;
         self.bonds.get_mut(bond).unwrap().retain(|p| p != port);
-        Ok(())
+        Ok(warnings)
     }
 
-    fn activate(&mut self, bond: &str, port: &str) -> Result<(), ClientError> {
+    fn activate(&mut self, bond: &str, port: &str) -> Result<Warnings, ClientError> {
         self.change(format!("{bond} active {port}"))
     }
 

@@ -9,7 +9,7 @@ use nix::libc;
 
 use crate::getopt::{self, Flag};
 use crate::text::{BANNER, HELP, USAGE};
-use crate::world::{Bonds, Settings, World};
+use crate::world::{Bonds, Settings, Warnings, World};
 
 /// ABI version of 1.1.0 and the drivers of its time: the driver sets MAC addresses and opens the slaves, as bondd does.
 const ABI: u8 = 2;
@@ -359,9 +359,12 @@ impl Run<'_> {
         let master = self.master;
         let watched = [("Master", master), ("Slave", slave)];
         let before = watched.map(|(_, name)| self.world.settings(name));
-        if let Err(e) = self.world.attach(master, slave) {
-            restore(self.world, self.console, slave, settings);
-            return Err(Failed::refused(e));
+        match self.world.attach(master, slave) {
+            Ok(warnings) => self.warn(&warnings),
+            Err(e) => {
+                restore(self.world, self.console, slave, settings);
+                return Err(Failed::refused(e));
+            }
         }
         for ((role, name), before) in watched.into_iter().zip(before) {
             self.note_changes(role, name, before);
@@ -394,8 +397,20 @@ impl Run<'_> {
         }
     }
 
-    fn ask(&mut self, call: impl FnOnce(&mut dyn World, &str) -> Result<(), ClientError>) -> Result<(), Failed> {
-        call(self.world, self.master).map_err(Failed::refused)
+    fn ask(&mut self, call: impl FnOnce(&mut dyn World, &str) -> Result<Warnings, ClientError>) -> Result<(), Failed> {
+        let warnings = call(self.world, self.master).map_err(Failed::refused)?;
+        self.warn(&warnings);
+        Ok(())
+    }
+
+    /// Prints warnings of the agent. The driver of 1.1.0 had only the kernel's log for its own.
+    fn warn(&mut self, warnings: &[String]) {
+        let master = self.master;
+        for warning in warnings {
+            let own = warning.strip_prefix(master).and_then(|rest| rest.strip_prefix(": "));
+            let text = own.unwrap_or(warning);
+            self.console.complain(&format!("Master '{master}': Warning: {text}"));
+        }
     }
 
     /// A step, for `-v`.

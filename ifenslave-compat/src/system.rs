@@ -9,12 +9,12 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use bondd::control::client::{Client, ClientError};
-use bondd::control::proto::{Call, PortPresence};
+use bondd::control::proto::{Call, PortPresence, warnings};
 use nix::ifaddrs::getifaddrs;
 use nix::libc::{self, ifreq};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrLike, socket};
 
-use crate::world::{Bonds, Settings, World};
+use crate::world::{Bonds, Settings, Warnings, World};
 
 /// Limit of addresses removed from one interface.
 const MAX_ADDRESSES: usize = 4096;
@@ -45,8 +45,9 @@ impl System {
         }
     }
 
-    fn call(&mut self, call: Call) -> Result<(), ClientError> {
-        self.client()?.call(&call).map(|_| ())
+    fn change(&mut self, call: Call) -> Result<Warnings, ClientError> {
+        let answer = self.client()?.call(&call)?;
+        Ok(warnings(&answer).map(str::to_owned).collect())
     }
 }
 
@@ -64,22 +65,22 @@ impl World for System {
             .collect())
     }
 
-    fn attach(&mut self, bond: &str, port: &str) -> Result<(), ClientError> {
-        self.call(Call::PortAttach {
+    fn attach(&mut self, bond: &str, port: &str) -> Result<Warnings, ClientError> {
+        self.change(Call::PortAttach {
             bond: bond.to_owned(),
             port: port.to_owned(),
         })
     }
 
-    fn detach(&mut self, bond: &str, port: &str) -> Result<(), ClientError> {
-        self.call(Call::PortDetach {
+    fn detach(&mut self, bond: &str, port: &str) -> Result<Warnings, ClientError> {
+        self.change(Call::PortDetach {
             bond: bond.to_owned(),
             port: port.to_owned(),
         })
     }
 
-    fn activate(&mut self, bond: &str, port: &str) -> Result<(), ClientError> {
-        self.call(Call::Active {
+    fn activate(&mut self, bond: &str, port: &str) -> Result<Warnings, ClientError> {
+        self.change(Call::Active {
             bond: bond.to_owned(),
             port: Some(port.to_owned()),
         })
@@ -217,6 +218,12 @@ nix::ioctl_write_ptr_bad!(
 
 #[cfg(test)]
 mod tests {
+    use std::io::{BufRead, BufReader, Write};
+    use std::os::unix::net::UnixListener;
+    use std::{fs, thread};
+
+    use bondd::control::SOCKET;
+
     use super::*;
 
     fn system() -> System {
@@ -241,6 +248,35 @@ mod tests {
             let error = system().settings(name).unwrap_err();
             assert_eq!(error.raw_os_error(), Some(libc::ENODEV), "{name:?}");
         }
+    }
+
+    #[test]
+    fn warnings_in_an_answer_of_the_agent_are_handed_on() {
+        let run_dir = std::env::temp_dir().join(format!("ifenslave-system-{}", std::process::id()));
+        fs::create_dir_all(&run_dir).unwrap();
+        let listener = UnixListener::bind(run_dir.join(SOCKET)).unwrap();
+        let agent = thread::spawn(move || {
+            let mut client = BufReader::new(listener.accept().unwrap().0);
+            let mut asked = Vec::new();
+            for answer in [r#"{"warnings":["bond0: eth0: x","bond0: y"]}"#, "null"] {
+                let mut line = String::new();
+                client.read_line(&mut line).unwrap();
+                let id = line.split("\"id\":").nth(1).unwrap();
+                let id = id.split([',', '}']).next().unwrap();
+                writeln!(client.get_mut(), r#"{{"id":{id},"ok":{answer}}}"#).unwrap();
+                asked.push(line);
+            }
+            asked
+        });
+        let mut system = System::open(run_dir.clone()).unwrap();
+        assert_eq!(system.attach("bond0", "eth0").unwrap(), ["bond0: eth0: x", "bond0: y"]);
+        assert!(system.detach("bond0", "eth0").unwrap().is_empty());
+        let asked = agent.join().unwrap();
+        assert!(
+            asked[0].contains("port-attach") && asked[1].contains("port-detach"),
+            "{asked:?}"
+        );
+        fs::remove_dir_all(&run_dir).unwrap();
     }
 
     #[test]

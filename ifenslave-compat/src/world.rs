@@ -9,6 +9,9 @@ use bondd::control::client::ClientError;
 /// The agent's bonds with the names of their attached ports.
 pub(crate) type Bonds = BTreeMap<String, Vec<String>>;
 
+/// Warnings of the agent about a change that it made, each with the bond's name in front.
+pub(crate) type Warnings = Vec<String>;
+
 /// Settings of an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Settings {
@@ -27,11 +30,11 @@ pub(crate) trait World {
     /// The agent's bonds.
     fn bonds(&mut self) -> Result<Bonds, ClientError>;
     /// Attaches a port.
-    fn attach(&mut self, bond: &str, port: &str) -> Result<(), ClientError>;
+    fn attach(&mut self, bond: &str, port: &str) -> Result<Warnings, ClientError>;
     /// Detaches a port.
-    fn detach(&mut self, bond: &str, port: &str) -> Result<(), ClientError>;
+    fn detach(&mut self, bond: &str, port: &str) -> Result<Warnings, ClientError>;
     /// Makes a port the active one.
-    fn activate(&mut self, bond: &str, port: &str) -> Result<(), ClientError>;
+    fn activate(&mut self, bond: &str, port: &str) -> Result<Warnings, ClientError>;
     /// Reads an interface's settings.
     fn settings(&self, interface: &str) -> io::Result<Settings>;
     /// Writes an interface's flags.

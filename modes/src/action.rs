@@ -4,15 +4,14 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use bond_monitors::{Carrier, Duplex, Evidence, Speed};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::ids::{Epoch, PortId};
 use crate::plan::ForwardingPlan;
 use crate::warning::Warning;
 
 /// Something that the agent must do, in this order.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Make the kernel match this plan.
     Program {
@@ -64,7 +63,7 @@ pub enum Action {
 }
 
 /// One change of state and why.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case", tag = "kind")]
 pub enum Notice {
     /// A port joined. [bond_main.c: bond_enslave]
@@ -188,7 +187,6 @@ pub enum Notice {
         /// Its subject.
         about: Warning,
         /// One sentence, added by the agent; empty before.
-        #[serde(default)]
         text: String,
     },
 }
@@ -204,7 +202,7 @@ impl Notice {
 }
 
 /// Why another port carries the traffic.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SwitchReason {
     /// There was no active port.

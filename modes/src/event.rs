@@ -5,14 +5,12 @@ use std::net::IpAddr;
 
 use bond_monitors::wire::ethernet::Tag;
 use bond_monitors::{Carrier, LinkReport, MacAddr, ReceiveStamps};
-use serde::{Deserialize, Serialize};
 
 use crate::ids::{Epoch, PortId};
 use crate::port::PortFacts;
 
 /// A fact.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// The data plane has attached the port (still without traffic).
     PortAttached {
@@ -89,7 +87,7 @@ pub enum Event {
 }
 
 /// Traffic of one port through the bond, since it was attached.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Frames sent.
     pub tx_frames: u64,
@@ -102,7 +100,7 @@ pub struct Counters {
 }
 
 /// A host behind the bond: beyond a bridge that has the bond as a port, or on a device above with an address of its own.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct HostBehind {
     /// Its address.
     pub mac: MacAddr,
@@ -111,7 +109,7 @@ pub struct HostBehind {
 }
 
 /// An address to announce after a failover.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct LocalAddress {
     /// The address.
     pub ip: IpAddr,
@@ -124,7 +122,7 @@ pub struct LocalAddress {
 }
 
 /// One target and the way to it, by the routing table.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TargetPath {
     /// The target.
     pub target: IpAddr,
@@ -133,8 +131,7 @@ pub struct TargetPath {
 }
 
 /// The way to a target.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reach {
     /// Through the bond. [bond_main.c: bond_arp_send_all]
     Through {

@@ -16,6 +16,5 @@ impl fmt::Display for PortId {
 }
 
 /// Counts the plans of a bond, so that a late failure can be told from a current one.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(transparent)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Epoch(pub u64);

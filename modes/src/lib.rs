@@ -30,7 +30,7 @@ pub use event::{Counters, Event, HostBehind, LocalAddress, Reach, TargetPath};
 pub use hash::XmitHashPolicy;
 pub use ids::{Epoch, PortId};
 pub use machine::Machine;
-pub use mode::{moving_macs, options_in_force, spread};
+pub use mode::{mode_title, moving_macs, options_in_force, spread};
 pub use options::{BondOptions, OptionError, OptionValue};
 pub use plan::{Accept, ForwardingPlan, PortPlan, Spread, Tx};
 pub use port::{Port, PortFacts, Ports};

@@ -14,6 +14,9 @@ macro_rules! named {
             /// Every value with its name and its number in the kernel's driver.
             pub const VALUES: &'static [($name, &'static str, u8)] = &[$($(#[$vdoc])* ($name::$variant, $text, $number),)+];
 
+            /// The names and numbers of all values.
+            pub const NAMES: &'static [(&'static str, u8)] = &[$($(#[$vdoc])* ($text, $number),)+];
+
             /// The kernel's name.
             pub fn name(self) -> &'static str {
                 match self { $($(#[$vdoc])* $name::$variant => $text,)+ }

@@ -6,13 +6,12 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use bond_monitors::{Carrier, MacAddr};
-use serde::{Deserialize, Serialize};
 
 use crate::hash::XmitHashPolicy;
 use crate::ids::PortId;
 
 /// All settings that a data plane must make. Programming the same plan twice has no effect.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ForwardingPlan {
     /// Carrier that the bond's own interface shows.
     pub carrier: Carrier,
@@ -31,7 +30,7 @@ pub struct ForwardingPlan {
 }
 
 /// Settings of one port.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PortPlan {
     /// Address the port uses.
     pub mac: MacAddr,
@@ -48,8 +47,7 @@ pub struct PortPlan {
 }
 
 /// Frames that are accepted from a port.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Accept {
     /// No frame.
     Nothing,
@@ -61,8 +59,7 @@ pub enum Accept {
 }
 
 /// The source address of frames that leave through a port.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Source {
     /// As the stack sent them.
     #[default]
@@ -73,7 +70,7 @@ pub enum Source {
 }
 
 /// Ports through which frames of the stack leave; frames are dropped if there are none.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tx {
     /// How frames are spread; stays when no port is left.
     pub kind: Spread,
@@ -82,8 +79,7 @@ pub struct Tx {
 }
 
 /// How frames are spread over the ports that send.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Spread {
     /// Through the first one, which is the only one.
     One,
@@ -109,8 +105,7 @@ pub enum Spread {
 }
 
 /// Key of a frame's bucket.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BucketKey {
     /// The transmit hash.
     Flow,
@@ -119,7 +114,7 @@ pub enum BucketKey {
 }
 
 /// Frames of the stack that leave through a port of their own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Steer {
     /// Which frames.
     pub what: Match,
@@ -128,8 +123,7 @@ pub struct Steer {
 }
 
 /// A property of a frame.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Match {
     /// It was given to this transmit queue of the bond. [bonding.rst: queue_id]
     Queue(u16),
@@ -138,14 +132,14 @@ pub enum Match {
 }
 
 /// Changes in frames of the stack.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rewrite {
     /// ARP to these hosts names the address of this port for the bond's. [bond_alb.c: rlb_arp_xmit]
     pub arp_sender: BTreeMap<Ipv4Addr, PortId>,
 }
 
 /// Forwarding of a plane after the agent has not reported for a while.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fallback {
     /// How long that is.
     pub after: Duration,

@@ -3,13 +3,12 @@
 use bond_monitors::{
     AnyMonitor, ArpMonitor, Carrier, Combine, Duplex, Health, LinkReport, LinkState, MacAddr, Speed, Time, Trial,
 };
-use serde::{Deserialize, Serialize};
 
 use crate::ids::PortId;
 use crate::options::{BondOptions, PortOptions};
 
 /// Facts about a port when it is attached.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PortFacts {
     /// The address it had before we touched it: "Permanent HW addr" of the status file. [bond_main.c: bond_enslave]
     pub permanent_mac: MacAddr,

@@ -3,10 +3,10 @@
 use std::net::IpAddr;
 
 use bond_monitors::MacAddr;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 /// A setting that was made differently, or one with a consequence that the operator should know.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Warning {
     /// No monitor is configured: a failed port stays in use.

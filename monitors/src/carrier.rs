@@ -1,7 +1,5 @@
 //! The carrier monitor: carrier as reported by the driver, by events and polls.
 
-use serde::{Deserialize, Serialize};
-
 use crate::link::Carrier;
 use crate::monitor::{Ask, Fact, Monitor, Verdict};
 use crate::time::Time;
@@ -10,7 +8,7 @@ use crate::time::Time;
 ///
 /// differs: the kernel's driver only polls. Here a link event counts when it arrives, and polls find changes whose events the
 /// kernel delays (it may send only one a second).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CarrierMonitor {
     carrier: Carrier,
 }

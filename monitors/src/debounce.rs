@@ -2,14 +2,11 @@
 
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
 use crate::link::Carrier;
 use crate::time::Time;
 
 /// Verdict about a link. A port that is going down carries traffic, one that is going back does not.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LinkState {
     /// Used.
     Up,
@@ -52,7 +49,7 @@ pub struct Delays {
 }
 
 /// State of one port's delays.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Debounce {
     state: LinkState,
 }

@@ -19,7 +19,7 @@ pub mod time;
 pub mod wire;
 
 pub use carrier::CarrierMonitor;
-pub use classic::{Answer, AnswerKind, ArpMonitor, Trial, Window};
+pub use classic::{Answer, AnswerKind, ArpMonitor, ArpState, Trial, Window};
 pub use combine::Combine;
 pub use damping::{Damping, DampingRule};
 pub use debounce::{Debounce, Delays, LinkState};

@@ -76,7 +76,7 @@ impl fmt::Display for Duplex {
 }
 
 /// One reading of an interface, from a link message and ethtool.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LinkReport {
     /// The interface's name at the moment.
     pub name: String,

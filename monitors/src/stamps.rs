@@ -1,11 +1,9 @@
 //! Receive stamps: the data plane records the times of arriving frames.
 
-use serde::{Deserialize, Serialize};
-
 use crate::time::Time;
 
 /// Times of the last frames at one port, whether accepted or dropped.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ReceiveStamps {
     /// A frame of another host.
     pub any: Option<Time>,

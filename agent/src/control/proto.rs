@@ -7,6 +7,7 @@
 //! A client that does not read them fast enough gets `{"lagged":true}` as its last line.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use bond_modes::{BondStatus, LinkWord, Notice, PortStatus};
 use serde::de::Error as _;
@@ -14,7 +15,6 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value, json};
 
 use crate::dataplane::{PlaneReport, PortCounters};
-use crate::origins::Origin;
 
 /// Version of the JSON of `show`. Fields are added, never renamed or removed.
 pub const SCHEMA: u32 = 1;
@@ -180,6 +180,12 @@ pub enum ErrorCode {
     Kernel,
 }
 
+/// Warnings in the answer to a call that changed something, each with the bond's name in front.
+pub fn warnings(answer: &Value) -> impl Iterator<Item = &str> {
+    let warnings = answer["warnings"].as_array().into_iter().flatten();
+    warnings.filter_map(Value::as_str)
+}
+
 /// Answer to `doctor`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DoctorReport {
@@ -220,6 +226,28 @@ pub struct BondReport {
     /// The origin of each option's value, by the names of `options`. `active_slave` is not a stored option.
     #[serde(default)]
     pub option_origins: BTreeMap<String, Origin>,
+}
+
+/// The origin of an option's value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Origin {
+    /// The default.
+    Default,
+    /// An option file.
+    File,
+    /// A request, such as that of `bondctl` or `ifenslave`.
+    Operator,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Origin::Default => "default",
+            Origin::File => "file",
+            Origin::Operator => "operator",
+        })
+    }
 }
 
 /// A setting of a bond that the kernel refused.
@@ -369,14 +397,14 @@ pub enum PortPresence {
 }
 
 /// A line for a monitoring client.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct EventLine {
     /// The event.
     pub event: BondEvent,
 }
 
 /// One change of state of one bond.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct BondEvent {
     /// Seconds since 1970, with milliseconds.
     pub time: f64,

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde_json::{Map, Value, json};
 
-use super::Failure;
+use super::failure::Failure;
 use crate::config::{self, BondSpec, Diagnostic, Grammar, Parsed, Severity, SpecOption};
 use crate::instances::check_options;
 

@@ -10,7 +10,8 @@ use bond_modes::{BondOptions, Spread, XmitHashPolicy};
 use serde::Serialize;
 use serde_json::json;
 
-use super::Failure;
+use super::args::option_pairs;
+use super::failure::Failure;
 use crate::control::proto::{BondReport, SCHEMA};
 
 /// The answer; the JSON has these fields.
@@ -51,7 +52,7 @@ enum Choice {
 
 /// Parses a flow from words.
 pub(super) fn flow(words: &[String]) -> Result<FlowSpec, Failure> {
-    let pairs = super::option_pairs(words).map_err(Failure::Usage)?;
+    let pairs = option_pairs(words).map_err(Failure::Usage)?;
     FlowSpec::parse(pairs.iter().map(|(field, value)| (field.as_str(), value.as_str()))).map_err(usage)
 }
 

@@ -16,11 +16,11 @@ use std::{env, fs, thread};
 use bond_modes::LinkWord;
 use bond_modes::options::{TABLE, parse, show_all};
 
-use super::Failure;
+use super::failure::Failure;
 use crate::config::import::{Line, Ports, Role, Stanza, read_stanza};
 use crate::config::{Diagnostic, Place};
 use crate::control::client::{Client, ClientError};
-use crate::control::proto::{BondReport, Call, OptionPairs, PortPresence};
+use crate::control::proto::{BondReport, Call, OptionPairs, PortPresence, warnings};
 use crate::instances::check_options;
 
 /// Longest wait for the agent to start, for a bond that another hook makes, and for the link of a new port.
@@ -315,7 +315,7 @@ impl Hook<'_> {
 
     fn call(&mut self, call: &Call) -> Result<(), ClientError> {
         let answer = self.client.call(call)?;
-        for warning in super::warnings(&answer) {
+        for warning in warnings(&answer) {
             self.say(&format!("warning: {warning}"));
         }
         Ok(())

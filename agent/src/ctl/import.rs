@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::path::PathBuf;
 
-use super::Failure;
+use super::failure::Failure;
 use crate::config::Severity;
 use crate::config::import::{Form, load};
 use crate::instances::check_options;

@@ -12,14 +12,16 @@ use clap::{CommandFactory, Parser};
 use serde_json::Value;
 
 use self::args::{Cli, Command, PortCommand, option_pairs};
+use self::failure::Failure;
 use self::health::{Health, Level};
 use crate::control::client::{Client, ClientError};
-use crate::control::proto::{Call, OptionPairs};
+use crate::control::proto::{Call, OptionPairs, warnings};
 use crate::text::chain;
 
 mod args;
 mod check;
 mod doctor;
+mod failure;
 mod hash;
 mod health;
 mod ifupdown;
@@ -58,106 +60,6 @@ pub fn main() -> ExitCode {
 fn is_health() -> bool {
     let words = Cli::command().ignore_errors(true).try_get_matches();
     words.is_ok_and(|words| words.subcommand_name() == Some("health"))
-}
-
-/// Why a command failed.
-#[derive(Debug, thiserror::Error)]
-enum Failure {
-    /// Wrong usage that the parser does not detect.
-    #[error("{0}")]
-    Usage(String),
-    /// The agent refused, or is not there.
-    #[error(transparent)]
-    Client(#[from] ClientError),
-    /// The answer does not fit the request.
-    #[error("cannot parse bondd's answer; are bondctl and bondd of the same version?")]
-    Answer(#[from] serde_json::Error),
-    /// Some ports were refused; each was reported.
-    #[error("{failed} of {tried} ports failed")]
-    Ports {
-        /// How many were refused.
-        failed: usize,
-        /// How many were tried.
-        tried: usize,
-    },
-    /// Module parameters with which no bond can be made.
-    #[error("{0}")]
-    Parameters(String),
-    /// A bond that is to be removed has ports.
-    #[error("no bond was removed: {ports}; detach ports first, with `bondctl port del` or `ifenslave -d`")]
-    InUse {
-        /// The bonds with their ports.
-        ports: String,
-    },
-    /// A stanza's bond was refused; the reason was reported.
-    #[error("no bond {bond} was made")]
-    NoBond {
-        /// The bond.
-        bond: String,
-    },
-    /// A port's bond is unknown to ifupdown.
-    #[error("{port}: bond-master {bond} has no stanza of its own, expected `iface {bond} ...` in the interfaces file")]
-    NoStanza {
-        /// The port.
-        port: String,
-        /// The bond.
-        bond: String,
-    },
-    /// A program that ifupdown or the hook needs cannot be run.
-    #[error("cannot run {program}")]
-    Program {
-        /// The program.
-        program: &'static str,
-        /// The kernel's error.
-        #[source]
-        source: io::Error,
-    },
-    /// The agent is newer than this client.
-    #[error(
-        "cannot tell where {bond} sends: bondctl does not know mode {mode}; are bondctl and bondd of the same version?"
-    )]
-    UnknownMode {
-        /// The bond.
-        bond: String,
-        /// Its name as reported by the agent.
-        mode: String,
-    },
-    /// The agent left out the bond that was asked for.
-    #[error("bondd did not report {bond}")]
-    NotReported {
-        /// The bond.
-        bond: String,
-    },
-    /// Option files have errors, which were reported.
-    #[error("{errors} {} in the option files", if *errors == 1 { "error" } else { "errors" })]
-    Findings {
-        /// Number of errors.
-        errors: usize,
-    },
-    /// A bond has a problem, which was printed.
-    #[error("not all bonds are well")]
-    Unhealthy(Level),
-    /// A part of a configuration is not in the option file; it was reported.
-    #[error("{errors} {}: not everything was imported", if *errors == 1 { "error" } else { "errors" })]
-    LeftOut {
-        /// Number of errors.
-        errors: usize,
-    },
-    /// Printing failed.
-    #[error("cannot print")]
-    Output(#[from] io::Error),
-}
-
-impl Failure {
-    /// Exit status of the program.
-    fn status(&self) -> u8 {
-        match self {
-            Failure::Usage(_) => 2,
-            Failure::Unhealthy(level) => *level as u8,
-            Failure::Client(ClientError::NoDaemon { .. } | ClientError::Closed { .. }) => 3,
-            _ => 1,
-        }
-    }
 }
 
 fn run(cli: &Cli, out: &mut dyn Write, err: &mut dyn Write) -> Result<(), Failure> {
@@ -318,12 +220,6 @@ fn follow(cli: &Cli, bond: Option<String>, out: &mut dyn Write) -> Result<(), Fa
         out.flush()?;
     }
     Ok(())
-}
-
-/// What an answer warns of.
-fn warnings(answer: &Value) -> impl Iterator<Item = &str> {
-    let warnings = answer["warnings"].as_array().into_iter().flatten();
-    warnings.filter_map(Value::as_str)
 }
 
 /// Prints the warnings of an answer.

@@ -6,10 +6,10 @@
 use std::io::Write;
 use std::path::PathBuf;
 
-use super::Failure;
+use super::failure::Failure;
 use crate::config::{self, BondSpec, Diagnostic, Grammar, NoFiles, Severity, Source};
 use crate::control::client::Client;
-use crate::control::proto::Call;
+use crate::control::proto::{Call, warnings};
 use crate::instances::check_options;
 
 /// Makes the bonds that the parameters ask for, all or none. An existing bond does not change.
@@ -29,7 +29,7 @@ pub(super) fn load(client: &mut Client, parameters: &[String], err: &mut dyn Wri
             options: bond.pairs(),
         };
         let answer = client.call(&call);
-        for warning in answer.iter().flat_map(super::warnings) {
+        for warning in answer.iter().flat_map(warnings) {
             note(err, &format!("warning: {warning}"));
         }
         if let Err(refusal) = answer {

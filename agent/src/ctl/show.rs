@@ -5,8 +5,7 @@ use std::fmt::Write;
 use bond_modes::{EvidenceStatus, OptionValue, PortStatus, Role, TargetStatus, options};
 use bond_monitors::{AnswerKind, Duplex, Evidence};
 
-use crate::control::proto::{BondReport, PortReport, Report, UnfulfilledReport};
-use crate::origins::Origin;
+use crate::control::proto::{BondReport, Origin, PortReport, Report, UnfulfilledReport};
 
 const HEADINGS: [&str; 10] = [
     "PORT",

@@ -230,7 +230,7 @@ pub struct PortBase {
 pub const PORT_MARK: &str = "port of ";
 
 /// What a port was before it was attached, to be restored on detach.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OriginalPort {
     /// Address.
     pub mac: MacAddr,

@@ -1,6 +1,6 @@
 //! What clients ask for. A refused call leaves everything as it was.
 
-use bond_modes::options::{self, FailOverMac, ModeName, is_interface_name};
+use bond_modes::options::{self, FailOverMac, is_interface_name};
 use bond_modes::{Bond, BondOptions, Event, Notice, OptionError, PortFacts, PortId, Warning};
 use bond_monitors::Time;
 use serde_json::{Value, json};
@@ -322,9 +322,13 @@ impl Instances {
     fn allow_for_fixed_mac(&mut self, now: Time, at: usize, link: &Link) -> Result<(), ControlError> {
         let (name, port) = (self.bonds[at].name.clone(), &link.report.name);
         let options = self.bonds[at].bond.options();
-        let in_backup = options.mode == ModeName::ActiveBackup;
+        let with_active = BondOptions {
+            fail_over_mac: FailOverMac::Active,
+            ..options.clone()
+        };
+        let can_follow = bond_modes::moving_macs(&with_active) == FailOverMac::Active;
         let always = self.bonds[at].plane.needs_to_set_addresses();
-        if in_backup && options.fail_over_mac == FailOverMac::Active && always.is_none() {
+        if bond_modes::moving_macs(options) == FailOverMac::Active && always.is_none() {
             return Ok(());
         }
         // Setting the address that it has changes nothing, but tells whether it could be changed.
@@ -332,7 +336,7 @@ impl Instances {
         if refusal.and_then(|error| error.raw_os_error()) != Some(libc::EOPNOTSUPP) {
             return Ok(());
         }
-        let needs = match (in_backup, always) {
+        let needs = match (can_follow, always) {
             (_, Some(why)) => why,
             (false, _) => {
                 "every port of this mode needs the bond's; mode=active-backup with fail_over_mac=active can use it"

@@ -6,7 +6,8 @@ use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::Path;
 
-use super::{Entry, procfs, sysfs};
+use super::tree::Entry;
+use super::{procfs, sysfs};
 
 /// Name of the file being written, outside the folders that tools list. There is one writer, and it finishes each file before
 /// the next.

@@ -6,8 +6,8 @@ use std::fmt::Write;
 use std::fs;
 use std::path::Path;
 
-use bond_modes::{BondStatus, LinkWord, ModeStatus, OptionValue, PortId, Role, UpDown, options};
-use bond_monitors::{Carrier, Duplex, MacAddr, Speed};
+use bond_modes::{BondStatus, LinkWord, ModeStatus, OptionValue, PortId, PortStatus, Role, UpDown, options};
+use bond_monitors::{Carrier, Duplex, LinkReport, MacAddr, Speed};
 
 use super::*;
 use crate::control::proto::PortReport;

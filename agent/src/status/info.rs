@@ -7,7 +7,7 @@ use std::fmt::{self, Write};
 use bond_modes::options::millis;
 use bond_modes::{BondOptions, LinkWord, PortStatus};
 
-use super::{attached, procfs};
+use super::attached::attached;
 use crate::control::proto::BondReport;
 
 /// The whole file of one bond with these options.
@@ -18,7 +18,7 @@ pub fn render(bond: &BondReport, options: &BondOptions) -> String {
 }
 
 fn write_all(out: &mut String, bond: &BondReport, options: &BondOptions) -> fmt::Result {
-    writeln!(out, "Bonding Mode: {}", procfs::mode_text(options.mode))?;
+    writeln!(out, "Bonding Mode: {}", bond_modes::mode_title(options))?;
     let current = current(bond);
     if let Some(port) = current {
         writeln!(out, "Currently Active Slave: {}", port.name)?;

@@ -2,63 +2,20 @@
 //!
 //! A bond is rendered as a [`Tree`], which the [`publish::Publisher`] brings to disk.
 
+mod attached;
+mod device;
 mod disk;
 pub mod info;
 pub mod procfs;
 pub mod publish;
 pub mod sysfs;
+mod tree;
 
-use std::collections::BTreeMap;
+use bond_modes::BondOptions;
 
-use bond_modes::options::{ArpAllTargets, ArpValidate, FailOverMac, ModeName, PrimaryReselect};
-use bond_modes::{BondOptions, PortStatus, XmitHashPolicy};
-use bond_monitors::LinkReport;
-
+pub use self::device::{Device, Devices};
+pub use self::tree::{Entry, Tree};
 use crate::control::proto::BondReport;
-use crate::netlink::Link;
-
-/// Files and links by their path under the run directory.
-pub type Tree = BTreeMap<String, Entry>;
-
-/// What was read last of interfaces, by index.
-pub type Devices = BTreeMap<u32, Device>;
-
-/// What was read last of an interface.
-#[derive(Clone, Debug)]
-pub struct Device {
-    /// Its state.
-    pub report: LinkReport,
-    /// Its `operstate`, if it was read.
-    pub operstate: Option<&'static str>,
-}
-
-impl Device {
-    /// What a link message says.
-    pub fn of(link: &Link) -> Self {
-        Device {
-            report: link.report.clone(),
-            operstate: Some(link.operstate),
-        }
-    }
-}
-
-impl From<LinkReport> for Device {
-    fn from(report: LinkReport) -> Self {
-        Device {
-            report,
-            operstate: None,
-        }
-    }
-}
-
-/// The entry at a path.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Entry {
-    /// A file with this text.
-    File(String),
-    /// A symbolic link to this target.
-    Link(String),
-}
 
 /// Everything that is published about one bond with these options. `release` is the running kernel's, as `uname -r` prints it.
 pub fn render(bond: &BondReport, options: &BondOptions, devices: &Devices, release: &str) -> Tree {
@@ -72,36 +29,8 @@ pub fn render(bond: &BondReport, options: &BondOptions, devices: &Devices, relea
             Entry::File(info::render(bond, options)),
         );
     }
-    sysfs::render(&mut tree, bond, devices);
+    sysfs::render(&mut tree, bond, options, devices);
     tree
-}
-
-/// Ports that are in the bond, in the order of attaching: the drivers know no others.
-fn attached(bond: &BondReport) -> impl DoubleEndedIterator<Item = &PortStatus> {
-    bond.ports.iter().filter_map(|port| port.status.as_ref())
-}
-
-/// The primary port, if it is attached. [bond_options.c: bond_option_primary_set]
-fn attached_primary(bond: &BondReport) -> Option<&PortStatus> {
-    let wanted = bond.status.primary.as_deref()?;
-    attached(bond).find(|port| port.name == wanted)
-}
-
-/// The driver's number of an option's named value; `None` for options with other values.
-fn number_of(option: &str, value: &str) -> Option<u8> {
-    fn find<T>(values: &[(T, &str, u8)], wanted: &str) -> Option<u8> {
-        let found = values.iter().find(|(_, name, _)| *name == wanted);
-        found.map(|(_, _, number)| *number)
-    }
-    match option {
-        "mode" => find(ModeName::VALUES, value),
-        "xmit_hash_policy" => find(XmitHashPolicy::VALUES, value),
-        "arp_validate" => find(ArpValidate::VALUES, value),
-        "arp_all_targets" => find(ArpAllTargets::VALUES, value),
-        "fail_over_mac" => find(FailOverMac::VALUES, value),
-        "primary_reselect" => find(PrimaryReselect::VALUES, value),
-        _ => None,
-    }
 }
 
 #[cfg(test)]

@@ -5,11 +5,11 @@
 
 use std::fmt::{self, Write};
 
-use bond_modes::options::{FailOverMac, ModeName, millis};
+use bond_modes::options::{FailOverMac, millis};
 use bond_modes::{BondOptions, ModeStatus, PortStatus, Spread, UpDown};
 use bond_monitors::Duplex;
 
-use super::{attached, attached_primary};
+use super::attached::{attached, attached_primary};
 use crate::control::proto::BondReport;
 
 /// The folder of all bonds, under the run directory.
@@ -36,7 +36,7 @@ fn write_all(out: &mut String, bond: &BondReport, options: &BondOptions, release
 /// Everything between the banner and the ARP lines. [bond_procfs.c: bond_info_show_master]
 fn head(out: &mut String, bond: &BondReport, options: &BondOptions) -> fmt::Result {
     let status = &bond.status;
-    write!(out, "Bonding Mode: {}", mode_text(options.mode))?;
+    write!(out, "Bonding Mode: {}", bond_modes::mode_title(options))?;
     match bond_modes::moving_macs(options) {
         FailOverMac::None => writeln!(out)?,
         policy => writeln!(out, " (fail_over_mac {})", policy.name())?,
@@ -122,16 +122,6 @@ fn port_block(out: &mut String, port: &PortStatus) -> fmt::Result {
     writeln!(out, "Link Failure Count: {}", port.link_failures)?;
     writeln!(out, "Permanent HW addr: {}", port.permanent_mac)?;
     writeln!(out, "Slave queue ID: {}", port.queue_id)
-}
-
-/// The driver's phrase for a mode.
-pub(super) fn mode_text(mode: ModeName) -> &'static str {
-    match mode {
-        ModeName::BalanceRr => "load balancing (round-robin)",
-        ModeName::ActiveBackup => "fault-tolerance (active-backup)",
-        ModeName::BalanceXor => "load balancing (xor)",
-        ModeName::Broadcast => "fault-tolerance (broadcast)",
-    }
 }
 
 #[cfg(test)]

@@ -17,7 +17,8 @@ use std::time::Duration;
 use bond_monitors::Time;
 
 use super::disk::{prune_folder, remove_file, replace};
-use super::{Entry, Tree, sysfs};
+use super::sysfs;
+use super::tree::{Entry, Tree};
 
 /// Shortest time between two writes of one bond's files.
 const SPACING: Duration = Duration::from_millis(50);

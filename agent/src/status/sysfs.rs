@@ -3,18 +3,20 @@
 //!
 //! A file that cannot be read in the kernel, such as the carrier of an interface that is down, is not there.
 
-use bond_modes::options::TABLE;
-use bond_modes::{LinkWord, OptionValue, PortStatus, Role, UpDown};
+use bond_modes::options::{TABLE, find};
+use bond_modes::{BondOptions, LinkWord, OptionValue, PortStatus, Role, Spread, UpDown};
 use bond_monitors::{Duplex, MacAddr};
 
-use super::{Device, Devices, Entry, Tree, attached, attached_primary, number_of};
+use super::attached::{attached, attached_primary};
+use super::device::{Device, Devices};
+use super::tree::{Entry, Tree};
 use crate::control::proto::BondReport;
 
 /// The folder of all interfaces, under the run directory.
 pub const FOLDER: &str = "sys/class/net";
 
-/// Adds the folders of a bond and of its ports.
-pub fn render(tree: &mut Tree, bond: &BondReport, devices: &Devices) {
+/// Adds the folders of a bond with these options, and of its ports.
+pub fn render(tree: &mut Tree, bond: &BondReport, options: &BondOptions, devices: &Devices) {
     let mut folder = Folder::of(tree, &bond.name);
     for (file, default) in files() {
         folder.file(&format!("bonding/{file}"), &option(bond, file, default));
@@ -25,7 +27,7 @@ pub fn render(tree: &mut Tree, bond: &BondReport, devices: &Devices) {
         carrier: bond.status.carrier,
         mac: bond.status.mac,
         mtu: bond.status.mtu,
-        speed: bond_speed(bond),
+        speed: bond_speed(bond, options),
         duplex: senders(bond).next().map_or(Duplex::Unknown, |port| port.duplex),
         // Not the interface's own: it stands behind the bond and knows nothing of its link.
         operstate: None,
@@ -94,7 +96,7 @@ fn option(bond: &BondReport, file: &str, default: &str) -> String {
         _ => {}
     }
     match bond.status.options.get(file) {
-        Some(OptionValue::Name(name)) => match number_of(file, name) {
+        Some(OptionValue::Name(name)) => match find(file).and_then(|row| row.number_of(name)) {
             Some(number) => format!("{name} {number}"),
             None => name.clone(),
         },
@@ -110,12 +112,12 @@ fn senders(bond: &BondReport) -> impl Iterator<Item = &PortStatus> {
     attached(bond).filter(|port| port.carrier && port.link == LinkWord::Up && port.role == Role::Active)
 }
 
-/// The sum of the speeds of all ports that send; in broadcast the slowest of them. [bond_main.c: bond_ethtool_get_link_ksettings]
-fn bond_speed(bond: &BondReport) -> Option<u32> {
+/// The sum of the speeds of all ports that send; the slowest where each sends everything. [bond_main.c: bond_ethtool_get_link_ksettings]
+fn bond_speed(bond: &BondReport, options: &BondOptions) -> Option<u32> {
     let mut speeds = senders(bond).filter_map(|port| port.speed_mbps.0).peekable();
     speeds.peek()?;
-    match bond.status.mode.as_str() {
-        "broadcast" => speeds.min(),
+    match bond_modes::spread(options) {
+        Spread::All => speeds.min(),
         _ => Some(speeds.fold(0, u32::saturating_add)),
     }
 }

@@ -167,3 +167,16 @@ fn verbose_says_what_is_done_to_whom() {
         assert_eq!((ran.out.as_str(), ran.err.as_str()), ("", wanted), "{line}");
     }
 }
+
+#[test]
+fn warnings_of_the_agent_go_to_standard_error_and_the_status_stays_0() {
+    for line in ["bond0 eth1", "-d bond0 eth2", "-c bond0 eth2"] {
+        let world = Fake {
+            warnings: vec!["bond0: not done: cannot x: y"],
+            ..Fake::new()
+        };
+        let ran = run_in(world, line);
+        assert_eq!((ran.code, ran.out.as_str()), (0, ""), "{line}");
+        assert_eq!(ran.err, "ifenslave: warning: bond0: not done: cannot x: y\n", "{line}");
+    }
+}

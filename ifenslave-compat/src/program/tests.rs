@@ -349,3 +349,24 @@ fn verbose_says_every_step_on_standard_error() {
     assert_eq!(ran.err.lines().collect::<Vec<_>>(), wanted);
     assert!(run("-dv bond0 eth2").err.contains("Slave 'eth2': flags 0001\n"));
 }
+
+#[test]
+fn warnings_of_the_agent_go_to_standard_error_and_the_status_stays_0() {
+    let warnings = ["bond0: eth0: its driver reports no link", "bond0x: not its own"];
+    for (line, changed) in [
+        ("bond0 eth0", "bond0 attach eth0"),
+        ("-d bond0 eth2", "bond0 detach eth2"),
+        ("-c bond0 eth2", "bond0 active eth2"),
+    ] {
+        let world = Fake {
+            warnings: warnings.to_vec(),
+            ..Fake::new()
+        };
+        let ran = run_in(world, line);
+        assert_eq!((ran.code, ran.out.as_str()), (0, ""), "{line}");
+        assert!(ran.log.iter().any(|done| done == changed), "{line}: {ran:?}");
+        let wanted = "Master 'bond0': Warning: eth0: its driver reports no link\n\
+                      Master 'bond0': Warning: bond0x: not its own\n";
+        assert_eq!(ran.err, wanted, "{line}");
+    }
+}

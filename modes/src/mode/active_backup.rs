@@ -34,6 +34,10 @@ impl ActiveBackup {
 }
 
 impl Mode for ActiveBackup {
+    fn title(&self) -> &'static str {
+        "fault-tolerance (active-backup)"
+    }
+
     fn on_change(&mut self, now: Time, change: &Change<'_>, view: &View<'_>, out: &mut Outbox) {
         let situation = situation(view);
         let primary = view.options.primary.as_deref();

@@ -68,6 +68,11 @@ pub fn options_in_force(plan: &ForwardingPlan) -> BondOptions {
     options
 }
 
+/// The driver's phrase for the mode of a bond with these options, for the status files. [bond_main.c: bond_mode_name]
+pub fn mode_title(options: &BondOptions) -> &'static str {
+    AnyMode::new(options.mode).title()
+}
+
 /// How addresses move between a bond with these options and its ports.
 pub fn moving_macs(options: &BondOptions) -> FailOverMac {
     AnyMode::new(options.mode).moving_macs(options)

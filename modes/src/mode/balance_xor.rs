@@ -1,44 +1,23 @@
 //! Each flow through the port that its hash names. [bonding.rst: balance-xor]
 
-use bond_monitors::Time;
-
-use super::spreading::Speaker;
-use super::{Change, Forwarding, Mode, ModeSaved, View};
+use super::spreading::{Spreading, Way};
+use super::{Forwarding, View};
 use crate::ids::PortId;
-use crate::outbox::Outbox;
-use crate::plan::{ForwardingPlan, Spread, Tx};
+use crate::plan::{Spread, Tx};
+
+pub(crate) type BalanceXor = Spreading<ByHash>;
 
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct BalanceXor {
-    speaker: Speaker,
-}
+pub(crate) struct ByHash;
 
-impl Mode for BalanceXor {
-    fn on_change(&mut self, _now: Time, change: &Change<'_>, view: &View<'_>, _out: &mut Outbox) {
-        self.speaker.on_change(change, view);
-    }
+impl Way for ByHash {
+    const TITLE: &'static str = "load balancing (xor)";
 
-    fn forwarding(&self, view: &View<'_>) -> Forwarding {
+    fn forwarding(_speaker: Option<PortId>, view: &View<'_>) -> Forwarding {
         let tx = Tx {
             kind: Spread::Hash(view.options.xmit_hash_policy),
             ports: view.senders(),
         };
         Forwarding::new(tx, view)
-    }
-
-    fn speaker(&self) -> Option<PortId> {
-        self.speaker.port()
-    }
-
-    fn save(&self) -> ModeSaved {
-        self.speaker.save()
-    }
-
-    fn adopt(&mut self, saved: &ModeSaved, _plan: &ForwardingPlan, view: &View<'_>, _out: &mut Outbox) {
-        self.speaker.adopt(saved, view);
-    }
-
-    fn check(&self, view: &View<'_>) {
-        self.speaker.check(view);
     }
 }

@@ -19,6 +19,9 @@ use crate::status::ModeStatus;
 /// The bond passes in facts and its own data ([`View`]); the mode keeps its state and derives [`Mode::forwarding`] from it. It
 /// changes only itself: addresses to move, frames and notices leave through the [`Outbox`].
 pub(crate) trait Mode {
+    /// The driver's phrase for it, for the status files. [bond_main.c: bond_mode_name]
+    fn title(&self) -> &'static str;
+
     /// Handles a change. [`Change::Judged`] ends every input.
     fn on_change(&mut self, now: Time, change: &Change<'_>, view: &View<'_>, out: &mut Outbox);
 

@@ -27,6 +27,10 @@ pub(crate) struct Heartbeat {
 }
 
 impl Mode for Heartbeat {
+    fn title(&self) -> &'static str {
+        "fault-tolerance (heartbeat)"
+    }
+
     fn on_change(&mut self, now: Time, change: &Change<'_>, view: &View<'_>, _out: &mut Outbox) {
         match change {
             Change::Leaving(port) => {

@@ -13,7 +13,7 @@ mod heartbeat;
 mod spreading;
 
 pub(crate) use any::AnyMode;
-pub use any::{moving_macs, options_in_force, spread};
+pub use any::{mode_title, moving_macs, options_in_force, spread};
 pub(crate) use contract::{Announces, Change, Forwarding, Mode, ModeSaved, View};
 
 use crate::named::named;

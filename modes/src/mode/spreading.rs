@@ -1,51 +1,83 @@
-//! Common parts of modes that send through every usable port.
+//! Modes that send through every usable port. They differ only in their [`Way`].
 
-use bond_monitors::LinkState;
+use bond_monitors::{LinkState, Time};
 
-use super::{Change, ModeSaved, View};
+use super::{Announces, Change, Forwarding, Mode, ModeSaved, View};
 use crate::ids::PortId;
+use crate::outbox::Outbox;
+use crate::plan::ForwardingPlan;
 use crate::port::{Port, Ports};
 
-/// The port that speaks for the bond. It stays as long as it is usable. [bonding.h: curr_active_slave]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Speaker(Option<PortId>);
+/// A way to spread traffic: what one of these modes has of its own.
+pub(crate) trait Way {
+    /// See [`Mode::title`].
+    const TITLE: &'static str;
 
-impl Speaker {
-    /// The port, if there is a usable one.
-    pub fn port(self) -> Option<PortId> {
-        self.0
+    /// See [`Mode::forwarding`]. The speaker is the port that speaks for the bond.
+    fn forwarding(speaker: Option<PortId>, view: &View<'_>) -> Forwarding;
+
+    /// See [`Mode::announces`].
+    fn announces() -> Announces {
+        Announces::default()
+    }
+}
+
+/// A mode that spreads traffic in one way.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Spreading<W> {
+    /// The port that speaks for the bond. It stays as long as it is usable. [bonding.h: curr_active_slave]
+    speaker: Option<PortId>,
+    way: W,
+}
+
+impl<W: Way> Mode for Spreading<W> {
+    fn title(&self) -> &'static str {
+        W::TITLE
     }
 
-    /// Follows a change.
-    pub fn on_change(&mut self, change: &Change<'_>, view: &View<'_>) {
+    fn on_change(&mut self, _now: Time, change: &Change<'_>, view: &View<'_>, _out: &mut Outbox) {
         match change {
-            Change::Leaving(port) => self.0 = self.0.filter(|speaker| speaker != port),
+            Change::Leaving(port) => self.speaker = self.speaker.filter(|speaker| speaker != port),
             Change::Judged { .. } => {
-                let stays = self.0.and_then(|id| view.ports.get(id)).is_some_and(Port::is_usable);
+                let stays = self
+                    .speaker
+                    .and_then(|id| view.ports.get(id))
+                    .is_some_and(Port::is_usable);
                 if !stays {
-                    self.0 = first(view.ports);
+                    self.speaker = first(view.ports);
                 }
             }
             _ => {}
         }
     }
 
-    /// The saved state of a mode that has only a speaker.
-    pub fn save(self) -> ModeSaved {
+    fn forwarding(&self, view: &View<'_>) -> Forwarding {
+        W::forwarding(self.speaker, view)
+    }
+
+    fn speaker(&self) -> Option<PortId> {
+        self.speaker
+    }
+
+    fn announces(&self) -> Announces {
+        W::announces()
+    }
+
+    fn save(&self) -> ModeSaved {
         ModeSaved {
-            active: self.0,
+            active: self.speaker,
             ..ModeSaved::default()
         }
     }
 
     /// The kernel does not know the port that speaks for the bond, so the file decides.
-    pub fn adopt(&mut self, saved: &ModeSaved, view: &View<'_>) {
-        self.0 = saved.active.filter(|id| view.ports.get(*id).is_some());
+    fn adopt(&mut self, saved: &ModeSaved, _plan: &ForwardingPlan, view: &View<'_>, _out: &mut Outbox) {
+        self.speaker = saved.active.filter(|id| view.ports.get(*id).is_some());
     }
 
-    /// There is one exactly while a port is usable.
-    pub fn check(self, view: &View<'_>) {
-        let speaker = self.0.map(|id| view.ports.get(id));
+    /// There is a speaker exactly while a port is usable.
+    fn check(&self, view: &View<'_>) {
+        let speaker = self.speaker.map(|id| view.ports.get(id));
         assert!(
             speaker.is_none_or(|port| port.is_some_and(Port::is_usable)),
             "the port that speaks for the bond is usable"

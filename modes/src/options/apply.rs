@@ -1,5 +1,7 @@
 //! Applies a set of options as a whole.
 
+use std::collections::BTreeMap;
+
 use super::change::{Change, Context};
 use super::row::{OptionRow, SetWhen};
 use super::shown::OptionValue;
@@ -19,6 +21,17 @@ pub fn apply(current: &BondOptions, context: Context, pairs: &[(String, String)]
 pub fn parse(pairs: &[(String, String)]) -> Result<Change, OptionError> {
     let change = apply(&BondOptions::default(), Context::default(), pairs)?;
     change.needs_ports().map_or(Ok(change), Err)
+}
+
+/// Options that were in force, by the kernel's names; defaults for missing ones. No rule about changes applies.
+pub(crate) fn restore(values: &BTreeMap<String, String>) -> Result<BondOptions, OptionError> {
+    let mut change = Change::new(BondOptions::default());
+    for (row, value) in TABLE.iter().filter_map(|row| Some((row, values.get(row.name)?))) {
+        if !row.restore(value, &mut change) {
+            return Err(row.refuses(value));
+        }
+    }
+    Ok(change.options)
 }
 
 /// All errors in a set of options for a new bond, by index into `pairs`.
@@ -80,11 +93,7 @@ fn take(change: &mut Change, row: &OptionRow, value: &str, context: Context) -> 
     // differs: the driver refuses 0 too (EPERM).
     let mut next = change.clone();
     if !row.parse(value, &mut next) {
-        return Err(OptionError::BadValue {
-            option,
-            value: value.to_owned(),
-            expected: row.expected,
-        });
+        return Err(row.refuses(value));
     }
     let is_zero = row.value(&next.options) == OptionValue::Number(0);
     if row.needs_miimon && change.options.miimon.is_zero() && next.options != change.options && !is_zero {

@@ -110,19 +110,21 @@ impl Change {
         Some(OptionError::NoPortsYet { option, value })
     }
 
-    /// Rounds a delay down to a multiple of miimon. [bond_options.c: _bond_option_delay_set]
-    pub(super) fn round(&mut self, option: &str, delay: Duration) -> Duration {
-        let (delay_ms, miimon_ms) = (millis(delay), millis(self.options.miimon));
-        let Some(rest) = delay_ms.checked_rem(miimon_ms).filter(|rest| *rest != 0) else {
-            return delay;
-        };
-        let rounded = delay_ms - rest;
+    /// Rounds a delay in milliseconds down to a multiple of miimon. [bond_options.c: _bond_option_delay_set]
+    pub(super) fn round(&mut self, option: &str, delay_ms: u32) -> u32 {
+        let miimon_ms = millis(self.options.miimon);
+        let rest = u64::from(delay_ms).checked_rem(miimon_ms).unwrap_or_default();
+        if rest == 0 {
+            return delay_ms;
+        }
+        // The rest is at most the delay.
+        let used_ms = delay_ms - rest as u32;
         self.warnings.push(Warning::DelayRounded {
             option: option.to_owned(),
-            asked_ms: delay_ms,
+            asked_ms: delay_ms.into(),
             miimon_ms,
-            used_ms: rounded,
+            used_ms: used_ms.into(),
         });
-        Duration::from_millis(rounded)
+        used_ms
     }
 }

@@ -16,12 +16,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use bond_monitors::{Delays, Evidence, Window};
-use serde::{Deserialize, Serialize};
 
 use crate::hash::XmitHashPolicy;
 use crate::named::named;
 
 pub use crate::mode::ModeName;
+pub(crate) use apply::restore;
 pub use apply::{apply, check, parse};
 pub use change::{Change, Context};
 pub use error::OptionError;
@@ -32,8 +32,7 @@ pub use table::{TABLE, find, show_all};
 pub use value::{Range, is_interface_name};
 
 /// Effective options of a bond.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BondOptions {
     /// How traffic is spread.
     pub mode: ModeName,

@@ -1,14 +1,11 @@
 //! Options of a single port.
 
-use serde::{Deserialize, Serialize};
-
 use super::apply::nearest;
 use super::row::Modes;
 use super::{ModeName, OptionError};
 
 /// Effective options of a port.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PortOptions {
     /// Preference among ports while no primary is attached; higher wins.
     pub prio: i32,
@@ -45,7 +42,21 @@ impl PortOptions {
             if !row.modes.contain(mode) {
                 return Err(OptionError::WrongMode { option: row.name, mode });
             }
-            if !(row.parse)(value, &mut next) {
+            next = next.set_all([(name, value)])?;
+        }
+        Ok(next)
+    }
+
+    /// Sets the options with these names, in any mode.
+    pub(crate) fn set_all<'a>(
+        mut self,
+        values: impl IntoIterator<Item = (&'a String, &'a String)>,
+    ) -> Result<PortOptions, OptionError> {
+        for (name, value) in values {
+            let Some(row) = PORT_TABLE.iter().find(|row| row.name == name) else {
+                continue;
+            };
+            if !(row.parse)(value, &mut self) {
                 return Err(OptionError::BadValue {
                     option: row.name,
                     value: value.clone(),
@@ -53,7 +64,7 @@ impl PortOptions {
                 });
             }
         }
-        Ok(next)
+        Ok(self)
     }
 }
 

@@ -2,10 +2,10 @@
 
 use std::ops::RangeInclusive;
 
-use super::BondOptions;
 use super::change::Change;
 use super::shown::OptionValue;
 use super::value::Range;
+use super::{BondOptions, OptionError};
 use crate::mode::ModeName;
 
 /// When an option may change.
@@ -45,7 +45,9 @@ pub enum Kind {
     Number(Range),
     /// 0 or 1.
     Switch,
-    /// One of several names, or that of an interface.
+    /// One of these names, each with its number in the kernel's driver.
+    Choice(&'static [(&'static str, u8)]),
+    /// The name of an interface.
     Name,
     /// Several addresses.
     List,
@@ -82,6 +84,8 @@ pub(super) enum Parse {
     Text(fn(&str, &mut Change) -> bool),
     /// From a number in the range of the kind.
     Number(fn(u32, &mut Change)),
+    /// From a number in the range of the kind, rounded down to a multiple of miimon.
+    Delay(fn(u32, &mut Change)),
 }
 
 /// One option.
@@ -145,7 +149,28 @@ impl OptionRow {
         match (self.parse, self.kind) {
             (Parse::Text(parse), _) => parse(text, change),
             (Parse::Number(set), Kind::Number(range)) => store(range.parse(text), |value| set(value, change)),
-            (Parse::Number(_), _) => false,
+            (Parse::Delay(set), Kind::Number(range)) => store(range.parse(text), |value| {
+                let value = change.round(self.name, value);
+                set(value, change);
+            }),
+            (Parse::Number(_) | Parse::Delay(_), _) => false,
+        }
+    }
+
+    /// As [`OptionRow::parse`], for a value that was in force: a delay was rounded by the miimon of that time.
+    pub(super) fn restore(&self, text: &str, change: &mut Change) -> bool {
+        match (self.parse, self.kind) {
+            (Parse::Delay(set), Kind::Number(range)) => store(range.parse(text), |value| set(value, change)),
+            _ => self.parse(text, change),
+        }
+    }
+
+    /// The error for a bad value.
+    pub(super) fn refuses(&self, value: &str) -> OptionError {
+        OptionError::BadValue {
+            option: self.name,
+            value: value.to_owned(),
+            expected: self.expected,
         }
     }
 
@@ -154,8 +179,17 @@ impl OptionRow {
         match self.kind {
             Kind::Number(Range { min, max, .. }) => Some(min..=max),
             Kind::Switch => Some(0..=1),
-            Kind::Name | Kind::List => None,
+            Kind::Choice(_) | Kind::Name | Kind::List => None,
         }
+    }
+
+    /// The driver's number of a named value; `None` for other kinds.
+    pub fn number_of(&self, value: &str) -> Option<u8> {
+        let Kind::Choice(values) = self.kind else { return None };
+        values
+            .iter()
+            .find(|(name, _)| *name == value)
+            .map(|(_, number)| *number)
     }
 
     /// Whether it is a parameter of the kernel's module.

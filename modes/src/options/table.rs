@@ -48,6 +48,7 @@ pub static TABLE: &[OptionRow] = &[
         name: "mode",
         default: "balance-rr",
         expected: "balance-rr, active-backup, balance-xor or broadcast (0 to 3)",
+        kind: Kind::Choice(ModeName::NAMES),
         set_when: SetWhen::EmptyAndDown,
         since: Since::Linux24,
         doc: "How traffic is spread over the ports. [bonding.rst: mode]",
@@ -99,7 +100,7 @@ pub static TABLE: &[OptionRow] = &[
         since: Since::Linux24,
         doc: "How long carrier must be back before the port is used; skipped when no other port is usable. Rounded down to a \
               multiple of miimon. [bonding.rst: updelay]",
-        parse: Parse::Number(|v, c| c.options.updelay = c.round("updelay", of_ms(v))),
+        parse: Parse::Delay(|v, c| c.options.updelay = of_ms(v)),
         show: Show::Stored(|o| ms(o.updelay)),
         ..ROW
     },
@@ -113,7 +114,7 @@ pub static TABLE: &[OptionRow] = &[
         since: Since::Linux24,
         doc: "How long carrier must be lost before the port is no longer used. Rounded down to a multiple of miimon. \
               [bonding.rst: downdelay]",
-        parse: Parse::Number(|v, c| c.options.downdelay = c.round("downdelay", of_ms(v))),
+        parse: Parse::Delay(|v, c| c.options.downdelay = of_ms(v)),
         show: Show::Stored(|o| ms(o.downdelay)),
         ..ROW
     },
@@ -132,7 +133,7 @@ pub static TABLE: &[OptionRow] = &[
         since: Since::Later,
         doc: "Time between two announcements after a failover; 0 means miimon. Rounded down to a multiple of miimon. \
               [bonding.rst: peer_notif_delay]",
-        parse: Parse::Number(|v, c| c.options.peer_notif_delay = c.round("peer_notif_delay", of_ms(v))),
+        parse: Parse::Delay(|v, c| c.options.peer_notif_delay = of_ms(v)),
         show: Show::Stored(|o| ms(o.peer_notif_delay)),
         ..ROW
     },
@@ -194,6 +195,7 @@ pub static TABLE: &[OptionRow] = &[
         name: "arp_validate",
         default: "none",
         expected: "none, active, backup, all, filter, filter_active or filter_backup (0 to 6)",
+        kind: Kind::Choice(ArpValidate::NAMES),
         doc: "Which frames prove that a port works: any (none), only answers of targets and, on backup ports, probes that \
               came through the network (active, backup, all: on which ports), or any ARP and IPv6 (filter). A new mode sets \
               it back to none. [bonding.rst: arp_validate]",
@@ -211,6 +213,7 @@ pub static TABLE: &[OptionRow] = &[
         name: "arp_all_targets",
         default: "any",
         expected: "any or all (0 or 1)",
+        kind: Kind::Choice(ArpAllTargets::NAMES),
         doc: "Whether a validated port of active-backup works when any of the targets answers, or only when all do. \
               [bonding.rst: arp_all_targets]",
         parse: Parse::Text(|text, c| {
@@ -241,6 +244,7 @@ pub static TABLE: &[OptionRow] = &[
         name: "primary_reselect",
         default: "always",
         expected: "always, better or failure (0 to 2)",
+        kind: Kind::Choice(PrimaryReselect::NAMES),
         doc: "When a preferred port that recovered becomes active again: always, better (if it is faster than the active \
               one) or failure (if the active one fails). [bonding.rst: primary_reselect]",
         parse: Parse::Text(|text, c| {
@@ -257,6 +261,7 @@ pub static TABLE: &[OptionRow] = &[
         name: "fail_over_mac",
         default: "none",
         expected: "none, active or follow (0 to 2)",
+        kind: Kind::Choice(FailOverMac::NAMES),
         set_when: SetWhen::Empty,
         doc: "MAC addresses at a failover: none (all ports have the bond's), active (the bond takes the active port's) or \
               follow (the active port gets the bond's). Becomes active if the first port of active-backup cannot change its \
@@ -273,6 +278,7 @@ pub static TABLE: &[OptionRow] = &[
         name: "xmit_hash_policy",
         default: "layer2",
         expected: "layer2, layer3+4, layer2+3, encap2+3, encap3+4 or vlan+srcmac (0 to 5)",
+        kind: Kind::Choice(XmitHashPolicy::NAMES),
         doc: "Fields of a frame that balance-xor hashes to choose a port. [bonding.rst: xmit_hash_policy]",
         parse: Parse::Text(|text, c| {
             let value = named(text, XmitHashPolicy::VALUES, XmitHashPolicy::Layer2);
@@ -431,6 +437,26 @@ mod tests {
                 row.expected
             );
         }
+    }
+
+    #[test]
+    fn a_choice_is_taken_by_name_and_by_number_and_shown_by_name() {
+        let mut choices = 0;
+        for row in TABLE {
+            let Kind::Choice(values) = row.kind else { continue };
+            choices += 1;
+            for (name, number) in values {
+                assert_eq!(row.number_of(name), Some(*number));
+                for text in [(*name).to_owned(), number.to_string()] {
+                    let mut change = Change::new(BondOptions::default());
+                    assert!(row.parse(&text, &mut change), "{}={text}", row.name);
+                    let shown = row.value(&change.options);
+                    assert_eq!(shown, OptionValue::Name((*name).to_owned()), "{}", row.name);
+                }
+            }
+            assert_eq!(row.number_of("x"), None);
+        }
+        assert_eq!(choices, 6);
     }
 
     #[test]

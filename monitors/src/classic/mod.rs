@@ -13,6 +13,6 @@ pub mod rules;
 pub mod window;
 
 pub use self::answer::{AnswerKind, ProbeAnswer, probe};
-pub use self::port::{Answer, ArpMonitor, Trial};
+pub use self::port::{Answer, ArpMonitor, ArpState, Trial};
 pub use self::rules::{Outcome, Rule, Standing};
 pub use self::window::Window;

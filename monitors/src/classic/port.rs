@@ -4,16 +4,13 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
 use super::answer::AnswerKind;
 use super::window::Window;
 use crate::monitor::{Ask, Fact, Monitor, Verdict};
 use crate::time::{Pause, Time};
 
 /// Evidence of the probes about one port.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ArpMonitor {
     last_tx: Time,
     /// When a frame that counts last arrived. Pauses and restarts move this time forward, but not `heard`.
@@ -24,7 +21,6 @@ pub struct ArpMonitor {
     answers: BTreeMap<IpAddr, Answer>,
     trial: Trial,
     /// The verdict; after a restart it follows from the port's link state.
-    #[serde(skip)]
     verdict: Option<Works>,
 }
 
@@ -36,21 +32,19 @@ enum Works {
 }
 
 /// The last sign of life of a target.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Answer {
     /// When it came.
     pub at: Time,
     /// Its kind.
     pub by: AnswerKind,
     /// Later time without questions, which does not count as silence.
-    #[serde(default)]
     pub paused: Duration,
 }
 
 /// State of a port while no port of an active-backup bond works and they are tried one after the other.
 /// [bond_main.c: bond_ab_arp_probe]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Trial {
     /// Not tried since it last worked.
     #[default]
@@ -61,7 +55,53 @@ pub enum Trial {
     Failed,
 }
 
+/// The lasting state of an [`ArpMonitor`], for the next start of the agent.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ArpState {
+    /// See [`ArpMonitor::last_tx`].
+    pub last_tx: Time,
+    /// See [`ArpMonitor::last_rx`].
+    pub last_rx: Time,
+    /// When a frame that counts last arrived; pauses do not move it.
+    pub heard: Option<Time>,
+    /// See [`ArpMonitor::became_active_at`].
+    pub since: Time,
+    /// Since when the targets are asked.
+    pub asked_since: Time,
+    /// See [`ArpMonitor::answer`].
+    pub answers: BTreeMap<IpAddr, Answer>,
+    /// See [`ArpMonitor::trial`].
+    pub trial: Trial,
+}
+
 impl ArpMonitor {
+    /// The state before the agent started. The verdict follows from the port's link state.
+    pub fn restored(state: ArpState) -> Self {
+        ArpMonitor {
+            last_tx: state.last_tx,
+            last_rx: state.last_rx,
+            heard: state.heard,
+            since: state.since,
+            asked_since: state.asked_since,
+            answers: state.answers,
+            trial: state.trial,
+            ..ArpMonitor::default()
+        }
+    }
+
+    /// The state for [`ArpMonitor::restored`].
+    pub fn state(&self) -> ArpState {
+        ArpState {
+            last_tx: self.last_tx,
+            last_rx: self.last_rx,
+            heard: self.heard,
+            since: self.since,
+            asked_since: self.asked_since,
+            answers: self.answers.clone(),
+            trial: self.trial,
+        }
+    }
+
     /// A port without any sign of life. If it is in use, its silence begins now. [bond_main.c: bond_enslave]
     pub fn new(now: Time, in_use: bool, window: Window) -> Self {
         if !in_use {

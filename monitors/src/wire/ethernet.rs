@@ -1,7 +1,5 @@
 //! Ethernet II frames with any number of VLAN tags. [802.3, 802.1Q]
 
-use serde::{Deserialize, Serialize};
-
 use super::mac::MacAddr;
 
 /// EtherType of IPv4.
@@ -14,7 +12,7 @@ pub const RARP: u16 = 0x8035;
 pub const IPV6: u16 = 0x86dd;
 
 /// A VLAN tag of priority 0.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Tag {
     /// Its EtherType: 0x8100 (802.1Q, customer) or 0x88a8 (802.1ad, service).
     pub protocol: u16,

@@ -2,11 +2,8 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use serde::{Deserialize, Serialize};
-
 /// Sources from which a host wants the traffic of a group.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     /// From those listed only: MODE_IS_INCLUDE.
     Include,
@@ -15,7 +12,7 @@ pub enum Kind {
 }
 
 /// A host's membership in one group. Addresses are [`Ipv4Addr`] or [`Ipv6Addr`].
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Record<A> {
     /// Meaning of the sources.
     pub kind: Kind,

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use bond_modes::options::{ModeName, Modes, TABLE, find, is_interface_name, parse};
+use bond_modes::{BondOptions, Spread};
 
 use crate::config::diagnostic::{Code, Findings, Place, Severity};
 use crate::config::kernel_words::Word;
@@ -342,21 +343,27 @@ fn mode(options: &[SpecOption]) -> ModeName {
         let mut modes = ModeName::VALUES.iter();
         modes.find(|(_, name, _)| *name == option.value).map(|(mode, ..)| *mode)
     };
-    given.and_then(named).unwrap_or(ModeName::BalanceRr)
+    given.and_then(named).unwrap_or(BondOptions::default().mode)
+}
+
+/// Whether a mode spreads frames by their hash.
+fn hashes(mode: ModeName) -> bool {
+    let options = BondOptions {
+        mode,
+        ..BondOptions::default()
+    };
+    matches!(bond_modes::spread(&options), Spread::Hash(_))
 }
 
 /// Values that the driver ignores or replaces by the default, so that the module loads even with bad ones.
 /// [bond_main.c: bond_check_params]
 fn leave_unread(options: &mut Vec<SpecOption>, findings: &mut Findings) {
     let code = "option-ignored";
-    if mode(options) != ModeName::BalanceXor {
-        leave(
-            options,
-            "xmit_hash_policy",
-            code,
-            "expected mode=balance-xor with it",
-            findings,
-        );
+    if !hashes(mode(options)) {
+        let hashing = ModeName::VALUES.iter().filter(|(mode, ..)| hashes(*mode));
+        let modes: Vec<String> = hashing.map(|(_, name, _)| format!("mode={name}")).collect();
+        let expected = format!("expected {} with it", modes.join(" or "));
+        leave(options, "xmit_hash_policy", code, &expected, findings);
     }
     if !options.iter().any(|option| option.name == "primary") {
         leave(options, "primary_reselect", code, "expected primary with it", findings);

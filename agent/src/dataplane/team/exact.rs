@@ -1,7 +1,7 @@
 //! Which options the team driver brings about exactly.
 
-use bond_modes::options::{ArpValidate, ModeName, PortOptions};
-use bond_modes::{BondOptions, XmitHashPolicy};
+use bond_modes::options::{ArpValidate, PortOptions};
+use bond_modes::{BondOptions, Spread, XmitHashPolicy};
 
 use super::Bond;
 use super::driver::mode_of;
@@ -15,30 +15,23 @@ use crate::dataplane::wanted::spread_of;
 /// Exact, because the agent does it: monitoring by carrier, delays, choice of the active port, addresses, announcements. Exact in
 /// the driver: the hash of all policies that look at one packet at a time.
 pub fn check(options: &BondOptions) -> Result<(), PlaneError> {
-    match options.mode {
-        ModeName::BalanceRr if options.packets_per_slave != 1 => Err(inexact(
-            format!("packets_per_slave={}", options.packets_per_slave),
+    match bond_modes::spread(options) {
+        Spread::RoundRobin { packets_per_port, .. } if packets_per_port != 1 => Err(inexact(
+            format!("packets_per_slave={packets_per_port}"),
             "the driver takes turns of its own, one frame long",
         )),
-        ModeName::BalanceRr => Err(inexact(
-            "mode=balance-rr",
+        Spread::RoundRobin { .. } => Err(inexact(
+            format!("mode={}", options.mode.name()),
             "the driver begins its turns elsewhere and spreads IGMP over all ports",
         )),
-        ModeName::ActiveBackup if options.all_slaves_active => Err(inexact(
+        Spread::One if options.all_slaves_active => Err(inexact(
             "all_slaves_active=1",
             "the driver lets nothing in from backup ports",
         )),
-        ModeName::BalanceXor
-            if matches!(
-                options.xmit_hash_policy,
-                XmitHashPolicy::Encap23 | XmitHashPolicy::Encap34
-            ) =>
-        {
-            Err(inexact(
-                format!("xmit_hash_policy={}", options.xmit_hash_policy.name()),
-                "its hash programs cannot follow any number of headers",
-            ))
-        }
+        Spread::Hash(policy @ (XmitHashPolicy::Encap23 | XmitHashPolicy::Encap34)) => Err(inexact(
+            format!("xmit_hash_policy={}", policy.name()),
+            "its hash programs cannot follow any number of headers",
+        )),
         _ if !options.arp_interval.is_zero() && options.arp_validate != ArpValidate::All => Err(inexact(
             format!("arp_validate={}", options.arp_validate.name()),
             "the driver does not tell when a port received something; only probes that are validated on every port are seen",

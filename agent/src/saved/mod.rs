@@ -1,54 +1,16 @@
 //! `state/<bond>.json`: soft state across restarts, that is, state that the kernel does not hold. It is worthless after a
 //! reboot.
 
+mod bond;
+mod format;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use bond_modes::{PortId, Saved};
-use serde::{Deserialize, Serialize};
-
-use crate::dataplane::OriginalPort;
-use crate::origins::Origins;
-
-/// Everything kept about one bond. Unknown fields are ignored, missing ones have a default.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SavedBond {
-    /// Boot of the machine at which it was written.
-    pub boot_id: String,
-    /// The bond's name.
-    pub name: String,
-    /// Index of the bond's interface.
-    pub ifindex: u32,
-    /// Its data plane; states without this field have `tc`.
-    #[serde(default)]
-    pub plane: Option<String>,
-    /// The bond machine.
-    pub bond: Saved,
-    /// Settings of ports before they were attached, to be restored.
-    #[serde(default)]
-    pub originals: BTreeMap<PortId, OriginalPort>,
-    /// The same of ports that have disappeared, by name.
-    #[serde(default)]
-    pub vanished: BTreeMap<String, OriginalPort>,
-    /// Names of the ports that belong to the bond, absent ones included.
-    #[serde(default)]
-    pub wanted: Vec<String>,
-    /// The options of the files at the last start; `None` if no file has lines about the bond.
-    #[serde(default)]
-    pub configured: Option<Vec<(String, String)>>,
-    /// Origins of options and ports; `None` in a state of an earlier version.
-    #[serde(default)]
-    pub origins: Option<Origins>,
-}
-
-impl SavedBond {
-    /// The name of its data plane.
-    pub fn plane(&self) -> &str {
-        self.plane.as_deref().unwrap_or("tc")
-    }
-}
+pub use self::bond::SavedBond;
+use self::format::FileBond;
 
 /// The folder of state files.
 #[derive(Debug)]
@@ -99,7 +61,7 @@ impl Store {
         let text = fs::read_to_string(path)
             .map_err(|e| log::error!("cannot read {}: {e}", path.display()))
             .ok()?;
-        match serde_json::from_str::<SavedBond>(&text) {
+        match parse(&text) {
             Ok(state) if state.boot_id == self.boot_id => Some(state),
             Ok(_) => {
                 // A state of another boot is invalid.
@@ -115,7 +77,7 @@ impl Store {
 
     /// Writes a state if it changed: whole, then renamed. The first of several failures in a row is logged.
     pub fn save(&mut self, state: &SavedBond) -> io::Result<()> {
-        let text = serde_json::to_string(state).expect("a saved state is plain data");
+        let text = to_text(state);
         if self.written.get(&state.name) == Some(&text) {
             return Ok(());
         }
@@ -159,12 +121,23 @@ impl Store {
     }
 }
 
+/// Reads a file. Unknown fields are ignored, missing ones have a default.
+fn parse(text: &str) -> serde_json::Result<SavedBond> {
+    serde_json::from_str::<FileBond>(text).map(SavedBond::from)
+}
+
+/// The contents of the file of a state.
+fn to_text(state: &SavedBond) -> String {
+    serde_json::to_string(&FileBond::from(state.clone())).expect("a saved state is plain data")
+}
+
 #[cfg(test)]
 mod tests {
     use bond_modes::{Bond, Machine, options};
     use bond_monitors::{Carrier, LinkReport, MacAddr, Time};
 
     use super::*;
+    use crate::origins::Origins;
 
     /// As the release before origins were kept wrote it.
     const BEFORE_ORIGINS: &str = r#"{"boot_id":"BOOT","name":"bond0","ifindex":7,"plane":"tc","bond":SAVED,
@@ -183,7 +156,7 @@ mod tests {
         let change = options::parse(&pairs("mode=1 miimon=50 updelay=200 num_grat_arp=3")).unwrap();
         let bond = serde_json::to_string(&Bond::new(Time::ZERO, change, &report).saved()).unwrap();
         let text = BEFORE_ORIGINS.replace("SAVED", &bond);
-        let state: SavedBond = serde_json::from_str(&text).unwrap();
+        let state = parse(&text).unwrap();
         assert_eq!(state.origins, None);
         let origins = Origins::unknown(&in_force, state.configured.as_ref(), &state.wanted);
         // The file says 100 and no more of the other: somebody set both.
@@ -191,6 +164,16 @@ mod tests {
         assert_eq!(operators, ["miimon", "num_grat_arp"]);
         assert!(origins.operator_ports.contains("eth0") && origins.operator_ports.contains("eth1"));
         assert!(!origins.made_by_file, "it would be removed when no file names it");
+    }
+
+    /// Every field that this version writes.
+    const COMPLETE: &str = include_str!("../../testdata/state-v1.json");
+
+    #[test]
+    fn the_complete_file_is_written_as_it_was_read() {
+        let json = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
+        let written = to_text(&parse(COMPLETE).unwrap());
+        assert_eq!(json(&written), json(COMPLETE));
     }
 
     fn report() -> LinkReport {

@@ -1,28 +1,31 @@
 //! The saved file: soft state that the kernel cannot hold, in types of its own.
 //!
 //! Later agents read this file, and earlier ones after a downgrade. So fields may be added, with a default, but never renamed
-//! or removed, independent of the types that hold the state while the agent runs.
+//! or removed, independent of the types that hold the state while the agent runs. Options are written by the option tables.
+//! Values that mean the same everywhere ([`PortId`], [`MacAddr`], [`Time`]) are used as they are.
+
+mod options;
+mod port;
 
 use std::collections::BTreeMap;
 
-use bond_monitors::{
-    AnyMonitor, ArpMonitor, CarrierMonitor, Combine, Debounce, Duplex, Health, LinkReport, MacAddr, Speed, Time,
-};
+use bond_monitors::{LinkReport, MacAddr, Time};
 use serde::{Deserialize, Serialize};
 
+use self::options::SavedOptions;
+use self::port::SavedPort;
 use super::Bond;
 use super::announce::{Announcements, Announcer};
 use super::device::{Device, MacOrigin};
 use crate::ids::PortId;
 use crate::mode::{AnyMode, ModeSaved};
-use crate::options::{BondOptions, PortOptions};
+use crate::options::BondOptions;
 use crate::plan::ForwardingPlan;
-use crate::port::Port;
 
 /// Soft state of a bond; valid until the machine reboots.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Saved {
-    options: BondOptions,
+    options: SavedOptions,
     device: SavedDevice,
     ports: Vec<SavedPort>,
     #[serde(default)]
@@ -57,27 +60,6 @@ enum SavedOrigin {
     User,
 }
 
-/// See [`Port`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct SavedPort {
-    id: PortId,
-    name: String,
-    permanent_mac: MacAddr,
-    own_mac: MacAddr,
-    speed: Speed,
-    duplex: Duplex,
-    failures: u32,
-    #[serde(default)]
-    prio: i32,
-    #[serde(default)]
-    queue_id: u16,
-    monitor: CarrierMonitor,
-    #[serde(default)]
-    arp: ArpMonitor,
-    debounce: Debounce,
-    delayed_since: Time,
-}
-
 /// See [`ModeSaved`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -106,13 +88,13 @@ struct SavedAnnouncements {
 impl Saved {
     /// Options that were in force.
     pub fn options(&self) -> &BondOptions {
-        &self.options
+        &self.options.0
     }
 
     pub(super) fn of(bond: &Bond) -> Saved {
         let (notifier, rejoin) = bond.announcer.announcements();
         Saved {
-            options: bond.options.clone(),
+            options: SavedOptions(bond.options.clone()),
             device: SavedDevice::of(&bond.device),
             ports: bond.ports.iter().map(SavedPort::of).collect(),
             mode: SavedMode::of(bond.mode.save()),
@@ -124,7 +106,7 @@ impl Saved {
     /// The assumed state of a bond whose file was lost.
     pub(super) fn unknown(options: BondOptions, report: &LinkReport) -> Saved {
         Saved {
-            options,
+            options: SavedOptions(options),
             device: SavedDevice::of(&Device::new(report, MacOrigin::Port)),
             ports: Vec::new(),
             mode: SavedMode::default(),
@@ -135,8 +117,9 @@ impl Saved {
 
     /// A bond with this state, except that of its mode, see [`crate::mode::Mode::adopt`].
     pub(super) fn into_bond(self, now: Time, plan: ForwardingPlan) -> (Bond, ModeSaved) {
-        let mode = AnyMode::new(self.options.mode);
-        let mut bond = Bond::assemble(now, self.options, self.device.restore(), mode, plan);
+        let options = self.options.0;
+        let mode = AnyMode::new(options.mode);
+        let mut bond = Bond::assemble(now, options, self.device.restore(), mode, plan);
         for port in self.ports {
             let port = port.restore(now, &bond.options);
             bond.ports.push(port);
@@ -184,48 +167,6 @@ impl SavedDevice {
     }
 }
 
-impl SavedPort {
-    fn of(port: &Port) -> Self {
-        SavedPort {
-            id: port.id,
-            name: port.name.clone(),
-            permanent_mac: port.permanent_mac,
-            own_mac: port.own_mac,
-            speed: port.speed,
-            duplex: port.duplex,
-            failures: port.failures,
-            prio: port.options.prio,
-            queue_id: port.options.queue_id,
-            monitor: CarrierMonitor::new(port.carrier()),
-            arp: port.arp().cloned().unwrap_or_default(),
-            debounce: Debounce::in_state(port.link()),
-            delayed_since: port.delayed_since,
-        }
-    }
-
-    fn restore(self, now: Time, options: &BondOptions) -> Port {
-        let mut health = Health::new(self.monitor.carrier(), self.debounce.state());
-        if options.asks_targets() {
-            health.watch_by(now, vec![AnyMonitor::Arp(self.arp)], Combine::All);
-        }
-        Port {
-            id: self.id,
-            name: self.name,
-            permanent_mac: self.permanent_mac,
-            own_mac: self.own_mac,
-            speed: self.speed,
-            duplex: self.duplex,
-            failures: self.failures,
-            options: PortOptions {
-                prio: self.prio,
-                queue_id: self.queue_id,
-            },
-            health,
-            delayed_since: self.delayed_since,
-        }
-    }
-}
-
 impl SavedMode {
     fn of(mode: ModeSaved) -> Self {
         SavedMode {
@@ -259,5 +200,77 @@ impl SavedAnnouncements {
             left: self.left,
             next: self.next,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, from_value, json, to_value};
+
+    use super::*;
+    use crate::bond::planner;
+    use crate::mode::View;
+    use crate::port::Ports;
+
+    /// Every field that this version writes.
+    const COMPLETE: &str = include_str!("../../../testdata/saved-v3.json");
+
+    fn complete() -> Value {
+        serde_json::from_str(COMPLETE).unwrap()
+    }
+
+    fn read(file: &Value) -> Saved {
+        from_value(file.clone()).unwrap()
+    }
+
+    #[test]
+    fn the_complete_file_is_written_as_it_was_read() {
+        assert_eq!(to_value(read(&complete())).unwrap(), complete());
+        for (origin, mode) in [("Random", "balance-rr"), ("User", "balance-xor"), ("Port", "broadcast")] {
+            let mut file = complete();
+            file["device"]["mac_origin"] = json!(origin);
+            file["device"]["unwanted_mac"] = Value::Null;
+            file["options"]["mode"] = json!(mode);
+            file["options"]["primary"] = Value::Null;
+            assert_eq!(to_value(read(&file)).unwrap(), file);
+        }
+    }
+
+    #[test]
+    fn a_bond_keeps_every_field() {
+        let saved = read(&complete());
+        let device = saved.device.clone().restore();
+        let mode = AnyMode::new(saved.options().mode);
+        let plan = planner::wanted(&mode, &View::new(&Ports::default(), saved.options(), &device));
+        let (bond, mode) = saved.clone().into_bond(Time::ZERO, plan);
+        let again = Saved {
+            // The new bond's mode adopts its state later.
+            mode: SavedMode::of(mode),
+            ..Saved::of(&bond)
+        };
+        assert_eq!(again, saved);
+    }
+
+    #[test]
+    fn delays_come_back_as_they_were_though_miimon_changed_since() {
+        let mut file = complete();
+        file["options"]["miimon"]["nanos"] = json!(70_000_000);
+        file["options"]["arp_interval"]["nanos"] = json!(0);
+        assert_eq!(
+            to_value(read(&file)).unwrap()["options"]["updelay"],
+            complete()["options"]["updelay"]
+        );
+    }
+
+    #[test]
+    fn a_value_that_this_version_does_not_know_is_an_error_with_the_name_of_its_option() {
+        let mut file = complete();
+        file["options"]["mode"] = json!("802.3ad");
+        let error = from_value::<Saved>(file).unwrap_err().to_string();
+        assert!(error.contains("mode") && error.contains("802.3ad"), "{error}");
+        let mut file = complete();
+        file["options"]["of_a_later_version"] = json!({"may": ["have", {"any": "form"}]});
+        file["ports"][0]["of_a_later_version"] = json!({"may": ["have", {"any": "form"}]});
+        assert_eq!(to_value(read(&file)).unwrap(), complete());
     }
 }
