@@ -2,6 +2,7 @@
 //! those of an operator stay. The saved state keeps them, so that a restart knows the former files.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::path::PathBuf;
 
 use bond_modes::options::{OptionRow, TABLE, find, parse};
@@ -23,6 +24,8 @@ pub struct Origins {
     pub operator_options: BTreeSet<String>,
     /// Ports that an operator attached.
     pub operator_ports: BTreeSet<String>,
+    /// Options that bondd set because a port needs them, by the kernel's name, each with the port.
+    pub port_options: BTreeMap<String, String>,
 }
 
 impl Origins {
@@ -40,14 +43,23 @@ impl Origins {
     pub fn set_by_operator(&mut self, pairs: &[(String, String)], before: &BondOptions, after: &BondOptions) {
         let named = pairs.iter().filter_map(|(name, _)| find(name));
         let stored = named.filter(|row| row.is_stored());
-        let rows = stored.chain(differing(before, after));
-        self.operator_options.extend(rows.map(|row| row.name.to_owned()));
+        for row in stored.chain(differing(before, after)) {
+            self.operator_options.insert(row.name.to_owned());
+            self.port_options.remove(row.name);
+        }
+    }
+
+    /// Bondd set an option because a port needs it.
+    pub fn set_for_port(&mut self, option: &str, port: &str) {
+        self.operator_options.remove(option);
+        self.port_options.insert(option.to_owned(), port.to_owned());
     }
 
     /// An operator renamed the bond, so no file names it any more.
     pub fn taken_by_operator(&mut self, options: &BondOptions) {
-        let changed = differing(&BondOptions::default(), options).map(|row| row.name.to_owned());
-        self.operator_options.extend(changed);
+        let changed = differing(&BondOptions::default(), options).map(|row| row.name);
+        let chosen = changed.filter(|name| !self.port_options.contains_key(*name));
+        self.operator_options.extend(chosen.map(str::to_owned));
         self.operator_ports.append(&mut self.file_ports);
         self.files.clear();
         self.made_by_file = false;
@@ -69,7 +81,9 @@ impl Origins {
             .collect();
         let mut all = BTreeMap::new();
         for row in TABLE.iter().filter(|row| row.is_stored()) {
-            let origin = if self.operator_options.contains(row.name) {
+            let origin = if self.port_options.contains_key(row.name) {
+                Origin::Bondd
+            } else if self.operator_options.contains(row.name) {
                 Origin::Operator
             } else if named(row) || changed.contains(row.name) {
                 Origin::File
@@ -82,7 +96,7 @@ impl Origins {
     }
 
     /// The options to set if the files had `before` and have `now`. An option that changed in the files belongs to the files
-    /// again; one that was removed from them gets its default, unless an operator set it.
+    /// again; one that was removed from them gets its default, unless an operator or bondd set it.
     pub fn to_follow(
         &self,
         before: &[(String, String)],
@@ -91,18 +105,19 @@ impl Origins {
     ) -> Result<ToFollow, OptionError> {
         let said: BTreeMap<_, _> = before.iter().cloned().collect();
         let theirs = now.iter().filter(|(name, value)| said.get(name) != Some(value));
-        let mut operator = self.operator_options.clone();
+        let mut after = self.clone();
         for row in theirs.filter_map(|(name, _)| find(name)) {
-            operator.remove(row.name);
+            after.operator_options.remove(row.name);
+            after.port_options.remove(row.name);
         }
-        let wanted = options_of(&over(now, &operator, options))?;
+        let wanted = options_of(&over(now, &after, options))?;
         // A contradictory set cannot be the starting point.
-        let were = options_of(&over(before, &self.operator_options, options)).unwrap_or_else(|_| options.clone());
+        let were = options_of(&over(before, self, options)).unwrap_or_else(|_| options.clone());
         let moved: BTreeSet<&str> = differing(&were, &wanted).map(|row| row.name).collect();
         let rows = differing(options, &wanted).filter(|row| moved.contains(row.name));
         Ok(ToFollow {
             pairs: values(rows, &wanted),
-            operator,
+            after,
             wanted,
         })
     }
@@ -113,17 +128,42 @@ impl Origins {
 pub struct ToFollow {
     /// Options to set.
     pub pairs: OptionPairs,
-    /// Options that are an operator's afterwards.
-    pub operator: BTreeSet<String>,
+    /// The origins afterwards.
+    pub after: Origins,
     wanted: BondOptions,
 }
 
 impl ToFollow {
-    /// Further options that the first step changed: a new mode resets arp_validate.
-    pub fn undone(&self, before: &BondOptions, after: &BondOptions) -> OptionPairs {
+    /// The whole step as one set: also options that [`ToFollow::pairs`] would change as a side effect, as a new mode resets
+    /// arp_validate. `preview` gives the options after a set.
+    ///
+    /// # Errors
+    /// The error of `preview`, or the names of options that one set cannot bring about.
+    pub fn in_one_set<E: fmt::Display>(
+        &self,
+        before: &BondOptions,
+        preview: impl Fn(&OptionPairs) -> Result<BondOptions, E>,
+    ) -> Result<OptionPairs, String> {
+        let mut set = self.pairs.clone();
+        let lost = self.lost(before, &preview(&set).map_err(|error| error.to_string())?);
+        if lost.is_empty() {
+            return Ok(set);
+        }
+        set.retain(|pair| lost.iter().all(|(name, _)| *name != pair.0));
+        set.extend(lost);
+        let lost = self.lost(before, &preview(&set).map_err(|error| error.to_string())?);
+        let names: Vec<&str> = lost.iter().map(|(name, _)| name.as_str()).collect();
+        match names.is_empty() {
+            true => Ok(set),
+            false => Err(format!("the other options change {}", names.join(", "))),
+        }
+    }
+
+    /// Options that do not have the wanted value after a set.
+    fn lost(&self, before: &BondOptions, after: &BondOptions) -> OptionPairs {
         let set = |row: &&'static OptionRow| self.pairs.iter().any(|(name, _)| row.is_called(name));
-        let kept: BTreeSet<&str> = differing(before, after).map(|row| row.name).collect();
-        let rows = differing(after, &self.wanted).filter(|row| set(row) || kept.contains(row.name));
+        let changed: BTreeSet<&str> = differing(before, after).map(|row| row.name).collect();
+        let rows = differing(after, &self.wanted).filter(|row| set(row) || changed.contains(row.name));
         values(rows, &self.wanted)
     }
 }
@@ -145,11 +185,15 @@ fn options_of(pairs: &[(String, String)]) -> Result<BondOptions, OptionError> {
     parse(&rest).map(|change| change.options)
 }
 
-/// The options of the files, replaced by those of an operator.
-fn over(pairs: &[(String, String)], operator: &BTreeSet<String>, options: &BondOptions) -> OptionPairs {
-    let is_operators = |name: &str| find(name).is_some_and(|row| operator.contains(row.name));
-    let files = pairs.iter().filter(|(name, _)| !is_operators(name)).cloned();
-    let own = TABLE.iter().filter(|row| operator.contains(row.name));
+/// The options of the files, replaced by those that an operator or bondd set.
+fn over(pairs: &[(String, String)], origins: &Origins, options: &BondOptions) -> OptionPairs {
+    let is_own =
+        |row: &OptionRow| origins.operator_options.contains(row.name) || origins.port_options.contains_key(row.name);
+    let files = pairs
+        .iter()
+        .filter(|(name, _)| !find(name).is_some_and(&is_own))
+        .cloned();
+    let own = TABLE.iter().filter(|row| is_own(row));
     files.chain(values(own, options)).collect()
 }
 
@@ -201,6 +245,30 @@ mod tests {
             &["mode", "updelay"],
             "miimon=50",
         );
+    }
+
+    #[test]
+    fn an_option_that_bondd_set_for_a_port_stays_until_an_operator_or_a_file_changes_it() {
+        let in_force = options("mode=1 fail_over_mac=active");
+        let mut origins = Origins::default();
+        let origin = |origins: &Origins| origins.of_options(&in_force, Some(&pairs("mode=1")))["fail_over_mac"];
+        assert_eq!(origin(&origins), Origin::File, "nothing else is known to have set it");
+        origins.set_for_port("fail_over_mac", "f");
+        assert_eq!(origin(&origins), Origin::Bondd);
+        let follow = |before, now| origins.to_follow(&pairs(before), &pairs(now), &in_force).unwrap();
+        // It left the files, or never was in them.
+        for before in ["mode=1 fail_over_mac=follow", "mode=1"] {
+            let step = follow(before, "mode=1");
+            assert_eq!((step.pairs, origin(&step.after)), (vec![], Origin::Bondd));
+        }
+        let step = follow("mode=1", "mode=1 fail_over_mac=follow");
+        assert_eq!(step.pairs, pairs("fail_over_mac=follow"));
+        assert_eq!(origin(&step.after), Origin::File);
+        let mut renamed = origins.clone();
+        renamed.taken_by_operator(&in_force);
+        assert_eq!(origin(&renamed), Origin::Bondd);
+        origins.set_by_operator(&pairs("fail_over_mac=active"), &in_force, &in_force);
+        assert_eq!(origin(&origins), Origin::Operator);
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! The loop: one thread, one wait. A turn reads what is ready into events, runs timers and actions, and publishes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::io;
 use std::time::Duration;
 
+use bond_monitors::Time;
 use mio::unix::SourceFd;
 use mio::{Interest, Poll, Token};
 
@@ -14,7 +15,7 @@ use crate::instances::{Instances, Showing};
 use crate::netlink::Drained;
 use crate::signals::Signals;
 
-/// What the loop waits for besides the control socket, whose tokens come after these.
+/// Tokens of the sources besides the control socket, whose tokens follow.
 const SIGNALS: Token = Token(0);
 const LINK_EVENTS: Token = Token(1);
 const PLANE_EVENTS: Token = Token(2);
@@ -31,6 +32,12 @@ const BUDGET: usize = 64;
 /// as one.
 const SHOWN_A_TURN: usize = 64;
 
+/// After a `doctor` the next one waits for this many times as long as the first one took: they take a tenth of the time at most.
+const EXAMINATION_SHARE: u32 = 9;
+
+/// At least this long.
+const EXAMINATION_PAUSE: Duration = Duration::from_millis(100);
+
 /// Everything that the loop owns.
 pub struct Agent {
     poll: Poll,
@@ -39,8 +46,12 @@ pub struct Agent {
     instances: Instances,
     /// Sources whose budget ran out: the wait, which is edge-triggered, would not report them again.
     unread: BTreeSet<Token>,
-    /// The answer to `show` that is being made: in portions, while the others wait for theirs.
+    /// The answer to `show` that is being made, some bonds in each turn. Other readers wait.
     showing: Option<(Request, Showing)>,
+    /// Requests to examine the kernel, the oldest first. A client has no more than one.
+    examinations: VecDeque<Request>,
+    /// The next of them is not answered before.
+    next_examination: Time,
 }
 
 impl Agent {
@@ -60,6 +71,8 @@ impl Agent {
             // Data that arrived before the descriptors were registered is not reported.
             unread: BTreeSet::from([LINK_EVENTS, PLANE_EVENTS]),
             showing: None,
+            examinations: VecDeque::new(),
+            next_examination: Time::ZERO,
         })
     }
 
@@ -91,7 +104,9 @@ impl Agent {
         if busy || self.server.has_work() || self.instances.has_unpublished() {
             return Some(Duration::ZERO);
         }
-        self.instances.poll_timeout().map(|due| due.since(clock::now()))
+        let examination = (!self.examinations.is_empty()).then_some(self.next_examination);
+        let due = self.instances.poll_timeout().into_iter().chain(examination).min();
+        due.map(|due| due.since(clock::now()))
     }
 
     fn turn(&mut self, sources: BTreeSet<Token>) {
@@ -126,6 +141,7 @@ impl Agent {
             self.change(&request);
         }
         self.answer_reads();
+        self.examine();
         // A request may have read link events as well, which the descriptor does not report again.
         if self.instances.has_pending_events() {
             self.unread.insert(LINK_EVENTS);
@@ -143,7 +159,7 @@ impl Agent {
         self.server.answer(request.client, &request.id, answer);
     }
 
-    /// Answers clients that only look, until this turn's share of them is used up.
+    /// Answers requests that change nothing, until this turn's share of them is used up.
     fn answer_reads(&mut self) {
         let mut left = SHOWN_A_TURN;
         while left > 0 {
@@ -158,7 +174,7 @@ impl Agent {
         }
     }
 
-    /// Adds one bond to an answer to `show`, or sends the answer if it is complete. Returns how much that counts.
+    /// Adds one bond to an answer to `show`, or sends the answer if it is complete. Returns its cost.
     fn show_next(&mut self, request: Request, mut showing: Showing) -> usize {
         match self.instances.show_next(clock::now(), &mut showing) {
             Some(ports) => {
@@ -173,7 +189,7 @@ impl Agent {
         }
     }
 
-    /// Answers a request that only looks, or begins to. Returns how much that counts.
+    /// Answers a request that changes nothing, or begins to. Returns its cost.
     fn read(&mut self, request: Request) -> usize {
         let answer = match &request.call {
             Call::Show { bond } => match self.instances.show(bond.as_deref()) {
@@ -183,20 +199,45 @@ impl Agent {
                 }
                 Err(error) => Err(error),
             },
+            Call::Doctor { .. } => {
+                self.examinations.push_back(request);
+                return 1;
+            }
             call => self.instances.call(clock::now(), call),
         };
         let answered = answer.is_ok();
         self.server.answer(request.client, &request.id, answer);
-        match request.call {
-            Call::Monitor { bond } if answered => {
-                self.server.subscribe(request.client, bond);
-                1
+        if let Call::Monitor { bond } = request.call
+            && answered
+        {
+            self.server.subscribe(request.client, bond);
+        }
+        1
+    }
+
+    /// Answers one `doctor`, which may make devices to examine the kernel. The next one waits, so that clients that may not change
+    /// anything cannot keep the agent busy.
+    fn examine(&mut self) {
+        let started = clock::now();
+        if started < self.next_examination {
+            return;
+        }
+        while let Some(request) = self.examinations.pop_front() {
+            if !self.server.has_client(request.client) {
+                continue;
             }
-            // It may make devices to find out what the kernel can do.
-            Call::Doctor { .. } => SHOWN_A_TURN,
-            _ => 1,
+            let answer = self.instances.call(started, &request.call);
+            self.server.answer(request.client, &request.id, answer);
+            let ended = clock::now();
+            self.next_examination = ended + pause_after(ended.since(started));
+            return;
         }
     }
+}
+
+/// How long the next `doctor` waits after one that took this time.
+fn pause_after(took: Duration) -> Duration {
+    (took * EXAMINATION_SHARE).max(EXAMINATION_PAUSE)
 }
 
 #[cfg(test)]

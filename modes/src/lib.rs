@@ -7,6 +7,7 @@
 pub mod action;
 pub mod bond;
 mod current;
+mod deadline;
 mod delays;
 pub mod event;
 pub mod hash;

@@ -18,8 +18,9 @@ pub trait Machine {
     /// Lets time pass. A call before the time is harmless.
     fn handle_timeout(&mut self, now: Time);
 
-    /// Reports the time that the agent took for the last actions of any machine, from `since`, the time of that input, to
-    /// `until`. This time does not count as silence of ports, and delayed rounds are not sent in a bunch.
+    /// Reports the length of a turn of the agent, busy or blocked, for any machine: from `since`, the time of its inputs, to
+    /// `until`. Time in which probes could not leave does not count as silence of ports, and delayed rounds are not sent in a
+    /// bunch. Only deadlines that count from an action of this turn move, because turns may follow each other without a gap.
     fn held_up(&mut self, since: Time, until: Time);
 
     /// The next thing to do; drain to `None` after every input.

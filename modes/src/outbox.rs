@@ -27,7 +27,16 @@ pub(crate) enum AddressMove {
 impl Outbox {
     /// Something to do.
     pub fn act(&mut self, action: Action) {
+        if action == Action::ReadReceiveStamps {
+            // One reading is enough for all who ask; it comes after the actions that the last of them asked for before it.
+            self.actions.retain(|asked| *asked != Action::ReadReceiveStamps);
+        }
         self.actions.push_back(action);
+    }
+
+    /// Whether this action is still to be done.
+    pub fn has(&self, action: &Action) -> bool {
+        self.actions.contains(action)
     }
 
     /// Something to report, once all actions of this input are listed.

@@ -63,6 +63,18 @@ impl Pause {
         self.until.since(self.from)
     }
 
+    /// The part of it before `end`; none if that is before its beginning.
+    pub fn before(self, end: Time) -> Option<Pause> {
+        Pause::between(self.from, self.until.min(end))
+    }
+
+    /// The part of it after a moment within it; none if the moment is not.
+    pub fn after(self, moment: Time) -> Option<Pause> {
+        (self.from <= moment)
+            .then(|| Pause::between(moment, self.until))
+            .flatten()
+    }
+
     /// A past moment, moved forward so that the pause does not count into the time that has passed since.
     pub fn leave_out(self, then: Time) -> Time {
         if then < self.from {
@@ -114,6 +126,12 @@ mod tests {
         assert_eq!(pause.postpone(at(130)), at(430));
         assert_eq!(pause.postpone(at(500)), at(800));
         assert_eq!(pause.postpone(at(100)), at(100), "what was due before it is due");
+        assert_eq!(pause.before(at(150)), Pause::between(at(100), at(150)));
+        assert_eq!(pause.before(at(500)), Some(pause));
+        assert_eq!(pause.before(at(100)), None);
+        assert_eq!(pause.after(at(100)), Some(pause));
+        assert_eq!(pause.after(at(390)), Pause::between(at(390), at(400)));
+        assert_eq!([pause.after(at(99)), pause.after(at(400))], [None, None]);
         assert_eq!(Pause::between(at(5), at(5)), None);
         assert_eq!(Pause::between(at(6), at(5)), None);
     }

@@ -356,7 +356,7 @@ fn a_reader_that_goes_away_is_no_failure() {
     assert_eq!(String::from_utf8_lossy(&output.stderr).trim(), "0");
 }
 
-const BOND_FIELDS: [&str; 18] = [
+const BOND_FIELDS: [&str; 19] = [
     "name",
     "ifindex",
     "plane",
@@ -375,6 +375,7 @@ const BOND_FIELDS: [&str; 18] = [
     "targets",
     "options",
     "option_origins",
+    "options_for_ports",
 ];
 const PORT_FIELDS: [&str; 23] = [
     "name",

@@ -268,4 +268,6 @@ fn only_requests_to_end_and_faults_have_their_default_effect() {
     let mut expected = [&harmless[..], &of_terminal, &uncaught, &faults].concat();
     expected.sort_unstable();
     assert_eq!(left, expected);
+    let open = fs::read_dir(format!("/proc/{}/fd", daemon.pid())).unwrap().count();
+    assert!(open < 30, "{open} descriptors: one for each signal?");
 }

@@ -5,47 +5,12 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use bond_modes::plan::{Match, Steer};
-use bond_modes::{HostBehind, LinkWord, LocalAddress, Machine, Notice, Reach, SwitchReason, Warning};
+use bond_modes::{HostBehind, LinkWord, Machine, Notice, Reach, SwitchReason, Warning};
 use bond_monitors::wire::arp::Arp;
 use bond_monitors::wire::ethernet::{Tag, strip};
-use bond_monitors::{Carrier, Evidence, MacAddr, Time};
-use bondd_tests::sim::{Slow, World};
-
-/// Every value of arp_validate.
-const VALIDATE: [&str; 7] = [
-    "none",
-    "active",
-    "backup",
-    "all",
-    "filter",
-    "filter_active",
-    "filter_backup",
-];
-
-const ARP: &str = "mode=1 arp_interval=100 arp_ip_target=10.0.0.2";
-
-/// Ports `a` and `b` with carrier, and a host that answers.
-fn world(options: &str) -> World {
-    let mut world = World::with_carrier(options, ["a", "b"]);
-    world.net.hosts.insert(host(2));
-    world.after_ms(1000).clear();
-    world
-}
-
-fn host(last: u8) -> IpAddr {
-    IpAddr::from([10, 0, 0, last])
-}
-
-/// The path of a port dies while its carrier stays.
-fn kill(world: &mut World, port: &str) {
-    let id = world.port(port);
-    world.net.dead.insert(id);
-}
-
-fn mend(world: &mut World, port: &str) {
-    let id = world.port(port);
-    world.net.dead.remove(&id);
-}
+use bond_monitors::{Carrier, Evidence, MacAddr};
+use bondd_tests::sim::World;
+use bondd_tests::sim::arp::{ARP, VALIDATE, host, kill, mend, world};
 
 fn active(world: &World) -> Option<String> {
     world.active()
@@ -326,83 +291,6 @@ fn a_restart_after_a_long_pause_takes_no_port_down() {
         "{:?}",
         w.notices
     );
-}
-
-#[test]
-fn an_agent_that_was_held_up_does_not_blame_the_ports() {
-    let mut w = world(ARP);
-    let later = w.now() + Duration::from_secs(5);
-    w.skip_to(later);
-    w.run_due().after_ms(2000);
-    assert!(
-        !w.saw(|notice| matches!(notice, Notice::Down { .. })),
-        "{:?}",
-        w.notices
-    );
-}
-
-#[test]
-fn no_port_is_blamed_for_a_call_that_blocked_the_agent() {
-    for mode in [0, 1] {
-        for validate in ["none", "all", "filter"] {
-            for missed in [1, 2] {
-                // Wherever in a turn it blocks: before what arrived is read, while probes are sent, or after all.
-                for after in 0..6 {
-                    let options = format!("{ARP} mode={mode} arp_validate={validate} arp_missed_max={missed}");
-                    let mut w = world(&options);
-                    w.net.chatter = Duration::from_millis(20);
-                    for takes in [60, 99, 100, 170, 300, 2000] {
-                        let takes = Duration::from_millis(takes);
-                        w.slow = Some(Slow { after, takes });
-                        w.after_ms(130);
-                    }
-                    let blamed = |notice: &Notice| matches!(notice, Notice::Silent { .. } | Notice::Down { .. });
-                    assert!(!w.saw(blamed), "{options}, after {after} actions: {:?}", w.notices);
-                }
-            }
-        }
-    }
-}
-
-#[test]
-fn a_dead_path_is_found_although_every_turn_takes_long() {
-    for validate in VALIDATE {
-        let mut w = world(&format!("{ARP} arp_validate={validate}"));
-        kill(&mut w, "a");
-        let (died, before) = (w.now(), w.held_up);
-        while w.link("a") == LinkWord::Up {
-            w.slow = Some(Slow {
-                after: 1,
-                takes: Duration::from_millis(70),
-            });
-            w.after_ms(30);
-            let waited = w.now().since(died) - (w.held_up - before);
-            assert!(waited <= Duration::from_millis(400), "{validate}: {waited:?}");
-        }
-    }
-}
-
-#[test]
-fn announcements_keep_their_distance_when_the_agent_is_held_up() {
-    let mut w = World::with_carrier("mode=1 miimon=100 num_grat_arp=3 resend_igmp=3", ["a", "b"]);
-    w.addresses(vec![LocalAddress {
-        ip: host(1),
-        mac: None,
-        tags: Vec::new(),
-        router: false,
-    }]);
-    w.after_ms(1000).clear();
-    w.slow = Some(Slow {
-        after: 1,
-        takes: Duration::from_millis(450),
-    });
-    w.carrier("a", Carrier::Off).after_ms(2000);
-    let gaps = |times: Vec<Time>| -> Vec<u128> {
-        let pairs = times.windows(2);
-        pairs.map(|pair| pair[1].since(pair[0]).as_millis()).collect()
-    };
-    assert_eq!(gaps(w.sent.iter().map(|sent| sent.at).collect()), [100, 100]);
-    assert_eq!(gaps(w.rejoined.iter().map(|(at, _)| *at).collect()), [200, 200]);
 }
 
 /// The driver's own rule on the active port: windows of arp_missed_max, one probe an interval.

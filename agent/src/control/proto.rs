@@ -226,6 +226,9 @@ pub struct BondReport {
     /// The origin of each option's value, by the names of `options`. `active_slave` is not a stored option.
     #[serde(default)]
     pub option_origins: BTreeMap<String, Origin>,
+    /// Options that bondd set because a port needs them, by the kernel's name, each with the port.
+    #[serde(default)]
+    pub options_for_ports: BTreeMap<String, String>,
 }
 
 /// The origin of an option's value.
@@ -238,6 +241,8 @@ pub enum Origin {
     File,
     /// A request, such as that of `bondctl` or `ifenslave`.
     Operator,
+    /// Bondd itself, because of a port; see [`BondReport::options_for_ports`].
+    Bondd,
 }
 
 impl fmt::Display for Origin {
@@ -246,6 +251,7 @@ impl fmt::Display for Origin {
             Origin::Default => "default",
             Origin::File => "file",
             Origin::Operator => "operator",
+            Origin::Bondd => "bondd",
         })
     }
 }

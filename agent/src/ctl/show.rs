@@ -90,7 +90,7 @@ fn bond(bond: &BondReport) -> String {
     text
 }
 
-/// The options that files and operators have set.
+/// The options that files, operators and bondd itself have set.
 fn origins(bond: &BondReport) -> Option<String> {
     // Only the first name of an option is listed.
     let set_by = |origin: Origin| {
@@ -100,10 +100,18 @@ fn origins(bond: &BondReport) -> Option<String> {
         let names: Vec<&str> = rows.map(|row| row.name).collect();
         (!names.is_empty()).then(|| format!("{origin}: {}", names.join(", ")))
     };
-    let parts: Vec<String> = [Origin::File, Origin::Operator]
+    let mut parts: Vec<String> = [Origin::File, Origin::Operator]
         .into_iter()
         .filter_map(set_by)
         .collect();
+    let for_ports = bond
+        .options_for_ports
+        .iter()
+        .map(|(option, port)| format!("{option} for {port}"));
+    let for_ports: Vec<String> = for_ports.collect();
+    if !for_ports.is_empty() {
+        parts.push(format!("bondd: {}", for_ports.join(", ")));
+    }
     (!parts.is_empty()).then(|| format!("set by {}", parts.join("; ")))
 }
 
@@ -328,6 +336,12 @@ bond0: up, carrier
         sample.bonds[0].option_origins = origins.map(|(name, origin)| (name.to_owned(), origin)).collect();
         let line = "\n  options  set by file: mode, miimon; operator: num_grat_arp\n";
         let text = report(&sample);
+        assert!(text.contains(line), "{text}");
+        let for_port = ("fail_over_mac".to_owned(), "eth0".to_owned());
+        sample.bonds[0].option_origins.insert(for_port.0.clone(), Origin::Bondd);
+        sample.bonds[0].options_for_ports = [for_port].into();
+        let text = report(&sample);
+        let line = "; operator: num_grat_arp; bondd: fail_over_mac for eth0\n";
         assert!(text.contains(line), "{text}");
     }
 

@@ -350,6 +350,14 @@ pub enum PlaneError {
         /// The bond's name.
         bond: BondName,
     },
+    /// Something failed half-way, and so did undoing it.
+    #[error("{}; undoing the attempt failed too: {undo}", chain(error.as_ref()))]
+    NotUndone {
+        /// Why it failed.
+        error: Box<PlaneError>,
+        /// The failures to undo it.
+        undo: String,
+    },
     /// Anything else the kernel refused.
     #[error("cannot {doing}")]
     Kernel {
@@ -373,6 +381,7 @@ impl PlaneError {
             | PlaneError::UnknownPlane { .. }
             | PlaneError::Inexact { .. } => false,
             PlaneError::Kernel { source, .. } => source.raw_os_error() != Some(libc::EINVAL),
+            PlaneError::NotUndone { error, .. } => error.may_pass(),
             _ => true,
         }
     }
@@ -386,12 +395,27 @@ impl PlaneError {
                 format!("no permission; bondd needs {capability} (run it as root)"),
             ),
             PlaneError::Unsupported { feature, config } => (
-                format!("use a {feature}"),
-                format!("this kernel has none; it needs {config}"),
+                format!("use this kernel's {feature}"),
+                format!("it has none; it needs {config}"),
             ),
-            PlaneError::Inexact { what, .. } => (format!("do {what}"), self.to_string()),
-            PlaneError::NotYet { what } => (format!("do {what}"), self.to_string()),
-            PlaneError::OneQueue { bond } => (format!("use a queue_id on {bond}"), self.to_string()),
+            PlaneError::Inexact {
+                plane,
+                what,
+                why,
+                other,
+            } => (
+                format!("do {what} exactly"),
+                format!("on the {plane} plane, {why}; make a new bond with plane={other}"),
+            ),
+            PlaneError::NotYet { what } => (format!("do {what}"), "no data plane of this agent has it".to_owned()),
+            PlaneError::OneQueue { bond } => (
+                format!("use a queue_id on {bond}"),
+                "it has one transmit queue; delete it and make it anew (needs a kernel from 5.15 on)".to_owned(),
+            ),
+            PlaneError::NotUndone { error, undo } => {
+                let (what, why) = error.what_and_why();
+                (what, format!("{why}; undoing the attempt failed too: {undo}"))
+            }
             PlaneError::PortGone { .. }
             | PlaneError::NoPlane { .. }
             | PlaneError::UnknownPlane { .. }

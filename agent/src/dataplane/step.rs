@@ -5,6 +5,7 @@ use std::io;
 use bond_modes::PortId;
 
 use crate::dataplane::{Applied, PlaneError};
+use crate::text::chain;
 
 /// Part of the kernel that a step needs, and how the kernel answers without it.
 pub struct Feature {
@@ -140,6 +141,19 @@ impl Failures {
         Applied::from_failures(self.0)
     }
 
+    /// The failure of something, when these are the failures to undo it: one error for all, so that the log repeats none of them
+    /// while the attempt is repeated.
+    pub fn after(self, error: PlaneError) -> PlaneError {
+        let undo: Vec<String> = self.applied().lasting().map(|error| chain(error)).collect();
+        match undo.is_empty() || matches!(error, PlaneError::PortGone { .. }) {
+            true => error,
+            false => PlaneError::NotUndone {
+                error: Box::new(error),
+                undo: undo.join(", "),
+            },
+        }
+    }
+
     /// One failure for all of them: the first, but rather one that another try may mend. The others are logged.
     pub fn result(self) -> Result<(), PlaneError> {
         Applied::from_failures(self.0).result()
@@ -205,6 +219,7 @@ pub mod fault {
     use std::io;
 
     thread_local!(static STEPS_LEFT: Cell<Option<usize>> = const { Cell::new(None) });
+    thread_local!(static FAILS_ON: Cell<bool> = const { Cell::new(false) });
 
     /// Runs `body` with its n-th step failing, counted from 0; says whether it came so far.
     pub fn at<T>(step: usize, body: impl FnOnce() -> T) -> (T, bool) {
@@ -213,10 +228,18 @@ pub mod fault {
         (result, STEPS_LEFT.replace(None).is_none())
     }
 
+    /// Runs `body` with its n-th step and all after it failing.
+    pub fn from<T>(step: usize, body: impl FnOnce() -> T) -> T {
+        FAILS_ON.set(true);
+        let (result, _) = at(step, body);
+        FAILS_ON.set(false);
+        result
+    }
+
     pub(super) fn here() -> io::Result<()> {
         match STEPS_LEFT.get() {
             Some(0) => {
-                STEPS_LEFT.set(None);
+                STEPS_LEFT.set(FAILS_ON.get().then_some(0));
                 Err(io::Error::from_raw_os_error(libc::EIO))
             }
             Some(left) => {

@@ -1,22 +1,14 @@
-//! Wanted ports that cannot be attached: why not, and when it is tried again.
-//!
-//! An attachment that fails half-way is undone, and the kernel reports both as changes of the interface. They must not lead to
-//! the next attempt, or there would be no end of it. So the next attempt is at once only if the interface is not as the last one
-//! left it, and not too often: then it comes a second later. Otherwise the agent waits, longer after each failure of an attempt
-//! that only the clock led to.
+//! Attaches wanted ports when they appear, and again when [`Attempts`](super::attempts::Attempts) says so.
 
-use std::collections::BTreeMap;
-use std::time::Duration;
-
-use bond_monitors::{MacAddr, Time};
+use bond_monitors::Time;
 
 use super::Instances;
-use super::repair::{Permit, Repairs};
+use super::logged_failures::Subject;
 use crate::control::proto::ErrorCode;
 use crate::netlink::Link;
 
 impl Instances {
-    /// A link message about an interface that a bond wants and has not: attaches it if it is time for that.
+    /// A link message about a wanted interface that is not attached: attaches it if an attempt is due.
     pub(super) fn on_wanted(&mut self, now: Time, at: usize, link: &Link) {
         if self.bonds[at].attempts.is_due(now, link) {
             self.attach_wanted(now, at, &link.report.name);
@@ -31,14 +23,16 @@ impl Instances {
             .min()
     }
 
-    /// Tries again what could not be attached, as far as it is time for that.
+    /// Makes the attempts that are due.
     pub(super) fn attach_due(&mut self, now: Time) {
         for at in 0..self.bonds.len() {
-            let instance = &mut self.bonds[at];
-            instance.attempts.keep(&instance.wanted);
-            for name in instance.attempts.due(now) {
+            for name in self.bonds[at].attempts.due(now) {
                 let link = self.links.by_name(&name).ok().flatten();
-                if self.bonds[at].attempts.is_still_due(now, &name, link.as_ref()) {
+                let instance = &mut self.bonds[at];
+                if instance
+                    .attempts
+                    .is_still_due(now, &name, link.as_ref(), &instance.bond)
+                {
                     self.attach_wanted(now, at, &name);
                 }
             }
@@ -54,155 +48,16 @@ impl Instances {
         };
         let instance = &mut self.bonds[at];
         match (&result, left) {
-            (Err(error), Some(link)) => instance.attempts.failed(now, &link, error.message.clone()),
-            // Attached, or gone: then its own event tells when it is back.
+            (Err(error), Some(link)) => instance
+                .attempts
+                .failed(now, &link, &instance.bond, error.message.clone()),
+            // Attached, or gone: then its own event says when it is back.
             _ => instance.attempts.forget(name),
         }
         instance.dirty = true;
+        let subject = Subject::Wanted(name.to_owned());
         instance
             .failures
-            .note(&instance.name, &format!("attach {name}"), result);
+            .record(&instance.name, subject, &format!("attach {name}"), result);
     }
-}
-
-/// What became of the last attempt at each wanted port that is there and not attached, by name.
-#[derive(Debug, Default)]
-pub(super) struct Attempts(BTreeMap<String, Attempt>);
-
-#[derive(Debug)]
-struct Attempt {
-    reason: String,
-    /// How many attempts failed to which only the clock led.
-    failures: u32,
-    /// When the clock leads to the next one.
-    retry: Time,
-    /// When to look at the interface again because others changed it and the limit did not permit an attempt at once.
-    soon: Option<Time>,
-    /// The interface as the attempt left it.
-    left: Settings,
-    /// Attempts made at once because of changes by others.
-    at_once: Repairs,
-}
-
-/// What of an interface others may change to make an attachment possible. Carrier is none of it: it also follows, some time
-/// later, from what the agent itself did.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Settings {
-    ifindex: u32,
-    mac: MacAddr,
-    mtu: u32,
-    admin_up: bool,
-    promisc: bool,
-    allmulti: bool,
-    alias: String,
-    master: Option<u32>,
-}
-
-impl Settings {
-    fn of(link: &Link) -> Settings {
-        Settings {
-            ifindex: link.ifindex,
-            mac: link.report.mac,
-            mtu: link.report.mtu,
-            admin_up: link.report.admin_up,
-            promisc: link.promisc_flag,
-            allmulti: link.allmulti_flag,
-            alias: link.alias.clone(),
-            master: link.master,
-        }
-    }
-}
-
-impl Attempts {
-    /// Whether an interface that changed is to be tried now.
-    fn is_due(&mut self, now: Time, link: &Link) -> bool {
-        let Some(attempt) = self.0.get_mut(&link.report.name) else {
-            return true;
-        };
-        if now >= attempt.retry {
-            return true;
-        }
-        if attempt.left == Settings::of(link) {
-            return false;
-        }
-        if attempt.at_once.permit(now) == Permit::Given {
-            return true;
-        }
-        // Further changes do not put it off.
-        attempt.soon.get_or_insert(now + SOON);
-        false
-    }
-
-    /// Whether an attempt that is due is still to be made: not if the interface is again as the last attempt left it.
-    fn is_still_due(&mut self, now: Time, name: &str, link: Option<&Link>) -> bool {
-        let Some(attempt) = self.0.get_mut(name) else {
-            return true;
-        };
-        attempt.soon = None;
-        now >= attempt.retry || link.is_none_or(|link| attempt.left != Settings::of(link))
-    }
-
-    fn failed(&mut self, now: Time, link: &Link, reason: String) {
-        let left = Settings::of(link);
-        match self.0.get_mut(&link.report.name) {
-            Some(attempt) => {
-                // An attempt before its time was made because of others, and says nothing about how long to wait.
-                if attempt.retry <= now {
-                    attempt.retry = now + backoff(attempt.failures);
-                    attempt.failures = attempt.failures.saturating_add(1);
-                }
-                (attempt.reason, attempt.left, attempt.soon) = (reason, left, None);
-            }
-            None => {
-                let attempt = Attempt {
-                    reason,
-                    failures: 1,
-                    retry: now + backoff(0),
-                    soon: None,
-                    left,
-                    at_once: Repairs::default(),
-                };
-                self.0.insert(link.report.name.clone(), attempt);
-            }
-        }
-    }
-
-    /// It is attached, gone, or not wanted any more.
-    pub(super) fn forget(&mut self, port: &str) {
-        self.0.remove(port);
-    }
-
-    /// Forgets ports that are not wanted any more.
-    fn keep(&mut self, wanted: &[String]) {
-        self.0.retain(|name, _| wanted.contains(name));
-    }
-
-    fn timeout(&self) -> Option<Time> {
-        self.0.values().map(Attempt::next).min()
-    }
-
-    fn due(&self, now: Time) -> Vec<String> {
-        let due = self.0.iter().filter(|(_, attempt)| attempt.next() <= now);
-        due.map(|(name, _)| name.clone()).collect()
-    }
-
-    /// Why a port is not attached, and how long until it is tried again.
-    pub(super) fn last(&self, now: Time, port: &str) -> Option<(&str, Duration)> {
-        let attempt = self.0.get(port)?;
-        Some((&attempt.reason, attempt.next().since(now)))
-    }
-}
-
-impl Attempt {
-    fn next(&self) -> Time {
-        self.soon.map_or(self.retry, |soon| soon.min(self.retry))
-    }
-}
-
-/// How long after a change by others the next attempt comes if the limit does not permit one at once.
-const SOON: Duration = Duration::from_secs(1);
-
-/// One second, doubled up to about a minute.
-fn backoff(failures: u32) -> Duration {
-    Duration::from_secs(1 << failures.min(6))
 }

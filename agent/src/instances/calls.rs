@@ -1,10 +1,11 @@
-//! What clients ask for. A refused call leaves everything as it was.
+//! Calls of clients. A refused call changes nothing.
 
 use bond_modes::options::{self, FailOverMac, is_interface_name};
 use bond_modes::{Bond, BondOptions, Event, Notice, OptionError, PortFacts, PortId, Warning};
-use bond_monitors::Time;
+use bond_monitors::{MacAddr, Time};
 use serde_json::{Value, json};
 
+use super::logged_failures::Subject;
 use super::{Instance, Instances, above};
 use crate::control::proto::{Call, ControlError, DoctorReport, ErrorCode, EventLine, OptionPairs, SCHEMA};
 use crate::dataplane::{self, OriginalPort, PORT_MARK, PlaneChoice, PlaneError, PortBase};
@@ -13,9 +14,8 @@ use crate::status::Device;
 use crate::text::chain;
 
 impl Instances {
-    /// Does what a client asks for; the answer is what it gets, with the warnings that it led to and what of the bond's plan is
-    /// not done after it. To show many bonds without a
-    /// pause takes long; see [`Instances::show`].
+    /// Carries out a client's call and returns the answer: with the warnings that the call led to, and the parts of the bond's
+    /// plan that are not done after it. Showing many bonds in one call takes long; see [`Instances::show`].
     pub fn call(&mut self, now: Time, call: &Call) -> Result<Value, ControlError> {
         let before = self.happened.len();
         let mut answer = self.carry_out(now, call)?;
@@ -81,7 +81,7 @@ impl Instances {
 
     /// Makes a bond; its place.
     pub(super) fn add(&mut self, now: Time, name: &str, pairs: &[(String, String)]) -> Result<usize, ControlError> {
-        // The kernel would put a number in place of %d, and the name be another than the one asked for.
+        // The kernel replaces %d by a number, so the bond would get another name.
         if !is_interface_name(name) || name.contains('%') || RESERVED.contains(&name) {
             let text = format!("{name:?} cannot be a bond's name, expected 1 to 15 bytes without /, :, % or blanks");
             return Err(ControlError::new(ErrorCode::BadName, text));
@@ -171,13 +171,15 @@ impl Instances {
         Ok(serde_json::to_value(report).expect("a report is plain data"))
     }
 
-    /// Gives all ports back and removes the bond. What cannot be restored or deleted does not stop the rest: a bond without its
-    /// ports is none any more.
+    /// Gives all ports back and removes the bond. Errors do not stop the removal: a bond that lost its ports is of no use.
     pub(super) fn remove(&mut self, now: Time, at: usize) -> Result<(), ControlError> {
         let name = self.bonds[at].name.clone();
         let mut first = None;
-        for (port, original) in std::mem::take(&mut self.bonds[at].originals) {
+        let ports: Vec<PortId> = self.bonds[at].bond.ports().iter().map(|port| port.id).collect();
+        for port in ports {
             self.stop_listening(port);
+        }
+        for (port, original) in std::mem::take(&mut self.bonds[at].originals) {
             if let Err(error) = self.bonds[at].plane.detach(port, &original) {
                 log::error!("{name}: {}", chain(&error));
                 first.get_or_insert(plane_error(&name, &error));
@@ -257,14 +259,14 @@ impl Instances {
         Ok(link)
     }
 
-    /// Takes an interface in. What it was is saved first, so that a crash half-way loses nothing.
+    /// Attaches an interface. Its settings are saved first, so that they can be restored after a crash half-way.
     pub(super) fn attach(&mut self, now: Time, at: usize, link: &Link) -> Result<(), ControlError> {
         let port = PortId(link.ifindex);
         let name = self.bonds[at].name.clone();
         let what = format!("{name}: {}", link.report.name);
-        self.allow_for_fixed_mac(now, at, link)?;
         let original = dataplane::original(&mut self.links, port);
         let mut original = original.map_err(|error| plane_error(&what, &error))?;
+        self.allow_for_fixed_mac(now, at, &link.report.name, port, original.mac)?;
         if let Some(before) = self.bonds[at].vanished.remove(&link.report.name)
             && link.alias.starts_with(PORT_MARK)
         {
@@ -283,7 +285,7 @@ impl Instances {
         let permanent_mac = original.mac;
         self.bonds[at].originals.insert(port, original);
         let saved = self.try_save(at).map_err(|error| {
-            let text = format!("{what}: cannot save what it is now, which bondd must be able to give back: {error}");
+            let text = format!("{what}: cannot save its settings, which bondd must be able to restore: {error}");
             ControlError::new(ErrorCode::Kernel, text)
         });
         let attach = |()| {
@@ -295,7 +297,7 @@ impl Instances {
         if let Err(error) = saved.and_then(attach) {
             self.bonds[at].originals.remove(&port);
             self.save(at);
-            // What was done and undone is no reason to try again.
+            // The events of the attempt and of its undoing are no reason to try again.
             self.skip_events_of(port);
             return Err(error);
         }
@@ -312,27 +314,39 @@ impl Instances {
             },
         );
         self.bonds[at].attempts.forget(&link.report.name);
+        self.bonds[at]
+            .failures
+            .forget(&Subject::Wanted(link.report.name.clone()));
         self.bonds[at].dirty = true;
         self.try_driver(at, port, &link.report.name);
         Ok(())
     }
 
     /// Some drivers cannot change an interface's address: the first such port makes the bond use fail_over_mac=active, where that
-    /// is possible. [bond_main.c: bond_enslave]
-    fn allow_for_fixed_mac(&mut self, now: Time, at: usize, link: &Link) -> Result<(), ControlError> {
-        let (name, port) = (self.bonds[at].name.clone(), &link.report.name);
-        let options = self.bonds[at].bond.options();
+    /// is possible. The option stays if the port cannot be attached after all. `mac` is the port's address.
+    /// [bond_main.c: bond_enslave]
+    fn allow_for_fixed_mac(
+        &mut self,
+        now: Time,
+        at: usize,
+        port: &str,
+        id: PortId,
+        mac: MacAddr,
+    ) -> Result<(), ControlError> {
+        let instance = &self.bonds[at];
+        let name = instance.name.clone();
+        let options = instance.bond.options();
         let with_active = BondOptions {
             fail_over_mac: FailOverMac::Active,
             ..options.clone()
         };
         let can_follow = bond_modes::moving_macs(&with_active) == FailOverMac::Active;
-        let always = self.bonds[at].plane.needs_to_set_addresses();
+        let always = instance.plane.needs_to_set_addresses();
         if bond_modes::moving_macs(options) == FailOverMac::Active && always.is_none() {
             return Ok(());
         }
-        // Setting the address that it has changes nothing, but tells whether it could be changed.
-        let refusal = self.links.set_mac(link.ifindex, link.report.mac).err();
+        // Setting the address that it has changes nothing, but shows whether it could be changed.
+        let refusal = self.links.set_mac(id.0, mac).err();
         if refusal.and_then(|error| error.raw_os_error()) != Some(libc::EOPNOTSUPP) {
             return Ok(());
         }
@@ -343,9 +357,10 @@ impl Instances {
             }
             _ if !self.bonds[at].bond.ports().is_empty() => "fail_over_mac is not active",
             _ => {
-                self.notify(at, Notice::warning(Warning::AddressFixed { port: port.to_string() }));
-                let active = [("fail_over_mac".to_owned(), "active".to_owned())];
-                return self.set(now, &name, &active);
+                self.notify(at, Notice::warning(Warning::AddressFixed { port: port.to_owned() }));
+                self.set(now, &name, &[("fail_over_mac".to_owned(), "active".to_owned())])?;
+                self.bonds[at].origins.set_for_port("fail_over_mac", port);
+                return Ok(());
             }
         };
         let text = format!("{name}: {port} cannot change its address: {needs}");
@@ -356,12 +371,9 @@ impl Instances {
         let at = self.find(bond)?;
         let instance = &mut self.bonds[at];
         let attached = instance.bond.ports().named(port).map(|port| port.id);
-        let wanted = instance.wanted.len();
-        instance.wanted.retain(|name| name != port);
-        instance.attempts.forget(port);
-        instance.vanished.remove(port);
+        let was_wanted = instance.forget_wanted(port);
         instance.origins.operator_ports.remove(port);
-        if attached.is_none() && wanted == instance.wanted.len() {
+        if attached.is_none() && !was_wanted {
             return Err(not_a_port(bond, port));
         }
         instance.dirty = true;
@@ -376,6 +388,7 @@ impl Instances {
         instance.foreign_macs.remove(&port);
         instance.foreign_logged.remove(&port);
         instance.silent_drivers.remove(&port);
+        instance.failures.forget(&Subject::Port(port));
         instance.devices.remove(&port.0);
         instance.dirty = true;
         let Some(original) = instance.originals.remove(&port) else {
@@ -480,6 +493,7 @@ pub(super) fn plane_error(object: &str, error: &PlaneError) -> ControlError {
         PlaneError::Inexact { .. } => ErrorCode::Refused,
         PlaneError::Permission { .. } => ErrorCode::Permission,
         PlaneError::NameTaken { .. } => ErrorCode::NameTaken,
+        PlaneError::NotUndone { error, .. } => plane_error(object, error).code,
         PlaneError::Kernel { .. } => ErrorCode::Kernel,
     };
     ControlError::new(code, format!("{object}: {}", chain(error)))

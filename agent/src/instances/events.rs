@@ -1,4 +1,4 @@
-//! What the kernel tells: links that change, appear and go, addresses, and everything again after an overrun.
+//! Events of the kernel: links that change, appear and disappear, changed addresses, and a new reading of all after an overrun.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -9,7 +9,8 @@ use bond_modes::{Event, Notice, PortId, Warning};
 use bond_monitors::{LinkReport, Time};
 
 use super::actions::settled_carrier;
-use super::repair::Permit;
+use super::logged_failures::Subject;
+use super::repairs::Permit;
 use super::{Instance, Instances};
 use crate::netlink::{Drained, Link, LinkEvent};
 use crate::status::Device;
@@ -28,7 +29,7 @@ impl Instances {
         while let Some(event) = self.pending_events.pop_front() {
             self.on_link_event(now, event);
         }
-        // Once for all of them: everything is read, for which no failover should wait.
+        // Once for all events: reading all addresses takes long, and no failover should wait for it.
         for at in 0..self.bonds.len() {
             if self.bonds[at].stale {
                 self.refresh_addresses(now, at);
@@ -42,12 +43,12 @@ impl Instances {
         !self.pending_events.is_empty()
     }
 
-    /// Where data planes hear of changes by others, for the loop to wait on.
+    /// Descriptors of the data planes that report changes by other programs, for the loop to wait on.
     pub fn plane_events(&mut self) -> Vec<RawFd> {
         self.planes.watches().map(|watch| watch.event_fd()).collect()
     }
 
-    /// Reads what the data planes heard, up to `budget` messages of each, and puts back what others changed.
+    /// Reads the events of the data planes, up to `budget` messages of each, and puts back changes by other programs.
     pub fn read_planes(&mut self, now: Time, budget: usize) -> Drained {
         let mut devices = BTreeSet::new();
         let mut drained = Drained::Empty;
@@ -75,11 +76,9 @@ impl Instances {
         self.events.as_raw_fd()
     }
 
-    /// Forgets what was said about a port while it was being attached: its settings were ours and its state is read after.
+    /// Forgets the events of a port that was just attached: they report our own settings, and its state is read afterwards.
     pub(super) fn skip_events_of(&mut self, port: PortId) {
-        while let Ok(Drained::More) = self.read_pending(64) {}
-        self.pending_events
-            .retain(|event| !matches!(event, LinkEvent::Link(link) if link.ifindex == port.0));
+        self.forget_queued(|event| matches!(event, LinkEvent::Link(link) if link.ifindex == port.0));
     }
 
     fn read_pending(&mut self, budget: usize) -> io::Result<Drained> {
@@ -107,13 +106,12 @@ impl Instances {
         }
     }
 
-    /// Compares everything with what the kernel says now: at start and after lost events.
+    /// Compares everything with the state in the kernel: at start and after lost events.
     ///
-    /// Events that are queued by now are older than what is read here: they are dropped, or a port would be taken down by a loss
-    /// of carrier that is over, the end of which may be among the lost ones. The kernel also queues nothing new after an overrun
-    /// until all of the old ones have been read.
+    /// Events that are queued by now are older than this reading. They are dropped: a loss of carrier among them may be over, and
+    /// the event of its end may be lost. After an overrun the kernel queues nothing new until all of them have been read.
     pub fn resync(&mut self, now: Time) {
-        self.drop_old_events();
+        self.forget_queued(|_| true);
         let links = match self.links.all() {
             Ok(links) => links,
             Err(error) => {
@@ -147,15 +145,19 @@ impl Instances {
         }
     }
 
-    fn drop_old_events(&mut self) {
-        // In a storm the queue may never be empty; what is left is then handled as usual.
-        for _ in 0..MOST_DROPPED / 64 {
-            match self.read_pending(64) {
-                Ok(Drained::More) => self.pending_events.clear(),
-                _ => break,
-            }
-        }
-        self.pending_events.clear();
+    /// Reads the events that are queued by now and forgets those that are `old`.
+    fn forget_queued(&mut self, old: impl Fn(&LinkEvent) -> bool) {
+        self.pending_events.retain(|event| !old(event));
+        until_empty(|| {
+            let before = self.pending_events.len();
+            let drained = self.read_pending(BATCH);
+            let mut at = 0;
+            self.pending_events.retain(|event| {
+                at += 1;
+                at <= before || !old(event)
+            });
+            matches!(drained, Ok(Drained::More))
+        });
     }
 
     fn on_link(&mut self, now: Time, link: &Link) {
@@ -181,7 +183,7 @@ impl Instances {
             // A VLAN that was put on the bond or on what is above it, or a bridge whose address changed.
             let announced = |index: u32| self.bonds[at].ifindex == index || self.bonds[at].announced.contains(&index);
             if link.peer == Some(self.bonds[at].ifindex) {
-                // What stands on it may have asked it to listen to more, of which itself says nothing.
+                // A device above may have changed the bond's promiscuity; only the wire's event reports that.
                 self.on_bond_device(now, at);
             } else if announced(link.ifindex) || link.peer.is_some_and(announced) {
                 self.bonds[at].stale = true;
@@ -231,7 +233,7 @@ impl Instances {
         }
     }
 
-    /// The failover first, under the speed known so far: many interfaces have none without carrier, and asking takes time.
+    /// The failover first, with the last known speed: many interfaces have no speed without carrier, and reading it takes time.
     fn on_link_without_carrier(&mut self, now: Time, at: usize, port: PortId, mut report: LinkReport) {
         let known = self.bonds[at].bond.ports().get(port);
         (report.speed, report.duplex) = known.map_or_else(Default::default, |port| (port.speed, port.duplex));
@@ -252,7 +254,7 @@ impl Instances {
         }
     }
 
-    /// Somebody else took a port out of the bond, so it is none any more until it is attached again; or deleted the bond.
+    /// Another program removed this port from the bond, or deleted the bond. The port stays out until it is attached again.
     fn on_taken_away(&mut self, now: Time, at: usize, port: PortId, link: &Link) {
         let (bond, name) = (self.bonds[at].name.clone(), &link.report.name);
         let ifindex = self.bonds[at].ifindex;
@@ -260,8 +262,7 @@ impl Instances {
             return self.on_gone(now, ifindex, &bond);
         }
         log::warn!("{bond}: {name} was taken out of the bond by someone else");
-        self.bonds[at].wanted.retain(|wanted| wanted != name);
-        self.bonds[at].attempts.forget(name);
+        self.bonds[at].forget_wanted(name);
         if let Err(error) = self.release(now, at, port, false) {
             log::warn!("{bond}: {name}: {error}");
         }
@@ -271,7 +272,7 @@ impl Instances {
     fn compare_mac(&mut self, now: Time, at: usize, port: PortId, link: &Link) {
         let planned = |instance: &Instance| instance.bond.plan().ports.get(&port).map(|plan| plan.mac);
         let Some(wanted) = planned(&self.bonds[at]) else { return };
-        // An event may tell of an address that we have changed since.
+        // The event may be older than our own last change of the address.
         let mac = match link.report.mac == wanted {
             true => wanted,
             false => match self.links.by_index(port.0) {
@@ -289,12 +290,12 @@ impl Instances {
                 mac,
                 wanted,
             });
-            self.tell_foreign_mac(now, at, port, notice);
+            self.report_foreign_mac(now, at, port, notice);
         }
     }
 
     /// A program that changes the address again and again must not fill the log.
-    fn tell_foreign_mac(&mut self, now: Time, at: usize, port: PortId, notice: Notice) {
+    fn report_foreign_mac(&mut self, now: Time, at: usize, port: PortId, notice: Notice) {
         let instance = &mut self.bonds[at];
         match instance.foreign_logged.entry(port).or_default().permit(now) {
             Permit::Given => return self.notify(at, notice),
@@ -305,10 +306,10 @@ impl Instances {
             ),
             Permit::Refused => {}
         }
-        self.tell_clients(at, notice);
+        self.notify_clients(at, notice);
     }
 
-    /// The bond's own interface changed. It is read anew: an event may tell of a state that we have changed since.
+    /// The bond's own interface changed. It is read anew, because the event may be older than our own last change.
     pub(super) fn on_bond_device(&mut self, now: Time, at: usize) {
         let Ok(Some(link)) = self.links.by_index(self.bonds[at].ifindex) else {
             return;
@@ -351,6 +352,7 @@ impl Instances {
         }
         for instance in &mut self.bonds {
             instance.attempts.forget(name);
+            instance.failures.forget(&Subject::Wanted(name.to_owned()));
         }
         let port = PortId(ifindex);
         if let Some(at) = self.owner_of(port) {
@@ -379,5 +381,40 @@ impl Instances {
 /// How long to wait after the interfaces could not be read.
 const RESYNC_RETRY: Duration = Duration::from_millis(100);
 
-/// Datagrams that are dropped at a time, more than the receive buffer holds.
-const MOST_DROPPED: usize = 1 << 16;
+/// Calls `read` as long as it says that more is queued, but not for ever: while interfaces change all the time, the queue never
+/// becomes empty. Events left in it are handled as usual.
+fn until_empty(mut read: impl FnMut() -> bool) {
+    for _ in 0..MOST_READ / BATCH {
+        if !read() {
+            return;
+        }
+    }
+}
+
+/// Events that are read at a time.
+const BATCH: usize = 64;
+
+/// Events that are read in a row, more than the receive buffer holds.
+const MOST_READ: usize = 1 << 16;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_queue_that_never_becomes_empty_is_left_after_as_many_events_as_the_receive_buffer_holds() {
+        let mut calls = 0;
+        until_empty(|| {
+            calls += 1;
+            assert!(calls <= MOST_READ / BATCH, "there is no end of it");
+            true
+        });
+        assert_eq!(calls, MOST_READ / BATCH);
+        let mut left = 3;
+        until_empty(|| {
+            left -= 1;
+            left > 0
+        });
+        assert_eq!(left, 0);
+    }
+}

@@ -1,4 +1,4 @@
-//! Brings bonds to what the option files say: at the start of the agent, and told again at the next one if that failed.
+//! Changes bonds to match the option files when the agent starts. If that fails, the next start tries again.
 
 use std::path::{Path, PathBuf};
 
@@ -6,11 +6,12 @@ use bond_modes::options;
 use bond_monitors::Time;
 
 use super::Instances;
+use super::calls::option_error;
 use crate::config::BondSpec;
 use crate::control::proto::OptionPairs;
 
 impl Instances {
-    /// Makes the bond of a file, or brings an adopted one to what the files now say.
+    /// Makes the bond of a file, or changes an adopted one to match the files.
     pub(super) fn ensure(&mut self, now: Time, spec: &BondSpec) {
         let pairs = spec.pairs();
         let (at, followed) = match self.find(&spec.name) {
@@ -61,8 +62,8 @@ impl Instances {
         followed
     }
 
-    /// Sets what changed in the files since they were last followed; what an operator set meanwhile stays. False if that is not
-    /// possible while the bond runs.
+    /// Sets all that changed in the files since they were last followed, or nothing; what an operator set meanwhile stays. False
+    /// if that is not possible while the bond runs.
     fn follow(&mut self, now: Time, at: usize, pairs: &OptionPairs) -> bool {
         let name = self.bonds[at].name.clone();
         match self.try_follow(now, at, pairs) {
@@ -81,7 +82,10 @@ impl Instances {
         let before = instance.bond.options().clone();
         let step = instance.origins.to_follow(&said, pairs, &before);
         let step = step.map_err(|error| error.to_string())?;
-        let mut set = step.pairs.clone();
+        let mut set = step.in_one_set(&before, |set| {
+            let after = instance.bond.preview(set);
+            after.map_err(|error| option_error(&name, error))
+        })?;
         let planes = pairs.iter().filter(|pair| pair.0 == "plane" && !said.contains(pair));
         set.extend(planes.cloned());
         let left: Vec<&str> = said
@@ -95,12 +99,8 @@ impl Instances {
         }
         if !set.is_empty() {
             self.set(now, &name, &set).map_err(|error| error.message)?;
-            let again = step.undone(&before, self.bonds[at].bond.options());
-            if !again.is_empty() {
-                self.set(now, &name, &again).map_err(|error| error.message)?;
-            }
         }
-        self.bonds[at].origins.operator_options = step.operator;
+        self.bonds[at].origins = step.after;
         Ok(())
     }
 
@@ -116,8 +116,7 @@ impl Instances {
         for port in left {
             let instance = &mut self.bonds[at];
             let name = instance.name.clone();
-            instance.wanted.retain(|wanted| *wanted != port);
-            instance.vanished.remove(&port);
+            instance.forget_wanted(&port);
             let Some(id) = instance.bond.ports().named(&port).map(|port| port.id) else {
                 continue;
             };

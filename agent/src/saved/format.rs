@@ -57,6 +57,7 @@ struct FileOrigins {
     file_ports: BTreeSet<String>,
     operator_options: BTreeSet<String>,
     operator_ports: BTreeSet<String>,
+    port_options: BTreeMap<String, String>,
 }
 
 impl From<SavedBond> for FileBond {
@@ -131,6 +132,7 @@ impl From<Origins> for FileOrigins {
             file_ports: origins.file_ports,
             operator_options: origins.operator_options,
             operator_ports: origins.operator_ports,
+            port_options: origins.port_options,
         }
     }
 }
@@ -143,6 +145,7 @@ impl From<FileOrigins> for Origins {
             file_ports: file.file_ports,
             operator_options: file.operator_options,
             operator_ports: file.operator_ports,
+            port_options: file.port_options,
         }
     }
 }

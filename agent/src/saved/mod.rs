@@ -139,12 +139,12 @@ mod tests {
     use super::*;
     use crate::origins::Origins;
 
-    /// As the release before origins were kept wrote it.
+    /// A file without origins.
     const BEFORE_ORIGINS: &str = r#"{"boot_id":"BOOT","name":"bond0","ifindex":7,"plane":"tc","bond":SAVED,
         "originals":{},"vanished":{},"wanted":["eth0","eth1"],"configured":[["mode","1"],["miimon","100"],["updelay","200"]]}"#;
 
     #[test]
-    fn a_state_of_before_origins_were_kept_is_read_and_takes_nothing_away() {
+    fn a_state_without_origins_is_read_and_everything_counts_as_the_operators() {
         let pairs = |text: &str| -> Vec<(String, String)> {
             let split = |word: &str| word.split_once('=').map(|(k, v)| (k.to_owned(), v.to_owned()));
             text.split(' ').map(|word| split(word).unwrap()).collect()
@@ -159,7 +159,7 @@ mod tests {
         let state = parse(&text).unwrap();
         assert_eq!(state.origins, None);
         let origins = Origins::unknown(&in_force, state.configured.as_ref(), &state.wanted);
-        // The file says 100 and no more of the other: somebody set both.
+        // The files have miimon=100 and no num_grat_arp, so an operator set both.
         let operators: Vec<&str> = origins.operator_options.iter().map(String::as_str).collect();
         assert_eq!(operators, ["miimon", "num_grat_arp"]);
         assert!(origins.operator_ports.contains("eth0") && origins.operator_ports.contains("eth1"));
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn a_state_that_cannot_be_written_is_told_and_leaves_no_half_of_a_file() {
+    fn a_state_that_cannot_be_written_is_an_error_and_leaves_no_incomplete_file() {
         let dir = std::env::temp_dir().join(format!("bondd-saved-{}", std::process::id()));
         let mut store = Store::open(&dir).unwrap();
         let report = report();
@@ -208,7 +208,7 @@ mod tests {
             configured: None,
             origins: Some(Origins::default()),
         };
-        // Nothing can be renamed to this.
+        // A file cannot be renamed to the name of a folder that is not empty.
         fs::create_dir_all(store.path("bond0").join("in the way")).unwrap();
         assert!(store.save(&state).is_err());
         assert!(!store.path("bond0").with_extension("new").exists());

@@ -43,6 +43,7 @@ pub(super) fn bond(mode: &str, given: &[(&str, &str)]) -> (BondReport, BondOptio
         unfulfilled: Vec::new(),
         ports: Vec::new(),
         option_origins: Default::default(),
+        options_for_ports: Default::default(),
     };
     (report, options)
 }

@@ -11,6 +11,7 @@ use bond_monitors::wire::{arp, rarp};
 use bond_monitors::{MacAddr, Pause, Time};
 
 use crate::action::Action;
+use crate::deadline::Deadline;
 use crate::event::{HostBehind, LocalAddress};
 use crate::ids::PortId;
 use crate::mode::Announces;
@@ -26,12 +27,12 @@ pub(crate) struct Announcements {
     /// Number of rounds left.
     pub left: u8,
     /// When the next one is due.
-    pub next: Time,
+    pub next: Deadline,
 }
 
 impl Announcements {
     /// Begins anew with a first round at that time.
-    fn start(&mut self, first: Time, count: u8) {
+    fn start(&mut self, first: Deadline, count: u8) {
         *self = Announcements {
             left: count,
             next: first,
@@ -45,21 +46,16 @@ impl Announcements {
 
     /// When the next round is due.
     fn poll_timeout(&self) -> Option<Time> {
-        (self.left > 0).then_some(self.next)
-    }
-
-    /// The last round was delayed to the end of the pause, so the next one is delayed as well.
-    fn postpone(&mut self, pause: Pause) {
-        self.next = pause.postpone(self.next);
+        (self.left > 0).then_some(self.next.due())
     }
 
     /// Whether a round is due at `now`; then the next one is planned.
     fn take(&mut self, now: Time, interval: Duration) -> bool {
-        if self.left == 0 || now < self.next {
+        if self.left == 0 || now < self.next.due() {
             return false;
         }
         self.left -= 1;
-        self.next = now + interval;
+        self.next = Deadline::after(now, interval);
         true
     }
 }
@@ -69,37 +65,32 @@ impl Announcements {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct MovedHosts {
     /// When the agent is to be asked for them.
-    ask: Option<Time>,
+    ask: Option<Deadline>,
     left: VecDeque<HostBehind>,
-    next: Time,
+    next: Deadline,
 }
 
 impl MovedHosts {
     /// Sets the hosts to announce.
     fn fill(&mut self, now: Time, hosts: Vec<HostBehind>) {
         self.left = hosts.into();
-        self.next = now;
+        self.next = Deadline::at(now);
     }
 
     fn stop(&mut self) {
         *self = MovedHosts::default();
     }
 
-    fn postpone(&mut self, pause: Pause) {
-        self.ask = self.ask.map(|at| pause.postpone(at));
-        self.next = pause.postpone(self.next);
-    }
-
     fn poll_timeout(&self) -> Option<Time> {
         let next = (!self.left.is_empty()).then_some(self.next);
-        self.ask.into_iter().chain(next).min()
+        self.ask.into_iter().chain(next).map(Deadline::due).min()
     }
 
     fn take(&mut self, now: Time) -> Vec<HostBehind> {
-        if self.left.is_empty() || now < self.next {
+        if self.left.is_empty() || now < self.next.due() {
             return Vec::new();
         }
-        self.next = now + LEARNING_PAUSE;
+        self.next = Deadline::after(now, LEARNING_PAUSE);
         self.left.drain(..self.left.len().min(LEARNING_BATCH)).collect()
     }
 }
@@ -149,11 +140,12 @@ impl Announcer {
     /// Starts announcements because another port speaks for the bond. [bond_main.c: bond_change_active_slave]
     pub fn begin(&mut self, now: Time, what: Announces, options: &BondOptions) {
         if what.addresses {
-            self.notifier.start(now, options.num_grat_arp);
-            self.moved_hosts.ask = options.learn_packets.then_some(now + LOOKUP_DELAY);
+            self.notifier.start(Deadline::at(now), options.num_grat_arp);
+            self.moved_hosts.ask = options.learn_packets.then_some(Deadline::after(now, LOOKUP_DELAY));
         }
         if what.memberships {
-            self.rejoin.start(now + LOOKUP_DELAY, options.resend_igmp);
+            self.rejoin
+                .start(Deadline::after(now, LOOKUP_DELAY), options.resend_igmp);
         }
     }
 
@@ -164,11 +156,16 @@ impl Announcer {
         self.moved_hosts.stop();
     }
 
-    /// Keeps the rounds apart when the agent was held up.
-    pub fn postpone(&mut self, pause: Pause) {
-        self.notifier.postpone(pause);
-        self.rejoin.postpone(pause);
-        self.moved_hosts.postpone(pause);
+    /// Keeps the rounds apart after a long turn: frames of this turn may have left only at its end.
+    pub fn held_up(&mut self, turn: Pause) {
+        let rounds = [
+            &mut self.notifier.next,
+            &mut self.rejoin.next,
+            &mut self.moved_hosts.next,
+        ];
+        for next in rounds.into_iter().chain(&mut self.moved_hosts.ask) {
+            next.held_up(turn);
+        }
     }
 
     /// When the next announcement is due.
@@ -187,7 +184,7 @@ impl Announcer {
         if self.addresses.is_some() && self.notifier.take(now, interval(options)) {
             frames.extend(self.addresses().iter().map(|address| announcement(address, mac)));
         }
-        if self.moved_hosts.ask.is_some_and(|at| now >= at) {
+        if self.moved_hosts.ask.is_some_and(|ask| now >= ask.due()) {
             self.moved_hosts.ask = None;
             out.act(Action::ReadHostsBehind);
         }

@@ -31,7 +31,12 @@ impl Machine for Bond {
                 self.tell_if_unmonitored();
             }
             Event::ReceiveStamps { ports: heard } => {
+                // The probing step waits for its own reading, which comes after the ways to its targets.
+                let is_last = !self.out.has(&Action::ReadReceiveStamps);
                 watch::tell_stamps(now, &heard, &mut self.ports, &mut self.out);
+                if !is_last {
+                    return self.conclude(now, Vec::new());
+                }
                 let judged =
                     self.probe(|probing, ports, context, out| probing.on_stamps(now, &heard, ports, context, out));
                 if let Some((step, came_up)) = judged {
@@ -78,10 +83,10 @@ impl Machine for Bond {
     }
 
     fn held_up(&mut self, since: Time, until: Time) {
-        if let Some(pause) = Pause::between(since, until) {
-            self.probe(|probing, ports, context, _| probing.leave_out(pause, ports, context));
-            self.announcer.postpone(pause);
-            self.mode.postpone(pause);
+        if let Some(turn) = Pause::between(since, until) {
+            self.probe(|probing, ports, context, _| probing.held_up(turn, ports, context));
+            self.announcer.held_up(turn);
+            self.mode.held_up(turn);
         }
     }
 

@@ -11,6 +11,7 @@ use bond_monitors::{LinkState, Pause, Time};
 use self::select::Preference;
 use crate::action::{Notice, SwitchReason};
 use crate::bond::device::Device;
+use crate::deadline::Deadline;
 use crate::ids::PortId;
 use crate::options::{BondOptions, FailOverMac};
 use crate::outbox::Outbox;
@@ -34,7 +35,7 @@ pub(crate) struct Current {
 struct Left {
     port: PortId,
     /// When it becomes a plain backup port.
-    until: Time,
+    until: Deadline,
 }
 
 /// Request of an input to the choice.
@@ -72,7 +73,10 @@ impl Current {
         Current {
             active,
             force_primary,
-            left: left.map(|(port, until)| Left { port, until }),
+            left: left.map(|(port, until)| Left {
+                port,
+                until: Deadline::at(until),
+            }),
             reselect: Reselect::No,
         }
     }
@@ -82,7 +86,7 @@ impl Current {
         Lasting {
             active: self.active,
             force_primary: self.force_primary,
-            left: self.left.map(|left| (left.port, left.until)),
+            left: self.left.map(|left| (left.port, left.until.due())),
         }
     }
 
@@ -98,13 +102,13 @@ impl Current {
 
     /// When [`Current::conclude`] is to be called.
     pub fn poll_timeout(&self) -> Option<Time> {
-        self.left.map(|left| left.until)
+        self.left.map(|left| left.until.due())
     }
 
-    /// The traffic may have moved only at the end of the pause, so frames may come for that much longer.
-    pub fn postpone(&mut self, pause: Pause) {
+    /// Handles the length of a turn: the traffic may have moved only at its end, so frames may come for that much longer.
+    pub fn held_up(&mut self, turn: Pause) {
         if let Some(left) = &mut self.left {
-            left.until = pause.postpone(left.until);
+            left.until.held_up(turn);
         }
     }
 
@@ -166,7 +170,7 @@ impl Current {
             self.ask();
         }
         self.choose(time, now, out);
-        self.left = self.left.filter(|left| left.until > time);
+        self.left = self.left.filter(|left| left.until.due() > time);
     }
 
     /// Takes over the port that forwards; it stays active while it has carrier.
@@ -254,7 +258,7 @@ impl Current {
         let link_up = |id: &PortId| now.ports.get(*id).is_some_and(|port| port.link() == LinkState::Up);
         self.left = from.filter(|old| to.is_some() && link_up(old)).map(|port| Left {
             port,
-            until: time + LEFT_FOR,
+            until: Deadline::after(time, LEFT_FOR),
         });
         self.active = to;
         let name = |id: Option<PortId>| id.and_then(|id| now.ports.name(id));

@@ -80,8 +80,8 @@ impl Mode for ActiveBackup {
         self.current.poll_timeout()
     }
 
-    fn postpone(&mut self, pause: Pause) {
-        self.current.postpone(pause);
+    fn held_up(&mut self, turn: Pause) {
+        self.current.held_up(turn);
     }
 
     /// The active port accepts all frames, a backup port drops them. [bond_main.c: bond_should_deliver_exact_match]

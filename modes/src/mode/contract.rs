@@ -41,8 +41,9 @@ pub(crate) trait Mode {
         None
     }
 
-    /// Handles a pause of the agent.
-    fn postpone(&mut self, _pause: Pause) {}
+    /// Handles the length of a turn of the agent. Only deadlines that count from an action of this turn may move: an agent that is
+    /// always busy would never reach others.
+    fn held_up(&mut self, _turn: Pause) {}
 
     /// Kinds of frames that it needs.
     fn wants(&self) -> FrameKinds {

@@ -34,7 +34,8 @@ impl Probing {
         }
     }
 
-    /// Records the stamps of the data plane: arrivals that count without validation.
+    /// Records the stamps of the data plane: arrivals that count without validation. All frames that arrived before have been
+    /// read.
     pub(super) fn take_stamps(
         &self,
         now: Time,
@@ -55,14 +56,26 @@ impl Probing {
         }
         // A probe of the active port that came back through a backup port shows that the network connects the two. It says
         // nothing about the targets, so it counts only while the active port is in touch with them.
-        if !self.active_in_touch(now, ports, context) {
-            return;
-        }
-        for (id, heard) in stamps {
-            let listens = |port| !self.is_active(port, context) && self.evidence(port, context) != Evidence::Validated;
-            if ports.get(*id).is_some_and(listens) {
-                note_heard(ports, *id, heard.own);
+        if self.active_in_touch(now, ports, context) {
+            for (id, heard) in stamps {
+                let listens =
+                    |port| !self.is_active(port, context) && self.evidence(port, context) != Evidence::Validated;
+                if ports.get(*id).is_some_and(listens) {
+                    note_heard(ports, *id, heard.own);
+                }
             }
+            self.count_overheard(ports, context);
+        }
+        for arp in ports.iter_mut().filter_map(Port::arp_mut) {
+            arp.forget_overheard();
+        }
+    }
+
+    /// Counts for the backup ports the questions of the active port, which is in touch with its targets.
+    fn count_overheard(&self, ports: &mut Ports, context: &ProbeContext<'_>) {
+        let active = |port: &Port| self.is_active(port, context);
+        for arp in ports.iter_mut().filter(|port| !active(port)).filter_map(Port::arp_mut) {
+            arp.count_overheard();
         }
     }
 
@@ -88,25 +101,32 @@ impl Probing {
             return;
         }
         let Some(port) = ports.get(id) else { return };
-        let candidate = self.candidate.and_then(|id| ports.get(id)?.arp());
-        let found = if !context.roles.is_one() || self.is_active(port, context) {
-            // differs: in modes without an active port the driver requires this of ports in use only.
-            self.asked(seen.from, seen.to, context).filter(|_| !own(seen.source))
-        } else if self.active_in_touch(now, ports, context) {
+        let listens = context.roles.is_one() && !self.is_active(port, context);
+        if let Some(target) = self.asked(seen.to, seen.from, context).filter(|_| listens) {
             // A backup port receives the questions of the active one.
-            if let Some(target) = self.asked(seen.to, seen.from, context) {
-                note_answer(ports, now, id, target, AnswerKind::Request);
+            if let Some(arp) = ports.get_mut(id).and_then(Port::arp_mut) {
+                arp.overheard(now, target);
             }
-            return;
-        } else if candidate.is_some_and(|arp| seen.reply && context.options.window().contains(arp.last_tx(), now, 1)) {
-            // The network may deliver an answer to the port where it last received our frames.
-            self.asked(seen.from, seen.to, context).filter(|_| !own(seen.source))
-        } else {
-            None
-        };
-        if let Some(target) = found {
-            note_answer(ports, now, id, target, AnswerKind::Reply);
+        } else if let Some(target) = self.asked(seen.from, seen.to, context)
+            // differs: in modes without an active port the driver requires this of ports in use only.
+            && !own(seen.source)
+            && (!listens || self.answers_candidate(now, &seen, ports, context))
+            && let Some(arp) = ports.get_mut(id).and_then(Port::arp_mut)
+        {
+            arp.answered(now, target, AnswerKind::Reply);
+            arp.heard(now);
         }
+        if self.active_in_touch(now, ports, context) {
+            self.count_overheard(ports, context);
+        }
+    }
+
+    /// Whether a frame at a backup port may answer the port that is tried: the network may deliver an answer to the port where it
+    /// last received our frames.
+    fn answers_candidate(&self, now: Time, seen: &ProbeAnswer, ports: &Ports, context: &ProbeContext<'_>) -> bool {
+        let tried = self.candidate.and_then(|id| ports.get(id)?.arp());
+        tried.is_some_and(|arp| seen.reply && context.options.window().contains(arp.last_tx(), now, 1))
+            && !self.active_in_touch(now, ports, context)
     }
 
     /// The target with address `there`, if `here` is an address of this host. [bond_main.c: bond_validate_arp,
@@ -129,13 +149,6 @@ impl Probing {
 fn note_heard(ports: &mut Ports, id: PortId, at: Option<Time>) {
     if let (Some(arp), Some(at)) = (ports.get_mut(id).and_then(Port::arp_mut), at) {
         arp.heard(at);
-    }
-}
-
-fn note_answer(ports: &mut Ports, now: Time, id: PortId, target: IpAddr, by: AnswerKind) {
-    if let Some(arp) = ports.get_mut(id).and_then(Port::arp_mut) {
-        arp.answered(now, target, by);
-        arp.heard(now);
     }
 }
 

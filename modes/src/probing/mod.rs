@@ -17,6 +17,7 @@ mod candidates;
 mod evidence;
 mod paths;
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use bond_monitors::classic::{self, Outcome, Rule, Standing};
@@ -45,6 +46,10 @@ pub(crate) struct Probing {
     waiting: Option<Step>,
     /// When overdue answers are asked for again.
     again: Option<Time>,
+    /// When the stamps were last asked for.
+    asked: Time,
+    /// When probes were sent at the last ticks, oldest first; pauses do not move these times.
+    rounds: VecDeque<Time>,
     /// Without an active port: the port that is tried.
     candidate: Option<PortId>,
     /// Ways to targets; `None` until the agent has looked them up.
@@ -111,7 +116,17 @@ impl Probing {
             self.begin_tick(now, ports, context, out);
         } else if self.again.is_some_and(|at| now >= at) {
             self.again = None;
-            self.ask_what_arrived(Step::Repeat, out);
+            self.ask_what_arrived(now, Step::Repeat, out);
+        }
+    }
+
+    /// Handles the length of a turn of the agent. Probes of this turn may have left only at its end. The time after the next
+    /// deadline is handled by [`Probing::handle_timeout`].
+    pub fn held_up(&mut self, turn: Pause, ports: &mut Ports, context: &ProbeContext<'_>) {
+        let due = self.poll_timeout(ports, context);
+        let late = turn.after(self.asked);
+        if let Some(late) = late.zip(due).and_then(|(late, due)| late.before(due)) {
+            self.leave_out(late, ports, context);
         }
     }
 
@@ -155,19 +170,20 @@ impl Probing {
         }
     }
 
-    /// Handles a pause in which the agent could neither probe nor read answers: it counts neither as silence nor as time that a
-    /// probe or a candidate had for its answer.
-    pub fn leave_out(&mut self, pause: Pause, ports: &mut Ports, context: &ProbeContext<'_>) {
+    /// Handles a pause in which probes could not leave or answers could not be read: it does not count as silence. It does not
+    /// move the next tick, because an agent that is always busy would never probe. It does not count for a port that did not
+    /// answer several rounds of probes, because such an agent would never find a dead path.
+    fn leave_out(&mut self, pause: Pause, ports: &mut Ports, context: &ProbeContext<'_>) {
         let noticed = context.options.arp_interval / (2 * REPEATS);
         if !context.options.asks_targets() || pause.length() <= noticed {
             return;
         }
-        self.next = pause.postpone(self.next);
-        self.again = self.again.map(|at| pause.postpone(at));
-        self.ticked = pause.leave_out(self.ticked);
+        let enough = rounds_of_silence(context.options);
+        let unless_before = self.rounds.iter().rev().nth(enough - 1).copied().unwrap_or(Time::ZERO);
         for arp in ports.iter_mut().filter_map(Port::arp_mut) {
-            arp.leave_out(pause);
+            arp.leave_out(pause, unless_before);
         }
+        self.ticked = pause.leave_out(self.ticked);
     }
 
     /// Asks for the facts of a tick; [`Probing::on_stamps`] continues.
@@ -177,10 +193,11 @@ impl Probing {
         self.next = if regular > now { regular } else { now + interval };
         self.again = None;
         self.ask_for_paths(now, ports, context, out);
-        self.ask_what_arrived(Step::Tick, out);
+        self.ask_what_arrived(now, Step::Tick, out);
     }
 
-    fn ask_what_arrived(&mut self, step: Step, out: &mut Outbox) {
+    fn ask_what_arrived(&mut self, now: Time, step: Step, out: &mut Outbox) {
+        self.asked = now;
         self.waiting = Some(step);
         out.act(Action::ReadReceiveStamps);
     }
@@ -301,6 +318,11 @@ impl Probing {
     /// Sends the probes of a tick.
     fn probe(&mut self, now: Time, ports: &mut Ports, context: &ProbeContext<'_>, out: &mut Outbox) {
         self.ticked = now;
+        if self.paths_through().next().is_some() {
+            self.rounds.push_back(now);
+            let old = self.rounds.len().saturating_sub(rounds_of_silence(context.options));
+            self.rounds.drain(..old);
+        }
         let through = if context.roles.is_one() {
             context
                 .roles
@@ -427,6 +449,13 @@ fn restart_grace(now: Time, ports: &mut Ports, context: &ProbeContext<'_>) {
             arp.restart_grace(now);
         }
     }
+}
+
+/// Rounds of probes without an answer after which pauses count as silence. A backup port may miss one more than
+/// `arp_missed_max`; the answers to the last two may be unread, because probes leave at the end of a long turn and their answers
+/// are read at the beginning of a later one.
+fn rounds_of_silence(options: &BondOptions) -> usize {
+    usize::from(options.arp_missed_max) + 3
 }
 
 /// Ports with carrier, in the order of attaching.

@@ -19,7 +19,11 @@ pub struct ArpMonitor {
     since: Time,
     asked_since: Time,
     answers: BTreeMap<IpAddr, Answer>,
+    /// Questions of the active port to these targets that arrived here and do not count yet.
+    overheard: BTreeMap<IpAddr, Answer>,
     trial: Trial,
+    /// When the port's time for an answer last began anew; pauses do not move it.
+    fresh: Time,
     /// The verdict; after a restart it follows from the port's link state.
     verdict: Option<Works>,
 }
@@ -40,6 +44,13 @@ pub struct Answer {
     pub by: AnswerKind,
     /// Later time without questions, which does not count as silence.
     pub paused: Duration,
+}
+
+impl Answer {
+    /// From when on its silence counts.
+    fn counts_from(self) -> Time {
+        self.at + self.paused
+    }
 }
 
 /// State of a port while no port of an active-backup bond works and they are tried one after the other.
@@ -114,6 +125,7 @@ impl ArpMonitor {
             last_rx: never,
             since: now,
             asked_since: never,
+            fresh: now,
             ..ArpMonitor::default()
         }
     }
@@ -122,21 +134,26 @@ impl ArpMonitor {
     pub fn restart_grace(&mut self, now: Time) {
         (self.last_tx, self.last_rx) = (now, now);
         (self.since, self.asked_since) = (now, now);
+        self.fresh = now;
     }
 
-    /// Subtracts a pause, in which the agent could neither probe nor look, from the port's silence.
-    pub fn leave_out(&mut self, pause: Pause) {
-        let times = [
-            &mut self.last_tx,
-            &mut self.last_rx,
-            &mut self.since,
-            &mut self.asked_since,
-        ];
-        for time in times {
-            *time = pause.leave_out(*time);
+    /// Subtracts a pause, in which the agent could neither probe nor look, from the port's silence. Silence that began before
+    /// `unless_before` counts in full: since then several rounds of probes were sent without an answer.
+    pub fn leave_out(&mut self, pause: Pause, unless_before: Time) {
+        if self.fresh.max(self.heard.unwrap_or(Time::ZERO)) >= unless_before {
+            self.last_rx = pause.leave_out(self.last_rx);
         }
-        for answer in self.answers.values_mut() {
-            answer.paused = pause.leave_out(answer.at + answer.paused).since(answer.at);
+        if self.fresh >= unless_before {
+            for time in [&mut self.since, &mut self.asked_since] {
+                *time = pause.leave_out(*time);
+            }
+        }
+        self.last_tx = pause.leave_out(self.last_tx);
+        let fresh = self.fresh;
+        let recent = |answer: &&mut Answer| answer.at.max(fresh) >= unless_before;
+        let answers = self.answers.values_mut().chain(self.overheard.values_mut());
+        for answer in answers.filter(recent) {
+            answer.paused = pause.leave_out(answer.counts_from()).since(answer.at);
         }
     }
 
@@ -157,15 +174,39 @@ impl ArpMonitor {
         self.answers.insert(target, Answer { at, by, paused });
     }
 
+    /// A question of the active port arrived here. It counts if the active port turns out to get answers, see
+    /// [`ArpMonitor::count_overheard`]: after a long turn that port's answers may be read later than this.
+    pub fn overheard(&mut self, at: Time, target: IpAddr) {
+        let (by, paused) = (AnswerKind::Request, Duration::ZERO);
+        self.overheard.insert(target, Answer { at, by, paused });
+    }
+
+    /// Counts the questions of the active port that arrived here, because that port gets answers.
+    pub fn count_overheard(&mut self) {
+        for (target, question) in std::mem::take(&mut self.overheard) {
+            self.heard(question.at);
+            self.last_rx = self.last_rx.max(question.counts_from());
+            self.answers.insert(target, question);
+        }
+    }
+
+    /// Forgets the questions that did not count: the active port gets no answers, or there is none.
+    pub fn forget_overheard(&mut self) {
+        self.overheard.clear();
+    }
+
     /// The list of targets changed; the time of new ones begins now. [bond_options.c: _bond_options_arp_ip_target_set]
     pub fn retarget(&mut self, now: Time, targets: &[IpAddr]) {
         self.answers.retain(|target, _| targets.contains(target));
+        self.overheard.retain(|target, _| targets.contains(target));
         self.asked_since = now;
+        self.fresh = now;
     }
 
     /// The port was taken into use or made the active one. [bonding.h: last_link_up]
     pub fn became_active(&mut self, now: Time) {
         self.since = now;
+        self.fresh = now;
     }
 
     /// Its state while no port works.
@@ -195,7 +236,7 @@ impl ArpMonitor {
 
     /// When the most silent of these targets last gave a sign of life. [bonding.h: slave_oldest_target_arp_rx]
     pub fn oldest(&self, targets: impl Iterator<Item = IpAddr>) -> Option<Time> {
-        let last = |target| self.answers.get(&target).map(|answer| answer.at + answer.paused);
+        let last = |target| self.answers.get(&target).map(|answer| answer.counts_from());
         targets.map(|target| last(target).max(Some(self.asked_since))).min()?
     }
 
@@ -268,17 +309,45 @@ mod tests {
         port.heard(at(20));
         port.sent(at(100));
         port.answered(at(300), heard, AnswerKind::Reply);
-        port.leave_out(Pause::between(at(100), at(400)).unwrap());
+        port.leave_out(Pause::between(at(100), at(400)).unwrap(), Time::ZERO);
         assert_eq!(port.last_rx(), at(320), "80 ms of silence before the pause");
         assert_eq!(port.last_tx(), at(400));
         assert_eq!(port.oldest([quiet, heard].into_iter()), Some(at(320)));
         assert_eq!(port.oldest([heard].into_iter()), Some(at(400)));
-        port.leave_out(Pause::between(at(500), at(600)).unwrap());
+        port.leave_out(Pause::between(at(500), at(600)).unwrap(), Time::ZERO);
         assert_eq!(port.oldest([quiet].into_iter()), Some(at(420)), "pauses add up");
         let shown = [port.last_sign(), port.answer(quiet).map(|answer| answer.at)];
         assert_eq!(shown, [Some(at(20)); 2], "what is shown is when it was");
         port.answered(at(650), quiet, AnswerKind::Reply);
         assert_eq!(port.oldest([quiet].into_iter()), Some(at(650)));
+        let before = port.last_rx();
+        port.leave_out(Pause::between(at(700), at(800)).unwrap(), at(500));
+        assert_eq!(port.oldest([quiet].into_iter()), Some(at(750)));
+        assert_eq!(port.last_rx(), before, "that silence began too long ago");
+    }
+
+    #[test]
+    fn what_was_overheard_counts_later_and_from_when_it_came_but_for_pauses() {
+        let target = IpAddr::from([10, 0, 0, 1]);
+        let mut port = ArpMonitor::new(at(0), true, WINDOW);
+        port.answered(at(50), target, AnswerKind::Request);
+        port.heard(at(50));
+        port.overheard(at(100), target);
+        assert_eq!(
+            (port.last_rx(), port.oldest([target].into_iter())),
+            (at(50), Some(at(50)))
+        );
+        port.leave_out(Pause::between(at(150), at(400)).unwrap(), Time::ZERO);
+        port.count_overheard();
+        assert_eq!(
+            (port.last_rx(), port.oldest([target].into_iter())),
+            (at(350), Some(at(350)))
+        );
+        assert_eq!(port.last_sign(), Some(at(100)));
+        port.overheard(at(500), target);
+        port.forget_overheard();
+        port.count_overheard();
+        assert_eq!(port.last_rx(), at(350));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! [`World`] drives one bond the way the agent does: every input is followed by draining its actions, and time jumps from
 //! deadline to deadline. [`random`] walks such a world with seeded actions and checks invariants after each.
 
+pub mod arp;
 pub mod kernel;
 pub mod net;
 pub mod random;

@@ -224,12 +224,13 @@ impl Walk {
         }
         world.deliver_events();
         world.up(true).after_ms(1500).clear();
-        for _ in 0..2 + self.rng.below(6) {
+        for _ in 0..2 + self.rng.below(20) {
             self.world.slow = Some(slow_turn(&mut self.rng));
             if self.rng.chance(30) {
                 self.old_news();
             }
-            let ms = self.rng.below(200);
+            // The first frame that answers a round is read in a turn of its own; so that turn may be the one that blocks.
+            let ms = if self.rng.chance(50) { 1 } else { self.rng.below(200) };
             self.world.after_ms(ms);
         }
         self.dead.clear();
@@ -439,11 +440,14 @@ impl Walk {
     }
 }
 
+/// Longer than the longest turn of a walk.
+const SLOWEST_TURN: Duration = Duration::from_millis(500);
+
 /// A turn in which a call blocks at any place, as long as several intervals.
 fn slow_turn(rng: &mut Rng) -> Slow {
     Slow {
         after: rng.below(8) as u32,
-        takes: Duration::from_millis(rng.below(500)),
+        takes: Duration::from_millis(rng.below(SLOWEST_TURN.as_millis() as u64)),
     }
 }
 

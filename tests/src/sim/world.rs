@@ -204,6 +204,21 @@ impl World {
         self.at(self.now + Duration::from_millis(ms))
     }
 
+    /// Time passes while the agent always has something to do: one turn follows the other, each as long as `slow` says.
+    pub fn busy_for_ms(&mut self, slow: Slow, ms: u64) -> &mut Self {
+        let until = self.now + Duration::from_millis(ms);
+        while self.now < until {
+            self.deliver();
+            self.slow = Some(slow);
+            if self.bond.poll_timeout().is_some_and(|due| due <= self.now) {
+                self.timers();
+            } else {
+                self.drain();
+            }
+        }
+        self
+    }
+
     /// Time passes while the agent does nothing at all, and nothing moves in the network.
     pub fn skip_to(&mut self, until: Time) {
         self.now = self.now.max(until);

@@ -158,6 +158,11 @@ impl Server {
         None
     }
 
+    /// Whether this client is still connected.
+    pub fn has_client(&self, client: ClientId) -> bool {
+        self.clients.contains_key(&client)
+    }
+
     /// Whether there is work that waits for no event: call [`Server::converse`] and take requests in the next
     /// turn.
     pub fn has_work(&self) -> bool {

@@ -26,12 +26,7 @@ impl Shared {
         }
         let before = read_original(&mut self.links, port)?;
         let taken = self.set_up_port(name, bond, port, base);
-        if taken.is_err()
-            && let Err(error) = self.give_back(name, bond, port, &before)
-        {
-            log::debug!("{name}: undoing a failed attachment of {port}: {error}");
-        }
-        taken
+        taken.map_err(|error| self.return_port(name, bond, port, &before).after(error))
     }
 
     /// Gives a port back. Order: nothing in, nothing out, then the settings of the interface, and IPv6 last, which begins to work
@@ -43,6 +38,10 @@ impl Shared {
         port: PortId,
         original: &OriginalPort,
     ) -> Result<(), PlaneError> {
+        self.return_port(name, bond, port, original).result()
+    }
+
+    fn return_port(&mut self, name: &str, bond: &mut Bond, port: PortId, original: &OriginalPort) -> Failures {
         let mut errors = Failures::default();
         let (links, loader) = (&mut self.links, &mut self.loader);
         let link = read_unless_gone(links, port, &mut errors);
@@ -50,7 +49,7 @@ impl Shared {
         if let Some(link) = link {
             restore(links, port, &link, original, &mut errors);
         }
-        errors.result()
+        errors
     }
 
     /// Gives back a port of a bond that somebody deleted: its tcx link goes with the pins of the bond.

@@ -24,12 +24,7 @@ impl Shared {
         }
         let before = read_original(&mut self.links, port)?;
         let taken = self.set_up_port(name, bond, port, base);
-        if taken.is_err()
-            && let Err(error) = self.give_back(port, Some(bond), &before)
-        {
-            log::debug!("{name}: undoing a failed attachment of {port}: {error}");
-        }
-        taken
+        taken.map_err(|error| self.return_port(port, Some(bond), &before).after(error))
     }
 
     /// The driver takes only what is down, and wants the address before. It enables a port at once and counts its carrier, so both
@@ -77,6 +72,10 @@ impl Shared {
         bond: Option<&mut Bond>,
         original: &OriginalPort,
     ) -> Result<(), PlaneError> {
+        self.return_port(port, bond, original).result()
+    }
+
+    fn return_port(&mut self, port: PortId, bond: Option<&mut Bond>, original: &OriginalPort) -> Failures {
         let mut errors = Failures::default();
         let team = bond.map(|bond| {
             bond.forget(port);
@@ -86,7 +85,7 @@ impl Shared {
             Ok(link) => restore(&mut self.links, port, &link, original, &mut errors),
             Err(error) => errors.note_unless_gone(Err(error)),
         }
-        errors.result()
+        errors
     }
 
     /// Takes a port out of the team, if it is in it; its interface after that.

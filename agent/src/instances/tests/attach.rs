@@ -1,10 +1,16 @@
-//! Attempts at wanted ports after changes by others, and what callers hear of plans that fail.
+//! Attempts to attach wanted ports after changes by other programs, and the answers to calls whose plans fail.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
+
+use bond_modes::{Event, PortId};
 
 use super::{Counters, NOW, attach, attempts, refusal, with_bond};
 use crate::control::proto::Call;
+use crate::control::proto::Origin;
+use crate::dataplane::script::ScriptPlane;
 use crate::instances::Instances;
+use crate::netlink::tests::{asks, ip};
 
 #[test]
 fn a_wanted_port_is_tried_soon_after_others_have_changed_it_many_times() {
@@ -81,6 +87,128 @@ fn a_wanted_port_that_is_again_as_it_was_waits_for_the_clock() {
         assert!(soon < clock, "an attempt is owed");
         instances.handle_timeout(soon);
         assert_eq!((attempts(plane), instances.attach_timeout()), (0, Some(clock)));
+    });
+}
+
+/// Adds an interface that cannot change its address.
+fn add_fixed(instances: &mut Instances, plane: &ScriptPlane) -> PortId {
+    ip("link add f type ifb");
+    let link = instances.links.by_name("f").unwrap().unwrap();
+    let port = PortId(link.ifindex);
+    plane.set_port(port, link.report);
+    port
+}
+
+fn set(instances: &mut Instances, option: &str, value: &str) {
+    let pairs = [(option.to_owned(), value.to_owned())];
+    instances.set(NOW, "bond0", &pairs).unwrap();
+}
+
+#[test]
+fn a_wanted_port_is_tried_at_once_after_its_bond_has_changed() {
+    with_bond("bond-changed", |instances, plane, _| {
+        let port = add_fixed(instances, plane);
+        set(instances, "mode", "0");
+        instances.bonds[0].wanted.push("f".to_owned());
+        instances.attach_wanted(NOW, 0, "f");
+        let refused = |instances: &Instances| instances.bonds[0].attempts.last(NOW, "f").is_some();
+        assert!(refused(instances), "no port of this mode keeps its address");
+        let clock = NOW + Duration::from_secs(1);
+        assert_eq!(instances.attach_timeout(), Some(clock));
+        // An event without a change leads to no attempt, nor does a change that is taken back.
+        instances.feed(
+            NOW,
+            0,
+            Event::BondLink {
+                report: instances.bonds[0].devices.values().next().unwrap().report.clone(),
+            },
+        );
+        assert_eq!(instances.attach_timeout(), Some(clock));
+        set(instances, "mode", "1");
+        assert_eq!(instances.attach_timeout(), Some(NOW));
+        set(instances, "mode", "0");
+        plane.take_calls();
+        instances.handle_timeout(NOW);
+        assert_eq!((attempts(plane), instances.attach_timeout()), (0, Some(clock)));
+        set(instances, "mode", "1");
+        assert_eq!(instances.attach_timeout(), Some(NOW));
+        plane.fail_at(0, refusal());
+        instances.handle_timeout(NOW);
+        assert_eq!((attempts(plane), instances.attach_timeout()), (1, Some(clock)));
+        let mut report = instances.bonds[0].devices.values().next().unwrap().report.clone();
+        report.mtu = 1400;
+        instances.feed(NOW, 0, Event::BondLink { report });
+        assert_eq!(instances.attach_timeout(), Some(NOW), "another MTU");
+        instances.handle_timeout(NOW);
+        assert!(instances.bonds[0].bond.ports().get(port).is_some());
+        assert_eq!(instances.attach_timeout(), None);
+    });
+}
+
+#[test]
+fn a_bond_says_that_bondd_set_fail_over_mac_for_a_port_also_if_it_is_not_attached() {
+    with_bond("fixed-origin", |instances, plane, _| {
+        add_fixed(instances, plane);
+        let origin = |instances: &mut Instances| {
+            let report = instances.report(NOW, 0, Counters::Unread);
+            (report.option_origins["fail_over_mac"], report.options_for_ports)
+        };
+        assert_eq!(origin(instances), (Origin::Default, BTreeMap::new()));
+        plane.fail_at(0, refusal());
+        attach(instances, "f").unwrap_err();
+        assert_eq!(instances.bonds[0].bond.options().fail_over_mac.name(), "active");
+        let for_port: BTreeMap<_, _> = [("fail_over_mac".to_owned(), "f".to_owned())].into();
+        assert_eq!(origin(instances), (Origin::Bondd, for_port.clone()));
+        attach(instances, "f").unwrap();
+        assert_eq!(origin(instances), (Origin::Bondd, for_port));
+        instances.port_detach(NOW, "bond0", "f").unwrap();
+        let options = vec![("fail_over_mac".to_owned(), "none".to_owned())];
+        let bond = "bond0".to_owned();
+        instances.call(NOW, &Call::Set { bond, options }).unwrap();
+        assert_eq!(origin(instances), (Origin::Operator, BTreeMap::new()));
+    });
+}
+
+#[test]
+fn nothing_is_set_for_a_port_whose_settings_cannot_be_read() {
+    with_bond("unread", |instances, plane, _| {
+        add_fixed(instances, plane);
+        let link = instances.links.by_name("f").unwrap().unwrap();
+        asks::fail_at(0);
+        instances.attach(NOW, 0, &link).unwrap_err();
+        assert_eq!(instances.bonds[0].bond.options().fail_over_mac.name(), "none");
+    });
+}
+
+#[test]
+fn nothing_is_kept_about_ports_that_have_left() {
+    with_bond("left", |instances, plane, _| {
+        let kept = |instances: &Instances| {
+            let instance = &instances.bonds[0];
+            (instance.failures.len(), instance.attempts.last(NOW, "a").is_some())
+        };
+        let fail_to_attach = |instances: &mut Instances| {
+            instances.bonds[0].wanted.push("a".to_owned());
+            plane.fail_at(0, refusal());
+            instances.attach_wanted(NOW, 0, "a");
+            assert_eq!(kept(instances), (1, true));
+        };
+        fail_to_attach(instances);
+        instances.port_detach(NOW, "bond0", "a").unwrap();
+        assert_eq!(kept(instances), (0, false), "detached");
+        fail_to_attach(instances);
+        attach(instances, "a").unwrap();
+        assert_eq!(kept(instances), (0, false), "attached by an operator");
+        plane.fail_at(0, refusal());
+        instances.read_receive_stamps(0);
+        assert_eq!(kept(instances), (1, false));
+        instances.port_detach(NOW, "bond0", "a").unwrap();
+        assert_eq!(kept(instances), (0, false), "detached");
+        fail_to_attach(instances);
+        let link = instances.links.by_name("a").unwrap().unwrap();
+        instances.links.delete(link.ifindex).unwrap();
+        instances.read_links(NOW, 1024);
+        assert_eq!(kept(instances), (0, false), "gone");
     });
 }
 

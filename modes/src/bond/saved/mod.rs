@@ -17,6 +17,7 @@ use self::port::SavedPort;
 use super::Bond;
 use super::announce::{Announcements, Announcer};
 use super::device::{Device, MacOrigin};
+use crate::deadline::Deadline;
 use crate::ids::PortId;
 use crate::mode::{AnyMode, ModeSaved};
 use crate::options::BondOptions;
@@ -191,14 +192,14 @@ impl SavedAnnouncements {
     fn of(rounds: Announcements) -> Self {
         SavedAnnouncements {
             left: rounds.left,
-            next: rounds.next,
+            next: rounds.next.due(),
         }
     }
 
     fn restore(self) -> Announcements {
         Announcements {
             left: self.left,
-            next: self.next,
+            next: Deadline::at(self.next),
         }
     }
 }

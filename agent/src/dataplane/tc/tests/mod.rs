@@ -398,6 +398,20 @@ fn an_attachment_that_fails_at_any_step_leaves_nothing() {
 }
 
 #[test]
+fn an_attachment_that_cannot_be_undone_either_is_one_error() {
+    for_both_hooks(|w| {
+        w.create();
+        let p0 = w.port("p0");
+        let base = PortBase { mac: None, mtu: 1500 };
+        let error = fault::from(3, || w.bond().attach(p0, &base)).unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains("; undoing the attempt failed too: cannot "), "{text}");
+        assert!(text.contains(&format!("cannot forget {p0} of ")), "{text}");
+        w.bond().attach(p0, &base).unwrap();
+    });
+}
+
+#[test]
 fn a_plan_that_fails_at_any_step_is_completed_by_the_next() {
     for_both_hooks(|w| {
         let (p0, p1) = w.bond_with_two_ports();

@@ -1,0 +1,191 @@
+//! Wanted ports that cannot be attached: the reasons, and the times of the next attempts.
+//!
+//! An attachment that fails half-way is undone, and the kernel reports both as changes of the interface. They must not lead to
+//! the next attempt, or there would be no end of it. So the next attempt is at once only if the interface or the bond is not as
+//! the last one left it. After five of these in ten seconds it comes a second later. Without a change the pause before the next
+//! attempt doubles with each failure.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bond_modes::{Bond, BondOptions};
+use bond_monitors::{MacAddr, Time};
+
+use super::repairs::{Permit, Repairs};
+use crate::dataplane::PortBase;
+use crate::netlink::Link;
+
+/// The last attempt at each wanted port that is there and not attached, by name.
+#[derive(Debug, Default)]
+pub(super) struct Attempts(BTreeMap<String, Attempt>);
+
+#[derive(Debug)]
+struct Attempt {
+    reason: String,
+    /// How many attempts failed to which only the clock led.
+    failures: u32,
+    /// When the clock leads to the next one.
+    retry: Time,
+    /// When to look at the interface again because others changed it and the limit did not permit an attempt at once.
+    soon: Option<Time>,
+    /// The interface as the attempt left it.
+    left: Settings,
+    /// The bond as the attempt left it.
+    terms: Terms,
+    /// Attempts made at once because of changes by others.
+    at_once: Repairs,
+}
+
+/// Properties of an interface that another program may change to make an attachment possible. Carrier is left out: it also
+/// changes some time after the agent's own changes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Settings {
+    ifindex: u32,
+    mac: MacAddr,
+    mtu: u32,
+    admin_up: bool,
+    promisc: bool,
+    allmulti: bool,
+    alias: String,
+    master: Option<u32>,
+}
+
+/// The properties of a bond on which an attachment depends. A change of them can make one possible.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Terms {
+    options: BondOptions,
+    base: PortBase,
+    /// Whether the next port is the first one, which a bond may treat differently.
+    is_first: bool,
+}
+
+impl Terms {
+    /// Those for a port with this address.
+    fn of(bond: &Bond, mac: MacAddr) -> Terms {
+        Terms {
+            options: bond.options().clone(),
+            base: PortBase {
+                mac: bond.mac_for_new_port(mac),
+                mtu: bond.mtu(),
+            },
+            is_first: bond.ports().is_empty(),
+        }
+    }
+}
+
+impl Settings {
+    fn of(link: &Link) -> Settings {
+        Settings {
+            ifindex: link.ifindex,
+            mac: link.report.mac,
+            mtu: link.report.mtu,
+            admin_up: link.report.admin_up,
+            promisc: link.promisc_flag,
+            allmulti: link.allmulti_flag,
+            alias: link.alias.clone(),
+            master: link.master,
+        }
+    }
+}
+
+impl Attempts {
+    /// Whether an interface that changed is to be tried now.
+    pub(super) fn is_due(&mut self, now: Time, link: &Link) -> bool {
+        let Some(attempt) = self.0.get_mut(&link.report.name) else {
+            return true;
+        };
+        if now >= attempt.retry {
+            return true;
+        }
+        if attempt.left == Settings::of(link) {
+            return false;
+        }
+        if attempt.at_once.permit(now) == Permit::Given {
+            return true;
+        }
+        // Further changes do not put it off.
+        attempt.soon.get_or_insert(now + SOON);
+        false
+    }
+
+    /// Makes attempts due whose bond has changed since they failed.
+    pub(super) fn bond_changed(&mut self, now: Time, bond: &Bond) {
+        for attempt in self.0.values_mut() {
+            if attempt.soon.is_none() && attempt.terms != Terms::of(bond, attempt.left.mac) {
+                let at_once = attempt.at_once.permit(now) == Permit::Given;
+                attempt.soon = Some(if at_once { now } else { now + SOON });
+            }
+        }
+    }
+
+    /// Whether an attempt that is due is still to be made: not if interface and bond are again as the last attempt left them.
+    pub(super) fn is_still_due(&mut self, now: Time, name: &str, link: Option<&Link>, bond: &Bond) -> bool {
+        let Some(attempt) = self.0.get_mut(name) else {
+            return true;
+        };
+        attempt.soon = None;
+        let bond_changed = attempt.terms != Terms::of(bond, attempt.left.mac);
+        now >= attempt.retry || bond_changed || link.is_none_or(|link| attempt.left != Settings::of(link))
+    }
+
+    pub(super) fn failed(&mut self, now: Time, link: &Link, bond: &Bond, reason: String) {
+        let (left, terms) = (Settings::of(link), Terms::of(bond, link.report.mac));
+        match self.0.get_mut(&link.report.name) {
+            Some(attempt) => {
+                // An attempt before its time was made because of others, and says nothing about how long to wait.
+                if attempt.retry <= now {
+                    attempt.retry = now + backoff(attempt.failures);
+                    attempt.failures = attempt.failures.saturating_add(1);
+                }
+                (attempt.reason, attempt.soon) = (reason, None);
+                (attempt.left, attempt.terms) = (left, terms);
+            }
+            None => {
+                let attempt = Attempt {
+                    reason,
+                    failures: 1,
+                    retry: now + backoff(0),
+                    soon: None,
+                    left,
+                    terms,
+                    at_once: Repairs::default(),
+                };
+                self.0.insert(link.report.name.clone(), attempt);
+            }
+        }
+    }
+
+    /// It is attached, gone, or not wanted any more.
+    pub(super) fn forget(&mut self, port: &str) {
+        self.0.remove(port);
+    }
+
+    pub(super) fn timeout(&self) -> Option<Time> {
+        self.0.values().map(Attempt::next).min()
+    }
+
+    pub(super) fn due(&self, now: Time) -> Vec<String> {
+        let due = self.0.iter().filter(|(_, attempt)| attempt.next() <= now);
+        due.map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Why a port is not attached, and how long until it is tried again.
+    pub(super) fn last(&self, now: Time, port: &str) -> Option<(&str, Duration)> {
+        let attempt = self.0.get(port)?;
+        Some((&attempt.reason, attempt.next().since(now)))
+    }
+}
+
+impl Attempt {
+    fn next(&self) -> Time {
+        self.soon.map_or(self.retry, |soon| soon.min(self.retry))
+    }
+}
+
+/// How long after a change by others the next attempt comes if the limit does not permit one at once.
+const SOON: Duration = Duration::from_secs(1);
+
+/// One second, doubled up to about a minute.
+fn backoff(failures: u32) -> Duration {
+    Duration::from_secs(1 << failures.min(6))
+}

@@ -1,0 +1,60 @@
+//! Frames that ports hear, for the monitors and the mode of their bond.
+
+use bond_modes::{Event, Machine, PortId};
+use bond_monitors::Time;
+use mio::Token;
+
+use super::Instances;
+use super::frame_sockets::FIRST_FRAME_TOKEN;
+use super::logged_failures::Subject;
+use crate::netlink::Drained;
+
+impl Instances {
+    /// The port whose socket has this token.
+    pub fn frame_token(token: Token) -> Option<PortId> {
+        let ifindex = token.0.checked_sub(FIRST_FRAME_TOKEN)?;
+        u32::try_from(ifindex).ok().map(PortId)
+    }
+
+    /// Hands up to `budget` frames that a port has received to its bond; with [`Drained::More`] the caller owes another call.
+    pub fn read_frames(&mut self, now: Time, port: PortId, budget: usize) -> Drained {
+        let Some(listener) = self.frame_sockets.open.get_mut(&port) else {
+            return Drained::Empty;
+        };
+        let mut frames = Vec::new();
+        let drained = listener.read(budget, &mut frames).unwrap_or_else(|error| {
+            log::warn!("cannot receive the frames of {port}: {error}");
+            self.frame_sockets.close(port);
+            Drained::Empty
+        });
+        if let Some(at) = self.owner_of(port) {
+            for frame in frames {
+                self.bonds[at].bond.handle_event(now, Event::Frame { port, frame });
+            }
+            self.drain(now, at);
+        }
+        drained
+    }
+
+    /// Opens sockets for the frames that a bond's monitors and its mode ask for, and for no others.
+    pub(super) fn listen(&mut self, at: usize) {
+        let instance = &mut self.bonds[at];
+        let kinds = instance.bond.wants();
+        for port in instance.bond.ports().iter().map(|port| port.id) {
+            if kinds.is_empty() {
+                self.frame_sockets.close(port);
+            } else {
+                let opened = self.frame_sockets.hear(port, kinds);
+                let doing = format!("receive the frames of {port}");
+                instance
+                    .failures
+                    .record(&instance.name, Subject::Port(port), &doing, opened);
+            }
+        }
+    }
+
+    /// Closes the socket of a port that has left.
+    pub(super) fn stop_listening(&mut self, port: PortId) {
+        self.frame_sockets.close(port);
+    }
+}

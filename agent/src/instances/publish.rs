@@ -1,0 +1,79 @@
+//! Keeps the files of bonds up to date.
+
+use bond_monitors::Time;
+
+use super::shown::Shown;
+use super::{Counters, Instance, Instances};
+use crate::status;
+
+/// Bonds whose files one turn writes at most: after a failover of many bonds the next event must not wait for all their files.
+pub(super) const PUBLISHED_A_TURN: usize = 8;
+
+impl Instances {
+    /// Brings the files of some bonds up to date; ends every turn of the loop.
+    pub fn publish(&mut self, now: Time) {
+        self.publish_some(now, PUBLISHED_A_TURN);
+    }
+
+    /// Brings the files of all bonds up to date.
+    pub fn publish_all(&mut self, now: Time) {
+        self.publish_some(now, usize::MAX);
+    }
+
+    /// Whether the files of a bond are out of date: call [`Instances::publish`] without waiting for anything else.
+    pub fn has_unpublished(&self) -> bool {
+        self.bonds.iter().any(|instance| instance.dirty)
+    }
+
+    fn publish_some(&mut self, now: Time, most: usize) {
+        let count = self.bonds.len();
+        for at in 0..count {
+            self.compare_with_files(now, at);
+        }
+        let places = (0..count).map(|step| (self.next_published + step) % count);
+        let dirty: Vec<usize> = places.filter(|&at| self.bonds[at].dirty).take(most).collect();
+        for at in dirty {
+            self.next_published = at + 1;
+            self.bonds[at].dirty = false;
+            self.save(at);
+            let report = self.report(now, at, Counters::Unread);
+            let instance = &self.bonds[at];
+            let tree = status::render(&report, instance.bond.options(), &instance.devices, &self.release);
+            self.publisher.update(&report.name, tree);
+        }
+        self.publisher.flush(now);
+    }
+
+    /// Brings files up to date without delay, so that a client finds its change in them when it is answered.
+    pub fn publish_at_once(&mut self, now: Time) {
+        for at in 0..self.bonds.len() {
+            self.compare_with_files(now, at);
+        }
+        for instance in self.bonds.iter().filter(|instance| instance.dirty) {
+            self.publisher.publish_now(&instance.name);
+        }
+        self.publish_all(now);
+    }
+
+    /// Marks a bond whose files differ from its state. Called after every turn in which the bond machine had an event.
+    pub(super) fn compare_with_files(&mut self, now: Time, at: usize) {
+        let instance = &mut self.bonds[at];
+        if !std::mem::take(&mut instance.touched) && !instance.dirty {
+            return;
+        }
+        let state = instance.bond.snapshot_without_options(now).without_ages();
+        let same = |shown: &Shown| shown.state == state && shown.options == *instance.bond.options();
+        if !instance.shown.as_ref().is_some_and(same) {
+            let options = instance.bond.options().clone();
+            instance.shown = Some(Shown { state, options });
+            instance.dirty = true;
+        }
+    }
+}
+
+impl Instance {
+    /// The bond machine had an event, so its state may have changed.
+    pub(super) fn touch(&mut self) {
+        self.touched = true;
+    }
+}
