@@ -1,4 +1,4 @@
-//! What every data plane does with interfaces besides ports: read, label and delete them, and try things where nobody sees it.
+//! What every data plane does with interfaces besides ports: read, label and delete them, and probe the kernel apart.
 
 use std::io;
 use std::thread;
@@ -41,7 +41,7 @@ pub fn delete(links: &mut RouteSocket, name: &str, ifindex: u32) -> Result<(), P
     )
 }
 
-/// Runs a probe of the kernel in a network namespace of its own, where nobody sees devices come and go, and which ends with the
+/// Runs a probe of the kernel in a network namespace of its own, where devices that come and go disturb no one, and which ends with the
 /// thread whatever happens. A kernel without network namespaces runs it in the only one there is.
 ///
 /// # Errors

@@ -16,7 +16,7 @@ use crate::text::chain;
 /// Name of a bond's interface: 1 to 15 bytes without `/`, blanks or a leading dot.
 pub type BondName = String;
 
-/// A mechanism of the kernel that forwards for bonds. It tells what it can do, makes bonds, and takes over those that are there.
+/// A mechanism of the kernel that forwards for bonds. It reports its abilities, makes bonds, and takes over existing ones.
 /// Dropping a plane, or one of its bonds, leaves forwarding as it is.
 pub trait Plane {
     /// Short name, such as `tc`.
@@ -41,7 +41,7 @@ pub trait Plane {
     fn give_back(&mut self, port: PortId, original: &OriginalPort) -> Result<(), PlaneError>;
     /// For an orderly stop without bonds: leaves nothing behind.
     fn close(&mut self) -> io::Result<()>;
-    /// What hears of changes that others make to bonds of this plane, where the mechanism reports them.
+    /// Receives changes that others make to bonds of this plane, where the mechanism reports them.
     fn watch(&mut self) -> Option<&mut dyn Watch> {
         None
     }
@@ -67,11 +67,11 @@ pub trait PlaneBond {
     /// Gives a port back as `original` says. A step that fails does not stop the others. The bond's interface need not exist any
     /// more.
     fn detach(&mut self, port: PortId, original: &OriginalPort) -> Result<(), PlaneError>;
-    /// Makes the kernel match the plan: only differences, make before break. Says all that could not be done.
+    /// Makes the kernel match the plan: only differences, make before break. The outcome names every step that failed.
     fn program(&mut self, plan: &ForwardingPlan) -> Applied;
-    /// Reads anew what somebody else may have changed and the next [`program`](PlaneBond::program) is to put back: the bond's
-    /// address and carrier, and that its ports hear every group. Address and MTU of a port are the operator's to change. A CPU
-    /// that came online since then is told which traffic has no queue.
+    /// Reads anew the settings that someone else may have changed, so that the next [`program`](PlaneBond::program) puts them
+    /// back: the bond's address and carrier, and all-multicast of its ports. Address and MTU of a port are the operator's to
+    /// change. Ties the traffic of CPUs that came online since then to the first queue.
     fn refresh(&mut self) -> Result<(), PlaneError>;
     /// Frames and bytes of an attached port since it was attached.
     fn counters(&mut self, port: PortId) -> Result<PortCounters, PlaneError>;
@@ -95,7 +95,7 @@ pub trait PlaneBond {
 /// A bond that was taken over, and what was found.
 pub type Adopted = (Box<dyn PlaneBond>, Observed);
 
-/// Hears of changes that others make to the bonds of a plane.
+/// Receives the changes that others make to the bonds of a plane.
 pub trait Watch {
     /// The descriptor on which others' changes are reported, for the loop to wait on. It stays the same.
     fn event_fd(&self) -> RawFd;
@@ -103,7 +103,7 @@ pub trait Watch {
     fn read_events(&mut self, budget: usize) -> io::Result<Touched>;
 }
 
-/// What became of a plan.
+/// The outcome of a plan.
 #[derive(Debug, Default)]
 pub struct Applied {
     unfulfilled: Vec<PlaneError>,
@@ -151,7 +151,7 @@ impl From<PlaneError> for Applied {
     }
 }
 
-/// What was heard of changes that others made.
+/// Changes that others made.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Touched {
     /// Bonds whose settings are not what was programmed any more, by the indexes of their interfaces.

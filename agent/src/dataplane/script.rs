@@ -1,5 +1,5 @@
-//! A data plane without a kernel, for tests of the agent: it keeps bonds in memory, writes down every call, and fails where it
-//! is told to.
+//! A data plane without a kernel, for tests of the agent: it keeps bonds in memory, writes down every call, and fails where a
+//! test asks for it.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};

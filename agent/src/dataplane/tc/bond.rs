@@ -1,4 +1,4 @@
-//! What is in force for each bond, and what all bonds of the plane work with.
+//! The state of each bond, and the sockets, programs and pins that all bonds of the plane share.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -26,26 +26,26 @@ pub(super) struct Shared {
     pub(super) pins: Option<Pins>,
 }
 
-/// What is in force for a bond that this process made or took over.
+/// State in force of a bond that this process made or took over.
 pub(super) struct Bond {
     pub(super) ifindex: u32,
     pub(super) wire: u32,
     pub(super) pins: BondPins,
     pub(super) bpf: BondBpf,
     pub(super) hook: Attached,
-    /// What keeps the programs in place while this process runs: on the wire and on ports.
+    /// Links that keep the programs in place while this process runs: on the wire and on ports.
     pub(super) wire_hold: Hold,
     pub(super) port_holds: BTreeMap<PortId, Hold>,
     /// The plan in force. Its `ports` are the attached ones.
     pub(super) applied: ForwardingPlan,
-    /// Ports whose all-multicast somebody took off.
+    /// Ports whose all-multicast someone turned off.
     pub(super) lost_allmulti: BTreeSet<PortId>,
-    /// Whether marks of an operator are told from other traffic.
+    /// Ordinary traffic is tied to the first queue, so that another queue is an operator's mark.
     pub(super) steered: bool,
 }
 
 impl Shared {
-    /// The place for pins; opened, and freed of what is stale, when first asked for.
+    /// The folder of pins. The first call opens it and removes stale pins.
     pub(super) fn pins(&mut self) -> Result<&Pins, PlaneError> {
         let pins = match self.pins.take() {
             Some(mut pins) => {

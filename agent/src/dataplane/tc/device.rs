@@ -171,7 +171,7 @@ impl Shared {
     pub(super) fn remove_bond(&mut self, name: &str, ifindex: u32) -> Result<(), PlaneError> {
         let mut errors = Failures::default();
         errors.note(delete(&mut self.links, name, ifindex));
-        // Last: as long as the interface is there, the pins tell an observer what it does.
+        // Last: as long as the interface is there, its pins say what it does.
         errors.note(
             self.pins()
                 .map(|pins| pins.bond(ifindex))
@@ -180,7 +180,7 @@ impl Shared {
         errors.result()
     }
 
-    /// Marks the wire as ours, and the bond's address as wanted: one that the kernel drew by lot is exchanged by udev some time
+    /// Marks the wire as ours, and the bond's address as wanted: a random one from the kernel is replaced by udev some time
     /// later (MACAddressPolicy=persistent), one that was set is not.
     fn claim(&mut self, name: &str, pair: &Pair) -> Result<(), PlaneError> {
         let wire = wire_name(pair.bond.ifindex);

@@ -64,7 +64,7 @@ unsafe impl Pod for Counters {}
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stamps {
-    /// A frame of somebody else.
+    /// A frame from elsewhere.
     pub any_ns: u64,
     /// One that is ARP or IPv6.
     pub probes_ns: u64,

@@ -46,7 +46,7 @@ impl Maps {
         Ok(Some(Maps { all }))
     }
 
-    /// Pins again what somebody unpinned, so that another program of the bond gets these very maps.
+    /// Pins the maps again that someone unpinned, so that another program of the bond is loaded on them.
     pub fn keep_pinned(&self, pins: &BondPins) -> io::Result<()> {
         pins.create()?;
         for (name, map) in &self.all {
@@ -88,7 +88,7 @@ impl Maps {
         self.get_mut(PORTS).try_into().map_err(map_error)
     }
 
-    /// What is let in from ports.
+    /// Which frames are accepted from ports.
     pub fn rules(&self) -> io::Result<Array<&MapData, u32>> {
         self.get(RULES).try_into().map_err(map_error)
     }
@@ -132,7 +132,7 @@ impl Maps {
         state.get(&0, 0).map_err(map_error)
     }
 
-    /// Replaces what is kept.
+    /// Replaces the state that the agent keeps for the next one.
     pub fn set_state(&mut self, value: State) -> io::Result<()> {
         let mut state: Array<&mut MapData, State> = self.get_mut(STATE).try_into().map_err(map_error)?;
         state.set(0, value, 0).map_err(map_error)

@@ -15,7 +15,7 @@
 //! | `bpf/`, `object` | the programs: one for ports, and one for the wire for each way of spreading |
 //! | `layout`, `maps`, `upgrade` | the maps of one bond and what they hold; those of an earlier layout |
 //! | `bpf` | programs and maps of one bond together |
-//! | `bond`, `adopt` | what is in force for a bond; bonds taken over |
+//! | `bond`, `adopt` | the state of a bond; bonds taken over |
 //! | `lists` | lists of ports that are never seen half written |
 //! | `hook`, `sys` | how programs are attached: tcx links or clsact filters |
 //! | `bpffs`, `pins` | where the pins are |

@@ -46,7 +46,7 @@ impl Way {
         Way::Encap,
     ];
 
-    /// The way in which frames are sent; none where nothing is sent, which the program of any way does without a port.
+    /// The way of spreading; `None` if nothing is sent, which every program can do.
     pub fn of(tx: &Tx) -> Option<Way> {
         if tx.is_nowhere() {
             return None;
@@ -154,7 +154,7 @@ impl Loaded {
 #[derive(Default)]
 pub struct Loader {
     loader: Option<EbpfLoader<'static>>,
-    /// It has been told of pins, and goes on to use them.
+    /// It was given places of pins, and keeps using them.
     pinned: bool,
 }
 
@@ -220,7 +220,7 @@ pub const TX: &str = "bond_tx";
 
 /// Most ports that the smaller program for copies serves. [tx_all.bpf.c: FEW]
 pub const FEW: usize = 16;
-/// With so many ports or fewer the program for many is exchanged for the smaller one.
+/// Most ports with which the program for many copies is exchanged for the smaller one again.
 pub const FEW_AGAIN: usize = 12;
 
 static PORT_RX: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/port_rx.bpf.o"));

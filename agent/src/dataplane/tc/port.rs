@@ -57,7 +57,7 @@ impl Shared {
         errors
     }
 
-    /// Gives back a port of a bond that somebody deleted: its tcx link goes with the pins of the bond.
+    /// Gives back a port of a bond that someone deleted: its tcx link goes with the pins of the bond.
     pub(super) fn give_back_orphan(&mut self, port: PortId, original: &OriginalPort) -> Result<(), PlaneError> {
         let mut errors = Failures::default();
         errors.note(self.sweep_pins());

@@ -37,7 +37,7 @@ pub fn apply(
 ) -> Applied {
     let mut errors = Failures::default();
     let know = || bond.bpf.add_own(addresses(plan));
-    errors.note(step(|| format!("learn the addresses of {name}"), know));
+    errors.note(step(|| format!("add to the own addresses of {name}"), know));
     if bridged(plan) {
         errors.note(remember_all(name, bond, true));
     }
@@ -114,7 +114,7 @@ fn remember_all(name: &str, bond: &mut Bond, all: bool) -> Result<(), PlaneError
 /// Knows the addresses in force for our own, and no others.
 pub fn keep_own(name: &str, bond: &mut Bond) -> Result<(), PlaneError> {
     let own = addresses(&bond.applied).collect();
-    step(|| format!("tell the addresses of {name}"), || bond.bpf.set_own(&own))
+    step(|| format!("set the own addresses of {name}"), || bond.bpf.set_own(&own))
 }
 
 fn addresses(plan: &ForwardingPlan) -> impl Iterator<Item = MacAddr> {

@@ -1,7 +1,7 @@
 //! Traffic that an operator sends through a port of his choice, as `queue_id` has it: he marks it with a transmit queue of the
 //! bond, by tc's `skbedit queue_mapping` at clsact or behind a multiq qdisc. [bonding.rst: queue_id]
 //!
-//! The mark crosses the pair and tells `bond_tx` the port. So what nobody marked must be on queue 0. A bond has room for
+//! The mark crosses the pair and tells `bond_tx` the port. So frames without a mark must be on queue 0. A bond has room for
 //! [`TX_QUEUES`] and uses one, on which everything is, like a pair without this; only when a port gets a queue does it use all of
 //! them, with ordinary traffic tied to the first. It stays so until the bond is deleted: queues come and go with links.
 

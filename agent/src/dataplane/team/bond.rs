@@ -1,4 +1,4 @@
-//! What is in force for each bond, and what all bonds of the plane work with.
+//! The state of each bond, and the sockets that all bonds of the plane share.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -25,7 +25,7 @@ pub(super) struct Shared {
     pub(super) abilities: Option<Abilities>,
 }
 
-/// What is in force for a bond that this process made or took over.
+/// State in force of a bond that this process made or took over.
 pub(super) struct Bond {
     pub(super) ifindex: u32,
     /// Address in force.

@@ -108,7 +108,7 @@ impl Shared {
             step(|| format!("mark {name}"), || self.driver.set(team, key, &value))?;
         }
         set_mode(&mut self.driver, name, &mut bond, spread)?;
-        // An address that the kernel drew by lot is exchanged by udev some time later (MACAddressPolicy=persistent), one that
+        // A random address from the kernel is replaced by udev some time later (MACAddressPolicy=persistent), one that
         // was set is not.
         let keep = || self.links.set_mac(team, draft.report.mac);
         step(|| format!("set the address of {name}"), keep)?;

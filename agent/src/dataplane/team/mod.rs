@@ -1,4 +1,4 @@
-//! The team data plane: the kernel's team driver, told over generic netlink what to forward.
+//! The team data plane: the kernel's team driver, set over generic netlink.
 //!
 //! The bond's own interface is a team device, its ports are under it. The driver forwards and shows carrier, but decides
 //! nothing: options set for each port whether it receives, sends and counts as linked. So a new agent finds the plan in force by
@@ -12,10 +12,10 @@
 //! | `driver` | requests as the plane makes them |
 //! | `hash` | programs that make its loadbalance mode choose ports as the bonding driver does |
 //! | `exact`, `probe` | what it cannot do exactly; what this kernel has |
-//! | `bond` | what is in force for a bond |
+//! | `bond` | the state of a bond |
 //! | `device`, `port` | the team device; ports taken in and given back |
 //! | `program` | from the plan in force to the wanted one, and in which order |
-//! | `watch` | options that somebody else changes |
+//! | `watch` | options that someone else changes |
 
 use std::cell::RefCell;
 use std::fs::{self, File};
@@ -214,7 +214,7 @@ impl PlaneBond for TeamBond {
         self.shared.borrow_mut().refresh(&self.name, bond)
     }
 
-    /// The kernel counts frames that a backup port refuses as not taken by anybody, unless a packet socket on the port took them.
+    /// The kernel counts frames that a backup port refuses as unwanted, unless a packet socket on the port took them.
     fn counters(&mut self, port: PortId) -> Result<PortCounters, PlaneError> {
         let links = &mut self.shared.borrow_mut().links;
         let read = || format!("read the counters of {port}");

@@ -9,7 +9,7 @@
 //! 5. `enabled` off on ports that are not to receive any more. A port that is off loses its cells.
 //!
 //! A failover in active-backup is five messages. The new port is enabled before it is the active one: else nothing would come
-//! in for a moment. (Enabling would make the driver announce, which it is told not to.)
+//! in for a moment. (Enabling would make the driver announce; the mark of our devices turns that off.)
 //!
 //! | Plan | Receives (`enabled`) | Sends |
 //! |---|---|---|
@@ -40,7 +40,7 @@ use crate::dataplane::step::{Failures, port_step, step, step_with};
 use crate::dataplane::{Applied, PlaneError, port};
 use crate::netlink::RouteSocket;
 
-/// Makes the kernel match `plan`, writing only what differs from what is known of it, and keeps the latter true.
+/// Makes the kernel match `plan`, writing only differences from the known state, and records each write there.
 pub fn apply(
     driver: &mut Driver,
     links: &mut RouteSocket,
