@@ -15,7 +15,7 @@ use crate::instances::{Instances, Showing};
 use crate::netlink::Drained;
 use crate::signals::Signals;
 
-/// What the loop waits for besides the control socket, whose tokens come after these.
+/// Tokens of the sources besides the control socket, whose tokens follow.
 const SIGNALS: Token = Token(0);
 const LINK_EVENTS: Token = Token(1);
 const PLANE_EVENTS: Token = Token(2);
@@ -46,9 +46,9 @@ pub struct Agent {
     instances: Instances,
     /// Sources whose budget ran out: the wait, which is edge-triggered, would not report them again.
     unread: BTreeSet<Token>,
-    /// The answer to `show` that is being made: in portions, while the others wait for theirs.
+    /// The answer to `show` that is being made, some bonds in each turn. Other readers wait.
     showing: Option<(Request, Showing)>,
-    /// Requests to find out what the kernel can do, the oldest first. A client has no more than one.
+    /// Requests to examine the kernel, the oldest first. A client has no more than one.
     examinations: VecDeque<Request>,
     /// The next of them is not answered before.
     next_examination: Time,
@@ -159,7 +159,7 @@ impl Agent {
         self.server.answer(request.client, &request.id, answer);
     }
 
-    /// Answers clients that only look, until this turn's share of them is used up.
+    /// Answers requests that change nothing, until this turn's share of them is used up.
     fn answer_reads(&mut self) {
         let mut left = SHOWN_A_TURN;
         while left > 0 {
@@ -174,7 +174,7 @@ impl Agent {
         }
     }
 
-    /// Adds one bond to an answer to `show`, or sends the answer if it is complete. Returns how much that counts.
+    /// Adds one bond to an answer to `show`, or sends the answer if it is complete. Returns its cost.
     fn show_next(&mut self, request: Request, mut showing: Showing) -> usize {
         match self.instances.show_next(clock::now(), &mut showing) {
             Some(ports) => {
@@ -189,7 +189,7 @@ impl Agent {
         }
     }
 
-    /// Answers a request that only looks, or begins to. Returns how much that counts.
+    /// Answers a request that changes nothing, or begins to. Returns its cost.
     fn read(&mut self, request: Request) -> usize {
         let answer = match &request.call {
             Call::Show { bond } => match self.instances.show(bond.as_deref()) {
@@ -215,8 +215,8 @@ impl Agent {
         1
     }
 
-    /// Answers one `doctor`, which may make devices to find out what the kernel can do. Afterwards the next one waits, so that
-    /// clients that only look cannot keep the agent busy.
+    /// Answers one `doctor`, which may make devices to examine the kernel. The next one waits, so that clients that may not change
+    /// anything cannot keep the agent busy.
     fn examine(&mut self) {
         let started = clock::now();
         if started < self.next_examination {

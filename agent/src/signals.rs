@@ -78,7 +78,7 @@ fn name(number: i32) -> String {
     }
 }
 
-/// Signals that end a program unless they are caught, and that neither ask it to end nor tell of a fault in it: a terminal that
+/// Signals that end a program unless they are caught, and are neither requests to end nor faults of the program: a terminal that
 /// was closed, the operator's, timers that the program which started bondd has set, the limits on processor time. The real-time
 /// signals are treated alike. [signal(7), execve(2), setrlimit(2)]
 const WITHOUT_EFFECT: [i32; 10] = [

@@ -2,9 +2,9 @@
 //! multicast memberships, and learning frames for hosts behind a bridge above the bond.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::net::{Ipv4Addr, Ipv6Addr, UdpSocket};
-use std::thread;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use bondd_tests::capture::Capture;
 use bondd_tests::daemon::LIMIT;
@@ -12,6 +12,7 @@ use bondd_tests::lab::{LEFT, RIGHT};
 use bondd_tests::machine::Machine;
 use bondd_tests::raw::Raw;
 use bondd_tests::{BondAndSwitch, Cable, Netns, wait_for};
+use serde_json::Value;
 
 const V6: &str = "fd00:77::1";
 
@@ -25,8 +26,23 @@ fn bench(options: &str) -> (BondAndSwitch, Capture) {
         addresses.contains("fe80") && !addresses.contains("tentative")
     });
     bench.host.daemon.wait_active("bond0", "eth0");
-    let heard = Capture::start(&bench.switch.netns, "p1", "arp or icmp6");
+    let heard = Capture::start(&bench.switch.netns, "p1", "arp or icmp6 or ether proto 0x88b6");
     (bench, heard)
+}
+
+/// Waits until the bond has failed over to `eth1` and has no announcement left to send, then sends a frame through it and waits
+/// until the switch has captured that: everything that was announced is captured by then.
+fn wait_for_the_end_of_announcements(bench: &BondAndSwitch, heard: &Capture) {
+    let daemon = &bench.host.daemon;
+    let port = daemon.port("bond0", "eth1")["ifindex"].clone();
+    wait_for("an end of the announcements", LIMIT, || {
+        let state = fs::read_to_string(daemon.dir().join("state/bond0.json")).unwrap_or_default();
+        let bond = &serde_json::from_str::<Value>(&state).unwrap_or_default()["bond"];
+        bond["mode"]["active"] == port && bond["notifier"]["left"] == 0 && bond["rejoin"]["left"] == 0
+    });
+    let marker = [&[0xff; 6][..], &[2, 0, 0, 0, 0x77, 1], &[0x88, 0xb6], &[0; 46]].concat();
+    bench.host.netns.enter(|| Raw::open("bond0", 0).send(&marker));
+    heard.wait(1, &["02:00:00:00:77:01"]);
 }
 
 fn announced(heard: &Capture, bench: &BondAndSwitch) -> (Vec<String>, Vec<String>) {
@@ -46,8 +62,7 @@ fn announcements(options: &str) -> (usize, usize) {
     let (bench, heard) = bench(options);
     bench.cables[0].pull();
     bench.host.daemon.wait_active("bond0", "eth1");
-    // Absence can only be waited for: three times as long as the slowest of these series takes.
-    thread::sleep(Duration::from_millis(1_200));
+    wait_for_the_end_of_announcements(&bench, &heard);
     let (arp, na) = announced(&heard, &bench);
     println!("{options}: {} gratuitous ARP, {} unsolicited NA", arp.len(), na.len());
     let other = heard.matching(&["who-has 10.77.0.11 tell 10.77.0.11"]);
@@ -164,13 +179,12 @@ fn memberships_are_reported([igmp, mld]: [&str; 2], expected: [&[&str]; 2]) {
     before.wait(1, expected[1]);
     wait_for("an end of the kernel's own reports", LIMIT * 2, quiet);
 
-    let heard = Capture::start(&bench.switch.netns, "p1", "igmp or ip6");
+    let heard = Capture::start(&bench.switch.netns, "p1", "igmp or ip6 or ether proto 0x88b6");
     let pulled = since_1970();
     bench.cables[0].pull();
     heard.wait(3, expected[0]);
     heard.wait(3, expected[1]);
-    // Absence can only be waited for: twice as long as to the next round.
-    thread::sleep(Duration::from_millis(400));
+    wait_for_the_end_of_announcements(&bench, &heard);
     for words in expected {
         let times: Vec<f64> = heard
             .matching(words)
@@ -209,7 +223,8 @@ const HOSTS: u8 = 200;
 /// A bridge above the bond has learned two hundred hosts by their frames; returns how often each was told of at the other port
 /// after the active path died, and how long after the failover the last time was, in seconds.
 fn hosts_told_of(options: &str) -> (BTreeMap<String, u32>, f64) {
-    let options = format!("arp_interval=100 arp_ip_target={RIGHT} arp_validate=all {options}");
+    // The last of six announcements of addresses leaves long after the frames of all hosts.
+    let options = format!("arp_interval=100 arp_ip_target={RIGHT} arp_validate=all num_grat_arp=6 {options}");
     let bench = BondAndSwitch::new(Machine::alone(), &options);
     let (netns, daemon, guests) = (&bench.host.netns, &bench.host.daemon, Netns::new("guests"));
     let _cable = Cable::new(netns, "tap0", &guests, "eth0");
@@ -239,21 +254,20 @@ fn hosts_told_of(options: &str) -> (BTreeMap<String, u32>, f64) {
     });
     daemon.wait_active("bond0", "eth0");
 
-    let heard = Capture::start(&bench.switch.netns, "p1", "ether proto 0x8035");
+    let heard = Capture::start(&bench.switch.netns, "p1", "ether proto 0x8035 or ether proto 0x88b6");
     let monitor = daemon.monitor();
     bench.switch.block("p0");
     let moved = monitor.wait(LIMIT, |event| event["notice"]["kind"] == "active_changed");
     let moved = moved.expect("a failover").event["time"].as_f64().expect("seconds");
-    // Absence can only be waited for: twice as long as it may take.
-    thread::sleep(Duration::from_millis(500));
-    let mut told = BTreeMap::new();
+    wait_for_the_end_of_announcements(&bench, &heard);
+    let (mut told, mut last) = (BTreeMap::new(), 0.0);
     for line in heard.lines() {
         let from = line.split_whitespace().nth(1).unwrap_or_default();
         if from.starts_with("02:00:00:00:66:") {
             *told.entry(from.to_owned()).or_default() += 1;
+            last = captured_at(&line) - moved;
         }
     }
-    let last = heard.lines().last().map_or(0.0, |line| captured_at(line) - moved);
     (told, last)
 }
 

@@ -1,6 +1,5 @@
 //! How much a failover and a way back cost, in frames of counted traffic.
 
-use std::thread;
 use std::time::Duration;
 
 use bondd_tests::daemon::LIMIT;
@@ -49,8 +48,11 @@ fn the_primary_returns_after_updelay_and_nothing_is_lost() {
     let (out, back) = (bench.flow(TEN_THOUSAND), bench.flow_back(TEN_THOUSAND));
     out.pass(1_000);
     let monitor = daemon.monitor();
-    // The switch may still have old frames of the other direction in flight to the pulled port.
-    thread::sleep(Duration::from_millis(100));
+    // Until the switch has learned the way through the other port, it sends frames to the pulled one.
+    let arrived = back.arrived();
+    wait_for("the switch uses the other port", LIMIT, || {
+        back.arrived() > arrived + 500
+    });
     let (out_from, back_from) = (out.sent(), back.sent());
     bench.cables[0].plug();
     daemon.wait_active("bond0", "eth0");

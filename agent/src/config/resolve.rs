@@ -185,70 +185,82 @@ fn make_bonds(
     defaults: &OptionLines,
     findings: &mut Findings,
 ) -> Vec<BondSpec> {
-    let mut bonds = Vec::new();
-    let mut taken: BTreeSet<String> = asked.iter().map(|(name, _)| name.clone()).collect();
+    let without_lines = OptionLines::default();
+    let mut made = Made {
+        taken: asked.iter().map(|(name, _)| name.clone()).collect(),
+        bonds: Vec::new(),
+    };
     for (name, place) in asked {
-        let own = lines.get(name.as_str());
-        let options = own.map(|own| own.options.clone()).unwrap_or_default();
-        let spares = own
-            .and_then(|own| own.max_bonds.as_ref())
-            .map_or(0, |(_, n)| n.saturating_sub(1));
-        let (ports_place, ports) = own.and_then(|own| own.ports.clone()).unzip();
-        let bond = BondSpec {
-            alias: Some(name.clone()),
-            name,
-            given: options.clone(),
-            options,
-            ports: ports.unwrap_or_default(),
-            ports_place,
-            place,
-        };
-        let alike = BondSpec {
-            alias: None,
-            ports: Vec::new(),
-            ports_place: None,
-            ..bond.clone()
-        };
-        bonds.push(bond);
-        if bonds.len() + spares > MOST_IN_ALL {
-            findings.error(&alike.place, format!("more than {MOST_IN_ALL} bonds, expected fewer"));
+        let own = lines.get(name.as_str()).unwrap_or(&without_lines);
+        let spares = own.max_bonds.as_ref().map_or(0, |(_, n)| n.saturating_sub(1));
+        made.bonds.push(own.bond(name, &place));
+        if made.bonds.len() + spares > MOST_IN_ALL {
+            findings.error(&place, format!("more than {MOST_IN_ALL} bonds, expected fewer"));
             continue;
         }
-        for _ in 0..spares {
-            bonds.push(spare(&mut taken, &alike));
-        }
+        made.add(spares, &own.options, &place);
     }
-    // `options bonding` alone is the module loaded by its own name: it makes one bond. [bond_main.c: bonding_init]
-    let wanted = match &defaults.max_bonds {
-        Some((place, 0)) if bonds.is_empty() => {
-            findings.info(place, "max_bonds=0: no bond is made");
-            0
-        }
-        Some((_, wanted)) => *wanted,
-        None => 1,
-    };
     if let Some(place) = &defaults.place {
-        let alike = BondSpec {
-            name: String::new(),
-            alias: None,
-            options: Vec::new(),
-            given: Vec::new(),
-            ports: Vec::new(),
-            ports_place: None,
-            place: place.clone(),
-        };
-        while bonds.len() < wanted {
-            bonds.push(spare(&mut taken, &alike));
-        }
+        let wanted = defaults.bonds_of_module(made.bonds.is_empty(), findings);
+        made.add(wanted.saturating_sub(made.bonds.len()), &[], place);
     }
-    bonds
+    made.bonds
 }
 
-/// One more bond, with the lowest free number.
-fn spare(taken: &mut BTreeSet<String>, alike: &BondSpec) -> BondSpec {
-    let name = free_name(taken);
-    taken.insert(name.clone());
-    BondSpec { name, ..alike.clone() }
+impl OptionLines {
+    /// The bond that these lines are about.
+    fn bond(&self, name: String, place: &Place) -> BondSpec {
+        let (ports_place, ports) = self.ports.clone().unzip();
+        BondSpec {
+            alias: Some(name.clone()),
+            name,
+            given: self.options.clone(),
+            options: self.options.clone(),
+            ports: ports.unwrap_or_default(),
+            ports_place,
+            place: place.clone(),
+        }
+    }
+
+    /// How many bonds there are at least if these lines are for the module. `options bonding` alone is the module loaded by its own
+    /// name: it makes one bond. [bond_main.c: bonding_init]
+    fn bonds_of_module(&self, alone: bool, findings: &mut Findings) -> usize {
+        match &self.max_bonds {
+            Some((place, 0)) => {
+                if alone {
+                    findings.info(place, "max_bonds=0: no bond is made");
+                }
+                0
+            }
+            Some((_, wanted)) => *wanted,
+            None => 1,
+        }
+    }
+}
+
+/// Bonds that were made, and their names.
+struct Made {
+    taken: BTreeSet<String>,
+    bonds: Vec<BondSpec>,
+}
+
+impl Made {
+    /// Adds bonds that `max_bonds` asks for, with the lowest free numbers.
+    fn add(&mut self, count: usize, options: &[SpecOption], place: &Place) {
+        for _ in 0..count {
+            let name = free_name(&self.taken);
+            self.taken.insert(name.clone());
+            self.bonds.push(BondSpec {
+                name,
+                alias: None,
+                given: options.to_vec(),
+                options: options.to_vec(),
+                ports: Vec::new(),
+                ports_place: None,
+                place: place.clone(),
+            });
+        }
+    }
 }
 
 /// Drops bonds beyond the limit.

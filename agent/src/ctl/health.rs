@@ -179,99 +179,104 @@ mod tests {
         (status.link, status.usable) = (word, usable);
     }
 
+    /// A change to the bond of [`health`], the level and a part of the line that it leads to.
+    type Case = (fn(&mut BondReport), Level, &'static str);
+
+    const OF_PORTS: &[Case] = &[
+        (
+            |_| {},
+            Level::Ok,
+            "OK - bond0: 2 of 2 ports up, active eth0 | 'bond0'=2;2:;1:;0;2",
+        ),
+        (
+            |bond| link(bond, 1, LinkWord::Down, false),
+            Level::Warning,
+            "WARNING - bond0 eth1 is down: 1 of 2 ports up, active eth0 | 'bond0'=1;2:;1:;0;2",
+        ),
+        (
+            |bond| link(bond, 1, LinkWord::GoingBack, false),
+            Level::Warning,
+            "bond0 eth1 is going back: 1 of 2",
+        ),
+        (
+            |bond| link(bond, 0, LinkWord::GoingDown, true),
+            Level::Warning,
+            "bond0 eth0 is going down: 2 of 2",
+        ),
+        (
+            |bond| bond.ports.push(PortReport::absent("eth2")),
+            Level::Warning,
+            "bond0 eth2 is absent: 2 of 3",
+        ),
+        (
+            |bond| {
+                let mut port = PortReport::absent("eth2");
+                port.notes.attach_error = Some("eth2 belongs to br|0".to_owned());
+                bond.ports.push(port);
+            },
+            Level::Warning,
+            "bond0 eth2 is not attached (eth2 belongs to br/0): 2 of 3",
+        ),
+    ];
+
+    const OF_THE_BOND: &[Case] = &[
+        (
+            |bond| bond.status.unmonitored = true,
+            Level::Warning,
+            "bond0 is unmonitored: 2 of 2",
+        ),
+        (
+            |bond| {
+                let part = json!({"what":"set the MTU of eth1","why":"busy","since_ms":7});
+                bond.unfulfilled.push(serde_json::from_value(part).unwrap());
+            },
+            Level::Warning,
+            "bond0 cannot set the MTU of eth1: 2 of 2",
+        ),
+        (
+            |bond| {
+                let target = json!({"target":"10.9.9.9","monitored":false,"source":null,"vlans":[],"elsewhere":"eth9"});
+                let target: TargetStatus = serde_json::from_value(target).unwrap();
+                bond.status.targets.push(target);
+            },
+            Level::Warning,
+            "bond0 target 10.9.9.9 does not count: 2 of 2",
+        ),
+        (
+            |bond| {
+                bond.status.carrier = false;
+                bond.status.active_port = None;
+                for at in [0, 1] {
+                    link(bond, at, LinkWord::Down, false);
+                }
+            },
+            Level::Critical,
+            "CRITICAL - bond0 has no carrier, eth0 is down, eth1 is down: 0 of 2 ports up | 'bond0'=0;2:;1:;0;2",
+        ),
+        // As the ARP monitor tries out ports of which none works.
+        (
+            |bond| {
+                bond.status.carrier = false;
+                bond.status.active_port = None;
+                link(bond, 0, LinkWord::GoingBack, false);
+                link(bond, 1, LinkWord::GoingDown, false);
+            },
+            Level::Critical,
+            "bond0 has no carrier, eth0 is going back, eth1 is going down: 0 of 2 ports up | 'bond0'=0;2:;1:;0;2",
+        ),
+        (
+            |bond| bond.status.up = false,
+            Level::Critical,
+            "bond0 is set down: 2 of 2",
+        ),
+        (|bond| bond.ports.clear(), Level::Critical, "bond0 has no port: 0 of 0"),
+    ];
+
     #[test]
     fn what_is_wrong_decides_the_level_and_is_told() {
-        type Change = fn(&mut BondReport);
-        let cases: [(Change, Level, &str); 13] = [
-            (
-                |_| {},
-                Level::Ok,
-                "OK - bond0: 2 of 2 ports up, active eth0 | 'bond0'=2;2:;1:;0;2",
-            ),
-            (
-                |bond| link(bond, 1, LinkWord::Down, false),
-                Level::Warning,
-                "WARNING - bond0 eth1 is down: 1 of 2 ports up, active eth0 | 'bond0'=1;2:;1:;0;2",
-            ),
-            (
-                |bond| link(bond, 1, LinkWord::GoingBack, false),
-                Level::Warning,
-                "bond0 eth1 is going back: 1 of 2",
-            ),
-            (
-                |bond| link(bond, 0, LinkWord::GoingDown, true),
-                Level::Warning,
-                "bond0 eth0 is going down: 2 of 2",
-            ),
-            (
-                |bond| bond.ports.push(PortReport::absent("eth2")),
-                Level::Warning,
-                "bond0 eth2 is absent: 2 of 3",
-            ),
-            (
-                |bond| {
-                    let mut port = PortReport::absent("eth2");
-                    port.notes.attach_error = Some("eth2 belongs to br|0".to_owned());
-                    bond.ports.push(port);
-                },
-                Level::Warning,
-                "bond0 eth2 is not attached (eth2 belongs to br/0): 2 of 3",
-            ),
-            (
-                |bond| bond.status.unmonitored = true,
-                Level::Warning,
-                "bond0 is unmonitored: 2 of 2",
-            ),
-            (
-                |bond| {
-                    let part = json!({"what":"set the MTU of eth1","why":"busy","since_ms":7});
-                    bond.unfulfilled.push(serde_json::from_value(part).unwrap());
-                },
-                Level::Warning,
-                "bond0 cannot set the MTU of eth1: 2 of 2",
-            ),
-            (
-                |bond| {
-                    let target =
-                        json!({"target":"10.9.9.9","monitored":false,"source":null,"vlans":[],"elsewhere":"eth9"});
-                    let target: TargetStatus = serde_json::from_value(target).unwrap();
-                    bond.status.targets.push(target);
-                },
-                Level::Warning,
-                "bond0 target 10.9.9.9 does not count: 2 of 2",
-            ),
-            (
-                |bond| {
-                    bond.status.carrier = false;
-                    bond.status.active_port = None;
-                    for at in [0, 1] {
-                        link(bond, at, LinkWord::Down, false);
-                    }
-                },
-                Level::Critical,
-                "CRITICAL - bond0 has no carrier, eth0 is down, eth1 is down: 0 of 2 ports up | 'bond0'=0;2:;1:;0;2",
-            ),
-            // As the ARP monitor tries out ports of which none works.
-            (
-                |bond| {
-                    bond.status.carrier = false;
-                    bond.status.active_port = None;
-                    link(bond, 0, LinkWord::GoingBack, false);
-                    link(bond, 1, LinkWord::GoingDown, false);
-                },
-                Level::Critical,
-                "bond0 has no carrier, eth0 is going back, eth1 is going down: 0 of 2 ports up | 'bond0'=0;2:;1:;0;2",
-            ),
-            (
-                |bond| bond.status.up = false,
-                Level::Critical,
-                "bond0 is set down: 2 of 2",
-            ),
-            (|bond| bond.ports.clear(), Level::Critical, "bond0 has no port: 0 of 0"),
-        ];
-        for (change, level, line) in cases {
+        for (change, level, line) in OF_PORTS.iter().chain(OF_THE_BOND) {
             let health = health(change);
-            assert_eq!(health.state, level, "{line}");
+            assert_eq!(health.state, *level, "{line}");
             assert!(health.text().contains(line), "{line:?} in {:?}", health.text());
         }
     }

@@ -395,12 +395,23 @@ impl PlaneError {
                 format!("no permission; bondd needs {capability} (run it as root)"),
             ),
             PlaneError::Unsupported { feature, config } => (
-                format!("use a {feature}"),
-                format!("this kernel has none; it needs {config}"),
+                format!("use this kernel's {feature}"),
+                format!("it has none; it needs {config}"),
             ),
-            PlaneError::Inexact { what, .. } => (format!("do {what}"), self.to_string()),
-            PlaneError::NotYet { what } => (format!("do {what}"), self.to_string()),
-            PlaneError::OneQueue { bond } => (format!("use a queue_id on {bond}"), self.to_string()),
+            PlaneError::Inexact {
+                plane,
+                what,
+                why,
+                other,
+            } => (
+                format!("do {what} exactly"),
+                format!("on the {plane} plane, {why}; make a new bond with plane={other}"),
+            ),
+            PlaneError::NotYet { what } => (format!("do {what}"), "no data plane of this agent has it".to_owned()),
+            PlaneError::OneQueue { bond } => (
+                format!("use a queue_id on {bond}"),
+                "it has one transmit queue; delete it and make it anew (needs a kernel from 5.15 on)".to_owned(),
+            ),
             PlaneError::NotUndone { error, undo } => {
                 let (what, why) = error.what_and_why();
                 (what, format!("{why}; undoing the attempt failed too: {undo}"))

@@ -1,4 +1,4 @@
-//! What the bond machines ask for, done.
+//! Carries out the actions of the bond machines.
 
 use std::mem;
 
@@ -16,10 +16,10 @@ impl Instances {
     pub(super) fn drain(&mut self, now: Time, at: usize) {
         let mut frames = Vec::new();
         while let Some(action) = self.bonds[at].bond.poll_action() {
-            // The saved state holds what is left of announcements, which the files do not show.
+            // The saved state counts the announcements to come, which the files do not show.
             self.bonds[at].dirty |= matches!(
                 action,
-                Action::Program { .. } | Action::Transmit { .. } | Action::Notify(_)
+                Action::Program { .. } | Action::Transmit { .. } | Action::ReportMemberships { .. } | Action::Notify(_)
             );
             let answer = match action {
                 Action::Transmit { port, frame } | Action::Probe { port, frame } => {
@@ -28,8 +28,8 @@ impl Instances {
                 }
                 Action::Program { epoch, plan } => {
                     let failed = self.program(now, at, epoch, &plan);
-                    // The rest can wait for another agent on this processor that has yet to move its traffic: of the two ends of
-                    // a cable, say, in two namespaces. Programs of lower priority do not get in between. [sched_yield(2)]
+                    // Another agent on this processor may have to move its traffic too, such as that of the cable's other end in
+                    // another namespace; all else can wait for it. Programs of lower priority do not run. [sched_yield(2)]
                     std::thread::yield_now();
                     failed
                 }
@@ -48,7 +48,7 @@ impl Instances {
                     None
                 }
             };
-            // In the order asked for: what leaves after a change of plan leaves under the new one.
+            // In the order of the actions: frames after a change of plan are sent under the new plan.
             self.send(at, mem::take(&mut frames));
             if let Some(event) = answer {
                 self.bonds[at].bond.handle_event(now, event);
@@ -87,7 +87,7 @@ impl Instances {
         Some(Event::BondLink { report: link.report })
     }
 
-    /// The event that tells of a failure, if it is one.
+    /// Programs a plan. Returns the event that reports a failure.
     fn program(&mut self, now: Time, at: usize, epoch: Epoch, plan: &ForwardingPlan) -> Option<Event> {
         let instance = &mut self.bonds[at];
         let applied = match Wanted::of(plan) {
@@ -99,13 +99,13 @@ impl Instances {
             return None;
         }
         let retry = applied.may_pass();
-        // Doubted is only what failed: an operator's address must not count as what an earlier plan left behind.
+        // The address only if it is not the plan's: otherwise an operator's address would count as one of an earlier plan.
         let link = self.links.by_index(instance.ifindex).ok().flatten();
         let mac = link.map(|link| link.report.mac).filter(|mac| *mac != plan.mac);
         Some(Event::ProgramFailed { epoch, retry, mac })
     }
 
-    /// Brings the plan in force about once more, after somebody else changed what it asks for.
+    /// Programs the plan in force once more, after another program changed something that it sets.
     pub(super) fn repair(&mut self, now: Time, at: usize) {
         let instance = &mut self.bonds[at];
         if let Err(error) = instance.plane.refresh() {
@@ -143,7 +143,7 @@ impl Instances {
         }
     }
 
-    /// None without an answer: the interface is going away, and its event tells.
+    /// `None` if the interface is going away, which its event reports.
     fn poll_carrier(&mut self, at: usize, port: PortId) -> Option<Carrier> {
         let bond = &self.bonds[at].bond;
         if bond.options().use_carrier {
@@ -154,7 +154,7 @@ impl Instances {
         self.carrier_by_driver(at, port, &name)
     }
 
-    /// The carrier as `use_carrier=0` asks for it. A driver that does not say counts as up. [bond_main.c: bond_check_dev_link]
+    /// The carrier as `use_carrier=0` reads it. It counts as on if the driver reports none. [bond_main.c: bond_check_dev_link]
     fn carrier_by_driver(&mut self, at: usize, port: PortId, name: &str) -> Option<Carrier> {
         let carrier = mii::carrier_by_ioctl(name);
         let silent = &mut self.bonds[at].silent_drivers;
@@ -173,7 +173,7 @@ impl Instances {
         carrier.or(Some(Carrier::On))
     }
 
-    /// Asks the driver of a new port whether it can say what `use_carrier=0` asks for, as the bond may not be up to poll.
+    /// Asks the driver of a new port for the link that `use_carrier=0` needs: a bond that is down does not poll it.
     pub(super) fn try_driver(&mut self, at: usize, port: PortId, name: &str) {
         let options = self.bonds[at].bond.options();
         if !options.use_carrier && !options.miimon.is_zero() {

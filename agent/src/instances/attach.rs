@@ -8,7 +8,7 @@ use crate::control::proto::ErrorCode;
 use crate::netlink::Link;
 
 impl Instances {
-    /// A link message about an interface that a bond wants and has not: attaches it if it is time for that.
+    /// A link message about a wanted interface that is not attached: attaches it if an attempt is due.
     pub(super) fn on_wanted(&mut self, now: Time, at: usize, link: &Link) {
         if self.bonds[at].attempts.is_due(now, link) {
             self.attach_wanted(now, at, &link.report.name);
@@ -23,7 +23,7 @@ impl Instances {
             .min()
     }
 
-    /// Tries again what could not be attached, as far as it is time for that.
+    /// Makes the attempts that are due.
     pub(super) fn attach_due(&mut self, now: Time) {
         for at in 0..self.bonds.len() {
             for name in self.bonds[at].attempts.due(now) {

@@ -1,4 +1,4 @@
-//! Wanted ports that cannot be attached: why not, and when it is tried again.
+//! Wanted ports that cannot be attached: the reasons, and the times of the next attempts.
 //!
 //! An attachment that fails half-way is undone, and the kernel reports both as changes of the interface. They must not lead to
 //! the next attempt, or there would be no end of it. So the next attempt is at once only if the interface or the bond is not as
@@ -36,8 +36,8 @@ struct Attempt {
     at_once: Repairs,
 }
 
-/// What of an interface others may change to make an attachment possible. Carrier is none of it: it also follows, some time
-/// later, from what the agent itself did.
+/// Properties of an interface that another program may change to make an attachment possible. Carrier is left out: it also
+/// changes some time after the agent's own changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Settings {
     ifindex: u32,

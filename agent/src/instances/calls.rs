@@ -1,4 +1,4 @@
-//! What clients ask for. A refused call leaves everything as it was.
+//! Calls of clients. A refused call changes nothing.
 
 use bond_modes::options::{self, FailOverMac, is_interface_name};
 use bond_modes::{Bond, BondOptions, Event, Notice, OptionError, PortFacts, PortId, Warning};
@@ -14,9 +14,8 @@ use crate::status::Device;
 use crate::text::chain;
 
 impl Instances {
-    /// Does what a client asks for; the answer is what it gets, with the warnings that it led to and what of the bond's plan is
-    /// not done after it. To show many bonds without a
-    /// pause takes long; see [`Instances::show`].
+    /// Carries out a client's call and returns the answer: with the warnings that the call led to, and the parts of the bond's
+    /// plan that are not done after it. Showing many bonds in one call takes long; see [`Instances::show`].
     pub fn call(&mut self, now: Time, call: &Call) -> Result<Value, ControlError> {
         let before = self.happened.len();
         let mut answer = self.carry_out(now, call)?;
@@ -82,7 +81,7 @@ impl Instances {
 
     /// Makes a bond; its place.
     pub(super) fn add(&mut self, now: Time, name: &str, pairs: &[(String, String)]) -> Result<usize, ControlError> {
-        // The kernel would put a number in place of %d, and the name be another than the one asked for.
+        // The kernel replaces %d by a number, so the bond would get another name.
         if !is_interface_name(name) || name.contains('%') || RESERVED.contains(&name) {
             let text = format!("{name:?} cannot be a bond's name, expected 1 to 15 bytes without /, :, % or blanks");
             return Err(ControlError::new(ErrorCode::BadName, text));
@@ -172,8 +171,7 @@ impl Instances {
         Ok(serde_json::to_value(report).expect("a report is plain data"))
     }
 
-    /// Gives all ports back and removes the bond. What cannot be restored or deleted does not stop the rest: a bond without its
-    /// ports is none any more.
+    /// Gives all ports back and removes the bond. Errors do not stop the removal: a bond that lost its ports is of no use.
     pub(super) fn remove(&mut self, now: Time, at: usize) -> Result<(), ControlError> {
         let name = self.bonds[at].name.clone();
         let mut first = None;
@@ -261,7 +259,7 @@ impl Instances {
         Ok(link)
     }
 
-    /// Takes an interface in. What it was is saved first, so that a crash half-way loses nothing.
+    /// Attaches an interface. Its settings are saved first, so that they can be restored after a crash half-way.
     pub(super) fn attach(&mut self, now: Time, at: usize, link: &Link) -> Result<(), ControlError> {
         let port = PortId(link.ifindex);
         let name = self.bonds[at].name.clone();
@@ -287,7 +285,7 @@ impl Instances {
         let permanent_mac = original.mac;
         self.bonds[at].originals.insert(port, original);
         let saved = self.try_save(at).map_err(|error| {
-            let text = format!("{what}: cannot save what it is now, which bondd must be able to give back: {error}");
+            let text = format!("{what}: cannot save its settings, which bondd must be able to restore: {error}");
             ControlError::new(ErrorCode::Kernel, text)
         });
         let attach = |()| {
@@ -299,7 +297,7 @@ impl Instances {
         if let Err(error) = saved.and_then(attach) {
             self.bonds[at].originals.remove(&port);
             self.save(at);
-            // What was done and undone is no reason to try again.
+            // The events of the attempt and of its undoing are no reason to try again.
             self.skip_events_of(port);
             return Err(error);
         }

@@ -1,4 +1,4 @@
-//! What the kernel tells: links that change, appear and go, addresses, and everything again after an overrun.
+//! Events of the kernel: links that change, appear and disappear, changed addresses, and a new reading of all after an overrun.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -29,7 +29,7 @@ impl Instances {
         while let Some(event) = self.pending_events.pop_front() {
             self.on_link_event(now, event);
         }
-        // Once for all of them: everything is read, for which no failover should wait.
+        // Once for all events: reading all addresses takes long, and no failover should wait for it.
         for at in 0..self.bonds.len() {
             if self.bonds[at].stale {
                 self.refresh_addresses(now, at);
@@ -43,12 +43,12 @@ impl Instances {
         !self.pending_events.is_empty()
     }
 
-    /// Where data planes hear of changes by others, for the loop to wait on.
+    /// Descriptors of the data planes that report changes by other programs, for the loop to wait on.
     pub fn plane_events(&mut self) -> Vec<RawFd> {
         self.planes.watches().map(|watch| watch.event_fd()).collect()
     }
 
-    /// Reads what the data planes heard, up to `budget` messages of each, and puts back what others changed.
+    /// Reads the events of the data planes, up to `budget` messages of each, and puts back changes by other programs.
     pub fn read_planes(&mut self, now: Time, budget: usize) -> Drained {
         let mut devices = BTreeSet::new();
         let mut drained = Drained::Empty;
@@ -76,7 +76,7 @@ impl Instances {
         self.events.as_raw_fd()
     }
 
-    /// Forgets what was said about a port while it was being attached: its settings were ours and its state is read after.
+    /// Forgets the events of a port that was just attached: they report our own settings, and its state is read afterwards.
     pub(super) fn skip_events_of(&mut self, port: PortId) {
         self.forget_queued(|event| matches!(event, LinkEvent::Link(link) if link.ifindex == port.0));
     }
@@ -106,11 +106,10 @@ impl Instances {
         }
     }
 
-    /// Compares everything with what the kernel says now: at start and after lost events.
+    /// Compares everything with the state in the kernel: at start and after lost events.
     ///
-    /// Events that are queued by now are older than what is read here: they are dropped, or a port would be taken down by a loss
-    /// of carrier that is over, the end of which may be among the lost ones. The kernel also queues nothing new after an overrun
-    /// until all of the old ones have been read.
+    /// Events that are queued by now are older than this reading. They are dropped: a loss of carrier among them may be over, and
+    /// the event of its end may be lost. After an overrun the kernel queues nothing new until all of them have been read.
     pub fn resync(&mut self, now: Time) {
         self.forget_queued(|_| true);
         let links = match self.links.all() {
@@ -184,7 +183,7 @@ impl Instances {
             // A VLAN that was put on the bond or on what is above it, or a bridge whose address changed.
             let announced = |index: u32| self.bonds[at].ifindex == index || self.bonds[at].announced.contains(&index);
             if link.peer == Some(self.bonds[at].ifindex) {
-                // What stands on it may have asked it to listen to more, of which itself says nothing.
+                // A device above may have changed the bond's promiscuity; only the wire's event reports that.
                 self.on_bond_device(now, at);
             } else if announced(link.ifindex) || link.peer.is_some_and(announced) {
                 self.bonds[at].stale = true;
@@ -234,7 +233,7 @@ impl Instances {
         }
     }
 
-    /// The failover first, under the speed known so far: many interfaces have none without carrier, and asking takes time.
+    /// The failover first, with the last known speed: many interfaces have no speed without carrier, and reading it takes time.
     fn on_link_without_carrier(&mut self, now: Time, at: usize, port: PortId, mut report: LinkReport) {
         let known = self.bonds[at].bond.ports().get(port);
         (report.speed, report.duplex) = known.map_or_else(Default::default, |port| (port.speed, port.duplex));
@@ -255,7 +254,7 @@ impl Instances {
         }
     }
 
-    /// Somebody else took a port out of the bond, so it is none any more until it is attached again; or deleted the bond.
+    /// Another program removed this port from the bond, or deleted the bond. The port stays out until it is attached again.
     fn on_taken_away(&mut self, now: Time, at: usize, port: PortId, link: &Link) {
         let (bond, name) = (self.bonds[at].name.clone(), &link.report.name);
         let ifindex = self.bonds[at].ifindex;
@@ -273,7 +272,7 @@ impl Instances {
     fn compare_mac(&mut self, now: Time, at: usize, port: PortId, link: &Link) {
         let planned = |instance: &Instance| instance.bond.plan().ports.get(&port).map(|plan| plan.mac);
         let Some(wanted) = planned(&self.bonds[at]) else { return };
-        // An event may tell of an address that we have changed since.
+        // The event may be older than our own last change of the address.
         let mac = match link.report.mac == wanted {
             true => wanted,
             false => match self.links.by_index(port.0) {
@@ -291,12 +290,12 @@ impl Instances {
                 mac,
                 wanted,
             });
-            self.tell_foreign_mac(now, at, port, notice);
+            self.report_foreign_mac(now, at, port, notice);
         }
     }
 
     /// A program that changes the address again and again must not fill the log.
-    fn tell_foreign_mac(&mut self, now: Time, at: usize, port: PortId, notice: Notice) {
+    fn report_foreign_mac(&mut self, now: Time, at: usize, port: PortId, notice: Notice) {
         let instance = &mut self.bonds[at];
         match instance.foreign_logged.entry(port).or_default().permit(now) {
             Permit::Given => return self.notify(at, notice),
@@ -307,10 +306,10 @@ impl Instances {
             ),
             Permit::Refused => {}
         }
-        self.tell_clients(at, notice);
+        self.notify_clients(at, notice);
     }
 
-    /// The bond's own interface changed. It is read anew: an event may tell of a state that we have changed since.
+    /// The bond's own interface changed. It is read anew, because the event may be older than our own last change.
     pub(super) fn on_bond_device(&mut self, now: Time, at: usize) {
         let Ok(Some(link)) = self.links.by_index(self.bonds[at].ifindex) else {
             return;

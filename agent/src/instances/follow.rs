@@ -11,7 +11,7 @@ use crate::config::BondSpec;
 use crate::control::proto::OptionPairs;
 
 impl Instances {
-    /// Makes the bond of a file, or brings an adopted one to what the files now say.
+    /// Makes the bond of a file, or changes an adopted one to match the files.
     pub(super) fn ensure(&mut self, now: Time, spec: &BondSpec) {
         let pairs = spec.pairs();
         let (at, followed) = match self.find(&spec.name) {

@@ -1,4 +1,4 @@
-//! Sockets that hear the frames that monitors and modes want to see, on the ports of their bonds.
+//! Sockets that receive the frames for monitors and modes, on the ports of their bonds.
 
 use std::collections::BTreeMap;
 use std::os::fd::AsRawFd;
@@ -10,7 +10,7 @@ use mio::{Interest, Registry, Token};
 
 use crate::packet::FrameSocket;
 
-/// One socket for each port that is to be heard, registered with the loop.
+/// One socket for each port whose frames are wanted, registered with the loop.
 pub(super) struct FrameSockets {
     registry: Registry,
     pub(super) open: BTreeMap<PortId, FrameSocket>,
@@ -24,7 +24,7 @@ impl FrameSockets {
         }
     }
 
-    /// Hears frames of these kinds on a port, and no others.
+    /// Receives frames of these kinds on a port, and no others.
     pub(super) fn hear(&mut self, port: PortId, kinds: FrameKinds) -> std::io::Result<()> {
         if let Some(listener) = self.open.get_mut(&port) {
             return listener.listen_for(kinds);
@@ -39,7 +39,7 @@ impl FrameSockets {
 
     pub(super) fn close(&mut self, port: PortId) {
         if let Some(listener) = self.open.remove(&port) {
-            // Closing would do, were the descriptor not registered by its number.
+            // Closing is not enough: the descriptor is registered by its number.
             let _ = self.registry.deregister(&mut SourceFd(&listener.as_raw_fd()));
         }
     }

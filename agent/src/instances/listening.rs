@@ -10,20 +10,20 @@ use super::logged_failures::Subject;
 use crate::netlink::Drained;
 
 impl Instances {
-    /// The port whose frames a token stands for.
+    /// The port whose socket has this token.
     pub fn frame_token(token: Token) -> Option<PortId> {
         let ifindex = token.0.checked_sub(FIRST_FRAME_TOKEN)?;
         u32::try_from(ifindex).ok().map(PortId)
     }
 
-    /// Hands up to `budget` frames that a port has heard to its bond; with [`Drained::More`] the caller owes another call.
+    /// Hands up to `budget` frames that a port has received to its bond; with [`Drained::More`] the caller owes another call.
     pub fn read_frames(&mut self, now: Time, port: PortId, budget: usize) -> Drained {
         let Some(listener) = self.frame_sockets.open.get_mut(&port) else {
             return Drained::Empty;
         };
         let mut frames = Vec::new();
         let drained = listener.read(budget, &mut frames).unwrap_or_else(|error| {
-            log::warn!("cannot hear {port}: {error}");
+            log::warn!("cannot receive the frames of {port}: {error}");
             self.frame_sockets.close(port);
             Drained::Empty
         });
@@ -36,7 +36,7 @@ impl Instances {
         drained
     }
 
-    /// Hears what a bond's monitors and its mode want to see, and nothing else.
+    /// Opens sockets for the frames that a bond's monitors and its mode ask for, and for no others.
     pub(super) fn listen(&mut self, at: usize) {
         let instance = &mut self.bonds[at];
         let kinds = instance.bond.wants();
@@ -53,7 +53,7 @@ impl Instances {
         }
     }
 
-    /// Stops to hear a port that has left.
+    /// Closes the socket of a port that has left.
     pub(super) fn stop_listening(&mut self, port: PortId) {
         self.frame_sockets.close(port);
     }

@@ -1,4 +1,4 @@
-//! All bonds of one network namespace: routes facts to the bond machines and runs what they ask for.
+//! All bonds of one network namespace: routes facts to the bond machines and carries out their actions.
 //!
 //! The bond machines decide and the data plane forwards. [`Instances`] connects them with everything else: link messages,
 //! requests, files and the log. It owns no descriptor of the loop and never waits.
@@ -56,10 +56,10 @@ use crate::text::{self, chain};
 /// After a round of polls, polling pauses so long that it takes at most this fraction of the processor: one fifth.
 const POLLS_SHARE: u32 = 4;
 
-/// All bonds, in the order of their creation, and what they act through.
+/// All bonds, in the order of their creation, and the sockets and files that they share.
 pub struct Instances {
     planes: Planes,
-    /// The plane of bonds whose options name none.
+    /// The plane of bonds whose options name no plane.
     plane_choice: PlaneChoice,
     links: RouteSocket,
     events: Events,
@@ -80,11 +80,11 @@ pub struct Instances {
     polled: bool,
     /// Kernel release, for the status files' first line.
     release: String,
-    /// What happened, for monitoring clients.
+    /// Events for monitoring clients.
     happened: Vec<EventLine>,
 }
 
-/// One bond and what the agent keeps about it.
+/// One bond and the agent's data about it.
 struct Instance {
     name: String,
     ifindex: u32,
@@ -92,36 +92,37 @@ struct Instance {
     plane: Box<dyn PlaneBond>,
     bond: Bond,
     originals: BTreeMap<PortId, OriginalPort>,
-    /// What ports were that have vanished, by name: one that was moved to another namespace comes back with our settings.
+    /// Original settings of ports that have disappeared, by name: a port that was moved to another namespace comes back with our
+    /// settings.
     vanished: BTreeMap<String, OriginalPort>,
     /// Names of its ports, there or not, in the order asked for.
     wanted: Vec<String>,
-    /// The options that files gave when they were last followed; none if no file says anything of it.
+    /// The options of the files that were last followed; `None` if no file names the bond.
     configured: Option<OptionPairs>,
     origins: Origins,
     /// Failures that last, which the log has reported.
     failures: LoggedFailures,
-    /// What of its plan could not be brought about.
+    /// Parts of its plan that could not be done.
     unfulfilled: Unfulfilled,
-    /// What its interface and its ports said last, for the files.
+    /// Last known state of its interface and its ports, for the files.
     devices: Devices,
     /// Wanted ports that are there and could not be attached.
     attempts: Attempts,
-    /// Ports whose drivers do not say whether there is a link.
+    /// Ports whose drivers report no link state.
     silent_drivers: BTreeSet<PortId>,
     /// How often changes by others were put back lately.
     repairs: Repairs,
-    /// Ports to which somebody else gave another address than the plan's, and which.
+    /// Ports that have another address than the plan's, and that address: another program changed it.
     foreign_macs: BTreeMap<PortId, MacAddr>,
-    /// How often the log said so lately, by port.
+    /// How often the log reported that lately, by port.
     foreign_logged: BTreeMap<PortId, Repairs>,
     /// Interfaces whose addresses are announced.
     announced: Vec<u32>,
     /// These or their addresses have changed since they were read.
     stale: bool,
-    /// Something was fed to the bond machine since its files were compared with it.
+    /// The bond machine had an event since its files were compared with it.
     touched: bool,
-    /// What the bond machine said of itself when the files were rendered last.
+    /// The bond machine's state when the files were rendered last.
     shown: Option<Shown>,
     /// Files may not show its state.
     dirty: bool,
@@ -165,7 +166,7 @@ impl Instances {
         })
     }
 
-    /// Which plane bonds get from now on that do not say.
+    /// Sets the plane of new bonds whose options name no plane.
     pub fn prefer(&mut self, choice: PlaneChoice) {
         self.plane_choice = choice;
     }
@@ -182,8 +183,8 @@ impl Instances {
         bonds.chain(others.into_iter().flatten()).min()
     }
 
-    /// Runs what is due. Polls get a share of the processor at most: at real-time priority more would keep others off it, until
-    /// the kernel stopped us for doing so.
+    /// Runs the timers that are due. Polls get a limited share of the processor: at real-time priority more would keep other
+    /// programs from it, until the kernel stopped the agent.
     pub fn handle_timeout(&mut self, now: Time) {
         let before = clock::worked();
         self.polled = false;
@@ -206,14 +207,14 @@ impl Instances {
         }
     }
 
-    /// Tells the bonds how long the turn took: from `since`, when its clock was read, to `until`, its end.
+    /// Gives the bonds the duration of the turn: from `since`, when its clock was read, to `until`, its end.
     pub fn held_up(&mut self, since: Time, until: Time) {
         for instance in &mut self.bonds {
             instance.bond.held_up(since, until);
         }
     }
 
-    /// What happened since the last call, oldest first.
+    /// Events since the last call, oldest first.
     pub fn take_happened(&mut self) -> Vec<EventLine> {
         std::mem::take(&mut self.happened)
     }
@@ -252,7 +253,7 @@ impl Instances {
         self.bonds.iter().position(owns)
     }
 
-    /// Feeds one fact to a bond and does what it asks for.
+    /// Feeds one fact to a bond and carries out its actions.
     fn feed(&mut self, now: Time, at: usize, event: Event) {
         self.bonds[at].bond.handle_event(now, event);
         self.drain(now, at);
@@ -265,11 +266,11 @@ impl Instances {
             self.bonds[at].name,
             text::describe(&notice)
         );
-        self.tell_clients(at, notice);
+        self.notify_clients(at, notice);
     }
 
     /// For monitoring clients only, not for the log.
-    fn tell_clients(&mut self, at: usize, mut notice: Notice) {
+    fn notify_clients(&mut self, at: usize, mut notice: Notice) {
         let bond = self.bonds[at].name.clone();
         let text = text::describe(&notice);
         if let Notice::Warning { text: sentence, .. } = &mut notice {

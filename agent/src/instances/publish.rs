@@ -6,7 +6,7 @@ use super::shown::Shown;
 use super::{Counters, Instance, Instances};
 use crate::status;
 
-/// Bonds whose files one turn brings up to date: after a failover of many bonds the next one must not wait for all their files.
+/// Bonds whose files one turn writes at most: after a failover of many bonds the next event must not wait for all their files.
 pub(super) const PUBLISHED_A_TURN: usize = 8;
 
 impl Instances {
@@ -55,7 +55,7 @@ impl Instances {
         self.publish_all(now);
     }
 
-    /// Marks a bond whose files show something else than it says now. Asked after every turn in which it was told anything.
+    /// Marks a bond whose files differ from its state. Called after every turn in which the bond machine had an event.
     pub(super) fn compare_with_files(&mut self, now: Time, at: usize) {
         let instance = &mut self.bonds[at];
         if !std::mem::take(&mut instance.touched) && !instance.dirty {
@@ -72,7 +72,7 @@ impl Instances {
 }
 
 impl Instance {
-    /// Something was fed to the bond machine, so what it says of itself may have changed.
+    /// The bond machine had an event, so its state may have changed.
     pub(super) fn touch(&mut self) {
         self.touched = true;
     }

@@ -1,7 +1,7 @@
 //! Changes that other programs make to a bond: they are put back, each with a line in the log, and not without limit.
 //!
-//! An event only raises a suspicion: it may tell of a state that the agent has changed since. What the kernel says when it is
-//! asked decides.
+//! An event may be older than the agent's own last change. So it only makes the agent read the state from the kernel, which
+//! decides.
 
 use bond_monitors::Time;
 
@@ -10,8 +10,7 @@ use super::repairs::Permit;
 use crate::text::chain;
 
 impl Instances {
-    /// Puts back what somebody else changed about a bond, unless that was done too often lately. `what` completes "someone else
-    /// changed".
+    /// Puts back a change by another program, unless that was done too often lately. `what` completes "someone else changed".
     pub(super) fn put_back(&mut self, now: Time, at: usize, what: &str) {
         let instance = &mut self.bonds[at];
         let name = instance.name.clone();
@@ -26,13 +25,13 @@ impl Instances {
             ),
             Permit::Refused => {}
         }
-        // The next plan, of a failover say, is compared with what there is.
+        // So that the next plan, of a failover say, is compared with the state in the kernel.
         if let Err(error) = instance.plane.refresh() {
             log::debug!("{name}: {}", chain(&error));
         }
     }
 
-    /// When a bond has been left to others for long enough.
+    /// When the first pause without repairs ends.
     pub(super) fn repair_timeout(&self) -> Option<Time> {
         self.bonds
             .iter()
@@ -40,7 +39,7 @@ impl Instances {
             .min()
     }
 
-    /// Puts back what others did to bonds that were left to them, if that has lasted long enough.
+    /// Repairs the bonds whose pause without repairs is over.
     pub(super) fn repair_after_pause(&mut self, now: Time) {
         for at in 0..self.bonds.len() {
             if self.bonds[at].repairs.end_pause(now) {

@@ -1,11 +1,11 @@
-//! A limit on what is done because of other programs: five times in ten seconds, then a minute without.
+//! A limit on reactions to other programs: five in ten seconds, then none for a minute.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use bond_monitors::Time;
 
-/// How often something was done lately.
+/// Times of the last reactions of one kind.
 #[derive(Debug, Default)]
 pub(super) struct Repairs {
     lately: VecDeque<Time>,

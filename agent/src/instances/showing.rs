@@ -7,7 +7,7 @@ use bond_monitors::Time;
 use super::{Counters, Instances};
 use crate::control::proto::{ControlError, SCHEMA};
 
-/// An answer to `show` that is being made. Each bond in it is as it was when its turn came.
+/// An answer to `show` that is being made. Each bond in it is in the state of its turn.
 #[derive(Debug)]
 pub struct Showing {
     /// Bonds that are still missing, by index of their interface, which outlives a new name.
@@ -29,7 +29,7 @@ impl Instances {
         })
     }
 
-    /// Adds the next bond to an answer and returns how many ports it has; nothing if none is left. A bond that was deleted in
+    /// Adds the next bond to an answer and returns how many ports it has; `None` if no bond is left. A bond that was deleted in
     /// the meantime is left out.
     pub fn show_next(&mut self, now: Time, showing: &mut Showing) -> Option<usize> {
         let at = loop {

@@ -1,8 +1,8 @@
-//! What the files show of a bond: they are written anew when it is not what it was, whatever led to that.
+//! The state that the files of a bond show: they are written anew when it has changed.
 
 use bond_modes::{BondOptions, Snapshot};
 
-/// What the bond machine said of itself when the files were rendered last.
+/// The bond machine's state when the files were rendered last.
 pub(super) struct Shown {
     pub(super) state: Snapshot,
     pub(super) options: BondOptions,

@@ -1,4 +1,4 @@
-//! Start: adopt what forwards already, give back what a lost bond left behind, make what files ask for.
+//! Start: adopts the bonds that forward already, gives back the ports of lost bonds, and makes the bonds of the files.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -20,8 +20,8 @@ use crate::status::Devices;
 use crate::text::chain;
 
 impl Instances {
-    /// Adopts saved bonds, brings them to what the option files say, and makes those of `specs` that are missing; `files` are the
-    /// option files that were read. Call it once, after link events were subscribed to.
+    /// Adopts saved bonds, changes them to match the option files, and makes those of `specs` that are missing; `files` are the
+    /// option files that were read. Call it once, after subscribing to link events.
     pub fn start(&mut self, now: Time, specs: &[BondSpec], files: &[PathBuf]) {
         let saved = self.store.load();
         let known: Vec<u32> = saved.iter().map(|saved| saved.ifindex).collect();
@@ -33,7 +33,7 @@ impl Instances {
         }
         self.leave_behind(now, specs, files);
         self.adopt_orphans(now, &known);
-        // Before the look at all interfaces, which attaches in their order: the first port gives the bond its address.
+        // Before all interfaces are read, which attaches ports in their order: the first port gives the bond its address.
         for at in 0..self.bonds.len() {
             self.attach_all_wanted(now, at);
         }
@@ -154,8 +154,8 @@ impl Instances {
         }
     }
 
-    /// Bonds that nothing saved and no file tells of: an agent was killed while it made them, or their state was lost. With
-    /// the default options of the mode they are in they can be shown, changed and deleted.
+    /// Bonds without saved state that no file names: an agent was killed while it made them, or their state was lost. They get
+    /// the default options of their mode, so that they can be shown, changed and deleted.
     fn adopt_orphans(&mut self, now: Time, saved: &[u32]) {
         for name in self.planes.bonds() {
             let left_as_it_is = self
@@ -168,8 +168,8 @@ impl Instances {
         }
     }
 
-    /// A bond that forwards although its saved state was lost. What its ports were before is not known any more; they are given
-    /// back as they are, without what marks a port.
+    /// A bond that forwards although its saved state was lost, and with it the original settings of its ports. They are given
+    /// back with their present settings, without the mark of a port.
     pub(super) fn adopt_orphan(&mut self, now: Time, name: &str, pairs: Option<&[(String, String)]>) -> Option<usize> {
         let (mut plane, observed) = self.planes.adopt(name).ok().flatten()?;
         let options = match pairs {
@@ -248,7 +248,7 @@ impl Instance {
     }
 }
 
-/// Those of the file, if the bond can have them while it runs.
+/// The options of the file, or those in force if the plane cannot change to them while the bond runs.
 fn options_of_orphan(
     name: &str,
     plane: &mut dyn PlaneBond,
@@ -269,13 +269,13 @@ fn options_of_orphan(
     }
 }
 
-/// As [`check_options_on`], with no plane in particular for bonds that do not say.
+/// As [`check_options_on`], for any plane.
 pub fn check_options(pairs: &[(String, String)]) -> Vec<(usize, String)> {
     check_options_on(PlaneChoice::Auto, pairs)
 }
 
-/// What is wrong with options for a new bond, for the readers of files; each with the place of the option, past the end for none
-/// of them. `choice` is the plane of bonds that do not say.
+/// Errors in options for a new bond, for the readers of files, each with the place of its option; past the end if no option is
+/// at fault. `choice` is the plane of bonds whose options name no plane.
 pub fn check_options_on(choice: PlaneChoice, pairs: &[(String, String)]) -> Vec<(usize, String)> {
     let is_plane = |(name, _): &(String, String)| name == "plane";
     let places: Vec<usize> = (0..pairs.len()).filter(|place| !is_plane(&pairs[*place])).collect();
@@ -304,7 +304,7 @@ pub fn check_options_on(choice: PlaneChoice, pairs: &[(String, String)]) -> Vec<
     wrong
 }
 
-/// What the chosen plane would do differently, whatever this kernel has, and the place of the option that asks for it.
+/// An option that the chosen plane cannot do exactly on any kernel, by its place, and the reason.
 fn inexact(choice: PlaneChoice, pairs: &[(String, String)]) -> Option<(usize, String)> {
     let error = choice.check(&options::parse(pairs).ok()?.options).err()?;
     let option = match &error {

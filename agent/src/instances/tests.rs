@@ -1,4 +1,4 @@
-//! Failures of the world, on a data plane that fails when told to.
+//! Failures of the kernel and of other programs, on a scripted data plane.
 
 use std::fs;
 use std::time::Duration;
@@ -147,7 +147,7 @@ fn an_attachment_that_fails_half_way_is_tried_again_by_the_clock_and_after_chang
         let index = instances.links.by_name("a").unwrap().unwrap().ifindex;
         plane.take_calls();
         let mut now = NOW;
-        // What an attachment does, and what undoes it.
+        // An attachment sets the interface up, undoing it sets it down.
         plane.set_attaching(|port| {
             let mut links = RouteSocket::open().unwrap();
             links.set_up(port.0, true).unwrap();
@@ -155,7 +155,6 @@ fn an_attachment_that_fails_half_way_is_tried_again_by_the_clock_and_after_chang
         });
         instances.links.set_mtu(index, 1300).unwrap();
         for _ in 0..20 {
-            // The call before asks what the port is.
             plane.fail_at(0, refusal());
             instances.read_links(now, 1024);
         }
@@ -252,7 +251,7 @@ fn files_follow_while_arp_candidates_take_turns() {
 }
 
 #[test]
-fn a_driver_that_reports_no_link_is_told_to_who_attaches_the_port_and_shown() {
+fn a_driver_that_reports_no_link_is_a_warning_to_the_caller_and_a_mark_in_show() {
     with_bond("no-report", |instances, plane, _| {
         ip("link add f type ifb");
         let link = instances.links.by_name("f").unwrap().unwrap();
@@ -311,7 +310,7 @@ fn a_port_that_cannot_change_its_address_is_taken_or_refused_as_by_the_kernels_d
 }
 
 #[test]
-fn a_bond_that_cannot_be_deleted_is_told_and_forgotten_with_its_ports() {
+fn a_bond_that_cannot_be_deleted_is_an_error_and_forgotten_with_its_ports() {
     with_bond("destroy", |instances, plane, _| {
         attach(instances, "a").unwrap();
         let source = std::io::ErrorKind::ResourceBusy.into();
@@ -458,24 +457,24 @@ fn a_port_that_cannot_be_read_hides_none_of_the_others() {
         let doing = "read the stamps".to_owned();
         plane.fail_at(0, PlaneError::Kernel { doing, source });
         let second = PortId(instances.links.by_name("b").unwrap().unwrap().ifindex);
-        let told = |event| match event {
+        let reported = |event| match event {
             Event::ReceiveStamps { ports } => ports.into_iter().map(|(port, _)| port).collect::<Vec<_>>(),
             other => panic!("{other:?}"),
         };
-        assert_eq!(told(instances.read_receive_stamps(0)), [second]);
-        assert_eq!(told(instances.read_receive_stamps(0)).len(), 2);
+        assert_eq!(reported(instances.read_receive_stamps(0)), [second]);
+        assert_eq!(reported(instances.read_receive_stamps(0)).len(), 2);
 
         let unreadable = || PlaneError::Kernel {
             doing: "read the counters".to_owned(),
             source: std::io::ErrorKind::NotFound.into(),
         };
         plane.fail_at(0, unreadable());
-        let told = |event| match event {
+        let reported = |event| match event {
             Event::Counters { ports } => ports.into_keys().collect::<Vec<_>>(),
             other => panic!("{other:?}"),
         };
-        assert_eq!(told(instances.answer_counters(0)), [second]);
-        assert_eq!(told(instances.answer_counters(0)).len(), 2);
+        assert_eq!(reported(instances.answer_counters(0)), [second]);
+        assert_eq!(reported(instances.answer_counters(0)).len(), 2);
 
         plane.fail_at(0, unreadable());
         let ports = instances.report(NOW, 0, Counters::Read).ports;

@@ -1,5 +1,5 @@
-//! What stands on and above a bond, and who is beyond it: addresses to announce, ways to targets, hosts behind bridges,
-//! multicast memberships.
+//! Devices above a bond and hosts behind them: addresses to announce, paths to targets, hosts behind bridges, multicast
+//! memberships.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -15,7 +15,7 @@ use crate::netlink::groups::memberships;
 use crate::netlink::{Link, Memberships, sysctl};
 
 impl Instances {
-    /// Tells a bond the addresses that live on it or above it: on itself, its VLANs, its bridge.
+    /// Gives a bond the addresses on it and above it: its own, those of its VLANs, that of its bridge.
     /// [bond_main.c: bond_peer_notify_work raises NETDEV_NOTIFY_PEERS, which VLANs and bridges pass on]
     pub(super) fn refresh_addresses(&mut self, now: Time, at: usize) {
         let read = self.links.all();
@@ -46,7 +46,7 @@ impl Instances {
 
     /// How targets are reached, by the routing table. [bond_main.c: bond_arp_send_all, bond_ns_send_all]
     ///
-    /// No answer if it cannot be told: then the ways that are known stay.
+    /// `None` if the kernel cannot be asked: the known paths stay.
     pub(super) fn find_paths(&mut self, at: usize, targets: &[IpAddr]) -> Option<Event> {
         let found = self.paths(self.bonds[at].ifindex, targets);
         let instance = &mut self.bonds[at];
@@ -144,8 +144,8 @@ impl Instances {
     }
 }
 
-/// Whether what is told about a bond is passed on by what stands on it. A tunnel stands there too, but its addresses are not of
-/// this network.
+/// Whether announcements for the bond also cover this device above it: a VLAN or a bridge. The addresses of a tunnel belong to
+/// another network.
 fn passes_on(link: &Link) -> bool {
     link.vlan.is_some() || link.kind.as_deref() == Some("bridge")
 }

@@ -28,7 +28,7 @@ pub struct Station {
 }
 
 impl RouteSocket {
-    /// The unicast addresses that a bridge has learned on, or was told to find behind, other ports than `bridge_port`; not
+    /// The unicast addresses that a bridge has learned on, or has as static entries on, other ports than `bridge_port`; not
     /// those of the ports and of the bridge themselves. Sorted, each once per VLAN.
     ///
     /// On a bridge with `vlan_filtering`, stations of VLANs that `bridge_port` is no member of are left out: their frames never
@@ -182,7 +182,7 @@ fn tagging(bridge: &LinkMessage) -> Option<fn(u16) -> Tag> {
     data.contains(&&InfoBridge::VlanFiltering(true)).then_some(tag)
 }
 
-/// The VLANs of a bridge port, each with the tag on its frames. Equal neighbours are told as a range: the first, with
+/// The VLANs of a bridge port, each with the tag on its frames. The kernel reports equal neighbours as a range: the first, with
 /// a flag, and the last, with another. [br_netlink.c: br_fill_ifvlaninfo_range]
 fn memberships(port: &LinkMessage, tag: fn(u16) -> Tag) -> BTreeMap<u16, Option<Tag>> {
     let mut members = BTreeMap::new();

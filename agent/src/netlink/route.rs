@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn the_source_that_a_route_prefers_is_told() {
+    fn a_route_has_its_preferred_source() {
         in_netns(|| {
             let mut links = RouteSocket::open().unwrap();
             pair(&mut links);

@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_tells_each_frame_that_is_none_and_sends_the_rest() {
+    fn a_batch_reports_each_invalid_frame_and_sends_the_others() {
         in_netns(|| {
             let (mut links, sender) = (RouteSocket::open().unwrap(), PacketSocket::open().unwrap());
             let (a, _) = pair(&mut links, "a", "b");

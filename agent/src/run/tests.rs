@@ -1,4 +1,4 @@
-//! Whole turns of the loop, with real link events and clients, on a data plane that writes down what it is asked.
+//! Whole turns of the loop, with real link events and clients, on a scripted data plane that records its calls.
 
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
@@ -24,7 +24,7 @@ const PORTS: usize = 4;
 const SHOW: &str = "{\"id\":1,\"call\":\"show\"}\n";
 
 /// An agent in a namespace of its own, and its clients.
-struct World {
+struct AgentUnderTest {
     agent: Agent,
     plane: ScriptPlane,
     dir: PathBuf,
@@ -48,9 +48,9 @@ impl Turn {
     }
 }
 
-impl World {
+impl AgentUnderTest {
     /// Ports of `bond3` are `p3-0`, `p3-1`, ...; they lead to `q3-0`, `q3-1`, ...
-    fn new(name: &str) -> World {
+    fn new(name: &str) -> AgentUnderTest {
         let dir = std::env::temp_dir().join(format!("bondd-run-{name}-{}", std::process::id()));
         fs::create_dir_all(&dir).unwrap();
         let plane = ScriptPlane::default();
@@ -72,7 +72,7 @@ impl World {
         }
         let mut call = |call: Call| instances.call(clock::now(), &call).unwrap();
         for bond in 0..BONDS {
-            // Carrier counts, and its polls are too seldom to tell first.
+            // Carrier is polled so seldom that link events come first.
             let options = [("mode", "active-backup"), ("miimon", "60000")];
             call(Call::Add {
                 bond: format!("bond{bond}"),
@@ -90,7 +90,7 @@ impl World {
         let server = Server::bind(&dir.join(SOCKET), poll.registry(), CONTROL).unwrap();
         let agent = Agent::new(poll, Signals::none().unwrap(), server, instances).unwrap();
         let ready = mio::Events::with_capacity(64);
-        let mut world = World {
+        let mut world = AgentUnderTest {
             agent,
             plane,
             dir,
@@ -128,7 +128,7 @@ impl World {
     }
 }
 
-impl Drop for World {
+impl Drop for AgentUnderTest {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.dir);
     }
@@ -152,7 +152,7 @@ fn receive(client: &mut UnixStream, answers: &mut Vec<u8>) -> usize {
 #[test]
 fn readers_get_a_limited_part_of_each_turn_and_all_of_their_answers() {
     in_netns(|| {
-        let mut world = World::new("readers");
+        let mut world = AgentUnderTest::new("readers");
         const ASKED: usize = 3;
         let mut readers: Vec<_> = (0..8).map(|_| (world.connect(), Vec::new())).collect();
         for (client, _) in &mut readers {
@@ -203,7 +203,7 @@ fn readers_get_a_limited_part_of_each_turn_and_all_of_their_answers() {
 #[test]
 fn a_failover_waits_for_no_reader() {
     in_netns(|| {
-        let mut world = World::new("failover");
+        let mut world = AgentUnderTest::new("failover");
         let mut readers: Vec<_> = (0..8).map(|_| (world.connect(), Vec::new())).collect();
         for (client, _) in &mut readers {
             client.write_all(SHOW.repeat(32).as_bytes()).unwrap();
@@ -234,7 +234,7 @@ fn a_failover_waits_for_no_reader() {
 #[test]
 fn a_change_does_not_wait_for_the_readers_before_it() {
     in_netns(|| {
-        let mut world = World::new("change");
+        let mut world = AgentUnderTest::new("change");
         let mut readers: Vec<_> = (0..8).map(|_| world.connect()).collect();
         for client in &mut readers {
             client.write_all(SHOW.repeat(16).as_bytes()).unwrap();
@@ -262,7 +262,7 @@ fn readers_cannot_keep_the_agent_busy_with_examinations_of_the_kernel() {
         [100, 100, 450].map(millis)
     );
     in_netns(|| {
-        let mut world = World::new("doctor");
+        let mut world = AgentUnderTest::new("doctor");
         let mut readers: Vec<_> = (0..4).map(|_| (world.connect(), Vec::new())).collect();
         for (client, _) in &mut readers {
             client

@@ -166,14 +166,18 @@ mod tests {
         assert!(!origins.made_by_file, "it would be removed when no file names it");
     }
 
-    /// Every field that this version writes.
+    /// Every field of the file. The bond machine tests its own part.
     const COMPLETE: &str = include_str!("../../testdata/state-v1.json");
 
     #[test]
     fn the_complete_file_is_written_as_it_was_read() {
-        let json = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
+        let agents = |text: &str| {
+            let mut file: serde_json::Value = serde_json::from_str(text).unwrap();
+            file.as_object_mut().unwrap().remove("bond").unwrap();
+            file
+        };
         let written = to_text(&parse(COMPLETE).unwrap());
-        assert_eq!(json(&written), json(COMPLETE));
+        assert_eq!(agents(&written), agents(COMPLETE));
     }
 
     fn report() -> LinkReport {

@@ -1,4 +1,4 @@
-//! Attempts at wanted ports after changes by others, and what callers hear of plans that fail.
+//! Attempts to attach wanted ports after changes by other programs, and the answers to calls whose plans fail.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -115,7 +115,7 @@ fn a_wanted_port_is_tried_at_once_after_its_bond_has_changed() {
         assert!(refused(instances), "no port of this mode keeps its address");
         let clock = NOW + Duration::from_secs(1);
         assert_eq!(instances.attach_timeout(), Some(clock));
-        // What cannot help leads to no attempt, and what is taken back to none either.
+        // An event without a change leads to no attempt, nor does a change that is taken back.
         instances.feed(
             NOW,
             0,

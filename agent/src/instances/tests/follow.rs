@@ -26,7 +26,7 @@ fn a_change_of_a_file_is_followed_as_a_whole_or_not_at_all() {
         };
         assert_eq!(options(instances), (1, "active".to_owned()));
         let configured = instances.bonds[0].configured.clone();
-        // A new mode alone would reset it to what the plane can do.
+        // The plane could do the new mode alone, which resets arp_validate.
         plane.cannot("arp_validate");
         follow(instances, &format!("mode=2 {arp}"));
         assert_eq!(options(instances), (1, "active".to_owned()), "refused");

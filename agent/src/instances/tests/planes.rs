@@ -1,4 +1,4 @@
-//! What planes cannot do, and what is made of it.
+//! Limits of data planes, and how the agent reports them.
 
 use std::time::Duration;
 
@@ -98,12 +98,17 @@ fn a_bond_without_saved_state_stays_in_the_mode_it_is_in() {
             (Some("0"), ModeName::BalanceRr),
         ] {
             let registry = mio::Poll::new().and_then(|poll| poll.registry().try_clone()).unwrap();
-            let mut heir =
-                Instances::new(&dir.join("heir"), registry, Planes::new(vec![Box::new(plane.clone())])).unwrap();
+            let mut next_agent = Instances::new(
+                &dir.join("next_agent"),
+                registry,
+                Planes::new(vec![Box::new(plane.clone())]),
+            )
+            .unwrap();
             let file = asked.map(|mode| [("mode".to_owned(), mode.to_owned())]);
-            heir.adopt_orphan(NOW, "bond0", file.as_ref().map(|pairs| &pairs[..]))
+            next_agent
+                .adopt_orphan(NOW, "bond0", file.as_ref().map(|pairs| &pairs[..]))
                 .unwrap();
-            let options = heir.bonds[0].bond.options();
+            let options = next_agent.bonds[0].bond.options();
             assert_eq!(options.mode, wanted, "{asked:?}");
             if wanted == ModeName::BalanceXor {
                 assert_eq!(options.xmit_hash_policy, XmitHashPolicy::Layer34);
@@ -194,11 +199,11 @@ fn a_bond_on_a_plane_that_this_agent_has_not_is_left_as_it_is() {
         plane.take_calls();
         let registry = mio::Poll::new().and_then(|poll| poll.registry().try_clone()).unwrap();
         let other = ScriptPlane::named("other");
-        let mut heir = Instances::new(dir, registry, Planes::new(vec![Box::new(other.clone())])).unwrap();
-        heir.start(NOW, &[], &[]);
-        assert!(heir.is_empty());
+        let mut next_agent = Instances::new(dir, registry, Planes::new(vec![Box::new(other.clone())])).unwrap();
+        next_agent.start(NOW, &[], &[]);
+        assert!(next_agent.is_empty());
         assert_eq!(other.take_calls(), [script::Call::Bonds]);
-        let saved = heir.store.load();
+        let saved = next_agent.store.load();
         assert_eq!(
             (saved.len(), saved[0].originals.len()),
             (1, 1),

@@ -213,7 +213,7 @@ mod tests {
     use crate::mode::View;
     use crate::port::Ports;
 
-    /// Every field that this version writes.
+    /// Every field of the file but those of later options.
     const COMPLETE: &str = include_str!("../../../testdata/saved-v3.json");
 
     fn complete() -> Value {
@@ -224,16 +224,31 @@ mod tests {
         from_value(file.clone()).unwrap()
     }
 
+    /// The first place where a file that was written lacks or changes what an earlier one says. It may say more.
+    fn lost(earlier: &Value, written: &Value) -> Option<String> {
+        match (earlier, written) {
+            (Value::Object(earlier), Value::Object(written)) => earlier.iter().find_map(|(name, value)| {
+                let place = lost(value, written.get(name).unwrap_or(&json!("nothing")))?;
+                Some(format!("{name} {place}"))
+            }),
+            (Value::Array(earlier), Value::Array(written)) if earlier.len() == written.len() => earlier
+                .iter()
+                .zip(written)
+                .find_map(|(earlier, written)| lost(earlier, written)),
+            _ => (earlier != written).then(|| format!("{earlier} became {written}")),
+        }
+    }
+
     #[test]
     fn the_complete_file_is_written_as_it_was_read() {
-        assert_eq!(to_value(read(&complete())).unwrap(), complete());
+        assert_eq!(lost(&complete(), &to_value(read(&complete())).unwrap()), None);
         for (origin, mode) in [("Random", "balance-rr"), ("User", "balance-xor"), ("Port", "broadcast")] {
             let mut file = complete();
             file["device"]["mac_origin"] = json!(origin);
             file["device"]["unwanted_mac"] = Value::Null;
             file["options"]["mode"] = json!(mode);
             file["options"]["primary"] = Value::Null;
-            assert_eq!(to_value(read(&file)).unwrap(), file);
+            assert_eq!(lost(&file, &to_value(read(&file)).unwrap()), None);
         }
     }
 
@@ -272,6 +287,6 @@ mod tests {
         let mut file = complete();
         file["options"]["of_a_later_version"] = json!({"may": ["have", {"any": "form"}]});
         file["ports"][0]["of_a_later_version"] = json!({"may": ["have", {"any": "form"}]});
-        assert_eq!(to_value(read(&file)).unwrap(), complete());
+        assert_eq!(read(&file), read(&complete()));
     }
 }
