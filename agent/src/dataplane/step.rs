@@ -4,7 +4,8 @@ use std::io;
 
 use bond_modes::PortId;
 
-use crate::dataplane::{Applied, PlaneError};
+use super::error::PlaneError;
+use super::plane::Applied;
 use crate::text::chain;
 
 /// Part of the kernel that a step needs, and how the kernel answers without it.

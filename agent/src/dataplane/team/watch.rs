@@ -7,8 +7,9 @@ use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 
+use super::TeamPlane;
+use super::bond::{Bond, Shared};
 use super::genl::Change;
-use super::{Bond, Shared, TeamPlane};
 use crate::dataplane::{Touched, Watch};
 use crate::netlink::Drained;
 
