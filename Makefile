@@ -1,6 +1,7 @@
 # make demo      two namespaces, two cables, a bond on each side, a cable pulled under traffic (as root)
-# make test      every test there is (as root: most make network namespaces); what needs the lab and cannot have it is listed at the
-#                end, and fails under CI=true
+# make test      every test there is (as root: most make network namespaces), and what each test program took; what needs the lab
+#                and cannot have it is listed at the end, and fails under CI=true. cargo test --workspace runs the same, one
+#                program after the other
 # make lab       installs what the lab's machines need and fetches their kernel, see tests/lab/README.md
 # make clients   unpacks monitoring programs in target/clients/, for the tests that run them
 # make bench     what bonds cost: throughput beside a plain cable, frames lost, memory, failovers beside the kernel's driver (as
@@ -40,7 +41,7 @@ demo: deps
 
 test: deps clients lab
 	@rm -f $(NOT_RUN)
-	@BONDD_NOT_RUN=$(NOT_RUN) $(CARGO) test --locked --workspace --no-fail-fast; status=$$?; \
+	@BONDD_NOT_RUN=$(NOT_RUN) CARGO=$(CARGO) tests/all; status=$$?; \
 	if [ -e $(NOT_RUN) ]; then \
 	    echo; echo "not run, the rest says nothing about it:"; sort -u $(NOT_RUN) | sed 's/^/    /'; rm $(NOT_RUN); \
 	fi; exit $$status
@@ -50,7 +51,7 @@ bench: deps lab build
 	@BONDD_BIN_DIR=$${BONDD_BIN_DIR:-$(CURDIR)/target/release} target/release/bondd-bench
 
 fidelity: deps lab
-	$(CARGO) test --locked --quiet --package bondd-tests --test fidelity -- --nocapture
+	$(CARGO) test --locked --quiet --package bondd-tests --test vm fidelity -- --nocapture
 
 fuzz: deps
 	@$(CARGO) run --locked --release --quiet --package bondd-tests --bin bondd-fuzz-options

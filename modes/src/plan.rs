@@ -148,12 +148,14 @@ pub struct Fallback {
 }
 
 impl Tx {
+    /// Spread so over these ports.
+    pub fn new(kind: Spread, ports: Vec<PortId>) -> Tx {
+        Tx { kind, ports }
+    }
+
     /// Through one port, or nowhere.
     pub fn one(port: Option<PortId>) -> Tx {
-        Tx {
-            kind: Spread::One,
-            ports: port.into_iter().collect(),
-        }
+        Tx::new(Spread::One, port.into_iter().collect())
     }
 
     /// The same with the settings of `kind` if nothing is sent: then no data plane can tell what they are. A spread of another
@@ -168,6 +170,21 @@ impl Tx {
     /// Nothing is sent.
     pub fn is_nowhere(&self) -> bool {
         self.ports.is_empty()
+    }
+
+    /// Every frame leaves in the same way under both: they are equal, or neither sends anything, whatever their kinds.
+    pub fn sends_as(&self, other: &Tx) -> bool {
+        self == other || (self.is_nowhere() && other.is_nowhere())
+    }
+
+    /// Every port that is named, some of them several times: those that send, and those of the kind's own settings.
+    pub fn named(&self) -> impl Iterator<Item = PortId> {
+        let (igmp, table): (Option<PortId>, &[PortId]) = match &self.kind {
+            Spread::RoundRobin { igmp, .. } => (*igmp, &[]),
+            Spread::Buckets { table, .. } => (None, table),
+            Spread::One | Spread::All | Spread::Hash(_) => (None, &[]),
+        };
+        self.ports.iter().copied().chain(igmp).chain(table.iter().copied())
     }
 
     /// The same among the ports that `keep` holds for. IGMP falls to the first of them, and so does what was in the bucket of
@@ -235,5 +252,19 @@ mod tests {
         };
         assert_eq!(table.among(|port| port == b), Tx { kind, ports: vec![b] });
         assert!(table.among(|_| false).is_nowhere());
+    }
+
+    #[test]
+    fn without_ports_the_kind_makes_no_difference() {
+        let nowhere = |kind| Tx::new(kind, Vec::new());
+        assert!(nowhere(Spread::All).sends_as(&nowhere(Spread::One)));
+        let [a, b] = [PortId(1), PortId(2)];
+        let all = Tx::new(Spread::All, vec![a]);
+        assert!(!all.sends_as(&Tx::one(Some(a))) && !all.sends_as(&nowhere(Spread::All)));
+        let igmp = Spread::RoundRobin {
+            packets_per_port: 1,
+            igmp: Some(b),
+        };
+        assert_eq!(Tx::new(igmp, vec![a]).named().collect::<Vec<_>>(), [a, b]);
     }
 }

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import tarfile
+import time
 
 from common import LAB_FAILED, TIMED_OUT, LabError, note, say, which
 
@@ -73,6 +74,7 @@ def boot(args, kernel, initrd, work):
             file.truncate(args.out_size * 1048576)
     command = command_line(args, kernel, initrd, console, disk)
     note("booting: " + shlex.join(command))
+    start = time.monotonic()
     with open(os.path.join(work, "qemu.err"), "w+") as errors:
         timed_out, exit_status = run(command, args.timeout, errors, work)
         errors.seek(0)
@@ -82,7 +84,7 @@ def boot(args, kernel, initrd, work):
     note("guest ended")
     booted = re.search(r"LAB-KERNEL ([^\r\n]*)", log)
     if booted:
-        say("Linux %s ran %s" % (booted.group(1), what_ran(args)))
+        say("Linux %s ran %s in %.0f s" % (booted.group(1), what_ran(args), time.monotonic() - start))
     ends = re.findall(r"LAB-EXIT (\d+) ([^\r\n]*)", log)
     if ends and ends[-1][1] == "ok":
         if disk:

@@ -151,6 +151,8 @@ def put_command(root, args):
         words = ["/bin/sh", "/lab/script"]
     else:
         words = args.cmd
+    if args.guest_timeout:
+        words = ["/usr/bin/timeout", str(args.guest_timeout)] + words
     root.file("/lab/start", ("#!/bin/sh\nexec %s\n" % shlex.join(words)).encode(), 0o755)
 
 

@@ -180,7 +180,9 @@ pub fn run_in_vm(script: &str, modules: &[&str]) -> Option<String> {
     let (common, teamopt) = (folder.join("common.sh"), folder.join("teamopt.py"));
     let files: [(&Path, &str); 2] = [(&common, "/common.sh"), (&teamopt, "/teamopt.py")];
     let path = folder.join(script);
-    let mut arguments = vec!["--bin", "ping", "--bin", "tcpdump", "--timeout", "500"];
+    let mut arguments = vec!["--bin", "ping", "--bin", "tcpdump"];
+    // A hung script is ended by the guest's clock; the computer may be busy with other things.
+    arguments.extend(["--guest-timeout", "600", "--timeout", "1800"]);
     if script.starts_with("team") {
         arguments.push("--with-python");
     }

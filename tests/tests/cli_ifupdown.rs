@@ -98,25 +98,11 @@ fn every_style_of_stanza_makes_the_same_bond() {
     plays(&[
         CASE,
         Case {
-            interfaces: "
-iface bond0 inet static
-    address 192.0.2.1/24
-    bond_slaves eth0
-    bond_mode 1
-    bond_slaves eth1
-    bond_miimon 100
-    bond_primary eth0
-",
+            interfaces: UNDERSCORES,
             ..CASE
         },
         Case {
-            interfaces: "
-iface bond0 inet static
-    address 192.0.2.1/24
-    slaves eth0 eth1
-    bond-mode active-backup
-    bond-primary eth7 eth0 eth1
-",
+            interfaces: OLD_SLAVES,
             ..CASE
         },
         Case {
@@ -157,6 +143,24 @@ iface bond0 inet manual
         },
     ]);
 }
+
+const UNDERSCORES: &str = "
+iface bond0 inet static
+    address 192.0.2.1/24
+    bond_slaves eth0
+    bond_mode 1
+    bond_slaves eth1
+    bond_miimon 100
+    bond_primary eth0
+";
+
+const OLD_SLAVES: &str = "
+iface bond0 inet static
+    address 192.0.2.1/24
+    slaves eth0 eth1
+    bond-mode active-backup
+    bond-primary eth7 eth0 eth1
+";
 
 /// Every port says whose it is.
 const MASTERS: &str = "
@@ -200,9 +204,12 @@ iface eth1 inet manual
 
 #[test]
 fn every_option_reaches_the_agent() {
-    plays(&[
-        Case {
-            interfaces: "
+    plays(&[LINK_MONITOR, ARP_MONITOR, ROUND_ROBIN, WITHOUT_PORTS]);
+}
+
+/// Every option of active-backup beside those of the ARP monitor.
+const LINK_MONITOR: Case = Case {
+    interfaces: "
 iface bond0 inet manual
     bond-slaves eth0 eth1
     bond-mode active-backup
@@ -224,29 +231,31 @@ iface bond0 inet manual
     bond-plane tc
     bond-active-slave eth0
 ",
-            shows: &[
-                ("plane", "tc"),
-                ("options/miimon", "50"),
-                ("options/updelay", "100"),
-                ("options/downdelay", "150"),
-                ("options/use_carrier", "0"),
-                ("options/primary", "eth1"),
-                ("options/primary_reselect", "failure"),
-                ("options/fail_over_mac", "active"),
-                ("options/num_grat_arp", "3"),
-                ("options/resend_igmp", "4"),
-                ("options/all_slaves_active", "1"),
-                ("options/min_links", "1"),
-                ("options/lp_interval", "7"),
-                ("options/peer_notif_delay", "200"),
-                ("ports/0/queue_id", "2"),
-                ("ports/1/queue_id", "3"),
-                ("active_port", "eth0"),
-            ],
-            ..CASE
-        },
-        Case {
-            interfaces: "
+    shows: &[
+        ("plane", "tc"),
+        ("options/miimon", "50"),
+        ("options/updelay", "100"),
+        ("options/downdelay", "150"),
+        ("options/use_carrier", "0"),
+        ("options/primary", "eth1"),
+        ("options/primary_reselect", "failure"),
+        ("options/fail_over_mac", "active"),
+        ("options/num_grat_arp", "3"),
+        ("options/resend_igmp", "4"),
+        ("options/all_slaves_active", "1"),
+        ("options/min_links", "1"),
+        ("options/lp_interval", "7"),
+        ("options/peer_notif_delay", "200"),
+        ("ports/0/queue_id", "2"),
+        ("ports/1/queue_id", "3"),
+        ("active_port", "eth0"),
+    ],
+    ..CASE
+};
+
+/// Every option of the ARP monitor; a target that is named twice counts once.
+const ARP_MONITOR: Case = Case {
+    interfaces: "
 iface bond0 inet manual
     bond-slaves eth0 eth1
     bond-mode active-backup
@@ -258,39 +267,39 @@ iface bond0 inet manual
     bond-arp-missed-max 3
     bond-active-slave none
 ",
-            said: &["arp_ip_target names 192.0.2.9 again"],
-            shows: &[
-                ("options/miimon", "0"),
-                ("options/arp_interval", "500"),
-                ("options/arp_ip_target", r#"["192.0.2.254","192.0.2.9","192.0.2.10"]"#),
-                ("options/arp_validate", "all"),
-                ("options/arp_missed_max", "3"),
-            ],
-            ..CASE
-        },
-        Case {
-            interfaces: "
+    said: &["arp_ip_target names 192.0.2.9 again"],
+    shows: &[
+        ("options/miimon", "0"),
+        ("options/arp_interval", "500"),
+        ("options/arp_ip_target", r#"["192.0.2.254","192.0.2.9","192.0.2.10"]"#),
+        ("options/arp_validate", "all"),
+        ("options/arp_missed_max", "3"),
+    ],
+    ..CASE
+};
+
+const ROUND_ROBIN: Case = Case {
+    interfaces: "
 iface bond0 inet manual
     bond-slaves eth0 eth1
     bond-mode 0
     bond-packets-per-slave 5
 ",
-            shows: &[("mode", "balance-rr"), ("options/packets_per_slave", "5")],
-            ..CASE
-        },
-        Case {
-            interfaces: "
+    shows: &[("mode", "balance-rr"), ("options/packets_per_slave", "5")],
+    ..CASE
+};
+
+const WITHOUT_PORTS: Case = Case {
+    interfaces: "
 iface bond0 inet manual
     bond-slaves none
     bond-mode balance-xor
     bond-xmit-hash-policy layer3+4
 ",
-            ports: &[],
-            shows: &[("mode", "balance-xor"), ("options/xmit_hash_policy", "layer3+4")],
-            ..CASE
-        },
-    ]);
-}
+    ports: &[],
+    shows: &[("mode", "balance-xor"), ("options/xmit_hash_policy", "layer3+4")],
+    ..CASE
+};
 
 #[test]
 fn what_is_refused_is_reported_and_costs_nothing_else() {

@@ -114,6 +114,10 @@ fn options_in_modprobe_conf_and_ports_in_ifcfg_files_make_the_bond_that_they_mad
     let bond = "bond0: mode=active-backup miimon=50 slaves=eth0,eth1\n";
     assert_eq!((status, out.as_str()), (0, bond), "{err}");
 
+    an_agent_makes_that_bond_and_refuses_a_contradiction(&folder);
+}
+
+fn an_agent_makes_that_bond_and_refuses_a_contradiction(folder: &Folder) {
     let _machine = Machine::shared();
     let (netns, switch) = (Netns::new("host"), Switch::new());
     let _cables = ["eth0", "eth1"].map(|name| switch.connect(&netns, name, &format!("p-{name}")));

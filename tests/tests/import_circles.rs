@@ -300,6 +300,7 @@ const FREE: &[&str] = &[
     "crate::config",
     "crate::control",
     "crate::ctl",
+    "crate::dataplane",
     "crate::instances",
     "crate::netlink",
     "crate::origins",

@@ -212,7 +212,7 @@ impl Planes {
         bonds.collect()
     }
 
-    /// Takes over what the kernel already does under this name, on whatever plane. An error if that may be so and cannot be told.
+    /// Takes over what the kernel already does under this name, on any plane. An error if a plane could not look.
     pub fn adopt(&mut self, name: &str) -> Result<Option<Adopted>, PlaneError> {
         let mut errors = Failures::default();
         for plane in &mut self.planes {
@@ -242,7 +242,7 @@ impl Planes {
             .collect()
     }
 
-    /// Everything that hears of changes by others.
+    /// The planes that report changes by others.
     pub fn watches(&mut self) -> impl Iterator<Item = &mut dyn Watch> {
         self.planes.iter_mut().filter_map(|plane| plane.watch())
     }

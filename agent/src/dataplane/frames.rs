@@ -16,12 +16,12 @@ pub(super) struct Vector {
     /// Where the driver believed the network header to start.
     pub(super) nhoff: usize,
     /// By name of the policy.
-    pub(super) results: BTreeMap<String, Wanted>,
+    pub(super) results: BTreeMap<String, HashResult>,
 }
 
 /// The hash of a frame under a policy.
 #[derive(Deserialize)]
-pub(super) struct Wanted {
+pub(super) struct HashResult {
     pub(super) hash: u32,
     /// Index of the port, by number of ports.
     pub(super) slave: BTreeMap<String, u32>,

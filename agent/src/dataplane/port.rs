@@ -1,14 +1,18 @@
 //! What every data plane does with the interface of a port: the settings it gets, and gets back.
 
+use std::io;
+
 use bond_modes::PortId;
 use bond_monitors::MacAddr;
 
+use super::error::PlaneError;
+use super::plane::{OriginalPort, PORT_MARK, PortBase};
 use super::step::{Failures, port_step, step};
-use super::{OriginalPort, PORT_MARK, PlaneError, PortBase};
 use crate::netlink::{Link, RouteSocket, sysctl};
 
-/// What the port is now.
-pub fn read_original(links: &mut RouteSocket, port: PortId) -> Result<OriginalPort, PlaneError> {
+/// What a port is now, for [`PlaneBond::detach`] to restore. Asked before it is attached. Leaves out what an earlier attachment
+/// left behind (on a port that was moved to another namespace, say), where it can be recognised.
+pub fn original(links: &mut RouteSocket, port: PortId) -> Result<OriginalPort, PlaneError> {
     let link = read(links, port)?;
     let name = &link.report.name;
     let disable_ipv6 = step(
@@ -91,6 +95,32 @@ pub fn set_mac(links: &mut RouteSocket, port: PortId, link: &Link, mac: MacAddr)
 /// The port's interface, or that it is gone.
 pub fn read(links: &mut RouteSocket, port: PortId) -> Result<Link, PlaneError> {
     port_step(port, || format!("read {port}"), || links.by_index(port.0))?.ok_or(PlaneError::PortGone { port })
+}
+
+/// As [`read`], to give the port back. A port that has gone needs nothing given back: that is no failure.
+pub fn read_unless_gone(links: &mut RouteSocket, port: PortId, errors: &mut Failures) -> Option<Link> {
+    match read(links, port) {
+        Ok(link) => Some(link),
+        Err(error) => {
+            errors.note_unless_gone(Err(error));
+            None
+        }
+    }
+}
+
+/// Changes a port's address; see [`set_mac`].
+pub fn change_mac(links: &mut RouteSocket, port: PortId, mac: MacAddr) -> Result<(), PlaneError> {
+    let link = read(links, port)?;
+    set_mac(links, port, &link, mac)
+}
+
+/// Keeps IPv6 off on a port whose MTU has changed. Below 1280 an interface has no IPv6; from there on it begins anew, with the
+/// system's defaults.
+pub fn keep_ipv6_off(links: &mut RouteSocket, port: PortId) -> io::Result<()> {
+    match links.by_index(port.0)? {
+        Some(link) => sysctl::set_disable_ipv6(&link.report.name, true),
+        None => Ok(()),
+    }
 }
 
 /// Puts the settings of an interface back. Down before the address, where it was down: then no driver refuses it.

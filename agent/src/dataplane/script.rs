@@ -1,5 +1,5 @@
-//! A data plane without a kernel, for tests of the agent: it keeps bonds in memory, writes down every call, and fails where it
-//! is told to.
+//! A data plane without a kernel, for tests of the agent: it keeps bonds in memory, writes down every call, and fails where a
+//! test asks for it.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -8,9 +8,9 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
 
-use crate::dataplane::wanted::{PortPlan, Spread, TxPolicy, Wanted};
 use bond_modes::options::{PortOptions, show_all};
-use bond_modes::{BondOptions, PortId};
+use bond_modes::plan::{Accept, PortPlan, Rewrite, Source, Tx};
+use bond_modes::{BondOptions, ForwardingPlan, PortId};
 use bond_monitors::{Carrier, LinkReport, MacAddr, ReceiveStamps};
 
 use super::step::Failures;
@@ -45,7 +45,7 @@ pub enum Call {
     /// [`Plane::give_back`]
     GiveBack(PortId, OriginalPort),
     /// [`PlaneBond::program`]
-    Program(BondName, Wanted),
+    Program(BondName, ForwardingPlan),
     /// [`PlaneBond::destroy`]
     Destroy(BondName),
     /// [`PlaneBond::counters`]
@@ -140,7 +140,7 @@ impl ScriptPlane {
     }
 
     /// The plan in force for a bond; `None` if there is no such bond.
-    pub fn plan(&self, bond: &str) -> Option<Wanted> {
+    pub fn plan(&self, bond: &str) -> Option<ForwardingPlan> {
         self.world.borrow().bonds.get(bond).map(|bond| bond.plan.clone())
     }
 
@@ -278,14 +278,14 @@ impl World {
             speed: Default::default(),
             duplex: Default::default(),
         };
-        let plan = Wanted {
+        let plan = ForwardingPlan {
             carrier: Carrier::Off,
             mac: report.mac,
             ports: BTreeMap::new(),
-            spread: Spread::One,
-            tx: TxPolicy::Drop,
-            queues: BTreeMap::new(),
-            rx: BTreeMap::new(),
+            tx: Tx::one(None),
+            steer: Vec::new(),
+            rewrite: Rewrite::default(),
+            without_agent: None,
         };
         let observed = Observed {
             ifindex,
@@ -357,6 +357,8 @@ impl PlaneBond for ScriptBond {
             mtu: report.mtu,
             promisc: report.promisc,
             allmulti: report.allmulti,
+            accept: Accept::Nothing,
+            source: Source::AsSent,
         };
         world.bond(&self.name)?.plan.ports.entry(port).or_insert(plan);
         world.counters.entry(port).or_default();
@@ -368,16 +370,15 @@ impl PlaneBond for ScriptBond {
         let mut world = self.plane.call(call)?;
         let plan = &mut world.bond(&self.name)?.plan;
         plan.ports.remove(&port);
-        plan.rx.remove(&port);
         plan.tx = plan.tx.among(|kept| kept != port);
-        plan.queues.retain(|_, chosen| *chosen != port);
+        plan.steer.retain(|steer| steer.to != port);
         world.counters.remove(&port);
         world.heard.remove(&port);
         world.restore(port, original);
         Ok(())
     }
 
-    fn program(&mut self, plan: &Wanted) -> Applied {
+    fn program(&mut self, plan: &ForwardingPlan) -> Applied {
         let mut world = match self.plane.call(Call::Program(self.name.clone(), plan.clone())) {
             Ok(world) => world,
             Err(error) => return error.into(),
@@ -493,7 +494,7 @@ mod tests {
         let original = original();
         assert!(bond.detach(port, &original).is_err());
         let mut plan = window.plan("bond0").unwrap();
-        plan.tx = TxPolicy::One(port);
+        plan.tx = Tx::one(Some(port));
         bond.program(&plan).result().unwrap();
 
         let probed = ReceiveStamps {
@@ -508,7 +509,7 @@ mod tests {
         assert_eq!(observed.plan, plan);
         assert_eq!(observed.ports[0].1.mtu, 9000);
         bond.detach(port, &original).unwrap();
-        assert_eq!(window.plan("bond0").unwrap().tx, TxPolicy::Drop);
+        assert_eq!(window.plan("bond0").unwrap().tx, Tx::one(None));
         assert_eq!(window.take_calls().len(), 8);
         window.remove_port(port);
         assert!(matches!(bond.attach(port, &base), Err(PlaneError::PortGone { .. })));

@@ -4,7 +4,8 @@ use std::io;
 
 use bond_modes::PortId;
 
-use crate::dataplane::{Applied, PlaneError};
+use super::error::PlaneError;
+use super::plane::Applied;
 use crate::text::chain;
 
 /// Part of the kernel that a step needs, and how the kernel answers without it.
@@ -110,7 +111,7 @@ pub fn port_step<T>(
     })
 }
 
-/// What failed of several steps, each of which is tried whatever became of the others.
+/// Failures of several steps, each of which is tried even if others fail.
 #[derive(Default)]
 pub struct Failures(Vec<PlaneError>);
 
@@ -126,7 +127,7 @@ impl Failures {
         }
     }
 
-    /// As [`Failures::note`], for giving something back: what is gone needs nothing given back.
+    /// As [`Failures::note`], for giving a port back: one that has gone needs nothing given back.
     pub fn note_unless_gone(&mut self, result: Result<(), PlaneError>) {
         match result {
             Err(PlaneError::PortGone { .. }) => {}
@@ -160,7 +161,7 @@ impl Failures {
     }
 }
 
-/// The failure to do anything with a bond whose interface somebody deleted.
+/// The failure to do anything with a bond whose interface was deleted.
 pub fn bond_gone(bond: &str) -> PlaneError {
     PlaneError::Kernel {
         doing: format!("use {bond}"),

@@ -8,7 +8,6 @@ use bond_monitors::{Carrier, Time};
 use super::logged_failures::Subject;
 use super::{Instance, Instances};
 use crate::dataplane::PortCounters;
-use crate::dataplane::wanted::Wanted;
 use crate::netlink::{Link, mii};
 use crate::text::chain;
 
@@ -90,10 +89,7 @@ impl Instances {
     /// Programs a plan. Returns the event that reports a failure.
     fn program(&mut self, now: Time, at: usize, epoch: Epoch, plan: &ForwardingPlan) -> Option<Event> {
         let instance = &mut self.bonds[at];
-        let applied = match Wanted::of(plan) {
-            Ok(wanted) => instance.plane.program(&wanted),
-            Err(error) => error.into(),
-        };
+        let applied = instance.plane.program(plan);
         instance.unfulfilled.record(now, &instance.name, &applied);
         if applied.is_complete() {
             return None;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use bond_modes::{AdoptedState, Bond, BondOptions, PortFacts, PortId, options};
+use bond_modes::{AdoptedState, Bond, BondOptions, ForwardingPlan, PortFacts, PortId, options};
 use bond_monitors::Time;
 
 use super::attempts::Attempts;
@@ -12,7 +12,6 @@ use super::repairs::Repairs;
 use super::unfulfilled::Unfulfilled;
 use super::{Instance, Instances};
 use crate::config::BondSpec;
-use crate::dataplane::wanted::Wanted;
 use crate::dataplane::{self, Adopted, Observed, OriginalPort, Plane, PlaneBond, PlaneChoice, PlaneError};
 use crate::origins::Origins;
 use crate::saved::SavedBond;
@@ -130,7 +129,7 @@ impl Instances {
         AdoptedState {
             ports: ports.collect(),
             report: observed.report,
-            plan: observed.plan.into_plan(),
+            plan: observed.plan,
         }
     }
 
@@ -174,7 +173,7 @@ impl Instances {
         let (mut plane, observed) = self.planes.adopt(name).ok().flatten()?;
         let options = match pairs {
             Some(pairs) => options_of_orphan(name, plane.as_mut(), pairs, &observed.plan)?,
-            None => bond_modes::options_in_force(&observed.plan.clone().into_plan()),
+            None => bond_modes::options_in_force(&observed.plan),
         };
         let originals: BTreeMap<_, _> = observed
             .ports
@@ -253,7 +252,7 @@ fn options_of_orphan(
     name: &str,
     plane: &mut dyn PlaneBond,
     pairs: &[(String, String)],
-    plan: &Wanted,
+    plan: &ForwardingPlan,
 ) -> Option<BondOptions> {
     let rest: Vec<_> = pairs.iter().filter(|(name, _)| name != "plane").cloned().collect();
     let options = options::parse(&rest).ok()?.options;
@@ -264,7 +263,7 @@ fn options_of_orphan(
                 "{name}: the options file cannot be followed while it runs: {}",
                 chain(&error)
             );
-            Some(bond_modes::options_in_force(&plan.clone().into_plan()))
+            Some(bond_modes::options_in_force(plan))
         }
     }
 }

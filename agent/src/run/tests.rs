@@ -123,7 +123,7 @@ impl AgentUnderTest {
     }
 
     /// The active port of a bond by the plan in force.
-    fn sends_through(&self, bond: &str) -> crate::dataplane::wanted::TxPolicy {
+    fn sends_through(&self, bond: &str) -> bond_modes::plan::Tx {
         self.plane.plan(bond).unwrap().tx
     }
 }

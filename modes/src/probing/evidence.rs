@@ -34,8 +34,8 @@ impl Probing {
         }
     }
 
-    /// Records the stamps of the data plane: arrivals that count without validation. All frames that arrived before have been
-    /// read.
+    /// Records the stamps of the data plane: arrivals that count without validation. Overheard questions count now or never,
+    /// because the answers to them have been read.
     pub(super) fn take_stamps(
         &self,
         now: Time,

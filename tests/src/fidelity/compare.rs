@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use super::scenario::{Expect, Scenario};
+use super::scenario::{Expect, Scenario, Step};
 
 /// A field in which a column differs from the kernel's driver.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,89 +38,53 @@ pub struct Comparison {
     pub texts: BTreeSet<String>,
 }
 
+/// What a column showed, by the number of the step.
+type Seen<'a> = BTreeMap<u64, &'a Value>;
+
 /// Compares the observations of one scenario; the first column seen is the driver's.
 pub fn compare(scenario: &Scenario, observations: &[&Value]) -> Comparison {
-    let mut columns: Vec<(&str, BTreeMap<u64, &Value>)> = Vec::new();
-    for observation in observations {
-        let name = observation["column"].as_str().unwrap_or_default();
-        let at = columns.iter().position(|(known, _)| *known == name).unwrap_or_else(|| {
-            columns.push((name, BTreeMap::new()));
-            columns.len() - 1
-        });
-        columns[at]
-            .1
-            .insert(observation["step"].as_u64().unwrap_or(0), observation);
-    }
+    let columns = by_column(observations);
     let mut comparison = Comparison::default();
     let Some(((_, kernel), others)) = columns.split_first() else {
         comparison.differ(scenario, "kernel", 0, "", "nothing was played", "observations", "none");
         return comparison;
     };
-    for (step, wanted) in scenario.steps.iter().enumerate() {
-        let step = step as u64 + 1;
-        let verb = wanted.text.split(' ').next().unwrap_or_default();
-        let of_kernel = fields(scenario, kernel.get(&step).copied());
-        let expected = match wanted.expect {
-            Expect::Done => "done",
-            Expect::Refused => "refused",
-            Expect::Either => of_kernel.get("result").map_or("", String::as_str),
-        };
-        if let Some(result) = of_kernel.get("result").filter(|result| *result != expected) {
-            comparison.differ(
-                scenario,
-                "kernel",
-                step,
-                &wanted.text,
-                "the scenario's own expectation",
-                result,
-                expected,
-            );
-        }
-        for (column, observed) in others {
-            if declared(observed).is_some_and(|declared| declared <= step) {
-                continue;
-            }
-            let of_column = fields(scenario, observed.get(&step).copied());
-            let text = status_text(scenario, observed.get(&step).copied());
-            if text == status_text(scenario, kernel.get(&step).copied()) {
-                comparison.texts.extend(text);
-            }
-            for field in of_kernel
-                .keys()
-                .chain(of_column.keys().filter(|f| !of_kernel.contains_key(*f)))
-            {
-                let (a, b) = (of_kernel.get(field), of_column.get(field));
-                // Each has options that the other one lacks.
-                if field.starts_with("options/") && (a.is_none() || b.is_none()) {
-                    continue;
-                }
-                comparison.compared += 1;
-                if a != b {
-                    let show = |value: Option<&String>| value.map_or("(nothing)", String::as_str).to_owned();
-                    comparison.differ(
-                        scenario,
-                        column,
-                        step,
-                        &wanted.text,
-                        &format!("{verb}/{field}"),
-                        &show(a),
-                        &show(b),
-                    );
-                }
+    for (number, step) in (1..).zip(&scenario.steps) {
+        let of_kernel = kernel.get(&number).copied();
+        comparison.expect(scenario, number, step, of_kernel);
+        for (column, seen) in others {
+            if declared(seen).is_none_or(|declared| declared > number) {
+                comparison.step(scenario, (number, step), of_kernel, column, seen.get(&number).copied());
             }
         }
     }
     comparison.declared = others.iter().filter(|(_, seen)| declared(seen).is_some()).count();
-    for (column, observed) in &columns {
-        if let Some(trouble) = observed.get(&0).and_then(|o| o["trouble"].as_str()) {
+    for (column, seen) in &columns {
+        if let Some(trouble) = seen.get(&0).and_then(|o| o["trouble"].as_str()) {
             comparison.differ(scenario, column, 0, "", "trouble", "", trouble);
         }
     }
     comparison
 }
 
+/// Observations sorted by their column, in the order in which the columns first occur.
+fn by_column<'a>(observations: &[&'a Value]) -> Vec<(&'a str, Seen<'a>)> {
+    let mut columns: Vec<(&str, Seen)> = Vec::new();
+    for observation in observations {
+        let name = observation["column"].as_str().unwrap_or_default();
+        let at = columns.iter().position(|(known, _)| *known == name).unwrap_or_else(|| {
+            columns.push((name, Seen::new()));
+            columns.len() - 1
+        });
+        columns[at]
+            .1
+            .insert(observation["step"].as_u64().unwrap_or(0), observation);
+    }
+    columns
+}
+
 /// The first step that a data plane refused because it would not be exact. What comes after has another bond before it.
-fn declared(observed: &BTreeMap<u64, &Value>) -> Option<u64> {
+fn declared(observed: &Seen) -> Option<u64> {
     let inexact = |why: &str| why.starts_with("refused: ") && why.contains(" plane cannot do ");
     let mut steps = observed.iter();
     steps
@@ -129,6 +93,51 @@ fn declared(observed: &BTreeMap<u64, &Value>) -> Option<u64> {
 }
 
 impl Comparison {
+    /// Holds the driver's result of a step against what the scenario says of it.
+    fn expect(&mut self, scenario: &Scenario, number: u64, step: &Step, of_kernel: Option<&Value>) {
+        let expected = match step.expect {
+            Expect::Done => "done",
+            Expect::Refused => "refused",
+            Expect::Either => return,
+        };
+        let of_kernel = fields(scenario, of_kernel);
+        if let Some(result) = of_kernel.get("result").filter(|result| *result != expected) {
+            let field = "the scenario's own expectation";
+            self.differ(scenario, "kernel", number, &step.text, field, result, expected);
+        }
+    }
+
+    /// Compares what a column and the driver showed at a step.
+    fn step(
+        &mut self,
+        scenario: &Scenario,
+        (number, step): (u64, &Step),
+        of_kernel: Option<&Value>,
+        column: &str,
+        of_column: Option<&Value>,
+    ) {
+        let text = status_text(scenario, of_column);
+        if text == status_text(scenario, of_kernel) {
+            self.texts.extend(text);
+        }
+        let verb = step.text.split(' ').next().unwrap_or_default();
+        let (of_kernel, of_column) = (fields(scenario, of_kernel), fields(scenario, of_column));
+        let only_in_column = of_column.keys().filter(|field| !of_kernel.contains_key(*field));
+        for field in of_kernel.keys().chain(only_in_column) {
+            let (a, b) = (of_kernel.get(field), of_column.get(field));
+            // Each has options that the other one lacks.
+            if field.starts_with("options/") && (a.is_none() || b.is_none()) {
+                continue;
+            }
+            self.compared += 1;
+            if a != b {
+                let show = |value: Option<&String>| value.map_or("(nothing)", String::as_str).to_owned();
+                let field = format!("{verb}/{field}");
+                self.differ(scenario, column, number, &step.text, &field, &show(a), &show(b));
+            }
+        }
+    }
+
     #[allow(clippy::too_many_arguments, reason = "one for each field of what it makes")]
     fn differ(
         &mut self,

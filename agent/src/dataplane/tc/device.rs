@@ -4,14 +4,17 @@
 //! anything else, so a crash while a pair is made leaves either a bare pair, which is removed when a bond of that name is made, or
 //! one of ours that lacks something, which is completed when it is adopted.
 
-use crate::dataplane::wanted::{Spread, TxPolicy, Wanted};
+use bond_modes::ForwardingPlan;
+use bond_modes::plan::{Rewrite, Tx};
 use bond_monitors::Carrier;
 
+use super::bond::{Bond, Shared};
 use super::bpf::BondBpf;
 use super::hook::{self, Attached, Hold, Place};
 use super::object::TX;
 use super::pins::{BondPins, Pins};
-use super::{Bond, Shared, queues};
+use super::queues;
+use crate::dataplane::interface::{delete, report};
 use crate::dataplane::step::{BPF, Failures, HOOK, VETH, bond_gone, step, step_with};
 use crate::dataplane::{BondDevice, PlaneError};
 use crate::netlink::{Link, sysctl};
@@ -85,7 +88,7 @@ impl Shared {
 
     fn read_device(&mut self, name: &str, ifindex: u32) -> Result<BondDevice, PlaneError> {
         let link = step(|| format!("read {name}"), || self.links.by_index(ifindex))?.ok_or_else(|| bond_gone(name))?;
-        let report = self.report(&link);
+        let report = report(&mut self.links, &link);
         Ok(BondDevice { ifindex, report })
     }
 
@@ -116,14 +119,14 @@ impl Shared {
             hook,
             wire_hold,
             port_holds: Default::default(),
-            applied: Wanted {
+            applied: ForwardingPlan {
                 carrier: Carrier::from_bool(pair.wire.report.admin_up),
                 mac: pair.bond.report.mac,
                 ports: Default::default(),
-                spread: Spread::One,
-                tx: TxPolicy::Drop,
-                queues: Default::default(),
-                rx: Default::default(),
+                tx: Tx::one(None),
+                steer: Vec::new(),
+                rewrite: Rewrite::default(),
+                without_agent: None,
             },
             lost_allmulti: Default::default(),
             steered: false,
@@ -167,12 +170,8 @@ impl Shared {
     /// Removes the pair and its pins. A step that fails does not stop the other.
     pub(super) fn remove_bond(&mut self, name: &str, ifindex: u32) -> Result<(), PlaneError> {
         let mut errors = Failures::default();
-        let delete = || format!("delete the interface {name}");
-        errors.note(step(delete, || match self.links.delete(ifindex) {
-            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(()),
-            done => done,
-        }));
-        // Last: as long as the interface is there, the pins tell an observer what it does.
+        errors.note(delete(&mut self.links, name, ifindex));
+        // Last: as long as the interface is there, its pins say what it does.
         errors.note(
             self.pins()
                 .map(|pins| pins.bond(ifindex))
@@ -181,7 +180,7 @@ impl Shared {
         errors.result()
     }
 
-    /// Marks the wire as ours, and the bond's address as wanted: one that the kernel drew by lot is exchanged by udev some time
+    /// Marks the wire as ours, and the bond's address as wanted: a random one from the kernel is replaced by udev some time
     /// later (MACAddressPolicy=persistent), one that was set is not.
     fn claim(&mut self, name: &str, pair: &Pair) -> Result<(), PlaneError> {
         let wire = wire_name(pair.bond.ifindex);

@@ -1,7 +1,7 @@
 //! How a program gets onto an interface's ingress, and stays there without us.
 //!
-//! A tcx link is an object that a pin keeps alive, and a descriptor of ours while this process runs, so that nobody cuts the
-//! traffic by removing pins; the program in it is exchanged through the pin. A cls_bpf filter on the clsact
+//! A tcx link is an object that a pin keeps alive, and a descriptor of ours while this process runs, so that removing pins does not cut
+//! the traffic; the program in it is exchanged through the pin. A cls_bpf filter on the clsact
 //! qdisc stays by itself and is exchanged by its priority and handle. Both exchanges are atomic: every frame meets the old
 //! program or the new one.
 
@@ -157,7 +157,7 @@ pub fn keep(links: &mut RouteSocket, place: Place<'_>, ifindex: u32, kind: Attac
     }
 }
 
-/// Pins again a link that somebody unpinned, so that its program can be exchanged.
+/// Pins a link again that someone unpinned, so that its program can be exchanged.
 pub fn keep_pinned(hold: &Hold, place: Place<'_>) -> io::Result<()> {
     match (hold, place.pin) {
         (Some(link), Some(pin)) if !pin.exists() => sys::pin_link(link.info().map_err(link_error)?.id(), pin),
@@ -165,7 +165,7 @@ pub fn keep_pinned(hold: &Hold, place: Place<'_>) -> io::Result<()> {
     }
 }
 
-/// Takes our program off an interface with a clsact qdisc; off with the qdisc too, unless it was there before or somebody else
+/// Takes our program off an interface with a clsact qdisc; off with the qdisc too, unless it was there before or someone else
 /// has a filter on it. Says whether there was a program.
 pub fn take_off(
     links: &mut RouteSocket,

@@ -15,8 +15,8 @@ use std::sync::atomic::{Ordering, fence};
 use std::thread;
 use std::time::Duration;
 
-use crate::dataplane::wanted::TxPolicy;
 use aya::maps::{Array, MapData};
+use bond_modes::plan::{Spread, Tx};
 use bond_modes::{PortId, XmitHashPolicy};
 
 use super::errors::map_error;
@@ -56,15 +56,15 @@ impl Lists {
         self.wait_for_readers(slots, selector);
     }
 
-    /// Writes the list of a policy that has one into a clean slot. Returns the selector that puts it in force, to be written at
+    /// Writes the ports that send, and how they take turns, into a clean slot. Returns the selector that puts it in force, to be written at
     /// once. `in_force` is the selector that it will replace.
     pub fn prepare(
         &mut self,
         slots: &mut Array<impl BorrowMut<MapData>, List>,
-        policy: &TxPolicy,
+        tx: &Tx,
         in_force: u32,
     ) -> io::Result<u32> {
-        let list = List::encode(policy)?;
+        let list = List::encode(tx)?;
         if self.clean.as_ref().is_none_or(Vec::is_empty) {
             self.wait_for_readers(slots, in_force);
         }
@@ -86,8 +86,8 @@ impl Lists {
         }
     }
 
-    /// The policy that a selector with a list stands for.
-    pub fn policy(slots: &Array<impl Borrow<MapData>, List>, selector: u32) -> io::Result<TxPolicy> {
+    /// What a selector with a list stands for.
+    pub fn tx(slots: &Array<impl Borrow<MapData>, List>, selector: u32) -> io::Result<Tx> {
         let list = slots.get(&slot_of(selector), 0).map_err(map_error)?;
         Ok(list.decode())
     }
@@ -101,16 +101,17 @@ impl Lists {
 }
 
 impl List {
-    pub(super) fn encode(policy: &TxPolicy) -> io::Result<List> {
-        let (kind, setting, igmp, ports) = match policy {
-            TxPolicy::RoundRobin {
-                ports,
-                packets_per_port,
-                igmp,
-            } => (ROUND_ROBIN, *packets_per_port, igmp.0, ports),
-            TxPolicy::Hash { ports, policy } => (HASH, policy.number().into(), 0, ports),
-            TxPolicy::All(ports) => (ALL, 0, 0, ports),
-            TxPolicy::Drop | TxPolicy::One(_) => return Err(io::Error::other("not a list of ports")),
+    pub(super) fn encode(tx: &Tx) -> io::Result<List> {
+        let ports = &tx.ports;
+        let (kind, setting, igmp) = match (&tx.kind, ports.first()) {
+            (Spread::RoundRobin { packets_per_port, igmp }, Some(first)) => {
+                (ROUND_ROBIN, *packets_per_port, igmp.unwrap_or(*first).0)
+            }
+            (Spread::Hash(policy), Some(_)) => (HASH, policy.number().into(), 0),
+            (Spread::All, Some(_)) => (ALL, 0, 0),
+            (_, None) | (Spread::One | Spread::Buckets { .. }, _) => {
+                return Err(io::Error::other("not a list of ports"));
+            }
         };
         if ports.len() > MAX_PORTS {
             return Err(io::Error::other(format!(
@@ -132,22 +133,22 @@ impl List {
     }
 
     /// What the program makes of this list; nothing of one that it does not know.
-    fn decode(&self) -> TxPolicy {
+    fn decode(&self) -> Tx {
         let ports = self.ports.iter().take(self.count as usize).copied().map(PortId);
         let ports: Vec<PortId> = ports.collect();
         let named = |(_, _, number): &&(_, _, u8)| u32::from(*number) == self.setting;
         let policy = XmitHashPolicy::VALUES.iter().find(named);
-        match (self.kind, policy) {
-            _ if ports.is_empty() => TxPolicy::Drop,
-            (ROUND_ROBIN, _) => TxPolicy::RoundRobin {
-                ports,
+        let kind = match (self.kind, policy) {
+            _ if ports.is_empty() => return Tx::one(None),
+            (ROUND_ROBIN, _) => Spread::RoundRobin {
                 packets_per_port: self.setting,
-                igmp: PortId(self.igmp),
+                igmp: Some(PortId(self.igmp)),
             },
-            (HASH, Some(&(policy, _, _))) => TxPolicy::Hash { ports, policy },
-            (ALL, _) => TxPolicy::All(ports),
-            _ => TxPolicy::Drop,
-        }
+            (HASH, Some(&(policy, _, _))) => Spread::Hash(policy),
+            (ALL, _) => Spread::All,
+            _ => return Tx::one(None),
+        };
+        Tx::new(kind, ports)
     }
 }
 
@@ -190,8 +191,8 @@ mod tests {
     use crate::dataplane::tc::bpf::BondBpf;
     use crate::dataplane::tc::object::Loader;
 
-    fn all(ports: std::ops::Range<u32>) -> TxPolicy {
-        TxPolicy::All(ports.map(PortId).collect())
+    fn all(ports: std::ops::Range<u32>) -> Tx {
+        Tx::new(Spread::All, ports.map(PortId).collect())
     }
 
     #[test]
@@ -199,16 +200,15 @@ mod tests {
         let mut bpf = BondBpf::open(None, &mut Loader::default(), 0).unwrap();
         for count in [1, 2, 64, MAX_PORTS as u32] {
             let ports: Vec<PortId> = (1000..1000 + count).map(PortId).collect();
-            let lists = XmitHashPolicy::VALUES.iter().map(|(policy, _, _)| TxPolicy::Hash {
-                ports: ports.clone(),
-                policy: *policy,
-            });
-            let round_robin = TxPolicy::RoundRobin {
-                ports: ports.clone(),
+            let hashes = XmitHashPolicy::VALUES
+                .iter()
+                .map(|(policy, _, _)| Spread::Hash(*policy));
+            let round_robin = Spread::RoundRobin {
                 packets_per_port: 65535,
-                igmp: PortId(7),
+                igmp: Some(PortId(7)),
             };
-            for list in lists.chain([round_robin, TxPolicy::All(ports.clone())]) {
+            for kind in hashes.chain([round_robin, Spread::All]) {
+                let list = Tx::new(kind, ports.clone());
                 bpf.set_any_tx(&list).unwrap();
                 assert_eq!(bpf.tx().unwrap(), list);
             }
@@ -228,10 +228,10 @@ mod tests {
     fn a_list_of_a_kind_from_the_future_sends_nowhere() {
         let mut list = List::encode(&all(1..3)).unwrap();
         list.kind = 99;
-        assert_eq!(list.decode(), TxPolicy::Drop);
+        assert_eq!(list.decode(), Tx::one(None));
         list.kind = HASH;
         list.setting = 99;
-        assert_eq!(list.decode(), TxPolicy::Drop);
+        assert_eq!(list.decode(), Tx::one(None));
     }
 
     /// None of the slots that a selector has named is used again before a grace period has passed since it was left.

@@ -1,101 +1,22 @@
-//! The maps of one bond, and the layout of their values: an interface between versions of bondd, as a newer agent takes over the
-//! pinned maps of an older one. [`upgrade`](super::upgrade) has the way from the layout before.
+//! The maps of one bond, made or found at their pins.
 
 use std::collections::BTreeMap;
 use std::io;
-use std::mem::size_of;
+use std::os::fd::AsFd;
 use std::path::Path;
 
 use aya::Pod;
-use aya::maps::{Array, HashMap, Map, MapData, MapInfo, MapType, PerCpuHashMap, PerCpuValues};
+use aya::maps::{Array, HashMap, Map, MapData, MapInfo, PerCpuHashMap, PerCpuValues};
 use aya::util::nr_cpus;
-use bond_monitors::MacAddr;
 
 use super::errors::{map_error, pin_error};
+use super::layout::{
+    FIRST_STATE, LAYOUT, LISTS, MAPS, OWN, PORTS, Port, QUEUES, RULES, STATE, Shape, State, TRANSMIT, Transmit,
+};
 use super::lists::List;
 use super::object::{Loaded, Way};
 use super::pins::BondPins;
-
-/// `struct transmit` of maps.bpf.h.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Transmit {
-    /// Where frames leave.
-    pub selector: u32,
-    /// Not 0: all senders are remembered.
-    pub remember_all: u32,
-}
-
-// SAFETY: two integers without padding; every bit pattern is a value.
-unsafe impl Pod for Transmit {}
-
-/// `struct port` of maps.bpf.h.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Port {
-    /// Its slot in `rules`.
-    pub rule: u32,
-    /// Index of the wire.
-    pub wire: u32,
-    /// What went through it.
-    pub counters: Counters,
-    /// Who was heard.
-    pub stamps: Stamps,
-}
-
-// SAFETY: integers without padding; every bit pattern is a value.
-unsafe impl Pod for Port {}
-
-/// Counters in `struct port`; a value of its own in the first layout.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// Frames sent.
-    pub tx_frames: u64,
-    /// Bytes sent.
-    pub tx_bytes: u64,
-    /// Frames let in.
-    pub rx_frames: u64,
-    /// Bytes let in.
-    pub rx_bytes: u64,
-    /// Frames refused.
-    pub rx_dropped: u64,
-    /// When the last frame came.
-    pub last_rx_ns: u64,
-}
-
-// SAFETY: six integers without padding; every bit pattern is a value.
-unsafe impl Pod for Counters {}
-
-/// Stamps in `struct port`; a value of its own in the first layout.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Stamps {
-    /// A frame of somebody else.
-    pub any_ns: u64,
-    /// One that is ARP or IPv6.
-    pub probes_ns: u64,
-    /// A frame of the bond's own.
-    pub own_ns: u64,
-}
-
-// SAFETY: three integers without padding; every bit pattern is a value.
-unsafe impl Pod for Stamps {}
-
-/// `struct state` of maps.bpf.h.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct State {
-    /// [`LAYOUT`].
-    pub layout: u32,
-    /// Number of the [`Way`] whose program is on the wire.
-    pub program: u32,
-    /// [`BUILD`](super::object::BUILD) of all programs that are attached; 0 while they are being exchanged.
-    pub build: u64,
-}
-
-// SAFETY: integers without padding; every bit pattern is a value.
-unsafe impl Pod for State {}
+use super::sys;
 
 /// The maps of one bond. Dropping them leaves them in force as far as they are pinned or in use.
 pub struct Maps {
@@ -125,7 +46,7 @@ impl Maps {
         Ok(Some(Maps { all }))
     }
 
-    /// Pins again what somebody unpinned, so that another program of the bond gets these very maps.
+    /// Pins the maps again that someone unpinned, so that another program of the bond is loaded on them.
     pub fn keep_pinned(&self, pins: &BondPins) -> io::Result<()> {
         pins.create()?;
         for (name, map) in &self.all {
@@ -167,7 +88,7 @@ impl Maps {
         self.get_mut(PORTS).try_into().map_err(map_error)
     }
 
-    /// What is let in from ports.
+    /// Which frames are accepted from ports.
     pub fn rules(&self) -> io::Result<Array<&MapData, u32>> {
         self.get(RULES).try_into().map_err(map_error)
     }
@@ -180,6 +101,14 @@ impl Maps {
     /// Where marked frames leave.
     pub fn queues(&self) -> io::Result<Array<&MapData, u32>> {
         self.get(QUEUES).try_into().map_err(map_error)
+    }
+
+    /// The port of each queue, by its number; 0 for none.
+    pub fn queue_ports(&self) -> io::Result<Vec<u32>> {
+        match self.get(QUEUES) {
+            Map::Array(map) => sys::array_values(map.fd().as_fd(), self.queues()?.len()),
+            _ => Err(io::Error::other("queues is not an array")),
+        }
     }
 
     /// As [`Maps::queues`], to write to.
@@ -203,7 +132,7 @@ impl Maps {
         state.get(&0, 0).map_err(map_error)
     }
 
-    /// Replaces what is kept.
+    /// Replaces the state that the agent keeps for the next one.
     pub fn set_state(&mut self, value: State) -> io::Result<()> {
         let mut state: Array<&mut MapData, State> = self.get_mut(STATE).try_into().map_err(map_error)?;
         state.set(0, value, 0).map_err(map_error)
@@ -271,41 +200,3 @@ pub fn foreign(path: &Path) -> io::Error {
         path.display()
     ))
 }
-
-/// The version of all these maps together. The one before had none.
-pub const LAYOUT: u32 = 2;
-
-/// Type of a map, sizes of its keys and of its values.
-pub type Shape = (MapType, usize, usize);
-/// Names and shapes of all maps. [maps.bpf.h]
-pub const MAPS: [(&str, Shape); 9] = [
-    (STATE, (MapType::Array, INDEX, size_of::<State>())),
-    (TRANSMIT, (MapType::Array, INDEX, size_of::<Transmit>())),
-    (LISTS, (MapType::Array, INDEX, size_of::<List>())),
-    (TURNS, (MapType::PerCpuArray, INDEX, size_of::<u32>())),
-    (PORTS, (MapType::PerCpuHash, INDEX, size_of::<Port>())),
-    (RULES, (MapType::Array, INDEX, size_of::<u32>())),
-    (OWN, (MapType::Hash, MAC, size_of::<u32>())),
-    (SENT, (MapType::LruHash, MAC, size_of::<u32>())),
-    (QUEUES, (MapType::Array, INDEX, size_of::<u32>())),
-];
-/// What `state` was in the layout without a version.
-pub const FIRST_STATE: Shape = (MapType::Array, INDEX, size_of::<u32>());
-
-/// An interface index or the number of a slot.
-pub const INDEX: usize = size_of::<u32>();
-const MAC: usize = size_of::<MacAddr>();
-
-/// The map that carries the version.
-pub const STATE: &str = "state";
-/// What the programs for the wire go by.
-pub const TRANSMIT: &str = "transmit";
-const LISTS: &str = "lists";
-const TURNS: &str = "turns";
-/// The attached ports.
-pub const PORTS: &str = "ports";
-/// What is let in.
-pub const RULES: &str = "rules";
-const OWN: &str = "own";
-const SENT: &str = "sent";
-const QUEUES: &str = "queues";

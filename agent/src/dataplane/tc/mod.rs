@@ -13,8 +13,9 @@
 //! | File | What |
 //! |---|---|
 //! | `bpf/`, `object` | the programs: one for ports, and one for the wire for each way of spreading |
-//! | `maps`, `upgrade` | the maps of one bond; those of an earlier layout |
+//! | `layout`, `maps`, `upgrade` | the maps of one bond and what they hold; those of an earlier layout |
 //! | `bpf` | programs and maps of one bond together |
+//! | `bond`, `adopt` | the state of a bond; bonds taken over |
 //! | `lists` | lists of ports that are never seen half written |
 //! | `hook`, `sys` | how programs are attached: tcx links or clsact filters |
 //! | `bpffs`, `pins` | where the pins are |
@@ -23,36 +24,35 @@
 //! | `program` | from the plan in force to the wanted one, and in which order |
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::rc::Rc;
-use std::thread;
 
-use bond_modes::{BondOptions, PortId};
-use bond_monitors::{Carrier, LinkReport, ReceiveStamps};
-use nix::sched::{CloneFlags, unshare};
+use bond_modes::{BondOptions, ForwardingPlan, PortId};
+use bond_monitors::ReceiveStamps;
 
-use self::bpf::BondBpf;
-use self::hook::{Attached, Hold, Place};
+use self::bond::{Bond, Shared};
+use self::hook::Place;
 use self::object::{Kind, Loader, TX, Way};
-use self::pins::{BondPins, Pins};
-use super::port::port_alias;
+use self::pins::Pins;
+use super::interface::probe_apart;
 use super::step::{BPF, Failures, HOOK, VETH, step, step_with};
-use super::wanted::{PortPlan, Wanted, spread_of};
 use super::{
     Adopted, Applied, BondDevice, BondName, Observed, OriginalPort, Plane, PlaneBond, PlaneError, PortBase,
-    PortCounters,
+    PortCounters, can,
 };
 use crate::netlink::{Link, RouteSocket};
 
+mod adopt;
+mod bond;
 mod bpf;
 mod bpffs;
 mod device;
 mod errors;
 mod hook;
+mod layout;
 mod lists;
 mod maps;
 mod object;
@@ -79,37 +79,6 @@ pub struct TcBond {
     shared: Rc<RefCell<Shared>>,
     name: BondName,
     bond: Bond,
-}
-
-/// What all bonds of a plane work with. It is borrowed for one call to a plane or a bond at a time; none makes another.
-struct Shared {
-    run_dir: PathBuf,
-    hook: Hook,
-    links: RouteSocket,
-    /// Inode number of the network namespace.
-    netns: u64,
-    /// For the programs of all bonds.
-    loader: Loader,
-    /// Opened when the first bond needs it: it may have to be mounted.
-    pins: Option<Pins>,
-}
-
-/// What is in force for a bond that this process made or took over.
-struct Bond {
-    ifindex: u32,
-    wire: u32,
-    pins: BondPins,
-    bpf: BondBpf,
-    hook: Attached,
-    /// What keeps the programs in place while this process runs: on the wire and on ports.
-    wire_hold: Hold,
-    port_holds: BTreeMap<PortId, Hold>,
-    /// The plan in force. Its `ports` are the attached ones.
-    applied: Wanted,
-    /// Ports whose all-multicast somebody took off.
-    lost_allmulti: BTreeSet<PortId>,
-    /// Whether marks of an operator are told from other traffic.
-    steered: bool,
 }
 
 impl TcPlane {
@@ -156,134 +125,6 @@ impl TcPlane {
     }
 }
 
-impl Shared {
-    /// The place for pins; opened, and freed of what is stale, when first asked for.
-    fn pins(&mut self) -> Result<&Pins, PlaneError> {
-        let pins = match self.pins.take() {
-            Some(mut pins) => {
-                // Without the lock forwarding goes on all the same; only another agent could tidy up too much.
-                if let Err(error) = pins.retry_lock() {
-                    log::debug!("cannot lock the folder of pins: {error}");
-                }
-                pins
-            }
-            None => {
-                let open = || {
-                    format!(
-                        "mount a bpffs under {} (or mount one on /sys/fs/bpf)",
-                        self.run_dir.display()
-                    )
-                };
-                let pins = step_with(&BPF, open, || Pins::open(&self.run_dir, self.netns))?;
-                sweep(&pins, &mut self.links)?;
-                if let Err(error) = pins.sweep_namespaces() {
-                    log::warn!("cannot remove the pins of network namespaces that are gone: {error}");
-                }
-                pins
-            }
-        };
-        Ok(self.pins.insert(pins))
-    }
-
-    /// Removes the pins of bonds that are gone, if there is a place for pins at all.
-    fn sweep_pins(&mut self) -> Result<(), PlaneError> {
-        match &self.pins {
-            Some(pins) => sweep(pins, &mut self.links),
-            None => Pins::find(&self.run_dir, self.netns).map_or(Ok(()), |pins| sweep(&pins, &mut self.links)),
-        }
-    }
-
-    /// Takes a pair of ours over, with its ports, if there is one under this name.
-    fn adopt(&mut self, name: &str) -> Result<Option<(Bond, Observed)>, PlaneError> {
-        let Some(pair) = self.find_pair(name)? else {
-            return Ok(None);
-        };
-        let bond = self.adopt_pair(name, &pair)?;
-        let plan = bond.applied.clone();
-        let mut ports = Vec::new();
-        for &port in plan.ports.keys() {
-            if let Some(link) = step(|| format!("read {port}"), || self.links.by_index(port.0))? {
-                ports.push((port, self.report(&link)));
-            }
-        }
-        let observed = Observed {
-            ifindex: pair.bond.ifindex,
-            report: self.report(&pair.bond),
-            ports,
-            plan,
-        };
-        Ok(Some((bond, observed)))
-    }
-
-    fn adopt_pair(&mut self, name: &str, pair: &device::Pair) -> Result<Bond, PlaneError> {
-        let pins = self.pins()?.bond(pair.bond.ifindex);
-        step(|| "make a folder for pins".to_owned(), || pins.create())?;
-        let mut bond = self.equip(name, pair, pins)?;
-        let ports = self.adopt_ports(name, &mut bond)?;
-        let read = || format!("read the maps of {name}");
-        bond.applied.tx = step(read, || bond.bpf.tx())?;
-        bond.applied.queues = bond.bpf.queues().clone();
-        bond.steered = !bond.applied.queues.is_empty();
-        // While nothing is sent the kind is not kept anywhere, and makes no difference.
-        bond.applied.spread = bond.applied.tx.spread().unwrap_or(bond.applied.spread);
-        bond.applied.rx = step(read, || bond.bpf.accepted())?;
-        bond.applied.ports = ports
-            .into_iter()
-            .map(|(port, link)| (port, settings(&link, &pair.bond)))
-            .collect();
-        program::keep_own(name, &mut bond)?;
-        program::remember_senders(name, &mut bond)?;
-        if bond.bpf.is_stale() {
-            step(|| format!("set up the maps of {name}"), || bond.bpf.mark_attached())?;
-        }
-        if pair.wire.alias != device::wire_alias(name) {
-            self.label(name, &bond);
-        }
-        Ok(bond)
-    }
-
-    /// Names the bond on its wire and ports. The aliases are labels for people; a failure does no harm.
-    fn label(&mut self, name: &str, bond: &Bond) {
-        let ports = bond.applied.ports.keys().map(|port| (port.0, port_alias(name)));
-        for (ifindex, alias) in ports.chain([(bond.wire, device::wire_alias(name))]) {
-            if let Err(error) = self.links.set_alias(ifindex, &alias) {
-                log::warn!("{name}: cannot set an alias: {error}");
-            }
-        }
-    }
-
-    /// See [`PlaneBond::refresh`].
-    fn refresh(&mut self, name: &str, bond: &mut Bond) -> Result<(), PlaneError> {
-        let links = &mut self.links;
-        if let Some(link) = step(|| format!("read {name}"), || links.by_index(bond.ifindex))? {
-            bond.applied.mac = link.report.mac;
-        }
-        if let Some(wire) = step(|| format!("read the wire of {name}"), || links.by_index(bond.wire))? {
-            bond.applied.carrier = Carrier::from_bool(wire.report.admin_up);
-            if bond.steered {
-                queues::tie(name, &wire)?;
-            }
-        }
-        bond.lost_allmulti.clear();
-        for &port in bond.applied.ports.keys() {
-            match step(|| format!("read {port}"), || links.by_index(port.0))? {
-                Some(link) if !link.allmulti_flag => bond.lost_allmulti.insert(port),
-                _ => false,
-            };
-        }
-        Ok(())
-    }
-
-    fn report(&mut self, link: &Link) -> LinkReport {
-        let (speed, duplex) = self.links.speed_duplex(&link.report.name);
-        LinkReport {
-            speed,
-            duplex,
-            ..link.report.clone()
-        }
-    }
-}
-
 impl Plane for TcPlane {
     fn name(&self) -> &'static str {
         NAME
@@ -295,18 +136,7 @@ impl Plane for TcPlane {
         }
         let shared = &mut *self.shared.borrow_mut();
         let (hook, loader) = (shared.hook, &mut shared.loader);
-        // In a namespace of its own nobody sees the devices come and go, and it ends with the thread whatever happens. A kernel
-        // without network namespaces does it in the only one there is.
-        let probe = move || {
-            let _ = unshare(CloneFlags::CLONE_NEWNET);
-            probe_here(hook, loader)
-        };
-        thread::scope(|scope| scope.spawn(probe).join()).unwrap_or_else(|_| {
-            Err(PlaneError::Kernel {
-                doing: "find out what this kernel can do".to_owned(),
-                source: io::Error::other("the probing thread panicked"),
-            })
-        })?;
+        probe_apart("find out what this kernel can do", move || probe_here(hook, loader))?;
         self.usable = true;
         Ok(())
     }
@@ -376,7 +206,10 @@ impl PlaneBond for TcBond {
             .give_back(&self.name, &mut self.bond, port, original)
     }
 
-    fn program(&mut self, plan: &Wanted) -> Applied {
+    fn program(&mut self, plan: &ForwardingPlan) -> Applied {
+        if let Err(error) = can::check(plan) {
+            return error.into();
+        }
         let shared = &mut *self.shared.borrow_mut();
         program::apply(&mut shared.links, &mut shared.loader, &self.name, &mut self.bond, plan)
     }
@@ -415,16 +248,11 @@ impl PlaneBond for TcBond {
 
 /// Everything that a plan for this agent's planes can say is exact here.
 pub fn check(options: &BondOptions) -> Result<(), PlaneError> {
-    spread_of(&bond_modes::spread(options)).map(drop)
+    can::check_spread(&bond_modes::spread(options))
 }
 
 /// What the plane is called.
 pub const NAME: &str = "tc";
-
-fn sweep(pins: &Pins, links: &mut RouteSocket) -> Result<(), PlaneError> {
-    let alive = |ifindex| !matches!(links.by_index(ifindex), Ok(None));
-    step(|| "remove stale pins".to_owned(), || pins.sweep(alive))
-}
 
 /// Does once, with devices that go away, what every bond needs.
 fn probe_here(hook: Hook, loader: &mut Loader) -> Result<(), PlaneError> {
@@ -457,16 +285,6 @@ fn probe_here(hook: Hook, loader: &mut Loader) -> Result<(), PlaneError> {
         },
     ));
     errors.result()
-}
-
-/// A port's settings as a plan words them. Every port has all-multicast on, so report the bond's setting.
-fn settings(port: &Link, bond: &Link) -> PortPlan {
-    PortPlan {
-        mac: port.report.mac,
-        mtu: port.report.mtu,
-        promisc: port.promisc_flag,
-        allmulti: bond.report.allmulti,
-    }
 }
 
 const PROBE: &str = "bondd-probe0";

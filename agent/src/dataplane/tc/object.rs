@@ -7,13 +7,13 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::LazyLock;
 
-use crate::dataplane::wanted::TxPolicy;
 use aya::programs::SchedClassifier;
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
 use bond_modes::XmitHashPolicy;
+use bond_modes::plan::{Spread, Tx};
 
 use super::errors::{load_error, program_error};
-use super::maps::MAPS;
+use super::layout::MAPS;
 
 /// A way of spreading that has a program of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,26 +46,31 @@ impl Way {
         Way::Encap,
     ];
 
-    /// That of a policy; none where nothing is sent, which all of them can do.
-    pub fn of(policy: &TxPolicy) -> Option<Way> {
-        match policy {
-            TxPolicy::Drop => None,
-            TxPolicy::One(_) => Some(Way::One),
-            TxPolicy::RoundRobin { .. } => Some(Way::Turns),
-            TxPolicy::All(ports) if ports.len() <= FEW => Some(Way::All),
-            TxPolicy::All(_) => Some(Way::AllMany),
-            TxPolicy::Hash { policy, .. } => Some(match policy {
+    /// The way of spreading; `None` if nothing is sent, which every program can do.
+    pub fn of(tx: &Tx) -> Option<Way> {
+        if tx.is_nowhere() {
+            return None;
+        }
+        match tx.kind {
+            Spread::One => Some(Way::One),
+            Spread::RoundRobin { .. } => Some(Way::Turns),
+            Spread::All if tx.ports.len() <= FEW => Some(Way::All),
+            Spread::All => Some(Way::AllMany),
+            Spread::Hash(policy) => Some(match policy {
                 XmitHashPolicy::Layer2 | XmitHashPolicy::VlanSrcmac => Way::Ether,
                 XmitHashPolicy::Layer23 | XmitHashPolicy::Layer34 => Way::Ip,
                 XmitHashPolicy::Encap23 | XmitHashPolicy::Encap34 => Way::Encap,
             }),
+            // Such a plan was refused.
+            Spread::Buckets { .. } => None,
         }
     }
 
-    /// Whether its program can do a policy.
-    pub fn serves(self, policy: &TxPolicy) -> bool {
-        match Way::of(policy) {
-            Some(Way::All) => matches!(self, Way::All | Way::AllMany),
+    /// Whether its program is to send so. That for copies through many ports stays until there are clearly fewer: loading it
+    /// takes 200 ms, and one port that comes and goes must not have it exchanged each time.
+    pub fn serves(self, tx: &Tx) -> bool {
+        match Way::of(tx) {
+            Some(Way::All) => self == Way::All || (self == Way::AllMany && tx.ports.len() > FEW_AGAIN),
             way => way.is_none_or(|way| way == self),
         }
     }
@@ -149,7 +154,7 @@ impl Loaded {
 #[derive(Default)]
 pub struct Loader {
     loader: Option<EbpfLoader<'static>>,
-    /// It has been told of pins, and goes on to use them.
+    /// It was given places of pins, and keeps using them.
     pinned: bool,
 }
 
@@ -215,6 +220,8 @@ pub const TX: &str = "bond_tx";
 
 /// Most ports that the smaller program for copies serves. [tx_all.bpf.c: FEW]
 pub const FEW: usize = 16;
+/// Most ports with which the program for many copies is exchanged for the smaller one again.
+pub const FEW_AGAIN: usize = 12;
 
 static PORT_RX: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/port_rx.bpf.o"));
 static TX_ONE: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tx_one.bpf.o"));

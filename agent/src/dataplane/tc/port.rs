@@ -1,16 +1,21 @@
 //! Ports: taken in, given back, taken over from an earlier agent.
 
+use std::io;
+
+use bond_modes::PortId;
+use bond_modes::plan::{Accept, PortPlan, Source};
+
+use super::bond::{Bond, Shared};
 use super::hook::{self, Attached, Place};
 use super::object::{Loader, RX};
 use super::pins::unpin;
 use super::program::{keep_own, set_tx};
-use super::{Bond, Shared, sys};
-use crate::dataplane::port::{port_alias, prepare, read, read_original, restore};
+use super::sys;
+use crate::dataplane::port::{original, port_alias, prepare, read, read_unless_gone, restore};
 use crate::dataplane::step::{Failures, HOOK, port_step, step, step_with};
-use crate::dataplane::wanted::PortPlan;
 use crate::dataplane::{OriginalPort, PlaneError, PortBase};
 use crate::netlink::{Link, RouteSocket};
-use bond_modes::PortId;
+use crate::text::chain;
 
 impl Shared {
     /// Takes a port in; on failure it is as before.
@@ -24,9 +29,9 @@ impl Shared {
         if bond.applied.ports.contains_key(&port) {
             return Ok(());
         }
-        let before = read_original(&mut self.links, port)?;
-        let taken = self.set_up_port(name, bond, port, base);
-        taken.map_err(|error| self.return_port(name, bond, port, &before).after(error))
+        let before = original(&mut self.links, port)?;
+        let attached = self.set_up_port(name, bond, port, base);
+        attached.map_err(|error| self.return_port(name, bond, port, &before).after(error))
     }
 
     /// Gives a port back. Order: nothing in, nothing out, then the settings of the interface, and IPv6 last, which begins to work
@@ -52,7 +57,7 @@ impl Shared {
         errors
     }
 
-    /// Gives back a port of a bond that somebody deleted: its tcx link goes with the pins of the bond.
+    /// Gives back a port of a bond that someone deleted: its tcx link goes with the pins of the bond.
     pub(super) fn give_back_orphan(&mut self, port: PortId, original: &OriginalPort) -> Result<(), PlaneError> {
         let mut errors = Failures::default();
         errors.note(self.sweep_pins());
@@ -65,45 +70,78 @@ impl Shared {
     }
 
     /// Takes over the ports that an earlier agent attached: those with counters, as far as they still exist and carry our mark.
-    /// Says which ones, with their links.
+    /// Returns them with their links. A port that cannot be taken over is forgotten, with a warning: the bond gets the others, and
+    /// the port is attached anew.
+    ///
+    /// # Errors
+    /// Something fails that all ports need, or no port can be taken over. Then nothing is forgotten, and the programs of the
+    /// earlier agent go on.
     pub(super) fn adopt_ports(&mut self, name: &str, bond: &mut Bond) -> Result<Vec<(PortId, Link)>, PlaneError> {
-        let known = bond.bpf.ports();
-        let mut adopted = Vec::new();
-        let mut found = Vec::new();
-        for port in known {
-            found.push((port, step(|| format!("read {port}"), || self.links.by_index(port.0))?));
-        }
+        let links = &mut self.links;
+        let read = |port: PortId| (port, step(|| format!("read {port}"), || links.by_index(port.0)));
+        let found: Vec<_> = bond.bpf.ports().into_iter().map(read).collect();
         // Before the programs that listen.
-        let macs = found.iter().filter_map(|(_, link)| Some(link.as_ref()?.report.mac));
+        let link_of = |found: &Result<Option<Link>, PlaneError>| Some(found.as_ref().ok()?.as_ref()?.report.mac);
+        let macs = found.iter().filter_map(|(_, found)| link_of(found));
         step(|| format!("learn the addresses of {name}"), || bond.bpf.add_own(macs))?;
+        if bond.bpf.is_stale() && !found.is_empty() {
+            let load = || format!("load the program for the ports of {name}");
+            step(load, || bond.bpf.port_rx(&mut self.loader).map(drop))?;
+        }
+        let mut adopted = Vec::new();
+        let mut gone = Vec::new();
+        let mut failed = Vec::new();
         for (port, found) in found {
-            let taken_over = found
-                .as_ref()
-                .map(|link| take_over(&mut self.links, &mut self.loader, bond, port, link));
-            let hooked = match taken_over {
-                None | Some(Err(PlaneError::PortGone { .. })) => false,
-                Some(exchanged) => exchanged?,
+            let taken = match found {
+                Ok(Some(link)) => self
+                    .adopt_port(name, bond, port, &link)
+                    .map(|ours| ours.then_some(link)),
+                Ok(None) => Ok(None),
+                Err(error) => Err(error),
             };
-            match found {
-                // Its mark alone: hook and counters are not set in one step, so a crash may have left one without the other.
-                Some(link) if hooked || link.alias == port_alias(name) => {
-                    if !hooked {
-                        hook_port(&mut self.loader, bond, port, &link)?;
-                    }
-                    adopted.push((port, link));
-                }
-                _ => step(
-                    || format!("forget {port} of {name}"),
-                    || {
-                        bond.port_holds.remove(&port);
-                        bond.bpf.remove_port(port)?;
-                        unpin(&bond.pins.rx(port))
-                    },
-                )?,
+            match taken {
+                Ok(Some(link)) => adopted.push((port, link)),
+                Ok(None) | Err(PlaneError::PortGone { .. }) => gone.push(port),
+                Err(error) => failed.push((port, error)),
             }
         }
-        adopted.sort_by_key(|(port, _)| *port);
+        if adopted.is_empty() && !failed.is_empty() {
+            return Err(failed.remove(0).1);
+        }
+        for (port, error) in &failed {
+            log::warn!(
+                "{name}: {port} cannot be taken over, so it is attached anew: {}",
+                chain(error)
+            );
+        }
+        for port in gone.into_iter().chain(failed.into_iter().map(|(port, _)| port)) {
+            let forget = || self.forget_port(bond, port);
+            if let Err(error) = step(|| format!("forget {port} of {name}"), forget) {
+                log::warn!("{name}: {}", chain(&error));
+            }
+        }
         Ok(adopted)
+    }
+
+    /// Takes one port over; false if it is not a port of this bond any more.
+    fn adopt_port(&mut self, name: &str, bond: &mut Bond, port: PortId, link: &Link) -> Result<bool, PlaneError> {
+        if take_over(&mut self.links, &mut self.loader, bond, port, link)? {
+            return Ok(true);
+        }
+        // Its mark alone: hook and counters are not set in one step, so a crash may have left one without the other.
+        if link.alias != port_alias(name) {
+            return Ok(false);
+        }
+        hook_port(&mut self.loader, bond, port, link)?;
+        Ok(true)
+    }
+
+    /// Takes a port that could not be taken over out of the maps, and the program off it.
+    fn forget_port(&mut self, bond: &mut Bond, port: PortId) -> io::Result<()> {
+        bond.port_holds.remove(&port);
+        bond.bpf.remove_port(port)?;
+        let link = self.links.by_index(port.0)?;
+        unhook(&mut self.links, bond, port, link.as_ref(), true)
     }
 
     /// The settings come first and the hook after the counters, without which the program drops everything; up last, so that no
@@ -132,20 +170,11 @@ impl Shared {
             mtu: base.mtu,
             promisc: link.promisc_flag,
             allmulti: true,
+            accept: Accept::Nothing,
+            source: Source::AsSent,
         };
         bond.applied.ports.insert(port, plan);
         Ok(())
-    }
-}
-
-/// The port's interface. That it has gone is no failure to give it back.
-fn read_unless_gone(links: &mut RouteSocket, port: PortId, errors: &mut Failures) -> Option<Link> {
-    match read(links, port) {
-        Ok(link) => Some(link),
-        Err(error) => {
-            errors.note_unless_gone(Err(error));
-            None
-        }
     }
 }
 
@@ -206,13 +235,12 @@ fn expel(
     errors: &mut Failures,
 ) {
     bond.applied.ports.remove(&port);
-    bond.applied.rx.remove(&port);
-    bond.applied.queues.retain(|_, chosen| *chosen != port);
+    bond.applied.steer.retain(|steer| steer.to != port);
     bond.lost_allmulti.remove(&port);
-    let close = || bond.bpf.set_accept(port, None);
+    let close = || bond.bpf.set_accept(port, Accept::Nothing);
     errors.note(step(|| format!("close {port} of {name}"), close));
     let others = bond.applied.tx.among(|kept| kept != port);
-    if bond.applied.tx != others {
+    if !bond.applied.tx.sends_as(&others) {
         let leave = || set_tx(loader, bond, &others);
         if errors.note(step(
             || format!("stop the transmission of {name} through {port}"),
@@ -222,21 +250,24 @@ fn expel(
         }
     }
     bond.port_holds.remove(&port);
-    let unhook = || match (bond.hook, link) {
+    let take_off = || unhook(links, bond, port, link, original.clsact);
+    errors.note_unless_gone(port_step(port, || format!("take the program off {port}"), take_off));
+    let forget = || bond.bpf.remove_port(port);
+    errors.note(step(|| format!("forget {port} of {name}"), forget));
+    errors.note(keep_own(name, bond));
+}
+
+/// Takes the program off a port; `had_clsact` says whether the qdisc is to stay.
+fn unhook(links: &mut RouteSocket, bond: &Bond, port: PortId, link: Option<&Link>, had_clsact: bool) -> io::Result<()> {
+    match (bond.hook, link) {
         (Attached::Tcx, _) => {
             let pin = bond.pins.rx(port);
             sys::detach_link(&pin)?;
             unpin(&pin)
         }
         (Attached::Clsact, None) => Ok(()),
-        (Attached::Clsact, Some(link)) => {
-            hook::take_off(links, &link.report.name, port.0, RX, original.clsact).map(drop)
-        }
-    };
-    errors.note_unless_gone(port_step(port, || format!("take the program off {port}"), unhook));
-    let forget = || bond.bpf.remove_port(port);
-    errors.note(step(|| format!("forget {port} of {name}"), forget));
-    errors.note(keep_own(name, bond));
+        (Attached::Clsact, Some(link)) => hook::take_off(links, &link.report.name, port.0, RX, had_clsact).map(drop),
+    }
 }
 
 /// Takes off a filter that outlived its bond.

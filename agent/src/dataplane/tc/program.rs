@@ -14,43 +14,48 @@
 
 use std::io;
 
-use crate::dataplane::wanted::{Accept, PortPlan, TxPolicy, Wanted};
-use bond_modes::PortId;
+use bond_modes::plan::{Accept, PortPlan, Tx};
+use bond_modes::{ForwardingPlan, PortId};
 use bond_monitors::MacAddr;
 
+use super::bond::Bond;
 use super::device::wire_name;
 use super::hook::{self, Place};
 use super::object::{Loader, TX, Way};
-use super::{Bond, queues};
+use super::queues;
 use crate::dataplane::step::{Failures, port_step, step};
 use crate::dataplane::{Applied, PlaneError, port};
-use crate::netlink::{RouteSocket, sysctl};
+use crate::netlink::RouteSocket;
 
 /// Makes the kernel match `plan`, writing only what differs from `bond.applied`, and keeps the latter true.
-pub fn apply(links: &mut RouteSocket, loader: &mut Loader, name: &str, bond: &mut Bond, plan: &Wanted) -> Applied {
+pub fn apply(
+    links: &mut RouteSocket,
+    loader: &mut Loader,
+    name: &str,
+    bond: &mut Bond,
+    plan: &ForwardingPlan,
+) -> Applied {
     let mut errors = Failures::default();
-    // A program that can do it is loaded when there is a port to send through.
-    bond.applied.spread = plan.spread;
     let know = || bond.bpf.add_own(addresses(plan));
-    errors.note(step(|| format!("learn the addresses of {name}"), know));
+    errors.note(step(|| format!("add to the own addresses of {name}"), know));
     if bridged(plan) {
         errors.note(remember_all(name, bond, true));
     }
-    for (&port, &rule) in &plan.rx {
-        // Skip ports that are not attached: they have just left, and the next plan will not name them.
-        if !bond.applied.ports.contains_key(&port) {
-            errors.note(Err(PlaneError::PortGone { port }));
-        } else if wider(bond.applied.rx.get(&port), rule) {
-            errors.note(set_accept(name, bond, port, Some(rule)));
-        }
-    }
     for (&port, wanted) in &plan.ports {
-        match bond.applied.ports.get(&port).copied() {
-            Some(now) if now == *wanted => {}
-            Some(now) => configure_port(links, bond, port, now, *wanted, &mut errors),
+        match bond.applied.ports.get(&port) {
+            Some(now) if wider(now.accept, wanted.accept) => {
+                errors.note(set_accept(name, bond, port, wanted.accept));
+            }
+            Some(_) => {}
+            // It has just left, and the next plan will not name it.
             None => {
                 errors.note(Err(PlaneError::PortGone { port }));
             }
+        }
+    }
+    for (&port, wanted) in &plan.ports {
+        if let Some(now) = bond.applied.ports.get(&port).copied() {
+            configure_port(links, bond, port, now, *wanted, &mut errors);
         }
     }
     for port in bond.lost_allmulti.clone() {
@@ -66,17 +71,17 @@ pub fn apply(links: &mut RouteSocket, loader: &mut Loader, name: &str, bond: &mu
         }
     }
     transmit(loader, name, bond, &plan.tx, &mut errors);
-    queues::steer(links, name, bond, &plan.queues, &mut errors);
+    queues::steer(links, name, bond, &plan.steer, &mut errors);
     if bond.applied.carrier != plan.carrier {
         let set = || links.set_up(bond.wire, plan.carrier.is_on());
         if errors.note(step(|| format!("set the carrier of {name}"), set)) {
             bond.applied.carrier = plan.carrier;
         }
     }
-    let others: Vec<PortId> = bond.applied.rx.keys().copied().collect();
-    for port in others {
-        let wanted = plan.rx.get(&port).copied();
-        if bond.applied.rx.get(&port).copied() != wanted {
+    let accepted = bond.applied.ports.iter().map(|(port, now)| (*port, now.accept));
+    for (port, now) in accepted.collect::<Vec<_>>() {
+        let wanted = plan.ports.get(&port).map_or(Accept::Nothing, |port| port.accept);
+        if now != wanted {
             errors.note(set_accept(name, bond, port, wanted));
         }
     }
@@ -94,7 +99,7 @@ pub fn remember_senders(name: &str, bond: &mut Bond) -> Result<(), PlaneError> {
 }
 
 /// Whether a bridge stands above, which asks for promiscuity.
-fn bridged(plan: &Wanted) -> bool {
+fn bridged(plan: &ForwardingPlan) -> bool {
     plan.ports.values().any(|port| port.promisc)
 }
 
@@ -109,24 +114,29 @@ fn remember_all(name: &str, bond: &mut Bond, all: bool) -> Result<(), PlaneError
 /// Knows the addresses in force for our own, and no others.
 pub fn keep_own(name: &str, bond: &mut Bond) -> Result<(), PlaneError> {
     let own = addresses(&bond.applied).collect();
-    step(|| format!("tell the addresses of {name}"), || bond.bpf.set_own(&own))
+    step(|| format!("set the own addresses of {name}"), || bond.bpf.set_own(&own))
 }
 
-fn addresses(plan: &Wanted) -> impl Iterator<Item = MacAddr> {
+fn addresses(plan: &ForwardingPlan) -> impl Iterator<Item = MacAddr> {
     std::iter::once(plan.mac).chain(plan.ports.values().map(|port| port.mac))
 }
 
 /// A port that is not attached costs the others nothing: they are programmed without it. With none left, all stays as it is.
-fn transmit(loader: &mut Loader, name: &str, bond: &mut Bond, wanted: &TxPolicy, errors: &mut Failures) {
+fn transmit(loader: &mut Loader, name: &str, bond: &mut Bond, wanted: &Tx, errors: &mut Failures) {
     let mut gone = false;
-    for port in named(wanted) {
+    for port in wanted.named() {
         if !bond.applied.ports.contains_key(&port) {
             errors.note(Err(PlaneError::PortGone { port }));
             gone = true;
         }
     }
     let possible = wanted.among(|port| bond.applied.ports.contains_key(&port));
-    if bond.applied.tx == possible || (gone && possible == TxPolicy::Drop) {
+    if gone && possible.is_nowhere() {
+        return;
+    }
+    if bond.applied.tx.sends_as(&possible) {
+        // Without ports only the kind can differ. A program that can do it is loaded when there is a port to send through.
+        bond.applied.tx = possible;
         return;
     }
     let set = || set_tx(loader, bond, &possible);
@@ -137,7 +147,7 @@ fn transmit(loader: &mut Loader, name: &str, bond: &mut Bond, wanted: &TxPolicy,
 
 /// Moves the traffic, also to another program where the one on the wire cannot do it: that is loaded beside it, on the same maps,
 /// and goes by a selector of its own, so that each frame meets the old program with the old policy or the new one with the new.
-pub fn set_tx(loader: &mut Loader, bond: &mut Bond, tx: &TxPolicy) -> io::Result<()> {
+pub fn set_tx(loader: &mut Loader, bond: &mut Bond, tx: &Tx) -> io::Result<()> {
     let before = bond.bpf.way();
     let way = match Way::of(tx) {
         Some(way) if !before.serves(tx) => way,
@@ -173,27 +183,19 @@ fn exchange(loader: &mut Loader, bond: &mut Bond) -> io::Result<()> {
     Ok(())
 }
 
-/// Every port that a policy names.
-fn named(tx: &TxPolicy) -> Vec<PortId> {
-    match tx {
-        TxPolicy::Drop => Vec::new(),
-        TxPolicy::One(port) => vec![*port],
-        TxPolicy::RoundRobin { ports, igmp, .. } => ports.iter().chain([igmp]).copied().collect(),
-        TxPolicy::Hash { ports, .. } | TxPolicy::All(ports) => ports.clone(),
-    }
+fn wider(now: Accept, wanted: Accept) -> bool {
+    matches!(
+        (now, wanted),
+        (Accept::Nothing, Accept::Unicast | Accept::All) | (Accept::Unicast, Accept::All)
+    )
 }
 
-fn wider(now: Option<&Accept>, wanted: Accept) -> bool {
-    matches!((now, wanted), (None, _) | (Some(Accept::Unicast), Accept::All))
-}
-
-fn set_accept(name: &str, bond: &mut Bond, port: PortId, rule: Option<Accept>) -> Result<(), PlaneError> {
+fn set_accept(name: &str, bond: &mut Bond, port: PortId, accept: Accept) -> Result<(), PlaneError> {
     let doing = || format!("change what {name} lets in from {port}");
-    step(doing, || bond.bpf.set_accept(port, rule))?;
-    match rule {
-        Some(rule) => bond.applied.rx.insert(port, rule),
-        None => bond.applied.rx.remove(&port),
-    };
+    step(doing, || bond.bpf.set_accept(port, accept))?;
+    if let Some(now) = bond.applied.ports.get_mut(&port) {
+        now.accept = accept;
+    }
     Ok(())
 }
 
@@ -210,19 +212,13 @@ fn configure_port(
         allmulti: wanted.allmulti,
         ..now
     };
-    if now.mac != wanted.mac
-        && errors.note(port::read(links, port).and_then(|link| port::set_mac(links, port, &link, wanted.mac)))
-    {
+    if now.mac != wanted.mac && errors.note(port::change_mac(links, port, wanted.mac)) {
         done.mac = wanted.mac;
     }
     if now.mtu != wanted.mtu {
         let set = || {
             links.set_mtu(port.0, wanted.mtu)?;
-            // Below 1280 an interface has no IPv6; from there on it begins anew, with the defaults of the system.
-            match links.by_index(port.0)? {
-                Some(link) => sysctl::set_disable_ipv6(&link.report.name, true),
-                None => Ok(()),
-            }
+            port::keep_ipv6_off(links, port)
         };
         if errors.note(port_step(port, || format!("set the MTU of {port}"), set)) {
             done.mtu = wanted.mtu;

@@ -1,7 +1,7 @@
 //! Traffic that an operator sends through a port of his choice, as `queue_id` has it: he marks it with a transmit queue of the
 //! bond, by tc's `skbedit queue_mapping` at clsact or behind a multiq qdisc. [bonding.rst: queue_id]
 //!
-//! The mark crosses the pair and tells `bond_tx` the port. So what nobody marked must be on queue 0. A bond has room for
+//! The mark crosses the pair and tells `bond_tx` the port. So frames without a mark must be on queue 0. A bond has room for
 //! [`TX_QUEUES`] and uses one, on which everything is, like a pair without this; only when a port gets a queue does it use all of
 //! them, with ordinary traffic tied to the first. It stays so until the bond is deleted: queues come and go with links.
 
@@ -9,8 +9,9 @@ use std::collections::BTreeMap;
 use std::io;
 
 use bond_modes::PortId;
+use bond_modes::plan::{Match, Steer};
 
-use super::Bond;
+use super::bond::Bond;
 use crate::dataplane::PlaneError;
 use crate::dataplane::step::{Failures, XPS, bond_gone, step, step_with};
 use crate::netlink::{Link, RouteSocket, queue};
@@ -34,37 +35,48 @@ pub fn add_pair(links: &mut RouteSocket, name: &str, wire: &str) -> io::Result<(
 }
 
 /// Sends marked frames where the plan says.
-pub fn steer(
-    links: &mut RouteSocket,
-    name: &str,
-    bond: &mut Bond,
-    wanted: &BTreeMap<u16, PortId>,
-    errors: &mut Failures,
-) {
-    let mut possible = wanted.clone();
+pub fn steer(links: &mut RouteSocket, name: &str, bond: &mut Bond, wanted: &[Steer], errors: &mut Failures) {
+    let mut possible = queues_of(wanted);
     possible.retain(|_, port| {
         let attached = bond.applied.ports.contains_key(port);
         errors.note(attached.then_some(()).ok_or(PlaneError::PortGone { port: *port }))
     });
-    if bond.applied.queues == possible {
+    let before = bond.bpf.queues().clone();
+    if before == possible {
         return;
     }
     if !bond.steered && !errors.note(tell_marks(links, name, bond)) {
         return;
     }
     bond.steered = true;
-    let before = bond.applied.queues.clone();
     for &queue in before.keys().chain(possible.keys()) {
-        let (now, port) = (before.get(&queue), possible.get(&queue));
-        let set = || bond.bpf.set_queue(queue, port.copied());
-        if now == port || !errors.note(step(|| format!("change where queue {queue} of {name} leaves"), set)) {
-            continue;
+        let port = possible.get(&queue).copied();
+        if bond.bpf.queues().get(&queue).copied() != port {
+            let set = || bond.bpf.set_queue(queue, port);
+            errors.note(step(|| format!("change where queue {queue} of {name} leaves"), set));
         }
-        match port {
-            Some(port) => bond.applied.queues.insert(queue, *port),
-            None => bond.applied.queues.remove(&queue),
-        };
     }
+    bond.applied.steer = steer_of(bond.bpf.queues());
+}
+
+/// The port of each queue; the first that matches counts.
+pub fn queues_of(steer: &[Steer]) -> BTreeMap<u16, PortId> {
+    let mut queues = BTreeMap::new();
+    for steer in steer {
+        if let Match::Queue(queue) = steer.what {
+            queues.entry(queue).or_insert(steer.to);
+        }
+    }
+    queues
+}
+
+/// The port of each queue, as a plan says it.
+pub fn steer_of(queues: &BTreeMap<u16, PortId>) -> Vec<Steer> {
+    let steer = |(&queue, &to): (&u16, &PortId)| Steer {
+        what: Match::Queue(queue),
+        to,
+    };
+    queues.iter().map(steer).collect()
 }
 
 /// Ties ordinary traffic to the first queue before there are others.

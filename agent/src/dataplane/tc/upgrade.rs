@@ -22,11 +22,11 @@ use aya::maps::{Array, HashMap, Map, MapData, MapError, MapType, PerCpuHashMap, 
 use bond_modes::PortId;
 
 use super::errors::map_error;
-use super::lists::{Lists, is_list};
-use super::maps::{
-    Counters, FIRST_STATE, INDEX, LAYOUT, Maps, PORTS, Port, RULES, STATE, Shape, Stamps, State, TRANSMIT, Transmit,
-    foreign, has_shape,
+use super::layout::{
+    Counters, FIRST_STATE, INDEX, LAYOUT, PORTS, Port, RULES, STATE, Shape, Stamps, State, TRANSMIT, Transmit,
 };
+use super::lists::{Lists, is_list};
+use super::maps::{Maps, foreign, has_shape};
 use super::object::{Kind, Loaded, Loader, Way};
 use super::pins::{BondPins, unpin};
 
@@ -50,7 +50,7 @@ impl FirstLayout {
         let way = match is_list(selector) {
             true => {
                 let lists: Array<MapData, _> = pinned(pins, "lists")?;
-                Way::of(&Lists::policy(&lists, selector)?)
+                Way::of(&Lists::tx(&lists, selector)?)
             }
             false => None,
         };

@@ -5,18 +5,19 @@
 
 use std::collections::BTreeMap;
 
-use crate::dataplane::wanted::{Accept, PortPlan, Spread, TxPolicy, Wanted};
-use bond_modes::PortId;
+use bond_modes::plan::{Accept, PortPlan, Rewrite, Source, Spread, Tx};
+use bond_modes::{ForwardingPlan, PortId};
 use bond_monitors::Carrier;
 
-use super::driver::spread_of;
+use super::bond::{Bond, MARK, Shared};
+use super::driver::Mode;
 use super::options::{Key, Name, Settings, Value};
 use super::program::{hash_in_force, set_mode};
-use super::{Bond, MARK, Shared};
+use crate::dataplane::interface::{delete, label, report};
 use crate::dataplane::port::port_alias;
 use crate::dataplane::step::{TEAM, bond_gone, step, step_with};
 use crate::dataplane::{BondDevice, Observed, PlaneError};
-use crate::netlink::Link;
+use crate::netlink::{Link, Statistics};
 use crate::text::chain;
 
 /// A team device of ours.
@@ -24,7 +25,7 @@ pub struct Found {
     /// The interface.
     pub link: Link,
     /// Its options.
-    settings: Settings,
+    pub settings: Settings,
 }
 
 impl Shared {
@@ -67,7 +68,7 @@ impl Shared {
     }
 
     /// Makes a device that spreads so; on failure nothing of it is left.
-    pub(super) fn make(&mut self, name: &str, spread: Spread) -> Result<(Bond, BondDevice), PlaneError> {
+    pub(super) fn make(&mut self, name: &str, spread: &Spread) -> Result<(Bond, BondDevice), PlaneError> {
         let taken = || PlaneError::NameTaken { name: name.to_owned() };
         let look = |shared: &mut Shared, name: &str| {
             step(|| format!("read the interface {name}"), || shared.links.by_name(name))
@@ -76,7 +77,7 @@ impl Shared {
             return Err(taken());
         }
         if let Some(left) = look(self, DRAFT)?.filter(|link| link.kind.as_deref() == Some("team")) {
-            self.remove(DRAFT, left.ifindex)?;
+            delete(&mut self.links, DRAFT, left.ifindex)?;
         }
         let make = || format!("make the interface {name}");
         step_with(&TEAM, make, || self.links.add_team(DRAFT))?;
@@ -86,14 +87,14 @@ impl Shared {
             other => other,
         });
         if made.is_err()
-            && let Err(error) = self.remove(name, draft.ifindex)
+            && let Err(error) = delete(&mut self.links, name, draft.ifindex)
         {
             log::debug!("{name}: undoing a failed creation: {error}");
         }
         made
     }
 
-    fn finish(&mut self, name: &str, draft: &Link, spread: Spread) -> Result<(Bond, BondDevice), PlaneError> {
+    fn finish(&mut self, name: &str, draft: &Link, spread: &Spread) -> Result<(Bond, BondDevice), PlaneError> {
         let team = draft.ifindex;
         step_with(&TEAM, || "find the team driver".to_owned(), || self.meet())?;
         let mut bond = Bond {
@@ -107,7 +108,7 @@ impl Shared {
             step(|| format!("mark {name}"), || self.driver.set(team, key, &value))?;
         }
         set_mode(&mut self.driver, name, &mut bond, spread)?;
-        // An address that the kernel drew by lot is exchanged by udev some time later (MACAddressPolicy=persistent), one that
+        // A random address from the kernel is replaced by udev some time later (MACAddressPolicy=persistent), one that
         // was set is not.
         let keep = || self.links.set_mac(team, draft.report.mac);
         step(|| format!("set the address of {name}"), keep)?;
@@ -116,7 +117,7 @@ impl Shared {
             || self.links.rename(team, name),
         )?;
         let link = self.device(name, team)?;
-        let report = self.report(&link);
+        let report = report(&mut self.links, &link);
         Ok((bond, BondDevice { ifindex: team, report }))
     }
 
@@ -125,23 +126,12 @@ impl Shared {
         let Some(found) = self.find(name)? else {
             return Ok(None);
         };
-        let (bond, plan) = self.adopt_found(name, &found)?;
-        let mut ports = Vec::new();
-        for &port in plan.ports.keys() {
-            if let Some(link) = step(|| format!("read {port}"), || self.links.by_index(port.0))? {
-                ports.push((port, self.report(&link)));
-            }
-        }
-        let observed = Observed {
-            ifindex: found.link.ifindex,
-            report: self.report(&found.link),
-            ports,
-            plan,
-        };
+        let (bond, observed) = self.adopt_found(name, &found)?;
         Ok(Some((bond, observed)))
     }
 
-    fn adopt_found(&mut self, name: &str, found: &Found) -> Result<(Bond, Wanted), PlaneError> {
+    /// A port that cannot be read is left out, with a warning: the bond gets the others, and the port is attached anew.
+    pub(super) fn adopt_found(&mut self, name: &str, found: &Found) -> Result<(Bond, Observed), PlaneError> {
         let team = found.link.ifindex;
         let order = step(|| format!("read the ports of {name}"), || self.driver.ports(team))?;
         let mut bond = Bond {
@@ -151,39 +141,51 @@ impl Shared {
             settings: found.settings.clone(),
             bases: BTreeMap::new(),
         };
+        let mut reports = BTreeMap::new();
         for &port in &order {
             // A port of ours gets this option first. Without it, someone else added the port, or an agent died while it did.
             if bond.settings.get(&Key::port(Name::UserLinkupEnabled, port)) != Some(&Value::Flag(true)) {
                 continue;
             }
-            let Some(link) = step(|| format!("read {port}"), || self.links.by_index(port.0))? else {
-                continue;
+            let link = match step(|| format!("read {port}"), || self.links.by_index(port.0)) {
+                Ok(Some(link)) => link,
+                Ok(None) => continue,
+                Err(error) => {
+                    log::warn!(
+                        "{name}: {port} cannot be taken over, so it is attached anew: {}",
+                        chain(&error)
+                    );
+                    continue;
+                }
             };
-            if link.alias != port_alias(name)
-                && let Err(error) = self.links.set_alias(port.0, &port_alias(name))
-            {
-                log::warn!("{name}: cannot set an alias: {error}");
+            if link.alias != port_alias(name) {
+                label(&mut self.links, name, port.0, &port_alias(name));
             }
             bond.ports.insert(port, settings_of(&link, &found.link));
-            let read = || format!("read the counters of {port}");
-            let counted = step(read, || self.links.statistics(port.0))?;
-            bond.bases.insert(port, counted.unwrap_or_default());
+            bond.bases.insert(port, self.counted_before(name, port));
+            reports.insert(port, report(&mut self.links, &link));
         }
-        let plan = plan_of(&bond, &order);
-        Ok((bond, plan))
+        let observed = Observed {
+            ifindex: team,
+            report: report(&mut self.links, &found.link),
+            ports: reports.into_iter().collect(),
+            plan: plan_of(&bond, &order),
+        };
+        Ok((bond, observed))
     }
 
-    /// Removes a device. One that is gone is removed.
-    pub(super) fn remove(&mut self, name: &str, ifindex: u32) -> Result<(), PlaneError> {
-        let delete = || format!("delete the interface {name}");
-        step(delete, || match self.links.delete(ifindex) {
-            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(()),
-            done => done,
-        })
+    /// What a port that is taken over has counted until now. Without an answer its counters begin with those of the interface.
+    fn counted_before(&mut self, name: &str, port: PortId) -> Statistics {
+        let read = || format!("read the counters of {port}");
+        let counted = step(read, || self.links.statistics(port.0)).unwrap_or_else(|error| {
+            log::warn!("{name}: {}", chain(&error));
+            None
+        });
+        counted.unwrap_or_default()
     }
 }
 
-/// A port's settings as in a plan. The driver passes promiscuity and all-multicast of the bond on to its ports, so the bond's
+/// A port's settings as in a plan, before it is known what it accepts. The driver passes promiscuity and all-multicast of the bond on to its ports, so the bond's
 /// settings are reported.
 pub fn settings_of(port: &Link, bond: &Link) -> PortPlan {
     PortPlan {
@@ -191,51 +193,63 @@ pub fn settings_of(port: &Link, bond: &Link) -> PortPlan {
         mtu: port.report.mtu,
         promisc: bond.report.promisc,
         allmulti: bond.report.allmulti,
+        accept: Accept::Nothing,
+        source: Source::AsSent,
     }
 }
 
 /// The plan that the driver carries out, with its ports in this order.
-pub fn plan_of(bond: &Bond, order: &[PortId]) -> Wanted {
+pub fn plan_of(bond: &Bond, order: &[PortId]) -> ForwardingPlan {
     let is_on = |name, port| bond.settings.get(&Key::port(name, port)) == Some(&Value::Flag(true));
-    let has_port = |key: &Key| {
-        let port = bond.settings.get(key).and_then(Value::as_u32).map(PortId)?;
-        (bond.ports.contains_key(&port) && is_on(Name::Enabled, port)).then_some(port)
-    };
-    let mode = match bond.settings.get(&Key::team(Name::Mode)) {
-        Some(Value::Text(mode)) => spread_of(mode),
-        _ => None,
-    };
-    let spread = mode.unwrap_or(Spread::One);
     let linked: Vec<PortId> = order
         .iter()
         .copied()
         .filter(|port| bond.ports.contains_key(port) && is_on(Name::UserLinkup, *port))
         .collect();
-    let tx = match spread {
-        Spread::One => has_port(&Key::team(Name::ActivePort)).map(TxPolicy::One),
-        Spread::Hash => hash_in_force(bond).and_then(|(policy, count)| {
-            let ports = (0..count).map(|index| has_port(&Key::cell(index)));
-            let ports = ports.collect::<Option<Vec<_>>>()?;
-            Some(TxPolicy::Hash { ports, policy })
-        }),
-        Spread::All | Spread::RoundRobin => {
-            let ports = linked
-                .iter()
-                .copied()
-                .filter(|port| is_on(Name::Enabled, *port))
-                .collect();
-            Some(TxPolicy::All(ports)).filter(|tx| !tx.ports().is_empty())
-        }
+    let with_accept = |(&id, &port): (&PortId, &PortPlan)| {
+        let accept = match is_on(Name::Enabled, id) {
+            true => Accept::All,
+            false => Accept::Nothing,
+        };
+        (id, PortPlan { accept, ..port })
     };
-    let receivers = bond.ports.keys().filter(|port| is_on(Name::Enabled, **port));
-    Wanted {
+    ForwardingPlan {
         carrier: Carrier::from_bool(!linked.is_empty()),
         mac: bond.mac,
-        ports: bond.ports.clone(),
-        spread,
-        tx: tx.unwrap_or(TxPolicy::Drop),
-        queues: BTreeMap::new(),
-        rx: receivers.map(|port| (*port, Accept::All)).collect(),
+        ports: bond.ports.iter().map(with_accept).collect(),
+        tx: tx_of(bond, &linked),
+        steer: Vec::new(),
+        rewrite: Rewrite::default(),
+        without_agent: None,
+    }
+}
+
+/// Where the driver sends frames; `linked` are the ports whose link is set.
+fn tx_of(bond: &Bond, linked: &[PortId]) -> Tx {
+    let is_on = |port| bond.settings.get(&Key::port(Name::Enabled, port)) == Some(&Value::Flag(true));
+    let has_port = |key: &Key| {
+        let port = bond.settings.get(key).and_then(Value::as_u32).map(PortId)?;
+        (bond.ports.contains_key(&port) && is_on(port)).then_some(port)
+    };
+    let mode = match bond.settings.get(&Key::team(Name::Mode)) {
+        Some(Value::Text(mode)) => Mode::named(mode),
+        _ => None,
+    };
+    let mode = mode.unwrap_or(Mode::ActiveBackup);
+    let nowhere = Tx::new(mode.spread(), Vec::new());
+    match mode {
+        Mode::ActiveBackup => Tx::one(has_port(&Key::team(Name::ActivePort))),
+        Mode::LoadBalance => {
+            let by_hash = hash_in_force(bond).and_then(|(policy, count)| {
+                let ports = (0..count).map(|index| has_port(&Key::cell(index)));
+                Some(Tx::new(Spread::Hash(policy), ports.collect::<Option<_>>()?))
+            });
+            by_hash.unwrap_or(nowhere)
+        }
+        Mode::Broadcast => Tx::new(
+            Spread::All,
+            linked.iter().copied().filter(|port| is_on(*port)).collect(),
+        ),
     }
 }
 

@@ -2,8 +2,8 @@
 
 use std::io;
 
-use crate::dataplane::wanted::Spread;
-use bond_modes::PortId;
+use bond_modes::plan::Spread;
+use bond_modes::{PortId, XmitHashPolicy};
 
 use super::genl::{Family, Genl};
 use super::options::{Key, Settings, Value};
@@ -64,21 +64,60 @@ impl Driver {
     }
 }
 
-/// The driver's mode that spreads so, and what the kernel needs for it; none that is exact for turns.
-pub fn mode_of(spread: Spread) -> Option<(&'static str, &'static Feature)> {
-    match spread {
-        Spread::One => Some(("activebackup", &TEAM_ACTIVEBACKUP)),
-        Spread::Hash => Some(("loadbalance", &TEAM_LOADBALANCE)),
-        Spread::All => Some(("broadcast", &TEAM_BROADCAST)),
-        Spread::RoundRobin => None,
+/// A mode of the driver that this agent uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Through one port.
+    ActiveBackup,
+    /// By a hash.
+    LoadBalance,
+    /// A copy through each port.
+    Broadcast,
+}
+
+impl Mode {
+    /// All of them.
+    pub const ALL: [Mode; 3] = [Mode::ActiveBackup, Mode::LoadBalance, Mode::Broadcast];
+
+    /// The mode that spreads frames so; none if no mode does it exactly.
+    pub fn of(kind: &Spread) -> Option<Mode> {
+        match kind {
+            Spread::One => Some(Mode::ActiveBackup),
+            Spread::Hash(_) => Some(Mode::LoadBalance),
+            Spread::All => Some(Mode::Broadcast),
+            Spread::RoundRobin { .. } | Spread::Buckets { .. } => None,
+        }
+    }
+
+    /// From its name in the driver.
+    pub fn named(name: &str) -> Option<Mode> {
+        Mode::ALL.into_iter().find(|mode| mode.name() == name)
+    }
+
+    /// As the driver spells it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Mode::ActiveBackup => "activebackup",
+            Mode::LoadBalance => "loadbalance",
+            Mode::Broadcast => "broadcast",
+        }
+    }
+
+    /// What the kernel needs for it.
+    pub fn feature(self) -> &'static Feature {
+        match self {
+            Mode::ActiveBackup => &TEAM_ACTIVEBACKUP,
+            Mode::LoadBalance => &TEAM_LOADBALANCE,
+            Mode::Broadcast => &TEAM_BROADCAST,
+        }
+    }
+
+    /// How frames are spread in this mode before anything else is set.
+    pub fn spread(self) -> Spread {
+        match self {
+            Mode::ActiveBackup => Spread::One,
+            Mode::LoadBalance => Spread::Hash(XmitHashPolicy::Layer2),
+            Mode::Broadcast => Spread::All,
+        }
     }
 }
-
-/// How this mode of the driver spreads traffic.
-pub fn spread_of(mode: &str) -> Option<Spread> {
-    let mut spreads = SPREADS.into_iter();
-    spreads.find(|spread| mode_of(*spread).is_some_and(|(name, _)| name == mode))
-}
-
-/// Those that the driver can do.
-pub const SPREADS: [Spread; 3] = [Spread::One, Spread::Hash, Spread::All];

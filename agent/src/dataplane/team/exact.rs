@@ -3,19 +3,21 @@
 use bond_modes::options::{ArpValidate, PortOptions};
 use bond_modes::{BondOptions, Spread, XmitHashPolicy};
 
-use super::Bond;
-use super::driver::mode_of;
+use super::bond::Bond;
+use super::driver::Mode;
 use super::options::{Key, Name, Value};
 use super::program::inexact;
 use crate::dataplane::PlaneError;
-use crate::dataplane::wanted::spread_of;
+use crate::dataplane::can;
 
 /// Refuses options that the team driver cannot carry out as the bonding driver does, even with all of its modes.
 ///
 /// Exact, because the agent does it: monitoring by carrier, delays, choice of the active port, addresses, announcements. Exact in
 /// the driver: the hash of all policies that look at one packet at a time.
 pub fn check(options: &BondOptions) -> Result<(), PlaneError> {
-    match bond_modes::spread(options) {
+    let spread = bond_modes::spread(options);
+    can::check_spread(&spread)?;
+    match spread {
         Spread::RoundRobin { packets_per_port, .. } if packets_per_port != 1 => Err(inexact(
             format!("packets_per_slave={packets_per_port}"),
             "the driver takes turns of its own, one frame long",
@@ -42,8 +44,7 @@ pub fn check(options: &BondOptions) -> Result<(), PlaneError> {
 
 /// As [`check`], for a bond that has ports.
 pub(super) fn check_mode(bond: &Bond, options: &BondOptions) -> Result<(), PlaneError> {
-    let spread = spread_of(&bond_modes::spread(options))?;
-    let wanted = mode_of(spread).map(|(mode, _)| Value::text(mode));
+    let wanted = Mode::of(&bond_modes::spread(options)).map(|mode| Value::text(mode.name()));
     if bond.settings.get(&Key::team(Name::Mode)) == wanted.as_ref() {
         return Ok(());
     }

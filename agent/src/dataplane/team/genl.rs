@@ -37,7 +37,7 @@ pub trait Wire {
     fn receive(&mut self, deadline: Instant) -> io::Result<Vec<u8>>;
 }
 
-/// The team driver's family and the group that hears of changes.
+/// The team driver's family and the group that receives changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Family {
     /// Message type.
@@ -111,7 +111,7 @@ impl Genl {
         Ok(ports)
     }
 
-    /// Sends a request and hands what is answered to `take`, which says whether it can be read.
+    /// Sends a request and hands each answer to `take`, which returns `None` for one that it cannot read.
     fn ask(
         &mut self,
         family: u16,
@@ -251,7 +251,7 @@ pub enum Change {
     Overrun,
 }
 
-/// The stream of changes of options, whoever makes them.
+/// The stream of changes of options, our own and those of others.
 pub struct Events {
     socket: NlSocket,
     buffer: Box<[u8]>,

@@ -1,4 +1,4 @@
-//! The team data plane: the kernel's team driver, told over generic netlink what to forward.
+//! The team data plane: the kernel's team driver, set over generic netlink.
 //!
 //! The bond's own interface is a team device, its ports are under it. The driver forwards and shows carrier, but decides
 //! nothing: options set for each port whether it receives, sends and counts as linked. So a new agent finds the plan in force by
@@ -12,36 +12,36 @@
 //! | `driver` | requests as the plane makes them |
 //! | `hash` | programs that make its loadbalance mode choose ports as the bonding driver does |
 //! | `exact`, `probe` | what it cannot do exactly; what this kernel has |
+//! | `bond` | the state of a bond |
 //! | `device`, `port` | the team device; ports taken in and given back |
 //! | `program` | from the plan in force to the wanted one, and in which order |
-//! | `watch` | options that somebody else changes |
+//! | `watch` | options that someone else changes |
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::rc::{Rc, Weak};
 
-use crate::dataplane::wanted::{PortPlan, Wanted, spread_of};
 use bond_modes::options::PortOptions;
-use bond_modes::{BondOptions, PortId};
-use bond_monitors::{LinkReport, MacAddr, ReceiveStamps};
+use bond_modes::{BondOptions, ForwardingPlan, PortId};
+use bond_monitors::ReceiveStamps;
 
-use self::driver::{Driver, mode_of};
+use self::bond::{Bond, Shared};
+use self::driver::{Driver, Mode};
 use self::genl::{Events, Genl};
-use self::options::{Key, Name, Settings, Value};
-use self::probe::Abilities;
+use super::interface::{delete, label};
 use super::port::port_alias;
-use super::step::{TEAM, bond_gone, step};
+use super::step::{TEAM, step};
 use super::{
     Adopted, Applied, BondDevice, BondName, OriginalPort, Plane, PlaneBond, PlaneError, PlaneReport, PortBase,
-    PortCounters, Watch,
+    PortCounters, Watch, can,
 };
 use crate::locks::{lock_byte, private_file};
 use crate::netlink::{Link, RouteSocket, Statistics};
 
+mod bond;
 mod device;
 mod driver;
 pub mod exact;
@@ -69,61 +69,6 @@ pub struct TeamBond {
     shared: Rc<RefCell<Shared>>,
     name: BondName,
     bond: Rc<RefCell<Bond>>,
-}
-
-/// What all bonds of a plane work with. As the state of a bond, it is borrowed for one call to the plane or a bond at a time; none
-/// makes another.
-struct Shared {
-    links: RouteSocket,
-    driver: Driver,
-    events: Events,
-    /// What the kernel can do, when it was tried last.
-    abilities: Option<Abilities>,
-}
-
-/// What is in force for a bond that this process made or took over.
-struct Bond {
-    ifindex: u32,
-    /// Address in force.
-    mac: MacAddr,
-    /// Attached ports with their settings in force.
-    ports: BTreeMap<PortId, PortPlan>,
-    /// The driver's options as far as known.
-    settings: Settings,
-    /// What each port had counted when it was attached, or taken over.
-    bases: BTreeMap<PortId, Statistics>,
-}
-
-impl Bond {
-    /// An option has this value now, with what the driver makes of it.
-    fn note(&mut self, key: Key, value: Value) {
-        if let (Name::Enabled, Some(port), Value::Flag(false)) = (key.name, key.port, &value) {
-            self.forget_cells(port);
-        }
-        self.settings.insert(key, value);
-    }
-
-    /// A port that is off loses its cells. [team_mode_loadbalance.c: lb_tx_hash_to_port_mapping_null_port]
-    fn forget_cells(&mut self, port: PortId) {
-        let cells = self.settings.iter_mut().filter(|(key, _)| key.name == Name::Cell);
-        for (_, value) in cells.filter(|(_, value)| value.as_u32() == Some(port.0)) {
-            *value = Value::U32(0);
-        }
-    }
-
-    /// A port has left: with it go its options, its cells, and its being the active one.
-    /// [team_mode_activebackup.c: ab_port_leave]
-    fn forget(&mut self, port: PortId) {
-        self.ports.remove(&port);
-        self.bases.remove(&port);
-        self.settings.retain(|key, _| key.port != Some(port));
-        self.forget_cells(port);
-        if let Some(active) = self.settings.get_mut(&Key::team(Name::ActivePort))
-            && active.as_u32() == Some(port.0)
-        {
-            *active = Value::U32(0);
-        }
-    }
 }
 
 impl TeamPlane {
@@ -160,52 +105,13 @@ impl TeamPlane {
 }
 
 impl Shared {
-    /// Whether the kernel can do enough. What it can is remembered; what it cannot may have been installed since.
-    fn can(&mut self, enough: impl Fn(&Abilities) -> bool) -> Result<bool, PlaneError> {
-        if !self.abilities.as_ref().is_some_and(&enough) {
-            self.abilities = Some(probe::run()?);
-        }
-        Ok(self.abilities.as_ref().is_some_and(enough))
-    }
-
-    /// See [`PlaneBond::refresh`].
-    fn refresh(&mut self, name: &str, bond: &mut Bond) -> Result<(), PlaneError> {
-        let team = bond.ifindex;
-        if let Some(link) = step(|| format!("read {name}"), || self.links.by_index(team))? {
-            bond.mac = link.report.mac;
-        }
-        bond.settings = step(|| format!("read the options of {name}"), || self.driver.options(team))?;
-        Ok(())
-    }
-
-    /// Gets to know the driver, which has a number only while its module is there, and listens to it.
-    fn meet(&mut self) -> io::Result<()> {
-        let family = self.driver.meet()?;
-        self.events.join(family)
-    }
-
     /// Whether a bond with these options does exactly what they say.
     fn check(&mut self, options: &BondOptions) -> Result<(), PlaneError> {
         exact::check(options)?;
-        let spread = spread_of(&bond_modes::spread(options))?;
-        match mode_of(spread) {
-            Some((_, feature)) if !self.can(|abilities| abilities.can(spread))? => Err(feature.unsupported()),
+        match Mode::of(&bond_modes::spread(options)) {
+            Some(mode) if !self.can(|abilities| abilities.can(mode))? => Err(mode.feature().unsupported()),
             _ => Ok(()),
         }
-    }
-
-    fn report(&mut self, link: &Link) -> LinkReport {
-        let (speed, duplex) = self.links.speed_duplex(&link.report.name);
-        LinkReport {
-            speed,
-            duplex,
-            ..link.report.clone()
-        }
-    }
-
-    /// The interface of a bond.
-    fn device(&mut self, name: &str, ifindex: u32) -> Result<Link, PlaneError> {
-        step(|| format!("read {name}"), || self.links.by_index(ifindex))?.ok_or_else(|| bond_gone(name))
     }
 }
 
@@ -238,10 +144,9 @@ impl Plane for TeamPlane {
     }
 
     fn create(&mut self, name: &str, options: &BondOptions) -> Result<(Box<dyn PlaneBond>, BondDevice), PlaneError> {
-        let (bond, device) = self
-            .shared
-            .borrow_mut()
-            .make(name, spread_of(&bond_modes::spread(options))?)?;
+        let spread = bond_modes::spread(options);
+        can::check_spread(&spread)?;
+        let (bond, device) = self.shared.borrow_mut().make(name, &spread)?;
         Ok((Box::new(self.handle(name, bond)), device))
     }
 
@@ -295,7 +200,10 @@ impl PlaneBond for TeamBond {
         self.shared.borrow_mut().give_back(port, Some(bond), original)
     }
 
-    fn program(&mut self, plan: &Wanted) -> Applied {
+    fn program(&mut self, plan: &ForwardingPlan) -> Applied {
+        if let Err(error) = can::check(plan) {
+            return error.into();
+        }
         let shared = &mut *self.shared.borrow_mut();
         let bond = &mut *self.bond.borrow_mut();
         program::apply(&mut shared.driver, &mut shared.links, &self.name, bond, plan)
@@ -306,7 +214,7 @@ impl PlaneBond for TeamBond {
         self.shared.borrow_mut().refresh(&self.name, bond)
     }
 
-    /// The kernel counts frames that a backup port refuses as not taken by anybody, unless a packet socket on the port took them.
+    /// The kernel counts frames that a backup port refuses as unwanted, unless a packet socket on the port took them.
     fn counters(&mut self, port: PortId) -> Result<PortCounters, PlaneError> {
         let links = &mut self.shared.borrow_mut().links;
         let read = || format!("read the counters of {port}");
@@ -328,16 +236,13 @@ impl PlaneBond for TeamBond {
         self.name = new.to_owned();
         let links = &mut self.shared.borrow_mut().links;
         for port in self.bond.borrow().ports.keys() {
-            // A label for people; a failure does no harm.
-            if let Err(error) = links.set_alias(port.0, &port_alias(new)) {
-                log::warn!("{new}: cannot set an alias: {error}");
-            }
+            label(links, new, port.0, &port_alias(new));
         }
     }
 
     fn destroy(self: Box<Self>) -> Result<(), PlaneError> {
         let ifindex = self.bond.borrow().ifindex;
-        self.shared.borrow_mut().remove(&self.name, ifindex)
+        delete(&mut self.shared.borrow_mut().links, &self.name, ifindex)
     }
 }
 
@@ -367,23 +272,3 @@ fn since(base: Statistics, now: Statistics) -> PortCounters {
         last_rx: 0,
     }
 }
-
-/// What makes a team device ours: an interval between announcements that are not made. The number is "bond".
-const MARK: [(Key, Value); 2] = [
-    (
-        Key {
-            name: Name::NotifyPeersCount,
-            port: None,
-            index: None,
-        },
-        Value::U32(0),
-    ),
-    (
-        Key {
-            name: Name::NotifyPeersInterval,
-            port: None,
-            index: None,
-        },
-        Value::U32(0x626f_6e64),
-    ),
-];

@@ -143,7 +143,7 @@ impl Value {
         }
     }
 
-    /// The bytes of the data attribute; none where its absence is the value.
+    /// The bytes of the data attribute; `None` if its absence is the value.
     fn data(&self) -> Option<Vec<u8>> {
         match self {
             Value::U32(number) => Some(number.to_ne_bytes().to_vec()),
@@ -199,7 +199,7 @@ pub fn team_of(attributes: &Attributes) -> Option<u32> {
     number(find(attributes, TEAM_IFINDEX)?)
 }
 
-/// The options that a message tells and this agent sets; `None` if it is malformed. What was removed is left out.
+/// The options in a message that this agent sets; `None` if it is malformed. Removed ones are left out.
 pub fn parse_options(attributes: &Attributes) -> Option<Vec<(Key, Value)>> {
     let mut options = Vec::new();
     for item in items(attributes, LIST_OPTION)? {
@@ -223,7 +223,7 @@ pub fn parse_options(attributes: &Attributes) -> Option<Vec<(Key, Value)>> {
     Some(options)
 }
 
-/// The ports that a message tells, in the order in which they were added; `None` if it is malformed.
+/// The ports in a message, in the order in which they were added; `None` if it is malformed.
 pub fn parse_ports(attributes: &Attributes) -> Option<Vec<PortId>> {
     let items = items(attributes, LIST_PORT)?;
     let ports = items.iter().filter(|item| find(item, PORT_REMOVED).is_none());

@@ -1,14 +1,15 @@
 //! Ports: taken in and given back.
 
-use crate::dataplane::wanted::PortPlan;
 use bond_modes::PortId;
+use bond_modes::plan::{Accept, PortPlan, Source};
 
+use super::bond::{Bond, Shared};
 use super::options::{Key, Name, Value};
 use super::program::set;
-use super::{Bond, Shared};
-use crate::dataplane::port::{prepare, read, read_original, restore};
+use crate::dataplane::port::{original, prepare, read, read_unless_gone, restore};
 use crate::dataplane::step::{Failures, port_step};
 use crate::dataplane::{OriginalPort, PlaneError, PortBase};
+use crate::netlink::Link;
 
 impl Shared {
     /// Takes a port in; on failure it is as before.
@@ -22,9 +23,9 @@ impl Shared {
         if bond.ports.contains_key(&port) {
             return Ok(());
         }
-        let before = read_original(&mut self.links, port)?;
-        let taken = self.set_up_port(name, bond, port, base);
-        taken.map_err(|error| self.return_port(port, Some(bond), &before).after(error))
+        let before = original(&mut self.links, port)?;
+        let attached = self.set_up_port(name, bond, port, base);
+        attached.map_err(|error| self.return_port(port, Some(bond), &before).after(error))
     }
 
     /// The driver takes only what is down, and wants the address before. It enables a port at once and counts its carrier, so both
@@ -59,6 +60,8 @@ impl Shared {
             mtu: base.mtu,
             promisc: false,
             allmulti: false,
+            accept: Accept::Nothing,
+            source: Source::AsSent,
         };
         bond.ports.insert(port, plan);
         Ok(())
@@ -81,24 +84,18 @@ impl Shared {
             bond.forget(port);
             bond.ifindex
         });
-        match self.release(port, team, &mut errors) {
-            Ok(link) => restore(&mut self.links, port, &link, original, &mut errors),
-            Err(error) => errors.note_unless_gone(Err(error)),
+        if let Some(link) = self.release(port, team, &mut errors) {
+            restore(&mut self.links, port, &link, original, &mut errors);
         }
         errors
     }
 
-    /// Takes a port out of the team, if it is in it; its interface after that.
-    fn release(
-        &mut self,
-        port: PortId,
-        team: Option<u32>,
-        errors: &mut Failures,
-    ) -> Result<crate::netlink::Link, PlaneError> {
+    /// Takes a port out of the team, if it is in it; its interface after that, if there is one.
+    fn release(&mut self, port: PortId, team: Option<u32>, errors: &mut Failures) -> Option<Link> {
         let links = &mut self.links;
-        let link = read(links, port)?;
+        let link = read_unless_gone(links, port, errors)?;
         if link.master.is_none() || link.master != team {
-            return Ok(link);
+            return Some(link);
         }
         let free = || links.set_master(port.0, None);
         errors.note_unless_gone(port_step(
@@ -106,6 +103,6 @@ impl Shared {
             || format!("take {} out of its team", link.report.name),
             free,
         ));
-        read(links, port)
+        read_unless_gone(links, port, errors)
     }
 }

@@ -1,49 +1,37 @@
 //! What this kernel has of the team driver.
 
 use std::io;
-use std::thread;
 
-use crate::dataplane::wanted::Spread;
-use nix::sched::{CloneFlags, unshare};
-
-use super::driver::{Driver, SPREADS, mode_of};
+use super::driver::{Driver, Mode};
 use super::genl::{Events, Genl};
 use super::options::{Key, Name, Value};
 use crate::dataplane::PlaneError;
+use crate::dataplane::interface::probe_apart;
 use crate::dataplane::step::step;
 use crate::netlink::RouteSocket;
 
-/// The ways to spread traffic for which it has a mode.
+/// The modes that it has.
 #[derive(Debug, Default)]
 pub struct Abilities {
-    spreads: Vec<Spread>,
+    modes: Vec<Mode>,
 }
 
 impl Abilities {
-    /// Whether it has a mode for this.
-    pub fn can(&self, spread: Spread) -> bool {
-        self.spreads.contains(&spread)
+    /// Whether it has this mode.
+    pub fn can(&self, mode: Mode) -> bool {
+        self.modes.contains(&mode)
     }
 
     /// Whether it has none at all.
     pub fn is_empty(&self) -> bool {
-        self.spreads.is_empty()
+        self.modes.is_empty()
     }
 }
 
-/// Tries every mode on a device that goes away: in a namespace of its own nobody sees it, and it ends with the thread whatever
-/// happens. A kernel without network namespaces does it in the only one there is.
+/// Tries every mode on a device that goes away.
 pub fn run() -> Result<Abilities, PlaneError> {
-    let probe = || {
-        let _ = unshare(CloneFlags::CLONE_NEWNET);
-        step(|| "find out what the team driver can do".to_owned(), try_modes)
-    };
-    thread::scope(|scope| scope.spawn(probe).join()).unwrap_or_else(|_| {
-        Err(PlaneError::Kernel {
-            doing: "find out what the team driver can do".to_owned(),
-            source: io::Error::other("the probing thread panicked"),
-        })
-    })
+    let doing = "find out what the team driver can do";
+    probe_apart(doing, || step(|| doing.to_owned(), try_modes))
 }
 
 fn try_modes() -> io::Result<Abilities> {
@@ -55,26 +43,25 @@ fn try_modes() -> io::Result<Abilities> {
     let Some(team) = links.by_name(PROBE)? else {
         return Ok(Abilities::default());
     };
-    let spreads = modes_of(team.ifindex);
+    let modes = modes_of(team.ifindex);
     links.delete(team.ifindex)?;
-    Ok(Abilities { spreads: spreads? })
+    Ok(Abilities { modes: modes? })
 }
 
-fn modes_of(team: u32) -> io::Result<Vec<Spread>> {
+fn modes_of(team: u32) -> io::Result<Vec<Mode>> {
     let mut driver = Driver::over(Genl::open()?);
     let mut events = Events::open()?;
     events.join(driver.meet()?)?;
-    let mut spreads = Vec::new();
-    for spread in SPREADS {
-        let Some((mode, _)) = mode_of(spread) else { continue };
-        match driver.set(team, Key::team(Name::Mode), &Value::text(mode)) {
-            Ok(()) => spreads.push(spread),
+    let mut modes = Vec::new();
+    for mode in Mode::ALL {
+        match driver.set(team, Key::team(Name::Mode), &Value::text(mode.name())) {
+            Ok(()) => modes.push(mode),
             // Its module is missing. [team.c: team_change_mode]
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {}
             Err(error) => return Err(error),
         }
     }
-    Ok(spreads)
+    Ok(modes)
 }
 
 const PROBE: &str = "bondd-probe";

@@ -9,7 +9,7 @@
 //! 5. `enabled` off on ports that are not to receive any more. A port that is off loses its cells.
 //!
 //! A failover in active-backup is five messages. The new port is enabled before it is the active one: else nothing would come
-//! in for a moment. (Enabling would make the driver announce, which it is told not to.)
+//! in for a moment. (Enabling would make the driver announce; the mark of our devices turns that off.)
 //!
 //! | Plan | Receives (`enabled`) | Sends |
 //! |---|---|---|
@@ -29,19 +29,25 @@
 
 use std::collections::BTreeSet;
 
-use crate::dataplane::wanted::{PortPlan, Spread, TxPolicy, Wanted};
-use bond_modes::{PortId, XmitHashPolicy};
+use bond_modes::plan::{PortPlan, Spread, Tx};
+use bond_modes::{ForwardingPlan, PortId, XmitHashPolicy};
 
-use super::driver::{Driver, mode_of};
+use super::bond::{Bond, MARK};
+use super::driver::{Driver, Mode};
 use super::hash::{self, SockFilter};
 use super::options::{Key, Name, Value};
-use super::{Bond, MARK};
 use crate::dataplane::step::{Failures, port_step, step, step_with};
 use crate::dataplane::{Applied, PlaneError, port};
-use crate::netlink::{RouteSocket, sysctl};
+use crate::netlink::RouteSocket;
 
-/// Makes the kernel match `plan`, writing only what differs from what is known of it, and keeps the latter true.
-pub fn apply(driver: &mut Driver, links: &mut RouteSocket, name: &str, bond: &mut Bond, plan: &Wanted) -> Applied {
+/// Makes the kernel match `plan`, writing only differences from the known state, and records each write there.
+pub fn apply(
+    driver: &mut Driver,
+    links: &mut RouteSocket,
+    name: &str,
+    bond: &mut Bond,
+    plan: &ForwardingPlan,
+) -> Applied {
     let mut work = Work {
         driver,
         links,
@@ -53,11 +59,11 @@ pub fn apply(driver: &mut Driver, links: &mut RouteSocket, name: &str, bond: &mu
     for (key, value) in MARK {
         work.put(key, value);
     }
-    work.set_mode(plan.spread);
+    work.set_mode(&plan.tx.kind);
     let attached = |port| work.bond.ports.contains_key(&port);
     let tx = plan.tx.among(attached);
     // If all ports of the plan have left, the next plan will not name them: nothing is changed for this one.
-    let moves = tx != TxPolicy::Drop || plan.tx == TxPolicy::Drop;
+    let moves = !tx.is_nowhere() || plan.tx.is_nowhere();
     let (receivers, linked) = (receivers(&tx, work.bond), linked(plan, &tx, work.bond));
     let ready = moves && work.flag(Name::Enabled, &receivers, true);
     work.configure_ports(plan);
@@ -70,17 +76,18 @@ pub fn apply(driver: &mut Driver, links: &mut RouteSocket, name: &str, bond: &mu
 }
 
 /// Puts a team into the mode that spreads so. It must have no ports.
-pub fn set_mode(driver: &mut Driver, name: &str, bond: &mut Bond, spread: Spread) -> Result<(), PlaneError> {
-    let (mode, feature) = mode_of(spread).ok_or_else(|| inexact("mode=balance-rr", "it takes turns of its own"))?;
-    let value = Value::text(mode);
+pub fn set_mode(driver: &mut Driver, name: &str, bond: &mut Bond, spread: &Spread) -> Result<(), PlaneError> {
+    let unknown = || inexact("one port after the other", "the driver takes turns of its own");
+    let mode = Mode::of(spread).ok_or_else(unknown)?;
+    let value = Value::text(mode.name());
     let key = Key::team(Name::Mode);
     if bond.settings.get(&key) == Some(&value) {
         return Ok(());
     }
     let team = bond.ifindex;
     let set = || format!("set the mode of {name}");
-    step_with(feature, set, || driver.set(team, key, &value))?;
-    if spread == Spread::Hash {
+    step_with(mode.feature(), set, || driver.set(team, key, &value))?;
+    if mode == Mode::LoadBalance {
         let by_cell = || driver.set(team, Key::team(Name::TxMethod), &Value::text("hash_to_port_mapping"));
         step(|| format!("set how {name} uses its hash"), by_cell)?;
     }
@@ -109,20 +116,20 @@ pub fn hash_in_force(bond: &Bond) -> Option<(XmitHashPolicy, u32)> {
     hash::recognise(&program)
 }
 
-fn receivers(tx: &TxPolicy, bond: &Bond) -> BTreeSet<PortId> {
-    match tx {
-        TxPolicy::Drop => BTreeSet::new(),
-        TxPolicy::One(port) => BTreeSet::from([*port]),
+fn receivers(tx: &Tx, bond: &Bond) -> BTreeSet<PortId> {
+    match tx.kind {
+        Spread::One => tx.ports.iter().copied().collect(),
+        _ if tx.is_nowhere() => BTreeSet::new(),
         _ => bond.ports.keys().copied().collect(),
     }
 }
 
 /// The ports whose link makes the bond's carrier. A bond that has carrier but sends nothing needs such ports, too.
-fn linked(plan: &Wanted, tx: &TxPolicy, bond: &Bond) -> BTreeSet<PortId> {
-    match (plan.carrier.is_on(), tx) {
+fn linked(plan: &ForwardingPlan, tx: &Tx, bond: &Bond) -> BTreeSet<PortId> {
+    match (plan.carrier.is_on(), tx.is_nowhere()) {
         (false, _) => BTreeSet::new(),
-        (true, TxPolicy::Drop) => bond.ports.keys().copied().collect(),
-        (true, tx) => tx.ports().iter().copied().collect(),
+        (true, true) => bond.ports.keys().copied().collect(),
+        (true, false) => tx.ports.iter().copied().collect(),
     }
 }
 
@@ -136,9 +143,8 @@ struct Work<'a> {
 
 impl Work<'_> {
     /// A port that is not attached does not stop the others.
-    fn check_ports(&mut self, plan: &Wanted) {
-        let named = plan.ports.keys().chain(plan.rx.keys());
-        for &port in named.chain(plan.tx.ports()) {
+    fn check_ports(&mut self, plan: &ForwardingPlan) {
+        for &port in plan.ports.keys().chain(&plan.tx.ports) {
             if !self.bond.ports.contains_key(&port) {
                 self.errors.note(Err(PlaneError::PortGone { port }));
             }
@@ -165,7 +171,7 @@ impl Work<'_> {
     }
 
     /// A bond without ports may come to spread otherwise.
-    fn set_mode(&mut self, spread: Spread) {
+    fn set_mode(&mut self, spread: &Spread) {
         if self.bond.ports.is_empty() {
             let done = set_mode(self.driver, self.name, self.bond, spread);
             self.errors.note(done);
@@ -173,12 +179,16 @@ impl Work<'_> {
     }
 
     /// Says whether frames leave as they should.
-    fn transmit(&mut self, tx: &TxPolicy) -> bool {
-        match tx {
-            TxPolicy::One(port) => self.put(Key::team(Name::ActivePort), Value::U32(port.0)),
-            TxPolicy::Hash { ports, policy } => self.spread(ports, *policy),
-            // No port is enabled; or `user_linkup` is all it takes; or the bond was refused.
-            TxPolicy::Drop | TxPolicy::All(_) | TxPolicy::RoundRobin { .. } => true,
+    fn transmit(&mut self, tx: &Tx) -> bool {
+        match (&tx.kind, tx.ports.first()) {
+            // No port is enabled.
+            (_, None) => true,
+            (Spread::One, Some(port)) => self.put(Key::team(Name::ActivePort), Value::U32(port.0)),
+            (Spread::Hash(policy), _) => self.spread(&tx.ports, *policy),
+            // `user_linkup` is all it takes.
+            (Spread::All, _) => true,
+            // Such a bond was refused.
+            (Spread::RoundRobin { .. } | Spread::Buckets { .. }, _) => true,
         }
     }
 
@@ -196,10 +206,10 @@ impl Work<'_> {
         all(cells.map(fill)) && self.put(Key::team(Name::HashProgram), Value::Binary(bytes))
     }
 
-    fn configure_ports(&mut self, plan: &Wanted) {
+    fn configure_ports(&mut self, plan: &ForwardingPlan) {
         for (&port, &wanted) in &plan.ports {
             if let Some(now) = self.bond.ports.get(&port).copied().filter(|now| *now != wanted) {
-                self.configure_port(port, now, wanted, plan.spread);
+                self.configure_port(port, now, wanted, &plan.tx.kind);
             }
         }
         if self.bond.mac != plan.mac {
@@ -214,23 +224,18 @@ impl Work<'_> {
         }
     }
 
-    fn configure_port(&mut self, port: PortId, now: PortPlan, wanted: PortPlan, spread: Spread) {
+    fn configure_port(&mut self, port: PortId, now: PortPlan, wanted: PortPlan, spread: &Spread) {
         let mut done = wanted;
         // In mode broadcast the driver gives every port the address of the team.
-        if now.mac != wanted.mac && spread != Spread::All {
+        if now.mac != wanted.mac && *spread != Spread::All {
             let links = &mut *self.links;
-            let set = port::read(links, port).and_then(|link| port::set_mac(links, port, &link, wanted.mac));
-            if !self.errors.note(set) {
+            if !self.errors.note(port::change_mac(links, port, wanted.mac)) {
                 done.mac = now.mac;
             }
         }
         if now.mtu != wanted.mtu {
-            // The driver has set it. Below 1280 an interface has no IPv6; from there on it begins anew, with the system's defaults.
-            let links = &mut *self.links;
-            let keep_off = || match links.by_index(port.0)? {
-                Some(link) => sysctl::set_disable_ipv6(&link.report.name, true),
-                None => Ok(()),
-            };
+            // The driver has set it.
+            let keep_off = || port::keep_ipv6_off(self.links, port);
             let kept = port_step(port, || format!("keep IPv6 off on {port}"), keep_off);
             if !self.errors.note(kept) {
                 done.mtu = now.mtu;

@@ -10,21 +10,22 @@ use std::os::unix::net::{SocketAddr, UnixListener};
 use std::rc::Rc;
 use std::time::Instant;
 
-use crate::dataplane::wanted::{Accept, PortPlan, Spread, TxPolicy, Wanted};
 use bond_modes::options::PortOptions;
-use bond_modes::{BondOptions, PortId, XmitHashPolicy};
+use bond_modes::plan::{Accept, PortPlan, Rewrite, Source, Spread, Tx};
+use bond_modes::{BondOptions, ForwardingPlan, PortId, XmitHashPolicy};
 use bond_monitors::{Carrier, MacAddr};
 
-use super::driver::{Driver, SPREADS, mode_of};
-use super::genl::tests::{FAMILY, TEAM, attribute, done, error, message, u32_attribute};
+use super::bond::{Bond, MARK};
+use super::driver::{Driver, Mode};
+use super::genl::tests::{FAMILY, TEAM, answer, attribute, done, error, message, u32_attribute};
 use super::genl::{Change, Genl, Wire};
 use super::options::{self, Key, Name, Settings, Value};
-use super::{Bond, ORPHAN_LOCK, TeamPlane, device, exact, program};
+use super::{ORPHAN_LOCK, TeamPlane, device, exact, program};
 use crate::dataplane::step::fault;
 use crate::dataplane::{Plane, PlaneBond, PlaneError};
 use crate::locks::tests::unprivileged;
-use crate::netlink::RouteSocket;
 use crate::netlink::tests::in_netns;
+use crate::netlink::{Link, RouteSocket};
 
 /// The driver with one team, as far as the plane can tell.
 #[derive(Clone, Default)]
@@ -125,6 +126,13 @@ impl Wire for Kernel {
                 }
                 world.answers.push_back(done(sequence));
             }
+            (_, 3) => {
+                let ports: Vec<PortId> = world.settings.keys().filter_map(|key| key.port).collect();
+                let ports: BTreeSet<PortId> = ports.into_iter().collect();
+                let items: Vec<Vec<u8>> = ports.iter().map(|port| u32_attribute(1, port.0)).collect();
+                world.answers.push_back(answer(sequence, 3, TEAM, 3, &items));
+                world.answers.push_back(done(sequence));
+            }
             other => panic!("a request {other:?}"),
         }
         Ok(())
@@ -144,14 +152,14 @@ struct Lab {
 }
 
 impl Lab {
-    fn new(spread: Spread, ports: &[u32]) -> Lab {
+    fn new(spread: &Spread, ports: &[u32]) -> Lab {
         let kernel = Kernel::default();
         let mut driver = Driver::over(Genl::over(Box::new(kernel.clone())));
         let mut bond = Bond {
             ifindex: TEAM,
             mac: MAC,
             ports: BTreeMap::new(),
-            settings: super::MARK.into_iter().collect(),
+            settings: MARK.into_iter().collect(),
             bases: BTreeMap::new(),
         };
         kernel.0.borrow_mut().settings = bond.settings.clone();
@@ -173,19 +181,26 @@ impl Lab {
         self.bond.forget(port);
     }
 
-    fn plan(&self, spread: Spread, tx: TxPolicy) -> Wanted {
-        Wanted {
-            carrier: Carrier::from_bool(!tx.ports().is_empty()),
+    fn plan(&self, tx: Tx) -> ForwardingPlan {
+        let with_accept = |(&id, &port): (&PortId, &PortPlan)| {
+            let accept = match tx.ports.contains(&id) {
+                true => Accept::All,
+                false => Accept::Nothing,
+            };
+            (id, PortPlan { accept, ..port })
+        };
+        ForwardingPlan {
+            carrier: Carrier::from_bool(!tx.is_nowhere()),
             mac: MAC,
-            ports: self.bond.ports.clone(),
-            spread,
-            rx: tx.ports().iter().map(|port| (*port, Accept::All)).collect(),
+            ports: self.bond.ports.iter().map(with_accept).collect(),
             tx,
-            queues: BTreeMap::new(),
+            steer: Vec::new(),
+            rewrite: Rewrite::default(),
+            without_agent: None,
         }
     }
 
-    fn program(&mut self, plan: &Wanted) -> Result<(), PlaneError> {
+    fn program(&mut self, plan: &ForwardingPlan) -> Result<(), PlaneError> {
         program::apply(&mut self.driver, &mut self.links, "bond0", &mut self.bond, plan).result()
     }
 
@@ -196,7 +211,7 @@ impl Lab {
     }
 
     /// The plan that a new agent would find.
-    fn found(&self) -> Wanted {
+    fn found(&self) -> ForwardingPlan {
         let bond = Bond {
             settings: self.kernel.0.borrow().settings.clone(),
             ports: self.bond.ports.clone(),
@@ -207,7 +222,7 @@ impl Lab {
         device::plan_of(&bond, &order)
     }
 
-    fn goes_to(&mut self, plan: &Wanted) -> Vec<String> {
+    fn goes_to(&mut self, plan: &ForwardingPlan) -> Vec<String> {
         self.program(plan).unwrap();
         self.log()
     }
@@ -225,22 +240,23 @@ fn ports(ports: &[u32]) -> Vec<PortId> {
     ports.iter().copied().map(PortId).collect()
 }
 
-fn hash(names: &[u32]) -> TxPolicy {
-    TxPolicy::Hash {
-        ports: ports(names),
-        policy: XmitHashPolicy::Layer23,
-    }
+fn hash(names: &[u32]) -> Tx {
+    Tx::new(Spread::Hash(XmitHashPolicy::Layer23), ports(names))
+}
+
+fn all(names: &[u32]) -> Tx {
+    Tx::new(Spread::All, ports(names))
 }
 
 #[test]
 fn a_failover_makes_before_it_breaks() {
-    let mut lab = Lab::new(Spread::One, &[5, 6]);
-    let first = lab.plan(Spread::One, TxPolicy::One(PortId(5)));
+    let mut lab = Lab::new(&Spread::One, &[5, 6]);
+    let first = lab.plan(Tx::one(Some(PortId(5))));
     assert_eq!(
         lab.goes_to(&first),
         ["enabled[5]=1", "activeport=5", "user_linkup[5]=1"]
     );
-    let second = lab.plan(Spread::One, TxPolicy::One(PortId(6)));
+    let second = lab.plan(Tx::one(Some(PortId(6))));
     assert_eq!(
         lab.goes_to(&second),
         [
@@ -252,14 +268,14 @@ fn a_failover_makes_before_it_breaks() {
         ]
     );
     assert_eq!(lab.goes_to(&second), Vec::<String>::new(), "the same plan again");
-    let nowhere = lab.plan(Spread::One, TxPolicy::Drop);
+    let nowhere = lab.plan(Tx::one(None));
     assert_eq!(lab.goes_to(&nowhere), ["user_linkup[6]=0", "enabled[6]=0"]);
 }
 
 #[test]
 fn a_port_that_leaves_and_comes_back_is_made_active_again() {
-    let mut lab = Lab::new(Spread::One, &[5]);
-    let plan = lab.plan(Spread::One, TxPolicy::One(PortId(5)));
+    let mut lab = Lab::new(&Spread::One, &[5]);
+    let plan = lab.plan(Tx::one(Some(PortId(5))));
     lab.goes_to(&plan);
     lab.leave(PortId(5));
     assert_eq!(
@@ -273,10 +289,10 @@ fn a_port_that_leaves_and_comes_back_is_made_active_again() {
 
 #[test]
 fn while_the_number_of_ports_changes_every_hash_has_a_port_that_is_on() {
-    let mut lab = Lab::new(Spread::Hash, &[5, 6, 7]);
+    let mut lab = Lab::new(&hash(&[]).kind, &[5, 6, 7]);
     let steps: [&[u32]; 5] = [&[5, 6, 7], &[6, 7], &[7], &[5, 7], &[5, 6, 7]];
     for (turn, usable) in steps.into_iter().enumerate() {
-        let plan = lab.plan(Spread::Hash, hash(usable));
+        let plan = lab.plan(hash(usable));
         lab.program(&plan).unwrap();
         let log = std::mem::take(&mut lab.kernel.0.borrow_mut().log);
         assert!(!log.is_empty());
@@ -304,15 +320,15 @@ fn while_the_number_of_ports_changes_every_hash_has_a_port_that_is_on() {
 
 #[test]
 fn a_copy_leaves_through_ports_whose_link_is_set() {
-    let mut lab = Lab::new(Spread::All, &[5, 6]);
-    let both = lab.plan(Spread::All, TxPolicy::All(ports(&[5, 6])));
+    let mut lab = Lab::new(&Spread::All, &[5, 6]);
+    let both = lab.plan(all(&[5, 6]));
     assert_eq!(
         lab.goes_to(&both),
         ["enabled[5]=1", "enabled[6]=1", "user_linkup[5]=1", "user_linkup[6]=1"]
     );
-    let one = lab.plan(Spread::All, TxPolicy::All(ports(&[6])));
+    let one = lab.plan(all(&[6]));
     assert_eq!(lab.goes_to(&one), ["user_linkup[5]=0"], "it still receives");
-    let none = lab.plan(Spread::All, TxPolicy::Drop);
+    let none = lab.plan(all(&[]));
     assert_eq!(
         lab.goes_to(&none),
         ["user_linkup[6]=0", "enabled[5]=0", "enabled[6]=0"],
@@ -322,8 +338,8 @@ fn a_copy_leaves_through_ports_whose_link_is_set() {
 
 #[test]
 fn carrier_without_a_way_out_stays_on() {
-    let mut lab = Lab::new(Spread::One, &[5, 6]);
-    let mut plan = lab.plan(Spread::One, TxPolicy::Drop);
+    let mut lab = Lab::new(&Spread::One, &[5, 6]);
+    let mut plan = lab.plan(Tx::one(None));
     plan.carrier = Carrier::On;
     assert_eq!(lab.goes_to(&plan), ["user_linkup[5]=1", "user_linkup[6]=1"]);
     assert_eq!(lab.found(), plan);
@@ -332,25 +348,68 @@ fn carrier_without_a_way_out_stays_on() {
 #[test]
 fn a_new_agent_finds_the_plan_in_force() {
     let cases = [
-        (Spread::One, TxPolicy::One(PortId(6))),
-        (Spread::One, TxPolicy::Drop),
-        (Spread::Hash, hash(&[5, 6, 7])),
-        (Spread::Hash, TxPolicy::Drop),
-        (Spread::All, TxPolicy::All(ports(&[5, 6, 7]))),
-        (Spread::All, TxPolicy::Drop),
+        Tx::one(Some(PortId(6))),
+        Tx::one(None),
+        hash(&[5, 6, 7]),
+        hash(&[]),
+        all(&[5, 6, 7]),
+        all(&[]),
     ];
-    for (spread, tx) in cases {
-        let mut lab = Lab::new(spread, &[5, 6, 7]);
-        let plan = lab.plan(spread, tx);
+    for tx in cases {
+        let mut lab = Lab::new(&tx.kind, &[5, 6, 7]);
+        let plan = lab.plan(tx);
         lab.program(&plan).unwrap();
-        assert_eq!(lab.found(), plan);
+        let mut found = lab.found();
+        found.tx = found.tx.with_settings_of(plan.tx.kind.clone());
+        assert_eq!(found, plan);
     }
 }
 
 #[test]
+fn a_port_that_cannot_be_taken_over_does_not_stop_the_rest_of_the_bond() {
+    in_netns(|| {
+        let mut links = RouteSocket::open().unwrap();
+        links.add_veth("a", "b").unwrap();
+        let found = ["a", "b"].map(|name| links.by_name(name).unwrap().unwrap());
+        let mut both = found.each_ref().map(|link| PortId(link.ifindex));
+        both.sort();
+        let lab = Lab::new(&Spread::One, &both.map(|port| port.0));
+        let plane = TeamPlane::open().unwrap();
+        plane.shared.borrow_mut().driver = lab.driver;
+        let device = device::Found {
+            link: Link {
+                ifindex: TEAM,
+                ..found[0].clone()
+            },
+            settings: lab.kernel.0.borrow().settings.clone(),
+        };
+        let mut left_out: Vec<PortId> = Vec::new();
+        for step in 0.. {
+            let mut shared = plane.shared.borrow_mut();
+            let (outcome, reached) = fault::at(step, || shared.adopt_found("bond0", &device));
+            if step == 0 {
+                assert!(outcome.is_err() && reached, "all need the list of ports");
+            } else {
+                let (bond, observed) = &outcome.unwrap();
+                let ports: Vec<PortId> = observed.ports.iter().map(|(port, _)| *port).collect();
+                assert!(ports.iter().eq(observed.plan.ports.keys()) && ports.iter().eq(bond.ports.keys()));
+                left_out.extend(both.iter().filter(|port| !bond.ports.contains_key(port)));
+            }
+            if !reached {
+                break;
+            }
+        }
+        assert_eq!(
+            left_out, both,
+            "each port when it cannot be read, and no port without its counters"
+        );
+    });
+}
+
+#[test]
 fn a_port_that_is_gone_costs_the_others_nothing() {
-    let mut lab = Lab::new(Spread::Hash, &[5, 6]);
-    let plan = lab.plan(Spread::Hash, hash(&[5, 6, 99]));
+    let mut lab = Lab::new(&hash(&[]).kind, &[5, 6]);
+    let plan = lab.plan(hash(&[5, 6, 99]));
     let error = lab.program(&plan).unwrap_err();
     assert!(matches!(error, PlaneError::PortGone { port: PortId(99) }), "{error}");
     assert_eq!(lab.found().tx, hash(&[5, 6]));
@@ -360,7 +419,7 @@ fn a_port_that_is_gone_costs_the_others_nothing() {
         .borrow_mut()
         .settings
         .retain(|key, _| key.port != Some(PortId(6)));
-    let plan = lab.plan(Spread::Hash, hash(&[6, 5]));
+    let plan = lab.plan(hash(&[6, 5]));
     let error = lab.program(&plan).unwrap_err();
     assert!(matches!(error, PlaneError::PortGone { port: PortId(6) }), "{error}");
 }
@@ -368,15 +427,16 @@ fn a_port_that_is_gone_costs_the_others_nothing() {
 #[test]
 fn a_fault_at_any_step_is_made_good_by_the_next_plan() {
     let changes = [
-        (Spread::One, TxPolicy::One(PortId(5)), TxPolicy::One(PortId(6))),
-        (Spread::Hash, hash(&[5, 6, 7]), hash(&[6, 7])),
-        (Spread::Hash, hash(&[6]), hash(&[5, 6, 7])),
-        (Spread::All, TxPolicy::All(ports(&[5, 6])), TxPolicy::All(ports(&[7]))),
+        (Tx::one(Some(PortId(5))), Tx::one(Some(PortId(6)))),
+        (hash(&[5, 6, 7]), hash(&[6, 7])),
+        (hash(&[6]), hash(&[5, 6, 7])),
+        (all(&[5, 6]), all(&[7])),
     ];
-    for (spread, before, after) in changes {
+    for (before, after) in changes {
         for step in 0.. {
-            let mut lab = Lab::new(spread, &[5, 6, 7]);
-            let (before, after) = (lab.plan(spread, before.clone()), lab.plan(spread, after.clone()));
+            let mut lab = Lab::new(&before.kind, &[5, 6, 7]);
+            let spread = before.kind.clone();
+            let (before, after) = (lab.plan(before.clone()), lab.plan(after.clone()));
             lab.program(&before).unwrap();
             let (done, failed) = fault::at(step, || lab.program(&after));
             if !failed {
@@ -386,7 +446,7 @@ fn a_fault_at_any_step_is_made_good_by_the_next_plan() {
             assert!(done.is_err(), "{spread:?}: step {step} failed and nobody was told");
             let found = lab.found();
             assert!(
-                !found.tx.ports().is_empty() && found.carrier.is_on(),
+                !found.tx.is_nowhere() && found.carrier.is_on(),
                 "{spread:?}: step {step}"
             );
             lab.program(&after).unwrap();
@@ -397,15 +457,19 @@ fn a_fault_at_any_step_is_made_good_by_the_next_plan() {
 
 #[test]
 fn the_mode_follows_the_plan_while_there_are_no_ports() {
-    let mut lab = Lab::new(Spread::One, &[]);
-    let plan = lab.plan(Spread::Hash, TxPolicy::Drop);
+    let mut lab = Lab::new(&Spread::One, &[]);
+    let plan = lab.plan(hash(&[]));
     lab.program(&plan).unwrap();
-    assert_eq!(lab.found().spread, Spread::Hash);
-    let turns = lab.plan(Spread::RoundRobin, TxPolicy::Drop);
+    assert!(matches!(lab.found().tx.kind, Spread::Hash(_)));
+    let turns = Spread::RoundRobin {
+        packets_per_port: 1,
+        igmp: None,
+    };
+    let turns = lab.plan(Tx::new(turns, Vec::new()));
     assert!(matches!(lab.program(&turns), Err(PlaneError::Inexact { .. })));
-    for spread in SPREADS {
-        let (mode, _) = mode_of(spread).unwrap();
-        assert_eq!(super::driver::spread_of(mode), Some(spread));
+    for mode in Mode::ALL {
+        assert_eq!(Mode::of(&mode.spread()), Some(mode));
+        assert_eq!(Mode::named(mode.name()), Some(mode));
     }
 }
 
@@ -413,7 +477,7 @@ fn the_mode_follows_the_plan_while_there_are_no_ports() {
 fn a_complaint_that_nobody_heard_of_a_change_is_no_failure() {
     for code in [libc::ESRCH, libc::ENOBUFS, libc::EMSGSIZE] {
         for carried_out in [true, false] {
-            let mut lab = Lab::new(Spread::One, &[5]);
+            let mut lab = Lab::new(&Spread::One, &[5]);
             lab.kernel.0.borrow_mut().complaint = Some((code, carried_out));
             let set = lab
                 .driver
@@ -427,8 +491,8 @@ fn a_complaint_that_nobody_heard_of_a_change_is_no_failure() {
 #[test]
 fn an_option_that_somebody_else_changed_is_told_and_put_back() {
     in_netns(|| {
-        let lab = Lab::new(Spread::One, &[5, 6]);
-        let plan = lab.plan(Spread::One, TxPolicy::One(PortId(5)));
+        let lab = Lab::new(&Spread::One, &[5, 6]);
+        let plan = lab.plan(Tx::one(Some(PortId(5))));
         let mut plane = TeamPlane::open().unwrap();
         plane.shared.borrow_mut().driver = lab.driver;
         let mut bond = plane.handle("bond0", lab.bond);
@@ -459,8 +523,8 @@ fn an_option_that_somebody_else_changed_is_told_and_put_back() {
 #[test]
 fn a_port_that_is_there_is_not_called_gone() {
     for code in [libc::ENOENT, libc::ENODEV] {
-        let mut lab = Lab::new(Spread::One, &[5]);
-        let plan = lab.plan(Spread::One, TxPolicy::One(PortId(5)));
+        let mut lab = Lab::new(&Spread::One, &[5]);
+        let plan = lab.plan(Tx::one(Some(PortId(5))));
         lab.kernel.0.borrow_mut().complaint = Some((code, false));
         let error = lab.program(&plan).unwrap_err();
         assert!(matches!(error, PlaneError::Kernel { .. }), "{error}");
@@ -469,7 +533,7 @@ fn a_port_that_is_there_is_not_called_gone() {
 
 #[test]
 fn a_bond_with_ports_keeps_the_mode_of_its_driver() {
-    let lab = Lab::new(Spread::Hash, &[5]);
+    let lab = Lab::new(&hash(&[]).kind, &[5]);
     exact::check_mode(&lab.bond, &parsed("mode=2")).unwrap();
     let error = exact::check_mode(&lab.bond, &parsed("mode=1")).unwrap_err().to_string();
     assert!(error.contains("mode=active-backup"), "{error}");
@@ -577,4 +641,6 @@ const PORT: PortPlan = PortPlan {
     mtu: 1500,
     promisc: false,
     allmulti: false,
+    accept: Accept::Nothing,
+    source: Source::AsSent,
 };

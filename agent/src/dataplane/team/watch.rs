@@ -1,4 +1,4 @@
-//! Options that somebody else changes, such as with teamnl(8).
+//! Options that someone else changes, such as with teamnl(8).
 //!
 //! The driver also reports our own changes, some time later, and a value may have been changed and changed back. So a report is
 //! only a reason to read the options; what they say then decides.
@@ -7,8 +7,9 @@ use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 
+use super::TeamPlane;
+use super::bond::{Bond, Shared};
 use super::genl::Change;
-use super::{Bond, Shared, TeamPlane};
 use crate::dataplane::{Touched, Watch};
 use crate::netlink::Drained;
 
@@ -42,7 +43,7 @@ impl TeamPlane {
 }
 
 impl Shared {
-    /// Whether somebody else changed an option of a bond, if this was heard.
+    /// Whether someone else changed an option of a bond, judged by these reports.
     fn is_changed(&mut self, bond: &Bond, heard: &[Change]) -> bool {
         let suspicious = |change: &Change| match change {
             Change::Overrun => true,
@@ -53,7 +54,7 @@ impl Shared {
         if !heard.iter().any(suspicious) {
             return false;
         }
-        // A device that cannot be asked is going away, and its own event tells.
+        // A device that does not answer is going away, and its own event reports that.
         let Ok(now) = self.driver.options(bond.ifindex) else {
             return false;
         };

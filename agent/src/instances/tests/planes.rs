@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use bond_modes::options::{ModeName, millis};
+use bond_modes::plan::Spread;
 use bond_modes::{PortId, XmitHashPolicy};
 
 use super::{NOW, attach, programs, with_bond};
 use crate::control::proto::{Call, ErrorCode};
 use crate::dataplane::script::{self, ScriptPlane};
-use crate::dataplane::wanted::{Spread, TxPolicy};
 use crate::dataplane::{PlaneChoice, PlaneError, Planes};
 use crate::instances::{Counters, Instances, check_options_on};
 use crate::netlink::RouteSocket;
@@ -88,8 +88,7 @@ fn a_bond_without_saved_state_stays_in_the_mode_it_is_in() {
         plane.set_port(PortId(up.ifindex), up.report);
         attach(instances, "a").unwrap();
         let plan = plane.plan("bond0").unwrap();
-        assert_eq!(plan.spread, Spread::Hash);
-        assert!(matches!(plan.tx, TxPolicy::Hash { .. }), "{:?}", plan.tx);
+        assert!(matches!(plan.tx.kind, Spread::Hash(_)), "{:?}", plan.tx);
         // As a plane does that keeps the mode of a bond with ports.
         plane.cannot("mode");
         for (asked, wanted) in [

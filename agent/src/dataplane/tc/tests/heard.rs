@@ -5,9 +5,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::clock;
-use crate::dataplane::wanted::{Accept, Spread, TxPolicy};
 use aya::maps::{HashMap, Map, MapData};
 use bond_modes::PortId;
+use bond_modes::plan::{Accept, Tx};
 use bond_monitors::{MacAddr, ReceiveStamps};
 
 use super::world::*;
@@ -77,7 +77,7 @@ fn who_sends_to_groups_through_the_bond_is_one_of_ours() {
     for_both_hooks(|w| {
         let ports = w.bond_with_four_ports();
         let p1 = ports[1];
-        w.send_by(TxPolicy::One(ports[0]), &ports[..1]);
+        w.send_by(Tx::one(Some(ports[0])), &ports[..1]);
         let guests = [1, 2, 3].map(|last| MacAddr([2, 0, 0, 0, 9, last]));
         let groups = [MacAddr::BROADCAST, MacAddr([1, 0, 0x5e, 0, 0, 1])];
         let q0 = w.tap("q0");
@@ -107,7 +107,7 @@ fn what_was_sent_through_the_bond_does_not_come_back_in_by_a_port_that_waits() {
     for_both_hooks(|w| {
         let (p0, p1) = w.bond_with_two_ports();
         let mut plan = w.plan(Some(p0), &[p0, p1]);
-        plan.rx.insert(p1, Accept::Unicast);
+        accept(&mut plan, p1, Accept::Unicast);
         w.program(&plan);
         let (bond, q0) = (w.tap("bond0"), w.tap("q0"));
         let guest = MacAddr([2, 0, 0, 0, 9, 1]);
@@ -139,8 +139,7 @@ fn what_was_sent_through_the_bond_does_not_come_back_in_by_a_port_that_waits() {
         // The next agent knows it too, and after a change of the way of spreading.
         w.reopen();
         w.adopt().unwrap().unwrap();
-        plan.tx = TxPolicy::All(vec![p0]);
-        plan.spread = Spread::All;
+        plan.tx = all(vec![p0]);
         w.program(&plan);
         let another = of_type(MacAddr([2, 0, 0, 0, 9, 2]), &[ETHERTYPE]);
         w.send_frame(&another);
@@ -150,12 +149,12 @@ fn what_was_sent_through_the_bond_does_not_come_back_in_by_a_port_that_waits() {
         assert!(!let_in(w, &another));
 
         // A port in use takes everything.
-        plan.rx.insert(p1, Accept::All);
+        accept(&mut plan, p1, Accept::All);
         w.program(&plan);
         assert!(let_in(w, &unicast));
 
         // Without the bridge only groups count again.
-        plan.rx.insert(p1, Accept::Unicast);
+        accept(&mut plan, p1, Accept::Unicast);
         plan.ports.values_mut().for_each(|port| port.promisc = false);
         w.program(&plan);
         let third = of_type(MacAddr([2, 0, 0, 0, 9, 3]), &[ETHERTYPE]);
@@ -171,7 +170,7 @@ fn a_guest_that_has_been_silent_for_a_second_may_come_in_by_a_port_that_waits() 
     for_both_hooks(|w| {
         let (p0, p1) = w.bond_with_two_ports();
         let mut plan = w.plan(Some(p0), &[p0, p1]);
-        plan.rx.insert(p1, Accept::Unicast);
+        accept(&mut plan, p1, Accept::Unicast);
         plan.ports.values_mut().for_each(|port| port.promisc = true);
         w.program(&plan);
         let guest = MacAddr([2, 0, 0, 0, 9, 1]);

@@ -2,8 +2,8 @@
 
 use std::process::Command;
 
-use crate::dataplane::wanted::TxPolicy;
 use bond_modes::hash::hash;
+use bond_modes::plan::{Spread, Tx};
 use bond_modes::{PortId, XmitHashPolicy};
 
 use super::world::*;
@@ -61,12 +61,11 @@ fn igmp_stays_on_its_port_and_takes_no_turn() {
         stay_on_one_cpu();
         let ports = w.bond_with_four_ports();
         let far = w.far_ends();
-        let tx = TxPolicy::RoundRobin {
-            ports: ports.clone(),
+        let kind = Spread::RoundRobin {
             packets_per_port: 1,
-            igmp: ports[3],
+            igmp: Some(ports[3]),
         };
-        w.send_by(tx, &ports);
+        w.send_by(Tx::new(kind, ports.clone()), &ports);
         let ip = |proto: u8, length: usize| {
             let mut bytes = frame(OTHER);
             bytes[12..14].copy_from_slice(&[0x08, 0x00]);
@@ -103,11 +102,7 @@ fn a_hash_sends_every_frame_where_the_oracle_says() {
         let mut random = Random::new(7);
         for &(policy, name, _) in XmitHashPolicy::VALUES {
             for count in [2, 3, 4] {
-                let tx = TxPolicy::Hash {
-                    ports: ports[..count].to_vec(),
-                    policy,
-                };
-                w.send_by(tx, &ports);
+                w.send_by(hashed(ports[..count].to_vec(), policy), &ports);
                 let mut expected = [const { Vec::new() }; 4];
                 for number in 0..FLOWS {
                     let mut bytes = frames::frame(&mut random);
@@ -130,7 +125,7 @@ fn every_port_gets_a_copy_whatever_the_size() {
         let far = w.far_ends();
         let counted = |w: &mut World| [0, 1, 2, 3].map(|place: usize| w.counters(ports[place]).tx_frames);
         let before = counted(w);
-        w.send_by(TxPolicy::All(ports.clone()), &ports);
+        w.send_by(all(ports.clone()), &ports);
         for (number, size) in (0..).zip([14, 16, 42, 60, 512, 1510]) {
             let mut bytes = frame(OTHER);
             bytes.resize(size, 0xcc);
@@ -140,7 +135,7 @@ fn every_port_gets_a_copy_whatever_the_size() {
                 assert_eq!(end.next().as_ref(), Some(&bytes), "{size} bytes");
             }
         }
-        w.send_by(TxPolicy::All(vec![ports[2]]), &ports);
+        w.send_by(all(vec![ports[2]]), &ports);
         w.send_frame(&numbered(frame(OTHER), 99));
         assert_eq!(w.gather(&far, 1), [vec![], vec![], vec![99], vec![]]);
         let after = counted(w);
@@ -161,7 +156,7 @@ fn every_port_gets_a_copy_of_what_is_still_to_be_segmented() {
             let off = off.unwrap();
             assert!(off.status.success(), "{off:?}");
         }
-        w.send_by(TxPolicy::All(ports.clone()), &ports);
+        w.send_by(all(ports.clone()), &ports);
         const PAYLOAD: usize = 30_000;
         const SEGMENT: usize = 1448;
         for round in 0..20 {
@@ -208,12 +203,12 @@ fn a_bond_of_an_agent_without_lists_is_taken_over() {
         w.reopen();
         assert_eq!(w.adopt().unwrap().unwrap().plan, plan);
         let far = w.far_ends();
-        w.send_by(TxPolicy::All(vec![p0, p1]), &[p0, p1]);
+        w.send_by(all(vec![p0, p1]), &[p0, p1]);
         w.send_frame(&numbered(frame(OTHER), 1));
         assert_eq!(w.gather(&far, 2), [vec![1], vec![1], vec![], vec![]]);
         w.reopen();
         let observed = w.adopt().unwrap().unwrap();
-        assert_eq!(observed.plan.tx, TxPolicy::All(vec![p0, p1]));
+        assert_eq!(observed.plan.tx, all(vec![p0, p1]));
     });
 }
 
@@ -236,7 +231,7 @@ fn a_list_with_a_vanished_port_is_programmed_without_it() {
         }
         // What names no port at all changes nothing.
         let before = w.in_force().bpf.tx().unwrap();
-        let plan = w.list_plan(TxPolicy::All(vec![gone]), &left);
+        let plan = w.list_plan(all(vec![gone]), &left);
         w.bond().program(&plan).result().unwrap_err();
         assert_eq!(w.in_force().bpf.tx().unwrap(), before);
     });
@@ -247,18 +242,17 @@ fn a_port_that_is_detached_leaves_the_list_in_force() {
     for_both_hooks(|w| {
         let ports = w.bond_with_four_ports();
         let mut left = ports.clone();
-        let tx = TxPolicy::RoundRobin {
-            ports: ports.clone(),
+        let kind = Spread::RoundRobin {
             packets_per_port: 1,
-            igmp: ports[1],
+            igmp: Some(ports[1]),
         };
-        w.send_by(tx, &ports);
+        w.send_by(Tx::new(kind, ports.clone()), &ports);
         for gone in [ports[1], ports[0], ports[3], ports[2]] {
             let original = w.originals.remove(&gone).unwrap();
             w.bond().detach(gone, &original).unwrap();
             left.retain(|port| *port != gone);
             let expected = if left.is_empty() {
-                TxPolicy::Drop
+                Tx::one(None)
             } else {
                 round_robin(&left, 1)
             };
@@ -288,25 +282,15 @@ fn a_list_that_fails_at_any_step_is_completed_by_the_next_plan() {
     });
 }
 
-fn round_robin(ports: &[PortId], packets_per_port: u32) -> TxPolicy {
-    TxPolicy::RoundRobin {
-        ports: ports.to_vec(),
-        packets_per_port,
-        igmp: ports[0],
-    }
-}
-
 /// One of each kind of list.
-fn policies(ports: &[PortId]) -> Vec<TxPolicy> {
-    let hashes = XmitHashPolicy::VALUES.iter().map(|(policy, _, _)| TxPolicy::Hash {
-        ports: ports.to_vec(),
-        policy: *policy,
-    });
+fn policies(ports: &[PortId]) -> Vec<Tx> {
+    let values = XmitHashPolicy::VALUES.iter();
+    let hashes = values.map(|(policy, _, _)| hashed(ports.to_vec(), *policy));
     [0, 1, 7]
         .map(|packets_per_port| round_robin(ports, packets_per_port))
         .into_iter()
         .chain(hashes)
-        .chain([TxPolicy::All(ports.to_vec())])
+        .chain([all(ports.to_vec())])
         .collect()
 }
 

@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 use std::time::Instant;
 
-use crate::dataplane::wanted::TxPolicy;
 use bond_modes::hash::hash;
+use bond_modes::plan::{Spread, Tx};
 use bond_modes::{PortId, XmitHashPolicy};
 
 use super::Hook;
@@ -32,7 +32,7 @@ fn no_frame_is_lost_doubled_or_misdirected_while_a_hash_changes_its_list() {
 #[test]
 fn no_copy_is_lost_or_doubled_while_a_broadcast_changes_its_list() {
     for hook in [Hook::Auto, Hook::Clsact] {
-        in_world(hook, |w| under_load(w, "broadcast", &[TxPolicy::All]));
+        in_world(hook, |w| under_load(w, "broadcast", &[all]));
     }
 }
 
@@ -63,10 +63,10 @@ fn no_frame_is_lost_doubled_or_misdirected_while_the_hash_policy_changes() {
 #[test]
 fn no_frame_is_lost_doubled_or_misdirected_while_the_way_of_spreading_changes() {
     let policies: [Policy; 5] = [
-        |ports| TxPolicy::One(ports[0]),
+        |ports| Tx::one(Some(ports[0])),
         turns,
-        TxPolicy::All,
-        |ports| TxPolicy::One(ports[1]),
+        all,
+        |ports| Tx::one(Some(ports[1])),
         |ports| hashed(ports, XmitHashPolicy::Layer34),
     ];
     for hook in [Hook::Auto, Hook::Clsact] {
@@ -80,9 +80,9 @@ fn a_mode_that_changes_while_the_bond_is_empty_has_its_program_when_a_port_comes
         w.create();
         let far = w.far_ends();
         let policies: [Policy; 5] = [
-            |ports| TxPolicy::One(ports[0]),
+            |ports| Tx::one(Some(ports[0])),
             turns,
-            TxPolicy::All,
+            all,
             |ports| hashed(ports, XmitHashPolicy::Encap34),
             |ports| hashed(ports, XmitHashPolicy::Layer2),
         ];
@@ -98,7 +98,7 @@ fn a_mode_that_changes_while_the_bond_is_empty_has_its_program_when_a_port_comes
                 far.iter().any(|end| end.waiting() > 0)
             });
             // Each frame is there as often as the policy says.
-            let copies = if matches!(tx, TxPolicy::All(_)) { 2 } else { 1 };
+            let copies = if tx.kind == Spread::All { 2 } else { 1 };
             (0..20).for_each(|frame| w.send_frame(&flow(number * 20 + frame)));
             let arrived = w.gather(&far, 20 * copies);
             for frame in number * 20..number * 20 + 20 {
@@ -118,36 +118,28 @@ fn a_mode_that_changes_while_the_bond_is_empty_has_its_program_when_a_port_comes
 }
 
 /// Makes a policy for a list of ports.
-type Policy = fn(Vec<PortId>) -> TxPolicy;
+type Policy = fn(Vec<PortId>) -> Tx;
 
-fn turns(ports: Vec<PortId>) -> TxPolicy {
-    TxPolicy::RoundRobin {
-        igmp: ports[0],
-        ports,
-        packets_per_port: 1,
-    }
-}
-
-fn hashed(ports: Vec<PortId>, policy: XmitHashPolicy) -> TxPolicy {
-    TxPolicy::Hash { ports, policy }
+fn turns(ports: Vec<PortId>) -> Tx {
+    round_robin(&ports, 1)
 }
 
 /// Whether a frame can have arrived so under a policy; `ports` are those of the far ends.
-fn fits(tx: &TxPolicy, ports: &[PortId], frame: &[u8], arrived: [u8; 4]) -> bool {
+fn fits(tx: &Tx, ports: &[PortId], frame: &[u8], arrived: [u8; 4]) -> bool {
     let only = |port: PortId| {
         let mut wanted = [0; 4];
         wanted[ports.iter().position(|other| *other == port).unwrap()] = 1;
         arrived == wanted
     };
-    match tx {
-        TxPolicy::Drop => false,
-        TxPolicy::One(port) => only(*port),
-        TxPolicy::RoundRobin { ports, .. } => ports.iter().any(|port| only(*port)),
-        TxPolicy::Hash { ports, policy } => only(ports[hash(*policy, frame, None) as usize % ports.len()]),
-        TxPolicy::All(list) => (0..4).all(|place| {
-            let named = ports.get(place).is_some_and(|port| list.contains(port));
+    match tx.kind {
+        _ if tx.is_nowhere() => false,
+        Spread::One | Spread::RoundRobin { .. } => tx.ports.iter().any(|port| only(*port)),
+        Spread::Hash(policy) => only(tx.ports[hash(policy, frame, None) as usize % tx.ports.len()]),
+        Spread::All => (0..4).all(|place| {
+            let named = ports.get(place).is_some_and(|port| tx.ports.contains(port));
             arrived[place] == u8::from(named)
         }),
+        Spread::Buckets { .. } => panic!("no plane can do this"),
     }
 }
 

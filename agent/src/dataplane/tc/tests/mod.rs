@@ -4,7 +4,8 @@
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 
-use crate::dataplane::wanted::{Accept, PortPlan, TxPolicy};
+use bond_modes::PortId;
+use bond_modes::plan::{Accept, PortPlan, Tx};
 use bond_monitors::{Carrier, MacAddr};
 
 use self::world::*;
@@ -60,7 +61,7 @@ fn an_accept_rule_lets_in_what_it_says() {
         port.expect(1);
         assert_eq!((w.counters(p1).rx_frames, w.counters(p1).rx_dropped), (0, 2));
 
-        plan.rx.insert(p1, Accept::Unicast);
+        accept(&mut plan, p1, Accept::Unicast);
         w.program(&plan);
         w.send("q1", MacAddr::BROADCAST, 1);
         w.send("q1", LLDP, 1);
@@ -69,7 +70,7 @@ fn an_accept_rule_lets_in_what_it_says() {
         port.expect(1);
         assert_eq!((w.counters(p1).rx_frames, w.counters(p1).rx_dropped), (1, 3));
 
-        plan.rx.insert(p1, Accept::All);
+        accept(&mut plan, p1, Accept::All);
         w.program(&plan);
         w.send("q1", MacAddr::BROADCAST, 1);
         w.send("q1", LLDP, 1);
@@ -116,6 +117,7 @@ fn a_plan_sets_addresses_mtu_and_promiscuity() {
                 mtu: 9000,
                 promisc: true,
                 allmulti: true,
+                ..plan.ports[&p1]
             },
         );
         w.program(&plan);
@@ -219,7 +221,11 @@ fn a_bond_whose_active_port_was_detached_sends_nowhere() {
         w.bond().detach(p0, &original).unwrap();
         w.reopen();
         let observed = w.adopt().unwrap().unwrap();
-        assert_eq!((observed.plan.tx, observed.plan.rx.len()), (TxPolicy::Drop, 0));
+        let accepts = observed.plan.ports.values().map(|port| port.accept);
+        assert_eq!(
+            (observed.plan.tx, accepts.collect::<Vec<_>>()),
+            (Tx::one(None), vec![Accept::Nothing])
+        );
         w.program(&w.plan(Some(p1), &[p1]));
         let q1 = w.tap("q1");
         w.send("bond0", OTHER, 1);
@@ -232,7 +238,7 @@ fn a_new_process_takes_over_what_is_there() {
     for_both_hooks(|w| {
         let (p0, p1) = w.bond_with_two_ports();
         let mut plan = w.plan(Some(p1), &[p0, p1]);
-        plan.rx.insert(p0, Accept::Unicast);
+        accept(&mut plan, p0, Accept::Unicast);
         w.program(&plan);
         w.send("bond0", OTHER, 7);
         w.reopen();
@@ -341,7 +347,7 @@ fn a_bond_that_a_crash_left_half_made_is_made_anew_or_completed() {
         let observed = w.adopt().unwrap().unwrap();
         assert_eq!(
             (observed.ifindex, observed.plan.tx, observed.ports),
-            (ifindex, TxPolicy::Drop, vec![])
+            (ifindex, Tx::one(None), vec![])
         );
         w.attach("p0", None);
         let p0 = w.port("p0");
@@ -419,7 +425,7 @@ fn a_plan_that_fails_at_any_step_is_completed_by_the_next() {
             let from = w.plan(None, &[p0, p1]);
             w.program(&from);
             let mut to = w.plan(Some(p1), &[p0, p1]);
-            to.rx.insert(p0, Accept::Unicast);
+            accept(&mut to, p0, Accept::Unicast);
             to.mac = MacAddr([2, 0, 0, 0, 1, step as u8]);
             for port in to.ports.values_mut() {
                 port.mac = to.mac;
@@ -448,6 +454,56 @@ fn a_port_that_is_gone_while_no_agent_ran_is_forgotten() {
         let counted = [p0, p1].map(|port| w.bond().counters(port).is_ok());
         assert_eq!(counted, [false, true]);
     });
+}
+
+/// One port's failure is that port's: the bond is taken over with the other one, and the port can be attached anew.
+#[test]
+fn a_port_that_cannot_be_taken_over_does_not_stop_the_rest_of_the_bond() {
+    for other_build in [false, true] {
+        for_both_hooks(move |w| adopt_with_faults(w, other_build));
+    }
+}
+
+fn adopt_with_faults(w: &mut World, other_build: bool) {
+    let (p0, p1) = w.bond_with_two_ports();
+    let plan = w.plan(Some(p1), &[p0, p1]);
+    w.program(&plan);
+    let q1 = w.tap("q1");
+    let mut left_out: Vec<PortId> = Vec::new();
+    for step in 0.. {
+        if other_build {
+            w.bond().bond.bpf.forget_build();
+        }
+        w.reopen();
+        let (outcome, reached) = fault::at(step, || w.adopt());
+        match outcome {
+            Ok(observed) => {
+                let ports: Vec<PortId> = observed.unwrap().plan.ports.keys().copied().collect();
+                let missing: Vec<PortId> = [p0, p1].into_iter().filter(|port| !ports.contains(port)).collect();
+                assert_eq!(missing.len(), usize::from(reached), "step {step}");
+                left_out.extend(&missing);
+                for port in missing {
+                    assert!(w.bond().counters(port).is_err(), "step {step}");
+                    w.bond().attach(port, &PortBase { mac: None, mtu: 1500 }).unwrap();
+                }
+            }
+            Err(_) => {
+                assert!(reached, "step {step}");
+                w.send("bond0", OTHER, 1);
+                q1.expect(1);
+                w.adopt().unwrap().unwrap();
+            }
+        }
+        w.program(&plan);
+        w.send("bond0", OTHER, 1);
+        q1.expect(1);
+        if !reached {
+            // Each of the two ports is read, and its program kept or exchanged.
+            left_out.sort();
+            assert_eq!(left_out, [p0, p0, p1, p1], "{:?} {other_build}", w.hook);
+            break;
+        }
+    }
 }
 
 #[test]

@@ -4,17 +4,18 @@ use std::fs;
 use std::os::fd::{AsFd, AsRawFd};
 use std::time::{Duration, Instant};
 
-use crate::dataplane::wanted::TxPolicy;
 use aya::maps::MapData;
 use aya::programs::SchedClassifier;
 use aya::util::nr_cpus;
 use aya::{Ebpf, EbpfLoader};
+use bond_modes::PortId;
+use bond_modes::plan::Tx;
 
 use super::Hook;
 use super::upgrade::FIRST_LAYOUT;
 use super::world::*;
-use crate::dataplane::tc::maps::MAPS;
-use crate::dataplane::tc::object::{Kind, Loader, Way};
+use crate::dataplane::tc::layout::MAPS;
+use crate::dataplane::tc::object::{FEW, FEW_AGAIN, Kind, Loader, Way};
 use crate::dataplane::tc::pins::unpin;
 
 #[test]
@@ -86,10 +87,36 @@ fn the_programs_of_an_active_backup_bond_are_the_smallest() {
     in_world(Hook::Auto, |w| {
         let (p0, p1) = w.bond_with_two_ports();
         assert_eq!(w.in_force().bpf.way(), Way::One);
-        w.send_by(TxPolicy::All(vec![p0, p1]), &[p0, p1]);
+        w.send_by(all(vec![p0, p1]), &[p0, p1]);
         assert_eq!(w.in_force().bpf.way(), Way::All);
-        w.send_by(TxPolicy::One(p0), &[p0]);
+        w.send_by(Tx::one(Some(p0)), &[p0]);
         assert_eq!(w.in_force().bpf.way(), Way::One);
+    });
+}
+
+#[test]
+fn the_program_for_many_copies_goes_when_there_are_clearly_fewer_ports() {
+    in_world(Hook::Auto, |w| {
+        for number in 4..=FEW {
+            w.links.add_veth(&format!("p{number}"), &format!("q{number}")).unwrap();
+        }
+        w.create();
+        let ports: Vec<PortId> = (0..=FEW)
+            .map(|number| {
+                let name = format!("p{number}");
+                w.attach(&name, None);
+                w.port(&name)
+            })
+            .collect();
+        let ways: Vec<Way> = [FEW, FEW + 1, FEW, FEW_AGAIN + 1, FEW_AGAIN, FEW_AGAIN + 1, FEW]
+            .into_iter()
+            .map(|count| {
+                w.send_by(all(ports[..count].to_vec()), &ports[..count]);
+                w.in_force().bpf.way()
+            })
+            .collect();
+        use Way::{All, AllMany};
+        assert_eq!(ways, [All, AllMany, AllMany, AllMany, All, All, All]);
     });
 }
 

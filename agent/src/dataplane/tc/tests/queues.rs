@@ -7,8 +7,9 @@ use std::net::{TcpListener, TcpStream};
 use std::process::Command;
 use std::sync::mpsc;
 use std::thread;
+use std::time::Instant;
 
-use crate::dataplane::wanted::TxPolicy;
+use bond_modes::plan::Tx;
 
 use super::world::*;
 use crate::dataplane::step::fault;
@@ -21,10 +22,10 @@ fn a_frame_that_was_given_to_a_queue_leaves_through_its_port() {
     for_both_hooks(|w| {
         let ports = w.bond_with_four_ports();
         let far = w.far_ends();
-        let policies = [TxPolicy::One(ports[0]), TxPolicy::All(vec![ports[0]])];
+        let policies = [Tx::one(Some(ports[0])), all(vec![ports[0]])];
         for (turn, tx) in (0..).zip(policies) {
             let mut plan = w.list_plan(tx, &ports[..1]);
-            plan.queues = [(2, ports[1]), (7, ports[3]), (255, ports[2])].into();
+            plan.steer = queues(&[(2, ports[1]), (7, ports[3]), (255, ports[2])]);
             w.program(&plan);
             let mut expected = [const { Vec::new() }; 4];
             for (number, queue, place) in [(0, 0, 0), (1, 2, 1), (2, 3, 0), (3, 7, 3), (4, 15, 0)] {
@@ -37,7 +38,7 @@ fn a_frame_that_was_given_to_a_queue_leaves_through_its_port() {
         }
         // Without a plan for them marks mean nothing.
         tie_all("bond0", 7);
-        w.send_by(TxPolicy::One(ports[0]), &ports[..1]);
+        w.send_by(Tx::one(Some(ports[0])), &ports[..1]);
         w.send_frame(&numbered(frame(OTHER), 99));
         assert_eq!(w.gather(&far, 1)[0], [99]);
     });
@@ -47,8 +48,8 @@ fn a_frame_that_was_given_to_a_queue_leaves_through_its_port() {
 fn queues_outlive_the_agent_and_a_port_that_leaves_has_none() {
     for_both_hooks(|w| {
         let ports = w.bond_with_four_ports();
-        let mut plan = w.list_plan(TxPolicy::One(ports[0]), &ports[..1]);
-        plan.queues = [(1, ports[1]), (2, ports[1]), (3, ports[2])].into();
+        let mut plan = w.list_plan(Tx::one(Some(ports[0])), &ports[..1]);
+        plan.steer = queues(&[(1, ports[1]), (2, ports[1]), (3, ports[2])]);
         w.program(&plan);
         w.reopen();
         assert_eq!(w.adopt().unwrap().unwrap().plan, plan);
@@ -56,10 +57,10 @@ fn queues_outlive_the_agent_and_a_port_that_leaves_has_none() {
         w.bond().detach(ports[1], &original).unwrap();
         w.reopen();
         let left = w.adopt().unwrap().unwrap().plan;
-        assert_eq!(left.queues, [(3, ports[2])].into());
+        assert_eq!(left.steer, queues(&[(3, ports[2])]));
         // One that is not attached is told, and the others are programmed.
         let mut wrong = left.clone();
-        wrong.queues = [(1, ports[1]), (4, ports[3])].into();
+        wrong.steer = queues(&[(1, ports[1]), (4, ports[3])]);
         let outcome = w.bond().program(&wrong).result();
         assert!(
             matches!(outcome, Err(PlaneError::PortGone { port }) if port == ports[1]),
@@ -69,18 +70,42 @@ fn queues_outlive_the_agent_and_a_port_that_leaves_has_none() {
     });
 }
 
+/// A bond that is taken over has its queues read: that must not take as long as a look at each of them.
+#[test]
+fn all_queues_are_read_at_once() {
+    for_both_hooks(|w| {
+        let (p0, p1) = w.bond_with_two_ports();
+        let mut plan = w.plan(Some(p0), &[p0, p1]);
+        plan.steer = queues(&[(1, p1), (255, p0)]);
+        w.program(&plan);
+        let bpf = &w.in_force().bpf;
+        let fastest = |read: &dyn Fn() -> usize| {
+            let times = (0..20).map(|_| {
+                let start = Instant::now();
+                assert_eq!(read(), 2);
+                start.elapsed()
+            });
+            times.min().unwrap()
+        };
+        let at_once = fastest(&|| bpf.read_queues().unwrap().len());
+        let each = fastest(&|| bpf.read_each_queue());
+        println!("at once {at_once:?}, each of 255 {each:?}");
+        assert!(each > at_once * 2, "at once {at_once:?}, each {each:?}");
+    });
+}
+
 #[test]
 fn queues_that_fail_at_any_step_are_completed_by_the_next_plan() {
     for_both_hooks(|w| {
         let (p0, p1) = w.bond_with_two_ports();
         for step in 0.. {
             let mut from = w.plan(Some(p0), &[p0, p1]);
-            from.queues = [(3, p1), (4, p0)].into();
+            from.steer = queues(&[(3, p1), (4, p0)]);
             if step > 0 {
                 w.program(&from);
             }
             let mut to = w.plan(Some(p0), &[p0, p1]);
-            to.queues = [(1, p0), (2, p1), (3, p0)].into();
+            to.steer = queues(&[(1, p0), (2, p1), (3, p0)]);
             let (outcome, reached) = fault::at(step, || w.bond().program(&to).result());
             assert_eq!(outcome.is_err(), reached);
             w.program(&to);
@@ -111,7 +136,7 @@ fn a_bond_of_an_agent_without_queues_goes_on_and_says_that_it_has_none() {
         w.reopen();
         let plan = w.adopt().unwrap().unwrap().plan;
         let mut wished = plan.clone();
-        wished.queues = [(1, p0)].into();
+        wished.steer = queues(&[(1, p0)]);
         let outcome = w.bond().program(&wished).result();
         assert!(matches!(outcome, Err(PlaneError::OneQueue { .. })), "{outcome:?}");
         w.reopen();
@@ -125,7 +150,7 @@ fn a_cpu_that_comes_later_is_tied_to_the_first_queue_by_a_refresh() {
         let (p0, p1) = w.bond_with_two_ports();
         let first = "/sys/class/net/bond0/queues/tx-0/xps_cpus";
         let mut plan = w.plan(Some(p0), &[p0, p1]);
-        plan.queues = [(1, p1)].into();
+        plan.steer = queues(&[(1, p1)]);
         w.program(&plan);
         for fresh_agent in [false, true] {
             in_own_sysfs(|| fs::write(first, "0")).unwrap();
@@ -163,7 +188,7 @@ fn connections_over_a_port_with_many_queues_bear_no_marks() {
             }
             let (p9, p1) = (w.port("p9"), w.port("p1"));
             let mut plan = w.plan(Some(p9), &[p9, p1]);
-            plan.queues = (1..16).map(|queue| (queue, p1)).collect();
+            plan.steer = queues(&(1..16).map(|queue| (queue, p1)).collect::<Vec<_>>());
             w.program(&plan);
             tie_all("p9", 5);
             ip("addr add 10.9.0.1/24 dev bond0");

@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::dataplane::wanted::{Accept, PortPlan, Spread, TxPolicy, Wanted};
-use bond_modes::PortId;
+use bond_modes::plan::{Accept, Match, PortPlan, Rewrite, Spread, Steer, Tx};
+use bond_modes::{ForwardingPlan, PortId, XmitHashPolicy};
 use bond_monitors::{Carrier, MacAddr};
 
 use crate::dataplane::tc::pins::Pins;
@@ -33,6 +33,35 @@ pub(super) struct World {
     pub(super) run_dir: PathBuf,
     pub(super) originals: BTreeMap<PortId, OriginalPort>,
     pub(super) far_end_before: u64,
+}
+
+/// A copy through each of these ports.
+pub(super) fn all(ports: Vec<PortId>) -> Tx {
+    Tx::new(Spread::All, ports)
+}
+
+/// So many frames in a row through each of these ports, IGMP through the first.
+pub(super) fn round_robin(ports: &[PortId], packets_per_port: u32) -> Tx {
+    let igmp = ports.first().copied();
+    Tx::new(Spread::RoundRobin { packets_per_port, igmp }, ports.to_vec())
+}
+
+pub(super) fn hashed(ports: Vec<PortId>, policy: XmitHashPolicy) -> Tx {
+    Tx::new(Spread::Hash(policy), ports)
+}
+
+/// Frames of these queues leave through these ports.
+pub(super) fn queues(queues: &[(u16, PortId)]) -> Vec<Steer> {
+    let steer = |&(queue, to): &(u16, PortId)| Steer {
+        what: Match::Queue(queue),
+        to,
+    };
+    queues.iter().map(steer).collect()
+}
+
+/// Lets a plan accept these frames from a port.
+pub(super) fn accept(plan: &mut ForwardingPlan, port: PortId, accept: Accept) {
+    plan.ports.get_mut(&port).expect("the plan names the port").accept = accept;
 }
 
 pub(super) fn for_both_hooks(body: impl Fn(&mut World) + Clone + Send + 'static) {
@@ -151,7 +180,7 @@ impl World {
             self.port(name)
         });
         for (port, far) in ports.into_iter().zip(["q0", "q1", "q2", "q3"]) {
-            self.send_by(TxPolicy::One(port), &[port]);
+            self.send_by(Tx::one(Some(port)), &[port]);
             let end = self.tap(far);
             self.eventually(|w| {
                 w.send_frame(&frame(OTHER));
@@ -162,20 +191,22 @@ impl World {
     }
 
     /// Programs a transmit policy; the ports it names let everything in.
-    pub(super) fn send_by(&mut self, tx: TxPolicy, ports: &[PortId]) {
+    pub(super) fn send_by(&mut self, tx: Tx, ports: &[PortId]) {
         let plan = self.list_plan(tx, ports);
         self.program(&plan);
     }
 
     /// The plan for a transmit policy over these ports, everything else as it is.
-    pub(super) fn list_plan(&self, tx: TxPolicy, ports: &[PortId]) -> Wanted {
+    pub(super) fn list_plan(&self, tx: Tx, ports: &[PortId]) -> ForwardingPlan {
         let attached: Vec<PortId> = self.in_force().applied.ports.keys().copied().collect();
-        Wanted {
+        let mut plan = self.plan(None, &attached);
+        for port in ports {
+            accept(&mut plan, *port, Accept::All);
+        }
+        ForwardingPlan {
             carrier: Carrier::On,
-            spread: tx.spread().unwrap_or(Spread::One),
             tx,
-            rx: ports.iter().map(|port| (*port, Accept::All)).collect(),
-            ..self.plan(None, &attached)
+            ..plan
         }
     }
 
@@ -185,24 +216,28 @@ impl World {
     }
 
     /// The plan for this active port, addresses and MTU as they are.
-    pub(super) fn plan(&self, active: Option<PortId>, ports: &[PortId]) -> Wanted {
+    pub(super) fn plan(&self, active: Option<PortId>, ports: &[PortId]) -> ForwardingPlan {
         let now = &self.in_force().applied;
         let settings = |port: &PortId| PortPlan {
             allmulti: false,
+            accept: match Some(*port) == active {
+                true => Accept::All,
+                false => Accept::Nothing,
+            },
             ..now.ports[port]
         };
-        Wanted {
+        ForwardingPlan {
             carrier: Carrier::from_bool(active.is_some()),
             mac: now.mac,
             ports: ports.iter().map(|port| (*port, settings(port))).collect(),
-            spread: Spread::One,
-            tx: active.map_or(TxPolicy::Drop, TxPolicy::One),
-            queues: BTreeMap::new(),
-            rx: active.iter().map(|port| (*port, Accept::All)).collect(),
+            tx: Tx::one(active),
+            steer: Vec::new(),
+            rewrite: Rewrite::default(),
+            without_agent: None,
         }
     }
 
-    pub(super) fn program(&mut self, plan: &Wanted) {
+    pub(super) fn program(&mut self, plan: &ForwardingPlan) {
         self.bond().program(plan).result().unwrap();
         assert_eq!(self.in_force().applied, *plan);
     }

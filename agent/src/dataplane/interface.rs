@@ -1,0 +1,63 @@
+//! What every data plane does with interfaces besides ports: read, label and delete them, and probe the kernel apart.
+
+use std::io;
+use std::thread;
+
+use bond_monitors::LinkReport;
+use nix::sched::{CloneFlags, unshare};
+
+use super::error::PlaneError;
+use super::step::step;
+use crate::netlink::{Link, RouteSocket};
+
+/// State of an interface with what its driver says of speed and duplex.
+pub fn report(links: &mut RouteSocket, link: &Link) -> LinkReport {
+    let (speed, duplex) = links.speed_duplex(&link.report.name);
+    LinkReport {
+        speed,
+        duplex,
+        ..link.report.clone()
+    }
+}
+
+/// Gives an interface an alias. Aliases are labels for people, so a failure is only logged.
+pub fn label(links: &mut RouteSocket, bond: &str, ifindex: u32, alias: &str) {
+    if let Err(error) = links.set_alias(ifindex, alias) {
+        log::warn!("{bond}: cannot set an alias: {error}");
+    }
+}
+
+/// Deletes an interface. If it has gone already, there is nothing to do.
+///
+/// # Errors
+/// The kernel refuses.
+pub fn delete(links: &mut RouteSocket, name: &str, ifindex: u32) -> Result<(), PlaneError> {
+    step(
+        || format!("delete the interface {name}"),
+        || match links.delete(ifindex) {
+            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(()),
+            done => done,
+        },
+    )
+}
+
+/// Runs a probe of the kernel in a network namespace of its own, where devices that come and go disturb no one, and which ends with the
+/// thread whatever happens. A kernel without network namespaces runs it in the only one there is.
+///
+/// # Errors
+/// As the probe.
+pub fn probe_apart<T: Send>(
+    doing: &str,
+    probe: impl FnOnce() -> Result<T, PlaneError> + Send,
+) -> Result<T, PlaneError> {
+    let apart = || {
+        let _ = unshare(CloneFlags::CLONE_NEWNET);
+        probe()
+    };
+    thread::scope(|scope| scope.spawn(apart).join()).unwrap_or_else(|_| {
+        Err(PlaneError::Kernel {
+            doing: doing.to_owned(),
+            source: io::Error::other("the probing thread panicked"),
+        })
+    })
+}

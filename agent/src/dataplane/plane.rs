@@ -1,0 +1,273 @@
+//! What a data plane is to the rest of the agent, and what passes between them.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::os::fd::RawFd;
+
+use bond_modes::options::PortOptions;
+use bond_modes::{BondOptions, ForwardingPlan, PortId};
+use bond_monitors::{LinkReport, MacAddr, ReceiveStamps};
+use serde::{Deserialize, Serialize};
+
+use super::error::PlaneError;
+use crate::netlink::Link;
+use crate::text::chain;
+
+/// Name of a bond's interface: 1 to 15 bytes without `/`, blanks or a leading dot.
+pub type BondName = String;
+
+/// A mechanism of the kernel that forwards for bonds. It reports its abilities, makes bonds, and takes over existing ones.
+/// Dropping a plane, or one of its bonds, leaves forwarding as it is.
+pub trait Plane {
+    /// Short name, such as `tc`.
+    fn name(&self) -> &'static str;
+    /// Whether this kernel can do it; an error that names what is missing otherwise. Leaves nothing behind. May remember what
+    /// it found.
+    fn probe(&mut self) -> Result<(), PlaneError>;
+    /// Whether a bond with these options does here exactly what the options say; an error that names what differs.
+    fn can(&mut self, options: &BondOptions) -> Result<(), PlaneError>;
+    /// For `doctor`: what this plane can do here, and whether it can do these options.
+    fn report(&mut self, options: &BondOptions) -> PlaneReport {
+        PlaneReport::of(self, options)
+    }
+    /// The names of all bonds of ours that the kernel has, except those that another agent serves. One that cannot be asked is
+    /// logged and left out.
+    fn bonds(&mut self) -> Result<Vec<BondName>, PlaneError>;
+    /// Makes a bond for these options: its interface, administratively down and without carrier. Undone whole on failure.
+    fn create(&mut self, name: &str, options: &BondOptions) -> Result<(Box<dyn PlaneBond>, BondDevice), PlaneError>;
+    /// Takes over what the kernel already does under this name, if the device there is ours.
+    fn adopt(&mut self, name: &str) -> Result<Option<Adopted>, PlaneError>;
+    /// Gives back a port of a bond that is gone, as [`PlaneBond::detach`] does it for one that is there.
+    fn give_back(&mut self, port: PortId, original: &OriginalPort) -> Result<(), PlaneError>;
+    /// Why bonds of this plane stop forwarding although nobody removes them, and what helps; nothing if forwarding outlives this
+    /// process and its mount namespace.
+    fn short_lived(&self) -> Option<String> {
+        None
+    }
+    /// For an orderly stop without bonds: leaves nothing behind.
+    fn close(&mut self) -> io::Result<()>;
+    /// Receives changes that others make to bonds of this plane, where the mechanism reports them.
+    fn watch(&mut self) -> Option<&mut dyn Watch> {
+        None
+    }
+}
+
+/// One bond, as the plane that made it or took it over knows it.
+pub trait PlaneBond {
+    /// The name of its plane.
+    fn plane(&self) -> &'static str;
+    /// As [`Plane::can`], for options that this bond is to get while it runs.
+    fn can(&mut self, options: &BondOptions) -> Result<(), PlaneError>;
+    /// As [`Plane::can`], for options that a port of this bond is to get.
+    fn can_port(&mut self, _options: &PortOptions) -> Result<(), PlaneError> {
+        Ok(())
+    }
+    /// Why a port whose address cannot be changed cannot be attached, whatever the options; nothing if only they decide.
+    fn needs_to_set_addresses(&self) -> Option<&'static str> {
+        None
+    }
+    /// Takes a port in: settings, hook, administratively up. It neither sends nor lets in until programmed. Undone whole on
+    /// failure; harmless if it is attached already.
+    fn attach(&mut self, port: PortId, base: &PortBase) -> Result<(), PlaneError>;
+    /// Gives a port back as `original` says. A step that fails does not stop the others. The bond's interface need not exist any
+    /// more.
+    fn detach(&mut self, port: PortId, original: &OriginalPort) -> Result<(), PlaneError>;
+    /// Makes the kernel match the plan: only differences, make before break. The outcome names every step that failed.
+    fn program(&mut self, plan: &ForwardingPlan) -> Applied;
+    /// Reads anew the settings that someone else may have changed, so that the next [`program`](PlaneBond::program) puts them
+    /// back: the bond's address and carrier, and all-multicast of its ports. Address and MTU of a port are the operator's to
+    /// change. Ties the traffic of CPUs that came online since then to the first queue.
+    fn refresh(&mut self) -> Result<(), PlaneError>;
+    /// Frames and bytes of an attached port since it was attached.
+    fn counters(&mut self, port: PortId) -> Result<PortCounters, PlaneError>;
+    /// When frames came to an attached port, and from whom, as far as their source addresses tell. `probes` is exact; `any` may
+    /// be a millisecond older than the last frame, and `own` leaves out what is no probe and came within one of such a frame.
+    fn heard(&mut self, port: PortId) -> Result<ReceiveStamps, PlaneError>;
+    /// Whether an attached interface is still attached, judged by a link message about it: someone else may have detached it.
+    fn holds(&self, _link: &Link) -> bool {
+        true
+    }
+    /// Whether a port still receives every multicast group, as a bond needs, judged by a link message about it.
+    fn hears_groups(&self, _link: &Link) -> bool {
+        true
+    }
+    /// The bond's interface has another name now.
+    fn renamed(&mut self, new: &str);
+    /// Removes the bond's interface and everything kept for it. Ports must be detached before.
+    fn destroy(self: Box<Self>) -> Result<(), PlaneError>;
+}
+
+/// A bond that was taken over, and what was found.
+pub type Adopted = (Box<dyn PlaneBond>, Observed);
+
+/// Receives the changes that others make to the bonds of a plane.
+pub trait Watch {
+    /// The descriptor on which others' changes are reported, for the loop to wait on. It stays the same.
+    fn event_fd(&self) -> RawFd;
+    /// Reads up to `budget` messages.
+    fn read_events(&mut self, budget: usize) -> io::Result<Touched>;
+}
+
+/// The outcome of a plan.
+#[derive(Debug, Default)]
+pub struct Applied {
+    unfulfilled: Vec<PlaneError>,
+}
+
+impl Applied {
+    /// Everything was done but the steps that failed so.
+    pub fn from_failures(unfulfilled: Vec<PlaneError>) -> Applied {
+        Applied { unfulfilled }
+    }
+
+    /// What could not be done and stays so: not what concerns ports that have gone, whose event makes another plan.
+    pub fn lasting(&self) -> impl Iterator<Item = &PlaneError> {
+        let lasts = |error: &&PlaneError| !matches!(error, PlaneError::PortGone { .. });
+        self.unfulfilled.iter().filter(lasts)
+    }
+
+    /// Whether everything was done.
+    pub fn is_complete(&self) -> bool {
+        self.unfulfilled.is_empty()
+    }
+
+    /// Whether trying again can help.
+    pub fn may_pass(&self) -> bool {
+        self.unfulfilled.iter().any(PlaneError::may_pass)
+    }
+
+    /// One failure for all of them: the first, but rather one that another try may mend. The others are logged.
+    pub fn result(mut self) -> Result<(), PlaneError> {
+        if self.unfulfilled.is_empty() {
+            return Ok(());
+        }
+        let lead = self.unfulfilled.iter().position(PlaneError::may_pass).unwrap_or(0);
+        let error = self.unfulfilled.remove(lead);
+        for other in &self.unfulfilled {
+            log::log!(other.level(), "{}", chain(other));
+        }
+        Err(error)
+    }
+}
+
+impl From<PlaneError> for Applied {
+    fn from(error: PlaneError) -> Applied {
+        Applied::from_failures(vec![error])
+    }
+}
+
+/// Changes that others made.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Touched {
+    /// Bonds whose settings are not what was programmed any more, by the indexes of their interfaces.
+    pub devices: BTreeSet<u32>,
+    /// The budget ended first: another call is owed.
+    pub more: bool,
+}
+
+/// What a plane can do on this machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlaneReport {
+    /// `team` or `tc`.
+    pub plane: String,
+    /// This kernel has what it needs.
+    pub usable: bool,
+    /// What is missing otherwise.
+    pub why_not: Option<String>,
+    /// A bond with the options asked about would be exact.
+    pub exact: bool,
+    /// What would not be otherwise.
+    pub differs: Option<String>,
+    /// Why its bonds would stop forwarding although nobody removes them, and what helps.
+    #[serde(default)]
+    pub short_lived: Option<String>,
+}
+
+impl PlaneReport {
+    /// What a plane says of this machine and these options.
+    pub fn of<P: Plane + ?Sized>(plane: &mut P, options: &BondOptions) -> PlaneReport {
+        let usable = plane.probe();
+        let exact = plane.can(options);
+        PlaneReport {
+            plane: plane.name().to_owned(),
+            usable: usable.is_ok(),
+            why_not: usable.err().map(|error| chain(&error)),
+            exact: exact.is_ok(),
+            differs: exact.err().map(|error| chain(&error)),
+            short_lived: plane.short_lived(),
+        }
+    }
+}
+
+/// The bond's own interface right after it was made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BondDevice {
+    /// Interface index.
+    pub ifindex: u32,
+    /// State with the address and MTU that the kernel chose.
+    pub report: LinkReport,
+}
+
+/// What a port gets when it is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PortBase {
+    /// Address to use; `None` keeps its own.
+    pub mac: Option<MacAddr>,
+    /// The bond's MTU in bytes.
+    pub mtu: u32,
+}
+
+/// How the alias of an attached port begins. Found on an interface that is not attached, it marks a former port.
+pub const PORT_MARK: &str = "port of ";
+
+/// What a port was before it was attached, to be restored on detach.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OriginalPort {
+    /// Address.
+    pub mac: MacAddr,
+    /// MTU in bytes.
+    pub mtu: u32,
+    /// Administratively up.
+    pub admin_up: bool,
+    /// IFF_PROMISC.
+    pub promisc: bool,
+    /// IFF_ALLMULTI.
+    pub allmulti: bool,
+    /// `net.ipv6.conf.<port>.disable_ipv6`; `None` where the kernel has no IPv6.
+    pub disable_ipv6: Option<bool>,
+    /// Interface alias; empty for none.
+    pub ifalias: String,
+    /// Whether a clsact qdisc was there already.
+    pub clsact: bool,
+}
+
+/// What the kernel does for a bond at the moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Observed {
+    /// The bond's own interface.
+    pub ifindex: u32,
+    /// Its state.
+    pub report: LinkReport,
+    /// Attached ports and their state, by interface index.
+    pub ports: Vec<(PortId, LinkReport)>,
+    /// The plan in force, read back from the kernel.
+    pub plan: ForwardingPlan,
+}
+
+/// Traffic of one port through the bond.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortCounters {
+    /// Frames sent.
+    pub tx_frames: u64,
+    /// Bytes sent.
+    pub tx_bytes: u64,
+    /// Frames let in.
+    pub rx_frames: u64,
+    /// Bytes let in.
+    pub rx_bytes: u64,
+    /// Frames refused on a backup port.
+    pub rx_dropped: u64,
+    /// When the last frame came, let in or not; nanoseconds of `CLOCK_MONOTONIC`, 0 for never.
+    #[serde(skip)]
+    pub last_rx: u64,
+}

@@ -1,0 +1,98 @@
+//! Bonds taken over from an earlier agent, and read anew after changes by others.
+
+use bond_modes::PortId;
+use bond_modes::plan::{Accept, PortPlan, Source};
+use bond_monitors::Carrier;
+
+use super::bond::{Bond, Shared};
+use super::{device, program, queues};
+use crate::dataplane::interface::{label, report};
+use crate::dataplane::port::port_alias;
+use crate::dataplane::step::step;
+use crate::dataplane::{Observed, PlaneError};
+use crate::netlink::Link;
+
+impl Shared {
+    /// Takes a pair of ours over, with its ports, if there is one under this name.
+    pub(super) fn adopt(&mut self, name: &str) -> Result<Option<(Bond, Observed)>, PlaneError> {
+        let Some(pair) = self.find_pair(name)? else {
+            return Ok(None);
+        };
+        let (bond, ports) = self.adopt_pair(name, &pair)?;
+        let links = &mut self.links;
+        let ports = ports.iter().map(|(port, link)| (*port, report(links, link)));
+        let observed = Observed {
+            ports: ports.collect(),
+            ifindex: pair.bond.ifindex,
+            report: report(&mut self.links, &pair.bond),
+            plan: bond.applied.clone(),
+        };
+        Ok(Some((bond, observed)))
+    }
+
+    fn adopt_pair(&mut self, name: &str, pair: &device::Pair) -> Result<(Bond, Vec<(PortId, Link)>), PlaneError> {
+        let pins = self.pins()?.bond(pair.bond.ifindex);
+        step(|| "make a folder for pins".to_owned(), || pins.create())?;
+        let mut bond = self.equip(name, pair, pins)?;
+        let ports = self.adopt_ports(name, &mut bond)?;
+        let read = || format!("read the maps of {name}");
+        bond.applied.tx = step(read, || bond.bpf.tx())?;
+        bond.applied.steer = queues::steer_of(bond.bpf.queues());
+        bond.steered = !bond.applied.steer.is_empty();
+        for (port, link) in &ports {
+            let accept = step(read, || bond.bpf.accept(*port))?;
+            bond.applied.ports.insert(*port, settings(link, &pair.bond, accept));
+        }
+        program::keep_own(name, &mut bond)?;
+        program::remember_senders(name, &mut bond)?;
+        if bond.bpf.is_stale() {
+            step(|| format!("set up the maps of {name}"), || bond.bpf.mark_attached())?;
+        }
+        if pair.wire.alias != device::wire_alias(name) {
+            self.label(name, &bond);
+        }
+        Ok((bond, ports))
+    }
+
+    /// Names the bond on its wire and ports.
+    pub(super) fn label(&mut self, name: &str, bond: &Bond) {
+        let ports = bond.applied.ports.keys().map(|port| (port.0, port_alias(name)));
+        for (ifindex, alias) in ports.chain([(bond.wire, device::wire_alias(name))]) {
+            label(&mut self.links, name, ifindex, &alias);
+        }
+    }
+
+    /// See [`PlaneBond::refresh`].
+    pub(super) fn refresh(&mut self, name: &str, bond: &mut Bond) -> Result<(), PlaneError> {
+        let links = &mut self.links;
+        if let Some(link) = step(|| format!("read {name}"), || links.by_index(bond.ifindex))? {
+            bond.applied.mac = link.report.mac;
+        }
+        if let Some(wire) = step(|| format!("read the wire of {name}"), || links.by_index(bond.wire))? {
+            bond.applied.carrier = Carrier::from_bool(wire.report.admin_up);
+            if bond.steered {
+                queues::tie(name, &wire)?;
+            }
+        }
+        bond.lost_allmulti.clear();
+        for &port in bond.applied.ports.keys() {
+            match step(|| format!("read {port}"), || links.by_index(port.0))? {
+                Some(link) if !link.allmulti_flag => bond.lost_allmulti.insert(port),
+                _ => false,
+            };
+        }
+        Ok(())
+    }
+}
+
+/// A port's settings as a plan words them. Every port has all-multicast on, so report the bond's setting.
+fn settings(port: &Link, bond: &Link, accept: Accept) -> PortPlan {
+    PortPlan {
+        mac: port.report.mac,
+        mtu: port.report.mtu,
+        promisc: port.promisc_flag,
+        allmulti: bond.report.allmulti,
+        accept,
+        source: Source::AsSent,
+    }
+}

@@ -1,0 +1,88 @@
+//! The state of each bond, and the sockets, programs and pins that all bonds of the plane share.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use bond_modes::{ForwardingPlan, PortId};
+
+use super::bpf::BondBpf;
+use super::hook::{Attached, Hold, Hook};
+use super::object::Loader;
+use super::pins::{BondPins, Pins};
+use crate::dataplane::PlaneError;
+use crate::dataplane::step::{BPF, step, step_with};
+use crate::netlink::RouteSocket;
+
+/// What all bonds of a plane work with. It is borrowed for one call to a plane or a bond at a time; none makes another.
+pub(super) struct Shared {
+    pub(super) run_dir: PathBuf,
+    pub(super) hook: Hook,
+    pub(super) links: RouteSocket,
+    /// Inode number of the network namespace.
+    pub(super) netns: u64,
+    /// For the programs of all bonds.
+    pub(super) loader: Loader,
+    /// Opened when the first bond needs it: it may have to be mounted.
+    pub(super) pins: Option<Pins>,
+}
+
+/// State in force of a bond that this process made or took over.
+pub(super) struct Bond {
+    pub(super) ifindex: u32,
+    pub(super) wire: u32,
+    pub(super) pins: BondPins,
+    pub(super) bpf: BondBpf,
+    pub(super) hook: Attached,
+    /// Links that keep the programs in place while this process runs: on the wire and on ports.
+    pub(super) wire_hold: Hold,
+    pub(super) port_holds: BTreeMap<PortId, Hold>,
+    /// The plan in force. Its `ports` are the attached ones.
+    pub(super) applied: ForwardingPlan,
+    /// Ports whose all-multicast someone turned off.
+    pub(super) lost_allmulti: BTreeSet<PortId>,
+    /// Ordinary traffic is tied to the first queue, so that another queue is an operator's mark.
+    pub(super) steered: bool,
+}
+
+impl Shared {
+    /// The folder of pins. The first call opens it and removes stale pins.
+    pub(super) fn pins(&mut self) -> Result<&Pins, PlaneError> {
+        let pins = match self.pins.take() {
+            Some(mut pins) => {
+                // Without the lock forwarding goes on all the same; only another agent could tidy up too much.
+                if let Err(error) = pins.retry_lock() {
+                    log::debug!("cannot lock the folder of pins: {error}");
+                }
+                pins
+            }
+            None => {
+                let open = || {
+                    format!(
+                        "mount a bpffs under {} (or mount one on /sys/fs/bpf)",
+                        self.run_dir.display()
+                    )
+                };
+                let pins = step_with(&BPF, open, || Pins::open(&self.run_dir, self.netns))?;
+                sweep(&pins, &mut self.links)?;
+                if let Err(error) = pins.sweep_namespaces() {
+                    log::warn!("cannot remove the pins of network namespaces that are gone: {error}");
+                }
+                pins
+            }
+        };
+        Ok(self.pins.insert(pins))
+    }
+
+    /// Removes the pins of bonds that are gone, if there is a place for pins at all.
+    pub(super) fn sweep_pins(&mut self) -> Result<(), PlaneError> {
+        match &self.pins {
+            Some(pins) => sweep(pins, &mut self.links),
+            None => Pins::find(&self.run_dir, self.netns).map_or(Ok(()), |pins| sweep(&pins, &mut self.links)),
+        }
+    }
+}
+
+fn sweep(pins: &Pins, links: &mut RouteSocket) -> Result<(), PlaneError> {
+    let alive = |ifindex| !matches!(links.by_index(ifindex), Ok(None));
+    step(|| "remove stale pins".to_owned(), || pins.sweep(alive))
+}

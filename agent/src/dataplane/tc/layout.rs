@@ -1,0 +1,134 @@
+//! The layout of the maps and of their values: an interface between versions of bondd, as a newer agent takes over the pinned maps
+//! of an older one. [`upgrade`](super::upgrade) has the way from the layout before.
+
+use std::mem::size_of;
+
+use aya::Pod;
+use aya::maps::MapType;
+use bond_monitors::MacAddr;
+
+use super::lists::List;
+
+/// `struct transmit` of maps.bpf.h.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Transmit {
+    /// Where frames leave.
+    pub selector: u32,
+    /// Not 0: all senders are remembered.
+    pub remember_all: u32,
+}
+
+// SAFETY: two integers without padding; every bit pattern is a value.
+unsafe impl Pod for Transmit {}
+
+/// `struct port` of maps.bpf.h.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Port {
+    /// Its slot in `rules`.
+    pub rule: u32,
+    /// Index of the wire.
+    pub wire: u32,
+    /// What went through it.
+    pub counters: Counters,
+    /// Who was heard.
+    pub stamps: Stamps,
+}
+
+// SAFETY: integers without padding; every bit pattern is a value.
+unsafe impl Pod for Port {}
+
+/// Counters in `struct port`; a value of its own in the first layout.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Frames sent.
+    pub tx_frames: u64,
+    /// Bytes sent.
+    pub tx_bytes: u64,
+    /// Frames let in.
+    pub rx_frames: u64,
+    /// Bytes let in.
+    pub rx_bytes: u64,
+    /// Frames refused.
+    pub rx_dropped: u64,
+    /// When the last frame came.
+    pub last_rx_ns: u64,
+}
+
+// SAFETY: six integers without padding; every bit pattern is a value.
+unsafe impl Pod for Counters {}
+
+/// Stamps in `struct port`; a value of its own in the first layout.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stamps {
+    /// A frame from elsewhere.
+    pub any_ns: u64,
+    /// One that is ARP or IPv6.
+    pub probes_ns: u64,
+    /// A frame of the bond's own.
+    pub own_ns: u64,
+}
+
+// SAFETY: three integers without padding; every bit pattern is a value.
+unsafe impl Pod for Stamps {}
+
+/// `struct state` of maps.bpf.h.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct State {
+    /// [`LAYOUT`].
+    pub layout: u32,
+    /// Number of the [`Way`] whose program is on the wire.
+    pub program: u32,
+    /// The number of the build of all programs that are attached; 0 while they are being exchanged.
+    pub build: u64,
+}
+
+// SAFETY: integers without padding; every bit pattern is a value.
+unsafe impl Pod for State {}
+
+/// The version of all these maps together. The one before had none.
+pub const LAYOUT: u32 = 2;
+
+/// Type of a map, sizes of its keys and of its values.
+pub type Shape = (MapType, usize, usize);
+/// Names and shapes of all maps. [maps.bpf.h]
+pub const MAPS: [(&str, Shape); 9] = [
+    (STATE, (MapType::Array, INDEX, size_of::<State>())),
+    (TRANSMIT, (MapType::Array, INDEX, size_of::<Transmit>())),
+    (LISTS, (MapType::Array, INDEX, size_of::<List>())),
+    (TURNS, (MapType::PerCpuArray, INDEX, size_of::<u32>())),
+    (PORTS, (MapType::PerCpuHash, INDEX, size_of::<Port>())),
+    (RULES, (MapType::Array, INDEX, size_of::<u32>())),
+    (OWN, (MapType::Hash, MAC, size_of::<u32>())),
+    (SENT, (MapType::LruHash, MAC, size_of::<u32>())),
+    (QUEUES, (MapType::Array, INDEX, size_of::<u32>())),
+];
+/// What `state` was in the layout without a version.
+pub const FIRST_STATE: Shape = (MapType::Array, INDEX, size_of::<u32>());
+
+/// An interface index or the number of a slot.
+pub const INDEX: usize = size_of::<u32>();
+const MAC: usize = size_of::<MacAddr>();
+
+/// Name of the map that carries the version.
+pub const STATE: &str = "state";
+/// Name of the map with one value for each program that can be on the wire: where its frames leave.
+pub const TRANSMIT: &str = "transmit";
+/// Name of the map of lists of ports.
+pub const LISTS: &str = "lists";
+/// Name of the map that counts frames for round robin.
+pub const TURNS: &str = "turns";
+/// Name of the map of attached ports.
+pub const PORTS: &str = "ports";
+/// Name of the map that says which frames are accepted.
+pub const RULES: &str = "rules";
+/// Name of the map of the addresses of the bond and its ports.
+pub const OWN: &str = "own";
+/// Name of the map of senders above the bond.
+pub const SENT: &str = "sent";
+/// Name of the map with the port of each transmit queue.
+pub const QUEUES: &str = "queues";
