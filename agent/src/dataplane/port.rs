@@ -10,7 +10,7 @@ use super::plane::{OriginalPort, PORT_MARK, PortBase};
 use super::step::{Failures, port_step, step};
 use crate::netlink::{Link, RouteSocket, sysctl};
 
-/// What a port is now, for [`PlaneBond::detach`] to restore. Asked before it is attached. Leaves out what an earlier attachment
+/// What a port is now, for [`PlaneBond::detach`](super::PlaneBond::detach) to restore. Asked before it is attached. Leaves out what an earlier attachment
 /// left behind (on a port that was moved to another namespace, say), where it can be recognised.
 pub fn original(links: &mut RouteSocket, port: PortId) -> Result<OriginalPort, PlaneError> {
     let link = read(links, port)?;

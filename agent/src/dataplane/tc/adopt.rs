@@ -62,7 +62,7 @@ impl Shared {
         }
     }
 
-    /// See [`PlaneBond::refresh`].
+    /// See [`PlaneBond::refresh`](crate::dataplane::PlaneBond::refresh).
     pub(super) fn refresh(&mut self, name: &str, bond: &mut Bond) -> Result<(), PlaneError> {
         let links = &mut self.links;
         if let Some(link) = step(|| format!("read {name}"), || links.by_index(bond.ifindex))? {

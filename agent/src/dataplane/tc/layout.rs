@@ -81,7 +81,7 @@ unsafe impl Pod for Stamps {}
 pub struct State {
     /// [`LAYOUT`].
     pub layout: u32,
-    /// Number of the [`Way`] whose program is on the wire.
+    /// Number of the [`Way`](super::object::Way) whose program is on the wire.
     pub program: u32,
     /// The number of the build of all programs that are attached; 0 while they are being exchanged.
     pub build: u64,

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::AsFd;
 use std::path::Path;
 
 use aya::Pod;
@@ -16,7 +15,6 @@ use super::layout::{
 use super::lists::List;
 use super::object::{Loaded, Way};
 use super::pins::BondPins;
-use super::sys;
 
 /// The maps of one bond. Dropping them leaves them in force as far as they are pinned or in use.
 pub struct Maps {
@@ -101,14 +99,6 @@ impl Maps {
     /// Where marked frames leave.
     pub fn queues(&self) -> io::Result<Array<&MapData, u32>> {
         self.get(QUEUES).try_into().map_err(map_error)
-    }
-
-    /// The port of each queue, by its number; 0 for none.
-    pub fn queue_ports(&self) -> io::Result<Vec<u32>> {
-        match self.get(QUEUES) {
-            Map::Array(map) => sys::array_values(map.fd().as_fd(), self.queues()?.len()),
-            _ => Err(io::Error::other("queues is not an array")),
-        }
     }
 
     /// As [`Maps::queues`], to write to.

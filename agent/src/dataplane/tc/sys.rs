@@ -1,10 +1,9 @@
-//! What bpf(2) can and aya does not offer: another descriptor for a link, where a link is attached, and all values of an array in
-//! one call.
+//! What bpf(2) can and aya does not offer: another descriptor for a link, and where a link is attached.
 
 use std::ffi::CString;
 use std::io;
 use std::mem;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -34,36 +33,6 @@ pub fn detach_link(path: &Path) -> io::Result<()> {
         link => link?,
     };
     call(LINK_DETACH, &mut [u64_of(link.as_raw_fd() as u32, 0)]).map(drop)
-}
-
-/// The values of an array of integers, in the order of their indexes, with one call. [bpf(2): BPF_MAP_LOOKUP_BATCH, Linux 5.6]
-pub fn array_values(map: BorrowedFd<'_>, length: u32) -> io::Result<Vec<u32>> {
-    let mut last_key = 0u32;
-    let mut keys = vec![0u32; length as usize];
-    let mut values = vec![0u32; length as usize];
-    let count_and_map = u64_of(length, map.as_raw_fd() as u32);
-    let mut attributes = [
-        0,
-        &raw mut last_key as u64,
-        keys.as_mut_ptr() as u64,
-        values.as_mut_ptr() as u64,
-        count_and_map,
-        0,
-        0,
-    ];
-    match call(MAP_LOOKUP_BATCH, &mut attributes) {
-        // The kernel's answer when there are no more; what it wrote counts.
-        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
-        done => {
-            done?;
-        }
-    }
-    let written = attributes[4].to_ne_bytes();
-    let written = u32::from_ne_bytes(written[..4].try_into().expect("half of eight bytes"));
-    match written == length {
-        true => Ok(values),
-        false => Err(io::Error::other(format!("the kernel has {written} of {length} values"))),
-    }
 }
 
 fn descriptor(command: libc::c_int, attributes: &mut [u64]) -> io::Result<OwnedFd> {
@@ -105,7 +74,6 @@ fn u64_of(first: u32, second: u32) -> u64 {
 const OBJ_PIN: libc::c_int = 6;
 const OBJ_GET: libc::c_int = 7;
 const OBJ_GET_INFO_BY_FD: libc::c_int = 15;
-const MAP_LOOKUP_BATCH: libc::c_int = 24;
 const LINK_GET_FD_BY_ID: libc::c_int = 30;
 const LINK_DETACH: libc::c_int = 34;
 /// Which word of `struct bpf_link_info` is `tcx.ifindex`. [linux/bpf.h]

@@ -79,7 +79,7 @@ impl Shared {
         Ok(self.abilities.as_ref().is_some_and(enough))
     }
 
-    /// See [`PlaneBond::refresh`].
+    /// See [`PlaneBond::refresh`](crate::dataplane::PlaneBond::refresh).
     pub(super) fn refresh(&mut self, name: &str, bond: &mut Bond) -> Result<(), PlaneError> {
         let team = bond.ifindex;
         if let Some(link) = step(|| format!("read {name}"), || self.links.by_index(team))? {

@@ -7,7 +7,6 @@ use std::net::{TcpListener, TcpStream};
 use std::process::Command;
 use std::sync::mpsc;
 use std::thread;
-use std::time::Instant;
 
 use bond_modes::plan::Tx;
 
@@ -67,30 +66,6 @@ fn queues_outlive_the_agent_and_a_port_that_leaves_has_none() {
             "{outcome:?}"
         );
         assert_eq!(w.in_force().bpf.read_queues().unwrap(), [(4, ports[3])].into());
-    });
-}
-
-/// A bond that is taken over has its queues read: that must not take as long as a look at each of them.
-#[test]
-fn all_queues_are_read_at_once() {
-    for_both_hooks(|w| {
-        let (p0, p1) = w.bond_with_two_ports();
-        let mut plan = w.plan(Some(p0), &[p0, p1]);
-        plan.steer = queues(&[(1, p1), (255, p0)]);
-        w.program(&plan);
-        let bpf = &w.in_force().bpf;
-        let fastest = |read: &dyn Fn() -> usize| {
-            let times = (0..20).map(|_| {
-                let start = Instant::now();
-                assert_eq!(read(), 2);
-                start.elapsed()
-            });
-            times.min().unwrap()
-        };
-        let at_once = fastest(&|| bpf.read_queues().unwrap().len());
-        let each = fastest(&|| bpf.read_each_queue());
-        println!("at once {at_once:?}, each of 255 {each:?}");
-        assert!(each > at_once * 2, "at once {at_once:?}, each {each:?}");
     });
 }
 
