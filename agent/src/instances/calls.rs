@@ -473,7 +473,7 @@ fn take_plane(pairs: &[(String, String)]) -> Result<(Option<PlaneChoice>, Option
         PlaneChoice::parse(value).ok_or_else(|| OptionError::BadValue {
             option: "plane",
             value: value.clone(),
-            expected: PlaneChoice::expected(),
+            expected: PlaneChoice::expected().to_owned(),
         })
     });
     Ok((choice.transpose()?, rest))

@@ -30,7 +30,7 @@ pub enum OptionError {
         /// As given.
         mode: String,
         /// The expected values.
-        expected: &'static str,
+        expected: String,
     },
     /// The option does not take that value.
     #[error("{option}: bad value {value:?}, expected {expected}")]
@@ -40,7 +40,7 @@ pub enum OptionError {
         /// As given.
         value: String,
         /// The expected values.
-        expected: &'static str,
+        expected: String,
     },
     /// The option may not change while there are ports. (ENOTEMPTY)
     #[error("{option} cannot change while the bond has ports, expected an empty bond")]

@@ -64,7 +64,7 @@ impl PortOptions {
                 return Err(OptionError::BadValue {
                     option: row.name,
                     value: value.clone(),
-                    expected: row.expected,
+                    expected: row.expected.to_owned(),
                 });
             }
         }

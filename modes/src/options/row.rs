@@ -107,8 +107,8 @@ pub struct OptionRow {
     pub unit: &'static str,
     /// Its default.
     pub default: &'static str,
-    /// The expected values, for messages and help.
-    pub expected: &'static str,
+    /// The expected values of a name or a list; those of other kinds follow from the kind.
+    pub(super) takes: &'static str,
     /// In which modes it may be set.
     pub modes: Modes,
     /// When it may change.
@@ -179,13 +179,30 @@ impl OptionRow {
         if self.name == "mode" && is_absent_mode(value) {
             return OptionError::AbsentMode {
                 mode: value.to_owned(),
-                expected: self.expected,
+                expected: self.expected(),
             };
         }
         OptionError::BadValue {
             option: self.name,
             value: value.to_owned(),
-            expected: self.expected,
+            expected: self.expected(),
+        }
+    }
+
+    /// The expected values, for messages and help.
+    pub fn expected(&self) -> String {
+        match self.kind {
+            Kind::Number(Range { min, max, .. }) => {
+                let what = match self.unit {
+                    "ms" => "milliseconds",
+                    "s" => "seconds",
+                    _ => "a number",
+                };
+                format!("{what}, {min} to {max}")
+            }
+            Kind::Switch => "0 or 1".to_owned(),
+            Kind::Choice(values) => list_of(values),
+            Kind::Name | Kind::List => self.takes.to_owned(),
         }
     }
 
@@ -250,13 +267,27 @@ pub(super) fn store<T>(value: Option<T>, put: impl FnOnce(T)) -> bool {
     value.map(put).is_some()
 }
 
+/// Names with the range of their numbers: `any or all (0 or 1)`, `none, active or follow (0 to 2)`.
+fn list_of(values: &[(&str, u8)]) -> String {
+    let names: Vec<&str> = values.iter().map(|(name, _)| *name).collect();
+    let [(_, first), .., (_, last)] = values else {
+        return names.concat();
+    };
+    let names = names.join(", ");
+    let names = names
+        .rsplit_once(", ")
+        .map(|(names, last)| format!("{names} or {last}"));
+    let between = if last - first == 1 { "or" } else { "to" };
+    format!("{} ({first} {between} {last})", names.unwrap_or_default())
+}
+
 /// Common values of most rows.
 pub(super) const ROW: OptionRow = OptionRow {
     name: "",
     aliases: &[],
     unit: "",
     default: "",
-    expected: "",
+    takes: "",
     modes: Modes::All,
     set_when: SetWhen::Always,
     needs_miimon: false,

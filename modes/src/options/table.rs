@@ -47,7 +47,6 @@ pub static TABLE: &[OptionRow] = &[
     OptionRow {
         name: "mode",
         default: "balance-rr",
-        expected: "balance-rr, active-backup, balance-xor or broadcast (0 to 3)",
         kind: Kind::Choice(ModeName::NAMES),
         set_when: SetWhen::EmptyAndDown,
         since: Since::Linux24,
@@ -65,7 +64,7 @@ pub static TABLE: &[OptionRow] = &[
     OptionRow {
         name: "active_slave",
         default: "",
-        expected: "the name of an attached port whose link is up, or none",
+        takes: "the name of an attached port whose link is up, or none",
         modes: Modes::Only(ModeName::ActiveBackup),
         since: Since::Later,
         doc: "The port that carries the traffic now; none lets the bond choose again. A later failover or a preferred port \
@@ -78,7 +77,6 @@ pub static TABLE: &[OptionRow] = &[
         name: "miimon",
         unit: "ms",
         default: "100",
-        expected: "milliseconds, 0 to 2147483647",
         kind: Kind::Number(Range {
             default: Some(100),
             ..Range::MILLIS
@@ -94,7 +92,6 @@ pub static TABLE: &[OptionRow] = &[
         name: "updelay",
         unit: "ms",
         default: "0",
-        expected: "milliseconds, 0 to 2147483647",
         needs_miimon: true,
         kind: Kind::Number(Range::MILLIS),
         since: Since::Linux24,
@@ -108,7 +105,6 @@ pub static TABLE: &[OptionRow] = &[
         name: "downdelay",
         unit: "ms",
         default: "0",
-        expected: "milliseconds, 0 to 2147483647",
         needs_miimon: true,
         kind: Kind::Number(Range::MILLIS),
         since: Since::Linux24,
@@ -123,7 +119,6 @@ pub static TABLE: &[OptionRow] = &[
         aliases: &["peer_notify_delay"],
         unit: "ms",
         default: "0",
-        expected: "milliseconds, 0 to 300000",
         needs_miimon: true,
         kind: Kind::Number(Range {
             max: 300_000,
@@ -140,7 +135,6 @@ pub static TABLE: &[OptionRow] = &[
     OptionRow {
         name: "use_carrier",
         default: "1",
-        expected: "1 or 0",
         kind: Kind::Switch,
         since: Since::Linux24,
         doc: "1: carrier is read from the network stack. 0: it is read from the driver, by ethtool or MII registers, at each \
@@ -153,7 +147,6 @@ pub static TABLE: &[OptionRow] = &[
         name: "arp_interval",
         unit: "ms",
         default: "0",
-        expected: "milliseconds, 0 to 2147483647",
         kind: Kind::Number(Range::MILLIS),
         since: Since::Linux24,
         doc: "How often every target is probed, by ARP requests and neighbour solicitations: the ARP monitor. It takes the \
@@ -165,7 +158,7 @@ pub static TABLE: &[OptionRow] = &[
     OptionRow {
         name: "arp_ip_target",
         default: "",
-        expected: "up to 16 IPv4 addresses as a,b,c, or +a,b to add, -a,b to remove, none for none",
+        takes: "up to 16 IPv4 addresses as a,b,c, or +a,b to add, -a,b to remove, none for none",
         kind: Kind::List,
         since: Since::Linux24,
         doc: "Targets that are probed by ARP: neighbours that always run, such as routers. [bonding.rst: arp_ip_target]",
@@ -179,7 +172,7 @@ pub static TABLE: &[OptionRow] = &[
     OptionRow {
         name: "ns_ip6_target",
         default: "",
-        expected: "up to 16 IPv6 addresses as a,b,c, or +a,b to add, -a,b to remove, none for none",
+        takes: "up to 16 IPv6 addresses as a,b,c, or +a,b to add, -a,b to remove, none for none",
         kind: Kind::List,
         since: Since::Later,
         files: Files::None,
@@ -194,7 +187,6 @@ pub static TABLE: &[OptionRow] = &[
     OptionRow {
         name: "arp_validate",
         default: "none",
-        expected: "none, active, backup, all, filter, filter_active or filter_backup (0 to 6)",
         kind: Kind::Choice(ArpValidate::NAMES),
         doc: "Which frames prove that a port works: any (none), only answers of targets and, on backup ports, probes that \
               came through the network (active, backup, all: on which ports), or any ARP and IPv6 (filter). A new mode sets \
@@ -212,7 +204,6 @@ pub static TABLE: &[OptionRow] = &[
     OptionRow {
         name: "arp_all_targets",
         default: "any",
-        expected: "any or all (0 or 1)",
         kind: Kind::Choice(ArpAllTargets::NAMES),
         doc: "Whether a validated port of active-backup works when any of the targets answers, or only when all do. \
               [bonding.rst: arp_all_targets]",
@@ -226,7 +217,7 @@ pub static TABLE: &[OptionRow] = &[
     OptionRow {
         name: "primary",
         default: "",
-        expected: "the name of an interface, or none",
+        takes: "the name of an interface, or none",
         modes: Modes::Only(ModeName::ActiveBackup),
         since: Since::Linux24,
         doc: "The preferred port: active whenever its link is up, subject to primary_reselect. It may be attached later. \
@@ -243,7 +234,6 @@ pub static TABLE: &[OptionRow] = &[
     OptionRow {
         name: "primary_reselect",
         default: "always",
-        expected: "always, better or failure (0 to 2)",
         kind: Kind::Choice(PrimaryReselect::NAMES),
         doc: "When a preferred port that recovered becomes active again: always, better (if it is faster than the active \
               one) or failure (if the active one fails). [bonding.rst: primary_reselect]",
@@ -260,7 +250,6 @@ pub static TABLE: &[OptionRow] = &[
     OptionRow {
         name: "fail_over_mac",
         default: "none",
-        expected: "none, active or follow (0 to 2)",
         kind: Kind::Choice(FailOverMac::NAMES),
         set_when: SetWhen::Empty,
         doc: "MAC addresses at a failover: none (all ports have the bond's), active (the bond takes the active port's) or \
@@ -277,7 +266,6 @@ pub static TABLE: &[OptionRow] = &[
     OptionRow {
         name: "xmit_hash_policy",
         default: "layer2",
-        expected: "layer2, layer3+4, layer2+3, encap2+3, encap3+4 or vlan+srcmac (0 to 5)",
         kind: Kind::Choice(XmitHashPolicy::NAMES),
         doc: "Fields of a frame that balance-xor hashes to choose a port. [bonding.rst: xmit_hash_policy]",
         parse: Parse::Text(|text, c| {
@@ -290,7 +278,6 @@ pub static TABLE: &[OptionRow] = &[
     OptionRow {
         name: "resend_igmp",
         default: "1",
-        expected: "a number, 0 to 255",
         kind: Kind::Number(Range::BYTE),
         doc: "How often the bond's multicast memberships are reported again after a failover, every 200 ms. \
               [bonding.rst: resend_igmp]",
@@ -302,7 +289,6 @@ pub static TABLE: &[OptionRow] = &[
         name: "num_grat_arp",
         aliases: &["num_unsol_na"],
         default: "1",
-        expected: "a number, 0 to 255",
         kind: Kind::Number(Range::BYTE),
         files: Files::EveryName,
         doc: "How often every address of the bond is announced after a failover, by gratuitous ARP and unsolicited neighbour \
@@ -314,7 +300,6 @@ pub static TABLE: &[OptionRow] = &[
     OptionRow {
         name: "all_slaves_active",
         default: "0",
-        expected: "0 or 1",
         kind: Kind::Switch,
         doc: "1: frames that arrive on backup ports are accepted, too. [bonding.rst: all_slaves_active]",
         parse: Parse::Text(|text, c| store(switch(text, false), |v| c.options.all_slaves_active = v)),
@@ -324,7 +309,6 @@ pub static TABLE: &[OptionRow] = &[
     OptionRow {
         name: "min_links",
         default: "0",
-        expected: "a number, 0 to 2147483647",
         kind: Kind::Number(Range {
             off: false,
             ..Range::MILLIS
@@ -338,7 +322,6 @@ pub static TABLE: &[OptionRow] = &[
         name: "lp_interval",
         unit: "s",
         default: "1",
-        expected: "seconds, 1 to 2147483647",
         kind: Kind::Number(Range {
             min: 1,
             default: Some(1),
@@ -353,7 +336,6 @@ pub static TABLE: &[OptionRow] = &[
     OptionRow {
         name: "packets_per_slave",
         default: "1",
-        expected: "a number, 0 to 65535",
         modes: Modes::Only(ModeName::BalanceRr),
         kind: Kind::Number(Range {
             max: 65535,
@@ -368,7 +350,6 @@ pub static TABLE: &[OptionRow] = &[
     OptionRow {
         name: "arp_missed_max",
         default: "2",
-        expected: "a number, 1 to 255",
         kind: Kind::Number(Range {
             min: 1,
             default: Some(2),
@@ -384,7 +365,6 @@ pub static TABLE: &[OptionRow] = &[
     OptionRow {
         name: "learn_packets",
         default: "1",
-        expected: "0 or 1",
         modes: Modes::Only(ModeName::ActiveBackup),
         kind: Kind::Switch,
         since: Since::Ours,
@@ -431,10 +411,10 @@ mod tests {
             assert!(!takes(u64::from(most) + 1), "{}", row.name);
             assert!(least == 0 || !takes(u64::from(least) - 1), "{}", row.name);
             assert!(
-                row.expected.contains(&most.to_string()),
+                row.expected().contains(&most.to_string()),
                 "{}: {}",
                 row.name,
-                row.expected
+                row.expected()
             );
         }
     }

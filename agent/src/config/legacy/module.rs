@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use bond_modes::options::{ModeName, Modes, TABLE, find, is_absent_parameter, is_interface_name, parse};
+use bond_modes::options::{ModeName, Modes, OptionRow, TABLE, find, is_absent_parameter, is_interface_name, parse};
 use bond_modes::{BondOptions, Spread};
 
 use crate::config::diagnostic::{Code, Findings, Place, Severity};
@@ -264,8 +264,8 @@ fn unknown(word: &Word, grammar: Grammar, findings: &mut Findings) {
 }
 
 /// All modes, as a message lists them.
-fn modes() -> &'static str {
-    find("mode").map_or("a mode", |row| row.expected)
+fn modes() -> String {
+    find("mode").map_or_else(|| "a mode".to_owned(), OptionRow::expected)
 }
 
 fn refuse(word: &Word, bad: Bad, findings: &mut Findings) {
