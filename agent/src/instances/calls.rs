@@ -274,19 +274,7 @@ impl Instances {
         let port = PortId(link.ifindex);
         let name = self.bonds[at].name.clone();
         let what = format!("{name}: {}", link.report.name);
-        let original = dataplane::original(&mut self.links, port);
-        let mut original = original.map_err(|error| plane_error(&what, &error))?;
-        self.allow_for_fixed_mac(now, at, &link.report.name, port, original.mac)?;
-        if let Some(before) = self.bonds[at].vanished.remove(&link.report.name)
-            && link.alias.starts_with(PORT_MARK)
-        {
-            // The same interface again; its qdiscs and IPv6 settings stayed behind in the other namespace.
-            original = OriginalPort {
-                disable_ipv6: original.disable_ipv6,
-                clsact: original.clsact,
-                ..before
-            };
-        }
+        let original = self.read_original(now, at, link, &what)?;
         let bond = &self.bonds[at].bond;
         let base = PortBase {
             mac: bond.mac_for_new_port(original.mac),
@@ -301,17 +289,7 @@ impl Instances {
             return Err(ControlError::new(ErrorCode::BadPort, text));
         }
         self.bonds[at].originals.insert(port, original);
-        let saved = self.try_save(at).map_err(|error| {
-            let text = format!("{what}: cannot save its settings, which bondd must be able to restore: {error}");
-            ControlError::new(ErrorCode::Kernel, text)
-        });
-        let attach = |()| {
-            self.bonds[at]
-                .plane
-                .attach(port, &base)
-                .map_err(|error| plane_error(&what, &error))
-        };
-        if let Err(error) = saved.and_then(attach) {
+        if let Err(error) = self.attach_saved(at, port, &base, &what) {
             self.bonds[at].originals.remove(&port);
             self.save(at);
             // The events of the attempt and of its undoing are no reason to try again.
@@ -337,6 +315,34 @@ impl Instances {
         self.bonds[at].dirty = true;
         self.try_driver(at, port, &link.report.name);
         Ok(())
+    }
+
+    /// The settings of an interface that is to be attached, as they are to be restored. Makes the bond ready for an address that
+    /// cannot be changed.
+    fn read_original(&mut self, now: Time, at: usize, link: &Link, what: &str) -> Result<OriginalPort, ControlError> {
+        let port = PortId(link.ifindex);
+        let original = dataplane::original(&mut self.links, port);
+        let original = original.map_err(|error| plane_error(what, &error))?;
+        self.allow_for_fixed_mac(now, at, &link.report.name, port, original.mac)?;
+        match self.bonds[at].vanished.remove(&link.report.name) {
+            // The same interface again; its qdiscs and IPv6 settings stayed behind in the other namespace.
+            Some(before) if link.alias.starts_with(PORT_MARK) => Ok(OriginalPort {
+                disable_ipv6: original.disable_ipv6,
+                clsact: original.clsact,
+                ..before
+            }),
+            _ => Ok(original),
+        }
+    }
+
+    /// Attaches a port, once its settings are on disk.
+    fn attach_saved(&mut self, at: usize, port: PortId, base: &PortBase, what: &str) -> Result<(), ControlError> {
+        self.try_save(at).map_err(|error| {
+            let text = format!("{what}: cannot save its settings, which bondd must be able to restore: {error}");
+            ControlError::new(ErrorCode::Kernel, text)
+        })?;
+        let attached = self.bonds[at].plane.attach(port, base);
+        attached.map_err(|error| plane_error(what, &error))
     }
 
     /// Some drivers cannot change an interface's address: the first such port makes the bond use fail_over_mac=active, where that

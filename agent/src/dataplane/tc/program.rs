@@ -41,29 +41,7 @@ pub fn apply(
     if bridged(plan) {
         errors.note(remember_all(name, bond, true));
     }
-    for (&port, wanted) in &plan.ports {
-        match bond.applied.ports.get(&port) {
-            Some(now) if wider(now.accept, wanted.accept) => {
-                errors.note(set_accept(name, bond, port, wanted.accept));
-            }
-            Some(_) => {}
-            // It has just left, and the next plan will not name it.
-            None => {
-                errors.note(Err(PlaneError::PortGone { port }));
-            }
-        }
-    }
-    for (&port, wanted) in &plan.ports {
-        if let Some(now) = bond.applied.ports.get(&port).copied() {
-            configure_port(links, bond, port, now, *wanted, &mut errors);
-        }
-    }
-    for port in bond.lost_allmulti.clone() {
-        let hear = || links.set_allmulti(port.0, true);
-        if errors.note(port_step(port, || format!("set {port} to all multicast"), hear)) {
-            bond.lost_allmulti.remove(&port);
-        }
-    }
+    prepare_ports(links, name, bond, plan, &mut errors);
     if bond.applied.mac != plan.mac {
         let set = || links.set_mac(bond.ifindex, plan.mac);
         if errors.note(step(|| format!("set the address of {name}"), set)) {
@@ -90,6 +68,33 @@ pub fn apply(
         errors.note(remember_all(name, bond, false));
     }
     errors.applied()
+}
+
+/// What ports need before traffic moves to them: wider rules, their interface's settings, and every group.
+fn prepare_ports(links: &mut RouteSocket, name: &str, bond: &mut Bond, plan: &ForwardingPlan, errors: &mut Failures) {
+    for (&port, wanted) in &plan.ports {
+        match bond.applied.ports.get(&port) {
+            Some(now) if wider(now.accept, wanted.accept) => {
+                errors.note(set_accept(name, bond, port, wanted.accept));
+            }
+            Some(_) => {}
+            // It has just left, and the next plan will not name it.
+            None => {
+                errors.note(Err(PlaneError::PortGone { port }));
+            }
+        }
+    }
+    for (&port, wanted) in &plan.ports {
+        if let Some(now) = bond.applied.ports.get(&port).copied() {
+            configure_port(links, bond, port, now, *wanted, errors);
+        }
+    }
+    for port in bond.lost_allmulti.clone() {
+        let hear = || links.set_allmulti(port.0, true);
+        if errors.note(port_step(port, || format!("set {port} to all multicast"), hear)) {
+            bond.lost_allmulti.remove(&port);
+        }
+    }
 }
 
 /// Remembers the senders that the plan in force asks for.
