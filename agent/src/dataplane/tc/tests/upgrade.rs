@@ -227,9 +227,9 @@ fn downgrade(w: &mut World, plan: &ForwardingPlan) -> Ebpf {
     let bond = &w.in_force();
     let (pins, wire, kind) = (bond.pins.clone(), bond.wire, bond.hook);
     let wire_name = wire_name(bond.ifindex);
-    let ports: Vec<PortId> = plan.ports.keys().copied().collect();
-    let names: BTreeMap<PortId, String> = ports
-        .iter()
+    let names: BTreeMap<PortId, String> = plan
+        .ports
+        .keys()
         .map(|port| (*port, w.links.by_index(port.0).unwrap().unwrap().report.name))
         .collect();
     for (name, _) in MAPS {
@@ -243,6 +243,28 @@ fn downgrade(w: &mut World, plan: &ForwardingPlan) -> Ebpf {
         loader.map_pin_path(name, pins.map(name));
     }
     let mut old = loader.load(FIRST_LAYOUT).unwrap();
+    fill(&mut old, plan, wire);
+    let tx_pin = pins.tx();
+    let wire_place = Place {
+        interface: &wire_name,
+        pin: Some(&tx_pin),
+        program: TX,
+    };
+    put_on(&mut old, wire_place, kind);
+    for (port, name) in &names {
+        let pin = pins.rx(*port);
+        let place = Place {
+            interface: name,
+            pin: Some(&pin),
+            program: RX,
+        };
+        put_on(&mut old, place, kind);
+    }
+    old
+}
+
+/// Writes the maps of the first layout as its agent did for this plan.
+fn fill(old: &mut Ebpf, plan: &ForwardingPlan, wire: u32) {
     let mut lists: Array<_, List> = old.take_map("lists").unwrap().try_into().unwrap();
     let selector = match plan.tx.kind {
         Spread::One => plan.tx.ports[0].0,
@@ -268,7 +290,7 @@ fn downgrade(w: &mut World, plan: &ForwardingPlan) -> Ebpf {
     }
     let mut counters: PerCpuHashMap<_, u32, Counters> = old.take_map("counters").unwrap().try_into().unwrap();
     let mut heard: PerCpuHashMap<_, u32, Stamps> = old.take_map("heard").unwrap().try_into().unwrap();
-    for port in &ports {
+    for port in plan.ports.keys() {
         counters
             .insert(port.0, on_all_cpus(Counters::default()).unwrap(), 0)
             .unwrap();
@@ -278,24 +300,6 @@ fn downgrade(w: &mut World, plan: &ForwardingPlan) -> Ebpf {
     }
     let mut own: HashMap<_, [u8; 6], u32> = old.take_map("own").unwrap().try_into().unwrap();
     own.insert(plan.mac.0, 1, 0).unwrap();
-
-    let tx_pin = pins.tx();
-    let wire_place = Place {
-        interface: &wire_name,
-        pin: Some(&tx_pin),
-        program: TX,
-    };
-    put_on(&mut old, wire_place, kind);
-    for (port, name) in &names {
-        let pin = pins.rx(*port);
-        let place = Place {
-            interface: name,
-            pin: Some(&pin),
-            program: RX,
-        };
-        put_on(&mut old, place, kind);
-    }
-    old
 }
 
 /// What the old programs have counted, over all CPUs.
