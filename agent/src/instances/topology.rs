@@ -108,10 +108,10 @@ impl Instances {
                     .any(|link| link.ifindex == *master && link.kind.as_deref() == Some("bridge"))
             };
             if let Some(bridge) = link.master.filter(is_bridge) {
-                let learned = self.links.stations(link.ifindex, bridge).unwrap_or_default();
-                hosts.extend(learned.into_iter().map(|station| HostBehind {
-                    mac: station.mac,
-                    tags: tags.iter().copied().chain(station.tag).collect(),
+                let learned = self.links.hosts_behind(link.ifindex, bridge).unwrap_or_default();
+                hosts.extend(learned.into_iter().map(|host| HostBehind {
+                    mac: host.mac,
+                    tags: tags.iter().copied().chain(host.tag).collect(),
                 }));
             }
             let own = self.links.unicast_addresses(link.ifindex).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Addresses that a device stands for besides its own: the stations behind a bridge, and devices that share its link.
+//! Addresses that a device stands for besides its own: the hosts behind a bridge, and devices that share its link.
 //!
 //! Both stand in the neighbour dump of family AF_BRIDGE. The kernel narrows it down to one bridge or one device where it can
 //! (strict checking, since 4.20); older ones send all of it, so everything is checked again here.
@@ -18,9 +18,9 @@ use rtnetlink::packet_route::neighbour::{NeighbourAttribute, NeighbourFlags, Nei
 
 use super::link::RouteSocket;
 
-/// A station behind a bridge, as seen from one of its ports.
+/// A host behind a bridge, as seen from one of its ports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Station {
+pub struct LearnedHost {
     /// Its address.
     pub mac: MacAddr,
     /// The tag that its frames bear when they leave the port; `None` if they leave without one.
@@ -31,14 +31,14 @@ impl RouteSocket {
     /// The unicast addresses that a bridge has learned on, or has as static entries on, other ports than `bridge_port`; not
     /// those of the ports and of the bridge themselves. Sorted, each once per VLAN.
     ///
-    /// On a bridge with `vlan_filtering`, stations of VLANs that `bridge_port` is no member of are left out: their frames never
+    /// On a bridge with `vlan_filtering`, hosts in VLANs that `bridge_port` is no member of are left out: their frames never
     /// leave by it. Empty if the bridge is gone.
-    pub fn stations(&mut self, bridge_port: u32, bridge: u32) -> io::Result<Vec<Station>> {
+    pub fn hosts_behind(&mut self, bridge_port: u32, bridge: u32) -> io::Result<Vec<LearnedHost>> {
         let egress = self.egress(bridge_port, bridge)?;
         let mut question = question();
         question.attributes.push(NeighbourAttribute::Controller(bridge));
         match self.neighbours(question) {
-            Ok(entries) => Ok(stations(&entries, bridge_port, bridge, &egress)),
+            Ok(entries) => Ok(learned_hosts(&entries, bridge_port, bridge, &egress)),
             Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(Vec::new()),
             Err(error) => Err(error),
         }
@@ -107,19 +107,19 @@ fn question() -> NeighbourMessage {
     message
 }
 
-fn stations(entries: &[NeighbourMessage], port: u32, bridge: u32, egress: &Egress) -> Vec<Station> {
-    let station = |message: &NeighbourMessage| {
+fn learned_hosts(entries: &[NeighbourMessage], port: u32, bridge: u32, egress: &Egress) -> Vec<LearnedHost> {
+    let host = |message: &NeighbourMessage| {
         let entry = Entry::read(message)?;
         // The permanent ones are the ports' own. [br_fdb.c: fdb_to_nud]
         let elsewhere = entry.bridge == Some(bridge)
             && ![port, bridge].contains(&message.header.ifindex)
             && message.header.state != NeighbourState::Permanent;
         let tag = egress.tag(entry.vlan)?;
-        elsewhere.then_some(Station { mac: entry.mac, tag })
+        elsewhere.then_some(LearnedHost { mac: entry.mac, tag })
     };
     entries
         .iter()
-        .filter_map(station)
+        .filter_map(host)
         .collect::<BTreeSet<_>>()
         .into_iter()
         .collect()
@@ -216,9 +216,9 @@ mod tests {
     use crate::netlink::message::tests::from_hex;
     use crate::netlink::tests::{in_netns, ip, run};
 
-    fn station(mac: [u8; 2], vlan: Option<u16>) -> Station {
+    fn host(mac: [u8; 2], vlan: Option<u16>) -> LearnedHost {
         let [high, low] = mac;
-        Station {
+        LearnedHost {
             mac: MacAddr([2, 0, 0, 0, high, low]),
             tag: vlan.map(Tag::c),
         }
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn stations_behind_the_other_ports_are_listed_once_and_sorted() {
+    fn hosts_behind_the_other_ports_are_listed_once_and_sorted() {
         in_netns(|| {
             let mut links = RouteSocket::open().unwrap();
             let (br0, [p0, p1, _]) = bridge(&mut links, "");
@@ -253,20 +253,20 @@ mod tests {
             run("bridge", "fdb add 02:00:00:00:09:01 dev x0 master static");
             run("bridge", "fdb add 02:00:00:00:01:03 dev p1 self permanent");
             assert_eq!(
-                links.stations(p0, br0).unwrap(),
-                [station([1, 1], None), station([2, 1], None)]
+                links.hosts_behind(p0, br0).unwrap(),
+                [host([1, 1], None), host([2, 1], None)]
             );
             assert_eq!(
-                links.stations(p1, br0).unwrap(),
-                [station([0, 1], None), station([2, 1], None)]
+                links.hosts_behind(p1, br0).unwrap(),
+                [host([0, 1], None), host([2, 1], None)]
             );
             links.delete(br0).unwrap();
-            assert_eq!(links.stations(p0, br0).unwrap(), []);
+            assert_eq!(links.hosts_behind(p0, br0).unwrap(), []);
         });
     }
 
     #[test]
-    fn thousands_of_stations_are_read_in_one_go() {
+    fn thousands_of_hosts_are_read_in_one_go() {
         in_netns(|| {
             let mut links = RouteSocket::open().unwrap();
             let (br0, [p0, ..]) = bridge(&mut links, "");
@@ -279,10 +279,8 @@ mod tests {
             fs::write(&file, batch).unwrap();
             run("bridge", &format!("-batch {}", file.display()));
             fs::remove_file(&file).unwrap();
-            let expected: Vec<_> = (0..5000_u16)
-                .map(|number| station(number.to_be_bytes(), None))
-                .collect();
-            assert_eq!(links.stations(p0, br0).unwrap(), expected);
+            let expected: Vec<_> = (0..5000_u16).map(|number| host(number.to_be_bytes(), None)).collect();
+            assert_eq!(links.hosts_behind(p0, br0).unwrap(), expected);
         });
     }
 
@@ -380,24 +378,24 @@ mod tests {
         let entries = neighbours(FDB);
         let members = memberships(&link(PORT), Tag::c);
         let expected = [
-            station([1, 0], None),
-            station([1, 0], Some(10)),
-            station([1, 0], Some(22)),
-            station([1, 1], None),
-            station([1, 0x0a], Some(10)),
-            station([1, 0x16], Some(22)),
-            station([2, 0x0a], Some(10)),
+            host([1, 0], None),
+            host([1, 0], Some(10)),
+            host([1, 0], Some(22)),
+            host([1, 1], None),
+            host([1, 0x0a], Some(10)),
+            host([1, 0x16], Some(22)),
+            host([2, 0x0a], Some(10)),
         ];
-        assert_eq!(stations(&entries, P0, BR0, &Egress::PerVlan(members)), expected);
+        assert_eq!(learned_hosts(&entries, P0, BR0, &Egress::PerVlan(members)), expected);
     }
 
     #[test]
-    fn where_tags_do_not_matter_each_station_counts_once() {
+    fn where_tags_do_not_matter_each_host_counts_once() {
         let entries = neighbours(FDB);
-        let expected = [[1, 0], [1, 1], [1, 0x0a], [1, 0x16], [1, 0x63], [2, 0x0a]].map(|mac| station(mac, None));
-        assert_eq!(stations(&entries, P0, BR0, &Egress::Untagged), expected);
+        let expected = [[1, 0], [1, 1], [1, 0x0a], [1, 0x16], [1, 0x63], [2, 0x0a]].map(|mac| host(mac, None));
+        assert_eq!(learned_hosts(&entries, P0, BR0, &Egress::Untagged), expected);
         assert_eq!(
-            stations(&entries, P0, BR0 + 1, &Egress::Untagged),
+            learned_hosts(&entries, P0, BR0 + 1, &Egress::Untagged),
             [],
             "another bridge's"
         );

@@ -80,7 +80,7 @@ impl Address for Ipv6Addr {
 type Joined<A> = BTreeMap<A, u32>;
 
 /// Counts of sockets that include and exclude one source.
-struct Wish {
+struct SourceCounts {
     include: u32,
     exclude: u32,
 }
@@ -126,40 +126,40 @@ fn joined6(igmp6: &str, ifindex: u32) -> Joined<Ipv6Addr> {
 }
 
 fn groups<A: Address>(joined: Joined<A>, filter: &str, ifindex: u32) -> Vec<Record<A>> {
-    let mut wishes = BTreeMap::<A, BTreeMap<A, Wish>>::new();
+    let mut counted = BTreeMap::<A, BTreeMap<A, SourceCounts>>::new();
     for line in filter.lines().filter(|line| first_number(line) == Some(ifindex)) {
-        if let Some((group, source, wish)) = parse_filter(line) {
-            wishes.entry(group).or_default().insert(source, wish);
+        if let Some((group, source, counts)) = parse_filter(line) {
+            counted.entry(group).or_default().insert(source, counts);
         }
     }
     let reported = joined.into_iter().filter(|(address, _)| address.is_reported());
     reported
         .map(|(group, users)| {
-            let (kind, sources) = sources(users, &wishes.remove(&group).unwrap_or_default());
+            let (kind, sources) = sources(users, &counted.remove(&group).unwrap_or_default());
             Record { kind, group, sources }
         })
         .collect()
 }
 
 /// Index, device (cut to six characters, so it is not looked at), group, source, including and excluding sockets.
-fn parse_filter<A: Address>(line: &str) -> Option<(A, A, Wish)> {
+fn parse_filter<A: Address>(line: &str) -> Option<(A, A, SourceCounts)> {
     let mut words = line.split_whitespace().skip(2);
     let (group, source) = (A::in_filter(words.next()?)?, A::in_filter(words.next()?)?);
     let (include, exclude) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
-    Some((group, source, Wish { include, exclude }))
+    Some((group, source, SourceCounts { include, exclude }))
 }
 
 /// The interface's filter for a group with this number of users. The number of users in mode exclude is unknown, so only two
 /// cases are certain: all users include the same source, or all users exclude a source.
-fn sources<A: Address>(users: u32, wishes: &BTreeMap<A, Wish>) -> (Kind, Vec<A>) {
-    let those = |fits: fn(&Wish, u32) -> bool| {
-        let fitting = wishes.iter().filter(|(_, wish)| fits(wish, users));
+fn sources<A: Address>(users: u32, counted: &BTreeMap<A, SourceCounts>) -> (Kind, Vec<A>) {
+    let those = |fits: fn(&SourceCounts, u32) -> bool| {
+        let fitting = counted.iter().filter(|(_, counts)| fits(counts, users));
         fitting.map(|(source, _)| *source).collect()
     };
-    if wishes.values().any(|wish| wish.include == users) {
-        (Kind::Include, those(|wish, _| wish.include > 0))
+    if counted.values().any(|counts| counts.include == users) {
+        (Kind::Include, those(|counts, _| counts.include > 0))
     } else {
-        (Kind::Exclude, those(|wish, users| wish.exclude == users))
+        (Kind::Exclude, those(|counts, users| counts.exclude == users))
     }
 }
 
@@ -230,9 +230,9 @@ mod tests {
     #[test]
     fn in_doubt_about_other_sockets_nothing_is_narrowed_down() {
         let [a, b] = ["192.0.2.1", "192.0.2.2"].map(v4);
-        let filter = |users, wishes: &[(Ipv4Addr, u32, u32)]| {
-            let wish = |&(source, include, exclude)| (source, Wish { include, exclude });
-            sources(users, &wishes.iter().map(wish).collect())
+        let filter = |users, counted: &[(Ipv4Addr, u32, u32)]| {
+            let counts = |&(source, include, exclude)| (source, SourceCounts { include, exclude });
+            sources(users, &counted.iter().map(counts).collect())
         };
         let everything = (Kind::Exclude, vec![]);
         assert_eq!(filter(2, &[(a, 2, 0), (b, 1, 0)]), (Kind::Include, vec![a, b]));
