@@ -65,7 +65,7 @@ impl Shared {
                 let pins = step_with(&BPF, open, || Pins::open(&self.run_dir, self.netns))?;
                 sweep(&pins, &mut self.links)?;
                 if let Err(error) = pins.sweep_namespaces() {
-                    log::warn!("cannot remove the pins of network namespaces that are gone: {error}");
+                    log::warn!("cannot look for pins that nothing uses: {error}");
                 }
                 pins
             }

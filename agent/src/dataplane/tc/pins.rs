@@ -88,9 +88,9 @@ impl Pins {
         Ok(())
     }
 
-    /// Removes what bonds left behind whose network namespace is gone, with devices and all. An agent that serves a namespace has
-    /// its folder locked; where none does, a bond is there as long as its programs are attached. A folder that cannot be swept is
-    /// logged and does not keep the others.
+    /// Removes what bonds of other network namespaces left behind: those of a namespace that is gone, or deleted while no agent
+    /// served it. An agent that serves a namespace has its folder locked; where none does, a bond is there as long as its programs
+    /// are attached. A folder that cannot be swept is logged and does not keep the others.
     pub fn sweep_namespaces(&self) -> io::Result<()> {
         let mut in_use = MapsInUse::default();
         let namespaces = self.fs.root().join(ALL);
@@ -100,14 +100,12 @@ impl Pins {
                 continue;
             }
             match sweep_namespace(&dir, &mut in_use) {
-                Ok(None) => {}
-                Ok(Some(bonds)) => {
-                    log::info!("removed the pins of {bonds} bonds of a network namespace that is gone ({name})");
+                Ok(bonds) => {
+                    if let Some(report) = swept(bonds, &name) {
+                        log::info!("{report}");
+                    }
                 }
-                Err(error) => log::warn!(
-                    "cannot remove the pins of a network namespace that is gone ({}): {error}",
-                    dir.display()
-                ),
+                Err(error) => log::warn!("cannot remove pins that nothing uses from {}: {error}", dir.display()),
             }
         }
         Ok(())
@@ -194,22 +192,32 @@ impl BondPins {
     }
 }
 
-/// Removes the dead bonds of one namespace's folder, and the folder if nothing else is in it. Says how many there were; none if
-/// the namespace is alive.
-fn sweep_namespace(dir: &Path, in_use: &mut MapsInUse) -> io::Result<Option<usize>> {
+/// What to log about a sweep of one namespace's folder; nothing if no bond was removed.
+fn swept(bonds: usize, namespace: &str) -> Option<String> {
+    let pins = match bonds {
+        0 => return None,
+        1 => "the pins of 1 bond that does not exist any more".to_owned(),
+        _ => format!("the pins of {bonds} bonds that do not exist any more"),
+    };
+    Some(format!("removed {pins} (network namespace {namespace})"))
+}
+
+/// Removes the dead bonds of one namespace's folder, and the folder if nothing else is in it. Returns how many there were; 0 if
+/// an agent serves the namespace.
+fn sweep_namespace(dir: &Path, in_use: &mut MapsInUse) -> io::Result<usize> {
     let dead = dead_bonds(dir, in_use)?;
     if dead.is_empty() && !names(dir)?.is_empty() {
-        return Ok(None);
+        return Ok(0);
     }
     let Ok(_lock) = File::open(dir).and_then(try_lock) else {
-        return Ok(None);
+        return Ok(0);
     };
     for bond in &dead {
         bond.remove()?;
     }
     match fs::remove_dir(dir) {
         Err(error) if error.kind() != ErrorKind::DirectoryNotEmpty => Err(error),
-        _ => Ok(Some(dead.len())),
+        _ => Ok(dead.len()),
     }
 }
 
@@ -232,12 +240,12 @@ fn dead_bonds(dir: &Path, in_use: &mut MapsInUse) -> io::Result<Vec<BondPins>> {
     Ok(dead)
 }
 
-/// Which maps programs use, of whatever namespace; asked when first needed.
+/// Which maps programs use, in all namespaces; read when first needed.
 #[derive(Default)]
 struct MapsInUse(Option<Option<BTreeSet<u32>>>);
 
 impl MapsInUse {
-    /// Whether any of these is in use; so it seems too where the kernel does not tell.
+    /// Whether any of these is in use; also true if the kernel cannot list programs.
     fn any(&mut self, maps: &[u32]) -> bool {
         match self.0.get_or_insert_with(maps_in_use) {
             Some(used) => maps.iter().any(|map| used.contains(map)),
@@ -340,6 +348,26 @@ mod tests {
         assert_eq!(opened.unwrap_err().kind(), ErrorKind::PermissionDenied);
         assert_eq!(made.unwrap_err().kind(), ErrorKind::PermissionDenied);
         pins.release().unwrap();
+    }
+
+    /// A namespace that lives may have lost its bonds, or never had any.
+    #[test]
+    fn a_sweep_is_logged_only_if_it_removed_a_bond_and_says_nothing_of_its_namespace() {
+        assert_eq!(swept(0, "4026531840"), None);
+        let reports = [1, 2].map(|bonds| swept(bonds, "4026531840").unwrap());
+        assert_eq!(
+            reports,
+            [
+                "removed the pins of 1 bond that does not exist any more (network namespace 4026531840)",
+                "removed the pins of 2 bonds that do not exist any more (network namespace 4026531840)",
+            ]
+        );
+        let base = std::env::temp_dir().join(format!("bondd-pins-{}", std::process::id()));
+        let folder = base.join("4026531840");
+        fs::create_dir_all(&folder).unwrap();
+        assert_eq!(sweep_namespace(&folder, &mut MapsInUse::default()).unwrap(), 0);
+        assert!(!folder.exists(), "an empty folder goes all the same");
+        fs::remove_dir(&base).unwrap();
     }
 
     #[test]
