@@ -48,7 +48,7 @@ enum Outer {
     Ours,
     /// Another one.
     Other(File),
-    /// It cannot be told.
+    /// Unknown.
     OutOfReach,
 }
 
@@ -109,7 +109,7 @@ impl Bpffs {
         self.short_lived
     }
 
-    /// As [`Bpffs::is_short_lived`] of the one that [`Bpffs::open`] would return, as far as that can be told without a mount.
+    /// As [`Bpffs::is_short_lived`] of the one that [`Bpffs::open`] would return, as far as that is known without a mount.
     pub fn would_be_short_lived(run_dir: &Path) -> bool {
         match Self::find(run_dir) {
             Some(found) => found.short_lived,
@@ -233,7 +233,7 @@ fn parent(status: &str) -> Option<u32> {
         .ok()
 }
 
-/// Runs `work` in a mount namespace. For that of somebody else on a thread of its own: a thread may change its mount namespace
+/// Runs `work` in a mount namespace; in one that is not ours, on a thread of its own: a thread may change its mount namespace
 /// only if it shares its root and working directory with no other, and it never comes back.
 fn within<T: Send>(namespace: Option<&File>, work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
     let Some(namespace) = namespace else { return work() };

@@ -32,7 +32,7 @@ pub struct Port {
     pub wire: u32,
     /// What went through it.
     pub counters: Counters,
-    /// Who was heard.
+    /// When frames of each kind of sender came.
     pub stamps: Stamps,
 }
 

@@ -1,8 +1,8 @@
 //! Lists of ports: prepared aside in a slot, put in force by one write of the selector in the map `transmit`.
 //!
-//! No run of a sending program ever sees a slot being written. A run takes the slot's number from the selector and is done with the slot
-//! when it ends; the kernel lets no run outlive an RCU grace period. So a slot that no selector has named since before a grace
-//! period began has no reader. Such slots are *clean*: all slots of a new map, and after a grace period all but the one in force.
+//! No run of a sending program ever sees a slot being written. A run takes the slot's number from the selector and is done with
+//! the slot when it ends; the kernel lets no run outlive an RCU grace period. So a slot that no selector has named since before a
+//! grace period began has no reader. Such slots are *clean*: all slots of a new map, and after a grace period all but the one in force.
 //! We wait for a grace period (some milliseconds) when taking over a list of an earlier agent, which may have left other slots a
 //! moment ago, and when the last clean slot was used: after the traffic has moved, not before.
 //!
@@ -56,8 +56,8 @@ impl Lists {
         self.wait_for_readers(slots, selector);
     }
 
-    /// Writes the ports that send, and how they take turns, into a clean slot. Returns the selector that puts it in force, to be written at
-    /// once. `in_force` is the selector that it will replace.
+    /// Writes the ports that send, and how they take turns, into a clean slot. Returns the selector that puts it in force, to be
+    /// written at once. `in_force` is the selector that it will replace.
     pub fn prepare(
         &mut self,
         slots: &mut Array<impl BorrowMut<MapData>, List>,
@@ -179,7 +179,7 @@ const FIRST_SLOT: u32 = 1;
 const IS_LIST: u32 = 1 << 31;
 /// Where in it the slot's number begins: in the highest byte, the only one that differs between lists. [maps.bpf.h: LIST_SLOT]
 const SLOT_SHIFT: u32 = 24;
-/// Kinds of lists. [maps.bpf.h: LIST_ROUND_ROBIN]
+/// Kinds of lists: for the agent, which reads back what it wrote. The programs do not look at them.
 const ROUND_ROBIN: u32 = 1;
 const HASH: u32 = 2;
 const ALL: u32 = 3;

@@ -56,7 +56,7 @@ impl Maps {
         Ok(())
     }
 
-    /// What each program for the wire goes by.
+    /// What each program for the wire reads: the selector, and which senders it remembers.
     pub fn transmit(&self) -> io::Result<Array<&MapData, Transmit>> {
         self.get(TRANSMIT).try_into().map_err(map_error)
     }
@@ -183,7 +183,7 @@ pub fn has_shape(path: &Path, (map_type, key_size, value_size): Shape) -> io::Re
         && info.value_size() as usize == value_size)
 }
 
-/// That a pin is of no version that this one knows.
+/// The error for a pin whose layout this version does not know.
 pub fn foreign(path: &Path) -> io::Error {
     io::Error::other(format!(
         "{} was pinned by another version of bondd; delete the bond with that version first",

@@ -89,9 +89,9 @@ impl Shared {
         Ok(())
     }
 
-    /// Gets to know the driver, which has a number only while its module is there, and listens to it.
-    pub(super) fn meet(&mut self) -> io::Result<()> {
-        let family = self.driver.meet()?;
+    /// Looks up the driver's family number, which it has only while its module is loaded, and subscribes to its events.
+    pub(super) fn look_up(&mut self) -> io::Result<()> {
+        let family = self.driver.look_up()?;
         self.events.join(family)
     }
 

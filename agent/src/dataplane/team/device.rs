@@ -61,7 +61,7 @@ impl Shared {
 
     fn ours(&mut self, link: Link) -> Result<Option<Found>, PlaneError> {
         let read = || format!("read the options of {}", link.report.name);
-        step(read, || self.meet())?;
+        step(read, || self.look_up())?;
         let settings = step(read, || self.driver.options(link.ifindex))?;
         let marked = MARK.iter().all(|(key, value)| settings.get(key) == Some(value));
         Ok(marked.then_some(Found { link, settings }))
@@ -96,7 +96,7 @@ impl Shared {
 
     fn finish(&mut self, name: &str, draft: &Link, spread: &Spread) -> Result<(Bond, BondDevice), PlaneError> {
         let team = draft.ifindex;
-        step_with(&TEAM, || "find the team driver".to_owned(), || self.meet())?;
+        step_with(&TEAM, || "find the team driver".to_owned(), || self.look_up())?;
         let mut bond = Bond {
             ifindex: team,
             mac: draft.report.mac,

@@ -22,7 +22,7 @@ impl Driver {
     }
 
     /// Finds the driver's family anew: its number changes when the module is loaded again.
-    pub fn meet(&mut self) -> io::Result<Family> {
+    pub fn look_up(&mut self) -> io::Result<Family> {
         self.family = None;
         self.family()
     }

@@ -36,7 +36,7 @@ pub fn check(options: &BondOptions) -> Result<(), PlaneError> {
         )),
         _ if !options.arp_interval.is_zero() && options.arp_validate != ArpValidate::All => Err(inexact(
             format!("arp_validate={}", options.arp_validate.name()),
-            "the driver does not tell when a port received something; only probes that are validated on every port are seen",
+            "the driver does not report when a port received something; only probes that are validated on every port are seen",
         )),
         _ => Ok(()),
     }

@@ -9,7 +9,7 @@
 //! | read options or ports | `NLMSG_DONE`: no acknowledgement is asked for, as it would stay behind for the next request |
 //!
 //! An answer that is malformed or out of place is EPROTO, none within a second ETIMEDOUT. What an earlier request left behind
-//! is told by its sequence number and skipped.
+//! is recognised by its sequence number and skipped.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
@@ -318,19 +318,19 @@ impl AsRawFd for Events {
 /// The changes that a datagram reports. What cannot be read counts as lost.
 fn changes(datagram: &[u8], family: Family, sink: &mut Vec<Change>) {
     for message in messages(datagram) {
-        let told = message.ok().and_then(|message| {
+        let parsed = message.ok().and_then(|message| {
             if message.kind != family.id {
                 return Some(());
             }
             let (command, attributes) = message.generic()?;
             if command == OPTIONS_GET {
                 let team = options::team_of(&attributes)?;
-                let told = options::parse_options(&attributes)?.into_iter();
-                sink.extend(told.map(|(key, value)| Change::Option { team, key, value }));
+                let options = options::parse_options(&attributes)?.into_iter();
+                sink.extend(options.map(|(key, value)| Change::Option { team, key, value }));
             }
             Some(())
         });
-        if told.is_none() {
+        if parsed.is_none() {
             sink.push(Change::Overrun);
         }
     }

@@ -268,7 +268,7 @@ fn a_complaint_that_nobody_heard_of_a_change_is_no_failure() {
 }
 
 #[test]
-fn an_option_that_somebody_else_changed_is_told_and_put_back() {
+fn an_option_that_somebody_else_changed_is_reported_and_put_back() {
     in_netns(|| {
         let lab = Lab::new(&Spread::One, &[5, 6]);
         let plan = lab.plan(Tx::one(Some(PortId(5))));
@@ -279,20 +279,20 @@ fn an_option_that_somebody_else_changed_is_told_and_put_back() {
         let active = Key::team(Name::ActivePort);
         let is = |port| lab.kernel.0.borrow().settings[&active] == Value::U32(port);
         assert_eq!(
-            plane.judge(&[Change::Overrun]),
+            plane.changed_by_others(&[Change::Overrun]),
             BTreeSet::new(),
             "nobody changed anything"
         );
         lab.kernel.0.borrow_mut().set(active, Value::U32(6)).unwrap();
-        assert_eq!(plane.judge(&[Change::Overrun]), BTreeSet::from([TEAM]));
+        assert_eq!(plane.changed_by_others(&[Change::Overrun]), BTreeSet::from([TEAM]));
         bond.refresh().unwrap();
         bond.program(&plan).result().unwrap();
         assert!(is(5));
-        assert_eq!(plane.judge(&[Change::Overrun]), BTreeSet::new());
+        assert_eq!(plane.changed_by_others(&[Change::Overrun]), BTreeSet::new());
         lab.kernel.0.borrow_mut().set(active, Value::U32(6)).unwrap();
         drop(bond);
         assert_eq!(
-            plane.judge(&[Change::Overrun]),
+            plane.changed_by_others(&[Change::Overrun]),
             BTreeSet::new(),
             "nobody has the bond any more"
         );

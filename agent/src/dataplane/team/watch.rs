@@ -22,15 +22,15 @@ impl Watch for TeamPlane {
         let mut heard = Vec::new();
         let drained = self.shared.borrow_mut().events.read(budget, &mut heard)?;
         Ok(Touched {
-            devices: self.judge(&heard),
+            devices: self.changed_by_others(&heard),
             more: drained == Drained::More,
         })
     }
 }
 
 impl TeamPlane {
-    /// The bonds of which this was heard with reason, by the indexes of their interfaces.
-    pub(super) fn judge(&self, heard: &[Change]) -> BTreeSet<u32> {
+    /// The bonds that these reports show as changed by others, by the indexes of their interfaces.
+    pub(super) fn changed_by_others(&self, heard: &[Change]) -> BTreeSet<u32> {
         let shared = &mut *self.shared.borrow_mut();
         let bonds = self.watched.iter().filter_map(|bond| bond.upgrade());
         bonds
@@ -45,13 +45,13 @@ impl TeamPlane {
 impl Shared {
     /// Whether someone else changed an option of a bond, judged by these reports.
     fn is_changed(&mut self, bond: &Bond, heard: &[Change]) -> bool {
-        let suspicious = |change: &Change| match change {
+        let differs_from_ours = |change: &Change| match change {
             Change::Overrun => true,
             Change::Option { team, key, value } => {
                 *team == bond.ifindex && bond.settings.get(key).is_some_and(|known| known != value)
             }
         };
-        if !heard.iter().any(suspicious) {
+        if !heard.iter().any(differs_from_ours) {
             return false;
         }
         // A device that does not answer is going away, and its own event reports that.

@@ -34,8 +34,8 @@
 
 /*
  * A value of "sent": the clock in units of 2^20 ns, about a millisecond. It
- * comes round after 52 days; who was silent for just that long counts as a
- * sender for one more second.
+ * comes round after 52 days; an address that was silent for just that long counts
+ * as a sender for one more second.
  */
 #define SENT_CLOCK(ns) ((__u32)((ns) >> 20))
 
@@ -67,9 +67,9 @@ enum {
 };
 
 /*
- * Value of the map "transmit": what one program goes by. Each program has its
- * own, so another one gets everything ready beside the one at work, and the
- * exchange of the two is the moment at which the traffic moves.
+ * Value of the map "transmit": what one program for the wire reads. Each
+ * program has its own, so the next one is prepared beside the one in use, and
+ * the exchange of the two is the moment at which the traffic moves.
  */
 struct transmit {
 	/*
@@ -128,7 +128,7 @@ struct port {
 	 * The same by sender, for the ARP monitor, which must not take for
 	 * life what the bond said itself.
 	 */
-	__u64 any_ns;		/* sent by somebody else */
+	__u64 any_ns;		/* not sent by the bond */
 	__u64 probes_ns;	/* likewise, and ARP or IPv6 */
 	__u64 own_ns;		/* sent through the bond, brought back */
 };

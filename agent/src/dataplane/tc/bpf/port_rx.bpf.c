@@ -38,8 +38,8 @@ INLINE int is_probe(const struct __sk_buff *skb)
 }
 
 /*
- * Whether the bond sent this, or somebody above it who sends just now: one who
- * has been silent for a while may have moved to where the frame comes from.
+ * Whether the bond sent this, or a host above it that has sent lately: a host
+ * that was silent for a while may have moved to where the frame comes from.
  */
 INLINE int is_ours(const __u8 *source, __u64 now)
 {

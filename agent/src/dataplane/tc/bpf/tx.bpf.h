@@ -48,9 +48,9 @@ INLINE int send_nth(const struct __sk_buff *skb, const struct list *list,
 }
 
 /*
- * Remembers who sends to groups, or who sends at all, and when. The kernel has
- * looked at the destination already; a known sender costs a write now and then,
- * in place.
+ * Remembers the senders to groups, or all senders, and when they sent. The
+ * kernel has looked at the destination already; a known sender costs a write
+ * now and then, in place.
  */
 INLINE void remember_sender(const struct __sk_buff *skb,
 			    const struct transmit *mine)
@@ -87,7 +87,7 @@ INLINE __u32 chosen_by_queue(const struct __sk_buff *skb)
 }
 
 /*
- * What goes for all ways of spreading. Returns the selector for the frame; 0
+ * What all ways of spreading have in common. Returns the selector for the frame; 0
  * if it goes no further, and its fate is in "verdict" then.
  */
 INLINE __u32 begin(const struct __sk_buff *skb, __u32 program, int *verdict)
@@ -107,7 +107,7 @@ INLINE __u32 begin(const struct __sk_buff *skb, __u32 program, int *verdict)
 	return *(volatile const __u32 *)&mine->selector;
 }
 
-/* As begin(), for a program that goes by lists: the list in force, or none. */
+/* As begin(), for a program that reads lists: the list in force, or none. */
 INLINE const struct list *begin_list(const struct __sk_buff *skb,
 				     __u32 program, int *verdict)
 {

@@ -421,11 +421,11 @@ fn changes_are_told_one_by_one_and_what_cannot_be_read_counts_as_lost() {
         key: Key::port(Name::Enabled, PortId(6)),
         value: Value::Flag(true),
     };
-    let told = answer(0, 2, TEAM, 2, &[flag_item(b"enabled\0", 6, true)]);
-    assert_eq!(heard(&[told.clone(), done(0)].concat()), [enabled]);
+    let report = answer(0, 2, TEAM, 2, &[flag_item(b"enabled\0", 6, true)]);
+    assert_eq!(heard(&[report.clone(), done(0)].concat()), [enabled]);
     let of_ports = answer(0, 3, TEAM, 3, &[u32_attribute(1, 6)]);
     assert_eq!(heard(&of_ports), [], "links are heard of elsewhere");
-    assert_eq!(heard(&told[..told.len() - 3]), [Change::Overrun]);
+    assert_eq!(heard(&report[..report.len() - 3]), [Change::Overrun]);
     assert_eq!(heard(&[0; 7]), [Change::Overrun]);
 }
 
