@@ -81,7 +81,7 @@ pub enum Event {
         epoch: Epoch,
         /// Whether trying again can help.
         retry: bool,
-        /// The address that the bond's interface has if it is not the plan's.
+        /// The address that the bond's interface has kept because the plan's could not be set.
         mac: Option<MacAddr>,
     },
 }

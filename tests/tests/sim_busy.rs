@@ -197,7 +197,7 @@ fn a_busy_agent_sends_all_that_is_announced() {
             tags: Vec::new(),
             router: false,
         }]);
-        w.stations = (0..100)
+        w.hosts_behind = (0..100)
             .map(|n| HostBehind {
                 mac: MacAddr([2, 1, 0, 0, 0, n]),
                 tags: Vec::new(),

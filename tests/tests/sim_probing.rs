@@ -368,7 +368,7 @@ fn memberships_are_reported_as_often_as_resend_igmp_says() {
 #[test]
 fn addresses_behind_the_bond_are_announced_once_each_and_not_all_at_once() {
     let mut w = World::with_carrier("mode=1 miimon=100 num_grat_arp=0", ["a", "b"]);
-    w.stations = (0..200)
+    w.hosts_behind = (0..200)
         .map(|n| HostBehind {
             mac: MacAddr([2, 1, 0, 0, 0, n]),
             tags: vec![Tag::c(7)],

@@ -6,7 +6,7 @@ use bond_modes::{LocalAddress, Machine, Notice};
 use bond_monitors::Carrier::{Off, On};
 use bond_monitors::MacAddr;
 use bond_monitors::wire::ethernet::Tag;
-use bondd_tests::sim::World;
+use bondd_tests::sim::{PlanFailures, SetsMac, Undone, World};
 
 const USER: MacAddr = MacAddr([6, 0, 0, 0, 0, 1]);
 
@@ -101,10 +101,43 @@ fn an_address_of_the_operator_counts_also_after_a_failure_of_something_else() {
 }
 
 #[test]
+fn an_address_that_the_operator_sets_while_something_else_fails_is_taken_on_or_put_back() {
+    for (options, taken_on) in [("miimon=100", true), ("miimon=100 fail_over_mac=active", false)] {
+        let mut w = World::with_carrier(options, ["a", "b"]);
+        w.after_ms(10);
+        w.kernel.failures = PlanFailures {
+            left: 2,
+            undone: Undone::Else,
+            retry: true,
+        };
+        w.operator = Some(SetsMac { after: 0, mac: USER });
+        w.set_port("b", "queue_id=3").unwrap();
+        w.after_ms(500);
+        assert!(w.programmed && w.kernel.failures.left == 0);
+        let expected = if taken_on { USER } else { permanent(&w, "a") };
+        assert_eq!(
+            (w.kernel.device.mac, w.bond.plan().mac),
+            (expected, expected),
+            "{options}"
+        );
+    }
+}
+
+#[test]
+fn an_address_that_a_failed_plan_left_is_foreign_once_the_interface_had_the_plans() {
+    let mut w = World::with_carrier("miimon=100 fail_over_mac=active", ["a", "b"]);
+    let [a, b] = ["a", "b"].map(|name| permanent(&w, name));
+    w.fail(1, false).set("active_slave=b");
+    assert_eq!((w.kernel.device.mac, w.bond.plan().mac), (a, b));
+    w.set_mac(b).set_mac(a);
+    assert_eq!(w.kernel.device.mac, b, "it is put back");
+}
+
+#[test]
 fn an_address_of_the_operator_counts_also_where_the_agents_own_could_not_be_set() {
     let mut w = World::empty("miimon=100");
     w.plug("a").carrier("a", On).fail(1, false).attach("a").up(true);
-    assert_ne!(w.kernel.device.mac, w.plan().mac, "it kept the old one");
+    assert_ne!(w.kernel.device.mac, w.bond.plan().mac, "it kept the old one");
     w.set_mac(USER).after_ms(500);
     assert_eq!(w.plan().mac, USER);
 }

@@ -2,12 +2,13 @@
 //!
 //! | File | What |
 //! |---|---|
-//! | `plane`, `error` | what a plane is to the rest of the agent |
+//! | `plane`, `applied`, `error` | what a plane is to the rest of the agent; the outcome of a plan |
 //! | `choice` | the planes of this agent, and which of them a bond gets |
 //! | `can` | what a plan can say and no plane can do yet |
 //! | `port`, `interface`, `step` | what every plane does with ports and other interfaces, and how a step fails |
 //! | `tc/`, `team/` | one folder for each plane |
 
+mod applied;
 mod can;
 mod choice;
 mod error;
@@ -22,10 +23,11 @@ mod step;
 pub mod tc;
 pub mod team;
 
+pub use applied::{Applied, Wanted};
 pub use choice::{PLANES, PlaneChoice, PlaneRow, PlaneSetup, Planes};
 pub use error::PlaneError;
 pub use plane::{
-    Adopted, Applied, BondDevice, BondName, Observed, OriginalPort, PORT_MARK, Plane, PlaneBond, PlaneReport, PortBase,
+    Adopted, BondDevice, BondName, Observed, OriginalPort, PORT_MARK, Plane, PlaneBond, PlaneReport, PortBase,
     PortCounters, Touched, Watch,
 };
 pub use port::original;

@@ -9,6 +9,7 @@ use bond_modes::{BondOptions, ForwardingPlan, PortId};
 use bond_monitors::{LinkReport, MacAddr, ReceiveStamps};
 use serde::{Deserialize, Serialize};
 
+use super::applied::Applied;
 use super::error::PlaneError;
 use crate::netlink::Link;
 use crate::text::chain;
@@ -72,7 +73,7 @@ pub trait PlaneBond {
     /// Gives a port back as `original` says. A step that fails does not stop the others. The bond's interface need not exist any
     /// more.
     fn detach(&mut self, port: PortId, original: &OriginalPort) -> Result<(), PlaneError>;
-    /// Makes the kernel match the plan: only differences, make before break. The outcome names every step that failed.
+    /// Makes the kernel match the plan: only differences, make before break. The outcome names every part that failed.
     fn program(&mut self, plan: &ForwardingPlan) -> Applied;
     /// Reads anew the settings that someone else may have changed, so that the next [`program`](PlaneBond::program) puts them
     /// back: the bond's address and carrier, and all-multicast of its ports. Address and MTU of a port are the operator's to
@@ -80,7 +81,7 @@ pub trait PlaneBond {
     fn refresh(&mut self) -> Result<(), PlaneError>;
     /// Frames and bytes of an attached port since it was attached.
     fn counters(&mut self, port: PortId) -> Result<PortCounters, PlaneError>;
-    /// When frames came to an attached port, and from whom, as far as their source addresses tell. `probes` is exact; `any` may
+    /// When frames came to an attached port, and from which kind of sender, judged by their source addresses. `probes` is exact; `any` may
     /// be a millisecond older than the last frame, and `own` leaves out what is no probe and came within one of such a frame.
     fn heard(&mut self, port: PortId) -> Result<ReceiveStamps, PlaneError>;
     /// Whether an attached interface is still attached, judged by a link message about it: someone else may have detached it.
@@ -106,54 +107,6 @@ pub trait Watch {
     fn event_fd(&self) -> RawFd;
     /// Reads up to `budget` messages.
     fn read_events(&mut self, budget: usize) -> io::Result<Touched>;
-}
-
-/// The outcome of a plan.
-#[derive(Debug, Default)]
-pub struct Applied {
-    unfulfilled: Vec<PlaneError>,
-}
-
-impl Applied {
-    /// Everything was done but the steps that failed so.
-    pub fn from_failures(unfulfilled: Vec<PlaneError>) -> Applied {
-        Applied { unfulfilled }
-    }
-
-    /// What could not be done and stays so: not what concerns ports that have gone, whose event makes another plan.
-    pub fn lasting(&self) -> impl Iterator<Item = &PlaneError> {
-        let lasts = |error: &&PlaneError| !matches!(error, PlaneError::PortGone { .. });
-        self.unfulfilled.iter().filter(lasts)
-    }
-
-    /// Whether everything was done.
-    pub fn is_complete(&self) -> bool {
-        self.unfulfilled.is_empty()
-    }
-
-    /// Whether trying again can help.
-    pub fn may_pass(&self) -> bool {
-        self.unfulfilled.iter().any(PlaneError::may_pass)
-    }
-
-    /// One failure for all of them: the first, but rather one that another try may mend. The others are logged.
-    pub fn result(mut self) -> Result<(), PlaneError> {
-        if self.unfulfilled.is_empty() {
-            return Ok(());
-        }
-        let lead = self.unfulfilled.iter().position(PlaneError::may_pass).unwrap_or(0);
-        let error = self.unfulfilled.remove(lead);
-        for other in &self.unfulfilled {
-            log::log!(other.level(), "{}", chain(other));
-        }
-        Err(error)
-    }
-}
-
-impl From<PlaneError> for Applied {
-    fn from(error: PlaneError) -> Applied {
-        Applied::from_failures(vec![error])
-    }
 }
 
 /// Changes that others made.

@@ -13,10 +13,9 @@ use bond_modes::plan::{Accept, PortPlan, Rewrite, Source, Tx};
 use bond_modes::{BondOptions, ForwardingPlan, PortId};
 use bond_monitors::{Carrier, LinkReport, MacAddr, ReceiveStamps};
 
-use super::step::Failures;
 use super::{
     Adopted, Applied, BondDevice, BondName, Observed, OriginalPort, Plane, PlaneBond, PlaneError, PortBase,
-    PortCounters, Touched, Watch,
+    PortCounters, Touched, Wanted, Watch,
 };
 use crate::netlink::Link;
 
@@ -66,6 +65,8 @@ struct World {
     calls: Vec<Call>,
     /// Calls until the one that fails, and how.
     failure: Option<(usize, PlaneError)>,
+    /// What of the next plan fails, and how.
+    part_that_fails: Option<(Wanted, PlaneError)>,
     bonds: BTreeMap<BondName, Observed>,
     ports: BTreeMap<PortId, LinkReport>,
     counters: BTreeMap<PortId, PortCounters>,
@@ -77,13 +78,13 @@ struct World {
     attaching: Option<fn(PortId)>,
     /// An option that it cannot do exactly unless it has its default value.
     cannot: Option<&'static str>,
-    /// Bonds that others have changed, and what the plane hears of that through; without it, it hears nothing.
+    /// Bonds that others have changed, and the descriptor on which the plane reports them; without it, it reports nothing.
     changed: BTreeSet<u32>,
     watched: Option<OwnedFd>,
 }
 
 impl ScriptPlane {
-    /// A plane that goes by this name.
+    /// A plane of this name.
     pub fn named(name: &'static str) -> ScriptPlane {
         let plane = ScriptPlane::default();
         plane.world.borrow_mut().name = Some(name);
@@ -110,7 +111,7 @@ impl ScriptPlane {
         self.world.borrow_mut().ports.insert(port, report);
     }
 
-    /// Lets the plane hear that somebody else changed the bond with this interface.
+    /// Makes the plane report that another program changed the bond with this interface.
     pub fn change_by_others(&self, device: u32) {
         let mut world = self.world.borrow_mut();
         world.changed.insert(device);
@@ -132,6 +133,11 @@ impl ScriptPlane {
     /// Lets a call fail and do nothing: the next one for 0, the one after for 1.
     pub fn fail_at(&self, call: usize, error: PlaneError) {
         self.world.borrow_mut().failure = Some((call, error));
+    }
+
+    /// Lets a part of the next plan fail. The rest of it comes about.
+    pub fn fail_part(&self, part: Wanted, error: PlaneError) {
+        self.world.borrow_mut().part_that_fails = Some((part, error));
     }
 
     /// The calls since this was last asked.
@@ -381,9 +387,23 @@ impl PlaneBond for ScriptBond {
     fn program(&mut self, plan: &ForwardingPlan) -> Applied {
         let mut world = match self.plane.call(Call::Program(self.name.clone(), plan.clone())) {
             Ok(world) => world,
-            Err(error) => return error.into(),
+            Err(error) => {
+                let known = self
+                    .plane
+                    .world
+                    .borrow()
+                    .bonds
+                    .get(&self.name)
+                    .map(|bond| bond.report.mac);
+                return Applied::refused(error, known.unwrap_or(plan.mac), plan);
+            }
         };
-        let mut failures = Failures::default();
+        let mut outcome = Applied::default();
+        match (world.part_that_fails.take(), world.bonds.get(&self.name)) {
+            (Some((Wanted::Mac, error)), Some(known)) => outcome.note_mac(known.report.mac, Err(error)),
+            (Some((part, error)), _) => outcome.note(part, Err(error)),
+            (None, _) => true,
+        };
         for (&port, wanted) in &plan.ports {
             match world.port(port) {
                 Ok(report) => {
@@ -392,24 +412,24 @@ impl PlaneBond for ScriptBond {
                     report.promisc = wanted.promisc;
                 }
                 Err(error) => {
-                    failures.note(Err(error));
+                    outcome.note(Wanted::Port(port), Err(error));
                 }
             }
         }
         match world.bond(&self.name) {
             Ok(known) => {
-                known.report.mac = plan.mac;
+                known.report.mac = outcome.mac_left().unwrap_or(plan.mac);
                 known.report.carrier = Carrier::from_bool(plan.carrier.is_on() && known.report.admin_up);
                 known.plan = plan.clone();
             }
             Err(error) => {
-                failures.note(Err(error));
+                outcome.note(Wanted::Plan, Err(error));
             }
         }
-        failures.applied()
+        outcome
     }
 
-    /// Nobody else changes anything here.
+    /// No other program changes anything here.
     fn refresh(&mut self) -> Result<(), PlaneError> {
         Ok(())
     }

@@ -5,7 +5,6 @@ use std::io;
 use bond_modes::PortId;
 
 use super::error::PlaneError;
-use super::plane::Applied;
 use crate::text::chain;
 
 /// Part of the kernel that a step needs, and how the kernel answers without it.
@@ -99,6 +98,18 @@ pub fn step_with<T>(
     })
 }
 
+/// Tries once more what failed, except on a port that has gone.
+pub fn twice<T>(mut work: impl FnMut() -> Result<T, PlaneError>) -> Result<T, PlaneError> {
+    match work() {
+        Err(PlaneError::PortGone { port }) => Err(PlaneError::PortGone { port }),
+        Err(error) => {
+            log::debug!("trying again: {}", chain(&error));
+            work()
+        }
+        done => done,
+    }
+}
+
 /// Runs one step on a port, which may vanish at any moment.
 pub fn port_step<T>(
     port: PortId,
@@ -116,7 +127,7 @@ pub fn port_step<T>(
 pub struct Failures(Vec<PlaneError>);
 
 impl Failures {
-    /// Takes note of one step's end; says whether it was done.
+    /// Records the end of one step; says whether it was done.
     pub fn note(&mut self, result: Result<(), PlaneError>) -> bool {
         match result {
             Ok(()) => true,
@@ -137,15 +148,14 @@ impl Failures {
         }
     }
 
-    /// All of them, for a plan.
-    pub fn applied(self) -> Applied {
-        Applied::from_failures(self.0)
-    }
-
     /// The failure of something, when these are the failures to undo it: one error for all, so that the log repeats none of them
     /// while the attempt is repeated.
     pub fn after(self, error: PlaneError) -> PlaneError {
-        let undo: Vec<String> = self.applied().lasting().map(|error| chain(error)).collect();
+        let lasting = self
+            .0
+            .iter()
+            .filter(|error| !matches!(error, PlaneError::PortGone { .. }));
+        let undo: Vec<String> = lasting.map(|error| chain(error)).collect();
         match undo.is_empty() || matches!(error, PlaneError::PortGone { .. }) {
             true => error,
             false => PlaneError::NotUndone {
@@ -156,8 +166,16 @@ impl Failures {
     }
 
     /// One failure for all of them: the first, but rather one that another try may mend. The others are logged.
-    pub fn result(self) -> Result<(), PlaneError> {
-        Applied::from_failures(self.0).result()
+    pub fn result(mut self) -> Result<(), PlaneError> {
+        if self.0.is_empty() {
+            return Ok(());
+        }
+        let lead = self.0.iter().position(PlaneError::may_pass).unwrap_or(0);
+        let error = self.0.remove(lead);
+        for other in &self.0 {
+            log::log!(other.level(), "{}", chain(other));
+        }
+        Err(error)
     }
 }
 
@@ -220,27 +238,35 @@ pub mod fault {
     use std::io;
 
     thread_local!(static STEPS_LEFT: Cell<Option<usize>> = const { Cell::new(None) });
-    thread_local!(static FAILS_ON: Cell<bool> = const { Cell::new(false) });
+    thread_local!(static FAILURES_LEFT: Cell<usize> = const { Cell::new(0) });
 
     /// Runs `body` with its n-th step failing, counted from 0; says whether it came so far.
     pub fn at<T>(step: usize, body: impl FnOnce() -> T) -> (T, bool) {
+        several(step, 1, body)
+    }
+
+    /// As [`at`], with so many failures in a row.
+    pub fn several<T>(step: usize, failures: usize, body: impl FnOnce() -> T) -> (T, bool) {
+        FAILURES_LEFT.set(failures);
         STEPS_LEFT.set(Some(step));
         let result = body();
-        (result, STEPS_LEFT.replace(None).is_none())
+        STEPS_LEFT.set(None);
+        (result, FAILURES_LEFT.replace(0) < failures)
     }
 
     /// Runs `body` with its n-th step and all after it failing.
     pub fn from<T>(step: usize, body: impl FnOnce() -> T) -> T {
-        FAILS_ON.set(true);
-        let (result, _) = at(step, body);
-        FAILS_ON.set(false);
-        result
+        several(step, usize::MAX, body).0
     }
 
     pub(super) fn here() -> io::Result<()> {
         match STEPS_LEFT.get() {
             Some(0) => {
-                STEPS_LEFT.set(FAILS_ON.get().then_some(0));
+                let left = FAILURES_LEFT.get() - 1;
+                FAILURES_LEFT.set(left);
+                if left == 0 {
+                    STEPS_LEFT.set(None);
+                }
                 Err(io::Error::from_raw_os_error(libc::EIO))
             }
             Some(left) => {

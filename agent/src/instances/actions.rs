@@ -94,11 +94,11 @@ impl Instances {
         if applied.is_complete() {
             return None;
         }
-        let retry = applied.may_pass();
-        // The address only if it is not the plan's: otherwise an operator's address would count as one of an earlier plan.
-        let link = self.links.by_index(instance.ifindex).ok().flatten();
-        let mac = link.map(|link| link.report.mac).filter(|mac| *mac != plan.mac);
-        Some(Event::ProgramFailed { epoch, retry, mac })
+        Some(Event::ProgramFailed {
+            epoch,
+            retry: applied.may_pass(),
+            mac: applied.mac_left(),
+        })
     }
 
     /// Programs the plan in force once more, after another program changed something that it sets.

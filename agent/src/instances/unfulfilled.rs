@@ -7,46 +7,52 @@ use bond_modes::options::millis;
 use bond_monitors::Time;
 
 use crate::control::proto::UnfulfilledReport;
-use crate::dataplane::Applied;
+use crate::dataplane::{Applied, Wanted};
 
-/// The unfulfilled parts of a plan. The key completes "cannot ...".
+/// The unfulfilled parts of a plan.
 #[derive(Debug, Default)]
-pub(super) struct Unfulfilled(BTreeMap<String, Part>);
+pub(super) struct Unfulfilled(BTreeMap<Wanted, Failure>);
 
+/// How a part failed last.
 #[derive(Debug)]
-struct Part {
+struct Failure {
     since: Time,
+    /// Completes "cannot ...".
+    what: String,
     why: String,
 }
 
 impl Unfulfilled {
     /// Records how the last attempt ended. A part that is not among its failures was done, or the plan does not ask for it any
-    /// more.
+    /// more. Of several failed steps for one part the first counts.
     pub fn record(&mut self, now: Time, bond: &str, applied: &Applied) {
         let mut before = std::mem::take(&mut self.0);
-        for error in applied.lasting() {
+        for (part, error) in applied.lasting() {
+            if self.0.contains_key(&part) {
+                continue;
+            }
             let (what, why) = error.what_and_why();
-            let known = before.remove(&what);
+            let known = before.remove(&part);
             if known.as_ref().is_none_or(|known| known.why != why) {
                 log::error!("{bond}: cannot {what}: {why}");
             }
             let since = known.map_or(now, |known| known.since);
-            self.0.insert(what, Part { since, why });
+            self.0.insert(part, Failure { since, what, why });
         }
-        for (what, part) in before.iter().filter(|(what, _)| !self.0.contains_key(*what)) {
-            let after = millis(now.since(part.since));
-            log::info!("{bond}: done or no longer needed after {after} ms: {what}");
+        for failure in before.values() {
+            let after = millis(now.since(failure.since));
+            log::info!("{bond}: done or no longer needed after {after} ms: {}", failure.what);
         }
     }
 
     /// For clients.
     pub fn report(&self, now: Time) -> Vec<UnfulfilledReport> {
-        let part = |(what, part): (&String, &Part)| UnfulfilledReport {
-            what: what.clone(),
-            why: part.why.clone(),
-            since_ms: millis(now.since(part.since)),
+        let report = |failure: &Failure| UnfulfilledReport {
+            what: failure.what.clone(),
+            why: failure.why.clone(),
+            since_ms: millis(now.since(failure.since)),
         };
-        self.0.iter().map(part).collect()
+        self.0.values().map(report).collect()
     }
 }
 
@@ -54,15 +60,21 @@ impl Unfulfilled {
 mod tests {
     use std::io;
 
+    use bond_modes::PortId;
+
     use super::*;
     use crate::dataplane::PlaneError;
 
-    fn applied(failures: &[(&str, i32)]) -> Applied {
-        let kernel = |(doing, errno): &(&str, i32)| PlaneError::Kernel {
-            doing: (*doing).to_owned(),
-            source: io::Error::from_raw_os_error(*errno),
-        };
-        Applied::from_failures(failures.iter().map(kernel).collect())
+    fn applied(failures: &[(Wanted, &str, i32)]) -> Applied {
+        let mut applied = Applied::default();
+        for (part, doing, errno) in failures {
+            let error = PlaneError::Kernel {
+                doing: (*doing).to_owned(),
+                source: io::Error::from_raw_os_error(*errno),
+            };
+            applied.note(*part, Err(error));
+        }
+        applied
     }
 
     #[test]
@@ -107,7 +119,8 @@ mod tests {
     fn a_part_keeps_its_beginning_until_it_is_done() {
         let at = Time::from_millis;
         let mut unfulfilled = Unfulfilled::default();
-        let (mac, mtu) = (("set the address", libc::EBUSY), ("set the MTU", libc::ERANGE));
+        let mac = (Wanted::Mac, "set the address", libc::EBUSY);
+        let mtu = (Wanted::Mtu(PortId(3)), "set the MTU", libc::ERANGE);
         unfulfilled.record(at(100), "bond0", &applied(&[mac]));
         unfulfilled.record(at(400), "bond0", &applied(&[mac, mtu]));
         let reported: Vec<_> = unfulfilled
@@ -117,14 +130,33 @@ mod tests {
             .collect();
         assert_eq!(
             reported,
-            [("set the MTU".to_owned(), 600), ("set the address".to_owned(), 900)]
+            [("set the address".to_owned(), 900), ("set the MTU".to_owned(), 600)]
         );
         // For another reason now, but not done in between.
-        unfulfilled.record(at(1100), "bond0", &applied(&[("set the address", libc::EIO)]));
+        unfulfilled.record(
+            at(1100),
+            "bond0",
+            &applied(&[(Wanted::Mac, "set the address", libc::EIO)]),
+        );
         let reported = unfulfilled.report(at(1200));
         assert_eq!((reported.len(), reported[0].since_ms), (1, 1100));
         assert!(reported[0].why.starts_with("Input/output error"), "{reported:?}");
         unfulfilled.record(at(1300), "bond0", &applied(&[]));
         assert_eq!(unfulfilled.report(at(1300)), []);
+    }
+
+    #[test]
+    fn a_part_is_the_same_one_under_another_name_of_the_bond() {
+        let at = Time::from_millis;
+        let mut unfulfilled = Unfulfilled::default();
+        let failed = |name| applied(&[(Wanted::Mac, name, libc::EBUSY)]);
+        unfulfilled.record(at(100), "bond0", &failed("set the address of bond0"));
+        unfulfilled.record(at(400), "lan", &failed("set the address of lan"));
+        let reported = unfulfilled.report(at(500));
+        let reported: Vec<_> = reported
+            .iter()
+            .map(|part| (part.what.as_str(), part.since_ms))
+            .collect();
+        assert_eq!(reported, [("set the address of lan", 400)]);
     }
 }

@@ -67,6 +67,10 @@ impl Device {
     /// do we.
     /// [bond_main.c: bond_set_mac_address]
     pub fn update(&mut self, report: &LinkReport, fail_over_mac: FailOverMac) {
+        if report.mac == self.mac {
+            // An address that comes after this one is not what the failed plan left.
+            self.doubt(None);
+        }
         let unwanted = self.mac_unsure && self.unwanted_mac.is_none_or(|mac| mac == report.mac);
         if report.mac != self.mac && fail_over_mac == FailOverMac::None && !unwanted {
             self.mac = report.mac;
@@ -79,7 +83,7 @@ impl Device {
         self.allmulti = report.allmulti;
     }
 
-    /// A plan left the interface with this address, if that is not the plan's.
+    /// A plan left the interface with this address because it could not set its own; `None` if it did.
     pub fn doubt(&mut self, left_with: Option<MacAddr>) {
         self.mac_unsure = left_with.is_some();
         self.unwanted_mac = left_with;

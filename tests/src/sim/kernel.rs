@@ -23,13 +23,34 @@ pub struct Nic {
 
 /// Results of the next plans.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct LoggedFailures {
-    /// So many plans fail.
+pub struct PlanFailures {
+    /// How many plans fail.
     pub left: u32,
-    /// A failing plan is brought about in part.
-    pub half: bool,
+    /// What a failing plan leaves undone.
+    pub undone: Undone,
     /// Trying again can help.
     pub retry: bool,
+}
+
+/// What a failing plan leaves undone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Undone {
+    /// All of it.
+    #[default]
+    All,
+    /// All but the settings of ports.
+    AllButPorts,
+    /// Something that the model does not have, such as a queue.
+    Else,
+}
+
+/// A plan failed, wholly or in part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Failed {
+    /// Trying again can help.
+    pub retry: bool,
+    /// The address that the bond's interface has kept, as far as the plane knows, because the plan's could not be set.
+    pub mac_left: Option<MacAddr>,
 }
 
 /// Interfaces and the plan in force.
@@ -42,7 +63,7 @@ pub struct Kernel {
     /// What forwards.
     pub plan: ForwardingPlan,
     /// Results of the next plans.
-    pub failures: LoggedFailures,
+    pub failures: PlanFailures,
     /// Who sent through the bond, from above it too.
     pub sent: BTreeSet<MacAddr>,
     /// A port that waits or was left refuses frames that came from us, as the classifier does.
@@ -66,7 +87,7 @@ impl Kernel {
             },
             device,
             nics: BTreeMap::new(),
-            failures: LoggedFailures::default(),
+            failures: PlanFailures::default(),
             sent: BTreeSet::new(),
             refuses_own: true,
             next_index: 1,
@@ -121,20 +142,39 @@ impl Kernel {
         self.nics.remove(&id);
     }
 
-    /// Programs a plan; returns whether a retry can help if it fails.
-    pub fn program(&mut self, plan: &ForwardingPlan) -> Result<(), bool> {
-        if self.failures.left > 0 {
-            self.failures.left -= 1;
-            if self.failures.half {
-                self.set_ports(plan);
-            }
-            return Err(self.failures.retry);
+    /// Programs a plan.
+    pub fn program(&mut self, plan: &ForwardingPlan) -> Result<(), Failed> {
+        let mut failures = self.failures;
+        if failures.left == 0 {
+            self.bring_about(plan);
+            return Ok(());
+        }
+        failures.left -= 1;
+        self.failures = failures;
+        match failures.undone {
+            Undone::All => {}
+            Undone::AllButPorts => self.set_ports(plan),
+            Undone::Else => self.bring_about(plan),
+        }
+        Err(Failed {
+            retry: failures.retry,
+            mac_left: Some(self.plan.mac).filter(|mac| *mac != plan.mac),
+        })
+    }
+
+    /// As the planes do: what is in force as far as known is not written again.
+    fn bring_about(&mut self, plan: &ForwardingPlan) {
+        if self.plan.mac != plan.mac {
+            self.device.mac = plan.mac;
         }
         self.set_ports(plan);
         self.plan = plan.clone();
-        self.device.mac = plan.mac;
         self.device.carrier = plan.carrier;
-        Ok(())
+    }
+
+    /// Reads anew what others may have changed.
+    pub fn refresh(&mut self) {
+        self.plan.mac = self.device.mac;
     }
 
     /// Whether the data plane lets a frame to one station in that this sender's network delivers to a port.

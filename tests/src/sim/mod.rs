@@ -10,7 +10,7 @@ pub mod random;
 pub mod rng;
 pub mod world;
 
-pub use kernel::{Kernel, Nic};
+pub use kernel::{Kernel, Nic, PlanFailures, Undone};
 pub use net::Net;
 pub use rng::Rng;
-pub use world::{AttachFails, Sent, Slow, World};
+pub use world::{AttachFails, Sent, SetsMac, Slow, World};

@@ -13,9 +13,9 @@ use bond_monitors::wire::ethernet::Tag;
 use bond_monitors::{Carrier, LinkState, MacAddr, Time};
 
 use self::choices::{BAD, BEGINNINGS, GOOD, HOSTS};
-use super::kernel::LoggedFailures;
+use super::kernel::{PlanFailures, Undone};
 use super::rng::Rng;
-use super::world::{AttachFails, Slow, World};
+use super::world::{AttachFails, SetsMac, Slow, World};
 
 /// One random walk.
 pub struct Walk {
@@ -97,7 +97,7 @@ impl Walk {
         world.events_seen = true;
         world.events_late = false;
         world.deliver_events();
-        world.kernel.failures = LoggedFailures::default();
+        world.kernel.failures = PlanFailures::default();
         world.net.dead.clear();
         world.net.hosts.extend(HOSTS);
         world.net.loss = 0;
@@ -159,9 +159,10 @@ impl Walk {
             83..87 => self.set_active(),
             87..89 => self.set_prio(),
             89..92 => {
-                self.world.kernel.failures = LoggedFailures {
+                let undone = [Undone::All, Undone::AllButPorts, Undone::Else];
+                self.world.kernel.failures = PlanFailures {
                     left: self.rng.below(4) as u32,
-                    half: self.rng.chance(50),
+                    undone: *self.rng.pick(&undone).expect("there are some"),
                     retry: true,
                 }
             }
@@ -214,7 +215,7 @@ impl Walk {
     /// Nothing is wrong with any port for a while, but the agent is held up again and again: no port may be blamed for that.
     fn calm(&mut self) {
         let world = &mut self.world;
-        world.kernel.failures = LoggedFailures::default();
+        world.kernel.failures = PlanFailures::default();
         world.net.dead.clear();
         world.net.hosts.extend(HOSTS);
         world.net.loss = 0;
@@ -227,7 +228,7 @@ impl Walk {
         for _ in 0..2 + self.rng.below(20) {
             self.world.slow = Some(slow_turn(&mut self.rng));
             if self.rng.chance(30) {
-                self.old_news();
+                self.stale_events();
             }
             // The first frame that answers a round is read in a turn of its own; so that turn may be the one that blocks.
             let ms = if self.rng.chance(50) { 1 } else { self.rng.below(200) };
@@ -259,7 +260,7 @@ impl Walk {
 
     /// Events from when a port was without carrier for no time at all are read after it has it again, perhaps behind a reading
     /// of everything.
-    fn old_news(&mut self) {
+    fn stale_events(&mut self) {
         let ids = self.nics(|attached| attached);
         let Some(id) = self.rng.pick(&ids).copied() else { return };
         let late = std::mem::replace(&mut self.world.events_late, true);
@@ -317,12 +318,19 @@ impl Walk {
 
     /// The operator changes the bond's interface.
     fn operator(&mut self) {
-        if self.rng.chance(50) {
-            let last = self.rng.below(4) as u8;
-            self.world.set_mac(MacAddr([6, 0, 0, 0, 0, last]));
-        } else {
-            let mtu = 1400 + self.rng.below(3) as u32 * 100;
-            self.world.set_mtu(mtu);
+        let mac = MacAddr([6, 0, 0, 0, 0, self.rng.below(4) as u8]);
+        match self.rng.below(4) {
+            0 => {
+                self.world.set_mac(mac);
+            }
+            1 => {
+                let after = self.rng.below(4) as u32;
+                self.world.operator = Some(SetsMac { after, mac });
+            }
+            _ => {
+                let mtu = 1400 + self.rng.below(3) as u32 * 100;
+                self.world.set_mtu(mtu);
+            }
         }
     }
 
@@ -351,6 +359,7 @@ impl Walk {
     fn all_or_nothing(&mut self, options: &str) {
         // What is due anyway must not be taken for a consequence.
         self.world.slow = None;
+        self.world.operator = None;
         self.world.run_due();
         let before = self.world.bond.saved();
         if self.world.try_set(options).is_err() {
@@ -397,6 +406,7 @@ impl Walk {
     /// Adopting is silent if no fact changed meanwhile.
     fn crash_with_fresh_state(&mut self) {
         self.world.slow = None;
+        self.world.operator = None;
         self.world.run_due();
         let quiet = self.nothing_new();
         let saved = self.world.bond.saved();
@@ -406,7 +416,11 @@ impl Walk {
         self.world.restart(Some(through_json(&saved)));
         if quiet {
             assert!(self.world.plans.is_empty(), "adopting asks for {:?}", self.world.plans);
-            assert!(self.world.notices.is_empty(), "adopting tells {:?}", self.world.notices);
+            assert!(
+                self.world.notices.is_empty(),
+                "adopting reports {:?}",
+                self.world.notices
+            );
             let after = self.world.bond.saved();
             assert_eq!(
                 without_silence(&saved),

@@ -47,10 +47,19 @@ pub enum AttachFails {
 /// A turn of the agent in which a call blocks, of this bond or of another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Slow {
-    /// What is done in that turn before the call: so many actions.
+    /// How many actions are done in that turn before the call.
     pub after: u32,
     /// How long the call takes. The agent does not read its clock meanwhile.
     pub takes: Duration,
+}
+
+/// The operator sets the bond's address in the middle of a turn of the agent, which reads the event in the next one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SetsMac {
+    /// How many actions are done in that turn before.
+    pub after: u32,
+    /// The address.
+    pub mac: MacAddr,
 }
 
 /// A bond in a model kernel. Methods that change something return the world, so that a test reads as a story.
@@ -65,8 +74,8 @@ pub struct World {
     pub routes: BTreeMap<IpAddr, Reach>,
     /// The table of a bridge above the bond: behind which side it last saw a sender.
     bridge: BTreeMap<MacAddr, Side>,
-    /// Stations behind the bond.
-    pub stations: Vec<HostBehind>,
+    /// Hosts behind the bond.
+    pub hosts_behind: Vec<HostBehind>,
     /// Times at which memberships were reported, and through which port.
     pub rejoined: Vec<(Time, PortId)>,
     /// Probes that left.
@@ -84,6 +93,8 @@ pub struct World {
     pub unread: BTreeSet<PortId>,
     /// The next turn takes long.
     pub slow: Option<Slow>,
+    /// The operator does something in the next turn.
+    pub operator: Option<SetsMac>,
     /// How long the agent was held up so far.
     pub held_up: Duration,
     /// Whether the last plan came about.
@@ -101,7 +112,7 @@ pub struct World {
     now: Time,
     trace: DefaultHasher,
     printed: bool,
-    told: Vec<LocalAddress>,
+    announced: Vec<LocalAddress>,
 }
 
 impl World {
@@ -139,7 +150,7 @@ impl World {
             kernel,
             net: Net::new(),
             routes: BTreeMap::new(),
-            stations: Vec::new(),
+            hosts_behind: Vec::new(),
             rejoined: Vec::new(),
             probes: Vec::new(),
             events_seen: true,
@@ -149,6 +160,7 @@ impl World {
             bridge: BTreeMap::new(),
             unread: BTreeSet::new(),
             slow: None,
+            operator: None,
             held_up: Duration::ZERO,
             programmed: true,
             sent: Vec::new(),
@@ -159,7 +171,7 @@ impl World {
             now,
             trace: DefaultHasher::new(),
             printed: false,
-            told: Vec::new(),
+            announced: Vec::new(),
         };
         world.drain();
         world.addresses(Vec::new()).up(true);
@@ -413,14 +425,19 @@ impl World {
     /// A link message about the bond's own interface; an address that the bond does not take on is put back, by the agent.
     pub fn bond_link(&mut self) -> &mut Self {
         let report = self.kernel.device.clone();
+        let mac = report.mac;
         self.feed(Event::BondLink { report });
-        self.kernel.device.mac = self.bond.plan().mac;
+        if self.bond.is_foreign_mac(mac) {
+            self.put_back();
+            let report = self.kernel.device.clone();
+            self.feed(Event::BondLink { report });
+        }
         self.run_due()
     }
 
     /// The addresses to announce.
     pub fn addresses(&mut self, addresses: Vec<LocalAddress>) -> &mut Self {
-        self.told.clone_from(&addresses);
+        self.announced.clone_from(&addresses);
         self.feed(Event::Addresses { addresses }).run_due()
     }
 
@@ -472,9 +489,10 @@ impl World {
         let options = self.bond.options().clone();
         // A new bond takes what is in force for its plan.
         self.programmed = true;
+        self.kernel.refresh();
         self.bond = Bond::adopt(self.now, options, self.kernel.seen(), saved);
         self.drain();
-        let addresses = self.told.clone();
+        let addresses = self.announced.clone();
         self.addresses(addresses)
     }
 

@@ -208,7 +208,7 @@ impl PlaneBond for TcBond {
 
     fn program(&mut self, plan: &ForwardingPlan) -> Applied {
         if let Err(error) = can::check(plan) {
-            return error.into();
+            return Applied::refused(error, self.bond.applied.mac, plan);
         }
         let shared = &mut *self.shared.borrow_mut();
         program::apply(&mut shared.links, &mut shared.loader, &self.name, &mut self.bond, plan)

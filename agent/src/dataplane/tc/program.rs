@@ -23,8 +23,8 @@ use super::device::wire_name;
 use super::hook::{self, Place};
 use super::object::{Loader, TX, Way};
 use super::queues;
-use crate::dataplane::step::{Failures, port_step, step};
-use crate::dataplane::{Applied, PlaneError, port};
+use crate::dataplane::step::{port_step, step};
+use crate::dataplane::{Applied, PlaneError, Wanted, port};
 use crate::netlink::RouteSocket;
 
 /// Makes the kernel match `plan`, writing only what differs from `bond.applied`, and keeps the latter true.
@@ -35,24 +35,27 @@ pub fn apply(
     bond: &mut Bond,
     plan: &ForwardingPlan,
 ) -> Applied {
-    let mut errors = Failures::default();
-    let know = || bond.bpf.add_own(addresses(plan));
-    errors.note(step(|| format!("add to the own addresses of {name}"), know));
+    let mut outcome = Applied::default();
+    let add = || bond.bpf.add_own(addresses(plan));
+    outcome.note(
+        Wanted::OwnMacs,
+        step(|| format!("add to the own addresses of {name}"), add),
+    );
     if bridged(plan) {
-        errors.note(remember_all(name, bond, true));
+        outcome.note(Wanted::Senders, remember_all(name, bond, true));
     }
-    prepare_ports(links, name, bond, plan, &mut errors);
+    prepare_ports(links, name, bond, plan, &mut outcome);
     if bond.applied.mac != plan.mac {
         let set = || links.set_mac(bond.ifindex, plan.mac);
-        if errors.note(step(|| format!("set the address of {name}"), set)) {
+        if outcome.note_mac(bond.applied.mac, step(|| format!("set the address of {name}"), set)) {
             bond.applied.mac = plan.mac;
         }
     }
-    transmit(loader, name, bond, &plan.tx, &mut errors);
-    queues::steer(links, name, bond, &plan.steer, &mut errors);
+    transmit(loader, name, bond, &plan.tx, &mut outcome);
+    queues::steer(links, name, bond, &plan.steer, &mut outcome);
     if bond.applied.carrier != plan.carrier {
         let set = || links.set_up(bond.wire, plan.carrier.is_on());
-        if errors.note(step(|| format!("set the carrier of {name}"), set)) {
+        if outcome.note(Wanted::Carrier, step(|| format!("set the carrier of {name}"), set)) {
             bond.applied.carrier = plan.carrier;
         }
     }
@@ -60,38 +63,39 @@ pub fn apply(
     for (port, now) in accepted.collect::<Vec<_>>() {
         let wanted = plan.ports.get(&port).map_or(Accept::Nothing, |port| port.accept);
         if now != wanted {
-            errors.note(set_accept(name, bond, port, wanted));
+            outcome.note(Wanted::Accept(port), set_accept(name, bond, port, wanted));
         }
     }
-    errors.note(keep_own(name, bond));
+    outcome.note(Wanted::OwnMacs, keep_own(name, bond));
     if !bridged(&bond.applied) {
-        errors.note(remember_all(name, bond, false));
+        outcome.note(Wanted::Senders, remember_all(name, bond, false));
     }
-    errors.applied()
+    outcome
 }
 
 /// What ports need before traffic moves to them: wider rules, their interface's settings, and every group.
-fn prepare_ports(links: &mut RouteSocket, name: &str, bond: &mut Bond, plan: &ForwardingPlan, errors: &mut Failures) {
+fn prepare_ports(links: &mut RouteSocket, name: &str, bond: &mut Bond, plan: &ForwardingPlan, outcome: &mut Applied) {
     for (&port, wanted) in &plan.ports {
         match bond.applied.ports.get(&port) {
             Some(now) if wider(now.accept, wanted.accept) => {
-                errors.note(set_accept(name, bond, port, wanted.accept));
+                outcome.note(Wanted::Accept(port), set_accept(name, bond, port, wanted.accept));
             }
             Some(_) => {}
             // It has just left, and the next plan will not name it.
             None => {
-                errors.note(Err(PlaneError::PortGone { port }));
+                outcome.note(Wanted::Port(port), Err(PlaneError::PortGone { port }));
             }
         }
     }
     for (&port, wanted) in &plan.ports {
         if let Some(now) = bond.applied.ports.get(&port).copied() {
-            configure_port(links, bond, port, now, *wanted, errors);
+            configure_port(links, bond, port, now, *wanted, outcome);
         }
     }
     for port in bond.lost_allmulti.clone() {
         let hear = || links.set_allmulti(port.0, true);
-        if errors.note(port_step(port, || format!("set {port} to all multicast"), hear)) {
+        let heard = port_step(port, || format!("set {port} to all multicast"), hear);
+        if outcome.note(Wanted::Allmulti(port), heard) {
             bond.lost_allmulti.remove(&port);
         }
     }
@@ -111,12 +115,12 @@ fn bridged(plan: &ForwardingPlan) -> bool {
 /// Under a bridge all senders above are remembered: a switch may flood what each of them sends.
 fn remember_all(name: &str, bond: &mut Bond, all: bool) -> Result<(), PlaneError> {
     step(
-        || format!("change whose frames {name} remembers"),
+        || format!("change which senders {name} remembers"),
         || bond.bpf.remember_all(all),
     )
 }
 
-/// Knows the addresses in force for our own, and no others.
+/// Sets the addresses of the bond and its ports, as they are in force, as its own; no others.
 pub fn keep_own(name: &str, bond: &mut Bond) -> Result<(), PlaneError> {
     let own = addresses(&bond.applied).collect();
     step(|| format!("set the own addresses of {name}"), || bond.bpf.set_own(&own))
@@ -127,11 +131,11 @@ fn addresses(plan: &ForwardingPlan) -> impl Iterator<Item = MacAddr> {
 }
 
 /// A port that is not attached costs the others nothing: they are programmed without it. With none left, all stays as it is.
-fn transmit(loader: &mut Loader, name: &str, bond: &mut Bond, wanted: &Tx, errors: &mut Failures) {
+fn transmit(loader: &mut Loader, name: &str, bond: &mut Bond, wanted: &Tx, outcome: &mut Applied) {
     let mut gone = false;
     for port in wanted.named() {
         if !bond.applied.ports.contains_key(&port) {
-            errors.note(Err(PlaneError::PortGone { port }));
+            outcome.note(Wanted::Tx, Err(PlaneError::PortGone { port }));
             gone = true;
         }
     }
@@ -145,13 +149,14 @@ fn transmit(loader: &mut Loader, name: &str, bond: &mut Bond, wanted: &Tx, error
         return;
     }
     let set = || set_tx(loader, bond, &possible);
-    if errors.note(step(|| format!("move the transmission of {name}"), set)) {
+    if outcome.note(Wanted::Tx, step(|| format!("move the transmission of {name}"), set)) {
         bond.applied.tx = possible;
     }
 }
 
 /// Moves the traffic, also to another program where the one on the wire cannot do it: that is loaded beside it, on the same maps,
-/// and goes by a selector of its own, so that each frame meets the old program with the old policy or the new one with the new.
+/// and reads a selector of its own, so that each frame is handled by the old program with the old policy or by the new one with the
+/// new.
 pub fn set_tx(loader: &mut Loader, bond: &mut Bond, tx: &Tx) -> io::Result<()> {
     let before = bond.bpf.way();
     let way = match Way::of(tx) {
@@ -182,7 +187,7 @@ fn exchange(loader: &mut Loader, bond: &mut Bond) -> io::Result<()> {
     let program = bond.bpf.bond_tx(loader)?;
     bond.wire_hold = match hook::replace(program, place, bond.hook)? {
         Some(hold) => hold,
-        // Somebody took it off.
+        // Another program took it off.
         None => hook::attach(program, place, bond.hook)?,
     };
     Ok(())
@@ -211,13 +216,13 @@ fn configure_port(
     port: PortId,
     now: PortPlan,
     wanted: PortPlan,
-    errors: &mut Failures,
+    outcome: &mut Applied,
 ) {
     let mut done = PortPlan {
         allmulti: wanted.allmulti,
         ..now
     };
-    if now.mac != wanted.mac && errors.note(port::change_mac(links, port, wanted.mac)) {
+    if now.mac != wanted.mac && outcome.note(Wanted::PortMac(port), port::change_mac(links, port, wanted.mac)) {
         done.mac = wanted.mac;
     }
     if now.mtu != wanted.mtu {
@@ -225,13 +230,15 @@ fn configure_port(
             links.set_mtu(port.0, wanted.mtu)?;
             port::keep_ipv6_off(links, port)
         };
-        if errors.note(port_step(port, || format!("set the MTU of {port}"), set)) {
+        let set = port_step(port, || format!("set the MTU of {port}"), set);
+        if outcome.note(Wanted::Mtu(port), set) {
             done.mtu = wanted.mtu;
         }
     }
     if now.promisc != wanted.promisc {
         let set = || links.set_promisc(port.0, wanted.promisc);
-        if errors.note(port_step(port, || format!("set the promiscuity of {port}"), set)) {
+        let set = port_step(port, || format!("set the promiscuity of {port}"), set);
+        if outcome.note(Wanted::Promisc(port), set) {
             done.promisc = wanted.promisc;
         }
     }

@@ -1,7 +1,7 @@
 //! Traffic that an operator sends through a port of his choice, as `queue_id` has it: he marks it with a transmit queue of the
 //! bond, by tc's `skbedit queue_mapping` at clsact or behind a multiq qdisc. [bonding.rst: queue_id]
 //!
-//! The mark crosses the pair and tells `bond_tx` the port. So frames without a mark must be on queue 0. A bond has room for
+//! The mark crosses the pair, and `bond_tx` reads the port from it. So frames without a mark must be on queue 0. A bond has room for
 //! [`TX_QUEUES`] and uses one, on which everything is, like a pair without this; only when a port gets a queue does it use all of
 //! them, with ordinary traffic tied to the first. It stays so until the bond is deleted: queues come and go with links.
 
@@ -12,8 +12,8 @@ use bond_modes::PortId;
 use bond_modes::plan::{Match, Steer};
 
 use super::bond::Bond;
-use crate::dataplane::PlaneError;
-use crate::dataplane::step::{Failures, XPS, bond_gone, step, step_with};
+use crate::dataplane::step::{XPS, bond_gone, step, step_with};
+use crate::dataplane::{Applied, PlaneError, Wanted};
 use crate::netlink::{Link, RouteSocket, queue};
 
 /// Makes the pair of a bond. Kernels before 5.15 cannot change how many queues a pair uses; there it has one for good.
@@ -35,17 +35,20 @@ pub fn add_pair(links: &mut RouteSocket, name: &str, wire: &str) -> io::Result<(
 }
 
 /// Sends marked frames where the plan says.
-pub fn steer(links: &mut RouteSocket, name: &str, bond: &mut Bond, wanted: &[Steer], errors: &mut Failures) {
+pub fn steer(links: &mut RouteSocket, name: &str, bond: &mut Bond, wanted: &[Steer], outcome: &mut Applied) {
     let mut possible = queues_of(wanted);
     possible.retain(|_, port| {
         let attached = bond.applied.ports.contains_key(port);
-        errors.note(attached.then_some(()).ok_or(PlaneError::PortGone { port: *port }))
+        outcome.note(
+            Wanted::Steer,
+            attached.then_some(()).ok_or(PlaneError::PortGone { port: *port }),
+        )
     });
     let before = bond.bpf.queues().clone();
     if before == possible {
         return;
     }
-    if !bond.steered && !errors.note(tell_marks(links, name, bond)) {
+    if !bond.steered && !outcome.note(Wanted::Steer, tie_unmarked(links, name, bond)) {
         return;
     }
     bond.steered = true;
@@ -53,7 +56,10 @@ pub fn steer(links: &mut RouteSocket, name: &str, bond: &mut Bond, wanted: &[Ste
         let port = possible.get(&queue).copied();
         if bond.bpf.queues().get(&queue).copied() != port {
             let set = || bond.bpf.set_queue(queue, port);
-            errors.note(step(|| format!("change where queue {queue} of {name} leaves"), set));
+            outcome.note(
+                Wanted::Steer,
+                step(|| format!("change where queue {queue} of {name} leaves"), set),
+            );
         }
     }
     bond.applied.steer = steer_of(bond.bpf.queues());
@@ -80,7 +86,7 @@ pub fn steer_of(queues: &BTreeMap<u16, PortId>) -> Vec<Steer> {
 }
 
 /// Ties ordinary traffic to the first queue before there are others.
-fn tell_marks(links: &mut RouteSocket, name: &str, bond: &Bond) -> Result<(), PlaneError> {
+fn tie_unmarked(links: &mut RouteSocket, name: &str, bond: &Bond) -> Result<(), PlaneError> {
     let mut read = |ifindex| step(|| format!("read {name}"), || links.by_index(ifindex));
     let (Some(near), Some(wire)) = (read(bond.ifindex)?, read(bond.wire)?) else {
         return Err(bond_gone(name));

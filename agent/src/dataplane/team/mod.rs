@@ -202,7 +202,7 @@ impl PlaneBond for TeamBond {
 
     fn program(&mut self, plan: &ForwardingPlan) -> Applied {
         if let Err(error) = can::check(plan) {
-            return error.into();
+            return Applied::refused(error, self.bond.borrow().mac, plan);
         }
         let shared = &mut *self.shared.borrow_mut();
         let bond = &mut *self.bond.borrow_mut();

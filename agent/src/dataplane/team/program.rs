@@ -36,8 +36,8 @@ use super::bond::{Bond, MARK};
 use super::driver::{Driver, Mode};
 use super::hash::{self, SockFilter};
 use super::options::{Key, Name, Value};
-use crate::dataplane::step::{Failures, port_step, step, step_with};
-use crate::dataplane::{Applied, PlaneError, port};
+use crate::dataplane::step::{port_step, step, step_with};
+use crate::dataplane::{Applied, PlaneError, Wanted, port};
 use crate::netlink::RouteSocket;
 
 /// Makes the kernel match `plan`, writing only differences from the known state, and records each write there.
@@ -53,11 +53,11 @@ pub fn apply(
         links,
         name,
         bond,
-        errors: Failures::default(),
+        outcome: Applied::default(),
     };
     work.check_ports(plan);
     for (key, value) in MARK {
-        work.put(key, value);
+        work.put(Wanted::Mark, key, value);
     }
     work.set_mode(&plan.tx.kind);
     let attached = |port| work.bond.ports.contains_key(&port);
@@ -65,20 +65,20 @@ pub fn apply(
     // If all ports of the plan have left, the next plan will not name them: nothing is changed for this one.
     let moves = !tx.is_nowhere() || plan.tx.is_nowhere();
     let (receivers, linked) = (receivers(&tx, work.bond), linked(plan, &tx, work.bond));
-    let ready = moves && work.flag(Name::Enabled, &receivers, true);
+    let ready = moves && work.enable(&receivers, true);
     work.configure_ports(plan);
-    let moved = ready && work.transmit(&tx) && work.flag(Name::UserLinkup, &linked, true);
+    let moved = ready && work.transmit(&tx) && work.link(&linked, true);
     if moved {
-        work.flag(Name::UserLinkup, &linked, false);
-        work.flag(Name::Enabled, &receivers, false);
+        work.link(&linked, false);
+        work.enable(&receivers, false);
     }
-    work.errors.applied()
+    work.outcome
 }
 
 /// Puts a team into the mode that spreads so. It must have no ports.
 pub fn set_mode(driver: &mut Driver, name: &str, bond: &mut Bond, spread: &Spread) -> Result<(), PlaneError> {
-    let unknown = || inexact("one port after the other", "the driver takes turns of its own");
-    let mode = Mode::of(spread).ok_or_else(unknown)?;
+    let no_mode = || inexact("one port after the other", "the driver takes turns of its own");
+    let mode = Mode::of(spread).ok_or_else(no_mode)?;
     let value = Value::text(mode.name());
     let key = Key::team(Name::Mode);
     if bond.settings.get(&key) == Some(&value) {
@@ -138,7 +138,7 @@ struct Work<'a> {
     links: &'a mut RouteSocket,
     name: &'a str,
     bond: &'a mut Bond,
-    errors: Failures,
+    outcome: Applied,
 }
 
 impl Work<'_> {
@@ -146,27 +146,38 @@ impl Work<'_> {
     fn check_ports(&mut self, plan: &ForwardingPlan) {
         for &port in plan.ports.keys().chain(&plan.tx.ports) {
             if !self.bond.ports.contains_key(&port) {
-                self.errors.note(Err(PlaneError::PortGone { port }));
+                self.outcome
+                    .note(Wanted::Port(port), Err(PlaneError::PortGone { port }));
             }
         }
     }
 
-    /// Sets an option that has another value; says whether it has the wanted one now.
-    fn put(&mut self, key: Key, value: Value) -> bool {
+    /// Sets an option that has another value, for this part of the plan; says whether it has the wanted one now.
+    fn put(&mut self, part: Wanted, key: Key, value: Value) -> bool {
         if self.bond.settings.get(&key) == Some(&value) {
             return true;
         }
         let name = self.name;
         let doing = || format!("set {} of {name}", key.name.text());
         let done = set(self.driver, self.bond, key, value, doing);
-        self.errors.note(done)
+        self.outcome.note(part, done)
+    }
+
+    /// Lets every port receive that is to; or no port any more that is not to. Says whether all of them do so.
+    fn enable(&mut self, receivers: &BTreeSet<PortId>, on: bool) -> bool {
+        self.flag(Wanted::Accept, Name::Enabled, receivers, on)
+    }
+
+    /// Sets the link of the ports that make the carrier; or takes it from the others. Says whether all of them have it so.
+    fn link(&mut self, linked: &BTreeSet<PortId>, on: bool) -> bool {
+        self.flag(|_| Wanted::Carrier, Name::UserLinkup, linked, on)
     }
 
     /// Sets a flag on every port that is chosen; or takes it off every port that is not. Says whether all have it so.
-    fn flag(&mut self, name: Name, chosen: &BTreeSet<PortId>, on: bool) -> bool {
+    fn flag(&mut self, part: fn(PortId) -> Wanted, name: Name, chosen: &BTreeSet<PortId>, on: bool) -> bool {
         let mut ports: Vec<PortId> = self.bond.ports.keys().copied().collect();
         ports.retain(|port| chosen.contains(port) == on);
-        let set = |port| self.put(Key::port(name, port), Value::Flag(on));
+        let set = |port| self.put(part(port), Key::port(name, port), Value::Flag(on));
         all(ports.into_iter().map(set))
     }
 
@@ -174,7 +185,7 @@ impl Work<'_> {
     fn set_mode(&mut self, spread: &Spread) {
         if self.bond.ports.is_empty() {
             let done = set_mode(self.driver, self.name, self.bond, spread);
-            self.errors.note(done);
+            self.outcome.note(Wanted::Tx, done);
         }
     }
 
@@ -183,7 +194,7 @@ impl Work<'_> {
         match (&tx.kind, tx.ports.first()) {
             // No port is enabled.
             (_, None) => true,
-            (Spread::One, Some(port)) => self.put(Key::team(Name::ActivePort), Value::U32(port.0)),
+            (Spread::One, Some(port)) => self.put(Wanted::Tx, Key::team(Name::ActivePort), Value::U32(port.0)),
             (Spread::Hash(policy), _) => self.spread(&tx.ports, *policy),
             // `user_linkup` is all it takes.
             (Spread::All, _) => true,
@@ -196,14 +207,15 @@ impl Work<'_> {
         let count = ports.len() as u32;
         let Some(program) = hash::program(policy, count) else {
             let what = format!("xmit_hash_policy={} over {count} ports", policy.name());
-            self.errors.note(Err(inexact(what, "its hash programs cannot loop")));
+            self.outcome
+                .note(Wanted::Tx, Err(inexact(what, "its hash programs cannot loop")));
             return false;
         };
         let before = hash_in_force(self.bond).map_or(0, |(_, count)| count);
         let cells = (0..count.max(before)).zip(ports.iter().cycle());
-        let fill = |(index, port): (u32, &PortId)| self.put(Key::cell(index), Value::U32(port.0));
+        let fill = |(index, port): (u32, &PortId)| self.put(Wanted::Tx, Key::cell(index), Value::U32(port.0));
         let bytes = program.into_iter().flat_map(SockFilter::bytes).collect();
-        all(cells.map(fill)) && self.put(Key::team(Name::HashProgram), Value::Binary(bytes))
+        all(cells.map(fill)) && self.put(Wanted::Tx, Key::team(Name::HashProgram), Value::Binary(bytes))
     }
 
     fn configure_ports(&mut self, plan: &ForwardingPlan) {
@@ -218,7 +230,7 @@ impl Work<'_> {
                 || format!("set the address of {name}"),
                 || self.links.set_mac(team, plan.mac),
             );
-            if self.errors.note(set) {
+            if self.outcome.note_mac(self.bond.mac, set) {
                 self.bond.mac = plan.mac;
             }
         }
@@ -229,7 +241,8 @@ impl Work<'_> {
         // In mode broadcast the driver gives every port the address of the team.
         if now.mac != wanted.mac && *spread != Spread::All {
             let links = &mut *self.links;
-            if !self.errors.note(port::change_mac(links, port, wanted.mac)) {
+            let changed = port::change_mac(links, port, wanted.mac);
+            if !self.outcome.note(Wanted::PortMac(port), changed) {
                 done.mac = now.mac;
             }
         }
@@ -237,7 +250,7 @@ impl Work<'_> {
             // The driver has set it.
             let keep_off = || port::keep_ipv6_off(self.links, port);
             let kept = port_step(port, || format!("keep IPv6 off on {port}"), keep_off);
-            if !self.errors.note(kept) {
+            if !self.outcome.note(Wanted::Mtu(port), kept) {
                 done.mtu = now.mtu;
             }
         }
@@ -265,7 +278,7 @@ fn gone(driver: &mut Driver, team: u32, error: &PlaneError, key: Key, value: &Va
     (!now.contains_key(&Key::port(Name::Enabled, port))).then_some(port)
 }
 
-/// Sets an option and takes note of it.
+/// Sets an option and records its value.
 pub fn set(
     driver: &mut Driver,
     bond: &mut Bond,

@@ -5,13 +5,15 @@ use std::time::Duration;
 use bond_modes::options::{ModeName, millis};
 use bond_modes::plan::Spread;
 use bond_modes::{PortId, XmitHashPolicy};
+use bond_monitors::MacAddr;
 
-use super::{NOW, attach, programs, with_bond};
+use super::{NOW, attach, programs, refusal, with_bond};
 use crate::control::proto::{Call, ErrorCode};
 use crate::dataplane::script::{self, ScriptPlane};
-use crate::dataplane::{PlaneChoice, PlaneError, Planes};
+use crate::dataplane::{PlaneChoice, PlaneError, Planes, Wanted};
 use crate::instances::{Counters, Instances, check_options_on};
 use crate::netlink::RouteSocket;
+use crate::netlink::tests::ip;
 
 #[test]
 fn a_plan_that_nothing_will_bring_about_is_not_tried_again() {
@@ -39,6 +41,35 @@ fn a_plan_that_nothing_will_bring_about_is_not_tried_again() {
             let programmed = |call: &&script::Call| matches!(call, script::Call::Program(..));
             let times = plane.take_calls().iter().filter(programmed).count();
             assert_eq!(times, if retried { 2 } else { 1 });
+        }
+    });
+}
+
+#[test]
+fn an_address_is_left_by_a_failed_plan_only_if_setting_it_failed() {
+    with_bond("operator-mac", |instances, plane, _| {
+        // The script's bond is no interface.
+        ip("link add bond0 type veth peer name far");
+        let bond0 = instances.links.by_name("bond0").unwrap().unwrap().ifindex;
+        instances.bonds[0].ifindex = bond0;
+        let first = instances.bonds[0].bond.plan().mac;
+        instances.links.set_mac(bond0, first).unwrap();
+        plane.fail_part(Wanted::Mac, refusal());
+        attach(instances, "a").unwrap();
+        let of_port = instances.bonds[0].bond.plan().mac;
+        assert_ne!(of_port, first);
+        instances.on_bond_device(NOW, 0);
+        assert_eq!(instances.bonds[0].bond.plan().mac, of_port);
+
+        // Something fails, or the address itself, while the operator sets one, whose event is read afterwards.
+        let port = instances.bonds[0].bond.ports().iter().next().unwrap().id;
+        for (last, part) in [(1, Wanted::Mtu(port)), (2, Wanted::Mac)] {
+            let operators = MacAddr([6, 0, 0, 0, 0, last]);
+            instances.links.set_mac(bond0, operators).unwrap();
+            plane.fail_part(part, refusal());
+            instances.repair(NOW, 0);
+            instances.on_bond_device(NOW, 0);
+            assert_eq!(instances.bonds[0].bond.plan().mac, operators, "{part:?}");
         }
     });
 }

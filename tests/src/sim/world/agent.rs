@@ -6,7 +6,7 @@ use std::hash::{DefaultHasher, Hasher};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use bond_modes::{Action, Event, Machine, PortId, Reach, TargetPath};
+use bond_modes::{Action, Epoch, Event, ForwardingPlan, Machine, PortId, Reach, TargetPath};
 use bond_monitors::{ReceiveStamps, Time};
 
 use super::{Sent, World};
@@ -44,10 +44,14 @@ impl World {
         let turn = self.now;
         self.pass();
         let slow = self.slow.take();
+        let operator = self.operator.take();
         let mut done = 0;
         loop {
             if let Some(slow) = slow.filter(|slow| slow.after == done) {
                 self.block(slow.takes);
+            }
+            if let Some(set) = operator.filter(|set| set.after == done) {
+                self.kernel.device.mac = set.mac;
             }
             let Some(action) = self.bond.poll_action() else { break };
             self.act(turn, action);
@@ -61,18 +65,43 @@ impl World {
             self.bond.held_up(turn, self.now);
             self.deliver();
         }
+        if let Some(set) = operator {
+            if set.after > done {
+                self.kernel.device.mac = set.mac;
+            }
+            // Its event is read in the next turn.
+            self.bond_link();
+        }
+    }
+
+    /// Programs a plan. Returns the event that reports a failure.
+    fn program(&mut self, epoch: Epoch, plan: &ForwardingPlan) -> Option<Event> {
+        let result = self.kernel.program(plan);
+        self.programmed = result.is_ok();
+        let failed = result.err()?;
+        Some(Event::ProgramFailed {
+            epoch,
+            retry: failed.retry,
+            mac: failed.mac_left,
+        })
+    }
+
+    /// Puts back what someone else changed.
+    pub(super) fn put_back(&mut self) {
+        self.kernel.refresh();
+        let (epoch, plan) = (self.bond.epoch(), self.bond.plan().clone());
+        if let Some(failed) = self.program(epoch, &plan) {
+            self.feed(failed);
+        }
     }
 
     fn act(&mut self, turn: Time, action: Action) {
         self.record(&action);
         let answer = match action {
             Action::Program { epoch, plan } => {
-                let result = self.kernel.program(&plan);
-                self.programmed = result.is_ok();
-                let left_with = self.kernel.device.mac;
-                let mac = (left_with != plan.mac).then_some(left_with);
+                let failed = self.program(epoch, &plan);
                 self.plans.push((self.now, plan));
-                result.err().map(|retry| Event::ProgramFailed { epoch, retry, mac })
+                failed
             }
             Action::Transmit { port, frame } => {
                 let at = self.now;
@@ -96,7 +125,7 @@ impl World {
                 paths: targets.into_iter().map(|target| self.path(target)).collect(),
             }),
             Action::ReadHostsBehind => Some(Event::HostsBehind {
-                hosts: self.stations.clone(),
+                hosts: self.hosts_behind.clone(),
             }),
             Action::ReportMemberships { port } => {
                 self.rejoined.push((self.now, port));
