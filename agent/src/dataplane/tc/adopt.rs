@@ -45,7 +45,8 @@ impl Shared {
         }
         program::keep_own(name, &mut bond)?;
         program::remember_senders(name, &mut bond)?;
-        if bond.bpf.is_stale() {
+        let all_held = ports.iter().all(|(port, _)| bond.port_holds.contains_key(port));
+        if bond.bpf.is_stale() && all_held {
             step(|| format!("set up the maps of {name}"), || bond.bpf.mark_attached())?;
         }
         if pair.wire.alias != device::wire_alias(name) {

@@ -115,6 +115,11 @@ impl BondBpf {
         self.stale
     }
 
+    /// Whether the programs that an earlier agent attached use maps of the first layout.
+    pub fn is_of_first_layout(&self) -> bool {
+        self.before.is_some()
+    }
+
     /// Marks the attached programs as those of this build, so that the next agent of the same build may keep them. Call it when
     /// this process has attached all of them.
     pub fn mark_attached(&mut self) -> io::Result<()> {
@@ -198,8 +203,8 @@ impl BondBpf {
         Ok(())
     }
 
-    /// Gets another program ready to take the wire over with this policy. Nothing changes until its program is there, to be
-    /// got from [`BondBpf::bond_tx`]: the exchange of the two is the moment at which the traffic moves.
+    /// Gets another program ready to take the wire over with this policy. Nothing changes until its program is there: get it
+    /// from [`BondBpf::bond_tx`]: the exchange of the two is the moment at which the traffic moves.
     pub fn begin_way(&mut self, way: Way, tx: &Tx) -> io::Result<()> {
         let selector = self.prepare(tx)?;
         self.set_selector(way, selector)?;
@@ -231,7 +236,7 @@ impl BondBpf {
         self.set_tx(tx)
     }
 
-    /// Whether everybody who sends through the bond is remembered.
+    /// Whether all senders through the bond are remembered.
     #[cfg(test)]
     pub(super) fn remembers_all(&self) -> bool {
         let mine = self.maps.transmit().unwrap().get(&self.way.number(), 0).unwrap();
@@ -280,7 +285,7 @@ impl BondBpf {
         transmit.set(way.number(), value, 0).map_err(map_error)
     }
 
-    /// Whether everybody who sends through the bond is remembered, or only who sends to groups.
+    /// Whether all senders through the bond are remembered, or only those to groups.
     pub fn remember_all(&mut self, all: bool) -> io::Result<()> {
         if self.remember_all != all {
             let selector = self.selector()?;
@@ -404,7 +409,7 @@ impl BondBpf {
         self.set_own(&all)
     }
 
-    /// When what was heard on a port, on whatever CPU.
+    /// When a port last received frames of each kind, on any CPU.
     pub fn heard(&self, port: PortId) -> io::Result<ReceiveStamps> {
         let per_cpu = self.maps.ports()?.get(&port.0, 0).map_err(map_error)?;
         let last = |stamp: fn(&Stamps) -> u64| {

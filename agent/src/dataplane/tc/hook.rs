@@ -1,9 +1,9 @@
 //! How a program gets onto an interface's ingress, and stays there without us.
 //!
-//! A tcx link is an object that a pin keeps alive, and a descriptor of ours while this process runs, so that removing pins does not cut
-//! the traffic; the program in it is exchanged through the pin. A cls_bpf filter on the clsact
-//! qdisc stays by itself and is exchanged by its priority and handle. Both exchanges are atomic: every frame meets the old
-//! program or the new one.
+//! A tcx link is kept alive by its pin. While this process runs, a descriptor of ours keeps it alive too, so that removing pins
+//! does not cut the traffic. Its program is exchanged through the pin. A cls_bpf filter on the clsact qdisc stays by itself; its
+//! program is exchanged by priority and handle. Both exchanges are atomic: each frame is handled by the old program or by the new
+//! one.
 
 use std::io;
 use std::mem;
@@ -46,7 +46,7 @@ pub type Hold = Option<FdLink>;
 pub struct Place<'a> {
     /// The interface's name.
     pub interface: &'a str,
-    /// Where a tcx link is pinned. Without, the program is taken off again at once: to find out whether it can be attached.
+    /// Where a tcx link is pinned. Without a pin the program is taken off again at once, to try whether it can be attached.
     pub pin: Option<&'a Path>,
     /// Name of the program.
     pub program: &'static str,
@@ -72,7 +72,7 @@ pub fn attach(program: &mut SchedClassifier, place: Place<'_>, kind: Attached) -
         Attached::Tcx => {
             // A link whose interface is gone may be pinned there still.
             unpin_old(place)?;
-            // After the programs of others, which thus keep their say.
+            // After the programs of others, which thus still decide first.
             TcAttachOptions::TcxOrder(LinkOrder::default())
         }
         Attached::Clsact => {
@@ -140,19 +140,27 @@ pub fn replace(program: &mut SchedClassifier, place: Place<'_>, kind: Attached) 
 
 /// Takes over what an earlier agent attached, with the program as it is; none if nothing is attached here.
 pub fn keep(links: &mut RouteSocket, place: Place<'_>, ifindex: u32, kind: Attached) -> io::Result<Option<Hold>> {
+    match place.pin {
+        _ if !is_there(links, place, ifindex, kind)? => Ok(None),
+        Some(pin) if kind == Attached::Tcx => {
+            let link = PinnedLink::from_pin(pin).map_err(link_error)?;
+            Ok(Some(Some(link.into())))
+        }
+        _ => Ok(Some(None)),
+    }
+}
+
+/// Whether a program that an earlier agent attached is on this interface.
+pub fn is_there(links: &mut RouteSocket, place: Place<'_>, ifindex: u32, kind: Attached) -> io::Result<bool> {
     match (kind, place.pin) {
         (Attached::Tcx, Some(pin)) => match sys::link_interface(pin) {
-            Ok(at) if at == ifindex => {
-                let link = PinnedLink::from_pin(pin).map_err(link_error)?;
-                Ok(Some(Some(link.into())))
-            }
-            Ok(_) => Ok(None),
-            Err(error) => no_link(error, None),
+            Ok(at) => Ok(at == ifindex),
+            Err(error) => no_link(error, false),
         },
-        (Attached::Tcx, None) => Ok(None),
+        (Attached::Tcx, None) => Ok(false),
         (Attached::Clsact, _) => {
             let ours = |filter: &Filter| filter.is(place.program, PRIORITY);
-            Ok(links.filters(ifindex)?.iter().any(ours).then_some(None))
+            Ok(links.filters(ifindex)?.iter().any(ours))
         }
     }
 }

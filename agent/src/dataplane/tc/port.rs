@@ -12,8 +12,8 @@ use super::pins::unpin;
 use super::program::{keep_own, set_tx};
 use super::sys;
 use crate::dataplane::port::{original, port_alias, prepare, read, read_unless_gone, restore};
-use crate::dataplane::step::{Failures, HOOK, port_step, step, step_with};
-use crate::dataplane::{OriginalPort, PlaneError, PortBase};
+use crate::dataplane::step::{Failures, HOOK, port_step, step, step_with, twice};
+use crate::dataplane::{Applied, OriginalPort, PlaneError, PortBase, Wanted};
 use crate::netlink::{Link, RouteSocket};
 use crate::text::chain;
 
@@ -70,19 +70,22 @@ impl Shared {
     }
 
     /// Takes over the ports that an earlier agent attached: those with counters, as far as they still exist and carry our mark.
-    /// Returns them with their links. A port that cannot be taken over is forgotten, with a warning: the bond gets the others, and
-    /// the port is attached anew.
+    /// Returns them with their links. Each step is tried twice. If the program on a port cannot be taken over, it goes on as it is
+    /// until [`Shared::take_over_rest`] succeeds. A port that has lost its program and gets no other is forgotten, with a warning:
+    /// it is attached anew.
     ///
     /// # Errors
-    /// Something fails that all ports need, or no port can be taken over. Then nothing is forgotten, and the programs of the
-    /// earlier agent go on.
+    /// Something fails that all ports need, a port cannot be read, or no port can be taken over. Then nothing is forgotten, and
+    /// the programs of the earlier agent go on.
     pub(super) fn adopt_ports(&mut self, name: &str, bond: &mut Bond) -> Result<Vec<(PortId, Link)>, PlaneError> {
-        let links = &mut self.links;
-        let read = |port: PortId| (port, step(|| format!("read {port}"), || links.by_index(port.0)));
-        let found: Vec<_> = bond.bpf.ports().into_iter().map(read).collect();
+        let mut found = Vec::new();
+        for port in bond.bpf.ports() {
+            let links = &mut self.links;
+            let link = twice(|| step(|| format!("read {port}"), || links.by_index(port.0)))?;
+            found.push((port, link));
+        }
         // Before the programs that listen.
-        let link_of = |found: &Result<Option<Link>, PlaneError>| Some(found.as_ref().ok()?.as_ref()?.report.mac);
-        let macs = found.iter().filter_map(|(_, found)| link_of(found));
+        let macs = found.iter().filter_map(|(_, link)| Some(link.as_ref()?.report.mac));
         step(|| format!("learn the addresses of {name}"), || bond.bpf.add_own(macs))?;
         if bond.bpf.is_stale() && !found.is_empty() {
             let load = || format!("load the program for the ports of {name}");
@@ -91,17 +94,25 @@ impl Shared {
         let mut adopted = Vec::new();
         let mut gone = Vec::new();
         let mut failed = Vec::new();
-        for (port, found) in found {
-            let taken = match found {
-                Ok(Some(link)) => self
-                    .adopt_port(name, bond, port, &link)
-                    .map(|ours| ours.then_some(link)),
-                Ok(None) => Ok(None),
-                Err(error) => Err(error),
+        for (port, link) in found {
+            let Some(link) = link else {
+                gone.push(port);
+                continue;
             };
-            match taken {
-                Ok(Some(link)) => adopted.push((port, link)),
-                Ok(None) | Err(PlaneError::PortGone { .. }) => gone.push(port),
+            match twice(|| self.adopt_port(name, bond, port, &link)) {
+                Ok(true) => adopted.push((port, link)),
+                Ok(false) | Err(PlaneError::PortGone { .. }) => gone.push(port),
+                Err(error) if self.may_forward(bond, port) => {
+                    if bond.bpf.is_of_first_layout() {
+                        // The program on the port does not see the new maps.
+                        return Err(error);
+                    }
+                    log::warn!(
+                        "{name}: the program on {port} cannot be taken over yet, it goes on: {}",
+                        chain(&error)
+                    );
+                    adopted.push((port, link));
+                }
                 Err(error) => failed.push((port, error)),
             }
         }
@@ -121,6 +132,12 @@ impl Shared {
             }
         }
         Ok(adopted)
+    }
+
+    /// Whether a program of an earlier agent is on a port; also true if that cannot be read.
+    fn may_forward(&mut self, bond: &Bond, port: PortId) -> bool {
+        let pin = bond.pins.rx(port);
+        hook::is_there(&mut self.links, place("", &pin), port.0, bond.hook).unwrap_or(true)
     }
 
     /// Takes one port over; false if it is not a port of this bond any more.
@@ -181,7 +198,7 @@ impl Shared {
 fn hook_port(loader: &mut Loader, bond: &mut Bond, port: PortId, link: &Link) -> Result<(), PlaneError> {
     let name = &link.report.name;
     let pin = bond.pins.rx(port);
-    // Somebody may have tidied up: forwarding goes on without pins, but no new one can be made without their folder.
+    // The pins may have been removed: forwarding goes on without pins, but no new one can be made without their folder.
     step(|| "make a folder for pins".to_owned(), || bond.pins.create())?;
     let kind = bond.hook;
     let attach = || hook::attach(bond.bpf.port_rx(loader)?, place(name, &pin), kind);
@@ -195,8 +212,8 @@ fn hook_port(loader: &mut Loader, bond: &mut Bond, port: PortId, link: &Link) ->
     Ok(())
 }
 
-/// Takes over what an earlier agent attached to a port, and exchanges the program if it may be of another build. Says whether
-/// there was any.
+/// Takes over the program that an earlier agent attached to a port; exchanges it if it may be of another build. Returns whether
+/// there was one.
 fn take_over(
     links: &mut RouteSocket,
     loader: &mut Loader,
@@ -220,6 +237,29 @@ fn take_over(
         bond.port_holds.insert(port, hold);
         true
     }))
+}
+
+/// Takes over the programs on ports that could not be taken over when the bond was.
+pub(super) fn take_over_rest(
+    links: &mut RouteSocket,
+    loader: &mut Loader,
+    name: &str,
+    bond: &mut Bond,
+    outcome: &mut Applied,
+) {
+    let held = |port: &PortId| bond.port_holds.contains_key(port);
+    let rest: Vec<PortId> = bond.applied.ports.keys().copied().filter(|port| !held(port)).collect();
+    for port in rest {
+        let taken = read(links, port).and_then(|link| match take_over(links, loader, bond, port, &link)? {
+            true => Ok(()),
+            false => hook_port(loader, bond, port, &link),
+        });
+        outcome.note(Wanted::Program(port), taken);
+    }
+    if bond.bpf.is_stale() && bond.applied.ports.keys().all(|port| bond.port_holds.contains_key(port)) {
+        let mark = || bond.bpf.mark_attached();
+        outcome.note(Wanted::Programs, step(|| format!("set up the maps of {name}"), mark));
+    }
 }
 
 /// Takes a port out of the maps, and the program off it.

@@ -22,6 +22,7 @@ use super::bond::Bond;
 use super::device::wire_name;
 use super::hook::{self, Place};
 use super::object::{Loader, TX, Way};
+use super::port::take_over_rest;
 use super::queues;
 use crate::dataplane::step::{port_step, step};
 use crate::dataplane::{Applied, PlaneError, Wanted, port};
@@ -36,6 +37,7 @@ pub fn apply(
     plan: &ForwardingPlan,
 ) -> Applied {
     let mut outcome = Applied::default();
+    take_over_rest(links, loader, name, bond, &mut outcome);
     let add = || bond.bpf.add_own(addresses(plan));
     outcome.note(
         Wanted::OwnMacs,

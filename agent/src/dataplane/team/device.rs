@@ -15,7 +15,7 @@ use super::options::{Key, Name, Settings, Value};
 use super::program::{hash_in_force, set_mode};
 use crate::dataplane::interface::{delete, label, report};
 use crate::dataplane::port::port_alias;
-use crate::dataplane::step::{TEAM, bond_gone, step, step_with};
+use crate::dataplane::step::{TEAM, bond_gone, step, step_with, twice};
 use crate::dataplane::{BondDevice, Observed, PlaneError};
 use crate::netlink::{Link, Statistics};
 use crate::text::chain;
@@ -53,7 +53,7 @@ impl Shared {
                 Ok(found) => names.extend(found.map(|found| found.link.report.name)),
                 // Gone since the interfaces were read.
                 Err(_) if matches!(self.links.by_index(ifindex), Ok(None)) => {}
-                Err(error) => log::error!("cannot tell whose {name} is: {}", chain(&error)),
+                Err(error) => log::error!("cannot find out whether {name} is a bond of bondd: {}", chain(&error)),
             }
         }
         Ok(names)
@@ -130,7 +130,10 @@ impl Shared {
         Ok(Some((bond, observed)))
     }
 
-    /// A port that cannot be read is left out, with a warning: the bond gets the others, and the port is attached anew.
+    /// Takes a device of ours over, with its ports.
+    ///
+    /// # Errors
+    /// A port cannot be read: left out of the bond, it would be taken out of the team while it forwards.
     pub(super) fn adopt_found(&mut self, name: &str, found: &Found) -> Result<(Bond, Observed), PlaneError> {
         let team = found.link.ifindex;
         let order = step(|| format!("read the ports of {name}"), || self.driver.ports(team))?;
@@ -147,17 +150,8 @@ impl Shared {
             if bond.settings.get(&Key::port(Name::UserLinkupEnabled, port)) != Some(&Value::Flag(true)) {
                 continue;
             }
-            let link = match step(|| format!("read {port}"), || self.links.by_index(port.0)) {
-                Ok(Some(link)) => link,
-                Ok(None) => continue,
-                Err(error) => {
-                    log::warn!(
-                        "{name}: {port} cannot be taken over, so it is attached anew: {}",
-                        chain(&error)
-                    );
-                    continue;
-                }
-            };
+            let read = || step(|| format!("read {port}"), || self.links.by_index(port.0));
+            let Some(link) = twice(read)? else { continue };
             if link.alias != port_alias(name) {
                 label(&mut self.links, name, port.0, &port_alias(name));
             }
@@ -185,8 +179,8 @@ impl Shared {
     }
 }
 
-/// A port's settings as in a plan, before it is known what it accepts. The driver passes promiscuity and all-multicast of the bond on to its ports, so the bond's
-/// settings are reported.
+/// A port's settings as in a plan, before it is known what it accepts. The driver passes promiscuity and all-multicast of the bond
+/// on to its ports, so the bond's settings are reported.
 pub fn settings_of(port: &Link, bond: &Link) -> PortPlan {
     PortPlan {
         mac: port.report.mac,

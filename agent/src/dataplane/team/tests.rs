@@ -145,7 +145,7 @@ fn a_new_agent_finds_the_plan_in_force() {
 }
 
 #[test]
-fn a_port_that_cannot_be_taken_over_does_not_stop_the_rest_of_the_bond() {
+fn a_bond_is_taken_over_with_all_its_ports_or_left_as_it_is() {
     in_netns(|| {
         let mut links = RouteSocket::open().unwrap();
         links.add_veth("a", "b").unwrap();
@@ -162,26 +162,26 @@ fn a_port_that_cannot_be_taken_over_does_not_stop_the_rest_of_the_bond() {
             },
             settings: lab.kernel.0.borrow().settings.clone(),
         };
-        let mut left_out: Vec<PortId> = Vec::new();
-        for step in 0.. {
-            let mut shared = plane.shared.borrow_mut();
-            let (outcome, reached) = fault::at(step, || shared.adopt_found("bond0", &device));
-            if step == 0 {
-                assert!(outcome.is_err() && reached, "all need the list of ports");
-            } else {
-                let (bond, observed) = &outcome.unwrap();
-                let ports: Vec<PortId> = observed.ports.iter().map(|(port, _)| *port).collect();
-                assert!(ports.iter().eq(observed.plan.ports.keys()) && ports.iter().eq(bond.ports.keys()));
-                left_out.extend(both.iter().filter(|port| !bond.ports.contains_key(port)));
+        for failures in [1, 2] {
+            let mut left_as_it_is = 0;
+            for step in 0.. {
+                let mut shared = plane.shared.borrow_mut();
+                let (outcome, reached) = fault::several(step, failures, || shared.adopt_found("bond0", &device));
+                match outcome {
+                    Ok((bond, observed)) => {
+                        let ports: Vec<PortId> = observed.ports.iter().map(|(port, _)| *port).collect();
+                        assert_eq!(ports, both, "step {step}");
+                        assert!(ports.iter().eq(observed.plan.ports.keys()) && ports.iter().eq(bond.ports.keys()));
+                    }
+                    Err(_) => left_as_it_is += 1,
+                }
+                if !reached {
+                    break;
+                }
             }
-            if !reached {
-                break;
-            }
+            // Without the list of ports, or when a port cannot be read twice; without counters they begin anew.
+            assert_eq!(left_as_it_is, if failures == 1 { 1 } else { 3 });
         }
-        assert_eq!(
-            left_out, both,
-            "each port when it cannot be read, and no port without its counters"
-        );
     });
 }
 
@@ -222,7 +222,7 @@ fn a_fault_at_any_step_is_made_good_by_the_next_plan() {
                 assert!(step >= 3, "{spread:?}: only {step} steps");
                 break;
             }
-            assert!(done.is_err(), "{spread:?}: step {step} failed and nobody was told");
+            assert!(done.is_err(), "{spread:?}: step {step} failed without an error");
             let found = lab.found();
             assert!(
                 !found.tx.is_nowhere() && found.carrier.is_on(),
@@ -294,7 +294,7 @@ fn an_option_that_somebody_else_changed_is_reported_and_put_back() {
         assert_eq!(
             plane.changed_by_others(&[Change::Overrun]),
             BTreeSet::new(),
-            "nobody has the bond any more"
+            "no agent has the bond any more"
         );
     });
 }

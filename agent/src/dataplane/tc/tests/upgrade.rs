@@ -16,6 +16,7 @@ use bond_monitors::MacAddr;
 use super::Hook;
 use super::heard::of_type;
 use super::world::*;
+use crate::dataplane::PlaneBond;
 use crate::dataplane::step::fault;
 use crate::dataplane::tc::device::wire_name;
 use crate::dataplane::tc::hook::{self, Attached, Place};
@@ -25,7 +26,6 @@ use crate::dataplane::tc::maps::on_all_cpus;
 use crate::dataplane::tc::object::{RX, TX};
 use crate::dataplane::tc::pins::unpin;
 use crate::dataplane::tc::queues::queues_of;
-use crate::dataplane::{PlaneBond, PortBase};
 use crate::packet::PacketSocket;
 
 #[test]
@@ -136,19 +136,9 @@ fn a_take_over_that_fails_at_any_step_is_completed_by_the_next_agent() {
         for step in 0.. {
             let old = downgrade(w, &plan);
             w.reopen();
-            let (outcome, reached) = fault::at(step, || w.adopt());
-            let missing = match outcome {
-                Ok(observed) => {
-                    let ports = observed.unwrap().plan.ports;
-                    [p0, p1].into_iter().find(|port| !ports.contains_key(port))
-                }
-                Err(_) => None,
-            };
-            assert_eq!(w.bond.is_none() || missing.is_some(), reached, "step {step}");
-            if let Some(port) = missing {
-                w.bond().attach(port, &PortBase { mac: None, mtu: 1500 }).unwrap();
-                w.program(&plan);
-            }
+            // Ports are tried twice.
+            let (_, reached) = fault::several(step, 2, || w.adopt());
+            assert_eq!(w.bond.is_none(), reached, "step {step}");
             // It forwards meanwhile, with whichever programs.
             let bond = w.link("bond0").ifindex;
             w.socket.send(bond, &frame(OTHER)).unwrap();
@@ -265,7 +255,8 @@ fn downgrade(w: &mut World, plan: &ForwardingPlan) -> Ebpf {
 
 /// Writes the maps of the first layout as its agent did for this plan.
 fn fill(old: &mut Ebpf, plan: &ForwardingPlan, wire: u32) {
-    let mut lists: Array<_, List> = old.take_map("lists").unwrap().try_into().unwrap();
+    // Borrowed, not taken: the programs are loaded later, on maps that must be open.
+    let mut lists: Array<_, List> = old.map_mut("lists").unwrap().try_into().unwrap();
     let selector = match plan.tx.kind {
         Spread::One => plan.tx.ports[0].0,
         _ => {
@@ -273,14 +264,14 @@ fn fill(old: &mut Ebpf, plan: &ForwardingPlan, wire: u32) {
             0x8000_0000 | 5 << 24
         }
     };
-    let mut state: Array<_, u32> = old.take_map("state").unwrap().try_into().unwrap();
+    let mut state: Array<_, u32> = old.map_mut("state").unwrap().try_into().unwrap();
     state.set(0, selector, 0).unwrap();
     state.set(1, wire, 0).unwrap();
-    let mut queues: Array<_, u32> = old.take_map("queues").unwrap().try_into().unwrap();
+    let mut queues: Array<_, u32> = old.map_mut("queues").unwrap().try_into().unwrap();
     for (queue, port) in queues_of(&plan.steer) {
         queues.set(queue.into(), port.0, 0).unwrap();
     }
-    let mut accept: HashMap<_, u32, u32> = old.take_map("accept").unwrap().try_into().unwrap();
+    let mut accept: HashMap<_, u32, u32> = old.map_mut("accept").unwrap().try_into().unwrap();
     for (port, wanted) in &plan.ports {
         match wanted.accept {
             Accept::Nothing => {}
@@ -288,17 +279,17 @@ fn fill(old: &mut Ebpf, plan: &ForwardingPlan, wire: u32) {
             Accept::All => accept.insert(port.0, 2, 0).unwrap(),
         }
     }
-    let mut counters: PerCpuHashMap<_, u32, Counters> = old.take_map("counters").unwrap().try_into().unwrap();
-    let mut heard: PerCpuHashMap<_, u32, Stamps> = old.take_map("heard").unwrap().try_into().unwrap();
+    let mut counters: PerCpuHashMap<_, u32, Counters> = old.map_mut("counters").unwrap().try_into().unwrap();
     for port in plan.ports.keys() {
-        counters
-            .insert(port.0, on_all_cpus(Counters::default()).unwrap(), 0)
-            .unwrap();
-        heard
-            .insert(port.0, on_all_cpus(Stamps::default()).unwrap(), 0)
-            .unwrap();
+        let none = on_all_cpus(Counters::default()).unwrap();
+        counters.insert(port.0, none, 0).unwrap();
     }
-    let mut own: HashMap<_, [u8; 6], u32> = old.take_map("own").unwrap().try_into().unwrap();
+    let mut heard: PerCpuHashMap<_, u32, Stamps> = old.map_mut("heard").unwrap().try_into().unwrap();
+    for port in plan.ports.keys() {
+        let never = on_all_cpus(Stamps::default()).unwrap();
+        heard.insert(port.0, never, 0).unwrap();
+    }
+    let mut own: HashMap<_, [u8; 6], u32> = old.map_mut("own").unwrap().try_into().unwrap();
     own.insert(plan.mac.0, 1, 0).unwrap();
 }
 
