@@ -10,6 +10,7 @@ use bond_modes::{BondOptions, OptionError};
 
 use crate::config::BondSpec;
 use crate::control::proto::{OptionPairs, Origin};
+use crate::plane_option::without_plane;
 
 /// Origins of one bond. The options of the files are kept beside it, see [`crate::saved::SavedBond::configured`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -194,10 +195,9 @@ fn values<'a>(rows: impl Iterator<Item = &'a OptionRow>, options: &BondOptions) 
         .collect()
 }
 
-/// The options of a bond in the files, without the plane, which the bond machine does not have.
+/// The options of a bond in the files.
 fn options_of(pairs: &[(String, String)]) -> Result<BondOptions, OptionError> {
-    let rest: OptionPairs = pairs.iter().filter(|(name, _)| name != "plane").cloned().collect();
-    parse(&rest).map(|change| change.options)
+    parse(&without_plane(pairs)).map(|change| change.options)
 }
 
 /// The options of the files, replaced by those that an operator or bondd set.

@@ -10,6 +10,7 @@ use super::{Instance, Instances, above};
 use crate::control::proto::{Call, ControlError, DoctorReport, ErrorCode, EventLine, OptionPairs, SCHEMA};
 use crate::dataplane::{self, OriginalPort, PORT_MARK, PlaneChoice, PlaneError, PortBase};
 use crate::netlink::Link;
+use crate::plane_option::take_plane;
 use crate::status::Device;
 use crate::text::chain;
 
@@ -232,14 +233,10 @@ impl Instances {
             );
         };
         let id = PortId(link.ifindex);
-        if let Some(owner) = self
-            .bonds
-            .iter()
-            .find(|instance| instance.bond.ports().get(id).is_some())
-        {
+        if let Some(at) = self.owner_of(id) {
             return refuse(
                 ErrorCode::PortBusy,
-                format!("{port} is a port of {} already", owner.name),
+                format!("{port} is a port of {} already", self.bonds[at].name),
             );
         }
         let links = self
@@ -470,19 +467,6 @@ fn stands_on(links: &[Link], link: &Link, bond: u32) -> bool {
     let ends = links.iter().filter(|end| end.ifindex == bond || end.peer == Some(bond));
     ends.flat_map(|end| above(links, end, |_| true))
         .any(|(upper, _)| upper.ifindex == link.ifindex)
-}
-
-/// Splits `plane=` off, which is no option of the bond machine.
-fn take_plane(pairs: &[(String, String)]) -> Result<(Option<PlaneChoice>, OptionPairs), OptionError> {
-    let (planes, rest): (OptionPairs, OptionPairs) = pairs.iter().cloned().partition(|(name, _)| name == "plane");
-    let choice = planes.last().map(|(_, value)| {
-        PlaneChoice::parse(value).ok_or_else(|| OptionError::BadValue {
-            option: "plane",
-            value: value.clone(),
-            expected: PlaneChoice::expected().to_owned(),
-        })
-    });
-    Ok((choice.transpose()?, rest))
 }
 
 fn done<T>(_: T) -> Value {

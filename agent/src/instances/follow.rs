@@ -9,6 +9,7 @@ use super::Instances;
 use super::calls::option_error;
 use crate::config::BondSpec;
 use crate::control::proto::OptionPairs;
+use crate::plane_option::{is_plane, without_plane};
 
 impl Instances {
     /// Makes the bond of a file, or changes an adopted one to match the files.
@@ -53,9 +54,8 @@ impl Instances {
 
     /// Whether a bond that was adopted without its state has the options of its file.
     fn has_options(&mut self, at: usize, pairs: &OptionPairs) -> bool {
-        let rest: OptionPairs = pairs.iter().filter(|(name, _)| name != "plane").cloned().collect();
         let instance = &mut self.bonds[at];
-        let followed = options::parse(&rest).is_ok_and(|change| change.options == *instance.bond.options());
+        let followed = options::parse(&without_plane(pairs)).is_ok_and(|change| change.options == *instance.bond.options());
         if followed {
             instance.origins.operator_options.clear();
         }
@@ -86,7 +86,7 @@ impl Instances {
             let after = instance.bond.preview(set);
             after.map_err(|error| option_error(&name, error))
         })?;
-        let planes = pairs.iter().filter(|pair| pair.0 == "plane" && !said.contains(pair));
+        let planes = pairs.iter().filter(|pair| is_plane(pair) && !said.contains(pair));
         set.extend(planes.cloned());
         let left: Vec<&str> = said
             .iter()

@@ -14,6 +14,7 @@ use super::{Instance, Instances};
 use crate::config::BondSpec;
 use crate::dataplane::{self, Adopted, Observed, OriginalPort, Plane, PlaneBond, PlaneChoice, PlaneError};
 use crate::origins::Origins;
+use crate::plane_option::{is_plane, without_plane};
 use crate::saved::SavedBond;
 use crate::status::Devices;
 use crate::text::chain;
@@ -254,8 +255,7 @@ fn options_of_orphan(
     pairs: &[(String, String)],
     plan: &ForwardingPlan,
 ) -> Option<BondOptions> {
-    let rest: Vec<_> = pairs.iter().filter(|(name, _)| name != "plane").cloned().collect();
-    let options = options::parse(&rest).ok()?.options;
+    let options = options::parse(&without_plane(pairs)).ok()?.options;
     match plane.can(&options) {
         Ok(()) => Some(options),
         Err(error) => {
@@ -276,7 +276,6 @@ pub fn check_options(pairs: &[(String, String)]) -> Vec<(usize, String)> {
 /// Errors in options for a new bond, for the readers of files, each with the place of its option; past the end if no option is
 /// at fault. `choice` is the plane of bonds whose options name no plane.
 pub fn check_options_on(choice: PlaneChoice, pairs: &[(String, String)]) -> Vec<(usize, String)> {
-    let is_plane = |(name, _): &(String, String)| name == "plane";
     let places: Vec<usize> = (0..pairs.len()).filter(|place| !is_plane(&pairs[*place])).collect();
     let rest: Vec<_> = places.iter().map(|place| pairs[*place].clone()).collect();
     let checked = bond_modes::options::check(&rest);
