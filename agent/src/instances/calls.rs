@@ -392,7 +392,6 @@ impl Instances {
         let instance = &mut self.bonds[at];
         let attached = instance.bond.ports().named(port).map(|port| port.id);
         let was_wanted = instance.forget_wanted(port);
-        instance.origins.operator_ports.remove(port);
         if attached.is_none() && !was_wanted {
             return Err(not_a_port(bond, port));
         }

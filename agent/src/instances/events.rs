@@ -1,6 +1,6 @@
 //! Events of the kernel: links that change, appear and disappear, changed addresses, and a new reading of all after an overrun.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::time::Duration;
@@ -198,9 +198,7 @@ impl Instances {
         let mut report = link.report.clone();
         let instance = &mut self.bonds[at];
         if let Some(old) = instance.bond.ports().name(port).filter(|old| *old != report.name) {
-            for name in instance.wanted.iter_mut().filter(|name| **name == old) {
-                name.clone_from(&report.name);
-            }
+            instance.ports_renamed(&BTreeMap::from([(old.to_string(), report.name.clone())]));
         }
         instance.devices.insert(port.0, Device::of(link));
         instance.dirty = true;

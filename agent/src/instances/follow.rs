@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use bond_modes::options;
 use bond_monitors::Time;
 
-use super::Instances;
+use super::{Instance, Instances};
 use super::calls::option_error;
 use crate::config::BondSpec;
 use crate::control::proto::OptionPairs;
@@ -34,11 +34,13 @@ impl Instances {
         }
         instance.origins.followed(spec);
         instance.dirty = true;
+        instance.forget_absent_names();
         self.release_left(now, at, &spec.ports);
         let instance = &mut self.bonds[at];
         for port in &spec.ports {
-            if !instance.wanted.contains(port) {
-                instance.wanted.push(port.clone());
+            let port = instance.origins.present_name(port).to_owned();
+            if !instance.wanted.contains(&port) {
+                instance.wanted.push(port);
             }
         }
     }
@@ -106,14 +108,7 @@ impl Instances {
 
     /// Gives back the ports that the files named and do not name any more, but for those that an operator attached.
     fn release_left(&mut self, now: Time, at: usize, ports: &[String]) {
-        let origins = &mut self.bonds[at].origins;
-        let now_named = ports.iter().cloned().collect();
-        let before = std::mem::replace(&mut origins.file_ports, now_named);
-        let left: Vec<String> = before
-            .into_iter()
-            .filter(|port| !origins.file_ports.contains(port) && !origins.operator_ports.contains(port))
-            .collect();
-        for port in left {
+        for port in self.bonds[at].origins.follow_ports(ports) {
             let instance = &mut self.bonds[at];
             let name = instance.name.clone();
             instance.forget_wanted(&port);
@@ -168,6 +163,21 @@ impl Instances {
                 instance.configured = None;
             } else if self.follow(now, at, &OptionPairs::new()) {
                 self.bonds[at].configured = None;
+            }
+        }
+    }
+}
+
+impl Instance {
+    /// Ports of the files that were renamed and are not attached any more have their names in the files again: the interface that
+    /// comes back may have either.
+    fn forget_absent_names(&mut self) {
+        let renamed = std::mem::take(&mut self.origins.renamed_ports);
+        for (port, present) in renamed {
+            if self.bond.ports().named(&present).is_some() {
+                self.origins.renamed_ports.insert(port, present);
+            } else if !self.origins.operator_ports.contains(&present) {
+                self.forget_wanted(&present);
             }
         }
     }

@@ -368,6 +368,16 @@ impl Instances {
 }
 
 impl Instance {
+    /// Ports have other names now; `names` has the new ones by the old ones.
+    fn ports_renamed(&mut self, names: &BTreeMap<String, String>) {
+        for name in &mut self.wanted {
+            if let Some(new) = names.get(name) {
+                name.clone_from(new);
+            }
+        }
+        self.origins.ports_renamed(names);
+    }
+
     /// Forgets a port that is not to be attached any more; whether it was wanted.
     fn forget_wanted(&mut self, port: &str) -> bool {
         let before = self.wanted.len();
@@ -375,6 +385,7 @@ impl Instance {
         self.attempts.forget(port);
         self.failures.forget(&Subject::Wanted(port.to_owned()));
         self.vanished.remove(port);
+        self.origins.operator_ports.remove(port);
         before != self.wanted.len()
     }
 }

@@ -94,6 +94,12 @@ impl Instances {
         let ifindex = observed.ifindex;
         let options = saved.bond.options().clone();
         let seen = self.seen(observed, &saved.originals);
+        let renamed: BTreeMap<String, String> = (saved.bond.port_names())
+            .filter_map(|(port, old)| {
+                let new = &seen.ports.iter().find(|(id, _)| *id == port)?.1.report.name;
+                (new != old).then(|| (old.to_owned(), new.clone()))
+            })
+            .collect();
         let bond = Bond::adopt(now, options, seen, Some(saved.bond));
         let active = bond.active().and_then(|id| bond.ports().name(id));
         log::info!(
@@ -105,16 +111,17 @@ impl Instances {
         instance.originals = saved.originals;
         instance.vanished = saved.vanished;
         instance.wanted = saved.wanted;
+        let options = instance.bond.options();
+        let unknown = || Origins::unknown(options, saved.configured.as_ref(), &instance.wanted);
+        instance.origins = saved.origins.unwrap_or_else(unknown);
+        instance.configured = saved.configured;
+        instance.ports_renamed(&renamed);
         // A port may have been attached and not yet written down.
         for port in instance.bond.ports().iter() {
             if !instance.wanted.contains(&port.name) {
                 instance.wanted.push(port.name.clone());
             }
         }
-        let options = instance.bond.options();
-        let unknown = || Origins::unknown(options, saved.configured.as_ref(), &instance.wanted);
-        instance.origins = saved.origins.unwrap_or_else(unknown);
-        instance.configured = saved.configured;
         self.bonds.push(instance);
         let at = self.bonds.len() - 1;
         self.drain(now, at);

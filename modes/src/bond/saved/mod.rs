@@ -92,6 +92,11 @@ impl Saved {
         &self.options.0
     }
 
+    /// The ports, each with the name that it had.
+    pub fn port_names(&self) -> impl Iterator<Item = (PortId, &str)> {
+        self.ports.iter().map(SavedPort::name)
+    }
+
     pub(super) fn of(bond: &Bond) -> Saved {
         let (notifier, rejoin) = bond.announcer.announcements();
         Saved {

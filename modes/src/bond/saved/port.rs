@@ -141,6 +141,10 @@ impl SavedPort {
         }
     }
 
+    pub fn name(&self) -> (PortId, &str) {
+        (self.id, &self.name)
+    }
+
     pub fn restore(self, now: Time, options: &BondOptions) -> Port {
         let carrier = match self.monitor.carrier {
             SavedCarrier::On => Carrier::On,
