@@ -28,6 +28,8 @@ pub(super) struct FileBond {
     #[serde(default)]
     vanished: BTreeMap<String, FileOriginal>,
     #[serde(default)]
+    unrestored: BTreeMap<PortId, FileOriginal>,
+    #[serde(default)]
     wanted: Vec<String>,
     #[serde(default)]
     configured: Option<Vec<(String, String)>>,
@@ -71,6 +73,7 @@ impl From<SavedBond> for FileBond {
             bond: state.bond,
             originals: values_into(state.originals),
             vanished: values_into(state.vanished),
+            unrestored: values_into(state.unrestored),
             wanted: state.wanted,
             configured: state.configured,
             origins: state.origins.map(FileOrigins::from),
@@ -88,6 +91,7 @@ impl From<FileBond> for SavedBond {
             bond: file.bond,
             originals: values_into(file.originals),
             vanished: values_into(file.vanished),
+            unrestored: values_into(file.unrestored),
             wanted: file.wanted,
             configured: file.configured,
             origins: file.origins.map(Origins::from),
