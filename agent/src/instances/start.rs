@@ -75,7 +75,8 @@ impl Instances {
                 }
                 Ok(Some(found))
             }
-            None if there.is_none() => Ok(None),
+            // Another interface may have this index: of a later network namespace, say.
+            None if there.is_none() || name != saved.name => Ok(None),
             None => Err(PlaneError::NotRecognised {
                 name,
                 plane: saved.plane().to_owned(),
