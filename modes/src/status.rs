@@ -114,6 +114,9 @@ pub struct PortStatus {
     /// Whether it counts as up, wherever ports that are up are counted: frames may leave through it. `link` alone does not say so:
     /// a port that the ARP monitor tries out may read `going down` without being used.
     pub usable: bool,
+    /// Whether frames of the stack leave through it now, as far as the mode lets them. A usable port does not send while it waits
+    /// as a backup, or, in downdelay, while another port is up.
+    pub sends: bool,
     /// Whether it carries traffic.
     pub role: Role,
     /// Signal on the wire right now.

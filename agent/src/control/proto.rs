@@ -335,6 +335,11 @@ impl PortReport {
     pub fn is_usable(&self) -> bool {
         self.status.as_ref().is_some_and(|status| status.usable)
     }
+
+    /// Whether frames of the stack leave through it.
+    pub fn sends(&self) -> bool {
+        self.status.as_ref().is_some_and(|status| status.sends)
+    }
 }
 
 impl Serialize for PortReport {
@@ -363,9 +368,12 @@ impl<'de> Deserialize<'de> for PortReport {
             Ok(PortPresence::Absent) => None,
             Err(error) => return Err(D::Error::custom(error)),
         };
-        // Earlier versions of the agent do not report which ports count as up.
+        // Earlier versions of the agent do not report which ports count as up, or which send.
         if let Some(status) = status.as_mut().filter(|_| !fields.contains_key("usable")) {
             status.usable = matches!(status.link, LinkWord::Up | LinkWord::GoingDown);
+        }
+        if let Some(status) = status.as_mut().filter(|_| !fields.contains_key("sends")) {
+            status.sends = status.usable;
         }
         Ok(PortReport {
             name: serde_json::from_value(field("name")).map_err(D::Error::custom)?,

@@ -61,6 +61,7 @@ impl Bond {
                 _ => port.link().into(),
             },
             usable: port.is_usable(),
+            sends: self.plan().tx.ports.contains(&port.id),
             role: if context.roles.carries(port) || probes && self.probing.is_active(port, &context) {
                 Role::Active
             } else {
