@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bond_modes::options::millis;
 use bond_modes::{Notice, SwitchReason, Warning};
-use bond_monitors::{Carrier, Duplex, Evidence, Speed};
+use bond_monitors::{Carrier, Duplex, SignOfLife, Speed};
 use log::Level;
 
 /// The event as a sentence, without the bond's name.
@@ -49,8 +49,8 @@ pub fn describe(notice: &Notice) -> String {
             silent_for,
         } => {
             let missing = match counts {
-                Evidence::Validated => "no answer",
-                Evidence::Any | Evidence::Probes => "silent",
+                SignOfLife::Validated => "no answer",
+                SignOfLife::Any | SignOfLife::Probes => "silent",
             };
             format!("{port}: {missing} for {}", ms(*silent_for))
         }
@@ -229,10 +229,10 @@ mod tests {
             counts,
             silent_for: MS(350),
         };
-        for counts in [Evidence::Any, Evidence::Probes] {
+        for counts in [SignOfLife::Any, SignOfLife::Probes] {
             check(silent(counts), Level::Warn, "eth0: silent for 350 ms");
         }
-        check(silent(Evidence::Validated), Level::Warn, "eth0: no answer for 350 ms");
+        check(silent(SignOfLife::Validated), Level::Warn, "eth0: no answer for 350 ms");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use bond_monitors::{Carrier, Duplex, Evidence, Speed};
+use bond_monitors::{Carrier, Duplex, SignOfLife, Speed};
 use serde::Serialize;
 
 use crate::ids::{Epoch, PortId};
@@ -140,7 +140,7 @@ pub enum Notice {
         /// The port's name.
         port: String,
         /// Frames that count as a sign of life.
-        counts: Evidence,
+        counts: SignOfLife,
         /// Time since the last sign of life.
         silent_for: Duration,
     },

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use bond_monitors::{AnswerKind, Carrier, Duplex, Evidence, LinkState, MacAddr, Speed};
+use bond_monitors::{AnswerKind, Carrier, Duplex, SignOfLife, LinkState, MacAddr, Speed};
 use serde::{Deserialize, Serialize};
 
 use crate::ids::PortId;
@@ -161,7 +161,7 @@ pub struct TargetStatus {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EvidenceStatus {
     /// Frames that count on this port in its role: `any` frame of another host, `probes` (ARP and IPv6) or `validated` answers.
-    pub counts: Evidence,
+    pub counts: SignOfLife,
     /// How long ago the last sign of life that counts came, in milliseconds; null for never.
     pub heard_ms_ago: Option<u64>,
     /// The last valid answer of each target that has answered through this port.

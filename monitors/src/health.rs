@@ -217,6 +217,7 @@ mod tests {
 
     use super::*;
     use crate::classic::Window;
+    use crate::evidence::Evidence;
     use crate::stamps::ReceiveStamps;
 
     /// Down when nothing was heard for a second. A monitor needs no more than this.
@@ -265,8 +266,11 @@ mod tests {
             self.verdict
         }
 
-        fn last_sign(&self) -> Option<Time> {
-            self.heard
+        fn evidence(&self) -> Evidence {
+            Evidence {
+                heard: self.heard,
+                ..Evidence::default()
+            }
         }
 
         fn wants(&self) -> FrameKinds {

@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use bond_monitors::classic::{self, Outcome, Rule, Standing};
 use bond_monitors::{
-    AnyMonitor, ArpMonitor, Combine, Evidence, FrameKinds, LinkState, Pause, ReceiveStamps, Time, Trial,
+    AnyMonitor, ArpMonitor, Combine, SignOfLife, FrameKinds, LinkState, Pause, ReceiveStamps, Time, Trial,
 };
 
 use crate::action::{Action, Notice};
@@ -284,7 +284,7 @@ impl Probing {
     ) {
         let active = context.roles.active();
         let Some(port) = ports.get(id) else { return };
-        let (counts, silent_for) = (self.evidence(port, context), now.since(self.last_rx(port, context)));
+        let (counts, silent_for) = (self.counts(port, context), now.since(self.last_rx(port, context)));
         let Some(port) = ports.get_mut(id) else { return };
         let Some(arp) = port.arp_mut() else { return };
         match outcome {
@@ -398,15 +398,15 @@ impl Probing {
     fn last_rx(&self, port: &Port, context: &ProbeContext<'_>) -> Time {
         let all = context.roles.is_one()
             && context.options.arp_all_targets == ArpAllTargets::All
-            && (self.evidence(port, context) == Evidence::Validated || !port.is_usable());
+            && (self.counts(port, context) == SignOfLife::Validated || !port.is_usable());
         let Some(arp) = port.arp() else { return Time::ZERO };
         let oldest = all.then(|| arp.oldest(self.paths_through().map(|(target, _, _)| target)));
         oldest.flatten().unwrap_or(arp.last_rx())
     }
 
     /// Frames that count on a port in its role.
-    pub fn evidence(&self, port: &Port, context: &ProbeContext<'_>) -> Evidence {
-        context.options.arp_validate.evidence(self.is_active(port, context))
+    pub fn counts(&self, port: &Port, context: &ProbeContext<'_>) -> SignOfLife {
+        context.options.arp_validate.counts(self.is_active(port, context))
     }
 
     /// Judges every port by its carrier and its last evidence. Without carrier no answer can arrive; while no target can be
