@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use bond_monitors::classic::{self, Outcome, Rule, Standing};
 use bond_monitors::{
-    AnyMonitor, ArpMonitor, Combine, SignOfLife, FrameKinds, LinkState, Pause, ReceiveStamps, Time, Trial,
+    ArpMonitor, FrameKinds, LinkState, Pause, ReceiveStamps, SignOfLife, Time, Trial,
 };
 
 use crate::action::{Action, Notice};
@@ -32,7 +32,7 @@ use crate::ids::PortId;
 use crate::options::{ArpAllTargets, BondOptions};
 use crate::outbox::Outbox;
 use crate::plan::ForwardingPlan;
-use crate::port::{Port, Ports};
+use crate::port::{Port, Ports, watch_by};
 use crate::roles::Roles;
 
 /// State of the monitor; it begins anew after a restart.
@@ -139,14 +139,14 @@ impl Probing {
         let window = context.options.window();
         for port in ports.iter_mut() {
             let usable = port.is_usable();
-            let mut monitors = Vec::new();
             if context.options.asks_targets() {
                 // It knows no delays: one that runs ends at once.
                 let state = if usable { LinkState::Up } else { LinkState::Down };
                 port.health.assume(now, state);
-                monitors.push(AnyMonitor::Arp(ArpMonitor::new(now, usable, window)));
             }
-            port.health.watch_by(now, monitors, Combine::All);
+            watch_by(&mut port.health, now, context.options, || {
+                ArpMonitor::new(now, usable, window)
+            });
         }
     }
 
