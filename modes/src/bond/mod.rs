@@ -18,6 +18,8 @@ mod unmonitored;
 pub use self::adopt::AdoptedState;
 pub use self::saved::Saved;
 
+use std::mem;
+
 use bond_monitors::{FrameKinds, LinkReport, MacAddr, Time};
 
 use self::announce::Announcer;
@@ -165,14 +167,11 @@ impl Bond {
 
     /// Runs a part of the ARP monitor, which may change its data about ports, and send.
     fn probe<T>(&mut self, run: impl FnOnce(&mut Probing, &mut Ports, &ProbeContext<'_>, &mut Outbox) -> T) -> T {
-        let context = ProbeContext {
-            options: &self.options,
-            roles: self.mode.roles(),
-            plan: self.planner.plan(),
-            addresses: self.announcer.addresses(),
-            up: self.device.up,
-        };
-        run(&mut self.probing, &mut self.ports, &context, &mut self.out)
+        let (mut probing, mut ports) = (mem::take(&mut self.probing), mem::take(&mut self.ports));
+        let mut out = mem::take(&mut self.out);
+        let done = run(&mut probing, &mut ports, &self.probe_context(), &mut out);
+        (self.probing, self.ports, self.out) = (probing, ports, out);
+        done
     }
 
     /// Runs a part of the mode, then applies its results: moves addresses, and starts or stops announcements.
