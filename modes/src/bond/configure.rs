@@ -33,7 +33,7 @@ impl Bond {
         }
         self.note_changes(&before);
         self.follow_monitor(now, &before);
-        self.tell_mode(
+        self.notify_mode(
             now,
             Change::Options {
                 primary_given: change.primary_given,
@@ -42,7 +42,7 @@ impl Bond {
         );
         // Options after active_slave in the driver's order may move the active port again.
         if change.active.is_some() {
-            self.tell_mode(now, Change::ActiveAsked(manual));
+            self.notify_mode(now, Change::ActiveAsked(manual));
         }
         self.conclude(now, Vec::new());
         Ok(())
@@ -79,7 +79,7 @@ impl Bond {
                 });
             }
         }
-        self.tell_mode(now, Change::PortOptions { port, before });
+        self.notify_mode(now, Change::PortOptions { port, before });
         self.conclude(now, Vec::new());
         Ok(())
     }
@@ -127,7 +127,7 @@ impl Bond {
                 }
             }
         }
-        self.tell_if_unmonitored();
+        self.report_unmonitored();
     }
 
     /// Without a monitor the operator's choice counts.
@@ -159,9 +159,9 @@ impl Bond {
     }
 
     /// Reports once that the bond is unmonitored, and once that it is monitored again.
-    pub(super) fn tell_if_unmonitored(&mut self) {
+    pub(super) fn report_unmonitored(&mut self) {
         let now = self.unmonitored();
-        if std::mem::replace(&mut self.told_unmonitored, now) == now {
+        if std::mem::replace(&mut self.reported_unmonitored, now) == now {
             return;
         }
         self.out.notify(match now {

@@ -49,7 +49,7 @@ pub struct Bond {
     probing: Probing,
     announcer: Announcer,
     /// The last reported value of [`Bond::unmonitored`].
-    told_unmonitored: Option<Unmonitored>,
+    reported_unmonitored: Option<Unmonitored>,
     planner: Planner,
     out: Outbox,
 }
@@ -64,7 +64,7 @@ impl Bond {
         for about in change.warnings {
             bond.out.notify(Notice::warning(about));
         }
-        bond.tell_if_unmonitored();
+        bond.report_unmonitored();
         bond.conclude(now, Vec::new());
         bond
     }
@@ -78,7 +78,7 @@ impl Bond {
             polls: Polls::new(now),
             probing: Probing::default(),
             announcer: Announcer::default(),
-            told_unmonitored: None,
+            reported_unmonitored: None,
             planner: Planner::new(plan),
             out: Outbox::default(),
         }
@@ -193,7 +193,7 @@ impl Bond {
         }
     }
 
-    fn tell_mode(&mut self, now: Time, change: Change<'_>) {
+    fn notify_mode(&mut self, now: Time, change: Change<'_>) {
         self.run_mode(now, |mode, view, out| mode.on_change(now, &change, view, out));
     }
 
@@ -227,7 +227,7 @@ impl Bond {
             self.report(found.notices);
             came_up.extend(found.came_up);
         }
-        self.tell_mode(now, Change::Judged { came_up: &came_up });
+        self.notify_mode(now, Change::Judged { came_up: &came_up });
         let wanted = planner::wanted(&self.mode, &self.view());
         if self.planner.publish(now, wanted, &mut self.out) {
             self.device.doubt(None);

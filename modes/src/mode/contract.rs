@@ -58,7 +58,7 @@ pub(crate) trait Mode {
         Roles::Every
     }
 
-    /// Whether a port that joins is in use at once, as far as can be told before its link is judged.
+    /// Whether a port that joins is in use at once, as far as this is known before its link is judged.
     fn joins_in_use(&self, _port: &Port, _view: &View<'_>) -> bool {
         true
     }

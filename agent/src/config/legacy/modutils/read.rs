@@ -188,7 +188,7 @@ impl Reader<'_> {
 
     fn holds(&mut self, place: &Place, condition: &str) -> bool {
         condition::holds(condition, self.files).unwrap_or_else(|| {
-            let text = format!("the condition {condition:?} cannot be told without a shell, expected plain words");
+            let text = format!("the condition {condition:?} cannot be evaluated without a shell, expected plain words");
             self.refuse("shell-expansion", place, text);
             false
         })
