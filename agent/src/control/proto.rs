@@ -11,10 +11,12 @@ use std::fmt;
 
 use bond_modes::{BondStatus, LinkWord, Notice, PortStatus};
 use serde::de::Error as _;
+use serde::ser::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value, json};
 
 use crate::dataplane::{PlaneReport, PortCounters};
+use crate::text;
 
 /// Version of the JSON of `show`. Fields are added, never renamed or removed.
 pub const SCHEMA: u32 = 1;
@@ -427,5 +429,11 @@ pub struct BondEvent {
     /// For people: the line of the log.
     pub text: String,
     /// For programs.
+    #[serde(serialize_with = "notice_for_programs")]
     pub notice: Notice,
+}
+
+fn notice_for_programs<S: Serializer>(notice: &Notice, serializer: S) -> Result<S::Ok, S::Error> {
+    let fields = text::for_programs(notice).map_err(S::Error::custom)?;
+    fields.serialize(serializer)
 }

@@ -74,7 +74,8 @@ impl Bond {
             let value = (row.show)(&options);
             if (row.show)(&before) != value {
                 self.out.notify(Notice::OptionChanged {
-                    option: format!("{} of {}", row.name, attached.name),
+                    option: row.name.to_owned(),
+                    port: Some(attached.name.clone()),
                     value: value.to_string(),
                 });
             }
@@ -141,6 +142,7 @@ impl Bond {
             if old.get(&option) != Some(&value) {
                 self.out.notify(Notice::OptionChanged {
                     option,
+                    port: None,
                     value: value.to_string(),
                 });
             }
