@@ -61,19 +61,22 @@ pub(crate) struct Situation<'a> {
 }
 
 /// The part of [`Current`] that outlives the agent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Lasting {
     pub active: Option<PortId>,
+    /// The operator has just named the primary.
     pub force_primary: bool,
+    /// The former active port, and until when it gets frames.
     pub left: Option<(PortId, Time)>,
 }
 
 impl Current {
     /// The saved state.
-    pub fn new(active: Option<PortId>, force_primary: bool, left: Option<(PortId, Time)>) -> Self {
+    pub fn new(saved: Lasting) -> Self {
         Current {
-            active,
-            force_primary,
-            left: left.map(|(port, until)| Left {
+            active: saved.active,
+            force_primary: saved.force_primary,
+            left: saved.left.map(|(port, until)| Left {
                 port,
                 until: Deadline::at(until),
             }),

@@ -1,7 +1,5 @@
 //! One port carries all traffic, the others wait. [bonding.rst: active-backup]
 
-use std::collections::BTreeMap;
-
 use bond_monitors::{LinkState, MacAddr, Pause, Time};
 
 use super::{Announces, Change, Forwarding, Mode, ModeSaved, View};
@@ -137,19 +135,15 @@ impl Mode for ActiveBackup {
     }
 
     fn save(&self) -> ModeSaved {
-        let saved = self.current.save();
-        ModeSaved {
-            active: saved.active,
-            force_primary: saved.force_primary,
-            left: saved.left,
-            state: BTreeMap::new(),
-        }
+        ModeSaved::Current(self.current.save())
     }
 
     /// The port that carries the traffic in the kernel overrides the file.
     fn adopt(&mut self, saved: &ModeSaved, plan: &ForwardingPlan, view: &View<'_>, out: &mut Outbox) {
         let forwards = plan.tx.ports.first().copied().filter(|_| plan.tx.kind == Spread::One);
-        self.current = Current::new(saved.active, saved.force_primary, saved.left);
+        if let ModeSaved::Current(saved) = saved {
+            self.current = Current::new(*saved);
+        }
         self.current.adopt(forwards, &situation(view), out);
     }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use bond_monitors::{Carrier, FrameKinds, LinkState, MacAddr, Pause, Time};
 
 use crate::bond::device::{Device, MacOrigin};
+use crate::current::Lasting;
 use crate::event::Counters;
 use crate::ids::PortId;
 use crate::options::{BondOptions, FailOverMac, PortOptions};
@@ -171,17 +172,15 @@ pub(crate) struct Announces {
     pub memberships: bool,
 }
 
-/// State of a mode for the next start.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct ModeSaved {
-    /// The port that is in use or speaks for the bond.
-    pub active: Option<PortId>,
-    /// The operator has just named the primary.
-    pub force_primary: bool,
-    /// The active port before, and until when it gets frames.
-    pub left: Option<(PortId, Time)>,
-    /// Further state, by names of its own.
-    pub state: BTreeMap<String, String>,
+/// State of a mode for the next start. A mode always uses the same form.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum ModeSaved {
+    /// The port that speaks for the bond is all there is.
+    Speaker(Option<PortId>),
+    /// Of a mode with one active port.
+    Current(Lasting),
+    /// By names of the mode's own.
+    Named(BTreeMap<String, String>),
 }
 
 impl<'a> View<'a> {
