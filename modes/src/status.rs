@@ -114,8 +114,8 @@ pub struct PortStatus {
     /// Whether it counts as up, wherever ports that are up are counted: frames may leave through it. `link` alone does not say so:
     /// a port that the ARP monitor tries out may read `going down` without being used.
     pub usable: bool,
-    /// Whether frames of the stack leave through it now, as far as the mode lets them. A usable port does not send while it waits
-    /// as a backup, or, in downdelay, while another port is up.
+    /// Whether the mode lets frames leave through it now. A usable port does not send while it waits as a backup, or in downdelay
+    /// while another port is up. Frames of a queue that is bound to the port (`queue_id`) do not count.
     pub sends: bool,
     /// Whether it carries traffic.
     pub role: Role,

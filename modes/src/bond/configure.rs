@@ -1,6 +1,6 @@
 //! Changes of options of the bond and of its ports while it runs.
 
-use bond_monitors::{LinkState, Time};
+use bond_monitors::Time;
 
 use super::Bond;
 use super::unmonitored::Unmonitored;
@@ -21,7 +21,7 @@ impl Bond {
     pub fn configure(&mut self, now: Time, pairs: &[(String, String)]) -> Result<(), OptionError> {
         let change = options::apply(&self.options, self.context(), pairs)?;
         let manual = match &change.active {
-            Some(Some(name)) => Some(self.manual_choice(name)?),
+            Some(Some(name)) => Some(self.mode.manual_choice(name, &self.view())?),
             _ => None,
         };
         let before = std::mem::replace(&mut self.options, change.options);
@@ -85,19 +85,6 @@ impl Bond {
         Ok(())
     }
 
-    /// [bond_options.c: bond_option_active_slave_set]
-    fn manual_choice(&self, name: &str) -> Result<PortId, OptionError> {
-        let (option, value) = ("active_slave", name.to_owned());
-        match self.ports.named(name) {
-            None => Err(OptionError::NotAPort { option, value }),
-            Some(port) if self.active() == Some(port.id) => Ok(port.id),
-            Some(port) if port.link() != LinkState::Up || !self.seen_up(port) => {
-                Err(OptionError::PortDown { option, value })
-            }
-            Some(port) => Ok(port.id),
-        }
-    }
-
     /// A queue is bound to one port. [bond_options.c: bond_option_queue_id_set]
     fn check_queue(&self, port: PortId, queue: u16) -> Result<(), OptionError> {
         let taken = |other: &&Port| queue != 0 && other.id != port && other.options.queue_id == queue;
@@ -129,11 +116,6 @@ impl Bond {
             }
         }
         self.report_unmonitored();
-    }
-
-    /// Without a monitor the operator's choice counts.
-    fn seen_up(&self, port: &Port) -> bool {
-        !self.options.watches_links() || port.carrier().is_on()
     }
 
     fn note_changes(&mut self, before: &BondOptions) {

@@ -6,7 +6,7 @@ use super::{Announces, Change, Forwarding, Mode, ModeSaved, View};
 use crate::action::Notice;
 use crate::current::{Current, Situation, fail_over_mac};
 use crate::ids::PortId;
-use crate::options::{BondOptions, FailOverMac};
+use crate::options::{BondOptions, FailOverMac, OptionError};
 use crate::outbox::Outbox;
 use crate::plan::{Accept, ForwardingPlan, Spread, Tx};
 use crate::port::Port;
@@ -106,6 +106,10 @@ impl Mode for ActiveBackup {
     fn joins_in_use(&self, port: &Port, view: &View<'_>) -> bool {
         let link_up = port.link() != LinkState::Down;
         self.current.active().is_none() && (port.is_usable() || link_up && view.watched)
+    }
+
+    fn manual_choice(&self, name: &str, view: &View<'_>) -> Result<PortId, OptionError> {
+        self.current.manual_choice(name, &situation(view))
     }
 
     fn speaker(&self) -> Option<PortId> {

@@ -8,7 +8,7 @@ use crate::bond::device::{Device, MacOrigin};
 use crate::current::Lasting;
 use crate::event::Counters;
 use crate::ids::PortId;
-use crate::options::{BondOptions, FailOverMac, PortOptions};
+use crate::options::{BondOptions, FailOverMac, OptionError, PortOptions};
 use crate::outbox::Outbox;
 use crate::plan::{Accept, Fallback, ForwardingPlan, Match, Rewrite, Source, Steer, Tx};
 use crate::port::{Port, Ports};
@@ -62,6 +62,14 @@ pub(crate) trait Mode {
     /// Whether a port that joins is in use at once, as far as this is known before its link is judged.
     fn joins_in_use(&self, _port: &Port, _view: &View<'_>) -> bool {
         true
+    }
+
+    /// The port of this name, if the operator may make it the active one; else why not.
+    /// [bond_options.c: bond_option_active_slave_set]
+    fn manual_choice(&self, name: &str, _view: &View<'_>) -> Result<PortId, OptionError> {
+        // The option tables refuse active_slave in modes without an active port.
+        let (option, value) = ("active_slave", name.to_owned());
+        Err(OptionError::NotAPort { option, value })
     }
 
     /// The port that sends the bond's own frames.
