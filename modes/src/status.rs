@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use bond_monitors::{AnswerKind, Carrier, Duplex, SignOfLife, LinkState, MacAddr, Speed};
+use bond_monitors::{AnswerKind, Carrier, Duplex, LinkState, MacAddr, SignOfLife, Speed};
 use serde::{Deserialize, Serialize};
 
 use crate::ids::PortId;

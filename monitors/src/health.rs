@@ -401,7 +401,11 @@ mod tests {
             assert_eq!(health.combined(), Verdict::Down, "the other one still says so");
         }
         health.on_fact(at(2), Fact::Stamps(None), &mut Vec::new());
-        assert_eq!(health.combined(), Verdict::Down, "the new ARP monitor begins with the state of the port");
+        assert_eq!(
+            health.combined(),
+            Verdict::Down,
+            "the new ARP monitor begins with the state of the port"
+        );
     }
 
     #[test]

@@ -8,7 +8,7 @@ use bond_modes::plan::{Match, Steer};
 use bond_modes::{HostBehind, LinkWord, Machine, Notice, Reach, SwitchReason, Warning};
 use bond_monitors::wire::arp::Arp;
 use bond_monitors::wire::ethernet::{Tag, strip};
-use bond_monitors::{Carrier, SignOfLife, MacAddr};
+use bond_monitors::{Carrier, MacAddr, SignOfLife};
 use bondd_tests::sim::World;
 use bondd_tests::sim::arp::{ARP, VALIDATE, host, kill, mend, world};
 

@@ -194,7 +194,11 @@ mod tests {
     fn bond(mode: &str) -> BondReport {
         let port = |name: &str, link: &str| {
             let usable = link != "going back";
-            let sends = if mode == "active-backup" { name == "eth2" } else { link == "up" };
+            let sends = if mode == "active-backup" {
+                name == "eth2"
+            } else {
+                link == "up"
+            };
             json!({"name":name,"state":"attached","link":link,"usable":usable,"sends":sends})
         };
         let absent = serde_json::to_value(PortReport::absent("eth9")).unwrap();

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use bond_monitors::classic::ProbeAnswer;
 use bond_monitors::wire::nd::solicited_node;
-use bond_monitors::{AnswerKind, SignOfLife, MacAddr, ReceiveStamps, Time};
+use bond_monitors::{AnswerKind, MacAddr, ReceiveStamps, SignOfLife, Time};
 
 use super::{ProbeContext, Probing};
 use crate::ids::PortId;

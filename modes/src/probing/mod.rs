@@ -21,9 +21,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use bond_monitors::classic::{self, Outcome, Rule, Standing};
-use bond_monitors::{
-    ArpMonitor, FrameKinds, LinkState, Pause, ReceiveStamps, SignOfLife, Time, Trial,
-};
+use bond_monitors::{ArpMonitor, FrameKinds, LinkState, Pause, ReceiveStamps, SignOfLife, Time, Trial};
 
 use crate::action::{Action, Notice};
 use crate::delays::Inspection;
