@@ -289,12 +289,9 @@ impl Instances {
     }
 
     /// For monitoring clients only, not for the log.
-    fn notify_clients(&mut self, at: usize, mut notice: Notice) {
+    fn notify_clients(&mut self, at: usize, notice: Notice) {
         let bond = self.bonds[at].name.clone();
         let text = text::describe(&notice);
-        if let Notice::Warning { text: sentence, .. } = &mut notice {
-            sentence.clone_from(&text);
-        }
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let time = since_1970.as_millis() as f64 / 1000.0;
         self.happened.push(EventLine {

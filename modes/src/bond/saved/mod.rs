@@ -17,6 +17,7 @@ use self::port::SavedPort;
 use super::Bond;
 use super::announce::{Announcements, Announcer};
 use super::device::{Device, MacOrigin};
+use crate::current::Lasting;
 use crate::deadline::Deadline;
 use crate::ids::PortId;
 use crate::mode::{AnyMode, ModeSaved};
@@ -61,7 +62,7 @@ enum SavedOrigin {
     User,
 }
 
-/// See [`ModeSaved`].
+/// See [`ModeSaved`]; each mode uses the fields of its form.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 struct SavedMode {
@@ -131,7 +132,8 @@ impl Saved {
             bond.ports.push(port);
         }
         bond.announcer = Announcer::resumed(self.notifier.restore(), self.rejoin.restore());
-        (bond, self.mode.restore())
+        let mode = self.mode.restore(&bond.mode);
+        (bond, mode)
     }
 }
 
@@ -175,20 +177,34 @@ impl SavedDevice {
 
 impl SavedMode {
     fn of(mode: ModeSaved) -> Self {
-        SavedMode {
-            active: mode.active,
-            force_primary: mode.force_primary,
-            left: mode.left.map(|(port, until)| SavedLeft { port, until }),
-            state: mode.state,
+        match mode {
+            ModeSaved::Speaker(active) => SavedMode {
+                active,
+                ..SavedMode::default()
+            },
+            ModeSaved::Current(current) => SavedMode {
+                active: current.active,
+                force_primary: current.force_primary,
+                left: current.left.map(|(port, until)| SavedLeft { port, until }),
+                ..SavedMode::default()
+            },
+            ModeSaved::Named(state) => SavedMode {
+                state,
+                ..SavedMode::default()
+            },
         }
     }
 
-    fn restore(self) -> ModeSaved {
-        ModeSaved {
-            active: self.active,
-            force_primary: self.force_primary,
-            left: self.left.map(|left| (left.port, left.until)),
-            state: self.state,
+    /// In the form that the mode uses.
+    fn restore(self, mode: &AnyMode) -> ModeSaved {
+        match mode.save() {
+            ModeSaved::Speaker(_) => ModeSaved::Speaker(self.active),
+            ModeSaved::Current(_) => ModeSaved::Current(Lasting {
+                active: self.active,
+                force_primary: self.force_primary,
+                left: self.left.map(|left| (left.port, left.until)),
+            }),
+            ModeSaved::Named(_) => ModeSaved::Named(self.state),
         }
     }
 }
@@ -259,7 +275,9 @@ mod tests {
 
     #[test]
     fn a_bond_keeps_every_field() {
-        let saved = read(&complete());
+        let mut saved = read(&complete());
+        // Only modes of another form have names of their own.
+        saved.mode.state.clear();
         let device = saved.device.clone().restore();
         let mode = AnyMode::new(saved.options().mode);
         let plan = planner::wanted(&mode, &View::new(&Ports::default(), saved.options(), &device));
