@@ -232,6 +232,7 @@ mod tests {
     use super::*;
     use crate::bond::planner;
     use crate::mode::View;
+    use crate::options::ModeName;
     use crate::port::Ports;
 
     /// Every field of the file but those of later options.
@@ -288,6 +289,37 @@ mod tests {
             ..Saved::of(&bond)
         };
         assert_eq!(again, saved);
+    }
+
+    #[test]
+    fn the_state_of_every_mode_has_the_same_fields_and_comes_back_in_its_form() {
+        let current = Lasting {
+            active: Some(PortId(2)),
+            force_primary: true,
+            left: Some((PortId(1), Time::from_millis(5))),
+        };
+        let named = BTreeMap::from([("1".to_owned(), "7".to_owned())]);
+        for (mode, form, file) in [
+            (
+                ModeName::BalanceXor,
+                ModeSaved::Speaker(Some(PortId(1))),
+                json!({"active":1,"force_primary":false,"left":null}),
+            ),
+            (
+                ModeName::ActiveBackup,
+                ModeSaved::Current(current),
+                json!({"active":2,"force_primary":true,"left":{"port":1,"until":5_000_000}}),
+            ),
+            (
+                ModeName::Heartbeat,
+                ModeSaved::Named(named),
+                json!({"active":null,"force_primary":false,"left":null,"state":{"1":"7"}}),
+            ),
+        ] {
+            assert_eq!(to_value(SavedMode::of(form.clone())).unwrap(), file);
+            let read: SavedMode = from_value(file).unwrap();
+            assert_eq!(read.restore(&AnyMode::new(mode)), form);
+        }
     }
 
     #[test]
