@@ -51,7 +51,8 @@ bench: deps lab build
 	@BONDD_BIN_DIR=$${BONDD_BIN_DIR:-$(CURDIR)/target/release} target/release/bondd-bench
 
 fidelity: deps lab
-	$(CARGO) test --locked --quiet --package bondd-tests --test vm fidelity -- --nocapture
+	tests/lab-programs
+	@BONDD_BIN_DIR=$${BONDD_BIN_DIR:-$(CURDIR)/target/lab} $(CARGO) test --locked --quiet --package bondd-tests --test vm fidelity -- --nocapture
 
 fuzz: deps
 	@$(CARGO) run --locked --release --quiet --package bondd-tests --bin bondd-fuzz-options

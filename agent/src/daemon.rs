@@ -127,7 +127,9 @@ fn serve(arguments: &Arguments, config: &Parsed) -> Result<(), Box<dyn Error>> {
     let registry = poll.registry().try_clone()?;
     let mut instances = Instances::new(&run_dir, registry, planes)?;
     instances.prefer(arguments.plane);
-    instances.start(clock::now(), &config.bonds, &config.files);
+    instances
+        .start(clock::now(), &config.bonds, &config.files)
+        .map_err(|error| format!("cannot read the saved states in {}/state: {error}", run_dir.display()))?;
     raise_priority();
     let server = Server::bind(&run_dir.join(SOCKET), poll.registry(), CONTROL)?;
     log::info!("ready at {}", run_dir.display());
@@ -150,8 +152,9 @@ fn raise_priority() {
 /// Ends the agent; bonds go on forwarding. If there is no bond, the data planes remove everything that they made.
 fn stop(run_dir: &Path, instances: Instances) {
     let used = instances.planes_in_use();
+    let unadopted = instances.has_unadopted();
     let mut planes = instances.into_planes();
-    if !used.is_empty() {
+    if !used.is_empty() || unadopted {
         let mut short_lived = planes.short_lived();
         short_lived.retain(|(plane, _)| used.contains(plane));
         for (plane, why) in &short_lived {

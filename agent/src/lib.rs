@@ -16,6 +16,7 @@ pub mod logging;
 pub mod netlink;
 pub mod origins;
 pub mod packet;
+mod plane_option;
 pub mod run;
 pub mod saved;
 pub mod signals;

@@ -10,6 +10,7 @@ use bond_modes::{BondOptions, OptionError};
 
 use crate::config::BondSpec;
 use crate::control::proto::{OptionPairs, Origin};
+use crate::plane_option::without_plane;
 
 /// Origins of one bond. The options of the files are kept beside it, see [`crate::saved::SavedBond::configured`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -18,8 +19,10 @@ pub struct Origins {
     pub made_by_file: bool,
     /// The option files with lines about the bond, as absolute paths.
     pub files: BTreeSet<PathBuf>,
-    /// Ports that the files name.
+    /// Ports that the files name, by their names there.
     pub file_ports: BTreeSet<String>,
+    /// The present names of those that were renamed since, by their names in the files.
+    pub renamed_ports: BTreeMap<String, String>,
     /// Options that an operator set, by the kernel's name.
     pub operator_options: BTreeSet<String>,
     /// Ports that an operator attached.
@@ -75,9 +78,41 @@ impl Origins {
         let changed = differing(&BondOptions::default(), options).map(|row| row.name);
         let chosen = changed.filter(|name| !self.port_options.contains_key(*name));
         self.operator_options.extend(chosen.map(str::to_owned));
-        self.operator_ports.append(&mut self.file_ports);
+        let file_ports = std::mem::take(&mut self.file_ports);
+        let present = file_ports.iter().map(|port| self.present_name(port).to_owned());
+        self.operator_ports.extend(present.collect::<Vec<_>>());
+        self.renamed_ports.clear();
         self.files.clear();
         self.made_by_file = false;
+    }
+
+    /// Ports have other names now; `names` has the new ones by the old ones.
+    pub fn ports_renamed(&mut self, names: &BTreeMap<String, String>) {
+        let now = |name: &str| names.get(name).map_or(name, String::as_str).to_owned();
+        let present = |port: &String| (port.clone(), now(self.present_name(port)));
+        let renamed = self.file_ports.iter().map(present);
+        self.renamed_ports = renamed.filter(|(port, present)| port != present).collect();
+        self.operator_ports = self.operator_ports.iter().map(|port| now(port)).collect();
+        for port in self.port_options.values_mut() {
+            *port = now(port);
+        }
+    }
+
+    /// The name that a port of the files has now.
+    pub fn present_name<'a>(&'a self, port: &'a str) -> &'a str {
+        self.renamed_ports.get(port).map_or(port, String::as_str)
+    }
+
+    /// Records the ports that the files name now, each by the name that it has now, and returns those that they named before and
+    /// that are nobody's any more.
+    pub fn follow_ports(&mut self, ports: &[String]) -> Vec<String> {
+        let before = std::mem::replace(&mut self.file_ports, ports.iter().cloned().collect());
+        let present: BTreeSet<&str> = ports.iter().map(|port| self.present_name(port)).collect();
+        let is_nobodys = |port: &String| !present.contains(port.as_str()) && !self.operator_ports.contains(port);
+        let named_before = before.iter().map(|port| self.present_name(port).to_owned());
+        let left = named_before.filter(is_nobodys).collect();
+        self.renamed_ports.retain(|port, _| self.file_ports.contains(port));
+        left
     }
 
     /// Records the files with lines about a bond, for its next start.
@@ -194,10 +229,9 @@ fn values<'a>(rows: impl Iterator<Item = &'a OptionRow>, options: &BondOptions) 
         .collect()
 }
 
-/// The options of a bond in the files, without the plane, which the bond machine does not have.
+/// The options of a bond in the files.
 fn options_of(pairs: &[(String, String)]) -> Result<BondOptions, OptionError> {
-    let rest: OptionPairs = pairs.iter().filter(|(name, _)| name != "plane").cloned().collect();
-    parse(&rest).map(|change| change.options)
+    parse(&without_plane(pairs)).map(|change| change.options)
 }
 
 /// The options of the files, replaced by those that an operator or bondd set.
@@ -284,6 +318,50 @@ mod tests {
         assert_eq!(origin(&renamed), Origin::Bondd);
         origins.set_by_operator(&pairs("fail_over_mac=active"), &in_force, &in_force, None);
         assert_eq!(origin(&origins), Origin::Operator);
+    }
+
+    #[test]
+    fn a_port_that_was_renamed_stays_that_of_its_file_and_of_its_operator() {
+        let names = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
+            pairs
+                .iter()
+                .map(|(old, new)| ((*old).to_owned(), (*new).to_owned()))
+                .collect()
+        };
+        let list = |ports: &[&str]| -> Vec<String> { ports.iter().map(|port| (*port).to_owned()).collect() };
+        let mut origins = Origins::default();
+        origins.follow_ports(&list(&["eth0", "eth1"]));
+        origins.operator_ports.insert("eth2".to_owned());
+        origins.set_for_port("fail_over_mac", "eth2");
+        // Two at once exchange their names.
+        origins.ports_renamed(&names(&[("eth0", "eth1"), ("eth1", "eth0"), ("eth2", "lan2")]));
+        assert_eq!(origins.present_name("eth0"), "eth1");
+        assert_eq!(origins.operator_ports, ["lan2".to_owned()].into());
+        assert_eq!(origins.port_options["fail_over_mac"], "lan2");
+        origins.ports_renamed(&names(&[("eth1", "lan0")]));
+        let mut edited = origins.clone();
+        assert_eq!(
+            origins.follow_ports(&list(&["eth0", "eth1"])),
+            list(&[]),
+            "the file is as it was"
+        );
+        assert_eq!(origins.follow_ports(&list(&["eth1"])), ["lan0"]);
+        assert_eq!(
+            origins.follow_ports(&list(&[])),
+            ["eth0"],
+            "whose name in the file is eth1"
+        );
+        assert_eq!(
+            edited.follow_ports(&list(&["lan0", "eth1"])),
+            list(&[]),
+            "the file has its new name"
+        );
+        assert_eq!(edited.present_name("lan0"), "lan0");
+        edited.ports_renamed(&names(&[("eth0", "eth1")]));
+        assert_eq!(edited.renamed_ports, BTreeMap::new(), "as in the file again");
+        edited.ports_renamed(&names(&[("lan0", "x")]));
+        edited.taken_by_operator(&BondOptions::default());
+        assert_eq!(edited.operator_ports, ["eth1", "lan2", "x"].map(str::to_owned).into());
     }
 
     #[test]

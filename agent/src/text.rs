@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use bond_modes::options::millis;
 use bond_modes::{Notice, SwitchReason, Warning};
-use bond_monitors::{Carrier, Duplex, Evidence, Speed};
+use bond_monitors::{Carrier, Duplex, SignOfLife, Speed};
 use log::Level;
+use serde_json::Value;
 
 /// The event as a sentence, without the bond's name.
 pub fn describe(notice: &Notice) -> String {
@@ -49,8 +50,8 @@ pub fn describe(notice: &Notice) -> String {
             silent_for,
         } => {
             let missing = match counts {
-                Evidence::Validated => "no answer",
-                Evidence::Any | Evidence::Probes => "silent",
+                SignOfLife::Validated => "no answer",
+                SignOfLife::Any | SignOfLife::Probes => "silent",
             };
             format!("{port}: {missing} for {}", ms(*silent_for))
         }
@@ -61,9 +62,34 @@ pub fn describe(notice: &Notice) -> String {
         Notice::TargetCounts { target } => format!("target {target} is reached through this bond again: it counts"),
         Notice::Monitored { targets: true } => "monitored again: a target can be asked through this bond".to_owned(),
         Notice::Monitored { targets: false } => "monitored again: carrier decides about ports".to_owned(),
-        Notice::OptionChanged { option, value } => format!("{option} set to {value}"),
-        Notice::Warning { about, .. } => warning(about),
+        Notice::OptionChanged { option, port, value } => {
+            format!("{} set to {value}", option_of(option, port.as_deref()))
+        }
+        Notice::Warning { about } => warning(about),
     }
+}
+
+/// The event for programs: the notice's fields, and the phrases that the core, which has none, leaves to the agent.
+pub fn for_programs(notice: &Notice) -> serde_json::Result<Value> {
+    let mut fields = serde_json::to_value(notice)?;
+    if let Some(fields) = fields.as_object_mut() {
+        match notice {
+            Notice::Warning { .. } => {
+                fields.insert("text".to_owned(), describe(notice).into());
+            }
+            Notice::OptionChanged { option, port, .. } => {
+                fields.shift_remove("port");
+                fields.insert("option".to_owned(), option_of(option, port.as_deref()).into());
+            }
+            _ => {}
+        }
+    }
+    Ok(fields)
+}
+
+/// An option's name, with that of its port.
+fn option_of(option: &str, port: Option<&str>) -> String {
+    port.map_or_else(|| option.to_owned(), |port| format!("{option} of {port}"))
 }
 
 /// Level of the log line: a warning if redundancy or the bond is lost, or if an option could not be set as given.
@@ -229,10 +255,10 @@ mod tests {
             counts,
             silent_for: MS(350),
         };
-        for counts in [Evidence::Any, Evidence::Probes] {
+        for counts in [SignOfLife::Any, SignOfLife::Probes] {
             check(silent(counts), Level::Warn, "eth0: silent for 350 ms");
         }
-        check(silent(Evidence::Validated), Level::Warn, "eth0: no answer for 350 ms");
+        check(silent(SignOfLife::Validated), Level::Warn, "eth0: no answer for 350 ms");
     }
 
     #[test]
@@ -393,9 +419,43 @@ mod tests {
     fn options_name_their_new_value() {
         let changed = |value: &str| Notice::OptionChanged {
             option: "primary".to_owned(),
+            port: None,
             value: value.to_owned(),
         };
         check(changed("eth0"), Level::Info, "primary set to eth0");
         check(changed("none"), Level::Info, "primary set to none");
+        let of_port = Notice::OptionChanged {
+            option: "prio".to_owned(),
+            port: Some(eth0()),
+            value: "5".to_owned(),
+        };
+        check(of_port, Level::Info, "prio of eth0 set to 5");
+    }
+
+    #[test]
+    fn programs_get_the_fields_in_their_order_and_the_phrases() {
+        let option = |port| Notice::OptionChanged {
+            option: "prio".to_owned(),
+            port,
+            value: "5".to_owned(),
+        };
+        let about = Warning::PrioWithoutEffect { port: eth0() };
+        for (notice, want) in [
+            (
+                option(Some(eth0())),
+                r#"{"kind":"option_changed","option":"prio of eth0","value":"5"}"#,
+            ),
+            (option(None), r#"{"kind":"option_changed","option":"prio","value":"5"}"#),
+            (
+                Notice::warning(about),
+                r#"{"kind":"warning","about":{"prio_without_effect":{"port":"eth0"}},"text":"eth0: prio has no effect while a primary is attached"}"#,
+            ),
+            (
+                Notice::Monitored { targets: true },
+                r#"{"kind":"monitored","targets":true}"#,
+            ),
+        ] {
+            assert_eq!(for_programs(&notice).unwrap().to_string(), want);
+        }
     }
 }

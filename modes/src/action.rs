@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use bond_monitors::{Carrier, Duplex, Evidence, Speed};
+use bond_monitors::{Carrier, Duplex, SignOfLife, Speed};
 use serde::Serialize;
 
 use crate::ids::{Epoch, PortId};
@@ -140,7 +140,7 @@ pub enum Notice {
         /// The port's name.
         port: String,
         /// Frames that count as a sign of life.
-        counts: Evidence,
+        counts: SignOfLife,
         /// Time since the last sign of life.
         silent_for: Duration,
     },
@@ -179,6 +179,9 @@ pub enum Notice {
     OptionChanged {
         /// Its name.
         option: String,
+        /// The name of the port that it belongs to; `None` for an option of the bond.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        port: Option<String>,
         /// Its effective value now.
         value: String,
     },
@@ -186,18 +189,13 @@ pub enum Notice {
     Warning {
         /// Its subject.
         about: Warning,
-        /// One sentence, added by the agent; empty before.
-        text: String,
     },
 }
 
 impl Notice {
-    /// A warning without its sentence.
+    /// A warning about this.
     pub fn warning(about: Warning) -> Notice {
-        Notice::Warning {
-            about,
-            text: String::new(),
-        }
+        Notice::Warning { about }
     }
 }
 

@@ -15,6 +15,6 @@ impl fmt::Display for PortId {
     }
 }
 
-/// Counts the plans of a bond, so that a late failure can be told from a current one.
+/// Counts the plans of a bond, so that a late failure is distinguished from a current one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Epoch(pub u64);

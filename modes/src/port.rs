@@ -1,8 +1,6 @@
 //! One attached interface.
 
-use bond_monitors::{
-    AnyMonitor, ArpMonitor, Carrier, Combine, Duplex, Health, LinkReport, LinkState, MacAddr, Speed, Time, Trial,
-};
+use bond_monitors::{ArpMonitor, Carrier, Duplex, Health, LinkReport, LinkState, MacAddr, Speed, Time, Trial};
 
 use crate::ids::PortId;
 use crate::options::{BondOptions, PortOptions};
@@ -51,10 +49,9 @@ impl Port {
         } else {
             Health::new(carrier, LinkState::Up)
         };
-        if options.asks_targets() {
-            let arp = ArpMonitor::new(now, carrier.is_on(), options.window());
-            health.watch_by(now, vec![AnyMonitor::Arp(arp)], Combine::All);
-        }
+        watch_by(&mut health, now, options, || {
+            ArpMonitor::new(now, carrier.is_on(), options.window())
+        });
         Port {
             id,
             name: facts.report.name,
@@ -114,6 +111,12 @@ impl Port {
             arp.set_trial(trial);
         }
     }
+}
+
+/// Gives a port the monitors that these options ask for besides carrier: the only place that says which. `arp` makes its ARP
+/// monitor, a new one or one with the saved state.
+pub(crate) fn watch_by(health: &mut Health, now: Time, options: &BondOptions, arp: impl FnOnce() -> ArpMonitor) {
+    health.set_arp(now, options.asks_targets().then(arp));
 }
 
 /// The attached ports in the order of attaching, as the driver lists them.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use bond_monitors::{AnswerKind, Carrier, Duplex, Evidence, LinkState, MacAddr, Speed};
+use bond_monitors::{AnswerKind, Carrier, Duplex, LinkState, MacAddr, SignOfLife, Speed};
 use serde::{Deserialize, Serialize};
 
 use crate::ids::PortId;
@@ -114,6 +114,9 @@ pub struct PortStatus {
     /// Whether it counts as up, wherever ports that are up are counted: frames may leave through it. `link` alone does not say so:
     /// a port that the ARP monitor tries out may read `going down` without being used.
     pub usable: bool,
+    /// Whether the mode lets frames leave through it now. A usable port does not send while it waits as a backup, or in downdelay
+    /// while another port is up. Frames of a queue that is bound to the port (`queue_id`) do not count.
+    pub sends: bool,
     /// Whether it carries traffic.
     pub role: Role,
     /// Signal on the wire right now.
@@ -158,7 +161,7 @@ pub struct TargetStatus {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EvidenceStatus {
     /// Frames that count on this port in its role: `any` frame of another host, `probes` (ARP and IPv6) or `validated` answers.
-    pub counts: Evidence,
+    pub counts: SignOfLife,
     /// How long ago the last sign of life that counts came, in milliseconds; null for never.
     pub heard_ms_ago: Option<u64>,
     /// The last valid answer of each target that has answered through this port.

@@ -8,26 +8,26 @@ use crate::outbox::Outbox;
 use crate::port::{Port, Ports};
 
 /// A fact about one port, for its monitors.
-pub(crate) fn tell(now: Time, port: &mut Port, fact: Fact<'_>, out: &mut Outbox) {
+pub(crate) fn pass_fact(now: Time, port: &mut Port, fact: Fact<'_>, out: &mut Outbox) {
     let mut asks = Vec::new();
     port.health.on_fact(now, fact, &mut asks);
     request(port.id, asks, out);
 }
 
 /// Stamps of the data plane for each port; ports that are missing could not be read.
-pub(crate) fn tell_stamps(now: Time, stamps: &[(PortId, ReceiveStamps)], ports: &mut Ports, out: &mut Outbox) {
+pub(crate) fn pass_stamps(now: Time, stamps: &[(PortId, ReceiveStamps)], ports: &mut Ports, out: &mut Outbox) {
     for port in ports.iter_mut() {
         let read = stamps.iter().find(|(id, _)| *id == port.id);
-        tell(now, port, Fact::Stamps(read.map(|(_, stamps)| stamps)), out);
+        pass_fact(now, port, Fact::Stamps(read.map(|(_, stamps)| stamps)), out);
     }
 }
 
 /// A frame that arrived at a port, if a monitor of it wants its kind.
-pub(crate) fn tell_frame(now: Time, id: PortId, frame: &[u8], ports: &mut Ports, out: &mut Outbox) {
+pub(crate) fn pass_frame(now: Time, id: PortId, frame: &[u8], ports: &mut Ports, out: &mut Outbox) {
     if let Some(port) = ports.get_mut(id)
         && port.health.wants().meets(FrameKinds::of(frame))
     {
-        tell(now, port, Fact::Frame(frame), out);
+        pass_fact(now, port, Fact::Frame(frame), out);
     }
 }
 

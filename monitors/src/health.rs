@@ -93,12 +93,24 @@ impl Health {
         }
     }
 
-    /// Replaces the monitors besides carrier. The present state stays until they have a verdict.
+    /// Sets the monitors besides carrier. The present state stays until they have a verdict.
     pub fn watch_by(&mut self, now: Time, monitors: Vec<AnyMonitor>, combine: Combine) {
         self.monitors = monitors;
         self.combine = combine;
         let usable = self.is_usable();
-        self.tell(now, Fact::Before { usable }, &mut Vec::new());
+        self.pass_on(now, Fact::Before { usable }, &mut Vec::new());
+    }
+
+    /// Replaces, adds or removes the ARP monitor, whose verdict begins with the present state. The other monitors go on.
+    pub fn set_arp(&mut self, now: Time, arp: Option<ArpMonitor>) {
+        let usable = self.is_usable();
+        let new = arp.map(|mut arp| {
+            arp.on_fact(now, Fact::Before { usable }, &mut Vec::new());
+            AnyMonitor::Arp(arp)
+        });
+        let place = self.monitors.iter().position(|monitor| monitor.arp().is_some());
+        let place = place.map_or(self.monitors.len()..self.monitors.len(), |at| at..at + 1);
+        self.monitors.splice(place, new);
     }
 
     /// Switches damping on or off. Bonds have it off; no option asks for it yet.
@@ -111,7 +123,7 @@ impl Health {
         self.debounce = Debounce::in_state(state);
         let usable = state.is_usable();
         self.worked = Carrier::from_bool(usable);
-        self.tell(now, Fact::Before { usable }, &mut Vec::new());
+        self.pass_on(now, Fact::Before { usable }, &mut Vec::new());
     }
 
     /// Adds a fact. It counts when the port is next judged.
@@ -119,7 +131,7 @@ impl Health {
         match fact {
             // The other monitors get it when the port is judged, because ports are not judged while the bond is down.
             Fact::Carrier(_) => self.carrier.on_fact(now, fact, asks),
-            _ => self.tell(now, fact, asks),
+            _ => self.pass_on(now, fact, asks),
         }
     }
 
@@ -137,7 +149,7 @@ impl Health {
     /// [`Health::end_delay`] only.
     pub fn judge(&mut self, now: Time, delays: Delays) -> Option<LinkState> {
         let carrier = self.carrier.carrier();
-        self.tell(now, Fact::Carrier(carrier), &mut Vec::new());
+        self.pass_on(now, Fact::Carrier(carrier), &mut Vec::new());
         let works = Carrier::from_bool(carrier.is_on() && self.combined() != Verdict::Down);
         let failed = self.worked.is_on() && !works.is_on();
         self.worked = works;
@@ -199,7 +211,7 @@ impl Health {
         self.monitors.iter_mut().find_map(AnyMonitor::arp_mut)
     }
 
-    fn tell(&mut self, now: Time, fact: Fact<'_>, asks: &mut Vec<Ask>) {
+    fn pass_on(&mut self, now: Time, fact: Fact<'_>, asks: &mut Vec<Ask>) {
         for monitor in &mut self.monitors {
             monitor.monitor_mut().on_fact(now, fact, asks);
         }
@@ -217,6 +229,7 @@ mod tests {
 
     use super::*;
     use crate::classic::Window;
+    use crate::evidence::Evidence;
     use crate::stamps::ReceiveStamps;
 
     /// Down when nothing was heard for a second. A monitor needs no more than this.
@@ -265,8 +278,11 @@ mod tests {
             self.verdict
         }
 
-        fn last_sign(&self) -> Option<Time> {
-            self.heard
+        fn evidence(&self) -> Evidence {
+            Evidence {
+                heard: self.heard,
+                ..Evidence::default()
+            }
         }
 
         fn wants(&self) -> FrameKinds {
@@ -362,6 +378,34 @@ mod tests {
         health.combine = Combine::Any;
         health.on_fact(at(2), Fact::Stamps(Some(&quiet)), &mut asks);
         assert_eq!(health.judge(at(2), NO_DELAYS), None);
+    }
+
+    #[test]
+    fn another_arp_monitor_leaves_the_others_as_they_are() {
+        let mut health = Health::new(Carrier::On, LinkState::Up);
+        health.watch_by(
+            at(0),
+            vec![arp(), AnyMonitor::Silence(Silence::new(at(0)))],
+            Combine::All,
+        );
+        let quiet = ReceiveStamps::default();
+        health.on_fact(at(0), Fact::Stamps(Some(&quiet)), &mut Vec::new());
+        assert_eq!(health.judge(at(0), NO_DELAYS), Some(LinkState::Down));
+        let AnyMonitor::Arp(again) = arp() else {
+            panic!("it is an ARP monitor");
+        };
+        for (new, count) in [(None, 1), (Some(again.clone()), 2), (Some(again), 2)] {
+            let has = new.is_some();
+            health.set_arp(at(1), new);
+            assert_eq!((health.monitors.len(), health.arp().is_some()), (count, has));
+            assert_eq!(health.combined(), Verdict::Down, "the other one still says so");
+        }
+        health.on_fact(at(2), Fact::Stamps(None), &mut Vec::new());
+        assert_eq!(
+            health.combined(),
+            Verdict::Down,
+            "the new ARP monitor begins with the state of the port"
+        );
     }
 
     #[test]

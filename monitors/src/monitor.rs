@@ -2,6 +2,7 @@
 //!
 //! A monitor does not depend on the mode or on the other monitors of its port; [`Health`](crate::Health) combines them.
 
+use crate::evidence::Evidence;
 use crate::frames::FrameKinds;
 use crate::link::Carrier;
 use crate::stamps::ReceiveStamps;
@@ -23,10 +24,8 @@ pub trait Monitor {
     /// The verdict from all facts so far.
     fn verdict(&self) -> Verdict;
 
-    /// Time of the last sign of life; `None` if there was none, or if the monitor has no such times.
-    fn last_sign(&self) -> Option<Time> {
-        None
-    }
+    /// What the verdict rests on.
+    fn evidence(&self) -> Evidence;
 
     /// Kinds of frames that it wants to see.
     fn wants(&self) -> FrameKinds {

@@ -53,6 +53,14 @@ fn dir() -> PathBuf {
     dir.to_owned()
 }
 
+/// A program of this package: that in `BONDD_BIN_DIR`, if it is there, or `built`, where cargo built it.
+pub fn own_bin(built: &str) -> PathBuf {
+    let built = Path::new(built);
+    let name = built.file_name().expect("a program has a name");
+    let other = env::var_os("BONDD_BIN_DIR").map(|dir| Path::new(&dir).join(name));
+    other.filter(|path| path.exists()).unwrap_or_else(|| built.to_owned())
+}
+
 /// Folder of the workspace.
 pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))

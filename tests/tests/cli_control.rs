@@ -377,12 +377,13 @@ const BOND_FIELDS: [&str; 19] = [
     "option_origins",
     "options_for_ports",
 ];
-const PORT_FIELDS: [&str; 23] = [
+const PORT_FIELDS: [&str; 24] = [
     "name",
     "ifindex",
     "state",
     "link",
     "usable",
+    "sends",
     "role",
     "carrier",
     "speed_mbps",

@@ -8,7 +8,7 @@ use bond_modes::plan::{Match, Steer};
 use bond_modes::{HostBehind, LinkWord, Machine, Notice, Reach, SwitchReason, Warning};
 use bond_monitors::wire::arp::Arp;
 use bond_monitors::wire::ethernet::{Tag, strip};
-use bond_monitors::{Carrier, Evidence, MacAddr};
+use bond_monitors::{Carrier, MacAddr, SignOfLife};
 use bondd_tests::sim::World;
 use bondd_tests::sim::arp::{ARP, VALIDATE, host, kill, mend, world};
 
@@ -42,7 +42,7 @@ fn a_dead_path_with_carrier_is_left_within_the_missed_intervals_and_one() {
             let limit = Duration::from_millis(100 * (missed + 1));
             assert!(at.since(died) <= limit, "{validate} {missed}: {:?}", at.since(died));
             assert_eq!(w.status("a").link_failures, 1, "{validate}");
-            let expected = w.bond.options().arp_validate.evidence(true);
+            let expected = w.bond.options().arp_validate.counts(true);
             assert!(w.saw(
                 |notice| matches!(notice, Notice::Silent { port, counts, .. } if port == "a" && *counts == expected)
             ));
@@ -57,7 +57,7 @@ fn a_port_of_which_nothing_can_be_read_is_not_called_silent() {
             let mut w = world(&format!("{ARP} mode={mode} arp_validate={validate}"));
             let (a, b) = (w.port("a"), w.port("b"));
             // Answers are seen by the agent itself.
-            let validated = w.bond.options().arp_validate.evidence(true) == Evidence::Validated;
+            let validated = w.bond.options().arp_validate.counts(true) == SignOfLife::Validated;
             kill(&mut w, "a");
             w.unread.insert(a);
             w.after_ms(3000);

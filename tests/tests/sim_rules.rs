@@ -409,7 +409,7 @@ fn each_option_that_changes_is_told_once_by_each_of_its_names() {
     w.set("updelay=250 miimon=100 num_grat_arp=2");
     let mut told: Vec<String> = Vec::new();
     for (_, notice) in &w.notices {
-        if let Notice::OptionChanged { option, value } = notice {
+        if let Notice::OptionChanged { option, value, .. } = notice {
             told.push(format!("{option}={value}"));
         }
     }

@@ -43,8 +43,15 @@ fn a_port_in_downdelay_sends_only_while_no_link_is_up() {
         w.carrier("a", Off);
         assert_eq!(w.link("a"), LinkWord::GoingDown);
         assert_eq!(senders(&w), ids(&w, ["b"]), "mode {mode}");
+        let shown = |w: &World| {
+            ["a", "b"]
+                .map(|port| w.status(port))
+                .map(|port| (port.usable, port.sends))
+        };
+        assert_eq!(shown(&w), [(true, false), (true, true)], "mode {mode}");
         w.carrier("b", Off);
         assert_eq!(senders(&w), ids(&w, ["a", "b"]), "mode {mode}");
+        assert_eq!(shown(&w), [(true, true); 2], "mode {mode}");
         assert_eq!(
             w.plan().carrier,
             On,

@@ -51,6 +51,12 @@ pub(super) fn logical_lines<'a>(physical: impl Iterator<Item = (usize, &'a str)>
     lines
 }
 
+/// The text up to the first blank, and what follows the blanks behind it.
+pub(super) fn first_word(text: &str, is_blank: impl Fn(char) -> bool + Copy) -> (&str, &str) {
+    let (word, rest) = text.split_once(is_blank).unwrap_or((text, ""));
+    (word, rest.trim_start_matches(is_blank))
+}
+
 /// Splits at blanks outside quotes and removes the quotes. An unclosed quote is the error.
 pub(super) fn words(text: &str) -> Result<Vec<String>, char> {
     let mut words = Vec::new();
@@ -108,6 +114,14 @@ mod tests {
     fn two_backslashes_do_not_continue_and_a_last_one_ends_with_the_file() {
         assert_eq!(lines("a\\\\\nb \\"), [(1, "a\\".to_owned()), (2, "b ".to_owned())]);
         assert_eq!(lines("\\\n\\"), []);
+    }
+
+    #[test]
+    fn only_blanks_of_the_grammar_end_a_word() {
+        let spaces = |c: char| c == ' ';
+        assert_eq!(first_word("a\tb  c \n", spaces), ("a\tb", "c \n"));
+        assert_eq!(first_word("a\tb  c \n", char::is_whitespace), ("a", "b  c \n"));
+        assert_eq!(first_word("a", char::is_whitespace), ("a", ""));
     }
 
     #[test]

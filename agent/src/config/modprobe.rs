@@ -8,7 +8,7 @@ use bond_modes::options::nearest;
 
 use super::diagnostic::{Findings, Place};
 use super::directives::{COMMANDS, MODULE, SETTINGS};
-use super::lines::{logical_lines, physical_lines};
+use super::lines::{first_word, logical_lines, physical_lines};
 
 /// Directives of modprobe.d that never make or change a bond.
 const HINTS: [&str; 3] = ["blacklist", "softdep", "weakdep"];
@@ -48,10 +48,10 @@ pub(super) fn directives(file: &Arc<Path>, text: &str, findings: &mut Findings) 
 }
 
 fn directive(place: Place, line: &str, findings: &mut Findings) -> Option<DirectiveLine> {
-    let (mut word, mut rest) = cut(line);
+    let (mut word, mut rest) = first_word(line, char::is_whitespace);
     if word == "add" {
         // `add options` appends, as `options` does here anyway. [modules.conf(5)]
-        (word, rest) = cut(rest);
+        (word, rest) = first_word(rest, char::is_whitespace);
     }
     match word {
         "alias" => alias(place, rest, findings),
@@ -110,7 +110,7 @@ fn alias(place: Place, rest: &str, findings: &mut Findings) -> Option<DirectiveL
 }
 
 fn options(place: Place, rest: &str, findings: &mut Findings) -> Option<DirectiveLine> {
-    let (name, text) = cut(rest);
+    let (name, text) = first_word(rest, char::is_whitespace);
     if name.is_empty() {
         findings.error(
             &place,
@@ -123,10 +123,4 @@ fn options(place: Place, rest: &str, findings: &mut Findings) -> Option<Directiv
         name: name.to_owned(),
         directive: Directive::Options { text: text.to_owned() },
     })
-}
-
-/// First word and what follows it.
-fn cut(text: &str) -> (&str, &str) {
-    let (word, rest) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
-    (word, rest.trim_start())
 }

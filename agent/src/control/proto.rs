@@ -11,10 +11,12 @@ use std::fmt;
 
 use bond_modes::{BondStatus, LinkWord, Notice, PortStatus};
 use serde::de::Error as _;
+use serde::ser::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value, json};
 
 use crate::dataplane::{PlaneReport, PortCounters};
+use crate::text;
 
 /// Version of the JSON of `show`. Fields are added, never renamed or removed.
 pub const SCHEMA: u32 = 1;
@@ -335,6 +337,11 @@ impl PortReport {
     pub fn is_usable(&self) -> bool {
         self.status.as_ref().is_some_and(|status| status.usable)
     }
+
+    /// Whether frames of the stack leave through it.
+    pub fn sends(&self) -> bool {
+        self.status.as_ref().is_some_and(|status| status.sends)
+    }
 }
 
 impl Serialize for PortReport {
@@ -363,9 +370,12 @@ impl<'de> Deserialize<'de> for PortReport {
             Ok(PortPresence::Absent) => None,
             Err(error) => return Err(D::Error::custom(error)),
         };
-        // Earlier versions of the agent do not report which ports count as up.
+        // Earlier versions of the agent do not report which ports count as up, or which send.
         if let Some(status) = status.as_mut().filter(|_| !fields.contains_key("usable")) {
             status.usable = matches!(status.link, LinkWord::Up | LinkWord::GoingDown);
+        }
+        if let Some(status) = status.as_mut().filter(|_| !fields.contains_key("sends")) {
+            status.sends = status.usable;
         }
         Ok(PortReport {
             name: serde_json::from_value(field("name")).map_err(D::Error::custom)?,
@@ -419,5 +429,11 @@ pub struct BondEvent {
     /// For people: the line of the log.
     pub text: String,
     /// For programs.
+    #[serde(serialize_with = "notice_for_programs")]
     pub notice: Notice,
+}
+
+fn notice_for_programs<S: Serializer>(notice: &Notice, serializer: S) -> Result<S::Ok, S::Error> {
+    let fields = text::for_programs(notice).map_err(S::Error::custom)?;
+    fields.serialize(serializer)
 }

@@ -192,10 +192,10 @@ pub(super) enum Command {
     /// Explain which port a flow takes
     ///
     /// Fields of the frames are given as `FIELD VALUE` or `FIELD=VALUE`, also mixed.
-    /// In balance-xor the answer is the usable port that their hash selects, with the
-    /// fields that the policy uses; if a field that it needs is missing, an error
-    /// names it. In the other modes the answer names the rule that selects the port.
-    /// Nothing is sent.
+    /// In balance-xor the answer is the port, of those that send, that their hash
+    /// selects, with the fields that the policy uses; if a field that it needs is
+    /// missing, an error names it. In the other modes the answer names the rule that
+    /// selects the port. Nothing is sent.
     #[command(verbatim_doc_comment, after_long_help = fields_help())]
     Hash {
         /// Which bond

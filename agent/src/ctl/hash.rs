@@ -22,16 +22,17 @@ pub(super) struct Verdict {
     mode: String,
     /// The rule that selects the port.
     choice: Choice,
-    /// Ports that may send, in the order of attaching: up, or going down.
+    /// The ports to choose from, in the order of attaching: those that send now, or in active-backup those that are up or going
+    /// down.
     usable: Vec<String>,
-    /// Ports that the frames of the flow take: empty if they are dropped, several only if each frame is copied or may take any
-    /// of them.
+    /// The ports that the frames of the flow leave through: none if they are dropped, several if each frame is copied or may
+    /// leave through any of them.
     ports: Vec<String>,
-    /// Index of the port among the usable ones, if a hash decides.
+    /// Index of the port in `usable`, if a hash decides.
     index: Option<usize>,
     /// The computation of the hash, if it decides.
     hash: Option<Explanation>,
-    /// Ports that may not send and why; for people.
+    /// The other ports, each with its link state or why it is not attached; for people.
     #[serde(skip)]
     unusable: Vec<String>,
 }
@@ -63,9 +64,17 @@ fn usage(error: FlowError) -> Failure {
 impl Verdict {
     /// Finds the ports through which the bond in this state sends this flow.
     pub(super) fn new(bond: &BondReport, flow: &FlowSpec) -> Result<Self, Failure> {
-        let (can_send, cannot): (Vec<_>, Vec<_>) = bond.ports.iter().partition(|port| port.is_usable());
-        let usable: Vec<String> = can_send.iter().map(|port| port.name.clone()).collect();
-        let unusable = cannot.iter().map(|port| {
+        let spread = spread_of(&bond.status.mode).ok_or_else(|| Failure::UnknownMode {
+            bond: bond.name.clone(),
+            mode: bond.status.mode.clone(),
+        })?;
+        let one = matches!(spread, Spread::One);
+        let (usable, others): (Vec<_>, Vec<_>) = bond
+            .ports
+            .iter()
+            .partition(|port| if one { port.is_usable() } else { port.sends() });
+        let usable: Vec<String> = usable.iter().map(|port| port.name.clone()).collect();
+        let unusable = others.iter().map(|port| {
             let why = port
                 .status
                 .as_ref()
@@ -83,28 +92,21 @@ impl Verdict {
             unusable: unusable.collect(),
             usable,
         };
-        let mode = ModeName::VALUES.iter().find(|(_, name, _)| *name == verdict.mode);
-        let spread = mode.map(|(mode, _, _)| {
-            bond_modes::spread(&BondOptions {
-                mode: *mode,
-                ..BondOptions::default()
-            })
-        });
         match spread {
-            Some(Spread::One) => {
+            Spread::One => {
                 verdict.choice = Choice::ActivePort;
                 verdict.ports.extend(bond.status.active_port.clone());
             }
-            Some(Spread::RoundRobin { .. }) => {
+            Spread::RoundRobin { .. } => {
                 verdict.choice = Choice::EachFrame;
                 verdict.ports.clone_from(&verdict.usable);
             }
-            Some(Spread::All) => {
+            Spread::All => {
                 verdict.choice = Choice::EveryPort;
                 verdict.ports.clone_from(&verdict.usable);
             }
-            Some(Spread::Hash(_)) => verdict.hashed(bond, flow)?,
-            Some(Spread::Buckets { .. }) | None => {
+            Spread::Hash(_) => verdict.hashed(bond, flow)?,
+            Spread::Buckets { .. } => {
                 return Err(Failure::UnknownMode {
                     bond: verdict.bond,
                     mode: verdict.mode,
@@ -162,6 +164,15 @@ impl Verdict {
     }
 }
 
+/// How the mode of this name spreads traffic; `None` for a mode that this version does not know.
+fn spread_of(mode: &str) -> Option<Spread> {
+    let (mode, _, _) = ModeName::VALUES.iter().find(|(_, name, _)| *name == mode)?;
+    Some(bond_modes::spread(&BondOptions {
+        mode: *mode,
+        ..BondOptions::default()
+    }))
+}
+
 fn joined(names: &[String]) -> String {
     if names.is_empty() {
         "none".to_owned()
@@ -179,18 +190,24 @@ mod tests {
 
     const TCP: &str = "src 192.168.1.10 dst 192.168.1.20 proto=tcp sport 40000 dport 80";
 
-    /// A bond of three ports: up, going back, going down, and one that is absent.
+    /// A bond of four ports: up, going back, up, and going down, which does not send while another is up; and one that is absent.
     fn bond(mode: &str) -> BondReport {
         let port = |name: &str, link: &str| {
             let usable = link != "going back";
-            json!({"name":name,"state":"attached","link":link,"usable":usable})
+            let sends = if mode == "active-backup" {
+                name == "eth2"
+            } else {
+                link == "up"
+            };
+            json!({"name":name,"state":"attached","link":link,"usable":usable,"sends":sends})
         };
         let absent = serde_json::to_value(PortReport::absent("eth9")).unwrap();
         serde_json::from_value(
             json!({"name":"bond0","ifindex":7,"plane":"tc","mode":mode,"mode_number":2,"up":true,
             "carrier":true,"mii_status":"up","mac":"52:54:00:ab:cd:ef","mtu":1500,"active_port":"eth2","primary":null,
             "monitor":"mii","unmonitored":false,"options":{"xmit_hash_policy":"layer3+4"},
-            "ports":[port("eth0", "up"), port("eth1", "going back"), port("eth2", "going down"), absent]}),
+            "ports":[port("eth0", "up"), port("eth1", "going back"), port("eth2", "up"),
+                port("eth3", "going down"), absent]}),
         )
         .unwrap()
     }
@@ -209,7 +226,7 @@ mod tests {
 bond0: balance-xor, xmit_hash_policy layer3+4
 fields   IP 192.168.1.10 > 192.168.1.20, layer 4 TCP 40000 > 80
 hash     fold(0x5000409c of layer 4 ^ 0x1e000000 of IP) >> 1 = 0x27270749
-usable   0 eth0, 1 eth2; not usable: eth1 (going back), eth9 (absent)
+usable   0 eth0, 1 eth2; not usable: eth1 (going back), eth3 (going down), eth9 (absent)
 port     656869193 % 2 = 1 -> eth2
 ";
         assert_eq!(text(&bond("balance-xor"), TCP), wanted);
@@ -217,17 +234,26 @@ port     656869193 % 2 = 1 -> eth2
 
     #[test]
     fn other_modes_say_what_decides_instead() {
-        for (mode, line) in [
-            ("active-backup", "port     eth2, the active port, for every flow\n"),
+        for (mode, usable, line) in [
+            (
+                "active-backup",
+                "0 eth0, 1 eth2, 2 eth3",
+                "port     eth2, the active port, for every flow\n",
+            ),
             (
                 "balance-rr",
+                "0 eth0, 1 eth2",
                 "port     not fixed: each frame of a flow may take any of the usable ports\n",
             ),
-            ("broadcast", "port     a copy through each of eth0, eth2\n"),
+            (
+                "broadcast",
+                "0 eth0, 1 eth2",
+                "port     a copy through each of eth0, eth2\n",
+            ),
         ] {
             let text = text(&bond(mode), "dport 80");
             assert!(
-                text.starts_with(&format!("bond0: {mode}\nusable   0 eth0, 1 eth2; ")),
+                text.starts_with(&format!("bond0: {mode}\nusable   {usable}; not usable: ")),
                 "{text}"
             );
             assert!(text.ends_with(line), "{text}");
@@ -277,6 +303,16 @@ port     656869193 % 2 = 1 -> eth2
                 .to_string()
                 .contains("policy layer3+4 chooses by fields that are not given: add proto")
         );
+    }
+
+    #[test]
+    fn an_earlier_agent_does_not_report_which_ports_send_so_usable_ones_count() {
+        let mut report = serde_json::to_value(bond("balance-xor")).unwrap();
+        for port in report["ports"].as_array_mut().unwrap() {
+            port.as_object_mut().unwrap().remove("sends");
+        }
+        let verdict = Verdict::new(&serde_json::from_value(report).unwrap(), &spec(TCP)).unwrap();
+        assert_eq!(verdict.usable, ["eth0", "eth2", "eth3"]);
     }
 
     #[test]

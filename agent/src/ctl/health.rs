@@ -78,13 +78,13 @@ impl Health {
             Level::Critical => "CRITICAL",
             Level::Unknown => "UNKNOWN",
         };
-        let told: Vec<String> = self
+        let parts: Vec<String> = self
             .reason
             .iter()
             .cloned()
             .chain(self.bonds.iter().map(BondHealth::text))
             .collect();
-        let mut line = format!("BOND {word} - {}", told.join("; "));
+        let mut line = format!("BOND {word} - {}", parts.join("; "));
         for (n, bond) in self.bonds.iter().enumerate() {
             let separator = if n == 0 { " |" } else { "" };
             // value;warning;critical;least;most: warning below all ports, critical below one.

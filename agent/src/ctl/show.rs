@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use bond_modes::{EvidenceStatus, OptionValue, PortStatus, Role, TargetStatus, options};
-use bond_monitors::{AnswerKind, Duplex, Evidence};
+use bond_monitors::{AnswerKind, Duplex, SignOfLife};
 
 use crate::control::proto::{BondReport, Origin, PortReport, Report, UnfulfilledReport};
 
@@ -166,9 +166,9 @@ fn way(target: &TargetStatus) -> String {
 /// Evidence about a port.
 fn rests_on(evidence: &EvidenceStatus) -> String {
     let counts = match evidence.counts {
-        Evidence::Any => "any frame counts",
-        Evidence::Probes => "ARP and IPv6 count",
-        Evidence::Validated => "validated answers count",
+        SignOfLife::Any => "any frame counts",
+        SignOfLife::Probes => "ARP and IPv6 count",
+        SignOfLife::Validated => "validated answers count",
     };
     let heard = match evidence.heard_ms_ago {
         Some(ms) => format!("last heard {ms} ms ago"),

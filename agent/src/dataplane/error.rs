@@ -67,6 +67,17 @@ pub enum PlaneError {
         /// The name.
         name: String,
     },
+    /// An interface that is a bond of ours does not look like one.
+    #[error(
+        "the interface {name} is there, but plane {plane} does not recognise it: another program changed its mark or the name \
+         of its wire"
+    )]
+    NotRecognised {
+        /// The interface.
+        name: String,
+        /// The plane of the bond.
+        plane: String,
+    },
     /// The bond lacks something that only a new one can have.
     #[error(
         "{bond} has one transmit queue, so a queue_id has no effect; delete it and make it anew (needs a kernel from 5.15 on)"
@@ -142,6 +153,7 @@ impl PlaneError {
                 (what, format!("{why}; undoing the attempt failed too: {undo}"))
             }
             PlaneError::PortGone { .. }
+            | PlaneError::NotRecognised { .. }
             | PlaneError::NoPlane { .. }
             | PlaneError::UnknownPlane { .. }
             | PlaneError::NameTaken { .. } => ("carry out the plan".to_owned(), self.to_string()),

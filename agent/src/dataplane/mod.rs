@@ -19,7 +19,7 @@ mod plane;
 mod port;
 #[cfg(test)]
 pub(crate) mod script;
-mod step;
+pub(crate) mod step;
 pub mod tc;
 pub mod team;
 

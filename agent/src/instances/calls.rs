@@ -10,6 +10,7 @@ use super::{Instance, Instances, above};
 use crate::control::proto::{Call, ControlError, DoctorReport, ErrorCode, EventLine, OptionPairs, SCHEMA};
 use crate::dataplane::{self, OriginalPort, PORT_MARK, PlaneChoice, PlaneError, PortBase};
 use crate::netlink::Link;
+use crate::plane_option::take_plane;
 use crate::status::Device;
 use crate::text::chain;
 
@@ -98,6 +99,13 @@ impl Instances {
                 ErrorCode::NameTaken,
                 format!("there is a bond {name} already"),
             ));
+        }
+        if let Some(waiting) = self.unadopted.iter().find(|waiting| waiting.name == name) {
+            let text = format!(
+                "there is a bond {name} already, which bondd could not adopt yet: {}",
+                waiting.reason
+            );
+            return Err(ControlError::new(ErrorCode::NameTaken, text));
         }
         let (choice, pairs) = take_plane(pairs).map_err(|error| option_error(name, error))?;
         let change = options::parse(&pairs).map_err(|error| option_error(name, error))?;
@@ -193,9 +201,11 @@ impl Instances {
             if let Err(error) = self.bonds[at].plane.detach(port, &original) {
                 log::error!("{name}: {}", chain(&error));
                 first.get_or_insert(plane_error(&name, &error));
+                self.unrestored.insert(port, original);
             }
         }
-        let instance = self.bonds.remove(at);
+        let mut instance = self.bonds.remove(at);
+        self.unrestored.append(&mut instance.unrestored);
         if let Err(error) = instance.plane.destroy() {
             log::error!("{name}: {}", chain(&error));
             first.get_or_insert(plane_error(&name, &error));
@@ -232,14 +242,10 @@ impl Instances {
             );
         };
         let id = PortId(link.ifindex);
-        if let Some(owner) = self
-            .bonds
-            .iter()
-            .find(|instance| instance.bond.ports().get(id).is_some())
-        {
+        if let Some(at) = self.owner_of(id) {
             return refuse(
                 ErrorCode::PortBusy,
-                format!("{port} is a port of {} already", owner.name),
+                format!("{port} is a port of {} already", self.bonds[at].name),
             );
         }
         let links = self
@@ -297,6 +303,8 @@ impl Instances {
             return Err(error);
         }
         self.skip_events_of(port);
+        self.forget_unrestored(port);
+        self.bonds[at].vanished.remove(&link.report.name);
         let link = self.read_port(port).unwrap_or_else(|| link.clone());
         self.bonds[at].devices.insert(port.0, Device::of(&link));
         let report = link.report.clone();
@@ -324,14 +332,38 @@ impl Instances {
         let original = dataplane::original(&mut self.links, port);
         let original = original.map_err(|error| plane_error(what, &error))?;
         self.allow_for_fixed_mac(now, at, &link.report.name, port, original.mac)?;
-        match self.bonds[at].vanished.remove(&link.report.name) {
+        if let Some(before) = self.unrestored(port) {
+            return Ok(before.clone());
+        }
+        let instance = &mut self.bonds[at];
+        match instance.vanished.get(&link.report.name) {
             // The same interface again; its qdiscs and IPv6 settings stayed behind in the other namespace.
-            Some(before) if link.alias.starts_with(PORT_MARK) => Ok(OriginalPort {
-                disable_ipv6: original.disable_ipv6,
-                clsact: original.clsact,
-                ..before
-            }),
+            Some(before) if link.alias.starts_with(PORT_MARK) => {
+                let before = OriginalPort {
+                    disable_ipv6: original.disable_ipv6,
+                    clsact: original.clsact,
+                    ..before.clone()
+                };
+                // An attempt that fails takes the mark off.
+                instance.vanished.remove(&link.report.name);
+                instance.unrestored.insert(port, before.clone());
+                Ok(before)
+            }
             _ => Ok(original),
+        }
+    }
+
+    /// The original settings of an interface that has not got them back.
+    fn unrestored(&self, port: PortId) -> Option<&OriginalPort> {
+        let kept = self.bonds.iter().map(|instance| &instance.unrestored);
+        kept.chain([&self.unrestored]).find_map(|kept| kept.get(&port))
+    }
+
+    /// A port was attached: its original settings are with those of its bond.
+    fn forget_unrestored(&mut self, port: PortId) {
+        self.unrestored.remove(&port);
+        for instance in &mut self.bonds {
+            instance.dirty |= instance.unrestored.remove(&port).is_some();
         }
     }
 
@@ -341,7 +373,13 @@ impl Instances {
             let text = format!("{what}: cannot save its settings, which bondd must be able to restore: {error}");
             ControlError::new(ErrorCode::Kernel, text)
         })?;
-        let attached = self.bonds[at].plane.attach(port, base);
+        let instance = &mut self.bonds[at];
+        let attached = instance.plane.attach(port, base);
+        if matches!(attached, Err(PlaneError::NotUndone { .. }))
+            && let Some(original) = instance.originals.get(&port)
+        {
+            instance.unrestored.insert(port, original.clone());
+        }
         attached.map_err(|error| plane_error(what, &error))
     }
 
@@ -395,7 +433,6 @@ impl Instances {
         let instance = &mut self.bonds[at];
         let attached = instance.bond.ports().named(port).map(|port| port.id);
         let was_wanted = instance.forget_wanted(port);
-        instance.origins.operator_ports.remove(port);
         if attached.is_none() && !was_wanted {
             return Err(not_a_port(bond, port));
         }
@@ -418,12 +455,12 @@ impl Instances {
             return Ok(());
         };
         let name = instance.name.clone();
-        let result = instance
-            .plane
-            .detach(port, &original)
-            .map_err(|error| plane_error(&name, &error));
+        let detached = instance.plane.detach(port, &original);
+        if detached.is_err() && !gone {
+            instance.unrestored.insert(port, original);
+        }
         self.save(at);
-        result
+        detached.map_err(|error| plane_error(&name, &error))
     }
 
     fn port_set(&mut self, now: Time, bond: &str, port: &str, pairs: &OptionPairs) -> Result<(), ControlError> {
@@ -472,19 +509,6 @@ fn stands_on(links: &[Link], link: &Link, bond: u32) -> bool {
         .any(|(upper, _)| upper.ifindex == link.ifindex)
 }
 
-/// Splits `plane=` off, which is no option of the bond machine.
-fn take_plane(pairs: &[(String, String)]) -> Result<(Option<PlaneChoice>, OptionPairs), OptionError> {
-    let (planes, rest): (OptionPairs, OptionPairs) = pairs.iter().cloned().partition(|(name, _)| name == "plane");
-    let choice = planes.last().map(|(_, value)| {
-        PlaneChoice::parse(value).ok_or_else(|| OptionError::BadValue {
-            option: "plane",
-            value: value.clone(),
-            expected: PlaneChoice::expected().to_owned(),
-        })
-    });
-    Ok((choice.transpose()?, rest))
-}
-
 fn done<T>(_: T) -> Value {
     json!({})
 }
@@ -517,7 +541,7 @@ pub(super) fn plane_error(object: &str, error: &PlaneError) -> ControlError {
         PlaneError::Permission { .. } => ErrorCode::Permission,
         PlaneError::NameTaken { .. } => ErrorCode::NameTaken,
         PlaneError::NotUndone { error, .. } => plane_error(object, error).code,
-        PlaneError::Kernel { .. } => ErrorCode::Kernel,
+        PlaneError::Kernel { .. } | PlaneError::NotRecognised { .. } => ErrorCode::Kernel,
     };
     ControlError::new(code, format!("{object}: {}", chain(error)))
 }

@@ -1,6 +1,6 @@
 //! Events of the kernel: links that change, appear and disappear, changed addresses, and a new reading of all after an overrun.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::time::Duration;
@@ -60,7 +60,7 @@ impl Instances {
                         drained = Drained::More;
                     }
                 }
-                Err(error) => log::warn!("cannot hear of changes to data planes: {error}"),
+                Err(error) => log::warn!("cannot read the changes that other programs make to bonds: {error}"),
             }
         }
         for at in 0..self.bonds.len() {
@@ -198,9 +198,7 @@ impl Instances {
         let mut report = link.report.clone();
         let instance = &mut self.bonds[at];
         if let Some(old) = instance.bond.ports().name(port).filter(|old| *old != report.name) {
-            for name in instance.wanted.iter_mut().filter(|name| **name == old) {
-                name.clone_from(&report.name);
-            }
+            instance.ports_renamed(&BTreeMap::from([(old.to_string(), report.name.clone())]));
         }
         instance.devices.insert(port.0, Device::of(link));
         instance.dirty = true;
@@ -255,7 +253,7 @@ impl Instances {
     }
 
     /// Another program removed this port from the bond, or deleted the bond. The port stays out until it is attached again.
-    fn on_taken_away(&mut self, now: Time, at: usize, port: PortId, link: &Link) {
+    pub(super) fn on_taken_away(&mut self, now: Time, at: usize, port: PortId, link: &Link) {
         let (bond, name) = (self.bonds[at].name.clone(), &link.report.name);
         let ifindex = self.bonds[at].ifindex;
         if let Ok(None) = self.links.by_index(ifindex) {
@@ -343,6 +341,7 @@ impl Instances {
     }
 
     fn on_gone(&mut self, now: Time, ifindex: u32, name: &str) {
+        self.unadopted_gone(now, ifindex);
         if let Some(at) = self.bonds.iter().position(|instance| instance.ifindex == ifindex) {
             log::warn!("{name}: its interface was deleted by someone else, giving its ports back");
             if let Err(error) = self.remove(now, at) {
@@ -355,6 +354,14 @@ impl Instances {
             instance.failures.forget(&Subject::Wanted(name.to_owned()));
         }
         let port = PortId(ifindex);
+        self.unrestored.remove(&port);
+        for instance in &mut self.bonds {
+            if let Some(original) = instance.unrestored.remove(&port)
+                && instance.wanted.iter().any(|wanted| wanted == name)
+            {
+                instance.vanished.insert(name.to_owned(), original);
+            }
+        }
         if let Some(at) = self.owner_of(port) {
             log::warn!(
                 "{}: {name} has disappeared, it joins again when it is back",

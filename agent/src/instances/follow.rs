@@ -5,24 +5,46 @@ use std::path::{Path, PathBuf};
 use bond_modes::options;
 use bond_monitors::Time;
 
-use super::Instances;
 use super::calls::option_error;
+use super::unadopted::{State, Unadopted};
+use super::{Instance, Instances};
 use crate::config::BondSpec;
 use crate::control::proto::OptionPairs;
+use crate::dataplane::PlaneError;
+use crate::plane_option::{is_plane, without_plane};
 
 impl Instances {
-    /// Makes the bond of a file, or changes an adopted one to match the files.
+    /// Makes the bond of a file, or changes an adopted one to match the files. If a bond of that name may be there and cannot be
+    /// adopted for now, the file is followed later.
     pub(super) fn ensure(&mut self, now: Time, spec: &BondSpec) {
+        if let Err(error) = self.try_ensure(now, spec) {
+            let mut bond = Unadopted::new(&spec.name, State::Lost);
+            bond.specs.push(spec.clone());
+            self.adopt_later(now, bond, &error);
+        }
+    }
+
+    /// As [`Instances::ensure`].
+    ///
+    /// # Errors
+    /// It cannot be found out whether there is a bond of that name, or that bond cannot be read.
+    pub(super) fn try_ensure(&mut self, now: Time, spec: &BondSpec) -> Result<(), PlaneError> {
         let pairs = spec.pairs();
         let (at, followed) = match self.find(&spec.name) {
             Ok(at) => (at, self.follow(now, at, &pairs)),
-            Err(_) => match self.adopt_orphan(now, &spec.name, Some(&pairs)) {
-                Some(at) => (at, self.has_options(at, &pairs)),
-                None => match self.add_configured(now, spec) {
-                    Some(at) => (at, true),
-                    None => return,
-                },
-            },
+            Err(_) => {
+                if let Some(place) = self.find_unadopted(&spec.name)? {
+                    self.unadopted[place].specs.push(spec.clone());
+                    return Ok(());
+                }
+                match self.adopt_orphan(now, &spec.name, Some(&pairs))? {
+                    Some(at) => (at, self.has_options(at, &pairs)),
+                    None => match self.add_configured(now, spec) {
+                        Some(at) => (at, true),
+                        None => return Ok(()),
+                    },
+                }
+            }
         };
         let instance = &mut self.bonds[at];
         if followed {
@@ -33,13 +55,16 @@ impl Instances {
         }
         instance.origins.followed(spec);
         instance.dirty = true;
+        instance.forget_absent_names();
         self.release_left(now, at, &spec.ports);
         let instance = &mut self.bonds[at];
         for port in &spec.ports {
-            if !instance.wanted.contains(port) {
-                instance.wanted.push(port.clone());
+            let port = instance.origins.present_name(port).to_owned();
+            if !instance.wanted.contains(&port) {
+                instance.wanted.push(port);
             }
         }
+        Ok(())
     }
 
     fn add_configured(&mut self, now: Time, spec: &BondSpec) -> Option<usize> {
@@ -53,9 +78,9 @@ impl Instances {
 
     /// Whether a bond that was adopted without its state has the options of its file.
     fn has_options(&mut self, at: usize, pairs: &OptionPairs) -> bool {
-        let rest: OptionPairs = pairs.iter().filter(|(name, _)| name != "plane").cloned().collect();
         let instance = &mut self.bonds[at];
-        let followed = options::parse(&rest).is_ok_and(|change| change.options == *instance.bond.options());
+        let followed =
+            options::parse(&without_plane(pairs)).is_ok_and(|change| change.options == *instance.bond.options());
         if followed {
             instance.origins.operator_options.clear();
         }
@@ -86,7 +111,7 @@ impl Instances {
             let after = instance.bond.preview(set);
             after.map_err(|error| option_error(&name, error))
         })?;
-        let planes = pairs.iter().filter(|pair| pair.0 == "plane" && !said.contains(pair));
+        let planes = pairs.iter().filter(|pair| is_plane(pair) && !said.contains(pair));
         set.extend(planes.cloned());
         let left: Vec<&str> = said
             .iter()
@@ -106,14 +131,7 @@ impl Instances {
 
     /// Gives back the ports that the files named and do not name any more, but for those that an operator attached.
     fn release_left(&mut self, now: Time, at: usize, ports: &[String]) {
-        let origins = &mut self.bonds[at].origins;
-        let now_named = ports.iter().cloned().collect();
-        let before = std::mem::replace(&mut origins.file_ports, now_named);
-        let left: Vec<String> = before
-            .into_iter()
-            .filter(|port| !origins.file_ports.contains(port) && !origins.operator_ports.contains(port))
-            .collect();
-        for port in left {
+        for port in self.bonds[at].origins.follow_ports(ports) {
             let instance = &mut self.bonds[at];
             let name = instance.name.clone();
             instance.forget_wanted(&port);
@@ -128,47 +146,74 @@ impl Instances {
     }
 
     /// Bonds that files named and do not name any more. One that a file made and no operator touched is removed; others
-    /// lose the ports of the files, and one that an operator made their options, too. Files that are there and were not read say nothing.
-    pub(super) fn leave_behind(&mut self, now: Time, specs: &[BondSpec], files: &[PathBuf]) {
-        let absolute = |file: &PathBuf| std::path::absolute(file).unwrap_or_else(|_| file.clone());
-        let read: Vec<PathBuf> = files.iter().map(absolute).collect();
-        let unread = |file: &&PathBuf| !read.contains(file) && Path::exists(file);
+    /// lose the ports of the files, and one that an operator made their options, too. A file that is there and was not read
+    /// changes nothing.
+    pub(super) fn leave_behind(&mut self, now: Time, specs: &[BondSpec]) {
         let names: Vec<String> = self.bonds.iter().map(|instance| instance.name.clone()).collect();
         for name in names {
-            let Ok(at) = self.find(&name) else { continue };
-            let instance = &self.bonds[at];
-            let origins = &instance.origins;
-            if instance.configured.is_none() || specs.iter().any(|spec| spec.name == name) {
-                continue;
-            }
-            if let Some(file) = origins.files.iter().find(unread) {
-                log::info!(
-                    "{name}: {} was not read this time, so that the bond stays as it is",
-                    file.display()
-                );
-                continue;
-            }
-            let is_untouched = origins.operator_options.is_empty() && origins.operator_ports.is_empty();
-            if origins.made_by_file && is_untouched {
-                log::info!("{name}: it left the option files, removing it");
-                if let Err(error) = self.remove(now, at) {
-                    log::error!("{name}: {error}");
-                }
-                continue;
-            }
-            log::info!(
-                "{name}: it left the option files; it stays, because an operator made it, set an option or attached a port"
-            );
-            self.release_left(now, at, &[]);
-            let instance = &mut self.bonds[at];
-            instance.dirty = true;
-            if instance.origins.made_by_file {
-                // Its mode is one that the operator wanted with it, and cannot change while it has ports.
-                instance.origins.taken_by_operator(instance.bond.options());
-                instance.configured = None;
-            } else if self.follow(now, at, &OptionPairs::new()) {
-                self.bonds[at].configured = None;
+            if !specs.iter().any(|spec| spec.name == name) {
+                self.leave_behind_one(now, &name);
             }
         }
     }
+
+    /// As [`Instances::leave_behind`], for a bond that no file names now.
+    pub(super) fn leave_behind_one(&mut self, now: Time, name: &str) {
+        let Ok(at) = self.find(name) else { return };
+        let instance = &self.bonds[at];
+        let origins = &instance.origins;
+        if instance.configured.is_none() {
+            return;
+        }
+        let unread = |file: &&PathBuf| !self.files.contains(file) && Path::exists(file);
+        if let Some(file) = origins.files.iter().find(unread) {
+            log::info!(
+                "{name}: {} was not read this time, so that the bond stays as it is",
+                file.display()
+            );
+            return;
+        }
+        let is_untouched = origins.operator_options.is_empty() && origins.operator_ports.is_empty();
+        if origins.made_by_file && is_untouched {
+            log::info!("{name}: it left the option files, removing it");
+            if let Err(error) = self.remove(now, at) {
+                log::error!("{name}: {error}");
+            }
+            return;
+        }
+        log::info!(
+            "{name}: it left the option files; it stays, because an operator made it, set an option or attached a port"
+        );
+        self.release_left(now, at, &[]);
+        let instance = &mut self.bonds[at];
+        instance.dirty = true;
+        if instance.origins.made_by_file {
+            // Its mode is one that the operator wanted with it, and cannot change while it has ports.
+            instance.origins.taken_by_operator(instance.bond.options());
+            instance.configured = None;
+        } else if self.follow(now, at, &OptionPairs::new()) {
+            self.bonds[at].configured = None;
+        }
+    }
+}
+
+impl Instance {
+    /// Ports of the files that were renamed and are not attached any more have their names in the files again: the interface that
+    /// comes back may have either.
+    fn forget_absent_names(&mut self) {
+        let renamed = std::mem::take(&mut self.origins.renamed_ports);
+        for (port, present) in renamed {
+            if self.bond.ports().named(&present).is_some() {
+                self.origins.renamed_ports.insert(port, present);
+            } else if !self.origins.operator_ports.contains(&present) {
+                self.forget_wanted(&present);
+            }
+        }
+    }
+}
+
+/// The files as absolute paths.
+pub(super) fn absolute(files: &[PathBuf]) -> Vec<PathBuf> {
+    let absolute = |file: &PathBuf| std::path::absolute(file).unwrap_or_else(|_| file.clone());
+    files.iter().map(absolute).collect()
 }

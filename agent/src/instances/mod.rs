@@ -21,6 +21,7 @@ mod start;
 #[cfg(test)]
 mod tests;
 mod topology;
+mod unadopted;
 mod unfulfilled;
 
 pub use showing::Showing;
@@ -41,6 +42,7 @@ use self::frame_sockets::FrameSockets;
 use self::logged_failures::{LoggedFailures, Subject};
 use self::repairs::Repairs;
 use self::shown::Shown;
+use self::unadopted::Unadopted;
 use self::unfulfilled::Unfulfilled;
 use crate::clock;
 use crate::control::proto::{BondEvent, BondReport, ControlError, ErrorCode, EventLine, OptionPairs, PortReport};
@@ -72,6 +74,11 @@ pub struct Instances {
     store: Store,
     publisher: Publisher,
     bonds: Vec<Instance>,
+    unadopted: Vec<Unadopted>,
+    /// The option files that were read at the start, as absolute paths.
+    files: Vec<PathBuf>,
+    /// Original settings of ports that did not get them back when their bond was removed.
+    unrestored: BTreeMap<PortId, OriginalPort>,
     /// When every interface is to be read, after an attempt at that failed.
     resync_at: Option<Time>,
     /// Where to look for the next bond to publish: one that changes all the time must not keep others from it.
@@ -95,6 +102,9 @@ struct Instance {
     /// Original settings of ports that have disappeared, by name: a port that was moved to another namespace comes back with our
     /// settings.
     vanished: BTreeMap<String, OriginalPort>,
+    /// Original settings of interfaces that are no ports and have not got them back, or came back from another namespace without
+    /// them. The present ones are ours, so the next attachment must not take them for the original ones.
+    unrestored: BTreeMap<PortId, OriginalPort>,
     /// Names of its ports, there or not, in the order asked for.
     wanted: Vec<String>,
     /// The options of the files that were last followed; `None` if no file names the bond.
@@ -158,6 +168,9 @@ impl Instances {
             store: Store::open(run_dir)?,
             publisher: Publisher::new(PathBuf::from(run_dir)),
             bonds: Vec::new(),
+            unadopted: Vec::new(),
+            files: Vec::new(),
+            unrestored: BTreeMap::new(),
             resync_at: None,
             next_published: 0,
             polled: false,
@@ -177,6 +190,7 @@ impl Instances {
         let others = [
             self.repair_timeout(),
             self.attach_timeout(),
+            self.adopt_timeout(),
             self.resync_at,
             self.publisher.poll_timeout(),
         ];
@@ -194,6 +208,7 @@ impl Instances {
                 self.drain(now, at);
             }
         }
+        self.adopt_due(now);
         self.repair_after_pause(now);
         if self.resync_at.take_if(|at| *at <= now).is_some() {
             self.resync(now);
@@ -234,6 +249,10 @@ impl Instances {
             .iter()
             .position(|instance| instance.name == bond)
             .ok_or_else(|| {
+                if let Some(waiting) = self.unadopted.iter().find(|waiting| waiting.name == bond) {
+                    let text = format!("{bond} is not adopted yet, bondd tries again: {}", waiting.reason);
+                    return ControlError::new(ErrorCode::NoSuchBond, text);
+                }
                 let known: Vec<&str> = self.bonds.iter().map(|instance| instance.name.as_str()).collect();
                 let known = if known.is_empty() {
                     "there is none yet".to_owned()
@@ -270,12 +289,9 @@ impl Instances {
     }
 
     /// For monitoring clients only, not for the log.
-    fn notify_clients(&mut self, at: usize, mut notice: Notice) {
+    fn notify_clients(&mut self, at: usize, notice: Notice) {
         let bond = self.bonds[at].name.clone();
         let text = text::describe(&notice);
-        if let Notice::Warning { text: sentence, .. } = &mut notice {
-            sentence.clone_from(&text);
-        }
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let time = since_1970.as_millis() as f64 / 1000.0;
         self.happened.push(EventLine {
@@ -360,6 +376,7 @@ impl Instances {
             bond: instance.bond.saved(),
             originals: instance.originals.clone(),
             vanished: instance.vanished.clone(),
+            unrestored: instance.unrestored.clone(),
             wanted: instance.wanted.clone(),
             configured: instance.configured.clone(),
             origins: Some(instance.origins.clone()),
@@ -368,6 +385,16 @@ impl Instances {
 }
 
 impl Instance {
+    /// Ports have other names now; `names` has the new ones by the old ones.
+    fn ports_renamed(&mut self, names: &BTreeMap<String, String>) {
+        for name in &mut self.wanted {
+            if let Some(new) = names.get(name) {
+                name.clone_from(new);
+            }
+        }
+        self.origins.ports_renamed(names);
+    }
+
     /// Forgets a port that is not to be attached any more; whether it was wanted.
     fn forget_wanted(&mut self, port: &str) -> bool {
         let before = self.wanted.len();
@@ -375,6 +402,7 @@ impl Instance {
         self.attempts.forget(port);
         self.failures.forget(&Subject::Wanted(port.to_owned()));
         self.vanished.remove(port);
+        self.origins.operator_ports.remove(port);
         before != self.wanted.len()
     }
 }

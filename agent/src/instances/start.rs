@@ -7,13 +7,17 @@ use bond_modes::{AdoptedState, Bond, BondOptions, ForwardingPlan, PortFacts, Por
 use bond_monitors::Time;
 
 use super::attempts::Attempts;
+use super::follow::absolute;
 use super::logged_failures::LoggedFailures;
 use super::repairs::Repairs;
+use super::unadopted::{State, Unadopted};
 use super::unfulfilled::Unfulfilled;
 use super::{Instance, Instances};
 use crate::config::BondSpec;
+use crate::dataplane::step::step;
 use crate::dataplane::{self, Adopted, Observed, OriginalPort, Plane, PlaneBond, PlaneChoice, PlaneError};
 use crate::origins::Origins;
+use crate::plane_option::{is_plane, without_plane};
 use crate::saved::SavedBond;
 use crate::status::Devices;
 use crate::text::chain;
@@ -21,17 +25,28 @@ use crate::text::chain;
 impl Instances {
     /// Adopts saved bonds, changes them to match the option files, and makes those of `specs` that are missing; `files` are the
     /// option files that were read. Call it once, after subscribing to link events.
-    pub fn start(&mut self, now: Time, specs: &[BondSpec], files: &[PathBuf]) {
-        let saved = self.store.load();
-        let known: Vec<u32> = saved.iter().map(|saved| saved.ifindex).collect();
-        for saved in saved {
-            self.resume(now, saved);
+    ///
+    /// # Errors
+    /// The saved states cannot be read. Nothing was changed.
+    pub fn start(&mut self, now: Time, specs: &[BondSpec], files: &[PathBuf]) -> std::io::Result<()> {
+        let loaded = self.store.load()?;
+        self.files = absolute(files);
+        for (name, error) in loaded.unread {
+            let error = PlaneError::Kernel {
+                doing: format!("read the saved state of {name}"),
+                source: error,
+            };
+            self.adopt_later(now, Unadopted::new(&name, State::Unread), &error);
+        }
+        for saved in loaded.states {
+            let name = saved.name.clone();
+            self.try_adoption(now, Unadopted::new(&name, State::Saved(Box::new(saved))));
         }
         for spec in specs {
             self.ensure(now, spec);
         }
-        self.leave_behind(now, specs, files);
-        self.adopt_orphans(now, &known);
+        self.leave_behind(now, specs);
+        self.adopt_orphans(now);
         // Before all interfaces are read, which attaches ports in their order: the first port gives the bond its address.
         for at in 0..self.bonds.len() {
             self.attach_all_wanted(now, at);
@@ -39,17 +54,33 @@ impl Instances {
         self.resync(now);
         self.publish_all(now);
         self.publisher.prune(now);
+        Ok(())
     }
 
-    fn resume(&mut self, now: Time, mut saved: SavedBond) {
-        let found = match self.adopt_renamed(&mut saved) {
-            Some(found) => Ok(Some(found)),
-            None => self.plane_of(&saved).and_then(|plane| plane.adopt(&saved.name)),
-        };
-        match found {
-            Ok(Some((plane, seen))) if seen.ifindex == saved.ifindex => self.adopt(now, saved, plane, seen),
-            Ok(_) => self.give_back_all(&saved),
-            Err(error) => log::error!("{}: cannot be adopted, left as it is: {}", saved.name, chain(&error)),
+    /// What a saved bond is now, also under another name, with which it is saved then; none if its interface is gone.
+    ///
+    /// # Errors
+    /// It cannot be found out whether the interface is there, or the interface is there and not recognised.
+    pub(super) fn look_for(&mut self, saved: &mut SavedBond) -> Result<Option<Adopted>, PlaneError> {
+        self.plane_of(saved)?;
+        let ifindex = saved.ifindex;
+        let link = step(|| format!("read {}", saved.name), || self.links.by_index(ifindex))?;
+        let there = link.map(|link| link.report.name);
+        let name = there.clone().unwrap_or_else(|| saved.name.clone());
+        let found = self.plane_of(saved)?.adopt(&name)?;
+        match found.filter(|(_, seen)| seen.ifindex == ifindex) {
+            Some(found) => {
+                if name != saved.name {
+                    self.renamed_meanwhile(saved, name);
+                }
+                Ok(Some(found))
+            }
+            // Another interface may have this index: of a later network namespace, say.
+            None if there.is_none() || name != saved.name => Ok(None),
+            None => Err(PlaneError::NotRecognised {
+                name,
+                plane: saved.plane().to_owned(),
+            }),
         }
     }
 
@@ -60,11 +91,8 @@ impl Instances {
             .ok_or_else(|| PlaneError::UnknownPlane { name: name.to_owned() })
     }
 
-    /// A bond that was renamed while no agent ran; it is saved under its new name.
-    fn adopt_renamed(&mut self, saved: &mut SavedBond) -> Option<Adopted> {
-        let link = self.links.by_index(saved.ifindex).ok().flatten()?;
-        let name = Some(link.report.name).filter(|name| *name != saved.name)?;
-        let found = self.plane_of(saved).ok()?.adopt(&name).ok().flatten()?;
+    /// A bond was renamed while no agent ran.
+    fn renamed_meanwhile(&mut self, saved: &mut SavedBond, name: String) {
         log::info!("{}: renamed to {name}", saved.name);
         if let Some(origins) = &mut saved.origins {
             origins.taken_by_operator(saved.bond.options());
@@ -74,25 +102,50 @@ impl Instances {
         if self.store.save(saved).is_ok() {
             self.store.remove(&old);
         }
-        Some(found)
     }
 
-    fn give_back_all(&mut self, saved: &SavedBond) {
-        let name = &saved.name;
+    /// Gives the ports of a bond back whose interface is gone. `failures` counts the attempts before.
+    ///
+    /// # Errors
+    /// A port cannot be given back, and another attempt may help. The state keeps the settings of such ports.
+    pub(super) fn give_back_all(&mut self, saved: &mut SavedBond, failures: u32) -> Result<(), PlaneError> {
+        let name = saved.name.clone();
         log::warn!("{name}: its interface is gone, giving its ports back");
-        for (port, original) in &saved.originals {
-            let done = self.plane_of(saved).and_then(|plane| plane.give_back(*port, original));
-            if let Err(error) = done {
-                log::error!("{name}: {}", chain(&error));
+        let mut first = None;
+        for (port, original) in std::mem::take(&mut saved.originals) {
+            let done = self.plane_of(saved).and_then(|plane| plane.give_back(port, &original));
+            match done {
+                Ok(()) => {}
+                Err(error) if error.may_pass() && failures < MOST_RETURNS => {
+                    saved.originals.insert(port, original);
+                    first.get_or_insert(error);
+                }
+                Err(error) => {
+                    log::error!("{name}: {}", chain(&error));
+                    self.unrestored.insert(port, original);
+                }
             }
         }
-        self.store.remove(name);
+        if let Some(error) = first {
+            // A failure is logged by the store.
+            let _ = self.store.save(saved);
+            return Err(error);
+        }
+        self.unrestored.append(&mut saved.unrestored);
+        self.store.remove(&name);
+        Ok(())
     }
 
-    fn adopt(&mut self, now: Time, saved: SavedBond, plane: Box<dyn PlaneBond>, observed: Observed) {
+    pub(super) fn adopt(&mut self, now: Time, saved: SavedBond, plane: Box<dyn PlaneBond>, observed: Observed) {
         let ifindex = observed.ifindex;
         let options = saved.bond.options().clone();
         let seen = self.seen(observed, &saved.originals);
+        let renamed: BTreeMap<String, String> = (saved.bond.port_names())
+            .filter_map(|(port, old)| {
+                let new = &seen.ports.iter().find(|(id, _)| *id == port)?.1.report.name;
+                (new != old).then(|| (old.to_owned(), new.clone()))
+            })
+            .collect();
         let bond = Bond::adopt(now, options, seen, Some(saved.bond));
         let active = bond.active().and_then(|id| bond.ports().name(id));
         log::info!(
@@ -103,17 +156,19 @@ impl Instances {
         let mut instance = Instance::new(saved.name, ifindex, plane, bond);
         instance.originals = saved.originals;
         instance.vanished = saved.vanished;
+        instance.unrestored = saved.unrestored;
         instance.wanted = saved.wanted;
+        let options = instance.bond.options();
+        let unknown = || Origins::unknown(options, saved.configured.as_ref(), &instance.wanted);
+        instance.origins = saved.origins.unwrap_or_else(unknown);
+        instance.configured = saved.configured;
+        instance.ports_renamed(&renamed);
         // A port may have been attached and not yet written down.
         for port in instance.bond.ports().iter() {
             if !instance.wanted.contains(&port.name) {
                 instance.wanted.push(port.name.clone());
             }
         }
-        let options = instance.bond.options();
-        let unknown = || Origins::unknown(options, saved.configured.as_ref(), &instance.wanted);
-        instance.origins = saved.origins.unwrap_or_else(unknown);
-        instance.configured = saved.configured;
         self.bonds.push(instance);
         let at = self.bonds.len() - 1;
         self.drain(now, at);
@@ -133,53 +188,70 @@ impl Instances {
         }
     }
 
-    /// A crash in the middle of attaching leaves a port that the plane does not know: it is put back, then attached anew.
+    /// A crash in the middle of attaching leaves a port that the plane does not know: it is put back, then attached anew. If that
+    /// fails, its settings are kept for when it is.
     fn release_half_attached(&mut self, at: usize) {
         let instance = &mut self.bonds[at];
-        let half: Vec<_> = instance
-            .originals
-            .keys()
-            .filter(|id| instance.bond.ports().get(**id).is_none())
-            .copied()
-            .collect();
-        for port in half {
-            let instance = &mut self.bonds[at];
-            let Some(original) = instance.originals.remove(&port) else {
-                continue;
-            };
+        let is_port = |port: &PortId| instance.bond.ports().get(*port).is_some();
+        let originals = std::mem::take(&mut instance.originals);
+        let (attached, half) = originals.into_iter().partition(|(port, _)| is_port(port));
+        instance.originals = attached;
+        let half: BTreeMap<PortId, OriginalPort> = half;
+        for (port, original) in half {
             if let Err(error) = instance.plane.detach(port, &original) {
-                log::debug!("{}: {}", instance.name, chain(&error));
+                log::warn!(
+                    "{}: {port} was attached half-way by an earlier agent and cannot be put back: {}",
+                    instance.name,
+                    chain(&error)
+                );
+                instance.unrestored.insert(port, original);
             }
         }
     }
 
     /// Bonds without saved state that no file names: an agent was killed while it made them, or their state was lost. They get
     /// the default options of their mode, so that they can be shown, changed and deleted.
-    fn adopt_orphans(&mut self, now: Time, saved: &[u32]) {
+    fn adopt_orphans(&mut self, now: Time) {
         for name in self.planes.bonds() {
-            let left_as_it_is = self
-                .links
-                .by_name(&name)
-                .is_ok_and(|link| link.is_some_and(|link| saved.contains(&link.ifindex)));
-            if self.find(&name).is_err() && !left_as_it_is {
-                self.adopt_orphan(now, &name, None);
+            if let Err(error) = self.adopt_orphan(now, &name, None) {
+                self.adopt_later(now, Unadopted::new(&name, State::Lost), &error);
             }
         }
     }
 
     /// A bond that forwards although its saved state was lost, and with it the original settings of its ports. They are given
-    /// back with their present settings, without the mark of a port.
-    pub(super) fn adopt_orphan(&mut self, now: Time, name: &str, pairs: Option<&[(String, String)]>) -> Option<usize> {
-        let (mut plane, observed) = self.planes.adopt(name).ok().flatten()?;
+    /// back with their present settings, without the mark of a port. Returns its place; nothing if there is no such bond, or if
+    /// it is known.
+    ///
+    /// # Errors
+    /// It cannot be read, or the settings of its ports cannot.
+    pub(super) fn adopt_orphan(
+        &mut self,
+        now: Time,
+        name: &str,
+        pairs: Option<&[(String, String)]>,
+    ) -> Result<Option<usize>, PlaneError> {
+        if self.find(name).is_ok() || self.find_unadopted(name)?.is_some() {
+            return Ok(None);
+        }
+        let Some((mut plane, observed)) = self.planes.adopt(name)? else {
+            return Ok(None);
+        };
         let options = match pairs {
-            Some(pairs) => options_of_orphan(name, plane.as_mut(), pairs, &observed.plan)?,
+            Some(pairs) => match options_of_orphan(name, plane.as_mut(), pairs, &observed.plan) {
+                Some(options) => options,
+                None => return Ok(None),
+            },
             None => bond_modes::options_in_force(&observed.plan),
         };
-        let originals: BTreeMap<_, _> = observed
-            .ports
-            .iter()
-            .filter_map(|(port, _)| Some((*port, self.original_of_orphan(*port)?)))
-            .collect();
+        let mut originals = BTreeMap::new();
+        for (port, _) in &observed.ports {
+            match self.original_of_orphan(*port) {
+                Ok(original) => drop(originals.insert(*port, original)),
+                Err(PlaneError::PortGone { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
         let ifindex = observed.ifindex;
         let wanted: Vec<String> = observed.ports.iter().map(|(_, report)| report.name.clone()).collect();
         let seen = self.seen(observed, &originals);
@@ -192,12 +264,12 @@ impl Instances {
         self.bonds.push(instance);
         let at = self.bonds.len() - 1;
         self.drain(now, at);
-        Some(at)
+        Ok(Some(at))
     }
 
-    fn original_of_orphan(&mut self, port: PortId) -> Option<OriginalPort> {
-        let seen = dataplane::original(&mut self.links, port).ok()?;
-        Some(OriginalPort {
+    fn original_of_orphan(&mut self, port: PortId) -> Result<OriginalPort, PlaneError> {
+        let seen = dataplane::original(&mut self.links, port)?;
+        Ok(OriginalPort {
             disable_ipv6: seen.disable_ipv6.map(|_| false),
             ifalias: String::new(),
             clsact: false,
@@ -206,7 +278,7 @@ impl Instances {
         })
     }
 
-    fn attach_all_wanted(&mut self, now: Time, at: usize) {
+    pub(super) fn attach_all_wanted(&mut self, now: Time, at: usize) {
         for name in self.bonds[at].wanted.clone() {
             if self.bonds[at].bond.ports().named(&name).is_none() {
                 match self.links.by_name(&name) {
@@ -227,6 +299,7 @@ impl Instance {
             bond,
             originals: BTreeMap::new(),
             vanished: BTreeMap::new(),
+            unrestored: BTreeMap::new(),
             wanted: Vec::new(),
             configured: None,
             origins: Origins::default(),
@@ -254,8 +327,7 @@ fn options_of_orphan(
     pairs: &[(String, String)],
     plan: &ForwardingPlan,
 ) -> Option<BondOptions> {
-    let rest: Vec<_> = pairs.iter().filter(|(name, _)| name != "plane").cloned().collect();
-    let options = options::parse(&rest).ok()?.options;
+    let options = options::parse(&without_plane(pairs)).ok()?.options;
     match plane.can(&options) {
         Ok(()) => Some(options),
         Err(error) => {
@@ -268,6 +340,9 @@ fn options_of_orphan(
     }
 }
 
+/// Attempts to give back the ports of a lost bond before the rest is left: three seconds.
+const MOST_RETURNS: u32 = 5;
+
 /// As [`check_options_on`], for any plane.
 pub fn check_options(pairs: &[(String, String)]) -> Vec<(usize, String)> {
     check_options_on(PlaneChoice::Auto, pairs)
@@ -276,7 +351,6 @@ pub fn check_options(pairs: &[(String, String)]) -> Vec<(usize, String)> {
 /// Errors in options for a new bond, for the readers of files, each with the place of its option; past the end if no option is
 /// at fault. `choice` is the plane of bonds whose options name no plane.
 pub fn check_options_on(choice: PlaneChoice, pairs: &[(String, String)]) -> Vec<(usize, String)> {
-    let is_plane = |(name, _): &(String, String)| name == "plane";
     let places: Vec<usize> = (0..pairs.len()).filter(|place| !is_plane(&pairs[*place])).collect();
     let rest: Vec<_> = places.iter().map(|place| pairs[*place].clone()).collect();
     let checked = bond_modes::options::check(&rest);

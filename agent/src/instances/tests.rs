@@ -16,6 +16,7 @@ use crate::dataplane::{PlaneError, Planes};
 use crate::netlink::tests::{asks, in_netns, ip};
 use crate::netlink::{Link, LinkEvent, RouteSocket};
 
+mod adoption;
 mod attach;
 mod follow;
 mod planes;
@@ -345,14 +346,17 @@ fn a_bond_whose_file_was_not_read_stays_and_one_whose_file_does_not_name_it_goes
                 .map(|instance| instance.name.clone())
                 .collect::<Vec<_>>()
         };
-        instances.leave_behind(NOW, &parsed.bonds, &parsed.files);
-        instances.leave_behind(NOW, &[], &[]);
+        instances.files.clone_from(&parsed.files);
+        instances.leave_behind(NOW, &parsed.bonds);
+        instances.files.clear();
+        instances.leave_behind(NOW, &[]);
         assert_eq!(
             names(instances),
             ["bond0", "bond1"],
             "the file is there and was not read"
         );
-        instances.leave_behind(NOW, &[], &parsed.files);
+        instances.files = parsed.files;
+        instances.leave_behind(NOW, &[]);
         assert_eq!(names(instances), ["bond0"], "no file made bond0");
         assert_eq!(instances.bonds[0].configured, None);
     });

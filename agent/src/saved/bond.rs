@@ -24,6 +24,8 @@ pub struct SavedBond {
     pub originals: BTreeMap<PortId, OriginalPort>,
     /// The same of ports that have disappeared, by name.
     pub vanished: BTreeMap<String, OriginalPort>,
+    /// The same of interfaces that are no ports and have not got them back.
+    pub unrestored: BTreeMap<PortId, OriginalPort>,
     /// Names of the ports that belong to the bond, absent ones included.
     pub wanted: Vec<String>,
     /// The options of the files at the last start; `None` if no file has lines about the bond.

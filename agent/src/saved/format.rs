@@ -28,6 +28,8 @@ pub(super) struct FileBond {
     #[serde(default)]
     vanished: BTreeMap<String, FileOriginal>,
     #[serde(default)]
+    unrestored: BTreeMap<PortId, FileOriginal>,
+    #[serde(default)]
     wanted: Vec<String>,
     #[serde(default)]
     configured: Option<Vec<(String, String)>>,
@@ -55,6 +57,7 @@ struct FileOrigins {
     made_by_file: bool,
     files: BTreeSet<PathBuf>,
     file_ports: BTreeSet<String>,
+    renamed_ports: BTreeMap<String, String>,
     operator_options: BTreeSet<String>,
     operator_ports: BTreeSet<String>,
     port_options: BTreeMap<String, String>,
@@ -70,6 +73,7 @@ impl From<SavedBond> for FileBond {
             bond: state.bond,
             originals: values_into(state.originals),
             vanished: values_into(state.vanished),
+            unrestored: values_into(state.unrestored),
             wanted: state.wanted,
             configured: state.configured,
             origins: state.origins.map(FileOrigins::from),
@@ -87,6 +91,7 @@ impl From<FileBond> for SavedBond {
             bond: file.bond,
             originals: values_into(file.originals),
             vanished: values_into(file.vanished),
+            unrestored: values_into(file.unrestored),
             wanted: file.wanted,
             configured: file.configured,
             origins: file.origins.map(Origins::from),
@@ -130,6 +135,7 @@ impl From<Origins> for FileOrigins {
             made_by_file: origins.made_by_file,
             files: origins.files,
             file_ports: origins.file_ports,
+            renamed_ports: origins.renamed_ports,
             operator_options: origins.operator_options,
             operator_ports: origins.operator_ports,
             port_options: origins.port_options,
@@ -143,6 +149,7 @@ impl From<FileOrigins> for Origins {
             made_by_file: file.made_by_file,
             files: file.files,
             file_ports: file.file_ports,
+            renamed_ports: file.renamed_ports,
             operator_options: file.operator_options,
             operator_ports: file.operator_ports,
             port_options: file.port_options,

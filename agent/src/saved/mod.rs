@@ -12,6 +12,15 @@ use std::path::{Path, PathBuf};
 pub use self::bond::SavedBond;
 use self::format::FileBond;
 
+/// What the folder holds when an agent starts.
+#[derive(Debug, Default)]
+pub struct Loaded {
+    /// The states of this boot, oldest bond first.
+    pub states: Vec<SavedBond>,
+    /// Names of bonds whose files cannot be read for now, each with the error; [`Store::read`] tries again.
+    pub unread: Vec<(String, io::Error)>,
+}
+
 /// The folder of state files.
 #[derive(Debug)]
 pub struct Store {
@@ -41,38 +50,56 @@ impl Store {
         &self.boot_id
     }
 
-    /// All states of this boot. Files of earlier boots are removed; unreadable ones are logged and kept.
-    pub fn load(&self) -> Vec<SavedBond> {
-        let mut paths: Vec<PathBuf> = match fs::read_dir(&self.dir) {
-            Ok(entries) => entries.flatten().map(|entry| entry.path()).collect(),
-            Err(e) => {
-                log::error!("cannot read {}: {e}", self.dir.display());
-                return Vec::new();
-            }
-        };
+    /// All states; see [`Store::read`].
+    ///
+    /// # Errors
+    /// The folder cannot be read. Its bonds must not be taken for bonds without a state.
+    pub fn load(&self) -> io::Result<Loaded> {
+        let entries = fs::read_dir(&self.dir)?;
+        let entries = entries.map(|entry| Ok(entry?.path()));
+        let mut paths = entries.collect::<io::Result<Vec<PathBuf>>>()?;
         paths.retain(|path| path.extension().is_some_and(|ext| ext == "json"));
         paths.sort();
-        let mut found: Vec<SavedBond> = paths.iter().filter_map(|path| self.read(path)).collect();
-        found.sort_by_key(|state| state.ifindex);
-        found
-    }
-
-    fn read(&self, path: &Path) -> Option<SavedBond> {
-        let text = fs::read_to_string(path)
-            .map_err(|e| log::error!("cannot read {}: {e}", path.display()))
-            .ok()?;
-        match parse(&text) {
-            Ok(state) if state.boot_id == self.boot_id => Some(state),
-            Ok(_) => {
-                // A state of another boot is invalid.
-                let _ = fs::remove_file(path);
-                None
-            }
-            Err(e) => {
-                log::error!("{}: not a saved state, ignored: {e}", path.display());
-                None
+        let mut loaded = Loaded::default();
+        for bond in paths.iter().filter_map(|path| path.file_stem()?.to_str()) {
+            match self.read(bond) {
+                Ok(state) => loaded.states.extend(state),
+                Err(error) => loaded.unread.push((bond.to_owned(), error)),
             }
         }
+        loaded.states.sort_by_key(|state| state.ifindex);
+        Ok(loaded)
+    }
+
+    /// The state of a bond, if there is one of this boot. The file of an earlier boot is removed. One that holds no state gets
+    /// another name, so that nothing overwrites it, and the log says which.
+    ///
+    /// # Errors
+    /// The file is there and cannot be read. That may pass.
+    pub fn read(&self, bond: &str) -> io::Result<Option<SavedBond>> {
+        let path = self.path(bond);
+        let text = match fs::read(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        match parse(&text) {
+            Ok(state) if state.boot_id == self.boot_id => return Ok(Some(state)),
+            Ok(_) => {
+                // A state of another boot is invalid.
+                let _ = fs::remove_file(&path);
+            }
+            Err(error) => {
+                let kept = path.with_extension("unreadable");
+                fs::rename(&path, &kept)?;
+                log::error!(
+                    "{}: not a saved state, ignored and kept as {}: {error}",
+                    path.display(),
+                    kept.display()
+                );
+            }
+        }
+        Ok(None)
     }
 
     /// Writes a state if it changed: whole, then renamed. The first of several failures in a row is logged.
@@ -122,8 +149,8 @@ impl Store {
 }
 
 /// Reads a file. Unknown fields are ignored, missing ones have a default.
-fn parse(text: &str) -> serde_json::Result<SavedBond> {
-    serde_json::from_str::<FileBond>(text).map(SavedBond::from)
+fn parse(text: &[u8]) -> serde_json::Result<SavedBond> {
+    serde_json::from_slice::<FileBond>(text).map(SavedBond::from)
 }
 
 /// The contents of the file of a state.
@@ -156,7 +183,7 @@ mod tests {
         let change = options::parse(&pairs("mode=1 miimon=50 updelay=200 num_grat_arp=3")).unwrap();
         let bond = serde_json::to_string(&Bond::new(Time::ZERO, change, &report).saved()).unwrap();
         let text = BEFORE_ORIGINS.replace("SAVED", &bond);
-        let state = parse(&text).unwrap();
+        let state = parse(text.as_bytes()).unwrap();
         assert_eq!(state.origins, None);
         let origins = Origins::unknown(&in_force, state.configured.as_ref(), &state.wanted);
         // The files have miimon=100 and no num_grat_arp, so an operator set both.
@@ -176,7 +203,7 @@ mod tests {
             file.as_object_mut().unwrap().remove("bond").unwrap();
             file
         };
-        let written = to_text(&parse(COMPLETE).unwrap());
+        let written = to_text(&parse(COMPLETE.as_bytes()).unwrap());
         assert_eq!(agents(&written), agents(COMPLETE));
     }
 
@@ -208,6 +235,7 @@ mod tests {
             bond: Bond::new(Time::ZERO, options::parse(&mode).unwrap(), &report).saved(),
             originals: BTreeMap::new(),
             vanished: BTreeMap::new(),
+            unrestored: BTreeMap::new(),
             wanted: Vec::new(),
             configured: None,
             origins: Some(Origins::default()),
@@ -218,7 +246,16 @@ mod tests {
         assert!(!store.path("bond0").with_extension("new").exists());
         fs::remove_dir_all(store.path("bond0")).unwrap();
         store.save(&state).unwrap();
-        assert_eq!(store.load(), [state]);
+        // What holds no state is not overwritten, and what cannot be read is not taken for lost.
+        fs::write(store.path("bond1"), b"{\xff").unwrap();
+        fs::create_dir(store.path("bond2.100")).unwrap();
+        let loaded = store.load().unwrap();
+        let unread: Vec<&str> = loaded.unread.iter().map(|(bond, _)| bond.as_str()).collect();
+        assert_eq!(unread, ["bond2.100"]);
+        assert_eq!(fs::read(dir.join("state/bond1.unreadable")).unwrap(), b"{\xff");
+        fs::remove_dir(store.path("bond2.100")).unwrap();
+        assert_eq!(store.load().unwrap().states, [state]);
         fs::remove_dir_all(&dir).unwrap();
+        assert!(store.load().is_err(), "no folder is not the same as no bonds");
     }
 }

@@ -176,7 +176,6 @@ impl Publisher {
 
     /// Takes over files that another bond wrote in this tree's folders of interfaces, so that this bond can change and remove
     /// them.
-    /// remove them.
     fn take_over(&mut self, name: &str, tree: &Tree) {
         let interfaces: BTreeSet<&str> = tree.keys().filter_map(|path| interface_of(path)).collect();
         for interface in interfaces {

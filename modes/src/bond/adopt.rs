@@ -47,7 +47,7 @@ impl Bond {
         for port in gone {
             bond.on_detached(now, port, true);
         }
-        bond.told_unmonitored = bond.unmonitored();
+        bond.reported_unmonitored = bond.unmonitored();
         bond.conclude_ending(now, Vec::new(), Ends::All);
         bond
     }

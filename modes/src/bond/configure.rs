@@ -1,6 +1,6 @@
 //! Changes of options of the bond and of its ports while it runs.
 
-use bond_monitors::{LinkState, Time};
+use bond_monitors::Time;
 
 use super::Bond;
 use super::unmonitored::Unmonitored;
@@ -21,7 +21,7 @@ impl Bond {
     pub fn configure(&mut self, now: Time, pairs: &[(String, String)]) -> Result<(), OptionError> {
         let change = options::apply(&self.options, self.context(), pairs)?;
         let manual = match &change.active {
-            Some(Some(name)) => Some(self.manual_choice(name)?),
+            Some(Some(name)) => Some(self.mode.manual_choice(name, &self.view())?),
             _ => None,
         };
         let before = std::mem::replace(&mut self.options, change.options);
@@ -33,7 +33,7 @@ impl Bond {
         }
         self.note_changes(&before);
         self.follow_monitor(now, &before);
-        self.tell_mode(
+        self.notify_mode(
             now,
             Change::Options {
                 primary_given: change.primary_given,
@@ -42,7 +42,7 @@ impl Bond {
         );
         // Options after active_slave in the driver's order may move the active port again.
         if change.active.is_some() {
-            self.tell_mode(now, Change::ActiveAsked(manual));
+            self.notify_mode(now, Change::ActiveAsked(manual));
         }
         self.conclude(now, Vec::new());
         Ok(())
@@ -74,27 +74,15 @@ impl Bond {
             let value = (row.show)(&options);
             if (row.show)(&before) != value {
                 self.out.notify(Notice::OptionChanged {
-                    option: format!("{} of {}", row.name, attached.name),
+                    option: row.name.to_owned(),
+                    port: Some(attached.name.clone()),
                     value: value.to_string(),
                 });
             }
         }
-        self.tell_mode(now, Change::PortOptions { port, before });
+        self.notify_mode(now, Change::PortOptions { port, before });
         self.conclude(now, Vec::new());
         Ok(())
-    }
-
-    /// [bond_options.c: bond_option_active_slave_set]
-    fn manual_choice(&self, name: &str) -> Result<PortId, OptionError> {
-        let (option, value) = ("active_slave", name.to_owned());
-        match self.ports.named(name) {
-            None => Err(OptionError::NotAPort { option, value }),
-            Some(port) if self.active() == Some(port.id) => Ok(port.id),
-            Some(port) if port.link() != LinkState::Up || !self.seen_up(port) => {
-                Err(OptionError::PortDown { option, value })
-            }
-            Some(port) => Ok(port.id),
-        }
     }
 
     /// A queue is bound to one port. [bond_options.c: bond_option_queue_id_set]
@@ -127,12 +115,7 @@ impl Bond {
                 }
             }
         }
-        self.tell_if_unmonitored();
-    }
-
-    /// Without a monitor the operator's choice counts.
-    fn seen_up(&self, port: &Port) -> bool {
-        !self.options.watches_links() || port.carrier().is_on()
+        self.report_unmonitored();
     }
 
     fn note_changes(&mut self, before: &BondOptions) {
@@ -141,6 +124,7 @@ impl Bond {
             if old.get(&option) != Some(&value) {
                 self.out.notify(Notice::OptionChanged {
                     option,
+                    port: None,
                     value: value.to_string(),
                 });
             }
@@ -159,9 +143,9 @@ impl Bond {
     }
 
     /// Reports once that the bond is unmonitored, and once that it is monitored again.
-    pub(super) fn tell_if_unmonitored(&mut self) {
+    pub(super) fn report_unmonitored(&mut self) {
         let now = self.unmonitored();
-        if std::mem::replace(&mut self.told_unmonitored, now) == now {
+        if std::mem::replace(&mut self.reported_unmonitored, now) == now {
             return;
         }
         self.out.notify(match now {

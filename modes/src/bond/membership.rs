@@ -30,7 +30,7 @@ impl Bond {
             link_up: port.link() != LinkState::Down,
         });
         self.ports.push(port);
-        self.tell_mode(now, Change::Joined(id));
+        self.notify_mode(now, Change::Joined(id));
     }
 
     pub(super) fn on_detached(&mut self, now: Time, id: PortId, gone: bool) {
@@ -41,7 +41,7 @@ impl Bond {
             self.report(skipped.into_iter().flat_map(|found| found.notices).collect());
         }
         if self.ports.get(id).is_some() {
-            self.tell_mode(now, Change::Leaving(id));
+            self.notify_mode(now, Change::Leaving(id));
         }
         let Some(port) = self.ports.remove(id) else { return };
         self.out.notify(Notice::Detached {
@@ -67,13 +67,13 @@ impl Bond {
             (port.speed, port.duplex) = (report.speed, report.duplex);
         }
         if use_carrier {
-            watch::tell(now, port, Fact::Carrier(report.carrier), &mut self.out);
+            watch::pass_fact(now, port, Fact::Carrier(report.carrier), &mut self.out);
         } else {
             self.out.act(Action::PollCarriers { ports: vec![id] });
         }
         if port.name != report.name {
             let before = std::mem::replace(&mut port.name, report.name.clone());
-            self.tell_mode(
+            self.notify_mode(
                 now,
                 Change::Renamed {
                     from: &before,

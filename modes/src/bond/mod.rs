@@ -18,6 +18,8 @@ mod unmonitored;
 pub use self::adopt::AdoptedState;
 pub use self::saved::Saved;
 
+use std::mem;
+
 use bond_monitors::{FrameKinds, LinkReport, MacAddr, Time};
 
 use self::announce::Announcer;
@@ -47,7 +49,7 @@ pub struct Bond {
     probing: Probing,
     announcer: Announcer,
     /// The last reported value of [`Bond::unmonitored`].
-    told_unmonitored: Option<Unmonitored>,
+    reported_unmonitored: Option<Unmonitored>,
     planner: Planner,
     out: Outbox,
 }
@@ -62,7 +64,7 @@ impl Bond {
         for about in change.warnings {
             bond.out.notify(Notice::warning(about));
         }
-        bond.tell_if_unmonitored();
+        bond.report_unmonitored();
         bond.conclude(now, Vec::new());
         bond
     }
@@ -76,7 +78,7 @@ impl Bond {
             polls: Polls::new(now),
             probing: Probing::default(),
             announcer: Announcer::default(),
-            told_unmonitored: None,
+            reported_unmonitored: None,
             planner: Planner::new(plan),
             out: Outbox::default(),
         }
@@ -165,14 +167,11 @@ impl Bond {
 
     /// Runs a part of the ARP monitor, which may change its data about ports, and send.
     fn probe<T>(&mut self, run: impl FnOnce(&mut Probing, &mut Ports, &ProbeContext<'_>, &mut Outbox) -> T) -> T {
-        let context = ProbeContext {
-            options: &self.options,
-            roles: self.mode.roles(),
-            plan: self.planner.plan(),
-            addresses: self.announcer.addresses(),
-            up: self.device.up,
-        };
-        run(&mut self.probing, &mut self.ports, &context, &mut self.out)
+        let (mut probing, mut ports) = (mem::take(&mut self.probing), mem::take(&mut self.ports));
+        let mut out = mem::take(&mut self.out);
+        let done = run(&mut probing, &mut ports, &self.probe_context(), &mut out);
+        (self.probing, self.ports, self.out) = (probing, ports, out);
+        done
     }
 
     /// Runs a part of the mode, then applies its results: moves addresses, and starts or stops announcements.
@@ -194,7 +193,7 @@ impl Bond {
         }
     }
 
-    fn tell_mode(&mut self, now: Time, change: Change<'_>) {
+    fn notify_mode(&mut self, now: Time, change: Change<'_>) {
         self.run_mode(now, |mode, view, out| mode.on_change(now, &change, view, out));
     }
 
@@ -228,7 +227,7 @@ impl Bond {
             self.report(found.notices);
             came_up.extend(found.came_up);
         }
-        self.tell_mode(now, Change::Judged { came_up: &came_up });
+        self.notify_mode(now, Change::Judged { came_up: &came_up });
         let wanted = planner::wanted(&self.mode, &self.view());
         if self.planner.publish(now, wanted, &mut self.out) {
             self.device.doubt(None);

@@ -28,12 +28,12 @@ impl Machine for Bond {
             Event::HostsBehind { hosts } => self.announcer.set_hosts_behind(now, hosts),
             Event::Paths { paths } => {
                 self.probe(|probing, ports, context, out| probing.on_paths(now, paths, ports, context, out));
-                self.tell_if_unmonitored();
+                self.report_unmonitored();
             }
             Event::ReceiveStamps { ports: heard } => {
                 // The probing step waits for its own reading, which comes after the ways to its targets.
                 let is_last = !self.out.has(&Action::ReadReceiveStamps);
-                watch::tell_stamps(now, &heard, &mut self.ports, &mut self.out);
+                watch::pass_stamps(now, &heard, &mut self.ports, &mut self.out);
                 if !is_last {
                     return self.conclude(now, Vec::new());
                 }
@@ -50,7 +50,7 @@ impl Machine for Bond {
             Event::CarriersPolled { carriers } => {
                 for (port, carrier) in &carriers {
                     if let Some(port) = self.ports.get_mut(*port) {
-                        watch::tell(now, port, Fact::Carrier(*carrier), &mut self.out);
+                        watch::pass_fact(now, port, Fact::Carrier(*carrier), &mut self.out);
                     }
                 }
                 let read: Vec<PortId> = carriers.into_iter().map(|(port, _)| port).collect();
@@ -120,7 +120,7 @@ impl Machine for Bond {
 impl Bond {
     fn on_frame(&mut self, now: Time, port: PortId, frame: &[u8]) {
         let kind = FrameKinds::of(frame);
-        watch::tell_frame(now, port, frame, &mut self.ports, &mut self.out);
+        watch::pass_frame(now, port, frame, &mut self.ports, &mut self.out);
         self.probe(|probing, ports, context, _| probing.on_frame(now, port, frame, ports, context));
         if self.mode.wants().meets(kind) {
             self.run_mode(now, |mode, view, out| mode.on_frame(now, port, frame, view, out));

@@ -61,6 +61,7 @@ impl Bond {
                 _ => port.link().into(),
             },
             usable: port.is_usable(),
+            sends: self.plan().tx.ports.contains(&port.id),
             role: if context.roles.carries(port) || probes && self.probing.is_active(port, &context) {
                 Role::Active
             } else {
@@ -102,17 +103,17 @@ impl Bond {
     }
 
     fn evidence_status(&self, now: Time, port: &Port) -> Option<EvidenceStatus> {
-        let arp = port.arp()?;
+        let evidence = port.arp()?.evidence();
         let answer = |target: IpAddr| {
-            arp.answer(target).map(|answer| AnswerStatus {
+            evidence.answers.get(&target).map(|answer| AnswerStatus {
                 target,
                 by: answer.by,
                 ms_ago: millis(now.since(answer.at)),
             })
         };
         Some(EvidenceStatus {
-            counts: self.probing.evidence(port, &self.probe_context()),
-            heard_ms_ago: arp.last_sign().map(|at| millis(now.since(at))),
+            counts: self.probing.counts(port, &self.probe_context()),
+            heard_ms_ago: evidence.heard.map(|at| millis(now.since(at))),
             answers: self.options.targets().filter_map(answer).collect(),
         })
     }

@@ -13,7 +13,7 @@ use crate::action::{Notice, SwitchReason};
 use crate::bond::device::Device;
 use crate::deadline::Deadline;
 use crate::ids::PortId;
-use crate::options::{BondOptions, FailOverMac};
+use crate::options::{BondOptions, FailOverMac, OptionError};
 use crate::outbox::Outbox;
 use crate::port::{Port, Ports};
 
@@ -61,19 +61,22 @@ pub(crate) struct Situation<'a> {
 }
 
 /// The part of [`Current`] that outlives the agent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Lasting {
     pub active: Option<PortId>,
+    /// The operator has just named the primary.
     pub force_primary: bool,
+    /// The former active port, and until when it gets frames.
     pub left: Option<(PortId, Time)>,
 }
 
 impl Current {
     /// The saved state.
-    pub fn new(active: Option<PortId>, force_primary: bool, left: Option<(PortId, Time)>) -> Self {
+    pub fn new(saved: Lasting) -> Self {
         Current {
-            active,
-            force_primary,
-            left: left.map(|(port, until)| Left {
+            active: saved.active,
+            force_primary: saved.force_primary,
+            left: saved.left.map(|(port, until)| Left {
                 port,
                 until: Deadline::at(until),
             }),
@@ -152,6 +155,22 @@ impl Current {
         }
         self.active = self.active.filter(|id| *id != port);
         self.left = self.left.filter(|left| left.port != port);
+    }
+
+    /// The port of this name, if the operator may make it the active one; else why not.
+    /// [bond_options.c: bond_option_active_slave_set]
+    pub fn manual_choice(&self, name: &str, now: &Situation<'_>) -> Result<PortId, OptionError> {
+        let (option, value) = ("active_slave", name.to_owned());
+        let Some(port) = now.ports.named(name) else {
+            return Err(OptionError::NotAPort { option, value });
+        };
+        // Without a monitor the operator decides.
+        let seen_up = !now.options.watches_links() || port.carrier().is_on();
+        if self.active == Some(port.id) || port.link() == LinkState::Up && seen_up {
+            Ok(port.id)
+        } else {
+            Err(OptionError::PortDown { option, value })
+        }
     }
 
     /// The operator's choice.

@@ -1,14 +1,12 @@
 //! One port carries all traffic, the others wait. [bonding.rst: active-backup]
 
-use std::collections::BTreeMap;
-
 use bond_monitors::{LinkState, MacAddr, Pause, Time};
 
 use super::{Announces, Change, Forwarding, Mode, ModeSaved, View};
 use crate::action::Notice;
 use crate::current::{Current, Situation, fail_over_mac};
 use crate::ids::PortId;
-use crate::options::{BondOptions, FailOverMac};
+use crate::options::{BondOptions, FailOverMac, OptionError};
 use crate::outbox::Outbox;
 use crate::plan::{Accept, ForwardingPlan, Spread, Tx};
 use crate::port::Port;
@@ -110,6 +108,10 @@ impl Mode for ActiveBackup {
         self.current.active().is_none() && (port.is_usable() || link_up && view.watched)
     }
 
+    fn manual_choice(&self, name: &str, view: &View<'_>) -> Result<PortId, OptionError> {
+        self.current.manual_choice(name, &situation(view))
+    }
+
     fn speaker(&self) -> Option<PortId> {
         self.current.active()
     }
@@ -137,19 +139,15 @@ impl Mode for ActiveBackup {
     }
 
     fn save(&self) -> ModeSaved {
-        let saved = self.current.save();
-        ModeSaved {
-            active: saved.active,
-            force_primary: saved.force_primary,
-            left: saved.left,
-            state: BTreeMap::new(),
-        }
+        ModeSaved::Current(self.current.save())
     }
 
     /// The port that carries the traffic in the kernel overrides the file.
     fn adopt(&mut self, saved: &ModeSaved, plan: &ForwardingPlan, view: &View<'_>, out: &mut Outbox) {
         let forwards = plan.tx.ports.first().copied().filter(|_| plan.tx.kind == Spread::One);
-        self.current = Current::new(saved.active, saved.force_primary, saved.left);
+        if let ModeSaved::Current(saved) = saved {
+            self.current = Current::new(*saved);
+        }
         self.current.adopt(forwards, &situation(view), out);
     }
 

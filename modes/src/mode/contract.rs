@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use bond_monitors::{Carrier, FrameKinds, LinkState, MacAddr, Pause, Time};
 
 use crate::bond::device::{Device, MacOrigin};
+use crate::current::Lasting;
 use crate::event::Counters;
 use crate::ids::PortId;
-use crate::options::{BondOptions, FailOverMac, PortOptions};
+use crate::options::{BondOptions, FailOverMac, OptionError, PortOptions};
 use crate::outbox::Outbox;
 use crate::plan::{Accept, Fallback, ForwardingPlan, Match, Rewrite, Source, Steer, Tx};
 use crate::port::{Port, Ports};
@@ -58,9 +59,17 @@ pub(crate) trait Mode {
         Roles::Every
     }
 
-    /// Whether a port that joins is in use at once, as far as can be told before its link is judged.
+    /// Whether a port that joins is in use at once, as far as this is known before its link is judged.
     fn joins_in_use(&self, _port: &Port, _view: &View<'_>) -> bool {
         true
+    }
+
+    /// The port of this name, if the operator may make it the active one; else why not.
+    /// [bond_options.c: bond_option_active_slave_set]
+    fn manual_choice(&self, name: &str, _view: &View<'_>) -> Result<PortId, OptionError> {
+        // The option tables refuse active_slave in modes without an active port.
+        let (option, value) = ("active_slave", name.to_owned());
+        Err(OptionError::NotAPort { option, value })
     }
 
     /// The port that sends the bond's own frames.
@@ -171,17 +180,19 @@ pub(crate) struct Announces {
     pub memberships: bool,
 }
 
-/// State of a mode for the next start.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct ModeSaved {
-    /// The port that is in use or speaks for the bond.
-    pub active: Option<PortId>,
-    /// The operator has just named the primary.
-    pub force_primary: bool,
-    /// The active port before, and until when it gets frames.
-    pub left: Option<(PortId, Time)>,
-    /// Further state, by names of its own.
-    pub state: BTreeMap<String, String>,
+/// State of a mode for the next start. A mode always uses the same form.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum ModeSaved {
+    /// The port that speaks for the bond is all there is.
+    Speaker(Option<PortId>),
+    /// Of a mode with one active port.
+    Current(Lasting),
+    /// By names of the mode's own.
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "the modes so far need no more than the other forms")
+    )]
+    Named(BTreeMap<String, String>),
 }
 
 impl<'a> View<'a> {

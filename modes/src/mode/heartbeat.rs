@@ -101,19 +101,17 @@ impl Mode for Heartbeat {
 
     fn save(&self) -> ModeSaved {
         let heard = |(port, at): (&PortId, &Time)| (port.0.to_string(), at.as_nanos().to_string());
-        ModeSaved {
-            state: self.alive.iter().map(heard).collect(),
-            ..ModeSaved::default()
-        }
+        ModeSaved::Named(self.alive.iter().map(heard).collect())
     }
 
     fn adopt(&mut self, saved: &ModeSaved, _plan: &ForwardingPlan, view: &View<'_>, _out: &mut Outbox) {
+        let ModeSaved::Named(state) = saved else { return };
         let heard = |(port, at): (&String, &String)| {
             let port = PortId(port.parse().ok()?);
             let at = Time::ZERO + Duration::from_nanos(at.parse().ok()?);
             view.ports.get(port).map(|_| (port, at))
         };
-        self.alive = saved.state.iter().filter_map(heard).collect();
+        self.alive = state.iter().filter_map(heard).collect();
     }
 
     fn check(&self, view: &View<'_>) {

@@ -64,15 +64,14 @@ impl<W: Way> Mode for Spreading<W> {
     }
 
     fn save(&self) -> ModeSaved {
-        ModeSaved {
-            active: self.speaker,
-            ..ModeSaved::default()
-        }
+        ModeSaved::Speaker(self.speaker)
     }
 
     /// The kernel does not know the port that speaks for the bond, so the file decides.
     fn adopt(&mut self, saved: &ModeSaved, _plan: &ForwardingPlan, view: &View<'_>, _out: &mut Outbox) {
-        self.speaker = saved.active.filter(|id| view.ports.get(*id).is_some());
+        if let ModeSaved::Speaker(speaker) = saved {
+            self.speaker = speaker.filter(|id| view.ports.get(*id).is_some());
+        }
     }
 
     /// There is a speaker exactly while a port is usable.

@@ -173,6 +173,26 @@ mod tests {
     }
 
     #[test]
+    fn miimon_warns_of_the_arp_monitor_that_it_replaces_unless_the_same_set_ends_it() {
+        let probed = new("mode=1 arp_interval=100 arp_ip_target=10.0.0.1 arp_validate=all").options;
+        for (set, warns) in [
+            ("miimon=100", true),
+            ("miimon=100 arp_validate=none", true),
+            ("miimon=100 arp_interval=0", false),
+            ("arp_interval=0 miimon=100", false),
+        ] {
+            let change = apply(&probed, Context::default(), &pairs(set)).unwrap();
+            assert_eq!(!change.warnings.is_empty(), warns, "{set}: {:?}", change.warnings);
+            let options = change.options;
+            assert_eq!(
+                (options.miimon, options.arp_interval),
+                (Duration::from_millis(100), Duration::ZERO),
+                "{set}"
+            );
+        }
+    }
+
+    #[test]
     fn a_delay_without_the_monitor_is_refused() {
         assert_eq!(
             parse(&pairs("mode=1 miimon=0 updelay=100")),

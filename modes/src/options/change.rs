@@ -77,6 +77,10 @@ impl Change {
         if !interval.is_zero() {
             self.given.arp_interval = true;
             self.options.miimon = Duration::ZERO;
+        } else {
+            // The set itself ends the ARP monitor, so miimon does not replace it unasked.
+            let unasked = |warning: &Warning| !matches!(warning, Warning::ArpMonitorReplaced { .. });
+            self.warnings.retain(unasked);
         }
     }
 

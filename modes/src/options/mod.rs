@@ -16,7 +16,7 @@ mod value;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-use bond_monitors::{Delays, Evidence, Window};
+use bond_monitors::{Delays, SignOfLife, Window};
 
 use crate::hash::XmitHashPolicy;
 use crate::named::named;
@@ -195,13 +195,13 @@ named! {
 
 impl ArpValidate {
     /// Frames that count on a port in this role. [bonding.rst: arp_validate]
-    pub fn evidence(self, active: bool) -> Evidence {
+    pub fn counts(self, active: bool) -> SignOfLife {
         match (self, active) {
             (ArpValidate::All, _)
             | (ArpValidate::Active | ArpValidate::FilterActive, true)
-            | (ArpValidate::Backup | ArpValidate::FilterBackup, false) => Evidence::Validated,
-            (ArpValidate::Filter | ArpValidate::FilterActive | ArpValidate::FilterBackup, _) => Evidence::Probes,
-            (ArpValidate::None | ArpValidate::Active | ArpValidate::Backup, _) => Evidence::Any,
+            | (ArpValidate::Backup | ArpValidate::FilterBackup, false) => SignOfLife::Validated,
+            (ArpValidate::Filter | ArpValidate::FilterActive | ArpValidate::FilterBackup, _) => SignOfLife::Probes,
+            (ArpValidate::None | ArpValidate::Active | ArpValidate::Backup, _) => SignOfLife::Any,
         }
     }
 

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use bond_monitors::classic::ProbeAnswer;
 use bond_monitors::wire::nd::solicited_node;
-use bond_monitors::{AnswerKind, Evidence, MacAddr, ReceiveStamps, Time};
+use bond_monitors::{AnswerKind, MacAddr, ReceiveStamps, SignOfLife, Time};
 
 use super::{ProbeContext, Probing};
 use crate::ids::PortId;
@@ -20,7 +20,7 @@ impl Probing {
         context: &ProbeContext<'_>,
     ) {
         let unread = |port: &Port| {
-            self.evidence(port, context) != Evidence::Validated && heard.iter().all(|(read, _)| *read != port.id)
+            self.counts(port, context) != SignOfLife::Validated && heard.iter().all(|(read, _)| *read != port.id)
         };
         // The evidence of backup ports depends on whether the active port gets answers.
         let active = context.roles.active().and_then(|id| ports.get(id));
@@ -44,13 +44,13 @@ impl Probing {
         context: &ProbeContext<'_>,
     ) {
         for (id, heard) in stamps {
-            let Some(evidence) = ports.get(*id).map(|port| self.evidence(port, context)) else {
+            let Some(counts) = ports.get(*id).map(|port| self.counts(port, context)) else {
                 continue;
             };
-            let at = match evidence {
-                Evidence::Any => heard.any,
-                Evidence::Probes => heard.probes,
-                Evidence::Validated => None,
+            let at = match counts {
+                SignOfLife::Any => heard.any,
+                SignOfLife::Probes => heard.probes,
+                SignOfLife::Validated => None,
             };
             note_heard(ports, *id, at);
         }
@@ -59,7 +59,7 @@ impl Probing {
         if self.active_in_touch(now, ports, context) {
             for (id, heard) in stamps {
                 let listens =
-                    |port| !self.is_active(port, context) && self.evidence(port, context) != Evidence::Validated;
+                    |port| !self.is_active(port, context) && self.counts(port, context) != SignOfLife::Validated;
                 if ports.get(*id).is_some_and(listens) {
                     note_heard(ports, *id, heard.own);
                 }

@@ -21,9 +21,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use bond_monitors::classic::{self, Outcome, Rule, Standing};
-use bond_monitors::{
-    AnyMonitor, ArpMonitor, Combine, Evidence, FrameKinds, LinkState, Pause, ReceiveStamps, Time, Trial,
-};
+use bond_monitors::{ArpMonitor, FrameKinds, LinkState, Pause, ReceiveStamps, SignOfLife, Time, Trial};
 
 use crate::action::{Action, Notice};
 use crate::delays::Inspection;
@@ -32,7 +30,7 @@ use crate::ids::PortId;
 use crate::options::{ArpAllTargets, BondOptions};
 use crate::outbox::Outbox;
 use crate::plan::ForwardingPlan;
-use crate::port::{Port, Ports};
+use crate::port::{Port, Ports, watch_by};
 use crate::roles::Roles;
 
 /// State of the monitor; it begins anew after a restart.
@@ -139,14 +137,14 @@ impl Probing {
         let window = context.options.window();
         for port in ports.iter_mut() {
             let usable = port.is_usable();
-            let mut monitors = Vec::new();
             if context.options.asks_targets() {
                 // It knows no delays: one that runs ends at once.
                 let state = if usable { LinkState::Up } else { LinkState::Down };
                 port.health.assume(now, state);
-                monitors.push(AnyMonitor::Arp(ArpMonitor::new(now, usable, window)));
             }
-            port.health.watch_by(now, monitors, Combine::All);
+            watch_by(&mut port.health, now, context.options, || {
+                ArpMonitor::new(now, usable, window)
+            });
         }
     }
 
@@ -284,7 +282,7 @@ impl Probing {
     ) {
         let active = context.roles.active();
         let Some(port) = ports.get(id) else { return };
-        let (counts, silent_for) = (self.evidence(port, context), now.since(self.last_rx(port, context)));
+        let (counts, silent_for) = (self.counts(port, context), now.since(self.last_rx(port, context)));
         let Some(port) = ports.get_mut(id) else { return };
         let Some(arp) = port.arp_mut() else { return };
         match outcome {
@@ -398,15 +396,15 @@ impl Probing {
     fn last_rx(&self, port: &Port, context: &ProbeContext<'_>) -> Time {
         let all = context.roles.is_one()
             && context.options.arp_all_targets == ArpAllTargets::All
-            && (self.evidence(port, context) == Evidence::Validated || !port.is_usable());
+            && (self.counts(port, context) == SignOfLife::Validated || !port.is_usable());
         let Some(arp) = port.arp() else { return Time::ZERO };
         let oldest = all.then(|| arp.oldest(self.paths_through().map(|(target, _, _)| target)));
         oldest.flatten().unwrap_or(arp.last_rx())
     }
 
     /// Frames that count on a port in its role.
-    pub fn evidence(&self, port: &Port, context: &ProbeContext<'_>) -> Evidence {
-        context.options.arp_validate.evidence(self.is_active(port, context))
+    pub fn counts(&self, port: &Port, context: &ProbeContext<'_>) -> SignOfLife {
+        context.options.arp_validate.counts(self.is_active(port, context))
     }
 
     /// Judges every port by its carrier and its last evidence. Without carrier no answer can arrive; while no target can be

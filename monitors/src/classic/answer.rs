@@ -2,22 +2,10 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use serde::{Deserialize, Serialize};
-
 use crate::wire::MacAddr;
 use crate::wire::arp::{Arp, Operation, Request};
 use crate::wire::ethernet::Tag;
 use crate::wire::nd::{Discovery, Solicitation};
-
-/// Evidence that the path to a target works.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum AnswerKind {
-    /// The target answered through this port.
-    Reply,
-    /// This backup port received the active port's question, which the target answers, through the network.
-    Request,
-}
 
 /// The common parts of ARP and neighbour discovery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

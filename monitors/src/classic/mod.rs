@@ -12,7 +12,7 @@ pub mod port;
 pub mod rules;
 pub mod window;
 
-pub use self::answer::{AnswerKind, ProbeAnswer, probe};
-pub use self::port::{Answer, ArpMonitor, ArpState, Trial};
+pub use self::answer::{ProbeAnswer, probe};
+pub use self::port::{ArpMonitor, ArpState, Trial};
 pub use self::rules::{Outcome, Rule, Standing};
 pub use self::window::Window;

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::answer::AnswerKind;
 use super::window::Window;
+use crate::evidence::{Answer, AnswerKind, Evidence};
 use crate::monitor::{Ask, Fact, Monitor, Verdict};
 use crate::time::{Pause, Time};
 
@@ -35,24 +35,6 @@ enum Works {
     No,
 }
 
-/// The last sign of life of a target.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Answer {
-    /// When it came.
-    pub at: Time,
-    /// Its kind.
-    pub by: AnswerKind,
-    /// Later time without questions, which does not count as silence.
-    pub paused: Duration,
-}
-
-impl Answer {
-    /// From when on its silence counts.
-    fn counts_from(self) -> Time {
-        self.at + self.paused
-    }
-}
-
 /// State of a port while no port of an active-backup bond works and they are tried one after the other.
 /// [bond_main.c: bond_ab_arp_probe]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -79,7 +61,7 @@ pub struct ArpState {
     pub since: Time,
     /// Since when the targets are asked.
     pub asked_since: Time,
-    /// See [`ArpMonitor::answer`].
+    /// The last sign of life of each target.
     pub answers: BTreeMap<IpAddr, Answer>,
     /// See [`ArpMonitor::trial`].
     pub trial: Trial,
@@ -254,11 +236,6 @@ impl ArpMonitor {
             self.judged(usable);
         }
     }
-
-    /// The last sign of life of a target through this port.
-    pub fn answer(&self, target: IpAddr) -> Option<Answer> {
-        self.answers.get(&target).copied()
-    }
 }
 
 impl Monitor for ArpMonitor {
@@ -280,8 +257,12 @@ impl Monitor for ArpMonitor {
         }
     }
 
-    fn last_sign(&self) -> Option<Time> {
-        self.heard
+    fn evidence(&self) -> Evidence {
+        Evidence {
+            heard: self.heard,
+            answers: self.answers.clone(),
+            ..Evidence::default()
+        }
     }
 }
 
@@ -316,7 +297,8 @@ mod tests {
         assert_eq!(port.oldest([heard].into_iter()), Some(at(400)));
         port.leave_out(Pause::between(at(500), at(600)).unwrap(), Time::ZERO);
         assert_eq!(port.oldest([quiet].into_iter()), Some(at(420)), "pauses add up");
-        let shown = [port.last_sign(), port.answer(quiet).map(|answer| answer.at)];
+        let evidence = port.evidence();
+        let shown = [evidence.heard, evidence.answers.get(&quiet).map(|answer| answer.at)];
         assert_eq!(shown, [Some(at(20)); 2], "what is shown is when it was");
         port.answered(at(650), quiet, AnswerKind::Reply);
         assert_eq!(port.oldest([quiet].into_iter()), Some(at(650)));
@@ -343,7 +325,7 @@ mod tests {
             (port.last_rx(), port.oldest([target].into_iter())),
             (at(350), Some(at(350)))
         );
-        assert_eq!(port.last_sign(), Some(at(100)));
+        assert_eq!(port.evidence().heard, Some(at(100)));
         port.overheard(at(500), target);
         port.forget_overheard();
         port.count_overheard();
@@ -372,7 +354,7 @@ mod tests {
             Some(at(60)),
             "new ones have their time"
         );
-        assert_eq!(port.answer(a), None);
+        assert_eq!(port.evidence().answers.get(&a), None);
     }
 
     #[test]

@@ -5,10 +5,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::env;
 use std::fs;
-use std::path::Path;
 use std::time::Instant;
 
-use bondd_tests::bins::root;
+use bondd_tests::bins::{own_bin, root};
 use bondd_tests::fidelity::compare::{Comparison, Difference, compare};
 use bondd_tests::fidelity::differences::Wanted;
 use bondd_tests::fidelity::host::{play, read_folder};
@@ -79,8 +78,8 @@ fn bondd_does_what_the_kernels_driver_does() {
 
 /// Plays scenarios on one column.
 fn pass(lab: &Lab, column: &str, scenarios: &[Scenario], wanted: &[Wanted]) -> Verdict {
-    let guest = Path::new(env!("CARGO_BIN_EXE_bondd-fidelity-guest"));
-    let observed = play(lab, scenarios, column, guest);
+    let guest = own_bin(env!("CARGO_BIN_EXE_bondd-fidelity-guest"));
+    let observed = play(lab, scenarios, column, &guest);
     if let Some(path) = given("KEEP") {
         let lines: String = observed.iter().map(|o| format!("{o}\n")).collect();
         fs::write(format!("{path}.{column}"), lines).unwrap();

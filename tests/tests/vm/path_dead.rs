@@ -1,7 +1,6 @@
 //! Link up, path dead: how long the switch's dead port loses frames, by the kernel's driver and by bondd, in the lab's machine.
 
-use std::path::Path;
-
+use bondd_tests::bins::own_bin;
 use bondd_tests::fidelity::host::play;
 use bondd_tests::fidelity::scenario::Scenario;
 use bondd_tests::vm::Lab;
@@ -9,9 +8,9 @@ use bondd_tests::vm::Lab;
 #[test]
 fn a_dead_path_with_its_carrier_on_is_left_within_the_missed_answers_and_one_interval() {
     let scenarios: Vec<Scenario> = [2, 3].map(story).into();
-    let guest = Path::new(env!("CARGO_BIN_EXE_bondd-fidelity-guest"));
+    let guest = own_bin(env!("CARGO_BIN_EXE_bondd-fidelity-guest"));
     let Some(lab) = Lab::for_test() else { return };
-    let observed = play(&lab, &scenarios, "tc", guest);
+    let observed = play(&lab, &scenarios, "tc", &guest);
     for (scenario, missed_max) in scenarios.iter().zip([2, 3]) {
         for column in ["kernel", "tc"] {
             let took: Vec<u64> = observed

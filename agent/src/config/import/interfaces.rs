@@ -10,6 +10,7 @@ use super::ifupdown::{self, Line, Ports, Role, Stanza};
 use super::reading::{Import, Text};
 use crate::config::SpecOption;
 use crate::config::diagnostic::{Findings, Place};
+use crate::config::lines::first_word;
 use crate::config::pattern::{is_pattern, matches};
 
 /// Files that match a path with patterns, each with its text or the reason why it cannot be read.
@@ -126,7 +127,7 @@ impl Interfaces {
                 file: text.path.clone(),
                 line: number,
             };
-            let (word, rest) = cut(&line);
+            let (word, rest) = first_word(line.trim_end(), char::is_whitespace);
             if word == "source" || word == "source-directory" {
                 self.open = Open::Nothing;
                 for text in more(word, rest, &place, sourced, &mut import.findings) {
@@ -506,10 +507,4 @@ fn logical_lines(text: &str) -> Vec<(usize, String)> {
         lines.push((index + 1, line));
     }
     lines
-}
-
-/// First word and what follows it.
-fn cut(line: &str) -> (&str, &str) {
-    let (word, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
-    (word, rest.trim())
 }

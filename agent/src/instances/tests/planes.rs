@@ -137,7 +137,8 @@ fn a_bond_without_saved_state_stays_in_the_mode_it_is_in() {
             let file = asked.map(|mode| [("mode".to_owned(), mode.to_owned())]);
             next_agent
                 .adopt_orphan(NOW, "bond0", file.as_ref().map(|pairs| &pairs[..]))
-                .unwrap();
+                .unwrap()
+                .expect("the plane has it");
             let options = next_agent.bonds[0].bond.options();
             assert_eq!(options.mode, wanted, "{asked:?}");
             if wanted == ModeName::BalanceXor {
@@ -230,10 +231,10 @@ fn a_bond_on_a_plane_that_this_agent_has_not_is_left_as_it_is() {
         let registry = mio::Poll::new().and_then(|poll| poll.registry().try_clone()).unwrap();
         let other = ScriptPlane::named("other");
         let mut next_agent = Instances::new(dir, registry, Planes::new(vec![Box::new(other.clone())])).unwrap();
-        next_agent.start(NOW, &[], &[]);
+        next_agent.start(NOW, &[], &[]).unwrap();
         assert!(next_agent.planes_in_use().is_empty());
         assert_eq!(other.take_calls(), [script::Call::Bonds]);
-        let saved = next_agent.store.load();
+        let saved = next_agent.store.load().unwrap().states;
         assert_eq!(
             (saved.len(), saved[0].originals.len()),
             (1, 1),

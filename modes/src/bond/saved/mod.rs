@@ -17,6 +17,7 @@ use self::port::SavedPort;
 use super::Bond;
 use super::announce::{Announcements, Announcer};
 use super::device::{Device, MacOrigin};
+use crate::current::Lasting;
 use crate::deadline::Deadline;
 use crate::ids::PortId;
 use crate::mode::{AnyMode, ModeSaved};
@@ -61,7 +62,7 @@ enum SavedOrigin {
     User,
 }
 
-/// See [`ModeSaved`].
+/// See [`ModeSaved`]; each mode uses the fields of its form.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 struct SavedMode {
@@ -90,6 +91,11 @@ impl Saved {
     /// Options that were in force.
     pub fn options(&self) -> &BondOptions {
         &self.options.0
+    }
+
+    /// The ports, each with the name that it had.
+    pub fn port_names(&self) -> impl Iterator<Item = (PortId, &str)> {
+        self.ports.iter().map(SavedPort::name)
     }
 
     pub(super) fn of(bond: &Bond) -> Saved {
@@ -126,7 +132,8 @@ impl Saved {
             bond.ports.push(port);
         }
         bond.announcer = Announcer::resumed(self.notifier.restore(), self.rejoin.restore());
-        (bond, self.mode.restore())
+        let mode = self.mode.restore(&bond.mode);
+        (bond, mode)
     }
 }
 
@@ -170,20 +177,34 @@ impl SavedDevice {
 
 impl SavedMode {
     fn of(mode: ModeSaved) -> Self {
-        SavedMode {
-            active: mode.active,
-            force_primary: mode.force_primary,
-            left: mode.left.map(|(port, until)| SavedLeft { port, until }),
-            state: mode.state,
+        match mode {
+            ModeSaved::Speaker(active) => SavedMode {
+                active,
+                ..SavedMode::default()
+            },
+            ModeSaved::Current(current) => SavedMode {
+                active: current.active,
+                force_primary: current.force_primary,
+                left: current.left.map(|(port, until)| SavedLeft { port, until }),
+                ..SavedMode::default()
+            },
+            ModeSaved::Named(state) => SavedMode {
+                state,
+                ..SavedMode::default()
+            },
         }
     }
 
-    fn restore(self) -> ModeSaved {
-        ModeSaved {
-            active: self.active,
-            force_primary: self.force_primary,
-            left: self.left.map(|left| (left.port, left.until)),
-            state: self.state,
+    /// In the form that the mode uses.
+    fn restore(self, mode: &AnyMode) -> ModeSaved {
+        match mode.save() {
+            ModeSaved::Speaker(_) => ModeSaved::Speaker(self.active),
+            ModeSaved::Current(_) => ModeSaved::Current(Lasting {
+                active: self.active,
+                force_primary: self.force_primary,
+                left: self.left.map(|left| (left.port, left.until)),
+            }),
+            ModeSaved::Named(_) => ModeSaved::Named(self.state),
         }
     }
 }
@@ -211,6 +232,7 @@ mod tests {
     use super::*;
     use crate::bond::planner;
     use crate::mode::View;
+    use crate::options::ModeName;
     use crate::port::Ports;
 
     /// Every field of the file but those of later options.
@@ -254,7 +276,9 @@ mod tests {
 
     #[test]
     fn a_bond_keeps_every_field() {
-        let saved = read(&complete());
+        let mut saved = read(&complete());
+        // Only modes of another form have names of their own.
+        saved.mode.state.clear();
         let device = saved.device.clone().restore();
         let mode = AnyMode::new(saved.options().mode);
         let plan = planner::wanted(&mode, &View::new(&Ports::default(), saved.options(), &device));
@@ -265,6 +289,37 @@ mod tests {
             ..Saved::of(&bond)
         };
         assert_eq!(again, saved);
+    }
+
+    #[test]
+    fn the_state_of_every_mode_has_the_same_fields_and_comes_back_in_its_form() {
+        let current = Lasting {
+            active: Some(PortId(2)),
+            force_primary: true,
+            left: Some((PortId(1), Time::from_millis(5))),
+        };
+        let named = BTreeMap::from([("1".to_owned(), "7".to_owned())]);
+        for (mode, form, file) in [
+            (
+                ModeName::BalanceXor,
+                ModeSaved::Speaker(Some(PortId(1))),
+                json!({"active":1,"force_primary":false,"left":null}),
+            ),
+            (
+                ModeName::ActiveBackup,
+                ModeSaved::Current(current),
+                json!({"active":2,"force_primary":true,"left":{"port":1,"until":5_000_000}}),
+            ),
+            (
+                ModeName::Heartbeat,
+                ModeSaved::Named(named),
+                json!({"active":null,"force_primary":false,"left":null,"state":{"1":"7"}}),
+            ),
+        ] {
+            assert_eq!(to_value(SavedMode::of(form.clone())).unwrap(), file);
+            let read: SavedMode = from_value(file).unwrap();
+            assert_eq!(read.restore(&AnyMode::new(mode)), form);
+        }
     }
 
     #[test]

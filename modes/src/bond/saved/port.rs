@@ -5,15 +5,14 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use bond_monitors::{
-    Answer, AnswerKind, AnyMonitor, ArpMonitor, ArpState, Carrier, Combine, Duplex, Health, LinkState, MacAddr, Speed,
-    Time, Trial,
+    Answer, AnswerKind, ArpMonitor, ArpState, Carrier, Duplex, Health, LinkState, MacAddr, Speed, Time, Trial,
 };
 use serde::{Deserialize, Serialize};
 
 use super::options::SavedPortOptions;
 use crate::ids::PortId;
 use crate::options::BondOptions;
-use crate::port::Port;
+use crate::port::{Port, watch_by};
 
 /// See [`Port`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -141,16 +140,17 @@ impl SavedPort {
         }
     }
 
+    pub fn name(&self) -> (PortId, &str) {
+        (self.id, &self.name)
+    }
+
     pub fn restore(self, now: Time, options: &BondOptions) -> Port {
         let carrier = match self.monitor.carrier {
             SavedCarrier::On => Carrier::On,
             SavedCarrier::Off => Carrier::Off,
         };
         let mut health = Health::new(carrier, self.debounce.state.restore());
-        if options.asks_targets() {
-            let arp = ArpMonitor::restored(self.arp.restore());
-            health.watch_by(now, vec![AnyMonitor::Arp(arp)], Combine::All);
-        }
+        watch_by(&mut health, now, options, || ArpMonitor::restored(self.arp.restore()));
         Port {
             id: self.id,
             name: self.name,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::config::diagnostic::{Findings, Place, Severity};
 use crate::config::directives::MODULE;
 use crate::config::kernel_words::{END, Word, words};
+use crate::config::lines::first_word;
 
 /// The lines of all files, in order; in names `-` is replaced by `_`, except in the brackets of a pattern.
 #[derive(Debug, Default)]
@@ -58,12 +59,12 @@ impl Files {
     /// Adds a line; `None` if it is bad.
     fn line(&mut self, place: &Place, line: &str, findings: &mut Findings) -> Option<()> {
         let place = place.clone();
-        let (word, rest) = cut(line);
+        let (word, rest) = next_word(line);
         match word {
             "" => {}
             "alias" => {
-                let (name, rest) = cut(rest);
-                let module = cut(rest).0;
+                let (name, rest) = next_word(rest);
+                let module = next_word(rest).0;
                 filled(module)?;
                 self.aliases.push(Alias {
                     place,
@@ -77,7 +78,7 @@ impl Files {
                 self.options.push((place, name, words));
             }
             "blacklist" => {
-                let name = filled(cut(rest).0)?;
+                let name = filled(next_word(rest).0)?;
                 self.blacklist.push((place, normalized(name)?));
             }
             "install" => {
@@ -201,11 +202,11 @@ fn logical_lines(text: &str) -> Vec<(usize, String)> {
 }
 
 fn bad_line(place: &Place, line: &str, findings: &mut Findings) {
-    let (word, rest) = cut(line);
+    let (word, rest) = next_word(line);
     let expected = match word {
         "alias" => "expected `alias <name> <module>`".to_owned(),
         "options" if rest.is_empty() => "expected `options <name> option=value ...`".to_owned(),
-        "options" => format!("expected `options {} option=value ...`", cut(rest).0),
+        "options" => format!("expected `options {} option=value ...`", next_word(rest).0),
         _ if word.starts_with('#') => "a comment begins in the first column, expected # there".to_owned(),
         "probe" | "probeall" => format!("{word} belongs to modules.conf, expected `alias <bond> {MODULE}`"),
         _ if word.contains('=') => "expected alias or options (or a \\ at the end of the line before)".to_owned(),
@@ -215,11 +216,10 @@ fn bad_line(place: &Place, line: &str, findings: &mut Findings) {
     findings.add(Severity::Error, "bad-line", place, text);
 }
 
-/// First word and what follows it.
-fn cut(text: &str) -> (&str, &str) {
-    let text = text.trim_start_matches([' ', '\t']);
-    let (word, rest) = text.split_once([' ', '\t']).unwrap_or((text, ""));
-    (word, rest.trim_start_matches([' ', '\t']))
+/// The first word, after blanks if there are any, and what follows it. Only spaces and tabs are blanks.
+fn next_word(text: &str) -> (&str, &str) {
+    let is_blank = |c| matches!(c, ' ' | '\t');
+    first_word(text.trim_start_matches(is_blank), is_blank)
 }
 
 /// A name and the text behind it, of which there must be some, a blank if nothing else.

@@ -129,7 +129,7 @@ impl Reader<'_> {
 
     fn line(&mut self, place: &Place, line: &str) {
         let active = self.blocks.iter().all(|block| block.active);
-        let (word, rest) = cut(line);
+        let (word, rest) = directive_word(line);
         match word {
             "if" => self.begin(place, rest, active),
             "elseif" => self.branch(place, Some(rest)),
@@ -147,7 +147,7 @@ impl Reader<'_> {
             // Recognised without a blank behind it, too.
             _ => match line.strip_prefix("add") {
                 Some(rest) if !rest.is_empty() => {
-                    let (word, rest) = cut(rest.trim_start());
+                    let (word, rest) = directive_word(rest.trim_start());
                     self.directive(place, word, rest, true);
                 }
                 _ => self.directive(place, word, rest, false),
@@ -188,7 +188,7 @@ impl Reader<'_> {
 
     fn holds(&mut self, place: &Place, condition: &str) -> bool {
         condition::holds(condition, self.files).unwrap_or_else(|| {
-            let text = format!("the condition {condition:?} cannot be told without a shell, expected plain words");
+            let text = format!("the condition {condition:?} cannot be evaluated without a shell, expected plain words");
             self.refuse("shell-expansion", place, text);
             false
         })
@@ -347,7 +347,7 @@ fn pieces((number, mut line): (usize, &str)) -> Vec<(usize, &str)> {
 }
 
 /// The first word, up to a blank or a `=`, and the rest, which keeps the `=`.
-fn cut(line: &str) -> (&str, &str) {
+fn directive_word(line: &str) -> (&str, &str) {
     let end = line.find(|c: char| c.is_whitespace() || c == '=').unwrap_or(line.len());
     let (word, rest) = line.split_at(end);
     (word, rest.trim_start())

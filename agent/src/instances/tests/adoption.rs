@@ -1,0 +1,376 @@
+//! Restarts while the kernel fails: saved settings survive, and nothing is taken from a bond that is there.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use bond_modes::PortId;
+use bond_monitors::MacAddr;
+
+use super::{NOW, attach, refusal, with_bond};
+use crate::config::{self, BondSpec};
+use crate::control::proto::{Call, ErrorCode};
+use crate::dataplane::script::{self, ScriptPlane};
+use crate::dataplane::{OriginalPort, PORT_MARK, Planes};
+use crate::instances::{Instances, check_options};
+use crate::netlink::tests::{asks, ip};
+use crate::netlink::{LinkEvent, RouteSocket};
+
+/// The lines of a file about `bond0`.
+fn spec(options: &str, ports: &[&str]) -> BondSpec {
+    let source = config::Source {
+        path: "bonds.conf".into(),
+        text: format!("alias bond0 bonding\noptions bond0 {options}\n"),
+        grammar: config::Grammar::Own,
+    };
+    let mut spec = config::parse(&[source], &config::NoFiles, &check_options)
+        .bonds
+        .remove(0);
+    spec.ports = ports.iter().map(|port| (*port).to_owned()).collect();
+    spec
+}
+
+fn next_agent(plane: &ScriptPlane, dir: &Path) -> Instances {
+    let registry = mio::Poll::new().and_then(|poll| poll.registry().try_clone()).unwrap();
+    plane.take_calls();
+    Instances::new(dir, registry, Planes::new(vec![Box::new(plane.clone())])).unwrap()
+}
+
+/// Makes the bond an interface, which the script's are not: a start finds all others gone.
+fn make_interface(instances: &mut Instances, name: &str) {
+    let index = instances.bonds[0].ifindex;
+    ip(&format!("link add {name} index {index} type veth peer name wire9"));
+}
+
+fn set(instances: &mut Instances, option: &str, value: &str) {
+    let options = vec![(option.to_owned(), value.to_owned())];
+    let bond = "bond0".to_owned();
+    instances.call(NOW, &Call::Set { bond, options }).unwrap();
+}
+
+fn port(instances: &mut Instances, name: &str) -> PortId {
+    PortId(instances.links.by_name(name).unwrap().unwrap().ifindex)
+}
+
+/// The original settings of the only port.
+fn original(instances: &Instances) -> OriginalPort {
+    let originals = &instances.bonds[0].originals;
+    assert_eq!(originals.len(), 1);
+    originals.values().next().unwrap().clone()
+}
+
+/// Gives an interface the address that it would have as a port.
+fn disguise(instances: &mut Instances, port: PortId) {
+    instances.links.set_mac(port.0, BONDS).unwrap();
+}
+
+const BONDS: MacAddr = MacAddr([2, 0, 0, 0, 0xb0, 7]);
+
+fn given_back(plane: &ScriptPlane) -> usize {
+    let calls = plane.take_calls().into_iter();
+    calls.filter(|call| matches!(call, script::Call::GiveBack(..))).count()
+}
+
+#[test]
+fn a_bond_that_cannot_be_adopted_at_once_keeps_its_saved_state_and_is_adopted_later() {
+    with_bond("adopt-later", |instances, plane, dir| {
+        make_interface(instances, "bond0");
+        let file = spec("mode=1 miimon=100", &[]);
+        instances.ensure(NOW, &file);
+        attach(instances, "a").unwrap();
+        set(instances, "miimon", "50");
+        instances.publish_all(NOW);
+        let before = original(instances);
+        let a = port(instances, "a");
+        disguise(instances, a);
+
+        let mut next = next_agent(plane, dir);
+        plane.fail_at(0, refusal());
+        next.start(NOW, std::slice::from_ref(&file), &[]).unwrap();
+        assert!(next.bonds.is_empty() && next.has_unadopted());
+        let bond = "bond0".to_owned();
+        let options = vec![];
+        let refused = next.call(NOW, &Call::Add { bond, options }).unwrap_err();
+        assert_eq!(refused.code, ErrorCode::NameTaken, "{refused}");
+        let unknown = next.find("bond0").unwrap_err();
+        assert!(unknown.message.contains("attach a program"), "the reason: {unknown}");
+        let mut due = next.poll_timeout().unwrap();
+        assert_eq!(due.since(NOW), Duration::from_millis(100));
+        plane.fail_at(0, refusal());
+        next.handle_timeout(due);
+        assert_eq!(
+            next.poll_timeout(),
+            Some(due + Duration::from_millis(200)),
+            "pauses grow"
+        );
+        due = next.poll_timeout().unwrap();
+        next.handle_timeout(due);
+        assert!(!next.has_unadopted());
+        assert_eq!(original(&next), before);
+        let instance = &next.bonds[0];
+        assert_eq!(
+            instance.bond.options().miimon,
+            Duration::from_millis(50),
+            "the operator's"
+        );
+        assert_eq!(instance.configured, Some(file.pairs()));
+    });
+}
+
+#[test]
+fn a_bond_whose_file_stops_naming_it_while_it_cannot_be_adopted_follows_that_later() {
+    with_bond("leave-later", |instances, plane, dir| {
+        make_interface(instances, "bond0");
+        instances.ensure(NOW, &spec("mode=1 miimon=100", &["a"]));
+        instances.attach_all_wanted(NOW, 0);
+        instances.bonds[0].origins.made_by_file = true;
+        instances.publish_all(NOW);
+        let mut next = next_agent(plane, dir);
+        plane.fail_at(0, refusal());
+        next.start(NOW, &[], &[]).unwrap();
+        next.handle_timeout(next.poll_timeout().unwrap());
+        assert!(next.bonds.is_empty() && plane.plan("bond0").is_none(), "removed");
+    });
+}
+
+#[test]
+fn a_saved_state_that_cannot_be_read_at_once_is_read_later() {
+    with_bond("read-later", |instances, plane, dir| {
+        make_interface(instances, "bond0");
+        attach(instances, "a").unwrap();
+        instances.publish_all(NOW);
+        let before = original(instances);
+        let a = port(instances, "a");
+        disguise(instances, a);
+        let (file, aside) = (dir.join("state/bond0.json"), dir.join("aside"));
+        fs::rename(&file, &aside).unwrap();
+        fs::create_dir(&file).unwrap();
+        let mut next = next_agent(plane, dir);
+        next.start(NOW, &[], &[]).unwrap();
+        assert!(next.bonds.is_empty() && next.has_unadopted());
+        fs::remove_dir(&file).unwrap();
+        fs::rename(&aside, &file).unwrap();
+        next.handle_timeout(next.poll_timeout().unwrap());
+        assert_eq!(original(&next), before);
+    });
+}
+
+#[test]
+fn a_bond_without_a_state_is_adopted_later_if_it_or_a_port_cannot_be_read() {
+    with_bond("orphan-later", |instances, plane, dir| {
+        make_interface(instances, "bond0");
+        attach(instances, "a").unwrap();
+        for unread_port in [false, true] {
+            let mut next = next_agent(plane, &dir.join(format!("next-{unread_port}")));
+            match unread_port {
+                // The first question of the start is that for the port's settings.
+                true => asks::fail_at(0),
+                false => plane.fail_at(1, refusal()),
+            }
+            next.start(NOW, &[], &[]).unwrap();
+            assert!(next.bonds.is_empty() && next.has_unadopted());
+            next.handle_timeout(next.poll_timeout().unwrap());
+            assert_eq!(next.bonds[0].originals.len(), 1);
+        }
+    });
+}
+
+#[test]
+fn a_renamed_bond_is_not_given_back_because_a_question_failed() {
+    with_bond("renamed", |instances, plane, dir| {
+        attach(instances, "a").unwrap();
+        instances.publish_all(NOW);
+        let before = original(instances);
+        make_interface(instances, "bond9");
+        instances.bonds[0].plane.renamed("bond9");
+        // Reading the interface fails, and adopting the bond.
+        for question in [true, false] {
+            let mut next = next_agent(plane, dir);
+            match question {
+                true => asks::fail_at(0),
+                false => plane.fail_at(0, refusal()),
+            }
+            next.start(NOW, &[], &[]).unwrap();
+            assert_eq!(given_back(plane), 0);
+            assert!(next.bonds.is_empty() && dir.join("state/bond0.json").exists());
+        }
+        let mut next = next_agent(plane, dir);
+        asks::fail_at(0);
+        next.start(NOW, &[], &[]).unwrap();
+        next.handle_timeout(next.poll_timeout().unwrap());
+        assert_eq!((next.bonds[0].name.as_str(), original(&next)), ("bond9", before));
+        let states = next.store.load().unwrap().states;
+        assert_eq!(states.len(), 1);
+        assert_eq!(states[0].name, "bond9");
+    });
+}
+
+#[test]
+fn the_ports_of_a_bond_are_given_back_only_when_its_interface_is_gone_and_again_after_a_failure() {
+    with_bond("unrecognised", |instances, plane, dir| {
+        attach(instances, "a").unwrap();
+        instances.publish_all(NOW);
+        make_interface(instances, "bond0");
+        // Its wire was renamed, say.
+        instances.bonds[0].plane.renamed("other");
+        let mut next = next_agent(plane, dir);
+        next.start(NOW, &[], &[]).unwrap();
+        assert!(next.find_unadopted("bond0").unwrap().is_some());
+        assert_eq!(given_back(plane), 0);
+        next.read_links(NOW, 1024);
+        ip("link del bond0");
+        next.read_links(NOW, 1024);
+        assert_eq!(next.adopt_timeout(), Some(NOW));
+        // The first call is for the bond.
+        plane.fail_at(1, refusal());
+        next.handle_timeout(NOW);
+        assert_eq!(given_back(plane), 1);
+        assert_eq!(next.store.load().unwrap().states[0].originals.len(), 1);
+        next.handle_timeout(next.adopt_timeout().unwrap());
+        assert_eq!(given_back(plane), 1);
+        assert!(!next.has_unadopted());
+        assert!(next.store.load().unwrap().states.is_empty());
+    });
+}
+
+#[test]
+fn a_port_that_is_back_from_elsewhere_keeps_its_original_settings_when_an_attempt_fails() {
+    for by_disk in [false, true] {
+        with_bond(&format!("back-{by_disk}"), move |instances, plane, dir| {
+            attach(instances, "a").unwrap();
+            let before = original(instances);
+            let a = port(instances, "a");
+            let name = "a".to_owned();
+            let gone = LinkEvent::Gone { ifindex: a.0, name };
+            instances.pending_events.push_back(gone);
+            instances.read_links(NOW, 0);
+            assert!(instances.bonds[0].vanished.contains_key("a"));
+            disguise(instances, a);
+            instances.links.set_alias(a.0, &format!("{PORT_MARK}bond0")).unwrap();
+            // As a plane undoes it.
+            plane.set_attaching(|port| RouteSocket::open().unwrap().set_alias(port.0, "").unwrap());
+            let file = dir.join("state/bond0.json");
+            match by_disk {
+                true => {
+                    let _ = fs::remove_file(&file);
+                    fs::create_dir_all(file.join("in the way")).unwrap();
+                }
+                false => plane.fail_at(0, refusal()),
+            }
+            instances.attach_wanted(NOW, 0, "a");
+            assert!(instances.bonds[0].bond.ports().is_empty());
+            if by_disk {
+                fs::remove_dir_all(&file).unwrap();
+                instances.links.set_alias(a.0, "").unwrap();
+            } else {
+                // A crash between the attempts loses nothing.
+                let unrestored = &instances.store.load().unwrap().states[0].unrestored;
+                assert_eq!(unrestored[&a].mac, before.mac);
+            }
+            instances.attach_wanted(NOW, 0, "a");
+            assert_eq!(original(instances).mac, before.mac);
+            assert!(instances.bonds[0].unrestored.is_empty());
+        });
+    }
+}
+
+#[test]
+fn a_port_that_could_not_be_given_back_keeps_its_original_settings() {
+    with_bond("unrestored", |instances, plane, dir| {
+        make_interface(instances, "bond0");
+        attach(instances, "a").unwrap();
+        let before = original(instances);
+        let a = port(instances, "a");
+        disguise(instances, a);
+        let detached_with = |plane: &ScriptPlane, place: usize| {
+            let calls = plane.take_calls();
+            assert!(matches!(calls[place], script::Call::Detach(..)), "{calls:?}");
+        };
+        // The first call is for a plan without the port.
+        plane.take_calls();
+        plane.fail_at(1, refusal());
+        instances.port_detach(NOW, "bond0", "a").unwrap_err();
+        detached_with(plane, 1);
+        attach(instances, "a").unwrap();
+        assert_eq!(original(instances), before);
+
+        // An agent died while it attached the port, and the next cannot undo that.
+        instances.publish_all(NOW);
+        instances.bonds[0].plane.detach(a, &before).unwrap();
+        let mut next = next_agent(plane, dir);
+        plane.fail_at(2, refusal());
+        next.start(NOW, &[], &[]).unwrap();
+        detached_with(plane, 2);
+        assert!(next.bonds[0].bond.ports().get(a).is_some(), "attached anew");
+        assert_eq!(original(&next), before);
+
+        // The bond is deleted, and another one gets the port.
+        plane.fail_at(0, refusal());
+        next.remove(NOW, 0).unwrap_err();
+        next.add(NOW, "bond0", &[]).unwrap();
+        attach(&mut next, "a").unwrap();
+        assert_eq!(original(&next), before);
+    });
+}
+
+#[test]
+fn a_port_of_a_file_stays_that_port_when_it_is_renamed() {
+    for while_running in [true, false] {
+        with_bond(
+            &format!("port-renamed-{while_running}"),
+            move |instances, plane, dir| {
+                make_interface(instances, "bond0");
+                instances.ensure(NOW, &spec("mode=1", &["a"]));
+                instances.attach_all_wanted(NOW, 0);
+                instances.publish_all(NOW);
+                let a = port(instances, "a");
+                ip("link set dev a down");
+                ip("link set dev a name lan0");
+                let link = instances.links.by_index(a.0).unwrap().unwrap();
+                plane.set_port(a, link.report.clone());
+                if while_running {
+                    instances.on_port(NOW, 0, a, &link);
+                    assert_eq!(instances.bonds[0].wanted, ["lan0"]);
+                    instances.publish_all(NOW);
+                }
+                let mut next = next_agent(plane, dir);
+                next.start(NOW, &[spec("mode=1", &["a"])], &[]).unwrap();
+                assert_eq!(next.bonds[0].wanted, ["lan0"], "none is absent");
+                assert!(next.bonds[0].bond.ports().get(a).is_some());
+                let mut next = next_agent(plane, dir);
+                next.start(NOW, &[spec("mode=1", &[])], &[]).unwrap();
+                assert!(next.bonds[0].bond.ports().is_empty(), "it left the file");
+                assert!(next.bonds[0].wanted.is_empty());
+            },
+        );
+    }
+}
+
+#[test]
+fn a_renamed_port_that_is_gone_has_its_name_in_the_file_again() {
+    with_bond("port-renamed-gone", |instances, _, _| {
+        instances.ensure(NOW, &spec("mode=1", &["a"]));
+        instances.attach_all_wanted(NOW, 0);
+        let a = port(instances, "a");
+        let mut link = instances.links.by_index(a.0).unwrap().unwrap();
+        link.report.name = "lan0".to_owned();
+        instances.on_port(NOW, 0, a, &link);
+        instances.release(NOW, 0, a, true).unwrap();
+        instances.ensure(NOW, &spec("mode=1", &["a"]));
+        assert_eq!(instances.bonds[0].wanted, ["a"]);
+    });
+}
+
+#[test]
+fn a_port_that_someone_else_took_out_is_no_longer_the_operators() {
+    with_bond("taken", |instances, _, _| {
+        attach(instances, "a").unwrap();
+        assert!(instances.bonds[0].origins.operator_ports.contains("a"));
+        let link = instances.links.by_name("a").unwrap().unwrap();
+        // The script's bond is no interface.
+        instances.bonds[0].ifindex = port(instances, "b").0;
+        instances.on_taken_away(NOW, 0, PortId(link.ifindex), &link);
+        assert_eq!(instances.bonds[0].origins.operator_ports, [].into());
+        assert_eq!(instances.bonds[0].wanted, [""; 0]);
+    });
+}
