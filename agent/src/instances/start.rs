@@ -99,7 +99,8 @@ impl Instances {
         }
         saved.configured = None;
         let old = std::mem::replace(&mut saved.name, name);
-        if self.store.save(saved).is_ok() {
+        // Another bond may have the old name by now, and that file.
+        if self.store.save(saved).is_ok() && self.find(&old).is_err() {
             self.store.remove(&old);
         }
     }

@@ -246,15 +246,23 @@ mod tests {
         assert!(!store.path("bond0").with_extension("new").exists());
         fs::remove_dir_all(store.path("bond0")).unwrap();
         store.save(&state).unwrap();
-        // What holds no state is not overwritten, and what cannot be read is not taken for lost.
+        assert_eq!(store.load().unwrap().states, [state]);
+        fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn what_holds_no_state_is_kept_under_another_name_and_what_cannot_be_read_is_not_taken_for_lost() {
+        let dir = std::env::temp_dir().join(format!("bondd-unread-{}", std::process::id()));
+        let store = Store::open(&dir).unwrap();
         fs::write(store.path("bond1"), b"{\xff").unwrap();
+        // Reading a folder as a file fails.
         fs::create_dir(store.path("bond2.100")).unwrap();
         let loaded = store.load().unwrap();
+        assert!(loaded.states.is_empty());
         let unread: Vec<&str> = loaded.unread.iter().map(|(bond, _)| bond.as_str()).collect();
         assert_eq!(unread, ["bond2.100"]);
         assert_eq!(fs::read(dir.join("state/bond1.unreadable")).unwrap(), b"{\xff");
-        fs::remove_dir(store.path("bond2.100")).unwrap();
-        assert_eq!(store.load().unwrap().states, [state]);
+        assert_eq!(store.read("bond3").unwrap(), None);
         fs::remove_dir_all(&dir).unwrap();
         assert!(store.load().is_err(), "no folder is not the same as no bonds");
     }
