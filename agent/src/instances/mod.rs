@@ -4,6 +4,7 @@
 //! requests, files and the log. It owns no descriptor of the loop and never waits.
 
 mod actions;
+mod adoption;
 mod attach;
 mod attempts;
 mod calls;

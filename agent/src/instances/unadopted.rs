@@ -1,16 +1,10 @@
 //! Bonds that cannot be adopted for now: the kernel is short of memory, or another program holds its lock for seconds. They
 //! forward as before. Until adoption succeeds, their saved state stays as it is and no other bond gets their names.
 
-use std::time::Duration;
-
 use bond_monitors::Time;
 
-use super::Instances;
 use crate::config::BondSpec;
-use crate::dataplane::PlaneError;
-use crate::dataplane::step::step;
 use crate::saved::SavedBond;
-use crate::text::chain;
 
 /// A bond that is to be adopted.
 pub(super) struct Unadopted {
@@ -24,7 +18,7 @@ pub(super) struct Unadopted {
     /// Why the last one failed.
     pub(super) reason: String,
     /// When the next one is made.
-    retry: Time,
+    pub(super) retry: Time,
 }
 
 /// What is known of a bond from an earlier agent.
@@ -48,137 +42,11 @@ impl Unadopted {
         }
     }
 
-    fn ifindex(&self) -> Option<u32> {
+    /// Its interface, if it is known.
+    pub(super) fn ifindex(&self) -> Option<u32> {
         match &self.state {
             State::Saved(saved) => Some(saved.ifindex),
             State::Unread | State::Lost => None,
         }
     }
 }
-
-impl Instances {
-    /// Adopts a bond, or gives its ports back if it is gone. After a failure it is tried again later.
-    pub(super) fn try_adoption(&mut self, now: Time, mut bond: Unadopted) -> Option<Unadopted> {
-        match self.adopt_or_give_back(now, &mut bond) {
-            Ok(()) => Some(bond),
-            Err(error) => {
-                self.adopt_later(now, bond, &error);
-                None
-            }
-        }
-    }
-
-    /// Keeps a bond for a later attempt. The log reports each reason once.
-    pub(super) fn adopt_later(&mut self, now: Time, mut bond: Unadopted, error: &PlaneError) {
-        let reason = chain(error);
-        if bond.reason != reason {
-            log::error!(
-                "{}: cannot be adopted, left as it is until another attempt succeeds: {reason}",
-                bond.name
-            );
-        }
-        bond.reason = reason;
-        bond.retry = now + FIRST_PAUSE * (1 << bond.failures.min(MOST_DOUBLINGS));
-        bond.failures += 1;
-        self.unadopted.push(bond);
-    }
-
-    /// The place of a bond that is to be adopted and has this name, in its state file or in the kernel.
-    pub(super) fn find_unadopted(&mut self, name: &str) -> Result<Option<usize>, PlaneError> {
-        if self.unadopted.is_empty() {
-            return Ok(None);
-        }
-        if let Some(place) = self.unadopted.iter().position(|bond| bond.name == name) {
-            return Ok(Some(place));
-        }
-        let link = step(|| format!("read {name}"), || self.links.by_name(name))?;
-        let same = |link: &crate::netlink::Link| {
-            self.unadopted
-                .iter()
-                .position(|bond| bond.ifindex() == Some(link.ifindex))
-        };
-        Ok(link.as_ref().and_then(same))
-    }
-
-    /// Whether a bond may forward that this agent has not adopted yet.
-    pub fn has_unadopted(&self) -> bool {
-        !self.unadopted.is_empty()
-    }
-
-    /// When the next bond is tried again.
-    pub(super) fn adopt_timeout(&self) -> Option<Time> {
-        self.unadopted.iter().map(|bond| bond.retry).min()
-    }
-
-    /// Makes the attempts that are due. An adopted bond then follows the files and its interfaces as at a start.
-    pub(super) fn adopt_due(&mut self, now: Time) {
-        let mut done = Vec::new();
-        while let Some(place) = self.unadopted.iter().position(|bond| bond.retry <= now) {
-            let bond = self.unadopted.remove(place);
-            done.extend(self.try_adoption(now, bond));
-        }
-        if done.is_empty() {
-            return;
-        }
-        for bond in done {
-            self.finish_adoption(now, bond);
-        }
-        self.resync(now);
-    }
-
-    /// An interface is gone. If it is that of a bond that is to be adopted, its ports are given back at once.
-    pub(super) fn unadopted_gone(&mut self, now: Time, ifindex: u32) {
-        for bond in &mut self.unadopted {
-            if bond.ifindex() == Some(ifindex) {
-                bond.retry = now;
-            }
-        }
-    }
-
-    fn adopt_or_give_back(&mut self, now: Time, bond: &mut Unadopted) -> Result<(), PlaneError> {
-        if matches!(bond.state, State::Unread) {
-            let read = || format!("read the saved state of {}", bond.name);
-            let saved = step(read, || self.store.read(&bond.name))?;
-            bond.state = saved.map_or(State::Lost, |saved| State::Saved(Box::new(saved)));
-        }
-        let State::Saved(saved) = &mut bond.state else {
-            return match bond.specs.iter().find(|spec| spec.name == bond.name) {
-                Some(spec) => self.try_ensure(now, spec),
-                None => self.adopt_orphan(now, &bond.name, None).map(drop),
-            };
-        };
-        match self.look_for(saved)? {
-            Some((plane, seen)) => self.adopt(now, saved.as_ref().clone(), plane, seen),
-            None => self.give_back_all(saved, bond.failures)?,
-        }
-        Ok(())
-    }
-
-    /// Does for a bond that was adopted late, or turned out to be gone, what a start does for all.
-    fn finish_adoption(&mut self, now: Time, bond: Unadopted) {
-        let is_it = |name: &str, ifindex: u32| name == bond.name || bond.ifindex() == Some(ifindex);
-        let found = self.bonds.iter().find(|known| is_it(&known.name, known.ifindex));
-        let mut names: Vec<String> = found.map(|known| known.name.clone()).into_iter().collect();
-        for spec in &bond.specs {
-            self.ensure(now, spec);
-            if !names.contains(&spec.name) {
-                names.push(spec.name.clone());
-            }
-        }
-        for name in names {
-            if !bond.specs.iter().any(|spec| spec.name == name) {
-                self.leave_behind_one(now, &name);
-            }
-            if let Ok(at) = self.find(&name) {
-                self.bonds[at].dirty = true;
-                self.attach_all_wanted(now, at);
-            }
-        }
-    }
-}
-
-/// The pause after the first failure. It doubles with each one,
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-
-/// this many times at most, to 51 seconds.
-const MOST_DOUBLINGS: u32 = 9;

@@ -58,6 +58,7 @@ mod maps;
 mod object;
 mod pins;
 mod port;
+mod port_hook;
 mod program;
 mod queues;
 mod sys;

@@ -6,14 +6,13 @@ use bond_modes::PortId;
 use bond_modes::plan::{Accept, PortPlan, Source};
 
 use super::bond::{Bond, Shared};
-use super::hook::{self, Attached, Place};
-use super::object::{Loader, RX};
-use super::pins::unpin;
+use super::hook;
+use super::object::Loader;
+use super::port_hook::{drop_filter, hook_port, place, take_over, unhook};
 use super::program::{keep_own, set_tx};
-use super::sys;
 use crate::dataplane::port::{original, port_alias, prepare, read, read_unless_gone, restore};
-use crate::dataplane::step::{Failures, HOOK, port_step, step, step_with, twice};
-use crate::dataplane::{Applied, OriginalPort, PlaneError, PortBase, Wanted};
+use crate::dataplane::step::{Failures, port_step, step, twice};
+use crate::dataplane::{OriginalPort, PlaneError, PortBase};
 use crate::netlink::{Link, RouteSocket};
 use crate::text::chain;
 
@@ -195,73 +194,6 @@ impl Shared {
     }
 }
 
-fn hook_port(loader: &mut Loader, bond: &mut Bond, port: PortId, link: &Link) -> Result<(), PlaneError> {
-    let name = &link.report.name;
-    let pin = bond.pins.rx(port);
-    // The pins may have been removed: forwarding goes on without pins, but no new one can be made without their folder.
-    step(|| "make a folder for pins".to_owned(), || bond.pins.create())?;
-    let kind = bond.hook;
-    let attach = || hook::attach(bond.bpf.port_rx(loader)?, place(name, &pin), kind);
-    let held = step_with(&HOOK, || format!("attach a program to {name}"), attach).map_err(|error| match error {
-        PlaneError::Kernel { source, .. } if source.raw_os_error() == Some(libc::ENODEV) => {
-            PlaneError::PortGone { port }
-        }
-        other => other,
-    })?;
-    bond.port_holds.insert(port, held);
-    Ok(())
-}
-
-/// Takes over the program that an earlier agent attached to a port; exchanges it if it may be of another build. Returns whether
-/// there was one.
-fn take_over(
-    links: &mut RouteSocket,
-    loader: &mut Loader,
-    bond: &mut Bond,
-    port: PortId,
-    link: &Link,
-) -> Result<bool, PlaneError> {
-    let name = &link.report.name;
-    let pin = bond.pins.rx(port);
-    let kind = bond.hook;
-    let take_over = || {
-        if !bond.bpf.is_stale()
-            && let Some(hold) = hook::keep(links, place(name, &pin), port.0, kind)?
-        {
-            return Ok(Some(hold));
-        }
-        hook::replace(bond.bpf.port_rx(loader)?, place(name, &pin), kind)
-    };
-    let held = port_step(port, || format!("exchange the program on {name}"), take_over)?;
-    Ok(held.is_some_and(|hold| {
-        bond.port_holds.insert(port, hold);
-        true
-    }))
-}
-
-/// Takes over the programs on ports that could not be taken over when the bond was.
-pub(super) fn take_over_rest(
-    links: &mut RouteSocket,
-    loader: &mut Loader,
-    name: &str,
-    bond: &mut Bond,
-    outcome: &mut Applied,
-) {
-    let held = |port: &PortId| bond.port_holds.contains_key(port);
-    let rest: Vec<PortId> = bond.applied.ports.keys().copied().filter(|port| !held(port)).collect();
-    for port in rest {
-        let taken = read(links, port).and_then(|link| match take_over(links, loader, bond, port, &link)? {
-            true => Ok(()),
-            false => hook_port(loader, bond, port, &link),
-        });
-        outcome.note(Wanted::Program(port), taken);
-    }
-    if bond.bpf.is_stale() && bond.applied.ports.keys().all(|port| bond.port_holds.contains_key(port)) {
-        let mark = || bond.bpf.mark_attached();
-        outcome.note(Wanted::Programs, step(|| format!("set up the maps of {name}"), mark));
-    }
-}
-
 /// Takes a port out of the maps, and the program off it.
 #[expect(clippy::too_many_arguments)]
 fn expel(
@@ -295,32 +227,4 @@ fn expel(
     let forget = || bond.bpf.remove_port(port);
     errors.note(step(|| format!("forget {port} of {name}"), forget));
     errors.note(keep_own(name, bond));
-}
-
-/// Takes the program off a port; `had_clsact` says whether the qdisc is to stay.
-fn unhook(links: &mut RouteSocket, bond: &Bond, port: PortId, link: Option<&Link>, had_clsact: bool) -> io::Result<()> {
-    match (bond.hook, link) {
-        (Attached::Tcx, _) => {
-            let pin = bond.pins.rx(port);
-            sys::detach_link(&pin)?;
-            unpin(&pin)
-        }
-        (Attached::Clsact, None) => Ok(()),
-        (Attached::Clsact, Some(link)) => hook::take_off(links, &link.report.name, port.0, RX, had_clsact).map(drop),
-    }
-}
-
-/// Takes off a filter that outlived its bond.
-fn drop_filter(links: &mut RouteSocket, port: PortId, link: &Link, original: &OriginalPort) -> Result<(), PlaneError> {
-    let name = &link.report.name;
-    let take_off = || hook::take_off(links, name, port.0, RX, original.clsact).map(drop);
-    port_step(port, || format!("take the program off {name}"), take_off)
-}
-
-fn place<'a>(interface: &'a str, pin: &'a std::path::Path) -> Place<'a> {
-    Place {
-        interface,
-        pin: Some(pin),
-        program: RX,
-    }
 }

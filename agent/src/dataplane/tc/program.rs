@@ -22,7 +22,7 @@ use super::bond::Bond;
 use super::device::wire_name;
 use super::hook::{self, Place};
 use super::object::{Loader, TX, Way};
-use super::port::take_over_rest;
+use super::port_hook::take_over_rest;
 use super::queues;
 use crate::dataplane::step::{port_step, step};
 use crate::dataplane::{Applied, PlaneError, Wanted, port};
