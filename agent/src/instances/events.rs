@@ -333,10 +333,8 @@ impl Instances {
         instance.plane.renamed(name);
         instance.origins.taken_by_operator(instance.bond.options());
         instance.configured = None;
-        // First the new one: a crash in between must not lose both.
-        if self.try_save(at).is_ok() {
-            self.store.remove(&old);
-        }
+        self.store.renamed(&old, name);
+        self.save(at);
         self.publisher.remove(now, &old);
     }
 

@@ -82,6 +82,8 @@ pub struct Instances {
     unrestored: BTreeMap<PortId, OriginalPort>,
     /// When every interface is to be read, after an attempt at that failed.
     resync_at: Option<Time>,
+    /// When states that could not be saved are saved again.
+    save_again_at: Option<Time>,
     /// Where to look for the next bond to publish: one that changes all the time must not keep others from it.
     next_published: usize,
     /// Carriers were polled in this turn.
@@ -137,6 +139,8 @@ struct Instance {
     shown: Option<Shown>,
     /// Its status files may be out of date.
     dirty: bool,
+    /// Its state could not be saved.
+    unsaved: bool,
 }
 
 /// Whether a report has the counters of ports. Reading them costs a system call a port; files do not show them.
@@ -173,6 +177,7 @@ impl Instances {
             files: Vec::new(),
             unrestored: BTreeMap::new(),
             resync_at: None,
+            save_again_at: None,
             next_published: 0,
             polled: false,
             release: release.unwrap_or_default(),
@@ -193,6 +198,7 @@ impl Instances {
             self.attach_timeout(),
             self.adopt_timeout(),
             self.resync_at,
+            self.save_again_at,
             self.publisher.poll_timeout(),
         ];
         bonds.chain(others.into_iter().flatten()).min()
@@ -215,6 +221,7 @@ impl Instances {
             self.resync(now);
         }
         self.attach_due(now);
+        self.save_again(now);
         if self.polled {
             let rested = now + (clock::worked() - before) * POLLS_SHARE;
             for instance in &mut self.bonds {

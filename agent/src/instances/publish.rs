@@ -1,5 +1,7 @@
 //! Keeps the files of bonds up to date.
 
+use std::time::Duration;
+
 use bond_monitors::Time;
 
 use super::shown::Shown;
@@ -8,6 +10,9 @@ use crate::status;
 
 /// Bonds whose files one turn writes at most: after a failover of many bonds the next event must not wait for all their files.
 pub(super) const PUBLISHED_A_TURN: usize = 8;
+
+/// The pause before a state that could not be saved is saved again.
+const SAVE_RETRY: Duration = Duration::from_secs(1);
 
 impl Instances {
     /// Brings the files of some bonds up to date; ends every turn of the loop.
@@ -35,13 +40,25 @@ impl Instances {
         for at in dirty {
             self.next_published = at + 1;
             self.bonds[at].dirty = false;
-            self.save(at);
+            self.bonds[at].unsaved = self.try_save(at).is_err();
+            if self.bonds[at].unsaved {
+                self.save_again_at.get_or_insert(now + SAVE_RETRY);
+            }
             let report = self.report(now, at, Counters::Unread);
             let instance = &self.bonds[at];
             let tree = status::render(&report, instance.bond.options(), &instance.devices, &self.release);
             self.publisher.update(&report.name, tree);
         }
         self.publisher.flush(now);
+    }
+
+    /// Writes again, if it is time, what could not be written: the disk was full, say.
+    pub(super) fn save_again(&mut self, now: Time) {
+        if self.save_again_at.take_if(|at| *at <= now).is_some() {
+            for instance in &mut self.bonds {
+                instance.dirty |= instance.unsaved;
+            }
+        }
     }
 
     /// Brings files up to date without delay, so that a client finds its change in them when it is answered.

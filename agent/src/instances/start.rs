@@ -100,9 +100,10 @@ impl Instances {
         saved.configured = None;
         let old = std::mem::replace(&mut saved.name, name);
         // Another bond may have the old name by now, and that file.
-        if self.store.save(saved).is_ok() && self.find(&old).is_err() {
-            self.store.remove(&old);
+        if self.find(&old).is_err() {
+            self.store.renamed(&old, &saved.name);
         }
+        let _ = self.store.save(saved);
     }
 
     /// Gives the ports of a bond back whose interface is gone. `failures` counts the attempts before.
@@ -317,6 +318,7 @@ impl Instance {
             touched: true,
             shown: None,
             dirty: true,
+            unsaved: false,
         }
     }
 }

@@ -28,6 +28,8 @@ pub struct Store {
     boot_id: String,
     /// Contents of each file, so that an unchanged state is not written again.
     written: BTreeMap<String, String>,
+    /// Earlier names of renamed bonds, by the present one: their files go once there is one under the present name.
+    earlier: BTreeMap<String, Vec<String>>,
     failures: bool,
 }
 
@@ -41,6 +43,7 @@ impl Store {
             dir,
             boot_id,
             written: BTreeMap::new(),
+            earlier: BTreeMap::new(),
             failures: false,
         })
     }
@@ -67,8 +70,32 @@ impl Store {
                 Err(error) => loaded.unread.push((bond.to_owned(), error)),
             }
         }
-        loaded.states.sort_by_key(|state| state.ifindex);
+        self.keep_latest(&mut loaded.states);
         Ok(loaded)
+    }
+
+    /// Of several states of one interface the one written last counts: its bond was renamed, and the agent could not remove the
+    /// file under the earlier name.
+    fn keep_latest(&self, states: &mut Vec<SavedBond>) {
+        let written = |state: &SavedBond| {
+            fs::metadata(self.path(&state.name))
+                .and_then(|file| file.modified())
+                .ok()
+        };
+        states.sort_by_key(|state| (state.ifindex, written(state)));
+        let mut kept: Vec<SavedBond> = Vec::new();
+        for state in states.drain(..) {
+            if let Some(before) = kept.pop_if(|before| before.ifindex == state.ifindex) {
+                log::warn!(
+                    "{}: removing its saved state from before it was renamed to {}",
+                    before.name,
+                    state.name
+                );
+                let _ = fs::remove_file(self.path(&before.name));
+            }
+            kept.push(state);
+        }
+        *states = kept;
     }
 
     /// The state of a bond, if there is one of this boot. The file of an earlier boot is removed. One that holds no state gets
@@ -118,6 +145,7 @@ impl Store {
             Ok(()) => {
                 self.written.insert(state.name.clone(), text);
                 self.failures = false;
+                self.remove_earlier(&state.name);
             }
             Err(error) => {
                 // Remove the incomplete file, which would use space on a full disk.
@@ -133,8 +161,27 @@ impl Store {
         written
     }
 
+    /// A bond has another name. The file under the old one goes with the next state that is saved, so that there always is one.
+    pub fn renamed(&mut self, old: &str, new: &str) {
+        self.written.remove(old);
+        let mut names = self.earlier.remove(old).unwrap_or_default();
+        names.push(old.to_owned());
+        names.retain(|name| name != new);
+        self.earlier.insert(new.to_owned(), names);
+    }
+
+    /// Removes the files under earlier names of a bond, except one that another bond has written since.
+    fn remove_earlier(&mut self, bond: &str) {
+        for old in self.earlier.remove(bond).unwrap_or_default() {
+            if !self.written.contains_key(&old) {
+                self.remove(&old);
+            }
+        }
+    }
+
     /// Removes the state of a bond that is gone.
     pub fn remove(&mut self, bond: &str) {
+        self.remove_earlier(bond);
         self.written.remove(bond);
         let path = self.path(bond);
         match fs::remove_file(&path) {
@@ -225,21 +272,7 @@ mod tests {
     fn a_state_that_cannot_be_written_is_an_error_and_leaves_no_incomplete_file() {
         let dir = std::env::temp_dir().join(format!("bondd-saved-{}", std::process::id()));
         let mut store = Store::open(&dir).unwrap();
-        let report = report();
-        let mode = [("mode".to_owned(), "1".to_owned())];
-        let state = SavedBond {
-            boot_id: store.boot_id().to_owned(),
-            name: "bond0".to_owned(),
-            ifindex: 7,
-            plane: None,
-            bond: Bond::new(Time::ZERO, options::parse(&mode).unwrap(), &report).saved(),
-            originals: BTreeMap::new(),
-            vanished: BTreeMap::new(),
-            unrestored: BTreeMap::new(),
-            wanted: Vec::new(),
-            configured: None,
-            origins: Some(Origins::default()),
-        };
+        let state = state(&store);
         // A file cannot be renamed to the name of a folder that is not empty.
         fs::create_dir_all(store.path("bond0").join("in the way")).unwrap();
         assert!(store.save(&state).is_err());
@@ -248,6 +281,56 @@ mod tests {
         store.save(&state).unwrap();
         assert_eq!(store.load().unwrap().states, [state]);
         fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn a_renamed_bond_has_one_state_however_often_writing_fails() {
+        let dir = std::env::temp_dir().join(format!("bondd-renamed-{}", std::process::id()));
+        let mut store = Store::open(&dir).unwrap();
+        let before = state(&store);
+        store.save(&before).unwrap();
+        let after = SavedBond {
+            name: "lan".to_owned(),
+            wanted: vec!["eth0".to_owned()],
+            ..before.clone()
+        };
+        let in_the_way = store.path("lan").join("in the way");
+        fs::create_dir_all(&in_the_way).unwrap();
+        store.renamed("bond0", "lan");
+        assert!(store.save(&after).is_err());
+        assert!(store.path("bond0").exists(), "there is a state at any time");
+        fs::remove_dir_all(store.path("lan")).unwrap();
+        store.save(&after).unwrap();
+        assert!(!store.path("bond0").exists());
+        // As if the agent had ended before it removed the file under the old name.
+        fs::write(store.path("bond0"), to_text(&before)).unwrap();
+        let long_ago = std::time::SystemTime::UNIX_EPOCH;
+        fs::File::options()
+            .write(true)
+            .open(store.path("bond0"))
+            .unwrap()
+            .set_modified(long_ago)
+            .unwrap();
+        assert_eq!(store.load().unwrap().states, [after]);
+        assert!(!store.path("bond0").exists());
+        fs::remove_dir_all(&dir).unwrap();
+    }
+
+    fn state(store: &Store) -> SavedBond {
+        let mode = [("mode".to_owned(), "1".to_owned())];
+        SavedBond {
+            boot_id: store.boot_id().to_owned(),
+            name: "bond0".to_owned(),
+            ifindex: 7,
+            plane: None,
+            bond: Bond::new(Time::ZERO, options::parse(&mode).unwrap(), &report()).saved(),
+            originals: BTreeMap::new(),
+            vanished: BTreeMap::new(),
+            unrestored: BTreeMap::new(),
+            wanted: Vec::new(),
+            configured: None,
+            origins: Some(Origins::default()),
+        }
     }
 
     #[test]

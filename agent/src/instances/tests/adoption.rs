@@ -374,3 +374,24 @@ fn a_port_that_someone_else_took_out_is_no_longer_the_operators() {
         assert_eq!(instances.bonds[0].wanted, [""; 0]);
     });
 }
+
+#[test]
+fn a_state_that_could_not_be_saved_is_saved_again() {
+    with_bond("again", |instances, _, dir| {
+        let file = dir.join("state/bond0.json");
+        let _ = fs::remove_file(&file);
+        fs::create_dir_all(file.join("in the way")).unwrap();
+        let instance = &mut instances.bonds[0];
+        instance.wanted.push("later".to_owned());
+        instance.dirty = true;
+        instances.publish(NOW);
+        fs::remove_dir_all(&file).unwrap();
+        let due = instances.poll_timeout().unwrap();
+        instances.handle_timeout(due);
+        instances.publish(due);
+        assert_eq!(
+            instances.store.load().unwrap().states[0].wanted.last().unwrap(),
+            "later"
+        );
+    });
+}
