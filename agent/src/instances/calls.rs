@@ -248,6 +248,13 @@ impl Instances {
                 format!("{port} is a port of {} already", self.bonds[at].name),
             );
         }
+        if let Some(bond) = self.unadopted.iter().find(|bond| bond.has_port(id)) {
+            let text = format!(
+                "{port} is a port of {} already, which cannot be adopted yet: {}",
+                bond.name, bond.reason
+            );
+            return refuse(ErrorCode::PortBusy, text);
+        }
         let links = self
             .links
             .all()

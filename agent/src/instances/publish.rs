@@ -61,6 +61,13 @@ impl Instances {
         }
     }
 
+    /// Removes what an earlier agent left behind, but not the files of bonds that are still to be adopted: they show what forwards.
+    pub(super) fn prune_files(&mut self, now: Time) {
+        if !self.has_unadopted() {
+            self.publisher.prune(now);
+        }
+    }
+
     /// Brings files up to date without delay, so that a client finds its change in them when it is answered.
     pub fn publish_at_once(&mut self, now: Time) {
         for at in 0..self.bonds.len() {

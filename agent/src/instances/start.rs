@@ -53,7 +53,7 @@ impl Instances {
         }
         self.resync(now);
         self.publish_all(now);
-        self.publisher.prune(now);
+        self.prune_files(now);
         Ok(())
     }
 

@@ -1,6 +1,7 @@
 //! Bonds that cannot be adopted for now: the kernel is short of memory, or another program holds its lock for seconds. They
 //! forward as before. Until adoption succeeds, their saved state stays as it is and no other bond gets their names.
 
+use bond_modes::PortId;
 use bond_monitors::Time;
 
 use crate::config::BondSpec;
@@ -48,5 +49,10 @@ impl Unadopted {
             State::Saved(saved) => Some(saved.ifindex),
             State::Unread | State::Lost => None,
         }
+    }
+
+    /// Whether this is a port of it, as its state says.
+    pub(super) fn has_port(&self, port: PortId) -> bool {
+        matches!(&self.state, State::Saved(saved) if saved.originals.contains_key(&port))
     }
 }

@@ -88,6 +88,10 @@ fn a_bond_that_cannot_be_adopted_at_once_keeps_its_saved_state_and_is_adopted_la
         plane.fail_at(0, refusal());
         next.start(NOW, std::slice::from_ref(&file), &[]).unwrap();
         assert!(next.bonds.is_empty() && next.has_unadopted());
+        let shown = dir.join("proc/net/bonding/bond0");
+        assert!(shown.exists(), "its files say what forwards");
+        let taken = next.possible_port("a").unwrap_err();
+        assert_eq!(taken.code, ErrorCode::PortBusy, "{taken}");
         let bond = "bond0".to_owned();
         let options = vec![];
         let refused = next.call(NOW, &Call::Add { bond, options }).unwrap_err();
