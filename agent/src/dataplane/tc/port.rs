@@ -70,7 +70,7 @@ impl Shared {
 
     /// Takes over the ports that an earlier agent attached: those with counters, as far as they still exist and carry our mark.
     /// Returns them with their links. Each step is tried twice. If the program on a port cannot be taken over, it goes on as it is
-    /// until [`take_over_rest`] succeeds. A port that has lost its program and gets no other is forgotten, with a warning:
+    /// until [`take_over_rest`](super::port_hook::take_over_rest) succeeds. A port that has lost its program and gets no other is forgotten, with a warning:
     /// it is attached anew.
     ///
     /// # Errors
