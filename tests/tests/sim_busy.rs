@@ -187,16 +187,22 @@ fn a_busy_agent_finds_a_dead_target_among_others_that_answer() {
     }
 }
 
+/// A bond with an address and several rounds of announcements.
+fn announcing() -> World {
+    let mut w = World::with_carrier("mode=1 miimon=100 num_grat_arp=3 resend_igmp=3", ["a", "b"]);
+    w.addresses(vec![LocalAddress {
+        ip: host(1),
+        mac: None,
+        tags: Vec::new(),
+        router: false,
+    }]);
+    w
+}
+
 #[test]
 fn a_busy_agent_sends_all_that_is_announced() {
     for takes in [3, 13, 70, 170] {
-        let mut w = World::with_carrier("mode=1 miimon=100 num_grat_arp=3 resend_igmp=3", ["a", "b"]);
-        w.addresses(vec![LocalAddress {
-            ip: host(1),
-            mac: None,
-            tags: Vec::new(),
-            router: false,
-        }]);
+        let mut w = announcing();
         w.hosts_behind = (0..100)
             .map(|n| HostBehind {
                 mac: MacAddr([2, 1, 0, 0, 0, n]),
@@ -241,13 +247,7 @@ fn a_busy_agent_sends_all_that_is_announced() {
 
 #[test]
 fn announcements_keep_their_distance_when_the_agent_is_held_up() {
-    let mut w = World::with_carrier("mode=1 miimon=100 num_grat_arp=3 resend_igmp=3", ["a", "b"]);
-    w.addresses(vec![LocalAddress {
-        ip: host(1),
-        mac: None,
-        tags: Vec::new(),
-        router: false,
-    }]);
+    let mut w = announcing();
     w.after_ms(1000).clear();
     w.slow = Some(Slow {
         after: 1,

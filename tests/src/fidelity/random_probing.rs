@@ -3,6 +3,7 @@
 //! At least one path and one host is always good: while none is, ports are tried in turn, and no two columns are at the same one.
 //! Nothing is announced: to choose the same port again is news to the driver.
 
+use crate::sim::arp::VALIDATE;
 use crate::sim::rng::Rng;
 
 /// The story of this seed.
@@ -62,18 +63,7 @@ impl Story {
     fn bond(&mut self) {
         let (modes, options): (&[&str], &[(&str, &[&str])]) = if self.active_backup {
             let options: &[(&str, &[&str])] = &[
-                (
-                    "arp_validate",
-                    &[
-                        "none",
-                        "active",
-                        "backup",
-                        "all",
-                        "filter",
-                        "filter_active",
-                        "filter_backup",
-                    ],
-                ),
+                ("arp_validate", &VALIDATE),
                 ("arp_missed_max", &["2", "3"]),
                 ("primary", &["eth0", "eth1"]),
                 ("primary_reselect", &["always", "better", "failure"]),

@@ -3,12 +3,7 @@
 
 use bondd_tests::vm::run_in_vm;
 
-/// Runs a script to its last line.
-fn all_steps_pass(script: &str, modules: &[&str]) {
-    let Some(said) = run_in_vm(script, modules) else { return };
-    println!("{said}");
-    assert!(said.ends_with("all steps passed\n"), "{said}");
-}
+use super::all_steps_pass;
 
 #[test]
 fn a_kernel_without_tcx_fails_over_restarts_without_loss_and_gives_ports_back() {

@@ -7,3 +7,12 @@ mod fixed_mac;
 mod guest;
 mod path_dead;
 mod team;
+
+use bondd_tests::vm::run_in_vm;
+
+/// Runs a script of `tests/vm/` to its last line.
+fn all_steps_pass(script: &str, modules: &[&str]) {
+    let Some(said) = run_in_vm(script, modules) else { return };
+    println!("{said}");
+    assert!(said.ends_with("all steps passed\n"), "{said}");
+}

@@ -1,6 +1,6 @@
 //! Debian's 6.1 kernel has the team driver: the whole main job on it, in a machine of its own.
 
-use bondd_tests::vm::run_in_vm;
+use super::all_steps_pass;
 
 #[test]
 fn a_bond_on_the_team_driver_fails_over_restarts_without_loss_and_gives_ports_back() {
@@ -14,11 +14,7 @@ fn a_bond_on_the_team_driver_fails_over_restarts_without_loss_and_gives_ports_ba
         "sch_ingress",
         "cls_bpf",
     ];
-    let Some(said) = run_in_vm("team.sh", &modules) else {
-        return;
-    };
-    println!("{said}");
-    assert!(said.contains("all steps passed"), "{said}");
+    all_steps_pass("team.sh", &modules);
 }
 
 #[test]
@@ -31,9 +27,5 @@ fn a_mode_without_its_module_is_named_with_the_option_it_needs() {
         "sch_ingress",
         "cls_bpf",
     ];
-    let Some(said) = run_in_vm("team-modes.sh", &modules) else {
-        return;
-    };
-    println!("{said}");
-    assert!(said.contains("all steps passed"), "{said}");
+    all_steps_pass("team-modes.sh", &modules);
 }
