@@ -51,7 +51,7 @@ bench: deps lab build
 	@BONDD_BIN_DIR=$${BONDD_BIN_DIR:-$(CURDIR)/target/release} target/release/bondd-bench
 
 fidelity: deps lab
-	tests/lab-programs
+	@CARGO=$(CARGO) tests/lab-programs
 	@BONDD_BIN_DIR=$${BONDD_BIN_DIR:-$(CURDIR)/target/lab} $(CARGO) test --locked --quiet --package bondd-tests --test vm fidelity -- --nocapture
 
 fuzz: deps
