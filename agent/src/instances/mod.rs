@@ -1,7 +1,7 @@
 //! All bonds of one network namespace: routes facts to the bond machines and carries out their actions.
 //!
 //! The bond machines decide and the data plane forwards. [`Instances`] connects them with everything else: link messages,
-//! requests, files and the log. It owns no descriptor of the loop and never waits.
+//! requests, files and the log.
 
 mod actions;
 mod adoption;
@@ -56,7 +56,8 @@ use crate::status::Devices;
 use crate::status::publish::Publisher;
 use crate::text::{self, chain};
 
-/// After a round of polls, polling pauses so long that it takes at most this fraction of the processor: one fifth.
+/// A round of polls begins at least this many times its duration after the one before: polls take a quarter of the processor at
+/// most.
 const POLLS_SHARE: u32 = 4;
 
 /// All bonds, in the order of their creation, and the sockets and files that they share.

@@ -132,6 +132,7 @@ fn a_bond_whose_file_stops_naming_it_while_it_cannot_be_adopted_follows_that_lat
         let mut next = next_agent(plane, dir);
         plane.fail_at(0, refusal());
         next.start(NOW, &[], &[]).unwrap();
+        assert!(next.has_unadopted() && plane.plan("bond0").is_some());
         next.handle_timeout(next.poll_timeout().unwrap());
         assert!(next.bonds.is_empty() && plane.plan("bond0").is_none(), "removed");
     });
