@@ -192,7 +192,7 @@ impl Agent {
     /// Answers a request that changes nothing, or begins to. Returns its cost.
     fn read(&mut self, request: Request) -> usize {
         let answer = match &request.call {
-            Call::Show { bond } => match self.instances.show(bond.as_deref()) {
+            Call::Show { bond } => match self.instances.show(clock::now(), bond.as_deref()) {
                 Ok(showing) => {
                     self.showing = Some((request, showing));
                     return 1;

@@ -204,8 +204,22 @@ pub struct DoctorReport {
 pub struct Report {
     /// [`SCHEMA`].
     pub schema: u32,
+    /// Bonds of an earlier agent that cannot be taken over for now; those of one bond's report are left out.
+    #[serde(default)]
+    pub waiting: Vec<WaitingReport>,
     /// In the order of their creation.
     pub bonds: Vec<BondReport>,
+}
+
+/// A bond that forwards as the earlier agent left it, and whose links nothing monitors.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WaitingReport {
+    /// Interface name.
+    pub name: String,
+    /// Why it cannot be taken over.
+    pub why: String,
+    /// Milliseconds until the next attempt.
+    pub next_attempt_ms: u64,
 }
 
 /// One bond of a [`Report`].

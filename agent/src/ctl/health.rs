@@ -6,7 +6,7 @@ use std::error::Error;
 use bond_modes::LinkWord;
 use serde::Serialize;
 
-use crate::control::proto::{BondReport, PortReport, Report, SCHEMA};
+use crate::control::proto::{BondReport, PortReport, Report, SCHEMA, WaitingReport};
 use crate::text::chain;
 
 /// State of a bond; the number is the exit status.
@@ -16,7 +16,7 @@ pub(super) enum Level {
     Ok = 0,
     /// It works, but not with all its ports or settings.
     Warning = 1,
-    /// It carries no traffic.
+    /// It carries no traffic, or bondd cannot take it over.
     Critical = 2,
     /// The state could not be read.
     Unknown = 3,
@@ -49,7 +49,8 @@ struct BondHealth {
 
 impl Health {
     pub(super) fn new(report: &Report) -> Health {
-        let mut bonds: Vec<BondHealth> = report.bonds.iter().map(BondHealth::new).collect();
+        let bonds = report.bonds.iter().map(BondHealth::new);
+        let mut bonds: Vec<BondHealth> = bonds.chain(report.waiting.iter().map(BondHealth::waiting)).collect();
         bonds.sort_by_key(|bond| std::cmp::Reverse(bond.state));
         let worst = bonds.first().map(|bond| bond.state);
         Health {
@@ -127,6 +128,20 @@ impl BondHealth {
             ports_up: usable,
             ports: bond.ports.len(),
             active_port: bond.status.active_port.clone(),
+        }
+    }
+
+    /// A bond whose ports are not known, because it is not taken over.
+    fn waiting(bond: &WaitingReport) -> BondHealth {
+        // What follows the first `|` of the line is performance data.
+        let why = bond.why.replace('|', "/");
+        BondHealth {
+            name: bond.name.clone(),
+            state: Level::Critical,
+            reasons: vec![format!("is not monitored, because it cannot be taken over ({why})")],
+            ports_up: 0,
+            ports: 0,
+            active_port: None,
         }
     }
 
@@ -293,6 +308,18 @@ mod tests {
         assert!(text.starts_with("BOND CRITICAL - bond0 is set down, eth1"), "{text}");
         assert!(text.contains("; bond1: 1 of 1 ports up"), "{text}");
         assert!(text.ends_with(" | 'bond0'=1;3:;1:;0;3 'bond1'=1;1:;1:;0;1\n"), "{text}");
+    }
+
+    #[test]
+    fn a_bond_that_waits_to_be_taken_over_is_critical() {
+        let mut report = sample();
+        report.bonds[0].ports.truncate(1);
+        let waiting = json!([{"name":"bond1","why":"out of memory","next_attempt_ms":100}]);
+        report.waiting = serde_json::from_value(waiting).unwrap();
+        let text = Health::new(&report).text();
+        let begins = "BOND CRITICAL - bond1 is not monitored, because it cannot be taken over (out of memory): 0 of 0";
+        assert!(text.starts_with(begins), "{text}");
+        assert!(text.contains("; bond0: 1 of 1 ports up"), "{text}");
     }
 
     #[test]

@@ -48,12 +48,15 @@ pub(super) fn load(client: &mut Client, parameters: &[String], err: &mut dyn Wri
 
 /// Removes all bonds, or none if one of them has a port.
 pub(super) fn remove(client: &mut Client) -> Result<(), Failure> {
-    let bonds = client.report(None)?.bonds;
+    let report = client.report(None)?;
+    let bonds = report.bonds;
+    let waiting = report.waiting.iter();
+    let waiting = waiting.map(|bond| format!("{} cannot be taken over yet ({})", bond.name, bond.why));
     let in_use = bonds.iter().filter(|bond| !bond.ports.is_empty()).map(|bond| {
         let ports: Vec<&str> = bond.ports.iter().map(|port| port.name.as_str()).collect();
         format!("{} has {}", bond.name, ports.join(", "))
     });
-    let in_use: Vec<String> = in_use.collect();
+    let in_use: Vec<String> = in_use.chain(waiting).collect();
     if !in_use.is_empty() {
         return Err(Failure::InUse {
             ports: in_use.join("; "),

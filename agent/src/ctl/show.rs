@@ -5,7 +5,7 @@ use std::fmt::Write;
 use bond_modes::{EvidenceStatus, OptionValue, PortStatus, Role, TargetStatus, options};
 use bond_monitors::{AnswerKind, Duplex, SignOfLife};
 
-use crate::control::proto::{BondReport, Origin, PortReport, Report, UnfulfilledReport};
+use crate::control::proto::{BondReport, Origin, PortReport, Report, UnfulfilledReport, WaitingReport};
 
 const HEADINGS: [&str; 10] = [
     "PORT",
@@ -28,10 +28,24 @@ const UNKNOWN: &str = "-";
 
 /// The whole text.
 pub(super) fn report(report: &Report) -> String {
-    if report.bonds.is_empty() {
+    if report.bonds.is_empty() && report.waiting.is_empty() {
         return "no bonds\n".to_owned();
     }
-    report.bonds.iter().map(bond).collect::<Vec<_>>().join("\n")
+    let waiting = report.waiting.iter().map(waiting);
+    report
+        .bonds
+        .iter()
+        .map(bond)
+        .chain(waiting)
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+fn waiting(bond: &WaitingReport) -> String {
+    format!(
+        "{}: NOT TAKEN OVER: {}; it forwards as before and is not monitored; next attempt in {} ms\n",
+        bond.name, bond.why, bond.next_attempt_ms
+    )
 }
 
 fn bond(bond: &BondReport) -> String {
@@ -401,5 +415,11 @@ bond0: up, carrier
         assert_eq!(report(&two).matches("\n\nbond0: ").count(), 1);
         two.bonds.clear();
         assert_eq!(report(&two), "no bonds\n");
+        let waiting = json!([{"name":"bond1","why":"out of memory","next_attempt_ms":100}]);
+        two.waiting = serde_json::from_value(waiting).unwrap();
+        assert_eq!(
+            report(&two),
+            "bond1: NOT TAKEN OVER: out of memory; it forwards as before and is not monitored; next attempt in 100 ms\n"
+        );
     }
 }

@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use bond_modes::options::millis;
 use bond_monitors::Time;
 
 use super::Instances;
 use super::unadopted::{State, Unadopted};
+use crate::control::proto::WaitingReport;
 use crate::dataplane::PlaneError;
 use crate::dataplane::step::step;
 use crate::netlink::Link;
@@ -53,6 +55,16 @@ impl Instances {
                 .position(|bond| bond.ifindex() == Some(link.ifindex))
         };
         Ok(link.as_ref().and_then(same))
+    }
+
+    /// The bonds that are to be adopted.
+    pub(super) fn waiting(&self, now: Time) -> Vec<WaitingReport> {
+        let report = |bond: &Unadopted| WaitingReport {
+            name: bond.name.clone(),
+            why: bond.reason.clone(),
+            next_attempt_ms: millis(bond.retry.since(now)),
+        };
+        self.unadopted.iter().map(report).collect()
     }
 
     /// Whether a bond may forward that this agent has not adopted yet.

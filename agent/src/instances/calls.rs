@@ -61,14 +61,16 @@ impl Instances {
             }
             Call::Doctor { options } => self.doctor(options),
             Call::Show { bond } => {
-                let mut showing = self.show(bond.as_deref())?;
+                let mut showing = self.show(now, bond.as_deref())?;
                 while self.show_next(now, &mut showing).is_some() {}
                 Ok(serde_json::from_str(&showing.finish()).expect("it was written as JSON"))
             }
             Call::List {} => Ok(self
                 .bonds
                 .iter()
-                .map(|instance| Value::from(instance.name.as_str()))
+                .map(|instance| &instance.name)
+                .chain(self.unadopted.iter().map(|bond| &bond.name))
+                .map(|name| Value::from(name.as_str()))
                 .collect()),
             Call::PortAttach { bond, port } => self.port_attach(now, bond, port).map(done),
             Call::PortDetach { bond, port } => self.port_detach(now, bond, port).map(done),

@@ -18,14 +18,15 @@ pub struct Showing {
 
 impl Instances {
     /// Begins an answer with the state of one bond or all. Refuses a bond that does not exist.
-    pub fn show(&self, bond: Option<&str>) -> Result<Showing, ControlError> {
-        let shown = match bond {
-            Some(name) => std::slice::from_ref(&self.bonds[self.find(name)?]),
-            None => &self.bonds[..],
+    pub fn show(&self, now: Time, bond: Option<&str>) -> Result<Showing, ControlError> {
+        let (shown, waiting) = match bond {
+            Some(name) => (std::slice::from_ref(&self.bonds[self.find(name)?]), Vec::new()),
+            None => (&self.bonds[..], self.waiting(now)),
         };
+        let waiting = serde_json::to_string(&waiting).expect("a report is plain data");
         Ok(Showing {
             left: shown.iter().map(|instance| instance.ifindex).collect(),
-            text: format!("{{\"schema\":{SCHEMA},\"bonds\":["),
+            text: format!("{{\"schema\":{SCHEMA},\"waiting\":{waiting},\"bonds\":["),
         })
     }
 

@@ -9,7 +9,7 @@ use bond_monitors::MacAddr;
 
 use super::{NOW, attach, refusal, with_bond};
 use crate::config::{self, BondSpec};
-use crate::control::proto::{Call, ErrorCode};
+use crate::control::proto::{Call, ErrorCode, Report};
 use crate::dataplane::script::{self, ScriptPlane};
 use crate::dataplane::{OriginalPort, PORT_MARK, Planes};
 use crate::instances::{Instances, check_options};
@@ -90,6 +90,13 @@ fn a_bond_that_cannot_be_adopted_at_once_keeps_its_saved_state_and_is_adopted_la
         assert!(next.bonds.is_empty() && next.has_unadopted());
         let shown = dir.join("proc/net/bonding/bond0");
         assert!(shown.exists(), "its files say what forwards");
+        let all = next.show(NOW, None).unwrap().finish();
+        let all: Report = serde_json::from_str(&all).unwrap();
+        assert_eq!(
+            (all.waiting[0].name.as_str(), all.waiting[0].next_attempt_ms),
+            ("bond0", 100)
+        );
+        assert_eq!(next.call(NOW, &Call::List {}).unwrap(), serde_json::json!(["bond0"]));
         let taken = next.possible_port("a").unwrap_err();
         assert_eq!(taken.code, ErrorCode::PortBusy, "{taken}");
         let bond = "bond0".to_owned();
