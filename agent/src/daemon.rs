@@ -156,7 +156,7 @@ fn stop(run_dir: &Path, instances: Instances) {
     let mut planes = instances.into_planes();
     if !used.is_empty() || unadopted {
         let mut short_lived = planes.short_lived();
-        short_lived.retain(|(plane, _)| used.contains(plane));
+        short_lived.retain(|(plane, _)| unadopted || used.contains(plane));
         for (plane, why) in &short_lived {
             log::warn!("stopping; bonds on plane {plane}: {why}");
         }

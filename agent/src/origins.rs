@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
 
-use bond_modes::options::{OptionRow, TABLE, find, parse};
+use bond_modes::options::{OptionRow, TABLE, find, parse, row_name};
 use bond_modes::{BondOptions, OptionError};
 
 use crate::config::BondSpec;
@@ -153,8 +153,10 @@ impl Origins {
         now: &[(String, String)],
         options: &BondOptions,
     ) -> Result<ToFollow, OptionError> {
-        let said: BTreeMap<_, _> = before.iter().cloned().collect();
-        let theirs = now.iter().filter(|(name, value)| said.get(name) != Some(value));
+        let said: BTreeMap<_, _> = before.iter().map(|(name, value)| (row_name(name), value)).collect();
+        let theirs = now
+            .iter()
+            .filter(|(name, value)| said.get(row_name(name)) != Some(&value));
         let mut after = self.clone();
         for row in theirs.filter_map(|(name, _)| find(name)) {
             after.operator_options.remove(row.name);

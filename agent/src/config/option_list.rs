@@ -1,12 +1,12 @@
-//! Operations on the options of a bond as files give them: a list with each name once.
+//! Operations on the options of a bond as files give them: a list with each option once, under whichever of its names.
 
-use bond_modes::options::{find, parse, show_all};
+use bond_modes::options::{parse, row_name, show_all};
 
 use super::SpecOption;
 
 /// Sets an option and returns its former value.
 pub(super) fn set(options: &mut Vec<SpecOption>, option: SpecOption) -> Option<SpecOption> {
-    match options.iter_mut().find(|o| o.name == option.name) {
+    match options.iter_mut().find(|o| is_same(&o.name, &option.name)) {
         Some(before) => Some(std::mem::replace(before, option)),
         None => {
             options.push(option);
@@ -41,8 +41,7 @@ pub(super) fn switched_on<'a>(options: &'a [SpecOption], name: &str) -> Option<&
 
 /// Whether two names are those of one option.
 pub(super) fn is_same(one: &str, other: &str) -> bool {
-    let row = |name| find(name).map_or(name, |row| row.name);
-    row(one) == row(other)
+    row_name(one) == row_name(other)
 }
 
 /// Whether two values of one option mean the same.
@@ -59,6 +58,6 @@ pub(super) fn is_off(option: &SpecOption) -> bool {
 pub(super) fn effective(option: &SpecOption) -> Option<String> {
     let change = parse(&[option.pair()]).ok()?;
     show_all(&change.options, None)
-        .remove(&option.name)
+        .remove(row_name(&option.name))
         .map(|value| value.to_string())
 }

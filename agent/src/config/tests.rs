@@ -194,6 +194,12 @@ fn what_two_files_say_differently_about_a_bond_is_an_error_that_names_both_place
         ]
     );
     assert!(all.has_errors());
+    let by_two_names = together(
+        &format!("{alias}options bond0 mode=1 num_grat_arp=1"),
+        "options bond0 num_unsol_na=2",
+    );
+    let contradiction = "b:1: bond0: num_unsol_na=2 contradicts num_unsol_na at a:2, expected it in one file";
+    assert_eq!(findings(&by_two_names)[0], contradiction);
     let agreeing = together(
         &format!("{alias}options bond0 miimon=100 slaves=eth0"),
         "options bond0 miimon=100 mode=1 slaves=eth0",

@@ -117,7 +117,11 @@ impl Instances {
         };
         match self.look_for(saved)? {
             Some((plane, seen)) => self.adopt(now, saved.as_ref().clone(), plane, seen),
-            None => self.give_back_all(saved, bond.failures)?,
+            None => {
+                let before = bond.give_backs;
+                bond.give_backs += 1;
+                self.give_back_all(saved, before)?;
+            }
         }
         Ok(())
     }

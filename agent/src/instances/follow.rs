@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use bond_modes::options;
+use bond_modes::options::{self, row_name};
 use bond_monitors::Time;
 
 use super::calls::option_error;
@@ -115,15 +115,15 @@ impl Instances {
         set.extend(planes.cloned());
         let left: Vec<&str> = said
             .iter()
-            .map(|(option, _)| option.as_str())
+            .map(|(option, _)| row_name(option))
             .filter(|option| step.pairs.iter().any(|(name, _)| name == option))
-            .filter(|option| pairs.iter().all(|(name, _)| name != option))
+            .filter(|option| pairs.iter().all(|(name, _)| row_name(name) != *option))
             .collect();
-        if !left.is_empty() {
-            log::info!("{name}: {} left the option files, back to the default", left.join(", "));
-        }
         if !set.is_empty() {
             self.set(now, &name, &set).map_err(|error| error.message)?;
+        }
+        if !left.is_empty() {
+            log::info!("{name}: {} left the option files, back to the default", left.join(", "));
         }
         self.bonds[at].origins = step.after;
         Ok(())

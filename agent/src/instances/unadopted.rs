@@ -16,6 +16,8 @@ pub(super) struct Unadopted {
     pub(super) specs: Vec<BondSpec>,
     /// Attempts that failed.
     pub(super) failures: u32,
+    /// Those of them that found its interface gone and could not give back all its ports.
+    pub(super) give_backs: u32,
     /// Why the last one failed.
     pub(super) reason: String,
     /// When the next one is made.
@@ -38,6 +40,7 @@ impl Unadopted {
             state,
             specs: Vec::new(),
             failures: 0,
+            give_backs: 0,
             reason: String::new(),
             retry: Time::ZERO,
         }

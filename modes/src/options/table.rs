@@ -14,6 +14,11 @@ pub fn find(name: &str) -> Option<&'static OptionRow> {
     TABLE.iter().find(|row| row.is_called(name))
 }
 
+/// The kernel's first name of an option; `name` itself if there is no such option.
+pub fn row_name(name: &str) -> &str {
+    find(name).map_or(name, |row| row.name)
+}
+
 /// Every option with its effective value, by name. The active port is state, not a stored option: the caller gives it.
 pub fn show_all(options: &BondOptions, active: Option<&str>) -> BTreeMap<String, OptionValue> {
     let mut all = BTreeMap::new();
