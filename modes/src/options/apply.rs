@@ -190,6 +190,12 @@ mod tests {
                 "{set}"
             );
         }
+        let idle = apply(&probed, Context::default(), &pairs("arp_interval=0"))
+            .unwrap()
+            .options;
+        let change = apply(&idle, Context::default(), &pairs("miimon=100")).unwrap();
+        assert_eq!(change.warnings, [], "the ARP monitor was not in force");
+        assert!(!change.options.arp_validate.validates());
     }
 
     #[test]

@@ -59,11 +59,11 @@ impl Change {
         self.options.miimon = interval;
         if !interval.is_zero() {
             self.given.miimon = true;
-            let (arp_interval, arp_validate) = (self.options.arp_interval, self.options.arp_validate);
-            if !arp_interval.is_zero() || arp_validate != ArpValidate::None {
+            // Without an interval nothing was monitored by ARP.
+            if self.options.asks_targets() {
                 self.warnings.push(Warning::ArpMonitorReplaced {
-                    arp_interval_ms: millis(arp_interval),
-                    arp_validate: arp_validate.name(),
+                    arp_interval_ms: millis(self.options.arp_interval),
+                    arp_validate: self.options.arp_validate.name(),
                 });
             }
             self.options.arp_interval = Duration::ZERO;
