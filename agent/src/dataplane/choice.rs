@@ -235,11 +235,11 @@ impl Planes {
     /// Names of the planes whose bonds stop forwarding although nobody removes them, each with the reason and what helps. One that
     /// this kernel cannot do is left out.
     pub fn short_lived(&mut self) -> Vec<(&'static str, String)> {
-        let usable = self.planes.iter_mut().filter(|plane| plane.short_lived().is_some());
-        let usable = usable.filter_map(|plane| plane.probe().is_ok().then_some(plane));
-        usable
-            .filter_map(|plane| Some((plane.name(), plane.short_lived()?)))
-            .collect()
+        let short_lived = self.planes.iter_mut().filter_map(|plane| {
+            let why = plane.short_lived()?;
+            plane.probe().is_ok().then(|| (plane.name(), why))
+        });
+        short_lived.collect()
     }
 
     /// The planes that report changes by others.
