@@ -1,6 +1,5 @@
 //! The carrier monitor: carrier as reported by the driver, by events and polls.
 
-use crate::evidence::Evidence;
 use crate::link::Carrier;
 use crate::monitor::{Ask, Fact, Monitor, Verdict};
 use crate::time::Time;
@@ -38,13 +37,6 @@ impl Monitor for CarrierMonitor {
             Verdict::Up
         } else {
             Verdict::Down
-        }
-    }
-
-    fn evidence(&self) -> Evidence {
-        Evidence {
-            carrier: Some(self.carrier),
-            ..Evidence::default()
         }
     }
 }

@@ -6,14 +6,11 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::link::Carrier;
 use crate::time::Time;
 
 /// What the verdict of a monitor rests on. Each monitor fills in the facts that it judges by and leaves the others empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Evidence {
-    /// The last carrier that was reported.
-    pub carrier: Option<Carrier>,
     /// When a frame that counts last arrived; `None` for never.
     pub heard: Option<Time>,
     /// The last sign of life of each target that has given one.

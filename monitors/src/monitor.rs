@@ -24,8 +24,10 @@ pub trait Monitor {
     /// The verdict from all facts so far.
     fn verdict(&self) -> Verdict;
 
-    /// What the verdict rests on.
-    fn evidence(&self) -> Evidence;
+    /// What the verdict rests on, beside carrier.
+    fn evidence(&self) -> Evidence {
+        Evidence::default()
+    }
 
     /// Kinds of frames that it wants to see.
     fn wants(&self) -> FrameKinds {

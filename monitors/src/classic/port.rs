@@ -261,7 +261,6 @@ impl Monitor for ArpMonitor {
         Evidence {
             heard: self.heard,
             answers: self.answers.clone(),
-            ..Evidence::default()
         }
     }
 }
