@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{self, Path, PathBuf};
 
 use bond_modes::options::{OptionRow, TABLE, find, parse, row_name};
 use bond_modes::{BondOptions, OptionError};
@@ -119,7 +119,6 @@ impl Origins {
     pub fn followed(&mut self, spec: &BondSpec) {
         let options = spec.given.iter().map(|option| &option.place);
         let places = options.chain(&spec.ports_place).chain([&spec.place]);
-        let absolute = |file: &std::path::Path| std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
         self.files = places.map(|place| absolute(&place.file)).collect();
     }
 
@@ -218,6 +217,11 @@ impl ToFollow {
         let rows = differing(after, &self.wanted).filter(|row| set(row) || changed.contains(row.name));
         values(rows, &self.wanted)
     }
+}
+
+/// A file as an absolute path; as it is without a working directory.
+pub fn absolute(file: &Path) -> PathBuf {
+    path::absolute(file).unwrap_or_else(|_| file.to_owned())
 }
 
 /// Rows whose values differ.

@@ -211,9 +211,3 @@ impl Instance {
         }
     }
 }
-
-/// The files as absolute paths.
-pub(super) fn absolute(files: &[PathBuf]) -> Vec<PathBuf> {
-    let absolute = |file: &PathBuf| std::path::absolute(file).unwrap_or_else(|_| file.clone());
-    files.iter().map(absolute).collect()
-}

@@ -7,7 +7,6 @@ use bond_modes::{AdoptedState, Bond, BondOptions, ForwardingPlan, PortFacts, Por
 use bond_monitors::Time;
 
 use super::attempts::Attempts;
-use super::follow::absolute;
 use super::logged_failures::LoggedFailures;
 use super::repairs::Repairs;
 use super::unadopted::{State, Unadopted};
@@ -16,7 +15,7 @@ use super::{Instance, Instances};
 use crate::config::BondSpec;
 use crate::dataplane::step::step;
 use crate::dataplane::{self, Adopted, Observed, OriginalPort, Plane, PlaneBond, PlaneChoice, PlaneError};
-use crate::origins::Origins;
+use crate::origins::{Origins, absolute};
 use crate::plane_option::{is_plane, without_plane};
 use crate::saved::SavedBond;
 use crate::status::Devices;
@@ -30,7 +29,7 @@ impl Instances {
     /// The saved states cannot be read. Nothing was changed.
     pub fn start(&mut self, now: Time, specs: &[BondSpec], files: &[PathBuf]) -> std::io::Result<()> {
         let loaded = self.store.load()?;
-        self.files = absolute(files);
+        self.files = files.iter().map(|file| absolute(file)).collect();
         for (name, error) in loaded.unread {
             let error = PlaneError::Kernel {
                 doing: format!("read the saved state of {name}"),
