@@ -75,15 +75,7 @@ impl Instances {
             Call::PortAttach { bond, port } => self.port_attach(now, bond, port).map(done),
             Call::PortDetach { bond, port } => self.port_detach(now, bond, port).map(done),
             Call::PortSet { bond, port, options } => self.port_set(now, bond, port, options).map(done),
-            Call::Active { bond, port } => {
-                let value = port.clone().unwrap_or_default();
-                let result = self.set(now, bond, &[("active_slave".to_owned(), value)]);
-                // The client did not give an option.
-                let reword = |error: ControlError| {
-                    ControlError::new(error.code, error.message.replace("active_slave", "active port"))
-                };
-                result.map(done).map_err(reword)
-            }
+            Call::Active { bond, port } => self.make_active(now, bond, port.as_deref()).map(done),
             Call::Monitor { bond: Some(bond) } => self.find(bond).map(|_| done(())),
             Call::Monitor { bond: None } => Ok(done(())),
         }
@@ -152,6 +144,19 @@ impl Instances {
             .map_err(|error| option_error(bond, error))?;
         self.drain(now, at);
         self.bonds[at].dirty = true;
+        Ok(())
+    }
+
+    /// Makes a port the active one; without a port the bond chooses again.
+    fn make_active(&mut self, now: Time, bond: &str, port: Option<&str>) -> Result<(), ControlError> {
+        let at = self.find(bond)?;
+        let instance = &mut self.bonds[at];
+        let pairs = [("active_slave".to_owned(), port.unwrap_or_default().to_owned())];
+        let made = instance.bond.configure(now, &pairs);
+        // The client did not give an option.
+        made.map_err(|error| option_error(bond, error.about("active port")))?;
+        instance.dirty = true;
+        self.drain(now, at);
         Ok(())
     }
 

@@ -115,6 +115,25 @@ pub enum OptionError {
 }
 
 impl OptionError {
+    /// The same error about something that the client calls so, and not by the option's name.
+    #[must_use]
+    pub fn about(mut self, name: &'static str) -> Self {
+        match &mut self {
+            OptionError::WrongMode { option, .. }
+            | OptionError::BadValue { option, .. }
+            | OptionError::HasPorts { option }
+            | OptionError::HasPortsAndUp { option }
+            | OptionError::BondUp { option }
+            | OptionError::NeedsMiimon { option }
+            | OptionError::Conflict { option, .. }
+            | OptionError::NoPortsYet { option, .. }
+            | OptionError::NotAPort { option, .. }
+            | OptionError::PortDown { option, .. } => *option = name,
+            OptionError::Unknown { .. } | OptionError::AbsentMode { .. } | OptionError::QueueTaken { .. } => {}
+        }
+        self
+    }
+
     /// Whether a conflict is about the option of this name.
     pub(super) fn names(&self, name: &str) -> bool {
         matches!(self, OptionError::Conflict { option, .. } if option.split('=').next() == Some(&name.replace('-', "_")))

@@ -250,3 +250,16 @@ fn a_caller_is_warned_of_what_the_plane_could_not_do() {
         assert_eq!(instances.report(NOW, at, Counters::Read).unfulfilled.len(), 1);
     });
 }
+
+#[test]
+fn a_refused_choice_names_the_port_as_the_client_did() {
+    with_bond("choice", |instances, _, _| {
+        let bond = "bond0".to_owned();
+        let port = Some("active_slave".to_owned());
+        let error = instances.call(NOW, &Call::Active { bond, port }).unwrap_err();
+        assert_eq!(
+            error.message,
+            "bond0: active port: active_slave is not a port of this bond"
+        );
+    });
+}
