@@ -165,8 +165,10 @@ fn trouble(port: &PortReport) -> Option<String> {
             Some(reason) => format!("{} is {} ({})", port.name, port.absence(), reason.replace('|', "/")),
             None => format!("{} is {}", port.name, port.absence()),
         }),
-        Some(status) if status.link == LinkWord::Up => None,
-        Some(status) => Some(format!("{} is {}", port.name, status.link.as_str())),
+        Some(status) if status.link != LinkWord::Up => Some(format!("{} is {}", port.name, status.link.as_str())),
+        // Its link counts as up for ever.
+        Some(_) if port.notes.unmonitored => Some(format!("{} is unmonitored", port.name)),
+        Some(_) => None,
     }
 }
 
@@ -207,6 +209,11 @@ mod tests {
             |bond| link(bond, 1, LinkWord::Down, false),
             Level::Warning,
             "WARNING - bond0 eth1 is down: 1 of 2 ports up, active eth0 | 'bond0'=1;2:;1:;0;2",
+        ),
+        (
+            |bond| bond.ports[1].notes.unmonitored = true,
+            Level::Warning,
+            "WARNING - bond0 eth1 is unmonitored: 2 of 2 ports up, active eth0",
         ),
         (
             |bond| link(bond, 1, LinkWord::GoingBack, false),
