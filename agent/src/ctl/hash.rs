@@ -22,19 +22,18 @@ pub(super) struct Verdict {
     mode: String,
     /// The rule that selects the port.
     choice: Choice,
-    /// The ports to choose from, in the order of attaching: those that send now, or in active-backup those that are up or going
-    /// down.
-    usable: Vec<String>,
+    /// The ports to choose from, in the order of attaching: those that send now, or in active-backup those that count as up.
+    candidates: Vec<String>,
     /// The ports that the frames of the flow leave through: none if they are dropped, several if each frame is copied or may
     /// leave through any of them.
     ports: Vec<String>,
-    /// Index of the port in `usable`, if a hash decides.
+    /// Index of the port in `candidates`, if a hash decides.
     index: Option<usize>,
     /// The computation of the hash, if it decides.
     hash: Option<Explanation>,
     /// The other ports, each with its link state or why it is not attached; for people.
     #[serde(skip)]
-    unusable: Vec<String>,
+    others: Vec<String>,
 }
 
 /// The rule that selects the port of a frame.
@@ -69,12 +68,12 @@ impl Verdict {
             mode: bond.status.mode.clone(),
         })?;
         let one = matches!(spread, Spread::One);
-        let (usable, others): (Vec<_>, Vec<_>) = bond
+        let (candidates, others): (Vec<_>, Vec<_>) = bond
             .ports
             .iter()
             .partition(|port| if one { port.is_usable() } else { port.sends() });
-        let usable: Vec<String> = usable.iter().map(|port| port.name.clone()).collect();
-        let unusable = others.iter().map(|port| {
+        let candidates: Vec<String> = candidates.iter().map(|port| port.name.clone()).collect();
+        let others = others.iter().map(|port| {
             let why = port
                 .status
                 .as_ref()
@@ -89,8 +88,8 @@ impl Verdict {
             ports: Vec::new(),
             index: None,
             hash: None,
-            unusable: unusable.collect(),
-            usable,
+            others: others.collect(),
+            candidates,
         };
         match spread {
             Spread::One => {
@@ -99,11 +98,11 @@ impl Verdict {
             }
             Spread::RoundRobin { .. } => {
                 verdict.choice = Choice::EachFrame;
-                verdict.ports.clone_from(&verdict.usable);
+                verdict.ports.clone_from(&verdict.candidates);
             }
             Spread::All => {
                 verdict.choice = Choice::EveryPort;
-                verdict.ports.clone_from(&verdict.usable);
+                verdict.ports.clone_from(&verdict.candidates);
             }
             Spread::Hash(_) => verdict.hashed(bond, flow)?,
             Spread::Buckets { .. } => {
@@ -121,9 +120,9 @@ impl Verdict {
         let policy: XmitHashPolicy = serde_json::from_value(policy)?;
         let explanation = flow.explain(policy, bond.status.mac).map_err(usage)?;
         // No remainder without ports: then nothing is sent.
-        if let Some(index) = (explanation.hash as usize).checked_rem(self.usable.len()) {
+        if let Some(index) = (explanation.hash as usize).checked_rem(self.candidates.len()) {
             self.index = Some(index);
-            self.ports.push(self.usable[index].clone());
+            self.ports.push(self.candidates[index].clone());
         }
         self.hash = Some(explanation);
         Ok(())
@@ -135,29 +134,29 @@ impl Verdict {
         if let Some(hash) = &self.hash {
             text += &format!(", xmit_hash_policy {}\n{hash}", hash.policy);
         }
-        let usable: Vec<String> = self
-            .usable
+        let candidates: Vec<String> = self
+            .candidates
             .iter()
             .enumerate()
             .map(|(i, name)| format!("{i} {name}"))
             .collect();
-        text += &format!("\nusable   {}", joined(&usable));
-        if !self.unusable.is_empty() {
-            text += &format!("; not usable: {}", self.unusable.join(", "));
+        text += &format!("\nports    {}", joined(&candidates));
+        if !self.others.is_empty() {
+            text += &format!("; not {}", self.others.join(", "));
         }
         text += "\nport     ";
         // Writing to a String cannot fail.
         let _ = match (self.choice, self.ports.first(), &self.hash, self.index) {
             (Choice::Hash, Some(port), Some(hash), Some(index)) => {
-                write!(text, "{} % {} = {index} -> {port}", hash.hash, self.usable.len())
+                write!(text, "{} % {} = {index} -> {port}", hash.hash, self.candidates.len())
             }
             (Choice::ActivePort, Some(port), ..) => write!(text, "{port}, the active port, for every flow"),
             (Choice::EachFrame, Some(_), ..) => {
-                write!(text, "not fixed: each frame of a flow may take any of the usable ports")
+                write!(text, "not fixed: each frame of a flow may take any of these ports")
             }
             (Choice::EveryPort, Some(_), ..) => write!(text, "a copy through each of {}", self.ports.join(", ")),
             (Choice::ActivePort, None, ..) => write!(text, "none: there is no active port, frames are dropped"),
-            _ => write!(text, "none: no port is usable, frames are dropped"),
+            _ => write!(text, "none: no port sends, frames are dropped"),
         };
         text.push('\n');
         text
@@ -183,6 +182,8 @@ fn joined(names: &[String]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use serde_json::Value;
 
     use super::*;
@@ -226,7 +227,7 @@ mod tests {
 bond0: balance-xor, xmit_hash_policy layer3+4
 fields   IP 192.168.1.10 > 192.168.1.20, layer 4 TCP 40000 > 80
 hash     fold(0x5000409c of layer 4 ^ 0x1e000000 of IP) >> 1 = 0x27270749
-usable   0 eth0, 1 eth2; not usable: eth1 (going back), eth3 (going down), eth9 (absent)
+ports    0 eth0, 1 eth2; not eth1 (going back), eth3 (going down), eth9 (absent)
 port     656869193 % 2 = 1 -> eth2
 ";
         assert_eq!(text(&bond("balance-xor"), TCP), wanted);
@@ -234,7 +235,7 @@ port     656869193 % 2 = 1 -> eth2
 
     #[test]
     fn other_modes_say_what_decides_instead() {
-        for (mode, usable, line) in [
+        for (mode, candidates, line) in [
             (
                 "active-backup",
                 "0 eth0, 1 eth2, 2 eth3",
@@ -243,7 +244,7 @@ port     656869193 % 2 = 1 -> eth2
             (
                 "balance-rr",
                 "0 eth0, 1 eth2",
-                "port     not fixed: each frame of a flow may take any of the usable ports\n",
+                "port     not fixed: each frame of a flow may take any of these ports\n",
             ),
             (
                 "broadcast",
@@ -253,7 +254,7 @@ port     656869193 % 2 = 1 -> eth2
         ] {
             let text = text(&bond(mode), "dport 80");
             assert!(
-                text.starts_with(&format!("bond0: {mode}\nusable   {usable}; not usable: ")),
+                text.starts_with(&format!("bond0: {mode}\nports    {candidates}; not ")),
                 "{text}"
             );
             assert!(text.ends_with(line), "{text}");
@@ -264,13 +265,13 @@ port     656869193 % 2 = 1 -> eth2
     }
 
     #[test]
-    fn without_a_usable_port_the_flow_has_none() {
+    fn without_a_port_the_flow_has_none() {
         for mode in ["active-backup", "balance-rr", "balance-xor", "broadcast"] {
             let mut bond = bond(mode);
             bond.ports.clear();
             bond.status.active_port = None;
             let text = text(&bond, TCP);
-            assert!(text.contains("\nusable   none\nport     none: "), "{text}");
+            assert!(text.contains("\nports    none\nport     none: "), "{text}");
             assert!(text.ends_with(", frames are dropped\n"), "{text}");
         }
     }
@@ -282,7 +283,18 @@ port     656869193 % 2 = 1 -> eth2
         assert_eq!(hashed["ports"], json!(["eth2"]));
         assert_eq!((&hashed["choice"], &hashed["index"]), (&json!("hash"), &json!(1)));
         assert_eq!(hashed["hash"]["hash"], 656_869_193);
-        let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+        let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<BTreeSet<_>>();
+        let documented = [
+            "bond",
+            "candidates",
+            "choice",
+            "hash",
+            "index",
+            "mode",
+            "ports",
+            "schema",
+        ];
+        assert_eq!(keys(&hashed), documented.map(str::to_owned).into());
         for mode in ["active-backup", "balance-rr", "broadcast"] {
             let other = value(mode);
             assert_eq!(keys(&other), keys(&hashed));
@@ -312,7 +324,7 @@ port     656869193 % 2 = 1 -> eth2
             port.as_object_mut().unwrap().remove("sends");
         }
         let verdict = Verdict::new(&serde_json::from_value(report).unwrap(), &spec(TCP)).unwrap();
-        assert_eq!(verdict.usable, ["eth0", "eth2", "eth3"]);
+        assert_eq!(verdict.candidates, ["eth0", "eth2", "eth3"]);
     }
 
     #[test]
