@@ -2,18 +2,20 @@
 
 use std::net::IpAddr;
 
+use bond_modes::options::ArpValidate;
+
 use super::World;
 
 /// Every value of arp_validate.
-pub const VALIDATE: [&str; 7] = [
-    "none",
-    "active",
-    "backup",
-    "all",
-    "filter",
-    "filter_active",
-    "filter_backup",
-];
+pub const VALIDATE: [&str; ArpValidate::NAMES.len()] = {
+    let mut all = [""; ArpValidate::NAMES.len()];
+    let mut at = 0;
+    while at < all.len() {
+        all[at] = ArpValidate::NAMES[at].0;
+        at += 1;
+    }
+    all
+};
 
 /// A bond that asks one host.
 pub const ARP: &str = "mode=1 arp_interval=100 arp_ip_target=10.0.0.2";
