@@ -18,8 +18,6 @@ mod unmonitored;
 pub use self::adopt::AdoptedState;
 pub use self::saved::Saved;
 
-use std::mem;
-
 use bond_monitors::{FrameKinds, LinkReport, MacAddr, Time};
 
 use self::announce::Announcer;
@@ -156,22 +154,13 @@ impl Bond {
 
     /// Data of the bond for the ARP monitor.
     fn probe_context(&self) -> ProbeContext<'_> {
-        ProbeContext {
-            options: &self.options,
-            roles: self.mode.roles(),
-            plan: self.planner.plan(),
-            addresses: self.announcer.addresses(),
-            up: self.device.up,
-        }
+        probe_context(&self.options, &self.device, &self.mode, &self.announcer, &self.planner)
     }
 
     /// Runs a part of the ARP monitor, which may change its data about ports, and send.
     fn probe<T>(&mut self, run: impl FnOnce(&mut Probing, &mut Ports, &ProbeContext<'_>, &mut Outbox) -> T) -> T {
-        let (mut probing, mut ports) = (mem::take(&mut self.probing), mem::take(&mut self.ports));
-        let mut out = mem::take(&mut self.out);
-        let done = run(&mut probing, &mut ports, &self.probe_context(), &mut out);
-        (self.probing, self.ports, self.out) = (probing, ports, out);
-        done
+        let context = probe_context(&self.options, &self.device, &self.mode, &self.announcer, &self.planner);
+        run(&mut self.probing, &mut self.ports, &context, &mut self.out)
     }
 
     /// Runs a part of the mode, then applies its results: moves addresses, and starts or stops announcements.
@@ -259,5 +248,22 @@ impl Bond {
             planner::wanted(&self.mode, &view),
             "the plan in force is the wanted one"
         );
+    }
+}
+
+/// As [`Bond::probe_context`], from parts that leave the others free to change.
+fn probe_context<'a>(
+    options: &'a BondOptions,
+    device: &Device,
+    mode: &'a AnyMode,
+    announcer: &'a Announcer,
+    planner: &'a Planner,
+) -> ProbeContext<'a> {
+    ProbeContext {
+        options,
+        roles: mode.roles(),
+        plan: planner.plan(),
+        addresses: announcer.addresses(),
+        up: device.up,
     }
 }
