@@ -38,6 +38,10 @@ macro_rules! for_each_mode {
 }
 pub(crate) use for_each_mode;
 
+/// Modes of the kernel's driver that are not there yet, each with its number; one that comes moves to [`for_each_mode`].
+/// [bonding.rst: mode]
+pub(crate) const ABSENT: &[(&str, u8)] = &[("802.3ad", 4), ("balance-tlb", 5), ("balance-alb", 6)];
+
 macro_rules! mode_name {
     ($($(#[$doc:meta])* $name:ident = $text:literal $number:literal => $mode:path,)+) => {
         named! {

@@ -1,12 +1,9 @@
-//! Words of the kernel's driver that bondd does not have.
+//! Options of the kernel's driver for the modes that bondd does not have.
 
-/// Modes that bondd does not have, each with its number. [bonding.rst: mode]
-pub const ABSENT_MODES: [(&str, u8); 3] = [("802.3ad", 4), ("balance-tlb", 5), ("balance-alb", 6)];
-
-/// Parameters of the driver's module for these modes.
+/// Those that are parameters of its module.
 const PARAMETERS: [&str; 3] = ["lacp_rate", "ad_select", "tx_queues"];
 
-/// Further options for these modes that are not parameters. [bonding.rst]
+/// Those that are not. [bonding.rst]
 const OPTIONS: [&str; 6] = [
     "ad_actor_sys_prio",
     "ad_actor_system",
@@ -15,14 +12,6 @@ const OPTIONS: [&str; 6] = [
     "lacp_active",
     "tlb_dynamic_lb",
 ];
-
-/// Whether it is, by name or number, one of [`ABSENT_MODES`].
-pub fn is_absent_mode(text: &str) -> bool {
-    let text = text.trim();
-    ABSENT_MODES
-        .iter()
-        .any(|(name, number)| *name == text || text.parse() == Ok(*number))
-}
 
 /// Whether the driver's module has this parameter, and bondd does not; `-` and `_` are the same.
 pub fn is_absent_parameter(name: &str) -> bool {

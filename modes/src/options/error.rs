@@ -24,11 +24,13 @@ pub enum OptionError {
         /// The modes that use it.
         expected: &'static str,
     },
-    /// The driver has this mode, and bondd does not. (EINVAL)
-    #[error("mode={mode}: bondd does not have this mode, expected {expected}")]
-    AbsentMode {
+    /// The driver has this value, and bondd does not. (EINVAL)
+    #[error("{option}={value}: bondd does not have this {option}, expected {expected}")]
+    AbsentValue {
+        /// Its name.
+        option: &'static str,
         /// As given.
-        mode: String,
+        value: String,
         /// The expected values.
         expected: String,
     },
@@ -120,6 +122,7 @@ impl OptionError {
     pub fn about(mut self, name: &'static str) -> Self {
         match &mut self {
             OptionError::WrongMode { option, .. }
+            | OptionError::AbsentValue { option, .. }
             | OptionError::BadValue { option, .. }
             | OptionError::HasPorts { option }
             | OptionError::HasPortsAndUp { option }
@@ -129,7 +132,7 @@ impl OptionError {
             | OptionError::NoPortsYet { option, .. }
             | OptionError::NotAPort { option, .. }
             | OptionError::PortDown { option, .. } => *option = name,
-            OptionError::Unknown { .. } | OptionError::AbsentMode { .. } | OptionError::QueueTaken { .. } => {}
+            OptionError::Unknown { .. } | OptionError::QueueTaken { .. } => {}
         }
         self
     }

@@ -22,7 +22,7 @@ use crate::hash::XmitHashPolicy;
 use crate::named::named;
 
 pub use crate::mode::ModeName;
-pub use absent::{ABSENT_MODES, is_absent_mode, is_absent_option, is_absent_parameter};
+pub use absent::{is_absent_option, is_absent_parameter};
 pub(crate) use apply::restore;
 pub use apply::{apply, check, nearest, parse};
 pub use change::{Change, Context};

@@ -2,7 +2,6 @@
 
 use std::ops::RangeInclusive;
 
-use super::absent::is_absent_mode;
 use super::change::Change;
 use super::shown::OptionValue;
 use super::value::Range;
@@ -119,6 +118,8 @@ pub struct OptionRow {
     pub doc: &'static str,
     /// Kind of its value.
     pub kind: Kind,
+    /// Named values of the kernel's driver that bondd does not have, each with its number.
+    pub absent: &'static [(&'static str, u8)],
     /// Its availability in the kernel's driver.
     pub since: Since,
     /// Files that show it.
@@ -176,17 +177,27 @@ impl OptionRow {
 
     /// The error for a bad value.
     pub(super) fn refuses(&self, value: &str) -> OptionError {
-        if self.name == "mode" && is_absent_mode(value) {
-            return OptionError::AbsentMode {
-                mode: value.to_owned(),
-                expected: self.expected(),
-            };
+        let (option, value, expected) = (self.name, value.to_owned(), self.expected());
+        if self.lacks(&value) {
+            OptionError::AbsentValue {
+                option,
+                value,
+                expected,
+            }
+        } else {
+            OptionError::BadValue {
+                option,
+                value,
+                expected,
+            }
         }
-        OptionError::BadValue {
-            option: self.name,
-            value: value.to_owned(),
-            expected: self.expected(),
-        }
+    }
+
+    /// Whether it is, by name or number, a value of the kernel's driver that bondd does not have.
+    pub fn lacks(&self, value: &str) -> bool {
+        let value = value.trim();
+        let mut absent = self.absent.iter();
+        absent.any(|(name, number)| *name == value || value.parse() == Ok(*number))
     }
 
     /// The expected values, for messages and help.
@@ -293,6 +304,7 @@ pub(super) const ROW: OptionRow = OptionRow {
     needs_miimon: false,
     doc: "",
     kind: Kind::Name,
+    absent: &[],
     since: Since::Module,
     files: Files::Name,
     parse: Parse::Text(|_, _| false),

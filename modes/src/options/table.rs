@@ -8,6 +8,7 @@ use super::shown::{OptionValue, millis};
 use super::value::{Range, named, port_name, probeable_v4, probeable_v6, switch, targets};
 use super::{ArpAllTargets, ArpValidate, BondOptions, FailOverMac, ModeName, PrimaryReselect};
 use crate::hash::XmitHashPolicy;
+use crate::mode;
 
 /// The row of an option.
 pub fn find(name: &str) -> Option<&'static OptionRow> {
@@ -53,6 +54,7 @@ pub static TABLE: &[OptionRow] = &[
         name: "mode",
         default: "balance-rr",
         kind: Kind::Choice(ModeName::NAMES),
+        absent: mode::ABSENT,
         set_when: SetWhen::EmptyAndDown,
         since: Since::Linux24,
         doc: "How traffic is spread over the ports. [bonding.rst: mode]",

@@ -1,6 +1,6 @@
 //! Values of the module's parameters, as the loader of each grammar reads them.
 
-use bond_modes::options::{ABSENT_MODES, Kind, ModeName, Since, find, is_absent_mode};
+use bond_modes::options::{Kind, ModeName, Since, find};
 
 use crate::config::Grammar;
 use crate::config::legacy::numbers::strtol;
@@ -139,11 +139,12 @@ fn list(items: &[String]) -> Result<Value, Bad> {
 /// By name or number; `loose` as in the driver of 2.4, which ignores text after a name that it knows. [bond_main.c:
 /// bond_parse_parm]
 fn mode(text: &str, loose: bool) -> Result<Value, Bad> {
-    let names = ModeName::VALUES
-        .iter()
-        .map(|(_, name, _)| *name)
-        .chain(ABSENT_MODES.map(|(name, _)| name));
-    let names: Vec<&str> = names.collect();
+    let row = find("mode").ok_or(Bad::Mode)?;
+    let known = |is: &dyn Fn(&str, i64) -> bool| {
+        let mut all = ModeName::NAMES.iter().chain(row.absent);
+        all.find(|(name, number)| is(name, i64::from(*number)))
+            .map(|(name, _)| *name)
+    };
     let text = if loose { text } else { text.trim() };
     let by_number = match (loose, strtol(text)) {
         (true, (Some(number), rest)) if text.starts_with(|c: char| c.is_ascii_digit()) => Some((number, rest)),
@@ -152,17 +153,17 @@ fn mode(text: &str, loose: bool) -> Result<Value, Bad> {
         _ => None,
     };
     // 802.3ad begins with a digit, so the driver of 2.4 reads it as an unknown number.
-    let exact = names.iter().position(|name| *name == text);
-    let (at, whole) = match (exact, by_number) {
-        (Some(at), _) => (Some(at), true),
-        (None, Some((number, rest))) => (usize::try_from(number).ok(), rest.is_empty()),
-        (None, None) if !loose && text == "default" => (Some(0), true),
-        (None, None) if loose => (names.iter().position(|name| text.starts_with(name)), false),
+    let exact = known(&|name, _| name == text);
+    let (name, whole) = match (exact, by_number) {
+        (Some(name), _) => (Some(name), true),
+        (None, Some((asked, rest))) => (known(&|_, number| number == asked), rest.is_empty()),
+        (None, None) if !loose && text == "default" => (Some(row.default), true),
+        (None, None) if loose => (known(&|name, _| text.starts_with(name)), false),
         (None, None) => (None, true),
     };
-    match at.and_then(|at| names.get(at)).copied() {
+    match name {
         None => Err(Bad::Mode),
-        Some(name) if is_absent_mode(name) => Err(Bad::UnsupportedMode),
+        Some(name) if row.lacks(name) => Err(Bad::UnsupportedMode),
         Some(name) if whole => Ok(Value::Text(name.to_owned())),
         Some(name) => Ok(Value::Prefix(name.to_owned())),
     }
