@@ -347,7 +347,7 @@ iface bond0 inet manual
     bond-miimon 50
 ",
             said: &[
-                "the team plane cannot do mode=balance-rr",
+                "cannot do mode=balance-rr exactly on plane team",
                 "it is on plane tc and stays there",
             ],
             shows: &[("mode", "balance-rr"), ("options/miimon", "50")],

@@ -24,7 +24,7 @@ pub enum PlaneError {
         config: &'static str,
     },
     /// The process may not do it.
-    #[error("no permission to {doing}; bondd needs {capability} (run it as root)")]
+    #[error("{}", cannot(self))]
     Permission {
         /// What was tried.
         doing: String,
@@ -32,7 +32,7 @@ pub enum PlaneError {
         capability: &'static str,
     },
     /// A bond with these options would not do exactly what they say.
-    #[error("the {plane} plane cannot do {what} exactly: {why}; give the bond plane={other}, which takes a new bond")]
+    #[error("{}", cannot(self))]
     Inexact {
         /// This plane.
         plane: &'static str,
@@ -44,7 +44,7 @@ pub enum PlaneError {
         other: &'static str,
     },
     /// A part of the plan that the core can express and no plane of this agent can do.
-    #[error("no data plane of this agent can do {what}")]
+    #[error("{}", cannot(self))]
     NotYet {
         /// Which part.
         what: &'static str,
@@ -79,9 +79,7 @@ pub enum PlaneError {
         plane: String,
     },
     /// The bond lacks something that only a new one can have.
-    #[error(
-        "{bond} has one transmit queue, so a queue_id has no effect; delete it and make it anew (needs a kernel from 5.15 on)"
-    )]
+    #[error("{}", cannot(self))]
     OneQueue {
         /// The bond's name.
         bond: String,
@@ -130,18 +128,14 @@ impl PlaneError {
                 doing.clone(),
                 format!("no permission; bondd needs {capability} (run it as root)"),
             ),
-            PlaneError::Unsupported { feature, config } => (
-                format!("use this kernel's {feature}"),
-                format!("it has none; it needs {config}"),
-            ),
             PlaneError::Inexact {
                 plane,
                 what,
                 why,
                 other,
             } => (
-                format!("do {what} exactly"),
-                format!("on the {plane} plane, {why}; make a new bond with plane={other}"),
+                format!("do {what} exactly on plane {plane}"),
+                format!("{why}; give the bond plane={other}, which takes a new bond"),
             ),
             PlaneError::NotYet { what } => (format!("do {what}"), "no data plane of this agent has it".to_owned()),
             PlaneError::OneQueue { bond } => (
@@ -153,6 +147,7 @@ impl PlaneError {
                 (what, format!("{why}; undoing the attempt failed too: {undo}"))
             }
             PlaneError::PortGone { .. }
+            | PlaneError::Unsupported { .. }
             | PlaneError::NotRecognised { .. }
             | PlaneError::NoPlane { .. }
             | PlaneError::UnknownPlane { .. }
@@ -167,4 +162,10 @@ impl PlaneError {
             _ => log::Level::Error,
         }
     }
+}
+
+/// Both halves as one sentence.
+fn cannot(error: &PlaneError) -> String {
+    let (what, why) = error.what_and_why();
+    format!("cannot {what}: {why}")
 }

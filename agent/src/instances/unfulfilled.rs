@@ -88,8 +88,8 @@ mod tests {
         let errors = [
             (
                 inexact,
-                "do packets_per_slave=3 exactly: on the team plane, the driver changes the port after each frame; make a \
-                 new bond with plane=tc",
+                "do packets_per_slave=3 exactly on plane team: the driver changes the port after each frame; give the bond \
+                 plane=tc, which takes a new bond",
             ),
             (
                 PlaneError::NotYet { what: "a bucket table" },
@@ -106,12 +106,14 @@ mod tests {
                     feature: "team driver",
                     config: "CONFIG_NET_TEAM",
                 },
-                "use this kernel's team driver: it has none; it needs CONFIG_NET_TEAM",
+                "carry out the plan: this kernel has no team driver; it needs CONFIG_NET_TEAM",
             ),
         ];
         for (error, said) in errors {
             let (what, why) = error.what_and_why();
             assert_eq!(format!("{what}: {why}"), said);
+            let alone = error.to_string();
+            assert!(alone == format!("cannot {said}") || alone == why, "{alone}");
         }
     }
 

@@ -85,7 +85,7 @@ fn by_column<'a>(observations: &[&'a Value]) -> Vec<(&'a str, Seen<'a>)> {
 
 /// The first step that a data plane refused because it would not be exact. What comes after has another bond before it.
 fn declared(observed: &Seen) -> Option<u64> {
-    let inexact = |why: &str| why.starts_with("refused: ") && why.contains(" plane cannot do ");
+    let inexact = |why: &str| why.starts_with("refused: ") && why.contains(" exactly on plane ");
     let mut steps = observed.iter();
     steps
         .find(|(_, o)| o["why"].as_str().is_some_and(inexact))
@@ -377,10 +377,13 @@ mod tests {
             let comparison = compare(&scenario, &[&kernel, &refused]);
             (comparison.declared, comparison.differences.len())
         };
-        let declared = "refused: bond0: the team plane cannot do mode=balance-rr exactly: turns";
+        let declared = "refused: bond0: cannot do mode=balance-rr exactly on plane team: turns";
         assert_eq!(compared(declared), (1, 0));
         assert_eq!(compared("refused: bond0: miimon is a number"), (0, 1));
-        assert_eq!(compared("kernel: bond0: the team plane cannot do anything"), (0, 1));
+        assert_eq!(
+            compared("kernel: bond0: cannot do anything exactly on plane team"),
+            (0, 1)
+        );
     }
 
     #[test]

@@ -190,7 +190,7 @@ fn what_the_team_driver_cannot_do_is_wrong_for_a_bond_that_insists_on_it() {
         let wrong = found(PlaneChoice::Auto, options);
         assert_eq!(wrong.len(), 1, "{options}: {wrong:?}");
         assert_eq!(wrong[0].0, place, "{options}");
-        assert!(wrong[0].1.contains("team plane cannot do"), "{wrong:?}");
+        assert!(wrong[0].1.contains("exactly on plane team"), "{wrong:?}");
         let elsewhere = options.replace("plane=team", "plane=tc");
         assert_eq!(found(PlaneChoice::Only("team"), &elsewhere), [], "{elsewhere}");
     }
