@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::clock;
 use aya::maps::{HashMap, Map, MapData};
 use bond_modes::PortId;
-use bond_modes::plan::{Accept, Tx};
+use bond_modes::plan::{Accept, ForwardingPlan, Tx};
 use bond_monitors::{MacAddr, ReceiveStamps};
 
 use super::world::*;
@@ -110,58 +110,47 @@ fn what_was_sent_through_the_bond_does_not_come_back_in_by_a_port_that_waits() {
         accept(&mut plan, p1, Accept::Unicast);
         w.program(&plan);
         let (bond, q0) = (w.tap("bond0"), w.tap("q0"));
-        let guest = MacAddr([2, 0, 0, 0, 9, 1]);
-        let unicast = of_type(guest, &[ETHERTYPE]);
-        let let_in = |w: &mut World, frame: &[u8]| {
-            w.arrive("q1", p1, frame);
-            bond.waiting() > 0
-        };
+        let ends = (&bond, &q0);
+        let [first, second, third] = [1, 2, 3].map(|last| MacAddr([2, 0, 0, 0, 9, last]));
+        let unicast = of_type(first, &[ETHERTYPE]);
         // Nothing above the bond speaks for others: only groups tell its senders.
-        w.send_frame(&unicast);
-        q0.expect(1);
-        bond.waiting();
-        assert!(let_in(w, &unicast));
+        w.sends(ends, &unicast);
+        assert!(w.let_in(&bond, p1, &unicast));
 
         // Under a bridge the bond is promiscuous, and with it its ports.
-        plan.ports.values_mut().for_each(|port| port.promisc = true);
+        promisc(&mut plan, true);
         w.program(&plan);
-        w.send_frame(&unicast);
-        q0.expect(1);
-        bond.waiting();
-        w.set_sent(guest, Duration::ZERO);
-        assert!(!let_in(w, &unicast));
+        w.sends(ends, &unicast);
+        w.set_sent(first, Duration::ZERO);
+        assert!(!w.let_in(&bond, p1, &unicast));
         let own = [w.link("bond0"), w.link("p0")].map(|link| link.report.mac);
         for mac in own {
-            assert!(!let_in(w, &of_type(mac, &[ETHERTYPE])));
+            assert!(!w.let_in(&bond, p1, &of_type(mac, &[ETHERTYPE])));
         }
-        assert!(let_in(w, &of_type(STRANGER, &[ETHERTYPE])));
+        assert!(w.let_in(&bond, p1, &of_type(STRANGER, &[ETHERTYPE])));
 
         // The next agent knows it too, and after a change of the way of spreading.
         w.reopen();
         w.adopt().unwrap().unwrap();
         plan.tx = all(vec![p0]);
         w.program(&plan);
-        let another = of_type(MacAddr([2, 0, 0, 0, 9, 2]), &[ETHERTYPE]);
-        w.send_frame(&another);
-        q0.expect(1);
-        bond.waiting();
-        w.set_sent(MacAddr([2, 0, 0, 0, 9, 2]), Duration::ZERO);
-        assert!(!let_in(w, &another));
+        let another = of_type(second, &[ETHERTYPE]);
+        w.sends(ends, &another);
+        w.set_sent(second, Duration::ZERO);
+        assert!(!w.let_in(&bond, p1, &another));
 
         // A port in use takes everything.
         accept(&mut plan, p1, Accept::All);
         w.program(&plan);
-        assert!(let_in(w, &unicast));
+        assert!(w.let_in(&bond, p1, &unicast));
 
         // Without the bridge only groups count again.
         accept(&mut plan, p1, Accept::Unicast);
-        plan.ports.values_mut().for_each(|port| port.promisc = false);
+        promisc(&mut plan, false);
         w.program(&plan);
-        let third = of_type(MacAddr([2, 0, 0, 0, 9, 3]), &[ETHERTYPE]);
-        w.send_frame(&third);
-        q0.expect(1);
-        bond.waiting();
-        assert!(let_in(w, &third));
+        let unknown = of_type(third, &[ETHERTYPE]);
+        w.sends(ends, &unknown);
+        assert!(w.let_in(&bond, p1, &unknown));
     });
 }
 
@@ -171,7 +160,7 @@ fn a_guest_that_has_been_silent_for_a_second_may_come_in_by_a_port_that_waits() 
         let (p0, p1) = w.bond_with_two_ports();
         let mut plan = w.plan(Some(p0), &[p0, p1]);
         accept(&mut plan, p1, Accept::Unicast);
-        plan.ports.values_mut().for_each(|port| port.promisc = true);
+        promisc(&mut plan, true);
         w.program(&plan);
         let guest = MacAddr([2, 0, 0, 0, 9, 1]);
         let unicast = of_type(guest, &[ETHERTYPE]);
@@ -268,8 +257,20 @@ impl World {
     /// Whether a frame that arrives at `p1` is let in.
     pub(super) fn comes_in(&mut self, port: PortId, frame: &[u8]) -> bool {
         let bond = self.tap("bond0");
+        self.let_in(&bond, port, frame)
+    }
+
+    /// The same, with the bond's tap.
+    fn let_in(&mut self, bond: &Tap, port: PortId, frame: &[u8]) -> bool {
         self.arrive("q1", port, frame);
         bond.waiting() > 0
+    }
+
+    /// Sends a frame through the bond, waits until it is at the far end, and empties the bond's tap; the ends are both taps.
+    fn sends(&mut self, (bond, far): (&Tap, &Tap), frame: &[u8]) {
+        self.send_frame(frame);
+        far.expect(1);
+        bond.waiting();
     }
 
     /// Puts a frame on a cable and waits until the port has dealt with it.
@@ -296,6 +297,11 @@ impl World {
             after.own > before.own,
         ]
     }
+}
+
+/// Makes all ports promiscuous, or none.
+fn promisc(plan: &mut ForwardingPlan, on: bool) {
+    plan.ports.values_mut().for_each(|port| port.promisc = on);
 }
 
 /// A frame with these EtherTypes, one behind the other.

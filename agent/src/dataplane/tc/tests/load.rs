@@ -5,7 +5,7 @@ use std::thread;
 use std::time::Instant;
 
 use bond_modes::hash::hash;
-use bond_modes::plan::{Spread, Tx};
+use bond_modes::plan::{ForwardingPlan, Spread, Tx};
 use bond_modes::{PortId, XmitHashPolicy};
 
 use super::Hook;
@@ -146,53 +146,28 @@ fn fits(tx: &Tx, ports: &[PortId], frame: &[u8], arrived: [u8; 4]) -> bool {
 /// Sends without a pause while lists, and policies if there are several, change.
 fn under_load(w: &mut World, name: &str, policies: &[Policy]) {
     let ports = w.bond_with_four_ports();
-    let plans: Vec<_> = (0..=CHANGES)
-        .map(|change| {
-            let list = LISTS[change % LISTS.len()].iter().map(|place| ports[*place]);
-            let list: Vec<PortId> = list.collect();
-            w.list_plan(policies[change % policies.len()](list.clone()), &list)
-        })
-        .collect();
+    let plans = plans(w, &ports, policies);
     w.program(&plans[0]);
     let far = w.far_ends();
     let bond = w.link("bond0").ifindex;
     let traffic = Traffic::default();
     let start = Instant::now();
-    // How many frames were sent when the change to each plan began, and when it was done.
-    let mut begun = vec![0];
-    let mut done = vec![0];
-    let (arrived, took) = thread::scope(|scope| {
+    let (times, arrived, took) = thread::scope(|scope| {
         scope.spawn(|| traffic.send(bond));
         let reader = scope.spawn(|| traffic.receive(&far));
         let _end = EndOfTraffic(&traffic);
-        for next in &plans[1..] {
-            let mark = traffic.sent.load(Ordering::Relaxed);
-            begun.push(mark);
-            w.program(next);
-            done.push(traffic.sent.load(Ordering::Relaxed));
-            let deadline = Instant::now() + PATIENCE;
-            while traffic.sent.load(Ordering::Relaxed) < mark + BETWEEN_CHANGES && Instant::now() < deadline {
-                thread::yield_now();
-            }
-        }
+        let times = traffic.change(w, &plans[1..]);
         traffic.enough.store(true, Ordering::Relaxed);
         let took = start.elapsed();
-        (reader.join().unwrap(), took)
+        (times, reader.join().unwrap(), took)
     });
-    // A frame may have been on its way for as long as the window is, and one more is about to be sent.
-    let in_force = |number: u32, place: usize| {
-        let replaced = done.get(place + 1).copied().unwrap_or(u32::MAX - 1);
-        begun[place] <= number + WINDOW && number <= replaced + 1
-    };
     let sent = arrived.len();
-    let lost = arrived.iter().filter(|places| **places == [0; 4]).count();
-    let doubled = arrived
-        .iter()
-        .filter(|places| places.iter().any(|count| *count > 1))
-        .count();
+    let count = |is: &dyn Fn(&[u8; 4]) -> bool| arrived.iter().filter(|places| is(places)).count();
+    let lost = count(&|places| *places == [0; 4]);
+    let doubled = count(&|places| places.iter().any(|count| *count > 1));
     let misdirected = |&(number, places): &(u32, [u8; 4])| {
         let frame = flow(number);
-        let mut candidates = (0..plans.len()).filter(|place| in_force(number, *place));
+        let mut candidates = (0..plans.len()).filter(|place| times.in_force(number, *place));
         !candidates.any(|place| fits(&plans[place].tx, &ports, &frame, places))
     };
     let wrong = (0..).zip(arrived.iter().copied()).filter(misdirected).count();
@@ -202,13 +177,36 @@ fn under_load(w: &mut World, name: &str, policies: &[Policy]) {
         w.hook,
         sent as f64 / took.as_secs_f64(),
     );
-    assert_eq!(
-        far.each_ref().map(Tap::missed),
-        [0; 4],
-        "the test's own sockets lost frames"
-    );
+    let missed = far.each_ref().map(Tap::missed);
+    assert_eq!(missed, [0; 4], "the test's own sockets lost frames");
     assert_eq!((lost, doubled, wrong), (0, 0, 0));
     assert!(sent > CHANGES * BETWEEN_CHANGES as usize, "only {sent} frames");
+}
+
+/// The plans that follow each other: lists in turn, policies in turn.
+fn plans(w: &World, ports: &[PortId], policies: &[Policy]) -> Vec<ForwardingPlan> {
+    (0..=CHANGES)
+        .map(|change| {
+            let list = LISTS[change % LISTS.len()].iter().map(|place| ports[*place]);
+            let list: Vec<PortId> = list.collect();
+            w.list_plan(policies[change % policies.len()](list.clone()), &list)
+        })
+        .collect()
+}
+
+/// How many frames were sent when the change to each plan began, and when it was done.
+struct Times {
+    begun: Vec<u32>,
+    done: Vec<u32>,
+}
+
+impl Times {
+    /// Whether a frame may have met the plan at this place. It may have been on its way for as long as the window is, and one more
+    /// is about to be sent.
+    fn in_force(&self, number: u32, place: usize) -> bool {
+        let replaced = self.done.get(place + 1).copied().unwrap_or(u32::MAX - 1);
+        self.begun[place] <= number + WINDOW && number <= replaced + 1
+    }
 }
 
 /// What sender, receiver and the one who changes lists know of each other.
@@ -245,6 +243,26 @@ impl Traffic {
             self.sent.store(number + 1, Ordering::Relaxed);
         }
         self.ended.store(true, Ordering::Release);
+    }
+
+    /// Programs the plans one after the other, with some frames between them.
+    fn change(&self, w: &mut World, plans: &[ForwardingPlan]) -> Times {
+        let sent = || self.sent.load(Ordering::Relaxed);
+        let mut times = Times {
+            begun: vec![0],
+            done: vec![0],
+        };
+        for next in plans {
+            let mark = sent();
+            times.begun.push(mark);
+            w.program(next);
+            times.done.push(sent());
+            let deadline = Instant::now() + PATIENCE;
+            while sent() < mark + BETWEEN_CHANGES && Instant::now() < deadline {
+                thread::yield_now();
+            }
+        }
+        times
     }
 
     /// How often each frame that was sent came out of each far end.

@@ -162,55 +162,24 @@ fn without_the_module_there_is_no_family() {
 #[test]
 fn one_request_sets_one_option_of_any_type() {
     let port = PortId(5);
-    // Name, type and data, then port and place, as the kernel wants them.
+    let program = [6, 0, 0, 0, 0, 0, 0, 0];
+    let text = option(b"mode\0", 5, &attribute(4, b"broadcast\0"), &[]);
+    // A flag that is off has no data. Port and place come last, as the kernel wants them.
+    let on = option(b"enabled\0", 6, &attribute(4, &[]), &u32_attribute(6, 5));
+    let off = option(b"enabled\0", 6, &[], &u32_attribute(6, 5));
+    let number = option(
+        b"lb_tx_hash_to_port_mapping\0",
+        3,
+        &u32_attribute(4, 5),
+        &u32_attribute(7, 3),
+    );
+    let binary = option(b"bpf_hash_func\0", 11, &attribute(4, &program), &[]);
     let cases: [(Key, Value, Vec<u8>); 5] = [
-        (
-            Key::team(Name::Mode),
-            Value::text("broadcast"),
-            [
-                attribute(1, b"mode\0"),
-                attribute(3, &[5]),
-                attribute(4, b"broadcast\0"),
-            ]
-            .concat(),
-        ),
-        (
-            Key::port(Name::Enabled, port),
-            Value::Flag(true),
-            [
-                attribute(1, b"enabled\0"),
-                attribute(3, &[6]),
-                attribute(4, &[]),
-                u32_attribute(6, 5),
-            ]
-            .concat(),
-        ),
-        (
-            Key::port(Name::Enabled, port),
-            Value::Flag(false),
-            [attribute(1, b"enabled\0"), attribute(3, &[6]), u32_attribute(6, 5)].concat(),
-        ),
-        (
-            Key::cell(3),
-            Value::U32(5),
-            [
-                attribute(1, b"lb_tx_hash_to_port_mapping\0"),
-                attribute(3, &[3]),
-                u32_attribute(4, 5),
-                u32_attribute(7, 3),
-            ]
-            .concat(),
-        ),
-        (
-            Key::team(Name::HashProgram),
-            Value::Binary(vec![6, 0, 0, 0, 0, 0, 0, 0]),
-            [
-                attribute(1, b"bpf_hash_func\0"),
-                attribute(3, &[11]),
-                attribute(4, &[6, 0, 0, 0, 0, 0, 0, 0]),
-            ]
-            .concat(),
-        ),
+        (Key::team(Name::Mode), Value::text("broadcast"), text),
+        (Key::port(Name::Enabled, port), Value::Flag(true), on),
+        (Key::port(Name::Enabled, port), Value::Flag(false), off),
+        (Key::cell(3), Value::U32(5), number),
+        (Key::team(Name::HashProgram), Value::Binary(program.to_vec()), binary),
     ];
     let script = Script::default();
     let mut genl = script.genl();
@@ -218,12 +187,26 @@ fn one_request_sets_one_option_of_any_type() {
         let sequence = place as u32 + 1;
         script.answer([error(sequence, 0)]);
         genl.set(FAMILY, TEAM, key, &value).unwrap();
-        let list = attribute(0x8002, &attribute(0x8001, &item));
-        let body = [vec![1, 1, 0, 0], u32_attribute(1, TEAM), list].concat();
-        let mut expected = message(FAMILY.id, sequence, &body);
-        expected[6] = 5;
-        assert_eq!(script.sent()[place], expected, "{key:?} {value:?}");
+        assert_eq!(
+            script.sent()[place],
+            request_to_set(sequence, &item),
+            "{key:?} {value:?}"
+        );
     }
+}
+
+/// An option as it is set: name, type, data, and what it belongs to.
+fn option(name: &[u8], kind: u8, data: &[u8], of: &[u8]) -> Vec<u8> {
+    [&attribute(1, name), &attribute(3, &[kind]), data, of].concat()
+}
+
+/// A request with one option, to be acknowledged.
+fn request_to_set(sequence: u32, item: &[u8]) -> Vec<u8> {
+    let list = attribute(0x8002, &attribute(0x8001, item));
+    let body = [vec![1, 1, 0, 0], u32_attribute(1, TEAM), list].concat();
+    let mut request = message(FAMILY.id, sequence, &body);
+    request[6] = 5;
+    request
 }
 
 #[test]
