@@ -16,6 +16,8 @@
 # make install   the same, manual pages, systemd unit and examples, under $(DESTDIR)$(PREFIX), and the hook of ifupdown under
 #                $(DESTDIR)$(SYSCONFDIR), where it harms nobody: without ifupdown, without a bond in the interfaces file, or
 #                beside Debian's ifenslave it does nothing
+# make uninstall removes what make install put there, with the same variables; bonds, option files and other files of the
+#                administrator stay. Stop and disable the service first
 # make clean     removes target/
 
 export SEED COUNT ONLY KEEP EXECUTIONS RECORD
@@ -32,7 +34,7 @@ CLIENTS = prometheus-node-exporter ansible-core munin-plugins-core zabbix-agent 
 # Where tests note that they did nothing, and why.
 NOT_RUN = $(CURDIR)/target/not-run
 
-.PHONY: all demo test bench check build install clean deps lab fidelity fuzz clients
+.PHONY: all demo test bench check build install uninstall clean deps lab fidelity fuzz clients
 all: build
 
 demo: deps
@@ -83,6 +85,16 @@ install: build
 	done
 	sed -i 's|/usr/sbin|$(PREFIX)/sbin|' $(DESTDIR)$(PREFIX)/lib/systemd/system/bondd.service \
 	    $(DESTDIR)$(PREFIX)/share/doc/bondd/modprobe.conf $(DESTDIR)$(SYSCONFDIR)/network/if-*.d/bondd
+
+uninstall:
+	rm -f $(addprefix $(DESTDIR)$(PREFIX)/sbin/, bondd bondctl ifenslave ifenslave-2.6 bondd-trees)
+	@for page in man/*.[58]; do \
+	    rm -f "$(DESTDIR)$(PREFIX)/share/man/man$${page##*.}/$${page##*/}" || exit 1; \
+	done
+	rm -f $(addprefix $(DESTDIR)$(PREFIX)/share/doc/bondd/, bondd.conf modprobe.conf checkmk-bondd zabbix-bondd.conf)
+	@folder="$(DESTDIR)$(PREFIX)/share/doc/bondd"; [ ! -d "$$folder" ] || rmdir --ignore-fail-on-non-empty "$$folder"
+	rm -f $(DESTDIR)$(PREFIX)/lib/systemd/system/bondd.service
+	rm -f $(foreach phase, pre-up up post-down, $(DESTDIR)$(SYSCONFDIR)/network/if-$(phase).d/bondd)
 
 clean:
 	$(CARGO) clean

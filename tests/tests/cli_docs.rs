@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::PathBuf;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use bond_modes::OptionError;
@@ -254,4 +255,83 @@ fn the_unit_stops_only_the_agent_and_keeps_its_state() {
     ] {
         assert!(unit.lines().any(|found| found == line), "no {line}");
     }
+}
+
+#[test]
+fn every_command_that_is_installed_has_a_manual_that_the_others_name_and_all_of_it_is_uninstalled() {
+    let work = PathBuf::from("/tmp").join(unique("install"));
+    let (tree, to) = (work.join("tree"), work.join("to"));
+    put(
+        &tree,
+        ["bondd", "bondctl", "ifenslave"].map(|name| format!("target/release/{name}")),
+    );
+    for shared in ["Makefile", "man", "packaging"] {
+        symlink(root().join(shared), tree.join(shared)).expect("the folder takes a link");
+    }
+    // Also in folders that are ours.
+    put(
+        &to,
+        [
+            "conf/bondd/bond0.conf",
+            "conf/network/if-up.d/mine",
+            "opt/share/doc/bondd/notes",
+            "opt/sbin/mine",
+        ],
+    );
+    let own = below(&to);
+    make(&tree, &to, "install");
+    let installed: BTreeSet<String> = below(&to).difference(&own).cloned().collect();
+    assert!(installed.contains("conf/network/if-up.d/bondd"), "{installed:?}");
+    for command in installed.iter().filter_map(|path| path.strip_prefix("opt/sbin/")) {
+        let described = fs::read_dir(root().join("man")).expect("there are manuals").flatten();
+        let mut names = described.map(|entry| page(&entry.file_name().to_string_lossy()));
+        let named = |text: String| {
+            text.lines()
+                .any(|line| line.starts_with(".Nm ") && line.split(' ').any(|w| w == command))
+        };
+        assert!(names.any(named), "no manual of {command}");
+    }
+    for other in ["bondd.8", "bondctl.8", "bondd-status.5"] {
+        assert!(
+            page(other).contains(".Xr bondd-trees 8"),
+            "{other} does not name bondd-trees"
+        );
+    }
+    for _ in 0..2 {
+        make(&tree, &to, "uninstall");
+        assert_eq!(below(&to), own);
+    }
+    fs::remove_file(to.join("opt/share/doc/bondd/notes")).expect("it is ours");
+    make(&tree, &to, "uninstall");
+    assert!(!to.join("opt/share/doc/bondd").exists());
+    fs::remove_dir_all(&work).expect("it is ours");
+}
+
+/// Runs make with a prefix and folder of settings of its own; nothing is built.
+#[track_caller]
+fn make(tree: &Path, to: &Path, target: &str) {
+    let destination = format!("DESTDIR={}", to.display());
+    let mut command = Command::new("make");
+    command.arg("-C").arg(tree);
+    command.args(["CARGO=true", "PREFIX=/opt", "SYSCONFDIR=/conf", &destination, target]);
+    succeeded(target, command.output().expect("make can be run"));
+}
+
+/// Makes files.
+fn put(folder: &Path, paths: impl IntoIterator<Item = impl AsRef<Path>>) {
+    for path in paths {
+        let path = folder.join(path);
+        fs::create_dir_all(path.parent().expect("it is below a folder")).expect("/tmp takes a folder");
+        fs::write(path, "").expect("the folder takes a file");
+    }
+}
+
+/// Paths of all files and links below a folder.
+fn below(folder: &Path) -> BTreeSet<String> {
+    let find = Command::new("find")
+        .arg(folder)
+        .args(["!", "-type", "d", "-printf", "%P\\n"])
+        .output();
+    let found = succeeded("find", find.expect("find can be run"));
+    found.lines().map(str::to_owned).collect()
 }
