@@ -69,25 +69,48 @@ impl Daemon {
     /// Starts one this way and waits until it answers.
     #[track_caller]
     pub fn start_with(netns: &Netns, settings: Settings) -> Daemon {
+        let mut daemon = Daemon::prepare(netns, settings);
+        daemon.launch();
+        daemon
+    }
+
+    /// One that is not started yet.
+    #[track_caller]
+    pub fn prepare(netns: &Netns, settings: Settings) -> Daemon {
         let dir = PathBuf::from("/run").join(unique("run"));
         fs::create_dir_all(&dir).expect("root may write to /run");
         if let Some(text) = &settings.config {
             fs::write(dir.join("bondd.conf"), text).expect("the new folder takes a file");
         }
-        let mut daemon = Daemon {
+        Daemon {
             netns: netns.clone(),
             dir,
             settings,
             prefix: Vec::new(),
             child: None,
-        };
-        daemon.launch();
-        daemon
+        }
     }
 
     /// Starts it again, after it was stopped, and waits until it answers.
     #[track_caller]
     pub fn launch(&mut self) {
+        self.spawn();
+        let ready = until(START_LIMIT, || {
+            self.try_show()
+                .is_some()
+                .then_some(true)
+                .or_else(|| self.ended().then_some(false))
+        });
+        assert!(
+            ready == Some(true),
+            "bondd does not answer within {START_LIMIT:?}; its log:\n{}",
+            self.log()
+        );
+    }
+
+    /// Starts it and does not wait until it answers.
+    #[track_caller]
+    pub fn spawn(&mut self) {
         assert!(self.child.is_none(), "it is running");
         let log = OpenOptions::new()
             .create(true)
@@ -102,17 +125,6 @@ impl Daemon {
         // Ctrl-C is for the demo, which then stops the agent itself.
         command.process_group(0);
         self.child = Some(command.spawn().unwrap_or_else(|e| panic!("cannot start bondd: {e}")));
-        let ready = until(START_LIMIT, || {
-            self.try_show()
-                .is_some()
-                .then_some(true)
-                .or_else(|| self.ended().then_some(false))
-        });
-        assert!(
-            ready == Some(true),
-            "bondd does not answer within {START_LIMIT:?}; its log:\n{}",
-            self.log()
-        );
     }
 
     /// The command line that starts it, to be run once more by tests of exactly that.

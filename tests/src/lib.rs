@@ -16,6 +16,7 @@ pub mod lab;
 pub mod lab_failover;
 pub mod machine;
 pub mod many;
+pub mod many_bonds;
 pub mod netns;
 pub mod process;
 pub mod proof;

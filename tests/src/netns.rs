@@ -2,10 +2,11 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
+use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
@@ -84,6 +85,14 @@ impl Netns {
             .args(line.split_whitespace()))
     }
 
+    /// One `ip -batch` with these lines: thousands of links in seconds.
+    #[track_caller]
+    pub fn batch(&self, lines: &str) {
+        let mut hands = Hands::new(self);
+        hands.tell(lines);
+        hands.finish();
+    }
+
     /// Like [`ip`](Netns::ip), but a refusal is an answer.
     pub fn try_ip(&self, line: &str) -> bool {
         let mut command = Command::new("ip");
@@ -156,6 +165,53 @@ impl Drop for Inner {
     fn drop(&mut self) {
         // A failure cannot be reported, and must not hide the panic that may be unwinding.
         let _ = Command::new("ip").args(["netns", "del", &self.name]).output();
+    }
+}
+
+/// An `ip -batch` that waits for lines: what it is told is done at once, without a new process.
+#[derive(Debug)]
+pub struct Hands {
+    ip: Child,
+}
+
+impl Hands {
+    /// In this namespace.
+    #[track_caller]
+    pub fn new(netns: &Netns) -> Hands {
+        let mut command = Command::new("ip");
+        command.args(["-n", netns.name(), "-force", "-batch", "-"]);
+        let ip = command.stdin(Stdio::piped()).spawn();
+        Hands {
+            ip: ip.unwrap_or_else(|e| panic!("cannot run ip: {e}")),
+        }
+    }
+
+    /// Has a line done, or several; does not wait for it.
+    ///
+    /// # Panics
+    /// When `ip` has ended.
+    #[track_caller]
+    pub fn tell(&mut self, line: &str) {
+        let lines = self.ip.stdin.as_mut().expect("it is piped");
+        writeln!(lines, "{line}").expect("ip goes on after errors");
+    }
+
+    /// Waits until everything is done.
+    ///
+    /// # Panics
+    /// When something failed.
+    #[track_caller]
+    fn finish(mut self) {
+        drop(self.ip.stdin.take());
+        let status = self.ip.wait().expect("it is ours");
+        assert!(status.success(), "ip -batch: {status}");
+    }
+}
+
+impl Drop for Hands {
+    fn drop(&mut self) {
+        drop(self.ip.stdin.take());
+        let _ = self.ip.wait();
     }
 }
 

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bondd_tests::bins::bin;
 use bondd_tests::fidelity::host::play;
@@ -14,6 +14,7 @@ use bondd_tests::instructions::{self as counted, Column, Instructions, Recorded,
 use bondd_tests::lab_failover as lab;
 use bondd_tests::machine::Machine;
 use bondd_tests::many::{ManyPorts, targets_of};
+use bondd_tests::many_bonds;
 use bondd_tests::process::{processor_time, resident};
 use bondd_tests::pulls::{median, ten_pulls};
 use bondd_tests::throughput::{BesidePlain, best};
@@ -49,12 +50,13 @@ enum Outcome {
 type Section = (&'static str, fn() -> Outcome);
 
 /// Each stands alone; `ONLY` plays those with the word in their name.
-const SECTIONS: [Section; 7] = [
+const SECTIONS: [Section; 8] = [
     ("throughput", throughput),
     ("failovers", failovers),
     ("restarts", restarts),
     ("resources", resources),
     ("probes", probes),
+    ("many", many),
     ("lab", beside_the_driver),
     ("instructions", instructions),
 ];
@@ -230,6 +232,31 @@ fn probes() -> Outcome {
     Outcome::Done
 }
 
+/// Many bonds in one namespace; `SIZES` says how many, such as `1,25`.
+fn many() -> Outcome {
+    let sizes = env::var("SIZES").unwrap_or_default();
+    let sizes: Vec<usize> = match sizes.as_str() {
+        "" => BONDS.into(),
+        some => (some.split(',').map(|size| size.trim().parse()))
+            .collect::<Result<_, _>>()
+            .expect("SIZES are numbers with commas between"),
+    };
+    let mut columns = Vec::new();
+    for &size in &sizes {
+        let begun = Instant::now();
+        let progress = |step: &str| eprintln!("  {size} bonds, {:.0} s: {step}", begun.elapsed().as_secs_f64());
+        columns.push(many_bonds::measure(size, progress).rows());
+    }
+    let sizes: Vec<String> = sizes.iter().map(usize::to_string).collect();
+    let sizes: Vec<&str> = sizes.iter().map(String::as_str).collect();
+    title("Active-backup bonds of two ports, miimon=100, tc", &sizes);
+    for (at, (name, _)) in columns.first().into_iter().flatten().enumerate() {
+        let cells: Vec<String> = columns.iter().map(|column| column[at].1.clone()).collect();
+        row(name, &cells);
+    }
+    Outcome::Done
+}
+
 /// Instructions a frame, beside what was recorded. `RECORD=before` and `RECORD=now` put them into the page.
 fn instructions() -> Outcome {
     let lab = match Lab::with_kernel(counted::KERNEL) {
@@ -323,3 +350,5 @@ const PORTS: usize = 64;
 /// The most that there may be.
 const TARGETS: u8 = 16;
 const IDLE: Duration = Duration::from_secs(10);
+/// Bonds in one namespace, in this order.
+const BONDS: [usize; 4] = [1, 25, 200, 1_000];

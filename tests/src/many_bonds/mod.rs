@@ -1,0 +1,420 @@
+//! Many active-backup bonds of two ports in one namespace: how long they take to be made and to be taken over, how long a failover
+//! waits meanwhile, what they cost, and how soon they have all failed over when all first ports die at once.
+//!
+//! While something is timed nobody asks the agent: events come from the kernel, and a failover is over when the map that the bond's
+//! program reads names the other port.
+
+mod probe;
+mod requests;
+mod table;
+mod watch;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use self::probe::Probe;
+use self::requests::{Counted, Requests};
+pub use self::table::{Failover, Idle, Profile, Seen, Taken};
+use self::watch::{LinkEvent, LinkEvents, Pins, Selector, at_once};
+use crate::control::Control;
+use crate::daemon::{Daemon, Settings};
+use crate::machine::Machine;
+use crate::netns::{Hands, Netns};
+use crate::process::{processor_time, resident};
+
+/// Measures this number of bonds on the tc plane; `progress` is told each step.
+pub fn measure(count: usize, progress: impl Fn(&str)) -> Seen {
+    let mut many = ManyBonds::new(count);
+    progress("cables are there");
+    let start = at_once(|| many.start());
+    progress(&format!("start: {start}"));
+    let mut seen = Seen::started(count, start);
+    if !seen.start.is_whole() {
+        return seen;
+    }
+    seen.idle = Some(many.idle());
+    progress("idle");
+    seen.dead = Some(at_once(|| many.all_first_ports_dead()));
+    progress("all first ports dead");
+    let takeover = at_once(|| many.take_over());
+    progress(&format!("takeover: {takeover}"));
+    let is_whole = takeover.is_whole();
+    seen.takeover = Some(takeover);
+    if is_whole && many.stretch_polls() {
+        progress("polls are stretched");
+        seen.profile = at_once(|| many.profile())
+            .inspect_err(|e| progress(&format!("requests are not counted: {e}")))
+            .ok();
+    }
+    seen
+}
+
+/// Bonds `bond0`, `bond1` and so on, with ports `a0` and `b0`, `a1` and `b1`, each cabled to a link of the same name elsewhere.
+struct ManyBonds {
+    count: usize,
+    bonds: Vec<Bond>,
+    named: BTreeMap<String, usize>,
+    events: LinkEvents,
+    near_hands: Hands,
+    far_hands: Hands,
+    pins: Pins,
+    daemon: Daemon,
+    _near: Netns,
+    _far: Netns,
+    _machine: Machine,
+}
+
+/// One of them.
+struct Bond {
+    /// Of its interface, once the kernel has told it.
+    index: Option<u32>,
+    /// Indexes of `a` and `b`.
+    ports: [u32; 2],
+    /// Once both ports are attached.
+    selector: Option<Selector>,
+}
+
+impl Bond {
+    /// Whether it forwards by its first port and has its second.
+    fn look(&mut self, pins: &Pins) -> bool {
+        let [first, second] = self.ports;
+        if self.selector.is_none() {
+            self.selector = self.index.and_then(|index| pins.selector(index, second));
+        }
+        self.port() == first
+    }
+
+    /// Where its frames leave; 0 for nowhere.
+    fn port(&self) -> u32 {
+        self.selector.as_ref().map_or(0, Selector::port)
+    }
+}
+
+impl ManyBonds {
+    /// Plugs the cables in; no agent runs.
+    fn new(count: usize) -> ManyBonds {
+        let machine = Machine::alone();
+        raise_descriptors();
+        let (near, far) = (Netns::new("many"), Netns::new("far"));
+        // Far ends do not talk.
+        far.set_sysctl("ipv6/conf/default/disable_ipv6", "1");
+        let index = |port: usize| FIRST_INDEX + 2 * port as u32;
+        let mut cables = String::new();
+        for port in 0..2 * count {
+            let (name, group) = match port % 2 {
+                0 => (format!("a{}", port / 2), FIRST_PORTS),
+                _ => (format!("b{}", port / 2), SECOND_PORTS),
+            };
+            // Ends with the same index would look like physical devices, see `Cable::create`.
+            cables += &format!(
+                "link add {name} up index {} type veth peer name {name} index {} group {group} netns {}\n",
+                index(port),
+                index(port) + 1,
+                far.name()
+            );
+        }
+        near.batch(&cables);
+        far.batch(&format!(
+            "link set group {FIRST_PORTS} up\nlink set group {SECOND_PORTS} up"
+        ));
+        let settings = Settings {
+            args: vec!["--plane".into(), "tc".into()],
+            config: Some((0..count).map(lines).collect()),
+            ..Settings::default()
+        };
+        let daemon = Daemon::prepare(&near, settings);
+        ManyBonds {
+            count,
+            bonds: (0..count)
+                .map(|bond| Bond {
+                    index: None,
+                    ports: [index(2 * bond), index(2 * bond + 1)],
+                    selector: None,
+                })
+                .collect(),
+            named: (0..count).map(|bond| (format!("bond{bond}"), bond)).collect(),
+            events: LinkEvents::subscribe(&near),
+            near_hands: Hands::new(&near),
+            far_hands: Hands::new(&far),
+            pins: Pins::of(&daemon),
+            daemon,
+            _near: near,
+            _far: far,
+            _machine: machine,
+        }
+    }
+
+    /// From the start of the agent until all bonds forward. Each is set up as soon as it appears, as by a network manager.
+    fn start(&mut self) -> Taken {
+        let mut missing: BTreeSet<usize> = (0..self.count).collect();
+        let mut next_look = Instant::now();
+        self.launch(START_LIMIT, Probe::new(), |many, events| {
+            for event in events {
+                if let Some(bond) = many.named.get(&event.name)
+                    && many.bonds[*bond].index.replace(event.ifindex).is_none()
+                {
+                    many.near_hands.tell(&format!("link set {} up", event.name));
+                }
+            }
+            if Instant::now() >= next_look {
+                missing.retain(|bond| !many.bonds[*bond].look(&many.pins));
+                next_look = Instant::now() + LOOK;
+            }
+            many.count - missing.len()
+        })
+    }
+
+    /// From SIGKILL and start until all are taken over. The log says of which it is: what forwards is the same before and after.
+    fn take_over(&mut self) -> Taken {
+        self.daemon.sigkill();
+        let before = self.adopted();
+        let mut next_look = Instant::now();
+        let mut adopted = 0;
+        self.launch(TAKEOVER_LIMIT, Probe::settled(), |many, _| {
+            if Instant::now() >= next_look {
+                adopted = many.adopted() - before;
+                next_look = Instant::now() + LOOK;
+            }
+            adopted
+        })
+    }
+
+    fn adopted(&self) -> usize {
+        self.daemon.log().matches(": adopted ").count()
+    }
+
+    /// Starts the agent and pulls the first bond's cable again and again, until it is ready and `done`, which is told all link events,
+    /// says that all bonds are.
+    fn launch(
+        &mut self,
+        limit: Duration,
+        mut probe: Probe,
+        mut done: impl FnMut(&mut ManyBonds, &[LinkEvent]) -> usize,
+    ) -> Taken {
+        let begun = Instant::now();
+        self.daemon.spawn();
+        let ready = when_ready(self.daemon.socket(), begun + limit);
+        let mut whole = None;
+        loop {
+            let events = self.events.read(probe.patience());
+            let bonds = done(self, &events);
+            if bonds == self.count && whole.is_none() {
+                whole = Some(begun.elapsed());
+            }
+            let is_over = whole.is_some() && ready.get().is_some();
+            let first = &self.bonds[0];
+            probe.step(first.port(), first.ports, &events, is_over, &mut self.far_hands);
+            if is_over && probe.is_settled() || begun.elapsed() >= limit {
+                return Taken {
+                    limit,
+                    bonds,
+                    whole,
+                    ready: ready.get().copied().map(|at| at - begun),
+                    pulls: probe.pulls(begun),
+                };
+            }
+        }
+    }
+
+    /// Cost while nothing happens.
+    fn idle(&self) -> Idle {
+        let pid = self.daemon.pid();
+        // The work at the start is done.
+        thread::sleep(SETTLE);
+        let used = processor_time(pid);
+        thread::sleep(IDLE);
+        let used = processor_time(pid).saturating_sub(used);
+        let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count);
+        Idle {
+            share: used.as_secs_f64() / IDLE.as_secs_f64(),
+            resident: resident(pid),
+            descriptors,
+        }
+    }
+
+    /// Takes carrier from all first ports in one request, and gives it back when all bonds have moved.
+    fn all_first_ports_dead(&mut self) -> Failover {
+        let first: BTreeMap<u32, usize> = self.bonds.iter().map(|bond| bond.ports[0]).zip(0..).collect();
+        let pid = self.daemon.pid();
+        let (used, begun) = (processor_time(pid), Instant::now());
+        self.far_hands.tell(&format!("link set group {FIRST_PORTS} down"));
+        let mut heard: BTreeMap<usize, Instant> = BTreeMap::new();
+        let mut waits: BTreeMap<usize, Duration> = BTreeMap::new();
+        let mut pause = CLOSE;
+        while waits.len() < self.count && begun.elapsed() < DEAD_LIMIT {
+            for event in self.events.read(pause).iter().filter(|event| !event.carrier) {
+                if let Some(bond) = first.get(&event.ifindex) {
+                    heard.entry(*bond).or_insert(event.at);
+                }
+            }
+            let look = Instant::now();
+            for (bond, at) in &heard {
+                if !waits.contains_key(bond) && self.bonds[*bond].port() == self.bonds[*bond].ports[1] {
+                    waits.insert(*bond, at.elapsed());
+                }
+            }
+            // A fifth of a processor is enough for looking.
+            pause = CLOSE.max(4 * look.elapsed());
+        }
+        // What follows from it, such as files, is part of the cost.
+        thread::sleep(DONE);
+        let used = processor_time(pid).saturating_sub(used);
+        self.far_hands.tell(&format!("link set group {FIRST_PORTS} up"));
+        let mut waits: Vec<Duration> = waits.into_values().collect();
+        waits.sort_unstable();
+        let end = Instant::now() + DEAD_LIMIT;
+        // The first bond has a primary.
+        while self.bonds[0].port() != self.bonds[0].ports[0] && Instant::now() < end {
+            self.events.read(LOOK);
+        }
+        thread::sleep(SETTLE);
+        Failover {
+            of: self.count,
+            limit: DEAD_LIMIT,
+            waits,
+            used,
+        }
+    }
+
+    /// Has all bonds polled so rarely that an event's own cost is to be seen; events count as before. Says whether it was done in
+    /// time.
+    fn stretch_polls(&self) -> bool {
+        let end = Instant::now() + SET_LIMIT;
+        let Ok(mut control) = Control::connect_patiently(&self.daemon.socket(), SET_LIMIT) else {
+            return false;
+        };
+        (0..self.count).all(|bond| {
+            let set = json!({"call": "set", "bond": format!("bond{bond}"), "options": [["miimon", "60000"]]});
+            Instant::now() < end && control.call(set).is_ok_and(|answer| answer.is_ok())
+        })
+    }
+
+    /// What one link event and one failover cost beyond what nothing costs in the same time.
+    ///
+    /// # Errors
+    /// The kernel cannot count requests.
+    fn profile(&mut self) -> std::io::Result<Profile> {
+        let requests = Requests::of(self.daemon.pid())?;
+        thread::sleep(SETTLE);
+        self.events.read(Duration::ZERO);
+        let mut spent: [Vec<(Counted, Duration)>; 3] = Default::default();
+        let mut waits = Vec::new();
+        for _ in 0..ROUNDS {
+            spent[0].push(self.spend(&requests, |_| {}));
+            spent[1].push(self.spend(&requests, |many| many.far_hands.tell("link set b0 down")));
+            self.spend(&requests, |many| many.far_hands.tell("link set b0 up"));
+            spent[2].push(self.spend(&requests, |many| waits.extend(many.pull())));
+            self.spend(&requests, |many| many.far_hands.tell("link set a0 up"));
+        }
+        waits.sort_unstable();
+        let [idle, event, failover] = spent.map(|all| table::median(&all));
+        Ok(Profile {
+            event: table::beyond(event, idle),
+            failover: table::beyond(failover, idle),
+            waits,
+        })
+    }
+
+    /// What the agent spends from a deed on, until it is certainly done with it.
+    fn spend(&mut self, requests: &Requests, deed: impl FnOnce(&mut ManyBonds)) -> (Counted, Duration) {
+        let pid = self.daemon.pid();
+        let (before, used) = (requests.so_far(), processor_time(pid));
+        deed(self);
+        thread::sleep(DONE);
+        (requests.so_far() - before, processor_time(pid).saturating_sub(used))
+    }
+
+    /// Pulls the first bond's active cable; how long its failover took, if it came.
+    fn pull(&mut self) -> Option<Duration> {
+        let mut probe = Probe::settled();
+        let end = Instant::now() + DEAD_LIMIT;
+        while Instant::now() < end {
+            let events = self.events.read(probe.patience());
+            let first = &self.bonds[0];
+            probe.step(first.port(), first.ports, &events, false, &mut self.far_hands);
+            if let Some(wait) = probe.last() {
+                return Some(wait);
+            }
+        }
+        None
+    }
+}
+
+/// When a client gets its first answer.
+fn when_ready(socket: PathBuf, end: Instant) -> Arc<OnceLock<Instant>> {
+    let ready = Arc::new(OnceLock::new());
+    let found = ready.clone();
+    thread::spawn(move || {
+        while Instant::now() < end {
+            let left = end.saturating_duration_since(Instant::now()).max(LOOK);
+            let answer =
+                Control::connect_patiently(&socket, left).and_then(|mut agent| agent.call(json!({"call": "list"})));
+            if answer.is_ok() {
+                let _ = found.set(Instant::now());
+                return;
+            }
+            thread::sleep(LOOK);
+        }
+    });
+    ready
+}
+
+/// Lines of a bond in the options file. The first, which is pulled, goes back to its first port each time.
+fn lines(bond: usize) -> String {
+    let primary = if bond == 0 { " primary=a0" } else { "" };
+    format!(
+        "alias bond{bond} bonding\noptions bond{bond} mode=active-backup miimon=100 slaves=a{bond},b{bond}{primary}\n"
+    )
+}
+
+/// A thousand bonds are more maps to look at than the usual soft limit allows.
+fn raise_descriptors() {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: both calls have a pointer to `limit` alone, which outlives them.
+    let raised = unsafe {
+        libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit);
+        limit.rlim_cur = limit.rlim_max;
+        libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit)
+    };
+    assert!(
+        raised == 0,
+        "the soft limit of descriptors: {}",
+        std::io::Error::last_os_error()
+    );
+}
+
+/// Of the first cable; nothing else has such indexes.
+const FIRST_INDEX: u32 = 100;
+/// Groups of the far ends.
+const FIRST_PORTS: u32 = 1;
+const SECOND_PORTS: u32 = 2;
+
+/// For bonds to be made.
+const START_LIMIT: Duration = Duration::from_secs(300);
+/// For bonds to be taken over.
+const TAKEOVER_LIMIT: Duration = Duration::from_secs(60);
+/// For failovers.
+const DEAD_LIMIT: Duration = Duration::from_secs(30);
+/// For an option of all bonds.
+const SET_LIMIT: Duration = Duration::from_secs(60);
+
+/// How often it is looked whether bonds are there.
+const LOOK: Duration = Duration::from_millis(10);
+/// How often it is looked whether a failover is over.
+const CLOSE: Duration = Duration::from_micros(100);
+/// Before something is measured.
+const SETTLE: Duration = Duration::from_secs(2);
+const IDLE: Duration = Duration::from_secs(10);
+/// Long enough for what follows from one event.
+const DONE: Duration = Duration::from_millis(300);
+/// Of events and failovers one by one.
+const ROUNDS: usize = 10;

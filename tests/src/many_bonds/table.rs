@@ -1,0 +1,284 @@
+//! What was seen of one number of bonds, and its column of the table.
+
+use std::fmt::{self, Display};
+use std::ops::Sub;
+use std::time::Duration;
+
+use super::probe::Pulls;
+use super::requests::Counted;
+
+/// Of one number of bonds; what is missing was not reached.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    /// How many.
+    pub count: usize,
+    /// Bonds made from the options file.
+    pub start: Taken,
+    /// Cost while nothing happens.
+    pub idle: Option<Idle>,
+    /// All first ports without carrier at once.
+    pub dead: Option<Failover>,
+    /// Bonds taken over after SIGKILL.
+    pub takeover: Option<Taken>,
+    /// Cost of a single event.
+    pub profile: Option<Profile>,
+}
+
+/// A start of the agent.
+#[derive(Clone, Debug)]
+pub struct Taken {
+    /// It was ended then.
+    pub limit: Duration,
+    /// Bonds that were there at the end.
+    pub bonds: usize,
+    /// Until all were.
+    pub whole: Option<Duration>,
+    /// Until the first client got an answer.
+    pub ready: Option<Duration>,
+    /// Failovers of the first bond meanwhile.
+    pub pulls: Pulls,
+}
+
+/// While nothing happens.
+#[derive(Clone, Copy, Debug)]
+pub struct Idle {
+    /// Of one processor, between 0 and 1.
+    pub share: f64,
+    /// Bytes.
+    pub resident: u64,
+    /// All that the process has open.
+    pub descriptors: usize,
+}
+
+/// All bonds at once.
+#[derive(Clone, Debug)]
+pub struct Failover {
+    /// How many had to move.
+    pub of: usize,
+    /// They were given so long.
+    pub limit: Duration,
+    /// From each bond's own link event until it had moved; the shortest first.
+    pub waits: Vec<Duration>,
+    /// Processor time of the agent.
+    pub used: Duration,
+}
+
+/// Of one bond among the others.
+#[derive(Clone, Debug)]
+pub struct Profile {
+    /// Cost of a link event without a failover.
+    pub event: (Counted, Duration),
+    /// Cost of a failover.
+    pub failover: (Counted, Duration),
+    /// How long these failovers took; the shortest first.
+    pub waits: Vec<Duration>,
+}
+
+impl Taken {
+    /// Whether all bonds were there in time.
+    pub fn is_whole(&self) -> bool {
+        self.whole.is_some() && self.ready.is_some()
+    }
+
+    fn times(&self) -> [String; 2] {
+        [self.ready, self.whole].map(|time| time.map_or_else(|| not_within(self.limit), seconds))
+    }
+
+    /// The longest of the failovers after the first `skip`, and how many there were.
+    fn longest(&self, skip: usize) -> String {
+        let waits = self.pulls.waits.get(skip..).unwrap_or_default();
+        match waits.iter().max() {
+            _ if self.pulls.unanswered => not_within(self.limit),
+            Some(longest) => format!("{} of {}", millis(*longest), waits.len()),
+            None => "none".to_owned(),
+        }
+    }
+}
+
+impl Display for Taken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [ready, whole] = self.times();
+        let bonds = self.bonds;
+        write!(
+            f,
+            "ready {ready}, all {whole}, {bonds} in the end, first bond {:?}",
+            self.pulls
+        )
+    }
+}
+
+impl Seen {
+    /// As far as the start.
+    pub fn started(count: usize, start: Taken) -> Seen {
+        Seen {
+            count,
+            start,
+            idle: None,
+            dead: None,
+            takeover: None,
+            profile: None,
+        }
+    }
+
+    /// What its column says in each row, beside the row's name.
+    pub fn rows(&self) -> Vec<(&'static str, String)> {
+        let [ready, made] = self.start.times();
+        let mut rows = vec![
+            ("start: the agent answers after", ready),
+            ("start: all bonds forward after", made),
+            ("  bonds then", self.start.bonds.to_string()),
+            ("  longest failover of the first meanwhile", self.start.longest(0)),
+        ];
+        let takeover = self.takeover.as_ref();
+        let of = |say: &dyn Fn(&Taken) -> String| takeover.map_or_else(none, say);
+        rows.extend([
+            (
+                "SIGKILL and start: the agent answers after",
+                of(&|taken| taken.times()[0].clone()),
+            ),
+            (
+                "SIGKILL and start: all are taken over after",
+                of(&|taken| taken.times()[1].clone()),
+            ),
+            (
+                "  the first fails over again after",
+                of(&|taken| taken.pulls.first.map_or_else(|| not_within(taken.limit), seconds)),
+            ),
+            (
+                "  longest failover of the first from then on",
+                of(&|taken| taken.longest(1)),
+            ),
+        ]);
+        let idle = self.idle.as_ref();
+        let of = |say: &dyn Fn(&Idle) -> String| idle.map_or_else(none, say);
+        rows.extend([
+            (
+                "nothing happens: share of one processor",
+                of(&|idle| format!("{:.1} %", idle.share * 100.0)),
+            ),
+            (
+                "  resident memory",
+                of(&|idle| format!("{:.1} MiB", idle.resident as f64 / f64::from(1 << 20))),
+            ),
+            ("  descriptors", of(&|idle| idle.descriptors.to_string())),
+            (
+                "  descriptors a bond",
+                of(&|idle| format!("{:.1}", idle.descriptors as f64 / self.count as f64)),
+            ),
+        ]);
+        let dead = self.dead.as_ref();
+        let of = |say: &dyn Fn(&Failover) -> String| dead.map_or_else(none, say);
+        let missing = |dead: &Failover| dead.waits.len() < dead.of;
+        rows.extend([
+            (
+                "all first ports dead: median bond moved after",
+                of(&|dead| {
+                    dead.waits
+                        .get(dead.of / 2)
+                        .map_or_else(|| not_within(dead.limit), |wait| millis(*wait))
+                }),
+            ),
+            (
+                "  last bond moved after",
+                of(&|dead| match dead.waits.last() {
+                    Some(last) if !missing(dead) => millis(*last),
+                    _ => not_within(dead.limit),
+                }),
+            ),
+            ("  processor time", of(&|dead| millis(dead.used))),
+        ]);
+        let profile = self.profile.as_ref();
+        let of = |say: &dyn Fn(&Profile) -> String| profile.map_or_else(none, say);
+        rows.extend([
+            (
+                "one failover on an idle agent: median, longest",
+                of(&|profile| waits(&profile.waits)),
+            ),
+            (
+                "  messages sent + ioctls + maps",
+                of(&|profile| requests(profile.failover.0)),
+            ),
+            ("  system calls", of(&|profile| profile.failover.0.all.to_string())),
+            ("  processor time", of(&|profile| micros(profile.failover.1))),
+            (
+                "one link event: messages sent + ioctls + maps",
+                of(&|profile| requests(profile.event.0)),
+            ),
+            ("  system calls", of(&|profile| profile.event.0.all.to_string())),
+            ("  processor time", of(&|profile| micros(profile.event.1))),
+        ]);
+        rows
+    }
+}
+
+impl Sub for Counted {
+    type Output = Counted;
+
+    fn sub(self, other: Counted) -> Counted {
+        Counted {
+            sent: self.sent.saturating_sub(other.sent),
+            ioctls: self.ioctls.saturating_sub(other.ioctls),
+            maps: self.maps.saturating_sub(other.maps),
+            all: self.all.saturating_sub(other.all),
+        }
+    }
+}
+
+/// The middle of each.
+pub fn median(all: &[(Counted, Duration)]) -> (Counted, Duration) {
+    let middle = |of: &dyn Fn(&Counted) -> u64| {
+        let mut sorted: Vec<u64> = all.iter().map(|(counted, _)| of(counted)).collect();
+        sorted.sort_unstable();
+        sorted[sorted.len() / 2]
+    };
+    let counted = Counted {
+        sent: middle(&|counted| counted.sent),
+        ioctls: middle(&|counted| counted.ioctls),
+        maps: middle(&|counted| counted.maps),
+        all: middle(&|counted| counted.all),
+    };
+    let mut times: Vec<Duration> = all.iter().map(|(_, time)| *time).collect();
+    times.sort_unstable();
+    (counted, times[times.len() / 2])
+}
+
+/// What a cost has beyond another.
+pub fn beyond(cost: (Counted, Duration), other: (Counted, Duration)) -> (Counted, Duration) {
+    (cost.0 - other.0, cost.1.saturating_sub(other.1))
+}
+
+fn requests(counted: Counted) -> String {
+    format!("{} + {} + {}", counted.sent, counted.ioctls, counted.maps)
+}
+
+fn waits(waits: &[Duration]) -> String {
+    match (waits.get(waits.len() / 2), waits.last()) {
+        (Some(median), Some(longest)) => format!("{:.1}, {}", median.as_secs_f64() * 1e3, millis(*longest)),
+        _ => none(),
+    }
+}
+
+fn seconds(time: Duration) -> String {
+    format!("{:.2} s", time.as_secs_f64())
+}
+
+fn millis(time: Duration) -> String {
+    let millis = time.as_secs_f64() * 1e3;
+    match millis {
+        ..100.0 => format!("{millis:.1} ms"),
+        ..10_000.0 => format!("{millis:.0} ms"),
+        _ => seconds(time),
+    }
+}
+
+fn micros(time: Duration) -> String {
+    format!("{:.0} us", time.as_secs_f64() * 1e6)
+}
+
+fn not_within(limit: Duration) -> String {
+    format!("not in {} s", limit.as_secs())
+}
+
+fn none() -> String {
+    "-".to_owned()
+}
