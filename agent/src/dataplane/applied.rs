@@ -9,7 +9,7 @@ use super::step::Failures;
 
 /// A part of a plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Wanted {
+pub enum PlanPart {
     /// All of it: the plane can do nothing of such a plan.
     Plan,
     /// The address of the bond's interface.
@@ -47,7 +47,7 @@ pub enum Wanted {
 /// The outcome of a plan.
 #[derive(Debug, Default)]
 pub struct Applied {
-    unfulfilled: Vec<(Wanted, PlaneError)>,
+    unfulfilled: Vec<(PlanPart, PlaneError)>,
     mac_left: Option<MacAddr>,
 }
 
@@ -55,13 +55,13 @@ impl Applied {
     /// Nothing of a plan can be done; `known` is the address of the bond's interface.
     pub fn refused(error: PlaneError, known: MacAddr, plan: &ForwardingPlan) -> Applied {
         Applied {
-            unfulfilled: vec![(Wanted::Plan, error)],
+            unfulfilled: vec![(PlanPart::Plan, error)],
             mac_left: Some(known).filter(|mac| *mac != plan.mac),
         }
     }
 
     /// Records the end of one step for a part of the plan; says whether it was done.
-    pub fn note(&mut self, part: Wanted, result: Result<(), PlaneError>) -> bool {
+    pub fn note(&mut self, part: PlanPart, result: Result<(), PlaneError>) -> bool {
         match result {
             Ok(()) => true,
             Err(error) => {
@@ -72,7 +72,7 @@ impl Applied {
     }
 
     /// What could not be done and stays so: not what concerns ports that have gone, whose event makes another plan.
-    pub fn lasting(&self) -> impl Iterator<Item = (Wanted, &PlaneError)> {
+    pub fn lasting(&self) -> impl Iterator<Item = (PlanPart, &PlaneError)> {
         let lasting = self.unfulfilled.iter();
         let lasting = lasting.filter(|(_, error)| !matches!(error, PlaneError::PortGone { .. }));
         lasting.map(|(part, error)| (*part, error))
@@ -80,7 +80,7 @@ impl Applied {
 
     /// As [`Applied::note`], for the step that sets the bond's address; `known` is the address before it.
     pub fn note_mac(&mut self, known: MacAddr, result: Result<(), PlaneError>) -> bool {
-        let done = self.note(Wanted::Mac, result);
+        let done = self.note(PlanPart::Mac, result);
         if !done {
             self.mac_left = Some(known);
         }
@@ -105,7 +105,7 @@ impl Applied {
 
     /// The parts that failed, in the order of the steps.
     #[cfg(test)]
-    pub fn parts(&self) -> Vec<Wanted> {
+    pub fn parts(&self) -> Vec<PlanPart> {
         self.unfulfilled.iter().map(|(part, _)| *part).collect()
     }
 

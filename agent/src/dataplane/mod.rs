@@ -23,7 +23,7 @@ pub(crate) mod step;
 pub mod tc;
 pub mod team;
 
-pub use applied::{Applied, Wanted};
+pub use applied::{Applied, PlanPart};
 pub use choice::{PLANES, PlaneChoice, PlaneRow, PlaneSetup, Planes};
 pub use error::PlaneError;
 pub use plane::{

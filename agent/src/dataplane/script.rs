@@ -14,8 +14,8 @@ use bond_modes::{BondOptions, ForwardingPlan, PortId};
 use bond_monitors::{Carrier, LinkReport, MacAddr, ReceiveStamps};
 
 use super::{
-    Adopted, Applied, BondDevice, BondName, Observed, OriginalPort, Plane, PlaneBond, PlaneError, PortBase,
-    PortCounters, Touched, Wanted, Watch,
+    Adopted, Applied, BondDevice, BondName, Observed, OriginalPort, PlanPart, Plane, PlaneBond, PlaneError, PortBase,
+    PortCounters, Touched, Watch,
 };
 use crate::netlink::Link;
 
@@ -66,7 +66,7 @@ struct World {
     /// Calls until the one that fails, and how.
     failure: Option<(usize, PlaneError)>,
     /// What of the next plan fails, and how.
-    part_that_fails: Option<(Wanted, PlaneError)>,
+    part_that_fails: Option<(PlanPart, PlaneError)>,
     bonds: BTreeMap<BondName, Observed>,
     ports: BTreeMap<PortId, LinkReport>,
     counters: BTreeMap<PortId, PortCounters>,
@@ -136,7 +136,7 @@ impl ScriptPlane {
     }
 
     /// Lets a part of the next plan fail. The rest of it comes about.
-    pub fn fail_part(&self, part: Wanted, error: PlaneError) {
+    pub fn fail_part(&self, part: PlanPart, error: PlaneError) {
         self.world.borrow_mut().part_that_fails = Some((part, error));
     }
 
@@ -400,7 +400,7 @@ impl PlaneBond for ScriptBond {
         };
         let mut outcome = Applied::default();
         match (world.part_that_fails.take(), world.bonds.get(&self.name)) {
-            (Some((Wanted::Mac, error)), Some(known)) => outcome.note_mac(known.report.mac, Err(error)),
+            (Some((PlanPart::Mac, error)), Some(known)) => outcome.note_mac(known.report.mac, Err(error)),
             (Some((part, error)), _) => outcome.note(part, Err(error)),
             (None, _) => true,
         };
@@ -412,7 +412,7 @@ impl PlaneBond for ScriptBond {
                     report.promisc = wanted.promisc;
                 }
                 Err(error) => {
-                    outcome.note(Wanted::Port(port), Err(error));
+                    outcome.note(PlanPart::Port(port), Err(error));
                 }
             }
         }
@@ -423,7 +423,7 @@ impl PlaneBond for ScriptBond {
                 known.plan = plan.clone();
             }
             Err(error) => {
-                outcome.note(Wanted::Plan, Err(error));
+                outcome.note(PlanPart::Plan, Err(error));
             }
         }
         outcome

@@ -7,11 +7,11 @@ use bond_modes::options::millis;
 use bond_monitors::Time;
 
 use crate::control::proto::UnfulfilledReport;
-use crate::dataplane::{Applied, Wanted};
+use crate::dataplane::{Applied, PlanPart};
 
 /// The unfulfilled parts of a plan.
 #[derive(Debug, Default)]
-pub(super) struct Unfulfilled(BTreeMap<Wanted, Failure>);
+pub(super) struct Unfulfilled(BTreeMap<PlanPart, Failure>);
 
 /// How a part failed last.
 #[derive(Debug)]
@@ -65,7 +65,7 @@ mod tests {
     use super::*;
     use crate::dataplane::PlaneError;
 
-    fn applied(failures: &[(Wanted, &str, i32)]) -> Applied {
+    fn applied(failures: &[(PlanPart, &str, i32)]) -> Applied {
         let mut applied = Applied::default();
         for (part, doing, errno) in failures {
             let error = PlaneError::Kernel {
@@ -121,8 +121,8 @@ mod tests {
     fn a_part_keeps_its_beginning_until_it_is_done() {
         let at = Time::from_millis;
         let mut unfulfilled = Unfulfilled::default();
-        let mac = (Wanted::Mac, "set the address", libc::EBUSY);
-        let mtu = (Wanted::Mtu(PortId(3)), "set the MTU", libc::ERANGE);
+        let mac = (PlanPart::Mac, "set the address", libc::EBUSY);
+        let mtu = (PlanPart::Mtu(PortId(3)), "set the MTU", libc::ERANGE);
         unfulfilled.record(at(100), "bond0", &applied(&[mac]));
         unfulfilled.record(at(400), "bond0", &applied(&[mac, mtu]));
         let reported: Vec<_> = unfulfilled
@@ -138,7 +138,7 @@ mod tests {
         unfulfilled.record(
             at(1100),
             "bond0",
-            &applied(&[(Wanted::Mac, "set the address", libc::EIO)]),
+            &applied(&[(PlanPart::Mac, "set the address", libc::EIO)]),
         );
         let reported = unfulfilled.report(at(1200));
         assert_eq!((reported.len(), reported[0].since_ms), (1, 1100));
@@ -151,7 +151,7 @@ mod tests {
     fn a_part_is_the_same_one_under_another_name_of_the_bond() {
         let at = Time::from_millis;
         let mut unfulfilled = Unfulfilled::default();
-        let failed = |name| applied(&[(Wanted::Mac, name, libc::EBUSY)]);
+        let failed = |name| applied(&[(PlanPart::Mac, name, libc::EBUSY)]);
         unfulfilled.record(at(100), "bond0", &failed("set the address of bond0"));
         unfulfilled.record(at(400), "lan", &failed("set the address of lan"));
         let reported = unfulfilled.report(at(500));

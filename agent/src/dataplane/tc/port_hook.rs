@@ -12,7 +12,7 @@ use super::pins::unpin;
 use super::sys;
 use crate::dataplane::port::read;
 use crate::dataplane::step::{HOOK, port_step, step, step_with};
-use crate::dataplane::{Applied, OriginalPort, PlaneError, Wanted};
+use crate::dataplane::{Applied, OriginalPort, PlanPart, PlaneError};
 use crate::netlink::{Link, RouteSocket};
 
 /// Attaches the program to a port.
@@ -75,11 +75,11 @@ pub(super) fn take_over_rest(
             true => Ok(()),
             false => hook_port(loader, bond, port, &link),
         });
-        outcome.note(Wanted::Program(port), taken);
+        outcome.note(PlanPart::Program(port), taken);
     }
     if bond.bpf.is_stale() && bond.applied.ports.keys().all(|port| bond.port_holds.contains_key(port)) {
         let mark = || bond.bpf.mark_attached();
-        outcome.note(Wanted::Programs, step(|| format!("set up the maps of {name}"), mark));
+        outcome.note(PlanPart::Programs, step(|| format!("set up the maps of {name}"), mark));
     }
 }
 

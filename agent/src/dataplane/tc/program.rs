@@ -25,7 +25,7 @@ use super::object::{Loader, TX, Way};
 use super::port_hook::take_over_rest;
 use super::queues;
 use crate::dataplane::step::{port_step, step};
-use crate::dataplane::{Applied, PlaneError, Wanted, port};
+use crate::dataplane::{Applied, PlanPart, PlaneError, port};
 use crate::netlink::RouteSocket;
 
 /// Makes the kernel match `plan`, writing only what differs from `bond.applied`, and keeps the latter true.
@@ -40,11 +40,11 @@ pub fn apply(
     take_over_rest(links, loader, name, bond, &mut outcome);
     let add = || bond.bpf.add_own(addresses(plan));
     outcome.note(
-        Wanted::OwnMacs,
+        PlanPart::OwnMacs,
         step(|| format!("add to the own addresses of {name}"), add),
     );
     if bridged(plan) {
-        outcome.note(Wanted::Senders, remember_all(name, bond, true));
+        outcome.note(PlanPart::Senders, remember_all(name, bond, true));
     }
     prepare_ports(links, name, bond, plan, &mut outcome);
     if bond.applied.mac != plan.mac {
@@ -57,7 +57,7 @@ pub fn apply(
     queues::steer(links, name, bond, &plan.steer, &mut outcome);
     if bond.applied.carrier != plan.carrier {
         let set = || links.set_up(bond.wire, plan.carrier.is_on());
-        if outcome.note(Wanted::Carrier, step(|| format!("set the carrier of {name}"), set)) {
+        if outcome.note(PlanPart::Carrier, step(|| format!("set the carrier of {name}"), set)) {
             bond.applied.carrier = plan.carrier;
         }
     }
@@ -65,12 +65,12 @@ pub fn apply(
     for (port, now) in accepted.collect::<Vec<_>>() {
         let wanted = plan.ports.get(&port).map_or(Accept::Nothing, |port| port.accept);
         if now != wanted {
-            outcome.note(Wanted::Accept(port), set_accept(name, bond, port, wanted));
+            outcome.note(PlanPart::Accept(port), set_accept(name, bond, port, wanted));
         }
     }
-    outcome.note(Wanted::OwnMacs, keep_own(name, bond));
+    outcome.note(PlanPart::OwnMacs, keep_own(name, bond));
     if !bridged(&bond.applied) {
-        outcome.note(Wanted::Senders, remember_all(name, bond, false));
+        outcome.note(PlanPart::Senders, remember_all(name, bond, false));
     }
     outcome
 }
@@ -80,12 +80,12 @@ fn prepare_ports(links: &mut RouteSocket, name: &str, bond: &mut Bond, plan: &Fo
     for (&port, wanted) in &plan.ports {
         match bond.applied.ports.get(&port) {
             Some(now) if wider(now.accept, wanted.accept) => {
-                outcome.note(Wanted::Accept(port), set_accept(name, bond, port, wanted.accept));
+                outcome.note(PlanPart::Accept(port), set_accept(name, bond, port, wanted.accept));
             }
             Some(_) => {}
             // It has just left, and the next plan will not name it.
             None => {
-                outcome.note(Wanted::Port(port), Err(PlaneError::PortGone { port }));
+                outcome.note(PlanPart::Port(port), Err(PlaneError::PortGone { port }));
             }
         }
     }
@@ -97,7 +97,7 @@ fn prepare_ports(links: &mut RouteSocket, name: &str, bond: &mut Bond, plan: &Fo
     for port in bond.lost_allmulti.clone() {
         let hear = || links.set_allmulti(port.0, true);
         let heard = port_step(port, || format!("set {port} to all multicast"), hear);
-        if outcome.note(Wanted::Allmulti(port), heard) {
+        if outcome.note(PlanPart::Allmulti(port), heard) {
             bond.lost_allmulti.remove(&port);
         }
     }
@@ -137,7 +137,7 @@ fn transmit(loader: &mut Loader, name: &str, bond: &mut Bond, wanted: &Tx, outco
     let mut gone = false;
     for port in wanted.named() {
         if !bond.applied.ports.contains_key(&port) {
-            outcome.note(Wanted::Tx, Err(PlaneError::PortGone { port }));
+            outcome.note(PlanPart::Tx, Err(PlaneError::PortGone { port }));
             gone = true;
         }
     }
@@ -151,7 +151,7 @@ fn transmit(loader: &mut Loader, name: &str, bond: &mut Bond, wanted: &Tx, outco
         return;
     }
     let set = || set_tx(loader, bond, &possible);
-    if outcome.note(Wanted::Tx, step(|| format!("move the transmission of {name}"), set)) {
+    if outcome.note(PlanPart::Tx, step(|| format!("move the transmission of {name}"), set)) {
         bond.applied.tx = possible;
     }
 }
@@ -224,7 +224,7 @@ fn configure_port(
         allmulti: wanted.allmulti,
         ..now
     };
-    if now.mac != wanted.mac && outcome.note(Wanted::PortMac(port), port::change_mac(links, port, wanted.mac)) {
+    if now.mac != wanted.mac && outcome.note(PlanPart::PortMac(port), port::change_mac(links, port, wanted.mac)) {
         done.mac = wanted.mac;
     }
     if now.mtu != wanted.mtu {
@@ -233,14 +233,14 @@ fn configure_port(
             port::keep_ipv6_off(links, port)
         };
         let set = port_step(port, || format!("set the MTU of {port}"), set);
-        if outcome.note(Wanted::Mtu(port), set) {
+        if outcome.note(PlanPart::Mtu(port), set) {
             done.mtu = wanted.mtu;
         }
     }
     if now.promisc != wanted.promisc {
         let set = || links.set_promisc(port.0, wanted.promisc);
         let set = port_step(port, || format!("set the promiscuity of {port}"), set);
-        if outcome.note(Wanted::Promisc(port), set) {
+        if outcome.note(PlanPart::Promisc(port), set) {
             done.promisc = wanted.promisc;
         }
     }

@@ -13,7 +13,7 @@ use bond_modes::plan::{Match, Steer};
 
 use super::bond::Bond;
 use crate::dataplane::step::{XPS, bond_gone, step, step_with};
-use crate::dataplane::{Applied, PlaneError, Wanted};
+use crate::dataplane::{Applied, PlanPart, PlaneError};
 use crate::netlink::{Link, RouteSocket, queue};
 
 /// Makes the pair of a bond. Kernels before 5.15 cannot change how many queues a pair uses; there it has one for good.
@@ -40,7 +40,7 @@ pub fn steer(links: &mut RouteSocket, name: &str, bond: &mut Bond, wanted: &[Ste
     possible.retain(|_, port| {
         let attached = bond.applied.ports.contains_key(port);
         outcome.note(
-            Wanted::Steer,
+            PlanPart::Steer,
             attached.then_some(()).ok_or(PlaneError::PortGone { port: *port }),
         )
     });
@@ -48,7 +48,7 @@ pub fn steer(links: &mut RouteSocket, name: &str, bond: &mut Bond, wanted: &[Ste
     if before == possible {
         return;
     }
-    if !bond.steered && !outcome.note(Wanted::Steer, tie_unmarked(links, name, bond)) {
+    if !bond.steered && !outcome.note(PlanPart::Steer, tie_unmarked(links, name, bond)) {
         return;
     }
     bond.steered = true;
@@ -57,7 +57,7 @@ pub fn steer(links: &mut RouteSocket, name: &str, bond: &mut Bond, wanted: &[Ste
         if bond.bpf.queues().get(&queue).copied() != port {
             let set = || bond.bpf.set_queue(queue, port);
             outcome.note(
-                Wanted::Steer,
+                PlanPart::Steer,
                 step(|| format!("change where queue {queue} of {name} leaves"), set),
             );
         }

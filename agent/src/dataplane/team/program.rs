@@ -37,7 +37,7 @@ use super::driver::{Driver, Mode};
 use super::hash::{self, SockFilter};
 use super::options::{Key, Name, Value};
 use crate::dataplane::step::{port_step, step, step_with};
-use crate::dataplane::{Applied, PlaneError, Wanted, port};
+use crate::dataplane::{Applied, PlanPart, PlaneError, port};
 use crate::netlink::RouteSocket;
 
 /// Makes the kernel match `plan`, writing only differences from the known state, and records each write there.
@@ -57,7 +57,7 @@ pub fn apply(
     };
     work.check_ports(plan);
     for (key, value) in MARK {
-        work.put(Wanted::Mark, key, value);
+        work.put(PlanPart::Mark, key, value);
     }
     work.set_mode(&plan.tx.kind);
     let attached = |port| work.bond.ports.contains_key(&port);
@@ -147,13 +147,13 @@ impl Work<'_> {
         for &port in plan.ports.keys().chain(&plan.tx.ports) {
             if !self.bond.ports.contains_key(&port) {
                 self.outcome
-                    .note(Wanted::Port(port), Err(PlaneError::PortGone { port }));
+                    .note(PlanPart::Port(port), Err(PlaneError::PortGone { port }));
             }
         }
     }
 
     /// Sets an option that has another value, for this part of the plan; says whether it has the wanted one now.
-    fn put(&mut self, part: Wanted, key: Key, value: Value) -> bool {
+    fn put(&mut self, part: PlanPart, key: Key, value: Value) -> bool {
         if self.bond.settings.get(&key) == Some(&value) {
             return true;
         }
@@ -165,16 +165,16 @@ impl Work<'_> {
 
     /// Lets every port receive that is to; or no port any more that is not to. Says whether all of them do so.
     fn enable(&mut self, receivers: &BTreeSet<PortId>, on: bool) -> bool {
-        self.flag(Wanted::Accept, Name::Enabled, receivers, on)
+        self.flag(PlanPart::Accept, Name::Enabled, receivers, on)
     }
 
     /// Sets the link of the ports that make the carrier; or takes it from the others. Says whether all of them have it so.
     fn link(&mut self, linked: &BTreeSet<PortId>, on: bool) -> bool {
-        self.flag(|_| Wanted::Carrier, Name::UserLinkup, linked, on)
+        self.flag(|_| PlanPart::Carrier, Name::UserLinkup, linked, on)
     }
 
     /// Sets a flag on every port that is chosen; or takes it off every port that is not. Says whether all have it so.
-    fn flag(&mut self, part: fn(PortId) -> Wanted, name: Name, chosen: &BTreeSet<PortId>, on: bool) -> bool {
+    fn flag(&mut self, part: fn(PortId) -> PlanPart, name: Name, chosen: &BTreeSet<PortId>, on: bool) -> bool {
         let mut ports: Vec<PortId> = self.bond.ports.keys().copied().collect();
         ports.retain(|port| chosen.contains(port) == on);
         let set = |port| self.put(part(port), Key::port(name, port), Value::Flag(on));
@@ -185,7 +185,7 @@ impl Work<'_> {
     fn set_mode(&mut self, spread: &Spread) {
         if self.bond.ports.is_empty() {
             let done = set_mode(self.driver, self.name, self.bond, spread);
-            self.outcome.note(Wanted::Tx, done);
+            self.outcome.note(PlanPart::Tx, done);
         }
     }
 
@@ -194,7 +194,7 @@ impl Work<'_> {
         match (&tx.kind, tx.ports.first()) {
             // No port is enabled.
             (_, None) => true,
-            (Spread::One, Some(port)) => self.put(Wanted::Tx, Key::team(Name::ActivePort), Value::U32(port.0)),
+            (Spread::One, Some(port)) => self.put(PlanPart::Tx, Key::team(Name::ActivePort), Value::U32(port.0)),
             (Spread::Hash(policy), _) => self.spread(&tx.ports, *policy),
             // `user_linkup` is all it takes.
             (Spread::All, _) => true,
@@ -208,14 +208,14 @@ impl Work<'_> {
         let Some(program) = hash::program(policy, count) else {
             let what = format!("xmit_hash_policy={} over {count} ports", policy.name());
             self.outcome
-                .note(Wanted::Tx, Err(inexact(what, "its hash programs cannot loop")));
+                .note(PlanPart::Tx, Err(inexact(what, "its hash programs cannot loop")));
             return false;
         };
         let before = hash_in_force(self.bond).map_or(0, |(_, count)| count);
         let cells = (0..count.max(before)).zip(ports.iter().cycle());
-        let fill = |(index, port): (u32, &PortId)| self.put(Wanted::Tx, Key::cell(index), Value::U32(port.0));
+        let fill = |(index, port): (u32, &PortId)| self.put(PlanPart::Tx, Key::cell(index), Value::U32(port.0));
         let bytes = program.into_iter().flat_map(SockFilter::bytes).collect();
-        all(cells.map(fill)) && self.put(Wanted::Tx, Key::team(Name::HashProgram), Value::Binary(bytes))
+        all(cells.map(fill)) && self.put(PlanPart::Tx, Key::team(Name::HashProgram), Value::Binary(bytes))
     }
 
     fn configure_ports(&mut self, plan: &ForwardingPlan) {
@@ -242,7 +242,7 @@ impl Work<'_> {
         if now.mac != wanted.mac && *spread != Spread::All {
             let links = &mut *self.links;
             let changed = port::change_mac(links, port, wanted.mac);
-            if !self.outcome.note(Wanted::PortMac(port), changed) {
+            if !self.outcome.note(PlanPart::PortMac(port), changed) {
                 done.mac = now.mac;
             }
         }
@@ -250,7 +250,7 @@ impl Work<'_> {
             // The driver has set it.
             let keep_off = || port::keep_ipv6_off(self.links, port);
             let kept = port_step(port, || format!("keep IPv6 off on {port}"), keep_off);
-            if !self.outcome.note(Wanted::Mtu(port), kept) {
+            if !self.outcome.note(PlanPart::Mtu(port), kept) {
                 done.mtu = now.mtu;
             }
         }

@@ -10,7 +10,7 @@ use bond_monitors::MacAddr;
 use super::{NOW, attach, programs, refusal, with_bond};
 use crate::control::proto::{Call, ErrorCode};
 use crate::dataplane::script::{self, ScriptPlane};
-use crate::dataplane::{PlaneChoice, PlaneError, Planes, Wanted};
+use crate::dataplane::{PlanPart, PlaneChoice, PlaneError, Planes};
 use crate::instances::{Counters, Instances, check_options_on};
 use crate::netlink::RouteSocket;
 use crate::netlink::tests::ip;
@@ -54,7 +54,7 @@ fn an_address_is_left_by_a_failed_plan_only_if_setting_it_failed() {
         instances.bonds[0].ifindex = bond0;
         let first = instances.bonds[0].bond.plan().mac;
         instances.links.set_mac(bond0, first).unwrap();
-        plane.fail_part(Wanted::Mac, refusal());
+        plane.fail_part(PlanPart::Mac, refusal());
         attach(instances, "a").unwrap();
         let of_port = instances.bonds[0].bond.plan().mac;
         assert_ne!(of_port, first);
@@ -63,7 +63,7 @@ fn an_address_is_left_by_a_failed_plan_only_if_setting_it_failed() {
 
         // Something fails, or the address itself, while the operator sets one, whose event is read afterwards.
         let port = instances.bonds[0].bond.ports().iter().next().unwrap().id;
-        for (last, part) in [(1, Wanted::Mtu(port)), (2, Wanted::Mac)] {
+        for (last, part) in [(1, PlanPart::Mtu(port)), (2, PlanPart::Mac)] {
             let operators = MacAddr([6, 0, 0, 0, 0, last]);
             instances.links.set_mac(bond0, operators).unwrap();
             plane.fail_part(part, refusal());

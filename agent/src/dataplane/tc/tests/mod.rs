@@ -11,7 +11,7 @@ use bond_monitors::{Carrier, MacAddr};
 use self::world::*;
 use super::Hook;
 use crate::dataplane::step::fault;
-use crate::dataplane::{Plane, PlaneBond, PlaneError, PortBase, Wanted};
+use crate::dataplane::{PlanPart, Plane, PlaneBond, PlaneError, PortBase};
 use crate::netlink::sysctl;
 use crate::packet::PacketSocket;
 
@@ -443,16 +443,16 @@ fn a_plan_that_fails_at_any_step_is_completed_by_the_next() {
         }
         parts.dedup();
         let expected = [
-            Wanted::OwnMacs,
-            Wanted::Accept(p0),
-            Wanted::Accept(p1),
-            Wanted::PortMac(p0),
-            Wanted::PortMac(p1),
-            Wanted::Mac,
-            Wanted::Tx,
-            Wanted::Carrier,
-            Wanted::OwnMacs,
-            Wanted::Senders,
+            PlanPart::OwnMacs,
+            PlanPart::Accept(p0),
+            PlanPart::Accept(p1),
+            PlanPart::PortMac(p0),
+            PlanPart::PortMac(p1),
+            PlanPart::Mac,
+            PlanPart::Tx,
+            PlanPart::Carrier,
+            PlanPart::OwnMacs,
+            PlanPart::Senders,
         ];
         assert_eq!(parts, expected);
     });
