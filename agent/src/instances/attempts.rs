@@ -11,7 +11,7 @@ use std::time::Duration;
 use bond_modes::{Bond, BondOptions};
 use bond_monitors::{MacAddr, Time};
 
-use super::repairs::{Permit, Repairs};
+use super::rate_limit::{Permit, RateLimit};
 use crate::dataplane::PortBase;
 use crate::netlink::Link;
 
@@ -33,7 +33,7 @@ struct Attempt {
     /// The bond as the attempt left it.
     terms: Terms,
     /// Attempts made at once because of changes by others.
-    at_once: Repairs,
+    at_once: RateLimit,
 }
 
 /// Properties of an interface that another program may change to make an attachment possible. Carrier is left out: it also
@@ -148,7 +148,7 @@ impl Attempts {
                     soon: None,
                     left,
                     terms,
-                    at_once: Repairs::default(),
+                    at_once: RateLimit::default(),
                 };
                 self.0.insert(link.report.name.clone(), attempt);
             }

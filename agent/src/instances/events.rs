@@ -10,7 +10,7 @@ use bond_monitors::{LinkReport, Time};
 
 use super::actions::settled_carrier;
 use super::logged_failures::Subject;
-use super::repairs::Permit;
+use super::rate_limit::Permit;
 use super::{Instance, Instances};
 use crate::netlink::{Drained, Link, LinkEvent};
 use crate::status::Device;

@@ -14,8 +14,8 @@ mod frame_sockets;
 mod listening;
 mod logged_failures;
 mod publish;
+mod rate_limit;
 mod repair;
-mod repairs;
 mod showing;
 mod shown;
 mod start;
@@ -41,7 +41,7 @@ use mio::Registry;
 use self::attempts::Attempts;
 use self::frame_sockets::FrameSockets;
 use self::logged_failures::{LoggedFailures, Subject};
-use self::repairs::Repairs;
+use self::rate_limit::RateLimit;
 use self::shown::Shown;
 use self::unadopted::Unadopted;
 use self::unfulfilled::Unfulfilled;
@@ -125,11 +125,11 @@ struct Instance {
     /// Ports whose drivers report no link state.
     silent_drivers: BTreeSet<PortId>,
     /// How often changes by others were put back lately.
-    repairs: Repairs,
+    repairs: RateLimit,
     /// Ports that have another address than the plan's, and that address: another program changed it.
     foreign_macs: BTreeMap<PortId, MacAddr>,
     /// How often the log reported that lately, by port.
-    foreign_logged: BTreeMap<PortId, Repairs>,
+    foreign_logged: BTreeMap<PortId, RateLimit>,
     /// Interfaces whose addresses are announced.
     announced: Vec<u32>,
     /// These or their addresses have changed since they were read.

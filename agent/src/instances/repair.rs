@@ -6,7 +6,7 @@
 use bond_monitors::Time;
 
 use super::Instances;
-use super::repairs::Permit;
+use super::rate_limit::Permit;
 use crate::text::chain;
 
 impl Instances {

@@ -8,7 +8,7 @@ use bond_monitors::Time;
 
 use super::attempts::Attempts;
 use super::logged_failures::LoggedFailures;
-use super::repairs::Repairs;
+use super::rate_limit::RateLimit;
 use super::unadopted::{State, Unadopted};
 use super::unfulfilled::Unfulfilled;
 use super::{Instance, Instances};
@@ -309,7 +309,7 @@ impl Instance {
             devices: Devices::new(),
             attempts: Attempts::default(),
             silent_drivers: BTreeSet::new(),
-            repairs: Repairs::default(),
+            repairs: RateLimit::default(),
             foreign_macs: BTreeMap::new(),
             foreign_logged: BTreeMap::new(),
             announced: Vec::new(),

@@ -7,7 +7,7 @@ use bond_monitors::Time;
 
 /// Times of the last reactions of one kind.
 #[derive(Debug, Default)]
-pub(super) struct Repairs {
+pub(super) struct RateLimit {
     lately: VecDeque<Time>,
     pub(super) pause_ends: Option<Time>,
 }
@@ -23,8 +23,8 @@ pub(super) enum Permit {
     Refused,
 }
 
-impl Repairs {
-    /// Asks for a repair, which counts if it is permitted.
+impl RateLimit {
+    /// Asks for a reaction, which counts if it is permitted.
     pub(super) fn permit(&mut self, now: Time) -> Permit {
         if self.pause_ends.is_some() {
             return if self.end_pause(now) {
@@ -42,11 +42,11 @@ impl Repairs {
         Permit::Given
     }
 
-    /// Whether a pause is over now, which is a reason for a repair.
+    /// Whether a pause is over now, which is a reason for a reaction.
     pub(super) fn end_pause(&mut self, now: Time) -> bool {
         let over = self.pause_ends.is_some_and(|until| until <= now);
         if over {
-            *self = Repairs {
+            *self = RateLimit {
                 lately: VecDeque::from([now]),
                 pause_ends: None,
             };
@@ -55,7 +55,7 @@ impl Repairs {
     }
 }
 
-/// After this many repairs
+/// After this many reactions
 const MOST: usize = 5;
 /// within this time
 const WINDOW: Duration = Duration::from_secs(10);
@@ -67,9 +67,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn after_five_repairs_in_ten_seconds_there_is_a_minute_without() {
-        let mut repairs = Repairs::default();
-        let mut at = |seconds| repairs.permit(Time::ZERO + Duration::from_secs(seconds));
+    fn after_five_reactions_in_ten_seconds_there_is_a_minute_without() {
+        let mut limit = RateLimit::default();
+        let mut at = |seconds| limit.permit(Time::ZERO + Duration::from_secs(seconds));
         for second in 0..5 {
             assert_eq!(at(second), Permit::Given);
         }
@@ -79,11 +79,11 @@ mod tests {
     }
 
     #[test]
-    fn repairs_that_are_far_apart_go_on_for_ever() {
-        let mut repairs = Repairs::default();
+    fn reactions_that_are_far_apart_go_on_for_ever() {
+        let mut limit = RateLimit::default();
         for turn in 0..20 {
             let now = Time::ZERO + Duration::from_secs(turn * 3);
-            assert_eq!(repairs.permit(now), Permit::Given);
+            assert_eq!(limit.permit(now), Permit::Given);
         }
     }
 }
