@@ -146,7 +146,7 @@ fn warning(about: &Warning) -> String {
              counts as up for ever; set use_carrier=1, or arp_interval and arp_ip_target"
         ),
         Warning::ForeignAddress { port, mac, wanted } => {
-            format!("{port}: its address was changed to {mac} by someone else, the bond uses {wanted}")
+            format!("{port}: its address was changed to {mac} by another program, the bond uses {wanted}")
         }
     }
 }

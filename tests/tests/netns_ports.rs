@@ -164,7 +164,7 @@ fn a_port_that_was_in_another_namespace_is_given_back_as_it_was() {
 }
 
 #[test]
-fn what_somebody_else_changes_is_put_back_or_shown() {
+fn what_another_program_changes_is_put_back_or_shown() {
     let bench = BondAndSwitch::new(Machine::shared(), "miimon=100");
     let (daemon, netns) = (&bench.host.daemon, &bench.host.netns);
     daemon.wait_active("bond0", "eth0");
@@ -296,7 +296,7 @@ fn an_address_that_fail_over_mac_forbids_is_put_back_with_a_word_and_not_for_eve
     for turn in 1..=5 {
         netns.ip(&format!("link set bond0 address 02:00:00:00:07:0{turn}"));
         wait_for("it is put back", LIMIT, || address() == own);
-        let words = format!("someone else changed its address to 02:00:00:00:07:0{turn}, putting it back");
+        let words = format!("another program changed its address to 02:00:00:00:07:0{turn}, putting it back");
         assert_eq!(said(&words), 1, "{}", daemon.log());
     }
     netns.ip("link set bond0 address 02:00:00:00:07:06");

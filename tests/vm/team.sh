@@ -157,7 +157,7 @@ for mode in active-backup balance-xor broadcast; do
     ip -n host link del bond0
     until_true 5 sh -c '[ -z "$(nsenter --net=/run/netns/host bondctl list)" ]' || fail "bond0 is still known"
     tail -n +$((heard + 1)) /tmp/bondd.log | grep -e "Z warn " -e "Z error " >/tmp/said
-    seen /tmp/said "" 1 && seen /tmp/said "bond0: its interface was deleted by someone else" 1 ||
+    seen /tmp/said "" 1 && seen /tmp/said "bond0: its interface was deleted by another program" 1 ||
         fail "said of it: $(cat /tmp/said)"
     ip -n switch link set p1 up
     sleep 0.5

@@ -75,7 +75,7 @@ pub trait PlaneBond {
     fn detach(&mut self, port: PortId, original: &OriginalPort) -> Result<(), PlaneError>;
     /// Makes the kernel match the plan: only differences, make before break. The outcome names every part that failed.
     fn program(&mut self, plan: &ForwardingPlan) -> Applied;
-    /// Reads anew the settings that someone else may have changed, so that the next [`program`](PlaneBond::program) puts them
+    /// Reads anew the settings that another program may have changed, so that the next [`program`](PlaneBond::program) puts them
     /// back: the bond's address and carrier, and all-multicast of its ports. Address and MTU of a port are the operator's to
     /// change. Ties the traffic of CPUs that came online since then to the first queue.
     fn refresh(&mut self) -> Result<(), PlaneError>;
@@ -84,7 +84,7 @@ pub trait PlaneBond {
     /// When frames came to an attached port, and from which kind of sender, judged by their source addresses. `probes` is exact; `any` may
     /// be a millisecond older than the last frame, and `own` leaves out what is no probe and came within one of such a frame.
     fn heard(&mut self, port: PortId) -> Result<ReceiveStamps, PlaneError>;
-    /// Whether an attached interface is still attached, judged by a link message about it: someone else may have detached it.
+    /// Whether an attached interface is still attached, judged by a link message about it: another program may have detached it.
     fn holds(&self, _link: &Link) -> bool {
         true
     }

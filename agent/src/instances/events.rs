@@ -259,7 +259,7 @@ impl Instances {
         if let Ok(None) = self.links.by_index(ifindex) {
             return self.on_gone(now, ifindex, &bond);
         }
-        log::warn!("{bond}: {name} was taken out of the bond by someone else");
+        log::warn!("{bond}: {name} was taken out of the bond by another program");
         self.bonds[at].forget_wanted(name);
         if let Err(error) = self.release(now, at, port, false) {
             log::warn!("{bond}: {name}: {error}");
@@ -298,7 +298,7 @@ impl Instances {
         match instance.foreign_logged.entry(port).or_default().permit(now) {
             Permit::Given => return self.notify(at, notice),
             Permit::Ended => log::warn!(
-                "{}: someone else changes the address of {} again and again, the log does not mention it for a minute",
+                "{}: another program changes the address of {} again and again, the log does not mention it for a minute",
                 instance.name,
                 instance.bond.ports().name(port).unwrap_or_default()
             ),
@@ -341,7 +341,7 @@ impl Instances {
     fn on_gone(&mut self, now: Time, ifindex: u32, name: &str) {
         self.unadopted_gone(now, ifindex);
         if let Some(at) = self.bonds.iter().position(|instance| instance.ifindex == ifindex) {
-            log::warn!("{name}: its interface was deleted by someone else, giving its ports back");
+            log::warn!("{name}: its interface was deleted by another program, giving its ports back");
             if let Err(error) = self.remove(now, at) {
                 log::error!("{name}: {error}");
             }

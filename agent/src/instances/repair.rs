@@ -10,19 +10,18 @@ use super::rate_limit::Permit;
 use crate::text::chain;
 
 impl Instances {
-    /// Puts back a change by another program, unless that was done too often lately. `what` completes "someone else changed".
+    /// Puts back a change by another program, unless that was done too often lately. `what` completes "another program changed".
     pub(super) fn put_back(&mut self, now: Time, at: usize, what: &str) {
         let instance = &mut self.bonds[at];
         let name = instance.name.clone();
         match instance.repairs.permit(now) {
             Permit::Given => {
-                log::warn!("{name}: someone else changed {what}, putting it back");
+                log::warn!("{name}: another program changed {what}, putting it back");
                 return self.repair(now, at);
             }
-            Permit::Ended => log::error!(
-                "{name}: someone else changes {what} again and again, leaving it for a minute; is another program at work on \
-                 the bond?"
-            ),
+            Permit::Ended => {
+                log::error!("{name}: another program changes {what} again and again, leaving it for a minute")
+            }
             Permit::Refused => {}
         }
         // So that the next plan, of a failover say, is compared with the state in the kernel.

@@ -134,7 +134,7 @@ impl Bond {
         self.mode.mac_for_new_port(own, &self.view())
     }
 
-    /// Whether someone else gave the bond's interface this address: neither the plan nor a failed plan, which is retried, did.
+    /// Whether another program gave the bond's interface this address: neither the plan nor a failed plan, which is retried, did.
     pub fn is_foreign_mac(&self, mac: MacAddr) -> bool {
         mac != self.plan().mac && self.device.unwanted_mac != Some(mac)
     }

@@ -173,7 +173,7 @@ pub fn keep_pinned(hold: &Hold, place: Place<'_>) -> io::Result<()> {
     }
 }
 
-/// Takes our program off an interface with a clsact qdisc; off with the qdisc too, unless it was there before or someone else
+/// Takes our program off an interface with a clsact qdisc; off with the qdisc too, unless it was there before or another program
 /// has a filter on it. Says whether there was a program.
 pub fn take_off(
     links: &mut RouteSocket,

@@ -146,7 +146,7 @@ impl Shared {
         };
         let mut reports = BTreeMap::new();
         for &port in &order {
-            // A port of ours gets this option first. Without it, someone else added the port, or an agent died while it did.
+            // A port of ours gets this option first. Without it, another program added the port, or an agent died while it did.
             if bond.settings.get(&Key::port(Name::UserLinkupEnabled, port)) != Some(&Value::Flag(true)) {
                 continue;
             }

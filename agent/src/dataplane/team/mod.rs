@@ -15,7 +15,7 @@
 //! | `bond` | the state of a bond |
 //! | `device`, `port` | the team device; ports taken in and given back |
 //! | `program` | from the plan in force to the wanted one, and in which order |
-//! | `watch` | options that someone else changes |
+//! | `watch` | options that another program changes |
 
 use std::cell::RefCell;
 use std::fs::{self, File};

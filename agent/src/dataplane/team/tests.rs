@@ -268,7 +268,7 @@ fn a_complaint_that_nobody_heard_of_a_change_is_no_failure() {
 }
 
 #[test]
-fn an_option_that_somebody_else_changed_is_reported_and_put_back() {
+fn an_option_that_another_program_changed_is_reported_and_put_back() {
     in_netns(|| {
         let lab = Lab::new(&Spread::One, &[5, 6]);
         let plan = lab.plan(Tx::one(Some(PortId(5))));

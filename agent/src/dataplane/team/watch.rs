@@ -1,4 +1,4 @@
-//! Options that someone else changes, such as with teamnl(8).
+//! Options that another program changes, such as with teamnl(8).
 //!
 //! The driver also reports our own changes, some time later, and a value may have been changed and changed back. So a report is
 //! only a reason to read the options; what they say then decides.
@@ -43,7 +43,7 @@ impl TeamPlane {
 }
 
 impl Shared {
-    /// Whether someone else changed an option of a bond, judged by these reports.
+    /// Whether another program changed an option of a bond, judged by these reports.
     fn is_changed(&mut self, bond: &Bond, heard: &[Change]) -> bool {
         let differs_from_ours = |change: &Change| match change {
             Change::Overrun => true,

@@ -376,7 +376,7 @@ fn a_renamed_port_that_is_gone_has_its_name_in_the_file_again() {
 }
 
 #[test]
-fn a_port_that_someone_else_took_out_is_no_longer_the_operators() {
+fn a_port_that_another_program_took_out_is_no_longer_the_operators() {
     with_bond("taken", |instances, _, _| {
         attach(instances, "a").unwrap();
         assert!(instances.bonds[0].origins.operator_ports.contains("a"));

@@ -86,7 +86,7 @@ impl World {
         })
     }
 
-    /// Puts back what someone else changed.
+    /// Puts back what another program changed.
     pub(super) fn put_back(&mut self) {
         self.kernel.refresh();
         let (epoch, plan) = (self.bond.epoch(), self.bond.plan().clone());

@@ -310,7 +310,7 @@ fn replace_under_load(w: &mut World, other_build: bool) {
 }
 
 #[test]
-fn an_interface_of_somebody_else_is_left_alone() {
+fn an_interface_of_another_program_is_left_alone() {
     in_world(Hook::Auto, |w| {
         w.links.add_veth("bond0", "wire99").unwrap();
         let taken = w.link("bond0").ifindex;
