@@ -179,7 +179,8 @@ fn a_bond_is_taken_over_with_all_its_ports_or_left_as_it_is() {
                     break;
                 }
             }
-            // Without the list of ports, or when a port cannot be read twice; without counters they begin anew.
+            // The list of ports and each of the two ports are needed. A port is read a second time, so one failure is no harm.
+            // Counters that cannot be read begin anew.
             assert_eq!(left_as_it_is, if failures == 1 { 1 } else { 3 });
         }
     });
@@ -192,7 +193,7 @@ fn a_port_that_is_gone_costs_the_others_nothing() {
     let error = lab.program(&plan).unwrap_err();
     assert!(matches!(error, PlaneError::PortGone { port: PortId(99) }), "{error}");
     assert_eq!(lab.found().tx, hash(&[5, 6]));
-    // Gone from the driver, and not yet known to be.
+    // Port 6 has left the driver, and the plane has not heard of it.
     lab.kernel
         .0
         .borrow_mut()
@@ -375,7 +376,7 @@ fn a_process_without_rights_cannot_keep_an_agent_from_taking_over() {
     in_netns(|| {
         // Made by an agent that has gone.
         drop(TeamPlane::open().unwrap());
-        // One that others can open is closed to them.
+        // A lock file that others may open, as an earlier agent could have left it, is closed to them.
         fs::set_permissions(ORPHAN_LOCK, Permissions::from_mode(0o644)).unwrap();
         drop(TeamPlane::open().unwrap());
         let (socket, opened) = unprivileged(|| {

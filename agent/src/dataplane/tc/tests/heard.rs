@@ -54,7 +54,7 @@ fn what_our_own_ports_sent_counts_apart() {
             assert_eq!(w.hears("q1", p1, &of_type(mac, &[ETHERTYPE])), OWN);
             assert_eq!(w.hears("q1", p1, &of_type(mac, &[ARP])), OWN);
         }
-        // The addresses of a new plan are ours, those of the old one are not.
+        // With a new plan only its addresses are ours, those of the plan before are not.
         let wished = MacAddr([2, 0, 0, 0, 0, 0xb5]);
         let mut plan = w.plan(Some(p0), &[p0, p1]);
         plan.mac = wished;
@@ -65,7 +65,7 @@ fn what_our_own_ports_sent_counts_apart() {
         for old in [own[0], own[2]] {
             assert_eq!(w.hears("q0", p0, &of_type(old, &[ARP])), PROBE);
         }
-        // As that of a port that has left.
+        // Nor is the address of a port that was detached.
         let original = w.originals.remove(&p0).unwrap();
         w.bond().detach(p0, &original).unwrap();
         assert_eq!(w.hears("q1", p1, &of_type(own[1], &[ARP])), PROBE);
@@ -96,7 +96,7 @@ fn who_sends_to_groups_through_the_bond_is_one_of_ours() {
         w.adopt().unwrap().unwrap();
         w.set_sent(guests[2], Duration::ZERO);
         assert_eq!(w.hears("q1", p1, &of_type(guests[2], &[ARP])), OWN);
-        // One that has moved away, to a host that answers as a target of the ARP monitor.
+        // A guest that was silent for long may have moved to a host outside, whose answers count as evidence.
         w.set_sent(guests[2], LONG_SILENCE);
         assert_eq!(w.hears("q1", p1, &of_type(guests[2], &[ARP])), PROBE);
     });
@@ -113,11 +113,11 @@ fn what_was_sent_through_the_bond_does_not_come_back_in_by_a_port_that_waits() {
         let ends = (&bond, &q0);
         let [first, second, third] = [1, 2, 3].map(|last| MacAddr([2, 0, 0, 0, 9, last]));
         let unicast = of_type(first, &[ETHERTYPE]);
-        // Nothing above the bond speaks for others: only groups tell its senders.
+        // Without a bridge above, only frames to groups make their sender known, and this one is unicast.
         w.sends(ends, &unicast);
         assert!(w.let_in(&bond, p1, &unicast));
 
-        // Under a bridge the bond is promiscuous, and with it its ports.
+        // A bridge makes the bond promiscuous, and the bond its ports: then unicast makes the sender known, too.
         promisc(&mut plan, true);
         w.program(&plan);
         w.sends(ends, &unicast);
@@ -129,7 +129,7 @@ fn what_was_sent_through_the_bond_does_not_come_back_in_by_a_port_that_waits() {
         }
         assert!(w.let_in(&bond, p1, &of_type(STRANGER, &[ETHERTYPE])));
 
-        // The next agent knows it too, and after a change of the way of spreading.
+        // So it does under the next agent, and with the program of another way of spreading.
         w.reopen();
         w.adopt().unwrap().unwrap();
         plan.tx = all(vec![p0]);
@@ -139,12 +139,12 @@ fn what_was_sent_through_the_bond_does_not_come_back_in_by_a_port_that_waits() {
         w.set_sent(second, Duration::ZERO);
         assert!(!w.let_in(&bond, p1, &another));
 
-        // A port in use takes everything.
+        // A port in use lets in everything.
         accept(&mut plan, p1, Accept::All);
         w.program(&plan);
         assert!(w.let_in(&bond, p1, &unicast));
 
-        // Without the bridge only groups count again.
+        // Without the bridge, unicast does not make its sender known any more.
         accept(&mut plan, p1, Accept::Unicast);
         promisc(&mut plan, false);
         w.program(&plan);
@@ -172,7 +172,7 @@ fn a_guest_that_has_been_silent_for_a_second_may_come_in_by_a_port_that_waits() 
             }
             w.set_sent(guest, silent);
         }
-        // Not every frame of a known sender is a write.
+        // The time of a known sender is not written with every frame. [maps.bpf.h: SENT_STEP]
         let (q0, start) = (w.tap("q0"), clock::now());
         let mut times = BTreeSet::new();
         for _ in 0..200 {
@@ -231,8 +231,8 @@ impl World {
         self.senders().insert(sender.0, at as u32, 0).unwrap();
     }
 
-    /// Sends a frame through the bond, which leaves by `p0`, and again as long as it comes back too late to be known. Fails if it
-    /// is let in at once by the other port.
+    /// Sends a frame through the bond, which leaves by `p0`, and puts it on the cable of the other port, which must refuse it. If
+    /// that took so long that the sender may be forgotten by then, it tries again.
     pub(super) fn sends_and_is_refused(&mut self, port: PortId, frame: &[u8]) {
         let q0 = self.tap("q0");
         loop {

@@ -12,7 +12,7 @@ use crate::netlink::Filter;
 #[test]
 fn filters_of_others_stay_when_a_port_is_given_back() {
     for side in [TcAttachType::Ingress, TcAttachType::Egress] {
-        // The qdisc came with the port, and its bond is there, or was deleted by somebody.
+        // The port is given back by its bond, or after another program has deleted the bond.
         for bond_deleted in [false, true] {
             in_world(Hook::Clsact, move |w| {
                 let (p0, _) = w.bond_with_two_ports();
@@ -39,7 +39,7 @@ fn a_qdisc_that_nobody_uses_any_more_goes_with_our_filter() {
     in_world(Hook::Clsact, |w| {
         let (p0, _) = w.bond_with_two_ports();
         let mut programs = attach_foreign("p0", TcAttachType::Ingress);
-        // Dropped, it takes its filter along.
+        // The other program removes its filter, so that only ours is left on the qdisc.
         programs.unload();
         assert_eq!(w.links.filters(p0.0).unwrap().len(), 1);
         w.tear_down();

@@ -48,7 +48,7 @@ fn round_robin_without_a_number_of_packets_is_random() {
         assert!(arrived[0].len().min(arrived[1].len()) > 100, "{arrived:?}");
         let in_turn = arrived[0].windows(2).filter(|pair| pair[1] == pair[0] + 2).count();
         assert!(in_turn < 100, "{arrived:?}");
-        // None of them counted.
+        // The random frames took no turn: the next list begins with its second port, as on a new bond.
         w.send_by(round_robin(&ports, 1), &ports);
         w.send_frame(&numbered(frame(OTHER), 400));
         assert_eq!(w.gather(&far, 1)[1], [400]);
@@ -229,7 +229,7 @@ fn a_list_with_a_vanished_port_is_programmed_without_it() {
             );
             assert_eq!(w.in_force().bpf.tx().unwrap(), possible);
         }
-        // What names no port at all changes nothing.
+        // A list without any attached port changes nothing.
         let before = w.in_force().bpf.tx().unwrap();
         let plan = w.list_plan(all(vec![gone]), &left);
         w.bond().program(&plan).result().unwrap_err();

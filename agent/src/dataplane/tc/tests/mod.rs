@@ -128,7 +128,7 @@ fn a_plan_sets_addresses_mtu_and_promiscuity() {
             (plan.mac, 9000, true)
         );
 
-        // What somebody changes by hand stays until the plan itself changes there.
+        // What an operator changes by hand stays until the plan itself changes there.
         w.links.set_mtu(p1.0, 4000).unwrap();
         w.program(&plan);
         assert_eq!(w.link("p1").report.mtu, 4000);
@@ -304,7 +304,7 @@ fn replace_under_load(w: &mut World, other_build: bool) {
     let sent = u64::from(sent.into_inner());
     assert_eq!(failed.into_inner(), 0);
     w.eventually(|w| w.counters(p0).tx_frames == sent);
-    // Not only sent on: it arrived at the far end too.
+    // Every frame also arrived at the far end.
     let received = |w: &World| statistic("q0", "rx_packets") - w.far_end_before;
     w.eventually(|w| received(w) == sent);
 }
@@ -329,11 +329,11 @@ fn an_interface_of_another_program_is_left_alone() {
 #[test]
 fn a_bond_that_a_crash_left_half_made_is_made_anew_or_completed() {
     for_both_hooks(|w| {
-        // Before the wire was marked as ours.
+        // The crash came before the wire was marked as ours: the interface is not taken for a bond.
         w.links.add_veth("bond0", "wire%d").unwrap();
         assert_eq!(w.adopt().unwrap(), None);
         w.create();
-        // Marked, and its pins gone.
+        // The crash came after the mark and before the pins.
         let ifindex = w.link("bond0").ifindex;
         w.plane
             .shared

@@ -35,7 +35,7 @@ fn a_frame_that_was_given_to_a_queue_leaves_through_its_port() {
             }
             assert_eq!(w.gather(&far, 5), expected);
         }
-        // Without a plan for them marks mean nothing.
+        // Where the plan steers no queue, a frame's queue does not matter.
         tie_all("bond0", 7);
         w.send_by(Tx::one(Some(ports[0])), &ports[..1]);
         w.send_frame(&numbered(frame(OTHER), 99));
@@ -57,7 +57,7 @@ fn queues_outlive_the_agent_and_a_port_that_leaves_has_none() {
         w.reopen();
         let left = w.adopt().unwrap().unwrap().plan;
         assert_eq!(left.steer, queues(&[(3, ports[2])]));
-        // One that is not attached is told, and the others are programmed.
+        // A queue of a port that is not attached is an error, and the other queues are programmed.
         let mut wrong = left.clone();
         wrong.steer = queues(&[(1, ports[1]), (4, ports[3])]);
         let outcome = w.bond().program(&wrong).result();
@@ -143,8 +143,8 @@ fn a_cpu_that_comes_later_is_tied_to_the_first_queue_by_a_refresh() {
     });
 }
 
-/// The kernel remembers for every TCP connection which queue it took last, of whatever device: those of a port with several
-/// must not count as marks.
+/// The kernel remembers for every TCP connection the queue that it took last, on whatever device. A queue of the port that it
+/// remembers must not be taken for a queue of the bond.
 #[test]
 fn connections_over_a_port_with_many_queues_bear_no_marks() {
     for_both_hooks(|w| {

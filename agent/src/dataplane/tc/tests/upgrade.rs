@@ -71,7 +71,7 @@ fn take_over_under_load(w: &mut World, kind: usize) {
         counters.rx_frames
     );
     assert_eq!((counted.sent_lost, counted.received_lost), (0, 0));
-    // All but what the old programs counted while they were exchanged.
+    // The counters go on from those of the old programs; only what these counted during the exchange may be missing.
     assert!(counters_before.tx_frames.min(counters_before.rx_frames) >= 1000);
     let all = |before: u64, now: u64, real: u32| before <= now && now <= real.into();
     assert!(
@@ -82,7 +82,7 @@ fn take_over_under_load(w: &mut World, kind: usize) {
         all(counters_before.rx_frames, counters.rx_frames, counted.received),
         "{counters:?}"
     );
-    // Nothing of the old maps is left, the next agent has nothing to take over, and all goes on.
+    // Nothing of the old maps is left, and the next agent finds a bond of its own layout.
     let pins = w.in_force().pins.clone();
     for gone in ["accept", "counters", "heard", "state-next"] {
         assert!(!pins.map(gone).exists(), "{gone}");
@@ -136,10 +136,10 @@ fn a_take_over_that_fails_at_any_step_is_completed_by_the_next_agent() {
         for step in 0.. {
             let old = downgrade(w, &plan);
             w.reopen();
-            // Ports are tried twice.
+            // Two failures in a row, because a port that fails is tried once more.
             let (_, reached) = fault::several(step, 2, || w.adopt());
             assert_eq!(w.bond.is_none(), reached, "step {step}");
-            // It forwards meanwhile, with whichever programs.
+            // Until the next agent the bond forwards, by the old programs or the new ones.
             let bond = w.link("bond0").ifindex;
             w.socket.send(bond, &frame(OTHER)).unwrap();
             q1.expect(1);

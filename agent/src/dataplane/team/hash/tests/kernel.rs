@@ -1,8 +1,8 @@
 //! The programs in the kernel: its checks accept them, and it computes the same index.
 //!
-//! As the filter of a packet socket a program says how many bytes of a frame are kept, so the length received tells the index. On
-//! frames that leave a device the kernel keeps what it also keeps when a team sends them: EtherType, tag, and headers still to
-//! come.
+//! The result of a packet socket's filter is the number of bytes of the frame that the socket gets. So a hash program as the
+//! filter returns the index as the length of what is received. A socket sees frames that leave a device as a team's program
+//! does.
 
 use std::os::fd::OwnedFd;
 use std::{fs, iter};
@@ -42,7 +42,7 @@ fn the_kernel_computes_the_index_of_frames_that_leave_and_arrive() {
     });
 }
 
-/// A socket whose filter is a program that returns one more than the index; then it keeps that many bytes.
+/// A socket whose filter is a program that returns the index plus one, because of 0 bytes there would be nothing to receive.
 struct Counter(OwnedFd);
 
 impl Counter {
@@ -67,7 +67,7 @@ impl Counter {
         Counter(socket)
     }
 
-    /// Of the next frame, which must be longer than the index.
+    /// The index of the next frame, which must be longer than the index.
     fn index(&self) -> u32 {
         receive(&self.0).len() as u32 - 1
     }

@@ -157,7 +157,7 @@ fn compare(seed: u64) -> Kinds {
     kinds
 }
 
-/// What a frame puts to the test.
+/// The kinds of fields in a frame, so that the test can tell that each kind occurred.
 fn kinds_of(frame: &[u8], tci: Option<u16>) -> Vec<&'static str> {
     // A tag that is 0 keeps the bytes from being searched for one.
     let seen = explain(XmitHashPolicy::Layer34, frame, Some(tci.unwrap_or(0)));
