@@ -432,8 +432,8 @@ impl Instances {
             }
             _ if !self.bonds[at].bond.ports().is_empty() => "fail_over_mac is not active",
             _ => {
-                self.notify(at, Notice::warning(Warning::AddressFixed { port: port.to_owned() }));
                 self.set(now, &name, &[("fail_over_mac".to_owned(), "active".to_owned())])?;
+                self.notify(at, Notice::warning(Warning::AddressFixed { port: port.to_owned() }));
                 self.bonds[at].origins.set_for_port("fail_over_mac", port);
                 return Ok(());
             }

@@ -263,3 +263,19 @@ fn a_refused_choice_names_the_port_as_the_client_did() {
         );
     });
 }
+
+#[test]
+fn a_bond_does_not_say_that_it_sets_what_its_plane_refuses() {
+    with_bond("fixed-refused", |instances, plane, _| {
+        add_fixed(instances, plane);
+        plane.cannot("fail_over_mac");
+        instances.take_happened();
+        attach(instances, "f").unwrap_err();
+        let said: Vec<String> = instances
+            .take_happened()
+            .into_iter()
+            .map(|line| line.event.text)
+            .collect();
+        assert_eq!(said, [""; 0]);
+    });
+}
