@@ -5,8 +5,8 @@ use std::time::Duration;
 use bond_modes::options::millis;
 use bond_monitors::Time;
 
-use super::Instances;
 use super::unadopted::{State, Unadopted};
+use super::{Instance, Instances};
 use crate::control::proto::WaitingReport;
 use crate::dataplane::PlaneError;
 use crate::dataplane::step::step;
@@ -111,7 +111,11 @@ impl Instances {
         }
         let State::Saved(saved) = &mut bond.state else {
             return match bond.specs.iter().find(|spec| spec.name == bond.name) {
-                Some(spec) => self.try_ensure(now, spec),
+                Some(spec) => {
+                    self.try_ensure(now, spec)?;
+                    bond.followed = true;
+                    Ok(())
+                }
                 None => self.adopt_orphan(now, &bond.name, None).map(drop),
             };
         };
@@ -128,11 +132,17 @@ impl Instances {
 
     /// Does for a bond that was adopted late, or turned out to be gone, what a start does for all.
     fn finish_adoption(&mut self, now: Time, bond: Unadopted) {
-        let is_it = |name: &str, ifindex: u32| name == bond.name || bond.ifindex() == Some(ifindex);
-        let found = self.bonds.iter().find(|known| is_it(&known.name, known.ifindex));
+        // Another bond may have its former name by now.
+        let is_it = |known: &&Instance| match bond.ifindex() {
+            Some(ifindex) => known.ifindex == ifindex,
+            None => known.name == bond.name,
+        };
+        let found = self.bonds.iter().find(is_it);
         let mut names: Vec<String> = found.map(|known| known.name.clone()).into_iter().collect();
         for spec in &bond.specs {
-            self.ensure(now, spec);
+            if !bond.followed || spec.name != bond.name {
+                self.ensure(now, spec);
+            }
             if !names.contains(&spec.name) {
                 names.push(spec.name.clone());
             }

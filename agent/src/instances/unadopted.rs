@@ -14,6 +14,8 @@ pub(super) struct Unadopted {
     pub(super) state: State,
     /// The lines of the option files that concern it, to be followed afterwards.
     pub(super) specs: Vec<BondSpec>,
+    /// Those under its name were followed when it was adopted, or made.
+    pub(super) followed: bool,
     /// Attempts that failed.
     pub(super) failures: u32,
     /// Those of them that found its interface gone and could not give back all its ports.
@@ -39,6 +41,7 @@ impl Unadopted {
             name: name.to_owned(),
             state,
             specs: Vec::new(),
+            followed: false,
             failures: 0,
             give_backs: 0,
             reason: String::new(),

@@ -17,7 +17,7 @@ use crate::netlink::tests::{asks, ip};
 use crate::netlink::{LinkEvent, RouteSocket};
 
 /// The lines of a file about `bond0`.
-fn spec(options: &str, ports: &[&str]) -> BondSpec {
+pub(super) fn spec(options: &str, ports: &[&str]) -> BondSpec {
     let source = config::Source {
         path: "bonds.conf".into(),
         text: format!("alias bond0 bonding\noptions bond0 {options}\n"),
@@ -30,14 +30,14 @@ fn spec(options: &str, ports: &[&str]) -> BondSpec {
     spec
 }
 
-fn next_agent(plane: &ScriptPlane, dir: &Path) -> Instances {
+pub(super) fn next_agent(plane: &ScriptPlane, dir: &Path) -> Instances {
     let registry = mio::Poll::new().and_then(|poll| poll.registry().try_clone()).unwrap();
     plane.take_calls();
     Instances::new(dir, registry, Planes::new(vec![Box::new(plane.clone())])).unwrap()
 }
 
 /// Makes the bond an interface, which the script's are not: a start finds all others gone.
-fn make_interface(instances: &mut Instances, name: &str) {
+pub(super) fn make_interface(instances: &mut Instances, name: &str) {
     let index = instances.bonds[0].ifindex;
     ip(&format!("link add {name} index {index} type veth peer name wire9"));
 }
@@ -48,19 +48,19 @@ fn set(instances: &mut Instances, option: &str, value: &str) {
     instances.call(NOW, &Call::Set { bond, options }).unwrap();
 }
 
-fn port(instances: &mut Instances, name: &str) -> PortId {
+pub(super) fn port(instances: &mut Instances, name: &str) -> PortId {
     PortId(instances.links.by_name(name).unwrap().unwrap().ifindex)
 }
 
 /// The original settings of the only port.
-fn original(instances: &Instances) -> OriginalPort {
+pub(super) fn original(instances: &Instances) -> OriginalPort {
     let originals = &instances.bonds[0].originals;
     assert_eq!(originals.len(), 1);
     originals.values().next().unwrap().clone()
 }
 
 /// Gives an interface the address that it would have as a port.
-fn disguise(instances: &mut Instances, port: PortId) {
+pub(super) fn disguise(instances: &mut Instances, port: PortId) {
     instances.links.set_mac(port.0, BONDS).unwrap();
 }
 
@@ -407,5 +407,21 @@ fn a_state_that_could_not_be_saved_is_saved_again() {
             instances.store.load().unwrap().states[0].wanted.last().unwrap(),
             "later"
         );
+    });
+}
+
+#[test]
+fn the_file_of_a_bond_that_is_not_there_is_followed_once() {
+    with_bond("follow-once", |instances, plane, _| {
+        instances.remove(NOW, 0).unwrap();
+        plane.fail_at(0, refusal());
+        instances.ensure(NOW, &spec("mode=1", &[]));
+        assert!(instances.has_unadopted());
+        plane.take_calls();
+        // The first call looks for it.
+        plane.fail_at(1, refusal());
+        instances.handle_timeout(instances.adopt_timeout().unwrap());
+        let calls = plane.take_calls().into_iter();
+        assert_eq!(calls.filter(|call| matches!(call, script::Call::Create(..))).count(), 1);
     });
 }
