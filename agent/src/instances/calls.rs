@@ -15,8 +15,8 @@ use crate::status::Device;
 use crate::text::chain;
 
 impl Instances {
-    /// Carries out a client's call and returns the answer: with the warnings that the call led to, and the parts of the bond's
-    /// plan that are not done after it. Showing many bonds in one call takes long; see [`Instances::show`].
+    /// Carries out a client's call and returns the answer: with the warnings that the call led to, the parts of the bond's plan
+    /// that are not done after it, and whether it cannot be saved. Showing many bonds in one call takes long; see [`Instances::show`].
     pub fn call(&mut self, now: Time, call: &Call) -> Result<Value, ControlError> {
         let before = self.happened.len();
         let mut answer = self.carry_out(now, call)?;
@@ -32,6 +32,12 @@ impl Instances {
             let undone = instance.unfulfilled.report(now).into_iter();
             warnings
                 .extend(undone.map(|part| format!("{}: not done: cannot {}: {}", instance.name, part.what, part.why)));
+            if let Err(error) = self.try_save(at) {
+                warnings.push(format!(
+                    "{}: the change is in force but cannot be saved: {error}; bondd tries again each second",
+                    self.bonds[at].name
+                ));
+            }
         }
         if let Value::Object(fields) = &mut answer
             && !warnings.is_empty()
