@@ -58,6 +58,7 @@ pub enum Call {
 pub struct ScriptBond {
     plane: ScriptPlane,
     name: BondName,
+    ifindex: u32,
 }
 
 #[derive(Debug, Default)]
@@ -65,6 +66,10 @@ struct World {
     calls: Vec<Call>,
     /// Calls until the one that fails, and how.
     failure: Option<(usize, PlaneError)>,
+    /// A bond that cannot be adopted.
+    unadoptable: Option<BondName>,
+    /// Ports that cannot be given back.
+    stuck: BTreeSet<PortId>,
     /// What of the next plan fails, and how.
     part_that_fails: Option<(PlanPart, PlaneError)>,
     bonds: BTreeMap<BondName, Observed>,
@@ -135,6 +140,24 @@ impl ScriptPlane {
         self.world.borrow_mut().failure = Some((call, error));
     }
 
+    /// Lets every attempt to adopt this bond fail.
+    pub fn set_unadoptable(&self, bond: Option<&str>) {
+        self.world.borrow_mut().unadoptable = bond.map(str::to_owned);
+    }
+
+    /// Lets every attempt to give these ports back fail.
+    pub fn set_stuck(&self, ports: &[PortId]) {
+        self.world.borrow_mut().stuck = ports.iter().copied().collect();
+    }
+
+    /// Exchanges the names of two bonds, as another program does.
+    pub fn exchange(&self, one: &str, other: &str) {
+        let bonds = &mut self.world.borrow_mut().bonds;
+        let [first, second] = [one, other].map(|name| bonds.remove(name).expect("a bond"));
+        bonds.insert(other.to_owned(), first);
+        bonds.insert(one.to_owned(), second);
+    }
+
     /// Lets a part of the next plan fail. The rest of it comes about.
     pub fn fail_part(&self, part: PlanPart, error: PlaneError) {
         self.world.borrow_mut().part_that_fails = Some((part, error));
@@ -197,10 +220,11 @@ impl ScriptPlane {
         Err(self.inexact(option))
     }
 
-    fn handle(&self, name: &str) -> Box<dyn PlaneBond> {
+    fn handle(&self, name: &str, ifindex: u32) -> Box<dyn PlaneBond> {
         Box::new(ScriptBond {
             plane: self.clone(),
             name: name.to_owned(),
+            ifindex,
         })
     }
 
@@ -228,16 +252,21 @@ impl Plane for ScriptPlane {
 
     fn create(&mut self, name: &str, _: &BondOptions) -> Result<(Box<dyn PlaneBond>, BondDevice), PlaneError> {
         let device = self.call(Call::Create(name.to_owned()))?.create(name)?;
-        Ok((self.handle(name), device))
+        Ok((self.handle(name, device.ifindex), device))
     }
 
     fn adopt(&mut self, name: &str) -> Result<Option<Adopted>, PlaneError> {
-        let observed = self.call(Call::Adopt(name.to_owned()))?.observe(name);
-        Ok(observed.map(|observed| (self.handle(name), observed)))
+        let world = self.call(Call::Adopt(name.to_owned()))?;
+        if world.unadoptable.as_deref() == Some(name) {
+            return Err(busy(format!("read {name}")));
+        }
+        let observed = world.observe(name);
+        Ok(observed.map(|observed| (self.handle(name, observed.ifindex), observed)))
     }
 
     fn give_back(&mut self, port: PortId, original: &OriginalPort) -> Result<(), PlaneError> {
         let mut world = self.call(Call::GiveBack(port, original.clone()))?;
+        world.is_free(port)?;
         world.restore(port, original);
         Ok(())
     }
@@ -311,6 +340,14 @@ impl World {
         Some(observed)
     }
 
+    /// That a port can be given back.
+    fn is_free(&self, port: PortId) -> Result<(), PlaneError> {
+        match self.stuck.contains(&port) {
+            true => Err(busy(format!("restore the address of {port}"))),
+            false => Ok(()),
+        }
+    }
+
     fn restore(&mut self, port: PortId, original: &OriginalPort) {
         if let Ok(report) = self.port(port) {
             report.mac = original.mac;
@@ -328,6 +365,11 @@ impl World {
             false => Err(PlaneError::PortGone { port }),
         }
     }
+}
+
+fn busy(doing: String) -> PlaneError {
+    let source = io::ErrorKind::ResourceBusy.into();
+    PlaneError::Kernel { doing, source }
 }
 
 impl PlaneBond for ScriptBond {
@@ -374,6 +416,7 @@ impl PlaneBond for ScriptBond {
     fn detach(&mut self, port: PortId, original: &OriginalPort) -> Result<(), PlaneError> {
         let call = Call::Detach(self.name.clone(), port, original.clone());
         let mut world = self.plane.call(call)?;
+        world.is_free(port)?;
         let plan = &mut world.bond(&self.name)?.plan;
         plan.ports.remove(&port);
         plan.tx = plan.tx.among(|kept| kept != port);
@@ -451,9 +494,13 @@ impl PlaneBond for ScriptBond {
     }
 
     fn renamed(&mut self, new: &str) {
-        let mut world = self.plane.world.borrow_mut();
-        if let Some(bond) = world.bonds.remove(&self.name) {
-            world.bonds.insert(new.to_owned(), bond);
+        let bonds = &mut self.plane.world.borrow_mut().bonds;
+        // As it is if the test has renamed it already.
+        let own = |bond: &&Observed| bond.ifindex == self.ifindex;
+        if bonds.get(&self.name).filter(own).is_some()
+            && let Some(bond) = bonds.remove(&self.name)
+        {
+            bonds.insert(new.to_owned(), bond);
         }
         self.name = new.to_owned();
     }

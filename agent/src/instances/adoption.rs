@@ -17,11 +17,27 @@ impl Instances {
     /// Adopts a bond, or gives its ports back if it is gone. After a failure it is tried again later.
     pub(super) fn try_adoption(&mut self, now: Time, mut bond: Unadopted) -> Option<Unadopted> {
         match self.adopt_or_give_back(now, &mut bond) {
-            Ok(()) => Some(bond),
+            Ok(()) => {
+                self.wait_no_more(&mut bond);
+                Some(bond)
+            }
             Err(error) => {
                 self.adopt_later(now, bond, &error);
                 None
             }
+        }
+    }
+
+    /// A bond may also wait under the name that it has got, because its state could not be read: the file's lines under this name
+    /// are then followed with those that wait for it.
+    fn wait_no_more(&mut self, bond: &mut Unadopted) {
+        let is_it = |known: &&Instance| bond.ifindex() == Some(known.ifindex);
+        let Some(name) = self.bonds.iter().find(is_it).map(|known| &known.name) else {
+            return;
+        };
+        let is_same = |waiting: &mut Unadopted| matches!(waiting.state, State::Lost) && waiting.name == *name;
+        for waiting in self.unadopted.extract_if(.., is_same) {
+            bond.specs.extend(waiting.specs);
         }
     }
 
@@ -119,6 +135,15 @@ impl Instances {
                 None => self.adopt_orphan(now, &bond.name, None).map(drop),
             };
         };
+        if let Some(at) = self.bonds.iter().position(|known| known.ifindex == saved.ifindex) {
+            log::warn!(
+                "{}: ignoring its saved state from before it was renamed to {}",
+                saved.name,
+                self.bonds[at].name
+            );
+            self.save(at);
+            return Ok(());
+        }
         match self.look_for(saved)? {
             Some((plane, seen)) => self.adopt(now, saved.as_ref().clone(), plane, seen),
             None => {

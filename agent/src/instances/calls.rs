@@ -39,6 +39,13 @@ impl Instances {
                 ));
             }
         }
+        if let Call::Del { bond } = call
+            && let Some(why) = self.store.unremoved(bond)
+        {
+            warnings.push(format!(
+                "{bond}: its saved state cannot be removed: {why}; bondd tries again each second"
+            ));
+        }
         if let Value::Object(fields) = &mut answer
             && !warnings.is_empty()
         {
@@ -218,12 +225,13 @@ impl Instances {
             }
         }
         let mut instance = self.bonds.remove(at);
+        let ifindex = instance.ifindex;
         self.unrestored.append(&mut instance.unrestored);
         if let Err(error) = instance.plane.destroy() {
             log::error!("{name}: {}", chain(&error));
             first.get_or_insert(plane_error(&name, &error));
         }
-        self.store.remove(&name);
+        self.store.remove(ifindex);
         self.publisher.remove(now, &name);
         log::info!("{name}: removed");
         first.map_or(Ok(()), Err)

@@ -91,7 +91,10 @@ impl Instances {
 
     fn on_link_event(&mut self, now: Time, event: LinkEvent) {
         match event {
-            LinkEvent::Link(link) => self.on_link(now, &link),
+            LinkEvent::Link(link) => {
+                self.rename_ports(std::slice::from_ref(&link));
+                self.on_link(now, &link);
+            }
             LinkEvent::Gone { ifindex, name } => self.on_gone(now, ifindex, &name),
             LinkEvent::AddressesChanged { ifindex } => {
                 for at in 0..self.bonds.len() {
@@ -137,6 +140,7 @@ impl Instances {
         for (ifindex, name) in gone {
             self.on_gone(now, ifindex, &name);
         }
+        self.rename_ports(&links);
         for link in &links {
             self.on_link(now, link);
         }
@@ -160,6 +164,22 @@ impl Instances {
         });
     }
 
+    /// Follows the new names of ports in one reading: all together, because two may have exchanged theirs.
+    pub(super) fn rename_ports(&mut self, links: &[Link]) {
+        for instance in &mut self.bonds {
+            let ports = instance.bond.ports();
+            let renamed = links.iter().filter_map(|link| {
+                let old = ports.name(PortId(link.ifindex))?;
+                (*old != link.report.name).then(|| (old.to_string(), link.report.name.clone()))
+            });
+            let renamed: BTreeMap<String, String> = renamed.collect();
+            if !renamed.is_empty() {
+                instance.ports_renamed(&renamed);
+            }
+        }
+    }
+
+    /// A link as it is now, after [`Instances::rename_ports`].
     fn on_link(&mut self, now: Time, link: &Link) {
         let port = PortId(link.ifindex);
         if let Some(at) = self.owner_of(port) {
@@ -197,9 +217,6 @@ impl Instances {
         }
         let mut report = link.report.clone();
         let instance = &mut self.bonds[at];
-        if let Some(old) = instance.bond.ports().name(port).filter(|old| *old != report.name) {
-            instance.ports_renamed(&BTreeMap::from([(old.to_string(), report.name.clone())]));
-        }
         instance.devices.insert(port.0, Device::of(link));
         instance.dirty = true;
         // The failover first: the rest may wait for the kernel.
@@ -314,7 +331,7 @@ impl Instances {
         };
         let mac = link.report.mac;
         if link.report.name != self.bonds[at].name {
-            self.rename(now, at, &link.report.name);
+            self.rename_bonds(now);
         }
         self.bonds[at].devices.insert(link.ifindex, Device::of(&link));
         self.feed(now, at, Event::BondLink { report: link.report });
@@ -326,16 +343,29 @@ impl Instances {
         }
     }
 
-    fn rename(&mut self, now: Time, at: usize, name: &str) {
-        let old = std::mem::replace(&mut self.bonds[at].name, name.to_owned());
-        log::info!("{old}: renamed to {name}");
-        let instance = &mut self.bonds[at];
-        instance.plane.renamed(name);
-        instance.origins.taken_by_operator(instance.bond.options());
-        instance.configured = None;
-        self.store.renamed(&old, name);
-        self.save(at);
-        self.publisher.remove(now, &old);
+    /// Gives bonds the names that their interfaces have now: all together, because two may have exchanged theirs.
+    fn rename_bonds(&mut self, now: Time) {
+        let mut renamed = Vec::new();
+        for (at, instance) in self.bonds.iter_mut().enumerate() {
+            let Ok(Some(link)) = self.links.by_index(instance.ifindex) else {
+                continue;
+            };
+            let name = link.report.name;
+            if name == instance.name {
+                continue;
+            }
+            let old = std::mem::replace(&mut instance.name, name);
+            log::info!("{old}: renamed to {}", instance.name);
+            instance.plane.renamed(&instance.name);
+            instance.origins.taken_by_operator(instance.bond.options());
+            instance.configured = None;
+            instance.dirty = true;
+            self.publisher.remove(now, &old);
+            renamed.push(at);
+        }
+        for at in renamed {
+            self.save(at);
+        }
     }
 
     fn on_gone(&mut self, now: Time, ifindex: u32, name: &str) {

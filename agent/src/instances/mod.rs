@@ -401,6 +401,9 @@ impl Instance {
                 name.clone_from(new);
             }
         }
+        // A port may have got the name of an absent one.
+        let mut seen = BTreeSet::new();
+        self.wanted.retain(|name| seen.insert(name.clone()));
         self.origins.ports_renamed(names);
     }
 

@@ -49,6 +49,9 @@ impl Instances {
             let tree = status::render(&report, instance.bond.options(), &instance.devices, &self.release);
             self.publisher.update(&report.name, tree);
         }
+        if self.store.has_unremoved() {
+            self.save_again_at.get_or_insert(now + SAVE_RETRY);
+        }
         self.publisher.flush(now);
     }
 
@@ -58,6 +61,7 @@ impl Instances {
             for instance in &mut self.bonds {
                 instance.dirty |= instance.unsaved;
             }
+            self.store.remove_again();
         }
     }
 

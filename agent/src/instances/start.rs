@@ -97,11 +97,7 @@ impl Instances {
             origins.taken_by_operator(saved.bond.options());
         }
         saved.configured = None;
-        let old = std::mem::replace(&mut saved.name, name);
-        // Another bond may have the old name by now, and that file.
-        if self.find(&old).is_err() {
-            self.store.renamed(&old, &saved.name);
-        }
+        saved.name = name;
         let _ = self.store.save(saved);
     }
 
@@ -133,7 +129,7 @@ impl Instances {
             return Err(error);
         }
         self.unrestored.append(&mut saved.unrestored);
-        self.store.remove(&name);
+        self.store.remove(saved.ifindex);
         Ok(())
     }
 
@@ -235,9 +231,14 @@ impl Instances {
         if self.find(name).is_ok() || self.find_unadopted(name)?.is_some() {
             return Ok(None);
         }
+        self.may_have_state(name)?;
         let Some((mut plane, observed)) = self.planes.adopt(name)? else {
             return Ok(None);
         };
+        if self.bonds.iter().any(|known| known.ifindex == observed.ifindex) {
+            // Its new name is not known yet.
+            return Ok(None);
+        }
         let options = match pairs {
             Some(pairs) => match options_of_orphan(name, plane.as_mut(), pairs, &observed.plan) {
                 Some(options) => options,
@@ -266,6 +267,22 @@ impl Instances {
         let at = self.bonds.len() - 1;
         self.drain(now, at);
         Ok(Some(at))
+    }
+
+    /// Makes sure that an interface is not that of a saved state, which may be under a former name.
+    ///
+    /// # Errors
+    /// There are states that cannot be read for now.
+    fn may_have_state(&mut self, name: &str) -> Result<(), PlaneError> {
+        let unread = |bond: &&Unadopted| matches!(bond.state, State::Unread);
+        let Some(unread) = self.unadopted.iter().find(unread).map(|bond| bond.name.clone()) else {
+            return Ok(());
+        };
+        let doing = || format!("tell whether the saved state of {unread} is that of {name}");
+        match step(doing, || self.links.by_name(name))? {
+            Some(_) => step(doing, || Err(std::io::Error::other("it cannot be read yet"))),
+            None => Ok(()),
+        }
     }
 
     fn original_of_orphan(&mut self, port: PortId) -> Result<OriginalPort, PlaneError> {

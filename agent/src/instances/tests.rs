@@ -20,6 +20,7 @@ mod adoption;
 mod attach;
 mod follow;
 mod planes;
+mod renames;
 mod saving;
 
 const NOW: Time = Time::ZERO;

@@ -26,10 +26,14 @@ pub struct Loaded {
 pub struct Store {
     dir: PathBuf,
     boot_id: String,
-    /// Contents of each file, so that an unchanged state is not written again.
+    /// Contents of each bond's file, so that an unchanged state is not written again.
     written: BTreeMap<String, String>,
-    /// Earlier names of renamed bonds, by the present one: their files go once there is one under the present name.
-    earlier: BTreeMap<String, Vec<String>>,
+    /// The files that are there, by their names without the ending, each with the interface of its bond; `None` if that cannot be
+    /// read for now. A file has its bond's name, or had it before the bond was renamed. One whose name another bond has got
+    /// meanwhile has a colon and a number after it.
+    files: BTreeMap<String, Option<u32>>,
+    /// Files that are to go and could not be removed, each with the reason.
+    unremoved: BTreeMap<String, String>,
     failures: bool,
 }
 
@@ -43,7 +47,8 @@ impl Store {
             dir,
             boot_id,
             written: BTreeMap::new(),
-            earlier: BTreeMap::new(),
+            files: BTreeMap::new(),
+            unremoved: BTreeMap::new(),
             failures: false,
         })
     }
@@ -57,68 +62,84 @@ impl Store {
     ///
     /// # Errors
     /// The folder cannot be read. Its bonds must not be taken for bonds without a state.
-    pub fn load(&self) -> io::Result<Loaded> {
+    pub fn load(&mut self) -> io::Result<Loaded> {
         let entries = fs::read_dir(&self.dir)?;
         let entries = entries.map(|entry| Ok(entry?.path()));
         let mut paths = entries.collect::<io::Result<Vec<PathBuf>>>()?;
         paths.retain(|path| path.extension().is_some_and(|ext| ext == "json"));
         paths.sort();
+        self.files.clear();
         let mut loaded = Loaded::default();
-        for bond in paths.iter().filter_map(|path| path.file_stem()?.to_str()) {
-            match self.read(bond) {
-                Ok(state) => loaded.states.extend(state),
-                Err(error) => loaded.unread.push((bond.to_owned(), error)),
+        let mut states = Vec::new();
+        for file in paths.iter().filter_map(|path| path.file_stem()?.to_str()) {
+            match self.read_file(file) {
+                Ok(state) => states.extend(state.map(|state| (file.to_owned(), state))),
+                Err(error) => loaded.unread.push((bond_of(file).to_owned(), error)),
             }
         }
-        self.keep_latest(&mut loaded.states);
+        loaded.states = self.keep_latest(states);
         Ok(loaded)
     }
 
     /// Of several states of one interface the one written last counts: its bond was renamed, and the agent could not remove the
     /// file under the earlier name.
-    fn keep_latest(&self, states: &mut Vec<SavedBond>) {
-        let written = |state: &SavedBond| {
-            fs::metadata(self.path(&state.name))
-                .and_then(|file| file.modified())
+    fn keep_latest(&mut self, mut states: Vec<(String, SavedBond)>) -> Vec<SavedBond> {
+        let written = |file: &str| {
+            fs::metadata(self.path(file))
+                .and_then(|metadata| metadata.modified())
                 .ok()
         };
-        states.sort_by_key(|state| (state.ifindex, written(state)));
-        let mut kept: Vec<SavedBond> = Vec::new();
-        for state in states.drain(..) {
-            if let Some(before) = kept.pop_if(|before| before.ifindex == state.ifindex) {
+        states.sort_by_key(|(file, state)| (state.ifindex, written(file)));
+        let mut kept: Vec<(String, SavedBond)> = Vec::new();
+        for (file, state) in states {
+            if let Some((file, before)) = kept.pop_if(|(_, before)| before.ifindex == state.ifindex) {
                 log::warn!(
                     "{}: removing its saved state from before it was renamed to {}",
                     before.name,
                     state.name
                 );
-                let _ = fs::remove_file(self.path(&before.name));
+                self.remove_file(&file);
             }
-            kept.push(state);
+            kept.push((file, state));
         }
-        *states = kept;
+        kept.into_iter().map(|(_, state)| state).collect()
     }
 
-    /// The state of a bond, if there is one of this boot. The file of an earlier boot is removed. One that holds no state gets
-    /// another name, so that nothing overwrites it, and the log says which.
+    /// The state of a bond whose file could not be read before, if it is one of this boot. The file of an earlier boot is removed.
+    /// One that holds no state gets another name, so that nothing overwrites it, and the log says which.
     ///
     /// # Errors
     /// The file is there and cannot be read. That may pass.
-    pub fn read(&self, bond: &str) -> io::Result<Option<SavedBond>> {
-        let path = self.path(bond);
+    pub fn read(&mut self, bond: &str) -> io::Result<Option<SavedBond>> {
+        let unread = |(file, of): &(&String, &Option<u32>)| of.is_none() && bond_of(file) == bond;
+        match self.files.iter().find(unread) {
+            Some((file, _)) => self.read_file(&file.clone()),
+            None => Ok(None),
+        }
+    }
+
+    fn read_file(&mut self, file: &str) -> io::Result<Option<SavedBond>> {
+        let path = self.path(file);
+        self.files.insert(file.to_owned(), None);
         let text = match fs::read(&path) {
             Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.files.remove(file);
+                return Ok(None);
+            }
             Err(error) => return Err(error),
         };
         match parse(&text) {
-            Ok(state) if state.boot_id == self.boot_id => return Ok(Some(state)),
-            Ok(_) => {
-                // A state of another boot is invalid.
-                let _ = fs::remove_file(&path);
+            Ok(state) if state.boot_id == self.boot_id => {
+                self.files.insert(file.to_owned(), Some(state.ifindex));
+                return Ok(Some(state));
             }
+            // A state of another boot is invalid.
+            Ok(_) => self.remove_file(file),
             Err(error) => {
                 let kept = path.with_extension("unreadable");
                 fs::rename(&path, &kept)?;
+                self.files.remove(file);
                 log::error!(
                     "{}: not a saved state, ignored and kept as {}: {error}",
                     path.display(),
@@ -129,70 +150,124 @@ impl Store {
         Ok(None)
     }
 
-    /// Writes a state if it changed: whole, then renamed. The first of several failures in a row is logged.
+    /// Writes a state if it changed: whole, then renamed. Then the files under earlier names of its bond go. The first of several
+    /// failures in a row is logged.
     pub fn save(&mut self, state: &SavedBond) -> io::Result<()> {
         let text = to_text(state);
-        if self.written.get(&state.name) == Some(&text) {
-            return Ok(());
+        if self.written.get(&state.name) != Some(&text) {
+            let written = self.write(state, &text);
+            if let Err(error) = &written
+                && !std::mem::replace(&mut self.failures, true)
+            {
+                let path = self.path(&state.name);
+                log::error!(
+                    "cannot write {}: {error}; a restart would forget what it holds",
+                    path.display()
+                );
+            }
+            written?;
+            self.written.insert(state.name.clone(), text);
+            self.files.insert(state.name.clone(), Some(state.ifindex));
+            self.unremoved.remove(&state.name);
+            self.failures = false;
         }
+        self.remove_files(state.ifindex, Some(&state.name));
+        Ok(())
+    }
+
+    fn write(&mut self, state: &SavedBond, text: &str) -> io::Result<()> {
+        self.make_room(&state.name, state.ifindex)?;
         let path = self.path(&state.name);
         let temporary = path.with_extension("new");
         // The folder may have been removed.
         let written = fs::create_dir_all(&self.dir)
-            .and_then(|()| fs::write(&temporary, &text))
+            .and_then(|()| fs::write(&temporary, text))
             .and_then(|()| fs::rename(&temporary, &path));
-        match &written {
-            Ok(()) => {
-                self.written.insert(state.name.clone(), text);
-                self.failures = false;
-                self.remove_earlier(&state.name);
-            }
-            Err(error) => {
-                // Remove the incomplete file, which would use space on a full disk.
-                let _ = fs::remove_file(&temporary);
-                if !std::mem::replace(&mut self.failures, true) {
-                    log::error!(
-                        "cannot write {}: {error}; a restart would forget what it holds",
-                        path.display()
-                    );
-                }
-            }
+        if written.is_err() {
+            // Remove the incomplete file, which would use space on a full disk.
+            let _ = fs::remove_file(&temporary);
         }
         written
     }
 
-    /// A bond has another name. The file under the old one goes with the next state that is saved, so that there always is one.
-    pub fn renamed(&mut self, old: &str, new: &str) {
-        self.written.remove(old);
-        let mut names = self.earlier.remove(old).unwrap_or_default();
-        names.push(old.to_owned());
-        names.retain(|name| name != new);
-        self.earlier.insert(new.to_owned(), names);
+    /// Gives the file that has a bond's name another one if it is the only one of another bond, which had this name before.
+    fn make_room(&mut self, bond: &str, ifindex: u32) -> io::Result<()> {
+        let of = match self.files.get(bond) {
+            Some(of) if *of != Some(ifindex) && !self.unremoved.contains_key(bond) => *of,
+            _ => return Ok(()),
+        };
+        let mut number = 0;
+        let mut free = format!("{bond}:0");
+        while self.files.contains_key(&free) {
+            number += 1;
+            free = format!("{bond}:{number}");
+        }
+        match fs::rename(self.path(bond), self.path(&free)) {
+            Ok(()) => drop(self.files.insert(free, of)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+        self.files.remove(bond);
+        self.written.remove(bond);
+        Ok(())
     }
 
-    /// Removes the files under earlier names of a bond, except one that another bond has written since.
-    fn remove_earlier(&mut self, bond: &str) {
-        for old in self.earlier.remove(bond).unwrap_or_default() {
-            if !self.written.contains_key(&old) {
-                self.remove(&old);
+    /// Removes the state of a bond that is gone.
+    pub fn remove(&mut self, ifindex: u32) {
+        self.remove_files(ifindex, None);
+    }
+
+    /// Removes the files about an interface, but for one.
+    fn remove_files(&mut self, ifindex: u32, kept: Option<&str>) {
+        let old = |(file, of): &(&String, &Option<u32>)| **of == Some(ifindex) && kept != Some(file.as_str());
+        let old: Vec<String> = self.files.iter().filter(old).map(|(file, _)| file.clone()).collect();
+        for file in old {
+            self.remove_file(&file);
+        }
+    }
+
+    /// A failure is logged once.
+    fn remove_file(&mut self, file: &str) {
+        let path = self.path(file);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                if self.unremoved.insert(file.to_owned(), error.to_string()).is_none() {
+                    log::error!("cannot remove {}: {error}", path.display());
+                }
+            }
+            _ => {
+                self.unremoved.remove(file);
+                self.files.remove(file);
+                self.written.remove(file);
             }
         }
     }
 
-    /// Removes the state of a bond that is gone.
-    pub fn remove(&mut self, bond: &str) {
-        self.remove_earlier(bond);
-        self.written.remove(bond);
-        let path = self.path(bond);
-        match fs::remove_file(&path) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => log::error!("cannot remove {}: {e}", path.display()),
-            _ => {}
+    /// Whether there are files that are to go and could not be removed.
+    pub fn has_unremoved(&self) -> bool {
+        !self.unremoved.is_empty()
+    }
+
+    /// Tries to remove them.
+    pub fn remove_again(&mut self) {
+        for file in self.unremoved.keys().cloned().collect::<Vec<_>>() {
+            self.remove_file(&file);
         }
     }
 
-    fn path(&self, bond: &str) -> PathBuf {
-        self.dir.join(format!("{bond}.json"))
+    /// Why the file of a bond that is gone could not be removed.
+    pub fn unremoved(&self, bond: &str) -> Option<&str> {
+        self.unremoved.get(bond).map(String::as_str)
     }
+
+    fn path(&self, file: &str) -> PathBuf {
+        self.dir.join(format!("{file}.json"))
+    }
+}
+
+/// The bond whose name a file has, or had.
+fn bond_of(file: &str) -> &str {
+    file.split(':').next().unwrap_or(file)
 }
 
 /// Reads a file. Unknown fields are ignored, missing ones have a default.
@@ -296,7 +371,6 @@ mod tests {
         };
         let in_the_way = store.path("lan").join("in the way");
         fs::create_dir_all(&in_the_way).unwrap();
-        store.renamed("bond0", "lan");
         assert!(store.save(&after).is_err());
         assert!(store.path("bond0").exists(), "there is a state at any time");
         fs::remove_dir_all(store.path("lan")).unwrap();
@@ -336,7 +410,7 @@ mod tests {
     #[test]
     fn what_holds_no_state_is_kept_under_another_name_and_what_cannot_be_read_is_not_taken_for_lost() {
         let dir = std::env::temp_dir().join(format!("bondd-unread-{}", std::process::id()));
-        let store = Store::open(&dir).unwrap();
+        let mut store = Store::open(&dir).unwrap();
         fs::write(store.path("bond1"), b"{\xff").unwrap();
         // Reading a folder as a file fails.
         fs::create_dir(store.path("bond2.100")).unwrap();

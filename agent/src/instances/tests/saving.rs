@@ -44,3 +44,27 @@ fn a_change_that_cannot_be_saved_is_in_force_and_the_caller_is_told() {
         assert_eq!(set(instances, "miimon", "60"), serde_json::json!({}));
     });
 }
+
+#[test]
+fn a_state_that_cannot_be_removed_with_its_bond_is_a_warning_and_removed_later() {
+    with_bond("cannot-unlink", |instances, _, dir| {
+        instances.publish_all(NOW);
+        let file = dir.join("state/bond0.json");
+        fs::remove_file(&file).unwrap();
+        fs::create_dir_all(file.join("in the way")).unwrap();
+        let bond = "bond0".to_owned();
+        let answer = instances.call(NOW, &Call::Del { bond }).unwrap();
+        let said: Vec<&str> = warnings(&answer).collect();
+        assert!(
+            said.iter().any(|text| text.contains("saved state cannot be removed")),
+            "{said:?}"
+        );
+        instances.publish_at_once(NOW);
+        fs::remove_dir_all(&file).unwrap();
+        fs::write(&file, "old").unwrap();
+        let due = instances.poll_timeout().unwrap();
+        instances.handle_timeout(due);
+        assert!(!file.exists());
+        assert_eq!(instances.poll_timeout(), None);
+    });
+}
