@@ -146,11 +146,7 @@ impl Instances {
         }
         match self.look_for(saved)? {
             Some((plane, seen)) => self.adopt(now, saved.as_ref().clone(), plane, seen),
-            None => {
-                let before = bond.give_backs;
-                bond.give_backs += 1;
-                self.give_back_all(saved, before)?;
-            }
+            None => self.give_back_all(now, saved),
         }
         Ok(())
     }

@@ -186,6 +186,6 @@ impl Attempt {
 const SOON: Duration = Duration::from_secs(1);
 
 /// One second, doubled up to about a minute.
-fn backoff(failures: u32) -> Duration {
+pub(super) fn backoff(failures: u32) -> Duration {
     Duration::from_secs(1 << failures.min(6))
 }

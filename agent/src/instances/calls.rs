@@ -18,7 +18,7 @@ impl Instances {
     /// Carries out a client's call and returns the answer: with the warnings that the call led to, the parts of the bond's plan
     /// that are not done after it, and whether it cannot be saved. Showing many bonds in one call takes long; see [`Instances::show`].
     pub fn call(&mut self, now: Time, call: &Call) -> Result<Value, ControlError> {
-        let before = self.happened.len();
+        let (before, stuck) = (self.happened.len(), self.returns.ports());
         let mut answer = self.carry_out(now, call)?;
         let warning = |line: &EventLine| match &line.event.notice {
             Notice::Warning { .. } | Notice::MacStillInUse { .. } => {
@@ -39,11 +39,19 @@ impl Instances {
                 ));
             }
         }
+        warnings.extend(self.returns.warnings(&stuck));
         if let Call::Del { bond } = call
             && let Some(why) = self.store.unremoved(bond)
         {
             warnings.push(format!(
                 "{bond}: its saved state cannot be removed: {why}; bondd tries again each second"
+            ));
+        }
+        if let Call::Del { bond } = call
+            && self.left_unsaved
+        {
+            warnings.push(format!(
+                "{bond}: what its ports were cannot be saved; bondd tries again each second"
             ));
         }
         if let Value::Object(fields) = &mut answer
@@ -211,30 +219,27 @@ impl Instances {
 
     /// Gives all ports back and removes the bond. Errors do not stop the removal: a bond that lost its ports is of no use.
     pub(super) fn remove(&mut self, now: Time, at: usize) -> Result<(), ControlError> {
-        let name = self.bonds[at].name.clone();
-        let mut first = None;
         let ports: Vec<PortId> = self.bonds[at].bond.ports().iter().map(|port| port.id).collect();
         for port in ports {
             self.stop_listening(port);
         }
         for (port, original) in std::mem::take(&mut self.bonds[at].originals) {
-            if let Err(error) = self.bonds[at].plane.detach(port, &original) {
-                log::error!("{name}: {}", chain(&error));
-                first.get_or_insert(plane_error(&name, &error));
-                self.unrestored.insert(port, original);
-            }
+            self.give_back(now, at, port, original);
         }
-        let mut instance = self.bonds.remove(at);
-        let ifindex = instance.ifindex;
-        self.unrestored.append(&mut instance.unrestored);
-        if let Err(error) = instance.plane.destroy() {
-            log::error!("{name}: {}", chain(&error));
-            first.get_or_insert(plane_error(&name, &error));
+        let instance = self.bonds.remove(at);
+        let (name, plane) = (instance.name, instance.plane);
+        if !instance.unrestored.is_empty() {
+            self.leave(&name, plane.plane(), instance.unrestored);
+            self.save_left();
         }
-        self.store.remove(ifindex);
+        let destroyed = plane.destroy();
+        self.store.remove(instance.ifindex);
         self.publisher.remove(now, &name);
         log::info!("{name}: removed");
-        first.map_or(Ok(()), Err)
+        destroyed.map_err(|error| {
+            log::error!("{name}: {}", chain(&error));
+            plane_error(&name, &error)
+        })
     }
 
     fn port_attach(&mut self, now: Time, bond: &str, port: &str) -> Result<(), ControlError> {
@@ -381,20 +386,6 @@ impl Instances {
         }
     }
 
-    /// The original settings of an interface that has not got them back.
-    fn unrestored(&self, port: PortId) -> Option<&OriginalPort> {
-        let kept = self.bonds.iter().map(|instance| &instance.unrestored);
-        kept.chain([&self.unrestored]).find_map(|kept| kept.get(&port))
-    }
-
-    /// A port was attached: its original settings are with those of its bond.
-    fn forget_unrestored(&mut self, port: PortId) {
-        self.unrestored.remove(&port);
-        for instance in &mut self.bonds {
-            instance.dirty |= instance.unrestored.remove(&port).is_some();
-        }
-    }
-
     /// Attaches a port, once its settings are on disk.
     fn attach_saved(&mut self, at: usize, port: PortId, base: &PortBase, what: &str) -> Result<(), ControlError> {
         self.try_save(at).map_err(|error| {
@@ -465,11 +456,14 @@ impl Instances {
             return Err(not_a_port(bond, port));
         }
         instance.dirty = true;
-        attached.map_or(Ok(()), |id| self.release(now, at, id, false))
+        if let Some(id) = attached {
+            self.release(now, at, id, false);
+        }
+        Ok(())
     }
 
     /// Moves traffic off a port, then gives it back as it was, unless it is `gone`.
-    pub(super) fn release(&mut self, now: Time, at: usize, port: PortId, gone: bool) -> Result<(), ControlError> {
+    pub(super) fn release(&mut self, now: Time, at: usize, port: PortId, gone: bool) {
         self.feed(now, at, Event::PortDetached { port, gone });
         self.stop_listening(port);
         let instance = &mut self.bonds[at];
@@ -480,15 +474,14 @@ impl Instances {
         instance.devices.remove(&port.0);
         instance.dirty = true;
         let Some(original) = instance.originals.remove(&port) else {
-            return Ok(());
+            return;
         };
-        let name = instance.name.clone();
-        let detached = instance.plane.detach(port, &original);
-        if detached.is_err() && !gone {
-            instance.unrestored.insert(port, original);
+        if !gone {
+            self.give_back(now, at, port, original);
+        } else if let Err(error) = instance.plane.detach(port, &original) {
+            log::debug!("{}: {}", instance.name, chain(&error));
         }
         self.save(at);
-        detached.map_err(|error| plane_error(&name, &error))
     }
 
     fn port_set(&mut self, now: Time, bond: &str, port: &str, pairs: &OptionPairs) -> Result<(), ControlError> {

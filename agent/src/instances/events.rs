@@ -278,9 +278,7 @@ impl Instances {
         }
         log::warn!("{bond}: {name} was taken out of the bond by another program");
         self.bonds[at].forget_wanted(name);
-        if let Err(error) = self.release(now, at, port, false) {
-            log::warn!("{bond}: {name}: {error}");
-        }
+        self.release(now, at, port, false);
     }
 
     /// The operator may give a port another address; the bond goes on and says so. Nothing reverts it.
@@ -382,14 +380,14 @@ impl Instances {
             instance.failures.forget(&Subject::Wanted(name.to_owned()));
         }
         let port = PortId(ifindex);
-        self.unrestored.remove(&port);
         for instance in &mut self.bonds {
-            if let Some(original) = instance.unrestored.remove(&port)
+            if let Some(original) = instance.unrestored.get(&port)
                 && instance.wanted.iter().any(|wanted| wanted == name)
             {
-                instance.vanished.insert(name.to_owned(), original);
+                instance.vanished.insert(name.to_owned(), original.clone());
             }
         }
+        self.forget_unrestored(port);
         if let Some(at) = self.owner_of(port) {
             log::warn!(
                 "{}: {name} has disappeared, it joins again when it is back",
@@ -399,9 +397,7 @@ impl Instances {
             if let Some(original) = instance.originals.get(&port) {
                 instance.vanished.insert(name.to_owned(), original.clone());
             }
-            if let Err(error) = self.release(now, at, port, true) {
-                log::debug!("{name}: {error}");
-            }
+            self.release(now, at, port, true);
         }
     }
 

@@ -139,9 +139,7 @@ impl Instances {
                 continue;
             };
             log::info!("{name}: {port} left the option files, giving it back");
-            if let Err(error) = self.release(now, at, id, false) {
-                log::error!("{name}: {error}");
-            }
+            self.release(now, at, id, false);
         }
     }
 

@@ -11,6 +11,7 @@ mod calls;
 mod events;
 mod follow;
 mod frame_sockets;
+mod give_back;
 mod listening;
 mod logged_failures;
 mod publish;
@@ -40,6 +41,7 @@ use mio::Registry;
 
 use self::attempts::Attempts;
 use self::frame_sockets::FrameSockets;
+use self::give_back::Returns;
 use self::logged_failures::{LoggedFailures, Subject};
 use self::rate_limit::RateLimit;
 use self::shown::Shown;
@@ -51,7 +53,7 @@ use crate::dataplane::{OriginalPort, PlaneBond, PlaneChoice, Planes, PortCounter
 use crate::netlink::{Events, Link, LinkEvent, RouteSocket};
 use crate::origins::Origins;
 use crate::packet::PacketSocket;
-use crate::saved::{SavedBond, Store};
+use crate::saved::{LeftPort, SavedBond, Store};
 use crate::status::Devices;
 use crate::status::publish::Publisher;
 use crate::text::{self, chain};
@@ -79,8 +81,12 @@ pub struct Instances {
     unadopted: Vec<Unadopted>,
     /// The option files that were read at the start, as absolute paths.
     files: Vec<PathBuf>,
-    /// Original settings of ports that did not get them back when their bond was removed.
-    unrestored: BTreeMap<PortId, OriginalPort>,
+    /// Ports that did not get their original settings back when their bond was removed.
+    unrestored: BTreeMap<PortId, LeftPort>,
+    /// They could not be saved.
+    left_unsaved: bool,
+    /// Failures to give back these ports, and those of the bonds.
+    returns: Returns,
     /// When every interface is to be read, after an attempt at that failed.
     resync_at: Option<Time>,
     /// When states that could not be saved are saved again.
@@ -177,6 +183,8 @@ impl Instances {
             unadopted: Vec::new(),
             files: Vec::new(),
             unrestored: BTreeMap::new(),
+            left_unsaved: false,
+            returns: Returns::default(),
             resync_at: None,
             save_again_at: None,
             next_published: 0,
@@ -198,6 +206,7 @@ impl Instances {
             self.repair_timeout(),
             self.attach_timeout(),
             self.adopt_timeout(),
+            self.give_back_timeout(),
             self.resync_at,
             self.save_again_at,
             self.publisher.poll_timeout(),
@@ -222,6 +231,7 @@ impl Instances {
             self.resync(now);
         }
         self.attach_due(now);
+        self.give_back_due(now);
         self.save_again(now);
         if self.polled {
             let rested = now + (clock::worked() - before) * POLLS_SHARE;

@@ -49,7 +49,7 @@ impl Instances {
             let tree = status::render(&report, instance.bond.options(), &instance.devices, &self.release);
             self.publisher.update(&report.name, tree);
         }
-        if self.store.has_unremoved() {
+        if self.store.has_unremoved() || self.left_unsaved {
             self.save_again_at.get_or_insert(now + SAVE_RETRY);
         }
         self.publisher.flush(now);
@@ -62,6 +62,9 @@ impl Instances {
                 instance.dirty |= instance.unsaved;
             }
             self.store.remove_again();
+            if self.left_unsaved {
+                self.save_left();
+            }
         }
     }
 

@@ -30,6 +30,7 @@ impl Instances {
     pub fn start(&mut self, now: Time, specs: &[BondSpec], files: &[PathBuf]) -> std::io::Result<()> {
         let loaded = self.store.load()?;
         self.files = files.iter().map(|file| absolute(file)).collect();
+        self.unrestored = loaded.left;
         for (name, error) in loaded.unread {
             let error = PlaneError::Kernel {
                 doing: format!("read the saved state of {name}"),
@@ -101,38 +102,6 @@ impl Instances {
         let _ = self.store.save(saved);
     }
 
-    /// Gives the ports of a bond back whose interface is gone. `failures` counts the attempts before.
-    ///
-    /// # Errors
-    /// A port cannot be given back, and another attempt may help. The state keeps the settings of such ports.
-    pub(super) fn give_back_all(&mut self, saved: &mut SavedBond, failures: u32) -> Result<(), PlaneError> {
-        let name = saved.name.clone();
-        log::warn!("{name}: its interface is gone, giving its ports back");
-        let mut first = None;
-        for (port, original) in std::mem::take(&mut saved.originals) {
-            let done = self.plane_of(saved).and_then(|plane| plane.give_back(port, &original));
-            match done {
-                Ok(()) => {}
-                Err(error) if error.may_pass() && failures < MOST_RETURNS => {
-                    saved.originals.insert(port, original);
-                    first.get_or_insert(error);
-                }
-                Err(error) => {
-                    log::error!("{name}: {}", chain(&error));
-                    self.unrestored.insert(port, original);
-                }
-            }
-        }
-        if let Some(error) = first {
-            // A failure is logged by the store.
-            let _ = self.store.save(saved);
-            return Err(error);
-        }
-        self.unrestored.append(&mut saved.unrestored);
-        self.store.remove(saved.ifindex);
-        Ok(())
-    }
-
     pub(super) fn adopt(&mut self, now: Time, saved: SavedBond, plane: Box<dyn PlaneBond>, observed: Observed) {
         let ifindex = observed.ifindex;
         let options = saved.bond.options().clone();
@@ -169,7 +138,7 @@ impl Instances {
         self.bonds.push(instance);
         let at = self.bonds.len() - 1;
         self.drain(now, at);
-        self.release_half_attached(at);
+        self.release_half_attached(now, at);
     }
 
     fn seen(&mut self, observed: Observed, originals: &BTreeMap<PortId, OriginalPort>) -> AdoptedState {
@@ -187,7 +156,7 @@ impl Instances {
 
     /// A crash in the middle of attaching leaves a port that the plane does not know: it is put back, then attached anew. If that
     /// fails, its settings are kept for when it is.
-    fn release_half_attached(&mut self, at: usize) {
+    fn release_half_attached(&mut self, now: Time, at: usize) {
         let instance = &mut self.bonds[at];
         let is_port = |port: &PortId| instance.bond.ports().get(*port).is_some();
         let originals = std::mem::take(&mut instance.originals);
@@ -195,14 +164,7 @@ impl Instances {
         instance.originals = attached;
         let half: BTreeMap<PortId, OriginalPort> = half;
         for (port, original) in half {
-            if let Err(error) = instance.plane.detach(port, &original) {
-                log::warn!(
-                    "{}: {port} was attached half-way by an earlier agent and cannot be put back: {}",
-                    instance.name,
-                    chain(&error)
-                );
-                instance.unrestored.insert(port, original);
-            }
+            self.give_back(now, at, port, original);
         }
     }
 
@@ -358,9 +320,6 @@ fn options_of_orphan(
         }
     }
 }
-
-/// Attempts to give back the ports of a lost bond before the rest is left: three seconds.
-const MOST_RETURNS: u32 = 5;
 
 /// As [`check_options_on`], for any plane.
 pub fn check_options(pairs: &[(String, String)]) -> Vec<(usize, String)> {

@@ -19,6 +19,7 @@ use crate::netlink::{Link, LinkEvent, RouteSocket};
 mod adoption;
 mod attach;
 mod follow;
+mod give_back;
 mod planes;
 mod renames;
 mod saving;

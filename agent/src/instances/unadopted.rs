@@ -18,8 +18,6 @@ pub(super) struct Unadopted {
     pub(super) followed: bool,
     /// Attempts that failed.
     pub(super) failures: u32,
-    /// Those of them that found its interface gone and could not give back all its ports.
-    pub(super) give_backs: u32,
     /// Why the last one failed.
     pub(super) reason: String,
     /// When the next one is made.
@@ -43,7 +41,6 @@ impl Unadopted {
             specs: Vec::new(),
             followed: false,
             failures: 0,
-            give_backs: 0,
             reason: String::new(),
             retry: Time::ZERO,
         }

@@ -34,6 +34,17 @@ pub struct SavedBond {
     pub origins: Option<Origins>,
 }
 
+/// A port that did not get its settings back when its bond was removed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeftPort {
+    /// The name that its bond had.
+    pub bond: String,
+    /// The plane that the bond was on.
+    pub plane: String,
+    /// The settings to be restored.
+    pub original: OriginalPort,
+}
+
 impl SavedBond {
     /// The name of its data plane.
     pub fn plane(&self) -> &str {

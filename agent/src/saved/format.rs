@@ -10,7 +10,7 @@ use bond_modes::{PortId, Saved};
 use bond_monitors::MacAddr;
 use serde::{Deserialize, Serialize};
 
-use super::bond::SavedBond;
+use super::bond::{LeftPort, SavedBond};
 use crate::dataplane::OriginalPort;
 use crate::origins::Origins;
 
@@ -35,6 +35,23 @@ pub(super) struct FileBond {
     configured: Option<Vec<(String, String)>>,
     #[serde(default)]
     origins: Option<FileOrigins>,
+}
+
+/// Ports that their bonds have left behind.
+#[derive(Serialize, Deserialize)]
+pub(super) struct FileLeft {
+    pub(super) boot_id: String,
+    /// The inode number of the network namespace.
+    pub(super) netns: u64,
+    pub(super) ports: BTreeMap<PortId, FileLeftPort>,
+}
+
+/// See [`LeftPort`].
+#[derive(Serialize, Deserialize)]
+pub(super) struct FileLeftPort {
+    bond: String,
+    plane: String,
+    original: FileOriginal,
 }
 
 /// See [`OriginalPort`].
@@ -99,6 +116,26 @@ impl From<FileBond> for SavedBond {
     }
 }
 
+impl From<LeftPort> for FileLeftPort {
+    fn from(left: LeftPort) -> Self {
+        FileLeftPort {
+            bond: left.bond,
+            plane: left.plane,
+            original: left.original.into(),
+        }
+    }
+}
+
+impl From<FileLeftPort> for LeftPort {
+    fn from(file: FileLeftPort) -> Self {
+        LeftPort {
+            bond: file.bond,
+            plane: file.plane,
+            original: file.original.into(),
+        }
+    }
+}
+
 impl From<OriginalPort> for FileOriginal {
     fn from(port: OriginalPort) -> Self {
         FileOriginal {
@@ -157,6 +194,6 @@ impl From<FileOrigins> for Origins {
     }
 }
 
-fn values_into<K: Ord, V, W: From<V>>(map: BTreeMap<K, V>) -> BTreeMap<K, W> {
+pub(super) fn values_into<K: Ord, V, W: From<V>>(map: BTreeMap<K, V>) -> BTreeMap<K, W> {
     map.into_iter().map(|(key, value)| (key, value.into())).collect()
 }

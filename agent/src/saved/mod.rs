@@ -7,10 +7,13 @@ mod format;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-pub use self::bond::SavedBond;
-use self::format::FileBond;
+use bond_modes::PortId;
+
+pub use self::bond::{LeftPort, SavedBond};
+use self::format::{FileBond, FileLeft, values_into};
 
 /// What the folder holds when an agent starts.
 #[derive(Debug, Default)]
@@ -19,6 +22,8 @@ pub struct Loaded {
     pub states: Vec<SavedBond>,
     /// Names of bonds whose files cannot be read for now, each with the error; [`Store::read`] tries again.
     pub unread: Vec<(String, io::Error)>,
+    /// Ports that bonds left behind.
+    pub left: BTreeMap<PortId, LeftPort>,
 }
 
 /// The folder of state files.
@@ -26,6 +31,8 @@ pub struct Loaded {
 pub struct Store {
     dir: PathBuf,
     boot_id: String,
+    /// The inode number of the network namespace.
+    netns: u64,
     /// Contents of each bond's file, so that an unchanged state is not written again.
     written: BTreeMap<String, String>,
     /// The files that are there, by their names without the ending, each with the interface of its bond; `None` if that cannot be
@@ -46,6 +53,7 @@ impl Store {
         Ok(Store {
             dir,
             boot_id,
+            netns: fs::metadata("/proc/thread-self/ns/net")?.ino(),
             written: BTreeMap::new(),
             files: BTreeMap::new(),
             unremoved: BTreeMap::new(),
@@ -78,7 +86,57 @@ impl Store {
             }
         }
         loaded.states = self.keep_latest(states);
+        loaded.left = self.load_left();
         Ok(loaded)
+    }
+
+    /// Those of this boot and this network namespace. What cannot be read is logged and left out.
+    fn load_left(&self) -> BTreeMap<PortId, LeftPort> {
+        let path = self.dir.join(LEFT);
+        let file = match fs::read(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return BTreeMap::new(),
+            read => read.and_then(|text| Ok(serde_json::from_slice::<FileLeft>(&text)?)),
+        };
+        match file {
+            Ok(file) if file.boot_id == self.boot_id && file.netns == self.netns => values_into(file.ports),
+            Ok(_) => BTreeMap::new(),
+            Err(error) => {
+                log::error!("cannot read {}: {error}; its ports keep their settings", path.display());
+                BTreeMap::new()
+            }
+        }
+    }
+
+    /// Writes the ports that bonds have left behind; without one, removes the file. The first of several failures in a row is
+    /// logged.
+    pub fn save_left(&mut self, ports: &BTreeMap<PortId, LeftPort>) -> io::Result<()> {
+        let path = self.dir.join(LEFT);
+        let file = FileLeft {
+            boot_id: self.boot_id.clone(),
+            netns: self.netns,
+            ports: values_into(ports.clone()),
+        };
+        let written = match ports.is_empty() {
+            true => fs::remove_file(&path).or_else(|error| match error.kind() {
+                io::ErrorKind::NotFound => Ok(()),
+                _ => Err(error),
+            }),
+            false => self.replace(&path, &serde_json::to_string(&file).expect("it is plain data")),
+        };
+        self.log_failure(&path, &written);
+        written
+    }
+
+    fn log_failure(&mut self, path: &Path, written: &io::Result<()>) {
+        let first = !std::mem::replace(&mut self.failures, written.is_err());
+        if let Err(error) = written
+            && first
+        {
+            log::error!(
+                "cannot write {}: {error}; a restart would forget what it holds",
+                path.display()
+            );
+        }
     }
 
     /// Of several states of one interface the one written last counts: its bond was renamed, and the agent could not remove the
@@ -150,26 +208,17 @@ impl Store {
         Ok(None)
     }
 
-    /// Writes a state if it changed: whole, then renamed. Then the files under earlier names of its bond go. The first of several
+    /// Writes a state if it changed. Then the files under earlier names of its bond go. The first of several
     /// failures in a row is logged.
     pub fn save(&mut self, state: &SavedBond) -> io::Result<()> {
         let text = to_text(state);
         if self.written.get(&state.name) != Some(&text) {
             let written = self.write(state, &text);
-            if let Err(error) = &written
-                && !std::mem::replace(&mut self.failures, true)
-            {
-                let path = self.path(&state.name);
-                log::error!(
-                    "cannot write {}: {error}; a restart would forget what it holds",
-                    path.display()
-                );
-            }
+            self.log_failure(&self.path(&state.name), &written);
             written?;
             self.written.insert(state.name.clone(), text);
             self.files.insert(state.name.clone(), Some(state.ifindex));
             self.unremoved.remove(&state.name);
-            self.failures = false;
         }
         self.remove_files(state.ifindex, Some(&state.name));
         Ok(())
@@ -177,12 +226,16 @@ impl Store {
 
     fn write(&mut self, state: &SavedBond, text: &str) -> io::Result<()> {
         self.make_room(&state.name, state.ifindex)?;
-        let path = self.path(&state.name);
+        self.replace(&self.path(&state.name), text)
+    }
+
+    /// Writes a file whole, then renames it.
+    fn replace(&self, path: &Path, text: &str) -> io::Result<()> {
         let temporary = path.with_extension("new");
         // The folder may have been removed.
         let written = fs::create_dir_all(&self.dir)
             .and_then(|()| fs::write(&temporary, text))
-            .and_then(|()| fs::rename(&temporary, &path));
+            .and_then(|()| fs::rename(&temporary, path));
         if written.is_err() {
             // Remove the incomplete file, which would use space on a full disk.
             let _ = fs::remove_file(&temporary);
@@ -264,6 +317,9 @@ impl Store {
         self.dir.join(format!("{file}.json"))
     }
 }
+
+/// The file of ports that bonds left behind; it has no ending, so it is no bond's.
+const LEFT: &str = "left-ports";
 
 /// The bond whose name a file has, or had.
 fn bond_of(file: &str) -> &str {
