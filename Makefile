@@ -10,7 +10,7 @@
 #                instructions are held against docs/measured.md, and RECORD=now puts them in there
 # make fidelity  bondd against the kernel's bonding driver, in the lab's machine: the scenarios of tests/fidelity/ and COUNT random
 #                ones from SEED, all of them on both data planes; ONLY=word plays those with the word in their name, KEEP=file
-#                keeps what was observed in file.tc and file.team
+#                keeps what was observed
 # make fuzz      the readers of option files against ten million changed files, or ten minutes of them; SEED and EXECUTIONS change that
 # make check     formatting and lints
 # make build     release programs in target/release

@@ -132,7 +132,7 @@ fn beside_the_driver() -> Outcome {
         Ok(lab) => lab,
         Err(why) => return not_run(&why),
     };
-    let [beside_tc, beside_team] = &["tc", "team"].map(|column| play(&lab, &stories, column, &guest));
+    let [beside_tc, beside_team] = &["tc", "team"].map(|column| play(&lab, &stories, &[column], &guest));
     for (miimon, story) in lab::MIIMON.iter().zip(&stories) {
         let columns = [("kernel", beside_tc), ("tc", beside_tc), ("team", beside_team)];
         let columns = columns.map(|(column, seen)| lab::Cuts::of(seen, &story.name, column));

@@ -85,11 +85,14 @@ fn by_column<'a>(observations: &[&'a Value]) -> Vec<(&'a str, Seen<'a>)> {
 
 /// The first step that a data plane refused because it would not be exact. What comes after has another bond before it.
 fn declared(observed: &Seen) -> Option<u64> {
-    let inexact = |why: &str| why.starts_with("refused: ") && why.contains(" exactly on plane ");
     let mut steps = observed.iter();
-    steps
-        .find(|(_, o)| o["why"].as_str().is_some_and(inexact))
-        .map(|(step, _)| *step)
+    steps.find(|(_, o)| declares(o)).map(|(step, _)| *step)
+}
+
+/// Whether a data plane refused this step because it would not be exact.
+pub(super) fn declares(observation: &Value) -> bool {
+    let inexact = |why: &str| why.starts_with("refused: ") && why.contains(" exactly on plane ");
+    observation["why"].as_str().is_some_and(inexact)
 }
 
 impl Comparison {

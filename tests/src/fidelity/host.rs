@@ -26,12 +26,12 @@ pub fn read_folder(folder: &Path) -> Result<Vec<Scenario>, String> {
     Ok(scenarios)
 }
 
-/// Plays scenarios to the kernel's driver and, beside it, to one column, in as many machines as there are processors, each a share;
-/// `guest` is the program for the guest.
+/// Plays scenarios to the kernel's driver and, beside it, to these columns, in as many machines as there are processors, each a
+/// share; `guest` is the program for the guest.
 ///
 /// # Panics
 /// When a machine fails.
-pub fn play(lab: &Lab, scenarios: &[Scenario], column: &str, guest: &Path) -> Vec<Value> {
+pub fn play(lab: &Lab, scenarios: &[Scenario], columns: &[&str], guest: &Path) -> Vec<Value> {
     let processors = thread::available_parallelism().map_or(1, usize::from);
     let machines = processors.min(scenarios.len());
     let work = env::temp_dir().join(format!("bondd-fidelity-{}", std::process::id()));
@@ -52,7 +52,7 @@ pub fn play(lab: &Lab, scenarios: &[Scenario], column: &str, guest: &Path) -> Ve
     let observed = thread::scope(|scope| {
         let started: Vec<_> = shares
             .iter()
-            .map(|share| scope.spawn(|| machine(lab, guest, share, column)))
+            .map(|share| scope.spawn(|| machine(lab, guest, share, columns)))
             .collect();
         started
             .into_iter()
@@ -64,15 +64,9 @@ pub fn play(lab: &Lab, scenarios: &[Scenario], column: &str, guest: &Path) -> Ve
 }
 
 /// One machine's share.
-fn machine(lab: &Lab, guest: &Path, share: &Path, column: &str) -> Vec<Value> {
-    let play = [
-        "--timeout",
-        "1800",
-        "--",
-        "/usr/bin/bondd-fidelity-guest",
-        "/fidelity",
-        column,
-    ];
+fn machine(lab: &Lab, guest: &Path, share: &Path, columns: &[&str]) -> Vec<Value> {
+    let program = ["--timeout", "2400", "--", "/usr/bin/bondd-fidelity-guest", "/fidelity"];
+    let play = [&program, columns].concat();
     let read = |line| serde_json::from_str(line).unwrap_or_else(|e| panic!("the guest printed '{line}': {e}"));
     lab.run(MODULES, &[&bin("bondd"), guest], &[(share, "/fidelity")], &play)
         .lines()

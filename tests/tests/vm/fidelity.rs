@@ -30,10 +30,7 @@ fn bondd_does_what_the_kernels_driver_does() {
         scenarios.retain(|scenario| scenario.name.contains(only.as_str()));
     }
     let start = Instant::now();
-    let mut verdict = Verdict::default();
-    for column in ["tc", "team"] {
-        verdict.add(pass(&lab, column, &scenarios, &wanted));
-    }
+    let verdict = judged(&lab, &scenarios, &wanted);
     for difference in &verdict.unwanted {
         println!("{}", shown(difference));
     }
@@ -76,21 +73,22 @@ fn bondd_does_what_the_kernels_driver_does() {
     );
 }
 
-/// Plays scenarios on one column.
-fn pass(lab: &Lab, column: &str, scenarios: &[Scenario], wanted: &[Wanted]) -> Verdict {
+/// Plays scenarios on every column and compares.
+fn judged(lab: &Lab, scenarios: &[Scenario], wanted: &[Wanted]) -> Verdict {
     let guest = own_bin(env!("CARGO_BIN_EXE_bondd-fidelity-guest"));
-    let observed = play(lab, scenarios, column, &guest);
+    let observed = play(lab, scenarios, &["tc", "team"], &guest);
     if let Some(path) = given("KEEP") {
         let lines: String = observed.iter().map(|o| format!("{o}\n")).collect();
-        fs::write(format!("{path}.{column}"), lines).unwrap();
+        fs::write(path, lines).unwrap();
     }
     let mut verdict = Verdict::default();
-    verdict.judge(scenarios, &observed, wanted);
-    println!(
-        "{column}: {} scenarios, {} comparisons",
-        scenarios.len(),
-        verdict.compared
-    );
+    for scenario in scenarios {
+        let own: Vec<&Value> = observed
+            .iter()
+            .filter(|o| o["scenario"] == scenario.name.as_str())
+            .collect();
+        verdict.take(scenario, compare(scenario, &own), wanted);
+    }
     verdict
 }
 
@@ -108,26 +106,6 @@ struct Verdict {
 }
 
 impl Verdict {
-    fn judge(&mut self, scenarios: &[Scenario], observed: &[Value], wanted: &[Wanted]) {
-        for scenario in scenarios {
-            let own: Vec<&Value> = observed
-                .iter()
-                .filter(|o| o["scenario"] == scenario.name.as_str())
-                .collect();
-            self.take(scenario, compare(scenario, &own), wanted);
-        }
-    }
-
-    fn add(&mut self, other: Verdict) {
-        self.compared += other.compared;
-        self.declared += other.declared;
-        for (name, times) in other.covered {
-            *self.covered.entry(name).or_default() += times;
-        }
-        self.unwanted.extend(other.unwanted);
-        self.texts.extend(other.texts);
-    }
-
     fn texts_by_mode(&self) -> BTreeMap<&str, usize> {
         let mut modes = BTreeMap::new();
         for text in &self.texts {

@@ -10,7 +10,7 @@ fn a_dead_path_with_its_carrier_on_is_left_within_the_missed_answers_and_one_int
     let scenarios: Vec<Scenario> = [2, 3].map(story).into();
     let guest = own_bin(env!("CARGO_BIN_EXE_bondd-fidelity-guest"));
     let Some(lab) = Lab::for_test() else { return };
-    let observed = play(&lab, &scenarios, "tc", &guest);
+    let observed = play(&lab, &scenarios, &["tc"], &guest);
     for (scenario, missed_max) in scenarios.iter().zip([2, 3]) {
         for column in ["kernel", "tc"] {
             let took: Vec<u64> = observed

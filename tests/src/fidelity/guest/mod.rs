@@ -33,19 +33,23 @@ const COLUMNS: [(&str, Make); 3] = [
     ("team", |dir| Ok(Box::new(Agent::start(dir, "team")?))),
 ];
 
-/// Plays the scenarios of a folder, in the order of their names, on the oracle and another column.
+/// Plays the scenarios of a folder, in the order of their names, on the oracle and the columns named.
 ///
 /// The columns of one scenario play at the same time, each in namespaces of its own: most of a scenario is waiting. They take each
-/// step together: one that is at work, and the machine is slow, must not cost the other the moments at which its monitor looks.
-pub fn main(folder: &Path, beside: &str) -> Result<(), String> {
+/// step together: one that is at work, and the machine is slow, must not cost the others the moments at which its monitor looks.
+pub fn main(folder: &Path, beside: &[String]) -> Result<(), String> {
     let scenarios = super::host::read_folder(folder)?;
     let [oracle, others @ ..] = &COLUMNS;
-    let other = others.iter().find(|(name, _)| *name == beside);
-    let columns = [oracle, other.ok_or_else(|| format!("there is no column {beside}"))?];
+    let named = |beside: &String| {
+        let column = others.iter().find(|(name, _)| name == beside);
+        column.ok_or_else(|| format!("there is no column {beside}"))
+    };
+    let beside = beside.iter().map(named).collect::<Result<Vec<_>, _>>()?;
+    let columns: Vec<_> = [oracle].into_iter().chain(beside).collect();
     let together = Barrier::new(columns.len());
     thread::scope(|scope| {
         let together = &together;
-        let columns = columns.map(|&(name, make)| {
+        let play_on = |&(name, make): &(&'static str, Make)| {
             let (ask, asked) = channel::<&Scenario>();
             let (report, reports) = channel();
             scope.spawn(move || {
@@ -61,7 +65,8 @@ pub fn main(folder: &Path, beside: &str) -> Result<(), String> {
                 }
             });
             (ask, reports)
-        });
+        };
+        let columns: Vec<_> = columns.into_iter().map(play_on).collect();
         for scenario in &scenarios {
             let gone = |_| "a column's thread has panicked".to_owned();
             for (ask, _) in &columns {
@@ -78,7 +83,7 @@ pub fn main(folder: &Path, beside: &str) -> Result<(), String> {
     })
 }
 
-/// Keeps the columns at the same step of a scenario, also if one of them cannot go on.
+/// Keeps the columns at the same step of a scenario, also if one of them does not go on.
 struct Pace<'a> {
     together: &'a Barrier,
     /// Steps that are left.

@@ -12,10 +12,12 @@ use super::Pace;
 use super::bench::Bench;
 use super::column::{Column, Outcome};
 use super::far::Far;
+use crate::fidelity::compare::declares;
 use crate::fidelity::frame::{self, Traffic};
 use crate::fidelity::scenario::{Fault, Scenario, Step, Verb};
 
-/// Every step's observation, in order; an error is the bench's, not the column's.
+/// Every step's observation, in order, as far as the column does the scenario exactly: what comes after is not compared. An error
+/// is the bench's, not the column's.
 pub(super) fn play(
     scenario: &Scenario,
     bench: &mut Bench,
@@ -30,7 +32,11 @@ pub(super) fn play(
         observation["step"] = json!(number + 1);
         observation["text"] = json!(step.text);
         observation["ms"] = json!(start.elapsed().as_millis());
+        let ends = declares(&observation);
         observations.push(observation);
+        if ends {
+            break;
+        }
     }
     // To explain a difference; not compared.
     if let Some(last) = observations.last_mut() {
