@@ -28,6 +28,9 @@ use crate::machine::Machine;
 use crate::netns::{Hands, Netns};
 use crate::process::{processor_time, resident};
 
+/// Kernel modules without which there are no such bonds.
+pub const MODULES: &[&str] = &["veth", "sch_ingress", "cls_bpf"];
+
 /// Measures this number of bonds on the tc plane; `progress` is told each step.
 pub fn measure(count: usize, progress: impl Fn(&str)) -> Seen {
     let mut many = ManyBonds::new(count);
@@ -65,7 +68,7 @@ struct ManyBonds {
     far_hands: Hands,
     pins: Pins,
     daemon: Daemon,
-    _near: Netns,
+    near: Netns,
     _far: Netns,
     _machine: Machine,
 }
@@ -144,7 +147,7 @@ impl ManyBonds {
             far_hands: Hands::new(&far),
             pins: Pins::of(&daemon),
             daemon,
-            _near: near,
+            near,
             _far: far,
             _machine: machine,
         }
@@ -208,6 +211,9 @@ impl ManyBonds {
                 whole = Some(begun.elapsed());
             }
             let is_over = whole.is_some() && ready.get().is_some();
+            if probe.is_about_to_pull() && !is_over {
+                self.events.renew(&self.near);
+            }
             let first = &self.bonds[0];
             probe.step(first.port(), first.ports, &events, is_over, &mut self.far_hands);
             if is_over && probe.is_settled() || begun.elapsed() >= limit {
@@ -242,6 +248,7 @@ impl ManyBonds {
     fn all_first_ports_dead(&mut self) -> Failover {
         let first: BTreeMap<u32, usize> = self.bonds.iter().map(|bond| bond.ports[0]).zip(0..).collect();
         let pid = self.daemon.pid();
+        self.events = LinkEvents::subscribe(&self.near);
         let (used, begun) = (processor_time(pid), Instant::now());
         self.far_hands.tell(&format!("link set group {FIRST_PORTS} down"));
         let mut heard: BTreeMap<usize, Instant> = BTreeMap::new();
@@ -302,7 +309,6 @@ impl ManyBonds {
     fn profile(&mut self) -> std::io::Result<Profile> {
         let requests = Requests::of(self.daemon.pid())?;
         thread::sleep(SETTLE);
-        self.events.read(Duration::ZERO);
         let mut spent: [Vec<(Counted, Duration)>; 3] = Default::default();
         let mut waits = Vec::new();
         for _ in 0..ROUNDS {
@@ -332,6 +338,7 @@ impl ManyBonds {
 
     /// Pulls the first bond's active cable; how long its failover took, if it came.
     fn pull(&mut self) -> Option<Duration> {
+        self.events = LinkEvents::subscribe(&self.near);
         let mut probe = Probe::settled();
         let end = Instant::now() + DEAD_LIMIT;
         while Instant::now() < end {

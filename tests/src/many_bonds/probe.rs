@@ -93,6 +93,11 @@ impl Probe {
         };
     }
 
+    /// Whether the next step pulls the cable.
+    pub fn is_about_to_pull(&self) -> bool {
+        matches!(self.state, State::Settled(since) if since.elapsed() >= PAUSE)
+    }
+
     /// Whether nothing is under way.
     pub fn is_settled(&self) -> bool {
         matches!(self.state, State::Absent | State::Settled(_))

@@ -35,6 +35,8 @@ pub struct LinkEvent {
 #[derive(Debug)]
 pub struct LinkEvents {
     socket: OwnedFd,
+    /// Read by [`LinkEvents::renew`].
+    before: Vec<LinkEvent>,
 }
 
 impl LinkEvents {
@@ -49,14 +51,27 @@ impl LinkEvents {
         });
         LinkEvents {
             socket: socket.unwrap_or_else(|e| panic!("cannot subscribe to link events: {e}")),
+            before: Vec::new(),
         }
+    }
+
+    /// Gets events before all others who are subscribed, and loses none. The kernel serves the youngest socket first, and an agent
+    /// that is served before us may have moved its bond before we hear of the event: its priority is higher than that of the
+    /// kernel's thread, which then waits. [net/netlink/af_netlink.c: netlink_broadcast_filtered, sk_add_bind_node]
+    pub fn renew(&mut self, netns: &Netns) {
+        let mut young = LinkEvents::subscribe(netns);
+        young.before = self.read(Duration::ZERO);
+        *self = young;
     }
 
     /// Waits at most this long for an event and returns all that have come.
     ///
     /// # Panics
     /// When events were lost.
-    pub fn read(&self, wait: Duration) -> Vec<LinkEvent> {
+    pub fn read(&mut self, wait: Duration) -> Vec<LinkEvent> {
+        if !self.before.is_empty() {
+            return std::mem::take(&mut self.before);
+        }
         let mut readable = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
         match ppoll(&mut readable, Some(TimeSpec::from_duration(wait)), None) {
             Ok(_) | Err(Errno::EINTR) => {}
@@ -176,7 +191,7 @@ mod tests {
     fn a_pulled_cable_is_heard_of_by_the_index_and_name_of_its_near_end() {
         let (near, far) = (Netns::new("near"), Netns::new("far"));
         let _cable = Cable::new(&near, "eth0", &far, "far0");
-        let events = LinkEvents::subscribe(&near);
+        let mut events = LinkEvents::subscribe(&near);
         let mut hands = Hands::new(&far);
         for (word, carrier) in [("down", false), ("up", true)] {
             hands.tell(&format!("link set far0 {word}"));
