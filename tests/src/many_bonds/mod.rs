@@ -231,8 +231,12 @@ impl ManyBonds {
     /// Cost while nothing happens.
     fn idle(&self) -> Idle {
         let pid = self.daemon.pid();
-        // The work at the start is done.
+        // The work at the start is done. The agent may rest from it, for seconds, before it polls again.
         thread::sleep(SETTLE);
+        let (used, end) = (processor_time(pid), Instant::now() + REST_LIMIT);
+        while processor_time(pid) == used && Instant::now() < end {
+            thread::sleep(LOOK);
+        }
         let used = processor_time(pid);
         thread::sleep(IDLE);
         let used = processor_time(pid).saturating_sub(used);
@@ -411,6 +415,8 @@ const START_LIMIT: Duration = Duration::from_secs(300);
 const TAKEOVER_LIMIT: Duration = Duration::from_secs(60);
 /// For failovers.
 const DEAD_LIMIT: Duration = Duration::from_secs(30);
+/// For the first poll after a start.
+const REST_LIMIT: Duration = Duration::from_secs(60);
 /// For an option of all bonds.
 const SET_LIMIT: Duration = Duration::from_secs(60);
 
