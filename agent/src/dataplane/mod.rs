@@ -6,6 +6,7 @@
 //! | `choice` | the planes of this agent, and which of them a bond gets |
 //! | `can` | what a plan can say and no plane can do yet |
 //! | `port`, `interface`, `step` | what every plane does with ports and other interfaces, and how a step fails |
+//! | `lock` | locks that outlive a panic |
 //! | `tc/`, `team/` | one folder for each plane |
 
 mod applied;
@@ -15,6 +16,7 @@ mod error;
 #[cfg(test)]
 mod frames;
 mod interface;
+mod lock;
 mod plane;
 mod port;
 #[cfg(test)]

@@ -19,7 +19,7 @@ pub type BondName = String;
 
 /// A mechanism of the kernel that forwards for bonds. It reports its abilities, makes bonds, and takes over existing ones.
 /// Dropping a plane, or one of its bonds, leaves forwarding as it is.
-pub trait Plane {
+pub trait Plane: Send {
     /// Short name, such as `tc`.
     fn name(&self) -> &'static str;
     /// Whether this kernel can do it; an error that names what is missing otherwise. Leaves nothing behind. May remember what
@@ -54,7 +54,7 @@ pub trait Plane {
 }
 
 /// One bond, as the plane that made it or took it over knows it.
-pub trait PlaneBond {
+pub trait PlaneBond: Send {
     /// The name of its plane.
     fn plane(&self) -> &'static str;
     /// As [`Plane::can`], for options that this bond is to get while it runs.

@@ -1,18 +1,18 @@
 //! A data plane without a kernel, for tests of the agent: it keeps bonds in memory, writes down every call, and fails where a
 //! test asks for it.
 
-use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
-use std::rc::Rc;
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use bond_modes::options::{PortOptions, show_all};
 use bond_modes::plan::{Accept, PortPlan, Rewrite, Source, Tx};
 use bond_modes::{BondOptions, ForwardingPlan, PortId};
 use bond_monitors::{Carrier, LinkReport, MacAddr, ReceiveStamps};
 
+use super::lock::lock;
 use super::{
     Adopted, Applied, BondDevice, BondName, Observed, OriginalPort, PlanPart, Plane, PlaneBond, PlaneError, PortBase,
     PortCounters, Touched, Watch,
@@ -23,7 +23,7 @@ use crate::netlink::Link;
 /// kernel is to a real one.
 #[derive(Clone, Debug, Default)]
 pub struct ScriptPlane {
-    world: Rc<RefCell<World>>,
+    world: Arc<Mutex<World>>,
 }
 
 /// One call, as it was made.
@@ -92,33 +92,33 @@ impl ScriptPlane {
     /// A plane of this name.
     pub fn named(name: &'static str) -> ScriptPlane {
         let plane = ScriptPlane::default();
-        plane.world.borrow_mut().name = Some(name);
+        lock(&plane.world).name = Some(name);
         plane
     }
 
     /// Interfaces of bonds that are made from now on are administratively up.
     pub fn make_bonds_up(&self) {
-        self.world.borrow_mut().up = true;
+        lock(&self.world).up = true;
     }
 
     /// It cannot do this option exactly unless it has its default value.
     pub fn cannot(&self, option: &'static str) {
-        self.world.borrow_mut().cannot = Some(option);
+        lock(&self.world).cannot = Some(option);
     }
 
     /// Does this to the interface of every port that it attaches, also if that fails.
     pub fn set_attaching(&self, attaching: fn(PortId)) {
-        self.world.borrow_mut().attaching = Some(attaching);
+        lock(&self.world).attaching = Some(attaching);
     }
 
     /// Adds an interface that can become a port, or changes its state.
     pub fn set_port(&self, port: PortId, report: LinkReport) {
-        self.world.borrow_mut().ports.insert(port, report);
+        lock(&self.world).ports.insert(port, report);
     }
 
     /// Makes the plane report that another program changed the bond with this interface.
     pub fn change_by_others(&self, device: u32) {
-        let mut world = self.world.borrow_mut();
+        let mut world = lock(&self.world);
         world.changed.insert(device);
         world
             .watched
@@ -127,32 +127,32 @@ impl ScriptPlane {
 
     /// Takes an interface away, attached or not.
     pub fn remove_port(&self, port: PortId) {
-        self.world.borrow_mut().ports.remove(&port);
+        lock(&self.world).ports.remove(&port);
     }
 
     /// Says what an attached port hears from now on.
     pub fn set_heard(&self, port: PortId, heard: ReceiveStamps) {
-        self.world.borrow_mut().heard.insert(port, heard);
+        lock(&self.world).heard.insert(port, heard);
     }
 
     /// Lets a call fail and do nothing: the next one for 0, the one after for 1.
     pub fn fail_at(&self, call: usize, error: PlaneError) {
-        self.world.borrow_mut().failure = Some((call, error));
+        lock(&self.world).failure = Some((call, error));
     }
 
     /// Lets every attempt to adopt this bond fail.
     pub fn set_unadoptable(&self, bond: Option<&str>) {
-        self.world.borrow_mut().unadoptable = bond.map(str::to_owned);
+        lock(&self.world).unadoptable = bond.map(str::to_owned);
     }
 
     /// Lets every attempt to give these ports back fail.
     pub fn set_stuck(&self, ports: &[PortId]) {
-        self.world.borrow_mut().stuck = ports.iter().copied().collect();
+        lock(&self.world).stuck = ports.iter().copied().collect();
     }
 
     /// Exchanges the names of two bonds, as another program does.
     pub fn exchange(&self, one: &str, other: &str) {
-        let bonds = &mut self.world.borrow_mut().bonds;
+        let bonds = &mut lock(&self.world).bonds;
         let [first, second] = [one, other].map(|name| bonds.remove(name).expect("a bond"));
         bonds.insert(other.to_owned(), first);
         bonds.insert(one.to_owned(), second);
@@ -160,17 +160,17 @@ impl ScriptPlane {
 
     /// Lets a part of the next plan fail. The rest of it comes about.
     pub fn fail_part(&self, part: PlanPart, error: PlaneError) {
-        self.world.borrow_mut().part_that_fails = Some((part, error));
+        lock(&self.world).part_that_fails = Some((part, error));
     }
 
     /// The calls since this was last asked.
     pub fn take_calls(&self) -> Vec<Call> {
-        std::mem::take(&mut self.world.borrow_mut().calls)
+        std::mem::take(&mut lock(&self.world).calls)
     }
 
     /// The plan in force for a bond; `None` if there is no such bond.
     pub fn plan(&self, bond: &str) -> Option<ForwardingPlan> {
-        self.world.borrow().bonds.get(bond).map(|bond| bond.plan.clone())
+        lock(&self.world).bonds.get(bond).map(|bond| bond.plan.clone())
     }
 
     fn inexact(&self, option: &str) -> PlaneError {
@@ -183,8 +183,8 @@ impl ScriptPlane {
     }
 
     /// Writes the call down; fails if its turn has come.
-    fn call(&self, call: Call) -> Result<std::cell::RefMut<'_, World>, PlaneError> {
-        let mut world = self.world.borrow_mut();
+    fn call(&self, call: Call) -> Result<MutexGuard<'_, World>, PlaneError> {
+        let mut world = lock(&self.world);
         world.calls.push(call);
         match world.failure.take() {
             Some((0, error)) => return Err(error),
@@ -210,7 +210,7 @@ impl World {
 
 impl ScriptPlane {
     fn check(&self, options: &BondOptions) -> Result<(), PlaneError> {
-        let Some(option) = self.world.borrow().cannot else {
+        let Some(option) = lock(&self.world).cannot else {
             return Ok(());
         };
         let value = |options: &BondOptions| show_all(options, None).remove(option);
@@ -229,7 +229,7 @@ impl ScriptPlane {
     }
 
     fn is_called(&self) -> &'static str {
-        self.world.borrow().name.unwrap_or("script")
+        lock(&self.world).name.unwrap_or("script")
     }
 }
 
@@ -276,20 +276,20 @@ impl Plane for ScriptPlane {
     }
 
     fn watch(&mut self) -> Option<&mut dyn Watch> {
-        let hears = self.world.borrow().watched.is_some();
+        let hears = lock(&self.world).watched.is_some();
         hears.then_some(self)
     }
 }
 
 impl Watch for ScriptPlane {
     fn event_fd(&self) -> RawFd {
-        let world = self.world.borrow();
+        let world = lock(&self.world);
         world.watched.as_ref().expect("asked of one that hears").as_raw_fd()
     }
 
     fn read_events(&mut self, _budget: usize) -> io::Result<Touched> {
         Ok(Touched {
-            devices: std::mem::take(&mut self.world.borrow_mut().changed),
+            devices: std::mem::take(&mut lock(&self.world).changed),
             more: false,
         })
     }
@@ -382,7 +382,7 @@ impl PlaneBond for ScriptBond {
     }
 
     fn can_port(&mut self, options: &PortOptions) -> Result<(), PlaneError> {
-        match self.plane.world.borrow().cannot {
+        match lock(&self.plane.world).cannot {
             Some("queue_id") if options.queue_id != 0 => {}
             _ => return Ok(()),
         }
@@ -390,7 +390,7 @@ impl PlaneBond for ScriptBond {
     }
 
     fn attach(&mut self, port: PortId, base: &PortBase) -> Result<(), PlaneError> {
-        let attaching = self.plane.world.borrow().attaching;
+        let attaching = lock(&self.plane.world).attaching;
         if let Some(attaching) = attaching {
             attaching(port);
         }
@@ -431,13 +431,8 @@ impl PlaneBond for ScriptBond {
         let mut world = match self.plane.call(Call::Program(self.name.clone(), plan.clone())) {
             Ok(world) => world,
             Err(error) => {
-                let known = self
-                    .plane
-                    .world
-                    .borrow()
-                    .bonds
-                    .get(&self.name)
-                    .map(|bond| bond.report.mac);
+                let world = lock(&self.plane.world);
+                let known = world.bonds.get(&self.name).map(|bond| bond.report.mac);
                 return Applied::refused(error, known.unwrap_or(plan.mac), plan);
             }
         };
@@ -494,7 +489,7 @@ impl PlaneBond for ScriptBond {
     }
 
     fn renamed(&mut self, new: &str) {
-        let bonds = &mut self.plane.world.borrow_mut().bonds;
+        let bonds = &mut lock(&self.plane.world).bonds;
         // As it is if the test has renamed it already.
         let own = |bond: &&Observed| bond.ifindex == self.ifindex;
         if bonds.get(&self.name).filter(own).is_some()

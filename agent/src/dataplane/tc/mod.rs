@@ -23,12 +23,11 @@
 //! | `queues` | traffic that an operator sends through a port of his choice |
 //! | `program` | from the plan in force to the wanted one, and in which order |
 
-use std::cell::RefCell;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::rc::Rc;
+use std::sync::{Arc, Mutex};
 
 use bond_modes::{BondOptions, ForwardingPlan, PortId};
 use bond_monitors::ReceiveStamps;
@@ -38,6 +37,7 @@ use self::hook::Place;
 use self::object::{Kind, Loader, TX, Way};
 use self::pins::Pins;
 use super::interface::probe_apart;
+use super::lock::lock;
 use super::step::{BPF, Failures, HOOK, VETH, step, step_with};
 use super::{
     Adopted, Applied, BondDevice, BondName, Observed, OriginalPort, Plane, PlaneBond, PlaneError, PortBase,
@@ -70,14 +70,14 @@ pub use self::hook::Hook;
 
 /// The tc data plane of one network namespace: the one in which it was opened.
 pub struct TcPlane {
-    shared: Rc<RefCell<Shared>>,
+    shared: Arc<Mutex<Shared>>,
     /// The kernel has what bonds need; what it lacks may still come, with a module.
     usable: bool,
 }
 
 /// A bond of this plane.
 pub struct TcBond {
-    shared: Rc<RefCell<Shared>>,
+    shared: Arc<Mutex<Shared>>,
     name: BondName,
     bond: Bond,
 }
@@ -100,14 +100,14 @@ impl TcPlane {
             pins: None,
         };
         Ok(TcPlane {
-            shared: Rc::new(RefCell::new(shared)),
+            shared: Arc::new(Mutex::new(shared)),
             usable: false,
         })
     }
 
     fn handle(&self, name: &str, bond: Bond) -> TcBond {
         TcBond {
-            shared: Rc::clone(&self.shared),
+            shared: Arc::clone(&self.shared),
             name: name.to_owned(),
             bond,
         }
@@ -115,13 +115,13 @@ impl TcPlane {
 
     /// Makes a bond; see [`Plane::create`].
     fn make(&mut self, name: &str) -> Result<(TcBond, BondDevice), PlaneError> {
-        let (bond, device) = self.shared.borrow_mut().make_bond(name)?;
+        let (bond, device) = lock(&self.shared).make_bond(name)?;
         Ok((self.handle(name, bond), device))
     }
 
     /// Takes a bond over; see [`Plane::adopt`].
     fn take_over(&mut self, name: &str) -> Result<Option<(TcBond, Observed)>, PlaneError> {
-        let found = self.shared.borrow_mut().adopt(name)?;
+        let found = lock(&self.shared).adopt(name)?;
         Ok(found.map(|(bond, observed)| (self.handle(name, bond), observed)))
     }
 }
@@ -135,7 +135,7 @@ impl Plane for TcPlane {
         if self.usable {
             return Ok(());
         }
-        let shared = &mut *self.shared.borrow_mut();
+        let shared = &mut *lock(&self.shared);
         let (hook, loader) = (shared.hook, &mut shared.loader);
         probe_apart("find out what this kernel can do", move || probe_here(hook, loader))?;
         self.usable = true;
@@ -147,7 +147,7 @@ impl Plane for TcPlane {
     }
 
     fn bonds(&mut self) -> Result<Vec<BondName>, PlaneError> {
-        self.shared.borrow_mut().find_bonds()
+        lock(&self.shared).find_bonds()
     }
 
     fn create(&mut self, name: &str, _: &BondOptions) -> Result<(Box<dyn PlaneBond>, BondDevice), PlaneError> {
@@ -161,11 +161,11 @@ impl Plane for TcPlane {
     }
 
     fn give_back(&mut self, port: PortId, original: &OriginalPort) -> Result<(), PlaneError> {
-        self.shared.borrow_mut().give_back_orphan(port, original)
+        lock(&self.shared).give_back_orphan(port, original)
     }
 
     fn short_lived(&self) -> Option<String> {
-        let shared = self.shared.borrow();
+        let shared = lock(&self.shared);
         let ends = match &shared.pins {
             Some(pins) => pins.are_short_lived(),
             None => Pins::would_be_short_lived(&shared.run_dir),
@@ -180,7 +180,7 @@ impl Plane for TcPlane {
     }
 
     fn close(&mut self) -> io::Result<()> {
-        let shared = &mut *self.shared.borrow_mut();
+        let shared = &mut *lock(&self.shared);
         match shared.pins.take().or_else(|| Pins::find(&shared.run_dir, shared.netns)) {
             Some(pins) => pins.release(),
             None => Ok(()),
@@ -198,25 +198,23 @@ impl PlaneBond for TcBond {
     }
 
     fn attach(&mut self, port: PortId, base: &PortBase) -> Result<(), PlaneError> {
-        self.shared.borrow_mut().take_in(&self.name, &mut self.bond, port, base)
+        lock(&self.shared).take_in(&self.name, &mut self.bond, port, base)
     }
 
     fn detach(&mut self, port: PortId, original: &OriginalPort) -> Result<(), PlaneError> {
-        self.shared
-            .borrow_mut()
-            .give_back(&self.name, &mut self.bond, port, original)
+        lock(&self.shared).give_back(&self.name, &mut self.bond, port, original)
     }
 
     fn program(&mut self, plan: &ForwardingPlan) -> Applied {
         if let Err(error) = can::check(plan) {
             return Applied::refused(error, self.bond.applied.mac, plan);
         }
-        let shared = &mut *self.shared.borrow_mut();
+        let shared = &mut *lock(&self.shared);
         program::apply(&mut shared.links, &mut shared.loader, &self.name, &mut self.bond, plan)
     }
 
     fn refresh(&mut self) -> Result<(), PlaneError> {
-        self.shared.borrow_mut().refresh(&self.name, &mut self.bond)
+        lock(&self.shared).refresh(&self.name, &mut self.bond)
     }
 
     fn counters(&mut self, port: PortId) -> Result<PortCounters, PlaneError> {
@@ -235,7 +233,7 @@ impl PlaneBond for TcBond {
 
     fn renamed(&mut self, new: &str) {
         self.name = new.to_owned();
-        self.shared.borrow_mut().label(&self.name, &self.bond);
+        lock(&self.shared).label(&self.name, &self.bond);
     }
 
     fn destroy(self: Box<Self>) -> Result<(), PlaneError> {
@@ -243,7 +241,7 @@ impl PlaneBond for TcBond {
         let ifindex = bond.ifindex;
         // First its descriptors, or the programs would outlive their pins.
         drop(bond);
-        shared.borrow_mut().remove_bond(&name, ifindex)
+        lock(&shared).remove_bond(&name, ifindex)
     }
 }
 

@@ -30,7 +30,7 @@ use super::options::{self, Attributes, Key, Settings, Value};
 use crate::netlink::{Drained, PATIENCE, readable_before};
 
 /// Datagrams to and from the kernel.
-pub trait Wire {
+pub trait Wire: Send {
     /// Sends one request.
     fn send(&mut self, datagram: &[u8]) -> io::Result<()>;
     /// The next datagram; ETIMEDOUT if none comes until then.

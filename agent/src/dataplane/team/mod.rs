@@ -17,12 +17,11 @@
 //! | `program` | from the plan in force to the wanted one, and in which order |
 //! | `watch` | options that another program changes |
 
-use std::cell::RefCell;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::rc::{Rc, Weak};
+use std::sync::{Arc, Mutex, Weak};
 
 use bond_modes::options::PortOptions;
 use bond_modes::{BondOptions, ForwardingPlan, PortId};
@@ -32,6 +31,7 @@ use self::bond::{Bond, Shared};
 use self::driver::{Driver, Mode};
 use self::genl::{Events, Genl};
 use super::interface::{delete, label};
+use super::lock::lock;
 use super::port::port_alias;
 use super::step::{TEAM, step};
 use super::{
@@ -57,18 +57,18 @@ mod watch;
 
 /// The team data plane of one network namespace: the one in which it was opened.
 pub struct TeamPlane {
-    shared: Rc<RefCell<Shared>>,
+    shared: Arc<Mutex<Shared>>,
     /// Held by the one agent of this network namespace that takes over devices without saved state.
     orphan_lock: Option<File>,
     /// The bonds whose options are watched: all that this process made or took over and still has.
-    watched: Vec<Weak<RefCell<Bond>>>,
+    watched: Vec<Weak<Mutex<Bond>>>,
 }
 
 /// A bond of this plane.
 pub struct TeamBond {
-    shared: Rc<RefCell<Shared>>,
+    shared: Arc<Mutex<Shared>>,
     name: BondName,
-    bond: Rc<RefCell<Bond>>,
+    bond: Arc<Mutex<Bond>>,
 }
 
 impl TeamPlane {
@@ -86,18 +86,18 @@ impl TeamPlane {
             abilities: None,
         };
         Ok(TeamPlane {
-            shared: Rc::new(RefCell::new(shared)),
+            shared: Arc::new(Mutex::new(shared)),
             orphan_lock,
             watched: Vec::new(),
         })
     }
 
     fn handle(&mut self, name: &str, bond: Bond) -> TeamBond {
-        let bond = Rc::new(RefCell::new(bond));
+        let bond = Arc::new(Mutex::new(bond));
         self.watched.retain(|watched| watched.strong_count() > 0);
-        self.watched.push(Rc::downgrade(&bond));
+        self.watched.push(Arc::downgrade(&bond));
         TeamBond {
-            shared: Rc::clone(&self.shared),
+            shared: Arc::clone(&self.shared),
             name: name.to_owned(),
             bond,
         }
@@ -121,24 +121,24 @@ impl Plane for TeamPlane {
     }
 
     fn probe(&mut self) -> Result<(), PlaneError> {
-        match self.shared.borrow_mut().can(|abilities| !abilities.is_empty())? {
+        match lock(&self.shared).can(|abilities| !abilities.is_empty())? {
             true => Ok(()),
             false => Err(TEAM.unsupported()),
         }
     }
 
     fn can(&mut self, options: &BondOptions) -> Result<(), PlaneError> {
-        self.shared.borrow_mut().check(options)
+        lock(&self.shared).check(options)
     }
 
     fn report(&mut self, options: &BondOptions) -> PlaneReport {
-        self.shared.borrow_mut().abilities = None;
+        lock(&self.shared).abilities = None;
         PlaneReport::of(self, options)
     }
 
     fn bonds(&mut self) -> Result<Vec<BondName>, PlaneError> {
         match self.orphan_lock {
-            Some(_) => self.shared.borrow_mut().find_bonds(),
+            Some(_) => lock(&self.shared).find_bonds(),
             None => Ok(Vec::new()),
         }
     }
@@ -146,17 +146,17 @@ impl Plane for TeamPlane {
     fn create(&mut self, name: &str, options: &BondOptions) -> Result<(Box<dyn PlaneBond>, BondDevice), PlaneError> {
         let spread = bond_modes::spread(options);
         can::check_spread(&spread)?;
-        let (bond, device) = self.shared.borrow_mut().make(name, &spread)?;
+        let (bond, device) = lock(&self.shared).make(name, &spread)?;
         Ok((Box::new(self.handle(name, bond)), device))
     }
 
     fn adopt(&mut self, name: &str) -> Result<Option<Adopted>, PlaneError> {
-        let found = self.shared.borrow_mut().adopt(name)?;
+        let found = lock(&self.shared).adopt(name)?;
         Ok(found.map(|(bond, observed)| (Box::new(self.handle(name, bond)) as Box<dyn PlaneBond>, observed)))
     }
 
     fn give_back(&mut self, port: PortId, original: &OriginalPort) -> Result<(), PlaneError> {
-        self.shared.borrow_mut().give_back(port, None, original)
+        lock(&self.shared).give_back(port, None, original)
     }
 
     fn close(&mut self) -> io::Result<()> {
@@ -174,8 +174,8 @@ impl PlaneBond for TeamBond {
     }
 
     fn can(&mut self, options: &BondOptions) -> Result<(), PlaneError> {
-        self.shared.borrow_mut().check(options)?;
-        let bond = self.bond.borrow();
+        lock(&self.shared).check(options)?;
+        let bond = lock(&self.bond);
         match bond.ports.is_empty() {
             true => Ok(()),
             false => exact::check_mode(&bond, options),
@@ -191,35 +191,38 @@ impl PlaneBond for TeamBond {
     }
 
     fn attach(&mut self, port: PortId, base: &PortBase) -> Result<(), PlaneError> {
-        let bond = &mut *self.bond.borrow_mut();
-        self.shared.borrow_mut().take_in(&self.name, bond, port, base)
+        let shared = &mut *lock(&self.shared);
+        let bond = &mut *lock(&self.bond);
+        shared.take_in(&self.name, bond, port, base)
     }
 
     fn detach(&mut self, port: PortId, original: &OriginalPort) -> Result<(), PlaneError> {
-        let bond = &mut *self.bond.borrow_mut();
-        self.shared.borrow_mut().give_back(port, Some(bond), original)
+        let shared = &mut *lock(&self.shared);
+        let bond = &mut *lock(&self.bond);
+        shared.give_back(port, Some(bond), original)
     }
 
     fn program(&mut self, plan: &ForwardingPlan) -> Applied {
         if let Err(error) = can::check(plan) {
-            return Applied::refused(error, self.bond.borrow().mac, plan);
+            return Applied::refused(error, lock(&self.bond).mac, plan);
         }
-        let shared = &mut *self.shared.borrow_mut();
-        let bond = &mut *self.bond.borrow_mut();
+        let shared = &mut *lock(&self.shared);
+        let bond = &mut *lock(&self.bond);
         program::apply(&mut shared.driver, &mut shared.links, &self.name, bond, plan)
     }
 
     fn refresh(&mut self) -> Result<(), PlaneError> {
-        let bond = &mut *self.bond.borrow_mut();
-        self.shared.borrow_mut().refresh(&self.name, bond)
+        let shared = &mut *lock(&self.shared);
+        let bond = &mut *lock(&self.bond);
+        shared.refresh(&self.name, bond)
     }
 
     /// The kernel counts frames that a backup port refuses as unwanted, unless a packet socket on the port took them.
     fn counters(&mut self, port: PortId) -> Result<PortCounters, PlaneError> {
-        let links = &mut self.shared.borrow_mut().links;
+        let links = &mut lock(&self.shared).links;
         let read = || format!("read the counters of {port}");
         let now = step(read, || links.statistics(port.0))?.ok_or(PlaneError::PortGone { port })?;
-        let base = self.bond.borrow().bases.get(&port).copied();
+        let base = lock(&self.bond).bases.get(&port).copied();
         Ok(since(base.unwrap_or_default(), now))
     }
 
@@ -229,20 +232,20 @@ impl PlaneBond for TeamBond {
     }
 
     fn holds(&self, link: &Link) -> bool {
-        link.master == Some(self.bond.borrow().ifindex)
+        link.master == Some(lock(&self.bond).ifindex)
     }
 
     fn renamed(&mut self, new: &str) {
         self.name = new.to_owned();
-        let links = &mut self.shared.borrow_mut().links;
-        for port in self.bond.borrow().ports.keys() {
+        let links = &mut lock(&self.shared).links;
+        for port in lock(&self.bond).ports.keys() {
             label(links, new, port.0, &port_alias(new));
         }
     }
 
     fn destroy(self: Box<Self>) -> Result<(), PlaneError> {
-        let ifindex = self.bond.borrow().ifindex;
-        delete(&mut self.shared.borrow_mut().links, &self.name, ifindex)
+        let ifindex = lock(&self.bond).ifindex;
+        delete(&mut lock(&self.shared).links, &self.name, ifindex)
     }
 }
 

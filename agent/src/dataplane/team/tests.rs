@@ -21,6 +21,7 @@ use super::genl::Change;
 use super::genl::tests::TEAM;
 use super::options::{Key, Name, Value};
 use super::{ORPHAN_LOCK, TeamPlane, device, exact, program};
+use crate::dataplane::lock::lock;
 use crate::dataplane::step::fault;
 use crate::dataplane::{Plane, PlaneBond, PlaneError};
 use crate::locks::tests::unprivileged;
@@ -59,7 +60,7 @@ fn a_port_that_leaves_and_comes_back_is_made_active_again() {
     lab.leave(PortId(5));
     assert_eq!(
         lab.bond.settings,
-        lab.kernel.0.borrow().settings,
+        lock(&lab.kernel.0).settings,
         "nothing looks like the work of others"
     );
     join(&lab.kernel, &mut lab.bond, PortId(5));
@@ -73,7 +74,7 @@ fn while_the_number_of_ports_changes_every_hash_has_a_port_that_is_on() {
     for (turn, usable) in steps.into_iter().enumerate() {
         let plan = lab.plan(hash(usable));
         lab.program(&plan).unwrap();
-        let log = std::mem::take(&mut lab.kernel.0.borrow_mut().log);
+        let log = std::mem::take(&mut lock(&lab.kernel.0).log);
         assert!(!log.is_empty());
         for (line, settings) in log {
             let at_that_time = Bond {
@@ -154,18 +155,18 @@ fn a_bond_is_taken_over_with_all_its_ports_or_left_as_it_is() {
         both.sort();
         let lab = Lab::new(&Spread::One, &both.map(|port| port.0));
         let plane = TeamPlane::open().unwrap();
-        plane.shared.borrow_mut().driver = lab.driver;
+        lock(&plane.shared).driver = lab.driver;
         let device = device::Found {
             link: Link {
                 ifindex: TEAM,
                 ..found[0].clone()
             },
-            settings: lab.kernel.0.borrow().settings.clone(),
+            settings: lock(&lab.kernel.0).settings.clone(),
         };
         for failures in [1, 2] {
             let mut left_as_it_is = 0;
             for step in 0.. {
-                let mut shared = plane.shared.borrow_mut();
+                let mut shared = lock(&plane.shared);
                 let (outcome, reached) = fault::several(step, failures, || shared.adopt_found("bond0", &device));
                 match outcome {
                     Ok((bond, observed)) => {
@@ -194,9 +195,7 @@ fn a_port_that_is_gone_costs_the_others_nothing() {
     assert!(matches!(error, PlaneError::PortGone { port: PortId(99) }), "{error}");
     assert_eq!(lab.found().tx, hash(&[5, 6]));
     // Port 6 has left the driver, and the plane has not heard of it.
-    lab.kernel
-        .0
-        .borrow_mut()
+    lock(&lab.kernel.0)
         .settings
         .retain(|key, _| key.port != Some(PortId(6)));
     let plan = lab.plan(hash(&[6, 5]));
@@ -258,7 +257,7 @@ fn a_complaint_that_nobody_heard_of_a_change_is_no_failure() {
     for code in [libc::ESRCH, libc::ENOBUFS, libc::EMSGSIZE] {
         for carried_out in [true, false] {
             let mut lab = Lab::new(&Spread::One, &[5]);
-            lab.kernel.0.borrow_mut().complaint = Some((code, carried_out));
+            lock(&lab.kernel.0).complaint = Some((code, carried_out));
             let set = lab
                 .driver
                 .set(TEAM, Key::port(Name::Enabled, PortId(5)), &Value::Flag(true));
@@ -274,23 +273,23 @@ fn an_option_that_another_program_changed_is_reported_and_put_back() {
         let lab = Lab::new(&Spread::One, &[5, 6]);
         let plan = lab.plan(Tx::one(Some(PortId(5))));
         let mut plane = TeamPlane::open().unwrap();
-        plane.shared.borrow_mut().driver = lab.driver;
+        lock(&plane.shared).driver = lab.driver;
         let mut bond = plane.handle("bond0", lab.bond);
         bond.program(&plan).result().unwrap();
         let active = Key::team(Name::ActivePort);
-        let is = |port| lab.kernel.0.borrow().settings[&active] == Value::U32(port);
+        let is = |port| lock(&lab.kernel.0).settings[&active] == Value::U32(port);
         assert_eq!(
             plane.changed_by_others(&[Change::Overrun]),
             BTreeSet::new(),
             "nobody changed anything"
         );
-        lab.kernel.0.borrow_mut().set(active, Value::U32(6)).unwrap();
+        lock(&lab.kernel.0).set(active, Value::U32(6)).unwrap();
         assert_eq!(plane.changed_by_others(&[Change::Overrun]), BTreeSet::from([TEAM]));
         bond.refresh().unwrap();
         bond.program(&plan).result().unwrap();
         assert!(is(5));
         assert_eq!(plane.changed_by_others(&[Change::Overrun]), BTreeSet::new());
-        lab.kernel.0.borrow_mut().set(active, Value::U32(6)).unwrap();
+        lock(&lab.kernel.0).set(active, Value::U32(6)).unwrap();
         drop(bond);
         assert_eq!(
             plane.changed_by_others(&[Change::Overrun]),
@@ -305,7 +304,7 @@ fn a_port_that_is_there_is_not_called_gone() {
     for code in [libc::ENOENT, libc::ENODEV] {
         let mut lab = Lab::new(&Spread::One, &[5]);
         let plan = lab.plan(Tx::one(Some(PortId(5))));
-        lab.kernel.0.borrow_mut().complaint = Some((code, false));
+        lock(&lab.kernel.0).complaint = Some((code, false));
         let error = lab.program(&plan).unwrap_err();
         assert!(matches!(error, PlaneError::Kernel { .. }), "{error}");
     }

@@ -10,17 +10,18 @@ use std::os::fd::{AsRawFd, RawFd};
 use super::TeamPlane;
 use super::bond::{Bond, Shared};
 use super::genl::Change;
+use crate::dataplane::lock::lock;
 use crate::dataplane::{Touched, Watch};
 use crate::netlink::Drained;
 
 impl Watch for TeamPlane {
     fn event_fd(&self) -> RawFd {
-        self.shared.borrow().events.as_raw_fd()
+        lock(&self.shared).events.as_raw_fd()
     }
 
     fn read_events(&mut self, budget: usize) -> io::Result<Touched> {
         let mut heard = Vec::new();
-        let drained = self.shared.borrow_mut().events.read(budget, &mut heard)?;
+        let drained = lock(&self.shared).events.read(budget, &mut heard)?;
         Ok(Touched {
             devices: self.changed_by_others(&heard),
             more: drained == Drained::More,
@@ -31,11 +32,11 @@ impl Watch for TeamPlane {
 impl TeamPlane {
     /// The bonds that these reports show as changed by others, by the indexes of their interfaces.
     pub(super) fn changed_by_others(&self, heard: &[Change]) -> BTreeSet<u32> {
-        let shared = &mut *self.shared.borrow_mut();
+        let shared = &mut *lock(&self.shared);
         let bonds = self.watched.iter().filter_map(|bond| bond.upgrade());
         bonds
             .filter_map(|bond| {
-                let bond = bond.borrow();
+                let bond = lock(&bond);
                 shared.is_changed(&bond, heard).then_some(bond.ifindex)
             })
             .collect()

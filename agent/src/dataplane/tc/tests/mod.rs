@@ -10,6 +10,7 @@ use bond_monitors::{Carrier, MacAddr};
 
 use self::world::*;
 use super::Hook;
+use crate::dataplane::lock::lock;
 use crate::dataplane::step::fault;
 use crate::dataplane::{PlanPart, Plane, PlaneBond, PlaneError, PortBase};
 use crate::netlink::sysctl;
@@ -335,14 +336,7 @@ fn a_bond_that_a_crash_left_half_made_is_made_anew_or_completed() {
         w.create();
         // The crash came after the mark and before the pins.
         let ifindex = w.link("bond0").ifindex;
-        w.plane
-            .shared
-            .borrow_mut()
-            .pins()
-            .unwrap()
-            .bond(ifindex)
-            .remove()
-            .unwrap();
+        lock(&w.plane.shared).pins().unwrap().bond(ifindex).remove().unwrap();
         w.reopen();
         let observed = w.adopt().unwrap().unwrap();
         assert_eq!(
@@ -569,7 +563,7 @@ fn pins_of_bonds_whose_interface_is_gone_are_swept() {
         let ifindex = w.link("bond0").ifindex;
         w.links.delete(ifindex).unwrap();
         w.reopen();
-        w.plane.shared.borrow_mut().pins().unwrap();
+        lock(&w.plane.shared).pins().unwrap();
         assert_eq!(w.snapshot(), before);
     });
 }

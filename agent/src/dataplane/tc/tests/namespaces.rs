@@ -10,6 +10,7 @@ use nix::sched::{CloneFlags, unshare};
 
 use super::Hook;
 use super::world::*;
+use crate::dataplane::lock::lock;
 use crate::dataplane::tc::TcPlane;
 
 #[test]
@@ -72,7 +73,7 @@ impl Other {
             unshare(CloneFlags::CLONE_NEWNET).unwrap();
             let mut plane = TcPlane::open(&run_dir, hook).unwrap();
             plane.make("bond0").unwrap();
-            report.send(plane.shared.borrow().netns).unwrap();
+            report.send(lock(&plane.shared).netns).unwrap();
             if incoming.recv().is_ok() {
                 drop(plane);
                 report.send(0).unwrap();

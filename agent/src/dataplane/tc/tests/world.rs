@@ -14,6 +14,7 @@ use bond_modes::plan::{Accept, Match, PortPlan, Rewrite, Spread, Steer, Tx};
 use bond_modes::{ForwardingPlan, PortId, XmitHashPolicy};
 use bond_monitors::{Carrier, MacAddr};
 
+use crate::dataplane::lock::lock;
 use crate::dataplane::tc::pins::Pins;
 use crate::dataplane::tc::{Bond, Hook, TcBond, TcPlane};
 use crate::dataplane::{
@@ -319,7 +320,7 @@ impl World {
             let clsact = self.links.has_clsact(link.ifindex).unwrap();
             lines.push(format!("{link:?} disable_ipv6 {ipv6:?} clsact {clsact}"));
         }
-        let pins = Pins::find(&self.run_dir, self.plane.shared.borrow().netns).map(|pins| pins.list());
+        let pins = Pins::find(&self.run_dir, lock(&self.plane.shared).netns).map(|pins| pins.list());
         lines.extend(pins.unwrap_or_default());
         lines.sort();
         lines

@@ -1,15 +1,15 @@
 //! Against a scripted kernel: every byte that is sent, and every answer that should not come.
 
-use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::rc::Rc;
+use std::sync::{Arc, Mutex};
 
 use super::*;
+use crate::dataplane::lock::lock;
 use crate::dataplane::team::options::Name;
 
 /// A kernel that answers each request with the next datagrams of a script, and then keeps silent.
 #[derive(Clone, Default)]
-pub struct Script(Rc<RefCell<Played>>);
+pub struct Script(Arc<Mutex<Played>>);
 
 #[derive(Default)]
 struct Played {
@@ -21,16 +21,13 @@ struct Played {
 impl Script {
     /// To the next request, these datagrams.
     pub fn answer(&self, datagrams: impl IntoIterator<Item = Vec<u8>>) -> &Script {
-        self.0
-            .borrow_mut()
-            .answers
-            .push_back(datagrams.into_iter().map(Ok).collect());
+        lock(&self.0).answers.push_back(datagrams.into_iter().map(Ok).collect());
         self
     }
 
     /// The requests so far.
     pub fn sent(&self) -> Vec<Vec<u8>> {
-        self.0.borrow().sent.clone()
+        lock(&self.0).sent.clone()
     }
 
     pub fn genl(&self) -> Genl {
@@ -40,7 +37,7 @@ impl Script {
 
 impl Wire for Script {
     fn send(&mut self, datagram: &[u8]) -> io::Result<()> {
-        let mut played = self.0.borrow_mut();
+        let mut played = lock(&self.0);
         played.sent.push(datagram.to_vec());
         let answer = played.answers.pop_front().unwrap_or_default();
         played.ready.extend(answer);
@@ -48,7 +45,7 @@ impl Wire for Script {
     }
 
     fn receive(&mut self, _: Instant) -> io::Result<Vec<u8>> {
-        let next = self.0.borrow_mut().ready.pop_front();
+        let next = lock(&self.0).ready.pop_front();
         next.unwrap_or_else(|| Err(Errno::ETIMEDOUT.into()))
     }
 }

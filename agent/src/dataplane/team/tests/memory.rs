@@ -1,9 +1,8 @@
 //! The team driver in memory, and a bond on it.
 
-use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
-use std::rc::Rc;
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use bond_modes::plan::{Accept, PortPlan, Rewrite, Source, Spread, Tx};
@@ -11,6 +10,7 @@ use bond_modes::{ForwardingPlan, PortId, XmitHashPolicy};
 use bond_monitors::{Carrier, MacAddr};
 
 use crate::dataplane::PlaneError;
+use crate::dataplane::lock::lock;
 use crate::dataplane::team::bond::{Bond, MARK};
 use crate::dataplane::team::driver::Driver;
 use crate::dataplane::team::genl::tests::{FAMILY, TEAM, answer, attribute, done, error, message, u32_attribute};
@@ -21,7 +21,7 @@ use crate::netlink::RouteSocket;
 
 /// The driver with one team, as far as the plane can tell.
 #[derive(Clone, Default)]
-pub(super) struct Kernel(pub(super) Rc<RefCell<World>>);
+pub(super) struct Kernel(pub(super) Arc<Mutex<World>>);
 
 #[derive(Default)]
 pub(super) struct World {
@@ -82,7 +82,7 @@ impl World {
 
 impl Wire for Kernel {
     fn send(&mut self, request: &[u8]) -> io::Result<()> {
-        let world = &mut *self.0.borrow_mut();
+        let world = &mut *lock(&self.0);
         let sequence = u32::from_ne_bytes(request[8..12].try_into().unwrap());
         let attributes = options::parse(&request[20..]).unwrap();
         match (u16::from_ne_bytes([request[4], request[5]]), request[16]) {
@@ -131,7 +131,7 @@ impl Wire for Kernel {
     }
 
     fn receive(&mut self, _: Instant) -> io::Result<Vec<u8>> {
-        Ok(self.0.borrow_mut().answers.pop_front().expect("an answer is due"))
+        Ok(lock(&self.0).answers.pop_front().expect("an answer is due"))
     }
 }
 
@@ -154,12 +154,12 @@ impl Lab {
             settings: MARK.into_iter().collect(),
             bases: BTreeMap::new(),
         };
-        kernel.0.borrow_mut().settings = bond.settings.clone();
+        lock(&kernel.0).settings = bond.settings.clone();
         program::set_mode(&mut driver, "bond0", &mut bond, spread).unwrap();
         for port in ports.iter().copied().map(PortId) {
             join(&kernel, &mut bond, port);
         }
-        kernel.0.borrow_mut().log.clear();
+        lock(&kernel.0).log.clear();
         Lab {
             kernel,
             driver,
@@ -169,7 +169,7 @@ impl Lab {
     }
 
     pub(super) fn leave(&mut self, port: PortId) {
-        self.kernel.0.borrow_mut().leave(port);
+        lock(&self.kernel.0).leave(port);
         self.bond.forget(port);
     }
 
@@ -198,14 +198,14 @@ impl Lab {
 
     /// What was set since the last call.
     pub(super) fn log(&self) -> Vec<String> {
-        let log = std::mem::take(&mut self.kernel.0.borrow_mut().log);
+        let log = std::mem::take(&mut lock(&self.kernel.0).log);
         log.into_iter().map(|(line, _)| line).collect()
     }
 
     /// The plan that a new agent would find.
     pub(super) fn found(&self) -> ForwardingPlan {
         let bond = Bond {
-            settings: self.kernel.0.borrow().settings.clone(),
+            settings: lock(&self.kernel.0).settings.clone(),
             ports: self.bond.ports.clone(),
             bases: BTreeMap::new(),
             ..self.bond
@@ -221,7 +221,7 @@ impl Lab {
 }
 
 pub(super) fn join(kernel: &Kernel, bond: &mut Bond, port: PortId) {
-    kernel.0.borrow_mut().join(port);
+    lock(&kernel.0).join(port);
     bond.ports.insert(port, PORT);
     for (name, value) in NEW_PORT {
         bond.note(Key::port(name, port), value);
