@@ -29,7 +29,7 @@ pub use applied::{Applied, PlanPart};
 pub use choice::{PLANES, PlaneChoice, PlaneRow, PlaneSetup, Planes};
 pub use error::PlaneError;
 pub use plane::{
-    Adopted, BondDevice, BondName, Observed, OriginalPort, PORT_MARK, Plane, PlaneBond, PlaneReport, PortBase,
-    PortCounters, Touched, Watch,
+    Adopted, BondDevice, BondName, Followed, Observed, OriginalPort, PORT_MARK, Plane, PlaneBond, PlaneReport,
+    PortBase, PortCounters, Touched, Traffic, Watch,
 };
 pub use port::original;

@@ -73,8 +73,13 @@ pub trait PlaneBond: Send {
     /// Gives a port back as `original` says. A step that fails does not stop the others. The bond's interface need not exist any
     /// more.
     fn detach(&mut self, port: PortId, original: &OriginalPort) -> Result<(), PlaneError>;
-    /// Makes the kernel match the plan: only differences, make before break. The outcome names every part that failed.
+    /// Makes the kernel match the plan: only differences, make before break. The outcome names every part that failed. Where the
+    /// bond's [`Traffic`] followed a plan, the last of those counts instead.
     fn program(&mut self, plan: &ForwardingPlan) -> Applied;
+    /// What moves the traffic of this bond from another thread; none where that takes the kernel's RTNL lock.
+    fn traffic(&self) -> Option<Box<dyn Traffic>> {
+        None
+    }
     /// Reads anew the settings that another program may have changed, so that the next [`program`](PlaneBond::program) puts them
     /// back: the bond's address and carrier, and all-multicast of its ports. Address and MTU of a port are the operator's to
     /// change. Ties the traffic of CPUs that came online since then to the first queue.
@@ -96,6 +101,27 @@ pub trait PlaneBond: Send {
     fn renamed(&mut self, new: &str);
     /// Removes the bond's interface and everything kept for it. Ports must be detached before.
     fn destroy(self: Box<Self>) -> Result<(), PlaneError>;
+}
+
+/// The part of a bond's forwarding that can be changed and read without the kernel's RTNL lock, for another thread than the one that
+/// has the [`PlaneBond`]. It waits for none of that one's requests. After the end of the bond it has no effect on others.
+pub trait Traffic: Send {
+    /// Moves the traffic as the plan says, as far as that takes map writes only: the addresses of ports and of the bond, say, may
+    /// still be those of the plan before. From now on this plan counts, also for [`PlaneBond::program`].
+    fn follow(&mut self, plan: &ForwardingPlan) -> Followed;
+    /// As [`PlaneBond::counters`].
+    fn counters(&mut self, port: PortId) -> Result<PortCounters, PlaneError>;
+    /// As [`PlaneBond::heard`].
+    fn heard(&mut self, port: PortId) -> Result<ReceiveStamps, PlaneError>;
+}
+
+/// How far the traffic has followed a plan.
+#[derive(Debug)]
+pub struct Followed {
+    /// Which of the parts that were tried failed.
+    pub applied: Applied,
+    /// Parts are left for [`PlaneBond::program`]. It tries all of them, so its outcome is that of the plan.
+    pub rest: bool,
 }
 
 /// A bond that was taken over, and what was found.

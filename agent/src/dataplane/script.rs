@@ -14,8 +14,8 @@ use bond_monitors::{Carrier, LinkReport, MacAddr, ReceiveStamps};
 
 use super::lock::lock;
 use super::{
-    Adopted, Applied, BondDevice, BondName, Observed, OriginalPort, PlanPart, Plane, PlaneBond, PlaneError, PortBase,
-    PortCounters, Touched, Watch,
+    Adopted, Applied, BondDevice, BondName, Followed, Observed, OriginalPort, PlanPart, Plane, PlaneBond, PlaneError,
+    PortBase, PortCounters, Touched, Traffic, Watch,
 };
 use crate::netlink::Link;
 
@@ -45,16 +45,18 @@ pub enum Call {
     GiveBack(PortId, OriginalPort),
     /// [`PlaneBond::program`]
     Program(BondName, ForwardingPlan),
+    /// [`Traffic::follow`]
+    Follow(BondName, ForwardingPlan),
     /// [`PlaneBond::destroy`]
     Destroy(BondName),
-    /// [`PlaneBond::counters`]
+    /// [`PlaneBond::counters`], or [`Traffic::counters`]
     Counters(BondName, PortId),
-    /// [`PlaneBond::heard`]
+    /// [`PlaneBond::heard`], or [`Traffic::heard`]
     Heard(BondName, PortId),
 }
 
 /// A bond of a [`ScriptPlane`].
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct ScriptBond {
     plane: ScriptPlane,
     name: BondName,
@@ -77,6 +79,8 @@ struct World {
     counters: BTreeMap<PortId, PortCounters>,
     heard: BTreeMap<PortId, ReceiveStamps>,
     name: Option<&'static str>,
+    /// Bonds give away what moves their traffic.
+    traffic: bool,
     /// Interfaces of new bonds are administratively up.
     up: bool,
     /// What attaching a port does to its interface.
@@ -94,6 +98,11 @@ impl ScriptPlane {
         let plane = ScriptPlane::default();
         lock(&plane.world).name = Some(name);
         plane
+    }
+
+    /// The traffic of bonds can be moved apart from the rest of a plan.
+    pub fn give_traffic(&self) {
+        lock(&self.world).traffic = true;
     }
 
     /// Interfaces of bonds that are made from now on are administratively up.
@@ -372,6 +381,50 @@ fn busy(doing: String) -> PlaneError {
     PlaneError::Kernel { doing, source }
 }
 
+impl ScriptBond {
+    fn refused(&self, error: PlaneError, plan: &ForwardingPlan) -> Applied {
+        let world = lock(&self.plane.world);
+        let known = world.bonds.get(&self.name).map(|bond| bond.report.mac);
+        Applied::refused(error, known.unwrap_or(plan.mac), plan)
+    }
+}
+
+impl Traffic for ScriptBond {
+    fn follow(&mut self, plan: &ForwardingPlan) -> Followed {
+        let mut world = match self.plane.call(Call::Follow(self.name.clone(), plan.clone())) {
+            Ok(world) => world,
+            Err(error) => {
+                let applied = self.refused(error, plan);
+                return Followed { applied, rest: false };
+            }
+        };
+        let mut applied = Applied::default();
+        let mut rest = world.part_that_fails.is_some();
+        match world.bond(&self.name) {
+            Ok(known) => {
+                known.plan.tx = plan.tx.clone();
+                known.plan.steer = plan.steer.clone();
+                for (port, now) in &mut known.plan.ports {
+                    now.accept = plan.ports.get(port).map_or(Accept::Nothing, |port| port.accept);
+                }
+                rest |= known.plan != *plan;
+            }
+            Err(error) => {
+                applied.note(PlanPart::Plan, Err(error));
+            }
+        }
+        Followed { applied, rest }
+    }
+
+    fn counters(&mut self, port: PortId) -> Result<PortCounters, PlaneError> {
+        PlaneBond::counters(self, port)
+    }
+
+    fn heard(&mut self, port: PortId) -> Result<ReceiveStamps, PlaneError> {
+        PlaneBond::heard(self, port)
+    }
+}
+
 impl PlaneBond for ScriptBond {
     fn plane(&self) -> &'static str {
         self.plane.is_called()
@@ -430,11 +483,7 @@ impl PlaneBond for ScriptBond {
     fn program(&mut self, plan: &ForwardingPlan) -> Applied {
         let mut world = match self.plane.call(Call::Program(self.name.clone(), plan.clone())) {
             Ok(world) => world,
-            Err(error) => {
-                let world = lock(&self.plane.world);
-                let known = world.bonds.get(&self.name).map(|bond| bond.report.mac);
-                return Applied::refused(error, known.unwrap_or(plan.mac), plan);
-            }
+            Err(error) => return self.refused(error, plan),
         };
         let mut outcome = Applied::default();
         match (world.part_that_fails.take(), world.bonds.get(&self.name)) {
@@ -465,6 +514,11 @@ impl PlaneBond for ScriptBond {
             }
         }
         outcome
+    }
+
+    fn traffic(&self) -> Option<Box<dyn Traffic>> {
+        let given = lock(&self.plane.world).traffic;
+        given.then(|| Box::new(self.clone()) as Box<dyn Traffic>)
     }
 
     /// No other program changes anything here.

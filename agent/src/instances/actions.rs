@@ -7,7 +7,7 @@ use bond_monitors::{Carrier, Time};
 
 use super::logged_failures::Subject;
 use super::{Instance, Instances};
-use crate::dataplane::PortCounters;
+use crate::dataplane::{Followed, PortCounters};
 use crate::netlink::{Link, mii};
 use crate::text::chain;
 
@@ -71,7 +71,10 @@ impl Instances {
     pub(super) fn read_receive_stamps(&mut self, at: usize) -> Event {
         let instance = &mut self.bonds[at];
         let ports = instance.bond.ports().iter().filter_map(|port| {
-            let heard = instance.plane.heard(port.id);
+            let heard = match &mut instance.traffic {
+                Some(traffic) => traffic.heard(port.id),
+                None => instance.plane.heard(port.id),
+            };
             let heard = heard.map_err(|error| chain(&error));
             let doing = format!("read when {} last received a frame", port.name);
             let subject = Subject::Port(port.id);
@@ -89,7 +92,11 @@ impl Instances {
     /// Programs a plan. Returns the event that reports a failure.
     fn program(&mut self, now: Time, at: usize, epoch: Epoch, plan: &ForwardingPlan) -> Option<Event> {
         let instance = &mut self.bonds[at];
-        let applied = instance.plane.program(plan);
+        let followed = instance.traffic.as_mut().map(|traffic| traffic.follow(plan));
+        let applied = match followed {
+            Some(Followed { applied, rest: false }) => applied,
+            _ => instance.plane.program(plan),
+        };
         instance.unfulfilled.record(now, &instance.name, &applied);
         if applied.is_complete() {
             return None;

@@ -49,7 +49,7 @@ use self::unadopted::Unadopted;
 use self::unfulfilled::Unfulfilled;
 use crate::clock;
 use crate::control::proto::{BondEvent, BondReport, ControlError, ErrorCode, EventLine, OptionPairs, PortReport};
-use crate::dataplane::{OriginalPort, PlaneBond, PlaneChoice, Planes, PortCounters};
+use crate::dataplane::{OriginalPort, PlaneBond, PlaneChoice, Planes, PortCounters, Traffic};
 use crate::netlink::{Events, Link, LinkEvent, RouteSocket};
 use crate::origins::Origins;
 use crate::packet::PacketSocket;
@@ -107,6 +107,8 @@ struct Instance {
     ifindex: u32,
     /// Its forwarding, on the plane that it is on.
     plane: Box<dyn PlaneBond>,
+    /// What moves its traffic without waiting for the kernel's locks, where the plane can do that.
+    traffic: Option<Box<dyn Traffic>>,
     bond: Bond,
     originals: BTreeMap<PortId, OriginalPort>,
     /// Original settings of ports that have disappeared, by name: a port that was moved to another namespace comes back with our
@@ -328,7 +330,11 @@ impl Instances {
         let instance = &mut self.bonds[at];
         let mut read = BTreeMap::new();
         for port in instance.bond.ports().iter() {
-            match instance.plane.counters(port.id) {
+            let counters = match &mut instance.traffic {
+                Some(traffic) => traffic.counters(port.id),
+                None => instance.plane.counters(port.id),
+            };
+            match counters {
                 Ok(counters) => {
                     read.insert(port.id, counters);
                 }

@@ -275,6 +275,7 @@ impl Instance {
         Instance {
             name,
             ifindex,
+            traffic: plane.traffic(),
             plane,
             bond,
             originals: BTreeMap::new(),

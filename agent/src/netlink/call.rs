@@ -197,7 +197,7 @@ impl Wake for Woken {
 pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use std::future::{pending, poll_fn, ready};
 
     use futures_util::TryStreamExt;
@@ -207,23 +207,31 @@ pub(super) mod tests {
     use crate::netlink::tests::in_netns;
 
     /// Sends that block, as while other programs hold the kernel's locks.
-    pub(in crate::netlink) mod slow {
+    pub(crate) mod slow {
         use std::cell::Cell;
         use std::time::Duration;
 
+        /// How many sends come before, and what the slow one does at its end.
+        type Slow = (usize, Box<dyn FnOnce()>);
+
         thread_local! {
-            static SLOW: Cell<Option<(usize, Duration)>> = const { Cell::new(None) };
+            static SLOW: Cell<Option<Slow>> = const { Cell::new(None) };
         }
 
         /// Makes one of this thread's sends take that long: 0 means the next one, 1 the one after it.
         pub(in crate::netlink) fn send(later: usize, takes: Duration) {
-            SLOW.set(Some((later, takes)));
+            hold(later, move || std::thread::sleep(takes));
+        }
+
+        /// Makes one of this thread's sends end with this.
+        pub(crate) fn hold(later: usize, until: impl FnOnce() + 'static) {
+            SLOW.set(Some((later, Box::new(until))));
         }
 
         pub(in crate::netlink) fn wait() {
             match SLOW.take() {
-                Some((0, takes)) => std::thread::sleep(takes),
-                Some((later, takes)) => SLOW.set(Some((later - 1, takes))),
+                Some((0, until)) => until(),
+                Some((later, until)) => SLOW.set(Some((later - 1, until))),
                 None => {}
             }
         }

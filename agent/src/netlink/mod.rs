@@ -30,6 +30,8 @@ pub(crate) mod tests {
 
     use nix::sched::{CloneFlags, unshare};
 
+    pub(crate) use super::call::tests::slow;
+
     /// Requests of this thread to rtnetlink.
     pub(crate) mod asks {
         use std::cell::Cell;
@@ -39,6 +41,26 @@ pub(crate) mod tests {
             static MADE: Cell<usize> = const { Cell::new(0) };
             static FAILS: Cell<Option<usize>> = const { Cell::new(None) };
             static LOST: Cell<bool> = const { Cell::new(false) };
+            static FORBIDDEN: Cell<bool> = const { Cell::new(false) };
+        }
+
+        /// Nothing that may wait for the kernel's RTNL lock may be done by this thread while this lives.
+        pub(crate) struct Forbidden(());
+
+        pub(crate) fn forbid() -> Forbidden {
+            FORBIDDEN.set(true);
+            Forbidden(())
+        }
+
+        impl Drop for Forbidden {
+            fn drop(&mut self) {
+                FORBIDDEN.set(false);
+            }
+        }
+
+        /// To be called by what may wait for it.
+        pub(crate) fn may_wait() {
+            assert!(!FORBIDDEN.get(), "this may wait for RTNL");
         }
 
         /// Number of requests so far.
@@ -64,6 +86,7 @@ pub(crate) mod tests {
         }
 
         pub(crate) fn here() -> io::Result<()> {
+            may_wait();
             let number = MADE.replace(MADE.get() + 1);
             match FAILS.get() {
                 Some(fails) if fails == number => Err(io::Error::from_raw_os_error(libc::ENOBUFS)),

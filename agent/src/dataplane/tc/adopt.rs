@@ -1,11 +1,14 @@
 //! Bonds taken over from an earlier agent, and read anew after changes by others.
 
+use std::collections::BTreeSet;
+
 use bond_modes::PortId;
 use bond_modes::plan::{Accept, PortPlan, Source};
 use bond_monitors::Carrier;
 
 use super::bond::{Bond, Shared};
-use super::{device, program, queues};
+use super::forwarding::{InForce, bridged};
+use super::{device, queues};
 use crate::dataplane::interface::{label, report};
 use crate::dataplane::port::port_alias;
 use crate::dataplane::step::step;
@@ -25,7 +28,7 @@ impl Shared {
             ports: ports.collect(),
             ifindex: pair.bond.ifindex,
             report: report(&mut self.links, &pair.bond),
-            plan: bond.applied.clone(),
+            plan: bond.forwarding.with(|now| now.applied.clone()),
         };
         Ok(Some((bond, observed)))
     }
@@ -35,20 +38,12 @@ impl Shared {
         step(|| "make a folder for pins".to_owned(), || pins.create())?;
         let mut bond = self.equip(name, pair, pins)?;
         let ports = self.adopt_ports(name, &mut bond)?;
-        let read = || format!("read the maps of {name}");
-        bond.applied.tx = step(read, || bond.bpf.tx())?;
-        bond.applied.steer = queues::steer_of(bond.bpf.queues());
-        bond.steered = !bond.applied.steer.is_empty();
-        for (port, link) in &ports {
-            let accept = step(read, || bond.bpf.accept(*port))?;
-            bond.applied.ports.insert(*port, settings(link, &pair.bond, accept));
+        bond.forwarding.with(|now| read_maps(now, pair, &ports))?;
+        if bond.programs.are_stale() && bond.holds_all() {
+            let mark = || bond.programs.mark_attached(&bond.forwarding);
+            step(|| format!("set up the maps of {name}"), mark)?;
         }
-        program::keep_own(name, &mut bond)?;
-        program::remember_senders(name, &mut bond)?;
-        let all_held = ports.iter().all(|(port, _)| bond.port_holds.contains_key(port));
-        if bond.bpf.is_stale() && all_held {
-            step(|| format!("set up the maps of {name}"), || bond.bpf.mark_attached())?;
-        }
+        bond.note_unfinished();
         if pair.wire.alias != device::wire_alias(name) {
             self.label(name, &bond);
         }
@@ -57,7 +52,7 @@ impl Shared {
 
     /// Names the bond on its wire and ports.
     pub(super) fn label(&mut self, name: &str, bond: &Bond) {
-        let ports = bond.applied.ports.keys().map(|port| (port.0, port_alias(name)));
+        let ports = bond.ports().into_iter().map(|port| (port.0, port_alias(name)));
         for (ifindex, alias) in ports.chain([(bond.wire, device::wire_alias(name))]) {
             label(&mut self.links, name, ifindex, &alias);
         }
@@ -67,23 +62,42 @@ impl Shared {
     pub(super) fn refresh(&mut self, name: &str, bond: &mut Bond) -> Result<(), PlaneError> {
         let links = &mut self.links;
         if let Some(link) = step(|| format!("read {name}"), || links.by_index(bond.ifindex))? {
-            bond.applied.mac = link.report.mac;
+            bond.forwarding.with(|now| now.applied.mac = link.report.mac);
         }
         if let Some(wire) = step(|| format!("read the wire of {name}"), || links.by_index(bond.wire))? {
-            bond.applied.carrier = Carrier::from_bool(wire.report.admin_up);
-            if bond.steered {
+            let steered = bond.forwarding.with(|now| {
+                now.applied.carrier = Carrier::from_bool(wire.report.admin_up);
+                now.steered
+            });
+            if steered {
                 queues::tie(name, &wire)?;
             }
         }
-        bond.lost_allmulti.clear();
-        for &port in bond.applied.ports.keys() {
+        let mut lost = BTreeSet::new();
+        for port in bond.ports() {
             match step(|| format!("read {port}"), || links.by_index(port.0))? {
-                Some(link) if !link.allmulti_flag => bond.lost_allmulti.insert(port),
+                Some(link) if !link.allmulti_flag => lost.insert(port),
                 _ => false,
             };
         }
+        bond.forwarding.with(|now| now.lost_allmulti = lost);
         Ok(())
     }
+}
+
+/// Reads from the maps what is in force.
+fn read_maps(now: &mut InForce, pair: &device::Pair, ports: &[(PortId, Link)]) -> Result<(), PlaneError> {
+    let name = now.name.clone();
+    let read = || format!("read the maps of {name}");
+    now.applied.tx = step(read, || now.bpf.tx())?;
+    now.applied.steer = queues::steer_of(now.bpf.queues());
+    now.steered = !now.applied.steer.is_empty();
+    for (port, link) in ports {
+        let accept = step(read, || now.bpf.accept(*port))?;
+        now.applied.ports.insert(*port, settings(link, &pair.bond, accept));
+    }
+    now.keep_own([])?;
+    now.remember_all(bridged(&now.applied))
 }
 
 /// A port's settings as a plan words them. Every port has all-multicast on, so report the bond's setting.

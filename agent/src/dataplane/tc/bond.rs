@@ -1,19 +1,21 @@
-//! The state of each bond, and the sockets, programs and pins that all bonds of the plane share.
+//! What is kept for each bond, and the sockets, programs and pins that all bonds of the plane share.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use bond_modes::{ForwardingPlan, PortId};
+use bond_modes::PortId;
 
-use super::bpf::BondBpf;
+use super::forwarding::Forwarding;
 use super::hook::{Attached, Hold, Hook};
 use super::object::Loader;
 use super::pins::{BondPins, Pins};
+use super::programs::Programs;
 use crate::dataplane::PlaneError;
 use crate::dataplane::step::{BPF, step, step_with};
 use crate::netlink::RouteSocket;
 
-/// What all bonds of a plane work with. It is borrowed for one call to a plane or a bond at a time; none makes another.
+/// What all bonds of a plane work with. It is locked for one call to a plane or a bond at a time, and only by the thread that has
+/// them; none makes another.
 pub(super) struct Shared {
     pub(super) run_dir: PathBuf,
     pub(super) hook: Hook,
@@ -26,22 +28,35 @@ pub(super) struct Shared {
     pub(super) pins: Option<Pins>,
 }
 
-/// State in force of a bond that this process made or took over.
+/// A bond that this process made or took over.
 pub(super) struct Bond {
     pub(super) ifindex: u32,
     pub(super) wire: u32,
     pub(super) pins: BondPins,
-    pub(super) bpf: BondBpf,
+    pub(super) programs: Programs,
     pub(super) hook: Attached,
     /// Links that keep the programs in place while this process runs: on the wire and on ports.
     pub(super) wire_hold: Hold,
     pub(super) port_holds: BTreeMap<PortId, Hold>,
-    /// The plan in force. Its `ports` are the attached ones.
-    pub(super) applied: ForwardingPlan,
-    /// Ports whose all-multicast someone turned off.
-    pub(super) lost_allmulti: BTreeSet<PortId>,
-    /// Ordinary traffic is tied to the first queue, so that another queue is an operator's mark.
-    pub(super) steered: bool,
+    pub(super) forwarding: Forwarding,
+}
+
+impl Bond {
+    /// The attached ports.
+    pub(super) fn ports(&self) -> Vec<PortId> {
+        self.forwarding.with(|now| now.applied.ports.keys().copied().collect())
+    }
+
+    /// Notes whether programs of an earlier agent are still to be taken over.
+    pub(super) fn note_unfinished(&self) {
+        let unfinished = self.programs.are_stale() || !self.holds_all();
+        self.forwarding.with(|now| now.unfinished = unfinished);
+    }
+
+    /// Whether the programs on all ports are ours.
+    pub(super) fn holds_all(&self) -> bool {
+        self.ports().iter().all(|port| self.port_holds.contains_key(port))
+    }
 }
 
 impl Shared {

@@ -1,41 +1,31 @@
-//! The programs and maps of one bond.
+//! The maps of one bond, read and written.
 //!
-//! The maps are pinned by name: a new agent takes over those of an earlier one. The programs are loaded when they are to be
-//! attached, which they are not as long as those of this very build are.
+//! They are pinned by name: a new agent takes over those of an earlier one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::mem;
-use std::path::PathBuf;
 
-use aya::programs::SchedClassifier;
+use aya::maps::MapData;
 use bond_modes::PortId;
 use bond_modes::plan::{Accept, Spread, Tx};
 use bond_monitors::{MacAddr, ReceiveStamps, Time};
 
 use super::errors::{gone_is_fine, map_error};
 use super::layout::{LAYOUT, Port, Stamps, State, Transmit};
-use super::lists::{Lists, is_list};
-use super::maps::{Maps, check_layout, on_all_cpus};
-use super::object::{BUILD, Kind, Loaded, Loader, Way};
-use super::pins::BondPins;
+use super::lists::{Left, Lists, is_list};
+use super::maps::{Maps, on_all_cpus};
+use super::object::Way;
 use super::upgrade::FirstLayout;
 use crate::dataplane::PortCounters;
 
-/// One bond's programs in the kernel and its maps. Dropping it leaves both in force as far as they are pinned or attached.
+/// One bond's maps. Dropping it leaves them in force as far as they are pinned or in use.
 pub struct BondBpf {
-    pins: Option<BondPins>,
     maps: Maps,
-    /// Which program is on the wire.
+    /// Whose program is on the wire.
     way: Way,
+    /// Whose program is about to take the wire over, and where it will send then.
+    coming: Option<(Way, Tx)>,
     lists: Lists,
-    /// Loaded by this process, to be attached.
-    tx: Option<Loaded>,
-    rx: Option<Loaded>,
-    /// The programs that are attached may be those of another build.
-    stale: bool,
-    /// Maps of the layout before, until no program uses them.
-    before: Option<FirstLayout>,
     /// Slots in the map `rules`.
     rules: BTreeMap<PortId, u32>,
     /// What `queues` holds.
@@ -47,54 +37,20 @@ pub struct BondBpf {
 }
 
 impl BondBpf {
-    /// With `pins`, on the maps that are pinned there; without, on maps that vanish with this value. `wire` is the interface that
-    /// frames leave into the bond by.
-    pub fn open(pins: Option<&BondPins>, loader: &mut Loader, wire: u32) -> io::Result<BondBpf> {
-        let Some(pins) = pins else {
-            let mut tx = loader.load(Kind::Tx(Way::One), None)?;
-            let maps = Maps::of(&mut tx)?;
-            return BondBpf::on(None, maps, Some(tx), None);
-        };
-        if !check_layout(pins)? {
-            let (before, maps, tx) = FirstLayout::take_over(pins, loader, wire)?;
-            return BondBpf::on(Some(pins), maps, Some(tx), Some(before));
-        }
-        if let Some(maps) = Maps::pinned(pins)? {
-            let state = maps.state()?;
-            if (state.layout, state.build) == (LAYOUT, *BUILD) {
-                return BondBpf::on(Some(pins), maps, None, None);
-            }
-            let tx = loader.load(Kind::Tx(maps.way()?), Some(&|name| pins.map(name)))?;
-            return BondBpf::on(Some(pins), maps, Some(tx), None);
-        }
-        // Those that are missing come with the program.
-        let at = |name: &str| pins.map(name);
-        let mut tx = loader.load(Kind::Tx(Way::One), Some(&at))?;
-        let maps = Maps::of(&mut tx)?;
-        match maps.way()? {
-            Way::One => {}
-            other => tx = loader.load(Kind::Tx(other), Some(&at))?,
-        }
-        BondBpf::on(Some(pins), maps, Some(tx), None)
-    }
-
-    fn on(pins: Option<&BondPins>, maps: Maps, tx: Option<Loaded>, before: Option<FirstLayout>) -> io::Result<BondBpf> {
+    /// On these maps, as they are.
+    pub fn on(maps: Maps) -> io::Result<BondBpf> {
         let way = maps.way()?;
         let own: Result<_, _> = maps.own()?.keys().map(|key| key.map(MacAddr)).collect();
         let mine = maps.transmit()?.get(&way.number(), 0).map_err(map_error)?;
         let mut bpf = BondBpf {
-            pins: pins.cloned(),
             lists: Lists::default(),
-            stale: tx.is_some(),
             rules: BTreeMap::new(),
             queues: BTreeMap::new(),
             own: own.map_err(map_error)?,
             remember_all: mine.remember_all != 0,
             way,
+            coming: None,
             maps,
-            tx,
-            rx: None,
-            before,
         };
         if bpf.maps.state()?.layout == 0 {
             bpf.lists = Lists::of_new_map(&bpf.maps.lists()?);
@@ -110,84 +66,45 @@ impl BondBpf {
         Ok(bpf)
     }
 
-    /// Whether the programs that an earlier agent attached are to be exchanged.
-    pub fn is_stale(&self) -> bool {
-        self.stale
-    }
-
-    /// Whether the programs that an earlier agent attached use maps of the first layout.
-    pub fn is_of_first_layout(&self) -> bool {
-        self.before.is_some()
-    }
-
-    /// Marks the attached programs as those of this build, so that the next agent of the same build may keep them. Call it when
-    /// this process has attached all of them.
-    pub fn mark_attached(&mut self) -> io::Result<()> {
-        if let (Some(before), Some(pins)) = (self.before.take(), &self.pins) {
-            before.leave(pins)?;
-        }
-        self.set_state(*BUILD)?;
-        self.stale = false;
-        Ok(())
-    }
-
-    /// To be called right before the first program of an earlier agent is exchanged, or put back where it is missing; until
-    /// [`BondBpf::mark_attached`] the next agent exchanges all of them. What those of the first layout counted until now is taken
-    /// over.
-    pub fn begin_exchange(&mut self) -> io::Result<()> {
-        self.stale = true;
-        match &self.before {
-            Some(before) => before.copy_counts(&mut self.maps),
-            None => self.set_state(0),
-        }
-    }
-
     /// The way of spreading whose program is on the wire.
     pub fn way(&self) -> Way {
         self.way
     }
 
-    /// The program for the wire.
-    pub fn bond_tx(&mut self, loader: &mut Loader) -> io::Result<&mut SchedClassifier> {
-        if self.tx.is_none() {
-            self.tx = Some(self.load(Kind::Tx(self.way), loader)?);
-        }
-        Ok(self.tx.as_mut().expect("it was loaded").program())
+    /// The one whose program is to be there when no exchange is going on any more.
+    pub fn next_way(&self) -> Way {
+        self.coming.as_ref().map_or(self.way, |(way, _)| *way)
     }
 
-    /// The program for ports.
-    pub fn port_rx(&mut self, loader: &mut Loader) -> io::Result<&mut SchedClassifier> {
-        if self.rx.is_none() {
-            self.rx = Some(self.load(Kind::Rx, loader)?);
-        }
-        Ok(self.rx.as_mut().expect("it was loaded").program())
+    /// Where the program that is about to take the wire over will send.
+    pub fn coming(&self) -> Option<&(Way, Tx)> {
+        self.coming.as_ref()
     }
 
-    /// Another program on the maps of this bond, which must be found at their pins for that.
-    fn load(&self, kind: Kind, loader: &mut Loader) -> io::Result<Loaded> {
-        let pins = self.pins.as_ref();
-        let pins = pins.ok_or_else(|| io::Error::other("a bond without pins has one program"))?;
-        self.maps.keep_pinned(pins)?;
-        let at = |name: &str| -> PathBuf {
-            match &self.before {
-                Some(_) => FirstLayout::place(pins, name),
-                None => pins.map(name),
-            }
-        };
-        loader.load(kind, Some(&at))
+    /// Another handle of the map of this name.
+    pub fn copy_of(&self, name: &str) -> io::Result<MapData> {
+        self.maps.copy_of(name)
     }
 
-    fn set_state(&mut self, build: u64) -> io::Result<()> {
+    /// Writes into the maps what programs of the first layout counted and heard.
+    pub fn copy_counts(&mut self, before: &FirstLayout) -> io::Result<()> {
+        before.copy_counts(&mut self.maps)
+    }
+
+    /// Notes the build of all programs that are attached; 0 while they are being exchanged, so that an agent that finds this here
+    /// completes the exchange.
+    pub fn set_state(&mut self, build: u64) -> io::Result<()> {
+        let program = self.next_way().number();
         self.maps.set_state(State {
             layout: LAYOUT,
-            program: self.way.number(),
+            program,
             build,
         })
     }
 
     /// Where frames of the stack leave.
     pub fn tx(&self) -> io::Result<Tx> {
-        match self.selector()? {
+        match self.selector(self.way)? {
             0 => Ok(Tx::one(None)),
             list if is_list(list) => Lists::tx(&self.maps.lists()?, list),
             port => Ok(Tx::one(Some(PortId(port)))),
@@ -196,33 +113,50 @@ impl BondBpf {
 
     /// Moves the traffic under the program that is on the wire: one write. A list of ports is prepared aside before.
     pub fn set_tx(&mut self, tx: &Tx) -> io::Result<()> {
-        debug_assert!(self.way.serves(tx));
         let selector = self.prepare(tx)?;
-        self.set_selector(self.way, selector)?;
-        self.lists.restock(&self.maps.lists()?, selector);
-        Ok(())
+        self.set_selector(self.way, selector)
     }
 
-    /// Gets another program ready to take the wire over with this policy. Nothing changes until its program is there: get it
-    /// from [`BondBpf::bond_tx`]: the exchange of the two is the moment at which the traffic moves.
+    /// Gets the wire ready for another program with this policy. Nothing changes until that is there: the exchange of the two is
+    /// the moment at which the traffic moves.
     pub fn begin_way(&mut self, way: Way, tx: &Tx) -> io::Result<()> {
         let selector = self.prepare(tx)?;
         self.set_selector(way, selector)?;
-        let before = mem::replace(&mut self.way, way);
-        self.tx = None;
-        // An agent that finds this here completes the exchange.
-        self.set_state(0).inspect_err(|_| self.way = before)
+        self.coming = Some((way, tx.clone()));
+        self.set_state(0).inspect_err(|_| self.coming = None)
     }
 
-    /// To be called when the program of a way has the wire: that of [`BondBpf::begin_way`], or, if that failed, the one before.
-    pub fn end_way(&mut self, way: Way) -> io::Result<()> {
-        if self.way != way {
-            self.tx = None;
-            self.way = way;
-        }
-        let selector = self.selector()?;
-        self.lists.restock(&self.maps.lists()?, selector);
-        self.set_state(if self.stale { 0 } else { *BUILD })
+    /// Changes where the program that is about to take the wire over will send.
+    pub fn set_coming(&mut self, tx: &Tx) -> io::Result<()> {
+        let Some((way, _)) = self.coming else { return Ok(()) };
+        let selector = self.prepare(tx)?;
+        self.set_selector(way, selector)?;
+        self.coming = Some((way, tx.clone()));
+        Ok(())
+    }
+
+    /// To be called when the exchange for which [`BondBpf::begin_way`] was called has ended, with whether the other program has the
+    /// wire. Returns where frames leave by that.
+    pub fn end_way(&mut self, exchanged: bool) -> Option<Tx> {
+        let (way, tx) = self.coming.take().filter(|_| exchanged)?;
+        self.way = way;
+        Some(tx)
+    }
+
+    /// The lists that no selector names, if the next list needs one of them; to be passed to [`BondBpf::note_clean`] after a grace
+    /// period.
+    pub fn left_lists(&self) -> io::Result<Option<Left>> {
+        Ok(self.lists.left(&self.maps.lists()?, &self.selectors()?))
+    }
+
+    /// Whether the next list would have to wait for a grace period.
+    pub fn is_out_of_lists(&self) -> bool {
+        self.lists.is_out()
+    }
+
+    /// The grace period of these is over.
+    pub fn note_clean(&mut self, left: Left) {
+        self.lists.note_clean(left);
     }
 
     /// As if the program of each policy were attached.
@@ -231,7 +165,8 @@ impl BondBpf {
         if !self.way.serves(tx) {
             let way = Way::of(tx).expect("what sends nowhere is served by all");
             self.begin_way(way, tx)?;
-            return self.end_way(way);
+            self.end_way(true);
+            return Ok(());
         }
         self.set_tx(tx)
     }
@@ -246,7 +181,7 @@ impl BondBpf {
     /// As if another build had attached the programs.
     #[cfg(test)]
     pub(super) fn forget_build(&mut self) {
-        self.set_state(*BUILD ^ 2).unwrap();
+        self.set_state(*super::object::BUILD ^ 2).unwrap();
     }
 
     /// The map of lists, and which of its slots are clean.
@@ -265,15 +200,24 @@ impl BondBpf {
             (_, None) => Ok(0),
             (Spread::One, Some(port)) => Ok(port.0),
             _ => {
-                let in_force = self.selector()?;
-                self.lists.prepare(&mut self.maps.lists_mut()?, tx, in_force)
+                let in_force = self.selectors()?;
+                self.lists.prepare(&mut self.maps.lists_mut()?, tx, &in_force)
             }
         }
     }
 
-    fn selector(&self) -> io::Result<u32> {
-        let mine = self.maps.transmit()?.get(&self.way.number(), 0).map_err(map_error)?;
-        Ok(mine.selector)
+    /// Those that a program on the wire reads, or one that is about to be there.
+    fn selectors(&self) -> io::Result<Vec<u32>> {
+        self.ways().into_iter().map(|way| self.selector(way)).collect()
+    }
+
+    fn ways(&self) -> BTreeSet<Way> {
+        [self.way, self.next_way()].into()
+    }
+
+    fn selector(&self, way: Way) -> io::Result<u32> {
+        let its = self.maps.transmit()?.get(&way.number(), 0).map_err(map_error)?;
+        Ok(its.selector)
     }
 
     fn set_selector(&mut self, way: Way, selector: u32) -> io::Result<()> {
@@ -288,9 +232,11 @@ impl BondBpf {
     /// Whether all senders through the bond are remembered, or only those to groups.
     pub fn remember_all(&mut self, all: bool) -> io::Result<()> {
         if self.remember_all != all {
-            let selector = self.selector()?;
             self.remember_all = all;
-            let set = self.set_selector(self.way, selector);
+            let set = self.ways().into_iter().try_for_each(|way| {
+                let selector = self.selector(way)?;
+                self.set_selector(way, selector)
+            });
             set.inspect_err(|_| self.remember_all = !all)?;
         }
         Ok(())
@@ -388,6 +334,11 @@ impl BondBpf {
         Ok(())
     }
 
+    /// The addresses that count as those of the bond and its ports.
+    pub fn own(&self) -> &BTreeSet<MacAddr> {
+        &self.own
+    }
+
     /// Takes these addresses, and no others, for those of the bond and its ports: frames from them that arrive were sent by us.
     pub fn set_own(&mut self, addresses: &BTreeSet<MacAddr>) -> io::Result<()> {
         let known = self.own.clone();
@@ -450,45 +401,49 @@ const ACCEPT_UNICAST: u32 = 1;
 const ACCEPT_ALL: u32 = 2;
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use aya::programs::{TestRun, TestRunOptions};
 
     use super::*;
+    use crate::dataplane::tc::object::{Kind, Loaded, Loader};
+
+    /// Maps that vanish with the test, and a program on them.
+    pub(in crate::dataplane::tc) fn new() -> (BondBpf, Loaded) {
+        let mut tx = Loader::default().load(Kind::Tx(Way::One), None).unwrap();
+        let bpf = BondBpf::on(Maps::of(&mut tx).unwrap()).unwrap();
+        (bpf, tx)
+    }
 
     /// Runs `bond_tx` on one frame that stands for `segments`; says what it returned.
-    fn transmit(bpf: &mut BondBpf, segments: u32) -> u32 {
+    fn transmit(tx: &mut Loaded, segments: u32) -> u32 {
         let frame = [0u8; 60];
         let mut context = [0u8; SK_BUFF_SIZE];
         context[GSO_SEGS..GSO_SEGS + 4].copy_from_slice(&segments.to_ne_bytes());
         let mut options = TestRunOptions::new();
         options.data_in = Some(&frame);
         options.ctx_in = Some(&context);
-        bpf.bond_tx(&mut Loader::default())
-            .unwrap()
-            .test_run(options)
-            .unwrap()
-            .return_value
+        tx.program().test_run(options).unwrap().return_value
     }
 
     #[test]
     fn segments_of_offloaded_frames_are_counted_as_frames() {
         let port = PortId(12);
-        let mut bpf = BondBpf::open(None, &mut Loader::default(), 0).unwrap();
+        let (mut bpf, mut tx) = new();
         bpf.add_port(port, 1).unwrap();
         bpf.set_tx(&Tx::one(Some(port))).unwrap();
-        assert_eq!(transmit(&mut bpf, 0), REDIRECT);
-        assert_eq!(transmit(&mut bpf, 10), REDIRECT);
+        assert_eq!(transmit(&mut tx, 0), REDIRECT);
+        assert_eq!(transmit(&mut tx, 10), REDIRECT);
         assert_eq!(bpf.counters(port).unwrap().tx_frames, 11);
     }
 
     #[test]
     fn a_selector_that_names_no_port_of_the_bond_drops() {
-        let mut bpf = BondBpf::open(None, &mut Loader::default(), 0).unwrap();
+        let (mut bpf, mut tx) = new();
         bpf.add_port(PortId(12), 1).unwrap();
-        assert_eq!(transmit(&mut bpf, 0), SHOT);
+        assert_eq!(transmit(&mut tx, 0), SHOT);
         for selector in [13, 12 | 1 << 31] {
             bpf.set_tx(&Tx::one(Some(PortId(selector)))).unwrap();
-            assert_eq!(transmit(&mut bpf, 0), SHOT, "{selector:#x}");
+            assert_eq!(transmit(&mut tx, 0), SHOT, "{selector:#x}");
         }
         assert_eq!(bpf.counters(PortId(12)).unwrap(), PortCounters::default());
     }
@@ -496,7 +451,7 @@ mod tests {
     #[test]
     fn a_port_that_was_removed_is_not_counted_and_lets_nothing_in() {
         let port = PortId(12);
-        let mut bpf = BondBpf::open(None, &mut Loader::default(), 0).unwrap();
+        let (mut bpf, _) = new();
         bpf.add_port(port, 1).unwrap();
         bpf.set_accept(port, Accept::Unicast).unwrap();
         assert_eq!(bpf.accept(port).unwrap(), Accept::Unicast);

@@ -4,15 +4,14 @@
 //! anything else, so a crash while a pair is made leaves either a bare pair, which is removed when a bond of that name is made, or
 //! one of ours that lacks something, which is completed when it is adopted.
 
-use bond_modes::ForwardingPlan;
-use bond_modes::plan::{Rewrite, Tx};
 use bond_monitors::Carrier;
 
 use super::bond::{Bond, Shared};
-use super::bpf::BondBpf;
+use super::forwarding::Forwarding;
 use super::hook::{self, Attached, Hold, Place};
 use super::object::TX;
 use super::pins::{BondPins, Pins};
+use super::programs::Programs;
 use super::queues;
 use crate::dataplane::interface::{delete, report};
 use crate::dataplane::step::{BPF, Failures, HOOK, VETH, bond_gone, step, step_with};
@@ -79,7 +78,7 @@ impl Shared {
             .and_then(|()| self.fresh_pins(pair.bond.ifindex))
             .and_then(|pins| self.equip(name, &pair, pins))
             .and_then(|mut bond| {
-                let mark = || bond.bpf.mark_attached();
+                let mark = || bond.programs.mark_attached(&bond.forwarding);
                 step(|| format!("set up the maps of {name}"), mark)?;
                 Ok((bond, self.read_device(name, pair.bond.ifindex)?))
             })
@@ -106,30 +105,21 @@ impl Shared {
         )?;
         let load = || format!("load the programs of {name}");
         let loader = &mut self.loader;
-        let open = || BondBpf::open(Some(&pins), loader, index);
-        let mut bpf = step_with(&BPF, load, open)?;
-        let know = || bpf.add_own([pair.bond.report.mac]);
-        step(|| format!("set up the maps of {name}"), know)?;
-        let (hook, wire_hold) = self.hook_wire(&wire, index, &pins, &mut bpf)?;
+        let open = || Programs::open(&pins, loader, index);
+        let (mut programs, bpf) = step_with(&BPF, load, open)?;
+        let (carrier, mac) = (Carrier::from_bool(pair.wire.report.admin_up), pair.bond.report.mac);
+        let forwarding = Forwarding::new(name, bpf, carrier, mac);
+        forwarding.with(|now| now.add_own([mac]))?;
+        let (hook, wire_hold) = self.hook_wire(&wire, index, &pins, &mut programs, &forwarding)?;
         Ok(Bond {
             ifindex: pair.bond.ifindex,
             wire: index,
             pins,
-            bpf,
+            programs,
             hook,
             wire_hold,
             port_holds: Default::default(),
-            applied: ForwardingPlan {
-                carrier: Carrier::from_bool(pair.wire.report.admin_up),
-                mac: pair.bond.report.mac,
-                ports: Default::default(),
-                tx: Tx::one(None),
-                steer: Vec::new(),
-                rewrite: Rewrite::default(),
-                without_agent: None,
-            },
-            lost_allmulti: Default::default(),
-            steered: false,
+            forwarding,
         })
     }
 
@@ -139,7 +129,8 @@ impl Shared {
         wire: &str,
         index: u32,
         pins: &BondPins,
-        bpf: &mut BondBpf,
+        programs: &mut Programs,
+        forwarding: &Forwarding,
     ) -> Result<(Attached, Hold), PlaneError> {
         let pin = pins.tx();
         let place = Place {
@@ -150,19 +141,19 @@ impl Shared {
         let (links, loader, wanted) = (&mut self.links, &mut self.loader, self.hook);
         let attach = || {
             for kind in [Attached::Tcx, Attached::Clsact] {
-                if !bpf.is_stale()
+                if !programs.are_stale()
                     && let Some(hold) = hook::keep(links, place, index, kind)?
                 {
                     return Ok((kind, hold));
                 }
             }
-            bpf.begin_exchange()?;
+            programs.begin_exchange(forwarding)?;
             for kind in [Attached::Tcx, Attached::Clsact] {
-                if let Some(hold) = hook::replace(bpf.bond_tx(loader)?, place, kind)? {
+                if let Some(hold) = hook::replace(programs.bond_tx(forwarding, loader)?, place, kind)? {
                     return Ok((kind, hold));
                 }
             }
-            hook::attach_first(bpf.bond_tx(loader)?, place, wanted)
+            hook::attach_first(programs.bond_tx(forwarding, loader)?, place, wanted)
         };
         step_with(&HOOK, || format!("attach a program to {wire}"), attach)
     }

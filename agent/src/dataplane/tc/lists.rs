@@ -4,7 +4,7 @@
 //! the slot when it ends; the kernel lets no run outlive an RCU grace period. So a slot that no selector has named since before a
 //! grace period began has no reader. Such slots are *clean*: all slots of a new map, and after a grace period all but the one in force.
 //! We wait for a grace period (some milliseconds) when taking over a list of an earlier agent, which may have left other slots a
-//! moment ago, and when the last clean slot was used: after the traffic has moved, not before.
+//! moment ago, and when the last clean slot was used: after the traffic has moved, not before, and not while the maps are locked.
 //!
 //! A slot is written only while it is clean, and is not clean from then on. A slot's words reach memory before the selector that
 //! names it: there is a fence between the two system calls.
@@ -40,6 +40,14 @@ unsafe impl aya::Pod for List {}
 pub struct Lists {
     /// Nothing is known before the first list is prepared or taken over.
     clean: Option<Vec<u32>>,
+    /// How often slots have become clean.
+    round: u64,
+}
+
+/// Slots that no selector names, while their grace period is waited for.
+pub struct Left {
+    slots: Vec<u32>,
+    round: u64,
 }
 
 impl Lists {
@@ -47,28 +55,29 @@ impl Lists {
     pub fn of_new_map(slots: &Array<impl Borrow<MapData>, List>) -> Lists {
         Lists {
             clean: Some((FIRST_SLOT..slots.len()).collect()),
+            round: 0,
         }
     }
 
     /// Takes over a list that an earlier agent left in force: it may have left other slots a moment ago, so a grace period is
     /// waited for now and not when the traffic is to move.
     pub fn take_over(&mut self, slots: &Array<impl Borrow<MapData>, List>, selector: u32) {
-        self.wait_for_readers(slots, selector);
+        self.wait_for_readers(slots, &[selector]);
     }
 
     /// Writes the ports that send, and how they take turns, into a clean slot. Returns the selector that puts it in force, to be
-    /// written at once. `in_force` is the selector that it will replace.
+    /// written at once. `in_force` are the selectors that it may replace.
     pub fn prepare(
         &mut self,
         slots: &mut Array<impl BorrowMut<MapData>, List>,
         tx: &Tx,
-        in_force: u32,
+        in_force: &[u32],
     ) -> io::Result<u32> {
         let list = List::encode(tx)?;
         if self.clean.as_ref().is_none_or(Vec::is_empty) {
             self.wait_for_readers(slots, in_force);
         }
-        // Not empty: at most one slot is in force, and there are more.
+        // Not empty: at most two slots are in force, and there are more.
         let slot = self
             .clean
             .as_mut()
@@ -79,10 +88,24 @@ impl Lists {
         Ok(IS_LIST | slot << SLOT_SHIFT)
     }
 
-    /// To be called when a selector is in force: sees to it that the next list will find a clean slot.
-    pub fn restock(&mut self, slots: &Array<impl Borrow<MapData>, List>, in_force: u32) {
-        if self.clean.as_ref().is_some_and(Vec::is_empty) {
-            self.wait_for_readers(slots, in_force);
+    /// Whether the next list would have to wait for a grace period.
+    pub fn is_out(&self) -> bool {
+        self.clean.as_ref().is_some_and(Vec::is_empty)
+    }
+
+    /// All slots but those in force, if the next list needs one of them. They are clean after a grace period.
+    pub fn left(&self, slots: &Array<impl Borrow<MapData>, List>, in_force: &[u32]) -> Option<Left> {
+        self.is_out().then(|| Left {
+            slots: all_but(slots, in_force),
+            round: self.round,
+        })
+    }
+
+    /// A grace period has passed since [`Lists::left`]. Who needed a list meanwhile has waited for one himself.
+    pub fn note_clean(&mut self, left: Left) {
+        if self.round == left.round {
+            self.clean = Some(left.slots);
+            self.round += 1;
         }
     }
 
@@ -92,12 +115,16 @@ impl Lists {
         Ok(list.decode())
     }
 
-    fn wait_for_readers(&mut self, slots: &Array<impl Borrow<MapData>, List>, in_force: u32) {
+    fn wait_for_readers(&mut self, slots: &Array<impl Borrow<MapData>, List>, in_force: &[u32]) {
         grace_period();
-        let kept = is_list(in_force).then(|| slot_of(in_force));
-        let clean = (FIRST_SLOT..slots.len()).filter(|slot| Some(*slot) != kept);
-        self.clean = Some(clean.collect());
+        self.clean = Some(all_but(slots, in_force));
+        self.round += 1;
     }
+}
+
+fn all_but(slots: &Array<impl Borrow<MapData>, List>, in_force: &[u32]) -> Vec<u32> {
+    let is_in_force = |slot: &u32| in_force.iter().any(|named| is_list(*named) && slot_of(*named) == *slot);
+    (FIRST_SLOT..slots.len()).filter(|slot| !is_in_force(slot)).collect()
 }
 
 impl List {
@@ -162,7 +189,7 @@ fn slot_of(selector: u32) -> u32 {
 }
 
 /// Returns when every program that was running at the call has ended. [membarrier(2)]
-fn grace_period() {
+pub fn grace_period() {
     // SAFETY: passes three integers.
     let waited = unsafe { libc::syscall(libc::SYS_membarrier, libc::MEMBARRIER_CMD_GLOBAL, 0, 0) };
     if waited != 0 {
@@ -188,8 +215,7 @@ const LONG_FOR_A_SOFTIRQ: Duration = Duration::from_millis(100);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dataplane::tc::bpf::BondBpf;
-    use crate::dataplane::tc::object::Loader;
+    use crate::dataplane::tc::bpf::tests::new;
 
     fn all(ports: std::ops::Range<u32>) -> Tx {
         Tx::new(Spread::All, ports.map(PortId).collect())
@@ -197,7 +223,7 @@ mod tests {
 
     #[test]
     fn a_list_of_any_length_is_read_back_as_written() {
-        let mut bpf = BondBpf::open(None, &mut Loader::default(), 0).unwrap();
+        let (mut bpf, _) = new();
         for count in [1, 2, 64, MAX_PORTS as u32] {
             let ports: Vec<PortId> = (1000..1000 + count).map(PortId).collect();
             let hashes = XmitHashPolicy::VALUES
@@ -217,7 +243,7 @@ mod tests {
 
     #[test]
     fn a_list_that_is_too_long_is_refused_and_changes_nothing() {
-        let mut bpf = BondBpf::open(None, &mut Loader::default(), 0).unwrap();
+        let (mut bpf, _) = new();
         bpf.set_any_tx(&all(1..3)).unwrap();
         let refused = bpf.set_any_tx(&all(0..MAX_PORTS as u32 + 1)).unwrap_err();
         assert_eq!(refused.to_string(), "a list can have 256 ports, not 257");
@@ -237,21 +263,37 @@ mod tests {
     /// None of the slots that a selector has named is used again before a grace period has passed since it was left.
     #[test]
     fn a_slot_rests_until_nobody_can_read_it() {
-        let mut bpf = BondBpf::open(None, &mut Loader::default(), 0).unwrap();
+        let (mut bpf, _) = new();
         let (lists, mut slots) = bpf.lists();
         let mut in_force = 0;
         for _ in 0..3 {
             let before = lists.clean.clone().unwrap();
             assert!(!before.contains(&slot_of(in_force)) && !before.contains(&0));
             for left in (0..before.len()).rev() {
-                let next = lists.prepare(&mut slots, &all(1..3), in_force).unwrap();
+                let next = lists.prepare(&mut slots, &all(1..3), &[in_force]).unwrap();
                 let clean = lists.clean.clone().unwrap();
                 assert_eq!((next | 0xff << SLOT_SHIFT, clean.len()), (0xff << SLOT_SHIFT, left));
                 assert!(is_list(next) && before.contains(&slot_of(next)) && !clean.contains(&slot_of(next)));
                 in_force = next;
             }
-            lists.restock(&slots, in_force);
+            let left = lists.left(&slots, &[in_force]).unwrap();
+            grace_period();
+            lists.note_clean(left);
         }
         assert_eq!(lists.clean.as_ref().unwrap().len() as u32, slots.len() - 1 - FIRST_SLOT);
+    }
+
+    #[test]
+    fn a_slot_that_was_taken_during_a_grace_period_is_not_clean_after_it() {
+        let (mut bpf, _) = new();
+        let (lists, mut slots) = bpf.lists();
+        let mut in_force = 0;
+        while !lists.is_out() {
+            in_force = lists.prepare(&mut slots, &all(1..3), &[in_force]).unwrap();
+        }
+        let left = lists.left(&slots, &[in_force]).unwrap();
+        let taken = lists.prepare(&mut slots, &all(1..3), &[in_force]).unwrap();
+        lists.note_clean(left);
+        assert!(!lists.clean.as_ref().unwrap().contains(&slot_of(taken)));
     }
 }

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::os::fd::AsFd;
 use std::path::Path;
 
 use aya::Pod;
 use aya::maps::{Array, HashMap, Map, MapData, MapInfo, PerCpuHashMap, PerCpuValues};
 use aya::util::nr_cpus;
 
-use super::errors::{map_error, pin_error};
+use super::errors::map_error;
 use super::layout::{
     FIRST_STATE, LAYOUT, LISTS, MAPS, OWN, PORTS, Port, QUEUES, RULES, STATE, Shape, State, TRANSMIT, Transmit,
 };
@@ -44,16 +45,17 @@ impl Maps {
         Ok(Some(Maps { all }))
     }
 
-    /// Pins the maps again that someone unpinned, so that another program of the bond is loaded on them.
-    pub fn keep_pinned(&self, pins: &BondPins) -> io::Result<()> {
-        pins.create()?;
-        for (name, map) in &self.all {
-            let path = pins.map(name);
-            if !path.exists() {
-                map.pin(path).map_err(pin_error)?;
-            }
-        }
-        Ok(())
+    /// Another handle of the map of this name.
+    pub fn copy_of(&self, name: &str) -> io::Result<MapData> {
+        let data = match self.get(name) {
+            Map::Array(data)
+            | Map::HashMap(data)
+            | Map::LruHashMap(data)
+            | Map::PerCpuArray(data)
+            | Map::PerCpuHashMap(data) => data,
+            _ => return Err(io::ErrorKind::InvalidInput.into()),
+        };
+        MapData::from_fd(data.fd().as_fd().try_clone_to_owned()?).map_err(map_error)
     }
 
     /// What each program for the wire reads: the selector, and which senders it remembers.

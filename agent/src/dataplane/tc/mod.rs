@@ -14,14 +14,19 @@
 //! |---|---|
 //! | `bpf/`, `object` | the programs: one for ports, and one for the wire for each way of spreading |
 //! | `layout`, `maps`, `upgrade` | the maps of one bond and what they hold; those of an earlier layout |
-//! | `bpf` | programs and maps of one bond together |
-//! | `bond`, `adopt` | the state of a bond; bonds taken over |
+//! | `bpf`, `programs` | the maps of one bond, read and written; its programs |
+//! | `bond`, `forwarding`, `adopt` | what is kept for a bond; what is in force of it; bonds taken over |
 //! | `lists` | lists of ports that are never seen half written |
 //! | `hook`, `sys` | how programs are attached: tcx links or clsact filters |
 //! | `bpffs`, `pins` | where the pins are |
 //! | `device`, `port` | the pair; ports taken in, given back, taken over |
 //! | `queues` | traffic that an operator sends through a port of his choice |
-//! | `program` | from the plan in force to the wanted one, and in which order |
+//! | `program`, `traffic` | from the plan in force to the wanted one, and in which order; the steps of it that are a failover |
+//!
+//! Two threads may use a bond: one has it and does whatever may wait for the kernel's RTNL lock, the other moves its traffic by
+//! [`Traffic`]. They share what is in force of it, under a lock that is held for reads and writes of maps only: never across a
+//! netlink request, the loading or attaching of a program, a sysctl or a file. So a failover waits for no lock of the kernel but
+//! the map's. The plan that the traffic followed last counts for every map write of both.
 
 use std::fs;
 use std::io;
@@ -41,7 +46,7 @@ use super::lock::lock;
 use super::step::{BPF, Failures, HOOK, VETH, step, step_with};
 use super::{
     Adopted, Applied, BondDevice, BondName, Observed, OriginalPort, Plane, PlaneBond, PlaneError, PortBase,
-    PortCounters, can,
+    PortCounters, Traffic, can,
 };
 use crate::netlink::{Link, RouteSocket};
 
@@ -51,6 +56,7 @@ mod bpf;
 mod bpffs;
 mod device;
 mod errors;
+mod forwarding;
 mod hook;
 mod layout;
 mod lists;
@@ -60,10 +66,12 @@ mod pins;
 mod port;
 mod port_hook;
 mod program;
+mod programs;
 mod queues;
 mod sys;
 #[cfg(test)]
 mod tests;
+mod traffic;
 mod upgrade;
 
 pub use self::hook::Hook;
@@ -78,7 +86,6 @@ pub struct TcPlane {
 /// A bond of this plane.
 pub struct TcBond {
     shared: Arc<Mutex<Shared>>,
-    name: BondName,
     bond: Bond,
 }
 
@@ -105,10 +112,9 @@ impl TcPlane {
         })
     }
 
-    fn handle(&self, name: &str, bond: Bond) -> TcBond {
+    fn handle(&self, bond: Bond) -> TcBond {
         TcBond {
             shared: Arc::clone(&self.shared),
-            name: name.to_owned(),
             bond,
         }
     }
@@ -116,13 +122,19 @@ impl TcPlane {
     /// Makes a bond; see [`Plane::create`].
     fn make(&mut self, name: &str) -> Result<(TcBond, BondDevice), PlaneError> {
         let (bond, device) = lock(&self.shared).make_bond(name)?;
-        Ok((self.handle(name, bond), device))
+        Ok((self.handle(bond), device))
     }
 
     /// Takes a bond over; see [`Plane::adopt`].
     fn take_over(&mut self, name: &str) -> Result<Option<(TcBond, Observed)>, PlaneError> {
         let found = lock(&self.shared).adopt(name)?;
-        Ok(found.map(|(bond, observed)| (self.handle(name, bond), observed)))
+        Ok(found.map(|(bond, observed)| (self.handle(bond), observed)))
+    }
+}
+
+impl TcBond {
+    fn name(&self) -> BondName {
+        self.bond.forwarding.with(|now| now.name.clone())
     }
 }
 
@@ -198,33 +210,39 @@ impl PlaneBond for TcBond {
     }
 
     fn attach(&mut self, port: PortId, base: &PortBase) -> Result<(), PlaneError> {
-        lock(&self.shared).take_in(&self.name, &mut self.bond, port, base)
+        let name = self.name();
+        lock(&self.shared).take_in(&name, &mut self.bond, port, base)
     }
 
     fn detach(&mut self, port: PortId, original: &OriginalPort) -> Result<(), PlaneError> {
-        lock(&self.shared).give_back(&self.name, &mut self.bond, port, original)
+        let name = self.name();
+        lock(&self.shared).give_back(&name, &mut self.bond, port, original)
     }
 
     fn program(&mut self, plan: &ForwardingPlan) -> Applied {
+        let (name, known) = self.bond.forwarding.with(|now| (now.name.clone(), now.applied.mac));
         if let Err(error) = can::check(plan) {
-            return Applied::refused(error, self.bond.applied.mac, plan);
+            return Applied::refused(error, known, plan);
         }
         let shared = &mut *lock(&self.shared);
-        program::apply(&mut shared.links, &mut shared.loader, &self.name, &mut self.bond, plan)
+        program::apply(&mut shared.links, &mut shared.loader, &name, &mut self.bond, plan)
+    }
+
+    fn traffic(&self) -> Option<Box<dyn Traffic>> {
+        Some(Box::new(self.bond.forwarding.clone()))
     }
 
     fn refresh(&mut self) -> Result<(), PlaneError> {
-        lock(&self.shared).refresh(&self.name, &mut self.bond)
+        let name = self.name();
+        lock(&self.shared).refresh(&name, &mut self.bond)
     }
 
     fn counters(&mut self, port: PortId) -> Result<PortCounters, PlaneError> {
-        let read = || self.bond.bpf.counters(port);
-        step(|| format!("read the counters of {port}"), read)
+        self.bond.forwarding.counters(port)
     }
 
     fn heard(&mut self, port: PortId) -> Result<ReceiveStamps, PlaneError> {
-        let read = || self.bond.bpf.heard(port);
-        step(|| format!("read the stamps of {port}"), read)
+        self.bond.forwarding.heard(port)
     }
 
     fn hears_groups(&self, link: &Link) -> bool {
@@ -232,12 +250,13 @@ impl PlaneBond for TcBond {
     }
 
     fn renamed(&mut self, new: &str) {
-        self.name = new.to_owned();
-        lock(&self.shared).label(&self.name, &self.bond);
+        self.bond.forwarding.with(|now| now.name = new.to_owned());
+        lock(&self.shared).label(new, &self.bond);
     }
 
     fn destroy(self: Box<Self>) -> Result<(), PlaneError> {
-        let TcBond { shared, name, bond } = *self;
+        let name = self.name();
+        let TcBond { shared, bond } = *self;
         let ifindex = bond.ifindex;
         // First its descriptors, or the programs would outlive their pins.
         drop(bond);

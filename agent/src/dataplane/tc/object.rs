@@ -16,7 +16,7 @@ use super::errors::{load_error, program_error};
 use super::layout::MAPS;
 
 /// A way of spreading that has a program of its own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Way {
     /// All frames leave through one port.
     One,
@@ -137,6 +137,11 @@ pub struct Loaded {
 }
 
 impl Loaded {
+    /// Which program it is.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
     /// To be attached.
     pub fn program(&mut self) -> &mut SchedClassifier {
         classifier(&mut self.programs, self.kind.name())
@@ -162,6 +167,8 @@ impl Loader {
     /// Loads a program. With `pins`, on the maps that are pinned at these places, which are made if they are not there; without,
     /// on maps that vanish with the program.
     pub fn load(&mut self, kind: Kind, pins: Option<&dyn Fn(&str) -> PathBuf>) -> io::Result<Loaded> {
+        #[cfg(test)]
+        crate::netlink::tests::asks::may_wait();
         raise_memlock();
         if pins.is_none() && self.pinned {
             return Loader::default().load(kind, None);

@@ -7,9 +7,7 @@ use bond_modes::plan::{Accept, PortPlan, Source};
 
 use super::bond::{Bond, Shared};
 use super::hook;
-use super::object::Loader;
 use super::port_hook::{drop_filter, hook_port, place, take_over, unhook};
-use super::program::{keep_own, set_tx};
 use crate::dataplane::port::{original, port_alias, prepare, read, read_unless_gone, restore};
 use crate::dataplane::step::{Failures, port_step, step, twice};
 use crate::dataplane::{OriginalPort, PlaneError, PortBase};
@@ -25,7 +23,7 @@ impl Shared {
         port: PortId,
         base: &PortBase,
     ) -> Result<(), PlaneError> {
-        if bond.applied.ports.contains_key(&port) {
+        if bond.ports().contains(&port) {
             return Ok(());
         }
         let before = original(&mut self.links, port)?;
@@ -47,9 +45,9 @@ impl Shared {
 
     fn return_port(&mut self, name: &str, bond: &mut Bond, port: PortId, original: &OriginalPort) -> Failures {
         let mut errors = Failures::default();
-        let (links, loader) = (&mut self.links, &mut self.loader);
+        let links = &mut self.links;
         let link = read_unless_gone(links, port, &mut errors);
-        expel(links, loader, name, bond, port, link.as_ref(), original, &mut errors);
+        expel(links, name, bond, port, link.as_ref(), original, &mut errors);
         if let Some(link) = link {
             restore(links, port, &link, original, &mut errors);
         }
@@ -78,17 +76,18 @@ impl Shared {
     /// the programs of the earlier agent go on.
     pub(super) fn adopt_ports(&mut self, name: &str, bond: &mut Bond) -> Result<Vec<(PortId, Link)>, PlaneError> {
         let mut found = Vec::new();
-        for port in bond.bpf.ports() {
+        for port in bond.forwarding.with(|now| now.bpf.ports()) {
             let links = &mut self.links;
             let link = twice(|| step(|| format!("read {port}"), || links.by_index(port.0)))?;
             found.push((port, link));
         }
         // Before the programs that listen.
         let macs = found.iter().filter_map(|(_, link)| Some(link.as_ref()?.report.mac));
-        step(|| format!("learn the addresses of {name}"), || bond.bpf.add_own(macs))?;
-        if bond.bpf.is_stale() && !found.is_empty() {
+        bond.forwarding.with(|now| now.add_own(macs))?;
+        if bond.programs.are_stale() && !found.is_empty() {
             let load = || format!("load the program for the ports of {name}");
-            step(load, || bond.bpf.port_rx(&mut self.loader).map(drop))?;
+            let port_rx = || bond.programs.port_rx(&bond.forwarding, &mut self.loader).map(drop);
+            step(load, port_rx)?;
         }
         let mut adopted = Vec::new();
         let mut gone = Vec::new();
@@ -102,7 +101,7 @@ impl Shared {
                 Ok(true) => adopted.push((port, link)),
                 Ok(false) | Err(PlaneError::PortGone { .. }) => gone.push(port),
                 Err(error) if self.may_forward(bond, port) => {
-                    if bond.bpf.is_of_first_layout() {
+                    if bond.programs.are_of_first_layout() {
                         // The program on the port does not see the new maps.
                         return Err(error);
                     }
@@ -155,7 +154,7 @@ impl Shared {
     /// Takes a port that could not be taken over out of the maps, and the program off it.
     fn forget_port(&mut self, bond: &mut Bond, port: PortId) -> io::Result<()> {
         bond.port_holds.remove(&port);
-        bond.bpf.remove_port(port)?;
+        bond.forwarding.with(|now| now.bpf.remove_port(port))?;
         let link = self.links.by_index(port.0)?;
         unhook(&mut self.links, bond, port, link.as_ref(), true)
     }
@@ -174,11 +173,13 @@ impl Shared {
             || format!("set {text} to all multicast"),
             || links.set_allmulti(port.0, true),
         )?;
-        let count = || {
-            bond.bpf.add_own([link.report.mac])?;
-            bond.bpf.add_port(port, bond.wire)
-        };
-        step(|| format!("count {text} in {name}"), count)?;
+        bond.forwarding.with(|now| {
+            let count = || {
+                now.bpf.add_own([link.report.mac])?;
+                now.bpf.add_port(port, bond.wire)
+            };
+            step(|| format!("count {text} in {name}"), count)
+        })?;
         hook_port(&mut self.loader, bond, port, &link)?;
         port_step(port, || format!("set {text} up"), || links.set_up(port.0, true))?;
         let plan = PortPlan {
@@ -189,16 +190,14 @@ impl Shared {
             accept: Accept::Nothing,
             source: Source::AsSent,
         };
-        bond.applied.ports.insert(port, plan);
+        bond.forwarding.with(|now| now.applied.ports.insert(port, plan));
         Ok(())
     }
 }
 
 /// Takes a port out of the maps, and the program off it.
-#[expect(clippy::too_many_arguments)]
 fn expel(
     links: &mut RouteSocket,
-    loader: &mut Loader,
     name: &str,
     bond: &mut Bond,
     port: PortId,
@@ -206,25 +205,23 @@ fn expel(
     original: &OriginalPort,
     errors: &mut Failures,
 ) {
-    bond.applied.ports.remove(&port);
-    bond.applied.steer.retain(|steer| steer.to != port);
-    bond.lost_allmulti.remove(&port);
-    let close = || bond.bpf.set_accept(port, Accept::Nothing);
-    errors.note(step(|| format!("close {port} of {name}"), close));
-    let others = bond.applied.tx.among(|kept| kept != port);
-    if !bond.applied.tx.sends_as(&others) {
-        let leave = || set_tx(loader, bond, &others);
-        if errors.note(step(
-            || format!("stop the transmission of {name} through {port}"),
-            leave,
-        )) {
-            bond.applied.tx = others;
+    bond.forwarding.with(|now| {
+        now.applied.ports.remove(&port);
+        now.applied.steer.retain(|steer| steer.to != port);
+        now.lost_allmulti.remove(&port);
+        errors.note(now.set_accept(port, Accept::Nothing));
+        // What the program on the wire does it can also do through fewer ports.
+        let others = now.applied.tx.among(|kept| kept != port);
+        if !now.applied.tx.sends_as(&others) {
+            errors.note(now.set_tx(others));
         }
-    }
+    });
     bond.port_holds.remove(&port);
     let take_off = || unhook(links, bond, port, link, original.clsact);
     errors.note_unless_gone(port_step(port, || format!("take the program off {port}"), take_off));
-    let forget = || bond.bpf.remove_port(port);
-    errors.note(step(|| format!("forget {port} of {name}"), forget));
-    errors.note(keep_own(name, bond));
+    bond.forwarding.with(|now| {
+        let forget = || now.bpf.remove_port(port);
+        errors.note(step(|| format!("forget {port} of {name}"), forget));
+        errors.note(now.keep_own([]));
+    });
 }

@@ -22,7 +22,13 @@ pub(super) fn hook_port(loader: &mut Loader, bond: &mut Bond, port: PortId, link
     // The pins may have been removed: forwarding goes on without pins, but no new one can be made without their folder.
     step(|| "make a folder for pins".to_owned(), || bond.pins.create())?;
     let kind = bond.hook;
-    let attach = || hook::attach(bond.bpf.port_rx(loader)?, place(name, &pin), kind);
+    let attach = || {
+        hook::attach(
+            bond.programs.port_rx(&bond.forwarding, loader)?,
+            place(name, &pin),
+            kind,
+        )
+    };
     let held = step_with(&HOOK, || format!("attach a program to {name}"), attach).map_err(|error| match error {
         PlaneError::Kernel { source, .. } if source.raw_os_error() == Some(libc::ENODEV) => {
             PlaneError::PortGone { port }
@@ -46,12 +52,13 @@ pub(super) fn take_over(
     let pin = bond.pins.rx(port);
     let kind = bond.hook;
     let take_over = || {
-        if !bond.bpf.is_stale()
+        if !bond.programs.are_stale()
             && let Some(hold) = hook::keep(links, place(name, &pin), port.0, kind)?
         {
             return Ok(Some(hold));
         }
-        hook::replace(bond.bpf.port_rx(loader)?, place(name, &pin), kind)
+        let program = bond.programs.port_rx(&bond.forwarding, loader)?;
+        hook::replace(program, place(name, &pin), kind)
     };
     let held = port_step(port, || format!("exchange the program on {name}"), take_over)?;
     Ok(held.is_some_and(|hold| {
@@ -68,8 +75,8 @@ pub(super) fn take_over_rest(
     bond: &mut Bond,
     outcome: &mut Applied,
 ) {
-    let held = |port: &PortId| bond.port_holds.contains_key(port);
-    let rest: Vec<PortId> = bond.applied.ports.keys().copied().filter(|port| !held(port)).collect();
+    let mut rest = bond.ports();
+    rest.retain(|port| !bond.port_holds.contains_key(port));
     for port in rest {
         let taken = read(links, port).and_then(|link| match take_over(links, loader, bond, port, &link)? {
             true => Ok(()),
@@ -77,10 +84,11 @@ pub(super) fn take_over_rest(
         });
         outcome.note(PlanPart::Program(port), taken);
     }
-    if bond.bpf.is_stale() && bond.applied.ports.keys().all(|port| bond.port_holds.contains_key(port)) {
-        let mark = || bond.bpf.mark_attached();
+    if bond.programs.are_stale() && bond.holds_all() {
+        let mark = || bond.programs.mark_attached(&bond.forwarding);
         outcome.note(PlanPart::Programs, step(|| format!("set up the maps of {name}"), mark));
     }
+    bond.note_unfinished();
 }
 
 /// Takes the program off a port; `had_clsact` says whether the qdisc is to stay.

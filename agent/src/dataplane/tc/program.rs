@@ -11,24 +11,27 @@
 //!
 //! If nothing but the active port changes, that is a few map writes. A step that fails is left out of what counts as in force,
 //! so the next plan tries it again, and does not stop the others: the rest of a plan is good for the rest of the bond.
+//!
+//! Meanwhile another thread may move the traffic by a newer plan, so every step reads anew which plan counts.
 
 use std::io;
 
-use bond_modes::plan::{Accept, PortPlan, Tx};
+use bond_modes::plan::PortPlan;
 use bond_modes::{ForwardingPlan, PortId};
-use bond_monitors::MacAddr;
 
 use super::bond::Bond;
 use super::device::wire_name;
+use super::forwarding::{Forwarding, addresses};
 use super::hook::{self, Place};
-use super::object::{Loader, TX, Way};
+use super::object::{Loader, TX};
 use super::port_hook::take_over_rest;
-use super::queues;
+use super::{queues, traffic};
 use crate::dataplane::step::{port_step, step};
-use crate::dataplane::{Applied, PlanPart, PlaneError, port};
+use crate::dataplane::{Applied, PlanPart, port};
 use crate::netlink::RouteSocket;
 
-/// Makes the kernel match `plan`, writing only what differs from `bond.applied`, and keeps the latter true.
+/// Makes the kernel match `plan`, or a newer one by which the traffic was moved, writing only what differs from what is in force,
+/// and keeps that true.
 pub fn apply(
     links: &mut RouteSocket,
     loader: &mut Loader,
@@ -36,148 +39,120 @@ pub fn apply(
     bond: &mut Bond,
     plan: &ForwardingPlan,
 ) -> Applied {
+    bond.forwarding.with(|now| now.programming = true);
     let mut outcome = Applied::default();
     take_over_rest(links, loader, name, bond, &mut outcome);
-    let add = || bond.bpf.add_own(addresses(plan));
-    outcome.note(
-        PlanPart::OwnMacs,
-        step(|| format!("add to the own addresses of {name}"), add),
-    );
-    if bridged(plan) {
-        outcome.note(PlanPart::Senders, remember_all(name, bond, true));
-    }
-    prepare_ports(links, name, bond, plan, &mut outcome);
-    if bond.applied.mac != plan.mac {
-        let set = || links.set_mac(bond.ifindex, plan.mac);
-        if outcome.note_mac(bond.applied.mac, step(|| format!("set the address of {name}"), set)) {
-            bond.applied.mac = plan.mac;
-        }
-    }
-    transmit(loader, name, bond, &plan.tx, &mut outcome);
-    queues::steer(links, name, bond, &plan.steer, &mut outcome);
-    if bond.applied.carrier != plan.carrier {
-        let set = || links.set_up(bond.wire, plan.carrier.is_on());
-        if outcome.note(PlanPart::Carrier, step(|| format!("set the carrier of {name}"), set)) {
-            bond.applied.carrier = plan.carrier;
-        }
-    }
-    let accepted = bond.applied.ports.iter().map(|(port, now)| (*port, now.accept));
-    for (port, now) in accepted.collect::<Vec<_>>() {
-        let wanted = plan.ports.get(&port).map_or(Accept::Nothing, |port| port.accept);
-        if now != wanted {
-            outcome.note(PlanPart::Accept(port), set_accept(name, bond, port, wanted));
-        }
-    }
-    outcome.note(PlanPart::OwnMacs, keep_own(name, bond));
-    if !bridged(&bond.applied) {
-        outcome.note(PlanPart::Senders, remember_all(name, bond, false));
-    }
+    make(links, loader, name, bond, plan, &mut outcome);
+    finish(&bond.forwarding, plan, &mut outcome);
+    bond.forwarding.with(|now| now.programming = false);
     outcome
 }
 
-/// What ports need before traffic moves to them: wider rules, their interface's settings, and every group.
-fn prepare_ports(links: &mut RouteSocket, name: &str, bond: &mut Bond, plan: &ForwardingPlan, outcome: &mut Applied) {
-    for (&port, wanted) in &plan.ports {
-        match bond.applied.ports.get(&port) {
-            Some(now) if wider(now.accept, wanted.accept) => {
-                outcome.note(PlanPart::Accept(port), set_accept(name, bond, port, wanted.accept));
-            }
-            Some(_) => {}
-            // It has just left, and the next plan will not name it.
-            None => {
-                outcome.note(PlanPart::Port(port), Err(PlaneError::PortGone { port }));
-            }
+/// All up to the moment from which on nothing needs what was.
+fn make(
+    links: &mut RouteSocket,
+    loader: &mut Loader,
+    name: &str,
+    bond: &mut Bond,
+    plan: &ForwardingPlan,
+    outcome: &mut Applied,
+) {
+    let forwarding = bond.forwarding.clone();
+    forwarding.with_newest(plan, |now, plan| traffic::open(now, plan, outcome));
+    prepare_ports(links, &forwarding, plan, outcome);
+    set_address(links, name, bond, plan, outcome);
+    forwarding.with_newest(plan, |now, plan| traffic::transmit(now, plan, outcome));
+    let exchange = || exchange(loader, bond, plan);
+    outcome.note(
+        PlanPart::Tx,
+        step(|| format!("move the transmission of {name}"), exchange),
+    );
+    let tie = forwarding.with_newest(plan, |now, plan| queues::needs_tie(now, &plan.steer));
+    if tie && outcome.note(PlanPart::Steer, queues::tie_unmarked(links, name, bond)) {
+        forwarding.with(|now| now.steered = true);
+    }
+    forwarding.with_newest(plan, |now, plan| queues::steer(now, &plan.steer, outcome));
+    set_carrier(links, name, bond, plan, outcome);
+}
+
+fn finish(forwarding: &Forwarding, plan: &ForwardingPlan, outcome: &mut Applied) {
+    forwarding.with_newest(plan, |now, newest| {
+        traffic::close(now, newest, outcome);
+        // Those of a newer plan are about to be ours.
+        let coming = addresses(newest).filter(|_| newest != plan);
+        outcome.note(PlanPart::OwnMacs, now.keep_own(coming));
+    });
+    forwarding.restock();
+}
+
+fn set_address(links: &mut RouteSocket, name: &str, bond: &Bond, plan: &ForwardingPlan, outcome: &mut Applied) {
+    let (known, wanted) = bond
+        .forwarding
+        .with_newest(plan, |now, plan| (now.applied.mac, plan.mac));
+    if known != wanted {
+        let set = || links.set_mac(bond.ifindex, wanted);
+        if outcome.note_mac(known, step(|| format!("set the address of {name}"), set)) {
+            bond.forwarding.with(|now| now.applied.mac = wanted);
         }
     }
-    for (&port, wanted) in &plan.ports {
-        if let Some(now) = bond.applied.ports.get(&port).copied() {
-            configure_port(links, bond, port, now, *wanted, outcome);
+}
+
+fn set_carrier(links: &mut RouteSocket, name: &str, bond: &Bond, plan: &ForwardingPlan, outcome: &mut Applied) {
+    let (known, wanted) = bond
+        .forwarding
+        .with_newest(plan, |now, plan| (now.applied.carrier, plan.carrier));
+    if known != wanted {
+        let set = || links.set_up(bond.wire, wanted.is_on());
+        if outcome.note(PlanPart::Carrier, step(|| format!("set the carrier of {name}"), set)) {
+            bond.forwarding.with(|now| now.applied.carrier = wanted);
         }
     }
-    for port in bond.lost_allmulti.clone() {
+}
+
+/// What the interfaces of ports need before traffic moves to them: their settings, and every group.
+fn prepare_ports(links: &mut RouteSocket, forwarding: &Forwarding, plan: &ForwardingPlan, outcome: &mut Applied) {
+    for port in forwarding.with(|now| now.applied.ports.keys().copied().collect::<Vec<_>>()) {
+        let settings = forwarding.with_newest(plan, |now, plan| {
+            Some((*now.applied.ports.get(&port)?, *plan.ports.get(&port)?))
+        });
+        if let Some((known, wanted)) = settings {
+            configure_port(links, forwarding, port, known, wanted, outcome);
+        }
+    }
+    for port in forwarding.with(|now| now.lost_allmulti.clone()) {
         let hear = || links.set_allmulti(port.0, true);
         let heard = port_step(port, || format!("set {port} to all multicast"), hear);
         if outcome.note(PlanPart::Allmulti(port), heard) {
-            bond.lost_allmulti.remove(&port);
+            forwarding.with(|now| now.lost_allmulti.remove(&port));
         }
     }
 }
 
-/// Remembers the senders that the plan in force asks for.
-pub fn remember_senders(name: &str, bond: &mut Bond) -> Result<(), PlaneError> {
-    let all = bridged(&bond.applied);
-    remember_all(name, bond, all)
-}
-
-/// Whether a bridge stands above, which asks for promiscuity.
-fn bridged(plan: &ForwardingPlan) -> bool {
-    plan.ports.values().any(|port| port.promisc)
-}
-
-/// Under a bridge all senders above are remembered: a switch may flood what each of them sends.
-fn remember_all(name: &str, bond: &mut Bond, all: bool) -> Result<(), PlaneError> {
-    step(
-        || format!("change which senders {name} remembers"),
-        || bond.bpf.remember_all(all),
-    )
-}
-
-/// Sets the addresses of the bond and its ports, as they are in force, as its own; no others.
-pub fn keep_own(name: &str, bond: &mut Bond) -> Result<(), PlaneError> {
-    let own = addresses(&bond.applied).collect();
-    step(|| format!("set the own addresses of {name}"), || bond.bpf.set_own(&own))
-}
-
-fn addresses(plan: &ForwardingPlan) -> impl Iterator<Item = MacAddr> {
-    std::iter::once(plan.mac).chain(plan.ports.values().map(|port| port.mac))
-}
-
-/// A port that is not attached costs the others nothing: they are programmed without it. With none left, all stays as it is.
-fn transmit(loader: &mut Loader, name: &str, bond: &mut Bond, wanted: &Tx, outcome: &mut Applied) {
-    let mut gone = false;
-    for port in wanted.named() {
-        if !bond.applied.ports.contains_key(&port) {
-            outcome.note(PlanPart::Tx, Err(PlaneError::PortGone { port }));
-            gone = true;
-        }
-    }
-    let possible = wanted.among(|port| bond.applied.ports.contains_key(&port));
-    if gone && possible.is_nowhere() {
-        return;
-    }
-    if bond.applied.tx.sends_as(&possible) {
-        // Without ports only the kind can differ. A program that can do it is loaded when there is a port to send through.
-        bond.applied.tx = possible;
-        return;
-    }
-    let set = || set_tx(loader, bond, &possible);
-    if outcome.note(PlanPart::Tx, step(|| format!("move the transmission of {name}"), set)) {
-        bond.applied.tx = possible;
-    }
-}
-
-/// Moves the traffic, also to another program where the one on the wire cannot do it: that is loaded beside it, on the same maps,
-/// and reads a selector of its own, so that each frame is handled by the old program with the old policy or by the new one with the
+/// Where the program on the wire cannot do the plan, puts one there that can. It is loaded beside the other, on the same maps, and
+/// reads a selector of its own, so that each frame is handled by the old program with the old policy or by the new one with the
 /// new.
-pub fn set_tx(loader: &mut Loader, bond: &mut Bond, tx: &Tx) -> io::Result<()> {
-    let before = bond.bpf.way();
-    let way = match Way::of(tx) {
-        Some(way) if !before.serves(tx) => way,
-        _ => return bond.bpf.set_tx(tx),
-    };
-    bond.bpf.begin_way(way, tx)?;
-    let exchanged = exchange(loader, bond);
-    if exchanged.is_err() {
-        // The one before is still on the wire.
-        bond.bpf.end_way(before)?;
-    } else {
-        bond.bpf.end_way(way)?;
+fn exchange(loader: &mut Loader, bond: &mut Bond, plan: &ForwardingPlan) -> io::Result<()> {
+    let forwarding = bond.forwarding.clone();
+    let begun = forwarding.with_newest(plan, |now, plan| match traffic::other_way(now, plan) {
+        Some((way, tx)) => now.bpf.begin_way(way, &tx).map(|()| true),
+        None => Ok(false),
+    })?;
+    if !begun {
+        return Ok(());
     }
+    let exchanged = put_on_wire(loader, bond);
+    forwarding.with(|now| {
+        // If that failed, the one before is still on the wire.
+        if let Some(tx) = now.bpf.end_way(exchanged.is_ok()) {
+            now.applied.tx = tx;
+        }
+        now.bpf.set_state(bond.programs.build())
+    })?;
     exchanged
 }
 
-/// Puts the program of the bond's way on the wire in place of another.
-fn exchange(loader: &mut Loader, bond: &mut Bond) -> io::Result<()> {
+/// Puts the program of the bond's next way on the wire in place of another.
+fn put_on_wire(loader: &mut Loader, bond: &mut Bond) -> io::Result<()> {
     let wire = wire_name(bond.ifindex);
     let pin = bond.pins.tx();
     let place = Place {
@@ -186,7 +161,7 @@ fn exchange(loader: &mut Loader, bond: &mut Bond) -> io::Result<()> {
         program: TX,
     };
     hook::keep_pinned(&bond.wire_hold, place)?;
-    let program = bond.bpf.bond_tx(loader)?;
+    let program = bond.programs.bond_tx(&bond.forwarding, loader)?;
     bond.wire_hold = match hook::replace(program, place, bond.hook)? {
         Some(hold) => hold,
         // Another program took it off.
@@ -195,35 +170,15 @@ fn exchange(loader: &mut Loader, bond: &mut Bond) -> io::Result<()> {
     Ok(())
 }
 
-fn wider(now: Accept, wanted: Accept) -> bool {
-    matches!(
-        (now, wanted),
-        (Accept::Nothing, Accept::Unicast | Accept::All) | (Accept::Unicast, Accept::All)
-    )
-}
-
-fn set_accept(name: &str, bond: &mut Bond, port: PortId, accept: Accept) -> Result<(), PlaneError> {
-    let doing = || format!("change what {name} lets in from {port}");
-    step(doing, || bond.bpf.set_accept(port, accept))?;
-    if let Some(now) = bond.applied.ports.get_mut(&port) {
-        now.accept = accept;
-    }
-    Ok(())
-}
-
-/// All-multicast is not among the settings: an attached port has it in any case.
 fn configure_port(
     links: &mut RouteSocket,
-    bond: &mut Bond,
+    forwarding: &Forwarding,
     port: PortId,
     now: PortPlan,
     wanted: PortPlan,
     outcome: &mut Applied,
 ) {
-    let mut done = PortPlan {
-        allmulti: wanted.allmulti,
-        ..now
-    };
+    let mut done = now;
     if now.mac != wanted.mac && outcome.note(PlanPart::PortMac(port), port::change_mac(links, port, wanted.mac)) {
         done.mac = wanted.mac;
     }
@@ -244,5 +199,9 @@ fn configure_port(
             done.promisc = wanted.promisc;
         }
     }
-    bond.applied.ports.insert(port, done);
+    forwarding.with(|now| {
+        if let Some(now) = now.applied.ports.get_mut(&port) {
+            (now.mac, now.mtu, now.promisc) = (done.mac, done.mtu, done.promisc);
+        }
+    });
 }

@@ -12,6 +12,7 @@ use bond_modes::PortId;
 use bond_modes::plan::{Match, Steer};
 
 use super::bond::Bond;
+use super::forwarding::InForce;
 use crate::dataplane::step::{XPS, bond_gone, step, step_with};
 use crate::dataplane::{Applied, PlanPart, PlaneError};
 use crate::netlink::{Link, RouteSocket, queue};
@@ -34,35 +35,37 @@ pub fn add_pair(links: &mut RouteSocket, name: &str, wire: &str) -> io::Result<(
     Ok(())
 }
 
-/// Sends marked frames where the plan says.
-pub fn steer(links: &mut RouteSocket, name: &str, bond: &mut Bond, wanted: &[Steer], outcome: &mut Applied) {
-    let mut possible = queues_of(wanted);
-    possible.retain(|_, port| {
-        let attached = bond.applied.ports.contains_key(port);
-        outcome.note(
-            PlanPart::Steer,
-            attached.then_some(()).ok_or(PlaneError::PortGone { port: *port }),
-        )
-    });
-    let before = bond.bpf.queues().clone();
-    if before == possible {
-        return;
-    }
-    if !bond.steered && !outcome.note(PlanPart::Steer, tie_unmarked(links, name, bond)) {
-        return;
-    }
-    bond.steered = true;
-    for &queue in before.keys().chain(possible.keys()) {
-        let port = possible.get(&queue).copied();
-        if bond.bpf.queues().get(&queue).copied() != port {
-            let set = || bond.bpf.set_queue(queue, port);
-            outcome.note(
-                PlanPart::Steer,
-                step(|| format!("change where queue {queue} of {name} leaves"), set),
-            );
+/// Sends marked frames where the plan says, as far as ordinary traffic is tied to the first queue.
+pub fn steer(now: &mut InForce, wanted: &[Steer], outcome: &mut Applied) {
+    for port in queues_of(wanted).into_values() {
+        if !now.applied.ports.contains_key(&port) {
+            outcome.note(PlanPart::Steer, Err(PlaneError::PortGone { port }));
         }
     }
-    bond.applied.steer = steer_of(bond.bpf.queues());
+    let (before, possible) = (now.bpf.queues().clone(), possible(now, wanted));
+    if before == possible || !now.steered {
+        return;
+    }
+    for &queue in before.keys().chain(possible.keys()) {
+        let port = possible.get(&queue).copied();
+        if now.bpf.queues().get(&queue).copied() != port {
+            let doing = || format!("change where queue {queue} of {} leaves", now.name);
+            let set = step(doing, || now.bpf.set_queue(queue, port));
+            outcome.note(PlanPart::Steer, set);
+        }
+    }
+    now.applied.steer = steer_of(now.bpf.queues());
+}
+
+/// Whether ordinary traffic has to be tied to the first queue before marked frames can be sent where the plan says.
+pub fn needs_tie(now: &InForce, wanted: &[Steer]) -> bool {
+    !now.steered && *now.bpf.queues() != possible(now, wanted)
+}
+
+fn possible(now: &InForce, wanted: &[Steer]) -> BTreeMap<u16, PortId> {
+    let mut possible = queues_of(wanted);
+    possible.retain(|_, port| now.applied.ports.contains_key(port));
+    possible
 }
 
 /// The port of each queue; the first that matches counts.
@@ -86,7 +89,7 @@ pub fn steer_of(queues: &BTreeMap<u16, PortId>) -> Vec<Steer> {
 }
 
 /// Ties ordinary traffic to the first queue before there are others.
-fn tie_unmarked(links: &mut RouteSocket, name: &str, bond: &Bond) -> Result<(), PlaneError> {
+pub(super) fn tie_unmarked(links: &mut RouteSocket, name: &str, bond: &Bond) -> Result<(), PlaneError> {
     let mut read = |ifindex| step(|| format!("read {name}"), || links.by_index(ifindex));
     let (Some(near), Some(wire)) = (read(bond.ifindex)?, read(bond.wire)?) else {
         return Err(bond_gone(name));

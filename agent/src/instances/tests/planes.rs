@@ -46,6 +46,43 @@ fn a_plan_that_nothing_will_bring_about_is_not_tried_again() {
 }
 
 #[test]
+fn the_traffic_moves_before_the_rest_of_a_plan_is_programmed() {
+    with_bond("traffic", |instances, plane, _| {
+        plane.give_traffic();
+        let instance = &mut instances.bonds[0];
+        instance.traffic = instance.plane.traffic();
+        attach(instances, "a").unwrap();
+        let calls_of = |instances: &mut Instances, work: &dyn Fn(&mut Instances)| {
+            plane.take_calls();
+            work(instances);
+            let calls = plane.take_calls().into_iter();
+            let kinds = calls.map(|call| match call {
+                script::Call::Follow(..) => "follow",
+                script::Call::Program(..) => "program",
+                script::Call::Heard(..) => "heard",
+                _ => "other",
+            });
+            kinds.collect::<Vec<_>>()
+        };
+        let repair = |instances: &mut Instances| instances.repair(NOW, 0);
+        let unfulfilled = |instances: &Instances| instances.bonds[0].unfulfilled.report(NOW).len();
+        assert_eq!(calls_of(instances, &repair), ["follow"], "nothing is left");
+        plane.fail_part(PlanPart::Mac, refusal());
+        assert_eq!(calls_of(instances, &repair), ["follow", "program"]);
+        assert_eq!(unfulfilled(instances), 1);
+        assert_eq!(calls_of(instances, &repair), ["follow"]);
+        assert_eq!(unfulfilled(instances), 0);
+        plane.fail_at(0, refusal());
+        assert_eq!(calls_of(instances, &repair), ["follow"]);
+        assert_eq!(unfulfilled(instances), 1);
+        let later = |instances: &mut Instances| instances.handle_timeout(NOW + Duration::from_secs(60));
+        assert_eq!(calls_of(instances, &later), ["follow"], "it is tried again");
+        let heard = |instances: &mut Instances| drop(instances.read_receive_stamps(0));
+        assert_eq!(calls_of(instances, &heard), ["heard"]);
+    });
+}
+
+#[test]
 fn an_address_is_left_by_a_failed_plan_only_if_setting_it_failed() {
     with_bond("operator-mac", |instances, plane, _| {
         // The script's bond is no interface.

@@ -191,7 +191,7 @@ fn a_bond_whose_known_senders_are_lost_is_taken_over() {
         let (p0, p1) = w.bond_with_two_ports();
         let plan = w.plan(Some(p1), &[p0, p1]);
         w.program(&plan);
-        let pins = w.in_force().pins.clone();
+        let pins = w.kept().pins.clone();
         for map in ["own", "sent"] {
             unpin(&pins.map(map)).unwrap();
         }
@@ -215,7 +215,7 @@ impl World {
 
     /// The senders that the programs remember.
     fn senders(&self) -> HashMap<MapData, [u8; 6], u32> {
-        let pinned = MapData::from_pin(self.in_force().pins.map("sent")).unwrap();
+        let pinned = MapData::from_pin(self.kept().pins.map("sent")).unwrap();
         Map::from_map_data(pinned).unwrap().try_into().unwrap()
     }
 

@@ -196,7 +196,7 @@ fn a_bond_of_an_agent_without_lists_is_taken_over() {
         let (p0, p1) = w.bond_with_two_ports();
         let plan = w.plan(Some(p1), &[p0, p1]);
         w.program(&plan);
-        let pins = w.in_force().pins.clone();
+        let pins = w.kept().pins.clone();
         for map in ["lists", "turns"] {
             crate::dataplane::tc::pins::unpin(&pins.map(map)).unwrap();
         }
@@ -227,13 +227,13 @@ fn a_list_with_a_vanished_port_is_programmed_without_it() {
                 matches!(outcome, Err(PlaneError::PortGone { port }) if port == gone),
                 "{outcome:?}"
             );
-            assert_eq!(w.in_force().bpf.tx().unwrap(), possible);
+            assert_eq!(w.in_force(|now| now.bpf.tx()).unwrap(), possible);
         }
         // A list without any attached port changes nothing.
-        let before = w.in_force().bpf.tx().unwrap();
+        let before = w.in_force(|now| now.bpf.tx()).unwrap();
         let plan = w.list_plan(all(vec![gone]), &left);
         w.bond().program(&plan).result().unwrap_err();
-        assert_eq!(w.in_force().bpf.tx().unwrap(), before);
+        assert_eq!(w.in_force(|now| now.bpf.tx()).unwrap(), before);
     });
 }
 

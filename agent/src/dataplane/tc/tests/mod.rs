@@ -24,6 +24,7 @@ mod load;
 mod namespaces;
 mod programs;
 mod queues;
+mod traffic;
 mod upgrade;
 mod world;
 
@@ -289,7 +290,7 @@ fn replace_under_load(w: &mut World, other_build: bool) {
             let mark = sent.load(Ordering::Relaxed);
             let before = w.programs();
             if other_build {
-                w.bond().bond.bpf.forget_build();
+                w.in_force(|now| now.bpf.forget_build());
             }
             w.reopen();
             w.adopt().unwrap().unwrap();
@@ -445,8 +446,8 @@ fn a_plan_that_fails_at_any_step_is_completed_by_the_next() {
             PlanPart::Mac,
             PlanPart::Tx,
             PlanPart::Carrier,
-            PlanPart::OwnMacs,
             PlanPart::Senders,
+            PlanPart::OwnMacs,
         ];
         assert_eq!(parts, expected);
     });
@@ -491,7 +492,7 @@ fn adopt_with_faults(w: &mut World, failures: usize, other_build: bool) {
     let mut kept: Vec<PortId> = Vec::new();
     for step in 0.. {
         if other_build {
-            w.bond().bond.bpf.forget_build();
+            w.in_force(|now| now.bpf.forget_build());
         }
         w.reopen();
         let (outcome, reached) = fault::several(step, failures, || w.adopt());
@@ -503,13 +504,9 @@ fn adopt_with_faults(w: &mut World, failures: usize, other_build: bool) {
                 w.adopt().unwrap().unwrap();
             }
         }
-        kept.extend(
-            [p0, p1]
-                .iter()
-                .filter(|port| !w.in_force().port_holds.contains_key(port)),
-        );
+        kept.extend([p0, p1].iter().filter(|port| !w.kept().port_holds.contains_key(port)));
         w.program(&plan);
-        assert!(w.in_force().port_holds.keys().eq([p0, p1].iter()) && !w.in_force().bpf.is_stale());
+        assert!(w.kept().port_holds.keys().eq([p0, p1].iter()) && !w.kept().programs.are_stale());
         forwards(w);
         if !reached {
             break;

@@ -55,7 +55,7 @@ fn each_program_takes_the_verifier_a_bounded_number_of_steps() {
 fn the_maps_of_a_bond_cost_little_more_on_many_processors() {
     in_world(Hook::Auto, |w| {
         w.bond_with_two_ports();
-        let pins = w.in_force().pins.clone();
+        let pins = w.kept().pins.clone();
         let paths = MAPS.map(|(name, _)| (name, pins.map(name)));
         let now: Vec<_> = paths.into_iter().map(|(name, path)| memory(name, &path)).collect();
         report("maps of a bond with two ports", &now);
@@ -86,11 +86,11 @@ fn the_maps_of_a_bond_cost_little_more_on_many_processors() {
 fn the_programs_of_an_active_backup_bond_are_the_smallest() {
     in_world(Hook::Auto, |w| {
         let (p0, p1) = w.bond_with_two_ports();
-        assert_eq!(w.in_force().bpf.way(), Way::One);
+        assert_eq!(w.in_force(|now| now.bpf.way()), Way::One);
         w.send_by(all(vec![p0, p1]), &[p0, p1]);
-        assert_eq!(w.in_force().bpf.way(), Way::All);
+        assert_eq!(w.in_force(|now| now.bpf.way()), Way::All);
         w.send_by(Tx::one(Some(p0)), &[p0]);
-        assert_eq!(w.in_force().bpf.way(), Way::One);
+        assert_eq!(w.in_force(|now| now.bpf.way()), Way::One);
     });
 }
 
@@ -112,7 +112,7 @@ fn the_program_for_many_copies_goes_when_there_are_clearly_fewer_ports() {
             .into_iter()
             .map(|count| {
                 w.send_by(all(ports[..count].to_vec()), &ports[..count]);
-                w.in_force().bpf.way()
+                w.in_force(|now| now.bpf.way())
             })
             .collect();
         use Way::{All, AllMany};

@@ -65,7 +65,7 @@ fn queues_outlive_the_agent_and_a_port_that_leaves_has_none() {
             matches!(outcome, Err(PlaneError::PortGone { port }) if port == ports[1]),
             "{outcome:?}"
         );
-        assert_eq!(w.in_force().bpf.read_queues().unwrap(), [(4, ports[3])].into());
+        assert_eq!(w.in_force(|now| now.bpf.read_queues()).unwrap(), [(4, ports[3])].into());
     });
 }
 
@@ -106,7 +106,7 @@ fn a_bond_of_an_agent_without_queues_goes_on_and_says_that_it_has_none() {
         w.attach("p0", None);
         let p0 = w.port("p0");
         w.program(&w.plan(Some(p0), &[p0]));
-        let pins = w.in_force().pins.clone();
+        let pins = w.kept().pins.clone();
         unpin(&pins.map("queues")).unwrap();
         w.reopen();
         let plan = w.adopt().unwrap().unwrap().plan;

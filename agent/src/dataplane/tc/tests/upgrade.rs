@@ -82,8 +82,8 @@ fn take_over_under_load(w: &mut World, kind: usize) {
         all(counters_before.rx_frames, counters.rx_frames, counted.received),
         "{counters:?}"
     );
-    // Nothing of the old maps is left, and the next agent finds a bond of its own layout.
-    let pins = w.in_force().pins.clone();
+    // Nothing of the old maps is left, the next agent has nothing to take over, and all goes on.
+    let pins = w.kept().pins.clone();
     for gone in ["accept", "counters", "heard", "state-next"] {
         assert!(!pins.map(gone).exists(), "{gone}");
     }
@@ -162,7 +162,7 @@ fn a_program_that_somebody_took_off_comes_back_and_the_next_agent_of_this_build_
         let (p0, p1) = w.bond_with_two_ports();
         let plan = w.plan(Some(p1), &[p0, p1]);
         w.program(&plan);
-        unpin(&w.in_force().pins.tx()).unwrap();
+        unpin(&w.kept().pins.tx()).unwrap();
         w.reopen();
         w.adopt().unwrap().unwrap();
         let q1 = w.tap("q1");
@@ -187,7 +187,7 @@ fn a_bond_below_a_bridge_remembers_all_who_send_as_soon_as_it_is_taken_over() {
         let old = downgrade(w, &plan);
         w.reopen();
         w.adopt().unwrap().unwrap();
-        assert!(w.in_force().bpf.remembers_all());
+        assert!(w.in_force(|now| now.bpf.remembers_all()));
         drop(old);
     });
 }
@@ -196,7 +196,7 @@ fn a_bond_below_a_bridge_remembers_all_who_send_as_soon_as_it_is_taken_over() {
 fn maps_of_an_unknown_layout_are_refused() {
     in_world(Hook::Auto, |w| {
         w.bond_with_two_ports();
-        let pins = w.in_force().pins.clone();
+        let pins = w.kept().pins.clone();
         let state = MapData::from_pin(pins.map("state")).unwrap();
         let mut state: Array<MapData, [u8; 16]> = Map::from_map_data(state).unwrap().try_into().unwrap();
         let ours = state.get(&0, 0).unwrap();
@@ -214,7 +214,7 @@ fn maps_of_an_unknown_layout_are_refused() {
 
 /// Puts the release's own programs and pins in place of ours, for a bond with this plan.
 fn downgrade(w: &mut World, plan: &ForwardingPlan) -> Ebpf {
-    let bond = &w.in_force();
+    let bond = w.kept();
     let (pins, wire, kind) = (bond.pins.clone(), bond.wire, bond.hook);
     let wire_name = wire_name(bond.ifindex);
     let names: BTreeMap<PortId, String> = plan
@@ -295,7 +295,7 @@ fn fill(old: &mut Ebpf, plan: &ForwardingPlan, wire: u32) {
 
 /// What the old programs have counted, over all CPUs.
 fn first_counters(w: &World, port: PortId) -> Counters {
-    let pin = w.in_force().pins.map("counters");
+    let pin = w.kept().pins.map("counters");
     let map = Map::from_map_data(MapData::from_pin(pin).unwrap()).unwrap();
     let map: PerCpuHashMap<_, u32, Counters> = map.try_into().unwrap();
     let per_cpu = map.get(&port.0, 0).unwrap();

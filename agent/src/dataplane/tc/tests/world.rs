@@ -15,8 +15,10 @@ use bond_modes::{ForwardingPlan, PortId, XmitHashPolicy};
 use bond_monitors::{Carrier, MacAddr};
 
 use crate::dataplane::lock::lock;
+use crate::dataplane::tc::bond::Bond;
+use crate::dataplane::tc::forwarding::InForce;
 use crate::dataplane::tc::pins::Pins;
-use crate::dataplane::tc::{Bond, Hook, TcBond, TcPlane};
+use crate::dataplane::tc::{Hook, TcBond, TcPlane};
 use crate::dataplane::{
     self, BondDevice, Observed, OriginalPort, Plane, PlaneBond, PlaneError, PortBase, PortCounters,
 };
@@ -122,9 +124,19 @@ impl World {
         self.bond.as_mut().expect("made or adopted before")
     }
 
-    /// What counts as in force.
-    pub(super) fn in_force(&self) -> &Bond {
+    /// What the plane keeps for the bond.
+    pub(super) fn kept(&self) -> &Bond {
         &self.bond.as_ref().expect("made or adopted before").bond
+    }
+
+    /// Reads or changes what counts as in force.
+    pub(super) fn in_force<T>(&self, work: impl FnOnce(&mut InForce) -> T) -> T {
+        self.kept().forwarding.with(work)
+    }
+
+    /// The plan in force.
+    pub(super) fn applied(&self) -> ForwardingPlan {
+        self.in_force(|now| now.applied.clone())
     }
 
     /// The bond, adopted if it is nobody's.
@@ -199,7 +211,7 @@ impl World {
 
     /// The plan for a transmit policy over these ports, everything else as it is.
     pub(super) fn list_plan(&self, tx: Tx, ports: &[PortId]) -> ForwardingPlan {
-        let attached: Vec<PortId> = self.in_force().applied.ports.keys().copied().collect();
+        let attached: Vec<PortId> = self.kept().ports();
         let mut plan = self.plan(None, &attached);
         for port in ports {
             accept(&mut plan, *port, Accept::All);
@@ -218,7 +230,7 @@ impl World {
 
     /// The plan for this active port, addresses and MTU as they are.
     pub(super) fn plan(&self, active: Option<PortId>, ports: &[PortId]) -> ForwardingPlan {
-        let now = &self.in_force().applied;
+        let now = self.applied();
         let settings = |port: &PortId| PortPlan {
             allmulti: false,
             accept: match Some(*port) == active {
@@ -240,7 +252,7 @@ impl World {
 
     pub(super) fn program(&mut self, plan: &ForwardingPlan) {
         self.bond().program(plan).result().unwrap();
-        assert_eq!(self.in_force().applied, *plan);
+        assert_eq!(self.applied(), *plan);
     }
 
     /// As if the process had been killed and started again.
@@ -265,7 +277,7 @@ impl World {
 
     /// The programs that are attached by links, by id; none where there are only filters.
     pub(super) fn programs(&self) -> Vec<u32> {
-        let bond = &self.in_force();
+        let bond = self.kept();
         let links = bond.wire_hold.iter().chain(bond.port_holds.values().flatten());
         links.map(|link| link.info().unwrap().program_id()).collect()
     }
@@ -282,7 +294,7 @@ impl World {
     }
 
     pub(super) fn send_frame(&mut self, frame: &[u8]) {
-        let bond = self.in_force().ifindex;
+        let bond = self.kept().ifindex;
         self.socket.send(bond, frame).unwrap();
     }
 

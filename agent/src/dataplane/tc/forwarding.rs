@@ -1,0 +1,147 @@
+//! What is in force of one bond, for two threads: the one that has the bond, and the one that moves its traffic.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+
+use bond_modes::plan::{Accept, Rewrite, Tx};
+use bond_modes::{ForwardingPlan, PortId};
+use bond_monitors::{Carrier, MacAddr};
+
+use super::bpf::BondBpf;
+use super::lists;
+use crate::dataplane::lock::lock;
+use crate::dataplane::step::step;
+use crate::dataplane::{BondName, PlaneError};
+
+/// The forwarding of one bond. Clones are the same one.
+///
+/// Its lock is held for reading and writing maps only: never across a netlink request, the loading or attaching of a program, a
+/// sysctl or a file, as each of them may wait for the kernel's RTNL lock, and the traffic would wait with them.
+#[derive(Clone)]
+pub struct Forwarding(Arc<Mutex<InForce>>);
+
+/// State in force of a bond that this process made or took over.
+pub struct InForce {
+    /// The bond's name, for messages.
+    pub name: BondName,
+    /// Its maps.
+    pub bpf: BondBpf,
+    /// The plan in force. Its `ports` are the attached ones.
+    pub applied: ForwardingPlan,
+    /// The plan that counts for the maps, whichever is being programmed; none before the traffic was moved for the first time.
+    pub wanted: Option<ForwardingPlan>,
+    /// Ports whose all-multicast another program turned off.
+    pub lost_allmulti: BTreeSet<PortId>,
+    /// Ordinary traffic is tied to the first queue, so that another queue is an operator's mark.
+    pub steered: bool,
+    /// Programs of an earlier agent are still to be taken over.
+    pub unfinished: bool,
+    /// A plan is being programmed: a request for it may change what `applied` does not say yet.
+    pub programming: bool,
+}
+
+impl Forwarding {
+    /// Of a bond without ports that sends nowhere.
+    pub fn new(name: &str, bpf: BondBpf, carrier: Carrier, mac: MacAddr) -> Forwarding {
+        let applied = ForwardingPlan {
+            carrier,
+            mac,
+            ports: Default::default(),
+            tx: Tx::one(None),
+            steer: Vec::new(),
+            rewrite: Rewrite::default(),
+            without_agent: None,
+        };
+        Forwarding(Arc::new(Mutex::new(InForce {
+            name: name.to_owned(),
+            bpf,
+            applied,
+            wanted: None,
+            lost_allmulti: BTreeSet::new(),
+            steered: false,
+            unfinished: false,
+            programming: false,
+        })))
+    }
+
+    /// Reads or changes it, locked: `work` asks the kernel for nothing but maps.
+    pub fn with<T>(&self, work: impl FnOnce(&mut InForce) -> T) -> T {
+        let mut in_force = lock(&self.0);
+        #[cfg(test)]
+        let _forbidden = crate::netlink::tests::asks::forbid();
+        work(&mut in_force)
+    }
+
+    /// As [`Forwarding::with`], with the plan that counts: the newest by which the traffic was moved, or else `plan`.
+    pub fn with_newest<T>(&self, plan: &ForwardingPlan, work: impl FnOnce(&mut InForce, &ForwardingPlan) -> T) -> T {
+        self.with(|now| {
+            let wanted = now.wanted.take();
+            let done = work(now, wanted.as_ref().unwrap_or(plan));
+            now.wanted = wanted;
+            done
+        })
+    }
+
+    /// Sees to it that the next list of ports finds a place. May wait some milliseconds, not locked. If that fails, the next list
+    /// waits instead.
+    pub fn restock(&self) {
+        if let Ok(Some(left)) = self.with(|now| now.bpf.left_lists()) {
+            lists::grace_period();
+            self.with(|now| now.bpf.note_clean(left));
+        }
+    }
+}
+
+impl InForce {
+    /// Changes which frames a port lets in.
+    pub fn set_accept(&mut self, port: PortId, accept: Accept) -> Result<(), PlaneError> {
+        let doing = || format!("change what {} lets in from {port}", self.name);
+        step(doing, || self.bpf.set_accept(port, accept))?;
+        if let Some(now) = self.applied.ports.get_mut(&port) {
+            now.accept = accept;
+        }
+        Ok(())
+    }
+
+    /// Takes addresses for its own, besides those that are.
+    pub fn add_own(&mut self, macs: impl IntoIterator<Item = MacAddr>) -> Result<(), PlaneError> {
+        let doing = || format!("add to the own addresses of {}", self.name);
+        step(doing, || self.bpf.add_own(macs))
+    }
+
+    /// Takes the addresses of the bond and its ports, as they are in force, for its own; no others but these.
+    pub fn keep_own(&mut self, others: impl IntoIterator<Item = MacAddr>) -> Result<(), PlaneError> {
+        let own = addresses(&self.applied).chain(others).collect();
+        let doing = || format!("set the own addresses of {}", self.name);
+        step(doing, || self.bpf.set_own(&own))
+    }
+
+    /// Under a bridge all senders above are remembered: a switch may flood what each of them sends.
+    pub fn remember_all(&mut self, all: bool) -> Result<(), PlaneError> {
+        let doing = || format!("change which senders {} remembers", self.name);
+        step(doing, || self.bpf.remember_all(all))
+    }
+
+    /// Moves the traffic under the program that is on the wire.
+    pub fn set_tx(&mut self, tx: Tx) -> Result<(), PlaneError> {
+        let doing = || format!("move the transmission of {}", self.name);
+        step(doing, || self.bpf.set_tx(&tx))?;
+        self.applied.tx = tx;
+        Ok(())
+    }
+
+    /// What is possible of a wish: a port that is not attached costs the others nothing.
+    pub fn among_attached(&self, tx: &Tx) -> Tx {
+        tx.among(|port| self.applied.ports.contains_key(&port))
+    }
+}
+
+/// Those of the bond and its ports.
+pub fn addresses(plan: &ForwardingPlan) -> impl Iterator<Item = MacAddr> {
+    std::iter::once(plan.mac).chain(plan.ports.values().map(|port| port.mac))
+}
+
+/// Whether a bridge stands above, which asks for promiscuity.
+pub fn bridged(plan: &ForwardingPlan) -> bool {
+    plan.ports.values().any(|port| port.promisc)
+}
