@@ -10,6 +10,7 @@ pub mod control;
 pub mod ctl;
 pub mod daemon;
 pub mod dataplane;
+pub mod host;
 pub mod instances;
 mod locks;
 pub mod logging;

@@ -99,7 +99,7 @@ impl Agent {
     }
 
     /// Time until the earliest deadline, rounded up so that it has passed after the wait; zero if there is work.
-    fn wait(&self) -> Option<Duration> {
+    fn wait(&mut self) -> Option<Duration> {
         let busy = !self.unread.is_empty() || self.showing.is_some();
         if busy || self.server.has_work() || self.instances.has_unpublished() {
             return Some(Duration::ZERO);

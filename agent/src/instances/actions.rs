@@ -2,17 +2,19 @@
 
 use std::mem;
 
-use bond_modes::{Action, Bond, Counters, Epoch, Event, ForwardingPlan, Machine, Notice, PortId, Warning};
+use bond_modes::{Action, Counters, Epoch, Event, ForwardingPlan, Machine, Notice, PortId, Warning};
 use bond_monitors::{Carrier, Time};
 
+use super::Instances;
+use super::id::InstanceId;
+use super::instance::Instance;
 use super::logged_failures::Subject;
-use super::{Instance, Instances};
 use crate::dataplane::{Followed, PortCounters};
-use crate::netlink::{Link, mii};
+use crate::netlink::mii;
 use crate::text::chain;
 
 impl Instances {
-    pub(super) fn drain(&mut self, now: Time, at: usize) {
+    pub(super) fn drain(&mut self, now: Time, at: InstanceId) {
         let mut frames = Vec::new();
         while let Some(action) = self.bonds[at].bond.poll_action() {
             // The saved state counts the announcements to come, which the files do not show.
@@ -32,9 +34,15 @@ impl Instances {
                     std::thread::yield_now();
                     failed
                 }
-                Action::PollCarriers { ports } => Some(self.poll_carriers(at, &ports)),
+                Action::PollCarriers { ports } => {
+                    self.polls.ask(at, ports);
+                    None
+                }
                 Action::ReadCounters => Some(self.answer_counters(at)),
-                Action::PollDevice => self.poll_device(at),
+                Action::PollDevice => {
+                    self.polls.ask_device(at);
+                    None
+                }
                 Action::ReadReceiveStamps => Some(self.read_receive_stamps(at)),
                 Action::FindPaths { targets } => self.find_paths(at, &targets),
                 Action::ReadHostsBehind => self.read_hosts_behind(at),
@@ -60,7 +68,7 @@ impl Instances {
         instance.attempts.bond_changed(now, &instance.bond);
     }
 
-    fn send(&mut self, at: usize, frames: Vec<(u32, Vec<u8>)>) {
+    fn send(&mut self, at: InstanceId, frames: Vec<(u32, Vec<u8>)>) {
         for (place, error) in self.packets.send_all(&frames) {
             let port = PortId(frames[place].0);
             log::debug!("{}: cannot send through {port}: {error}", self.bonds[at].name);
@@ -68,7 +76,7 @@ impl Instances {
     }
 
     /// An answer in any case: the bond waits for it.
-    pub(super) fn read_receive_stamps(&mut self, at: usize) -> Event {
+    pub(super) fn read_receive_stamps(&mut self, at: InstanceId) -> Event {
         let instance = &mut self.bonds[at];
         let ports = instance.bond.ports().iter().filter_map(|port| {
             let heard = match &mut instance.traffic {
@@ -84,13 +92,13 @@ impl Instances {
         Event::ReceiveStamps { ports: ports.collect() }
     }
 
-    fn poll_device(&mut self, at: usize) -> Option<Event> {
+    pub(super) fn poll_device(&mut self, at: InstanceId) -> Option<Event> {
         let link = self.links.by_index(self.bonds[at].ifindex).ok().flatten()?;
         Some(Event::BondLink { report: link.report })
     }
 
     /// Programs a plan. Returns the event that reports a failure.
-    fn program(&mut self, now: Time, at: usize, epoch: Epoch, plan: &ForwardingPlan) -> Option<Event> {
+    fn program(&mut self, now: Time, at: InstanceId, epoch: Epoch, plan: &ForwardingPlan) -> Option<Event> {
         let instance = &mut self.bonds[at];
         let followed = instance.traffic.as_mut().map(|traffic| traffic.follow(plan));
         let applied = match followed {
@@ -109,7 +117,7 @@ impl Instances {
     }
 
     /// Programs the plan in force once more, after another program changed something that it sets.
-    pub(super) fn repair(&mut self, now: Time, at: usize) {
+    pub(super) fn repair(&mut self, now: Time, at: InstanceId) {
         let instance = &mut self.bonds[at];
         if let Err(error) = instance.plane.refresh() {
             log::warn!("{}: {}", instance.name, chain(&error));
@@ -122,16 +130,8 @@ impl Instances {
         }
     }
 
-    fn poll_carriers(&mut self, at: usize, ports: &[PortId]) -> Event {
-        self.polled = true;
-        let read = |port: &PortId| Some((*port, self.poll_carrier(at, *port)?));
-        Event::CarriersPolled {
-            carriers: ports.iter().filter_map(read).collect(),
-        }
-    }
-
     /// An answer in any case: the mode waits for it.
-    pub(super) fn answer_counters(&mut self, at: usize) -> Event {
+    pub(super) fn answer_counters(&mut self, at: InstanceId) -> Event {
         let of = |(port, counters): (PortId, PortCounters)| {
             let counters = Counters {
                 tx_frames: counters.tx_frames,
@@ -146,19 +146,8 @@ impl Instances {
         }
     }
 
-    /// `None` if the interface is going away, which its event reports.
-    fn poll_carrier(&mut self, at: usize, port: PortId) -> Option<Carrier> {
-        let bond = &self.bonds[at].bond;
-        if bond.options().use_carrier {
-            let link = self.links.by_index(port.0).ok().flatten()?;
-            return Some(settled_carrier(bond, port, &link));
-        }
-        let name = bond.ports().name(port)?;
-        self.carrier_by_driver(at, port, &name)
-    }
-
     /// The carrier as `use_carrier=0` reads it. It counts as on if the driver reports none. [bond_main.c: bond_check_dev_link]
-    fn carrier_by_driver(&mut self, at: usize, port: PortId, name: &str) -> Option<Carrier> {
+    pub(super) fn carrier_by_driver(&mut self, at: InstanceId, port: PortId, name: &str) -> Option<Carrier> {
         let carrier = mii::carrier_by_ioctl(name);
         let silent = &mut self.bonds[at].silent_drivers;
         let is_new = match carrier {
@@ -177,7 +166,7 @@ impl Instances {
     }
 
     /// Asks the driver of a new port for the link that `use_carrier=0` needs: a bond that is down does not poll it.
-    pub(super) fn try_driver(&mut self, at: usize, port: PortId, name: &str) {
+    pub(super) fn try_driver(&mut self, at: InstanceId, port: PortId, name: &str) {
         let options = self.bonds[at].bond.options();
         if !options.use_carrier && !options.miimon.is_zero() {
             self.carrier_by_driver(at, port, name);
@@ -191,11 +180,4 @@ impl Instance {
         let options = self.bond.options();
         !options.use_carrier && !options.miimon.is_zero() && self.silent_drivers.contains(&port)
     }
-}
-
-/// The carrier of a port as it counts.
-pub(super) fn settled_carrier(bond: &Bond, port: PortId, link: &Link) -> Carrier {
-    let carrier = link.report.carrier;
-    let port = bond.ports().get(port);
-    port.map_or(carrier, |port| port.settled_carrier(carrier, link.in_service))
 }

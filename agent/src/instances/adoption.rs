@@ -5,8 +5,8 @@ use std::time::Duration;
 use bond_modes::options::millis;
 use bond_monitors::Time;
 
+use super::Instances;
 use super::unadopted::{State, Unadopted};
-use super::{Instance, Instances};
 use crate::control::proto::WaitingReport;
 use crate::dataplane::PlaneError;
 use crate::dataplane::step::step;
@@ -31,10 +31,10 @@ impl Instances {
     /// A bond may also wait under the name that it has got, because its state could not be read: the file's lines under this name
     /// are then followed with those that wait for it.
     fn wait_no_more(&mut self, bond: &mut Unadopted) {
-        let is_it = |known: &&Instance| bond.ifindex() == Some(known.ifindex);
-        let Some(name) = self.bonds.iter().find(is_it).map(|known| &known.name) else {
+        let Some(at) = bond.ifindex().and_then(|ifindex| self.bonds.on_device(ifindex)) else {
             return;
         };
+        let name = &self.bonds.get(at).expect("it is indexed").name;
         let is_same = |waiting: &mut Unadopted| matches!(waiting.state, State::Lost) && waiting.name == *name;
         for waiting in self.unadopted.extract_if(.., is_same) {
             bond.specs.extend(waiting.specs);
@@ -135,7 +135,7 @@ impl Instances {
                 None => self.adopt_orphan(now, &bond.name, None).map(drop),
             };
         };
-        if let Some(at) = self.bonds.iter().position(|known| known.ifindex == saved.ifindex) {
+        if let Some(at) = self.bonds.on_device(saved.ifindex) {
             log::warn!(
                 "{}: ignoring its saved state from before it was renamed to {}",
                 saved.name,
@@ -154,11 +154,11 @@ impl Instances {
     /// Does for a bond that was adopted late, or turned out to be gone, what a start does for all.
     fn finish_adoption(&mut self, now: Time, bond: Unadopted) {
         // Another bond may have its former name by now.
-        let is_it = |known: &&Instance| match bond.ifindex() {
-            Some(ifindex) => known.ifindex == ifindex,
-            None => known.name == bond.name,
+        let found = match bond.ifindex() {
+            Some(ifindex) => self.bonds.on_device(ifindex),
+            None => self.bonds.named(&bond.name),
         };
-        let found = self.bonds.iter().find(is_it);
+        let found = found.and_then(|at| self.bonds.get(at));
         let mut names: Vec<String> = found.map(|known| known.name.clone()).into_iter().collect();
         for spec in &bond.specs {
             if !bond.followed || spec.name != bond.name {

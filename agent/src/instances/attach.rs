@@ -3,29 +3,22 @@
 use bond_monitors::Time;
 
 use super::Instances;
+use super::id::InstanceId;
 use super::logged_failures::Subject;
 use crate::control::proto::ErrorCode;
 use crate::netlink::Link;
 
 impl Instances {
     /// A link message about a wanted interface that is not attached: attaches it if an attempt is due.
-    pub(super) fn on_wanted(&mut self, now: Time, at: usize, link: &Link) {
+    pub(super) fn on_wanted(&mut self, now: Time, at: InstanceId, link: &Link) {
         if self.bonds[at].attempts.is_due(now, link) {
             self.attach_wanted(now, at, &link.report.name);
         }
     }
 
-    /// When a port that could not be attached is tried again.
-    pub(super) fn attach_timeout(&self) -> Option<Time> {
-        self.bonds
-            .iter()
-            .filter_map(|instance| instance.attempts.timeout())
-            .min()
-    }
-
-    /// Makes the attempts that are due.
-    pub(super) fn attach_due(&mut self, now: Time) {
-        for at in 0..self.bonds.len() {
+    /// Makes the attempts of these bonds that are due.
+    pub(super) fn attach_due(&mut self, now: Time, due: &[InstanceId]) {
+        for &at in due {
             for name in self.bonds[at].attempts.due(now) {
                 let link = self.links.by_name(&name).ok().flatten();
                 let instance = &mut self.bonds[at];
@@ -40,7 +33,7 @@ impl Instances {
     }
 
     /// Attaches a port that was waited for; a refusal is logged once for each reason.
-    pub(super) fn attach_wanted(&mut self, now: Time, at: usize, name: &str) {
+    pub(super) fn attach_wanted(&mut self, now: Time, at: InstanceId, name: &str) {
         let result = self.possible_port(name).and_then(|link| self.attach(now, at, &link));
         let left = match &result {
             Err(error) if error.code != ErrorCode::NoSuchDevice => self.links.by_name(name).ok().flatten(),

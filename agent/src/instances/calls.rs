@@ -5,8 +5,10 @@ use bond_modes::{Bond, BondOptions, Event, Notice, OptionError, PortFacts, PortI
 use bond_monitors::{MacAddr, Time};
 use serde_json::{Value, json};
 
+use super::Instances;
+use super::id::InstanceId;
+use super::instance::Instance;
 use super::logged_failures::Subject;
-use super::{Instance, Instances, above};
 use crate::control::proto::{Call, ControlError, DoctorReport, ErrorCode, EventLine, OptionPairs, SCHEMA};
 use crate::dataplane::{self, OriginalPort, PORT_MARK, PlaneChoice, PlaneError, PortBase};
 use crate::netlink::Link;
@@ -103,7 +105,12 @@ impl Instances {
     }
 
     /// Makes a bond; its place.
-    pub(super) fn add(&mut self, now: Time, name: &str, pairs: &[(String, String)]) -> Result<usize, ControlError> {
+    pub(super) fn add(
+        &mut self,
+        now: Time,
+        name: &str,
+        pairs: &[(String, String)],
+    ) -> Result<InstanceId, ControlError> {
         // The kernel replaces %d by a number, so the bond would get another name.
         if !is_interface_name(name) || name.contains('%') || RESERVED.contains(&name) {
             let text = format!("{name:?} cannot be a bond's name, expected 1 to 15 bytes without /, :, % or blanks");
@@ -139,8 +146,7 @@ impl Instances {
             mode.name(),
             instance.plane.plane()
         );
-        self.bonds.push(instance);
-        let at = self.bonds.len() - 1;
+        let at = self.bonds.insert(instance);
         self.drain(now, at);
         self.refresh_addresses(now, at);
         self.bonds[at].dirty = true;
@@ -181,7 +187,7 @@ impl Instances {
         Ok(())
     }
 
-    fn set_by_operator(&mut self, at: usize, pairs: &OptionPairs, before: &BondOptions) {
+    fn set_by_operator(&mut self, at: InstanceId, pairs: &OptionPairs, before: &BondOptions) {
         let instance = &mut self.bonds[at];
         let configured = instance.configured.as_ref();
         instance
@@ -190,7 +196,7 @@ impl Instances {
     }
 
     /// A live bond cannot change its plane: there is no moment at which both would forward.
-    fn stay_on_plane(&self, at: usize, choice: Option<PlaneChoice>) -> Result<(), ControlError> {
+    fn stay_on_plane(&self, at: InstanceId, choice: Option<PlaneChoice>) -> Result<(), ControlError> {
         let instance = &self.bonds[at];
         let (name, plane) = (&instance.name, instance.plane.plane());
         match choice {
@@ -218,7 +224,7 @@ impl Instances {
     }
 
     /// Gives all ports back and removes the bond. Errors do not stop the removal: a bond that lost its ports is of no use.
-    pub(super) fn remove(&mut self, now: Time, at: usize) -> Result<(), ControlError> {
+    pub(super) fn remove(&mut self, now: Time, at: InstanceId) -> Result<(), ControlError> {
         let ports: Vec<PortId> = self.bonds[at].bond.ports().iter().map(|port| port.id).collect();
         for port in ports {
             self.stop_listening(port);
@@ -268,7 +274,7 @@ impl Instances {
             );
         };
         let id = PortId(link.ifindex);
-        if let Some(at) = self.owner_of(id) {
+        if let Some(at) = self.bonds.owner_of(id) {
             return refuse(
                 ErrorCode::PortBusy,
                 format!("{port} is a port of {} already", self.bonds[at].name),
@@ -281,13 +287,8 @@ impl Instances {
             );
             return refuse(ErrorCode::PortBusy, text);
         }
-        let links = self
-            .links
-            .all()
-            .map_err(|error| ControlError::new(ErrorCode::Kernel, format!("cannot read the interfaces: {error}")))?;
         // The driver asks the kernel's tree of upper devices, in which our ports are not. [bond_main.c: bond_enslave]
-        let own = self.bonds.iter().find(|m| stands_on(&links, &link, m.ifindex));
-        if let Some(owner) = own {
+        if let Some(owner) = self.stands_on(&link).and_then(|at| self.bonds.get(at)) {
             let text = format!(
                 "{port} is or stands on {} itself, expected an interface that is not part of a bond",
                 owner.name
@@ -308,8 +309,24 @@ impl Instances {
         Ok(link)
     }
 
+    /// The bond whose interface or wire this is, or carries traffic through it at any depth: frames sent through such a port would
+    /// come back to the bond for ever.
+    fn stands_on(&mut self, link: &Link) -> Option<InstanceId> {
+        let ends = |link: &Link| {
+            [
+                Some(link.ifindex),
+                link.peer.filter(|_| link.kind.as_deref() == Some("veth")),
+            ]
+        };
+        let below = self.host.below(link.ifindex).into_iter().flat_map(ends).flatten();
+        below
+            .collect::<Vec<_>>()
+            .into_iter()
+            .find_map(|end| self.bonds.on_device(end))
+    }
+
     /// Attaches an interface. Its settings are saved first, so that they can be restored after a crash half-way.
-    pub(super) fn attach(&mut self, now: Time, at: usize, link: &Link) -> Result<(), ControlError> {
+    pub(super) fn attach(&mut self, now: Time, at: InstanceId, link: &Link) -> Result<(), ControlError> {
         let port = PortId(link.ifindex);
         let name = self.bonds[at].name.clone();
         let what = format!("{name}: {}", link.report.name);
@@ -360,7 +377,13 @@ impl Instances {
 
     /// The settings of an interface that is to be attached, as they are to be restored. Makes the bond ready for an address that
     /// cannot be changed.
-    fn read_original(&mut self, now: Time, at: usize, link: &Link, what: &str) -> Result<OriginalPort, ControlError> {
+    fn read_original(
+        &mut self,
+        now: Time,
+        at: InstanceId,
+        link: &Link,
+        what: &str,
+    ) -> Result<OriginalPort, ControlError> {
         let port = PortId(link.ifindex);
         let original = dataplane::original(&mut self.links, port);
         let original = original.map_err(|error| plane_error(what, &error))?;
@@ -387,7 +410,7 @@ impl Instances {
     }
 
     /// Attaches a port, once its settings are on disk.
-    fn attach_saved(&mut self, at: usize, port: PortId, base: &PortBase, what: &str) -> Result<(), ControlError> {
+    fn attach_saved(&mut self, at: InstanceId, port: PortId, base: &PortBase, what: &str) -> Result<(), ControlError> {
         self.try_save(at).map_err(|error| {
             let text = format!("{what}: cannot save its settings, which bondd must be able to restore: {error}");
             ControlError::new(ErrorCode::Kernel, text)
@@ -408,7 +431,7 @@ impl Instances {
     fn allow_for_fixed_mac(
         &mut self,
         now: Time,
-        at: usize,
+        at: InstanceId,
         port: &str,
         id: PortId,
         mac: MacAddr,
@@ -463,7 +486,7 @@ impl Instances {
     }
 
     /// Moves traffic off a port, then gives it back as it was, unless it is `gone`.
-    pub(super) fn release(&mut self, now: Time, at: usize, port: PortId, gone: bool) {
+    pub(super) fn release(&mut self, now: Time, at: InstanceId, port: PortId, gone: bool) {
         self.feed(now, at, Event::PortDetached { port, gone });
         self.stop_listening(port);
         let instance = &mut self.bonds[at];
@@ -520,14 +543,6 @@ fn changed_by(call: &Call) -> Option<&str> {
         | Call::Active { bond, .. } => Some(bond),
         Call::Del { .. } | Call::Doctor { .. } | Call::Show { .. } | Call::List {} | Call::Monitor { .. } => None,
     }
-}
-
-/// Whether an interface is this bond's, its wire, or carries traffic through it at any depth: frames sent through such a port
-/// would come back to the bond for ever.
-fn stands_on(links: &[Link], link: &Link, bond: u32) -> bool {
-    let ends = links.iter().filter(|end| end.ifindex == bond || end.peer == Some(bond));
-    ends.flat_map(|end| above(links, end, |_| true))
-        .any(|(upper, _)| upper.ifindex == link.ifindex)
 }
 
 fn done<T>(_: T) -> Value {

@@ -8,10 +8,11 @@ use std::time::Duration;
 use bond_modes::{Event, Notice, PortId, Warning};
 use bond_monitors::{LinkReport, Time};
 
-use super::actions::settled_carrier;
+use super::Instances;
+use super::id::InstanceId;
+use super::instance::Instance;
 use super::logged_failures::Subject;
 use super::rate_limit::Permit;
-use super::{Instance, Instances};
 use crate::netlink::{Drained, Link, LinkEvent};
 use crate::status::Device;
 
@@ -29,11 +30,9 @@ impl Instances {
         while let Some(event) = self.pending_events.pop_front() {
             self.on_link_event(now, event);
         }
-        // Once for all events: reading all addresses takes long, and no failover should wait for it.
-        for at in 0..self.bonds.len() {
-            if self.bonds[at].stale {
-                self.refresh_addresses(now, at);
-            }
+        // Once for all events.
+        for at in std::mem::take(&mut self.stale) {
+            self.refresh_addresses(now, at);
         }
         drained
     }
@@ -63,8 +62,8 @@ impl Instances {
                 Err(error) => log::warn!("cannot read the changes that other programs make to bonds: {error}"),
             }
         }
-        for at in 0..self.bonds.len() {
-            if devices.contains(&self.bonds[at].ifindex) {
+        for ifindex in devices {
+            if let Some(at) = self.bonds.on_device(ifindex) {
                 self.put_back(now, at, "how it forwards");
             }
         }
@@ -92,15 +91,17 @@ impl Instances {
     fn on_link_event(&mut self, now: Time, event: LinkEvent) {
         match event {
             LinkEvent::Link(link) => {
+                self.host.changed(link.as_ref().clone());
                 self.rename_ports(std::slice::from_ref(&link));
                 self.on_link(now, &link);
             }
-            LinkEvent::Gone { ifindex, name } => self.on_gone(now, ifindex, &name),
-            LinkEvent::AddressesChanged { ifindex } => {
-                for at in 0..self.bonds.len() {
-                    let instance = &mut self.bonds[at];
-                    instance.stale |= instance.announced.contains(&ifindex);
-                }
+            LinkEvent::Gone { ifindex, name } => {
+                self.host.gone(ifindex);
+                self.on_gone(now, ifindex, &name);
+            }
+            LinkEvent::Address { ifindex, ip, usable } => {
+                self.host.address(ifindex, ip, usable);
+                self.stale.extend(self.bonds.below(ifindex));
             }
             LinkEvent::Overrun => {
                 log::warn!("link events were lost, reading the state of every interface");
@@ -115,8 +116,10 @@ impl Instances {
     /// the event of its end may be lost. After an overrun the kernel queues nothing new until all of them have been read.
     pub fn resync(&mut self, now: Time) {
         self.forget_queued(|_| true);
-        let links = match self.links.all() {
-            Ok(links) => links,
+        self.host.begin_reading();
+        let read = self.links.all();
+        let (links, addresses) = match read.and_then(|links| Ok((links, self.links.addresses()?))) {
+            Ok(read) => read,
             Err(error) => {
                 log::error!("cannot read the interfaces, trying again: {error}");
                 self.resync_at = Some(now + RESYNC_RETRY);
@@ -124,7 +127,7 @@ impl Instances {
             }
         };
         self.resync_at = None;
-        let there: BTreeSet<u32> = links.iter().map(|link| link.ifindex).collect();
+        let read = self.host.finish_reading(links, addresses);
         let ports = self
             .bonds
             .iter()
@@ -135,16 +138,16 @@ impl Instances {
             .map(|instance| (instance.ifindex, instance.name.clone()));
         let gone: Vec<(u32, String)> = ports
             .chain(devices)
-            .filter(|(index, _)| !there.contains(index))
+            .filter(|(index, _)| self.host.link(*index).is_none())
             .collect();
         for (ifindex, name) in gone {
             self.on_gone(now, ifindex, &name);
         }
-        self.rename_ports(&links);
-        for link in &links {
+        self.rename_ports(&read.links);
+        for link in &read.links {
             self.on_link(now, link);
         }
-        for at in 0..self.bonds.len() {
+        for at in self.bonds.ids() {
             self.refresh_addresses(now, at);
         }
     }
@@ -166,52 +169,51 @@ impl Instances {
 
     /// Follows the new names of ports in one reading: all together, because two may have exchanged theirs.
     pub(super) fn rename_ports(&mut self, links: &[Link]) {
-        for instance in &mut self.bonds {
-            let ports = instance.bond.ports();
-            let renamed = links.iter().filter_map(|link| {
-                let old = ports.name(PortId(link.ifindex))?;
-                (*old != link.report.name).then(|| (old.to_string(), link.report.name.clone()))
-            });
-            let renamed: BTreeMap<String, String> = renamed.collect();
-            if !renamed.is_empty() {
-                instance.ports_renamed(&renamed);
+        let mut renamed: BTreeMap<InstanceId, BTreeMap<String, String>> = BTreeMap::new();
+        for link in links {
+            let port = PortId(link.ifindex);
+            let owner = self.bonds.owner_of(port);
+            let old = owner.and_then(|at| self.bonds.get(at)?.bond.ports().name(port));
+            if let (Some(at), Some(old)) = (owner, old)
+                && *old != link.report.name
+            {
+                let names = renamed.entry(at).or_default();
+                names.insert(old.to_string(), link.report.name.clone());
             }
+        }
+        for (at, names) in renamed {
+            self.bonds[at].ports_renamed(&names);
         }
     }
 
     /// A link as it is now, after [`Instances::rename_ports`].
     fn on_link(&mut self, now: Time, link: &Link) {
         let port = PortId(link.ifindex);
-        if let Some(at) = self.owner_of(port) {
+        if let Some(at) = self.bonds.owner_of(port) {
             return self.on_port(now, at, port, link);
         }
-        if let Some(at) = self.bonds.iter().position(|instance| instance.ifindex == link.ifindex) {
+        if let Some(at) = self.bonds.on_device(link.ifindex) {
             return self.on_bond_device(now, at);
         }
-        if let Some(at) = self
-            .bonds
-            .iter()
-            .position(|instance| instance.wanted.contains(&link.report.name))
-        {
+        if let Some(at) = self.bonds.wanting(&link.report.name) {
             self.on_wanted(now, at, link);
         }
-        let of_wire = |instance: &Instance| link.peer == Some(instance.ifindex) && link.kind.as_deref() == Some("veth");
-        if let Some(at) = self.bonds.iter().position(of_wire) {
-            return self.on_wire(now, at, link);
-        }
-        for at in 0..self.bonds.len() {
-            // A VLAN that was put on the bond or on what is above it, or a bridge whose address changed.
-            let announced = |index: u32| self.bonds[at].ifindex == index || self.bonds[at].announced.contains(&index);
-            if link.peer == Some(self.bonds[at].ifindex) {
+        let on_bond = link.peer.and_then(|below| self.bonds.on_device(below));
+        if let Some(at) = on_bond {
+            match link.kind.as_deref() {
+                Some("veth") => return self.on_wire(now, at, link),
                 // A device above may have changed the bond's promiscuity; only the wire's event reports that.
-                self.on_bond_device(now, at);
-            } else if announced(link.ifindex) || link.peer.is_some_and(announced) {
-                self.bonds[at].stale = true;
+                _ => self.on_bond_device(now, at),
             }
+        }
+        // A VLAN that was put on the bond or on what is above it, or a bridge whose address changed.
+        self.stale.extend(self.bonds.below(link.ifindex));
+        if let Some(below) = link.peer {
+            self.stale.extend(self.bonds.below(below));
         }
     }
 
-    pub(super) fn on_port(&mut self, now: Time, at: usize, port: PortId, link: &Link) {
+    pub(super) fn on_port(&mut self, now: Time, at: InstanceId, port: PortId, link: &Link) {
         if !self.bonds[at].plane.holds(link) {
             return self.on_taken_away(now, at, port, link);
         }
@@ -220,7 +222,7 @@ impl Instances {
         instance.devices.insert(port.0, Device::of(link));
         instance.dirty = true;
         // The failover first: the rest may wait for the kernel.
-        report.carrier = settled_carrier(&self.bonds[at].bond, port, link);
+        report.carrier = self.bonds[at].settled_carrier(port, report.carrier, link.in_service);
         if report.carrier.is_on() {
             (report.speed, report.duplex) = self.links.speed_duplex(&report.name);
             self.feed(now, at, Event::Link { port, report });
@@ -237,7 +239,7 @@ impl Instances {
     }
 
     /// The far end of the bond's interface, whose administrative state is the bond's carrier.
-    fn on_wire(&mut self, now: Time, at: usize, link: &Link) {
+    fn on_wire(&mut self, now: Time, at: InstanceId, link: &Link) {
         let wanted = self.bonds[at].bond.plan().carrier.is_on();
         if link.report.admin_up != wanted
             && let Ok(Some(link)) = self.links.by_index(link.ifindex)
@@ -249,7 +251,7 @@ impl Instances {
     }
 
     /// The failover first, with the last known speed: many interfaces have no speed without carrier, and reading it takes time.
-    fn on_link_without_carrier(&mut self, now: Time, at: usize, port: PortId, mut report: LinkReport) {
+    fn on_link_without_carrier(&mut self, now: Time, at: InstanceId, port: PortId, mut report: LinkReport) {
         let known = self.bonds[at].bond.ports().get(port);
         (report.speed, report.duplex) = known.map_or_else(Default::default, |port| (port.speed, port.duplex));
         self.feed(
@@ -270,7 +272,7 @@ impl Instances {
     }
 
     /// Another program removed this port from the bond, or deleted the bond. The port stays out until it is attached again.
-    pub(super) fn on_taken_away(&mut self, now: Time, at: usize, port: PortId, link: &Link) {
+    pub(super) fn on_taken_away(&mut self, now: Time, at: InstanceId, port: PortId, link: &Link) {
         let (bond, name) = (self.bonds[at].name.clone(), &link.report.name);
         let ifindex = self.bonds[at].ifindex;
         if let Ok(None) = self.links.by_index(ifindex) {
@@ -282,7 +284,7 @@ impl Instances {
     }
 
     /// The operator may give a port another address; the bond goes on and says so. Nothing reverts it.
-    fn compare_mac(&mut self, now: Time, at: usize, port: PortId, link: &Link) {
+    fn compare_mac(&mut self, now: Time, at: InstanceId, port: PortId, link: &Link) {
         let planned = |instance: &Instance| instance.bond.plan().ports.get(&port).map(|plan| plan.mac);
         let Some(wanted) = planned(&self.bonds[at]) else { return };
         // The event may be older than our own last change of the address.
@@ -308,7 +310,7 @@ impl Instances {
     }
 
     /// A program that changes the address again and again must not fill the log.
-    fn report_foreign_mac(&mut self, now: Time, at: usize, port: PortId, notice: Notice) {
+    fn report_foreign_mac(&mut self, now: Time, at: InstanceId, port: PortId, notice: Notice) {
         let instance = &mut self.bonds[at];
         match instance.foreign_logged.entry(port).or_default().permit(now) {
             Permit::Given => return self.notify(at, notice),
@@ -323,35 +325,38 @@ impl Instances {
     }
 
     /// The bond's own interface changed. It is read anew, because the event may be older than our own last change.
-    pub(super) fn on_bond_device(&mut self, now: Time, at: usize) {
+    pub(super) fn on_bond_device(&mut self, now: Time, at: InstanceId) {
         let Ok(Some(link)) = self.links.by_index(self.bonds[at].ifindex) else {
             return;
         };
         let mac = link.report.mac;
         if link.report.name != self.bonds[at].name {
-            self.rename_bonds(now);
+            self.rename_bonds(now, at);
         }
         self.bonds[at].devices.insert(link.ifindex, Device::of(&link));
         self.feed(now, at, Event::BondLink { report: link.report });
         let instance = &mut self.bonds[at];
         instance.dirty = true;
-        instance.stale = true;
-        if instance.bond.is_foreign_mac(mac) {
+        self.stale.insert(at);
+        if self.bonds[at].bond.is_foreign_mac(mac) {
             self.put_back(now, at, &format!("its address to {mac}"));
         }
     }
 
-    /// Gives bonds the names that their interfaces have now: all together, because two may have exchanged theirs.
-    fn rename_bonds(&mut self, now: Time) {
+    /// Gives a bond the name that its interface has now, and so those that had that name: two may have exchanged theirs.
+    fn rename_bonds(&mut self, now: Time, first: InstanceId) {
+        let mut left = vec![first];
         let mut renamed = Vec::new();
-        for (at, instance) in self.bonds.iter_mut().enumerate() {
-            let Ok(Some(link)) = self.links.by_index(instance.ifindex) else {
+        while let Some(at) = left.pop() {
+            let Ok(Some(link)) = self.links.by_index(self.bonds[at].ifindex) else {
                 continue;
             };
             let name = link.report.name;
-            if name == instance.name {
+            if name == self.bonds[at].name {
                 continue;
             }
+            left.extend(self.bonds.named(&name));
+            let instance = &mut self.bonds[at];
             let old = std::mem::replace(&mut instance.name, name);
             log::info!("{old}: renamed to {}", instance.name);
             instance.plane.renamed(&instance.name);
@@ -368,19 +373,21 @@ impl Instances {
 
     fn on_gone(&mut self, now: Time, ifindex: u32, name: &str) {
         self.unadopted_gone(now, ifindex);
-        if let Some(at) = self.bonds.iter().position(|instance| instance.ifindex == ifindex) {
+        if let Some(at) = self.bonds.on_device(ifindex) {
             log::warn!("{name}: its interface was deleted by another program, giving its ports back");
             if let Err(error) = self.remove(now, at) {
                 log::error!("{name}: {error}");
             }
             return;
         }
-        for instance in &mut self.bonds {
+        for at in self.bonds.all_wanting(name) {
+            let instance = &mut self.bonds[at];
             instance.attempts.forget(name);
             instance.failures.forget(&Subject::Wanted(name.to_owned()));
         }
         let port = PortId(ifindex);
-        for instance in &mut self.bonds {
+        for at in self.bonds.keeping(port) {
+            let instance = &mut self.bonds[at];
             if let Some(original) = instance.unrestored.get(&port)
                 && instance.wanted.iter().any(|wanted| wanted == name)
             {
@@ -388,7 +395,7 @@ impl Instances {
             }
         }
         self.forget_unrestored(port);
-        if let Some(at) = self.owner_of(port) {
+        if let Some(at) = self.bonds.owner_of(port) {
             log::warn!(
                 "{}: {name} has disappeared, it joins again when it is back",
                 self.bonds[at].name

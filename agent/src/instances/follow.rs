@@ -5,9 +5,11 @@ use std::path::{Path, PathBuf};
 use bond_modes::options::{self, row_name};
 use bond_monitors::Time;
 
+use super::Instances;
 use super::calls::option_error;
+use super::id::InstanceId;
+use super::instance::Instance;
 use super::unadopted::{State, Unadopted};
-use super::{Instance, Instances};
 use crate::config::BondSpec;
 use crate::control::proto::OptionPairs;
 use crate::dataplane::PlaneError;
@@ -67,7 +69,7 @@ impl Instances {
         Ok(())
     }
 
-    fn add_configured(&mut self, now: Time, spec: &BondSpec) -> Option<usize> {
+    fn add_configured(&mut self, now: Time, spec: &BondSpec) -> Option<InstanceId> {
         let added = self.add(now, &spec.name, &spec.pairs());
         let at = added
             .map_err(|error| log::error!("{}: {}", spec.place, error.message))
@@ -77,7 +79,7 @@ impl Instances {
     }
 
     /// Whether a bond that was adopted without its state has the options of its file.
-    fn has_options(&mut self, at: usize, pairs: &OptionPairs) -> bool {
+    fn has_options(&mut self, at: InstanceId, pairs: &OptionPairs) -> bool {
         let instance = &mut self.bonds[at];
         let followed =
             options::parse(&without_plane(pairs)).is_ok_and(|change| change.options == *instance.bond.options());
@@ -89,7 +91,7 @@ impl Instances {
 
     /// Sets all that changed in the files since they were last followed, or nothing; what an operator set meanwhile stays. False
     /// if that is not possible while the bond runs.
-    fn follow(&mut self, now: Time, at: usize, pairs: &OptionPairs) -> bool {
+    fn follow(&mut self, now: Time, at: InstanceId, pairs: &OptionPairs) -> bool {
         let name = self.bonds[at].name.clone();
         match self.try_follow(now, at, pairs) {
             Ok(()) => true,
@@ -100,7 +102,7 @@ impl Instances {
         }
     }
 
-    fn try_follow(&mut self, now: Time, at: usize, pairs: &OptionPairs) -> Result<(), String> {
+    fn try_follow(&mut self, now: Time, at: InstanceId, pairs: &OptionPairs) -> Result<(), String> {
         let instance = &mut self.bonds[at];
         let name = instance.name.clone();
         let said = instance.configured.clone().unwrap_or_default();
@@ -130,7 +132,7 @@ impl Instances {
     }
 
     /// Gives back the ports that the files named and do not name any more, but for those that an operator attached.
-    fn release_left(&mut self, now: Time, at: usize, ports: &[String]) {
+    fn release_left(&mut self, now: Time, at: InstanceId, ports: &[String]) {
         for port in self.bonds[at].origins.follow_ports(ports) {
             let instance = &mut self.bonds[at];
             let name = instance.name.clone();

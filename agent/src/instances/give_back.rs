@@ -1,70 +1,20 @@
 //! Gives back ports that have left their bonds. What cannot be given back is kept and tried again, until the interface is gone or
 //! becomes a port again.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use bond_modes::PortId;
 use bond_monitors::Time;
 
 use super::Instances;
-use super::attempts::backoff;
+use super::id::InstanceId;
 use crate::dataplane::step::twice;
 use crate::dataplane::{OriginalPort, PlaneError};
 use crate::saved::{LeftPort, SavedBond};
-use crate::text::chain;
-
-/// The last failures to give ports back. A port without one is tried at once.
-#[derive(Debug, Default)]
-pub(super) struct Returns(BTreeMap<PortId, Return>);
-
-#[derive(Debug)]
-struct Return {
-    /// The names of bond and port.
-    what: String,
-    reason: String,
-    /// Attempts that failed.
-    failures: u32,
-    retry: Time,
-}
-
-impl Returns {
-    /// Puts the next attempt off. The log reports each reason once.
-    fn failed(&mut self, now: Time, port: PortId, what: String, error: &PlaneError) {
-        let reason = chain(error);
-        let failures = self.0.get(&port).map_or(0, |before| before.failures);
-        if self.0.get(&port).is_none_or(|before| before.reason != reason) {
-            log::error!("{what}: not given back as it was, bondd tries again: {reason}");
-        }
-        let last = Return {
-            what,
-            reason,
-            failures: failures.saturating_add(1),
-            retry: now + backoff(failures),
-        };
-        self.0.insert(port, last);
-    }
-
-    /// The ports that could not be given back.
-    pub(super) fn ports(&self) -> BTreeSet<PortId> {
-        self.0.keys().copied().collect()
-    }
-
-    /// A line for each port that is not among these.
-    pub(super) fn warnings(&self, known: &BTreeSet<PortId>) -> Vec<String> {
-        let new = self.0.iter().filter(|(port, _)| !known.contains(port));
-        let line = |last: &Return| {
-            format!(
-                "{}: not given back as it was: {}; bondd tries again",
-                last.what, last.reason
-            )
-        };
-        new.map(|(_, last)| line(last)).collect()
-    }
-}
 
 impl Instances {
     /// Gives back a port that its bond does not use any more.
-    pub(super) fn give_back(&mut self, now: Time, at: usize, port: PortId, original: OriginalPort) {
+    pub(super) fn give_back(&mut self, now: Time, at: InstanceId, port: PortId, original: OriginalPort) {
         let instance = &mut self.bonds[at];
         let plane = &mut instance.plane;
         if let Err(error) = twice(|| plane.detach(port, &original)).or_else(unless_gone) {
@@ -106,22 +56,24 @@ impl Instances {
     }
 
     /// When the next port is tried again.
-    pub(super) fn give_back_timeout(&self) -> Option<Time> {
-        let due = |port: PortId| self.returns.0.get(&port).map_or(Time::ZERO, |last| last.retry);
-        self.left_ports().map(due).min()
+    pub(super) fn give_back_timeout(&mut self) -> Option<Time> {
+        let left = self.left_ports().into_iter();
+        left.map(|port| self.returns.retry(port)).min()
     }
 
     /// Makes the attempts that are due.
     pub(super) fn give_back_due(&mut self, now: Time) {
-        let is_due = |port: &PortId| self.returns.0.get(port).is_none_or(|last| last.retry <= now);
-        for port in self.left_ports().filter(is_due).collect::<Vec<_>>() {
-            self.try_give_back(now, port);
+        for port in self.left_ports() {
+            if self.returns.retry(port) <= now {
+                self.try_give_back(now, port);
+            }
         }
     }
 
-    fn left_ports(&self) -> impl Iterator<Item = PortId> {
-        let of_bonds = self.bonds.iter().flat_map(|instance| instance.unrestored.keys());
-        of_bonds.chain(self.unrestored.keys()).copied()
+    fn left_ports(&mut self) -> Vec<PortId> {
+        let mut left = self.bonds.left_ports();
+        left.extend(self.unrestored.keys());
+        left
     }
 
     fn try_give_back(&mut self, now: Time, port: PortId) {
@@ -135,15 +87,13 @@ impl Instances {
             }
         };
         let name = link.report.name;
-        if self.bonds.iter().any(|instance| instance.wanted.contains(&name)) {
-            // It is to be a port again: that is tried at times of its own.
-            let wait = self.returns.0.entry(port).or_insert_with(|| Return::waiting(&name));
-            wait.retry = now + backoff(wait.failures);
-            wait.failures = wait.failures.saturating_add(1);
+        if self.bonds.wanting(&name).is_some() {
+            self.returns.wait(now, port, &name);
             return;
         }
-        let (bond, done) = match self.bonds.iter_mut().find(|bond| bond.unrestored.contains_key(&port)) {
-            Some(instance) => {
+        let (bond, done) = match self.bonds.keeping(port).first() {
+            Some(at) => {
+                let instance = &mut self.bonds[*at];
                 let original = instance.unrestored[&port].clone();
                 (instance.name.clone(), instance.plane.detach(port, &original))
             }
@@ -169,16 +119,18 @@ impl Instances {
     }
 
     /// The original settings of an interface that has not got them back.
-    pub(super) fn unrestored(&self, port: PortId) -> Option<&OriginalPort> {
-        let kept = self.bonds.iter().find_map(|instance| instance.unrestored.get(&port));
+    pub(super) fn unrestored(&mut self, port: PortId) -> Option<&OriginalPort> {
+        let keeper = self.bonds.keeping(port).first().copied();
+        let kept = keeper.and_then(|at| self.bonds.get(at)?.unrestored.get(&port));
         kept.or_else(|| self.unrestored.get(&port).map(|left| &left.original))
     }
 
     /// An interface has its settings again, is a port, or is gone.
     pub(super) fn forget_unrestored(&mut self, port: PortId) {
-        self.returns.0.remove(&port);
-        for instance in &mut self.bonds {
-            instance.dirty |= instance.unrestored.remove(&port).is_some();
+        self.returns.forget(port);
+        for at in self.bonds.keeping(port) {
+            self.bonds[at].unrestored.remove(&port);
+            self.bonds[at].dirty = true;
         }
         if self.unrestored.remove(&port).is_some() {
             self.save_left();
@@ -188,18 +140,6 @@ impl Instances {
     /// A failure is logged by the store, and tried again each second.
     pub(super) fn save_left(&mut self) {
         self.left_unsaved = self.store.save_left(&self.unrestored).is_err();
-    }
-}
-
-impl Return {
-    /// Nothing has failed.
-    fn waiting(port: &str) -> Return {
-        Return {
-            what: port.to_owned(),
-            reason: String::new(),
-            failures: 0,
-            retry: Time::ZERO,
-        }
     }
 }
 

@@ -6,6 +6,7 @@ use mio::Token;
 
 use super::Instances;
 use super::frame_sockets::FIRST_FRAME_TOKEN;
+use super::id::InstanceId;
 use super::logged_failures::Subject;
 use crate::netlink::Drained;
 
@@ -27,7 +28,7 @@ impl Instances {
             self.frame_sockets.close(port);
             Drained::Empty
         });
-        if let Some(at) = self.owner_of(port) {
+        if let Some(at) = self.bonds.owner_of(port) {
             for frame in frames {
                 self.bonds[at].bond.handle_event(now, Event::Frame { port, frame });
             }
@@ -37,7 +38,7 @@ impl Instances {
     }
 
     /// Opens sockets for the frames that a bond's monitors and its mode ask for, and for no others.
-    pub(super) fn listen(&mut self, at: usize) {
+    pub(super) fn listen(&mut self, at: InstanceId) {
         let instance = &mut self.bonds[at];
         let kinds = instance.bond.wants();
         for port in instance.bond.ports().iter().map(|port| port.id) {

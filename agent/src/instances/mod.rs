@@ -8,18 +8,26 @@ mod adoption;
 mod attach;
 mod attempts;
 mod calls;
+mod deadlines;
 mod events;
 mod follow;
 mod frame_sockets;
 mod give_back;
+mod id;
+mod instance;
 mod listening;
 mod logged_failures;
+mod owners;
+mod polling;
+mod polls;
 mod publish;
 mod rate_limit;
 mod repair;
+mod returns;
 mod showing;
 mod shown;
 mod start;
+mod table;
 #[cfg(test)]
 mod tests;
 mod topology;
@@ -34,33 +42,27 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bond_modes::options::millis;
-use bond_modes::{Bond, Event, Machine, Notice, PortId};
-use bond_monitors::wire::ethernet::Tag;
-use bond_monitors::{MacAddr, Time};
+use bond_modes::{Event, Machine, Notice, PortId};
+use bond_monitors::Time;
 use mio::Registry;
 
-use self::attempts::Attempts;
 use self::frame_sockets::FrameSockets;
-use self::give_back::Returns;
-use self::logged_failures::{LoggedFailures, Subject};
-use self::rate_limit::RateLimit;
-use self::shown::Shown;
+use self::id::InstanceId;
+use self::polls::Polls;
+use self::returns::Returns;
+use self::table::Table;
 use self::unadopted::Unadopted;
-use self::unfulfilled::Unfulfilled;
-use crate::clock;
-use crate::control::proto::{BondEvent, BondReport, ControlError, ErrorCode, EventLine, OptionPairs, PortReport};
-use crate::dataplane::{OriginalPort, PlaneBond, PlaneChoice, Planes, PortCounters, Traffic};
-use crate::netlink::{Events, Link, LinkEvent, RouteSocket};
-use crate::origins::Origins;
+use crate::control::proto::{BondEvent, BondReport, ControlError, ErrorCode, EventLine, PortReport};
+use crate::dataplane::{PlaneChoice, Planes, PortCounters};
+use crate::host::Host;
+use crate::netlink::{Events, LinkEvent, RouteSocket};
 use crate::packet::PacketSocket;
 use crate::saved::{LeftPort, SavedBond, Store};
-use crate::status::Devices;
 use crate::status::publish::Publisher;
 use crate::text::{self, chain};
 
-/// A round of polls begins at least this many times its duration after the one before: polls take a quarter of the processor at
-/// most.
-const POLLS_SHARE: u32 = 4;
+/// Bonds that an error message lists.
+const NAMED_AT_MOST: usize = 20;
 
 /// All bonds, in the order of their creation, and the sockets and files that they share.
 pub struct Instances {
@@ -68,6 +70,7 @@ pub struct Instances {
     /// The plane of bonds whose options name no plane.
     plane_choice: PlaneChoice,
     links: RouteSocket,
+    host: Host,
     events: Events,
     /// The last reading of `events` failed.
     events_broken: bool,
@@ -77,7 +80,7 @@ pub struct Instances {
     frame_sockets: FrameSockets,
     store: Store,
     publisher: Publisher,
-    bonds: Vec<Instance>,
+    bonds: Table,
     unadopted: Vec<Unadopted>,
     /// The option files that were read at the start, as absolute paths.
     files: Vec<PathBuf>,
@@ -91,65 +94,15 @@ pub struct Instances {
     resync_at: Option<Time>,
     /// When states that could not be saved are saved again.
     save_again_at: Option<Time>,
-    /// Where to look for the next bond to publish: one that changes all the time must not keep others from it.
-    next_published: usize,
-    /// Carriers were polled in this turn.
-    polled: bool,
+    /// The bond that was published last: one that changes all the time must not keep others from it.
+    last_published: Option<InstanceId>,
+    /// Bonds whose addresses to announce may have changed.
+    stale: BTreeSet<InstanceId>,
+    polls: Polls,
     /// Kernel release, for the status files' first line.
     release: String,
     /// Events for monitoring clients.
     happened: Vec<EventLine>,
-}
-
-/// One bond and the agent's data about it.
-struct Instance {
-    name: String,
-    ifindex: u32,
-    /// Its forwarding, on the plane that it is on.
-    plane: Box<dyn PlaneBond>,
-    /// What moves its traffic without waiting for the kernel's locks, where the plane can do that.
-    traffic: Option<Box<dyn Traffic>>,
-    bond: Bond,
-    originals: BTreeMap<PortId, OriginalPort>,
-    /// Original settings of ports that have disappeared, by name: a port that was moved to another namespace comes back with our
-    /// settings.
-    vanished: BTreeMap<String, OriginalPort>,
-    /// Original settings of interfaces that are no ports and have not got them back, or came back from another namespace without
-    /// them. The present ones are ours, so the next attachment must not take them for the original ones.
-    unrestored: BTreeMap<PortId, OriginalPort>,
-    /// Names of its ports, there or not, in the order asked for.
-    wanted: Vec<String>,
-    /// The options of the files that were last followed; `None` if no file names the bond.
-    configured: Option<OptionPairs>,
-    origins: Origins,
-    /// Failures that last, which the log has reported.
-    failures: LoggedFailures,
-    /// Parts of its plan that could not be done.
-    unfulfilled: Unfulfilled,
-    /// Last known state of its interface and its ports, for the files.
-    devices: Devices,
-    /// Wanted ports that are there and could not be attached.
-    attempts: Attempts,
-    /// Ports whose drivers report no link state.
-    silent_drivers: BTreeSet<PortId>,
-    /// How often changes by others were put back lately.
-    repairs: RateLimit,
-    /// Ports that have another address than the plan's, and that address: another program changed it.
-    foreign_macs: BTreeMap<PortId, MacAddr>,
-    /// How often the log reported that lately, by port.
-    foreign_logged: BTreeMap<PortId, RateLimit>,
-    /// Interfaces whose addresses are announced.
-    announced: Vec<u32>,
-    /// These or their addresses have changed since they were read.
-    stale: bool,
-    /// The bond machine had an event since its files were compared with it.
-    touched: bool,
-    /// The bond machine's state when the files were rendered last.
-    shown: Option<Shown>,
-    /// Its status files may be out of date.
-    dirty: bool,
-    /// Its state could not be saved.
-    unsaved: bool,
 }
 
 /// Whether a report has the counters of ports. Reading them costs a system call a port; files do not show them.
@@ -177,11 +130,12 @@ impl Instances {
             events_broken: false,
             pending_events: VecDeque::new(),
             links: RouteSocket::open()?,
+            host: Host::default(),
             packets,
             frame_sockets: FrameSockets::new(registry),
             store: Store::open(run_dir)?,
             publisher: Publisher::new(PathBuf::from(run_dir)),
-            bonds: Vec::new(),
+            bonds: Table::default(),
             unadopted: Vec::new(),
             files: Vec::new(),
             unrestored: BTreeMap::new(),
@@ -189,8 +143,9 @@ impl Instances {
             returns: Returns::default(),
             resync_at: None,
             save_again_at: None,
-            next_published: 0,
-            polled: false,
+            last_published: None,
+            stale: BTreeSet::new(),
+            polls: Polls::open()?,
             release: release.unwrap_or_default(),
             happened: Vec::new(),
         })
@@ -202,52 +157,46 @@ impl Instances {
     }
 
     /// When [`Instances::handle_timeout`] has something to do.
-    pub fn poll_timeout(&self) -> Option<Time> {
-        let bonds = self.bonds.iter().filter_map(|instance| instance.bond.poll_timeout());
-        let others = [
-            self.repair_timeout(),
-            self.attach_timeout(),
+    pub fn poll_timeout(&mut self) -> Option<Time> {
+        let parts = [
+            self.bonds.poll_timeout(),
             self.adopt_timeout(),
             self.give_back_timeout(),
             self.resync_at,
             self.save_again_at,
             self.publisher.poll_timeout(),
         ];
-        bonds.chain(others.into_iter().flatten()).min()
+        parts.into_iter().flatten().min()
     }
 
-    /// Runs the timers that are due. Polls get a limited share of the processor: at real-time priority more would keep other
-    /// programs from it, until the kernel stopped the agent.
+    /// Runs the timers that are due: first those of the bonds, which may move traffic.
     pub fn handle_timeout(&mut self, now: Time) {
-        let before = clock::worked();
-        self.polled = false;
-        for at in 0..self.bonds.len() {
-            if self.bonds[at].bond.poll_timeout().is_some_and(|due| due <= now) {
-                self.bonds[at].bond.handle_timeout(now);
+        let due = self.due_with_polls(now);
+        for &at in &due {
+            let bond = &mut self.bonds[at].bond;
+            bond.hold_polls(self.polls.rest_until);
+            if bond.poll_timeout().is_some_and(|due| due <= now) {
+                bond.handle_timeout(now);
                 self.drain(now, at);
             }
         }
+        self.answer_polls(now);
         self.adopt_due(now);
-        self.repair_after_pause(now);
+        self.repair_after_pause(now, &due);
         if self.resync_at.take_if(|at| *at <= now).is_some() {
             self.resync(now);
         }
-        self.attach_due(now);
+        self.attach_due(now, &due);
         self.give_back_due(now);
         self.save_again(now);
-        if self.polled {
-            let rested = now + (clock::worked() - before) * POLLS_SHARE;
-            for instance in &mut self.bonds {
-                instance.bond.hold_polls(rested);
-            }
-        }
     }
 
-    /// Gives the bonds the duration of the turn: from `since`, when its clock was read, to `until`, its end.
+    /// Gives the bonds that this turn was about its duration: from `since`, when its clock was read, to `until`, its end.
     pub fn held_up(&mut self, since: Time, until: Time) {
-        for instance in &mut self.bonds {
-            instance.bond.held_up(since, until);
+        for at in self.bonds.of_turn() {
+            self.bonds[at].bond.held_up(since, until);
         }
+        self.bonds.end_turn();
     }
 
     /// Events since the last call, oldest first.
@@ -265,41 +214,37 @@ impl Instances {
         self.planes
     }
 
-    fn find(&self, bond: &str) -> Result<usize, ControlError> {
-        self.bonds
-            .iter()
-            .position(|instance| instance.name == bond)
-            .ok_or_else(|| {
-                if let Some(waiting) = self.unadopted.iter().find(|waiting| waiting.name == bond) {
-                    let text = format!("{bond} is not adopted yet, bondd tries again: {}", waiting.reason);
-                    return ControlError::new(ErrorCode::NoSuchBond, text);
-                }
-                let known: Vec<&str> = self.bonds.iter().map(|instance| instance.name.as_str()).collect();
-                let known = if known.is_empty() {
-                    "there is none yet".to_owned()
-                } else {
-                    known.join(", ")
-                };
-                ControlError::new(
-                    ErrorCode::NoSuchBond,
-                    format!("no bond {bond}, expected one of bondd's: {known}"),
-                )
-            })
-    }
-
-    /// The bond that a port belongs to.
-    fn owner_of(&self, port: PortId) -> Option<usize> {
-        let owns = |instance: &Instance| instance.bond.ports().get(port).is_some();
-        self.bonds.iter().position(owns)
+    fn find(&mut self, bond: &str) -> Result<InstanceId, ControlError> {
+        if let Some(at) = self.bonds.named(bond) {
+            return Ok(at);
+        }
+        if let Some(waiting) = self.unadopted.iter().find(|waiting| waiting.name == bond) {
+            let text = format!("{bond} is not adopted yet, bondd tries again: {}", waiting.reason);
+            return Err(ControlError::new(ErrorCode::NoSuchBond, text));
+        }
+        let known: Vec<&str> = self.bonds.iter().map(|instance| instance.name.as_str()).collect();
+        let known = match known.len() {
+            0 => "there is none yet".to_owned(),
+            more @ NAMED_AT_MOST.. => format!(
+                "{} and {} more",
+                known[..NAMED_AT_MOST].join(", "),
+                more - NAMED_AT_MOST
+            ),
+            _ => known.join(", "),
+        };
+        Err(ControlError::new(
+            ErrorCode::NoSuchBond,
+            format!("no bond {bond}, expected one of bondd's: {known}"),
+        ))
     }
 
     /// Feeds one fact to a bond and carries out its actions.
-    fn feed(&mut self, now: Time, at: usize, event: Event) {
+    fn feed(&mut self, now: Time, at: InstanceId, event: Event) {
         self.bonds[at].bond.handle_event(now, event);
         self.drain(now, at);
     }
 
-    fn notify(&mut self, at: usize, notice: Notice) {
+    fn notify(&mut self, at: InstanceId, notice: Notice) {
         log::log!(
             text::level(&notice),
             "{}: {}",
@@ -310,7 +255,7 @@ impl Instances {
     }
 
     /// For monitoring clients only, not for the log.
-    fn notify_clients(&mut self, at: usize, notice: Notice) {
+    fn notify_clients(&mut self, at: InstanceId, notice: Notice) {
         let bond = self.bonds[at].name.clone();
         let text = text::describe(&notice);
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -326,7 +271,7 @@ impl Instances {
     }
 
     /// A port whose counters cannot be read is left out.
-    fn read_counters(&mut self, at: usize) -> BTreeMap<PortId, PortCounters> {
+    fn read_counters(&mut self, at: InstanceId) -> BTreeMap<PortId, PortCounters> {
         let instance = &mut self.bonds[at];
         let mut read = BTreeMap::new();
         for port in instance.bond.ports().iter() {
@@ -344,7 +289,7 @@ impl Instances {
         read
     }
 
-    fn report(&mut self, now: Time, at: usize, counters: Counters) -> BondReport {
+    fn report(&mut self, now: Time, at: InstanceId, counters: Counters) -> BondReport {
         let counters = match counters {
             Counters::Read => self.read_counters(at),
             Counters::Unread => BTreeMap::new(),
@@ -387,11 +332,11 @@ impl Instances {
     }
 
     /// A failure is logged by the store, and tried again with the next change.
-    fn save(&mut self, at: usize) {
+    fn save(&mut self, at: InstanceId) {
         let _ = self.try_save(at);
     }
 
-    fn try_save(&mut self, at: usize) -> std::io::Result<()> {
+    fn try_save(&mut self, at: InstanceId) -> std::io::Result<()> {
         let instance = &self.bonds[at];
         self.store.save(&SavedBond {
             boot_id: self.store.boot_id().to_owned(),
@@ -407,51 +352,4 @@ impl Instances {
             origins: Some(instance.origins.clone()),
         })
     }
-}
-
-impl Instance {
-    /// Ports have other names now; `names` has the new ones by the old ones.
-    fn ports_renamed(&mut self, names: &BTreeMap<String, String>) {
-        for name in &mut self.wanted {
-            if let Some(new) = names.get(name) {
-                name.clone_from(new);
-            }
-        }
-        // A port may have got the name of an absent one.
-        let mut seen = BTreeSet::new();
-        self.wanted.retain(|name| seen.insert(name.clone()));
-        self.origins.ports_renamed(names);
-    }
-
-    /// Forgets a port that is not to be attached any more; whether it was wanted.
-    fn forget_wanted(&mut self, port: &str) -> bool {
-        let before = self.wanted.len();
-        self.wanted.retain(|name| name != port);
-        self.attempts.forget(port);
-        self.failures.forget(&Subject::Wanted(port.to_owned()));
-        self.vanished.remove(port);
-        self.origins.operator_ports.remove(port);
-        before != self.wanted.len()
-    }
-}
-
-/// An interface and all that carry their traffic through it at any depth, such as a VLAN on it or the bridge it is a port of;
-/// each with the VLAN tags that its frames get on the way, the outermost first. Only `through` interfaces that fit.
-fn above<'a>(links: &'a [Link], lowest: &'a Link, through: fn(&Link) -> bool) -> Vec<(&'a Link, Vec<Tag>)> {
-    let mut found = vec![(lowest, Vec::new())];
-    let mut at = 0;
-    while let Some((lower, tags)) = found.get(at).cloned() {
-        at += 1;
-        let upper = |link: &&Link| {
-            lower.master == Some(link.ifindex)
-                // The far end of a veth pair is beside it, not above.
-                || link.kind.as_deref() != Some("veth") && link.peer == Some(lower.ifindex)
-        };
-        for link in links.iter().filter(upper).filter(|link| through(link)) {
-            if found.iter().all(|(known, _)| known.ifindex != link.ifindex) {
-                found.push((link, tags.iter().copied().chain(link.vlan).collect()));
-            }
-        }
-    }
-    found
 }

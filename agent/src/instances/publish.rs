@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use bond_monitors::Time;
 
+use super::id::InstanceId;
+use super::instance::Instance;
 use super::shown::Shown;
-use super::{Counters, Instance, Instances};
+use super::{Counters, Instances};
 use crate::status;
 
 /// Bonds whose files one turn writes at most: after a failover of many bonds the next event must not wait for all their files.
@@ -26,19 +28,18 @@ impl Instances {
     }
 
     /// Whether the files of a bond are out of date: call [`Instances::publish`] without waiting for anything else.
-    pub fn has_unpublished(&self) -> bool {
-        self.bonds.iter().any(|instance| instance.dirty)
+    pub fn has_unpublished(&mut self) -> bool {
+        self.bonds.has_dirty()
     }
 
     fn publish_some(&mut self, now: Time, most: usize) {
-        let count = self.bonds.len();
-        for at in 0..count {
+        for at in self.bonds.of_turn() {
             self.compare_with_files(now, at);
         }
-        let places = (0..count).map(|step| (self.next_published + step) % count);
-        let dirty: Vec<usize> = places.filter(|&at| self.bonds[at].dirty).take(most).collect();
+        let mut dirty = self.bonds.dirty_after(self.last_published);
+        dirty.truncate(most);
         for at in dirty {
-            self.next_published = at + 1;
+            self.last_published = Some(at);
             self.bonds[at].dirty = false;
             self.bonds[at].unsaved = self.try_save(at).is_err();
             if self.bonds[at].unsaved {
@@ -58,7 +59,7 @@ impl Instances {
     /// Writes again, if it is time, what could not be written: the disk was full, say.
     pub(super) fn save_again(&mut self, now: Time) {
         if self.save_again_at.take_if(|at| *at <= now).is_some() {
-            for instance in &mut self.bonds {
+            for instance in self.bonds.iter_mut() {
                 instance.dirty |= instance.unsaved;
             }
             self.store.remove_again();
@@ -77,17 +78,18 @@ impl Instances {
 
     /// Brings files up to date without delay, so that a client finds its change in them when it is answered.
     pub fn publish_at_once(&mut self, now: Time) {
-        for at in 0..self.bonds.len() {
+        for at in self.bonds.of_turn() {
             self.compare_with_files(now, at);
         }
-        for instance in self.bonds.iter().filter(|instance| instance.dirty) {
-            self.publisher.publish_now(&instance.name);
+        for at in self.bonds.dirty_after(None) {
+            self.publisher
+                .publish_now(&self.bonds.get(at).expect("it is dirty").name);
         }
         self.publish_all(now);
     }
 
     /// Marks a bond whose files differ from its state. Called after every turn in which the bond machine had an event.
-    pub(super) fn compare_with_files(&mut self, now: Time, at: usize) {
+    pub(super) fn compare_with_files(&mut self, now: Time, at: InstanceId) {
         let instance = &mut self.bonds[at];
         if !std::mem::take(&mut instance.touched) && !instance.dirty {
             return;

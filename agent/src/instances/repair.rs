@@ -6,12 +6,13 @@
 use bond_monitors::Time;
 
 use super::Instances;
+use super::id::InstanceId;
 use super::rate_limit::Permit;
 use crate::text::chain;
 
 impl Instances {
     /// Puts back a change by another program, unless that was done too often lately. `what` completes "another program changed".
-    pub(super) fn put_back(&mut self, now: Time, at: usize, what: &str) {
+    pub(super) fn put_back(&mut self, now: Time, at: InstanceId, what: &str) {
         let instance = &mut self.bonds[at];
         let name = instance.name.clone();
         match instance.repairs.permit(now) {
@@ -30,17 +31,9 @@ impl Instances {
         }
     }
 
-    /// When the first pause without repairs ends.
-    pub(super) fn repair_timeout(&self) -> Option<Time> {
-        self.bonds
-            .iter()
-            .filter_map(|instance| instance.repairs.pause_ends)
-            .min()
-    }
-
-    /// Repairs the bonds whose pause without repairs is over.
-    pub(super) fn repair_after_pause(&mut self, now: Time) {
-        for at in 0..self.bonds.len() {
+    /// Repairs those of these bonds whose pause without repairs is over.
+    pub(super) fn repair_after_pause(&mut self, now: Time, due: &[InstanceId]) {
+        for &at in due {
             if self.bonds[at].repairs.end_pause(now) {
                 self.repair(now, at);
             }

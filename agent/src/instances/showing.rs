@@ -4,28 +4,29 @@ use std::collections::VecDeque;
 
 use bond_monitors::Time;
 
+use super::id::InstanceId;
 use super::{Counters, Instances};
 use crate::control::proto::{ControlError, SCHEMA};
 
 /// An answer to `show` that is being made. Each bond in it is in the state of its turn.
 #[derive(Debug)]
 pub struct Showing {
-    /// Bonds that are still missing, by index of their interface, which outlives a new name.
-    left: VecDeque<u32>,
+    /// Bonds that are still missing.
+    left: VecDeque<InstanceId>,
     /// A [`Report`](crate::control::proto::Report) as JSON, up to the last bond so far.
     text: String,
 }
 
 impl Instances {
     /// Begins an answer with the state of one bond or all. Refuses a bond that does not exist.
-    pub fn show(&self, now: Time, bond: Option<&str>) -> Result<Showing, ControlError> {
+    pub fn show(&mut self, now: Time, bond: Option<&str>) -> Result<Showing, ControlError> {
         let (shown, waiting) = match bond {
-            Some(name) => (std::slice::from_ref(&self.bonds[self.find(name)?]), Vec::new()),
-            None => (&self.bonds[..], self.waiting(now)),
+            Some(name) => (vec![self.find(name)?], Vec::new()),
+            None => (self.bonds.ids(), self.waiting(now)),
         };
         let waiting = serde_json::to_string(&waiting).expect("a report is plain data");
         Ok(Showing {
-            left: shown.iter().map(|instance| instance.ifindex).collect(),
+            left: shown.into(),
             text: format!("{{\"schema\":{SCHEMA},\"waiting\":{waiting},\"bonds\":["),
         })
     }
@@ -34,8 +35,8 @@ impl Instances {
     /// the meantime is left out.
     pub fn show_next(&mut self, now: Time, showing: &mut Showing) -> Option<usize> {
         let at = loop {
-            let ifindex = showing.left.pop_front()?;
-            if let Some(at) = self.bonds.iter().position(|instance| instance.ifindex == ifindex) {
+            let at = showing.left.pop_front()?;
+            if self.bonds.get(at).is_some() {
                 break at;
             }
         };

@@ -1,24 +1,21 @@
 //! Start: adopts the bonds that forward already, gives back the ports of lost bonds, and makes the bonds of the files.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use bond_modes::{AdoptedState, Bond, BondOptions, ForwardingPlan, PortFacts, PortId, options};
 use bond_monitors::Time;
 
-use super::attempts::Attempts;
-use super::logged_failures::LoggedFailures;
-use super::rate_limit::RateLimit;
+use super::Instances;
+use super::id::InstanceId;
+use super::instance::Instance;
 use super::unadopted::{State, Unadopted};
-use super::unfulfilled::Unfulfilled;
-use super::{Instance, Instances};
 use crate::config::BondSpec;
 use crate::dataplane::step::step;
 use crate::dataplane::{self, Adopted, Observed, OriginalPort, Plane, PlaneBond, PlaneChoice, PlaneError};
 use crate::origins::{Origins, absolute};
 use crate::plane_option::{is_plane, without_plane};
 use crate::saved::SavedBond;
-use crate::status::Devices;
 use crate::text::chain;
 
 impl Instances {
@@ -48,7 +45,7 @@ impl Instances {
         self.leave_behind(now, specs);
         self.adopt_orphans(now);
         // Before all interfaces are read, which attaches ports in their order: the first port gives the bond its address.
-        for at in 0..self.bonds.len() {
+        for at in self.bonds.ids() {
             self.attach_all_wanted(now, at);
         }
         self.resync(now);
@@ -135,8 +132,7 @@ impl Instances {
                 instance.wanted.push(port.name.clone());
             }
         }
-        self.bonds.push(instance);
-        let at = self.bonds.len() - 1;
+        let at = self.bonds.insert(instance);
         self.drain(now, at);
         self.release_half_attached(now, at);
     }
@@ -156,7 +152,7 @@ impl Instances {
 
     /// A crash in the middle of attaching leaves a port that the plane does not know: it is put back, then attached anew. If that
     /// fails, its settings are kept for when it is.
-    fn release_half_attached(&mut self, now: Time, at: usize) {
+    fn release_half_attached(&mut self, now: Time, at: InstanceId) {
         let instance = &mut self.bonds[at];
         let is_port = |port: &PortId| instance.bond.ports().get(*port).is_some();
         let originals = std::mem::take(&mut instance.originals);
@@ -189,7 +185,7 @@ impl Instances {
         now: Time,
         name: &str,
         pairs: Option<&[(String, String)]>,
-    ) -> Result<Option<usize>, PlaneError> {
+    ) -> Result<Option<InstanceId>, PlaneError> {
         if self.find(name).is_ok() || self.find_unadopted(name)?.is_some() {
             return Ok(None);
         }
@@ -197,7 +193,7 @@ impl Instances {
         let Some((mut plane, observed)) = self.planes.adopt(name)? else {
             return Ok(None);
         };
-        if self.bonds.iter().any(|known| known.ifindex == observed.ifindex) {
+        if self.bonds.on_device(observed.ifindex).is_some() {
             // Its new name is not known yet.
             return Ok(None);
         }
@@ -225,8 +221,7 @@ impl Instances {
         instance.originals = originals;
         instance.origins = Origins::unknown(instance.bond.options(), None, &wanted);
         instance.wanted = wanted;
-        self.bonds.push(instance);
-        let at = self.bonds.len() - 1;
+        let at = self.bonds.insert(instance);
         self.drain(now, at);
         Ok(Some(at))
     }
@@ -258,7 +253,7 @@ impl Instances {
         })
     }
 
-    pub(super) fn attach_all_wanted(&mut self, now: Time, at: usize) {
+    pub(super) fn attach_all_wanted(&mut self, now: Time, at: InstanceId) {
         for name in self.bonds[at].wanted.clone() {
             if self.bonds[at].bond.ports().named(&name).is_none() {
                 match self.links.by_name(&name) {
@@ -266,38 +261,6 @@ impl Instances {
                     _ => log::info!("{}: {name} is absent, it joins when it appears", self.bonds[at].name),
                 }
             }
-        }
-    }
-}
-
-impl Instance {
-    pub(super) fn new(name: String, ifindex: u32, plane: Box<dyn PlaneBond>, bond: Bond) -> Self {
-        Instance {
-            name,
-            ifindex,
-            traffic: plane.traffic(),
-            plane,
-            bond,
-            originals: BTreeMap::new(),
-            vanished: BTreeMap::new(),
-            unrestored: BTreeMap::new(),
-            wanted: Vec::new(),
-            configured: None,
-            origins: Origins::default(),
-            failures: LoggedFailures::default(),
-            unfulfilled: Unfulfilled::default(),
-            devices: Devices::new(),
-            attempts: Attempts::default(),
-            silent_drivers: BTreeSet::new(),
-            repairs: RateLimit::default(),
-            foreign_macs: BTreeMap::new(),
-            foreign_logged: BTreeMap::new(),
-            announced: Vec::new(),
-            stale: false,
-            touched: true,
-            shown: None,
-            dirty: true,
-            unsaved: false,
         }
     }
 }

@@ -5,16 +5,16 @@ use std::time::Duration;
 
 use bond_modes::{Event, PortId, Reach, TargetPath};
 use bond_monitors::Time;
-use bond_monitors::wire::ethernet::Tag;
 
 use super::publish::PUBLISHED_A_TURN;
-use super::{Counters, Instances, above, check_options};
+use super::table::FIRST;
+use super::{Counters, Instances, check_options};
 use crate::config;
 use crate::control::proto::{Call, ErrorCode};
 use crate::dataplane::script::{self, ScriptPlane};
 use crate::dataplane::{PlaneError, Planes};
+use crate::netlink::RouteSocket;
 use crate::netlink::tests::{asks, in_netns, ip};
-use crate::netlink::{Link, LinkEvent, RouteSocket};
 
 mod adoption;
 mod attach;
@@ -25,6 +25,14 @@ mod renames;
 mod saving;
 
 const NOW: Time = Time::ZERO;
+
+impl Instances {
+    /// When a port that could not be attached is tried again.
+    fn attach_timeout(&self) -> Option<Time> {
+        let due = self.bonds.iter().filter_map(|instance| instance.attempts.timeout());
+        due.min()
+    }
+}
 
 /// An agent's instances with `bond0` in a namespace with the interfaces `a` and `b`; its data plane and its run directory.
 fn with_bond(name: &str, body: impl FnOnce(&mut Instances, &ScriptPlane, &std::path::Path) + Send + 'static) {
@@ -64,7 +72,14 @@ fn set_up(instances: &mut Instances) {
     report.name = "bond0".to_owned();
     report.mac = instances.bonds[0].bond.plan().mac;
     report.admin_up = true;
-    instances.feed(NOW, 0, Event::BondLink { report });
+    instances.feed(NOW, FIRST, Event::BondLink { report });
+}
+
+/// Gives the instances the picture of the interfaces and nothing else.
+fn look_around(instances: &mut Instances) {
+    let (links, addresses) = (instances.links.all().unwrap(), instances.links.addresses().unwrap());
+    instances.host.begin_reading();
+    instances.host.finish_reading(links, addresses);
 }
 
 fn until(what: &str, mut holds: impl FnMut() -> bool) {
@@ -163,7 +178,7 @@ fn an_attachment_that_fails_half_way_is_tried_again_by_the_clock_and_after_chang
             instances.read_links(now, 1024);
         }
         assert_eq!(attempts(plane), 1, "its own changes lead to no other attempt");
-        let report = instances.report(now, 0, Counters::Read).ports.remove(0);
+        let report = instances.report(now, FIRST, Counters::Read).ports.remove(0);
         let reason = report.notes.attach_error.unwrap();
         assert!(reason.contains("attach a program"), "{reason}");
         assert_eq!(report.notes.next_attempt_ms, Some(1000));
@@ -190,7 +205,7 @@ fn an_attachment_that_fails_half_way_is_tried_again_by_the_clock_and_after_chang
         assert_eq!((attempts(plane), instances.attach_timeout()), (0, None));
         instances.bonds[0].wanted.push("a".to_owned());
         plane.fail_at(0, refusal());
-        instances.attach_wanted(next, 0, "a");
+        instances.attach_wanted(next, FIRST, "a");
         assert_eq!(attempts(plane), 1);
         // Nothing stands in the way any more.
         plane.fail_at(1000, refusal());
@@ -200,7 +215,9 @@ fn an_attachment_that_fails_half_way_is_tried_again_by_the_clock_and_after_chang
         assert!(instances.bonds[0].bond.ports().named("a").is_some());
         assert_eq!(instances.attach_timeout(), None);
         assert_eq!(
-            instances.report(next, 0, Counters::Read).ports[0].notes.attach_error,
+            instances.report(next, FIRST, Counters::Read).ports[0]
+                .notes
+                .attach_error,
             None
         );
     });
@@ -237,6 +254,7 @@ fn files_follow_while_arp_candidates_take_turns() {
         set_up(instances);
         // The script's bond is no interface.
         instances.bonds[0].ifindex = instances.links.by_name("c").unwrap().unwrap().ifindex;
+        look_around(instances);
         instances.publish(NOW);
         let mut shown = std::collections::BTreeSet::new();
         let mut now = NOW;
@@ -245,7 +263,7 @@ fn files_follow_while_arp_candidates_take_turns() {
             instances.handle_timeout(now);
             instances.publish(now);
             let file = fs::read_to_string(dir.join("proc/net/bonding/bond0")).unwrap();
-            let report = instances.report(now, 0, Counters::Read);
+            let report = instances.report(now, FIRST, Counters::Read);
             let wanted = crate::status::procfs::render(&report, instances.bonds[0].bond.options(), &instances.release);
             assert_eq!(file, wanted, "after {:?}", now.since(NOW));
             shown.insert(file);
@@ -272,16 +290,16 @@ fn a_driver_that_reports_no_link_is_a_warning_to_the_caller_and_a_mark_in_show()
             said("fail_over_mac to active"),
             "an ifb keeps its address: {warnings:?}"
         );
-        assert!(instances.report(NOW, 0, Counters::Read).ports[0].notes.unmonitored);
+        assert!(instances.report(NOW, FIRST, Counters::Read).ports[0].notes.unmonitored);
         assert_eq!(
             attach(instances, "a").unwrap().get("warnings"),
             None,
             "a veth says what it has"
         );
-        assert!(!instances.report(NOW, 0, Counters::Read).ports[1].notes.unmonitored);
+        assert!(!instances.report(NOW, FIRST, Counters::Read).ports[1].notes.unmonitored);
         let carrier = [("use_carrier".to_owned(), "1".to_owned())];
         instances.set(NOW, "bond0", &carrier).unwrap();
-        assert!(!instances.report(NOW, 0, Counters::Read).ports[0].notes.unmonitored);
+        assert!(!instances.report(NOW, FIRST, Counters::Read).ports[0].notes.unmonitored);
     });
 }
 
@@ -376,7 +394,7 @@ fn what_somebody_changes_again_and_again_is_put_back_five_times_and_a_minute_lat
         let at = |second| NOW + Duration::from_secs(second);
         plane.take_calls();
         for second in 0..9 {
-            instances.put_back(at(second), 0, "its address");
+            instances.put_back(at(second), FIRST, "its address");
         }
         assert_eq!(programs(plane), 5);
         assert_eq!(instances.poll_timeout(), Some(at(65)));
@@ -397,7 +415,7 @@ fn an_address_that_the_bond_does_not_take_is_put_back_only_so_often() {
         instances.bonds[0].ifindex = instances.links.by_name("a").unwrap().unwrap().ifindex;
         plane.take_calls();
         for _ in 0..20 {
-            instances.on_bond_device(NOW, 0);
+            instances.on_bond_device(NOW, FIRST);
         }
         assert_eq!(programs(plane), 5);
     });
@@ -412,10 +430,10 @@ fn an_event_about_a_state_that_the_agent_has_changed_since_repairs_nothing() {
         plane.take_calls();
         // As it was before the port was attached.
         link.allmulti_flag = false;
-        instances.on_port(NOW, 0, PortId(link.ifindex), &link);
+        instances.on_port(NOW, FIRST, PortId(link.ifindex), &link);
         assert_eq!(programs(plane), 0);
         instances.links.set_allmulti(link.ifindex, false).unwrap();
-        instances.on_port(NOW, 0, PortId(link.ifindex), &link);
+        instances.on_port(NOW, FIRST, PortId(link.ifindex), &link);
         assert_eq!(programs(plane), 1);
     });
 }
@@ -440,13 +458,11 @@ fn a_question_that_fails_changes_nothing_about_how_targets_are_reached() {
         ip("link set dev a up");
         ip("addr add 10.0.0.1/24 dev a");
         instances.bonds[0].ifindex = instances.links.by_name("a").unwrap().unwrap().ifindex;
+        look_around(instances);
         let targets = ["10.0.0.2".parse().unwrap()];
-        // RouteSocket, addresses, route.
-        for question in 0..3 {
-            asks::fail_at(question);
-            assert_eq!(instances.find_paths(0, &targets), None, "{question}");
-        }
-        let found = instances.find_paths(0, &targets);
+        asks::fail_at(0);
+        assert_eq!(instances.find_paths(FIRST, &targets), None);
+        let found = instances.find_paths(FIRST, &targets);
         let through = |path: &TargetPath| matches!(&path.reach, Reach::Through { source, .. } if source.is_some());
         assert!(
             matches!(&found, Some(Event::Paths { paths }) if paths.iter().all(through)),
@@ -468,8 +484,8 @@ fn a_port_that_cannot_be_read_hides_none_of_the_others() {
             Event::ReceiveStamps { ports } => ports.into_iter().map(|(port, _)| port).collect::<Vec<_>>(),
             other => panic!("{other:?}"),
         };
-        assert_eq!(reported(instances.read_receive_stamps(0)), [second]);
-        assert_eq!(reported(instances.read_receive_stamps(0)).len(), 2);
+        assert_eq!(reported(instances.read_receive_stamps(FIRST)), [second]);
+        assert_eq!(reported(instances.read_receive_stamps(FIRST)).len(), 2);
 
         let unreadable = || PlaneError::Kernel {
             doing: "read the counters".to_owned(),
@@ -480,80 +496,16 @@ fn a_port_that_cannot_be_read_hides_none_of_the_others() {
             Event::Counters { ports } => ports.into_keys().collect::<Vec<_>>(),
             other => panic!("{other:?}"),
         };
-        assert_eq!(reported(instances.answer_counters(0)), [second]);
-        assert_eq!(reported(instances.answer_counters(0)).len(), 2);
+        assert_eq!(reported(instances.answer_counters(FIRST)), [second]);
+        assert_eq!(reported(instances.answer_counters(FIRST)).len(), 2);
 
         plane.fail_at(0, unreadable());
-        let ports = instances.report(NOW, 0, Counters::Read).ports;
+        let ports = instances.report(NOW, FIRST, Counters::Read).ports;
         let counted: Vec<_> = ports
             .iter()
             .map(|port| port.counters.map(|counters| counters.rx_frames))
             .collect();
         assert_eq!(counted, [None, Some(0)], "null where unknown");
-    });
-}
-
-#[test]
-fn addresses_are_read_once_for_all_news_and_again_after_a_failure() {
-    with_bond("addresses", |instances, _, _| {
-        let ifindex = instances.links.by_name("a").unwrap().unwrap().ifindex;
-        instances.bonds[0].announced = vec![ifindex];
-        let mut asked_for = |news: usize| {
-            instances
-                .pending_events
-                .extend((0..news).map(|_| LinkEvent::AddressesChanged { ifindex }));
-            let before = asks::made();
-            instances.read_links(NOW, 64);
-            asks::made() - before
-        };
-        // RouteSocket and addresses.
-        assert_eq!(asked_for(50), 2);
-        assert_eq!(asked_for(0), 0);
-        asks::fail_at(1);
-        assert_eq!(asked_for(1), 2);
-        assert_eq!(asked_for(0), 2, "tried again");
-        assert_eq!(asked_for(0), 0);
-    });
-}
-
-#[test]
-fn what_is_above_a_bond_is_found_at_any_depth_with_its_tags() {
-    in_netns(|| {
-        let mut links = RouteSocket::open().unwrap();
-        links.add_veth("a", "b").unwrap();
-        let made = links.by_name("a").unwrap().unwrap();
-        let link = |ifindex, kind: &str, below: Option<u32>, master, vlan| Link {
-            ifindex,
-            kind: Some(kind.to_owned()),
-            peer: below,
-            master,
-            vlan,
-            ..made.clone()
-        };
-        let (outer, inner) = (Tag::s(7), Tag::c(8));
-        let all = [
-            link(1, "veth", Some(2), Some(3), None),
-            link(2, "veth", Some(1), None, None),
-            link(3, "bridge", None, None, None),
-            link(4, "vlan", Some(3), Some(5), Some(outer)),
-            link(5, "bridge", None, None, None),
-            link(6, "vlan", Some(5), None, Some(inner)),
-            link(9, "vxlan", Some(1), None, None),
-        ];
-        let found = |through| -> Vec<_> {
-            let above = above(&all, &all[0], through).into_iter();
-            above.map(|(link, tags)| (link.ifindex, tags)).collect()
-        };
-        let mut wanted = vec![
-            (1, vec![]),
-            (3, vec![]),
-            (4, vec![outer]),
-            (5, vec![outer]),
-            (6, vec![outer, inner]),
-        ];
-        assert_eq!(found(|link| link.kind.as_deref() != Some("vxlan")), wanted);
-        wanted.insert(2, (9, vec![]));
-        assert_eq!(found(|_| true), wanted);
     });
 }
 
@@ -580,9 +532,8 @@ fn a_turn_publishes_some_bonds_and_none_is_passed_over() {
         let last = bonds - 1;
         instances.bonds[last].dirty = true;
         let turns = (0..bonds).take_while(|_| {
-            instances.bonds[..last]
-                .iter_mut()
-                .for_each(|instance| instance.dirty = true);
+            let first = instances.bonds.iter_mut().take(last);
+            first.for_each(|instance| instance.dirty = true);
             instances.publish(NOW);
             instances.bonds[last].dirty
         });

@@ -9,45 +9,34 @@ use bond_monitors::Time;
 use bond_monitors::wire::ethernet::Tag;
 use bond_monitors::wire::{igmp, mld};
 
+use super::Instances;
+use super::id::InstanceId;
 use super::logged_failures::Subject;
-use super::{Instances, above};
 use crate::netlink::groups::memberships;
 use crate::netlink::{Link, Memberships, sysctl};
 
 impl Instances {
     /// Gives a bond the addresses on it and above it: its own, those of its VLANs, that of its bridge.
     /// [bond_main.c: bond_peer_notify_work raises NETDEV_NOTIFY_PEERS, which VLANs and bridges pass on]
-    pub(super) fn refresh_addresses(&mut self, now: Time, at: usize) {
-        let read = self.links.all();
-        let read = read.and_then(|links| Ok((links, self.links.addresses()?)));
-        let instance = &mut self.bonds[at];
-        instance.stale = read.is_err();
-        let Some((links, addresses)) =
-            instance
-                .failures
-                .record(&instance.name, Subject::Bond, "read the addresses to announce", read)
-        else {
-            return;
-        };
-        let ifindex = instance.ifindex;
-        let Some(bond) = links.iter().find(|link| link.ifindex == ifindex) else {
-            return;
-        };
-        let above = above(&links, bond, passes_on);
+    pub(super) fn refresh_addresses(&mut self, now: Time, at: InstanceId) {
+        let Some(instance) = self.bonds.get(at) else { return };
+        let above = self.host.above(instance.ifindex, passes_on);
+        let Some((bond, _)) = above.first() else { return };
         let found = above.iter().flat_map(|(link, tags)| {
-            let own = addresses.iter().filter(|(index, _)| *index == link.ifindex);
-            own.map(|(_, ip)| local_address(link, tags, bond, *ip))
+            let own = self.host.addresses(link.ifindex);
+            own.map(|ip| local_address(link, tags, bond, ip))
         });
         let mut found: Vec<LocalAddress> = found.collect();
         found.sort();
-        self.bonds[at].announced = above.iter().map(|(link, _)| link.ifindex).collect();
+        let announced = above.iter().map(|(link, _)| link.ifindex).collect();
+        self.bonds[at].announced = announced;
         self.feed(now, at, Event::Addresses { addresses: found });
     }
 
     /// How targets are reached, by the routing table. [bond_main.c: bond_arp_send_all, bond_ns_send_all]
     ///
     /// `None` if the kernel cannot be asked: the known paths stay.
-    pub(super) fn find_paths(&mut self, at: usize, targets: &[IpAddr]) -> Option<Event> {
+    pub(super) fn find_paths(&mut self, at: InstanceId, targets: &[IpAddr]) -> Option<Event> {
         let found = self.paths(self.bonds[at].ifindex, targets);
         let instance = &mut self.bonds[at];
         let doing = "find out how targets are reached";
@@ -59,34 +48,30 @@ impl Instances {
 
     /// `None` if the bond's interface is gone.
     fn paths(&mut self, bond: u32, targets: &[IpAddr]) -> io::Result<Option<Vec<TargetPath>>> {
-        let (links, addresses) = (self.links.all()?, self.links.addresses()?);
-        let Some(bond) = links.iter().find(|link| link.ifindex == bond) else {
+        let above = self.host.above(bond, |_| true);
+        if above.is_empty() {
             return Ok(None);
-        };
-        let above = above(&links, bond, |_| true);
+        }
         let mut paths = Vec::new();
         for &target in targets {
             let route = match is_link_local(target) {
                 true => None,
                 false => self.links.route(target)?,
             };
-            let own = |ifindex: u32| {
-                addresses
-                    .iter()
-                    .filter(move |(index, _)| *index == ifindex)
-                    .map(|(_, ip)| *ip)
-            };
             let reach = match route {
-                None if is_link_local(target) => through(own(bond.ifindex).find(|ip| is_link_local(*ip)), &[]),
+                None if is_link_local(target) => through(self.host.addresses(bond).find(|ip| is_link_local(*ip)), &[]),
                 // As if there were no route: the target may be a neighbour all the same.
                 None => through(None, &[]),
                 Some(route) if target.is_ipv4() && route.gateway.is_some() => through(None, &[]),
                 Some(route) => match above.iter().find(|(link, _)| link.ifindex == route.ifindex) {
-                    Some((link, tags)) => {
-                        through(route.source.filter(|ip| own(link.ifindex).any(|own| own == *ip)), tags)
-                    }
+                    Some((link, tags)) => through(
+                        route
+                            .source
+                            .filter(|ip| self.host.addresses(link.ifindex).any(|own| own == *ip)),
+                        tags,
+                    ),
                     None => Reach::Elsewhere {
-                        device: name(&links, route.ifindex),
+                        device: self.name_of(route.ifindex),
                     },
                 },
             };
@@ -97,15 +82,13 @@ impl Instances {
 
     /// Hosts behind the bond: those that a bridge above it has learned on its other ports, and devices above with an address of
     /// their own.
-    pub(super) fn read_hosts_behind(&mut self, at: usize) -> Option<Event> {
-        let links = self.links.all().ok()?;
-        let bond = links.iter().find(|link| link.ifindex == self.bonds[at].ifindex)?;
+    pub(super) fn read_hosts_behind(&mut self, at: InstanceId) -> Option<Event> {
+        let above = self.host.above(self.bonds.get(at)?.ifindex, passes_on);
         let mut hosts = Vec::new();
-        for (link, tags) in above(&links, bond, passes_on) {
+        for (link, tags) in above {
             let is_bridge = |master: &u32| {
-                links
-                    .iter()
-                    .any(|link| link.ifindex == *master && link.kind.as_deref() == Some("bridge"))
+                let master = self.host.link(*master);
+                master.is_some_and(|link| link.kind.as_deref() == Some("bridge"))
             };
             if let Some(bridge) = link.master.filter(is_bridge) {
                 let learned = self.links.hosts_behind(link.ifindex, bridge).unwrap_or_default();
@@ -126,21 +109,22 @@ impl Instances {
     }
 
     /// Reports of every multicast group that this host has joined on the bond or above it.
-    pub(super) fn membership_reports(&mut self, at: usize) -> Vec<Vec<u8>> {
-        let (Ok(links), Ok(addresses)) = (self.links.all(), self.links.addresses()) else {
+    pub(super) fn membership_reports(&self, at: InstanceId) -> Vec<Vec<u8>> {
+        let Some(instance) = self.bonds.get(at) else {
             return Vec::new();
         };
-        let Some(bond) = links.iter().find(|link| link.ifindex == self.bonds[at].ifindex) else {
-            return Vec::new();
-        };
-        let reports = above(&links, bond, passes_on).into_iter().flat_map(|(link, tags)| {
-            let own = addresses
-                .iter()
-                .filter(|(index, _)| *index == link.ifindex)
-                .map(|(_, ip)| *ip);
-            reports_of(link, &tags, &own.collect::<Vec<_>>())
-        });
-        reports.collect()
+        let above = self.host.above(instance.ifindex, passes_on).into_iter();
+        above
+            .flat_map(|(link, tags)| {
+                let own: Vec<IpAddr> = self.host.addresses(link.ifindex).collect();
+                reports_of(link, &tags, &own)
+            })
+            .collect()
+    }
+
+    fn name_of(&self, ifindex: u32) -> String {
+        let link = self.host.link(ifindex);
+        link.map_or_else(|| format!("interface {ifindex}"), |link| link.report.name.clone())
     }
 }
 
@@ -159,11 +143,6 @@ fn through(source: Option<IpAddr>, tags: &[Tag]) -> Reach {
 
 fn is_link_local(ip: IpAddr) -> bool {
     matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local())
-}
-
-fn name(links: &[Link], ifindex: u32) -> String {
-    let link = links.iter().find(|link| link.ifindex == ifindex);
-    link.map_or_else(|| format!("interface {ifindex}"), |link| link.report.name.clone())
 }
 
 fn local_address(link: &Link, tags: &[Tag], bond: &Link, ip: IpAddr) -> LocalAddress {

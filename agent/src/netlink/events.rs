@@ -1,6 +1,7 @@
 //! Link and address events, from a multicast socket of their own.
 
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 
 use nix::sys::socket::{setsockopt, sockopt};
@@ -89,10 +90,14 @@ pub enum LinkEvent {
         /// The name it had.
         name: String,
     },
-    /// An address came, went or became usable.
-    AddressesChanged {
+    /// An address came, went, became usable or ceased to be.
+    Address {
         /// The interface that has or had it.
         ifindex: u32,
+        /// The interface's own address.
+        ip: IpAddr,
+        /// It is there, duplicate address detection does not run for it and has not failed.
+        usable: bool,
     },
     /// The kernel dropped events; read the state by a full dump.
     Overrun,
@@ -120,11 +125,12 @@ fn parse_message(kind: u16, payload: &[u8]) -> Option<LinkEvent> {
     match kind {
         libc::RTM_NEWLINK => message::parse(&message::decode(payload)?).map(|link| LinkEvent::Link(Box::new(link))),
         libc::RTM_DELLINK => parse_gone(payload),
-        // The index is the last field of `struct ifaddrmsg`.
         libc::RTM_NEWADDR | libc::RTM_DELADDR => {
-            let index = payload.get(4..8)?.try_into().ok()?;
-            Some(LinkEvent::AddressesChanged {
-                ifindex: u32::from_ne_bytes(index),
+            let (ifindex, ip, usable) = message::any_address(&message::decode_address(payload)?)?;
+            Some(LinkEvent::Address {
+                ifindex,
+                ip,
+                usable: usable && kind == libc::RTM_NEWADDR,
             })
         }
         _ => None,
@@ -229,7 +235,16 @@ pub(crate) mod tests {
             let seen = read_all(&mut events);
             let announced = seen
                 .iter()
-                .filter(|event| **event == LinkEvent::AddressesChanged { ifindex: 1 })
+                .filter(|event| {
+                    matches!(
+                        event,
+                        LinkEvent::Address {
+                            ifindex: 1,
+                            usable: true,
+                            ..
+                        }
+                    )
+                })
                 .count();
             assert_eq!(announced, 2, "127.0.0.1 and ::1 in {seen:#?}");
         });

@@ -11,12 +11,12 @@ use futures_util::TryStreamExt;
 use nix::errno::Errno;
 use rtnetlink::packet_core::DefaultNla;
 use rtnetlink::packet_route::AddressFamily;
-use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkExtentMask, LinkInfo, LinkMessage};
+use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage};
 use rtnetlink::sys::AsyncSocket;
 use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec, LinkVeth};
 
 use super::call::{CallSocket, Caller};
-use super::message::{self, Link};
+use super::message::{self, Link, brief};
 
 /// The interfaces of the network namespace in which it was opened.
 ///
@@ -376,11 +376,6 @@ impl Refusal for EthtoolError {
 
 fn known_speed(mbps: u32) -> Speed {
     Speed((!matches!(mbps, 0 | u32::MAX)).then_some(mbps))
-}
-
-/// Counters are most of a link message and are not used.
-fn brief() -> Vec<LinkExtentMask> {
-    vec![LinkExtentMask::SkipStats]
 }
 
 /// IFNAMSIZ without the terminating zero.

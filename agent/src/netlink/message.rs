@@ -4,11 +4,12 @@ use std::net::IpAddr;
 
 use bond_monitors::wire::ethernet::Tag;
 use bond_monitors::{Carrier, Duplex, LinkReport, MacAddr, Speed};
-use rtnetlink::packet_core::{NlaBuffer, NlasIterator, ParseableParametrized};
+use rtnetlink::packet_core::{NlaBuffer, NlasIterator, Parseable, ParseableParametrized};
 use rtnetlink::packet_route::AddressFamily;
-use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
+use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressHeader, AddressMessage};
 use rtnetlink::packet_route::link::{
-    InfoData, InfoVlan, LinkAttribute, LinkFlags, LinkHeader, LinkInfo, LinkLayerType, LinkMessage, State, VlanProtocol,
+    InfoData, InfoVlan, LinkAttribute, LinkExtentMask, LinkFlags, LinkHeader, LinkInfo, LinkLayerType, LinkMessage,
+    State, VlanProtocol,
 };
 
 /// An interface as the kernel describes it.
@@ -47,6 +48,15 @@ pub struct Link {
     pub tx_queues: u32,
 }
 
+/// What a poll reads of an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LinkState {
+    /// As in a [`Link`]'s report: off while it is administratively down.
+    pub carrier: Carrier,
+    /// As [`Link::in_service`].
+    pub in_service: bool,
+}
+
 /// Parses a link message. `None` for the partial messages of some subsystems under the same type (bridge ports, wireless
 /// scans), which name a device without describing it.
 pub(super) fn parse(message: &LinkMessage) -> Option<Link> {
@@ -54,17 +64,18 @@ pub(super) fn parse(message: &LinkMessage) -> Option<Link> {
     if header.interface_family != AddressFamily::Unspec {
         return None;
     }
-    let seen = Seen::read(&message.attributes);
+    let mut seen = Seen::default();
+    seen.read(&message.attributes);
     let admin_up = header.flags.contains(LinkFlags::Up);
+    let carrier = seen.carrier_of(header.flags);
     let promisc_flag = header.flags.contains(LinkFlags::Promisc);
     let allmulti_flag = header.flags.contains(LinkFlags::Allmulti);
-    let signal = seen.carrier.unwrap_or(header.flags.contains(LinkFlags::LowerUp));
     Some(Link {
         ifindex: header.index,
         report: LinkReport {
             name: seen.name?,
             admin_up,
-            carrier: Carrier::from_bool(admin_up && signal),
+            carrier,
             mac: seen.mac,
             mtu: seen.mtu?,
             promisc: promisc_flag || seen.promiscuity > 0,
@@ -120,34 +131,38 @@ struct Seen {
 }
 
 impl Seen {
-    fn read(attributes: &[LinkAttribute]) -> Seen {
-        let mut seen = Seen::default();
+    fn read(&mut self, attributes: &[LinkAttribute]) {
         for attribute in attributes {
             match attribute {
-                LinkAttribute::IfName(name) => seen.name = Some(name.clone()),
+                LinkAttribute::IfName(name) => self.name = Some(name.clone()),
                 // Other lengths belong to devices that are not Ethernet and cannot be ports.
                 LinkAttribute::Address(bytes) => {
-                    seen.mac = bytes.as_slice().try_into().map(MacAddr).unwrap_or_default()
+                    self.mac = bytes.as_slice().try_into().map(MacAddr).unwrap_or_default()
                 }
-                LinkAttribute::Mtu(mtu) => seen.mtu = Some(*mtu),
-                LinkAttribute::Carrier(on) => seen.carrier = Some(*on != 0),
+                LinkAttribute::Mtu(mtu) => self.mtu = Some(*mtu),
+                LinkAttribute::Carrier(on) => self.carrier = Some(*on != 0),
                 LinkAttribute::OperState(state) => {
-                    seen.not_in_service = matches!(state, State::Down | State::LowerLayerDown | State::NotPresent);
-                    seen.operstate = Some(*state);
+                    self.not_in_service = matches!(state, State::Down | State::LowerLayerDown | State::NotPresent);
+                    self.operstate = Some(*state);
                 }
-                LinkAttribute::NumTxQueues(count) => seen.tx_queues = *count,
-                LinkAttribute::Promiscuity(users) => seen.promiscuity = *users,
-                LinkAttribute::AllMulticast(users) => seen.allmulti = *users,
+                LinkAttribute::NumTxQueues(count) => self.tx_queues = *count,
+                LinkAttribute::Promiscuity(users) => self.promiscuity = *users,
+                LinkAttribute::AllMulticast(users) => self.allmulti = *users,
                 LinkAttribute::Link(0) => {}
-                LinkAttribute::Link(index) => seen.peer = Some(*index),
-                LinkAttribute::LinkNetNsId(_) => seen.peer_elsewhere = true,
-                LinkAttribute::Controller(index) => seen.master = Some(*index),
-                LinkAttribute::IfAlias(alias) => seen.alias.clone_from(alias),
-                LinkAttribute::LinkInfo(infos) => seen.read_infos(infos),
+                LinkAttribute::Link(index) => self.peer = Some(*index),
+                LinkAttribute::LinkNetNsId(_) => self.peer_elsewhere = true,
+                LinkAttribute::Controller(index) => self.master = Some(*index),
+                LinkAttribute::IfAlias(alias) => self.alias.clone_from(alias),
+                LinkAttribute::LinkInfo(infos) => self.read_infos(infos),
                 _ => {}
             }
         }
-        seen
+    }
+
+    /// An interface that is administratively down has no carrier.
+    fn carrier_of(&self, flags: LinkFlags) -> Carrier {
+        let signal = self.carrier.unwrap_or(flags.contains(LinkFlags::LowerUp));
+        Carrier::from_bool(flags.contains(LinkFlags::Up) && signal)
     }
 
     fn read_infos(&mut self, infos: &[LinkInfo]) {
@@ -195,9 +210,15 @@ pub(super) fn decode(payload: &[u8]) -> Option<LinkMessage> {
     Some(message)
 }
 
-/// The interface's own address in an address message; `None` while it may not be used (duplicate address detection runs or
-/// has failed).
+/// The interface's own address in an address message, if it may be used: not while duplicate address detection runs, nor after
+/// it has failed.
 pub(super) fn parse_address(message: &AddressMessage) -> Option<(u32, IpAddr)> {
+    let (ifindex, ip, usable) = any_address(message)?;
+    usable.then_some((ifindex, ip))
+}
+
+/// The interface's own address in an address message, and whether it may be used.
+pub(super) fn any_address(message: &AddressMessage) -> Option<(u32, IpAddr, bool)> {
     let (mut local, mut address) = (None, None);
     let mut flags = AddressFlags::from_bits_retain(message.header.flags.bits().into());
     for attribute in &message.attributes {
@@ -208,12 +229,46 @@ pub(super) fn parse_address(message: &AddressMessage) -> Option<(u32, IpAddr)> {
             _ => {}
         }
     }
-    if flags.intersects(AddressFlags::Tentative | AddressFlags::Dadfailed) {
-        return None;
-    }
+    let usable = !flags.intersects(AddressFlags::Tentative | AddressFlags::Dadfailed);
     // On a point-to-point device IFA_ADDRESS is the peer's. [if_addr.h]
-    local.or(address).map(|ip| (message.header.index, ip))
+    local.or(address).map(|ip| (message.header.index, ip, usable))
 }
+
+/// The part of a link message that a poll reads: interface index, carrier, and whether its queues are in service.
+pub(super) fn link_state(payload: &[u8]) -> Option<(u32, LinkState)> {
+    let header = LinkHeader::parse(payload).ok()?;
+    let mut seen = Seen::default();
+    for attribute in NlasIterator::new(payload.get(LINK_HEADER_LEN..)?) {
+        let attribute: NlaBuffer<&[u8]> = attribute.ok()?;
+        if matches!(attribute.kind(), libc::IFLA_CARRIER | libc::IFLA_OPERSTATE) {
+            seen.read(&[LinkAttribute::parse_with_param(&attribute, header.interface_family).ok()?]);
+        }
+    }
+    let state = LinkState {
+        carrier: seen.carrier_of(header.flags),
+        in_service: !seen.not_in_service,
+    };
+    Some((header.index, state))
+}
+
+/// Reads the payload of an address message. An attribute that cannot be parsed is skipped.
+pub(super) fn decode_address(payload: &[u8]) -> Option<AddressMessage> {
+    let mut message = AddressMessage::default();
+    message.header = AddressHeader::parse(payload).ok()?;
+    for attribute in NlasIterator::new(payload.get(ADDRESS_HEADER_LEN..)?) {
+        let attribute: NlaBuffer<&[u8]> = attribute.ok()?;
+        message.attributes.extend(AddressAttribute::parse(&attribute));
+    }
+    Some(message)
+}
+
+/// Counters are most of a link message and are not used.
+pub(super) fn brief() -> Vec<LinkExtentMask> {
+    vec![LinkExtentMask::SkipStats]
+}
+
+/// Size of `struct ifaddrmsg`.
+const ADDRESS_HEADER_LEN: usize = 8;
 
 /// Size of `struct ifinfomsg`.
 const LINK_HEADER_LEN: usize = 16;

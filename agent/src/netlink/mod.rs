@@ -4,6 +4,7 @@
 //! every error carries the kernel's errno. All sockets belong to the network namespace in which they were opened.
 
 mod call;
+pub mod carriers;
 pub mod events;
 mod fdb;
 pub mod groups;
@@ -20,7 +21,7 @@ pub use events::{Drained, Events, LinkEvent};
 pub use fdb::LearnedHost;
 pub use groups::Memberships;
 pub use link::{RouteSocket, Statistics};
-pub use message::Link;
+pub use message::{Link, LinkState};
 pub use qdisc::Filter;
 pub use route::Route;
 

@@ -126,7 +126,10 @@ mod tests {
         let ifindex = near.ifindex;
         // A worker of the kernel makes it usable.
         while !links.addresses().unwrap().contains(&own) {
-            read_until(&mut events, |event| *event == LinkEvent::AddressesChanged { ifindex });
+            read_until(
+                &mut events,
+                |event| matches!(event, LinkEvent::Address { ifindex: at, .. } if *at == ifindex),
+            );
         }
         (near, links.by_name("eth1").unwrap().unwrap())
     }

@@ -87,6 +87,18 @@ impl Bond {
         self.polls.hold(until);
     }
 
+    /// When it asks for the carriers of its ports next; `None` if it does not poll.
+    pub fn next_poll(&self) -> Option<Time> {
+        self.polls().then(|| self.polls.next())
+    }
+
+    /// Polls at that time already, if the next poll is due later: together with other bonds.
+    pub fn poll_at(&mut self, at: Time) {
+        if self.polls.next() > at {
+            self.polls.restart(at);
+        }
+    }
+
     /// Options in force.
     pub fn options(&self) -> &BondOptions {
         &self.options

@@ -7,6 +7,7 @@ use std::time::Duration;
 use bond_modes::PortId;
 use bond_monitors::MacAddr;
 
+use super::super::table::FIRST;
 use super::{NOW, attach, refusal, with_bond};
 use crate::config::{self, BondSpec};
 use crate::control::proto::{Call, ErrorCode, Report};
@@ -133,14 +134,15 @@ fn a_bond_whose_file_stops_naming_it_while_it_cannot_be_adopted_follows_that_lat
     with_bond("leave-later", |instances, plane, dir| {
         make_interface(instances, "bond0");
         instances.ensure(NOW, &spec("mode=1 miimon=100", &["a"]));
-        instances.attach_all_wanted(NOW, 0);
+        instances.attach_all_wanted(NOW, FIRST);
         instances.bonds[0].origins.made_by_file = true;
         instances.publish_all(NOW);
         let mut next = next_agent(plane, dir);
         plane.fail_at(0, refusal());
         next.start(NOW, &[], &[]).unwrap();
         assert!(next.has_unadopted() && plane.plan("bond0").is_some());
-        next.handle_timeout(next.poll_timeout().unwrap());
+        let due = next.poll_timeout().unwrap();
+        next.handle_timeout(due);
         assert!(next.bonds.is_empty() && plane.plan("bond0").is_none(), "removed");
     });
 }
@@ -162,7 +164,8 @@ fn a_saved_state_that_cannot_be_read_at_once_is_read_later() {
         assert!(next.bonds.is_empty() && next.has_unadopted());
         fs::remove_dir(&file).unwrap();
         fs::rename(&aside, &file).unwrap();
-        next.handle_timeout(next.poll_timeout().unwrap());
+        let due = next.poll_timeout().unwrap();
+        next.handle_timeout(due);
         assert_eq!(original(&next), before);
     });
 }
@@ -181,7 +184,8 @@ fn a_bond_without_a_state_is_adopted_later_if_it_or_a_port_cannot_be_read() {
             }
             next.start(NOW, &[], &[]).unwrap();
             assert!(next.bonds.is_empty() && next.has_unadopted());
-            next.handle_timeout(next.poll_timeout().unwrap());
+            let due = next.poll_timeout().unwrap();
+            next.handle_timeout(due);
             assert_eq!(next.bonds[0].originals.len(), 1);
         }
     });
@@ -209,7 +213,8 @@ fn a_renamed_bond_is_not_given_back_because_a_question_failed() {
         let mut next = next_agent(plane, dir);
         asks::fail_at(0);
         next.start(NOW, &[], &[]).unwrap();
-        next.handle_timeout(next.poll_timeout().unwrap());
+        let due = next.poll_timeout().unwrap();
+        next.handle_timeout(due);
         assert_eq!((next.bonds[0].name.as_str(), original(&next)), ("bond9", before));
         let states = next.store.load().unwrap().states;
         assert_eq!(states.len(), 1);
@@ -266,7 +271,7 @@ fn a_port_that_is_back_from_elsewhere_keeps_its_original_settings_when_an_attemp
                 }
                 false => plane.fail_at(0, refusal()),
             }
-            instances.attach_wanted(NOW, 0, "a");
+            instances.attach_wanted(NOW, FIRST, "a");
             assert!(instances.bonds[0].bond.ports().is_empty());
             if by_disk {
                 fs::remove_dir_all(&file).unwrap();
@@ -276,7 +281,7 @@ fn a_port_that_is_back_from_elsewhere_keeps_its_original_settings_when_an_attemp
                 let unrestored = &instances.store.load().unwrap().states[0].unrestored;
                 assert_eq!(unrestored[&a].mac, before.mac);
             }
-            instances.attach_wanted(NOW, 0, "a");
+            instances.attach_wanted(NOW, FIRST, "a");
             assert_eq!(original(instances).mac, before.mac);
             assert!(instances.bonds[0].unrestored.is_empty());
         });
@@ -315,7 +320,7 @@ fn a_port_that_could_not_be_given_back_keeps_its_original_settings() {
         assert_eq!(original(&next), before);
 
         // The bond is deleted, and another one gets the port.
-        next.remove(NOW, 0).unwrap();
+        next.remove(NOW, FIRST).unwrap();
         next.add(NOW, "bond0", &[]).unwrap();
         attach(&mut next, "a").unwrap();
         assert_eq!(original(&next), before);
@@ -330,7 +335,7 @@ fn a_port_of_a_file_stays_that_port_when_it_is_renamed() {
             move |instances, plane, dir| {
                 make_interface(instances, "bond0");
                 instances.ensure(NOW, &spec("mode=1", &["a"]));
-                instances.attach_all_wanted(NOW, 0);
+                instances.attach_all_wanted(NOW, FIRST);
                 instances.publish_all(NOW);
                 let a = port(instances, "a");
                 ip("link set dev a down");
@@ -339,7 +344,7 @@ fn a_port_of_a_file_stays_that_port_when_it_is_renamed() {
                 plane.set_port(a, link.report.clone());
                 if while_running {
                     instances.rename_ports(std::slice::from_ref(&link));
-                    instances.on_port(NOW, 0, a, &link);
+                    instances.on_port(NOW, FIRST, a, &link);
                     assert_eq!(instances.bonds[0].wanted, ["lan0"]);
                     instances.publish_all(NOW);
                 }
@@ -360,13 +365,13 @@ fn a_port_of_a_file_stays_that_port_when_it_is_renamed() {
 fn a_renamed_port_that_is_gone_has_its_name_in_the_file_again() {
     with_bond("port-renamed-gone", |instances, _, _| {
         instances.ensure(NOW, &spec("mode=1", &["a"]));
-        instances.attach_all_wanted(NOW, 0);
+        instances.attach_all_wanted(NOW, FIRST);
         let a = port(instances, "a");
         let mut link = instances.links.by_index(a.0).unwrap().unwrap();
         link.report.name = "lan0".to_owned();
         instances.rename_ports(std::slice::from_ref(&link));
-        instances.on_port(NOW, 0, a, &link);
-        instances.release(NOW, 0, a, true);
+        instances.on_port(NOW, FIRST, a, &link);
+        instances.release(NOW, FIRST, a, true);
         instances.ensure(NOW, &spec("mode=1", &["a"]));
         assert_eq!(instances.bonds[0].wanted, ["a"]);
     });
@@ -380,7 +385,7 @@ fn a_port_that_another_program_took_out_is_no_longer_the_operators() {
         let link = instances.links.by_name("a").unwrap().unwrap();
         // The script's bond is no interface.
         instances.bonds[0].ifindex = port(instances, "b").0;
-        instances.on_taken_away(NOW, 0, PortId(link.ifindex), &link);
+        instances.on_taken_away(NOW, FIRST, PortId(link.ifindex), &link);
         assert_eq!(instances.bonds[0].origins.operator_ports, [].into());
         assert_eq!(instances.bonds[0].wanted, [""; 0]);
     });
@@ -410,7 +415,7 @@ fn a_state_that_could_not_be_saved_is_saved_again() {
 #[test]
 fn the_file_of_a_bond_that_is_not_there_is_followed_once() {
     with_bond("follow-once", |instances, plane, _| {
-        instances.remove(NOW, 0).unwrap();
+        instances.remove(NOW, FIRST).unwrap();
         plane.fail_at(0, refusal());
         instances.ensure(NOW, &spec("mode=1", &[]));
         assert!(instances.has_unadopted());

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bond_modes::{Event, PortId};
 
+use super::super::table::FIRST;
 use super::{Counters, NOW, attach, attempts, refusal, with_bond};
 use crate::control::proto::Call;
 use crate::control::proto::Origin;
@@ -110,7 +111,7 @@ fn a_wanted_port_is_tried_at_once_after_its_bond_has_changed() {
         let port = add_fixed(instances, plane);
         set(instances, "mode", "0");
         instances.bonds[0].wanted.push("f".to_owned());
-        instances.attach_wanted(NOW, 0, "f");
+        instances.attach_wanted(NOW, FIRST, "f");
         let refused = |instances: &Instances| instances.bonds[0].attempts.last(NOW, "f").is_some();
         assert!(refused(instances), "no port of this mode keeps its address");
         let clock = NOW + Duration::from_secs(1);
@@ -118,7 +119,7 @@ fn a_wanted_port_is_tried_at_once_after_its_bond_has_changed() {
         // An event without a change leads to no attempt, nor does a change that is taken back.
         instances.feed(
             NOW,
-            0,
+            FIRST,
             Event::BondLink {
                 report: instances.bonds[0].devices.values().next().unwrap().report.clone(),
             },
@@ -137,7 +138,7 @@ fn a_wanted_port_is_tried_at_once_after_its_bond_has_changed() {
         assert_eq!((attempts(plane), instances.attach_timeout()), (1, Some(clock)));
         let mut report = instances.bonds[0].devices.values().next().unwrap().report.clone();
         report.mtu = 1400;
-        instances.feed(NOW, 0, Event::BondLink { report });
+        instances.feed(NOW, FIRST, Event::BondLink { report });
         assert_eq!(instances.attach_timeout(), Some(NOW), "another MTU");
         instances.handle_timeout(NOW);
         assert!(instances.bonds[0].bond.ports().get(port).is_some());
@@ -150,7 +151,7 @@ fn a_bond_says_that_bondd_set_fail_over_mac_for_a_port_also_if_it_is_not_attache
     with_bond("fixed-origin", |instances, plane, _| {
         add_fixed(instances, plane);
         let origin = |instances: &mut Instances| {
-            let report = instances.report(NOW, 0, Counters::Unread);
+            let report = instances.report(NOW, FIRST, Counters::Unread);
             (report.option_origins["fail_over_mac"], report.options_for_ports)
         };
         assert_eq!(origin(instances), (Origin::Default, BTreeMap::new()));
@@ -175,7 +176,7 @@ fn nothing_is_set_for_a_port_whose_settings_cannot_be_read() {
         add_fixed(instances, plane);
         let link = instances.links.by_name("f").unwrap().unwrap();
         asks::fail_at(0);
-        instances.attach(NOW, 0, &link).unwrap_err();
+        instances.attach(NOW, FIRST, &link).unwrap_err();
         assert_eq!(instances.bonds[0].bond.options().fail_over_mac.name(), "none");
     });
 }
@@ -190,7 +191,7 @@ fn nothing_is_kept_about_ports_that_have_left() {
         let fail_to_attach = |instances: &mut Instances| {
             instances.bonds[0].wanted.push("a".to_owned());
             plane.fail_at(0, refusal());
-            instances.attach_wanted(NOW, 0, "a");
+            instances.attach_wanted(NOW, FIRST, "a");
             assert_eq!(kept(instances), (1, true));
         };
         fail_to_attach(instances);
@@ -200,7 +201,7 @@ fn nothing_is_kept_about_ports_that_have_left() {
         attach(instances, "a").unwrap();
         assert_eq!(kept(instances), (0, false), "attached by an operator");
         plane.fail_at(0, refusal());
-        instances.read_receive_stamps(0);
+        instances.read_receive_stamps(FIRST);
         assert_eq!(kept(instances), (1, false));
         instances.port_detach(NOW, "bond0", "a").unwrap();
         assert_eq!(kept(instances), (0, false), "detached");

@@ -82,7 +82,8 @@ fn a_port_that_cannot_be_given_back_is_tried_again_with_growing_pauses() {
                 assert_eq!(returns(plane), 1, "after {pause} s");
             }
             plane.set_stuck(&[]);
-            instances.handle_timeout(instances.poll_timeout().unwrap());
+            let due = instances.poll_timeout().unwrap();
+            instances.handle_timeout(due);
             assert_eq!((returns(plane), instances.poll_timeout()), (1, None));
         });
     }
@@ -107,7 +108,8 @@ fn what_a_port_was_outlives_its_bond_and_the_agent() {
             next.start(NOW, &[], &[]).unwrap();
             plane.set_stuck(&[]);
             plane.take_calls();
-            next.handle_timeout(next.poll_timeout().unwrap());
+            let due = next.poll_timeout().unwrap();
+            next.handle_timeout(due);
             let calls = plane.take_calls();
             let with = |call: &script::Call| match call {
                 script::Call::Detach(_, port, original) | script::Call::GiveBack(port, original) => {

@@ -7,6 +7,7 @@ use bond_modes::plan::Spread;
 use bond_modes::{PortId, XmitHashPolicy};
 use bond_monitors::MacAddr;
 
+use super::super::table::FIRST;
 use super::{NOW, attach, programs, refusal, with_bond};
 use crate::control::proto::{Call, ErrorCode};
 use crate::dataplane::script::{self, ScriptPlane};
@@ -36,7 +37,7 @@ fn a_plan_that_nothing_will_bring_about_is_not_tried_again() {
         ] {
             plane.fail_at(0, error);
             plane.take_calls();
-            instances.repair(NOW, 0);
+            instances.repair(NOW, FIRST);
             instances.handle_timeout(NOW + Duration::from_secs(60));
             let programmed = |call: &&script::Call| matches!(call, script::Call::Program(..));
             let times = plane.take_calls().iter().filter(programmed).count();
@@ -64,7 +65,7 @@ fn the_traffic_moves_before_the_rest_of_a_plan_is_programmed() {
             });
             kinds.collect::<Vec<_>>()
         };
-        let repair = |instances: &mut Instances| instances.repair(NOW, 0);
+        let repair = |instances: &mut Instances| instances.repair(NOW, FIRST);
         let unfulfilled = |instances: &Instances| instances.bonds[0].unfulfilled.report(NOW).len();
         assert_eq!(calls_of(instances, &repair), ["follow"], "nothing is left");
         plane.fail_part(PlanPart::Mac, refusal());
@@ -77,7 +78,7 @@ fn the_traffic_moves_before_the_rest_of_a_plan_is_programmed() {
         assert_eq!(unfulfilled(instances), 1);
         let later = |instances: &mut Instances| instances.handle_timeout(NOW + Duration::from_secs(60));
         assert_eq!(calls_of(instances, &later), ["follow"], "it is tried again");
-        let heard = |instances: &mut Instances| drop(instances.read_receive_stamps(0));
+        let heard = |instances: &mut Instances| drop(instances.read_receive_stamps(FIRST));
         assert_eq!(calls_of(instances, &heard), ["heard"]);
     });
 }
@@ -95,7 +96,7 @@ fn an_address_is_left_by_a_failed_plan_only_if_setting_it_failed() {
         attach(instances, "a").unwrap();
         let of_port = instances.bonds[0].bond.plan().mac;
         assert_ne!(of_port, first);
-        instances.on_bond_device(NOW, 0);
+        instances.on_bond_device(NOW, FIRST);
         assert_eq!(instances.bonds[0].bond.plan().mac, of_port);
 
         // Something fails, or the address itself, while the operator sets one, whose event is read afterwards.
@@ -104,8 +105,8 @@ fn an_address_is_left_by_a_failed_plan_only_if_setting_it_failed() {
             let operators = MacAddr([6, 0, 0, 0, 0, last]);
             instances.links.set_mac(bond0, operators).unwrap();
             plane.fail_part(part, refusal());
-            instances.repair(NOW, 0);
-            instances.on_bond_device(NOW, 0);
+            instances.repair(NOW, FIRST);
+            instances.on_bond_device(NOW, FIRST);
             assert_eq!(instances.bonds[0].bond.plan().mac, operators, "{part:?}");
         }
     });
@@ -189,13 +190,13 @@ fn a_bond_without_saved_state_stays_in_the_mode_it_is_in() {
 fn what_could_not_be_brought_about_is_reported_until_a_retry_does_it() {
     with_bond("unfulfilled", |instances, plane, _| {
         attach(instances, "a").unwrap();
-        assert_eq!(instances.report(NOW, 0, Counters::Read).unfulfilled, []);
+        assert_eq!(instances.report(NOW, FIRST, Counters::Read).unfulfilled, []);
         let source = std::io::ErrorKind::ResourceBusy.into();
         let doing = "set the address of bond0".to_owned();
         plane.fail_at(0, PlaneError::Kernel { doing, source });
-        instances.repair(NOW, 0);
+        instances.repair(NOW, FIRST);
         let due = instances.poll_timeout().expect("it is tried again");
-        let report = instances.report(due, 0, Counters::Read).unfulfilled;
+        let report = instances.report(due, FIRST, Counters::Read).unfulfilled;
         assert_eq!(report.len(), 1, "{report:?}");
         assert_eq!(
             (report[0].what.as_str(), report[0].why.as_str()),
@@ -203,7 +204,7 @@ fn what_could_not_be_brought_about_is_reported_until_a_retry_does_it() {
         );
         assert_eq!(report[0].since_ms, millis(due.since(NOW)));
         let mut now = due;
-        while !instances.report(now, 0, Counters::Read).unfulfilled.is_empty() {
+        while !instances.report(now, FIRST, Counters::Read).unfulfilled.is_empty() {
             now = instances.poll_timeout().expect("it is tried again").max(now);
             assert!(now.since(NOW) < Duration::from_secs(5), "it was not tried again");
             instances.handle_timeout(now);

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bond_modes::PortId;
 
+use super::super::table::FIRST;
 use super::adoption::{disguise, make_interface, next_agent, original, port, spec};
 use super::{NOW, attach, with_bond};
 use crate::dataplane::script::ScriptPlane;
@@ -27,7 +28,7 @@ fn ports_that_exchanged_their_names_are_still_wanted_once_each() {
             make_interface(instances, "bond0");
             attach(instances, "a").unwrap();
             instances.ensure(NOW, &spec("mode=1", &["b"]));
-            instances.attach_all_wanted(NOW, 0);
+            instances.attach_all_wanted(NOW, FIRST);
             let ports = ["a", "b"].map(|name| port(instances, name));
             instances.read_links(NOW, 1024);
             exchange("a", "b");
@@ -69,7 +70,8 @@ fn two_bonds(instances: &mut Instances) -> [PortId; 2] {
     }
     for (at, name) in ["a", "b"].into_iter().enumerate() {
         let link = instances.links.by_name(name).unwrap().unwrap();
-        instances.attach(NOW, at, &link).unwrap();
+        let id = instances.bonds.ids()[at];
+        instances.attach(NOW, id, &link).unwrap();
         instances.bonds[at].wanted.push(name.to_owned());
     }
     instances.publish_all(NOW);
@@ -109,10 +111,10 @@ fn bonds_that_exchange_their_names_while_the_agent_runs_have_a_state_each_at_any
             if overrun {
                 instances.resync(NOW);
             } else {
-                for at in 0..2 {
+                for at in instances.bonds.ids() {
                     instances.on_bond_device(NOW, at);
                     instances.publish_all(NOW);
-                    assert_eq!(saved(instances).len(), 2, "after {at}");
+                    assert_eq!(saved(instances).len(), 2, "after {at:?}");
                 }
             }
             let later = NOW + Duration::from_secs(1);
@@ -148,7 +150,8 @@ fn bonds_that_exchanged_their_names_while_no_agent_ran_lose_no_state() {
         last.start(NOW, &[], &[]).unwrap();
         assert_eq!(held(&last), exchanged);
         assert_eq!(saved(&mut last), exchanged);
-        next.handle_timeout(next.poll_timeout().unwrap());
+        let due = next.poll_timeout().unwrap();
+        next.handle_timeout(due);
         next.publish_all(NOW);
         assert_eq!(held(&next), exchanged);
         assert_eq!(fs::read_dir(dir.join("state")).unwrap().count(), 2);
@@ -180,7 +183,8 @@ fn a_renamed_bond_whose_state_cannot_be_read_at_once_is_adopted_once_with_its_st
                 fs::remove_dir(&file).unwrap();
                 fs::rename(&aside, &file).unwrap();
                 while next.has_unadopted() {
-                    next.handle_timeout(next.poll_timeout().unwrap());
+                    let due = next.poll_timeout().unwrap();
+                    next.handle_timeout(due);
                 }
                 assert_eq!(next.bonds.len(), 1);
                 assert_eq!((next.bonds[0].name.as_str(), original(&next)), ("bond9", before));
@@ -205,7 +209,8 @@ fn a_state_that_cannot_be_read_is_not_overwritten_by_the_bond_that_has_its_name_
         fs::remove_dir(&moved).unwrap();
         fs::rename(&aside, &moved).unwrap();
         while next.has_unadopted() {
-            next.handle_timeout(next.poll_timeout().unwrap());
+            let due = next.poll_timeout().unwrap();
+            next.handle_timeout(due);
         }
         let exchanged = [("bond1".to_owned(), vec![a]), ("bond0".to_owned(), vec![b])];
         assert_eq!(held(&next), exchanged);
