@@ -140,7 +140,7 @@ fn serve(arguments: &Arguments, config: &Parsed) -> Result<(), Box<dyn Error>> {
 
 /// Asks for real-time priority, because every frame sent while the agent waits for the processor is lost during a failover. Without
 /// the right to it the agent works, but its failovers may be late on a busy machine.
-fn raise_priority() {
+pub(crate) fn raise_priority() {
     let parameters = libc::sched_param { sched_priority: 1 };
     // SAFETY: the call reads `parameters`, which outlives it, and changes nothing but this thread's scheduling.
     let done = unsafe { libc::sched_setscheduler(0, libc::SCHED_RR | libc::SCHED_RESET_ON_FORK, &parameters) };

@@ -7,20 +7,23 @@ use std::time::Duration;
 use bond_monitors::Time;
 use mio::unix::SourceFd;
 use mio::{Interest, Poll, Token};
+use serde_json::Value;
 
 use crate::clock;
-use crate::control::proto::Call;
+use crate::control::proto::{Call, warn};
 use crate::control::server::{Request, Server};
 use crate::instances::{Instances, Showing};
 use crate::netlink::Drained;
 use crate::signals::Signals;
+use crate::status::writer::Mark;
 
 /// Tokens of the sources besides the control socket, whose tokens follow.
 const SIGNALS: Token = Token(0);
 const LINK_EVENTS: Token = Token(1);
 const PLANE_EVENTS: Token = Token(2);
+const PUBLISHED: Token = Token(3);
 /// First token of the control socket.
-pub const CONTROL: usize = 3;
+pub const CONTROL: usize = 4;
 
 /// Sources that one wait reports: more than the most clients, so that link events do not wait behind them.
 const SOURCES_A_TURN: usize = 1024;
@@ -31,6 +34,9 @@ const BUDGET: usize = 64;
 /// Work of one turn for all requests that change nothing, so that they cannot delay a failover. Each bond and each port counts
 /// as one.
 const SHOWN_A_TURN: usize = 64;
+
+/// How long an answer to a change waits for the files that show it.
+const FILES_LIMIT: Duration = Duration::from_secs(1);
 
 /// After a `doctor` the next one waits for this many times as long as the first one took: they take a tenth of the time at most.
 const EXAMINATION_SHARE: u32 = 9;
@@ -48,10 +54,21 @@ pub struct Agent {
     unread: BTreeSet<Token>,
     /// The answer to `show` that is being made, some bonds in each turn. Other readers wait.
     showing: Option<(Request, Showing)>,
+    /// Answers to changes that are not in the files yet, the oldest first.
+    unpublished: VecDeque<Answer>,
     /// Requests to examine the kernel, the oldest first. A client has no more than one.
     examinations: VecDeque<Request>,
     /// The next of them is not answered before.
     next_examination: Time,
+}
+
+/// The answer to a change, which waits for the files that show the change.
+struct Answer {
+    request: Request,
+    answer: Value,
+    files: Mark,
+    /// It waits no longer than this.
+    limit: Time,
 }
 
 impl Agent {
@@ -60,6 +77,8 @@ impl Agent {
         let registry = poll.registry();
         signals.register(registry, SIGNALS)?;
         registry.register(&mut SourceFd(&instances.link_events()), LINK_EVENTS, Interest::READABLE)?;
+        let published = instances.published_events();
+        registry.register(&mut SourceFd(&published), PUBLISHED, Interest::READABLE)?;
         for events in instances.plane_events() {
             registry.register(&mut SourceFd(&events), PLANE_EVENTS, Interest::READABLE)?;
         }
@@ -71,6 +90,7 @@ impl Agent {
             // Data that arrived before the descriptors were registered is not reported.
             unread: BTreeSet::from([LINK_EVENTS, PLANE_EVENTS]),
             showing: None,
+            unpublished: VecDeque::new(),
             examinations: VecDeque::new(),
             next_examination: Time::ZERO,
         })
@@ -105,7 +125,14 @@ impl Agent {
             return Some(Duration::ZERO);
         }
         let examination = (!self.examinations.is_empty()).then_some(self.next_examination);
-        let due = self.instances.poll_timeout().into_iter().chain(examination).min();
+        let answer = self.unpublished.front().map(|answer| answer.limit);
+        let due = self
+            .instances
+            .poll_timeout()
+            .into_iter()
+            .chain(examination)
+            .chain(answer)
+            .min();
         due.map(|due| due.since(clock::now()))
     }
 
@@ -120,6 +147,9 @@ impl Agent {
         }
         if sources.contains(&SIGNALS) {
             self.signals.drain();
+        }
+        if sources.contains(&PUBLISHED) {
+            self.instances.read_published();
         }
         // Frames before timers: an answer that has arrived must not count as missing.
         for &token in &sources {
@@ -138,8 +168,9 @@ impl Agent {
         self.server.converse(self.poll.registry());
         // One at most: it may have to wait for the kernel, and link events are read before the next.
         if let Some(request) = self.server.next_change() {
-            self.change(&request);
+            self.change(request);
         }
+        self.answer_published();
         self.answer_reads();
         self.examine();
         // A request may have read link events as well, which the descriptor does not report again.
@@ -153,10 +184,42 @@ impl Agent {
         self.instances.held_up(now, clock::now());
     }
 
-    fn change(&mut self, request: &Request) {
-        let answer = self.instances.call(clock::now(), &request.call);
-        self.instances.publish_at_once(clock::now());
-        self.server.answer(request.client, &request.id, answer);
+    fn change(&mut self, request: Request) {
+        let now = clock::now();
+        let answer = self.instances.call(now, &request.call);
+        let files = self.instances.publish_at_once(clock::now());
+        match answer {
+            Ok(answer) => self.unpublished.push_back(Answer {
+                request,
+                answer,
+                files,
+                limit: now + FILES_LIMIT,
+            }),
+            // A refused call changes nothing.
+            refused => self.server.answer(request.client, &request.id, refused),
+        }
+    }
+
+    /// Answers changes that the files show. One that they do not show in time is answered with a warning.
+    fn answer_published(&mut self) {
+        let now = clock::now();
+        while let Some(first) = self.unpublished.front() {
+            let published = self.instances.is_published(first.files);
+            if !published && now < first.limit {
+                return;
+            }
+            let Some(mut first) = self.unpublished.pop_front() else {
+                return;
+            };
+            if !published {
+                warn(
+                    &mut first.answer,
+                    "the change is in force, but the status files do not show it yet",
+                );
+            }
+            self.server
+                .answer(first.request.client, &first.request.id, Ok(first.answer));
+        }
     }
 
     /// Answers requests that change nothing, until this turn's share of them is used up.

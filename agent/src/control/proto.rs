@@ -188,6 +188,16 @@ pub fn warnings(answer: &Value) -> impl Iterator<Item = &str> {
     warnings.filter_map(Value::as_str)
 }
 
+/// Adds a warning to the answer to a call that changed something.
+pub fn warn(answer: &mut Value, text: &str) {
+    if let Value::Object(fields) = answer {
+        let warnings = fields.entry("warnings").or_insert_with(|| Value::Array(Vec::new()));
+        if let Value::Array(warnings) = warnings {
+            warnings.push(text.into());
+        }
+    }
+}
+
 /// Answer to `doctor`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DoctorReport {

@@ -107,7 +107,7 @@ impl Instances {
             self.finish_adoption(now, bond);
         }
         self.resync(now);
-        self.prune_files(now);
+        self.prune_files();
     }
 
     /// An interface is gone. If it is that of a bond that is to be adopted, its ports are given back at once.

@@ -30,7 +30,8 @@ impl Instances {
         };
         let mut warnings: Vec<String> = self.happened[before..].iter().filter_map(warning).collect();
         if let Some(at) = changed_by(call).and_then(|bond| self.find(bond).ok()) {
-            let instance = &self.bonds[at];
+            // Taken to be changed, so that its files count as those of this turn.
+            let instance = &mut self.bonds[at];
             let undone = instance.unfulfilled.report(now).into_iter();
             warnings
                 .extend(undone.map(|part| format!("{}: not done: cannot {}: {}", instance.name, part.what, part.why)));
@@ -240,7 +241,7 @@ impl Instances {
         }
         let destroyed = plane.destroy();
         self.store.remove(instance.ifindex);
-        self.publisher.remove(now, &name);
+        self.writer.remove(&name);
         log::info!("{name}: removed");
         destroyed.map_err(|error| {
             log::error!("{name}: {}", chain(&error));

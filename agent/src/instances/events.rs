@@ -331,7 +331,7 @@ impl Instances {
         };
         let mac = link.report.mac;
         if link.report.name != self.bonds[at].name {
-            self.rename_bonds(now, at);
+            self.rename_bonds(at);
         }
         self.bonds[at].devices.insert(link.ifindex, Device::of(&link));
         self.feed(now, at, Event::BondLink { report: link.report });
@@ -344,7 +344,7 @@ impl Instances {
     }
 
     /// Gives a bond the name that its interface has now, and so those that had that name: two may have exchanged theirs.
-    fn rename_bonds(&mut self, now: Time, first: InstanceId) {
+    fn rename_bonds(&mut self, first: InstanceId) {
         let mut left = vec![first];
         let mut renamed = Vec::new();
         while let Some(at) = left.pop() {
@@ -363,7 +363,7 @@ impl Instances {
             instance.origins.taken_by_operator(instance.bond.options());
             instance.configured = None;
             instance.dirty = true;
-            self.publisher.remove(now, &old);
+            self.writer.remove(&old);
             renamed.push(at);
         }
         for at in renamed {

@@ -58,7 +58,7 @@ use crate::host::Host;
 use crate::netlink::{Events, LinkEvent, RouteSocket};
 use crate::packet::PacketSocket;
 use crate::saved::{LeftPort, SavedBond, Store};
-use crate::status::publish::Publisher;
+use crate::status::writer::Writer;
 use crate::text::{self, chain};
 
 /// Bonds that an error message lists.
@@ -79,7 +79,9 @@ pub struct Instances {
     packets: PacketSocket,
     frame_sockets: FrameSockets,
     store: Store,
-    publisher: Publisher,
+    writer: Writer,
+    /// Files of bonds that are gone are to be removed, once every bond was handed over to the writer.
+    prune_due: bool,
     bonds: Table,
     unadopted: Vec<Unadopted>,
     /// The option files that were read at the start, as absolute paths.
@@ -99,8 +101,6 @@ pub struct Instances {
     /// Bonds whose addresses to announce may have changed.
     stale: BTreeSet<InstanceId>,
     polls: Polls,
-    /// Kernel release, for the status files' first line.
-    release: String,
     /// Events for monitoring clients.
     happened: Vec<EventLine>,
 }
@@ -134,7 +134,8 @@ impl Instances {
             packets,
             frame_sockets: FrameSockets::new(registry),
             store: Store::open(run_dir)?,
-            publisher: Publisher::new(PathBuf::from(run_dir)),
+            writer: Writer::start(run_dir, release.unwrap_or_default())?,
+            prune_due: false,
             bonds: Table::default(),
             unadopted: Vec::new(),
             files: Vec::new(),
@@ -146,7 +147,6 @@ impl Instances {
             last_published: None,
             stale: BTreeSet::new(),
             polls: Polls::open()?,
-            release: release.unwrap_or_default(),
             happened: Vec::new(),
         })
     }
@@ -164,7 +164,6 @@ impl Instances {
             self.give_back_timeout(),
             self.resync_at,
             self.save_again_at,
-            self.publisher.poll_timeout(),
         ];
         parts.into_iter().flatten().min()
     }

@@ -1,5 +1,6 @@
-//! Keeps the files of bonds up to date.
+//! Keeps the files of bonds up to date: says what they are to show, and leaves it to a thread to write that.
 
+use std::os::fd::RawFd;
 use std::time::Duration;
 
 use bond_monitors::Time;
@@ -8,52 +9,114 @@ use super::id::InstanceId;
 use super::instance::Instance;
 use super::shown::Shown;
 use super::{Counters, Instances};
-use crate::status;
+use crate::status::Page;
+use crate::status::writer::{Mark, Urgency};
 
-/// Bonds whose files one turn writes at most: after a failover of many bonds the next event must not wait for all their files.
+/// Bonds that one turn hands over at most: after a failover of many bonds the next event must not wait for all their reports.
 pub(super) const PUBLISHED_A_TURN: usize = 8;
 
 /// The pause before a state that could not be saved is saved again.
 const SAVE_RETRY: Duration = Duration::from_secs(1);
 
+/// How long the start and the end of the agent wait for files.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 impl Instances {
-    /// Brings the files of some bonds up to date; ends every turn of the loop.
+    /// Hands over what the files of some bonds are to show; ends every turn of the loop.
     pub fn publish(&mut self, now: Time) {
-        self.publish_some(now, PUBLISHED_A_TURN);
+        self.compare_all_of_turn(now);
+        let mut dirty = self.bonds.dirty_after(self.last_published);
+        dirty.truncate(PUBLISHED_A_TURN);
+        self.hand_over(now, &dirty, Urgency::Usual);
     }
 
-    /// Brings the files of all bonds up to date.
+    /// Brings the files of all bonds up to date, and waits for that some seconds at most.
     pub fn publish_all(&mut self, now: Time) {
-        self.publish_some(now, usize::MAX);
+        self.compare_all_of_turn(now);
+        loop {
+            let dirty = self.bonds.dirty_after(None);
+            let all = self.hand_over(now, &dirty, Urgency::Usual);
+            if !self.writer.settle(PATIENCE) {
+                log::warn!("status files are not written after {PATIENCE:?}; some are out of date");
+                return;
+            }
+            if all {
+                return;
+            }
+        }
     }
 
     /// Whether the files of a bond are out of date: call [`Instances::publish`] without waiting for anything else.
     pub fn has_unpublished(&mut self) -> bool {
-        self.bonds.has_dirty()
+        self.bonds.has_dirty() && self.writer.has_room()
     }
 
-    fn publish_some(&mut self, now: Time, most: usize) {
+    /// Hands over the bonds that a client has changed in this turn. It is to be answered when [`Instances::is_published`] says so
+    /// of what this returns, so that it finds its change in the files.
+    pub fn publish_at_once(&mut self, now: Time) -> Mark {
+        let of_turn = self.bonds.of_turn();
+        self.compare_all_of_turn(now);
+        let mut dirty = self.bonds.dirty_after(None);
+        dirty.retain(|at| of_turn.contains(at));
+        self.hand_over(now, &dirty, Urgency::Awaited);
+        self.writer.mark()
+    }
+
+    /// Whether all files that were to be published at once are written, or were tried in vain.
+    pub fn is_published(&self, mark: Mark) -> bool {
+        self.writer.has_written(mark)
+    }
+
+    /// Readable when more is published than before. Read it with [`Instances::read_published`].
+    pub fn published_events(&self) -> RawFd {
+        self.writer.events()
+    }
+
+    /// Makes [`Instances::published_events`] unreadable until the next time.
+    pub fn read_published(&mut self) {
+        self.writer.drain();
+    }
+
+    fn compare_all_of_turn(&mut self, now: Time) {
         for at in self.bonds.of_turn() {
             self.compare_with_files(now, at);
         }
-        let mut dirty = self.bonds.dirty_after(self.last_published);
-        dirty.truncate(most);
-        for at in dirty {
+    }
+
+    /// Saves bonds and hands over what their files are to show; whether there was room for all.
+    fn hand_over(&mut self, now: Time, dirty: &[InstanceId], urgency: Urgency) -> bool {
+        let mut room = true;
+        for &at in dirty {
+            room = self.writer.has_room();
+            if !room {
+                break;
+            }
             self.last_published = Some(at);
-            self.bonds[at].dirty = false;
             self.bonds[at].unsaved = self.try_save(at).is_err();
             if self.bonds[at].unsaved {
                 self.save_again_at.get_or_insert(now + SAVE_RETRY);
             }
             let report = self.report(now, at, Counters::Unread);
             let instance = &self.bonds[at];
-            let tree = status::render(&report, instance.bond.options(), &instance.devices, &self.release);
-            self.publisher.update(&report.name, tree);
+            let page = Page {
+                report,
+                options: instance.bond.options().clone(),
+                devices: instance.devices.clone(),
+            };
+            room = self.writer.show(Box::new(page), urgency);
+            self.bonds[at].dirty = !room;
         }
         if self.store.has_unremoved() || self.left_unsaved {
             self.save_again_at.get_or_insert(now + SAVE_RETRY);
         }
-        self.publisher.flush(now);
+        if self.prune_due && !self.bonds.has_dirty() {
+            self.prune_due = false;
+            self.writer.prune();
+        }
+        if !dirty.is_empty() {
+            self.writer.wake();
+        }
+        room
     }
 
     /// Writes again, if it is time, what could not be written: the disk was full, say.
@@ -70,22 +133,8 @@ impl Instances {
     }
 
     /// Removes what an earlier agent left behind, but not the files of bonds that are still to be adopted: they show what forwards.
-    pub(super) fn prune_files(&mut self, now: Time) {
-        if !self.has_unadopted() {
-            self.publisher.prune(now);
-        }
-    }
-
-    /// Brings files up to date without delay, so that a client finds its change in them when it is answered.
-    pub fn publish_at_once(&mut self, now: Time) {
-        for at in self.bonds.of_turn() {
-            self.compare_with_files(now, at);
-        }
-        for at in self.bonds.dirty_after(None) {
-            self.publisher
-                .publish_now(&self.bonds.get(at).expect("it is dirty").name);
-        }
-        self.publish_all(now);
+    pub(super) fn prune_files(&mut self) {
+        self.prune_due |= !self.has_unadopted();
     }
 
     /// Marks a bond whose files differ from its state. Called after every turn in which the bond machine had an event.
@@ -101,6 +150,14 @@ impl Instances {
             instance.shown = Some(Shown { state, options });
             instance.dirty = true;
         }
+    }
+}
+
+#[cfg(test)]
+impl Instances {
+    /// No file is written while `held`, as on a disk that does not answer.
+    pub(crate) fn hold_files(&self, held: bool) {
+        self.writer.hold(held);
     }
 }
 

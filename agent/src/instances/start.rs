@@ -49,8 +49,8 @@ impl Instances {
             self.attach_all_wanted(now, at);
         }
         self.resync(now);
+        self.prune_files();
         self.publish_all(now);
-        self.prune_files(now);
         Ok(())
     }
 

@@ -52,6 +52,8 @@ fn with_bond(name: &str, body: impl FnOnce(&mut Instances, &ScriptPlane, &std::p
             .add(NOW, "bond0", &[("mode".to_owned(), "1".to_owned())])
             .unwrap();
         body(&mut instances, &plane, &dir);
+        // Its last files are written by then.
+        drop(instances);
         fs::remove_dir_all(&dir).unwrap();
     });
 }
@@ -255,16 +257,21 @@ fn files_follow_while_arp_candidates_take_turns() {
         // The script's bond is no interface.
         instances.bonds[0].ifindex = instances.links.by_name("c").unwrap().unwrap().ifindex;
         look_around(instances);
-        instances.publish(NOW);
+        instances.publish_all(NOW);
+        let release = nix::sys::utsname::uname()
+            .unwrap()
+            .release()
+            .to_string_lossy()
+            .into_owned();
         let mut shown = std::collections::BTreeSet::new();
         let mut now = NOW;
         for _ in 0..40 {
             now = now + Duration::from_millis(100);
             instances.handle_timeout(now);
-            instances.publish(now);
+            instances.publish_all(now);
             let file = fs::read_to_string(dir.join("proc/net/bonding/bond0")).unwrap();
             let report = instances.report(now, FIRST, Counters::Read);
-            let wanted = crate::status::procfs::render(&report, instances.bonds[0].bond.options(), &instances.release);
+            let wanted = crate::status::procfs::render(&report, instances.bonds[0].bond.options(), &release);
             assert_eq!(file, wanted, "after {:?}", now.since(NOW));
             shown.insert(file);
         }

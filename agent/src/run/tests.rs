@@ -7,6 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
 use bond_modes::PortId;
+use bond_modes::plan::Tx;
 use nix::poll::{PollFd, PollFlags, poll};
 use serde_json::Value;
 
@@ -123,13 +124,14 @@ impl AgentUnderTest {
     }
 
     /// The active port of a bond by the plan in force.
-    fn sends_through(&self, bond: &str) -> bond_modes::plan::Tx {
+    fn sends_through(&self, bond: &str) -> Tx {
         self.plane.plan(bond).unwrap().tx
     }
 }
 
 impl Drop for AgentUnderTest {
     fn drop(&mut self) {
+        self.agent.instances.publish_all(clock::now());
         let _ = fs::remove_dir_all(&self.dir);
     }
 }
@@ -240,17 +242,68 @@ fn a_change_does_not_wait_for_the_readers_before_it() {
             client.write_all(SHOW.repeat(16).as_bytes()).unwrap();
         }
         while world.turn().shown() == 0 {}
+        let link = RouteSocket::open().unwrap().by_name("p5-3").unwrap().unwrap();
+        let chosen = Tx::one(Some(PortId(link.ifindex)));
         let (mut root, mut answers) = (world.connect(), Vec::new());
         root.write_all(b"{\"id\":2,\"call\":\"active\",\"bond\":\"bond5\",\"port\":\"p5-3\"}\n")
             .unwrap();
         let mut turns = 0;
-        while receive(&mut root, &mut answers) == 0 {
+        while world.sends_through("bond5") != chosen {
             assert!(world.turn().shown() > 0, "readers are served meanwhile");
             turns += 1;
         }
         // One to accept it, one to find that it can be read from.
         assert!(turns <= 2, "{turns} turns");
+        while receive(&mut root, &mut answers) == 0 {
+            world.turn();
+        }
+        let file = world.dir.join("proc/net/bonding/bond5");
+        let shown = fs::read_to_string(file).unwrap();
+        assert!(shown.contains("Currently Active Slave: p5-3\n"), "{shown}");
         assert_eq!(answers, b"{\"id\":2,\"ok\":{}}\n");
+    });
+}
+
+#[test]
+fn a_disk_that_does_not_answer_holds_up_no_failover_and_no_client_for_long() {
+    in_netns(|| {
+        let mut world = AgentUnderTest::new("disk");
+        world.agent.instances.publish_all(clock::now());
+        world.agent.instances.hold_files(true);
+        let before = world.sends_through("bond0");
+        ip("link set q0-0 down");
+        while world.sends_through("bond0") == before {
+            assert!(world.link_event_waits(5000), "bond0 is still on {before:?}");
+            world.turn();
+        }
+        let (mut root, mut answers) = (world.connect(), Vec::new());
+        root.write_all(b"{\"id\":2,\"call\":\"active\",\"bond\":\"bond5\",\"port\":\"p5-3\"}\n")
+            .unwrap();
+        while world.agent.unpublished.is_empty() {
+            world.turn();
+        }
+        // Another client is not held up by it.
+        let (mut other, mut shown) = (world.connect(), Vec::new());
+        other.write_all(SHOW.as_bytes()).unwrap();
+        while receive(&mut other, &mut shown) == 0 {
+            world.turn();
+        }
+        assert_eq!(receive(&mut root, &mut answers), 0);
+        while world.agent.wait() == Some(Duration::ZERO) {
+            world.turn();
+        }
+        let wait = world.agent.wait();
+        assert!(wait.is_some_and(|wait| wait <= FILES_LIMIT), "{wait:?}");
+        world.agent.unpublished[0].limit = Time::ZERO;
+        world.turn();
+        assert_eq!(receive(&mut root, &mut answers), 1);
+        let answer: Value = serde_json::from_slice(&answers).unwrap();
+        let told: Vec<&str> = crate::control::proto::warnings(&answer["ok"]).collect();
+        assert_eq!(
+            told,
+            ["the change is in force, but the status files do not show it yet"]
+        );
+        world.agent.instances.hold_files(false);
     });
 }
 

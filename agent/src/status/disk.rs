@@ -32,11 +32,17 @@ pub(super) fn replace(run_dir: &Path, path: &str, entry: &Entry) -> io::Result<(
 }
 
 fn write_draft(draft: &Path, entry: &Entry) -> io::Result<()> {
-    // A file that a crash left behind may belong to another user or be read-only.
-    match fs::remove_file(draft) {
-        Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
-        _ => {}
+    match make_draft(draft, entry) {
+        // A crash left one behind, which may belong to another user or be read-only.
+        Err(e) if e.kind() == ErrorKind::AlreadyExists => {
+            fs::remove_file(draft)?;
+            make_draft(draft, entry)
+        }
+        made => made,
     }
+}
+
+fn make_draft(draft: &Path, entry: &Entry) -> io::Result<()> {
     let text = match entry {
         Entry::Link(to) => return symlink(to, draft),
         Entry::File(text) => text,

@@ -104,7 +104,7 @@ fn without_carrier(bond: &mut BondReport) {
 }
 
 /// Plain link reports for the interfaces of a bond.
-fn devices(bond: &BondReport) -> Devices {
+pub(super) fn devices(bond: &BondReport) -> Devices {
     let device = |name: &str, up: bool| LinkReport {
         name: name.to_owned(),
         admin_up: up,

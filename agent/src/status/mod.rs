@@ -1,6 +1,7 @@
 //! The files that the agent publishes for tools: copies of what the kernel's drivers show in `/proc` and `/sys`.
 //!
-//! A bond is rendered as a [`Tree`], which the [`publish::Publisher`] brings to disk.
+//! A bond's [`Page`] is rendered as a [`Tree`], which the [`publish::Publisher`] brings to disk, in the thread of the
+//! [`writer::Writer`].
 
 mod attached;
 mod device;
@@ -10,6 +11,7 @@ pub mod procfs;
 pub mod publish;
 pub mod sysfs;
 mod tree;
+pub mod writer;
 
 use bond_modes::BondOptions;
 
@@ -17,8 +19,19 @@ pub use self::device::{Device, Devices};
 pub use self::tree::{Entry, Tree};
 use crate::control::proto::BondReport;
 
-/// Everything that is published about one bond with these options. `release` is the running kernel's, as `uname -r` prints it.
-pub fn render(bond: &BondReport, options: &BondOptions, devices: &Devices, release: &str) -> Tree {
+/// Everything that the files of one bond show.
+#[derive(Clone, Debug)]
+pub struct Page {
+    /// The bond and its ports.
+    pub report: BondReport,
+    /// Its options.
+    pub options: BondOptions,
+    /// Its interface and those of its ports.
+    pub devices: Devices,
+}
+
+/// All files of a bond with these options. `release` is the running kernel's, as `uname -r` prints it.
+fn render(bond: &BondReport, options: &BondOptions, devices: &Devices, release: &str) -> Tree {
     let mut tree = Tree::new();
     let text = procfs::render(bond, options, release);
     tree.insert(format!("{}/{}", procfs::FOLDER, bond.name), Entry::File(text));

@@ -1,13 +1,11 @@
 //! Status files under the run directory. Each is replaced as a whole and only when it changes, those of a bond at most 20 times
 //! a second. Changes that a client waits for are written at once.
 //!
-//! After every turn the agent's loop passes in the wanted files of a bond and asks for the next deadline; as with a [`Bond`],
-//! the clock is an argument. If many bonds change at once, their files are written over several turns, so that a failover in
-//! between need not wait. New files are written before changed ones, and old ones are removed last, so that every name in a
-//! file, such as a port in `slaves`, has its own files. If writing fails, the files are out of date and a warning is logged;
-//! nothing else happens.
-//!
-//! [`Bond`]: bond_modes
+//! The thread of the [`Writer`](super::writer::Writer) passes in the wanted files of a bond and asks for the next deadline; the
+//! clock is an argument. If many bonds change at once, their files are written in several calls, so that a change that a client
+//! waits for need not wait for all of them. New files are written before changed ones, and old ones are removed last, so that
+//! every name in a file, such as a port in `slaves`, has its own files. If writing fails, the files are out of date and a warning
+//! is logged; nothing else happens.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -23,7 +21,7 @@ use super::tree::{Entry, Tree};
 /// Shortest time between two writes of one bond's files.
 const SPACING: Duration = Duration::from_millis(50);
 
-/// Number of files that one turn writes; a bond with more files is written in one turn.
+/// Number of files that one call writes; a bond with more files is written in one call.
 const BUDGET: usize = 32;
 
 /// Time between attempts while writing fails.
@@ -36,8 +34,8 @@ const MASTERS: &str = "bonding_masters";
 #[derive(Debug)]
 pub struct Publisher {
     run_dir: PathBuf,
-    /// Names of the bonds, oldest first.
-    bonds: Vec<String>,
+    /// Names of the bonds that have been written, by their age, the oldest first.
+    bonds: BTreeSet<(u64, String)>,
     /// By name of the bond, and the file of all of them as [`MASTERS`].
     sets: BTreeMap<String, FileSet>,
     /// The set that wrote the folder of an interface last; it changes when a port moves to another bond.
@@ -51,6 +49,8 @@ struct FileSet {
     written: Tree,
     /// The wanted files, if they are not on disk yet.
     pending: Option<Tree>,
+    /// Its place among the bonds.
+    age: u64,
     /// Earliest time of the next write.
     not_before: Time,
     /// The last attempt failed, and was logged.
@@ -62,22 +62,27 @@ impl Publisher {
     pub fn new(run_dir: impl Into<PathBuf>) -> Self {
         Publisher {
             run_dir: run_dir.into(),
-            bonds: Vec::new(),
+            bonds: BTreeSet::new(),
             sets: BTreeMap::new(),
             holders: BTreeMap::new(),
         }
     }
 
-    /// Sets the wanted files of a bond; [`Publisher::flush`] writes them.
-    pub fn update(&mut self, bond: &str, tree: Tree) {
-        let set = self.sets.entry(bond.to_owned()).or_default();
+    /// Sets the wanted files of a bond; [`Publisher::flush`] writes them. Bonds are listed by the ages with which they came first.
+    pub fn update(&mut self, bond: &str, age: u64, tree: Tree) {
+        let fresh = || FileSet {
+            age,
+            ..FileSet::default()
+        };
+        let set = self.sets.entry(bond.to_owned()).or_insert_with(fresh);
         set.pending = (set.written != tree).then_some(tree);
     }
 
-    /// Writes the next change of this bond at once, because a client waits for it; not while writing fails.
-    pub fn publish_now(&mut self, bond: &str) {
-        if let Some(set) = self.sets.get_mut(bond).filter(|set| !set.failures) {
-            set.not_before = Time::ZERO;
+    /// As [`Publisher::update`], and writes them at once, because a client waits for it; not while writing fails.
+    pub fn update_now(&mut self, now: Time, bond: &str, age: u64, tree: Tree) {
+        self.update(bond, age, tree);
+        if self.sets.get(bond).is_some_and(|set| !set.failures) {
+            self.write(now, bond);
         }
     }
 
@@ -91,6 +96,15 @@ impl Publisher {
     /// that come too early or too often are harmless.
     pub fn flush(&mut self, now: Time) {
         self.flush_some(now, BUDGET);
+    }
+
+    /// Writes everything that is pending, due or not, once.
+    pub fn flush_all(&mut self, now: Time) {
+        let pending = self.sets.iter().filter(|(_, set)| set.pending.is_some());
+        let pending: Vec<String> = pending.map(|(name, _)| name.clone()).collect();
+        for name in pending {
+            self.write(now, &name);
+        }
     }
 
     fn flush_some(&mut self, now: Time, mut budget: usize) {
@@ -108,7 +122,7 @@ impl Publisher {
 
     /// Removes the files of a bond that is gone.
     pub fn remove(&mut self, now: Time, bond: &str) {
-        self.bonds.retain(|known| known != bond);
+        self.bonds.retain(|(_, known)| known != bond);
         self.list(now);
         self.holders.retain(|_, holder| holder != bond);
         for path in self.sets.remove(bond).unwrap_or_default().written.keys() {
@@ -132,9 +146,10 @@ impl Publisher {
     /// Updates the file with the names of all bonds. It changes only with the number of bonds, so it never waits.
     fn list(&mut self, now: Time) {
         let newline = if self.bonds.is_empty() { "" } else { "\n" };
-        let text = format!("{}{newline}", self.bonds.join(" "));
+        let names: Vec<&str> = self.bonds.iter().map(|(_, name)| name.as_str()).collect();
+        let text = format!("{}{newline}", names.join(" "));
         let path = format!("{}/{MASTERS}", sysfs::FOLDER);
-        self.update(MASTERS, Tree::from([(path, Entry::File(text))]));
+        self.update(MASTERS, 0, Tree::from([(path, Entry::File(text))]));
         self.write(now, MASTERS);
     }
 
@@ -153,8 +168,8 @@ impl Publisher {
                 }
                 set.failures = false;
                 set.not_before = now + SPACING;
-                if name != MASTERS && !self.bonds.iter().any(|known| known == name) {
-                    self.bonds.push(name.to_owned());
+                let age = set.age;
+                if name != MASTERS && self.bonds.insert((age, name.to_owned())) {
                     self.list(now);
                 }
             }
@@ -292,7 +307,7 @@ mod tests {
 
     impl Publisher {
         fn write_at(&mut self, ms: u64, bond: &str, tree: Tree) {
-            self.update(bond, tree);
+            self.update(bond, ms, tree);
             self.flush(at(ms));
         }
     }
@@ -349,17 +364,16 @@ mod tests {
     fn a_change_that_somebody_waits_for_is_written_at_once_unless_writing_fails() {
         let dir = Scratch::new();
         let mut publisher = dir.publisher();
-        publisher.publish_now("bond0");
-        publisher.write_at(1000, "bond0", text("bond0", "a"));
-        publisher.publish_now("bond0");
-        publisher.write_at(1001, "bond0", text("bond0", "b"));
+        publisher.update_now(at(1000), "bond0", 0, text("bond0", "a"));
+        publisher.update_now(at(1001), "bond0", 0, text("bond0", "b"));
         assert_eq!(dir.read("bond0").as_deref(), Some("b"));
         publisher.write_at(1002, "bond0", text("bond0", "c"));
         assert_eq!(publisher.poll_timeout(), Some(at(1051)));
 
         fs::create_dir_all(dir.0.join(DRAFT).join("x")).unwrap();
         publisher.flush(at(1051));
-        publisher.publish_now("bond0");
+        publisher.update_now(at(1052), "bond0", 0, text("bond0", "d"));
+        assert_eq!(dir.read("bond0").as_deref(), Some("b"));
         assert_eq!(publisher.poll_timeout(), Some(at(2051)));
     }
 
@@ -389,7 +403,7 @@ mod tests {
             let now = if round == "a" { at(0) } else { at(100) };
             for number in 0..3 * BUDGET {
                 let bond = format!("bond{number}");
-                publisher.update(&bond, text(&bond, round));
+                publisher.update(&bond, number as u64, text(&bond, round));
             }
             let mut turns = 0;
             while publisher.poll_timeout().is_some_and(|due| due <= now) {

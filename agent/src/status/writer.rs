@@ -1,0 +1,205 @@
+//! The thread that writes the status files, so that the loop never waits for a disk.
+//!
+//! The loop hands over what the files of a bond are to show and goes on; the thread renders it and writes what differs. Of what was
+//! handed over for a bond only the newest is written, and what a client waits for comes first. The thread has ordinary priority
+//! whatever the loop has, and they share no lock: a failover waits neither for a processor that this thread has, nor for this
+//! thread while it has none.
+
+mod orders;
+mod progress;
+#[cfg(test)]
+mod tests;
+mod worker;
+
+use std::collections::VecDeque;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender, TrySendError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use self::orders::{Note, Wish};
+use self::progress::Progress;
+use self::worker::Worker;
+use super::Page;
+
+pub use self::orders::Urgency;
+
+/// What the thread has not read yet. It reads before each bond that it writes, so more than this are there only while the disk
+/// does not answer; what is handed over then is refused, and costs no memory.
+const UNREAD: usize = 1024;
+
+/// How long the end of the agent waits for the last files.
+const LAST_FILES: Duration = Duration::from_secs(10);
+
+/// The loop's side.
+#[derive(Debug)]
+pub struct Writer {
+    notes: Option<SyncSender<Note>>,
+    /// Notes that must not be lost, while there are too many unread ones.
+    kept: VecDeque<Wish>,
+    /// How many notes there have been.
+    given: u64,
+    /// The number of the last one that a client may wait for.
+    awaited: u64,
+    progress: Arc<Progress>,
+    /// Wakes the thread up by what is written, and the loop by what can be read.
+    wake: UnixStream,
+}
+
+/// Everything awaited that was handed over before this was made; see [`Writer::has_written`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Mark(u64);
+
+impl Writer {
+    /// Starts the thread, for this run directory. `release` is the kernel's.
+    pub fn start(run_dir: impl Into<PathBuf>, release: String) -> io::Result<Writer> {
+        let (wake, theirs) = UnixStream::pair()?;
+        wake.set_nonblocking(true)?;
+        theirs.set_nonblocking(true)?;
+        let (notes, unread) = mpsc::sync_channel(UNREAD);
+        let progress = Arc::new(Progress::default());
+        let worker = Worker::new(unread, Arc::clone(&progress), theirs, run_dir.into(), release);
+        thread::Builder::new()
+            .name("status-files".to_owned())
+            .spawn(move || worker.run())?;
+        Ok(Writer {
+            notes: Some(notes),
+            kept: VecDeque::new(),
+            given: 0,
+            awaited: 0,
+            progress,
+            wake,
+        })
+    }
+
+    /// Hands over what a bond's files are to show; whether there is room for it. Bonds are listed in the order in which they came
+    /// first. Call [`Writer::wake`] afterwards.
+    pub fn show(&mut self, page: Box<Page>, urgency: Urgency) -> bool {
+        let sent = self.send_kept() && self.send(Wish::Show(page, urgency)).is_ok();
+        if urgency == Urgency::Awaited {
+            // One that was refused comes later.
+            self.awaited = self.given + u64::from(!sent);
+        }
+        sent
+    }
+
+    /// The files of a bond that is gone are to go.
+    pub fn remove(&mut self, bond: &str) {
+        self.awaited = self.given + self.kept.len() as u64 + 1;
+        self.keep(Wish::Remove(bond.to_owned()));
+    }
+
+    /// Files that an earlier agent left behind are to go, once everything that was handed over is written.
+    pub fn prune(&mut self) {
+        self.keep(Wish::Prune);
+    }
+
+    /// Whether anything can be handed over.
+    pub fn has_room(&mut self) -> bool {
+        !self.progress.refused.load(Ordering::SeqCst) && self.send_kept()
+    }
+
+    /// Makes the thread look at what was handed over.
+    pub fn wake(&mut self) {
+        self.send_kept();
+        // If it is full, the thread is going to look anyway.
+        let _ = self.wake.write(&[0]);
+    }
+
+    /// For [`Writer::has_written`].
+    pub fn mark(&self) -> Mark {
+        Mark(self.awaited)
+    }
+
+    /// Whether everything awaited that was handed over before `mark` is written, or was tried in vain.
+    pub fn has_written(&self, mark: Mark) -> bool {
+        self.progress.done.load(Ordering::SeqCst) >= mark.0
+    }
+
+    /// Readable when awaited files have been written, or there is room again. Read it with [`Writer::drain`].
+    pub fn events(&self) -> RawFd {
+        self.wake.as_raw_fd()
+    }
+
+    /// Makes [`Writer::events`] unreadable until the next time.
+    pub fn drain(&mut self) {
+        let mut pokes = [0; 64];
+        while self.wake.read(&mut pokes).is_ok_and(|count| count == pokes.len()) {}
+    }
+
+    /// Waits until everything is written, or was tried in vain, but no longer than `limit`; whether it is.
+    pub fn settle(&mut self, limit: Duration) -> bool {
+        let until = Instant::now() + limit;
+        let (settled, answer) = mpsc::sync_channel(1);
+        self.keep(Wish::Settle(settled));
+        while !self.kept.is_empty() && Instant::now() < until {
+            thread::sleep(Duration::from_millis(1));
+            self.wake();
+        }
+        wait_for(&answer, until.saturating_duration_since(Instant::now()))
+    }
+
+    fn keep(&mut self, wish: Wish) {
+        self.kept.push_back(wish);
+        self.wake();
+    }
+
+    /// Whether none is left.
+    fn send_kept(&mut self) -> bool {
+        while let Some(wish) = self.kept.pop_front() {
+            if let Err(wish) = self.send(wish) {
+                self.kept.push_front(wish);
+                return false;
+            }
+        }
+        true
+    }
+
+    fn send(&mut self, wish: Wish) -> Result<(), Wish> {
+        let Some(notes) = &self.notes else { return Err(wish) };
+        let note = Note {
+            number: self.given + 1,
+            wish,
+        };
+        match notes.try_send(note) {
+            Ok(()) => {
+                self.given += 1;
+                Ok(())
+            }
+            Err(TrySendError::Full(note) | TrySendError::Disconnected(note)) => {
+                self.progress.refused.store(true, Ordering::SeqCst);
+                Err(note.wish)
+            }
+        }
+    }
+}
+
+/// An end without an answer is one, too.
+fn wait_for(answer: &Receiver<()>, limit: Duration) -> bool {
+    answer.recv_timeout(limit) != Err(RecvTimeoutError::Timeout)
+}
+
+impl Drop for Writer {
+    /// Waits for what is not written yet, unless the disk does not answer.
+    fn drop(&mut self) {
+        if !self.settle(LAST_FILES) {
+            log::warn!("status files are not written after {LAST_FILES:?}; some are out of date");
+        }
+        // This ends the thread.
+        self.notes = None;
+        let _ = self.wake.write(&[0]);
+    }
+}
+
+#[cfg(test)]
+impl Writer {
+    /// The thread does nothing more until it is let go on, as on a disk that does not answer.
+    pub(crate) fn hold(&self, held: bool) {
+        self.progress.held.store(held, Ordering::SeqCst);
+    }
+}

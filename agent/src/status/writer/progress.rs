@@ -1,0 +1,15 @@
+//! How far the thread is, for the loop.
+
+use std::sync::atomic::{AtomicBool, AtomicU64};
+
+/// What the thread says of itself.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    /// Every awaited note up to this one is done.
+    pub(super) done: AtomicU64,
+    /// The loop was refused, and is to be woken up when there is room.
+    pub(super) refused: AtomicBool,
+    /// It does nothing, as on a disk that does not answer.
+    #[cfg(test)]
+    pub(super) held: AtomicBool,
+}
