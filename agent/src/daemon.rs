@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
+use mio::Waker;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
@@ -18,9 +19,11 @@ use crate::control::{RUN_DIR, RUN_DIR_ENV, SOCKET};
 use crate::dataplane::tc::Hook;
 use crate::dataplane::{PlaneChoice, PlaneError, PlaneSetup, Planes};
 use crate::instances::{Instances, check_options_on};
+use crate::kernel::KernelThread;
 use crate::locks::private_file;
 use crate::logging;
-use crate::run::{Agent, CONTROL};
+use crate::priority;
+use crate::run::{Agent, CONTROL, KERNEL_ANSWERS};
 use crate::signals::Signals;
 use crate::text::chain;
 
@@ -125,28 +128,18 @@ fn serve(arguments: &Arguments, config: &Parsed) -> Result<(), Box<dyn Error>> {
     }
     let poll = mio::Poll::new()?;
     let registry = poll.registry().try_clone()?;
-    let mut instances = Instances::new(&run_dir, registry, planes)?;
+    let kernel = KernelThread::start(Waker::new(poll.registry(), KERNEL_ANSWERS)?)?;
+    let mut instances = Instances::new(&run_dir, registry, planes, kernel)?;
     instances.prefer(arguments.plane);
     instances
         .start(clock::now(), &config.bonds, &config.files)
         .map_err(|error| format!("cannot read the saved states in {}/state: {error}", run_dir.display()))?;
-    raise_priority();
+    priority::raise();
     let server = Server::bind(&run_dir.join(SOCKET), poll.registry(), CONTROL)?;
     log::info!("ready at {}", run_dir.display());
     let instances = Agent::new(poll, signals, server, instances)?.run()?;
     stop(&run_dir, instances);
     Ok(())
-}
-
-/// Asks for real-time priority, because every frame sent while the agent waits for the processor is lost during a failover. Without
-/// the right to it the agent works, but its failovers may be late on a busy machine.
-pub(crate) fn raise_priority() {
-    let parameters = libc::sched_param { sched_priority: 1 };
-    // SAFETY: the call reads `parameters`, which outlives it, and changes nothing but this thread's scheduling.
-    let done = unsafe { libc::sched_setscheduler(0, libc::SCHED_RR | libc::SCHED_RESET_ON_FORK, &parameters) };
-    if done != 0 {
-        log::debug!("no realtime scheduling: {}", io::Error::last_os_error());
-    }
 }
 
 /// Ends the agent; bonds go on forwarding. If there is no bond, the data planes remove everything that they made.

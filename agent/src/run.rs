@@ -22,8 +22,10 @@ const SIGNALS: Token = Token(0);
 const LINK_EVENTS: Token = Token(1);
 const PLANE_EVENTS: Token = Token(2);
 const PUBLISHED: Token = Token(3);
+/// Token of the waker of the thread that waits for the kernel.
+pub const KERNEL_ANSWERS: Token = Token(4);
 /// First token of the control socket.
-pub const CONTROL: usize = 4;
+pub const CONTROL: usize = 5;
 
 /// Sources that one wait reports: more than the most clients, so that link events do not wait behind them.
 const SOURCES_A_TURN: usize = 1024;
@@ -145,6 +147,7 @@ impl Agent {
         if sources.contains(&PLANE_EVENTS) && self.instances.read_planes(now, BUDGET) == Drained::More {
             self.unread.insert(PLANE_EVENTS);
         }
+        self.instances.take_answers(now);
         if sources.contains(&SIGNALS) {
             self.signals.drain();
         }

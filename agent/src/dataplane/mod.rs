@@ -28,8 +28,9 @@ pub mod team;
 pub use applied::{Applied, PlanPart};
 pub use choice::{PLANES, PlaneChoice, PlaneRow, PlaneSetup, Planes};
 pub use error::PlaneError;
+pub(crate) use lock::lock;
 pub use plane::{
     Adopted, BondDevice, BondName, Followed, Observed, OriginalPort, PORT_MARK, Plane, PlaneBond, PlaneReport,
-    PortBase, PortCounters, Touched, Traffic, Watch,
+    PortBase, PortCounters, PortSigns, Touched, Traffic, Watch,
 };
 pub use port::original;

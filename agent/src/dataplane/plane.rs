@@ -89,14 +89,8 @@ pub trait PlaneBond: Send {
     /// When frames came to an attached port, and from which kind of sender, judged by their source addresses. `probes` is exact; `any` may
     /// be a millisecond older than the last frame, and `own` leaves out what is no probe and came within one of such a frame.
     fn heard(&mut self, port: PortId) -> Result<ReceiveStamps, PlaneError>;
-    /// Whether an attached interface is still attached, judged by a link message about it: another program may have detached it.
-    fn holds(&self, _link: &Link) -> bool {
-        true
-    }
-    /// Whether a port still receives every multicast group, as a bond needs, judged by a link message about it.
-    fn hears_groups(&self, _link: &Link) -> bool {
-        true
-    }
+    /// What link messages say of a port that is as this bond needs it.
+    fn port_signs(&self) -> PortSigns;
     /// The bond's interface has another name now.
     fn renamed(&mut self, new: &str);
     /// Removes the bond's interface and everything kept for it. Ports must be detached before.
@@ -122,6 +116,27 @@ pub struct Followed {
     pub applied: Applied,
     /// Parts are left for [`PlaneBond::program`]. It tries all of them, so its outcome is that of the plan.
     pub rest: bool,
+}
+
+/// What link messages say of a port that is as its bond needs it. Another program may have changed it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PortSigns {
+    /// It has this master; any or none will do otherwise.
+    pub master: Option<u32>,
+    /// IFF_ALLMULTI is set: it receives every multicast group.
+    pub allmulti: bool,
+}
+
+impl PortSigns {
+    /// Whether an attached interface is still attached.
+    pub fn is_attached(self, link: &Link) -> bool {
+        self.master.is_none() || self.master == link.master
+    }
+
+    /// Whether a port still receives every multicast group.
+    pub fn hears_groups(self, link: &Link) -> bool {
+        link.allmulti_flag || !self.allmulti
+    }
 }
 
 /// A bond that was taken over, and what was found.

@@ -15,9 +15,8 @@ use bond_monitors::{Carrier, LinkReport, MacAddr, ReceiveStamps};
 use super::lock::lock;
 use super::{
     Adopted, Applied, BondDevice, BondName, Followed, Observed, OriginalPort, PlanPart, Plane, PlaneBond, PlaneError,
-    PortBase, PortCounters, Touched, Traffic, Watch,
+    PortBase, PortCounters, PortSigns, Touched, Traffic, Watch,
 };
-use crate::netlink::Link;
 
 /// Clones are the same plane: one for the agent, one for the test that looks at it. One that outlives an agent is what the
 /// kernel is to a real one.
@@ -538,8 +537,11 @@ impl PlaneBond for ScriptBond {
         Ok(world.heard.get(&port).copied().unwrap_or_default())
     }
 
-    fn hears_groups(&self, link: &Link) -> bool {
-        link.allmulti_flag
+    fn port_signs(&self) -> PortSigns {
+        PortSigns {
+            allmulti: true,
+            ..PortSigns::default()
+        }
     }
 
     fn renamed(&mut self, new: &str) {

@@ -6,10 +6,11 @@ use bond_modes::{Action, Counters, Epoch, Event, ForwardingPlan, Machine, Notice
 use bond_monitors::{Carrier, Time};
 
 use super::Instances;
+use super::forwarder::Programmed;
 use super::id::InstanceId;
 use super::instance::Instance;
 use super::logged_failures::Subject;
-use crate::dataplane::{Followed, PortCounters};
+use crate::dataplane::{Applied, Followed, PlaneError, PortCounters};
 use crate::netlink::mii;
 use crate::text::chain;
 
@@ -35,17 +36,20 @@ impl Instances {
                     failed
                 }
                 Action::PollCarriers { ports } => {
-                    self.polls.ask(at, ports);
+                    self.polls.asked.push((at, ports));
                     None
                 }
                 Action::ReadCounters => Some(self.answer_counters(at)),
                 Action::PollDevice => {
-                    self.polls.ask_device(at);
+                    self.polls.devices.push(at);
                     None
                 }
                 Action::ReadReceiveStamps => Some(self.read_receive_stamps(at)),
                 Action::FindPaths { targets } => self.find_paths(at, &targets),
-                Action::ReadHostsBehind => self.read_hosts_behind(at),
+                Action::ReadHostsBehind => {
+                    self.ask_hosts_behind(at);
+                    None
+                }
                 Action::ReportMemberships { port } => {
                     frames.extend(self.membership_reports(at).into_iter().map(|frame| (port.0, frame)));
                     None
@@ -81,7 +85,7 @@ impl Instances {
         let ports = instance.bond.ports().iter().filter_map(|port| {
             let heard = match &mut instance.traffic {
                 Some(traffic) => traffic.heard(port.id),
-                None => instance.plane.heard(port.id),
+                None => instance.plane.with(|plane| plane.heard(port.id)),
             };
             let heard = heard.map_err(|error| chain(&error));
             let doing = format!("read when {} last received a frame", port.name);
@@ -92,20 +96,27 @@ impl Instances {
         Event::ReceiveStamps { ports: ports.collect() }
     }
 
-    pub(super) fn poll_device(&mut self, at: InstanceId) -> Option<Event> {
-        let link = self.links.by_index(self.bonds[at].ifindex).ok().flatten()?;
-        Some(Event::BondLink { report: link.report })
-    }
-
     /// Programs a plan. Returns the event that reports a failure.
     fn program(&mut self, now: Time, at: InstanceId, epoch: Epoch, plan: &ForwardingPlan) -> Option<Event> {
         let instance = &mut self.bonds[at];
+        instance.plane.set_plan(epoch, plan);
         let followed = instance.traffic.as_mut().map(|traffic| traffic.follow(plan));
         let applied = match followed {
             Some(Followed { applied, rest: false }) => applied,
-            _ => instance.plane.program(plan),
+            Some(_) if !self.changing => {
+                self.program_later(at);
+                return None;
+            }
+            // Without a traffic of its own nothing moves before the plane has programmed it.
+            _ => instance.plane.with(|plane| plane.program(plan)),
         };
-        instance.unfulfilled.record(now, &instance.name, &applied);
+        self.programmed(now, at, epoch, &applied)
+    }
+
+    /// Records how a plan was done. Returns the event that reports a failure.
+    fn programmed(&mut self, now: Time, at: InstanceId, epoch: Epoch, applied: &Applied) -> Option<Event> {
+        let instance = &mut self.bonds[at];
+        instance.unfulfilled.record(now, &instance.name, applied);
         if applied.is_complete() {
             return None;
         }
@@ -116,15 +127,40 @@ impl Instances {
         })
     }
 
-    /// Programs the plan in force once more, after another program changed something that it sets.
-    pub(super) fn repair(&mut self, now: Time, at: InstanceId) {
-        let instance = &mut self.bonds[at];
-        if let Err(error) = instance.plane.refresh() {
-            log::warn!("{}: {}", instance.name, chain(&error));
+    /// Leaves the newest plan of a bond to the thread that waits for the kernel.
+    fn program_later(&mut self, at: InstanceId) {
+        let forwarder = self.bonds[at].plane.clone();
+        if !forwarder.is_to_be_asked() {
             return;
         }
-        let bond = &self.bonds[at].bond;
-        let (epoch, plan) = (bond.epoch(), bond.plan().clone());
+        self.kernel.ask(move |_| {
+            let programmed = forwarder.program();
+            Box::new(move |instances, now| {
+                if let Some(Programmed { epoch, applied }) = programmed
+                    && instances.bonds.get(at).is_some()
+                    && let Some(failed) = instances.programmed(now, at, epoch, &applied)
+                {
+                    instances.feed(now, at, failed);
+                }
+            })
+        });
+    }
+
+    /// Programs the plan in force once more, after another program changed something that it sets.
+    pub(super) fn repair(&mut self, at: InstanceId) {
+        let forwarder = self.bonds[at].plane.clone();
+        self.kernel.ask(move |_| {
+            let refreshed = forwarder.refresh();
+            Box::new(move |instances, now| instances.on_refreshed(now, at, refreshed))
+        });
+    }
+
+    fn on_refreshed(&mut self, now: Time, at: InstanceId, refreshed: Result<(), PlaneError>) {
+        let Some(instance) = self.bonds.get(at) else { return };
+        if let Err(error) = refreshed {
+            return log::warn!("{}: {}", instance.name, chain(&error));
+        }
+        let (epoch, plan) = (instance.bond.epoch(), instance.bond.plan().clone());
         if let Some(failed) = self.program(now, at, epoch, &plan) {
             self.feed(now, at, failed);
         }
@@ -147,8 +183,13 @@ impl Instances {
     }
 
     /// The carrier as `use_carrier=0` reads it. It counts as on if the driver reports none. [bond_main.c: bond_check_dev_link]
-    pub(super) fn carrier_by_driver(&mut self, at: InstanceId, port: PortId, name: &str) -> Option<Carrier> {
-        let carrier = mii::carrier_by_ioctl(name);
+    pub(super) fn carrier_by_driver(
+        &mut self,
+        at: InstanceId,
+        port: PortId,
+        name: &str,
+        carrier: Option<Carrier>,
+    ) -> Option<Carrier> {
         let silent = &mut self.bonds[at].silent_drivers;
         let is_new = match carrier {
             None => silent.insert(port),
@@ -169,7 +210,7 @@ impl Instances {
     pub(super) fn try_driver(&mut self, at: InstanceId, port: PortId, name: &str) {
         let options = self.bonds[at].bond.options();
         if !options.use_carrier && !options.miimon.is_zero() {
-            self.carrier_by_driver(at, port, name);
+            self.carrier_by_driver(at, port, name, mii::carrier_by_ioctl(name));
         }
     }
 }

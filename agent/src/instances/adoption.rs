@@ -95,6 +95,10 @@ impl Instances {
 
     /// Makes the attempts that are due. An adopted bond then follows the files and its interfaces as at a start.
     pub(super) fn adopt_due(&mut self, now: Time) {
+        self.as_a_change(|instances| instances.adopt_all_due(now));
+    }
+
+    fn adopt_all_due(&mut self, now: Time) {
         let mut done = Vec::new();
         while let Some(place) = self.unadopted.iter().position(|bond| bond.retry <= now) {
             let bond = self.unadopted.remove(place);

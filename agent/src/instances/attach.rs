@@ -34,7 +34,11 @@ impl Instances {
 
     /// Attaches a port that was waited for; a refusal is logged once for each reason.
     pub(super) fn attach_wanted(&mut self, now: Time, at: InstanceId, name: &str) {
-        let result = self.possible_port(name).and_then(|link| self.attach(now, at, &link));
+        let attach = |instances: &mut Instances| {
+            let link = instances.possible_port(name)?;
+            instances.attach(now, at, &link)
+        };
+        let result = self.as_a_change(attach);
         let left = match &result {
             Err(error) if error.code != ErrorCode::NoSuchDevice => self.links.by_name(name).ok().flatten(),
             _ => None,

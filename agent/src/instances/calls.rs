@@ -20,6 +20,10 @@ impl Instances {
     /// Carries out a client's call and returns the answer: with the warnings that the call led to, the parts of the bond's plan
     /// that are not done after it, and whether it cannot be saved. Showing many bonds in one call takes long; see [`Instances::show`].
     pub fn call(&mut self, now: Time, call: &Call) -> Result<Value, ControlError> {
+        self.as_a_change(|instances| instances.call_and_warn(now, call))
+    }
+
+    fn call_and_warn(&mut self, now: Time, call: &Call) -> Result<Value, ControlError> {
         let (before, stuck) = (self.happened.len(), self.returns.ports());
         let mut answer = self.carry_out(now, call)?;
         let warning = |line: &EventLine| match &line.event.notice {
@@ -145,7 +149,7 @@ impl Instances {
             "{}: made, mode {}, plane {}",
             instance.name,
             mode.name(),
-            instance.plane.plane()
+            instance.plane.name()
         );
         let at = self.bonds.insert(instance);
         self.drain(now, at);
@@ -164,7 +168,7 @@ impl Instances {
             .map_err(|error| option_error(bond, error))?;
         self.bonds[at]
             .plane
-            .can(&preview)
+            .with(|plane| plane.can(&preview))
             .map_err(|error| plane_error(bond, &error))?;
         self.bonds[at]
             .bond
@@ -199,7 +203,7 @@ impl Instances {
     /// A live bond cannot change its plane: there is no moment at which both would forward.
     fn stay_on_plane(&self, at: InstanceId, choice: Option<PlaneChoice>) -> Result<(), ControlError> {
         let instance = &self.bonds[at];
-        let (name, plane) = (&instance.name, instance.plane.plane());
+        let (name, plane) = (&instance.name, instance.plane.name());
         match choice {
             Some(choice) if !choice.allows(plane) => Err(ControlError::new(
                 ErrorCode::Refused,
@@ -234,7 +238,7 @@ impl Instances {
             self.give_back(now, at, port, original);
         }
         let instance = self.bonds.remove(at);
-        let (name, plane) = (instance.name, instance.plane);
+        let (name, plane) = (instance.name, instance.plane.take());
         if !instance.unrestored.is_empty() {
             self.leave(&name, plane.plane(), instance.unrestored);
             self.save_left();
@@ -417,7 +421,7 @@ impl Instances {
             ControlError::new(ErrorCode::Kernel, text)
         })?;
         let instance = &mut self.bonds[at];
-        let attached = instance.plane.attach(port, base);
+        let attached = instance.plane.with(|plane| plane.attach(port, base));
         if matches!(attached, Err(PlaneError::NotUndone { .. }))
             && let Some(original) = instance.originals.get(&port)
         {
@@ -445,7 +449,7 @@ impl Instances {
             ..options.clone()
         };
         let can_follow = bond_modes::moving_macs(&with_active) == FailOverMac::Active;
-        let always = instance.plane.needs_to_set_addresses();
+        let always = instance.plane.with(|plane| plane.needs_to_set_addresses());
         if bond_modes::moving_macs(options) == FailOverMac::Active && always.is_none() {
             return Ok(());
         }
@@ -502,10 +506,20 @@ impl Instances {
         };
         if !gone {
             self.give_back(now, at, port, original);
-        } else if let Err(error) = instance.plane.detach(port, &original) {
-            log::debug!("{}: {}", instance.name, chain(&error));
+        } else {
+            self.forget_later(at, port, original);
         }
         self.save(at);
+    }
+
+    /// Forgets a port that is gone, in the plane.
+    fn forget_later(&mut self, at: InstanceId, port: PortId, original: OriginalPort) {
+        let instance = &self.bonds[at];
+        let (plane, bond) = (instance.plane.clone(), instance.name.clone());
+        self.kernel.ask(move |_| {
+            plane.detach(&bond, port, &original);
+            Box::new(|_, _| {})
+        });
     }
 
     fn port_set(&mut self, now: Time, bond: &str, port: &str, pairs: &OptionPairs) -> Result<(), ControlError> {
@@ -521,7 +535,7 @@ impl Instances {
         let preview = preview.map_err(|error| option_error(&what, error))?;
         self.bonds[at]
             .plane
-            .can_port(&preview)
+            .with(|plane| plane.can_port(&preview))
             .map_err(|error| plane_error(&what, &error))?;
         self.bonds[at]
             .bond

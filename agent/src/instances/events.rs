@@ -5,14 +5,13 @@ use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::time::Duration;
 
-use bond_modes::{Event, Notice, PortId, Warning};
-use bond_monitors::{LinkReport, Time};
+use bond_modes::{Event, PortId};
+use bond_monitors::Time;
 
 use super::Instances;
 use super::id::InstanceId;
-use super::instance::Instance;
 use super::logged_failures::Subject;
-use super::rate_limit::Permit;
+use super::looks::Look;
 use crate::netlink::{Drained, Link, LinkEvent};
 use crate::status::Device;
 
@@ -193,7 +192,7 @@ impl Instances {
             return self.on_port(now, at, port, link);
         }
         if let Some(at) = self.bonds.on_device(link.ifindex) {
-            return self.on_bond_device(now, at);
+            return self.look_at(at, Look::Device);
         }
         if let Some(at) = self.bonds.wanting(&link.report.name) {
             self.on_wanted(now, at, link);
@@ -201,9 +200,9 @@ impl Instances {
         let on_bond = link.peer.and_then(|below| self.bonds.on_device(below));
         if let Some(at) = on_bond {
             match link.kind.as_deref() {
-                Some("veth") => return self.on_wire(now, at, link),
+                Some("veth") => return self.on_wire(at, link),
                 // A device above may have changed the bond's promiscuity; only the wire's event reports that.
-                _ => self.on_bond_device(now, at),
+                _ => self.look_at(at, Look::Device),
             }
         }
         // A VLAN that was put on the bond or on what is above it, or a bridge whose address changed.
@@ -214,60 +213,25 @@ impl Instances {
     }
 
     pub(super) fn on_port(&mut self, now: Time, at: InstanceId, port: PortId, link: &Link) {
-        if !self.bonds[at].plane.holds(link) {
+        let instance = &mut self.bonds[at];
+        if !instance.plane.signs().is_attached(link) {
             return self.on_taken_away(now, at, port, link);
         }
-        let mut report = link.report.clone();
-        let instance = &mut self.bonds[at];
         instance.devices.insert(port.0, Device::of(link));
         instance.dirty = true;
-        // The failover first: the rest may wait for the kernel.
-        report.carrier = self.bonds[at].settled_carrier(port, report.carrier, link.in_service);
-        if report.carrier.is_on() {
-            (report.speed, report.duplex) = self.links.speed_duplex(&report.name);
-            self.feed(now, at, Event::Link { port, report });
-        } else {
-            self.on_link_without_carrier(now, at, port, report);
-        }
-        if !self.bonds[at].plane.hears_groups(link)
-            && let Ok(Some(link)) = self.links.by_index(link.ifindex)
-            && !self.bonds[at].plane.hears_groups(&link)
-        {
-            self.put_back(now, at, &format!("the all-multicast setting of {}", link.report.name));
-        }
-        self.compare_mac(now, at, port, link);
+        let mut report = link.report.clone();
+        report.carrier = instance.settled_carrier(port, report.carrier, link.in_service);
+        // The failover first, with the last known speed: reading it takes time.
+        let known = instance.bond.ports().get(port);
+        (report.speed, report.duplex) = known.map_or_else(Default::default, |port| (port.speed, port.duplex));
+        self.feed(now, at, Event::Link { port, report });
+        self.look_at(at, Look::Port(port));
     }
 
     /// The far end of the bond's interface, whose administrative state is the bond's carrier.
-    fn on_wire(&mut self, now: Time, at: InstanceId, link: &Link) {
-        let wanted = self.bonds[at].bond.plan().carrier.is_on();
-        if link.report.admin_up != wanted
-            && let Ok(Some(link)) = self.links.by_index(link.ifindex)
-            && link.report.admin_up != wanted
-        {
-            let state = if wanted { "down" } else { "up" };
-            self.put_back(now, at, &format!("its carrier (set {} {state})", link.report.name));
-        }
-    }
-
-    /// The failover first, with the last known speed: many interfaces have no speed without carrier, and reading it takes time.
-    fn on_link_without_carrier(&mut self, now: Time, at: InstanceId, port: PortId, mut report: LinkReport) {
-        let known = self.bonds[at].bond.ports().get(port);
-        (report.speed, report.duplex) = known.map_or_else(Default::default, |port| (port.speed, port.duplex));
-        self.feed(
-            now,
-            at,
-            Event::Link {
-                port,
-                report: report.clone(),
-            },
-        );
-        let before = (report.speed, report.duplex);
-        if report.admin_up {
-            (report.speed, report.duplex) = self.links.speed_duplex(&report.name);
-        }
-        if (report.speed, report.duplex) != before {
-            self.feed(now, at, Event::Link { port, report });
+    fn on_wire(&mut self, at: InstanceId, link: &Link) {
+        if link.report.admin_up != self.bonds[at].bond.plan().carrier.is_on() {
+            self.look_at(at, Look::Wire(link.ifindex));
         }
     }
 
@@ -281,94 +245,6 @@ impl Instances {
         log::warn!("{bond}: {name} was taken out of the bond by another program");
         self.bonds[at].forget_wanted(name);
         self.release(now, at, port, false);
-    }
-
-    /// The operator may give a port another address; the bond goes on and says so. Nothing reverts it.
-    fn compare_mac(&mut self, now: Time, at: InstanceId, port: PortId, link: &Link) {
-        let planned = |instance: &Instance| instance.bond.plan().ports.get(&port).map(|plan| plan.mac);
-        let Some(wanted) = planned(&self.bonds[at]) else { return };
-        // The event may be older than our own last change of the address.
-        let mac = match link.report.mac == wanted {
-            true => wanted,
-            false => match self.links.by_index(port.0) {
-                Ok(Some(link)) => link.report.mac,
-                _ => return,
-            },
-        };
-        let foreign = &mut self.bonds[at].foreign_macs;
-        if mac == wanted {
-            foreign.remove(&port);
-        } else if foreign.insert(port, mac) != Some(mac) {
-            let name = link.report.name.clone();
-            let notice = Notice::warning(Warning::ForeignAddress {
-                port: name,
-                mac,
-                wanted,
-            });
-            self.report_foreign_mac(now, at, port, notice);
-        }
-    }
-
-    /// A program that changes the address again and again must not fill the log.
-    fn report_foreign_mac(&mut self, now: Time, at: InstanceId, port: PortId, notice: Notice) {
-        let instance = &mut self.bonds[at];
-        match instance.foreign_logged.entry(port).or_default().permit(now) {
-            Permit::Given => return self.notify(at, notice),
-            Permit::Ended => log::warn!(
-                "{}: another program changes the address of {} again and again, the log does not mention it for a minute",
-                instance.name,
-                instance.bond.ports().name(port).unwrap_or_default()
-            ),
-            Permit::Refused => {}
-        }
-        self.notify_clients(at, notice);
-    }
-
-    /// The bond's own interface changed. It is read anew, because the event may be older than our own last change.
-    pub(super) fn on_bond_device(&mut self, now: Time, at: InstanceId) {
-        let Ok(Some(link)) = self.links.by_index(self.bonds[at].ifindex) else {
-            return;
-        };
-        let mac = link.report.mac;
-        if link.report.name != self.bonds[at].name {
-            self.rename_bonds(at);
-        }
-        self.bonds[at].devices.insert(link.ifindex, Device::of(&link));
-        self.feed(now, at, Event::BondLink { report: link.report });
-        let instance = &mut self.bonds[at];
-        instance.dirty = true;
-        self.stale.insert(at);
-        if self.bonds[at].bond.is_foreign_mac(mac) {
-            self.put_back(now, at, &format!("its address to {mac}"));
-        }
-    }
-
-    /// Gives a bond the name that its interface has now, and so those that had that name: two may have exchanged theirs.
-    fn rename_bonds(&mut self, first: InstanceId) {
-        let mut left = vec![first];
-        let mut renamed = Vec::new();
-        while let Some(at) = left.pop() {
-            let Ok(Some(link)) = self.links.by_index(self.bonds[at].ifindex) else {
-                continue;
-            };
-            let name = link.report.name;
-            if name == self.bonds[at].name {
-                continue;
-            }
-            left.extend(self.bonds.named(&name));
-            let instance = &mut self.bonds[at];
-            let old = std::mem::replace(&mut instance.name, name);
-            log::info!("{old}: renamed to {}", instance.name);
-            instance.plane.renamed(&instance.name);
-            instance.origins.taken_by_operator(instance.bond.options());
-            instance.configured = None;
-            instance.dirty = true;
-            self.writer.remove(&old);
-            renamed.push(at);
-        }
-        for at in renamed {
-            self.save(at);
-        }
     }
 
     fn on_gone(&mut self, now: Time, ifindex: u32, name: &str) {

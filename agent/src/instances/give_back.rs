@@ -16,8 +16,8 @@ impl Instances {
     /// Gives back a port that its bond does not use any more.
     pub(super) fn give_back(&mut self, now: Time, at: InstanceId, port: PortId, original: OriginalPort) {
         let instance = &mut self.bonds[at];
-        let plane = &mut instance.plane;
-        if let Err(error) = twice(|| plane.detach(port, &original)).or_else(unless_gone) {
+        let detach = || instance.plane.with(|plane| plane.detach(port, &original));
+        if let Err(error) = twice(detach).or_else(unless_gone) {
             instance.unrestored.insert(port, original);
             let bond = instance.name.clone();
             self.return_failed(now, &bond, port, &error);
@@ -95,7 +95,10 @@ impl Instances {
             Some(at) => {
                 let instance = &mut self.bonds[*at];
                 let original = instance.unrestored[&port].clone();
-                (instance.name.clone(), instance.plane.detach(port, &original))
+                (
+                    instance.name.clone(),
+                    instance.plane.with(|plane| plane.detach(port, &original)),
+                )
             }
             None => {
                 let left = self.unrestored[&port].clone();

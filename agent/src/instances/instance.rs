@@ -1,12 +1,15 @@
 //! One bond and what the agent knows of it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use bond_modes::{Bond, Machine, PortId};
 use bond_monitors::{Carrier, MacAddr, Time};
 
 use super::attempts::Attempts;
+use super::forwarder::Forwarder;
 use super::logged_failures::{LoggedFailures, Subject};
+use super::looks::Looks;
 use super::rate_limit::RateLimit;
 use super::shown::Shown;
 use super::unfulfilled::Unfulfilled;
@@ -20,7 +23,7 @@ pub(super) struct Instance {
     pub(super) name: String,
     pub(super) ifindex: u32,
     /// Its forwarding, on the plane that it is on.
-    pub(super) plane: Box<dyn PlaneBond>,
+    pub(super) plane: Arc<Forwarder>,
     /// What moves its traffic without waiting for the kernel's locks, where the plane can do that.
     pub(super) traffic: Option<Box<dyn Traffic>>,
     pub(super) bond: Bond,
@@ -52,6 +55,8 @@ pub(super) struct Instance {
     pub(super) foreign_macs: BTreeMap<PortId, MacAddr>,
     /// How often the log reported that lately, by port.
     pub(super) foreign_logged: BTreeMap<PortId, RateLimit>,
+    /// Interfaces that are being looked at.
+    pub(super) looks: Looks,
     /// Interfaces whose addresses are announced.
     pub(super) announced: Vec<u32>,
     /// The bond machine had an event since its files were compared with it.
@@ -70,7 +75,7 @@ impl Instance {
             name,
             ifindex,
             traffic: plane.traffic(),
-            plane,
+            plane: Arc::new(Forwarder::new(plane)),
             bond,
             originals: BTreeMap::new(),
             vanished: BTreeMap::new(),
@@ -86,6 +91,7 @@ impl Instance {
             repairs: RateLimit::default(),
             foreign_macs: BTreeMap::new(),
             foreign_logged: BTreeMap::new(),
+            looks: Looks::default(),
             announced: Vec::new(),
             touched: true,
             shown: None,

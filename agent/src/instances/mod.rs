@@ -10,13 +10,16 @@ mod attempts;
 mod calls;
 mod deadlines;
 mod events;
+mod facts;
 mod follow;
+mod forwarder;
 mod frame_sockets;
 mod give_back;
 mod id;
 mod instance;
 mod listening;
 mod logged_failures;
+mod looks;
 mod owners;
 mod polling;
 mod polls;
@@ -55,6 +58,7 @@ use self::unadopted::Unadopted;
 use crate::control::proto::{BondEvent, BondReport, ControlError, ErrorCode, EventLine, PortReport};
 use crate::dataplane::{PlaneChoice, Planes, PortCounters};
 use crate::host::Host;
+use crate::kernel::KernelThread;
 use crate::netlink::{Events, LinkEvent, RouteSocket};
 use crate::packet::PacketSocket;
 use crate::saved::{LeftPort, SavedBond, Store};
@@ -69,7 +73,12 @@ pub struct Instances {
     planes: Planes,
     /// The plane of bonds whose options name no plane.
     plane_choice: PlaneChoice,
+    /// For changes, which wait for the kernel, and for questions that take none of its locks.
     links: RouteSocket,
+    /// For facts, which do not.
+    kernel: KernelThread<Instances>,
+    /// Something is changed because somebody asked for it.
+    changing: bool,
     host: Host,
     events: Events,
     /// The last reading of `events` failed.
@@ -116,7 +125,12 @@ impl Instances {
     /// Without bonds; [`Instances::start`] adopts and makes them.
     ///
     /// Frames that ports hear are read from sources registered with `registry`; see [`Instances::read_frames`].
-    pub fn new(run_dir: &Path, registry: Registry, planes: Planes) -> std::io::Result<Instances> {
+    pub fn new(
+        run_dir: &Path,
+        registry: Registry,
+        planes: Planes,
+        kernel: KernelThread<Instances>,
+    ) -> std::io::Result<Instances> {
         let packets = PacketSocket::open().map_err(|error| {
             let message = format!("cannot open a packet socket, which needs CAP_NET_RAW: {error}");
             std::io::Error::new(error.kind(), message)
@@ -130,6 +144,8 @@ impl Instances {
             events_broken: false,
             pending_events: VecDeque::new(),
             links: RouteSocket::open()?,
+            kernel,
+            changing: false,
             host: Host::default(),
             packets,
             frame_sockets: FrameSockets::new(registry),
@@ -146,9 +162,24 @@ impl Instances {
             save_again_at: None,
             last_published: None,
             stale: BTreeSet::new(),
-            polls: Polls::open()?,
+            polls: Polls::default(),
             happened: Vec::new(),
         })
+    }
+
+    /// Does something that somebody asked for: it may wait for the kernel, as those who asked do.
+    fn as_a_change<T>(&mut self, work: impl FnOnce(&mut Self) -> T) -> T {
+        let before = std::mem::replace(&mut self.changing, true);
+        let done = work(self);
+        self.changing = before;
+        done
+    }
+
+    /// Takes the answers of the thread that waits for the kernel.
+    pub fn take_answers(&mut self, now: Time) {
+        while let Some(answer) = self.kernel.answer() {
+            answer(self, now);
+        }
     }
 
     /// Sets the plane of new bonds whose options name no plane.
@@ -173,13 +204,13 @@ impl Instances {
         let due = self.due_with_polls(now);
         for &at in &due {
             let bond = &mut self.bonds[at].bond;
-            bond.hold_polls(self.polls.rest_until);
+            bond.hold_polls(self.polls.rest_until(now, bond.options().miimon));
             if bond.poll_timeout().is_some_and(|due| due <= now) {
                 bond.handle_timeout(now);
                 self.drain(now, at);
             }
         }
-        self.answer_polls(now);
+        self.ask_polled();
         self.adopt_due(now);
         self.repair_after_pause(now, &due);
         if self.resync_at.take_if(|at| *at <= now).is_some() {
@@ -205,7 +236,7 @@ impl Instances {
 
     /// Names of the data planes that have a bond.
     pub fn planes_in_use(&self) -> BTreeSet<&'static str> {
-        self.bonds.iter().map(|instance| instance.plane.plane()).collect()
+        self.bonds.iter().map(|instance| instance.plane.name()).collect()
     }
 
     /// The data planes, to be closed when the agent stops.
@@ -276,7 +307,7 @@ impl Instances {
         for port in instance.bond.ports().iter() {
             let counters = match &mut instance.traffic {
                 Some(traffic) => traffic.counters(port.id),
-                None => instance.plane.counters(port.id),
+                None => instance.plane.with(|plane| plane.counters(port.id)),
             };
             match counters {
                 Ok(counters) => {
@@ -319,7 +350,7 @@ impl Instances {
         BondReport {
             name: instance.name.clone(),
             ifindex: instance.ifindex,
-            plane: instance.plane.plane().to_owned(),
+            plane: instance.plane.name().to_owned(),
             status: snapshot.bond,
             unfulfilled: instance.unfulfilled.report(now),
             ports,
@@ -341,7 +372,7 @@ impl Instances {
             boot_id: self.store.boot_id().to_owned(),
             name: instance.name.clone(),
             ifindex: instance.ifindex,
-            plane: Some(instance.plane.plane().to_owned()),
+            plane: Some(instance.plane.name().to_owned()),
             bond: instance.bond.saved(),
             originals: instance.originals.clone(),
             vanished: instance.vanished.clone(),

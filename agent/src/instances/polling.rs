@@ -1,14 +1,15 @@
 //! Polls of carriers: the bonds' deadlines come together, and a round of polls is one reading.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use bond_modes::{Event, PortId};
-use bond_monitors::{Carrier, Time};
+use bond_monitors::{Carrier, LinkReport, Time};
 
 use super::Instances;
 use super::id::InstanceId;
 use crate::clock;
-use crate::netlink::LinkState;
+use crate::netlink::{LinkState, mii};
 
 impl Instances {
     /// The bonds that have something to do now. If one of them polls, those whose poll is due within half an interval poll with it,
@@ -40,51 +41,93 @@ impl Instances {
         due
     }
 
-    /// Reads for all bonds at once what they asked for in this turn.
-    pub(super) fn answer_polls(&mut self, now: Time) {
-        let before = clock::worked();
-        for at in std::mem::take(&mut self.polls.devices) {
-            if let Some(event) = self.poll_device(at) {
-                self.feed(now, at, event);
-            }
-        }
+    /// Asks for all bonds at once what they asked for in this turn.
+    pub(super) fn ask_polled(&mut self) {
+        let devices = std::mem::take(&mut self.polls.devices).into_iter();
+        let devices: Vec<(InstanceId, u32)> = devices
+            .filter_map(|at| Some((at, self.bonds.get(at)?.ifindex)))
+            .collect();
         let asked = std::mem::take(&mut self.polls.asked);
-        if asked.is_empty() {
+        if devices.is_empty() && asked.is_empty() {
             return;
         }
-        let by_link = |at: &InstanceId| {
-            self.bonds
-                .get(*at)
-                .is_some_and(|instance| instance.bond.options().use_carrier)
-        };
-        let wanted = asked.iter().filter(|(at, _)| by_link(at)).flat_map(|(_, ports)| ports);
-        let wanted: Vec<u32> = wanted.map(|port| port.0).collect();
-        let read = self.polls.socket.read(&wanted).unwrap_or_else(|error| {
-            log::debug!("cannot poll: {error}");
-            BTreeMap::new()
-        });
-        for (at, ports) in asked {
-            let carriers = ports
-                .iter()
-                .filter_map(|port| Some((*port, self.polled(at, *port, &read)?)))
-                .collect();
-            self.feed(now, at, Event::CarriersPolled { carriers });
+        let mut wanted = Vec::new();
+        let mut drivers = Vec::new();
+        for (at, ports) in &asked {
+            let Some(instance) = self.bonds.get(*at) else { continue };
+            if instance.bond.options().use_carrier {
+                wanted.extend(ports.iter().map(|port| port.0));
+            } else {
+                let name = |port: &PortId| Some((*port, instance.bond.ports().name(*port)?.to_string()));
+                drivers.extend(ports.iter().filter_map(name));
+            }
         }
-        self.polls.rest_until = clock::now() + (clock::worked() - before) * POLLS_SHARE;
+        self.polls.begin();
+        self.kernel.ask(move |kernel| {
+            let before = clock::worked();
+            let links = kernel.carriers.read(&wanted).unwrap_or_else(|error| {
+                log::debug!("cannot poll: {error}");
+                BTreeMap::new()
+            });
+            let driver = |(port, name): (PortId, String)| (port, mii::carrier_by_ioctl(&name));
+            let mut device = |(at, ifindex)| Some((at, kernel.links.by_index(ifindex).ok().flatten()?.report));
+            let polled = Polled {
+                asked,
+                links,
+                drivers: drivers.into_iter().map(driver).collect(),
+                devices: devices.into_iter().filter_map(&mut device).collect(),
+                work: clock::worked() - before,
+            };
+            Box::new(move |instances, now| instances.on_polled(now, polled))
+        });
     }
 
-    /// `None` if the interface is going away, which its event reports.
-    fn polled(&mut self, at: InstanceId, port: PortId, read: &BTreeMap<u32, LinkState>) -> Option<Carrier> {
+    fn on_polled(&mut self, now: Time, polled: Polled) {
+        let before = clock::worked();
+        for (at, report) in polled.devices {
+            if self.bonds.get(at).is_some() {
+                self.feed(now, at, Event::BondLink { report });
+            }
+        }
+        for (at, ports) in polled.asked {
+            if self.bonds.get(at).is_none() {
+                continue;
+            }
+            let carrier = |port: &PortId| {
+                let driver = polled.drivers.get(port).copied();
+                Some((*port, self.polled(at, *port, polled.links.get(&port.0), driver)?))
+            };
+            let carriers = ports.iter().filter_map(carrier).collect();
+            self.feed(now, at, Event::CarriersPolled { carriers });
+        }
+        self.polls.end(clock::now(), polled.work + (clock::worked() - before));
+    }
+
+    /// `None` if it was not read: the interface is going away, which its event reports, or the option has changed meanwhile.
+    fn polled(
+        &mut self,
+        at: InstanceId,
+        port: PortId,
+        link: Option<&LinkState>,
+        driver: Option<Option<Carrier>>,
+    ) -> Option<Carrier> {
         let bond = &self.bonds[at].bond;
         if bond.options().use_carrier {
-            let state = read.get(&port.0)?;
+            let state = link?;
             return Some(self.bonds[at].settled_carrier(port, state.carrier, state.in_service));
         }
         let name = bond.ports().name(port)?;
-        self.carrier_by_driver(at, port, &name)
+        self.carrier_by_driver(at, port, &name, driver?)
     }
 }
 
-/// A round of polls begins at least this many times its duration after the one before: polls take a quarter of the processor at
-/// most.
-const POLLS_SHARE: u32 = 4;
+/// What a round of polls read.
+struct Polled {
+    asked: Vec<(InstanceId, Vec<PortId>)>,
+    links: BTreeMap<u32, LinkState>,
+    /// By ports of bonds with `use_carrier=0`.
+    drivers: BTreeMap<PortId, Option<Carrier>>,
+    devices: Vec<(InstanceId, LinkReport)>,
+    /// What it took.
+    work: Duration,
+}

@@ -18,7 +18,7 @@ impl Instances {
         match instance.repairs.permit(now) {
             Permit::Given => {
                 log::warn!("{name}: another program changed {what}, putting it back");
-                return self.repair(now, at);
+                return self.repair(at);
             }
             Permit::Ended => {
                 log::error!("{name}: another program changes {what} again and again, leaving it for a minute")
@@ -26,16 +26,20 @@ impl Instances {
             Permit::Refused => {}
         }
         // So that the next plan, of a failover say, is compared with the state in the kernel.
-        if let Err(error) = instance.plane.refresh() {
-            log::debug!("{name}: {}", chain(&error));
-        }
+        let plane = instance.plane.clone();
+        self.kernel.ask(move |_| {
+            if let Err(error) = plane.refresh() {
+                log::debug!("{name}: {}", chain(&error));
+            }
+            Box::new(|_, _| {})
+        });
     }
 
     /// Repairs those of these bonds whose pause without repairs is over.
     pub(super) fn repair_after_pause(&mut self, now: Time, due: &[InstanceId]) {
         for &at in due {
             if self.bonds[at].repairs.end_pause(now) {
-                self.repair(now, at);
+                self.repair(at);
             }
         }
     }

@@ -25,6 +25,10 @@ impl Instances {
     /// # Errors
     /// The saved states cannot be read. Nothing was changed.
     pub fn start(&mut self, now: Time, specs: &[BondSpec], files: &[PathBuf]) -> std::io::Result<()> {
+        self.as_a_change(|instances| instances.start_all(now, specs, files))
+    }
+
+    fn start_all(&mut self, now: Time, specs: &[BondSpec], files: &[PathBuf]) -> std::io::Result<()> {
         let loaded = self.store.load()?;
         self.files = files.iter().map(|file| absolute(file)).collect();
         self.unrestored = loaded.left;

@@ -6,6 +6,8 @@ use std::time::Duration;
 use bond_modes::{Event, PortId, Reach, TargetPath};
 use bond_monitors::Time;
 
+use super::id::InstanceId;
+use super::looks::Look;
 use super::publish::PUBLISHED_A_TURN;
 use super::table::FIRST;
 use super::{Counters, Instances, check_options};
@@ -13,6 +15,7 @@ use crate::config;
 use crate::control::proto::{Call, ErrorCode};
 use crate::dataplane::script::{self, ScriptPlane};
 use crate::dataplane::{PlaneError, Planes};
+use crate::kernel::KernelThread;
 use crate::netlink::RouteSocket;
 use crate::netlink::tests::{asks, in_netns, ip};
 
@@ -32,6 +35,17 @@ impl Instances {
         let due = self.bonds.iter().filter_map(|instance| instance.attempts.timeout());
         due.min()
     }
+
+    fn repair_now(&mut self) {
+        self.repair(FIRST);
+        self.take_answers(NOW);
+    }
+
+    /// The bond's own interface has changed.
+    fn on_bond_device(&mut self, now: Time, at: InstanceId) {
+        self.look_at(at, Look::Device);
+        self.take_answers(now);
+    }
 }
 
 /// An agent's instances with `bond0` in a namespace with the interfaces `a` and `b`; its data plane and its run directory.
@@ -43,7 +57,13 @@ fn with_bond(name: &str, body: impl FnOnce(&mut Instances, &ScriptPlane, &std::p
         let mut links = RouteSocket::open().unwrap();
         links.add_veth("a", "b").unwrap();
         let registry = mio::Poll::new().and_then(|poll| poll.registry().try_clone()).unwrap();
-        let mut instances = Instances::new(&dir, registry, Planes::new(vec![Box::new(plane.clone())])).unwrap();
+        let mut instances = Instances::new(
+            &dir,
+            registry,
+            Planes::new(vec![Box::new(plane.clone())]),
+            KernelThread::at_once(),
+        )
+        .unwrap();
         for name in ["a", "b"] {
             let link = links.by_name(name).unwrap().unwrap();
             plane.set_port(PortId(link.ifindex), link.report);
@@ -111,6 +131,7 @@ fn events_from_before_a_reading_of_everything_take_no_port_down() {
         ip("link set dev c up");
         instances.bonds[0].ifindex = instances.links.by_name("c").unwrap().unwrap().ifindex;
         instances.read_links(NOW, 1024);
+        instances.take_answers(NOW);
         let port = |instances: &Instances| {
             let port = instances.bonds[0].bond.ports().named("a").unwrap();
             (port.carrier().is_on(), port.failures)
@@ -131,6 +152,7 @@ fn events_from_before_a_reading_of_everything_take_no_port_down() {
         ip("link set dev b down");
         until("a has lost it", || !carrier());
         instances.read_links(NOW, 1024);
+        instances.take_answers(NOW);
         assert_eq!(port(instances), (false, 1));
     });
 }
@@ -140,6 +162,7 @@ fn interfaces_that_could_not_be_read_after_an_overrun_are_read_later() {
     with_bond("resync", |instances, _, _| {
         asks::fail_at(0);
         instances.resync(NOW);
+        instances.take_answers(NOW);
         let again = instances.poll_timeout().unwrap();
         assert!(again <= NOW + Duration::from_secs(1), "{again:?}");
         let before = asks::made();
@@ -402,12 +425,15 @@ fn what_somebody_changes_again_and_again_is_put_back_five_times_and_a_minute_lat
         plane.take_calls();
         for second in 0..9 {
             instances.put_back(at(second), FIRST, "its address");
+            instances.take_answers(at(second));
         }
         assert_eq!(programs(plane), 5);
         assert_eq!(instances.poll_timeout(), Some(at(65)));
         instances.handle_timeout(at(64));
+        instances.take_answers(at(64));
         assert_eq!(programs(plane), 0);
         instances.handle_timeout(at(65));
+        instances.take_answers(at(65));
         assert_eq!(programs(plane), 1);
         assert_ne!(instances.poll_timeout(), Some(at(65)));
     });
@@ -438,9 +464,11 @@ fn an_event_about_a_state_that_the_agent_has_changed_since_repairs_nothing() {
         // As it was before the port was attached.
         link.allmulti_flag = false;
         instances.on_port(NOW, FIRST, PortId(link.ifindex), &link);
+        instances.take_answers(NOW);
         assert_eq!(programs(plane), 0);
         instances.links.set_allmulti(link.ifindex, false).unwrap();
         instances.on_port(NOW, FIRST, PortId(link.ifindex), &link);
+        instances.take_answers(NOW);
         assert_eq!(programs(plane), 1);
     });
 }

@@ -1,6 +1,7 @@
 //! Devices above a bond and hosts behind them: addresses to announce, paths to targets, hosts behind bridges, multicast
 //! memberships.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -13,7 +14,7 @@ use super::Instances;
 use super::id::InstanceId;
 use super::logged_failures::Subject;
 use crate::netlink::groups::memberships;
-use crate::netlink::{Link, Memberships, sysctl};
+use crate::netlink::{Link, Memberships, RouteSocket, sysctl};
 
 impl Instances {
     /// Gives a bond the addresses on it and above it: its own, those of its VLANs, that of its bridge.
@@ -80,32 +81,30 @@ impl Instances {
         Ok(Some(paths))
     }
 
-    /// Hosts behind the bond: those that a bridge above it has learned on its other ports, and devices above with an address of
-    /// their own.
-    pub(super) fn read_hosts_behind(&mut self, at: InstanceId) -> Option<Event> {
-        let above = self.host.above(self.bonds.get(at)?.ifindex, passes_on);
-        let mut hosts = Vec::new();
-        for (link, tags) in above {
-            let is_bridge = |master: &u32| {
-                let master = self.host.link(*master);
-                master.is_some_and(|link| link.kind.as_deref() == Some("bridge"))
-            };
-            if let Some(bridge) = link.master.filter(is_bridge) {
-                let learned = self.links.hosts_behind(link.ifindex, bridge).unwrap_or_default();
-                hosts.extend(learned.into_iter().map(|host| HostBehind {
-                    mac: host.mac,
-                    tags: tags.iter().copied().chain(host.tag).collect(),
-                }));
-            }
-            let own = self.links.unicast_addresses(link.ifindex).unwrap_or_default();
-            hosts.extend(own.into_iter().map(|mac| HostBehind {
-                mac,
-                tags: tags.clone(),
-            }));
-        }
-        hosts.sort();
-        hosts.dedup();
-        Some(Event::HostsBehind { hosts })
+    /// Asks for the hosts behind the bond: those that a bridge above it has learned on its other ports, and devices above with an
+    /// address of their own.
+    pub(super) fn ask_hosts_behind(&mut self, at: InstanceId) {
+        let Some(instance) = self.bonds.get(at) else { return };
+        let is_bridge = |master: &u32| {
+            let master = self.host.link(*master);
+            master.is_some_and(|link| link.kind.as_deref() == Some("bridge"))
+        };
+        let above = self.host.above(instance.ifindex, passes_on).into_iter();
+        let above: Vec<(u32, Option<u32>, Vec<Tag>)> = above
+            .map(|(link, tags)| (link.ifindex, link.master.filter(is_bridge), tags))
+            .collect();
+        self.kernel.ask(move |kernel| {
+            let hosts = above
+                .iter()
+                .flat_map(|(link, bridge, tags)| hosts_behind(&mut kernel.links, *link, *bridge, tags));
+            let hosts: BTreeSet<HostBehind> = hosts.collect();
+            Box::new(move |instances, now| {
+                if instances.bonds.get(at).is_some() {
+                    let hosts = hosts.into_iter().collect();
+                    instances.feed(now, at, Event::HostsBehind { hosts });
+                }
+            })
+        });
     }
 
     /// Reports of every multicast group that this host has joined on the bond or above it.
@@ -126,6 +125,21 @@ impl Instances {
         let link = self.host.link(ifindex);
         link.map_or_else(|| format!("interface {ifindex}"), |link| link.report.name.clone())
     }
+}
+
+/// Hosts behind one interface, which may be a port of a bridge.
+fn hosts_behind(links: &mut RouteSocket, link: u32, bridge: Option<u32>, tags: &[Tag]) -> Vec<HostBehind> {
+    let learned = bridge.map(|bridge| links.hosts_behind(link, bridge).unwrap_or_default());
+    let learned = learned.into_iter().flatten().map(|host| HostBehind {
+        mac: host.mac,
+        tags: tags.iter().copied().chain(host.tag).collect(),
+    });
+    let own = links.unicast_addresses(link).unwrap_or_default().into_iter();
+    let own = own.map(|mac| HostBehind {
+        mac,
+        tags: tags.to_vec(),
+    });
+    learned.chain(own).collect()
 }
 
 /// Whether announcements for the bond also cover this device above it: a VLAN or a bridge. The addresses of a tunnel belong to

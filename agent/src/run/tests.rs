@@ -15,6 +15,7 @@ use super::*;
 use crate::control::SOCKET;
 use crate::dataplane::Planes;
 use crate::dataplane::script::{self, ScriptPlane};
+use crate::kernel::KernelThread;
 use crate::netlink::RouteSocket;
 use crate::netlink::tests::{in_netns, ip};
 
@@ -59,7 +60,13 @@ impl AgentUnderTest {
         let mut links = RouteSocket::open().unwrap();
         let poll = Poll::new().unwrap();
         let registry = poll.registry().try_clone().unwrap();
-        let mut instances = Instances::new(&dir, registry, Planes::new(vec![Box::new(plane.clone())])).unwrap();
+        let mut instances = Instances::new(
+            &dir,
+            registry,
+            Planes::new(vec![Box::new(plane.clone())]),
+            KernelThread::at_once(),
+        )
+        .unwrap();
         let names = (0..BONDS).flat_map(|bond| (0..PORTS).map(move |port| (bond, port)));
         for (bond, port) in names.clone() {
             let [near, far] = ["p", "q"].map(|end| format!("{end}{bond}-{port}"));

@@ -46,9 +46,9 @@ use super::lock::lock;
 use super::step::{BPF, Failures, HOOK, VETH, step, step_with};
 use super::{
     Adopted, Applied, BondDevice, BondName, Observed, OriginalPort, Plane, PlaneBond, PlaneError, PortBase,
-    PortCounters, Traffic, can,
+    PortCounters, PortSigns, Traffic, can,
 };
-use crate::netlink::{Link, RouteSocket};
+use crate::netlink::RouteSocket;
 
 mod adopt;
 mod bond;
@@ -245,8 +245,11 @@ impl PlaneBond for TcBond {
         self.bond.forwarding.heard(port)
     }
 
-    fn hears_groups(&self, link: &Link) -> bool {
-        link.allmulti_flag
+    fn port_signs(&self) -> PortSigns {
+        PortSigns {
+            allmulti: true,
+            ..PortSigns::default()
+        }
     }
 
     fn renamed(&mut self, new: &str) {

@@ -36,10 +36,10 @@ use super::port::port_alias;
 use super::step::{TEAM, step};
 use super::{
     Adopted, Applied, BondDevice, BondName, OriginalPort, Plane, PlaneBond, PlaneError, PlaneReport, PortBase,
-    PortCounters, Watch, can,
+    PortCounters, PortSigns, Watch, can,
 };
 use crate::locks::{lock_byte, private_file};
-use crate::netlink::{Link, RouteSocket, Statistics};
+use crate::netlink::{RouteSocket, Statistics};
 
 mod bond;
 mod device;
@@ -231,8 +231,11 @@ impl PlaneBond for TeamBond {
         Ok(ReceiveStamps::default())
     }
 
-    fn holds(&self, link: &Link) -> bool {
-        link.master == Some(lock(&self.bond).ifindex)
+    fn port_signs(&self) -> PortSigns {
+        PortSigns {
+            master: Some(lock(&self.bond).ifindex),
+            ..PortSigns::default()
+        }
     }
 
     fn renamed(&mut self, new: &str) {

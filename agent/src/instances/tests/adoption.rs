@@ -12,8 +12,9 @@ use super::{NOW, attach, refusal, with_bond};
 use crate::config::{self, BondSpec};
 use crate::control::proto::{Call, ErrorCode, Report};
 use crate::dataplane::script::{self, ScriptPlane};
-use crate::dataplane::{OriginalPort, PORT_MARK, Planes};
+use crate::dataplane::{OriginalPort, PORT_MARK, PlaneBond, Planes};
 use crate::instances::{Instances, check_options};
+use crate::kernel::KernelThread;
 use crate::netlink::tests::{asks, ip};
 use crate::netlink::{LinkEvent, RouteSocket};
 
@@ -34,7 +35,13 @@ pub(super) fn spec(options: &str, ports: &[&str]) -> BondSpec {
 pub(super) fn next_agent(plane: &ScriptPlane, dir: &Path) -> Instances {
     let registry = mio::Poll::new().and_then(|poll| poll.registry().try_clone()).unwrap();
     plane.take_calls();
-    Instances::new(dir, registry, Planes::new(vec![Box::new(plane.clone())])).unwrap()
+    Instances::new(
+        dir,
+        registry,
+        Planes::new(vec![Box::new(plane.clone())]),
+        KernelThread::at_once(),
+    )
+    .unwrap()
 }
 
 /// Makes the bond an interface, which the script's are not: a start finds all others gone.
@@ -198,7 +205,7 @@ fn a_renamed_bond_is_not_given_back_because_a_question_failed() {
         instances.publish_all(NOW);
         let before = original(instances);
         make_interface(instances, "bond9");
-        instances.bonds[0].plane.renamed("bond9");
+        instances.bonds[0].plane.with(|plane| plane.renamed("bond9"));
         // Reading the interface fails, and adopting the bond.
         for question in [true, false] {
             let mut next = next_agent(plane, dir);
@@ -229,7 +236,7 @@ fn the_ports_of_a_bond_are_given_back_only_when_its_interface_is_gone_and_again_
         instances.publish_all(NOW);
         make_interface(instances, "bond0");
         // Its wire was renamed, say.
-        instances.bonds[0].plane.renamed("other");
+        instances.bonds[0].plane.with(|plane| plane.renamed("other"));
         let mut next = next_agent(plane, dir);
         next.start(NOW, &[], &[]).unwrap();
         assert!(next.find_unadopted("bond0").unwrap().is_some());
@@ -311,7 +318,8 @@ fn a_port_that_could_not_be_given_back_keeps_its_original_settings() {
         // An agent died while it attached the port, and the next cannot undo that.
         instances.publish_all(NOW);
         plane.set_stuck(&[]);
-        instances.bonds[0].plane.detach(a, &before).unwrap();
+        let detach = |plane: &mut dyn PlaneBond| plane.detach(a, &before);
+        instances.bonds[0].plane.with(detach).unwrap();
         plane.set_stuck(&[a]);
         let mut next = next_agent(plane, dir);
         next.start(NOW, &[], &[]).unwrap();
@@ -345,6 +353,7 @@ fn a_port_of_a_file_stays_that_port_when_it_is_renamed() {
                 if while_running {
                     instances.rename_ports(std::slice::from_ref(&link));
                     instances.on_port(NOW, FIRST, a, &link);
+                    instances.take_answers(NOW);
                     assert_eq!(instances.bonds[0].wanted, ["lan0"]);
                     instances.publish_all(NOW);
                 }
@@ -371,6 +380,7 @@ fn a_renamed_port_that_is_gone_has_its_name_in_the_file_again() {
         link.report.name = "lan0".to_owned();
         instances.rename_ports(std::slice::from_ref(&link));
         instances.on_port(NOW, FIRST, a, &link);
+        instances.take_answers(NOW);
         instances.release(NOW, FIRST, a, true);
         instances.ensure(NOW, &spec("mode=1", &["a"]));
         assert_eq!(instances.bonds[0].wanted, ["a"]);

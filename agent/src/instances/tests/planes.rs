@@ -13,6 +13,7 @@ use crate::control::proto::{Call, ErrorCode};
 use crate::dataplane::script::{self, ScriptPlane};
 use crate::dataplane::{PlanPart, PlaneChoice, PlaneError, Planes};
 use crate::instances::{Counters, Instances, check_options_on};
+use crate::kernel::KernelThread;
 use crate::netlink::RouteSocket;
 use crate::netlink::tests::ip;
 
@@ -37,7 +38,7 @@ fn a_plan_that_nothing_will_bring_about_is_not_tried_again() {
         ] {
             plane.fail_at(0, error);
             plane.take_calls();
-            instances.repair(NOW, FIRST);
+            instances.repair_now();
             instances.handle_timeout(NOW + Duration::from_secs(60));
             let programmed = |call: &&script::Call| matches!(call, script::Call::Program(..));
             let times = plane.take_calls().iter().filter(programmed).count();
@@ -51,7 +52,7 @@ fn the_traffic_moves_before_the_rest_of_a_plan_is_programmed() {
     with_bond("traffic", |instances, plane, _| {
         plane.give_traffic();
         let instance = &mut instances.bonds[0];
-        instance.traffic = instance.plane.traffic();
+        instance.traffic = instance.plane.with(|plane| plane.traffic());
         attach(instances, "a").unwrap();
         let calls_of = |instances: &mut Instances, work: &dyn Fn(&mut Instances)| {
             plane.take_calls();
@@ -65,7 +66,7 @@ fn the_traffic_moves_before_the_rest_of_a_plan_is_programmed() {
             });
             kinds.collect::<Vec<_>>()
         };
-        let repair = |instances: &mut Instances| instances.repair(NOW, FIRST);
+        let repair = |instances: &mut Instances| instances.repair_now();
         let unfulfilled = |instances: &Instances| instances.bonds[0].unfulfilled.report(NOW).len();
         assert_eq!(calls_of(instances, &repair), ["follow"], "nothing is left");
         plane.fail_part(PlanPart::Mac, refusal());
@@ -105,7 +106,7 @@ fn an_address_is_left_by_a_failed_plan_only_if_setting_it_failed() {
             let operators = MacAddr([6, 0, 0, 0, 0, last]);
             instances.links.set_mac(bond0, operators).unwrap();
             plane.fail_part(part, refusal());
-            instances.repair(NOW, FIRST);
+            instances.repair_now();
             instances.on_bond_device(NOW, FIRST);
             assert_eq!(instances.bonds[0].bond.plan().mac, operators, "{part:?}");
         }
@@ -170,6 +171,7 @@ fn a_bond_without_saved_state_stays_in_the_mode_it_is_in() {
                 &dir.join("next_agent"),
                 registry,
                 Planes::new(vec![Box::new(plane.clone())]),
+                KernelThread::at_once(),
             )
             .unwrap();
             let file = asked.map(|mode| [("mode".to_owned(), mode.to_owned())]);
@@ -194,7 +196,7 @@ fn what_could_not_be_brought_about_is_reported_until_a_retry_does_it() {
         let source = std::io::ErrorKind::ResourceBusy.into();
         let doing = "set the address of bond0".to_owned();
         plane.fail_at(0, PlaneError::Kernel { doing, source });
-        instances.repair(NOW, FIRST);
+        instances.repair_now();
         let due = instances.poll_timeout().expect("it is tried again");
         let report = instances.report(due, FIRST, Counters::Read).unfulfilled;
         assert_eq!(report.len(), 1, "{report:?}");
@@ -254,8 +256,10 @@ fn a_change_by_others_is_put_back_whichever_plane_reports_it() {
         assert_eq!(instances.plane_events().len(), 2);
         plane.take_calls();
         instances.read_planes(NOW, 8);
+        instances.take_answers(NOW);
         assert_eq!(programs(plane), 1);
         instances.read_planes(NOW, 8);
+        instances.take_answers(NOW);
         assert_eq!(programs(plane), 0, "nothing was changed since");
     });
 }
@@ -268,7 +272,13 @@ fn a_bond_on_a_plane_that_this_agent_has_not_is_left_as_it_is() {
         plane.take_calls();
         let registry = mio::Poll::new().and_then(|poll| poll.registry().try_clone()).unwrap();
         let other = ScriptPlane::named("other");
-        let mut next_agent = Instances::new(dir, registry, Planes::new(vec![Box::new(other.clone())])).unwrap();
+        let mut next_agent = Instances::new(
+            dir,
+            registry,
+            Planes::new(vec![Box::new(other.clone())]),
+            KernelThread::at_once(),
+        )
+        .unwrap();
         next_agent.start(NOW, &[], &[]).unwrap();
         assert!(next_agent.planes_in_use().is_empty());
         assert_eq!(other.take_calls(), [script::Call::Bonds]);

@@ -31,6 +31,7 @@ fn ports_that_exchanged_their_names_are_still_wanted_once_each() {
             instances.attach_all_wanted(NOW, FIRST);
             let ports = ["a", "b"].map(|name| port(instances, name));
             instances.read_links(NOW, 1024);
+            instances.take_answers(NOW);
             exchange("a", "b");
             match overrun {
                 true => instances.resync(NOW),
@@ -106,10 +107,12 @@ fn bonds_that_exchange_their_names_while_the_agent_runs_have_a_state_each_at_any
         with_bond(&format!("bonds-exchanged-{overrun}"), move |instances, plane, dir| {
             let [a, b] = two_bonds(instances);
             instances.read_links(NOW, 1024);
+            instances.take_answers(NOW);
             exchange_bonds(plane);
             let exchanged = [("bond1".to_owned(), vec![a]), ("bond0".to_owned(), vec![b])];
             if overrun {
                 instances.resync(NOW);
+                instances.take_answers(NOW);
             } else {
                 for at in instances.bonds.ids() {
                     instances.on_bond_device(NOW, at);
@@ -166,7 +169,7 @@ fn a_renamed_bond_whose_state_cannot_be_read_at_once_is_adopted_once_with_its_st
                 let a = port(instances, "a");
                 disguise(instances, a);
                 make_interface(instances, "bond9");
-                instances.bonds[0].plane.renamed("bond9");
+                instances.bonds[0].plane.with(|plane| plane.renamed("bond9"));
                 let (file, aside) = (dir.join("state/bond0.json"), dir.join("aside"));
                 fs::rename(&file, &aside).unwrap();
                 fs::create_dir(&file).unwrap();

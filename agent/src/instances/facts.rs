@@ -1,0 +1,155 @@
+//! Looks at interfaces after their events. An event may be older than the agent's own last change, and does not say everything, so
+//! the thread that waits for the kernel looks, and its answer counts.
+
+use bond_modes::{Event, Notice, PortId, Warning};
+use bond_monitors::{Duplex, Speed, Time};
+
+use super::Instances;
+use super::id::InstanceId;
+use super::instance::Instance;
+use super::looks::Look;
+use super::rate_limit::Permit;
+use crate::netlink::Link;
+use crate::status::Device;
+
+impl Instances {
+    /// Has an interface of a bond looked at.
+    pub(super) fn look_at(&mut self, at: InstanceId, what: Look) {
+        let instance = &mut self.bonds[at];
+        if !instance.looks.begin(what) {
+            return;
+        }
+        let ifindex = match what {
+            Look::Port(port) => port.0,
+            Look::Device => instance.ifindex,
+            Look::Wire(ifindex) => ifindex,
+        };
+        self.kernel.ask(move |kernel| {
+            let link = kernel.links.by_index(ifindex);
+            let speed = match (&link, what) {
+                (Ok(Some(link)), Look::Port(_)) if link.report.admin_up => {
+                    Some(kernel.links.speed_duplex(&link.report.name))
+                }
+                _ => None,
+            };
+            Box::new(move |instances, now| {
+                if instances.bonds.get(at).is_none() {
+                    return;
+                }
+                if instances.bonds[at].looks.end(what) {
+                    instances.look_at(at, what);
+                }
+                let Ok(Some(link)) = link else { return };
+                match what {
+                    Look::Port(port) => instances.on_port_seen(now, at, port, &link, speed),
+                    Look::Device => instances.on_device_seen(now, at, link),
+                    Look::Wire(_) => instances.on_wire_seen(now, at, &link),
+                }
+            })
+        });
+    }
+
+    fn on_port_seen(&mut self, now: Time, at: InstanceId, port: PortId, link: &Link, speed: Option<(Speed, Duplex)>) {
+        let Some(known) = self.bonds[at].bond.ports().get(port) else {
+            return;
+        };
+        if let Some((speed, duplex)) = speed
+            && (speed, duplex) != (known.speed, known.duplex)
+        {
+            let mut report = link.report.clone();
+            (report.speed, report.duplex) = (speed, duplex);
+            // The carrier is that of the last event: an older one has been handled, and a newer one is on its way.
+            report.carrier = known.carrier();
+            self.feed(now, at, Event::Link { port, report });
+        }
+        if !self.bonds[at].plane.signs().hears_groups(link) {
+            self.put_back(now, at, &format!("the all-multicast setting of {}", link.report.name));
+        }
+        self.compare_mac(now, at, port, link);
+    }
+
+    /// The operator may give a port another address; the bond goes on and says so. Nothing reverts it.
+    fn compare_mac(&mut self, now: Time, at: InstanceId, port: PortId, link: &Link) {
+        let planned = |instance: &Instance| instance.bond.plan().ports.get(&port).map(|plan| plan.mac);
+        let Some(wanted) = planned(&self.bonds[at]) else { return };
+        let mac = link.report.mac;
+        let foreign = &mut self.bonds[at].foreign_macs;
+        if mac == wanted {
+            foreign.remove(&port);
+        } else if foreign.insert(port, mac) != Some(mac) {
+            let name = link.report.name.clone();
+            let notice = Notice::warning(Warning::ForeignAddress {
+                port: name,
+                mac,
+                wanted,
+            });
+            self.report_foreign_mac(now, at, port, notice);
+        }
+    }
+
+    /// A program that changes the address again and again must not fill the log.
+    fn report_foreign_mac(&mut self, now: Time, at: InstanceId, port: PortId, notice: Notice) {
+        let instance = &mut self.bonds[at];
+        match instance.foreign_logged.entry(port).or_default().permit(now) {
+            Permit::Given => return self.notify(at, notice),
+            Permit::Ended => log::warn!(
+                "{}: another program changes the address of {} again and again, the log does not mention it for a minute",
+                instance.name,
+                instance.bond.ports().name(port).unwrap_or_default()
+            ),
+            Permit::Refused => {}
+        }
+        self.notify_clients(at, notice);
+    }
+
+    /// The bond's own interface changed.
+    pub(super) fn on_device_seen(&mut self, now: Time, at: InstanceId, link: Link) {
+        let mac = link.report.mac;
+        if link.report.name != self.bonds[at].name {
+            self.rename_bonds(at);
+        }
+        self.bonds[at].devices.insert(link.ifindex, Device::of(&link));
+        self.feed(now, at, Event::BondLink { report: link.report });
+        self.bonds[at].dirty = true;
+        self.stale.insert(at);
+        if self.bonds[at].bond.is_foreign_mac(mac) {
+            self.put_back(now, at, &format!("its address to {mac}"));
+        }
+    }
+
+    fn on_wire_seen(&mut self, now: Time, at: InstanceId, link: &Link) {
+        let wanted = self.bonds[at].bond.plan().carrier.is_on();
+        if link.report.admin_up != wanted {
+            let state = if wanted { "down" } else { "up" };
+            self.put_back(now, at, &format!("its carrier (set {} {state})", link.report.name));
+        }
+    }
+
+    /// Gives a bond the name that its interface has now, and so those that had that name: two may have exchanged theirs.
+    fn rename_bonds(&mut self, first: InstanceId) {
+        let mut left = vec![first];
+        let mut renamed = Vec::new();
+        while let Some(at) = left.pop() {
+            let Ok(Some(link)) = self.links.by_index(self.bonds[at].ifindex) else {
+                continue;
+            };
+            let name = link.report.name;
+            if name == self.bonds[at].name {
+                continue;
+            }
+            left.extend(self.bonds.named(&name));
+            let instance = &mut self.bonds[at];
+            let old = std::mem::replace(&mut instance.name, name);
+            log::info!("{old}: renamed to {}", instance.name);
+            instance.plane.with(|plane| plane.renamed(&instance.name));
+            instance.origins.taken_by_operator(instance.bond.options());
+            instance.configured = None;
+            instance.dirty = true;
+            self.writer.remove(&old);
+            renamed.push(at);
+        }
+        for at in renamed {
+            self.save(at);
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! A bond's plane, which the loop shares with the thread that waits for the kernel.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bond_modes::{Epoch, ForwardingPlan, PortId};
+
+use crate::dataplane::{Applied, OriginalPort, PlaneBond, PlaneError, PortSigns, lock};
+use crate::text::chain;
+
+/// The plane of one bond, and the plan that it is to do.
+pub(super) struct Forwarder {
+    name: &'static str,
+    signs: PortSigns,
+    /// `None` once the bond is removed.
+    plane: Mutex<Option<Box<dyn PlaneBond>>>,
+    plan: Mutex<Option<(Epoch, ForwardingPlan)>>,
+    /// The thread is to do the plan, and has not begun.
+    asked: AtomicBool,
+}
+
+/// How the thread did a plan.
+pub(super) struct Programmed {
+    pub(super) epoch: Epoch,
+    pub(super) applied: Applied,
+}
+
+impl Forwarder {
+    pub(super) fn new(plane: Box<dyn PlaneBond>) -> Forwarder {
+        Forwarder {
+            name: plane.plane(),
+            signs: plane.port_signs(),
+            plane: Mutex::new(Some(plane)),
+            plan: Mutex::new(None),
+            asked: AtomicBool::new(false),
+        }
+    }
+
+    /// The name of the plane.
+    pub(super) fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// What link messages say of a port that is as the bond needs it.
+    pub(super) fn signs(&self) -> PortSigns {
+        self.signs
+    }
+
+    /// Does something with the plane, which may wait for the kernel, and for the thread where that is at work on this bond.
+    ///
+    /// # Panics
+    /// If the bond was removed: nobody has it any more but the thread.
+    pub(super) fn with<T>(&self, work: impl FnOnce(&mut dyn PlaneBond) -> T) -> T {
+        let mut plane = lock(&self.plane);
+        work(plane.as_mut().expect("the bond is there").as_mut())
+    }
+
+    /// Takes the plane out, to end it.
+    ///
+    /// # Panics
+    /// As [`Forwarder::with`].
+    pub(super) fn take(&self) -> Box<dyn PlaneBond> {
+        lock(&self.plane).take().expect("the bond is there")
+    }
+
+    /// The newest plan, which the thread does when it comes to this bond.
+    pub(super) fn set_plan(&self, epoch: Epoch, plan: &ForwardingPlan) {
+        *lock(&self.plan) = Some((epoch, plan.clone()));
+    }
+
+    /// Notes that the thread is to do the plan; whether it is to be asked for that.
+    pub(super) fn is_to_be_asked(&self) -> bool {
+        !self.asked.swap(true, Ordering::SeqCst)
+    }
+
+    /// Reads what others may have changed, so that the next plan puts it back. Nothing if the bond was removed.
+    pub(super) fn refresh(&self) -> Result<(), PlaneError> {
+        lock(&self.plane).as_mut().map_or(Ok(()), |plane| plane.refresh())
+    }
+
+    /// Forgets a port that is gone, unless the bond is as well.
+    pub(super) fn detach(&self, bond: &str, port: PortId, original: &OriginalPort) {
+        if let Some(plane) = lock(&self.plane).as_mut()
+            && let Err(error) = plane.detach(port, original)
+        {
+            log::debug!("{bond}: {}", chain(&error));
+        }
+    }
+
+    /// Does the newest plan. `None` if the bond was removed, or has no plan.
+    pub(super) fn program(&self) -> Option<Programmed> {
+        let mut plane = lock(&self.plane);
+        let plane = plane.as_mut()?;
+        // What is asked for from now on is another job.
+        self.asked.store(false, Ordering::SeqCst);
+        let (epoch, plan) = lock(&self.plan).clone()?;
+        let applied = plane.program(&plan);
+        Some(Programmed { epoch, applied })
+    }
+}

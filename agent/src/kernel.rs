@@ -1,0 +1,117 @@
+//! The thread that waits for the kernel's RTNL lock.
+//!
+//! Others hold that lock for seconds: while thousands of interfaces are deleted, or a firmware is slow. Whoever asks rtnetlink,
+//! ethtool or a driver waits as long, so the loop, which decides, asks none of them because of a fact. It reads sockets and writes
+//! maps. What takes the lock is a job of this thread, and its answer comes back to the loop as a fact like others.
+//!
+//! Changes that somebody asked for (a client, an option file, a port that appeared) still wait for the kernel where they are
+//! carried out.
+
+use std::io;
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::thread;
+
+use bond_monitors::Time;
+use mio::Waker;
+
+use crate::netlink::RouteSocket;
+use crate::netlink::carriers::CarrierSocket;
+use crate::priority;
+
+/// What jobs ask.
+pub struct Kernel {
+    /// For requests about single interfaces, and dumps.
+    pub links: RouteSocket,
+    /// For rounds of polls.
+    pub carriers: CarrierSocket,
+}
+
+/// What the loop does with the outcome of a job, at the time when it takes it.
+pub type Answer<S> = Box<dyn FnOnce(&mut S, Time) + Send>;
+
+/// A question, with what is to be done with the answer.
+type Job<S> = Box<dyn FnOnce(&mut Kernel) -> Answer<S> + Send>;
+
+/// The loop's side of the thread. `S` is the state of the loop that answers change.
+pub struct KernelThread<S> {
+    jobs: Jobs<S>,
+    answers: Receiver<Answer<S>>,
+}
+
+enum Jobs<S> {
+    /// Done by a thread, in their order.
+    Queue(Sender<Job<S>>),
+    /// Done at once by whoever asks, for tests that count and fail requests.
+    #[cfg(test)]
+    AtOnce(Box<Kernel>, Sender<Answer<S>>),
+}
+
+impl Kernel {
+    /// Opens its sockets in the network namespace of the calling thread.
+    pub fn open() -> io::Result<Kernel> {
+        Ok(Kernel {
+            links: RouteSocket::open()?,
+            carriers: CarrierSocket::open()?,
+        })
+    }
+}
+
+impl<S: 'static> KernelThread<S> {
+    /// Starts the thread, with the priority of the loop. It ends with this value, once it has done what it was asked. `waker` wakes
+    /// the loop for answers.
+    ///
+    /// # Errors
+    /// The sockets or the thread cannot be made.
+    pub fn start(waker: Waker) -> io::Result<KernelThread<S>> {
+        let mut kernel = Kernel::open()?;
+        let (jobs, to_do) = mpsc::channel::<Job<S>>();
+        let (done, answers) = mpsc::channel();
+        let work = move || {
+            priority::raise();
+            for job in to_do {
+                // The loop has ended if it does not take the answer.
+                if done.send(job(&mut kernel)).is_err() || waker.wake().is_err() {
+                    return;
+                }
+            }
+        };
+        // A panic ends the agent as one of the loop does: without answers bonds would be blind.
+        let or_abort = move || {
+            if std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).is_err() {
+                std::process::abort();
+            }
+        };
+        thread::Builder::new().name("bondd-kernel".to_owned()).spawn(or_abort)?;
+        Ok(KernelThread {
+            jobs: Jobs::Queue(jobs),
+            answers,
+        })
+    }
+
+    /// Leaves a question to the thread. Its answer is among those of a later [`KernelThread::answer`].
+    pub fn ask(&mut self, job: impl FnOnce(&mut Kernel) -> Answer<S> + Send + 'static) {
+        match &mut self.jobs {
+            // It ends only with the agent.
+            Jobs::Queue(jobs) => drop(jobs.send(Box::new(job))),
+            #[cfg(test)]
+            Jobs::AtOnce(kernel, done) => drop(done.send(job(kernel))),
+        }
+    }
+
+    /// The next answer, if there is one.
+    pub fn answer(&mut self) -> Option<Answer<S>> {
+        self.answers.try_recv().ok()
+    }
+}
+
+#[cfg(test)]
+impl<S: 'static> KernelThread<S> {
+    /// Without a thread.
+    pub fn at_once() -> KernelThread<S> {
+        let (done, answers) = mpsc::channel();
+        KernelThread {
+            jobs: Jobs::AtOnce(Box::new(Kernel::open().unwrap()), done),
+            answers,
+        }
+    }
+}
