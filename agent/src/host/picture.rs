@@ -20,6 +20,8 @@ pub struct Host {
     pub(super) addresses: BTreeMap<u32, BTreeSet<IpAddr>>,
     /// The reading of everything that was asked for and is not answered yet.
     pub(super) reading: Option<Reading>,
+    /// How many there have been.
+    pub(super) readings: u64,
 }
 
 impl Host {

@@ -7,9 +7,14 @@ use std::collections::BTreeSet;
 
 use crate::netlink::Link;
 
+/// Names a reading that was asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ReadingId(pub(super) u64);
+
 /// A reading that is not answered yet.
 #[derive(Debug, Default)]
 pub(super) struct Reading {
+    pub(super) id: ReadingId,
     /// Interfaces that events described since it was asked for.
     pub(super) touched: BTreeSet<u32>,
     /// Interfaces whose addresses changed since then.

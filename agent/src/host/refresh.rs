@@ -4,20 +4,24 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::picture::Host;
-use super::reading::{Read, Reading};
+use super::reading::{Read, Reading, ReadingId};
 use crate::netlink::Link;
 
 impl Host {
     /// A reading of everything is asked for from now on. To be called after the queued events were read.
-    pub fn begin_reading(&mut self) {
-        self.reading = Some(Reading::default());
+    pub fn begin_reading(&mut self) -> ReadingId {
+        self.readings += 1;
+        let id = ReadingId(self.readings);
+        self.reading = Some(Reading {
+            id,
+            ..Reading::default()
+        });
+        id
     }
 
-    /// The answer to the last reading that was asked for; nothing if none is owed.
-    pub fn finish_reading(&mut self, links: Vec<Link>, addresses: Vec<(u32, IpAddr)>) -> Read {
-        let Some(Reading { touched, addressed }) = self.reading.take() else {
-            return Read::default();
-        };
+    /// The answer to a reading. `None` if a later one was asked for meanwhile: this answer may be older than lost events.
+    pub fn finish_reading(&mut self, id: ReadingId, links: Vec<Link>, addresses: Vec<(u32, IpAddr)>) -> Option<Read> {
+        let Reading { touched, addressed, .. } = self.reading.take_if(|reading| reading.id == id)?;
         let there: BTreeSet<u32> = links.iter().map(|link| link.ifindex).collect();
         let gone: Vec<u32> = (self.links.keys().copied())
             .filter(|known| !there.contains(known) && !touched.contains(known))
@@ -39,6 +43,6 @@ impl Host {
                 self.addresses.entry(ifindex).or_default().insert(ip);
             }
         }
-        read
+        Some(read)
     }
 }

@@ -88,14 +88,17 @@ fn an_answer_counts_only_for_interfaces_without_an_event_since_it_was_asked_for(
         host.changed(link(ifindex, name, "veth", None, None, None));
         host.address(ifindex, ip("10.0.0.1"), true);
     }
-    host.begin_reading();
+    let superseded = host.begin_reading();
+    let reading = host.begin_reading();
+    assert_eq!(host.finish_reading(superseded, Vec::new(), Vec::new()), None);
     host.changed(link(3, "newer", "veth", None, None, None));
     host.address(3, ip("10.0.0.3"), true);
     host.gone(4);
     host.changed(link(5, "born", "veth", None, None, None));
     let answer = [(1, "renamed"), (3, "older"), (4, "vanished")];
     let answer = answer.map(|(ifindex, name)| link(ifindex, name, "veth", None, None, None));
-    let read = host.finish_reading(answer.to_vec(), vec![(1, ip("10.0.0.9")), (4, ip("10.0.0.1"))]);
+    let addresses = vec![(1, ip("10.0.0.9")), (4, ip("10.0.0.1"))];
+    let read = host.finish_reading(reading, answer.to_vec(), addresses).unwrap();
     assert_eq!(read.gone, [(2, "gone".to_owned())]);
     assert_eq!(read.links, answer[..1]);
     let seen: Vec<_> = host
@@ -108,9 +111,9 @@ fn an_answer_counts_only_for_interfaces_without_an_event_since_it_was_asked_for(
     assert_eq!(of(3), [ip("10.0.0.1"), ip("10.0.0.3")], "by events");
     assert_eq!((of(2), of(4), of(5)), (vec![], vec![], vec![]));
     assert_eq!(
-        host.finish_reading(Vec::new(), Vec::new()),
-        Default::default(),
-        "none is owed"
+        host.finish_reading(reading, Vec::new(), Vec::new()),
+        None,
+        "it was answered"
     );
 }
 
@@ -149,8 +152,8 @@ fn events_alone_keep_the_picture_as_the_kernel_describes_it() {
     in_netns(|| {
         let (mut host, mut events) = (Host::default(), Events::open().unwrap());
         let mut links = RouteSocket::open().unwrap();
-        host.begin_reading();
-        host.finish_reading(links.all().unwrap(), links.addresses().unwrap());
+        let reading = host.begin_reading();
+        host.finish_reading(reading, links.all().unwrap(), links.addresses().unwrap());
         for change in [
             "link add eth0 type veth peer name eth1",
             "link set eth0 up",

@@ -29,7 +29,10 @@ impl Instances {
                     continue;
                 }
                 Action::Program { epoch, plan } => {
-                    let failed = self.program(now, at, epoch, &plan);
+                    let failed = match self.program(now, at, epoch, &plan) {
+                        Progress::Done(failed) => failed,
+                        Progress::Later => None,
+                    };
                     // Another agent on this processor may have to move its traffic too, such as that of the cable's other end in
                     // another namespace; all else can wait for it. Programs of lower priority do not run. [sched_yield(2)]
                     std::thread::yield_now();
@@ -96,8 +99,8 @@ impl Instances {
         Event::ReceiveStamps { ports: ports.collect() }
     }
 
-    /// Programs a plan. Returns the event that reports a failure.
-    fn program(&mut self, now: Time, at: InstanceId, epoch: Epoch, plan: &ForwardingPlan) -> Option<Event> {
+    /// Programs a plan, or its traffic now and the rest later.
+    fn program(&mut self, now: Time, at: InstanceId, epoch: Epoch, plan: &ForwardingPlan) -> Progress {
         let instance = &mut self.bonds[at];
         instance.plane.set_plan(epoch, plan);
         let followed = instance.traffic.as_mut().map(|traffic| traffic.follow(plan));
@@ -105,12 +108,12 @@ impl Instances {
             Some(Followed { applied, rest: false }) => applied,
             Some(_) if !self.changing => {
                 self.program_later(at);
-                return None;
+                return Progress::Later;
             }
             // Without a traffic of its own nothing moves before the plane has programmed it.
             _ => instance.plane.with(|plane| plane.program(plan)),
         };
-        self.programmed(now, at, epoch, &applied)
+        Progress::Done(self.programmed(now, at, epoch, &applied))
     }
 
     /// Records how a plan was done. Returns the event that reports a failure.
@@ -136,18 +139,22 @@ impl Instances {
         self.kernel.ask(move |_| {
             let programmed = forwarder.program();
             Box::new(move |instances, now| {
+                if instances.bonds.get(at).is_none() {
+                    return;
+                }
                 if let Some(Programmed { epoch, applied }) = programmed
-                    && instances.bonds.get(at).is_some()
                     && let Some(failed) = instances.programmed(now, at, epoch, &applied)
                 {
                     instances.feed(now, at, failed);
                 }
+                instances.repaired(at);
             })
         });
     }
 
     /// Programs the plan in force once more, after another program changed something that it sets.
     pub(super) fn repair(&mut self, at: InstanceId) {
+        self.bonds[at].looks.begin_repair();
         let forwarder = self.bonds[at].plane.clone();
         self.kernel.ask(move |_| {
             let refreshed = forwarder.refresh();
@@ -158,11 +165,22 @@ impl Instances {
     fn on_refreshed(&mut self, now: Time, at: InstanceId, refreshed: Result<(), PlaneError>) {
         let Some(instance) = self.bonds.get(at) else { return };
         if let Err(error) = refreshed {
-            return log::warn!("{}: {}", instance.name, chain(&error));
+            log::warn!("{}: {}", instance.name, chain(&error));
+            return self.repaired(at);
         }
         let (epoch, plan) = (instance.bond.epoch(), instance.bond.plan().clone());
-        if let Some(failed) = self.program(now, at, epoch, &plan) {
-            self.feed(now, at, failed);
+        if let Progress::Done(failed) = self.program(now, at, epoch, &plan) {
+            if let Some(failed) = failed {
+                self.feed(now, at, failed);
+            }
+            self.repaired(at);
+        }
+    }
+
+    /// A repair is over, if one ran. What was seen meanwhile may have been the state before it.
+    fn repaired(&mut self, at: InstanceId) {
+        for what in self.bonds[at].looks.end_repair() {
+            self.look_at(at, what);
         }
     }
 
@@ -213,6 +231,14 @@ impl Instances {
             self.carrier_by_driver(at, port, name, mii::carrier_by_ioctl(name));
         }
     }
+}
+
+/// How far a plan is done.
+enum Progress {
+    /// The plane was asked; with the event that reports a failure.
+    Done(Option<Event>),
+    /// The rest is left to the thread that waits for the kernel.
+    Later,
 }
 
 impl Instance {

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::{AsRawFd, RawFd};
 use std::time::Duration;
 
@@ -12,7 +13,8 @@ use super::Instances;
 use super::id::InstanceId;
 use super::logged_failures::Subject;
 use super::looks::Look;
-use crate::netlink::{Drained, Link, LinkEvent};
+use crate::host::ReadingId;
+use crate::netlink::{Drained, Link, LinkEvent, RouteSocket};
 use crate::status::Device;
 
 impl Instances {
@@ -104,20 +106,37 @@ impl Instances {
             }
             LinkEvent::Overrun => {
                 log::warn!("link events were lost, reading the state of every interface");
-                self.resync(now);
+                self.resync_later();
             }
         }
     }
 
-    /// Compares everything with the state in the kernel: at start and after lost events.
-    ///
-    /// Events that are queued by now are older than this reading. They are dropped: a loss of carrier among them may be over, and
-    /// the event of its end may be lost. After an overrun the kernel queues nothing new until all of them have been read.
+    /// Compares everything with the state in the kernel, and waits for that: at start.
     pub fn resync(&mut self, now: Time) {
+        let reading = self.begin_reading();
+        let read = read_all(&mut self.links);
+        self.finish_reading(now, reading, read);
+    }
+
+    /// Compares everything with the state in the kernel: after lost events.
+    pub(super) fn resync_later(&mut self) {
+        let reading = self.begin_reading();
+        self.kernel.ask(move |kernel| {
+            let read = read_all(&mut kernel.links);
+            Box::new(move |instances, now| instances.finish_reading(now, reading, read))
+        });
+    }
+
+    /// Events that are queued by now are older than the reading. They are dropped: a loss of carrier among them may be over, and
+    /// the event of its end may be lost. After an overrun the kernel queues nothing new until all of them have been read.
+    fn begin_reading(&mut self) -> ReadingId {
+        self.resync_at = None;
         self.forget_queued(|_| true);
-        self.host.begin_reading();
-        let read = self.links.all();
-        let (links, addresses) = match read.and_then(|links| Ok((links, self.links.addresses()?))) {
+        self.host.begin_reading()
+    }
+
+    fn finish_reading(&mut self, now: Time, reading: ReadingId, read: io::Result<Everything>) {
+        let (links, addresses) = match read {
             Ok(read) => read,
             Err(error) => {
                 log::error!("cannot read the interfaces, trying again: {error}");
@@ -125,8 +144,9 @@ impl Instances {
                 return;
             }
         };
-        self.resync_at = None;
-        let read = self.host.finish_reading(links, addresses);
+        let Some(read) = self.host.finish_reading(reading, links, addresses) else {
+            return;
+        };
         let ports = self
             .bonds
             .iter()
@@ -135,10 +155,10 @@ impl Instances {
             .bonds
             .iter()
             .map(|instance| (instance.ifindex, instance.name.clone()));
-        let gone: Vec<(u32, String)> = ports
+        let missing = ports
             .chain(devices)
-            .filter(|(index, _)| self.host.link(*index).is_none())
-            .collect();
+            .filter(|(index, _)| self.host.link(*index).is_none());
+        let gone: BTreeMap<u32, String> = read.gone.into_iter().chain(missing).collect();
         for (ifindex, name) in gone {
             self.on_gone(now, ifindex, &name);
         }
@@ -290,6 +310,13 @@ impl Instances {
         (link.report.speed, link.report.duplex) = self.links.speed_duplex(&link.report.name);
         Some(link)
     }
+}
+
+/// All interfaces, and by index of each its addresses.
+type Everything = (Vec<Link>, Vec<(u32, IpAddr)>);
+
+fn read_all(links: &mut RouteSocket) -> io::Result<Everything> {
+    Ok((links.all()?, links.addresses()?))
 }
 
 /// How long to wait after the interfaces could not be read.

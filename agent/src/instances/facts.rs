@@ -62,7 +62,8 @@ impl Instances {
             report.carrier = known.carrier();
             self.feed(now, at, Event::Link { port, report });
         }
-        if !self.bonds[at].plane.signs().hears_groups(link) {
+        let instance = &mut self.bonds[at];
+        if !instance.plane.signs().hears_groups(link) && instance.looks.is_news(Look::Port(port)) {
             self.put_back(now, at, &format!("the all-multicast setting of {}", link.report.name));
         }
         self.compare_mac(now, at, port, link);
@@ -112,14 +113,16 @@ impl Instances {
         self.feed(now, at, Event::BondLink { report: link.report });
         self.bonds[at].dirty = true;
         self.stale.insert(at);
-        if self.bonds[at].bond.is_foreign_mac(mac) {
+        let instance = &mut self.bonds[at];
+        if instance.bond.is_foreign_mac(mac) && instance.looks.is_news(Look::Device) {
             self.put_back(now, at, &format!("its address to {mac}"));
         }
     }
 
     fn on_wire_seen(&mut self, now: Time, at: InstanceId, link: &Link) {
-        let wanted = self.bonds[at].bond.plan().carrier.is_on();
-        if link.report.admin_up != wanted {
+        let instance = &mut self.bonds[at];
+        let wanted = instance.bond.plan().carrier.is_on();
+        if link.report.admin_up != wanted && instance.looks.is_news(Look::Wire(link.ifindex)) {
             let state = if wanted { "down" } else { "up" };
             self.put_back(now, at, &format!("its carrier (set {} {state})", link.report.name));
         }

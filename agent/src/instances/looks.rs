@@ -1,6 +1,6 @@
 //! Interfaces of a bond that are being looked at.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bond_modes::PortId;
 
@@ -15,21 +15,45 @@ pub(super) enum Look {
     Wire(u32),
 }
 
-/// Those that are asked for and not answered; with whether there was another event meanwhile.
+/// Those that are asked for and not answered.
 #[derive(Debug, Default)]
-pub(super) struct Looks(BTreeMap<Look, bool>);
+pub(super) struct Looks {
+    /// With whether there was another event meanwhile.
+    asked: BTreeMap<Look, bool>,
+    /// While changes by others are put back: what looks found wrong meanwhile, which may be the state before.
+    repair: Option<BTreeSet<Look>>,
+}
 
 impl Looks {
     /// Whether the interface is to be looked at now. If that is being done already, it is done once more afterwards.
     pub(super) fn begin(&mut self, what: Look) -> bool {
-        let runs = self.0.contains_key(&what);
-        self.0.insert(what, runs);
+        let runs = self.asked.contains_key(&what);
+        self.asked.insert(what, runs);
         !runs
     }
 
     /// It was looked at; whether that is to be done once more.
     pub(super) fn end(&mut self, what: Look) -> bool {
-        self.0.remove(&what) == Some(true)
+        self.asked.remove(&what) == Some(true)
+    }
+
+    /// Changes by others are put back from now on.
+    pub(super) fn begin_repair(&mut self) {
+        self.repair.get_or_insert_default();
+    }
+
+    /// Something is not as the bond needs it; whether that is news. It is not while changes are put back, and is looked at again
+    /// afterwards.
+    pub(super) fn is_news(&mut self, what: Look) -> bool {
+        self.repair.as_mut().is_none_or(|seen| {
+            seen.insert(what);
+            false
+        })
+    }
+
+    /// Changes by others have been put back; what is to be looked at again.
+    pub(super) fn end_repair(&mut self) -> BTreeSet<Look> {
+        self.repair.take().unwrap_or_default()
     }
 }
 
@@ -46,5 +70,18 @@ mod tests {
         assert!(looks.end(Look::Device));
         assert!(looks.begin(Look::Device));
         assert!(!looks.end(Look::Device) && !looks.end(Look::Wire(7)));
+    }
+
+    #[test]
+    fn what_is_seen_during_a_repair_is_no_news_and_looked_at_again() {
+        let mut looks = Looks::default();
+        assert!(looks.is_news(Look::Device));
+        looks.begin_repair();
+        assert!(!looks.is_news(Look::Device));
+        looks.begin_repair();
+        assert!(!looks.is_news(Look::Wire(7)));
+        assert_eq!(looks.end_repair(), [Look::Device, Look::Wire(7)].into());
+        assert!(looks.is_news(Look::Device));
+        assert_eq!(looks.end_repair(), [].into());
     }
 }

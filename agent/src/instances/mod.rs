@@ -213,8 +213,8 @@ impl Instances {
         self.ask_polled();
         self.adopt_due(now);
         self.repair_after_pause(now, &due);
-        if self.resync_at.take_if(|at| *at <= now).is_some() {
-            self.resync(now);
+        if self.resync_at.is_some_and(|at| at <= now) {
+            self.resync_later();
         }
         self.attach_due(now, &due);
         self.give_back_due(now);

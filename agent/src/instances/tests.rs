@@ -100,8 +100,8 @@ fn set_up(instances: &mut Instances) {
 /// Gives the instances the picture of the interfaces and nothing else.
 fn look_around(instances: &mut Instances) {
     let (links, addresses) = (instances.links.all().unwrap(), instances.links.addresses().unwrap());
-    instances.host.begin_reading();
-    instances.host.finish_reading(links, addresses);
+    let reading = instances.host.begin_reading();
+    instances.host.finish_reading(reading, links, addresses);
 }
 
 fn until(what: &str, mut holds: impl FnMut() -> bool) {
