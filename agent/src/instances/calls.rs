@@ -237,6 +237,9 @@ impl Instances {
         for (port, original) in std::mem::take(&mut self.bonds[at].originals) {
             self.give_back(now, at, port, original);
         }
+        if let Err(error) = self.finish_saving(at) {
+            log::error!("{}: its saved state may come back: {error}", self.bonds[at].name);
+        }
         let instance = self.bonds.remove(at);
         let (name, plane) = (instance.name, instance.plane.take());
         if !instance.unrestored.is_empty() {
@@ -509,7 +512,6 @@ impl Instances {
         } else {
             self.forget_later(at, port, original);
         }
-        self.save(at);
     }
 
     /// Forgets a port that is gone, in the plane.

@@ -17,6 +17,7 @@ use crate::control::proto::OptionPairs;
 use crate::dataplane::{OriginalPort, PlaneBond, Traffic};
 use crate::origins::Origins;
 use crate::status::Devices;
+use crate::status::writer::Mark;
 
 /// One bond and the agent's data about it.
 pub(super) struct Instance {
@@ -65,6 +66,8 @@ pub(super) struct Instance {
     pub(super) shown: Option<Shown>,
     /// Its status files may be out of date.
     pub(super) dirty: bool,
+    /// Its state was left to the thread that writes files.
+    pub(super) saving: Option<Mark>,
     /// Its state could not be saved.
     pub(super) unsaved: bool,
 }
@@ -96,6 +99,7 @@ impl Instance {
             touched: true,
             shown: None,
             dirty: true,
+            saving: None,
             unsaved: false,
         }
     }

@@ -27,6 +27,7 @@ mod publish;
 mod rate_limit;
 mod repair;
 mod returns;
+mod saving;
 mod showing;
 mod shown;
 mod start;
@@ -61,7 +62,7 @@ use crate::host::Host;
 use crate::kernel::KernelThread;
 use crate::netlink::{Events, LinkEvent, RouteSocket};
 use crate::packet::PacketSocket;
-use crate::saved::{LeftPort, SavedBond, Store};
+use crate::saved::{LeftPort, Store};
 use crate::status::writer::Writer;
 use crate::text::{self, chain};
 
@@ -359,27 +360,5 @@ impl Instances {
                 .of_options(instance.bond.options(), instance.configured.as_ref()),
             options_for_ports: instance.origins.port_options.clone(),
         }
-    }
-
-    /// A failure is logged by the store, and tried again with the next change.
-    fn save(&mut self, at: InstanceId) {
-        let _ = self.try_save(at);
-    }
-
-    fn try_save(&mut self, at: InstanceId) -> std::io::Result<()> {
-        let instance = &self.bonds[at];
-        self.store.save(&SavedBond {
-            boot_id: self.store.boot_id().to_owned(),
-            name: instance.name.clone(),
-            ifindex: instance.ifindex,
-            plane: Some(instance.plane.name().to_owned()),
-            bond: instance.bond.saved(),
-            originals: instance.originals.clone(),
-            vanished: instance.vanished.clone(),
-            unrestored: instance.unrestored.clone(),
-            wanted: instance.wanted.clone(),
-            configured: instance.configured.clone(),
-            origins: Some(instance.origins.clone()),
-        })
     }
 }

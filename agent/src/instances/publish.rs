@@ -7,6 +7,7 @@ use bond_monitors::Time;
 
 use super::id::InstanceId;
 use super::instance::Instance;
+use super::saving::SAVE_RETRY;
 use super::shown::Shown;
 use super::{Counters, Instances};
 use crate::status::Page;
@@ -15,15 +16,13 @@ use crate::status::writer::{Mark, Urgency};
 /// Bonds that one turn hands over at most: after a failover of many bonds the next event must not wait for all their reports.
 pub(super) const PUBLISHED_A_TURN: usize = 8;
 
-/// The pause before a state that could not be saved is saved again.
-const SAVE_RETRY: Duration = Duration::from_secs(1);
-
 /// How long the start and the end of the agent wait for files.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 impl Instances {
     /// Hands over what the files of some bonds are to show; ends every turn of the loop.
     pub fn publish(&mut self, now: Time) {
+        self.take_unsaved(now);
         self.compare_all_of_turn(now);
         let mut dirty = self.bonds.dirty_after(self.last_published);
         dirty.truncate(PUBLISHED_A_TURN);
@@ -40,6 +39,7 @@ impl Instances {
                 log::warn!("status files are not written after {PATIENCE:?}; some are out of date");
                 return;
             }
+            self.take_unsaved(now);
             if all {
                 return;
             }
@@ -92,10 +92,7 @@ impl Instances {
                 break;
             }
             self.last_published = Some(at);
-            self.bonds[at].unsaved = self.try_save(at).is_err();
-            if self.bonds[at].unsaved {
-                self.save_again_at.get_or_insert(now + SAVE_RETRY);
-            }
+            self.save_later(now, at);
             let report = self.report(now, at, Counters::Unread);
             let instance = &self.bonds[at];
             let page = Page {

@@ -277,6 +277,8 @@ fn a_disk_that_does_not_answer_holds_up_no_failover_and_no_client_for_long() {
         let mut world = AgentUnderTest::new("disk");
         world.agent.instances.publish_all(clock::now());
         world.agent.instances.hold_files(true);
+        let state = world.dir.join("state/bond0.json");
+        let saved = fs::read_to_string(&state).unwrap();
         let before = world.sends_through("bond0");
         ip("link set q0-0 down");
         while world.sends_through("bond0") == before {
@@ -310,7 +312,10 @@ fn a_disk_that_does_not_answer_holds_up_no_failover_and_no_client_for_long() {
             told,
             ["the change is in force, but the status files do not show it yet"]
         );
+        assert_eq!(fs::read_to_string(&state).unwrap(), saved, "the loop wrote it");
         world.agent.instances.hold_files(false);
+        world.agent.instances.publish_all(clock::now());
+        assert_ne!(fs::read_to_string(&state).unwrap(), saved);
     });
 }
 

@@ -3,6 +3,7 @@
 
 mod bond;
 mod format;
+pub mod replace;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -14,6 +15,7 @@ use bond_modes::PortId;
 
 pub use self::bond::{LeftPort, SavedBond};
 use self::format::{FileBond, FileLeft, values_into};
+use self::replace::replace;
 
 /// What the folder holds when an agent starts.
 #[derive(Debug, Default)]
@@ -24,6 +26,17 @@ pub struct Loaded {
     pub unread: Vec<(String, io::Error)>,
     /// Ports that bonds left behind.
     pub left: BTreeMap<PortId, LeftPort>,
+}
+
+/// What is to be written for a state.
+#[derive(Debug)]
+pub enum Change {
+    /// Nothing, it is written.
+    Nothing,
+    /// This text to this file, as [`replace`](replace()) does it. Another thread may do that.
+    Text(PathBuf, String),
+    /// It has no file yet, or that of its former name: [`Store::save`] is to be called.
+    File,
 }
 
 /// The folder of state files.
@@ -121,7 +134,7 @@ impl Store {
                 io::ErrorKind::NotFound => Ok(()),
                 _ => Err(error),
             }),
-            false => self.replace(&path, &serde_json::to_string(&file).expect("it is plain data")),
+            false => replace(&path, &serde_json::to_string(&file).expect("it is plain data")),
         };
         self.log_failure(&path, &written);
         written
@@ -224,23 +237,34 @@ impl Store {
         Ok(())
     }
 
-    fn write(&mut self, state: &SavedBond, text: &str) -> io::Result<()> {
-        self.make_room(&state.name, state.ifindex)?;
-        self.replace(&self.path(&state.name), text)
+    /// What is to be written for a state. A [`Change::Text`] counts as written, until [`Store::told`] says otherwise.
+    pub fn change(&mut self, state: &SavedBond) -> Change {
+        if self.files.get(&state.name) != Some(&Some(state.ifindex)) {
+            return Change::File;
+        }
+        let text = to_text(state);
+        if self.written.get(&state.name) == Some(&text) {
+            return Change::Nothing;
+        }
+        self.written.insert(state.name.clone(), text.clone());
+        Change::Text(self.path(&state.name), text)
     }
 
-    /// Writes a file whole, then renames it.
-    fn replace(&self, path: &Path, text: &str) -> io::Result<()> {
-        let temporary = path.with_extension("new");
-        // The folder may have been removed.
-        let written = fs::create_dir_all(&self.dir)
-            .and_then(|()| fs::write(&temporary, text))
-            .and_then(|()| fs::rename(&temporary, path));
-        if written.is_err() {
-            // Remove the incomplete file, which would use space on a full disk.
-            let _ = fs::remove_file(&temporary);
+    /// A [`Change::Text`] could not be written, which is logged as by [`Store::save`], or could be written after that. Returns the
+    /// interface of the bond whose state is not written.
+    pub fn told(&mut self, path: &Path, written: &io::Result<()>) -> Option<u32> {
+        self.log_failure(path, written);
+        if written.is_ok() {
+            return None;
         }
-        written
+        let file = path.file_stem()?.to_str()?;
+        self.written.remove(file);
+        *self.files.get(file)?
+    }
+
+    fn write(&mut self, state: &SavedBond, text: &str) -> io::Result<()> {
+        self.make_room(&state.name, state.ifindex)?;
+        replace(&self.path(&state.name), text)
     }
 
     /// Gives the file that has a bond's name another one if it is the only one of another bond, which had this name before.

@@ -1,4 +1,4 @@
-//! The thread that writes the status files, so that the loop never waits for a disk.
+//! The thread that writes the status files, and saved states, so that the loop never waits for a disk.
 //!
 //! The loop hands over what the files of a bond are to show and goes on; the thread renders it and writes what differs. Of what was
 //! handed over for a bond only the newest is written, and what a client waits for comes first. The thread has ordinary priority
@@ -23,7 +23,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use self::orders::{Note, Wish};
-use self::progress::Progress;
+use self::progress::{Outcome, Progress};
 use self::worker::Worker;
 use super::Page;
 
@@ -46,6 +46,7 @@ pub struct Writer {
     given: u64,
     /// The number of the last one that a client may wait for.
     awaited: u64,
+    outcomes: Receiver<Outcome>,
     progress: Arc<Progress>,
     /// Wakes the thread up by what is written, and the loop by what can be read.
     wake: UnixStream,
@@ -63,7 +64,8 @@ impl Writer {
         theirs.set_nonblocking(true)?;
         let (notes, unread) = mpsc::sync_channel(UNREAD);
         let progress = Arc::new(Progress::default());
-        let worker = Worker::new(unread, Arc::clone(&progress), theirs, run_dir.into(), release);
+        let (told, outcomes) = mpsc::channel();
+        let worker = Worker::new((unread, told), Arc::clone(&progress), theirs, run_dir.into(), release);
         thread::Builder::new()
             .name("status-files".to_owned())
             .spawn(move || worker.run())?;
@@ -72,6 +74,7 @@ impl Writer {
             kept: VecDeque::new(),
             given: 0,
             awaited: 0,
+            outcomes,
             progress,
             wake,
         })
@@ -86,6 +89,31 @@ impl Writer {
             self.awaited = self.given + u64::from(!sent);
         }
         sent
+    }
+
+    /// Hands over what a file with a saved state is to contain. It is not tried again: see [`Writer::take_outcomes`]. Call
+    /// [`Writer::wake`] afterwards.
+    pub fn save(&mut self, path: PathBuf, text: String) -> Mark {
+        self.kept.push_back(Wish::Save(path, text));
+        let mark = Mark(self.given + self.kept.len() as u64);
+        self.send_kept();
+        mark
+    }
+
+    /// Files with saved states that could not be written since the last call, or could be written again.
+    pub fn take_outcomes(&mut self) -> Vec<(PathBuf, io::Result<()>)> {
+        self.outcomes.try_iter().collect()
+    }
+
+    /// Waits until [`Writer::has_written`] is true of `mark`, but no longer than `limit`; whether it is.
+    pub fn wait(&mut self, mark: Mark, limit: Duration) -> bool {
+        let until = Instant::now() + limit;
+        self.wake();
+        while !self.has_written(mark) && Instant::now() < until {
+            thread::sleep(Duration::from_micros(200));
+            self.send_kept();
+        }
+        self.has_written(mark)
     }
 
     /// The files of a bond that is gone are to go.

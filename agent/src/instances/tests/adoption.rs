@@ -410,11 +410,11 @@ fn a_state_that_could_not_be_saved_is_saved_again() {
         let instance = &mut instances.bonds[0];
         instance.wanted.push("later".to_owned());
         instance.dirty = true;
-        instances.publish(NOW);
+        instances.publish_all(NOW);
         fs::remove_dir_all(&file).unwrap();
         let due = instances.poll_timeout().unwrap();
         instances.handle_timeout(due);
-        instances.publish(due);
+        instances.publish_all(due);
         assert_eq!(
             instances.store.load().unwrap().states[0].wanted.last().unwrap(),
             "later"

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::{NOW, attach, with_bond};
 use crate::control::proto::{Call, warnings};
+use crate::dataplane::script;
 use crate::instances::Instances;
 
 fn set(instances: &mut Instances, option: &str, value: &str) -> Value {
@@ -34,14 +35,44 @@ fn a_change_that_cannot_be_saved_is_in_force_and_the_caller_is_told() {
                 "{said:?}"
             );
         }
-        instances.publish_at_once(NOW);
+        instances.publish_all(NOW);
         fs::remove_dir_all(&file).unwrap();
         let due = instances.poll_timeout().unwrap();
         instances.handle_timeout(due);
-        instances.publish(due);
+        instances.publish_all(due);
         let states = instances.store.load().unwrap().states;
         assert_eq!(states[0].bond.options().miimon.as_millis(), 50);
         assert_eq!(set(instances, "miimon", "60"), serde_json::json!({}));
+    });
+}
+
+#[test]
+fn a_state_that_waits_for_the_disk_takes_no_later_ones_place_and_no_port_is_changed_meanwhile() {
+    with_bond("slow-disk", |instances, plane, dir| {
+        instances.publish_all(NOW);
+        let file = dir.join("state/bond0.json");
+        let before = fs::read_to_string(&file).unwrap();
+        instances.hold_files(true);
+        instances.bonds[0].wanted.push("later".to_owned());
+        instances.bonds[0].dirty = true;
+        instances.publish(NOW);
+        assert_eq!(fs::read_to_string(&file).unwrap(), before, "the loop wrote it");
+        plane.take_calls();
+        let refused = attach(instances, "a").unwrap_err();
+        assert!(refused.message.contains("the disk has not answered"), "{refused:?}");
+        let attaches = |call: &script::Call| matches!(call, script::Call::Attach(..));
+        assert!(!plane.take_calls().iter().any(attaches));
+        instances.hold_files(false);
+        attach(instances, "a").unwrap();
+        // It was written by the loop; nothing older comes after it.
+        let with_port = fs::read_to_string(&file).unwrap();
+        assert!(
+            with_port.contains("later") && !with_port.contains("\"originals\":{}"),
+            "{with_port}"
+        );
+        instances.publish_all(NOW);
+        let states = instances.store.load().unwrap().states;
+        assert_eq!(states[0].originals.len(), 1);
     });
 }
 

@@ -1,6 +1,7 @@
 //! What the writer is asked for, and in which order it does that.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::mpsc::SyncSender;
 
 use super::super::Page;
@@ -26,6 +27,8 @@ pub(super) struct Note {
 pub(super) enum Wish {
     /// The files of a bond are to show this.
     Show(Box<Page>, Urgency),
+    /// This file is to have this text.
+    Save(PathBuf, String),
     /// The bond of this name is gone.
     Remove(String),
     /// The files of bonds that were never handed over are to go.
@@ -38,6 +41,8 @@ pub(super) enum Wish {
 #[derive(Debug, Default)]
 pub(super) struct Orders {
     waiting: BTreeMap<Place, Order>,
+    /// Files with saved states, each with the number of the first note about it. They come before all others.
+    saves: BTreeMap<PathBuf, (u64, String)>,
     /// Where the bonds wait, by name.
     places: BTreeMap<String, Place>,
     /// The number of the last note.
@@ -62,6 +67,7 @@ pub(super) struct Order {
 /// The next thing to do.
 #[derive(Debug)]
 pub(super) enum Task {
+    Save(PathBuf, String),
     Bond(Place, Order),
     Prune,
     Settle(Vec<SyncSender<()>>),
@@ -74,6 +80,9 @@ impl Orders {
             Wish::Show(page, urgency) => {
                 let bond = page.report.name.clone();
                 self.order(bond, Place(urgency, note.number)).page = Some(page);
+            }
+            Wish::Save(path, text) => {
+                self.saves.entry(path).or_insert((note.number, String::new())).1 = text;
             }
             Wish::Remove(bond) => {
                 let order = self.order(bond, Place(Urgency::Awaited, note.number));
@@ -97,8 +106,11 @@ impl Orders {
         self.waiting.entry(place).or_insert(waiting.unwrap_or(fresh))
     }
 
-    /// Bonds first, then what concerns all.
+    /// Saved states first, bonds next, then what concerns all.
     pub(super) fn next(&mut self) -> Option<Task> {
+        if let Some((path, (_, text))) = self.saves.pop_first() {
+            return Some(Task::Save(path, text));
+        }
         if let Some((place, order)) = self.waiting.pop_first() {
             self.places.remove(&order.bond);
             return Some(Task::Bond(place, order));
@@ -112,9 +124,9 @@ impl Orders {
 
     /// Every awaited note up to this one is done, if nothing is in hand.
     pub(super) fn done(&self) -> u64 {
-        match self.waiting.keys().next() {
-            Some(Place(Urgency::Awaited, number)) => number - 1,
-            _ => self.read,
-        }
+        let awaited = |place: &Place| (place.0 == Urgency::Awaited).then_some(place.1);
+        let bond = self.waiting.keys().next().and_then(awaited);
+        let first = self.saves.values().map(|(number, _)| *number).chain(bond).min();
+        first.map_or(self.read, |first| first - 1)
     }
 }

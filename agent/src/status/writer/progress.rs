@@ -1,6 +1,11 @@
 //! How far the thread is, for the loop.
 
+use std::io;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64};
+
+/// A file with a saved state that could not be written, or could again.
+pub(super) type Outcome = (PathBuf, io::Result<()>);
 
 /// What the thread says of itself.
 #[derive(Debug, Default)]

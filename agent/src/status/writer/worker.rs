@@ -1,12 +1,13 @@
 //! The thread's side.
 
+use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Receiver, TryRecvError};
+use std::sync::mpsc::{Receiver, Sender, TryRecvError};
 
 use bond_monitors::Time;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -14,12 +15,16 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use super::super::publish::Publisher;
 use super::super::render;
 use super::orders::{Note, Order, Orders, Place, Task, Urgency};
-use super::progress::Progress;
+use super::progress::{Outcome, Progress};
 use crate::clock;
+use crate::saved::replace::replace;
 
 pub(super) struct Worker {
     unread: Receiver<Note>,
     orders: Orders,
+    outcomes: Sender<Outcome>,
+    /// Files with saved states that could not be written the last time.
+    failing: BTreeSet<PathBuf>,
     progress: Arc<Progress>,
     wake: UnixStream,
     publisher: Publisher,
@@ -28,7 +33,7 @@ pub(super) struct Worker {
 
 impl Worker {
     pub(super) fn new(
-        unread: Receiver<Note>,
+        (unread, outcomes): (Receiver<Note>, Sender<Outcome>),
         progress: Arc<Progress>,
         wake: UnixStream,
         run_dir: PathBuf,
@@ -37,6 +42,8 @@ impl Worker {
         Worker {
             unread,
             orders: Orders::default(),
+            outcomes,
+            failing: BTreeSet::new(),
             progress,
             wake,
             publisher: Publisher::new(run_dir),
@@ -74,6 +81,19 @@ impl Worker {
     fn carry_out(&mut self, task: Task) {
         let now = clock::now();
         match task {
+            Task::Save(path, text) => {
+                let written = replace(&path, &text);
+                let failed_before = match written.is_ok() {
+                    true => self.failing.remove(&path),
+                    false => !self.failing.insert(path.clone()),
+                };
+                if failed_before || written.is_err() {
+                    // The loop is gone if this fails.
+                    let _ = self.outcomes.send((path, written));
+                    self.poke();
+                }
+                self.report();
+            }
             Task::Bond(place, order) => {
                 self.write(now, place, order);
                 if place.0 == Urgency::Awaited {
