@@ -25,6 +25,7 @@ use crate::logging;
 use crate::priority;
 use crate::run::{Agent, CONTROL, KERNEL_ANSWERS};
 use crate::signals::Signals;
+use crate::status::StatusFiles;
 use crate::text::chain;
 
 /// Bonds network interfaces from userspace, on kernels with or without the bonding module: balance-rr, active-backup,
@@ -56,6 +57,9 @@ struct Arguments {
     /// How BPF programs are attached; auto uses tcx if the kernel has it
     #[arg(long, value_name = "HOOK", value_enum, default_value_t = Hook::Auto)]
     tc_hook: Hook,
+    /// Which status files bonds have: those of /proc/net and /sys/class/net, about 100 a bond, or only the two of /proc/net
+    #[arg(long, value_name = "FILES", value_enum, default_value_t = StatusFiles::All)]
+    status_files: StatusFiles,
 }
 
 /// Runs the program.
@@ -131,6 +135,7 @@ fn serve(arguments: &Arguments, config: &Parsed) -> Result<(), Box<dyn Error>> {
     let kernel = KernelThread::start(Waker::new(poll.registry(), KERNEL_ANSWERS)?)?;
     let mut instances = Instances::new(&run_dir, registry, planes, kernel)?;
     instances.prefer(arguments.plane);
+    instances.show_in(arguments.status_files);
     instances
         .start(clock::now(), &config.bonds, &config.files)
         .map_err(|error| format!("cannot read the saved states in {}/state: {error}", run_dir.display()))?;

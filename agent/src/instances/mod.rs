@@ -63,6 +63,7 @@ use crate::kernel::KernelThread;
 use crate::netlink::{Events, LinkEvent, RouteSocket};
 use crate::packet::PacketSocket;
 use crate::saved::{LeftPort, Store};
+use crate::status::StatusFiles;
 use crate::status::writer::Writer;
 use crate::text::{self, chain};
 
@@ -90,6 +91,8 @@ pub struct Instances {
     frame_sockets: FrameSockets,
     store: Store,
     writer: Writer,
+    /// Which files bonds have.
+    status_files: StatusFiles,
     /// Files of bonds that are gone are to be removed, once every bond was handed over to the writer.
     prune_due: bool,
     bonds: Table,
@@ -152,6 +155,7 @@ impl Instances {
             frame_sockets: FrameSockets::new(registry),
             store: Store::open(run_dir)?,
             writer: Writer::start(run_dir, release.unwrap_or_default())?,
+            status_files: StatusFiles::All,
             prune_due: false,
             bonds: Table::default(),
             unadopted: Vec::new(),
@@ -186,6 +190,11 @@ impl Instances {
     /// Sets the plane of new bonds whose options name no plane.
     pub fn prefer(&mut self, choice: PlaneChoice) {
         self.plane_choice = choice;
+    }
+
+    /// Sets which files bonds have; before there are any.
+    pub fn show_in(&mut self, files: StatusFiles) {
+        self.status_files = files;
     }
 
     /// When [`Instances::handle_timeout`] has something to do.

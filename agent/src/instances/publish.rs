@@ -99,6 +99,7 @@ impl Instances {
                 report,
                 options: instance.bond.options().clone(),
                 devices: instance.devices.clone(),
+                files: self.status_files,
             };
             room = self.writer.show(Box::new(page), urgency);
             self.bonds[at].dirty = !room;

@@ -125,6 +125,34 @@ pub(super) fn devices(bond: &BondReport) -> Devices {
         .collect()
 }
 
+/// All files of a bond.
+fn render(bond: &BondReport, options: &BondOptions, devices: &Devices, release: &str) -> Tree {
+    let (report, options, devices) = (bond.clone(), options.clone(), devices.clone());
+    let files = StatusFiles::All;
+    Page {
+        report,
+        options,
+        devices,
+        files,
+    }
+    .render(release)
+}
+
+#[test]
+fn without_the_tree_of_sysfs_a_bond_has_the_files_of_proc() {
+    let (report, options) = bond("active-backup", &[]);
+    let (devices, files) = (devices(&report), StatusFiles::Proc);
+    let tree = Page {
+        report,
+        options,
+        devices,
+        files,
+    }
+    .render("6.1.0");
+    let paths: Vec<&String> = tree.keys().collect();
+    assert_eq!(paths, ["proc/net/bond0/info", "proc/net/bonding/bond0"]);
+}
+
 #[track_caller]
 fn is_golden(case: &str, bond: &BondReport, options: &BondOptions) {
     is_golden_with(case, bond, options, &devices(bond));

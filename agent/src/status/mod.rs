@@ -19,6 +19,16 @@ pub use self::device::{Device, Devices};
 pub use self::tree::{Entry, Tree};
 use crate::control::proto::BondReport;
 
+/// Which files bonds have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum StatusFiles {
+    /// Those of `/proc/net` and of `/sys/class/net`.
+    #[default]
+    All,
+    /// Those of `/proc/net`, and the list of bonds.
+    Proc,
+}
+
 /// Everything that the files of one bond show.
 #[derive(Clone, Debug)]
 pub struct Page {
@@ -28,11 +38,23 @@ pub struct Page {
     pub options: BondOptions,
     /// Its interface and those of its ports.
     pub devices: Devices,
+    /// Which files it has.
+    pub files: StatusFiles,
 }
 
-/// All files of a bond with these options. `release` is the running kernel's, as `uname -r` prints it.
-fn render(bond: &BondReport, options: &BondOptions, devices: &Devices, release: &str) -> Tree {
-    let mut tree = Tree::new();
+impl Page {
+    /// Its files. `release` is the running kernel's, as `uname -r` prints it.
+    fn render(&self, release: &str) -> Tree {
+        let mut tree = Tree::new();
+        render_proc(&mut tree, &self.report, &self.options, release);
+        if self.files == StatusFiles::All {
+            sysfs::render(&mut tree, &self.report, &self.options, &self.devices);
+        }
+        tree
+    }
+}
+
+fn render_proc(tree: &mut Tree, bond: &BondReport, options: &BondOptions, release: &str) {
     let text = procfs::render(bond, options, release);
     tree.insert(format!("{}/{}", procfs::FOLDER, bond.name), Entry::File(text));
     // In the folder of the 2.4 driver it would look like a bond.
@@ -42,8 +64,6 @@ fn render(bond: &BondReport, options: &BondOptions, devices: &Devices, release: 
             Entry::File(info::render(bond, options)),
         );
     }
-    sysfs::render(&mut tree, bond, options, devices);
-    tree
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use super::super::golden;
+use super::super::{StatusFiles, golden};
 use super::*;
 
 const LIMIT: Duration = Duration::from_secs(10);
@@ -26,6 +26,7 @@ fn page(name: &str, miimon: u32) -> Box<Page> {
         devices: golden::devices(&report),
         report,
         options,
+        files: StatusFiles::All,
     })
 }
 

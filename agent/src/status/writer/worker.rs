@@ -13,7 +13,6 @@ use bond_monitors::Time;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::super::publish::Publisher;
-use super::super::render;
 use super::orders::{Note, Order, Orders, Place, Task, Urgency};
 use super::progress::{Outcome, Progress};
 use crate::clock;
@@ -117,7 +116,7 @@ impl Worker {
             self.publisher.remove(now, &order.bond);
         }
         let Some(page) = order.page else { return };
-        let tree = render(&page.report, &page.options, &page.devices, &self.release);
+        let tree = page.render(&self.release);
         match urgency {
             Urgency::Awaited => self.publisher.update_now(now, &order.bond, age, tree),
             Urgency::Usual => {
