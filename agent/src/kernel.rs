@@ -10,6 +10,7 @@
 use std::io;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
+use std::time::Instant;
 
 use bond_monitors::Time;
 use mio::Waker;
@@ -41,6 +42,8 @@ pub struct KernelThread<S> {
 enum Jobs<S> {
     /// Done by a thread, in their order.
     Queue(Sender<Job<S>>),
+    /// Not done any more: the agent stops.
+    Closed,
     /// Done at once by whoever asks, for tests that count and fail requests.
     #[cfg(test)]
     AtOnce(Box<Kernel>, Sender<Answer<S>>),
@@ -93,6 +96,7 @@ impl<S: 'static> KernelThread<S> {
         match &mut self.jobs {
             // It ends only with the agent.
             Jobs::Queue(jobs) => drop(jobs.send(Box::new(job))),
+            Jobs::Closed => {}
             #[cfg(test)]
             Jobs::AtOnce(kernel, done) => drop(done.send(job(kernel))),
         }
@@ -101,6 +105,14 @@ impl<S: 'static> KernelThread<S> {
     /// The next answer, if there is one.
     pub fn answer(&mut self) -> Option<Answer<S>> {
         self.answers.try_recv().ok()
+    }
+
+    /// Asks nothing more, and waits until `limit` for the next answer to what was asked; `None` if there is none or it is too late.
+    pub fn last_answer(&mut self, limit: Instant) -> Option<Answer<S>> {
+        self.jobs = Jobs::Closed;
+        self.answers
+            .recv_timeout(limit.saturating_duration_since(Instant::now()))
+            .ok()
     }
 }
 
@@ -113,5 +125,53 @@ impl<S: 'static> KernelThread<S> {
             jobs: Jobs::AtOnce(Box::new(Kernel::open().unwrap()), done),
             answers,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use mio::{Poll, Token};
+
+    use super::*;
+    use crate::netlink::tests::in_netns;
+
+    #[test]
+    fn questions_are_answered_in_their_order_and_what_was_asked_before_a_stop_is_done() {
+        in_netns(|| {
+            let mut poll = Poll::new().unwrap();
+            let waker = Waker::new(poll.registry(), Token(7)).unwrap();
+            let mut thread: KernelThread<Vec<u32>> = KernelThread::start(waker).unwrap();
+            let ask = |thread: &mut KernelThread<Vec<u32>>, number| {
+                thread.ask(move |kernel| {
+                    let loopback = kernel.links.by_index(1).unwrap().unwrap();
+                    Box::new(move |told: &mut Vec<u32>, _| told.push(loopback.ifindex + number))
+                });
+            };
+            let mut told = Vec::new();
+            ask(&mut thread, 0);
+            let mut events = mio::Events::with_capacity(1);
+            let answer = loop {
+                if let Some(answer) = thread.answer() {
+                    break answer;
+                }
+                poll.poll(&mut events, Some(Duration::from_secs(10))).unwrap();
+                assert!(
+                    events.iter().any(|event| event.token() == Token(7)),
+                    "the loop is woken"
+                );
+            };
+            answer(&mut told, Time::ZERO);
+            (1..5).for_each(|number| ask(&mut thread, number));
+            let limit = Instant::now() + Duration::from_secs(10);
+            while let Some(answer) = thread.last_answer(limit) {
+                answer(&mut told, Time::ZERO);
+            }
+            assert_eq!(told, [1, 2, 3, 4, 5]);
+            assert!(Instant::now() < limit, "it ends when all is done");
+            ask(&mut thread, 9);
+            assert!(thread.answer().is_none(), "nothing more is asked");
+        });
     }
 }

@@ -105,6 +105,7 @@ impl Agent {
             let wait = self.wait();
             self.next_turn(&mut ready, wait)?;
         }
+        self.instances.finish();
         self.instances.publish_all(clock::now());
         Ok(self.instances)
     }

@@ -43,7 +43,7 @@ pub use start::{check_options, check_options_on};
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bond_modes::options::millis;
 use bond_modes::{Event, Machine, Notice, PortId};
@@ -56,6 +56,7 @@ use self::polls::Polls;
 use self::returns::Returns;
 use self::table::Table;
 use self::unadopted::Unadopted;
+use crate::clock;
 use crate::control::proto::{BondEvent, BondReport, ControlError, ErrorCode, EventLine, PortReport};
 use crate::dataplane::{PlaneChoice, Planes, PortCounters};
 use crate::host::Host;
@@ -66,6 +67,9 @@ use crate::saved::{LeftPort, Store};
 use crate::status::StatusFiles;
 use crate::status::writer::Writer;
 use crate::text::{self, chain};
+
+/// How long a stop waits for the kernel: another program may have its locks. The next start does the rest.
+const LAST_WORK: Duration = Duration::from_secs(1);
 
 /// Bonds that an error message lists.
 const NAMED_AT_MOST: usize = 20;
@@ -184,6 +188,14 @@ impl Instances {
     pub fn take_answers(&mut self, now: Time) {
         while let Some(answer) = self.kernel.answer() {
             answer(self, now);
+        }
+    }
+
+    /// Ends an orderly stop: what the kernel was asked to do is done, unless it takes too long.
+    pub fn finish(&mut self) {
+        let limit = Instant::now() + LAST_WORK;
+        while let Some(answer) = self.kernel.last_answer(limit) {
+            answer(self, clock::now());
         }
     }
 
