@@ -2,7 +2,10 @@
 
 use std::io;
 
-use futures_util::TryStreamExt;
+use futures_util::{StreamExt, TryStreamExt};
+use rtnetlink::Error;
+use rtnetlink::packet_core::{NLM_F_ACK, NLM_F_ECHO, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
+use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::tc::{TcAttribute, TcFilterBpfOption, TcHandle, TcMessage, TcOption};
 
 use super::link::RouteSocket;
@@ -51,12 +54,32 @@ impl RouteSocket {
         Ok(filters)
     }
 
-    /// Whether the interface has a clsact qdisc or the older ingress qdisc; it can have only one of them.
+    /// Whether the interface has a clsact qdisc or the older ingress qdisc; it can have only one of them. Not by a dump, which
+    /// the kernel makes of all interfaces.
     pub fn has_clsact(&mut self, ifindex: u32) -> io::Result<bool> {
-        let found = self.ask(|handle| handle.qdisc().get().execute().try_collect::<Vec<_>>())?;
-        Ok(found
-            .iter()
-            .any(|qdisc| qdisc.header.index as u32 == ifindex && qdisc.header.parent == TcHandle::CLSACT))
+        let mut asked = TcMessage::default();
+        asked.header.index = ifindex as i32;
+        asked.header.parent = TcHandle::CLSACT;
+        let mut request = NetlinkMessage::from(RouteNetlinkMessage::GetQueueDiscipline(asked));
+        // The kernel says nothing of a qdisc that was there before, and sends what it says to others unless told to echo it.
+        request.header.flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_ECHO;
+        let found = self.ask(|handle| {
+            let answers = handle.request(request);
+            async move {
+                let answers: Vec<_> = answers?.collect().await;
+                answers
+                    .into_iter()
+                    .try_fold(false, |found, answer| match answer.payload {
+                        NetlinkPayload::InnerMessage(_) => Ok(true),
+                        NetlinkPayload::Error(error) if error.code.is_some() => Err(Error::NetlinkError(error)),
+                        _ => Ok(found),
+                    })
+            }
+        });
+        match found {
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
+            found => found,
+        }
     }
 
     /// Removes it with all filters on it; harmless if there is none.
@@ -90,5 +113,34 @@ fn filter(message: &TcMessage) -> Filter {
     Filter {
         program,
         priority: (message.header.info >> 16) as u16,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::netlink::tests::{in_netns, ip, run};
+
+    #[test]
+    fn an_ingress_qdisc_is_seen_on_its_interface_alone_as_long_as_it_is_there() {
+        in_netns(|| {
+            let mut links = RouteSocket::open().unwrap();
+            links.add_veth("p0", "p1").unwrap();
+            ip("link set p1 up");
+            let has = |links: &mut RouteSocket| {
+                ["p0", "p1"].map(|name| {
+                    let index = links.by_name(name).unwrap().unwrap().ifindex;
+                    links.has_clsact(index).unwrap()
+                })
+            };
+            assert_eq!(has(&mut links), [false, false]);
+            for kind in ["clsact", "ingress"] {
+                run("tc", &format!("qdisc add dev p1 {kind}"));
+                assert_eq!(has(&mut links), [false, true], "{kind}");
+                run("tc", &format!("qdisc del dev p1 {kind}"));
+                assert_eq!(has(&mut links), [false, false], "{kind} was there before");
+            }
+            assert!(links.has_clsact(1 << 20).is_err());
+        });
     }
 }
