@@ -248,15 +248,9 @@ impl BondBpf {
     }
 
     pub(super) fn read_queues(&self) -> io::Result<BTreeMap<u16, PortId>> {
-        let queues = self.maps.queues()?;
-        let mut chosen = BTreeMap::new();
-        for queue in 1..queues.len() as u16 {
-            match queues.get(&queue.into(), 0).map_err(map_error)? {
-                0 => None,
-                port => chosen.insert(queue, PortId(port)),
-            };
-        }
-        Ok(chosen)
+        let ports = self.maps.queue_ports()?;
+        let chosen = (0..).zip(ports).skip(1).filter(|(_, port)| *port != 0);
+        Ok(chosen.map(|(queue, port)| (queue, PortId(port))).collect())
     }
 
     /// Sends frames of a queue through a port, or as all others. Queue 0 has those without a mark.

@@ -16,6 +16,7 @@ use super::layout::{
 use super::lists::List;
 use super::object::{Loaded, Way};
 use super::pins::BondPins;
+use super::sys;
 
 /// The maps of one bond. Dropping them leaves them in force as far as they are pinned or in use.
 pub struct Maps {
@@ -47,15 +48,18 @@ impl Maps {
 
     /// Another handle of the map of this name.
     pub fn copy_of(&self, name: &str) -> io::Result<MapData> {
-        let data = match self.get(name) {
+        MapData::from_fd(self.data(name)?.fd().as_fd().try_clone_to_owned()?).map_err(map_error)
+    }
+
+    fn data(&self, name: &str) -> io::Result<&MapData> {
+        match self.get(name) {
             Map::Array(data)
             | Map::HashMap(data)
             | Map::LruHashMap(data)
             | Map::PerCpuArray(data)
-            | Map::PerCpuHashMap(data) => data,
-            _ => return Err(io::ErrorKind::InvalidInput.into()),
-        };
-        MapData::from_fd(data.fd().as_fd().try_clone_to_owned()?).map_err(map_error)
+            | Map::PerCpuHashMap(data) => Ok(data),
+            _ => Err(io::ErrorKind::InvalidInput.into()),
+        }
     }
 
     /// What each program for the wire reads: the selector, and which senders it remembers.
@@ -101,6 +105,21 @@ impl Maps {
     /// Where marked frames leave.
     pub fn queues(&self) -> io::Result<Array<&MapData, u32>> {
         self.get(QUEUES).try_into().map_err(map_error)
+    }
+
+    /// What that map says of each queue, in one request where the kernel can do that. (5.6)
+    pub fn queue_ports(&self) -> io::Result<Vec<u32>> {
+        let queues = self.queues()?;
+        let mut ports = vec![0; queues.len() as usize];
+        match sys::look_up_all(self.data(QUEUES)?.fd().as_fd(), &mut ports) {
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | ENOTSUPP)) => {
+                for (queue, port) in (0..).zip(&mut ports) {
+                    *port = queues.get(&queue, 0).map_err(map_error)?;
+                }
+            }
+            done => done?,
+        }
+        Ok(ports)
     }
 
     /// As [`Maps::queues`], to write to.
@@ -192,3 +211,6 @@ pub fn foreign(path: &Path) -> io::Error {
         path.display()
     ))
 }
+
+/// The kernel's answer where a kind of map cannot do what others can. [linux/errno.h]
+const ENOTSUPP: i32 = 524;

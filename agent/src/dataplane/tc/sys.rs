@@ -1,9 +1,10 @@
-//! What bpf(2) can and aya does not offer: another descriptor for a link, and where a link is attached.
+//! What bpf(2) can and aya does not offer: another descriptor for a link, where a link is attached, all
+//! values of a map at once.
 
 use std::ffi::CString;
 use std::io;
 use std::mem;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -33,6 +34,29 @@ pub fn detach_link(path: &Path) -> io::Result<()> {
         link => link?,
     };
     call(LINK_DETACH, &mut [u64_of(link.as_raw_fd() as u32, 0)]).map(drop)
+}
+
+/// All values of an array map of integers, from the first on, in one request.
+///
+/// # Errors
+/// EINVAL on kernels before 5.6; the map is not such a one.
+pub fn look_up_all(map: BorrowedFd<'_>, values: &mut [u32]) -> io::Result<()> {
+    let mut keys = vec![0u32; values.len()];
+    let mut next = 0u32;
+    let mut request = [
+        0,
+        &raw mut next as u64,
+        keys.as_mut_ptr() as u64,
+        values.as_mut_ptr() as u64,
+        u64_of(values.len() as u32, map.as_raw_fd() as u32),
+        0,
+        0,
+    ];
+    match call(MAP_LOOKUP_BATCH, &mut request) {
+        // The end of the map.
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+        done => done.map(drop),
+    }
 }
 
 fn descriptor(command: libc::c_int, attributes: &mut [u64]) -> io::Result<OwnedFd> {
@@ -74,6 +98,7 @@ fn u64_of(first: u32, second: u32) -> u64 {
 const OBJ_PIN: libc::c_int = 6;
 const OBJ_GET: libc::c_int = 7;
 const OBJ_GET_INFO_BY_FD: libc::c_int = 15;
+const MAP_LOOKUP_BATCH: libc::c_int = 24;
 const LINK_GET_FD_BY_ID: libc::c_int = 30;
 const LINK_DETACH: libc::c_int = 34;
 /// Which word of `struct bpf_link_info` is `tcx.ifindex`. [linux/bpf.h]
