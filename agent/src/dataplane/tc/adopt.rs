@@ -44,6 +44,7 @@ impl Shared {
             step(|| format!("set up the maps of {name}"), mark)?;
         }
         bond.note_unfinished();
+        bond.programs.close();
         if pair.wire.alias != device::wire_alias(name) {
             self.label(name, &bond);
         }

@@ -11,10 +11,11 @@ use bond_modes::plan::{Accept, Spread, Tx};
 use bond_monitors::{MacAddr, ReceiveStamps, Time};
 
 use super::errors::{gone_is_fine, map_error};
-use super::layout::{LAYOUT, Port, Stamps, State, Transmit};
+use super::layout::{LAYOUT, LISTS, Port, Stamps, State, Transmit};
 use super::lists::{Left, Lists, is_list};
 use super::maps::{Maps, on_all_cpus};
 use super::object::Way;
+use super::pins::BondPins;
 use super::upgrade::FirstLayout;
 use crate::dataplane::PortCounters;
 
@@ -86,6 +87,25 @@ impl BondBpf {
         self.maps.copy_of(name)
     }
 
+    /// From now on those maps that are not always needed are found here.
+    pub fn found_at(&mut self, pins: &BondPins) {
+        self.maps.found_at(pins);
+    }
+
+    /// Closes maps that can be opened again without harm to a failover.
+    pub fn close_spare(&mut self) {
+        let without_lists = self.ways().iter().all(|way| *way == Way::One);
+        self.maps.close_spare(without_lists);
+    }
+
+    /// Maps of these names were lost with their pins and are new.
+    pub fn note_new(&mut self, names: &[&str]) -> io::Result<()> {
+        if names.contains(&LISTS) {
+            self.lists = Lists::of_new_map(&self.maps.lists()?);
+        }
+        self.set_state(0)
+    }
+
     /// Writes into the maps what programs of the first layout counted and heard.
     pub fn copy_counts(&mut self, before: &FirstLayout) -> io::Result<()> {
         before.copy_counts(&mut self.maps)
@@ -146,7 +166,10 @@ impl BondBpf {
     /// The lists that no selector names, if the next list needs one of them; to be passed to [`BondBpf::note_clean`] after a grace
     /// period.
     pub fn left_lists(&self) -> io::Result<Option<Left>> {
-        Ok(self.lists.left(&self.maps.lists()?, &self.selectors()?))
+        match self.lists.is_out() {
+            true => Ok(self.lists.left(&self.maps.lists()?, &self.selectors()?)),
+            false => Ok(None),
+        }
     }
 
     /// Whether the next list would have to wait for a grace period.
@@ -335,6 +358,9 @@ impl BondBpf {
 
     /// Takes these addresses, and no others, for those of the bond and its ports: frames from them that arrive were sent by us.
     pub fn set_own(&mut self, addresses: &BTreeSet<MacAddr>) -> io::Result<()> {
+        if self.own == *addresses {
+            return Ok(());
+        }
         let known = self.own.clone();
         let mut own = self.maps.own_mut()?;
         for old in known.difference(addresses) {

@@ -80,6 +80,7 @@ impl Shared {
             .and_then(|mut bond| {
                 let mark = || bond.programs.mark_attached(&bond.forwarding);
                 step(|| format!("set up the maps of {name}"), mark)?;
+                bond.programs.close();
                 Ok((bond, self.read_device(name, pair.bond.ifindex)?))
             })
             .inspect_err(|_| self.unmake(name, Some(pair.bond.ifindex)))

@@ -69,7 +69,9 @@ impl Forwarding {
         let mut in_force = lock(&self.0);
         #[cfg(test)]
         let _forbidden = crate::netlink::tests::asks::forbid();
-        work(&mut in_force)
+        let done = work(&mut in_force);
+        in_force.bpf.close_spare();
+        done
     }
 
     /// As [`Forwarding::with`], with the plan that counts: the newest by which the traffic was moved, or else `plan`.

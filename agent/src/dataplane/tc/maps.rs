@@ -1,5 +1,6 @@
 //! The maps of one bond, made or found at their pins.
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::AsFd;
@@ -7,6 +8,7 @@ use std::path::Path;
 
 use aya::Pod;
 use aya::maps::{Array, HashMap, Map, MapData, MapInfo, PerCpuHashMap, PerCpuValues};
+use aya::programs::{ProgramInfo, loaded_programs};
 use aya::util::nr_cpus;
 
 use super::errors::map_error;
@@ -19,31 +21,50 @@ use super::pins::BondPins;
 use super::sys;
 
 /// The maps of one bond. Dropping them leaves them in force as far as they are pinned or in use.
+///
+/// A descriptor is kept of those that a failover reads or writes. The others are opened when they are needed, at their pins, and
+/// closed by [`Maps::close_spare`].
 pub struct Maps {
-    all: BTreeMap<&'static str, Map>,
+    all: BTreeMap<&'static str, OnceCell<Map>>,
+    /// Where they are pinned. Without pins, all of them are open and stay so.
+    pins: Option<BondPins>,
 }
 
 impl Maps {
-    /// Those that a program was loaded with.
+    /// Those that a program was loaded with. They are open and stay so until it is told where they are pinned.
     pub fn of(program: &mut Loaded) -> io::Result<Maps> {
         let all: io::Result<_> = MAPS
             .into_iter()
-            .map(|(name, _)| Ok((name, program.take_map(name)?)))
+            .map(|(name, _)| Ok((name, OnceCell::from(program.take_map(name)?))))
             .collect();
-        Ok(Maps { all: all? })
+        Ok(Maps { all: all?, pins: None })
     }
 
     /// Those that are pinned, if all of them are.
     pub fn pinned(pins: &BondPins) -> io::Result<Option<Maps>> {
-        let mut all = BTreeMap::new();
-        for (name, _) in MAPS {
-            match MapData::from_pin(pins.map(name)).map_err(map_error) {
-                Ok(data) => all.insert(name, Map::from_map_data(data).map_err(map_error)?),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-                Err(error) => return Err(error),
-            };
+        let there = pins.names()?;
+        let all = MAPS.map(|(name, _)| (name, OnceCell::new()));
+        let pinned = MAPS.iter().all(|(name, _)| there.iter().any(|pin| pin == name));
+        Ok(pinned.then(|| Maps {
+            all: all.into(),
+            pins: Some(pins.clone()),
+        }))
+    }
+
+    /// From now on those that are not always needed are found here.
+    pub fn found_at(&mut self, pins: &BondPins) {
+        self.pins = Some(pins.clone());
+    }
+
+    /// Closes those that can be opened again without harm to a failover; `lists_too` if no list is needed for one.
+    pub fn close_spare(&mut self, lists_too: bool) {
+        if self.pins.is_some() {
+            for (name, map) in &mut self.all {
+                if !KEPT.contains(name) && (lists_too || *name != LISTS) {
+                    map.take();
+                }
+            }
         }
-        Ok(Some(Maps { all }))
     }
 
     /// Another handle of the map of this name.
@@ -52,59 +73,52 @@ impl Maps {
     }
 
     fn data(&self, name: &str) -> io::Result<&MapData> {
-        match self.get(name) {
-            Map::Array(data)
-            | Map::HashMap(data)
-            | Map::LruHashMap(data)
-            | Map::PerCpuArray(data)
-            | Map::PerCpuHashMap(data) => Ok(data),
-            _ => Err(io::ErrorKind::InvalidInput.into()),
-        }
+        data(self.get(name)?)
     }
 
     /// What each program for the wire reads: the selector, and which senders it remembers.
     pub fn transmit(&self) -> io::Result<Array<&MapData, Transmit>> {
-        self.get(TRANSMIT).try_into().map_err(map_error)
+        self.get(TRANSMIT)?.try_into().map_err(map_error)
     }
 
     /// As [`Maps::transmit`], to write to.
     pub fn transmit_mut(&mut self) -> io::Result<Array<&mut MapData, Transmit>> {
-        self.get_mut(TRANSMIT).try_into().map_err(map_error)
+        self.get_mut(TRANSMIT)?.try_into().map_err(map_error)
     }
 
     /// Lists of ports.
     pub fn lists(&self) -> io::Result<Array<&MapData, List>> {
-        self.get(LISTS).try_into().map_err(map_error)
+        self.get(LISTS)?.try_into().map_err(map_error)
     }
 
     /// As [`Maps::lists`], to write to.
     pub fn lists_mut(&mut self) -> io::Result<Array<&mut MapData, List>> {
-        self.get_mut(LISTS).try_into().map_err(map_error)
+        self.get_mut(LISTS)?.try_into().map_err(map_error)
     }
 
     /// The attached ports.
     pub fn ports(&self) -> io::Result<PerCpuHashMap<&MapData, u32, Port>> {
-        self.get(PORTS).try_into().map_err(map_error)
+        self.get(PORTS)?.try_into().map_err(map_error)
     }
 
     /// As [`Maps::ports`], to write to.
     pub fn ports_mut(&mut self) -> io::Result<PerCpuHashMap<&mut MapData, u32, Port>> {
-        self.get_mut(PORTS).try_into().map_err(map_error)
+        self.get_mut(PORTS)?.try_into().map_err(map_error)
     }
 
     /// Which frames are accepted from ports.
     pub fn rules(&self) -> io::Result<Array<&MapData, u32>> {
-        self.get(RULES).try_into().map_err(map_error)
+        self.get(RULES)?.try_into().map_err(map_error)
     }
 
     /// As [`Maps::rules`], to write to.
     pub fn rules_mut(&mut self) -> io::Result<Array<&mut MapData, u32>> {
-        self.get_mut(RULES).try_into().map_err(map_error)
+        self.get_mut(RULES)?.try_into().map_err(map_error)
     }
 
     /// Where marked frames leave.
     pub fn queues(&self) -> io::Result<Array<&MapData, u32>> {
-        self.get(QUEUES).try_into().map_err(map_error)
+        self.get(QUEUES)?.try_into().map_err(map_error)
     }
 
     /// What that map says of each queue, in one request where the kernel can do that. (5.6)
@@ -124,28 +138,33 @@ impl Maps {
 
     /// As [`Maps::queues`], to write to.
     pub fn queues_mut(&mut self) -> io::Result<Array<&mut MapData, u32>> {
-        self.get_mut(QUEUES).try_into().map_err(map_error)
+        self.get_mut(QUEUES)?.try_into().map_err(map_error)
     }
 
     /// Addresses of the bond and its ports.
     pub fn own(&self) -> io::Result<HashMap<&MapData, [u8; 6], u32>> {
-        self.get(OWN).try_into().map_err(map_error)
+        self.get(OWN)?.try_into().map_err(map_error)
     }
 
     /// As [`Maps::own`], to write to.
     pub fn own_mut(&mut self) -> io::Result<HashMap<&mut MapData, [u8; 6], u32>> {
-        self.get_mut(OWN).try_into().map_err(map_error)
+        self.get_mut(OWN)?.try_into().map_err(map_error)
     }
 
     /// What the agent keeps for the next one.
     pub fn state(&self) -> io::Result<State> {
-        let state: Array<&MapData, State> = self.get(STATE).try_into().map_err(map_error)?;
+        let state: Array<&MapData, State> = self.get(STATE)?.try_into().map_err(map_error)?;
         state.get(&0, 0).map_err(map_error)
     }
 
-    /// Replaces the state that the agent keeps for the next one.
+    /// Replaces the state that the agent keeps for the next one. If the map is gone with its pin, no next one finds it.
     pub fn set_state(&mut self, value: State) -> io::Result<()> {
-        let mut state: Array<&mut MapData, State> = self.get_mut(STATE).try_into().map_err(map_error)?;
+        if let Err(error) = self.get(STATE)
+            && error.kind() == io::ErrorKind::NotFound
+        {
+            return Ok(());
+        }
+        let mut state: Array<&mut MapData, State> = self.get_mut(STATE)?.try_into().map_err(map_error)?;
         state.set(0, value, 0).map_err(map_error)
     }
 
@@ -155,14 +174,59 @@ impl Maps {
         Way::from_number(number).ok_or_else(|| io::Error::other(format!("there is no program number {number}")))
     }
 
-    fn get(&self, name: &str) -> &Map {
-        self.all.get(name).expect("all maps are there once this exists")
+    fn get(&self, name: &str) -> io::Result<&Map> {
+        let place = self.all.get(name).expect("all maps are there once this exists");
+        match place.get() {
+            Some(map) => Ok(map),
+            None => {
+                let map = self.open(name)?;
+                Ok(place.get_or_init(|| map))
+            }
+        }
     }
 
-    fn get_mut(&mut self, name: &str) -> &mut Map {
-        self.all.get_mut(name).expect("all maps are there once this exists")
+    fn get_mut(&mut self, name: &str) -> io::Result<&mut Map> {
+        self.get(name)?;
+        let place = self.all.get_mut(name).and_then(OnceCell::get_mut);
+        Ok(place.expect("it was opened"))
+    }
+
+    fn open(&self, name: &str) -> io::Result<Map> {
+        let pins = self.pins.as_ref().ok_or(io::ErrorKind::NotFound)?;
+        let found = match MapData::from_pin(pins.map(name)).map_err(map_error) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => self.find_in_use(name)?,
+            found => found?,
+        };
+        Map::from_map_data(found).map_err(map_error)
+    }
+
+    /// A map whose pin another program removed: that of a program which uses the others too.
+    fn find_in_use(&self, name: &str) -> io::Result<MapData> {
+        let gone = || io::Error::new(io::ErrorKind::NotFound, format!("the pin of the map {name} is gone"));
+        let known = self.all.get(TRANSMIT).and_then(OnceCell::get).ok_or_else(gone)?;
+        let known = data(known)?.info().map_err(map_error)?.id();
+        let its_maps = |program: ProgramInfo| program.map_ids().ok().flatten();
+        let mut programs = loaded_programs().filter_map(|program| its_maps(program.ok()?));
+        let maps = programs.find(|maps| maps.contains(&known)).ok_or_else(gone)?;
+        let opened = maps.into_iter().filter_map(|id| MapData::from_id(id).ok());
+        let named = |map: &MapData| map.info().is_ok_and(|info| info.name_as_str() == Some(name));
+        opened.into_iter().find(named).ok_or_else(gone)
     }
 }
+
+fn data(map: &Map) -> io::Result<&MapData> {
+    match map {
+        Map::Array(data)
+        | Map::HashMap(data)
+        | Map::LruHashMap(data)
+        | Map::PerCpuArray(data)
+        | Map::PerCpuHashMap(data) => Ok(data),
+        _ => Err(io::ErrorKind::InvalidInput.into()),
+    }
+}
+
+/// What a failover reads and writes.
+const KEPT: [&str; 3] = [TRANSMIT, PORTS, RULES];
 
 /// The same value on each CPU.
 pub fn on_all_cpus<T: Pod>(value: T) -> io::Result<PerCpuValues<T>> {

@@ -154,6 +154,11 @@ impl BondPins {
         fs::create_dir_all(&self.dir)
     }
 
+    /// Names of all that is pinned; empty if there is no such folder.
+    pub fn names(&self) -> io::Result<Vec<String>> {
+        names(&self.dir)
+    }
+
     /// Where a map of this name is pinned.
     pub fn map(&self, name: &str) -> PathBuf {
         self.dir.join(name)

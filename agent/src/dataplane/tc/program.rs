@@ -45,6 +45,7 @@ pub fn apply(
     make(links, loader, name, bond, plan, &mut outcome);
     finish(&bond.forwarding, plan, &mut outcome);
     bond.forwarding.with(|now| now.programming = false);
+    bond.programs.close();
     outcome
 }
 

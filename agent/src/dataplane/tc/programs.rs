@@ -39,22 +39,27 @@ impl Programs {
             };
             Ok((programs, BondBpf::on(maps)?))
         };
+        // Programs of this very build have maps of this very layout.
+        if let Some(maps) = Maps::pinned(pins)?
+            && maps
+                .state()
+                .is_ok_and(|state| (state.layout, state.build) == (LAYOUT, *BUILD))
+        {
+            return with(maps, None, None);
+        }
         if !check_layout(pins)? {
             let (before, maps, tx) = FirstLayout::take_over(pins, loader, wire)?;
             return with(maps, Some(tx), Some(before));
         }
         let at = |name: &str| pins.map(name);
         if let Some(maps) = Maps::pinned(pins)? {
-            let state = maps.state()?;
-            if (state.layout, state.build) == (LAYOUT, *BUILD) {
-                return with(maps, None, None);
-            }
             let tx = loader.load(Kind::Tx(maps.way()?), Some(&at))?;
             return with(maps, Some(tx), None);
         }
         // Those that are missing come with the program.
         let mut tx = loader.load(Kind::Tx(Way::One), Some(&at))?;
-        let maps = Maps::of(&mut tx)?;
+        let mut maps = Maps::of(&mut tx)?;
+        maps.found_at(pins);
         match maps.way()? {
             Way::One => {}
             other => tx = loader.load(Kind::Tx(other), Some(&at))?,
@@ -82,6 +87,7 @@ impl Programs {
     pub fn mark_attached(&mut self, forwarding: &Forwarding) -> io::Result<()> {
         if let Some(before) = self.before.take() {
             before.leave(&self.pins)?;
+            forwarding.with(|now| now.bpf.found_at(&self.pins));
         }
         forwarding.with(|now| now.bpf.set_state(*BUILD))?;
         self.stale = false;
@@ -116,28 +122,44 @@ impl Programs {
         Ok(self.rx.as_mut().expect("it was loaded").program())
     }
 
+    /// Closes what was loaded: an attached program needs no descriptor.
+    pub fn close(&mut self) {
+        self.tx = None;
+        self.rx = None;
+    }
+
     /// Another program on the maps of this bond, which must be found at their pins for that.
     fn load(&self, kind: Kind, forwarding: &Forwarding, loader: &mut Loader) -> io::Result<Loaded> {
-        self.keep_pinned(forwarding)?;
+        let lost = self.keep_pinned(forwarding)?;
         let at = |name: &str| -> PathBuf {
             match &self.before {
                 Some(_) => FirstLayout::place(&self.pins, name),
                 None => self.pins.map(name),
             }
         };
-        loader.load(kind, Some(&at))
+        let loaded = loader.load(kind, Some(&at))?;
+        if !lost.is_empty() {
+            forwarding.with(|now| now.bpf.note_new(&lost))?;
+        }
+        Ok(loaded)
     }
 
-    /// Pins the maps again that another program unpinned.
-    fn keep_pinned(&self, forwarding: &Forwarding) -> io::Result<()> {
+    /// Pins the maps again that another program unpinned. Returns those that are gone for good, as no program in the kernel used
+    /// them: they are made anew with the next one.
+    fn keep_pinned(&self, forwarding: &Forwarding) -> io::Result<Vec<&'static str>> {
         self.pins.create()?;
+        let there = self.pins.names()?;
+        let mut lost = Vec::new();
         for (name, _) in MAPS {
-            let path = self.pins.map(name);
-            if !path.exists() {
-                let map = forwarding.with(|now| now.bpf.copy_of(name))?;
-                map.pin(path).map_err(pin_error)?;
+            if there.iter().any(|pin| pin == name) {
+                continue;
+            }
+            match forwarding.with(|now| now.bpf.copy_of(name)) {
+                Ok(map) => map.pin(self.pins.map(name)).map_err(pin_error)?,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => lost.push(name),
+                Err(error) => return Err(error),
             }
         }
-        Ok(())
+        Ok(lost)
     }
 }
