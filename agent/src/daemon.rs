@@ -18,6 +18,7 @@ use crate::control::server::Server;
 use crate::control::{RUN_DIR, RUN_DIR_ENV, SOCKET};
 use crate::dataplane::tc::Hook;
 use crate::dataplane::{PlaneChoice, PlaneError, PlaneSetup, Planes};
+use crate::descriptors;
 use crate::instances::{Instances, check_options_on};
 use crate::kernel::KernelThread;
 use crate::locks::private_file;
@@ -114,6 +115,7 @@ fn read_config(arguments: &Arguments) -> Option<Parsed> {
 }
 
 fn serve(arguments: &Arguments, config: &Parsed) -> Result<(), Box<dyn Error>> {
+    descriptors::raise();
     let signals = Signals::new()?;
     let run_dir = prepare(&arguments.run_dir)?;
     let _lock = lock(&run_dir)?;

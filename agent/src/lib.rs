@@ -10,6 +10,7 @@ pub mod control;
 pub mod ctl;
 pub mod daemon;
 pub mod dataplane;
+mod descriptors;
 pub mod host;
 pub mod instances;
 mod kernel;

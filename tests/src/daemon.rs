@@ -163,6 +163,11 @@ impl Daemon {
             .to_vec();
     }
 
+    /// Gives later starts these limits of open descriptors, such as `64:128` for the soft and the hard one.
+    pub fn limit_descriptors(&mut self, limits: &str) {
+        self.prefix = vec!["prlimit".into(), format!("--nofile={limits}")];
+    }
+
     /// Puts later starts into a mount namespace of their own, as `ip netns exec` does, from which nobody outside can be looked at:
     /// as in a container, after the script that started it has ended.
     pub fn enclose(&mut self) {

@@ -3,12 +3,12 @@
 use std::net::Ipv4Addr;
 
 use bondd_tests::capture::{Capture, transmit};
-use bondd_tests::daemon::LIMIT;
+use bondd_tests::daemon::{LIMIT, refused};
 use bondd_tests::lab::{LEFT, RIGHT};
 use bondd_tests::machine::Machine;
 use bondd_tests::proof::pins;
 use bondd_tests::throughput::gigabits;
-use bondd_tests::{BondAndSwitch, Cable, Netns, Settings, TwoBonds, wait_for};
+use bondd_tests::{BondAndSwitch, Cable, Daemon, Netns, Settings, TwoBonds, wait_for};
 
 #[track_caller]
 fn ping(from: &Netns, to: Ipv4Addr, more: &[&str]) {
@@ -314,3 +314,49 @@ fn removing_the_pins_by_hand_does_not_cut_the_traffic() {
         pair.right.daemon.ctl("active bond0 eth0");
     }
 }
+
+/// With room for some bonds under the hard limit, and for none under the soft one.
+#[test]
+fn a_bond_of_two_ports_keeps_six_descriptors_and_one_too_many_is_refused_in_plain_words() {
+    let _machine = Machine::shared();
+    let (near, far) = (Netns::new("near"), Netns::new("far"));
+    let mut daemon = Daemon::prepare(&near, Settings::args(&["--plane", "tc"]));
+    daemon.limit_descriptors("48:160");
+    daemon.launch();
+    let open = |daemon: &Daemon| {
+        let found = std::fs::read_dir(format!("/proc/{}/fd", daemon.pid())).expect("the agent runs");
+        let targets = found.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
+        let is_of_bpf = |to: &std::path::PathBuf| to.to_string_lossy().starts_with("anon_inode:bpf");
+        targets.filter(is_of_bpf).count()
+    };
+    let cables: Vec<Cable> = (0..2 * WITH_PORTS)
+        .map(|port| Cable::new(&near, &format!("p{port}"), &far, &format!("p{port}")))
+        .collect();
+    for bond in 0..WITH_PORTS {
+        daemon.ctl(&format!("add bond{bond} mode active-backup miimon 100"));
+        near.ip(&format!("link set bond{bond} up"));
+        daemon.ctl(&format!("port add bond{bond} p{} p{}", 2 * bond, 2 * bond + 1));
+        daemon.wait_active(&format!("bond{bond}"), &format!("p{}", 2 * bond));
+    }
+    let each = |daemon: &Daemon| open(daemon) as f64 / WITH_PORTS as f64;
+    wait_for("six descriptors a bond", LIMIT, || each(&daemon) <= 6.0);
+    let refusal = (WITH_PORTS..40)
+        .map(|bond| daemon.bondctl(&["add", &format!("bond{bond}")]))
+        .find(|answer| !answer.status.success());
+    let (_, sentence) = refused(&refusal.expect("there is no room for 40"));
+    assert!(
+        sentence.contains("RLIMIT_NOFILE") && sentence.contains("160"),
+        "{sentence}"
+    );
+    // All others go on.
+    cables[0].pull();
+    daemon.wait_active("bond0", "p1");
+    let before = open(&daemon);
+    daemon.sigkill();
+    daemon.launch();
+    daemon.wait_active("bond0", "p1");
+    assert!(open(&daemon) <= before, "{} and {before}", open(&daemon));
+}
+
+/// Bonds with two ports.
+const WITH_PORTS: usize = 4;

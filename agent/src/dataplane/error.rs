@@ -92,6 +92,14 @@ pub enum PlaneError {
         /// The failures to undo it.
         undo: String,
     },
+    /// A limit leaves no room for it.
+    #[error("{}", cannot(self))]
+    Limit {
+        /// What was tried, naming the object.
+        doing: String,
+        /// Which limit, and what to do.
+        limit: String,
+    },
     /// Anything else the kernel refused.
     #[error("cannot {doing}")]
     Kernel {
@@ -124,6 +132,7 @@ impl PlaneError {
     pub fn what_and_why(&self) -> (String, String) {
         match self {
             PlaneError::Kernel { doing, source } => (doing.clone(), chain(source)),
+            PlaneError::Limit { doing, limit } => (doing.clone(), limit.clone()),
             PlaneError::Permission { doing, capability } => (
                 doing.clone(),
                 format!("no permission; bondd needs {capability} (run it as root)"),

@@ -5,6 +5,7 @@ use std::io;
 use bond_modes::PortId;
 
 use super::error::PlaneError;
+use crate::descriptors;
 use crate::text::chain;
 
 /// Part of the kernel that a step needs, and how the kernel answers without it.
@@ -84,6 +85,11 @@ pub const XPS: Feature = Feature {
 /// Runs one step; `doing` completes "cannot ...".
 pub fn step<T>(doing: impl FnOnce() -> String, work: impl FnOnce() -> io::Result<T>) -> Result<T, PlaneError> {
     run(work).map_err(|source| failed(doing(), source))
+}
+
+/// Whether there are descriptors left for something that takes some.
+pub fn room(doing: impl FnOnce() -> String) -> Result<(), PlaneError> {
+    descriptors::room().map_err(|source| failed(doing(), source))
 }
 
 /// Runs one step for which the kernel may lack something.
@@ -192,9 +198,13 @@ fn failed(doing: String, source: io::Error) -> PlaneError {
         // EFAULT is the verifier's: without CAP_PERFMON it also walks what a processor may guess, and gives up on the hash.
         Some(libc::EPERM | libc::EACCES | libc::EFAULT) => PlaneError::Permission {
             doing,
-            capability: "CAP_NET_ADMIN, CAP_BPF and CAP_PERFMON, and CAP_SYS_ADMIN to mount a bpf file system",
+            capability: "CAP_NET_ADMIN, CAP_BPF and CAP_PERFMON, and CAP_SYS_ADMIN to mount a bpf file system; before Linux \
+                         5.11, also CAP_SYS_RESOURCE or more locked memory (RLIMIT_MEMLOCK)",
         },
-        _ => PlaneError::Kernel { doing, source },
+        _ => match descriptors::limit_of(&source) {
+            Some(limit) => PlaneError::Limit { doing, limit },
+            None => PlaneError::Kernel { doing, source },
+        },
     }
 }
 

@@ -594,7 +594,7 @@ pub(super) fn plane_error(object: &str, error: &PlaneError) -> ControlError {
         PlaneError::Permission { .. } => ErrorCode::Permission,
         PlaneError::NameTaken { .. } => ErrorCode::NameTaken,
         PlaneError::NotUndone { error, .. } => plane_error(object, error).code,
-        PlaneError::Kernel { .. } | PlaneError::NotRecognised { .. } => ErrorCode::Kernel,
+        PlaneError::Kernel { .. } | PlaneError::Limit { .. } | PlaneError::NotRecognised { .. } => ErrorCode::Kernel,
     };
     ControlError::new(code, format!("{object}: {}", chain(error)))
 }

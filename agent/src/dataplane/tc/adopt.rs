@@ -11,7 +11,7 @@ use super::forwarding::{InForce, bridged};
 use super::{device, queues};
 use crate::dataplane::interface::{label, report};
 use crate::dataplane::port::port_alias;
-use crate::dataplane::step::step;
+use crate::dataplane::step::{room, step};
 use crate::dataplane::{Observed, PlaneError};
 use crate::netlink::Link;
 
@@ -21,6 +21,7 @@ impl Shared {
         let Some(pair) = self.find_pair(name)? else {
             return Ok(None);
         };
+        room(|| format!("take {name} over"))?;
         let (bond, ports) = self.adopt_pair(name, &pair)?;
         let links = &mut self.links;
         let ports = ports.iter().map(|(port, link)| (*port, report(links, link)));

@@ -327,7 +327,8 @@ impl BondBpf {
         let known = self.rules.get(&port).copied();
         let taken: BTreeSet<u32> = self.rules.values().copied().collect();
         let free = || (0..MAX_PORTS).find(|slot| !taken.contains(slot));
-        let rule = known.or_else(free).ok_or(io::ErrorKind::StorageFull)?;
+        let full = || io::Error::other(format!("a bond can have {MAX_PORTS} ports on plane tc"));
+        let rule = known.or_else(free).ok_or_else(full)?;
         self.maps.rules_mut()?.set(rule, ACCEPT_NONE, 0).map_err(map_error)?;
         let value = on_all_cpus(Port {
             rule,

@@ -14,7 +14,7 @@ use super::pins::{BondPins, Pins};
 use super::programs::Programs;
 use super::queues;
 use crate::dataplane::interface::{delete, report};
-use crate::dataplane::step::{BPF, Failures, HOOK, VETH, bond_gone, step, step_with};
+use crate::dataplane::step::{BPF, Failures, HOOK, VETH, bond_gone, room, step, step_with};
 use crate::dataplane::{BondDevice, PlaneError};
 use crate::netlink::{Link, sysctl};
 
@@ -56,6 +56,7 @@ impl Shared {
 
     /// Makes the pair and everything on it; on failure nothing of it is left.
     pub(super) fn make_bond(&mut self, name: &str) -> Result<(Bond, BondDevice), PlaneError> {
+        room(|| format!("make {name}"))?;
         self.remove_bare_pair(name)?;
         let taken = || PlaneError::NameTaken { name: name.to_owned() };
         if self.link_named(name)?.is_some() {

@@ -9,7 +9,7 @@ use super::bond::{Bond, Shared};
 use super::hook;
 use super::port_hook::{drop_filter, hook_port, place, take_over, unhook};
 use crate::dataplane::port::{original, port_alias, prepare, read, read_unless_gone, restore};
-use crate::dataplane::step::{Failures, port_step, step, twice};
+use crate::dataplane::step::{Failures, port_step, room, step, twice};
 use crate::dataplane::{OriginalPort, PlaneError, PortBase};
 use crate::netlink::{Link, RouteSocket};
 use crate::text::chain;
@@ -26,8 +26,10 @@ impl Shared {
         if bond.ports().contains(&port) {
             return Ok(());
         }
+        room(|| format!("attach {port} to {name}"))?;
         let before = original(&mut self.links, port)?;
         let attached = self.set_up_port(name, bond, port, base);
+        bond.programs.close();
         attached.map_err(|error| self.return_port(name, bond, port, &before).after(error))
     }
 

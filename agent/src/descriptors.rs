@@ -1,0 +1,99 @@
+//! How many descriptors this process may have open.
+
+use std::io;
+
+/// Raises the soft limit of open descriptors to the hard one: a bond of two ports keeps six, and the usual soft limit of 1024 would
+/// end at some 160 bonds. Programs that this one might start would have to get the former limit back, as select(2) knows descriptors
+/// below 1024 only; it starts none.
+pub fn raise() {
+    let done = limits().and_then(|mut limits| {
+        limits.rlim_cur = limits.rlim_max;
+        // SAFETY: the call reads `limits`, which outlives it.
+        match unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limits) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    });
+    if let Err(error) = done {
+        log::warn!("cannot raise the limit of open descriptors: {error}");
+    }
+}
+
+/// Whether there are some left for more than what the agent needs by itself: files, clients and what a failover opens.
+///
+/// # Errors
+/// EMFILE.
+pub fn room() -> io::Result<()> {
+    let most = limits()?.rlim_cur;
+    // SAFETY: passes integers. The kernel gives the lowest number that is free.
+    let lowest = unsafe { libc::fcntl(libc::STDERR_FILENO, libc::F_DUPFD_CLOEXEC, 0) };
+    if lowest < 0 {
+        // Without standard error there is nothing to be learned.
+        let error = io::Error::last_os_error();
+        return if error.raw_os_error() == Some(libc::EBADF) {
+            Ok(())
+        } else {
+            Err(error)
+        };
+    }
+    // SAFETY: the kernel has just made this descriptor for us alone.
+    unsafe { libc::close(lowest) };
+    match lowest as libc::rlim_t + RESERVE < most {
+        true => Ok(()),
+        false => Err(io::Error::from_raw_os_error(libc::EMFILE)),
+    }
+}
+
+/// Why the kernel refuses something for which a limit leaves no room, and what to do; nothing if it is another refusal.
+pub fn limit_of(error: &io::Error) -> Option<String> {
+    match error.raw_os_error()? {
+        libc::EMFILE => {
+            let most = limits().map_or("all".to_owned(), |limits| limits.rlim_cur.to_string());
+            Some(format!(
+                "bondd has as many descriptors open as it may, of {most} (RLIMIT_NOFILE); a bond of two ports takes 6, each further \
+                 port one: start bondd with a higher hard limit (LimitNOFILE= of systemd, ulimit -Hn)"
+            ))
+        }
+        libc::ENFILE => Some(
+            "the machine has as many files open, or interfaces of such a name, as it may; raise the sysctl fs.file-max".to_owned(),
+        ),
+        libc::ENOMEM => Some(
+            "the kernel has no memory for it, or the control group of bondd may have no more; give it more (MemoryMax= of systemd)"
+                .to_owned(),
+        ),
+        _ => None,
+    }
+}
+
+fn limits() -> io::Result<libc::rlimit> {
+    let mut limits = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: the call writes `limits` alone, which outlives it.
+    match unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limits) } {
+        0 => Ok(limits),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Loading a program takes 20 at a time, a client of the control socket one, writing a file one.
+const RESERVE: libc::rlim_t = 48;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_is_named_with_what_to_do() {
+        let says = |errno| limit_of(&io::Error::from_raw_os_error(errno));
+        let limit = says(libc::EMFILE).unwrap();
+        assert!(
+            limit.contains("(RLIMIT_NOFILE)") && limit.contains("LimitNOFILE="),
+            "{limit}"
+        );
+        assert!(says(libc::ENFILE).unwrap().contains("fs.file-max"));
+        assert!(says(libc::ENOMEM).unwrap().contains("MemoryMax="));
+        assert_eq!(says(libc::EINVAL), None);
+    }
+}
