@@ -119,6 +119,7 @@ fn serve(arguments: &Arguments, config: &Parsed) -> Result<(), Box<dyn Error>> {
     let signals = Signals::new()?;
     let run_dir = prepare(&arguments.run_dir)?;
     let _lock = lock(&run_dir)?;
+    priority::raise();
     let mut planes = Planes::open(&PlaneSetup {
         run_dir: &run_dir,
         tc_hook: arguments.tc_hook,
@@ -139,12 +140,11 @@ fn serve(arguments: &Arguments, config: &Parsed) -> Result<(), Box<dyn Error>> {
     instances.prefer(arguments.plane);
     instances.show_in(arguments.status_files);
     instances
-        .start(clock::now(), &config.bonds, &config.files)
+        .begin_start(clock::now(), &config.bonds, &config.files)
         .map_err(|error| format!("cannot read the saved states in {}/state: {error}", run_dir.display()))?;
-    priority::raise();
     let server = Server::bind(&run_dir.join(SOCKET), poll.registry(), CONTROL)?;
-    log::info!("ready at {}", run_dir.display());
-    let instances = Agent::new(poll, signals, server, instances)?.run()?;
+    let agent = Agent::new(poll, signals, server, instances)?;
+    let instances = agent.run(|| log::info!("ready at {}", run_dir.display()))?;
     stop(&run_dir, instances);
     Ok(())
 }

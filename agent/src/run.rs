@@ -98,12 +98,19 @@ impl Agent {
         })
     }
 
-    /// Runs until a signal asks to stop; returns the instances, whose bonds forward as before.
-    pub fn run(mut self) -> io::Result<Instances> {
+    /// Runs until a signal asks to stop; returns the instances, whose bonds forward as before. `started` is called once, when the
+    /// work of the start is done.
+    pub fn run(mut self, started: impl FnOnce()) -> io::Result<Instances> {
+        let mut started = Some(started);
         let mut ready = mio::Events::with_capacity(SOURCES_A_TURN);
         while !self.signals.stop_requested() {
             let wait = self.wait();
             self.next_turn(&mut ready, wait)?;
+            if self.instances.has_started()
+                && let Some(started) = started.take()
+            {
+                started();
+            }
         }
         self.instances.finish();
         self.instances.publish_all(clock::now());
@@ -171,7 +178,12 @@ impl Agent {
         }
         self.server.converse(self.poll.registry());
         // One at most: it may have to wait for the kernel, and link events are read before the next.
-        if let Some(request) = self.server.next_change() {
+        if !self.instances.has_started() {
+            // What a bond was before it is taken over must not be told it afterwards.
+            if !self.unread.contains(&LINK_EVENTS) {
+                self.instances.go_on_starting(clock::now());
+            }
+        } else if let Some(request) = self.server.next_change() {
             self.change(request);
         }
         self.answer_published();

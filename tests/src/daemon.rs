@@ -91,13 +91,13 @@ impl Daemon {
         }
     }
 
-    /// Starts it again, after it was stopped, and waits until it answers.
+    /// Starts it again, after it was stopped, and waits until it has all its bonds and answers.
     #[track_caller]
     pub fn launch(&mut self) {
+        let earlier = self.starts();
         self.spawn();
         let ready = until(START_LIMIT, || {
-            self.try_show()
-                .is_some()
+            (self.starts() > earlier && self.try_show().is_some())
                 .then_some(true)
                 .or_else(|| self.ended().then_some(false))
         });
@@ -106,6 +106,11 @@ impl Daemon {
             "bondd does not answer within {START_LIMIT:?}; its log:\n{}",
             self.log()
         );
+    }
+
+    /// How often it got ready.
+    fn starts(&self) -> usize {
+        self.log().matches("ready at ").count()
     }
 
     /// Starts it and does not wait until it answers.

@@ -22,14 +22,16 @@ until_true() {
 in_host() { nsenter --net=/run/netns/host "$@"; }
 in_switch() { nsenter --net=/run/netns/switch "$@"; }
 ctl() { in_host bondctl "$@"; }
-answers() { ctl list >/dev/null 2>&1; }
+starts() { grep -s 'ready at' /tmp/bondd.log | wc -l; }
+has_started() { [ "$(starts)" -gt "$1" ]; }
 active() { grep -q "^Currently Active Slave: $1\$" /run/bondd/proc/net/bonding/bond0; }
-# start ARGUMENTS...: a bondd with these.
+# start ARGUMENTS...: a bondd with these, until it has all its bonds.
 start() {
+    earlier=$(starts)
     # Not by in_host: the process in the background must be the agent itself.
     nsenter --net=/run/netns/host bondd --log-level debug "$@" >>/tmp/bondd.log 2>&1 &
     agent=$!
-    until_true 20 answers || fail "bondd does not answer"
+    until_true 20 has_started "$earlier" || fail "bondd does not get ready"
 }
 port_state() {
     ip -n host -o link show "$1" | sed 's/<[^>]*>//'

@@ -214,22 +214,25 @@ pub struct DoctorReport {
 pub struct Report {
     /// [`SCHEMA`].
     pub schema: u32,
-    /// Bonds of an earlier agent that cannot be taken over for now; those of one bond's report are left out.
+    /// Bonds of an earlier agent that are not taken over yet, and those that a start is still to make; left out of one bond's report.
     #[serde(default)]
     pub waiting: Vec<WaitingReport>,
     /// In the order of their creation.
     pub bonds: Vec<BondReport>,
 }
 
-/// A bond that forwards as the earlier agent left it, and whose links nothing monitors.
+/// A bond that nothing monitors: it forwards as the earlier agent left it, or is still to be made.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WaitingReport {
     /// Interface name.
     pub name: String,
-    /// Why it cannot be taken over.
+    /// Why it is not there.
     pub why: String,
     /// Milliseconds until the next attempt.
     pub next_attempt_ms: u64,
+    /// No attempt was made: the agent has just started, and other bonds come first.
+    #[serde(default)]
+    pub starting: bool,
 }
 
 /// One bond of a [`Report`].

@@ -14,7 +14,7 @@ use crate::text::chain;
 #[serde(rename_all = "lowercase")]
 pub(super) enum Level {
     Ok = 0,
-    /// It works, but not with all its ports or settings.
+    /// It works, but not with all its ports or settings; or the agent has just started and has not come to it.
     Warning = 1,
     /// It carries no traffic, or bondd cannot take it over.
     Critical = 2,
@@ -135,10 +135,17 @@ impl BondHealth {
     fn waiting(bond: &WaitingReport) -> BondHealth {
         // What follows the first `|` of the line is performance data.
         let why = bond.why.replace('|', "/");
+        let (state, reason) = match bond.starting {
+            true => (Level::Warning, format!("is not monitored yet, because {why}")),
+            false => (
+                Level::Critical,
+                format!("is not monitored, because it cannot be taken over ({why})"),
+            ),
+        };
         BondHealth {
             name: bond.name.clone(),
-            state: Level::Critical,
-            reasons: vec![format!("is not monitored, because it cannot be taken over ({why})")],
+            state,
+            reasons: vec![reason],
             ports_up: 0,
             ports: 0,
             active_port: None,
@@ -327,6 +334,17 @@ mod tests {
         let begins = "BOND CRITICAL - bond1 is not monitored, because it cannot be taken over (out of memory): 0 of 0";
         assert!(text.starts_with(begins), "{text}");
         assert!(text.contains("; bond0: 1 of 1 ports up"), "{text}");
+    }
+
+    #[test]
+    fn a_bond_whose_turn_at_the_start_has_not_come_is_a_warning() {
+        let mut report = sample();
+        report.bonds.clear();
+        let waiting = json!([{"name":"bond1","why":"bondd has just started","next_attempt_ms":0,"starting":true}]);
+        report.waiting = serde_json::from_value(waiting).unwrap();
+        let text = Health::new(&report).text();
+        let begins = "BOND WARNING - bond1 is not monitored yet, because bondd has just started: 0 of 0";
+        assert!(text.starts_with(begins), "{text}");
     }
 
     #[test]

@@ -391,13 +391,22 @@ impl Hook<'_> {
     }
 }
 
-/// The agent may not listen yet, because it is started just before at boot, and may be restarted at any time.
+/// The agent may not listen yet, because it is started just before at boot, and may be restarted at any time. Then it has not come
+/// to all of its bonds yet.
 fn connect(run_dir: &Path) -> Result<Client, ClientError> {
     let start = Instant::now();
     loop {
-        match Client::connect(run_dir) {
-            Err(ClientError::NoDaemon { .. }) if start.elapsed() < PATIENCE => thread::sleep(LOOK),
-            done => return done,
+        let connected = Client::connect(run_dir).and_then(|mut client| {
+            let has_started = client.report(None)?.waiting.iter().all(|bond| !bond.starting);
+            Ok((client, has_started))
+        });
+        match connected {
+            Err(ClientError::NoDaemon { .. } | ClientError::Closed { .. }) | Ok((_, false))
+                if start.elapsed() < PATIENCE =>
+            {
+                thread::sleep(LOOK)
+            }
+            connected => return connected.map(|(client, _)| client),
         }
     }
 }

@@ -16,7 +16,7 @@ use self::args::{Cli, Command, PortCommand, join_removed_targets, option_pairs};
 use self::failure::Failure;
 use self::health::{Health, Level};
 use crate::control::client::{Client, ClientError};
-use crate::control::proto::{Call, DoctorReport, OptionPairs, warnings};
+use crate::control::proto::{Call, DoctorReport, ErrorCode, OptionPairs, Report, warnings};
 use crate::text::chain;
 
 mod args;
@@ -143,7 +143,7 @@ fn show(cli: &Cli, bond: Option<String>, out: &mut dyn Write) -> Result<(), Fail
 }
 
 fn health(cli: &Cli, bond: Option<String>, out: &mut dyn Write) -> Result<(), Failure> {
-    let asked = connect(cli).and_then(|mut client| client.report(bond));
+    let asked = connect(cli).and_then(|mut client| asked_for_health(&mut client, bond));
     let health = asked.map_or_else(|why| Health::unknown(&why), |report| Health::new(&report));
     if cli.json {
         writeln!(out, "{}", serde_json::to_string(&health)?)?;
@@ -154,6 +154,22 @@ fn health(cli: &Cli, bond: Option<String>, out: &mut dyn Write) -> Result<(), Fa
     match health.state {
         Level::Ok => Ok(()),
         level => Err(Failure::Unhealthy(level)),
+    }
+}
+
+/// As `show`, but one bond may also be one that waits.
+fn asked_for_health(client: &mut Client, bond: Option<String>) -> Result<Report, ClientError> {
+    match (client.report(bond.clone()), bond) {
+        (Err(ClientError::Refused(why)), Some(name)) if why.code == ErrorCode::NoSuchBond => {
+            let mut report = client.report(None)?;
+            report.bonds.clear();
+            report.waiting.retain(|waiting| waiting.name == name);
+            match report.waiting.is_empty() {
+                true => Err(why.into()),
+                false => Ok(report),
+            }
+        }
+        (asked, _) => asked,
     }
 }
 

@@ -42,6 +42,9 @@ pub(super) fn report(report: &Report) -> String {
 }
 
 fn waiting(bond: &WaitingReport) -> String {
+    if bond.starting {
+        return format!("{}: NOT THERE YET: {}\n", bond.name, bond.why);
+    }
     format!(
         "{}: NOT TAKEN OVER: {}; it forwards as before and is not monitored; next attempt in {} ms\n",
         bond.name, bond.why, bond.next_attempt_ms
@@ -421,5 +424,7 @@ bond0: up, carrier
             report(&two),
             "bond1: NOT TAKEN OVER: out of memory; it forwards as before and is not monitored; next attempt in 100 ms\n"
         );
+        two.waiting[0].starting = true;
+        assert_eq!(report(&two), "bond1: NOT THERE YET: out of memory\n");
     }
 }

@@ -181,6 +181,11 @@ impl ScriptPlane {
         lock(&self.world).bonds.get(bond).map(|bond| bond.plan.clone())
     }
 
+    /// The index that the interface of a bond has.
+    pub fn device(&self, bond: &str) -> u32 {
+        lock(&self.world).bonds[bond].ifindex
+    }
+
     fn inexact(&self, option: &str) -> PlaneError {
         PlaneError::Inexact {
             plane: self.name(),

@@ -6,11 +6,12 @@ use bond_modes::options::millis;
 use bond_monitors::Time;
 
 use super::Instances;
+use super::id::InstanceId;
 use super::unadopted::{State, Unadopted};
 use crate::control::proto::WaitingReport;
 use crate::dataplane::PlaneError;
 use crate::dataplane::step::step;
-use crate::netlink::Link;
+use crate::netlink::{Link, LinkEvent};
 use crate::text::chain;
 
 impl Instances {
@@ -51,7 +52,7 @@ impl Instances {
             );
         }
         bond.reason = reason;
-        bond.retry = now + FIRST_PAUSE * (1 << bond.failures.min(MOST_DOUBLINGS));
+        bond.retry = Some(now + FIRST_PAUSE * (1 << bond.failures.min(MOST_DOUBLINGS)));
         bond.failures += 1;
         self.unadopted.push(bond);
     }
@@ -73,14 +74,47 @@ impl Instances {
         Ok(link.as_ref().and_then(same))
     }
 
-    /// The bonds that are to be adopted.
-    pub(super) fn waiting(&self, now: Time) -> Vec<WaitingReport> {
-        let report = |bond: &Unadopted| WaitingReport {
+    /// The bonds that are to be adopted, and those that a start is still to make.
+    pub(super) fn waiting(&mut self, now: Time) -> Vec<WaitingReport> {
+        let adopted = |bond: &Unadopted| WaitingReport {
             name: bond.name.clone(),
             why: bond.reason.clone(),
-            next_attempt_ms: millis(bond.retry.since(now)),
+            next_attempt_ms: bond.retry.map_or(0, |retry| millis(retry.since(now))),
+            starting: bond.retry.is_none(),
         };
-        self.unadopted.iter().map(report).collect()
+        let made = |name: String| WaitingReport {
+            name,
+            why: MAKES.to_owned(),
+            next_attempt_ms: 0,
+            starting: true,
+        };
+        let adopted: Vec<WaitingReport> = self.unadopted.iter().map(adopted).collect();
+        adopted
+            .into_iter()
+            .chain(self.still_to_make().into_iter().map(made))
+            .collect()
+    }
+
+    /// The bonds that a start is still to make.
+    pub(super) fn still_to_make(&mut self) -> Vec<String> {
+        let named = self.agenda.specs().iter().map(|spec| spec.name.clone());
+        let mut named: Vec<String> = named.collect();
+        named.retain(|name| self.bonds.named(name).is_none() && self.unadopted.iter().all(|bond| bond.name != *name));
+        named
+    }
+
+    /// Why a bond that is known is not there; `None` if none of this name is expected.
+    pub(super) fn why_missing(&self, bond: &str) -> Option<String> {
+        if let Some(waiting) = self.unadopted.iter().find(|waiting| waiting.name == bond) {
+            let again = if waiting.retry.is_some() {
+                ", bondd tries again"
+            } else {
+                ""
+            };
+            return Some(format!("{bond} is not adopted yet{again}: {}", waiting.reason));
+        }
+        let to_be_made = self.agenda.specs().iter().any(|spec| spec.name == bond);
+        to_be_made.then(|| format!("{bond} is not made yet: {MAKES}"))
     }
 
     /// Whether a bond may forward that this agent has not adopted yet.
@@ -90,7 +124,7 @@ impl Instances {
 
     /// When the next bond is tried again.
     pub(super) fn adopt_timeout(&self) -> Option<Time> {
-        self.unadopted.iter().map(|bond| bond.retry).min()
+        self.unadopted.iter().filter_map(|bond| bond.retry).min()
     }
 
     /// Makes the attempts that are due. An adopted bond then follows the files and its interfaces as at a start.
@@ -100,7 +134,11 @@ impl Instances {
 
     fn adopt_all_due(&mut self, now: Time) {
         let mut done = Vec::new();
-        while let Some(place) = self.unadopted.iter().position(|bond| bond.retry <= now) {
+        while let Some(place) = self
+            .unadopted
+            .iter()
+            .position(|bond| bond.retry.is_some_and(|retry| retry <= now))
+        {
             let bond = self.unadopted.remove(place);
             done.extend(self.try_adoption(now, bond));
         }
@@ -110,16 +148,55 @@ impl Instances {
         for bond in done {
             self.finish_adoption(now, bond);
         }
-        self.resync(now);
-        self.prune_files();
+        if self.has_started() {
+            self.prune_files();
+        }
+    }
+
+    /// Reads the interfaces of a bond that has just been taken over, as a reading of everything does: the events that described
+    /// them came before. If an interface cannot be read, everything is read later.
+    pub(super) fn look_over(&mut self, now: Time, at: InstanceId) {
+        let Some(instance) = self.bonds.get(at) else { return };
+        let device = instance.ifindex;
+        let mut parts = vec![(device, instance.name.clone())];
+        parts.extend(instance.bond.ports().iter().map(|port| (port.id.0, port.name.clone())));
+        for (ifindex, name) in parts {
+            self.look_at_link(now, ifindex, &name);
+        }
+        let wire = self.host.link(device).and_then(|link| link.peer);
+        if let Some(wire) = wire
+            && self.bonds.get(at).is_some()
+        {
+            self.look_at_link(now, wire, "");
+        }
+        self.refresh_addresses(now, at);
+    }
+
+    fn look_at_link(&mut self, now: Time, ifindex: u32, name: &str) {
+        match self.links.by_index(ifindex) {
+            Ok(Some(link)) => self.on_link_event(now, LinkEvent::Link(Box::new(link))),
+            Ok(None) => {
+                let name = name.to_owned();
+                self.on_link_event(now, LinkEvent::Gone { ifindex, name });
+            }
+            Err(error) => self.read_all_later(now, &error),
+        }
     }
 
     /// An interface is gone. If it is that of a bond that is to be adopted, its ports are given back at once.
     pub(super) fn unadopted_gone(&mut self, now: Time, ifindex: u32) {
         for bond in &mut self.unadopted {
-            if bond.ifindex() == Some(ifindex) {
-                bond.retry = now;
+            if bond.ifindex() == Some(ifindex) && bond.retry.is_some() {
+                bond.retry = Some(now);
             }
+        }
+    }
+
+    /// Where the bond is, now that it is adopted. Another one may have its former name by now.
+    pub(super) fn place_of(&mut self, bond: &Unadopted) -> Option<InstanceId> {
+        match bond.ifindex() {
+            Some(ifindex) => self.bonds.on_device(ifindex),
+            None => self.bonds.named(&bond.name),
         }
     }
 
@@ -156,14 +233,16 @@ impl Instances {
     }
 
     /// Does for a bond that was adopted late, or turned out to be gone, what a start does for all.
-    fn finish_adoption(&mut self, now: Time, bond: Unadopted) {
-        // Another bond may have its former name by now.
-        let found = match bond.ifindex() {
-            Some(ifindex) => self.bonds.on_device(ifindex),
-            None => self.bonds.named(&bond.name),
-        };
+    fn finish_adoption(&mut self, now: Time, mut bond: Unadopted) {
+        let found = self.place_of(&bond);
+        if let Some(at) = found {
+            self.look_over(now, at);
+        }
         let found = found.and_then(|at| self.bonds.get(at));
         let mut names: Vec<String> = found.map(|known| known.name.clone()).into_iter().collect();
+        // The start may not have come to them.
+        let left = names.iter().chain([&bond.name]);
+        bond.specs.extend(left.filter_map(|name| self.agenda.take_spec(name)));
         for spec in &bond.specs {
             if !bond.followed || spec.name != bond.name {
                 self.ensure(now, spec);
@@ -183,6 +262,9 @@ impl Instances {
         }
     }
 }
+
+/// Why a bond of the option files is not there at the beginning.
+const MAKES: &str = "bondd has just started and makes one bond after the other";
 
 /// The pause after the first failure. It doubles with each one,
 const FIRST_PAUSE: Duration = Duration::from_millis(100);

@@ -93,13 +93,15 @@ impl Instances {
                 while self.show_next(now, &mut showing).is_some() {}
                 Ok(serde_json::from_str(&showing.finish()).expect("it was written as JSON"))
             }
-            Call::List {} => Ok(self
-                .bonds
-                .iter()
-                .map(|instance| &instance.name)
-                .chain(self.unadopted.iter().map(|bond| &bond.name))
-                .map(|name| Value::from(name.as_str()))
-                .collect()),
+            Call::List {} => {
+                let to_be_made = self.still_to_make();
+                let made = self.bonds.iter().map(|instance| &instance.name);
+                let names = made.chain(self.unadopted.iter().map(|bond| &bond.name));
+                Ok(names
+                    .chain(&to_be_made)
+                    .map(|name| Value::from(name.as_str()))
+                    .collect())
+            }
             Call::PortAttach { bond, port } => self.port_attach(now, bond, port).map(done),
             Call::PortDetach { bond, port } => self.port_detach(now, bond, port).map(done),
             Call::PortSet { bond, port, options } => self.port_set(now, bond, port, options).map(done),

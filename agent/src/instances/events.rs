@@ -89,7 +89,7 @@ impl Instances {
         drained
     }
 
-    fn on_link_event(&mut self, now: Time, event: LinkEvent) {
+    pub(super) fn on_link_event(&mut self, now: Time, event: LinkEvent) {
         match event {
             LinkEvent::Link(link) => {
                 self.host.changed(link.as_ref().clone());
@@ -138,11 +138,7 @@ impl Instances {
     fn finish_reading(&mut self, now: Time, reading: ReadingId, read: io::Result<Everything>) {
         let (links, addresses) = match read {
             Ok(read) => read,
-            Err(error) => {
-                log::error!("cannot read the interfaces, trying again: {error}");
-                self.resync_at = Some(now + RESYNC_RETRY);
-                return;
-            }
+            Err(error) => return self.read_all_later(now, &error),
         };
         let Some(read) = self.host.finish_reading(reading, links, addresses) else {
             return;
@@ -169,6 +165,11 @@ impl Instances {
         for at in self.bonds.ids() {
             self.refresh_addresses(now, at);
         }
+    }
+
+    pub(super) fn read_all_later(&mut self, now: Time, error: &io::Error) {
+        log::error!("cannot read the interfaces, trying again: {error}");
+        self.resync_at = Some(now + RESYNC_RETRY);
     }
 
     /// Reads the events that are queued by now and forgets those that are `old`.
@@ -214,7 +215,9 @@ impl Instances {
         if let Some(at) = self.bonds.on_device(link.ifindex) {
             return self.look_at(at, Look::Device);
         }
-        if let Some(at) = self.bonds.wanting(&link.report.name) {
+        if let Some(at) = self.bonds.wanting(&link.report.name)
+            && !self.agenda.owes_ports(at)
+        {
             self.on_wanted(now, at, link);
         }
         let on_bond = link.peer.and_then(|below| self.bonds.on_device(below));

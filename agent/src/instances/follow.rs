@@ -145,19 +145,9 @@ impl Instances {
         }
     }
 
-    /// Bonds that files named and do not name any more. One that a file made and no operator touched is removed; others
+    /// A bond that no file names now. If files named it and an operator did not touch it, it is removed if a file made it; others
     /// lose the ports of the files, and one that an operator made their options, too. A file that is there and was not read
     /// changes nothing.
-    pub(super) fn leave_behind(&mut self, now: Time, specs: &[BondSpec]) {
-        let names: Vec<String> = self.bonds.iter().map(|instance| instance.name.clone()).collect();
-        for name in names {
-            if !specs.iter().any(|spec| spec.name == name) {
-                self.leave_behind_one(now, &name);
-            }
-        }
-    }
-
-    /// As [`Instances::leave_behind`], for a bond that no file names now.
     pub(super) fn leave_behind_one(&mut self, now: Time, name: &str) {
         let Ok(at) = self.find(name) else { return };
         let instance = &self.bonds[at];

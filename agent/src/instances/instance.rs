@@ -133,6 +133,11 @@ impl Instance {
         self.origins.ports_renamed(names);
     }
 
+    /// Whether this is the name of one of its ports, there or not.
+    pub(super) fn wants(&self, port: &str) -> bool {
+        self.wanted.iter().any(|name| name == port)
+    }
+
     /// Forgets a port that is not to be attached any more; whether it was wanted.
     pub(super) fn forget_wanted(&mut self, port: &str) -> bool {
         let before = self.wanted.len();

@@ -5,6 +5,7 @@
 
 mod actions;
 mod adoption;
+mod agenda;
 mod attach;
 mod attempts;
 mod calls;
@@ -50,6 +51,7 @@ use bond_modes::{Event, Machine, Notice, PortId};
 use bond_monitors::Time;
 use mio::Registry;
 
+use self::agenda::{Agenda, StartFiles};
 use self::frame_sockets::FrameSockets;
 use self::id::InstanceId;
 use self::polls::Polls;
@@ -101,6 +103,9 @@ pub struct Instances {
     prune_due: bool,
     bonds: Table,
     unadopted: Vec<Unadopted>,
+    /// What is left of the start.
+    agenda: Agenda,
+    start_files: Option<StartFiles>,
     /// The option files that were read at the start, as absolute paths.
     files: Vec<PathBuf>,
     /// Ports that did not get their original settings back when their bond was removed.
@@ -130,7 +135,7 @@ enum Counters {
 }
 
 impl Instances {
-    /// Without bonds; [`Instances::start`] adopts and makes them.
+    /// Without bonds; [`Instances::begin_start`] says which are to be adopted and made.
     ///
     /// Frames that ports hear are read from sources registered with `registry`; see [`Instances::read_frames`].
     pub fn new(
@@ -163,6 +168,8 @@ impl Instances {
             prune_due: false,
             bonds: Table::default(),
             unadopted: Vec::new(),
+            agenda: Agenda::empty(),
+            start_files: None,
             files: Vec::new(),
             unrestored: BTreeMap::new(),
             left_unsaved: false,
@@ -209,12 +216,13 @@ impl Instances {
         self.status_files = files;
     }
 
-    /// When [`Instances::handle_timeout`] has something to do.
+    /// When [`Instances::handle_timeout`] or [`Instances::go_on_starting`] has something to do.
     pub fn poll_timeout(&mut self) -> Option<Time> {
         let parts = [
             self.bonds.poll_timeout(),
+            self.start_timeout(),
             self.adopt_timeout(),
-            self.give_back_timeout(),
+            self.has_started().then(|| self.give_back_timeout()).flatten(),
             self.resync_at,
             self.save_again_at,
         ];
@@ -239,7 +247,10 @@ impl Instances {
             self.resync_later();
         }
         self.attach_due(now, &due);
-        self.give_back_due(now);
+        // A bond that is still to be taken over may want them.
+        if self.has_started() {
+            self.give_back_due(now);
+        }
         self.save_again(now);
     }
 
@@ -270,8 +281,7 @@ impl Instances {
         if let Some(at) = self.bonds.named(bond) {
             return Ok(at);
         }
-        if let Some(waiting) = self.unadopted.iter().find(|waiting| waiting.name == bond) {
-            let text = format!("{bond} is not adopted yet, bondd tries again: {}", waiting.reason);
+        if let Some(text) = self.why_missing(bond) {
             return Err(ControlError::new(ErrorCode::NoSuchBond, text));
         }
         let known: Vec<&str> = self.bonds.iter().map(|instance| instance.name.as_str()).collect();

@@ -16,7 +16,7 @@ use crate::status::writer::{Mark, Urgency};
 /// Bonds that one turn hands over at most: after a failover of many bonds the next event must not wait for all their reports.
 pub(super) const PUBLISHED_A_TURN: usize = 8;
 
-/// How long the start and the end of the agent wait for files.
+/// How long the end of the agent waits for files.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 impl Instances {

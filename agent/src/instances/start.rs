@@ -1,12 +1,15 @@
-//! Start: adopts the bonds that forward already, gives back the ports of lost bonds, and makes the bonds of the files.
+//! Start: adopts the bonds that forward already, gives back the ports of lost bonds, and makes the bonds of the files, one task a
+//! turn of the loop.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use bond_modes::{AdoptedState, Bond, BondOptions, ForwardingPlan, PortFacts, PortId, options};
 use bond_monitors::Time;
 
 use super::Instances;
+use super::agenda::{Agenda, Stage, StartFiles, Task};
 use super::id::InstanceId;
 use super::instance::Instance;
 use super::unadopted::{State, Unadopted};
@@ -19,16 +22,12 @@ use crate::saved::SavedBond;
 use crate::text::chain;
 
 impl Instances {
-    /// Adopts saved bonds, changes them to match the option files, and makes those of `specs` that are missing; `files` are the
-    /// option files that were read. Call it once, after subscribing to link events.
+    /// Reads the interfaces and says what [`Instances::go_on_starting`] has to do: adopt saved bonds, change them to match the
+    /// option files, and make those of `specs` that are missing; `files` are the option files that were read. Call it once.
     ///
     /// # Errors
     /// The saved states cannot be read. Nothing was changed.
-    pub fn start(&mut self, now: Time, specs: &[BondSpec], files: &[PathBuf]) -> std::io::Result<()> {
-        self.as_a_change(|instances| instances.start_all(now, specs, files))
-    }
-
-    fn start_all(&mut self, now: Time, specs: &[BondSpec], files: &[PathBuf]) -> std::io::Result<()> {
+    pub fn begin_start(&mut self, now: Time, specs: &[BondSpec], files: &[PathBuf]) -> std::io::Result<()> {
         let loaded = self.store.load()?;
         self.files = files.iter().map(|file| absolute(file)).collect();
         self.unrestored = loaded.left;
@@ -39,23 +38,166 @@ impl Instances {
             };
             self.adopt_later(now, Unadopted::new(&name, State::Unread), &error);
         }
+        let saved: Vec<String> = loaded.states.iter().map(|saved| saved.name.clone()).collect();
         for saved in loaded.states {
             let name = saved.name.clone();
-            self.try_adoption(now, Unadopted::new(&name, State::Saved(Box::new(saved))));
+            self.unadopted
+                .push(Unadopted::new(&name, State::Saved(Box::new(saved))));
         }
-        for spec in specs {
-            self.ensure(now, spec);
-        }
-        self.leave_behind(now, specs);
-        self.adopt_orphans(now);
-        // Before all interfaces are read, which attaches ports in their order: the first port gives the bond its address.
-        for at in self.bonds.ids() {
-            self.attach_all_wanted(now, at);
-        }
+        self.agenda = Agenda::new(saved, specs);
         self.resync(now);
-        self.prune_files();
-        self.publish_all(now);
         Ok(())
+    }
+
+    /// Whether the work of the start is done. Until then no bond may be made or changed for a client: one that is still to be
+    /// adopted may have the name, or the port.
+    pub fn has_started(&self) -> bool {
+        self.agenda.stage() == Stage::Done
+    }
+
+    /// Does the next task of the start, for one bond. To be called when the link events that came before were handled.
+    pub fn go_on_starting(&mut self, now: Time) {
+        self.as_a_change(|instances| instances.do_next_task(now));
+    }
+
+    fn do_next_task(&mut self, now: Time) {
+        match self.next_task() {
+            Some(Task::Adopt(name)) => self.adopt_in_turn(now, &name),
+            Some(Task::Orphan(name)) => match self.adopt_orphan(now, &name, None) {
+                Ok(Some(at)) => self.look_over(now, at),
+                Ok(None) => {}
+                Err(error) => self.adopt_later(now, Unadopted::new(&name, State::Lost), &error),
+            },
+            Some(Task::Follow(name)) => self.follow_in_turn(now, &name),
+            Some(Task::LeaveBehind(name)) => self.leave_behind_one(now, &name),
+            Some(Task::Attach(at, port)) => self.attach_in_turn(now, at, &port),
+            Some(Task::Prune) => self.prune_files(),
+            Some(Task::Files) => self.wait_for_files(now),
+            None => {}
+        }
+    }
+
+    /// When [`Instances::go_on_starting`] has something to do.
+    pub(super) fn start_timeout(&self) -> Option<Time> {
+        let waits = self.start_files.as_ref().map(|files| files.limit);
+        (!self.has_started()).then(|| waits.unwrap_or(Time::ZERO))
+    }
+
+    fn next_task(&mut self) -> Option<Task> {
+        loop {
+            if let Some(task) = self.agenda.pop() {
+                return Some(task);
+            }
+            let stage = self.agenda.advance();
+            let tasks = match stage {
+                Stage::Saved | Stage::Done => return None,
+                Stage::Orphans => self.orphans(),
+                Stage::Change => self.changes(),
+                Stage::Attach => self
+                    .bonds
+                    .ids()
+                    .into_iter()
+                    .flat_map(|at| self.attachments(at))
+                    .collect(),
+                Stage::Make => self
+                    .agenda
+                    .specs()
+                    .iter()
+                    .map(|spec| Task::Follow(spec.name.clone()))
+                    .collect(),
+                Stage::End => vec![Task::Prune, Task::Files],
+            };
+            self.agenda.add(tasks);
+        }
+    }
+
+    /// Bonds without saved state: an agent was killed while it made them, or their state was lost. Those that no file names get the
+    /// default options of their mode, so that they can be shown, changed and deleted.
+    fn orphans(&mut self) -> Vec<Task> {
+        let mut found = self.planes.bonds();
+        found.retain(|name| self.bonds.named(name).is_none());
+        let task = |name: String| match self.agenda.names(&name) {
+            true => Task::Follow(name),
+            false => Task::Orphan(name),
+        };
+        found.into_iter().map(task).collect()
+    }
+
+    fn changes(&mut self) -> Vec<Task> {
+        let named = self.agenda.specs().iter().map(|spec| spec.name.clone());
+        let mut followed: Vec<String> = named.collect();
+        followed.retain(|name| self.bonds.named(name).is_some());
+        let once_named = self.bonds.iter().filter(|instance| instance.configured.is_some());
+        let left = once_named.map(|instance| instance.name.clone());
+        let left = left.filter(|name| !self.agenda.names(name));
+        let followed = followed.into_iter().map(Task::Follow);
+        followed.chain(left.map(Task::LeaveBehind)).collect()
+    }
+
+    /// In the order of the ports: the first one gives the bond its address.
+    fn attachments(&self, at: InstanceId) -> Vec<Task> {
+        let Some(instance) = self.bonds.get(at) else {
+            return Vec::new();
+        };
+        let attached = instance.bond.ports();
+        let missing = instance.wanted.iter().filter(|port| attached.named(port).is_none());
+        missing.map(|port| Task::Attach(at, port.clone())).collect()
+    }
+
+    /// The files show all bonds when the start is done, unless the disk does not answer.
+    fn wait_for_files(&mut self, now: Time) {
+        let handed_over = !self.bonds.has_dirty() && !self.prune_due;
+        let limit = now + FILES_LIMIT;
+        let files = self.start_files.get_or_insert(StartFiles { limit, settling: None });
+        let is_late = now >= files.limit;
+        if handed_over {
+            let settling = files.settling.get_or_insert_with(|| self.writer.settling());
+            if settling.is_done() {
+                self.start_files = None;
+                return;
+            }
+        }
+        if is_late {
+            log::warn!("status files are not written after {FILES_LIMIT:?}; some are out of date");
+            self.start_files = None;
+            return;
+        }
+        self.agenda.add([Task::Files]);
+    }
+
+    fn adopt_in_turn(&mut self, now: Time, name: &str) {
+        let is_it = |bond: &Unadopted| bond.name == name && bond.retry.is_none();
+        let Some(place) = self.unadopted.iter().position(is_it) else {
+            return;
+        };
+        let bond = self.unadopted.remove(place);
+        if let Some(bond) = self.try_adoption(now, bond)
+            && let Some(at) = self.place_of(&bond)
+        {
+            self.look_over(now, at);
+        }
+    }
+
+    fn follow_in_turn(&mut self, now: Time, name: &str) {
+        let Some(spec) = self.agenda.take_spec(name) else {
+            return;
+        };
+        let was_there = self.bonds.named(name).is_some();
+        self.ensure(now, &spec);
+        let Some(at) = self.bonds.named(name).filter(|_| !was_there) else {
+            return;
+        };
+        self.look_over(now, at);
+        // Another stage attaches those of bonds that were there before.
+        if self.agenda.stage() == Stage::Make {
+            self.agenda.add_first(self.attachments(at));
+        }
+    }
+
+    fn attach_in_turn(&mut self, now: Time, at: InstanceId, port: &str) {
+        if self.bonds.get(at).is_some_and(|instance| instance.wants(port)) {
+            self.attach_if_there(now, at, port);
+        }
     }
 
     /// What a saved bond is now, also under another name, with which it is saved then; none if its interface is gone.
@@ -168,16 +310,6 @@ impl Instances {
         }
     }
 
-    /// Bonds without saved state that no file names: an agent was killed while it made them, or their state was lost. They get
-    /// the default options of their mode, so that they can be shown, changed and deleted.
-    fn adopt_orphans(&mut self, now: Time) {
-        for name in self.planes.bonds() {
-            if let Err(error) = self.adopt_orphan(now, &name, None) {
-                self.adopt_later(now, Unadopted::new(&name, State::Lost), &error);
-            }
-        }
-    }
-
     /// A bond that forwards although its saved state was lost, and with it the original settings of its ports. They are given
     /// back with their present settings, without the mark of a port. Returns its place; nothing if there is no such bond, or if
     /// it is known.
@@ -259,15 +391,23 @@ impl Instances {
 
     pub(super) fn attach_all_wanted(&mut self, now: Time, at: InstanceId) {
         for name in self.bonds[at].wanted.clone() {
-            if self.bonds[at].bond.ports().named(&name).is_none() {
-                match self.links.by_name(&name) {
-                    Ok(Some(_)) => self.attach_wanted(now, at, &name),
-                    _ => log::info!("{}: {name} is absent, it joins when it appears", self.bonds[at].name),
-                }
-            }
+            self.attach_if_there(now, at, &name);
+        }
+    }
+
+    fn attach_if_there(&mut self, now: Time, at: InstanceId, port: &str) {
+        if self.bonds[at].bond.ports().named(port).is_some() {
+            return;
+        }
+        match self.links.by_name(port) {
+            Ok(Some(_)) => self.attach_wanted(now, at, port),
+            _ => log::info!("{}: {port} is absent, it joins when it appears", self.bonds[at].name),
         }
     }
 }
+
+/// How long the end of a start waits for the status files.
+const FILES_LIMIT: Duration = Duration::from_secs(10);
 
 /// The options of the file, or those in force if the plane cannot change to them while the bond runs.
 fn options_of_orphan(

@@ -1,23 +1,25 @@
 //! Failures of the kernel and of other programs, on a scripted data plane.
 
 use std::fs;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use bond_modes::{Event, PortId, Reach, TargetPath};
 use bond_monitors::Time;
 
+use super::agenda::Agenda;
 use super::id::InstanceId;
 use super::looks::Look;
 use super::publish::PUBLISHED_A_TURN;
 use super::table::FIRST;
 use super::{Counters, Instances, check_options};
-use crate::config;
+use crate::config::{self, BondSpec};
 use crate::control::proto::{Call, ErrorCode};
 use crate::dataplane::script::{self, ScriptPlane};
 use crate::dataplane::{PlaneError, Planes};
 use crate::kernel::KernelThread;
-use crate::netlink::RouteSocket;
 use crate::netlink::tests::{asks, in_netns, ip};
+use crate::netlink::{Drained, RouteSocket};
 
 mod adoption;
 mod attach;
@@ -30,6 +32,31 @@ mod saving;
 const NOW: Time = Time::ZERO;
 
 impl Instances {
+    /// A whole start, as the loop makes it.
+    fn start(&mut self, now: Time, specs: &[BondSpec], files: &[PathBuf]) -> std::io::Result<()> {
+        self.begin_start(now, specs, files)?;
+        while !self.has_started() {
+            while self.read_links(now, 1024) == Drained::More {}
+            self.take_answers(now);
+            self.go_on_starting(now);
+            self.publish(now);
+        }
+        while self.read_links(now, 1024) == Drained::More {}
+        self.take_answers(now);
+        self.publish_all(now);
+        Ok(())
+    }
+
+    /// Lets the bonds that are there follow these lines as at a start.
+    fn start_over(&mut self, specs: &[BondSpec]) {
+        self.agenda = Agenda::new([], specs);
+        while !self.has_started() {
+            self.take_answers(NOW);
+            self.go_on_starting(NOW);
+            self.publish(NOW);
+        }
+    }
+
     /// When a port that could not be attached is tried again.
     fn attach_timeout(&self) -> Option<Time> {
         let due = self.bonds.iter().filter_map(|instance| instance.attempts.timeout());
@@ -398,16 +425,16 @@ fn a_bond_whose_file_was_not_read_stays_and_one_whose_file_does_not_name_it_goes
                 .collect::<Vec<_>>()
         };
         instances.files.clone_from(&parsed.files);
-        instances.leave_behind(NOW, &parsed.bonds);
+        instances.start_over(&parsed.bonds);
         instances.files.clear();
-        instances.leave_behind(NOW, &[]);
+        instances.start_over(&[]);
         assert_eq!(
             names(instances),
             ["bond0", "bond1"],
             "the file is there and was not read"
         );
         instances.files = parsed.files;
-        instances.leave_behind(NOW, &[]);
+        instances.start_over(&[]);
         assert_eq!(names(instances), ["bond0"], "no file made bond0");
         assert_eq!(instances.bonds[0].configured, None);
     });

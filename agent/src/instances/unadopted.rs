@@ -1,5 +1,5 @@
-//! Bonds that cannot be adopted for now: the kernel is short of memory, or another program holds its lock for seconds. They
-//! forward as before. Until adoption succeeds, their saved state stays as it is and no other bond gets their names.
+//! Bonds that are not adopted yet: a start has not come to them, or it failed, because the kernel is short of memory, or another
+//! program holds its lock for seconds. They forward as before. Until adoption succeeds, their saved state stays as it is and no other bond gets their names.
 
 use bond_modes::PortId;
 use bond_monitors::Time;
@@ -18,10 +18,10 @@ pub(super) struct Unadopted {
     pub(super) followed: bool,
     /// Attempts that failed.
     pub(super) failures: u32,
-    /// Why the last one failed.
+    /// Why the last one failed, or why there was none.
     pub(super) reason: String,
-    /// When the next one is made.
-    pub(super) retry: Time,
+    /// When the next one is made; `None` before the first one, which a start makes in its turn.
+    pub(super) retry: Option<Time>,
 }
 
 /// What is known of a bond from an earlier agent.
@@ -41,8 +41,8 @@ impl Unadopted {
             specs: Vec::new(),
             followed: false,
             failures: 0,
-            reason: String::new(),
-            retry: Time::ZERO,
+            reason: "bondd has just started and takes over one bond after the other".to_owned(),
+            retry: None,
         }
     }
 

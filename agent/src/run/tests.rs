@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use bond_modes::PortId;
 use bond_modes::plan::Tx;
@@ -95,8 +95,7 @@ impl AgentUnderTest {
                 port: format!("p{bond}-{port}"),
             });
         }
-        let server = Server::bind(&dir.join(SOCKET), poll.registry(), CONTROL).unwrap();
-        let agent = Agent::new(poll, Signals::none().unwrap(), server, instances).unwrap();
+        let agent = agent(poll, instances, &dir);
         let ready = mio::Events::with_capacity(64);
         let mut world = AgentUnderTest {
             agent,
@@ -109,6 +108,22 @@ impl AgentUnderTest {
             world.turn();
         }
         world
+    }
+
+    /// Gives every bond an interface, without which a start finds it gone; starts another agent in place of this one.
+    fn start_again(&mut self) {
+        self.agent.instances.publish_all(clock::now());
+        let names: Vec<String> = (0..BONDS).map(|bond| format!("bond{bond}")).collect();
+        for name in &names {
+            let index = self.plane.device(name);
+            ip(&format!("link add {name} index {index} up type veth peer name w{name}"));
+        }
+        let poll = Poll::new().unwrap();
+        let registry = poll.registry().try_clone().unwrap();
+        let planes = Planes::new(vec![Box::new(self.plane.clone())]);
+        let mut instances = Instances::new(&self.dir, registry, planes, KernelThread::at_once()).unwrap();
+        instances.begin_start(clock::now(), &[], &[]).unwrap();
+        self.agent = agent(poll, instances, &self.dir);
     }
 
     fn connect(&self) -> UnixStream {
@@ -134,6 +149,11 @@ impl AgentUnderTest {
     fn sends_through(&self, bond: &str) -> Tx {
         self.plane.plan(bond).unwrap().tx
     }
+}
+
+fn agent(poll: Poll, instances: Instances, dir: &Path) -> Agent {
+    let server = Server::bind(&dir.join(SOCKET), poll.registry(), CONTROL).unwrap();
+    Agent::new(poll, Signals::none().unwrap(), server, instances).unwrap()
 }
 
 impl Drop for AgentUnderTest {
@@ -237,6 +257,54 @@ fn a_failover_waits_for_no_reader() {
             assert_eq!(Turn(moved.0[..programmed].to_vec()).shown(), 0, "readers came first");
             assert!(moved.shown() > 0, "no reader was waiting");
         }
+    });
+}
+
+#[test]
+fn an_adopted_bond_fails_over_while_others_are_still_to_be_adopted() {
+    in_netns(|| {
+        let mut world = AgentUnderTest::new("start");
+        world.start_again();
+        let (mut root, mut changed) = (world.connect(), Vec::new());
+        root.write_all(b"{\"id\":2,\"call\":\"add\",\"bond\":\"bond11\",\"options\":[]}\n")
+            .unwrap();
+        let adoptions = |turn: &Turn| {
+            let adopts = |call: &&script::Call| matches!(call, script::Call::Adopt(_));
+            turn.0.iter().filter(adopts).count()
+        };
+        let mut adopted = 0;
+        while adopted < 3 {
+            let turn = world.turn();
+            assert!(adoptions(&turn) <= 1, "one a turn");
+            adopted += adoptions(&turn);
+        }
+        let first = "bond0";
+        let before = world.sends_through(first);
+        ip("link set q0-0 down");
+        while world.sends_through(first) == before {
+            adopted += adoptions(&world.turn());
+            assert!(adopted < BONDS, "it waits for the adoption of all");
+        }
+        let (mut reader, mut shown) = (world.connect(), Vec::new());
+        reader.write_all(SHOW.as_bytes()).unwrap();
+        while receive(&mut reader, &mut shown) == 0 {
+            adopted += adoptions(&world.turn());
+        }
+        let answer: Value = serde_json::from_slice(&shown).unwrap();
+        let waiting = answer["ok"]["waiting"].as_array().unwrap();
+        assert!(adopted < BONDS && waiting.len() >= BONDS - adopted, "{waiting:?}");
+        assert!(waiting.iter().all(|bond| bond["starting"] == true), "{waiting:?}");
+        assert_eq!(receive(&mut root, &mut changed), 0, "a change waits");
+        while !world.agent.instances.has_started() {
+            assert_eq!(world.agent.wait(), Some(Duration::ZERO));
+            adopted += adoptions(&world.turn());
+        }
+        assert_eq!(adopted, BONDS);
+        while receive(&mut root, &mut changed) == 0 {
+            world.turn();
+        }
+        let refused = String::from_utf8(changed).unwrap();
+        assert!(refused.contains("there is a bond bond11 already"), "{refused}");
     });
 }
 

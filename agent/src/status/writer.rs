@@ -18,7 +18,7 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender, TrySendError};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender, TryRecvError, TrySendError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -55,6 +55,17 @@ pub struct Writer {
 /// Everything awaited that was handed over before this was made; see [`Writer::has_written`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Mark(u64);
+
+/// Everything that was handed over before this was made.
+#[derive(Debug)]
+pub struct Settling(Receiver<()>);
+
+impl Settling {
+    /// Whether it is written, or was tried in vain.
+    pub fn is_done(&self) -> bool {
+        self.0.try_recv() != Err(TryRecvError::Empty)
+    }
+}
 
 impl Writer {
     /// Starts the thread, for this run directory. `release` is the kernel's.
@@ -163,13 +174,19 @@ impl Writer {
     /// Waits until everything is written, or was tried in vain, but no longer than `limit`; whether it is.
     pub fn settle(&mut self, limit: Duration) -> bool {
         let until = Instant::now() + limit;
-        let (settled, answer) = mpsc::sync_channel(1);
-        self.keep(Wish::Settle(settled));
+        let Settling(answer) = self.settling();
         while !self.kept.is_empty() && Instant::now() < until {
             thread::sleep(Duration::from_millis(1));
             self.wake();
         }
         wait_for(&answer, until.saturating_duration_since(Instant::now()))
+    }
+
+    /// As [`Writer::settle`], without waiting; [`Writer::events`] is readable when it is done.
+    pub fn settling(&mut self) -> Settling {
+        let (settled, answer) = mpsc::sync_channel(1);
+        self.keep(Wish::Settle(settled));
+        Settling(answer)
     }
 
     fn keep(&mut self, wish: Wish) {

@@ -74,6 +74,9 @@ pub(super) fn disguise(instances: &mut Instances, port: PortId) {
 
 const BONDS: MacAddr = MacAddr([2, 0, 0, 0, 0xb0, 7]);
 
+/// Questions with which a start reads all interfaces and their addresses.
+const READING: usize = 2;
+
 fn given_back(plane: &ScriptPlane) -> usize {
     let calls = plane.take_calls().into_iter();
     calls.filter(|call| matches!(call, script::Call::GiveBack(..))).count()
@@ -185,8 +188,8 @@ fn a_bond_without_a_state_is_adopted_later_if_it_or_a_port_cannot_be_read() {
         for unread_port in [false, true] {
             let mut next = next_agent(plane, &dir.join(format!("next-{unread_port}")));
             match unread_port {
-                // The first question of the start is that for the port's settings.
-                true => asks::fail_at(0),
+                // The first question after the reading of everything is that for the port's settings.
+                true => asks::fail_at(READING),
                 false => plane.fail_at(1, refusal()),
             }
             next.start(NOW, &[], &[]).unwrap();
@@ -210,7 +213,7 @@ fn a_renamed_bond_is_not_given_back_because_a_question_failed() {
         for question in [true, false] {
             let mut next = next_agent(plane, dir);
             match question {
-                true => asks::fail_at(0),
+                true => asks::fail_at(READING),
                 false => plane.fail_at(0, refusal()),
             }
             next.start(NOW, &[], &[]).unwrap();
@@ -218,7 +221,7 @@ fn a_renamed_bond_is_not_given_back_because_a_question_failed() {
             assert!(next.bonds.is_empty() && dir.join("state/bond0.json").exists());
         }
         let mut next = next_agent(plane, dir);
-        asks::fail_at(0);
+        asks::fail_at(READING);
         next.start(NOW, &[], &[]).unwrap();
         let due = next.poll_timeout().unwrap();
         next.handle_timeout(due);

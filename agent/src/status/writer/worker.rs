@@ -107,6 +107,7 @@ impl Worker {
                     // Whoever asked may not wait any more.
                     let _ = settled.try_send(());
                 }
+                self.poke();
             }
         }
     }

@@ -1,0 +1,179 @@
+//! What a start has left to do. The loop does one task a turn, so that a bond that is taken over fails over while others wait.
+//!
+//! Stages come in the order of their harm if they are late: bonds that forward are unmonitored until they are taken over; ports can
+//! only be attached once the bonds that lose them have given them back; and nothing uses a bond yet that is to be made.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use bond_monitors::Time;
+
+use super::id::InstanceId;
+use crate::config::BondSpec;
+use crate::status::writer::Settling;
+
+/// What happens at a time, the earliest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Stage {
+    /// Bonds with a saved state are taken over.
+    Saved,
+    /// So are bonds whose state was lost.
+    Orphans,
+    /// Bonds that are there follow the option files, or are left behind by them.
+    Change,
+    /// They get the ports that they miss.
+    Attach,
+    /// The other bonds of the files are made and get their ports.
+    Make,
+    /// The status files show what there is.
+    End,
+    /// Nothing is left.
+    Done,
+}
+
+/// Work of one turn.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Task {
+    /// Take over the saved bond of this name.
+    Adopt(String),
+    /// Take over the bond of this name that no file describes.
+    Orphan(String),
+    /// Make the bond of this name what its lines of the files say.
+    Follow(String),
+    /// The files do not name this bond.
+    LeaveBehind(String),
+    /// Attach a port that this bond wants, if it is there.
+    Attach(InstanceId, String),
+    /// Remove the status files of bonds that are gone.
+    Prune,
+    /// Wait until all status files are written.
+    Files,
+}
+
+/// The status files, while the end of a start waits for them.
+#[derive(Debug)]
+pub(super) struct StartFiles {
+    /// It waits no longer.
+    pub(super) limit: Time,
+    /// Once all were handed over.
+    pub(super) settling: Option<Settling>,
+}
+
+/// The tasks of the present stage, and what later ones need.
+#[derive(Debug)]
+pub(super) struct Agenda {
+    stage: Stage,
+    tasks: VecDeque<Task>,
+    /// The lines of the option files that were not followed yet, by bond.
+    specs: Vec<BondSpec>,
+    /// All bonds that the files name.
+    named: BTreeSet<String>,
+}
+
+impl Agenda {
+    /// Nothing to do.
+    pub(super) fn empty() -> Agenda {
+        Agenda {
+            stage: Stage::Done,
+            tasks: VecDeque::new(),
+            specs: Vec::new(),
+            named: BTreeSet::new(),
+        }
+    }
+
+    /// Takes these saved bonds over, then follows the files.
+    pub(super) fn new(saved: impl IntoIterator<Item = String>, specs: &[BondSpec]) -> Agenda {
+        Agenda {
+            stage: Stage::Saved,
+            tasks: saved.into_iter().map(Task::Adopt).collect(),
+            specs: specs.to_vec(),
+            named: specs.iter().map(|spec| spec.name.clone()).collect(),
+        }
+    }
+
+    pub(super) fn stage(&self) -> Stage {
+        self.stage
+    }
+
+    /// The next task of this stage.
+    pub(super) fn pop(&mut self) -> Option<Task> {
+        self.tasks.pop_front()
+    }
+
+    /// Begins the next stage, for which [`Agenda::add`] is to be called.
+    pub(super) fn advance(&mut self) -> Stage {
+        self.stage = match self.stage {
+            Stage::Saved => Stage::Orphans,
+            Stage::Orphans => Stage::Change,
+            Stage::Change => Stage::Attach,
+            Stage::Attach => Stage::Make,
+            Stage::Make => Stage::End,
+            Stage::End | Stage::Done => Stage::Done,
+        };
+        self.stage
+    }
+
+    /// Adds tasks behind the others.
+    pub(super) fn add(&mut self, tasks: impl IntoIterator<Item = Task>) {
+        self.tasks.extend(tasks);
+    }
+
+    /// Adds tasks before all others.
+    pub(super) fn add_first(&mut self, tasks: Vec<Task>) {
+        tasks.into_iter().rev().for_each(|task| self.tasks.push_front(task));
+    }
+
+    /// The lines about this bond, to be followed now.
+    pub(super) fn take_spec(&mut self, name: &str) -> Option<BondSpec> {
+        let place = self.specs.iter().position(|spec| spec.name == name)?;
+        Some(self.specs.remove(place))
+    }
+
+    /// The lines that were not followed yet.
+    pub(super) fn specs(&self) -> &[BondSpec] {
+        &self.specs
+    }
+
+    /// Whether the files name this bond.
+    pub(super) fn names(&self, bond: &str) -> bool {
+        self.named.contains(bond)
+    }
+
+    /// Whether the ports of this bond are attached in their turn, which may matter: the first one gives the bond its address.
+    pub(super) fn owes_ports(&self, at: InstanceId) -> bool {
+        let of_it = |task: &Task| matches!(task, Task::Attach(of, _) if *of == at);
+        self.stage < Stage::Attach || self.tasks.iter().any(of_it)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_stage_comes_once_and_what_is_added_first_is_done_first() {
+        let mut agenda = Agenda::new(["bond0".to_owned(), "bond1".to_owned()], &[]);
+        let adopt = |name: &str| Some(Task::Adopt(name.to_owned()));
+        assert_eq!(agenda.pop(), adopt("bond0"));
+        let attach = |port: &str| Task::Attach(InstanceId(1), port.to_owned());
+        agenda.add_first(vec![attach("a"), attach("b")]);
+        let left: Vec<Option<Task>> = (0..4).map(|_| agenda.pop()).collect();
+        assert_eq!(left, [Some(attach("a")), Some(attach("b")), adopt("bond1"), None]);
+        let mut stages = vec![agenda.stage()];
+        while agenda.stage() != Stage::Done {
+            stages.push(agenda.advance());
+        }
+        assert!(stages.is_sorted() && stages.len() == 7, "{stages:?}");
+    }
+
+    #[test]
+    fn ports_wait_for_their_turn_only_until_it_has_come() {
+        let mut agenda = Agenda::new([], &[]);
+        let (one, other) = (InstanceId(1), InstanceId(2));
+        assert!(agenda.owes_ports(one), "its turn comes in a later stage");
+        while agenda.advance() != Stage::Attach {}
+        agenda.add([Task::Attach(one, "a".to_owned())]);
+        assert!(agenda.owes_ports(one) && !agenda.owes_ports(other));
+        agenda.pop();
+        assert!(!agenda.owes_ports(one));
+    }
+}
