@@ -1,0 +1,131 @@
+//! A start with many bonds: those that are there fail over while the others come.
+
+use std::time::Duration;
+
+use bondd_tests::machine::Machine;
+use bondd_tests::netns::Hands;
+use bondd_tests::{Daemon, Netns, Settings, until, wait_for};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+const BONDS: usize = 40;
+
+/// Longest wait for one thing.
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// What the log says after this place.
+fn since(daemon: &Daemon, place: usize) -> String {
+    daemon.log().split_off(place)
+}
+
+/// Waits until the log says this after that place.
+#[track_caller]
+fn wait_for_line(daemon: &Daemon, place: usize, line: &str) {
+    let said = until(LIMIT, || since(daemon, place).contains(line).then_some(()));
+    assert!(said.is_some(), "the log does not say {line:?}");
+}
+
+/// Whether the log after a place says one line before another.
+#[track_caller]
+fn assert_order(daemon: &Daemon, place: usize, first: &str, then: &str) {
+    wait_for_line(daemon, place, "ready at ");
+    let log = since(daemon, place);
+    let at = |line: &str| log.find(line).unwrap_or_else(|| panic!("{line:?} is not in the log"));
+    assert!(at(first) < at(then), "{then:?} before {first:?}");
+}
+
+/// Does this while the agent does nothing, so that it is done before the agent's next step.
+fn meanwhile(daemon: &Daemon, act: impl FnOnce()) {
+    let send = |signal| kill(Pid::from_raw(daemon.pid() as i32), signal).unwrap();
+    send(Signal::SIGSTOP);
+    act();
+    send(Signal::SIGCONT);
+}
+
+#[test]
+fn a_bond_fails_over_while_others_are_made_and_while_others_are_adopted() {
+    let _machine = Machine::shared();
+    let (near, far) = (Netns::new("start"), Netns::new("far"));
+    let mut cables = String::new();
+    for (number, port) in (0..BONDS)
+        .flat_map(|bond| [format!("a{bond}"), format!("b{bond}")])
+        .enumerate()
+    {
+        // Ends with the same index would look like physical devices, see `Cable::create`.
+        let index = 1000 + number;
+        cables += &format!(
+            "link add {port} up index {index} type veth peer name {port} index {} netns {}\n",
+            index + 1,
+            far.name()
+        );
+    }
+    near.batch(&cables);
+    far.batch(
+        &(0..BONDS)
+            .map(|bond| format!("link set a{bond} up\nlink set b{bond} up\n"))
+            .collect::<String>(),
+    );
+    let config = (0..BONDS).map(|bond| {
+        format!("alias bond{bond} bonding\noptions bond{bond} mode=active-backup miimon=100 slaves=a{bond},b{bond}\n")
+    });
+    let mut daemon = Daemon::prepare(&near, Settings::config(&config.collect::<String>()));
+    let mut hands = Hands::new(&near);
+    let mut far_hands = Hands::new(&far);
+    let last = format!("bond{}", BONDS - 1);
+
+    daemon.spawn();
+    wait_for_line(&daemon, 0, "bond0: made");
+    hands.tell("link set bond0 up");
+    wait_for_line(&daemon, 0, "bond0: active port a0");
+    wait_for_line(&daemon, 0, "bond0: b0");
+    meanwhile(&daemon, || far.ip("link set a0 down").truncate(0));
+    assert_order(
+        &daemon,
+        0,
+        "bond0: active port b0 instead of a0",
+        &format!("{last}: made"),
+    );
+    let all = daemon.show();
+    assert_eq!(all["bonds"].as_array().map(Vec::len), Some(BONDS));
+    assert_eq!(all["waiting"].as_array().map(Vec::len), Some(0));
+
+    far_hands.tell("link set a0 up");
+    daemon.wait_link("bond0", "a0", "up");
+    let place = daemon.log().len();
+    daemon.sigkill();
+    daemon.spawn();
+    wait_for_line(&daemon, place, "bond0: adopted");
+    meanwhile(&daemon, || far.ip("link set b0 down").truncate(0));
+    assert_order(
+        &daemon,
+        place,
+        "bond0: active port a0 instead of b0",
+        &format!("{last}: adopted"),
+    );
+    wait_for("all are there", LIMIT, || {
+        daemon.show()["bonds"].as_array().map(Vec::len) == Some(BONDS)
+    });
+    assert!(daemon.sigterm());
+}
+
+#[test]
+fn a_stop_is_obeyed_before_all_bonds_are_made_and_a_change_waits_for_them() {
+    let host = Netns::new("stop");
+    let config = (0..BONDS).map(|bond| format!("alias bond{bond} bonding\noptions bond{bond} mode=1\n"));
+    let mut daemon = Daemon::prepare(&host, Settings::config(&config.collect::<String>()));
+    let last = format!("bond{}: made", BONDS - 1);
+    daemon.spawn();
+    wait_for_line(&daemon, 0, "bond0: made");
+    assert!(daemon.sigterm());
+    let log = daemon.log();
+    assert!(!log.contains("ready at ") && !log.contains(&last), "{log}");
+
+    let place = log.len();
+    daemon.spawn();
+    wait_for_line(&daemon, place, "bond0: adopted");
+    let line = format!("set bond{} miimon=70", BONDS - 1);
+    daemon.ctl(&line);
+    let log = since(&daemon, place);
+    assert!(log.contains("ready at ") && log.contains(&last), "{log}");
+    assert_eq!(daemon.bond(&format!("bond{}", BONDS - 1))["options"]["miimon"], 70);
+}
