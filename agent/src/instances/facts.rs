@@ -1,6 +1,8 @@
 //! Looks at interfaces after their events. An event may be older than the agent's own last change, and does not say everything, so
 //! the thread that waits for the kernel looks, and its answer counts.
 
+use std::collections::BTreeMap;
+
 use bond_modes::{Event, Notice, PortId, Warning};
 use bond_monitors::{Duplex, Speed, Time};
 
@@ -9,7 +11,7 @@ use super::id::InstanceId;
 use super::instance::Instance;
 use super::looks::Look;
 use super::rate_limit::Permit;
-use crate::netlink::Link;
+use crate::netlink::{Link, LinkState};
 use crate::status::Device;
 
 impl Instances {
@@ -24,8 +26,17 @@ impl Instances {
             Look::Device => instance.ifindex,
             Look::Wire(ifindex) => ifindex,
         };
+        // A bond that is set up judges all its ports at once; the kernel reports carriers up to a second late.
+        let ports = match what {
+            Look::Device if instance.bond.options().use_carrier => {
+                instance.bond.ports().iter().map(|port| port.id).collect()
+            }
+            _ => Vec::new(),
+        };
         self.kernel.ask(move |kernel| {
             let link = kernel.links.by_index(ifindex);
+            let indexes: Vec<u32> = ports.iter().map(|port| port.0).collect();
+            let carriers = kernel.carriers.read(&indexes).unwrap_or_default();
             let speed = match (&link, what) {
                 (Ok(Some(link)), Look::Port(_)) if link.report.admin_up => {
                     Some(kernel.links.speed_duplex(&link.report.name))
@@ -42,11 +53,26 @@ impl Instances {
                 let Ok(Some(link)) = link else { return };
                 match what {
                     Look::Port(port) => instances.on_port_seen(now, at, port, &link, speed),
-                    Look::Device => instances.on_device_seen(now, at, link),
+                    Look::Device => {
+                        if link.report.admin_up && !instances.bonds[at].bond.is_up() {
+                            instances.feed_carriers(now, at, &ports, &carriers);
+                        }
+                        instances.on_device_seen(now, at, link);
+                    }
                     Look::Wire(_) => instances.on_wire_seen(now, at, &link),
                 }
             })
         });
+    }
+
+    fn feed_carriers(&mut self, now: Time, at: InstanceId, ports: &[PortId], read: &BTreeMap<u32, LinkState>) {
+        let instance = &self.bonds[at];
+        let settled = |port: &PortId| {
+            let state = read.get(&port.0)?;
+            Some((*port, instance.settled_carrier(*port, state.carrier, state.in_service)))
+        };
+        let carriers = ports.iter().filter_map(settled).collect();
+        self.feed(now, at, Event::CarriersPolled { carriers });
     }
 
     fn on_port_seen(&mut self, now: Time, at: InstanceId, port: PortId, link: &Link, speed: Option<(Speed, Duplex)>) {

@@ -87,6 +87,11 @@ impl Bond {
         self.polls.hold(until);
     }
 
+    /// Whether its own interface is administratively up, as far as it was told.
+    pub fn is_up(&self) -> bool {
+        self.device.up
+    }
+
     /// When it asks for the carriers of its ports next; `None` if it does not poll.
     pub fn next_poll(&self) -> Option<Time> {
         self.polls().then(|| self.polls.next())
