@@ -1,12 +1,15 @@
 //! What is kept for each bond, and the sockets, programs and pins that all bonds of the plane share.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::path::PathBuf;
 
 use bond_modes::PortId;
 
+use super::bpf::BondBpf;
 use super::forwarding::Forwarding;
 use super::hook::{Attached, Hold, Hook};
+use super::lists;
 use super::object::Loader;
 use super::pins::{BondPins, Pins};
 use super::programs::Programs;
@@ -26,6 +29,10 @@ pub(super) struct Shared {
     pub(super) loader: Loader,
     /// Opened when the first bond needs it: it may have to be mounted.
     pub(super) pins: Option<Pins>,
+    /// Indexes of the bonds that were made or taken over.
+    pub(super) taken: BTreeSet<u32>,
+    /// A grace period has passed since no earlier agent writes the maps of the others.
+    pub(super) settled: bool,
 }
 
 /// A bond that this process made or took over.
@@ -86,6 +93,20 @@ impl Shared {
             }
         };
         Ok(self.pins.insert(pins))
+    }
+
+    /// Takes over the list that an earlier agent left in force in these maps. One grace period serves all bonds, as that agent ended
+    /// before this one got the lock; not a bond that this one had already.
+    pub(super) fn take_over_list(&mut self, ifindex: u32, bpf: &mut BondBpf) -> io::Result<()> {
+        let is_new = self.taken.insert(ifindex);
+        if !bpf.has_old_list()? {
+            return Ok(());
+        }
+        if !is_new || !self.settled {
+            lists::grace_period();
+            self.settled = self.pins.as_ref().is_some_and(Pins::is_locked);
+        }
+        bpf.take_over_list()
     }
 
     /// Removes the pins of bonds that are gone, if there is a place for pins at all.

@@ -55,8 +55,6 @@ impl BondBpf {
         };
         if bpf.maps.state()?.layout == 0 {
             bpf.lists = Lists::of_new_map(&bpf.maps.lists()?);
-        } else if is_list(mine.selector) {
-            bpf.lists.take_over(&bpf.maps.lists()?, mine.selector);
         }
         for entry in bpf.maps.ports()?.iter() {
             let (port, value) = entry.map_err(map_error)?;
@@ -85,6 +83,18 @@ impl BondBpf {
     /// Another handle of the map of this name.
     pub fn copy_of(&self, name: &str) -> io::Result<MapData> {
         self.maps.copy_of(name)
+    }
+
+    /// Whether an earlier agent left a list in force that is yet to be taken over.
+    pub fn has_old_list(&self) -> io::Result<bool> {
+        Ok(self.lists.are_unknown() && is_list(self.selector(self.way)?))
+    }
+
+    /// Takes that over; a grace period has passed since the earlier agent ended.
+    pub fn take_over_list(&mut self) -> io::Result<()> {
+        let selector = self.selector(self.way)?;
+        self.lists.take_over(&self.maps.lists()?, selector);
+        Ok(())
     }
 
     /// From now on those maps that are not always needed are found here.

@@ -106,8 +106,11 @@ impl Shared {
             || sysctl::set_disable_ipv6(&wire, true),
         )?;
         let load = || format!("load the programs of {name}");
-        let loader = &mut self.loader;
-        let open = || Programs::open(&pins, loader, index);
+        let open = || {
+            let (programs, mut bpf) = Programs::open(&pins, &mut self.loader, index)?;
+            self.take_over_list(pair.bond.ifindex, &mut bpf)?;
+            Ok((programs, bpf))
+        };
         let (mut programs, bpf) = step_with(&BPF, load, open)?;
         let (carrier, mac) = (Carrier::from_bool(pair.wire.report.admin_up), pair.bond.report.mac);
         let forwarding = Forwarding::new(name, bpf, carrier, mac);

@@ -15,8 +15,9 @@ use crate::dataplane::{BondName, PlaneError};
 
 /// The forwarding of one bond. Clones are the same one.
 ///
-/// Its lock is held for reading and writing maps only: never across a netlink request, the loading or attaching of a program, a
-/// sysctl or a file, as each of them may wait for the kernel's RTNL lock, and the traffic would wait with them.
+/// Its lock is held for reading and writing maps only, and for opening those at their pins that a failover does not need: never
+/// across a netlink request, the loading or attaching of a program, a sysctl or a file, as each of them may wait for the kernel's
+/// RTNL lock, and the traffic would wait with them.
 #[derive(Clone)]
 pub struct Forwarding(Arc<Mutex<InForce>>);
 

@@ -59,10 +59,16 @@ impl Lists {
         }
     }
 
-    /// Takes over a list that an earlier agent left in force: it may have left other slots a moment ago, so a grace period is
-    /// waited for now and not when the traffic is to move.
+    /// Whether it is unknown which slots are clean.
+    pub fn are_unknown(&self) -> bool {
+        self.clean.is_none()
+    }
+
+    /// Takes over a list that an earlier agent left in force. It may have left other slots a moment before it ended: to be called
+    /// when a grace period has passed since, which is not to be waited for when the traffic moves.
     pub fn take_over(&mut self, slots: &Array<impl Borrow<MapData>, List>, selector: u32) {
-        self.wait_for_readers(slots, &[selector]);
+        self.clean = Some(all_but(slots, &[selector]));
+        self.round += 1;
     }
 
     /// Writes the ports that send, and how they take turns, into a clean slot. Returns the selector that puts it in force, to be
@@ -190,12 +196,20 @@ fn slot_of(selector: u32) -> u32 {
 
 /// Returns when every program that was running at the call has ended. [membarrier(2)]
 pub fn grace_period() {
+    #[cfg(test)]
+    GRACE_PERIODS.set(GRACE_PERIODS.get() + 1);
     // SAFETY: passes three integers.
     let waited = unsafe { libc::syscall(libc::SYS_membarrier, libc::MEMBARRIER_CMD_GLOBAL, 0, 0) };
     if waited != 0 {
         // Refused where a processor runs without ticks. (nohz_full) Programs run in soft interrupts, for microseconds.
         thread::sleep(LONG_FOR_A_SOFTIRQ);
     }
+}
+
+#[cfg(test)]
+thread_local! {
+    /// How many this thread has waited for.
+    pub(super) static GRACE_PERIODS: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
 }
 
 /// Ports of one list, as many as a bond can have. [maps.bpf.h: MAX_PORTS]

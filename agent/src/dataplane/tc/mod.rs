@@ -28,6 +28,7 @@
 //! netlink request, the loading or attaching of a program, a sysctl or a file. So a failover waits for no lock of the kernel but
 //! the map's. The plan that the traffic followed last counts for every map write of both.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -105,6 +106,8 @@ impl TcPlane {
             netns: netns.ino(),
             loader: Loader::default(),
             pins: None,
+            taken: BTreeSet::new(),
+            settled: false,
         };
         Ok(TcPlane {
             shared: Arc::new(Mutex::new(shared)),

@@ -9,7 +9,9 @@ use bond_modes::{PortId, XmitHashPolicy};
 use super::world::*;
 use crate::dataplane::frames::{self, Random};
 use crate::dataplane::step::fault;
-use crate::dataplane::{PlaneBond, PlaneError};
+use crate::dataplane::tc::Hook;
+use crate::dataplane::tc::lists::GRACE_PERIODS;
+use crate::dataplane::{PlaneBond, PlaneError, PortBase};
 
 #[test]
 fn round_robin_goes_by_the_count_of_the_processor() {
@@ -309,3 +311,31 @@ fn tcp(payload: usize, seed: u8) -> Vec<u8> {
 }
 
 const FLOWS: u32 = 200;
+
+#[test]
+fn one_grace_period_serves_all_bonds_that_are_taken_over() {
+    in_world(Hook::Auto, |w| {
+        let (p0, p1) = w.bond_with_two_ports();
+        w.send_by(round_robin(&[p0, p1], 1), &[p0, p1]);
+        let ports = ["p2", "p3"].map(|name| w.port(name));
+        let (mut other, _) = w.plane.make("bond1").unwrap();
+        for port in ports {
+            other.attach(port, &PortBase { mac: None, mtu: 1500 }).unwrap();
+        }
+        let mut plan = other.bond.forwarding.with(|now| now.applied.clone());
+        plan.tx = round_robin(&ports, 1);
+        other.program(&plan).result().unwrap();
+        drop(other);
+        w.reopen();
+        let before = GRACE_PERIODS.get();
+        w.adopt().unwrap().unwrap();
+        let (other, observed) = w.plane.take_over("bond1").unwrap().unwrap();
+        assert_eq!(GRACE_PERIODS.get() - before, 1);
+        assert_eq!(observed.plan.tx, plan.tx);
+        drop(other);
+        // This agent may have left lists of it a moment ago.
+        let (other, _) = w.plane.take_over("bond1").unwrap().unwrap();
+        assert_eq!(GRACE_PERIODS.get() - before, 2);
+        Box::new(other).destroy().unwrap();
+    });
+}
