@@ -119,7 +119,7 @@ fn serve(arguments: &Arguments, config: &Parsed) -> Result<(), Box<dyn Error>> {
     let signals = Signals::new()?;
     let run_dir = prepare(&arguments.run_dir)?;
     let _lock = lock(&run_dir)?;
-    priority::raise();
+    priority::raise(priority::LOOP);
     let mut planes = Planes::open(&PlaneSetup {
         run_dir: &run_dir,
         tc_hook: arguments.tc_hook,

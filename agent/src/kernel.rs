@@ -1,11 +1,11 @@
 //! The thread that waits for the kernel's RTNL lock.
 //!
 //! Others hold that lock for seconds: while thousands of interfaces are deleted, or a firmware is slow. Whoever asks rtnetlink,
-//! ethtool or a driver waits as long, so the loop, which decides, asks none of them because of a fact. It reads sockets and writes
+//! ethtool or a driver waits as long, so the loop, which decides, asks none of them before a failover. It reads sockets and writes
 //! maps. What takes the lock is a job of this thread, and its answer comes back to the loop as a fact like others.
 //!
-//! Changes that somebody asked for (a client, an option file, a port that appeared) still wait for the kernel where they are
-//! carried out.
+//! Some things still wait for the kernel in the loop: what somebody asked for (a client, an option file, a wanted port that
+//! appeared or is tried again), the return of ports that left, new names of bonds, and all that the team plane does.
 
 use std::io;
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -60,7 +60,7 @@ impl Kernel {
 }
 
 impl<S: 'static> KernelThread<S> {
-    /// Starts the thread, with the priority of the loop. It ends with this value, once it has done what it was asked. `waker` wakes
+    /// Starts the thread, with real-time priority. When this value is dropped, it finishes its jobs and ends. `waker` wakes
     /// the loop for answers.
     ///
     /// # Errors
@@ -70,7 +70,7 @@ impl<S: 'static> KernelThread<S> {
         let (jobs, to_do) = mpsc::channel::<Job<S>>();
         let (done, answers) = mpsc::channel();
         let work = move || {
-            priority::raise();
+            priority::raise(priority::KERNEL);
             for job in to_do {
                 // The loop has ended if it does not take the answer.
                 if done.send(job(&mut kernel)).is_err() || waker.wake().is_err() {

@@ -142,12 +142,16 @@ impl Instances {
                 if instances.bonds.get(at).is_none() {
                     return;
                 }
+                // The outcome of an older plan says nothing about the newest.
                 if let Some(Programmed { epoch, applied }) = programmed
+                    && epoch == instances.bonds[at].bond.epoch()
                     && let Some(failed) = instances.programmed(now, at, epoch, &applied)
                 {
                     instances.feed(now, at, failed);
                 }
-                instances.repaired(at);
+                if instances.bonds[at].looks.ends_with_program() {
+                    instances.repaired(at);
+                }
             })
         });
     }
@@ -169,11 +173,14 @@ impl Instances {
             return self.repaired(at);
         }
         let (epoch, plan) = (instance.bond.epoch(), instance.bond.plan().clone());
-        if let Progress::Done(failed) = self.program(now, at, epoch, &plan) {
-            if let Some(failed) = failed {
-                self.feed(now, at, failed);
+        match self.program(now, at, epoch, &plan) {
+            Progress::Done(failed) => {
+                if let Some(failed) = failed {
+                    self.feed(now, at, failed);
+                }
+                self.repaired(at);
             }
-            self.repaired(at);
+            Progress::Later => self.bonds[at].looks.end_with_program(),
         }
     }
 

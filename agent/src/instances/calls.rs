@@ -153,7 +153,12 @@ impl Instances {
             mode.name(),
             instance.plane.name()
         );
+        let ifindex = instance.ifindex;
         let at = self.bonds.insert(instance);
+        // Its own event comes later.
+        if let Ok(Some(link)) = self.links.by_index(ifindex) {
+            self.host.changed(link);
+        }
         self.drain(now, at);
         self.refresh_addresses(now, at);
         self.bonds[at].dirty = true;
@@ -283,6 +288,8 @@ impl Instances {
                 format!("no interface {port}, expected the name of an existing one"),
             );
         };
+        // Its event may still be unread.
+        self.host.changed(link.clone());
         let id = PortId(link.ifindex);
         if let Some(at) = self.bonds.owner_of(id) {
             return refuse(
@@ -366,6 +373,8 @@ impl Instances {
         self.forget_unrestored(port);
         self.bonds[at].vanished.remove(&link.report.name);
         let link = self.read_port(port).unwrap_or_else(|| link.clone());
+        self.host.changed(link.clone());
+        self.polls.told(port);
         self.bonds[at].devices.insert(port.0, Device::of(&link));
         let report = link.report.clone();
         self.feed(
@@ -512,18 +521,12 @@ impl Instances {
         if !gone {
             self.give_back(now, at, port, original);
         } else {
-            self.forget_later(at, port, original);
+            // At once: the interface may be back already, and is attached anew after its return.
+            let detached = instance.plane.with(|plane| plane.detach(port, &original));
+            if let Err(error) = detached {
+                log::debug!("{}: {}", instance.name, chain(&error));
+            }
         }
-    }
-
-    /// Forgets a port that is gone, in the plane.
-    fn forget_later(&mut self, at: InstanceId, port: PortId, original: OriginalPort) {
-        let instance = &self.bonds[at];
-        let (plane, bond) = (instance.plane.clone(), instance.name.clone());
-        self.kernel.ask(move |_| {
-            plane.detach(&bond, port, &original);
-            Box::new(|_, _| {})
-        });
     }
 
     fn port_set(&mut self, now: Time, bond: &str, port: &str, pairs: &OptionPairs) -> Result<(), ControlError> {

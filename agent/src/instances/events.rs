@@ -13,7 +13,7 @@ use super::Instances;
 use super::id::InstanceId;
 use super::logged_failures::Subject;
 use super::looks::Look;
-use crate::host::ReadingId;
+use crate::host::{Host, ReadingId};
 use crate::netlink::{Drained, Link, LinkEvent, RouteSocket};
 use crate::status::Device;
 
@@ -31,11 +31,15 @@ impl Instances {
         while let Some(event) = self.pending_events.pop_front() {
             self.on_link_event(now, event);
         }
-        // Once for all events.
+        self.refresh_stale(now);
+        drained
+    }
+
+    /// Gives bonds their addresses anew, once for all events.
+    pub(super) fn refresh_stale(&mut self, now: Time) {
         for at in std::mem::take(&mut self.stale) {
             self.refresh_addresses(now, at);
         }
-        drained
     }
 
     /// Whether link messages were read that [`Instances::read_links`] has yet to handle.
@@ -90,18 +94,16 @@ impl Instances {
     }
 
     pub(super) fn on_link_event(&mut self, now: Time, event: LinkEvent) {
+        in_picture(&mut self.host, &event);
         match event {
             LinkEvent::Link(link) => {
-                self.host.changed(link.as_ref().clone());
                 self.rename_ports(std::slice::from_ref(&link));
                 self.on_link(now, &link);
             }
             LinkEvent::Gone { ifindex, name } => {
-                self.host.gone(ifindex);
                 self.on_gone(now, ifindex, &name);
             }
-            LinkEvent::Address { ifindex, ip, usable } => {
-                self.host.address(ifindex, ip, usable);
+            LinkEvent::Address { ifindex, .. } => {
                 self.stale.extend(self.bonds.below(ifindex));
             }
             LinkEvent::Overrun => {
@@ -179,9 +181,14 @@ impl Instances {
             let before = self.pending_events.len();
             let drained = self.read_pending(BATCH);
             let mut at = 0;
+            let host = &mut self.host;
             self.pending_events.retain(|event| {
                 at += 1;
-                at <= before || !old(event)
+                let kept = at <= before || !old(event);
+                if !kept {
+                    in_picture(host, event);
+                }
+                kept
             });
             matches!(drained, Ok(Drained::More))
         });
@@ -242,6 +249,8 @@ impl Instances {
         }
         instance.devices.insert(port.0, Device::of(link));
         instance.dirty = true;
+        self.polls.told(port);
+        let instance = &mut self.bonds[at];
         let mut report = link.report.clone();
         report.carrier = instance.settled_carrier(port, report.carrier, link.in_service);
         // The failover first, with the last known speed: reading it takes time.
@@ -320,6 +329,16 @@ type Everything = (Vec<Link>, Vec<(u32, IpAddr)>);
 
 fn read_all(links: &mut RouteSocket) -> io::Result<Everything> {
     Ok((links.all()?, links.addresses()?))
+}
+
+/// Brings an event into the picture.
+fn in_picture(host: &mut Host, event: &LinkEvent) {
+    match event {
+        LinkEvent::Link(link) => host.changed(link.as_ref().clone()),
+        LinkEvent::Gone { ifindex, .. } => host.gone(*ifindex),
+        LinkEvent::Address { ifindex, ip, usable } => host.address(*ifindex, *ip, *usable),
+        LinkEvent::Overrun => {}
+    }
 }
 
 /// How long to wait after the interfaces could not be read.

@@ -33,6 +33,8 @@ impl Instances {
             }
             _ => Vec::new(),
         };
+        let epoch = instance.bond.epoch();
+        let round = self.polls.begin([]);
         self.kernel.ask(move |kernel| {
             let link = kernel.links.by_index(ifindex);
             let indexes: Vec<u32> = ports.iter().map(|port| port.0).collect();
@@ -44,25 +46,48 @@ impl Instances {
                 _ => None,
             };
             Box::new(move |instances, now| {
+                let newest = |port: &PortId| instances.polls.is_newest(round, *port);
+                let ports: Vec<PortId> = ports.into_iter().filter(newest).collect();
+                instances.polls.end_look(round);
                 if instances.bonds.get(at).is_none() {
                     return;
                 }
-                if instances.bonds[at].looks.end(what) {
+                let instance = &mut instances.bonds[at];
+                let again = instance.looks.end(what);
+                // What was seen may be the state before our own last change.
+                let outdated = instance.bond.epoch() != epoch;
+                if again || outdated {
                     instances.look_at(at, what);
                 }
                 let Ok(Some(link)) = link else { return };
-                match what {
-                    Look::Port(port) => instances.on_port_seen(now, at, port, &link, speed),
-                    Look::Device => {
-                        if link.report.admin_up && !instances.bonds[at].bond.is_up() {
-                            instances.feed_carriers(now, at, &ports, &carriers);
-                        }
-                        instances.on_device_seen(now, at, link);
-                    }
-                    Look::Wire(_) => instances.on_wire_seen(now, at, &link),
+                if !outdated {
+                    instances.on_seen(
+                        now,
+                        at,
+                        what,
+                        Seen {
+                            link,
+                            speed,
+                            ports,
+                            carriers,
+                        },
+                    );
                 }
             })
         });
+    }
+
+    fn on_seen(&mut self, now: Time, at: InstanceId, what: Look, seen: Seen) {
+        match what {
+            Look::Port(port) => self.on_port_seen(now, at, port, &seen.link, seen.speed),
+            Look::Device => {
+                if seen.link.report.admin_up && !self.bonds[at].bond.is_up() {
+                    self.feed_carriers(now, at, &seen.ports, &seen.carriers);
+                }
+                self.on_device_seen(now, at, seen.link);
+            }
+            Look::Wire(_) => self.on_wire_seen(now, at, &seen.link),
+        }
     }
 
     fn feed_carriers(&mut self, now: Time, at: InstanceId, ports: &[PortId], read: &BTreeMap<u32, LinkState>) {
@@ -82,9 +107,9 @@ impl Instances {
         if let Some((speed, duplex)) = speed
             && (speed, duplex) != (known.speed, known.duplex)
         {
-            let mut report = link.report.clone();
+            // All else is as the last event told: an older one has been handled, and a newer one is on its way.
+            let mut report = self.host.link(port.0).unwrap_or(link).report.clone();
             (report.speed, report.duplex) = (speed, duplex);
-            // The carrier is that of the last event: an older one has been handled, and a newer one is on its way.
             report.carrier = known.carrier();
             self.feed(now, at, Event::Link { port, report });
         }
@@ -177,8 +202,21 @@ impl Instances {
             self.writer.remove(&old);
             renamed.push(at);
         }
-        for at in renamed {
-            self.save(at);
+        // The file of one may get the name that another's had: nothing older may be written over it afterwards.
+        if renamed.iter().all(|at| self.finish_saving(*at).is_ok()) {
+            for at in renamed {
+                self.save(at);
+            }
         }
     }
+}
+
+/// What a look at an interface found.
+struct Seen {
+    link: Link,
+    /// Of a port that is up.
+    speed: Option<(Speed, Duplex)>,
+    /// The ports whose carriers were read as well, and are not told by newer events.
+    ports: Vec<PortId>,
+    carriers: BTreeMap<u32, LinkState>,
 }

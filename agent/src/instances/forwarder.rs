@@ -3,10 +3,9 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use bond_modes::{Epoch, ForwardingPlan, PortId};
+use bond_modes::{Epoch, ForwardingPlan};
 
-use crate::dataplane::{Applied, OriginalPort, PlaneBond, PlaneError, PortSigns, lock};
-use crate::text::chain;
+use crate::dataplane::{Applied, PlaneBond, PlaneError, PortSigns, lock};
 
 /// The plane of one bond, and the plan that it is to do.
 pub(super) struct Forwarder {
@@ -76,15 +75,6 @@ impl Forwarder {
     /// Reads what others may have changed, so that the next plan puts it back. Nothing if the bond was removed.
     pub(super) fn refresh(&self) -> Result<(), PlaneError> {
         lock(&self.plane).as_mut().map_or(Ok(()), |plane| plane.refresh())
-    }
-
-    /// Forgets a port that is gone, unless the bond is as well.
-    pub(super) fn detach(&self, bond: &str, port: PortId, original: &OriginalPort) {
-        if let Some(plane) = lock(&self.plane).as_mut()
-            && let Err(error) = plane.detach(port, original)
-        {
-            log::debug!("{bond}: {}", chain(&error));
-        }
     }
 
     /// Does the newest plan. `None` if the bond was removed, or has no plan.

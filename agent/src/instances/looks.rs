@@ -22,6 +22,8 @@ pub(super) struct Looks {
     asked: BTreeMap<Look, bool>,
     /// While changes by others are put back: what looks found wrong meanwhile, which may be the state before.
     repair: Option<BTreeSet<Look>>,
+    /// The next program that is done ends that.
+    last_program: bool,
 }
 
 impl Looks {
@@ -51,8 +53,19 @@ impl Looks {
         })
     }
 
+    /// The repair ends with the next program of the plan.
+    pub(super) fn end_with_program(&mut self) {
+        self.last_program = true;
+    }
+
+    /// Whether a repair ends with the program that was just done.
+    pub(super) fn ends_with_program(&self) -> bool {
+        self.last_program
+    }
+
     /// Changes by others have been put back; what is to be looked at again.
     pub(super) fn end_repair(&mut self) -> BTreeSet<Look> {
+        self.last_program = false;
         self.repair.take().unwrap_or_default()
     }
 }

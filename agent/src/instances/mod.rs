@@ -196,6 +196,7 @@ impl Instances {
         while let Some(answer) = self.kernel.answer() {
             answer(self, now);
         }
+        self.refresh_stale(now);
     }
 
     /// Ends an orderly stop: what the kernel was asked to do is done, unless it takes too long.
@@ -234,7 +235,9 @@ impl Instances {
         let due = self.due_with_polls(now);
         for &at in &due {
             let bond = &mut self.bonds[at].bond;
-            bond.hold_polls(self.polls.rest_until(now, bond.options().miimon));
+            if bond.next_poll().is_some_and(|next| next <= now) {
+                bond.hold_polls(self.polls.rest_until(now, at, bond.options().miimon));
+            }
             if bond.poll_timeout().is_some_and(|due| due <= now) {
                 bond.handle_timeout(now);
                 self.drain(now, at);

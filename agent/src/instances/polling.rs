@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use bond_modes::{Event, PortId};
+use bond_modes::{Epoch, Event, PortId};
 use bond_monitors::{Carrier, LinkReport, Time};
 
 use super::Instances;
 use super::id::InstanceId;
+use super::instance::Instance;
+use super::polls::Round;
 use crate::clock;
 use crate::netlink::{LinkState, mii};
 
@@ -44,8 +46,8 @@ impl Instances {
     /// Asks for all bonds at once what they asked for in this turn.
     pub(super) fn ask_polled(&mut self) {
         let devices = std::mem::take(&mut self.polls.devices).into_iter();
-        let devices: Vec<(InstanceId, u32)> = devices
-            .filter_map(|at| Some((at, self.bonds.get(at)?.ifindex)))
+        let devices: Vec<Device> = devices
+            .filter_map(|at| Some(Device::of(at, self.bonds.get(at)?)))
             .collect();
         let asked = std::mem::take(&mut self.polls.asked);
         if devices.is_empty() && asked.is_empty() {
@@ -62,7 +64,7 @@ impl Instances {
                 drivers.extend(ports.iter().filter_map(name));
             }
         }
-        self.polls.begin();
+        let round = self.polls.begin(asked.iter().map(|(at, _)| *at));
         self.kernel.ask(move |kernel| {
             let before = clock::worked();
             let links = kernel.carriers.read(&wanted).unwrap_or_else(|error| {
@@ -70,12 +72,14 @@ impl Instances {
                 BTreeMap::new()
             });
             let driver = |(port, name): (PortId, String)| (port, mii::carrier_by_ioctl(&name));
-            let mut device = |(at, ifindex)| Some((at, kernel.links.by_index(ifindex).ok().flatten()?.report));
+            let mut read =
+                |device: Device| Some((device, kernel.links.by_index(device.ifindex).ok().flatten()?.report));
             let polled = Polled {
+                round,
                 asked,
                 links,
                 drivers: drivers.into_iter().map(driver).collect(),
-                devices: devices.into_iter().filter_map(&mut device).collect(),
+                devices: devices.into_iter().filter_map(&mut read).collect(),
                 work: clock::worked() - before,
             };
             Box::new(move |instances, now| instances.on_polled(now, polled))
@@ -84,23 +88,28 @@ impl Instances {
 
     fn on_polled(&mut self, now: Time, polled: Polled) {
         let before = clock::worked();
-        for (at, report) in polled.devices {
-            if self.bonds.get(at).is_some() {
-                self.feed(now, at, Event::BondLink { report });
+        for (device, report) in polled.devices {
+            // A state from before a change of plan may be that before our own change.
+            let same_plan = |instance: &Instance| instance.bond.epoch() == device.epoch;
+            if self.bonds.get(device.of).is_some_and(same_plan) {
+                self.feed(now, device.of, Event::BondLink { report });
             }
         }
         for (at, ports) in polled.asked {
             if self.bonds.get(at).is_none() {
                 continue;
             }
+            let newest = ports.iter().filter(|port| self.polls.is_newest(polled.round, **port));
+            let newest: Vec<PortId> = newest.copied().collect();
             let carrier = |port: &PortId| {
                 let driver = polled.drivers.get(port).copied();
                 Some((*port, self.polled(at, *port, polled.links.get(&port.0), driver)?))
             };
-            let carriers = ports.iter().filter_map(carrier).collect();
+            let carriers = newest.iter().filter_map(carrier).collect();
             self.feed(now, at, Event::CarriersPolled { carriers });
         }
-        self.polls.end(clock::now(), polled.work + (clock::worked() - before));
+        let work = polled.work + (clock::worked() - before);
+        self.polls.end(clock::now(), polled.round, work);
     }
 
     /// `None` if it was not read: the interface is going away, which its event reports, or the option has changed meanwhile.
@@ -123,11 +132,30 @@ impl Instances {
 
 /// What a round of polls read.
 struct Polled {
+    round: Round,
     asked: Vec<(InstanceId, Vec<PortId>)>,
     links: BTreeMap<u32, LinkState>,
     /// By ports of bonds with `use_carrier=0`.
     drivers: BTreeMap<PortId, Option<Carrier>>,
-    devices: Vec<(InstanceId, LinkReport)>,
+    devices: Vec<(Device, LinkReport)>,
     /// What it took.
     work: Duration,
+}
+
+/// A bond's own interface that is read, and its plan by then.
+#[derive(Clone, Copy)]
+struct Device {
+    of: InstanceId,
+    ifindex: u32,
+    epoch: Epoch,
+}
+
+impl Device {
+    fn of(at: InstanceId, instance: &Instance) -> Device {
+        Device {
+            of: at,
+            ifindex: instance.ifindex,
+            epoch: instance.bond.epoch(),
+        }
+    }
 }

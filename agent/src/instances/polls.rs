@@ -1,5 +1,6 @@
 //! What bonds asked for in the polls of a turn, and when the next round may begin.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bond_modes::PortId;
@@ -7,38 +8,68 @@ use bond_monitors::Time;
 
 use super::id::InstanceId;
 
-/// The polls of a turn.
+/// The polls of a turn, and the rounds that are not answered.
 #[derive(Default)]
 pub(super) struct Polls {
     /// Bonds that asked for carriers, and of which ports.
     pub(super) asked: Vec<(InstanceId, Vec<PortId>)>,
     /// Bonds that asked for the state of their own interface.
     pub(super) devices: Vec<InstanceId>,
-    /// Rounds that are not answered yet.
-    unanswered: usize,
+    /// Rounds so far, and those of them that are not answered, with the bonds that wait for them.
+    begun: u64,
+    unanswered: BTreeMap<u64, BTreeSet<InstanceId>>,
+    /// The round that was the last one when the link of a port was told by an event.
+    told: BTreeMap<PortId, u64>,
     /// No round begins before. Polls get a limited share of the processor: at real-time priority more would keep other programs
     /// from it, until the kernel stopped the agent.
     rest_until: Time,
 }
 
+/// Names a round of polls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Round(u64);
+
 impl Polls {
-    /// No poll of a bond with this interval is due before: the kernel has not answered the last one, or it was answered just now.
-    pub(super) fn rest_until(&self, now: Time, interval: Duration) -> Time {
-        if self.unanswered == 0 {
-            self.rest_until
-        } else {
+    /// No poll of this bond, which polls at this interval, begins before: its last one is not answered, or polls have taken too
+    /// much time.
+    pub(super) fn rest_until(&self, now: Time, bond: InstanceId, interval: Duration) -> Time {
+        if self.unanswered.values().any(|waiting| waiting.contains(&bond)) {
             now + interval
+        } else {
+            self.rest_until
         }
     }
 
-    /// A round of polls begins.
-    pub(super) fn begin(&mut self) {
-        self.unanswered += 1;
+    /// A round of polls of these bonds begins.
+    pub(super) fn begin(&mut self, bonds: impl IntoIterator<Item = InstanceId>) -> Round {
+        self.begun += 1;
+        self.unanswered.insert(self.begun, bonds.into_iter().collect());
+        Round(self.begun)
     }
 
-    /// A round of polls was answered, with this much work of the kernel and of this process.
-    pub(super) fn end(&mut self, now: Time, work: Duration) {
-        self.unanswered -= 1;
+    /// An event told of the link of a port, or the port was attached: rounds that have begun before may be older.
+    pub(super) fn told(&mut self, port: PortId) {
+        if !self.unanswered.is_empty() {
+            self.told.insert(port, self.begun);
+        }
+    }
+
+    /// Whether what a round read of a port is newer than all that events told of it.
+    pub(super) fn is_newest(&self, round: Round, port: PortId) -> bool {
+        self.told.get(&port).is_none_or(|last| *last < round.0)
+    }
+
+    /// A look at carriers outside the rounds was answered.
+    pub(super) fn end_look(&mut self, look: Round) {
+        self.unanswered.remove(&look.0);
+        if self.unanswered.is_empty() {
+            self.told.clear();
+        }
+    }
+
+    /// A round was answered, with this much work of the kernel and of this process.
+    pub(super) fn end(&mut self, now: Time, round: Round, work: Duration) {
+        self.end_look(round);
         self.rest_until = now + work * POLLS_SHARE;
     }
 }
@@ -51,18 +82,44 @@ const POLLS_SHARE: u32 = 4;
 mod tests {
     use super::*;
 
+    const FIRST: InstanceId = InstanceId(1);
+    const SECOND: InstanceId = InstanceId(2);
+
     #[test]
-    fn polls_take_a_quarter_of_the_processor_and_wait_for_their_answers() {
+    fn polls_take_a_quarter_of_the_processor_and_a_bond_waits_for_its_own_answer() {
         let at = Time::from_millis;
         let interval = Duration::from_millis(100);
         let mut polls = Polls::default();
-        assert_eq!(polls.rest_until(at(5), interval), at(0));
-        polls.begin();
-        polls.begin();
-        assert_eq!(polls.rest_until(at(200), interval), at(300), "no answer yet");
-        polls.end(at(210), Duration::from_millis(1));
-        assert_eq!(polls.rest_until(at(210), interval), at(310), "nor the second one");
-        polls.end(at(220), Duration::from_millis(50));
-        assert_eq!(polls.rest_until(at(230), interval), at(420));
+        assert_eq!(polls.rest_until(at(5), FIRST, interval), at(0));
+        let round = polls.begin([FIRST]);
+        assert_eq!(polls.rest_until(at(200), FIRST, interval), at(300), "no answer yet");
+        assert_eq!(
+            polls.rest_until(at(200), SECOND, interval),
+            at(0),
+            "that is another bond's"
+        );
+        polls.end(at(220), round, Duration::from_millis(50));
+        for bond in [FIRST, SECOND] {
+            assert_eq!(polls.rest_until(at(230), bond, interval), at(420));
+        }
+    }
+
+    #[test]
+    fn what_an_event_told_after_a_round_began_is_newer_than_its_answer() {
+        let (port, other) = (PortId(7), PortId(8));
+        let mut polls = Polls::default();
+        polls.told(port);
+        let first = polls.begin([FIRST]);
+        assert!(polls.is_newest(first, port), "the event was before");
+        polls.told(port);
+        let second = polls.begin([SECOND]);
+        assert!(!polls.is_newest(first, port) && polls.is_newest(first, other));
+        assert!(polls.is_newest(second, port));
+        polls.end(Time::ZERO, first, Duration::ZERO);
+        polls.told(port);
+        assert!(!polls.is_newest(second, port));
+        polls.end(Time::ZERO, second, Duration::ZERO);
+        let third = polls.begin([FIRST]);
+        assert!(polls.is_newest(third, port));
     }
 }

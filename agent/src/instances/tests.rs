@@ -25,6 +25,7 @@ mod adoption;
 mod attach;
 mod follow;
 mod give_back;
+mod late;
 mod planes;
 mod renames;
 mod saving;

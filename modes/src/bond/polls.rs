@@ -13,6 +13,8 @@ use crate::port::Ports;
 pub(crate) struct Polls {
     next: Time,
     next_device: Time,
+    /// Until then the answer to a poll counts before any delay ends; none if it has been answered.
+    unanswered: Option<Time>,
 }
 
 impl Polls {
@@ -21,6 +23,7 @@ impl Polls {
         Polls {
             next: first,
             next_device: first,
+            unanswered: None,
         }
     }
 
@@ -39,6 +42,21 @@ impl Polls {
         self.next = self.next.max(until);
     }
 
+    /// A poll was answered.
+    pub fn answered(&mut self) {
+        self.unanswered = None;
+    }
+
+    /// Until when a poll's answer is waited for, if one is.
+    pub fn unanswered(&self, now: Time) -> Option<Time> {
+        self.unanswered.filter(|until| now < *until)
+    }
+
+    /// When a delay with this deadline may end.
+    pub fn end_of_delay(&self, due: Time) -> Time {
+        self.unanswered.map_or(due, |until| due.max(until))
+    }
+
     /// Asks for the carrier of every port, and now and then for the bond's own interface, if it is time; returns whether it
     /// was.
     pub fn run(&mut self, now: Time, interval: Duration, ports: &Ports, out: &mut Outbox) -> bool {
@@ -52,6 +70,7 @@ impl Polls {
         out.act(Action::PollCarriers {
             ports: ports.iter().map(|port| port.id).collect(),
         });
+        self.unanswered = Some(now + interval);
         let regular = self.next + interval;
         self.next = if regular > now { regular } else { now + interval };
         true

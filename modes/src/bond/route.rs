@@ -48,6 +48,7 @@ impl Machine for Bond {
             // Probes count at the next tick; there may be many before.
             Event::Frame { port, frame } => return self.on_frame(now, port, &frame),
             Event::CarriersPolled { carriers } => {
+                self.polls.answered();
                 for (port, carrier) in &carriers {
                     if let Some(port) = self.ports.get_mut(*port) {
                         watch::pass_fact(now, port, Fact::Carrier(*carrier), &mut self.out);
@@ -78,7 +79,8 @@ impl Machine for Bond {
             self.run_mode(now, |mode, view, out| mode.on_timeout(now, view, out));
         }
         // The answers of a poll come first, so that a delay does not end with outdated facts.
-        let ends = if polled { Ends::None } else { Ends::All };
+        let waits = polled || self.polls() && self.polls.unanswered(now).is_some();
+        let ends = if waits { Ends::None } else { Ends::All };
         self.conclude_ending(now, Vec::new(), ends);
     }
 
@@ -104,7 +106,7 @@ impl Machine for Bond {
             self.announcer.poll_timeout().filter(|_| speaks),
             self.planner.poll_timeout(),
         ];
-        let health = watched.filter_map(|port| port.health.poll_timeout());
+        let health = watched.filter_map(|port| Some(self.polls.end_of_delay(port.health.poll_timeout()?)));
         health.chain(parts.into_iter().flatten()).min()
     }
 

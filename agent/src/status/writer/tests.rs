@@ -158,7 +158,7 @@ fn the_thread_has_ordinary_scheduling_whatever_the_loop_has() {
         named.map(|entry| entry.file_name().into_string().unwrap()).collect()
     };
     thread::spawn(move || {
-        crate::priority::raise();
+        crate::priority::raise(crate::priority::LOOP);
         // SAFETY: the call only reads.
         let own = unsafe { libc::sched_getscheduler(0) };
         if own & libc::SCHED_RR == 0 {

@@ -1,0 +1,84 @@
+//! Answers of the kernel that come late: the agent, or an event, knows better by then.
+
+use std::time::Duration;
+
+use bond_modes::PortId;
+use bond_monitors::Time;
+
+use super::super::looks::Look;
+use super::super::table::FIRST;
+use super::{NOW, attach, set_up, until, with_bond};
+use crate::clock;
+use crate::instances::Instances;
+use crate::netlink::tests::ip;
+use crate::netlink::{Link, RouteSocket};
+
+fn link(name: &str) -> Link {
+    RouteSocket::open().unwrap().by_name(name).unwrap().unwrap()
+}
+
+#[test]
+fn an_address_that_was_read_before_the_first_port_came_is_not_the_operators() {
+    with_bond("late-address", |instances, _, _| {
+        // The script's bond is no interface.
+        ip("link add bond0 type veth peer name far");
+        instances.bonds[0].ifindex = link("bond0").ifindex;
+        let random = instances.bonds[0].bond.plan().mac;
+        instances.links.set_mac(link("bond0").ifindex, random).unwrap();
+        instances.look_at(FIRST, Look::Device);
+        instances.polls.devices.push(FIRST);
+        instances.ask_polled();
+        attach(instances, "a").unwrap();
+        let of_port = link("a").report.mac;
+        assert_eq!(instances.bonds[0].bond.plan().mac, of_port);
+        instances.links.set_mac(link("bond0").ifindex, of_port).unwrap();
+        instances.take_answers(NOW);
+        assert_eq!(instances.bonds[0].bond.plan().mac, of_port);
+    });
+}
+
+#[test]
+fn a_poll_from_before_an_event_takes_no_port_up_or_down() {
+    with_bond("late-poll", |instances, _, _| {
+        let miimon = [("miimon".to_owned(), "100".to_owned())];
+        instances.set(NOW, "bond0", &miimon).unwrap();
+        ip("link set dev a up");
+        ip("link set dev b up");
+        until("carrier", || link("a").report.carrier.is_on() && link("a").in_service);
+        attach(instances, "a").unwrap();
+        set_up(instances);
+        let port = PortId(link("a").ifindex);
+        let carrier = |instances: &Instances| {
+            let port = instances.bonds[0].bond.ports().get(port).unwrap();
+            port.carrier().is_on()
+        };
+        // How long polls rest is told by the clock.
+        let mut now = clock::now();
+        for on in [false, true] {
+            now = now + Duration::from_millis(100);
+            instances.handle_timeout(now);
+            ip(&format!("link set dev b {}", if on { "up" } else { "down" }));
+            until("the carrier changes", || {
+                let link = link("a");
+                link.report.carrier.is_on() == on && link.in_service == on
+            });
+            instances.on_port(now, FIRST, port, &link("a"));
+            assert_eq!(carrier(instances), on);
+            instances.take_answers(now);
+            assert_eq!(carrier(instances), on, "the poll was before the event");
+            // The next one counts.
+            poll(instances, &mut now);
+            assert_eq!(carrier(instances), on);
+        }
+        ip("link set dev b down");
+        until("the carrier goes", || !link("a").report.carrier.is_on());
+        poll(instances, &mut now);
+        assert!(!carrier(instances), "a poll alone says so");
+    });
+}
+
+fn poll(instances: &mut Instances, now: &mut Time) {
+    *now = *now + Duration::from_millis(500);
+    instances.handle_timeout(*now);
+    instances.take_answers(*now);
+}
