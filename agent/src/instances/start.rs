@@ -78,9 +78,15 @@ impl Instances {
     }
 
     /// When [`Instances::go_on_starting`] has something to do.
-    pub(super) fn start_timeout(&self) -> Option<Time> {
-        let waits = self.start_files.as_ref().map(|files| files.limit);
-        (!self.has_started()).then(|| waits.unwrap_or(Time::ZERO))
+    pub(super) fn start_timeout(&mut self) -> Option<Time> {
+        if self.has_started() {
+            return None;
+        }
+        // While something is still to be handed over, or to be written, the thread that writes files wakes the loop.
+        let handed_over = !self.bonds.has_dirty() && !self.prune_due;
+        let files = self.start_files.as_ref();
+        let waits = files.filter(|files| files.settling.is_some() || !handed_over);
+        Some(waits.map_or(Time::ZERO, |files| files.limit))
     }
 
     fn next_task(&mut self) -> Option<Task> {

@@ -41,6 +41,10 @@ impl Instances {
             self.take_answers(now);
             self.go_on_starting(now);
             self.publish(now);
+            // Else the loop would sleep until something happens.
+            let files = self.start_files.as_ref();
+            let is_woken = files.is_some_and(|files| files.settling.is_some()) || self.has_unpublished();
+            assert!(is_woken || self.has_started() || self.poll_timeout() <= Some(now));
         }
         while self.read_links(now, 1024) == Drained::More {}
         self.take_answers(now);

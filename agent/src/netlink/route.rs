@@ -106,6 +106,8 @@ const NO_WAY: [i32; 5] = [
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, Instant};
+
     use super::*;
     use crate::netlink::Link;
     use crate::netlink::events::tests::read_until;
@@ -201,8 +203,15 @@ mod tests {
             pair(&mut links);
             links.set_up(1, true).unwrap();
             for to in ["10.0.0.1", "fd00::1", "127.0.0.1"] {
-                let route = route(&mut links, to).unwrap();
-                assert!(route.local && route.gateway.is_none(), "{to} {route:?}");
+                let deadline = Instant::now() + Duration::from_secs(10);
+                let found = loop {
+                    let found = route(&mut links, to).unwrap();
+                    // The kernel enters the route of an address a moment after it tells of the address.
+                    if found.local || Instant::now() > deadline {
+                        break found;
+                    }
+                };
+                assert!(found.local && found.gateway.is_none(), "{to} {found:?}");
             }
         });
     }
