@@ -20,7 +20,6 @@ use crate::dataplane::tc::Hook;
 use crate::dataplane::{PlaneChoice, PlaneError, PlaneSetup, Planes};
 use crate::descriptors;
 use crate::instances::{Instances, check_options_on};
-use crate::kernel::KernelThread;
 use crate::locks::private_file;
 use crate::logging;
 use crate::priority;
@@ -28,6 +27,7 @@ use crate::run::{Agent, CONTROL, KERNEL_ANSWERS};
 use crate::signals::Signals;
 use crate::status::StatusFiles;
 use crate::text::chain;
+use crate::threads::Threads;
 
 /// Bonds network interfaces from userspace, on kernels with or without the bonding module: balance-rr, active-backup,
 /// balance-xor and broadcast, monitored by carrier, ARP or neighbour solicitations.
@@ -135,8 +135,8 @@ fn serve(arguments: &Arguments, config: &Parsed) -> Result<(), Box<dyn Error>> {
     }
     let poll = mio::Poll::new()?;
     let registry = poll.registry().try_clone()?;
-    let kernel = KernelThread::start(Waker::new(poll.registry(), KERNEL_ANSWERS)?)?;
-    let mut instances = Instances::new(&run_dir, registry, planes, kernel)?;
+    let threads = Threads::start(Waker::new(poll.registry(), KERNEL_ANSWERS)?)?;
+    let mut instances = Instances::new(&run_dir, registry, planes, threads)?;
     instances.prefer(arguments.plane);
     instances.show_in(arguments.status_files);
     instances

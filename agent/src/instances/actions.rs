@@ -136,7 +136,7 @@ impl Instances {
         if !forwarder.is_to_be_asked() {
             return;
         }
-        self.kernel.ask(move |_| {
+        self.threads.kernel.ask(move |_| {
             let programmed = forwarder.program();
             Box::new(move |instances, now| {
                 if instances.bonds.get(at).is_none() {
@@ -160,7 +160,7 @@ impl Instances {
     pub(super) fn repair(&mut self, at: InstanceId) {
         self.bonds[at].looks.begin_repair();
         let forwarder = self.bonds[at].plane.clone();
-        self.kernel.ask(move |_| {
+        self.threads.kernel.ask(move |_| {
             let refreshed = forwarder.refresh();
             Box::new(move |instances, now| instances.on_refreshed(now, at, refreshed))
         });

@@ -123,7 +123,7 @@ impl Instances {
     /// Compares everything with the state in the kernel: after lost events.
     pub(super) fn resync_later(&mut self) {
         let reading = self.begin_reading();
-        self.kernel.ask(move |kernel| {
+        self.threads.kernel.ask(move |kernel| {
             let read = read_all(&mut kernel.links);
             Box::new(move |instances, now| instances.finish_reading(now, reading, read))
         });

@@ -35,7 +35,7 @@ impl Instances {
         };
         let epoch = instance.bond.epoch();
         let round = self.polls.begin([]);
-        self.kernel.ask(move |kernel| {
+        self.threads.kernel.ask(move |kernel| {
             let link = kernel.links.by_index(ifindex);
             let indexes: Vec<u32> = ports.iter().map(|port| port.0).collect();
             let carriers = kernel.carriers.read(&indexes).unwrap_or_default();

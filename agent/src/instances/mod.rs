@@ -62,13 +62,13 @@ use crate::clock;
 use crate::control::proto::{BondEvent, BondReport, ControlError, ErrorCode, EventLine, PortReport};
 use crate::dataplane::{PlaneChoice, Planes, PortCounters};
 use crate::host::Host;
-use crate::kernel::KernelThread;
 use crate::netlink::{Events, LinkEvent, RouteSocket};
 use crate::packet::PacketSocket;
 use crate::saved::{LeftPort, Store};
 use crate::status::StatusFiles;
 use crate::status::writer::Writer;
 use crate::text::{self, chain};
+use crate::threads::Threads;
 
 /// How long a stop waits for the kernel: another program may have its locks. The next start does the rest.
 const LAST_WORK: Duration = Duration::from_secs(1);
@@ -83,8 +83,8 @@ pub struct Instances {
     plane_choice: PlaneChoice,
     /// For changes, which wait for the kernel, and for questions that take none of its locks.
     links: RouteSocket,
-    /// For facts, which do not.
-    kernel: KernelThread<Instances>,
+    /// For facts, for which the loop does not wait.
+    threads: Threads<Instances>,
     /// Something is changed because somebody asked for it.
     changing: bool,
     host: Host,
@@ -142,7 +142,7 @@ impl Instances {
         run_dir: &Path,
         registry: Registry,
         planes: Planes,
-        kernel: KernelThread<Instances>,
+        threads: Threads<Instances>,
     ) -> std::io::Result<Instances> {
         let packets = PacketSocket::open().map_err(|error| {
             let message = format!("cannot open a packet socket, which needs CAP_NET_RAW: {error}");
@@ -157,7 +157,7 @@ impl Instances {
             events_broken: false,
             pending_events: VecDeque::new(),
             links: RouteSocket::open()?,
-            kernel,
+            threads,
             changing: false,
             host: Host::default(),
             packets,
@@ -193,7 +193,7 @@ impl Instances {
 
     /// Takes the answers of the thread that waits for the kernel.
     pub fn take_answers(&mut self, now: Time) {
-        while let Some(answer) = self.kernel.answer() {
+        while let Some(answer) = self.threads.answer() {
             answer(self, now);
         }
         self.refresh_stale(now);
@@ -202,7 +202,7 @@ impl Instances {
     /// Ends an orderly stop: what the kernel was asked to do is done, unless it takes too long.
     pub fn finish(&mut self) {
         let limit = Instant::now() + LAST_WORK;
-        while let Some(answer) = self.kernel.last_answer(limit) {
+        while let Some(answer) = self.threads.last_answer(limit) {
             answer(self, clock::now());
         }
     }

@@ -65,7 +65,7 @@ impl Instances {
             }
         }
         let round = self.polls.begin(asked.iter().map(|(at, _)| *at));
-        self.kernel.ask(move |kernel| {
+        self.threads.kernel.ask(move |kernel| {
             let before = clock::worked();
             let links = kernel.carriers.read(&wanted).unwrap_or_else(|error| {
                 log::debug!("cannot poll: {error}");

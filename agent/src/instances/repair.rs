@@ -27,7 +27,7 @@ impl Instances {
         }
         // So that the next plan, of a failover say, is compared with the state in the kernel.
         let plane = instance.plane.clone();
-        self.kernel.ask(move |_| {
+        self.threads.kernel.ask(move |_| {
             if let Err(error) = plane.refresh() {
                 log::debug!("{name}: {}", chain(&error));
             }

@@ -17,9 +17,9 @@ use crate::config::{self, BondSpec};
 use crate::control::proto::{Call, ErrorCode};
 use crate::dataplane::script::{self, ScriptPlane};
 use crate::dataplane::{PlaneError, Planes};
-use crate::kernel::KernelThread;
 use crate::netlink::tests::{asks, in_netns, ip};
 use crate::netlink::{Drained, RouteSocket};
+use crate::threads::Threads;
 
 mod adoption;
 mod attach;
@@ -93,7 +93,7 @@ fn with_bond(name: &str, body: impl FnOnce(&mut Instances, &ScriptPlane, &std::p
             &dir,
             registry,
             Planes::new(vec![Box::new(plane.clone())]),
-            KernelThread::at_once(),
+            Threads::at_once(),
         )
         .unwrap();
         for name in ["a", "b"] {

@@ -93,7 +93,7 @@ impl Instances {
         let above: Vec<(u32, Option<u32>, Vec<Tag>)> = above
             .map(|(link, tags)| (link.ifindex, link.master.filter(is_bridge), tags))
             .collect();
-        self.kernel.ask(move |kernel| {
+        self.threads.kernel.ask(move |kernel| {
             let hosts = above
                 .iter()
                 .flat_map(|(link, bridge, tags)| hosts_behind(&mut kernel.links, *link, *bridge, tags));

@@ -15,9 +15,9 @@ use super::*;
 use crate::control::SOCKET;
 use crate::dataplane::Planes;
 use crate::dataplane::script::{self, ScriptPlane};
-use crate::kernel::KernelThread;
 use crate::netlink::RouteSocket;
 use crate::netlink::tests::{in_netns, ip};
+use crate::threads::Threads;
 
 /// Bonds, each with [`PORTS`] ports.
 const BONDS: usize = 12;
@@ -64,7 +64,7 @@ impl AgentUnderTest {
             &dir,
             registry,
             Planes::new(vec![Box::new(plane.clone())]),
-            KernelThread::at_once(),
+            Threads::at_once(),
         )
         .unwrap();
         let names = (0..BONDS).flat_map(|bond| (0..PORTS).map(move |port| (bond, port)));
@@ -121,7 +121,7 @@ impl AgentUnderTest {
         let poll = Poll::new().unwrap();
         let registry = poll.registry().try_clone().unwrap();
         let planes = Planes::new(vec![Box::new(self.plane.clone())]);
-        let mut instances = Instances::new(&self.dir, registry, planes, KernelThread::at_once()).unwrap();
+        let mut instances = Instances::new(&self.dir, registry, planes, Threads::at_once()).unwrap();
         instances.begin_start(clock::now(), &[], &[]).unwrap();
         self.agent = agent(poll, instances, &self.dir);
     }

@@ -14,9 +14,9 @@ use crate::control::proto::{Call, ErrorCode, Report};
 use crate::dataplane::script::{self, ScriptPlane};
 use crate::dataplane::{OriginalPort, PORT_MARK, PlaneBond, Planes};
 use crate::instances::{Instances, check_options};
-use crate::kernel::KernelThread;
 use crate::netlink::tests::{asks, ip};
 use crate::netlink::{LinkEvent, RouteSocket};
+use crate::threads::Threads;
 
 /// The lines of a file about `bond0`.
 pub(super) fn spec(options: &str, ports: &[&str]) -> BondSpec {
@@ -39,7 +39,7 @@ pub(super) fn next_agent(plane: &ScriptPlane, dir: &Path) -> Instances {
         dir,
         registry,
         Planes::new(vec![Box::new(plane.clone())]),
-        KernelThread::at_once(),
+        Threads::at_once(),
     )
     .unwrap()
 }

@@ -13,9 +13,9 @@ use crate::control::proto::{Call, ErrorCode};
 use crate::dataplane::script::{self, ScriptPlane};
 use crate::dataplane::{PlanPart, PlaneChoice, PlaneError, Planes};
 use crate::instances::{Counters, Instances, check_options_on};
-use crate::kernel::KernelThread;
 use crate::netlink::RouteSocket;
 use crate::netlink::tests::ip;
+use crate::threads::Threads;
 
 #[test]
 fn a_plan_that_nothing_will_bring_about_is_not_tried_again() {
@@ -171,7 +171,7 @@ fn a_bond_without_saved_state_stays_in_the_mode_it_is_in() {
                 &dir.join("next_agent"),
                 registry,
                 Planes::new(vec![Box::new(plane.clone())]),
-                KernelThread::at_once(),
+                Threads::at_once(),
             )
             .unwrap();
             let file = asked.map(|mode| [("mode".to_owned(), mode.to_owned())]);
@@ -276,7 +276,7 @@ fn a_bond_on_a_plane_that_this_agent_has_not_is_left_as_it_is() {
             dir,
             registry,
             Planes::new(vec![Box::new(other.clone())]),
-            KernelThread::at_once(),
+            Threads::at_once(),
         )
         .unwrap();
         next_agent.start(NOW, &[], &[]).unwrap();

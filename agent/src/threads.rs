@@ -1,0 +1,84 @@
+//! The threads to which the loop leaves what takes long.
+//!
+//! The kernel thread waits for the kernel's RTNL lock. Others hold that lock for seconds: while thousands of interfaces are
+//! deleted, or a firmware is slow. A request to rtnetlink, ethtool or a driver waits as long, so the loop, which decides, makes
+//! none before a failover. It reads sockets and writes maps. What takes the lock is a job of that thread, and its answer comes back
+//! to the loop as a fact like others.
+//!
+//! The reader reads files of `/proc/net`, which needs no such lock, but takes longer the more interfaces there are.
+//!
+//! Some things still wait for the kernel in the loop: what somebody asked for (a client, an option file, a wanted port that
+//! appeared or is tried again), the return of ports that left, new names of bonds, and all that the team plane does.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Instant;
+
+use mio::Waker;
+
+use crate::netlink::RouteSocket;
+use crate::netlink::carriers::CarrierSocket;
+use crate::worker::{Answer, Worker};
+
+/// What jobs of the kernel thread ask.
+pub struct Kernel {
+    /// For requests about single interfaces, and dumps.
+    pub links: RouteSocket,
+    /// For rounds of polls.
+    pub carriers: CarrierSocket,
+}
+
+/// The loop's side of both threads. `S` is the state of the loop that answers change.
+pub struct Threads<S> {
+    /// For what waits for the RTNL lock.
+    pub kernel: Worker<Kernel, S>,
+    /// For what only takes long.
+    pub reader: Worker<(), S>,
+}
+
+impl Kernel {
+    /// Opens its sockets in the network namespace of the calling thread.
+    pub fn open() -> io::Result<Kernel> {
+        Ok(Kernel {
+            links: RouteSocket::open()?,
+            carriers: CarrierSocket::open()?,
+        })
+    }
+}
+
+impl<S: 'static> Threads<S> {
+    /// Starts both, in the network namespace of the calling thread. `waker` wakes the loop for answers.
+    ///
+    /// # Errors
+    /// The sockets or a thread cannot be made.
+    pub fn start(waker: Waker) -> io::Result<Threads<S>> {
+        let waker = Arc::new(waker);
+        Ok(Threads {
+            kernel: Worker::start("bondd-kernel", Kernel::open()?, Arc::clone(&waker))?,
+            reader: Worker::start("bondd-reader", (), waker)?,
+        })
+    }
+
+    /// The next answer, if there is one.
+    pub fn answer(&mut self) -> Option<Answer<S>> {
+        self.kernel.answer().or_else(|| self.reader.answer())
+    }
+
+    /// Asks nothing more, and waits until `limit` for the next answer to what was asked; `None` if there is none or it is too late.
+    pub fn last_answer(&mut self, limit: Instant) -> Option<Answer<S>> {
+        self.kernel
+            .last_answer(limit)
+            .or_else(|| self.reader.last_answer(limit))
+    }
+}
+
+#[cfg(test)]
+impl<S: 'static> Threads<S> {
+    /// Without threads.
+    pub fn at_once() -> Threads<S> {
+        Threads {
+            kernel: Worker::at_once(Kernel::open().unwrap()),
+            reader: Worker::at_once(()),
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! A thread that answers questions of the loop, so that the loop does not wait.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::thread;
+use std::time::Instant;
+
+use bond_monitors::Time;
+use mio::Waker;
+
+use crate::priority;
+
+/// What the loop does with the outcome of a job, at the time when it takes it.
+pub type Answer<S> = Box<dyn FnOnce(&mut S, Time) + Send>;
+
+/// A question, with what is to be done with the answer.
+type Job<T, S> = Box<dyn FnOnce(&mut T) -> Answer<S> + Send>;
+
+/// The loop's side of the thread. `T` is what the thread's jobs work with, `S` the state of the loop that answers change.
+pub struct Worker<T, S> {
+    jobs: Jobs<T, S>,
+    answers: Receiver<Answer<S>>,
+}
+
+enum Jobs<T, S> {
+    /// Done by a thread, in their order.
+    Queue(Sender<Job<T, S>>),
+    /// Not done any more: the agent stops.
+    Closed,
+    /// Done at once by whoever asks, for tests that count and fail requests.
+    #[cfg(test)]
+    AtOnce(Box<T>, Sender<Answer<S>>),
+}
+
+impl<T: Send + 'static, S: 'static> Worker<T, S> {
+    /// Starts a thread of this name, with real-time priority, for jobs that work with `tools`. When this value is dropped, the
+    /// thread finishes its jobs and ends. `waker` wakes the loop for answers.
+    ///
+    /// # Errors
+    /// The thread cannot be made.
+    pub fn start(name: &str, mut tools: T, waker: Arc<Waker>) -> io::Result<Worker<T, S>> {
+        let (jobs, to_do) = mpsc::channel::<Job<T, S>>();
+        let (done, answers) = mpsc::channel();
+        let work = move || {
+            priority::raise(priority::KERNEL);
+            for job in to_do {
+                // The loop has ended if it does not take the answer.
+                if done.send(job(&mut tools)).is_err() || waker.wake().is_err() {
+                    return;
+                }
+            }
+        };
+        // A panic ends the agent as one of the loop does: without answers bonds would be blind.
+        let or_abort = move || {
+            if std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).is_err() {
+                std::process::abort();
+            }
+        };
+        thread::Builder::new().name(name.to_owned()).spawn(or_abort)?;
+        Ok(Worker {
+            jobs: Jobs::Queue(jobs),
+            answers,
+        })
+    }
+
+    /// Leaves a question to the thread. Its answer is among those of a later [`KernelThread::answer`].
+    pub fn ask(&mut self, job: impl FnOnce(&mut T) -> Answer<S> + Send + 'static) {
+        match &mut self.jobs {
+            // It ends only with the agent.
+            Jobs::Queue(jobs) => drop(jobs.send(Box::new(job))),
+            Jobs::Closed => {}
+            #[cfg(test)]
+            Jobs::AtOnce(tools, done) => drop(done.send(job(tools))),
+        }
+    }
+
+    /// The next answer, if there is one.
+    pub fn answer(&mut self) -> Option<Answer<S>> {
+        self.answers.try_recv().ok()
+    }
+
+    /// Asks nothing more, and waits until `limit` for the next answer to what was asked; `None` if there is none or it is too late.
+    pub fn last_answer(&mut self, limit: Instant) -> Option<Answer<S>> {
+        self.jobs = Jobs::Closed;
+        self.answers
+            .recv_timeout(limit.saturating_duration_since(Instant::now()))
+            .ok()
+    }
+}
+
+#[cfg(test)]
+impl<T, S: 'static> Worker<T, S> {
+    /// Without a thread.
+    pub fn at_once(tools: T) -> Worker<T, S> {
+        let (done, answers) = mpsc::channel();
+        Worker {
+            jobs: Jobs::AtOnce(Box::new(tools), done),
+            answers,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use mio::{Poll, Token};
+
+    use super::*;
+
+    #[test]
+    fn questions_are_answered_in_their_order_and_what_was_asked_before_a_stop_is_done() {
+        let mut poll = Poll::new().unwrap();
+        let waker = Arc::new(Waker::new(poll.registry(), Token(7)).unwrap());
+        let mut worker: Worker<u32, Vec<u32>> = Worker::start("worker", 1, waker).unwrap();
+        let ask = |worker: &mut Worker<u32, Vec<u32>>, number| {
+            worker.ask(move |first| {
+                let answer = *first + number;
+                Box::new(move |told: &mut Vec<u32>, _| told.push(answer))
+            });
+        };
+        let mut told = Vec::new();
+        ask(&mut worker, 0);
+        let mut events = mio::Events::with_capacity(1);
+        let answer = loop {
+            if let Some(answer) = worker.answer() {
+                break answer;
+            }
+            poll.poll(&mut events, Some(Duration::from_secs(10))).unwrap();
+            assert!(
+                events.iter().any(|event| event.token() == Token(7)),
+                "the loop is woken"
+            );
+        };
+        answer(&mut told, Time::ZERO);
+        (1..5).for_each(|number| ask(&mut worker, number));
+        let limit = Instant::now() + Duration::from_secs(10);
+        while let Some(answer) = worker.last_answer(limit) {
+            answer(&mut told, Time::ZERO);
+        }
+        assert_eq!(told, [1, 2, 3, 4, 5]);
+        assert!(Instant::now() < limit, "it ends when all is done");
+        ask(&mut worker, 9);
+        assert!(worker.answer().is_none(), "nothing more is asked");
+    }
+}
