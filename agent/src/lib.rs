@@ -26,4 +26,5 @@ pub mod signals;
 pub mod status;
 pub mod text;
 mod threads;
+mod vital_thread;
 mod worker;

@@ -53,9 +53,13 @@ impl<S: 'static> Threads<S> {
     /// The sockets or a thread cannot be made.
     pub fn start(waker: Waker) -> io::Result<Threads<S>> {
         let waker = Arc::new(waker);
+        let wake = || {
+            let waker = Arc::clone(&waker);
+            move || waker.wake()
+        };
         Ok(Threads {
-            kernel: Worker::start("bondd-kernel", Kernel::open()?, Arc::clone(&waker))?,
-            reader: Worker::start("bondd-reader", (), waker)?,
+            kernel: Worker::start("bondd-kernel", Kernel::open()?, wake())?,
+            reader: Worker::start("bondd-reader", (), wake())?,
         })
     }
 

@@ -1,15 +1,12 @@
 //! A thread that answers questions of the loop, so that the loop does not wait.
 
 use std::io;
-use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
-use std::thread;
 use std::time::Instant;
 
 use bond_monitors::Time;
-use mio::Waker;
 
-use crate::priority;
+use crate::{priority, vital_thread};
 
 /// What the loop does with the outcome of a job, at the time when it takes it.
 pub type Answer<S> = Box<dyn FnOnce(&mut S, Time) + Send>;
@@ -35,36 +32,36 @@ enum Jobs<T, S> {
 
 impl<T: Send + 'static, S: 'static> Worker<T, S> {
     /// Starts a thread of this name, with real-time priority, for jobs that work with `tools`. When this value is dropped, the
-    /// thread finishes its jobs and ends. `waker` wakes the loop for answers.
+    /// thread finishes its jobs and ends. `wake` wakes the loop for answers; the agent ends if it fails, because bonds whose
+    /// answers nobody takes are blind.
     ///
     /// # Errors
     /// The thread cannot be made.
-    pub fn start(name: &str, mut tools: T, waker: Arc<Waker>) -> io::Result<Worker<T, S>> {
+    pub fn start(
+        name: &str,
+        mut tools: T,
+        wake: impl Fn() -> io::Result<()> + Send + 'static,
+    ) -> io::Result<Worker<T, S>> {
         let (jobs, to_do) = mpsc::channel::<Job<T, S>>();
         let (done, answers) = mpsc::channel();
         let work = move || {
             priority::raise(priority::KERNEL);
             for job in to_do {
                 // The loop has ended if it does not take the answer.
-                if done.send(job(&mut tools)).is_err() || waker.wake().is_err() {
+                if done.send(job(&mut tools)).is_err() {
                     return;
                 }
+                wake().expect("a loop that runs can be woken");
             }
         };
-        // A panic ends the agent as one of the loop does: without answers bonds would be blind.
-        let or_abort = move || {
-            if std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).is_err() {
-                std::process::abort();
-            }
-        };
-        thread::Builder::new().name(name.to_owned()).spawn(or_abort)?;
+        vital_thread::start(name, work)?;
         Ok(Worker {
             jobs: Jobs::Queue(jobs),
             answers,
         })
     }
 
-    /// Leaves a question to the thread. Its answer is among those of a later [`KernelThread::answer`].
+    /// Leaves a question to the thread. Its answer is among those of a later [`Worker::answer`].
     pub fn ask(&mut self, job: impl FnOnce(&mut T) -> Answer<S> + Send + 'static) {
         match &mut self.jobs {
             // It ends only with the agent.
@@ -105,15 +102,16 @@ impl<T, S: 'static> Worker<T, S> {
 mod tests {
     use std::time::Duration;
 
-    use mio::{Poll, Token};
+    use mio::{Poll, Token, Waker};
 
     use super::*;
+    use crate::vital_thread::tests::{aborted, wait_for_abort};
 
     #[test]
     fn questions_are_answered_in_their_order_and_what_was_asked_before_a_stop_is_done() {
         let mut poll = Poll::new().unwrap();
-        let waker = Arc::new(Waker::new(poll.registry(), Token(7)).unwrap());
-        let mut worker: Worker<u32, Vec<u32>> = Worker::start("worker", 1, waker).unwrap();
+        let waker = Waker::new(poll.registry(), Token(7)).unwrap();
+        let mut worker: Worker<u32, Vec<u32>> = Worker::start("worker", 1, move || waker.wake()).unwrap();
         let ask = |worker: &mut Worker<u32, Vec<u32>>, number| {
             worker.ask(move |first| {
                 let answer = *first + number;
@@ -143,5 +141,17 @@ mod tests {
         assert!(Instant::now() < limit, "it ends when all is done");
         ask(&mut worker, 9);
         assert!(worker.answer().is_none(), "nothing more is asked");
+    }
+
+    #[test]
+    fn an_agent_whose_loop_cannot_be_woken_for_answers_ends() {
+        let test = concat!(module_path!(), "::an_agent_whose_loop_cannot_be_woken_for_answers_ends");
+        let printed = aborted(test, || {
+            let cannot = || Err(io::Error::from_raw_os_error(libc::EBADF));
+            let mut worker: Worker<(), ()> = Worker::start("worker", (), cannot).unwrap();
+            worker.ask(|()| Box::new(|(), _| {}));
+            wait_for_abort();
+        });
+        assert!(printed.contains("a loop that runs can be woken"), "{printed}");
     }
 }

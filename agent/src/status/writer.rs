@@ -26,6 +26,7 @@ use self::orders::{Note, Wish};
 use self::progress::{Outcome, Progress};
 use self::worker::Worker;
 use super::Page;
+use crate::vital_thread;
 
 pub use self::orders::Urgency;
 
@@ -77,9 +78,7 @@ impl Writer {
         let progress = Arc::new(Progress::default());
         let (told, outcomes) = mpsc::channel();
         let worker = Worker::new((unread, told), Arc::clone(&progress), theirs, run_dir.into(), release);
-        thread::Builder::new()
-            .name("status-files".to_owned())
-            .spawn(move || worker.run())?;
+        vital_thread::start("status-files", move || worker.run())?;
         Ok(Writer {
             notes: Some(notes),
             kept: VecDeque::new(),
@@ -246,5 +245,10 @@ impl Writer {
     /// The thread does nothing more until it is let go on, as on a disk that does not answer.
     pub(crate) fn hold(&self, held: bool) {
         self.progress.held.store(held, Ordering::SeqCst);
+    }
+
+    /// The thread panics when it is next awake.
+    fn make_panic(&self) {
+        self.progress.panics.store(true, Ordering::SeqCst);
     }
 }

@@ -17,4 +17,7 @@ pub(super) struct Progress {
     /// It does nothing, as on a disk that does not answer.
     #[cfg(test)]
     pub(super) held: AtomicBool,
+    /// It is to panic.
+    #[cfg(test)]
+    pub(super) panics: AtomicBool,
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::super::{StatusFiles, golden};
 use super::*;
+use crate::vital_thread::tests::{aborted, wait_for_abort};
 
 const LIMIT: Duration = Duration::from_secs(10);
 
@@ -139,6 +140,21 @@ fn an_awaited_bond_that_cannot_be_written_is_waited_for_no_longer() {
         assert_eq!(miimon(dir, "bond0"), None);
         fs::remove_dir_all(dir.join(".status.new")).unwrap();
     });
+}
+
+#[test]
+fn a_panic_of_the_thread_ends_the_agent() {
+    let printed = aborted(
+        concat!(module_path!(), "::a_panic_of_the_thread_ends_the_agent"),
+        || {
+            with_writer("panics", |writer, _| {
+                writer.make_panic();
+                writer.wake();
+                wait_for_abort();
+            });
+        },
+    );
+    assert!(printed.contains("status-files"), "{printed}");
 }
 
 /// The policy of a thread, by its number.

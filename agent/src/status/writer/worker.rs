@@ -159,5 +159,6 @@ impl Worker {
         while self.progress.held.load(Ordering::SeqCst) {
             std::thread::sleep(std::time::Duration::from_millis(1));
         }
+        assert!(!self.progress.panics.load(Ordering::SeqCst), "a test wants it");
     }
 }
