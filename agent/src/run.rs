@@ -15,7 +15,7 @@ use crate::control::server::{Request, Server};
 use crate::instances::{Instances, Showing};
 use crate::netlink::Drained;
 use crate::signals::Signals;
-use crate::status::writer::Mark;
+use crate::status::writer::{CLIENT_LIMIT, Mark};
 
 /// Tokens of the sources besides the control socket, whose tokens follow.
 const SIGNALS: Token = Token(0);
@@ -36,9 +36,6 @@ const BUDGET: usize = 64;
 /// Work of one turn for all requests that change nothing, so that they cannot delay a failover. Each bond and each port counts
 /// as one.
 const SHOWN_A_TURN: usize = 64;
-
-/// How long an answer to a change waits for the files that show it.
-const FILES_LIMIT: Duration = Duration::from_secs(1);
 
 /// After a `doctor` the next one waits for this many times as long as the first one took: they take a tenth of the time at most.
 const EXAMINATION_SHARE: u32 = 9;
@@ -112,9 +109,14 @@ impl Agent {
                 started();
             }
         }
+        self.stop();
+        Ok(self.instances)
+    }
+
+    /// Ends what was begun, as far as the kernel and the disk answer.
+    fn stop(&mut self) {
         self.instances.finish();
         self.instances.publish_all(clock::now());
-        Ok(self.instances)
     }
 
     fn next_turn(&mut self, ready: &mut mio::Events, wait: Option<Duration>) -> io::Result<()> {
@@ -209,7 +211,7 @@ impl Agent {
                 request,
                 answer,
                 files,
-                limit: now + FILES_LIMIT,
+                limit: now + CLIENT_LIMIT,
             }),
             // A refused call changes nothing.
             refused => self.server.answer(request.client, &request.id, refused),

@@ -227,9 +227,14 @@ impl Planes {
     }
 
     /// The plane of this name.
-    pub fn named(&mut self, name: &str) -> Option<&mut dyn Plane> {
-        let found = self.planes.iter_mut().find(|plane| plane.name() == name);
-        found.map(|plane| plane.as_mut() as &mut dyn Plane)
+    ///
+    /// # Errors
+    /// [`PlaneError::UnknownPlane`]
+    pub fn known(&mut self, name: &str) -> Result<&mut dyn Plane, PlaneError> {
+        match self.planes.iter_mut().find(|plane| plane.name() == name) {
+            Some(plane) => Ok(plane.as_mut()),
+            None => Err(PlaneError::UnknownPlane { name: name.to_owned() }),
+        }
     }
 
     /// Names of the planes whose bonds stop forwarding although nobody removes them, each with the reason and what helps. One that
@@ -322,7 +327,7 @@ mod tests {
         let (found, _) = after.adopt("bond0").unwrap().unwrap();
         assert_eq!(found.plane(), "tc");
         assert!(after.adopt("bond1").unwrap().is_none());
-        assert!(after.named("tc").is_some() && after.named("other").is_none());
+        assert!(after.known("tc").is_ok() && after.known("other").is_err());
     }
 
     #[test]

@@ -116,9 +116,7 @@ impl Instances {
     }
 
     fn give_back_orphan(&mut self, plane: &str, port: PortId, original: &OriginalPort) -> Result<(), PlaneError> {
-        let unknown = || PlaneError::UnknownPlane { name: plane.to_owned() };
-        let plane = self.planes.named(plane).ok_or_else(unknown)?;
-        plane.give_back(port, original)
+        self.planes.known(plane)?.give_back(port, original)
     }
 
     /// The original settings of an interface that has not got them back.

@@ -1,7 +1,6 @@
 //! Keeps the files of bonds up to date: says what they are to show, and leaves it to a thread to write that.
 
 use std::os::fd::RawFd;
-use std::time::Duration;
 
 use bond_monitors::Time;
 
@@ -16,9 +15,6 @@ use crate::status::writer::{Mark, Urgency};
 /// Bonds that one turn hands over at most: after a failover of many bonds the next event must not wait for all their reports.
 pub(super) const PUBLISHED_A_TURN: usize = 8;
 
-/// How long the end of the agent waits for files.
-const PATIENCE: Duration = Duration::from_secs(10);
-
 impl Instances {
     /// Hands over what the files of some bonds are to show; ends every turn of the loop.
     pub fn publish(&mut self, now: Time) {
@@ -29,14 +25,13 @@ impl Instances {
         self.hand_over(now, &dirty, Urgency::Usual);
     }
 
-    /// Brings the files of all bonds up to date, and waits for that some seconds at most.
+    /// Brings the files of all bonds up to date, and waits for that; see [`Writer::settle`](crate::status::writer::Writer::settle).
     pub fn publish_all(&mut self, now: Time) {
         self.compare_all_of_turn(now);
         loop {
             let dirty = self.bonds.dirty_after(None);
             let all = self.hand_over(now, &dirty, Urgency::Usual);
-            if !self.writer.settle(PATIENCE) {
-                log::warn!("status files are not written after {PATIENCE:?}; some are out of date");
+            if !self.writer.settle() {
                 return;
             }
             self.take_unsaved(now);
@@ -156,6 +151,11 @@ impl Instances {
     /// No file is written while `held`, as on a disk that does not answer.
     pub(crate) fn hold_files(&self, held: bool) {
         self.writer.hold(held);
+    }
+
+    /// Ends that, also when the instances are gone.
+    pub(crate) fn files_releaser(&self) -> impl FnOnce() + use<> {
+        self.writer.releaser()
     }
 }
 

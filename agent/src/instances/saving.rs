@@ -14,12 +14,10 @@ use super::Instances;
 use super::id::InstanceId;
 use crate::clock;
 use crate::saved::{Change, SavedBond};
+use crate::status::writer::CLIENT_LIMIT;
 
 /// The pause before a state that could not be saved is saved again.
 pub(super) const SAVE_RETRY: Duration = Duration::from_secs(1);
-
-/// How long a state that is to be written at once waits for the one before it.
-const PATIENCE: Duration = Duration::from_secs(1);
 
 impl Instances {
     /// A failure is logged by the store, and tried again with the next change.
@@ -60,8 +58,8 @@ impl Instances {
     /// It is still not written.
     pub(super) fn finish_saving(&mut self, at: InstanceId) -> io::Result<()> {
         if let Some(mark) = self.bonds.get(at).and_then(|instance| instance.saving) {
-            if !self.writer.wait(mark, PATIENCE) {
-                let text = format!("the disk has not answered for {PATIENCE:?}");
+            if !self.writer.wait(mark, CLIENT_LIMIT) {
+                let text = format!("the disk has not answered for {CLIENT_LIMIT:?}");
                 return Err(io::Error::new(io::ErrorKind::TimedOut, text));
             }
             self.bonds[at].saving = None;

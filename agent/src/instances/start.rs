@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use bond_modes::{AdoptedState, Bond, BondOptions, ForwardingPlan, PortFacts, PortId, options};
 use bond_monitors::Time;
@@ -19,6 +18,7 @@ use crate::dataplane::{self, Adopted, Observed, OriginalPort, Plane, PlaneBond, 
 use crate::origins::{Origins, absolute};
 use crate::plane_option::{is_plane, without_plane};
 use crate::saved::SavedBond;
+use crate::status::writer::{START_LIMIT, warn_late};
 use crate::text::chain;
 
 impl Instances {
@@ -153,7 +153,7 @@ impl Instances {
     /// The files show all bonds when the start is done, unless the disk does not answer.
     fn wait_for_files(&mut self, now: Time) {
         let handed_over = !self.bonds.has_dirty() && !self.prune_due;
-        let limit = now + FILES_LIMIT;
+        let limit = now + START_LIMIT;
         let files = self.start_files.get_or_insert(StartFiles { limit, settling: None });
         let is_late = now >= files.limit;
         if handed_over {
@@ -164,7 +164,7 @@ impl Instances {
             }
         }
         if is_late {
-            log::warn!("status files are not written after {FILES_LIMIT:?}; some are out of date");
+            warn_late(START_LIMIT);
             self.start_files = None;
             return;
         }
@@ -234,10 +234,7 @@ impl Instances {
     }
 
     fn plane_of(&mut self, saved: &SavedBond) -> Result<&mut dyn Plane, PlaneError> {
-        let name = saved.plane();
-        self.planes
-            .named(name)
-            .ok_or_else(|| PlaneError::UnknownPlane { name: name.to_owned() })
+        self.planes.known(saved.plane())
     }
 
     /// A bond was renamed while no agent ran.
@@ -411,9 +408,6 @@ impl Instances {
         }
     }
 }
-
-/// How long the end of a start waits for the status files.
-const FILES_LIMIT: Duration = Duration::from_secs(10);
 
 /// The options of the file, or those in force if the plane cannot change to them while the bond runs.
 fn options_of_orphan(

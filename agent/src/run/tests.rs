@@ -5,6 +5,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use bond_modes::PortId;
 use bond_modes::plan::Tx;
@@ -17,6 +18,7 @@ use crate::dataplane::Planes;
 use crate::dataplane::script::{self, ScriptPlane};
 use crate::netlink::RouteSocket;
 use crate::netlink::tests::{in_netns, ip};
+use crate::status::writer::STUCK_LIMIT;
 use crate::threads::Threads;
 
 /// Bonds, each with [`PORTS`] ports.
@@ -113,6 +115,11 @@ impl AgentUnderTest {
     /// Gives every bond an interface, without which a start finds it gone; starts another agent in place of this one.
     fn start_again(&mut self) {
         self.agent.instances.publish_all(clock::now());
+        self.replace_agent();
+    }
+
+    /// As [`AgentUnderTest::start_again`], for an agent that was stopped.
+    fn replace_agent(&mut self) {
         let names: Vec<String> = (0..BONDS).map(|bond| format!("bond{bond}")).collect();
         for name in &names {
             let index = self.plane.device(name);
@@ -374,7 +381,7 @@ fn a_disk_that_does_not_answer_holds_up_no_failover_and_no_client_for_long() {
             world.turn();
         }
         let wait = world.agent.wait();
-        assert!(wait.is_some_and(|wait| wait <= FILES_LIMIT), "{wait:?}");
+        assert!(wait.is_some_and(|wait| wait <= CLIENT_LIMIT), "{wait:?}");
         world.agent.unpublished[0].limit = Time::ZERO;
         world.turn();
         assert_eq!(receive(&mut root, &mut answers), 1);
@@ -388,6 +395,28 @@ fn a_disk_that_does_not_answer_holds_up_no_failover_and_no_client_for_long() {
         world.agent.instances.hold_files(false);
         world.agent.instances.publish_all(clock::now());
         assert_ne!(fs::read_to_string(&state).unwrap(), saved);
+    });
+}
+
+#[test]
+fn a_stop_on_a_disk_that_does_not_answer_takes_a_few_seconds_in_all() {
+    in_netns(|| {
+        let mut world = AgentUnderTest::new("stop");
+        world.agent.instances.publish_all(clock::now());
+        world.agent.instances.hold_files(true);
+        let release = world.agent.instances.files_releaser();
+        ip("link set q0-0 down");
+        assert!(world.link_event_waits(5000));
+        while world.link_event_waits(0) {
+            world.turn();
+        }
+        let began = Instant::now();
+        world.agent.stop();
+        world.replace_agent();
+        let took = began.elapsed();
+        assert!(took >= STUCK_LIMIT, "{took:?}: nothing was to be written");
+        assert!(took < STUCK_LIMIT + Duration::from_secs(2), "{took:?}");
+        release();
     });
 }
 

@@ -98,12 +98,13 @@ impl Publisher {
         self.flush_some(now, BUDGET);
     }
 
-    /// Writes everything that is pending, due or not, once.
-    pub fn flush_all(&mut self, now: Time) {
+    /// Writes everything that is pending, due or not, once. Calls `done` after each bond.
+    pub fn flush_all(&mut self, now: Time, mut done: impl FnMut()) {
         let pending = self.sets.iter().filter(|(_, set)| set.pending.is_some());
         let pending: Vec<String> = pending.map(|(name, _)| name.clone()).collect();
         for name in pending {
             self.write(now, &name);
+            done();
         }
     }
 

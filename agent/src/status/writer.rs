@@ -34,8 +34,21 @@ pub use self::orders::Urgency;
 /// does not answer; what is handed over then is refused, and costs no memory.
 const UNREAD: usize = 1024;
 
-/// How long the end of the agent waits for the last files.
-const LAST_FILES: Duration = Duration::from_secs(10);
+/// How long a client waits for the files that show its change, and the state of a bond that is to be written at once for the one
+/// before it.
+pub const CLIENT_LIMIT: Duration = Duration::from_secs(1);
+
+/// How often a wait looks whether anything is written.
+const LOOK: Duration = Duration::from_millis(5);
+
+/// How long the end of a start waits for the files of all bonds.
+pub const START_LIMIT: Duration = Duration::from_secs(10);
+
+/// How long a stop waits for the last files.
+const STOP_LIMIT: Duration = Duration::from_secs(10);
+
+/// How long a stop waits while nothing is written: the disk does not answer.
+pub const STUCK_LIMIT: Duration = Duration::from_secs(3);
 
 /// The loop's side.
 #[derive(Debug)]
@@ -51,6 +64,8 @@ pub struct Writer {
     progress: Arc<Progress>,
     /// Wakes the thread up by what is written, and the loop by what can be read.
     wake: UnixStream,
+    /// [`Writer::settle`] gave up the last time.
+    gave_up: bool,
 }
 
 /// Everything awaited that was handed over before this was made; see [`Writer::has_written`].
@@ -87,6 +102,7 @@ impl Writer {
             outcomes,
             progress,
             wake,
+            gave_up: false,
         })
     }
 
@@ -170,15 +186,26 @@ impl Writer {
         while self.wake.read(&mut pokes).is_ok_and(|count| count == pokes.len()) {}
     }
 
-    /// Waits until everything is written, or was tried in vain, but no longer than `limit`; whether it is.
-    pub fn settle(&mut self, limit: Duration) -> bool {
-        let until = Instant::now() + limit;
+    /// Waits until everything is written, or was tried in vain; whether it is. Gives up, with a warning, after [`STOP_LIMIT`], and
+    /// if nothing is written for [`STUCK_LIMIT`].
+    pub fn settle(&mut self) -> bool {
+        let began = Instant::now();
+        let mut step = (self.progress.steps.load(Ordering::SeqCst), began);
         let Settling(answer) = self.settling();
-        while !self.kept.is_empty() && Instant::now() < until {
-            thread::sleep(Duration::from_millis(1));
+        while answer.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
             self.wake();
+            let steps = self.progress.steps.load(Ordering::SeqCst);
+            if steps != step.0 {
+                step = (steps, Instant::now());
+            }
+            if step.1.elapsed() >= STUCK_LIMIT || began.elapsed() >= STOP_LIMIT {
+                warn_late(began.elapsed());
+                self.gave_up = true;
+                return false;
+            }
         }
-        wait_for(&answer, until.saturating_duration_since(Instant::now()))
+        self.gave_up = false;
+        true
     }
 
     /// As [`Writer::settle`], without waiting; [`Writer::events`] is readable when it is done.
@@ -223,16 +250,19 @@ impl Writer {
     }
 }
 
-/// An end without an answer is one, too.
-fn wait_for(answer: &Receiver<()>, limit: Duration) -> bool {
-    answer.recv_timeout(limit) != Err(RecvTimeoutError::Timeout)
+/// Logs that files were not written in this time.
+pub fn warn_late(waited: Duration) {
+    log::warn!(
+        "status files are not written after {} s; some are out of date",
+        waited.as_secs()
+    );
 }
 
 impl Drop for Writer {
-    /// Waits for what is not written yet, unless the disk does not answer.
+    /// Waits for what is not written yet, unless that was given up already.
     fn drop(&mut self) {
-        if !self.settle(LAST_FILES) {
-            log::warn!("status files are not written after {LAST_FILES:?}; some are out of date");
+        if !self.gave_up {
+            self.settle();
         }
         // This ends the thread.
         self.notes = None;
@@ -245,6 +275,12 @@ impl Writer {
     /// The thread does nothing more until it is let go on, as on a disk that does not answer.
     pub(crate) fn hold(&self, held: bool) {
         self.progress.held.store(held, Ordering::SeqCst);
+    }
+
+    /// Lets the thread go on, also when this is gone.
+    pub(crate) fn releaser(&self) -> impl FnOnce() + use<> {
+        let progress = Arc::clone(&self.progress);
+        move || progress.held.store(false, Ordering::SeqCst)
     }
 
     /// The thread panics when it is next awake.

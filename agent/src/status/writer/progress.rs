@@ -12,6 +12,8 @@ pub(super) type Outcome = (PathBuf, io::Result<()>);
 pub(super) struct Progress {
     /// Every awaited note up to this one is done.
     pub(super) done: AtomicU64,
+    /// How many things it has done, each a saved state or the files of a bond.
+    pub(super) steps: AtomicU64,
     /// The loop was refused, and is to be woken up when there is room.
     pub(super) refused: AtomicBool,
     /// It does nothing, as on a disk that does not answer.

@@ -63,7 +63,7 @@ fn what_a_client_waits_for_is_written_before_everything_else() {
         writer.hold(false);
         awaited(writer, mark);
         assert_eq!(miimon(dir, "bond49").as_deref(), Some("200\n"));
-        assert!(writer.settle(LIMIT));
+        assert!(writer.settle());
         let names: Vec<String> = (0..50).map(|number| format!("bond{number}")).collect();
         assert_eq!(masters(dir), names.join(" ") + "\n", "in the order of their creation");
     });
@@ -85,12 +85,12 @@ fn of_what_was_not_written_yet_only_the_newest_counts_and_the_rest_costs_no_memo
         fs::write(dir.join("sys/class/net/bond9/mtu"), "1500\n").unwrap();
         assert!(!writer.show(page("bond1", 100), Urgency::Usual));
         writer.hold(false);
-        assert!(writer.settle(LIMIT));
+        assert!(writer.settle());
         assert!(writer.has_room());
         assert_eq!(miimon(dir, "bond0").unwrap(), format!("{}\n", 99 + UNREAD));
         assert!(!dir.join("sys/class/net/bond9").exists());
         assert!(writer.show(page("bond1", 100), Urgency::Usual));
-        assert!(writer.settle(LIMIT));
+        assert!(writer.settle());
         assert_eq!(masters(dir), "bond0 bond1\n");
     });
 }
@@ -99,7 +99,7 @@ fn of_what_was_not_written_yet_only_the_newest_counts_and_the_rest_costs_no_memo
 fn a_bond_that_goes_and_comes_leaves_nothing_of_the_one_before() {
     with_writer("comes", |writer, dir| {
         writer.show(page("bond0", 100), Urgency::Usual);
-        assert!(writer.settle(LIMIT));
+        assert!(writer.settle());
         writer.hold(true);
         writer.show(page("bond0", 200), Urgency::Usual);
         writer.remove("bond0");
@@ -107,7 +107,7 @@ fn a_bond_that_goes_and_comes_leaves_nothing_of_the_one_before() {
         writer.show(page("bond1", 300), Urgency::Usual);
         writer.remove("bond1");
         writer.hold(false);
-        assert!(writer.settle(LIMIT));
+        assert!(writer.settle());
         assert_eq!(miimon(dir, "bond0").as_deref(), Some("300\n"));
         assert_eq!(miimon(dir, "bond1"), None);
         assert_eq!(masters(dir), "bond0\n");
@@ -181,7 +181,7 @@ fn the_thread_has_ordinary_scheduling_whatever_the_loop_has() {
             eprintln!("no right to real-time priority: nothing to inherit");
         }
         with_writer("priority", |writer, _| {
-            assert!(writer.settle(LIMIT));
+            assert!(writer.settle());
             let policies: Vec<i32> = threads().iter().map(|thread| policy(thread)).collect();
             assert!(!policies.is_empty());
             assert!(

@@ -55,7 +55,10 @@ impl Worker {
             self.obey_test();
             let ended = self.read_notes();
             match self.orders.next() {
-                Some(task) => self.carry_out(task),
+                Some(task) => {
+                    self.carry_out(task);
+                    self.progress.steps.fetch_add(1, Ordering::SeqCst);
+                }
                 None if ended => return,
                 None => self.wait(),
             }
@@ -102,7 +105,10 @@ impl Worker {
             }
             Task::Prune => self.publisher.prune(now),
             Task::Settle(settles) => {
-                self.publisher.flush_all(now);
+                let steps = &self.progress.steps;
+                self.publisher.flush_all(now, || {
+                    steps.fetch_add(1, Ordering::SeqCst);
+                });
                 for settled in settles {
                     // Whoever asked may not wait any more.
                     let _ = settled.try_send(());
