@@ -24,6 +24,7 @@ mod looks;
 mod owners;
 mod polling;
 mod polls;
+mod port_calls;
 mod publish;
 mod rate_limit;
 mod repair;
