@@ -27,6 +27,7 @@ mod follow;
 mod give_back;
 mod late;
 mod planes;
+mod put_back;
 mod renames;
 mod saving;
 
@@ -217,70 +218,6 @@ fn attempts(plane: &ScriptPlane) -> usize {
 }
 
 #[test]
-fn an_attachment_that_fails_half_way_is_tried_again_by_the_clock_and_after_changes_by_others() {
-    with_bond("half-way", |instances, plane, _| {
-        instances.bonds[0].wanted.push("a".to_owned());
-        let index = instances.links.by_name("a").unwrap().unwrap().ifindex;
-        plane.take_calls();
-        let mut now = NOW;
-        // An attachment sets the interface up, undoing it sets it down.
-        plane.set_attaching(|port| {
-            let mut links = RouteSocket::open().unwrap();
-            links.set_up(port.0, true).unwrap();
-            links.set_up(port.0, false).unwrap();
-        });
-        instances.links.set_mtu(index, 1300).unwrap();
-        for _ in 0..20 {
-            plane.fail_at(0, refusal());
-            instances.read_links(now, 1024);
-        }
-        assert_eq!(attempts(plane), 1, "its own changes lead to no other attempt");
-        let report = instances.report(now, FIRST, Counters::Read).ports.remove(0);
-        let reason = report.notes.attach_error.unwrap();
-        assert!(reason.contains("attach a program"), "{reason}");
-        assert_eq!(report.notes.next_attempt_ms, Some(1000));
-        // The pauses grow.
-        for pause in [1, 2, 4, 8, 16, 32, 64, 64] {
-            plane.fail_at(0, refusal());
-            let next = instances.attach_timeout().unwrap();
-            assert_eq!(next.since(now), Duration::from_secs(pause));
-            instances.handle_timeout(next);
-            now = next;
-            assert_eq!(attempts(plane), 1, "after {pause} s");
-        }
-        // Another program changes something: at once, but not for ever.
-        for turn in 0..20 {
-            plane.fail_at(0, refusal());
-            instances.links.set_mtu(index, 1400 + turn).unwrap();
-            instances.read_links(now, 1024);
-        }
-        assert_eq!(attempts(plane), 5);
-        // Nobody wants it for a while.
-        let next = instances.attach_timeout().unwrap();
-        assert!(instances.bonds[0].forget_wanted("a"));
-        instances.handle_timeout(next);
-        assert_eq!((attempts(plane), instances.attach_timeout()), (0, None));
-        instances.bonds[0].wanted.push("a".to_owned());
-        plane.fail_at(0, refusal());
-        instances.attach_wanted(next, FIRST, "a");
-        assert_eq!(attempts(plane), 1);
-        // Nothing stands in the way any more.
-        plane.fail_at(1000, refusal());
-        let next = instances.attach_timeout().unwrap();
-        instances.handle_timeout(next);
-        assert_eq!(attempts(plane), 1);
-        assert!(instances.bonds[0].bond.ports().named("a").is_some());
-        assert_eq!(instances.attach_timeout(), None);
-        assert_eq!(
-            instances.report(next, FIRST, Counters::Read).ports[0]
-                .notes
-                .attach_error,
-            None
-        );
-    });
-}
-
-#[test]
 fn files_follow_while_arp_candidates_take_turns() {
     with_bond("turns", |instances, _, dir| {
         let options = [("arp_interval", "100"), ("arp_ip_target", "10.0.0.2"), ("miimon", "0")];
@@ -448,61 +385,6 @@ fn a_bond_whose_file_was_not_read_stays_and_one_whose_file_does_not_name_it_goes
 fn programs(plane: &ScriptPlane) -> usize {
     let calls = plane.take_calls().into_iter();
     calls.filter(|call| matches!(call, script::Call::Program(..))).count()
-}
-
-#[test]
-fn what_somebody_changes_again_and_again_is_put_back_five_times_and_a_minute_later() {
-    with_bond("pause", |instances, plane, _| {
-        let at = |second| NOW + Duration::from_secs(second);
-        plane.take_calls();
-        for second in 0..9 {
-            instances.put_back(at(second), FIRST, "its address");
-            instances.take_answers(at(second));
-        }
-        assert_eq!(programs(plane), 5);
-        assert_eq!(instances.poll_timeout(), Some(at(65)));
-        instances.handle_timeout(at(64));
-        instances.take_answers(at(64));
-        assert_eq!(programs(plane), 0);
-        instances.handle_timeout(at(65));
-        instances.take_answers(at(65));
-        assert_eq!(programs(plane), 1);
-        assert_ne!(instances.poll_timeout(), Some(at(65)));
-    });
-}
-
-#[test]
-fn an_address_that_the_bond_does_not_take_is_put_back_only_so_often() {
-    with_bond("addresses-put-back", |instances, plane, _| {
-        let active = [("fail_over_mac".to_owned(), "active".to_owned())];
-        instances.set(NOW, "bond0", &active).unwrap();
-        // The script's bond is no interface.
-        instances.bonds[0].ifindex = instances.links.by_name("a").unwrap().unwrap().ifindex;
-        plane.take_calls();
-        for _ in 0..20 {
-            instances.on_bond_device(NOW, FIRST);
-        }
-        assert_eq!(programs(plane), 5);
-    });
-}
-
-#[test]
-fn an_event_about_a_state_that_the_agent_has_changed_since_repairs_nothing() {
-    with_bond("stale", |instances, plane, _| {
-        attach(instances, "a").unwrap();
-        let mut link = instances.links.by_name("a").unwrap().unwrap();
-        instances.links.set_allmulti(link.ifindex, true).unwrap();
-        plane.take_calls();
-        // As it was before the port was attached.
-        link.allmulti_flag = false;
-        instances.on_port(NOW, FIRST, PortId(link.ifindex), &link);
-        instances.take_answers(NOW);
-        assert_eq!(programs(plane), 0);
-        instances.links.set_allmulti(link.ifindex, false).unwrap();
-        instances.on_port(NOW, FIRST, PortId(link.ifindex), &link);
-        instances.take_answers(NOW);
-        assert_eq!(programs(plane), 1);
-    });
 }
 
 #[test]

@@ -11,7 +11,72 @@ use crate::control::proto::Call;
 use crate::control::proto::Origin;
 use crate::dataplane::script::ScriptPlane;
 use crate::instances::Instances;
+use crate::netlink::RouteSocket;
 use crate::netlink::tests::{asks, ip};
+
+#[test]
+fn an_attachment_that_fails_half_way_is_tried_again_by_the_clock_and_after_changes_by_others() {
+    with_bond("half-way", |instances, plane, _| {
+        instances.bonds[0].wanted.push("a".to_owned());
+        let index = instances.links.by_name("a").unwrap().unwrap().ifindex;
+        plane.take_calls();
+        let mut now = NOW;
+        // An attachment sets the interface up, undoing it sets it down.
+        plane.set_attaching(|port| {
+            let mut links = RouteSocket::open().unwrap();
+            links.set_up(port.0, true).unwrap();
+            links.set_up(port.0, false).unwrap();
+        });
+        instances.links.set_mtu(index, 1300).unwrap();
+        for _ in 0..20 {
+            plane.fail_at(0, refusal());
+            instances.read_links(now, 1024);
+        }
+        assert_eq!(attempts(plane), 1, "its own changes lead to no other attempt");
+        let report = instances.report(now, FIRST, Counters::Read).ports.remove(0);
+        let reason = report.notes.attach_error.unwrap();
+        assert!(reason.contains("attach a program"), "{reason}");
+        assert_eq!(report.notes.next_attempt_ms, Some(1000));
+        // The pauses grow.
+        for pause in [1, 2, 4, 8, 16, 32, 64, 64] {
+            plane.fail_at(0, refusal());
+            let next = instances.attach_timeout().unwrap();
+            assert_eq!(next.since(now), Duration::from_secs(pause));
+            instances.handle_timeout(next);
+            now = next;
+            assert_eq!(attempts(plane), 1, "after {pause} s");
+        }
+        // Another program changes something: at once, but not for ever.
+        for turn in 0..20 {
+            plane.fail_at(0, refusal());
+            instances.links.set_mtu(index, 1400 + turn).unwrap();
+            instances.read_links(now, 1024);
+        }
+        assert_eq!(attempts(plane), 5);
+        // Nobody wants it for a while.
+        let next = instances.attach_timeout().unwrap();
+        assert!(instances.bonds[0].forget_wanted("a"));
+        instances.handle_timeout(next);
+        assert_eq!((attempts(plane), instances.attach_timeout()), (0, None));
+        instances.bonds[0].wanted.push("a".to_owned());
+        plane.fail_at(0, refusal());
+        instances.attach_wanted(next, FIRST, "a");
+        assert_eq!(attempts(plane), 1);
+        // Nothing stands in the way any more.
+        plane.fail_at(1000, refusal());
+        let next = instances.attach_timeout().unwrap();
+        instances.handle_timeout(next);
+        assert_eq!(attempts(plane), 1);
+        assert!(instances.bonds[0].bond.ports().named("a").is_some());
+        assert_eq!(instances.attach_timeout(), None);
+        assert_eq!(
+            instances.report(next, FIRST, Counters::Read).ports[0]
+                .notes
+                .attach_error,
+            None
+        );
+    });
+}
 
 #[test]
 fn a_wanted_port_is_tried_soon_after_others_have_changed_it_many_times() {

@@ -1,0 +1,63 @@
+//! What other programs change is put back, but not for ever.
+
+use std::time::Duration;
+
+use bond_modes::PortId;
+
+use super::super::table::FIRST;
+use super::{NOW, attach, programs, with_bond};
+
+#[test]
+fn what_somebody_changes_again_and_again_is_put_back_five_times_and_a_minute_later() {
+    with_bond("pause", |instances, plane, _| {
+        let at = |second| NOW + Duration::from_secs(second);
+        plane.take_calls();
+        for second in 0..9 {
+            instances.put_back(at(second), FIRST, "its address");
+            instances.take_answers(at(second));
+        }
+        assert_eq!(programs(plane), 5);
+        assert_eq!(instances.poll_timeout(), Some(at(65)));
+        instances.handle_timeout(at(64));
+        instances.take_answers(at(64));
+        assert_eq!(programs(plane), 0);
+        instances.handle_timeout(at(65));
+        instances.take_answers(at(65));
+        assert_eq!(programs(plane), 1);
+        assert_ne!(instances.poll_timeout(), Some(at(65)));
+    });
+}
+
+#[test]
+fn an_address_that_the_bond_does_not_take_is_put_back_only_so_often() {
+    with_bond("addresses-put-back", |instances, plane, _| {
+        let active = [("fail_over_mac".to_owned(), "active".to_owned())];
+        instances.set(NOW, "bond0", &active).unwrap();
+        // The script's bond is no interface.
+        instances.bonds[0].ifindex = instances.links.by_name("a").unwrap().unwrap().ifindex;
+        plane.take_calls();
+        for _ in 0..20 {
+            instances.on_bond_device(NOW, FIRST);
+        }
+        assert_eq!(programs(plane), 5);
+    });
+}
+
+#[test]
+fn an_event_about_a_state_that_the_agent_has_changed_since_repairs_nothing() {
+    with_bond("stale", |instances, plane, _| {
+        attach(instances, "a").unwrap();
+        let mut link = instances.links.by_name("a").unwrap().unwrap();
+        instances.links.set_allmulti(link.ifindex, true).unwrap();
+        plane.take_calls();
+        // As it was before the port was attached.
+        link.allmulti_flag = false;
+        instances.on_port(NOW, FIRST, PortId(link.ifindex), &link);
+        instances.take_answers(NOW);
+        assert_eq!(programs(plane), 0);
+        instances.links.set_allmulti(link.ifindex, false).unwrap();
+        instances.on_port(NOW, FIRST, PortId(link.ifindex), &link);
+        instances.take_answers(NOW);
+        assert_eq!(programs(plane), 1);
+    });
+}
