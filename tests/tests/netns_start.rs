@@ -42,29 +42,27 @@ fn meanwhile(daemon: &Daemon, act: impl FnOnce()) {
     send(Signal::SIGCONT);
 }
 
+/// Two cables a bond, whose ends have the same name in both namespaces: `a0` and `b0` for `bond0`.
+fn make_cables(near: &Netns, far: &Netns) {
+    let ports = || (0..BONDS).flat_map(|bond| [format!("a{bond}"), format!("b{bond}")]);
+    let cable = |(number, port): (usize, String)| {
+        // Ends with the same index would look like physical devices, see `Cable::create`.
+        let index = 1000 + number;
+        format!(
+            "link add {port} up index {index} type veth peer name {port} index {} netns {}\n",
+            index + 1,
+            far.name()
+        )
+    };
+    near.batch(&ports().enumerate().map(cable).collect::<String>());
+    far.batch(&ports().map(|port| format!("link set {port} up\n")).collect::<String>());
+}
+
 #[test]
 fn a_bond_fails_over_while_others_are_made_and_while_others_are_adopted() {
     let _machine = Machine::shared();
     let (near, far) = (Netns::new("start"), Netns::new("far"));
-    let mut cables = String::new();
-    for (number, port) in (0..BONDS)
-        .flat_map(|bond| [format!("a{bond}"), format!("b{bond}")])
-        .enumerate()
-    {
-        // Ends with the same index would look like physical devices, see `Cable::create`.
-        let index = 1000 + number;
-        cables += &format!(
-            "link add {port} up index {index} type veth peer name {port} index {} netns {}\n",
-            index + 1,
-            far.name()
-        );
-    }
-    near.batch(&cables);
-    far.batch(
-        &(0..BONDS)
-            .map(|bond| format!("link set a{bond} up\nlink set b{bond} up\n"))
-            .collect::<String>(),
-    );
+    make_cables(&near, &far);
     let config = (0..BONDS).map(|bond| {
         format!("alias bond{bond} bonding\noptions bond{bond} mode=active-backup miimon=100 slaves=a{bond},b{bond}\n")
     });

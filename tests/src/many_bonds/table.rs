@@ -7,6 +7,9 @@ use std::time::Duration;
 use super::probe::Pulls;
 use super::requests::Counted;
 
+/// The name of a row, and what one column says in it.
+pub type Row = (&'static str, String);
+
 /// Of one number of bonds; what is missing was not reached.
 #[derive(Clone, Debug)]
 pub struct Seen {
@@ -121,17 +124,29 @@ impl Seen {
     }
 
     /// What its column says in each row, beside the row's name.
-    pub fn rows(&self) -> Vec<(&'static str, String)> {
+    pub fn rows(&self) -> Vec<Row> {
+        let mut rows = Vec::from(self.start_rows());
+        rows.extend(self.takeover_rows());
+        rows.extend(self.idle_rows());
+        rows.extend(self.dead_rows());
+        rows.extend(self.profile_rows());
+        rows
+    }
+
+    fn start_rows(&self) -> [Row; 4] {
         let [ready, made] = self.start.times();
-        let mut rows = vec![
+        [
             ("start: the agent answers after", ready),
             ("start: all bonds forward after", made),
             ("  bonds then", self.start.bonds.to_string()),
             ("  longest failover of the first meanwhile", self.start.longest(0)),
-        ];
+        ]
+    }
+
+    fn takeover_rows(&self) -> [Row; 4] {
         let takeover = self.takeover.as_ref();
         let of = |say: &dyn Fn(&Taken) -> String| takeover.map_or_else(none, say);
-        rows.extend([
+        [
             (
                 "SIGKILL and start: the agent answers after",
                 of(&|taken| taken.times()[0].clone()),
@@ -148,10 +163,13 @@ impl Seen {
                 "  longest failover of the first from then on",
                 of(&|taken| taken.longest(1)),
             ),
-        ]);
+        ]
+    }
+
+    fn idle_rows(&self) -> [Row; 4] {
         let idle = self.idle.as_ref();
         let of = |say: &dyn Fn(&Idle) -> String| idle.map_or_else(none, say);
-        rows.extend([
+        [
             (
                 "nothing happens: share of one processor",
                 of(&|idle| format!("{:.1} %", idle.share * 100.0)),
@@ -165,11 +183,14 @@ impl Seen {
                 "  descriptors a bond",
                 of(&|idle| format!("{:.1}", idle.descriptors as f64 / self.count as f64)),
             ),
-        ]);
+        ]
+    }
+
+    fn dead_rows(&self) -> [Row; 3] {
         let dead = self.dead.as_ref();
         let of = |say: &dyn Fn(&Failover) -> String| dead.map_or_else(none, say);
         let missing = |dead: &Failover| dead.waits.len() < dead.of;
-        rows.extend([
+        [
             (
                 "all first ports dead: median bond moved after",
                 of(&|dead| {
@@ -186,10 +207,13 @@ impl Seen {
                 }),
             ),
             ("  processor time", of(&|dead| millis(dead.used))),
-        ]);
+        ]
+    }
+
+    fn profile_rows(&self) -> [Row; 7] {
         let profile = self.profile.as_ref();
         let of = |say: &dyn Fn(&Profile) -> String| profile.map_or_else(none, say);
-        rows.extend([
+        [
             (
                 "one failover on an idle agent: median, longest",
                 of(&|profile| waits(&profile.waits)),
@@ -206,8 +230,7 @@ impl Seen {
             ),
             ("  system calls", of(&|profile| profile.event.0.all.to_string())),
             ("  processor time", of(&|profile| micros(profile.event.1))),
-        ]);
-        rows
+        ]
     }
 }
 

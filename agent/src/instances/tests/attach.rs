@@ -14,6 +14,13 @@ use crate::instances::Instances;
 use crate::netlink::RouteSocket;
 use crate::netlink::tests::{asks, ip};
 
+/// What a failed attachment does to an interface: it sets it up, and undoing that sets it down.
+fn set_up_and_down(port: PortId) {
+    let mut links = RouteSocket::open().unwrap();
+    links.set_up(port.0, true).unwrap();
+    links.set_up(port.0, false).unwrap();
+}
+
 #[test]
 fn an_attachment_that_fails_half_way_is_tried_again_by_the_clock_and_after_changes_by_others() {
     with_bond("half-way", |instances, plane, _| {
@@ -21,12 +28,7 @@ fn an_attachment_that_fails_half_way_is_tried_again_by_the_clock_and_after_chang
         let index = instances.links.by_name("a").unwrap().unwrap().ifindex;
         plane.take_calls();
         let mut now = NOW;
-        // An attachment sets the interface up, undoing it sets it down.
-        plane.set_attaching(|port| {
-            let mut links = RouteSocket::open().unwrap();
-            links.set_up(port.0, true).unwrap();
-            links.set_up(port.0, false).unwrap();
-        });
+        plane.set_attaching(set_up_and_down);
         instances.links.set_mtu(index, 1300).unwrap();
         for _ in 0..20 {
             plane.fail_at(0, refusal());
