@@ -49,7 +49,7 @@ impl Port {
         } else {
             Health::new(carrier, LinkState::Up)
         };
-        watch_by(&mut health, now, options, || {
+        give_monitors(&mut health, now, options, || {
             ArpMonitor::new(now, carrier.is_on(), options.window())
         });
         Port {
@@ -115,7 +115,7 @@ impl Port {
 
 /// Gives a port the monitors that these options ask for besides carrier: the only place that says which. `arp` makes its ARP
 /// monitor, a new one or one with the saved state.
-pub(crate) fn watch_by(health: &mut Health, now: Time, options: &BondOptions, arp: impl FnOnce() -> ArpMonitor) {
+pub(crate) fn give_monitors(health: &mut Health, now: Time, options: &BondOptions, arp: impl FnOnce() -> ArpMonitor) {
     health.set_arp(now, options.asks_targets().then(arp));
 }
 

@@ -14,7 +14,7 @@ impl FrameKinds {
     /// ARP.
     pub const ARP: FrameKinds = FrameKinds(1);
     /// IPv6, of which neighbour discovery is wanted.
-    pub const ND: FrameKinds = FrameKinds(2);
+    pub const IPV6: FrameKinds = FrameKinds(2);
     /// Slow protocols: LACP and marker. [802.3 annex 57A]
     pub const SLOW: FrameKinds = FrameKinds(4);
 
@@ -22,14 +22,14 @@ impl FrameKinds {
     pub fn of(frame: &[u8]) -> FrameKinds {
         match ethernet::strip(frame).map(|outer| outer.ethertype) {
             Some(ethernet::ARP) => FrameKinds::ARP,
-            Some(ethernet::IPV6) => FrameKinds::ND,
+            Some(ethernet::IPV6) => FrameKinds::IPV6,
             Some(SLOW_PROTOCOLS) => FrameKinds::SLOW,
             _ => FrameKinds::NONE,
         }
     }
 
     /// The kinds of both sets.
-    pub const fn and(self, other: FrameKinds) -> FrameKinds {
+    pub const fn or(self, other: FrameKinds) -> FrameKinds {
         FrameKinds(self.0 | other.0)
     }
 
@@ -53,7 +53,7 @@ impl BitOr for FrameKinds {
     type Output = FrameKinds;
 
     fn bitor(self, other: FrameKinds) -> FrameKinds {
-        self.and(other)
+        self.or(other)
     }
 }
 
@@ -71,7 +71,7 @@ mod tests {
     fn a_frame_is_of_the_kind_of_its_ethertype_behind_its_tags() {
         let frame = |types: &[u8]| [&[2; 12], types, &[0; 8]].concat();
         assert_eq!(FrameKinds::of(&frame(&[8, 6])), FrameKinds::ARP);
-        assert_eq!(FrameKinds::of(&frame(&[0x86, 0xdd])), FrameKinds::ND);
+        assert_eq!(FrameKinds::of(&frame(&[0x86, 0xdd])), FrameKinds::IPV6);
         assert_eq!(FrameKinds::of(&frame(&[0x88, 9])), FrameKinds::SLOW);
         assert_eq!(FrameKinds::of(&frame(&[0x81, 0, 0, 7, 8, 6])), FrameKinds::ARP);
         assert_eq!(FrameKinds::of(&frame(&[8, 0])), FrameKinds::NONE);
@@ -80,9 +80,9 @@ mod tests {
 
     #[test]
     fn sets_join_and_meet() {
-        let both = FrameKinds::ARP | FrameKinds::ND;
-        assert!(both.meets(FrameKinds::ND) && !both.meets(FrameKinds::SLOW));
-        assert_eq!(both.without(FrameKinds::ARP), FrameKinds::ND);
+        let both = FrameKinds::ARP | FrameKinds::IPV6;
+        assert!(both.meets(FrameKinds::IPV6) && !both.meets(FrameKinds::SLOW));
+        assert_eq!(both.without(FrameKinds::ARP), FrameKinds::IPV6);
         assert!(FrameKinds::NONE.is_empty() && !both.is_empty());
     }
 }

@@ -22,7 +22,7 @@ pub struct Health {
     combine: Combine,
     damping: Option<Damping>,
     /// The last verdict before damping.
-    worked: Carrier,
+    undamped: Carrier,
     debounce: Debounce,
 }
 
@@ -84,7 +84,7 @@ impl Health {
     /// The saved state.
     pub fn restored(carrier: CarrierMonitor, debounce: Debounce) -> Self {
         Health {
-            worked: Carrier::from_bool(debounce.state().is_usable()),
+            undamped: Carrier::from_bool(debounce.state().is_usable()),
             carrier,
             monitors: Vec::new(),
             combine: Combine::default(),
@@ -94,7 +94,7 @@ impl Health {
     }
 
     /// Sets the monitors besides carrier. The present state stays until they have a verdict.
-    pub fn watch_by(&mut self, now: Time, monitors: Vec<AnyMonitor>, combine: Combine) {
+    pub fn set_monitors(&mut self, now: Time, monitors: Vec<AnyMonitor>, combine: Combine) {
         self.monitors = monitors;
         self.combine = combine;
         let usable = self.is_usable();
@@ -122,7 +122,7 @@ impl Health {
     pub fn assume(&mut self, now: Time, state: LinkState) {
         self.debounce = Debounce::in_state(state);
         let usable = state.is_usable();
-        self.worked = Carrier::from_bool(usable);
+        self.undamped = Carrier::from_bool(usable);
         self.pass_on(now, Fact::Before { usable }, &mut Vec::new());
     }
 
@@ -150,13 +150,13 @@ impl Health {
     pub fn judge(&mut self, now: Time, delays: Delays) -> Option<LinkState> {
         let carrier = self.carrier.carrier();
         self.pass_on(now, Fact::Carrier(carrier), &mut Vec::new());
-        let works = Carrier::from_bool(carrier.is_on() && self.combined() != Verdict::Down);
-        let failed = self.worked.is_on() && !works.is_on();
-        self.worked = works;
+        let undamped = Carrier::from_bool(carrier.is_on() && self.combined() != Verdict::Down);
+        let failed = self.undamped.is_on() && !undamped.is_on();
+        self.undamped = undamped;
         let damping = self.damping.as_mut().filter(|_| failed);
         damping.into_iter().for_each(|damping| damping.failed(now));
         let left_out = self.damping.and_then(|damping| damping.suppressed_until()).is_some();
-        let counts = if left_out { Carrier::Off } else { works };
+        let counts = if left_out { Carrier::Off } else { undamped };
         self.debounce.observe(now, counts, delays)
     }
 
@@ -315,7 +315,7 @@ mod tests {
     fn without_carrier_a_port_is_down_whatever_its_monitors_say() {
         let mut health = Health::new(Carrier::On, LinkState::Up);
         let others = vec![arp(), AnyMonitor::Silence(Silence::new(at(0)))];
-        health.watch_by(at(0), others, Combine::Any);
+        health.set_monitors(at(0), others, Combine::Any);
         assert_eq!(carrier(&mut health, 1, Carrier::Off), Some(LinkState::Down));
         health.arp_mut().unwrap().judged(true);
         assert_eq!(health.judge(at(2), NO_DELAYS), None);
@@ -324,7 +324,7 @@ mod tests {
     #[test]
     fn after_a_lost_carrier_the_arp_monitor_wants_an_answer_first() {
         let mut health = Health::new(Carrier::On, LinkState::Up);
-        health.watch_by(at(0), vec![arp()], Combine::All);
+        health.set_monitors(at(0), vec![arp()], Combine::All);
         carrier(&mut health, 1, Carrier::Off);
         assert_eq!(carrier(&mut health, 2, Carrier::On), None);
         health.arp_mut().unwrap().judged(true);
@@ -334,7 +334,7 @@ mod tests {
     #[test]
     fn while_no_monitor_knows_carrier_alone_decides() {
         let mut health = Health::new(Carrier::On, LinkState::Down);
-        health.watch_by(at(0), vec![arp()], Combine::All);
+        health.set_monitors(at(0), vec![arp()], Combine::All);
         assert_eq!(
             health.judge(at(1), NO_DELAYS),
             None,
@@ -349,7 +349,7 @@ mod tests {
     #[test]
     fn a_monitor_asks_learns_and_is_combined_with_the_others() {
         let mut health = Health::new(Carrier::On, LinkState::Up);
-        health.watch_by(
+        health.set_monitors(
             at(0),
             vec![arp(), AnyMonitor::Silence(Silence::new(at(0)))],
             Combine::All,
@@ -383,7 +383,7 @@ mod tests {
     #[test]
     fn another_arp_monitor_leaves_the_others_as_they_are() {
         let mut health = Health::new(Carrier::On, LinkState::Up);
-        health.watch_by(
+        health.set_monitors(
             at(0),
             vec![arp(), AnyMonitor::Silence(Silence::new(at(0)))],
             Combine::All,

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bondd::config::import::{Form, Text, import};
+use bondd::config::import::{Format, Text, import};
 use bondd::config::loader::{Files, Refusal};
 use bondd::config::names::check_bond;
 use bondd::config::{Grammar, Parsed, Source, parse};
@@ -48,7 +48,7 @@ const GRAMMARS: [Grammar; 4] = [
     Grammar::CommandLine,
 ];
 
-const FORMS: [Form; 3] = [Form::Ifcfg, Form::Dracut, Form::Interfaces];
+const FORMATS: [Format; 3] = [Format::Ifcfg, Format::Dracut, Format::Interfaces];
 
 /// The examples that are changed, each as text, and what is made of them.
 pub struct Fuzzer {
@@ -133,7 +133,7 @@ impl Fuzzer {
             let found = self.corpus.get(at).into_iter();
             found.map(|text| (path.to_owned(), Ok(text.clone()))).collect()
         };
-        let imported = import(FORMS[length % FORMS.len()], &texts, &sourced, &check_options);
+        let imported = import(FORMATS[length % FORMATS.len()], &texts, &sourced, &check_options);
         let source = Source {
             path: PathBuf::from("imported.conf"),
             text: imported.text,

@@ -9,7 +9,7 @@ use bond_modes::options::{PORT_TABLE, SetWhen, TABLE};
 use clap::{Parser, Subcommand};
 
 use crate::config::Grammar;
-use crate::config::import::Form;
+use crate::config::import::Format;
 use crate::control::proto::OptionPairs;
 use crate::control::run_dir;
 
@@ -285,8 +285,8 @@ pub(super) enum Command {
     )]
     Import {
         /// The tool whose configuration is read
-        #[arg(long, value_name = "FORM", value_enum)]
-        from: Form,
+        #[arg(long, value_name = "FORMAT", value_enum)]
+        from: Format,
         /// Files, or folders of them
         #[arg(value_name = "PATH")]
         paths: Vec<PathBuf>,

@@ -21,7 +21,7 @@ pub(super) struct Verdict {
     bond: String,
     mode: String,
     /// The rule that selects the port.
-    choice: Choice,
+    choice: Rule,
     /// The ports to choose from, in the order of attaching: those that send now, or in active-backup those that count as up.
     candidates: Vec<String>,
     /// The ports that the frames of the flow leave through: none if they are dropped, several if each frame is copied or may
@@ -39,7 +39,7 @@ pub(super) struct Verdict {
 /// The rule that selects the port of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-enum Choice {
+enum Rule {
     /// The active port sends everything.
     ActivePort,
     /// Each frame is assigned anew, independent of its flow.
@@ -84,7 +84,7 @@ impl Verdict {
             schema: SCHEMA,
             bond: bond.name.clone(),
             mode: bond.status.mode.clone(),
-            choice: Choice::Hash,
+            choice: Rule::Hash,
             ports: Vec::new(),
             index: None,
             hash: None,
@@ -93,15 +93,15 @@ impl Verdict {
         };
         match spread {
             Spread::One => {
-                verdict.choice = Choice::ActivePort;
+                verdict.choice = Rule::ActivePort;
                 verdict.ports.extend(bond.status.active_port.clone());
             }
             Spread::RoundRobin { .. } => {
-                verdict.choice = Choice::EachFrame;
+                verdict.choice = Rule::EachFrame;
                 verdict.ports.clone_from(&verdict.candidates);
             }
             Spread::All => {
-                verdict.choice = Choice::EveryPort;
+                verdict.choice = Rule::EveryPort;
                 verdict.ports.clone_from(&verdict.candidates);
             }
             Spread::Hash(_) => verdict.hashed(bond, flow)?,
@@ -147,15 +147,15 @@ impl Verdict {
         text += "\nport     ";
         // Writing to a String cannot fail.
         let _ = match (self.choice, self.ports.first(), &self.hash, self.index) {
-            (Choice::Hash, Some(port), Some(hash), Some(index)) => {
+            (Rule::Hash, Some(port), Some(hash), Some(index)) => {
                 write!(text, "{} % {} = {index} -> {port}", hash.hash, self.candidates.len())
             }
-            (Choice::ActivePort, Some(port), ..) => write!(text, "{port}, the active port, for every flow"),
-            (Choice::EachFrame, Some(_), ..) => {
+            (Rule::ActivePort, Some(port), ..) => write!(text, "{port}, the active port, for every flow"),
+            (Rule::EachFrame, Some(_), ..) => {
                 write!(text, "not fixed: each frame of a flow may take any of these ports")
             }
-            (Choice::EveryPort, Some(_), ..) => write!(text, "a copy through each of {}", self.ports.join(", ")),
-            (Choice::ActivePort, None, ..) => write!(text, "none: there is no active port, frames are dropped"),
+            (Rule::EveryPort, Some(_), ..) => write!(text, "a copy through each of {}", self.ports.join(", ")),
+            (Rule::ActivePort, None, ..) => write!(text, "none: there is no active port, frames are dropped"),
             _ => write!(text, "none: no port sends, frames are dropped"),
         };
         text.push('\n');

@@ -27,7 +27,7 @@ use crate::instances::check_options;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Pause between two looks.
-const LOOK: Duration = Duration::from_millis(50);
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// One run of the hook.
 struct Hook<'a> {
@@ -385,7 +385,7 @@ impl Hook<'_> {
     ) -> Result<(), Failure> {
         let start = Instant::now();
         while !holds(self)? && start.elapsed() < limit {
-            thread::sleep(LOOK);
+            thread::sleep(POLL_INTERVAL);
         }
         Ok(())
     }
@@ -404,7 +404,7 @@ fn connect(run_dir: &Path) -> Result<Client, ClientError> {
             Err(ClientError::NoDaemon { .. } | ClientError::Closed { .. }) | Ok((_, false))
                 if start.elapsed() < PATIENCE =>
             {
-                thread::sleep(LOOK)
+                thread::sleep(POLL_INTERVAL)
             }
             connected => return connected.map(|(client, _)| client),
         }

@@ -5,12 +5,17 @@ use std::path::PathBuf;
 
 use super::failure::Failure;
 use crate::config::Severity;
-use crate::config::import::{Form, load};
+use crate::config::import::{Format, load};
 use crate::instances::check_options;
 
 /// Reads the configuration and prints findings to `err` and the option file to `out`.
-pub(super) fn import(form: Form, paths: &[PathBuf], out: &mut dyn Write, err: &mut dyn Write) -> Result<(), Failure> {
-    let imported = load(form, paths, &check_options);
+pub(super) fn import(
+    format: Format,
+    paths: &[PathBuf],
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> Result<(), Failure> {
+    let imported = load(format, paths, &check_options);
     for finding in &imported.diagnostics {
         writeln!(err, "{finding}")?;
     }

@@ -31,13 +31,13 @@ impl Instances {
         while let Some(event) = self.pending_events.pop_front() {
             self.on_link_event(now, event);
         }
-        self.refresh_stale(now);
+        self.refresh_outdated_addresses(now);
         drained
     }
 
     /// Gives bonds their addresses anew, once for all events.
-    pub(super) fn refresh_stale(&mut self, now: Time) {
-        for at in std::mem::take(&mut self.stale) {
+    pub(super) fn refresh_outdated_addresses(&mut self, now: Time) {
+        for at in std::mem::take(&mut self.outdated_addresses) {
             self.refresh_addresses(now, at);
         }
     }
@@ -104,7 +104,7 @@ impl Instances {
                 self.on_gone(now, ifindex, &name);
             }
             LinkEvent::Address { ifindex, .. } => {
-                self.stale.extend(self.bonds.below(ifindex));
+                self.outdated_addresses.extend(self.bonds.below(ifindex));
             }
             LinkEvent::Overrun => {
                 log::warn!("link events were lost, reading the state of every interface");
@@ -236,9 +236,9 @@ impl Instances {
             }
         }
         // A VLAN that was put on the bond or on what is above it, or a bridge whose address changed.
-        self.stale.extend(self.bonds.below(link.ifindex));
+        self.outdated_addresses.extend(self.bonds.below(link.ifindex));
         if let Some(below) = link.peer {
-            self.stale.extend(self.bonds.below(below));
+            self.outdated_addresses.extend(self.bonds.below(below));
         }
     }
 

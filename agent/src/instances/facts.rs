@@ -163,7 +163,7 @@ impl Instances {
         self.bonds[at].devices.insert(link.ifindex, Device::of(&link));
         self.feed(now, at, Event::BondLink { report: link.report });
         self.bonds[at].dirty = true;
-        self.stale.insert(at);
+        self.outdated_addresses.insert(at);
         let instance = &mut self.bonds[at];
         if instance.bond.is_foreign_mac(mac) && instance.looks.is_news(Look::Device) {
             self.put_back(now, at, &format!("its address to {mac}"));

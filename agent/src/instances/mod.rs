@@ -122,7 +122,7 @@ pub struct Instances {
     /// The bond that was published last: one that changes all the time must not keep others from it.
     last_published: Option<InstanceId>,
     /// Bonds whose addresses to announce may have changed.
-    stale: BTreeSet<InstanceId>,
+    outdated_addresses: BTreeSet<InstanceId>,
     polls: Polls,
     /// Events for monitoring clients.
     happened: Vec<EventLine>,
@@ -178,7 +178,7 @@ impl Instances {
             resync_at: None,
             save_again_at: None,
             last_published: None,
-            stale: BTreeSet::new(),
+            outdated_addresses: BTreeSet::new(),
             polls: Polls::default(),
             happened: Vec::new(),
         })
@@ -197,7 +197,7 @@ impl Instances {
         while let Some(answer) = self.threads.answer() {
             answer(self, now);
         }
-        self.refresh_stale(now);
+        self.refresh_outdated_addresses(now);
     }
 
     /// Ends an orderly stop: what the kernel was asked to do is done, unless it takes too long.

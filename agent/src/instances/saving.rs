@@ -71,7 +71,7 @@ impl Instances {
     /// Takes note of states that the thread could not write. The bonds are saved again later.
     pub(super) fn take_unsaved(&mut self, now: Time) {
         for (path, written) in self.writer.take_outcomes() {
-            let Some(ifindex) = self.store.told(&path, &written) else {
+            let Some(ifindex) = self.store.note_written(&path, &written) else {
                 continue;
             };
             if let Some(at) = self.bonds.on_device(ifindex) {

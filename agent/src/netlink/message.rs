@@ -64,37 +64,41 @@ pub(super) fn parse(message: &LinkMessage) -> Option<Link> {
     if header.interface_family != AddressFamily::Unspec {
         return None;
     }
-    let mut seen = Seen::default();
-    seen.read(&message.attributes);
+    let mut attributes = Attributes::default();
+    attributes.read(&message.attributes);
     let admin_up = header.flags.contains(LinkFlags::Up);
-    let carrier = seen.carrier_of(header.flags);
+    let carrier = attributes.carrier_of(header.flags);
     let promisc_flag = header.flags.contains(LinkFlags::Promisc);
     let allmulti_flag = header.flags.contains(LinkFlags::Allmulti);
     Some(Link {
         ifindex: header.index,
         report: LinkReport {
-            name: seen.name?,
+            name: attributes.name?,
             admin_up,
             carrier,
-            mac: seen.mac,
-            mtu: seen.mtu?,
-            promisc: promisc_flag || seen.promiscuity > 0,
-            allmulti: allmulti_flag || seen.allmulti > 0,
+            mac: attributes.mac,
+            mtu: attributes.mtu?,
+            promisc: promisc_flag || attributes.promiscuity > 0,
+            allmulti: allmulti_flag || attributes.allmulti > 0,
             speed: Speed::default(),
             duplex: Duplex::default(),
         },
-        in_service: !seen.not_in_service,
-        operstate: operstate(seen.operstate),
+        in_service: !attributes.not_in_service,
+        operstate: operstate(attributes.operstate),
         promisc_flag,
         allmulti_flag,
-        kind: seen.kind,
-        peer: if seen.peer_elsewhere { None } else { seen.peer },
-        master: seen.master,
+        kind: attributes.kind,
+        peer: if attributes.peer_elsewhere {
+            None
+        } else {
+            attributes.peer
+        },
+        master: attributes.master,
         loopback: header.flags.contains(LinkFlags::Loopback),
         ethernet: header.link_layer_type == LinkLayerType::Ether,
-        alias: seen.alias,
-        vlan: seen.vlan,
-        tx_queues: seen.tx_queues,
+        alias: attributes.alias,
+        vlan: attributes.vlan,
+        tx_queues: attributes.tx_queues,
     })
 }
 
@@ -112,7 +116,7 @@ fn operstate(state: Option<State>) -> &'static str {
 
 /// The attributes that matter, as found.
 #[derive(Default)]
-struct Seen {
+struct Attributes {
     name: Option<String>,
     mac: MacAddr,
     mtu: Option<u32>,
@@ -130,7 +134,7 @@ struct Seen {
     tx_queues: u32,
 }
 
-impl Seen {
+impl Attributes {
     fn read(&mut self, attributes: &[LinkAttribute]) {
         for attribute in attributes {
             match attribute {
@@ -237,16 +241,16 @@ pub(super) fn any_address(message: &AddressMessage) -> Option<(u32, IpAddr, bool
 /// The part of a link message that a poll reads: interface index, carrier, and whether its queues are in service.
 pub(super) fn link_state(payload: &[u8]) -> Option<(u32, LinkState)> {
     let header = LinkHeader::parse(payload).ok()?;
-    let mut seen = Seen::default();
+    let mut attributes = Attributes::default();
     for attribute in NlasIterator::new(payload.get(LINK_HEADER_LEN..)?) {
         let attribute: NlaBuffer<&[u8]> = attribute.ok()?;
         if matches!(attribute.kind(), libc::IFLA_CARRIER | libc::IFLA_OPERSTATE) {
-            seen.read(&[LinkAttribute::parse_with_param(&attribute, header.interface_family).ok()?]);
+            attributes.read(&[LinkAttribute::parse_with_param(&attribute, header.interface_family).ok()?]);
         }
     }
     let state = LinkState {
-        carrier: seen.carrier_of(header.flags),
-        in_service: !seen.not_in_service,
+        carrier: attributes.carrier_of(header.flags),
+        in_service: !attributes.not_in_service,
     };
     Some((header.index, state))
 }

@@ -30,7 +30,7 @@ fn program(kinds: FrameKinds) -> Vec<sock_filter> {
     let parts: [(FrameKinds, &[sock_filter]); 3] = [
         (FrameKinds::ARP, &ARP),
         (FrameKinds::SLOW, &SLOW),
-        (FrameKinds::ND, &NEIGHBOUR_DISCOVERY),
+        (FrameKinds::IPV6, &NEIGHBOUR_DISCOVERY),
     ];
     for (_, part) in parts.into_iter().filter(|(kind, _)| kinds.meets(*kind)) {
         program.extend_from_slice(part);

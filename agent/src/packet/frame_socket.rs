@@ -336,7 +336,7 @@ mod tests {
         });
     }
 
-    const PROBES: FrameKinds = FrameKinds::ARP.and(FrameKinds::ND);
+    const PROBES: FrameKinds = FrameKinds::ARP.or(FrameKinds::IPV6);
 
     /// A byte that distinguishes our ICMPv6 messages from the kernel's.
     const MARK: u8 = 0xa5;

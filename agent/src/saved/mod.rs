@@ -237,7 +237,7 @@ impl Store {
         Ok(())
     }
 
-    /// What is to be written for a state. A [`Change::Text`] counts as written, until [`Store::told`] says otherwise.
+    /// What is to be written for a state. A [`Change::Text`] counts as written, until [`Store::note_written`] says otherwise.
     pub fn change(&mut self, state: &SavedBond) -> Change {
         if self.files.get(&state.name) != Some(&Some(state.ifindex)) {
             return Change::File;
@@ -252,7 +252,7 @@ impl Store {
 
     /// A [`Change::Text`] could not be written, which is logged as by [`Store::save`], or could be written after that. Returns the
     /// interface of the bond whose state is not written.
-    pub fn told(&mut self, path: &Path, written: &io::Result<()>) -> Option<u32> {
+    pub fn note_written(&mut self, path: &Path, written: &io::Result<()>) -> Option<u32> {
         self.log_failure(path, written);
         if written.is_ok() {
             return None;

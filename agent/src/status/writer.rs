@@ -22,7 +22,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender, TryRecvError
 use std::thread;
 use std::time::{Duration, Instant};
 
-use self::orders::{Note, Wish};
+use self::orders::{Note, Request};
 use self::progress::{Outcome, Progress};
 use self::worker::Worker;
 use super::Page;
@@ -39,7 +39,7 @@ const UNREAD: usize = 1024;
 pub const CLIENT_LIMIT: Duration = Duration::from_secs(1);
 
 /// How often a wait looks whether anything is written.
-const LOOK: Duration = Duration::from_millis(5);
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
 /// How long the end of a start waits for the files of all bonds.
 pub const START_LIMIT: Duration = Duration::from_secs(10);
@@ -55,7 +55,7 @@ pub const STUCK_LIMIT: Duration = Duration::from_secs(3);
 pub struct Writer {
     notes: Option<SyncSender<Note>>,
     /// Notes that must not be lost, while there are too many unread ones.
-    kept: VecDeque<Wish>,
+    kept: VecDeque<Request>,
     /// How many notes there have been.
     given: u64,
     /// The number of the last one that a client may wait for.
@@ -109,7 +109,7 @@ impl Writer {
     /// Hands over what a bond's files are to show; whether there is room for it. Bonds are listed in the order in which they came
     /// first. Call [`Writer::wake`] afterwards.
     pub fn show(&mut self, page: Box<Page>, urgency: Urgency) -> bool {
-        let sent = self.send_kept() && self.send(Wish::Show(page, urgency)).is_ok();
+        let sent = self.send_kept() && self.send(Request::Show(page, urgency)).is_ok();
         if urgency == Urgency::Awaited {
             // One that was refused comes later.
             self.awaited = self.given + u64::from(!sent);
@@ -120,7 +120,7 @@ impl Writer {
     /// Hands over what a file with a saved state is to contain. It is not tried again: see [`Writer::take_outcomes`]. Call
     /// [`Writer::wake`] afterwards.
     pub fn save(&mut self, path: PathBuf, text: String) -> Mark {
-        self.kept.push_back(Wish::Save(path, text));
+        self.kept.push_back(Request::Save(path, text));
         let mark = Mark(self.given + self.kept.len() as u64);
         self.send_kept();
         mark
@@ -145,12 +145,12 @@ impl Writer {
     /// The files of a bond that is gone are to go.
     pub fn remove(&mut self, bond: &str) {
         self.awaited = self.given + self.kept.len() as u64 + 1;
-        self.keep(Wish::Remove(bond.to_owned()));
+        self.keep(Request::Remove(bond.to_owned()));
     }
 
     /// Files that an earlier agent left behind are to go, once everything that was handed over is written.
     pub fn prune(&mut self) {
-        self.keep(Wish::Prune);
+        self.keep(Request::Prune);
     }
 
     /// Whether anything can be handed over.
@@ -192,7 +192,7 @@ impl Writer {
         let began = Instant::now();
         let mut step = (self.progress.steps.load(Ordering::SeqCst), began);
         let Settling(answer) = self.settling();
-        while answer.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
+        while answer.recv_timeout(POLL_INTERVAL) == Err(RecvTimeoutError::Timeout) {
             self.wake();
             let steps = self.progress.steps.load(Ordering::SeqCst);
             if steps != step.0 {
@@ -211,31 +211,31 @@ impl Writer {
     /// As [`Writer::settle`], without waiting; [`Writer::events`] is readable when it is done.
     pub fn settling(&mut self) -> Settling {
         let (settled, answer) = mpsc::sync_channel(1);
-        self.keep(Wish::Settle(settled));
+        self.keep(Request::Settle(settled));
         Settling(answer)
     }
 
-    fn keep(&mut self, wish: Wish) {
-        self.kept.push_back(wish);
+    fn keep(&mut self, request: Request) {
+        self.kept.push_back(request);
         self.wake();
     }
 
     /// Whether none is left.
     fn send_kept(&mut self) -> bool {
-        while let Some(wish) = self.kept.pop_front() {
-            if let Err(wish) = self.send(wish) {
-                self.kept.push_front(wish);
+        while let Some(request) = self.kept.pop_front() {
+            if let Err(request) = self.send(request) {
+                self.kept.push_front(request);
                 return false;
             }
         }
         true
     }
 
-    fn send(&mut self, wish: Wish) -> Result<(), Wish> {
-        let Some(notes) = &self.notes else { return Err(wish) };
+    fn send(&mut self, request: Request) -> Result<(), Request> {
+        let Some(notes) = &self.notes else { return Err(request) };
         let note = Note {
             number: self.given + 1,
-            wish,
+            request,
         };
         match notes.try_send(note) {
             Ok(()) => {
@@ -244,7 +244,7 @@ impl Writer {
             }
             Err(TrySendError::Full(note) | TrySendError::Disconnected(note)) => {
                 self.progress.refused.store(true, Ordering::SeqCst);
-                Err(note.wish)
+                Err(note.request)
             }
         }
     }

@@ -30,7 +30,7 @@ use crate::ids::PortId;
 use crate::options::{ArpAllTargets, BondOptions};
 use crate::outbox::Outbox;
 use crate::plan::ForwardingPlan;
-use crate::port::{Port, Ports, watch_by};
+use crate::port::{Port, Ports, give_monitors};
 use crate::roles::Roles;
 
 /// State of the monitor; it begins anew after a restart.
@@ -88,7 +88,7 @@ impl Probing {
     /// Kinds of frames that it needs: those of the targets, if there are any.
     pub fn wants(&self, ports: &Ports, context: &ProbeContext<'_>) -> FrameKinds {
         if self.runs(ports, context) && context.options.targets().next().is_some() {
-            FrameKinds::ARP | FrameKinds::ND
+            FrameKinds::ARP | FrameKinds::IPV6
         } else {
             FrameKinds::NONE
         }
@@ -142,7 +142,7 @@ impl Probing {
                 let state = if usable { LinkState::Up } else { LinkState::Down };
                 port.health.assume(now, state);
             }
-            watch_by(&mut port.health, now, context.options, || {
+            give_monitors(&mut port.health, now, context.options, || {
                 ArpMonitor::new(now, usable, window)
             });
         }

@@ -51,7 +51,7 @@ impl Envelope<'_> {
 
 /// A received message.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Heard<'a> {
+pub(super) struct ReceivedMessage<'a> {
     /// Receiver of the frame.
     pub destination: MacAddr,
     /// Sender of the frame.
@@ -67,13 +67,13 @@ pub(super) struct Heard<'a> {
 }
 
 /// A whole ICMPv6 message directly behind the IPv6 header, its checksum right.
-pub(super) fn parse(frame: &[u8]) -> Option<Heard<'_>> {
+pub(super) fn parse(frame: &[u8]) -> Option<ReceivedMessage<'_>> {
     let outer = ethernet::strip(frame).filter(|outer| outer.ethertype == ethernet::IPV6)?;
     let (start, rest) = outer.bytes.split_first_chunk()?;
     let (source, rest) = rest.split_first_chunk::<16>()?;
     let (destination, rest) = rest.split_first_chunk::<16>()?;
     let [version, _, _, _, high, low, next_header, hop_limit] = *start;
-    let heard = Heard {
+    let heard = ReceivedMessage {
         destination: outer.destination,
         source: outer.source,
         source_ip: (*source).into(),

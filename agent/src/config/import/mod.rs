@@ -18,7 +18,7 @@ use super::{Check, Diagnostic, loader};
 mod bond;
 mod dracut;
 mod expand;
-mod form;
+mod format;
 mod ifcfg;
 mod ifupdown;
 mod interfaces;
@@ -30,7 +30,7 @@ mod write;
 #[cfg(test)]
 mod tests;
 
-pub use form::Form;
+pub use format::Format;
 pub use ifupdown::{Line, Ports, Role, Stanza, read as read_stanza};
 pub use interfaces::Sourced;
 pub use reading::Text;
@@ -50,11 +50,11 @@ pub struct Imported {
 }
 
 /// Reads files, or those of folders; `-` is standard input. Without a path, reads the tool's own files.
-pub fn load(form: Form, paths: &[PathBuf], check: Check<'_>) -> Imported {
+pub fn load(format: Format, paths: &[PathBuf], check: Check<'_>) -> Imported {
     let mut import = Import::default();
     // On Red Hat's systems the second path is a file about other things.
-    let is_there = |path: &PathBuf| path.is_dir() || path.exists() && form != Form::Ifcfg;
-    let usual = || form.usual().iter().map(PathBuf::from).filter(is_there);
+    let is_there = |path: &PathBuf| path.is_dir() || path.exists() && format != Format::Ifcfg;
+    let usual = || format.usual().iter().map(PathBuf::from).filter(is_there);
     let paths = match paths {
         [] => usual().collect(),
         _ => paths.to_vec(),
@@ -68,17 +68,17 @@ pub fn load(form: Form, paths: &[PathBuf], check: Check<'_>) -> Imported {
         };
         import.files.push(Arc::from(path));
         let files = match path.is_dir() {
-            true => files_of(form, path, &mut import.findings),
+            true => files_of(format, path, &mut import.findings),
             false => Ok(vec![path.to_owned()]),
         };
         match files {
             Ok(files) => {
                 for file in &files {
                     import.files.push(Arc::from(file.as_path()));
-                    texts.extend(read(form, file, &mut import.findings));
+                    texts.extend(read(format, file, &mut import.findings));
                 }
             }
-            Err(e) => loader::whole_file(path, &e, form.expected(), &mut import.findings),
+            Err(e) => loader::whole_file(path, &e, format.expected(), &mut import.findings),
         }
     }
     let sourced = |pattern: &Path| {
@@ -92,17 +92,17 @@ pub fn load(form: Form, paths: &[PathBuf], check: Check<'_>) -> Imported {
             })
             .collect()
     };
-    import.of(form, &texts, &sourced, check)
+    import.of(format, &texts, &sourced, check)
 }
 
 /// Reads texts; files that they include come from `sourced`.
-pub fn import(form: Form, texts: &[Text], sourced: Sourced<'_>, check: Check<'_>) -> Imported {
-    Import::default().of(form, texts, sourced, check)
+pub fn import(format: Format, texts: &[Text], sourced: Sourced<'_>, check: Check<'_>) -> Imported {
+    Import::default().of(format, texts, sourced, check)
 }
 
-fn read(form: Form, path: &Path, findings: &mut Findings) -> Option<Text> {
+fn read(format: Format, path: &Path, findings: &mut Findings) -> Option<Text> {
     let bytes = loader::read(path);
-    let bytes = bytes.map_err(|e| loader::whole_file(path, &e, form.expected(), findings));
+    let bytes = bytes.map_err(|e| loader::whole_file(path, &e, format.expected(), findings));
     Some(Text {
         path: Arc::from(path),
         text: loader::text(bytes.ok()?, path, findings),
@@ -110,15 +110,15 @@ fn read(form: Form, path: &Path, findings: &mut Findings) -> Option<Text> {
 }
 
 impl Import {
-    fn of(mut self, form: Form, texts: &[Text], sourced: Sourced<'_>, check: Check<'_>) -> Imported {
+    fn of(mut self, format: Format, texts: &[Text], sourced: Sourced<'_>, check: Check<'_>) -> Imported {
         self.files.extend(texts.iter().map(|text| text.path.clone()));
-        match form {
-            Form::Ifcfg => ifcfg::read(texts, &mut self),
-            Form::Dracut => dracut::read(texts, &mut self),
-            Form::Interfaces => interfaces::read(texts, sourced, &mut self),
+        match format {
+            Format::Ifcfg => ifcfg::read(texts, &mut self),
+            Format::Dracut => dracut::read(texts, &mut self),
+            Format::Interfaces => interfaces::read(texts, sourced, &mut self),
         }
         if self.bonds.is_empty() && self.findings.errors() == 0 {
-            self.say_that_none_is_there(form);
+            self.say_that_none_is_there(format);
         }
         let entries = write::entries(std::mem::take(&mut self.bonds), check, &mut self.findings);
         let mut diagnostics = self.findings.sorted(&self.files);
@@ -126,38 +126,38 @@ impl Import {
             finding.text = write::plain(&finding.text);
         }
         Imported {
-            text: write::text(form, &entries, &diagnostics),
+            text: write::text(format, &entries, &diagnostics),
             diagnostics,
         }
     }
 
-    fn say_that_none_is_there(&mut self, form: Form) {
+    fn say_that_none_is_there(&mut self, format: Format) {
         let file = self.files.first().cloned();
         let looked = match file {
             Some(_) => String::new(),
-            None => format!(" in {}, or a PATH", form.usual().join(" or ")),
+            None => format!(" in {}, or a PATH", format.usual().join(" or ")),
         };
         let place = Place {
-            file: file.unwrap_or_else(|| Arc::from(Path::new(form.name()))),
+            file: file.unwrap_or_else(|| Arc::from(Path::new(format.name()))),
             line: 0,
         };
-        let text = format!("no bond is here, expected {}{looked}", form.expected());
+        let text = format!("no bond is here, expected {}{looked}", format.expected());
         self.findings.error(&place, text);
     }
 }
 
 /// Files of a folder that are read, in reading order.
-fn files_of(form: Form, folder: &Path, findings: &mut Findings) -> io::Result<Vec<PathBuf>> {
+fn files_of(format: Format, folder: &Path, findings: &mut Findings) -> io::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     let mut paths = fs::read_dir(folder)?
         .map(|entry| entry.map(|entry| entry.path()))
         .collect::<io::Result<Vec<_>>>()?;
     paths.sort();
     for path in paths {
-        let is_wanted = match form {
-            Form::Ifcfg => ifcfg::is_wanted(&path, findings),
-            Form::Dracut => path.extension().is_some_and(|extension| extension == "conf"),
-            Form::Interfaces => interfaces::is_wanted(&path),
+        let is_wanted = match format {
+            Format::Ifcfg => ifcfg::is_wanted(&path, findings),
+            Format::Dracut => path.extension().is_some_and(|extension| extension == "conf"),
+            Format::Interfaces => interfaces::is_wanted(&path),
         };
         if is_wanted && !path.is_dir() {
             files.push(path);

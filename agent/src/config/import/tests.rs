@@ -4,29 +4,29 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{Form, Imported, Text, import, load};
+use super::{Format, Imported, Text, import, load};
 use crate::config::{Grammar, NoFiles, Parsed, Severity, Source, parse};
 use crate::instances::check_options;
 
-const FORMS: [(Form, usize); 3] = [(Form::Ifcfg, 16), (Form::Dracut, 13), (Form::Interfaces, 18)];
+const FORMATS: [(Format, usize); 3] = [(Format::Ifcfg, 16), (Format::Dracut, 13), (Format::Interfaces, 18)];
 
-fn folder(form: Form) -> PathBuf {
-    Path::new("testdata/import").join(form.name())
+fn folder(format: Format) -> PathBuf {
+    Path::new("testdata/import").join(format.name())
 }
 
-fn examples(form: Form) -> Vec<PathBuf> {
-    let entries = fs::read_dir(folder(form)).unwrap();
+fn examples(format: Format) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder(format)).unwrap();
     let mut folders: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
     folders.sort();
     folders
 }
 
 /// The file that is named on the command line.
-fn start(form: Form, example: &Path) -> PathBuf {
-    match form {
-        Form::Ifcfg => example.to_owned(),
-        Form::Dracut => example.join("cmdline"),
-        Form::Interfaces => example.join("interfaces"),
+fn start(format: Format, example: &Path) -> PathBuf {
+    match format {
+        Format::Ifcfg => example.to_owned(),
+        Format::Dracut => example.join("cmdline"),
+        Format::Interfaces => example.join("interfaces"),
     }
 }
 
@@ -87,11 +87,11 @@ fn verify(imported: &Imported, about: &str) {
 fn every_example_gives_its_option_file_and_findings() {
     let update = std::env::var_os("UPDATE_GOLDEN").is_some();
     let mut wrong = Vec::new();
-    for (form, number) in FORMS {
-        let examples = examples(form);
-        assert_eq!(examples.len(), number, "{form:?}");
+    for (format, number) in FORMATS {
+        let examples = examples(format);
+        assert_eq!(examples.len(), number, "{format:?}");
         for example in examples {
-            let imported = load(form, &[start(form, &example)], &check_options);
+            let imported = load(format, &[start(format, &example)], &check_options);
             verify(&imported, &example.display().to_string());
             let plain = |text: &str| text.replace(&format!("{}/", example.display()), "");
             for (name, got) in [
@@ -115,41 +115,41 @@ fn every_example_gives_its_option_file_and_findings() {
 #[test]
 fn far_too_much_is_told_once_and_the_rest_is_there() {
     let many = |begin: &str, join: &str| (0..3000).map(|n| format!("{begin}{n}")).collect::<Vec<_>>().join(join);
-    for (form, text, bonds, wanted) in [
-        (Form::Dracut, many("bond=b", " "), 1024, "more than 1024 bonds"),
+    for (format, text, bonds, wanted) in [
+        (Format::Dracut, many("bond=b", " "), 1024, "more than 1024 bonds"),
         (
-            Form::Dracut,
+            Format::Dracut,
             format!("bond=b:{}", many("e", ",")),
             0,
             "b has more than 1024 ports",
         ),
         (
-            Form::Dracut,
+            Format::Dracut,
             format!("bond=b:e:arp_ip_target={}", many("10.0.0.", ";")),
             0,
             "1024 ports, options or targets",
         ),
         (
-            Form::Ifcfg,
+            Format::Ifcfg,
             format!("BONDING_OPTS='{}=1'", many("o", "=1 ")),
             0,
             "b has more than 1024 ports",
         ),
         (
-            Form::Interfaces,
+            Format::Interfaces,
             format!("iface b\nbond-mode 1\n{} 1", many("bond-x", " 1\n")),
             0,
             "more than 1024 lines for b",
         ),
         (
-            Form::Interfaces,
+            Format::Interfaces,
             format!("iface {}", vec!["b"; 9000].join("\niface ")),
             0,
             "more than 8192 stanzas",
         ),
     ] {
         let path: Arc<Path> = Arc::from(Path::new("ifcfg-b"));
-        let imported = import(form, &[Text { path, text }], &|_| Vec::new(), &check_options);
+        let imported = import(format, &[Text { path, text }], &|_| Vec::new(), &check_options);
         verify(&imported, wanted);
         assert_eq!(read_back(&imported).bonds.len(), bonds, "{wanted}");
         assert_eq!(findings(&imported).matches(wanted).count(), 1, "{wanted}");
@@ -165,7 +165,7 @@ fn files_that_name_each_other_come_to_an_end() {
         path,
         text: text.to_owned(),
     };
-    let imported = import(Form::Interfaces, &[first], &sourced, &check_options);
+    let imported = import(Format::Interfaces, &[first], &sourced, &check_options);
     verify(&imported, text);
     assert_eq!(
         findings(&imported),

@@ -1,7 +1,7 @@
 //! Writes bonds as an option file: accepted settings as lines, others as comments.
 
 use super::bond::Bond;
-use super::form::Form;
+use super::format::Format;
 use super::keep_good::keep_good;
 use crate::config::diagnostic::{Findings, Place};
 use crate::config::limits::MOST_IN_ALL;
@@ -26,10 +26,10 @@ pub(super) fn entries(mut bonds: Vec<Bond>, check: Check<'_>, findings: &mut Fin
 }
 
 /// The file as a whole.
-pub(super) fn text(form: Form, entries: &[String], diagnostics: &[Diagnostic]) -> String {
+pub(super) fn text(format: Format, entries: &[String], diagnostics: &[Diagnostic]) -> String {
     let mut text = format!(
         "# Made by `bondctl import --from {}`, see bondd.conf(5).\n",
-        form.name()
+        format.name()
     );
     let counts = |finding: &&Diagnostic| finding.severity != Severity::Info;
     if diagnostics.iter().any(|finding| counts(&finding)) {

@@ -436,7 +436,7 @@ fn a_client_that_asks_and_never_reads_stops_being_read() {
 }
 
 #[test]
-fn events_go_to_whoever_watches_that_bond_or_all() {
+fn events_go_to_clients_that_watch_that_bond_or_all() {
     let mut world = World::new("events");
     let (mut all, mut one, mut none) = (world.connect(), world.connect(), world.connect());
     world.ask(&mut all, MONITOR);

@@ -195,9 +195,9 @@ fn is_unshared_mount_of_ours(line: &str) -> bool {
 
 fn outer_namespace() -> Outer {
     let open = |pid: u32| File::open(format!("/proc/{pid}/ns/mnt")).ok();
-    let first = open(1);
-    let proven = first.is_some();
-    let reachable = first.or_else(|| ancestors().into_iter().rev().find_map(open));
+    let of_init = open(1);
+    let sees_init = of_init.is_some();
+    let reachable = of_init.or_else(|| ancestors().into_iter().rev().find_map(open));
     let Some(outer) = reachable else {
         return Outer::OutOfReach;
     };
@@ -206,7 +206,7 @@ fn outer_namespace() -> Outer {
     };
     match (theirs.dev(), theirs.ino()) == (ours.dev(), ours.ino()) {
         false => Outer::Other(outer),
-        true if proven => Outer::Ours,
+        true if sees_init => Outer::Ours,
         true => Outer::OutOfReach,
     }
 }

@@ -20,11 +20,11 @@ pub enum Urgency {
 pub(super) struct Note {
     /// One more than that of the note before it.
     pub(super) number: u64,
-    pub(super) wish: Wish,
+    pub(super) request: Request,
 }
 
 #[derive(Debug)]
-pub(super) enum Wish {
+pub(super) enum Request {
     /// The files of a bond are to show this.
     Show(Box<Page>, Urgency),
     /// This file is to have this text.
@@ -76,20 +76,20 @@ pub(super) enum Task {
 impl Orders {
     pub(super) fn add(&mut self, note: Note) {
         self.read = note.number;
-        match note.wish {
-            Wish::Show(page, urgency) => {
+        match note.request {
+            Request::Show(page, urgency) => {
                 let bond = page.report.name.clone();
                 self.order(bond, Place(urgency, note.number)).page = Some(page);
             }
-            Wish::Save(path, text) => {
+            Request::Save(path, text) => {
                 self.saves.entry(path).or_insert((note.number, String::new())).1 = text;
             }
-            Wish::Remove(bond) => {
+            Request::Remove(bond) => {
                 let order = self.order(bond, Place(Urgency::Awaited, note.number));
                 (order.remove, order.page) = (true, None);
             }
-            Wish::Prune => self.prune = true,
-            Wish::Settle(settled) => self.settles.push(settled),
+            Request::Prune => self.prune = true,
+            Request::Settle(settled) => self.settles.push(settled),
         }
     }
 

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::options::SavedPortOptions;
 use crate::ids::PortId;
 use crate::options::BondOptions;
-use crate::port::{Port, watch_by};
+use crate::port::{Port, give_monitors};
 
 /// See [`Port`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -150,7 +150,7 @@ impl SavedPort {
             SavedCarrier::Off => Carrier::Off,
         };
         let mut health = Health::new(carrier, self.debounce.state.restore());
-        watch_by(&mut health, now, options, || ArpMonitor::restored(self.arp.restore()));
+        give_monitors(&mut health, now, options, || ArpMonitor::restored(self.arp.restore()));
         Port {
             id: self.id,
             name: self.name,

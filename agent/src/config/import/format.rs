@@ -2,7 +2,7 @@
 
 /// The tool whose configuration is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Form {
+pub enum Format {
     /// Files ifcfg-NAME of Red Hat's and SUSE's network scripts
     Ifcfg,
     /// Words bond= of the kernel's command line, as dracut reads them
@@ -11,31 +11,31 @@ pub enum Form {
     Interfaces,
 }
 
-impl Form {
+impl Format {
     /// Its name on the command line.
     pub(super) fn name(self) -> &'static str {
         match self {
-            Form::Ifcfg => "ifcfg",
-            Form::Dracut => "dracut",
-            Form::Interfaces => "interfaces",
+            Format::Ifcfg => "ifcfg",
+            Format::Dracut => "dracut",
+            Format::Interfaces => "interfaces",
         }
     }
 
     /// The default paths.
     pub(super) fn usual(self) -> &'static [&'static str] {
         match self {
-            Form::Ifcfg => &["/etc/sysconfig/network-scripts", "/etc/sysconfig/network"],
-            Form::Dracut => &["/proc/cmdline"],
-            Form::Interfaces => &["/etc/network/interfaces"],
+            Format::Ifcfg => &["/etc/sysconfig/network-scripts", "/etc/sysconfig/network"],
+            Format::Dracut => &["/proc/cmdline"],
+            Format::Interfaces => &["/etc/network/interfaces"],
         }
     }
 
     /// The expected kind of file, for messages.
     pub(super) fn expected(self) -> &'static str {
         match self {
-            Form::Ifcfg => "a file ifcfg-NAME or a folder of them",
-            Form::Dracut => "a file with bond= in the words of a kernel's command line",
-            Form::Interfaces => "a file with iface stanzas",
+            Format::Ifcfg => "a file ifcfg-NAME or a folder of them",
+            Format::Dracut => "a file with bond= in the words of a kernel's command line",
+            Format::Interfaces => "a file with iface stanzas",
         }
     }
 }
