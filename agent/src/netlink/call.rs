@@ -3,13 +3,16 @@
 //! The kernel handles a request inside `send` and queues its reply before `send` returns, so a call hardly ever waits. The
 //! deadline is for a kernel that does not answer. It counts from the end of the last `send`, because `send` may block for long
 //! while other processes hold the kernel's locks; a reply that has arrived is read in any case.
+//!
+//! Errors of the socket do not go through the connection, which would log them in words of its own and end without a reason: the
+//! socket keeps them for the call.
 
 use std::future::Future;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
@@ -23,21 +26,16 @@ pub(super) struct Caller {
     connection: Pin<Box<dyn Future<Output = ()> + Send>>,
     /// The connection's socket, open as long as `connection` lives.
     socket: RawFd,
-    /// How many messages the socket has sent.
-    sent: Arc<AtomicUsize>,
+    work: Arc<Work>,
 }
 
 impl Caller {
-    /// `socket` is the descriptor on which `connection` waits, `sent` counts the messages that left through it.
-    pub(super) fn new(
-        connection: impl Future<Output = ()> + Send + 'static,
-        socket: RawFd,
-        sent: Arc<AtomicUsize>,
-    ) -> Self {
+    /// `socket` is the descriptor on which `connection` waits, `work` what it has done.
+    pub(super) fn new(connection: impl Future<Output = ()> + Send + 'static, socket: RawFd, work: Arc<Work>) -> Self {
         Caller {
             connection: Box::pin(connection),
             socket,
-            sent,
+            work,
         }
     }
 
@@ -51,7 +49,7 @@ impl Caller {
 
     fn call_within<F: Future>(&mut self, patience: Duration, request: F) -> io::Result<F::Output> {
         let mut deadline = Instant::now() + patience;
-        let mut sent = self.sent.load(Ordering::Relaxed);
+        let mut sent = self.work.sent.load(Ordering::Relaxed);
         let mut last_read = false;
         let woken = Arc::new(Woken(AtomicBool::new(false)));
         let waker = Waker::from(woken.clone());
@@ -63,10 +61,13 @@ impl Caller {
             if let Poll::Ready(output) = request.as_mut().poll(&mut context) {
                 return Ok(output);
             }
+            if let Some(error) = self.work.take_failure() {
+                return Err(error);
+            }
             if closed {
                 return Err(Errno::ENOTCONN.into());
             }
-            let sent_now = self.sent.load(Ordering::Relaxed);
+            let sent_now = self.work.sent.load(Ordering::Relaxed);
             if sent_now != sent {
                 sent = sent_now;
                 deadline = Instant::now() + patience;
@@ -107,23 +108,73 @@ pub(crate) fn readable_before(socket: BorrowedFd<'_>, deadline: Instant) -> io::
     }
 }
 
-/// A non-blocking netlink socket under a connection. It never registers a waker: [`Caller::call`] waits for it.
+/// What a socket has done for the calls on it.
+#[derive(Debug, Default)]
+pub(super) struct Work {
+    /// Number of messages that were given to the kernel, or refused by it.
+    sent: AtomicUsize,
+    /// The errno of its first failure that no call has got, else 0.
+    failure: AtomicI32,
+}
+
+impl Work {
+    fn failed(&self, error: &io::Error) {
+        let errno = error.raw_os_error().unwrap_or(libc::EIO);
+        let _ = self
+            .failure
+            .compare_exchange(0, errno, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    fn take_failure(&self) -> Option<io::Error> {
+        match self.failure.swap(0, Ordering::Relaxed) {
+            0 => None,
+            errno => Some(io::Error::from_raw_os_error(errno)),
+        }
+    }
+}
+
+/// A non-blocking netlink socket under a connection. It never registers a waker: [`Caller::call`] waits for it. What fails is
+/// kept for the call: to the connection, a message that could not be sent is sent, and none has come that could not be received.
 pub(super) struct CallSocket {
     socket: Socket,
-    sent: Arc<AtomicUsize>,
+    work: Arc<Work>,
 }
 
 impl CallSocket {
-    /// Counts the messages that have been sent.
-    pub(super) fn sent(&self) -> Arc<AtomicUsize> {
-        self.sent.clone()
+    /// What this socket has done, and does from now on.
+    pub(super) fn work(&self) -> Arc<Work> {
+        self.work.clone()
     }
 
-    fn note_sent<T>(&self, sent: io::Result<T>) -> Poll<io::Result<T>> {
+    // A send to the kernel never blocks, the kernel takes the message inside the call: any error is a real one.
+    fn note_sent(&self, length: usize, send: impl FnOnce() -> io::Result<usize>) -> Poll<io::Result<usize>> {
+        #[cfg(test)]
+        let send = || tests::refused::here().and_then(|()| send());
+        let sent = send();
         #[cfg(test)]
         tests::slow::wait();
-        self.sent.fetch_add(1, Ordering::Relaxed);
-        Poll::Ready(sent)
+        self.work.sent.fetch_add(1, Ordering::Relaxed);
+        Poll::Ready(Ok(sent.unwrap_or_else(|error| {
+            self.work.failed(&error);
+            length
+        })))
+    }
+
+    fn note_received<T>(&self, mut receive: impl FnMut() -> io::Result<T>) -> Poll<io::Result<T>> {
+        loop {
+            match receive() {
+                Ok(received) => return Poll::Ready(Ok(received)),
+                // The kernel had no room for a message. Those that it had room for are still there, and an answer that is missing
+                // is one that does not come.
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {}
+                Err(error) => {
+                    if error.kind() != io::ErrorKind::WouldBlock {
+                        self.work.failed(&error);
+                    }
+                    return Poll::Pending;
+                }
+            }
+        }
     }
 }
 
@@ -147,36 +198,29 @@ impl AsyncSocket for CallSocket {
         socket.set_non_blocking(true)?;
         Ok(CallSocket {
             socket,
-            sent: Arc::default(),
+            work: Arc::default(),
         })
     }
 
-    // A send to the kernel never blocks, the kernel takes the message inside the call: any error is a real one.
     fn poll_send(&self, _: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        self.note_sent(self.socket.send(buf, 0))
+        self.note_sent(buf.len(), || self.socket.send(buf, 0))
     }
 
     fn poll_send_to(&self, _: &mut Context<'_>, buf: &[u8], addr: &SocketAddr) -> Poll<io::Result<usize>> {
-        self.note_sent(self.socket.send_to(buf, addr, 0))
+        self.note_sent(buf.len(), || self.socket.send_to(buf, addr, 0))
     }
 
     fn poll_recv<B: BufMut>(&self, _: &mut Context<'_>, buf: &mut B) -> Poll<io::Result<()>> {
-        pending_if_empty(self.socket.recv(buf, 0)).map_ok(|_| ())
+        self.note_received(|| self.socket.recv(buf, 0)).map_ok(|_| ())
     }
 
     fn poll_recv_from<B: BufMut>(&self, _: &mut Context<'_>, buf: &mut B) -> Poll<io::Result<SocketAddr>> {
-        pending_if_empty(self.socket.recv_from(buf, 0)).map_ok(|(_, from)| from)
+        self.note_received(|| self.socket.recv_from(buf, 0))
+            .map_ok(|(_, from)| from)
     }
 
     fn poll_recv_from_full(&self, _: &mut Context<'_>) -> Poll<io::Result<(Vec<u8>, SocketAddr)>> {
-        pending_if_empty(self.socket.recv_from_full())
-    }
-}
-
-fn pending_if_empty<T>(received: io::Result<T>) -> Poll<io::Result<T>> {
-    match received {
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Poll::Pending,
-        received => Poll::Ready(received),
+        self.note_received(|| self.socket.recv_from_full())
     }
 }
 
@@ -237,6 +281,59 @@ pub(crate) mod tests {
         }
     }
 
+    /// Sends that the kernel refuses.
+    pub(in crate::netlink) mod refused {
+        use std::cell::Cell;
+        use std::io;
+
+        thread_local!(static REFUSED: Cell<Option<(usize, i32)>> = const { Cell::new(None) });
+
+        /// Makes one of this thread's sends fail: 0 means the next one, 1 the one after it.
+        pub(in crate::netlink) fn at(later: usize, errno: i32) {
+            REFUSED.set(Some((later, errno)));
+        }
+
+        pub(in crate::netlink) fn here() -> io::Result<()> {
+            match REFUSED.take() {
+                Some((0, errno)) => return Err(io::Error::from_raw_os_error(errno)),
+                Some((later, errno)) => REFUSED.set(Some((later - 1, errno))),
+                None => {}
+            }
+            Ok(())
+        }
+    }
+
+    /// What the crates below the sockets log on this thread.
+    mod foreign {
+        use std::cell::RefCell;
+
+        thread_local!(static LINES: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) });
+
+        struct Log;
+
+        impl log::Log for Log {
+            fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+                true
+            }
+
+            fn log(&self, record: &log::Record<'_>) {
+                if record.target().starts_with("netlink") {
+                    LINES.with_borrow_mut(|lines| lines.push(record.args().to_string()));
+                }
+            }
+
+            fn flush(&self) {}
+        }
+
+        pub(super) fn lines(body: impl FnOnce()) -> Vec<String> {
+            let _ = log::set_logger(&Log);
+            log::set_max_level(log::LevelFilter::Warn);
+            LINES.take();
+            body();
+            LINES.take()
+        }
+    }
+
     /// A caller whose socket stays silent.
     fn silent(
         connection: impl Future<Output = ()> + Send + 'static,
@@ -267,8 +364,8 @@ pub(crate) mod tests {
     fn the_first_ethtool_call_does_not_stall_between_its_two_requests() {
         let (mut connection, mut handle, _) = ethtool::new_connection_with_socket::<CallSocket>().unwrap();
         let socket = connection.socket_mut();
-        let (socket, sent) = (socket.as_raw_fd(), socket.sent());
-        let mut caller = Caller::new(connection, socket, sent);
+        let (socket, work) = (socket.as_raw_fd(), socket.work());
+        let mut caller = Caller::new(connection, socket, work);
         let started = Instant::now();
         let request = handle.link_mode().get(Some("lo"));
         let answer = caller.call(async move { request.execute().await?.try_collect::<Vec<_>>().await });
@@ -292,6 +389,33 @@ pub(crate) mod tests {
         let refused = caller.call(pending::<()>()).unwrap_err();
         assert_eq!(refused.raw_os_error(), Some(libc::ENOTCONN));
     }
+
+    #[test]
+    fn a_request_that_the_kernel_does_not_take_fails_with_the_reason_which_nobody_else_logs() {
+        in_netns(|| {
+            let logged = foreign::lines(|| {
+                let mut links = RouteSocket::open().unwrap();
+                for errno in [libc::ENOBUFS, libc::ENOMEM, libc::EPERM] {
+                    refused::at(0, errno);
+                    let answer = links.by_name("lo").unwrap_err();
+                    assert_eq!(answer.raw_os_error(), Some(errno), "{answer}");
+                    assert!(links.by_name("lo").unwrap().is_some(), "the next one is answered");
+                    // Both messages of the first ethtool call.
+                    for message in [0, 1] {
+                        let mut links = RouteSocket::open().unwrap();
+                        refused::at(message, errno);
+                        let answer = links.ask_ethtool(|handle| {
+                            let request = handle.link_mode().get(Some("lo"));
+                            async move { request.execute().await?.try_collect::<Vec<_>>().await }
+                        });
+                        assert_eq!(answer.unwrap_err().raw_os_error(), Some(errno), "message {message}");
+                    }
+                }
+            });
+            assert_eq!(logged, [""; 0]);
+        });
+    }
+
     #[test]
     fn a_request_that_was_carried_out_is_done_however_long_its_sending_took() {
         in_netns(|| {

@@ -339,15 +339,15 @@ fn open_route() -> io::Result<(Caller, Handle)> {
     let socket = connection.socket_mut();
     // With this option the kernel filters dumps. Before 4.20 it has no such option and sends everything.
     let _ = socket.socket_ref().set_netlink_get_strict_chk(true);
-    let (socket, sent) = (socket.as_raw_fd(), socket.sent());
-    Ok((Caller::new(connection, socket, sent), handle))
+    let (socket, work) = (socket.as_raw_fd(), socket.work());
+    Ok((Caller::new(connection, socket, work), handle))
 }
 
 fn open_ethtool() -> io::Result<(Caller, EthtoolHandle)> {
     let (mut connection, handle, _) = ethtool::new_connection_with_socket::<CallSocket>()?;
     let socket = connection.socket_mut();
-    let (socket, sent) = (socket.as_raw_fd(), socket.sent());
-    Ok((Caller::new(connection, socket, sent), handle))
+    let (socket, work) = (socket.as_raw_fd(), socket.work());
+    Ok((Caller::new(connection, socket, work), handle))
 }
 
 /// Errors of the netlink crates.
