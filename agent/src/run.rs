@@ -57,7 +57,9 @@ pub struct Agent {
     unpublished: VecDeque<Answer>,
     /// Requests to examine the kernel, the oldest first. A client has no more than one.
     examinations: VecDeque<Request>,
-    /// The next of them is not answered before.
+    /// The one that is being made, and since when.
+    examining: Option<(Request, Time)>,
+    /// The next one is not begun before.
     next_examination: Time,
 }
 
@@ -91,6 +93,7 @@ impl Agent {
             showing: None,
             unpublished: VecDeque::new(),
             examinations: VecDeque::new(),
+            examining: None,
             next_examination: Time::ZERO,
         })
     }
@@ -136,7 +139,8 @@ impl Agent {
         if busy || self.server.has_work() || self.instances.has_unpublished() {
             return Some(Duration::ZERO);
         }
-        let examination = (!self.examinations.is_empty()).then_some(self.next_examination);
+        let examines = self.examining.is_none() && !self.examinations.is_empty();
+        let examination = examines.then_some(self.next_examination);
         let answer = self.unpublished.front().map(|answer| answer.limit);
         let due = self
             .instances
@@ -296,22 +300,30 @@ impl Agent {
         1
     }
 
-    /// Answers one `doctor`, which may make devices to examine the kernel. The next one waits, so that clients that may not change
-    /// anything cannot keep the agent busy.
+    /// Answers a `doctor` whose examination of the kernel is done, and begins the next one. That waits, so that clients that may not
+    /// change anything cannot keep the machine busy.
     fn examine(&mut self) {
-        let started = clock::now();
-        if started < self.next_examination {
-            return;
+        let now = clock::now();
+        if let Some(answer) = self.instances.take_examined()
+            && let Some((request, begun)) = self.examining.take()
+        {
+            self.next_examination = now + pause_after(now.since(begun));
+            self.server.answer(request.client, &request.id, Ok(answer));
         }
-        while let Some(request) = self.examinations.pop_front() {
+        while self.examining.is_none() && now >= self.next_examination {
+            let Some(request) = self.examinations.pop_front() else {
+                return;
+            };
+            let Call::Doctor { options } = &request.call else {
+                continue;
+            };
             if !self.server.has_client(request.client) {
                 continue;
             }
-            let answer = self.instances.call(started, &request.call);
-            self.server.answer(request.client, &request.id, answer);
-            let ended = clock::now();
-            self.next_examination = ended + pause_after(ended.since(started));
-            return;
+            match self.instances.examine(options) {
+                Ok(()) => self.examining = Some((request, now)),
+                Err(error) => self.server.answer(request.client, &request.id, Err(error)),
+            }
         }
     }
 }

@@ -7,6 +7,9 @@
 //!
 //! The reader reads files of `/proc/net`, which needs no such lock, but takes longer the more interfaces there are.
 //!
+//! The examiner finds out for `doctor` what this kernel can do. It makes devices and loads programs, which takes long, with sockets of
+//! its own: it shares no lock with the others, and is behind them where they want the processor.
+//!
 //! Some things still wait for the kernel in the loop: what somebody asked for (a client, an option file, a wanted port that
 //! appeared or is tried again), the return of ports that left, new names of bonds, and all that the team plane does.
 
@@ -18,7 +21,7 @@ use mio::Waker;
 
 use crate::netlink::RouteSocket;
 use crate::netlink::carriers::CarrierSocket;
-use crate::worker::{Answer, Worker};
+use crate::worker::{Answer, Urgency, Worker};
 
 /// What jobs of the kernel thread ask.
 pub struct Kernel {
@@ -28,12 +31,14 @@ pub struct Kernel {
     pub carriers: CarrierSocket,
 }
 
-/// The loop's side of both threads. `S` is the state of the loop that answers change.
+/// The loop's side of these threads. `S` is the state of the loop that answers change.
 pub struct Threads<S> {
     /// For what waits for the RTNL lock.
     pub kernel: Worker<Kernel, S>,
     /// For what only takes long.
     pub reader: Worker<(), S>,
+    /// For what only a client waits for.
+    pub examiner: Worker<(), S>,
 }
 
 impl Kernel {
@@ -47,7 +52,7 @@ impl Kernel {
 }
 
 impl<S: 'static> Threads<S> {
-    /// Starts both, in the network namespace of the calling thread. `waker` wakes the loop for answers.
+    /// Starts them, in the network namespace of the calling thread. `waker` wakes the loop for answers.
     ///
     /// # Errors
     /// The sockets or a thread cannot be made.
@@ -58,14 +63,16 @@ impl<S: 'static> Threads<S> {
             move || waker.wake()
         };
         Ok(Threads {
-            kernel: Worker::start("bondd-kernel", Kernel::open()?, wake())?,
-            reader: Worker::start("bondd-reader", (), wake())?,
+            kernel: Worker::start("bondd-kernel", Urgency::Failover, Kernel::open()?, wake())?,
+            reader: Worker::start("bondd-reader", Urgency::Failover, (), wake())?,
+            examiner: Worker::start("bondd-examiner", Urgency::None, (), wake())?,
         })
     }
 
     /// The next answer, if there is one.
     pub fn answer(&mut self) -> Option<Answer<S>> {
-        self.kernel.answer().or_else(|| self.reader.answer())
+        let answer = self.kernel.answer().or_else(|| self.reader.answer());
+        answer.or_else(|| self.examiner.answer())
     }
 
     /// Asks nothing more, and waits until `limit` for the next answer to what was asked; `None` if there is none or it is too late.
@@ -73,6 +80,7 @@ impl<S: 'static> Threads<S> {
         self.kernel
             .last_answer(limit)
             .or_else(|| self.reader.last_answer(limit))
+            .or_else(|| self.examiner.last_answer(limit))
     }
 }
 
@@ -83,6 +91,7 @@ impl<S: 'static> Threads<S> {
         Threads {
             kernel: Worker::at_once(Kernel::open().unwrap()),
             reader: Worker::at_once(()),
+            examiner: Worker::at_once(()),
         }
     }
 }

@@ -20,6 +20,15 @@ pub struct Worker<T, S> {
     answers: Receiver<Answer<S>>,
 }
 
+/// How much hangs on the answers of a thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Urgency {
+    /// A failover may need them: it has real-time priority.
+    Failover,
+    /// None does.
+    None,
+}
+
 enum Jobs<T, S> {
     /// Done by a thread, in their order.
     Queue(Sender<Job<T, S>>),
@@ -31,21 +40,23 @@ enum Jobs<T, S> {
 }
 
 impl<T: Send + 'static, S: 'static> Worker<T, S> {
-    /// Starts a thread of this name, with real-time priority, for jobs that work with `tools`. When this value is dropped, the
-    /// thread finishes its jobs and ends. `wake` wakes the loop for answers; the agent ends if it fails, because bonds whose
-    /// answers nobody takes are blind.
+    /// Starts a thread of this name for jobs that work with `tools`. When this value is dropped, the thread finishes its jobs and
+    /// ends. `wake` wakes the loop for answers; the agent ends if it fails, because bonds whose answers nobody takes are blind.
     ///
     /// # Errors
     /// The thread cannot be made.
     pub fn start(
         name: &str,
+        urgency: Urgency,
         mut tools: T,
         wake: impl Fn() -> io::Result<()> + Send + 'static,
     ) -> io::Result<Worker<T, S>> {
         let (jobs, to_do) = mpsc::channel::<Job<T, S>>();
         let (done, answers) = mpsc::channel();
         let work = move || {
-            priority::raise(priority::KERNEL);
+            if urgency == Urgency::Failover {
+                priority::raise(priority::KERNEL);
+            }
             for job in to_do {
                 // The loop has ended if it does not take the answer.
                 if done.send(job(&mut tools)).is_err() {
@@ -111,7 +122,8 @@ mod tests {
     fn questions_are_answered_in_their_order_and_what_was_asked_before_a_stop_is_done() {
         let mut poll = Poll::new().unwrap();
         let waker = Waker::new(poll.registry(), Token(7)).unwrap();
-        let mut worker: Worker<u32, Vec<u32>> = Worker::start("worker", 1, move || waker.wake()).unwrap();
+        let mut worker: Worker<u32, Vec<u32>> =
+            Worker::start("worker", Urgency::None, 1, move || waker.wake()).unwrap();
         let ask = |worker: &mut Worker<u32, Vec<u32>>, number| {
             worker.ask(move |first| {
                 let answer = *first + number;
@@ -148,7 +160,7 @@ mod tests {
         let test = concat!(module_path!(), "::an_agent_whose_loop_cannot_be_woken_for_answers_ends");
         let printed = aborted(test, || {
             let cannot = || Err(io::Error::from_raw_os_error(libc::EBADF));
-            let mut worker: Worker<(), ()> = Worker::start("worker", (), cannot).unwrap();
+            let mut worker: Worker<(), ()> = Worker::start("worker", Urgency::None, (), cannot).unwrap();
             worker.ask(|()| Box::new(|(), _| {}));
             wait_for_abort();
         });

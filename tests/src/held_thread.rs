@@ -16,17 +16,29 @@ impl HeldThread {
     /// If there is no such thread, or it cannot be traced.
     #[track_caller]
     pub fn at_next_send(pid: u32, name: &str) -> HeldThread {
+        HeldThread::at_send_after(pid, name, || {})
+    }
+
+    /// As [`HeldThread::at_next_send`], at the first one after `cause`, during which the thread does nothing.
+    #[track_caller]
+    pub fn at_send_after(pid: u32, name: &str, cause: impl FnOnce()) -> HeldThread {
         let tid = find(pid, name).unwrap_or_else(|| panic!("process {pid} has no thread {name}"));
         trace(libc::PTRACE_SEIZE, tid, libc::PTRACE_O_TRACESYSGOOD as usize);
         let held = HeldThread { tid };
         trace(libc::PTRACE_INTERRUPT, tid, 0);
-        loop {
+        let stop = || {
             let status = wait(tid);
             assert!(libc::WIFSTOPPED(status), "{name} ended");
+            status
+        };
+        stop();
+        cause();
+        loop {
+            trace(libc::PTRACE_SYSCALL, tid, 0);
+            let status = stop();
             if libc::WSTOPSIG(status) == libc::SIGTRAP | SYSCALL && held.is_before_a_send() {
                 return held;
             }
-            trace(libc::PTRACE_SYSCALL, tid, 0);
         }
     }
 

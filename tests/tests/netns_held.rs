@@ -1,8 +1,10 @@
 //! Failovers while the kernel answers nobody: others have its RTNL lock. Only the order counts: what must not wait is seen before the
 //! request is let go.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use bondd_tests::daemon::LIMIT;
 use bondd_tests::held_thread::HeldThread;
@@ -10,6 +12,9 @@ use bondd_tests::lab::RIGHT;
 use bondd_tests::machine::Machine;
 use bondd_tests::traffic::TEN_THOUSAND;
 use bondd_tests::{BondAndSwitch, TwoBonds, wait_for};
+
+/// Longest time from the pull of a cable, whose event comes some milliseconds later, to the report that the traffic has moved.
+const MOVED: Duration = Duration::from_millis(20);
 
 /// The thread of the agent that waits for the kernel.
 const THREAD: &str = "bondd-kernel";
@@ -56,6 +61,66 @@ fn a_silent_path_is_left_and_clients_are_answered_while_the_kernel_answers_nobod
     assert_eq!(daemon.bond("bond0")["active_port"], "eth1");
     drop(held);
     daemon.wait_link("bond0", "eth0", "down");
+}
+
+#[test]
+fn pulled_cables_move_the_traffic_while_a_plan_is_held_up_and_clients_ask_what_they_can() {
+    let bench = BondAndSwitch::new(Machine::alone(), "miimon=60000 fail_over_mac=active");
+    let daemon = &bench.host.daemon;
+    daemon.wait_active("bond0", "eth0");
+    daemon.wait_link("bond0", "eth1", "up");
+    settle();
+    // The first request of that failover is for the address of the bond, which follows the active port.
+    let held = HeldThread::at_send_after(daemon.pid(), THREAD, || {
+        bench.cables[0].pull();
+        daemon.wait_active("bond0", "eth1");
+    });
+    let moves = thread::scope(|scope| {
+        let over = Flag::default();
+        for call in ["doctor", "doctor mode=balance-rr", "show", "list"] {
+            let over = over.0.clone();
+            scope.spawn(move || {
+                while !over.load(Ordering::SeqCst) {
+                    daemon.ctl(call);
+                }
+            });
+        }
+        daemon.ctl("doctor");
+        [(0, 1), (1, 0), (0, 1), (1, 0), (0, 1)].map(|(back, pulled)| {
+            let (active, left) = (bench.cables[back].near_name(), bench.cables[pulled].near_name());
+            bench.cables[back].plug();
+            daemon.wait_link("bond0", active, "up");
+            let monitor = daemon.monitor();
+            let begin = Instant::now();
+            bench.cables[pulled].pull();
+            let text = format!("active port {active} instead of {left}: link of {left} went down");
+            let seen = monitor.wait(LIMIT, |event| event["text"] == *text);
+            seen.unwrap_or_else(|| panic!("no {text}")).at - begin
+        })
+    });
+    println!("moved, with the pull itself, after {moves:?}");
+    let mut sorted = moves;
+    sorted.sort_unstable();
+    assert!(sorted[sorted.len() / 2] < MOVED, "{moves:?}");
+    drop(held);
+    wait_for("the bond has the address of its active port", LIMIT, || {
+        bench.host.netns.mac("bond0") == bench.host.netns.mac("eth0")
+    });
+}
+
+/// Set at the end of a scope.
+#[derive(Default)]
+struct Flag(Arc<AtomicBool>);
+
+impl Drop for Flag {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+/// Waits until the agent has nothing left to ask.
+fn settle() {
+    thread::sleep(Duration::from_secs(1));
 }
 
 /// Has the agent ask the kernel something, and holds it there.

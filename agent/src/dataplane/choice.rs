@@ -10,7 +10,7 @@ use clap::builder::PossibleValue;
 use super::step::Failures;
 use super::tc::{Hook, TcPlane};
 use super::team::TeamPlane;
-use super::{Adopted, BondDevice, BondName, Plane, PlaneBond, PlaneError, PlaneReport, Watch, tc, team};
+use super::{Adopted, BondDevice, BondName, Examiner, Plane, PlaneBond, PlaneError, PlaneReport, Watch, tc, team};
 use crate::text::chain;
 
 /// All planes of this agent, the preferred one first. To add one, make its folder beside this file and its row here.
@@ -194,11 +194,20 @@ impl Planes {
         self.choose(choice, options)?.create(name, options)
     }
 
-    /// What each plane can do here, and the name of the one that a bond with these options would get, if any.
-    pub fn report(&mut self, choice: PlaneChoice, options: &BondOptions) -> (Vec<PlaneReport>, Option<String>) {
-        let reports = self.planes.iter_mut().map(|plane| plane.report(options)).collect();
-        let chosen = self.choose(choice, options);
-        (reports, chosen.ok().map(|plane| plane.name().to_owned()))
+    /// Finds out what each plane can do here, and the name of the one that a bond with these options would get, if any. That is for
+    /// another thread; see [`Plane::examiner`].
+    pub fn examiner(
+        &self,
+        choice: PlaneChoice,
+        options: BondOptions,
+    ) -> impl FnOnce() -> (Vec<PlaneReport>, Option<String>) + Send + 'static {
+        let examiners: Vec<Examiner> = self.planes.iter().map(|plane| plane.examiner()).collect();
+        move || {
+            let reports: Vec<PlaneReport> = examiners.into_iter().map(|examine| examine(&options)).collect();
+            let is_possible = |report: &&PlaneReport| choice.allows(&report.plane) && report.usable && report.exact;
+            let chosen = reports.iter().find(is_possible).map(|report| report.plane.clone());
+            (reports, chosen)
+        }
     }
 
     /// The names of all bonds of ours that the kernel has. A plane that cannot look for them is logged.
@@ -302,10 +311,10 @@ mod tests {
         let error = create(&mut planes, "bond2", TEAM, several).unwrap_err();
         assert!(error.contains("packets_per_slave"), "{error}");
         assert_eq!(create(&mut planes, "bond2", TC, "mode=1").unwrap(), "tc");
-        let (reports, choice) = planes.report(PlaneChoice::Auto, &options(several));
+        let (reports, choice) = planes.examiner(PlaneChoice::Auto, options(several))();
         let exact: Vec<bool> = reports.iter().map(|report| report.exact).collect();
         assert_eq!((exact, choice.as_deref()), (vec![false, true], Some("tc")));
-        assert_eq!(planes.report(TEAM, &options(several)).1, None);
+        assert_eq!(planes.examiner(TEAM, options(several))().1, None);
     }
 
     #[test]

@@ -30,7 +30,7 @@ pub use choice::{PLANES, PlaneChoice, PlaneRow, PlaneSetup, Planes};
 pub use error::PlaneError;
 pub(crate) use lock::lock;
 pub use plane::{
-    Adopted, BondDevice, BondName, Followed, Observed, OriginalPort, PORT_MARK, Plane, PlaneBond, PlaneReport,
-    PortBase, PortCounters, PortSigns, Touched, Traffic, Watch,
+    Adopted, BondDevice, BondName, Examiner, Followed, Observed, OriginalPort, PORT_MARK, Plane, PlaneBond,
+    PlaneReport, PortBase, PortCounters, PortSigns, Touched, Traffic, Watch,
 };
 pub use port::original;

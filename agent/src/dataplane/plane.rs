@@ -12,7 +12,6 @@ use serde::{Deserialize, Serialize};
 use super::applied::Applied;
 use super::error::PlaneError;
 use crate::netlink::Link;
-use crate::text::chain;
 
 /// Name of a bond's interface: 1 to 15 bytes without `/`, blanks or a leading dot.
 pub type BondName = String;
@@ -27,10 +26,10 @@ pub trait Plane: Send {
     fn probe(&mut self) -> Result<(), PlaneError>;
     /// Whether a bond with these options does here exactly what the options say; an error that names what differs.
     fn can(&mut self, options: &BondOptions) -> Result<(), PlaneError>;
-    /// For `doctor`: what this plane can do here, and whether it can do these options.
-    fn report(&mut self, options: &BondOptions) -> PlaneReport {
-        PlaneReport::of(self, options)
-    }
+    /// For `doctor`: finds out what this plane can do here, and whether it can do certain options. That is for another thread, as it
+    /// takes long: it has sockets of its own, in the network namespace of that thread, and waits for nothing that this plane or its
+    /// bonds have locked.
+    fn examiner(&self) -> Examiner;
     /// The names of all bonds of ours that the kernel has, except those that another agent serves. One that cannot be asked is
     /// logged and left out.
     fn bonds(&mut self) -> Result<Vec<BondName>, PlaneError>;
@@ -52,6 +51,9 @@ pub trait Plane: Send {
         None
     }
 }
+
+/// See [`Plane::examiner`].
+pub type Examiner = Box<dyn FnOnce(&BondOptions) -> PlaneReport + Send>;
 
 /// One bond, as the plane that made it or took it over knows it.
 pub trait PlaneBond: Send {
@@ -178,17 +180,15 @@ pub struct PlaneReport {
 }
 
 impl PlaneReport {
-    /// What a plane says of this machine and these options.
-    pub fn of<P: Plane + ?Sized>(plane: &mut P, options: &BondOptions) -> PlaneReport {
-        let usable = plane.probe();
-        let exact = plane.can(options);
+    /// Of a plane that has what it needs, or lacks this, and does options exactly, or differs in that.
+    pub fn new(plane: &str, usable: Result<(), String>, exact: Result<(), String>) -> PlaneReport {
         PlaneReport {
-            plane: plane.name().to_owned(),
+            plane: plane.to_owned(),
             usable: usable.is_ok(),
-            why_not: usable.err().map(|error| chain(&error)),
+            why_not: usable.err(),
             exact: exact.is_ok(),
-            differs: exact.err().map(|error| chain(&error)),
-            short_lived: plane.short_lived(),
+            differs: exact.err(),
+            short_lived: None,
         }
     }
 }

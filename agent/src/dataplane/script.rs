@@ -16,9 +16,10 @@ use bond_monitors::{Carrier, LinkReport, MacAddr, ReceiveStamps};
 
 use super::lock::lock;
 use super::{
-    Adopted, BondDevice, BondName, Observed, OriginalPort, PlanPart, Plane, PlaneBond, PlaneError, PortBase,
-    PortCounters, Touched, Watch,
+    Adopted, BondDevice, BondName, Examiner, Observed, OriginalPort, PlanPart, Plane, PlaneBond, PlaneError,
+    PlaneReport, PortBase, PortCounters, Touched, Watch,
 };
+use crate::text::chain;
 
 /// Clones are the same plane: one for the agent, one for the test that looks at it. One that outlives an agent is what the
 /// kernel is to a real one.
@@ -259,6 +260,14 @@ impl Plane for ScriptPlane {
 
     fn can(&mut self, options: &BondOptions) -> Result<(), PlaneError> {
         self.check(options)
+    }
+
+    fn examiner(&self) -> Examiner {
+        let mut plane = self.clone();
+        Box::new(move |options| {
+            let [usable, exact] = [plane.probe(), plane.can(options)].map(|done| done.map_err(|error| chain(&error)));
+            PlaneReport::new(plane.name(), usable, exact)
+        })
     }
 
     fn bonds(&mut self) -> Result<Vec<BondName>, PlaneError> {

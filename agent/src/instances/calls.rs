@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::Instances;
 use super::id::InstanceId;
 use super::instance::Instance;
-use crate::control::proto::{Call, ControlError, DoctorReport, ErrorCode, EventLine, OptionPairs, SCHEMA};
+use crate::control::proto::{Call, ControlError, ErrorCode, EventLine, OptionPairs};
 use crate::dataplane::{PlaneChoice, PlaneError};
 use crate::plane_option::take_plane;
 use crate::text::chain;
@@ -84,7 +84,7 @@ impl Instances {
                 let at = self.find(bond)?;
                 self.remove(now, at).map(done)
             }
-            Call::Doctor { options } => self.doctor(options),
+            Call::Doctor { .. } => unreachable!("a doctor is answered by Instances::examine"),
             Call::Show { bond } => {
                 let mut showing = self.show(now, bond.as_deref())?;
                 while self.show_next(now, &mut showing).is_some() {}
@@ -217,19 +217,6 @@ impl Instances {
             )),
             _ => Ok(()),
         }
-    }
-
-    /// What each plane can do here, and which one a bond with these options would get.
-    fn doctor(&mut self, pairs: &OptionPairs) -> Result<Value, ControlError> {
-        let (choice, pairs) = take_plane(pairs).map_err(|error| option_error("doctor", error))?;
-        let change = options::parse(&pairs).map_err(|error| option_error("doctor", error))?;
-        let (planes, chosen) = self.planes.report(choice.unwrap_or(self.plane_choice), &change.options);
-        let report = DoctorReport {
-            schema: SCHEMA,
-            choice: chosen,
-            planes,
-        };
-        Ok(serde_json::to_value(report).expect("a report is plain data"))
     }
 
     /// Gives all ports back and removes the bond. Errors do not stop the removal: a bond that lost its ports is of no use.

@@ -11,6 +11,7 @@ mod attempts;
 mod calls;
 mod deadlines;
 mod events;
+mod examination;
 mod facts;
 mod follow;
 mod forwarder;
@@ -51,6 +52,7 @@ use bond_modes::options::millis;
 use bond_modes::{Event, Machine, Notice, PortId};
 use bond_monitors::Time;
 use mio::Registry;
+use serde_json::Value;
 
 use self::agenda::{Agenda, StartFiles};
 use self::frame_sockets::FrameSockets;
@@ -124,6 +126,8 @@ pub struct Instances {
     /// Bonds whose addresses to announce may have changed.
     outdated_addresses: BTreeSet<InstanceId>,
     polls: Polls,
+    /// What `doctor` found.
+    examined: Option<Value>,
     /// Events for monitoring clients.
     happened: Vec<EventLine>,
 }
@@ -180,6 +184,7 @@ impl Instances {
             last_published: None,
             outdated_addresses: BTreeSet::new(),
             polls: Polls::default(),
+            examined: None,
             happened: Vec::new(),
         })
     }

@@ -454,6 +454,8 @@ fn readers_cannot_keep_the_agent_busy_with_examinations_of_the_kernel() {
             }
         };
         for done in 1..=readers.len() {
+            let answering = world.turn();
+            assert_eq!(examinations(answering), 0, "one at a time");
             // As if the last one had taken some minutes.
             world.agent.next_examination = clock::now() + Duration::from_secs(3600);
             for _ in 0..4 {

@@ -17,8 +17,8 @@ use crate::dataplane::PlaneError;
 use crate::dataplane::step::{BPF, step, step_with};
 use crate::netlink::RouteSocket;
 
-/// What all bonds of a plane work with. It is locked for one call to a plane or a bond at a time, and only by the thread that has
-/// them; none makes another.
+/// What all bonds of a plane work with. It is locked for one call to a plane or a bond at a time, none of which makes
+/// another. Such a call may wait for the kernel, so what answers a fact or a reader takes no part in that.
 pub(super) struct Shared {
     pub(super) run_dir: PathBuf,
     pub(super) hook: Hook,

@@ -32,7 +32,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bond_modes::{BondOptions, ForwardingPlan, PortId};
@@ -46,10 +47,11 @@ use super::interface::probe_apart;
 use super::lock::lock;
 use super::step::{BPF, Failures, HOOK, VETH, step, step_with};
 use super::{
-    Adopted, Applied, BondDevice, BondName, Observed, OriginalPort, Plane, PlaneBond, PlaneError, PortBase,
-    PortCounters, PortSigns, Traffic, can,
+    Adopted, Applied, BondDevice, BondName, Examiner, Observed, OriginalPort, Plane, PlaneBond, PlaneError,
+    PlaneReport, PortBase, PortCounters, PortSigns, Traffic, can,
 };
 use crate::netlink::RouteSocket;
+use crate::text::chain;
 
 mod adopt;
 mod bond;
@@ -80,8 +82,10 @@ pub use self::hook::Hook;
 /// The tc data plane of one network namespace: the one in which it was opened.
 pub struct TcPlane {
     shared: Arc<Mutex<Shared>>,
+    run_dir: PathBuf,
+    hook: Hook,
     /// The kernel has what bonds need; what it lacks may still come, with a module.
-    usable: bool,
+    usable: Arc<AtomicBool>,
 }
 
 /// A bond of this plane.
@@ -111,7 +115,9 @@ impl TcPlane {
         };
         Ok(TcPlane {
             shared: Arc::new(Mutex::new(shared)),
-            usable: false,
+            run_dir: run_dir.to_owned(),
+            hook,
+            usable: Arc::default(),
         })
     }
 
@@ -147,18 +153,30 @@ impl Plane for TcPlane {
     }
 
     fn probe(&mut self) -> Result<(), PlaneError> {
-        if self.usable {
+        if self.usable.load(Ordering::SeqCst) {
             return Ok(());
         }
-        let shared = &mut *lock(&self.shared);
-        let (hook, loader) = (shared.hook, &mut shared.loader);
-        probe_apart("find out what this kernel can do", move || probe_here(hook, loader))?;
-        self.usable = true;
-        Ok(())
+        examine(self.hook, &mut lock(&self.shared).loader, &self.usable)
     }
 
     fn can(&mut self, options: &BondOptions) -> Result<(), PlaneError> {
         check(options)
+    }
+
+    fn examiner(&self) -> Examiner {
+        let (run_dir, hook, usable) = (self.run_dir.clone(), self.hook, Arc::clone(&self.usable));
+        Box::new(move |options| {
+            let probed = match usable.load(Ordering::SeqCst) {
+                true => Ok(()),
+                false => examine(hook, &mut Loader::default(), &usable),
+            };
+            let [usable, exact] = [probed, check(options)].map(|done| done.map_err(|error| chain(&error)));
+            let ends = Pins::would_be_short_lived(&run_dir);
+            PlaneReport {
+                short_lived: ends.then(|| why_short_lived(&run_dir)),
+                ..PlaneReport::new(NAME, usable, exact)
+            }
+        })
     }
 
     fn bonds(&mut self) -> Result<Vec<BondName>, PlaneError> {
@@ -185,13 +203,7 @@ impl Plane for TcPlane {
             Some(pins) => pins.are_short_lived(),
             None => Pins::would_be_short_lived(&shared.run_dir),
         };
-        let run_dir = shared.run_dir.display();
-        ends.then(|| {
-            format!(
-                "they stop forwarding when the last process of this mount namespace ends, because no bpffs outside it is \
-                 within reach; mount a bpffs on /sys/fs/bpf, or for `ip netns exec` on {run_dir}/bpf, before bondd is started"
-            )
-        })
+        ends.then(|| why_short_lived(&self.run_dir))
     }
 
     fn close(&mut self) -> io::Result<()> {
@@ -277,6 +289,21 @@ pub fn check(options: &BondOptions) -> Result<(), PlaneError> {
 
 /// What the plane is called.
 pub const NAME: &str = "tc";
+
+fn why_short_lived(run_dir: &Path) -> String {
+    format!(
+        "they stop forwarding when the last process of this mount namespace ends, because no bpffs outside it is within reach; \
+         mount a bpffs on /sys/fs/bpf, or for `ip netns exec` on {}/bpf, before bondd is started",
+        run_dir.display()
+    )
+}
+
+/// Whether the kernel has what bonds need. Sets `usable` if so.
+fn examine(hook: Hook, loader: &mut Loader, usable: &AtomicBool) -> Result<(), PlaneError> {
+    probe_apart("find out what this kernel can do", move || probe_here(hook, loader))?;
+    usable.store(true, Ordering::SeqCst);
+    Ok(())
+}
 
 /// Does once, with devices that go away, what every bond needs.
 fn probe_here(hook: Hook, loader: &mut Loader) -> Result<(), PlaneError> {

@@ -35,11 +35,12 @@ use super::lock::lock;
 use super::port::port_alias;
 use super::step::{TEAM, step};
 use super::{
-    Adopted, Applied, BondDevice, BondName, OriginalPort, Plane, PlaneBond, PlaneError, PlaneReport, PortBase,
-    PortCounters, PortSigns, Watch, can,
+    Adopted, Applied, BondDevice, BondName, Examiner, OriginalPort, Plane, PlaneBond, PlaneError, PlaneReport,
+    PortBase, PortCounters, PortSigns, Watch, can,
 };
 use crate::locks::{lock_byte, private_file};
 use crate::netlink::{RouteSocket, Statistics};
+use crate::text::chain;
 
 mod bond;
 mod device;
@@ -115,6 +116,26 @@ impl Shared {
     }
 }
 
+/// What the driver can do here, tried anew: a module may have come or gone.
+fn examine(options: &BondOptions) -> PlaneReport {
+    let found = probe::run().map_err(|error| chain(&error));
+    let usable = match &found {
+        Ok(abilities) if abilities.is_empty() => Err(chain(&TEAM.unsupported())),
+        Ok(_) => Ok(()),
+        Err(why) => Err(why.clone()),
+    };
+    let exact = match (exact::check(options), Mode::of(&bond_modes::spread(options))) {
+        (Err(error), _) => Err(chain(&error)),
+        (Ok(()), None) => Ok(()),
+        (Ok(()), Some(mode)) => match found {
+            Ok(abilities) if abilities.can(mode) => Ok(()),
+            Ok(_) => Err(chain(&mode.feature().unsupported())),
+            Err(why) => Err(why),
+        },
+    };
+    PlaneReport::new(NAME, usable, exact)
+}
+
 impl Plane for TeamPlane {
     fn name(&self) -> &'static str {
         NAME
@@ -131,9 +152,8 @@ impl Plane for TeamPlane {
         lock(&self.shared).check(options)
     }
 
-    fn report(&mut self, options: &BondOptions) -> PlaneReport {
-        lock(&self.shared).abilities = None;
-        PlaneReport::of(self, options)
+    fn examiner(&self) -> Examiner {
+        Box::new(examine)
     }
 
     fn bonds(&mut self) -> Result<Vec<BondName>, PlaneError> {

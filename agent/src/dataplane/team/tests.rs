@@ -403,7 +403,10 @@ fn a_kernel_without_the_driver_is_told_from_options_that_differ() {
             }
             Err(other) => panic!("{other}"),
         }
-        assert_eq!(plane.report(&parsed("mode=0")).usable, usable.is_ok());
+        let report = plane.examiner()(&parsed("mode=0"));
+        assert_eq!((report.usable, report.exact), (usable.is_ok(), false));
+        let report = plane.examiner()(&parsed("mode=1"));
+        assert_eq!(report.exact, plane.can(&parsed("mode=1")).is_ok());
         let links = RouteSocket::open().unwrap().all().unwrap();
         assert_eq!(links.len(), 1, "probing leaves nothing behind");
     });
