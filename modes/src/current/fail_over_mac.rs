@@ -64,7 +64,11 @@ fn sibling(mac: MacAddr, place: usize) -> MacAddr {
 mod tests {
     use std::collections::BTreeSet;
 
+    use bond_monitors::{Carrier, LinkReport, Time};
+
     use super::*;
+    use crate::options::BondOptions;
+    use crate::port::PortFacts;
 
     #[test]
     fn each_place_has_an_address_of_its_own() {
@@ -73,5 +77,35 @@ mod tests {
         assert_eq!(all.len(), 32_768);
         assert!(!all.contains(&own));
         assert!(all.iter().all(|mac| mac.0[0] == 2));
+    }
+
+    /// Bridges and hypervisors give many interfaces one address.
+    #[test]
+    fn more_than_128_ports_with_the_same_address_get_one_each() {
+        let mac = MacAddr([0, 1, 2, 3, 4, 5]);
+        let report = LinkReport {
+            name: "port".to_owned(),
+            admin_up: true,
+            carrier: Carrier::On,
+            mac,
+            mtu: 1500,
+            promisc: false,
+            allmulti: false,
+            speed: Default::default(),
+            duplex: Default::default(),
+        };
+        let device = Device::new(&report, MacOrigin::Port);
+        let mut ports = Ports::default();
+        for number in 0..300 {
+            let own_mac = for_new_port(FailOverMac::Follow, mac, &ports, &device).unwrap_or(mac);
+            assert!(ports.iter().all(|port| port.own_mac != own_mac), "port {number}");
+            let facts = PortFacts {
+                permanent_mac: mac,
+                report: report.clone(),
+            };
+            let mut port = Port::new(Time::ZERO, PortId(number), facts, &BondOptions::default());
+            port.own_mac = own_mac;
+            ports.push(port);
+        }
     }
 }
