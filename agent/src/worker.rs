@@ -34,7 +34,7 @@ enum Jobs<T, S> {
     Queue(Sender<Job<T, S>>),
     /// Not done any more: the agent stops.
     Closed,
-    /// Done at once by whoever asks, for tests that count and fail requests.
+    /// Done at once, in the thread that asks, for tests that count and fail requests.
     #[cfg(test)]
     AtOnce(Box<T>, Sender<Answer<S>>),
 }

@@ -18,9 +18,9 @@ pub trait Machine {
     /// Lets time pass. A call before the time is harmless.
     fn handle_timeout(&mut self, now: Time);
 
-    /// Reports the length of a turn of the agent, busy or blocked, for any machine: from `since`, the time of its inputs, to
-    /// `until`. Time in which probes could not leave does not count as silence of ports, and delayed rounds are not sent in a
-    /// bunch. Only deadlines that count from an action of this turn move, because turns may follow each other without a gap.
+    /// Tells the machine how long a turn of the agent took, from `since`, the time of its inputs, to `until`. Silence during it is
+    /// not held against ports, and delayed rounds are not sent in a bunch. Moves only deadlines set in this turn; otherwise an
+    /// always busy agent would never reach the others.
     fn held_up(&mut self, since: Time, until: Time);
 
     /// The next thing to do; drain to `None` after every input.

@@ -158,8 +158,7 @@ impl Tx {
         Tx::new(Spread::One, port.into_iter().collect())
     }
 
-    /// The same with the settings of `kind` if nothing is sent: then no data plane can tell what they are. A spread of another
-    /// kind stays.
+    /// If nothing is sent, takes the settings of `kind`, because no plane can report them. A spread of another kind stays as it is.
     pub fn with_settings_of(self, kind: Spread) -> Tx {
         if self.is_nowhere() && mem::discriminant(&self.kind) == mem::discriminant(&kind) {
             return Tx { kind, ..self };

@@ -13,7 +13,7 @@ impl FrameKinds {
     pub const NONE: FrameKinds = FrameKinds(0);
     /// ARP.
     pub const ARP: FrameKinds = FrameKinds(1);
-    /// IPv6, of which neighbour discovery is wanted.
+    /// IPv6. Of a port's frames only neighbour discovery is passed on, for which this is asked.
     pub const IPV6: FrameKinds = FrameKinds(2);
     /// Slow protocols: LACP and marker. [802.3 annex 57A]
     pub const SLOW: FrameKinds = FrameKinds(4);

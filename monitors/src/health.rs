@@ -93,7 +93,8 @@ impl Health {
         }
     }
 
-    /// Sets the monitors besides carrier. The present state stays until they have a verdict.
+    /// Sets all monitors besides carrier at once; a bond has none but the ARP monitor so far, see [`Health::set_arp`]. The present
+    /// state stays until they have a verdict.
     pub fn set_monitors(&mut self, now: Time, monitors: Vec<AnyMonitor>, combine: Combine) {
         self.monitors = monitors;
         self.combine = combine;

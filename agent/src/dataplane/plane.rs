@@ -75,21 +75,22 @@ pub trait PlaneBond: Send {
     /// Gives a port back as `original` says. A step that fails does not stop the others. The bond's interface need not exist any
     /// more.
     fn detach(&mut self, port: PortId, original: &OriginalPort) -> Result<(), PlaneError>;
-    /// Makes the kernel match the plan: only differences, make before break. The outcome names every part that failed. Where the
-    /// bond's [`Traffic`] followed a plan, the last of those counts instead.
+    /// Makes the kernel match the plan: only differences, make before break. The outcome names every part that failed. If the
+    /// bond's [`Traffic`] followed later plans, the last of them is applied instead.
     fn program(&mut self, plan: &ForwardingPlan) -> Applied;
-    /// What moves the traffic of this bond from another thread; none where that takes the kernel's RTNL lock.
+    /// What moves the traffic of this bond without the kernel's RTNL lock; none if its plane cannot do that.
     fn traffic(&self) -> Option<Box<dyn Traffic>> {
         None
     }
-    /// Reads anew the settings that another program may have changed, so that the next [`program`](PlaneBond::program) puts them
-    /// back: the bond's address and carrier, and all-multicast of its ports. Address and MTU of a port are the operator's to
-    /// change. Ties the traffic of CPUs that came online since then to the first queue.
+    /// Forgets cached settings that other programs may have changed, and reads them: the bond's address and carrier, and
+    /// all-multicast of its ports. The next [`program`](PlaneBond::program) puts them back. Address and MTU of a port are not among
+    /// them, because the operator may change those. Also ties the traffic of CPUs that have come online to the first queue.
     fn refresh(&mut self) -> Result<(), PlaneError>;
     /// Frames and bytes of an attached port since it was attached.
     fn counters(&mut self, port: PortId) -> Result<PortCounters, PlaneError>;
-    /// When frames came to an attached port, and from which kind of sender, judged by their source addresses. `probes` is exact; `any` may
-    /// be a millisecond older than the last frame, and `own` leaves out what is no probe and came within one of such a frame.
+    /// When an attached port last received frames, by the kinds of their senders, which their source addresses show. `probes` is
+    /// exact. `any` may be a millisecond older than the last frame. `own` leaves out frames other than probes within a
+    /// millisecond of a frame counted in `any`.
     fn heard(&mut self, port: PortId) -> Result<ReceiveStamps, PlaneError>;
     /// What link messages say of a port that is as this bond needs it.
     fn port_signs(&self) -> PortSigns;
@@ -99,8 +100,8 @@ pub trait PlaneBond: Send {
     fn destroy(self: Box<Self>) -> Result<(), PlaneError>;
 }
 
-/// The part of a bond's forwarding that can be changed and read without the kernel's RTNL lock, for another thread than the one that
-/// has the [`PlaneBond`]. It waits for none of that one's requests. After the end of the bond it has no effect on others.
+/// The part of a bond's forwarding that can be changed and read without the kernel's RTNL lock, also while another thread is in a
+/// call to the [`PlaneBond`]: it waits for no request of that call. After the end of the bond it has no effect on others.
 pub trait Traffic: Send {
     /// Moves the traffic as the plan says, as far as that takes map writes only: the addresses of ports and of the bond, say, may
     /// still be those of the plan before. From now on this plan counts, also for [`PlaneBond::program`].

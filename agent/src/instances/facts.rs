@@ -107,7 +107,7 @@ impl Instances {
         if let Some((speed, duplex)) = speed
             && (speed, duplex) != (known.speed, known.duplex)
         {
-            // All else is as the last event told: an older one has been handled, and a newer one is on its way.
+            // All else is as in the last event: older ones have been handled, and newer ones are on their way.
             let mut report = self.host.link(port.0).unwrap_or(link).report.clone();
             (report.speed, report.duplex) = (speed, duplex);
             report.carrier = known.carrier();

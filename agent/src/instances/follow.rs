@@ -145,9 +145,12 @@ impl Instances {
         }
     }
 
-    /// A bond that no file names now. If files named it and an operator did not touch it, it is removed if a file made it; others
-    /// lose the ports of the files, and one that an operator made their options, too. A file that is there and was not read
-    /// changes nothing.
+    /// Handles a bond that files named before and none names now:
+    /// - One that a file made, and that an operator did not change, is removed.
+    /// - Another one that a file made loses the ports of the files.
+    /// - One that an operator made loses the ports and the options of the files.
+    ///
+    /// It stays as it is while a file that named it is there but was not read.
     pub(super) fn leave_behind_one(&mut self, now: Time, name: &str) {
         let Ok(at) = self.find(name) else { return };
         let instance = &self.bonds[at];
@@ -188,8 +191,7 @@ impl Instances {
 }
 
 impl Instance {
-    /// Ports of the files that were renamed and are not attached any more have their names in the files again: the interface that
-    /// comes back may have either.
+    /// Renamed ports that are no longer attached get back the names in the files: the interface that comes back may have either.
     fn forget_absent_names(&mut self) {
         let renamed = std::mem::take(&mut self.origins.renamed_ports);
         for (port, present) in renamed {

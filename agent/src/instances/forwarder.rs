@@ -1,4 +1,4 @@
-//! A bond's plane, which the loop shares with the thread that waits for the kernel.
+//! A bond's plane, which the loop shares with the kernel thread.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -45,10 +45,11 @@ impl Forwarder {
         self.signs
     }
 
-    /// Does something with the plane, which may wait for the kernel, and for the thread where that is at work on this bond.
+    /// Does something with the plane, for the loop. It may wait for the kernel, and for the kernel thread while that is at work on
+    /// this bond, or on another bond of the same plane.
     ///
     /// # Panics
-    /// If the bond was removed: nobody has it any more but the thread.
+    /// If the bond was removed. Only the kernel thread may still have this then.
     pub(super) fn with<T>(&self, work: impl FnOnce(&mut dyn PlaneBond) -> T) -> T {
         let mut plane = lock(&self.plane);
         work(plane.as_mut().expect("the bond is there").as_mut())

@@ -84,7 +84,7 @@ pub struct Instances {
     planes: Planes,
     /// The plane of bonds whose options name no plane.
     plane_choice: PlaneChoice,
-    /// For changes, which wait for the kernel, and for questions that take none of its locks.
+    /// For changes, which may wait for the kernel, and for requests that take none of its locks.
     links: RouteSocket,
     /// For facts, for which the loop does not wait.
     threads: Threads<Instances>,

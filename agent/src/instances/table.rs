@@ -1,7 +1,7 @@
 //! The instances of this agent, with indexes over them.
 //!
-//! Whoever takes an instance to change it marks it, and marked ones are indexed anew before the next look into an index. So no
-//! index can be forgotten, and no fact costs a search through all instances.
+//! Taking an instance to change it marks it, and marked ones are indexed again before the next look into an index. So no index can
+//! be forgotten, and no fact costs a search through all instances.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Index, IndexMut};

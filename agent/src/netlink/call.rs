@@ -1,8 +1,8 @@
 //! Runs the futures of rtnetlink and ethtool on one socket, without a runtime or a thread.
 //!
-//! The kernel handles a request inside `send` and queues its reply before `send` returns, so a call hardly ever waits. The
-//! deadline is for a kernel that does not answer. It counts from the end of the last `send`, because `send` may block for long
-//! while other processes hold the kernel's locks; a reply that has arrived is read in any case.
+//! The kernel handles a request inside `send`, and has queued its reply when `send` returns. So a call waits in `send` if at all:
+//! for seconds, where another process holds the kernel's RTNL lock and the request needs it. The deadline is for a kernel that
+//! does not answer. It counts from the end of the last `send`; a reply that has arrived is read in any case.
 //!
 //! Errors of the socket do not go through the connection, which would log them in words of its own and end without a reason: the
 //! socket keeps them for the call.

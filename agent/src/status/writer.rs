@@ -186,8 +186,8 @@ impl Writer {
         while self.wake.read(&mut pokes).is_ok_and(|count| count == pokes.len()) {}
     }
 
-    /// Waits until everything is written, or was tried in vain; whether it is. Gives up, with a warning, after [`STOP_LIMIT`], and
-    /// if nothing is written for [`STUCK_LIMIT`].
+    /// Waits until everything is written, or was tried in vain; whether it is. Gives up, with a warning, after ten seconds, and if
+    /// nothing is written for [`STUCK_LIMIT`].
     pub fn settle(&mut self) -> bool {
         let began = Instant::now();
         let mut step = (self.progress.steps.load(Ordering::SeqCst), began);

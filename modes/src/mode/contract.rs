@@ -42,8 +42,8 @@ pub(crate) trait Mode {
         None
     }
 
-    /// Handles the length of a turn of the agent. Only deadlines that count from an action of this turn may move: an agent that is
-    /// always busy would never reach others.
+    /// Learns how long a turn of the agent took. Move only deadlines set in this turn; otherwise an always busy agent never reaches
+    /// the others.
     fn held_up(&mut self, _turn: Pause) {}
 
     /// Kinds of frames that it needs.

@@ -35,6 +35,7 @@ impl Probing {
         self.looked_up = None;
     }
 
+    /// Takes in how targets are reached. Reports changes: a target that is not reached through the bond, and one that is again.
     pub fn on_paths(
         &mut self,
         now: Time,

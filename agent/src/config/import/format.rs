@@ -1,6 +1,6 @@
-//! Which tools' files are read, and where they have them.
+//! The formats of other tools' files, and where those are.
 
-/// The tool whose configuration is read.
+/// The format of the files that are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Format {
     /// Files ifcfg-NAME of Red Hat's and SUSE's network scripts

@@ -17,8 +17,8 @@ use crate::dataplane::PlaneError;
 use crate::dataplane::step::{BPF, step, step_with};
 use crate::netlink::RouteSocket;
 
-/// What all bonds of a plane work with. It is locked for one call to a plane or a bond at a time, none of which makes
-/// another. Such a call may wait for the kernel, so what answers a fact or a reader takes no part in that.
+/// What all bonds of a plane work with. It is locked for the length of one call to the plane or to a bond, by the loop or by the
+/// kernel thread, and none of these calls makes another. Such a call may wait for the kernel; see the plane's module.
 pub(super) struct Shared {
     pub(super) run_dir: PathBuf,
     pub(super) hook: Hook,

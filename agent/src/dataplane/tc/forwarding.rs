@@ -1,4 +1,5 @@
-//! What is in force of one bond, for two threads: the one that has the bond, and the one that moves its traffic.
+//! What is in force of one bond, for two threads: the loop, which moves its traffic, and the kernel thread, which does the rest of
+//! a plan.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};

@@ -23,10 +23,16 @@
 //! | `queues` | traffic that an operator sends through a port of his choice |
 //! | `program`, `traffic` | from the plan in force to the wanted one, and in which order; the steps of it that are a failover |
 //!
-//! Two threads may use a bond: one has it and does whatever may wait for the kernel's RTNL lock, the other moves its traffic by
-//! [`Traffic`]. They share what is in force of it, under a lock that is held for reads and writes of maps only: never across a
-//! netlink request, the loading or attaching of a program, a sysctl or a file. So a failover waits for no lock of the kernel but
-//! the map's. The plan that the traffic followed last counts for every map write of both.
+//! Two threads use the plane. The loop moves the traffic of bonds by [`Traffic`], and does what it was asked for: makes and removes
+//! bonds, attaches and detaches ports. The kernel thread does the rest of a plan, and reads again what other programs may have
+//! changed. There are two locks:
+//! - The one of `Shared`, for all bonds. A call that makes requests holds it to its end, however long the kernel's RTNL lock
+//!   keeps it waiting. The next such call of the other thread waits for it, whatever its bond.
+//! - The one of `Forwarding`, for each bond. Both threads hold it for reads and writes of maps only: never across a netlink
+//!   request, the loading or attaching of a program, a sysctl or a file.
+//!
+//! [`Traffic`] takes the second only, so a failover waits for no lock of the kernel but the map's. The plan that the traffic
+//! followed last counts for every map write of both threads.
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -110,7 +110,7 @@ impl Worker {
                     steps.fetch_add(1, Ordering::SeqCst);
                 });
                 for settled in settles {
-                    // Whoever asked may not wait any more.
+                    // The loop may have given up.
                     let _ = settled.try_send(());
                 }
                 self.poke();
