@@ -23,7 +23,7 @@ use crate::instances::{Instances, check_options_on};
 use crate::locks::private_file;
 use crate::logging;
 use crate::priority;
-use crate::run::{Agent, CONTROL, KERNEL_ANSWERS};
+use crate::run::{ANSWERS, Agent, CONTROL};
 use crate::signals::Signals;
 use crate::status::StatusFiles;
 use crate::text::chain;
@@ -135,7 +135,7 @@ fn serve(arguments: &Arguments, config: &Parsed) -> Result<(), Box<dyn Error>> {
     }
     let poll = mio::Poll::new()?;
     let registry = poll.registry().try_clone()?;
-    let threads = Threads::start(Waker::new(poll.registry(), KERNEL_ANSWERS)?)?;
+    let threads = Threads::start(Waker::new(poll.registry(), ANSWERS)?)?;
     let mut instances = Instances::new(&run_dir, registry, planes, threads)?;
     instances.prefer(arguments.plane);
     instances.show_in(arguments.status_files);

@@ -22,8 +22,8 @@ const SIGNALS: Token = Token(0);
 const LINK_EVENTS: Token = Token(1);
 const PLANE_EVENTS: Token = Token(2);
 const PUBLISHED: Token = Token(3);
-/// Token of the waker of the thread that waits for the kernel.
-pub const KERNEL_ANSWERS: Token = Token(4);
+/// Token of the waker of the threads that answer the loop.
+pub const ANSWERS: Token = Token(4);
 /// First token of the control socket.
 pub const CONTROL: usize = 5;
 
@@ -161,7 +161,10 @@ impl Agent {
         if sources.contains(&PLANE_EVENTS) && self.instances.read_planes(now, BUDGET) == Drained::More {
             self.unread.insert(PLANE_EVENTS);
         }
-        self.instances.take_answers(now);
+        // Each may be about another bond.
+        if self.instances.take_answers(now, BUDGET) == Drained::More {
+            self.unread.insert(ANSWERS);
+        }
         if sources.contains(&SIGNALS) {
             self.signals.drain();
         }
@@ -202,6 +205,7 @@ impl Agent {
         for event in self.instances.take_happened() {
             self.server.publish(&event);
         }
+        self.instances.ask_threads();
         self.instances.publish(clock::now());
         self.instances.held_up(now, clock::now());
     }

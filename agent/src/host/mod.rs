@@ -10,4 +10,4 @@ mod refresh;
 mod tests;
 
 pub use self::picture::Host;
-pub use self::reading::{Read, ReadingId};
+pub use self::reading::Read;

@@ -20,8 +20,6 @@ pub struct Host {
     pub(super) addresses: BTreeMap<u32, BTreeSet<IpAddr>>,
     /// The reading of everything that was asked for and is not answered yet.
     pub(super) reading: Option<Reading>,
-    /// How many there have been.
-    pub(super) readings: u64,
 }
 
 impl Host {
@@ -99,8 +97,12 @@ impl Host {
     /// An address of an interface came or went.
     pub fn address(&mut self, ifindex: u32, ip: IpAddr, usable: bool) {
         if let Some(reading) = &mut self.reading {
-            reading.addressed.insert(ifindex);
+            reading.addressed.insert((ifindex, ip), usable);
         }
+        self.set_address(ifindex, ip, usable);
+    }
+
+    pub(super) fn set_address(&mut self, ifindex: u32, ip: IpAddr, usable: bool) {
         let addresses = self.addresses.entry(ifindex).or_default();
         if usable {
             addresses.insert(ip);
@@ -109,7 +111,8 @@ impl Host {
         }
     }
 
-    fn touch(&mut self, ifindex: u32) {
+    /// More is known of an interface than a reading that is not answered yet may say.
+    pub fn touch(&mut self, ifindex: u32) {
         if let Some(reading) = &mut self.reading {
             reading.touched.insert(ifindex);
         }

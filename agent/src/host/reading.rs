@@ -1,24 +1,23 @@
 //! A reading of all interfaces, while events go on.
 //!
-//! The answer is a state of some moment after the reading was asked for. What an event said since then is at least as new, and
-//! complete: what was lost before was lost before the reading, too. So an answer counts only for interfaces without an event since.
+//! The answer is a state of some moment after the reading was asked for. What an event said of an interface since then is at least
+//! as new, and complete: what was lost before was lost before the reading, too. So an answer counts only for interfaces without an
+//! event since. Of addresses an event tells one change; the answer counts with the changes since.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use crate::netlink::Link;
-
-/// Names a reading that was asked for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ReadingId(pub(super) u64);
 
 /// A reading that is not answered yet.
 #[derive(Debug, Default)]
 pub(super) struct Reading {
-    pub(super) id: ReadingId,
-    /// Interfaces that events described since it was asked for.
+    /// Interfaces of which more is known since it was asked for, by events above all.
     pub(super) touched: BTreeSet<u32>,
-    /// Interfaces whose addresses changed since then.
-    pub(super) addressed: BTreeSet<u32>,
+    /// Addresses that came (`true`) or went since then.
+    pub(super) addressed: BTreeMap<(u32, IpAddr), bool>,
+    /// Events were lost meanwhile.
+    pub(super) outdated: bool,
 }
 
 /// What a reading found.
@@ -28,4 +27,6 @@ pub struct Read {
     pub gone: Vec<(u32, String)>,
     /// Interfaces whose state it brought, the same as before or not.
     pub links: Vec<Link>,
+    /// Events were lost meanwhile: another reading is needed.
+    pub outdated: bool,
 }

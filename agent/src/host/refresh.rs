@@ -4,29 +4,41 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::picture::Host;
-use super::reading::{Read, Reading, ReadingId};
+use super::reading::{Read, Reading};
 use crate::netlink::Link;
 
 impl Host {
-    /// A reading of everything is asked for from now on. To be called after the queued events were read.
-    pub fn begin_reading(&mut self) -> ReadingId {
-        self.readings += 1;
-        let id = ReadingId(self.readings);
-        self.reading = Some(Reading {
-            id,
-            ..Reading::default()
-        });
-        id
+    /// Everything is to be read from now on. To be called after the queued events were read. Whether it is to be asked for: not
+    /// if an earlier reading is not answered yet, which says so with its answer.
+    pub fn begin_reading(&mut self) -> bool {
+        if let Some(reading) = &mut self.reading {
+            reading.outdated = true;
+            return false;
+        }
+        self.reading = Some(Reading::default());
+        true
     }
 
-    /// The answer to a reading. `None` if a later one was asked for meanwhile: this answer may be older than lost events.
-    pub fn finish_reading(&mut self, id: ReadingId, links: Vec<Link>, addresses: Vec<(u32, IpAddr)>) -> Option<Read> {
-        let Reading { touched, addressed, .. } = self.reading.take_if(|reading| reading.id == id)?;
+    /// The reading failed; another one may begin.
+    pub fn abandon_reading(&mut self) {
+        self.reading = None;
+    }
+
+    /// The answer to the reading that was asked for.
+    pub fn finish_reading(&mut self, links: Vec<Link>, addresses: Vec<(u32, IpAddr)>) -> Read {
+        let Reading {
+            touched,
+            addressed,
+            outdated,
+        } = self.reading.take().unwrap_or_default();
         let there: BTreeSet<u32> = links.iter().map(|link| link.ifindex).collect();
         let gone: Vec<u32> = (self.links.keys().copied())
             .filter(|known| !there.contains(known) && !touched.contains(known))
             .collect();
-        let mut read = Read::default();
+        let mut read = Read {
+            outdated,
+            ..Read::default()
+        };
         for ifindex in gone {
             let name = self.links[&ifindex].report.name.clone();
             self.remove(ifindex);
@@ -37,12 +49,13 @@ impl Host {
         for link in &read.links {
             self.insert(link.clone());
         }
-        self.addresses.retain(|ifindex, _| addressed.contains(ifindex));
-        for (ifindex, ip) in addresses {
-            if !addressed.contains(&ifindex) && self.links.contains_key(&ifindex) {
-                self.addresses.entry(ifindex).or_default().insert(ip);
+        self.addresses.clear();
+        let read_then = addresses.into_iter().map(|address| (address, true));
+        for ((ifindex, ip), usable) in read_then.chain(addressed) {
+            if self.links.contains_key(&ifindex) {
+                self.set_address(ifindex, ip, usable);
             }
         }
-        Some(read)
+        read
     }
 }

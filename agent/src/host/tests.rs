@@ -88,17 +88,17 @@ fn an_answer_counts_only_for_interfaces_without_an_event_since_it_was_asked_for(
         host.changed(link(ifindex, name, "veth", None, None, None));
         host.address(ifindex, ip("10.0.0.1"), true);
     }
-    let superseded = host.begin_reading();
-    let reading = host.begin_reading();
-    assert_eq!(host.finish_reading(superseded, Vec::new(), Vec::new()), None);
+    assert!(host.begin_reading());
     host.changed(link(3, "newer", "veth", None, None, None));
     host.address(3, ip("10.0.0.3"), true);
+    host.address(3, ip("10.0.0.1"), false);
     host.gone(4);
     host.changed(link(5, "born", "veth", None, None, None));
     let answer = [(1, "renamed"), (3, "older"), (4, "vanished")];
     let answer = answer.map(|(ifindex, name)| link(ifindex, name, "veth", None, None, None));
-    let addresses = vec![(1, ip("10.0.0.9")), (4, ip("10.0.0.1"))];
-    let read = host.finish_reading(reading, answer.to_vec(), addresses).unwrap();
+    let addresses = [(1, "10.0.0.9"), (3, "10.0.0.1"), (3, "10.0.0.2"), (4, "10.0.0.1")];
+    let addresses = addresses.map(|(ifindex, text)| (ifindex, ip(text)));
+    let read = host.finish_reading(answer.to_vec(), addresses.to_vec());
     assert_eq!(read.gone, [(2, "gone".to_owned())]);
     assert_eq!(read.links, answer[..1]);
     let seen: Vec<_> = host
@@ -108,13 +108,28 @@ fn an_answer_counts_only_for_interfaces_without_an_event_since_it_was_asked_for(
     assert_eq!(seen, [(1, "renamed"), (3, "newer"), (5, "born")]);
     let of = |ifindex| host.addresses(ifindex).collect::<Vec<_>>();
     assert_eq!(of(1), [ip("10.0.0.9")]);
-    assert_eq!(of(3), [ip("10.0.0.1"), ip("10.0.0.3")], "by events");
-    assert_eq!((of(2), of(4), of(5)), (vec![], vec![], vec![]));
     assert_eq!(
-        host.finish_reading(reading, Vec::new(), Vec::new()),
-        None,
-        "it was answered"
+        of(3),
+        [ip("10.0.0.2"), ip("10.0.0.3")],
+        "one was lost before, two changes came since"
     );
+    assert_eq!((of(2), of(4), of(5)), (vec![], vec![], vec![]));
+}
+
+#[test]
+fn events_that_are_lost_during_a_reading_lead_to_one_more() {
+    let mut host = Host::default();
+    assert!(host.begin_reading());
+    assert!(!host.begin_reading() && !host.begin_reading(), "it is asked for once");
+    let found = vec![link(1, "a", "veth", None, None, None)];
+    let read = host.finish_reading(found.clone(), Vec::new());
+    assert!(read.outdated);
+    assert_eq!(read.links, found, "newer than what was known");
+    assert!(host.begin_reading());
+    assert!(!host.finish_reading(found, Vec::new()).outdated);
+    assert!(host.begin_reading());
+    host.abandon_reading();
+    assert!(host.begin_reading(), "the one before failed");
 }
 
 /// Applies the queued events.
@@ -152,8 +167,8 @@ fn events_alone_keep_the_picture_as_the_kernel_describes_it() {
     in_netns(|| {
         let (mut host, mut events) = (Host::default(), Events::open().unwrap());
         let mut links = RouteSocket::open().unwrap();
-        let reading = host.begin_reading();
-        host.finish_reading(reading, links.all().unwrap(), links.addresses().unwrap());
+        host.begin_reading();
+        host.finish_reading(links.all().unwrap(), links.addresses().unwrap());
         for change in [
             "link add eth0 type veth peer name eth1",
             "link set eth0 up",

@@ -50,11 +50,11 @@ impl Instances {
                 Action::ReadReceiveStamps => Some(self.read_receive_stamps(at)),
                 Action::FindPaths { targets } => self.find_paths(at, &targets),
                 Action::ReadHostsBehind => {
-                    self.ask_hosts_behind(at);
+                    self.hosts_behind.add(at);
                     None
                 }
                 Action::ReportMemberships { port } => {
-                    frames.extend(self.membership_reports(at).into_iter().map(|frame| (port.0, frame)));
+                    self.reports.add((at, port));
                     None
                 }
                 Action::Notify(notice) => {
@@ -75,7 +75,7 @@ impl Instances {
         instance.attempts.bond_changed(now, &instance.bond);
     }
 
-    fn send(&mut self, at: InstanceId, frames: Vec<(u32, Vec<u8>)>) {
+    pub(super) fn send(&mut self, at: InstanceId, frames: Vec<(u32, Vec<u8>)>) {
         for (place, error) in self.packets.send_all(&frames) {
             let port = PortId(frames[place].0);
             log::debug!("{}: cannot send through {port}: {error}", self.bonds[at].name);
@@ -149,7 +149,7 @@ impl Instances {
                 {
                     instances.feed(now, at, failed);
                 }
-                if instances.bonds[at].looks.ends_with_program() {
+                if instances.bonds[at].repair.ends_with_program() {
                     instances.repaired(at);
                 }
             })
@@ -158,7 +158,7 @@ impl Instances {
 
     /// Programs the plan in force once more, after another program changed something that it sets.
     pub(super) fn repair(&mut self, at: InstanceId) {
-        self.bonds[at].looks.begin_repair();
+        self.bonds[at].repair.begin();
         let forwarder = self.bonds[at].plane.clone();
         self.threads.kernel.ask(move |_| {
             let refreshed = forwarder.refresh();
@@ -180,13 +180,13 @@ impl Instances {
                 }
                 self.repaired(at);
             }
-            Progress::Later => self.bonds[at].looks.end_with_program(),
+            Progress::Later => self.bonds[at].repair.end_with_program(),
         }
     }
 
     /// A repair is over, if one ran. What was seen meanwhile may have been the state before it.
     fn repaired(&mut self, at: InstanceId) {
-        for what in self.bonds[at].looks.end_repair() {
+        for what in self.bonds[at].repair.end() {
             self.look_at(at, what);
         }
     }

@@ -6,15 +6,15 @@ use std::net::IpAddr;
 use std::os::fd::{AsRawFd, RawFd};
 use std::time::Duration;
 
-use bond_modes::{Event, PortId};
-use bond_monitors::Time;
+use bond_modes::{Event, Port, PortId};
+use bond_monitors::{Carrier, Time};
 
 use super::Instances;
 use super::id::InstanceId;
 use super::logged_failures::Subject;
 use super::looks::Look;
-use crate::host::{Host, ReadingId};
-use crate::netlink::{Drained, Link, LinkEvent, RouteSocket};
+use crate::host::Host;
+use crate::netlink::{Drained, Link, LinkEvent, RouteSocket, mii};
 use crate::status::Device;
 
 impl Instances {
@@ -108,43 +108,69 @@ impl Instances {
             }
             LinkEvent::Overrun => {
                 log::warn!("link events were lost, reading the state of every interface");
-                self.resync_later();
+                self.resync_later(now);
             }
         }
     }
 
     /// Compares everything with the state in the kernel, and waits for that: at start.
     pub fn resync(&mut self, now: Time) {
-        let reading = self.begin_reading();
+        self.begin_reading(now);
         let read = read_all(&mut self.links);
-        self.finish_reading(now, reading, read);
+        self.finish_reading(now, read);
     }
 
     /// Compares everything with the state in the kernel: after lost events.
-    pub(super) fn resync_later(&mut self) {
-        let reading = self.begin_reading();
+    pub(super) fn resync_later(&mut self, now: Time) {
+        if !self.begin_reading(now) {
+            return;
+        }
         self.threads.kernel.ask(move |kernel| {
             let read = read_all(&mut kernel.links);
-            Box::new(move |instances, now| instances.finish_reading(now, reading, read))
+            Box::new(move |instances, now| instances.finish_reading(now, read))
         });
     }
 
     /// Events that are queued by now are older than the reading. They are dropped: a loss of carrier among them may be over, and
     /// the event of its end may be lost. After an overrun the kernel queues nothing new until all of them have been read.
-    fn begin_reading(&mut self) -> ReadingId {
+    ///
+    /// Whether the reading is to be asked for.
+    fn begin_reading(&mut self, now: Time) -> bool {
         self.resync_at = None;
+        let ran = self.running_ports();
         self.forget_queued(|_| true);
+        // That a port has ceased to run may be among what was lost or dropped, and the reading may take long.
+        for port in mii::not_running(&ran).into_iter().map(PortId) {
+            if let Some(at) = self.bonds.owner_of(port) {
+                let carriers = vec![(port, Carrier::Off)];
+                self.host.touch(port.0);
+                self.feed(now, at, Event::CarriersPolled { carriers });
+            }
+        }
         self.host.begin_reading()
     }
 
-    fn finish_reading(&mut self, now: Time, reading: ReadingId, read: io::Result<Everything>) {
+    /// Ports whose carrier counts, and which were running at their last event.
+    fn running_ports(&self) -> Vec<u32> {
+        let ran = |port: &&Port| {
+            let known = self.host.link(port.id.0);
+            port.carrier().is_on() && known.is_some_and(Link::is_running)
+        };
+        let bonds = self.bonds.iter().map(|instance| &instance.bond);
+        let bonds = bonds.filter(|bond| bond.options().use_carrier);
+        let ports = bonds.flat_map(|bond| bond.ports().iter());
+        ports.filter(ran).map(|port| port.id.0).collect()
+    }
+
+    fn finish_reading(&mut self, now: Time, read: io::Result<Everything>) {
         let (links, addresses) = match read {
             Ok(read) => read,
-            Err(error) => return self.read_all_later(now, &error),
+            Err(error) => {
+                self.host.abandon_reading();
+                return self.read_all_later(now, &error);
+            }
         };
-        let Some(read) = self.host.finish_reading(reading, links, addresses) else {
-            return;
-        };
+        let read = self.host.finish_reading(links, addresses);
         let ports = self
             .bonds
             .iter()
@@ -166,6 +192,9 @@ impl Instances {
         }
         for at in self.bonds.ids() {
             self.refresh_addresses(now, at);
+        }
+        if read.outdated {
+            self.resync_later(now);
         }
     }
 

@@ -2,91 +2,76 @@
 //! the thread that waits for the kernel looks, and its answer counts.
 
 use std::collections::BTreeMap;
+use std::io;
 
-use bond_modes::{Event, Notice, PortId, Warning};
+use bond_modes::{Epoch, Event, Notice, PortId, Warning};
 use bond_monitors::{Duplex, Speed, Time};
 
 use super::Instances;
 use super::id::InstanceId;
 use super::instance::Instance;
 use super::looks::Look;
+use super::polls::Round;
 use super::rate_limit::Permit;
 use crate::netlink::{Link, LinkState};
 use crate::status::Device;
+use crate::threads::Kernel;
 
 impl Instances {
     /// Has an interface of a bond looked at.
     pub(super) fn look_at(&mut self, at: InstanceId, what: Look) {
-        let instance = &mut self.bonds[at];
-        if !instance.looks.begin(what) {
-            return;
-        }
-        let ifindex = match what {
-            Look::Port(port) => port.0,
-            Look::Device => instance.ifindex,
-            Look::Wire(ifindex) => ifindex,
-        };
-        // A bond that is set up judges all its ports at once; the kernel reports carriers up to a second late.
-        let ports = match what {
-            Look::Device if instance.bond.options().use_carrier => {
-                instance.bond.ports().iter().map(|port| port.id).collect()
-            }
-            _ => Vec::new(),
-        };
-        let epoch = instance.bond.epoch();
+        self.looks.add((at, what));
+    }
+
+    /// Has the interfaces looked at that are to be.
+    pub(super) fn ask_looks(&mut self) {
+        let Some(asked) = self.looks.begin() else { return };
+        let asked = asked.into_iter();
+        let asked: Vec<Asked> = asked
+            .filter_map(|(at, what)| Some(Asked::of(at, what, self.bonds.get(at)?)))
+            .collect();
         let round = self.polls.begin([]);
         self.threads.kernel.ask(move |kernel| {
-            let link = kernel.links.by_index(ifindex);
-            let indexes: Vec<u32> = ports.iter().map(|port| port.0).collect();
-            let carriers = kernel.carriers.read(&indexes).unwrap_or_default();
-            let speed = match (&link, what) {
-                (Ok(Some(link)), Look::Port(_)) if link.report.admin_up => {
-                    Some(kernel.links.speed_duplex(&link.report.name))
-                }
-                _ => None,
-            };
+            let seen: Vec<Seen> = asked.into_iter().map(|asked| asked.look(kernel)).collect();
             Box::new(move |instances, now| {
-                let newest = |port: &PortId| instances.polls.is_newest(round, *port);
-                let ports: Vec<PortId> = ports.into_iter().filter(newest).collect();
+                instances.looks.end();
+                for seen in seen {
+                    instances.on_seen(now, round, seen);
+                }
                 instances.polls.end_look(round);
-                if instances.bonds.get(at).is_none() {
-                    return;
-                }
-                let instance = &mut instances.bonds[at];
-                let again = instance.looks.end(what);
-                // What was seen may be the state before our own last change.
-                let outdated = instance.bond.epoch() != epoch;
-                if again || outdated {
-                    instances.look_at(at, what);
-                }
-                let Ok(Some(link)) = link else { return };
-                if !outdated {
-                    instances.on_seen(
-                        now,
-                        at,
-                        what,
-                        Seen {
-                            link,
-                            speed,
-                            ports,
-                            carriers,
-                        },
-                    );
-                }
             })
         });
     }
 
-    fn on_seen(&mut self, now: Time, at: InstanceId, what: Look, seen: Seen) {
+    fn on_seen(&mut self, now: Time, round: Round, seen: Seen) {
+        let Asked {
+            at, what, epoch, ports, ..
+        } = seen.asked;
+        let Some(instance) = self.bonds.get(at) else { return };
+        // What was seen may be the state before our own last change.
+        if instance.bond.epoch() != epoch {
+            return self.look_at(at, what);
+        }
+        let link = match seen.link {
+            Ok(Some(link)) => link,
+            // It has gone, which another event says.
+            Ok(None) => return,
+            Err(error) => return self.read_all_later(now, &error),
+        };
         match what {
-            Look::Port(port) => self.on_port_seen(now, at, port, &seen.link, seen.speed),
+            Look::Port(port) => self.on_port_seen(now, at, port, &link, seen.speed),
             Look::Device => {
-                if seen.link.report.admin_up && !self.bonds[at].bond.is_up() {
-                    self.feed_carriers(now, at, &seen.ports, &seen.carriers);
+                if link.report.admin_up && !instance.bond.is_up() {
+                    let newest = ports.into_iter().filter(|port| self.polls.is_newest(round, *port));
+                    let newest: Vec<PortId> = newest.collect();
+                    match seen.carriers {
+                        Ok(carriers) => self.feed_carriers(now, at, &newest, &carriers),
+                        Err(error) => return self.read_all_later(now, &error),
+                    }
                 }
-                self.on_device_seen(now, at, seen.link);
+                self.on_device_seen(now, at, link);
             }
-            Look::Wire(_) => self.on_wire_seen(now, at, &seen.link),
+            Look::Wire(_) => self.on_wire_seen(now, at, &link),
         }
     }
 
@@ -114,7 +99,7 @@ impl Instances {
             self.feed(now, at, Event::Link { port, report });
         }
         let instance = &mut self.bonds[at];
-        if !instance.plane.signs().hears_groups(link) && instance.looks.is_news(Look::Port(port)) {
+        if !instance.plane.signs().hears_groups(link) && instance.repair.is_news(Look::Port(port)) {
             self.put_back(now, at, &format!("the all-multicast setting of {}", link.report.name));
         }
         self.compare_mac(now, at, port, link);
@@ -165,7 +150,7 @@ impl Instances {
         self.bonds[at].dirty = true;
         self.outdated_addresses.insert(at);
         let instance = &mut self.bonds[at];
-        if instance.bond.is_foreign_mac(mac) && instance.looks.is_news(Look::Device) {
+        if instance.bond.is_foreign_mac(mac) && instance.repair.is_news(Look::Device) {
             self.put_back(now, at, &format!("its address to {mac}"));
         }
     }
@@ -173,7 +158,7 @@ impl Instances {
     fn on_wire_seen(&mut self, now: Time, at: InstanceId, link: &Link) {
         let instance = &mut self.bonds[at];
         let wanted = instance.bond.plan().carrier.is_on();
-        if link.report.admin_up != wanted && instance.looks.is_news(Look::Wire(link.ifindex)) {
+        if link.report.admin_up != wanted && instance.repair.is_news(Look::Wire(link.ifindex)) {
             let state = if wanted { "down" } else { "up" };
             self.put_back(now, at, &format!("its carrier (set {} {state})", link.report.name));
         }
@@ -211,12 +196,65 @@ impl Instances {
     }
 }
 
-/// What a look at an interface found.
+/// A look at an interface of a bond.
+struct Asked {
+    at: InstanceId,
+    what: Look,
+    ifindex: u32,
+    /// The plan by then.
+    epoch: Epoch,
+    /// Ports whose carriers are read as well.
+    ports: Vec<PortId>,
+}
+
+/// What it found.
 struct Seen {
-    link: Link,
+    asked: Asked,
+    /// `None` if there is no such interface.
+    link: io::Result<Option<Link>>,
     /// Of a port that is up.
     speed: Option<(Speed, Duplex)>,
-    /// The ports whose carriers were read as well, and are not told by newer events.
-    ports: Vec<PortId>,
-    carriers: BTreeMap<u32, LinkState>,
+    carriers: io::Result<BTreeMap<u32, LinkState>>,
+}
+
+impl Asked {
+    fn of(at: InstanceId, what: Look, instance: &Instance) -> Asked {
+        let ifindex = match what {
+            Look::Port(port) => port.0,
+            Look::Device => instance.ifindex,
+            Look::Wire(ifindex) => ifindex,
+        };
+        // A bond that is set up judges all its ports at once; the kernel reports carriers up to a second late.
+        let ports = match what {
+            Look::Device if instance.bond.options().use_carrier => {
+                instance.bond.ports().iter().map(|port| port.id).collect()
+            }
+            _ => Vec::new(),
+        };
+        Asked {
+            at,
+            what,
+            ifindex,
+            epoch: instance.bond.epoch(),
+            ports,
+        }
+    }
+
+    fn look(self, kernel: &mut Kernel) -> Seen {
+        let link = kernel.links.by_index(self.ifindex);
+        let indexes: Vec<u32> = self.ports.iter().map(|port| port.0).collect();
+        let carriers = kernel.carriers.read(&indexes);
+        let speed = match (&link, self.what) {
+            (Ok(Some(link)), Look::Port(_)) if link.report.admin_up => {
+                Some(kernel.links.speed_duplex(&link.report.name))
+            }
+            _ => None,
+        };
+        Seen {
+            asked: self,
+            link,
+            speed,
+            carriers,
+        }
+    }
 }

@@ -9,7 +9,7 @@ use bond_monitors::{Carrier, MacAddr, Time};
 use super::attempts::Attempts;
 use super::forwarder::Forwarder;
 use super::logged_failures::{LoggedFailures, Subject};
-use super::looks::Looks;
+use super::looks::Repair;
 use super::rate_limit::RateLimit;
 use super::shown::Shown;
 use super::unfulfilled::Unfulfilled;
@@ -56,8 +56,8 @@ pub(super) struct Instance {
     pub(super) foreign_macs: BTreeMap<PortId, MacAddr>,
     /// How often the log reported that lately, by port.
     pub(super) foreign_logged: BTreeMap<PortId, RateLimit>,
-    /// Interfaces that are being looked at.
-    pub(super) looks: Looks,
+    /// Whether changes by others are being put back.
+    pub(super) repair: Repair,
     /// Interfaces whose addresses are announced.
     pub(super) announced: Vec<u32>,
     /// The bond machine had an event since its files were compared with it.
@@ -94,7 +94,7 @@ impl Instance {
             repairs: RateLimit::default(),
             foreign_macs: BTreeMap::new(),
             foreign_logged: BTreeMap::new(),
-            looks: Looks::default(),
+            repair: Repair::default(),
             announced: Vec::new(),
             touched: true,
             shown: None,

@@ -1,6 +1,6 @@
 //! Interfaces of a bond that are being looked at.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use bond_modes::PortId;
 
@@ -15,39 +15,25 @@ pub(super) enum Look {
     Wire(u32),
 }
 
-/// Those that are asked for and not answered.
+/// What is known of a repair: what others changed is put back.
 #[derive(Debug, Default)]
-pub(super) struct Looks {
-    /// With whether there was another event meanwhile.
-    asked: BTreeMap<Look, bool>,
-    /// While changes by others are put back: what looks found wrong meanwhile, which may be the state before.
-    repair: Option<BTreeSet<Look>>,
-    /// The next program that is done ends that.
+pub(super) struct Repair {
+    /// While it goes on: what looks found wrong meanwhile, which may be the state before.
+    seen: Option<BTreeSet<Look>>,
+    /// The next program that is done ends it.
     last_program: bool,
 }
 
-impl Looks {
-    /// Whether the interface is to be looked at now. If that is being done already, it is done once more afterwards.
-    pub(super) fn begin(&mut self, what: Look) -> bool {
-        let runs = self.asked.contains_key(&what);
-        self.asked.insert(what, runs);
-        !runs
-    }
-
-    /// It was looked at; whether that is to be done once more.
-    pub(super) fn end(&mut self, what: Look) -> bool {
-        self.asked.remove(&what) == Some(true)
-    }
-
+impl Repair {
     /// Changes by others are put back from now on.
-    pub(super) fn begin_repair(&mut self) {
-        self.repair.get_or_insert_default();
+    pub(super) fn begin(&mut self) {
+        self.seen.get_or_insert_default();
     }
 
     /// Something is not as the bond needs it; whether that is news. It is not while changes are put back, and is looked at again
     /// afterwards.
     pub(super) fn is_news(&mut self, what: Look) -> bool {
-        self.repair.as_mut().is_none_or(|seen| {
+        self.seen.as_mut().is_none_or(|seen| {
             seen.insert(what);
             false
         })
@@ -64,9 +50,9 @@ impl Looks {
     }
 
     /// Changes by others have been put back; what is to be looked at again.
-    pub(super) fn end_repair(&mut self) -> BTreeSet<Look> {
+    pub(super) fn end(&mut self) -> BTreeSet<Look> {
         self.last_program = false;
-        self.repair.take().unwrap_or_default()
+        self.seen.take().unwrap_or_default()
     }
 }
 
@@ -75,26 +61,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn events_during_a_look_lead_to_one_more() {
-        let mut looks = Looks::default();
-        assert!(looks.begin(Look::Device));
-        assert!(looks.begin(Look::Wire(7)), "another interface");
-        assert!(!looks.begin(Look::Device) && !looks.begin(Look::Device));
-        assert!(looks.end(Look::Device));
-        assert!(looks.begin(Look::Device));
-        assert!(!looks.end(Look::Device) && !looks.end(Look::Wire(7)));
-    }
-
-    #[test]
     fn what_is_seen_during_a_repair_is_no_news_and_looked_at_again() {
-        let mut looks = Looks::default();
-        assert!(looks.is_news(Look::Device));
-        looks.begin_repair();
-        assert!(!looks.is_news(Look::Device));
-        looks.begin_repair();
-        assert!(!looks.is_news(Look::Wire(7)));
-        assert_eq!(looks.end_repair(), [Look::Device, Look::Wire(7)].into());
-        assert!(looks.is_news(Look::Device));
-        assert_eq!(looks.end_repair(), [].into());
+        let mut repair = Repair::default();
+        assert!(repair.is_news(Look::Device));
+        repair.begin();
+        assert!(!repair.is_news(Look::Device));
+        repair.begin();
+        assert!(!repair.is_news(Look::Wire(7)));
+        assert_eq!(repair.end(), [Look::Device, Look::Wire(7)].into());
+        assert!(repair.is_news(Look::Device));
+        assert_eq!(repair.end(), [].into());
     }
 }

@@ -16,12 +16,14 @@ mod facts;
 mod follow;
 mod forwarder;
 mod frame_sockets;
+mod gathered;
 mod give_back;
 mod id;
 mod instance;
 mod listening;
 mod logged_failures;
 mod looks;
+mod memberships;
 mod owners;
 mod polling;
 mod polls;
@@ -56,7 +58,9 @@ use serde_json::Value;
 
 use self::agenda::{Agenda, StartFiles};
 use self::frame_sockets::FrameSockets;
+use self::gathered::Gathered;
 use self::id::InstanceId;
+use self::looks::Look;
 use self::polls::Polls;
 use self::returns::Returns;
 use self::table::Table;
@@ -65,7 +69,7 @@ use crate::clock;
 use crate::control::proto::{BondEvent, BondReport, ControlError, ErrorCode, EventLine, PortReport};
 use crate::dataplane::{PlaneChoice, Planes, PortCounters};
 use crate::host::Host;
-use crate::netlink::{Events, LinkEvent, RouteSocket};
+use crate::netlink::{Drained, Events, LinkEvent, RouteSocket};
 use crate::packet::PacketSocket;
 use crate::saved::{LeftPort, Store};
 use crate::status::StatusFiles;
@@ -128,6 +132,12 @@ pub struct Instances {
     polls: Polls,
     /// What `doctor` found.
     examined: Option<Value>,
+    /// Bonds that asked for reports of their memberships, and through which port.
+    reports: Gathered<(InstanceId, PortId)>,
+    /// Interfaces of bonds that are to be looked at.
+    looks: Gathered<(InstanceId, Look)>,
+    /// Bonds that asked for the hosts behind them.
+    hosts_behind: Gathered<InstanceId>,
     /// Events for monitoring clients.
     happened: Vec<EventLine>,
 }
@@ -185,6 +195,9 @@ impl Instances {
             outdated_addresses: BTreeSet::new(),
             polls: Polls::default(),
             examined: None,
+            reports: Gathered::default(),
+            looks: Gathered::default(),
+            hosts_behind: Gathered::default(),
             happened: Vec::new(),
         })
     }
@@ -197,12 +210,25 @@ impl Instances {
         done
     }
 
-    /// Takes the answers of the thread that waits for the kernel.
-    pub fn take_answers(&mut self, now: Time) {
-        while let Some(answer) = self.threads.answer() {
+    /// Takes up to `budget` answers of the threads; with [`Drained::More`] the caller owes another call.
+    pub fn take_answers(&mut self, now: Time, budget: usize) -> Drained {
+        let mut drained = Drained::More;
+        for _ in 0..budget {
+            let Some(answer) = self.threads.answer() else {
+                drained = Drained::Empty;
+                break;
+            };
             answer(self, now);
         }
         self.refresh_outdated_addresses(now);
+        drained
+    }
+
+    /// Leaves to the threads what the bonds asked for in this turn and can wait for its end.
+    pub fn ask_threads(&mut self) {
+        self.ask_looks();
+        self.ask_reports();
+        self.ask_hosts_behind();
     }
 
     /// Ends an orderly stop: what the kernel was asked to do is done, unless it takes too long.
@@ -253,7 +279,7 @@ impl Instances {
         self.adopt_due(now);
         self.repair_after_pause(now, &due);
         if self.resync_at.is_some_and(|at| at <= now) {
-            self.resync_later();
+            self.resync_later(now);
         }
         self.attach_due(now, &due);
         // A bond that is still to be taken over may want them.

@@ -39,7 +39,7 @@ impl Instances {
         self.begin_start(now, specs, files)?;
         while !self.has_started() {
             while self.read_links(now, 1024) == Drained::More {}
-            self.take_answers(now);
+            self.settle(now);
             self.go_on_starting(now);
             self.publish(now);
             // Else the loop would sleep until something happens.
@@ -48,7 +48,7 @@ impl Instances {
             assert!(is_woken || self.has_started() || self.poll_timeout() <= Some(now));
         }
         while self.read_links(now, 1024) == Drained::More {}
-        self.take_answers(now);
+        self.settle(now);
         self.publish_all(now);
         Ok(())
     }
@@ -57,9 +57,19 @@ impl Instances {
     fn start_over(&mut self, specs: &[BondSpec]) {
         self.agenda = Agenda::new([], specs);
         while !self.has_started() {
-            self.take_answers(NOW);
+            self.settle(NOW);
             self.go_on_starting(NOW);
             self.publish(NOW);
+        }
+    }
+
+    /// Has the threads asked and takes their answers, until nothing is left to ask.
+    fn settle(&mut self, now: Time) {
+        loop {
+            self.ask_threads();
+            if self.take_answers(now, 1) == Drained::Empty {
+                return;
+            }
         }
     }
 
@@ -71,13 +81,13 @@ impl Instances {
 
     fn repair_now(&mut self) {
         self.repair(FIRST);
-        self.take_answers(NOW);
+        self.settle(NOW);
     }
 
     /// The bond's own interface has changed.
     fn on_bond_device(&mut self, now: Time, at: InstanceId) {
         self.look_at(at, Look::Device);
-        self.take_answers(now);
+        self.settle(now);
     }
 }
 
@@ -133,8 +143,8 @@ fn set_up(instances: &mut Instances) {
 /// Gives the instances the picture of the interfaces and nothing else.
 fn look_around(instances: &mut Instances) {
     let (links, addresses) = (instances.links.all().unwrap(), instances.links.addresses().unwrap());
-    let reading = instances.host.begin_reading();
-    instances.host.finish_reading(reading, links, addresses);
+    instances.host.begin_reading();
+    instances.host.finish_reading(links, addresses);
 }
 
 fn until(what: &str, mut holds: impl FnMut() -> bool) {
@@ -164,7 +174,7 @@ fn events_from_before_a_reading_of_everything_take_no_port_down() {
         ip("link set dev c up");
         instances.bonds[0].ifindex = instances.links.by_name("c").unwrap().unwrap().ifindex;
         instances.read_links(NOW, 1024);
-        instances.take_answers(NOW);
+        instances.settle(NOW);
         let port = |instances: &Instances| {
             let port = instances.bonds[0].bond.ports().named("a").unwrap();
             (port.carrier().is_on(), port.failures)
@@ -185,7 +195,7 @@ fn events_from_before_a_reading_of_everything_take_no_port_down() {
         ip("link set dev b down");
         until("a has lost it", || !carrier());
         instances.read_links(NOW, 1024);
-        instances.take_answers(NOW);
+        instances.settle(NOW);
         assert_eq!(port(instances), (false, 1));
     });
 }
@@ -195,7 +205,7 @@ fn interfaces_that_could_not_be_read_after_an_overrun_are_read_later() {
     with_bond("resync", |instances, _, _| {
         asks::fail_at(0);
         instances.resync(NOW);
-        instances.take_answers(NOW);
+        instances.settle(NOW);
         let again = instances.poll_timeout().unwrap();
         assert!(again <= NOW + Duration::from_secs(1), "{again:?}");
         let before = asks::made();

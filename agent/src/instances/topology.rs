@@ -1,20 +1,17 @@
-//! Devices above a bond and hosts behind them: addresses to announce, paths to targets, hosts behind bridges, multicast
-//! memberships.
+//! Devices above a bond and hosts behind them: addresses to announce, paths to targets, hosts behind bridges.
 
 use std::collections::BTreeSet;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
 use bond_modes::{Event, HostBehind, LocalAddress, Reach, TargetPath};
 use bond_monitors::Time;
 use bond_monitors::wire::ethernet::Tag;
-use bond_monitors::wire::{igmp, mld};
 
 use super::Instances;
 use super::id::InstanceId;
 use super::logged_failures::Subject;
-use crate::netlink::groups::memberships;
-use crate::netlink::{Link, Memberships, RouteSocket, sysctl};
+use crate::netlink::{Link, RouteSocket, sysctl};
 
 impl Instances {
     /// Gives a bond the addresses on it and above it: its own, those of its VLANs, that of its bridge.
@@ -81,44 +78,51 @@ impl Instances {
         Ok(Some(paths))
     }
 
-    /// Asks for the hosts behind the bond: those that a bridge above it has learned on its other ports, and devices above with an
-    /// address of their own.
-    pub(super) fn ask_hosts_behind(&mut self, at: InstanceId) {
-        let Some(instance) = self.bonds.get(at) else { return };
-        let is_bridge = |master: &u32| {
-            let master = self.host.link(*master);
-            master.is_some_and(|link| link.kind.as_deref() == Some("bridge"))
-        };
-        let above = self.host.above(instance.ifindex, passes_on).into_iter();
-        let above: Vec<(u32, Option<u32>, Vec<Tag>)> = above
-            .map(|(link, tags)| (link.ifindex, link.master.filter(is_bridge), tags))
-            .collect();
+    /// Asks for the hosts behind bonds that asked for them: those that a bridge above has learned on its other ports, and devices
+    /// above with an address of their own.
+    pub(super) fn ask_hosts_behind(&mut self) {
+        let Some(asked) = self.hosts_behind.begin() else { return };
+        let asked: Vec<(InstanceId, Vec<Above>)> = asked.into_iter().map(|at| (at, self.above_bond(at))).collect();
         self.threads.kernel.ask(move |kernel| {
-            let hosts = above
-                .iter()
-                .flat_map(|(link, bridge, tags)| hosts_behind(&mut kernel.links, *link, *bridge, tags));
-            let hosts: BTreeSet<HostBehind> = hosts.collect();
+            let mut behind = |(at, above): (InstanceId, Vec<Above>)| (at, Behind::read(&mut kernel.links, &above));
+            let found: Vec<(InstanceId, Behind)> = asked.into_iter().map(&mut behind).collect();
             Box::new(move |instances, now| {
-                if instances.bonds.get(at).is_some() {
-                    let hosts = hosts.into_iter().collect();
-                    instances.feed(now, at, Event::HostsBehind { hosts });
+                instances.hosts_behind.end();
+                for (at, behind) in found {
+                    instances.on_hosts_behind(now, at, behind);
                 }
             })
         });
     }
 
-    /// Reports of every multicast group that this host has joined on the bond or above it.
-    pub(super) fn membership_reports(&self, at: InstanceId) -> Vec<Vec<u8>> {
+    fn on_hosts_behind(&mut self, now: Time, at: InstanceId, behind: Behind) {
+        if self.bonds.get(at).is_none() {
+            return;
+        }
+        let instance = &mut self.bonds[at];
+        let doing = "find all hosts behind it";
+        instance
+            .failures
+            .record(&instance.name, Subject::Bond, doing, behind.whole);
+        let hosts = behind.hosts.into_iter().collect();
+        self.feed(now, at, Event::HostsBehind { hosts });
+    }
+
+    fn above_bond(&self, at: InstanceId) -> Vec<Above> {
         let Some(instance) = self.bonds.get(at) else {
             return Vec::new();
         };
+        let is_bridge = |master: &u32| {
+            let master = self.host.link(*master);
+            master.is_some_and(|link| link.kind.as_deref() == Some("bridge"))
+        };
         let above = self.host.above(instance.ifindex, passes_on).into_iter();
-        above
-            .flat_map(|(link, tags)| {
-                let own: Vec<IpAddr> = self.host.addresses(link.ifindex).collect();
-                reports_of(link, &tags, &own)
-            })
-            .collect()
+        let above = above.map(|(link, tags)| Above {
+            link: link.ifindex,
+            bridge: link.master.filter(is_bridge),
+            tags,
+        });
+        above.collect()
     }
 
     fn name_of(&self, ifindex: u32) -> String {
@@ -127,24 +131,62 @@ impl Instances {
     }
 }
 
-/// Hosts behind one interface, which may be a port of a bridge.
-fn hosts_behind(links: &mut RouteSocket, link: u32, bridge: Option<u32>, tags: &[Tag]) -> Vec<HostBehind> {
-    let learned = bridge.map(|bridge| links.hosts_behind(link, bridge).unwrap_or_default());
-    let learned = learned.into_iter().flatten().map(|host| HostBehind {
-        mac: host.mac,
-        tags: tags.iter().copied().chain(host.tag).collect(),
-    });
-    let own = links.unicast_addresses(link).unwrap_or_default().into_iter();
-    let own = own.map(|mac| HostBehind {
-        mac,
-        tags: tags.to_vec(),
-    });
-    learned.chain(own).collect()
+/// Hosts behind a bond.
+struct Behind {
+    /// Those that were found.
+    hosts: BTreeSet<HostBehind>,
+    /// Why there may be more.
+    whole: io::Result<()>,
+}
+
+impl Behind {
+    fn read(links: &mut RouteSocket, above: &[Above]) -> Behind {
+        let mut behind = Behind {
+            hosts: BTreeSet::new(),
+            whole: Ok(()),
+        };
+        for above in above {
+            match above.hosts(links) {
+                Ok(hosts) => behind.hosts.extend(hosts),
+                Err(error) => behind.whole = Err(error),
+            }
+        }
+        behind
+    }
+}
+
+/// An interface on or above a bond.
+struct Above {
+    link: u32,
+    /// It is a port of that bridge.
+    bridge: Option<u32>,
+    /// Of its frames on the wire.
+    tags: Vec<Tag>,
+}
+
+impl Above {
+    /// The hosts behind it.
+    fn hosts(&self, links: &mut RouteSocket) -> io::Result<Vec<HostBehind>> {
+        let learned = match self.bridge {
+            Some(bridge) => links.hosts_behind(self.link, bridge)?,
+            None => Vec::new(),
+        };
+        let learned = learned.into_iter().map(|host| HostBehind {
+            mac: host.mac,
+            tags: self.tags.iter().copied().chain(host.tag).collect(),
+        });
+        let own = links.unicast_addresses(self.link)?.into_iter();
+        let own = own.map(|mac| HostBehind {
+            mac,
+            tags: self.tags.clone(),
+        });
+        Ok(learned.chain(own).collect())
+    }
 }
 
 /// Whether announcements for the bond also cover this device above it: a VLAN or a bridge. The addresses of a tunnel belong to
 /// another network.
-fn passes_on(link: &Link) -> bool {
+pub(super) fn passes_on(link: &Link) -> bool {
     link.vlan.is_some() || link.kind.as_deref() == Some("bridge")
 }
 
@@ -166,41 +208,4 @@ fn local_address(link: &Link, tags: &[Tag], bond: &Link, ip: IpAddr) -> LocalAdd
         tags: tags.to_vec(),
         router: sysctl::forwarding(&link.report.name, ip.is_ipv6()),
     }
-}
-
-/// One interface's reports, in the versions of IGMP and MLD that it speaks.
-fn reports_of(link: &Link, tags: &[Tag], own: &[IpAddr]) -> Vec<Vec<u8>> {
-    let found = memberships(link.ifindex, &link.report.name).unwrap_or_else(|error| {
-        log::warn!("{}: cannot read its multicast groups: {error}", link.report.name);
-        Memberships::default()
-    });
-    let (mac, mtu) = (link.report.mac, link.report.mtu);
-    let mut v4 = own.iter().filter_map(|ip| match ip {
-        IpAddr::V4(ip) => Some(*ip),
-        IpAddr::V6(_) => None,
-    });
-    let source = v4.next().unwrap_or(Ipv4Addr::UNSPECIFIED);
-    let mut frames = match found.igmp_version {
-        2 => found
-            .v4
-            .iter()
-            .map(|record| igmp::v2(mac, source, record.group, tags))
-            .collect(),
-        _ => igmp::v3(mac, source, &found.v4, mtu, tags),
-    };
-    // A report needs a source of the link itself. [RFC 3810 5.2.13]
-    let mut v6 = own.iter().filter_map(|ip| match ip {
-        IpAddr::V6(ip) if ip.is_unicast_link_local() => Some(*ip),
-        _ => None,
-    });
-    let source = v6.next().unwrap_or(Ipv6Addr::UNSPECIFIED);
-    frames.extend::<Vec<_>>(match found.mld_version {
-        1 => found
-            .v6
-            .iter()
-            .map(|record| mld::v1(mac, source, record.group, tags))
-            .collect(),
-        _ => mld::v2(mac, source, &found.v6, mtu, tags),
-    });
-    frames
 }

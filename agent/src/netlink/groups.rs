@@ -5,9 +5,9 @@
 //! that no traffic is lost. The same holds for sources that the kernel leaves out: it lists no sources of an interface whose
 //! newest group has none. [igmp.c: igmp_mcf_get_first]
 
-use std::collections::BTreeMap;
-use std::fs;
-use std::io;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::{self, BufRead, BufReader};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use bond_monitors::wire::membership::{Kind, Record};
@@ -28,21 +28,77 @@ pub struct Memberships {
     pub mld_version: u8,
 }
 
-/// The groups of an interface. Empty if the kernel lacks the protocol or the interface is gone.
-pub fn memberships(ifindex: u32, name: &str) -> io::Result<Memberships> {
-    let (igmp, igmp6) = (read("igmp")?, read("igmp6")?);
-    Ok(Memberships {
-        v4: groups(joined4(&igmp, ifindex), &read("mcfilter")?, ifindex),
-        igmp_version: igmp_version(&igmp, ifindex),
-        v6: groups(joined6(&igmp6, ifindex), &read("mcfilter6")?, ifindex),
-        mld_version: sysctl::force_mld_version(name).unwrap_or(2),
-    })
+/// The groups of some interfaces at one moment: the files list those of all, and the kernel takes the longer to write them the more
+/// interfaces there are.
+#[derive(Debug, Default)]
+pub struct Groups {
+    igmp: Lines,
+    mcfilter: Lines,
+    igmp6: Lines,
+    mcfilter6: Lines,
 }
 
-fn read(file: &str) -> io::Result<String> {
-    match fs::read_to_string(format!("/proc/thread-self/net/{file}")) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
-        read => read,
+impl Groups {
+    /// Reads what the four files say of these interfaces. Those of a protocol that the kernel lacks are empty.
+    ///
+    /// # Errors
+    /// A file cannot be read.
+    pub fn read(interfaces: &BTreeSet<u32>) -> io::Result<Groups> {
+        let files = ["igmp", "mcfilter", "igmp6", "mcfilter6"];
+        let [igmp, mcfilter, igmp6, mcfilter6] = files.map(|file| read(file, interfaces));
+        Ok(Groups {
+            igmp: igmp?,
+            mcfilter: mcfilter?,
+            igmp6: igmp6?,
+            mcfilter6: mcfilter6?,
+        })
+    }
+
+    /// Those of one interface. None if the kernel lacks the protocol or the interface is gone.
+    pub fn of(&self, ifindex: u32, name: &str) -> Memberships {
+        let (igmp, igmp6) = (self.igmp.of(ifindex), self.igmp6.of(ifindex));
+        Memberships {
+            v4: groups(joined4(igmp), self.mcfilter.of(ifindex)),
+            igmp_version: igmp_version(igmp),
+            v6: groups(joined6(igmp6), self.mcfilter6.of(ifindex)),
+            mld_version: sysctl::force_mld_version(name).unwrap_or(2),
+        }
+    }
+}
+
+fn read(file: &str, interfaces: &BTreeSet<u32>) -> io::Result<Lines> {
+    match File::open(format!("/proc/thread-self/net/{file}")) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Lines::default()),
+        opened => Lines::read(BufReader::new(opened?), interfaces),
+    }
+}
+
+/// Lines of a file, by interface.
+#[derive(Debug, Default)]
+struct Lines(BTreeMap<u32, String>);
+
+impl Lines {
+    /// A line belongs to the interface whose index begins it. Indented lines, of which only `igmp` has some, belong to the one
+    /// above.
+    fn read(file: impl BufRead, interfaces: &BTreeSet<u32>) -> io::Result<Lines> {
+        let mut lines = Lines::default();
+        let mut interface = None;
+        for line in file.lines() {
+            let line = line?;
+            if !line.starts_with('\t') {
+                interface = first_number(&line).filter(|number| interfaces.contains(number));
+            }
+            if let Some(interface) = interface {
+                let own = lines.0.entry(interface).or_default();
+                own.push_str(&line);
+                own.push('\n');
+            }
+        }
+        Ok(lines)
+    }
+
+    fn of(&self, ifindex: u32) -> &str {
+        self.0.get(&ifindex).map_or("", String::as_str)
     }
 }
 
@@ -85,16 +141,8 @@ struct SourceCounts {
     exclude: u32,
 }
 
-/// The lines of `igmp` that belong to an interface: its own, which is not indented, then one for each group.
-fn igmp_section(text: &str, ifindex: u32) -> impl Iterator<Item = &str> {
-    let is_group = |line: &str| line.starts_with('\t');
-    let own = move |line: &str| !is_group(line) && first_number(line) == Some(ifindex);
-    let mut lines = text.lines().skip_while(move |line| !own(line));
-    let head = lines.next();
-    head.into_iter().chain(lines.take_while(move |line| is_group(line)))
-}
-
-fn joined4(igmp: &str, ifindex: u32) -> Joined<Ipv4Addr> {
+/// From an interface's lines of `igmp`: its own, then one for each group.
+fn joined4(igmp: &str) -> Joined<Ipv4Addr> {
     let group = |line: &str| {
         let mut words = line.split_whitespace();
         // The kernel prints the address's four bytes, which are in network order, as one number of the host. [igmp.c:
@@ -102,32 +150,30 @@ fn joined4(igmp: &str, ifindex: u32) -> Joined<Ipv4Addr> {
         let bits = u32::from_str_radix(words.next()?, 16).ok()?;
         Some((Ipv4Addr::from(bits.to_ne_bytes()), words.next()?.parse().ok()?))
     };
-    igmp_section(igmp, ifindex).skip(1).filter_map(group).collect()
+    igmp.lines().skip(1).filter_map(group).collect()
 }
 
 /// 3, the kernel's default, if it is unknown.
-fn igmp_version(igmp: &str, ifindex: u32) -> u8 {
-    let head = igmp_section(igmp, ifindex).next();
-    match head.and_then(|line| line.split_whitespace().last()) {
+fn igmp_version(igmp: &str) -> u8 {
+    match igmp.lines().next().and_then(|line| line.split_whitespace().last()) {
         Some("V1" | "V2") => 2,
         _ => 3,
     }
 }
 
-fn joined6(igmp6: &str, ifindex: u32) -> Joined<Ipv6Addr> {
+fn joined6(igmp6: &str) -> Joined<Ipv6Addr> {
     let group = |line: &str| {
         // Index, device, group, users; names have no blanks.
         let mut words = line.split_whitespace().skip(2);
         let address = u128::from_str_radix(words.next()?, 16).ok()?;
         Some((Ipv6Addr::from_bits(address), words.next()?.parse().ok()?))
     };
-    let lines = igmp6.lines().filter(|line| first_number(line) == Some(ifindex));
-    lines.filter_map(group).collect()
+    igmp6.lines().filter_map(group).collect()
 }
 
-fn groups<A: Address>(joined: Joined<A>, filter: &str, ifindex: u32) -> Vec<Record<A>> {
+fn groups<A: Address>(joined: Joined<A>, filter: &str) -> Vec<Record<A>> {
     let mut counted = BTreeMap::<A, BTreeMap<A, SourceCounts>>::new();
-    for line in filter.lines().filter(|line| first_number(line) == Some(ifindex)) {
+    for line in filter.lines() {
         if let Some((group, source, counts)) = parse_filter(line) {
             counted.entry(group).or_default().insert(source, counts);
         }
@@ -170,6 +216,7 @@ fn first_number(line: &str) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::net::UdpSocket;
 
     use super::*;
@@ -182,6 +229,13 @@ mod tests {
 
     fn v6(text: &str) -> Ipv6Addr {
         text.parse().unwrap()
+    }
+
+    fn of(text: &str, ifindex: u32) -> String {
+        Lines::read(text.as_bytes(), &[ifindex].into())
+            .unwrap()
+            .of(ifindex)
+            .to_owned()
     }
 
     fn record<A>(group: A, kind: Kind, sources: Vec<A>) -> Record<A> {
@@ -197,9 +251,13 @@ mod tests {
             // One socket includes a source, another one joins without a filter.
             record(v4("239.1.2.5"), Kind::Exclude, vec![]),
         ];
-        assert_eq!(groups(joined4(IGMP, ETH0), MCFILTER, ETH0), expected);
-        assert_eq!(groups(joined4(IGMP, LO), MCFILTER, LO), [], "224.0.0.1 only");
-        assert_eq!(groups(joined4(IGMP, 99), MCFILTER, 99), [], "no such interface");
+        assert_eq!(groups(joined4(&of(IGMP, ETH0)), &of(MCFILTER, ETH0)), expected);
+        assert_eq!(groups(joined4(&of(IGMP, LO)), &of(MCFILTER, LO)), [], "224.0.0.1 only");
+        assert_eq!(
+            groups(joined4(&of(IGMP, 99)), &of(MCFILTER, 99)),
+            [],
+            "no such interface"
+        );
     }
 
     #[test]
@@ -210,21 +268,19 @@ mod tests {
             record(v6("ff15::1:3"), Kind::Exclude, vec![v6("2001:db8::9")]),
             record(v6("ff35::1"), Kind::Include, vec![v6("2001:db8::1")]),
         ];
-        assert_eq!(groups(joined6(IGMP6, ETH0), MCFILTER6, ETH0), expected);
-        assert_eq!(groups(joined6(IGMP6, LO), MCFILTER6, LO), []);
+        assert_eq!(groups(joined6(&of(IGMP6, ETH0)), &of(MCFILTER6, ETH0)), expected);
+        assert_eq!(groups(joined6(&of(IGMP6, LO)), &of(MCFILTER6, LO)), []);
     }
 
     #[test]
     fn the_version_of_igmp_is_the_interfaces_and_at_least_2() {
         let version = |word| {
-            igmp_version(
-                &IGMP.replace("eth0      :     5      V3", &format!("eth0 : 5 {word}")),
-                ETH0,
-            )
+            let igmp = IGMP.replace("eth0      :     5      V3", &format!("eth0 : 5 {word}"));
+            igmp_version(&of(&igmp, ETH0))
         };
         assert_eq!(["V1", "V2", "V3", "NONE"].map(version), [2, 2, 3, 3]);
-        assert_eq!(igmp_version(IGMP, LO), 3);
-        assert_eq!(igmp_version("", LO), 3);
+        assert_eq!(igmp_version(&of(IGMP, LO)), 3);
+        assert_eq!(igmp_version(""), 3);
     }
 
     #[test]
@@ -253,12 +309,12 @@ mod tests {
     fn lines_that_cannot_be_read_are_passed_over() {
         for (igmp, filter) in [(IGMP, MCFILTER), (IGMP6, MCFILTER6)] {
             for length in 0..igmp.len() {
-                groups(joined4(&igmp[..length], ETH0), filter, ETH0);
-                groups(joined6(&igmp[..length], ETH0), filter, ETH0);
+                groups(joined4(&of(&igmp[..length], ETH0)), &of(filter, ETH0));
+                groups(joined6(&of(&igmp[..length], ETH0)), &of(filter, ETH0));
             }
             for length in 0..filter.len() {
-                groups(joined4(igmp, ETH0), &filter[..length], ETH0);
-                groups(joined6(igmp, ETH0), &filter[..length], ETH0);
+                groups(joined4(&of(igmp, ETH0)), &of(&filter[..length], ETH0));
+                groups(joined6(&of(igmp, ETH0)), &of(&filter[..length], ETH0));
             }
         }
     }
@@ -271,7 +327,7 @@ mod tests {
             let eth0 = links.by_name("eth0").unwrap().unwrap().ifindex;
             ip("addr add 10.0.0.1/24 dev eth0");
             ip("link set eth0 up");
-            let before = memberships(eth0, "eth0").unwrap();
+            let before = Groups::read(&[eth0].into()).unwrap().of(eth0, "eth0");
             assert_eq!(
                 (before.v4.as_slice(), before.igmp_version, before.mld_version),
                 (&[][..], 3, 2)
@@ -284,11 +340,11 @@ mod tests {
             six.join_multicast_v6(&v6("ff15::1:2"), eth0).unwrap();
             fs::write("/proc/sys/net/ipv4/conf/eth0/force_igmp_version", "2").unwrap();
             fs::write("/proc/sys/net/ipv6/conf/eth0/force_mld_version", "1").unwrap();
-            let after = memberships(eth0, "eth0").unwrap();
+            let after = Groups::read(&[eth0].into()).unwrap().of(eth0, "eth0");
             assert_eq!(after.v4, [record(v4("239.1.2.3"), Kind::Exclude, vec![])]);
             assert!(after.v6.contains(&record(v6("ff15::1:2"), Kind::Exclude, vec![])));
             assert_eq!((after.igmp_version, after.mld_version), (2, 1));
-            let gone = memberships(9999, "nosuch").unwrap();
+            let gone = Groups::read(&[9999].into()).unwrap().of(9999, "nosuch");
             assert!(gone.v4.is_empty() && gone.v6.is_empty());
         });
     }

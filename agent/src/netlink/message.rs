@@ -48,6 +48,13 @@ pub struct Link {
     pub tx_queues: u32,
 }
 
+impl Link {
+    /// IFF_RUNNING: it is up, and `operstate` is up or unknown. [dev.c: dev_get_flags]
+    pub fn is_running(&self) -> bool {
+        self.report.admin_up && matches!(self.operstate, "up" | "unknown")
+    }
+}
+
 /// What a poll reads of an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LinkState {

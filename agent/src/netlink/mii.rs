@@ -47,12 +47,38 @@ fn ethtool_link(socket: &OwnedFd, name: Name) -> nix::Result<bool> {
 }
 
 fn is_up(socket: &OwnedFd, name: Name) -> nix::Result<bool> {
+    Ok(flags(socket, name)? & libc::IFF_UP != 0)
+}
+
+/// Those of these interfaces that are there and not running (IFF_RUNNING). Unlike a link request this does not wait for the
+/// kernel's RTNL lock. [dev_ioctl.c: dev_ioctl, dev_ifsioc_locked]
+pub fn not_running(interfaces: &[u32]) -> Vec<u32> {
+    let socket = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None);
+    let Ok(socket) = socket else { return Vec::new() };
+    let is_running =
+        |ifindex: u32| Ok::<_, Errno>(flags(&socket, name_of(&socket, ifindex)?)? & libc::IFF_RUNNING != 0);
+    let found = interfaces
+        .iter()
+        .copied()
+        .filter(|ifindex| is_running(*ifindex) == Ok(false));
+    found.collect()
+}
+
+fn flags(socket: &OwnedFd, name: Name) -> nix::Result<libc::c_int> {
     let mut request = Request::new(name, Argument { flags: 0 });
     // SAFETY: the request is as large as `struct ifreq`.
     unsafe { ioctl::flags(socket.as_raw_fd(), &mut request) }?;
     // SAFETY: SIOCGIFFLAGS has filled in `flags`; every bit pattern is a valid one.
-    let flags = unsafe { request.argument.flags };
-    Ok(libc::c_int::from(flags) & libc::IFF_UP != 0)
+    Ok(libc::c_int::from(unsafe { request.argument.flags }))
+}
+
+/// The name that an interface has now. A request by a name that is gone would have the kernel look for a module of that name.
+fn name_of(socket: &OwnedFd, ifindex: u32) -> nix::Result<Name> {
+    let ifindex = libc::c_int::try_from(ifindex).map_err(|_| Errno::ENODEV)?;
+    let mut request = Request::new(Name::default(), Argument { ifindex });
+    // SAFETY: the request is as large as `struct ifreq`.
+    unsafe { ioctl::name(socket.as_raw_fd(), &mut request) }?;
+    Ok(request.name)
 }
 
 /// The PHY's basic mode status register.
@@ -89,7 +115,7 @@ fn interface_name(name: &str) -> Option<Name> {
     Some(padded)
 }
 
-/// `struct ifreq` with the three arguments in use here.
+/// `struct ifreq` with the arguments in use here.
 #[repr(C)]
 struct Request {
     name: Name,
@@ -108,6 +134,7 @@ union Argument {
     pointer: *mut EthtoolValue,
     mii: MiiData,
     flags: libc::c_short,
+    ifindex: libc::c_int,
     /// As large as the kernel's union.
     _size: libc::__c_anonymous_ifr_ifru,
 }
@@ -133,6 +160,7 @@ mod ioctl {
     use super::Request;
 
     nix::ioctl_readwrite_bad!(ethtool, libc::SIOCETHTOOL, Request);
+    nix::ioctl_readwrite_bad!(name, libc::SIOCGIFNAME, Request);
     nix::ioctl_readwrite_bad!(flags, libc::SIOCGIFFLAGS, Request);
     nix::ioctl_readwrite_bad!(mii_phy, libc::SIOCGMIIPHY, Request);
     nix::ioctl_readwrite_bad!(mii_register, libc::SIOCGMIIREG, Request);
@@ -149,9 +177,11 @@ const BMSR_LSTATUS: u16 = 0x0004;
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, Instant};
+
     use super::*;
     use crate::netlink::RouteSocket;
-    use crate::netlink::tests::in_netns;
+    use crate::netlink::tests::{in_netns, ip};
 
     #[test]
     fn the_driver_tells_the_link_and_a_device_that_is_down_or_gone_has_none() {
@@ -168,6 +198,31 @@ mod tests {
             for name in ["nosuch", "", "a-name-that-is-too-long"] {
                 assert_eq!(carrier_by_ioctl(name), Some(Carrier::Off), "{name}");
             }
+        });
+    }
+
+    #[test]
+    fn interfaces_that_are_not_running_are_found_by_index_under_any_name() {
+        in_netns(|| {
+            let mut links = RouteSocket::open().unwrap();
+            links.add_veth("a", "b").unwrap();
+            let a = links.by_name("a").unwrap().unwrap();
+            let (a, b) = (a.ifindex, a.peer.unwrap());
+            assert_eq!(not_running(&[a, b, 4711]), [a, b]);
+            links.set_up(a, true).unwrap();
+            links.set_up(b, true).unwrap();
+            let deadline = Instant::now() + Duration::from_secs(10);
+            while !links.by_index(a).unwrap().unwrap().is_running() {
+                assert!(Instant::now() < deadline);
+            }
+            ip("link set dev a name renamed");
+            assert!(not_running(&[a]).is_empty());
+            links.set_up(b, false).unwrap();
+            let deadline = Instant::now() + Duration::from_secs(10);
+            while links.by_index(a).unwrap().unwrap().is_running() {
+                assert!(Instant::now() < deadline);
+            }
+            assert_eq!(not_running(&[a]), [a]);
         });
     }
 

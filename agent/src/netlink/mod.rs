@@ -19,7 +19,7 @@ pub mod sysctl;
 pub(crate) use call::{PATIENCE, readable_before};
 pub use events::{Drained, Events, LinkEvent};
 pub use fdb::LearnedHost;
-pub use groups::Memberships;
+pub use groups::Groups;
 pub use link::{RouteSocket, Statistics};
 pub use message::{Link, LinkState};
 pub use qdisc::Filter;

@@ -356,7 +356,7 @@ fn a_port_of_a_file_stays_that_port_when_it_is_renamed() {
                 if while_running {
                     instances.rename_ports(std::slice::from_ref(&link));
                     instances.on_port(NOW, FIRST, a, &link);
-                    instances.take_answers(NOW);
+                    instances.settle(NOW);
                     assert_eq!(instances.bonds[0].wanted, ["lan0"]);
                     instances.publish_all(NOW);
                 }
@@ -383,7 +383,7 @@ fn a_renamed_port_that_is_gone_has_its_name_in_the_file_again() {
         link.report.name = "lan0".to_owned();
         instances.rename_ports(std::slice::from_ref(&link));
         instances.on_port(NOW, FIRST, a, &link);
-        instances.take_answers(NOW);
+        instances.settle(NOW);
         instances.release(NOW, FIRST, a, true);
         instances.ensure(NOW, &spec("mode=1", &["a"]));
         assert_eq!(instances.bonds[0].wanted, ["a"]);

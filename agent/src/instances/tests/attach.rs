@@ -135,7 +135,7 @@ fn a_wanted_port_that_is_again_as_it_was_waits_for_the_clock() {
             plane.fail_at(0, refusal());
             instances.links.set_mtu(index, 1400 + turn).unwrap();
             instances.read_links(NOW, 1024);
-            instances.take_answers(NOW);
+            instances.settle(NOW);
         }
         // The clock's own time is later than that of the attempt that is owed.
         for _ in 0..3 {
@@ -277,7 +277,7 @@ fn nothing_is_kept_about_ports_that_have_left() {
         let link = instances.links.by_name("a").unwrap().unwrap();
         instances.links.delete(link.ifindex).unwrap();
         instances.read_links(NOW, 1024);
-        instances.take_answers(NOW);
+        instances.settle(NOW);
         assert_eq!(kept(instances), (0, false), "gone");
     });
 }

@@ -1,5 +1,6 @@
 //! Answers of the kernel that come late: the agent, or an event, knows better by then.
 
+use std::sync::mpsc;
 use std::time::Duration;
 
 use bond_modes::PortId;
@@ -11,7 +12,8 @@ use super::{NOW, attach, set_up, until, with_bond};
 use crate::clock;
 use crate::instances::Instances;
 use crate::netlink::tests::ip;
-use crate::netlink::{Link, RouteSocket};
+use crate::netlink::{Link, LinkEvent, RouteSocket};
+use crate::threads::Threads;
 
 fn link(name: &str) -> Link {
     RouteSocket::open().unwrap().by_name(name).unwrap().unwrap()
@@ -32,7 +34,7 @@ fn an_address_that_was_read_before_the_first_port_came_is_not_the_operators() {
         let of_port = link("a").report.mac;
         assert_eq!(instances.bonds[0].bond.plan().mac, of_port);
         instances.links.set_mac(link("bond0").ifindex, of_port).unwrap();
-        instances.take_answers(NOW);
+        instances.settle(NOW);
         assert_eq!(instances.bonds[0].bond.plan().mac, of_port);
     });
 }
@@ -64,7 +66,7 @@ fn a_poll_from_before_an_event_takes_no_port_up_or_down() {
             });
             instances.on_port(now, FIRST, port, &link("a"));
             assert_eq!(carrier(instances), on);
-            instances.take_answers(now);
+            instances.settle(now);
             assert_eq!(carrier(instances), on, "the poll was before the event");
             // The next one counts.
             poll(instances, &mut now);
@@ -77,8 +79,48 @@ fn a_poll_from_before_an_event_takes_no_port_up_or_down() {
     });
 }
 
+#[test]
+fn a_carrier_that_went_with_lost_events_counts_before_everything_is_read() {
+    with_bond("late-reading", |instances, _, _| {
+        let miimon = [("miimon".to_owned(), "100".to_owned())];
+        instances.set(NOW, "bond0", &miimon).unwrap();
+        ip("link set dev a up");
+        ip("link set dev b up");
+        until("a runs", || link("a").is_running());
+        attach(instances, "a").unwrap();
+        // The script's bond is no interface.
+        ip("link add bond0 type veth peer name far");
+        ip("link set dev bond0 up");
+        instances.bonds[0].ifindex = link("bond0").ifindex;
+        instances.read_links(NOW, 1024);
+        instances.settle(NOW);
+        let poll = mio::Poll::new().unwrap();
+        instances.threads = Threads::start(mio::Waker::new(poll.registry(), mio::Token(9)).unwrap()).unwrap();
+        let (go, held) = mpsc::channel::<()>();
+        instances.threads.kernel.ask(move |_| {
+            let _ = held.recv();
+            Box::new(|_, _| {})
+        });
+        ip("link set dev b down");
+        until("a has lost its carrier", || !link("a").is_running());
+        for _ in 0..2 {
+            instances.on_link_event(NOW, LinkEvent::Overrun);
+            instances.read_links(NOW, 1024);
+        }
+        let carrier = |instances: &Instances| instances.bonds[0].bond.ports().named("a").unwrap().carrier().is_on();
+        assert!(!carrier(instances));
+        ip("link set dev b up");
+        until("a runs", || link("a").is_running());
+        go.send(()).unwrap();
+        until("everything is read", || {
+            instances.settle(NOW);
+            carrier(instances)
+        });
+    });
+}
+
 fn poll(instances: &mut Instances, now: &mut Time) {
     *now = *now + Duration::from_millis(500);
     instances.handle_timeout(*now);
-    instances.take_answers(*now);
+    instances.settle(*now);
 }

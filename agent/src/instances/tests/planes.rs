@@ -256,10 +256,10 @@ fn a_change_by_others_is_put_back_whichever_plane_reports_it() {
         assert_eq!(instances.plane_events().len(), 2);
         plane.take_calls();
         instances.read_planes(NOW, 8);
-        instances.take_answers(NOW);
+        instances.settle(NOW);
         assert_eq!(programs(plane), 1);
         instances.read_planes(NOW, 8);
-        instances.take_answers(NOW);
+        instances.settle(NOW);
         assert_eq!(programs(plane), 0, "nothing was changed since");
     });
 }

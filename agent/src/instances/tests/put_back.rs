@@ -14,15 +14,15 @@ fn what_somebody_changes_again_and_again_is_put_back_five_times_and_a_minute_lat
         plane.take_calls();
         for second in 0..9 {
             instances.put_back(at(second), FIRST, "its address");
-            instances.take_answers(at(second));
+            instances.settle(at(second));
         }
         assert_eq!(programs(plane), 5);
         assert_eq!(instances.poll_timeout(), Some(at(65)));
         instances.handle_timeout(at(64));
-        instances.take_answers(at(64));
+        instances.settle(at(64));
         assert_eq!(programs(plane), 0);
         instances.handle_timeout(at(65));
-        instances.take_answers(at(65));
+        instances.settle(at(65));
         assert_eq!(programs(plane), 1);
         assert_ne!(instances.poll_timeout(), Some(at(65)));
     });
@@ -53,11 +53,11 @@ fn an_event_about_a_state_that_the_agent_has_changed_since_repairs_nothing() {
         // As it was before the port was attached.
         link.allmulti_flag = false;
         instances.on_port(NOW, FIRST, PortId(link.ifindex), &link);
-        instances.take_answers(NOW);
+        instances.settle(NOW);
         assert_eq!(programs(plane), 0);
         instances.links.set_allmulti(link.ifindex, false).unwrap();
         instances.on_port(NOW, FIRST, PortId(link.ifindex), &link);
-        instances.take_answers(NOW);
+        instances.settle(NOW);
         assert_eq!(programs(plane), 1);
     });
 }

@@ -31,7 +31,7 @@ fn ports_that_exchanged_their_names_are_still_wanted_once_each() {
             instances.attach_all_wanted(NOW, FIRST);
             let ports = ["a", "b"].map(|name| port(instances, name));
             instances.read_links(NOW, 1024);
-            instances.take_answers(NOW);
+            instances.settle(NOW);
             exchange("a", "b");
             match overrun {
                 true => instances.resync(NOW),
@@ -107,12 +107,12 @@ fn bonds_that_exchange_their_names_while_the_agent_runs_have_a_state_each_at_any
         with_bond(&format!("bonds-exchanged-{overrun}"), move |instances, plane, dir| {
             let [a, b] = two_bonds(instances);
             instances.read_links(NOW, 1024);
-            instances.take_answers(NOW);
+            instances.settle(NOW);
             exchange_bonds(plane);
             let exchanged = [("bond1".to_owned(), vec![a]), ("bond0".to_owned(), vec![b])];
             if overrun {
                 instances.resync(NOW);
-                instances.take_answers(NOW);
+                instances.settle(NOW);
             } else {
                 for at in instances.bonds.ids() {
                     instances.on_bond_device(NOW, at);
