@@ -53,7 +53,7 @@ Examples:
   bondctl set bond0 primary none
   bondctl set bond0 arp_interval 200 arp_ip_target 10.0.0.1,10.0.0.2
   bondctl set bond0 arp_ip_target +10.0.0.5,10.0.0.6
-  bondctl set bond0 arp_ip_target=-10.0.0.5";
+  bondctl set bond0 arp_ip_target -10.0.0.5";
 
 const HASH_EXAMPLES: &str = "\
 The source MAC address is the bond's unless smac is given. A number may be written

@@ -269,7 +269,9 @@ fn done<T>(_: T) -> Value {
 pub(super) fn option_error(object: &str, error: OptionError) -> ControlError {
     let code = match error {
         OptionError::Unknown { .. } => ErrorCode::UnknownOption,
-        OptionError::BadValue { .. } => ErrorCode::BadValue,
+        OptionError::BadValue { .. } | OptionError::Listed { .. } | OptionError::NotListed { .. } => {
+            ErrorCode::BadValue
+        }
         OptionError::NotAPort { .. } | OptionError::NoPortsYet { .. } => ErrorCode::NotAPort,
         _ => ErrorCode::Refused,
     };

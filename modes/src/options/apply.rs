@@ -1,9 +1,10 @@
 //! Applies a set of options as a whole.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use super::change::{Change, Context};
-use super::row::{OptionRow, SetWhen};
+use super::row::{Kind, OptionRow, SetWhen};
 use super::shown::OptionValue;
 use super::table::{TABLE, find};
 use super::{BondOptions, OptionError};
@@ -97,7 +98,8 @@ fn take(change: &mut Change, row: &OptionRow, value: &str, context: Context) -> 
     // differs: the driver refuses 0 too (EPERM).
     let mut next = change.clone();
     if !row.parse(value, &mut next) {
-        return Err(row.refuses(value));
+        let misplaced = misplaced_target(row, value, &change.options);
+        return Err(misplaced.unwrap_or_else(|| row.refuses(value)));
     }
     let is_zero = row.value(&next.options) == OptionValue::Number(0);
     if row.needs_miimon && change.options.miimon.is_zero() && next.options != change.options && !is_zero {
@@ -105,6 +107,26 @@ fn take(change: &mut Change, row: &OptionRow, value: &str, context: Context) -> 
     }
     *change = next;
     Ok(())
+}
+
+/// Of a list of targets to add or to remove, the first one that is there already or is not there.
+fn misplaced_target(row: &OptionRow, value: &str, options: &BondOptions) -> Option<OptionError> {
+    let (sign, list) = value.trim().split_at_checked(1)?;
+    let adds = match sign {
+        "+" => true,
+        "-" => false,
+        _ => return None,
+    };
+    if row.kind != Kind::List {
+        return None;
+    }
+    let mut targets = list.split([',', ' ']).map_while(|word| word.parse::<IpAddr>().ok());
+    let target = targets.find(|target| options.targets().any(|known| known == *target) == adds)?;
+    let option = row.name;
+    Some(match adds {
+        true => OptionError::Listed { option, target },
+        false => OptionError::NotListed { option, target },
+    })
 }
 
 /// The known name that looks most like `name`, if one does.
@@ -170,6 +192,33 @@ mod tests {
         let first = new("mode=1 miimon=100 updelay=300").options;
         let second = apply(&first, Context::default(), &pairs("miimon=70")).unwrap().options;
         assert_eq!(second.updelay, Duration::from_millis(300));
+    }
+
+    #[test]
+    fn a_target_that_is_there_already_or_is_not_there_is_named() {
+        let now = new("mode=1 arp_ip_target=10.0.0.1,10.0.0.2 ns_ip6_target=fe80::1").options;
+        for (change, want) in [
+            (
+                "arp_ip_target=+10.0.0.3,10.0.0.2",
+                "arp_ip_target: 10.0.0.2 is in the list already",
+            ),
+            (
+                "arp_ip_target=-10.0.0.1,10.0.0.3",
+                "arp_ip_target: 10.0.0.3 is not in the list",
+            ),
+            (
+                "ns_ip6_target=+fe80:0::1",
+                "ns_ip6_target: fe80::1 is in the list already",
+            ),
+            (
+                "arp_ip_target=+10.0.0.3,gateway",
+                "arp_ip_target: bad value \"+10.0.0.3,gateway\", expected up to 16 IPv4 addresses as a,b,c, or +a,b to add, \
+                 -a,b to remove, none for none",
+            ),
+        ] {
+            let refused = apply(&now, Context::default(), &pairs(change)).unwrap_err();
+            assert_eq!(refused.to_string(), want);
+        }
     }
 
     #[test]

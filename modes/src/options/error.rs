@@ -1,5 +1,7 @@
 //! Why an option was refused.
 
+use std::net::IpAddr;
+
 use super::ModeName;
 use super::absent::is_absent_option;
 
@@ -43,6 +45,22 @@ pub enum OptionError {
         value: String,
         /// The expected values.
         expected: String,
+    },
+    /// A target that is to be added is there already. (EINVAL)
+    #[error("{option}: {target} is in the list already")]
+    Listed {
+        /// Its name.
+        option: &'static str,
+        /// That target.
+        target: IpAddr,
+    },
+    /// A target that is to be removed is not there. (EINVAL)
+    #[error("{option}: {target} is not in the list")]
+    NotListed {
+        /// Its name.
+        option: &'static str,
+        /// That target.
+        target: IpAddr,
     },
     /// The option may not change while there are ports. (ENOTEMPTY)
     #[error("{option} cannot change while the bond has ports, expected an empty bond")]
@@ -124,6 +142,8 @@ impl OptionError {
             OptionError::WrongMode { option, .. }
             | OptionError::AbsentValue { option, .. }
             | OptionError::BadValue { option, .. }
+            | OptionError::Listed { option, .. }
+            | OptionError::NotListed { option, .. }
             | OptionError::HasPorts { option }
             | OptionError::HasPortsAndUp { option }
             | OptionError::BondUp { option }
