@@ -236,6 +236,40 @@ fn shipped_and_printed_option_files_are_right() {
 }
 
 #[test]
+fn the_commands_to_try_in_the_readme_work_when_pasted_whole_and_leave_nothing() {
+    let readme = fs::read_to_string(root().join("README.md")).expect("there is a README");
+    let (_, section) = readme.split_once("\n## Try it\n").expect("README.md has it");
+    let blocks: Vec<&str> = section
+        .split("```")
+        .filter_map(|block| block.strip_prefix("sh\n"))
+        .filter(|block| block.contains("/run/try"))
+        .collect();
+    let [make, undo] = blocks[..] else {
+        panic!("one block that makes, one that removes: {blocks:?}");
+    };
+    let name = unique("readme");
+    // If a line fails, the agent and its namespace do not stay.
+    let script = format!(
+        "set -e; trap 'kill $!; wait $!; ip netns del try; rm -r /run/try' EXIT\n{make}\n{undo}\ntrap - EXIT\n"
+    );
+    let programs = bin("bondd")
+        .parent()
+        .expect("it lies in a folder")
+        .display()
+        .to_string();
+    let script = script.replace("target/release", &programs).replace("try", &name);
+    let mut shell = Command::new("bash");
+    let output = shell.args(["-c", &script]).output().expect("bash can be run");
+    let log = String::from_utf8_lossy(&output.stderr).into_owned();
+    let shown = succeeded(&script, output);
+    assert!(shown.contains("bond0") && shown.contains("eth0"), "{shown}");
+    assert!(!shown.contains("NO CARRIER"), "{shown}\n{log}");
+    for left in [Path::new("/run/netns").join(&name), Path::new("/run").join(&name)] {
+        assert!(!left.exists(), "{} is left", left.display());
+    }
+}
+
+#[test]
 fn the_lines_for_modprobe_are_printed_as_they_are_shipped() {
     let shipped = fs::read_to_string(root().join("packaging/modprobe.conf")).expect("there is a file for modprobe.d");
     let lines: Vec<&str> = shipped.lines().filter(|line| line.contains(" bonding /")).collect();

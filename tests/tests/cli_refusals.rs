@@ -3,8 +3,9 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
-use bondd_tests::bins::bin;
+use bondd_tests::bins::{bin, root};
 use bondd_tests::daemon::refused;
 use bondd_tests::machine::Machine;
 use bondd_tests::netns::unique;
@@ -314,6 +315,40 @@ fn wrong_usage_is_status_2() {
     ] {
         refuses(&bench, line, 2, &[]);
     }
+}
+
+#[test]
+fn commands_that_are_still_to_come_are_wrong_usage_and_no_other_is_suggested() {
+    let bench = bench();
+    let readme = fs::read_to_string(root().join("README.md")).expect("there is a README");
+    for name in ["history", "reload", "metrics", "completion"] {
+        let output = bench.host.daemon.bondctl(&[name, "bond0"]);
+        check(name, &output, 2, &[&format!("bondctl does not have '{name}' yet")]);
+        let (_, said) = refused(&output);
+        assert!(!said.contains("similar"), "{said}");
+        let (_, absent) = readme.split_once("## Not there yet").expect("README.md has it");
+        assert!(absent.contains(name), "{name}");
+    }
+}
+
+#[test]
+fn a_client_that_is_told_to_wait_for_an_agent_waits_no_longer_than_that() {
+    let netns = Netns::new("late");
+    let mut daemon = Daemon::prepare(&netns, Default::default());
+    let ask = |seconds: &str| {
+        let mut command = netns.command(bin("bondctl"));
+        command.arg("--run-dir").arg(daemon.dir());
+        command.args(["--wait", seconds, "list"]).stdin(Stdio::null());
+        command
+    };
+    let asked = Instant::now();
+    let absent = ask("1").output().expect("bondctl runs");
+    check("none comes", &absent, 3, &["no bondd answers"]);
+    assert!(asked.elapsed() >= Duration::from_secs(1));
+    let mut waiting = ask("60").stdout(Stdio::null()).spawn().expect("bondctl runs");
+    assert_eq!(waiting.try_wait().expect("it is ours"), None);
+    daemon.launch();
+    assert!(waiting.wait().expect("it is ours").success());
 }
 
 #[test]

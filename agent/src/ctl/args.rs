@@ -21,7 +21,7 @@ Exit status:
   0  done; also if the reader of the output closes it early
   1  refused or failed, with the reason on standard error
   2  wrong usage
-  3  no bondd answers
+  3  no bondd answers; see --wait
   (health: 0 to 3 as a Nagios plugin, see health --help)
 
 Examples:
@@ -94,6 +94,18 @@ pub(super) struct Cli {
     /// Run directory of bondd [env: BONDD_RUN_DIR] [default: /run/bondd]
     #[arg(long, global = true, value_name = "DIR", default_value_os_t = run_dir(), hide_default_value = true)]
     pub(super) run_dir: PathBuf,
+
+    /// If no bondd answers, wait for one, at most so long
+    ///
+    /// For scripts that have just started it.
+    #[arg(
+        long,
+        global = true,
+        value_name = "SECONDS",
+        default_value_t = 0,
+        hide_default_value = true
+    )]
+    pub(super) wait: u16,
 
     #[command(subcommand)]
     pub(super) command: Command,

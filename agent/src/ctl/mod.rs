@@ -7,8 +7,10 @@ use std::env;
 use std::error::Error;
 use std::io::{self, Write};
 use std::process::ExitCode;
+use std::thread;
+use std::time::{Duration, Instant};
 
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgMatches, CommandFactory, Parser};
 use serde_json::Value;
 
@@ -40,7 +42,10 @@ pub fn main() -> ExitCode {
             let _ = error.print();
             return ExitCode::from(Level::Unknown as u8);
         }
-        Err(error) => error.exit(),
+        Err(error) => match to_come(&error) {
+            Some(why) => Cli::command().error(ErrorKind::InvalidSubcommand, why).exit(),
+            None => error.exit(),
+        },
     };
     let outcome = run(&cli, &mut io::stdout().lock(), &mut io::stderr().lock());
     ExitCode::from(match outcome {
@@ -55,6 +60,19 @@ pub fn main() -> ExitCode {
         }
     })
 }
+
+/// What to say of a command that is still to come, instead of the names of others that look like it.
+fn to_come(error: &clap::Error) -> Option<String> {
+    match error.get(ContextKind::InvalidSubcommand) {
+        Some(ContextValue::String(name)) if TO_COME.contains(&name.as_str()) => {
+            Some(format!("bondctl does not have '{name}' yet"))
+        }
+        _ => None,
+    }
+}
+
+/// Commands that this version does not have yet.
+const TO_COME: [&str; 4] = ["history", "reload", "metrics", "completion"];
 
 /// Whether the wrong command line is one of `health`, whose status must be 3, because 2 means critical. [Nagios Plugin
 /// Development Guidelines: return codes]
@@ -215,8 +233,17 @@ fn list(cli: &Cli, out: &mut dyn Write) -> Result<(), Failure> {
 }
 
 fn connect(cli: &Cli) -> Result<Client, ClientError> {
-    Client::connect(&cli.run_dir)
+    let deadline = Instant::now() + Duration::from_secs(cli.wait.into());
+    loop {
+        match Client::connect(&cli.run_dir) {
+            Err(ClientError::NoDaemon { .. }) if Instant::now() < deadline => thread::sleep(PAUSE),
+            connected => return connected,
+        }
+    }
 }
+
+/// Between two attempts to connect.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// Tries every port; a refusal is reported and does not stop the others.
 fn each_port(cli: &Cli, ports: &[String], err: &mut dyn Write, call: impl Fn(String) -> Call) -> Result<(), Failure> {
