@@ -114,6 +114,9 @@ fn forwarding_that_ends_with_the_mount_namespace_is_announced_at_start_stop_and_
     assert_eq!(since(&daemon).matches(why).count(), 1, "{}", since(&daemon));
     assert!(daemon.ctl("doctor").contains(why), "{}", daemon.ctl("doctor"));
 
+    let point = daemon.dir().join("bpf");
+    let remedy = format!("`mkdir -p {0} && mount -t bpf bpf {0}`", point.display());
+    assert!(since(&daemon).contains(&remedy), "{}", since(&daemon));
     daemon.ctl("add bond0 mode active-backup plane tc");
     assert!(daemon.sigterm());
     let log = since(&daemon);

@@ -4,7 +4,8 @@
 //! `/sys` hides the `/sys/fs/bpf` of the machine. So besides ours the *outer* mount namespace is looked at: that of PID 1, or
 //! where that is out of reach, of our outermost ancestor within reach. In order:
 //!
-//! 1. a mount that bondd made at `<run dir>/bpf` before, in either: whatever is mounted elsewhere since, the pins are there;
+//! 1. `<run dir>/bpf`, in either, mounted by an earlier bondd or by an operator: whatever is mounted elsewhere since, the pins are
+//!    there;
 //! 2. `/sys/fs/bpf`, here or in the outer namespace;
 //! 3. a new mount at `<run dir>/bpf`, in the outer namespace if we may, else here.
 //!
@@ -12,6 +13,8 @@
 //! ancestor may be in the same private one. So where PID 1 is out of reach, a mount made here counts as short-lived.
 //!
 //! An open directory reaches into either namespace, so a bpffs is held as one.
+//!
+//! Only a mount that bondd made is unmounted. Its source in `mountinfo` tells, to a later agent as well.
 
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
@@ -71,7 +74,7 @@ impl Bpffs {
         let outer = outer_namespace();
         if let Outer::Other(namespace) = &outer {
             match within(Some(namespace), || mount_at(&point)) {
-                Ok(dir) => return Ok(Self::of_ours(dir, point, outer, false)),
+                Ok(dir) => return Ok(Self::at_point(dir, point, outer, false)),
                 Err(error) => log::warn!(
                     "cannot mount a bpffs outside this private mount namespace ({error}): \
                      bonds stop forwarding when its last process ends"
@@ -80,7 +83,7 @@ impl Bpffs {
         }
         let dir = mount_at(&point)?;
         let short_lived = !matches!(outer, Outer::Ours);
-        Ok(Self::of_ours(dir, point, Outer::Ours, short_lived))
+        Ok(Self::at_point(dir, point, Outer::Ours, short_lived))
     }
 
     /// The one in use already or one of the machine; mounts nothing.
@@ -90,10 +93,10 @@ impl Bpffs {
         let outside = |path: &Path| within(Some(outer.other()?), || open_bpffs(path)).ok();
         if let Ok(dir) = open_bpffs(&point) {
             let lasts = matches!(outer, Outer::Ours) || !is_only_here(&dir) || outside(&point).is_some();
-            return Some(Self::of_ours(dir, point, Outer::Ours, !lasts));
+            return Some(Self::at_point(dir, point, Outer::Ours, !lasts));
         }
         if let Some(dir) = outside(&point) {
-            return Some(Self::of_ours(dir, point, outer, false));
+            return Some(Self::at_point(dir, point, outer, false));
         }
         let system = Path::new(SYSTEM);
         let dir = open_bpffs(system).ok().or_else(|| outside(system))?;
@@ -134,19 +137,30 @@ impl Bpffs {
         drop(self.dir);
         match self.own {
             Some(own) => within(own.namespace.as_ref(), || {
-                umount2(&own.point, MntFlags::UMOUNT_NOFOLLOW)?;
-                fs::remove_dir(&own.point)
+                let point = own.point.display();
+                umount2(&own.point, MntFlags::UMOUNT_NOFOLLOW)
+                    .map_err(|error| failed(error.into(), &format!("unmount {point}")))?;
+                fs::remove_dir(&own.point).map_err(|error| match error.kind() {
+                    io::ErrorKind::ResourceBusy => {
+                        let what = format!("remove {point}, another mount is there (`umount {point}` ends it)");
+                        failed(error, &what)
+                    }
+                    _ => failed(error, &format!("remove {point}")),
+                })
             }),
             None => Ok(()),
         }
     }
 
-    fn of_ours(dir: File, point: PathBuf, mounted_in: Outer, short_lived: bool) -> Bpffs {
+    /// One that is mounted in the run directory.
+    fn at_point(dir: File, point: PathBuf, mounted_in: Outer, short_lived: bool) -> Bpffs {
         let namespace = match mounted_in {
             Outer::Other(namespace) => Some(namespace),
             Outer::Ours | Outer::OutOfReach => None,
         };
-        let own = Some(OwnMount { point, namespace });
+        let mount = within(namespace.as_ref(), || mount_of(&dir));
+        let is_own = mount.is_ok_and(|line| source(&line) == Some(SOURCE));
+        let own = is_own.then_some(OwnMount { point, namespace });
         Bpffs { dir, own, short_lived }
     }
 }
@@ -176,21 +190,33 @@ fn mount_at(point: &Path) -> io::Result<File> {
 /// Whether bondd mounted it in our namespace, and none that ours was copied from has it. One that an operator mounted is taken
 /// for lasting: that is the way to make it so.
 fn is_only_here(dir: &File) -> bool {
-    let read = |path: String| fs::read_to_string(path).unwrap_or_default();
-    let described = read(format!("/proc/thread-self/fdinfo/{}", dir.as_raw_fd()));
-    let mounts = read("/proc/thread-self/mountinfo".to_owned());
+    mount_of(dir).is_ok_and(|line| is_unshared_mount_of_ours(&line))
+}
+
+/// The line of `mountinfo` of the mount that this directory is in, which must be one of the calling thread's namespace.
+fn mount_of(dir: &File) -> io::Result<String> {
+    let described = fs::read_to_string(format!("/proc/thread-self/fdinfo/{}", dir.as_raw_fd()))?;
+    let mounts = fs::read_to_string("/proc/thread-self/mountinfo")?;
     let id = described.lines().find_map(|line| line.strip_prefix("mnt_id:"));
     let mount = id.and_then(|id| mounts.lines().find(|line| line.split(' ').next() == Some(id.trim())));
-    mount.is_some_and(is_unshared_mount_of_ours)
+    mount.map(str::to_owned).ok_or_else(|| io::ErrorKind::NotFound.into())
+}
+
+/// The source of a mount by its line of `mountinfo`.
+fn source(line: &str) -> Option<&str> {
+    line.split_once(" - ")?.1.split(' ').nth(1)
 }
 
 /// Whether this line of `mountinfo` is of a mount that bondd made and that was not received from another namespace.
 fn is_unshared_mount_of_ours(line: &str) -> bool {
-    let Some((left, right)) = line.split_once(" - ") else {
-        return false;
-    };
-    let received = left.split(' ').skip(6).any(|tag| tag.starts_with("master:"));
-    right.split(' ').nth(1) == Some(SOURCE) && !received
+    let tags = line.split_once(" - ").map_or("", |(left, _)| left);
+    let received = tags.split(' ').skip(6).any(|tag| tag.starts_with("master:"));
+    source(line) == Some(SOURCE) && !received
+}
+
+/// What could not be done, with the kernel's reason.
+fn failed(error: io::Error, what: &str) -> io::Error {
+    io::Error::new(error.kind(), format!("cannot {what}: {error}"))
 }
 
 fn outer_namespace() -> Outer {
@@ -267,6 +293,7 @@ mod tests {
         inner.join().unwrap();
         let found = Bpffs::find(&run_dir).expect("the mount is visible here");
         fs::remove_dir(found.root().join("kept")).unwrap();
+        assert_eq!(found.own.is_some(), open_bpffs(Path::new(SYSTEM)).is_err());
         let ours = found.own.is_some();
         found.unmount_if_empty().unwrap();
         assert!(!run_dir.join("bpf").exists());
@@ -307,10 +334,60 @@ mod tests {
             fs::create_dir_all(&point).unwrap();
             mount(Some("bpf"), &point, Some("bpf"), MsFlags::empty(), None::<&str>).unwrap();
             assert!(!Bpffs::would_be_short_lived(&inner_run_dir));
+            Bpffs::open(&inner_run_dir).unwrap().unmount_if_empty().unwrap();
+            assert!(open_bpffs(&point).is_ok(), "it stays");
+            umount2(&point, MntFlags::empty()).unwrap();
         });
         let result = inner.join();
         fs::remove_dir_all(&run_dir).unwrap();
         result.unwrap();
+    }
+
+    #[test]
+    fn a_mount_of_an_operator_stays_wherever_it_was_made() {
+        let run_dir = std::env::temp_dir().join(format!("bondd-bpffs-operator-{}", std::process::id()));
+        let point = own_mount_point(&run_dir).unwrap();
+        fs::create_dir_all(&point).unwrap();
+        let mounted = || mount(Some("bpf"), &point, Some("bpf"), MsFlags::empty(), None::<&str>);
+        mounted().unwrap();
+        let of_run_dir = Bpffs::open(&run_dir).unwrap();
+        of_run_dir.unmount_if_empty().unwrap();
+        let stays_here = open_bpffs(&point).is_ok();
+        let inner_run_dir = run_dir.clone();
+        let inner = thread::spawn(move || {
+            enter_private_namespace();
+            umount2(&own_mount_point(&inner_run_dir).unwrap(), MntFlags::empty()).unwrap();
+            let outside = Bpffs::open(&inner_run_dir).unwrap();
+            outside.unmount_if_empty().unwrap();
+        });
+        let result = inner.join();
+        let stays_outside = open_bpffs(&point).is_ok();
+        let _ = umount2(&point, MntFlags::empty());
+        fs::remove_dir_all(&run_dir).unwrap();
+        result.unwrap();
+        assert!(stays_here && stays_outside, "{stays_here} {stays_outside}");
+    }
+
+    #[test]
+    fn a_mount_that_hides_another_is_unmounted_and_the_folder_of_the_other_is_named() {
+        let run_dir = std::env::temp_dir().join(format!("bondd-bpffs-stacked-{}", std::process::id()));
+        let point = own_mount_point(&run_dir).unwrap();
+        fs::create_dir_all(&point).unwrap();
+        mount(Some("bpf"), &point, Some("bpf"), MsFlags::empty(), None::<&str>).unwrap();
+        drop(mount_at(&point).unwrap());
+        let unmounted = Bpffs::open(&run_dir).unwrap().unmount_if_empty();
+        let left = open_bpffs(&point).is_ok();
+        let _ = umount2(&point, MntFlags::empty());
+        fs::remove_dir_all(&run_dir).unwrap();
+        let why = unmounted.expect_err("the folder is in use").to_string();
+        let point = point.display();
+        assert_eq!(
+            why,
+            format!(
+                "cannot remove {point}, another mount is there (`umount {point}` ends it): Device or resource busy (os error 16)"
+            )
+        );
+        assert!(left);
     }
 
     #[test]

@@ -297,10 +297,12 @@ pub fn check(options: &BondOptions) -> Result<(), PlaneError> {
 pub const NAME: &str = "tc";
 
 fn why_short_lived(run_dir: &Path) -> String {
+    let point = run_dir.join("bpf");
+    let point = point.display();
     format!(
         "they stop forwarding when the last process of this mount namespace ends, because no bpffs outside it is within reach; \
-         mount a bpffs on /sys/fs/bpf, or for `ip netns exec` on {}/bpf, before bondd is started",
-        run_dir.display()
+         before bondd is started, run outside it `mount -t bpf bpf /sys/fs/bpf`, or for `ip netns exec` \
+         `mkdir -p {point} && mount -t bpf bpf {point}`"
     )
 }
 

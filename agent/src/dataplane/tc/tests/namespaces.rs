@@ -16,10 +16,10 @@ use crate::dataplane::tc::TcPlane;
 #[test]
 fn pins_of_namespaces_that_are_gone_are_swept_and_those_of_others_stay() {
     for_both_hooks(|w| {
-        // A bpffs of this test's own.
+        // A bpffs of this test's own, as an earlier agent mounts it.
         let point = w.run_dir.join("bpf");
         fs::create_dir_all(&point).unwrap();
-        mount(Some("bpf"), &point, Some("bpf"), MsFlags::empty(), None::<&str>).unwrap();
+        mount(Some("bondd"), &point, Some("bpf"), MsFlags::empty(), None::<&str>).unwrap();
         let all = point.join("bondd");
 
         let served = Other::start(&w.run_dir, w.hook);
