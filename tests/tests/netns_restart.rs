@@ -6,6 +6,7 @@ use std::process::Stdio;
 use bondd_tests::bins::root;
 use bondd_tests::daemon::{LIMIT, refused};
 use bondd_tests::machine::Machine;
+use bondd_tests::proof::pins;
 use bondd_tests::traffic::TEN_THOUSAND;
 use bondd_tests::{BondAndSwitch, Daemon, Netns, Rate, Settings, TwoBonds, wait_for};
 use serde_json::Value;
@@ -113,10 +114,10 @@ fn forwarding_that_ends_with_the_mount_namespace_is_announced_at_start_stop_and_
     let since = |daemon: &Daemon| daemon.log()[logged..].to_owned();
     assert_eq!(since(&daemon).matches(why).count(), 1, "{}", since(&daemon));
     assert!(daemon.ctl("doctor").contains(why), "{}", daemon.ctl("doctor"));
-
     let point = daemon.dir().join("bpf");
     let remedy = format!("`mkdir -p {0} && mount -t bpf bpf {0}`", point.display());
     assert!(since(&daemon).contains(&remedy), "{}", since(&daemon));
+
     daemon.ctl("add bond0 mode active-backup plane tc");
     assert!(daemon.sigterm());
     let log = since(&daemon);
@@ -166,6 +167,38 @@ fn a_bond_whose_saved_state_is_lost_is_adopted_and_can_be_deleted() {
         let link = bench.host.netns.link(port).expect("ports stay");
         assert!(link["ifalias"].is_null(), "{link}");
     }
+}
+
+#[test]
+fn a_bond_whose_pins_are_gone_gets_its_programs_anew_and_the_log_says_why() {
+    let mut bench = BondAndSwitch::new(Machine::shared(), "miimon=100 plane=tc");
+    let daemon = &mut bench.host.daemon;
+    daemon.wait_active("bond0", "eth0");
+    let pinned = pins(daemon.netns(), daemon.dir(), std::process::id());
+    assert!(!pinned.is_empty());
+    let why = "bond0: its programs are gone, so its ports are attached anew";
+    daemon.sigkill();
+    daemon.launch();
+    assert!(!daemon.log().contains(why), "{}", daemon.log());
+    daemon.sigkill();
+    let folder = pinned[0].parent().expect("pins are in a folder");
+    fs::remove_dir_all(folder).expect("nothing holds it");
+    daemon.launch();
+    daemon.wait_active("bond0", "eth0");
+    assert_eq!(daemon.log().matches(why).count(), 1, "{}", daemon.log());
+}
+
+#[test]
+fn balance_xor_is_taken_over_with_its_usable_ports_as_it_has_no_active_one() {
+    let mut bench = BondAndSwitch::new(Machine::shared(), "mode=balance-xor miimon=100");
+    let daemon = &mut bench.host.daemon;
+    for port in ["eth0", "eth1"] {
+        daemon.wait_link("bond0", port, "up");
+    }
+    daemon.sigkill();
+    daemon.launch();
+    let log = daemon.log();
+    assert!(log.contains("bond0: adopted with usable ports eth0, eth1\n"), "{log}");
 }
 
 #[test]

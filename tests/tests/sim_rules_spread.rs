@@ -37,6 +37,28 @@ fn a_port_that_fails_leaves_the_list_at_once_and_comes_back_to_its_place() {
 }
 
 #[test]
+fn a_port_that_joins_is_logged_as_active_only_if_it_sends() {
+    let active = |w: &World, name: &str| {
+        let found = w.notices.iter().find_map(|(_, notice)| match notice {
+            Notice::Attached { port, active, .. } if port == name => Some(*active),
+            _ => None,
+        });
+        found.expect("it was attached")
+    };
+    for mode in ["balance-rr", "balance-xor", "broadcast"] {
+        let mut w = World::empty(&format!("mode={mode} miimon=100 updelay=500"));
+        w.plug("dark").attach("dark");
+        assert!(!active(&w, "dark"), "{mode}: without carrier");
+        w.plug("first").carrier("first", On).attach("first");
+        assert!(active(&w, "first"), "{mode}: no other port is usable");
+        w.plug("second").carrier("second", On).attach("second");
+        assert!(!active(&w, "second"), "{mode}: waits in updelay");
+        let roles = ["dark", "first", "second"].map(|name| w.status(name).role);
+        assert_eq!(roles, [Role::Backup, Role::Active, Role::Backup], "{mode}");
+    }
+}
+
+#[test]
 fn a_port_in_downdelay_sends_only_while_no_link_is_up() {
     for mode in ["0", "2", "3"] {
         let mut w = World::with_carrier(&format!("mode={mode} miimon=100 downdelay=500"), ["a", "b"]);

@@ -259,12 +259,7 @@ impl Instances {
             })
             .collect();
         let bond = Bond::adopt(now, options, seen, Some(saved.bond));
-        let active = bond.active().and_then(|id| bond.ports().name(id));
-        log::info!(
-            "{}: adopted with active port {}",
-            saved.name,
-            active.as_deref().unwrap_or("none")
-        );
+        log::info!("{}: adopted with {}", saved.name, in_use(&bond));
         let mut instance = Instance::new(saved.name, ifindex, plane, bond);
         instance.originals = saved.originals;
         instance.vanished = saved.vanished;
@@ -406,6 +401,17 @@ impl Instances {
             Ok(Some(_)) => self.attach_wanted(now, at, port),
             _ => log::info!("{}: {port} is absent, it joins when it appears", self.bonds[at].name),
         }
+    }
+}
+
+/// The ports that carry the traffic, for the log.
+fn in_use(bond: &Bond) -> String {
+    let carrying = bond.ports().iter().filter(|port| bond.carries(port.id));
+    let names: Vec<&str> = carrying.map(|port| port.name.as_str()).collect();
+    match &names[..] {
+        _ if bond.has_active() => format!("active port {}", names.first().unwrap_or(&"none")),
+        [] => "no usable port".to_owned(),
+        names => format!("usable ports {}", names.join(", ")),
     }
 }
 

@@ -129,6 +129,11 @@ impl Bond {
         self.mode.roles().active()
     }
 
+    /// Whether the mode has an active port.
+    pub fn has_active(&self) -> bool {
+        self.mode.roles().is_one()
+    }
+
     /// Whether a port carries traffic: the active one, or every usable one in modes that spread it.
     pub fn carries(&self, port: PortId) -> bool {
         self.ports.get(port).is_some_and(|port| self.mode.roles().carries(port))

@@ -59,9 +59,11 @@ pub(crate) trait Mode {
         Roles::Every
     }
 
-    /// Whether a port that joins is in use at once, as far as this is known before its link is judged.
-    fn joins_in_use(&self, _port: &Port, _view: &View<'_>) -> bool {
-        true
+    /// Whether a port that joins is in use at once, as far as this is known before its link is judged. Without any usable port
+    /// updelay is skipped, but only in a bond with a monitor.
+    fn joins_in_use(&self, port: &Port, view: &View<'_>) -> bool {
+        let is_awaited = view.watched && !view.ports.iter().any(Port::is_usable);
+        port.is_usable() || is_awaited && port.link() != LinkState::Down
     }
 
     /// The port of this name, if the operator may make it the active one; else why not.

@@ -36,6 +36,12 @@ impl Shared {
 
     fn adopt_pair(&mut self, name: &str, pair: &device::Pair) -> Result<(Bond, Vec<(PortId, Link)>), PlaneError> {
         let pins = self.pins()?.bond(pair.bond.ifindex);
+        if !pins.exist() {
+            log::warn!(
+                "{name}: its programs are gone, so its ports are attached anew: their pins were removed, or the mount namespace of \
+                 their bpffs ended"
+            );
+        }
         step(|| "make a folder for pins".to_owned(), || pins.create())?;
         let mut bond = self.equip(name, pair, pins)?;
         let ports = self.adopt_ports(name, &mut bond)?;
