@@ -240,14 +240,13 @@ impl Run<'_> {
                 self.standing = Standing::Other;
                 return Ok(());
             }
-            Ok(_) => "no such interface".to_owned(),
+            Ok(_) => "there is no such interface".to_owned(),
             // 1.1.0 noticed this only at the first change.
             Err(ClientError::Permission { .. }) if exists => return Ok(()),
-            Err(e) => chain(&e),
+            Err(e) => format!("handshake with bondd failed: {}", chain(&e)),
         };
-        self.console.complain(&format!(
-            "Master '{master}': Error: handshake with bondd failed: {why}. Aborting"
-        ));
+        self.console
+            .complain(&format!("Master '{master}': Error: {why}. Aborting"));
         Err(REFUSED)
     }
 

@@ -1,6 +1,7 @@
 //! Text of `bondctl show`: a few lines and a table of ports for each bond.
 
 use std::fmt::Write;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use bond_modes::{EvidenceStatus, OptionValue, PortStatus, Role, TargetStatus, options};
 use bond_monitors::{AnswerKind, Duplex, SignOfLife};
@@ -170,12 +171,18 @@ fn monitor(bond: &BondReport) -> String {
 /// Way to a target.
 fn way(target: &TargetStatus) -> String {
     let vlans = target.vlans.iter().map(|id| format!(", vlan {id}")).collect::<String>();
-    let source = target
-        .source
-        .map_or_else(|| "no address".to_owned(), |source| source.to_string());
+    let nothing: IpAddr = match target.target {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let source = target.source.unwrap_or(nothing);
+    let why = match target.source {
+        Some(_) => "",
+        None => ": no address in its network, not every host answers",
+    };
     match (&target.elsewhere, target.monitored) {
         (Some(device), _) => format!("{}: DOES NOT COUNT, it is reached through {device}", target.target),
-        (None, Some(_)) => format!("{}: asked from {source}{vlans}", target.target),
+        (None, Some(_)) => format!("{}: asked from {source}{vlans}{why}", target.target),
         (None, None) => format!("{}: not asked yet", target.target),
     }
 }
@@ -307,6 +314,8 @@ pub(super) mod tests {
         };
         bond.status.targets = vec![
             target(json!({})),
+            target(json!({"target":"10.1.0.1","source":null,"vlans":[]})),
+            target(json!({"target":"fe80::1","source":null,"vlans":[]})),
             target(json!({"target":"10.9.9.9","monitored":false,"elsewhere":"eth9"})),
         ];
         let evidence = json!({"counts":"validated","heard_ms_ago":12,
@@ -315,6 +324,8 @@ pub(super) mod tests {
         let text = super::report(&report);
         for line in [
             "  target   10.0.0.2: asked from 10.0.0.1, vlan 7\n",
+            "  target   10.1.0.1: asked from 0.0.0.0: no address in its network, not every host answers\n",
+            "  target   fe80::1: asked from ::: no address in its network, not every host answers\n",
             "  target   10.9.9.9: DOES NOT COUNT, it is reached through eth9\n",
             "  eth0: validated answers count, last heard 12 ms ago, 10.0.0.2 answered 12 ms ago\n",
         ] {

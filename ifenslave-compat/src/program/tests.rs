@@ -121,7 +121,10 @@ fn enslaving_sets_down_attaches_and_clears_in_the_order_given() {
 #[test]
 fn a_bond_that_cannot_take_ports_is_1_before_anything_is_touched() {
     for (line, wanted) in [
-        ("nosuch eth0", "handshake with bondd failed"),
+        (
+            "nosuch eth0",
+            "Master 'nosuch': Error: there is no such interface. Aborting",
+        ),
         ("eth1 eth0", "is not a master"),
         ("lo eth0", "is not a master"),
         ("-d eth0 eth2", "is not a master"),
