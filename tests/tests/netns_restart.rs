@@ -6,7 +6,7 @@ use std::process::Stdio;
 use bondd_tests::bins::root;
 use bondd_tests::daemon::{LIMIT, refused};
 use bondd_tests::machine::Machine;
-use bondd_tests::proof::pins;
+use bondd_tests::proof::{PortState, pins};
 use bondd_tests::traffic::TEN_THOUSAND;
 use bondd_tests::{BondAndSwitch, Daemon, Netns, Rate, Settings, TwoBonds, wait_for};
 use serde_json::Value;
@@ -212,6 +212,62 @@ fn a_bond_renamed_while_the_agent_was_away_keeps_what_was_saved() {
     assert_eq!(bench.host.daemon.port("uplink", "eth1")["permanent_mac"], mac);
     bench.host.daemon.ctl("del uplink");
     assert_eq!(bench.host.netns.mac("eth1"), mac.as_str().unwrap());
+}
+
+/// Deletes a bond while no agent runs, and one of its ports, whose name and index another interface gets. The saved state says that
+/// both are to be given back; or the file of ports that bonds left behind does.
+fn given_back_is_what_is_marked(settings: Settings, are_left: bool) {
+    let mut bench = BondAndSwitch::with(Machine::shared(), settings, "miimon=100");
+    let (daemon, netns) = (&mut bench.host.daemon, &bench.host.netns);
+    daemon.wait_active("bond0", "eth0");
+    let mac = daemon.port("bond0", "eth1")["permanent_mac"].clone();
+    let index = daemon.port("bond0", "eth0")["ifindex"].clone();
+    daemon.sigkill();
+    netns.ip("link del bond0");
+    netns.ip("link del eth0");
+    netns.ip(&format!(
+        "link add eth0 index {index} address 02:77:00:00:00:01 mtu 1450 type veth peer name far0"
+    ));
+    netns.ip("link set eth0 up");
+    netns.exec(&["tc", "qdisc", "add", "dev", "eth0", "clsact"]);
+    if are_left {
+        let saved = daemon.dir().join("state/bond0.json");
+        let mut state: Value = serde_json::from_slice(&fs::read(&saved).unwrap()).unwrap();
+        let mut ports = state["originals"].take();
+        for port in ports.as_object_mut().unwrap().values_mut() {
+            *port = serde_json::json!({"bond": "bond0", "plane": "tc", "original": port.take()});
+        }
+        let left = serde_json::json!({"boot_id": state["boot_id"], "netns": netns.inode(), "ports": ports});
+        fs::write(daemon.dir().join("state/left-ports"), left.to_string()).unwrap();
+        fs::remove_file(&saved).unwrap();
+    }
+    let before = PortState::of(netns, "eth0");
+    daemon.launch();
+    wait_for("the port is given back", LIMIT, || {
+        netns.mac("eth1") == mac.as_str().unwrap()
+    });
+    wait_for("its mark is taken off", LIMIT, || {
+        netns.link("eth1").unwrap()["ifalias"].is_null()
+    });
+    assert_eq!(PortState::of(netns, "eth0"), before, "{}", daemon.log());
+    let words = "bond0: eth0 is not marked as its port, so it is left as it is";
+    assert_eq!(daemon.log().matches(words).count(), 1, "{}", daemon.log());
+    // That is settled: nothing tries again.
+    assert!(!daemon.dir().join("state/bond0.json").exists());
+    let left = || daemon.dir().join("state/left-ports").exists();
+    wait_for("nothing is left to be given back", LIMIT, || !left());
+}
+
+#[test]
+fn another_interface_with_the_index_of_a_former_port_is_left_as_it_is() {
+    given_back_is_what_is_marked(Settings::default(), false);
+    given_back_is_what_is_marked(Settings::args(&["--tc-hook", "clsact"]), false);
+}
+
+#[test]
+fn another_interface_with_the_index_of_a_port_that_was_left_behind_is_left_as_it_is() {
+    given_back_is_what_is_marked(Settings::default(), true);
+    given_back_is_what_is_marked(Settings::args(&["--tc-hook", "clsact"]), true);
 }
 
 #[test]

@@ -37,8 +37,9 @@ pub trait Plane: Send {
     fn create(&mut self, name: &str, options: &BondOptions) -> Result<(Box<dyn PlaneBond>, BondDevice), PlaneError>;
     /// Takes over what the kernel already does under this name, if the device there is ours.
     fn adopt(&mut self, name: &str) -> Result<Option<Adopted>, PlaneError>;
-    /// Gives back a port of a bond that is gone, as [`PlaneBond::detach`] does it for one that is there.
-    fn give_back(&mut self, port: PortId, original: &OriginalPort) -> Result<(), PlaneError>;
+    /// Gives back a port of a bond that is gone, as [`PlaneBond::detach`] does it for one that is there. `bond` is the name that it
+    /// had last.
+    fn give_back(&mut self, bond: &str, port: PortId, original: &OriginalPort) -> Result<(), PlaneError>;
     /// Why bonds of this plane stop forwarding although nobody removes them, and what helps; nothing if forwarding outlives this
     /// process and its mount namespace.
     fn short_lived(&self) -> Option<String> {
@@ -73,7 +74,8 @@ pub trait PlaneBond: Send {
     /// failure; harmless if it is attached already.
     fn attach(&mut self, port: PortId, base: &PortBase) -> Result<(), PlaneError>;
     /// Gives a port back as `original` says. A step that fails does not stop the others. The bond's interface need not exist any
-    /// more.
+    /// more. One that is not attached is given back only if it carries the mark of a port: another interface may have its index by
+    /// now, or the settings may be back already.
     fn detach(&mut self, port: PortId, original: &OriginalPort) -> Result<(), PlaneError>;
     /// Makes the kernel match the plan: only differences, make before break. The outcome names every part that failed. If the
     /// bond's [`Traffic`] followed later plans, the last of them is applied instead.
@@ -212,7 +214,8 @@ pub struct PortBase {
     pub mtu: u32,
 }
 
-/// How the alias of an attached port begins. Found on an interface that is not attached, it marks a former port.
+/// How the alias of an attached port begins. It is the first setting that a port gets and the last that is put back, so that on an
+/// interface that is not attached it marks one that is to be given back.
 pub const PORT_MARK: &str = "port of ";
 
 /// What a port was before it was attached, to be restored on detach.

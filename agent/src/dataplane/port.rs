@@ -24,7 +24,7 @@ pub fn original(links: &mut RouteSocket, port: PortId) -> Result<OriginalPort, P
         || format!("read the qdiscs of {name}"),
         || links.has_clsact(port.0),
     )?;
-    let marked = link.alias.starts_with(PORT_MARK);
+    let marked = is_mark(&link.alias);
     Ok(OriginalPort {
         mac: link.report.mac,
         mtu: link.report.mtu,
@@ -37,7 +37,21 @@ pub fn original(links: &mut RouteSocket, port: PortId) -> Result<OriginalPort, P
     })
 }
 
-/// Gives an interface the settings of a port, except that it is up: the label for people, MTU, no IPv6 of its own, address.
+/// Marks an interface as a port, before anything else of it is changed.
+pub fn mark(links: &mut RouteSocket, bond: &str, port: PortId, link: &mut Link) -> Result<(), PlaneError> {
+    let (name, alias) = (&link.report.name, port_alias(bond));
+    if link.alias != alias {
+        port_step(
+            port,
+            || format!("set the alias of {name}"),
+            || links.set_alias(port.0, &alias),
+        )?;
+        link.alias = alias;
+    }
+    Ok(())
+}
+
+/// Gives an interface the settings of a port, except that it is up: the mark, MTU, no IPv6 of its own, address.
 pub fn prepare(
     links: &mut RouteSocket,
     bond: &str,
@@ -46,11 +60,7 @@ pub fn prepare(
     base: &PortBase,
 ) -> Result<(), PlaneError> {
     let name = link.report.name.clone();
-    port_step(
-        port,
-        || format!("set the alias of {name}"),
-        || links.set_alias(port.0, &port_alias(bond)),
-    )?;
+    mark(links, bond, port, link)?;
     if link.report.mtu != base.mtu {
         port_step(
             port,
@@ -108,6 +118,39 @@ pub fn read_unless_gone(links: &mut RouteSocket, port: PortId, errors: &mut Fail
     }
 }
 
+/// As [`read_unless_gone`], of a port that is attached. It gets the mark again if another program has taken it: should something not
+/// be put back, the next attempt looks for it.
+pub fn read_attached(links: &mut RouteSocket, bond: &str, port: PortId, errors: &mut Failures) -> Option<Link> {
+    let mut link = read_unless_gone(links, port, errors)?;
+    errors.note_unless_gone(mark(links, bond, port, &mut link));
+    Some(link)
+}
+
+/// As [`read_unless_gone`], of an interface that is not attached: also nothing if it has no mark that says `is_ours`. Then it is not
+/// the one whose settings are known, or it has them back.
+pub fn read_marked(
+    links: &mut RouteSocket,
+    bond: &str,
+    port: PortId,
+    is_ours: impl Fn(&str) -> bool,
+    errors: &mut Failures,
+) -> Option<Link> {
+    let link = read_unless_gone(links, port, errors)?;
+    if is_ours(&link.alias) {
+        return Some(link);
+    }
+    log::warn!(
+        "{bond}: {} is not marked as its port, so it is left as it is",
+        link.report.name
+    );
+    None
+}
+
+/// Whether an alias marks a port of any bond: one that was renamed meanwhile, say.
+pub fn is_mark(alias: &str) -> bool {
+    alias.starts_with(PORT_MARK)
+}
+
 /// Changes a port's address; see [`set_mac`].
 pub fn change_mac(links: &mut RouteSocket, port: PortId, mac: MacAddr) -> Result<(), PlaneError> {
     let link = read(links, port)?;
@@ -123,7 +166,8 @@ pub fn keep_ipv6_off(links: &mut RouteSocket, port: PortId) -> io::Result<()> {
     }
 }
 
-/// Puts the settings of an interface back. Down before the address, where it was down: then no driver refuses it.
+/// Puts the settings of an interface back. Down before the address, where it was down: then no driver refuses it. The mark goes last,
+/// and only if nothing failed, also not in what came before this: another attempt looks for it.
 pub fn restore(links: &mut RouteSocket, port: PortId, link: &Link, original: &OriginalPort, errors: &mut Failures) {
     let name = &link.report.name;
     let mut now = link.clone();
@@ -149,13 +193,13 @@ pub fn restore(links: &mut RouteSocket, port: PortId, link: &Link, original: &Or
         let up = || links.set_up(port.0, true);
         errors.note_unless_gone(port_step(port, || format!("set {name} up"), up));
     }
-    if link.alias != original.ifalias {
-        let alias = || links.set_alias(port.0, &original.ifalias);
-        errors.note_unless_gone(port_step(port, || format!("restore the alias of {name}"), alias));
-    }
     if let Some(off) = original.disable_ipv6 {
         let ipv6 = || sysctl::set_disable_ipv6(name, off);
         errors.note_unless_gone(port_step(port, || format!("restore IPv6 of {name}"), ipv6));
+    }
+    if errors.is_empty() && link.alias != original.ifalias {
+        let alias = || links.set_alias(port.0, &original.ifalias);
+        errors.note_unless_gone(port_step(port, || format!("restore the alias of {name}"), alias));
     }
 }
 

@@ -288,7 +288,7 @@ impl Plane for ScriptPlane {
         Ok(observed.map(|observed| (self.handle(name, observed.ifindex), observed)))
     }
 
-    fn give_back(&mut self, port: PortId, original: &OriginalPort) -> Result<(), PlaneError> {
+    fn give_back(&mut self, _: &str, port: PortId, original: &OriginalPort) -> Result<(), PlaneError> {
         let mut world = self.call(Call::GiveBack(port, original.clone()))?;
         world.is_free(port)?;
         world.restore(port, original);

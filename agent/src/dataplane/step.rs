@@ -154,6 +154,11 @@ impl Failures {
         }
     }
 
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The failure of something, when these are the failures to undo it: one error for all, so that the log repeats none of them
     /// while the attempt is repeated.
     pub fn after(self, error: PlaneError) -> PlaneError {

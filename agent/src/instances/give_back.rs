@@ -9,7 +9,7 @@ use bond_monitors::Time;
 use super::Instances;
 use super::id::InstanceId;
 use crate::dataplane::step::twice;
-use crate::dataplane::{OriginalPort, PlaneError};
+use crate::dataplane::{OriginalPort, PORT_MARK, PlaneError};
 use crate::saved::{LeftPort, SavedBond};
 
 impl Instances {
@@ -30,7 +30,7 @@ impl Instances {
         log::warn!("{bond}: its interface is gone, giving its ports back");
         self.leave(&bond, &plane, std::mem::take(&mut saved.unrestored));
         for (port, original) in std::mem::take(&mut saved.originals) {
-            if let Err(error) = twice(|| self.give_back_orphan(&plane, port, &original)).or_else(unless_gone) {
+            if let Err(error) = twice(|| self.give_back_orphan(&bond, &plane, port, &original)).or_else(unless_gone) {
                 self.leave(&bond, &plane, [(port, original)].into());
                 self.return_failed(now, &bond, port, &error);
             }
@@ -86,7 +86,7 @@ impl Instances {
                 return self.returns.failed(now, port, port.to_string(), &error);
             }
         };
-        let name = link.report.name;
+        let name = link.report.name.clone();
         if self.bonds.wanting(&name).is_some() {
             self.returns.wait(now, port, &name);
             return;
@@ -102,21 +102,30 @@ impl Instances {
             }
             None => {
                 let left = self.unrestored[&port].clone();
-                let done = self.give_back_orphan(&left.plane, port, &left.original);
+                let done = self.give_back_orphan(&left.bond, &left.plane, port, &left.original);
                 (left.bond, done)
             }
         };
         match done.or_else(unless_gone) {
             Ok(()) => {
-                log::info!("{bond}: {name}: given back as it was");
+                // One without the mark was left as it is.
+                if link.alias.starts_with(PORT_MARK) {
+                    log::info!("{bond}: {name}: given back as it was");
+                }
                 self.forget_unrestored(port);
             }
             Err(error) => self.return_failed(now, &bond, port, &error),
         }
     }
 
-    fn give_back_orphan(&mut self, plane: &str, port: PortId, original: &OriginalPort) -> Result<(), PlaneError> {
-        self.planes.known(plane)?.give_back(port, original)
+    fn give_back_orphan(
+        &mut self,
+        bond: &str,
+        plane: &str,
+        port: PortId,
+        original: &OriginalPort,
+    ) -> Result<(), PlaneError> {
+        self.planes.known(plane)?.give_back(bond, port, original)
     }
 
     /// The original settings of an interface that has not got them back.

@@ -85,6 +85,7 @@ impl Instances {
         let instance = self.bonds.get(at).expect("it is indexed");
         SavedBond {
             boot_id: self.store.boot_id().to_owned(),
+            netns: Some(self.store.netns()),
             name: instance.name.clone(),
             ifindex: instance.ifindex,
             plane: Some(instance.plane.name().to_owned()),

@@ -12,6 +12,8 @@ use crate::origins::Origins;
 pub struct SavedBond {
     /// Boot of the machine at which it was written.
     pub boot_id: String,
+    /// Inode number of its network namespace; `None` in a state of an earlier version.
+    pub netns: Option<u64>,
     /// The bond's name.
     pub name: String,
     /// Index of the bond's interface.

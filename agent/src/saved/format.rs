@@ -18,6 +18,8 @@ use crate::origins::Origins;
 #[derive(Serialize, Deserialize)]
 pub(super) struct FileBond {
     boot_id: String,
+    #[serde(default)]
+    netns: Option<u64>,
     name: String,
     ifindex: u32,
     #[serde(default)]
@@ -84,6 +86,7 @@ impl From<SavedBond> for FileBond {
     fn from(state: SavedBond) -> Self {
         FileBond {
             boot_id: state.boot_id,
+            netns: state.netns,
             name: state.name,
             ifindex: state.ifindex,
             plane: state.plane,
@@ -102,6 +105,7 @@ impl From<FileBond> for SavedBond {
     fn from(file: FileBond) -> Self {
         SavedBond {
             boot_id: file.boot_id,
+            netns: file.netns,
             name: file.name,
             ifindex: file.ifindex,
             plane: file.plane,

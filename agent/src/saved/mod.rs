@@ -20,7 +20,7 @@ use self::replace::replace;
 /// What the folder holds when an agent starts.
 #[derive(Debug, Default)]
 pub struct Loaded {
-    /// The states of this boot, oldest bond first.
+    /// The states of this boot and this network namespace, oldest bond first.
     pub states: Vec<SavedBond>,
     /// Names of bonds whose files cannot be read for now, each with the error; [`Store::read`] tries again.
     pub unread: Vec<(String, io::Error)>,
@@ -77,6 +77,11 @@ impl Store {
     /// The boot that a new state belongs to.
     pub fn boot_id(&self) -> &str {
         &self.boot_id
+    }
+
+    /// The network namespace of the bonds: the inode number of the agent's.
+    pub fn netns(&self) -> u64 {
+        self.netns
     }
 
     /// All states; see [`Store::read`].
@@ -176,7 +181,7 @@ impl Store {
         kept.into_iter().map(|(_, state)| state).collect()
     }
 
-    /// The state of a bond whose file could not be read before, if it is one of this boot. The file of an earlier boot is removed.
+    /// The state of a bond whose file could not be read before, if it is one of this boot and this network namespace. The file of an earlier boot is removed.
     /// One that holds no state gets another name, so that nothing overwrites it, and the log says which.
     ///
     /// # Errors
@@ -201,6 +206,11 @@ impl Store {
             Err(error) => return Err(error),
         };
         match parse(&text) {
+            // Its bond may still forward there: the file stays, until a bond of this namespace needs the name.
+            Ok(state) if state.boot_id == self.boot_id && state.netns.is_some_and(|netns| netns != self.netns) => {
+                self.files.remove(file);
+                log::warn!("{}: of another network namespace, ignored", path.display());
+            }
             Ok(state) if state.boot_id == self.boot_id => {
                 self.files.insert(file.to_owned(), Some(state.ifindex));
                 return Ok(Some(state));
@@ -474,6 +484,7 @@ mod tests {
         let mode = [("mode".to_owned(), "1".to_owned())];
         SavedBond {
             boot_id: store.boot_id().to_owned(),
+            netns: Some(store.netns()),
             name: "bond0".to_owned(),
             ifindex: 7,
             plane: None,
@@ -485,6 +496,27 @@ mod tests {
             configured: None,
             origins: Some(Origins::default()),
         }
+    }
+
+    #[test]
+    fn a_state_of_another_network_namespace_is_ignored_and_stays_until_its_name_is_needed() {
+        let dir = std::env::temp_dir().join(format!("bondd-elsewhere-{}", std::process::id()));
+        let mut store = Store::open(&dir).unwrap();
+        let here = state(&store);
+        let elsewhere = SavedBond {
+            netns: Some(store.netns() + 1),
+            ..here.clone()
+        };
+        fs::write(store.path("bond0"), to_text(&elsewhere)).unwrap();
+        assert!(store.load().unwrap().states.is_empty());
+        assert_eq!(parse(&fs::read(store.path("bond0")).unwrap()).unwrap(), elsewhere);
+        store.save(&here).unwrap();
+        assert_eq!(store.load().unwrap().states.first(), Some(&here));
+        // A file of an earlier version does not say where its bond is.
+        let unsaid = SavedBond { netns: None, ..here };
+        fs::write(store.path("bond0"), to_text(&unsaid)).unwrap();
+        assert_eq!(store.load().unwrap().states, [unsaid]);
+        fs::remove_dir_all(&dir).unwrap();
     }
 
     #[test]

@@ -199,8 +199,8 @@ impl Plane for TcPlane {
         Ok(found.map(|(bond, observed)| (Box::new(bond) as Box<dyn PlaneBond>, observed)))
     }
 
-    fn give_back(&mut self, port: PortId, original: &OriginalPort) -> Result<(), PlaneError> {
-        lock(&self.shared).give_back_orphan(port, original)
+    fn give_back(&mut self, bond: &str, port: PortId, original: &OriginalPort) -> Result<(), PlaneError> {
+        lock(&self.shared).give_back_orphan(bond, port, original)
     }
 
     fn short_lived(&self) -> Option<String> {

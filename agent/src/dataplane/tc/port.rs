@@ -8,7 +8,9 @@ use bond_modes::plan::{Accept, PortPlan, Source};
 use super::bond::{Bond, Shared};
 use super::hook;
 use super::port_hook::{drop_filter, hook_port, place, take_over, unhook};
-use crate::dataplane::port::{original, port_alias, prepare, read, read_unless_gone, restore};
+use crate::dataplane::port::{
+    is_mark, original, port_alias, prepare, read, read_attached, read_marked, read_unless_gone, restore,
+};
 use crate::dataplane::step::{Failures, port_step, room, step, twice};
 use crate::dataplane::{OriginalPort, PlaneError, PortBase};
 use crate::netlink::{Link, RouteSocket};
@@ -30,7 +32,12 @@ impl Shared {
         let before = original(&mut self.links, port)?;
         let attached = self.set_up_port(name, bond, port, base);
         bond.programs.close();
-        attached.map_err(|error| self.return_port(name, bond, port, &before).after(error))
+        attached.map_err(|error| {
+            let mut errors = Failures::default();
+            let link = read_unless_gone(&mut self.links, port, &mut errors);
+            self.return_port(name, bond, port, link, &before, &mut errors);
+            errors.after(error)
+        })
     }
 
     /// Gives a port back. Order: nothing in, nothing out, then the settings of the interface, and IPv6 last, which begins to work
@@ -42,26 +49,44 @@ impl Shared {
         port: PortId,
         original: &OriginalPort,
     ) -> Result<(), PlaneError> {
-        self.return_port(name, bond, port, original).result()
-    }
-
-    fn return_port(&mut self, name: &str, bond: &mut Bond, port: PortId, original: &OriginalPort) -> Failures {
         let mut errors = Failures::default();
         let links = &mut self.links;
-        let link = read_unless_gone(links, port, &mut errors);
-        expel(links, name, bond, port, link.as_ref(), original, &mut errors);
+        let link = match bond.ports().contains(&port) {
+            true => read_attached(links, name, port, &mut errors),
+            false => read_marked(links, name, port, is_mark, &mut errors),
+        };
+        self.return_port(name, bond, port, link, original, &mut errors);
+        errors.result()
+    }
+
+    fn return_port(
+        &mut self,
+        name: &str,
+        bond: &mut Bond,
+        port: PortId,
+        link: Option<Link>,
+        original: &OriginalPort,
+        errors: &mut Failures,
+    ) {
+        let links = &mut self.links;
+        expel(links, name, bond, port, link.as_ref(), original, errors);
         if let Some(link) = link {
-            restore(links, port, &link, original, &mut errors);
+            restore(links, port, &link, original, errors);
         }
-        errors
     }
 
     /// Gives back a port of a bond that someone deleted: its tcx link goes with the pins of the bond.
-    pub(super) fn give_back_orphan(&mut self, port: PortId, original: &OriginalPort) -> Result<(), PlaneError> {
+    pub(super) fn give_back_orphan(
+        &mut self,
+        name: &str,
+        port: PortId,
+        original: &OriginalPort,
+    ) -> Result<(), PlaneError> {
         let mut errors = Failures::default();
         errors.note(self.sweep_pins());
         let links = &mut self.links;
-        if let Some(link) = read_unless_gone(links, port, &mut errors) {
+        let is_ours = |alias: &str| alias == port_alias(name);
+        if let Some(link) = read_marked(links, name, port, is_ours, &mut errors) {
             errors.note_unless_gone(drop_filter(links, port, &link, original));
             restore(links, port, &link, original, &mut errors);
         }

@@ -175,8 +175,8 @@ impl Plane for TeamPlane {
         Ok(found.map(|(bond, observed)| (Box::new(self.handle(name, bond)) as Box<dyn PlaneBond>, observed)))
     }
 
-    fn give_back(&mut self, port: PortId, original: &OriginalPort) -> Result<(), PlaneError> {
-        lock(&self.shared).give_back(port, None, original)
+    fn give_back(&mut self, bond: &str, port: PortId, original: &OriginalPort) -> Result<(), PlaneError> {
+        lock(&self.shared).give_back_orphan(bond, port, original)
     }
 
     fn close(&mut self) -> io::Result<()> {
@@ -219,7 +219,7 @@ impl PlaneBond for TeamBond {
     fn detach(&mut self, port: PortId, original: &OriginalPort) -> Result<(), PlaneError> {
         let shared = &mut *lock(&self.shared);
         let bond = &mut *lock(&self.bond);
-        shared.give_back(port, Some(bond), original)
+        shared.give_back(&self.name, bond, port, original)
     }
 
     fn program(&mut self, plan: &ForwardingPlan) -> Applied {

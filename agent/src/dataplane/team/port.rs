@@ -6,7 +6,9 @@ use bond_modes::plan::{Accept, PortPlan, Source};
 use super::bond::{Bond, Shared};
 use super::options::{Key, Name, Value};
 use super::program::set;
-use crate::dataplane::port::{original, prepare, read, read_unless_gone, restore};
+use crate::dataplane::port::{
+    is_mark, mark, original, port_alias, prepare, read, read_attached, read_marked, read_unless_gone, restore,
+};
 use crate::dataplane::step::{Failures, port_step};
 use crate::dataplane::{OriginalPort, PlaneError, PortBase};
 use crate::netlink::Link;
@@ -25,7 +27,12 @@ impl Shared {
         }
         let before = original(&mut self.links, port)?;
         let attached = self.set_up_port(name, bond, port, base);
-        attached.map_err(|error| self.return_port(port, Some(bond), &before).after(error))
+        attached.map_err(|error| {
+            let mut errors = Failures::default();
+            let link = read_unless_gone(&mut self.links, port, &mut errors);
+            self.return_port(bond, port, link, &before, &mut errors);
+            errors.after(error)
+        })
     }
 
     /// The driver takes only what is down, and wants the address before. It enables a port at once and counts its carrier, so both
@@ -34,6 +41,7 @@ impl Shared {
         let links = &mut self.links;
         let mut link = read(links, port)?;
         let text = link.report.name.clone();
+        mark(links, name, port, &mut link)?;
         if link.report.admin_up {
             port_step(port, || format!("set {text} down"), || links.set_up(port.0, false))?;
             link.report.admin_up = false;
@@ -68,33 +76,59 @@ impl Shared {
     }
 
     /// Gives a port back: out of the team, which puts it down with address and MTU as they were right before it came in, then the
-    /// settings of the interface. The bond itself need not exist any more.
+    /// settings of the interface.
     pub(super) fn give_back(
         &mut self,
+        name: &str,
+        bond: &mut Bond,
         port: PortId,
-        bond: Option<&mut Bond>,
         original: &OriginalPort,
     ) -> Result<(), PlaneError> {
-        self.return_port(port, bond, original).result()
+        let mut errors = Failures::default();
+        let links = &mut self.links;
+        let link = match bond.ports.contains_key(&port) {
+            true => read_attached(links, name, port, &mut errors),
+            false => read_marked(links, name, port, is_mark, &mut errors),
+        };
+        self.return_port(bond, port, link, original, &mut errors);
+        errors.result()
     }
 
-    fn return_port(&mut self, port: PortId, bond: Option<&mut Bond>, original: &OriginalPort) -> Failures {
+    /// Gives back a port of a bond that is gone.
+    pub(super) fn give_back_orphan(
+        &mut self,
+        name: &str,
+        port: PortId,
+        original: &OriginalPort,
+    ) -> Result<(), PlaneError> {
         let mut errors = Failures::default();
-        let team = bond.map(|bond| {
-            bond.forget(port);
-            bond.ifindex
-        });
-        if let Some(link) = self.release(port, team, &mut errors) {
-            restore(&mut self.links, port, &link, original, &mut errors);
+        let links = &mut self.links;
+        let is_ours = |alias: &str| alias == port_alias(name);
+        if let Some(link) = read_marked(links, name, port, is_ours, &mut errors) {
+            restore(links, port, &link, original, &mut errors);
         }
-        errors
+        errors.result()
+    }
+
+    fn return_port(
+        &mut self,
+        bond: &mut Bond,
+        port: PortId,
+        link: Option<Link>,
+        original: &OriginalPort,
+        errors: &mut Failures,
+    ) {
+        bond.forget(port);
+        let left = link.and_then(|link| self.release(port, bond.ifindex, link, errors));
+        if let Some(link) = left {
+            restore(&mut self.links, port, &link, original, errors);
+        }
     }
 
     /// Takes a port out of the team, if it is in it; its interface after that, if there is one.
-    fn release(&mut self, port: PortId, team: Option<u32>, errors: &mut Failures) -> Option<Link> {
+    fn release(&mut self, port: PortId, team: u32, link: Link, errors: &mut Failures) -> Option<Link> {
         let links = &mut self.links;
-        let link = read_unless_gone(links, port, errors)?;
-        if link.master.is_none() || link.master != team {
+        if link.master != Some(team) {
             return Some(link);
         }
         let free = || links.set_master(port.0, None);

@@ -22,6 +22,7 @@ use super::genl::tests::TEAM;
 use super::options::{Key, Name, Value};
 use super::{ORPHAN_LOCK, TeamPlane, device, exact, program};
 use crate::dataplane::lock::lock;
+use crate::dataplane::original;
 use crate::dataplane::step::fault;
 use crate::dataplane::{Plane, PlaneBond, PlaneError};
 use crate::locks::tests::unprivileged;
@@ -265,6 +266,29 @@ fn a_complaint_that_nobody_heard_of_a_change_is_no_failure() {
             assert_eq!(set.err().and_then(|error| error.raw_os_error()), expected);
         }
     }
+}
+
+#[test]
+fn a_port_of_a_bond_that_is_gone_is_given_back_only_if_it_has_the_mark_of_that_bond() {
+    in_netns(|| {
+        let mut links = RouteSocket::open().unwrap();
+        links.add_veth("a", "b").unwrap();
+        let port = PortId(links.by_name("a").unwrap().unwrap().ifindex);
+        let before = original(&mut links, port).unwrap();
+        let mut plane = TeamPlane::open().unwrap();
+        for (alias, is_ours) in [("", false), ("port of bond1", false), ("port of bond0", true)] {
+            links.set_mtu(port.0, 1450).unwrap();
+            links.set_up(port.0, true).unwrap();
+            links.set_alias(port.0, alias).unwrap();
+            plane.give_back("bond0", port, &before).unwrap();
+            let link = links.by_index(port.0).unwrap().unwrap();
+            let expected = match is_ours {
+                true => (1500, false, ""),
+                false => (1450, true, alias),
+            };
+            assert_eq!((link.report.mtu, link.report.admin_up, link.alias.as_str()), expected);
+        }
+    });
 }
 
 #[test]

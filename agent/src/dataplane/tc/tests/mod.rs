@@ -413,6 +413,46 @@ fn an_attachment_that_cannot_be_undone_either_is_one_error() {
 }
 
 #[test]
+fn a_return_that_fails_at_any_step_is_completed_by_the_next_also_if_another_program_took_the_mark() {
+    for_both_hooks(|w| {
+        w.create();
+        let p0 = w.port("p0");
+        w.links.set_mtu(p0.0, 1400).unwrap();
+        let before = w.snapshot();
+        let original = crate::dataplane::original(&mut w.links, p0).unwrap();
+        let base = PortBase {
+            mac: Some(MacAddr([2, 0, 0, 0, 0, 0xb3])),
+            mtu: 1500,
+        };
+        for step in 0.. {
+            w.bond().attach(p0, &base).unwrap();
+            w.links.set_alias(p0.0, "uplink").unwrap();
+            let (outcome, reached) = fault::at(step, || w.bond().detach(p0, &original));
+            if reached {
+                assert!(outcome.is_err(), "step {step}");
+                // Its first step reads the interface, its second one marks it.
+                if step > 1 {
+                    w.bond().detach(p0, &original).unwrap();
+                } else {
+                    w.links.set_alias(p0.0, "port of bond0").unwrap();
+                    w.bond().detach(p0, &original).unwrap();
+                }
+            } else {
+                outcome.unwrap();
+                assert!(step > 6, "only {step} steps");
+                break;
+            }
+            assert_eq!(w.snapshot(), before, "step {step}");
+            // What has everything back is left as it is.
+            w.links.set_mtu(p0.0, 1450).unwrap();
+            w.bond().detach(p0, &original).unwrap();
+            assert_eq!(w.link("p0").report.mtu, 1450);
+            w.links.set_mtu(p0.0, 1400).unwrap();
+        }
+    });
+}
+
+#[test]
 fn a_plan_that_fails_at_any_step_is_completed_by_the_next() {
     for_both_hooks(|w| {
         let (p0, p1) = w.bond_with_two_ports();

@@ -265,7 +265,7 @@ impl World {
         for (port, original) in mem::take(&mut self.originals) {
             let given_back = match &mut self.bond {
                 Some(bond) => bond.detach(port, &original),
-                None => self.plane.give_back(port, &original),
+                None => self.plane.give_back("bond0", port, &original),
             };
             given_back.unwrap();
         }
