@@ -226,7 +226,10 @@ impl Instances {
             return Ok(());
         }
         match self.look_for(saved)? {
-            Some((plane, seen)) => self.adopt(now, saved.as_ref().clone(), plane, seen),
+            Some((plane, seen)) => {
+                self.complete_originals(saved, &seen)?;
+                self.adopt(now, saved.as_ref().clone(), plane, seen);
+            }
             None => self.give_back_all(now, saved),
         }
         Ok(())

@@ -248,6 +248,31 @@ impl Instances {
         let _ = self.store.save(saved);
     }
 
+    /// A port is attached only when its settings are on disk. If they are missing there all the same, it is to be given back as one of
+    /// a bond without a saved state.
+    pub(super) fn complete_originals(&mut self, saved: &mut SavedBond, seen: &Observed) -> Result<(), PlaneError> {
+        for (port, report) in &seen.ports {
+            if saved.originals.contains_key(port) {
+                continue;
+            }
+            let original = match saved.unrestored.remove(port) {
+                Some(original) => original,
+                None => match self.original_of_orphan(*port) {
+                    Ok(original) => original,
+                    Err(PlaneError::PortGone { .. }) => continue,
+                    Err(error) => return Err(error),
+                },
+            };
+            log::warn!(
+                "{}: {}: its saved state does not say what this port was, it will be given back as it is now",
+                saved.name,
+                report.name
+            );
+            saved.originals.insert(*port, original);
+        }
+        Ok(())
+    }
+
     pub(super) fn adopt(&mut self, now: Time, saved: SavedBond, plane: Box<dyn PlaneBond>, observed: Observed) {
         let ifindex = observed.ifindex;
         let options = saved.bond.options().clone();

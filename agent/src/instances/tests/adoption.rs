@@ -181,6 +181,38 @@ fn a_saved_state_that_cannot_be_read_at_once_is_read_later() {
 }
 
 #[test]
+fn a_port_whose_settings_are_missing_in_the_saved_state_is_given_back_without_the_marks_of_a_port() {
+    with_bond("no-originals", |instances, plane, dir| {
+        make_interface(instances, "bond0");
+        attach(instances, "a").unwrap();
+        let a = port(instances, "a");
+        instances.links.set_alias(a.0, &format!("{PORT_MARK}bond0")).unwrap();
+        instances.links.set_allmulti(a.0, true).unwrap();
+        instances.bonds[0].originals.clear();
+        instances.bonds[0].dirty = true;
+        instances.publish_all(NOW);
+        let mut next = next_agent(plane, dir);
+        // It cannot be read at once.
+        asks::fail_at(READING + 1);
+        next.start(NOW, &[], &[]).unwrap();
+        assert!(next.has_unadopted());
+        let due = next.poll_timeout().unwrap();
+        next.handle_timeout(due);
+        let OriginalPort {
+            ifalias,
+            allmulti,
+            disable_ipv6,
+            mtu,
+            ..
+        } = original(&next);
+        assert_eq!(
+            (ifalias.as_str(), allmulti, disable_ipv6, mtu),
+            ("", false, Some(false), 1500)
+        );
+    });
+}
+
+#[test]
 fn a_bond_without_a_state_is_adopted_later_if_it_or_a_port_cannot_be_read() {
     with_bond("orphan-later", |instances, plane, dir| {
         make_interface(instances, "bond0");

@@ -7,10 +7,11 @@
 mod options;
 mod port;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bond_monitors::{LinkReport, MacAddr, Time};
-use serde::{Deserialize, Serialize};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use self::options::SavedOptions;
 use self::port::SavedPort;
@@ -29,6 +30,8 @@ use crate::plan::ForwardingPlan;
 pub struct Saved {
     options: SavedOptions,
     device: SavedDevice,
+    /// Each once.
+    #[serde(deserialize_with = "each_once")]
     ports: Vec<SavedPort>,
     #[serde(default)]
     mode: SavedMode,
@@ -225,6 +228,16 @@ impl SavedAnnouncements {
     }
 }
 
+/// Ports as they were written: a file that has one twice is damaged.
+fn each_once<'de, D: Deserializer<'de>>(file: D) -> Result<Vec<SavedPort>, D::Error> {
+    let ports = Vec::<SavedPort>::deserialize(file)?;
+    let mut seen = BTreeSet::new();
+    match ports.iter().map(SavedPort::name).find(|(port, _)| !seen.insert(*port)) {
+        Some((port, name)) => Err(D::Error::custom(format!("{name} ({port}) is there twice"))),
+        None => Ok(ports),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, from_value, json, to_value};
@@ -272,6 +285,16 @@ mod tests {
             file["options"]["primary"] = Value::Null;
             assert_eq!(lost(&file, &to_value(read(&file)).unwrap()), None);
         }
+    }
+
+    #[test]
+    fn a_file_that_has_a_port_twice_is_refused() {
+        let mut file = complete();
+        let ports = file["ports"].as_array_mut().unwrap();
+        ports.push(ports[0].clone());
+        let name = ports[0]["name"].as_str().unwrap().to_owned();
+        let error = from_value::<Saved>(file).unwrap_err().to_string();
+        assert!(error.contains(&name) && error.contains("is there twice"), "{error}");
     }
 
     #[test]
