@@ -214,6 +214,34 @@ fn a_bond_renamed_while_the_agent_was_away_keeps_what_was_saved() {
     assert_eq!(bench.host.netns.mac("eth1"), mac.as_str().unwrap());
 }
 
+#[test]
+fn a_port_that_was_being_attached_when_the_agent_was_killed_is_set_up_and_one_that_an_operator_set_down_is_not() {
+    for args in [&[][..], &["--tc-hook", "clsact"]] {
+        let mut bench = BondAndSwitch::with(Machine::shared(), Settings::args(args), "miimon=100");
+        let (daemon, netns) = (&mut bench.host.daemon, &bench.host.netns);
+        daemon.wait_active("bond0", "eth0");
+        netns.ip("link set eth0 down");
+        daemon.wait_active("bond0", "eth1");
+        daemon.sigkill();
+        // As it is right before the last step of attaching.
+        netns.ip("link set eth1 down");
+        let path = daemon.dir().join("state/bond0.json");
+        let mut state: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        let ports = state["bond"]["ports"].as_array_mut().unwrap();
+        ports.retain(|port| port["name"] != "eth1");
+        assert_eq!(ports.len(), 1);
+        fs::write(&path, state.to_string()).unwrap();
+        daemon.launch();
+        daemon.wait_link("bond0", "eth1", "up");
+        daemon.wait_active("bond0", "eth1");
+        let flags = |name| netns.link(name).unwrap()["flags"].to_string();
+        assert!(flags("eth1").contains("\"UP\""), "{}", flags("eth1"));
+        assert!(!flags("eth0").contains("\"UP\""), "{}", flags("eth0"));
+        let said = daemon.log().matches("bond0: eth1: completing its attachment").count();
+        assert_eq!(said, 1, "{}", daemon.log());
+    }
+}
+
 /// Deletes a bond while no agent runs, and one of its ports, whose name and index another interface gets. The saved state says that
 /// both are to be given back; or the file of ports that bonds left behind does.
 fn given_back_is_what_is_marked(settings: Settings, are_left: bool) {

@@ -71,7 +71,7 @@ pub trait PlaneBond: Send {
         None
     }
     /// Takes a port in: settings, hook, administratively up. It neither sends nor lets in until programmed. Undone whole on
-    /// failure; harmless if it is attached already.
+    /// failure. One that is attached already is only set up, as an agent that ended in the middle may not have done.
     fn attach(&mut self, port: PortId, base: &PortBase) -> Result<(), PlaneError>;
     /// Gives a port back as `original` says. A step that fails does not stop the others. The bond's interface need not exist any
     /// more. One that is not attached is given back only if it carries the mark of a port: another interface may have its index by

@@ -13,8 +13,8 @@ use super::id::InstanceId;
 use super::instance::Instance;
 use super::unadopted::{State, Unadopted};
 use crate::config::BondSpec;
-use crate::dataplane::step::step;
-use crate::dataplane::{self, Adopted, Observed, OriginalPort, Plane, PlaneBond, PlaneChoice, PlaneError};
+use crate::dataplane::step::{step, twice};
+use crate::dataplane::{self, Adopted, Observed, OriginalPort, Plane, PlaneBond, PlaneChoice, PlaneError, PortBase};
 use crate::origins::{Origins, absolute};
 use crate::plane_option::{is_plane, without_plane};
 use crate::saved::SavedBond;
@@ -277,6 +277,8 @@ impl Instances {
         let ifindex = observed.ifindex;
         let options = saved.bond.options().clone();
         let seen = self.seen(observed, &saved.originals);
+        let mut unsaved: Vec<PortId> = seen.ports.iter().map(|(port, _)| *port).collect();
+        unsaved.retain(|port| saved.bond.port_names().all(|(known, _)| known != *port));
         let renamed: BTreeMap<String, String> = (saved.bond.port_names())
             .filter_map(|(port, old)| {
                 let new = &seen.ports.iter().find(|(id, _)| *id == port)?.1.report.name;
@@ -304,6 +306,7 @@ impl Instances {
         let at = self.bonds.insert(instance);
         self.drain(now, at);
         self.release_half_attached(now, at);
+        self.complete_attachments(now, at, &unsaved);
     }
 
     fn seen(&mut self, observed: Observed, originals: &BTreeMap<PortId, OriginalPort>) -> AdoptedState {
@@ -330,6 +333,27 @@ impl Instances {
         let half: BTreeMap<PortId, OriginalPort> = half;
         for (port, original) in half {
             self.give_back(now, at, port, original);
+        }
+    }
+
+    /// A crash before the end of attaching may also leave a port that the plane knows already, and the saved state does not. What is
+    /// missing is done, or the port is given back and attached anew. Every other port stays as it is: an operator may have set it
+    /// down.
+    fn complete_attachments(&mut self, now: Time, at: InstanceId, unsaved: &[PortId]) {
+        for &port in unsaved {
+            let instance = &self.bonds[at];
+            let name = instance.bond.ports().name(port).unwrap_or_else(|| port.to_string());
+            log::info!("{}: {name}: completing its attachment", instance.name);
+            let mtu = instance.bond.mtu();
+            let complete = || {
+                instance
+                    .plane
+                    .with(|plane| plane.attach(port, &PortBase { mac: None, mtu }))
+            };
+            if let Err(error) = twice(complete) {
+                log::warn!("{}: {name}: attaching it anew: {}", instance.name, chain(&error));
+                self.release(now, at, port, false);
+            }
         }
     }
 

@@ -26,7 +26,7 @@ impl Shared {
         base: &PortBase,
     ) -> Result<(), PlaneError> {
         if bond.ports().contains(&port) {
-            return Ok(());
+            return self.complete(port);
         }
         room(|| format!("attach {port} to {name}"))?;
         let before = original(&mut self.links, port)?;
@@ -38,6 +38,21 @@ impl Shared {
             self.return_port(name, bond, port, link, &before, &mut errors);
             errors.after(error)
         })
+    }
+
+    /// Does the last step of [`Shared::set_up_port`], which an agent that ended in the middle may not have come to. The others are done
+    /// before a port counts as one, or when it is taken over.
+    fn complete(&mut self, port: PortId) -> Result<(), PlaneError> {
+        let links = &mut self.links;
+        let link = read(links, port)?;
+        match link.report.admin_up {
+            true => Ok(()),
+            false => port_step(
+                port,
+                || format!("set {} up", link.report.name),
+                || links.set_up(port.0, true),
+            ),
+        }
     }
 
     /// Gives a port back. Order: nothing in, nothing out, then the settings of the interface, and IPv6 last, which begins to work

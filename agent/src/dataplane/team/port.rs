@@ -22,6 +22,7 @@ impl Shared {
         port: PortId,
         base: &PortBase,
     ) -> Result<(), PlaneError> {
+        // The driver has set it up when it took it in.
         if bond.ports.contains_key(&port) {
             return Ok(());
         }

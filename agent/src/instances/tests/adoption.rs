@@ -213,6 +213,49 @@ fn a_port_whose_settings_are_missing_in_the_saved_state_is_given_back_without_th
 }
 
 #[test]
+fn an_attachment_that_a_crash_interrupted_is_completed_or_made_anew_and_a_saved_port_stays_down() {
+    let attached = |plane: &ScriptPlane| {
+        let calls = plane.take_calls().into_iter();
+        calls.filter(|call| matches!(call, script::Call::Attach(..))).count()
+    };
+    for (is_saved, failures, attempts, returns) in [(true, 0, 0, 0), (false, 0, 1, 0), (false, 1, 2, 0)] {
+        with_bond(
+            &format!("interrupted-{is_saved}-{failures}"),
+            move |instances, plane, dir| {
+                make_interface(instances, "bond0");
+                attach(instances, "a").unwrap();
+                instances.publish_all(NOW);
+                if !is_saved {
+                    // As it is while a port is attached: what it was is on disk, and not yet that it is one.
+                    let file = dir.join("state/bond0.json");
+                    let mut state: serde_json::Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+                    state["bond"]["ports"] = serde_json::json!([]);
+                    fs::write(&file, state.to_string()).unwrap();
+                }
+                let a = port(instances, "a");
+                let link = instances.links.by_index(a.0).unwrap().unwrap();
+                assert!(!link.report.admin_up);
+                plane.set_port(a, link.report);
+                let mut next = next_agent(plane, dir);
+                if failures > 0 {
+                    // The first call is for the bond.
+                    plane.fail_at(1, refusal());
+                }
+                next.start(NOW, &[], &[]).unwrap();
+                assert!(next.bonds[0].bond.ports().get(a).is_some());
+                assert_eq!(attached(plane), attempts, "{is_saved} {failures}");
+                assert_eq!(next.bonds[0].unrestored.len(), returns);
+                next.publish_all(NOW);
+                plane.set_port(a, next.links.by_index(a.0).unwrap().unwrap().report);
+                let mut last = next_agent(plane, dir);
+                last.start(NOW, &[], &[]).unwrap();
+                assert_eq!(attached(plane), 0, "it is saved now");
+            },
+        );
+    }
+}
+
+#[test]
 fn a_bond_without_a_state_is_adopted_later_if_it_or_a_port_cannot_be_read() {
     with_bond("orphan-later", |instances, plane, dir| {
         make_interface(instances, "bond0");

@@ -413,6 +413,20 @@ fn an_attachment_that_cannot_be_undone_either_is_one_error() {
 }
 
 #[test]
+fn an_attachment_that_lacks_its_last_step_is_completed() {
+    for_both_hooks(|w| {
+        let (p0, _) = w.bond_with_two_ports();
+        w.links.set_up(p0.0, false).unwrap();
+        w.reopen();
+        w.adopt().unwrap().unwrap();
+        assert!(!w.link("p0").report.admin_up, "it may be the operator's wish");
+        let base = PortBase { mac: None, mtu: 1500 };
+        w.bond().attach(p0, &base).unwrap();
+        assert!(w.link("p0").report.admin_up);
+    });
+}
+
+#[test]
 fn a_return_that_fails_at_any_step_is_completed_by_the_next_also_if_another_program_took_the_mark() {
     for_both_hooks(|w| {
         w.create();
