@@ -10,8 +10,16 @@
 //! The examiner finds out for `doctor` what this kernel can do. It makes devices and loads programs, which takes long, with sockets of
 //! its own: it shares no lock with the others, and is behind them where they want the processor.
 //!
-//! Some things still wait for the kernel in the loop: what somebody asked for (a client, an option file, a wanted port that
-//! appeared or is tried again), the return of ports that left, new names of bonds, and all that the team plane does.
+//! Some things still wait for the kernel in the loop, and with it every bond, whichever plane it is on:
+//! - what somebody asked for: a client, or an option file;
+//! - a start, until the interfaces are read, and one bond a turn after that;
+//! - a bond that is taken over late, once the kernel thread finds that the kernel answers;
+//! - a wanted port that appeared, or is tried again;
+//! - ports given back because their bond was deleted or they were taken out of it, or that are tried again;
+//! - all that the team plane does.
+//!
+//! Nobody else in the loop, no reader and no fact, takes the lock of a plane or of a bond's plane: the kernel thread may hold it
+//! while it waits. It is left work instead, which whoever has the plane next does first.
 
 use std::io;
 use std::sync::Arc;

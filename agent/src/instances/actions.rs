@@ -10,7 +10,7 @@ use super::forwarder::Programmed;
 use super::id::InstanceId;
 use super::instance::Instance;
 use super::logged_failures::Subject;
-use crate::dataplane::{Applied, Followed, PlaneError, PortCounters};
+use crate::dataplane::{Applied, Followed, PlaneBond, PlaneError, PortCounters};
 use crate::netlink::mii;
 use crate::text::chain;
 
@@ -153,6 +153,17 @@ impl Instances {
                     instances.repaired(at);
                 }
             })
+        });
+    }
+
+    /// Leaves work with a bond's plane to the thread that waits for the kernel. It comes before anything that is done with the plane
+    /// from now on.
+    pub(super) fn leave_to_plane(&mut self, at: InstanceId, work: impl FnOnce(&mut dyn PlaneBond) + Send + 'static) {
+        let forwarder = self.bonds[at].plane.clone();
+        forwarder.leave(work);
+        self.threads.kernel.ask(move |_| {
+            forwarder.catch_up();
+            Box::new(|_, _| {})
         });
     }
 

@@ -54,6 +54,7 @@ impl Instances {
         bond.reason = reason;
         bond.retry = Some(now + FIRST_PAUSE * (1 << bond.failures.min(MOST_DOUBLINGS)));
         bond.failures += 1;
+        bond.is_asked = false;
         self.unadopted.push(bond);
     }
 
@@ -124,30 +125,33 @@ impl Instances {
 
     /// When the next bond is tried again.
     pub(super) fn adopt_timeout(&self) -> Option<Time> {
-        self.unadopted.iter().filter_map(|bond| bond.retry).min()
+        let left = self.unadopted.iter().filter(|bond| !bond.is_asked);
+        left.filter_map(|bond| bond.retry).min()
     }
 
-    /// Makes the attempts that are due. An adopted bond then follows the files and its interfaces as at a start.
+    /// Makes the attempts that are due, each as soon as the kernel answers: it may have failed because others have its lock.
     pub(super) fn adopt_due(&mut self, now: Time) {
-        self.as_a_change(|instances| instances.adopt_all_due(now));
+        let is_due = |bond: &&mut Unadopted| !bond.is_asked && bond.retry.is_some_and(|retry| retry <= now);
+        for bond in self.unadopted.iter_mut().filter(is_due) {
+            bond.is_asked = true;
+            self.threads.kernel.ask(|kernel| {
+                // The attempt finds out more.
+                let _ = kernel.links.by_index(LOOPBACK);
+                Box::new(|instances, now| instances.as_a_change(|instances| instances.adopt_asked(now)))
+            });
+        }
     }
 
-    fn adopt_all_due(&mut self, now: Time) {
-        let mut done = Vec::new();
-        while let Some(place) = self
-            .unadopted
-            .iter()
-            .position(|bond| bond.retry.is_some_and(|retry| retry <= now))
-        {
-            let bond = self.unadopted.remove(place);
-            done.extend(self.try_adoption(now, bond));
-        }
-        if done.is_empty() {
+    /// Makes one attempt. An adopted bond then follows the files and its interfaces as at a start.
+    fn adopt_asked(&mut self, now: Time) {
+        let Some(place) = self.unadopted.iter().position(|bond| bond.is_asked) else {
             return;
-        }
-        for bond in done {
-            self.finish_adoption(now, bond);
-        }
+        };
+        let bond = self.unadopted.remove(place);
+        let Some(bond) = self.try_adoption(now, bond) else {
+            return;
+        };
+        self.finish_adoption(now, bond);
         if self.has_started() {
             self.prune_files();
         }
@@ -268,6 +272,9 @@ impl Instances {
 
 /// Why a bond of the option files is not there at the beginning.
 const MAKES: &str = "bondd has just started and makes one bond after the other";
+
+/// The interface that every network namespace has.
+const LOOPBACK: u32 = 1;
 
 /// The pause after the first failure. It doubles with each one,
 const FIRST_PAUSE: Duration = Duration::from_millis(100);

@@ -274,7 +274,7 @@ impl Instances {
     pub(super) fn on_port(&mut self, now: Time, at: InstanceId, port: PortId, link: &Link) {
         let instance = &mut self.bonds[at];
         if !instance.plane.signs().is_attached(link) {
-            return self.on_taken_away(now, at, port, link);
+            return self.on_taken_away(at, port, &link.report.name);
         }
         instance.devices.insert(port.0, Device::of(link));
         instance.dirty = true;
@@ -296,12 +296,30 @@ impl Instances {
         }
     }
 
-    /// Another program removed this port from the bond, or deleted the bond. The port stays out until it is attached again.
-    pub(super) fn on_taken_away(&mut self, now: Time, at: InstanceId, port: PortId, link: &Link) {
-        let (bond, name) = (self.bonds[at].name.clone(), &link.report.name);
-        let ifindex = self.bonds[at].ifindex;
-        if let Ok(None) = self.links.by_index(ifindex) {
-            return self.on_gone(now, ifindex, &bond);
+    /// Another program removed this port from the bond, or deleted the bond: the kernel says which.
+    pub(super) fn on_taken_away(&mut self, at: InstanceId, port: PortId, name: &str) {
+        let (device, name) = (self.bonds[at].ifindex, name.to_owned());
+        self.threads.kernel.ask(move |kernel| {
+            let is_deleted = matches!(kernel.links.by_index(device), Ok(None));
+            Box::new(move |instances, now| {
+                if instances.bonds.owner_of(port) == Some(at) {
+                    instances.let_go(now, at, port, &name, is_deleted);
+                }
+            })
+        });
+    }
+
+    /// A port that was taken away stays out until it is attached again.
+    fn let_go(&mut self, now: Time, at: InstanceId, port: PortId, name: &str, is_deleted: bool) {
+        let instance = &self.bonds[at];
+        let (bond, device, signs) = (instance.name.clone(), instance.ifindex, instance.plane.signs());
+        if is_deleted {
+            return self.on_gone(now, device, &bond);
+        }
+        // A client may have attached it anew meanwhile.
+        let is_back = |link: &Link| signs.master.is_some() && signs.is_attached(link);
+        if self.host.link(port.0).is_some_and(is_back) {
+            return;
         }
         log::warn!("{bond}: {name} was taken out of the bond by another program");
         self.bonds[at].forget_wanted(name);

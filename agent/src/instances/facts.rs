@@ -1,7 +1,7 @@
 //! Looks at interfaces after their events. An event may be older than the agent's own last change, and does not say everything, so
 //! the thread that waits for the kernel looks, and its answer counts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 use bond_modes::{Epoch, Event, Notice, PortId, Warning};
@@ -143,7 +143,7 @@ impl Instances {
     pub(super) fn on_device_seen(&mut self, now: Time, at: InstanceId, link: Link) {
         let mac = link.report.mac;
         if link.report.name != self.bonds[at].name {
-            self.rename_bonds(at);
+            self.rename_bonds([at].into());
         }
         self.bonds[at].devices.insert(link.ifindex, Device::of(&link));
         self.feed(now, at, Event::BondLink { report: link.report });
@@ -164,28 +164,38 @@ impl Instances {
         }
     }
 
-    /// Gives a bond the name that its interface has now, and so those that had that name: two may have exchanged theirs.
-    fn rename_bonds(&mut self, first: InstanceId) {
-        let mut left = vec![first];
-        let mut renamed = Vec::new();
-        while let Some(at) = left.pop() {
-            let Ok(Some(link)) = self.links.by_index(self.bonds[at].ifindex) else {
-                continue;
-            };
-            let name = link.report.name;
-            if name == self.bonds[at].name {
-                continue;
-            }
-            left.extend(self.bonds.named(&name));
+    /// Gives bonds the names that their interfaces have now, and so those that had these names: some may have exchanged theirs.
+    fn rename_bonds(&mut self, these: BTreeSet<InstanceId>) {
+        let devices = these.iter().filter_map(|at| Some((*at, self.bonds.get(*at)?.ifindex)));
+        let devices: Vec<(InstanceId, u32)> = devices.collect();
+        self.threads.kernel.ask(move |kernel| {
+            let mut name_of = |ifindex| Some(kernel.links.by_index(ifindex).ok()??.report.name);
+            let names = devices
+                .iter()
+                .filter_map(|(at, ifindex)| Some((*at, name_of(*ifindex)?)));
+            let names: BTreeMap<InstanceId, String> = names.collect();
+            Box::new(move |instances, _| instances.on_names_seen(these, names))
+        });
+    }
+
+    /// `names` are those of `these` at one time. If others have one of them, all are looked at together.
+    fn on_names_seen(&mut self, mut these: BTreeSet<InstanceId>, mut names: BTreeMap<InstanceId, String>) {
+        names.retain(|at, name| self.bonds.get(*at).is_some_and(|instance| instance.name != *name));
+        let known = these.len();
+        these.extend(names.values().filter_map(|name| self.bonds.named(name)));
+        if these.len() > known {
+            return self.rename_bonds(these);
+        }
+        let renamed: Vec<InstanceId> = names.keys().copied().collect();
+        for (at, name) in names {
             let instance = &mut self.bonds[at];
-            let old = std::mem::replace(&mut instance.name, name);
-            log::info!("{old}: renamed to {}", instance.name);
-            instance.plane.with(|plane| plane.renamed(&instance.name));
+            let old = std::mem::replace(&mut instance.name, name.clone());
+            log::info!("{old}: renamed to {name}");
             instance.origins.taken_by_operator(instance.bond.options());
             instance.configured = None;
             instance.dirty = true;
             self.writer.remove(&old);
-            renamed.push(at);
+            self.leave_to_plane(at, move |plane| plane.renamed(&name));
         }
         // The file of one may get the name that another's had: nothing older may be written over it afterwards.
         if renamed.iter().all(|at| self.finish_saving(*at).is_ok()) {

@@ -1,7 +1,7 @@
 //! A bond's plane, which the loop shares with the kernel thread.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard};
 
 use bond_modes::{Epoch, ForwardingPlan};
 
@@ -14,9 +14,14 @@ pub(super) struct Forwarder {
     /// `None` once the bond is removed.
     plane: Mutex<Option<Box<dyn PlaneBond>>>,
     plan: Mutex<Option<(Epoch, ForwardingPlan)>>,
+    /// Work that comes before anything else that is done with the plane.
+    left: Mutex<Vec<Work>>,
     /// The thread is to do the plan, and has not begun.
     asked: AtomicBool,
 }
+
+/// Something done with a plane.
+type Work = Box<dyn FnOnce(&mut dyn PlaneBond) + Send>;
 
 /// How the thread did a plan.
 pub(super) struct Programmed {
@@ -31,6 +36,7 @@ impl Forwarder {
             signs: plane.port_signs(),
             plane: Mutex::new(Some(plane)),
             plan: Mutex::new(None),
+            left: Mutex::new(Vec::new()),
             asked: AtomicBool::new(false),
         }
     }
@@ -51,7 +57,7 @@ impl Forwarder {
     /// # Panics
     /// If the bond was removed. Only the kernel thread may still have this then.
     pub(super) fn with<T>(&self, work: impl FnOnce(&mut dyn PlaneBond) -> T) -> T {
-        let mut plane = lock(&self.plane);
+        let mut plane = self.up_to_date();
         work(plane.as_mut().expect("the bond is there").as_mut())
     }
 
@@ -60,7 +66,28 @@ impl Forwarder {
     /// # Panics
     /// As [`Forwarder::with`].
     pub(super) fn take(&self) -> Box<dyn PlaneBond> {
-        lock(&self.plane).take().expect("the bond is there")
+        self.up_to_date().take().expect("the bond is there")
+    }
+
+    /// Leaves work for whoever has the plane next, without waiting for it. The thread is to be asked to [`catch
+    /// up`](Forwarder::catch_up).
+    pub(super) fn leave(&self, work: impl FnOnce(&mut dyn PlaneBond) + Send + 'static) {
+        lock(&self.left).push(Box::new(work));
+    }
+
+    /// Does what was left. Nothing if the bond was removed.
+    pub(super) fn catch_up(&self) {
+        drop(self.up_to_date());
+    }
+
+    /// The plane, once what was left is done.
+    fn up_to_date(&self) -> MutexGuard<'_, Option<Box<dyn PlaneBond>>> {
+        let mut plane = lock(&self.plane);
+        let left = std::mem::take(&mut *lock(&self.left));
+        if let Some(plane) = plane.as_mut() {
+            left.into_iter().for_each(|work| work(plane.as_mut()));
+        }
+        plane
     }
 
     /// The newest plan, which the thread does when it comes to this bond.
@@ -75,12 +102,12 @@ impl Forwarder {
 
     /// Reads what others may have changed, so that the next plan puts it back. Nothing if the bond was removed.
     pub(super) fn refresh(&self) -> Result<(), PlaneError> {
-        lock(&self.plane).as_mut().map_or(Ok(()), |plane| plane.refresh())
+        self.up_to_date().as_mut().map_or(Ok(()), |plane| plane.refresh())
     }
 
     /// Does the newest plan. `None` if the bond was removed, or has no plan.
     pub(super) fn program(&self) -> Option<Programmed> {
-        let mut plane = lock(&self.plane);
+        let mut plane = self.up_to_date();
         let plane = plane.as_mut()?;
         // What is asked for from now on is another job.
         self.asked.store(false, Ordering::SeqCst);

@@ -273,11 +273,13 @@ impl Instances {
         if !gone {
             self.give_back(now, at, port, original);
         } else {
-            // At once: the interface may be back already, and is attached anew after its return.
-            let detached = instance.plane.with(|plane| plane.detach(port, &original));
-            if let Err(error) = detached {
-                log::debug!("{}: {}", instance.name, chain(&error));
-            }
+            // The interface may be back already: whoever attaches it anew does this first.
+            let name = instance.name.clone();
+            self.leave_to_plane(at, move |plane| {
+                if let Err(error) = plane.detach(port, &original) {
+                    log::debug!("{name}: {}", chain(&error));
+                }
+            });
         }
     }
 

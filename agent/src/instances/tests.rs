@@ -25,6 +25,7 @@ mod adoption;
 mod attach;
 mod follow;
 mod give_back;
+mod held;
 mod late;
 mod planes;
 mod put_back;

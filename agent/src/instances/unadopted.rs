@@ -22,6 +22,8 @@ pub(super) struct Unadopted {
     pub(super) reason: String,
     /// When the next one is made; `None` before the first one, which a start makes in its turn.
     pub(super) retry: Option<Time>,
+    /// It is made as soon as the kernel answers.
+    pub(super) is_asked: bool,
 }
 
 /// What is known of a bond from an earlier agent.
@@ -43,6 +45,7 @@ impl Unadopted {
             failures: 0,
             reason: "bondd has just started and takes over one bond after the other".to_owned(),
             retry: None,
+            is_asked: false,
         }
     }
 

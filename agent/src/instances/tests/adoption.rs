@@ -120,6 +120,7 @@ fn a_bond_that_cannot_be_adopted_at_once_keeps_its_saved_state_and_is_adopted_la
         assert_eq!(due.since(NOW), Duration::from_millis(100));
         plane.fail_at(0, refusal());
         next.handle_timeout(due);
+        next.settle(due);
         assert_eq!(
             next.poll_timeout(),
             Some(due + Duration::from_millis(200)),
@@ -127,6 +128,7 @@ fn a_bond_that_cannot_be_adopted_at_once_keeps_its_saved_state_and_is_adopted_la
         );
         due = next.poll_timeout().unwrap();
         next.handle_timeout(due);
+        next.settle(due);
         assert!(!next.has_unadopted());
         assert_eq!(original(&next), before);
         let instance = &next.bonds[0];
@@ -153,6 +155,7 @@ fn a_bond_whose_file_stops_naming_it_while_it_cannot_be_adopted_follows_that_lat
         assert!(next.has_unadopted() && plane.plan("bond0").is_some());
         let due = next.poll_timeout().unwrap();
         next.handle_timeout(due);
+        next.settle(due);
         assert!(next.bonds.is_empty() && plane.plan("bond0").is_none(), "removed");
     });
 }
@@ -176,6 +179,7 @@ fn a_saved_state_that_cannot_be_read_at_once_is_read_later() {
         fs::rename(&aside, &file).unwrap();
         let due = next.poll_timeout().unwrap();
         next.handle_timeout(due);
+        next.settle(due);
         assert_eq!(original(&next), before);
     });
 }
@@ -271,6 +275,7 @@ fn a_bond_without_a_state_is_adopted_later_if_it_or_a_port_cannot_be_read() {
             assert!(next.bonds.is_empty() && next.has_unadopted());
             let due = next.poll_timeout().unwrap();
             next.handle_timeout(due);
+            next.settle(due);
             assert_eq!(next.bonds[0].originals.len(), 1);
         }
     });
@@ -300,6 +305,7 @@ fn a_renamed_bond_is_not_given_back_because_a_question_failed() {
         next.start(NOW, &[], &[]).unwrap();
         let due = next.poll_timeout().unwrap();
         next.handle_timeout(due);
+        next.settle(due);
         assert_eq!((next.bonds[0].name.as_str(), original(&next)), ("bond9", before));
         let states = next.store.load().unwrap().states;
         assert_eq!(states.len(), 1);
@@ -326,6 +332,7 @@ fn the_ports_of_a_bond_are_given_back_only_when_its_interface_is_gone_and_again_
         // The first call is for the bond.
         plane.fail_at(1, refusal());
         next.handle_timeout(NOW);
+        next.settle(NOW);
         assert_eq!(given_back(plane), 2);
         assert!(!next.has_unadopted());
         assert!(next.store.load().unwrap().states.is_empty());
@@ -473,7 +480,8 @@ fn a_port_that_another_program_took_out_is_no_longer_the_operators() {
         let link = instances.links.by_name("a").unwrap().unwrap();
         // The script's bond is no interface.
         instances.bonds[0].ifindex = port(instances, "b").0;
-        instances.on_taken_away(NOW, FIRST, PortId(link.ifindex), &link);
+        instances.on_taken_away(FIRST, PortId(link.ifindex), "a");
+        instances.settle(NOW);
         assert_eq!(instances.bonds[0].origins.operator_ports, [].into());
         assert_eq!(instances.bonds[0].wanted, [""; 0]);
     });
@@ -510,7 +518,9 @@ fn the_file_of_a_bond_that_is_not_there_is_followed_once() {
         plane.take_calls();
         // The first call looks for it.
         plane.fail_at(1, refusal());
-        instances.handle_timeout(instances.adopt_timeout().unwrap());
+        let due = instances.adopt_timeout().unwrap();
+        instances.handle_timeout(due);
+        instances.settle(due);
         let calls = plane.take_calls().into_iter();
         assert_eq!(calls.filter(|call| matches!(call, script::Call::Adopt(..))).count(), 1);
     });

@@ -110,6 +110,7 @@ fn what_a_port_was_outlives_its_bond_and_the_agent() {
             plane.take_calls();
             let due = next.poll_timeout().unwrap();
             next.handle_timeout(due);
+            next.settle(due);
             let calls = plane.take_calls();
             let with = |call: &script::Call| match call {
                 script::Call::Detach(_, port, original) | script::Call::GiveBack(port, original) => {

@@ -151,6 +151,7 @@ fn bonds_that_exchanged_their_names_while_no_agent_ran_lose_no_state() {
         assert_eq!(saved(&mut last), exchanged);
         let due = next.poll_timeout().unwrap();
         next.handle_timeout(due);
+        next.settle(due);
         next.publish_all(NOW);
         assert_eq!(held(&next), exchanged);
         assert_eq!(fs::read_dir(dir.join("state")).unwrap().count(), 2);
@@ -184,6 +185,7 @@ fn a_renamed_bond_whose_state_cannot_be_read_at_once_is_adopted_once_with_its_st
                 while next.has_unadopted() {
                     let due = next.poll_timeout().unwrap();
                     next.handle_timeout(due);
+                    next.settle(due);
                 }
                 assert_eq!(next.bonds.len(), 1);
                 assert_eq!((next.bonds[0].name.as_str(), original(&next)), ("bond9", before));
@@ -210,6 +212,7 @@ fn a_state_that_cannot_be_read_is_not_overwritten_by_the_bond_that_has_its_name_
         while next.has_unadopted() {
             let due = next.poll_timeout().unwrap();
             next.handle_timeout(due);
+            next.settle(due);
         }
         let exchanged = [("bond1".to_owned(), vec![a]), ("bond0".to_owned(), vec![b])];
         assert_eq!(held(&next), exchanged);
