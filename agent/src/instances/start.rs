@@ -217,20 +217,47 @@ impl Instances {
         let there = link.map(|link| link.report.name);
         let name = there.clone().unwrap_or_else(|| saved.name.clone());
         let found = self.plane_of(saved)?.adopt(&name)?;
-        match found.filter(|(_, seen)| seen.ifindex == ifindex) {
-            Some(found) => {
+        match found {
+            Some(found) if found.1.ifindex == ifindex => {
                 if name != saved.name {
                     self.renamed_meanwhile(saved, name);
                 }
                 Ok(Some(found))
             }
-            // Another interface may have this index: of a later network namespace, say.
-            None if there.is_none() || name != saved.name => Ok(None),
-            None => Err(PlaneError::NotRecognised {
-                name,
-                plane: saved.plane().to_owned(),
-            }),
+            _ if there.is_some() && name == saved.name => Err(not_recognised(saved)),
+            found if there.is_none() => self.under_its_name(saved, found),
+            _ => {
+                let found = self.plane_of(saved)?.adopt(&saved.name)?;
+                self.under_its_name(saved, found)
+            }
         }
+    }
+
+    /// As [`Instances::look_for`], for one whose interface is not the one of the saved state. If a bond of ours was `found` under its
+    /// name all the same, and no other saved state is of that one, only the number in the file is wrong.
+    fn under_its_name(&mut self, saved: &mut SavedBond, found: Option<Adopted>) -> Result<Option<Adopted>, PlaneError> {
+        let name = saved.name.clone();
+        let Some(found) = found else { return Ok(None) };
+        let ifindex = found.1.ifindex;
+        if ifindex == saved.ifindex || self.bonds.on_device(ifindex).is_some() {
+            return Ok(None);
+        }
+        if self.unadopted.iter().any(|bond| bond.ifindex() == Some(ifindex)) {
+            return Ok(None);
+        }
+        self.may_have_state(&name)?;
+        // Another agent's: the ports may be in its use.
+        if !self.plane_of(saved)?.bonds()?.contains(&name) {
+            return Err(not_recognised(saved));
+        }
+        log::warn!(
+            "{name}: its saved state says that it is interface {}, it is {ifindex}",
+            saved.ifindex
+        );
+        self.store.is_of(saved.ifindex, ifindex);
+        saved.ifindex = ifindex;
+        let _ = self.store.save(saved);
+        Ok(Some(found))
     }
 
     fn plane_of(&mut self, saved: &SavedBond) -> Result<&mut dyn Plane, PlaneError> {
@@ -461,6 +488,13 @@ fn in_use(bond: &Bond) -> String {
         _ if bond.has_active() => format!("active port {}", names.first().unwrap_or(&"none")),
         [] => "no usable port".to_owned(),
         names => format!("usable ports {}", names.join(", ")),
+    }
+}
+
+fn not_recognised(saved: &SavedBond) -> PlaneError {
+    PlaneError::NotRecognised {
+        name: saved.name.clone(),
+        plane: saved.plane().to_owned(),
     }
 }
 

@@ -63,8 +63,8 @@ impl RouteSocket {
 
     /// The interface with that index; `None` if there is none.
     pub fn by_index(&mut self, ifindex: u32) -> io::Result<Option<Link>> {
-        // Index 0 asks the kernel for a name instead, which it refuses as invalid.
-        if ifindex == 0 {
+        // Index 0 asks the kernel for a name instead, which it refuses as invalid, as it does a negative number.
+        if !(1..=i32::MAX as u32).contains(&ifindex) {
             return Ok(None);
         }
         self.one(|handle| handle.link().get().match_index(ifindex))

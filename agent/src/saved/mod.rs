@@ -299,6 +299,13 @@ impl Store {
         Ok(())
     }
 
+    /// The file about one interface is about another one.
+    pub fn is_of(&mut self, wrong: u32, ifindex: u32) {
+        for of in self.files.values_mut().filter(|of| **of == Some(wrong)) {
+            *of = Some(ifindex);
+        }
+    }
+
     /// Removes the state of a bond that is gone.
     pub fn remove(&mut self, ifindex: u32) {
         self.remove_files(ifindex, None);

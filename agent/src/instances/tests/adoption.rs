@@ -260,6 +260,36 @@ fn an_attachment_that_a_crash_interrupted_is_completed_or_made_anew_and_a_saved_
 }
 
 #[test]
+fn a_bond_whose_saved_state_has_the_wrong_interface_is_adopted_with_it() {
+    with_bond("wrong-index", |instances, plane, dir| {
+        make_interface(instances, "bond0");
+        attach(instances, "a").unwrap();
+        instances.publish_all(NOW);
+        let (before, index) = (original(instances), instances.bonds[0].ifindex);
+        let a = port(instances, "a");
+        disguise(instances, a);
+        let file = dir.join("state/bond0.json");
+        for wrong in [0, 4_294_967_295, 99, port(instances, "b").0] {
+            let mut state: serde_json::Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+            assert_eq!(state["ifindex"], index);
+            state["ifindex"] = wrong.into();
+            fs::write(&file, state.to_string()).unwrap();
+            let mut next = next_agent(plane, dir);
+            next.start(NOW, &[], &[]).unwrap();
+            assert_eq!(given_back(plane), 0, "{wrong}");
+            assert_eq!(
+                (original(&next), next.bonds[0].ifindex),
+                (before.clone(), index),
+                "{wrong}"
+            );
+            next.publish_all(NOW);
+            let states = next.store.load().unwrap().states;
+            assert_eq!(states.iter().map(|state| state.ifindex).collect::<Vec<_>>(), [index]);
+        }
+    });
+}
+
+#[test]
 fn a_bond_without_a_state_is_adopted_later_if_it_or_a_port_cannot_be_read() {
     with_bond("orphan-later", |instances, plane, dir| {
         make_interface(instances, "bond0");
