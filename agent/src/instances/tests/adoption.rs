@@ -202,6 +202,7 @@ fn a_port_whose_settings_are_missing_in_the_saved_state_is_given_back_without_th
         assert!(next.has_unadopted());
         let due = next.poll_timeout().unwrap();
         next.handle_timeout(due);
+        next.settle(due);
         let OriginalPort {
             ifalias,
             allmulti,
