@@ -15,7 +15,17 @@ use crate::netlink::mii;
 use crate::text::chain;
 
 impl Instances {
+    /// Does what a bond wants done after an event that may have changed its state.
     pub(super) fn drain(&mut self, now: Time, at: InstanceId) {
+        self.carry_out_actions(now, at);
+        self.listen(at);
+        let instance = &mut self.bonds[at];
+        instance.touch();
+        instance.attempts.bond_changed(now, &instance.bond);
+    }
+
+    /// As [`Instances::drain`], after something that has changed no state.
+    pub(super) fn carry_out_actions(&mut self, now: Time, at: InstanceId) {
         let mut frames = Vec::new();
         while let Some(action) = self.bonds[at].bond.poll_action() {
             // The saved state counts the announcements to come, which the files do not show.
@@ -69,10 +79,6 @@ impl Instances {
             }
         }
         self.send(at, frames);
-        self.listen(at);
-        let instance = &mut self.bonds[at];
-        instance.touch();
-        instance.attempts.bond_changed(now, &instance.bond);
     }
 
     pub(super) fn send(&mut self, at: InstanceId, frames: Vec<(u32, Vec<u8>)>) {

@@ -271,8 +271,12 @@ impl Instances {
                 bond.hold_polls(self.polls.rest_until(now, at, bond.options().miimon));
             }
             if bond.poll_timeout().is_some_and(|due| due <= now) {
+                let only_polls = bond.only_polls(now);
                 bond.handle_timeout(now);
-                self.drain(now, at);
+                match only_polls {
+                    true => self.carry_out_actions(now, at),
+                    false => self.drain(now, at),
+                }
             }
         }
         self.ask_polled();

@@ -10,7 +10,7 @@ use super::instance::Instance;
 
 /// What belongs to an instance.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Stake {
+struct Stake {
     ports: Vec<PortId>,
     device: Option<u32>,
     name: Option<String>,
@@ -20,16 +20,34 @@ pub(super) struct Stake {
 }
 
 impl Stake {
-    pub(super) fn of(instance: &Instance) -> Stake {
+    fn of(instance: &Instance) -> Stake {
         Stake {
-            ports: instance.bond.ports().iter().map(|port| port.id).collect(),
+            ports: ports(instance).collect(),
             device: Some(instance.ifindex),
             name: Some(instance.name.clone()),
             wanted: instance.wanted.clone(),
-            above: instance.announced.iter().copied().chain([instance.ifindex]).collect(),
+            above: above(instance).collect(),
             unrestored: instance.unrestored.keys().copied().collect(),
         }
     }
+
+    /// Whether it is that of the instance still. Asked after every event, so it copies nothing.
+    fn is_of(&self, instance: &Instance) -> bool {
+        self.device == Some(instance.ifindex)
+            && self.name.as_ref() == Some(&instance.name)
+            && self.wanted == instance.wanted
+            && self.ports.iter().copied().eq(ports(instance))
+            && self.above.iter().copied().eq(above(instance))
+            && self.unrestored.iter().eq(instance.unrestored.keys())
+    }
+}
+
+fn ports(instance: &Instance) -> impl Iterator<Item = PortId> {
+    instance.bond.ports().iter().map(|port| port.id)
+}
+
+fn above(instance: &Instance) -> impl Iterator<Item = u32> {
+    instance.announced.iter().copied().chain([instance.ifindex])
 }
 
 /// Indexes from what belongs to instances to the instances.
@@ -48,13 +66,14 @@ pub(super) struct Owners {
 }
 
 impl Owners {
-    /// From now on this belongs to an instance, and nothing else.
-    pub(super) fn set(&mut self, id: InstanceId, stake: Option<Stake>) {
-        if self.of.get(&id) == stake.as_ref() {
+    /// Indexes an instance as it is now; `None` if there is none with this id any more.
+    pub(super) fn set(&mut self, id: InstanceId, instance: Option<&Instance>) {
+        let known = self.of.get(&id);
+        if instance.is_some_and(|instance| known.is_some_and(|stake| stake.is_of(instance))) {
             return;
         }
-        let before = match stake {
-            Some(stake) => self.of.insert(id, stake),
+        let before = match instance {
+            Some(instance) => self.of.insert(id, Stake::of(instance)),
             None => self.of.remove(&id),
         };
         if let Some(before) = before {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use bond_modes::{Epoch, Event, PortId};
+use bond_modes::{Epoch, Event, Machine, PortId};
 use bond_monitors::{Carrier, LinkReport, Time};
 
 use super::Instances;
@@ -105,8 +105,16 @@ impl Instances {
                 let driver = polled.drivers.get(port).copied();
                 Some((*port, self.polled(at, *port, polled.links.get(&port.0), driver)?))
             };
-            let carriers = newest.iter().filter_map(carrier).collect();
-            self.feed(now, at, Event::CarriersPolled { carriers });
+            let carriers: Vec<(PortId, Carrier)> = newest.iter().filter_map(carrier).collect();
+            let known = self
+                .bonds
+                .get(at)
+                .is_some_and(|instance| instance.bond.is_known(&carriers));
+            let polled = Event::CarriersPolled { carriers };
+            match known {
+                true => self.bonds[at].bond.handle_event(now, polled),
+                false => self.feed(now, at, polled),
+            }
         }
         let work = polled.work + (clock::worked() - before);
         self.polls.end(clock::now(), polled.round, work);

@@ -12,7 +12,7 @@ use bond_monitors::Time;
 use super::deadlines::Deadlines;
 use super::id::InstanceId;
 use super::instance::Instance;
-use super::owners::{Owners, Stake};
+use super::owners::Owners;
 
 /// All instances, in the order in which they were made or taken over.
 #[derive(Default)]
@@ -154,7 +154,7 @@ impl Table {
     fn index(&mut self) {
         while let Some(id) = self.marked.pop_first() {
             let instance = self.instances.get(&id);
-            self.owners.set(id, instance.map(Stake::of));
+            self.owners.set(id, instance);
             self.deadlines.set(id, instance.and_then(Instance::poll_timeout));
             if instance.is_some_and(|instance| instance.dirty) {
                 self.dirty.insert(id);

@@ -9,6 +9,7 @@ mod configure;
 pub(crate) mod device;
 mod membership;
 mod planner;
+mod polling;
 mod polls;
 mod route;
 mod saved;
@@ -82,26 +83,9 @@ impl Bond {
         }
     }
 
-    /// Polls not before this time, because the last polls took too much time.
-    pub fn hold_polls(&mut self, until: Time) {
-        self.polls.hold(until);
-    }
-
     /// Whether its own interface is administratively up, as far as it was told.
     pub fn is_up(&self) -> bool {
         self.device.up
-    }
-
-    /// When it asks for the carriers of its ports next; `None` if it does not poll.
-    pub fn next_poll(&self) -> Option<Time> {
-        self.polls().then(|| self.polls.next())
-    }
-
-    /// Polls at that time already, if the next poll is due later: together with other bonds.
-    pub fn poll_at(&mut self, at: Time) {
-        if self.polls.next() > at {
-            self.polls.restart(at);
-        }
     }
 
     /// Options in force.

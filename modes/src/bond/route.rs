@@ -48,7 +48,11 @@ impl Machine for Bond {
             // Probes count at the next tick; there may be many before.
             Event::Frame { port, frame } => return self.on_frame(now, port, &frame),
             Event::CarriersPolled { carriers } => {
+                let known = self.is_known(&carriers);
                 self.polls.answered();
+                if known {
+                    return;
+                }
                 for (port, carrier) in &carriers {
                     if let Some(port) = self.ports.get_mut(*port) {
                         watch::pass_fact(now, port, Fact::Carrier(*carrier), &mut self.out);
@@ -97,17 +101,7 @@ impl Machine for Bond {
     }
 
     fn poll_timeout(&self) -> Option<Time> {
-        let speaks = self.device.up && self.mode.speaker().is_some();
-        let watched = self.ports.iter().filter(|_| self.view().watched);
-        let parts = [
-            self.polls().then_some(self.polls.next()),
-            self.probing.poll_timeout(&self.ports, &self.probe_context()),
-            self.mode.poll_timeout(),
-            self.announcer.poll_timeout().filter(|_| speaks),
-            self.planner.poll_timeout(),
-        ];
-        let health = watched.filter_map(|port| Some(self.polls.end_of_delay(port.health.poll_timeout()?)));
-        health.chain(parts.into_iter().flatten()).min()
+        self.next_poll().into_iter().chain(self.unpolled_timeout()).min()
     }
 
     fn saved(&self) -> Saved {
