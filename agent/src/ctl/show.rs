@@ -158,7 +158,10 @@ fn monitor(bond: &BondReport) -> String {
         ),
         (name, unmonitored) => {
             let (miimon, up, down) = (value("miimon"), value("updelay"), value("downdelay"));
-            let delays = format!("miimon {miimon}, updelay {up}, downdelay {down} ms");
+            let mut delays = format!("miimon {miimon}, updelay {up}, downdelay {down} ms");
+            if let Some(every) = bond.polled_every_ms {
+                delays += &format!(", POLLED EVERY {every} ms");
+            }
             if unmonitored {
                 format!("UNMONITORED: a dead port stays in use, set miimon ({delays})")
             } else {
@@ -388,6 +391,15 @@ bond0: up, carrier
         assert!(text.contains("  monitor  UNMONITORED: "), "{text}");
         assert!(text.contains("  active   none, primary none\n"), "{text}");
         assert!(text.ends_with("  no ports\n"), "{text}");
+    }
+
+    #[test]
+    fn polls_that_come_later_than_miimon_says_are_told() {
+        let mut sample = sample();
+        assert!(!report(&sample).contains("POLLED EVERY"));
+        sample.bonds[0].polled_every_ms = Some(180);
+        let told = report(&sample);
+        assert!(told.contains(" ms, POLLED EVERY 180 ms\n"), "{told}");
     }
 
     #[test]

@@ -49,6 +49,8 @@ impl Instances {
                     failed
                 }
                 Action::PollCarriers { ports } => {
+                    let instance = &mut self.bonds[at];
+                    instance.pace.polled(now, instance.bond.options().miimon);
                     self.polls.asked.push((at, ports));
                     None
                 }

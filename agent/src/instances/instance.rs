@@ -10,6 +10,7 @@ use super::attempts::Attempts;
 use super::forwarder::Forwarder;
 use super::logged_failures::{LoggedFailures, Subject};
 use super::looks::Repair;
+use super::polls::Pace;
 use super::rate_limit::RateLimit;
 use super::shown::Shown;
 use super::unfulfilled::Unfulfilled;
@@ -56,6 +57,7 @@ pub(super) struct Instance {
     pub(super) foreign_macs: BTreeMap<PortId, MacAddr>,
     /// How often the log reported that lately, by port.
     pub(super) foreign_logged: BTreeMap<PortId, RateLimit>,
+    pub(super) pace: Pace,
     /// Whether changes by others are being put back.
     pub(super) repair: Repair,
     /// Interfaces whose addresses are announced.
@@ -94,6 +96,7 @@ impl Instance {
             repairs: RateLimit::default(),
             foreign_macs: BTreeMap::new(),
             foreign_logged: BTreeMap::new(),
+            pace: Pace::default(),
             repair: Repair::default(),
             announced: Vec::new(),
             touched: true,

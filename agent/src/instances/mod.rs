@@ -418,11 +418,14 @@ impl Instances {
             }
             report
         }));
+        let polls = instance.bond.next_poll().map(|_| instance.bond.options().miimon);
+        let polled_every = polls.and_then(|interval| instance.pace.stretched(now, interval));
         BondReport {
             name: instance.name.clone(),
             ifindex: instance.ifindex,
             plane: instance.plane.name().to_owned(),
             status: snapshot.bond,
+            polled_every_ms: polled_every.map(millis),
             unfulfilled: instance.unfulfilled.report(now),
             ports,
             option_origins: instance

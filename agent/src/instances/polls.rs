@@ -74,9 +74,34 @@ impl Polls {
     }
 }
 
-/// A round of polls begins at least this many times its duration after the one before: polls take a quarter of the processor at
+/// How often a bond is polled.
+#[derive(Debug, Default)]
+pub(super) struct Pace {
+    /// With the interval that it asked for then.
+    last: Option<(Time, Duration)>,
+    /// Between the last two polls.
+    every: Duration,
+}
+
+impl Pace {
+    /// It is polled now, and asks for this interval.
+    pub(super) fn polled(&mut self, now: Time, interval: Duration) {
+        let last = self.last.filter(|(_, asked)| *asked == interval);
+        self.every = last.map_or(Duration::ZERO, |(last, _)| now.since(last));
+        self.last = Some((now, interval));
+    }
+
+    /// The time between its polls, if that is longer than the interval that it asks for.
+    pub(super) fn stretched(&self, now: Time, interval: Duration) -> Option<Duration> {
+        let (last, _) = self.last.filter(|(_, asked)| *asked == interval)?;
+        let every = self.every.max(now.since(last));
+        (every > interval + interval / 4).then_some(every)
+    }
+}
+
+/// A round of polls begins at least this many times its duration after the one before: polls take a sixth of the processor at
 /// most.
-const POLLS_SHARE: u32 = 4;
+const POLLS_SHARE: u32 = 6;
 
 #[cfg(test)]
 mod tests {
@@ -86,7 +111,7 @@ mod tests {
     const SECOND: InstanceId = InstanceId(2);
 
     #[test]
-    fn polls_take_a_quarter_of_the_processor_and_a_bond_waits_for_its_own_answer() {
+    fn polls_take_a_sixth_of_the_processor_and_a_bond_waits_for_its_own_answer() {
         let at = Time::from_millis;
         let interval = Duration::from_millis(100);
         let mut polls = Polls::default();
@@ -100,8 +125,29 @@ mod tests {
         );
         polls.end(at(220), round, Duration::from_millis(50));
         for bond in [FIRST, SECOND] {
-            assert_eq!(polls.rest_until(at(230), bond, interval), at(420));
+            assert_eq!(polls.rest_until(at(230), bond, interval), at(520));
         }
+    }
+
+    #[test]
+    fn polls_that_come_later_than_asked_for_are_told() {
+        let at = Time::from_millis;
+        let interval = Duration::from_millis(100);
+        let mut pace = Pace::default();
+        assert_eq!(pace.stretched(at(500), interval), None, "it has not been polled yet");
+        for (now, told) in [(500, None), (600, None), (725, None), (905, Some(180)), (1_005, None)] {
+            pace.polled(at(now), interval);
+            assert_eq!(
+                pace.stretched(at(now), interval),
+                told.map(Duration::from_millis),
+                "{now}"
+            );
+        }
+        assert_eq!(
+            pace.stretched(at(4_005), interval),
+            Some(Duration::from_secs(3)),
+            "it waits"
+        );
     }
 
     #[test]

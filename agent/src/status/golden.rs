@@ -40,6 +40,7 @@ pub(super) fn bond(mode: &str, given: &[(&str, &str)]) -> (BondReport, BondOptio
             targets: Vec::new(),
             options: options::show_all(&options, None),
         },
+        polled_every_ms: None,
         unfulfilled: Vec::new(),
         ports: Vec::new(),
         option_origins: Default::default(),
