@@ -1,0 +1,161 @@
+//! Steps that fail, each in its turn: what was asked for is undone, or completed by the next attempt.
+
+use bond_modes::plan::Accept;
+use bond_monitors::MacAddr;
+
+use super::world::*;
+use crate::dataplane::step::fault;
+use crate::dataplane::{PlanPart, PlaneBond, PortBase};
+
+#[test]
+fn a_creation_that_fails_at_any_step_leaves_nothing() {
+    for_both_hooks(|w| {
+        let before = w.snapshot();
+        for step in 0.. {
+            let (outcome, reached) = fault::at(step, || w.make());
+            if !reached {
+                outcome.unwrap();
+                assert!(step > 8, "only {step} steps");
+                break;
+            }
+            assert!(outcome.is_err(), "step {step}");
+            assert_eq!(w.snapshot(), before, "step {step}");
+        }
+    });
+}
+
+#[test]
+fn an_attachment_that_fails_at_any_step_leaves_nothing() {
+    for_both_hooks(|w| {
+        w.create();
+        let p0 = w.port("p0");
+        w.links.set_mtu(p0.0, 1400).unwrap();
+        let before = w.snapshot();
+        let base = PortBase {
+            mac: Some(MacAddr([2, 0, 0, 0, 0, 0xb3])),
+            mtu: 1500,
+        };
+        for step in 0.. {
+            let (outcome, reached) = fault::at(step, || w.bond().attach(p0, &base));
+            if !reached {
+                outcome.unwrap();
+                assert!(step > 8, "only {step} steps");
+                break;
+            }
+            assert!(outcome.is_err(), "step {step}");
+            assert_eq!(w.snapshot(), before, "step {step}");
+            assert!(w.bond().counters(p0).is_err(), "step {step}");
+        }
+        // Once more is harmless.
+        w.bond().attach(p0, &base).unwrap();
+    });
+}
+
+#[test]
+fn an_attachment_that_cannot_be_undone_either_is_one_error() {
+    for_both_hooks(|w| {
+        w.create();
+        let p0 = w.port("p0");
+        let base = PortBase { mac: None, mtu: 1500 };
+        let error = fault::from(3, || w.bond().attach(p0, &base)).unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains("; undoing the attempt failed too: cannot "), "{text}");
+        assert!(text.contains(&format!("cannot forget {p0} of ")), "{text}");
+        w.bond().attach(p0, &base).unwrap();
+    });
+}
+
+#[test]
+fn an_attachment_that_lacks_its_last_step_is_completed() {
+    for_both_hooks(|w| {
+        let (p0, _) = w.bond_with_two_ports();
+        w.links.set_up(p0.0, false).unwrap();
+        w.reopen();
+        w.adopt().unwrap().unwrap();
+        assert!(!w.link("p0").report.admin_up, "it may be the operator's wish");
+        let base = PortBase { mac: None, mtu: 1500 };
+        w.bond().attach(p0, &base).unwrap();
+        assert!(w.link("p0").report.admin_up);
+    });
+}
+
+#[test]
+fn a_return_that_fails_at_any_step_is_completed_by_the_next_also_if_another_program_took_the_mark() {
+    for_both_hooks(|w| {
+        w.create();
+        let p0 = w.port("p0");
+        w.links.set_mtu(p0.0, 1400).unwrap();
+        let before = w.snapshot();
+        let original = crate::dataplane::original(&mut w.links, p0).unwrap();
+        let base = PortBase {
+            mac: Some(MacAddr([2, 0, 0, 0, 0, 0xb3])),
+            mtu: 1500,
+        };
+        for step in 0.. {
+            w.bond().attach(p0, &base).unwrap();
+            w.links.set_alias(p0.0, "uplink").unwrap();
+            let (outcome, reached) = fault::at(step, || w.bond().detach(p0, &original));
+            if reached {
+                assert!(outcome.is_err(), "step {step}");
+                // Its first step reads the interface, its second one marks it.
+                if step > 1 {
+                    w.bond().detach(p0, &original).unwrap();
+                } else {
+                    w.links.set_alias(p0.0, "port of bond0").unwrap();
+                    w.bond().detach(p0, &original).unwrap();
+                }
+            } else {
+                outcome.unwrap();
+                assert!(step > 6, "only {step} steps");
+                break;
+            }
+            assert_eq!(w.snapshot(), before, "step {step}");
+            // What has everything back is left as it is.
+            w.links.set_mtu(p0.0, 1450).unwrap();
+            w.bond().detach(p0, &original).unwrap();
+            assert_eq!(w.link("p0").report.mtu, 1450);
+            w.links.set_mtu(p0.0, 1400).unwrap();
+        }
+    });
+}
+
+#[test]
+fn a_plan_that_fails_at_any_step_is_completed_by_the_next() {
+    for_both_hooks(|w| {
+        let (p0, p1) = w.bond_with_two_ports();
+        let mut parts = Vec::new();
+        for step in 0.. {
+            let from = w.plan(None, &[p0, p1]);
+            w.program(&from);
+            let mut to = w.plan(Some(p1), &[p0, p1]);
+            accept(&mut to, p0, Accept::Unicast);
+            to.mac = MacAddr([2, 0, 0, 0, 1, step as u8]);
+            for port in to.ports.values_mut() {
+                port.mac = to.mac;
+            }
+            let (outcome, reached) = fault::at(step, || w.bond().program(&to));
+            assert_eq!(outcome.parts().len(), usize::from(reached), "step {step}");
+            parts.extend(outcome.parts());
+            w.program(&to);
+            w.reopen();
+            assert_eq!(w.adopt().unwrap().unwrap().plan, to, "step {step}");
+            if !reached {
+                break;
+            }
+        }
+        parts.dedup();
+        let expected = [
+            PlanPart::OwnMacs,
+            PlanPart::Accept(p0),
+            PlanPart::Accept(p1),
+            PlanPart::PortMac(p0),
+            PlanPart::PortMac(p1),
+            PlanPart::Mac,
+            PlanPart::Tx,
+            PlanPart::Carrier,
+            PlanPart::Senders,
+            PlanPart::OwnMacs,
+        ];
+        assert_eq!(parts, expected);
+    });
+}
