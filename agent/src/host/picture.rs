@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use bond_monitors::wire::ethernet::Tag;
 
 use super::reading::Reading;
-use crate::netlink::Link;
+use crate::netlink::{Address, Link};
 
 /// The interfaces of a network namespace.
 #[derive(Debug, Default)]
@@ -17,7 +17,7 @@ pub struct Host {
     uppers: BTreeMap<u32, BTreeSet<u32>>,
     lowers: BTreeMap<u32, BTreeSet<u32>>,
     /// By interface, its usable addresses.
-    pub(super) addresses: BTreeMap<u32, BTreeSet<IpAddr>>,
+    pub(super) addresses: BTreeMap<u32, BTreeSet<Address>>,
     /// The reading of everything that was asked for and is not answered yet.
     pub(super) reading: Option<Reading>,
 }
@@ -38,9 +38,14 @@ impl Host {
         self.links.values()
     }
 
-    /// Its usable IPv4 and IPv6 addresses (not tentative, not a duplicate).
+    /// Its usable IPv4 and IPv6 addresses (not tentative, not a duplicate), each once.
     pub fn addresses(&self, ifindex: u32) -> impl Iterator<Item = IpAddr> {
-        self.addresses.get(&ifindex).into_iter().flatten().copied()
+        let mut last = None;
+        let addresses = self.addresses.get(&ifindex).into_iter().flatten();
+        // They are sorted.
+        addresses
+            .map(|address| address.ip)
+            .filter(move |ip| last.replace(*ip) != Some(*ip))
     }
 
     /// An interface and all that carry their traffic through it at any depth, such as a VLAN on it or the bridge it is a port of;
@@ -95,18 +100,18 @@ impl Host {
     }
 
     /// An address of an interface came or went.
-    pub fn address(&mut self, ifindex: u32, ip: IpAddr, usable: bool) {
+    pub fn address(&mut self, ifindex: u32, address: Address, usable: bool) {
         if let Some(reading) = &mut self.reading {
-            reading.addressed.insert((ifindex, ip), usable);
+            reading.addressed.insert((ifindex, address), usable);
         }
-        self.set_address(ifindex, ip, usable);
+        self.set_address(ifindex, address, usable);
     }
 
-    pub(super) fn set_address(&mut self, ifindex: u32, ip: IpAddr, usable: bool) {
+    pub(super) fn set_address(&mut self, ifindex: u32, address: Address, usable: bool) {
         let addresses = self.addresses.entry(ifindex).or_default();
         if usable {
-            addresses.insert(ip);
-        } else if addresses.remove(&ip) && addresses.is_empty() {
+            addresses.insert(address);
+        } else if addresses.remove(&address) && addresses.is_empty() {
             self.addresses.remove(&ifindex);
         }
     }

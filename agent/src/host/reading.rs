@@ -5,9 +5,8 @@
 //! event since. Of addresses an event tells one change; the answer counts with the changes since.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 
-use crate::netlink::Link;
+use crate::netlink::{Address, Link};
 
 /// A reading that is not answered yet.
 #[derive(Debug, Default)]
@@ -15,7 +14,7 @@ pub(super) struct Reading {
     /// Interfaces of which more is known since it was asked for, by events above all.
     pub(super) touched: BTreeSet<u32>,
     /// Addresses that came (`true`) or went since then.
-    pub(super) addressed: BTreeMap<(u32, IpAddr), bool>,
+    pub(super) addressed: BTreeMap<(u32, Address), bool>,
     /// Events were lost meanwhile.
     pub(super) outdated: bool,
 }

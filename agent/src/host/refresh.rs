@@ -1,11 +1,10 @@
 //! Brings the answer of a reading into the picture.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
 
 use super::picture::Host;
 use super::reading::{Read, Reading};
-use crate::netlink::Link;
+use crate::netlink::{Address, Link};
 
 impl Host {
     /// Everything is to be read from now on. To be called after the queued events were read. Whether it is to be asked for: not
@@ -25,7 +24,7 @@ impl Host {
     }
 
     /// The answer to the reading that was asked for.
-    pub fn finish_reading(&mut self, links: Vec<Link>, addresses: Vec<(u32, IpAddr)>) -> Read {
+    pub fn finish_reading(&mut self, links: Vec<Link>, addresses: Vec<(u32, Address)>) -> Read {
         let Reading {
             touched,
             addressed,
@@ -51,9 +50,9 @@ impl Host {
         }
         self.addresses.clear();
         let read_then = addresses.into_iter().map(|address| (address, true));
-        for ((ifindex, ip), usable) in read_then.chain(addressed) {
+        for ((ifindex, address), usable) in read_then.chain(addressed) {
             if self.links.contains_key(&ifindex) {
-                self.set_address(ifindex, ip, usable);
+                self.set_address(ifindex, address, usable);
             }
         }
         read

@@ -1,6 +1,6 @@
 //! The picture without a kernel, and held against the kernel after changes of every kind.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ use bond_monitors::wire::ethernet::Tag;
 
 use super::picture::Host;
 use crate::netlink::tests::{in_netns, ip};
-use crate::netlink::{Events, Link, LinkEvent, RouteSocket};
+use crate::netlink::{Address, Events, Link, LinkEvent, RouteSocket};
 
 /// An interface as the kernel describes one.
 fn any_link() -> Link {
@@ -83,21 +83,26 @@ fn interfaces_that_exchange_names_are_found_by_the_new_ones() {
 #[test]
 fn an_answer_counts_only_for_interfaces_without_an_event_since_it_was_asked_for() {
     let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+    let address = |text: &str| Address {
+        ip: ip(text),
+        prefix: 24,
+        peer: ip(text),
+    };
     let mut host = Host::default();
     for (ifindex, name) in [(1, "stays"), (2, "gone"), (3, "changed"), (4, "vanished")] {
         host.changed(link(ifindex, name, "veth", None, None, None));
-        host.address(ifindex, ip("10.0.0.1"), true);
+        host.address(ifindex, address("10.0.0.1"), true);
     }
     assert!(host.begin_reading());
     host.changed(link(3, "newer", "veth", None, None, None));
-    host.address(3, ip("10.0.0.3"), true);
-    host.address(3, ip("10.0.0.1"), false);
+    host.address(3, address("10.0.0.3"), true);
+    host.address(3, address("10.0.0.1"), false);
     host.gone(4);
     host.changed(link(5, "born", "veth", None, None, None));
     let answer = [(1, "renamed"), (3, "older"), (4, "vanished")];
     let answer = answer.map(|(ifindex, name)| link(ifindex, name, "veth", None, None, None));
     let addresses = [(1, "10.0.0.9"), (3, "10.0.0.1"), (3, "10.0.0.2"), (4, "10.0.0.1")];
-    let addresses = addresses.map(|(ifindex, text)| (ifindex, ip(text)));
+    let addresses = addresses.map(|(ifindex, text)| (ifindex, address(text)));
     let read = host.finish_reading(answer.to_vec(), addresses.to_vec());
     assert_eq!(read.gone, [(2, "gone".to_owned())]);
     assert_eq!(read.links, answer[..1]);
@@ -140,7 +145,11 @@ fn follow(host: &mut Host, events: &mut Events) {
         match event {
             LinkEvent::Link(link) => host.changed(*link),
             LinkEvent::Gone { ifindex, .. } => host.gone(ifindex),
-            LinkEvent::Address { ifindex, ip, usable } => host.address(ifindex, ip, usable),
+            LinkEvent::Address {
+                ifindex,
+                address,
+                usable,
+            } => host.address(ifindex, address, usable),
             LinkEvent::Overrun => panic!("the buffer is large"),
         }
     }
@@ -176,6 +185,10 @@ fn events_alone_keep_the_picture_as_the_kernel_describes_it() {
             "addr add 10.0.0.1/24 dev eth0",
             "addr add 10.0.0.2/24 dev eth0",
             "addr add fd00::1/64 dev eth0",
+            "addr add 10.0.0.2/32 dev eth0",
+            "addr del 10.0.0.2/32 dev eth0",
+            "addr add 10.0.0.2 peer 10.9.0.1 dev eth0",
+            "addr del 10.0.0.2/24 dev eth0",
             "addr add fd00::2/64 dev eth1 nodad",
             "link add link eth0 name upper type macvlan",
             "link add br0 type bridge",
@@ -201,7 +214,9 @@ fn events_alone_keep_the_picture_as_the_kernel_describes_it() {
             loop {
                 follow(&mut host, &mut events);
                 let all = links.all().unwrap();
-                let kernel = shown(all.iter(), links.addresses().unwrap().into_iter());
+                let own = links.addresses().unwrap().into_iter();
+                let own: BTreeSet<(u32, IpAddr)> = own.map(|(ifindex, address)| (ifindex, address.ip)).collect();
+                let kernel = shown(all.iter(), own.into_iter());
                 let every = host
                     .links()
                     .flat_map(|link| host.addresses(link.ifindex).map(|ip| (link.ifindex, ip)));

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::IpAddr;
 use std::os::fd::{AsRawFd, RawFd};
 use std::time::Duration;
 
@@ -14,7 +13,7 @@ use super::id::InstanceId;
 use super::logged_failures::Subject;
 use super::looks::Look;
 use crate::host::Host;
-use crate::netlink::{Drained, Link, LinkEvent, RouteSocket, mii};
+use crate::netlink::{Address, Drained, Link, LinkEvent, RouteSocket, mii};
 use crate::status::Device;
 
 impl Instances {
@@ -372,7 +371,7 @@ impl Instances {
 }
 
 /// All interfaces, and by index of each its addresses.
-type Everything = (Vec<Link>, Vec<(u32, IpAddr)>);
+type Everything = (Vec<Link>, Vec<(u32, Address)>);
 
 fn read_all(links: &mut RouteSocket) -> io::Result<Everything> {
     Ok((links.all()?, links.addresses()?))
@@ -383,7 +382,11 @@ fn in_picture(host: &mut Host, event: &LinkEvent) {
     match event {
         LinkEvent::Link(link) => host.changed(link.as_ref().clone()),
         LinkEvent::Gone { ifindex, .. } => host.gone(*ifindex),
-        LinkEvent::Address { ifindex, ip, usable } => host.address(*ifindex, *ip, *usable),
+        LinkEvent::Address {
+            ifindex,
+            address,
+            usable,
+        } => host.address(*ifindex, *address, *usable),
         LinkEvent::Overrun => {}
     }
 }

@@ -1,7 +1,6 @@
 //! Link and address events, from a multicast socket of their own.
 
 use std::io;
-use std::net::IpAddr;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 
 use nix::sys::socket::{setsockopt, sockopt};
@@ -12,7 +11,7 @@ use rtnetlink::packet_route::link::LinkAttribute;
 use rtnetlink::sys::protocols::NETLINK_ROUTE;
 use rtnetlink::sys::{Socket, SocketAddr};
 
-use super::message::{self, Link};
+use super::message::{self, Address, Link};
 
 /// The stream of changes in the network namespace in which it was opened. Open it before the first dump, so that no change is
 /// missed in between.
@@ -94,8 +93,8 @@ pub enum LinkEvent {
     Address {
         /// The interface that has or had it.
         ifindex: u32,
-        /// The interface's own address.
-        ip: IpAddr,
+        /// Which one.
+        address: Address,
         /// It is there, duplicate address detection does not run for it and has not failed.
         usable: bool,
     },
@@ -126,10 +125,10 @@ fn parse_message(kind: u16, payload: &[u8]) -> Option<LinkEvent> {
         libc::RTM_NEWLINK => message::parse(&message::decode(payload)?).map(|link| LinkEvent::Link(Box::new(link))),
         libc::RTM_DELLINK => parse_gone(payload),
         libc::RTM_NEWADDR | libc::RTM_DELADDR => {
-            let (ifindex, ip, usable) = message::any_address(&message::decode_address(payload)?)?;
+            let (ifindex, address, usable) = message::any_address(&message::decode_address(payload)?)?;
             Some(LinkEvent::Address {
                 ifindex,
-                ip,
+                address,
                 usable: usable && kind == libc::RTM_NEWADDR,
             })
         }

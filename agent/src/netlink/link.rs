@@ -2,7 +2,6 @@
 
 use std::future::Future;
 use std::io;
-use std::net::IpAddr;
 use std::os::fd::AsRawFd;
 
 use bond_monitors::{Duplex, MacAddr, Speed};
@@ -16,7 +15,7 @@ use rtnetlink::sys::AsyncSocket;
 use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec, LinkVeth};
 
 use super::call::{CallSocket, Caller};
-use super::message::{self, Link, brief};
+use super::message::{self, Address, Link, brief};
 
 /// The interfaces of the network namespace in which it was opened.
 ///
@@ -204,7 +203,7 @@ impl RouteSocket {
     }
 
     /// Interface index and address of every usable IPv4 and IPv6 address (not tentative, not a duplicate).
-    pub fn addresses(&mut self) -> io::Result<Vec<(u32, IpAddr)>> {
+    pub fn addresses(&mut self) -> io::Result<Vec<(u32, Address)>> {
         let found = self.ask(|handle| handle.address().get().execute().try_collect::<Vec<_>>())?;
         Ok(found.iter().filter_map(message::parse_address).collect())
     }
@@ -520,7 +519,11 @@ mod tests {
             links.set_up(1, true).unwrap();
             let mut found = links.addresses().unwrap();
             found.sort();
-            assert_eq!(found, [(1, "127.0.0.1".parse().unwrap()), (1, "::1".parse().unwrap())]);
+            let address = |text: &str, prefix| {
+                let ip = text.parse().unwrap();
+                (1, Address { ip, prefix, peer: ip })
+            };
+            assert_eq!(found, [address("127.0.0.1", 8), address("::1", 128)]);
         });
     }
 

@@ -55,6 +55,17 @@ impl Link {
     }
 }
 
+/// An address of an interface. An interface may have the same one more than once, with other prefixes or peers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Address {
+    /// The interface's own.
+    pub ip: IpAddr,
+    /// Length of the prefix in bits.
+    pub prefix: u8,
+    /// The other end of a point-to-point link, else `ip` once more. [if_addr.h: IFA_ADDRESS]
+    pub peer: IpAddr,
+}
+
 /// What a poll reads of an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LinkState {
@@ -223,13 +234,13 @@ pub(super) fn decode(payload: &[u8]) -> Option<LinkMessage> {
 
 /// The interface's own address in an address message, if it may be used: not while duplicate address detection runs, nor after
 /// it has failed.
-pub(super) fn parse_address(message: &AddressMessage) -> Option<(u32, IpAddr)> {
-    let (ifindex, ip, usable) = any_address(message)?;
-    usable.then_some((ifindex, ip))
+pub(super) fn parse_address(message: &AddressMessage) -> Option<(u32, Address)> {
+    let (ifindex, address, usable) = any_address(message)?;
+    usable.then_some((ifindex, address))
 }
 
-/// The interface's own address in an address message, and whether it may be used.
-pub(super) fn any_address(message: &AddressMessage) -> Option<(u32, IpAddr, bool)> {
+/// The interface and its address in an address message, and whether it may be used.
+pub(super) fn any_address(message: &AddressMessage) -> Option<(u32, Address, bool)> {
     let (mut local, mut address) = (None, None);
     let mut flags = AddressFlags::from_bits_retain(message.header.flags.bits().into());
     for attribute in &message.attributes {
@@ -241,8 +252,13 @@ pub(super) fn any_address(message: &AddressMessage) -> Option<(u32, IpAddr, bool
         }
     }
     let usable = !flags.intersects(AddressFlags::Tentative | AddressFlags::Dadfailed);
-    // On a point-to-point device IFA_ADDRESS is the peer's. [if_addr.h]
-    local.or(address).map(|ip| (message.header.index, ip, usable))
+    let ip = local.or(address)?;
+    let address = Address {
+        ip,
+        prefix: message.header.prefix_len,
+        peer: address.unwrap_or(ip),
+    };
+    Some((message.header.index, address, usable))
 }
 
 /// The part of a link message that a poll reads: interface index, carrier, and whether its queues are in service.
@@ -465,7 +481,7 @@ pub(super) mod tests {
             let mut message = AddressMessage::default();
             message.header.index = 7;
             message.attributes = attributes.to_vec();
-            parse_address(&message).map(|(ifindex, ip)| (ifindex, ip.to_string()))
+            parse_address(&message).map(|(ifindex, address)| (ifindex, address.ip.to_string()))
         };
         let (own, peer) = (
             AddressAttribute::Local(ip("10.0.0.1")),

@@ -21,7 +21,7 @@ pub use events::{Drained, Events, LinkEvent};
 pub use fdb::LearnedHost;
 pub use groups::Groups;
 pub use link::{RouteSocket, Statistics};
-pub use message::{Link, LinkState};
+pub use message::{Address, Link, LinkState};
 pub use qdisc::Filter;
 pub use route::Route;
 

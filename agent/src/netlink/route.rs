@@ -109,6 +109,7 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use super::*;
+    use crate::netlink::Address;
     use crate::netlink::Link;
     use crate::netlink::events::tests::read_until;
     use crate::netlink::tests::{in_netns, ip as command};
@@ -124,10 +125,11 @@ mod tests {
         read_until(&mut events, |event| in_service(event, near.ifindex) == Some(true));
         command("addr add 10.0.0.1/24 dev eth0");
         command("addr add fd00::1/64 dev eth0 nodad");
-        let own = (near.ifindex, "fd00::1".parse().unwrap());
+        let own: IpAddr = "fd00::1".parse().unwrap();
+        let is_own = |(ifindex, address): &(u32, Address)| *ifindex == near.ifindex && address.ip == own;
         let ifindex = near.ifindex;
         // A worker of the kernel makes it usable.
-        while !links.addresses().unwrap().contains(&own) {
+        while !links.addresses().unwrap().iter().any(is_own) {
             read_until(
                 &mut events,
                 |event| matches!(event, LinkEvent::Address { ifindex: at, .. } if *at == ifindex),
