@@ -10,6 +10,7 @@ use super::forwarder::Programmed;
 use super::id::InstanceId;
 use super::instance::Instance;
 use super::logged_failures::Subject;
+use super::polls::Pace;
 use crate::dataplane::{Applied, Followed, PlaneBond, PlaneError, PortCounters};
 use crate::netlink::mii;
 use crate::text::chain;
@@ -21,6 +22,10 @@ impl Instances {
         self.listen(at);
         let instance = &mut self.bonds[at];
         instance.touch();
+        if instance.bond.next_poll().is_none() {
+            // How long it was not polled is no pace.
+            instance.pace = Pace::default();
+        }
         instance.attempts.bond_changed(now, &instance.bond);
     }
 

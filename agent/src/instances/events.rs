@@ -140,13 +140,23 @@ impl Instances {
         self.forget_queued(|_| true);
         // That a port has ceased to run may be among what was lost or dropped, and the reading may take long.
         for port in mii::not_running(&ran).into_iter().map(PortId) {
-            if let Some(at) = self.bonds.owner_of(port) {
-                let carriers = vec![(port, Carrier::Off)];
-                self.host.touch(port.0);
-                self.feed(now, at, Event::CarriersPolled { carriers });
-            }
+            self.on_lost_carrier(now, port);
         }
         self.host.begin_reading()
+    }
+
+    /// A port has ceased to run, and no event said so.
+    fn on_lost_carrier(&mut self, now: Time, port: PortId) {
+        let owner = self.bonds.owner_of(port);
+        let known = owner.and_then(|at| self.bonds.get(at)?.bond.ports().get(port));
+        if let (Some(at), Some(known), Some(link)) = (owner, known, self.host.link(port.0)) {
+            let mut report = link.report.clone();
+            report.carrier = Carrier::Off;
+            (report.speed, report.duplex) = (known.speed, known.duplex);
+            self.host.touch(port.0);
+            self.polls.told(port);
+            self.feed(now, at, Event::Link { port, report });
+        }
     }
 
     /// Ports whose carrier counts, and which were running at their last event.

@@ -18,7 +18,8 @@ impl Instances {
     /// and so from then on: many bonds need one reading in each interval.
     pub(super) fn due_with_polls(&mut self, now: Time) -> Vec<InstanceId> {
         let mut due = self.bonds.due(now);
-        let polls = |at: &&InstanceId| self.bonds.get(**at).and_then(|instance| instance.bond.next_poll()) <= Some(now);
+        let next_poll = |at: InstanceId| self.bonds.get(at)?.bond.next_poll();
+        let polls = |at: &&InstanceId| next_poll(**at).is_some_and(|next| next <= now);
         let intervals = due
             .iter()
             .filter(polls)

@@ -70,7 +70,8 @@ impl Polls {
     /// A round was answered, with this much work of the kernel and of this process.
     pub(super) fn end(&mut self, now: Time, round: Round, work: Duration) {
         self.end_look(round);
-        self.rest_until = now + work * POLLS_SHARE;
+        // One that was answered before may have taken longer.
+        self.rest_until = self.rest_until.max(now + work * (POLLS_SHARE - 1));
     }
 }
 
@@ -91,7 +92,7 @@ impl Pace {
         self.last = Some((now, interval));
     }
 
-    /// The time between its polls, if that is longer than the interval that it asks for.
+    /// The time between its polls, if that is more than a quarter longer than the interval that it asks for.
     pub(super) fn stretched(&self, now: Time, interval: Duration) -> Option<Duration> {
         let (last, _) = self.last.filter(|(_, asked)| *asked == interval)?;
         let every = self.every.max(now.since(last));
@@ -99,8 +100,7 @@ impl Pace {
     }
 }
 
-/// A round of polls begins at least this many times its duration after the one before: polls take a sixth of the processor at
-/// most.
+/// A round of polls begins at least this many times its work after the one before: polls take a sixth of the processor at most.
 const POLLS_SHARE: u32 = 6;
 
 #[cfg(test)]
@@ -125,8 +125,18 @@ mod tests {
         );
         polls.end(at(220), round, Duration::from_millis(50));
         for bond in [FIRST, SECOND] {
-            assert_eq!(polls.rest_until(at(230), bond, interval), at(520));
+            assert_eq!(polls.rest_until(at(230), bond, interval), at(470));
         }
+    }
+
+    #[test]
+    fn a_short_round_does_not_end_the_rest_after_a_long_one() {
+        let at = Time::from_millis;
+        let mut polls = Polls::default();
+        let [long, short] = [FIRST, SECOND].map(|bond| polls.begin([bond]));
+        polls.end(at(50), long, Duration::from_millis(50));
+        polls.end(at(51), short, Duration::from_millis(1));
+        assert_eq!(polls.rest_until(at(60), FIRST, Duration::from_millis(10)), at(300));
     }
 
     #[test]

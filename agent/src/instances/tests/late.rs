@@ -3,14 +3,14 @@
 use std::sync::mpsc;
 use std::time::Duration;
 
-use bond_modes::PortId;
+use bond_modes::{Event, PortId};
 use bond_monitors::Time;
 
 use super::super::looks::Look;
 use super::super::table::FIRST;
 use super::{NOW, attach, set_up, until, with_bond};
 use crate::clock;
-use crate::instances::Instances;
+use crate::instances::{Counters, Instances};
 use crate::netlink::tests::ip;
 use crate::netlink::{Link, LinkEvent, RouteSocket};
 use crate::threads::Threads;
@@ -76,6 +76,29 @@ fn a_poll_from_before_an_event_takes_no_port_up_or_down() {
         until("the carrier goes", || !link("a").report.carrier.is_on());
         poll(instances, &mut now);
         assert!(!carrier(instances), "a poll alone says so");
+    });
+}
+
+#[test]
+fn the_time_in_which_a_bond_was_down_is_no_pace_of_its_polls() {
+    with_bond("late-pace", |instances, _, _| {
+        let miimon = [("miimon".to_owned(), "100".to_owned())];
+        instances.set(NOW, "bond0", &miimon).unwrap();
+        attach(instances, "a").unwrap();
+        set_up(instances);
+        let mut report = link("a").report;
+        let told = |instances: &mut Instances, now| instances.report(now, FIRST, Counters::Unread).polled_every_ms;
+        let at = |seconds| NOW + Duration::from_secs(seconds);
+        instances.handle_timeout(at(1));
+        instances.handle_timeout(at(2));
+        assert_eq!(told(instances, at(2)), Some(1_000));
+        for up in [false, true] {
+            report.admin_up = up;
+            instances.feed(at(3600), FIRST, Event::BondLink { report: report.clone() });
+            assert_eq!(told(instances, at(3600)), None, "up: {up}");
+        }
+        instances.handle_timeout(at(3601));
+        assert_eq!(told(instances, at(3601)), None, "the first poll");
     });
 }
 
