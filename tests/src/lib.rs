@@ -11,6 +11,7 @@ pub mod daemon;
 pub mod debian;
 pub mod fidelity;
 pub mod fuzz_options;
+pub mod held_lock;
 pub mod held_thread;
 pub mod instructions;
 pub mod lab;

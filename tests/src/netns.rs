@@ -196,6 +196,11 @@ impl Hands {
         writeln!(lines, "{line}").expect("ip goes on after errors");
     }
 
+    /// The process.
+    pub fn pid(&self) -> u32 {
+        self.ip.id()
+    }
+
     /// Waits until everything is done.
     ///
     /// # Panics

@@ -5,6 +5,7 @@ mod fidelity;
 mod files;
 mod fixed_mac;
 mod guest;
+mod held_lock;
 mod path_dead;
 mod team;
 
