@@ -83,12 +83,11 @@ impl<S: 'static> Threads<S> {
         answer.or_else(|| self.examiner.answer())
     }
 
-    /// Asks nothing more, and waits until `limit` for the next answer to what was asked; `None` if there is none or it is too late.
+    /// Asks the kernel and the reader nothing more, and waits until `limit` for the next answer to what they were asked; `None` if
+    /// there is none or it is too late. The examiner is left alone: nobody takes its answer any more.
     pub fn last_answer(&mut self, limit: Instant) -> Option<Answer<S>> {
-        self.kernel
-            .last_answer(limit)
-            .or_else(|| self.reader.last_answer(limit))
-            .or_else(|| self.examiner.last_answer(limit))
+        let answer = self.kernel.last_answer(limit);
+        answer.or_else(|| self.reader.last_answer(limit))
     }
 }
 
@@ -101,5 +100,37 @@ impl<S: 'static> Threads<S> {
             reader: Worker::at_once(()),
             examiner: Worker::at_once(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    use bond_monitors::Time;
+    use mio::{Poll, Token};
+
+    use super::*;
+
+    #[test]
+    fn what_was_asked_of_the_kernel_is_waited_for_at_a_stop_and_an_examination_is_not() {
+        let poll = Poll::new().unwrap();
+        let mut threads: Threads<usize> = Threads::start(Waker::new(poll.registry(), Token(0)).unwrap()).unwrap();
+        let (let_go, wait) = mpsc::channel::<()>();
+        threads.examiner.ask(move |()| {
+            let _ = wait.recv();
+            Box::new(|_, _| {})
+        });
+        threads.kernel.ask(|_| Box::new(|answers, _| *answers += 1));
+        threads.reader.ask(|()| Box::new(|answers, _| *answers += 1));
+        let limit = Instant::now() + Duration::from_secs(20);
+        let mut answers = 0;
+        while let Some(answer) = threads.last_answer(limit) {
+            answer(&mut answers, Time::ZERO);
+        }
+        assert_eq!(answers, 2);
+        assert!(Instant::now() < limit, "it waited for the examination");
+        drop(let_go);
     }
 }

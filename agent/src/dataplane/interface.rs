@@ -1,6 +1,7 @@
 //! What every data plane does with interfaces besides ports: read, label and delete them, and probe the kernel apart.
 
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use bond_monitors::LinkReport;
@@ -41,6 +42,15 @@ pub fn delete(links: &mut RouteSocket, name: &str, ifindex: u32) -> Result<(), P
     )
 }
 
+/// A probe had no network namespace of its own.
+static IN_SIGHT: AtomicBool = AtomicBool::new(false);
+
+/// Whether probes have no network namespace of their own here. The devices of one that does not come to its end stay then, and the
+/// next one finds them in its way. Known once there was a probe, as at every start.
+pub fn probes_in_sight() -> bool {
+    IN_SIGHT.load(Ordering::SeqCst)
+}
+
 /// Runs a probe of the kernel in a network namespace of its own, where devices that come and go disturb no one, and which ends with the
 /// thread whatever happens. A kernel without network namespaces runs it in the only one there is.
 ///
@@ -51,7 +61,9 @@ pub fn probe_apart<T: Send>(
     probe: impl FnOnce() -> Result<T, PlaneError> + Send,
 ) -> Result<T, PlaneError> {
     let apart = || {
-        let _ = unshare(CloneFlags::CLONE_NEWNET);
+        if unshare(CloneFlags::CLONE_NEWNET).is_err() {
+            IN_SIGHT.store(true, Ordering::SeqCst);
+        }
         probe()
     };
     thread::scope(|scope| scope.spawn(apart).join()).unwrap_or_else(|_| {

@@ -28,6 +28,7 @@ pub mod team;
 pub use applied::{Applied, PlanPart};
 pub use choice::{PLANES, PlaneChoice, PlaneRow, PlaneSetup, Planes};
 pub use error::PlaneError;
+pub use interface::probes_in_sight;
 pub(crate) use lock::lock;
 pub use plane::{
     Adopted, BondDevice, BondName, Examiner, Followed, Observed, OriginalPort, PORT_MARK, Plane, PlaneBond,

@@ -142,6 +142,13 @@ impl Instances {
         }
     }
 
+    /// Attempts that the kernel is still to answer for are not made.
+    pub(super) fn give_up_adoptions(&mut self) {
+        for bond in &mut self.unadopted {
+            bond.is_asked = false;
+        }
+    }
+
     /// Makes one attempt. An adopted bond then follows the files and its interfaces as at a start.
     fn adopt_asked(&mut self, now: Time) {
         let Some(place) = self.unadopted.iter().position(|bond| bond.is_asked) else {

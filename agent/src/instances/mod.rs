@@ -67,7 +67,7 @@ use self::table::Table;
 use self::unadopted::Unadopted;
 use crate::clock;
 use crate::control::proto::{BondEvent, BondReport, ControlError, ErrorCode, EventLine, PortReport};
-use crate::dataplane::{PlaneChoice, Planes, PortCounters};
+use crate::dataplane::{self, PlaneChoice, Planes, PortCounters};
 use crate::host::Host;
 use crate::netlink::{Drained, Events, LinkEvent, RouteSocket};
 use crate::packet::PacketSocket;
@@ -231,11 +231,17 @@ impl Instances {
         self.ask_hosts_behind();
     }
 
-    /// Ends an orderly stop: what the kernel was asked to do is done, unless it takes too long.
+    /// Ends an orderly stop: what the kernel was asked to do is done, unless it takes too long. No bond is taken over any more, for
+    /// which the loop would wait for the kernel without such a limit: the next start does it.
     pub fn finish(&mut self) {
         let limit = Instant::now() + LAST_WORK;
+        self.give_up_adoptions();
         while let Some(answer) = self.threads.last_answer(limit) {
             answer(self, clock::now());
+        }
+        // Elsewhere its devices go with the process.
+        if dataplane::probes_in_sight() {
+            drop(self.threads.examiner.last_answer(limit));
         }
     }
 

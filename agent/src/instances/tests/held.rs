@@ -71,3 +71,20 @@ fn no_fact_waits_for_the_kernel_or_for_a_plane_that_is_at_work() {
         });
     });
 }
+
+#[test]
+fn a_stop_waits_for_the_kernel_and_takes_no_bond_over() {
+    with_bond("stop", |instances, plane, _| {
+        let error = PlaneError::UnknownPlane { name: "tc".to_owned() };
+        instances.adopt_later(NOW, Unadopted::new("other", State::Lost), &error);
+        let later = instances.adopt_timeout().unwrap();
+        instances.handle_timeout(later);
+        assert_eq!(instances.adopt_timeout(), None, "it is asked for");
+        plane.take_calls();
+        let forbidden = asks::forbid();
+        instances.finish();
+        drop(forbidden);
+        assert!(instances.has_unadopted());
+        assert_eq!(plane.take_calls(), []);
+    });
+}
