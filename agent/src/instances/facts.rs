@@ -178,14 +178,19 @@ impl Instances {
         });
     }
 
-    /// `names` are those of `these` at one time. If others have one of them, all are looked at together.
-    fn on_names_seen(&mut self, mut these: BTreeSet<InstanceId>, mut names: BTreeMap<InstanceId, String>) {
-        names.retain(|at, name| self.bonds.get(*at).is_some_and(|instance| instance.name != *name));
+    /// `names` are those of `these`, read one after the other. If others have one of them, or two would have the same, which were
+    /// caught while they exchanged theirs, all are looked at again together.
+    pub(super) fn on_names_seen(&mut self, mut these: BTreeSet<InstanceId>, mut names: BTreeMap<InstanceId, String>) {
+        these.retain(|at| self.bonds.get(*at).is_some());
+        names.retain(|at, _| these.contains(at));
         let known = these.len();
         these.extend(names.values().filter_map(|name| self.bonds.named(name)));
-        if these.len() > known {
+        let named = these.iter().map(|at| names.get(at).unwrap_or(&self.bonds[*at].name));
+        let different: BTreeSet<&String> = named.collect();
+        if these.len() > known || these.len() > different.len() {
             return self.rename_bonds(these);
         }
+        names.retain(|at, name| self.bonds[*at].name != *name);
         let renamed: Vec<InstanceId> = names.keys().copied().collect();
         for (at, name) in names {
             let instance = &mut self.bonds[at];

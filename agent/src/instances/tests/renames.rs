@@ -133,6 +133,34 @@ fn bonds_that_exchange_their_names_while_the_agent_runs_have_a_state_each_at_any
 }
 
 #[test]
+fn bonds_that_were_read_while_they_exchanged_their_names_never_have_the_same_name_and_keep_their_files() {
+    for caught in ["bond0", "bond1"] {
+        with_bond(&format!("bonds-caught-{caught}"), move |instances, plane, dir| {
+            let [a, b] = two_bonds(instances);
+            instances.read_links(NOW, 1024);
+            instances.settle(NOW);
+            exchange_bonds(plane);
+            let both = instances.bonds.ids();
+            let names = both.iter().map(|at| (*at, caught.to_owned())).collect();
+            instances.on_names_seen(both.iter().copied().collect(), names);
+            let named: Vec<String> = held(instances).into_iter().map(|(name, _)| name).collect();
+            assert_ne!(named[0], named[1]);
+            instances.publish_all(NOW);
+            for at in both {
+                instances.on_bond_device(NOW, at);
+            }
+            instances.publish_all(NOW + Duration::from_secs(1));
+            let exchanged = [("bond1".to_owned(), vec![a]), ("bond0".to_owned(), vec![b])];
+            assert_eq!(held(instances), exchanged);
+            assert_eq!(saved(instances), exchanged);
+            for name in ["bond0", "bond1"] {
+                assert!(dir.join("proc/net/bonding").join(name).exists(), "{name}");
+            }
+        });
+    }
+}
+
+#[test]
 fn bonds_that_exchanged_their_names_while_no_agent_ran_lose_no_state() {
     with_bond("bonds-exchanged-meanwhile", |instances, plane, dir| {
         let [a, b] = two_bonds(instances);
