@@ -181,7 +181,7 @@ fn way(target: &TargetStatus) -> String {
     let source = target.source.unwrap_or(nothing);
     let why = match target.source {
         Some(_) => "",
-        None => ": no address in its network, not every host answers",
+        None => ", without an address in its network: not every host answers",
     };
     match (&target.elsewhere, target.monitored) {
         (Some(device), _) => format!("{}: DOES NOT COUNT, it is reached through {device}", target.target),
@@ -319,6 +319,7 @@ pub(super) mod tests {
             target(json!({})),
             target(json!({"target":"10.1.0.1","source":null,"vlans":[]})),
             target(json!({"target":"fe80::1","source":null,"vlans":[]})),
+            target(json!({"target":"10.2.0.1","source":null})),
             target(json!({"target":"10.9.9.9","monitored":false,"elsewhere":"eth9"})),
         ];
         let evidence = json!({"counts":"validated","heard_ms_ago":12,
@@ -327,8 +328,9 @@ pub(super) mod tests {
         let text = super::report(&report);
         for line in [
             "  target   10.0.0.2: asked from 10.0.0.1, vlan 7\n",
-            "  target   10.1.0.1: asked from 0.0.0.0: no address in its network, not every host answers\n",
-            "  target   fe80::1: asked from ::: no address in its network, not every host answers\n",
+            "  target   10.1.0.1: asked from 0.0.0.0, without an address in its network: not every host answers\n",
+            "  target   fe80::1: asked from ::, without an address in its network: not every host answers\n",
+            "  target   10.2.0.1: asked from 0.0.0.0, vlan 7, without an address in its network: not every host answers\n",
             "  target   10.9.9.9: DOES NOT COUNT, it is reached through eth9\n",
             "  eth0: validated answers count, last heard 12 ms ago, 10.0.0.2 answered 12 ms ago\n",
         ] {
