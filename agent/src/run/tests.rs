@@ -25,6 +25,9 @@ use crate::threads::Threads;
 const BONDS: usize = 12;
 const PORTS: usize = 4;
 
+/// For what happens within some turns, however busy the machine is.
+const LIMIT: Duration = Duration::from_secs(30);
+
 const SHOW: &str = "{\"id\":1,\"call\":\"show\"}\n";
 
 /// An agent in a namespace of its own, and its clients.
@@ -143,6 +146,16 @@ impl AgentUnderTest {
         self.plane.take_calls();
         self.agent.next_turn(&mut self.ready, Some(Duration::ZERO)).unwrap();
         Turn(self.plane.take_calls())
+    }
+
+    /// Turns until this holds.
+    #[track_caller]
+    fn turn_until(&mut self, what: &str, mut holds: impl FnMut(&mut Agent) -> bool) {
+        let limit = Instant::now() + LIMIT;
+        while !holds(&mut self.agent) {
+            assert!(Instant::now() < limit, "not within {LIMIT:?}: {what}");
+            self.turn();
+        }
     }
 
     /// Waits for a link event, at most so many milliseconds; whether there is one.
@@ -367,19 +380,13 @@ fn a_disk_that_does_not_answer_holds_up_no_failover_and_no_client_for_long() {
         let (mut root, mut answers) = (world.connect(), Vec::new());
         root.write_all(b"{\"id\":2,\"call\":\"active\",\"bond\":\"bond5\",\"port\":\"p5-3\"}\n")
             .unwrap();
-        while world.agent.unpublished.is_empty() {
-            world.turn();
-        }
+        world.turn_until("the change is made", |agent| !agent.unpublished.is_empty());
         // Another client is not held up by it.
         let (mut other, mut shown) = (world.connect(), Vec::new());
         other.write_all(SHOW.as_bytes()).unwrap();
-        while receive(&mut other, &mut shown) == 0 {
-            world.turn();
-        }
+        world.turn_until("the other one has its answer", |_| receive(&mut other, &mut shown) > 0);
         assert_eq!(receive(&mut root, &mut answers), 0);
-        while world.agent.wait() == Some(Duration::ZERO) {
-            world.turn();
-        }
+        world.turn_until("the loop comes to rest", |agent| agent.wait() != Some(Duration::ZERO));
         let wait = world.agent.wait();
         assert!(wait.is_some_and(|wait| wait <= CLIENT_LIMIT), "{wait:?}");
         world.agent.unpublished[0].limit = Time::ZERO;
