@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::FileExt;
 
 /// A thread that stands before a request, until this is dropped.
 #[derive(Debug)]
@@ -16,12 +17,20 @@ impl HeldThread {
     /// If there is no such thread, or it cannot be traced.
     #[track_caller]
     pub fn at_next_send(pid: u32, name: &str) -> HeldThread {
-        HeldThread::at_send_after(pid, name, || {})
+        HeldThread::at(pid, name, || {}, |held| held.message().is_some())
     }
 
-    /// As [`HeldThread::at_next_send`], at the first one after `cause`, during which the thread does nothing.
+    /// As [`HeldThread::at_next_send`], at the first rtnetlink request after `cause` that changes an interface: questions go on.
+    /// During `cause` the thread does nothing.
     #[track_caller]
-    pub fn at_send_after(pid: u32, name: &str, cause: impl FnOnce()) -> HeldThread {
+    pub fn at_change_after(pid: u32, name: &str, cause: impl FnOnce()) -> HeldThread {
+        HeldThread::at(pid, name, cause, |held| {
+            held.message().is_some_and(|message| is_change(pid, message))
+        })
+    }
+
+    #[track_caller]
+    fn at(pid: u32, name: &str, cause: impl FnOnce(), is_it: impl Fn(&HeldThread) -> bool) -> HeldThread {
         let tid = find(pid, name).unwrap_or_else(|| panic!("process {pid} has no thread {name}"));
         trace(libc::PTRACE_SEIZE, tid, libc::PTRACE_O_TRACESYSGOOD as usize);
         let held = HeldThread { tid };
@@ -36,13 +45,14 @@ impl HeldThread {
         loop {
             trace(libc::PTRACE_SYSCALL, tid, 0);
             let status = stop();
-            if libc::WSTOPSIG(status) == libc::SIGTRAP | SYSCALL && held.is_before_a_send() {
+            if libc::WSTOPSIG(status) == libc::SIGTRAP | SYSCALL && is_it(&held) {
                 return held;
             }
         }
     }
 
-    fn is_before_a_send(&self) -> bool {
+    /// If the thread stands before a request: where in its memory that is.
+    fn message(&self) -> Option<Message> {
         // SAFETY: all bit patterns are valid for this plain struct.
         let mut info: libc::ptrace_syscall_info = unsafe { std::mem::zeroed() };
         let size = std::mem::size_of::<libc::ptrace_syscall_info>();
@@ -50,11 +60,15 @@ impl HeldThread {
         let read = unsafe { libc::ptrace(libc::PTRACE_GET_SYSCALL_INFO, self.tid, size, &raw mut info) };
         assert!(read > 0, "{}", io::Error::last_os_error());
         if info.op != libc::PTRACE_SYSCALL_INFO_ENTRY {
-            return false;
+            return None;
         }
         // SAFETY: `op` says which member the kernel has written.
-        let number = unsafe { info.u.entry.nr };
-        [libc::SYS_sendto, libc::SYS_sendmsg].contains(&(number as i64))
+        let entry = unsafe { info.u.entry };
+        match entry.nr as i64 {
+            libc::SYS_sendto => Some(Message::At(entry.args[1])),
+            libc::SYS_sendmsg => Some(Message::Described(entry.args[1])),
+            _ => None,
+        }
     }
 }
 
@@ -64,6 +78,33 @@ impl Drop for HeldThread {
         // SAFETY: the call takes numbers only.
         unsafe { libc::ptrace(libc::PTRACE_DETACH, self.tid, 0, 0) };
     }
+}
+
+/// The argument of a system call that sends.
+#[derive(Clone, Copy, Debug)]
+enum Message {
+    /// The address of the first byte.
+    At(u64),
+    /// That of a `msghdr`.
+    Described(u64),
+}
+
+/// Whether it begins with the header of a request to change an interface. [rtnetlink(7)]
+fn is_change(pid: u32, message: Message) -> bool {
+    let memory = fs::File::open(format!("/proc/{pid}/mem")).expect("who may trace a process may read it");
+    let word = |at: u64| {
+        let mut bytes = [0; 8];
+        memory.read_exact_at(&mut bytes, at).expect("it is to be sent");
+        u64::from_ne_bytes(bytes)
+    };
+    let start = match message {
+        Message::At(start) => start,
+        // The first part.
+        Message::Described(header) => word(word(header + std::mem::offset_of!(libc::msghdr, msg_iov) as u64)),
+    };
+    // Its length, its kind, and flags.
+    let [.., low, high, _, _] = word(start).to_ne_bytes();
+    [libc::RTM_NEWLINK, libc::RTM_SETLINK].contains(&u16::from_ne_bytes([low, high]))
 }
 
 fn find(pid: u32, name: &str) -> Option<libc::pid_t> {
