@@ -6,11 +6,11 @@ use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use bondd_tests::bins::{bin, root};
-use bondd_tests::daemon::refused;
+use bondd_tests::daemon::{LIMIT, refused};
 use bondd_tests::machine::Machine;
 use bondd_tests::netns::unique;
 use bondd_tests::proof::{PortState, link_names};
-use bondd_tests::{BondAndSwitch, Daemon, Netns, Settings};
+use bondd_tests::{BondAndSwitch, Daemon, Netns, Settings, wait_for};
 
 /// Runs `bondctl` and checks that it is refused as it should be: exit status, one line that has all the words, and a world that
 /// is as before.
@@ -346,9 +346,16 @@ fn a_client_that_is_told_to_wait_for_an_agent_waits_no_longer_than_that() {
     check("none comes", &absent, 3, &["no bondd answers"]);
     assert!(asked.elapsed() >= Duration::from_secs(1));
     let mut waiting = ask("60").stdout(Stdio::null()).spawn().expect("bondctl runs");
-    assert_eq!(waiting.try_wait().expect("it is ours"), None);
+    wait_for("it pauses after an attempt", LIMIT, || is_in_pause(waiting.id()));
     daemon.launch();
     assert!(waiting.wait().expect("it is ours").success());
+}
+
+/// Whether a process sleeps for some time.
+fn is_in_pause(pid: u32) -> bool {
+    let call = fs::read_to_string(format!("/proc/{pid}/syscall")).unwrap_or_default();
+    let number = call.split(' ').next().and_then(|number| number.parse().ok());
+    number.is_some_and(|number| [libc::SYS_nanosleep, libc::SYS_clock_nanosleep].contains(&number))
 }
 
 #[test]
