@@ -13,6 +13,18 @@ use crate::netlink::{Link, RouteSocket, sysctl};
 /// What a port is now, for [`PlaneBond::detach`](super::PlaneBond::detach) to restore. Asked before it is attached. Leaves out what an earlier attachment
 /// left behind (on a port that was moved to another namespace, say), where it can be recognised.
 pub fn original(links: &mut RouteSocket, port: PortId) -> Result<OriginalPort, PlaneError> {
+    let now = as_it_is(links, port)?;
+    let marked = is_mark(&now.ifalias);
+    Ok(OriginalPort {
+        allmulti: now.allmulti && !marked,
+        ifalias: if marked { String::new() } else { now.ifalias },
+        ..now
+    })
+}
+
+/// What an attempt to attach a port that fails puts back: all as it is, also the mark of one that has not got its settings back yet,
+/// by which it is known.
+pub fn as_it_is(links: &mut RouteSocket, port: PortId) -> Result<OriginalPort, PlaneError> {
     let link = read(links, port)?;
     let name = &link.report.name;
     let disable_ipv6 = step(
@@ -24,15 +36,14 @@ pub fn original(links: &mut RouteSocket, port: PortId) -> Result<OriginalPort, P
         || format!("read the qdiscs of {name}"),
         || links.has_clsact(port.0),
     )?;
-    let marked = is_mark(&link.alias);
     Ok(OriginalPort {
         mac: link.report.mac,
         mtu: link.report.mtu,
         admin_up: link.report.admin_up,
         promisc: link.promisc_flag,
-        allmulti: link.allmulti_flag && !marked,
+        allmulti: link.allmulti_flag,
         disable_ipv6,
-        ifalias: if marked { String::new() } else { link.alias },
+        ifalias: link.alias,
         clsact,
     })
 }

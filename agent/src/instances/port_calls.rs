@@ -9,7 +9,7 @@ use super::calls::{option_error, plane_error};
 use super::id::InstanceId;
 use super::logged_failures::Subject;
 use crate::control::proto::{ControlError, ErrorCode, OptionPairs};
-use crate::dataplane::{self, OriginalPort, PORT_MARK, PlaneError, PortBase};
+use crate::dataplane::{self, OriginalPort, PlaneError, PortBase};
 use crate::netlink::Link;
 use crate::status::Device;
 use crate::text::chain;
@@ -165,13 +165,13 @@ impl Instances {
         let instance = &mut self.bonds[at];
         match instance.vanished.get(&link.report.name) {
             // The same interface again; its qdiscs and IPv6 settings stayed behind in the other namespace.
-            Some(before) if link.alias.starts_with(PORT_MARK) => {
+            Some(before) if dataplane::is_mark(&link.alias) => {
                 let before = OriginalPort {
                     disable_ipv6: original.disable_ipv6,
                     clsact: original.clsact,
                     ..before.clone()
                 };
-                // An attempt that fails takes the mark off.
+                // If the attempt fails, the interface is still to be given back.
                 instance.vanished.remove(&link.report.name);
                 instance.unrestored.insert(port, before.clone());
                 Ok(before)

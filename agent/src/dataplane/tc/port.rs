@@ -9,7 +9,7 @@ use super::bond::{Bond, Shared};
 use super::hook;
 use super::port_hook::{drop_filter, hook_port, place, take_over, unhook};
 use crate::dataplane::port::{
-    is_mark, original, port_alias, prepare, read, read_attached, read_marked, read_unless_gone, restore,
+    as_it_is, is_mark, port_alias, prepare, read, read_attached, read_marked, read_unless_gone, restore,
 };
 use crate::dataplane::step::{Failures, port_step, room, step, twice};
 use crate::dataplane::{OriginalPort, PlaneError, PortBase};
@@ -29,7 +29,7 @@ impl Shared {
             return self.complete(port);
         }
         room(|| format!("attach {port} to {name}"))?;
-        let before = original(&mut self.links, port)?;
+        let before = as_it_is(&mut self.links, port)?;
         let attached = self.set_up_port(name, bond, port, base);
         bond.programs.close();
         attached.map_err(|error| {

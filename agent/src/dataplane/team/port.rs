@@ -7,7 +7,7 @@ use super::bond::{Bond, Shared};
 use super::options::{Key, Name, Value};
 use super::program::set;
 use crate::dataplane::port::{
-    is_mark, mark, original, port_alias, prepare, read, read_attached, read_marked, read_unless_gone, restore,
+    as_it_is, is_mark, mark, port_alias, prepare, read, read_attached, read_marked, read_unless_gone, restore,
 };
 use crate::dataplane::step::{Failures, port_step};
 use crate::dataplane::{OriginalPort, PlaneError, PortBase};
@@ -26,7 +26,7 @@ impl Shared {
         if bond.ports.contains_key(&port) {
             return Ok(());
         }
-        let before = original(&mut self.links, port)?;
+        let before = as_it_is(&mut self.links, port)?;
         let attached = self.set_up_port(name, bond, port, base);
         attached.map_err(|error| {
             let mut errors = Failures::default();

@@ -24,7 +24,7 @@ use super::{ORPHAN_LOCK, TeamPlane, device, exact, program};
 use crate::dataplane::lock::lock;
 use crate::dataplane::original;
 use crate::dataplane::step::fault;
-use crate::dataplane::{Plane, PlaneBond, PlaneError};
+use crate::dataplane::{Plane, PlaneBond, PlaneError, PortBase};
 use crate::locks::tests::unprivileged;
 use crate::netlink::tests::in_netns;
 use crate::netlink::{Link, RouteSocket};
@@ -266,6 +266,29 @@ fn a_complaint_that_nobody_heard_of_a_change_is_no_failure() {
             assert_eq!(set.err().and_then(|error| error.raw_os_error()), expected);
         }
     }
+}
+
+#[test]
+fn an_interface_that_is_still_to_be_given_back_is_so_after_an_attachment_that_fails() {
+    in_netns(|| {
+        let lab = Lab::new(&Spread::One, &[]);
+        let mut links = RouteSocket::open().unwrap();
+        links.add_veth("a", "b").unwrap();
+        let port = PortId(links.by_name("a").unwrap().unwrap().ifindex);
+        let before = original(&mut links, port).unwrap();
+        let mut plane = TeamPlane::open().unwrap();
+        lock(&plane.shared).driver = lab.driver;
+        let mut bond = plane.handle("bond0", lab.bond);
+        // As it comes back from another namespace, or after a return that failed half-way.
+        links.set_mtu(port.0, 1450).unwrap();
+        links.set_alias(port.0, "port of bond0").unwrap();
+        // The team is in memory only, so that the kernel knows no such master.
+        let refused = bond.attach(port, &PortBase { mac: None, mtu: 1400 });
+        assert!(refused.is_err());
+        bond.detach(port, &before).unwrap();
+        let link = links.by_index(port.0).unwrap().unwrap();
+        assert_eq!((link.report.mtu, link.alias.as_str()), (1500, ""));
+    });
 }
 
 #[test]

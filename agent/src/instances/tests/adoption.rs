@@ -14,8 +14,8 @@ use crate::control::proto::{Call, ErrorCode, Report};
 use crate::dataplane::script::{self, ScriptPlane};
 use crate::dataplane::{OriginalPort, PORT_MARK, PlaneBond, Planes};
 use crate::instances::{Instances, check_options};
+use crate::netlink::LinkEvent;
 use crate::netlink::tests::{asks, ip};
-use crate::netlink::{LinkEvent, RouteSocket};
 use crate::threads::Threads;
 
 /// The lines of a file about `bond0`.
@@ -384,8 +384,6 @@ fn a_port_that_is_back_from_elsewhere_keeps_its_original_settings_when_an_attemp
             assert!(instances.bonds[0].vanished.contains_key("a"));
             disguise(instances, a);
             instances.links.set_alias(a.0, &format!("{PORT_MARK}bond0")).unwrap();
-            // As a plane undoes it.
-            plane.set_attaching(|port| RouteSocket::open().unwrap().set_alias(port.0, "").unwrap());
             let file = dir.join("state/bond0.json");
             match by_disk {
                 true => {

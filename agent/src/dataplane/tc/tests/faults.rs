@@ -52,6 +52,35 @@ fn an_attachment_that_fails_at_any_step_leaves_nothing() {
 }
 
 #[test]
+fn an_interface_that_is_still_to_be_given_back_is_so_after_an_attachment_that_fails_at_any_step() {
+    for_both_hooks(|w| {
+        w.create();
+        let p0 = w.port("p0");
+        let before = w.snapshot();
+        let original = crate::dataplane::original(&mut w.links, p0).unwrap();
+        let mac = MacAddr([2, 0, 0, 0, 0, 0xb3]);
+        let base = PortBase {
+            mac: Some(mac),
+            mtu: 1500,
+        };
+        for step in 0.. {
+            // As it comes back from another namespace, or after a return that failed half-way.
+            w.links.set_mac(p0.0, mac).unwrap();
+            w.links.set_allmulti(p0.0, true).unwrap();
+            w.links.set_alias(p0.0, "port of bond0").unwrap();
+            let (outcome, reached) = fault::at(step, || w.bond().attach(p0, &base));
+            assert_eq!(outcome.is_err(), reached, "step {step}");
+            w.bond().detach(p0, &original).unwrap();
+            assert_eq!(w.snapshot(), before, "step {step}");
+            if !reached {
+                assert!(step > 6, "only {step} steps");
+                break;
+            }
+        }
+    });
+}
+
+#[test]
 fn an_attachment_that_cannot_be_undone_either_is_one_error() {
     for_both_hooks(|w| {
         w.create();
