@@ -282,13 +282,14 @@ impl Instances {
             if saved.originals.contains_key(port) {
                 continue;
             }
-            let original = match saved.unrestored.remove(port) {
-                Some(original) => original,
-                None => match self.original_of_orphan(*port) {
-                    Ok(original) => original,
-                    Err(PlaneError::PortGone { .. }) => continue,
-                    Err(error) => return Err(error),
-                },
+            if let Some(original) = saved.unrestored.remove(port) {
+                saved.originals.insert(*port, original);
+                continue;
+            }
+            let original = match self.original_of_orphan(*port) {
+                Ok(original) => original,
+                Err(PlaneError::PortGone { .. }) => continue,
+                Err(error) => return Err(error),
             };
             log::warn!(
                 "{}: {}: its saved state does not say what this port was, it will be given back as it is now",
