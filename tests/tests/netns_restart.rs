@@ -242,6 +242,27 @@ fn a_port_that_was_being_attached_when_the_agent_was_killed_is_set_up_and_one_th
     }
 }
 
+#[test]
+fn a_port_that_was_still_to_be_given_back_has_known_settings_when_its_bond_is_taken_over() {
+    let mut bench = BondAndSwitch::with(Machine::shared(), Settings::default(), "miimon=100");
+    let (daemon, netns) = (&mut bench.host.daemon, &bench.host.netns);
+    daemon.wait_active("bond0", "eth0");
+    let mac = daemon.port("bond0", "eth1")["permanent_mac"].clone();
+    let index = daemon.port("bond0", "eth1")["ifindex"].to_string();
+    daemon.sigkill();
+    let saved = daemon.dir().join("state/bond0.json");
+    let mut state: Value = serde_json::from_slice(&fs::read(&saved).unwrap()).unwrap();
+    let original = state["originals"].as_object_mut().unwrap().remove(&index).unwrap();
+    state["unrestored"] = serde_json::json!({ index: original });
+    fs::write(&saved, state.to_string()).unwrap();
+    daemon.launch();
+    daemon.wait_active("bond0", "eth0");
+    let words = "does not say what this port was";
+    assert!(!daemon.log().contains(words), "{}", daemon.log());
+    daemon.ctl("port del bond0 eth1");
+    assert_eq!(netns.mac("eth1"), mac.as_str().unwrap());
+}
+
 /// Deletes a bond while no agent runs, and one of its ports, whose name and index another interface gets. The saved state says that
 /// both are to be given back; or the file of ports that bonds left behind does.
 fn given_back_is_what_is_marked(settings: Settings, are_left: bool) {
@@ -259,6 +280,8 @@ fn given_back_is_what_is_marked(settings: Settings, are_left: bool) {
     netns.ip("link set eth0 up");
     netns.exec(&["tc", "qdisc", "add", "dev", "eth0", "clsact"]);
     if are_left {
+        netns.ip("link add bond7 type veth peer name far7");
+        netns.exec(&["ip", "link", "set", "eth0", "alias", "port of bond7"]);
         let saved = daemon.dir().join("state/bond0.json");
         let mut state: Value = serde_json::from_slice(&fs::read(&saved).unwrap()).unwrap();
         let mut ports = state["originals"].take();
@@ -280,6 +303,7 @@ fn given_back_is_what_is_marked(settings: Settings, are_left: bool) {
     assert_eq!(PortState::of(netns, "eth0"), before, "{}", daemon.log());
     let words = "bond0: eth0 is not marked as its port, so it is left as it is";
     assert_eq!(daemon.log().matches(words).count(), 1, "{}", daemon.log());
+    assert!(!daemon.log().contains("eth0: given back"), "{}", daemon.log());
     // That is settled: nothing tries again.
     assert!(!daemon.dir().join("state/bond0.json").exists());
     let left = || daemon.dir().join("state/left-ports").exists();

@@ -38,8 +38,8 @@ pub trait Plane: Send {
     /// Takes over what the kernel already does under this name, if the device there is ours.
     fn adopt(&mut self, name: &str) -> Result<Option<Adopted>, PlaneError>;
     /// Gives back a port of a bond that is gone, as [`PlaneBond::detach`] does it for one that is there. `bond` is the name that it
-    /// had last.
-    fn give_back(&mut self, bond: &str, port: PortId, original: &OriginalPort) -> Result<(), PlaneError>;
+    /// had last. The mark may be of an earlier name of the bond, if no interface is called so now.
+    fn give_back(&mut self, bond: &str, port: PortId, original: &OriginalPort) -> Result<bool, PlaneError>;
     /// Why bonds of this plane stop forwarding although nobody removes them, and what helps; nothing if forwarding outlives this
     /// process and its mount namespace.
     fn short_lived(&self) -> Option<String> {
@@ -75,8 +75,8 @@ pub trait PlaneBond: Send {
     fn attach(&mut self, port: PortId, base: &PortBase) -> Result<(), PlaneError>;
     /// Gives a port back as `original` says. A step that fails does not stop the others. The bond's interface need not exist any
     /// more. One that is not attached is given back only if it carries the mark of a port: another interface may have its index by
-    /// now, or the settings may be back already.
-    fn detach(&mut self, port: PortId, original: &OriginalPort) -> Result<(), PlaneError>;
+    /// now, or the settings may be back already. Returns whether it was given back.
+    fn detach(&mut self, port: PortId, original: &OriginalPort) -> Result<bool, PlaneError>;
     /// Makes the kernel match the plan: only differences, make before break. The outcome names every part that failed. If the
     /// bond's [`Traffic`] followed later plans, the last of them is applied instead.
     fn program(&mut self, plan: &ForwardingPlan) -> Applied;

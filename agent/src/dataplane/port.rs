@@ -137,24 +137,56 @@ pub fn read_attached(links: &mut RouteSocket, bond: &str, port: PortId, errors: 
     Some(link)
 }
 
-/// As [`read_unless_gone`], of an interface that is not attached: also nothing if it has no mark that says `is_ours`. Then it is not
-/// the one whose settings are known, or it has them back.
-pub fn read_marked(
-    links: &mut RouteSocket,
-    bond: &str,
-    port: PortId,
-    is_ours: impl Fn(&str) -> bool,
-    errors: &mut Failures,
-) -> Option<Link> {
+/// As [`read_unless_gone`], of an interface that is not attached: also nothing if it has no mark. Then it is not the one whose
+/// settings are known, or it has them back.
+pub fn read_marked(links: &mut RouteSocket, bond: &str, port: PortId, errors: &mut Failures) -> Option<Link> {
     let link = read_unless_gone(links, port, errors)?;
-    if is_ours(&link.alias) {
+    if is_mark(&link.alias) {
         return Some(link);
     }
+    log_unmarked(bond, &link);
+    None
+}
+
+/// As [`read_unless_gone`], of an interface that may be a port of a bond that is gone; also whose port it is by its mark.
+pub fn read_orphan(links: &mut RouteSocket, bond: &str, port: PortId, errors: &mut Failures) -> Option<(Link, MarkOf)> {
+    let link = read_unless_gone(links, port, errors)?;
+    let of = match mark_of(links, bond, &link.alias) {
+        Ok(of) => of,
+        Err(error) => {
+            errors.note(Err(error));
+            return None;
+        }
+    };
+    if of != MarkOf::ThisBond {
+        log_unmarked(bond, &link);
+    }
+    Some((link, of))
+}
+
+fn mark_of(links: &mut RouteSocket, bond: &str, alias: &str) -> Result<MarkOf, PlaneError> {
+    let Some(owner) = alias.strip_prefix(PORT_MARK) else {
+        return Ok(MarkOf::Nobody);
+    };
+    // Ports of a bond that was renamed are marked anew as well as that can be done. If an interface has the former name, it may be
+    // another bond's port.
+    let is_this = owner == bond || step(|| format!("read {owner}"), || links.by_name(owner))?.is_none();
+    Ok(if is_this { MarkOf::ThisBond } else { MarkOf::AnotherBond })
+}
+
+/// Whose port an interface is by its mark.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MarkOf {
+    ThisBond,
+    AnotherBond,
+    Nobody,
+}
+
+fn log_unmarked(bond: &str, link: &Link) {
     log::warn!(
         "{bond}: {} is not marked as its port, so it is left as it is",
         link.report.name
     );
-    None
 }
 
 /// Whether an alias marks a port of any bond: one that was renamed meanwhile, say.

@@ -288,11 +288,11 @@ impl Plane for ScriptPlane {
         Ok(observed.map(|observed| (self.handle(name, observed.ifindex), observed)))
     }
 
-    fn give_back(&mut self, _: &str, port: PortId, original: &OriginalPort) -> Result<(), PlaneError> {
+    fn give_back(&mut self, _: &str, port: PortId, original: &OriginalPort) -> Result<bool, PlaneError> {
         let mut world = self.call(Call::GiveBack(port, original.clone()))?;
         world.is_free(port)?;
         world.restore(port, original);
-        Ok(())
+        Ok(true)
     }
 
     fn close(&mut self) -> io::Result<()> {

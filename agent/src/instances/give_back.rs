@@ -9,7 +9,7 @@ use bond_monitors::Time;
 use super::Instances;
 use super::id::InstanceId;
 use crate::dataplane::step::twice;
-use crate::dataplane::{OriginalPort, PORT_MARK, PlaneError};
+use crate::dataplane::{OriginalPort, PlaneError};
 use crate::saved::{LeftPort, SavedBond};
 
 impl Instances {
@@ -107,9 +107,8 @@ impl Instances {
             }
         };
         match done.or_else(unless_gone) {
-            Ok(()) => {
-                // One without the mark was left as it is.
-                if link.alias.starts_with(PORT_MARK) {
+            Ok(is_back) => {
+                if is_back {
                     log::info!("{bond}: {name}: given back as it was");
                 }
                 self.forget_unrestored(port);
@@ -124,7 +123,7 @@ impl Instances {
         plane: &str,
         port: PortId,
         original: &OriginalPort,
-    ) -> Result<(), PlaneError> {
+    ) -> Result<bool, PlaneError> {
         self.planes.known(plane)?.give_back(bond, port, original)
     }
 
@@ -154,9 +153,9 @@ impl Instances {
 }
 
 /// One that has gone needs nothing given back.
-fn unless_gone(error: PlaneError) -> Result<(), PlaneError> {
+fn unless_gone(error: PlaneError) -> Result<bool, PlaneError> {
     match error {
-        PlaneError::PortGone { .. } => Ok(()),
+        PlaneError::PortGone { .. } => Ok(false),
         error => Err(error),
     }
 }

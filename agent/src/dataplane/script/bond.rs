@@ -97,7 +97,7 @@ impl PlaneBond for ScriptBond {
         Ok(())
     }
 
-    fn detach(&mut self, port: PortId, original: &OriginalPort) -> Result<(), PlaneError> {
+    fn detach(&mut self, port: PortId, original: &OriginalPort) -> Result<bool, PlaneError> {
         let call = Call::Detach(self.name.clone(), port, original.clone());
         let mut world = self.plane.call(call)?;
         world.is_free(port)?;
@@ -108,7 +108,7 @@ impl PlaneBond for ScriptBond {
         world.counters.remove(&port);
         world.heard.remove(&port);
         world.restore(port, original);
-        Ok(())
+        Ok(true)
     }
 
     fn program(&mut self, plan: &ForwardingPlan) -> Applied {

@@ -199,7 +199,7 @@ impl Plane for TcPlane {
         Ok(found.map(|(bond, observed)| (Box::new(bond) as Box<dyn PlaneBond>, observed)))
     }
 
-    fn give_back(&mut self, bond: &str, port: PortId, original: &OriginalPort) -> Result<(), PlaneError> {
+    fn give_back(&mut self, bond: &str, port: PortId, original: &OriginalPort) -> Result<bool, PlaneError> {
         lock(&self.shared).give_back_orphan(bond, port, original)
     }
 
@@ -235,7 +235,7 @@ impl PlaneBond for TcBond {
         lock(&self.shared).take_in(&name, &mut self.bond, port, base)
     }
 
-    fn detach(&mut self, port: PortId, original: &OriginalPort) -> Result<(), PlaneError> {
+    fn detach(&mut self, port: PortId, original: &OriginalPort) -> Result<bool, PlaneError> {
         let name = self.name();
         lock(&self.shared).give_back(&name, &mut self.bond, port, original)
     }

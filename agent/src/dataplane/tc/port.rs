@@ -9,7 +9,7 @@ use super::bond::{Bond, Shared};
 use super::hook;
 use super::port_hook::{drop_filter, hook_port, place, take_over, unhook};
 use crate::dataplane::port::{
-    as_it_is, is_mark, port_alias, prepare, read, read_attached, read_marked, read_unless_gone, restore,
+    MarkOf, as_it_is, port_alias, prepare, read, read_attached, read_marked, read_orphan, read_unless_gone, restore,
 };
 use crate::dataplane::step::{Failures, port_step, room, step, twice};
 use crate::dataplane::{OriginalPort, PlaneError, PortBase};
@@ -63,15 +63,16 @@ impl Shared {
         bond: &mut Bond,
         port: PortId,
         original: &OriginalPort,
-    ) -> Result<(), PlaneError> {
+    ) -> Result<bool, PlaneError> {
         let mut errors = Failures::default();
         let links = &mut self.links;
         let link = match bond.ports().contains(&port) {
             true => read_attached(links, name, port, &mut errors),
-            false => read_marked(links, name, port, is_mark, &mut errors),
+            false => read_marked(links, name, port, &mut errors),
         };
+        let is_there = link.is_some();
         self.return_port(name, bond, port, link, original, &mut errors);
-        errors.result()
+        errors.result().map(|()| is_there)
     }
 
     fn return_port(
@@ -96,16 +97,20 @@ impl Shared {
         name: &str,
         port: PortId,
         original: &OriginalPort,
-    ) -> Result<(), PlaneError> {
+    ) -> Result<bool, PlaneError> {
         let mut errors = Failures::default();
         errors.note(self.sweep_pins());
         let links = &mut self.links;
-        let is_ours = |alias: &str| alias == port_alias(name);
-        if let Some(link) = read_marked(links, name, port, is_ours, &mut errors) {
-            errors.note_unless_gone(drop_filter(links, port, &link, original));
-            restore(links, port, &link, original, &mut errors);
+        let found = read_orphan(links, name, port, &mut errors);
+        // Without its bond, the program is of no use on an interface that lost the mark either.
+        if let Some((link, MarkOf::ThisBond | MarkOf::Nobody)) = &found {
+            errors.note_unless_gone(drop_filter(links, port, link, original));
         }
-        errors.result()
+        let ours = found.filter(|(_, of)| *of == MarkOf::ThisBond);
+        if let Some((link, _)) = &ours {
+            restore(links, port, link, original, &mut errors);
+        }
+        errors.result().map(|()| ours.is_some())
     }
 
     /// Takes over the ports that an earlier agent attached: those with counters, as far as they still exist and carry our mark.

@@ -175,7 +175,7 @@ impl Plane for TeamPlane {
         Ok(found.map(|(bond, observed)| (Box::new(self.handle(name, bond)) as Box<dyn PlaneBond>, observed)))
     }
 
-    fn give_back(&mut self, bond: &str, port: PortId, original: &OriginalPort) -> Result<(), PlaneError> {
+    fn give_back(&mut self, bond: &str, port: PortId, original: &OriginalPort) -> Result<bool, PlaneError> {
         lock(&self.shared).give_back_orphan(bond, port, original)
     }
 
@@ -216,7 +216,7 @@ impl PlaneBond for TeamBond {
         shared.take_in(&self.name, bond, port, base)
     }
 
-    fn detach(&mut self, port: PortId, original: &OriginalPort) -> Result<(), PlaneError> {
+    fn detach(&mut self, port: PortId, original: &OriginalPort) -> Result<bool, PlaneError> {
         let shared = &mut *lock(&self.shared);
         let bond = &mut *lock(&self.bond);
         shared.give_back(&self.name, bond, port, original)

@@ -7,7 +7,7 @@ use super::bond::{Bond, Shared};
 use super::options::{Key, Name, Value};
 use super::program::set;
 use crate::dataplane::port::{
-    as_it_is, is_mark, mark, port_alias, prepare, read, read_attached, read_marked, read_unless_gone, restore,
+    MarkOf, as_it_is, mark, prepare, read, read_attached, read_marked, read_orphan, read_unless_gone, restore,
 };
 use crate::dataplane::step::{Failures, port_step};
 use crate::dataplane::{OriginalPort, PlaneError, PortBase};
@@ -84,15 +84,16 @@ impl Shared {
         bond: &mut Bond,
         port: PortId,
         original: &OriginalPort,
-    ) -> Result<(), PlaneError> {
+    ) -> Result<bool, PlaneError> {
         let mut errors = Failures::default();
         let links = &mut self.links;
         let link = match bond.ports.contains_key(&port) {
             true => read_attached(links, name, port, &mut errors),
-            false => read_marked(links, name, port, is_mark, &mut errors),
+            false => read_marked(links, name, port, &mut errors),
         };
+        let is_there = link.is_some();
         self.return_port(bond, port, link, original, &mut errors);
-        errors.result()
+        errors.result().map(|()| is_there)
     }
 
     /// Gives back a port of a bond that is gone.
@@ -101,14 +102,15 @@ impl Shared {
         name: &str,
         port: PortId,
         original: &OriginalPort,
-    ) -> Result<(), PlaneError> {
+    ) -> Result<bool, PlaneError> {
         let mut errors = Failures::default();
         let links = &mut self.links;
-        let is_ours = |alias: &str| alias == port_alias(name);
-        if let Some(link) = read_marked(links, name, port, is_ours, &mut errors) {
-            restore(links, port, &link, original, &mut errors);
+        let found = read_orphan(links, name, port, &mut errors);
+        let ours = found.filter(|(_, of)| *of == MarkOf::ThisBond);
+        if let Some((link, _)) = &ours {
+            restore(links, port, link, original, &mut errors);
         }
-        errors.result()
+        errors.result().map(|()| ours.is_some())
     }
 
     fn return_port(

@@ -299,11 +299,19 @@ fn a_port_of_a_bond_that_is_gone_is_given_back_only_if_it_has_the_mark_of_that_b
         let port = PortId(links.by_name("a").unwrap().unwrap().ifindex);
         let before = original(&mut links, port).unwrap();
         let mut plane = TeamPlane::open().unwrap();
-        for (alias, is_ours) in [("", false), ("port of bond1", false), ("port of bond0", true)] {
+        links.add_veth("bond1", "c").unwrap();
+        // No interface is called bond2: that is what the bond was called before, and it was renamed.
+        let aliases = [
+            ("", false),
+            ("port of bond1", false),
+            ("port of bond0", true),
+            ("port of bond2", true),
+        ];
+        for (alias, is_ours) in aliases {
             links.set_mtu(port.0, 1450).unwrap();
             links.set_up(port.0, true).unwrap();
             links.set_alias(port.0, alias).unwrap();
-            plane.give_back("bond0", port, &before).unwrap();
+            assert_eq!(plane.give_back("bond0", port, &before).unwrap(), is_ours, "{alias:?}");
             let link = links.by_index(port.0).unwrap().unwrap();
             let expected = match is_ours {
                 true => (1500, false, ""),

@@ -217,6 +217,37 @@ fn a_port_is_given_back_when_somebody_deleted_the_bond() {
 }
 
 #[test]
+fn what_stays_on_a_port_of_a_deleted_bond_is_for_its_alias_to_say() {
+    for_both_hooks(|w| {
+        let (p0, _) = w.bond_with_two_ports();
+        w.attach("p2", None);
+        w.attach("p3", None);
+        let (p2, p3) = (w.port("p2"), w.port("p3"));
+        let bond = w.link("bond0").ifindex;
+        w.reopen();
+        w.links.delete(bond).unwrap();
+        w.links.add_veth("bond1", "far1").unwrap();
+        // No interface is called bond2: that is what the bond was called before, and it was renamed.
+        let aliases = ["uplink", "port of bond0", "port of bond1", "port of bond2"];
+        for (name, alias) in ["p0", "p1", "p2", "p3"].into_iter().zip(aliases) {
+            let port = w.port(name);
+            w.links.set_alias(port.0, alias).unwrap();
+            let original = w.originals.remove(&port).unwrap();
+            let is_ours = ["p1", "p3"].contains(&name);
+            let given_back = w.plane.give_back("bond0", port, &original).unwrap();
+            assert_eq!(given_back, is_ours, "{alias}");
+            let left = w.link(name);
+            let expected = if is_ours { (false, "") } else { (true, alias) };
+            assert_eq!((left.allmulti_flag, left.alias.as_str()), expected);
+        }
+        // Links went with their pins. A filter stays only where another bond may need it.
+        let filters = [p0, p2, p3].map(|port| w.links.filters(port.0).unwrap().len());
+        let needed = usize::from(w.hook == Hook::Clsact);
+        assert_eq!(filters, [0, needed, 0]);
+    });
+}
+
+#[test]
 fn a_bond_whose_active_port_was_detached_sends_nowhere() {
     for_both_hooks(|w| {
         let (p0, p1) = w.bond_with_two_ports();
