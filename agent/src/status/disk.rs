@@ -6,8 +6,31 @@ use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::Path;
 
-use super::tree::Entry;
+use super::tree::{Entry, Tree};
 use super::{procfs, sysfs};
+
+/// Makes the disk match `tree`, where `written` is what is there, and says how many files were written; with an error, the path that
+/// could not be.
+pub fn bring(written: &mut Tree, run_dir: &Path, tree: &Tree, count: &mut usize) -> Result<(), (String, io::Error)> {
+    let differs = |(path, entry): &(&String, &Entry)| written.get(*path) != Some(*entry);
+    let (changed, new): (Vec<_>, Vec<_>) = tree
+        .iter()
+        .filter(differs)
+        .partition(|(path, _)| written.contains_key(*path));
+    for (path, entry) in new.into_iter().chain(changed) {
+        replace(run_dir, path, entry).map_err(|error| (path.clone(), error))?;
+        written.insert(path.clone(), entry.clone());
+        *count += 1;
+    }
+    written.retain(|path, _| {
+        let stays = tree.contains_key(path);
+        if !stays {
+            remove_file(run_dir, path);
+        }
+        stays
+    });
+    Ok(())
+}
 
 /// Name of the file being written, outside the folders that tools list. There is one writer, and it finishes each file before
 /// the next.

@@ -7,6 +7,7 @@ mod attached;
 mod device;
 mod disk;
 pub mod info;
+mod packed;
 pub mod procfs;
 pub mod publish;
 pub mod sysfs;

@@ -14,7 +14,8 @@ use std::time::Duration;
 
 use bond_monitors::Time;
 
-use super::disk::{prune_folder, remove_file, replace};
+use super::disk::{bring, prune_folder, remove_file};
+use super::packed::Packed;
 use super::sysfs;
 use super::tree::{Entry, Tree};
 
@@ -46,7 +47,7 @@ pub struct Publisher {
 #[derive(Debug, Default)]
 struct FileSet {
     /// The files on disk.
-    written: Tree,
+    written: Packed,
     /// The wanted files, if they are not on disk yet.
     pending: Option<Tree>,
     /// Its place among the bonds.
@@ -75,7 +76,7 @@ impl Publisher {
             ..FileSet::default()
         };
         let set = self.sets.entry(bond.to_owned()).or_insert_with(fresh);
-        set.pending = (set.written != tree).then_some(tree);
+        set.pending = (set.written.unpack() != tree).then_some(tree);
     }
 
     /// As [`Publisher::update`], and writes them at once, because a client waits for it; not while writing fails.
@@ -126,7 +127,7 @@ impl Publisher {
         self.bonds.retain(|(_, known)| known != bond);
         self.list(now);
         self.holders.retain(|_, holder| holder != bond);
-        for path in self.sets.remove(bond).unwrap_or_default().written.keys() {
+        for path in self.sets.remove(bond).unwrap_or_default().written.paths() {
             remove_file(&self.run_dir, path);
         }
     }
@@ -137,8 +138,9 @@ impl Publisher {
         self.flush_some(now, usize::MAX);
         self.list(now);
         let sets = || self.sets.values();
-        let wanted = sets().flat_map(|set| set.written.keys().chain(set.pending.iter().flat_map(Tree::keys)));
-        let wanted: BTreeSet<&str> = wanted.map(String::as_str).collect();
+        let pending = sets().flat_map(|set| &set.pending).flat_map(Tree::keys);
+        let written = sets().flat_map(|set| set.written.paths());
+        let wanted: BTreeSet<&str> = written.chain(pending.map(String::as_str)).collect();
         for root in ["proc/net", sysfs::FOLDER] {
             prune_folder(&self.run_dir, root, &wanted);
         }
@@ -203,11 +205,13 @@ impl Publisher {
             else {
                 continue;
             };
-            let all = std::mem::take(&mut other.written);
-            let (taken, left): (Tree, Tree) = all.into_iter().partition(|(path, _)| path.starts_with(&folder));
-            other.written = left;
+            let all = other.written.unpack().into_iter();
+            let (taken, left): (Tree, Tree) = all.partition(|(path, _)| path.starts_with(&folder));
+            other.written = Packed::of(&left);
             if let Some(set) = self.sets.get_mut(name) {
-                set.written.extend(taken);
+                let mut written = set.written.unpack();
+                written.extend(taken);
+                set.written = Packed::of(&written);
             }
         }
     }
@@ -217,24 +221,10 @@ impl FileSet {
     /// Makes the disk match the tree and returns the number of files written, or an error with the path that could not be
     /// written.
     fn bring(&mut self, run_dir: &Path, tree: &Tree, count: &mut usize) -> Result<(), (String, io::Error)> {
-        let differs = |(path, entry): &(&String, &Entry)| self.written.get(*path) != Some(*entry);
-        let (changed, new): (Vec<_>, Vec<_>) = tree
-            .iter()
-            .filter(differs)
-            .partition(|(path, _)| self.written.contains_key(*path));
-        for (path, entry) in new.into_iter().chain(changed) {
-            replace(run_dir, path, entry).map_err(|error| (path.clone(), error))?;
-            self.written.insert(path.clone(), entry.clone());
-            *count += 1;
-        }
-        self.written.retain(|path, _| {
-            let stays = tree.contains_key(path);
-            if !stays {
-                remove_file(run_dir, path);
-            }
-            stays
-        });
-        Ok(())
+        let mut written = self.written.unpack();
+        let brought = bring(&mut written, run_dir, tree, count);
+        self.written = Packed::of(&written);
+        brought
     }
 }
 
