@@ -6,5 +6,5 @@ pub(super) const MOST_BONDS: usize = 256;
 /// Most bonds that files make together.
 pub(super) const MOST_IN_ALL: usize = 1024;
 
-/// Most words for one load, and most of one name in modules.conf.
+/// Most words for one load, most of one name in modules.conf, and most ports of one list.
 pub(super) const MOST_WORDS: usize = 1024;

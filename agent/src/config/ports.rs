@@ -4,18 +4,27 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::BondSpec;
 use super::diagnostic::{Findings, Place};
+use super::limits::MOST_WORDS;
 use super::names::check_interface;
 
-/// The ports of a bond that a comma-separated list names; bad names are reported and left out.
+/// The ports of a bond that a comma-separated list names; bad names are reported and left out, a list that is too long as a whole.
 pub(super) fn port_names(bond: &str, list: &str, place: &Place, findings: &mut Findings) -> Vec<String> {
+    let many = list.split(',').count();
+    if many > MOST_WORDS {
+        let text = format!("slaves= of {bond} names {many} ports, expected {MOST_WORDS} at most");
+        findings.error(place, text);
+        return Vec::new();
+    }
+    // Each wrong name has a message of its own.
+    let shown = if list.len() <= LONGEST_SHOWN { list } else { "..." };
     let mut ports: Vec<String> = Vec::new();
     for name in list.split(',') {
         if let Err(wrong) = check_interface(name) {
-            findings.error(place, format!("slaves={list}: {wrong}"));
+            findings.error(place, format!("slaves={shown}: {wrong}"));
         } else if ports.iter().any(|port| port == name) {
             findings.error(
                 place,
-                format!("slaves={list} names {name} twice, expected each port once"),
+                format!("slaves={shown} names {name} twice, expected each port once"),
             );
         } else if name == bond {
             findings.error(
@@ -75,3 +84,6 @@ impl Claims {
         }
     }
 }
+
+/// Longest list that messages repeat, in bytes.
+const LONGEST_SHOWN: usize = 256;

@@ -313,6 +313,36 @@ fn ports_belong_to_one_bond() {
     );
 }
 
+/// Messages do not grow with the list, nor the time with its square.
+#[test]
+fn absurdly_long_lists_of_ports_are_refused_at_once() {
+    let list = |count: usize| {
+        let names: Vec<String> = (0..count).map(|number| format!("eth{number}")).collect();
+        names.join(",")
+    };
+    let text = |list: &str| format!("alias bond0 bonding\noptions bond0 slaves={list}\n");
+    let many = parsed(&text(&list(1024)));
+    assert!(!many.has_errors(), "{:?}", findings(&many));
+    assert_eq!(many.bonds[0].ports.len(), 1024);
+    for list in [list(1025), ",".repeat(1024)] {
+        bad(
+            &text(&list),
+            &["f:2: slaves= of bond0 names 1025 ports, expected 1024 at most"],
+        );
+    }
+    let long = [&"x".repeat(300), "eth0", "eth0"].join(",");
+    bad(
+        &text(&long),
+        &[
+            &format!(
+                "f:2: slaves=...: \"{}\" is not an interface name (longer than 15 bytes), expected 1 to 15 bytes such as bond0",
+                "x".repeat(300)
+            ),
+            "f:2: slaves=... names eth0 twice, expected each port once",
+        ],
+    );
+}
+
 #[test]
 fn absurd_numbers_of_bonds_are_refused() {
     for value in ["4000000000", "-1", "x", ""] {
