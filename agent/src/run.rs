@@ -43,6 +43,9 @@ const EXAMINATION_SHARE: u32 = 9;
 /// At least this long.
 const EXAMINATION_PAUSE: Duration = Duration::from_millis(100);
 
+/// At most this long: on a busy machine an examination takes long, and clients wait 10 s for an answer.
+const EXAMINATION_PAUSE_MAX: Duration = Duration::from_secs(1);
+
 /// Everything that the loop owns.
 pub struct Agent {
     poll: Poll,
@@ -334,7 +337,7 @@ impl Agent {
 
 /// How long the next `doctor` waits after one that took this time.
 fn pause_after(took: Duration) -> Duration {
-    (took * EXAMINATION_SHARE).max(EXAMINATION_PAUSE)
+    (took * EXAMINATION_SHARE).clamp(EXAMINATION_PAUSE, EXAMINATION_PAUSE_MAX)
 }
 
 #[cfg(test)]
