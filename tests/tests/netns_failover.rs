@@ -9,15 +9,16 @@ use bondd_tests::traffic::TEN_THOUSAND;
 use bondd_tests::{BondAndSwitch, TwoBonds, wait_for};
 
 #[test]
-fn a_pulled_cable_costs_at_most_a_millisecond_of_traffic() {
+fn a_pulled_cable_costs_at_most_a_millisecond_of_traffic_once_the_kernel_has_reported_it() {
     let pair = TwoBonds::new(Machine::alone(), "miimon=100");
     pair.wait_active("eth0");
     // The machine may be busy with something else for a while: the best of five series counts.
     let mut medians = Vec::new();
     while medians.len() < 5 && medians.last().is_none_or(|median| *median > 10) {
-        let lost = ten_pulls(&pair);
-        medians.push(median(&lost));
-        println!("frames lost of 10,000 a second by each of ten pulls: {lost:?}, medians {medians:?}");
+        let pulls = ten_pulls(&pair);
+        let after_reports: Vec<u64> = pulls.iter().map(|pull| pull.after_report).collect();
+        medians.push(median(&after_reports));
+        println!("frames lost of 10,000 a second by each of ten pulls: {pulls:?}, medians {medians:?}");
     }
     assert!(medians.last().is_some_and(|median| *median <= 10), "{medians:?}");
 }
@@ -27,7 +28,7 @@ fn polling_alone_costs_at_most_one_interval() {
     let pair = TwoBonds::new(Machine::alone(), "miimon=100");
     pair.unsubscribe_from_links();
     pair.wait_active("eth0");
-    let lost = ten_pulls(&pair);
+    let lost: Vec<u64> = ten_pulls(&pair).iter().map(|pull| pull.lost).collect();
     println!(
         "frames lost without link events and with miimon=100: {lost:?}, median {}",
         median(&lost)

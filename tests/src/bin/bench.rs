@@ -108,7 +108,7 @@ fn failovers() -> Outcome {
             pair.unsubscribe_from_links();
         }
         pair.wait_active("eth0");
-        let lost = ten_pulls(&pair);
+        let lost: Vec<u64> = ten_pulls(&pair).iter().map(|pull| pull.lost).collect();
         let extreme = |found: Option<&u64>| found.map_or_else(String::new, u64::to_string);
         row(
             monitor,

@@ -7,7 +7,7 @@
 mod probe;
 mod requests;
 mod table;
-mod watch;
+pub(crate) mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
