@@ -37,7 +37,8 @@ const BUDGET: usize = 64;
 /// as one.
 const SHOWN_A_TURN: usize = 64;
 
-/// After a `doctor` the next one waits for this many times as long as the first one took: they take a tenth of the time at most.
+/// After a `doctor` the next one waits for this many times as long as the first one took, so that they take a tenth of
+/// the time, unless that is more than [`EXAMINATION_PAUSE_MAX`].
 const EXAMINATION_SHARE: u32 = 9;
 
 /// At least this long.

@@ -303,7 +303,7 @@ fn given_back_is_what_is_marked(settings: Settings, are_left: bool) {
         netns.link("eth1").unwrap()["ifalias"].is_null()
     });
     assert_eq!(PortState::of(netns, "eth0"), before, "{}", daemon.log());
-    let words = "bond0: eth0 is not marked as its port, so it is left as it is";
+    let words = "bond0: eth0 is not marked as its port, so its settings are left as they are";
     assert_eq!(daemon.log().matches(words).count(), 1, "{}", daemon.log());
     assert!(!daemon.log().contains("eth0: given back"), "{}", daemon.log());
     // That is settled: nothing tries again.

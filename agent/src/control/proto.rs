@@ -247,8 +247,8 @@ pub struct BondReport {
     /// The core's data.
     #[serde(flatten)]
     pub status: BondStatus,
-    /// Milliseconds between its polls, if that is more than a quarter longer than `miimon`: polls of many bonds share a part of the processor, or
-    /// another program holds a lock of the kernel.
+    /// Milliseconds between its polls, if that is more than a quarter longer than `miimon`: polls of many bonds share a part of the
+    /// processor, or another program holds a lock of the kernel.
     #[serde(default)]
     pub polled_every_ms: Option<u64>,
     /// Settings that the data plane could not make so far; tried again if that can help.

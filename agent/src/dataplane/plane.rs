@@ -39,6 +39,7 @@ pub trait Plane: Send {
     fn adopt(&mut self, name: &str) -> Result<Option<Adopted>, PlaneError>;
     /// Gives back a port of a bond that is gone, as [`PlaneBond::detach`] does it for one that is there. `bond` is the name that it
     /// had last. The mark may be of an earlier name of the bond, if no interface is called so now.
+    /// Returns whether the port was given back.
     fn give_back(&mut self, bond: &str, port: PortId, original: &OriginalPort) -> Result<bool, PlaneError>;
     /// Why bonds of this plane stop forwarding although nobody removes them, and what helps; nothing if forwarding outlives this
     /// process and its mount namespace.

@@ -184,7 +184,7 @@ pub enum MarkOf {
 
 fn log_unmarked(bond: &str, link: &Link) {
     log::warn!(
-        "{bond}: {} is not marked as its port, so it is left as it is",
+        "{bond}: {} is not marked as its port, so its settings are left as they are",
         link.report.name
     );
 }

@@ -115,8 +115,8 @@ impl Shared {
 
     /// Takes over the ports that an earlier agent attached: those with counters, as far as they still exist and carry our mark.
     /// Returns them with their links. Each step is tried twice. If the program on a port cannot be taken over, it goes on as it is
-    /// until [`take_over_rest`](super::port_hook::take_over_rest) succeeds. A port that has lost its program and gets no other is forgotten, with a warning:
-    /// it is attached anew.
+    /// until [`take_over_rest`](super::port_hook::take_over_rest) succeeds. A port that has lost its program and gets no other is
+    /// forgotten, with a warning: it is attached anew.
     ///
     /// # Errors
     /// Something fails that all ports need, a port cannot be read, or no port can be taken over. Then nothing is forgotten, and
