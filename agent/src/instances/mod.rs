@@ -4,20 +4,16 @@
 //! requests, files and the log.
 
 mod actions;
-mod adoption;
 mod agenda;
-mod attach;
 mod attempts;
-mod calls;
+mod changes;
 mod deadlines;
 mod events;
 mod examination;
 mod facts;
-mod follow;
 mod forwarder;
 mod frame_sockets;
 mod gathered;
-mod give_back;
 mod id;
 mod instance;
 mod listening;
@@ -27,7 +23,6 @@ mod memberships;
 mod owners;
 mod polling;
 mod polls;
-mod port_calls;
 mod publish;
 mod rate_limit;
 mod repair;
@@ -35,7 +30,6 @@ mod returns;
 mod saving;
 mod showing;
 mod shown;
-mod start;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -43,8 +37,8 @@ mod topology;
 mod unadopted;
 mod unfulfilled;
 
+pub use changes::{check_options, check_options_on};
 pub use showing::Showing;
-pub use start::{check_options, check_options_on};
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};

@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use bond_modes::options::{self, row_name};
 use bond_monitors::Time;
 
-use super::Instances;
+use super::super::Instances;
+use super::super::id::InstanceId;
+use super::super::instance::Instance;
+use super::super::unadopted::{State, Unadopted};
 use super::calls::option_error;
-use super::id::InstanceId;
-use super::instance::Instance;
-use super::unadopted::{State, Unadopted};
 use crate::config::BondSpec;
 use crate::control::proto::OptionPairs;
 use crate::dataplane::PlaneError;
@@ -18,7 +18,7 @@ use crate::plane_option::{is_plane, without_plane};
 impl Instances {
     /// Makes the bond of a file, or changes an adopted one to match the files. If a bond of that name may be there and cannot be
     /// adopted for now, the file is followed later.
-    pub(super) fn ensure(&mut self, now: Time, spec: &BondSpec) {
+    pub(in crate::instances) fn ensure(&mut self, now: Time, spec: &BondSpec) {
         if let Err(error) = self.try_ensure(now, spec) {
             let mut bond = Unadopted::new(&spec.name, State::Lost);
             bond.specs.push(spec.clone());
@@ -30,7 +30,7 @@ impl Instances {
     ///
     /// # Errors
     /// It cannot be found out whether there is a bond of that name, or that bond cannot be read.
-    pub(super) fn try_ensure(&mut self, now: Time, spec: &BondSpec) -> Result<(), PlaneError> {
+    pub(in crate::instances) fn try_ensure(&mut self, now: Time, spec: &BondSpec) -> Result<(), PlaneError> {
         let pairs = spec.pairs();
         let (at, followed) = match self.find(&spec.name) {
             Ok(at) => (at, self.follow(now, at, &pairs)),
@@ -151,7 +151,7 @@ impl Instances {
     /// - One that an operator made loses the ports and the options of the files.
     ///
     /// It stays as it is while a file that named it is there but was not read.
-    pub(super) fn leave_behind_one(&mut self, now: Time, name: &str) {
+    pub(in crate::instances) fn leave_behind_one(&mut self, now: Time, name: &str) {
         let Ok(at) = self.find(name) else { return };
         let instance = &self.bonds[at];
         let origins = &instance.origins;

@@ -6,15 +6,15 @@ use std::collections::BTreeMap;
 use bond_modes::PortId;
 use bond_monitors::Time;
 
-use super::Instances;
-use super::id::InstanceId;
+use super::super::Instances;
+use super::super::id::InstanceId;
 use crate::dataplane::step::twice;
 use crate::dataplane::{OriginalPort, PlaneError};
 use crate::saved::{LeftPort, SavedBond};
 
 impl Instances {
     /// Gives back a port that its bond does not use any more.
-    pub(super) fn give_back(&mut self, now: Time, at: InstanceId, port: PortId, original: OriginalPort) {
+    pub(in crate::instances) fn give_back(&mut self, now: Time, at: InstanceId, port: PortId, original: OriginalPort) {
         let instance = &mut self.bonds[at];
         let detach = || instance.plane.with(|plane| plane.detach(port, &original));
         if let Err(error) = twice(detach).or_else(unless_gone) {
@@ -25,7 +25,7 @@ impl Instances {
     }
 
     /// Gives back the ports of a bond whose interface is gone.
-    pub(super) fn give_back_all(&mut self, now: Time, saved: &mut SavedBond) {
+    pub(in crate::instances) fn give_back_all(&mut self, now: Time, saved: &mut SavedBond) {
         let (bond, plane) = (saved.name.clone(), saved.plane().to_owned());
         log::warn!("{bond}: its interface is gone, giving its ports back");
         self.leave(&bond, &plane, std::mem::take(&mut saved.unrestored));
@@ -41,7 +41,7 @@ impl Instances {
     }
 
     /// Keeps settings of ports that outlive their bond.
-    pub(super) fn leave(&mut self, bond: &str, plane: &str, ports: BTreeMap<PortId, OriginalPort>) {
+    pub(in crate::instances) fn leave(&mut self, bond: &str, plane: &str, ports: BTreeMap<PortId, OriginalPort>) {
         let left = ports.into_iter().map(|(port, original)| {
             let (bond, plane) = (bond.to_owned(), plane.to_owned());
             (port, LeftPort { bond, plane, original })
@@ -49,20 +49,20 @@ impl Instances {
         self.unrestored.extend(left);
     }
 
-    pub(super) fn return_failed(&mut self, now: Time, bond: &str, port: PortId, error: &PlaneError) {
+    pub(in crate::instances) fn return_failed(&mut self, now: Time, bond: &str, port: PortId, error: &PlaneError) {
         let link = self.links.by_index(port.0).ok().flatten();
         let name = link.map_or_else(|| port.to_string(), |link| link.report.name);
         self.returns.failed(now, port, format!("{bond}: {name}"), error);
     }
 
     /// When the next port is tried again.
-    pub(super) fn give_back_timeout(&mut self) -> Option<Time> {
+    pub(in crate::instances) fn give_back_timeout(&mut self) -> Option<Time> {
         let left = self.left_ports().into_iter();
         left.map(|port| self.returns.retry(port)).min()
     }
 
     /// Makes the attempts that are due.
-    pub(super) fn give_back_due(&mut self, now: Time) {
+    pub(in crate::instances) fn give_back_due(&mut self, now: Time) {
         for port in self.left_ports() {
             if self.returns.retry(port) <= now {
                 self.try_give_back(now, port);
@@ -128,14 +128,14 @@ impl Instances {
     }
 
     /// The original settings of an interface that has not got them back.
-    pub(super) fn unrestored(&mut self, port: PortId) -> Option<&OriginalPort> {
+    pub(in crate::instances) fn unrestored(&mut self, port: PortId) -> Option<&OriginalPort> {
         let keeper = self.bonds.keeping(port).first().copied();
         let kept = keeper.and_then(|at| self.bonds.get(at)?.unrestored.get(&port));
         kept.or_else(|| self.unrestored.get(&port).map(|left| &left.original))
     }
 
     /// An interface has its settings again, is a port, or is gone.
-    pub(super) fn forget_unrestored(&mut self, port: PortId) {
+    pub(in crate::instances) fn forget_unrestored(&mut self, port: PortId) {
         self.returns.forget(port);
         for at in self.bonds.keeping(port) {
             self.bonds[at].unrestored.remove(&port);
@@ -147,7 +147,7 @@ impl Instances {
     }
 
     /// A failure is logged by the store, and tried again each second.
-    pub(super) fn save_left(&mut self) {
+    pub(in crate::instances) fn save_left(&mut self) {
         self.left_unsaved = self.store.save_left(&self.unrestored).is_err();
     }
 }

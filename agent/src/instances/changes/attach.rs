@@ -1,23 +1,23 @@
-//! Attaches wanted ports when they appear, and again when [`Attempts`](super::attempts::Attempts) says so.
+//! Attaches wanted ports when they appear, and again when [`Attempts`](super::super::attempts::Attempts) says so.
 
 use bond_monitors::Time;
 
-use super::Instances;
-use super::id::InstanceId;
-use super::logged_failures::Subject;
+use super::super::Instances;
+use super::super::id::InstanceId;
+use super::super::logged_failures::Subject;
 use crate::control::proto::ErrorCode;
 use crate::netlink::Link;
 
 impl Instances {
     /// A link message about a wanted interface that is not attached: attaches it if an attempt is due.
-    pub(super) fn on_wanted(&mut self, now: Time, at: InstanceId, link: &Link) {
+    pub(in crate::instances) fn on_wanted(&mut self, now: Time, at: InstanceId, link: &Link) {
         if self.bonds[at].attempts.is_due(now, link) {
             self.attach_wanted(now, at, &link.report.name);
         }
     }
 
     /// Makes the attempts of these bonds that are due.
-    pub(super) fn attach_due(&mut self, now: Time, due: &[InstanceId]) {
+    pub(in crate::instances) fn attach_due(&mut self, now: Time, due: &[InstanceId]) {
         for &at in due {
             for name in self.bonds[at].attempts.due(now) {
                 let link = self.links.by_name(&name).ok().flatten();
@@ -33,7 +33,7 @@ impl Instances {
     }
 
     /// Attaches a port that was waited for; a refusal is logged once for each reason.
-    pub(super) fn attach_wanted(&mut self, now: Time, at: InstanceId, name: &str) {
+    pub(in crate::instances) fn attach_wanted(&mut self, now: Time, at: InstanceId, name: &str) {
         let attach = |instances: &mut Instances| {
             let link = instances.possible_port(name)?;
             instances.attach(now, at, &link)

@@ -5,9 +5,9 @@ use std::time::Duration;
 use bond_modes::options::millis;
 use bond_monitors::Time;
 
-use super::Instances;
-use super::id::InstanceId;
-use super::unadopted::{State, Unadopted};
+use super::super::Instances;
+use super::super::id::InstanceId;
+use super::super::unadopted::{State, Unadopted};
 use crate::control::proto::WaitingReport;
 use crate::dataplane::PlaneError;
 use crate::dataplane::step::step;
@@ -16,7 +16,7 @@ use crate::text::chain;
 
 impl Instances {
     /// Adopts a bond, or gives its ports back if it is gone. After a failure it is tried again later.
-    pub(super) fn try_adoption(&mut self, now: Time, mut bond: Unadopted) -> Option<Unadopted> {
+    pub(in crate::instances) fn try_adoption(&mut self, now: Time, mut bond: Unadopted) -> Option<Unadopted> {
         match self.adopt_or_give_back(now, &mut bond) {
             Ok(()) => {
                 self.wait_no_more(&mut bond);
@@ -43,7 +43,7 @@ impl Instances {
     }
 
     /// Keeps a bond for a later attempt. The log reports each reason once.
-    pub(super) fn adopt_later(&mut self, now: Time, mut bond: Unadopted, error: &PlaneError) {
+    pub(in crate::instances) fn adopt_later(&mut self, now: Time, mut bond: Unadopted, error: &PlaneError) {
         let reason = chain(error);
         if bond.reason != reason {
             log::error!(
@@ -59,7 +59,7 @@ impl Instances {
     }
 
     /// The place of a bond that is to be adopted and has this name, in its state file or in the kernel.
-    pub(super) fn find_unadopted(&mut self, name: &str) -> Result<Option<usize>, PlaneError> {
+    pub(in crate::instances) fn find_unadopted(&mut self, name: &str) -> Result<Option<usize>, PlaneError> {
         if self.unadopted.is_empty() {
             return Ok(None);
         }
@@ -76,7 +76,7 @@ impl Instances {
     }
 
     /// The bonds that are to be adopted, and those that a start is still to make.
-    pub(super) fn waiting(&mut self, now: Time) -> Vec<WaitingReport> {
+    pub(in crate::instances) fn waiting(&mut self, now: Time) -> Vec<WaitingReport> {
         let adopted = |bond: &Unadopted| WaitingReport {
             name: bond.name.clone(),
             why: bond.reason.clone(),
@@ -97,7 +97,7 @@ impl Instances {
     }
 
     /// The bonds that a start is still to make.
-    pub(super) fn still_to_make(&mut self) -> Vec<String> {
+    pub(in crate::instances) fn still_to_make(&mut self) -> Vec<String> {
         let named = self.agenda.specs().iter().map(|spec| spec.name.clone());
         let mut named: Vec<String> = named.collect();
         named.retain(|name| self.bonds.named(name).is_none() && self.unadopted.iter().all(|bond| bond.name != *name));
@@ -105,7 +105,7 @@ impl Instances {
     }
 
     /// Why a bond that is known is not there; `None` if none of this name is expected.
-    pub(super) fn why_missing(&self, bond: &str) -> Option<String> {
+    pub(in crate::instances) fn why_missing(&self, bond: &str) -> Option<String> {
         if let Some(waiting) = self.unadopted.iter().find(|waiting| waiting.name == bond) {
             let again = if waiting.retry.is_some() {
                 ", bondd tries again"
@@ -124,13 +124,13 @@ impl Instances {
     }
 
     /// When the next bond is tried again.
-    pub(super) fn adopt_timeout(&self) -> Option<Time> {
+    pub(in crate::instances) fn adopt_timeout(&self) -> Option<Time> {
         let left = self.unadopted.iter().filter(|bond| !bond.is_asked);
         left.filter_map(|bond| bond.retry).min()
     }
 
     /// Makes the attempts that are due, each as soon as the kernel answers: it may have failed because others have its lock.
-    pub(super) fn adopt_due(&mut self, now: Time) {
+    pub(in crate::instances) fn adopt_due(&mut self, now: Time) {
         let is_due = |bond: &&mut Unadopted| !bond.is_asked && bond.retry.is_some_and(|retry| retry <= now);
         for bond in self.unadopted.iter_mut().filter(is_due) {
             bond.is_asked = true;
@@ -143,7 +143,7 @@ impl Instances {
     }
 
     /// Attempts that the kernel is still to answer for are not made.
-    pub(super) fn give_up_adoptions(&mut self) {
+    pub(in crate::instances) fn give_up_adoptions(&mut self) {
         for bond in &mut self.unadopted {
             bond.is_asked = false;
         }
@@ -166,7 +166,7 @@ impl Instances {
 
     /// Reads the interfaces of a bond that has just been taken over, as a reading of everything does: the events that described
     /// them came before. If an interface cannot be read, everything is read later.
-    pub(super) fn look_over(&mut self, now: Time, at: InstanceId) {
+    pub(in crate::instances) fn look_over(&mut self, now: Time, at: InstanceId) {
         let Some(instance) = self.bonds.get(at) else { return };
         let device = instance.ifindex;
         let mut parts = vec![(device, instance.name.clone())];
@@ -195,7 +195,7 @@ impl Instances {
     }
 
     /// An interface is gone. If it is that of a bond that is to be adopted, its ports are given back at once.
-    pub(super) fn unadopted_gone(&mut self, now: Time, ifindex: u32) {
+    pub(in crate::instances) fn unadopted_gone(&mut self, now: Time, ifindex: u32) {
         for bond in &mut self.unadopted {
             if bond.ifindex() == Some(ifindex) && bond.retry.is_some() {
                 bond.retry = Some(now);
@@ -204,7 +204,7 @@ impl Instances {
     }
 
     /// Where the bond is, now that it is adopted. Another one may have its former name by now.
-    pub(super) fn place_of(&mut self, bond: &Unadopted) -> Option<InstanceId> {
+    pub(in crate::instances) fn place_of(&mut self, bond: &Unadopted) -> Option<InstanceId> {
         match bond.ifindex() {
             Some(ifindex) => self.bonds.on_device(ifindex),
             None => self.bonds.named(&bond.name),

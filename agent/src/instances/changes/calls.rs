@@ -5,9 +5,9 @@ use bond_modes::{Bond, BondOptions, Notice, OptionError, PortId};
 use bond_monitors::Time;
 use serde_json::{Value, json};
 
-use super::Instances;
-use super::id::InstanceId;
-use super::instance::Instance;
+use super::super::Instances;
+use super::super::id::InstanceId;
+use super::super::instance::Instance;
 use crate::control::proto::{Call, ControlError, ErrorCode, EventLine, OptionPairs};
 use crate::dataplane::{PlaneChoice, PlaneError};
 use crate::plane_option::take_plane;
@@ -109,7 +109,7 @@ impl Instances {
     }
 
     /// Makes a bond; its place.
-    pub(super) fn add(
+    pub(in crate::instances) fn add(
         &mut self,
         now: Time,
         name: &str,
@@ -162,7 +162,12 @@ impl Instances {
         Ok(at)
     }
 
-    pub(super) fn set(&mut self, now: Time, bond: &str, pairs: &[(String, String)]) -> Result<(), ControlError> {
+    pub(in crate::instances) fn set(
+        &mut self,
+        now: Time,
+        bond: &str,
+        pairs: &[(String, String)],
+    ) -> Result<(), ControlError> {
         let at = self.find(bond)?;
         let (choice, pairs) = take_plane(pairs).map_err(|error| option_error(bond, error))?;
         self.stay_on_plane(at, choice)?;
@@ -220,7 +225,7 @@ impl Instances {
     }
 
     /// Gives all ports back and removes the bond. Errors do not stop the removal: a bond that lost its ports is of no use.
-    pub(super) fn remove(&mut self, now: Time, at: InstanceId) -> Result<(), ControlError> {
+    pub(in crate::instances) fn remove(&mut self, now: Time, at: InstanceId) -> Result<(), ControlError> {
         let ports: Vec<PortId> = self.bonds[at].bond.ports().iter().map(|port| port.id).collect();
         for port in ports {
             self.stop_listening(port);
@@ -266,7 +271,7 @@ fn done<T>(_: T) -> Value {
 }
 
 /// An option error as a client gets it.
-pub(super) fn option_error(object: &str, error: OptionError) -> ControlError {
+pub(in crate::instances) fn option_error(object: &str, error: OptionError) -> ControlError {
     let code = match error {
         OptionError::Unknown { .. } => ErrorCode::UnknownOption,
         OptionError::BadValue { .. } | OptionError::Listed { .. } | OptionError::NotListed { .. } => {

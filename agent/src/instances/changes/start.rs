@@ -7,11 +7,11 @@ use std::path::PathBuf;
 use bond_modes::{AdoptedState, Bond, BondOptions, ForwardingPlan, PortFacts, PortId, options};
 use bond_monitors::Time;
 
-use super::Instances;
-use super::agenda::{Agenda, Stage, StartFiles, Task};
-use super::id::InstanceId;
-use super::instance::Instance;
-use super::unadopted::{State, Unadopted};
+use super::super::Instances;
+use super::super::agenda::{Agenda, Stage, StartFiles, Task};
+use super::super::id::InstanceId;
+use super::super::instance::Instance;
+use super::super::unadopted::{State, Unadopted};
 use crate::config::BondSpec;
 use crate::dataplane::step::{step, twice};
 use crate::dataplane::{self, Adopted, Observed, OriginalPort, Plane, PlaneBond, PlaneChoice, PlaneError, PortBase};
@@ -78,7 +78,7 @@ impl Instances {
     }
 
     /// When [`Instances::go_on_starting`] has something to do.
-    pub(super) fn start_timeout(&mut self) -> Option<Time> {
+    pub(in crate::instances) fn start_timeout(&mut self) -> Option<Time> {
         if self.has_started() {
             return None;
         }
@@ -210,7 +210,7 @@ impl Instances {
     ///
     /// # Errors
     /// It cannot be found out whether the interface is there, or the interface is there and not recognised.
-    pub(super) fn look_for(&mut self, saved: &mut SavedBond) -> Result<Option<Adopted>, PlaneError> {
+    pub(in crate::instances) fn look_for(&mut self, saved: &mut SavedBond) -> Result<Option<Adopted>, PlaneError> {
         self.plane_of(saved)?;
         let ifindex = saved.ifindex;
         let link = step(|| format!("read {}", saved.name), || self.links.by_index(ifindex))?;
@@ -277,7 +277,11 @@ impl Instances {
 
     /// A port is attached only when its settings are on disk. If they are missing there all the same, it is to be given back as one of
     /// a bond without a saved state.
-    pub(super) fn complete_originals(&mut self, saved: &mut SavedBond, seen: &Observed) -> Result<(), PlaneError> {
+    pub(in crate::instances) fn complete_originals(
+        &mut self,
+        saved: &mut SavedBond,
+        seen: &Observed,
+    ) -> Result<(), PlaneError> {
         for (port, report) in &seen.ports {
             if saved.originals.contains_key(port) {
                 continue;
@@ -301,7 +305,13 @@ impl Instances {
         Ok(())
     }
 
-    pub(super) fn adopt(&mut self, now: Time, saved: SavedBond, plane: Box<dyn PlaneBond>, observed: Observed) {
+    pub(in crate::instances) fn adopt(
+        &mut self,
+        now: Time,
+        saved: SavedBond,
+        plane: Box<dyn PlaneBond>,
+        observed: Observed,
+    ) {
         let ifindex = observed.ifindex;
         let options = saved.bond.options().clone();
         let seen = self.seen(observed, &saved.originals);
@@ -391,7 +401,7 @@ impl Instances {
     ///
     /// # Errors
     /// It cannot be read, or the settings of its ports cannot.
-    pub(super) fn adopt_orphan(
+    pub(in crate::instances) fn adopt_orphan(
         &mut self,
         now: Time,
         name: &str,
@@ -464,7 +474,7 @@ impl Instances {
         })
     }
 
-    pub(super) fn attach_all_wanted(&mut self, now: Time, at: InstanceId) {
+    pub(in crate::instances) fn attach_all_wanted(&mut self, now: Time, at: InstanceId) {
         for name in self.bonds[at].wanted.clone() {
             self.attach_if_there(now, at, &name);
         }

@@ -4,10 +4,10 @@ use bond_modes::options::FailOverMac;
 use bond_modes::{BondOptions, Event, Notice, PortFacts, PortId, Warning};
 use bond_monitors::{MacAddr, Time};
 
-use super::Instances;
+use super::super::Instances;
+use super::super::id::InstanceId;
+use super::super::logged_failures::Subject;
 use super::calls::{option_error, plane_error};
-use super::id::InstanceId;
-use super::logged_failures::Subject;
 use crate::control::proto::{ControlError, ErrorCode, OptionPairs};
 use crate::dataplane::{self, OriginalPort, PlaneError, PortBase};
 use crate::netlink::Link;
@@ -15,7 +15,7 @@ use crate::status::Device;
 use crate::text::chain;
 
 impl Instances {
-    pub(super) fn port_attach(&mut self, now: Time, bond: &str, port: &str) -> Result<(), ControlError> {
+    pub(in crate::instances) fn port_attach(&mut self, now: Time, bond: &str, port: &str) -> Result<(), ControlError> {
         let at = self.find(bond)?;
         let link = self.possible_port(port)?;
         self.attach(now, at, &link)?;
@@ -28,7 +28,7 @@ impl Instances {
     }
 
     /// The interface of that name, if it can become a port. [bond_main.c: bond_enslave]
-    pub(super) fn possible_port(&mut self, port: &str) -> Result<Link, ControlError> {
+    pub(in crate::instances) fn possible_port(&mut self, port: &str) -> Result<Link, ControlError> {
         let refuse = |code, text: String| Err(ControlError::new(code, text));
         let link = self
             .links
@@ -95,7 +95,7 @@ impl Instances {
     }
 
     /// Attaches an interface. Its settings are saved first, so that they can be restored after a crash half-way.
-    pub(super) fn attach(&mut self, now: Time, at: InstanceId, link: &Link) -> Result<(), ControlError> {
+    pub(in crate::instances) fn attach(&mut self, now: Time, at: InstanceId, link: &Link) -> Result<(), ControlError> {
         let port = PortId(link.ifindex);
         let name = self.bonds[at].name.clone();
         let what = format!("{name}: {}", link.report.name);
@@ -241,7 +241,7 @@ impl Instances {
         Err(ControlError::new(ErrorCode::BadPort, text))
     }
 
-    pub(super) fn port_detach(&mut self, now: Time, bond: &str, port: &str) -> Result<(), ControlError> {
+    pub(in crate::instances) fn port_detach(&mut self, now: Time, bond: &str, port: &str) -> Result<(), ControlError> {
         let at = self.find(bond)?;
         let instance = &mut self.bonds[at];
         let attached = instance.bond.ports().named(port).map(|port| port.id);
@@ -257,7 +257,7 @@ impl Instances {
     }
 
     /// Moves traffic off a port, then gives it back as it was, unless it is `gone`.
-    pub(super) fn release(&mut self, now: Time, at: InstanceId, port: PortId, gone: bool) {
+    pub(in crate::instances) fn release(&mut self, now: Time, at: InstanceId, port: PortId, gone: bool) {
         self.feed(now, at, Event::PortDetached { port, gone });
         self.stop_listening(port);
         let instance = &mut self.bonds[at];
@@ -283,7 +283,7 @@ impl Instances {
         }
     }
 
-    pub(super) fn port_set(
+    pub(in crate::instances) fn port_set(
         &mut self,
         now: Time,
         bond: &str,
