@@ -18,7 +18,7 @@ use crate::control::server::Server;
 use crate::control::{RUN_DIR, RUN_DIR_ENV, SOCKET};
 use crate::dataplane::tc::Hook;
 use crate::dataplane::{PlaneChoice, PlaneError, PlaneSetup, Planes};
-use crate::descriptors;
+use crate::descriptors::{self, cannot};
 use crate::instances::{Instances, check_options_on};
 use crate::locks::private_file;
 use crate::logging;
@@ -116,7 +116,7 @@ fn read_config(arguments: &Arguments) -> Option<Parsed> {
 
 fn serve(arguments: &Arguments, config: &Parsed) -> Result<(), Box<dyn Error>> {
     descriptors::raise();
-    let signals = Signals::new()?;
+    let signals = Signals::new().map_err(cannot("take over the signals"))?;
     let run_dir = prepare(&arguments.run_dir)?;
     let _lock = lock(&run_dir)?;
     priority::raise(priority::LOOP);
@@ -133,17 +133,20 @@ fn serve(arguments: &Arguments, config: &Parsed) -> Result<(), Box<dyn Error>> {
     for (plane, why) in planes.short_lived() {
         log::warn!("bonds on plane {plane}: {why}");
     }
-    let poll = mio::Poll::new()?;
-    let registry = poll.registry().try_clone()?;
-    let threads = Threads::start(Waker::new(poll.registry(), ANSWERS)?)?;
+    let poll = mio::Poll::new().map_err(cannot("wait for events"))?;
+    let registry = poll.registry().try_clone().map_err(cannot("wait for frames"))?;
+    let waker = Waker::new(poll.registry(), ANSWERS).map_err(cannot("wait for answers of threads"))?;
+    let threads = Threads::start(waker)?;
     let mut instances = Instances::new(&run_dir, registry, planes, threads)?;
     instances.prefer(arguments.plane);
     instances.show_in(arguments.status_files);
     instances
         .begin_start(clock::now(), &config.bonds, &config.files)
-        .map_err(|error| format!("cannot read the saved states in {}/state: {error}", run_dir.display()))?;
-    let server = Server::bind(&run_dir.join(SOCKET), poll.registry(), CONTROL)?;
-    let agent = Agent::new(poll, signals, server, instances)?;
+        .map_err(cannot(&format!("read the saved states in {}/state", run_dir.display())))?;
+    let socket = run_dir.join(SOCKET);
+    let server =
+        Server::bind(&socket, poll.registry(), CONTROL).map_err(cannot(&format!("listen at {}", socket.display())))?;
+    let agent = Agent::new(poll, signals, server, instances).map_err(cannot("wait for events"))?;
     let instances = agent.run(|| log::info!("ready at {}", run_dir.display()))?;
     stop(&run_dir, instances);
     Ok(())
@@ -170,8 +173,8 @@ fn stop(run_dir: &Path, instances: Instances) {
 }
 
 /// Makes the run directory if it is missing, and returns its absolute path, by which pins are found in other mount namespaces.
-fn prepare(run_dir: &Path) -> Result<PathBuf, String> {
-    let failed = |error: io::Error| format!("cannot use {} as run directory: {error}", run_dir.display());
+fn prepare(run_dir: &Path) -> io::Result<PathBuf> {
+    let failed = |error| cannot(&format!("use {} as run directory", run_dir.display()))(error);
     fs::DirBuilder::new()
         .recursive(true)
         .mode(0o755)
@@ -183,7 +186,7 @@ fn prepare(run_dir: &Path) -> Result<PathBuf, String> {
 /// Only one agent at a time may own a run directory.
 fn lock(run_dir: &Path) -> Result<Flock<File>, String> {
     let path = run_dir.join("bondd.lock");
-    let failed = |error: io::Error| format!("cannot lock {}: {error}", path.display());
+    let failed = |error| cannot(&format!("lock {}", path.display()))(error).to_string();
     let file = private_file(&path).map_err(failed)?;
     Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
         Errno::EWOULDBLOCK => format!(

@@ -65,6 +65,14 @@ pub fn limit_of(error: &io::Error) -> Option<String> {
     }
 }
 
+/// What could not be done and why, in plain words if a limit leaves no room for it.
+pub fn cannot(doing: &str) -> impl FnOnce(io::Error) -> io::Error {
+    move |error| {
+        let why = limit_of(&error).unwrap_or_else(|| error.to_string());
+        io::Error::new(error.kind(), format!("cannot {doing}: {why}"))
+    }
+}
+
 fn limits() -> io::Result<libc::rlimit> {
     let mut limits = libc::rlimit {
         rlim_cur: 0,
@@ -95,5 +103,9 @@ mod tests {
         assert!(says(libc::ENFILE).unwrap().contains("fs.file-max"));
         assert!(says(libc::ENOMEM).unwrap().contains("MemoryMax="));
         assert_eq!(says(libc::EINVAL), None);
+        let whole = cannot("open it")(io::Error::from_raw_os_error(libc::EMFILE)).to_string();
+        assert_eq!(whole, format!("cannot open it: {limit}"));
+        let other = cannot("open it")(io::Error::other("it is shut")).to_string();
+        assert_eq!(other, "cannot open it: it is shut");
     }
 }

@@ -4,6 +4,7 @@
 //! owns the only clock. Forwarding never depends on this process: the kernel's team driver or pinned BPF programs do it, also while
 //! we crash.
 
+mod apart;
 pub mod clock;
 pub mod config;
 pub mod control;

@@ -27,6 +27,7 @@ use std::time::Instant;
 
 use mio::Waker;
 
+use crate::descriptors::cannot;
 use crate::netlink::RouteSocket;
 use crate::netlink::carriers::CarrierSocket;
 use crate::worker::{Answer, Urgency, Worker};
@@ -53,8 +54,8 @@ impl Kernel {
     /// Opens its sockets in the network namespace of the calling thread.
     pub fn open() -> io::Result<Kernel> {
         Ok(Kernel {
-            links: RouteSocket::open()?,
-            carriers: CarrierSocket::open()?,
+            links: RouteSocket::open().map_err(cannot("open a socket for requests to the kernel"))?,
+            carriers: CarrierSocket::open().map_err(cannot("open a socket that polls carriers"))?,
         })
     }
 }

@@ -5,6 +5,9 @@ use std::panic::{self, AssertUnwindSafe};
 use std::process;
 use std::thread;
 
+use crate::apart::no_thread;
+use crate::descriptors::cannot;
+
 /// Starts it. A panic of it ends the agent, as a panic of the loop does. The next agent takes the bonds over; one that lived on
 /// without this thread would miss failures or write no file, and would not tell anybody.
 ///
@@ -12,13 +15,15 @@ use std::thread;
 /// The thread cannot be made.
 pub fn start(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
     let or_abort = move || {
-        // What the panic says is on standard error already.
+        // What the panic says is on standard error already, or whoever reads that is too slow.
         if panic::catch_unwind(AssertUnwindSafe(work)).is_err() {
             process::abort();
         }
     };
-    thread::Builder::new().name(name.to_owned()).spawn(or_abort)?;
-    Ok(())
+    let thread = thread::Builder::new().name(name.to_owned()).spawn(or_abort);
+    thread
+        .map(drop)
+        .map_err(|error| cannot(&format!("start the thread {name}"))(no_thread(&error)))
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Bad input: one clear sentence that names the object, the documented exit code, and nothing changed.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -442,6 +443,45 @@ fn an_agent_that_may_not_use_bpf_says_which_capability_it_needs() {
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains("CAP_"), "{said}");
     assert!(netns.link("bond0").is_none());
+    fs::remove_dir_all(dir).unwrap();
+}
+
+#[test]
+fn whatever_takes_the_last_descriptor_of_a_start_is_named_with_the_limit() {
+    let _machine = Machine::shared();
+    let netns = Netns::new("fewfds");
+    let dir = std::path::PathBuf::from("/run").join(unique("run"));
+    let said_with = |limit: u32| {
+        let mut command = netns.command("prlimit");
+        command.arg(format!("--nofile={limit}:{limit}")).arg(bin("bondd"));
+        command
+            .arg("--run-dir")
+            .arg(&dir)
+            .stdin(Stdio::null())
+            .stderr(Stdio::piped());
+        let mut child = command.spawn().expect("prlimit is installed");
+        let mut said = Vec::new();
+        for line in BufReader::new(child.stderr.take().expect("it is a pipe")).lines() {
+            said.push(line.expect("it is text"));
+            if said.last().is_some_and(|line| line.contains(" info ready at ")) {
+                child.kill().expect("it is ours");
+                break;
+            }
+        }
+        (said, child.wait().expect("it is ours").code())
+    };
+    let mut limit = 7;
+    while let (said, Some(code)) = said_with(limit) {
+        println!("{limit}: {said:?}");
+        assert_eq!(code, 1, "{limit}: {said:?}");
+        let last = said.last().expect("it says why it ends");
+        assert!(
+            last.contains(" error cannot ") && last.contains(&format!("of {limit} (RLIMIT_NOFILE)")),
+            "{limit}: {said:?}"
+        );
+        limit += 1;
+    }
+    assert!(limit > 20, "{limit}");
     fs::remove_dir_all(dir).unwrap();
 }
 

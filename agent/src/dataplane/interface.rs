@@ -1,14 +1,13 @@
 //! What every data plane does with interfaces besides ports: read, label and delete them, and probe the kernel apart.
 
-use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
 
 use bond_monitors::LinkReport;
 use nix::sched::{CloneFlags, unshare};
 
 use super::error::PlaneError;
 use super::step::step;
+use crate::apart::apart;
 use crate::netlink::{Link, RouteSocket};
 
 /// State of an interface with what its driver says of speed and duplex.
@@ -60,16 +59,33 @@ pub fn probe_apart<T: Send>(
     doing: &str,
     probe: impl FnOnce() -> Result<T, PlaneError> + Send,
 ) -> Result<T, PlaneError> {
-    let apart = || {
+    let probe_here = || {
         if unshare(CloneFlags::CLONE_NEWNET).is_err() {
             IN_SIGHT.store(true, Ordering::SeqCst);
         }
         probe()
     };
-    thread::scope(|scope| scope.spawn(apart).join()).unwrap_or_else(|_| {
+    apart(probe_here).unwrap_or_else(|source| {
         Err(PlaneError::Kernel {
             doing: doing.to_owned(),
-            source: io::Error::other("the probing thread panicked"),
+            source,
         })
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::apart::tests::refused;
+    use crate::text::chain;
+
+    #[test]
+    fn a_probe_without_a_thread_says_what_it_was_for() {
+        let error = refused(|| probe_apart("find out what there is", || Ok(()))).unwrap_err();
+        let said = chain(&error);
+        assert!(
+            said.starts_with("cannot find out what there is: no thread can be made ("),
+            "{said}"
+        );
+    }
 }

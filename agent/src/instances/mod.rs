@@ -62,6 +62,7 @@ use self::unadopted::Unadopted;
 use crate::clock;
 use crate::control::proto::{BondEvent, BondReport, ControlError, ErrorCode, EventLine, PortReport};
 use crate::dataplane::{self, PlaneChoice, Planes, PortCounters};
+use crate::descriptors::cannot;
 use crate::host::Host;
 use crate::netlink::{Drained, Events, LinkEvent, RouteSocket};
 use crate::packet::PacketSocket;
@@ -143,6 +144,10 @@ enum Counters {
     Unread,
 }
 
+fn open_packets() -> std::io::Result<PacketSocket> {
+    PacketSocket::open().map_err(cannot("open a packet socket, which needs CAP_NET_RAW"))
+}
+
 impl Instances {
     /// Without bonds; [`Instances::begin_start`] says which are to be adopted and made.
     ///
@@ -153,26 +158,22 @@ impl Instances {
         planes: Planes,
         threads: Threads<Instances>,
     ) -> std::io::Result<Instances> {
-        let packets = PacketSocket::open().map_err(|error| {
-            let message = format!("cannot open a packet socket, which needs CAP_NET_RAW: {error}");
-            std::io::Error::new(error.kind(), message)
-        })?;
         let release = nix::sys::utsname::uname().map(|name| name.release().to_string_lossy().into_owned());
         Ok(Instances {
             planes,
             plane_choice: PlaneChoice::Auto,
             // Before anything is read, so that no change falls between.
-            events: Events::open()?,
+            events: Events::open().map_err(cannot("listen to the kernel's link events"))?,
             events_broken: false,
             pending_events: VecDeque::new(),
-            links: RouteSocket::open()?,
+            links: RouteSocket::open().map_err(cannot("open a socket for requests to the kernel"))?,
             threads,
             changing: false,
             host: Host::default(),
-            packets,
+            packets: open_packets()?,
             frame_sockets: FrameSockets::new(registry),
-            store: Store::open(run_dir)?,
-            writer: Writer::start(run_dir, release.unwrap_or_default())?,
+            store: Store::open(run_dir).map_err(cannot("use the folder of the saved states"))?,
+            writer: Writer::start(run_dir, release.unwrap_or_default()).map_err(cannot("write status files"))?,
             status_files: StatusFiles::All,
             prune_due: false,
             bonds: Table::default(),

@@ -3,7 +3,6 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::thread;
 
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
@@ -12,6 +11,7 @@ use rtnetlink::packet_route::link::LinkAttribute;
 
 use super::link::RouteSocket;
 use super::message::Link;
+use crate::apart::apart;
 
 impl RouteSocket {
     /// Makes a veth pair, both ends down. The first end can have this number of transmit queues; the number in use at first
@@ -63,20 +63,20 @@ pub(crate) fn mask_of(cpus: usize) -> String {
 
 /// Runs `work` where `/sys` shows the network namespace of the calling thread.
 pub(crate) fn in_own_sysfs(work: impl Fn() -> io::Result<()> + Sync) -> io::Result<()> {
-    let apart = || {
+    let mounted = || {
         unshare(CloneFlags::CLONE_FS | CloneFlags::CLONE_NEWNS)?;
         let private = MsFlags::MS_PRIVATE | MsFlags::MS_REC;
         mount(None::<&str>, "/", None::<&str>, private, None::<&str>)?;
         mount(Some("sysfs"), "/sys", Some("sysfs"), MsFlags::empty(), None::<&str>)?;
         work()
     };
-    thread::scope(|scope| scope.spawn(apart).join())
-        .unwrap_or_else(|_| Err(io::Error::other("the thread in another mount namespace panicked")))
+    apart(mounted)?
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::apart::tests::refused;
     use crate::netlink::tests::in_netns;
 
     #[test]
@@ -93,6 +93,12 @@ mod tests {
             "3f,ffffffff,ffffffff",
         ];
         assert_eq!(masks, expected);
+    }
+
+    #[test]
+    fn without_a_thread_no_sysfs_is_mounted() {
+        let error = refused(|| in_own_sysfs(|| panic!("it is not run"))).unwrap_err();
+        assert!(error.to_string().starts_with("no thread can be made ("), "{error}");
     }
 
     #[test]

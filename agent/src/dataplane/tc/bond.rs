@@ -109,11 +109,22 @@ impl Shared {
         bpf.take_over_list()
     }
 
+    /// The folder of pins of an earlier agent, if there is one; opens none.
+    pub(super) fn find_pins(&self) -> Result<Option<Pins>, PlaneError> {
+        step(
+            || "look for the pins".to_owned(),
+            || Pins::find(&self.run_dir, self.netns),
+        )
+    }
+
     /// Removes the pins of bonds that are gone, if there is a place for pins at all.
     pub(super) fn sweep_pins(&mut self) -> Result<(), PlaneError> {
         match &self.pins {
             Some(pins) => sweep(pins, &mut self.links),
-            None => Pins::find(&self.run_dir, self.netns).map_or(Ok(()), |pins| sweep(&pins, &mut self.links)),
+            None => match self.find_pins()? {
+                Some(pins) => sweep(&pins, &mut self.links),
+                None => Ok(()),
+            },
         }
     }
 }

@@ -22,11 +22,12 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::thread;
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::statfs::{BPF_FS_MAGIC, fstatfs};
+
+use crate::apart::apart;
 
 /// A bpffs and how to get rid of it.
 #[derive(Debug)]
@@ -62,18 +63,27 @@ impl Outer {
             Outer::Ours | Outer::OutOfReach => None,
         }
     }
+
+    /// The bpffs at this place of it, if it is another one.
+    ///
+    /// # Errors
+    /// It cannot be looked at for want of a thread: another place would be taken for the one that has the pins.
+    fn bpffs(&self, path: &Path) -> io::Result<Option<File>> {
+        let Some(namespace) = self.other() else { return Ok(None) };
+        Ok(apart(|| enter(namespace).and_then(|()| open_bpffs(path)))?.ok())
+    }
 }
 
 impl Bpffs {
     /// The one in use already or one of the machine; mounts one if there is none.
     pub fn open(run_dir: &Path) -> io::Result<Bpffs> {
-        if let Some(found) = Self::find(run_dir) {
+        if let Some(found) = Self::find(run_dir)? {
             return Ok(found);
         }
         let point = own_mount_point(run_dir)?;
         let outer = outer_namespace();
         if let Outer::Other(namespace) = &outer {
-            match within(Some(namespace), || mount_at(&point)) {
+            match apart(|| enter(namespace).and_then(|()| mount_at(&point)))? {
                 Ok(dir) => return Ok(Self::at_point(dir, point, outer, false)),
                 Err(error) => log::warn!(
                     "cannot mount a bpffs outside this private mount namespace ({error}): \
@@ -87,24 +97,29 @@ impl Bpffs {
     }
 
     /// The one in use already or one of the machine; mounts nothing.
-    pub fn find(run_dir: &Path) -> Option<Bpffs> {
-        let point = own_mount_point(run_dir).ok()?;
+    ///
+    /// # Errors
+    /// It is unknown which one that is.
+    pub fn find(run_dir: &Path) -> io::Result<Option<Bpffs>> {
+        let point = own_mount_point(run_dir)?;
         let outer = outer_namespace();
-        let outside = |path: &Path| within(Some(outer.other()?), || open_bpffs(path)).ok();
         if let Ok(dir) = open_bpffs(&point) {
-            let lasts = matches!(outer, Outer::Ours) || !is_only_here(&dir) || outside(&point).is_some();
-            return Some(Self::at_point(dir, point, Outer::Ours, !lasts));
+            let lasts = matches!(outer, Outer::Ours) || !is_only_here(&dir) || outer.bpffs(&point)?.is_some();
+            return Ok(Some(Self::at_point(dir, point, Outer::Ours, !lasts)));
         }
-        if let Some(dir) = outside(&point) {
-            return Some(Self::at_point(dir, point, outer, false));
+        if let Some(dir) = outer.bpffs(&point)? {
+            return Ok(Some(Self::at_point(dir, point, outer, false)));
         }
         let system = Path::new(SYSTEM);
-        let dir = open_bpffs(system).ok().or_else(|| outside(system))?;
-        Some(Bpffs {
+        let found = match open_bpffs(system) {
+            Ok(dir) => Some(dir),
+            Err(_) => outer.bpffs(system)?,
+        };
+        Ok(found.map(|dir| Bpffs {
             dir,
             own: None,
             short_lived: false,
-        })
+        }))
     }
 
     /// Whether it ends with this process's mount namespace, and the forwarding of its bonds with it.
@@ -115,8 +130,8 @@ impl Bpffs {
     /// As [`Bpffs::is_short_lived`] of the one that [`Bpffs::open`] would return, as far as that is known without a mount.
     pub fn would_be_short_lived(run_dir: &Path) -> bool {
         match Self::find(run_dir) {
-            Some(found) => found.short_lived,
-            None => matches!(outer_namespace(), Outer::OutOfReach),
+            Ok(Some(found)) => found.short_lived,
+            Ok(None) | Err(_) => matches!(outer_namespace(), Outer::OutOfReach),
         }
     }
 
@@ -263,13 +278,13 @@ fn parent(status: &str) -> Option<u32> {
 /// only if it shares its root and working directory with no other, and it never comes back.
 fn within<T: Send>(namespace: Option<&File>, work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
     let Some(namespace) = namespace else { return work() };
-    let entered = move || {
-        unshare(CloneFlags::CLONE_FS)?;
-        setns(namespace, CloneFlags::CLONE_NEWNS)?;
-        work()
-    };
-    thread::scope(|scope| scope.spawn(entered).join())
-        .unwrap_or_else(|_| Err(io::Error::other("the thread in another mount namespace panicked")))
+    apart(|| enter(namespace).and_then(|()| work()))?
+}
+
+/// Moves the calling thread to another mount namespace for good.
+fn enter(namespace: &File) -> io::Result<()> {
+    unshare(CloneFlags::CLONE_FS)?;
+    Ok(setns(namespace, CloneFlags::CLONE_NEWNS)?)
 }
 
 const SYSTEM: &str = "/sys/fs/bpf";
@@ -279,7 +294,24 @@ const SOURCE: &str = "bondd";
 
 #[cfg(test)]
 mod tests {
+    use std::thread;
+
     use super::*;
+    use crate::apart::tests::refused;
+
+    #[test]
+    fn without_a_thread_it_is_unknown_which_bpffs_has_the_pins() {
+        let dir = std::env::temp_dir().join(format!("bondd-no-thread-{}", std::process::id()));
+        let inner = thread::spawn(move || {
+            enter_private_namespace();
+            let looked_for = refused(|| Bpffs::find(&dir).map(drop));
+            let opened = refused(|| Bpffs::open(&dir).map(drop));
+            [looked_for, opened].map(|done| done.unwrap_err().to_string())
+        });
+        for said in inner.join().unwrap() {
+            assert!(said.starts_with("no thread can be made ("), "{said}");
+        }
+    }
 
     #[test]
     fn a_mount_made_in_a_private_mount_namespace_is_found_outside() {
@@ -291,7 +323,7 @@ mod tests {
             fs::create_dir(made.root().join("kept")).unwrap();
         });
         inner.join().unwrap();
-        let found = Bpffs::find(&run_dir).expect("the mount is visible here");
+        let found = Bpffs::find(&run_dir).unwrap().expect("the mount is visible here");
         fs::remove_dir(found.root().join("kept")).unwrap();
         assert_eq!(found.own.is_some(), open_bpffs(Path::new(SYSTEM)).is_err());
         let ours = found.own.is_some();
@@ -325,7 +357,7 @@ mod tests {
             assert!(Bpffs::would_be_short_lived(&inner_run_dir));
             let made = Bpffs::open(&inner_run_dir).unwrap();
             assert!(made.is_short_lived());
-            let found = Bpffs::find(&inner_run_dir).expect("it is mounted");
+            let found = Bpffs::find(&inner_run_dir).unwrap().expect("it is mounted");
             assert!(found.is_short_lived(), "also for the next agent");
             drop(found);
             made.unmount_if_empty().unwrap();

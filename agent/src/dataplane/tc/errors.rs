@@ -8,6 +8,8 @@ use aya::pin::PinError;
 use aya::programs::ProgramError;
 use aya::programs::tc::TcError;
 
+use crate::text::chain;
+
 /// A removal of what may be gone already.
 pub fn gone_is_fine(removed: Result<(), MapError>) -> io::Result<()> {
     match removed.map_err(map_error) {
@@ -22,7 +24,7 @@ pub fn load_error(error: EbpfError) -> io::Error {
         EbpfError::FileError { error, .. } => error,
         EbpfError::MapError(error) => map_error(error),
         EbpfError::ProgramError(error) => program_error(error),
-        other => io::Error::other(other),
+        other => io::Error::other(chain(&other)),
     }
 }
 

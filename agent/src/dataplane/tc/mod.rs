@@ -214,7 +214,11 @@ impl Plane for TcPlane {
 
     fn close(&mut self) -> io::Result<()> {
         let shared = &mut *lock(&self.shared);
-        match shared.pins.take().or_else(|| Pins::find(&shared.run_dir, shared.netns)) {
+        let pins = match shared.pins.take() {
+            Some(pins) => Some(pins),
+            None => Pins::find(&shared.run_dir, shared.netns)?,
+        };
+        match pins {
             Some(pins) => pins.release(),
             None => Ok(()),
         }

@@ -37,8 +37,8 @@ impl Pins {
     }
 
     /// As [`Pins::open`], but mounts nothing.
-    pub fn find(run_dir: &Path, netns: u64) -> Option<Pins> {
-        Some(Self::inside(Bpffs::find(run_dir)?, netns))
+    pub fn find(run_dir: &Path, netns: u64) -> io::Result<Option<Pins>> {
+        Ok(Bpffs::find(run_dir)?.map(|fs| Self::inside(fs, netns)))
     }
 
     fn inside(fs: Bpffs, netns: u64) -> Pins {

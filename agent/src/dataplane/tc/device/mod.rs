@@ -10,7 +10,7 @@ use super::bond::{Bond, Shared};
 use super::forwarding::Forwarding;
 use super::hook::{self, Attached, Hold, Place};
 use super::object::TX;
-use super::pins::{BondPins, Pins};
+use super::pins::BondPins;
 use super::programs::Programs;
 use super::queues;
 use crate::dataplane::interface::{delete, report};
@@ -37,7 +37,7 @@ impl Shared {
 
     /// The names of all bonds that are there and have pins where ours are; none while another agent serves those.
     pub(super) fn find_bonds(&mut self) -> Result<Vec<String>, PlaneError> {
-        if self.pins.is_none() && Pins::find(&self.run_dir, self.netns).is_none() {
+        if self.pins.is_none() && self.find_pins()?.is_none() {
             return Ok(Vec::new());
         }
         self.pins()?;

@@ -332,7 +332,8 @@ impl World {
             let clsact = self.links.has_clsact(link.ifindex).unwrap();
             lines.push(format!("{link:?} disable_ipv6 {ipv6:?} clsact {clsact}"));
         }
-        let pins = Pins::find(&self.run_dir, lock(&self.plane.shared).netns).map(|pins| pins.list());
+        let pins = Pins::find(&self.run_dir, lock(&self.plane.shared).netns).unwrap();
+        let pins = pins.map(|pins| pins.list());
         lines.extend(pins.unwrap_or_default());
         lines.sort();
         lines
