@@ -138,6 +138,9 @@ impl Work {
 pub(super) struct CallSocket {
     socket: Socket,
     work: Arc<Work>,
+    /// A message was read, and the call is to take it before the next one is. Else the connection would gather the whole answer,
+    /// which is large when there are many interfaces.
+    read: AtomicBool,
 }
 
 impl CallSocket {
@@ -160,10 +163,21 @@ impl CallSocket {
         })))
     }
 
-    fn note_received<T>(&self, mut receive: impl FnMut() -> io::Result<T>) -> Poll<io::Result<T>> {
+    fn note_received<T>(
+        &self,
+        context: &Context<'_>,
+        mut receive: impl FnMut() -> io::Result<T>,
+    ) -> Poll<io::Result<T>> {
+        if self.read.swap(false, Ordering::Relaxed) {
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         loop {
             match receive() {
-                Ok(received) => return Poll::Ready(Ok(received)),
+                Ok(received) => {
+                    self.read.store(true, Ordering::Relaxed);
+                    return Poll::Ready(Ok(received));
+                }
                 // The kernel had no room for a message. Those that it had room for are still there, and an answer that is missing
                 // is one that does not come.
                 Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {}
@@ -199,6 +213,7 @@ impl AsyncSocket for CallSocket {
         Ok(CallSocket {
             socket,
             work: Arc::default(),
+            read: AtomicBool::new(false),
         })
     }
 
@@ -210,17 +225,17 @@ impl AsyncSocket for CallSocket {
         self.note_sent(buf.len(), || self.socket.send_to(buf, addr, 0))
     }
 
-    fn poll_recv<B: BufMut>(&self, _: &mut Context<'_>, buf: &mut B) -> Poll<io::Result<()>> {
-        self.note_received(|| self.socket.recv(buf, 0)).map_ok(|_| ())
+    fn poll_recv<B: BufMut>(&self, context: &mut Context<'_>, buf: &mut B) -> Poll<io::Result<()>> {
+        self.note_received(context, || self.socket.recv(buf, 0)).map_ok(|_| ())
     }
 
-    fn poll_recv_from<B: BufMut>(&self, _: &mut Context<'_>, buf: &mut B) -> Poll<io::Result<SocketAddr>> {
-        self.note_received(|| self.socket.recv_from(buf, 0))
+    fn poll_recv_from<B: BufMut>(&self, context: &mut Context<'_>, buf: &mut B) -> Poll<io::Result<SocketAddr>> {
+        self.note_received(context, || self.socket.recv_from(buf, 0))
             .map_ok(|(_, from)| from)
     }
 
-    fn poll_recv_from_full(&self, _: &mut Context<'_>) -> Poll<io::Result<(Vec<u8>, SocketAddr)>> {
-        self.note_received(|| self.socket.recv_from_full())
+    fn poll_recv_from_full(&self, context: &mut Context<'_>) -> Poll<io::Result<(Vec<u8>, SocketAddr)>> {
+        self.note_received(context, || self.socket.recv_from_full())
     }
 }
 

@@ -1,6 +1,6 @@
 //! Requests about interfaces: read them, change them, make and remove them.
 
-use std::future::Future;
+use std::future::{Future, ready};
 use std::io;
 use std::os::fd::AsRawFd;
 
@@ -41,15 +41,13 @@ impl RouteSocket {
 
     /// All interfaces.
     pub fn all(&mut self) -> io::Result<Vec<Link>> {
-        let found = self.ask(|handle| {
-            handle
-                .link()
-                .get()
-                .set_filter_mask(AddressFamily::Unspec, brief())
+        self.ask(|handle| {
+            let request = handle.link().get().set_filter_mask(AddressFamily::Unspec, brief());
+            let links = request
                 .execute()
-                .try_collect::<Vec<_>>()
-        })?;
-        Ok(found.iter().filter_map(message::parse).collect())
+                .try_filter_map(|link| ready(Ok(message::parse(&link))));
+            links.try_collect()
+        })
     }
 
     /// The interface of that name (or alternative name).
@@ -204,8 +202,12 @@ impl RouteSocket {
 
     /// Interface index and address of every usable IPv4 and IPv6 address (not tentative, not a duplicate).
     pub fn addresses(&mut self) -> io::Result<Vec<(u32, Address)>> {
-        let found = self.ask(|handle| handle.address().get().execute().try_collect::<Vec<_>>())?;
-        Ok(found.iter().filter_map(message::parse_address).collect())
+        self.ask(|handle| {
+            let found = handle.address().get().execute();
+            found
+                .try_filter_map(|address| ready(Ok(message::parse_address(&address))))
+                .try_collect()
+        })
     }
 
     fn one(&mut self, get: impl FnOnce(&mut Handle) -> rtnetlink::LinkGetRequest) -> io::Result<Option<Link>> {
