@@ -1,8 +1,9 @@
 //! The bond's own interface: a veth pair whose far end, the wire, belongs to the agent.
 //!
-//! A pair is ours if its wire is called `wire<ifindex of the bond>` and its alias begins with `wire of`. Both are set before
-//! anything else, so a crash while a pair is made leaves either a bare pair, which is removed when a bond of that name is made, or
-//! one of ours that lacks something, which is completed when it is adopted.
+//! A pair is ours if its wire is called `wire<ifindex of the bond>` and its alias begins with `wire of`. The alias is set after the
+//! folder of its pins is made, by which the next start finds it, and before anything that is pinned. So a crash while one is made
+//! leaves either a bare pair, which is removed when a bond of that name is made, or one of ours that lacks something, which is
+//! completed when it is adopted.
 
 use bond_monitors::Carrier;
 
@@ -62,6 +63,8 @@ impl Shared {
         if self.link_named(name)?.is_some() {
             return Err(taken());
         }
+        // Opening the pins may take long, and as long a crash would leave a bare pair.
+        self.pins()?;
         let make = || format!("make the interface {name}");
         step_with(&VETH, make, || queues::add_pair(&mut self.links, name, "wire%d")).map_err(|error| match error {
             PlaneError::Kernel { source, .. } if source.raw_os_error() == Some(libc::EEXIST) => taken(),
@@ -75,8 +78,8 @@ impl Shared {
                 return Err(error);
             }
         };
-        self.claim(name, &pair)
-            .and_then(|()| self.fresh_pins(pair.bond.ifindex))
+        self.fresh_pins(pair.bond.ifindex)
+            .and_then(|pins| self.claim(name, &pair).map(|()| pins))
             .and_then(|pins| self.equip(name, &pair, pins))
             .and_then(|mut bond| {
                 let mark = || bond.programs.mark_attached(&bond.forwarding);
@@ -176,17 +179,17 @@ impl Shared {
         errors.result()
     }
 
-    /// Marks the wire as ours, and the bond's address as wanted: a random one from the kernel is replaced by udev some time
+    /// Marks the bond's address as wanted, and then the wire as ours: a random address from the kernel is replaced by udev some time
     /// later (MACAddressPolicy=persistent), one that was set is not.
     fn claim(&mut self, name: &str, pair: &Pair) -> Result<(), PlaneError> {
         let wire = wire_name(pair.bond.ifindex);
         let index = pair.wire.ifindex;
+        let keep = || self.links.set_mac(pair.bond.ifindex, pair.bond.report.mac);
+        step(|| format!("set the address of {name}"), keep)?;
         let rename = || format!("rename {} to {wire}", pair.wire.report.name);
         step(rename, || self.links.rename(index, &wire))?;
         let mark = || self.links.set_alias(index, &wire_alias(name));
-        step(|| format!("set the alias of {wire}"), mark)?;
-        let keep = || self.links.set_mac(pair.bond.ifindex, pair.bond.report.mac);
-        step(|| format!("set the address of {name}"), keep)
+        step(|| format!("set the alias of {wire}"), mark)
     }
 
     /// An empty folder for pins: what lies there is of an earlier interface with this index.
@@ -219,10 +222,7 @@ impl Shared {
         if !bare {
             return Ok(());
         }
-        step(
-            || format!("delete the unfinished {name}"),
-            || self.links.delete(pair.bond.ifindex),
-        )
+        self.remove_bond(name, pair.bond.ifindex)
     }
 
     fn veth_pair(&mut self, name: &str) -> Result<Option<Pair>, PlaneError> {

@@ -5,7 +5,7 @@ use bond_monitors::MacAddr;
 
 use super::world::*;
 use crate::dataplane::step::fault;
-use crate::dataplane::{PlanPart, PlaneBond, PortBase};
+use crate::dataplane::{PlanPart, Plane, PlaneBond, PortBase};
 
 #[test]
 fn a_creation_that_fails_at_any_step_leaves_nothing() {
@@ -20,6 +20,30 @@ fn a_creation_that_fails_at_any_step_leaves_nothing() {
             }
             assert!(outcome.is_err(), "step {step}");
             assert_eq!(w.snapshot(), before, "step {step}");
+        }
+    });
+}
+
+#[test]
+fn what_a_kill_at_any_step_leaves_of_a_creation_is_found_by_the_next_agent_or_does_not_keep_the_name() {
+    for_both_hooks(|w| {
+        let before = w.snapshot();
+        for step in 0.. {
+            // What would undo it fails too.
+            let is_made = fault::from(step, || w.make()).is_ok();
+            w.reopen();
+            match w.plane.bonds().unwrap().is_empty() {
+                true => drop(w.make().unwrap()),
+                false => drop(w.adopt().unwrap().unwrap()),
+            }
+            w.program(&w.plan(None, &[]));
+            let bond = w.bond.take().unwrap();
+            Box::new(bond).destroy().unwrap();
+            assert_eq!(w.snapshot(), before, "step {step}");
+            if is_made {
+                assert!(step > 8, "only {step} steps");
+                break;
+            }
         }
     });
 }
