@@ -2,7 +2,7 @@
 # make test      every test there is (as root: most make network namespaces), and what each test program took; what needs the lab
 #                and cannot have it is listed at the end, and fails under CI=true. cargo test --workspace runs the same, one
 #                program after the other
-# make lab       installs what the lab's machines need and fetches their kernel, see tests/lab/README.md
+# make lab       installs what the lab's machines need and fetches their kernels, see tests/lab/README.md
 # make clients   unpacks monitoring programs in target/clients/, for the tests that run them
 # make bench     what bonds cost: throughput beside a plain cable, frames lost, memory, failovers beside the kernel's driver (as
 #                root, a quarter of an hour); ONLY=throughput, failovers, restarts, resources, probes, many, guest-many, lab or
@@ -11,7 +11,8 @@
 #                there
 # make fidelity  bondd against the kernel's bonding driver, in the lab's machine: the scenarios of tests/fidelity/ and COUNT random
 #                ones from SEED, all of them on both data planes; ONLY=word plays those with the word in their name, KEEP=file
-#                keeps what was observed
+#                keeps what was observed, NETKIT=1 plays them on netkit devices
+# make netkit    the tests of plane tc and all end-to-end tests, on netkit devices in the lab's machine
 # make fuzz      the readers of option files against ten million changed files, or ten minutes of them; SEED and EXECUTIONS change that
 # make check     formatting and lints
 # make build     release programs in target/release
@@ -22,7 +23,7 @@
 #                administrator stay. Stop and disable the service first
 # make clean     removes target/
 
-export SEED COUNT ONLY KEEP EXECUTIONS RECORD SIZES
+export SEED COUNT ONLY KEEP EXECUTIONS RECORD SIZES NETKIT
 PREFIX ?= /usr/local
 SYSCONFDIR ?= /etc
 CARGO ?= cargo
@@ -36,7 +37,7 @@ CLIENTS = prometheus-node-exporter ansible-core munin-plugins-core zabbix-agent 
 # Where tests note that they did nothing, and why.
 NOT_RUN = $(CURDIR)/target/not-run
 
-.PHONY: all demo test bench check build install uninstall clean deps lab fidelity fuzz clients
+.PHONY: all demo test bench check build install uninstall clean deps lab fidelity netkit fuzz clients
 all: build
 
 demo: deps
@@ -57,6 +58,11 @@ bench: deps lab build
 fidelity: deps lab
 	@CARGO=$(CARGO) tests/lab-programs
 	@BONDD_BIN_DIR=$${BONDD_BIN_DIR:-$(CURDIR)/target/lab} $(CARGO) test --locked --quiet --package bondd-tests --test vm fidelity -- --nocapture
+
+netkit: deps lab
+	@CARGO=$(CARGO) tests/lab-programs
+	@BONDD_BIN_DIR=$${BONDD_BIN_DIR:-$(CURDIR)/target/lab} $(CARGO) test --locked --quiet --package bondd-tests --test vm netkit:: -- \
+	    --include-ignored --nocapture --test-threads 2
 
 fuzz: deps
 	@$(CARGO) run --locked --release --quiet --package bondd-tests --bin bondd-fuzz-options
@@ -120,7 +126,7 @@ deps:
 
 # Tests that need the lab say so themselves where it cannot be had.
 lab:
-	@tests/lab/vm --prepare || [ "$$CI" != true ]
+	@{ tests/lab/vm --prepare && tests/lab/vm --prepare --kernel 6.12; } || [ "$$CI" != true ]
 
 # Unpacked with the libraries that they lack here, not installed: no service starts, and nothing is left when target/ is gone.
 clients: target/clients/unpacked

@@ -16,7 +16,7 @@ use crate::clock;
 use crate::config::{self, Grammar, Parsed, Severity};
 use crate::control::server::Server;
 use crate::control::{RUN_DIR, RUN_DIR_ENV, SOCKET};
-use crate::dataplane::tc::Hook;
+use crate::dataplane::tc::{DeviceChoice, Hook, NewBonds};
 use crate::dataplane::{PlaneChoice, PlaneError, PlaneSetup, Planes};
 use crate::descriptors::{self, cannot};
 use crate::instances::{Instances, check_options_on};
@@ -58,6 +58,9 @@ struct Arguments {
     /// How BPF programs are attached; auto uses tcx if the kernel has it
     #[arg(long, value_name = "HOOK", value_enum, default_value_t = Hook::Auto)]
     tc_hook: Hook,
+    /// Interface of new bonds on plane tc: auto makes a netkit device if the kernel has it, else a veth pair
+    #[arg(long, value_name = "DEVICE", value_enum, default_value_t = DeviceChoice::Veth)]
+    tc_device: DeviceChoice,
     /// Which status files bonds have: those of /proc/net and /sys/class/net, about 100 a bond, or only the two of /proc/net
     #[arg(long, value_name = "FILES", value_enum, default_value_t = StatusFiles::All)]
     status_files: StatusFiles,
@@ -115,15 +118,17 @@ fn read_config(arguments: &Arguments) -> Option<Parsed> {
 }
 
 fn serve(arguments: &Arguments, config: &Parsed) -> Result<(), Box<dyn Error>> {
+    let tc = NewBonds {
+        hook: arguments.tc_hook,
+        device: arguments.tc_device,
+    };
+    tc.check()?;
     descriptors::raise();
     let signals = Signals::new().map_err(cannot("take over the signals"))?;
     let run_dir = prepare(&arguments.run_dir)?;
     let _lock = lock(&run_dir)?;
     priority::raise(priority::LOOP);
-    let mut planes = Planes::open(&PlaneSetup {
-        run_dir: &run_dir,
-        tc_hook: arguments.tc_hook,
-    })?;
+    let mut planes = Planes::open(&PlaneSetup { run_dir: &run_dir, tc })?;
     match planes.probe() {
         Err(error @ PlaneError::Permission { .. }) => return Err(error.into()),
         // No bond can be made, but clients get an answer with the reason.

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
+use serde_json::Value;
+
 /// Path of a program of this workspace: `bondd`, `bondctl` or `ifenslave`.
 ///
 /// `BONDD_BIN_DIR` is their folder. Without it they are built once, in the profile of the running test, so that a test never
@@ -24,6 +26,35 @@ fn dir() -> PathBuf {
     if let Some(dir) = env::var_os("BONDD_BIN_DIR") {
         return PathBuf::from(dir);
     }
+    let (mut build, dir) = cargo("build");
+    let status = build
+        .args(["-p", "bondd", "-p", "ifenslave-compat", "--bins"])
+        .status()
+        .expect("cargo can be run; or name a folder of programs in BONDD_BIN_DIR");
+    assert!(status.success(), "building bondd, bondctl and ifenslave failed");
+    dir
+}
+
+/// The tests of a package as a program, to be run elsewhere: its unit tests by `--lib`, or those of a file by `--test NAME`. Built
+/// in the profile of the running test.
+pub fn tests_of(package: &str, target: &[&str]) -> PathBuf {
+    let (mut build, _) = cargo("test");
+    build
+        .args(["--no-run", "--message-format=json", "-p", package])
+        .args(target);
+    let output = build.output().expect("cargo can be run");
+    assert!(output.status.success(), "building the tests of {package} failed");
+    let messages = String::from_utf8_lossy(&output.stdout);
+    let mut built = messages.lines().filter_map(|line| {
+        let message: Value = serde_json::from_str(line).ok()?;
+        let is_test = message["profile"]["test"] == true;
+        message["executable"].as_str().filter(|_| is_test).map(PathBuf::from)
+    });
+    built.next().expect("cargo names what it built")
+}
+
+/// A command of cargo for this workspace in the profile of the running test, and the folder of that profile.
+fn cargo(command: &str) -> (Command, PathBuf) {
     let exe = env::current_exe().expect("a running program has a path");
     let dir = exe.parent().expect("a program lies in a folder");
     let dir = if dir.ends_with("deps") {
@@ -31,26 +62,13 @@ fn dir() -> PathBuf {
     } else {
         dir
     };
-    let mut build = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    build.args([
-        "build",
-        "--locked",
-        "--quiet",
-        "-p",
-        "bondd",
-        "-p",
-        "ifenslave-compat",
-        "--bins",
-    ]);
-    build.arg("--manifest-path").arg(root().join("Cargo.toml"));
+    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.args([command, "--locked", "--quiet"]);
+    cargo.arg("--manifest-path").arg(root().join("Cargo.toml"));
     if dir.ends_with("release") {
-        build.arg("--release");
+        cargo.arg("--release");
     }
-    let status = build
-        .status()
-        .expect("cargo can be run; or name a folder of programs in BONDD_BIN_DIR");
-    assert!(status.success(), "building bondd, bondctl and ifenslave failed");
-    dir.to_owned()
+    (cargo, dir.to_owned())
 }
 
 /// A program of this package: that in `BONDD_BIN_DIR`, if it is there, or `built`, where cargo built it.

@@ -1,5 +1,6 @@
 //! A running `bondd` and its clients.
 
+use std::env;
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::os::unix::process::CommandExt;
@@ -150,10 +151,19 @@ impl Daemon {
             .arg(&self.dir)
             .args(["--log-level", "debug"])
             .args(&self.settings.args);
+        if let Some(device) = env::var_os("BONDD_TEST_DEVICE").filter(|_| !self.chooses_what_bonds_are()) {
+            command.arg("--tc-device").arg(device);
+        }
         if self.settings.config.is_some() {
             command.arg("--config").arg(self.dir.join("bondd.conf"));
         }
         command
+    }
+
+    /// Whether its command line says what devices its bonds are, so that `BONDD_TEST_DEVICE` does not.
+    fn chooses_what_bonds_are(&self) -> bool {
+        let words = &self.settings.args;
+        words.iter().any(|word| word == "--tc-device" || word == "clsact")
     }
 
     /// Limits later starts to these capabilities, such as `CAP_NET_ADMIN CAP_BPF`.

@@ -25,7 +25,16 @@ impl Lab {
     /// Where there is no lab, under `CI=true`.
     #[track_caller]
     pub fn for_test() -> Option<Lab> {
-        let why = match Lab::find() {
+        Lab::for_test_on(CLOUD)
+    }
+
+    /// The same with another of the lab's kernels, see `--kernel` in `tests/lab/vm`.
+    ///
+    /// # Panics
+    /// Where there is no lab, under `CI=true`.
+    #[track_caller]
+    pub fn for_test_on(kernel: &'static str) -> Option<Lab> {
+        let why = match Lab::with_kernel(kernel) {
             Ok(lab) => return Some(lab),
             Err(why) => why,
         };
@@ -43,7 +52,7 @@ impl Lab {
     /// When the lab fails for another reason.
     #[track_caller]
     pub fn find() -> Result<Lab, String> {
-        Lab::with_kernel("cloud")
+        Lab::with_kernel(CLOUD)
     }
 
     /// The same with another of the lab's kernels, see `--kernel` in `tests/lab/vm`.
@@ -111,7 +120,7 @@ impl Lab {
 }
 
 /// Notes that the running test does nothing, and why.
-fn not_run(why: &str) {
+pub fn not_run(why: &str) {
     let program = env::current_exe().unwrap_or_default();
     let program = program.file_stem().unwrap_or_default().to_string_lossy();
     // Cargo adds a hash to the names of test programs; libtest names its threads after the tests.
@@ -132,6 +141,9 @@ fn not_run(why: &str) {
 fn aloud(text: &str) {
     let _ = io::stderr().write_all(text.as_bytes());
 }
+
+/// The lab's usual kernel.
+const CLOUD: &str = "cloud";
 
 /// Exit status of the lab when it failed itself.
 const LAB_FAILED: i32 = 125;

@@ -14,6 +14,9 @@ pub(super) fn report(report: &DoctorReport) -> String {
         if let (true, Some(why)) = (plane.usable, &plane.short_lived) {
             text += &format!("bonds on plane {}: {why}\n", plane.plane);
         }
+        if let (true, Some(device)) = (plane.usable, &plane.device) {
+            text += &format!("interface of new bonds on plane {}: {device}\n", plane.plane);
+        }
     }
     text + &match &report.choice {
         Some(plane) => format!("such a bond gets plane {plane}\n"),
@@ -34,6 +37,7 @@ mod tests {
             exact: differs.is_none(),
             differs: differs.map(str::to_owned),
             short_lived: None,
+            device: None,
         };
         let mut report = super::DoctorReport {
             schema: 1,
@@ -50,7 +54,11 @@ mod tests {
         );
         report.planes[0].short_lived = Some("not usable anyway".to_owned());
         report.planes[1].short_lived = Some("they end".to_owned());
-        assert!(super::report(&report).contains("options\nbonds on plane tc: they end\nsuch"));
+        report.planes[1].device = Some("netkit".to_owned());
+        assert!(
+            super::report(&report)
+                .contains("options\nbonds on plane tc: they end\ninterface of new bonds on plane tc: netkit\nsuch")
+        );
         report.choice = None;
         report.planes = vec![plane("team", None, Some("no IGMP rule"))];
         assert_eq!(

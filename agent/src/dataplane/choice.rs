@@ -8,7 +8,7 @@ use clap::ValueEnum;
 use clap::builder::PossibleValue;
 
 use super::step::Failures;
-use super::tc::{Hook, TcPlane};
+use super::tc::{NewBonds, TcPlane};
 use super::team::TeamPlane;
 use super::{Adopted, BondDevice, BondName, Examiner, Plane, PlaneBond, PlaneError, PlaneReport, Watch, tc, team};
 use crate::text::chain;
@@ -25,7 +25,7 @@ pub const PLANES: [PlaneRow; 2] = [
         name: tc::NAME,
         about: "eBPF programs at the traffic control hooks",
         check: tc::check,
-        open: |setup| Ok(Box::new(TcPlane::open(setup.run_dir, setup.tc_hook)?)),
+        open: |setup| Ok(Box::new(TcPlane::open(setup.run_dir, setup.tc)?)),
     },
 ];
 
@@ -42,8 +42,8 @@ pub struct PlaneRow {
 pub struct PlaneSetup<'a> {
     /// The agent's run directory.
     pub run_dir: &'a Path,
-    /// How BPF programs of new bonds are attached.
-    pub tc_hook: Hook,
+    /// What new bonds on plane tc are made of.
+    pub tc: NewBonds,
 }
 
 /// Which plane a bond is to have.

@@ -149,7 +149,7 @@ impl PlaneError {
             PlaneError::NotYet { what } => (format!("do {what}"), "no data plane of this agent has it".to_owned()),
             PlaneError::OneQueue { bond } => (
                 format!("use a queue_id on {bond}"),
-                "it has one transmit queue; delete it and make it anew (needs a kernel from 5.15 on)".to_owned(),
+                "it has one transmit queue; delete it and make it anew as a veth pair (bondd --tc-device veth, on a kernel from 5.15 on)".to_owned(),
             ),
             PlaneError::NotUndone { error, undo } => {
                 let (what, why) = error.what_and_why();

@@ -181,6 +181,9 @@ pub struct PlaneReport {
     /// Why its bonds would stop forwarding although nobody removes them, and what helps.
     #[serde(default)]
     pub short_lived: Option<String>,
+    /// What the interfaces of its new bonds are, and why not what would be preferred; null if that does not depend on the kernel.
+    #[serde(default)]
+    pub device: Option<String>,
 }
 
 impl PlaneReport {
@@ -193,6 +196,7 @@ impl PlaneReport {
             exact: exact.is_ok(),
             differs: exact.err(),
             short_lived: None,
+            device: None,
         }
     }
 }

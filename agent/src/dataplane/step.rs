@@ -32,6 +32,13 @@ pub const VETH: Feature = Feature {
     missing: &[libc::EOPNOTSUPP],
 };
 
+/// The same, with a place for programs in what it transmits.
+pub const NETKIT: Feature = Feature {
+    name: "netkit device",
+    config: "CONFIG_NETKIT (6.7 and later)",
+    missing: &[libc::EOPNOTSUPP],
+};
+
 /// Programs, maps and the file system for pins.
 pub const BPF: Feature = Feature {
     name: "eBPF",

@@ -128,7 +128,7 @@ impl Host {
         let before = self.links.insert(ifindex, link);
         self.unlist(before.as_ref());
         let link = &self.links[&ifindex];
-        let far = link.peer.filter(|_| link.kind.as_deref() == Some("veth"));
+        let far = link.far_end();
         // The end of a pair that is made first is announced before it has a far end, and not again.
         if let Some(far) = far.and_then(|far| self.links.get_mut(&far)) {
             far.peer.get_or_insert(ifindex);
@@ -174,7 +174,7 @@ fn leave(sets: &mut BTreeMap<u32, BTreeSet<u32>>, key: u32, value: u32) {
 /// What an interface's state says of which stands on which: each lower one with the one directly above it.
 fn relations(link: &Link) -> impl Iterator<Item = (u32, u32)> {
     let master = link.master.map(|master| (link.ifindex, master));
-    // The far end of a veth pair is beside it, not below.
-    let below = link.peer.filter(|_| link.kind.as_deref() != Some("veth"));
-    master.into_iter().chain(below.map(|lower| (lower, link.ifindex)))
+    master
+        .into_iter()
+        .chain(link.stands_on().map(|lower| (lower, link.ifindex)))
 }

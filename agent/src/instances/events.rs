@@ -265,13 +265,12 @@ impl Instances {
         {
             self.on_wanted(now, at, link);
         }
-        let on_bond = link.peer.and_then(|below| self.bonds.on_device(below));
-        if let Some(at) = on_bond {
-            match link.kind.as_deref() {
-                Some("veth") => return self.on_wire(at, link),
-                // A device above may have changed the bond's promiscuity; only the wire's event reports that.
-                _ => self.look_at(at, Look::Device),
-            }
+        if let Some(at) = link.far_end().and_then(|bond| self.bonds.on_device(bond)) {
+            return self.on_wire(at, link);
+        }
+        if let Some(at) = link.stands_on().and_then(|below| self.bonds.on_device(below)) {
+            // A device above may have changed the bond's promiscuity; only the wire's event reports that.
+            self.look_at(at, Look::Device);
         }
         // A VLAN that was put on the bond or on what is above it, or a bridge whose address changed.
         self.outdated_addresses.extend(self.bonds.below(link.ifindex));

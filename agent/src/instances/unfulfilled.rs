@@ -99,7 +99,8 @@ mod tests {
                 PlaneError::OneQueue {
                     bond: "bond0".to_owned(),
                 },
-                "use a queue_id on bond0: it has one transmit queue; delete it and make it anew (needs a kernel from 5.15 on)",
+                "use a queue_id on bond0: it has one transmit queue; delete it and make it anew as a veth pair (bondd --tc-device \
+                 veth, on a kernel from 5.15 on)",
             ),
             (
                 PlaneError::Unsupported {

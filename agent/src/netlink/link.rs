@@ -71,13 +71,13 @@ impl RouteSocket {
     pub fn add_veth(&mut self, name: &str, peer: &str) -> io::Result<()> {
         let pair = LinkVeth::new(name, peer).build();
         let made = self.ask(|handle| handle.link().add(pair).execute());
-        self.done_or_found(made, |links| links.is_pair(name))
+        self.done_or_found(made, |links| links.is_of_kind(name, "veth"))
     }
 
-    /// Whether an interface is one end of a veth pair.
-    pub(super) fn is_pair(&mut self, name: &str) -> io::Result<bool> {
+    /// Whether there is an interface of that name and kind.
+    pub(super) fn is_of_kind(&mut self, name: &str, kind: &str) -> io::Result<bool> {
         let found = self.by_name(name)?;
-        Ok(found.is_some_and(|link| link.kind.as_deref() == Some("veth")))
+        Ok(found.is_some_and(|link| link.kind.as_deref() == Some(kind)))
     }
 
     /// Makes a device of the team driver, down and without a mode.
@@ -85,10 +85,7 @@ impl RouteSocket {
         let kind = LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Team)]);
         let team = LinkUnspec::new_with_name(name).append_extra_attribute(kind).build();
         let made = self.ask(|handle| handle.link().add(team).execute());
-        self.done_or_found(made, |links| {
-            let found = links.by_name(name)?;
-            Ok(found.is_some_and(|link| link.kind.as_deref() == Some("team")))
-        })
+        self.done_or_found(made, |links| links.is_of_kind(name, "team"))
     }
 
     /// Sets or removes the master of an interface.
@@ -168,7 +165,7 @@ impl RouteSocket {
         self.set(ifindex, change, |link| link.alias == alias)
     }
 
-    /// Removes a virtual interface; of a veth pair, both ends.
+    /// Removes a virtual interface; of a veth pair or a netkit device, both ends.
     pub fn delete(&mut self, ifindex: u32) -> io::Result<()> {
         let deleted = self.ask(|handle| handle.link().del(ifindex).execute());
         self.done_or_found(deleted, |links| Ok(links.by_index(ifindex)?.is_none()))

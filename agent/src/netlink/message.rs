@@ -30,9 +30,9 @@ pub struct Link {
     pub promisc_flag: bool,
     /// IFF_ALLMULTI as an operator set it, likewise.
     pub allmulti_flag: bool,
-    /// Kind of a virtual device: `veth`, `bridge`, `vlan`, `team`; `None` for hardware.
+    /// Kind of a virtual device: `veth`, `netkit`, `bridge`, `vlan`, `team`; `None` for hardware.
     pub kind: Option<String>,
-    /// The other end of a veth pair or the device below a VLAN; `None` if there is none or it is in another namespace.
+    /// The other end of a veth pair or a netkit device, or the device below a VLAN; `None` if there is none or it is in another namespace.
     pub peer: Option<u32>,
     /// The bridge, team or other upper device that owns it.
     pub master: Option<u32>,
@@ -49,6 +49,20 @@ pub struct Link {
 }
 
 impl Link {
+    /// The other end, of a device that has two: a veth pair or a netkit device.
+    pub fn far_end(&self) -> Option<u32> {
+        self.peer.filter(|_| self.has_two_ends())
+    }
+
+    /// The device that it stands on, as a VLAN does.
+    pub fn stands_on(&self) -> Option<u32> {
+        self.peer.filter(|_| !self.has_two_ends())
+    }
+
+    fn has_two_ends(&self) -> bool {
+        matches!(self.kind.as_deref(), Some("veth" | "netkit"))
+    }
+
     /// IFF_RUNNING: it is up, and `operstate` is up or unknown. [dev.c: dev_get_flags]
     pub fn is_running(&self) -> bool {
         self.report.admin_up && matches!(self.operstate, "up" | "unknown")
@@ -366,6 +380,18 @@ pub(super) mod tests {
             alias: String::new(),
             vlan: None,
             tx_queues: 2,
+        }
+    }
+
+    #[test]
+    fn a_pair_has_a_far_end_and_a_vlan_stands_on_another_device() {
+        for (kind, far_end) in [("veth", true), ("netkit", true), ("vlan", false), ("macvlan", false)] {
+            let link = Link {
+                kind: Some(kind.to_owned()),
+                ..veth(3, "p0", 1, 2)
+            };
+            let expected = if far_end { (Some(2), None) } else { (None, Some(2)) };
+            assert_eq!((link.far_end(), link.stands_on()), expected, "{kind}");
         }
     }
 

@@ -11,6 +11,7 @@ pub mod groups;
 pub mod link;
 mod message;
 pub mod mii;
+mod netkit;
 mod qdisc;
 pub mod queue;
 mod route;

@@ -20,7 +20,7 @@ impl RouteSocket {
         let wide = LinkAttribute::NumTxQueues(queues);
         let pair = LinkVeth::new(name, peer).append_extra_attribute(wide).build();
         let made = self.ask(|handle| handle.link().add(pair).execute());
-        self.done_or_found(made, |links| links.is_pair(name))
+        self.done_or_found(made, |links| links.is_of_kind(name, "veth"))
     }
 
     /// Sets the number of transmit queues in use, and one receive queue.

@@ -4,10 +4,12 @@
 //! [name]
 //! reason: why bondd does it otherwise, on one line
 //! scenarios: ab_downdelay_* random_*        names, * for anything
+//! columns: tc team                         the columns in which it shows (optional)
 //! text: *downdelay=*                        the scenario's text must match (optional)
 //! step: send 20 vlan4*                      the step must match (optional)
 //! fields: look/device bond0/carrier         where it shows, * for anything, separated by commas; files that say the same are meant
 //!                                           as well
+//! chance: yes                               it does not show in every run (optional)
 //! kernel: 0                                 what the driver says (optional)
 //! bondd: 1                                  what bondd says (optional)
 //! ```
@@ -23,6 +25,8 @@ pub struct Wanted {
     /// Why.
     pub reason: String,
     scenarios: Vec<String>,
+    columns: Option<Vec<String>>,
+    chance: bool,
     text: Option<String>,
     step: Option<String>,
     fields: Vec<String>,
@@ -53,6 +57,8 @@ impl Wanted {
             match key {
                 "reason" => entry.reason = value,
                 "scenarios" => entry.scenarios = value.split_whitespace().map(str::to_owned).collect(),
+                "columns" => entry.columns = Some(value.split_whitespace().map(str::to_owned).collect()),
+                "chance" => entry.chance = value == "yes",
                 "step" => entry.step = Some(value),
                 "text" => entry.text = Some(value),
                 "fields" => entry.fields = value.split(',').map(|field| field.trim().to_owned()).collect(),
@@ -72,6 +78,21 @@ impl Wanted {
         Ok(all)
     }
 
+    /// Whether it shows in every run with these columns.
+    pub fn must_occur(&self, columns: &[&str]) -> bool {
+        !self.chance && self.is_of(columns)
+    }
+
+    /// Whether it can show in one of these columns.
+    fn is_of(&self, columns: &[&str]) -> bool {
+        let named = |wanted: &Vec<String>| {
+            columns
+                .iter()
+                .any(|column| wanted.iter().any(|wanted| wanted == column))
+        };
+        self.columns.as_ref().is_none_or(named)
+    }
+
     /// Whether this is the difference found.
     pub fn covers(&self, scenario: &Scenario, found: &Difference) -> bool {
         let fits = |pattern: &Option<String>, text: &str| pattern.as_ref().is_none_or(|p| glob(p, text));
@@ -79,6 +100,7 @@ impl Wanted {
         let shows = |pattern: &String| glob(pattern, &found.field) || fact.as_ref().is_some_and(|f| glob(pattern, f));
         self.scenarios.iter().any(|pattern| glob(pattern, &scenario.name))
             && self.fields.iter().any(shows)
+            && self.is_of(&[&found.column])
             && fits(&self.text, &scenario.text.replace('\n', " "))
             && fits(&self.step, &found.text)
             && fits(&self.kernel, &found.kernel)
@@ -169,6 +191,24 @@ mod tests {
         assert!(!entry.covers(&scenario, &found));
         found.field = "look/mii_status".to_owned();
         assert!(!entry.covers(&scenario, &found));
+    }
+
+    #[test]
+    fn an_entry_may_be_of_some_columns_only() {
+        let text = "[x]\nreason: r\nscenarios: *\nfields: *\n[y]\nreason: r\nscenarios: *\ncolumns: tc team\nfields: *";
+        let [all, some] = &Wanted::parse(text).unwrap()[..] else {
+            panic!("two entries")
+        };
+        for (column, is_of_some) in [("tc", true), ("team", true), ("netkit", false)] {
+            assert_eq!(
+                (all.is_of(&[column]), some.is_of(&[column])),
+                (true, is_of_some),
+                "{column}"
+            );
+        }
+        assert!(some.must_occur(&["netkit", "team"]) && !some.must_occur(&["netkit"]));
+        let by_chance = Wanted::parse(&text.replace("columns: tc team", "chance: yes")).unwrap();
+        assert!(by_chance[1].is_of(&["tc"]) && !by_chance[1].must_occur(&["tc"]));
     }
 
     #[test]

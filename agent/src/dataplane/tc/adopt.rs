@@ -7,8 +7,9 @@ use bond_modes::plan::{Accept, PortPlan, Source};
 use bond_monitors::Carrier;
 
 use super::bond::{Bond, Shared};
+use super::device::{Device, wire_alias};
 use super::forwarding::{InForce, bridged};
-use super::{device, queues};
+use super::queues;
 use crate::dataplane::interface::{label, report};
 use crate::dataplane::port::port_alias;
 use crate::dataplane::step::{room, step};
@@ -16,26 +17,26 @@ use crate::dataplane::{Observed, PlaneError};
 use crate::netlink::Link;
 
 impl Shared {
-    /// Takes a pair of ours over, with its ports, if there is one under this name.
+    /// Takes a device of ours over, with its ports, if there is one under this name.
     pub(super) fn adopt(&mut self, name: &str) -> Result<Option<(Bond, Observed)>, PlaneError> {
-        let Some(pair) = self.find_pair(name)? else {
+        let Some(device) = self.find_device(name)? else {
             return Ok(None);
         };
         room(|| format!("take {name} over"))?;
-        let (bond, ports) = self.adopt_pair(name, &pair)?;
+        let (bond, ports) = self.adopt_device(name, &device)?;
         let links = &mut self.links;
         let ports = ports.iter().map(|(port, link)| (*port, report(links, link)));
         let observed = Observed {
             ports: ports.collect(),
-            ifindex: pair.bond.ifindex,
-            report: report(&mut self.links, &pair.bond),
+            ifindex: device.bond.ifindex,
+            report: report(&mut self.links, &device.bond),
             plan: bond.forwarding.with(|now| now.applied.clone()),
         };
         Ok(Some((bond, observed)))
     }
 
-    fn adopt_pair(&mut self, name: &str, pair: &device::Pair) -> Result<(Bond, Vec<(PortId, Link)>), PlaneError> {
-        let pins = self.pins()?.bond(pair.bond.ifindex);
+    fn adopt_device(&mut self, name: &str, device: &Device) -> Result<(Bond, Vec<(PortId, Link)>), PlaneError> {
+        let pins = self.pins()?.bond(device.bond.ifindex);
         if !pins.exist() {
             log::warn!(
                 "{name}: its programs are gone, so its ports are attached anew: their pins were removed, or the mount namespace of \
@@ -43,16 +44,16 @@ impl Shared {
             );
         }
         step(|| "make a folder for pins".to_owned(), || pins.create())?;
-        let mut bond = self.equip(name, pair, pins)?;
+        let mut bond = self.equip(name, device, pins)?;
         let ports = self.adopt_ports(name, &mut bond)?;
-        bond.forwarding.with(|now| read_maps(now, pair, &ports))?;
+        bond.forwarding.with(|now| read_maps(now, device, &ports))?;
         if bond.programs.are_stale() && bond.holds_all() {
             let mark = || bond.programs.mark_attached(&bond.forwarding);
             step(|| format!("set up the maps of {name}"), mark)?;
         }
         bond.note_unfinished();
         bond.programs.close();
-        if pair.wire.alias != device::wire_alias(name) {
+        if device.wire.alias != wire_alias(name) {
             self.label(name, &bond);
         }
         Ok((bond, ports))
@@ -61,7 +62,7 @@ impl Shared {
     /// Names the bond on its wire and ports.
     pub(super) fn label(&mut self, name: &str, bond: &Bond) {
         let ports = bond.ports().into_iter().map(|port| (port.0, port_alias(name)));
-        for (ifindex, alias) in ports.chain([(bond.wire, device::wire_alias(name))]) {
+        for (ifindex, alias) in ports.chain([(bond.wire, wire_alias(name))]) {
             label(&mut self.links, name, ifindex, &alias);
         }
     }
@@ -94,7 +95,7 @@ impl Shared {
 }
 
 /// Reads from the maps what is in force.
-fn read_maps(now: &mut InForce, pair: &device::Pair, ports: &[(PortId, Link)]) -> Result<(), PlaneError> {
+fn read_maps(now: &mut InForce, device: &Device, ports: &[(PortId, Link)]) -> Result<(), PlaneError> {
     let name = now.name.clone();
     let read = || format!("read the maps of {name}");
     now.applied.tx = step(read, || now.bpf.tx())?;
@@ -102,7 +103,7 @@ fn read_maps(now: &mut InForce, pair: &device::Pair, ports: &[(PortId, Link)]) -
     now.steered = !now.applied.steer.is_empty();
     for (port, link) in ports {
         let accept = step(read, || now.bpf.accept(*port))?;
-        now.applied.ports.insert(*port, settings(link, &pair.bond, accept));
+        now.applied.ports.insert(*port, settings(link, &device.bond, accept));
     }
     now.keep_own([])?;
     now.remember_all(bridged(&now.applied))

@@ -7,8 +7,9 @@ use std::path::PathBuf;
 use bond_modes::PortId;
 
 use super::bpf::BondBpf;
+use super::device::{DeviceKind, NewBonds, Suitable};
 use super::forwarding::Forwarding;
-use super::hook::{Attached, Hold, Hook};
+use super::hook::{Attached, Hold};
 use super::lists;
 use super::object::Loader;
 use super::pins::{BondPins, Pins};
@@ -21,7 +22,9 @@ use crate::netlink::RouteSocket;
 /// kernel thread, and none of these calls makes another. Such a call may wait for the kernel; see the plane's module.
 pub(super) struct Shared {
     pub(super) run_dir: PathBuf,
-    pub(super) hook: Hook,
+    pub(super) new_bonds: NewBonds,
+    /// Found out when first needed.
+    pub(super) suitable: Suitable,
     pub(super) links: RouteSocket,
     /// Inode number of the network namespace.
     pub(super) netns: u64,
@@ -39,11 +42,13 @@ pub(super) struct Shared {
 pub(super) struct Bond {
     pub(super) ifindex: u32,
     pub(super) wire: u32,
+    pub(super) kind: DeviceKind,
     pub(super) pins: BondPins,
     pub(super) programs: Programs,
+    /// How the programs on ports are attached.
     pub(super) hook: Attached,
-    /// Links that keep the programs in place while this process runs: on the wire and on ports.
-    pub(super) wire_hold: Hold,
+    /// Links that keep the programs in place while this process runs: on the device and on ports.
+    pub(super) tx_hold: Hold,
     pub(super) port_holds: BTreeMap<PortId, Hold>,
     pub(super) forwarding: Forwarding,
 }

@@ -1,12 +1,13 @@
-//! How a program gets onto an interface's ingress, and stays there without us.
+//! How a program gets onto an interface's ingress or into the transmit path of a netkit device, and stays there without us.
 //!
-//! A tcx link is kept alive by its pin. While this process runs, a descriptor of ours keeps it alive too, so that removing pins
-//! does not cut the traffic. Its program is exchanged through the pin. A cls_bpf filter on the clsact qdisc stays by itself; its
-//! program is exchanged by priority and handle. Both exchanges are atomic: each frame is handled by the old program or by the new
-//! one.
+//! A tcx or netkit link is kept alive by its pin. While this process runs, a descriptor of ours keeps it alive too, so that
+//! removing pins does not cut the traffic. Its program is exchanged through the pin. A cls_bpf filter on the clsact qdisc stays
+//! by itself; its program is exchanged by priority and handle. All these exchanges are atomic: each frame is handled by the old
+//! program or by the new one.
 
 use std::io;
 use std::mem;
+use std::os::fd::AsFd;
 use std::path::Path;
 
 use aya::programs::links::{FdLink, LinkError, PinnedLink};
@@ -28,25 +29,29 @@ pub enum Hook {
     Clsact,
 }
 
-/// Which hook a bond has. All its programs use the same one.
+/// How a program is attached. Those on the ports of a bond are all attached the same way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Attached {
-    /// Pinned tcx links.
+    /// By a pinned tcx link, at the ingress.
     Tcx,
-    /// cls_bpf filters.
+    /// By a cls_bpf filter, at the ingress.
     Clsact,
+    /// By a pinned link, in the transmit path of the primary end of a netkit device.
+    Netkit,
 }
 
 /// Keeps an attached program in place as long as it lives; what keeps it afterwards is its pin. None for a filter, which stays
 /// by itself.
 pub type Hold = Option<FdLink>;
 
-/// A place for a program: the ingress of an interface.
+/// A place for a program: an interface.
 #[derive(Clone, Copy, Debug)]
 pub struct Place<'a> {
-    /// The interface's name.
+    /// Its name.
     pub interface: &'a str,
-    /// Where a tcx link is pinned. Without a pin the program is taken off again at once, to try whether it can be attached.
+    /// Its index.
+    pub ifindex: u32,
+    /// Where a link is pinned. Without a pin the program is taken off again at once, to try whether it can be attached.
     pub pin: Option<&'a Path>,
     /// Name of the program.
     pub program: &'static str,
@@ -69,6 +74,7 @@ pub fn attach_first(program: &mut SchedClassifier, place: Place<'_>, hook: Hook)
 /// Puts a program where none of ours is.
 pub fn attach(program: &mut SchedClassifier, place: Place<'_>, kind: Attached) -> io::Result<Hold> {
     let options = match kind {
+        Attached::Netkit => return attach_netkit(program, place),
         Attached::Tcx => {
             // A link whose interface is gone may be pinned there still.
             unpin_old(place)?;
@@ -92,18 +98,33 @@ pub fn attach(program: &mut SchedClassifier, place: Place<'_>, kind: Attached) -
     let link = program.take_link(id).map_err(program_error)?;
     match (kind, place.pin) {
         (_, None) => Ok(None),
-        (Attached::Tcx, Some(path)) => pin(link, path).map(Some),
         (Attached::Clsact, Some(_)) => {
             // Dropped, it would take the filter away.
             mem::forget(link);
             Ok(None)
         }
+        (_, Some(path)) => pin(link, path).map(Some),
+    }
+}
+
+/// A netkit device has one place for programs of its primary end, before its own way out.
+fn attach_netkit(program: &SchedClassifier, place: Place<'_>) -> io::Result<Hold> {
+    unpin_old(place)?;
+    let fd = program.fd().map_err(program_error)?;
+    let link = sys::link_to_netkit(fd.as_fd(), place.ifindex)?;
+    match place.pin {
+        Some(pin) => {
+            sys::pin(link.as_fd(), pin)?;
+            pinned(pin).map(Some)
+        }
+        None => Ok(None),
     }
 }
 
 /// Exchanges the program of an earlier agent for this one; none if there is none to exchange.
 pub fn replace(program: &mut SchedClassifier, place: Place<'_>, kind: Attached) -> io::Result<Option<Hold>> {
     let old = match kind {
+        Attached::Netkit => return replace_netkit(program, place),
         Attached::Tcx => match place.pin.map(PinnedLink::from_pin) {
             Some(Ok(old)) => FdLink::from(old).try_into().map_err(link_error)?,
             Some(Err(error)) => return no_link(link_error(error), None),
@@ -122,46 +143,52 @@ pub fn replace(program: &mut SchedClassifier, place: Place<'_>, kind: Attached) 
         Err(error) => {
             let error = program_error(error);
             return match kind {
-                Attached::Tcx => no_link(error, None),
                 Attached::Clsact => absent(error, None),
+                _ => no_link(error, None),
             };
         }
     };
     // The pin, or the filter itself, keeps the program in place.
     let link = program.take_link(id).map_err(program_error)?;
     match kind {
-        Attached::Tcx => Ok(Some(Some(link.try_into().map_err(link_error)?))),
         Attached::Clsact => {
             mem::forget(link);
             Ok(Some(None))
         }
+        _ => Ok(Some(Some(link.try_into().map_err(link_error)?))),
+    }
+}
+
+fn replace_netkit(program: &SchedClassifier, place: Place<'_>) -> io::Result<Option<Hold>> {
+    let Some(pin) = place.pin else { return Ok(None) };
+    let fd = program.fd().map_err(program_error)?;
+    match sys::exchange_program(pin, fd.as_fd()) {
+        Ok(()) => Ok(Some(Some(pinned(pin)?))),
+        Err(error) => no_link(error, None),
     }
 }
 
 /// Takes over what an earlier agent attached, with the program as it is; none if nothing is attached here.
-pub fn keep(links: &mut RouteSocket, place: Place<'_>, ifindex: u32, kind: Attached) -> io::Result<Option<Hold>> {
+pub fn keep(links: &mut RouteSocket, place: Place<'_>, kind: Attached) -> io::Result<Option<Hold>> {
     match place.pin {
-        _ if !is_there(links, place, ifindex, kind)? => Ok(None),
-        Some(pin) if kind == Attached::Tcx => {
-            let link = PinnedLink::from_pin(pin).map_err(link_error)?;
-            Ok(Some(Some(link.into())))
-        }
+        _ if !is_there(links, place, kind)? => Ok(None),
+        Some(pin) if kind != Attached::Clsact => Ok(Some(Some(pinned(pin)?))),
         _ => Ok(Some(None)),
     }
 }
 
 /// Whether a program that an earlier agent attached is on this interface.
-pub fn is_there(links: &mut RouteSocket, place: Place<'_>, ifindex: u32, kind: Attached) -> io::Result<bool> {
+pub fn is_there(links: &mut RouteSocket, place: Place<'_>, kind: Attached) -> io::Result<bool> {
     match (kind, place.pin) {
-        (Attached::Tcx, Some(pin)) => match sys::link_interface(pin) {
-            Ok(at) => Ok(at == ifindex),
-            Err(error) => no_link(error, false),
-        },
-        (Attached::Tcx, None) => Ok(false),
         (Attached::Clsact, _) => {
             let ours = |filter: &Filter| filter.is(place.program, PRIORITY);
-            Ok(links.filters(ifindex)?.iter().any(ours))
+            Ok(links.filters(place.ifindex)?.iter().any(ours))
         }
+        (_, Some(pin)) => match sys::link_interface(pin) {
+            Ok(at) => Ok(at == place.ifindex),
+            Err(error) => no_link(error, false),
+        },
+        (_, None) => Ok(false),
     }
 }
 
@@ -210,6 +237,11 @@ fn ensure_clsact(interface: &str) -> io::Result<()> {
         Err(error) if error.raw_os_error() == Some(libc::EEXIST) => Ok(()),
         done => done,
     }
+}
+
+/// A link that is pinned there, whatever it attaches.
+fn pinned(pin: &Path) -> io::Result<FdLink> {
+    PinnedLink::from_pin(pin).map(FdLink::from).map_err(link_error)
 }
 
 fn pin(link: SchedClassifierLink, path: &Path) -> io::Result<FdLink> {

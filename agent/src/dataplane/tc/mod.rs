@@ -1,12 +1,12 @@
-//! The tc data plane: eBPF classifier programs between a veth pair and the ports.
+//! The tc data plane: eBPF classifier programs between the two ends of a device and the ports.
 //!
 //! ```text
 //!   stack - bond0 ======= wire<N>  <- bond_tx: out of a port
 //!                            |
 //!                     eth0  eth1   <- port_rx: out of the wire, hence into bond0, or refused
 //! ```
-//! `bond0` is one end of a veth pair, so its counters, captures, qdiscs and carrier are those of a real device; its carrier is
-//! the administrative state of the other end. The programs (`bpf/*.bpf.c`) forward on their own: everything they need is in maps
+//! `bond0` is one end of a veth pair or of a netkit device, so its counters, captures, qdiscs and carrier are those of a real
+//! device; its carrier is the administrative state of the other end. On netkit, `bond_tx` is on `bond0` itself. The programs (`bpf/*.bpf.c`) forward on their own: everything they need is in maps
 //! pinned by name, and they stay attached without this process. So a new agent *observes*: it takes over device, maps and ports,
 //! exchanges programs of another build for its own in place, and reads back the plan in force.
 //!
@@ -17,9 +17,9 @@
 //! | `bpf`, `programs` | the maps of one bond, read and written; its programs |
 //! | `bond`, `forwarding`, `adopt` | what is kept for a bond; what is in force of it; bonds taken over |
 //! | `lists` | lists of ports that are never seen half written |
-//! | `hook`, `sys` | how programs are attached: tcx links or clsact filters |
+//! | `hook`, `sys` | how programs are attached: tcx or netkit links, or clsact filters |
 //! | `bpffs`, `pins` | where the pins are |
-//! | `device`, `port` | the pair; ports taken in, given back, taken over |
+//! | `device/`, `port` | the device of a bond, of either kind; ports taken in, given back, taken over |
 //! | `queues` | traffic that an operator sends through a port of his choice |
 //! | `program`, `traffic` | from the plan in force to the wanted one, and in which order; the steps of it that are a failover |
 //!
@@ -39,19 +39,17 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bond_modes::{BondOptions, ForwardingPlan, PortId};
 use bond_monitors::ReceiveStamps;
 
 use self::bond::{Bond, Shared};
-use self::hook::Place;
-use self::object::{Kind, Loader, TX, Way};
+use self::device::Suitable;
+use self::object::Loader;
 use self::pins::Pins;
-use super::interface::probe_apart;
 use super::lock::lock;
-use super::step::{BPF, Failures, HOOK, VETH, step, step_with};
+use super::step::step;
 use super::{
     Adopted, Applied, BondDevice, BondName, Examiner, Observed, OriginalPort, Plane, PlaneBond, PlaneError,
     PlaneReport, PortBase, PortCounters, PortSigns, Traffic, can,
@@ -83,15 +81,15 @@ mod tests;
 mod traffic;
 mod upgrade;
 
+pub use self::device::{DeviceChoice, NewBonds};
 pub use self::hook::Hook;
 
 /// The tc data plane of one network namespace: the one in which it was opened.
 pub struct TcPlane {
     shared: Arc<Mutex<Shared>>,
     run_dir: PathBuf,
-    hook: Hook,
-    /// The kernel has what bonds need; what it lacks may still come, with a module.
-    usable: Arc<AtomicBool>,
+    new_bonds: NewBonds,
+    suitable: Suitable,
 }
 
 /// A bond of this plane.
@@ -102,16 +100,18 @@ pub struct TcBond {
 
 impl TcPlane {
     /// A plane for the network namespace of the calling thread. Where the machine has no bpffs, one is mounted under `run_dir`
-    /// when the first bond needs it. `hook` is for new bonds; one that is there keeps the hook it has.
-    pub fn open(run_dir: &Path, hook: Hook) -> Result<TcPlane, PlaneError> {
+    /// when the first bond needs it. A bond that is there keeps what it is made of.
+    pub fn open(run_dir: &Path, new_bonds: NewBonds) -> Result<TcPlane, PlaneError> {
         let links = step(|| "open a netlink socket".to_owned(), RouteSocket::open)?;
         let netns = step(
             || "read the network namespace".to_owned(),
             || fs::metadata("/proc/thread-self/ns/net"),
         )?;
+        let suitable = Suitable::default();
         let shared = Shared {
             run_dir: run_dir.to_owned(),
-            hook,
+            new_bonds,
+            suitable: suitable.clone(),
             links,
             netns: netns.ino(),
             loader: Loader::default(),
@@ -122,8 +122,8 @@ impl TcPlane {
         Ok(TcPlane {
             shared: Arc::new(Mutex::new(shared)),
             run_dir: run_dir.to_owned(),
-            hook,
-            usable: Arc::default(),
+            new_bonds,
+            suitable,
         })
     }
 
@@ -159,10 +159,11 @@ impl Plane for TcPlane {
     }
 
     fn probe(&mut self) -> Result<(), PlaneError> {
-        if self.usable.load(Ordering::SeqCst) {
+        if self.suitable.is_known() {
             return Ok(());
         }
-        examine(self.hook, &mut lock(&self.shared).loader, &self.usable)
+        let loader = &mut lock(&self.shared).loader;
+        self.suitable.examine(self.new_bonds, loader).map(drop)
     }
 
     fn can(&mut self, options: &BondOptions) -> Result<(), PlaneError> {
@@ -170,16 +171,14 @@ impl Plane for TcPlane {
     }
 
     fn examiner(&self) -> Examiner {
-        let (run_dir, hook, usable) = (self.run_dir.clone(), self.hook, Arc::clone(&self.usable));
+        let (run_dir, new_bonds, suitable) = (self.run_dir.clone(), self.new_bonds, self.suitable.clone());
         Box::new(move |options| {
-            let probed = match usable.load(Ordering::SeqCst) {
-                true => Ok(()),
-                false => examine(hook, &mut Loader::default(), &usable),
-            };
+            let probed = suitable.examine(new_bonds, &mut Loader::default()).map(drop);
             let [usable, exact] = [probed, check(options)].map(|done| done.map_err(|error| chain(&error)));
             let ends = Pins::would_be_short_lived(&run_dir);
             PlaneReport {
                 short_lived: ends.then(|| why_short_lived(&run_dir)),
+                device: suitable.text(new_bonds),
                 ..PlaneReport::new(NAME, usable, exact)
             }
         })
@@ -309,46 +308,3 @@ fn why_short_lived(run_dir: &Path) -> String {
          `mkdir -p {point} && mount -t bpf bpf {point}`"
     )
 }
-
-/// Whether the kernel has what bonds need. Sets `usable` if so.
-fn examine(hook: Hook, loader: &mut Loader, usable: &AtomicBool) -> Result<(), PlaneError> {
-    probe_apart("find out what this kernel can do", move || probe_here(hook, loader))?;
-    usable.store(true, Ordering::SeqCst);
-    Ok(())
-}
-
-/// Does once, with devices that go away, what every bond needs.
-fn probe_here(hook: Hook, loader: &mut Loader) -> Result<(), PlaneError> {
-    let mut links = step(|| "open a netlink socket".to_owned(), RouteSocket::open)?;
-    let load = || {
-        // The loops and the helper for copies besides what all have: whatever any program asks for of the kernel.
-        loader.load(Kind::Tx(Way::All), None)?;
-        loader.load(Kind::Rx, None)?;
-        loader.load(Kind::Tx(Way::One), None)
-    };
-    let mut program = step_with(&BPF, || "load the programs".to_owned(), load)?;
-    step_with(
-        &VETH,
-        || "make a veth device".to_owned(),
-        || links.add_veth(PROBE, PROBE_PEER),
-    )?;
-    let mut errors = Failures::default();
-    let place = Place {
-        interface: PROBE,
-        pin: None,
-        program: TX,
-    };
-    let attach = || hook::attach_first(program.program(), place, hook).map(|_| ());
-    errors.note(step_with(&HOOK, || "attach a program".to_owned(), attach));
-    errors.note(step(
-        || "remove the veth device".to_owned(),
-        || match links.by_name(PROBE)? {
-            Some(link) => links.delete(link.ifindex),
-            None => Ok(()),
-        },
-    ));
-    errors.result()
-}
-
-const PROBE: &str = "bondd-probe0";
-const PROBE_PEER: &str = "bondd-probe1";

@@ -182,7 +182,7 @@ impl Shared {
     /// Whether a program of an earlier agent is on a port; also true if that cannot be read.
     fn may_forward(&mut self, bond: &Bond, port: PortId) -> bool {
         let pin = bond.pins.rx(port);
-        hook::is_there(&mut self.links, place("", &pin), port.0, bond.hook).unwrap_or(true)
+        hook::is_there(&mut self.links, place("", port, &pin), bond.hook).unwrap_or(true)
     }
 
     /// Takes one port over; false if it is not a port of this bond any more.

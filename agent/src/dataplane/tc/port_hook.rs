@@ -25,7 +25,7 @@ pub(super) fn hook_port(loader: &mut Loader, bond: &mut Bond, port: PortId, link
     let attach = || {
         hook::attach(
             bond.programs.port_rx(&bond.forwarding, loader)?,
-            place(name, &pin),
+            place(name, port, &pin),
             kind,
         )
     };
@@ -53,12 +53,12 @@ pub(super) fn take_over(
     let kind = bond.hook;
     let take_over = || {
         if !bond.programs.are_stale()
-            && let Some(hold) = hook::keep(links, place(name, &pin), port.0, kind)?
+            && let Some(hold) = hook::keep(links, place(name, port, &pin), kind)?
         {
             return Ok(Some(hold));
         }
         let program = bond.programs.port_rx(&bond.forwarding, loader)?;
-        hook::replace(program, place(name, &pin), kind)
+        hook::replace(program, place(name, port, &pin), kind)
     };
     let held = port_step(port, || format!("exchange the program on {name}"), take_over)?;
     Ok(held.is_some_and(|hold| {
@@ -100,7 +100,7 @@ pub(super) fn unhook(
     had_clsact: bool,
 ) -> io::Result<()> {
     match (bond.hook, link) {
-        (Attached::Tcx, _) => {
+        (Attached::Tcx | Attached::Netkit, _) => {
             let pin = bond.pins.rx(port);
             sys::detach_link(&pin)?;
             unpin(&pin)
@@ -123,9 +123,10 @@ pub(super) fn drop_filter(
 }
 
 /// Where the program of a port is attached.
-pub(super) fn place<'a>(interface: &'a str, pin: &'a Path) -> Place<'a> {
+pub(super) fn place<'a>(interface: &'a str, port: PortId, pin: &'a Path) -> Place<'a> {
     Place {
         interface,
+        ifindex: port.0,
         pin: Some(pin),
         program: RX,
     }

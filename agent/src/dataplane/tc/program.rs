@@ -20,10 +20,10 @@ use bond_modes::plan::PortPlan;
 use bond_modes::{ForwardingPlan, PortId};
 
 use super::bond::Bond;
-use super::device::wire_name;
+use super::device::{tx_place, wire_name};
 use super::forwarding::{Forwarding, addresses};
-use super::hook::{self, Place};
-use super::object::{Loader, TX};
+use super::hook;
+use super::object::Loader;
 use super::port_hook::take_over_rest;
 use super::{queues, traffic};
 use crate::dataplane::step::{port_step, step};
@@ -69,7 +69,12 @@ fn make(
         step(|| format!("move the transmission of {name}"), exchange),
     );
     let tie = forwarding.with_newest(plan, |now, plan| queues::needs_tie(now, &plan.steer));
-    if tie && outcome.note(PlanPart::Steer, queues::tie_unmarked(links, name, bond)) {
+    if tie
+        && outcome.note(
+            PlanPart::Steer,
+            queues::tie_unmarked(links, name, [bond.ifindex, bond.wire]),
+        )
+    {
         forwarding.with(|now| now.steered = true);
     }
     forwarding.with_newest(plan, |now, plan| queues::steer(now, &plan.steer, outcome));
@@ -154,19 +159,17 @@ fn exchange(loader: &mut Loader, bond: &mut Bond, plan: &ForwardingPlan) -> io::
 
 /// Puts the program of the bond's next way on the wire in place of another.
 fn put_on_wire(loader: &mut Loader, bond: &mut Bond) -> io::Result<()> {
+    let name = bond.forwarding.with(|now| now.name.clone());
     let wire = wire_name(bond.ifindex);
     let pin = bond.pins.tx();
-    let place = Place {
-        interface: &wire,
-        pin: Some(&pin),
-        program: TX,
-    };
-    hook::keep_pinned(&bond.wire_hold, place)?;
+    let place = tx_place(bond.kind, (&name, bond.ifindex), (&wire, bond.wire), &pin);
+    let hook = bond.kind.tx_hook(bond.hook);
+    hook::keep_pinned(&bond.tx_hold, place)?;
     let program = bond.programs.bond_tx(&bond.forwarding, loader)?;
-    bond.wire_hold = match hook::replace(program, place, bond.hook)? {
+    bond.tx_hold = match hook::replace(program, place, hook)? {
         Some(hold) => hold,
         // Another program took it off.
-        None => hook::attach(program, place, bond.hook)?,
+        None => hook::attach(program, place, hook)?,
     };
     Ok(())
 }

@@ -11,7 +11,6 @@ use std::io;
 use bond_modes::PortId;
 use bond_modes::plan::{Match, Steer};
 
-use super::bond::Bond;
 use super::forwarding::InForce;
 use crate::dataplane::step::{XPS, bond_gone, step, step_with};
 use crate::dataplane::{Applied, PlanPart, PlaneError};
@@ -88,10 +87,10 @@ pub fn steer_of(queues: &BTreeMap<u16, PortId>) -> Vec<Steer> {
     queues.iter().map(steer).collect()
 }
 
-/// Ties ordinary traffic to the first queue before there are others.
-pub(super) fn tie_unmarked(links: &mut RouteSocket, name: &str, bond: &Bond) -> Result<(), PlaneError> {
+/// Ties ordinary traffic of a bond, with these two ends, to the first queue before there are others.
+pub(super) fn tie_unmarked(links: &mut RouteSocket, name: &str, [near, wire]: [u32; 2]) -> Result<(), PlaneError> {
     let mut read = |ifindex| step(|| format!("read {name}"), || links.by_index(ifindex));
-    let (Some(near), Some(wire)) = (read(bond.ifindex)?, read(bond.wire)?) else {
+    let (Some(near), Some(wire)) = (read(near)?, read(wire)?) else {
         return Err(bond_gone(name));
     };
     if near.tx_queues < TX_QUEUES {

@@ -1,24 +1,42 @@
-//! What bpf(2) can and aya does not offer: another descriptor for a link, where a link is attached, all
-//! values of a map at once.
+//! What bpf(2) can and aya does not offer: links to netkit devices, another descriptor for a link, where a link is attached,
+//! all values of a map at once.
 
 use std::ffi::CString;
 use std::io;
 use std::mem;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 /// Pins a link that this process holds. The link itself is not touched, whatever becomes of it.
 pub fn pin_link(id: u32, path: &Path) -> io::Result<()> {
     let link = descriptor(LINK_GET_FD_BY_ID, &mut [u64_of(id, 0)])?;
+    pin(link.as_fd(), path)
+}
+
+/// Pins a link.
+pub fn pin(link: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
     let path = c_path(path)?;
     call(OBJ_PIN, &mut [path.as_ptr() as u64, u64_of(link.as_raw_fd() as u32, 0)]).map(drop)
 }
 
-/// Index of the interface that a pinned tcx link is attached to; 0 once that is gone.
+/// Attaches a program to what the primary end of a netkit device, the one with this index, transmits.
+pub fn link_to_netkit(program: BorrowedFd<'_>, ifindex: u32) -> io::Result<OwnedFd> {
+    let program = program.as_raw_fd() as u32;
+    let mut request = [u64_of(program, ifindex), u64_of(NETKIT_PRIMARY, 0), 0, 0];
+    descriptor(LINK_CREATE, &mut request)
+}
+
+/// Exchanges the program of a pinned link.
+pub fn exchange_program(path: &Path, program: BorrowedFd<'_>) -> io::Result<()> {
+    let link = pinned(path)?;
+    let (link, program) = (link.as_raw_fd() as u32, program.as_raw_fd() as u32);
+    call(LINK_UPDATE, &mut [u64_of(link, program), 0]).map(drop)
+}
+
+/// Index of the interface that a pinned tcx or netkit link is attached to; 0 once that is gone.
 pub fn link_interface(path: &Path) -> io::Result<u32> {
-    let path = c_path(path)?;
-    let link = descriptor(OBJ_GET, &mut [path.as_ptr() as u64, 0])?;
+    let link = pinned(path)?;
     let mut info = [0u32; 16];
     let request = u64_of(link.as_raw_fd() as u32, mem::size_of_val(&info) as u32);
     call(OBJ_GET_INFO_BY_FD, &mut [request, info.as_mut_ptr() as u64])?;
@@ -28,8 +46,7 @@ pub fn link_interface(path: &Path) -> io::Result<u32> {
 /// Takes the program of a pinned link off at once; harmless if there is no such link. Without this it goes some time after the
 /// last pin and descriptor, and until then the same program cannot be attached there again.
 pub fn detach_link(path: &Path) -> io::Result<()> {
-    let path = c_path(path)?;
-    let link = match descriptor(OBJ_GET, &mut [path.as_ptr() as u64, 0]) {
+    let link = match pinned(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         link => link?,
     };
@@ -57,6 +74,11 @@ pub fn look_up_all(map: BorrowedFd<'_>, values: &mut [u32]) -> io::Result<()> {
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
         done => done.map(drop),
     }
+}
+
+fn pinned(path: &Path) -> io::Result<OwnedFd> {
+    let path = c_path(path)?;
+    descriptor(OBJ_GET, &mut [path.as_ptr() as u64, 0])
 }
 
 fn descriptor(command: libc::c_int, attributes: &mut [u64]) -> io::Result<OwnedFd> {
@@ -99,7 +121,11 @@ const OBJ_PIN: libc::c_int = 6;
 const OBJ_GET: libc::c_int = 7;
 const OBJ_GET_INFO_BY_FD: libc::c_int = 15;
 const MAP_LOOKUP_BATCH: libc::c_int = 24;
+const LINK_CREATE: libc::c_int = 28;
+const LINK_UPDATE: libc::c_int = 29;
 const LINK_GET_FD_BY_ID: libc::c_int = 30;
 const LINK_DETACH: libc::c_int = 34;
-/// Which word of `struct bpf_link_info` is `tcx.ifindex`. [linux/bpf.h]
+/// [linux/bpf.h: BPF_NETKIT_PRIMARY]
+const NETKIT_PRIMARY: u32 = 54;
+/// Which word of `struct bpf_link_info` is `tcx.ifindex`, and `netkit.ifindex` as well. [linux/bpf.h]
 const INTERFACE: usize = 4;

@@ -81,12 +81,7 @@ impl Instances {
     /// The bond whose interface or wire this is, or carries traffic through it at any depth: frames sent through such a port would
     /// come back to the bond for ever.
     fn stands_on(&mut self, link: &Link) -> Option<InstanceId> {
-        let ends = |link: &Link| {
-            [
-                Some(link.ifindex),
-                link.peer.filter(|_| link.kind.as_deref() == Some("veth")),
-            ]
-        };
+        let ends = |link: &Link| [Some(link.ifindex), link.far_end()];
         let below = self.host.below(link.ifindex).into_iter().flat_map(ends).flatten();
         below
             .collect::<Vec<_>>()

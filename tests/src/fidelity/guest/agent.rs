@@ -23,14 +23,14 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// Starts one with this run dir; bonds get the plane named.
-    pub fn start(dir: &Path, plane: &'static str) -> io::Result<Agent> {
+    /// Starts one with this run dir and these words on its command line.
+    pub fn start(dir: &Path, words: &[&str]) -> io::Result<Agent> {
         fs::create_dir_all(dir)?;
         let log = File::create(dir.join("log"))?;
         let child = Command::new("/usr/bin/bondd")
             .arg("--run-dir")
             .arg(dir)
-            .args(["--plane", plane])
+            .args(words)
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)

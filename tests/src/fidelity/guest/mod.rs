@@ -27,11 +27,14 @@ use super::scenario::Scenario;
 type Make = fn(&Path) -> io::Result<Box<dyn Column>>;
 
 /// Every column, the oracle first.
-const COLUMNS: [(&str, Make); 3] = [
+const COLUMNS: [(&str, Make); 4] = [
     ("kernel", |_| Ok(Box::new(Kernel::new()?))),
-    ("tc", |dir| Ok(Box::new(Agent::start(dir, "tc")?))),
-    ("team", |dir| Ok(Box::new(Agent::start(dir, "team")?))),
+    ("tc", |dir| Ok(Box::new(Agent::start(dir, &TC_ON_A_PAIR)?))),
+    ("netkit", |dir| Ok(Box::new(Agent::start(dir, &TC_ON_NETKIT)?))),
+    ("team", |dir| Ok(Box::new(Agent::start(dir, &["--plane", "team"])?))),
 ];
+const TC_ON_A_PAIR: [&str; 4] = ["--plane", "tc", "--tc-device", "veth"];
+const TC_ON_NETKIT: [&str; 4] = ["--plane", "tc", "--tc-device", "netkit"];
 
 /// Plays the scenarios of a folder, in the order of their names, on the oracle and the columns named.
 ///

@@ -1,9 +1,12 @@
-//! The bond's own interface: a veth pair whose far end, the wire, belongs to the agent.
+//! The bond's own interface: one end of a device whose other end, the wire, belongs to the agent. `kind` has what the kinds of
+//! devices differ in, `suitable` which one new bonds get.
 //!
-//! A pair is ours if its wire is called `wire<ifindex of the bond>` and its alias begins with `wire of`. The alias is set after the
+//! A device is ours if its wire is called `wire<ifindex of the bond>` and its alias begins with `wire of`. The alias is set after the
 //! folder of its pins is made, by which the next start finds it, and before anything that is pinned. So a crash while one is made
-//! leaves either a bare pair, which is removed when a bond of that name is made, or one of ours that lacks something, which is
+//! leaves either a bare device, which is removed when a bond of that name is made, or one of ours that lacks something, which is
 //! completed when it is adopted.
+
+use std::path::Path;
 
 use bond_monitors::Carrier;
 
@@ -13,14 +16,21 @@ use super::hook::{self, Attached, Hold, Place};
 use super::object::TX;
 use super::pins::BondPins;
 use super::programs::Programs;
-use super::queues;
 use crate::dataplane::interface::{delete, report};
-use crate::dataplane::step::{BPF, Failures, HOOK, VETH, bond_gone, room, step, step_with};
+use crate::dataplane::step::{BPF, Failures, HOOK, bond_gone, room, step, step_with};
 use crate::dataplane::{BondDevice, PlaneError};
 use crate::netlink::{Link, sysctl};
 
-/// Both ends of a pair.
-pub struct Pair {
+mod kind;
+mod suitable;
+
+pub use self::kind::{DeviceChoice, DeviceKind};
+pub use self::suitable::{NewBonds, Suitable};
+
+/// Both ends of a device.
+pub struct Device {
+    /// What it is.
+    pub kind: DeviceKind,
     /// The bond's own interface.
     pub bond: Link,
     /// The end that belongs to the agent.
@@ -28,12 +38,20 @@ pub struct Pair {
 }
 
 impl Shared {
-    /// The pair of this bond, if the interface of that name is ours. It may have been renamed while no agent ran, so the bond's
+    /// What the next bond is to be. Nothing is tried where there is no choice.
+    pub(super) fn kind_of_new_bonds(&mut self) -> Result<DeviceKind, PlaneError> {
+        match self.new_bonds.candidates() {
+            [only] => Ok(*only),
+            _ => self.suitable.examine(self.new_bonds, &mut self.loader),
+        }
+    }
+
+    /// The device of this bond, if the interface of that name is ours. It may have been renamed while no agent ran, so the bond's
     /// name in the alias does not count.
-    pub(super) fn find_pair(&mut self, name: &str) -> Result<Option<Pair>, PlaneError> {
+    pub(super) fn find_device(&mut self, name: &str) -> Result<Option<Device>, PlaneError> {
         Ok(self
-            .veth_pair(name)?
-            .filter(|pair| is_wire_of(&pair.wire, pair.bond.ifindex)))
+            .device_named(name)?
+            .filter(|device| is_wire_of(&device.wire, device.bond.ifindex)))
     }
 
     /// The names of all bonds that are there and have pins where ours are; none while another agent serves those.
@@ -55,39 +73,40 @@ impl Shared {
         Ok(names.map(|link| link.report.name).collect())
     }
 
-    /// Makes the pair and everything on it; on failure nothing of it is left.
+    /// Makes the device and everything on it; on failure nothing of it is left.
     pub(super) fn make_bond(&mut self, name: &str) -> Result<(Bond, BondDevice), PlaneError> {
         room(|| format!("make {name}"))?;
-        self.remove_bare_pair(name)?;
+        self.remove_bare_device(name)?;
         let taken = || PlaneError::NameTaken { name: name.to_owned() };
         if self.link_named(name)?.is_some() {
             return Err(taken());
         }
-        // Opening the pins may take long, and as long a crash would leave a bare pair.
+        let kind = self.kind_of_new_bonds()?;
+        // Opening the pins may take long, and as long a crash would leave a bare device.
         self.pins()?;
-        let make = || format!("make the interface {name}");
-        step_with(&VETH, make, || queues::add_pair(&mut self.links, name, "wire%d")).map_err(|error| match error {
-            PlaneError::Kernel { source, .. } if source.raw_os_error() == Some(libc::EEXIST) => taken(),
-            other => other,
-        })?;
-        let pair = match self.veth_pair(name) {
-            Ok(Some(pair)) => pair,
+        kind.make(&mut self.links, name, "wire%d")
+            .map_err(|error| match error {
+                PlaneError::Kernel { source, .. } if source.raw_os_error() == Some(libc::EEXIST) => taken(),
+                other => other,
+            })?;
+        let device = match self.device_named(name) {
+            Ok(Some(device)) => device,
             Ok(None) => return Err(taken()),
             Err(error) => {
                 self.unmake(name, None);
                 return Err(error);
             }
         };
-        self.fresh_pins(pair.bond.ifindex)
-            .and_then(|pins| self.claim(name, &pair).map(|()| pins))
-            .and_then(|pins| self.equip(name, &pair, pins))
+        self.fresh_pins(device.bond.ifindex)
+            .and_then(|pins| self.claim(name, &device).map(|()| pins))
+            .and_then(|pins| self.equip(name, &device, pins))
             .and_then(|mut bond| {
                 let mark = || bond.programs.mark_attached(&bond.forwarding);
                 step(|| format!("set up the maps of {name}"), mark)?;
                 bond.programs.close();
-                Ok((bond, self.read_device(name, pair.bond.ifindex)?))
+                Ok((bond, self.read_device(name, device.bond.ifindex)?))
             })
-            .inspect_err(|_| self.unmake(name, Some(pair.bond.ifindex)))
+            .inspect_err(|_| self.unmake(name, Some(device.bond.ifindex)))
     }
 
     fn read_device(&mut self, name: &str, ifindex: u32) -> Result<BondDevice, PlaneError> {
@@ -96,11 +115,11 @@ impl Shared {
         Ok(BondDevice { ifindex, report })
     }
 
-    /// Brings a pair of ours to the state in which a bond can work, whatever of it is there already: maps, programs, settings of
+    /// Brings a device of ours to the state in which a bond can work, whatever of it is there already: maps, programs, settings of
     /// the wire. Programs of another version of this agent are exchanged in place.
-    pub(super) fn equip(&mut self, name: &str, pair: &Pair, pins: BondPins) -> Result<Bond, PlaneError> {
-        let wire = wire_name(pair.bond.ifindex);
-        let index = pair.wire.ifindex;
+    pub(super) fn equip(&mut self, name: &str, device: &Device, pins: BondPins) -> Result<Bond, PlaneError> {
+        let wire = wire_name(device.bond.ifindex);
+        let index = device.wire.ifindex;
         // Larger than any frame, so that only the MTUs of the bond and its ports count.
         let widen = || format!("set the MTU of {wire}");
         step(widen, || self.links.set_mtu(index, WIRE_MTU))?;
@@ -111,62 +130,68 @@ impl Shared {
         let load = || format!("load the programs of {name}");
         let open = || {
             let (programs, mut bpf) = Programs::open(&pins, &mut self.loader, index)?;
-            self.take_over_list(pair.bond.ifindex, &mut bpf)?;
+            self.take_over_list(device.bond.ifindex, &mut bpf)?;
             Ok((programs, bpf))
         };
         let (mut programs, bpf) = step_with(&BPF, load, open)?;
-        let (carrier, mac) = (Carrier::from_bool(pair.wire.report.admin_up), pair.bond.report.mac);
+        let (carrier, mac) = (Carrier::from_bool(device.wire.report.admin_up), device.bond.report.mac);
         let forwarding = Forwarding::new(name, bpf, carrier, mac);
         forwarding.with(|now| now.add_own([mac]))?;
-        let (hook, wire_hold) = self.hook_wire(&wire, index, &pins, &mut programs, &forwarding)?;
+        let (hook, tx_hold) = self.hook_device(name, device, &pins, &mut programs, &forwarding)?;
         Ok(Bond {
-            ifindex: pair.bond.ifindex,
+            ifindex: device.bond.ifindex,
             wire: index,
+            kind: device.kind,
             pins,
             programs,
             hook,
-            wire_hold,
+            tx_hold,
             port_holds: Default::default(),
             forwarding,
         })
     }
 
-    /// Sees to it that a program of ours is on the wire: one of an earlier agent stays if it is of this build, or is exchanged.
-    fn hook_wire(
+    /// Sees to it that a program of ours has what the stack sends: one of an earlier agent stays if it is of this build, or is
+    /// exchanged. Returns how programs on ports are attached.
+    fn hook_device(
         &mut self,
-        wire: &str,
-        index: u32,
+        name: &str,
+        device: &Device,
         pins: &BondPins,
         programs: &mut Programs,
         forwarding: &Forwarding,
     ) -> Result<(Attached, Hold), PlaneError> {
         let pin = pins.tx();
-        let place = Place {
-            interface: wire,
-            pin: Some(&pin),
-            program: TX,
-        };
-        let (links, loader, wanted) = (&mut self.links, &mut self.loader, self.hook);
+        let wire = wire_name(device.bond.ifindex);
+        let place = tx_place(
+            device.kind,
+            (name, device.bond.ifindex),
+            (&wire, device.wire.ifindex),
+            &pin,
+        );
+        let kind = device.kind;
+        let (links, loader, wanted) = (&mut self.links, &mut self.loader, self.new_bonds.hook);
         let attach = || {
-            for kind in [Attached::Tcx, Attached::Clsact] {
+            for &of_ports in kind.port_hooks() {
                 if !programs.are_stale()
-                    && let Some(hold) = hook::keep(links, place, index, kind)?
+                    && let Some(hold) = hook::keep(links, place, kind.tx_hook(of_ports))?
                 {
-                    return Ok((kind, hold));
+                    return Ok((of_ports, hold));
                 }
             }
             programs.begin_exchange(forwarding)?;
-            for kind in [Attached::Tcx, Attached::Clsact] {
-                if let Some(hold) = hook::replace(programs.bond_tx(forwarding, loader)?, place, kind)? {
-                    return Ok((kind, hold));
+            for &of_ports in kind.port_hooks() {
+                let program = programs.bond_tx(forwarding, loader)?;
+                if let Some(hold) = hook::replace(program, place, kind.tx_hook(of_ports))? {
+                    return Ok((of_ports, hold));
                 }
             }
-            hook::attach_first(programs.bond_tx(forwarding, loader)?, place, wanted)
+            kind.attach_first(programs.bond_tx(forwarding, loader)?, place, wanted)
         };
-        step_with(&HOOK, || format!("attach a program to {wire}"), attach)
+        step_with(&HOOK, || format!("attach a program to {}", place.interface), attach)
     }
 
-    /// Removes the pair and its pins. A step that fails does not stop the other.
+    /// Removes the device and its pins. A step that fails does not stop the other.
     pub(super) fn remove_bond(&mut self, name: &str, ifindex: u32) -> Result<(), PlaneError> {
         let mut errors = Failures::default();
         errors.note(delete(&mut self.links, name, ifindex));
@@ -181,12 +206,12 @@ impl Shared {
 
     /// Marks the bond's address as wanted, and then the wire as ours: a random address from the kernel is replaced by udev some time
     /// later (MACAddressPolicy=persistent), one that was set is not.
-    fn claim(&mut self, name: &str, pair: &Pair) -> Result<(), PlaneError> {
-        let wire = wire_name(pair.bond.ifindex);
-        let index = pair.wire.ifindex;
-        let keep = || self.links.set_mac(pair.bond.ifindex, pair.bond.report.mac);
+    fn claim(&mut self, name: &str, device: &Device) -> Result<(), PlaneError> {
+        let wire = wire_name(device.bond.ifindex);
+        let index = device.wire.ifindex;
+        let keep = || self.links.set_mac(device.bond.ifindex, device.bond.report.mac);
         step(|| format!("set the address of {name}"), keep)?;
-        let rename = || format!("rename {} to {wire}", pair.wire.report.name);
+        let rename = || format!("rename {} to {wire}", device.wire.report.name);
         step(rename, || self.links.rename(index, &wire))?;
         let mark = || self.links.set_alias(index, &wire_alias(name));
         step(|| format!("set the alias of {wire}"), mark)
@@ -202,42 +227,54 @@ impl Shared {
 
     /// Undoes a creation that failed; what fails here too is left to the next creation.
     fn unmake(&mut self, name: &str, ifindex: Option<u32>) {
-        let ifindex = ifindex.or_else(|| self.veth_pair(name).ok().flatten().map(|pair| pair.bond.ifindex));
+        let ifindex = ifindex.or_else(|| self.device_named(name).ok().flatten().map(|device| device.bond.ifindex));
         if let Some(Err(error)) = ifindex.map(|ifindex| self.remove_bond(name, ifindex)) {
             log::debug!("{name}: undoing a failed creation: {error}");
         }
     }
 
-    /// Removes what a crash left between making a pair and claiming its wire.
-    fn remove_bare_pair(&mut self, name: &str) -> Result<(), PlaneError> {
-        let Some(pair) = self.veth_pair(name)? else {
+    /// Removes what a crash left between making a device and claiming its wire.
+    fn remove_bare_device(&mut self, name: &str) -> Result<(), PlaneError> {
+        let Some(device) = self.device_named(name)? else {
             return Ok(());
         };
-        let number = pair.wire.report.name.strip_prefix("wire").unwrap_or_default();
+        let number = device.wire.report.name.strip_prefix("wire").unwrap_or_default();
         let bare = !number.is_empty()
             && number.bytes().all(|byte| byte.is_ascii_digit())
-            && pair.wire.alias.is_empty()
-            && !pair.wire.report.admin_up
-            && !pair.bond.report.admin_up;
+            && device.wire.alias.is_empty()
+            && !device.wire.report.admin_up
+            && !device.bond.report.admin_up;
         if !bare {
             return Ok(());
         }
-        self.remove_bond(name, pair.bond.ifindex)
+        self.remove_bond(name, device.bond.ifindex)
     }
 
-    fn veth_pair(&mut self, name: &str) -> Result<Option<Pair>, PlaneError> {
+    fn device_named(&mut self, name: &str) -> Result<Option<Device>, PlaneError> {
         // Asked by name, the kernel also answers for alternative names.
-        let ours = |link: &Link| link.report.name == name && link.kind.as_deref() == Some("veth");
-        let Some(bond) = self.link_named(name)?.filter(ours) else {
+        let Some(bond) = self.link_named(name)?.filter(|link| link.report.name == name) else {
             return Ok(None);
         };
-        let Some(peer) = bond.peer else { return Ok(None) };
+        let (Some(kind), Some(peer)) = (DeviceKind::of(&bond), bond.peer) else {
+            return Ok(None);
+        };
         let wire = step(|| format!("read the far end of {name}"), || self.links.by_index(peer))?;
-        Ok(wire.map(|wire| Pair { bond, wire }))
+        Ok(wire.map(|wire| Device { kind, bond, wire }))
     }
 
     fn link_named(&mut self, name: &str) -> Result<Option<Link>, PlaneError> {
         step(|| format!("read the interface {name}"), || self.links.by_name(name))
+    }
+}
+
+/// Where the program for frames of the stack is attached, by name and index of both ends.
+pub(super) fn tx_place<'a>(kind: DeviceKind, bond: (&'a str, u32), wire: (&'a str, u32), pin: &'a Path) -> Place<'a> {
+    let (interface, ifindex) = kind.end_with_tx(bond, wire);
+    Place {
+        interface,
+        ifindex,
+        pin: Some(pin),
+        program: TX,
     }
 }
 

@@ -23,6 +23,7 @@ mod hooks;
 mod lists;
 mod load;
 mod namespaces;
+mod netkit;
 mod programs;
 mod queues;
 mod traffic;

@@ -8,10 +8,9 @@ use std::thread::{self, JoinHandle};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 
-use super::Hook;
 use super::world::*;
 use crate::dataplane::lock::lock;
-use crate::dataplane::tc::TcPlane;
+use crate::dataplane::tc::{NewBonds, TcPlane};
 
 #[test]
 fn pins_of_namespaces_that_are_gone_are_swept_and_those_of_others_stay() {
@@ -22,10 +21,10 @@ fn pins_of_namespaces_that_are_gone_are_swept_and_those_of_others_stay() {
         mount(Some("bondd"), &point, Some("bpf"), MsFlags::empty(), None::<&str>).unwrap();
         let all = point.join("bondd");
 
-        let served = Other::start(&w.run_dir, w.hook);
-        let mut unserved = Other::start(&w.run_dir, w.hook);
+        let served = Other::start(&w.run_dir, w.new_bonds());
+        let mut unserved = Other::start(&w.run_dir, w.new_bonds());
         unserved.stop_agent();
-        let mut gone = Other::start(&w.run_dir, w.hook);
+        let mut gone = Other::start(&w.run_dir, w.new_bonds());
         gone.stop_agent();
         let pins = |other: &Other| listing(&all.join(other.netns.to_string()));
         let kept = [pins(&served), pins(&unserved)];
@@ -65,13 +64,13 @@ struct Other {
 }
 
 impl Other {
-    fn start(run_dir: &Path, hook: Hook) -> Other {
+    fn start(run_dir: &Path, new_bonds: NewBonds) -> Other {
         let (orders, incoming) = mpsc::channel();
         let (report, done) = mpsc::channel();
         let run_dir = run_dir.to_owned();
         let thread = thread::spawn(move || {
             unshare(CloneFlags::CLONE_NEWNET).unwrap();
-            let mut plane = TcPlane::open(&run_dir, hook).unwrap();
+            let mut plane = TcPlane::open(&run_dir, new_bonds).unwrap();
             plane.make("bond0").unwrap();
             report.send(lock(&plane.shared).netns).unwrap();
             if incoming.recv().is_ok() {

@@ -18,7 +18,7 @@ use crate::netlink::queue::{in_own_sysfs, mask_of};
 
 #[test]
 fn a_frame_that_was_given_to_a_queue_leaves_through_its_port() {
-    for_both_hooks(|w| {
+    for_pairs(|w| {
         let ports = w.bond_with_four_ports();
         let far = w.far_ends();
         let policies = [Tx::one(Some(ports[0])), all(vec![ports[0]])];
@@ -45,7 +45,7 @@ fn a_frame_that_was_given_to_a_queue_leaves_through_its_port() {
 
 #[test]
 fn queues_outlive_the_agent_and_a_port_that_leaves_has_none() {
-    for_both_hooks(|w| {
+    for_pairs(|w| {
         let ports = w.bond_with_four_ports();
         let mut plan = w.list_plan(Tx::one(Some(ports[0])), &ports[..1]);
         plan.steer = queues(&[(1, ports[1]), (2, ports[1]), (3, ports[2])]);
@@ -71,7 +71,7 @@ fn queues_outlive_the_agent_and_a_port_that_leaves_has_none() {
 
 #[test]
 fn queues_that_fail_at_any_step_are_completed_by_the_next_plan() {
-    for_both_hooks(|w| {
+    for_pairs(|w| {
         let (p0, p1) = w.bond_with_two_ports();
         for step in 0.. {
             let mut from = w.plan(Some(p0), &[p0, p1]);
@@ -96,7 +96,7 @@ fn queues_that_fail_at_any_step_are_completed_by_the_next_plan() {
 
 #[test]
 fn a_bond_of_an_agent_without_queues_goes_on_and_says_that_it_has_none() {
-    for_both_hooks(|w| {
+    for_pairs(|w| {
         w.links.add_veth_with_queues("bond0", "wire%d", 1).unwrap();
         let (bond, wire) = (w.link("bond0"), w.link("wire0"));
         w.links.rename(wire.ifindex, &format!("wire{}", bond.ifindex)).unwrap();
@@ -121,7 +121,7 @@ fn a_bond_of_an_agent_without_queues_goes_on_and_says_that_it_has_none() {
 
 #[test]
 fn a_cpu_that_comes_later_is_tied_to_the_first_queue_by_a_refresh() {
-    in_world(super::Hook::Auto, |w| {
+    for_pairs(|w| {
         let (p0, p1) = w.bond_with_two_ports();
         let first = "/sys/class/net/bond0/queues/tx-0/xps_cpus";
         let mut plan = w.plan(Some(p0), &[p0, p1]);
@@ -147,7 +147,7 @@ fn a_cpu_that_comes_later_is_tied_to_the_first_queue_by_a_refresh() {
 /// remembers must not be taken for a queue of the bond.
 #[test]
 fn connections_over_a_port_with_many_queues_bear_no_marks() {
-    for_both_hooks(|w| {
+    for_pairs(|w| {
         w.links.add_veth_with_queues("p9", "q9", 16).unwrap();
         w.links.set_tx_queues("p9", 16).unwrap();
         w.create();

@@ -18,13 +18,14 @@ use super::heard::of_type;
 use super::world::*;
 use crate::dataplane::PlaneBond;
 use crate::dataplane::step::fault;
-use crate::dataplane::tc::device::wire_name;
+use crate::dataplane::tc::DeviceChoice;
+use crate::dataplane::tc::device::{tx_place, wire_name};
 use crate::dataplane::tc::hook::{self, Attached, Place};
 use crate::dataplane::tc::layout::{Counters, MAPS, Stamps};
 use crate::dataplane::tc::lists::List;
 use crate::dataplane::tc::maps::on_all_cpus;
-use crate::dataplane::tc::object::{RX, TX};
 use crate::dataplane::tc::pins::unpin;
+use crate::dataplane::tc::port_hook::place;
 use crate::dataplane::tc::queues::queues_of;
 use crate::packet::PacketSocket;
 
@@ -32,7 +33,7 @@ use crate::packet::PacketSocket;
 fn a_bond_of_the_first_layout_is_taken_over_under_traffic_and_loses_nothing() {
     for hook in [Hook::Auto, Hook::Clsact] {
         for kind in 0..4 {
-            in_world(hook, move |w| take_over_under_load(w, kind));
+            in_world_of(hook, DeviceChoice::Veth, move |w| take_over_under_load(w, kind));
         }
     }
 }
@@ -215,7 +216,8 @@ fn maps_of_an_unknown_layout_are_refused() {
 /// Puts the release's own programs and pins in place of ours, for a bond with this plan.
 fn downgrade(w: &mut World, plan: &ForwardingPlan) -> Ebpf {
     let bond = w.kept();
-    let (pins, wire, kind) = (bond.pins.clone(), bond.wire, bond.hook);
+    let (pins, wire, ifindex) = (bond.pins.clone(), bond.wire, bond.ifindex);
+    let (device, hook) = (bond.kind, bond.hook);
     let wire_name = wire_name(bond.ifindex);
     let names: BTreeMap<PortId, String> = plan
         .ports
@@ -235,20 +237,11 @@ fn downgrade(w: &mut World, plan: &ForwardingPlan) -> Ebpf {
     let mut old = loader.load(FIRST_LAYOUT).unwrap();
     fill(&mut old, plan, wire);
     let tx_pin = pins.tx();
-    let wire_place = Place {
-        interface: &wire_name,
-        pin: Some(&tx_pin),
-        program: TX,
-    };
-    put_on(&mut old, wire_place, kind);
+    let place_of_tx = tx_place(device, ("bond0", ifindex), (&wire_name, wire), &tx_pin);
+    put_on(&mut old, place_of_tx, device.tx_hook(hook));
     for (port, name) in &names {
         let pin = pins.rx(*port);
-        let place = Place {
-            interface: name,
-            pin: Some(&pin),
-            program: RX,
-        };
-        put_on(&mut old, place, kind);
+        put_on(&mut old, place(name, *port, &pin), hook);
     }
     old
 }

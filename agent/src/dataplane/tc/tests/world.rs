@@ -13,12 +13,13 @@ use std::time::{Duration, Instant};
 use bond_modes::plan::{Accept, Match, PortPlan, Rewrite, Spread, Steer, Tx};
 use bond_modes::{ForwardingPlan, PortId, XmitHashPolicy};
 use bond_monitors::{Carrier, MacAddr};
+use clap::ValueEnum;
 
 use crate::dataplane::lock::lock;
 use crate::dataplane::tc::bond::Bond;
 use crate::dataplane::tc::forwarding::InForce;
 use crate::dataplane::tc::pins::Pins;
-use crate::dataplane::tc::{Hook, TcBond, TcPlane};
+use crate::dataplane::tc::{DeviceChoice, Hook, NewBonds, TcBond, TcPlane};
 use crate::dataplane::{
     self, BondDevice, Observed, OriginalPort, Plane, PlaneBond, PlaneError, PortBase, PortCounters,
 };
@@ -31,6 +32,7 @@ pub(super) struct World {
     pub(super) plane: TcPlane,
     pub(super) bond: Option<TcBond>,
     pub(super) hook: Hook,
+    pub(super) device: DeviceChoice,
     pub(super) links: RouteSocket,
     pub(super) socket: PacketSocket,
     pub(super) run_dir: PathBuf,
@@ -67,12 +69,37 @@ pub(super) fn accept(plan: &mut ForwardingPlan, port: PortId, accept: Accept) {
     plan.ports.get_mut(&port).expect("the plan names the port").accept = accept;
 }
 
+/// In the machine whose kernel has netkit, instead of the two hooks of a pair: on that; see [`device`].
 pub(super) fn for_both_hooks(body: impl Fn(&mut World) + Clone + Send + 'static) {
-    in_world(Hook::Auto, body.clone());
-    in_world(Hook::Clsact, body);
+    match device() {
+        DeviceChoice::Veth => for_pairs(body),
+        _ => in_world(Hook::Auto, body),
+    }
+}
+
+/// Whatever other tests are run on.
+pub(super) fn for_pairs(body: impl Fn(&mut World) + Clone + Send + 'static) {
+    in_world_of(Hook::Auto, DeviceChoice::Veth, body.clone());
+    in_world_of(Hook::Clsact, DeviceChoice::Veth, body);
 }
 
 pub(super) fn in_world(hook: Hook, body: impl FnOnce(&mut World) + Send + 'static) {
+    let device = match hook {
+        Hook::Auto => device(),
+        Hook::Clsact => DeviceChoice::Veth,
+    };
+    in_world_of(hook, device, body);
+}
+
+/// What bonds are in tests that do not ask for pairs: pairs, or what `BONDD_TEST_DEVICE` says.
+pub(super) fn device() -> DeviceChoice {
+    match std::env::var("BONDD_TEST_DEVICE") {
+        Ok(name) => DeviceChoice::from_str(&name, false).unwrap(),
+        Err(_) => DeviceChoice::Veth,
+    }
+}
+
+pub(super) fn in_world_of(hook: Hook, device: DeviceChoice, body: impl FnOnce(&mut World) + Send + 'static) {
     in_netns(move || {
         // The kernel's own IPv6 chatter would be counted too.
         fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1").unwrap();
@@ -86,9 +113,10 @@ pub(super) fn in_world(hook: Hook, body: impl FnOnce(&mut World) + Send + 'stati
         let number = WORLDS.fetch_add(1, Ordering::Relaxed);
         let run_dir = std::env::temp_dir().join(format!("bondd-tc-{}-{number}", std::process::id()));
         let mut world = World {
-            plane: TcPlane::open(&run_dir, hook).unwrap(),
+            plane: TcPlane::open(&run_dir, NewBonds { hook, device }).unwrap(),
             bond: None,
             hook,
+            device,
             links,
             socket: PacketSocket::open().unwrap(),
             run_dir,
@@ -112,6 +140,13 @@ impl Drop for World {
 }
 
 impl World {
+    pub(super) fn new_bonds(&self) -> NewBonds {
+        NewBonds {
+            hook: self.hook,
+            device: self.device,
+        }
+    }
+
     pub(super) fn link(&mut self, name: &str) -> Link {
         self.links.by_name(name).unwrap().unwrap_or_else(|| panic!("no {name}"))
     }
@@ -258,7 +293,13 @@ impl World {
     /// As if the process had been killed and started again.
     pub(super) fn reopen(&mut self) {
         self.bond = None;
-        self.plane = TcPlane::open(&self.run_dir, self.hook).unwrap();
+        self.plane = TcPlane::open(&self.run_dir, self.new_bonds()).unwrap();
+    }
+
+    /// As [`World::reopen`], by an agent that makes bonds of another device.
+    pub(super) fn reopen_with(&mut self, device: DeviceChoice) {
+        self.device = device;
+        self.reopen();
     }
 
     pub(super) fn tear_down(&mut self) {
@@ -278,7 +319,7 @@ impl World {
     /// The programs that are attached by links, by id; none where there are only filters.
     pub(super) fn programs(&self) -> Vec<u32> {
         let bond = self.kept();
-        let links = bond.wire_hold.iter().chain(bond.port_holds.values().flatten());
+        let links = bond.tx_hold.iter().chain(bond.port_holds.values().flatten());
         links.map(|link| link.info().unwrap().program_id()).collect()
     }
 
