@@ -270,7 +270,4 @@ pub struct PortCounters {
     pub rx_bytes: u64,
     /// Frames refused on a backup port.
     pub rx_dropped: u64,
-    /// When the last frame came, let in or not; nanoseconds of `CLOCK_MONOTONIC`, 0 for never.
-    #[serde(skip)]
-    pub last_rx: u64,
 }

@@ -10,10 +10,11 @@ use bond_modes::PortId;
 use bond_modes::plan::{Accept, Spread, Tx};
 use bond_monitors::{MacAddr, ReceiveStamps, Time};
 
+use super::counted::Counted;
 use super::errors::{gone_is_fine, map_error};
-use super::layout::{LAYOUT, LISTS, Port, Stamps, State, Transmit};
+use super::layout::{LAYOUT, LISTS, PORTS, Port, Stamps, State, Transmit, WITHOUT_NEAR};
 use super::lists::{Left, Lists, is_list};
-use super::maps::{Maps, on_all_cpus};
+use super::maps::Maps;
 use super::object::Way;
 use super::pins::BondPins;
 use super::upgrade::FirstLayout;
@@ -27,6 +28,9 @@ pub struct BondBpf {
     /// Whose program is about to take the wire over, and where it will send then.
     coming: Option<(Way, Tx)>,
     lists: Lists,
+    /// The layout that all attached programs know.
+    layout: u32,
+    counted: Counted,
     /// Slots in the map `rules`.
     rules: BTreeMap<PortId, u32>,
     /// What `queues` holds.
@@ -39,13 +43,17 @@ pub struct BondBpf {
 
 impl BondBpf {
     /// On these maps, as they are.
-    pub fn on(maps: Maps) -> io::Result<BondBpf> {
+    pub fn on(mut maps: Maps) -> io::Result<BondBpf> {
+        let (counted, rules) = Counted::read(&mut maps)?;
+        let layout = maps.state()?.layout;
         let way = maps.way()?;
         let own: Result<_, _> = maps.own()?.keys().map(|key| key.map(MacAddr)).collect();
         let mine = maps.transmit()?.get(&way.number(), 0).map_err(map_error)?;
         let mut bpf = BondBpf {
             lists: Lists::default(),
-            rules: BTreeMap::new(),
+            layout: if layout == 0 { LAYOUT } else { layout },
+            counted,
+            rules,
             queues: BTreeMap::new(),
             own: own.map_err(map_error)?,
             remember_all: mine.remember_all != 0,
@@ -53,13 +61,8 @@ impl BondBpf {
             coming: None,
             maps,
         };
-        if bpf.maps.state()?.layout == 0 {
+        if layout == 0 {
             bpf.lists = Lists::of_new_map(&bpf.maps.lists()?);
-        }
-        for entry in bpf.maps.ports()?.iter() {
-            let (port, value) = entry.map_err(map_error)?;
-            bpf.rules
-                .insert(PortId(port), value.iter().next().map_or(0, |cpu| cpu.rule));
         }
         bpf.queues = bpf.read_queues()?;
         Ok(bpf)
@@ -104,8 +107,10 @@ impl BondBpf {
 
     /// Closes maps that can be opened again without harm to a failover.
     pub fn close_spare(&mut self) {
-        let without_lists = self.ways().iter().all(|way| *way == Way::One);
-        self.maps.close_spare(without_lists);
+        let lists = self.ways().iter().any(|way| *way != Way::One);
+        let ports = !self.counted.all_near(self.rules.keys());
+        let needed = [(lists, LISTS), (ports, PORTS)].into_iter().filter(|(is, _)| *is);
+        self.maps.close_spare(&needed.map(|(_, name)| name).collect::<Vec<_>>());
     }
 
     /// Maps of these names were lost with their pins and are new.
@@ -121,12 +126,22 @@ impl BondBpf {
         before.copy_counts(&mut self.maps)
     }
 
+    /// All attached programs are of this build. Before, they may have been of a layout without `near`.
+    pub fn note_attached(&mut self, build: u64) -> io::Result<()> {
+        if self.layout == WITHOUT_NEAR {
+            self.layout = LAYOUT;
+            self.set_state(0).inspect_err(|_| self.layout = WITHOUT_NEAR)?;
+        }
+        self.counted.move_near(&mut self.maps)?;
+        self.set_state(build)
+    }
+
     /// Notes the build of all programs that are attached; 0 while they are being exchanged, so that an agent that finds this here
     /// completes the exchange.
     pub fn set_state(&mut self, build: u64) -> io::Result<()> {
         let program = self.next_way().number();
         self.maps.set_state(State {
-            layout: LAYOUT,
+            layout: self.layout,
             program,
             build,
         })
@@ -340,12 +355,12 @@ impl BondBpf {
         let full = || io::Error::other(format!("a bond can have {MAX_PORTS} ports on plane tc"));
         let rule = known.or_else(free).ok_or_else(full)?;
         self.maps.rules_mut()?.set(rule, ACCEPT_NONE, 0).map_err(map_error)?;
-        let value = on_all_cpus(Port {
+        let value = Port {
             rule,
             wire,
             ..Port::default()
-        })?;
-        self.maps.ports_mut()?.insert(port.0, value, 0).map_err(map_error)?;
+        };
+        self.counted.add(&mut self.maps, port, value, self.layout == LAYOUT)?;
         self.rules.insert(port, rule);
         Ok(())
     }
@@ -357,7 +372,7 @@ impl BondBpf {
         for queue in chosen.map(|(queue, _)| *queue).collect::<Vec<_>>() {
             self.set_queue(queue, None)?;
         }
-        gone_is_fine(self.maps.ports_mut()?.remove(&port.0))?;
+        self.counted.remove(&mut self.maps, port)?;
         self.rules.remove(&port);
         Ok(())
     }
@@ -393,7 +408,7 @@ impl BondBpf {
 
     /// When a port last received frames of each kind, on any CPU.
     pub fn heard(&self, port: PortId) -> io::Result<ReceiveStamps> {
-        let per_cpu = self.maps.ports()?.get(&port.0, 0).map_err(map_error)?;
+        let per_cpu = self.counted.values(&self.maps, port)?;
         let last = |stamp: fn(&Stamps) -> u64| {
             per_cpu
                 .iter()
@@ -411,7 +426,7 @@ impl BondBpf {
 
     /// Traffic of a port, over all CPUs.
     pub fn counters(&self, port: PortId) -> io::Result<PortCounters> {
-        let per_cpu = self.maps.ports()?.get(&port.0, 0).map_err(map_error)?;
+        let per_cpu = self.counted.values(&self.maps, port)?;
         let counters = per_cpu.iter().map(|cpu| cpu.counters);
         Ok(counters.fold(PortCounters::default(), |sum, cpu| PortCounters {
             tx_frames: sum.tx_frames + cpu.tx_frames,
@@ -419,14 +434,13 @@ impl BondBpf {
             rx_frames: sum.rx_frames + cpu.rx_frames,
             rx_bytes: sum.rx_bytes + cpu.rx_bytes,
             rx_dropped: sum.rx_dropped + cpu.rx_dropped,
-            last_rx: sum.last_rx.max(cpu.last_rx_ns),
         }))
     }
 }
 
-/// Ports of one bond. [maps.bpf.h: MAX_PORTS]
+/// Ports of one bond. [selector.bpf.h: MAX_PORTS]
 const MAX_PORTS: u32 = 256;
-/// Values of the map `rules`. [maps.bpf.h: ACCEPT_NONE]
+/// Values of the map `rules`. [selector.bpf.h: ACCEPT_NONE]
 const ACCEPT_NONE: u32 = 0;
 const ACCEPT_UNICAST: u32 = 1;
 const ACCEPT_ALL: u32 = 2;

@@ -39,6 +39,21 @@ pub struct Port {
 // SAFETY: integers without padding; every bit pattern is a value.
 unsafe impl Pod for Port {}
 
+/// `struct near` of maps.bpf.h.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Near {
+    /// What is counted of the port that has this slot.
+    pub port: Port,
+    /// Its index; 0 if no port has the slot.
+    pub ifindex: u32,
+    /// Fills the last word.
+    pub unused: u32,
+}
+
+// SAFETY: integers without padding; every bit pattern is a value.
+unsafe impl Pod for Near {}
+
 /// Counters in `struct port`; a value of its own in the first layout.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -53,8 +68,8 @@ pub struct Counters {
     pub rx_bytes: u64,
     /// Frames refused.
     pub rx_dropped: u64,
-    /// When the last frame came.
-    pub last_rx_ns: u64,
+    /// For the programs alone: the tick of the kernel's clock in which they last stamped a frame from elsewhere.
+    pub any_tick: u64,
 }
 
 // SAFETY: six integers without padding; every bit pattern is a value.
@@ -90,17 +105,20 @@ pub struct State {
 // SAFETY: integers without padding; every bit pattern is a value.
 unsafe impl Pod for State {}
 
-/// The version of all these maps together. The one before had none.
-pub const LAYOUT: u32 = 2;
+/// The version of all these maps together. The first one had none.
+pub const LAYOUT: u32 = 3;
+/// The version before. It had no `near`, so its programs find no port there; all else is the same.
+pub const WITHOUT_NEAR: u32 = 2;
 
 /// Type of a map, sizes of its keys and of its values.
 pub type Shape = (MapType, usize, usize);
 /// Names and shapes of all maps. [maps.bpf.h]
-pub const MAPS: [(&str, Shape); 9] = [
+pub const MAPS: [(&str, Shape); 10] = [
     (STATE, (MapType::Array, INDEX, size_of::<State>())),
     (TRANSMIT, (MapType::Array, INDEX, size_of::<Transmit>())),
     (LISTS, (MapType::Array, INDEX, size_of::<List>())),
     (TURNS, (MapType::PerCpuArray, INDEX, size_of::<u32>())),
+    (NEAR, (MapType::PerCpuArray, INDEX, size_of::<Near>())),
     (PORTS, (MapType::PerCpuHash, INDEX, size_of::<Port>())),
     (RULES, (MapType::Array, INDEX, size_of::<u32>())),
     (OWN, (MapType::Hash, MAC, size_of::<u32>())),
@@ -122,7 +140,11 @@ pub const TRANSMIT: &str = "transmit";
 pub const LISTS: &str = "lists";
 /// Name of the map that counts frames for round robin.
 pub const TURNS: &str = "turns";
-/// Name of the map of attached ports.
+/// Name of the map of attached ports that are found by the lowest bits of their index.
+pub const NEAR: &str = "near";
+/// How many it holds. [maps.bpf.h: NEAR]
+pub const NEAR_SLOTS: usize = 8;
+/// Name of the map of the other attached ports.
 pub const PORTS: &str = "ports";
 /// Name of the map that says which frames are accepted.
 pub const RULES: &str = "rules";

@@ -7,13 +7,14 @@ use std::os::fd::AsFd;
 use std::path::Path;
 
 use aya::Pod;
-use aya::maps::{Array, HashMap, Map, MapData, MapInfo, PerCpuHashMap, PerCpuValues};
+use aya::maps::{Array, HashMap, Map, MapData, MapInfo, PerCpuArray, PerCpuHashMap, PerCpuValues};
 use aya::programs::{ProgramInfo, loaded_programs};
 use aya::util::nr_cpus;
 
 use super::errors::map_error;
 use super::layout::{
-    FIRST_STATE, LAYOUT, LISTS, MAPS, OWN, PORTS, Port, QUEUES, RULES, STATE, Shape, State, TRANSMIT, Transmit,
+    FIRST_STATE, LAYOUT, LISTS, MAPS, NEAR, Near, OWN, PORTS, Port, QUEUES, RULES, STATE, Shape, State, TRANSMIT,
+    Transmit, WITHOUT_NEAR,
 };
 use super::lists::List;
 use super::object::{Loaded, Way};
@@ -56,11 +57,11 @@ impl Maps {
         self.pins = Some(pins.clone());
     }
 
-    /// Closes those that can be opened again without harm to a failover; `lists_too` if no list is needed for one.
-    pub fn close_spare(&mut self, lists_too: bool) {
+    /// Closes those that can be opened again without harm to a failover, which needs `needed` besides those that it always needs.
+    pub fn close_spare(&mut self, needed: &[&str]) {
         if self.pins.is_some() {
             for (name, map) in &mut self.all {
-                if !KEPT.contains(name) && (lists_too || *name != LISTS) {
+                if !KEPT.contains(name) && !needed.contains(name) {
                     map.take();
                 }
             }
@@ -96,7 +97,17 @@ impl Maps {
         self.get_mut(LISTS)?.try_into().map_err(map_error)
     }
 
-    /// The attached ports.
+    /// The attached ports that have a slot.
+    pub fn near(&self) -> io::Result<PerCpuArray<&MapData, Near>> {
+        self.get(NEAR)?.try_into().map_err(map_error)
+    }
+
+    /// As [`Maps::near`], to write to.
+    pub fn near_mut(&mut self) -> io::Result<PerCpuArray<&mut MapData, Near>> {
+        self.get_mut(NEAR)?.try_into().map_err(map_error)
+    }
+
+    /// The other attached ports.
     pub fn ports(&self) -> io::Result<PerCpuHashMap<&MapData, u32, Port>> {
         self.get(PORTS)?.try_into().map_err(map_error)
     }
@@ -226,7 +237,7 @@ fn data(map: &Map) -> io::Result<&MapData> {
 }
 
 /// What a failover reads and writes.
-const KEPT: [&str; 3] = [TRANSMIT, PORTS, RULES];
+const KEPT: [&str; 3] = [TRANSMIT, NEAR, RULES];
 
 /// The same value on each CPU.
 pub fn on_all_cpus<T: Pod>(value: T) -> io::Result<PerCpuValues<T>> {
@@ -253,7 +264,7 @@ pub fn check_layout(pins: &BondPins) -> io::Result<bool> {
             .and_then(|data| Map::from_map_data(data)?.try_into())
             .map_err(map_error)?;
         let layout = state.get(&0, 0).map_err(map_error)?.layout;
-        if layout != LAYOUT && layout != 0 {
+        if ![0, WITHOUT_NEAR, LAYOUT].contains(&layout) {
             return Err(foreign(&pins.map(STATE)));
         }
     }

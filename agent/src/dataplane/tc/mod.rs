@@ -61,6 +61,7 @@ mod adopt;
 mod bond;
 mod bpf;
 mod bpffs;
+mod counted;
 mod device;
 mod errors;
 mod forwarding;

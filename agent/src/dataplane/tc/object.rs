@@ -161,6 +161,8 @@ pub struct Loader {
     loader: Option<EbpfLoader<'static>>,
     /// It was given places of pins, and keeps using them.
     pinned: bool,
+    /// The kernel does not tell programs its tick.
+    without_tick: bool,
 }
 
 impl Loader {
@@ -173,6 +175,23 @@ impl Loader {
         if pins.is_none() && self.pinned {
             return Loader::default().load(kind, None);
         }
+        let object = kind.object().1;
+        if self.without_tick {
+            return self.load_object(kind, &reading_the_clock(object), pins);
+        }
+        match self.load_object(kind, object, pins) {
+            // The answer of kernels before 5.6, for one.
+            Err(error) if kind == Kind::Rx && error.raw_os_error() == Some(libc::EINVAL) => {
+                let loaded = self.load_object(kind, &reading_the_clock(object), pins)?;
+                log::debug!("no tick in programs, reading the clock");
+                self.without_tick = true;
+                Ok(loaded)
+            }
+            done => done,
+        }
+    }
+
+    fn load_object(&mut self, kind: Kind, object: &[u8], pins: Option<&dyn Fn(&str) -> PathBuf>) -> io::Result<Loaded> {
         let loader = self.loader.get_or_insert_with(new_loader);
         if let Some(pins) = pins {
             self.pinned = true;
@@ -180,10 +199,25 @@ impl Loader {
                 loader.map_pin_path(name, pins(name));
             }
         }
-        let mut programs = loader.load(kind.object().1).map_err(load_error)?;
+        let mut programs = loader.load(object).map_err(load_error)?;
         classifier(&mut programs, kind.name()).load().map_err(program_error)?;
         Ok(Loaded { programs, kind })
     }
+}
+
+/// A program that calls for the clock in place of the tick. Its time is then always later than that of its last stamp, so that it
+/// stamps with every frame.
+fn reading_the_clock(object: &[u8]) -> Vec<u8> {
+    let call = |helper: u32| [[CALL, 0, 0, 0], helper.to_ne_bytes()].concat();
+    let (tick, clock) = (call(TICK), call(CLOCK));
+    let mut object = object.to_vec();
+    // Instructions are aligned in the file, too.
+    for instruction in object.chunks_exact_mut(tick.len()) {
+        if instruction == tick {
+            instruction.copy_from_slice(&clock);
+        }
+    }
+    object
 }
 
 fn new_loader() -> EbpfLoader<'static> {
@@ -225,6 +259,11 @@ pub const RX: &str = "port_rx";
 /// Name of the program on the wire, whichever it is, also the name of its clsact filter.
 pub const TX: &str = "bond_tx";
 
+/// The call of a helper by its number, and the numbers of two. [linux/bpf.h]
+const CALL: u8 = 0x85;
+const TICK: u32 = 118;
+const CLOCK: u32 = 5;
+
 /// Most ports that the smaller program for copies serves. [tx_all.bpf.c: FEW]
 pub const FEW: usize = 16;
 /// Most ports with which the program for many copies is exchanged for the smaller one again.
@@ -238,3 +277,65 @@ static TX_ALL_MANY: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tx
 static TX_ETHER: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tx_ether.bpf.o"));
 static TX_IP: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tx_ip.bpf.o"));
 static TX_ENCAP: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tx_encap.bpf.o"));
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use aya::programs::{TestRun, TestRunOptions};
+    use bond_modes::PortId;
+    use bond_modes::plan::Accept;
+
+    use super::*;
+    use crate::clock;
+    use crate::dataplane::tc::bpf::BondBpf;
+    use crate::dataplane::tc::maps::Maps;
+
+    /// Sends so many frames of no protocol that is a probe in at a port; how often they moved the stamp of "any", and for how long
+    /// that took.
+    fn stamps(loader: &mut Loader, frames: u32) -> (u32, Duration) {
+        let mut rx = loader.load(Kind::Rx, None).unwrap();
+        let mut bpf = BondBpf::on(Maps::of(&mut rx).unwrap()).unwrap();
+        bpf.add_port(LOOPBACK, LOOPBACK.0).unwrap();
+        bpf.set_accept(LOOPBACK, Accept::All).unwrap();
+        let start = clock::now();
+        let (mut moved, mut last) = (0, None);
+        for _ in 0..frames {
+            let mut options = TestRunOptions::new();
+            options.data_in = Some(&[0; 60]);
+            rx.program().test_run(options).unwrap();
+            let any = bpf.heard(LOOPBACK).unwrap().any;
+            moved += u32::from(any != last);
+            last = any;
+        }
+        assert_eq!(bpf.counters(LOOPBACK).unwrap().rx_frames, u64::from(frames));
+        (moved, clock::now().since(start))
+    }
+
+    #[test]
+    fn frames_are_stamped_once_a_tick() {
+        let (moved, took) = stamps(&mut Loader::default(), FRAMES);
+        let ticks = took.as_millis() as u32 + 2;
+        assert!((1..=ticks).contains(&moved), "{moved} stamps in {took:?}");
+    }
+
+    #[test]
+    fn on_a_kernel_without_ticks_every_frame_is_stamped() {
+        let mut loader = Loader {
+            without_tick: true,
+            ..Loader::default()
+        };
+        assert_eq!(stamps(&mut loader, FRAMES).0, FRAMES);
+    }
+
+    #[test]
+    fn only_the_call_for_the_tick_is_replaced() {
+        let changed = reading_the_clock(PORT_RX);
+        let differ = changed.iter().zip(PORT_RX).filter(|(new, old)| new != old);
+        assert_eq!((differ.count(), changed.len()), (1, PORT_RX.len()));
+    }
+
+    const FRAMES: u32 = 2_000;
+    /// Test runs come in by it.
+    const LOOPBACK: PortId = PortId(1);
+}

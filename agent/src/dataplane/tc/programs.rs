@@ -89,7 +89,7 @@ impl Programs {
             before.leave(&self.pins)?;
             forwarding.with(|now| now.bpf.found_at(&self.pins));
         }
-        forwarding.with(|now| now.bpf.set_state(*BUILD))?;
+        forwarding.with(|now| now.bpf.note_attached(*BUILD))?;
         self.stale = false;
         Ok(())
     }

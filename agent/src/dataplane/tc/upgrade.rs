@@ -23,7 +23,7 @@ use bond_modes::PortId;
 
 use super::errors::map_error;
 use super::layout::{
-    Counters, FIRST_STATE, INDEX, LAYOUT, PORTS, Port, RULES, STATE, Shape, Stamps, State, TRANSMIT, Transmit,
+    Counters, FIRST_STATE, INDEX, PORTS, Port, RULES, STATE, Shape, Stamps, State, TRANSMIT, Transmit, WITHOUT_NEAR,
 };
 use super::lists::{Lists, is_list};
 use super::maps::{Maps, foreign, has_shape};
@@ -78,7 +78,8 @@ impl FirstLayout {
         }
         before.copy_counts(&mut maps)?;
         maps.set_state(State {
-            layout: LAYOUT,
+            // As long as programs of the first layout write their own maps, what they counted is copied to `ports`.
+            layout: WITHOUT_NEAR,
             program: way.number(),
             build: 0,
         })?;

@@ -295,6 +295,5 @@ fn since(base: Statistics, now: Statistics) -> PortCounters {
         rx_frames: now.rx_frames.saturating_sub(base.rx_frames).saturating_sub(unwanted),
         rx_bytes: now.rx_bytes.saturating_sub(base.rx_bytes),
         rx_dropped: unwanted,
-        last_rx: 0,
     }
 }

@@ -7,6 +7,11 @@
 
 #define SEC(name) __attribute__((section(name), used))
 #define INLINE static inline __attribute__((always_inline))
+/*
+ * For what few frames need across calls: it lies on the stack and takes no
+ * register, which every frame would have to save and restore.
+ */
+#define ASIDE volatile
 
 /* The helpers in use. */
 static void *(*bpf_map_lookup_elem)(void *map, const void *key) =
@@ -15,6 +20,8 @@ static long (*bpf_map_update_elem)(void *map, const void *key,
 				   const void *value, __u64 flags) =
 	(void *)BPF_FUNC_map_update_elem;
 static __u64 (*bpf_ktime_get_ns)(void) = (void *)BPF_FUNC_ktime_get_ns;
+/* The tick of the kernel's clock, 1 to 10 ms long; a load where programs are compiled. (5.6) [object.rs: TICK] */
+static __u64 (*bpf_jiffies64)(void) = (void *)BPF_FUNC_jiffies64;
 static __u32 (*bpf_get_prandom_u32)(void) = (void *)BPF_FUNC_get_prandom_u32;
 static long (*bpf_redirect)(__u32 ifindex, __u64 flags) =
 	(void *)BPF_FUNC_redirect;
@@ -47,6 +54,22 @@ struct bpf_map_def {
 #else
 #define HTONS(number) (((number) & 0xff) << 8 | (number) >> 8)
 #endif
+
+/*
+ * Frames are read in place as far as they lie in one piece, by
+ *
+ *	if (START(skb) + length <= END(skb))
+ *
+ * and by bpf_skb_load_bytes otherwise: it finds what a driver left outside of
+ * that, and takes some forty instructions. Without CAP_PERFMON no pointer into
+ * a frame may be compared with 0.
+ */
+#define START(skb) ((const __u8 *)(long)(skb)->data)
+#define END(skb) ((const __u8 *)(long)(skb)->data_end)
+
+/* Words of a frame, as in memory. IP headers and the three before them are aligned to two bytes less than four. */
+#define WORD(at) (*(const __u32 *)(at))
+#define HALF(at) (*(const __u16 *)(at))
 
 /* Two bytes in network order. */
 INLINE __u32 be16(const __u8 *bytes)

@@ -5,9 +5,10 @@
  * [bond_main.c: bond_xmit_hash; flow_dissector.c: __skb_flow_dissect]
  *
  * The frame is as the ingress of the wire has it: the outermost VLAN tag is
- * outside the bytes. Everything is read by bpf_skb_load_bytes, so it does not
- * matter where a driver put the headers, and whatever is beyond the end of the
- * frame is "not there".
+ * outside the bytes. It does not matter where a driver put the headers, and
+ * whatever is beyond the end of the frame is "not there". TCP and UDP right
+ * behind an IP header without options are read in place, everything else by
+ * bpf_skb_load_bytes.
  *
  * differs: under encap3+4 the driver takes the hash that the socket drew by
  * lot for its connection, if there is one. A program cannot tell such a hash
@@ -225,6 +226,42 @@ INLINE int flow_plain(const struct __sk_buff *skb, __u32 type,
 	return 0;
 }
 
+/*
+ * What both walks find in most frames: whole packets of TCP or UDP over IP
+ * without options, all in one piece. Returns whether this is one.
+ */
+INLINE int flow_in_place(const struct __sk_buff *skb, __u32 type,
+			 struct flow *flow)
+{
+	const __u8 *ip = START(skb) + ETH_HEADER;
+	const __u8 *end = END(skb);
+	__u32 addresses, ports, proto;
+
+	if (type == TYPE_IPV4) {
+		if (ip + 24 > end || ip[0] != 0x45 ||
+		    HALF(ip + 6) & HTONS(0x3fff))
+			return 0;
+		proto = ip[9];
+		addresses = WORD(ip + 12) ^ WORD(ip + 16);
+		ports = WORD(ip + 20);
+	} else if (type == TYPE_IPV6) {
+		if (ip + 44 > end)
+			return 0;
+		proto = ip[6];
+		addresses = WORD(ip + 8) ^ WORD(ip + 12) ^ WORD(ip + 16) ^
+			    WORD(ip + 20) ^ WORD(ip + 24) ^ WORD(ip + 28) ^
+			    WORD(ip + 32) ^ WORD(ip + 36);
+		ports = WORD(ip + 40);
+	} else {
+		return 0;
+	}
+	if (proto != PROTO_TCP && proto != PROTO_UDP)
+		return 0;
+	flow->addresses = addresses;
+	flow->ports = ports;
+	return 1;
+}
+
 /* What a step of the walk came to. */
 enum {
 	WALK_FAILED,	/* unknown, bad or short: nothing found counts */
@@ -432,35 +469,45 @@ INLINE int flow_inner(const struct __sk_buff *skb, __u32 type,
 	return 0;
 }
 
-/* The Ethernet header of a frame, and layer2's hash of it. */
+/* What of an Ethernet header enters a hash. */
 struct ether {
-	__u8 header[ETH_HEADER];
 	__u32 type;
-	__u32 hash;
+	__u32 source;	/* under vlan+srcmac */
+	__u32 hash;	/* under layer2 */
 };
 
-INLINE void read_ether(const struct __sk_buff *skb, struct ether *ether)
+INLINE struct ether ether_of(const __u8 *header)
 {
+	const __u8 *source = header + 6;
+	struct ether ether;
+
+	ether.type = be16(header + 12);
+	ether.source = (be16(source) << 8 | source[2]) ^
+		       ((__u32)source[3] << 16 | be16(source + 4));
+	ether.hash = header[5] ^ header[11] ^ ether.type;
+	return ether;
+}
+
+INLINE struct ether read_ether(const struct __sk_buff *skb)
+{
+	__u8 header[ETH_HEADER];
+
+	if (START(skb) + ETH_HEADER <= END(skb))
+		return ether_of(START(skb));
 	/* zeros for a frame without a whole header: the stack sends none */
-	bpf_skb_load_bytes(skb, 0, ether->header, sizeof(ether->header));
-	ether->type = be16(ether->header + 12);
-	ether->hash = ether->header[5] ^ ether->header[11] ^ ether->type;
+	bpf_skb_load_bytes(skb, 0, header, sizeof(header));
+	return ether_of(header);
 }
 
 /* The hash under layer2 or vlan+srcmac. [bond_main.c: bond_xmit_hash] */
 INLINE __u32 ether_hash(const struct __sk_buff *skb, __u32 policy)
 {
-	struct ether ether = {};
-	const __u8 *source = ether.header + 6;
-	__u32 hash;
+	struct ether ether = read_ether(skb);
 
-	read_ether(skb, &ether);
 	if (policy != HASH_VLAN_SRCMAC)
 		return ether.hash;
-	hash = (be16(source) << 8 | source[2]) ^
-	       ((__u32)source[3] << 16 | be16(source + 4));
 	/* the whole tag with its priority; tags in the bytes not */
-	return skb->vlan_present ? hash ^ skb->vlan_tci : hash;
+	return skb->vlan_present ? ether.source ^ skb->vlan_tci : ether.source;
 }
 
 /* The hash under one of the policies that look further, from what they found. */
@@ -485,11 +532,11 @@ INLINE __u32 flow_hash(const struct flow *flow, __u32 ether, int with_ports)
 /* The hash under layer2+3 or layer3+4. [bond_main.c: bond_xmit_hash] */
 INLINE __u32 ip_hash(const struct __sk_buff *skb, __u32 policy)
 {
+	struct ether ether = read_ether(skb);
 	struct flow flow = {};
-	struct ether ether = {};
 
-	read_ether(skb, &ether);
-	if (flow_plain(skb, ether.type, &flow) < 0)
+	if (!flow_in_place(skb, ether.type, &flow) &&
+	    flow_plain(skb, ether.type, &flow) < 0)
 		return ether.hash;
 	return flow_hash(&flow, ether.hash, policy == HASH_LAYER34);
 }
@@ -497,11 +544,11 @@ INLINE __u32 ip_hash(const struct __sk_buff *skb, __u32 policy)
 /* The hash under encap2+3 or encap3+4. [bond_main.c: bond_xmit_hash] */
 INLINE __u32 encap_hash(const struct __sk_buff *skb, __u32 policy)
 {
+	struct ether ether = read_ether(skb);
 	struct flow flow = {};
-	struct ether ether = {};
 
-	read_ether(skb, &ether);
-	if (flow_inner(skb, ether.type, &flow) < 0)
+	if (!flow_in_place(skb, ether.type, &flow) &&
+	    flow_inner(skb, ether.type, &flow) < 0)
 		return ether.hash;
 	return flow_hash(&flow, ether.hash, policy == HASH_ENCAP34);
 }

@@ -17,7 +17,8 @@
  *
  * The maps are defined the old way (section "maps") and no BTF is emitted, so
  * that kernels without BTF load this too; gso_segs needs 5.1 and loops need
- * 5.3. The layout of the values is an interface between versions of bondd: a
+ * 5.3; older kernels than 5.6 get the clock in place of the tick, see
+ * object.rs. The layout of the values is an interface between versions of bondd: a
  * newer agent takes over the pinned maps of an older one. A change of it takes
  * a new LAYOUT in maps.rs and a step in upgrade.rs.
  */
@@ -25,9 +26,7 @@
 #define MAPS_BPF_H
 
 #include "common.bpf.h"
-
-/* Ports of one bond. */
-#define MAX_PORTS 256
+#include "selector.bpf.h"
 
 /* Key of the maps "own" and "sent". */
 #define MAC 6
@@ -54,41 +53,6 @@
 /* BPF_F_NO_PREALLOC: memory for the entries that there are, on each CPU. */
 #define ON_DEMAND 1
 
-/* Keys of the map "transmit": the programs for the wire. */
-enum {
-	TX_ONE,
-	TX_TURNS,
-	TX_ALL,
-	TX_ALL_MANY,
-	TX_ETHER,
-	TX_IP,
-	TX_ENCAP,
-	TX_PROGRAMS = 16,	/* with room for others */
-};
-
-/*
- * Value of the map "transmit": what one program for the wire reads. Each
- * program has its own, so the next one is prepared beside the one in use, and
- * the exchange of the two is the moment at which the traffic moves.
- */
-struct transmit {
-	/*
-	 * Where frames of the stack leave: 0 for nowhere, the ifindex of a
-	 * port (TX_ONE), or with bit 31 set a list of ports: bits 24 to 30 are
-	 * its slot in the map "lists", the others do not count. Moving the
-	 * traffic is one write; from a list to another or to nowhere only one
-	 * byte differs, however the kernel copies.
-	 */
-	__u32 selector;
-	/* not 0: remember all senders, not only those to groups */
-	__u32 remember_all;
-};
-
-#define IS_LIST 0x80000000
-#define LIST_SLOT(selector) ((selector) >> 24 & 0x7f)
-/* Slot 0 is never filled: an empty list sends nowhere. */
-#define LIST_SLOTS 16
-
 /*
  * Value of the map "lists". It is written while no selector names its slot,
  * and not before every program that may have read such a selector has ended;
@@ -100,13 +64,6 @@ struct list {
 	__u32 igmp;	/* ifindex; round robin only */
 	__u32 count;
 	__u32 ports[MAX_PORTS];	/* ifindexes, the first "count" ones */
-};
-
-/* Values of the map "rules". */
-enum {
-	ACCEPT_NONE,
-	ACCEPT_UNICAST,
-	ACCEPT_ALL,
 };
 
 /*
@@ -123,15 +80,30 @@ struct port {
 	__u64 rx_frames;	/* let in */
 	__u64 rx_bytes;
 	__u64 rx_dropped;	/* refused on a backup port */
-	__u64 last_rx_ns;	/* any frame, let in or not */
+	/* of the last stamp in "any_ns"; programs of other builds write a time */
+	__u64 any_tick;
 	/*
-	 * The same by sender, for the ARP monitor, which must not take for
-	 * life what the bond said itself.
+	 * When a frame came, let in or not, by sender, for the ARP monitor,
+	 * which must not take for life what the bond said itself.
 	 */
 	__u64 any_ns;		/* not sent by the bond */
 	__u64 probes_ns;	/* likewise, and ARP or IPv6 */
 	__u64 own_ns;		/* sent through the bond, brought back */
 };
+
+/*
+ * Value of the map "near", on each CPU: a port that is found by the lowest bits
+ * of its ifindex, without the search that takes most of the time of a look-up
+ * in "ports".
+ */
+struct near {
+	struct port port;
+	__u32 ifindex;	/* 0: no port has this slot */
+	__u32 unused;
+};
+
+/* Slots of "near". It holds memory for each of them on each CPU. */
+#define NEAR 8
 
 struct bpf_map_def SEC("maps") transmit = {
 	.type = BPF_MAP_TYPE_ARRAY,
@@ -155,7 +127,15 @@ struct bpf_map_def SEC("maps") turns = {
 	.max_entries = 1,
 };
 
-/* ifindex of a port; there is an entry for each attached port */
+/* ifindex % NEAR; the agent gives a slot to the first port that asks for it */
+struct bpf_map_def SEC("maps") near = {
+	.type = BPF_MAP_TYPE_PERCPU_ARRAY,
+	.key_size = sizeof(__u32),
+	.value_size = sizeof(struct near),
+	.max_entries = NEAR,
+};
+
+/* ifindex of a port; there is an entry for each attached port without a slot in "near" */
 struct bpf_map_def SEC("maps") ports = {
 	.type = BPF_MAP_TYPE_PERCPU_HASH,
 	.key_size = sizeof(__u32),
@@ -226,6 +206,18 @@ struct bpf_map_def SEC("maps") state = {
 	.value_size = sizeof(struct state),
 	.max_entries = 1,
 };
+
+/* What is counted of an attached port; none if it is not attached. */
+INLINE struct port *port_of(__u32 ifindex)
+{
+	__u32 slot = ifindex % NEAR;
+	struct near *found = bpf_map_lookup_elem(&near, &slot);
+
+	if (found && found->ifindex == ifindex)
+		return &found->port;
+	slot = ifindex;
+	return bpf_map_lookup_elem(&ports, &slot);
+}
 
 /* Frames that an skb stands for: it may be segmented or merged by offloads. */
 INLINE __u32 frames(const struct __sk_buff *skb)

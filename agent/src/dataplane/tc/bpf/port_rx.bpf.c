@@ -7,9 +7,6 @@
 
 #include "maps.bpf.h"
 
-/* How much older than the last frame the stamp of "any" may be. */
-#define STAMP_AGE_NS 1000000
-
 /*
  * 01:80:c2:00:00:0X: for the far end of this very cable (LACP, LLDP, 802.1X,
  * spanning tree), never forwarded. [802.1Q-2022 table 8-1]
@@ -54,22 +51,27 @@ INLINE int is_ours(const __u8 *source, __u64 now)
 }
 
 /*
- * Fast path: within a millisecond of the last stamp only ARP and IPv6 frames
- * are looked at.
+ * Fast path: within a tick of the last stamp only ARP and IPv6 frames are
+ * looked at. So the stamp of "any" may be a tick older than the last frame, as
+ * the driver's stamps are.
  */
-INLINE void hear(const struct __sk_buff *skb, struct port *port, __u64 now)
+INLINE void hear(const struct __sk_buff *skb, struct port *port)
 {
+	__u64 tick = bpf_jiffies64();
 	int probe = is_probe(skb);
 	__u8 addresses[2 * MAC];
+	__u64 now;
 
-	if (!probe && now - port->any_ns < STAMP_AGE_NS)
+	if (!probe && port->any_tick == tick)
 		return;
 	if (bpf_skb_load_bytes(skb, 0, addresses, sizeof(addresses)))
 		return;
+	now = bpf_ktime_get_ns();
 	if (is_ours(addresses + MAC, now)) {
 		port->own_ns = now;
 		return;
 	}
+	port->any_tick = tick;
 	port->any_ns = now;
 	if (probe)
 		port->probes_ns = now;
@@ -85,16 +87,13 @@ INLINE int let_in(const struct __sk_buff *skb, struct port *port)
 SEC("classifier") int port_rx(struct __sk_buff *skb)
 {
 	__u32 ifindex = skb->ifindex;
-	struct port *port = bpf_map_lookup_elem(&ports, &ifindex);
+	struct port *port = port_of(ifindex);
 	__u8 addresses[2 * MAC];
 	__u32 slot, *rule;
-	__u64 now;
 
 	if (!port)
 		return TC_ACT_SHOT;
-	now = bpf_ktime_get_ns();
-	port->last_rx_ns = now;
-	hear(skb, port, now);
+	hear(skb, port);
 
 	slot = port->rule;
 	rule = bpf_map_lookup_elem(&rules, &slot);
@@ -113,7 +112,7 @@ SEC("classifier") int port_rx(struct __sk_buff *skb)
 	 * out: a bridge above would look for its sender down here.
 	 */
 	if (rule && *rule == ACCEPT_UNICAST && !(addresses[0] & 1) &&
-	    !is_ours(addresses + MAC, now))
+	    !is_ours(addresses + MAC, bpf_ktime_get_ns()))
 		return let_in(skb, port);
 
 	/* Protocols of the cable work on a backup port too. */

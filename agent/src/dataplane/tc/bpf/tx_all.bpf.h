@@ -31,8 +31,8 @@ INLINE int send_all(struct __sk_buff *skb, const struct list *list,
 
 INLINE int broadcast(struct __sk_buff *skb, __u32 program, __u32 most)
 {
-	int verdict;
-	const struct list *list = begin_list(skb, program, &verdict);
+	const struct list *list;
+	int verdict = begin_list(skb, program, &list);
 
-	return list ? send_all(skb, list, most) : verdict;
+	return verdict < 0 ? send_all(skb, list, most) : verdict;
 }

@@ -5,10 +5,10 @@
 
 SEC("classifier") int bond_tx(struct __sk_buff *skb)
 {
-	int verdict;
-	const struct list *list = begin_list(skb, TX_IP, &verdict);
+	const struct list *list;
+	int verdict = begin_list(skb, TX_IP, &list);
 
-	if (!list)
+	if (verdict >= 0)
 		return verdict;
 	return send_nth(skb, list, ip_hash(skb, list->setting));
 }

@@ -4,8 +4,8 @@
 
 SEC("classifier") int bond_tx(struct __sk_buff *skb)
 {
-	int verdict;
-	__u32 port = begin(skb, TX_ONE, &verdict);
+	__u32 port;
+	int verdict = begin(skb, TX_ONE, &port);
 
-	return port ? send(skb, port) : verdict;
+	return verdict < 0 ? send(skb, port) : verdict;
 }

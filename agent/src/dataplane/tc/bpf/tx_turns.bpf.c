@@ -2,6 +2,8 @@
 /* One port after the other: balance-rr. */
 #include "tx.bpf.h"
 
+#define PROTO_IGMP 2
+
 /* IGMP in IPv4 with a whole header. [bond_main.c: bond_xmit_roundrobin_slave_get] */
 INLINE int is_igmp(const struct __sk_buff *skb)
 {
@@ -9,7 +11,10 @@ INLINE int is_igmp(const struct __sk_buff *skb)
 
 	if (skb->protocol != HTONS(TYPE_IPV4) || skb->len < ETH_HEADER + 20)
 		return 0;
-	return !bpf_skb_load_bytes(skb, ETH_HEADER + 9, &proto, 1) && proto == 2;
+	if (START(skb) + ETH_HEADER + 20 <= END(skb))
+		return START(skb)[ETH_HEADER + 9] == PROTO_IGMP;
+	return !bpf_skb_load_bytes(skb, ETH_HEADER + 9, &proto, 1) &&
+	       proto == PROTO_IGMP;
 }
 
 /*
@@ -34,10 +39,10 @@ INLINE __u32 next_id(__u32 frames_per_port)
 
 SEC("classifier") int bond_tx(struct __sk_buff *skb)
 {
-	int verdict;
-	const struct list *list = begin_list(skb, TX_TURNS, &verdict);
+	const struct list *list;
+	int verdict = begin_list(skb, TX_TURNS, &list);
 
-	if (!list)
+	if (verdict >= 0)
 		return verdict;
 	if (is_igmp(skb))
 		return send(skb, list->igmp);

@@ -209,8 +209,8 @@ fn a_bond_whose_known_senders_are_lost_is_taken_over() {
 }
 
 impl World {
-    fn heard(&mut self, port: PortId) -> ReceiveStamps {
-        self.bond().heard(port).unwrap()
+    pub(super) fn heard(&mut self, port: PortId) -> ReceiveStamps {
+        self.bond().traffic().unwrap().heard(port).unwrap()
     }
 
     /// The senders that the programs remember.
@@ -287,8 +287,8 @@ impl World {
     /// Which stamps (any, probes, own) a frame moves.
     fn hears(&mut self, far: &str, port: PortId, frame: &[u8]) -> [bool; 3] {
         let before = self.heard(port);
-        // The first stamp may be that much older than the last frame.
-        thread::sleep(Duration::from_millis(2));
+        // In the tick of a stamp no other frame is stamped.
+        thread::sleep(MORE_THAN_A_TICK);
         self.arrive(far, port, frame);
         let after = self.heard(port);
         [
@@ -320,6 +320,9 @@ pub(super) fn of_type(source: MacAddr, types: &[u16]) -> Vec<u8> {
 /// Surely shorter, and longer, than a sender is remembered. [maps.bpf.h: SENT_FOR]
 const SHORT_SILENCE: Duration = Duration::from_millis(800);
 const LONG_SILENCE: Duration = Duration::from_millis(1100);
+
+/// The slowest clocks tick every ten milliseconds.
+const MORE_THAN_A_TICK: Duration = Duration::from_millis(15);
 
 const ANY: [bool; 3] = [true, false, false];
 const PROBE: [bool; 3] = [true, true, false];

@@ -5,6 +5,7 @@ use bond_modes::plan::Tx;
 use bond_monitors::Carrier;
 
 use super::Hook;
+use super::near::{KINDS, take_over_under_load};
 use super::world::*;
 use crate::dataplane::tc::pins::unpin;
 use crate::dataplane::tc::{DeviceChoice, sys};
@@ -80,6 +81,31 @@ fn a_bond_on_a_pair_stays_one_and_the_next_bond_is_a_netkit_device() {
         w.send("bond0", OTHER, 3);
         q0.expect(3);
     });
+}
+
+#[test]
+#[ignore = "needs a kernel with netkit, as the lab has"]
+fn a_bond_on_a_pair_is_taken_over_without_loss_and_stays_one_until_it_is_made_anew() {
+    for hook in [Hook::Auto, Hook::Clsact] {
+        for kind in 0..KINDS {
+            in_world_of(hook, DeviceChoice::Veth, move |w| {
+                // The later agents' choice, which does not go with clsact.
+                w.hook = Hook::Auto;
+                take_over_under_load(w, kind, DeviceChoice::Netkit);
+                assert_eq!(w.link("bond0").kind.as_deref(), Some("veth"));
+                let plan = w.applied();
+                let seen = w.frames_in_both_directions(|w| {
+                    w.reopen();
+                    assert_eq!(w.adopt().unwrap().unwrap().plan, plan);
+                });
+                assert_eq!((seen.sent_lost, seen.received_lost), (0, 0));
+                assert_eq!(w.link("bond0").kind.as_deref(), Some("veth"));
+                w.tear_down();
+                w.create();
+                assert_eq!(w.link("bond0").kind.as_deref(), Some("netkit"));
+            });
+        }
+    }
 }
 
 #[test]

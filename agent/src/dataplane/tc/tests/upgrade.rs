@@ -16,7 +16,6 @@ use bond_monitors::MacAddr;
 use super::Hook;
 use super::heard::of_type;
 use super::world::*;
-use crate::dataplane::PlaneBond;
 use crate::dataplane::step::fault;
 use crate::dataplane::tc::DeviceChoice;
 use crate::dataplane::tc::device::{tx_place, wire_name};
@@ -95,7 +94,7 @@ fn take_over_under_load(w: &mut World, kind: usize) {
     let far = w.far_ends();
     w.send_frame(&numbered(frame(OTHER), 7));
     assert_eq!(w.gather(&far, 1)[0], [7]);
-    assert!(w.bond().heard(ports[0]).unwrap().any.is_some());
+    assert!(w.heard(ports[0]).any.is_some());
 }
 
 #[test]
@@ -299,7 +298,7 @@ fn first_counters(w: &World, port: PortId) -> Counters {
     }
 }
 
-fn put_on(old: &mut Ebpf, place: Place<'_>, kind: Attached) {
+pub(super) fn put_on(old: &mut Ebpf, place: Place<'_>, kind: Attached) {
     let program: &mut SchedClassifier = old.program_mut(place.program).unwrap().try_into().unwrap();
     if program.fd().is_err() {
         program.load().unwrap();
@@ -308,16 +307,16 @@ fn put_on(old: &mut Ebpf, place: Place<'_>, kind: Attached) {
 }
 
 /// What became of the frames.
-struct Tally {
-    sent: u32,
-    sent_lost: usize,
-    received: u32,
-    received_lost: usize,
+pub(super) struct Tally {
+    pub(super) sent: u32,
+    pub(super) sent_lost: usize,
+    pub(super) received: u32,
+    pub(super) received_lost: usize,
 }
 
 impl World {
     /// Sends numbered frames through the bond and to it by `p0`'s cable while something happens.
-    fn frames_in_both_directions(&mut self, body: impl FnOnce(&mut World)) -> Tally {
+    pub(super) fn frames_in_both_directions(&mut self, body: impl FnOnce(&mut World)) -> Tally {
         let ends = ["q0", "bond0"].map(|name| (Tap::on(self.link(name).ifindex), self.link(name).ifindex));
         let stop = AtomicBool::new(false);
         let sent = [AtomicU32::new(0), AtomicU32::new(0)];
