@@ -74,16 +74,32 @@ by_kernel() {
     uncable
 }
 
-# by_bondd PLANE MODE POLICY
+# by_bondd PLANE MODE POLICY; plane netkit is tc with an agent that makes netkit devices.
 by_bondd() {
     row="$1 $2 $3"
     chosen || return 0
     cable
-    in_near bondctl add bond0 "plane=$1" "mode=$2" miimon=100 ${policy:+xmit_hash_policy=$policy} >&2 || fail "$row"
+    plane=$1
+    [ "$plane" = netkit ] && plane=tc
+    in_near bondctl add bond0 "plane=$plane" "mode=$2" miimon=100 ${policy:+xmit_hash_policy=$policy} >&2 || fail "$row"
     in_near bondctl port add bond0 eth0 || fail "$row"
     measure bond0
     in_near bondctl del bond0 || fail "$row"
     uncable
+}
+
+# start OPTION...
+start() {
+    # Not by in_near, whose background process would be a shell: this must be the agent itself.
+    nsenter --net=/run/netns/near bondd "$@" >/tmp/bondd.log 2>&1 &
+    agent=$!
+    until_true 20 answers || fail "bondd does not answer"
+}
+
+stop() {
+    kill -TERM "$agent"
+    wait "$agent" || fail "SIGTERM is an orderly end"
+    agent=
 }
 
 # modes PREFIX...: every mode and policy; those that a plane does not have are left out by POLICIES and MODES.
@@ -115,13 +131,18 @@ MODES="active-backup balance-rr balance-xor broadcast"
 POLICIES="layer2 layer2+3 layer3+4 encap2+3 encap3+4 vlan+srcmac"
 modes by_kernel
 
-# Not through nsenter in the background of a function: the process must be the agent itself.
-nsenter --net=/run/netns/near bondd >/tmp/bondd.log 2>&1 &
-agent=$!
-until_true 20 answers || fail "bondd does not answer"
+start
 modes by_bondd tc
 MODES="active-backup balance-xor broadcast"
 POLICIES="layer2 layer2+3 layer3+4 vlan+srcmac"
 modes by_bondd team
-kill -TERM "$agent"
-wait "$agent" || fail "SIGTERM is an orderly end"
+stop
+
+# An earlier release may know no netkit.
+bondd --help | grep -q -e --tc-device || exit 0
+start --tc-device netkit
+MODES="active-backup balance-rr balance-xor broadcast"
+# One for each program: what the device costs does not depend on them.
+POLICIES="layer2 layer3+4 encap3+4"
+modes by_bondd netkit
+stop

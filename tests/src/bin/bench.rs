@@ -284,7 +284,7 @@ fn instructions() -> Outcome {
         Ok(lab) => lab,
         Err(why) => return not_run(&why),
     };
-    let seen = Instructions::measure(&lab, &beside("bondd-send-frames"), "");
+    let seen = Instructions::measure(&lab, &beside("bondd-send-frames"));
     let mut recorded = Recorded::read().expect("docs/measured.md is there");
     title(
         &format!("Instructions a frame, over raw, Linux {}", seen.kernel),
@@ -296,7 +296,7 @@ fn instructions() -> Outcome {
         let cells = [0, 1].map(|way| [counted::shown(name, cost[way]), recorded(way)]);
         row(name, &cells.concat());
     }
-    let setting = format!("Linux {}, {}", seen.kernel, counted::clang());
+    let setting = seen.setting();
     let column = match env::var("RECORD").as_deref() {
         Ok("before") => Some(Column::Before),
         Ok("now") => Some(Column::Now),
@@ -315,8 +315,8 @@ fn instructions() -> Outcome {
             );
             break;
         }
-        for (name, then, now) in recorded.dearer(column, &seen.rows) {
-            println!("  dearer than {words}: {name}: {now:?}, not {then:?}");
+        for row in recorded.dearer(column, &seen.rows) {
+            println!("  dearer than {words}: {row}");
             outcome = Outcome::Worse;
         }
     }
