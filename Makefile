@@ -5,10 +5,11 @@
 # make lab       installs what the lab's machines need and fetches their kernels, see tests/lab/README.md
 # make clients   unpacks monitoring programs in target/clients/, for the tests that run them
 # make bench     what bonds cost: throughput beside a plain cable, frames lost, memory, failovers beside the kernel's driver (as
-#                root, a quarter of an hour); ONLY=throughput, failovers, restarts, resources, probes, many, guest-many, lab or
-#                instructions plays one part; many starts and takes over 1, 25, 200 and 1,000 bonds, guest-many 1 and 100 in the lab's
-#                machine, or as many as SIZES=1,25 says; instructions are held against docs/measured.md, and RECORD=now puts them in
-#                there
+#                root, a quarter of an hour); ONLY=throughput, failovers, restarts, resources, probes, many, busy, guest-many, lab
+#                or instructions plays one part; many starts and takes over 1, 25, 200 and 1,000 bonds, busy pulls the cable of a
+#                bond while the agent makes, takes over, changes and shows 200 others, guest-many has 1 and 100 in the lab's
+#                machine on both data planes, or as many as SIZES=1,25 and those that PLANES=tc,team say; instructions are held
+#                against docs/measured.md, and RECORD=now puts them in there
 # make fidelity  bondd against the kernel's bonding driver, in the lab's machine: the scenarios of tests/fidelity/ and COUNT random
 #                ones from SEED, all of them on both data planes; ONLY=word plays those with the word in their name, KEEP=file
 #                keeps what was observed, NETKIT=1 plays them on netkit devices
@@ -23,7 +24,7 @@
 #                administrator stay. Stop and disable the service first
 # make clean     removes target/
 
-export SEED COUNT ONLY KEEP EXECUTIONS RECORD SIZES NETKIT
+export SEED COUNT ONLY KEEP EXECUTIONS RECORD SIZES NETKIT PLANES
 PREFIX ?= /usr/local
 SYSCONFDIR ?= /etc
 CARGO ?= cargo

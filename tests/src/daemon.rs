@@ -1,8 +1,8 @@
 //! A running `bondd` and its clients.
 
 use std::env;
-use std::fs::{self, OpenOptions};
-use std::io::Write;
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -216,6 +216,25 @@ impl Daemon {
     /// Everything it logged, over all starts.
     pub fn log(&self) -> String {
         fs::read_to_string(self.log_path()).unwrap_or_default()
+    }
+
+    /// The whole lines that it logged after the first so many bytes, which become those up to there.
+    pub fn log_from(&self, start: &mut u64) -> String {
+        let mut news = Vec::new();
+        if let Ok(mut log) = File::open(self.log_path()) {
+            let _ = log
+                .seek(SeekFrom::Start(*start))
+                .and_then(|_| log.read_to_end(&mut news));
+        }
+        news.truncate(news.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1));
+        *start += news.len() as u64;
+        String::from_utf8_lossy(&news).into_owned()
+    }
+
+    /// Gives later starts an options file of this text.
+    pub fn configure(&mut self, text: &str) {
+        fs::write(self.dir.join("bondd.conf"), text).expect("the run dir takes a file");
+        self.settings.config = Some(text.to_owned());
     }
 
     /// Text of its status file for a bond.

@@ -1,6 +1,7 @@
-//! Cost of a running process.
+//! Cost of a running process, and priority of a thread of ours.
 
 use std::fs;
+use std::io;
 use std::time::Duration;
 
 use nix::time::clock_getcpuclockid;
@@ -15,6 +16,16 @@ pub fn processor_time(pid: u32) -> Duration {
     clock.expect("the process runs").into()
 }
 
+/// The same of its first thread alone; exact while that waits.
+///
+/// # Panics
+/// When there is no such process.
+pub fn processor_time_of_main_thread(pid: u32) -> Duration {
+    let spent = fs::read_to_string(format!("/proc/{pid}/task/{pid}/schedstat")).expect("the process runs");
+    let used = spent.split_whitespace().next().and_then(|used| used.parse().ok());
+    Duration::from_nanos(used.expect("schedstat begins with nanoseconds"))
+}
+
 /// Bytes of it that are in memory.
 ///
 /// # Panics
@@ -25,3 +36,18 @@ pub fn resident(pid: u32) -> u64 {
     let kibibytes = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
     kibibytes.expect("a process with memory has VmRSS") * 1024
 }
+
+/// Gives the calling thread a higher real-time priority than any thread of the agent has; threads and processes that it starts do not
+/// inherit it.
+///
+/// # Panics
+/// When we have no right to it.
+pub fn hurry() {
+    let parameters = libc::sched_param { sched_priority: URGENT };
+    // SAFETY: the call reads `parameters`, which outlives it, and changes nothing but this thread's scheduling.
+    let done = unsafe { libc::sched_setscheduler(0, libc::SCHED_RR | libc::SCHED_RESET_ON_FORK, &parameters) };
+    assert!(done == 0, "no real-time priority: {}", io::Error::last_os_error());
+}
+
+/// Of real-time priorities; those of the agent are below.
+const URGENT: i32 = 10;

@@ -14,7 +14,7 @@ use bondd_tests::instructions::{self as counted, Column, Instructions, Recorded,
 use bondd_tests::lab_failover as lab;
 use bondd_tests::machine::Machine;
 use bondd_tests::many::{ManyPorts, targets_of};
-use bondd_tests::many_bonds;
+use bondd_tests::many_bonds::{self, Busy, Clock, Plane};
 use bondd_tests::process::{processor_time, resident};
 use bondd_tests::pulls::{median, ten_pulls};
 use bondd_tests::throughput::{BesidePlain, best};
@@ -29,8 +29,10 @@ fn main() -> ExitCode {
     let only = env::var("ONLY").unwrap_or_default();
     machine();
     let mut outcome = ExitCode::SUCCESS;
+    let is_a_name = SECTIONS.iter().any(|(name, _)| *name == only);
     for (name, section) in SECTIONS {
-        if name.contains(&only) && section() == Outcome::Worse {
+        let is_meant = if is_a_name { name == only } else { name.contains(&only) };
+        if is_meant && section() == Outcome::Worse {
             outcome = ExitCode::FAILURE;
         }
     }
@@ -49,14 +51,15 @@ enum Outcome {
 /// A part with the name that `ONLY` goes by.
 type Section = (&'static str, fn() -> Outcome);
 
-/// Each stands alone; `ONLY` plays those with the word in their name.
-const SECTIONS: [Section; 9] = [
+/// Each stands alone; `ONLY` plays the one of that name, or those with the word in their name.
+const SECTIONS: [Section; 10] = [
     ("throughput", throughput),
     ("failovers", failovers),
     ("restarts", restarts),
     ("resources", resources),
     ("probes", probes),
     ("many", many),
+    ("busy", busy),
     ("guest-many", many_in_the_lab),
     ("lab", beside_the_driver),
     ("instructions", instructions),
@@ -235,22 +238,22 @@ fn probes() -> Outcome {
 
 /// Many bonds in one namespace; `SIZES` says how many, such as `1,25`.
 fn many() -> Outcome {
-    let sizes = env::var("SIZES").unwrap_or_default();
-    let sizes: Vec<usize> = match sizes.as_str() {
-        "" => BONDS.into(),
-        some => (some.split(',').map(|size| size.trim().parse()))
-            .collect::<Result<_, _>>()
-            .expect("SIZES are numbers with commas between"),
+    let clock = match env::var_os("COUNTED") {
+        Some(_) => Clock::Instructions,
+        None => Clock::Time,
     };
-    let mut columns = Vec::new();
-    for &size in &sizes {
-        let begun = Instant::now();
-        let progress = |step: &str| eprintln!("  {size} bonds, {:.0} s: {step}", begun.elapsed().as_secs_f64());
-        columns.push(many_bonds::measure(size, progress).rows());
+    let (mut heads, mut columns) = (Vec::new(), Vec::new());
+    for plane in planes() {
+        for size in sizes(&BONDS) {
+            let begun = Instant::now();
+            let head = format!("{size} {}", plane.name());
+            let progress = |step: &str| eprintln!("  {head}, {:.0} s: {step}", begun.elapsed().as_secs_f64());
+            columns.push(many_bonds::measure(size, plane, progress).rows(clock));
+            heads.push(head);
+        }
     }
-    let sizes: Vec<String> = sizes.iter().map(usize::to_string).collect();
-    let sizes: Vec<&str> = sizes.iter().map(String::as_str).collect();
-    title(MANY, &sizes);
+    let heads: Vec<&str> = heads.iter().map(String::as_str).collect();
+    title(MANY, &heads);
     for (at, (name, _)) in columns.first().into_iter().flatten().enumerate() {
         let cells: Vec<String> = columns.iter().map(|column| column[at].1.clone()).collect();
         row(name, &cells);
@@ -258,20 +261,67 @@ fn many() -> Outcome {
     Outcome::Done
 }
 
-/// The same in the lab's machine, where processor time is a count of instructions; `SIZES` is for both.
+/// Frames lost by one bond while the agent has other work; `SIZES` says how many other bonds there are.
+fn busy() -> Outcome {
+    for plane in planes() {
+        for others in sizes(&OTHERS) {
+            let begun = Instant::now();
+            let progress = |step: &str| eprintln!("  {others} others, {:.0} s: {step}", begun.elapsed().as_secs_f64());
+            let table = Busy::measure(others, plane, progress).table();
+            println!();
+            println!("Frames lost by a pulled cable, of 10,000 a second: median, nine of ten at most, most");
+            for (name, [after_report, all, pulls, done]) in table {
+                println!("{name:<35}{after_report:>18}{all:>18}{pulls:>7}{done:>17}");
+            }
+        }
+    }
+    Outcome::Done
+}
+
+/// The data planes that `PLANES` names, such as `tc,team`; tc alone without it.
+fn planes() -> Vec<Plane> {
+    let names = env::var("PLANES").unwrap_or_default();
+    let names = names.split(',').map(str::trim).filter(|name| !name.is_empty());
+    let planes: Vec<Plane> = names
+        .map(|name| Plane::named(name).expect("PLANES are `tc` and `team` with commas between"))
+        .collect();
+    if planes.is_empty() { vec![Plane::Tc] } else { planes }
+}
+
+/// Numbers of bonds: those in `SIZES`, or these.
+fn sizes(usual: &[usize]) -> Vec<usize> {
+    match env::var("SIZES").unwrap_or_default().as_str() {
+        "" => usual.into(),
+        some => (some.split(',').map(|size| size.trim().parse()))
+            .collect::<Result<_, _>>()
+            .expect("SIZES are numbers with commas between"),
+    }
+}
+
+/// The same on both planes in the lab's machine, where processor time is a count of instructions; `SIZES` is for both.
 fn many_in_the_lab() -> Outcome {
     let lab = match Lab::with_kernel(counted::KERNEL) {
         Ok(lab) => lab,
         Err(why) => return not_run(&why),
     };
     let this = beside("bondd-bench");
-    let sizes = env::var("SIZES").unwrap_or_else(|_| "1,100".to_owned());
-    let script = format!("SIZES={sizes} ONLY=many BONDD_BIN_DIR=/usr/bin bondd-bench 2>&1");
-    let arguments = ["--timeout", "3600", "--sh", &script];
+    let or = |name: &str, usual: &str| {
+        env::var(name)
+            .ok()
+            .filter(|set| !set.is_empty())
+            .unwrap_or(usual.to_owned())
+    };
+    let (sizes, planes) = (or("SIZES", "1,100"), or("PLANES", "tc,team"));
+    let settings = format!("PLANES={planes} SIZES={sizes} COUNTED=1 BONDD_BIN_DIR=/usr/bin");
+    let script = format!("{settings} ONLY=many bondd-bench 2>&1");
+    let arguments = ["--timeout", "7200", "--sh", &script];
     let said = lab.run(many_bonds::MODULES, &[&bin("bondd"), &this], &[], &arguments);
     let table = said.lines().skip_while(|line| !line.starts_with(MANY));
     println!();
-    println!("In the lab's machine, 500 million instructions are a second:");
+    println!(
+        "In the lab's machine, {}, 500 million instructions are a second:",
+        counted::KERNEL
+    );
     table
         .take_while(|line| !line.is_empty())
         .for_each(|line| println!("{line}"));
@@ -371,6 +421,8 @@ const PORTS: usize = 64;
 /// The most that there may be.
 const TARGETS: u8 = 16;
 const IDLE: Duration = Duration::from_secs(10);
-const MANY: &str = "Active-backup bonds of two ports, miimon=100, tc";
+const MANY: &str = "Active-backup bonds of two ports, miimon=100";
 /// Bonds in one namespace, in this order.
 const BONDS: [usize; 4] = [1, 25, 200, 1_000];
+/// Beside the one whose cable is pulled.
+const OTHERS: [usize; 1] = [200];

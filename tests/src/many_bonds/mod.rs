@@ -2,11 +2,15 @@
 //! waits meanwhile, what they cost, and how soon they have all failed over when all first ports die at once.
 //!
 //! While something is timed nobody asks the agent: events come from the kernel, and a failover is over when the map that the bond's
-//! program reads names the other port.
+//! program reads, or the team driver, names the other port.
 
+mod busy;
+mod loads;
 mod probe;
 mod requests;
+mod selector;
 mod table;
+mod team;
 pub(crate) mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,25 +22,28 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use self::probe::Probe;
-use self::requests::{Counted, Requests};
-pub use self::table::{Failover, Idle, Profile, Seen, Taken};
+pub use self::busy::Busy;
+use self::probe::{Probe, Pulls};
+use self::requests::Requests;
+pub use self::selector::Plane;
+use self::selector::{Selector, Selectors};
+pub use self::table::{Clock, Failover, Idle, Profile, Seen, Spent, Taken};
 pub use self::watch::LinkEvents;
-use self::watch::{LinkEvent, Pins, Selector, at_once};
+use self::watch::{LinkEvent, at_once};
 use crate::control::Control;
 use crate::daemon::{Daemon, Settings};
 use crate::machine::Machine;
 use crate::netns::{Hands, Netns};
-use crate::process::{processor_time, resident};
+use crate::process::{processor_time, processor_time_of_main_thread, resident};
 
 /// Kernel modules without which there are no such bonds.
-pub const MODULES: &[&str] = &["veth", "sch_ingress", "cls_bpf"];
+pub const MODULES: &[&str] = &["veth", "sch_ingress", "cls_bpf", "team", "team_mode_activebackup"];
 
-/// Measures this number of bonds on the tc plane; `progress` is told each step.
-pub fn measure(count: usize, progress: impl Fn(&str)) -> Seen {
-    let mut many = ManyBonds::new(count);
+/// Measures this number of bonds on a plane; `progress` is told each step.
+pub fn measure(count: usize, plane: Plane, progress: impl Fn(&str)) -> Seen {
+    let mut many = ManyBonds::new(count, plane);
     progress("cables are there");
-    let start = at_once(|| many.start());
+    let start = at_once(|| many.start(Probe::new()));
     progress(&format!("start: {start}"));
     let mut seen = Seen::started(count, start);
     if !seen.start.is_whole() {
@@ -61,16 +68,21 @@ pub fn measure(count: usize, progress: impl Fn(&str)) -> Seen {
 
 /// Bonds `bond0`, `bond1` and so on, with ports `a0` and `b0`, `a1` and `b1`, each cabled to a link of the same name elsewhere.
 struct ManyBonds {
+    /// As many as the options file has.
     count: usize,
     bonds: Vec<Bond>,
     named: BTreeMap<String, usize>,
     events: LinkEvents,
     near_hands: Hands,
     far_hands: Hands,
-    pins: Pins,
+    selectors: Selectors,
     daemon: Daemon,
+    /// Of the agent's log, the part that was looked at.
+    log_read: u64,
+    /// How often it says there that a bond was adopted.
+    adopted: usize,
     near: Netns,
-    _far: Netns,
+    far: Netns,
     _machine: Machine,
 }
 
@@ -86,10 +98,10 @@ struct Bond {
 
 impl Bond {
     /// Whether it forwards by its first port and has its second.
-    fn look(&mut self, pins: &Pins) -> bool {
+    fn look(&mut self, selectors: &Selectors) -> bool {
         let [first, second] = self.ports;
         if self.selector.is_none() {
-            self.selector = self.index.and_then(|index| pins.selector(index, second));
+            self.selector = self.index.and_then(|index| selectors.selector(index, second));
         }
         self.port() == first
     }
@@ -102,7 +114,7 @@ impl Bond {
 
 impl ManyBonds {
     /// Plugs the cables in; no agent runs.
-    fn new(count: usize) -> ManyBonds {
+    fn new(count: usize, plane: Plane) -> ManyBonds {
         let machine = Machine::alone();
         raise_descriptors();
         let (near, far) = (Netns::new("many"), Netns::new("far"));
@@ -128,7 +140,7 @@ impl ManyBonds {
             "link set group {FIRST_PORTS} up\nlink set group {SECOND_PORTS} up"
         ));
         let settings = Settings {
-            args: vec!["--plane".into(), "tc".into()],
+            args: vec!["--plane".into(), plane.name().into()],
             config: Some((0..count).map(lines).collect()),
             ..Settings::default()
         };
@@ -146,85 +158,102 @@ impl ManyBonds {
             events: LinkEvents::subscribe(&near),
             near_hands: Hands::new(&near),
             far_hands: Hands::new(&far),
-            pins: Pins::of(&daemon),
+            selectors: Selectors::of(&daemon, plane),
             daemon,
+            log_read: 0,
+            adopted: 0,
             near,
-            _far: far,
+            far,
             _machine: machine,
         }
     }
 
+    /// Writes the options file, with so many of the bonds.
+    fn configure(&mut self, count: usize) {
+        self.count = count;
+        self.daemon.configure(&(0..count).map(lines).collect::<String>());
+    }
+
     /// From the start of the agent until all bonds forward. Each is set up as soon as it appears, as by a network manager.
-    fn start(&mut self) -> Taken {
+    fn start(&mut self, probe: Probe) -> Taken {
         let mut missing: BTreeSet<usize> = (0..self.count).collect();
-        let mut next_look = Instant::now();
-        self.launch(START_LIMIT, Probe::new(), |many, events| {
-            for event in events {
-                if let Some(bond) = many.named.get(&event.name)
-                    && many.bonds[*bond].index.replace(event.ifindex).is_none()
-                {
-                    many.near_hands.tell(&format!("link set {} up", event.name));
-                }
-            }
-            if Instant::now() >= next_look {
-                missing.retain(|bond| !many.bonds[*bond].look(&many.pins));
-                next_look = Instant::now() + LOOK;
-            }
+        self.launch(START_LIMIT, probe, |many| {
+            missing.retain(|bond| !many.bonds[*bond].look(&many.selectors));
             many.count - missing.len()
         })
+    }
+
+    /// Sets up the bonds of the options file that have appeared.
+    fn set_up(&mut self, events: &[LinkEvent]) {
+        for event in events {
+            if let Some(bond) = self.named.get(&event.name)
+                && *bond < self.count
+                && self.bonds[*bond].index.replace(event.ifindex).is_none()
+            {
+                self.near_hands.tell(&format!("link set {} up", event.name));
+            }
+        }
     }
 
     /// From SIGKILL and start until all are taken over. The log says of which it is: what forwards is the same before and after.
     fn take_over(&mut self) -> Taken {
         self.daemon.sigkill();
         let before = self.adopted();
-        let mut next_look = Instant::now();
-        let mut adopted = 0;
-        self.launch(TAKEOVER_LIMIT, Probe::settled(), |many, _| {
-            if Instant::now() >= next_look {
-                adopted = many.adopted() - before;
-                next_look = Instant::now() + LOOK;
-            }
-            adopted
-        })
+        self.launch(TAKEOVER_LIMIT, Probe::settled(), |many| many.adopted() - before)
     }
 
-    fn adopted(&self) -> usize {
-        self.daemon.log().matches(": adopted ").count()
+    fn adopted(&mut self) -> usize {
+        let news = self.daemon.log_from(&mut self.log_read);
+        self.adopted += news.matches(": adopted ").count();
+        self.adopted
     }
 
-    /// Starts the agent and pulls the first bond's cable again and again, until it is ready and `done`, which is told all link events,
-    /// says that all bonds are.
-    fn launch(
-        &mut self,
-        limit: Duration,
-        mut probe: Probe,
-        mut done: impl FnMut(&mut ManyBonds, &[LinkEvent]) -> usize,
-    ) -> Taken {
+    /// Starts the agent and pulls the first bond's cable again and again, until it is ready and `look`, which says how many bonds are
+    /// as they should be, says that all are.
+    fn launch(&mut self, limit: Duration, probe: Probe, mut look: impl FnMut(&mut ManyBonds) -> usize) -> Taken {
         let begun = Instant::now();
         self.daemon.spawn();
         let ready = when_ready(self.daemon.socket(), begun + limit);
-        let mut whole = None;
-        loop {
-            let events = self.events.read(probe.patience());
-            let bonds = done(self, &events);
-            if bonds == self.count && whole.is_none() {
+        let (mut whole, mut bonds, mut next_look) = (None, 0, begun);
+        let pulls = self.pull_until(limit, probe, |many, probe| {
+            if Instant::now() >= next_look && !probe.awaits_report() {
+                let look_begun = Instant::now();
+                bonds = look(many);
+                next_look = Instant::now() + LOOK.max(4 * look_begun.elapsed());
+            }
+            if bonds == many.count && whole.is_none() {
                 whole = Some(begun.elapsed());
             }
-            let is_over = whole.is_some() && ready.get().is_some();
+            whole.is_some() && ready.get().is_some()
+        });
+        Taken {
+            limit,
+            bonds,
+            whole,
+            ready: ready.get().copied().map(|at| at - begun),
+            pulls,
+        }
+    }
+
+    /// Pulls the first bond's cable again and again, until it is over; sets up the bonds that appear.
+    fn pull_until(
+        &mut self,
+        limit: Duration,
+        mut probe: Probe,
+        mut is_over: impl FnMut(&mut ManyBonds, &Probe) -> bool,
+    ) -> Pulls {
+        let begun = Instant::now();
+        loop {
+            let events = self.events.read(probe.patience());
+            self.set_up(&events);
+            let is_over = is_over(self, &probe);
             if probe.is_about_to_pull() && !is_over {
                 self.events.renew(&self.near);
             }
             let first = &self.bonds[0];
             probe.step(first.port(), first.ports, &events, is_over, &mut self.far_hands);
             if is_over && probe.is_settled() || begun.elapsed() >= limit {
-                return Taken {
-                    limit,
-                    bonds,
-                    whole,
-                    ready: ready.get().copied().map(|at| at - begun),
-                    pulls: probe.pulls(begun),
-                };
+                return probe.pulls(begun);
             }
         }
     }
@@ -314,31 +343,47 @@ impl ManyBonds {
     fn profile(&mut self) -> std::io::Result<Profile> {
         let requests = Requests::of(self.daemon.pid())?;
         thread::sleep(SETTLE);
-        let mut spent: [Vec<(Counted, Duration)>; 3] = Default::default();
+        let mut spent: [Vec<Spent>; 3] = Default::default();
         let mut waits = Vec::new();
         for _ in 0..ROUNDS {
             spent[0].push(self.spend(&requests, |_| {}));
-            spent[1].push(self.spend(&requests, |many| many.far_hands.tell("link set b0 down")));
-            self.spend(&requests, |many| many.far_hands.tell("link set b0 up"));
+            spent[1].push(self.spend(&requests, |many| many.set_far(1, false)));
+            self.spend(&requests, |many| many.set_far(1, true));
             spent[2].push(self.spend(&requests, |many| waits.extend(many.pull())));
-            self.spend(&requests, |many| many.far_hands.tell("link set a0 up"));
+            self.spend(&requests, |many| many.set_far(0, true));
         }
         waits.sort_unstable();
         let [idle, event, failover] = spent.map(|all| table::median(&all));
         Ok(Profile {
-            event: table::beyond(event, idle),
-            failover: table::beyond(failover, idle),
+            event: event - idle,
+            failover: failover - idle,
             waits,
         })
     }
 
     /// What the agent spends from a deed on, until it is certainly done with it.
-    fn spend(&mut self, requests: &Requests, deed: impl FnOnce(&mut ManyBonds)) -> (Counted, Duration) {
+    fn spend(&mut self, requests: &Requests, deed: impl FnOnce(&mut ManyBonds)) -> Spent {
         let pid = self.daemon.pid();
-        let (before, used) = (requests.so_far(), processor_time(pid));
+        let so_far = || Spent {
+            requests: requests.so_far(),
+            used: processor_time(pid),
+            used_by_loop: processor_time_of_main_thread(pid),
+        };
+        let before = so_far();
         deed(self);
         thread::sleep(DONE);
-        (requests.so_far() - before, processor_time(pid).saturating_sub(used))
+        so_far() - before
+    }
+
+    /// Sets the far end of a port of the first bond up or down, and waits until the kernel has told of the port.
+    fn set_far(&mut self, port: usize, up: bool) {
+        self.events = LinkEvents::subscribe(&self.near);
+        let (name, word) = (["a0", "b0"][port], if up { "up" } else { "down" });
+        self.far_hands.tell(&format!("link set {name} {word}"));
+        let index = self.bonds[0].ports[port];
+        let told = |event: &LinkEvent| event.ifindex == index && event.carrier == up;
+        let end = Instant::now() + DEAD_LIMIT;
+        while Instant::now() < end && !self.events.read(LOOK).iter().any(told) {}
     }
 
     /// Pulls the first bond's active cable; how long its failover took, if it came.
@@ -350,8 +395,8 @@ impl ManyBonds {
             let events = self.events.read(probe.patience());
             let first = &self.bonds[0];
             probe.step(first.port(), first.ports, &events, false, &mut self.far_hands);
-            if let Some(wait) = probe.last() {
-                return Some(wait);
+            if let Some(pull) = probe.so_far().last() {
+                return Some(pull.wait());
             }
         }
         None
@@ -411,7 +456,7 @@ const FIRST_PORTS: u32 = 1;
 const SECOND_PORTS: u32 = 2;
 
 /// For bonds to be made.
-const START_LIMIT: Duration = Duration::from_secs(300);
+const START_LIMIT: Duration = Duration::from_secs(900);
 /// For bonds to be taken over.
 const TAKEOVER_LIMIT: Duration = Duration::from_secs(60);
 /// For failovers.

@@ -9,9 +9,7 @@ use crate::netns::Hands;
 /// Pulls the active cable of the first bond, waits until the traffic has moved, plugs it in, waits until the traffic is back.
 pub struct Probe {
     state: State,
-    waits: Vec<Duration>,
-    /// When the traffic moved for the first time.
-    moved: Option<Instant>,
+    pulls: Vec<Pull>,
 }
 
 enum State {
@@ -19,23 +17,41 @@ enum State {
     Absent,
     /// Traffic has taken the first port since then.
     Settled(Instant),
-    /// The first port's cable is pulled; when the kernel told it.
-    Pulled(Option<Instant>),
+    /// The first port's cable is pulled: when that was asked for, and when the kernel told it.
+    Pulled(Instant, Option<Instant>),
     /// Traffic has taken the second port since then.
     Moved(Instant),
     /// The cable is plugged in again.
     Plugged,
 }
 
+/// A cable that was pulled, and the traffic moved.
+#[derive(Clone, Copy, Debug)]
+pub struct Pull {
+    /// When it was asked for.
+    pub pulled: Instant,
+    /// When the kernel told it, or the traffic had moved, whichever was first.
+    pub reported: Instant,
+    /// When the traffic had moved.
+    pub moved: Instant,
+}
+
 /// What came of it.
 #[derive(Clone, Debug, Default)]
 pub struct Pulls {
-    /// From the link event until the traffic had moved, in their order.
-    pub waits: Vec<Duration>,
+    /// In their order.
+    pub all: Vec<Pull>,
     /// From the start of the agent until traffic moved for the first time.
     pub first: Option<Duration>,
     /// A cable was pulled, and the traffic did not move.
     pub unanswered: bool,
+}
+
+impl Pull {
+    /// From the link event until the traffic had moved.
+    pub fn wait(&self) -> Duration {
+        self.moved - self.reported
+    }
 }
 
 impl Probe {
@@ -52,15 +68,14 @@ impl Probe {
     fn in_state(state: State) -> Probe {
         Probe {
             state,
-            waits: Vec::new(),
-            moved: None,
+            pulls: Vec::new(),
         }
     }
 
     /// How long to wait for link events before the next step.
     pub fn patience(&self) -> Duration {
         match self.state {
-            State::Pulled(_) => CLOSE,
+            State::Pulled(..) => CLOSE,
             _ => PAUSE / 10,
         }
     }
@@ -69,7 +84,7 @@ impl Probe {
     /// `is_over`.
     pub fn step(&mut self, port: u32, [first, second]: [u32; 2], events: &[LinkEvent], is_over: bool, far: &mut Hands) {
         let now = Instant::now();
-        if let State::Pulled(event @ None) = &mut self.state {
+        if let State::Pulled(_, event @ None) = &mut self.state {
             let mine = |event: &&LinkEvent| event.ifindex == first && !event.carrier;
             *event = events.iter().find(mine).map(|event| event.at);
         }
@@ -77,12 +92,14 @@ impl Probe {
             State::Absent | State::Plugged if port == first => State::Settled(now),
             State::Settled(since) if now - since >= PAUSE && !is_over => {
                 far.tell("link set a0 down");
-                State::Pulled(None)
+                State::Pulled(now, None)
             }
-            State::Pulled(event) if port == second => {
-                self.waits
-                    .push(event.map_or(Duration::ZERO, |event| now.saturating_duration_since(event)));
-                self.moved.get_or_insert(now);
+            State::Pulled(pulled, event) if port == second => {
+                self.pulls.push(Pull {
+                    pulled,
+                    reported: event.unwrap_or(now),
+                    moved: now,
+                });
                 State::Moved(now)
             }
             State::Moved(since) if now - since >= PAUSE => {
@@ -98,22 +115,27 @@ impl Probe {
         matches!(self.state, State::Settled(since) if since.elapsed() >= PAUSE)
     }
 
+    /// Whether the kernel has yet to tell that the cable is pulled: when it does, it has to be read at once.
+    pub fn awaits_report(&self) -> bool {
+        matches!(self.state, State::Pulled(_, None))
+    }
+
     /// Whether nothing is under way.
     pub fn is_settled(&self) -> bool {
         matches!(self.state, State::Absent | State::Settled(_))
     }
 
-    /// The last wait.
-    pub fn last(&self) -> Option<Duration> {
-        self.waits.last().copied()
+    /// The pulls after which the traffic has moved.
+    pub fn so_far(&self) -> &[Pull] {
+        &self.pulls
     }
 
     /// All that came of it since the agent was started.
     pub fn pulls(self, begun: Instant) -> Pulls {
         Pulls {
-            unanswered: matches!(self.state, State::Pulled(_)),
-            first: self.moved.map(|moved| moved - begun),
-            waits: self.waits,
+            unanswered: matches!(self.state, State::Pulled(..)),
+            first: self.pulls.first().map(|pull| pull.moved - begun),
+            all: self.pulls,
         }
     }
 }

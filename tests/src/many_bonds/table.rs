@@ -4,11 +4,37 @@ use std::fmt::{self, Display};
 use std::ops::Sub;
 use std::time::Duration;
 
-use super::probe::Pulls;
+use super::probe::{Pull, Pulls};
 use super::requests::Counted;
 
 /// The name of a row, and what one column says in it.
 pub type Row = (&'static str, String);
+
+/// What the processor time of a process says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Clock {
+    /// How long it used a processor, others on the machine being in its way.
+    Time,
+    /// How many instructions it has executed, in its system calls, too: on the lab's machine each takes the same time.
+    Instructions,
+}
+
+impl Clock {
+    fn name(self) -> &'static str {
+        match self {
+            Clock::Time => "  processor time",
+            Clock::Instructions => "  instructions of the agent",
+        }
+    }
+
+    fn shown(self, used: Duration) -> String {
+        match self {
+            Clock::Time if used < Duration::from_millis(10) => format!("{:.0} us", used.as_secs_f64() * 1e6),
+            Clock::Time => millis(used),
+            Clock::Instructions => format!("{:.2} M", used.as_secs_f64() / AN_INSTRUCTION.as_secs_f64() / 1e6),
+        }
+    }
+}
 
 /// Of one number of bonds; what is missing was not reached.
 #[derive(Clone, Debug)]
@@ -70,11 +96,22 @@ pub struct Failover {
 #[derive(Clone, Debug)]
 pub struct Profile {
     /// Cost of a link event without a failover.
-    pub event: (Counted, Duration),
+    pub event: Spent,
     /// Cost of a failover.
-    pub failover: (Counted, Duration),
+    pub failover: Spent,
     /// How long these failovers took; the shortest first.
     pub waits: Vec<Duration>,
+}
+
+/// By the agent.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Spent {
+    /// System calls.
+    pub requests: Counted,
+    /// Processor time.
+    pub used: Duration,
+    /// That of the loop's thread, which decides.
+    pub used_by_loop: Duration,
 }
 
 impl Taken {
@@ -89,10 +126,10 @@ impl Taken {
 
     /// The longest of the failovers after the first `skip`, and how many there were.
     fn longest(&self, skip: usize) -> String {
-        let waits = self.pulls.waits.get(skip..).unwrap_or_default();
-        match waits.iter().max() {
+        let pulls = self.pulls.all.get(skip..).unwrap_or_default();
+        match pulls.iter().map(Pull::wait).max() {
             _ if self.pulls.unanswered => not_within(self.limit),
-            Some(longest) => format!("{} of {}", millis(*longest), waits.len()),
+            Some(longest) => format!("{} of {}", millis(longest), pulls.len()),
             None => "none".to_owned(),
         }
     }
@@ -102,10 +139,10 @@ impl Display for Taken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [ready, whole] = self.times();
         let bonds = self.bonds;
+        let longest = self.longest(0);
         write!(
             f,
-            "ready {ready}, all {whole}, {bonds} in the end, first bond {:?}",
-            self.pulls
+            "ready {ready}, all {whole}, {bonds} in the end, longest failover {longest}"
         )
     }
 }
@@ -124,12 +161,12 @@ impl Seen {
     }
 
     /// What its column says in each row, beside the row's name.
-    pub fn rows(&self) -> Vec<Row> {
+    pub fn rows(&self, clock: Clock) -> Vec<Row> {
         let mut rows = Vec::from(self.start_rows());
         rows.extend(self.takeover_rows());
         rows.extend(self.idle_rows());
-        rows.extend(self.dead_rows());
-        rows.extend(self.profile_rows());
+        rows.extend(self.dead_rows(clock));
+        rows.extend(self.profile_rows(clock));
         rows
     }
 
@@ -186,7 +223,7 @@ impl Seen {
         ]
     }
 
-    fn dead_rows(&self) -> [Row; 3] {
+    fn dead_rows(&self, clock: Clock) -> [Row; 3] {
         let dead = self.dead.as_ref();
         let of = |say: &dyn Fn(&Failover) -> String| dead.map_or_else(none, say);
         let missing = |dead: &Failover| dead.waits.len() < dead.of;
@@ -206,11 +243,11 @@ impl Seen {
                     _ => not_within(dead.limit),
                 }),
             ),
-            ("  processor time", of(&|dead| millis(dead.used))),
+            (clock.name(), of(&|dead| clock.shown(dead.used))),
         ]
     }
 
-    fn profile_rows(&self) -> [Row; 7] {
+    fn profile_rows(&self, clock: Clock) -> [Row; 9] {
         let profile = self.profile.as_ref();
         let of = |say: &dyn Fn(&Profile) -> String| profile.map_or_else(none, say);
         [
@@ -220,16 +257,21 @@ impl Seen {
             ),
             (
                 "  messages sent + ioctls + maps",
-                of(&|profile| requests(profile.failover.0)),
+                of(&|profile| requests(profile.failover.requests)),
             ),
-            ("  system calls", of(&|profile| profile.failover.0.all.to_string())),
-            ("  processor time", of(&|profile| micros(profile.failover.1))),
+            (
+                "  system calls",
+                of(&|profile| profile.failover.requests.all.to_string()),
+            ),
+            (clock.name(), of(&|profile| clock.shown(profile.failover.used))),
+            (LOOP, of(&|profile| clock.shown(profile.failover.used_by_loop))),
             (
                 "one link event: messages sent + ioctls + maps",
-                of(&|profile| requests(profile.event.0)),
+                of(&|profile| requests(profile.event.requests)),
             ),
-            ("  system calls", of(&|profile| profile.event.0.all.to_string())),
-            ("  processor time", of(&|profile| micros(profile.event.1))),
+            ("  system calls", of(&|profile| profile.event.requests.all.to_string())),
+            (clock.name(), of(&|profile| clock.shown(profile.event.used))),
+            (LOOP, of(&|profile| clock.shown(profile.event.used_by_loop))),
         ]
     }
 }
@@ -247,27 +289,35 @@ impl Sub for Counted {
     }
 }
 
-/// The middle of each.
-pub fn median(all: &[(Counted, Duration)]) -> (Counted, Duration) {
-    let middle = |of: &dyn Fn(&Counted) -> u64| {
-        let mut sorted: Vec<u64> = all.iter().map(|(counted, _)| of(counted)).collect();
-        sorted.sort_unstable();
-        sorted[sorted.len() / 2]
-    };
-    let counted = Counted {
-        sent: middle(&|counted| counted.sent),
-        ioctls: middle(&|counted| counted.ioctls),
-        maps: middle(&|counted| counted.maps),
-        all: middle(&|counted| counted.all),
-    };
-    let mut times: Vec<Duration> = all.iter().map(|(_, time)| *time).collect();
-    times.sort_unstable();
-    (counted, times[times.len() / 2])
+impl Sub for Spent {
+    type Output = Spent;
+
+    fn sub(self, other: Spent) -> Spent {
+        Spent {
+            requests: self.requests - other.requests,
+            used: self.used.saturating_sub(other.used),
+            used_by_loop: self.used_by_loop.saturating_sub(other.used_by_loop),
+        }
+    }
 }
 
-/// What a cost has beyond another.
-pub fn beyond(cost: (Counted, Duration), other: (Counted, Duration)) -> (Counted, Duration) {
-    (cost.0 - other.0, cost.1.saturating_sub(other.1))
+/// The middle of each.
+pub fn median(all: &[Spent]) -> Spent {
+    fn middle<T: Ord + Copy>(all: &[Spent], of: impl Fn(&Spent) -> T) -> T {
+        let mut sorted: Vec<T> = all.iter().map(of).collect();
+        sorted.sort_unstable();
+        sorted[sorted.len() / 2]
+    }
+    Spent {
+        requests: Counted {
+            sent: middle(all, |spent| spent.requests.sent),
+            ioctls: middle(all, |spent| spent.requests.ioctls),
+            maps: middle(all, |spent| spent.requests.maps),
+            all: middle(all, |spent| spent.requests.all),
+        },
+        used: middle(all, |spent| spent.used),
+        used_by_loop: middle(all, |spent| spent.used_by_loop),
+    }
 }
 
 fn requests(counted: Counted) -> String {
@@ -288,14 +338,10 @@ fn seconds(time: Duration) -> String {
 fn millis(time: Duration) -> String {
     let millis = time.as_secs_f64() * 1e3;
     match millis {
-        ..100.0 => format!("{millis:.1} ms"),
+        ..10.0 => format!("{millis:.1} ms"),
         ..10_000.0 => format!("{millis:.0} ms"),
         _ => seconds(time),
     }
-}
-
-fn micros(time: Duration) -> String {
-    format!("{:.0} us", time.as_secs_f64() * 1e6)
 }
 
 fn not_within(limit: Duration) -> String {
@@ -305,3 +351,7 @@ fn not_within(limit: Duration) -> String {
 fn none() -> String {
     "-".to_owned()
 }
+
+/// On the clock of the lab's machine.
+const AN_INSTRUCTION: Duration = Duration::from_nanos(2);
+const LOOP: &str = "    of its loop alone";

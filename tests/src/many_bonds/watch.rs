@@ -1,13 +1,10 @@
-//! The kernel's link events, and where the traffic of bonds on the tc plane goes: seen without asking the agent.
+//! The kernel's link events, read before the agent can act on them.
 
 use std::ffi::CStr;
-use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use aya::maps::{Array, Map, MapData};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::socket::{
@@ -15,8 +12,8 @@ use nix::sys::socket::{
 };
 use nix::sys::time::TimeSpec;
 
-use crate::daemon::Daemon;
 use crate::netns::Netns;
+use crate::process::hurry;
 
 /// What the kernel told of a link.
 #[derive(Clone, Debug)]
@@ -98,14 +95,7 @@ fn parse(datagram: &[u8], at: Instant) -> Option<LinkEvent> {
         return None;
     }
     let (ifindex, flags) = (word(HEADER + 4)?, word(HEADER + 8)?);
-    let mut attribute = HEADER + 16;
-    let name = loop {
-        let length = usize::from(half(attribute)?);
-        if half(attribute + 2)? == libc::IFLA_IFNAME {
-            break datagram.get(attribute + 4..attribute + length)?;
-        }
-        attribute += length.max(4).next_multiple_of(4);
-    };
+    let (_, name) = attributes(datagram.get(HEADER + 16..)?).find(|(kind, _)| *kind == libc::IFLA_IFNAME)?;
     Some(LinkEvent {
         at,
         ifindex,
@@ -114,71 +104,33 @@ fn parse(datagram: &[u8], at: Instant) -> Option<LinkEvent> {
     })
 }
 
-/// The pins of an agent's bonds on the tc plane.
-#[derive(Debug)]
-pub struct Pins {
-    /// Where they may be: which bpffs the agent uses depends on what is mounted.
-    places: Vec<PathBuf>,
-}
-
-impl Pins {
-    /// Those of this agent.
-    pub fn of(daemon: &Daemon) -> Pins {
-        let own = daemon.dir().join("bpf");
-        // As seen by PID 1, where the agent mounts a bpffs of its own if it may.
-        let outside = Path::new("/proc/1/root").join(own.strip_prefix("/").unwrap_or(&own));
-        let mounts = [own, outside, PathBuf::from("/sys/fs/bpf")];
-        let inode = daemon.netns().inode().to_string();
-        let places = mounts.map(|mount| mount.join("bondd").join(&inode));
-        Pins { places: places.into() }
-    }
-
-    /// The selector of the bond with this index, once the port with that index is attached to it, too.
-    pub fn selector(&self, bond: u32, port: u32) -> Option<Selector> {
-        let folders = self.places.iter().map(|place| place.join(bond.to_string()));
-        let folder = folders
-            .into_iter()
-            .find(|folder| folder.join(format!("rx-{port}")).exists())?;
-        let data = MapData::from_pin(folder.join("transmit")).ok()?;
-        let map = Map::from_map_data(data).and_then(Array::try_from);
-        Some(Selector {
-            map: map.unwrap_or_else(|e| panic!("{} is another map: {e}", folder.display())),
-        })
-    }
-}
-
-/// Where the frames of one bond leave, as its program reads it for each frame.
-pub struct Selector {
-    map: Array<MapData, [u32; 2]>,
-}
-
-impl Selector {
-    /// Index of the port; 0 for none.
-    pub fn port(&self) -> u32 {
-        self.map.get(&ACTIVE_BACKUP, 0).map_or(0, |[port, _]| port)
-    }
+/// The attributes of a message, each with its type. [netlink(7): struct nlattr]
+pub fn attributes(mut rest: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    const NESTED_OR_BIG_ENDIAN: u16 = 0xc000;
+    std::iter::from_fn(move || {
+        let (header, _) = rest.split_first_chunk::<4>()?;
+        let [length, kind] = [[header[0], header[1]], [header[2], header[3]]].map(u16::from_ne_bytes);
+        let data = rest.get(4..usize::from(length))?;
+        rest = rest.get(usize::from(length).next_multiple_of(4)..).unwrap_or_default();
+        Some((kind & !NESTED_OR_BIG_ENDIAN, data))
+    })
 }
 
 /// Runs with a higher real-time priority than the agent has: an event that is read late makes a wait look short.
 pub fn at_once<T: Send>(body: impl FnOnce() -> T + Send) -> T {
     thread::scope(|scope| {
         let urgent = scope.spawn(|| {
-            let parameters = libc::sched_param { sched_priority: 2 };
-            // SAFETY: the call reads `parameters`, which outlives it, and changes nothing but this thread's scheduling.
-            let done = unsafe { libc::sched_setscheduler(0, libc::SCHED_RR | libc::SCHED_RESET_ON_FORK, &parameters) };
-            assert!(done == 0, "no real-time priority: {}", io::Error::last_os_error());
+            hurry();
             body()
         });
         urgent.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
 }
 
-/// Of a netlink message.
-const HEADER: usize = 16;
+/// Length of a message's header.
+pub const HEADER: usize = 16;
 /// For all events of a thousand bonds at once, in bytes.
 const RECEIVE_BUFFER: usize = 256 << 20;
-/// The key of active-backup's program in `transmit`.
-const ACTIVE_BACKUP: u32 = 0;
 
 #[cfg(test)]
 mod tests {
