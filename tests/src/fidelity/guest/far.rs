@@ -45,9 +45,8 @@ impl FarEnd {
 impl Far {
     /// The namespace of the calling thread.
     pub fn new() -> Result<Far, String> {
-        for (switch, value) in SETTINGS {
-            fs::write(format!("/proc/sys/net/ipv6/conf/default/{switch}"), value)
-                .map_err(|e| format!("{switch}: {e}"))?;
+        for (setting, value) in SETTINGS {
+            fs::write(format!("/proc/sys/net/{setting}"), value).map_err(|e| format!("{setting}: {e}"))?;
         }
         Ok(Far {
             links: RouteSocket::open().map_err(|e| format!("cannot open a netlink socket: {e}"))?,
@@ -203,10 +202,12 @@ const HOSTS_PORT: End<'static> = End {
     mac: [2, 0, 0, 0, 0xd0, 2],
 };
 
-/// Far hosts have the addresses that they are given and no other, keep them while their cable is pulled, and ask nobody.
-const SETTINGS: [(&str, &str); 4] = [
-    ("disable_ipv6", "1"),
-    ("addr_gen_mode", "1"),
-    ("keep_addr_on_down", "1"),
-    ("router_solicitations", "0"),
+/// Far hosts have the addresses that they are given and no other, keep them while their cable is pulled, ask nobody, and answer where
+/// they are: else the end of a cable would answer for them while it goes from one bridge to another and is in none.
+const SETTINGS: [(&str, &str); 5] = [
+    ("ipv6/conf/default/disable_ipv6", "1"),
+    ("ipv6/conf/default/addr_gen_mode", "1"),
+    ("ipv6/conf/default/keep_addr_on_down", "1"),
+    ("ipv6/conf/default/router_solicitations", "0"),
+    ("ipv4/conf/all/arp_ignore", "1"),
 ];
