@@ -26,6 +26,12 @@ impl Capture {
             "-Z",
             "root",
             "--immediate-mode",
+            // The kernel has room for some thousand frames then: for whole ones of any length it has room for a few, and drops the
+            // others while tcpdump waits for a processor.
+            "-s",
+            "2048",
+            "-B",
+            "16384",
             "-l",
             "-n",
             "-e",
