@@ -23,8 +23,10 @@ pub struct Origins {
     pub file_ports: BTreeSet<String>,
     /// The present names of those that were renamed since, by their names in the files.
     pub renamed_ports: BTreeMap<String, String>,
-    /// Options that an operator set, by the kernel's name.
+    /// Options that an operator set, by the kernel's name, and those that changed with them.
     pub operator_options: BTreeSet<String>,
+    /// Those of them that no operator named: bondd changed them, because others required it.
+    pub entailed_options: BTreeSet<String>,
     /// Ports that an operator attached.
     pub operator_ports: BTreeSet<String>,
     /// Options that bondd set because a port needs them, by the kernel's name, each with the port.
@@ -55,29 +57,43 @@ impl Origins {
         for row in stored.chain(differing(before, after)) {
             self.operator_options.insert(row.name.to_owned());
             self.port_options.remove(row.name);
+            match is_named(row, pairs) {
+                true => self.entailed_options.remove(row.name),
+                false => self.entailed_options.insert(row.name.to_owned()),
+            };
         }
         // What another option put back to a default that no file contradicts is nobody's setting any more.
-        let is_named = |row: &OptionRow, pairs: &[(String, String)]| pairs.iter().any(|(name, _)| row.is_called(name));
         let defaults = BondOptions::default();
         for row in differing(before, after) {
             let in_file = configured.is_some_and(|configured| is_named(row, configured));
             if !is_named(row, pairs) && !in_file && row.value(after) == row.value(&defaults) {
-                self.operator_options.remove(row.name);
+                self.disown(row.name);
             }
         }
     }
 
+    /// An option is not the operator's any more.
+    fn disown(&mut self, option: &str) {
+        self.operator_options.remove(option);
+        self.entailed_options.remove(option);
+    }
+
     /// Bondd set an option because a port needs it.
     pub fn set_for_port(&mut self, option: &str, port: &str) {
-        self.operator_options.remove(option);
+        self.disown(option);
         self.port_options.insert(option.to_owned(), port.to_owned());
     }
 
     /// An operator renamed the bond, so no file names it any more.
-    pub fn taken_by_operator(&mut self, options: &BondOptions) {
-        let changed = differing(&BondOptions::default(), options).map(|row| row.name);
-        let chosen = changed.filter(|name| !self.port_options.contains_key(*name));
-        self.operator_options.extend(chosen.map(str::to_owned));
+    pub fn taken_by_operator(&mut self, options: &BondOptions, configured: Option<&OptionPairs>) {
+        for row in differing(&BondOptions::default(), options) {
+            if self.port_options.contains_key(row.name) || !self.operator_options.insert(row.name.to_owned()) {
+                continue;
+            }
+            if !configured.is_some_and(|pairs| is_named(row, pairs)) {
+                self.entailed_options.insert(row.name.to_owned());
+            }
+        }
         let file_ports = std::mem::take(&mut self.file_ports);
         let present = file_ports.iter().map(|port| self.present_name(port).to_owned());
         self.operator_ports.extend(present.collect::<Vec<_>>());
@@ -124,18 +140,22 @@ impl Origins {
 
     /// The origin of every option, by each of its names.
     pub fn of_options(&self, options: &BondOptions, configured: Option<&OptionPairs>) -> BTreeMap<String, Origin> {
-        let named = |row: &OptionRow| configured.is_some_and(|pairs| pairs.iter().any(|(name, _)| row.is_called(name)));
+        let named = |row: &OptionRow| configured.is_some_and(|pairs| is_named(row, pairs));
         let changed: BTreeSet<&str> = differing(&BondOptions::default(), options)
             .map(|row| row.name)
             .collect();
         let mut all = BTreeMap::new();
         for row in TABLE.iter().filter(|row| row.is_stored()) {
-            let origin = if self.port_options.contains_key(row.name) {
+            let by_bondd = self.port_options.contains_key(row.name) || self.entailed_options.contains(row.name);
+            let origin = if by_bondd {
                 Origin::Bondd
             } else if self.operator_options.contains(row.name) {
                 Origin::Operator
-            } else if named(row) || changed.contains(row.name) {
+            } else if named(row) {
                 Origin::File
+            } else if changed.contains(row.name) {
+                // Options of the files required it.
+                Origin::Bondd
             } else {
                 Origin::Default
             };
@@ -158,7 +178,7 @@ impl Origins {
             .filter(|(name, value)| said.get(row_name(name)) != Some(&value));
         let mut after = self.clone();
         for row in theirs.filter_map(|(name, _)| find(name)) {
-            after.operator_options.remove(row.name);
+            after.disown(row.name);
             after.port_options.remove(row.name);
         }
         let wanted = options_of(&over(now, &after, options))?;
@@ -222,6 +242,11 @@ impl ToFollow {
 /// A file as an absolute path; as it is without a working directory.
 pub fn absolute(file: &Path) -> PathBuf {
     path::absolute(file).unwrap_or_else(|_| file.to_owned())
+}
+
+/// Whether one of the pairs is about this option.
+fn is_named(row: &OptionRow, pairs: &[(String, String)]) -> bool {
+    pairs.iter().any(|(name, _)| row.is_called(name))
 }
 
 /// Rows whose values differ.
@@ -307,7 +332,6 @@ mod tests {
         let in_force = options("mode=1 fail_over_mac=active");
         let mut origins = Origins::default();
         let origin = |origins: &Origins| origins.of_options(&in_force, Some(&pairs("mode=1")))["fail_over_mac"];
-        assert_eq!(origin(&origins), Origin::File, "nothing else is known to have set it");
         origins.set_for_port("fail_over_mac", "f");
         assert_eq!(origin(&origins), Origin::Bondd);
         let follow = |before, now| origins.to_follow(&pairs(before), &pairs(now), &in_force).unwrap();
@@ -318,9 +342,10 @@ mod tests {
         }
         let step = follow("mode=1", "mode=1 fail_over_mac=follow");
         assert_eq!(step.pairs, pairs("fail_over_mac=follow"));
-        assert_eq!(origin(&step.after), Origin::File);
+        let origin_then = step.after.of_options(&in_force, Some(&pairs("fail_over_mac=follow")))["fail_over_mac"];
+        assert_eq!(origin_then, Origin::File);
         let mut renamed = origins.clone();
-        renamed.taken_by_operator(&in_force);
+        renamed.taken_by_operator(&in_force, Some(&pairs("mode=1")));
         assert_eq!(origin(&renamed), Origin::Bondd);
         origins.set_by_operator(&pairs("fail_over_mac=active"), &in_force, &in_force, None);
         assert_eq!(origin(&origins), Origin::Operator);
@@ -366,7 +391,7 @@ mod tests {
         edited.ports_renamed(&names(&[("eth0", "eth1")]));
         assert_eq!(edited.renamed_ports, BTreeMap::new(), "as in the file again");
         edited.ports_renamed(&names(&[("lan0", "x")]));
-        edited.taken_by_operator(&BondOptions::default());
+        edited.taken_by_operator(&BondOptions::default(), None);
         assert_eq!(edited.operator_ports, ["eth1", "lan2", "x"].map(str::to_owned).into());
     }
 
@@ -430,13 +455,20 @@ mod tests {
         for (name, origin) in [
             ("mode", Origin::File),
             ("arp_interval", Origin::Operator),
-            // It went with the other monitor.
-            ("miimon", Origin::Operator),
+            // It went with the other monitor, unasked.
+            ("miimon", Origin::Bondd),
             ("num_unsol_na", Origin::File),
             ("updelay", Origin::Default),
         ] {
             assert_eq!(all[name], origin, "{name}");
         }
         assert!(!all.contains_key("active_slave"));
+        let of_miimon = |origins: &Origins, file| origins.of_options(&after, Some(&pairs(file)))["miimon"];
+        assert_eq!(of_miimon(&Origins::default(), "mode=1 arp_interval=100"), Origin::Bondd);
+        origins.taken_by_operator(&after, Some(&pairs("mode=1 num_grat_arp=3")));
+        assert_eq!(of_miimon(&origins, ""), Origin::Bondd);
+        assert_eq!(origins.of_options(&after, None)["num_grat_arp"], Origin::Operator);
+        origins.set_by_operator(&pairs("miimon=0"), &after, &after, None);
+        assert_eq!(of_miimon(&origins, ""), Origin::Operator);
     }
 }

@@ -274,7 +274,7 @@ pub enum Origin {
     File,
     /// A request, such as that of `bondctl` or `ifenslave`.
     Operator,
-    /// Bondd itself, because of a port; see [`BondReport::options_for_ports`].
+    /// Bondd itself: because of a port, see [`BondReport::options_for_ports`], or because other options that were set required it.
     Bondd,
 }
 

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use bond_modes::options::OptionRow;
 use bond_modes::{EvidenceStatus, OptionValue, PortStatus, Role, TargetStatus, options};
 use bond_monitors::{AnswerKind, Duplex, SignOfLife};
 
@@ -87,49 +88,45 @@ fn bond(bond: &BondReport) -> String {
         return text + "  no ports\n";
     }
     text += &table(&bond.ports.iter().map(row).collect::<Vec<_>>());
-    for port in &bond.ports {
-        if let Some(evidence) = port.status.as_ref().and_then(|status| status.evidence.as_ref()) {
-            text += &format!("  {}: {}\n", port.name, rests_on(evidence));
-        }
-        if port.notes.unmonitored {
-            text += &format!(
-                "  {}: UNMONITORED: its driver reports no link, so it counts as up for ever; set use_carrier=1\n",
-                port.name
-            );
-        }
-        if let Some(reason) = &port.notes.attach_error {
-            let next = port.notes.next_attempt_ms.unwrap_or(0).div_ceil(1000);
-            text += &format!(
-                "  {}: CANNOT BE ATTACHED: {reason}; next attempt in {next} s\n",
-                port.name
-            );
-        }
+    text + &bond.ports.iter().map(remarks).collect::<String>()
+}
+
+/// What the table does not say of a port, each in a line.
+fn remarks(port: &PortReport) -> String {
+    let mut remarks = Vec::new();
+    if let Some(evidence) = port.status.as_ref().and_then(|status| status.evidence.as_ref()) {
+        remarks.push(rests_on(evidence));
     }
-    text
+    if port.notes.unmonitored {
+        remarks
+            .push("UNMONITORED: its driver reports no link, so it counts as up for ever; set use_carrier=1".to_owned());
+    }
+    if let Some(reason) = &port.notes.attach_error {
+        let next = port.notes.next_attempt_ms.unwrap_or(0).div_ceil(1000);
+        remarks.push(format!("CANNOT BE ATTACHED: {reason}; next attempt in {next} s"));
+    }
+    let lines = remarks.into_iter().map(|remark| format!("  {}: {remark}\n", port.name));
+    lines.collect()
 }
 
 /// The options that files, operators and bondd itself have set.
 fn origins(bond: &BondReport) -> Option<String> {
-    // Only the first name of an option is listed.
+    let named = |row: &OptionRow| match bond.options_for_ports.get(row.name) {
+        Some(port) => format!("{} for {port}", row.name),
+        None => row.name.to_owned(),
+    };
     let set_by = |origin: Origin| {
+        // Only the first name of an option is listed.
         let rows = options::TABLE
             .iter()
             .filter(|row| bond.option_origins.get(row.name) == Some(&origin));
-        let names: Vec<&str> = rows.map(|row| row.name).collect();
+        let names: Vec<String> = rows.map(named).collect();
         (!names.is_empty()).then(|| format!("{origin}: {}", names.join(", ")))
     };
-    let mut parts: Vec<String> = [Origin::File, Origin::Operator]
+    let parts: Vec<String> = [Origin::File, Origin::Operator, Origin::Bondd]
         .into_iter()
         .filter_map(set_by)
         .collect();
-    let for_ports = bond
-        .options_for_ports
-        .iter()
-        .map(|(option, port)| format!("{option} for {port}"));
-    let for_ports: Vec<String> = for_ports.collect();
-    if !for_ports.is_empty() {
-        parts.push(format!("bondd: {}", for_ports.join(", ")));
-    }
     (!parts.is_empty()).then(|| format!("set by {}", parts.join("; ")))
 }
 
@@ -375,6 +372,14 @@ bond0: up, carrier
         sample.bonds[0].options_for_ports = [for_port].into();
         let text = report(&sample);
         let line = "; operator: num_grat_arp; bondd: fail_over_mac for eth0\n";
+        assert!(text.contains(line), "{text}");
+        // Another option required it.
+        let entailed = sample.bonds[0]
+            .option_origins
+            .insert("miimon".to_owned(), Origin::Bondd);
+        assert_eq!(entailed, Some(Origin::File));
+        let text = report(&sample);
+        let line = "set by file: mode; operator: num_grat_arp; bondd: miimon, fail_over_mac for eth0\n";
         assert!(text.contains(line), "{text}");
     }
 

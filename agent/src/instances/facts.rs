@@ -196,7 +196,9 @@ impl Instances {
             let instance = &mut self.bonds[at];
             let old = std::mem::replace(&mut instance.name, name.clone());
             log::info!("{old}: renamed to {name}");
-            instance.origins.taken_by_operator(instance.bond.options());
+            instance
+                .origins
+                .taken_by_operator(instance.bond.options(), instance.configured.as_ref());
             instance.configured = None;
             instance.dirty = true;
             self.writer.remove(&old);

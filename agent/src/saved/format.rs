@@ -78,6 +78,7 @@ struct FileOrigins {
     file_ports: BTreeSet<String>,
     renamed_ports: BTreeMap<String, String>,
     operator_options: BTreeSet<String>,
+    entailed_options: BTreeSet<String>,
     operator_ports: BTreeSet<String>,
     port_options: BTreeMap<String, String>,
 }
@@ -178,6 +179,7 @@ impl From<Origins> for FileOrigins {
             file_ports: origins.file_ports,
             renamed_ports: origins.renamed_ports,
             operator_options: origins.operator_options,
+            entailed_options: origins.entailed_options,
             operator_ports: origins.operator_ports,
             port_options: origins.port_options,
         }
@@ -192,6 +194,7 @@ impl From<FileOrigins> for Origins {
             file_ports: file.file_ports,
             renamed_ports: file.renamed_ports,
             operator_options: file.operator_options,
+            entailed_options: file.entailed_options,
             operator_ports: file.operator_ports,
             port_options: file.port_options,
         }

@@ -85,6 +85,7 @@ impl Instances {
             options::parse(&without_plane(pairs)).is_ok_and(|change| change.options == *instance.bond.options());
         if followed {
             instance.origins.operator_options.clear();
+            instance.origins.entailed_options.clear();
         }
         followed
     }
@@ -182,7 +183,9 @@ impl Instances {
         instance.dirty = true;
         if instance.origins.made_by_file {
             // Its mode is one that the operator wanted with it, and cannot change while it has ports.
-            instance.origins.taken_by_operator(instance.bond.options());
+            instance
+                .origins
+                .taken_by_operator(instance.bond.options(), instance.configured.as_ref());
             instance.configured = None;
         } else if self.follow(now, at, &OptionPairs::new()) {
             self.bonds[at].configured = None;

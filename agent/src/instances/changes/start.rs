@@ -268,7 +268,7 @@ impl Instances {
     fn renamed_meanwhile(&mut self, saved: &mut SavedBond, name: String) {
         log::info!("{}: renamed to {name}", saved.name);
         if let Some(origins) = &mut saved.origins {
-            origins.taken_by_operator(saved.bond.options());
+            origins.taken_by_operator(saved.bond.options(), saved.configured.as_ref());
         }
         saved.configured = None;
         saved.name = name;
