@@ -124,6 +124,11 @@ impl Agent {
     fn stop(&mut self) {
         self.instances.finish();
         self.instances.publish_all(clock::now());
+        for event in self.instances.take_happened() {
+            self.server.publish(&event);
+        }
+        self.server.stopping();
+        self.server.converse(self.poll.registry());
     }
 
     fn next_turn(&mut self, ready: &mut mio::Events, wait: Option<Duration>) -> io::Result<()> {

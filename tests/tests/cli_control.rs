@@ -6,11 +6,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use bondd::control::client::{Client, ClientError};
 use bondd_tests::control::Control;
 use bondd_tests::daemon::LIMIT;
 use bondd_tests::machine::Machine;
 use bondd_tests::traffic::TEN_THOUSAND;
-use bondd_tests::{BondAndSwitch, Daemon, wait_for};
+use bondd_tests::{BondAndSwitch, Daemon, Netns, wait_for};
 use serde_json::{Value, json};
 
 fn bench() -> BondAndSwitch {
@@ -330,6 +331,20 @@ fn monitor_prints_each_change_with_its_reason_as_a_line() {
         "{event}"
     );
     assert!(event["time"].as_f64().is_some_and(|time| time > 1.6e9), "{event}");
+}
+
+#[test]
+fn clients_that_watch_can_tell_a_stop_of_the_agent_from_a_crash() {
+    let netns = Netns::new("watched");
+    let mut daemon = Daemon::start(&netns);
+    let watch = |daemon: &Daemon| Client::connect(daemon.dir()).and_then(|client| client.monitor(None));
+    let mut events = watch(&daemon).expect("it answers");
+    assert!(daemon.sigterm());
+    assert!(events.all(|event| event.is_ok()), "it ended without a word");
+    daemon.launch();
+    let events = watch(&daemon).expect("it answers");
+    daemon.sigkill();
+    assert!(matches!(events.last(), Some(Err(ClientError::Closed { .. }))));
 }
 
 #[test]

@@ -60,7 +60,7 @@ pub enum ClientError {
         /// The time limit.
         timeout: Duration,
     },
-    /// The agent went away, or dropped this client.
+    /// The agent ended without a word, or dropped this client.
     #[error("bondd closed the connection at {}", path.display())]
     Closed {
         /// The socket.
@@ -211,7 +211,7 @@ impl Client {
     }
 }
 
-/// Events as they come. Ends after the first error, which may be a closed connection.
+/// Events as they come. Ends when the agent stops, or after the first error, which may be a closed connection.
 pub struct Events {
     client: Option<Client>,
 }
@@ -224,6 +224,10 @@ impl Iterator for Events {
         loop {
             let came = self.client.as_mut()?.next_object(None);
             let item = match came {
+                Ok(line) if line["stopping"] == true => {
+                    self.client = None;
+                    return None;
+                }
                 Ok(line) if line.get("event").is_some() => Ok(line),
                 Ok(line) if line["lagged"] == true => Err(ClientError::Lagged),
                 // A line of a kind that only a newer agent sends.

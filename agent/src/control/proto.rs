@@ -4,7 +4,8 @@
 //! `{"id":1,"error":{"code":"port_busy","message":"..."}}`. Requests with unknown fields are refused; later versions may add
 //! fields to answers.
 //! After `monitor` was answered, the connection carries `{"event":{...}}` lines until the client closes it.
-//! A client that does not read them fast enough gets `{"lagged":true}` as its last line.
+//! A client that does not read them fast enough gets `{"lagged":true}` as its last line, and all get
+//! `{"stopping":true}` when the agent stops.
 
 use std::collections::BTreeMap;
 use std::fmt;

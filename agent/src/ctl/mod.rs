@@ -107,7 +107,7 @@ fn run(cli: &Cli, out: &mut dyn Write, err: &mut dyn Write) -> Result<(), Failur
         Command::Doctor { options: words } => return diagnose(cli, options(words)?, out),
         Command::Check { files, grammar } => return check::check(files, *grammar, cli.json, out, err),
         Command::Import { from, paths } => return import::import(*from, paths, out, err),
-        Command::Monitor { bond } => return follow(cli, bond.clone(), out),
+        Command::Monitor { bond } => return follow(cli, bond.clone(), out, err),
         Command::Modprobe { remove: true, .. } => return modprobe::remove(&mut connect(cli)?),
         Command::Modprobe { options, .. } => return modprobe::load(&mut connect(cli)?, options, err),
         Command::Ifupdown => return ifupdown::hook(&cli.run_dir, err),
@@ -271,7 +271,7 @@ fn each_port(cli: &Cli, ports: &[String], err: &mut dyn Write, call: impl Fn(Str
     }
 }
 
-fn follow(cli: &Cli, bond: Option<String>, out: &mut dyn Write) -> Result<(), Failure> {
+fn follow(cli: &Cli, bond: Option<String>, out: &mut dyn Write, err: &mut dyn Write) -> Result<(), Failure> {
     for event in connect(cli)?.monitor(bond)? {
         let event = event?;
         if cli.json {
@@ -281,7 +281,7 @@ fn follow(cli: &Cli, bond: Option<String>, out: &mut dyn Write) -> Result<(), Fa
         }
         out.flush()?;
     }
-    Ok(())
+    Ok(writeln!(err, "bondctl: bondd stopped")?)
 }
 
 /// Prints the warnings of an answer.

@@ -45,9 +45,13 @@ impl Agent {
                     server.answer(request.client, &request.id, answer(&request.call));
                     asked.push(request.call.clone());
                     if let Call::Monitor { bond } = request.call {
+                        let is_killed = bond.as_deref() == Some("bond9");
                         server.subscribe(request.client, bond);
                         server.publish(&event("eth0: link down"));
                         server.publish(&event("active port is eth1"));
+                        if !is_killed {
+                            server.stopping();
+                        }
                         return asked;
                     }
                 }
@@ -374,14 +378,22 @@ fn a_value_that_is_missing_is_wrong_usage_before_anything_is_asked() {
 #[test]
 fn monitor_prints_events_until_the_daemon_stops() {
     let agent = Agent::start("monitor");
-    let (outcome, out, _) = agent.run(&["monitor", "bond0"]);
-    assert_eq!(outcome.unwrap_err().status(), 3, "the daemon went away");
+    let (outcome, out, err) = agent.run(&["monitor", "bond0"]);
+    outcome.unwrap();
+    assert_eq!(err, "bondctl: bondd stopped\n");
     let lines: Vec<&str> = out.lines().map(|line| &line[24..]).collect();
     assert_eq!(lines, ["bond0: eth0: link down", "bond0: active port is eth1"]);
     let agent = Agent::start("monitor-json");
     let (_, out, _) = agent.run(&["-j", "monitor"]);
     let first: Value = serde_json::from_str(out.lines().next().unwrap()).unwrap();
     assert_eq!(first["event"]["text"], "eth0: link down");
+    let agent = Agent::start("monitor-killed");
+    let (outcome, _, err) = agent.run(&["monitor", "bond9"]);
+    assert_eq!(
+        (outcome.unwrap_err().status(), err.as_str()),
+        (3, ""),
+        "it did not stop in order"
+    );
 }
 
 #[test]

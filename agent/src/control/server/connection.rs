@@ -138,7 +138,12 @@ impl Connection {
 
     /// Whether it may be closed to make room for another.
     pub(super) fn evictable(&self) -> bool {
-        self.unanswered == 0 && !matches!(self.phase, Phase::Subscribed(_))
+        self.unanswered == 0 && !self.is_subscribed()
+    }
+
+    /// Whether it gets events.
+    pub(super) fn is_subscribed(&self) -> bool {
+        matches!(self.phase, Phase::Subscribed(_))
     }
 
     /// Whether events of this bond go to it.

@@ -215,6 +215,16 @@ impl Server {
         }
     }
 
+    /// Tells the clients that subscribed that the agent stops. Nothing comes after that.
+    pub fn stopping(&mut self) {
+        let subscribed = self.clients.iter().filter(|(_, connection)| connection.is_subscribed());
+        let subscribed: Vec<ClientId> = subscribed.map(|(&id, _)| id).collect();
+        for id in subscribed {
+            self.with(id, |connection| connection.close_with(r#"{"stopping":true}"#));
+            self.enqueue(id);
+        }
+    }
+
     fn accept(&mut self, registry: &Registry) {
         for _ in 0..ACCEPTS_A_TURN {
             match self.listener.accept() {

@@ -456,6 +456,18 @@ fn events_go_to_clients_that_watch_that_bond_or_all() {
 }
 
 #[test]
+fn subscribers_are_told_that_the_agent_stops_and_others_keep_their_connection() {
+    let mut world = World::new("stopping");
+    let mut clients: Vec<_> = (0..2).map(|_| world.connect()).collect();
+    world.ask(&mut clients[0], r#"{"id":1,"call":"monitor"}"#);
+    world.ask(&mut clients[1], r#"{"id":1,"call":"list"}"#);
+    world.server.stopping();
+    world.settle();
+    assert_eq!(received(&mut clients[0]), [json!({"stopping": true})]);
+    assert_eq!(received(&mut clients[1]), Vec::<Value>::new());
+}
+
+#[test]
 fn a_subscriber_that_does_not_read_is_told_and_cut() {
     let mut world = World::new("lagged");
     let (mut slow, mut good) = (world.connect(), world.connect());
