@@ -145,7 +145,8 @@ impl Agent {
     /// Time until the earliest deadline, rounded up so that it has passed after the wait; zero if there is work.
     fn wait(&mut self) -> Option<Duration> {
         let busy = !self.unread.is_empty() || self.showing.is_some();
-        if busy || self.server.has_work() || self.instances.has_unpublished() {
+        let asked = self.server.has_work() || self.server.has_changes() || self.server.has_reads();
+        if busy || asked || self.instances.has_unpublished() {
             return Some(Duration::ZERO);
         }
         let examines = self.examining.is_none() && !self.examinations.is_empty();

@@ -5,8 +5,10 @@
 
 use std::io::{self, Read, Write};
 use std::mem;
+use std::os::fd::AsFd;
 
 use mio::net::UnixStream;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::peer::Peer;
 use crate::control::proto::MAX_LINE;
@@ -134,6 +136,17 @@ impl Connection {
                 Phase::HungUp => self.unanswered == 0,
                 Phase::Closing => true,
             }
+    }
+
+    /// Whether the client has closed both directions: no answer reaches it. What it sends is not read while it waits for one, so
+    /// reading does not tell.
+    pub(super) fn is_gone(&self) -> bool {
+        let mut state = [PollFd::new(self.stream.as_fd(), PollFlags::empty())];
+        // On failure the answer will tell.
+        poll(&mut state, PollTimeout::ZERO).is_ok()
+            && state[0]
+                .revents()
+                .is_some_and(|state| state.contains(PollFlags::POLLHUP))
     }
 
     /// Whether it may be closed to make room for another.

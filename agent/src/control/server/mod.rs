@@ -143,19 +143,14 @@ impl Server {
         }
     }
 
-    /// The oldest request that was not taken yet and changes a bond.
+    /// The oldest request that was not taken yet and changes a bond; those of clients that are gone are dropped.
     pub fn next_change(&mut self) -> Option<Request> {
-        self.changes.pop_front()
+        next_of_those_present(&mut self.changes, &mut self.clients)
     }
 
     /// The oldest request that was not taken yet and changes nothing; those of clients that are gone are dropped.
     pub fn next_read(&mut self) -> Option<Request> {
-        while let Some(request) = self.reads.pop_front() {
-            if self.clients.contains_key(&request.client) {
-                return Some(request);
-            }
-        }
-        None
+        next_of_those_present(&mut self.reads, &mut self.clients)
     }
 
     /// Whether this client is still connected.
@@ -166,7 +161,17 @@ impl Server {
     /// Whether there is work that waits for no event: call [`Server::converse`] and take requests in the next
     /// turn.
     pub fn has_work(&self) -> bool {
-        self.accepting || !(self.queue.is_empty() && self.changes.is_empty() && self.reads.is_empty())
+        self.accepting || !self.queue.is_empty()
+    }
+
+    /// Whether a request that changes something waits to be taken.
+    pub fn has_changes(&self) -> bool {
+        !self.changes.is_empty()
+    }
+
+    /// Whether a request that changes nothing waits to be taken.
+    pub fn has_reads(&self) -> bool {
+        !self.reads.is_empty()
     }
 
     /// Answers a request; does nothing if its client is gone.
@@ -339,6 +344,21 @@ impl Server {
         self.uses += 1;
         self.uses
     }
+}
+
+/// The oldest of these requests whose client still waits for the answer. Clients that are found to be gone are forgotten.
+fn next_of_those_present(
+    requests: &mut VecDeque<Request>,
+    clients: &mut BTreeMap<ClientId, Connection>,
+) -> Option<Request> {
+    while let Some(request) = requests.pop_front() {
+        match clients.get(&request.client) {
+            Some(connection) if connection.is_gone() => drop(clients.remove(&request.client)),
+            Some(_) => return Some(request),
+            None => {}
+        }
+    }
+    None
 }
 
 /// Sends a piece of output, or else takes the next piece of input. Returns the request if the client may make it; every other
