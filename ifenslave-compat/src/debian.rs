@@ -108,10 +108,12 @@ impl Run<'_> {
             return Ok(());
         }
         let master = &task.master;
+        let bonds = self.bonds();
+        // Asked afterwards: the agent may have been making it.
         self.world
             .settings(master)
             .map_err(|e| failed(format!("{master}: no such interface ({e})")))?;
-        if !self.bonds()?.contains_key(master) {
+        if !bonds?.contains_key(master) {
             return Err(failed(format!("{master} is not a bond of bondd")));
         }
         if task.change_active {
@@ -205,7 +207,7 @@ impl Run<'_> {
     }
 
     fn bonds(&mut self) -> Result<Bonds, Failed> {
-        self.world.bonds().map_err(|e| failed(chain(&e)))
+        self.world.bonds(&self.task.master).map_err(|e| failed(chain(&e)))
     }
 
     /// Prints warnings of the agent. The shell command had only the kernel's log for those of the driver.

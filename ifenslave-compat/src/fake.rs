@@ -103,7 +103,7 @@ impl Fake {
 }
 
 impl World for Fake {
-    fn bonds(&mut self) -> Result<Bonds, ClientError> {
+    fn bonds(&mut self, _: &str) -> Result<Bonds, ClientError> {
         self.reach().map(|()| self.bonds.clone())
     }
 

@@ -230,8 +230,10 @@ impl Run<'_> {
     /// Checks that the bond exists and that the agent answers. 1.1.0 asked the driver.
     fn handshake(&mut self) -> Outcome {
         let master = self.master;
+        let bonds = self.world.bonds(master);
+        // Asked afterwards: the agent may have been making it.
         let exists = self.world.settings(master).is_ok();
-        let why = match self.world.bonds() {
+        let why = match bonds {
             Ok(bonds) if bonds.contains_key(master) => {
                 self.standing = Standing::Bond;
                 return Ok(());
@@ -241,6 +243,7 @@ impl Run<'_> {
                 return Ok(());
             }
             Ok(_) => "there is no such interface".to_owned(),
+            Err(e @ ClientError::Starting { .. }) => chain(&e),
             // 1.1.0 noticed this only at the first change.
             Err(ClientError::Permission { .. }) if exists => return Ok(()),
             Err(e) => format!("handshake with bondd failed: {}", chain(&e)),
@@ -326,7 +329,7 @@ impl Run<'_> {
         if self.standing == Standing::Unknown {
             return Ok(());
         }
-        let bonds = self.world.bonds().map_err(Failed::refused)?;
+        let bonds = self.world.bonds(self.master).map_err(Failed::refused)?;
         let enslaved = settings.flags & SLAVE != 0 || is_port(&bonds, slave);
         match (self.task.kind == Kind::Enslave, enslaved) {
             (true, true) => Err(Failed::illegal(format!(

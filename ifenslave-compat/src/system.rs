@@ -7,8 +7,9 @@ use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::Instant;
 
-use bondd::control::client::{Client, ClientError};
+use bondd::control::client::{Client, ClientError, START_TIMEOUT};
 use bondd::control::proto::{Call, PortPresence, warnings};
 use nix::ifaddrs::getifaddrs;
 use nix::libc::{self, ifreq};
@@ -52,8 +53,9 @@ impl System {
 }
 
 impl World for System {
-    fn bonds(&mut self) -> Result<Bonds, ClientError> {
-        let report = self.client()?.report(None)?;
+    fn bonds(&mut self, awaited: &str) -> Result<Bonds, ClientError> {
+        let limit = Instant::now() + START_TIMEOUT;
+        let report = self.client()?.report_once_started(awaited, limit)?;
         let attached = |bond: &bondd::control::proto::BondReport| {
             let ports = bond.ports.iter().filter(|port| port.state() == PortPresence::Attached);
             ports.map(|port| port.name.clone()).collect()
@@ -280,8 +282,31 @@ mod tests {
     }
 
     #[test]
+    fn bonds_are_read_once_the_start_has_come_to_the_one_that_is_awaited() {
+        let run_dir = std::env::temp_dir().join(format!("ifenslave-start-{}", std::process::id()));
+        fs::create_dir_all(&run_dir).unwrap();
+        let listener = UnixListener::bind(run_dir.join(SOCKET)).unwrap();
+        let waiting = |bond: &str| format!(r#"{{"name":"{bond}","why":"x","next_attempt_ms":0,"starting":true}}"#);
+        let report = |waiting: &str| format!(r#"{{"schema":1,"waiting":[{waiting}],"bonds":[]}}"#);
+        let answers = ["bond0", "bond0", "bond1"].map(|bond| report(&waiting(bond)));
+        let agent = thread::spawn(move || {
+            let mut client = BufReader::new(listener.accept().unwrap().0);
+            for (id, answer) in (1..).zip(answers) {
+                let mut line = String::new();
+                client.read_line(&mut line).unwrap();
+                assert!(line.contains("show"), "{line}");
+                writeln!(client.get_mut(), r#"{{"id":{id},"ok":{answer}}}"#).unwrap();
+            }
+        });
+        let mut system = System::open(run_dir.clone()).unwrap();
+        assert!(system.bonds("bond0").unwrap().is_empty());
+        agent.join().unwrap();
+        fs::remove_dir_all(&run_dir).unwrap();
+    }
+
+    #[test]
     fn without_an_agent_its_socket_is_named() {
-        let error = system().bonds().unwrap_err();
+        let error = system().bonds("bond0").unwrap_err();
         assert!(error.to_string().contains("/nonexistent/control.sock"), "{error}");
     }
 }

@@ -27,8 +27,8 @@ pub(crate) struct Settings {
 
 /// The system.
 pub(crate) trait World {
-    /// The agent's bonds.
-    fn bonds(&mut self) -> Result<Bonds, ClientError>;
+    /// The agent's bonds, once its start has come to this one.
+    fn bonds(&mut self, awaited: &str) -> Result<Bonds, ClientError>;
     /// Attaches a port.
     fn attach(&mut self, bond: &str, port: &str) -> Result<Warnings, ClientError>;
     /// Detaches a port.

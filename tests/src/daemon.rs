@@ -367,7 +367,8 @@ impl Daemon {
         ended
     }
 
-    fn try_show(&self) -> Option<Value> {
+    /// Answer of `show`, if it answers.
+    pub fn try_show(&self) -> Option<Value> {
         Control::connect(&self.socket())
             .ok()?
             .call(json!({"call": "show"}))

@@ -4,9 +4,9 @@ use std::os::unix::fs::symlink;
 use std::process::{Output, Stdio};
 
 use bondd_tests::bins::bin;
-use bondd_tests::daemon::{refused, succeeded};
+use bondd_tests::daemon::{LIMIT, Settings, refused, succeeded};
 use bondd_tests::machine::Machine;
-use bondd_tests::{Cable, Daemon, Netns, Switch};
+use bondd_tests::{Cable, Daemon, Netns, Switch, wait_for};
 
 struct Old {
     daemon: Daemon,
@@ -23,6 +23,25 @@ fn old() -> Old {
     let cables = [("eth0", "p0"), ("eth1", "p1")].map(|(name, port)| switch.connect(&host, name, port));
     let daemon = Daemon::start(&host);
     daemon.ctl("add bond0 mode=active-backup miimon=100");
+    Old {
+        daemon,
+        host,
+        _cables: cables,
+        _switch: switch,
+        _machine: machine,
+    }
+}
+
+/// An agent that answers and has just begun to make 40 bonds, the last of which is bond39.
+fn starting() -> Old {
+    let machine = Machine::shared();
+    let (host, switch) = (Netns::new("host"), Switch::new());
+    let cables = [("eth0", "p0"), ("eth1", "p1")].map(|(name, port)| switch.connect(&host, name, port));
+    let bonds: String = (0..40).map(|number| format!("alias bond{number} bonding\n")).collect();
+    let settings = Settings::config(&format!("{bonds}options bonding mode=active-backup miimon=100\n"));
+    let mut daemon = Daemon::prepare(&host, settings);
+    daemon.spawn();
+    wait_for("it answers", LIMIT, || daemon.try_show().is_some());
     Old {
         daemon,
         host,
@@ -178,6 +197,25 @@ fn without_an_agent_it_fails_with_status_1() {
     old.host.ip("link set bond0 up");
     old.daemon.sigterm();
     old.fails("bond0 eth0", 1, &[]);
+}
+
+#[test]
+fn a_bond_that_the_agent_is_still_to_make_is_waited_for() {
+    let early = starting();
+    let (status, said) = refused(&early.daemon.bondctl(&["show", "bond39"]));
+    assert_eq!(status, 1, "{said}");
+    assert!(
+        said.contains("bond39 is not made yet: bondd has just started"),
+        "{said}"
+    );
+    early.does("bond39 eth0 eth1");
+    let ports = early.daemon.bond("bond39")["ports"].as_array().map(Vec::len);
+    assert_eq!(ports, Some(2));
+    drop(early);
+    let early = starting();
+    succeeded("bond39 eth0 eth1", early.debian("bond39 eth0 eth1"));
+    drop(early);
+    assert!(starting().daemon.ctl("--wait 10 show bond39").contains("active-backup"));
 }
 
 #[test]

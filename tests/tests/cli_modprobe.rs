@@ -180,7 +180,7 @@ fn without_an_agent_modprobe_fails_and_says_so() {
     let mut host = host();
     host.daemon.sigterm();
     for line in ["modprobe bonding mode=1", "modprobe -r bonding"] {
-        host.fails(line, &["no bondd answers at", "is it running?"]);
+        host.fails(line, &["no bondd answers at", "systemctl start bondd", "--run-dir"]);
     }
     assert!(host.netns.link("bond0").is_none());
 }

@@ -4,6 +4,7 @@ use std::io::{self, Read, Write};
 use std::mem;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
@@ -15,6 +16,15 @@ use super::proto::{Call, ControlError, ErrorCode, Report};
 /// Longest wait for an answer.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long clients that wait for a bond of a start wait in all.
+pub const START_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Between two attempts to find what does not report itself.
+pub const PAUSE: Duration = Duration::from_millis(20);
+
+/// What becomes of a change whose answer did not come in time.
+const UNKNOWN: &str = "; it makes the change only if it has begun to, which it does not before the end of its start";
+
 /// Size of one read in bytes.
 const CHUNK: usize = 16 * 1024;
 
@@ -22,7 +32,7 @@ const CHUNK: usize = 16 * 1024;
 pub struct Client {
     stream: UnixStream,
     path: PathBuf,
-    timeout: Duration,
+    pub(crate) timeout: Duration,
     last_id: u64,
     /// Bytes read after the last whole line.
     unread: Vec<u8>,
@@ -32,7 +42,8 @@ pub struct Client {
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// No agent listens at the socket.
-    #[error("no bondd answers at {} (is it running? see `systemctl status bondd`, or set BONDD_RUN_DIR)", path.display())]
+    #[error("no bondd answers at {} (start it by `systemctl start bondd`, or as root by `bondd`; if it runs with \
+         another --run-dir, set BONDD_RUN_DIR to that)", path.display())]
     NoDaemon {
         /// The socket.
         path: PathBuf,
@@ -53,18 +64,28 @@ pub enum ClientError {
         source: io::Error,
     },
     /// The agent is there but does not answer.
-    #[error("bondd at {} did not answer within {} s", path.display(), timeout.as_secs_f32())]
+    #[error("bondd at {} did not answer within {:.0} s{outcome}", path.display(), timeout.as_secs_f32())]
     Timeout {
         /// The socket.
         path: PathBuf,
         /// The time limit.
         timeout: Duration,
+        /// What becomes of the call.
+        outcome: &'static str,
     },
     /// The agent ended without a word, or dropped this client.
     #[error("bondd closed the connection at {}", path.display())]
     Closed {
         /// The socket.
         path: PathBuf,
+    },
+    /// The agent's start did not come to this bond in time.
+    #[error("{bond} is not there yet: {why}")]
+    Starting {
+        /// The bond.
+        bond: String,
+        /// What the start does.
+        why: String,
     },
     /// Events came faster than they were read, and some are lost.
     #[error("events came faster than they were read, some are lost")]
@@ -102,13 +123,26 @@ impl Client {
         }
     }
 
+    /// Waits for each answer until then, if that is longer than usual: for changes, which wait for the end of a start.
+    pub fn wait_for_answers(&mut self, limit: Instant) {
+        let left = limit.saturating_duration_since(Instant::now());
+        self.timeout = self.timeout.max(left);
+    }
+
     /// Sends a call and waits for the answer.
     pub fn call(&mut self, call: &Call) -> Result<Value, ClientError> {
         self.last_id += 1;
         let deadline = Instant::now() + self.timeout;
         self.send(call)?;
         loop {
-            let mut answer = self.next_object(Some(deadline))?;
+            let mut answer = self.next_object(Some(deadline)).map_err(|mut error| {
+                if let ClientError::Timeout { outcome, .. } = &mut error
+                    && !call.reads_only()
+                {
+                    *outcome = UNKNOWN;
+                }
+                error
+            })?;
             // An error without an id is about a line that the agent could not parse, which must be this request.
             let id = &answer["id"];
             if *id != self.last_id && !(id.is_null() && answer.get("error").is_some()) {
@@ -125,6 +159,24 @@ impl Client {
     pub fn report(&mut self, bond: Option<String>) -> Result<Report, ClientError> {
         let answer = self.call(&Call::Show { bond })?;
         Report::deserialize(&answer).map_err(|_| self.unintelligible(answer.to_string().as_bytes()))
+    }
+
+    /// The state of all bonds, once the start of the agent has come to this one: its interface may be there before.
+    pub fn report_once_started(&mut self, bond: &str, limit: Instant) -> Result<Report, ClientError> {
+        loop {
+            let report = self.report(None)?;
+            let mut starting = report.waiting.iter().filter(|waiting| waiting.starting);
+            match starting.find(|waiting| waiting.name == bond) {
+                None => return Ok(report),
+                Some(_) if Instant::now() < limit => thread::sleep(PAUSE),
+                Some(waiting) => {
+                    return Err(ClientError::Starting {
+                        bond: bond.to_owned(),
+                        why: waiting.why.clone(),
+                    });
+                }
+            }
+        }
     }
 
     /// Subscribes to the events of one bond or of all.
@@ -204,6 +256,7 @@ impl Client {
             io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => ClientError::Timeout {
                 path,
                 timeout: self.timeout,
+                outcome: "",
             },
             io::ErrorKind::ConnectionReset => ClientError::Closed { path },
             _ => ClientError::Io { path, source },
@@ -331,6 +384,24 @@ mod tests {
     }
 
     #[test]
+    fn a_start_that_does_not_come_to_a_bond_in_time_is_told_as_that() {
+        let answer = b"{\"id\":1,\"ok\":{\"schema\":1,\"bonds\":[],\"waiting\":[{\"name\":\"bond0\",\"why\":\"first others\",\
+            \"next_attempt_ms\":0,\"starting\":true},{\"name\":\"bond1\",\"why\":\"no memory\",\"next_attempt_ms\":9}]}}\n";
+        let asked = |bond: &str| {
+            let agent = Scripted::new(bond, answer);
+            Client::connect(&agent.dir)
+                .unwrap()
+                .report_once_started(bond, Instant::now())
+        };
+        let error = asked("bond0").unwrap_err();
+        assert_eq!(error.to_string(), "bond0 is not there yet: first others");
+        // Its start is over, whatever came of it.
+        for bond in ["bond1", "bond2"] {
+            assert_eq!(asked(bond).unwrap().waiting.len(), 2);
+        }
+    }
+
+    #[test]
     fn a_refusal_keeps_its_message_even_under_a_code_from_the_future() {
         for (name, answer, code) in [
             (
@@ -376,8 +447,16 @@ mod tests {
         let _listener = UnixListener::bind(dir.join(SOCKET)).unwrap();
         let mut client = Client::connect(&dir).unwrap();
         client.timeout = Duration::from_millis(20);
-        let outcome = client.call(&Call::List {});
-        assert!(matches!(outcome, Err(ClientError::Timeout { .. })), "{outcome:?}");
+        let said = |outcome: Result<Value, ClientError>| match outcome {
+            Err(error @ ClientError::Timeout { .. }) => error.to_string(),
+            other => panic!("{other:?}"),
+        };
+        assert!(said(client.call(&Call::List {})).ends_with("did not answer within 0 s"));
+        let change = Call::Del {
+            bond: "bond0".to_owned(),
+        };
+        let change = said(client.call(&change));
+        assert!(change.ends_with(UNKNOWN), "{change}");
         fs::remove_dir_all(&dir).unwrap();
     }
 

@@ -95,15 +95,17 @@ pub(super) struct Cli {
     #[arg(long, global = true, value_name = "DIR", default_value_os_t = run_dir(), hide_default_value = true)]
     pub(super) run_dir: PathBuf,
 
-    /// If no bondd answers, wait for one, at most so long
+    /// Wait for bondd, and for BOND if a start of bondd is still to come to it
     ///
-    /// For scripts that have just started it.
+    /// Changes wait for the end of the start. At most so long; for scripts that have
+    /// just started it.
     #[arg(
         long,
         global = true,
         value_name = "SECONDS",
         default_value_t = 0,
-        hide_default_value = true
+        hide_default_value = true,
+        verbatim_doc_comment
     )]
     pub(super) wait: u16,
 
@@ -317,6 +319,29 @@ pub(super) enum Command {
         /// Only events of this bond
         bond: Option<String>,
     },
+}
+
+impl Command {
+    /// The one bond that it is about.
+    pub(super) fn bond(&self) -> Option<&str> {
+        match self {
+            Command::Add { bond, .. }
+            | Command::Set { bond, .. }
+            | Command::Del { bond }
+            | Command::Active { bond, .. }
+            | Command::Hash { bond, .. }
+            | Command::Port(
+                PortCommand::Add { bond, .. } | PortCommand::Del { bond, .. } | PortCommand::Set { bond, .. },
+            ) => Some(bond),
+            Command::Show { bond } | Command::Health { bond } | Command::Monitor { bond } => bond.as_deref(),
+            Command::List
+            | Command::Doctor { .. }
+            | Command::Modprobe { .. }
+            | Command::Ifupdown
+            | Command::Check { .. }
+            | Command::Import { .. } => None,
+        }
+    }
 }
 
 #[derive(Debug, Subcommand)]

@@ -17,7 +17,7 @@ use serde_json::Value;
 use self::args::{Cli, Command, PortCommand, join_removed_targets, option_pairs};
 use self::failure::Failure;
 use self::health::{Health, Level};
-use crate::control::client::{Client, ClientError};
+use crate::control::client::{Client, ClientError, PAUSE};
 use crate::control::proto::{Call, DoctorReport, ErrorCode, OptionPairs, Report, warnings};
 use crate::text::chain;
 
@@ -232,18 +232,21 @@ fn list(cli: &Cli, out: &mut dyn Write) -> Result<(), Failure> {
     Ok(out.flush()?)
 }
 
+/// With `--wait` both bondd and the named bond are waited for, and so is the answer, which for a change comes after a start.
 fn connect(cli: &Cli) -> Result<Client, ClientError> {
     let deadline = Instant::now() + Duration::from_secs(cli.wait.into());
-    loop {
+    let mut client = loop {
         match Client::connect(&cli.run_dir) {
             Err(ClientError::NoDaemon { .. }) if Instant::now() < deadline => thread::sleep(PAUSE),
-            connected => return connected,
+            connected => break connected?,
         }
+    };
+    client.wait_for_answers(deadline);
+    if let Some(bond) = cli.command.bond().filter(|_| cli.wait > 0) {
+        client.report_once_started(bond, deadline)?;
     }
+    Ok(client)
 }
-
-/// Between two attempts to connect.
-const PAUSE: Duration = Duration::from_millis(20);
 
 /// Tries every port; a refusal is reported and does not stop the others.
 fn each_port(cli: &Cli, ports: &[String], err: &mut dyn Write, call: impl Fn(String) -> Call) -> Result<(), Failure> {

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::control::SOCKET;
+use crate::control::client::ANSWER_TIMEOUT;
 use crate::control::proto::{BondEvent, ControlError, ErrorCode, EventLine};
 use crate::control::server::Server;
 
@@ -360,6 +361,20 @@ fn no_daemon_is_status_3_and_names_the_socket() {
         );
     }
     fs::remove_dir_all(&dir).unwrap();
+}
+
+#[test]
+fn an_answer_is_waited_for_as_long_as_wait_says_if_that_is_longer_than_usual() {
+    let agent = Agent::start("patience");
+    let timeout = |seconds| {
+        connect(&cli(&agent.dir, &["--wait", seconds, "add", "bond1"]))
+            .unwrap()
+            .timeout
+    };
+    assert_eq!(timeout("0"), ANSWER_TIMEOUT);
+    let (longest, longer) = (Duration::from_secs(60), timeout("60"));
+    assert!(longer > ANSWER_TIMEOUT && longer <= longest, "{longer:?}");
+    agent.asked();
 }
 
 #[test]

@@ -334,9 +334,15 @@ impl Instances {
             ),
             _ => known.join(", "),
         };
+        // It may be one whose saved state was lost.
+        let so_far = if self.has_started() {
+            ""
+        } else {
+            " so far, bondd has just started"
+        };
         Err(ControlError::new(
             ErrorCode::NoSuchBond,
-            format!("no bond {bond}, expected one of bondd's: {known}"),
+            format!("no bond {bond}{so_far}, expected one of bondd's: {known}"),
         ))
     }
 
