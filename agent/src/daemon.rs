@@ -76,13 +76,15 @@ pub fn main() -> ExitCode {
     if arguments.check {
         return ExitCode::SUCCESS;
     }
-    match serve(&arguments, &config) {
+    let exit = match serve(&arguments, &config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             log::error!("{}", chain(&*error));
             ExitCode::FAILURE
         }
-    }
+    };
+    logging::flush();
+    exit
 }
 
 /// Reads the option files and logs every finding; `None` if a file has an error.
@@ -127,6 +129,7 @@ fn serve(arguments: &Arguments, config: &Parsed) -> Result<(), Box<dyn Error>> {
     let signals = Signals::new().map_err(cannot("take over the signals"))?;
     let run_dir = prepare(&arguments.run_dir)?;
     let _lock = lock(&run_dir)?;
+    logging::write_by_thread()?;
     priority::raise(priority::LOOP);
     let mut planes = Planes::open(&PlaneSetup { run_dir: &run_dir, tc })?;
     match planes.probe() {

@@ -2,22 +2,38 @@
 //!
 //! If standard error goes to the journal, the journal adds the time, and takes the level from a leading `<n>`.
 //! [systemd.exec: JOURNAL_STREAM; sd-daemon.h]
+//!
+//! At first lines are written by whoever logs them. Once the agent has [called for a thread](write_by_thread), that thread does, so
+//! that nothing else waits for whoever reads them.
 
+mod queue;
+
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::env;
-use std::fmt::Write as _;
-use std::io::{self, Write as _};
+use std::fmt::{self, Write as _};
+use std::io::{self, Write};
 use std::os::fd::AsFd;
+use std::panic::{self, PanicHookInfo};
+use std::sync::OnceLock;
+use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use env_logger::Target;
 use log::{Level, LevelFilter, Record};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::fstat;
+use nix::unistd;
+
+use self::queue::Queue;
+use crate::vital_thread;
 
 /// Our own crates and programs. Other crates log at `trace` only if that is the level, else at `warn` and above.
 const OURS: [&str; 5] = ["bondd", "bondctl", "ifenslave", "bond_modes", "bond_monitors"];
 
 /// Sets logging up for the whole process; a second call changes nothing.
 pub fn init(level: LevelFilter) {
-    let journal = stderr_is_journal();
+    let _ = JOURNAL.set(stderr_is_journal());
     let mut builder = env_logger::Builder::new();
     builder.filter_level(match level {
         LevelFilter::Trace => LevelFilter::Trace,
@@ -26,12 +42,111 @@ pub fn init(level: LevelFilter) {
     for name in OURS {
         builder.filter_module(name, level);
     }
-    builder.format(move |out, record| {
-        let time = (!journal).then(SystemTime::now);
-        out.write_all(line(time, record).as_bytes())
-    });
+    builder.format(|out, record| out.write_all(line(time(), record).as_bytes()));
+    builder.target(Target::Pipe(Box::new(Out)));
     // A logger that is there already was set up by the same function.
     let _ = builder.try_init();
+}
+
+/// From now on a thread writes the lines; also what panics say.
+///
+/// # Errors
+/// The thread cannot be made.
+pub fn write_by_thread() -> io::Result<()> {
+    vital_thread::start("bondd-log", || {
+        QUEUE.get_or_init(Queue::default).write_all(write_out, missing);
+    })?;
+    QUEUE.get_or_init(Queue::default);
+    panic::set_hook(Box::new(|info| {
+        on_panic(info);
+        flush();
+    }));
+    Ok(())
+}
+
+/// Waits for a moment until that thread has written everything, before the process ends.
+pub fn flush() {
+    if let Some(queue) = QUEUE.get() {
+        queue.flush(LAST_LINES);
+    }
+}
+
+/// Lines that the thread is to write.
+static QUEUE: OnceLock<Queue> = OnceLock::new();
+
+/// Standard error is the journal.
+static JOURNAL: OnceLock<bool> = OnceLock::new();
+
+/// How long the end of the process waits for whoever reads its last lines.
+const LAST_LINES: Duration = Duration::from_millis(200);
+
+/// Where whole lines go.
+struct Out;
+
+impl Write for Out {
+    fn write(&mut self, lines: &[u8]) -> io::Result<usize> {
+        match QUEUE.get() {
+            Some(queue) => queue.push(lines),
+            None => io::stderr().write_all(lines)?,
+        }
+        Ok(lines.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Writes a line and waits for it. One that cannot be written is lost, as on a full disk: there is no other place to say so.
+fn write_out(mut line: &[u8]) {
+    // Not by the lock of the standard library, for which others would wait.
+    let stderr = io::stderr();
+    while !line.is_empty() {
+        match unistd::write(&stderr, line) {
+            Ok(written) => line = &line[written..],
+            Err(Errno::EINTR) => {}
+            // Whoever shares it wants no waiting.
+            Err(Errno::EAGAIN) => {
+                let _ = poll(
+                    &mut [PollFd::new(stderr.as_fd(), PollFlags::POLLOUT)],
+                    PollTimeout::NONE,
+                );
+            }
+            Err(_) => return,
+        }
+    }
+}
+
+/// The line for so many lines that were dropped.
+fn missing(count: u64) -> String {
+    let lines = if count == 1 { "line" } else { "lines" };
+    let text = format_args!("{count} {lines} of the log dropped here: whoever reads it was too slow");
+    own_line(Level::Warn, text)
+}
+
+/// What the standard library would write and wait for.
+fn on_panic(info: &PanicHookInfo<'_>) {
+    let Some(queue) = QUEUE.get() else { return };
+    let thread = thread::current();
+    let name = thread.name().unwrap_or("without a name");
+    queue.push(own_line(Level::Error, format_args!("thread {name} {info}")).as_bytes());
+    let trace = Backtrace::capture();
+    if trace.status() == BacktraceStatus::Captured {
+        for text in trace.to_string().lines() {
+            queue.push(own_line(Level::Error, format_args!("{text}")).as_bytes());
+        }
+    }
+}
+
+/// A line of this module's, which no filter keeps back.
+fn own_line(level: Level, text: fmt::Arguments<'_>) -> String {
+    line(time(), &Record::builder().level(level).args(text).build())
+}
+
+/// The time of a line that is logged now.
+fn time() -> Option<SystemTime> {
+    let journal = JOURNAL.get().is_some_and(|journal| *journal);
+    (!journal).then(SystemTime::now)
 }
 
 /// One whole line with its line end; without a time for the journal.
@@ -102,6 +217,7 @@ fn civil(days: u64) -> (u64, u64, u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::vital_thread::tests::{aborted, wait_for_abort};
 
     fn at(seconds: u64, millis: u64) -> SystemTime {
         UNIX_EPOCH + Duration::from_millis(seconds * 1000 + millis)
@@ -116,6 +232,25 @@ mod tests {
                 .args(format_args!("{text}"))
                 .build(),
         )
+    }
+
+    #[test]
+    fn a_panic_is_a_line_of_the_log_with_the_lines_before_it_when_the_process_ends() {
+        let test = concat!(
+            module_path!(),
+            "::a_panic_is_a_line_of_the_log_with_the_lines_before_it_when_the_process_ends"
+        );
+        let printed = aborted(test, || {
+            init(LevelFilter::Info);
+            write_by_thread().unwrap();
+            (0..500).for_each(|number| log::info!("number {number}."));
+            vital_thread::start("some-work", || panic!("the state\nis damaged")).unwrap();
+            wait_for_abort();
+        });
+        let at = |text: &str| printed.find(text).unwrap_or_else(|| panic!("no {text:?} in {printed}"));
+        assert!(at("Z info number 0.\n") < at("Z info number 499.\n"));
+        assert!(at("number 499.\n") < at("Z error thread some-work panicked at "));
+        assert!(printed.contains(" the state is damaged\n"), "{printed}");
     }
 
     #[test]

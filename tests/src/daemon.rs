@@ -117,17 +117,20 @@ impl Daemon {
     /// Starts it and does not wait until it answers.
     #[track_caller]
     pub fn spawn(&mut self) {
-        assert!(self.child.is_none(), "it is running");
         let log = OpenOptions::new()
             .create(true)
             .append(true)
             .open(self.log_path())
             .expect("the run dir takes a file");
+        self.spawn_with_log(log);
+    }
+
+    /// Starts it with this as its standard error, where [`log`](Daemon::log) does not look, and does not wait until it answers.
+    #[track_caller]
+    pub fn spawn_with_log(&mut self, log: impl Into<Stdio>) {
+        assert!(self.child.is_none(), "it is running");
         let mut command = self.command();
-        command
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().expect("a descriptor to spare"))
-            .stderr(log);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         // Ctrl-C is for the demo, which then stops the agent itself.
         command.process_group(0);
         self.child = Some(command.spawn().unwrap_or_else(|e| panic!("cannot start bondd: {e}")));
@@ -215,7 +218,20 @@ impl Daemon {
 
     /// Everything it logged, over all starts.
     pub fn log(&self) -> String {
+        self.await_log();
         fs::read_to_string(self.log_path()).unwrap_or_default()
+    }
+
+    /// Waits a moment until the thread that writes its log has nothing to do: it has ordinary priority, so an answer of the agent may
+    /// come before the lines that were logged earlier.
+    fn await_log(&self) {
+        let Some(child) = &self.child else { return };
+        let tasks = fs::read_dir(format!("/proc/{}/task", child.id())).into_iter().flatten();
+        let busy = |stat: &str| stat.contains(" (bondd-log) ") && !stat.contains(" (bondd-log) S ");
+        for task in tasks.flatten().map(|task| task.path().join("stat")) {
+            let idle = || !fs::read_to_string(&task).is_ok_and(|stat| busy(&stat));
+            until(Duration::from_secs(1), || idle().then_some(()));
+        }
     }
 
     /// The whole lines that it logged after the first so many bytes, which become those up to there.

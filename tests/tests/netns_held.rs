@@ -1,6 +1,10 @@
 //! Failovers while the kernel answers nobody: others have its RTNL lock. Only the order counts: what must not wait is seen before the
 //! request is let go.
 
+use std::fs::OpenOptions;
+use std::io::{self, PipeWriter, Read, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -107,6 +111,61 @@ fn pulled_cables_move_the_traffic_while_a_plan_is_held_up_and_clients_ask_what_t
     wait_for("the bond has the address of its active port", LIMIT, || {
         mac("bond0") == mac("eth1")
     });
+}
+
+#[test]
+fn pulled_cables_move_the_traffic_while_nobody_reads_the_log() {
+    let mut pair = TwoBonds::new(Machine::alone(), "miimon=100");
+    let logs = [&mut pair.left, &mut pair.right].map(|host| {
+        let daemon = &mut host.daemon;
+        assert!(daemon.sigterm());
+        let (unread, full) = io::pipe().unwrap();
+        daemon.spawn_with_log(full.try_clone().unwrap());
+        wait_for("it has its bond", LIMIT, || {
+            let shown = daemon.try_show();
+            shown.is_some_and(|shown| shown["bonds"][0]["active_port"] == "eth0")
+        });
+        fill(&full);
+        unread
+    });
+    let flow = pair.flow(TEN_THOUSAND);
+    flow.pass(1_000);
+    for (active, cable) in [("eth1", 0), ("eth0", 1), ("eth1", 0)] {
+        pair.cables[cable].pull();
+        pair.wait_active(active);
+        let arrived = flow.arrived();
+        wait_for("frames arrive by the other cable", LIMIT, || {
+            flow.arrived() > arrived + 500
+        });
+        pair.cables[cable].plug();
+        for host in [&pair.left, &pair.right] {
+            host.daemon.wait_link("bond0", pair.cables[cable].near_name(), "up");
+        }
+    }
+    flow.finish();
+    for (host, mut unread) in [&mut pair.left, &mut pair.right].into_iter().zip(logs) {
+        let read = thread::spawn(move || {
+            let mut log = String::new();
+            unread.read_to_string(&mut log).unwrap();
+            log
+        });
+        assert!(host.daemon.sigterm());
+        let log = read.join().unwrap();
+        let moved = log.matches("bond0: active port eth1 instead of eth0").count();
+        assert_eq!(moved, 2, "{log}");
+        let last = log.lines().next_back().unwrap_or_default();
+        assert!(last.contains("stopping; "), "{last}");
+    }
+}
+
+/// Leaves no room in a pipe.
+fn fill(pipe: &PipeWriter) {
+    // A description of its own, so that other writers of the pipe wait.
+    let path = format!("/proc/self/fd/{}", pipe.as_raw_fd());
+    let mut options = OpenOptions::new();
+    let mut pipe = options.write(true).custom_flags(libc::O_NONBLOCK).open(path).unwrap();
+    let refused = (0..).find_map(|_| pipe.write(b"\n").err()).unwrap();
+    assert_eq!(refused.kind(), io::ErrorKind::WouldBlock);
 }
 
 /// Set at the end of a scope.
