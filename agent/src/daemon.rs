@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use mio::Waker;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
@@ -50,7 +51,7 @@ struct Arguments {
     #[arg(long)]
     check: bool,
     /// How much to log
-    #[arg(long, value_name = "LEVEL", default_value = "info")]
+    #[arg(long, value_name = "LEVEL", default_value = "info", value_parser = log_level())]
     log_level: log::LevelFilter,
     /// Data plane of bonds without a plane option: the kernel's team driver, eBPF, or the first of them that is exact
     #[arg(long, value_name = "PLANE", value_enum, default_value_t = PlaneChoice::Auto)]
@@ -64,6 +65,11 @@ struct Arguments {
     /// Which status files bonds have: those of /proc/net and /sys/class/net, about 100 a bond, or only the two of /proc/net
     #[arg(long, value_name = "FILES", value_enum, default_value_t = StatusFiles::All)]
     status_files: StatusFiles,
+}
+
+/// The words for [`Arguments::log_level`], which the help text lists.
+fn log_level() -> impl TypedValueParser<Value = log::LevelFilter> {
+    PossibleValuesParser::new(["off", "error", "warn", "info", "debug", "trace"]).try_map(|word| word.parse())
 }
 
 /// Runs the program.
@@ -216,5 +222,17 @@ mod tests {
         let command = Arguments::command();
         let hidden: Vec<_> = command.get_arguments().filter(|arg| arg.is_hide_set()).collect();
         assert!(hidden.is_empty(), "{hidden:?}");
+    }
+
+    #[test]
+    fn help_lists_every_level_of_the_log() {
+        let help = Arguments::command().render_help().to_string();
+        let levels: Vec<String> = log::LevelFilter::iter()
+            .map(|level| level.as_str().to_lowercase())
+            .collect();
+        assert!(
+            help.contains(&format!("[possible values: {}]", levels.join(", "))),
+            "{help}"
+        );
     }
 }
