@@ -10,6 +10,9 @@
 //! The examiner finds out for `doctor` what this kernel can do. It makes devices and loads programs, which takes long, with sockets of
 //! its own: it shares no lock with the others, and is behind them where they want the processor.
 //!
+//! Sockets that receive the frames of a port are closed by a thread of [`instances`](crate::instances): closing one waits for all
+//! processors, ten milliseconds or more. Nothing waits for that thread, so it is none of those here.
+//!
 //! Some things still wait for the kernel in the loop, and with it every bond, whichever plane it is on:
 //! - what somebody asked for: a client, or an option file;
 //! - a start, until the interfaces are read, and one bond a turn after that;

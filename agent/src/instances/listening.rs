@@ -37,12 +37,13 @@ impl Instances {
         drained
     }
 
-    /// Opens sockets for the frames that a bond's monitors and its mode ask for, and for no others.
+    /// Opens sockets for the frames that a bond's monitors and its mode ask for, and for no others. Those of a bond that is down stay
+    /// open and receive nothing, because it may go down and up faster than the kernel closes them.
     pub(super) fn listen(&mut self, at: InstanceId) {
         let instance = &mut self.bonds[at];
         let kinds = instance.bond.wants();
         for port in instance.bond.ports().iter().map(|port| port.id) {
-            if kinds.is_empty() {
+            if kinds.is_empty() && instance.bond.is_up() {
                 self.frame_sockets.close(port);
             } else {
                 let opened = self.frame_sockets.hear(port, kinds);

@@ -171,7 +171,7 @@ impl Instances {
             changing: false,
             host: Host::default(),
             packets: open_packets()?,
-            frame_sockets: FrameSockets::new(registry),
+            frame_sockets: FrameSockets::new(registry).map_err(cannot("prepare to receive frames"))?,
             store: Store::open(run_dir).map_err(cannot("use the folder of the saved states"))?,
             writer: Writer::start(run_dir, release.unwrap_or_default()).map_err(cannot("write status files"))?,
             status_files: StatusFiles::All,

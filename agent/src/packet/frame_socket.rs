@@ -1,7 +1,7 @@
 //! Receives the frames of a port that its monitors need.
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use bond_monitors::FrameKinds;
 use bond_monitors::frames::SLOW_GROUP;
@@ -17,6 +17,9 @@ use crate::netlink::Drained;
 ///
 /// It returns the first 128 bytes of each frame, without the outer VLAN tag. Frames sent by the interface are not received.
 /// Memory is limited by the receive buffer; in a flood, frames beyond it are lost.
+///
+/// Dropping it, also one that receives nothing, waits until no processor may be looking at it any more, which takes many
+/// milliseconds. [af_packet.c: packet_release]
 pub struct FrameSocket {
     socket: OwnedFd,
     ifindex: u32,
@@ -24,14 +27,18 @@ pub struct FrameSocket {
 }
 
 impl FrameSocket {
-    /// Opens the socket for these kinds on an interface, which may be down; needs CAP_NET_RAW.
-    pub fn open(ifindex: u32, kinds: FrameKinds) -> io::Result<FrameSocket> {
-        let mut listener = FrameSocket {
+    /// One that receives nothing yet; needs CAP_NET_RAW.
+    pub fn unbound(ifindex: u32) -> io::Result<FrameSocket> {
+        Ok(FrameSocket {
             socket: open_socket()?,
             ifindex,
             kinds: FrameKinds::NONE,
-        };
-        let socket = &listener.socket;
+        })
+    }
+
+    /// Receives these kinds from now on, once only. The interface may be down.
+    pub fn begin(&mut self, kinds: FrameKinds) -> io::Result<()> {
+        let socket = &self.socket;
         // The filter is set before the socket is bound to a protocol, so every queued frame has passed a filter.
         filter::attach(socket, FrameKinds::NONE)?;
         // Makes the kernel skip sent frames. Before 4.20 it cannot, and the filter drops each of them, which costs time.
@@ -39,12 +46,12 @@ impl FrameSocket {
         let _ = set_option(socket, libc::SOL_PACKET, libc::PACKET_IGNORE_OUTGOING, &on);
         setsockopt(socket, sockopt::RcvBuf, &RECEIVE_BUFFER)?;
         // All protocols, because sockets of a single protocol come after tc. [dev.c: __netif_receive_skb_core]
-        bind(socket, ifindex, (libc::ETH_P_ALL as u16).to_be())?;
-        listener.listen_for(kinds)?;
-        Ok(listener)
+        bind(socket, self.ifindex, (libc::ETH_P_ALL as u16).to_be())?;
+        self.listen_for(kinds)
     }
 
     /// Receives these kinds from now on. Queued frames stay, and no frame is lost of a kind that was received before and still is.
+    /// Where slow protocols are wanted, or no longer, this waits for the kernel's RTNL lock.
     pub fn listen_for(&mut self, kinds: FrameKinds) -> io::Result<()> {
         if kinds == self.kinds {
             return Ok(());
@@ -85,6 +92,22 @@ impl AsRawFd for FrameSocket {
 
 /// In bytes. After the kernel's overhead they hold some hundred frames.
 const RECEIVE_BUFFER: usize = 256 << 10;
+
+impl AsFd for FrameSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+#[cfg(test)]
+impl FrameSocket {
+    /// One that receives these kinds.
+    pub(crate) fn open(ifindex: u32, kinds: FrameKinds) -> io::Result<FrameSocket> {
+        let mut listener = FrameSocket::unbound(ifindex)?;
+        listener.begin(kinds)?;
+        Ok(listener)
+    }
+}
 
 #[cfg(test)]
 mod tests {

@@ -105,7 +105,7 @@ pub(crate) mod tests {
     }
 
     /// Waits until the socket is readable; fails after a long time.
-    pub(super) fn await_readable(socket: impl AsFd) {
+    pub(crate) fn await_readable(socket: impl AsFd) {
         let ready = poll(&mut [PollFd::new(socket.as_fd(), PollFlags::POLLIN)], 5000u16);
         assert_eq!(ready, Ok(1), "nothing came");
     }
