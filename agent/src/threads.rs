@@ -5,7 +5,7 @@
 //! none before a failover. It reads sockets and writes maps. What takes the lock is a job of that thread, and its answer comes back
 //! to the loop as a fact like others.
 //!
-//! The reader reads files of `/proc/net`, which needs no such lock, but takes longer the more interfaces there are.
+//! The reader reads files of `/proc/net`, which needs no such lock, but takes longer the more interfaces there are: so it rests.
 //!
 //! The examiner finds out for `doctor` what this kernel can do. It makes devices and loads programs, which takes long, with sockets of
 //! its own: it shares no lock with the others, and is behind them where they want the processor.
@@ -30,6 +30,7 @@ use std::time::Instant;
 
 use mio::Waker;
 
+use crate::clock;
 use crate::descriptors::cannot;
 use crate::netlink::RouteSocket;
 use crate::netlink::carriers::CarrierSocket;
@@ -43,12 +44,17 @@ pub struct Kernel {
     pub carriers: CarrierSocket,
 }
 
+/// Work that takes a fifth of a processor at most: at real-time priority more would keep other programs from it.
+pub struct Reader {
+    rests_until: Instant,
+}
+
 /// The loop's side of these threads. `S` is the state of the loop that answers change.
 pub struct Threads<S> {
     /// For what waits for the RTNL lock.
     pub kernel: Worker<Kernel, S>,
     /// For what only takes long.
-    pub reader: Worker<(), S>,
+    pub reader: Worker<Reader, S>,
     /// For what only a client waits for.
     pub examiner: Worker<(), S>,
 }
@@ -63,6 +69,26 @@ impl Kernel {
     }
 }
 
+impl Reader {
+    fn new() -> Reader {
+        Reader {
+            rests_until: Instant::now(),
+        }
+    }
+
+    /// Does some work, after a rest that is [`REST`] times as long as the work before.
+    pub fn read<T>(&mut self, work: impl FnOnce() -> T) -> T {
+        std::thread::sleep(self.rests_until.saturating_duration_since(Instant::now()));
+        let before = clock::worked();
+        let read = work();
+        self.rests_until = Instant::now() + (clock::worked() - before) * REST;
+        read
+    }
+}
+
+/// What the reader rests after work, in times of that work.
+const REST: u32 = 4;
+
 impl<S: 'static> Threads<S> {
     /// Starts them, in the network namespace of the calling thread. `waker` wakes the loop for answers.
     ///
@@ -76,7 +102,7 @@ impl<S: 'static> Threads<S> {
         };
         Ok(Threads {
             kernel: Worker::start("bondd-kernel", Urgency::Failover, Kernel::open()?, wake())?,
-            reader: Worker::start("bondd-reader", Urgency::Failover, (), wake())?,
+            reader: Worker::start("bondd-reader", Urgency::Failover, Reader::new(), wake())?,
             examiner: Worker::start("bondd-examiner", Urgency::None, (), wake())?,
         })
     }
@@ -101,7 +127,7 @@ impl<S: 'static> Threads<S> {
     pub fn at_once() -> Threads<S> {
         Threads {
             kernel: Worker::at_once(Kernel::open().unwrap()),
-            reader: Worker::at_once(()),
+            reader: Worker::at_once(Reader::new()),
             examiner: Worker::at_once(()),
         }
     }
@@ -118,6 +144,23 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_reader_takes_a_fifth_of_a_processor_at_most() {
+        let mut reader = Reader::new();
+        let begun = Instant::now();
+        let before = clock::worked();
+        let work = || {
+            let before = clock::worked();
+            while clock::worked() - before < Duration::from_millis(5) {}
+        };
+        for _ in 0..4 {
+            reader.read(work);
+        }
+        reader.read(|| {});
+        let worked = clock::worked() - before;
+        assert!(begun.elapsed() >= worked * REST, "{worked:?} of {:?}", begun.elapsed());
+    }
+
+    #[test]
     fn what_was_asked_of_the_kernel_is_waited_for_at_a_stop_and_an_examination_is_not() {
         let poll = Poll::new().unwrap();
         let mut threads: Threads<usize> = Threads::start(Waker::new(poll.registry(), Token(0)).unwrap()).unwrap();
@@ -127,7 +170,7 @@ mod tests {
             Box::new(|_, _| {})
         });
         threads.kernel.ask(|_| Box::new(|answers, _| *answers += 1));
-        threads.reader.ask(|()| Box::new(|answers, _| *answers += 1));
+        threads.reader.ask(|_| Box::new(|answers, _| *answers += 1));
         let limit = Instant::now() + Duration::from_secs(20);
         let mut answers = 0;
         while let Some(answer) = threads.last_answer(limit) {

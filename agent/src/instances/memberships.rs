@@ -20,18 +20,22 @@ impl Instances {
         let wanted = wanted.into_iter();
         let wanted: Vec<(InstanceId, PortId, Vec<Member>)> =
             wanted.map(|(at, port)| (at, port, self.members(at))).collect();
-        self.threads.reader.ask(move |()| {
+        self.threads.reader.ask(move |reader| {
             let members = wanted.iter().flat_map(|(_, _, members)| members);
             let interfaces = members.map(|member| member.link.ifindex).collect();
-            let groups = Groups::read(&interfaces).unwrap_or_else(|error| {
-                log::warn!("cannot read the multicast groups of this host, they are not reported: {error}");
-                Groups::default()
-            });
-            let reports = |members: Vec<Member>| members.iter().flat_map(|member| member.reports(&groups)).collect();
-            let made: Vec<(InstanceId, PortId, Vec<Vec<u8>>)> = wanted
-                .into_iter()
-                .map(|(at, port, members)| (at, port, reports(members)))
-                .collect();
+            let read = || {
+                let groups = Groups::read(&interfaces).unwrap_or_else(|error| {
+                    log::warn!("cannot read the multicast groups of this host, they are not reported: {error}");
+                    Groups::default()
+                });
+                let reports =
+                    |members: Vec<Member>| members.iter().flat_map(|member| member.reports(&groups)).collect();
+                let made = wanted
+                    .into_iter()
+                    .map(|(at, port, members)| (at, port, reports(members)));
+                made.collect::<Vec<(InstanceId, PortId, Vec<Vec<u8>>)>>()
+            };
+            let made = reader.read(read);
             Box::new(move |instances, _| {
                 instances.reports.end();
                 for (at, port, reports) in made {
