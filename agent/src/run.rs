@@ -78,7 +78,7 @@ struct Answer {
 
 impl Agent {
     /// Puts the parts together; the server's sources are registered with `poll` already.
-    pub fn new(poll: Poll, mut signals: Signals, server: Server, mut instances: Instances) -> io::Result<Agent> {
+    pub fn new(poll: Poll, mut signals: Signals, server: Server, instances: Instances) -> io::Result<Agent> {
         let registry = poll.registry();
         signals.register(registry, SIGNALS)?;
         registry.register(&mut SourceFd(&instances.link_events()), LINK_EVENTS, Interest::READABLE)?;
@@ -168,7 +168,7 @@ impl Agent {
         if sources.contains(&LINK_EVENTS) && self.instances.read_links(now, BUDGET) == Drained::More {
             self.unread.insert(LINK_EVENTS);
         }
-        if sources.contains(&PLANE_EVENTS) && self.instances.read_planes(now, BUDGET) == Drained::More {
+        if sources.contains(&PLANE_EVENTS) && self.instances.read_planes(BUDGET) == Drained::More {
             self.unread.insert(PLANE_EVENTS);
         }
         // Each may be about another bond.

@@ -194,20 +194,9 @@ impl Planes {
         self.choose(choice, options)?.create(name, options)
     }
 
-    /// Finds out what each plane can do here, and the name of the one that a bond with these options would get, if any. That is for
-    /// another thread; see [`Plane::examiner`].
-    pub fn examiner(
-        &self,
-        choice: PlaneChoice,
-        options: BondOptions,
-    ) -> impl FnOnce() -> (Vec<PlaneReport>, Option<String>) + Send + 'static {
-        let examiners: Vec<Examiner> = self.planes.iter().map(|plane| plane.examiner()).collect();
-        move || {
-            let reports: Vec<PlaneReport> = examiners.into_iter().map(|examine| examine(&options)).collect();
-            let is_possible = |report: &&PlaneReport| choice.allows(&report.plane) && report.usable && report.exact;
-            let chosen = reports.iter().find(is_possible).map(|report| report.plane.clone());
-            (reports, chosen)
-        }
+    /// What examines them; see [`Plane::examiner`].
+    pub fn examiners(&self) -> Examiners {
+        Examiners(self.planes.iter().map(|plane| plane.examiner()).collect())
     }
 
     /// The names of all bonds of ours that the kernel has. A plane that cannot look for them is logged.
@@ -256,14 +245,35 @@ impl Planes {
         short_lived.collect()
     }
 
-    /// The planes that report changes by others.
-    pub fn watches(&mut self) -> impl Iterator<Item = &mut dyn Watch> {
-        self.planes.iter_mut().filter_map(|plane| plane.watch())
+    /// What receives reports of changes, of the planes that have it; to be asked for once.
+    pub fn watches(&mut self) -> Vec<Box<dyn Watch>> {
+        self.planes.iter_mut().filter_map(|plane| plane.watch()).collect()
     }
 
     /// For an orderly stop without bonds: leaves nothing behind.
     pub fn close(&mut self) -> std::io::Result<()> {
         self.planes.iter_mut().try_for_each(|plane| plane.close())
+    }
+}
+
+/// What examines all planes, the preferred one first. It needs none of them.
+pub struct Examiners(Vec<Examiner>);
+
+impl Examiners {
+    /// Finds out what each plane can do here, and the name of the one that a bond with these options would get, if any. That is for
+    /// another thread; see [`Plane::examiner`].
+    pub fn examiner(
+        &self,
+        choice: PlaneChoice,
+        options: BondOptions,
+    ) -> impl FnOnce() -> (Vec<PlaneReport>, Option<String>) + Send + 'static {
+        let examiners = self.0.clone();
+        move || {
+            let reports: Vec<PlaneReport> = examiners.iter().map(|examine| examine(&options)).collect();
+            let is_possible = |report: &&PlaneReport| choice.allows(&report.plane) && report.usable && report.exact;
+            let chosen = reports.iter().find(is_possible).map(|report| report.plane.clone());
+            (reports, chosen)
+        }
     }
 }
 
@@ -311,10 +321,12 @@ mod tests {
         let error = create(&mut planes, "bond2", TEAM, several).unwrap_err();
         assert!(error.contains("packets_per_slave"), "{error}");
         assert_eq!(create(&mut planes, "bond2", TC, "mode=1").unwrap(), "tc");
-        let (reports, choice) = planes.examiner(PlaneChoice::Auto, options(several))();
+        let examiners = planes.examiners();
+        drop(planes);
+        let (reports, choice) = examiners.examiner(PlaneChoice::Auto, options(several))();
         let exact: Vec<bool> = reports.iter().map(|report| report.exact).collect();
         assert_eq!((exact, choice.as_deref()), (vec![false, true], Some("tc")));
-        assert_eq!(planes.examiner(TEAM, options(several))().1, None);
+        assert_eq!(examiners.examiner(TEAM, options(several))().1, None);
     }
 
     #[test]
@@ -382,17 +394,21 @@ mod tests {
     fn every_plane_that_hears_of_changes_is_heard() {
         let (team, tc) = (ScriptPlane::named("team"), ScriptPlane::named("tc"));
         let mut planes = Planes::new(vec![Box::new(team.clone()), Box::new(tc.clone())]);
-        assert_eq!(planes.watches().count(), 0);
-        let heard = |planes: &mut Planes| -> Vec<u32> {
-            let watches = planes.watches();
-            watches
-                .flat_map(|watch| watch.read_events(8).unwrap().devices)
-                .collect()
-        };
+        assert_eq!(planes.watches().len(), 0);
         team.change_by_others(1);
         tc.change_by_others(2);
-        assert_eq!(heard(&mut planes), [1, 2]);
-        assert_eq!(heard(&mut planes), Vec::<u32>::new());
+        let mut watches = planes.watches();
+        drop(planes);
+        let mut heard = || -> Vec<_> {
+            let heard = watches.iter_mut().map(|watch| {
+                let mut reports = Vec::new();
+                watch.read_events(8, &mut reports).unwrap();
+                (watch.plane(), reports.len())
+            });
+            heard.collect()
+        };
+        assert_eq!(heard(), [("team", 1), ("tc", 1)]);
+        assert_eq!(heard(), [("team", 0), ("tc", 0)]);
     }
 
     #[test]

@@ -26,12 +26,12 @@ pub mod tc;
 pub mod team;
 
 pub use applied::{Applied, PlanPart};
-pub use choice::{PLANES, PlaneChoice, PlaneRow, PlaneSetup, Planes};
+pub use choice::{Examiners, PLANES, PlaneChoice, PlaneRow, PlaneSetup, Planes};
 pub use error::PlaneError;
 pub use interface::probes_in_sight;
 pub(crate) use lock::lock;
 pub use plane::{
     Adopted, BondDevice, BondName, Examiner, Followed, Observed, OriginalPort, PORT_MARK, Plane, PlaneBond,
-    PlaneReport, PortBase, PortCounters, PortSigns, Touched, Traffic, Watch,
+    PlaneReport, PortBase, PortCounters, PortSigns, Report, Traffic, Watch,
 };
 pub use port::{is_mark, original};

@@ -1,8 +1,8 @@
 //! What a data plane is to the rest of the agent, and what passes between them.
 
-use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::RawFd;
+use std::sync::Arc;
 
 use bond_modes::options::PortOptions;
 use bond_modes::{BondOptions, ForwardingPlan, PortId};
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::applied::Applied;
 use super::error::PlaneError;
-use crate::netlink::Link;
+use crate::netlink::{Drained, Link};
 
 /// Name of a bond's interface: 1 to 15 bytes without `/`, blanks or a leading dot.
 pub type BondName = String;
@@ -26,9 +26,9 @@ pub trait Plane: Send {
     fn probe(&mut self) -> Result<(), PlaneError>;
     /// Whether a bond with these options does here exactly what the options say; an error that names what differs.
     fn can(&mut self, options: &BondOptions) -> Result<(), PlaneError>;
-    /// For `doctor`: finds out what this plane can do here, and whether it can do certain options. That is for another thread, as it
-    /// takes long: it has sockets of its own, in the network namespace of that thread, and waits for nothing that this plane or its
-    /// bonds have locked.
+    /// For `doctor`: finds out what this plane can do here, and whether it can do certain options, as often as it is asked. That is
+    /// for another thread, as it takes long: it has sockets of its own, in the network namespace of that thread, and waits for
+    /// nothing that this plane or its bonds have locked.
     fn examiner(&self) -> Examiner;
     /// The names of all bonds of ours that the kernel has, except those that another agent serves. One that cannot be asked is
     /// logged and left out.
@@ -48,14 +48,14 @@ pub trait Plane: Send {
     }
     /// For an orderly stop without bonds: leaves nothing behind.
     fn close(&mut self) -> io::Result<()>;
-    /// Receives changes that others make to bonds of this plane, where the mechanism reports them.
-    fn watch(&mut self) -> Option<&mut dyn Watch> {
+    /// What receives reports of changes to bonds of this plane, where the mechanism makes them; to be asked for once.
+    fn watch(&mut self) -> Option<Box<dyn Watch>> {
         None
     }
 }
 
 /// See [`Plane::examiner`].
-pub type Examiner = Box<dyn FnOnce(&BondOptions) -> PlaneReport + Send>;
+pub type Examiner = Arc<dyn Fn(&BondOptions) -> PlaneReport + Send + Sync>;
 
 /// One bond, as the plane that made it or took it over knows it.
 pub trait PlaneBond: Send {
@@ -89,6 +89,11 @@ pub trait PlaneBond: Send {
     /// all-multicast of its ports. The next [`program`](PlaneBond::program) puts them back. Address and MTU of a port are not among
     /// them, because the operator may change those. Also ties the traffic of CPUs that have come online to the first queue.
     fn refresh(&mut self) -> Result<(), PlaneError>;
+    /// Whether another program changed this bond, judged by reports about it, and by what the kernel says if they differ from what
+    /// was programmed: it also reports our own changes, and a report may be old.
+    fn changed_by_others(&mut self, _reports: &[Report]) -> bool {
+        false
+    }
     /// Frames and bytes of an attached port since it was attached.
     fn counters(&mut self, port: PortId) -> Result<PortCounters, PlaneError>;
     /// When an attached port last received frames, by the kinds of their senders, which their source addresses show. `probes` is
@@ -148,21 +153,29 @@ impl PortSigns {
 /// A bond that was taken over, and what was found.
 pub type Adopted = (Box<dyn PlaneBond>, Observed);
 
-/// Receives the changes that others make to the bonds of a plane.
-pub trait Watch {
-    /// The descriptor on which others' changes are reported, for the loop to wait on. It stays the same.
+/// Receives reports of changes to the bonds of a plane, whoever made them. It waits for nothing, and no request to the kernel that
+/// the plane or one of its bonds is in holds it up.
+pub trait Watch: Send {
+    /// The name of the plane.
+    fn plane(&self) -> &'static str;
+    /// The descriptor on which changes are reported, for the loop to wait on. It stays the same.
     fn event_fd(&self) -> RawFd;
-    /// Reads up to `budget` messages.
-    fn read_events(&mut self, budget: usize) -> io::Result<Touched>;
+    /// Reads up to `budget` messages and appends what they report. With [`Drained::More`] another call is owed.
+    fn read_events(&mut self, budget: usize, sink: &mut Vec<Report>) -> io::Result<Drained>;
 }
 
-/// Changes that others made.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Touched {
-    /// Bonds whose settings are not what was programmed any more, by the indexes of their interfaces.
-    pub devices: BTreeSet<u32>,
-    /// The budget ended first: another call is owed.
-    pub more: bool,
+/// What a [`Watch`] received. [`PlaneBond::changed_by_others`] judges it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Report {
+    /// A bond has, or had for a moment, certain settings. There may be no such bond.
+    Settings {
+        /// Index of its interface.
+        device: u32,
+        /// What the mechanism says, in a form that the bond's plane reads.
+        said: Vec<u8>,
+    },
+    /// Reports were lost: every bond of the plane may have changed.
+    Lost,
 }
 
 /// What a plane can do on this machine.

@@ -17,8 +17,9 @@ use bond_monitors::{Carrier, LinkReport, MacAddr, ReceiveStamps};
 use super::lock::lock;
 use super::{
     Adopted, BondDevice, BondName, Examiner, Observed, OriginalPort, PlanPart, Plane, PlaneBond, PlaneError,
-    PlaneReport, PortBase, PortCounters, Touched, Watch,
+    PlaneReport, PortBase, PortCounters, Report, Watch,
 };
+use crate::netlink::Drained;
 use crate::text::chain;
 
 /// Clones are the same plane: one for the agent, one for the test that looks at it. One that outlives an agent is what the
@@ -89,9 +90,13 @@ struct World {
     attaching: Option<fn(PortId)>,
     /// An option that it cannot do exactly unless it has its default value.
     cannot: Option<&'static str>,
-    /// Bonds that others have changed, and the descriptor on which the plane reports them; without it, it reports nothing.
+    /// Bonds that others have changed since they were last asked.
     changed: BTreeSet<u32>,
-    watched: Option<OwnedFd>,
+    /// What is still to be reported, and the descriptor for that; without it, the plane reports nothing.
+    reports: Vec<Report>,
+    /// What was judged.
+    judged: Vec<Report>,
+    watched: Option<Arc<OwnedFd>>,
 }
 
 impl ScriptPlane {
@@ -127,13 +132,29 @@ impl ScriptPlane {
         lock(&self.world).ports.insert(port, report);
     }
 
-    /// Makes the plane report that another program changed the bond with this interface.
-    pub fn change_by_others(&self, device: u32) {
+    /// Makes the plane report this, also if nothing was changed.
+    pub fn report(&self, report: Report) {
         let mut world = lock(&self.world);
-        world.changed.insert(device);
+        world.reports.push(report);
         world
             .watched
-            .get_or_insert_with(|| File::open("/dev/null").unwrap().into());
+            .get_or_insert_with(|| Arc::new(File::open("/dev/null").unwrap().into()));
+    }
+
+    /// Makes another program change the bond with this interface, which the plane reports.
+    pub fn change_by_others(&self, device: u32) {
+        self.change_by_others_unheard(device);
+        self.report(settings_of(device));
+    }
+
+    /// As [`ScriptPlane::change_by_others`], without a report.
+    pub fn change_by_others_unheard(&self, device: u32) {
+        lock(&self.world).changed.insert(device);
+    }
+
+    /// The reports that bonds have judged since this was last asked.
+    pub fn take_judged(&self) -> Vec<Report> {
+        std::mem::take(&mut lock(&self.world).judged)
     }
 
     /// Takes an interface away, attached or not.
@@ -263,8 +284,9 @@ impl Plane for ScriptPlane {
     }
 
     fn examiner(&self) -> Examiner {
-        let mut plane = self.clone();
-        Box::new(move |options| {
+        let plane = self.clone();
+        Arc::new(move |options| {
+            let mut plane = plane.clone();
             let [usable, exact] = [plane.probe(), plane.can(options)].map(|done| done.map_err(|error| chain(&error)));
             PlaneReport::new(plane.name(), usable, exact)
         })
@@ -299,23 +321,38 @@ impl Plane for ScriptPlane {
         Ok(())
     }
 
-    fn watch(&mut self) -> Option<&mut dyn Watch> {
-        let hears = lock(&self.world).watched.is_some();
-        hears.then_some(self)
+    fn watch(&mut self) -> Option<Box<dyn Watch>> {
+        let descriptor = lock(&self.world).watched.clone()?;
+        let plane = self.clone();
+        Some(Box::new(ScriptWatch { plane, descriptor }))
     }
 }
 
-impl Watch for ScriptPlane {
-    fn event_fd(&self) -> RawFd {
-        let world = lock(&self.world);
-        world.watched.as_ref().expect("asked of one that hears").as_raw_fd()
+struct ScriptWatch {
+    plane: ScriptPlane,
+    descriptor: Arc<OwnedFd>,
+}
+
+impl Watch for ScriptWatch {
+    fn plane(&self) -> &'static str {
+        self.plane.is_called()
     }
 
-    fn read_events(&mut self, _budget: usize) -> io::Result<Touched> {
-        Ok(Touched {
-            devices: std::mem::take(&mut lock(&self.world).changed),
-            more: false,
-        })
+    fn event_fd(&self) -> RawFd {
+        self.descriptor.as_raw_fd()
+    }
+
+    fn read_events(&mut self, _budget: usize, sink: &mut Vec<Report>) -> io::Result<Drained> {
+        sink.append(&mut lock(&self.plane.world).reports);
+        Ok(Drained::Empty)
+    }
+}
+
+/// A report of the settings of the bond with this interface.
+pub fn settings_of(device: u32) -> Report {
+    Report::Settings {
+        device,
+        said: Vec::new(),
     }
 }
 

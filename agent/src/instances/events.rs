@@ -1,6 +1,6 @@
 //! Events of the kernel: links that change, appear and disappear, changed addresses, and a new reading of all after an overrun.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::time::Duration;
@@ -47,29 +47,25 @@ impl Instances {
     }
 
     /// Descriptors of the data planes that report changes by other programs, for the loop to wait on.
-    pub fn plane_events(&mut self) -> Vec<RawFd> {
-        self.planes.watches().map(|watch| watch.event_fd()).collect()
+    pub fn plane_events(&self) -> Vec<RawFd> {
+        self.watches.iter().map(|watch| watch.event_fd()).collect()
     }
 
-    /// Reads the events of the data planes, up to `budget` messages of each, and puts back changes by other programs.
-    pub fn read_planes(&mut self, now: Time, budget: usize) -> Drained {
-        let mut devices = BTreeSet::new();
+    /// Reads the events of the data planes, up to `budget` messages of each, so that changes by other programs are put back.
+    pub fn read_planes(&mut self, budget: usize) -> Drained {
+        let mut read = Vec::new();
         let mut drained = Drained::Empty;
-        for watch in self.planes.watches() {
-            match watch.read_events(budget) {
-                Ok(touched) => {
-                    devices.extend(touched.devices);
-                    if touched.more {
-                        drained = Drained::More;
-                    }
-                }
+        for watch in &mut self.watches {
+            let mut reports = Vec::new();
+            match watch.read_events(budget, &mut reports) {
+                Ok(Drained::Empty) => {}
+                Ok(Drained::More) => drained = Drained::More,
                 Err(error) => log::warn!("cannot read the changes that other programs make to bonds: {error}"),
             }
+            read.push((watch.plane(), reports));
         }
-        for ifindex in devices {
-            if let Some(at) = self.bonds.on_device(ifindex) {
-                self.put_back(now, at, "how it forwards");
-            }
+        for (plane, reports) in read {
+            self.on_reports(plane, reports);
         }
         drained
     }

@@ -19,7 +19,7 @@ impl Instances {
         let (choice, pairs) = take_plane(pairs).map_err(|error| option_error("doctor", error))?;
         let change = options::parse(&pairs).map_err(|error| option_error("doctor", error))?;
         let choice = choice.unwrap_or(self.plane_choice);
-        let examine = self.planes.examiner(choice, change.options);
+        let examine = self.examiners.examiner(choice, change.options);
         self.threads.examiner.ask(move |()| {
             let (planes, choice) = examine();
             let report = DoctorReport {

@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard};
 
 use bond_modes::{Epoch, ForwardingPlan};
 
-use crate::dataplane::{Applied, PlaneBond, PlaneError, PortSigns, lock};
+use crate::dataplane::{Applied, PlaneBond, PlaneError, PortSigns, Report, lock};
 
 /// The plane of one bond, and the plan that it is to do.
 pub(super) struct Forwarder {
@@ -18,6 +18,8 @@ pub(super) struct Forwarder {
     left: Mutex<Vec<Work>>,
     /// The thread is to do the plan, and has not begun.
     asked: AtomicBool,
+    /// What was reported of the bond and is still to be judged.
+    reports: Mutex<Vec<Report>>,
 }
 
 /// Something done with a plane.
@@ -38,6 +40,7 @@ impl Forwarder {
             plan: Mutex::new(None),
             left: Mutex::new(Vec::new()),
             asked: AtomicBool::new(false),
+            reports: Mutex::new(Vec::new()),
         }
     }
 
@@ -105,6 +108,26 @@ impl Forwarder {
         self.up_to_date().as_mut().map_or(Ok(()), |plane| plane.refresh())
     }
 
+    /// Takes what was reported of the bond; whether the thread is to be asked to judge it.
+    pub(super) fn take_report(&self, report: Report) -> bool {
+        let mut reports = lock(&self.reports);
+        let is_first = reports.is_empty();
+        if reports.len() == REPORTS_KEPT {
+            // As many as that are a reason to ask the kernel, whatever they say.
+            *reports = vec![Report::Lost];
+        } else {
+            reports.push(report);
+        }
+        is_first
+    }
+
+    /// Whether the reports until now show that another program changed the bond. Not if the bond was removed.
+    pub(super) fn is_changed_by_others(&self) -> bool {
+        let mut plane = self.up_to_date();
+        let reports = std::mem::take(&mut *lock(&self.reports));
+        plane.as_mut().is_some_and(|plane| plane.changed_by_others(&reports))
+    }
+
     /// Does the newest plan. `None` if the bond was removed, or has no plan.
     pub(super) fn program(&self) -> Option<Programmed> {
         let mut plane = self.up_to_date();
@@ -116,3 +139,6 @@ impl Forwarder {
         Some(Programmed { epoch, applied })
     }
 }
+
+/// Reports of a bond that are kept while the thread is busy, which may be for long.
+const REPORTS_KEPT: usize = 64;

@@ -61,7 +61,7 @@ use self::table::Table;
 use self::unadopted::Unadopted;
 use crate::clock;
 use crate::control::proto::{BondEvent, BondReport, ControlError, ErrorCode, EventLine, PortReport};
-use crate::dataplane::{self, PlaneChoice, Planes, PortCounters};
+use crate::dataplane::{self, Examiners, PlaneChoice, Planes, PortCounters, Watch};
 use crate::descriptors::cannot;
 use crate::host::Host;
 use crate::netlink::{Drained, Events, LinkEvent, RouteSocket};
@@ -81,6 +81,10 @@ const NAMED_AT_MOST: usize = 20;
 /// All bonds, in the order of their creation, and the sockets and files that they share.
 pub struct Instances {
     planes: Planes,
+    /// What hears of changes to bonds, without the planes.
+    watches: Vec<Box<dyn Watch>>,
+    /// For `doctor`, without the planes.
+    examiners: Examiners,
     /// The plane of bonds whose options name no plane.
     plane_choice: PlaneChoice,
     /// For changes, which may wait for the kernel, and for requests that take none of its locks.
@@ -155,11 +159,13 @@ impl Instances {
     pub fn new(
         run_dir: &Path,
         registry: Registry,
-        planes: Planes,
+        mut planes: Planes,
         threads: Threads<Instances>,
     ) -> std::io::Result<Instances> {
         let release = nix::sys::utsname::uname().map(|name| name.release().to_string_lossy().into_owned());
         Ok(Instances {
+            watches: planes.watches(),
+            examiners: planes.examiners(),
             planes,
             plane_choice: PlaneChoice::Auto,
             // Before anything is read, so that no change falls between.

@@ -8,6 +8,7 @@ use bond_monitors::Time;
 use super::Instances;
 use super::id::InstanceId;
 use super::rate_limit::Permit;
+use crate::dataplane::Report;
 use crate::text::chain;
 
 impl Instances {
@@ -32,6 +33,39 @@ impl Instances {
                 log::debug!("{name}: {}", chain(&error));
             }
             Box::new(|_, _| {})
+        });
+    }
+
+    /// A data plane has reported these changes. The thread that waits for the kernel judges who made them.
+    pub(super) fn on_reports(&mut self, plane: &str, reports: Vec<Report>) {
+        for report in reports {
+            match report {
+                Report::Settings { device, .. } => {
+                    if let Some(at) = self.bonds.on_device(device) {
+                        self.judge(at, report);
+                    }
+                }
+                Report::Lost => {
+                    let mut bonds = self.bonds.ids();
+                    bonds.retain(|at| self.bonds[*at].plane.name() == plane);
+                    bonds.into_iter().for_each(|at| self.judge(at, Report::Lost));
+                }
+            }
+        }
+    }
+
+    fn judge(&mut self, at: InstanceId, report: Report) {
+        let forwarder = self.bonds[at].plane.clone();
+        if !forwarder.take_report(report) {
+            return;
+        }
+        self.threads.kernel.ask(move |_| {
+            let is_changed = forwarder.is_changed_by_others();
+            Box::new(move |instances, now| {
+                if is_changed && instances.bonds.get(at).is_some() {
+                    instances.put_back(now, at, "how it forwards");
+                }
+            })
         });
     }
 

@@ -8,7 +8,7 @@ use bond_monitors::{Carrier, ReceiveStamps};
 use super::super::lock::lock;
 use super::super::{
     Applied, Followed, Observed, OriginalPort, PlanPart, PlaneBond, PlaneError, PortBase, PortCounters, PortSigns,
-    Traffic,
+    Report, Traffic,
 };
 use super::{Call, ScriptBond};
 
@@ -155,6 +155,12 @@ impl PlaneBond for ScriptBond {
     /// No other program changes anything here.
     fn refresh(&mut self) -> Result<(), PlaneError> {
         Ok(())
+    }
+
+    fn changed_by_others(&mut self, reports: &[Report]) -> bool {
+        let mut world = lock(&self.plane.world);
+        world.judged.extend_from_slice(reports);
+        world.changed.remove(&self.ifindex)
     }
 
     fn counters(&mut self, port: PortId) -> Result<PortCounters, PlaneError> {

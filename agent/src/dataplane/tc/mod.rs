@@ -173,7 +173,7 @@ impl Plane for TcPlane {
 
     fn examiner(&self) -> Examiner {
         let (run_dir, new_bonds, suitable) = (self.run_dir.clone(), self.new_bonds, self.suitable.clone());
-        Box::new(move |options| {
+        Arc::new(move |options| {
             let probed = suitable.examine(new_bonds, &mut Loader::default()).map(drop);
             let [usable, exact] = [probed, check(options)].map(|done| done.map_err(|error| chain(&error)));
             let ends = Pins::would_be_short_lived(&run_dir);

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::Arc;
 
 use bond_modes::PortId;
 use bond_modes::plan::PortPlan;
@@ -15,12 +16,15 @@ use crate::dataplane::PlaneError;
 use crate::dataplane::step::{bond_gone, step};
 use crate::netlink::{Link, RouteSocket, Statistics};
 
-/// What all bonds of a plane work with. As the state of a bond, it is borrowed for one call to the plane or a bond at a time; none
-/// makes another.
+/// What the plane is called.
+pub const NAME: &str = "team";
+
+/// What all bonds of a plane work with. It is locked for one call to the plane or a bond at a time; none makes another.
 pub(super) struct Shared {
     pub(super) links: RouteSocket,
     pub(super) driver: Driver,
-    pub(super) events: Events,
+    /// The loop has it too.
+    pub(super) events: Arc<Events>,
     /// What the kernel can do, when it was tried last.
     pub(super) abilities: Option<Abilities>,
 }

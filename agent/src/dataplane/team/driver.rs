@@ -1,37 +1,54 @@
 //! Requests to the driver as the plane makes them: one option a request, and applied means applied.
 
 use std::io;
+use std::sync::{Arc, Mutex};
 
 use bond_modes::plan::Spread;
 use bond_modes::{PortId, XmitHashPolicy};
 
 use super::genl::{Family, Genl};
 use super::options::{Key, Settings, Value};
+use crate::dataplane::lock::lock;
 use crate::dataplane::step::{Feature, TEAM_ACTIVEBACKUP, TEAM_BROADCAST, TEAM_LOADBALANCE};
 
 /// The team driver in one network namespace.
 pub struct Driver {
     genl: Genl,
-    family: Option<Family>,
+    /// Shared with those beside it.
+    family: Arc<Mutex<Option<Family>>>,
 }
 
 impl Driver {
     /// Asks over this socket.
     pub fn over(genl: Genl) -> Driver {
-        Driver { genl, family: None }
+        Driver {
+            genl,
+            family: Arc::default(),
+        }
+    }
+
+    /// The same driver over another socket: a request waits for none of the other's.
+    pub fn beside(&self, genl: Genl) -> Driver {
+        Driver {
+            genl,
+            family: Arc::clone(&self.family),
+        }
     }
 
     /// Finds the driver's family anew: its number changes when the module is loaded again.
     pub fn look_up(&mut self) -> io::Result<Family> {
-        self.family = None;
+        *lock(&self.family) = None;
         self.family()
     }
 
     fn family(&mut self) -> io::Result<Family> {
-        match self.family {
-            Some(family) => Ok(family),
-            None => Ok(*self.family.insert(self.genl.family()?)),
+        let known = *lock(&self.family);
+        if let Some(family) = known {
+            return Ok(family);
         }
+        let family = self.genl.family()?;
+        *lock(&self.family) = Some(family);
+        Ok(family)
     }
 
     /// Sets one option. The kernel also reports an error if it has set the option but could not notify every listener; then the

@@ -13,6 +13,7 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::sync::Mutex;
 use std::time::Instant;
 
 use bond_modes::PortId;
@@ -27,6 +28,8 @@ use nix::errno::Errno;
 use nix::sys::socket::{setsockopt, sockopt};
 
 use super::options::{self, Attributes, Key, Settings, Value};
+use crate::dataplane::Report;
+use crate::dataplane::lock::lock;
 use crate::netlink::{Drained, PATIENCE, readable_before};
 
 /// Datagrams to and from the kernel.
@@ -235,27 +238,12 @@ fn messages(datagram: &[u8]) -> impl Iterator<Item = io::Result<Message<'_>>> {
     })
 }
 
-/// What was heard.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Change {
-    /// This option of this team has, or had for a moment, that value.
-    Option {
-        /// Interface index.
-        team: u32,
-        /// Which one.
-        key: Key,
-        /// Its value.
-        value: Value,
-    },
-    /// Messages were lost: everything may have changed.
-    Overrun,
-}
-
-/// The stream of changes of options, our own and those of others.
+/// The stream of changes of options, our own and those of others. One thread joins and another reads, and neither waits for the
+/// other.
 pub struct Events {
     socket: NlSocket,
-    buffer: Box<[u8]>,
-    joined: Option<Family>,
+    /// Locked to be read or written, not while the kernel is asked.
+    joined: Mutex<Option<Family>>,
 }
 
 impl Events {
@@ -268,44 +256,47 @@ impl Events {
         let _ = setsockopt(&fd, sockopt::RcvBufForce, &EVENT_BUFFER);
         Ok(Events {
             socket,
-            buffer: vec![0; DATAGRAM_MAX].into_boxed_slice(),
-            joined: None,
+            joined: Mutex::new(None),
         })
     }
 
     /// Listens to this family from now on. Must be called before the first option is set: while the group has no member, the
-    /// kernel answers a change with an error, because it could not report it.
-    pub fn join(&mut self, family: Family) -> io::Result<()> {
-        if self.joined == Some(family) {
+    /// kernel answers a change with an error, because it could not report it. One thread at a time may call it.
+    pub fn join(&self, family: Family) -> io::Result<()> {
+        // Before the first report can come, or its reader would not know it.
+        let before = lock(&self.joined).replace(family);
+        if before == Some(family) {
             return Ok(());
         }
-        self.socket.add_mcast_membership(Groups::new_groups(&[family.group]))?;
-        self.joined = Some(family);
-        Ok(())
+        let joined = self.socket.add_mcast_membership(Groups::new_groups(&[family.group]));
+        if joined.is_err() {
+            *lock(&self.joined) = before;
+        }
+        joined
     }
 
-    /// Appends what was heard in at most `budget` datagrams. With [`Drained::More`] another call is owed.
-    pub fn read(&mut self, budget: usize, sink: &mut Vec<Change>) -> io::Result<Drained> {
+    /// Appends what at most `budget` datagrams report, each of which is read into the buffer. With [`Drained::More`] another call is
+    /// owed.
+    pub fn read(&self, buffer: &mut [u8], budget: usize, sink: &mut Vec<Report>) -> io::Result<Drained> {
         for _ in 0..budget {
-            match self.socket.recv(&mut self.buffer, Msg::empty()) {
+            match self.socket.recv(&mut *buffer, Msg::empty()) {
                 // Only what the kernel sends to the group is listened to.
-                Ok((length, from)) if !from.is_empty() => self.hear(length, sink),
+                Ok((length, from)) if !from.is_empty() => {
+                    let joined = *lock(&self.joined);
+                    if let Some(family) = joined {
+                        reports(&buffer[..length], family, sink);
+                    }
+                }
                 Ok(_) => {}
                 Err(error) => match error.raw_os_error() {
                     Some(libc::EAGAIN) => return Ok(Drained::Empty),
                     Some(libc::EINTR) => {}
-                    Some(libc::ENOBUFS) => sink.push(Change::Overrun),
+                    Some(libc::ENOBUFS) => sink.push(Report::Lost),
                     _ => return Err(error),
                 },
             }
         }
         Ok(Drained::More)
-    }
-
-    fn hear(&self, length: usize, sink: &mut Vec<Change>) {
-        if let Some(family) = self.joined {
-            changes(&self.buffer[..length], family, sink);
-        }
     }
 }
 
@@ -315,8 +306,9 @@ impl AsRawFd for Events {
     }
 }
 
-/// The changes that a datagram reports. What cannot be read counts as lost.
-fn changes(datagram: &[u8], family: Family, sink: &mut Vec<Change>) {
+/// What a datagram reports: for each message its team and its attributes, which hold the options. What cannot be read counts as
+/// lost.
+fn reports(datagram: &[u8], family: Family, sink: &mut Vec<Report>) {
     for message in messages(datagram) {
         let parsed = message.ok().and_then(|message| {
             if message.kind != family.id {
@@ -324,14 +316,14 @@ fn changes(datagram: &[u8], family: Family, sink: &mut Vec<Change>) {
             }
             let (command, attributes) = message.generic()?;
             if command == OPTIONS_GET {
-                let team = options::team_of(&attributes)?;
-                let options = options::parse_options(&attributes)?.into_iter();
-                sink.extend(options.map(|(key, value)| Change::Option { team, key, value }));
+                let device = options::team_of(&attributes)?;
+                let said = message.body[GENERIC_HEADER..].to_vec();
+                sink.push(Report::Settings { device, said });
             }
             Some(())
         });
         if parsed.is_none() {
-            sink.push(Change::Overrun);
+            sink.push(Report::Lost);
         }
     }
 }
@@ -388,7 +380,7 @@ fn wrong() -> io::Error {
 /// Room for a burst of changes of many teams; one of mode loadbalance is 30 kB.
 const EVENT_BUFFER: usize = 1 << 20;
 /// Larger than any message of the kernel, which fills pages.
-const DATAGRAM_MAX: usize = 64 << 10;
+pub const DATAGRAM_MAX: usize = 64 << 10;
 /// `struct nlmsghdr`
 const MESSAGE_HEADER: usize = 16;
 /// `struct genlmsghdr`

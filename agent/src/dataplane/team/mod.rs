@@ -21,22 +21,24 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex};
 
 use bond_modes::options::PortOptions;
 use bond_modes::{BondOptions, ForwardingPlan, PortId};
 use bond_monitors::ReceiveStamps;
 
+pub use self::bond::NAME;
 use self::bond::{Bond, Shared};
 use self::driver::{Driver, Mode};
 use self::genl::{Events, Genl};
+use self::watch::TeamWatch;
 use super::interface::{delete, label};
 use super::lock::lock;
 use super::port::port_alias;
 use super::step::{TEAM, step};
 use super::{
     Adopted, Applied, BondDevice, BondName, Examiner, OriginalPort, Plane, PlaneBond, PlaneError, PlaneReport,
-    PortBase, PortCounters, PortSigns, Watch, can,
+    PortBase, PortCounters, PortSigns, Report, Watch, can,
 };
 use crate::locks::{lock_byte, private_file};
 use crate::netlink::{RouteSocket, Statistics};
@@ -59,17 +61,19 @@ mod watch;
 /// The team data plane of one network namespace: the one in which it was opened.
 pub struct TeamPlane {
     shared: Arc<Mutex<Shared>>,
+    /// For plans, which do not wait while a bond is made.
+    planning: Arc<Mutex<Shared>>,
     /// Held by the one agent of this network namespace that takes over devices without saved state.
     orphan_lock: Option<File>,
-    /// The bonds whose options are watched: all that this process made or took over and still has.
-    watched: Vec<Weak<Mutex<Bond>>>,
 }
 
 /// A bond of this plane.
 pub struct TeamBond {
     shared: Arc<Mutex<Shared>>,
+    /// For plans, which do not wait while a bond is made.
+    planning: Arc<Mutex<Shared>>,
     name: BondName,
-    bond: Arc<Mutex<Bond>>,
+    bond: Bond,
 }
 
 impl TeamPlane {
@@ -80,25 +84,30 @@ impl TeamPlane {
             log::warn!("cannot lock {ORPHAN_LOCK}, so team devices without saved state are left alone: {error}");
             None
         });
+        let links = || step(|| "open a netlink socket".to_owned(), RouteSocket::open);
         let shared = Shared {
-            links: step(|| "open a netlink socket".to_owned(), RouteSocket::open)?,
+            links: links()?,
             driver: Driver::over(step(open, Genl::open)?),
-            events: step(open, Events::open)?,
+            events: Arc::new(step(open, Events::open)?),
+            abilities: None,
+        };
+        let planning = Shared {
+            links: links()?,
+            driver: shared.driver.beside(step(open, Genl::open)?),
+            events: Arc::clone(&shared.events),
             abilities: None,
         };
         Ok(TeamPlane {
             shared: Arc::new(Mutex::new(shared)),
+            planning: Arc::new(Mutex::new(planning)),
             orphan_lock,
-            watched: Vec::new(),
         })
     }
 
-    fn handle(&mut self, name: &str, bond: Bond) -> TeamBond {
-        let bond = Arc::new(Mutex::new(bond));
-        self.watched.retain(|watched| watched.strong_count() > 0);
-        self.watched.push(Arc::downgrade(&bond));
+    fn handle(&self, name: &str, bond: Bond) -> TeamBond {
         TeamBond {
             shared: Arc::clone(&self.shared),
+            planning: Arc::clone(&self.planning),
             name: name.to_owned(),
             bond,
         }
@@ -153,7 +162,7 @@ impl Plane for TeamPlane {
     }
 
     fn examiner(&self) -> Examiner {
-        Box::new(examine)
+        Arc::new(examine)
     }
 
     fn bonds(&mut self) -> Result<Vec<BondName>, PlaneError> {
@@ -183,8 +192,9 @@ impl Plane for TeamPlane {
         Ok(())
     }
 
-    fn watch(&mut self) -> Option<&mut dyn Watch> {
-        Some(self)
+    fn watch(&mut self) -> Option<Box<dyn Watch>> {
+        let events = Arc::clone(&lock(&self.shared).events);
+        Some(Box::new(TeamWatch::new(events)))
     }
 }
 
@@ -195,10 +205,9 @@ impl PlaneBond for TeamBond {
 
     fn can(&mut self, options: &BondOptions) -> Result<(), PlaneError> {
         lock(&self.shared).check(options)?;
-        let bond = lock(&self.bond);
-        match bond.ports.is_empty() {
+        match self.bond.ports.is_empty() {
             true => Ok(()),
-            false => exact::check_mode(&bond, options),
+            false => exact::check_mode(&self.bond, options),
         }
     }
 
@@ -211,38 +220,35 @@ impl PlaneBond for TeamBond {
     }
 
     fn attach(&mut self, port: PortId, base: &PortBase) -> Result<(), PlaneError> {
-        let shared = &mut *lock(&self.shared);
-        let bond = &mut *lock(&self.bond);
-        shared.take_in(&self.name, bond, port, base)
+        lock(&self.shared).take_in(&self.name, &mut self.bond, port, base)
     }
 
     fn detach(&mut self, port: PortId, original: &OriginalPort) -> Result<bool, PlaneError> {
-        let shared = &mut *lock(&self.shared);
-        let bond = &mut *lock(&self.bond);
-        shared.give_back(&self.name, bond, port, original)
+        lock(&self.shared).give_back(&self.name, &mut self.bond, port, original)
     }
 
     fn program(&mut self, plan: &ForwardingPlan) -> Applied {
         if let Err(error) = can::check(plan) {
-            return Applied::refused(error, lock(&self.bond).mac, plan);
+            return Applied::refused(error, self.bond.mac, plan);
         }
-        let shared = &mut *lock(&self.shared);
-        let bond = &mut *lock(&self.bond);
-        program::apply(&mut shared.driver, &mut shared.links, &self.name, bond, plan)
+        let shared = &mut *lock(&self.planning);
+        program::apply(&mut shared.driver, &mut shared.links, &self.name, &mut self.bond, plan)
     }
 
     fn refresh(&mut self) -> Result<(), PlaneError> {
-        let shared = &mut *lock(&self.shared);
-        let bond = &mut *lock(&self.bond);
-        shared.refresh(&self.name, bond)
+        lock(&self.planning).refresh(&self.name, &mut self.bond)
+    }
+
+    fn changed_by_others(&mut self, reports: &[Report]) -> bool {
+        lock(&self.planning).is_changed(&mut self.bond, reports)
     }
 
     /// The kernel counts frames that a backup port refuses as unwanted, unless a packet socket on the port took them.
     fn counters(&mut self, port: PortId) -> Result<PortCounters, PlaneError> {
-        let links = &mut lock(&self.shared).links;
+        let links = &mut lock(&self.planning).links;
         let read = || format!("read the counters of {port}");
         let now = step(read, || links.statistics(port.0))?.ok_or(PlaneError::PortGone { port })?;
-        let base = lock(&self.bond).bases.get(&port).copied();
+        let base = self.bond.bases.get(&port).copied();
         Ok(since(base.unwrap_or_default(), now))
     }
 
@@ -253,27 +259,23 @@ impl PlaneBond for TeamBond {
 
     fn port_signs(&self) -> PortSigns {
         PortSigns {
-            master: Some(lock(&self.bond).ifindex),
+            master: Some(self.bond.ifindex),
             ..PortSigns::default()
         }
     }
 
     fn renamed(&mut self, new: &str) {
         self.name = new.to_owned();
-        let links = &mut lock(&self.shared).links;
-        for port in lock(&self.bond).ports.keys() {
+        let links = &mut lock(&self.planning).links;
+        for port in self.bond.ports.keys() {
             label(links, new, port.0, &port_alias(new));
         }
     }
 
     fn destroy(self: Box<Self>) -> Result<(), PlaneError> {
-        let ifindex = lock(&self.bond).ifindex;
-        delete(&mut lock(&self.shared).links, &self.name, ifindex)
+        delete(&mut lock(&self.shared).links, &self.name, self.bond.ifindex)
     }
 }
-
-/// What the plane is called.
-pub const NAME: &str = "team";
 
 /// The right to take over devices that another agent may have made whose state is lost; none if another agent of this network
 /// namespace has it. It is a byte of one file, the inode number of the namespace, because the namespace has no file of its own

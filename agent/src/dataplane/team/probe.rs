@@ -50,7 +50,7 @@ fn try_modes() -> io::Result<Abilities> {
 
 fn modes_of(team: u32) -> io::Result<Vec<Mode>> {
     let mut driver = Driver::over(Genl::open()?);
-    let mut events = Events::open()?;
+    let events = Events::open()?;
     events.join(driver.look_up()?)?;
     let mut modes = Vec::new();
     for mode in Mode::ALL {

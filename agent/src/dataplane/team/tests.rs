@@ -2,32 +2,38 @@
 
 mod memory;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs::{self, File, Permissions};
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
 
 use bond_modes::options::PortOptions;
 use bond_modes::plan::{Spread, Tx};
 use bond_modes::{BondOptions, PortId};
 use bond_monitors::Carrier;
+use neli::ToBytes;
+use nix::sys::socket::{self, AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType};
 
 use self::memory::*;
 use super::bond::Bond;
 use super::driver::Mode;
-use super::genl::Change;
-use super::genl::tests::TEAM;
-use super::options::{Key, Name, Value};
+use super::genl::Family;
+use super::genl::tests::{FAMILY, TEAM, answer};
+use super::options::{self, Key, Name, Value};
 use super::{ORPHAN_LOCK, TeamPlane, device, exact, program};
 use crate::dataplane::lock::lock;
 use crate::dataplane::original;
 use crate::dataplane::step::fault;
-use crate::dataplane::{Plane, PlaneBond, PlaneError, PortBase};
+use crate::dataplane::{Plane, PlaneBond, PlaneError, PortBase, Report};
 use crate::locks::tests::unprivileged;
 use crate::netlink::tests::in_netns;
-use crate::netlink::{Link, RouteSocket};
+use crate::netlink::{Drained, Link, RouteSocket};
 
 #[test]
 fn a_failover_makes_before_it_breaks() {
@@ -276,7 +282,7 @@ fn an_interface_that_is_still_to_be_given_back_is_so_after_an_attachment_that_fa
         links.add_veth("a", "b").unwrap();
         let port = PortId(links.by_name("a").unwrap().unwrap().ifindex);
         let before = original(&mut links, port).unwrap();
-        let mut plane = TeamPlane::open().unwrap();
+        let plane = TeamPlane::open().unwrap();
         lock(&plane.shared).driver = lab.driver;
         let mut bond = plane.handle("bond0", lab.bond);
         // As it comes back from another namespace, or after a return that failed half-way.
@@ -327,30 +333,84 @@ fn an_option_that_another_program_changed_is_reported_and_put_back() {
     in_netns(|| {
         let lab = Lab::new(&Spread::One, &[5, 6]);
         let plan = lab.plan(Tx::one(Some(PortId(5))));
-        let mut plane = TeamPlane::open().unwrap();
-        lock(&plane.shared).driver = lab.driver;
+        let plane = TeamPlane::open().unwrap();
+        lock(&plane.planning).driver = lab.driver;
         let mut bond = plane.handle("bond0", lab.bond);
         bond.program(&plan).result().unwrap();
         let active = Key::team(Name::ActivePort);
         let is = |port| lock(&lab.kernel.0).settings[&active] == Value::U32(port);
-        assert_eq!(
-            plane.changed_by_others(&[Change::Overrun]),
-            BTreeSet::new(),
-            "nobody changed anything"
-        );
+        assert!(!bond.changed_by_others(&[Report::Lost]), "nobody changed anything");
+        for report in [Report::Lost, said(active, 6)] {
+            lock(&lab.kernel.0).set(active, Value::U32(6)).unwrap();
+            let before = lock(&lab.kernel.0).asked;
+            assert!(
+                !bond.changed_by_others(&[said(active, 5)]),
+                "it says what was programmed"
+            );
+            assert_eq!(lock(&lab.kernel.0).asked, before, "so the kernel is not asked");
+            assert!(bond.changed_by_others(&[said(active, 5), report]));
+            assert!(!bond.changed_by_others(&[said(active, 6)]), "it is known");
+            bond.refresh().unwrap();
+            bond.program(&plan).result().unwrap();
+            assert!(is(5));
+            let late = [Report::Lost, said(active, 6), said(active, 5)];
+            assert!(!bond.changed_by_others(&late), "it was put back since");
+        }
+        let unreadable = Report::Settings {
+            device: TEAM,
+            said: vec![1, 0],
+        };
+        assert!(!bond.changed_by_others(std::slice::from_ref(&unreadable)));
         lock(&lab.kernel.0).set(active, Value::U32(6)).unwrap();
-        assert_eq!(plane.changed_by_others(&[Change::Overrun]), BTreeSet::from([TEAM]));
-        bond.refresh().unwrap();
-        bond.program(&plan).result().unwrap();
-        assert!(is(5));
-        assert_eq!(plane.changed_by_others(&[Change::Overrun]), BTreeSet::new());
-        lock(&lab.kernel.0).set(active, Value::U32(6)).unwrap();
-        drop(bond);
-        assert_eq!(
-            plane.changed_by_others(&[Change::Overrun]),
-            BTreeSet::new(),
-            "no agent has the bond any more"
+        assert!(bond.changed_by_others(&[unreadable]), "the kernel was asked");
+    });
+}
+
+/// A report that an option has this value.
+fn said(option: Key, value: u32) -> Report {
+    let mut said = io::Cursor::new(Vec::new());
+    options::setting(TEAM, option, &Value::U32(value))
+        .to_bytes(&mut said)
+        .unwrap();
+    Report::Settings {
+        device: TEAM,
+        said: said.into_inner(),
+    }
+}
+
+#[test]
+fn reports_are_read_while_the_plane_waits_for_the_kernel() {
+    in_netns(|| {
+        let mut plane = TeamPlane::open().unwrap();
+        let mut watch = plane.watch().unwrap();
+        let at_work = lock(&plane.shared);
+        // Without the driver there is no group of its own; this one is there.
+        let group = libc::GENL_ID_CTRL as u32;
+        at_work.events.join(Family { group, ..FAMILY }).unwrap();
+        let sender = socket::socket(
+            AddressFamily::Netlink,
+            SockType::Raw,
+            SockFlag::SOCK_CLOEXEC,
+            SockProtocol::NetlinkGeneric,
+        )
+        .unwrap();
+        let members = NetlinkAddr::new(0, 1 << (group - 1));
+        let report = answer(0, 2, TEAM, 2, &[]);
+        socket::sendto(sender.as_raw_fd(), &report, &members, MsgFlags::empty()).unwrap();
+        let (done, read) = mpsc::channel();
+        thread::spawn(move || {
+            let mut reports = Vec::new();
+            let drained = watch.read_events(8, &mut reports).unwrap();
+            done.send((drained, reports))
+        });
+        let read = read.recv_timeout(Duration::from_secs(10));
+        let (drained, reports) = read.expect("reading does not wait for the plane");
+        assert_eq!(drained, Drained::Empty);
+        assert!(
+            matches!(reports[..], [Report::Settings { device: TEAM, .. }]),
+            "{reports:?}"
         );
+        drop(at_work);
     });
 }
 

@@ -1,58 +1,51 @@
 //! Options that another program changes, such as with teamnl(8).
 //!
-//! The driver also reports our own changes, some time later, and a value may have been changed and changed back. So a report is
-//! only a reason to read the options; what they say then decides.
+//! The driver also reports our own changes, some time later, and a value may have been changed and changed back. So a report that
+//! differs from what is known is only a reason to read the options; what they say then decides.
 
-use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
+use std::sync::Arc;
 
-use super::TeamPlane;
-use super::bond::{Bond, Shared};
-use super::genl::Change;
-use crate::dataplane::lock::lock;
-use crate::dataplane::{Touched, Watch};
+use super::bond::{Bond, NAME, Shared};
+use super::genl::{DATAGRAM_MAX, Events};
+use super::options::{self, Key, Value};
+use crate::dataplane::{Report, Watch};
 use crate::netlink::Drained;
 
-impl Watch for TeamPlane {
-    fn event_fd(&self) -> RawFd {
-        lock(&self.shared).events.as_raw_fd()
-    }
+/// The loop's end of the stream of changes.
+pub(super) struct TeamWatch {
+    events: Arc<Events>,
+    buffer: Box<[u8]>,
+}
 
-    fn read_events(&mut self, budget: usize) -> io::Result<Touched> {
-        let mut heard = Vec::new();
-        let drained = lock(&self.shared).events.read(budget, &mut heard)?;
-        Ok(Touched {
-            devices: self.changed_by_others(&heard),
-            more: drained == Drained::More,
-        })
+impl TeamWatch {
+    pub(super) fn new(events: Arc<Events>) -> TeamWatch {
+        TeamWatch {
+            events,
+            buffer: vec![0; DATAGRAM_MAX].into_boxed_slice(),
+        }
     }
 }
 
-impl TeamPlane {
-    /// The bonds that these reports show as changed by others, by the indexes of their interfaces.
-    pub(super) fn changed_by_others(&self, heard: &[Change]) -> BTreeSet<u32> {
-        let shared = &mut *lock(&self.shared);
-        let bonds = self.watched.iter().filter_map(|bond| bond.upgrade());
-        bonds
-            .filter_map(|bond| {
-                let bond = lock(&bond);
-                shared.is_changed(&bond, heard).then_some(bond.ifindex)
-            })
-            .collect()
+impl Watch for TeamWatch {
+    fn plane(&self) -> &'static str {
+        NAME
+    }
+
+    fn event_fd(&self) -> RawFd {
+        self.events.as_raw_fd()
+    }
+
+    fn read_events(&mut self, budget: usize, sink: &mut Vec<Report>) -> io::Result<Drained> {
+        self.events.read(&mut self.buffer, budget, sink)
     }
 }
 
 impl Shared {
-    /// Whether another program changed an option of a bond, judged by these reports.
-    fn is_changed(&mut self, bond: &Bond, heard: &[Change]) -> bool {
-        let differs_from_ours = |change: &Change| match change {
-            Change::Overrun => true,
-            Change::Option { team, key, value } => {
-                *team == bond.ifindex && bond.settings.get(key).is_some_and(|known| known != value)
-            }
-        };
-        if !heard.iter().any(differs_from_ours) {
+    /// See [`PlaneBond::changed_by_others`](crate::dataplane::PlaneBond::changed_by_others).
+    pub(super) fn is_changed(&mut self, bond: &mut Bond, reports: &[Report]) -> bool {
+        if !reports.iter().any(|report| bond.differs(report)) {
             return false;
         }
         // A device that does not answer is going away, and its own event reports that.
@@ -60,6 +53,23 @@ impl Shared {
             return false;
         };
         let differs = |(key, value)| now.get(key).is_some_and(|now| now != value);
-        bond.settings.iter().any(differs)
+        let is_changed = bond.settings.iter().any(differs);
+        if is_changed {
+            // The next plan puts it back, and reports of it that are still to come are no news.
+            bond.settings = now;
+        }
+        is_changed
+    }
+}
+
+impl Bond {
+    /// Whether a report says anything else than what is known. One that cannot be read may.
+    fn differs(&self, report: &Report) -> bool {
+        let Report::Settings { said, .. } = report else {
+            return true;
+        };
+        let options = options::parse(said).and_then(|said| options::parse_options(&said));
+        let differs = |(key, value): &(Key, Value)| self.settings.get(key).is_some_and(|known| known != value);
+        options.is_none_or(|options| options.iter().any(differs))
     }
 }

@@ -4,14 +4,15 @@ use std::time::Duration;
 
 use bond_modes::options::{ModeName, millis};
 use bond_modes::plan::Spread;
-use bond_modes::{PortId, XmitHashPolicy};
+use bond_modes::{BondOptions, PortId, XmitHashPolicy};
 use bond_monitors::MacAddr;
 
+use super::super::forwarder::Forwarder;
 use super::super::table::FIRST;
 use super::{NOW, attach, programs, refusal, with_bond};
 use crate::control::proto::{Call, ErrorCode};
 use crate::dataplane::script::{self, ScriptPlane};
-use crate::dataplane::{PlanPart, PlaneChoice, PlaneError, Planes};
+use crate::dataplane::{PlanPart, PlaneChoice, PlaneError, Planes, Report};
 use crate::instances::{Counters, Instances, check_options_on};
 use crate::netlink::RouteSocket;
 use crate::netlink::tests::ip;
@@ -250,17 +251,64 @@ fn a_change_by_others_is_put_back_whichever_plane_reports_it() {
         // A plane that reports changes of its own bonds, before the one that the bond is on.
         let other = ScriptPlane::named("other");
         other.change_by_others(1);
-        instances.planes = Planes::new(vec![Box::new(other), Box::new(plane.clone())]);
-        assert_eq!(instances.plane_events().len(), 1);
-        plane.change_by_others(instances.bonds[0].ifindex);
+        let mut planes = Planes::new(vec![Box::new(other.clone()), Box::new(plane.clone())]);
+        let device = instances.bonds[0].ifindex;
+        plane.change_by_others(device);
+        instances.watches = planes.watches();
         assert_eq!(instances.plane_events().len(), 2);
         plane.take_calls();
-        instances.read_planes(NOW, 8);
-        instances.settle(NOW);
-        assert_eq!(programs(plane), 1);
-        instances.read_planes(NOW, 8);
-        instances.settle(NOW);
-        assert_eq!(programs(plane), 0, "nothing was changed since");
+        let mut put_back = || {
+            instances.read_planes(8);
+            instances.settle(NOW);
+            programs(plane)
+        };
+        assert_eq!(put_back(), 1);
+        assert_eq!(put_back(), 0, "nothing was changed since");
+        plane.report(script::settings_of(device));
+        assert_eq!(put_back(), 0, "a report of what the agent has set");
+        plane.change_by_others_unheard(device);
+        plane.report(script::settings_of(device + 1));
+        other.report(Report::Lost);
+        assert_eq!(put_back(), 0, "nothing was said about this bond");
+        plane.report(Report::Lost);
+        assert_eq!(put_back(), 1, "it may be among what was lost");
+        plane.change_by_others(device);
+        (0..200).for_each(|_| plane.report(script::settings_of(device)));
+        assert_eq!(put_back(), 1, "one change in many reports");
+    });
+}
+
+#[test]
+fn reports_that_pile_up_while_the_kernel_keeps_its_thread_waiting_are_judged_by_the_kernel() {
+    let plane = ScriptPlane::default();
+    let (bond, device) = Planes::new(vec![Box::new(plane.clone())])
+        .create("bond0", PlaneChoice::Auto, &BondOptions::default())
+        .unwrap();
+    let forwarder = Forwarder::new(bond);
+    let asked = (0..1000).filter(|_| forwarder.take_report(script::settings_of(device.ifindex)));
+    assert_eq!(asked.count(), 1, "one question for all of them");
+    forwarder.is_changed_by_others();
+    let judged = plane.take_judged();
+    assert!(judged.len() < 100 && judged[0] == Report::Lost, "{}", judged.len());
+    assert!(
+        forwarder.take_report(Report::Lost),
+        "what comes later is another question"
+    );
+}
+
+#[test]
+fn an_examination_needs_none_of_the_planes() {
+    with_bond("examined", |instances, plane, _| {
+        plane.cannot("packets_per_slave");
+        instances.planes = Planes::new(Vec::new());
+        for (several, exact) in [("1", true), ("3", false)] {
+            let pairs = [("mode", "0"), ("packets_per_slave", several)];
+            let pairs = pairs.map(|(name, value)| (name.to_owned(), value.to_owned()));
+            instances.examine(&pairs.into()).unwrap();
+            instances.settle(NOW);
+            let found = instances.take_examined().unwrap();
+            assert_eq!(found["planes"][0]["exact"], exact, "{found}");
+        }
     });
 }
 

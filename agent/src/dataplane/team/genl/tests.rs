@@ -317,7 +317,7 @@ fn no_byte_of_an_answer_can_be_changed_into_a_panic_or_a_wait() {
             script.answer([broken.clone()]);
             let _ = script.genl().options(FAMILY, TEAM);
             let mut heard = Vec::new();
-            changes(&broken, FAMILY, &mut heard);
+            reports(&broken, FAMILY, &mut heard);
         }
     }
 }
@@ -393,20 +393,20 @@ fn an_answer_is_waited_for_from_the_end_of_a_send_that_took_long() {
 fn changes_are_told_one_by_one_and_what_cannot_be_read_counts_as_lost() {
     let heard = |datagram: &[u8]| {
         let mut heard = Vec::new();
-        changes(datagram, FAMILY, &mut heard);
+        reports(datagram, FAMILY, &mut heard);
         heard
     };
-    let enabled = Change::Option {
-        team: TEAM,
-        key: Key::port(Name::Enabled, PortId(6)),
-        value: Value::Flag(true),
-    };
     let report = answer(0, 2, TEAM, 2, &[flag_item(b"enabled\0", 6, true)]);
-    assert_eq!(heard(&[report.clone(), done(0)].concat()), [enabled]);
+    let found = heard(&[report.clone(), done(0)].concat());
+    let [Report::Settings { device: TEAM, said }] = &found[..] else {
+        panic!("{found:?}");
+    };
+    let said = options::parse_options(&options::parse(said).unwrap()).unwrap();
+    assert_eq!(said, [(Key::port(Name::Enabled, PortId(6)), Value::Flag(true))]);
     let of_ports = answer(0, 3, TEAM, 3, &[u32_attribute(1, 6)]);
     assert_eq!(heard(&of_ports), [], "links are heard of elsewhere");
-    assert_eq!(heard(&report[..report.len() - 3]), [Change::Overrun]);
-    assert_eq!(heard(&[0; 7]), [Change::Overrun]);
+    assert_eq!(heard(&report[..report.len() - 3]), [Report::Lost]);
+    assert_eq!(heard(&[0; 7]), [Report::Lost]);
 }
 
 #[test]
@@ -418,6 +418,7 @@ fn a_kernel_without_the_driver_says_so_at_once() {
         Err(error) => assert_eq!(error.raw_os_error(), Some(libc::ENOENT)),
     }
     assert!(start.elapsed() < PATIENCE);
-    let mut events = Events::open().unwrap();
-    assert_eq!(events.read(8, &mut Vec::new()).unwrap(), Drained::Empty);
+    let events = Events::open().unwrap();
+    let read = events.read(&mut [0; 16], 8, &mut Vec::new());
+    assert_eq!(read.unwrap(), Drained::Empty);
 }

@@ -31,6 +31,8 @@ pub(super) struct World {
     pub(super) answers: VecDeque<Vec<u8>>,
     /// What the next setting is answered, whether it is carried out or not.
     pub(super) complaint: Option<(i32, bool)>,
+    /// Requests so far.
+    pub(super) asked: u32,
 }
 
 impl World {
@@ -83,6 +85,7 @@ impl World {
 impl Wire for Kernel {
     fn send(&mut self, request: &[u8]) -> io::Result<()> {
         let world = &mut *lock(&self.0);
+        world.asked += 1;
         let sequence = u32::from_ne_bytes(request[8..12].try_into().unwrap());
         let attributes = options::parse(&request[20..]).unwrap();
         match (u16::from_ne_bytes([request[4], request[5]]), request[16]) {
