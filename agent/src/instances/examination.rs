@@ -5,7 +5,7 @@ use bond_modes::options;
 use serde_json::Value;
 
 use super::Instances;
-use super::changes::option_error;
+use super::errors::option_error;
 use crate::control::proto::{ControlError, DoctorReport, OptionPairs, SCHEMA};
 use crate::plane_option::take_plane;
 

@@ -8,6 +8,7 @@ mod agenda;
 mod attempts;
 mod changes;
 mod deadlines;
+mod errors;
 mod events;
 mod examination;
 mod facts;
@@ -36,6 +37,7 @@ mod tests;
 mod topology;
 mod unadopted;
 mod unfulfilled;
+mod waiting;
 
 pub use changes::{check_options, check_options_on};
 pub use showing::Showing;

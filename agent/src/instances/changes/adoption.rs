@@ -2,13 +2,11 @@
 
 use std::time::Duration;
 
-use bond_modes::options::millis;
 use bond_monitors::Time;
 
 use super::super::Instances;
 use super::super::id::InstanceId;
 use super::super::unadopted::{State, Unadopted};
-use crate::control::proto::WaitingReport;
 use crate::dataplane::PlaneError;
 use crate::dataplane::step::step;
 use crate::netlink::{Link, LinkEvent};
@@ -73,49 +71,6 @@ impl Instances {
                 .position(|bond| bond.ifindex() == Some(link.ifindex))
         };
         Ok(link.as_ref().and_then(same))
-    }
-
-    /// The bonds that are to be adopted, and those that a start is still to make.
-    pub(in crate::instances) fn waiting(&mut self, now: Time) -> Vec<WaitingReport> {
-        let adopted = |bond: &Unadopted| WaitingReport {
-            name: bond.name.clone(),
-            why: bond.reason.clone(),
-            next_attempt_ms: bond.retry.map_or(0, |retry| millis(retry.since(now))),
-            starting: bond.retry.is_none(),
-        };
-        let made = |name: String| WaitingReport {
-            name,
-            why: MAKES.to_owned(),
-            next_attempt_ms: 0,
-            starting: true,
-        };
-        let adopted: Vec<WaitingReport> = self.unadopted.iter().map(adopted).collect();
-        adopted
-            .into_iter()
-            .chain(self.still_to_make().into_iter().map(made))
-            .collect()
-    }
-
-    /// The bonds that a start is still to make.
-    pub(in crate::instances) fn still_to_make(&mut self) -> Vec<String> {
-        let named = self.agenda.specs().iter().map(|spec| spec.name.clone());
-        let mut named: Vec<String> = named.collect();
-        named.retain(|name| self.bonds.named(name).is_none() && self.unadopted.iter().all(|bond| bond.name != *name));
-        named
-    }
-
-    /// Why a bond that is known is not there; `None` if none of this name is expected.
-    pub(in crate::instances) fn why_missing(&self, bond: &str) -> Option<String> {
-        if let Some(waiting) = self.unadopted.iter().find(|waiting| waiting.name == bond) {
-            let again = if waiting.retry.is_some() {
-                ", bondd tries again"
-            } else {
-                ""
-            };
-            return Some(format!("{bond} is not adopted yet{again}: {}", waiting.reason));
-        }
-        let to_be_made = self.agenda.specs().iter().any(|spec| spec.name == bond);
-        to_be_made.then(|| format!("{bond} is not made yet: {MAKES}"))
     }
 
     /// Whether a bond may forward that this agent has not adopted yet.
@@ -194,15 +149,6 @@ impl Instances {
         }
     }
 
-    /// An interface is gone. If it is that of a bond that is to be adopted, its ports are given back at once.
-    pub(in crate::instances) fn unadopted_gone(&mut self, now: Time, ifindex: u32) {
-        for bond in &mut self.unadopted {
-            if bond.ifindex() == Some(ifindex) && bond.retry.is_some() {
-                bond.retry = Some(now);
-            }
-        }
-    }
-
     /// Where the bond is, now that it is adopted. Another one may have its former name by now.
     pub(in crate::instances) fn place_of(&mut self, bond: &Unadopted) -> Option<InstanceId> {
         match bond.ifindex() {
@@ -276,9 +222,6 @@ impl Instances {
         }
     }
 }
-
-/// Why a bond of the option files is not there at the beginning.
-const MAKES: &str = "bondd has just started and makes one bond after the other";
 
 /// The interface that every network namespace has.
 const LOOPBACK: u32 = 1;

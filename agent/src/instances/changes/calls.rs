@@ -1,15 +1,16 @@
 //! Calls of clients. A refused call changes nothing.
 
 use bond_modes::options::{self, is_interface_name};
-use bond_modes::{Bond, BondOptions, Notice, OptionError, PortId};
+use bond_modes::{Bond, BondOptions, Notice, PortId};
 use bond_monitors::Time;
 use serde_json::{Value, json};
 
 use super::super::Instances;
+use super::super::errors::{option_error, plane_error};
 use super::super::id::InstanceId;
 use super::super::instance::Instance;
 use crate::control::proto::{Call, ControlError, ErrorCode, EventLine, OptionPairs};
-use crate::dataplane::{PlaneChoice, PlaneError};
+use crate::dataplane::PlaneChoice;
 use crate::plane_option::take_plane;
 use crate::text::chain;
 
@@ -268,37 +269,6 @@ fn changed_by(call: &Call) -> Option<&str> {
 
 fn done<T>(_: T) -> Value {
     json!({})
-}
-
-/// An option error as a client gets it.
-pub(in crate::instances) fn option_error(object: &str, error: OptionError) -> ControlError {
-    let code = match error {
-        OptionError::Unknown { .. } => ErrorCode::UnknownOption,
-        OptionError::BadValue { .. } | OptionError::Listed { .. } | OptionError::NotListed { .. } => {
-            ErrorCode::BadValue
-        }
-        OptionError::NotAPort { .. } | OptionError::NoPortsYet { .. } => ErrorCode::NotAPort,
-        _ => ErrorCode::Refused,
-    };
-    ControlError::new(code, format!("{object}: {error}"))
-}
-
-/// A data plane's error as a client gets it.
-pub(super) fn plane_error(object: &str, error: &PlaneError) -> ControlError {
-    let code = match error {
-        PlaneError::PortGone { .. } => ErrorCode::NoSuchDevice,
-        PlaneError::NotYet { .. }
-        | PlaneError::Unsupported { .. }
-        | PlaneError::OneQueue { .. }
-        | PlaneError::UnknownPlane { .. }
-        | PlaneError::NoPlane { .. } => ErrorCode::NoPlane,
-        PlaneError::Inexact { .. } => ErrorCode::Refused,
-        PlaneError::Permission { .. } => ErrorCode::Permission,
-        PlaneError::NameTaken { .. } => ErrorCode::NameTaken,
-        PlaneError::NotUndone { error, .. } => plane_error(object, error).code,
-        PlaneError::Kernel { .. } | PlaneError::Limit { .. } | PlaneError::NotRecognised { .. } => ErrorCode::Kernel,
-    };
-    ControlError::new(code, format!("{object}: {}", chain(error)))
 }
 
 /// Names with a meaning of their own beside the bonds' files. [bond_sysfs.c: bonding_masters]

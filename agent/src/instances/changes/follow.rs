@@ -6,10 +6,10 @@ use bond_modes::options::{self, row_name};
 use bond_monitors::Time;
 
 use super::super::Instances;
+use super::super::errors::option_error;
 use super::super::id::InstanceId;
 use super::super::instance::Instance;
 use super::super::unadopted::{State, Unadopted};
-use super::calls::option_error;
 use crate::config::BondSpec;
 use crate::control::proto::OptionPairs;
 use crate::dataplane::PlaneError;

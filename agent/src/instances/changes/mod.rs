@@ -15,5 +15,4 @@ mod give_back;
 mod port_calls;
 mod start;
 
-pub(super) use calls::option_error;
 pub use start::{check_options, check_options_on};

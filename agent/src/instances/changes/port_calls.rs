@@ -5,9 +5,9 @@ use bond_modes::{BondOptions, Event, Notice, PortFacts, PortId, Warning};
 use bond_monitors::{MacAddr, Time};
 
 use super::super::Instances;
+use super::super::errors::{option_error, plane_error};
 use super::super::id::InstanceId;
 use super::super::logged_failures::Subject;
-use super::calls::{option_error, plane_error};
 use crate::control::proto::{ControlError, ErrorCode, OptionPairs};
 use crate::dataplane::{self, OriginalPort, PlaneError, PortBase};
 use crate::netlink::Link;

@@ -1,0 +1,68 @@
+//! Bonds that are known and not there: a start has not come to them, or an attempt to take them over failed.
+
+use std::collections::BTreeSet;
+
+use bond_modes::options::millis;
+use bond_monitors::Time;
+
+use super::Instances;
+use super::unadopted::Unadopted;
+use crate::control::proto::WaitingReport;
+
+impl Instances {
+    /// The bonds that are to be adopted, and those that a start is still to make.
+    pub(super) fn waiting(&mut self, now: Time) -> Vec<WaitingReport> {
+        let adopted = |bond: &Unadopted| WaitingReport {
+            name: bond.name.clone(),
+            why: bond.reason.clone(),
+            next_attempt_ms: bond.retry.map_or(0, |retry| millis(retry.since(now))),
+            starting: bond.retry.is_none(),
+        };
+        let made = |name: String| WaitingReport {
+            name,
+            why: MAKES.to_owned(),
+            next_attempt_ms: 0,
+            starting: true,
+        };
+        let adopted: Vec<WaitingReport> = self.unadopted.iter().map(adopted).collect();
+        adopted
+            .into_iter()
+            .chain(self.still_to_make().into_iter().map(made))
+            .collect()
+    }
+
+    /// The bonds that a start is still to make.
+    pub(super) fn still_to_make(&mut self) -> Vec<String> {
+        let named = self.agenda.specs().iter().map(|spec| spec.name.clone());
+        let mut named: Vec<String> = named.collect();
+        let unadopted: BTreeSet<&str> = self.unadopted.iter().map(|bond| bond.name.as_str()).collect();
+        named.retain(|name| self.bonds.named(name).is_none() && !unadopted.contains(name.as_str()));
+        named
+    }
+
+    /// Why a bond that is known is not there; `None` if none of this name is expected.
+    pub(super) fn why_missing(&self, bond: &str) -> Option<String> {
+        if let Some(waiting) = self.unadopted.iter().find(|waiting| waiting.name == bond) {
+            let again = if waiting.retry.is_some() {
+                ", bondd tries again"
+            } else {
+                ""
+            };
+            return Some(format!("{bond} is not adopted yet{again}: {}", waiting.reason));
+        }
+        let to_be_made = self.agenda.specs().iter().any(|spec| spec.name == bond);
+        to_be_made.then(|| format!("{bond} is not made yet: {MAKES}"))
+    }
+
+    /// An interface is gone. If it is that of a bond that is to be adopted, its ports are given back at once.
+    pub(super) fn unadopted_gone(&mut self, now: Time, ifindex: u32) {
+        for bond in &mut self.unadopted {
+            if bond.ifindex() == Some(ifindex) && bond.retry.is_some() {
+                bond.retry = Some(now);
+            }
+        }
+    }
+}
+
+/// Why a bond of the option files is not there at the beginning.
+const MAKES: &str = "bondd has just started and makes one bond after the other";
