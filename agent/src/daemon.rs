@@ -20,7 +20,7 @@ use crate::control::{RUN_DIR, RUN_DIR_ENV, SOCKET};
 use crate::dataplane::tc::{DeviceChoice, Hook, NewBonds};
 use crate::dataplane::{PlaneChoice, PlaneError, PlaneSetup, Planes};
 use crate::descriptors::{self, cannot};
-use crate::instances::{Instances, check_options_on};
+use crate::instances::{Instances, check_options_on, kinds};
 use crate::locks::private_file;
 use crate::logging;
 use crate::priority;
@@ -151,7 +151,7 @@ fn serve(arguments: &Arguments, config: &Parsed) -> Result<(), Box<dyn Error>> {
     let registry = poll.registry().try_clone().map_err(cannot("wait for frames"))?;
     let waker = Waker::new(poll.registry(), ANSWERS).map_err(cannot("wait for answers of threads"))?;
     let threads = Threads::start(waker)?;
-    let mut instances = Instances::new(&run_dir, registry, planes, threads)?;
+    let mut instances = Instances::new(&run_dir, registry, kinds::all(), planes, threads)?;
     instances.prefer(arguments.plane);
     instances.show_in(arguments.status_files);
     instances

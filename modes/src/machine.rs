@@ -2,18 +2,19 @@
 
 use bond_monitors::Time;
 
-use crate::action::Action;
-use crate::event::Event;
-
 /// A machine without socket, clock, thread or logger: facts and time go in, actions come out.
 pub trait Machine {
+    /// What it is told.
+    type Event;
+    /// What it asks for.
+    type Action;
     /// State for the next start.
     type Saved;
     /// State for people and programs.
     type Status;
 
     /// Adds a fact. Drain [`Machine::poll_action`] afterwards.
-    fn handle_event(&mut self, now: Time, event: Event);
+    fn handle_event(&mut self, now: Time, event: Self::Event);
 
     /// Lets time pass. A call before the time is harmless.
     fn handle_timeout(&mut self, now: Time);
@@ -24,7 +25,7 @@ pub trait Machine {
     fn held_up(&mut self, since: Time, until: Time);
 
     /// The next thing to do; drain to `None` after every input.
-    fn poll_action(&mut self) -> Option<Action>;
+    fn poll_action(&mut self) -> Option<Self::Action>;
 
     /// When [`Machine::handle_timeout`] is to be called.
     fn poll_timeout(&self) -> Option<Time>;

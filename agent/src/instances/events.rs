@@ -91,21 +91,24 @@ impl Instances {
     pub(super) fn on_link_event(&mut self, now: Time, event: LinkEvent) {
         in_picture(&mut self.host, &event);
         match event {
-            LinkEvent::Link(link) => {
-                self.rename_ports(std::slice::from_ref(&link));
-                self.on_link(now, &link);
-            }
-            LinkEvent::Gone { ifindex, name } => {
-                self.on_gone(now, ifindex, &name);
-            }
+            LinkEvent::Link(link) => self.told_of(now, std::slice::from_ref(&link)),
+            LinkEvent::Gone { ifindex, name } => self.told_gone(now, ifindex, &name),
             LinkEvent::Address { ifindex, .. } => {
-                self.outdated_addresses.extend(self.bonds.below(ifindex));
+                self.each_kind(|kind, shared| kind.on_addresses(shared, now, ifindex));
             }
             LinkEvent::Overrun => {
                 log::warn!("link events were lost, reading the state of every interface");
                 self.resync_later(now);
             }
         }
+    }
+
+    fn told_of(&mut self, now: Time, links: &[Link]) {
+        self.each_kind(|kind, shared| kind.on_links(shared, now, links));
+    }
+
+    fn told_gone(&mut self, now: Time, ifindex: u32, name: &str) {
+        self.each_kind(|kind, shared| kind.on_gone(shared, now, ifindex, name));
     }
 
     /// Compares everything with the state in the kernel, and waits for that: at start.
@@ -189,12 +192,9 @@ impl Instances {
             .filter(|(index, _)| self.host.link(*index).is_none());
         let gone: BTreeMap<u32, String> = read.gone.into_iter().chain(missing).collect();
         for (ifindex, name) in gone {
-            self.on_gone(now, ifindex, &name);
+            self.told_gone(now, ifindex, &name);
         }
-        self.rename_ports(&read.links);
-        for link in &read.links {
-            self.on_link(now, link);
-        }
+        self.told_of(now, &read.links);
         for at in self.bonds.ids() {
             self.refresh_addresses(now, at);
         }
@@ -248,7 +248,7 @@ impl Instances {
     }
 
     /// A link as it is now, after [`Instances::rename_ports`].
-    fn on_link(&mut self, now: Time, link: &Link) {
+    pub(super) fn on_link(&mut self, now: Time, link: &Link) {
         let port = PortId(link.ifindex);
         if let Some(at) = self.bonds.owner_of(port) {
             return self.on_port(now, at, port, link);
@@ -330,7 +330,7 @@ impl Instances {
         self.release(now, at, port, false);
     }
 
-    fn on_gone(&mut self, now: Time, ifindex: u32, name: &str) {
+    pub(super) fn on_gone(&mut self, now: Time, ifindex: u32, name: &str) {
         self.unadopted_gone(now, ifindex);
         if let Some(at) = self.bonds.on_device(ifindex) {
             log::warn!("{name}: its interface was deleted by another program, giving its ports back");

@@ -6,6 +6,7 @@
 mod actions;
 mod agenda;
 mod attempts;
+mod bonds;
 mod changes;
 mod deadlines;
 mod errors;
@@ -17,6 +18,8 @@ mod frame_sockets;
 mod gathered;
 mod id;
 mod instance;
+mod kind;
+pub mod kinds;
 mod listening;
 mod logged_failures;
 mod looks;
@@ -56,6 +59,7 @@ use self::agenda::{Agenda, StartFiles};
 use self::frame_sockets::FrameSockets;
 use self::gathered::Gathered;
 use self::id::InstanceId;
+use self::kind::Kind;
 use self::looks::Look;
 use self::polls::Polls;
 use self::returns::Returns;
@@ -82,6 +86,7 @@ const NAMED_AT_MOST: usize = 20;
 
 /// All bonds, in the order of their creation, and the sockets and files that they share.
 pub struct Instances {
+    kinds: Vec<Box<dyn Kind<Instances>>>,
     planes: Planes,
     /// What hears of changes to bonds, without the planes.
     watches: Vec<Box<dyn Watch>>,
@@ -155,17 +160,19 @@ fn open_packets() -> std::io::Result<PacketSocket> {
 }
 
 impl Instances {
-    /// Without bonds; [`Instances::begin_start`] says which are to be adopted and made.
+    /// With these `kinds`, but without bonds; [`Instances::begin_start`] says which are to be adopted and made.
     ///
     /// Frames that ports hear are read from sources registered with `registry`; see [`Instances::read_frames`].
     pub fn new(
         run_dir: &Path,
         registry: Registry,
+        kinds: Vec<Box<dyn Kind<Instances>>>,
         mut planes: Planes,
         threads: Threads<Instances>,
     ) -> std::io::Result<Instances> {
         let release = nix::sys::utsname::uname().map(|name| name.release().to_string_lossy().into_owned());
         Ok(Instances {
+            kinds,
             watches: planes.watches(),
             examiners: planes.examiners(),
             planes,
@@ -261,45 +268,38 @@ impl Instances {
     /// When [`Instances::handle_timeout`] or [`Instances::go_on_starting`] has something to do.
     pub fn poll_timeout(&mut self) -> Option<Time> {
         let parts = [
-            self.bonds.poll_timeout(),
             self.start_timeout(),
             self.adopt_timeout(),
             self.has_started().then(|| self.give_back_timeout()).flatten(),
             self.resync_at,
             self.save_again_at,
         ];
-        parts.into_iter().flatten().min()
+        let mut due: Vec<Time> = parts.into_iter().flatten().collect();
+        self.each_kind(|kind, shared| due.extend(kind.poll_timeout(shared)));
+        due.into_iter().min()
     }
 
-    /// Runs the timers that are due: first those of the bonds, which may move traffic.
+    /// Runs the timers that are due: first those of the kinds, which may move traffic.
     pub fn handle_timeout(&mut self, now: Time) {
-        let due = self.due_with_polls(now);
-        for &at in &due {
-            let bond = &mut self.bonds[at].bond;
-            if bond.next_poll().is_some_and(|next| next <= now) {
-                bond.hold_polls(self.polls.rest_until(now, at, bond.options().miimon));
-            }
-            if bond.poll_timeout().is_some_and(|due| due <= now) {
-                let only_polls = bond.only_polls(now);
-                bond.handle_timeout(now);
-                match only_polls {
-                    true => self.carry_out_actions(now, at),
-                    false => self.drain(now, at),
-                }
-            }
-        }
-        self.ask_polled();
+        self.each_kind(|kind, shared| kind.handle_timeout(shared, now));
         self.adopt_due(now);
-        self.repair_after_pause(now, &due);
         if self.resync_at.is_some_and(|at| at <= now) {
             self.resync_later(now);
         }
-        self.attach_due(now, &due);
         // A bond that is still to be taken over may want them.
         if self.has_started() {
             self.give_back_due(now);
         }
         self.save_again(now);
+    }
+
+    /// Does something with each kind in turn.
+    fn each_kind(&mut self, mut with: impl FnMut(&mut dyn Kind<Instances>, &mut Instances)) {
+        let mut kinds = std::mem::take(&mut self.kinds);
+        for kind in &mut kinds {
+            with(kind.as_mut(), self);
+        }
+        self.kinds = kinds;
     }
 
     /// Gives the bonds that this turn was about its duration: from `since`, when its clock was read, to `until`, its end.

@@ -27,8 +27,22 @@ impl Instances {
         let waiting = serde_json::to_string(&waiting).expect("a report is plain data");
         Ok(Showing {
             left: shown.into(),
-            text: format!("{{\"schema\":{SCHEMA},\"waiting\":{waiting},\"bonds\":["),
+            text: format!(
+                "{{\"schema\":{SCHEMA},\"waiting\":{waiting}{},\"bonds\":[",
+                self.others(now)
+            ),
         })
+    }
+
+    /// The instances of the other kinds, as fields of the report.
+    fn others(&mut self, now: Time) -> String {
+        let mut fields = String::new();
+        self.each_kind(|kind, shared| {
+            if let Some(shown) = kind.show(shared, now) {
+                fields += &format!(",{:?}:{shown}", kind.name());
+            }
+        });
+        fields
     }
 
     /// Adds the next bond to an answer and returns how many ports it has; `None` if no bond is left. A bond that was deleted in

@@ -12,7 +12,7 @@ use super::id::InstanceId;
 use super::looks::Look;
 use super::publish::PUBLISHED_A_TURN;
 use super::table::FIRST;
-use super::{Counters, Instances, check_options};
+use super::{Counters, Instances, check_options, kinds};
 use crate::config::{self, BondSpec};
 use crate::control::proto::{Call, ErrorCode};
 use crate::dataplane::script::{self, ScriptPlane};
@@ -31,6 +31,7 @@ mod planes;
 mod put_back;
 mod renames;
 mod saving;
+mod second_kind;
 
 const NOW: Time = Time::ZERO;
 
@@ -104,6 +105,7 @@ fn with_bond(name: &str, body: impl FnOnce(&mut Instances, &ScriptPlane, &std::p
         let mut instances = Instances::new(
             &dir,
             registry,
+            kinds::all(),
             Planes::new(vec![Box::new(plane.clone())]),
             Threads::at_once(),
         )

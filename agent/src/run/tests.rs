@@ -16,6 +16,7 @@ use super::*;
 use crate::control::SOCKET;
 use crate::dataplane::Planes;
 use crate::dataplane::script::{self, ScriptPlane};
+use crate::instances::kinds;
 use crate::netlink::RouteSocket;
 use crate::netlink::tests::{in_netns, ip};
 use crate::status::writer::STUCK_LIMIT;
@@ -68,6 +69,7 @@ impl AgentUnderTest {
         let mut instances = Instances::new(
             &dir,
             registry,
+            kinds::all(),
             Planes::new(vec![Box::new(plane.clone())]),
             Threads::at_once(),
         )
@@ -131,7 +133,7 @@ impl AgentUnderTest {
         let poll = Poll::new().unwrap();
         let registry = poll.registry().try_clone().unwrap();
         let planes = Planes::new(vec![Box::new(self.plane.clone())]);
-        let mut instances = Instances::new(&self.dir, registry, planes, Threads::at_once()).unwrap();
+        let mut instances = Instances::new(&self.dir, registry, kinds::all(), planes, Threads::at_once()).unwrap();
         instances.begin_start(clock::now(), &[], &[]).unwrap();
         self.agent = agent(poll, instances, &self.dir);
     }

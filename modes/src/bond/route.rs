@@ -12,6 +12,8 @@ use crate::status::Snapshot;
 use crate::watch;
 
 impl Machine for Bond {
+    type Event = Event;
+    type Action = Action;
     type Saved = Saved;
     type Status = Snapshot;
 

@@ -13,7 +13,7 @@ use crate::config::{self, BondSpec};
 use crate::control::proto::{Call, ErrorCode, Report};
 use crate::dataplane::script::{self, ScriptPlane};
 use crate::dataplane::{OriginalPort, PORT_MARK, PlaneBond, Planes};
-use crate::instances::{Instances, check_options};
+use crate::instances::{Instances, check_options, kinds};
 use crate::netlink::LinkEvent;
 use crate::netlink::tests::{asks, ip};
 use crate::threads::Threads;
@@ -38,6 +38,7 @@ pub(super) fn next_agent(plane: &ScriptPlane, dir: &Path) -> Instances {
     Instances::new(
         dir,
         registry,
+        kinds::all(),
         Planes::new(vec![Box::new(plane.clone())]),
         Threads::at_once(),
     )

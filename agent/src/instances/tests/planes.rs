@@ -13,7 +13,7 @@ use super::{NOW, attach, programs, refusal, with_bond};
 use crate::control::proto::{Call, ErrorCode};
 use crate::dataplane::script::{self, ScriptPlane};
 use crate::dataplane::{PlanPart, PlaneChoice, PlaneError, Planes, Report};
-use crate::instances::{Counters, Instances, check_options_on};
+use crate::instances::{Counters, Instances, check_options_on, kinds};
 use crate::netlink::RouteSocket;
 use crate::netlink::tests::ip;
 use crate::threads::Threads;
@@ -171,6 +171,7 @@ fn a_bond_without_saved_state_stays_in_the_mode_it_is_in() {
             let mut next_agent = Instances::new(
                 &dir.join("next_agent"),
                 registry,
+                kinds::all(),
                 Planes::new(vec![Box::new(plane.clone())]),
                 Threads::at_once(),
             )
@@ -323,6 +324,7 @@ fn a_bond_on_a_plane_that_this_agent_has_not_is_left_as_it_is() {
         let mut next_agent = Instances::new(
             dir,
             registry,
+            kinds::all(),
             Planes::new(vec![Box::new(other.clone())]),
             Threads::at_once(),
         )
