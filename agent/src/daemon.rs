@@ -13,6 +13,7 @@ use mio::Waker;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
+use crate::capabilities::{Capabilities, refusal};
 use crate::clock;
 use crate::config::{self, Grammar, Parsed, Severity};
 use crate::control::server::Server;
@@ -137,16 +138,7 @@ fn serve(arguments: &Arguments, config: &Parsed) -> Result<(), Box<dyn Error>> {
     let _lock = lock(&run_dir)?;
     logging::write_by_thread()?;
     priority::raise(priority::LOOP);
-    let mut planes = Planes::open(&PlaneSetup { run_dir: &run_dir, tc })?;
-    match planes.probe() {
-        Err(error @ PlaneError::Permission { .. }) => return Err(error.into()),
-        // No bond can be made, but clients get an answer with the reason.
-        Err(error) => log::error!("no data plane: {}", chain(&error)),
-        Ok(()) => {}
-    }
-    for (plane, why) in planes.short_lived() {
-        log::warn!("bonds on plane {plane}: {why}");
-    }
+    let planes = open_planes(&PlaneSetup { run_dir: &run_dir, tc })?;
     let poll = mio::Poll::new().map_err(cannot("wait for events"))?;
     let registry = poll.registry().try_clone().map_err(cannot("wait for frames"))?;
     let waker = Waker::new(poll.registry(), ANSWERS).map_err(cannot("wait for answers of threads"))?;
@@ -164,6 +156,24 @@ fn serve(arguments: &Arguments, config: &Parsed) -> Result<(), Box<dyn Error>> {
     let instances = agent.run(|| log::info!("ready at {}", run_dir.display()))?;
     stop(&run_dir, instances);
     Ok(())
+}
+
+/// Opens the data planes. An agent without rights that every bond needs ends here, before it takes bonds over that it must leave again.
+fn open_planes(setup: &PlaneSetup<'_>) -> Result<Planes, Box<dyn Error>> {
+    // A system that does not tell is asked when something is done.
+    let rights = Capabilities::effective().ok();
+    let missing = rights.map_or(Vec::new(), Capabilities::missing);
+    if !missing.is_empty() {
+        return Err(refusal(&missing).into());
+    }
+    let mut planes = Planes::open(setup)?;
+    // The examination takes time; only an agent that may load no programs makes it this early, to learn whether a plane does without.
+    if rights.is_some_and(|rights| !rights.allow_programs())
+        && let Err(PlaneError::Permission { .. }) = planes.probe()
+    {
+        return Err(refusal(&["CAP_BPF and CAP_PERFMON (before Linux 5.8, CAP_SYS_ADMIN)"]).into());
+    }
+    Ok(planes)
 }
 
 /// Ends the agent; bonds go on forwarding. If there is no bond, the data planes remove everything that they made.

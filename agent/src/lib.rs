@@ -5,6 +5,7 @@
 //! we crash.
 
 mod apart;
+mod capabilities;
 pub mod clock;
 pub mod config;
 pub mod control;

@@ -447,6 +447,37 @@ fn an_agent_that_may_not_use_bpf_says_which_capability_it_needs() {
 }
 
 #[test]
+fn an_agent_without_its_rights_takes_no_bond_over_and_says_once_that_bonds_are_unmonitored() {
+    let bench = bench();
+    let mut host = bench.host;
+    host.daemon.ctl("add bond1 mode active-backup miimon 100");
+    host.daemon.sigkill();
+    let mut rights = vec![("-net_admin", "CAP_NET_ADMIN"), ("-net_raw", "CAP_NET_RAW")];
+    let team = ["link", "add", "team9", "type", "team"];
+    // An agent that has the team driver can work without.
+    if !host.netns.command("ip").args(team).status().unwrap().success() {
+        rights.push(("-bpf,-sys_admin", "CAP_BPF"));
+    }
+    for (without, needed) in rights {
+        let mut command = host.netns.command("setpriv");
+        command.args(["--bounding-set", without]).arg(bin("bondd"));
+        command.arg("--run-dir").arg(host.daemon.dir()).stdin(Stdio::null());
+        let output = command.output().expect("setpriv is installed");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        println!("{said}");
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        let errors: Vec<&str> = said.lines().filter(|line| line.contains(" error ")).collect();
+        assert!(
+            matches!(errors[..], [error] if error.contains(needed) && error.contains("unmonitored")),
+            "{said}"
+        );
+        assert!(!said.contains("adopted"), "{said}");
+    }
+    host.daemon.launch();
+    host.daemon.wait_active("bond0", "eth0");
+}
+
+#[test]
 fn whatever_takes_the_last_descriptor_of_a_start_is_named_with_the_limit() {
     let _machine = Machine::shared();
     let netns = Netns::new("fewfds");

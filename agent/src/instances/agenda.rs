@@ -18,6 +18,8 @@ pub(super) enum Stage {
     Saved,
     /// So are bonds whose state was lost.
     Orphans,
+    /// It is found out what this kernel can do, for bonds that are to be made.
+    Examine,
     /// Bonds that are there follow the option files, or are left behind by them.
     Change,
     /// They get the ports that they miss.
@@ -37,6 +39,8 @@ pub(super) enum Task {
     Adopt(String),
     /// Take over the bond of this name that no file describes.
     Orphan(String),
+    /// Find out whether this kernel has what a data plane needs.
+    Examine,
     /// Make the bond of this name what its lines of the files say.
     Follow(String),
     /// The files do not name this bond.
@@ -103,7 +107,8 @@ impl Agenda {
     pub(super) fn advance(&mut self) -> Stage {
         self.stage = match self.stage {
             Stage::Saved => Stage::Orphans,
-            Stage::Orphans => Stage::Change,
+            Stage::Orphans => Stage::Examine,
+            Stage::Examine => Stage::Change,
             Stage::Change => Stage::Attach,
             Stage::Attach => Stage::Make,
             Stage::Make => Stage::End,
@@ -162,7 +167,7 @@ mod tests {
         while agenda.stage() != Stage::Done {
             stages.push(agenda.advance());
         }
-        assert!(stages.is_sorted() && stages.len() == 7, "{stages:?}");
+        assert!(stages.is_sorted() && stages.len() == 8, "{stages:?}");
     }
 
     #[test]

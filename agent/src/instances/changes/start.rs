@@ -68,12 +68,25 @@ impl Instances {
                 Ok(None) => {}
                 Err(error) => self.adopt_later(now, Unadopted::new(&name, State::Lost), &error),
             },
+            Some(Task::Examine) => self.examine_kernel(),
             Some(Task::Follow(name)) => self.follow_in_turn(now, &name),
             Some(Task::LeaveBehind(name)) => self.leave_behind_one(now, &name),
             Some(Task::Attach(at, port)) => self.attach_in_turn(now, at, &port),
             Some(Task::Prune) => self.prune_files(),
             Some(Task::Files) => self.wait_for_files(now),
             None => {}
+        }
+    }
+
+    /// Not before bonds that forward are taken over: it makes devices and loads programs, in which the kernel takes its time, and
+    /// meanwhile nobody would move their traffic.
+    fn examine_kernel(&mut self) {
+        // No bond can be made, but clients get an answer with the reason.
+        if let Err(error) = self.planes.probe() {
+            log::error!("no data plane: {}", chain(&error));
+        }
+        for (plane, why) in self.planes.short_lived() {
+            log::warn!("bonds on plane {plane}: {why}");
         }
     }
 
@@ -98,6 +111,7 @@ impl Instances {
             let tasks = match stage {
                 Stage::Saved | Stage::Done => return None,
                 Stage::Orphans => self.orphans(),
+                Stage::Examine => vec![Task::Examine],
                 Stage::Change => self.changes(),
                 Stage::Attach => self
                     .bonds

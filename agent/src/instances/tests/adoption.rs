@@ -143,6 +143,30 @@ fn a_bond_that_cannot_be_adopted_at_once_keeps_its_saved_state_and_is_adopted_la
 }
 
 #[test]
+fn the_kernel_is_examined_only_when_all_that_forwards_is_watched_again() {
+    with_bond("examined-late", |instances, plane, dir| {
+        make_interface(instances, "bond0");
+        attach(instances, "a").unwrap();
+        instances.publish_all(NOW);
+
+        let mut next = next_agent(plane, dir);
+        let mut other = spec("mode=1 miimon=100", &[]);
+        other.name = "bond1".to_owned();
+        next.start(NOW, std::slice::from_ref(&other), &[]).unwrap();
+        assert!(next.bonds.named("bond0").is_some());
+        let order = plane.take_calls().into_iter().filter_map(|call| match call {
+            script::Call::Adopt(name) => Some(format!("adopt {name}")),
+            script::Call::Probe => Some("examine".to_owned()),
+            script::Call::Create(name) => Some(format!("create {name}")),
+            _ => None,
+        });
+        let order: Vec<String> = order.collect();
+        assert_eq!(order[..2], ["adopt bond0", "examine"]);
+        assert_eq!(order.last().unwrap(), "create bond1");
+    });
+}
+
+#[test]
 fn a_bond_whose_file_stops_naming_it_while_it_cannot_be_adopted_follows_that_later() {
     with_bond("leave-later", |instances, plane, dir| {
         make_interface(instances, "bond0");

@@ -331,7 +331,7 @@ fn a_bond_on_a_plane_that_this_agent_has_not_is_left_as_it_is() {
         .unwrap();
         next_agent.start(NOW, &[], &[]).unwrap();
         assert!(next_agent.planes_in_use().is_empty());
-        assert_eq!(other.take_calls(), [script::Call::Bonds]);
+        assert_eq!(other.take_calls(), [script::Call::Bonds, script::Call::Probe]);
         let saved = next_agent.store.load().unwrap().states;
         assert_eq!(
             (saved.len(), saved[0].originals.len()),
