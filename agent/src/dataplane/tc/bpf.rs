@@ -188,18 +188,21 @@ impl BondBpf {
         Some(tx)
     }
 
-    /// The lists that no selector names, if the next list needs one of them; to be passed to [`BondBpf::note_clean`] after a grace
+    /// The lists that no selector names, if fewer than needed are clean; to be passed to [`BondBpf::note_clean`] after a grace
     /// period.
-    pub fn left_lists(&self) -> io::Result<Option<Left>> {
-        match self.lists.is_out() {
-            true => Ok(self.lists.left(&self.maps.lists()?, &self.selectors()?)),
+    pub fn left_lists(&mut self, needed: usize) -> io::Result<Option<Left>> {
+        match self.lists.are_fewer_than(needed) {
+            true => {
+                let in_force = self.selectors()?;
+                Ok(Some(self.lists.left(&self.maps.lists()?, &in_force)))
+            }
             false => Ok(None),
         }
     }
 
     /// Whether the next list would have to wait for a grace period.
     pub fn is_out_of_lists(&self) -> bool {
-        self.lists.is_out()
+        self.lists.are_fewer_than(1)
     }
 
     /// The grace period of these is over.

@@ -89,7 +89,7 @@ impl Forwarding {
     /// Sees to it that the next list of ports finds a place. May wait some milliseconds, not locked. If that fails, the next list
     /// waits instead.
     pub fn restock(&self) {
-        if let Ok(Some(left)) = self.with(|now| now.bpf.left_lists()) {
+        if let Ok(Some(left)) = self.with(|now| now.bpf.left_lists(1)) {
             lists::grace_period();
             self.with(|now| now.bpf.note_clean(left));
         }

@@ -42,6 +42,8 @@ pub struct Lists {
     clean: Option<Vec<u32>>,
     /// How often slots have become clean.
     round: u64,
+    /// Slots that were taken since others were [left](Lists::left).
+    taken: Vec<u32>,
 }
 
 /// Slots that no selector names, while their grace period is waited for.
@@ -55,7 +57,7 @@ impl Lists {
     pub fn of_new_map(slots: &Array<impl Borrow<MapData>, List>) -> Lists {
         Lists {
             clean: Some((FIRST_SLOT..slots.len()).collect()),
-            round: 0,
+            ..Lists::default()
         }
     }
 
@@ -83,33 +85,36 @@ impl Lists {
         if self.clean.as_ref().is_none_or(Vec::is_empty) {
             self.wait_for_readers(slots, in_force);
         }
-        // Not empty: at most two slots are in force, and there are more.
-        let slot = self
-            .clean
-            .as_mut()
-            .and_then(Vec::pop)
-            .ok_or(io::ErrorKind::StorageFull)?;
+        // One that the kernel has put in force by itself since the slots were counted is none of them.
+        let is_in_force = |slot: &u32| names(in_force, *slot);
+        let clean = self.clean.get_or_insert_default();
+        clean.retain(|slot| !is_in_force(slot));
+        let slot = clean.pop().ok_or(io::ErrorKind::StorageFull)?;
+        self.taken.push(slot);
         slots.set(slot, list, 0).map_err(map_error)?;
         fence(Ordering::SeqCst);
         Ok(IS_LIST | slot << SLOT_SHIFT)
     }
 
-    /// Whether the next list would have to wait for a grace period.
-    pub fn is_out(&self) -> bool {
-        self.clean.as_ref().is_some_and(Vec::is_empty)
+    /// Whether it is known that so many lists could not be prepared without waiting for a grace period.
+    pub fn are_fewer_than(&self, needed: usize) -> bool {
+        self.clean.as_ref().is_some_and(|clean| clean.len() < needed)
     }
 
-    /// All slots but those in force, if the next list needs one of them. They are clean after a grace period.
-    pub fn left(&self, slots: &Array<impl Borrow<MapData>, List>, in_force: &[u32]) -> Option<Left> {
-        self.is_out().then(|| Left {
+    /// All slots but those in force. They are clean after a grace period.
+    pub fn left(&mut self, slots: &Array<impl Borrow<MapData>, List>, in_force: &[u32]) -> Left {
+        self.taken.clear();
+        Left {
             slots: all_but(slots, in_force),
             round: self.round,
-        })
+        }
     }
 
-    /// A grace period has passed since [`Lists::left`]. Who needed a list meanwhile has waited for one himself.
-    pub fn note_clean(&mut self, left: Left) {
+    /// A grace period has passed since [`Lists::left`]. A slot that was taken meanwhile may have readers, even if it was left again.
+    /// Who needed more than there were has waited himself.
+    pub fn note_clean(&mut self, mut left: Left) {
         if self.round == left.round {
+            left.slots.retain(|slot| !self.taken.contains(slot));
             self.clean = Some(left.slots);
             self.round += 1;
         }
@@ -129,8 +134,14 @@ impl Lists {
 }
 
 fn all_but(slots: &Array<impl Borrow<MapData>, List>, in_force: &[u32]) -> Vec<u32> {
-    let is_in_force = |slot: &u32| in_force.iter().any(|named| is_list(*named) && slot_of(*named) == *slot);
-    (FIRST_SLOT..slots.len()).filter(|slot| !is_in_force(slot)).collect()
+    (FIRST_SLOT..slots.len())
+        .filter(|slot| !names(in_force, *slot))
+        .collect()
+}
+
+/// Whether one of these selectors names a slot.
+fn names(selectors: &[u32], slot: u32) -> bool {
+    selectors.iter().any(|named| is_list(*named) && slot_of(*named) == slot)
 }
 
 impl List {
@@ -290,7 +301,7 @@ mod tests {
                 assert!(is_list(next) && before.contains(&slot_of(next)) && !clean.contains(&slot_of(next)));
                 in_force = next;
             }
-            let left = lists.left(&slots, &[in_force]).unwrap();
+            let left = lists.left(&slots, &[in_force]);
             grace_period();
             lists.note_clean(left);
         }
@@ -302,12 +313,26 @@ mod tests {
         let (mut bpf, _) = new();
         let (lists, mut slots) = bpf.lists();
         let mut in_force = 0;
-        while !lists.is_out() {
+        while !lists.are_fewer_than(1) {
             in_force = lists.prepare(&mut slots, &all(1..3), &[in_force]).unwrap();
         }
-        let left = lists.left(&slots, &[in_force]).unwrap();
+        let left = lists.left(&slots, &[in_force]);
         let taken = lists.prepare(&mut slots, &all(1..3), &[in_force]).unwrap();
         lists.note_clean(left);
         assert!(!lists.clean.as_ref().unwrap().contains(&slot_of(taken)));
+    }
+
+    #[test]
+    fn a_clean_slot_that_was_taken_and_left_during_a_grace_period_is_not_clean_after_it() {
+        let (mut bpf, _) = new();
+        let (lists, mut slots) = bpf.lists();
+        let first = lists.prepare(&mut slots, &all(1..3), &[0]).unwrap();
+        let left = lists.left(&slots, &[first]);
+        let taken = lists.prepare(&mut slots, &all(1..3), &[first]).unwrap();
+        let next = lists.prepare(&mut slots, &all(1..3), &[taken]).unwrap();
+        lists.note_clean(left);
+        let clean = lists.clean.clone().unwrap();
+        assert!(!clean.contains(&slot_of(taken)), "a program may still read it");
+        assert!(!clean.contains(&slot_of(next)) && !clean.is_empty());
     }
 }
