@@ -15,6 +15,7 @@ use crate::dataplane::port::port_alias;
 use crate::dataplane::step::{room, step};
 use crate::dataplane::{Observed, PlaneError};
 use crate::netlink::Link;
+use crate::netlink::RouteSocket;
 
 impl Shared {
     /// Takes a device of ours over, with its ports, if there is one under this name.
@@ -54,43 +55,9 @@ impl Shared {
         bond.note_unfinished();
         bond.programs.close();
         if device.wire.alias != wire_alias(name) {
-            self.label(name, &bond);
+            label_all(&mut self.links, name, &bond);
         }
         Ok((bond, ports))
-    }
-
-    /// Names the bond on its wire and ports.
-    pub(super) fn label(&mut self, name: &str, bond: &Bond) {
-        let ports = bond.ports().into_iter().map(|port| (port.0, port_alias(name)));
-        for (ifindex, alias) in ports.chain([(bond.wire, wire_alias(name))]) {
-            label(&mut self.links, name, ifindex, &alias);
-        }
-    }
-
-    /// See [`PlaneBond::refresh`](crate::dataplane::PlaneBond::refresh).
-    pub(super) fn refresh(&mut self, name: &str, bond: &mut Bond) -> Result<(), PlaneError> {
-        let links = &mut self.links;
-        if let Some(link) = step(|| format!("read {name}"), || links.by_index(bond.ifindex))? {
-            bond.forwarding.with(|now| now.applied.mac = link.report.mac);
-        }
-        if let Some(wire) = step(|| format!("read the wire of {name}"), || links.by_index(bond.wire))? {
-            let steered = bond.forwarding.with(|now| {
-                now.applied.carrier = Carrier::from_bool(wire.report.admin_up);
-                now.steered
-            });
-            if steered {
-                queues::tie(name, &wire)?;
-            }
-        }
-        let mut lost = BTreeSet::new();
-        for port in bond.ports() {
-            match step(|| format!("read {port}"), || links.by_index(port.0))? {
-                Some(link) if !link.allmulti_flag => lost.insert(port),
-                _ => false,
-            };
-        }
-        bond.forwarding.with(|now| now.lost_allmulti = lost);
-        Ok(())
     }
 }
 
@@ -119,4 +86,37 @@ fn settings(port: &Link, bond: &Link, accept: Accept) -> PortPlan {
         accept,
         source: Source::AsSent,
     }
+}
+
+/// Names the bond on its wire and ports.
+pub(super) fn label_all(links: &mut RouteSocket, name: &str, bond: &Bond) {
+    let ports = bond.ports().into_iter().map(|port| (port.0, port_alias(name)));
+    for (ifindex, alias) in ports.chain([(bond.wire, wire_alias(name))]) {
+        label(links, name, ifindex, &alias);
+    }
+}
+
+/// See [`PlaneBond::refresh`](crate::dataplane::PlaneBond::refresh).
+pub(super) fn refresh(links: &mut RouteSocket, name: &str, bond: &mut Bond) -> Result<(), PlaneError> {
+    if let Some(link) = step(|| format!("read {name}"), || links.by_index(bond.ifindex))? {
+        bond.forwarding.with(|now| now.applied.mac = link.report.mac);
+    }
+    if let Some(wire) = step(|| format!("read the wire of {name}"), || links.by_index(bond.wire))? {
+        let steered = bond.forwarding.with(|now| {
+            now.applied.carrier = Carrier::from_bool(wire.report.admin_up);
+            now.steered
+        });
+        if steered {
+            queues::tie(name, &wire)?;
+        }
+    }
+    let mut lost = BTreeSet::new();
+    for port in bond.ports() {
+        match step(|| format!("read {port}"), || links.by_index(port.0))? {
+            Some(link) if !link.allmulti_flag => lost.insert(port),
+            _ => false,
+        };
+    }
+    bond.forwarding.with(|now| now.lost_allmulti = lost);
+    Ok(())
 }

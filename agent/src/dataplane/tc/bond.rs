@@ -18,8 +18,15 @@ use crate::dataplane::PlaneError;
 use crate::dataplane::step::{BPF, step, step_with};
 use crate::netlink::RouteSocket;
 
-/// What all bonds of a plane work with. It is locked for the length of one call to the plane or to a bond, by the loop or by the
-/// kernel thread, and none of these calls makes another. Such a call may wait for the kernel; see the plane's module.
+/// What plans are done with, and what else must not wait while a bond is made: locked for one call, and not with [`Shared`].
+pub(super) struct Planning {
+    pub(super) links: RouteSocket,
+    /// For programs that a plan exchanges.
+    pub(super) loader: Loader,
+}
+
+/// What bonds are made with, taken over and removed, and ports attached and given back. It is locked for the length of one such call,
+/// and none of these calls makes another. Such a call may wait for the kernel; see the plane's module.
 pub(super) struct Shared {
     pub(super) run_dir: PathBuf,
     pub(super) new_bonds: NewBonds,

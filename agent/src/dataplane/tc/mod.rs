@@ -44,7 +44,7 @@ use std::sync::{Arc, Mutex};
 use bond_modes::{BondOptions, ForwardingPlan, PortId};
 use bond_monitors::ReceiveStamps;
 
-use self::bond::{Bond, Shared};
+use self::bond::{Bond, Planning, Shared};
 use self::device::Suitable;
 use self::object::Loader;
 use self::pins::Pins;
@@ -88,6 +88,7 @@ pub use self::hook::Hook;
 /// The tc data plane of one network namespace: the one in which it was opened.
 pub struct TcPlane {
     shared: Arc<Mutex<Shared>>,
+    planning: Arc<Mutex<Planning>>,
     run_dir: PathBuf,
     new_bonds: NewBonds,
     suitable: Suitable,
@@ -96,6 +97,7 @@ pub struct TcPlane {
 /// A bond of this plane.
 pub struct TcBond {
     shared: Arc<Mutex<Shared>>,
+    planning: Arc<Mutex<Planning>>,
     bond: Bond,
 }
 
@@ -109,6 +111,10 @@ impl TcPlane {
             || fs::metadata("/proc/thread-self/ns/net"),
         )?;
         let suitable = Suitable::default();
+        let planning = Planning {
+            links: step(|| "open a netlink socket".to_owned(), RouteSocket::open)?,
+            loader: Loader::default(),
+        };
         let shared = Shared {
             run_dir: run_dir.to_owned(),
             new_bonds,
@@ -122,6 +128,7 @@ impl TcPlane {
         };
         Ok(TcPlane {
             shared: Arc::new(Mutex::new(shared)),
+            planning: Arc::new(Mutex::new(planning)),
             run_dir: run_dir.to_owned(),
             new_bonds,
             suitable,
@@ -131,6 +138,7 @@ impl TcPlane {
     fn handle(&self, bond: Bond) -> TcBond {
         TcBond {
             shared: Arc::clone(&self.shared),
+            planning: Arc::clone(&self.planning),
             bond,
         }
     }
@@ -249,8 +257,8 @@ impl PlaneBond for TcBond {
         if let Err(error) = can::check(plan) {
             return Applied::refused(error, known, plan);
         }
-        let shared = &mut *lock(&self.shared);
-        program::apply(&mut shared.links, &mut shared.loader, &name, &mut self.bond, plan)
+        let planning = &mut *lock(&self.planning);
+        program::apply(&mut planning.links, &mut planning.loader, &name, &mut self.bond, plan)
     }
 
     fn traffic(&self) -> Option<Box<dyn Traffic>> {
@@ -259,7 +267,7 @@ impl PlaneBond for TcBond {
 
     fn refresh(&mut self) -> Result<(), PlaneError> {
         let name = self.name();
-        lock(&self.shared).refresh(&name, &mut self.bond)
+        adopt::refresh(&mut lock(&self.planning).links, &name, &mut self.bond)
     }
 
     fn counters(&mut self, port: PortId) -> Result<PortCounters, PlaneError> {
@@ -279,12 +287,12 @@ impl PlaneBond for TcBond {
 
     fn renamed(&mut self, new: &str) {
         self.bond.forwarding.with(|now| now.name = new.to_owned());
-        lock(&self.shared).label(new, &self.bond);
+        adopt::label_all(&mut lock(&self.planning).links, new, &self.bond);
     }
 
     fn destroy(self: Box<Self>) -> Result<(), PlaneError> {
         let name = self.name();
-        let TcBond { shared, bond } = *self;
+        let TcBond { shared, bond, .. } = *self;
         let ifindex = bond.ifindex;
         // First its descriptors, or the programs would outlive their pins.
         drop(bond);
