@@ -81,7 +81,8 @@ pub trait PlaneBond: Send {
     /// Makes the kernel match the plan: only differences, make before break. The outcome names every part that failed. If the
     /// bond's [`Traffic`] followed later plans, the last of them is applied instead.
     fn program(&mut self, plan: &ForwardingPlan) -> Applied;
-    /// What moves the traffic of this bond without the kernel's RTNL lock; none if its plane cannot do that.
+    /// What moves the traffic of this bond without the kernel's RTNL lock, and knows when frames came; none if its plane cannot do
+    /// that.
     fn traffic(&self) -> Option<Box<dyn Traffic>> {
         None
     }
@@ -96,10 +97,6 @@ pub trait PlaneBond: Send {
     }
     /// Frames and bytes of an attached port since it was attached.
     fn counters(&mut self, port: PortId) -> Result<PortCounters, PlaneError>;
-    /// When an attached port last received frames, by the kinds of their senders, which their source addresses show. `probes` is
-    /// exact. `any` may be a millisecond older than the last frame. `own` leaves out frames other than probes within a
-    /// millisecond of a frame counted in `any`.
-    fn heard(&mut self, port: PortId) -> Result<ReceiveStamps, PlaneError>;
     /// What link messages say of a port that is as this bond needs it.
     fn port_signs(&self) -> PortSigns;
     /// The bond's interface has another name now.
@@ -116,7 +113,9 @@ pub trait Traffic: Send {
     fn follow(&mut self, plan: &ForwardingPlan) -> Followed;
     /// As [`PlaneBond::counters`].
     fn counters(&mut self, port: PortId) -> Result<PortCounters, PlaneError>;
-    /// As [`PlaneBond::heard`].
+    /// When an attached port last received frames, by the kinds of their senders, which their source addresses show. `probes` is
+    /// exact. `any` may be a millisecond older than the last frame. `own` leaves out frames other than probes within a
+    /// millisecond of a frame counted in `any`.
     fn heard(&mut self, port: PortId) -> Result<ReceiveStamps, PlaneError>;
 }
 

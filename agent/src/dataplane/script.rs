@@ -54,7 +54,7 @@ pub enum Call {
     Destroy(BondName),
     /// [`PlaneBond::counters`], or [`Traffic::counters`]
     Counters(BondName, PortId),
-    /// [`PlaneBond::heard`], or [`Traffic::heard`]
+    /// [`Traffic::heard`]
     Heard(BondName, PortId),
 }
 
@@ -420,7 +420,7 @@ impl World {
     }
 
     /// That a port is attached.
-    fn attached(&mut self, name: &str, port: PortId) -> Result<(), PlaneError> {
+    fn check_attached(&mut self, name: &str, port: PortId) -> Result<(), PlaneError> {
         match self.bond(name)?.plan.ports.contains_key(&port) {
             true => Ok(()),
             false => Err(PlaneError::PortGone { port }),
@@ -490,8 +490,11 @@ mod tests {
             ..ReceiveStamps::default()
         };
         window.set_heard(port, probed);
-        assert_eq!(bond.heard(port).unwrap(), probed);
-        assert!(bond.heard(PortId(4)).is_err());
+        assert!(bond.traffic().is_none());
+        window.give_traffic();
+        let mut traffic = bond.traffic().unwrap();
+        assert_eq!(traffic.heard(port).unwrap(), probed);
+        assert!(traffic.heard(PortId(4)).is_err());
 
         let (mut bond, observed) = plane.adopt("bond0").unwrap().unwrap();
         assert_eq!(observed.plan, plan);

@@ -3,7 +3,7 @@
 use std::mem;
 
 use bond_modes::{Action, Counters, Epoch, Event, ForwardingPlan, Machine, Notice, PortId, Warning};
-use bond_monitors::{Carrier, Time};
+use bond_monitors::{Carrier, ReceiveStamps, Time};
 
 use super::Instances;
 use super::forwarder::Programmed;
@@ -101,7 +101,8 @@ impl Instances {
         let ports = instance.bond.ports().iter().filter_map(|port| {
             let heard = match &mut instance.traffic {
                 Some(traffic) => traffic.heard(port.id),
-                None => instance.plane.with(|plane| plane.heard(port.id)),
+                // Nothing else knows.
+                None => Ok(ReceiveStamps::default()),
             };
             let heard = heard.map_err(|error| chain(&error));
             let doing = format!("read when {} last received a frame", port.name);

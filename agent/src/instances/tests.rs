@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bond_modes::{Event, PortId, Reach, TargetPath};
-use bond_monitors::Time;
+use bond_monitors::{ReceiveStamps, Time};
 
 use super::agenda::Agenda;
 use super::id::InstanceId;
@@ -132,6 +132,13 @@ fn attach(instances: &mut Instances, port: &str) -> Result<serde_json::Value, cr
             port: port.to_owned(),
         },
     )
+}
+
+/// Lets the bond's traffic be moved apart from the rest of a plan.
+fn give_traffic(instances: &mut Instances, plane: &ScriptPlane) {
+    plane.give_traffic();
+    let instance = &mut instances.bonds[0];
+    instance.traffic = instance.plane.with(|plane| plane.traffic());
 }
 
 /// Sets the bond's interface up, which the script's bond has not.
@@ -438,6 +445,20 @@ fn a_port_that_cannot_be_read_hides_none_of_the_others() {
     with_bond("heard", |instances, plane, _| {
         attach(instances, "a").unwrap();
         attach(instances, "b").unwrap();
+        plane.take_calls();
+        match instances.read_receive_stamps(FIRST) {
+            Event::ReceiveStamps { ports } => {
+                let never = |(_, stamps): &(PortId, ReceiveStamps)| *stamps == ReceiveStamps::default();
+                assert!(ports.len() == 2 && ports.iter().all(never), "{ports:?}");
+            }
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(
+            plane.take_calls(),
+            [],
+            "without traffic of its own the plane is not asked"
+        );
+        give_traffic(instances, plane);
         let source = std::io::ErrorKind::NotFound.into();
         let doing = "read the stamps".to_owned();
         plane.fail_at(0, PlaneError::Kernel { doing, source });

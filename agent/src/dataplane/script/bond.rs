@@ -52,7 +52,9 @@ impl Traffic for ScriptBond {
     }
 
     fn heard(&mut self, port: PortId) -> Result<ReceiveStamps, PlaneError> {
-        PlaneBond::heard(self, port)
+        let mut world = self.plane.call(Call::Heard(self.name.clone(), port))?;
+        world.check_attached(&self.name, port)?;
+        Ok(world.heard.get(&port).copied().unwrap_or_default())
     }
 }
 
@@ -165,14 +167,8 @@ impl PlaneBond for ScriptBond {
 
     fn counters(&mut self, port: PortId) -> Result<PortCounters, PlaneError> {
         let mut world = self.plane.call(Call::Counters(self.name.clone(), port))?;
-        world.attached(&self.name, port)?;
+        world.check_attached(&self.name, port)?;
         Ok(world.counters.get(&port).copied().unwrap_or_default())
-    }
-
-    fn heard(&mut self, port: PortId) -> Result<ReceiveStamps, PlaneError> {
-        let mut world = self.plane.call(Call::Heard(self.name.clone(), port))?;
-        world.attached(&self.name, port)?;
-        Ok(world.heard.get(&port).copied().unwrap_or_default())
     }
 
     fn port_signs(&self) -> PortSigns {

@@ -42,7 +42,6 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use bond_modes::{BondOptions, ForwardingPlan, PortId};
-use bond_monitors::ReceiveStamps;
 
 use self::bond::{Bond, Planning, Shared};
 use self::device::Suitable;
@@ -272,10 +271,6 @@ impl PlaneBond for TcBond {
 
     fn counters(&mut self, port: PortId) -> Result<PortCounters, PlaneError> {
         self.bond.forwarding.counters(port)
-    }
-
-    fn heard(&mut self, port: PortId) -> Result<ReceiveStamps, PlaneError> {
-        self.bond.forwarding.heard(port)
     }
 
     fn port_signs(&self) -> PortSigns {

@@ -25,7 +25,6 @@ use std::sync::{Arc, Mutex};
 
 use bond_modes::options::PortOptions;
 use bond_modes::{BondOptions, ForwardingPlan, PortId};
-use bond_monitors::ReceiveStamps;
 
 pub use self::bond::NAME;
 use self::bond::{Bond, Shared};
@@ -250,11 +249,6 @@ impl PlaneBond for TeamBond {
         let now = step(read, || links.statistics(port.0))?.ok_or(PlaneError::PortGone { port })?;
         let base = self.bond.bases.get(&port).copied();
         Ok(since(base.unwrap_or_default(), now))
-    }
-
-    /// The driver does not report when frames came.
-    fn heard(&mut self, _port: PortId) -> Result<ReceiveStamps, PlaneError> {
-        Ok(ReceiveStamps::default())
     }
 
     fn port_signs(&self) -> PortSigns {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bond_modes::{Event, PortId};
 
 use super::super::table::FIRST;
-use super::{Counters, NOW, attach, attempts, refusal, with_bond};
+use super::{Counters, NOW, attach, attempts, give_traffic, refusal, with_bond};
 use crate::control::proto::Call;
 use crate::control::proto::Origin;
 use crate::dataplane::script::ScriptPlane;
@@ -252,6 +252,7 @@ fn nothing_is_set_for_a_port_whose_settings_cannot_be_read() {
 #[test]
 fn nothing_is_kept_about_ports_that_have_left() {
     with_bond("left", |instances, plane, _| {
+        give_traffic(instances, plane);
         let kept = |instances: &Instances| {
             let instance = &instances.bonds[0];
             (instance.failures.len(), instance.attempts.last(NOW, "a").is_some())

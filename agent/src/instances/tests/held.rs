@@ -10,7 +10,7 @@ use mio::{Poll, Token, Waker};
 use super::super::table::FIRST;
 use super::super::unadopted::{State, Unadopted};
 use super::adoption::{make_interface, port};
-use super::{NOW, attach, until, with_bond};
+use super::{NOW, attach, give_traffic, until, with_bond};
 use crate::dataplane::PlaneError;
 use crate::netlink::tests::{asks, ip};
 use crate::netlink::{LinkEvent, RouteSocket};
@@ -22,8 +22,7 @@ const WORK: Duration = Duration::from_secs(10);
 #[test]
 fn no_fact_waits_for_the_kernel_or_for_a_plane_that_is_at_work() {
     with_bond("held", |instances, plane, _| {
-        plane.give_traffic();
-        instances.bonds[0].traffic = instances.bonds[0].plane.with(|plane| plane.traffic());
+        give_traffic(instances, plane);
         make_interface(instances, "bond0");
         let [a, b] = ["a", "b"].map(|name| {
             attach(instances, name).unwrap();

@@ -9,7 +9,7 @@ use bond_monitors::MacAddr;
 
 use super::super::forwarder::Forwarder;
 use super::super::table::FIRST;
-use super::{NOW, attach, programs, refusal, with_bond};
+use super::{NOW, attach, give_traffic, programs, refusal, with_bond};
 use crate::control::proto::{Call, ErrorCode};
 use crate::dataplane::script::{self, ScriptPlane};
 use crate::dataplane::{PlanPart, PlaneChoice, PlaneError, Planes, Report};
@@ -51,9 +51,7 @@ fn a_plan_that_nothing_will_bring_about_is_not_tried_again() {
 #[test]
 fn the_traffic_moves_before_the_rest_of_a_plan_is_programmed() {
     with_bond("traffic", |instances, plane, _| {
-        plane.give_traffic();
-        let instance = &mut instances.bonds[0];
-        instance.traffic = instance.plane.with(|plane| plane.traffic());
+        give_traffic(instances, plane);
         attach(instances, "a").unwrap();
         let calls_of = |instances: &mut Instances, work: &dyn Fn(&mut Instances)| {
             plane.take_calls();
