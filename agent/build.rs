@@ -46,6 +46,9 @@ fn compile(clang: &str, source: &str, out: &Path) -> Result<(), String> {
         "-o",
     ]);
     command.arg(out);
+    if source.contains(RELOCATED) {
+        command.arg("-g");
+    }
     if let Some(include) = asm_headers() {
         command.arg("-idirafter").arg(include);
     }
@@ -82,8 +85,11 @@ fn asm_headers() -> Option<PathBuf> {
 }
 
 const FOLDER: &str = "src/dataplane/tc/bpf";
+/// Loaded with the types of the kernel, so its own are needed.
+const RELOCATED: &str = "carrier_off.bpf";
 /// The programs of the plane, and one for its tests.
-const PROGRAMS: [&str; 9] = [
+const PROGRAMS: [&str; 10] = [
+    RELOCATED,
     "port_rx.bpf",
     "tx_one.bpf",
     "tx_turns.bpf",

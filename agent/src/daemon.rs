@@ -18,7 +18,7 @@ use crate::clock;
 use crate::config::{self, Grammar, Parsed, Severity};
 use crate::control::server::Server;
 use crate::control::{RUN_DIR, RUN_DIR_ENV, SOCKET};
-use crate::dataplane::tc::{DeviceChoice, Hook, NewBonds};
+use crate::dataplane::tc::{DeviceChoice, FailoverChoice, Hook, NewBonds};
 use crate::dataplane::{PlaneChoice, PlaneError, PlaneSetup, Planes};
 use crate::descriptors::{self, cannot};
 use crate::instances::{Instances, check_options_on, kinds};
@@ -63,6 +63,9 @@ struct Arguments {
     /// Interface of new bonds on plane tc: auto makes a netkit device if the kernel has it, else a veth pair
     #[arg(long, value_name = "DEVICE", value_enum, default_value_t = DeviceChoice::Veth)]
     tc_device: DeviceChoice,
+    /// Failover by the kernel itself when a port loses its carrier, on plane tc: auto where the kernel allows tracing programs
+    #[arg(long, value_name = "WHEN", value_enum, default_value_t = FailoverChoice::Off)]
+    in_kernel_failover: FailoverChoice,
     /// Which status files bonds have: those of /proc/net and /sys/class/net, about 100 a bond, or only the two of /proc/net
     #[arg(long, value_name = "FILES", value_enum, default_value_t = StatusFiles::All)]
     status_files: StatusFiles,
@@ -138,7 +141,11 @@ fn serve(arguments: &Arguments, config: &Parsed) -> Result<(), Box<dyn Error>> {
     let _lock = lock(&run_dir)?;
     logging::write_by_thread()?;
     priority::raise(priority::LOOP);
-    let planes = open_planes(&PlaneSetup { run_dir: &run_dir, tc })?;
+    let planes = open_planes(&PlaneSetup {
+        run_dir: &run_dir,
+        tc,
+        failover: arguments.in_kernel_failover,
+    })?;
     let poll = mio::Poll::new().map_err(cannot("wait for events"))?;
     let registry = poll.registry().try_clone().map_err(cannot("wait for frames"))?;
     let waker = Waker::new(poll.registry(), ANSWERS).map_err(cannot("wait for answers of threads"))?;

@@ -168,7 +168,11 @@ impl Agent {
         if sources.contains(&LINK_EVENTS) && self.instances.read_links(now, BUDGET) == Drained::More {
             self.unread.insert(LINK_EVENTS);
         }
-        if sources.contains(&PLANE_EVENTS) && self.instances.read_planes(BUDGET) == Drained::More {
+        // After all link events that are older: what they say of a port must not count as newer than what a plane says.
+        let links_are_read = !self.unread.contains(&LINK_EVENTS);
+        if sources.contains(&PLANE_EVENTS)
+            && (!links_are_read || self.instances.read_planes(now, BUDGET) == Drained::More)
+        {
             self.unread.insert(PLANE_EVENTS);
         }
         // Each may be about another bond.

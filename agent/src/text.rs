@@ -48,14 +48,11 @@ pub fn describe(notice: &Notice) -> String {
             port,
             counts,
             silent_for,
-        } => {
-            let missing = match counts {
-                SignOfLife::Validated => "no answer",
-                SignOfLife::Any | SignOfLife::Probes => "silent",
-            };
-            format!("{port}: {missing} for {}", ms(*silent_for))
-        }
+        } => format!("{port}: {} for {}", missing(*counts), ms(*silent_for)),
         Notice::Down { port, failures } => format!("{port}: link down (failure {failures})"),
+        Notice::FailedOver { port, ago } => {
+            format!("{port}: lost its carrier {} ago, switched in the kernel", ms(*ago))
+        }
         Notice::ActiveChanged { from, to, reason } => active_changed(from.as_deref(), to.as_deref(), *reason),
         Notice::Carrier { carrier: Carrier::On } => "carrier on: a port is usable".to_owned(),
         Notice::Carrier { carrier: Carrier::Off } => "carrier off: no usable port".to_owned(),
@@ -66,6 +63,14 @@ pub fn describe(notice: &Notice) -> String {
             format!("{} set to {value}", option_of(option, port.as_deref()))
         }
         Notice::Warning { about } => warning(about),
+    }
+}
+
+/// What a port that fails does not give.
+fn missing(counts: SignOfLife) -> &'static str {
+    match counts {
+        SignOfLife::Validated => "no answer",
+        SignOfLife::Any | SignOfLife::Probes => "silent",
     }
 }
 
@@ -109,6 +114,7 @@ pub fn level(notice: &Notice) -> Level {
         | Notice::DownAgain { .. }
         | Notice::Up { .. }
         | Notice::UpdelaySkipped { .. }
+        | Notice::FailedOver { .. }
         | Notice::ActiveChanged { .. }
         | Notice::Carrier { .. }
         | Notice::TargetCounts { .. }

@@ -151,6 +151,13 @@ pub enum Notice {
         /// Failures of this port so far.
         failures: u32,
     },
+    /// A port lost its carrier, and the kernel moved its traffic by itself.
+    FailedOver {
+        /// The port's name.
+        port: String,
+        /// How long ago.
+        ago: Duration,
+    },
     /// Another port carries the traffic.
     ActiveChanged {
         /// The old one's name.

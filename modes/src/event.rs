@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use bond_monitors::wire::ethernet::Tag;
-use bond_monitors::{Carrier, LinkReport, MacAddr, ReceiveStamps};
+use bond_monitors::{Carrier, LinkReport, MacAddr, ReceiveStamps, Time};
 
 use crate::ids::{Epoch, PortId};
 use crate::port::PortFacts;
@@ -32,6 +32,16 @@ pub enum Event {
         port: PortId,
         /// Its state now.
         report: LinkReport,
+    },
+    /// The data plane saw a port lose its carrier, which ended all that the plan in force had prepared for that. The fact may be older
+    /// than others that were handled, and the port may have its carrier back.
+    CarrierLost {
+        /// The port.
+        port: PortId,
+        /// When.
+        at: Time,
+        /// The data plane has done what was prepared for the loss of this port.
+        failed_over: bool,
     },
     /// A link message about the bond's own interface: the operator's settings of MAC, MTU, up and down.
     BondLink {

@@ -26,14 +26,14 @@ mod warning;
 mod watch;
 
 pub use action::{Action, Notice, SwitchReason};
-pub use bond::{AdoptedState, Bond, Saved};
+pub use bond::{AdoptedState, Bond, NoFailover, Saved};
 pub use event::{Counters, Event, HostBehind, LocalAddress, Reach, TargetPath};
 pub use hash::XmitHashPolicy;
 pub use ids::{Epoch, PortId};
 pub use machine::Machine;
 pub use mode::{mode_title, moving_macs, options_in_force, spread};
 pub use options::{BondOptions, OptionError, OptionValue};
-pub use plan::{Accept, ForwardingPlan, PortPlan, Spread, Tx};
+pub use plan::{Accept, Failover, ForwardingPlan, PortPlan, Spread, Tx};
 pub use port::{Port, PortFacts, Ports};
 pub use status::{
     AnswerStatus, BondStatus, EvidenceStatus, LinkWord, ModeStatus, PortStatus, Role, Snapshot, TargetStatus, UpDown,

@@ -27,6 +27,18 @@ pub struct ForwardingPlan {
     pub rewrite: Rewrite,
     /// Forwarding while the agent is away; `None` if it stays the same.
     pub without_agent: Option<Fallback>,
+    /// What a plane does by itself, at once, when one of these ports loses its carrier. The first loss of a carrier at any attached
+    /// port, also at one that is not here, ends all of it: what follows from two losses is for the next plan to say.
+    pub if_lost: BTreeMap<PortId, Failover>,
+}
+
+/// What moves when a port loses its carrier: what the next plan would say of the traffic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failover {
+    /// Where frames of the stack leave then; not nowhere.
+    pub tx: Tx,
+    /// The ports from which other frames are accepted then.
+    pub accept: BTreeMap<PortId, Accept>,
 }
 
 /// Settings of one port.
@@ -204,6 +216,38 @@ impl Tx {
             kind @ (Spread::One | Spread::All | Spread::Hash(_)) => kind.clone(),
         };
         Tx { kind, ports }
+    }
+}
+
+impl Failover {
+    /// Whether it sends through a port or changes what one lets in.
+    pub fn names(&self, port: PortId) -> bool {
+        self.accept.contains_key(&port) || self.tx.named().any(|named| named == port)
+    }
+}
+
+impl ForwardingPlan {
+    /// Whether anything that is prepared has to do with a port.
+    pub fn prepares(&self, port: PortId) -> bool {
+        let named = |(lost, failover): (&PortId, &Failover)| *lost == port || failover.names(port);
+        self.if_lost.iter().any(named)
+    }
+
+    /// What is in force after the plane has failed over because this port lost its carrier; `None` if it does not do that. Nothing
+    /// is prepared any more.
+    pub fn failed_over(&self, lost: PortId) -> Option<ForwardingPlan> {
+        let failover = self.if_lost.get(&lost)?;
+        let mut plan = ForwardingPlan {
+            tx: failover.tx.clone(),
+            if_lost: BTreeMap::new(),
+            ..self.clone()
+        };
+        for (port, accept) in &failover.accept {
+            if let Some(port) = plan.ports.get_mut(port) {
+                port.accept = *accept;
+            }
+        }
+        Some(plan)
     }
 }
 

@@ -37,6 +37,9 @@ pub struct Port {
     pub(crate) health: Health,
     /// When the running delay began; for messages.
     pub(crate) delayed_since: Time,
+    /// When it was last learned that its carrier was lost, or what its carrier is when the port was attached or taken over. What is
+    /// told of an earlier loss is old.
+    pub(crate) loss_seen: Time,
 }
 
 impl Port {
@@ -63,6 +66,7 @@ impl Port {
             options: PortOptions::default(),
             health,
             delayed_since: now,
+            loss_seen: now,
         }
     }
 

@@ -1,6 +1,6 @@
 //! Passes facts from the agent to the monitors of ports, and their requests to the agent.
 
-use bond_monitors::{Ask, Fact, FrameKinds, ReceiveStamps, Time};
+use bond_monitors::{Ask, Carrier, Fact, FrameKinds, ReceiveStamps, Time};
 
 use crate::action::Action;
 use crate::ids::PortId;
@@ -10,6 +10,9 @@ use crate::port::{Port, Ports};
 /// A fact about one port, for its monitors.
 pub(crate) fn pass_fact(now: Time, port: &mut Port, fact: Fact<'_>, out: &mut Outbox) {
     let mut asks = Vec::new();
+    if fact == Fact::Carrier(Carrier::Off) && port.carrier().is_on() {
+        port.loss_seen = now;
+    }
     port.health.on_fact(now, fact, &mut asks);
     request(port.id, asks, out);
 }

@@ -13,6 +13,7 @@ pub mod fidelity;
 pub mod fuzz_options;
 pub mod held_lock;
 pub mod held_thread;
+pub mod in_kernel;
 pub mod instructions;
 pub mod lab;
 pub mod lab_failover;

@@ -332,14 +332,18 @@ fn a_bond_of_two_ports_keeps_six_descriptors_and_one_too_many_is_refused_in_plai
     let cables: Vec<Cable> = (0..2 * WITH_PORTS)
         .map(|port| Cable::new(&near, &format!("p{port}"), &far, &format!("p{port}")))
         .collect();
+    let mut with_first = None;
     for bond in 0..WITH_PORTS {
         daemon.ctl(&format!("add bond{bond} mode active-backup miimon 100"));
         near.ip(&format!("link set bond{bond} up"));
         daemon.ctl(&format!("port add bond{bond} p{} p{}", 2 * bond, 2 * bond + 1));
         daemon.wait_active(&format!("bond{bond}"), &format!("p{}", 2 * bond));
+        // Where the kernel can fail over by itself, all bonds share a program and its maps.
+        with_first = with_first.or_else(|| Some(open(&daemon)));
     }
-    let each = |daemon: &Daemon| open(daemon) as f64 / WITH_PORTS as f64;
-    wait_for("six descriptors a bond", LIMIT, || each(&daemon) <= 6.0);
+    let others = 6 * (WITH_PORTS - 1);
+    let most = with_first.expect("there is a first") + others;
+    wait_for("six descriptors a bond", LIMIT, || open(&daemon) <= most);
     let refusal = (WITH_PORTS..40)
         .map(|bond| daemon.bondctl(&["add", &format!("bond{bond}")]))
         .find(|answer| !answer.status.success());

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bondd_tests::daemon::LIMIT;
+use bondd_tests::daemon::{LIMIT, Settings};
 use bondd_tests::machine::Machine;
 use bondd_tests::pulls::{median, ten_pulls};
 use bondd_tests::traffic::TEN_THOUSAND;
@@ -25,7 +25,9 @@ fn a_pulled_cable_costs_at_most_a_millisecond_of_traffic_once_the_kernel_has_rep
 
 #[test]
 fn polling_alone_costs_at_most_one_interval() {
-    let pair = TwoBonds::new(Machine::alone(), "miimon=100");
+    // Nor does the kernel answer by itself.
+    let by_bondd = Settings::args(&["--in-kernel-failover", "off"]);
+    let pair = TwoBonds::with(Machine::alone(), by_bondd, "miimon=100");
     pair.unsubscribe_from_links();
     pair.wait_active("eth0");
     let lost: Vec<u64> = ten_pulls(&pair).iter().map(|pull| pull.lost).collect();

@@ -1,6 +1,7 @@
 //! The agent is killed, stopped and started under load; forwarding and what it knows stay.
 
 use std::fs;
+use std::path::Path;
 use std::process::Stdio;
 
 use bondd_tests::bins::root;
@@ -183,7 +184,14 @@ fn a_bond_whose_pins_are_gone_gets_its_programs_anew_and_the_log_says_why() {
     daemon.launch();
     assert!(!daemon.log().contains(why), "{}", daemon.log());
     daemon.sigkill();
-    let folder = pinned[0].parent().expect("pins are in a folder");
+    let mut folders = pinned.iter().filter_map(|pin| pin.parent());
+    // Beside the folders of bonds there may be one of what all of them share.
+    let of_a_bond = |folder: &&Path| {
+        folder
+            .file_name()
+            .is_some_and(|name| name.to_string_lossy().parse::<u32>().is_ok())
+    };
+    let folder = folders.find(of_a_bond).expect("pins are in a folder");
     fs::remove_dir_all(folder).expect("nothing holds it");
     daemon.launch();
     daemon.wait_active("bond0", "eth0");
@@ -435,5 +443,5 @@ fn only_requests_to_end_and_faults_have_their_default_effect() {
     expected.sort_unstable();
     assert_eq!(left, expected);
     let open = fs::read_dir(format!("/proc/{}/fd", daemon.pid())).unwrap().count();
-    assert!(open < 30, "{open} descriptors: one for each signal?");
+    assert!(open < 45, "{open} descriptors: one for each signal?");
 }

@@ -105,6 +105,20 @@ pub enum Call {
 }
 
 impl Call {
+    /// The bond that it changes, by its name.
+    pub fn bond(&self) -> Option<&str> {
+        match self {
+            Call::Add { bond, .. }
+            | Call::Set { bond, .. }
+            | Call::Del { bond }
+            | Call::PortAttach { bond, .. }
+            | Call::PortDetach { bond, .. }
+            | Call::PortSet { bond, .. }
+            | Call::Active { bond, .. } => Some(bond),
+            Call::Doctor { .. } | Call::Show { .. } | Call::List {} | Call::Monitor { .. } => None,
+        }
+    }
+
     /// Whether it changes nothing, so that a client without the right to make changes may send it.
     pub fn reads_only(&self) -> bool {
         matches!(
@@ -255,6 +269,9 @@ pub struct BondReport {
     /// Settings that the data plane could not make so far; tried again if that can help.
     #[serde(default)]
     pub unfulfilled: Vec<UnfulfilledReport>,
+    /// Whether the kernel fails over by itself when a port loses its carrier; null on a plane that has no such thing.
+    #[serde(default)]
+    pub failover: Option<FailoverReport>,
     /// Attached ports in the order of attaching, then absent ones.
     pub ports: Vec<PortReport>,
     /// The origin of each option's value, by the names of `options`. `active_slave` is not a stored option.
@@ -288,6 +305,17 @@ impl fmt::Display for Origin {
             Origin::Bondd => "bondd",
         })
     }
+}
+
+/// Whether the kernel fails over by itself when a port of a bond loses its carrier.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailoverReport {
+    /// This kernel can do that, and bondd was told to have it done.
+    pub possible: bool,
+    /// A failover is prepared.
+    pub in_kernel: bool,
+    /// Why it is not.
+    pub why_not: Option<String>,
 }
 
 /// A setting of a bond that the kernel refused.

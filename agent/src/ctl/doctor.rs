@@ -14,6 +14,9 @@ pub(super) fn report(report: &DoctorReport) -> String {
         if let (true, Some(why)) = (plane.usable, &plane.short_lived) {
             text += &format!("bonds on plane {}: {why}\n", plane.plane);
         }
+        if let (true, Some(failover)) = (plane.usable, &plane.failover) {
+            text += &format!("failover on plane {}: {failover}\n", plane.plane);
+        }
         if let (true, Some(device)) = (plane.usable, &plane.device) {
             text += &format!("interface of new bonds on plane {}: {device}\n", plane.plane);
         }
@@ -38,6 +41,7 @@ mod tests {
             differs: differs.map(str::to_owned),
             short_lived: None,
             device: None,
+            failover: None,
         };
         let mut report = super::DoctorReport {
             schema: 1,

@@ -77,6 +77,13 @@ fn bond(bond: &BondReport) -> String {
     if let Some(origins) = origins(bond) {
         text += &format!("  {:<9}{origins}\n", "options");
     }
+    if let Some(failover) = bond.failover.as_ref().filter(|failover| failover.possible) {
+        let by = match &failover.why_not {
+            None => "in the kernel".to_owned(),
+            Some(why) => format!("by bondd: {why}"),
+        };
+        text += &format!("  {:<9}{by}\n", "failover");
+    }
     for part in &bond.unfulfilled {
         let UnfulfilledReport { what, why, since_ms } = part;
         text += &format!("  {:<9}cannot {what}, for {}: {why}\n", "NOT DONE", age(*since_ms));

@@ -70,6 +70,7 @@ mod tests {
             }],
             rewrite: Rewrite::default(),
             without_agent: None,
+            if_lost: Default::default(),
         }
     }
 

@@ -8,7 +8,7 @@ use clap::ValueEnum;
 use clap::builder::PossibleValue;
 
 use super::step::Failures;
-use super::tc::{NewBonds, TcPlane};
+use super::tc::{FailoverChoice, NewBonds, TcPlane};
 use super::team::TeamPlane;
 use super::{Adopted, BondDevice, BondName, Examiner, Plane, PlaneBond, PlaneError, PlaneReport, Watch, tc, team};
 use crate::text::chain;
@@ -25,7 +25,7 @@ pub const PLANES: [PlaneRow; 2] = [
         name: tc::NAME,
         about: "eBPF programs at the traffic control hooks",
         check: tc::check,
-        open: |setup| Ok(Box::new(TcPlane::open(setup.run_dir, setup.tc)?)),
+        open: |setup| Ok(Box::new(TcPlane::open(setup.run_dir, setup.tc, setup.failover)?)),
     },
 ];
 
@@ -44,6 +44,8 @@ pub struct PlaneSetup<'a> {
     pub run_dir: &'a Path,
     /// What new bonds on plane tc are made of.
     pub tc: NewBonds,
+    /// Whether the kernel fails over by itself.
+    pub failover: FailoverChoice,
 }
 
 /// Which plane a bond is to have.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bond_modes::options::PortOptions;
 use bond_modes::{BondOptions, ForwardingPlan, PortId};
-use bond_monitors::{LinkReport, MacAddr, ReceiveStamps};
+use bond_monitors::{LinkReport, MacAddr, ReceiveStamps, Time};
 use serde::{Deserialize, Serialize};
 
 use super::applied::Applied;
@@ -113,6 +113,11 @@ pub trait Traffic: Send {
     fn follow(&mut self, plan: &ForwardingPlan) -> Followed;
     /// As [`PlaneBond::counters`].
     fn counters(&mut self, port: PortId) -> Result<PortCounters, PlaneError>;
+    /// Whether anything is prepared that the kernel does by itself when a port is lost; an error that says why it cannot.
+    fn fails_over(&self) -> Result<bool, String>;
+    /// The kernel has noted a loss of carrier, and perhaps failed over: what is in force is read anew, and nothing is prepared until
+    /// the next plan.
+    fn overtaken(&mut self) -> Result<(), PlaneError>;
     /// When an attached port last received frames, by the kinds of their senders, which their source addresses show. `probes` is
     /// exact. `any` may be a millisecond older than the last frame. `own` leaves out frames other than probes within a
     /// millisecond of a frame counted in `any`.
@@ -173,6 +178,22 @@ pub enum Report {
         /// What the mechanism says, in a form that the bond's plane reads.
         said: Vec<u8>,
     },
+    /// A port of a bond lost its carrier while something was prepared for that, which is used up now.
+    CarrierLost {
+        /// Index of the bond's interface.
+        bond: u32,
+        /// The port.
+        port: PortId,
+        /// When.
+        at: Time,
+        /// What was prepared for its loss was done.
+        failed_over: bool,
+    },
+    /// The kernel can fail over by itself for a bond from now on.
+    FailsOver {
+        /// Index of its interface.
+        bond: u32,
+    },
     /// Reports were lost: every bond of the plane may have changed.
     Lost,
 }
@@ -196,6 +217,10 @@ pub struct PlaneReport {
     /// What the interfaces of its new bonds are, and why not what would be preferred; null if that does not depend on the kernel.
     #[serde(default)]
     pub device: Option<String>,
+    /// Whether the kernel fails over by itself when a port of its bonds loses its carrier, and why not otherwise; null if it has no
+    /// such thing.
+    #[serde(default)]
+    pub failover: Option<String>,
 }
 
 impl PlaneReport {
@@ -209,6 +234,7 @@ impl PlaneReport {
             differs: exact.err(),
             short_lived: None,
             device: None,
+            failover: None,
         }
     }
 }

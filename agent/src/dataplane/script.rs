@@ -50,6 +50,8 @@ pub enum Call {
     Program(BondName, ForwardingPlan),
     /// [`Traffic::follow`]
     Follow(BondName, ForwardingPlan),
+    /// [`Traffic::overtaken`]
+    Overtaken(BondName),
     /// [`PlaneBond::destroy`]
     Destroy(BondName),
     /// [`PlaneBond::counters`], or [`Traffic::counters`]
@@ -382,6 +384,7 @@ impl World {
             steer: Vec::new(),
             rewrite: Rewrite::default(),
             without_agent: None,
+            if_lost: Default::default(),
         };
         let observed = Observed {
             ifindex,

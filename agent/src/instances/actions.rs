@@ -166,6 +166,7 @@ impl Instances {
                 if instances.bonds[at].repair.ends_with_program() {
                     instances.repaired(at);
                 }
+                instances.follow_ability(now, at);
             })
         });
     }

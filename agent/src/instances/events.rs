@@ -52,7 +52,7 @@ impl Instances {
     }
 
     /// Reads the events of the data planes, up to `budget` messages of each, so that changes by other programs are put back.
-    pub fn read_planes(&mut self, budget: usize) -> Drained {
+    pub fn read_planes(&mut self, now: Time, budget: usize) -> Drained {
         let mut read = Vec::new();
         let mut drained = Drained::Empty;
         for watch in &mut self.watches {
@@ -65,7 +65,7 @@ impl Instances {
             read.push((watch.plane(), reports));
         }
         for (plane, reports) in read {
-            self.on_reports(plane, reports);
+            self.on_reports(now, plane, reports);
         }
         drained
     }

@@ -7,6 +7,7 @@ mod actions;
 mod agenda;
 mod attempts;
 mod bonds;
+mod carrier_loss;
 mod changes;
 mod deadlines;
 mod errors;
@@ -23,6 +24,7 @@ pub mod kinds;
 mod listening;
 mod logged_failures;
 mod looks;
+mod losses;
 mod memberships;
 mod owners;
 mod polling;
@@ -56,6 +58,7 @@ use mio::Registry;
 use serde_json::Value;
 
 use self::agenda::{Agenda, StartFiles};
+use self::carrier_loss::CarrierLoss;
 use self::frame_sockets::FrameSockets;
 use self::gathered::Gathered;
 use self::id::InstanceId;
@@ -115,6 +118,8 @@ pub struct Instances {
     /// Files of bonds that are gone are to be removed, once every bond was handed over to the writer.
     prune_due: bool,
     bonds: Table,
+    /// Losses of carrier at ports whose bonds are not taken over yet.
+    early_losses: Vec<CarrierLoss>,
     unadopted: Vec<Unadopted>,
     /// What is left of the start.
     agenda: Agenda,
@@ -192,6 +197,7 @@ impl Instances {
             status_files: StatusFiles::All,
             prune_due: false,
             bonds: Table::default(),
+            early_losses: Vec::new(),
             unadopted: Vec::new(),
             agenda: Agenda::empty(),
             start_files: None,
@@ -442,6 +448,7 @@ impl Instances {
             status: snapshot.bond,
             polled_every_ms: polled_every.map(millis),
             unfulfilled: instance.unfulfilled.report(now),
+            failover: self.failover(at),
             ports,
             option_origins: instance
                 .origins

@@ -6,6 +6,7 @@
 use bond_monitors::Time;
 
 use super::Instances;
+use super::carrier_loss::CarrierLoss;
 use super::id::InstanceId;
 use super::rate_limit::Permit;
 use crate::dataplane::Report;
@@ -37,12 +38,31 @@ impl Instances {
     }
 
     /// A data plane has reported these changes. The thread that waits for the kernel judges who made them.
-    pub(super) fn on_reports(&mut self, plane: &str, reports: Vec<Report>) {
+    pub(super) fn on_reports(&mut self, now: Time, plane: &str, reports: Vec<Report>) {
         for report in reports {
             match report {
                 Report::Settings { device, .. } => {
                     if let Some(at) = self.bonds.on_device(device) {
                         self.judge(at, report);
+                    }
+                }
+                Report::CarrierLost {
+                    bond,
+                    port,
+                    at,
+                    failed_over,
+                } => {
+                    let loss = CarrierLoss {
+                        bond,
+                        port,
+                        at,
+                        failed_over,
+                    };
+                    self.on_carrier_lost(now, loss);
+                }
+                Report::FailsOver { bond } => {
+                    if let Some(at) = self.bonds.on_device(bond) {
+                        self.follow_ability(now, at);
                     }
                 }
                 Report::Lost => {

@@ -36,7 +36,7 @@ pub(crate) mod tests {
 
     /// Requests of this thread to rtnetlink.
     pub(crate) mod asks {
-        use std::cell::Cell;
+        use std::cell::{Cell, RefCell};
         use std::io;
 
         thread_local! {
@@ -44,6 +44,12 @@ pub(crate) mod tests {
             static FAILS: Cell<Option<usize>> = const { Cell::new(None) };
             static LOST: Cell<bool> = const { Cell::new(false) };
             static FORBIDDEN: Cell<bool> = const { Cell::new(false) };
+            static WATCHED: RefCell<Option<Box<dyn FnMut()>>> = const { RefCell::new(None) };
+        }
+
+        /// Has this done before each request of this thread.
+        pub(crate) fn watch(work: impl FnMut() + 'static) {
+            WATCHED.replace(Some(Box::new(work)));
         }
 
         /// Nothing that may wait for the kernel's RTNL lock may be done by this thread while this lives.
@@ -89,6 +95,10 @@ pub(crate) mod tests {
 
         pub(crate) fn here() -> io::Result<()> {
             may_wait();
+            if let Some(mut work) = WATCHED.take() {
+                work();
+                WATCHED.replace(Some(work));
+            }
             let number = MADE.replace(MADE.get() + 1);
             match FAILS.get() {
                 Some(fails) if fails == number => Err(io::Error::from_raw_os_error(libc::ENOBUFS)),

@@ -42,6 +42,7 @@ pub(super) fn bond(mode: &str, given: &[(&str, &str)]) -> (BondReport, BondOptio
         },
         polled_every_ms: None,
         unfulfilled: Vec::new(),
+        failover: None,
         ports: Vec::new(),
         option_origins: Default::default(),
         options_for_ports: Default::default(),

@@ -22,6 +22,8 @@ pub struct AdoptedState {
     pub ports: Vec<(PortId, PortFacts)>,
     /// The plan in force.
     pub plan: ForwardingPlan,
+    /// Whether the data plane can move the traffic by itself when a port loses its carrier.
+    pub fails_over: bool,
 }
 
 impl Bond {
@@ -31,12 +33,16 @@ impl Bond {
         let mut plan = found.plan;
         plan.tx = plan.tx.with_settings_of(mode::spread(saved.options()));
         let (mut bond, mode) = saved.into_bond(now, plan);
+        bond.plane_fails_over = found.fails_over;
         let there = |id: PortId| found.ports.iter().any(|(found, _)| *found == id);
         let gone: Vec<PortId> = bond.ports.iter().map(|port| port.id).filter(|id| !there(*id)).collect();
         for (id, facts) in &found.ports {
             bond.adopt_port(now, *id, facts);
         }
         bond.adopt_mode(now, &mode, &found.ports);
+        let moved = mode
+            .speaker()
+            .is_some_and(|spoke| bond.mode.speaker().is_some_and(|speaks| speaks != spoke));
         // The first tick comes one interval later, so that adoption by itself changes nothing.
         let first = now + bond.options.arp_interval;
         bond.probe(|probing, ports, context, _| probing.resume(now, first, ports, context));
@@ -48,6 +54,10 @@ impl Bond {
             bond.on_detached(now, port, true);
         }
         bond.reported_unmonitored = bond.unmonitored();
+        if moved && bond.device.up && bond.mode.speaker().is_some() {
+            // The earlier agent ended before it announced that, or the kernel failed over while there was none.
+            bond.announcer.begin(now, bond.mode.announces(), &bond.options);
+        }
         bond.conclude_ending(now, Vec::new(), Ends::All);
         bond
     }

@@ -7,6 +7,7 @@ mod adopt;
 mod announce;
 mod configure;
 pub(crate) mod device;
+mod failover;
 mod membership;
 mod planner;
 mod polling;
@@ -17,6 +18,7 @@ mod status;
 mod unmonitored;
 
 pub use self::adopt::AdoptedState;
+pub use self::failover::NoFailover;
 pub use self::saved::Saved;
 
 use bond_monitors::{FrameKinds, LinkReport, MacAddr, Time};
@@ -49,6 +51,8 @@ pub struct Bond {
     announcer: Announcer,
     /// The last reported value of [`Bond::unmonitored`].
     reported_unmonitored: Option<Unmonitored>,
+    /// The data plane can move the traffic by itself when a port loses its carrier.
+    plane_fails_over: bool,
     planner: Planner,
     out: Outbox,
 }
@@ -78,6 +82,7 @@ impl Bond {
             probing: Probing::default(),
             announcer: Announcer::default(),
             reported_unmonitored: None,
+            plane_fails_over: false,
             planner: Planner::new(plan),
             out: Outbox::default(),
         }
@@ -223,7 +228,7 @@ impl Bond {
             came_up.extend(found.came_up);
         }
         self.notify_mode(now, Change::Judged { came_up: &came_up });
-        let wanted = planner::wanted(&self.mode, &self.view());
+        let wanted = self.wanted(now);
         if self.planner.publish(now, wanted, &mut self.out) {
             self.device.doubt(None);
         }
@@ -233,7 +238,7 @@ impl Bond {
         }
         self.out.close_input();
         if cfg!(debug_assertions) {
-            self.check();
+            self.check(now);
         }
     }
 
@@ -244,16 +249,12 @@ impl Bond {
     }
 
     /// Invariants between two inputs.
-    fn check(&self) {
+    fn check(&self, now: Time) {
         let view = self.view();
         self.mode.check(&view);
         let speaker = self.mode.speaker().map(|id| self.ports.get(id));
         assert!(speaker != Some(None), "the port that speaks for the bond is attached");
-        assert_eq!(
-            *self.plan(),
-            planner::wanted(&self.mode, &view),
-            "the plan in force is the wanted one"
-        );
+        assert_eq!(*self.plan(), self.wanted(now), "the plan in force is the wanted one");
     }
 }
 

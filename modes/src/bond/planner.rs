@@ -1,5 +1,6 @@
 //! The plan in force or being programmed, and the time of the next attempt after a failure.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bond_monitors::Time;
@@ -60,6 +61,11 @@ impl Planner {
         true
     }
 
+    /// The kernel does not do the last plan any more: the next one is published even if it is the same.
+    pub fn overtaken(&mut self) {
+        self.retry_at = Some(Time::ZERO);
+    }
+
     /// Publishes a plan that differs at once, and a failed one when its time has come; returns whether it did.
     pub fn publish(&mut self, now: Time, wanted: ForwardingPlan, out: &mut Outbox) -> bool {
         if wanted != self.plan {
@@ -83,7 +89,7 @@ impl Planner {
     }
 }
 
-/// The plan that follows from the state of a bond.
+/// The plan that follows from the state of a bond, without what is prepared for the loss of a port.
 pub(super) fn wanted(mode: &AnyMode, view: &View<'_>) -> ForwardingPlan {
     let device = view.device;
     let moving = mode.moving_macs(view.options);
@@ -107,6 +113,7 @@ pub(super) fn wanted(mode: &AnyMode, view: &View<'_>) -> ForwardingPlan {
         steer: forwarding.steer,
         rewrite: forwarding.rewrite,
         without_agent: forwarding.without_agent,
+        if_lost: BTreeMap::new(),
     }
 }
 

@@ -22,6 +22,7 @@ impl Machine for Bond {
             Event::PortAttached { port, facts } => self.on_attached(now, port, facts),
             Event::PortDetached { port, gone } => self.on_detached(now, port, gone),
             Event::Link { port, report } => self.on_link(now, port, report),
+            Event::CarrierLost { port, at, failed_over } => self.on_carrier_lost(now, port, at, failed_over),
             Event::BondLink { report } => self.on_bond_link(now, &report),
             Event::Addresses { addresses } => {
                 self.announcer.set_addresses(addresses);

@@ -197,6 +197,17 @@ pub(crate) enum ModeSaved {
     Named(BTreeMap<String, String>),
 }
 
+impl ModeSaved {
+    /// The port that spoke for the bond.
+    pub fn speaker(&self) -> Option<PortId> {
+        match self {
+            ModeSaved::Speaker(port) => *port,
+            ModeSaved::Current(saved) => saved.active,
+            ModeSaved::Named(_) => None,
+        }
+    }
+}
+
 impl<'a> View<'a> {
     /// Of the parts of a bond. Link states freeze while the bond is down. [bond_main.c: bond_close]
     pub fn new(ports: &'a Ports, options: &'a BondOptions, device: &'a Device) -> Self {

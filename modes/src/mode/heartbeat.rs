@@ -303,6 +303,7 @@ mod tests {
             report: report("bond0", 1),
             ports: [1, 2].map(|port| (PortId(port), facts(port))).into(),
             plan: bond.plan().clone(),
+            fails_over: false,
         };
         let options = bond.options().clone();
         let mut adopted = Bond::adopt(at(30), options, found, Some(serde_json::from_str(&text).unwrap()));

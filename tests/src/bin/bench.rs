@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use bondd_tests::bins::bin;
 use bondd_tests::fidelity::host::play;
+use bondd_tests::in_kernel;
 use bondd_tests::instructions::{self as counted, Column, Instructions, Recorded, Row};
 use bondd_tests::lab_failover as lab;
 use bondd_tests::machine::Machine;
@@ -52,7 +53,7 @@ enum Outcome {
 type Section = (&'static str, fn() -> Outcome);
 
 /// Each stands alone; `ONLY` plays the one of that name, or those with the word in their name.
-const SECTIONS: [Section; 10] = [
+const SECTIONS: [Section; 11] = [
     ("throughput", throughput),
     ("failovers", failovers),
     ("restarts", restarts),
@@ -61,6 +62,7 @@ const SECTIONS: [Section; 10] = [
     ("many", many),
     ("busy", busy),
     ("guest-many", many_in_the_lab),
+    ("in-kernel", in_the_kernel),
     ("lab", beside_the_driver),
     ("instructions", instructions),
 ];
@@ -384,6 +386,27 @@ fn beside(name: &str) -> PathBuf {
     this.with_file_name(name)
 }
 
+/// On both of the lab's kernels. `RECORD=now` writes the table into docs/measured.md.
+fn in_the_kernel() -> Outcome {
+    let guest = beside("bondd-in-kernel-guest");
+    let mut machines = Vec::new();
+    for kernel in ["cloud", "6.12"] {
+        match Lab::with_kernel(kernel) {
+            Ok(lab) => {
+                let measured = in_kernel::measure(&lab, &[&bin("bondd"), &bin("bondctl"), &guest], PULLS);
+                machines.push((if kernel == "cloud" { "6.1" } else { kernel }.to_owned(), measured));
+            }
+            Err(why) => println!("  not measured on {kernel}: {why}"),
+        }
+    }
+    let table = in_kernel::table::table(&machines);
+    println!("\n{table}");
+    if env::var("RECORD").is_ok_and(|column| column == "now") {
+        in_kernel::table::record(&table).expect("docs/measured.md can be written");
+    }
+    Outcome::Done
+}
+
 fn mebibytes(bytes: u64) -> String {
     format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
 }
@@ -412,6 +435,8 @@ fn line(what: &str, cells: &[impl AsRef<str>]) {
     println!();
 }
 
+/// Of each kind, where the kernel fails over.
+const PULLS: usize = 40;
 /// Of throughput, each over the plain cable and the bond.
 const ROUNDS: usize = 10;
 /// Sent before and after each start.

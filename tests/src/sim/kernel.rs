@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bond_modes::plan::Rewrite;
 use bond_modes::{Accept, AdoptedState, ForwardingPlan, PortFacts, PortId, Spread, Tx, XmitHashPolicy};
-use bond_monitors::{Carrier, Duplex, LinkReport, MacAddr, Speed};
+use bond_monitors::{Carrier, Duplex, LinkReport, MacAddr, Speed, Time};
 
 /// A network interface that is or may become a port.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,6 +44,17 @@ pub enum Undone {
     Else,
 }
 
+/// A note of the data plane: a port lost its carrier while something was prepared for that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Loss {
+    /// Which port.
+    pub port: PortId,
+    /// When.
+    pub at: Time,
+    /// The data plane failed over.
+    pub failed_over: bool,
+}
+
 /// A plan failed, wholly or in part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Failed {
@@ -66,6 +77,10 @@ pub struct Kernel {
     pub failures: PlanFailures,
     /// Who sent through the bond, from above it too.
     pub sent: BTreeSet<MacAddr>,
+    /// The data plane fails over by itself.
+    pub fails_over: bool,
+    /// What the data plane noted of losses and the agent has not read yet.
+    pub losses: Vec<Loss>,
     /// A port that waits or was left refuses frames that came from us, as the classifier does.
     pub refuses_own: bool,
     next_index: u32,
@@ -84,11 +99,14 @@ impl Kernel {
                 steer: Vec::new(),
                 rewrite: Rewrite::default(),
                 without_agent: None,
+                if_lost: Default::default(),
             },
             device,
             nics: BTreeMap::new(),
             failures: PlanFailures::default(),
             sent: BTreeSet::new(),
+            fails_over: false,
+            losses: Vec::new(),
             refuses_own: true,
             next_index: 1,
         }
@@ -140,6 +158,26 @@ impl Kernel {
     pub fn unplug(&mut self, id: PortId) {
         self.forget(id);
         self.nics.remove(&id);
+    }
+
+    /// The carrier of an interface changes. Where the data plane fails over by itself, it does what is prepared for the first loss
+    /// of a carrier at any port.
+    pub fn set_carrier(&mut self, now: Time, id: PortId, carrier: Carrier) {
+        let Some(nic) = self.nics.get_mut(&id) else { return };
+        let lost = nic.report.carrier.is_on() && !carrier.is_on();
+        nic.report.carrier = carrier;
+        nic.driver = carrier;
+        if !lost || !nic.attached || self.plan.if_lost.is_empty() {
+            return;
+        }
+        let next = self.plan.failed_over(id);
+        self.losses.push(Loss {
+            port: id,
+            at: now,
+            failed_over: next.is_some(),
+        });
+        self.plan = next.unwrap_or_else(|| self.plan.clone());
+        self.plan.if_lost.clear();
     }
 
     /// Programs a plan.
@@ -198,10 +236,12 @@ impl Kernel {
             report: self.device.clone(),
             ports: attached.map(|nic| (nic.id, facts(nic))).collect(),
             plan: read_back(self.plan.clone()),
+            fails_over: self.fails_over,
         }
     }
 
     fn set_ports(&mut self, plan: &ForwardingPlan) {
+        self.plan.if_lost.clear();
         self.plan.ports.clone_from(&plan.ports);
         for (id, port) in &plan.ports {
             if let Some(nic) = self.nics.get_mut(id) {
@@ -213,6 +253,9 @@ impl Kernel {
 
     /// A hook goes away with its interface.
     fn forget(&mut self, id: PortId) {
+        if self.plan.prepares(id) {
+            self.plan.if_lost.clear();
+        }
         self.plan.ports.remove(&id);
         self.plan.tx = self.plan.tx.among(|port| port != id);
     }

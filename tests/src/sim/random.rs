@@ -57,6 +57,7 @@ impl Walk {
             world.plug(name);
         }
         world.net.hosts.extend(HOSTS);
+        world.fails_over(seed % 2 == 1);
         let stale = world.bond.saved();
         Walk {
             world,
@@ -87,6 +88,7 @@ impl Walk {
         }
         self.check_plan();
         self.check_guest();
+        self.check_failovers();
         self.world.clear();
         self.stale = before;
     }
@@ -227,7 +229,8 @@ impl Walk {
         world.up(true).after_ms(1500).clear();
         for _ in 0..2 + self.rng.below(20) {
             self.world.slow = Some(slow_turn(&mut self.rng));
-            if self.rng.chance(30) {
+            // A data plane that fails over by itself sees every loss, however short.
+            if self.rng.chance(30) && !self.world.kernel.fails_over {
                 self.stale_events();
             }
             // The first frame that answers a round is read in a turn of its own; so that turn may be the one that blocks.
@@ -246,10 +249,13 @@ impl Walk {
 
     /// Link events come late from now on, in time again, or all that wait at once, perhaps behind a reading of everything.
     fn late_events(&mut self) {
-        match self.rng.below(4) {
+        match self.rng.below(5) {
             0 => self.world.events_late = true,
             1 => {
                 self.world.overrun();
+            }
+            2 => {
+                self.world.deliver_losses();
             }
             _ => {
                 self.world.events_late = false;
@@ -393,6 +399,7 @@ impl Walk {
                 self.world.restart(Some(stale));
                 self.rules_changed();
             }
+            2 if self.world.kernel.fails_over => self.be_away(),
             _ => {
                 self.crash_with_fresh_state();
                 if self.world.bond.options().asks_targets() {
@@ -401,6 +408,23 @@ impl Walk {
                 }
             }
         }
+    }
+
+    /// Cables are pulled and plugged in while no agent runs.
+    fn be_away(&mut self) {
+        self.world.run_due();
+        let saved = through_json(&self.world.bond.saved());
+        let ids = self.nics(|attached| attached);
+        for _ in 0..self.rng.below(5) {
+            let Some(id) = self.rng.pick(&ids).copied() else { break };
+            let on = self.world.kernel.nics[&id].report.carrier.is_on();
+            let now = self.world.now();
+            self.world.kernel.set_carrier(now, id, Carrier::from_bool(!on));
+            self.world
+                .skip_to(now + Duration::from_millis(self.rng.below(3_600_000)));
+        }
+        self.world.forget_events().restart(Some(saved));
+        self.dead.clear();
     }
 
     /// Adopting is silent if no fact changed meanwhile.
@@ -439,7 +463,7 @@ impl Walk {
             let nic = &self.world.kernel.nics[&port.id];
             nic.report.carrier == port.carrier() && nic.report.name == port.name
         });
-        known && self.world.programmed
+        known && self.world.programmed && self.world.kernel.losses.is_empty()
     }
 
     fn nics(&self, wanted: impl Fn(bool) -> bool) -> Vec<PortId> {

@@ -327,14 +327,33 @@ impl World {
 
     /// As [`World::carrier`], without running what is due.
     pub fn set_carrier(&mut self, id: PortId, carrier: Carrier) {
-        let Some(nic) = self.kernel.nics.get_mut(&id) else {
-            return;
-        };
-        nic.report.carrier = carrier;
-        nic.driver = carrier;
+        self.kernel.set_carrier(self.now, id, carrier);
         if self.events_seen {
             self.link_event(id);
         }
+        if !self.events_late {
+            self.deliver_losses();
+        }
+    }
+
+    /// The agent reads what the data plane noted of losses.
+    pub fn deliver_losses(&mut self) -> &mut Self {
+        for loss in std::mem::take(&mut self.kernel.losses) {
+            self.feed(Event::CarrierLost {
+                port: loss.port,
+                at: loss.at,
+                failed_over: loss.failed_over,
+            });
+        }
+        self
+    }
+
+    /// The data plane can fail over by itself from now on, or cannot any more.
+    pub fn fails_over(&mut self, can: bool) -> &mut Self {
+        self.kernel.fails_over = can;
+        self.bond.set_plane_fails_over(self.now, can);
+        self.drain();
+        self.run_due()
     }
 
     /// A link message about an interface.
@@ -357,6 +376,12 @@ impl World {
                 self.feed(Event::Link { port, report });
             }
         }
+        self.deliver_losses()
+    }
+
+    /// Nobody reads the link events that wait: the agent has ended.
+    pub fn forget_events(&mut self) -> &mut Self {
+        self.queued.clear();
         self
     }
 
@@ -493,7 +518,7 @@ impl World {
         self.bond = Bond::adopt(self.now, options, self.kernel.seen(), saved);
         self.drain();
         let addresses = self.announced.clone();
-        self.addresses(addresses)
+        self.addresses(addresses).deliver_losses()
     }
 
     /// The interface index of a name.

@@ -6,6 +6,7 @@ mod files;
 mod fixed_mac;
 mod guest;
 mod held_lock;
+mod in_kernel;
 mod instructions;
 mod netkit;
 mod path_dead;

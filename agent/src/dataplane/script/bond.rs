@@ -51,6 +51,14 @@ impl Traffic for ScriptBond {
         PlaneBond::counters(self, port)
     }
 
+    fn fails_over(&self) -> Result<bool, String> {
+        Err("a scripted plane does nothing by itself".to_owned())
+    }
+
+    fn overtaken(&mut self) -> Result<(), PlaneError> {
+        self.plane.call(Call::Overtaken(self.name.clone())).map(drop)
+    }
+
     fn heard(&mut self, port: PortId) -> Result<ReceiveStamps, PlaneError> {
         let mut world = self.plane.call(Call::Heard(self.name.clone(), port))?;
         world.check_attached(&self.name, port)?;

@@ -8,6 +8,7 @@ use bond_monitors::Carrier;
 
 use super::bond::{Bond, Shared};
 use super::device::{Device, wire_alias};
+use super::failover::prepare;
 use super::forwarding::{InForce, bridged};
 use super::queues;
 use crate::dataplane::interface::{label, report};
@@ -72,6 +73,7 @@ fn read_maps(now: &mut InForce, device: &Device, ports: &[(PortId, Link)]) -> Re
         let accept = step(read, || now.bpf.accept(*port))?;
         now.applied.ports.insert(*port, settings(link, &device.bond, accept));
     }
+    step(read, || prepare::read(now))?;
     now.keep_own([])?;
     now.remember_all(bridged(&now.applied))
 }

@@ -8,6 +8,7 @@ use bond_modes::PortId;
 
 use super::bpf::BondBpf;
 use super::device::{DeviceKind, NewBonds, Suitable};
+use super::failover::InKernel;
 use super::forwarding::Forwarding;
 use super::hook::{Attached, Hold};
 use super::lists;
@@ -37,6 +38,8 @@ pub(super) struct Shared {
     pub(super) netns: u64,
     /// For the programs of all bonds.
     pub(super) loader: Loader,
+    /// What fails over by itself.
+    pub(super) in_kernel: InKernel,
     /// Opened when the first bond needs it: it may have to be mounted.
     pub(super) pins: Option<Pins>,
     /// Indexes of the bonds that were made or taken over.

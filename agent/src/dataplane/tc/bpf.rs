@@ -28,6 +28,8 @@ pub struct BondBpf {
     /// Whose program is about to take the wire over, and where it will send then.
     coming: Option<(Way, Tx)>,
     lists: Lists,
+    /// Selectors that the kernel may put in force by itself.
+    spare: Vec<u32>,
     /// The layout that all attached programs know.
     layout: u32,
     counted: Counted,
@@ -51,6 +53,7 @@ impl BondBpf {
         let mine = maps.transmit()?.get(&way.number(), 0).map_err(map_error)?;
         let mut bpf = BondBpf {
             lists: Lists::default(),
+            spare: Vec::new(),
             layout: if layout == 0 { LAYOUT } else { layout },
             counted,
             rules,
@@ -149,7 +152,12 @@ impl BondBpf {
 
     /// Where frames of the stack leave.
     pub fn tx(&self) -> io::Result<Tx> {
-        match self.selector(self.way)? {
+        self.tx_of(self.selector(self.way)?)
+    }
+
+    /// Where they leave under a selector.
+    pub fn tx_of(&self, selector: u32) -> io::Result<Tx> {
+        match selector {
             0 => Ok(Tx::one(None)),
             list if is_list(list) => Lists::tx(&self.maps.lists()?, list),
             port => Ok(Tx::one(Some(PortId(port)))),
@@ -224,7 +232,7 @@ impl BondBpf {
 
     /// Whether all senders through the bond are remembered.
     #[cfg(test)]
-    pub(super) fn remembers_all(&self) -> bool {
+    pub(super) fn reads_remember_all(&self) -> bool {
         let mine = self.maps.transmit().unwrap().get(&self.way.number(), 0).unwrap();
         mine.remember_all != 0
     }
@@ -246,6 +254,47 @@ impl BondBpf {
         (&mut self.lists, self.maps.lists_mut().unwrap())
     }
 
+    /// The selector that the program on the wire reads.
+    pub fn selector_in_force(&self) -> io::Result<u32> {
+        self.selector(self.way)
+    }
+
+    /// A selector that the kernel may put in force by itself.
+    pub fn spare_selector(&mut self, tx: &Tx) -> io::Result<u32> {
+        self.prepare(tx)
+    }
+
+    /// The selectors that the kernel may put in force by itself: their lists stay as they are.
+    pub fn set_spare(&mut self, selectors: Vec<u32>) {
+        self.spare = selectors;
+    }
+
+    /// How many lists can be prepared without waiting.
+    pub fn clean_lists(&self) -> usize {
+        self.lists.clean()
+    }
+
+    /// What the map `transmit` has under a key.
+    pub fn transmit(&self, key: u32) -> io::Result<Transmit> {
+        self.maps.transmit()?.get(&key, 0).map_err(map_error)
+    }
+
+    /// Changes that.
+    pub fn set_transmit(&mut self, key: u32, value: Transmit) -> io::Result<()> {
+        self.maps.transmit_mut()?.set(key, value, 0).map_err(map_error)
+    }
+
+    /// The slot of a port in the map `rules`.
+    pub fn rule_of(&self, port: PortId) -> Option<u32> {
+        self.rules.get(&port).copied()
+    }
+
+    /// The port that has a slot.
+    pub fn port_of_rule(&self, slot: u32) -> Option<PortId> {
+        let mut rules = self.rules.iter();
+        rules.find_map(|(port, its)| (*its == slot).then_some(*port))
+    }
+
     fn prepare(&mut self, tx: &Tx) -> io::Result<u32> {
         match (&tx.kind, tx.ports.first()) {
             (_, None) => Ok(0),
@@ -257,9 +306,10 @@ impl BondBpf {
         }
     }
 
-    /// Those that a program on the wire reads, or one that is about to be there.
+    /// Those that a program on the wire reads, or one that is about to be there, or that may become so without this process.
     fn selectors(&self) -> io::Result<Vec<u32>> {
-        self.ways().into_iter().map(|way| self.selector(way)).collect()
+        let named = self.ways().into_iter().map(|way| self.selector(way));
+        named.chain(self.spare.iter().copied().map(Ok)).collect()
     }
 
     fn ways(&self) -> BTreeSet<Way> {
@@ -267,8 +317,7 @@ impl BondBpf {
     }
 
     fn selector(&self, way: Way) -> io::Result<u32> {
-        let its = self.maps.transmit()?.get(&way.number(), 0).map_err(map_error)?;
-        Ok(its.selector)
+        Ok(self.transmit(way.number())?.selector)
     }
 
     fn set_selector(&mut self, way: Way, selector: u32) -> io::Result<()> {
@@ -276,8 +325,7 @@ impl BondBpf {
             selector,
             remember_all: self.remember_all.into(),
         };
-        let mut transmit = self.maps.transmit_mut()?;
-        transmit.set(way.number(), value, 0).map_err(map_error)
+        self.set_transmit(way.number(), value)
     }
 
     /// Whether all senders through the bond are remembered, or only those to groups.
@@ -291,6 +339,11 @@ impl BondBpf {
             set.inspect_err(|_| self.remember_all = !all)?;
         }
         Ok(())
+    }
+
+    /// Whether all senders through the bond are remembered.
+    pub fn remembers_all(&self) -> bool {
+        self.remember_all
     }
 
     /// Where frames leave that an operator marked, by queue.
@@ -324,20 +377,12 @@ impl BondBpf {
             return Ok(Accept::Nothing);
         };
         let value = self.maps.rules()?.get(slot, 0).map_err(map_error)?;
-        Ok(match value {
-            ACCEPT_ALL => Accept::All,
-            ACCEPT_UNICAST => Accept::Unicast,
-            _ => Accept::Nothing,
-        })
+        Ok(accept_of(value))
     }
 
     /// Changes which frames are accepted from a port.
     pub fn set_accept(&mut self, port: PortId, accept: Accept) -> io::Result<()> {
-        let value = match accept {
-            Accept::Nothing => ACCEPT_NONE,
-            Accept::Unicast => ACCEPT_UNICAST,
-            Accept::All => ACCEPT_ALL,
-        };
+        let value = rule_value(accept);
         match self.rules.get(&port).copied() {
             Some(slot) => self.maps.rules_mut()?.set(slot, value, 0).map_err(map_error),
             None if accept == Accept::Nothing => Ok(()),
@@ -438,6 +483,24 @@ impl BondBpf {
             rx_bytes: sum.rx_bytes + cpu.rx_bytes,
             rx_dropped: sum.rx_dropped + cpu.rx_dropped,
         }))
+    }
+}
+
+/// What the map `rules` says for a port that lets this in.
+pub fn rule_value(accept: Accept) -> u32 {
+    match accept {
+        Accept::Nothing => ACCEPT_NONE,
+        Accept::Unicast => ACCEPT_UNICAST,
+        Accept::All => ACCEPT_ALL,
+    }
+}
+
+/// What a port lets in for which the map `rules` says this.
+pub fn accept_of(value: u32) -> Accept {
+    match value {
+        ACCEPT_ALL => Accept::All,
+        ACCEPT_UNICAST => Accept::Unicast,
+        _ => Accept::Nothing,
     }
 }
 

@@ -1,7 +1,8 @@
-//! What is in force of one bond, for two threads: the loop, which moves its traffic, and the kernel thread, which does the rest of
+//! What is in force of one bond, for several threads: the loop, which moves its traffic, and those that may wait, which do the rest of
 //! a plan.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::sync::{Arc, Mutex};
 
 use bond_modes::plan::{Accept, Rewrite, Tx};
@@ -9,6 +10,7 @@ use bond_modes::{ForwardingPlan, PortId};
 use bond_monitors::{Carrier, MacAddr};
 
 use super::bpf::BondBpf;
+use super::failover::{LISTS_LEFT, MOST_PREPARED, Prepared, Standing};
 use super::lists;
 use crate::dataplane::lock::lock;
 use crate::dataplane::step::step;
@@ -38,6 +40,10 @@ pub struct InForce {
     pub steered: bool,
     /// Programs of an earlier agent are still to be taken over.
     pub unfinished: bool,
+    /// What the kernel does by itself if a port loses its carrier; none if it cannot.
+    pub prepared: Option<Prepared>,
+    /// Why it cannot.
+    pub why_unprepared: String,
     /// A plan is being programmed: a request for it may change what `applied` does not say yet.
     pub programming: bool,
 }
@@ -53,6 +59,7 @@ impl Forwarding {
             steer: Vec::new(),
             rewrite: Rewrite::default(),
             without_agent: None,
+            if_lost: Default::default(),
         };
         Forwarding(Arc::new(Mutex::new(InForce {
             name: name.to_owned(),
@@ -62,6 +69,8 @@ impl Forwarding {
             lost_allmulti: BTreeSet::new(),
             steered: false,
             unfinished: false,
+            prepared: None,
+            why_unprepared: String::new(),
             programming: false,
         })))
     }
@@ -89,7 +98,11 @@ impl Forwarding {
     /// Sees to it that the next list of ports finds a place. May wait some milliseconds, not locked. If that fails, the next list
     /// waits instead.
     pub fn restock(&self) {
-        if let Ok(Some(left)) = self.with(|now| now.bpf.left_lists(1)) {
+        let left = self.with(|now| match now.prepared {
+            Some(_) => now.bpf.left_lists(MOST_PREPARED + LISTS_LEFT),
+            None => now.bpf.left_lists(1),
+        });
+        if let Ok(Some(left)) = left {
             lists::grace_period();
             self.with(|now| now.bpf.note_clean(left));
         }
@@ -107,6 +120,29 @@ impl InForce {
         Ok(())
     }
 
+    /// Takes all that is prepared for the loss of a port out of force.
+    pub fn unprepare(&mut self) -> io::Result<()> {
+        let Some(prepared) = &mut self.prepared else {
+            return Ok(());
+        };
+        if !prepared.in_force.is_empty() {
+            Standing::default().write(&mut self.bpf)?;
+            prepared.in_force.clear();
+            self.applied.if_lost.clear();
+            self.bpf.set_spare(Vec::new());
+        }
+        Ok(())
+    }
+
+    /// Forgets a port: nothing goes through it any more, and nothing is prepared, as its loss is not counted any more.
+    pub fn remove_port(&mut self, port: PortId) -> io::Result<()> {
+        self.unprepare()?;
+        if let Some(prepared) = &mut self.prepared {
+            prepared.forget_port(port)?;
+        }
+        self.bpf.remove_port(port)
+    }
+
     /// Takes addresses for its own, besides those that are.
     pub fn add_own(&mut self, macs: impl IntoIterator<Item = MacAddr>) -> Result<(), PlaneError> {
         let doing = || format!("add to the own addresses of {}", self.name);
@@ -122,8 +158,12 @@ impl InForce {
 
     /// Under a bridge all senders above are remembered: a switch may flood what each of them sends.
     pub fn remember_all(&mut self, all: bool) -> Result<(), PlaneError> {
-        let doing = || format!("change which senders {} remembers", self.name);
-        step(doing, || self.bpf.remember_all(all))
+        let doing = format!("change which senders {} remembers", self.name);
+        if self.bpf.remembers_all() != all {
+            // The selector is written along with it, as it was, so the kernel must not move it meanwhile.
+            step(|| doing.clone(), || self.unprepare())?;
+        }
+        step(|| doing, || self.bpf.remember_all(all))
     }
 
     /// Moves the traffic under the program that is on the wire.

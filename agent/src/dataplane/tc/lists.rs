@@ -96,6 +96,11 @@ impl Lists {
         Ok(IS_LIST | slot << SLOT_SHIFT)
     }
 
+    /// How many lists can be prepared without waiting for a grace period, as far as is known.
+    pub fn clean(&self) -> usize {
+        self.clean.as_ref().map_or(0, Vec::len)
+    }
+
     /// Whether it is known that so many lists could not be prepared without waiting for a grace period.
     pub fn are_fewer_than(&self, needed: usize) -> bool {
         self.clean.as_ref().is_some_and(|clean| clean.len() < needed)

@@ -16,6 +16,7 @@
 //! | `layout`, `maps`, `upgrade` | the maps of one bond and what they hold; those of an earlier layout |
 //! | `bpf`, `programs` | the maps of one bond, read and written; its programs |
 //! | `bond`, `forwarding`, `adopt` | what is kept for a bond; what is in force of it; bonds taken over |
+//! | `failover/` | what the kernel does by itself when a port loses its carrier |
 //! | `lists` | lists of ports that are never seen half written |
 //! | `hook`, `sys` | how programs are attached: tcx or netkit links, or clsact filters |
 //! | `bpffs`, `pins` | where the pins are |
@@ -25,11 +26,13 @@
 //!
 //! Two threads use the plane. The loop moves the traffic of bonds by [`Traffic`], and does what it was asked for: makes and removes
 //! bonds, attaches and detaches ports. The kernel thread does the rest of a plan, and reads again what other programs may have
-//! changed. There are two locks:
+//! changed. These are the locks:
 //! - The one of `Shared`, for all bonds. A call that makes requests holds it to its end, however long the kernel's RTNL lock
 //!   keeps it waiting. The next such call of the other thread waits for it, whatever its bond.
 //! - The one of `Forwarding`, for each bond. Both threads hold it for reads and writes of maps only: never across a netlink
 //!   request, the loading or attaching of a program, a sysctl or a file.
+//! - Those of `InKernel`, for all bonds. One is for who may wait for a grace period of the kernel, which is a thread of its own, and
+//!   now and then who has that of `Shared`; never who has that of `Forwarding`. The others are held for single map requests.
 //!
 //! [`Traffic`] takes the second only, so a failover waits for no lock of the kernel but the map's. The plan that the traffic
 //! followed last counts for every map write of both threads.
@@ -45,13 +48,14 @@ use bond_modes::{BondOptions, ForwardingPlan, PortId};
 
 use self::bond::{Bond, Planning, Shared};
 use self::device::Suitable;
+use self::failover::{InKernel, LossWatch};
 use self::object::Loader;
 use self::pins::Pins;
 use super::lock::lock;
 use super::step::step;
 use super::{
     Adopted, Applied, BondDevice, BondName, Examiner, Observed, OriginalPort, Plane, PlaneBond, PlaneError,
-    PlaneReport, PortBase, PortCounters, PortSigns, Traffic, can,
+    PlaneReport, PortBase, PortCounters, PortSigns, Traffic, Watch, can,
 };
 use crate::netlink::RouteSocket;
 use crate::text::chain;
@@ -63,6 +67,8 @@ mod bpffs;
 mod counted;
 mod device;
 mod errors;
+mod failover;
+mod folder;
 mod forwarding;
 mod hook;
 mod layout;
@@ -82,6 +88,7 @@ mod traffic;
 mod upgrade;
 
 pub use self::device::{DeviceChoice, NewBonds};
+pub use self::failover::FailoverChoice;
 pub use self::hook::Hook;
 
 /// The tc data plane of one network namespace: the one in which it was opened.
@@ -91,19 +98,21 @@ pub struct TcPlane {
     run_dir: PathBuf,
     new_bonds: NewBonds,
     suitable: Suitable,
+    in_kernel: InKernel,
 }
 
 /// A bond of this plane.
 pub struct TcBond {
     shared: Arc<Mutex<Shared>>,
     planning: Arc<Mutex<Planning>>,
+    in_kernel: InKernel,
     bond: Bond,
 }
 
 impl TcPlane {
     /// A plane for the network namespace of the calling thread. Where the machine has no bpffs, one is mounted under `run_dir`
     /// when the first bond needs it. A bond that is there keeps what it is made of.
-    pub fn open(run_dir: &Path, new_bonds: NewBonds) -> Result<TcPlane, PlaneError> {
+    pub fn open(run_dir: &Path, new_bonds: NewBonds, failover: FailoverChoice) -> Result<TcPlane, PlaneError> {
         let links = step(|| "open a netlink socket".to_owned(), RouteSocket::open)?;
         let netns = step(
             || "read the network namespace".to_owned(),
@@ -114,6 +123,7 @@ impl TcPlane {
             links: step(|| "open a netlink socket".to_owned(), RouteSocket::open)?,
             loader: Loader::default(),
         };
+        let in_kernel = step(|| "make a descriptor".to_owned(), || InKernel::new(failover))?;
         let shared = Shared {
             run_dir: run_dir.to_owned(),
             new_bonds,
@@ -121,6 +131,7 @@ impl TcPlane {
             links,
             netns: netns.ino(),
             loader: Loader::default(),
+            in_kernel: in_kernel.clone(),
             pins: None,
             taken: BTreeSet::new(),
             settled: false,
@@ -131,6 +142,7 @@ impl TcPlane {
             run_dir: run_dir.to_owned(),
             new_bonds,
             suitable,
+            in_kernel,
         })
     }
 
@@ -138,6 +150,7 @@ impl TcPlane {
         TcBond {
             shared: Arc::clone(&self.shared),
             planning: Arc::clone(&self.planning),
+            in_kernel: self.in_kernel.clone(),
             bond,
         }
     }
@@ -180,6 +193,7 @@ impl Plane for TcPlane {
 
     fn examiner(&self) -> Examiner {
         let (run_dir, new_bonds, suitable) = (self.run_dir.clone(), self.new_bonds, self.suitable.clone());
+        let in_kernel = self.in_kernel.clone();
         Arc::new(move |options| {
             let probed = suitable.examine(new_bonds, &mut Loader::default()).map(drop);
             let [usable, exact] = [probed, check(options)].map(|done| done.map_err(|error| chain(&error)));
@@ -187,6 +201,10 @@ impl Plane for TcPlane {
             PlaneReport {
                 short_lived: ends.then(|| why_short_lived(&run_dir)),
                 device: suitable.text(new_bonds),
+                failover: Some(match in_kernel.why_not() {
+                    None => "in the kernel".to_owned(),
+                    Some(why) => format!("by bondd: {why}"),
+                }),
                 ..PlaneReport::new(NAME, usable, exact)
             }
         })
@@ -208,6 +226,10 @@ impl Plane for TcPlane {
 
     fn give_back(&mut self, bond: &str, port: PortId, original: &OriginalPort) -> Result<bool, PlaneError> {
         lock(&self.shared).give_back_orphan(bond, port, original)
+    }
+
+    fn watch(&mut self) -> Option<Box<dyn Watch>> {
+        Some(Box::new(LossWatch::new(self.in_kernel.clone(), NAME)))
     }
 
     fn short_lived(&self) -> Option<String> {
@@ -257,7 +279,12 @@ impl PlaneBond for TcBond {
             return Applied::refused(error, known, plan);
         }
         let planning = &mut *lock(&self.planning);
-        program::apply(&mut planning.links, &mut planning.loader, &name, &mut self.bond, plan)
+        let applied = program::apply(&mut planning.links, &mut planning.loader, &name, &mut self.bond, plan);
+        // What failed before may be possible now.
+        if self.bond.forwarding.with(|now| now.prepared.is_none()) && self.in_kernel.open_again() {
+            failover::equip(&self.in_kernel, self.bond.ifindex, &self.bond.forwarding);
+        }
+        applied
     }
 
     fn traffic(&self) -> Option<Box<dyn Traffic>> {
@@ -287,8 +314,22 @@ impl PlaneBond for TcBond {
 
     fn destroy(self: Box<Self>) -> Result<(), PlaneError> {
         let name = self.name();
-        let TcBond { shared, bond, .. } = *self;
+        let TcBond {
+            shared,
+            in_kernel,
+            bond,
+            ..
+        } = *self;
         let ifindex = bond.ifindex;
+        let forgotten = bond.forwarding.with(|now| {
+            now.unprepare()?;
+            now.prepared
+                .take()
+                .map_or(Ok(()), |mut prepared| prepared.forget_ports())
+        });
+        if let Err(error) = forgotten.and_then(|()| in_kernel.forget(ifindex)) {
+            log::debug!("{name}: {error}");
+        }
         // First its descriptors, or the programs would outlive their pins.
         drop(bond);
         lock(&shared).remove_bond(&name, ifindex)

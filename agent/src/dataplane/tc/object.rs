@@ -122,13 +122,16 @@ impl Kind {
 /// exchange. Not 0.
 pub static BUILD: LazyLock<u64> = LazyLock::new(|| {
     let programs = Way::VALUES.into_iter().map(Kind::Tx).chain([Kind::Rx]);
-    let bytes = programs.flat_map(|kind| kind.object().1);
-    // FNV-1a: the same in every build of this program from the same objects.
+    fingerprint(programs.flat_map(|kind| kind.object().1.iter().copied()))
+});
+
+/// A number for object files, the same in every build of this program from the same ones. Not 0. (FNV-1a)
+pub fn fingerprint(bytes: impl Iterator<Item = u8>) -> u64 {
     let hash = bytes.fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3)
+        (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
     });
     hash | 1
-});
+}
 
 /// A program in the kernel. Dropping it leaves it in force where it is attached.
 pub struct Loaded {
@@ -236,7 +239,7 @@ fn classifier<'a>(programs: &'a mut Ebpf, name: &str) -> &'a mut SchedClassifier
 
 /// Kernels before 5.11 charge maps to RLIMIT_MEMLOCK, whose default is too low for them. Later ones do not care, so a refusal
 /// matters only if loading fails too.
-fn raise_memlock() {
+pub fn raise_memlock() {
     let unlimited = libc::rlimit {
         rlim_cur: libc::RLIM_INFINITY,
         rlim_max: libc::RLIM_INFINITY,
@@ -246,7 +249,7 @@ fn raise_memlock() {
 }
 
 /// Gives back the memory in which a new loader had the types of the kernel, which the agent would hold on to for good.
-fn trim_heap() {
+pub fn trim_heap() {
     // SAFETY: gives unused pages of the heap back; touches nothing that is in use.
     #[cfg(target_env = "gnu")]
     unsafe {

@@ -16,6 +16,9 @@ use nix::fcntl::{Flock, FlockArg};
 
 use super::bpffs::Bpffs;
 use super::errors::program_error;
+use super::failover::layout::{FOLDER, FOLDERS};
+use super::folder;
+pub use super::folder::{names, unpin};
 use super::sys;
 use crate::locks::private_folder;
 
@@ -76,6 +79,17 @@ impl Pins {
         }
     }
 
+    /// Whether a bond other than this one has pins; also true if that cannot be read.
+    pub fn has_others(&self, ifindex: u32) -> bool {
+        let is_other = |name: &String| name.parse().is_ok_and(|other: u32| other != ifindex);
+        names(&self.dir).map_or(true, |names| names.iter().any(is_other))
+    }
+
+    /// The folder of what fails over in the kernel.
+    pub fn failover(&self) -> PathBuf {
+        self.dir.join(FOLDER)
+    }
+
     /// Removes what bonds left behind whose interface is gone: a crash while one was destroyed, or an interface that somebody
     /// else deleted.
     pub fn sweep(&self, mut alive: impl FnMut(u32) -> bool) -> io::Result<()> {
@@ -85,7 +99,7 @@ impl Pins {
                 _ => {}
             }
         }
-        Ok(())
+        remove_failover(&self.dir)
     }
 
     /// Removes what bonds of other network namespaces left behind: those of a namespace that is gone, or deleted while no agent
@@ -124,6 +138,7 @@ impl Pins {
 
     /// Removes empty folders, and the mount if bondd made it and no pin is left.
     pub fn release(mut self) -> io::Result<()> {
+        remove_failover(&self.dir)?;
         // An open directory would keep the mount busy.
         self.lock = None;
         for dir in [self.dir.clone(), self.fs.root().join(ALL)] {
@@ -187,13 +202,7 @@ impl BondPins {
 
     /// Removes everything; harmless if there is nothing.
     pub fn remove(&self) -> io::Result<()> {
-        for name in names(&self.dir)? {
-            unpin(&self.dir.join(name))?;
-        }
-        match fs::remove_dir(&self.dir) {
-            Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
-        }
+        folder::remove(&self.dir)
     }
 }
 
@@ -211,7 +220,7 @@ fn swept(bonds: usize, namespace: &str) -> Option<String> {
 /// an agent serves the namespace.
 fn sweep_namespace(dir: &Path, in_use: &mut MapsInUse) -> io::Result<usize> {
     let dead = dead_bonds(dir, in_use)?;
-    if dead.is_empty() && !names(dir)?.is_empty() {
+    if dead.is_empty() && names(dir)?.iter().any(|name| !is_failover(name)) {
         return Ok(0);
     }
     let Ok(_lock) = File::open(dir).and_then(try_lock) else {
@@ -220,10 +229,25 @@ fn sweep_namespace(dir: &Path, in_use: &mut MapsInUse) -> io::Result<usize> {
     for bond in &dead {
         bond.remove()?;
     }
+    remove_failover(dir)?;
     match fs::remove_dir(dir) {
         Err(error) if error.kind() != ErrorKind::DirectoryNotEmpty => Err(error),
         _ => Ok(dead.len()),
     }
+}
+
+/// Whether that is the folder of what fails over in the kernel, of whichever version.
+fn is_failover(name: &str) -> bool {
+    name.starts_with(FOLDERS)
+}
+
+/// Takes what fails over in the kernel away, if the folder of a namespace has no bond any more.
+fn remove_failover(dir: &Path) -> io::Result<()> {
+    let all = names(dir)?;
+    if !all.iter().all(|name| is_failover(name)) {
+        return Ok(());
+    }
+    all.iter().try_for_each(|name| folder::remove(&dir.join(name)))
 }
 
 /// The bonds in a namespace's folder that forward nothing any more.
@@ -306,25 +330,6 @@ fn lock_now(dir: &Path) -> io::Result<Option<Flock<File>>> {
 
 fn try_lock(file: File) -> io::Result<Flock<File>> {
     Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| error.into())
-}
-
-/// Removes one pin; harmless if it is not there.
-pub fn unpin(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
-}
-
-/// What a folder holds; nothing if there is no such folder.
-fn names(dir: &Path) -> io::Result<Vec<String>> {
-    let entries = match fs::read_dir(dir) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries?,
-    };
-    entries
-        .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
-        .collect()
 }
 
 /// How the names of the links of ports begin.

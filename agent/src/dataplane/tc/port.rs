@@ -201,7 +201,7 @@ impl Shared {
     /// Takes a port that could not be taken over out of the maps, and the program off it.
     fn forget_port(&mut self, bond: &mut Bond, port: PortId) -> io::Result<()> {
         bond.port_holds.remove(&port);
-        bond.forwarding.with(|now| now.bpf.remove_port(port))?;
+        bond.forwarding.with(|now| now.remove_port(port))?;
         let link = self.links.by_index(port.0)?;
         unhook(&mut self.links, bond, port, link.as_ref(), true)
     }
@@ -253,6 +253,11 @@ fn expel(
     errors: &mut Failures,
 ) {
     bond.forwarding.with(|now| {
+        // Before anything else: what is prepared may move the traffic to this port.
+        errors.note(step(
+            || format!("take back what is prepared of {name}"),
+            || now.unprepare(),
+        ));
         now.applied.ports.remove(&port);
         now.applied.steer.retain(|steer| steer.to != port);
         now.lost_allmulti.remove(&port);
@@ -267,7 +272,7 @@ fn expel(
     let take_off = || unhook(links, bond, port, link, original.clsact);
     errors.note_unless_gone(port_step(port, || format!("take the program off {port}"), take_off));
     bond.forwarding.with(|now| {
-        let forget = || now.bpf.remove_port(port);
+        let forget = || now.remove_port(port);
         errors.note(step(|| format!("forget {port} of {name}"), forget));
         errors.note(now.keep_own([]));
     });

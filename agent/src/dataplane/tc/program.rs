@@ -21,6 +21,7 @@ use bond_modes::{ForwardingPlan, PortId};
 
 use super::bond::Bond;
 use super::device::{tx_place, wire_name};
+use super::failover::prepare;
 use super::forwarding::{Forwarding, addresses};
 use super::hook;
 use super::object::Loader;
@@ -43,7 +44,7 @@ pub fn apply(
     let mut outcome = Applied::default();
     take_over_rest(links, loader, name, bond, &mut outcome);
     make(links, loader, name, bond, plan, &mut outcome);
-    finish(&bond.forwarding, plan, &mut outcome);
+    finish(links, &bond.forwarding, plan, &mut outcome);
     bond.forwarding.with(|now| now.programming = false);
     bond.programs.close();
     outcome
@@ -81,7 +82,7 @@ fn make(
     set_carrier(links, name, bond, plan, outcome);
 }
 
-fn finish(forwarding: &Forwarding, plan: &ForwardingPlan, outcome: &mut Applied) {
+fn finish(links: &mut RouteSocket, forwarding: &Forwarding, plan: &ForwardingPlan, outcome: &mut Applied) {
     forwarding.with_newest(plan, |now, newest| {
         traffic::close(now, newest, outcome);
         // Those of a newer plan are about to be ours.
@@ -89,6 +90,8 @@ fn finish(forwarding: &Forwarding, plan: &ForwardingPlan, outcome: &mut Applied)
         outcome.note(PlanPart::OwnMacs, now.keep_own(coming));
     });
     forwarding.restock();
+    prepare::look(links, forwarding, plan);
+    forwarding.with_newest(plan, prepare::follow);
 }
 
 fn set_address(links: &mut RouteSocket, name: &str, bond: &Bond, plan: &ForwardingPlan, outcome: &mut Applied) {

@@ -1,5 +1,5 @@
 //! What bpf(2) can and aya does not offer: links to netkit devices, another descriptor for a link, where a link is attached,
-//! all values of a map at once.
+//! all values of a map at once, and what maps of maps have without a descriptor of it.
 
 use std::ffi::CString;
 use std::io;
@@ -76,6 +76,69 @@ pub fn look_up_all(map: BorrowedFd<'_>, values: &mut [u32]) -> io::Result<()> {
     }
 }
 
+/// A pinned map of maps whose keys are integers.
+pub struct MapOfMaps(OwnedFd);
+
+impl MapOfMaps {
+    /// The one at this pin.
+    pub fn pinned(path: &Path) -> io::Result<MapOfMaps> {
+        pinned(path).map(MapOfMaps)
+    }
+
+    /// The key after this one, or the first.
+    pub fn next_key(&self, key: Option<u32>) -> io::Result<Option<u32>> {
+        let mut next = 0u32;
+        let key = key.as_ref().map_or(0, |key| &raw const *key as u64);
+        none_if_missing(self.call(MAP_GET_NEXT_KEY, key, &raw mut next as u64).map(|()| next))
+    }
+
+    /// Id of the map under a key. A descriptor of that map, by its id, would take CAP_SYS_ADMIN.
+    pub fn id(&self, key: u32) -> io::Result<Option<u32>> {
+        let mut id = 0u32;
+        none_if_missing(
+            self.call(MAP_LOOKUP_ELEM, &raw const key as u64, &raw mut id as u64)
+                .map(|()| id),
+        )
+    }
+
+    /// Puts a map under a key. The kernel waits for a grace period.
+    pub fn set(&self, key: u32, map: BorrowedFd<'_>) -> io::Result<()> {
+        waits();
+        let map = map.as_raw_fd() as u32;
+        self.call(MAP_UPDATE_ELEM, &raw const key as u64, &raw const map as u64)
+    }
+
+    /// Takes away what is under a key; harmless if there is nothing. The kernel waits for a grace period.
+    pub fn remove(&self, key: u32) -> io::Result<()> {
+        waits();
+        none_if_missing(self.call(MAP_DELETE_ELEM, &raw const key as u64, 0)).map(drop)
+    }
+
+    fn call(&self, command: libc::c_int, key: u64, value: u64) -> io::Result<()> {
+        call(command, &mut [u64_of(self.0.as_raw_fd() as u32, 0), key, value, 0]).map(drop)
+    }
+}
+
+fn none_if_missing<T>(found: io::Result<T>) -> io::Result<Option<T>> {
+    match found {
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+        found => found.map(Some),
+    }
+}
+
+/// The kernel waits for a grace period in what follows.
+fn waits() {
+    #[cfg(test)]
+    {
+        crate::netlink::tests::asks::may_wait();
+        WAITS.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    }
+}
+
+/// For how many grace periods the kernel has let this process wait.
+#[cfg(test)]
+pub(super) static WAITS: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
+
 fn pinned(path: &Path) -> io::Result<OwnedFd> {
     let path = c_path(path)?;
     descriptor(OBJ_GET, &mut [path.as_ptr() as u64, 0])
@@ -117,6 +180,10 @@ fn u64_of(first: u32, second: u32) -> u64 {
 }
 
 /// [linux/bpf.h: enum bpf_cmd]
+const MAP_LOOKUP_ELEM: libc::c_int = 1;
+const MAP_UPDATE_ELEM: libc::c_int = 2;
+const MAP_DELETE_ELEM: libc::c_int = 3;
+const MAP_GET_NEXT_KEY: libc::c_int = 4;
 const OBJ_PIN: libc::c_int = 6;
 const OBJ_GET: libc::c_int = 7;
 const OBJ_GET_INFO_BY_FD: libc::c_int = 15;

@@ -1,11 +1,13 @@
 //! The steps of a plan that are map writes only, and so need no lock of the kernel but the map's: what a failover is.
 
 use std::collections::BTreeSet;
+use std::io;
 
 use bond_modes::plan::{Accept, PortPlan, Tx};
 use bond_modes::{ForwardingPlan, PortId};
 use bond_monitors::ReceiveStamps;
 
+use super::failover::prepare;
 use super::forwarding::{Forwarding, InForce, addresses, bridged};
 use super::object::Way;
 use super::queues;
@@ -28,6 +30,7 @@ impl Traffic for Forwarding {
                 queues::steer(now, &plan.steer, &mut applied);
             }
             close(now, plan, &mut applied);
+            prepare::follow(now, plan);
             let rest = is_behind(now, plan);
             Followed { applied, rest }
         })
@@ -38,10 +41,32 @@ impl Traffic for Forwarding {
         step(|| format!("read the counters of {port}"), read)
     }
 
+    fn fails_over(&self) -> Result<bool, String> {
+        self.with(|now| match &now.prepared {
+            Some(_) => Ok(prepare::stands(now).unwrap_or(false)),
+            None => Err(now.why_unprepared.clone()),
+        })
+    }
+
+    fn overtaken(&mut self) -> Result<(), PlaneError> {
+        self.with(|now| {
+            let doing = format!("read what the kernel made of {}", now.name);
+            step(|| doing, || read_again(now))
+        })
+    }
+
     fn heard(&mut self, port: PortId) -> Result<ReceiveStamps, PlaneError> {
         let read = || self.with(|now| now.bpf.heard(port));
         step(|| format!("read the stamps of {port}"), read)
     }
+}
+
+fn read_again(now: &mut InForce) -> io::Result<()> {
+    now.applied.tx = now.bpf.tx()?;
+    for (port, known) in &mut now.applied.ports {
+        known.accept = now.bpf.accept(*port)?;
+    }
+    now.unprepare()
 }
 
 /// What is needed before the traffic moves: addresses that are about to be ours, and wider rules.
@@ -166,6 +191,8 @@ fn is_behind(now: &InForce, plan: &ForwardingPlan) -> bool {
         || queues::needs_tie(now, &plan.steer)
         || *now.bpf.own() != addresses(&now.applied).collect::<BTreeSet<_>>()
         || now.bpf.is_out_of_lists()
+        || prepare::lacks_lists(now, plan)
+        || prepare::needs_look(now, plan)
 }
 
 fn wider(now: Accept, wanted: Accept) -> bool {

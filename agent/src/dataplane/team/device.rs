@@ -215,6 +215,7 @@ pub fn plan_of(bond: &Bond, order: &[PortId]) -> ForwardingPlan {
         steer: Vec::new(),
         rewrite: Rewrite::default(),
         without_agent: None,
+        if_lost: Default::default(),
     }
 }
 

@@ -9,6 +9,7 @@ use super::super::Instances;
 use super::super::errors::{option_error, plane_error};
 use super::super::id::InstanceId;
 use super::super::instance::Instance;
+use super::super::losses::can_fail_over;
 use crate::control::proto::{Call, ControlError, ErrorCode, EventLine, OptionPairs};
 use crate::dataplane::PlaneChoice;
 use crate::plane_option::take_plane;
@@ -142,7 +143,8 @@ impl Instances {
             .create(&name, choice.unwrap_or(self.plane_choice), &change.options)
             .map_err(|error| plane_error(&name, &error))?;
         let mode = change.options.mode;
-        let bond = Bond::new(now, change, &device.report);
+        let mut bond = Bond::new(now, change, &device.report);
+        bond.set_plane_fails_over(now, can_fail_over(plane.as_ref()));
         let mut instance = Instance::new(name, device.ifindex, plane, bond);
         instance.devices.insert(device.ifindex, device.report.into());
         log::info!(

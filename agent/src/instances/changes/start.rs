@@ -11,6 +11,7 @@ use super::super::Instances;
 use super::super::agenda::{Agenda, Stage, StartFiles, Task};
 use super::super::id::InstanceId;
 use super::super::instance::Instance;
+use super::super::losses::can_fail_over;
 use super::super::unadopted::{State, Unadopted};
 use crate::config::BondSpec;
 use crate::dataplane::step::{step, twice};
@@ -328,7 +329,8 @@ impl Instances {
     ) {
         let ifindex = observed.ifindex;
         let options = saved.bond.options().clone();
-        let seen = self.seen(observed, &saved.originals);
+        let mut seen = self.seen(observed, &saved.originals);
+        seen.fails_over = can_fail_over(plane.as_ref());
         let mut unsaved: Vec<PortId> = seen.ports.iter().map(|(port, _)| *port).collect();
         unsaved.retain(|port| saved.bond.port_names().all(|(known, _)| known != *port));
         let renamed: BTreeMap<String, String> = (saved.bond.port_names())
@@ -357,6 +359,7 @@ impl Instances {
         }
         let at = self.bonds.insert(instance);
         self.drain(now, at);
+        self.take_early_losses(now);
         self.release_half_attached(now, at);
         self.complete_attachments(now, at, &unsaved);
     }
@@ -371,6 +374,7 @@ impl Instances {
             ports: ports.collect(),
             report: observed.report,
             plan: observed.plan,
+            fails_over: false,
         }
     }
 
@@ -449,7 +453,8 @@ impl Instances {
         }
         let ifindex = observed.ifindex;
         let wanted: Vec<String> = observed.ports.iter().map(|(_, report)| report.name.clone()).collect();
-        let seen = self.seen(observed, &originals);
+        let mut seen = self.seen(observed, &originals);
+        seen.fails_over = can_fail_over(plane.as_ref());
         let bond = Bond::adopt(now, options, seen, None);
         log::warn!("{name}: adopted without saved state; options not in a file and failure counts start anew");
         let mut instance = Instance::new(name.to_owned(), ifindex, plane, bond);
@@ -458,6 +463,7 @@ impl Instances {
         instance.wanted = wanted;
         let at = self.bonds.insert(instance);
         self.drain(now, at);
+        self.take_early_losses(now);
         Ok(Some(at))
     }
 

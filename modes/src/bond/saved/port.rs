@@ -166,6 +166,7 @@ impl SavedPort {
             options: self.options.0,
             health,
             delayed_since: self.delayed_since,
+            loss_seen: now,
         }
     }
 }

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bond_modes::options::{BondOptions, FailOverMac, ModeName};
-use bond_modes::{Accept, Bond, Port, PortId, Spread};
-use bond_monitors::{LinkState, MacAddr};
+use bond_modes::{Accept, Bond, Event, ForwardingPlan, Machine, Port, PortId, Spread};
+use bond_monitors::{Carrier, LinkState, MacAddr};
 
 use super::{Dead, SLOWEST_TURN, Walk};
+use crate::sim::world::World;
 
 impl Walk {
     /// Invariants of the plan after every input.
@@ -52,7 +53,7 @@ impl Walk {
                 "the active port has the bond's address"
             );
         }
-        if world.programmed {
+        if world.programmed && world.kernel.losses.is_empty() {
             // While nothing is sent the settings of a spread have no effect, and an agent that takes over with an old file cannot
             // read them back.
             let mut does = world.kernel.plan.clone();
@@ -111,6 +112,33 @@ impl Walk {
         }
     }
 
+    /// What the data plane does by itself when a port loses its carrier is what the bond does when it learns of that.
+    pub(super) fn check_failovers(&self) {
+        let world = &self.world;
+        let plan = world.bond.plan();
+        if !world.kernel.fails_over {
+            return assert!(plan.if_lost.is_empty(), "nothing can do what is prepared");
+        }
+        let has_carrier = |id: &&PortId| world.bond.ports().get(**id).is_some_and(|port| port.carrier().is_on());
+        for &port in plan.tx.ports.iter().filter(has_carrier) {
+            let next = without(world, port);
+            let Some(failed_over) = plan.failed_over(port) else {
+                assert!(
+                    !can_fail_over(&world.bond, &next),
+                    "nothing is prepared for {port}: {plan:?}"
+                );
+                continue;
+            };
+            let accepts =
+                |plan: &ForwardingPlan| -> Vec<Accept> { plan.ports.values().map(|port| port.accept).collect() };
+            assert_eq!(
+                (&failed_over.tx, accepts(&failed_over), failed_over.mac),
+                (&next.tx, accepts(&next), next.mac),
+                "after the loss of {port} the bond wants something else"
+            );
+        }
+    }
+
     /// A guest above the bond keeps being found, whichever ports wait to be used or were left a moment ago.
     pub(super) fn check_guest(&mut self) {
         let options = self.world.bond.options();
@@ -162,6 +190,32 @@ fn check_spreading(bond: &Bond) {
     let ports = &tx.ports;
     assert_eq!(*ports, senders, "{} sends through the wrong ports", options.mode);
     assert_eq!(bond.active(), None);
+}
+
+/// The plan of a bond that learns now that this port lost its carrier.
+fn without(world: &World, port: PortId) -> ForwardingPlan {
+    let mut twin = world.bond.clone();
+    let mut report = world.kernel.nics[&port].report.clone();
+    report.carrier = Carrier::Off;
+    // It may have another name by now, which is news of its own.
+    report.name = twin.ports().name(port).unwrap_or(report.name);
+    twin.handle_event(world.now(), Event::Link { port, report });
+    twin.plan().clone()
+}
+
+/// Whether a plane could get to the next plan by itself: carrier decides, and the traffic moves, and nothing else.
+fn can_fail_over(bond: &Bond, next: &ForwardingPlan) -> bool {
+    let macs = |plan: &ForwardingPlan| -> Vec<MacAddr> {
+        let ports = plan.ports.values().map(|port| port.mac);
+        ports.chain([plan.mac]).collect()
+    };
+    let (plan, options) = (bond.plan(), bond.options());
+    bond.is_up()
+        && options.polls_carrier()
+        && options.use_carrier
+        && !next.tx.is_nowhere()
+        && !next.tx.sends_as(&plan.tx)
+        && macs(plan) == macs(next)
 }
 
 /// How long a failure may go unseen.

@@ -11,6 +11,7 @@ use std::path::Path;
 use bond_monitors::Carrier;
 
 use super::bond::{Bond, Shared};
+use super::failover;
 use super::forwarding::Forwarding;
 use super::hook::{self, Attached, Hold, Place};
 use super::object::TX;
@@ -137,6 +138,10 @@ impl Shared {
         let (carrier, mac) = (Carrier::from_bool(device.wire.report.admin_up), device.bond.report.mac);
         let forwarding = Forwarding::new(name, bpf, carrier, mac);
         forwarding.with(|now| now.add_own([mac]))?;
+        if let Some(pins) = &self.pins {
+            self.in_kernel.open(&pins.failover());
+            failover::equip(&self.in_kernel, device.bond.ifindex, &forwarding);
+        }
         let (hook, tx_hold) = self.hook_device(name, device, &pins, &mut programs, &forwarding)?;
         Ok(Bond {
             ifindex: device.bond.ifindex,
@@ -196,11 +201,13 @@ impl Shared {
         let mut errors = Failures::default();
         errors.note(delete(&mut self.links, name, ifindex));
         // Last: as long as the interface is there, its pins say what it does.
-        errors.note(
-            self.pins()
-                .map(|pins| pins.bond(ifindex))
-                .and_then(|pins| step(|| format!("remove the pins of {name}"), || pins.remove())),
-        );
+        let removed = self.pins().map(|pins| (pins.bond(ifindex), pins.has_others(ifindex)));
+        if let Ok((_, false)) = &removed
+            && let Err(error) = self.in_kernel.close()
+        {
+            log::warn!("cannot end failover in the kernel: {error}");
+        }
+        errors.note(removed.and_then(|(pins, _)| step(|| format!("remove the pins of {name}"), || pins.remove())));
         errors.result()
     }
 

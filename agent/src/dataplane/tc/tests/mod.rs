@@ -16,6 +16,8 @@ use crate::dataplane::{Plane, PlaneBond, PlaneError};
 use crate::netlink::sysctl;
 use crate::packet::PacketSocket;
 
+mod failover;
+mod failover_faults;
 mod faults;
 mod hash;
 mod heard;

@@ -70,7 +70,7 @@ impl Other {
         let run_dir = run_dir.to_owned();
         let thread = thread::spawn(move || {
             unshare(CloneFlags::CLONE_NEWNET).unwrap();
-            let mut plane = TcPlane::open(&run_dir, new_bonds).unwrap();
+            let mut plane = TcPlane::open(&run_dir, new_bonds, crate::dataplane::tc::FailoverChoice::Auto).unwrap();
             plane.make("bond0").unwrap();
             report.send(lock(&plane.shared).netns).unwrap();
             if incoming.recv().is_ok() {

@@ -187,7 +187,7 @@ fn a_bond_below_a_bridge_remembers_all_who_send_as_soon_as_it_is_taken_over() {
         let old = downgrade(w, &plan);
         w.reopen();
         w.adopt().unwrap().unwrap();
-        assert!(w.in_force(|now| now.bpf.remembers_all()));
+        assert!(w.in_force(|now| now.bpf.reads_remember_all()));
         drop(old);
     });
 }

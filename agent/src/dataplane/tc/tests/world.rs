@@ -19,7 +19,7 @@ use crate::dataplane::lock::lock;
 use crate::dataplane::tc::bond::Bond;
 use crate::dataplane::tc::forwarding::InForce;
 use crate::dataplane::tc::pins::Pins;
-use crate::dataplane::tc::{DeviceChoice, Hook, NewBonds, TcBond, TcPlane};
+use crate::dataplane::tc::{DeviceChoice, FailoverChoice, Hook, NewBonds, TcBond, TcPlane};
 use crate::dataplane::{
     self, BondDevice, Observed, OriginalPort, Plane, PlaneBond, PlaneError, PortBase, PortCounters,
 };
@@ -113,7 +113,7 @@ pub(super) fn in_world_of(hook: Hook, device: DeviceChoice, body: impl FnOnce(&m
         let number = WORLDS.fetch_add(1, Ordering::Relaxed);
         let run_dir = std::env::temp_dir().join(format!("bondd-tc-{}-{number}", std::process::id()));
         let mut world = World {
-            plane: TcPlane::open(&run_dir, NewBonds { hook, device }).unwrap(),
+            plane: TcPlane::open(&run_dir, NewBonds { hook, device }, FailoverChoice::Auto).unwrap(),
             bond: None,
             hook,
             device,
@@ -282,6 +282,7 @@ impl World {
             steer: Vec::new(),
             rewrite: Rewrite::default(),
             without_agent: None,
+            if_lost: Default::default(),
         }
     }
 
@@ -292,8 +293,15 @@ impl World {
 
     /// As if the process had been killed and started again.
     pub(super) fn reopen(&mut self) {
+        self.reopen_to(FailoverChoice::Auto);
+    }
+
+    pub(super) fn reopen_without_failover(&mut self) {
+        self.reopen_to(FailoverChoice::Off);
+    }
+    fn reopen_to(&mut self, failover: FailoverChoice) {
         self.bond = None;
-        self.plane = TcPlane::open(&self.run_dir, self.new_bonds()).unwrap();
+        self.plane = TcPlane::open(&self.run_dir, self.new_bonds(), failover).unwrap();
     }
 
     /// As [`World::reopen`], by an agent that makes bonds of another device.

@@ -192,6 +192,7 @@ impl Lab {
             steer: Vec::new(),
             rewrite: Rewrite::default(),
             without_agent: None,
+            if_lost: Default::default(),
         }
     }
 

@@ -1,0 +1,242 @@
+//! How the program gets into the kernel, and how it is taken over.
+//!
+//! To bring it in takes reading the types of the whole kernel, twice and some hundred milliseconds, and attaching it waits for every
+//! task of the kernel to pass by. An agent that finds the program of its own build at the pins does neither. The program of another
+//! build stays until the new one is there beside it: what both of them see is done once, as the first of them takes what is prepared
+//! out of force.
+//!
+//! Of bonds and ports that ended while no agent ran, entries are left in the maps; they are removed here.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::path::Path;
+use std::sync::LazyLock;
+
+use aya::maps::{HashMap, Map, MapData, RingBuf};
+use aya::programs::FEntry;
+use aya::programs::links::{FdLink, PinnedLink};
+use aya::{Btf, Ebpf, EbpfLoader, include_bytes_aligned};
+use bond_modes::PortId;
+
+use super::layout::{ARMED, Armed, FOLDERS, LOSSES, MAPS, PortKey, RULES_OF, TRANSMITS};
+use crate::dataplane::tc::errors::{gone_is_fine, load_error, map_error, pin_error, program_error};
+use crate::dataplane::tc::folder::{names, remove, unpin};
+use crate::dataplane::tc::object::{fingerprint, raise_memlock, trim_heap};
+use crate::dataplane::tc::sys::MapOfMaps;
+
+/// What is open of it.
+pub struct Opened {
+    /// Cookie of this network namespace.
+    netns: u64,
+    pub armed: HashMap<MapData, PortKey, Armed>,
+    pub losses: RingBuf<MapData>,
+    /// Keeps the program attached while this process runs, even if someone removes the pins.
+    _link: FdLink,
+}
+
+impl Opened {
+    /// With pins in this folder.
+    pub fn open(folder: &Path) -> io::Result<Opened> {
+        let netns = netns_cookie()?;
+        fs::create_dir_all(folder)?;
+        if let Some(all) = folder.parent() {
+            // The program of another layout would act on what this one is told to do.
+            remove_others(all, Some(folder))?;
+        }
+        let pin = folder.join(format!("{LINK}{:016x}", *BUILD));
+        let maps_are_there = MAPS.iter().all(|name| folder.join(name).exists());
+        if !maps_are_there || !pin.exists() {
+            bring_in(folder, &pin).inspect_err(|_| drop(remove_unused(folder)))?;
+        }
+        for name in names(folder)? {
+            let path = folder.join(&name);
+            if name.starts_with(LINK) && path != pin {
+                unpin(&path)?;
+            }
+        }
+        let link = PinnedLink::from_pin(&pin).map_err(|error| io::Error::other(error.to_string()))?;
+        let open = |name: &str| MapData::from_pin(folder.join(name)).and_then(Map::from_map_data);
+        Ok(Opened {
+            netns,
+            armed: HashMap::try_from(open(ARMED).map_err(map_error)?).map_err(map_error)?,
+            losses: open(LOSSES).and_then(RingBuf::try_from).map_err(map_error)?,
+            _link: link.into(),
+        })
+    }
+
+    /// The key of a port.
+    pub fn key(&self, port: PortId) -> PortKey {
+        PortKey {
+            netns: self.netns,
+            ifindex: port.0,
+            unused: 0,
+        }
+    }
+
+    /// Readable while there are notes.
+    pub fn ring(&self) -> BorrowedFd<'_> {
+        // SAFETY: the ring owns the descriptor and lives as long as the borrow.
+        unsafe { BorrowedFd::borrow_raw(self.losses.as_raw_fd()) }
+    }
+}
+
+/// Whether a bond's map is entered in the map of this name.
+pub fn is_entered(folder: &Path, name: &str, bond: u32, map: &MapData) -> io::Result<bool> {
+    let id = map.info().map_err(map_error)?.id();
+    Ok(MapOfMaps::pinned(&folder.join(name))?.id(bond)? == Some(id))
+}
+
+/// Enters it, unless it is there.
+pub fn enter(folder: &Path, name: &str, bond: u32, map: &MapData) -> io::Result<()> {
+    match is_entered(folder, name, bond, map)? {
+        true => Ok(()),
+        false => MapOfMaps::pinned(&folder.join(name))?.set(bond, map.fd().as_fd()),
+    }
+}
+
+/// Forgets a bond.
+pub fn forget(folder: &Path, bond: u32) -> io::Result<()> {
+    for name in [TRANSMITS, RULES_OF] {
+        let all = MapOfMaps::pinned(&folder.join(name))?;
+        if all.id(bond)?.is_some() {
+            all.remove(bond)?;
+        }
+    }
+    Ok(())
+}
+
+/// Forgets bonds that have no pins any more, and their ports.
+pub fn sweep(folder: &Path, opened: &mut Opened) -> io::Result<()> {
+    let all = folder.parent().map_or(Ok(Vec::new()), names)?;
+    let bonds: BTreeSet<u32> = all.iter().filter_map(|name| name.parse().ok()).collect();
+    let mut gone = Vec::new();
+    for key in opened.armed.keys() {
+        let key = key.map_err(map_error)?;
+        if key.netns == opened.netns && !bonds.contains(&opened.armed.get(&key, 0).map_err(map_error)?.bond) {
+            gone.push(key);
+        }
+    }
+    for key in gone {
+        gone_is_fine(opened.armed.remove(&key))?;
+    }
+    let mut known = BTreeSet::new();
+    for name in [TRANSMITS, RULES_OF] {
+        let all = MapOfMaps::pinned(&folder.join(name))?;
+        let mut last = None;
+        while let Some(bond) = all.next_key(last)? {
+            known.insert(bond);
+            last = Some(bond);
+        }
+    }
+    known.difference(&bonds).try_for_each(|bond| forget(folder, *bond))
+}
+
+/// Removes what fails over in the kernel from the folder of a network namespace, but not this.
+pub fn remove_others(all: &Path, but: Option<&Path>) -> io::Result<()> {
+    let folders = names(all)?.into_iter().filter(|name| name.starts_with(FOLDERS));
+    let mut folders = folders.map(|name| all.join(name));
+    folders.try_for_each(|folder| if Some(&*folder) == but { Ok(()) } else { remove(&folder) })
+}
+
+/// Loads and attaches the program, on the maps that are pinned, and pins all of it.
+fn bring_in(folder: &Path, pin: &Path) -> io::Result<()> {
+    raise_memlock();
+    let loaded = load(folder);
+    trim_heap();
+    let mut programs = loaded?;
+    let program: &mut FEntry = programs
+        .program_mut(PROGRAM)
+        .and_then(|program| program.try_into().ok())
+        .expect("the object file, compiled into this binary, has a program of that name");
+    #[cfg(test)]
+    if let Some(errno) = REFUSED.take() {
+        return Err(refused("attaching it", io::Error::from_raw_os_error(errno)));
+    }
+    let id = program
+        .attach()
+        .map_err(|error| refused("attaching it", program_error(error)))?;
+    let link = FdLink::from(program.take_link(id).map_err(program_error)?);
+    unpin(pin)?;
+    link.pin(pin).map_err(pin_error).map(drop)
+}
+
+fn load(folder: &Path) -> io::Result<Ebpf> {
+    let no_types = |error| {
+        io::Error::other(format!(
+            "the kernel's types cannot be read (CONFIG_DEBUG_INFO_BTF): {error}"
+        ))
+    };
+    let types = Btf::from_sys_fs().map_err(no_types)?;
+    let mut loader = EbpfLoader::new();
+    for name in MAPS {
+        loader.map_pin_path(name, folder.join(name));
+    }
+    let mut programs = loader.load(OBJECT).map_err(load_error)?;
+    let program: &mut FEntry = programs
+        .program_mut(PROGRAM)
+        .and_then(|program| program.try_into().ok())
+        .expect("the object file, compiled into this binary, has a program of that name");
+    program
+        .load(HOOK, &types)
+        .map_err(|error| refused("loading it", program_error(error)))?;
+    Ok(programs)
+}
+
+fn refused(doing: &str, error: io::Error) -> io::Error {
+    io::Error::new(
+        error.kind(),
+        format!("the kernel refuses a tracing program: {doing}: {error}"),
+    )
+}
+
+/// Removes the folder if no program is pinned there: what is left of an attempt.
+fn remove_unused(folder: &Path) -> io::Result<()> {
+    match names(folder)?.iter().any(|name| name.starts_with(LINK)) {
+        true => Ok(()),
+        false => remove(folder),
+    }
+}
+
+/// The number by which programs know this network namespace. [socket(7): SO_NETNS_COOKIE, since 5.14]
+fn netns_cookie() -> io::Result<u64> {
+    use std::net::UdpSocket;
+    let socket = UdpSocket::bind(("::", 0)).or_else(|_| UdpSocket::bind(("0.0.0.0", 0)))?;
+    let mut cookie = 0u64;
+    let mut length = size_of::<u64>() as libc::socklen_t;
+    // SAFETY: the pointers are to live values of the sizes that are given.
+    let done = unsafe {
+        libc::getsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut length,
+        )
+    };
+    if done == 0 {
+        Ok(cookie)
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// What the program of this build is known by.
+static BUILD: LazyLock<u64> = LazyLock::new(|| fingerprint(OBJECT.iter().copied()));
+
+/// The function at whose entry it runs, and its name.
+const HOOK: &str = "netif_carrier_off";
+const PROGRAM: &str = "carrier_off";
+/// How the name of the pin of its link begins; the number of the build follows.
+const LINK: &str = "link-";
+/// [asm-generic/socket.h]
+const SO_NETNS_COOKIE: libc::c_int = 71;
+
+static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/carrier_off.bpf.o"));
+
+#[cfg(test)]
+thread_local! {
+    /// What the kernel answers this thread when it attaches the program next.
+    pub static REFUSED: std::cell::Cell<Option<i32>> = const { std::cell::Cell::new(None) };
+}

@@ -1,0 +1,90 @@
+//! Losses of carrier that a data plane saw before any link event, and what it made of them by itself.
+
+use bond_modes::{Bond, Event, NoFailover};
+use bond_monitors::Time;
+
+use super::Instances;
+use super::carrier_loss::CarrierLoss;
+use super::id::InstanceId;
+use crate::control::proto::FailoverReport;
+use crate::dataplane::PlaneBond;
+use crate::text::chain;
+
+impl Instances {
+    /// A plane saw that a port of a bond lost its carrier, which may have left the bond by now. What it noted while no agent ran waits
+    /// until the bond is taken over.
+    pub(super) fn on_carrier_lost(&mut self, now: Time, loss: CarrierLoss) {
+        let Some(bond) = self.bonds.on_device(loss.bond) else {
+            if !self.has_started() {
+                self.early_losses.push(loss);
+            }
+            return;
+        };
+        let instance = &mut self.bonds[bond];
+        if let Some(Err(error)) = instance.traffic.as_mut().map(|traffic| traffic.overtaken()) {
+            log::warn!("{}: {}", instance.name, chain(&error));
+        }
+        // A poll that was asked before may be answered with what was then.
+        self.polls.told(loss.port);
+        let CarrierLoss {
+            port, at, failed_over, ..
+        } = loss;
+        self.feed(now, bond, Event::CarrierLost { port, at, failed_over });
+    }
+
+    /// Handles the losses that waited for a bond which is there now.
+    pub(super) fn take_early_losses(&mut self, now: Time) {
+        for loss in std::mem::take(&mut self.early_losses) {
+            self.on_carrier_lost(now, loss);
+        }
+    }
+
+    /// Whether a bond's plane can fail over by itself may have changed with a plan: what it needs could be had later.
+    pub(super) fn follow_ability(&mut self, now: Time, at: InstanceId) {
+        let instance = &mut self.bonds[at];
+        let can = instance
+            .traffic
+            .as_ref()
+            .is_some_and(|traffic| traffic.fails_over().is_ok());
+        if instance.bond.set_plane_fails_over(now, can) {
+            self.drain(now, at);
+        }
+    }
+
+    /// Whether the kernel fails over by itself for a bond; nothing if its plane cannot do such a thing on any kernel.
+    pub(super) fn failover(&self, at: InstanceId) -> Option<FailoverReport> {
+        let instance = &self.bonds[at];
+        let prepared = instance.traffic.as_ref()?.fails_over();
+        let why_not = match &prepared {
+            Ok(true) => None,
+            Ok(false) => Some(why_not(&instance.bond).to_owned()),
+            Err(why) => Some(why.clone()),
+        };
+        Some(FailoverReport {
+            possible: prepared.is_ok(),
+            in_kernel: why_not.is_none(),
+            why_not,
+        })
+    }
+}
+
+/// Whether the plane of a bond can fail over by itself.
+pub(super) fn can_fail_over(plane: &dyn PlaneBond) -> bool {
+    plane.traffic().is_some_and(|traffic| traffic.fails_over().is_ok())
+}
+
+fn why_not(bond: &Bond) -> &'static str {
+    let Some(why) = bond.why_no_failover() else {
+        return "the last plan is not in force yet";
+    };
+    match why {
+        NoFailover::ArpMonitor => "targets decide about ports, not carrier",
+        NoFailover::NoMonitor => "nothing decides about ports: miimon is 0",
+        NoFailover::UseCarrier => "use_carrier is 0",
+        NoFailover::BondDown => "the bond is down",
+        NoFailover::NoOtherPort => "no other port has its carrier",
+        NoFailover::ManyPorts => "more than four ports send",
+        NoFailover::Downdelay => "downdelay is not 0",
+        NoFailover::Otherwise => "addresses would move, or the other ports may not be used yet",
+    }
+}
