@@ -169,12 +169,16 @@ impl Instances {
         let devices = these.iter().filter_map(|at| Some((*at, self.bonds.get(*at)?.ifindex)));
         let devices: Vec<(InstanceId, u32)> = devices.collect();
         self.threads.kernel.ask(move |kernel| {
-            let mut name_of = |ifindex| Some(kernel.links.by_index(ifindex).ok()??.report.name);
-            let names = devices
-                .iter()
-                .filter_map(|(at, ifindex)| Some((*at, name_of(*ifindex)?)));
-            let names: BTreeMap<InstanceId, String> = names.collect();
-            Box::new(move |instances, _| instances.on_names_seen(these, names))
+            let mut name_of = |(at, ifindex)| {
+                let link = kernel.links.by_index(ifindex).transpose()?;
+                Some(link.map(|link| (at, link.report.name)))
+            };
+            let names = devices.into_iter().filter_map(&mut name_of);
+            let names: io::Result<BTreeMap<InstanceId, String>> = names.collect();
+            Box::new(move |instances, now| match names {
+                Ok(names) => instances.on_names_seen(these, names),
+                Err(error) => instances.read_all_later(now, &error),
+            })
         });
     }
 
