@@ -17,6 +17,7 @@ pub mod host;
 pub mod instances;
 mod locks;
 pub mod logging;
+pub mod may_wait;
 pub mod netlink;
 pub mod origins;
 pub mod packet;

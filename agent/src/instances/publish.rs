@@ -118,7 +118,8 @@ impl Instances {
             for instance in self.bonds.iter_mut() {
                 instance.dirty |= instance.unsaved;
             }
-            self.store.remove_again();
+            let unremoved = self.store.unremoved_files();
+            let _ = self.work_on_files(unremoved);
             if self.left_unsaved {
                 self.save_left();
             }

@@ -13,13 +13,38 @@ use bond_monitors::Time;
 use super::Instances;
 use super::id::InstanceId;
 use crate::clock;
+use crate::may_wait::MayWait;
+use crate::saved::work::Work;
 use crate::saved::{Change, SavedBond};
 use crate::status::writer::CLIENT_LIMIT;
 
 /// The pause before a state that could not be saved is saved again.
 pub(super) const SAVE_RETRY: Duration = Duration::from_secs(1);
 
+/// The loop, which still waits for the disk in some cases.
+pub(super) struct Loop;
+
+impl MayWait for Loop {}
+
 impl Instances {
+    /// Does this in the folder of states.
+    pub(super) fn work_on_files(&mut self, work: Work) -> io::Result<()> {
+        self.store.note(work.carry_out(&mut Loop))
+    }
+
+    /// The state of a bond whose file could not be read before.
+    ///
+    /// # Errors
+    /// It still cannot.
+    pub(super) fn read_state(&mut self, bond: &str) -> io::Result<Option<SavedBond>> {
+        let Some(reading) = self.store.unread(bond) else {
+            return Ok(None);
+        };
+        let (state, outdated) = self.store.note_read(reading.carry_out(&mut Loop))?;
+        self.work_on_files(outdated)?;
+        Ok(state)
+    }
+
     /// A failure is logged by the store, and tried again with the next change.
     pub(super) fn save(&mut self, at: InstanceId) {
         let _ = self.try_save(at);
@@ -32,7 +57,7 @@ impl Instances {
     pub(super) fn try_save(&mut self, at: InstanceId) -> io::Result<()> {
         self.finish_saving(at)?;
         let state = self.state(at);
-        self.store.save(&state)
+        self.store.save(&state, &mut Loop)
     }
 
     /// Leaves the state of a bond to the thread that writes files, if it has changed.
@@ -44,7 +69,7 @@ impl Instances {
                 self.bonds[at].saving = Some(self.writer.save(path, text));
                 Ok(())
             }
-            Change::File => self.try_save(at),
+            Change::Files(_) => self.try_save(at),
         };
         self.bonds[at].unsaved = saved.is_err();
         if saved.is_err() {

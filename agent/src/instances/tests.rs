@@ -17,6 +17,7 @@ use crate::config::{self, BondSpec};
 use crate::control::proto::{Call, ErrorCode};
 use crate::dataplane::script::{self, ScriptPlane};
 use crate::dataplane::{PlaneError, Planes};
+use crate::may_wait::MayWait;
 use crate::netlink::tests::{asks, in_netns, ip};
 use crate::netlink::{Drained, RouteSocket};
 use crate::threads::Threads;
@@ -34,6 +35,11 @@ mod saving;
 mod second_kind;
 
 const NOW: Time = Time::ZERO;
+
+/// May wait, as tests do.
+struct Tests;
+
+impl MayWait for Tests {}
 
 impl Instances {
     /// A whole start, as the loop makes it.

@@ -204,3 +204,8 @@ impl From<FileOrigins> for Origins {
 pub(super) fn values_into<K: Ord, V, W: From<V>>(map: BTreeMap<K, V>) -> BTreeMap<K, W> {
     map.into_iter().map(|(key, value)| (key, value.into())).collect()
 }
+
+/// Reads a file. Unknown fields are ignored, missing ones have a default.
+pub(super) fn parse(text: &[u8]) -> serde_json::Result<SavedBond> {
+    serde_json::from_slice::<FileBond>(text).map(SavedBond::from)
+}

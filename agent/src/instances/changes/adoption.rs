@@ -160,7 +160,7 @@ impl Instances {
     fn adopt_or_give_back(&mut self, now: Time, bond: &mut Unadopted) -> Result<(), PlaneError> {
         if matches!(bond.state, State::Unread) {
             let read = || format!("read the saved state of {}", bond.name);
-            let saved = step(read, || self.store.read(&bond.name))?;
+            let saved = step(read, || self.read_state(&bond.name))?;
             bond.state = saved.map_or(State::Lost, |saved| State::Saved(Box::new(saved)));
         }
         let State::Saved(saved) = &mut bond.state else {

@@ -246,7 +246,8 @@ impl Instances {
             self.save_left();
         }
         let destroyed = plane.destroy();
-        self.store.remove(instance.ifindex);
+        let removal = self.store.removal(&[instance.ifindex].into());
+        let _ = self.work_on_files(removal);
         self.writer.remove(&name);
         log::info!("{name}: removed");
         destroyed.map_err(|error| {

@@ -37,7 +37,8 @@ impl Instances {
         }
         // First this, so that there are settings on disk at any time.
         self.save_left();
-        self.store.remove(saved.ifindex);
+        let removal = self.store.removal(&[saved.ifindex].into());
+        let _ = self.work_on_files(removal);
     }
 
     /// Keeps settings of ports that outlive their bond.
@@ -148,7 +149,8 @@ impl Instances {
 
     /// A failure is logged by the store, and tried again each second.
     pub(in crate::instances) fn save_left(&mut self) {
-        self.left_unsaved = self.store.save_left(&self.unrestored).is_err();
+        let left = self.store.left(&self.unrestored);
+        self.left_unsaved = self.work_on_files(left).is_err();
     }
 }
 

@@ -12,6 +12,7 @@ use super::super::agenda::{Agenda, Stage, StartFiles, Task};
 use super::super::id::InstanceId;
 use super::super::instance::Instance;
 use super::super::losses::can_fail_over;
+use super::super::saving::Loop;
 use super::super::unadopted::{State, Unadopted};
 use crate::config::BondSpec;
 use crate::dataplane::step::{step, twice};
@@ -29,7 +30,7 @@ impl Instances {
     /// # Errors
     /// The saved states cannot be read. Nothing was changed.
     pub fn begin_start(&mut self, now: Time, specs: &[BondSpec], files: &[PathBuf]) -> std::io::Result<()> {
-        let loaded = self.store.load()?;
+        let loaded = self.store.load(&mut Loop)?;
         self.files = files.iter().map(|file| absolute(file)).collect();
         self.unrestored = loaded.left;
         for (name, error) in loaded.unread {
@@ -271,7 +272,7 @@ impl Instances {
         );
         self.store.is_of(saved.ifindex, ifindex);
         saved.ifindex = ifindex;
-        let _ = self.store.save(saved);
+        let _ = self.store.save(saved, &mut Loop);
         Ok(Some(found))
     }
 
@@ -287,7 +288,7 @@ impl Instances {
         }
         saved.configured = None;
         saved.name = name;
-        let _ = self.store.save(saved);
+        let _ = self.store.save(saved, &mut Loop);
     }
 
     /// A port is attached only when its settings are on disk. If they are missing there all the same, it is to be given back as one of

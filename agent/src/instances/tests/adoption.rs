@@ -8,7 +8,7 @@ use bond_modes::PortId;
 use bond_monitors::MacAddr;
 
 use super::super::table::FIRST;
-use super::{NOW, attach, refusal, with_bond};
+use super::{NOW, Tests, attach, refusal, with_bond};
 use crate::config::{self, BondSpec};
 use crate::control::proto::{Call, ErrorCode, Report};
 use crate::dataplane::script::{self, ScriptPlane};
@@ -309,7 +309,7 @@ fn a_bond_whose_saved_state_has_the_wrong_interface_is_adopted_with_it() {
                 "{wrong}"
             );
             next.publish_all(NOW);
-            let states = next.store.load().unwrap().states;
+            let states = next.store.load(&mut Tests).unwrap().states;
             assert_eq!(states.iter().map(|state| state.ifindex).collect::<Vec<_>>(), [index]);
         }
     });
@@ -363,7 +363,7 @@ fn a_renamed_bond_is_not_given_back_because_a_question_failed() {
         next.handle_timeout(due);
         next.settle(due);
         assert_eq!((next.bonds[0].name.as_str(), original(&next)), ("bond9", before));
-        let states = next.store.load().unwrap().states;
+        let states = next.store.load(&mut Tests).unwrap().states;
         assert_eq!(states.len(), 1);
         assert_eq!(states[0].name, "bond9");
     });
@@ -391,7 +391,7 @@ fn the_ports_of_a_bond_are_given_back_only_when_its_interface_is_gone_and_again_
         next.settle(NOW);
         assert_eq!(given_back(plane), 2);
         assert!(!next.has_unadopted());
-        assert!(next.store.load().unwrap().states.is_empty());
+        assert!(next.store.load(&mut Tests).unwrap().states.is_empty());
     });
 }
 
@@ -424,7 +424,7 @@ fn a_port_that_is_back_from_elsewhere_keeps_its_original_settings_when_an_attemp
                 instances.links.set_alias(a.0, "").unwrap();
             } else {
                 // A crash between the attempts loses nothing.
-                let unrestored = &instances.store.load().unwrap().states[0].unrestored;
+                let unrestored = &instances.store.load(&mut Tests).unwrap().states[0].unrestored;
                 assert_eq!(unrestored[&a].mac, before.mac);
             }
             instances.attach_wanted(NOW, FIRST, "a");
@@ -556,7 +556,10 @@ fn a_state_that_could_not_be_saved_is_saved_again() {
         instances.handle_timeout(due);
         instances.publish_all(due);
         assert_eq!(
-            instances.store.load().unwrap().states[0].wanted.last().unwrap(),
+            instances.store.load(&mut Tests).unwrap().states[0]
+                .wanted
+                .last()
+                .unwrap(),
             "later"
         );
     });

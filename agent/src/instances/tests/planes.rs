@@ -9,7 +9,7 @@ use bond_monitors::MacAddr;
 
 use super::super::forwarder::Forwarder;
 use super::super::table::FIRST;
-use super::{NOW, attach, give_traffic, programs, refusal, with_bond};
+use super::{NOW, Tests, attach, give_traffic, programs, refusal, with_bond};
 use crate::control::proto::{Call, ErrorCode};
 use crate::dataplane::script::{self, ScriptPlane};
 use crate::dataplane::{PlanPart, PlaneChoice, PlaneError, Planes, Report};
@@ -356,7 +356,7 @@ fn a_bond_on_a_plane_that_this_agent_has_not_is_left_as_it_is() {
         next_agent.start(NOW, &[], &[]).unwrap();
         assert!(next_agent.planes_in_use().is_empty());
         assert_eq!(other.take_calls(), [script::Call::Bonds, script::Call::Probe]);
-        let saved = next_agent.store.load().unwrap().states;
+        let saved = next_agent.store.load(&mut Tests).unwrap().states;
         assert_eq!(
             (saved.len(), saved[0].originals.len()),
             (1, 1),

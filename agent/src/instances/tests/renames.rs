@@ -7,7 +7,7 @@ use bond_modes::PortId;
 
 use super::super::table::FIRST;
 use super::adoption::{disguise, make_interface, next_agent, original, port, spec};
-use super::{NOW, attach, with_bond};
+use super::{NOW, Tests, attach, with_bond};
 use crate::dataplane::script::ScriptPlane;
 use crate::instances::Instances;
 use crate::netlink::tests::ip;
@@ -81,7 +81,7 @@ fn two_bonds(instances: &mut Instances) -> [PortId; 2] {
 
 /// Names and ports of the saved states, by interface.
 fn saved(instances: &mut Instances) -> Vec<(String, Vec<PortId>)> {
-    let states = instances.store.load().unwrap().states.into_iter();
+    let states = instances.store.load(&mut Tests).unwrap().states.into_iter();
     states
         .map(|state| (state.name, state.originals.into_keys().collect()))
         .collect()

@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::Value;
 
-use super::{NOW, attach, with_bond};
+use super::{NOW, Tests, attach, with_bond};
 use crate::control::proto::{Call, warnings};
 use crate::dataplane::script;
 use crate::instances::Instances;
@@ -40,7 +40,7 @@ fn a_change_that_cannot_be_saved_is_in_force_and_the_caller_is_told() {
         let due = instances.poll_timeout().unwrap();
         instances.handle_timeout(due);
         instances.publish_all(due);
-        let states = instances.store.load().unwrap().states;
+        let states = instances.store.load(&mut Tests).unwrap().states;
         assert_eq!(states[0].bond.options().miimon.as_millis(), 50);
         assert_eq!(set(instances, "miimon", "60"), serde_json::json!({}));
     });
@@ -71,7 +71,7 @@ fn a_state_that_waits_for_the_disk_takes_no_later_ones_place_and_no_port_is_chan
             "{with_port}"
         );
         instances.publish_all(NOW);
-        let states = instances.store.load().unwrap().states;
+        let states = instances.store.load(&mut Tests).unwrap().states;
         assert_eq!(states[0].originals.len(), 1);
     });
 }

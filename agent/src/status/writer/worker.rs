@@ -16,6 +16,7 @@ use super::super::publish::Publisher;
 use super::orders::{Note, Order, Orders, Place, Task, Urgency};
 use super::progress::{Outcome, Progress};
 use crate::clock;
+use crate::may_wait::MayWait;
 use crate::saved::replace::replace;
 
 pub(super) struct Worker {
@@ -29,6 +30,9 @@ pub(super) struct Worker {
     publisher: Publisher,
     release: String,
 }
+
+/// Nothing waits for this thread.
+impl MayWait for Worker {}
 
 impl Worker {
     pub(super) fn new(
@@ -84,7 +88,7 @@ impl Worker {
         let now = clock::now();
         match task {
             Task::Save(path, text) => {
-                let written = replace(&path, &text);
+                let written = replace(&path, &text, self);
                 let failed_before = match written.is_ok() {
                     true => self.failing.remove(&path),
                     false => !self.failing.insert(path.clone()),
