@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::clock;
 use crate::control::proto::{Call, warn};
 use crate::control::server::{Request, Server};
-use crate::instances::{Instances, Showing};
+use crate::instances::{Instances, Progress, Showing};
 use crate::netlink::Drained;
 use crate::signals::Signals;
 use crate::status::writer::{CLIENT_LIMIT, Mark};
@@ -33,9 +33,9 @@ const SOURCES_A_TURN: usize = 1024;
 /// Messages read from one source in one turn.
 const BUDGET: usize = 64;
 
-/// Work of one turn for all requests that change nothing, so that they cannot delay a failover. Each bond and each port counts
-/// as one.
-const SHOWN_A_TURN: usize = 64;
+/// Time in one turn for all requests that change nothing, so that they cannot delay a failover. The work that is begun, such as that
+/// of one bond, is done.
+const SHOWN_A_TURN: Duration = Duration::from_micros(200);
 
 /// After a `doctor` the next one waits for this many times as long as the first one took, so that they take a tenth of
 /// the time, unless that is more than [`EXAMINATION_PAUSE_MAX`].
@@ -57,6 +57,10 @@ pub struct Agent {
     unread: BTreeSet<Token>,
     /// The answer to `show` that is being made, some bonds in each turn. Other readers wait.
     showing: Option<(Request, Showing)>,
+    /// See [`SHOWN_A_TURN`].
+    share_of_readers: Duration,
+    /// That answer waits until then, or for an answer of a thread.
+    showing_waits: Option<Time>,
     /// Answers to changes that are not in the files yet, the oldest first.
     unpublished: VecDeque<Answer>,
     /// Requests to examine the kernel, the oldest first. A client has no more than one.
@@ -95,6 +99,8 @@ impl Agent {
             // Data that arrived before the descriptors were registered is not reported.
             unread: BTreeSet::from([LINK_EVENTS, PLANE_EVENTS]),
             showing: None,
+            share_of_readers: SHOWN_A_TURN,
+            showing_waits: None,
             unpublished: VecDeque::new(),
             examinations: VecDeque::new(),
             examining: None,
@@ -144,8 +150,10 @@ impl Agent {
 
     /// Time until the earliest deadline, rounded up so that it has passed after the wait; zero if there is work.
     fn wait(&mut self) -> Option<Duration> {
-        let busy = !self.unread.is_empty() || self.showing.is_some();
-        let asked = self.server.has_work() || self.server.has_changes() || self.server.has_reads();
+        let shows = self.showing.is_some() && self.showing_waits.is_none();
+        let busy = !self.unread.is_empty() || shows;
+        let reads = self.server.has_reads() && self.showing.is_none();
+        let asked = self.server.has_work() || self.server.has_changes() || reads;
         if busy || asked || self.instances.has_unpublished() {
             return Some(Duration::ZERO);
         }
@@ -158,6 +166,7 @@ impl Agent {
             .into_iter()
             .chain(examination)
             .chain(answer)
+            .chain(self.showing_waits)
             .min();
         due.map(|due| due.since(clock::now()))
     }
@@ -264,49 +273,50 @@ impl Agent {
 
     /// Answers requests that change nothing, until this turn's share of them is used up.
     fn answer_reads(&mut self) {
-        let mut left = SHOWN_A_TURN;
-        while left > 0 {
-            let cost = match self.showing.take() {
+        let end = clock::now() + self.share_of_readers;
+        self.showing_waits = None;
+        while self.showing_waits.is_none() {
+            let wanted = |(request, _): &(Request, Showing)| self.server.has_client(request.client);
+            match self.showing.take().filter(wanted) {
                 Some((request, showing)) => self.show_next(request, showing),
                 None => match self.server.next_read() {
                     Some(request) => self.read(request),
                     None => return,
                 },
-            };
-            left = left.saturating_sub(cost);
+            }
+            if clock::now() >= end {
+                return;
+            }
         }
     }
 
-    /// Adds one bond to an answer to `show`, or sends the answer if it is complete. Returns its cost.
-    fn show_next(&mut self, request: Request, mut showing: Showing) -> usize {
+    /// Adds one bond to an answer to `show`, or sends the answer if it is complete.
+    fn show_next(&mut self, request: Request, mut showing: Showing) {
         match self.instances.show_next(clock::now(), &mut showing) {
-            Some(ports) => {
-                self.showing = Some((request, showing));
-                1 + ports
-            }
-            None => {
+            Progress::Bond => {}
+            Progress::Waits(limit) => self.showing_waits = Some(limit),
+            Progress::All => {
                 let json = showing.finish();
-                self.server.answer_with_json(request.client, &request.id, &json);
-                1
+                return self.server.answer_with_json(request.client, &request.id, &json);
             }
         }
+        self.showing = Some((request, showing));
     }
 
-    /// Answers a request that changes nothing, or begins to. Returns its cost.
-    fn read(&mut self, request: Request) -> usize {
+    /// Answers a request that changes nothing, or begins to.
+    fn read(&mut self, request: Request) {
         let answer = match &request.call {
             Call::Show { bond } => match self.instances.show(clock::now(), bond.as_deref()) {
                 Ok(showing) => {
                     self.showing = Some((request, showing));
-                    return 1;
+                    return;
                 }
                 Err(error) => Err(error),
             },
             Call::Doctor { .. } => {
-                self.examinations.push_back(request);
-                return 1;
+                return self.examinations.push_back(request);
             }
-            call => self.instances.call(clock::now(), call),
+            call => self.instances.answer(call),
         };
         let answered = answer.is_ok();
         self.server.answer(request.client, &request.id, answer);
@@ -315,7 +325,6 @@ impl Agent {
         {
             self.server.subscribe(request.client, bond);
         }
-        1
     }
 
     /// Answers a `doctor` whose examination of the kernel is done, and begins the next one. That waits, so that clients that may not

@@ -32,6 +32,7 @@ use mio::Waker;
 
 use crate::clock;
 use crate::descriptors::cannot;
+use crate::may_wait::MayWait;
 use crate::netlink::RouteSocket;
 use crate::netlink::carriers::CarrierSocket;
 use crate::worker::{Answer, Urgency, Worker};
@@ -58,6 +59,8 @@ pub struct Threads<S> {
     /// For what only a client waits for.
     pub examiner: Worker<(), S>,
 }
+
+impl MayWait for Kernel {}
 
 impl Kernel {
     /// Opens its sockets in the network namespace of the calling thread.

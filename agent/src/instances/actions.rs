@@ -2,7 +2,7 @@
 
 use std::mem;
 
-use bond_modes::{Action, Counters, Epoch, Event, ForwardingPlan, Machine, Notice, PortId, Warning};
+use bond_modes::{Action, Epoch, Event, ForwardingPlan, Machine, Notice, PortId, Warning};
 use bond_monitors::{Carrier, ReceiveStamps, Time};
 
 use super::Instances;
@@ -11,7 +11,7 @@ use super::id::InstanceId;
 use super::instance::Instance;
 use super::logged_failures::Subject;
 use super::polls::Pace;
-use crate::dataplane::{Applied, Followed, PlaneBond, PlaneError, PortCounters};
+use crate::dataplane::{Applied, Followed, PlaneBond, PlaneError};
 use crate::netlink::mii;
 use crate::text::chain;
 
@@ -59,7 +59,7 @@ impl Instances {
                     self.polls.asked.push((at, ports));
                     None
                 }
-                Action::ReadCounters => Some(self.answer_counters(at)),
+                Action::ReadCounters => self.counters_for_mode(at),
                 Action::PollDevice => {
                     self.polls.devices.push(at);
                     None
@@ -214,22 +214,6 @@ impl Instances {
     fn repaired(&mut self, at: InstanceId) {
         for what in self.bonds[at].repair.end() {
             self.look_at(at, what);
-        }
-    }
-
-    /// An answer in any case: the mode waits for it.
-    pub(super) fn answer_counters(&mut self, at: InstanceId) -> Event {
-        let of = |(port, counters): (PortId, PortCounters)| {
-            let counters = Counters {
-                tx_frames: counters.tx_frames,
-                tx_bytes: counters.tx_bytes,
-                rx_frames: counters.rx_frames,
-                rx_bytes: counters.rx_bytes,
-            };
-            (port, counters)
-        };
-        Event::Counters {
-            ports: self.read_counters(at).into_iter().map(of).collect(),
         }
     }
 

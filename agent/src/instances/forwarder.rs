@@ -6,6 +6,7 @@ use std::sync::{Mutex, MutexGuard};
 use bond_modes::{Epoch, ForwardingPlan};
 
 use crate::dataplane::{Applied, PlaneBond, PlaneError, PortSigns, Report, lock};
+use crate::may_wait::MayWait;
 
 /// The plane of one bond, and the plan that it is to do.
 pub(super) struct Forwarder {
@@ -62,6 +63,11 @@ impl Forwarder {
     pub(super) fn with<T>(&self, work: impl FnOnce(&mut dyn PlaneBond) -> T) -> T {
         let mut plane = self.up_to_date();
         work(plane.as_mut().expect("the bond is there").as_mut())
+    }
+
+    /// As [`Forwarder::with`], but nothing if the bond was removed.
+    pub(super) fn if_there<T>(&self, _: &mut impl MayWait, work: impl FnOnce(&mut dyn PlaneBond) -> T) -> Option<T> {
+        self.up_to_date().as_mut().map(|plane| work(plane.as_mut()))
     }
 
     /// Takes the plane out, to end it.

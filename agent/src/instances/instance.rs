@@ -15,7 +15,7 @@ use super::rate_limit::RateLimit;
 use super::shown::Shown;
 use super::unfulfilled::Unfulfilled;
 use crate::control::proto::OptionPairs;
-use crate::dataplane::{OriginalPort, PlaneBond, Traffic};
+use crate::dataplane::{OriginalPort, PlaneBond, PortCounters, Traffic};
 use crate::origins::Origins;
 use crate::status::Devices;
 use crate::status::writer::Mark;
@@ -58,6 +58,8 @@ pub(super) struct Instance {
     /// How often the log reported that lately, by port.
     pub(super) foreign_logged: BTreeMap<PortId, RateLimit>,
     pub(super) pace: Pace,
+    /// What its ports had counted when that was asked last, where it has to be asked.
+    pub(super) counted: BTreeMap<PortId, PortCounters>,
     /// Whether changes by others are being put back.
     pub(super) repair: Repair,
     /// Interfaces whose addresses are announced.
@@ -97,6 +99,7 @@ impl Instance {
             foreign_macs: BTreeMap::new(),
             foreign_logged: BTreeMap::new(),
             pace: Pace::default(),
+            counted: BTreeMap::new(),
             repair: Repair::default(),
             announced: Vec::new(),
             touched: true,

@@ -9,6 +9,8 @@ mod attempts;
 mod bonds;
 mod carrier_loss;
 mod changes;
+mod counters;
+mod counting;
 mod deadlines;
 mod errors;
 mod events;
@@ -45,7 +47,7 @@ mod unfulfilled;
 mod waiting;
 
 pub use changes::{check_options, check_options_on};
-pub use showing::Showing;
+pub use showing::{Progress, Showing};
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
@@ -59,6 +61,7 @@ use serde_json::Value;
 
 use self::agenda::{Agenda, StartFiles};
 use self::carrier_loss::CarrierLoss;
+use self::counting::Counting;
 use self::frame_sockets::FrameSockets;
 use self::gathered::Gathered;
 use self::id::InstanceId;
@@ -70,7 +73,7 @@ use self::table::Table;
 use self::unadopted::Unadopted;
 use crate::clock;
 use crate::control::proto::{BondEvent, BondReport, ControlError, ErrorCode, EventLine, PortReport};
-use crate::dataplane::{self, Examiners, PlaneChoice, Planes, PortCounters, Watch};
+use crate::dataplane::{self, Examiners, PlaneChoice, Planes, Watch};
 use crate::descriptors::cannot;
 use crate::host::Host;
 use crate::netlink::{Drained, Events, LinkEvent, RouteSocket};
@@ -78,7 +81,7 @@ use crate::packet::PacketSocket;
 use crate::saved::{LeftPort, Store};
 use crate::status::StatusFiles;
 use crate::status::writer::Writer;
-use crate::text::{self, chain};
+use crate::text;
 use crate::threads::Threads;
 
 /// How long a stop waits for the kernel: another program may have its locks. The next start does the rest.
@@ -141,6 +144,7 @@ pub struct Instances {
     /// Bonds whose addresses to announce may have changed.
     outdated_addresses: BTreeSet<InstanceId>,
     polls: Polls,
+    counting: Counting,
     /// What `doctor` found.
     examined: Option<Value>,
     /// Bonds that asked for reports of their memberships, and through which port.
@@ -210,6 +214,7 @@ impl Instances {
             last_published: None,
             outdated_addresses: BTreeSet::new(),
             polls: Polls::default(),
+            counting: Counting::default(),
             examined: None,
             reports: Gathered::default(),
             looks: Gathered::default(),
@@ -243,6 +248,7 @@ impl Instances {
     /// Leaves to the threads what the bonds asked for in this turn and can wait for its end.
     pub fn ask_threads(&mut self) {
         self.ask_looks();
+        self.ask_counters();
         self.ask_reports();
         self.ask_hosts_behind();
     }
@@ -392,28 +398,9 @@ impl Instances {
         });
     }
 
-    /// A port whose counters cannot be read is left out.
-    fn read_counters(&mut self, at: InstanceId) -> BTreeMap<PortId, PortCounters> {
-        let instance = &mut self.bonds[at];
-        let mut read = BTreeMap::new();
-        for port in instance.bond.ports().iter() {
-            let counters = match &mut instance.traffic {
-                Some(traffic) => traffic.counters(port.id),
-                None => instance.plane.with(|plane| plane.counters(port.id)),
-            };
-            match counters {
-                Ok(counters) => {
-                    read.insert(port.id, counters);
-                }
-                Err(error) => log::debug!("{}: {}", instance.name, chain(&error)),
-            }
-        }
-        read
-    }
-
     fn report(&mut self, now: Time, at: InstanceId, counters: Counters) -> BondReport {
         let counters = match counters {
-            Counters::Read => self.read_counters(at),
+            Counters::Read => self.counters(at),
             Counters::Unread => BTreeMap::new(),
         };
         let instance = &self.bonds[at];

@@ -485,8 +485,8 @@ fn a_port_that_cannot_be_read_hides_none_of_the_others() {
             Event::Counters { ports } => ports.into_keys().collect::<Vec<_>>(),
             other => panic!("{other:?}"),
         };
-        assert_eq!(reported(instances.answer_counters(FIRST)), [second]);
-        assert_eq!(reported(instances.answer_counters(FIRST)).len(), 2);
+        assert_eq!(reported(instances.counters_for_mode(FIRST).unwrap()), [second]);
+        assert_eq!(reported(instances.counters_for_mode(FIRST).unwrap()).len(), 2);
 
         plane.fail_at(0, unreadable());
         let ports = instances.report(NOW, FIRST, Counters::Read).ports;

@@ -204,22 +204,19 @@ fn receive(client: &mut UnixStream, answers: &mut Vec<u8>) -> usize {
 fn readers_get_a_limited_part_of_each_turn_and_all_of_their_answers() {
     in_netns(|| {
         let mut world = AgentUnderTest::new("readers");
+        world.agent.share_of_readers = Duration::ZERO;
         const ASKED: usize = 3;
         let mut readers: Vec<_> = (0..8).map(|_| (world.connect(), Vec::new())).collect();
         for (client, _) in &mut readers {
             client.write_all(SHOW.repeat(ASKED).as_bytes()).unwrap();
         }
-        let mut shown = 0;
+        let (mut shown, mut turns) = (0, 0);
         while readers
             .iter_mut()
             .any(|(client, answers)| receive(client, answers) < ASKED)
         {
             let turn = world.turn();
-            assert!(
-                turn.shown() < SHOWN_A_TURN + PORTS,
-                "{} ports in one turn",
-                turn.shown()
-            );
+            turns += 1;
             shown += turn.shown();
             let counts: Vec<usize> = readers
                 .iter_mut()
@@ -229,6 +226,7 @@ fn readers_get_a_limited_part_of_each_turn_and_all_of_their_answers() {
             assert!(most - least <= 1, "unfair: {counts:?}");
         }
         assert_eq!(shown, 8 * ASKED * BONDS * PORTS);
+        assert!(turns >= 8 * ASKED * BONDS, "more than one bond in a turn");
         for (_, answers) in readers {
             for line in String::from_utf8(answers).unwrap().lines() {
                 let answer: Value = serde_json::from_str(line).unwrap();
@@ -277,7 +275,7 @@ fn a_failover_waits_for_no_reader() {
             };
             let programmed = moved.programs(bond).unwrap();
             assert_eq!(Turn(moved.0[..programmed].to_vec()).shown(), 0, "readers came first");
-            assert!(moved.shown() > 0, "no reader was waiting");
+            assert!(world.agent.showing.is_some(), "no reader was waiting");
         }
     });
 }
@@ -309,6 +307,8 @@ fn an_adopted_bond_fails_over_while_others_are_still_to_be_adopted() {
         }
         let (mut reader, mut shown) = (world.connect(), Vec::new());
         reader.write_all(SHOW.as_bytes()).unwrap();
+        // However slow the machine is, the answer is there before all are adopted.
+        world.agent.share_of_readers = LIMIT;
         while receive(&mut reader, &mut shown) == 0 {
             adopted += adoptions(&world.turn());
         }
@@ -346,7 +346,8 @@ fn a_change_does_not_wait_for_the_readers_before_it() {
             .unwrap();
         let mut turns = 0;
         while world.sends_through("bond5") != chosen {
-            assert!(world.turn().shown() > 0, "readers are served meanwhile");
+            world.turn();
+            assert!(world.agent.showing.is_some(), "readers are served meanwhile");
             turns += 1;
         }
         // One to accept it, one to find that it can be read from.
@@ -482,8 +483,11 @@ fn readers_cannot_keep_the_agent_busy_with_examinations_of_the_kernel() {
                 assert_eq!(examinations(world.turn()), 0, "the next one waits");
             }
             assert_eq!(answered(&mut readers), done);
-            assert_eq!(receive(&mut other, &mut shown), 1, "others do not wait");
             let limit = clock::now() + Duration::from_secs(10);
+            while receive(&mut other, &mut shown) == 0 {
+                assert!(clock::now() < limit, "others wait");
+                assert_eq!(examinations(world.turn()), 0);
+            }
             while world.agent.wait() == Some(Duration::ZERO) {
                 assert!(clock::now() < limit, "the loop does not come to rest");
                 assert_eq!(examinations(world.turn()), 0);

@@ -108,7 +108,7 @@ fn a_bond_that_cannot_be_adopted_at_once_keeps_its_saved_state_and_is_adopted_la
             (all.waiting[0].name.as_str(), all.waiting[0].next_attempt_ms),
             ("bond0", 100)
         );
-        assert_eq!(next.call(NOW, &Call::List {}).unwrap(), serde_json::json!(["bond0"]));
+        assert_eq!(next.answer(&Call::List {}).unwrap(), serde_json::json!(["bond0"]));
         let taken = next.possible_port("a").unwrap_err();
         assert_eq!(taken.code, ErrorCode::PortBusy, "{taken}");
         let bond = "bond0".to_owned();

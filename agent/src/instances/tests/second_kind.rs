@@ -5,15 +5,19 @@ use std::time::Duration;
 use bond_modes::PortId;
 use serde_json::{Value, json};
 
+use super::super::Progress;
 use super::super::table::FIRST;
 use super::{NOW, attach, set_up, until, with_bond};
-use crate::control::proto::Call;
 use crate::instances::Instances;
 use crate::netlink::RouteSocket;
 use crate::netlink::tests::ip;
 
 fn shown(instances: &mut Instances) -> Value {
-    instances.call(NOW, &Call::Show { bond: None }).unwrap()
+    let mut showing = instances.show(NOW, None).unwrap();
+    while instances.show_next(NOW, &mut showing) != Progress::All {
+        instances.settle(NOW);
+    }
+    serde_json::from_str(&showing.finish()).unwrap()
 }
 
 /// Frames that an interface has received.
