@@ -28,8 +28,8 @@ struct Attempt {
     retry: Time,
     /// When to look at the interface again because others changed it and the limit did not permit an attempt at once.
     soon: Option<Time>,
-    /// The interface as the attempt left it.
-    left: Settings,
+    /// The interface as the attempt left it; `None` if it could not be read.
+    left: Option<Settings>,
     /// The bond as the attempt left it.
     terms: Terms,
     /// Attempts made at once because of changes by others.
@@ -97,7 +97,7 @@ impl Attempts {
         if now >= attempt.retry {
             return true;
         }
-        if attempt.left == Settings::of(link) {
+        if attempt.left_as(link) {
             return false;
         }
         if attempt.at_once.permit(now) == Permit::Given {
@@ -111,7 +111,7 @@ impl Attempts {
     /// Makes attempts due whose bond has changed since they failed.
     pub(super) fn bond_changed(&mut self, now: Time, bond: &Bond) {
         for attempt in self.0.values_mut() {
-            if attempt.soon.is_none() && attempt.terms != Terms::of(bond, attempt.left.mac) {
+            if attempt.soon.is_none() && attempt.terms != Terms::of(bond, attempt.mac()) {
                 let at_once = attempt.at_once.permit(now) == Permit::Given;
                 attempt.soon = Some(if at_once { now } else { now + SOON });
             }
@@ -124,13 +124,15 @@ impl Attempts {
             return true;
         };
         attempt.soon = None;
-        let bond_changed = attempt.terms != Terms::of(bond, attempt.left.mac);
-        now >= attempt.retry || bond_changed || link.is_none_or(|link| attempt.left != Settings::of(link))
+        let bond_changed = attempt.terms != Terms::of(bond, attempt.mac());
+        now >= attempt.retry || bond_changed || link.is_none_or(|link| !attempt.left_as(link))
     }
 
-    pub(super) fn failed(&mut self, now: Time, link: &Link, bond: &Bond, reason: String) {
-        let (left, terms) = (Settings::of(link), Terms::of(bond, link.report.mac));
-        match self.0.get_mut(&link.report.name) {
+    /// An attempt to attach an interface of this name failed. `link` is the interface as it is now, if it can be read.
+    pub(super) fn failed(&mut self, now: Time, name: &str, link: Option<&Link>, bond: &Bond, reason: String) {
+        let left = link.map(Settings::of);
+        let terms = Terms::of(bond, mac_of(left.as_ref()));
+        match self.0.get_mut(name) {
             Some(attempt) => {
                 // An attempt before its time was made because of others, and says nothing about how long to wait.
                 if attempt.retry <= now {
@@ -150,7 +152,7 @@ impl Attempts {
                     terms,
                     at_once: RateLimit::default(),
                 };
-                self.0.insert(link.report.name.clone(), attempt);
+                self.0.insert(name.to_owned(), attempt);
             }
         }
     }
@@ -177,9 +179,21 @@ impl Attempts {
 }
 
 impl Attempt {
+    fn left_as(&self, link: &Link) -> bool {
+        self.left.as_ref().is_some_and(|left| *left == Settings::of(link))
+    }
+
+    fn mac(&self) -> MacAddr {
+        mac_of(self.left.as_ref())
+    }
+
     fn next(&self) -> Time {
         self.soon.map_or(self.retry, |soon| soon.min(self.retry))
     }
+}
+
+fn mac_of(left: Option<&Settings>) -> MacAddr {
+    left.map_or_else(MacAddr::default, |left| left.mac)
 }
 
 /// How long after a change by others the next attempt comes if the limit does not permit one at once.

@@ -40,14 +40,20 @@ impl Instances {
         };
         let result = self.as_a_change(attach);
         let left = match &result {
-            Err(error) if error.code != ErrorCode::NoSuchDevice => self.links.by_name(name).ok().flatten(),
-            _ => None,
+            Err(error) if error.code != ErrorCode::NoSuchDevice => self.links.by_name(name),
+            _ => Ok(None),
         };
+        let is_gone = result.is_err() && matches!(left, Ok(None));
         let instance = &mut self.bonds[at];
-        match (&result, left) {
-            (Err(error), Some(link)) => instance
-                .attempts
-                .failed(now, &link, &instance.bond, error.message.clone()),
+        match &result {
+            Err(error) if !is_gone => {
+                // As it is if it can be read.
+                let left = left.ok().flatten();
+                let reason = error.message.clone();
+                instance
+                    .attempts
+                    .failed(now, name, left.as_ref(), &instance.bond, reason);
+            }
             // Attached, or gone: then its own event says when it is back.
             _ => instance.attempts.forget(name),
         }

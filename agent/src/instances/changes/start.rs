@@ -506,8 +506,8 @@ impl Instances {
             return;
         }
         match self.links.by_name(port) {
-            Ok(Some(_)) => self.attach_wanted(now, at, port),
-            _ => log::info!("{}: {port} is absent, it joins when it appears", self.bonds[at].name),
+            Ok(None) => log::info!("{}: {port} is absent, it joins when it appears", self.bonds[at].name),
+            _ => self.attach_wanted(now, at, port),
         }
     }
 }

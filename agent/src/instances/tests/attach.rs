@@ -350,3 +350,18 @@ fn a_bond_does_not_say_that_it_sets_what_its_plane_refuses() {
         assert_eq!(said, [""; 0]);
     });
 }
+
+#[test]
+fn a_wanted_port_that_could_not_be_read_is_tried_again_by_the_clock() {
+    with_bond("unread", |instances, _, _| {
+        let instance = &mut instances.bonds[0];
+        instance.wanted.push("a".to_owned());
+        let reason = "cannot look a up".to_owned();
+        instance.attempts.failed(NOW, "a", None, &instance.bond, reason);
+        let due = instances.attach_timeout().unwrap();
+        assert!(due > NOW);
+        instances.handle_timeout(due);
+        assert!(instances.bonds[0].bond.ports().named("a").is_some());
+        assert_eq!(instances.attach_timeout(), None);
+    });
+}
