@@ -6,24 +6,26 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::Parser;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use mio::Waker;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
+use parking_lot::FairMutex;
 
 use crate::capabilities::{Capabilities, refusal};
-use crate::clock;
 use crate::config::{self, Grammar, Parsed, Severity};
 use crate::control::server::Server;
 use crate::control::{RUN_DIR, RUN_DIR_ENV, SOCKET};
 use crate::dataplane::tc::{DeviceChoice, FailoverChoice, Hook, NewBonds};
 use crate::dataplane::{PlaneChoice, PlaneError, PlaneSetup, Planes};
 use crate::descriptors::{self, cannot};
-use crate::instances::{Instances, check_options_on, kinds};
+use crate::instances::{Changer, Desk, Instances, Tools, check_options_on, kinds};
 use crate::locks::private_file;
 use crate::logging;
+use crate::netlink::RouteSocket;
 use crate::priority;
 use crate::run::{ANSWERS, Agent, CONTROL};
 use crate::signals::Signals;
@@ -141,28 +143,44 @@ fn serve(arguments: &Arguments, config: &Parsed) -> Result<(), Box<dyn Error>> {
     let _lock = lock(&run_dir)?;
     logging::write_by_thread()?;
     priority::raise(priority::LOOP);
-    let planes = open_planes(&PlaneSetup {
+    let mut planes = open_planes(&PlaneSetup {
         run_dir: &run_dir,
         tc,
         failover: arguments.in_kernel_failover,
     })?;
     let poll = mio::Poll::new().map_err(cannot("wait for events"))?;
     let registry = poll.registry().try_clone().map_err(cannot("wait for frames"))?;
-    let waker = Waker::new(poll.registry(), ANSWERS).map_err(cannot("wait for answers of threads"))?;
-    let threads = Threads::start(waker)?;
-    let mut instances = Instances::new(&run_dir, registry, kinds::all(), planes, threads)?;
+    let waker = Arc::new(Waker::new(poll.registry(), ANSWERS).map_err(cannot("wait for answers of threads"))?);
+    let mut instances = Instances::new(
+        &run_dir,
+        registry,
+        kinds::all(),
+        &mut planes,
+        Threads::start(Arc::clone(&waker))?,
+    )?;
     instances.prefer(arguments.plane);
     instances.show_in(arguments.status_files);
-    instances
-        .begin_start(clock::now(), &config.bonds, &config.files)
+    let instances = Arc::new(FairMutex::new(instances));
+    let wake = Arc::clone(&waker);
+    let mut desk = Desk {
+        instances: Arc::clone(&instances),
+        tools: Tools {
+            planes,
+            links: RouteSocket::open().map_err(cannot("open a socket for requests to the kernel"))?,
+            wake: Box::new(move || wake.wake().expect("a loop that runs can be woken")),
+        },
+    };
+    desk.change()
+        .begin_start(&config.bonds, &config.files)
         .map_err(cannot(&format!("read the saved states in {}/state", run_dir.display())))?;
+    let changer = Changer::start(desk, move || waker.wake())?;
     let socket = run_dir.join(SOCKET);
     let server =
         Server::bind(&socket, poll.registry(), CONTROL).map_err(cannot(&format!("listen at {}", socket.display())))?;
-    let agent = Agent::new(poll, signals, server, instances).map_err(cannot("wait for events"))?;
-    let instances = agent.run(|| log::info!("ready at {}", run_dir.display()))?;
-    stop(&run_dir, instances);
-    Ok(())
+    let agent = Agent::new(poll, signals, server, instances, changer).map_err(cannot("wait for events"))?;
+    let ended = agent.run(|| log::info!("ready at {}", run_dir.display()), leave);
+    let _ = fs::remove_file(socket);
+    Ok(ended?)
 }
 
 /// Opens the data planes. An agent without rights that every bond needs ends here, before it takes bonds over that it must leave again.
@@ -183,11 +201,13 @@ fn open_planes(setup: &PlaneSetup<'_>) -> Result<Planes, Box<dyn Error>> {
     Ok(planes)
 }
 
-/// Ends the agent; bonds go on forwarding. If there is no bond, the data planes remove everything that they made.
-fn stop(run_dir: &Path, instances: Instances) {
-    let used = instances.planes_in_use();
-    let unadopted = instances.has_unadopted();
-    let mut planes = instances.into_planes();
+/// The last change of an agent: bonds go on forwarding. If there is no bond, the data planes remove everything that they made.
+fn leave(desk: &mut Desk) {
+    let (used, unadopted) = {
+        let instances = desk.instances.lock();
+        (instances.planes_in_use(), instances.has_unadopted())
+    };
+    let planes = &mut desk.tools.planes;
     if !used.is_empty() || unadopted {
         let mut short_lived = planes.short_lived();
         short_lived.retain(|(plane, _)| unadopted || used.contains(plane));
@@ -200,7 +220,6 @@ fn stop(run_dir: &Path, instances: Instances) {
     } else if let Err(error) = planes.close() {
         log::warn!("cannot remove what the data planes made: {}", chain(&error));
     }
-    let _ = fs::remove_file(run_dir.join(SOCKET));
 }
 
 /// Makes the run directory if it is missing, and returns its absolute path, by which pins are found in other mount namespaces.

@@ -3,10 +3,13 @@
 use std::io;
 
 /// Of the loop, which decides.
-pub const LOOP: i32 = 2;
+pub const LOOP: i32 = 3;
 
 /// Of the thread that waits for the kernel: the loop must not wait for it.
-pub const KERNEL: i32 = 1;
+pub const KERNEL: i32 = 2;
+
+/// Of the threads that make changes and that read long files. The first has what the loop needs for moments, so it is not to wait for other programs then.
+pub const CHANGER: i32 = 1;
 
 /// Asks for real-time priority for the calling thread, because every frame sent while the agent waits for the processor is lost
 /// during a failover. Without the right to it the agent works, but its failovers may be late on a busy machine. Threads and

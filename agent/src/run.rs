@@ -1,18 +1,21 @@
-//! The loop: one thread, one wait. A turn reads what is ready into events, runs timers and actions, and publishes.
+//! The loop: one thread, one wait. A turn reads what is ready into events, runs timers and actions, and publishes. Changes are made by
+//! another thread, one at a time; see [`Changer`].
 
 use std::collections::{BTreeSet, VecDeque};
 use std::io;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bond_monitors::Time;
 use mio::unix::SourceFd;
 use mio::{Interest, Poll, Token};
+use parking_lot::FairMutex;
 use serde_json::Value;
 
 use crate::clock;
-use crate::control::proto::{Call, warn};
+use crate::control::proto::{Call, ControlError, warn};
 use crate::control::server::{Request, Server};
-use crate::instances::{Instances, Progress, Showing};
+use crate::instances::{Changer, Desk, Instances, Outcome, Progress, Showing, Task};
 use crate::netlink::Drained;
 use crate::signals::Signals;
 use crate::status::writer::{CLIENT_LIMIT, Mark};
@@ -47,12 +50,25 @@ const EXAMINATION_PAUSE: Duration = Duration::from_millis(100);
 /// At most this long: on a busy machine an examination takes long, and clients wait 10 s for an answer.
 const EXAMINATION_PAUSE_MAX: Duration = Duration::from_secs(1);
 
+/// How long a stop waits for the kernel: another program may have its locks. The next start does the rest.
+const LAST_WORK: Duration = Duration::from_secs(1);
+
+/// What it waits for answers.
+const LAST_ANSWERS: Duration = Duration::from_millis(100);
+
 /// Everything that the loop owns.
 pub struct Agent {
     poll: Poll,
     signals: Signals,
     server: Server,
-    instances: Instances,
+    instances: Arc<FairMutex<Instances>>,
+    changer: Changer,
+    /// A task of the agent was the last change: clients are not to wait for many of them.
+    clients_first: bool,
+    /// Nothing new is begun.
+    stops: bool,
+    /// The client whose call is carried out.
+    changing: Option<Request>,
     /// Sources whose budget ran out: the wait, which is edge-triggered, would not report them again.
     unread: BTreeSet<Token>,
     /// The answer to `show` that is being made, some bonds in each turn. Other readers wait.
@@ -80,22 +96,41 @@ struct Answer {
     limit: Time,
 }
 
+/// The change to make next.
+enum Next {
+    Task(Task),
+    Call(Request),
+}
+
 impl Agent {
-    /// Puts the parts together; the server's sources are registered with `poll` already.
-    pub fn new(poll: Poll, mut signals: Signals, server: Server, instances: Instances) -> io::Result<Agent> {
+    /// Puts the parts together; the server's sources are registered with `poll` already. `changer` makes changes of `instances`.
+    pub fn new(
+        poll: Poll,
+        mut signals: Signals,
+        server: Server,
+        instances: Arc<FairMutex<Instances>>,
+        changer: Changer,
+    ) -> io::Result<Agent> {
         let registry = poll.registry();
         signals.register(registry, SIGNALS)?;
-        registry.register(&mut SourceFd(&instances.link_events()), LINK_EVENTS, Interest::READABLE)?;
-        let published = instances.published_events();
-        registry.register(&mut SourceFd(&published), PUBLISHED, Interest::READABLE)?;
-        for events in instances.plane_events() {
-            registry.register(&mut SourceFd(&events), PLANE_EVENTS, Interest::READABLE)?;
+        {
+            let instances = instances.lock();
+            registry.register(&mut SourceFd(&instances.link_events()), LINK_EVENTS, Interest::READABLE)?;
+            let published = instances.published_events();
+            registry.register(&mut SourceFd(&published), PUBLISHED, Interest::READABLE)?;
+            for events in instances.plane_events() {
+                registry.register(&mut SourceFd(&events), PLANE_EVENTS, Interest::READABLE)?;
+            }
         }
         Ok(Agent {
             poll,
             signals,
             server,
             instances,
+            changer,
+            clients_first: false,
+            stops: false,
+            changing: None,
             // Data that arrived before the descriptors were registered is not reported.
             unread: BTreeSet::from([LINK_EVENTS, PLANE_EVENTS]),
             showing: None,
@@ -108,33 +143,71 @@ impl Agent {
         })
     }
 
-    /// Runs until a signal asks to stop; returns the instances, whose bonds forward as before. `started` is called once, when the
-    /// work of the start is done.
-    pub fn run(mut self, started: impl FnOnce()) -> io::Result<Instances> {
+    /// Runs until a signal asks to stop; all bonds forward as before. `started` is called once, when the work of the start is done,
+    /// and `last` makes the last change, unless the kernel does not answer in time.
+    ///
+    /// # Errors
+    /// The wait for what happens fails.
+    pub fn run(mut self, started: impl FnOnce(), last: impl FnOnce(&mut Desk) + Send + 'static) -> io::Result<()> {
         let mut started = Some(started);
         let mut ready = mio::Events::with_capacity(SOURCES_A_TURN);
         while !self.signals.stop_requested() {
             let wait = self.wait();
             self.next_turn(&mut ready, wait)?;
-            if self.instances.has_started()
+            if self.instances.lock().has_started()
                 && let Some(started) = started.take()
             {
                 started();
             }
         }
-        self.stop();
-        Ok(self.instances)
+        self.stop(&mut ready, last)
     }
 
-    /// Ends what was begun, as far as the kernel and the disk answer.
-    fn stop(&mut self) {
-        self.instances.finish();
-        self.instances.publish_all(clock::now());
-        for event in self.instances.take_happened() {
+    /// Ends what was begun, as far as the kernel and the disk answer. Until then the turns go on, as a port may fail meanwhile.
+    fn stop(&mut self, ready: &mut mio::Events, last: impl FnOnce(&mut Desk) + Send + 'static) -> io::Result<()> {
+        self.stops = true;
+        let limit = clock::now() + LAST_WORK;
+        let is_idle = |agent: &mut Agent| !agent.changer.is_busy();
+        let mut ended = self.turns_until(ready, limit, is_idle)?;
+        if ended {
+            self.changer.begin_last(last);
+            ended = self.turns_until(ready, limit, is_idle)?;
+        }
+        if !ended {
+            log::warn!(
+                "stopping in the middle of a change, because the kernel does not answer; the next start goes on"
+            );
+        }
+        self.turns_until(ready, limit, |agent| agent.instances.lock().is_idle())?;
+        let shared = Arc::clone(&self.instances);
+        let instances = &mut *shared.lock();
+        instances.finish(Instant::now() + LAST_ANSWERS);
+        instances.publish_all(clock::now());
+        self.answer_published(instances);
+        for event in instances.take_happened() {
             self.server.publish(&event);
         }
         self.server.stopping();
         self.server.converse(self.poll.registry());
+        Ok(())
+    }
+
+    /// Takes turns until `is_done`, which is asked after each, or `limit`; whether it is done.
+    fn turns_until(
+        &mut self,
+        ready: &mut mio::Events,
+        limit: Time,
+        is_done: impl Fn(&mut Agent) -> bool,
+    ) -> io::Result<bool> {
+        while !is_done(self) {
+            let left = limit.since(clock::now());
+            if left.is_zero() {
+                return Ok(false);
+            }
+            let wait = self.wait().map_or(left, |wait| wait.min(left));
+            self.next_turn(ready, Some(wait))?;
+        }
+        Ok(true)
     }
 
     fn next_turn(&mut self, ready: &mut mio::Events, wait: Option<Duration>) -> io::Result<()> {
@@ -144,99 +217,140 @@ impl Agent {
         }
         let mut sources = std::mem::take(&mut self.unread);
         sources.extend(ready.iter().map(|event| event.token()));
-        self.turn(sources);
+        let shared = Arc::clone(&self.instances);
+        let next = self.turn(&mut shared.lock(), sources);
+        match next {
+            Some(Next::Task(task)) => self.changer.begin_task(task),
+            Some(Next::Call(request)) => {
+                self.changer.begin_call(request.call.clone());
+                self.changing = Some(request);
+            }
+            None => return Ok(()),
+        }
+        // It may be done already.
+        self.take_outcome(&mut shared.lock());
         Ok(())
     }
 
     /// Time until the earliest deadline, rounded up so that it has passed after the wait; zero if there is work.
     fn wait(&mut self) -> Option<Duration> {
+        let instances = &mut *self.instances.lock();
         let shows = self.showing.is_some() && self.showing_waits.is_none();
-        let busy = !self.unread.is_empty() || shows;
+        if shows || !self.unread.is_empty() || instances.has_pending_events() || instances.has_unpublished() {
+            return Some(Duration::ZERO);
+        }
         let reads = self.server.has_reads() && self.showing.is_none();
-        let asked = self.server.has_work() || self.server.has_changes() || reads;
-        if busy || asked || self.instances.has_unpublished() {
+        let changes = !self.stops && self.server.has_changes() && instances.has_started() && !self.changer.is_busy();
+        if self.server.has_work() || reads || changes {
             return Some(Duration::ZERO);
         }
         let examines = self.examining.is_none() && !self.examinations.is_empty();
-        let examination = examines.then_some(self.next_examination);
-        let answer = self.unpublished.front().map(|answer| answer.limit);
-        let due = self
-            .instances
-            .poll_timeout()
-            .into_iter()
-            .chain(examination)
-            .chain(answer)
-            .chain(self.showing_waits)
-            .min();
+        let due = [
+            instances.poll_timeout(),
+            if self.stops || self.changer.is_busy() {
+                None
+            } else {
+                instances.task_timeout()
+            },
+            examines.then_some(self.next_examination),
+            self.unpublished.front().map(|answer| answer.limit),
+            self.showing_waits,
+        ];
+        let due = due.into_iter().flatten().min();
         due.map(|due| due.since(clock::now()))
     }
 
-    fn turn(&mut self, sources: BTreeSet<Token>) {
+    /// One turn. Returns the change to make next.
+    fn turn(&mut self, instances: &mut Instances, sources: BTreeSet<Token>) -> Option<Next> {
         let now = clock::now();
-        // Link events first: a failover must not wait for a client.
-        if sources.contains(&LINK_EVENTS) && self.instances.read_links(now, BUDGET) == Drained::More {
+        // Link events first: a failover must not wait for a client. A change may have read some.
+        if (sources.contains(&LINK_EVENTS) || instances.has_pending_events())
+            && instances.read_links(now, BUDGET) == Drained::More
+        {
             self.unread.insert(LINK_EVENTS);
         }
         // After all link events that are older: what they say of a port must not count as newer than what a plane says.
         let links_are_read = !self.unread.contains(&LINK_EVENTS);
-        if sources.contains(&PLANE_EVENTS)
-            && (!links_are_read || self.instances.read_planes(now, BUDGET) == Drained::More)
-        {
+        if sources.contains(&PLANE_EVENTS) && (!links_are_read || instances.read_planes(now, BUDGET) == Drained::More) {
             self.unread.insert(PLANE_EVENTS);
         }
         // Each may be about another bond.
-        if self.instances.take_answers(now, BUDGET) == Drained::More {
+        if instances.take_answers(now, BUDGET) == Drained::More {
             self.unread.insert(ANSWERS);
         }
+        // What the kernel has to do for them.
+        instances.ask_rests();
         if sources.contains(&SIGNALS) {
             self.signals.drain();
         }
         if sources.contains(&PUBLISHED) {
-            self.instances.read_published();
+            instances.read_published();
         }
         // Frames before timers: an answer that has arrived must not count as missing.
         for &token in &sources {
             if let Some(port) = Instances::frame_token(token)
-                && self.instances.read_frames(now, port, BUDGET) == Drained::More
+                && instances.read_frames(now, port, BUDGET) == Drained::More
             {
                 self.unread.insert(token);
             }
         }
-        self.instances.handle_timeout(now);
+        instances.handle_timeout(now);
+        instances.ask_rests();
         for token in sources {
             if Instances::frame_token(token).is_none() && self.server.owns(token) {
                 self.server.ready(token);
             }
         }
         self.server.converse(self.poll.registry());
-        // One at most: it may have to wait for the kernel, and link events are read before the next.
-        if !self.instances.has_started() {
-            // What a bond was before it is taken over must not be told it afterwards.
-            if !self.unread.contains(&LINK_EVENTS) {
-                self.instances.go_on_starting(clock::now());
-            }
-        } else if let Some(request) = self.server.next_change() {
-            self.change(request);
-        }
-        self.answer_published();
-        self.answer_reads();
-        self.examine();
-        // A request may have read link events as well, which the descriptor does not report again.
-        if self.instances.has_pending_events() {
-            self.unread.insert(LINK_EVENTS);
-        }
-        for event in self.instances.take_happened() {
+        self.take_outcome(instances);
+        let next = self.next_change(instances);
+        self.answer_published(instances);
+        self.answer_reads(instances);
+        self.examine(instances);
+        for event in instances.take_happened() {
             self.server.publish(&event);
         }
-        self.instances.ask_threads();
-        self.instances.publish(clock::now());
-        self.instances.held_up(now, clock::now());
+        instances.ask_threads();
+        instances.publish(clock::now());
+        instances.held_up(now, clock::now());
+        next
     }
 
-    fn change(&mut self, request: Request) {
+    /// The change to make next, if none is at work.
+    fn next_change(&mut self, instances: &mut Instances) -> Option<Next> {
+        if self.stops || self.changer.is_busy() {
+            return None;
+        }
+        let clients_first = std::mem::take(&mut self.clients_first);
+        if clients_first && let Some(request) = self.server.next_change() {
+            return Some(Next::Call(request));
+        }
+        let links_are_read = !self.unread.contains(&LINK_EVENTS);
+        if let Some(task) = instances.next_task(clock::now(), links_are_read) {
+            self.clients_first = instances.has_started();
+            return Some(Next::Task(task));
+        }
+        match instances.has_started() {
+            true => self.server.next_change().map(Next::Call),
+            false => None,
+        }
+    }
+
+    /// Takes note of what became of the last change, if that is new.
+    fn take_outcome(&mut self, instances: &mut Instances) {
+        match self.changer.take_outcome() {
+            Some(Outcome::Call(answer)) => {
+                if let Some(request) = self.changing.take() {
+                    self.changed(instances, request, answer);
+                }
+            }
+            Some(Outcome::Task) | None => {}
+        }
+    }
+
+    fn changed(&mut self, instances: &mut Instances, request: Request, answer: Result<Value, ControlError>) {
         let now = clock::now();
-        let answer = self.instances.call(now, &request.call);
-        let files = self.instances.publish_at_once(clock::now());
+        let files = instances.publish_at_once(now, request.call.bond());
         match answer {
             Ok(answer) => self.unpublished.push_back(Answer {
                 request,
@@ -250,10 +364,10 @@ impl Agent {
     }
 
     /// Answers changes that the files show. One that they do not show in time is answered with a warning.
-    fn answer_published(&mut self) {
+    fn answer_published(&mut self, instances: &mut Instances) {
         let now = clock::now();
         while let Some(first) = self.unpublished.front() {
-            let published = self.instances.is_published(first.files);
+            let published = instances.is_published(first.files);
             if !published && now < first.limit {
                 return;
             }
@@ -272,15 +386,15 @@ impl Agent {
     }
 
     /// Answers requests that change nothing, until this turn's share of them is used up.
-    fn answer_reads(&mut self) {
+    fn answer_reads(&mut self, instances: &mut Instances) {
         let end = clock::now() + self.share_of_readers;
         self.showing_waits = None;
         while self.showing_waits.is_none() {
             let wanted = |(request, _): &(Request, Showing)| self.server.has_client(request.client);
             match self.showing.take().filter(wanted) {
-                Some((request, showing)) => self.show_next(request, showing),
+                Some((request, showing)) => self.show_next(instances, request, showing),
                 None => match self.server.next_read() {
-                    Some(request) => self.read(request),
+                    Some(request) => self.read(instances, request),
                     None => return,
                 },
             }
@@ -291,8 +405,8 @@ impl Agent {
     }
 
     /// Adds one bond to an answer to `show`, or sends the answer if it is complete.
-    fn show_next(&mut self, request: Request, mut showing: Showing) {
-        match self.instances.show_next(clock::now(), &mut showing) {
+    fn show_next(&mut self, instances: &mut Instances, request: Request, mut showing: Showing) {
+        match instances.show_next(clock::now(), &mut showing) {
             Progress::Bond => {}
             Progress::Waits(limit) => self.showing_waits = Some(limit),
             Progress::All => {
@@ -304,9 +418,9 @@ impl Agent {
     }
 
     /// Answers a request that changes nothing, or begins to.
-    fn read(&mut self, request: Request) {
+    fn read(&mut self, instances: &mut Instances, request: Request) {
         let answer = match &request.call {
-            Call::Show { bond } => match self.instances.show(clock::now(), bond.as_deref()) {
+            Call::Show { bond } => match instances.show(clock::now(), bond.as_deref()) {
                 Ok(showing) => {
                     self.showing = Some((request, showing));
                     return;
@@ -316,7 +430,7 @@ impl Agent {
             Call::Doctor { .. } => {
                 return self.examinations.push_back(request);
             }
-            call => self.instances.answer(call),
+            call => instances.answer(call),
         };
         let answered = answer.is_ok();
         self.server.answer(request.client, &request.id, answer);
@@ -329,9 +443,9 @@ impl Agent {
 
     /// Answers a `doctor` whose examination of the kernel is done, and begins the next one. That waits, so that clients that may not
     /// change anything cannot keep the machine busy.
-    fn examine(&mut self) {
+    fn examine(&mut self, instances: &mut Instances) {
         let now = clock::now();
-        if let Some(answer) = self.instances.take_examined()
+        if let Some(answer) = instances.take_examined()
             && let Some((request, begun)) = self.examining.take()
         {
             self.next_examination = now + pause_after(now.since(begun));
@@ -347,7 +461,7 @@ impl Agent {
             if !self.server.has_client(request.client) {
                 continue;
             }
-            match self.instances.examine(options) {
+            match instances.examine(options) {
                 Ok(()) => self.examining = Some((request, now)),
                 Err(error) => self.server.answer(request.client, &request.id, Err(error)),
             }

@@ -13,16 +13,15 @@
 //! Sockets that receive the frames of a port are closed by a thread of [`instances`](crate::instances): closing one waits for all
 //! processors, ten milliseconds or more. Nothing waits for that thread, so it is none of those here.
 //!
-//! Some things still wait for the kernel in the loop, and with it every bond, whichever plane it is on:
-//! - what somebody asked for: a client, or an option file;
-//! - a start, until the interfaces are read, and one bond a turn after that;
-//! - a bond that is taken over late, once the kernel thread finds that the kernel answers;
-//! - a wanted port that appeared, or is tried again;
-//! - ports given back because their bond was deleted or they were taken out of it, or that are tried again;
-//! - all that the team plane does.
+//! Changes, for clients, for option files and because interfaces came or went, are made by one more thread; see
+//! [`instances::Changer`](crate::instances::Changer). It has the planes, and shares the instances with the loop: it gives them back
+//! whenever it waits.
 //!
-//! Nobody else in the loop, no reader and no fact, takes the lock of a plane or of a bond's plane: the kernel thread may hold it
-//! while it waits. It is left work instead, which whoever has the plane next does first.
+//! Lines of the log are written by a thread of [`logging`](crate::logging), because whoever reads them may be slow.
+//!
+//! So the loop itself waits for nothing but its turn to have the instances. It cannot use a plane or a bond's plane, which other
+//! threads may have locked while they wait: that takes a [`MayWait`](crate::may_wait::MayWait), which it has not. It leaves work with
+//! them instead, which whoever has the plane next does first. Until the loop begins, the start reads all interfaces.
 
 use std::io;
 use std::sync::Arc;
@@ -32,7 +31,6 @@ use mio::Waker;
 
 use crate::clock;
 use crate::descriptors::cannot;
-use crate::may_wait::MayWait;
 use crate::netlink::RouteSocket;
 use crate::netlink::carriers::CarrierSocket;
 use crate::worker::{Answer, Urgency, Worker};
@@ -59,8 +57,6 @@ pub struct Threads<S> {
     /// For what only a client waits for.
     pub examiner: Worker<(), S>,
 }
-
-impl MayWait for Kernel {}
 
 impl Kernel {
     /// Opens its sockets in the network namespace of the calling thread.
@@ -97,15 +93,14 @@ impl<S: 'static> Threads<S> {
     ///
     /// # Errors
     /// The sockets or a thread cannot be made.
-    pub fn start(waker: Waker) -> io::Result<Threads<S>> {
-        let waker = Arc::new(waker);
+    pub fn start(waker: Arc<Waker>) -> io::Result<Threads<S>> {
         let wake = || {
             let waker = Arc::clone(&waker);
             move || waker.wake()
         };
         Ok(Threads {
             kernel: Worker::start("bondd-kernel", Urgency::Failover, Kernel::open()?, wake())?,
-            reader: Worker::start("bondd-reader", Urgency::Failover, Reader::new(), wake())?,
+            reader: Worker::start("bondd-reader", Urgency::Change, Reader::new(), wake())?,
             examiner: Worker::start("bondd-examiner", Urgency::None, (), wake())?,
         })
     }
@@ -114,6 +109,11 @@ impl<S: 'static> Threads<S> {
     pub fn answer(&mut self) -> Option<Answer<S>> {
         let answer = self.kernel.answer().or_else(|| self.reader.answer());
         answer.or_else(|| self.examiner.answer())
+    }
+
+    /// Whether the kernel and the reader have answered all that they were asked.
+    pub fn are_idle(&self) -> bool {
+        self.kernel.is_idle() && self.reader.is_idle()
     }
 
     /// Asks the kernel and the reader nothing more, and waits until `limit` for the next answer to what they were asked; `None` if
@@ -166,7 +166,8 @@ mod tests {
     #[test]
     fn what_was_asked_of_the_kernel_is_waited_for_at_a_stop_and_an_examination_is_not() {
         let poll = Poll::new().unwrap();
-        let mut threads: Threads<usize> = Threads::start(Waker::new(poll.registry(), Token(0)).unwrap()).unwrap();
+        let mut threads: Threads<usize> =
+            Threads::start(Arc::new(Waker::new(poll.registry(), Token(0)).unwrap())).unwrap();
         let (let_go, wait) = mpsc::channel::<()>();
         threads.examiner.ask(move |()| {
             let _ = wait.recv();

@@ -18,6 +18,8 @@ type Job<T, S> = Box<dyn FnOnce(&mut T) -> Answer<S> + Send>;
 pub struct Worker<T, S> {
     jobs: Jobs<T, S>,
     answers: Receiver<Answer<S>>,
+    /// Questions without an answer that was taken.
+    open: usize,
 }
 
 /// How much hangs on the answers of a thread.
@@ -25,6 +27,8 @@ pub struct Worker<T, S> {
 pub enum Urgency {
     /// A failover may need them: it has real-time priority.
     Failover,
+    /// None does, but the loop needs what it has, or others wait for what it finds: it has real-time priority, below the others.
+    Change,
     /// None does.
     None,
 }
@@ -54,8 +58,10 @@ impl<T: Send + 'static, S: 'static> Worker<T, S> {
         let (jobs, to_do) = mpsc::channel::<Job<T, S>>();
         let (done, answers) = mpsc::channel();
         let work = move || {
-            if urgency == Urgency::Failover {
-                priority::raise(priority::KERNEL);
+            match urgency {
+                Urgency::Failover => priority::raise(priority::KERNEL),
+                Urgency::Change => priority::raise(priority::CHANGER),
+                Urgency::None => {}
             }
             for job in to_do {
                 // The loop has ended if it does not take the answer.
@@ -69,11 +75,13 @@ impl<T: Send + 'static, S: 'static> Worker<T, S> {
         Ok(Worker {
             jobs: Jobs::Queue(jobs),
             answers,
+            open: 0,
         })
     }
 
     /// Leaves a question to the thread. Its answer is among those of a later [`Worker::answer`].
     pub fn ask(&mut self, job: impl FnOnce(&mut T) -> Answer<S> + Send + 'static) {
+        self.open += 1;
         match &mut self.jobs {
             // It ends only with the agent.
             Jobs::Queue(jobs) => drop(jobs.send(Box::new(job))),
@@ -85,7 +93,14 @@ impl<T: Send + 'static, S: 'static> Worker<T, S> {
 
     /// The next answer, if there is one.
     pub fn answer(&mut self) -> Option<Answer<S>> {
-        self.answers.try_recv().ok()
+        let answer = self.answers.try_recv().ok()?;
+        self.open -= 1;
+        Some(answer)
+    }
+
+    /// Whether all answers were taken.
+    pub fn is_idle(&self) -> bool {
+        self.open == 0
     }
 
     /// Asks nothing more, and waits until `limit` for the next answer to what was asked; `None` if there is none or it is too late.
@@ -105,6 +120,7 @@ impl<T, S: 'static> Worker<T, S> {
         Worker {
             jobs: Jobs::AtOnce(Box::new(tools), done),
             answers,
+            open: 0,
         }
     }
 }

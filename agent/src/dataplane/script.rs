@@ -19,7 +19,7 @@ use super::{
     Adopted, BondDevice, BondName, Examiner, Observed, OriginalPort, PlanPart, Plane, PlaneBond, PlaneError,
     PlaneReport, PortBase, PortCounters, Report, Watch,
 };
-use crate::netlink::Drained;
+use crate::netlink::{Drained, RouteSocket};
 use crate::text::chain;
 
 /// Clones are the same plane: one for the agent, one for the test that looks at it. One that outlives an agent is what the
@@ -80,6 +80,8 @@ struct World {
     /// What of the next plan fails, and how.
     part_that_fails: Option<(PlanPart, PlaneError)>,
     bonds: BTreeMap<BondName, Observed>,
+    /// Bonds that were made: an index is not given twice.
+    made: u8,
     ports: BTreeMap<PortId, LinkReport>,
     counters: BTreeMap<PortId, PortCounters>,
     heard: BTreeMap<PortId, ReceiveStamps>,
@@ -90,6 +92,8 @@ struct World {
     up: bool,
     /// What attaching a port does to its interface.
     attaching: Option<fn(PortId)>,
+    /// The same, when it is attached.
+    attached: Option<fn(PortId)>,
     /// An option that it cannot do exactly unless it has its default value.
     cannot: Option<&'static str>,
     /// Bonds that others have changed since they were last asked.
@@ -127,6 +131,11 @@ impl ScriptPlane {
     /// Does this to the interface of every port that it attaches, also if that fails.
     pub fn set_attaching(&self, attaching: fn(PortId)) {
         lock(&self.world).attaching = Some(attaching);
+    }
+
+    /// Does this to the interface of every port that it has attached.
+    pub fn set_attached(&self, attached: fn(PortId)) {
+        lock(&self.world).attached = Some(attached);
     }
 
     /// Adds an interface that can become a port, or changes its state.
@@ -363,7 +372,8 @@ impl World {
         if self.bonds.contains_key(name) {
             return Err(PlaneError::NameTaken { name: name.to_owned() });
         }
-        let number = self.bonds.len() as u8 + 1;
+        self.made += 1;
+        let number = self.made;
         let ifindex = FIRST_BOND + u32::from(number);
         let report = LinkReport {
             name: name.to_owned(),
@@ -414,7 +424,7 @@ impl World {
 
     fn restore(&mut self, port: PortId, original: &OriginalPort) {
         if let Ok(report) = self.port(port) {
-            report.mac = original.mac;
+            give(port, report, original.mac, original.allmulti);
             report.mtu = original.mtu;
             report.admin_up = original.admin_up;
             report.promisc = original.promisc;
@@ -429,6 +439,29 @@ impl World {
             false => Err(PlaneError::PortGone { port }),
         }
     }
+}
+
+/// Gives a port these settings; its interface too, if there is one as the test has described it.
+fn give(port: PortId, report: &mut LinkReport, mac: MacAddr, allmulti: bool) {
+    let before = std::mem::replace(&mut report.mac, mac);
+    let on_interface = || {
+        let mut links = RouteSocket::open()?;
+        let Some(link) = links.by_index(port.0)? else {
+            return Ok(());
+        };
+        if (&link.report.name, link.report.mac) != (&report.name, before) {
+            return Ok(());
+        }
+        if mac != before {
+            links.set_mac(port.0, mac)?;
+        }
+        if allmulti != link.allmulti_flag {
+            links.set_allmulti(port.0, allmulti)?;
+        }
+        Ok(())
+    };
+    // One that refuses this is none of this plane's business.
+    let _: io::Result<()> = on_interface();
 }
 
 fn busy(doing: String) -> PlaneError {

@@ -1,5 +1,6 @@
 //! Carries out the actions of the bond machines.
 
+use std::collections::BTreeSet;
 use std::mem;
 
 use bond_modes::{Action, Epoch, Event, ForwardingPlan, Machine, Notice, PortId, Warning};
@@ -12,7 +13,6 @@ use super::instance::Instance;
 use super::logged_failures::Subject;
 use super::polls::Pace;
 use crate::dataplane::{Applied, Followed, PlaneBond, PlaneError};
-use crate::netlink::mii;
 use crate::text::chain;
 
 impl Instances {
@@ -44,10 +44,7 @@ impl Instances {
                     continue;
                 }
                 Action::Program { epoch, plan } => {
-                    let failed = match self.program(now, at, epoch, &plan) {
-                        Progress::Done(failed) => failed,
-                        Progress::Later => None,
-                    };
+                    let failed = self.program(now, at, epoch, &plan);
                     // Another agent on this processor may have to move its traffic too, such as that of the cable's other end in
                     // another namespace; all else can wait for it. Programs of lower priority do not run. [sched_yield(2)]
                     std::thread::yield_now();
@@ -113,21 +110,20 @@ impl Instances {
         Event::ReceiveStamps { ports: ports.collect() }
     }
 
-    /// Programs a plan, or its traffic now and the rest later.
-    fn program(&mut self, now: Time, at: InstanceId, epoch: Epoch, plan: &ForwardingPlan) -> Progress {
+    /// Moves the traffic of a bond as a plan says, and notes whether anything is left to do. Returns the event that reports a failure.
+    fn program(&mut self, now: Time, at: InstanceId, epoch: Epoch, plan: &ForwardingPlan) -> Option<Event> {
         let instance = &mut self.bonds[at];
         instance.plane.set_plan(epoch, plan);
-        let followed = instance.traffic.as_mut().map(|traffic| traffic.follow(plan));
-        let applied = match followed {
-            Some(Followed { applied, rest: false }) => applied,
-            Some(_) if !self.changing => {
-                self.program_later(at);
-                return Progress::Later;
+        match instance.traffic.as_mut().map(|traffic| traffic.follow(plan)) {
+            Some(Followed { applied, rest: false }) => {
+                self.rests.remove(&at);
+                self.programmed(now, at, epoch, &applied)
             }
-            // Without a traffic of its own nothing moves before the plane has programmed it.
-            _ => instance.plane.with(|plane| plane.program(plan)),
-        };
-        Progress::Done(self.programmed(now, at, epoch, &applied))
+            _ => {
+                self.rests.insert(at);
+                None
+            }
+        }
     }
 
     /// Records how a plan was done. Returns the event that reports a failure.
@@ -144,31 +140,38 @@ impl Instances {
         })
     }
 
-    /// Leaves the newest plan of a bond to the thread that waits for the kernel.
-    fn program_later(&mut self, at: InstanceId) {
-        let forwarder = self.bonds[at].plane.clone();
-        if !forwarder.is_to_be_asked() {
-            return;
+    /// Leaves what is left of the plans of bonds to the thread that waits for the kernel. A change does that of the bond it is at work
+    /// with.
+    pub fn ask_rests(&mut self) {
+        let left: BTreeSet<InstanceId> = self.at_work.into_iter().filter(|at| self.rests.contains(at)).collect();
+        for at in mem::replace(&mut self.rests, left.clone()) {
+            let Some(instance) = self.bonds.get(at).filter(|_| !left.contains(&at)) else {
+                continue;
+            };
+            let forwarder = instance.plane.clone();
+            if forwarder.is_to_be_asked() {
+                self.threads.kernel.ask(move |kernel| {
+                    let programmed = forwarder.program(kernel);
+                    Box::new(move |instances, now| instances.on_programmed(now, at, programmed))
+                });
+            }
         }
-        self.threads.kernel.ask(move |_| {
-            let programmed = forwarder.program();
-            Box::new(move |instances, now| {
-                if instances.bonds.get(at).is_none() {
-                    return;
-                }
-                // The outcome of an older plan says nothing about the newest.
-                if let Some(Programmed { epoch, applied }) = programmed
-                    && epoch == instances.bonds[at].bond.epoch()
-                    && let Some(failed) = instances.programmed(now, at, epoch, &applied)
-                {
-                    instances.feed(now, at, failed);
-                }
-                if instances.bonds[at].repair.ends_with_program() {
-                    instances.repaired(at);
-                }
-                instances.follow_ability(now, at);
-            })
-        });
+    }
+
+    /// A plan was done whole; `None` if the bond was gone.
+    pub(super) fn on_programmed(&mut self, now: Time, at: InstanceId, programmed: Option<Programmed>) {
+        let Some(instance) = self.bonds.get(at) else { return };
+        // The outcome of an older plan says nothing about the newest.
+        if let Some(Programmed { epoch, applied }) = programmed
+            && epoch == instance.bond.epoch()
+            && let Some(failed) = self.programmed(now, at, epoch, &applied)
+        {
+            self.feed(now, at, failed);
+        }
+        if self.bonds[at].repair.ends_with_program() {
+            self.repaired(at);
+        }
+        self.follow_ability(now, at);
     }
 
     /// Leaves work with a bond's plane to the thread that waits for the kernel. It comes before anything that is done with the plane
@@ -176,9 +179,11 @@ impl Instances {
     pub(super) fn leave_to_plane(&mut self, at: InstanceId, work: impl FnOnce(&mut dyn PlaneBond) + Send + 'static) {
         let forwarder = self.bonds[at].plane.clone();
         forwarder.leave(work);
-        self.threads.kernel.ask(move |_| {
-            forwarder.catch_up();
-            Box::new(|_, _| {})
+        self.when_free(at, move |instances| {
+            instances.threads.kernel.ask(move |kernel| {
+                forwarder.catch_up(kernel);
+                Box::new(|_, _| {})
+            });
         });
     }
 
@@ -186,9 +191,11 @@ impl Instances {
     pub(super) fn repair(&mut self, at: InstanceId) {
         self.bonds[at].repair.begin();
         let forwarder = self.bonds[at].plane.clone();
-        self.threads.kernel.ask(move |_| {
-            let refreshed = forwarder.refresh();
-            Box::new(move |instances, now| instances.on_refreshed(now, at, refreshed))
+        self.when_free(at, move |instances| {
+            instances.threads.kernel.ask(move |kernel| {
+                let refreshed = forwarder.refresh(kernel);
+                Box::new(move |instances, now| instances.on_refreshed(now, at, refreshed))
+            });
         });
     }
 
@@ -199,14 +206,12 @@ impl Instances {
             return self.repaired(at);
         }
         let (epoch, plan) = (instance.bond.epoch(), instance.bond.plan().clone());
-        match self.program(now, at, epoch, &plan) {
-            Progress::Done(failed) => {
-                if let Some(failed) = failed {
-                    self.feed(now, at, failed);
-                }
-                self.repaired(at);
-            }
-            Progress::Later => self.bonds[at].repair.end_with_program(),
+        if let Some(failed) = self.program(now, at, epoch, &plan) {
+            self.feed(now, at, failed);
+        }
+        match self.rests.contains(&at) {
+            true => self.bonds[at].repair.end_with_program(),
+            false => self.repaired(at),
         }
     }
 
@@ -240,22 +245,6 @@ impl Instances {
         }
         carrier.or(Some(Carrier::On))
     }
-
-    /// Asks the driver of a new port for the link that `use_carrier=0` needs: a bond that is down does not poll it.
-    pub(super) fn try_driver(&mut self, at: InstanceId, port: PortId, name: &str) {
-        let options = self.bonds[at].bond.options();
-        if !options.use_carrier && !options.miimon.is_zero() {
-            self.carrier_by_driver(at, port, name, mii::carrier_by_ioctl(name));
-        }
-    }
-}
-
-/// How far a plan is done.
-enum Progress {
-    /// The plane was asked; with the event that reports a failure.
-    Done(Option<Event>),
-    /// The rest is left to the thread that waits for the kernel.
-    Later,
 }
 
 impl Instance {

@@ -1,15 +1,13 @@
-//! What a start has left to do. The loop does one task a turn, so that a bond that is taken over fails over while others wait.
+//! What a start has left to do, one step after the other: changes of one bond each, for the most part.
 //!
 //! Stages come in the order of their harm if they are late: bonds that forward are unmonitored until they are taken over; ports can
 //! only be attached once the bonds that lose them have given them back; and nothing uses a bond yet that is to be made.
 
 use std::collections::{BTreeSet, VecDeque};
 
-use bond_monitors::Time;
-
 use super::id::InstanceId;
+use super::task::Task;
 use crate::config::BondSpec;
-use crate::status::writer::Settling;
 
 /// What happens at a time, the earliest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -32,41 +30,22 @@ pub(super) enum Stage {
     Done,
 }
 
-/// Work of one turn.
+/// The next thing to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Task {
-    /// Take over the saved bond of this name.
-    Adopt(String),
-    /// Take over the bond of this name that no file describes.
-    Orphan(String),
-    /// Find out whether this kernel has what a data plane needs.
-    Examine,
-    /// Make the bond of this name what its lines of the files say.
-    Follow(String),
-    /// The files do not name this bond.
-    LeaveBehind(String),
-    /// Attach a port that this bond wants, if it is there.
-    Attach(InstanceId, String),
+pub(super) enum Step {
+    /// Make a change.
+    Change(Task),
     /// Remove the status files of bonds that are gone.
     Prune,
     /// Wait until all status files are written.
     Files,
 }
 
-/// The status files, while the end of a start waits for them.
-#[derive(Debug)]
-pub(super) struct StartFiles {
-    /// It waits no longer.
-    pub(super) limit: Time,
-    /// Once all were handed over.
-    pub(super) settling: Option<Settling>,
-}
-
-/// The tasks of the present stage, and what later ones need.
+/// The steps of the present stage, and what later ones need.
 #[derive(Debug)]
 pub(super) struct Agenda {
     stage: Stage,
-    tasks: VecDeque<Task>,
+    steps: VecDeque<Step>,
     /// The lines of the option files that were not followed yet, by bond.
     specs: Vec<BondSpec>,
     /// All bonds that the files name.
@@ -78,7 +57,7 @@ impl Agenda {
     pub(super) fn empty() -> Agenda {
         Agenda {
             stage: Stage::Done,
-            tasks: VecDeque::new(),
+            steps: VecDeque::new(),
             specs: Vec::new(),
             named: BTreeSet::new(),
         }
@@ -88,7 +67,7 @@ impl Agenda {
     pub(super) fn new(saved: impl IntoIterator<Item = String>, specs: &[BondSpec]) -> Agenda {
         Agenda {
             stage: Stage::Saved,
-            tasks: saved.into_iter().map(Task::Adopt).collect(),
+            steps: saved.into_iter().map(|bond| Step::Change(Task::Adopt(bond))).collect(),
             specs: specs.to_vec(),
             named: specs.iter().map(|spec| spec.name.clone()).collect(),
         }
@@ -98,9 +77,9 @@ impl Agenda {
         self.stage
     }
 
-    /// The next task of this stage.
-    pub(super) fn pop(&mut self) -> Option<Task> {
-        self.tasks.pop_front()
+    /// The next step of this stage.
+    pub(super) fn pop(&mut self) -> Option<Step> {
+        self.steps.pop_front()
     }
 
     /// Begins the next stage, for which [`Agenda::add`] is to be called.
@@ -117,17 +96,22 @@ impl Agenda {
         self.stage
     }
 
-    /// Adds tasks behind the others.
-    pub(super) fn add(&mut self, tasks: impl IntoIterator<Item = Task>) {
-        self.tasks.extend(tasks);
+    /// Adds steps behind the others.
+    pub(super) fn add(&mut self, steps: impl IntoIterator<Item = Step>) {
+        self.steps.extend(steps);
     }
 
-    /// Adds tasks before all others.
-    pub(super) fn add_first(&mut self, tasks: Vec<Task>) {
-        tasks.into_iter().rev().for_each(|task| self.tasks.push_front(task));
+    /// Adds steps before all others.
+    pub(super) fn add_first(&mut self, steps: Vec<Step>) {
+        steps.into_iter().rev().for_each(|step| self.steps.push_front(step));
     }
 
-    /// The lines about this bond, to be followed now.
+    /// The lines about this bond, if they were not followed yet.
+    pub(super) fn spec(&self, name: &str) -> Option<&BondSpec> {
+        self.specs.iter().find(|spec| spec.name == name)
+    }
+
+    /// The lines about this bond, which count as followed from now on.
     pub(super) fn take_spec(&mut self, name: &str) -> Option<BondSpec> {
         let place = self.specs.iter().position(|spec| spec.name == name)?;
         Some(self.specs.remove(place))
@@ -145,8 +129,8 @@ impl Agenda {
 
     /// Whether the ports of this bond are attached in their turn, which may matter: the first one gives the bond its address.
     pub(super) fn owes_ports(&self, at: InstanceId) -> bool {
-        let of_it = |task: &Task| matches!(task, Task::Attach(of, _) if *of == at);
-        self.stage < Stage::Attach || self.tasks.iter().any(of_it)
+        let of_it = |step: &Step| matches!(step, Step::Change(Task::Attach(of, _)) if *of == at);
+        self.stage < Stage::Attach || self.steps.iter().any(of_it)
     }
 }
 
@@ -157,11 +141,11 @@ mod tests {
     #[test]
     fn every_stage_comes_once_and_what_is_added_first_is_done_first() {
         let mut agenda = Agenda::new(["bond0".to_owned(), "bond1".to_owned()], &[]);
-        let adopt = |name: &str| Some(Task::Adopt(name.to_owned()));
+        let adopt = |name: &str| Some(Step::Change(Task::Adopt(name.to_owned())));
         assert_eq!(agenda.pop(), adopt("bond0"));
-        let attach = |port: &str| Task::Attach(InstanceId(1), port.to_owned());
+        let attach = |port: &str| Step::Change(Task::Attach(InstanceId(1), port.to_owned()));
         agenda.add_first(vec![attach("a"), attach("b")]);
-        let left: Vec<Option<Task>> = (0..4).map(|_| agenda.pop()).collect();
+        let left: Vec<Option<Step>> = (0..4).map(|_| agenda.pop()).collect();
         assert_eq!(left, [Some(attach("a")), Some(attach("b")), adopt("bond1"), None]);
         let mut stages = vec![agenda.stage()];
         while agenda.stage() != Stage::Done {
@@ -176,7 +160,7 @@ mod tests {
         let (one, other) = (InstanceId(1), InstanceId(2));
         assert!(agenda.owes_ports(one), "its turn comes in a later stage");
         while agenda.advance() != Stage::Attach {}
-        agenda.add([Task::Attach(one, "a".to_owned())]);
+        agenda.add([Step::Change(Task::Attach(one, "a".to_owned()))]);
         assert!(agenda.owes_ports(one) && !agenda.owes_ports(other));
         agenda.pop();
         assert!(!agenda.owes_ports(one));

@@ -54,6 +54,5 @@ impl Kind<Instances> for Bonds {
         }
         shared.ask_polled();
         shared.repair_after_pause(now, &due);
-        shared.attach_due(now, &due);
     }
 }

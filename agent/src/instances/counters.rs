@@ -22,9 +22,14 @@ impl Instances {
         readable(&instance.name, ports.map(|port| (port.id, traffic.counters(port.id))))
     }
 
-    /// Has the ports of these bonds counted, where that has to be asked for.
+    /// Has the ports of these bonds counted, where that has to be asked for. The last count stays for one that a change is at work
+    /// with.
     pub(super) fn count(&mut self, bonds: impl IntoIterator<Item = InstanceId>) {
-        for at in bonds {
+        for at in bonds
+            .into_iter()
+            .filter(|at| self.at_work != Some(*at))
+            .collect::<Vec<_>>()
+        {
             if self.bonds.get(at).is_some_and(|instance| instance.traffic.is_none()) && self.counting.open.insert(at) {
                 self.counting.asked.add(at);
             }
@@ -38,7 +43,7 @@ impl Instances {
 
     /// The answer that a mode waits for, now or later.
     pub(super) fn counters_for_mode(&mut self, at: InstanceId) -> Option<Event> {
-        if self.bonds[at].traffic.is_none() {
+        if self.bonds[at].traffic.is_none() && self.at_work != Some(at) {
             self.counting.by_mode.insert(at);
             self.count([at]);
             return None;
@@ -48,7 +53,8 @@ impl Instances {
 
     /// Has the bonds counted that are to be.
     pub(super) fn ask_counters(&mut self) {
-        let Some(asked) = self.counting.asked.begin() else {
+        let at_work = self.at_work;
+        let Some(asked) = self.counting.asked.begin_with(|at| Some(*at) != at_work) else {
             return;
         };
         let mut jobs = Vec::new();

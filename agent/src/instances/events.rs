@@ -104,18 +104,20 @@ impl Instances {
     }
 
     fn told_of(&mut self, now: Time, links: &[Link]) {
+        links.iter().for_each(|link| self.heard_of(link.ifindex));
         self.each_kind(|kind, shared| kind.on_links(shared, now, links));
     }
 
     fn told_gone(&mut self, now: Time, ifindex: u32, name: &str) {
+        self.heard_of(ifindex);
         self.each_kind(|kind, shared| kind.on_gone(shared, now, ifindex, name));
     }
 
-    /// Compares everything with the state in the kernel, and waits for that: at start.
-    pub fn resync(&mut self, now: Time) {
-        self.begin_reading(now);
-        let read = read_all(&mut self.links);
-        self.finish_reading(now, read);
+    /// Something newer was told of an interface than a change may be reading.
+    fn heard_of(&mut self, ifindex: u32) {
+        if let Some(heard) = &mut self.heard {
+            heard.insert(ifindex);
+        }
     }
 
     /// Compares everything with the state in the kernel: after lost events.
@@ -133,7 +135,7 @@ impl Instances {
     /// the event of its end may be lost. After an overrun the kernel queues nothing new until all of them have been read.
     ///
     /// Whether the reading is to be asked for.
-    fn begin_reading(&mut self, now: Time) -> bool {
+    pub(super) fn begin_reading(&mut self, now: Time) -> bool {
         self.resync_at = None;
         let ran = self.running_ports();
         self.forget_queued(|_| true);
@@ -153,6 +155,7 @@ impl Instances {
             report.carrier = Carrier::Off;
             (report.speed, report.duplex) = (known.speed, known.duplex);
             self.host.touch(port.0);
+            self.heard_of(port.0);
             self.polls.told(port);
             self.feed(now, at, Event::Link { port, report });
         }
@@ -170,7 +173,7 @@ impl Instances {
         ports.filter(ran).map(|port| port.id.0).collect()
     }
 
-    fn finish_reading(&mut self, now: Time, read: io::Result<Everything>) {
+    pub(super) fn finish_reading(&mut self, now: Time, read: io::Result<Everything>) {
         let (links, addresses) = match read {
             Ok(read) => read,
             Err(error) => {
@@ -250,6 +253,9 @@ impl Instances {
     /// A link as it is now, after [`Instances::rename_ports`].
     pub(super) fn on_link(&mut self, now: Time, link: &Link) {
         let port = PortId(link.ifindex);
+        if self.in_hand == Some(port) {
+            return;
+        }
         if let Some(at) = self.bonds.owner_of(port) {
             return self.on_port(now, at, port, link);
         }
@@ -259,7 +265,13 @@ impl Instances {
         if let Some(at) = self.bonds.wanting(&link.report.name)
             && !self.agenda.owes_ports(at)
         {
-            self.on_wanted(now, at, link);
+            // One that was tried before is tried again at its time, or because it is not as that attempt left it.
+            if self.bonds[at].attempts.is_due(now, link) {
+                let wanted = (at, link.report.name.clone());
+                if !self.to_attach.contains(&wanted) {
+                    self.to_attach.push_back(wanted);
+                }
+            }
         }
         if let Some(at) = link.far_end().and_then(|bond| self.bonds.on_device(bond)) {
             return self.on_wire(at, link);
@@ -327,16 +339,13 @@ impl Instances {
         }
         log::warn!("{bond}: {name} was taken out of the bond by another program");
         self.bonds[at].forget_wanted(name);
-        self.release(now, at, port, false);
+        self.port_taken(now, at, port);
     }
 
     pub(super) fn on_gone(&mut self, now: Time, ifindex: u32, name: &str) {
         self.unadopted_gone(now, ifindex);
         if let Some(at) = self.bonds.on_device(ifindex) {
-            log::warn!("{name}: its interface was deleted by another program, giving its ports back");
-            if let Err(error) = self.remove(now, at) {
-                log::error!("{name}: {error}");
-            }
+            self.gone.insert(at);
             return;
         }
         for at in self.bonds.all_wanting(name) {
@@ -363,22 +372,15 @@ impl Instances {
             if let Some(original) = instance.originals.get(&port) {
                 instance.vanished.insert(name.to_owned(), original.clone());
             }
-            self.release(now, at, port, true);
+            self.port_gone(now, at, port);
         }
-    }
-
-    /// State of a port with speed and duplex.
-    pub(super) fn read_port(&mut self, port: PortId) -> Option<Link> {
-        let mut link = self.links.by_index(port.0).ok().flatten()?;
-        (link.report.speed, link.report.duplex) = self.links.speed_duplex(&link.report.name);
-        Some(link)
     }
 }
 
 /// All interfaces, and by index of each its addresses.
-type Everything = (Vec<Link>, Vec<(u32, Address)>);
+pub(super) type Everything = (Vec<Link>, Vec<(u32, Address)>);
 
-fn read_all(links: &mut RouteSocket) -> io::Result<Everything> {
+pub(super) fn read_all(links: &mut RouteSocket) -> io::Result<Everything> {
     Ok((links.all()?, links.addresses()?))
 }
 

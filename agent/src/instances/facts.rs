@@ -23,9 +23,13 @@ impl Instances {
         self.looks.add((at, what));
     }
 
-    /// Has the interfaces looked at that are to be.
+    /// Has the interfaces looked at that are to be. Those of the bond that a change is at work with are looked at afterwards: until
+    /// then they may be as they were before its plan.
     pub(super) fn ask_looks(&mut self) {
-        let Some(asked) = self.looks.begin() else { return };
+        let at_work = self.at_work;
+        let Some(asked) = self.looks.begin_with(|(at, _)| Some(*at) != at_work) else {
+            return;
+        };
         let asked = asked.into_iter();
         let asked: Vec<Asked> = asked
             .filter_map(|(at, what)| Some(Asked::of(at, what, self.bonds.get(at)?)))
@@ -208,12 +212,7 @@ impl Instances {
             self.writer.remove(&old);
             self.leave_to_plane(at, move |plane| plane.renamed(&name));
         }
-        // The file of one may get the name that another's had: nothing older may be written over it afterwards.
-        if renamed.iter().all(|at| self.finish_saving(*at).is_ok()) {
-            for at in renamed {
-                self.save(at);
-            }
-        }
+        self.to_save.extend(renamed);
     }
 }
 

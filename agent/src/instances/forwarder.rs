@@ -1,4 +1,4 @@
-//! A bond's plane, which the loop shares with the kernel thread.
+//! A bond's plane, which the loop shares with the threads that may wait for the kernel.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard};
@@ -55,12 +55,12 @@ impl Forwarder {
         self.signs
     }
 
-    /// Does something with the plane, for the loop. It may wait for the kernel, and for the kernel thread while that is at work on
-    /// this bond, or on another bond of the same plane.
+    /// Does something with the plane. It may wait for the kernel, and for another thread that is at work on this bond, or on another
+    /// bond of the same plane.
     ///
     /// # Panics
-    /// If the bond was removed. Only the kernel thread may still have this then.
-    pub(super) fn with<T>(&self, work: impl FnOnce(&mut dyn PlaneBond) -> T) -> T {
+    /// If the bond was removed.
+    pub(super) fn with<T>(&self, _: &mut impl MayWait, work: impl FnOnce(&mut dyn PlaneBond) -> T) -> T {
         let mut plane = self.up_to_date();
         work(plane.as_mut().expect("the bond is there").as_mut())
     }
@@ -74,7 +74,7 @@ impl Forwarder {
     ///
     /// # Panics
     /// As [`Forwarder::with`].
-    pub(super) fn take(&self) -> Box<dyn PlaneBond> {
+    pub(super) fn take(&self, _: &mut impl MayWait) -> Box<dyn PlaneBond> {
         self.up_to_date().take().expect("the bond is there")
     }
 
@@ -85,7 +85,7 @@ impl Forwarder {
     }
 
     /// Does what was left. Nothing if the bond was removed.
-    pub(super) fn catch_up(&self) {
+    pub(super) fn catch_up(&self, _: &mut impl MayWait) {
         drop(self.up_to_date());
     }
 
@@ -110,7 +110,7 @@ impl Forwarder {
     }
 
     /// Reads what others may have changed, so that the next plan puts it back. Nothing if the bond was removed.
-    pub(super) fn refresh(&self) -> Result<(), PlaneError> {
+    pub(super) fn refresh(&self, _: &mut impl MayWait) -> Result<(), PlaneError> {
         self.up_to_date().as_mut().map_or(Ok(()), |plane| plane.refresh())
     }
 
@@ -128,14 +128,14 @@ impl Forwarder {
     }
 
     /// Whether the reports until now show that another program changed the bond. Not if the bond was removed.
-    pub(super) fn is_changed_by_others(&self) -> bool {
+    pub(super) fn is_changed_by_others(&self, _: &mut impl MayWait) -> bool {
         let mut plane = self.up_to_date();
         let reports = std::mem::take(&mut *lock(&self.reports));
         plane.as_mut().is_some_and(|plane| plane.changed_by_others(&reports))
     }
 
     /// Does the newest plan. `None` if the bond was removed, or has no plan.
-    pub(super) fn program(&self) -> Option<Programmed> {
+    pub(super) fn program(&self, _: &mut impl MayWait) -> Option<Programmed> {
         let mut plane = self.up_to_date();
         let plane = plane.as_mut()?;
         // What is asked for from now on is another job.

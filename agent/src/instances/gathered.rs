@@ -27,11 +27,18 @@ impl<T: Ord> Gathered<T> {
 
     /// The questions for the next job, if one is to begin now. [`Gathered::end`] ends it.
     pub(super) fn begin(&mut self) -> Option<BTreeSet<T>> {
-        if self.asked || self.questions.is_empty() {
+        self.begin_with(|_| true)
+    }
+
+    /// As [`Gathered::begin`], with those questions that can be asked now. The others are left to a later job.
+    pub(super) fn begin_with(&mut self, can_be_asked: impl Fn(&T) -> bool) -> Option<BTreeSet<T>> {
+        if self.asked {
             return None;
         }
-        self.asked = true;
-        Some(std::mem::take(&mut self.questions))
+        let (now, later) = std::mem::take(&mut self.questions).into_iter().partition(can_be_asked);
+        self.questions = later;
+        self.asked = !BTreeSet::is_empty(&now);
+        self.asked.then_some(now)
     }
 
     /// The job was answered.
@@ -58,5 +65,16 @@ mod tests {
         assert_eq!(gathered.begin(), Some([8, 9].into()));
         gathered.end();
         assert_eq!(gathered.begin(), None);
+    }
+
+    #[test]
+    fn what_cannot_be_asked_yet_is_left_to_a_later_job() {
+        let mut gathered = Gathered::default();
+        gathered.add(7);
+        assert_eq!(gathered.begin_with(|question| *question != 7), None);
+        gathered.add(8);
+        assert_eq!(gathered.begin_with(|question| *question != 7), Some([8].into()));
+        gathered.end();
+        assert_eq!(gathered.begin(), Some([7].into()));
     }
 }

@@ -2,4 +2,4 @@
 
 /// Names an instance as long as the agent runs. Later ones are greater.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct InstanceId(pub(super) u32);
+pub struct InstanceId(pub(super) u32);

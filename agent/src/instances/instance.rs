@@ -110,13 +110,9 @@ impl Instance {
         }
     }
 
-    /// When it has something to do.
+    /// When it has something to do, besides attempts to attach ports.
     pub(super) fn poll_timeout(&self) -> Option<Time> {
-        let due = [
-            self.bond.poll_timeout(),
-            self.attempts.timeout(),
-            self.repairs.pause_ends,
-        ];
+        let due = [self.bond.poll_timeout(), self.repairs.pause_ends];
         due.into_iter().flatten().min()
     }
 

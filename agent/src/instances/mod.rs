@@ -1,7 +1,8 @@
 //! All bonds of one network namespace: routes facts to the bond machines and carries out their actions.
 //!
 //! The bond machines decide and the data plane forwards. [`Instances`] connects them with everything else: link messages,
-//! requests, files and the log.
+//! requests, files and the log. What takes facts in, and what publishes, is here and waits for nothing; what changes bonds is in
+//! `changes` and may wait.
 
 mod actions;
 mod agenda;
@@ -23,6 +24,8 @@ mod id;
 mod instance;
 mod kind;
 pub mod kinds;
+mod left;
+mod left_behind;
 mod listening;
 mod logged_failures;
 mod looks;
@@ -39,19 +42,24 @@ mod saving;
 mod showing;
 mod shown;
 mod table;
+mod task;
+mod tasks;
 #[cfg(test)]
 mod tests;
+mod tools;
 mod topology;
 mod unadopted;
 mod unfulfilled;
 mod waiting;
 
-pub use changes::{check_options, check_options_on};
+pub use changes::{Changer, Desk, Outcome, check_options, check_options_on};
 pub use showing::{Progress, Showing};
+pub use task::Task;
+pub use tools::Tools;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use bond_modes::options::millis;
 use bond_modes::{Event, Machine, Notice, PortId};
@@ -59,13 +67,14 @@ use bond_monitors::Time;
 use mio::Registry;
 use serde_json::Value;
 
-use self::agenda::{Agenda, StartFiles};
+use self::agenda::Agenda;
 use self::carrier_loss::CarrierLoss;
 use self::counting::Counting;
 use self::frame_sockets::FrameSockets;
 use self::gathered::Gathered;
 use self::id::InstanceId;
 use self::kind::Kind;
+use self::left_behind::Left;
 use self::looks::Look;
 use self::polls::Polls;
 use self::returns::Returns;
@@ -78,14 +87,11 @@ use crate::descriptors::cannot;
 use crate::host::Host;
 use crate::netlink::{Drained, Events, LinkEvent, RouteSocket};
 use crate::packet::PacketSocket;
-use crate::saved::{LeftPort, Store};
+use crate::saved::Store;
 use crate::status::StatusFiles;
-use crate::status::writer::Writer;
+use crate::status::writer::{Settling, Writer};
 use crate::text;
 use crate::threads::Threads;
-
-/// How long a stop waits for the kernel: another program may have its locks. The next start does the rest.
-const LAST_WORK: Duration = Duration::from_secs(1);
 
 /// Bonds that an error message lists.
 const NAMED_AT_MOST: usize = 20;
@@ -93,19 +99,15 @@ const NAMED_AT_MOST: usize = 20;
 /// All bonds, in the order of their creation, and the sockets and files that they share.
 pub struct Instances {
     kinds: Vec<Box<dyn Kind<Instances>>>,
-    planes: Planes,
     /// What hears of changes to bonds, without the planes.
     watches: Vec<Box<dyn Watch>>,
     /// For `doctor`, without the planes.
     examiners: Examiners,
     /// The plane of bonds whose options name no plane.
     plane_choice: PlaneChoice,
-    /// For changes, which may wait for the kernel, and for requests that take none of its locks.
-    links: RouteSocket,
-    /// For facts, for which the loop does not wait.
+    /// For routes, which take no lock of the kernel that others hold for long.
+    routes: RouteSocket,
     threads: Threads<Instances>,
-    /// Something is changed because somebody asked for it.
-    changing: bool,
     host: Host,
     events: Events,
     /// The last reading of `events` failed.
@@ -123,16 +125,37 @@ pub struct Instances {
     bonds: Table,
     /// Losses of carrier at ports whose bonds are not taken over yet.
     early_losses: Vec<CarrierLoss>,
+    /// Bonds whose plans are not done whole.
+    rests: BTreeSet<InstanceId>,
+    /// The bond whose plane a change is at work with, and what is to be asked of it when that is done.
+    at_work: Option<InstanceId>,
+    held: Vec<Held>,
+    /// Bonds that a change is to save.
+    to_save: BTreeSet<InstanceId>,
+    /// The bond whose state a change is writing, or is about to: the loop does not.
+    written_now: Option<InstanceId>,
+    /// Bonds whose interfaces are gone.
+    gone: BTreeSet<InstanceId>,
+    /// Ports that bonds want, and that changed so that an attempt is due.
+    to_attach: VecDeque<(InstanceId, String)>,
+    /// The interface that is being attached: its events are of our own making.
+    in_hand: Option<PortId>,
+    /// Interfaces of which events told, while a change reads one.
+    heard: Option<BTreeSet<u32>>,
+    /// What bonds told while a call of a client is carried out.
+    overheard: Option<Vec<BondEvent>>,
     unadopted: Vec<Unadopted>,
     /// What is left of the start.
     agenda: Agenda,
-    start_files: Option<StartFiles>,
+    /// The end of the start waits no longer for the status files.
+    files_limit: Option<Time>,
+    /// See [`Instances::are_files_written`].
+    settling: Option<Settling>,
     /// The option files that were read at the start, as absolute paths.
     files: Vec<PathBuf>,
-    /// Ports that did not get their original settings back when their bond was removed.
-    unrestored: BTreeMap<PortId, LeftPort>,
-    /// They could not be saved.
-    left_unsaved: bool,
+    left: Left,
+    /// Files that could not be removed are to be removed again.
+    remove_again: bool,
     /// Failures to give back these ports, and those of the bonds.
     returns: Returns,
     /// When every interface is to be read, after an attempt at that failed.
@@ -157,6 +180,9 @@ pub struct Instances {
     happened: Vec<EventLine>,
 }
 
+/// Work that waits until a bond's plane is free.
+type Held = Box<dyn FnOnce(&mut Instances) + Send>;
+
 /// Whether a report has the counters of ports. Reading them costs a system call a port; files do not show them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Counters {
@@ -169,14 +195,14 @@ fn open_packets() -> std::io::Result<PacketSocket> {
 }
 
 impl Instances {
-    /// With these `kinds`, but without bonds; [`Instances::begin_start`] says which are to be adopted and made.
+    /// With these `kinds`, but without bonds; [`Desk::change`] begins a change, whose `begin_start` says which are to be adopted and made.
     ///
     /// Frames that ports hear are read from sources registered with `registry`; see [`Instances::read_frames`].
     pub fn new(
         run_dir: &Path,
         registry: Registry,
         kinds: Vec<Box<dyn Kind<Instances>>>,
-        mut planes: Planes,
+        planes: &mut Planes,
         threads: Threads<Instances>,
     ) -> std::io::Result<Instances> {
         let release = nix::sys::utsname::uname().map(|name| name.release().to_string_lossy().into_owned());
@@ -184,15 +210,13 @@ impl Instances {
             kinds,
             watches: planes.watches(),
             examiners: planes.examiners(),
-            planes,
             plane_choice: PlaneChoice::Auto,
             // Before anything is read, so that no change falls between.
             events: Events::open().map_err(cannot("listen to the kernel's link events"))?,
             events_broken: false,
             pending_events: VecDeque::new(),
-            links: RouteSocket::open().map_err(cannot("open a socket for requests to the kernel"))?,
+            routes: RouteSocket::open().map_err(cannot("open a socket for requests to the kernel"))?,
             threads,
-            changing: false,
             host: Host::default(),
             packets: open_packets()?,
             frame_sockets: FrameSockets::new(registry).map_err(cannot("prepare to receive frames"))?,
@@ -202,12 +226,23 @@ impl Instances {
             prune_due: false,
             bonds: Table::default(),
             early_losses: Vec::new(),
+            rests: BTreeSet::new(),
+            at_work: None,
+            held: Vec::new(),
+            to_save: BTreeSet::new(),
+            written_now: None,
+            gone: BTreeSet::new(),
+            to_attach: VecDeque::new(),
+            in_hand: None,
+            heard: None,
+            overheard: None,
             unadopted: Vec::new(),
             agenda: Agenda::empty(),
-            start_files: None,
+            files_limit: None,
+            settling: None,
             files: Vec::new(),
-            unrestored: BTreeMap::new(),
-            left_unsaved: false,
+            left: Left::default(),
+            remove_again: false,
             returns: Returns::default(),
             resync_at: None,
             save_again_at: None,
@@ -221,14 +256,6 @@ impl Instances {
             hosts_behind: Gathered::default(),
             happened: Vec::new(),
         })
-    }
-
-    /// Does something that somebody asked for: it may wait for the kernel, as those who asked do.
-    fn as_a_change<T>(&mut self, work: impl FnOnce(&mut Self) -> T) -> T {
-        let before = std::mem::replace(&mut self.changing, true);
-        let done = work(self);
-        self.changing = before;
-        done
     }
 
     /// Takes up to `budget` answers of the threads; with [`Drained::More`] the caller owes another call.
@@ -247,17 +274,20 @@ impl Instances {
 
     /// Leaves to the threads what the bonds asked for in this turn and can wait for its end.
     pub fn ask_threads(&mut self) {
+        self.ask_rests();
         self.ask_looks();
         self.ask_counters();
         self.ask_reports();
         self.ask_hosts_behind();
     }
 
-    /// Ends an orderly stop: what the kernel was asked to do is done, unless it takes too long. No bond is taken over any more, for
-    /// which the loop would wait for the kernel without such a limit: the next start does it.
-    pub fn finish(&mut self) {
-        let limit = Instant::now() + LAST_WORK;
-        self.give_up_adoptions();
+    /// Whether everything is done that the kernel was asked to do.
+    pub fn is_idle(&self) -> bool {
+        self.threads.are_idle()
+    }
+
+    /// Ends an orderly stop: what the kernel was asked to do is done, unless it takes until `limit`.
+    pub fn finish(&mut self, limit: Instant) {
         while let Some(answer) = self.threads.last_answer(limit) {
             answer(self, clock::now());
         }
@@ -277,16 +307,9 @@ impl Instances {
         self.status_files = files;
     }
 
-    /// When [`Instances::handle_timeout`] or [`Instances::go_on_starting`] has something to do.
+    /// When [`Instances::handle_timeout`] has something to do.
     pub fn poll_timeout(&mut self) -> Option<Time> {
-        let parts = [
-            self.start_timeout(),
-            self.adopt_timeout(),
-            self.has_started().then(|| self.give_back_timeout()).flatten(),
-            self.resync_at,
-            self.save_again_at,
-        ];
-        let mut due: Vec<Time> = parts.into_iter().flatten().collect();
+        let mut due: Vec<Time> = [self.resync_at, self.save_again_at].into_iter().flatten().collect();
         self.each_kind(|kind, shared| due.extend(kind.poll_timeout(shared)));
         due.into_iter().min()
     }
@@ -294,13 +317,8 @@ impl Instances {
     /// Runs the timers that are due: first those of the kinds, which may move traffic.
     pub fn handle_timeout(&mut self, now: Time) {
         self.each_kind(|kind, shared| kind.handle_timeout(shared, now));
-        self.adopt_due(now);
         if self.resync_at.is_some_and(|at| at <= now) {
             self.resync_later(now);
-        }
-        // A bond that is still to be taken over may want them.
-        if self.has_started() {
-            self.give_back_due(now);
         }
         self.save_again(now);
     }
@@ -332,11 +350,6 @@ impl Instances {
         self.bonds.iter().map(|instance| instance.plane.name()).collect()
     }
 
-    /// The data planes, to be closed when the agent stops.
-    pub fn into_planes(self) -> Planes {
-        self.planes
-    }
-
     fn find(&mut self, bond: &str) -> Result<InstanceId, ControlError> {
         if let Some(at) = self.bonds.named(bond) {
             return Ok(at);
@@ -366,6 +379,15 @@ impl Instances {
         ))
     }
 
+    /// Leaves a question about the plane of a bond to a thread: now, or once no change is at work with it. Otherwise that thread, and
+    /// all that it is asked after this, would have to wait.
+    fn when_free(&mut self, at: InstanceId, ask: impl FnOnce(&mut Instances) + Send + 'static) {
+        match self.at_work == Some(at) {
+            true => self.held.push(Box::new(ask)),
+            false => ask(self),
+        }
+    }
+
     /// Feeds one fact to a bond and carries out its actions.
     fn feed(&mut self, now: Time, at: InstanceId, event: Event) {
         self.bonds[at].bond.handle_event(now, event);
@@ -388,14 +410,16 @@ impl Instances {
         let text = text::describe(&notice);
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let time = since_1970.as_millis() as f64 / 1000.0;
-        self.happened.push(EventLine {
-            event: BondEvent {
-                time,
-                bond,
-                text,
-                notice,
-            },
-        });
+        let event = BondEvent {
+            time,
+            bond,
+            text,
+            notice,
+        };
+        if let Some(overheard) = &mut self.overheard {
+            overheard.push(event.clone());
+        }
+        self.happened.push(EventLine { event });
     }
 
     fn report(&mut self, now: Time, at: InstanceId, counters: Counters) -> BondReport {

@@ -28,6 +28,7 @@ impl Instances {
     /// Brings the files of all bonds up to date, and waits for that; see [`Writer::settle`](crate::status::writer::Writer::settle).
     pub fn publish_all(&mut self, now: Time) {
         self.compare_all_of_turn(now);
+        self.forget_unsaved();
         loop {
             let dirty = self.bonds.dirty_after(None);
             let all = self.hand_over(now, &dirty, Urgency::Usual);
@@ -35,10 +36,21 @@ impl Instances {
                 return;
             }
             self.take_unsaved(now);
+            // Nothing older is left to be written over it.
+            self.save_at_once(now);
             if all {
                 return;
             }
         }
+    }
+
+    /// Whether the files have shown what there is since this was first asked. It is asked again and again, with turns in between, which
+    /// write them.
+    pub fn are_files_written(&mut self) -> bool {
+        if self.settling.is_none() && (self.bonds.has_dirty() || self.prune_due) {
+            return false;
+        }
+        self.settling.get_or_insert_with(|| self.writer.settling()).is_done()
     }
 
     /// Whether the files of a bond are out of date: call [`Instances::publish`] without waiting for anything else.
@@ -46,13 +58,13 @@ impl Instances {
         self.bonds.has_dirty() && self.writer.has_room()
     }
 
-    /// Hands over the bonds that a client has changed in this turn. It is to be answered when [`Instances::is_published`] says so
-    /// of what this returns, so that it finds its change in the files.
-    pub fn publish_at_once(&mut self, now: Time) -> Mark {
-        let of_turn = self.bonds.of_turn();
+    /// Hands over the bond that a client has changed. It is to be answered when [`Instances::is_published`] says so of what this
+    /// returns, so that it finds its change in the files.
+    pub fn publish_at_once(&mut self, now: Time, bond: Option<&str>) -> Mark {
         self.compare_all_of_turn(now);
+        let changed = bond.and_then(|bond| self.bonds.named(bond));
         let mut dirty = self.bonds.dirty_after(None);
-        dirty.retain(|at| of_turn.contains(at));
+        dirty.retain(|at| Some(*at) == changed);
         self.hand_over(now, &dirty, Urgency::Awaited);
         self.writer.mark()
     }
@@ -99,7 +111,10 @@ impl Instances {
             room = self.writer.show(Box::new(page), urgency);
             self.bonds[at].dirty = !room;
         }
-        if self.store.has_unremoved() || self.left_unsaved {
+        let is_removed = self.remove_again || !self.store.has_unremoved();
+        let is_left_saved = self.left.changed || !self.left.unsaved;
+        // What is to be done again now is not put off.
+        if !(is_removed && is_left_saved) {
             self.save_again_at.get_or_insert(now + SAVE_RETRY);
         }
         if self.prune_due && !self.bonds.has_dirty() {
@@ -112,17 +127,19 @@ impl Instances {
         room
     }
 
-    /// Writes again, if it is time, what could not be written: the disk was full, say.
+    /// Has the bonds saved once more that could not be saved.
+    fn forget_unsaved(&mut self) {
+        for instance in self.bonds.iter_mut() {
+            instance.dirty |= std::mem::take(&mut instance.unsaved);
+        }
+    }
+
+    /// Has what could not be written written again, if it is time: the disk was full, say.
     pub(super) fn save_again(&mut self, now: Time) {
         if self.save_again_at.take_if(|at| *at <= now).is_some() {
-            for instance in self.bonds.iter_mut() {
-                instance.dirty |= instance.unsaved;
-            }
-            let unremoved = self.store.unremoved_files();
-            let _ = self.work_on_files(unremoved);
-            if self.left_unsaved {
-                self.save_left();
-            }
+            self.forget_unsaved();
+            self.remove_again = self.store.has_unremoved();
+            self.left.changed |= self.left.unsaved;
         }
     }
 

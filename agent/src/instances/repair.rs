@@ -29,11 +29,13 @@ impl Instances {
         }
         // So that the next plan, of a failover say, is compared with the state in the kernel.
         let plane = instance.plane.clone();
-        self.threads.kernel.ask(move |_| {
-            if let Err(error) = plane.refresh() {
-                log::debug!("{name}: {}", chain(&error));
-            }
-            Box::new(|_, _| {})
+        self.when_free(at, move |instances| {
+            instances.threads.kernel.ask(move |kernel| {
+                if let Err(error) = plane.refresh(kernel) {
+                    log::debug!("{name}: {}", chain(&error));
+                }
+                Box::new(|_, _| {})
+            });
         });
     }
 
@@ -79,13 +81,15 @@ impl Instances {
         if !forwarder.take_report(report) {
             return;
         }
-        self.threads.kernel.ask(move |_| {
-            let is_changed = forwarder.is_changed_by_others();
-            Box::new(move |instances, now| {
-                if is_changed && instances.bonds.get(at).is_some() {
-                    instances.put_back(now, at, "how it forwards");
-                }
-            })
+        self.when_free(at, move |instances| {
+            instances.threads.kernel.ask(move |kernel| {
+                let is_changed = forwarder.is_changed_by_others(kernel);
+                Box::new(move |instances, now| {
+                    if is_changed && instances.bonds.get(at).is_some() {
+                        instances.put_back(now, at, "how it forwards");
+                    }
+                })
+            });
         });
     }
 

@@ -2,9 +2,9 @@
 //!
 //! Original settings of a port are on disk before they are changed, so attaching writes them at once. A change that comes from
 //! the network is left to the thread that writes files: a failover does not wait for a disk. Only one of the two writes the file
-//! of a bond at a time.
+//! of a bond at a time. What else is to be done in the folder of states (a first file, another name, a removal, ports that bonds left
+//! behind) is done by changes, while the loop has the instances: it takes a [`MayWait`].
 
-use std::io;
 use std::time::Duration;
 
 use bond_modes::Machine;
@@ -12,85 +12,59 @@ use bond_monitors::Time;
 
 use super::Instances;
 use super::id::InstanceId;
-use crate::clock;
 use crate::may_wait::MayWait;
-use crate::saved::work::Work;
 use crate::saved::{Change, SavedBond};
-use crate::status::writer::CLIENT_LIMIT;
 
 /// The pause before a state that could not be saved is saved again.
 pub(super) const SAVE_RETRY: Duration = Duration::from_secs(1);
 
-/// The loop, which still waits for the disk in some cases.
-pub(super) struct Loop;
+/// May wait: an agent that stops has nothing else to do.
+struct Stop;
 
-impl MayWait for Loop {}
+impl MayWait for Stop {}
 
 impl Instances {
-    /// Does this in the folder of states.
-    pub(super) fn work_on_files(&mut self, work: Work) -> io::Result<()> {
-        self.store.note(work.carry_out(&mut Loop))
-    }
-
-    /// The state of a bond whose file could not be read before.
-    ///
-    /// # Errors
-    /// It still cannot.
-    pub(super) fn read_state(&mut self, bond: &str) -> io::Result<Option<SavedBond>> {
-        let Some(reading) = self.store.unread(bond) else {
-            return Ok(None);
-        };
-        let (state, outdated) = self.store.note_read(reading.carry_out(&mut Loop))?;
-        self.work_on_files(outdated)?;
-        Ok(state)
-    }
-
-    /// A failure is logged by the store, and tried again with the next change.
-    pub(super) fn save(&mut self, at: InstanceId) {
-        let _ = self.try_save(at);
-    }
-
-    /// Writes the state of a bond.
-    ///
-    /// # Errors
-    /// It cannot be written, or the one before it is still not written.
-    pub(super) fn try_save(&mut self, at: InstanceId) -> io::Result<()> {
-        self.finish_saving(at)?;
-        let state = self.state(at);
-        self.store.save(&state, &mut Loop)
-    }
-
-    /// Leaves the state of a bond to the thread that writes files, if it has changed.
+    /// Leaves the state of a bond to the thread that writes files, if it has changed, or to a change if more is to be done than to
+    /// write it. Not while a change writes one, after which this is called again, nor before it is time to try again.
     pub(super) fn save_later(&mut self, now: Time, at: InstanceId) {
+        if self.written_now == Some(at) || self.bonds[at].unsaved || self.to_save.contains(&at) {
+            return;
+        }
         let state = self.state(at);
-        let saved = match self.store.change(&state) {
-            Change::Nothing => Ok(()),
-            Change::Text(path, text) => {
-                self.bonds[at].saving = Some(self.writer.save(path, text));
-                Ok(())
+        match self.store.change(&state) {
+            Change::Nothing => {}
+            Change::Text(path, text) => self.bonds[at].saving = Some(self.writer.save(path, text)),
+            Change::Files(_) => drop(self.to_save.insert(at)),
+        }
+        self.take_unsaved(now);
+    }
+
+    /// Whether a change is to do something in the folder of states.
+    pub(super) fn owes_files(&self) -> bool {
+        !self.to_save.is_empty() || self.left.changed || self.remove_again
+    }
+
+    /// Does what a change is to do in the folder of states, and waits for the disk: at a stop. Only files that could not be removed
+    /// before are not tried again: the next start does that, when it finds that their bonds are gone.
+    pub(super) fn save_at_once(&mut self, now: Time) {
+        if std::mem::take(&mut self.left.changed) {
+            let left = self.store.left(&self.left.ports);
+            self.left.unsaved = self.store.note(left.carry_out(&mut Stop)).is_err();
+        }
+        for at in std::mem::take(&mut self.to_save) {
+            if self.bonds.get(at).is_some() {
+                let saved = self.store.save(&self.state(at), &mut Stop);
+                self.note_saved(now, at, saved.is_ok());
             }
-            Change::Files(_) => self.try_save(at),
-        };
-        self.bonds[at].unsaved = saved.is_err();
-        if saved.is_err() {
+        }
+    }
+
+    /// A bond that is not saved is saved again later.
+    pub(super) fn note_saved(&mut self, now: Time, at: InstanceId, is_saved: bool) {
+        self.bonds[at].unsaved = !is_saved;
+        if !is_saved {
             self.save_again_at.get_or_insert(now + SAVE_RETRY);
         }
-    }
-
-    /// Waits for a state that was left to the thread, so that it cannot take the place of a later one.
-    ///
-    /// # Errors
-    /// It is still not written.
-    pub(super) fn finish_saving(&mut self, at: InstanceId) -> io::Result<()> {
-        if let Some(mark) = self.bonds.get(at).and_then(|instance| instance.saving) {
-            if !self.writer.wait(mark, CLIENT_LIMIT) {
-                let text = format!("the disk has not answered for {CLIENT_LIMIT:?}");
-                return Err(io::Error::new(io::ErrorKind::TimedOut, text));
-            }
-            self.bonds[at].saving = None;
-            self.take_unsaved(clock::now());
-        }
-        Ok(())
     }
 
     /// Takes note of states that the thread could not write. The bonds are saved again later.
@@ -100,13 +74,12 @@ impl Instances {
                 continue;
             };
             if let Some(at) = self.bonds.on_device(ifindex) {
-                self.bonds[at].unsaved = true;
-                self.save_again_at.get_or_insert(now + SAVE_RETRY);
+                self.note_saved(now, at, false);
             }
         }
     }
 
-    fn state(&self, at: InstanceId) -> SavedBond {
+    pub(super) fn state(&self, at: InstanceId) -> SavedBond {
         let instance = self.bonds.get(at).expect("it is indexed");
         SavedBond {
             boot_id: self.store.boot_id().to_owned(),

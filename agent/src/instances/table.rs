@@ -22,6 +22,8 @@ pub(super) struct Table {
     made: u32,
     owners: Owners,
     deadlines: Deadlines,
+    /// When wanted ports are tried again.
+    attempts: Deadlines,
     /// Changed, perhaps, since they were indexed.
     marked: BTreeSet<InstanceId>,
     /// Changed, perhaps, in this turn of the loop.
@@ -117,6 +119,18 @@ impl Table {
         self.deadlines.due(now)
     }
 
+    /// The earliest time when a wanted port is tried again.
+    pub(super) fn attempts_timeout(&mut self) -> Option<Time> {
+        self.index();
+        self.attempts.next()
+    }
+
+    /// The instances with a wanted port that is to be tried again.
+    pub(super) fn attempts_due(&mut self, now: Time) -> Vec<InstanceId> {
+        self.index();
+        self.attempts.due(now)
+    }
+
     /// The instances whose files are out of date, those after `last` first.
     pub(super) fn dirty_after(&mut self, last: Option<InstanceId>) -> Vec<InstanceId> {
         self.index();
@@ -156,6 +170,8 @@ impl Table {
             let instance = self.instances.get(&id);
             self.owners.set(id, instance);
             self.deadlines.set(id, instance.and_then(Instance::poll_timeout));
+            self.attempts
+                .set(id, instance.and_then(|instance| instance.attempts.timeout()));
             if instance.is_some_and(|instance| instance.dirty) {
                 self.dirty.insert(id);
             } else {

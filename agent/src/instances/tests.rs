@@ -2,21 +2,25 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bond_modes::{Event, PortId, Reach, TargetPath};
 use bond_monitors::{ReceiveStamps, Time};
+use parking_lot::FairMutex;
 
 use super::agenda::Agenda;
+use super::changes::Change;
 use super::id::InstanceId;
 use super::looks::Look;
 use super::publish::PUBLISHED_A_TURN;
 use super::table::FIRST;
-use super::{Counters, Instances, check_options, kinds};
+use super::tools::Tools;
+use super::{Counters, Desk, Instances, check_options, kinds};
 use crate::config::{self, BondSpec};
 use crate::control::proto::{Call, ErrorCode};
 use crate::dataplane::script::{self, ScriptPlane};
-use crate::dataplane::{PlaneError, Planes};
+use crate::dataplane::{Plane, PlaneError, Planes};
 use crate::may_wait::MayWait;
 use crate::netlink::tests::{asks, in_netns, ip};
 use crate::netlink::{Drained, RouteSocket};
@@ -27,7 +31,9 @@ mod attach;
 mod follow;
 mod give_back;
 mod held;
+
 mod late;
+mod meanwhile;
 mod planes;
 mod put_back;
 mod renames;
@@ -41,19 +47,24 @@ struct Tests;
 
 impl MayWait for Tests {}
 
-impl Instances {
+/// What the loop does, in the thread that makes changes, at a time that stands still.
+impl Change<'_> {
+    fn at(&mut self, now: Time) -> &mut Self {
+        self.stopped = Some(now);
+        self
+    }
+
     /// A whole start, as the loop makes it.
     fn start(&mut self, now: Time, specs: &[BondSpec], files: &[PathBuf]) -> std::io::Result<()> {
-        self.begin_start(now, specs, files)?;
+        self.at(now).begin_start(specs, files)?;
         while !self.has_started() {
-            while self.read_links(now, 1024) == Drained::More {}
+            while Instances::read_links(self, now, 1024) == Drained::More {}
             self.settle(now);
-            self.go_on_starting(now);
+            self.next_step();
             self.publish(now);
             // Else the loop would sleep until something happens.
-            let files = self.start_files.as_ref();
-            let is_woken = files.is_some_and(|files| files.settling.is_some()) || self.has_unpublished();
-            assert!(is_woken || self.has_started() || self.poll_timeout() <= Some(now));
+            let is_woken = self.settling.is_some() || self.has_unpublished();
+            assert!(is_woken || self.has_started() || self.task_timeout() <= Some(now));
         }
         while self.read_links(now, 1024) == Drained::More {}
         self.settle(now);
@@ -66,19 +77,57 @@ impl Instances {
         self.agenda = Agenda::new([], specs);
         while !self.has_started() {
             self.settle(NOW);
-            self.go_on_starting(NOW);
+            self.next_step();
             self.publish(NOW);
         }
     }
 
-    /// Has the threads asked and takes their answers, until nothing is left to ask.
+    /// Carries out the next task, if there is one.
+    fn next_step(&mut self) -> bool {
+        let now = self.now();
+        let task = self.next_task(now, true);
+        let is_one = task.is_some();
+        if let Some(task) = task {
+            self.carry_out(task);
+        }
+        is_one
+    }
+
+    /// Carries out the tasks that there are, outside a start.
+    fn do_tasks(&mut self) {
+        while self.has_started() && self.next_step() {}
+    }
+
+    /// As [`Instances::handle_timeout`], with the tasks that are due.
+    fn handle_timeout(&mut self, now: Time) {
+        Instances::handle_timeout(self.at(now), now);
+        self.ask_rests();
+        self.do_tasks();
+    }
+
+    /// As [`Instances::read_links`], with the tasks to which that leads.
+    fn read_links(&mut self, now: Time, budget: usize) -> Drained {
+        let drained = Instances::read_links(self.at(now), now, budget);
+        self.ask_rests();
+        self.do_tasks();
+        drained
+    }
+
+    /// As [`Instances::poll_timeout`], with the tasks.
+    fn poll_timeout(&mut self) -> Option<Time> {
+        let due = [Instances::poll_timeout(self), self.task_timeout()];
+        due.into_iter().flatten().min()
+    }
+
+    /// Has the threads asked and takes their answers, until nothing is left to ask; and carries out the tasks to which that leads.
     fn settle(&mut self, now: Time) {
         loop {
             self.ask_threads();
             if self.take_answers(now, 1) == Drained::Empty {
-                return;
+                break;
             }
         }
+        self.at(now).do_tasks();
     }
 
     /// When a port that could not be attached is tried again.
@@ -99,66 +148,81 @@ impl Instances {
     }
 }
 
+/// The instances of an agent with these planes and this run directory, and no bond.
+fn desk(dir: &std::path::Path, planes: Vec<Box<dyn Plane>>) -> Desk {
+    let registry = mio::Poll::new().and_then(|poll| poll.registry().try_clone()).unwrap();
+    let mut planes = Planes::new(planes);
+    let instances = Instances::new(dir, registry, kinds::all(), &mut planes, Threads::at_once()).unwrap();
+    Desk {
+        instances: Arc::new(FairMutex::new(instances)),
+        tools: Tools {
+            planes,
+            links: RouteSocket::open().unwrap(),
+            wake: Box::new(|| {}),
+        },
+    }
+}
+
+/// The only change of a test.
+fn change(desk: &mut Desk) -> Change<'_> {
+    let mut change = desk.change();
+    change.at(NOW);
+    change
+}
+
 /// An agent's instances with `bond0` in a namespace with the interfaces `a` and `b`; its data plane and its run directory.
-fn with_bond(name: &str, body: impl FnOnce(&mut Instances, &ScriptPlane, &std::path::Path) + Send + 'static) {
+fn with_bond(name: &str, body: impl FnOnce(&mut Change<'_>, &ScriptPlane, &std::path::Path) + Send + 'static) {
     let dir = std::env::temp_dir().join(format!("bondd-instances-{name}-{}", std::process::id()));
     fs::create_dir_all(&dir).unwrap();
     in_netns(move || {
         let plane = ScriptPlane::default();
         let mut links = RouteSocket::open().unwrap();
         links.add_veth("a", "b").unwrap();
-        let registry = mio::Poll::new().and_then(|poll| poll.registry().try_clone()).unwrap();
-        let mut instances = Instances::new(
-            &dir,
-            registry,
-            kinds::all(),
-            Planes::new(vec![Box::new(plane.clone())]),
-            Threads::at_once(),
-        )
-        .unwrap();
         for name in ["a", "b"] {
             let link = links.by_name(name).unwrap().unwrap();
             plane.set_port(PortId(link.ifindex), link.report);
         }
-        instances
-            .add(NOW, "bond0", &[("mode".to_owned(), "1".to_owned())])
-            .unwrap();
-        body(&mut instances, &plane, &dir);
+        let mut desk = desk(&dir, vec![Box::new(plane.clone())]);
+        {
+            let mut instances = change(&mut desk);
+            instances.add("bond0", &[("mode".to_owned(), "1".to_owned())]).unwrap();
+            body(&mut instances, &plane, &dir);
+        }
         // Its last files are written by then.
-        drop(instances);
+        drop(desk);
         fs::remove_dir_all(&dir).unwrap();
     });
 }
 
-fn attach(instances: &mut Instances, port: &str) -> Result<serde_json::Value, crate::control::proto::ControlError> {
-    instances.call(
-        NOW,
-        &Call::PortAttach {
-            bond: "bond0".to_owned(),
-            port: port.to_owned(),
-        },
-    )
+fn attach(instances: &mut Change<'_>, port: &str) -> Result<serde_json::Value, crate::control::proto::ControlError> {
+    instances.call(&Call::PortAttach {
+        bond: "bond0".to_owned(),
+        port: port.to_owned(),
+    })
 }
 
 /// Lets the bond's traffic be moved apart from the rest of a plan.
-fn give_traffic(instances: &mut Instances, plane: &ScriptPlane) {
+fn give_traffic(instances: &mut Change<'_>, plane: &ScriptPlane) {
     plane.give_traffic();
     let instance = &mut instances.bonds[0];
-    instance.traffic = instance.plane.with(|plane| plane.traffic());
+    instance.traffic = instance.plane.with(&mut Tests, |plane| plane.traffic());
 }
 
 /// Sets the bond's interface up, which the script's bond has not.
-fn set_up(instances: &mut Instances) {
+fn set_up(instances: &mut Change<'_>) {
     let mut report = instances.bonds[0].devices.values().next().unwrap().report.clone();
     report.name = "bond0".to_owned();
     report.mac = instances.bonds[0].bond.plan().mac;
     report.admin_up = true;
-    instances.feed(NOW, FIRST, Event::BondLink { report });
+    instances.feed(FIRST, Event::BondLink { report });
 }
 
 /// Gives the instances the picture of the interfaces and nothing else.
-fn look_around(instances: &mut Instances) {
-    let (links, addresses) = (instances.links.all().unwrap(), instances.links.addresses().unwrap());
+fn look_around(instances: &mut Change<'_>) {
+    let (links, addresses) = (
+        instances.tools().links.all().unwrap(),
+        instances.tools().links.addresses().unwrap(),
+    );
     instances.host.begin_reading();
     instances.host.finish_reading(links, addresses);
 }
@@ -175,7 +239,7 @@ fn until(what: &str, mut holds: impl FnMut() -> bool) {
 fn events_from_before_a_reading_of_everything_take_no_port_down() {
     with_bond("overrun", |instances, _, _| {
         instances
-            .set(NOW, "bond0", &[("miimon".to_owned(), "100".to_owned())])
+            .set("bond0", &[("miimon".to_owned(), "100".to_owned())])
             .unwrap();
         ip("link set dev a up");
         ip("link set dev b up");
@@ -188,10 +252,10 @@ fn events_from_before_a_reading_of_everything_take_no_port_down() {
         // The script's bond is no interface.
         ip("link add c type veth peer name d");
         ip("link set dev c up");
-        instances.bonds[0].ifindex = instances.links.by_name("c").unwrap().unwrap().ifindex;
+        instances.bonds[0].ifindex = instances.tools().links.by_name("c").unwrap().unwrap().ifindex;
         instances.read_links(NOW, 1024);
         instances.settle(NOW);
-        let port = |instances: &Instances| {
+        let port = |instances: &Change<'_>| {
             let port = instances.bonds[0].bond.ports().named("a").unwrap();
             (port.carrier().is_on(), port.failures)
         };
@@ -201,7 +265,7 @@ fn events_from_before_a_reading_of_everything_take_no_port_down() {
         until("a has lost it", || !carrier());
         instances.events.shrink();
         for turn in 0..64 {
-            instances.links.set_alias(1, &format!("turn {turn}")).unwrap();
+            instances.tools().links.set_alias(1, &format!("turn {turn}")).unwrap();
         }
         ip("link set dev b up");
         until("a has it again", carrier);
@@ -220,7 +284,7 @@ fn events_from_before_a_reading_of_everything_take_no_port_down() {
 fn interfaces_that_could_not_be_read_after_an_overrun_are_read_later() {
     with_bond("resync", |instances, _, _| {
         asks::fail_at(0);
-        instances.resync(NOW);
+        instances.resync();
         instances.settle(NOW);
         let again = instances.poll_timeout().unwrap();
         assert!(again <= NOW + Duration::from_secs(1), "{again:?}");
@@ -248,7 +312,7 @@ fn files_follow_while_arp_candidates_take_turns() {
     with_bond("turns", |instances, _, dir| {
         let options = [("arp_interval", "100"), ("arp_ip_target", "10.0.0.2"), ("miimon", "0")];
         let options: Vec<_> = options.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
-        instances.set(NOW, "bond0", &options).unwrap();
+        instances.set("bond0", &options).unwrap();
         for command in [
             "set dev a up",
             "set dev b up",
@@ -273,7 +337,7 @@ fn files_follow_while_arp_candidates_take_turns() {
         attach(instances, "b").unwrap();
         set_up(instances);
         // The script's bond is no interface.
-        instances.bonds[0].ifindex = instances.links.by_name("c").unwrap().unwrap().ifindex;
+        instances.bonds[0].ifindex = instances.tools().links.by_name("c").unwrap().unwrap().ifindex;
         look_around(instances);
         instances.publish_all(NOW);
         let release = nix::sys::utsname::uname()
@@ -301,12 +365,12 @@ fn files_follow_while_arp_candidates_take_turns() {
 fn a_driver_that_reports_no_link_is_a_warning_to_the_caller_and_a_mark_in_show() {
     with_bond("no-report", |instances, plane, _| {
         ip("link add f type ifb");
-        let link = instances.links.by_name("f").unwrap().unwrap();
+        let link = instances.tools().links.by_name("f").unwrap().unwrap();
         plane.set_port(PortId(link.ifindex), link.report);
         ip("link set dev f up");
         let options = [("miimon", "100"), ("use_carrier", "0")];
         let options: Vec<_> = options.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
-        instances.set(NOW, "bond0", &options).unwrap();
+        instances.set("bond0", &options).unwrap();
         let answer = attach(instances, "f").unwrap();
         let warnings = answer["warnings"].as_array().unwrap();
         let said = |words: &str| warnings.iter().any(|text| text.as_str().unwrap().contains(words));
@@ -323,7 +387,7 @@ fn a_driver_that_reports_no_link_is_a_warning_to_the_caller_and_a_mark_in_show()
         );
         assert!(!instances.report(NOW, FIRST, Counters::Read).ports[1].notes.unmonitored);
         let carrier = [("use_carrier".to_owned(), "1".to_owned())];
-        instances.set(NOW, "bond0", &carrier).unwrap();
+        instances.set("bond0", &carrier).unwrap();
         assert!(!instances.report(NOW, FIRST, Counters::Read).ports[0].notes.unmonitored);
     });
 }
@@ -332,24 +396,20 @@ fn a_driver_that_reports_no_link_is_a_warning_to_the_caller_and_a_mark_in_show()
 fn a_port_that_cannot_change_its_address_is_taken_or_refused_as_by_the_kernels_driver() {
     with_bond("fixed", |instances, plane, _| {
         ip("link add f type ifb");
-        let link = instances.links.by_name("f").unwrap().unwrap();
+        let link = instances.tools().links.by_name("f").unwrap().unwrap();
         plane.set_port(PortId(link.ifindex), link.report);
         attach(instances, "a").unwrap();
         let refused = attach(instances, "f").unwrap_err();
         assert_eq!(refused.code, ErrorCode::BadPort);
         assert!(refused.message.contains("fail_over_mac is not active"), "{refused}");
         assert_eq!(instances.bonds[0].bond.options().fail_over_mac.name(), "none");
-        instances.port_detach(NOW, "bond0", "a").unwrap();
+        instances.port_detach("bond0", "a").unwrap();
         for mode in ["0", "2", "3"] {
-            instances
-                .set(NOW, "bond0", &[("mode".to_owned(), mode.to_owned())])
-                .unwrap();
+            instances.set("bond0", &[("mode".to_owned(), mode.to_owned())]).unwrap();
             let refused = attach(instances, "f").unwrap_err();
             assert!(refused.message.contains("cannot change its address"), "{refused}");
         }
-        instances
-            .set(NOW, "bond0", &[("mode".to_owned(), "1".to_owned())])
-            .unwrap();
+        instances.set("bond0", &[("mode".to_owned(), "1".to_owned())]).unwrap();
         attach(instances, "f").unwrap();
         assert_eq!(instances.bonds[0].bond.options().fail_over_mac.name(), "active");
         attach(instances, "a").unwrap();
@@ -365,7 +425,7 @@ fn a_bond_that_cannot_be_deleted_is_an_error_and_forgotten_with_its_ports() {
         // The first call gives the port back.
         plane.fail_at(1, PlaneError::Kernel { doing, source });
         let bond = "bond0".to_owned();
-        let error = instances.call(NOW, &Call::Del { bond }).unwrap_err();
+        let error = instances.call(&Call::Del { bond }).unwrap_err();
         assert!(error.message.contains("delete the interface"), "{error}");
         assert!(instances.planes_in_use().is_empty());
     });
@@ -383,9 +443,9 @@ fn a_bond_whose_file_was_not_read_stays_and_one_whose_file_does_not_name_it_goes
         };
         let parsed = config::parse(&[source], &config::NoFiles, &check_options);
         for spec in &parsed.bonds {
-            instances.ensure(NOW, spec);
+            instances.ensure(spec);
         }
-        let names = |instances: &Instances| {
+        let names = |instances: &Change<'_>| {
             instances
                 .bonds
                 .iter()
@@ -432,7 +492,7 @@ fn a_question_that_fails_changes_nothing_about_how_targets_are_reached() {
         // The script's bond is no interface.
         ip("link set dev a up");
         ip("addr add 10.0.0.1/24 dev a");
-        instances.bonds[0].ifindex = instances.links.by_name("a").unwrap().unwrap().ifindex;
+        instances.bonds[0].ifindex = instances.tools().links.by_name("a").unwrap().unwrap().ifindex;
         look_around(instances);
         let targets = ["10.0.0.2".parse().unwrap()];
         asks::fail_at(0);
@@ -468,7 +528,7 @@ fn a_port_that_cannot_be_read_hides_none_of_the_others() {
         let source = std::io::ErrorKind::NotFound.into();
         let doing = "read the stamps".to_owned();
         plane.fail_at(0, PlaneError::Kernel { doing, source });
-        let second = PortId(instances.links.by_name("b").unwrap().unwrap().ifindex);
+        let second = PortId(instances.tools().links.by_name("b").unwrap().unwrap().ifindex);
         let reported = |event| match event {
             Event::ReceiveStamps { ports } => ports.into_iter().map(|(port, _)| port).collect::<Vec<_>>(),
             other => panic!("{other:?}"),
@@ -503,7 +563,7 @@ fn a_turn_publishes_some_bonds_and_none_is_passed_over() {
     with_bond("publish", |instances, _, _| {
         let bonds = 2 * PUBLISHED_A_TURN + 3;
         for number in 1..bonds {
-            instances.add(NOW, &format!("bond{number}"), &[]).unwrap();
+            instances.add(&format!("bond{number}"), &[]).unwrap();
         }
         instances.publish_all(NOW);
         assert!(!instances.has_unpublished());
@@ -528,7 +588,11 @@ fn a_turn_publishes_some_bonds_and_none_is_passed_over() {
         });
         assert!(turns.count() <= bonds.div_ceil(PUBLISHED_A_TURN));
 
-        instances.publish_at_once(NOW);
-        assert!(!instances.has_unpublished(), "a client waits for it");
+        instances.bonds.iter_mut().for_each(|instance| instance.dirty = true);
+        instances.publish_at_once(NOW, Some("bond1"));
+        let done: Vec<&str> = (instances.bonds.iter().filter(|instance| !instance.dirty))
+            .map(|instance| instance.name.as_str())
+            .collect();
+        assert_eq!(done, ["bond1"], "a client waits for it, and for no other");
     });
 }

@@ -54,7 +54,7 @@ impl Instances {
         for &target in targets {
             let route = match is_link_local(target) {
                 true => None,
-                false => self.links.route(target)?,
+                false => self.routes.route(target)?,
             };
             let reach = match route {
                 None if is_link_local(target) => through(self.host.addresses(bond).find(|ip| is_link_local(*ip)), &[]),

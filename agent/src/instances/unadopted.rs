@@ -8,6 +8,7 @@ use crate::config::BondSpec;
 use crate::saved::SavedBond;
 
 /// A bond that is to be adopted.
+#[derive(Clone)]
 pub(super) struct Unadopted {
     /// Its name when it was looked for last, also that of its state file.
     pub(super) name: String,
@@ -22,11 +23,12 @@ pub(super) struct Unadopted {
     pub(super) reason: String,
     /// When the next one is made; `None` before the first one, which a start makes in its turn.
     pub(super) retry: Option<Time>,
-    /// It is made as soon as the kernel answers.
-    pub(super) is_asked: bool,
+    /// An attempt is being made.
+    pub(super) in_hand: bool,
 }
 
 /// What is known of a bond from an earlier agent.
+#[derive(Clone)]
 pub(super) enum State {
     Saved(Box<SavedBond>),
     /// The file cannot be read for now.
@@ -45,7 +47,7 @@ impl Unadopted {
             failures: 0,
             reason: "bondd has just started and takes over one bond after the other".to_owned(),
             retry: None,
-            is_asked: false,
+            in_hand: false,
         }
     }
 

@@ -5,6 +5,8 @@ use std::io::{ErrorKind, Read, Write};
 use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::Instant;
 
 use bond_modes::PortId;
@@ -16,7 +18,7 @@ use super::*;
 use crate::control::SOCKET;
 use crate::dataplane::Planes;
 use crate::dataplane::script::{self, ScriptPlane};
-use crate::instances::kinds;
+use crate::instances::{Tools, kinds};
 use crate::netlink::RouteSocket;
 use crate::netlink::tests::{in_netns, ip};
 use crate::status::writer::STUCK_LIMIT;
@@ -65,15 +67,7 @@ impl AgentUnderTest {
         plane.make_bonds_up();
         let mut links = RouteSocket::open().unwrap();
         let poll = Poll::new().unwrap();
-        let registry = poll.registry().try_clone().unwrap();
-        let mut instances = Instances::new(
-            &dir,
-            registry,
-            kinds::all(),
-            Planes::new(vec![Box::new(plane.clone())]),
-            Threads::at_once(),
-        )
-        .unwrap();
+        let mut desk = desk(&poll, &dir, &plane);
         let names = (0..BONDS).flat_map(|bond| (0..PORTS).map(move |port| (bond, port)));
         for (bond, port) in names.clone() {
             let [near, far] = ["p", "q"].map(|end| format!("{end}{bond}-{port}"));
@@ -85,7 +79,7 @@ impl AgentUnderTest {
             let link = links.by_name(&near).unwrap().unwrap();
             plane.set_port(PortId(link.ifindex), link.report);
         }
-        let mut call = |call: Call| instances.call(clock::now(), &call).unwrap();
+        let mut call = |call: Call| desk.change().call(&call).unwrap();
         for bond in 0..BONDS {
             // Carrier is polled so seldom that link events come first.
             let options = [("mode", "active-backup"), ("miimon", "60000")];
@@ -102,7 +96,7 @@ impl AgentUnderTest {
                 port: format!("p{bond}-{port}"),
             });
         }
-        let agent = agent(poll, instances, &dir);
+        let agent = agent(poll, desk, &dir);
         let ready = mio::Events::with_capacity(64);
         let mut world = AgentUnderTest {
             agent,
@@ -119,7 +113,7 @@ impl AgentUnderTest {
 
     /// Gives every bond an interface, without which a start finds it gone; starts another agent in place of this one.
     fn start_again(&mut self) {
-        self.agent.instances.publish_all(clock::now());
+        self.agent.instances.lock().publish_all(clock::now());
         self.replace_agent();
     }
 
@@ -131,11 +125,9 @@ impl AgentUnderTest {
             ip(&format!("link add {name} index {index} up type veth peer name w{name}"));
         }
         let poll = Poll::new().unwrap();
-        let registry = poll.registry().try_clone().unwrap();
-        let planes = Planes::new(vec![Box::new(self.plane.clone())]);
-        let mut instances = Instances::new(&self.dir, registry, kinds::all(), planes, Threads::at_once()).unwrap();
-        instances.begin_start(clock::now(), &[], &[]).unwrap();
-        self.agent = agent(poll, instances, &self.dir);
+        let mut desk = desk(&poll, &self.dir, &self.plane);
+        desk.change().begin_start(&[], &[]).unwrap();
+        self.agent = agent(poll, desk, &self.dir);
     }
 
     fn connect(&self) -> UnixStream {
@@ -163,7 +155,7 @@ impl AgentUnderTest {
     /// Waits for a link event, at most so many milliseconds; whether there is one.
     fn link_event_waits(&self, limit: u16) -> bool {
         // SAFETY: `Instances` keeps its socket open for as long as it lives.
-        let events = unsafe { BorrowedFd::borrow_raw(self.agent.instances.link_events()) };
+        let events = unsafe { BorrowedFd::borrow_raw(self.agent.instances.lock().link_events()) };
         poll(&mut [PollFd::new(events, PollFlags::POLLIN)], limit).unwrap() > 0
     }
 
@@ -173,14 +165,36 @@ impl AgentUnderTest {
     }
 }
 
-fn agent(poll: Poll, instances: Instances, dir: &Path) -> Agent {
+fn desk(poll: &Poll, dir: &Path, plane: &ScriptPlane) -> Desk {
+    let registry = poll.registry().try_clone().unwrap();
+    let mut planes = Planes::new(vec![Box::new(plane.clone())]);
+    let instances = Instances::new(dir, registry, kinds::all(), &mut planes, Threads::at_once()).unwrap();
+    Desk {
+        instances: Arc::new(FairMutex::new(instances)),
+        tools: Tools {
+            planes,
+            links: RouteSocket::open().unwrap(),
+            wake: Box::new(|| {}),
+        },
+    }
+}
+
+fn agent(poll: Poll, desk: Desk, dir: &Path) -> Agent {
     let server = Server::bind(&dir.join(SOCKET), poll.registry(), CONTROL).unwrap();
-    Agent::new(poll, Signals::none().unwrap(), server, instances).unwrap()
+    let instances = Arc::clone(&desk.instances);
+    Agent::new(
+        poll,
+        Signals::none().unwrap(),
+        server,
+        instances,
+        Changer::at_once(desk),
+    )
+    .unwrap()
 }
 
 impl Drop for AgentUnderTest {
     fn drop(&mut self) {
-        self.agent.instances.publish_all(clock::now());
+        self.agent.instances.lock().publish_all(clock::now());
         let _ = fs::remove_dir_all(&self.dir);
     }
 }
@@ -317,8 +331,9 @@ fn an_adopted_bond_fails_over_while_others_are_still_to_be_adopted() {
         assert!(adopted < BONDS && waiting.len() >= BONDS - adopted, "{waiting:?}");
         assert!(waiting.iter().all(|bond| bond["starting"] == true), "{waiting:?}");
         assert_eq!(receive(&mut root, &mut changed), 0, "a change waits");
-        while !world.agent.instances.has_started() {
-            assert_eq!(world.agent.wait(), Some(Duration::ZERO));
+        while !world.agent.instances.lock().has_started() {
+            let wait = world.agent.wait();
+            assert!(wait == Some(Duration::ZERO) || adopted == BONDS, "it sleeps {wait:?}");
             adopted += adoptions(&world.turn());
         }
         assert_eq!(adopted, BONDS);
@@ -370,8 +385,8 @@ fn a_change_does_not_wait_for_the_readers_before_it() {
 fn a_disk_that_does_not_answer_holds_up_no_failover_and_no_client_for_long() {
     in_netns(|| {
         let mut world = AgentUnderTest::new("disk");
-        world.agent.instances.publish_all(clock::now());
-        world.agent.instances.hold_files(true);
+        world.agent.instances.lock().publish_all(clock::now());
+        world.agent.instances.lock().hold_files(true);
         let state = world.dir.join("state/bond0.json");
         let saved = fs::read_to_string(&state).unwrap();
         let before = world.sends_through("bond0");
@@ -413,8 +428,8 @@ fn a_disk_that_does_not_answer_holds_up_no_failover_and_no_client_for_long() {
             ["the change is in force, but the status files do not show it yet"]
         );
         assert_eq!(fs::read_to_string(&state).unwrap(), saved, "the loop wrote it");
-        world.agent.instances.hold_files(false);
-        world.agent.instances.publish_all(clock::now());
+        world.agent.instances.lock().hold_files(false);
+        world.agent.instances.lock().publish_all(clock::now());
         assert_ne!(fs::read_to_string(&state).unwrap(), saved);
     });
 }
@@ -423,16 +438,16 @@ fn a_disk_that_does_not_answer_holds_up_no_failover_and_no_client_for_long() {
 fn a_stop_on_a_disk_that_does_not_answer_takes_a_few_seconds_in_all() {
     in_netns(|| {
         let mut world = AgentUnderTest::new("stop");
-        world.agent.instances.publish_all(clock::now());
-        world.agent.instances.hold_files(true);
-        let release = world.agent.instances.files_releaser();
+        world.agent.instances.lock().publish_all(clock::now());
+        world.agent.instances.lock().hold_files(true);
+        let release = world.agent.instances.lock().files_releaser();
         ip("link set q0-0 down");
         assert!(world.link_event_waits(5000));
         while world.link_event_waits(0) {
             world.turn();
         }
         let began = Instant::now();
-        world.agent.stop();
+        world.agent.stop(&mut mio::Events::with_capacity(16), |_| {}).unwrap();
         world.replace_agent();
         let took = began.elapsed();
         assert!(took >= STUCK_LIMIT, "{took:?}: nothing was to be written");
@@ -500,5 +515,59 @@ fn readers_cannot_keep_the_agent_busy_with_examinations_of_the_kernel() {
                 assert_eq!(examinations(world.turn()), of_one);
             }
         }
+    });
+}
+
+/// Whether ports that are attached have to wait.
+static HELD: AtomicBool = AtomicBool::new(false);
+
+fn wait_while_held(_: PortId) {
+    let limit = Instant::now() + LIMIT;
+    while HELD.load(Ordering::SeqCst) && Instant::now() < limit {
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[test]
+fn no_failover_and_no_reader_waits_for_a_change_that_waits_for_the_kernel() {
+    in_netns(|| {
+        let mut world = AgentUnderTest::new("waits");
+        let mut links = RouteSocket::open().unwrap();
+        links.add_veth("more", "far").unwrap();
+        let link = links.by_name("more").unwrap().unwrap();
+        world.plane.set_port(PortId(link.ifindex), link.report);
+        while world.link_event_waits(0) {
+            world.turn();
+        }
+        world.plane.set_attaching(wait_while_held);
+        let waker = Arc::new(mio::Waker::new(world.agent.poll.registry(), ANSWERS).unwrap());
+        let mut desk = desk(&world.agent.poll, &world.dir.join("unused"), &world.plane);
+        desk.instances = Arc::clone(&world.agent.instances);
+        world.agent.changer = Changer::start(desk, move || waker.wake()).unwrap();
+        HELD.store(true, Ordering::SeqCst);
+        let (mut root, mut answers) = (world.connect(), Vec::new());
+        root.write_all(b"{\"id\":2,\"call\":\"port-attach\",\"bond\":\"bond5\",\"port\":\"more\"}\n")
+            .unwrap();
+        let (mut other, mut next) = (world.connect(), Vec::new());
+        world.turn_until("the change has begun", |agent| agent.changing.is_some());
+        other
+            .write_all(b"{\"id\":3,\"call\":\"active\",\"bond\":\"bond6\",\"port\":\"p6-1\"}\n")
+            .unwrap();
+        for bond in ["bond0", "bond11"] {
+            let before = world.sends_through(bond);
+            ip(&format!("link set {}-0 down", bond.replace("bond", "q")));
+            let plane = world.plane.clone();
+            world.turn_until("it fails over", |_| plane.plan(bond).unwrap().tx != before);
+        }
+        let (mut reader, mut shown) = (world.connect(), Vec::new());
+        reader.write_all(SHOW.as_bytes()).unwrap();
+        world.turn_until("the reader is answered", |_| receive(&mut reader, &mut shown) > 0);
+        assert_eq!(receive(&mut root, &mut answers), 0, "the kernel has not answered");
+        assert_eq!(receive(&mut other, &mut next), 0, "one change at a time");
+        assert!(HELD.swap(false, Ordering::SeqCst));
+        world.turn_until("the change is made", |_| receive(&mut root, &mut answers) > 0);
+        let answer = String::from_utf8(answers).unwrap();
+        assert!(answer.starts_with("{\"id\":2,\"ok\":"), "{answer}");
+        world.turn_until("the next one is made", |_| receive(&mut other, &mut next) > 0);
     });
 }

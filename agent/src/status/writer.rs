@@ -19,7 +19,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender, TryRecvError, TrySendError};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use self::orders::{Note, Request};
@@ -129,17 +128,6 @@ impl Writer {
     /// Files with saved states that could not be written since the last call, or could be written again.
     pub fn take_outcomes(&mut self) -> Vec<(PathBuf, io::Result<()>)> {
         self.outcomes.try_iter().collect()
-    }
-
-    /// Waits until [`Writer::has_written`] is true of `mark`, but no longer than `limit`; whether it is.
-    pub fn wait(&mut self, mark: Mark, limit: Duration) -> bool {
-        let until = Instant::now() + limit;
-        self.wake();
-        while !self.has_written(mark) && Instant::now() < until {
-            thread::sleep(Duration::from_micros(200));
-            self.send_kept();
-        }
-        self.has_written(mark)
     }
 
     /// The files of a bond that is gone are to go.

@@ -10,7 +10,7 @@ use super::super::{
     Applied, Followed, Observed, OriginalPort, PlanPart, PlaneBond, PlaneError, PortBase, PortCounters, PortSigns,
     Report, Traffic,
 };
-use super::{Call, ScriptBond};
+use super::{Call, ScriptBond, give};
 
 impl ScriptBond {
     fn refused(&self, error: PlaneError, plan: &ForwardingPlan) -> Applied {
@@ -91,7 +91,7 @@ impl PlaneBond for ScriptBond {
         let mut world = self.plane.call(Call::Attach(self.name.clone(), port, *base))?;
         world.bond(&self.name)?;
         let report = world.port(port)?;
-        report.mac = base.mac.unwrap_or(report.mac);
+        give(port, report, base.mac.unwrap_or(report.mac), true);
         report.mtu = base.mtu;
         report.admin_up = true;
         let plan = PortPlan {
@@ -104,6 +104,9 @@ impl PlaneBond for ScriptBond {
         };
         world.bond(&self.name)?.plan.ports.entry(port).or_insert(plan);
         world.counters.entry(port).or_default();
+        if let Some(attached) = world.attached {
+            attached(port);
+        }
         Ok(())
     }
 

@@ -1,49 +1,56 @@
-//! Attaches wanted ports when they appear, and again when [`Attempts`](super::super::attempts::Attempts) says so.
+//! Attaches wanted ports that are there, and again when [`Attempts`](super::super::attempts::Attempts) says so.
 
-use bond_monitors::Time;
-
-use super::super::Instances;
 use super::super::id::InstanceId;
 use super::super::logged_failures::Subject;
-use crate::control::proto::ErrorCode;
-use crate::netlink::Link;
+use super::change::Change;
+use crate::control::proto::{ControlError, ErrorCode};
 
-impl Instances {
-    /// A link message about a wanted interface that is not attached: attaches it if an attempt is due.
-    pub(in crate::instances) fn on_wanted(&mut self, now: Time, at: InstanceId, link: &Link) {
-        if self.bonds[at].attempts.is_due(now, link) {
-            self.attach_wanted(now, at, &link.report.name);
+impl Change<'_> {
+    /// Makes an attempt to attach a wanted port that is due, unless it is not worth one any more.
+    pub(in crate::instances) fn attach_if_due(&mut self, at: InstanceId, name: &str) {
+        let Some(instance) = self.bonds.get(at) else { return };
+        if !instance.wants(name) || instance.bond.ports().named(name).is_some() {
+            return self.bonds[at].attempts.forget(name);
+        }
+        // One that cannot be read is tried, and again after a pause.
+        let link = self.read_name(name).ok().flatten();
+        let now = self.now();
+        let instance = &mut self.bonds[at];
+        if instance.attempts.is_still_due(now, name, link.as_ref(), &instance.bond) {
+            self.attach_wanted(at, name);
         }
     }
 
-    /// Makes the attempts of these bonds that are due.
-    pub(in crate::instances) fn attach_due(&mut self, now: Time, due: &[InstanceId]) {
-        for &at in due {
-            for name in self.bonds[at].attempts.due(now) {
-                let link = self.links.by_name(&name).ok().flatten();
-                let instance = &mut self.bonds[at];
-                if instance
-                    .attempts
-                    .is_still_due(now, &name, link.as_ref(), &instance.bond)
-                {
-                    self.attach_wanted(now, at, &name);
-                }
-            }
+    /// Attaches the ports of a bond that are missing.
+    pub(in crate::instances) fn attach_all_wanted(&mut self, at: InstanceId) {
+        for name in self.bonds[at].wanted.clone() {
+            self.attach_if_there(at, &name);
+        }
+    }
+
+    /// Attaches a port that is missing, or says that it is absent.
+    pub(in crate::instances) fn attach_if_there(&mut self, at: InstanceId, port: &str) {
+        if self.bonds[at].bond.ports().named(port).is_some() {
+            return;
+        }
+        match self.read_name(port) {
+            Ok(None) => log::info!("{}: {port} is absent, it joins when it appears", self.bonds[at].name),
+            _ => self.attach_wanted(at, port),
         }
     }
 
     /// Attaches a port that was waited for; a refusal is logged once for each reason.
-    pub(in crate::instances) fn attach_wanted(&mut self, now: Time, at: InstanceId, name: &str) {
-        let attach = |instances: &mut Instances| {
-            let link = instances.possible_port(name)?;
-            instances.attach(now, at, &link)
-        };
-        let result = self.as_a_change(attach);
+    pub(in crate::instances) fn attach_wanted(&mut self, at: InstanceId, name: &str) {
+        let result = self.try_attach(at, name);
         let left = match &result {
-            Err(error) if error.code != ErrorCode::NoSuchDevice => self.links.by_name(name),
+            Err(error) if error.code != ErrorCode::NoSuchDevice => self.read_name(name),
             _ => Ok(None),
         };
+        let now = self.now();
         let is_gone = result.is_err() && matches!(left, Ok(None));
+        // What events told before is seen below. But of one that was gone they may tell that it is back.
+        self.to_attach
+            .retain(|(of, wanted)| is_gone || (*of, wanted.as_str()) != (at, name));
         let instance = &mut self.bonds[at];
         match &result {
             Err(error) if !is_gone => {
@@ -62,5 +69,10 @@ impl Instances {
         instance
             .failures
             .record(&instance.name, subject, &format!("attach {name}"), result);
+    }
+
+    fn try_attach(&mut self, at: InstanceId, name: &str) -> Result<(), ControlError> {
+        let link = self.possible_port(name)?;
+        self.attach(at, &link)
     }
 }

@@ -1,39 +1,38 @@
 //! Calls of clients. A refused call changes nothing.
 
+use std::collections::BTreeSet;
+
 use bond_modes::options::{self, is_interface_name};
 use bond_modes::{Bond, BondOptions, Notice, PortId};
-use bond_monitors::Time;
 use serde_json::{Value, json};
 
-use super::super::Instances;
 use super::super::errors::{option_error, plane_error};
 use super::super::id::InstanceId;
 use super::super::instance::Instance;
 use super::super::losses::can_fail_over;
-use crate::control::proto::{Call, ControlError, ErrorCode, EventLine, OptionPairs};
-use crate::dataplane::PlaneChoice;
+use super::change::Change;
+use super::give_back::unless_gone;
+use crate::control::proto::{BondEvent, Call, ControlError, ErrorCode, OptionPairs};
+use crate::dataplane::step::twice;
+use crate::dataplane::{BondDevice, PlaneBond, PlaneChoice, PlaneError};
+use crate::netlink::Link;
 use crate::plane_option::take_plane;
 use crate::text::chain;
 
-impl Instances {
-    /// Carries out a client's call and returns the answer: with the warnings that the call led to, the parts of the bond's plan
-    /// that are not done after it, and whether it cannot be saved.
-    pub fn call(&mut self, now: Time, call: &Call) -> Result<Value, ControlError> {
-        self.as_a_change(|instances| instances.call_and_warn(now, call))
-    }
-
-    fn call_and_warn(&mut self, now: Time, call: &Call) -> Result<Value, ControlError> {
-        let (before, stuck) = (self.happened.len(), self.returns.ports());
-        let mut answer = self.carry_out(now, call)?;
-        let warning = |line: &EventLine| match &line.event.notice {
-            Notice::Warning { .. } | Notice::MacStillInUse { .. } => {
-                Some(format!("{}: {}", line.event.bond, line.event.text))
-            }
-            _ => None,
-        };
-        let mut warnings: Vec<String> = self.happened[before..].iter().filter_map(warning).collect();
-        if let Some(at) = changed_by(call).and_then(|bond| self.find(bond).ok()) {
-            // Taken to be changed, so that its files count as those of this turn.
+impl Change<'_> {
+    /// Makes a change for a client and returns the answer: with the warnings that it led to, the parts of the bond's plan that are
+    /// not done after it, and whether it cannot be saved.
+    pub fn call(&mut self, call: &Call) -> Result<Value, ControlError> {
+        let stuck = self.returns.ports();
+        self.overheard = Some(Vec::new());
+        let done = self.carry_out_call(call);
+        let overheard = self.overheard.take().unwrap_or_default();
+        self.save_left();
+        done?;
+        let mut warnings = warnings_of(call, &overheard);
+        if let Some(at) = call.bond().and_then(|bond| self.bonds.named(bond)) {
+            let now = self.now();
+            // Taken to be changed, so that its files count as those of this change.
             let instance = &mut self.bonds[at];
             let undone = instance.unfulfilled.report(now).into_iter();
             warnings
@@ -46,52 +45,50 @@ impl Instances {
             }
         }
         warnings.extend(self.returns.warnings(&stuck));
-        if let Call::Del { bond } = call
-            && let Some(why) = self.store.unremoved(bond)
-        {
-            warnings.push(format!(
-                "{bond}: its saved state cannot be removed: {why}; bondd tries again each second"
-            ));
+        if let Call::Del { bond } = call {
+            warnings.extend(self.unsaved_removal(bond));
         }
-        if let Call::Del { bond } = call
-            && self.left_unsaved
-        {
-            warnings.push(format!(
-                "{bond}: what its ports were cannot be saved; bondd tries again each second"
-            ));
-        }
-        if let Value::Object(fields) = &mut answer
-            && !warnings.is_empty()
-        {
-            fields.insert("warnings".to_owned(), warnings.into());
-        }
-        Ok(answer)
+        Ok(match warnings.is_empty() {
+            true => json!({}),
+            false => json!({ "warnings": warnings }),
+        })
     }
 
-    fn carry_out(&mut self, now: Time, call: &Call) -> Result<Value, ControlError> {
+    fn unsaved_removal(&self, bond: &str) -> Vec<String> {
+        let state = self.store.unremoved(bond);
+        let state =
+            state.map(|why| format!("{bond}: its saved state cannot be removed: {why}; bondd tries again each second"));
+        let ports = self
+            .left
+            .unsaved
+            .then(|| format!("{bond}: what its ports were cannot be saved; bondd tries again each second"));
+        state.into_iter().chain(ports).collect()
+    }
+
+    fn carry_out_call(&mut self, call: &Call) -> Result<(), ControlError> {
         match call {
             Call::Add { bond, options } => {
-                let at = self.add(now, bond, options)?;
+                let at = self.add(bond, options)?;
                 self.set_by_operator(at, options, &BondOptions::default());
-                Ok(done(()))
+                Ok(())
             }
             Call::Set { bond, options } => {
                 let at = self.find(bond)?;
                 let before = self.bonds[at].bond.options().clone();
-                self.set(now, bond, options)?;
+                self.set(bond, options)?;
                 self.set_by_operator(at, options, &before);
-                Ok(done(()))
+                Ok(())
             }
             Call::Del { bond } => {
                 let at = self.find(bond)?;
-                self.remove(now, at).map(done)
+                self.remove(at)
             }
-            Call::PortAttach { bond, port } => self.port_attach(now, bond, port).map(done),
-            Call::PortDetach { bond, port } => self.port_detach(now, bond, port).map(done),
-            Call::PortSet { bond, port, options } => self.port_set(now, bond, port, options).map(done),
-            Call::Active { bond, port } => self.make_active(now, bond, port.as_deref()).map(done),
+            Call::PortAttach { bond, port } => self.port_attach(bond, port),
+            Call::PortDetach { bond, port } => self.port_detach(bond, port),
+            Call::PortSet { bond, port, options } => self.port_set(bond, port, options),
+            Call::Active { bond, port } => self.make_active(bond, port.as_deref()),
             Call::Show { .. } | Call::List {} | Call::Monitor { .. } | Call::Doctor { .. } => {
-                unreachable!("it changes nothing: it is answered in other ways")
+                unreachable!("it changes nothing: the loop answers it")
             }
         }
     }
@@ -99,10 +96,49 @@ impl Instances {
     /// Makes a bond; its place.
     pub(in crate::instances) fn add(
         &mut self,
-        now: Time,
         name: &str,
         pairs: &[(String, String)],
     ) -> Result<InstanceId, ControlError> {
+        self.may_be_named(name)?;
+        let (choice, pairs) = take_plane(pairs).map_err(|error| option_error(name, error))?;
+        let change = options::parse(&pairs).map_err(|error| option_error(name, error))?;
+        let name = name.to_owned();
+        let choice = choice.unwrap_or(self.plane_choice);
+        let made = self.make(&name, choice, &change.options);
+        let Made {
+            plane,
+            device,
+            link,
+            told,
+        } = made.map_err(|error| plane_error(&name, &error))?;
+        let mode = change.options.mode;
+        let mut bond = Bond::new(self.now(), change, &device.report);
+        bond.set_plane_fails_over(self.now(), can_fail_over(plane.as_ref()));
+        let mut instance = Instance::new(name, device.ifindex, plane, bond);
+        instance.devices.insert(device.ifindex, device.report.into());
+        log::info!(
+            "{}: made, mode {}, plane {}",
+            instance.name,
+            mode.name(),
+            instance.plane.name()
+        );
+        let at = self.bonds.insert(instance);
+        let now = self.now();
+        match link {
+            Some(link) => self.on_device_seen(now, at, link),
+            // What told that it came may also have told that it went.
+            None if told => drop(self.gone.insert(at)),
+            None => {}
+        }
+        self.drain(at);
+        let now = self.now();
+        self.refresh_addresses(now, at);
+        self.bonds[at].dirty = true;
+        Ok(at)
+    }
+
+    /// Whether a new bond may get this name.
+    fn may_be_named(&mut self, name: &str) -> Result<(), ControlError> {
         // The kernel replaces %d by a number, so the bond would get another name.
         if !is_interface_name(name) || name.contains('%') || RESERVED.contains(&name) {
             let text = format!("{name:?} cannot be a bond's name, expected 1 to 15 bytes without /, :, % or blanks");
@@ -114,79 +150,74 @@ impl Instances {
                 format!("there is a bond {name} already"),
             ));
         }
-        if let Some(waiting) = self.unadopted.iter().find(|waiting| waiting.name == name) {
+        if let Some(waiting) = self
+            .unadopted
+            .iter()
+            .find(|waiting| waiting.name == name && !waiting.in_hand)
+        {
             let text = format!(
                 "there is a bond {name} already, which bondd could not adopt yet: {}",
                 waiting.reason
             );
             return Err(ControlError::new(ErrorCode::NameTaken, text));
         }
-        let (choice, pairs) = take_plane(pairs).map_err(|error| option_error(name, error))?;
-        let change = options::parse(&pairs).map_err(|error| option_error(name, error))?;
-        let name = name.to_owned();
-        let (plane, device) = self
-            .planes
-            .create(&name, choice.unwrap_or(self.plane_choice), &change.options)
-            .map_err(|error| plane_error(&name, &error))?;
-        let mode = change.options.mode;
-        let mut bond = Bond::new(now, change, &device.report);
-        bond.set_plane_fails_over(now, can_fail_over(plane.as_ref()));
-        let mut instance = Instance::new(name, device.ifindex, plane, bond);
-        instance.devices.insert(device.ifindex, device.report.into());
-        log::info!(
-            "{}: made, mode {}, plane {}",
-            instance.name,
-            mode.name(),
-            instance.plane.name()
-        );
-        let ifindex = instance.ifindex;
-        let at = self.bonds.insert(instance);
-        // Its own event comes later.
-        if let Ok(Some(link)) = self.links.by_index(ifindex) {
-            self.host.changed(link);
-        }
-        self.drain(now, at);
-        self.refresh_addresses(now, at);
-        self.bonds[at].dirty = true;
-        Ok(at)
+        Ok(())
     }
 
-    pub(in crate::instances) fn set(
+    fn make(&mut self, name: &str, choice: PlaneChoice, options: &BondOptions) -> Result<Made, PlaneError> {
+        self.heard = Some(BTreeSet::new());
+        let made = self.unlocked(|tools| tools.planes.create(name, choice, options));
+        let heard = self.heard.take().unwrap_or_default();
+        let (plane, device) = made?;
+        Ok(Made {
+            link: self.read_index(device.ifindex).ok().flatten(),
+            told: heard.contains(&device.ifindex),
+            plane,
+            device,
+        })
+    }
+
+    pub(in crate::instances) fn set(&mut self, bond: &str, pairs: &[(String, String)]) -> Result<(), ControlError> {
+        let at = self.find(bond)?;
+        self.set_at(at, pairs)
+    }
+
+    /// As [`Change::set`], by its place.
+    pub(in crate::instances) fn set_at(
         &mut self,
-        now: Time,
-        bond: &str,
+        at: InstanceId,
         pairs: &[(String, String)],
     ) -> Result<(), ControlError> {
-        let at = self.find(bond)?;
+        let bond = &self.bonds[at].name.clone();
         let (choice, pairs) = take_plane(pairs).map_err(|error| option_error(bond, error))?;
         self.stay_on_plane(at, choice)?;
         let preview = self.bonds[at]
             .bond
             .preview(&pairs)
             .map_err(|error| option_error(bond, error))?;
-        self.bonds[at]
-            .plane
-            .with(|plane| plane.can(&preview))
+        self.on_plane(at, |plane| plane.can(&preview))
             .map_err(|error| plane_error(bond, &error))?;
+        let now = self.now();
         self.bonds[at]
             .bond
             .configure(now, &pairs)
             .map_err(|error| option_error(bond, error))?;
-        self.drain(now, at);
+        self.drain(at);
         self.bonds[at].dirty = true;
         Ok(())
     }
 
     /// Makes a port the active one; without a port the bond chooses again.
-    fn make_active(&mut self, now: Time, bond: &str, port: Option<&str>) -> Result<(), ControlError> {
+    fn make_active(&mut self, bond: &str, port: Option<&str>) -> Result<(), ControlError> {
         let at = self.find(bond)?;
+        let now = self.now();
         let instance = &mut self.bonds[at];
         let pairs = [("active_slave".to_owned(), port.unwrap_or_default().to_owned())];
         let made = instance.bond.configure(now, &pairs);
         // The client did not give an option.
         made.map_err(|error| option_error(bond, error.about("active port")))?;
         instance.dirty = true;
-        self.drain(now, at);
+        self.drain(at);
         Ok(())
     }
 
@@ -213,28 +244,39 @@ impl Instances {
         }
     }
 
-    /// Gives all ports back and removes the bond. Errors do not stop the removal: a bond that lost its ports is of no use.
-    pub(in crate::instances) fn remove(&mut self, now: Time, at: InstanceId) -> Result<(), ControlError> {
+    /// Gives all ports back and removes the bond. Errors do not stop the removal: a bond that lost its ports is of no use. The loop
+    /// knows it no more from the beginning: else it would put back what ports get back.
+    pub(in crate::instances) fn remove(&mut self, at: InstanceId) -> Result<(), ControlError> {
         let ports: Vec<PortId> = self.bonds[at].bond.ports().iter().map(|port| port.id).collect();
-        for port in ports {
-            self.stop_listening(port);
-        }
-        for (port, original) in std::mem::take(&mut self.bonds[at].originals) {
-            self.give_back(now, at, port, original);
-        }
         if let Err(error) = self.finish_saving(at) {
             log::error!("{}: its saved state may come back: {error}", self.bonds[at].name);
         }
-        let instance = self.bonds.remove(at);
-        let (name, plane) = (instance.name, instance.plane.take());
+        let mut instance = self.bonds.remove(at);
+        for port in ports {
+            self.stop_listening(port);
+        }
+        let (name, forwarder) = (instance.name.clone(), instance.plane.clone());
+        self.writer.remove(&name);
+        let originals = std::mem::take(&mut instance.originals);
+        let (plane, left) = self.unlocked(|tools| {
+            let mut plane = forwarder.take(tools);
+            let mut left = Vec::new();
+            for (port, original) in originals {
+                if let Err(error) = twice(|| plane.detach(port, &original)).or_else(unless_gone) {
+                    left.push((port, original, error));
+                }
+            }
+            (plane, left)
+        });
+        for (port, original, error) in left {
+            instance.unrestored.insert(port, original);
+            self.return_failed(&name, port, &error);
+        }
         if !instance.unrestored.is_empty() {
             self.leave(&name, plane.plane(), instance.unrestored);
-            self.save_left();
         }
-        let destroyed = plane.destroy();
-        let removal = self.store.removal(&[instance.ifindex].into());
-        let _ = self.work_on_files(removal);
-        self.writer.remove(&name);
+        let destroyed = self.unlocked(|_| plane.destroy());
+        self.remove_state(instance.ifindex);
         log::info!("{name}: removed");
         destroyed.map_err(|error| {
             log::error!("{name}: {}", chain(&error));
@@ -243,21 +285,24 @@ impl Instances {
     }
 }
 
-/// The bond that a call changes and that is there afterwards.
-fn changed_by(call: &Call) -> Option<&str> {
-    match call {
-        Call::Add { bond, .. }
-        | Call::Set { bond, .. }
-        | Call::PortAttach { bond, .. }
-        | Call::PortDetach { bond, .. }
-        | Call::PortSet { bond, .. }
-        | Call::Active { bond, .. } => Some(bond),
-        Call::Del { .. } | Call::Doctor { .. } | Call::Show { .. } | Call::List {} | Call::Monitor { .. } => None,
-    }
+/// A bond that was just made.
+struct Made {
+    plane: Box<dyn PlaneBond>,
+    device: BondDevice,
+    /// Its interface as it is now, which the picture shows.
+    link: Option<Link>,
+    /// Events told of the interface while it was made.
+    told: bool,
 }
 
-fn done<T>(_: T) -> Value {
-    json!({})
+/// What a call led to that its client is to know.
+fn warnings_of(call: &Call, overheard: &[BondEvent]) -> Vec<String> {
+    let of_bond = |event: &&BondEvent| call.bond() == Some(event.bond.as_str());
+    let warning = |event: &BondEvent| match event.notice {
+        Notice::Warning { .. } | Notice::MacStillInUse { .. } => Some(format!("{}: {}", event.bond, event.text)),
+        _ => None,
+    };
+    overheard.iter().filter(of_bond).filter_map(warning).collect()
 }
 
 /// Names with a meaning of their own beside the bonds' files. [bond_sysfs.c: bonding_masters]

@@ -3,45 +3,44 @@
 use std::path::{Path, PathBuf};
 
 use bond_modes::options::{self, row_name};
-use bond_monitors::Time;
 
-use super::super::Instances;
 use super::super::errors::option_error;
 use super::super::id::InstanceId;
 use super::super::instance::Instance;
 use super::super::unadopted::{State, Unadopted};
+use super::change::Change;
 use crate::config::BondSpec;
 use crate::control::proto::OptionPairs;
 use crate::dataplane::PlaneError;
 use crate::plane_option::{is_plane, without_plane};
 
-impl Instances {
+impl Change<'_> {
     /// Makes the bond of a file, or changes an adopted one to match the files. If a bond of that name may be there and cannot be
     /// adopted for now, the file is followed later.
-    pub(in crate::instances) fn ensure(&mut self, now: Time, spec: &BondSpec) {
-        if let Err(error) = self.try_ensure(now, spec) {
+    pub(in crate::instances) fn ensure(&mut self, spec: &BondSpec) {
+        if let Err(error) = self.try_ensure(spec) {
             let mut bond = Unadopted::new(&spec.name, State::Lost);
             bond.specs.push(spec.clone());
-            self.adopt_later(now, bond, &error);
+            self.adopt_later(bond, &error);
         }
     }
 
-    /// As [`Instances::ensure`].
+    /// As [`Change::ensure`].
     ///
     /// # Errors
     /// It cannot be found out whether there is a bond of that name, or that bond cannot be read.
-    pub(in crate::instances) fn try_ensure(&mut self, now: Time, spec: &BondSpec) -> Result<(), PlaneError> {
+    pub(in crate::instances) fn try_ensure(&mut self, spec: &BondSpec) -> Result<(), PlaneError> {
         let pairs = spec.pairs();
         let (at, followed) = match self.find(&spec.name) {
-            Ok(at) => (at, self.follow(now, at, &pairs)),
+            Ok(at) => (at, self.follow(at, &pairs)),
             Err(_) => {
                 if let Some(place) = self.find_unadopted(&spec.name)? {
                     self.unadopted[place].specs.push(spec.clone());
                     return Ok(());
                 }
-                match self.adopt_orphan(now, &spec.name, Some(&pairs))? {
+                match self.adopt_orphan(&spec.name, Some(&pairs))? {
                     Some(at) => (at, self.has_options(at, &pairs)),
-                    None => match self.add_configured(now, spec) {
+                    None => match self.add_configured(spec) {
                         Some(at) => (at, true),
                         None => return Ok(()),
                     },
@@ -58,7 +57,7 @@ impl Instances {
         instance.origins.followed(spec);
         instance.dirty = true;
         instance.forget_absent_names();
-        self.release_left(now, at, &spec.ports);
+        self.release_left(at, &spec.ports);
         let instance = &mut self.bonds[at];
         for port in &spec.ports {
             let port = instance.origins.present_name(port).to_owned();
@@ -69,8 +68,8 @@ impl Instances {
         Ok(())
     }
 
-    fn add_configured(&mut self, now: Time, spec: &BondSpec) -> Option<InstanceId> {
-        let added = self.add(now, &spec.name, &spec.pairs());
+    fn add_configured(&mut self, spec: &BondSpec) -> Option<InstanceId> {
+        let added = self.add(&spec.name, &spec.pairs());
         let at = added
             .map_err(|error| log::error!("{}: {}", spec.place, error.message))
             .ok()?;
@@ -92,9 +91,9 @@ impl Instances {
 
     /// Sets all that changed in the files since they were last followed, or nothing; what an operator set meanwhile stays. False
     /// if that is not possible while the bond runs.
-    fn follow(&mut self, now: Time, at: InstanceId, pairs: &OptionPairs) -> bool {
+    fn follow(&mut self, at: InstanceId, pairs: &OptionPairs) -> bool {
         let name = self.bonds[at].name.clone();
-        match self.try_follow(now, at, pairs) {
+        match self.try_follow(at, pairs) {
             Ok(()) => true,
             Err(error) => {
                 log::error!("{name}: the options file cannot be followed while it runs: {error}");
@@ -103,7 +102,7 @@ impl Instances {
         }
     }
 
-    fn try_follow(&mut self, now: Time, at: InstanceId, pairs: &OptionPairs) -> Result<(), String> {
+    fn try_follow(&mut self, at: InstanceId, pairs: &OptionPairs) -> Result<(), String> {
         let instance = &mut self.bonds[at];
         let name = instance.name.clone();
         let said = instance.configured.clone().unwrap_or_default();
@@ -123,7 +122,7 @@ impl Instances {
             .filter(|option| pairs.iter().all(|(name, _)| row_name(name) != *option))
             .collect();
         if !set.is_empty() {
-            self.set(now, &name, &set).map_err(|error| error.message)?;
+            self.set(&name, &set).map_err(|error| error.message)?;
         }
         if !left.is_empty() {
             log::info!("{name}: {} left the option files, back to the default", left.join(", "));
@@ -133,7 +132,7 @@ impl Instances {
     }
 
     /// Gives back the ports that the files named and do not name any more, but for those that an operator attached.
-    fn release_left(&mut self, now: Time, at: InstanceId, ports: &[String]) {
+    fn release_left(&mut self, at: InstanceId, ports: &[String]) {
         for port in self.bonds[at].origins.follow_ports(ports) {
             let instance = &mut self.bonds[at];
             let name = instance.name.clone();
@@ -142,7 +141,7 @@ impl Instances {
                 continue;
             };
             log::info!("{name}: {port} left the option files, giving it back");
-            self.release(now, at, id, false);
+            self.release(at, id);
         }
     }
 
@@ -152,7 +151,7 @@ impl Instances {
     /// - One that an operator made loses the ports and the options of the files.
     ///
     /// It stays as it is while a file that named it is there but was not read.
-    pub(in crate::instances) fn leave_behind_one(&mut self, now: Time, name: &str) {
+    pub(in crate::instances) fn leave_behind_one(&mut self, name: &str) {
         let Ok(at) = self.find(name) else { return };
         let instance = &self.bonds[at];
         let origins = &instance.origins;
@@ -170,7 +169,7 @@ impl Instances {
         let is_untouched = origins.operator_options.is_empty() && origins.operator_ports.is_empty();
         if origins.made_by_file && is_untouched {
             log::info!("{name}: it left the option files, removing it");
-            if let Err(error) = self.remove(now, at) {
+            if let Err(error) = self.remove(at) {
                 log::error!("{name}: {error}");
             }
             return;
@@ -178,7 +177,7 @@ impl Instances {
         log::info!(
             "{name}: it left the option files; it stays, because an operator made it, set an option or attached a port"
         );
-        self.release_left(now, at, &[]);
+        self.release_left(at, &[]);
         let instance = &mut self.bonds[at];
         instance.dirty = true;
         if instance.origins.made_by_file {
@@ -187,7 +186,7 @@ impl Instances {
                 .origins
                 .taken_by_operator(instance.bond.options(), instance.configured.as_ref());
             instance.configured = None;
-        } else if self.follow(now, at, &OptionPairs::new()) {
+        } else if self.follow(at, &OptionPairs::new()) {
             self.bonds[at].configured = None;
         }
     }

@@ -1,28 +1,33 @@
 //! Calls of clients about ports: attaches them, gives them back, sets their options.
 
+use std::io;
+
 use bond_modes::options::FailOverMac;
 use bond_modes::{BondOptions, Event, Notice, PortFacts, PortId, Warning};
-use bond_monitors::{MacAddr, Time};
+use bond_monitors::MacAddr;
 
-use super::super::Instances;
 use super::super::errors::{option_error, plane_error};
 use super::super::id::InstanceId;
 use super::super::logged_failures::Subject;
+use super::super::looks::Look;
+use super::change::Change;
 use crate::control::proto::{ControlError, ErrorCode, OptionPairs};
 use crate::dataplane::{self, OriginalPort, PlaneError, PortBase};
-use crate::netlink::Link;
+use crate::netlink::{Link, RouteSocket, mii};
 use crate::status::Device;
-use crate::text::chain;
 
-impl Instances {
-    pub(in crate::instances) fn port_attach(&mut self, now: Time, bond: &str, port: &str) -> Result<(), ControlError> {
+impl Change<'_> {
+    pub(in crate::instances) fn port_attach(&mut self, bond: &str, port: &str) -> Result<(), ControlError> {
         let at = self.find(bond)?;
         let link = self.possible_port(port)?;
-        self.attach(now, at, &link)?;
-        self.bonds[at].origins.operator_ports.insert(port.to_owned());
-        let wanted = &mut self.bonds[at].wanted;
-        if !wanted.iter().any(|name| name == port) {
-            wanted.push(port.to_owned());
+        self.attach(at, &link)?;
+        // It may have got another name meanwhile.
+        let named = self.bonds[at].bond.ports().name(PortId(link.ifindex));
+        let port = named.map_or_else(|| port.to_owned(), |name| name.to_string());
+        let instance = &mut self.bonds[at];
+        instance.origins.operator_ports.insert(port.clone());
+        if !instance.wants(&port) {
+            instance.wanted.push(port);
         }
         Ok(())
     }
@@ -31,8 +36,7 @@ impl Instances {
     pub(in crate::instances) fn possible_port(&mut self, port: &str) -> Result<Link, ControlError> {
         let refuse = |code, text: String| Err(ControlError::new(code, text));
         let link = self
-            .links
-            .by_name(port)
+            .read_name(port)
             .map_err(|error| ControlError::new(ErrorCode::Kernel, format!("cannot look {port} up: {error}")))?;
         let Some(link) = link else {
             return refuse(
@@ -40,8 +44,6 @@ impl Instances {
                 format!("no interface {port}, expected the name of an existing one"),
             );
         };
-        // Its event may still be unread.
-        self.host.changed(link.clone());
         let id = PortId(link.ifindex);
         if let Some(at) = self.bonds.owner_of(id) {
             return refuse(
@@ -70,7 +72,7 @@ impl Instances {
             return refuse(ErrorCode::BadPort, text);
         }
         if let Some(master) = link.master {
-            let master = self.links.by_index(master).ok().flatten();
+            let master = self.unlocked(|tools| tools.links.by_index(master)).ok().flatten();
             let master = master.map_or_else(|| "another device".to_owned(), |link| link.report.name);
             let text = format!("{port} belongs to {master}, expected an interface without a master");
             return refuse(ErrorCode::PortBusy, text);
@@ -90,11 +92,19 @@ impl Instances {
     }
 
     /// Attaches an interface. Its settings are saved first, so that they can be restored after a crash half-way.
-    pub(in crate::instances) fn attach(&mut self, now: Time, at: InstanceId, link: &Link) -> Result<(), ControlError> {
-        let port = PortId(link.ifindex);
+    pub(in crate::instances) fn attach(&mut self, at: InstanceId, link: &Link) -> Result<(), ControlError> {
+        // Its events report our own settings, and its state is read afterwards.
+        self.in_hand = Some(PortId(link.ifindex));
+        let attached = self.attach_in_hand(at, link);
+        self.in_hand = None;
+        attached
+    }
+
+    fn attach_in_hand(&mut self, at: InstanceId, link: &Link) -> Result<(), ControlError> {
+        let (port, before) = (PortId(link.ifindex), link.report.name.clone());
         let name = self.bonds[at].name.clone();
         let what = format!("{name}: {}", link.report.name);
-        let original = self.read_original(now, at, link, &what)?;
+        let original = self.read_original(at, link, &what)?;
         let bond = &self.bonds[at].bond;
         let base = PortBase {
             mac: bond.mac_for_new_port(original.mac),
@@ -119,41 +129,74 @@ impl Instances {
         self.skip_events_of(port);
         self.forget_unrestored(port);
         self.bonds[at].vanished.remove(&link.report.name);
-        let link = self.read_port(port).unwrap_or_else(|| link.clone());
-        self.host.changed(link.clone());
+        let link = match self.read_port(port) {
+            Ok(Some(link)) => link,
+            Ok(None) => return Err(self.went_meanwhile(at, port, &what)),
+            Err(_) => self.host.link(port.0).unwrap_or(link).clone(),
+        };
+        if !self.bonds[at].plane.signs().is_attached(&link) {
+            return Err(self.went_meanwhile(at, port, &what));
+        }
+        self.in_hand = None;
+        // What another program set meanwhile was told by events that are taken for our own.
+        if link.report.mac != base.mac.unwrap_or(permanent_mac) || !self.bonds[at].plane.signs().hears_groups(&link) {
+            self.look_at(at, Look::Port(port));
+        }
         self.polls.told(port);
         self.bonds[at].devices.insert(port.0, Device::of(&link));
         let report = link.report.clone();
-        self.feed(
-            now,
-            at,
-            Event::PortAttached {
-                port,
-                facts: PortFacts { permanent_mac, report },
-            },
-        );
-        self.bonds[at].attempts.forget(&link.report.name);
-        self.bonds[at]
-            .failures
-            .forget(&Subject::Wanted(link.report.name.clone()));
-        self.bonds[at].dirty = true;
+        let facts = PortFacts { permanent_mac, report };
+        if link.report.name != before {
+            self.bonds[at].ports_renamed(&[(before, link.report.name.clone())].into());
+        }
+        self.feed(at, Event::PortAttached { port, facts });
+        self.save_left();
+        let instance = &mut self.bonds[at];
+        instance.attempts.forget(&link.report.name);
+        instance.failures.forget(&Subject::Wanted(link.report.name.clone()));
+        instance.dirty = true;
         self.try_driver(at, port, &link.report.name);
         Ok(())
     }
 
+    /// State of a port with speed and duplex.
+    fn read_port(&mut self, port: PortId) -> io::Result<Option<Link>> {
+        let read = |links: &mut RouteSocket| {
+            let Some(mut link) = links.by_index(port.0)? else {
+                return Ok(None);
+            };
+            (link.report.speed, link.report.duplex) = links.speed_duplex(&link.report.name);
+            Ok(Some(link))
+        };
+        self.read_link(read)
+    }
+
+    /// A port that was just attached is gone, or another program has taken it out.
+    fn went_meanwhile(&mut self, at: InstanceId, port: PortId, what: &str) -> ControlError {
+        if let Some(original) = self.bonds[at].originals.remove(&port) {
+            self.bonds[at].unrestored.insert(port, original);
+            self.give_back(at, port);
+            self.save(at);
+        }
+        plane_error(what, &PlaneError::PortGone { port })
+    }
+
+    /// Asks the driver of a new port for the link that `use_carrier=0` needs: a bond that is down does not poll it.
+    fn try_driver(&mut self, at: InstanceId, port: PortId, name: &str) {
+        let options = self.bonds[at].bond.options();
+        if !options.use_carrier && !options.miimon.is_zero() {
+            let carrier = self.unlocked(|_| mii::carrier_by_ioctl(name));
+            self.carrier_by_driver(at, port, name, carrier);
+        }
+    }
+
     /// The settings of an interface that is to be attached, as they are to be restored. Makes the bond ready for an address that
     /// cannot be changed.
-    fn read_original(
-        &mut self,
-        now: Time,
-        at: InstanceId,
-        link: &Link,
-        what: &str,
-    ) -> Result<OriginalPort, ControlError> {
+    fn read_original(&mut self, at: InstanceId, link: &Link, what: &str) -> Result<OriginalPort, ControlError> {
         let port = PortId(link.ifindex);
-        let original = dataplane::original(&mut self.links, port);
+        let original = self.unlocked(|tools| dataplane::original(&mut tools.links, port));
         let original = original.map_err(|error| plane_error(what, &error))?;
-        self.allow_for_fixed_mac(now, at, &link.report.name, port, original.mac)?;
+        self.allow_for_fixed_mac(at, &link.report.name, port, original.mac)?;
         if let Some(before) = self.unrestored(port) {
             return Ok(before.clone());
         }
@@ -181,8 +224,8 @@ impl Instances {
             let text = format!("{what}: cannot save its settings, which bondd must be able to restore: {error}");
             ControlError::new(ErrorCode::Kernel, text)
         })?;
+        let attached = self.on_plane(at, |plane| plane.attach(port, base));
         let instance = &mut self.bonds[at];
-        let attached = instance.plane.with(|plane| plane.attach(port, base));
         if matches!(attached, Err(PlaneError::NotUndone { .. }))
             && let Some(original) = instance.originals.get(&port)
         {
@@ -196,7 +239,6 @@ impl Instances {
     /// [bond_main.c: bond_enslave]
     fn allow_for_fixed_mac(
         &mut self,
-        now: Time,
         at: InstanceId,
         port: &str,
         id: PortId,
@@ -210,12 +252,13 @@ impl Instances {
             ..options.clone()
         };
         let can_follow = bond_modes::moving_macs(&with_active) == FailOverMac::Active;
-        let always = instance.plane.with(|plane| plane.needs_to_set_addresses());
-        if bond_modes::moving_macs(options) == FailOverMac::Active && always.is_none() {
+        let moves = bond_modes::moving_macs(options) == FailOverMac::Active;
+        let always = self.on_plane(at, |plane| plane.needs_to_set_addresses());
+        if moves && always.is_none() {
             return Ok(());
         }
         // Setting the address that it has changes nothing, but shows whether it could be changed.
-        let refusal = self.links.set_mac(id.0, mac).err();
+        let refusal = self.unlocked(|tools| tools.links.set_mac(id.0, mac)).err();
         if refusal.and_then(|error| error.raw_os_error()) != Some(libc::EOPNOTSUPP) {
             return Ok(());
         }
@@ -226,7 +269,7 @@ impl Instances {
             }
             _ if !self.bonds[at].bond.ports().is_empty() => "fail_over_mac is not active",
             _ => {
-                self.set(now, &name, &[("fail_over_mac".to_owned(), "active".to_owned())])?;
+                self.set_at(at, &[("fail_over_mac".to_owned(), "active".to_owned())])?;
                 self.notify(at, Notice::warning(Warning::AddressFixed { port: port.to_owned() }));
                 self.bonds[at].origins.set_for_port("fail_over_mac", port);
                 return Ok(());
@@ -236,7 +279,7 @@ impl Instances {
         Err(ControlError::new(ErrorCode::BadPort, text))
     }
 
-    pub(in crate::instances) fn port_detach(&mut self, now: Time, bond: &str, port: &str) -> Result<(), ControlError> {
+    pub(in crate::instances) fn port_detach(&mut self, bond: &str, port: &str) -> Result<(), ControlError> {
         let at = self.find(bond)?;
         let instance = &mut self.bonds[at];
         let attached = instance.bond.ports().named(port).map(|port| port.id);
@@ -246,41 +289,21 @@ impl Instances {
         }
         instance.dirty = true;
         if let Some(id) = attached {
-            self.release(now, at, id, false);
+            self.release(at, id);
         }
         Ok(())
     }
 
-    /// Moves traffic off a port, then gives it back as it was, unless it is `gone`.
-    pub(in crate::instances) fn release(&mut self, now: Time, at: InstanceId, port: PortId, gone: bool) {
-        self.feed(now, at, Event::PortDetached { port, gone });
-        self.stop_listening(port);
-        let instance = &mut self.bonds[at];
-        instance.foreign_macs.remove(&port);
-        instance.foreign_logged.remove(&port);
-        instance.silent_drivers.remove(&port);
-        instance.failures.forget(&Subject::Port(port));
-        instance.devices.remove(&port.0);
-        instance.dirty = true;
-        let Some(original) = instance.originals.remove(&port) else {
-            return;
-        };
-        if !gone {
-            self.give_back(now, at, port, original);
-        } else {
-            // The interface may be back already: whoever attaches it anew does this first.
-            let name = instance.name.clone();
-            self.leave_to_plane(at, move |plane| {
-                if let Err(error) = plane.detach(port, &original) {
-                    log::debug!("{name}: {}", chain(&error));
-                }
-            });
-        }
+    /// Moves traffic off a port, then gives it back as it was.
+    pub(in crate::instances) fn release(&mut self, at: InstanceId, port: PortId) {
+        let now = self.now();
+        self.port_taken(now, at, port);
+        self.finish_plan(at);
+        self.give_back(at, port);
     }
 
     pub(in crate::instances) fn port_set(
         &mut self,
-        now: Time,
         bond: &str,
         port: &str,
         pairs: &OptionPairs,
@@ -295,15 +318,14 @@ impl Instances {
         let what = format!("{bond}: {port}");
         let preview = self.bonds[at].bond.preview_port(id, pairs);
         let preview = preview.map_err(|error| option_error(&what, error))?;
-        self.bonds[at]
-            .plane
-            .with(|plane| plane.can_port(&preview))
+        self.on_plane(at, |plane| plane.can_port(&preview))
             .map_err(|error| plane_error(&what, &error))?;
+        let now = self.now();
         self.bonds[at]
             .bond
             .configure_port(now, id, pairs)
             .map_err(|error| option_error(&what, error))?;
-        self.drain(now, at);
+        self.drain(at);
         self.bonds[at].dirty = true;
         Ok(())
     }

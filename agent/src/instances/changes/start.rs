@@ -1,44 +1,47 @@
-//! Start: adopts the bonds that forward already, gives back the ports of lost bonds, and makes the bonds of the files, one task a
-//! turn of the loop.
+//! Start: adopts the bonds that forward already, gives back the ports of lost bonds, and makes the bonds of the files, one task after
+//! the other.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use bond_modes::{AdoptedState, Bond, BondOptions, ForwardingPlan, PortFacts, PortId, options};
-use bond_monitors::Time;
 
-use super::super::Instances;
-use super::super::agenda::{Agenda, Stage, StartFiles, Task};
+use super::super::agenda::{Agenda, Stage, Step};
+use super::super::events::read_all;
 use super::super::id::InstanceId;
 use super::super::instance::Instance;
 use super::super::losses::can_fail_over;
-use super::super::saving::Loop;
+use super::super::task::Task;
 use super::super::unadopted::{State, Unadopted};
+use super::change::Change;
 use crate::config::BondSpec;
 use crate::dataplane::step::{step, twice};
-use crate::dataplane::{self, Adopted, Observed, OriginalPort, Plane, PlaneBond, PlaneChoice, PlaneError, PortBase};
+use crate::dataplane::{self, Adopted, Observed, OriginalPort, PlaneBond, PlaneChoice, PlaneError, PortBase};
 use crate::origins::{Origins, absolute};
 use crate::plane_option::{is_plane, without_plane};
 use crate::saved::SavedBond;
-use crate::status::writer::{START_LIMIT, warn_late};
 use crate::text::chain;
 
-impl Instances {
-    /// Reads the interfaces and says what [`Instances::go_on_starting`] has to do: adopt saved bonds, change them to match the
+impl Change<'_> {
+    /// Reads the interfaces and says what is to be done, one task after the other: adopt saved bonds, change them to match the
     /// option files, and make those of `specs` that are missing; `files` are the option files that were read. Call it once.
     ///
     /// # Errors
     /// The saved states cannot be read. Nothing was changed.
-    pub fn begin_start(&mut self, now: Time, specs: &[BondSpec], files: &[PathBuf]) -> std::io::Result<()> {
-        let loaded = self.store.load(&mut Loop)?;
+    pub fn begin_start(&mut self, specs: &[BondSpec], files: &[PathBuf]) -> std::io::Result<()> {
+        // Nobody else needs it yet.
+        let mut store = self.store.clone();
+        let loaded = self.unlocked(|tools| store.load(tools));
+        self.store = store;
+        let loaded = loaded?;
         self.files = files.iter().map(|file| absolute(file)).collect();
-        self.unrestored = loaded.left;
+        self.left.ports = loaded.left;
         for (name, error) in loaded.unread {
             let error = PlaneError::Kernel {
                 doing: format!("read the saved state of {name}"),
                 source: error,
             };
-            self.adopt_later(now, Unadopted::new(&name, State::Unread), &error);
+            self.adopt_later(Unadopted::new(&name, State::Unread), &error);
         }
         let saved: Vec<String> = loaded.states.iter().map(|saved| saved.name.clone()).collect();
         for saved in loaded.states {
@@ -47,36 +50,29 @@ impl Instances {
                 .push(Unadopted::new(&name, State::Saved(Box::new(saved))));
         }
         self.agenda = Agenda::new(saved, specs);
-        self.resync(now);
+        self.resync();
         Ok(())
     }
 
-    /// Whether the work of the start is done. Until then no bond may be made or changed for a client: one that is still to be
-    /// adopted may have the name, or the port.
-    pub fn has_started(&self) -> bool {
-        self.agenda.stage() == Stage::Done
-    }
-
-    /// Does the next task of the start, for one bond. To be called when the link events that came before were handled.
-    pub fn go_on_starting(&mut self, now: Time) {
-        self.as_a_change(|instances| instances.do_next_task(now));
-    }
-
-    fn do_next_task(&mut self, now: Time) {
-        match self.next_task() {
-            Some(Task::Adopt(name)) => self.adopt_in_turn(now, &name),
-            Some(Task::Orphan(name)) => match self.adopt_orphan(now, &name, None) {
-                Ok(Some(at)) => self.look_over(now, at),
+    /// Carries out a change that the agent makes by itself. What fails is told and tried again.
+    pub fn carry_out(&mut self, task: Task) {
+        match task {
+            Task::Adopt(name) => self.adopt_in_turn(&name),
+            Task::FindOrphans => self.find_orphans(),
+            Task::Orphan(name) => match self.adopt_orphan(&name, None) {
+                Ok(Some(at)) => self.look_over(at),
                 Ok(None) => {}
-                Err(error) => self.adopt_later(now, Unadopted::new(&name, State::Lost), &error),
+                Err(error) => self.adopt_later(Unadopted::new(&name, State::Lost), &error),
             },
-            Some(Task::Examine) => self.examine_kernel(),
-            Some(Task::Follow(name)) => self.follow_in_turn(now, &name),
-            Some(Task::LeaveBehind(name)) => self.leave_behind_one(now, &name),
-            Some(Task::Attach(at, port)) => self.attach_in_turn(now, at, &port),
-            Some(Task::Prune) => self.prune_files(),
-            Some(Task::Files) => self.wait_for_files(now),
-            None => {}
+            Task::Examine => self.examine_kernel(),
+            Task::Follow(name) => self.follow_in_turn(&name),
+            Task::LeaveBehind(name) => self.leave_behind_one(&name),
+            Task::Attach(at, port) => self.attach_in_turn(at, &port),
+            Task::Remove(at) => self.remove_deleted(at),
+            Task::AttachWanted(at, port) => self.attach_if_due(at, &port),
+            Task::AdoptLate => self.adopt_late(),
+            Task::Save => self.save_owed(),
+            Task::GiveBack(port) => self.try_give_back(port),
         }
     }
 
@@ -84,142 +80,90 @@ impl Instances {
     /// meanwhile nobody would move their traffic.
     fn examine_kernel(&mut self) {
         // No bond can be made, but clients get an answer with the reason.
-        if let Err(error) = self.planes.probe() {
+        if let Err(error) = self.unlocked(|tools| tools.planes.probe()) {
             log::error!("no data plane: {}", chain(&error));
         }
-        for (plane, why) in self.planes.short_lived() {
+        for (plane, why) in self.unlocked(|tools| tools.planes.short_lived()) {
             log::warn!("bonds on plane {plane}: {why}");
         }
     }
 
-    /// When [`Instances::go_on_starting`] has something to do.
-    pub(in crate::instances) fn start_timeout(&mut self) -> Option<Time> {
-        if self.has_started() {
-            return None;
-        }
-        // While something is still to be handed over, or to be written, the thread that writes files wakes the loop.
-        let handed_over = !self.bonds.has_dirty() && !self.prune_due;
-        let files = self.start_files.as_ref();
-        let waits = files.filter(|files| files.settling.is_some() || !handed_over);
-        Some(waits.map_or(Time::ZERO, |files| files.limit))
-    }
-
-    fn next_task(&mut self) -> Option<Task> {
-        loop {
-            if let Some(task) = self.agenda.pop() {
-                return Some(task);
+    pub(in crate::instances) fn remove_deleted(&mut self, at: InstanceId) {
+        let Some(instance) = self.bonds.get(at) else { return };
+        let (name, ifindex) = (instance.name.clone(), instance.ifindex);
+        // A reading of all interfaces may be from before it was made.
+        match self.read_index(ifindex) {
+            Ok(None) => {}
+            Ok(Some(_)) => return,
+            Err(error) => {
+                let now = self.now();
+                return self.read_all_later(now, &error);
             }
-            let stage = self.agenda.advance();
-            let tasks = match stage {
-                Stage::Saved | Stage::Done => return None,
-                Stage::Orphans => self.orphans(),
-                Stage::Examine => vec![Task::Examine],
-                Stage::Change => self.changes(),
-                Stage::Attach => self
-                    .bonds
-                    .ids()
-                    .into_iter()
-                    .flat_map(|at| self.attachments(at))
-                    .collect(),
-                Stage::Make => self
-                    .agenda
-                    .specs()
-                    .iter()
-                    .map(|spec| Task::Follow(spec.name.clone()))
-                    .collect(),
-                Stage::End => vec![Task::Prune, Task::Files],
-            };
-            self.agenda.add(tasks);
+        }
+        log::warn!("{name}: its interface was deleted by another program, giving its ports back");
+        if let Err(error) = self.remove(at) {
+            log::error!("{name}: {error}");
         }
     }
 
     /// Bonds without saved state: an agent was killed while it made them, or their state was lost. Those that no file names get the
     /// default options of their mode, so that they can be shown, changed and deleted.
-    fn orphans(&mut self) -> Vec<Task> {
-        let mut found = self.planes.bonds();
+    fn find_orphans(&mut self) {
+        let mut found = self.unlocked(|tools| tools.planes.bonds());
         found.retain(|name| self.bonds.named(name).is_none());
         let task = |name: String| match self.agenda.names(&name) {
             true => Task::Follow(name),
             false => Task::Orphan(name),
         };
-        found.into_iter().map(task).collect()
+        let found: Vec<Step> = found.into_iter().map(task).map(Step::Change).collect();
+        self.agenda.add(found);
     }
 
-    fn changes(&mut self) -> Vec<Task> {
-        let named = self.agenda.specs().iter().map(|spec| spec.name.clone());
-        let mut followed: Vec<String> = named.collect();
-        followed.retain(|name| self.bonds.named(name).is_some());
-        let once_named = self.bonds.iter().filter(|instance| instance.configured.is_some());
-        let left = once_named.map(|instance| instance.name.clone());
-        let left = left.filter(|name| !self.agenda.names(name));
-        let followed = followed.into_iter().map(Task::Follow);
-        followed.chain(left.map(Task::LeaveBehind)).collect()
-    }
-
-    /// In the order of the ports: the first one gives the bond its address.
-    fn attachments(&self, at: InstanceId) -> Vec<Task> {
-        let Some(instance) = self.bonds.get(at) else {
-            return Vec::new();
-        };
-        let attached = instance.bond.ports();
-        let missing = instance.wanted.iter().filter(|port| attached.named(port).is_none());
-        missing.map(|port| Task::Attach(at, port.clone())).collect()
-    }
-
-    /// The files show all bonds when the start is done, unless the disk does not answer.
-    fn wait_for_files(&mut self, now: Time) {
-        let handed_over = !self.bonds.has_dirty() && !self.prune_due;
-        let limit = now + START_LIMIT;
-        let files = self.start_files.get_or_insert(StartFiles { limit, settling: None });
-        let is_late = now >= files.limit;
-        if handed_over {
-            let settling = files.settling.get_or_insert_with(|| self.writer.settling());
-            if settling.is_done() {
-                self.start_files = None;
-                return;
-            }
-        }
-        if is_late {
-            warn_late(START_LIMIT);
-            self.start_files = None;
-            return;
-        }
-        self.agenda.add([Task::Files]);
-    }
-
-    fn adopt_in_turn(&mut self, now: Time, name: &str) {
+    fn adopt_in_turn(&mut self, name: &str) {
         let is_it = |bond: &Unadopted| bond.name == name && bond.retry.is_none();
         let Some(place) = self.unadopted.iter().position(is_it) else {
             return;
         };
-        let bond = self.unadopted.remove(place);
-        if let Some(bond) = self.try_adoption(now, bond)
+        if let Some(bond) = self.try_adoption(place)
             && let Some(at) = self.place_of(&bond)
         {
-            self.look_over(now, at);
+            self.look_over(at);
         }
     }
 
-    fn follow_in_turn(&mut self, now: Time, name: &str) {
-        let Some(spec) = self.agenda.take_spec(name) else {
+    fn follow_in_turn(&mut self, name: &str) {
+        let Some(spec) = self.agenda.spec(name).cloned() else {
             return;
         };
         let was_there = self.bonds.named(name).is_some();
-        self.ensure(now, &spec);
+        self.ensure(&spec);
+        self.agenda.take_spec(name);
         let Some(at) = self.bonds.named(name).filter(|_| !was_there) else {
             return;
         };
-        self.look_over(now, at);
+        self.look_over(at);
         // Another stage attaches those of bonds that were there before.
         if self.agenda.stage() == Stage::Make {
-            self.agenda.add_first(self.attachments(at));
+            let attachments = self.attachments(at).into_iter().map(Step::Change).collect();
+            self.agenda.add_first(attachments);
+            // Events of its ports may have come meanwhile. The first one in the file comes first.
+            self.to_attach.retain(|(of, _)| *of != at);
         }
     }
 
-    fn attach_in_turn(&mut self, now: Time, at: InstanceId, port: &str) {
+    fn attach_in_turn(&mut self, at: InstanceId, port: &str) {
         if self.bonds.get(at).is_some_and(|instance| instance.wants(port)) {
-            self.attach_if_there(now, at, port);
+            self.attach_if_there(at, port);
         }
+    }
+
+    /// Compares everything with the state in the kernel.
+    pub(in crate::instances) fn resync(&mut self) {
+        let now = self.now();
+        self.begin_reading(now);
+        let read = self.unlocked(|tools| read_all(&mut tools.links));
+        let now = self.now();
+        self.finish_reading(now, read);
     }
 
     /// What a saved bond is now, also under another name, with which it is saved then; none if its interface is gone.
@@ -227,12 +171,12 @@ impl Instances {
     /// # Errors
     /// It cannot be found out whether the interface is there, or the interface is there and not recognised.
     pub(in crate::instances) fn look_for(&mut self, saved: &mut SavedBond) -> Result<Option<Adopted>, PlaneError> {
-        self.plane_of(saved)?;
-        let ifindex = saved.ifindex;
-        let link = step(|| format!("read {}", saved.name), || self.links.by_index(ifindex))?;
+        let (plane, ifindex) = (saved.plane().to_owned(), saved.ifindex);
+        self.unlocked(|tools| tools.planes.known(&plane).map(drop))?;
+        let link = step(|| format!("read {}", saved.name), || self.read_index(ifindex))?;
         let there = link.map(|link| link.report.name);
         let name = there.clone().unwrap_or_else(|| saved.name.clone());
-        let found = self.plane_of(saved)?.adopt(&name)?;
+        let found = self.unlocked(|tools| tools.planes.known(&plane)?.adopt(&name))?;
         match found {
             Some(found) if found.1.ifindex == ifindex => {
                 if name != saved.name {
@@ -243,13 +187,14 @@ impl Instances {
             _ if there.is_some() && name == saved.name => Err(not_recognised(saved)),
             found if there.is_none() => self.under_its_name(saved, found),
             _ => {
-                let found = self.plane_of(saved)?.adopt(&saved.name)?;
+                let former = saved.name.clone();
+                let found = self.unlocked(|tools| tools.planes.known(&plane)?.adopt(&former))?;
                 self.under_its_name(saved, found)
             }
         }
     }
 
-    /// As [`Instances::look_for`], for one whose interface is not the one of the saved state. If a bond of ours was `found` under its
+    /// As [`Change::look_for`], for one whose interface is not the one of the saved state. If a bond of ours was `found` under its
     /// name all the same, and no other saved state is of that one, only the number in the file is wrong.
     fn under_its_name(&mut self, saved: &mut SavedBond, found: Option<Adopted>) -> Result<Option<Adopted>, PlaneError> {
         let name = saved.name.clone();
@@ -263,7 +208,11 @@ impl Instances {
         }
         self.may_have_state(&name)?;
         // Another agent's: the ports may be in its use.
-        if !self.plane_of(saved)?.bonds()?.contains(&name) {
+        let plane = saved.plane().to_owned();
+        if !self
+            .unlocked(|tools| tools.planes.known(&plane)?.bonds())?
+            .contains(&name)
+        {
             return Err(not_recognised(saved));
         }
         log::warn!(
@@ -272,12 +221,8 @@ impl Instances {
         );
         self.store.is_of(saved.ifindex, ifindex);
         saved.ifindex = ifindex;
-        let _ = self.store.save(saved, &mut Loop);
+        let _ = self.save_state(saved);
         Ok(Some(found))
-    }
-
-    fn plane_of(&mut self, saved: &SavedBond) -> Result<&mut dyn Plane, PlaneError> {
-        self.planes.known(saved.plane())
     }
 
     /// A bond was renamed while no agent ran.
@@ -288,7 +233,7 @@ impl Instances {
         }
         saved.configured = None;
         saved.name = name;
-        let _ = self.store.save(saved, &mut Loop);
+        let _ = self.save_state(saved);
     }
 
     /// A port is attached only when its settings are on disk. If they are missing there all the same, it is to be given back as one of
@@ -321,13 +266,7 @@ impl Instances {
         Ok(())
     }
 
-    pub(in crate::instances) fn adopt(
-        &mut self,
-        now: Time,
-        saved: SavedBond,
-        plane: Box<dyn PlaneBond>,
-        observed: Observed,
-    ) {
+    pub(in crate::instances) fn adopt(&mut self, saved: SavedBond, plane: Box<dyn PlaneBond>, observed: Observed) {
         let ifindex = observed.ifindex;
         let options = saved.bond.options().clone();
         let mut seen = self.seen(observed, &saved.originals);
@@ -340,7 +279,7 @@ impl Instances {
                 (new != old).then(|| (old.to_owned(), new.clone()))
             })
             .collect();
-        let bond = Bond::adopt(now, options, seen, Some(saved.bond));
+        let bond = Bond::adopt(self.now(), options, seen, Some(saved.bond));
         log::info!("{}: adopted with {}", saved.name, in_use(&bond));
         let mut instance = Instance::new(saved.name, ifindex, plane, bond);
         instance.originals = saved.originals;
@@ -359,15 +298,22 @@ impl Instances {
             }
         }
         let at = self.bonds.insert(instance);
-        self.drain(now, at);
+        self.wait_no_more();
+        self.drain(at);
+        let now = self.now();
         self.take_early_losses(now);
-        self.release_half_attached(now, at);
-        self.complete_attachments(now, at, &unsaved);
+        self.release_half_attached(at);
+        self.complete_attachments(at, &unsaved);
     }
 
     fn seen(&mut self, observed: Observed, originals: &BTreeMap<PortId, OriginalPort>) -> AdoptedState {
-        let ports = observed.ports.into_iter().map(|(port, mut report)| {
-            (report.speed, report.duplex) = self.links.speed_duplex(&report.name);
+        let mut reports = observed.ports;
+        self.unlocked(|tools| {
+            for (_, report) in &mut reports {
+                (report.speed, report.duplex) = tools.links.speed_duplex(&report.name);
+            }
+        });
+        let ports = reports.into_iter().map(|(port, report)| {
             let permanent_mac = originals.get(&port).map_or(report.mac, |original| original.mac);
             (port, PortFacts { permanent_mac, report })
         });
@@ -381,35 +327,36 @@ impl Instances {
 
     /// A crash in the middle of attaching leaves a port that the plane does not know: it is put back, then attached anew. If that
     /// fails, its settings are kept for when it is.
-    fn release_half_attached(&mut self, now: Time, at: InstanceId) {
+    fn release_half_attached(&mut self, at: InstanceId) {
         let instance = &mut self.bonds[at];
         let is_port = |port: &PortId| instance.bond.ports().get(*port).is_some();
         let originals = std::mem::take(&mut instance.originals);
         let (attached, half) = originals.into_iter().partition(|(port, _)| is_port(port));
         instance.originals = attached;
         let half: BTreeMap<PortId, OriginalPort> = half;
-        for (port, original) in half {
-            self.give_back(now, at, port, original);
+        let ports: Vec<PortId> = half.keys().copied().collect();
+        instance.unrestored.extend(half);
+        for port in ports {
+            self.give_back(at, port);
         }
     }
 
     /// A crash before the end of attaching may also leave a port that the plane knows already, and the saved state does not. What is
     /// missing is done, or the port is given back and attached anew. Every other port stays as it is: an operator may have set it
     /// down.
-    fn complete_attachments(&mut self, now: Time, at: InstanceId, unsaved: &[PortId]) {
+    fn complete_attachments(&mut self, at: InstanceId, unsaved: &[PortId]) {
         for &port in unsaved {
             let instance = &self.bonds[at];
-            let name = instance.bond.ports().name(port).unwrap_or_else(|| port.to_string());
+            let port_name = instance.bond.ports().name(port);
+            let name = port_name.map_or_else(|| port.to_string(), |name| name.to_string());
             log::info!("{}: {name}: completing its attachment", instance.name);
-            let mtu = instance.bond.mtu();
-            let complete = || {
-                instance
-                    .plane
-                    .with(|plane| plane.attach(port, &PortBase { mac: None, mtu }))
+            let base = PortBase {
+                mac: None,
+                mtu: instance.bond.mtu(),
             };
-            if let Err(error) = twice(complete) {
-                log::warn!("{}: {name}: attaching it anew: {}", instance.name, chain(&error));
-                self.release(now, at, port, false);
+            if let Err(error) = self.on_plane(at, |plane| twice(|| plane.attach(port, &base))) {
+                log::warn!("{}: {name}: attaching it anew: {}", self.bonds[at].name, chain(&error));
+                self.release(at, port);
             }
         }
     }
@@ -422,7 +369,6 @@ impl Instances {
     /// It cannot be read, or the settings of its ports cannot.
     pub(in crate::instances) fn adopt_orphan(
         &mut self,
-        now: Time,
         name: &str,
         pairs: Option<&[(String, String)]>,
     ) -> Result<Option<InstanceId>, PlaneError> {
@@ -430,20 +376,23 @@ impl Instances {
             return Ok(None);
         }
         self.may_have_state(name)?;
-        let Some((mut plane, observed)) = self.planes.adopt(name)? else {
+        let adopted = self.unlocked(|tools| {
+            let Some((mut plane, observed)) = tools.planes.adopt(name)? else {
+                return Ok(None);
+            };
+            let options = match pairs {
+                Some(pairs) => options_of_orphan(name, plane.as_mut(), pairs, &observed.plan),
+                None => Some(bond_modes::options_in_force(&observed.plan)),
+            };
+            Ok(options.map(|options| (plane, observed, options)))
+        })?;
+        let Some((plane, observed, options)) = adopted else {
             return Ok(None);
         };
         if self.bonds.on_device(observed.ifindex).is_some() {
             // Its new name is not known yet.
             return Ok(None);
         }
-        let options = match pairs {
-            Some(pairs) => match options_of_orphan(name, plane.as_mut(), pairs, &observed.plan) {
-                Some(options) => options,
-                None => return Ok(None),
-            },
-            None => bond_modes::options_in_force(&observed.plan),
-        };
         let mut originals = BTreeMap::new();
         for (port, _) in &observed.ports {
             match self.original_of_orphan(*port) {
@@ -456,14 +405,16 @@ impl Instances {
         let wanted: Vec<String> = observed.ports.iter().map(|(_, report)| report.name.clone()).collect();
         let mut seen = self.seen(observed, &originals);
         seen.fails_over = can_fail_over(plane.as_ref());
-        let bond = Bond::adopt(now, options, seen, None);
+        let bond = Bond::adopt(self.now(), options, seen, None);
         log::warn!("{name}: adopted without saved state; options not in a file and failure counts start anew");
         let mut instance = Instance::new(name.to_owned(), ifindex, plane, bond);
         instance.originals = originals;
         instance.origins = Origins::unknown(instance.bond.options(), None, &wanted);
         instance.wanted = wanted;
         let at = self.bonds.insert(instance);
-        self.drain(now, at);
+        self.wait_no_more();
+        self.drain(at);
+        let now = self.now();
         self.take_early_losses(now);
         Ok(Some(at))
     }
@@ -473,19 +424,19 @@ impl Instances {
     /// # Errors
     /// There are states that cannot be read for now.
     fn may_have_state(&mut self, name: &str) -> Result<(), PlaneError> {
-        let unread = |bond: &&Unadopted| matches!(bond.state, State::Unread);
+        let unread = |bond: &&Unadopted| matches!(bond.state, State::Unread) && !bond.in_hand;
         let Some(unread) = self.unadopted.iter().find(unread).map(|bond| bond.name.clone()) else {
             return Ok(());
         };
         let doing = || format!("tell whether the saved state of {unread} is that of {name}");
-        match step(doing, || self.links.by_name(name))? {
+        match step(doing, || self.read_name(name))? {
             Some(_) => step(doing, || Err(std::io::Error::other("it cannot be read yet"))),
             None => Ok(()),
         }
     }
 
     fn original_of_orphan(&mut self, port: PortId) -> Result<OriginalPort, PlaneError> {
-        let seen = dataplane::original(&mut self.links, port)?;
+        let seen = self.unlocked(|tools| dataplane::original(&mut tools.links, port))?;
         Ok(OriginalPort {
             disable_ipv6: seen.disable_ipv6.map(|_| false),
             ifalias: String::new(),
@@ -493,22 +444,6 @@ impl Instances {
             allmulti: false,
             ..seen
         })
-    }
-
-    pub(in crate::instances) fn attach_all_wanted(&mut self, now: Time, at: InstanceId) {
-        for name in self.bonds[at].wanted.clone() {
-            self.attach_if_there(now, at, &name);
-        }
-    }
-
-    fn attach_if_there(&mut self, now: Time, at: InstanceId, port: &str) {
-        if self.bonds[at].bond.ports().named(port).is_some() {
-            return;
-        }
-        match self.links.by_name(port) {
-            Ok(None) => log::info!("{}: {port} is absent, it joins when it appears", self.bonds[at].name),
-            _ => self.attach_wanted(now, at, port),
-        }
     }
 }
 

@@ -8,15 +8,16 @@ use bond_modes::PortId;
 use bond_monitors::MacAddr;
 
 use super::super::table::FIRST;
-use super::{NOW, Tests, attach, refusal, with_bond};
+use super::{Change, Tests};
+use super::{Desk, change, desk};
+use super::{NOW, attach, refusal, with_bond};
 use crate::config::{self, BondSpec};
 use crate::control::proto::{Call, ErrorCode, Report};
 use crate::dataplane::script::{self, ScriptPlane};
-use crate::dataplane::{OriginalPort, PORT_MARK, PlaneBond, Planes};
-use crate::instances::{Instances, check_options, kinds};
+use crate::dataplane::{OriginalPort, PORT_MARK, PlaneBond};
+use crate::instances::{Instances, check_options};
 use crate::netlink::LinkEvent;
 use crate::netlink::tests::{asks, ip};
-use crate::threads::Threads;
 
 /// The lines of a file about `bond0`.
 pub(super) fn spec(options: &str, ports: &[&str]) -> BondSpec {
@@ -32,45 +33,40 @@ pub(super) fn spec(options: &str, ports: &[&str]) -> BondSpec {
     spec
 }
 
-pub(super) fn next_agent(plane: &ScriptPlane, dir: &Path) -> Instances {
-    let registry = mio::Poll::new().and_then(|poll| poll.registry().try_clone()).unwrap();
+pub(super) fn next_agent(plane: &ScriptPlane, dir: &Path) -> Desk {
     plane.take_calls();
-    Instances::new(
-        dir,
-        registry,
-        kinds::all(),
-        Planes::new(vec![Box::new(plane.clone())]),
-        Threads::at_once(),
-    )
-    .unwrap()
+    desk(dir, vec![Box::new(plane.clone())])
 }
 
 /// Makes the bond an interface, which the script's are not: a start finds all others gone.
-pub(super) fn make_interface(instances: &mut Instances, name: &str) {
-    let index = instances.bonds[0].ifindex;
-    ip(&format!("link add {name} index {index} type veth peer name wire9"));
+pub(super) fn make_interface(instances: &mut Change<'_>, name: &str) {
+    make_interface_with(name, instances.bonds[0].ifindex);
 }
 
-fn set(instances: &mut Instances, option: &str, value: &str) {
+pub(super) fn make_interface_with(name: &str, ifindex: u32) {
+    ip(&format!("link add {name} index {ifindex} type veth peer name wire9"));
+}
+
+fn set(instances: &mut Change<'_>, option: &str, value: &str) {
     let options = vec![(option.to_owned(), value.to_owned())];
     let bond = "bond0".to_owned();
-    instances.call(NOW, &Call::Set { bond, options }).unwrap();
+    instances.call(&Call::Set { bond, options }).unwrap();
 }
 
-pub(super) fn port(instances: &mut Instances, name: &str) -> PortId {
-    PortId(instances.links.by_name(name).unwrap().unwrap().ifindex)
+pub(super) fn port(instances: &mut Change<'_>, name: &str) -> PortId {
+    PortId(instances.tools().links.by_name(name).unwrap().unwrap().ifindex)
 }
 
 /// The original settings of the only port.
-pub(super) fn original(instances: &Instances) -> OriginalPort {
+pub(super) fn original(instances: &Change<'_>) -> OriginalPort {
     let originals = &instances.bonds[0].originals;
     assert_eq!(originals.len(), 1);
     originals.values().next().unwrap().clone()
 }
 
 /// Gives an interface the address that it would have as a port.
-pub(super) fn disguise(instances: &mut Instances, port: PortId) {
-    instances.links.set_mac(port.0, BONDS).unwrap();
+pub(super) fn disguise(instances: &mut Change<'_>, port: PortId) {
+    instances.tools().links.set_mac(port.0, BONDS).unwrap();
 }
 
 const BONDS: MacAddr = MacAddr([2, 0, 0, 0, 0xb0, 7]);
@@ -88,7 +84,7 @@ fn a_bond_that_cannot_be_adopted_at_once_keeps_its_saved_state_and_is_adopted_la
     with_bond("adopt-later", |instances, plane, dir| {
         make_interface(instances, "bond0");
         let file = spec("mode=1 miimon=100", &[]);
-        instances.ensure(NOW, &file);
+        instances.ensure(&file);
         attach(instances, "a").unwrap();
         set(instances, "miimon", "50");
         instances.publish_all(NOW);
@@ -96,7 +92,8 @@ fn a_bond_that_cannot_be_adopted_at_once_keeps_its_saved_state_and_is_adopted_la
         let a = port(instances, "a");
         disguise(instances, a);
 
-        let mut next = next_agent(plane, dir);
+        let mut desk = next_agent(plane, dir);
+        let mut next = change(&mut desk);
         plane.fail_at(0, refusal());
         next.start(NOW, std::slice::from_ref(&file), &[]).unwrap();
         assert!(next.bonds.is_empty() && next.has_unadopted());
@@ -113,7 +110,7 @@ fn a_bond_that_cannot_be_adopted_at_once_keeps_its_saved_state_and_is_adopted_la
         assert_eq!(taken.code, ErrorCode::PortBusy, "{taken}");
         let bond = "bond0".to_owned();
         let options = vec![];
-        let refused = next.call(NOW, &Call::Add { bond, options }).unwrap_err();
+        let refused = next.call(&Call::Add { bond, options }).unwrap_err();
         assert_eq!(refused.code, ErrorCode::NameTaken, "{refused}");
         let unknown = next.find("bond0").unwrap_err();
         assert!(unknown.message.contains("attach a program"), "the reason: {unknown}");
@@ -149,7 +146,8 @@ fn the_kernel_is_examined_only_when_all_that_forwards_is_watched_again() {
         attach(instances, "a").unwrap();
         instances.publish_all(NOW);
 
-        let mut next = next_agent(plane, dir);
+        let mut desk = next_agent(plane, dir);
+        let mut next = change(&mut desk);
         let mut other = spec("mode=1 miimon=100", &[]);
         other.name = "bond1".to_owned();
         next.start(NOW, std::slice::from_ref(&other), &[]).unwrap();
@@ -170,11 +168,12 @@ fn the_kernel_is_examined_only_when_all_that_forwards_is_watched_again() {
 fn a_bond_whose_file_stops_naming_it_while_it_cannot_be_adopted_follows_that_later() {
     with_bond("leave-later", |instances, plane, dir| {
         make_interface(instances, "bond0");
-        instances.ensure(NOW, &spec("mode=1 miimon=100", &["a"]));
-        instances.attach_all_wanted(NOW, FIRST);
+        instances.ensure(&spec("mode=1 miimon=100", &["a"]));
+        instances.attach_all_wanted(FIRST);
         instances.bonds[0].origins.made_by_file = true;
         instances.publish_all(NOW);
-        let mut next = next_agent(plane, dir);
+        let mut desk = next_agent(plane, dir);
+        let mut next = change(&mut desk);
         plane.fail_at(0, refusal());
         next.start(NOW, &[], &[]).unwrap();
         assert!(next.has_unadopted() && plane.plan("bond0").is_some());
@@ -197,7 +196,8 @@ fn a_saved_state_that_cannot_be_read_at_once_is_read_later() {
         let (file, aside) = (dir.join("state/bond0.json"), dir.join("aside"));
         fs::rename(&file, &aside).unwrap();
         fs::create_dir(&file).unwrap();
-        let mut next = next_agent(plane, dir);
+        let mut desk = next_agent(plane, dir);
+        let mut next = change(&mut desk);
         next.start(NOW, &[], &[]).unwrap();
         assert!(next.bonds.is_empty() && next.has_unadopted());
         fs::remove_dir(&file).unwrap();
@@ -215,12 +215,17 @@ fn a_port_whose_settings_are_missing_in_the_saved_state_is_given_back_without_th
         make_interface(instances, "bond0");
         attach(instances, "a").unwrap();
         let a = port(instances, "a");
-        instances.links.set_alias(a.0, &format!("{PORT_MARK}bond0")).unwrap();
-        instances.links.set_allmulti(a.0, true).unwrap();
+        instances
+            .tools()
+            .links
+            .set_alias(a.0, &format!("{PORT_MARK}bond0"))
+            .unwrap();
+        instances.tools().links.set_allmulti(a.0, true).unwrap();
         instances.bonds[0].originals.clear();
         instances.bonds[0].dirty = true;
         instances.publish_all(NOW);
-        let mut next = next_agent(plane, dir);
+        let mut desk = next_agent(plane, dir);
+        let mut next = change(&mut desk);
         // It cannot be read at once.
         asks::fail_at(READING + 1);
         next.start(NOW, &[], &[]).unwrap();
@@ -263,10 +268,11 @@ fn an_attachment_that_a_crash_interrupted_is_completed_or_made_anew_and_a_saved_
                     fs::write(&file, state.to_string()).unwrap();
                 }
                 let a = port(instances, "a");
-                let link = instances.links.by_index(a.0).unwrap().unwrap();
+                let link = instances.tools().links.by_index(a.0).unwrap().unwrap();
                 assert!(!link.report.admin_up);
                 plane.set_port(a, link.report);
-                let mut next = next_agent(plane, dir);
+                let mut desk = next_agent(plane, dir);
+                let mut next = change(&mut desk);
                 if failures > 0 {
                     // The first call is for the bond.
                     plane.fail_at(1, refusal());
@@ -276,8 +282,9 @@ fn an_attachment_that_a_crash_interrupted_is_completed_or_made_anew_and_a_saved_
                 assert_eq!(attached(plane), attempts, "{is_saved} {failures}");
                 assert_eq!(next.bonds[0].unrestored.len(), returns);
                 next.publish_all(NOW);
-                plane.set_port(a, next.links.by_index(a.0).unwrap().unwrap().report);
-                let mut last = next_agent(plane, dir);
+                plane.set_port(a, next.tools().links.by_index(a.0).unwrap().unwrap().report);
+                let mut desk = next_agent(plane, dir);
+                let mut last = change(&mut desk);
                 last.start(NOW, &[], &[]).unwrap();
                 assert_eq!(attached(plane), 0, "it is saved now");
             },
@@ -300,7 +307,8 @@ fn a_bond_whose_saved_state_has_the_wrong_interface_is_adopted_with_it() {
             assert_eq!(state["ifindex"], index);
             state["ifindex"] = wrong.into();
             fs::write(&file, state.to_string()).unwrap();
-            let mut next = next_agent(plane, dir);
+            let mut desk = next_agent(plane, dir);
+            let mut next = change(&mut desk);
             next.start(NOW, &[], &[]).unwrap();
             assert_eq!(given_back(plane), 0, "{wrong}");
             assert_eq!(
@@ -321,7 +329,8 @@ fn a_bond_without_a_state_is_adopted_later_if_it_or_a_port_cannot_be_read() {
         make_interface(instances, "bond0");
         attach(instances, "a").unwrap();
         for unread_port in [false, true] {
-            let mut next = next_agent(plane, &dir.join(format!("next-{unread_port}")));
+            let mut desk = next_agent(plane, &dir.join(format!("next-{unread_port}")));
+            let mut next = change(&mut desk);
             match unread_port {
                 // The first question after the reading of everything is that for the port's settings.
                 true => asks::fail_at(READING),
@@ -344,10 +353,13 @@ fn a_renamed_bond_is_not_given_back_because_a_question_failed() {
         instances.publish_all(NOW);
         let before = original(instances);
         make_interface(instances, "bond9");
-        instances.bonds[0].plane.with(|plane| plane.renamed("bond9"));
+        instances.bonds[0]
+            .plane
+            .with(&mut Tests, |plane| plane.renamed("bond9"));
         // Reading the interface fails, and adopting the bond.
         for question in [true, false] {
-            let mut next = next_agent(plane, dir);
+            let mut desk = next_agent(plane, dir);
+            let mut next = change(&mut desk);
             match question {
                 true => asks::fail_at(READING),
                 false => plane.fail_at(0, refusal()),
@@ -356,7 +368,8 @@ fn a_renamed_bond_is_not_given_back_because_a_question_failed() {
             assert_eq!(given_back(plane), 0);
             assert!(next.bonds.is_empty() && dir.join("state/bond0.json").exists());
         }
-        let mut next = next_agent(plane, dir);
+        let mut desk = next_agent(plane, dir);
+        let mut next = change(&mut desk);
         asks::fail_at(READING);
         next.start(NOW, &[], &[]).unwrap();
         let due = next.poll_timeout().unwrap();
@@ -376,15 +389,20 @@ fn the_ports_of_a_bond_are_given_back_only_when_its_interface_is_gone_and_again_
         instances.publish_all(NOW);
         make_interface(instances, "bond0");
         // Its wire was renamed, say.
-        instances.bonds[0].plane.with(|plane| plane.renamed("other"));
-        let mut next = next_agent(plane, dir);
+        instances.bonds[0]
+            .plane
+            .with(&mut Tests, |plane| plane.renamed("other"));
+        let mut desk = next_agent(plane, dir);
+        let mut next = change(&mut desk);
         next.start(NOW, &[], &[]).unwrap();
         assert!(next.find_unadopted("bond0").unwrap().is_some());
         assert_eq!(given_back(plane), 0);
         next.read_links(NOW, 1024);
         ip("link del bond0");
-        next.read_links(NOW, 1024);
+        Instances::read_links(&mut next, NOW, 1024);
         assert_eq!(next.adopt_timeout(), Some(NOW));
+        // It was taken over under its other name.
+        assert!(next.next_step());
         // The first call is for the bond.
         plane.fail_at(1, refusal());
         next.handle_timeout(NOW);
@@ -408,7 +426,11 @@ fn a_port_that_is_back_from_elsewhere_keeps_its_original_settings_when_an_attemp
             instances.read_links(NOW, 0);
             assert!(instances.bonds[0].vanished.contains_key("a"));
             disguise(instances, a);
-            instances.links.set_alias(a.0, &format!("{PORT_MARK}bond0")).unwrap();
+            instances
+                .tools()
+                .links
+                .set_alias(a.0, &format!("{PORT_MARK}bond0"))
+                .unwrap();
             let file = dir.join("state/bond0.json");
             match by_disk {
                 true => {
@@ -417,17 +439,17 @@ fn a_port_that_is_back_from_elsewhere_keeps_its_original_settings_when_an_attemp
                 }
                 false => plane.fail_at(0, refusal()),
             }
-            instances.attach_wanted(NOW, FIRST, "a");
+            instances.attach_wanted(FIRST, "a");
             assert!(instances.bonds[0].bond.ports().is_empty());
             if by_disk {
                 fs::remove_dir_all(&file).unwrap();
-                instances.links.set_alias(a.0, "").unwrap();
+                instances.tools().links.set_alias(a.0, "").unwrap();
             } else {
                 // A crash between the attempts loses nothing.
                 let unrestored = &instances.store.load(&mut Tests).unwrap().states[0].unrestored;
                 assert_eq!(unrestored[&a].mac, before.mac);
             }
-            instances.attach_wanted(NOW, FIRST, "a");
+            instances.attach_wanted(FIRST, "a");
             assert_eq!(original(instances).mac, before.mac);
             assert!(instances.bonds[0].unrestored.is_empty());
         });
@@ -449,7 +471,7 @@ fn a_port_that_could_not_be_given_back_keeps_its_original_settings() {
         // The first call is for a plan without the port.
         plane.take_calls();
         plane.set_stuck(&[a]);
-        instances.port_detach(NOW, "bond0", "a").unwrap();
+        instances.port_detach("bond0", "a").unwrap();
         detached_with(plane, 1);
         attach(instances, "a").unwrap();
         assert_eq!(original(instances), before);
@@ -458,17 +480,18 @@ fn a_port_that_could_not_be_given_back_keeps_its_original_settings() {
         instances.publish_all(NOW);
         plane.set_stuck(&[]);
         let detach = |plane: &mut dyn PlaneBond| plane.detach(a, &before);
-        instances.bonds[0].plane.with(detach).unwrap();
+        instances.bonds[0].plane.with(&mut Tests, detach).unwrap();
         plane.set_stuck(&[a]);
-        let mut next = next_agent(plane, dir);
+        let mut desk = next_agent(plane, dir);
+        let mut next = change(&mut desk);
         next.start(NOW, &[], &[]).unwrap();
         detached_with(plane, 2);
         assert!(next.bonds[0].bond.ports().get(a).is_some(), "attached anew");
         assert_eq!(original(&next), before);
 
         // The bond is deleted, and another one gets the port.
-        next.remove(NOW, FIRST).unwrap();
-        next.add(NOW, "bond0", &[]).unwrap();
+        next.remove(FIRST).unwrap();
+        next.add("bond0", &[]).unwrap();
         attach(&mut next, "a").unwrap();
         assert_eq!(original(&next), before);
     });
@@ -481,13 +504,13 @@ fn a_port_of_a_file_stays_that_port_when_it_is_renamed() {
             &format!("port-renamed-{while_running}"),
             move |instances, plane, dir| {
                 make_interface(instances, "bond0");
-                instances.ensure(NOW, &spec("mode=1", &["a"]));
-                instances.attach_all_wanted(NOW, FIRST);
+                instances.ensure(&spec("mode=1", &["a"]));
+                instances.attach_all_wanted(FIRST);
                 instances.publish_all(NOW);
                 let a = port(instances, "a");
                 ip("link set dev a down");
                 ip("link set dev a name lan0");
-                let link = instances.links.by_index(a.0).unwrap().unwrap();
+                let link = instances.tools().links.by_index(a.0).unwrap().unwrap();
                 plane.set_port(a, link.report.clone());
                 if while_running {
                     instances.rename_ports(std::slice::from_ref(&link));
@@ -496,11 +519,13 @@ fn a_port_of_a_file_stays_that_port_when_it_is_renamed() {
                     assert_eq!(instances.bonds[0].wanted, ["lan0"]);
                     instances.publish_all(NOW);
                 }
-                let mut next = next_agent(plane, dir);
+                let mut desk = next_agent(plane, dir);
+                let mut next = change(&mut desk);
                 next.start(NOW, &[spec("mode=1", &["a"])], &[]).unwrap();
                 assert_eq!(next.bonds[0].wanted, ["lan0"], "none is absent");
                 assert!(next.bonds[0].bond.ports().get(a).is_some());
-                let mut next = next_agent(plane, dir);
+                let mut desk = next_agent(plane, dir);
+                let mut next = change(&mut desk);
                 next.start(NOW, &[spec("mode=1", &[])], &[]).unwrap();
                 assert!(next.bonds[0].bond.ports().is_empty(), "it left the file");
                 assert!(next.bonds[0].wanted.is_empty());
@@ -512,16 +537,16 @@ fn a_port_of_a_file_stays_that_port_when_it_is_renamed() {
 #[test]
 fn a_renamed_port_that_is_gone_has_its_name_in_the_file_again() {
     with_bond("port-renamed-gone", |instances, _, _| {
-        instances.ensure(NOW, &spec("mode=1", &["a"]));
-        instances.attach_all_wanted(NOW, FIRST);
+        instances.ensure(&spec("mode=1", &["a"]));
+        instances.attach_all_wanted(FIRST);
         let a = port(instances, "a");
-        let mut link = instances.links.by_index(a.0).unwrap().unwrap();
+        let mut link = instances.tools().links.by_index(a.0).unwrap().unwrap();
         link.report.name = "lan0".to_owned();
         instances.rename_ports(std::slice::from_ref(&link));
         instances.on_port(NOW, FIRST, a, &link);
         instances.settle(NOW);
-        instances.release(NOW, FIRST, a, true);
-        instances.ensure(NOW, &spec("mode=1", &["a"]));
+        instances.port_gone(NOW, FIRST, a);
+        instances.ensure(&spec("mode=1", &["a"]));
         assert_eq!(instances.bonds[0].wanted, ["a"]);
     });
 }
@@ -531,7 +556,7 @@ fn a_port_that_another_program_took_out_is_no_longer_the_operators() {
     with_bond("taken", |instances, _, _| {
         attach(instances, "a").unwrap();
         assert!(instances.bonds[0].origins.operator_ports.contains("a"));
-        let link = instances.links.by_name("a").unwrap().unwrap();
+        let link = instances.tools().links.by_name("a").unwrap().unwrap();
         // The script's bond is no interface.
         instances.bonds[0].ifindex = port(instances, "b").0;
         instances.on_taken_away(FIRST, PortId(link.ifindex), "a");
@@ -542,35 +567,11 @@ fn a_port_that_another_program_took_out_is_no_longer_the_operators() {
 }
 
 #[test]
-fn a_state_that_could_not_be_saved_is_saved_again() {
-    with_bond("again", |instances, _, dir| {
-        let file = dir.join("state/bond0.json");
-        let _ = fs::remove_file(&file);
-        fs::create_dir_all(file.join("in the way")).unwrap();
-        let instance = &mut instances.bonds[0];
-        instance.wanted.push("later".to_owned());
-        instance.dirty = true;
-        instances.publish_all(NOW);
-        fs::remove_dir_all(&file).unwrap();
-        let due = instances.poll_timeout().unwrap();
-        instances.handle_timeout(due);
-        instances.publish_all(due);
-        assert_eq!(
-            instances.store.load(&mut Tests).unwrap().states[0]
-                .wanted
-                .last()
-                .unwrap(),
-            "later"
-        );
-    });
-}
-
-#[test]
 fn the_file_of_a_bond_that_is_not_there_is_followed_once() {
     with_bond("follow-once", |instances, plane, _| {
-        instances.remove(NOW, FIRST).unwrap();
+        instances.remove(FIRST).unwrap();
         plane.fail_at(0, refusal());
-        instances.ensure(NOW, &spec("mode=1", &[]));
+        instances.ensure(&spec("mode=1", &[]));
         assert!(instances.has_unadopted());
         plane.take_calls();
         // The first call looks for it.

@@ -6,11 +6,11 @@ use std::time::Duration;
 use bond_modes::{Event, PortId};
 
 use super::super::table::FIRST;
+use super::Change;
 use super::{Counters, NOW, attach, attempts, give_traffic, refusal, with_bond};
 use crate::control::proto::Call;
 use crate::control::proto::Origin;
 use crate::dataplane::script::ScriptPlane;
-use crate::instances::Instances;
 use crate::netlink::RouteSocket;
 use crate::netlink::tests::{asks, ip};
 
@@ -25,11 +25,11 @@ fn set_up_and_down(port: PortId) {
 fn an_attachment_that_fails_half_way_is_tried_again_by_the_clock_and_after_changes_by_others() {
     with_bond("half-way", |instances, plane, _| {
         instances.bonds[0].wanted.push("a".to_owned());
-        let index = instances.links.by_name("a").unwrap().unwrap().ifindex;
+        let index = instances.tools().links.by_name("a").unwrap().unwrap().ifindex;
         plane.take_calls();
         let mut now = NOW;
         plane.set_attaching(set_up_and_down);
-        instances.links.set_mtu(index, 1300).unwrap();
+        instances.tools().links.set_mtu(index, 1300).unwrap();
         for _ in 0..20 {
             plane.fail_at(0, refusal());
             instances.read_links(now, 1024);
@@ -51,7 +51,7 @@ fn an_attachment_that_fails_half_way_is_tried_again_by_the_clock_and_after_chang
         // Another program changes something: at once, but not for ever.
         for turn in 0..20 {
             plane.fail_at(0, refusal());
-            instances.links.set_mtu(index, 1400 + turn).unwrap();
+            instances.tools().links.set_mtu(index, 1400 + turn).unwrap();
             instances.read_links(now, 1024);
         }
         assert_eq!(attempts(plane), 5);
@@ -62,7 +62,7 @@ fn an_attachment_that_fails_half_way_is_tried_again_by_the_clock_and_after_chang
         assert_eq!((attempts(plane), instances.attach_timeout()), (0, None));
         instances.bonds[0].wanted.push("a".to_owned());
         plane.fail_at(0, refusal());
-        instances.attach_wanted(next, FIRST, "a");
+        instances.at(next).attach_wanted(FIRST, "a");
         assert_eq!(attempts(plane), 1);
         // Nothing stands in the way any more.
         plane.fail_at(1000, refusal());
@@ -84,10 +84,10 @@ fn an_attachment_that_fails_half_way_is_tried_again_by_the_clock_and_after_chang
 fn a_wanted_port_is_tried_soon_after_others_have_changed_it_many_times() {
     with_bond("changed", |instances, plane, _| {
         instances.bonds[0].wanted.push("a".to_owned());
-        let index = instances.links.by_name("a").unwrap().unwrap().ifindex;
-        let change = |instances: &mut Instances, now, mtu| {
+        let index = instances.tools().links.by_name("a").unwrap().unwrap().ifindex;
+        let change = |instances: &mut Change<'_>, now, mtu| {
             plane.fail_at(0, refusal());
-            instances.links.set_mtu(index, mtu).unwrap();
+            instances.tools().links.set_mtu(index, mtu).unwrap();
             instances.read_links(now, 1024);
         };
         let mut now = NOW;
@@ -130,10 +130,10 @@ fn a_wanted_port_is_tried_soon_after_others_have_changed_it_many_times() {
 fn a_wanted_port_that_is_again_as_it_was_waits_for_the_clock() {
     with_bond("restored", |instances, plane, _| {
         instances.bonds[0].wanted.push("a".to_owned());
-        let index = instances.links.by_name("a").unwrap().unwrap().ifindex;
+        let index = instances.tools().links.by_name("a").unwrap().unwrap().ifindex;
         for turn in 0..7 {
             plane.fail_at(0, refusal());
-            instances.links.set_mtu(index, 1400 + turn).unwrap();
+            instances.tools().links.set_mtu(index, 1400 + turn).unwrap();
             instances.read_links(NOW, 1024);
             instances.settle(NOW);
         }
@@ -146,9 +146,9 @@ fn a_wanted_port_that_is_again_as_it_was_waits_for_the_clock() {
         plane.fail_at(0, refusal());
         instances.handle_timeout(now);
         let clock = instances.attach_timeout().unwrap();
-        let mtu = instances.links.by_name("a").unwrap().unwrap().report.mtu;
+        let mtu = instances.tools().links.by_name("a").unwrap().unwrap().report.mtu;
         for value in [1300, mtu] {
-            instances.links.set_mtu(index, value).unwrap();
+            instances.tools().links.set_mtu(index, value).unwrap();
         }
         plane.take_calls();
         instances.read_links(now, 1024);
@@ -160,17 +160,17 @@ fn a_wanted_port_that_is_again_as_it_was_waits_for_the_clock() {
 }
 
 /// Adds an interface that cannot change its address.
-fn add_fixed(instances: &mut Instances, plane: &ScriptPlane) -> PortId {
+fn add_fixed(instances: &mut Change<'_>, plane: &ScriptPlane) -> PortId {
     ip("link add f type ifb");
-    let link = instances.links.by_name("f").unwrap().unwrap();
+    let link = instances.tools().links.by_name("f").unwrap().unwrap();
     let port = PortId(link.ifindex);
     plane.set_port(port, link.report);
     port
 }
 
-fn set(instances: &mut Instances, option: &str, value: &str) {
+fn set(instances: &mut Change<'_>, option: &str, value: &str) {
     let pairs = [(option.to_owned(), value.to_owned())];
-    instances.set(NOW, "bond0", &pairs).unwrap();
+    instances.set("bond0", &pairs).unwrap();
 }
 
 #[test]
@@ -179,14 +179,13 @@ fn a_wanted_port_is_tried_at_once_after_its_bond_has_changed() {
         let port = add_fixed(instances, plane);
         set(instances, "mode", "0");
         instances.bonds[0].wanted.push("f".to_owned());
-        instances.attach_wanted(NOW, FIRST, "f");
-        let refused = |instances: &Instances| instances.bonds[0].attempts.last(NOW, "f").is_some();
+        instances.attach_wanted(FIRST, "f");
+        let refused = |instances: &Change<'_>| instances.bonds[0].attempts.last(NOW, "f").is_some();
         assert!(refused(instances), "no port of this mode keeps its address");
         let clock = NOW + Duration::from_secs(1);
         assert_eq!(instances.attach_timeout(), Some(clock));
         // An event without a change leads to no attempt, nor does a change that is taken back.
         instances.feed(
-            NOW,
             FIRST,
             Event::BondLink {
                 report: instances.bonds[0].devices.values().next().unwrap().report.clone(),
@@ -206,7 +205,7 @@ fn a_wanted_port_is_tried_at_once_after_its_bond_has_changed() {
         assert_eq!((attempts(plane), instances.attach_timeout()), (1, Some(clock)));
         let mut report = instances.bonds[0].devices.values().next().unwrap().report.clone();
         report.mtu = 1400;
-        instances.feed(NOW, FIRST, Event::BondLink { report });
+        instances.feed(FIRST, Event::BondLink { report });
         assert_eq!(instances.attach_timeout(), Some(NOW), "another MTU");
         instances.handle_timeout(NOW);
         assert!(instances.bonds[0].bond.ports().get(port).is_some());
@@ -218,7 +217,7 @@ fn a_wanted_port_is_tried_at_once_after_its_bond_has_changed() {
 fn a_bond_says_that_bondd_set_fail_over_mac_for_a_port_also_if_it_is_not_attached() {
     with_bond("fixed-origin", |instances, plane, _| {
         add_fixed(instances, plane);
-        let origin = |instances: &mut Instances| {
+        let origin = |instances: &mut Change<'_>| {
             let report = instances.report(NOW, FIRST, Counters::Unread);
             (report.option_origins["fail_over_mac"], report.options_for_ports)
         };
@@ -230,10 +229,10 @@ fn a_bond_says_that_bondd_set_fail_over_mac_for_a_port_also_if_it_is_not_attache
         assert_eq!(origin(instances), (Origin::Bondd, for_port.clone()));
         attach(instances, "f").unwrap();
         assert_eq!(origin(instances), (Origin::Bondd, for_port));
-        instances.port_detach(NOW, "bond0", "f").unwrap();
+        instances.port_detach("bond0", "f").unwrap();
         let options = vec![("fail_over_mac".to_owned(), "none".to_owned())];
         let bond = "bond0".to_owned();
-        instances.call(NOW, &Call::Set { bond, options }).unwrap();
+        instances.call(&Call::Set { bond, options }).unwrap();
         assert_eq!(origin(instances), (Origin::Operator, BTreeMap::new()));
     });
 }
@@ -242,9 +241,9 @@ fn a_bond_says_that_bondd_set_fail_over_mac_for_a_port_also_if_it_is_not_attache
 fn nothing_is_set_for_a_port_whose_settings_cannot_be_read() {
     with_bond("unread", |instances, plane, _| {
         add_fixed(instances, plane);
-        let link = instances.links.by_name("f").unwrap().unwrap();
+        let link = instances.tools().links.by_name("f").unwrap().unwrap();
         asks::fail_at(0);
-        instances.attach(NOW, FIRST, &link).unwrap_err();
+        instances.attach(FIRST, &link).unwrap_err();
         assert_eq!(instances.bonds[0].bond.options().fail_over_mac.name(), "none");
     });
 }
@@ -253,18 +252,18 @@ fn nothing_is_set_for_a_port_whose_settings_cannot_be_read() {
 fn nothing_is_kept_about_ports_that_have_left() {
     with_bond("left", |instances, plane, _| {
         give_traffic(instances, plane);
-        let kept = |instances: &Instances| {
+        let kept = |instances: &Change<'_>| {
             let instance = &instances.bonds[0];
             (instance.failures.len(), instance.attempts.last(NOW, "a").is_some())
         };
-        let fail_to_attach = |instances: &mut Instances| {
+        let fail_to_attach = |instances: &mut Change<'_>| {
             instances.bonds[0].wanted.push("a".to_owned());
             plane.fail_at(0, refusal());
-            instances.attach_wanted(NOW, FIRST, "a");
+            instances.attach_wanted(FIRST, "a");
             assert_eq!(kept(instances), (1, true));
         };
         fail_to_attach(instances);
-        instances.port_detach(NOW, "bond0", "a").unwrap();
+        instances.port_detach("bond0", "a").unwrap();
         assert_eq!(kept(instances), (0, false), "detached");
         fail_to_attach(instances);
         attach(instances, "a").unwrap();
@@ -272,11 +271,11 @@ fn nothing_is_kept_about_ports_that_have_left() {
         plane.fail_at(0, refusal());
         instances.read_receive_stamps(FIRST);
         assert_eq!(kept(instances), (1, false));
-        instances.port_detach(NOW, "bond0", "a").unwrap();
+        instances.port_detach("bond0", "a").unwrap();
         assert_eq!(kept(instances), (0, false), "detached");
         fail_to_attach(instances);
-        let link = instances.links.by_name("a").unwrap().unwrap();
-        instances.links.delete(link.ifindex).unwrap();
+        let link = instances.tools().links.by_name("a").unwrap().unwrap();
+        instances.tools().links.delete(link.ifindex).unwrap();
         instances.read_links(NOW, 1024);
         instances.settle(NOW);
         assert_eq!(kept(instances), (0, false), "gone");
@@ -287,21 +286,18 @@ fn nothing_is_kept_about_ports_that_have_left() {
 fn a_caller_is_warned_of_what_the_plane_could_not_do() {
     with_bond("undone", |instances, plane, _| {
         attach(instances, "a").unwrap();
-        let set = |instances: &mut Instances, policy: &str| {
+        let set = |instances: &mut Change<'_>, policy: &str| {
             let options = vec![
                 ("mode".to_owned(), "2".to_owned()),
                 ("xmit_hash_policy".to_owned(), policy.to_owned()),
             ];
             let bond = "bond1".to_owned();
-            instances.call(NOW, &Call::Set { bond, options })
+            instances.call(&Call::Set { bond, options })
         };
         let options = vec![("mode".to_owned(), "2".to_owned())];
         let bond = "bond1".to_owned();
         assert_eq!(
-            instances
-                .call(NOW, &Call::Add { bond, options })
-                .unwrap()
-                .get("warnings"),
+            instances.call(&Call::Add { bond, options }).unwrap().get("warnings"),
             None
         );
         assert_eq!(set(instances, "layer2+3").unwrap().get("warnings"), None);
@@ -327,7 +323,7 @@ fn a_refused_choice_names_the_port_as_the_client_did() {
     with_bond("choice", |instances, _, _| {
         let bond = "bond0".to_owned();
         let port = Some("active_slave".to_owned());
-        let error = instances.call(NOW, &Call::Active { bond, port }).unwrap_err();
+        let error = instances.call(&Call::Active { bond, port }).unwrap_err();
         assert_eq!(
             error.message,
             "bond0: active port: active_slave is not a port of this bond"
@@ -358,6 +354,7 @@ fn a_wanted_port_that_could_not_be_read_is_tried_again_by_the_clock() {
         instance.wanted.push("a".to_owned());
         let reason = "cannot look a up".to_owned();
         instance.attempts.failed(NOW, "a", None, &instance.bond, reason);
+        assert_eq!(instances.next_task(NOW, true), None);
         let due = instances.attach_timeout().unwrap();
         assert!(due > NOW);
         instances.handle_timeout(due);

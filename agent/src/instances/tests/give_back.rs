@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use bond_modes::PortId;
 
+use super::Change;
 use super::adoption::{disguise, make_interface, next_agent, original, port};
+use super::change;
 use super::{NOW, attach, refusal, with_bond};
 use crate::control::proto::{Call, warnings};
 use crate::dataplane::script::{self, ScriptPlane};
-use crate::instances::Instances;
 use crate::netlink::LinkEvent;
 use crate::netlink::tests::ip;
 
@@ -20,19 +21,19 @@ fn returns(plane: &ScriptPlane) -> usize {
         .count()
 }
 
-fn detach(instances: &mut Instances) -> Vec<String> {
+fn detach(instances: &mut Change<'_>) -> Vec<String> {
     let (bond, port) = ("bond0".to_owned(), "a".to_owned());
-    let answer = instances.call(NOW, &Call::PortDetach { bond, port }).unwrap();
+    let answer = instances.call(&Call::PortDetach { bond, port }).unwrap();
     warnings(&answer).map(str::to_owned).collect()
 }
 
-fn delete(instances: &mut Instances) -> Vec<String> {
+fn delete(instances: &mut Change<'_>) -> Vec<String> {
     let bond = "bond0".to_owned();
-    let answer = instances.call(NOW, &Call::Del { bond }).unwrap();
+    let answer = instances.call(&Call::Del { bond }).unwrap();
     warnings(&answer).map(str::to_owned).collect()
 }
 
-fn gone(instances: &mut Instances, port: PortId) {
+fn gone(instances: &mut Change<'_>, port: PortId) {
     ip("link del dev a");
     let name = "a".to_owned();
     instances
@@ -104,7 +105,8 @@ fn what_a_port_was_outlives_its_bond_and_the_agent() {
                 true => delete(instances),
                 false => detach(instances),
             };
-            let mut next = next_agent(plane, dir);
+            let mut desk = next_agent(plane, dir);
+            let mut next = change(&mut desk);
             next.start(NOW, &[], &[]).unwrap();
             plane.set_stuck(&[]);
             plane.take_calls();
@@ -120,7 +122,8 @@ fn what_a_port_was_outlives_its_bond_and_the_agent() {
             };
             assert_eq!(calls.iter().filter_map(with).collect::<Vec<_>>(), [(a, before)]);
             next.publish_all(NOW);
-            let mut last = next_agent(plane, dir);
+            let mut desk = next_agent(plane, dir);
+            let mut last = change(&mut desk);
             last.start(NOW, &[], &[]).unwrap();
             assert_eq!((returns(plane), last.poll_timeout()), (0, None), "forgotten");
         });
@@ -141,7 +144,7 @@ fn a_port_that_cannot_be_given_back_is_forgotten_when_it_is_gone_or_attached() {
                 true => {
                     delete(instances);
                     ip("link del bond0");
-                    instances.add(NOW, "bond0", &[]).unwrap();
+                    instances.add("bond0", &[]).unwrap();
                 }
                 false => drop(detach(instances)),
             }
@@ -154,7 +157,8 @@ fn a_port_that_cannot_be_given_back_is_forgotten_when_it_is_gone_or_attached() {
             assert_eq!(instances.poll_timeout(), None, "gone");
             plane.set_stuck(&[]);
             instances.publish_all(NOW);
-            let mut next = next_agent(plane, dir);
+            let mut desk = next_agent(plane, dir);
+            let mut next = change(&mut desk);
             next.start(NOW, &[], &[]).unwrap();
             assert_eq!(returns(plane), 0);
         });

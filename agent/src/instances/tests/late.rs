@@ -1,5 +1,6 @@
 //! Answers of the kernel that come late: the agent, or an event, knows better by then.
 
+use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -8,9 +9,10 @@ use bond_monitors::Time;
 
 use super::super::looks::Look;
 use super::super::table::FIRST;
+use super::Change;
 use super::{NOW, attach, set_up, until, with_bond};
 use crate::clock;
-use crate::instances::{Counters, Instances};
+use crate::instances::Counters;
 use crate::netlink::tests::ip;
 use crate::netlink::{Link, LinkEvent, RouteSocket};
 use crate::threads::Threads;
@@ -26,14 +28,14 @@ fn an_address_that_was_read_before_the_first_port_came_is_not_the_operators() {
         ip("link add bond0 type veth peer name far");
         instances.bonds[0].ifindex = link("bond0").ifindex;
         let random = instances.bonds[0].bond.plan().mac;
-        instances.links.set_mac(link("bond0").ifindex, random).unwrap();
+        instances.tools().links.set_mac(link("bond0").ifindex, random).unwrap();
         instances.look_at(FIRST, Look::Device);
         instances.polls.devices.push(FIRST);
         instances.ask_polled();
         attach(instances, "a").unwrap();
         let of_port = link("a").report.mac;
         assert_eq!(instances.bonds[0].bond.plan().mac, of_port);
-        instances.links.set_mac(link("bond0").ifindex, of_port).unwrap();
+        instances.tools().links.set_mac(link("bond0").ifindex, of_port).unwrap();
         instances.settle(NOW);
         assert_eq!(instances.bonds[0].bond.plan().mac, of_port);
     });
@@ -43,14 +45,14 @@ fn an_address_that_was_read_before_the_first_port_came_is_not_the_operators() {
 fn a_poll_from_before_an_event_takes_no_port_up_or_down() {
     with_bond("late-poll", |instances, _, _| {
         let miimon = [("miimon".to_owned(), "100".to_owned())];
-        instances.set(NOW, "bond0", &miimon).unwrap();
+        instances.set("bond0", &miimon).unwrap();
         ip("link set dev a up");
         ip("link set dev b up");
         until("carrier", || link("a").report.carrier.is_on() && link("a").in_service);
         attach(instances, "a").unwrap();
         set_up(instances);
         let port = PortId(link("a").ifindex);
-        let carrier = |instances: &Instances| {
+        let carrier = |instances: &Change<'_>| {
             let port = instances.bonds[0].bond.ports().get(port).unwrap();
             port.carrier().is_on()
         };
@@ -83,18 +85,20 @@ fn a_poll_from_before_an_event_takes_no_port_up_or_down() {
 fn the_time_in_which_a_bond_was_down_is_no_pace_of_its_polls() {
     with_bond("late-pace", |instances, _, _| {
         let miimon = [("miimon".to_owned(), "100".to_owned())];
-        instances.set(NOW, "bond0", &miimon).unwrap();
+        instances.set("bond0", &miimon).unwrap();
         attach(instances, "a").unwrap();
         set_up(instances);
         let mut report = link("a").report;
-        let told = |instances: &mut Instances, now| instances.report(now, FIRST, Counters::Unread).polled_every_ms;
+        let told = |instances: &mut Change<'_>, now| instances.report(now, FIRST, Counters::Unread).polled_every_ms;
         let at = |seconds| NOW + Duration::from_secs(seconds);
         instances.handle_timeout(at(1));
         instances.handle_timeout(at(2));
         assert_eq!(told(instances, at(2)), Some(1_000));
         for up in [false, true] {
             report.admin_up = up;
-            instances.feed(at(3600), FIRST, Event::BondLink { report: report.clone() });
+            instances
+                .at(at(3600))
+                .feed(FIRST, Event::BondLink { report: report.clone() });
             assert_eq!(told(instances, at(3600)), None, "up: {up}");
         }
         instances.handle_timeout(at(3601));
@@ -106,7 +110,7 @@ fn the_time_in_which_a_bond_was_down_is_no_pace_of_its_polls() {
 fn a_carrier_that_went_with_lost_events_counts_before_everything_is_read() {
     with_bond("late-reading", |instances, _, _| {
         let miimon = [("miimon".to_owned(), "100".to_owned())];
-        instances.set(NOW, "bond0", &miimon).unwrap();
+        instances.set("bond0", &miimon).unwrap();
         ip("link set dev a up");
         ip("link set dev b up");
         until("a runs", || link("a").is_running());
@@ -118,7 +122,7 @@ fn a_carrier_that_went_with_lost_events_counts_before_everything_is_read() {
         instances.read_links(NOW, 1024);
         instances.settle(NOW);
         let poll = mio::Poll::new().unwrap();
-        instances.threads = Threads::start(mio::Waker::new(poll.registry(), mio::Token(9)).unwrap()).unwrap();
+        instances.threads = Threads::start(Arc::new(mio::Waker::new(poll.registry(), mio::Token(9)).unwrap())).unwrap();
         let (go, held) = mpsc::channel::<()>();
         instances.threads.kernel.ask(move |_| {
             let _ = held.recv();
@@ -130,7 +134,7 @@ fn a_carrier_that_went_with_lost_events_counts_before_everything_is_read() {
             instances.on_link_event(NOW, LinkEvent::Overrun);
             instances.read_links(NOW, 1024);
         }
-        let carrier = |instances: &Instances| instances.bonds[0].bond.ports().named("a").unwrap().carrier().is_on();
+        let carrier = |instances: &Change<'_>| instances.bonds[0].bond.ports().named("a").unwrap().carrier().is_on();
         assert!(!carrier(instances));
         ip("link set dev b up");
         until("a runs", || link("a").is_running());
@@ -142,7 +146,7 @@ fn a_carrier_that_went_with_lost_events_counts_before_everything_is_read() {
     });
 }
 
-fn poll(instances: &mut Instances, now: &mut Time) {
+fn poll(instances: &mut Change<'_>, now: &mut Time) {
     *now = *now + Duration::from_millis(500);
     instances.handle_timeout(*now);
     instances.settle(*now);

@@ -9,14 +9,15 @@ use bond_monitors::MacAddr;
 
 use super::super::forwarder::Forwarder;
 use super::super::table::FIRST;
-use super::{NOW, Tests, attach, give_traffic, programs, refusal, with_bond};
+use super::Change;
+use super::{NOW, attach, give_traffic, programs, refusal, with_bond};
+use super::{Tests, change, desk};
 use crate::control::proto::{Call, ErrorCode};
 use crate::dataplane::script::{self, ScriptPlane};
 use crate::dataplane::{PlanPart, PlaneChoice, PlaneError, Planes, Report};
-use crate::instances::{Counters, Instances, check_options_on, kinds};
+use crate::instances::{Counters, check_options_on};
 use crate::netlink::RouteSocket;
 use crate::netlink::tests::ip;
-use crate::threads::Threads;
 
 #[test]
 fn a_plan_that_nothing_will_bring_about_is_not_tried_again() {
@@ -53,7 +54,7 @@ fn the_traffic_moves_before_the_rest_of_a_plan_is_programmed() {
     with_bond("traffic", |instances, plane, _| {
         give_traffic(instances, plane);
         attach(instances, "a").unwrap();
-        let calls_of = |instances: &mut Instances, work: &dyn Fn(&mut Instances)| {
+        let calls_of = |instances: &mut Change<'_>, work: &dyn Fn(&mut Change<'_>)| {
             plane.take_calls();
             work(instances);
             let calls = plane.take_calls().into_iter();
@@ -65,8 +66,8 @@ fn the_traffic_moves_before_the_rest_of_a_plan_is_programmed() {
             });
             kinds.collect::<Vec<_>>()
         };
-        let repair = |instances: &mut Instances| instances.repair_now();
-        let unfulfilled = |instances: &Instances| instances.bonds[0].unfulfilled.report(NOW).len();
+        let repair = |instances: &mut Change<'_>| instances.repair_now();
+        let unfulfilled = |instances: &Change<'_>| instances.bonds[0].unfulfilled.report(NOW).len();
         assert_eq!(calls_of(instances, &repair), ["follow"], "nothing is left");
         plane.fail_part(PlanPart::Mac, refusal());
         assert_eq!(calls_of(instances, &repair), ["follow", "program"]);
@@ -76,9 +77,9 @@ fn the_traffic_moves_before_the_rest_of_a_plan_is_programmed() {
         plane.fail_at(0, refusal());
         assert_eq!(calls_of(instances, &repair), ["follow"]);
         assert_eq!(unfulfilled(instances), 1);
-        let later = |instances: &mut Instances| instances.handle_timeout(NOW + Duration::from_secs(60));
+        let later = |instances: &mut Change<'_>| instances.handle_timeout(NOW + Duration::from_secs(60));
         assert_eq!(calls_of(instances, &later), ["follow"], "it is tried again");
-        let heard = |instances: &mut Instances| drop(instances.read_receive_stamps(FIRST));
+        let heard = |instances: &mut Change<'_>| drop(instances.read_receive_stamps(FIRST));
         assert_eq!(calls_of(instances, &heard), ["heard"]);
     });
 }
@@ -88,10 +89,10 @@ fn an_address_is_left_by_a_failed_plan_only_if_setting_it_failed() {
     with_bond("operator-mac", |instances, plane, _| {
         // The script's bond is no interface.
         ip("link add bond0 type veth peer name far");
-        let bond0 = instances.links.by_name("bond0").unwrap().unwrap().ifindex;
+        let bond0 = instances.tools().links.by_name("bond0").unwrap().unwrap().ifindex;
         instances.bonds[0].ifindex = bond0;
         let first = instances.bonds[0].bond.plan().mac;
-        instances.links.set_mac(bond0, first).unwrap();
+        instances.tools().links.set_mac(bond0, first).unwrap();
         plane.fail_part(PlanPart::Mac, refusal());
         attach(instances, "a").unwrap();
         let of_port = instances.bonds[0].bond.plan().mac;
@@ -103,7 +104,7 @@ fn an_address_is_left_by_a_failed_plan_only_if_setting_it_failed() {
         let port = instances.bonds[0].bond.ports().iter().next().unwrap().id;
         for (last, part) in [(1, PlanPart::Mtu(port)), (2, PlanPart::Mac)] {
             let operators = MacAddr([6, 0, 0, 0, 0, last]);
-            instances.links.set_mac(bond0, operators).unwrap();
+            instances.tools().links.set_mac(bond0, operators).unwrap();
             plane.fail_part(part, refusal());
             instances.repair_now();
             instances.on_bond_device(NOW, FIRST);
@@ -127,7 +128,7 @@ fn an_option_of_a_port_that_the_plane_cannot_do_exactly_changes_nothing() {
                     (option.to_owned(), value.to_owned()),
                 ],
             };
-            instances.call(NOW, &call)
+            instances.call(&call)
         };
         let error = set("queue_id", "2").unwrap_err();
         assert_eq!(error.code, ErrorCode::Refused);
@@ -147,7 +148,7 @@ fn a_bond_without_saved_state_stays_in_the_mode_it_is_in() {
     with_bond("orphan", |instances, plane, dir| {
         let options = [("mode", "2"), ("xmit_hash_policy", "layer3+4"), ("miimon", "100")];
         let options: Vec<_> = options.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
-        instances.set(NOW, "bond0", &options).unwrap();
+        instances.set("bond0", &options).unwrap();
         let mut links = RouteSocket::open().unwrap();
         for name in ["a", "b"] {
             let link = links.by_name(name).unwrap().unwrap();
@@ -165,18 +166,11 @@ fn a_bond_without_saved_state_stays_in_the_mode_it_is_in() {
             (Some("1"), ModeName::BalanceXor),
             (Some("0"), ModeName::BalanceRr),
         ] {
-            let registry = mio::Poll::new().and_then(|poll| poll.registry().try_clone()).unwrap();
-            let mut next_agent = Instances::new(
-                &dir.join("next_agent"),
-                registry,
-                kinds::all(),
-                Planes::new(vec![Box::new(plane.clone())]),
-                Threads::at_once(),
-            )
-            .unwrap();
+            let mut desk = desk(&dir.join("next_agent"), vec![Box::new(plane.clone())]);
+            let mut next_agent = change(&mut desk);
             let file = asked.map(|mode| [("mode".to_owned(), mode.to_owned())]);
             next_agent
-                .adopt_orphan(NOW, "bond0", file.as_ref().map(|pairs| &pairs[..]))
+                .adopt_orphan("bond0", file.as_ref().map(|pairs| &pairs[..]))
                 .unwrap()
                 .expect("the plane has it");
             let options = next_agent.bonds[0].bond.options();
@@ -210,6 +204,7 @@ fn what_could_not_be_brought_about_is_reported_until_a_retry_does_it() {
             now = instances.poll_timeout().expect("it is tried again").max(now);
             assert!(now.since(NOW) < Duration::from_secs(5), "it was not tried again");
             instances.handle_timeout(now);
+            instances.settle(now);
         }
     });
 }
@@ -312,7 +307,7 @@ fn reports_that_pile_up_while_the_kernel_keeps_its_thread_waiting_are_judged_by_
     let forwarder = Forwarder::new(bond);
     let asked = (0..1000).filter(|_| forwarder.take_report(script::settings_of(device.ifindex)));
     assert_eq!(asked.count(), 1, "one question for all of them");
-    forwarder.is_changed_by_others();
+    forwarder.is_changed_by_others(&mut Tests);
     let judged = plane.take_judged();
     assert!(judged.len() < 100 && judged[0] == Report::Lost, "{}", judged.len());
     assert!(
@@ -325,7 +320,7 @@ fn reports_that_pile_up_while_the_kernel_keeps_its_thread_waiting_are_judged_by_
 fn an_examination_needs_none_of_the_planes() {
     with_bond("examined", |instances, plane, _| {
         plane.cannot("packets_per_slave");
-        instances.planes = Planes::new(Vec::new());
+        instances.tools().planes = Planes::new(Vec::new());
         for (several, exact) in [("1", true), ("3", false)] {
             let pairs = [("mode", "0"), ("packets_per_slave", several)];
             let pairs = pairs.map(|(name, value)| (name.to_owned(), value.to_owned()));
@@ -343,16 +338,9 @@ fn a_bond_on_a_plane_that_this_agent_has_not_is_left_as_it_is() {
         attach(instances, "a").unwrap();
         instances.publish_all(NOW);
         plane.take_calls();
-        let registry = mio::Poll::new().and_then(|poll| poll.registry().try_clone()).unwrap();
         let other = ScriptPlane::named("other");
-        let mut next_agent = Instances::new(
-            dir,
-            registry,
-            kinds::all(),
-            Planes::new(vec![Box::new(other.clone())]),
-            Threads::at_once(),
-        )
-        .unwrap();
+        let mut desk = desk(dir, vec![Box::new(other.clone())]);
+        let mut next_agent = change(&mut desk);
         next_agent.start(NOW, &[], &[]).unwrap();
         assert!(next_agent.planes_in_use().is_empty());
         assert_eq!(other.take_calls(), [script::Call::Bonds, script::Call::Probe]);

@@ -32,9 +32,9 @@ fn what_somebody_changes_again_and_again_is_put_back_five_times_and_a_minute_lat
 fn an_address_that_the_bond_does_not_take_is_put_back_only_so_often() {
     with_bond("addresses-put-back", |instances, plane, _| {
         let active = [("fail_over_mac".to_owned(), "active".to_owned())];
-        instances.set(NOW, "bond0", &active).unwrap();
+        instances.set("bond0", &active).unwrap();
         // The script's bond is no interface.
-        instances.bonds[0].ifindex = instances.links.by_name("a").unwrap().unwrap().ifindex;
+        instances.bonds[0].ifindex = instances.tools().links.by_name("a").unwrap().unwrap().ifindex;
         plane.take_calls();
         for _ in 0..20 {
             instances.on_bond_device(NOW, FIRST);
@@ -47,15 +47,15 @@ fn an_address_that_the_bond_does_not_take_is_put_back_only_so_often() {
 fn an_event_about_a_state_that_the_agent_has_changed_since_repairs_nothing() {
     with_bond("stale", |instances, plane, _| {
         attach(instances, "a").unwrap();
-        let mut link = instances.links.by_name("a").unwrap().unwrap();
-        instances.links.set_allmulti(link.ifindex, true).unwrap();
+        let mut link = instances.tools().links.by_name("a").unwrap().unwrap();
+        instances.tools().links.set_allmulti(link.ifindex, true).unwrap();
         plane.take_calls();
         // As it was before the port was attached.
         link.allmulti_flag = false;
         instances.on_port(NOW, FIRST, PortId(link.ifindex), &link);
         instances.settle(NOW);
         assert_eq!(programs(plane), 0);
-        instances.links.set_allmulti(link.ifindex, false).unwrap();
+        instances.tools().links.set_allmulti(link.ifindex, false).unwrap();
         instances.on_port(NOW, FIRST, PortId(link.ifindex), &link);
         instances.settle(NOW);
         assert_eq!(programs(plane), 1);

@@ -7,9 +7,10 @@ use bond_modes::PortId;
 
 use super::super::table::FIRST;
 use super::adoption::{disguise, make_interface, next_agent, original, port, spec};
-use super::{NOW, Tests, attach, with_bond};
+use super::change;
+use super::{Change, Tests};
+use super::{NOW, attach, with_bond};
 use crate::dataplane::script::ScriptPlane;
-use crate::instances::Instances;
 use crate::netlink::tests::ip;
 
 fn exchange(one: &str, other: &str) {
@@ -27,14 +28,14 @@ fn ports_that_exchanged_their_names_are_still_wanted_once_each() {
         with_bond(&format!("ports-exchanged-{overrun}"), move |instances, _, _| {
             make_interface(instances, "bond0");
             attach(instances, "a").unwrap();
-            instances.ensure(NOW, &spec("mode=1", &["b"]));
-            instances.attach_all_wanted(NOW, FIRST);
+            instances.ensure(&spec("mode=1", &["b"]));
+            instances.attach_all_wanted(FIRST);
             let ports = ["a", "b"].map(|name| port(instances, name));
             instances.read_links(NOW, 1024);
             instances.settle(NOW);
             exchange("a", "b");
             match overrun {
-                true => instances.resync(NOW),
+                true => instances.resync(),
                 false => drop(instances.read_links(NOW, 1024)),
             }
             let instance = &instances.bonds[0];
@@ -53,7 +54,7 @@ fn a_port_that_gets_the_name_of_an_absent_one_is_wanted_once() {
         attach(instances, "a").unwrap();
         instances.bonds[0].wanted.push("c".to_owned());
         let a = port(instances, "a");
-        let mut link = instances.links.by_index(a.0).unwrap().unwrap();
+        let mut link = instances.tools().links.by_index(a.0).unwrap().unwrap();
         link.report.name = "c".to_owned();
         instances.rename_ports(&[link]);
         assert_eq!(instances.bonds[0].wanted, ["c"]);
@@ -61,18 +62,16 @@ fn a_port_that_gets_the_name_of_an_absent_one_is_wanted_once() {
 }
 
 /// Makes `bond1`, interfaces for it and `bond0`, and attaches `a` to this and `b` to that.
-fn two_bonds(instances: &mut Instances) -> [PortId; 2] {
-    instances
-        .add(NOW, "bond1", &[("mode".to_owned(), "1".to_owned())])
-        .unwrap();
+fn two_bonds(instances: &mut Change<'_>) -> [PortId; 2] {
+    instances.add("bond1", &[("mode".to_owned(), "1".to_owned())]).unwrap();
     for (at, wire) in ["wire8", "wire9"].into_iter().enumerate() {
         let (name, index) = (&instances.bonds[at].name, instances.bonds[at].ifindex);
         ip(&format!("link add {name} index {index} type veth peer name {wire}"));
     }
     for (at, name) in ["a", "b"].into_iter().enumerate() {
-        let link = instances.links.by_name(name).unwrap().unwrap();
+        let link = instances.tools().links.by_name(name).unwrap().unwrap();
         let id = instances.bonds.ids()[at];
-        instances.attach(NOW, id, &link).unwrap();
+        instances.attach(id, &link).unwrap();
         instances.bonds[at].wanted.push(name.to_owned());
     }
     instances.publish_all(NOW);
@@ -80,14 +79,14 @@ fn two_bonds(instances: &mut Instances) -> [PortId; 2] {
 }
 
 /// Names and ports of the saved states, by interface.
-fn saved(instances: &mut Instances) -> Vec<(String, Vec<PortId>)> {
+fn saved(instances: &mut Change<'_>) -> Vec<(String, Vec<PortId>)> {
     let states = instances.store.load(&mut Tests).unwrap().states.into_iter();
     states
         .map(|state| (state.name, state.originals.into_keys().collect()))
         .collect()
 }
 
-fn held(instances: &Instances) -> Vec<(String, Vec<PortId>)> {
+fn held(instances: &Change<'_>) -> Vec<(String, Vec<PortId>)> {
     let mut bonds: Vec<_> = instances.bonds.iter().collect();
     bonds.sort_by_key(|instance| instance.ifindex);
     bonds
@@ -111,7 +110,7 @@ fn bonds_that_exchange_their_names_while_the_agent_runs_have_a_state_each_at_any
             exchange_bonds(plane);
             let exchanged = [("bond1".to_owned(), vec![a]), ("bond0".to_owned(), vec![b])];
             if overrun {
-                instances.resync(NOW);
+                instances.resync();
                 instances.settle(NOW);
             } else {
                 for at in instances.bonds.ids() {
@@ -167,13 +166,15 @@ fn bonds_that_exchanged_their_names_while_no_agent_ran_lose_no_state() {
         exchange_bonds(plane);
         let exchanged = [("bond1".to_owned(), vec![a]), ("bond0".to_owned(), vec![b])];
         // The second one cannot be adopted at once: if the agent ends before that, its state is still there.
-        let mut next = next_agent(plane, dir);
+        let mut desk = next_agent(plane, dir);
+        let mut next = change(&mut desk);
         plane.set_unadoptable(Some("bond0"));
         next.start(NOW, &[], &[]).unwrap();
         assert!(next.has_unadopted() && next.bonds.len() == 1);
         assert_eq!(saved(&mut next).len(), 2);
         plane.set_unadoptable(None);
-        let mut last = next_agent(plane, dir);
+        let mut desk = next_agent(plane, dir);
+        let mut last = change(&mut desk);
         last.start(NOW, &[], &[]).unwrap();
         assert_eq!(held(&last), exchanged);
         assert_eq!(saved(&mut last), exchanged);
@@ -198,11 +199,14 @@ fn a_renamed_bond_whose_state_cannot_be_read_at_once_is_adopted_once_with_its_st
                 let a = port(instances, "a");
                 disguise(instances, a);
                 make_interface(instances, "bond9");
-                instances.bonds[0].plane.with(|plane| plane.renamed("bond9"));
+                instances.bonds[0]
+                    .plane
+                    .with(&mut Tests, |plane| plane.renamed("bond9"));
                 let (file, aside) = (dir.join("state/bond0.json"), dir.join("aside"));
                 fs::rename(&file, &aside).unwrap();
                 fs::create_dir(&file).unwrap();
-                let mut next = next_agent(plane, dir);
+                let mut desk = next_agent(plane, dir);
+                let mut next = change(&mut desk);
                 let mut specs = vec![spec("mode=1 miimon=100", &[])];
                 specs[0].name = "bond9".to_owned();
                 specs.truncate(usize::from(named_by_file));
@@ -231,7 +235,8 @@ fn a_state_that_cannot_be_read_is_not_overwritten_by_the_bond_that_has_its_name_
         let (file, aside) = (dir.join("state/bond0.json"), dir.join("aside"));
         fs::rename(&file, &aside).unwrap();
         fs::create_dir(&file).unwrap();
-        let mut next = next_agent(plane, dir);
+        let mut desk = next_agent(plane, dir);
+        let mut next = change(&mut desk);
         next.start(NOW, &[], &[]).unwrap();
         assert_eq!(held(&next), [("bond0".to_owned(), vec![b])]);
         let moved = dir.join("state/bond0:0.json");

@@ -7,12 +7,11 @@ use serde_json::{Value, json};
 
 use super::super::Progress;
 use super::super::table::FIRST;
-use super::{NOW, attach, set_up, until, with_bond};
-use crate::instances::Instances;
+use super::{Change, NOW, attach, set_up, until, with_bond};
 use crate::netlink::RouteSocket;
 use crate::netlink::tests::ip;
 
-fn shown(instances: &mut Instances) -> Value {
+fn shown(instances: &mut Change<'_>) -> Value {
     let mut showing = instances.show(NOW, None).unwrap();
     while instances.show_next(NOW, &mut showing) != Progress::All {
         instances.settle(NOW);

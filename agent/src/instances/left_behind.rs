@@ -1,0 +1,18 @@
+//! What bonds that are gone have left behind.
+
+use std::collections::BTreeMap;
+
+use bond_modes::PortId;
+
+use crate::saved::LeftPort;
+
+/// Kept until the ports have their settings again.
+#[derive(Default)]
+pub(super) struct Left {
+    /// Ports that did not get their original settings back when their bond was removed.
+    pub(super) ports: BTreeMap<PortId, LeftPort>,
+    /// They have changed, and are to be saved.
+    pub(super) changed: bool,
+    /// They could not be saved.
+    pub(super) unsaved: bool,
+}
