@@ -80,12 +80,20 @@ impl FrameSockets {
         }
     }
 
+    /// Whether so many wait to be closed that nobody should cause more for now: the kernel closes some dozens a second.
+    pub(super) fn are_too_many_closing(&self) -> bool {
+        self.closing.load(Ordering::Relaxed) > MOST_CLOSING
+    }
+
     fn close_later(&self, listener: FrameSocket) {
         self.closing.fetch_add(1, Ordering::Relaxed);
         // The thread ends only with the agent.
         let _ = self.closed.send(listener);
     }
 }
+
+/// See [`FrameSockets::are_too_many_closing`].
+const MOST_CLOSING: usize = 128;
 
 /// The token of a port is this plus its interface index, which has 31 bits: above all others.
 pub(super) const FIRST_FRAME_TOKEN: usize = 1 << (usize::BITS - 1);

@@ -8,6 +8,7 @@ use crate::control::proto::{ControlError, ErrorCode};
 impl Change<'_> {
     /// Makes an attempt to attach a wanted port that is due, unless it is not worth one any more.
     pub(in crate::instances) fn attach_if_due(&mut self, at: InstanceId, name: &str) {
+        self.await_closer();
         let Some(instance) = self.bonds.get(at) else { return };
         if !instance.wants(name) || instance.bond.ports().named(name).is_some() {
             return self.bonds[at].attempts.forget(name);

@@ -1,6 +1,8 @@
 //! Calls of clients. A refused call changes nothing.
 
 use std::collections::BTreeSet;
+use std::thread;
+use std::time::Duration;
 
 use bond_modes::options::{self, is_interface_name};
 use bond_modes::{Bond, BondOptions, Notice, PortId};
@@ -23,6 +25,7 @@ impl Change<'_> {
     /// Makes a change for a client and returns the answer: with the warnings that it led to, the parts of the bond's plan that are
     /// not done after it, and whether it cannot be saved.
     pub fn call(&mut self, call: &Call) -> Result<Value, ControlError> {
+        self.await_closer();
         let stuck = self.returns.ports();
         self.overheard = Some(Vec::new());
         let done = self.carry_out_call(call);
@@ -52,6 +55,14 @@ impl Change<'_> {
             true => json!({}),
             false => json!({ "warnings": warnings }),
         })
+    }
+
+    /// Clients that switch a monitor on and off, and ports that come and go, are not to open sockets faster than the kernel closes
+    /// them.
+    pub(super) fn await_closer(&mut self) {
+        while self.frame_sockets.are_too_many_closing() {
+            self.unlocked(|_| thread::sleep(PAUSE));
+        }
     }
 
     fn unsaved_removal(&self, bond: &str) -> Vec<String> {
@@ -304,6 +315,9 @@ fn warnings_of(call: &Call, overheard: &[BondEvent]) -> Vec<String> {
     };
     overheard.iter().filter(of_bond).filter_map(warning).collect()
 }
+
+/// Between two looks at the sockets that are being closed.
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// Names with a meaning of their own beside the bonds' files. [bond_sysfs.c: bonding_masters]
 const RESERVED: [&str; 3] = ["bonding_masters", "all", "default"];

@@ -14,6 +14,7 @@ use super::super::table::FIRST;
 use super::super::task::Task;
 use super::adoption::{make_interface, make_interface_with, port, spec};
 use super::{Change, NOW, Tests, attach, refusal, set_up, with_bond};
+use crate::control::proto::Call;
 use crate::netlink::tests::ip;
 use crate::netlink::{LinkEvent, RouteSocket};
 use crate::packet::PacketSocket;
@@ -134,6 +135,7 @@ fn a_bond_that_goes_down_and_up_keeps_the_socket_of_its_port_and_hears_nothing_w
             }
             assert_eq!(heard, [arp(3)]);
         }
+        assert!(!instances.frame_sockets.are_too_many_closing());
         // Nothing asks for frames any more.
         let none = [("arp_interval".to_owned(), "0".to_owned())];
         instances.set("bond0", &none).unwrap();
@@ -163,6 +165,33 @@ fn the_loop_does_not_wait_until_sockets_are_closed() {
         took.sort();
         let took = took[took.len() / 2];
         assert!(took < Duration::from_millis(2), "closing was waited for: {took:?}");
+    });
+}
+
+#[test]
+fn neither_clients_nor_ports_that_come_have_sockets_opened_faster_than_they_are_closed() {
+    with_bond("too-many-closing", |instances, _, _| {
+        let a = port(instances, "a");
+        let opening: [fn(&mut Change<'_>); 2] = [
+            |instances| {
+                let (bond, options) = ("bond0".to_owned(), Vec::new());
+                instances.call(&Call::Set { bond, options }).unwrap();
+            },
+            |instances| instances.attach_if_due(FIRST, "a"),
+        ];
+        for open in opening {
+            let mut opened = 0;
+            let mut more = 0;
+            while more < 32 {
+                instances.frame_sockets.hear(a, FrameKinds::ARP).unwrap();
+                instances.frame_sockets.close(a);
+                opened += 1;
+                assert!(opened < 2000, "the kernel closes them as fast as they are opened");
+                more += usize::from(instances.frame_sockets.are_too_many_closing());
+            }
+            open(instances);
+            assert!(!instances.frame_sockets.are_too_many_closing());
+        }
     });
 }
 
