@@ -1,6 +1,6 @@
 //! What bonds that are gone have left behind.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bond_modes::PortId;
 
@@ -15,4 +15,6 @@ pub(super) struct Left {
     pub(super) changed: bool,
     /// They could not be saved.
     pub(super) unsaved: bool,
+    /// The interfaces of bonds whose states are to be removed once the ports are saved: the states hold the same.
+    pub(super) states: BTreeSet<u32>,
 }

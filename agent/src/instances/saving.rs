@@ -5,6 +5,7 @@
 //! of a bond at a time. What else is to be done in the folder of states (a first file, another name, a removal, ports that bonds left
 //! behind) is done by changes, while the loop has the instances: it takes a [`MayWait`].
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bond_modes::Machine;
@@ -13,6 +14,7 @@ use bond_monitors::Time;
 use super::Instances;
 use super::id::InstanceId;
 use crate::may_wait::MayWait;
+use crate::saved::work::Work;
 use crate::saved::{Change, SavedBond};
 
 /// The pause before a state that could not be saved is saved again.
@@ -44,6 +46,15 @@ impl Instances {
         !self.to_save.is_empty() || self.left.changed || self.remove_again
     }
 
+    /// The states of bonds that are gone, which are to be removed now.
+    pub(super) fn removals(&mut self) -> Work {
+        let gone = match self.left.unsaved {
+            true => BTreeSet::new(),
+            false => std::mem::take(&mut self.left.states),
+        };
+        self.store.removal(&gone)
+    }
+
     /// Does what a change is to do in the folder of states, and waits for the disk: at a stop. Only files that could not be removed
     /// before are not tried again: the next start does that, when it finds that their bonds are gone.
     pub(super) fn save_at_once(&mut self, now: Time) {
@@ -51,6 +62,8 @@ impl Instances {
             let left = self.store.left(&self.left.ports);
             self.left.unsaved = self.store.note(left.carry_out(&mut Stop)).is_err();
         }
+        let removals = self.removals();
+        let _ = self.store.note(removals.carry_out(&mut Stop));
         for at in std::mem::take(&mut self.to_save) {
             if self.bonds.get(at).is_some() {
                 let saved = self.store.save(&self.state(at), &mut Stop);

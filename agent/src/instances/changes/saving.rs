@@ -26,19 +26,21 @@ impl Change<'_> {
         }
     }
 
-    /// Writes what is left of bonds that are gone, if that has changed. A failure is logged by the store, and tried again each second.
+    /// Writes what is left of bonds that are gone, if that has changed, and then removes their states, so that there are settings on
+    /// disk at any time. A failure is logged by the store, and tried again each second.
     pub(in crate::instances) fn save_left(&mut self) {
         if std::mem::take(&mut self.left.changed) {
             let left = self.store.left(&self.left.ports);
             self.left.unsaved = self.work_on_files(left).is_err();
         }
+        let removals = self.removals();
+        let _ = self.work_on_files(removals);
     }
 
-    /// Removes the state of a bond that is gone. What its ports are to get back is saved first.
+    /// Removes the state of a bond that is gone, once what its ports are to get back is saved without it.
     pub(in crate::instances) fn remove_state(&mut self, ifindex: u32) {
+        self.left.states.insert(ifindex);
         self.save_left();
-        let removal = self.store.removal(&[ifindex].into());
-        let _ = self.work_on_files(removal);
     }
 
     /// The state of a bond whose file could not be read before.

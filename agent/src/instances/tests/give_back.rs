@@ -1,5 +1,7 @@
 //! Ports that cannot be given back at once: what they were is kept, and tried again.
 
+use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
 use bond_modes::PortId;
@@ -128,6 +130,57 @@ fn what_a_port_was_outlives_its_bond_and_the_agent() {
             assert_eq!((returns(plane), last.poll_timeout()), (0, None), "forgotten");
         });
     }
+}
+
+/// A bond was deleted, its port cannot be given back, and what the port was cannot be saved apart from the state of the bond.
+fn with_unsaved_port(
+    name: &str,
+    body: impl FnOnce(&mut Change<'_>, &ScriptPlane, &Path, script::Call) + Send + 'static,
+) {
+    with_bond(name, |instances, plane, dir| {
+        make_interface(instances, "bond0");
+        attach(instances, "a").unwrap();
+        instances.publish_all(NOW);
+        let a = port(instances, "a");
+        let gives_back = script::Call::GiveBack(a, original(instances));
+        disguise(instances, a);
+        plane.set_stuck(&[a]);
+        fs::create_dir_all(dir.join("state/left-ports/in the way")).unwrap();
+        let said = delete(instances);
+        let is_said = |text: &String| text.contains("what its ports were cannot be saved");
+        assert!(said.iter().any(is_said), "{said:?}");
+        ip("link del bond0");
+        plane.take_calls();
+        body(instances, plane, dir, gives_back);
+    });
+}
+
+#[test]
+fn the_next_agent_gives_back_a_port_that_could_not_be_saved_without_its_bond() {
+    with_unsaved_port("unsaved", |_, plane, dir, gives_back| {
+        let mut desk = next_agent(plane, dir);
+        change(&mut desk).start(NOW, &[], &[]).unwrap();
+        assert!(plane.take_calls().contains(&gives_back));
+    });
+}
+
+#[test]
+fn a_state_that_a_port_needs_goes_once_the_port_is_saved_and_another_bond_may_have_its_name() {
+    with_unsaved_port("unsaved-name", |instances, _, dir, _| {
+        let state = dir.join("state");
+        let exist = |files: [&str; 2]| files.map(|file| state.join(file).is_file());
+        assert_eq!(exist(["left-ports", "bond0.json"]), [false, true]);
+        instances.add("bond0", &[]).unwrap();
+        instances.publish_all(NOW);
+        instances.do_tasks();
+        assert_eq!(exist(["bond0.json", "bond0:0.json"]), [true, true]);
+        fs::remove_dir_all(state.join("left-ports")).unwrap();
+        while !exist(["left-ports", ""])[0] {
+            let due = instances.poll_timeout().unwrap();
+            instances.handle_timeout(due);
+        }
+        assert_eq!(exist(["bond0.json", "bond0:0.json"]), [true, false]);
+    });
 }
 
 #[test]
