@@ -18,7 +18,7 @@ use crate::control::server::{Request, Server};
 use crate::instances::{Changer, Desk, Instances, Outcome, Progress, Showing, Task};
 use crate::netlink::Drained;
 use crate::signals::Signals;
-use crate::status::writer::{CLIENT_LIMIT, Mark};
+use crate::status::writer::{CLIENT_LIMIT, Mark, STOP_LIMIT, STUCK_LIMIT};
 
 /// Tokens of the sources besides the control socket, whose tokens follow.
 const SIGNALS: Token = Token(0);
@@ -52,6 +52,9 @@ const EXAMINATION_PAUSE_MAX: Duration = Duration::from_secs(1);
 
 /// How long a stop waits for the kernel: another program may have its locks. The next start does the rest.
 const LAST_WORK: Duration = Duration::from_secs(1);
+
+/// How often it looks whether the disk answers.
+const PROGRESS: Duration = Duration::from_millis(200);
 
 /// What it waits for answers.
 const LAST_ANSWERS: Duration = Duration::from_millis(100);
@@ -179,10 +182,17 @@ impl Agent {
             );
         }
         self.turns_until(ready, limit, |agent| agent.instances.lock().is_idle())?;
+        let began = clock::now();
+        self.instances.lock().look_at_files_anew();
+        let written = self.write_files(ready)?;
         let shared = Arc::clone(&self.instances);
         let instances = &mut *shared.lock();
         instances.finish(Instant::now() + LAST_ANSWERS);
-        instances.publish_all(clock::now());
+        match written {
+            // The little that has changed since.
+            true => instances.publish_all(clock::now()),
+            false => instances.give_up_files(clock::now().since(began)),
+        }
         self.answer_published(instances);
         for event in instances.take_happened() {
             self.server.publish(&event);
@@ -190,6 +200,25 @@ impl Agent {
         self.server.stopping();
         self.server.converse(self.poll.registry());
         Ok(())
+    }
+
+    /// Takes turns until the files show what there is, or the disk seems not to answer; whether they do.
+    fn write_files(&mut self, ready: &mut mio::Events) -> io::Result<bool> {
+        let limit = clock::now() + STOP_LIMIT;
+        let (mut steps, mut since) = (self.instances.lock().steps_of_files(), clock::now());
+        loop {
+            let look = (clock::now() + PROGRESS).min(limit);
+            if self.turns_until(ready, look, |agent| agent.instances.lock().are_files_written())? {
+                return Ok(true);
+            }
+            let (made, now) = (self.instances.lock().steps_of_files(), clock::now());
+            if made != steps {
+                (steps, since) = (made, now);
+            }
+            if now >= limit || now.since(since) >= STUCK_LIMIT {
+                return Ok(false);
+            }
+        }
     }
 
     /// Takes turns until `is_done`, which is asked after each, or `limit`; whether it is done.

@@ -1,6 +1,7 @@
 //! Keeps the files of bonds up to date: says what they are to show, and leaves it to a thread to write that.
 
 use std::os::fd::RawFd;
+use std::time::Duration;
 
 use bond_monitors::Time;
 
@@ -44,6 +45,11 @@ impl Instances {
         }
     }
 
+    /// What a start waited for does not count for [`Instances::are_files_written`].
+    pub fn look_at_files_anew(&mut self) {
+        self.settling = None;
+    }
+
     /// Whether the files have shown what there is since this was first asked. It is asked again and again, with turns in between, which
     /// write them.
     pub fn are_files_written(&mut self) -> bool {
@@ -51,6 +57,16 @@ impl Instances {
             return false;
         }
         self.settling.get_or_insert_with(|| self.writer.settling()).is_done()
+    }
+
+    /// See [`Writer::give_up`](crate::status::writer::Writer::give_up).
+    pub fn give_up_files(&mut self, waited: Duration) {
+        self.writer.give_up(waited);
+    }
+
+    /// See [`Writer::steps`](crate::status::writer::Writer::steps).
+    pub fn steps_of_files(&self) -> u64 {
+        self.writer.steps()
     }
 
     /// Whether the files of a bond are out of date: call [`Instances::publish`] without waiting for anything else.

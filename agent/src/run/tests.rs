@@ -21,7 +21,6 @@ use crate::dataplane::script::{self, ScriptPlane};
 use crate::instances::{Tools, kinds};
 use crate::netlink::RouteSocket;
 use crate::netlink::tests::{in_netns, ip};
-use crate::status::writer::STUCK_LIMIT;
 use crate::threads::Threads;
 
 /// Bonds, each with [`PORTS`] ports.
@@ -446,8 +445,27 @@ fn a_stop_on_a_disk_that_does_not_answer_takes_a_few_seconds_in_all() {
         while world.link_event_waits(0) {
             world.turn();
         }
+        // A cable is pulled in the middle of the stop.
+        let plane = world.plane.clone();
+        plane.take_calls();
+        let netns = fs::File::open("/proc/thread-self/ns/net").unwrap();
+        let pulled = thread::spawn(move || {
+            nix::sched::setns(netns, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+            thread::sleep(STUCK_LIMIT / 3);
+            ip("link set q1-0 down");
+        });
+        // A change that comes too late waits, and nobody turns round and round for it.
+        let mut late = world.connect();
+        late.write_all(b"{\"id\":1,\"call\":\"set\",\"bond\":\"bond2\",\"options\":[[\"updelay\",\"1\"]]}\n")
+            .unwrap();
+        let worked = clock::worked();
         let began = Instant::now();
         world.agent.stop(&mut mio::Events::with_capacity(16), |_| {}).unwrap();
+        let worked = clock::worked() - worked;
+        assert!(worked < STUCK_LIMIT / 6, "{worked:?} of work");
+        pulled.join().unwrap();
+        let moved = |call: &script::Call| matches!(call, script::Call::Program(bond, _) if bond == "bond1");
+        assert!(plane.take_calls().iter().any(moved), "nobody moved its traffic");
         world.replace_agent();
         let took = began.elapsed();
         assert!(took >= STUCK_LIMIT, "{took:?}: nothing was to be written");

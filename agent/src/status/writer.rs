@@ -44,7 +44,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(5);
 pub const START_LIMIT: Duration = Duration::from_secs(10);
 
 /// How long a stop waits for the last files.
-const STOP_LIMIT: Duration = Duration::from_secs(10);
+pub const STOP_LIMIT: Duration = Duration::from_secs(10);
 
 /// How long a stop waits while nothing is written: the disk does not answer.
 pub const STUCK_LIMIT: Duration = Duration::from_secs(3);
@@ -63,7 +63,7 @@ pub struct Writer {
     progress: Arc<Progress>,
     /// Wakes the thread up by what is written, and the loop by what can be read.
     wake: UnixStream,
-    /// [`Writer::settle`] gave up the last time.
+    /// See [`Writer::give_up`].
     gave_up: bool,
 }
 
@@ -174,26 +174,36 @@ impl Writer {
         while self.wake.read(&mut pokes).is_ok_and(|count| count == pokes.len()) {}
     }
 
+    /// How many steps of its work the thread has made: one that makes none for [`STUCK_LIMIT`] waits for the disk in vain.
+    pub fn steps(&self) -> u64 {
+        self.progress.steps.load(Ordering::SeqCst)
+    }
+
     /// Waits until everything is written, or was tried in vain; whether it is. Gives up, with a warning, after ten seconds, and if
     /// nothing is written for [`STUCK_LIMIT`].
     pub fn settle(&mut self) -> bool {
         let began = Instant::now();
-        let mut step = (self.progress.steps.load(Ordering::SeqCst), began);
+        let mut step = (self.steps(), began);
         let Settling(answer) = self.settling();
         while answer.recv_timeout(POLL_INTERVAL) == Err(RecvTimeoutError::Timeout) {
             self.wake();
-            let steps = self.progress.steps.load(Ordering::SeqCst);
+            let steps = self.steps();
             if steps != step.0 {
                 step = (steps, Instant::now());
             }
             if step.1.elapsed() >= STUCK_LIMIT || began.elapsed() >= STOP_LIMIT {
-                warn_late(began.elapsed());
-                self.gave_up = true;
+                self.give_up(began.elapsed());
                 return false;
             }
         }
         self.gave_up = false;
         true
+    }
+
+    /// Nothing is waited for any more, after so long.
+    pub fn give_up(&mut self, waited: Duration) {
+        warn_late(waited);
+        self.gave_up = true;
     }
 
     /// As [`Writer::settle`], without waiting; [`Writer::events`] is readable when it is done.
