@@ -11,7 +11,9 @@ use bond_modes::options::{self, OptionRow, PORT_TABLE, TABLE};
 use bondd::status::sysfs::files;
 use bondd_tests::bins::{bin, root};
 use bondd_tests::daemon::succeeded;
+use bondd_tests::machine::Machine;
 use bondd_tests::netns::unique;
+use bondd_tests::{Cable, Netns};
 
 /// Source of a manual page, with plain dashes.
 fn page(name: &str) -> String {
@@ -266,6 +268,52 @@ fn the_commands_to_try_in_the_readme_work_when_pasted_whole_and_leave_nothing() 
     assert!(!shown.contains("NO CARRIER"), "{shown}\n{log}");
     for left in [Path::new("/run/netns").join(&name), Path::new("/run").join(&name)] {
         assert!(!left.exists(), "{} is left", left.display());
+    }
+}
+
+#[test]
+fn each_column_of_the_first_commands_in_the_readme_works_when_pasted_whole() {
+    let _machine = Machine::shared();
+    let readme = fs::read_to_string(root().join("README.md")).expect("there is a README");
+    let (_, table) = readme
+        .split_once("| | bondctl | ifenslave |\n|---|---|---|\n")
+        .expect("README.md has it");
+    let (table, rest) = table.split_once("\n\n").expect("the table ends");
+    let file = rest.split("```").find_map(|block| block.strip_prefix("text\n"));
+    let programs = bin("bondd")
+        .parent()
+        .expect("it lies in a folder")
+        .display()
+        .to_string();
+    for column in [2, 3] {
+        let commands = table
+            .lines()
+            .map(|row| row.split('|').nth(column).and_then(|cell| cell.split('`').nth(1)));
+        let commands: Vec<&str> = commands
+            .map(|command| command.expect("each cell has a command"))
+            .collect();
+        assert_eq!(commands.len(), 8, "{table}");
+        let host = Netns::new("host");
+        let far = Netns::new("far");
+        let _cables = ["eth0", "eth1"].map(|name| Cable::new(&host, name, &far, name));
+        let dir = Path::new("/run").join(unique("first"));
+        fs::create_dir_all(&dir).expect("root may write to /run");
+        fs::write(dir.join("bond0.conf"), file.expect("README.md has an option file"))
+            .expect("a new folder takes a file");
+        let commands = commands
+            .join("\n")
+            .replace("/run/bondd/", &format!("{}/", dir.display()));
+        let script = format!("set -e; trap 'kill $!; wait $!' EXIT\n{commands}\n");
+        let mut shell = host.command("bash");
+        shell.args(["-c", &script]).current_dir(&dir).env("BONDD_RUN_DIR", &dir);
+        shell.env(
+            "PATH",
+            format!("{programs}:{}", std::env::var("PATH").unwrap_or_default()),
+        );
+        let output = shell.output().expect("bash can be run");
+        let _ = fs::remove_dir_all(&dir);
+        let shown = succeeded(&script, output);
+        assert!(shown.contains("eth1") && host.link("bond0").is_none(), "{shown}");
     }
 }
 

@@ -139,9 +139,10 @@ impl<'a> Show<'a> {
         );
         let ends = self.steps.iter().skip(1).map(|step| step.from).chain([end]);
         for (step, end) in self.steps.iter().zip(ends) {
-            row(step.what, record.between(step.from..end), &step.active, &step.why);
+            let tally = record.between(step.from..end);
+            println!("{}", row(step.what, tally, &step.active, &step.why));
         }
-        row("all of it", whole(&record, &self.steps, end), "", "");
+        println!("{}", row("all of it", whole(&record, &self.steps, end), "", ""));
     }
 }
 
@@ -149,15 +150,16 @@ fn whole(record: &Record, steps: &[Step], end: u64) -> Tally {
     record.between(steps.first().map_or(0, |step| step.from)..end)
 }
 
-fn row(what: &str, tally: Tally, active: &str, why: &str) {
+fn row(what: &str, tally: Tally, active: &str, why: &str) -> String {
     let gap = match tally.longest_gap {
         Duration::ZERO => "-".to_owned(),
         gap => format!("{:.1} ms", gap.as_secs_f64() * 1e3),
     };
-    println!(
+    let row = format!(
         "{what:<29}{:>9}{:>7}{gap:>14}   {active:<15} {why}",
         tally.attempted, tally.lost
     );
+    row.trim_end().to_owned()
 }
 
 /// Why the active port changed last, in words; empty if it did not.
@@ -185,3 +187,20 @@ fn left_behind() -> Vec<String> {
 const OPTIONS: &str = "miimon=100 updelay=300 primary=eth0";
 /// A second at the usual rate.
 const PER_STEP: u64 = 10_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_ends_with_its_last_word() {
+        let tally = Tally {
+            attempted: 60_298,
+            received: 60_298,
+            ..Tally::default()
+        };
+        let whole = "all of it                        60298      0             -";
+        assert_eq!(row("all of it", tally, "", ""), whole);
+        assert_eq!(row("all of it", tally, "eth0", ""), format!("{whole}   eth0"));
+    }
+}
