@@ -155,9 +155,11 @@ impl Recorded {
     }
 
     fn apart(&self, column: Column, measured: &[Row], is_apart: fn(i64, i64) -> bool) -> Vec<Apart> {
-        // The cable is none of ours.
-        let bonds = measured.iter().filter(|row| row.name != RAW);
-        let compared = bonds.filter_map(|row| Some((row, self.of(column, &row.name)?)));
+        // The cable and the kernel's driver are none of ours.
+        let ours = measured
+            .iter()
+            .filter(|row| row.name != RAW && !row.name.starts_with(DRIVER));
+        let compared = ours.filter_map(|row| Some((row, self.of(column, &row.name)?)));
         compared
             .filter(|(row, recorded)| (0..2).any(|way| is_apart(recorded[way], row.cost[way])))
             .map(|(row, recorded)| Apart {
@@ -261,6 +263,9 @@ fn page() -> PathBuf {
 /// The row of the cable alone.
 pub const RAW: &str = "raw";
 
+/// Begins the rows of the kernel's bonding driver.
+const DRIVER: &str = "kernel ";
+
 /// Kernel of the lab that has everything in one: bonding, team and tcx.
 pub const KERNEL: &str = "6.12";
 
@@ -286,8 +291,8 @@ const MODULES: &[&str] = &[
 mod tests {
     use super::*;
 
-    const SAID: &str =
-        "6.12.9\nraw - - 8000.4 7990.0\nkernel balance-xor layer2 8435.0 8027.3\ntc active-backup - 9349.2 9727.0\n";
+    const SAID: &str = "6.12.9\nraw - - 8000.4 7990.0\nkernel balance-xor layer2 8435.0 8027.3\n\
+         tc active-backup - 9349.2 9727.0\nteam active-backup - 8470.4 8097.0\n";
 
     #[test]
     fn rows_are_what_comes_on_top_of_the_cable() {
@@ -297,6 +302,7 @@ mod tests {
             ("raw", [8000, 7990]),
             ("kernel balance-xor layer2", [435, 37]),
             ("tc active-backup", [1349, 1737]),
+            ("team active-backup", [470, 107]),
         ];
         assert_eq!((seen.kernel.as_str(), rows), ("6.12.9", expected.into()));
         assert!(Instructions::parse("6.12.9\nsomething else\n").is_none());
@@ -309,14 +315,14 @@ mod tests {
         page.record(Column::Before, "Linux 6.12.9, clang", &seen);
         let text = page.page();
         assert!(
-            text.contains("| tc active-backup | +1,349 |  | +1,737 |  |\n\nafter\n"),
+            text.contains("| tc active-backup | +1,349 |  | +1,737 |  |\n"),
             "{text}"
         );
         let mut page = Recorded::parse(text);
         assert_eq!(page.setting(), "Linux 6.12.9, clang");
         assert_eq!(page.of(Column::Before, "raw"), Some([8000, 7990]));
         assert_eq!(page.of(Column::Now, "raw"), None);
-        assert_eq!(page.names(Column::Before).count(), 3);
+        assert_eq!(page.names(Column::Before).count(), 4);
         assert_eq!(page.names(Column::Now).count(), 0);
         seen[2].cost[1] += 21;
         page.record(Column::Now, "Linux 6.13, clang", &seen);
@@ -333,7 +339,7 @@ mod tests {
         let mut page = Recorded::parse(format!("{SETTING}nothing.\n\n{HEAD}\n"));
         let recorded = Instructions::parse(SAID).unwrap().rows;
         page.record(Column::Now, "Linux 6.12.9, clang", &recorded);
-        for (row, way, most) in [(2, 0, 40), (2, 1, 52), (1, 0, 20), (1, 1, 20)] {
+        for (row, way, most) in [(2, 0, 40), (2, 1, 52), (3, 0, 20), (3, 1, 20)] {
             for (change, dearer, cheaper) in [(most, 0, 0), (most + 1, 1, 0), (-most, 0, 0), (-most - 1, 0, 1)] {
                 let mut seen = recorded.clone();
                 seen[row].cost[way] += change;
@@ -343,7 +349,9 @@ mod tests {
             assert_eq!(page.dearer(Column::Before, &recorded), []);
         }
         let mut seen = recorded.clone();
-        seen[0].cost[0] += 1000;
+        for not_ours in seen.iter_mut().take(2) {
+            not_ours.cost[0] += 1000;
+        }
         assert_eq!(page.dearer(Column::Now, &seen), []);
         seen[2].cost[1] += 60;
         assert_eq!(
