@@ -18,7 +18,7 @@ use crate::control::server::{Request, Server};
 use crate::instances::{Changer, Desk, Instances, Outcome, Progress, Showing, Task};
 use crate::netlink::Drained;
 use crate::signals::Signals;
-use crate::status::writer::{CLIENT_LIMIT, Mark, STOP_LIMIT, STUCK_LIMIT};
+use crate::status::writer::{CLIENT_LIMIT, Mark, Patience};
 
 /// Tokens of the sources besides the control socket, whose tokens follow.
 const SIGNALS: Token = Token(0);
@@ -182,7 +182,6 @@ impl Agent {
             );
         }
         self.turns_until(ready, limit, |agent| agent.instances.lock().is_idle())?;
-        let began = clock::now();
         self.instances.lock().look_at_files_anew();
         let written = self.write_files(ready)?;
         let shared = Arc::clone(&self.instances);
@@ -190,8 +189,8 @@ impl Agent {
         instances.finish(Instant::now() + LAST_ANSWERS);
         match written {
             // The little that has changed since.
-            true => instances.publish_all(clock::now()),
-            false => instances.give_up_files(clock::now().since(began)),
+            Ok(()) => instances.publish_all(clock::now()),
+            Err(waited) => instances.give_up_files(waited),
         }
         self.answer_published(instances);
         for event in instances.take_happened() {
@@ -202,21 +201,16 @@ impl Agent {
         Ok(())
     }
 
-    /// Takes turns until the files show what there is, or the disk seems not to answer; whether they do.
-    fn write_files(&mut self, ready: &mut mio::Events) -> io::Result<bool> {
-        let limit = clock::now() + STOP_LIMIT;
-        let (mut steps, mut since) = (self.instances.lock().steps_of_files(), clock::now());
+    /// Takes turns until the files show what there is, or the disk seems not to answer: then after so long.
+    fn write_files(&mut self, ready: &mut mio::Events) -> io::Result<Result<(), Duration>> {
+        let mut patience = Patience::begin(self.instances.lock().steps_of_files());
         loop {
-            let look = (clock::now() + PROGRESS).min(limit);
+            let look = clock::now() + PROGRESS;
             if self.turns_until(ready, look, |agent| agent.instances.lock().are_files_written())? {
-                return Ok(true);
+                return Ok(Ok(()));
             }
-            let (made, now) = (self.instances.lock().steps_of_files(), clock::now());
-            if made != steps {
-                (steps, since) = (made, now);
-            }
-            if now >= limit || now.since(since) >= STUCK_LIMIT {
-                return Ok(false);
+            if patience.is_over(self.instances.lock().steps_of_files()) {
+                return Ok(Err(patience.waited()));
             }
         }
     }

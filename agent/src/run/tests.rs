@@ -21,6 +21,7 @@ use crate::dataplane::script::{self, ScriptPlane};
 use crate::instances::{Tools, kinds};
 use crate::netlink::RouteSocket;
 use crate::netlink::tests::{in_netns, ip};
+use crate::status::writer::STUCK_LIMIT;
 use crate::threads::Threads;
 
 /// Bonds, each with [`PORTS`] ports.

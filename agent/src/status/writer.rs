@@ -19,7 +19,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender, TryRecvError, TrySendError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use self::orders::{Note, Request};
 use self::progress::{Outcome, Progress};
@@ -28,6 +28,7 @@ use super::Page;
 use crate::vital_thread;
 
 pub use self::orders::Urgency;
+pub use self::progress::{Patience, STUCK_LIMIT};
 
 /// What the thread has not read yet. It reads before each bond that it writes, so more than this are there only while the disk
 /// does not answer; what is handed over then is refused, and costs no memory.
@@ -42,12 +43,6 @@ const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
 /// How long the end of a start waits for the files of all bonds.
 pub const START_LIMIT: Duration = Duration::from_secs(10);
-
-/// How long a stop waits for the last files.
-pub const STOP_LIMIT: Duration = Duration::from_secs(10);
-
-/// How long a stop waits while nothing is written: the disk does not answer.
-pub const STUCK_LIMIT: Duration = Duration::from_secs(3);
 
 /// The loop's side.
 #[derive(Debug)]
@@ -174,25 +169,19 @@ impl Writer {
         while self.wake.read(&mut pokes).is_ok_and(|count| count == pokes.len()) {}
     }
 
-    /// How many steps of its work the thread has made: one that makes none for [`STUCK_LIMIT`] waits for the disk in vain.
+    /// How many steps of its work the thread has made, for [`Patience`].
     pub fn steps(&self) -> u64 {
         self.progress.steps.load(Ordering::SeqCst)
     }
 
-    /// Waits until everything is written, or was tried in vain; whether it is. Gives up, with a warning, after ten seconds, and if
-    /// nothing is written for [`STUCK_LIMIT`].
+    /// Waits until everything is written, or was tried in vain; whether it is. Gives up, with a warning, when its [`Patience`] is over.
     pub fn settle(&mut self) -> bool {
-        let began = Instant::now();
-        let mut step = (self.steps(), began);
+        let mut patience = Patience::begin(self.steps());
         let Settling(answer) = self.settling();
         while answer.recv_timeout(POLL_INTERVAL) == Err(RecvTimeoutError::Timeout) {
             self.wake();
-            let steps = self.steps();
-            if steps != step.0 {
-                step = (steps, Instant::now());
-            }
-            if step.1.elapsed() >= STUCK_LIMIT || began.elapsed() >= STOP_LIMIT {
-                self.give_up(began.elapsed());
+            if patience.is_over(self.steps()) {
+                self.give_up(patience.waited());
                 return false;
             }
         }

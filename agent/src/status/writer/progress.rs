@@ -3,6 +3,13 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::time::{Duration, Instant};
+
+/// How long a stop waits for the last files.
+const STOP_LIMIT: Duration = Duration::from_secs(10);
+
+/// How long a stop waits while nothing is written: the disk does not answer.
+pub const STUCK_LIMIT: Duration = Duration::from_secs(3);
 
 /// A file with a saved state that could not be written, or could again.
 pub(super) type Outcome = (PathBuf, io::Result<()>);
@@ -22,4 +29,37 @@ pub(super) struct Progress {
     /// It is to panic.
     #[cfg(test)]
     pub(super) panics: AtomicBool,
+}
+
+/// How long a stop goes on waiting for the thread.
+#[derive(Debug)]
+pub struct Patience {
+    began: Instant,
+    steps: u64,
+    stepped: Instant,
+}
+
+impl Patience {
+    /// Begins to wait, when the thread has made so many steps.
+    pub fn begin(steps: u64) -> Patience {
+        let began = Instant::now();
+        Patience {
+            began,
+            steps,
+            stepped: began,
+        }
+    }
+
+    /// Whether it is over, now that the thread has made so many steps: none in three seconds, or ten seconds have passed in all.
+    pub fn is_over(&mut self, steps: u64) -> bool {
+        if steps != self.steps {
+            (self.steps, self.stepped) = (steps, Instant::now());
+        }
+        self.stepped.elapsed() >= STUCK_LIMIT || self.waited() >= STOP_LIMIT
+    }
+
+    /// How long it has been.
+    pub fn waited(&self) -> Duration {
+        self.began.elapsed()
+    }
 }
