@@ -100,8 +100,8 @@ impl Pace {
     }
 }
 
-/// A round of polls begins at least this many times its work after the one before: polls take a seventh of the processor at most.
-const POLLS_SHARE: u32 = 7;
+/// A round of polls begins at least this many times its work after the one before: polls take an eighth of the processor at most.
+const POLLS_SHARE: u32 = 8;
 
 #[cfg(test)]
 mod tests {
@@ -111,7 +111,7 @@ mod tests {
     const SECOND: InstanceId = InstanceId(2);
 
     #[test]
-    fn polls_take_a_seventh_of_the_processor_and_a_bond_waits_for_its_own_answer() {
+    fn polls_take_an_eighth_of_the_processor_and_a_bond_waits_for_its_own_answer() {
         let at = Time::from_millis;
         let interval = Duration::from_millis(100);
         let mut polls = Polls::default();
@@ -125,7 +125,7 @@ mod tests {
         );
         polls.end(at(220), round, Duration::from_millis(50));
         for bond in [FIRST, SECOND] {
-            assert_eq!(polls.rest_until(at(230), bond, interval), at(520));
+            assert_eq!(polls.rest_until(at(230), bond, interval), at(570));
         }
     }
 
@@ -136,7 +136,7 @@ mod tests {
         let [long, short] = [FIRST, SECOND].map(|bond| polls.begin([bond]));
         polls.end(at(50), long, Duration::from_millis(50));
         polls.end(at(51), short, Duration::from_millis(1));
-        assert_eq!(polls.rest_until(at(60), FIRST, Duration::from_millis(10)), at(350));
+        assert_eq!(polls.rest_until(at(60), FIRST, Duration::from_millis(10)), at(400));
     }
 
     #[test]
