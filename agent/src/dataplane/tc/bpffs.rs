@@ -22,12 +22,32 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::statfs::{BPF_FS_MAGIC, fstatfs};
 
 use crate::apart::apart;
+
+/// Unmounts a bpffs. A process that has just been forked, or looks into the folder, may have it open for a moment.
+fn unmount(point: &Path) -> nix::Result<()> {
+    let end = Instant::now() + BUSY_LIMIT;
+    loop {
+        match umount2(point, MntFlags::UMOUNT_NOFOLLOW) {
+            Err(Errno::EBUSY) if Instant::now() < end => thread::sleep(BUSY_PAUSE),
+            done => return done,
+        }
+    }
+}
+
+/// How long a stop waits for others to close a folder.
+const BUSY_LIMIT: Duration = Duration::from_millis(200);
+
+/// Between two attempts.
+const BUSY_PAUSE: Duration = Duration::from_millis(5);
 
 /// A bpffs and how to get rid of it.
 #[derive(Debug)]
@@ -153,8 +173,7 @@ impl Bpffs {
         match self.own {
             Some(own) => within(own.namespace.as_ref(), || {
                 let point = own.point.display();
-                umount2(&own.point, MntFlags::UMOUNT_NOFOLLOW)
-                    .map_err(|error| failed(error.into(), &format!("unmount {point}")))?;
+                unmount(&own.point).map_err(|error| failed(error.into(), &format!("unmount {point}")))?;
                 fs::remove_dir(&own.point).map_err(|error| match error.kind() {
                     io::ErrorKind::ResourceBusy => {
                         let what = format!("remove {point}, another mount is there (`umount {point}` ends it)");
@@ -294,8 +313,6 @@ const SOURCE: &str = "bondd";
 
 #[cfg(test)]
 mod tests {
-    use std::thread;
-
     use super::*;
     use crate::apart::tests::refused;
 
@@ -327,7 +344,13 @@ mod tests {
         fs::remove_dir(found.root().join("kept")).unwrap();
         assert_eq!(found.own.is_some(), open_bpffs(Path::new(SYSTEM)).is_err());
         let ours = found.own.is_some();
+        let looks = File::open(found.root()).unwrap();
+        let looker = thread::spawn(move || {
+            thread::sleep(BUSY_LIMIT / 10);
+            drop(looks);
+        });
         found.unmount_if_empty().unwrap();
+        looker.join().unwrap();
         assert!(!run_dir.join("bpf").exists());
         if ours {
             fs::remove_dir(&run_dir).unwrap();
