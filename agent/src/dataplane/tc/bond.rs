@@ -42,6 +42,8 @@ pub(super) struct Shared {
     pub(super) in_kernel: InKernel,
     /// Opened when the first bond needs it: it may have to be mounted.
     pub(super) pins: Option<Pins>,
+    /// See [`Shared::swept_pins`].
+    pub(super) swept: bool,
     /// Indexes of the bonds that were made or taken over.
     pub(super) taken: BTreeSet<u32>,
     /// A grace period has passed since no earlier agent writes the maps of the others.
@@ -82,7 +84,7 @@ impl Bond {
 }
 
 impl Shared {
-    /// The folder of pins. The first call opens it and removes stale pins.
+    /// The folder of pins. The first call opens it.
     pub(super) fn pins(&mut self) -> Result<&Pins, PlaneError> {
         let pins = match self.pins.take() {
             Some(mut pins) => {
@@ -99,15 +101,24 @@ impl Shared {
                         self.run_dir.display()
                     )
                 };
-                let pins = step_with(&BPF, open, || Pins::open(&self.run_dir, self.netns))?;
-                sweep(&pins, &mut self.links)?;
-                if let Err(error) = pins.sweep_namespaces() {
-                    log::warn!("cannot look for pins that nothing uses: {error}");
-                }
-                pins
+                step_with(&BPF, open, || Pins::open(&self.run_dir, self.netns))?
             }
         };
         Ok(self.pins.insert(pins))
+    }
+
+    /// The same, without stale pins. The first call removes them, for which each bond that has pins is looked for: bonds that forward
+    /// already are taken over before that.
+    pub(super) fn swept_pins(&mut self) -> Result<&Pins, PlaneError> {
+        self.pins()?;
+        if !self.swept {
+            self.sweep_pins()?;
+            if let Some(Err(error)) = self.pins.as_ref().map(Pins::sweep_namespaces) {
+                log::warn!("cannot look for pins that nothing uses: {error}");
+            }
+            self.swept = true;
+        }
+        self.pins()
     }
 
     /// Takes over the list that an earlier agent left in force in these maps. One grace period serves all bonds, as that agent ended

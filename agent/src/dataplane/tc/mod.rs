@@ -133,6 +133,7 @@ impl TcPlane {
             loader: Loader::default(),
             in_kernel: in_kernel.clone(),
             pins: None,
+            swept: false,
             taken: BTreeSet::new(),
             settled: false,
         };

@@ -60,7 +60,7 @@ impl Shared {
         if self.pins.is_none() && self.find_pins()?.is_none() {
             return Ok(Vec::new());
         }
-        self.pins()?;
+        self.swept_pins()?;
         let Some(pins) = self.pins.as_ref().filter(|pins| pins.is_locked()) else {
             return Ok(Vec::new());
         };
@@ -84,7 +84,7 @@ impl Shared {
         }
         let kind = self.kind_of_new_bonds()?;
         // Opening the pins may take long, and as long a crash would leave a bare device.
-        self.pins()?;
+        self.swept_pins()?;
         kind.make(&mut self.links, name, "wire%d")
             .map_err(|error| match error {
                 PlaneError::Kernel { source, .. } if source.raw_os_error() == Some(libc::EEXIST) => taken(),

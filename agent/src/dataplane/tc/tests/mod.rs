@@ -497,7 +497,7 @@ fn pins_of_bonds_whose_interface_is_gone_are_swept() {
         let ifindex = w.link("bond0").ifindex;
         w.links.delete(ifindex).unwrap();
         w.reopen();
-        lock(&w.plane.shared).pins().unwrap();
+        w.plane.bonds().unwrap();
         assert_eq!(w.snapshot(), before);
     });
 }
