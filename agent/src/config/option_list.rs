@@ -1,6 +1,6 @@
 //! Operations on the options of a bond as files give them: a list with each option once, under whichever of its names.
 
-use bond_modes::options::{parse, row_name, show_all};
+use bond_modes::options::{parse, row_name, show};
 
 use super::SpecOption;
 
@@ -57,7 +57,5 @@ pub(super) fn is_off(option: &SpecOption) -> bool {
 /// The value as parsed by the option table; `None` for a bad one, which is reported elsewhere.
 pub(super) fn effective(option: &SpecOption) -> Option<String> {
     let change = parse(&[option.pair()]).ok()?;
-    show_all(&change.options, None)
-        .remove(row_name(&option.name))
-        .map(|value| value.to_string())
+    show(&change.options, &option.name).map(|value| value.to_string())
 }

@@ -30,7 +30,7 @@ pub use error::OptionError;
 pub use port::{PORT_TABLE, PortOptions};
 pub use row::{Files, Kind, Modes, OptionRow, SetWhen, Since};
 pub use shown::{OptionValue, millis};
-pub use table::{TABLE, find, row_name, show_all};
+pub use table::{TABLE, find, row_name, show, show_all};
 pub use value::{Range, is_interface_name};
 
 /// Effective options of a bond.

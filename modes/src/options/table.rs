@@ -32,6 +32,11 @@ pub fn show_all(options: &BondOptions, active: Option<&str>) -> BTreeMap<String,
     all
 }
 
+/// One option's effective value; none if there is no such option. The active port is state, not a stored option.
+pub fn show(options: &BondOptions, name: &str) -> Option<OptionValue> {
+    find(name).map(|row| row.show.value(options, None))
+}
+
 fn number(n: impl Into<i64>) -> OptionValue {
     OptionValue::Number(n.into())
 }
