@@ -165,12 +165,19 @@ impl Store {
     /// Of several states of one interface the one written last counts: its bond was renamed, and the agent could not remove the
     /// file under the earlier name.
     fn keep_latest(&mut self, mut states: Vec<(String, SavedBond)>, may_wait: &mut impl MayWait) -> Vec<SavedBond> {
+        let mut files = BTreeMap::new();
+        for (_, state) in &states {
+            *files.entry(state.ifindex).or_insert(0) += 1;
+        }
         let written = |file: &str| {
             fs::metadata(self.path(file))
                 .and_then(|metadata| metadata.modified())
                 .ok()
         };
-        states.sort_by_key(|(file, state)| (state.ifindex, written(file)));
+        states.sort_by_cached_key(|(file, state)| {
+            let one_of_several = files[&state.ifindex] > 1;
+            (state.ifindex, one_of_several.then(|| written(file)))
+        });
         let mut kept: Vec<(String, SavedBond)> = Vec::new();
         for (file, state) in states {
             if let Some((file, before)) = kept.pop_if(|(_, before)| before.ifindex == state.ifindex) {
