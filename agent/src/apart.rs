@@ -8,9 +8,18 @@ use std::thread;
 /// # Errors
 /// The thread cannot be made, and nothing was done; or it panicked.
 pub fn apart<T: Send>(work: impl FnOnce() -> T + Send) -> io::Result<T> {
+    beside(work, || ()).0
+}
+
+/// Does `there` on a new thread, and meanwhile `here` on this one. The errors of the first are those of [`apart`].
+pub fn beside<T: Send, H>(there: impl FnOnce() -> T + Send, here: impl FnOnce() -> H) -> (io::Result<T>, H) {
     thread::scope(|scope| {
-        let thread = builder().spawn_scoped(scope, work).map_err(|error| no_thread(&error))?;
-        thread.join().map_err(|_| io::Error::other("its thread panicked"))
+        let thread = builder().spawn_scoped(scope, there);
+        let done_here = here();
+        let done_there = thread
+            .map_err(|error| no_thread(&error))
+            .and_then(|thread| thread.join().map_err(|_| io::Error::other("its thread panicked")));
+        (done_there, done_here)
     })
 }
 

@@ -3,7 +3,9 @@
 //! Stages come in the order of their harm if they are late: bonds that forward are unmonitored until they are taken over; ports can
 //! only be attached once the bonds that lose them have given them back; and nothing uses a bond yet that is to be made.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use bond_modes::PortId;
 
 use super::id::InstanceId;
 use super::task::Task;
@@ -46,6 +48,8 @@ pub(super) enum Step {
 pub(super) struct Agenda {
     stage: Stage,
     steps: VecDeque<Step>,
+    /// The bonds to be taken over, by the ports that their states name.
+    of_port: BTreeMap<PortId, String>,
     /// The lines of the option files that were not followed yet, by bond.
     specs: Vec<BondSpec>,
     /// All bonds that the files name.
@@ -58,16 +62,23 @@ impl Agenda {
         Agenda {
             stage: Stage::Done,
             steps: VecDeque::new(),
+            of_port: BTreeMap::new(),
             specs: Vec::new(),
             named: BTreeSet::new(),
         }
     }
 
-    /// Takes these saved bonds over, then follows the files.
-    pub(super) fn new(saved: impl IntoIterator<Item = String>, specs: &[BondSpec]) -> Agenda {
+    /// Takes these saved bonds over, which have these ports, then follows the files.
+    pub(super) fn new(saved: impl IntoIterator<Item = (String, Vec<PortId>)>, specs: &[BondSpec]) -> Agenda {
+        let (mut steps, mut of_port) = (VecDeque::new(), BTreeMap::new());
+        for (bond, ports) in saved {
+            of_port.extend(ports.into_iter().map(|port| (port, bond.clone())));
+            steps.push_back(Step::Change(Task::Adopt(bond)));
+        }
         Agenda {
             stage: Stage::Saved,
-            steps: saved.into_iter().map(|bond| Step::Change(Task::Adopt(bond))).collect(),
+            steps,
+            of_port,
             specs: specs.to_vec(),
             named: specs.iter().map(|spec| spec.name.clone()).collect(),
         }
@@ -106,6 +117,16 @@ impl Agenda {
         steps.into_iter().rev().for_each(|step| self.steps.push_front(step));
     }
 
+    /// This port does not work: if it is one of a bond that is to be taken over, that bond comes next, as nobody else moves its traffic.
+    /// Its turn comes once more, when nothing is left to do.
+    pub(super) fn hurry(&mut self, port: PortId) {
+        if self.stage == Stage::Saved
+            && let Some(bond) = self.of_port.remove(&port)
+        {
+            self.steps.push_front(Step::Change(Task::Adopt(bond)));
+        }
+    }
+
     /// The lines about this bond, if they were not followed yet.
     pub(super) fn spec(&self, name: &str) -> Option<&BondSpec> {
         self.specs.iter().find(|spec| spec.name == name)
@@ -140,7 +161,8 @@ mod tests {
 
     #[test]
     fn every_stage_comes_once_and_what_is_added_first_is_done_first() {
-        let mut agenda = Agenda::new(["bond0".to_owned(), "bond1".to_owned()], &[]);
+        let saved = ["bond0", "bond1"].map(|name| (name.to_owned(), Vec::new()));
+        let mut agenda = Agenda::new(saved, &[]);
         let adopt = |name: &str| Some(Step::Change(Task::Adopt(name.to_owned())));
         assert_eq!(agenda.pop(), adopt("bond0"));
         let attach = |port: &str| Step::Change(Task::Attach(InstanceId(1), port.to_owned()));
@@ -152,6 +174,27 @@ mod tests {
             stages.push(agenda.advance());
         }
         assert!(stages.is_sorted() && stages.len() == 8, "{stages:?}");
+    }
+
+    #[test]
+    fn a_bond_with_a_lost_port_is_taken_over_next() {
+        let ports = |ports: [u32; 2]| ports.map(PortId).to_vec();
+        let saved = [("bond0", [3, 4]), ("bond1", [5, 6]), ("bond2", [7, 8])];
+        let mut agenda = Agenda::new(saved.map(|(name, of)| (name.to_owned(), ports(of))), &[]);
+        for lost in [9, 8, 8, 5] {
+            agenda.hurry(PortId(lost));
+        }
+        let adopted = std::iter::from_fn(|| match agenda.pop() {
+            Some(Step::Change(Task::Adopt(bond))) => Some(bond),
+            _ => None,
+        });
+        assert_eq!(
+            adopted.collect::<Vec<_>>(),
+            ["bond1", "bond2", "bond0", "bond1", "bond2"]
+        );
+        while agenda.advance() != Stage::Make {}
+        agenda.hurry(PortId(3));
+        assert_eq!(agenda.pop(), None);
     }
 
     #[test]

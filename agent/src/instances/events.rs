@@ -104,12 +104,18 @@ impl Instances {
     }
 
     fn told_of(&mut self, now: Time, links: &[Link]) {
-        links.iter().for_each(|link| self.heard_of(link.ifindex));
+        for link in links {
+            self.heard_of(link.ifindex);
+            if !link.report.carrier.is_on() {
+                self.agenda.hurry(PortId(link.ifindex));
+            }
+        }
         self.each_kind(|kind, shared| kind.on_links(shared, now, links));
     }
 
     fn told_gone(&mut self, now: Time, ifindex: u32, name: &str) {
         self.heard_of(ifindex);
+        self.agenda.hurry(PortId(ifindex));
         self.each_kind(|kind, shared| kind.on_gone(shared, now, ifindex, name));
     }
 

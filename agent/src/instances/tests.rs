@@ -113,6 +113,15 @@ impl Change<'_> {
         drained
     }
 
+    /// Compares everything with the state in the kernel.
+    fn resync(&mut self) {
+        let now = self.now();
+        self.begin_reading(now);
+        let read = self.unlocked(|tools| super::events::read_all(&mut tools.links));
+        let now = self.now();
+        self.finish_reading(now, read);
+    }
+
     /// As [`Instances::poll_timeout`], with the tasks.
     fn poll_timeout(&mut self) -> Option<Time> {
         let due = [Instances::poll_timeout(self), self.task_timeout()];

@@ -1,5 +1,7 @@
 //! Whole turns of the loop, with real link events and clients, on a scripted data plane that records its calls.
 
+mod start;
+
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::BorrowedFd;
@@ -291,57 +293,6 @@ fn a_failover_waits_for_no_reader() {
             assert_eq!(Turn(moved.0[..programmed].to_vec()).shown(), 0, "readers came first");
             assert!(world.agent.showing.is_some(), "no reader was waiting");
         }
-    });
-}
-
-#[test]
-fn an_adopted_bond_fails_over_while_others_are_still_to_be_adopted() {
-    in_netns(|| {
-        let mut world = AgentUnderTest::new("start");
-        world.start_again();
-        let (mut root, mut changed) = (world.connect(), Vec::new());
-        root.write_all(b"{\"id\":2,\"call\":\"add\",\"bond\":\"bond11\",\"options\":[]}\n")
-            .unwrap();
-        let adoptions = |turn: &Turn| {
-            let adopts = |call: &&script::Call| matches!(call, script::Call::Adopt(_));
-            turn.0.iter().filter(adopts).count()
-        };
-        let mut adopted = 0;
-        while adopted < 3 {
-            let turn = world.turn();
-            assert!(adoptions(&turn) <= 1, "one a turn");
-            adopted += adoptions(&turn);
-        }
-        let first = "bond0";
-        let before = world.sends_through(first);
-        ip("link set q0-0 down");
-        while world.sends_through(first) == before {
-            adopted += adoptions(&world.turn());
-            assert!(adopted < BONDS, "it waits for the adoption of all");
-        }
-        let (mut reader, mut shown) = (world.connect(), Vec::new());
-        reader.write_all(SHOW.as_bytes()).unwrap();
-        // However slow the machine is, the answer is there before all are adopted.
-        world.agent.share_of_readers = LIMIT;
-        while receive(&mut reader, &mut shown) == 0 {
-            adopted += adoptions(&world.turn());
-        }
-        let answer: Value = serde_json::from_slice(&shown).unwrap();
-        let waiting = answer["ok"]["waiting"].as_array().unwrap();
-        assert!(adopted < BONDS && waiting.len() >= BONDS - adopted, "{waiting:?}");
-        assert!(waiting.iter().all(|bond| bond["starting"] == true), "{waiting:?}");
-        assert_eq!(receive(&mut root, &mut changed), 0, "a change waits");
-        while !world.agent.instances.lock().has_started() {
-            let wait = world.agent.wait();
-            assert!(wait == Some(Duration::ZERO) || adopted == BONDS, "it sleeps {wait:?}");
-            adopted += adoptions(&world.turn());
-        }
-        assert_eq!(adopted, BONDS);
-        while receive(&mut root, &mut changed) == 0 {
-            world.turn();
-        }
-        let refused = String::from_utf8(changed).unwrap();
-        assert!(refused.contains("there is a bond bond11 already"), "{refused}");
     });
 }
 

@@ -14,13 +14,21 @@ use super::super::losses::can_fail_over;
 use super::super::task::Task;
 use super::super::unadopted::{State, Unadopted};
 use super::change::Change;
+use crate::apart::beside;
 use crate::config::BondSpec;
 use crate::dataplane::step::{step, twice};
 use crate::dataplane::{self, Adopted, Observed, OriginalPort, PlaneBond, PlaneChoice, PlaneError, PortBase};
+use crate::may_wait::MayWait;
 use crate::origins::{Origins, absolute};
 use crate::plane_option::{is_plane, without_plane};
+use crate::priority;
 use crate::saved::SavedBond;
 use crate::text::chain;
+
+/// May wait: before the first bond is taken over nobody else has anything to do.
+struct Start;
+
+impl MayWait for Start {}
 
 impl Change<'_> {
     /// Reads the interfaces and says what is to be done, one task after the other: adopt saved bonds, change them to match the
@@ -31,9 +39,16 @@ impl Change<'_> {
     pub fn begin_start(&mut self, specs: &[BondSpec], files: &[PathBuf]) -> std::io::Result<()> {
         // Nobody else needs it yet.
         let mut store = self.store.clone();
-        let loaded = self.unlocked(|tools| store.load(tools));
+        let now = self.now();
+        self.begin_reading(now);
+        // Nobody moves the traffic of bonds meanwhile.
+        let load = || {
+            priority::raise(priority::LOOP);
+            store.load(&mut Start)
+        };
+        let (loaded, links) = self.unlocked(|tools| beside(load, || read_all(&mut tools.links)));
         self.store = store;
-        let loaded = loaded?;
+        let loaded = loaded??;
         self.files = files.iter().map(|file| absolute(file)).collect();
         self.left.ports = loaded.left;
         for (name, error) in loaded.unread {
@@ -43,14 +58,17 @@ impl Change<'_> {
             };
             self.adopt_later(Unadopted::new(&name, State::Unread), &error);
         }
-        let saved: Vec<String> = loaded.states.iter().map(|saved| saved.name.clone()).collect();
+        let ports = |saved: &SavedBond| saved.originals.keys().copied().collect();
+        let states = loaded.states.iter();
+        let saved: Vec<(String, Vec<PortId>)> = states.map(|saved| (saved.name.clone(), ports(saved))).collect();
         for saved in loaded.states {
             let name = saved.name.clone();
             self.unadopted
                 .push(Unadopted::new(&name, State::Saved(Box::new(saved))));
         }
         self.agenda = Agenda::new(saved, specs);
-        self.resync();
+        let now = self.now();
+        self.finish_reading(now, links);
         Ok(())
     }
 
@@ -155,15 +173,6 @@ impl Change<'_> {
         if self.bonds.get(at).is_some_and(|instance| instance.wants(port)) {
             self.attach_if_there(at, port);
         }
-    }
-
-    /// Compares everything with the state in the kernel.
-    pub(in crate::instances) fn resync(&mut self) {
-        let now = self.now();
-        self.begin_reading(now);
-        let read = self.unlocked(|tools| read_all(&mut tools.links));
-        let now = self.now();
-        self.finish_reading(now, read);
     }
 
     /// What a saved bond is now, also under another name, with which it is saved then; none if its interface is gone.
