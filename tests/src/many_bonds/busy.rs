@@ -96,13 +96,13 @@ impl Busy {
         assert!(many.daemon.sigterm(), "the agent does not stop");
         many.configure(1 + self.others);
         self.launches(many, &format!("makes {} bonds", self.others), 1, |many| {
-            many.start(Probe::settled())
+            many.start(Probe::settled(0))
         });
     }
 
     fn takeovers(&mut self, many: &mut ManyBonds) {
         let name = format!("takes {} bonds over", self.others);
-        self.launches(many, &name, TAKEOVERS, ManyBonds::take_over);
+        self.launches(many, &name, TAKEOVERS, |many| many.take_over(0));
     }
 
     /// So many starts of the agent, each with the first pull: what that one costs, and the later ones.
@@ -143,7 +143,7 @@ impl Busy {
         let enough = if is_idle { 0 } else { THINGS };
         let (pulls, rate) = beside(works, |done| {
             at_once(|| {
-                many.pull_until(PULLS_LIMIT, Probe::settled(), |_, probe| {
+                many.pull_until(PULLS_LIMIT, Probe::settled(0), |_, probe| {
                     probe.so_far().len() >= PULLS && done.load(Ordering::Relaxed) >= enough
                 })
             })
@@ -223,7 +223,7 @@ fn under_traffic(others: usize, plane: Plane) -> ManyBonds {
     }
     many.far.set_sysctl("ipv4/conf/all/rp_filter", "0");
     many.configure(1);
-    let taken = at_once(|| many.start(Probe::new()));
+    let taken = at_once(|| many.start(Probe::new(0)));
     assert!(taken.is_whole(), "the first bond: {taken}");
     many.near.batch(&format!(
         "addr add {NEAR}/24 dev bond0\nneigh replace {FAR} lladdr {FAR_MAC} dev bond0 nud permanent"

@@ -43,7 +43,7 @@ pub const MODULES: &[&str] = &["veth", "sch_ingress", "cls_bpf", "team", "team_m
 pub fn measure(count: usize, plane: Plane, progress: impl Fn(&str)) -> Seen {
     let mut many = ManyBonds::new(count, plane);
     progress("cables are there");
-    let start = at_once(|| many.start(Probe::new()));
+    let start = at_once(|| many.start(Probe::new(0)));
     progress(&format!("start: {start}"));
     let mut seen = Seen::started(count, start);
     if !seen.start.is_whole() {
@@ -53,7 +53,8 @@ pub fn measure(count: usize, plane: Plane, progress: impl Fn(&str)) -> Seen {
     progress("idle");
     seen.dead = Some(at_once(|| many.all_first_ports_dead()));
     progress("all first ports dead");
-    let takeover = at_once(|| many.take_over());
+    // Its turn is the last, if it does not come out of turn.
+    let takeover = at_once(|| many.take_over(count - 1));
     progress(&format!("takeover: {takeover}"));
     let is_whole = takeover.is_whole();
     seen.takeover = Some(takeover);
@@ -72,6 +73,8 @@ struct ManyBonds {
     count: usize,
     bonds: Vec<Bond>,
     named: BTreeMap<String, usize>,
+    /// Whose cable is pulled.
+    pulled: usize,
     events: LinkEvents,
     near_hands: Hands,
     far_hands: Hands,
@@ -141,7 +144,7 @@ impl ManyBonds {
         ));
         let settings = Settings {
             args: vec!["--plane".into(), plane.name().into()],
-            config: Some((0..count).map(lines).collect()),
+            config: Some(config(count)),
             ..Settings::default()
         };
         let daemon = Daemon::prepare(&near, settings);
@@ -155,6 +158,7 @@ impl ManyBonds {
                 })
                 .collect(),
             named: (0..count).map(|bond| (format!("bond{bond}"), bond)).collect(),
+            pulled: 0,
             events: LinkEvents::subscribe(&near),
             near_hands: Hands::new(&near),
             far_hands: Hands::new(&far),
@@ -171,7 +175,7 @@ impl ManyBonds {
     /// Writes the options file, with so many of the bonds.
     fn configure(&mut self, count: usize) {
         self.count = count;
-        self.daemon.configure(&(0..count).map(lines).collect::<String>());
+        self.daemon.configure(&config(count));
     }
 
     /// From the start of the agent until all bonds forward. Each is set up as soon as it appears, as by a network manager.
@@ -195,11 +199,20 @@ impl ManyBonds {
         }
     }
 
-    /// From SIGKILL and start until all are taken over. The log says of which it is: what forwards is the same before and after.
-    fn take_over(&mut self) -> Taken {
+    /// From SIGKILL and start until all are taken over, while the cable of one is pulled. The log says which are: what forwards is the
+    /// same before and after.
+    fn take_over(&mut self, pulled: usize) -> Taken {
         self.daemon.sigkill();
         let before = self.adopted();
-        self.launch(TAKEOVER_LIMIT, Probe::settled(), |many| many.adopted() - before)
+        self.pulled = pulled;
+        let taken = self.launch(TAKEOVER_LIMIT, self.probe(), |many| many.adopted() - before);
+        self.pulled = 0;
+        taken
+    }
+
+    /// Of a bond that forwards.
+    fn probe(&self) -> Probe {
+        Probe::settled(self.pulled)
     }
 
     fn adopted(&mut self) -> usize {
@@ -208,7 +221,7 @@ impl ManyBonds {
         self.adopted
     }
 
-    /// Starts the agent and pulls the first bond's cable again and again, until it is ready and `look`, which says how many bonds are
+    /// Starts the agent and pulls the cable of one bond again and again, until it is ready and `look`, which says how many bonds are
     /// as they should be, says that all are.
     fn launch(&mut self, limit: Duration, probe: Probe, mut look: impl FnMut(&mut ManyBonds) -> usize) -> Taken {
         let begun = Instant::now();
@@ -235,7 +248,7 @@ impl ManyBonds {
         }
     }
 
-    /// Pulls the first bond's cable again and again, until it is over; sets up the bonds that appear.
+    /// Pulls the cable of that bond again and again, until it is over; sets up the bonds that appear.
     fn pull_until(
         &mut self,
         limit: Duration,
@@ -250,8 +263,8 @@ impl ManyBonds {
             if probe.is_about_to_pull() && !is_over {
                 self.events.renew(&self.near);
             }
-            let first = &self.bonds[0];
-            probe.step(first.port(), first.ports, &events, is_over, &mut self.far_hands);
+            let pulled = &self.bonds[self.pulled];
+            probe.step(pulled.port(), pulled.ports, &events, is_over, &mut self.far_hands);
             if is_over && probe.is_settled() || begun.elapsed() >= limit {
                 return probe.pulls(begun);
             }
@@ -310,8 +323,9 @@ impl ManyBonds {
         let mut waits: Vec<Duration> = waits.into_values().collect();
         waits.sort_unstable();
         let end = Instant::now() + DEAD_LIMIT;
-        // The first bond has a primary.
-        while self.bonds[0].port() != self.bonds[0].ports[0] && Instant::now() < end {
+        // These have a primary.
+        let is_back = |bond: &Bond| bond.port() == bond.ports[0];
+        while !pulled_ones(self.count).all(|bond| is_back(&self.bonds[bond])) && Instant::now() < end {
             self.events.read(LOOK);
         }
         thread::sleep(SETTLE);
@@ -389,12 +403,12 @@ impl ManyBonds {
     /// Pulls the first bond's active cable; how long its failover took, if it came.
     fn pull(&mut self) -> Option<Duration> {
         self.events = LinkEvents::subscribe(&self.near);
-        let mut probe = Probe::settled();
+        let mut probe = self.probe();
         let end = Instant::now() + DEAD_LIMIT;
         while Instant::now() < end {
             let events = self.events.read(probe.patience());
-            let first = &self.bonds[0];
-            probe.step(first.port(), first.ports, &events, false, &mut self.far_hands);
+            let pulled = &self.bonds[self.pulled];
+            probe.step(pulled.port(), pulled.ports, &events, false, &mut self.far_hands);
             if let Some(pull) = probe.so_far().last() {
                 return Some(pull.wait());
             }
@@ -422,12 +436,24 @@ fn when_ready(socket: PathBuf, end: Instant) -> Arc<OnceLock<Instant>> {
     ready
 }
 
-/// Lines of a bond in the options file. The first, which is pulled, goes back to its first port each time.
-fn lines(bond: usize) -> String {
-    let primary = if bond == 0 { " primary=a0" } else { "" };
-    format!(
-        "alias bond{bond} bonding\noptions bond{bond} mode=active-backup miimon=100 slaves=a{bond},b{bond}{primary}\n"
-    )
+/// The options file. Bonds that are pulled go back to their first ports each time.
+fn config(count: usize) -> String {
+    let line = |bond: usize| {
+        let primary = if pulled_ones(count).any(|one| one == bond) {
+            format!(" primary=a{bond}")
+        } else {
+            String::new()
+        };
+        format!(
+            "alias bond{bond} bonding\noptions bond{bond} mode=active-backup miimon=100 slaves=a{bond},b{bond}{primary}\n"
+        )
+    };
+    (0..count).map(line).collect()
+}
+
+/// The first bond, and the last one.
+fn pulled_ones(count: usize) -> impl Iterator<Item = usize> {
+    [0, count.saturating_sub(1)].into_iter()
 }
 
 /// A thousand bonds are more maps to look at than the usual soft limit allows.

@@ -6,8 +6,10 @@ use super::CLOSE;
 use super::watch::LinkEvent;
 use crate::netns::Hands;
 
-/// Pulls the active cable of the first bond, waits until the traffic has moved, plugs it in, waits until the traffic is back.
+/// Pulls the active cable of a bond, waits until the traffic has moved, plugs it in, waits until the traffic is back.
 pub struct Probe {
+    /// The number of the bond.
+    bond: usize,
     state: State,
     pulls: Vec<Pull>,
 }
@@ -56,17 +58,18 @@ impl Pull {
 
 impl Probe {
     /// Of a bond that is to be made.
-    pub fn new() -> Probe {
-        Probe::in_state(State::Absent)
+    pub fn new(bond: usize) -> Probe {
+        Probe::in_state(bond, State::Absent)
     }
 
     /// Of a bond that forwards: its cable is pulled at once.
-    pub fn settled() -> Probe {
-        Probe::in_state(State::Settled(Instant::now() - PAUSE))
+    pub fn settled(bond: usize) -> Probe {
+        Probe::in_state(bond, State::Settled(Instant::now() - PAUSE))
     }
 
-    fn in_state(state: State) -> Probe {
+    fn in_state(bond: usize, state: State) -> Probe {
         Probe {
+            bond,
             state,
             pulls: Vec::new(),
         }
@@ -91,7 +94,7 @@ impl Probe {
         self.state = match self.state {
             State::Absent | State::Plugged if port == first => State::Settled(now),
             State::Settled(since) if now - since >= PAUSE && !is_over => {
-                far.tell("link set a0 down");
+                far.tell(&format!("link set a{} down", self.bond));
                 State::Pulled(now, None)
             }
             State::Pulled(pulled, event) if port == second => {
@@ -103,7 +106,7 @@ impl Probe {
                 State::Moved(now)
             }
             State::Moved(since) if now - since >= PAUSE => {
-                far.tell("link set a0 up");
+                far.tell(&format!("link set a{} up", self.bond));
                 State::Plugged
             }
             _ => return,

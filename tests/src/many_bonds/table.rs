@@ -193,13 +193,10 @@ impl Seen {
                 of(&|taken| taken.times()[1].clone()),
             ),
             (
-                "  the first fails over again after",
+                "  a bond fails over again after",
                 of(&|taken| taken.pulls.first.map_or_else(|| not_within(taken.limit), seconds)),
             ),
-            (
-                "  longest failover of the first from then on",
-                of(&|taken| taken.longest(1)),
-            ),
+            ("  longest failover of it from then on", of(&|taken| taken.longest(1))),
         ]
     }
 
