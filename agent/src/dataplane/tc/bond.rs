@@ -113,6 +113,9 @@ impl Shared {
         self.pins()?;
         if !self.swept {
             self.sweep_pins()?;
+            if let Err(error) = self.in_kernel.sweep() {
+                log::warn!("cannot remove what was prepared for bonds that are gone: {error}");
+            }
             if let Some(Err(error)) = self.pins.as_ref().map(Pins::sweep_namespaces) {
                 log::warn!("cannot look for pins that nothing uses: {error}");
             }

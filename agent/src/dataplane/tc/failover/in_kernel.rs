@@ -120,8 +120,8 @@ impl InKernel {
                 again: None,
             };
         }
-        let opened = Opened::open(folder).and_then(|mut opened| {
-            open::sweep(folder, &mut opened)?;
+        let opened = Opened::open(folder).and_then(|opened| {
+            open::sweep(folder)?;
             self.0.ready.add(opened.ring(), EpollEvent::new(READABLE, 0))?;
             Ok(opened)
         });
@@ -137,6 +137,11 @@ impl InKernel {
                 State::Without { why, again }
             }
         }
+    }
+
+    /// Forgets bonds whose pins are gone. May wait for the kernel, with nothing locked.
+    pub fn sweep(&self) -> io::Result<()> {
+        self.open_folder().map_or(Ok(()), |folder| open::sweep(&folder))
     }
 
     /// The last bond is gone: takes the program out of the kernel.

@@ -14,7 +14,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::path::Path;
 use std::sync::LazyLock;
 
-use aya::maps::{HashMap, Map, MapData, RingBuf};
+use aya::maps::{HashMap, Map, MapData, MapError, RingBuf};
 use aya::programs::FEntry;
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::{Btf, Ebpf, EbpfLoader, include_bytes_aligned};
@@ -57,11 +57,10 @@ impl Opened {
             }
         }
         let link = PinnedLink::from_pin(&pin).map_err(|error| io::Error::other(error.to_string()))?;
-        let open = |name: &str| MapData::from_pin(folder.join(name)).and_then(Map::from_map_data);
         Ok(Opened {
             netns,
-            armed: HashMap::try_from(open(ARMED).map_err(map_error)?).map_err(map_error)?,
-            losses: open(LOSSES).and_then(RingBuf::try_from).map_err(map_error)?,
+            armed: armed(folder)?,
+            losses: pinned(folder, LOSSES).and_then(RingBuf::try_from).map_err(map_error)?,
             _link: link.into(),
         })
     }
@@ -80,6 +79,14 @@ impl Opened {
         // SAFETY: the ring owns the descriptor and lives as long as the borrow.
         unsafe { BorrowedFd::borrow_raw(self.losses.as_raw_fd()) }
     }
+}
+
+fn armed(folder: &Path) -> io::Result<HashMap<MapData, PortKey, Armed>> {
+    pinned(folder, ARMED).and_then(HashMap::try_from).map_err(map_error)
+}
+
+fn pinned(folder: &Path, name: &str) -> Result<Map, MapError> {
+    MapData::from_pin(folder.join(name)).and_then(Map::from_map_data)
 }
 
 /// Whether a bond's map is entered in the map of this name.
@@ -107,19 +114,20 @@ pub fn forget(folder: &Path, bond: u32) -> io::Result<()> {
     Ok(())
 }
 
-/// Forgets bonds that have no pins any more, and their ports.
-pub fn sweep(folder: &Path, opened: &mut Opened) -> io::Result<()> {
+/// Forgets bonds that have no pins any more, and their ports. May wait for a grace period of the kernel.
+pub fn sweep(folder: &Path) -> io::Result<()> {
+    let (netns, mut armed) = (netns_cookie()?, armed(folder)?);
     let all = folder.parent().map_or(Ok(Vec::new()), names)?;
     let bonds: BTreeSet<u32> = all.iter().filter_map(|name| name.parse().ok()).collect();
     let mut gone = Vec::new();
-    for key in opened.armed.keys() {
+    for key in armed.keys() {
         let key = key.map_err(map_error)?;
-        if key.netns == opened.netns && !bonds.contains(&opened.armed.get(&key, 0).map_err(map_error)?.bond) {
+        if key.netns == netns && !bonds.contains(&armed.get(&key, 0).map_err(map_error)?.bond) {
             gone.push(key);
         }
     }
     for key in gone {
-        gone_is_fine(opened.armed.remove(&key))?;
+        gone_is_fine(armed.remove(&key))?;
     }
     let mut known = BTreeSet::new();
     for name in [TRANSMITS, RULES_OF] {

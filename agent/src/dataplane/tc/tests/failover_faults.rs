@@ -219,6 +219,7 @@ fn what_bonds_that_were_deleted_without_an_agent_left_is_removed_by_the_next() {
         w.reopen();
         w.links.delete(gone).unwrap();
         let (other, _) = w.plane.take_over("bond1").unwrap().unwrap();
+        assert_eq!(w.plane.bonds().unwrap(), ["bond1"]);
         let folder = failover_folder(w);
         for map in ["transmits", "rules_of"] {
             let bonds = MapOfMaps::pinned(&folder.join(map)).unwrap();
