@@ -137,15 +137,11 @@ pub fn read_attached(links: &mut RouteSocket, bond: &str, port: PortId, errors: 
     Some(link)
 }
 
-/// As [`read_unless_gone`], of an interface that is not attached: also nothing if it has no mark. Then it is not the one whose
-/// settings are known, or it has them back.
+/// As [`read_unless_gone`], of an interface that is not attached: also nothing without the mark of this bond. Then it is not the one
+/// whose settings are known, or it has them back, or it is another bond's port by now.
 pub fn read_marked(links: &mut RouteSocket, bond: &str, port: PortId, errors: &mut Failures) -> Option<Link> {
-    let link = read_unless_gone(links, port, errors)?;
-    if is_mark(&link.alias) {
-        return Some(link);
-    }
-    log_unmarked(bond, &link);
-    None
+    let (link, of) = read_orphan(links, bond, port, errors)?;
+    (of == MarkOf::ThisBond).then_some(link)
 }
 
 /// As [`read_unless_gone`], of an interface that may be a port of a bond that is gone; also whose port it is by its mark.

@@ -490,6 +490,23 @@ fn as_nobody<T>(body: impl FnOnce() -> T) -> T {
 }
 
 #[test]
+fn a_port_of_another_bond_is_not_given_back() {
+    for_both_hooks(|w| {
+        w.bond_with_two_ports();
+        let p0 = w.port("p0");
+        let original = w.originals[&p0].clone();
+        let (mut other, _) = w.plane.make("bond1").unwrap();
+        let before = w.snapshot();
+        assert!(
+            !other.detach(p0, &original).unwrap(),
+            "a state that is out of date names it"
+        );
+        assert_eq!(w.snapshot(), before);
+        Box::new(other).destroy().unwrap();
+    });
+}
+
+#[test]
 fn pins_of_bonds_whose_interface_is_gone_are_swept() {
     for_both_hooks(|w| {
         let before = w.snapshot();
