@@ -107,19 +107,11 @@ impl Shared {
         Ok(self.pins.insert(pins))
     }
 
-    /// The same, without stale pins. The first call removes them, for which each bond that has pins is looked for: bonds that forward
-    /// already are taken over before that.
+    /// The same, without stale pins, unless another agent has the folder. The first call removes them, for which each bond that has
+    /// pins is looked for: bonds that forward already are taken over before that.
     pub(super) fn swept_pins(&mut self) -> Result<&Pins, PlaneError> {
-        self.pins()?;
-        if !self.swept {
+        if self.pins()?.is_locked() {
             self.sweep_pins()?;
-            if let Err(error) = self.in_kernel.sweep() {
-                log::warn!("cannot remove what was prepared for bonds that are gone: {error}");
-            }
-            if let Some(Err(error)) = self.pins.as_ref().map(Pins::sweep_namespaces) {
-                log::warn!("cannot look for pins that nothing uses: {error}");
-            }
-            self.swept = true;
         }
         self.pins()
     }
@@ -146,15 +138,31 @@ impl Shared {
         )
     }
 
-    /// Removes the pins of bonds that are gone, if there is a place for pins at all.
+    /// Removes, once, the pins of bonds that are gone, if there is a place for pins at all: a bond that goes later takes its own along.
     pub(super) fn sweep_pins(&mut self) -> Result<(), PlaneError> {
-        match &self.pins {
-            Some(pins) => sweep(pins, &mut self.links),
-            None => match self.find_pins()? {
-                Some(pins) => sweep(&pins, &mut self.links),
-                None => Ok(()),
-            },
+        if self.swept {
+            return Ok(());
         }
+        let found = match &self.pins {
+            Some(_) => None,
+            None => self.find_pins()?,
+        };
+        let Some(pins) = self.pins.as_ref().or(found.as_ref()) else {
+            return Ok(());
+        };
+        sweep(pins, &mut self.links)?;
+        let prepared = match pins.has_bonds() {
+            true => self.in_kernel.sweep(),
+            false => self.in_kernel.close(),
+        };
+        if let Err(error) = prepared {
+            log::warn!("cannot remove what was prepared for bonds that are gone: {error}");
+        }
+        if let Err(error) = pins.sweep_namespaces() {
+            log::warn!("cannot look for pins that nothing uses: {error}");
+        }
+        self.swept = true;
+        Ok(())
     }
 }
 

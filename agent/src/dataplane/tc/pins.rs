@@ -79,6 +79,11 @@ impl Pins {
         }
     }
 
+    /// Whether a bond has pins; also true if that cannot be read.
+    pub fn has_bonds(&self) -> bool {
+        self.has_others(0)
+    }
+
     /// Whether a bond other than this one has pins; also true if that cannot be read.
     pub fn has_others(&self, ifindex: u32) -> bool {
         let is_other = |name: &String| name.parse().is_ok_and(|other: u32| other != ifindex);
@@ -91,12 +96,18 @@ impl Pins {
     }
 
     /// Removes what bonds left behind whose interface is gone: a crash while one was destroyed, or an interface that somebody
-    /// else deleted.
+    /// else deleted. What cannot be removed is logged and does not keep the others.
     pub fn sweep(&self, mut alive: impl FnMut(u32) -> bool) -> io::Result<()> {
         for name in names(&self.dir)? {
-            match name.parse() {
-                Ok(ifindex) if !alive(ifindex) => self.bond(ifindex).remove()?,
-                _ => {}
+            if let Ok(ifindex) = name.parse()
+                && !alive(ifindex)
+                && let Err(error) = self.bond(ifindex).remove()
+            {
+                let folder = self.dir.join(&name);
+                log::warn!(
+                    "cannot remove the pins of a bond that is gone, {}: {error}",
+                    folder.display()
+                );
             }
         }
         remove_failover(&self.dir)
