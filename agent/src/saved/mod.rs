@@ -118,7 +118,7 @@ impl Store {
     /// Those of this boot and this network namespace. What cannot be read is logged and left out.
     fn load_left(&self) -> BTreeMap<PortId, LeftPort> {
         let path = self.dir.join(LEFT);
-        let file = match fs::read(&path) {
+        let file = match work::read(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return BTreeMap::new(),
             read => read.and_then(|text| Ok(serde_json::from_slice::<FileLeft>(&text)?)),
         };
@@ -557,12 +557,23 @@ mod tests {
         fs::write(store.path("bond1"), b"{\xff").unwrap();
         // Reading a folder as a file fails.
         fs::create_dir(store.path("bond2.100")).unwrap();
+        // These would never end.
+        nix::unistd::mkfifo(&store.path("bond3"), nix::sys::stat::Mode::S_IRUSR).unwrap();
+        std::os::unix::fs::symlink("/dev/zero", store.path("bond4")).unwrap();
+        fs::File::create(store.path("bond5")).unwrap().set_len(1 << 40).unwrap();
         let loaded = store.load(&mut Tests).unwrap();
         assert!(loaded.states.is_empty());
         let unread: Vec<&str> = loaded.unread.iter().map(|(bond, _)| bond.as_str()).collect();
-        assert_eq!(unread, ["bond2.100"]);
+        assert_eq!(unread, ["bond2.100", "bond3", "bond4", "bond5"]);
+        for (bond, why) in &loaded.unread {
+            let why = why.to_string();
+            assert!(
+                why.starts_with("it is ") && why.ends_with("remove it, or put it elsewhere"),
+                "{bond}: {why}"
+            );
+        }
         assert_eq!(fs::read(dir.join("state/bond1.unreadable")).unwrap(), b"{\xff");
-        assert!(store.unread("bond3").is_none() && store.unread("bond2.100").is_some());
+        assert!(store.unread("bond6").is_none() && store.unread("bond2.100").is_some());
         fs::remove_dir_all(&dir).unwrap();
         assert!(store.load(&mut Tests).is_err(), "no folder is not the same as no bonds");
     }

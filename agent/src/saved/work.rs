@@ -2,7 +2,8 @@
 //! what is to be done, and takes note of what was.
 
 use std::fs;
-use std::io;
+use std::io::{self, Read as _};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use super::bond::SavedBond;
@@ -109,7 +110,7 @@ impl Reading {
 
     fn find(&self) -> io::Result<Found> {
         let path = &self.path;
-        let text = match fs::read(path) {
+        let text = match read(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Nothing),
             read => read?,
         };
@@ -133,6 +134,34 @@ impl Reading {
         })
     }
 }
+
+/// Reads a file of the folder.
+///
+/// # Errors
+/// The system's; or it is no regular file, such as a pipe, which would be waited for, or larger than any state.
+pub(super) fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let file = fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path)?;
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        return Err(io::Error::other(
+            "it is no regular file; remove it, or put it elsewhere",
+        ));
+    }
+    if metadata.len() > LARGEST {
+        return Err(io::Error::other(
+            "it is larger than any saved state; remove it, or put it elsewhere",
+        ));
+    }
+    let mut text = Vec::new();
+    file.take(LARGEST).read_to_end(&mut text)?;
+    Ok(text)
+}
+
+/// A bond with the most ports has a state of less, in bytes.
+const LARGEST: u64 = 16 << 20;
 
 /// The path of a bond's file.
 pub(super) fn path(folder: &Path, file: &str) -> PathBuf {
