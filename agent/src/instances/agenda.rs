@@ -49,7 +49,7 @@ pub(super) struct Agenda {
     stage: Stage,
     steps: VecDeque<Step>,
     /// The bonds to be taken over, by the ports that their states name.
-    of_port: BTreeMap<PortId, String>,
+    of_port: BTreeMap<PortId, Vec<String>>,
     /// The lines of the option files that were not followed yet, by bond.
     specs: Vec<BondSpec>,
     /// All bonds that the files name.
@@ -70,9 +70,11 @@ impl Agenda {
 
     /// Takes these saved bonds over, which have these ports, then follows the files.
     pub(super) fn new(saved: impl IntoIterator<Item = (String, Vec<PortId>)>, specs: &[BondSpec]) -> Agenda {
-        let (mut steps, mut of_port) = (VecDeque::new(), BTreeMap::new());
+        let (mut steps, mut of_port) = (VecDeque::new(), BTreeMap::<PortId, Vec<String>>::new());
         for (bond, ports) in saved {
-            of_port.extend(ports.into_iter().map(|port| (port, bond.clone())));
+            for port in ports {
+                of_port.entry(port).or_default().push(bond.clone());
+            }
             steps.push_back(Step::Change(Task::Adopt(bond)));
         }
         Agenda {
@@ -117,13 +119,21 @@ impl Agenda {
         steps.into_iter().rev().for_each(|step| self.steps.push_front(step));
     }
 
-    /// This port does not work: if it is one of a bond that is to be taken over, that bond comes next, as nobody else moves its traffic.
-    /// Its turn comes once more, when nothing is left to do.
+    /// Orders the bonds that are to be taken over: those with the least value come first.
+    pub(super) fn order_takeovers(&mut self, value: impl Fn(&str) -> u8) {
+        let value = |step: &Step| match step {
+            Step::Change(Task::Adopt(bond)) => value(bond),
+            _ => u8::MAX,
+        };
+        self.steps.make_contiguous().sort_by_cached_key(value);
+    }
+
+    /// This port has just failed: if it is one of a bond that is to be taken over, that bond comes next, as nobody else moves its
+    /// traffic. Its turn comes once more, when nothing is left to do.
     pub(super) fn hurry(&mut self, port: PortId) {
-        if self.stage == Stage::Saved
-            && let Some(bond) = self.of_port.remove(&port)
-        {
-            self.steps.push_front(Step::Change(Task::Adopt(bond)));
+        if self.stage == Stage::Saved {
+            let bonds = self.of_port.remove(&port).unwrap_or_default();
+            self.add_first(bonds.into_iter().map(|bond| Step::Change(Task::Adopt(bond))).collect());
         }
     }
 

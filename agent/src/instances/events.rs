@@ -91,8 +91,16 @@ impl Instances {
     pub(super) fn on_link_event(&mut self, now: Time, event: LinkEvent) {
         in_picture(&mut self.host, &event);
         match event {
-            LinkEvent::Link(link) => self.told_of(now, std::slice::from_ref(&link)),
-            LinkEvent::Gone { ifindex, name } => self.told_gone(now, ifindex, &name),
+            LinkEvent::Link(link) => {
+                if !link.report.carrier.is_on() {
+                    self.hurry_takeover(now, PortId(link.ifindex));
+                }
+                self.told_of(now, std::slice::from_ref(&link));
+            }
+            LinkEvent::Gone { ifindex, name } => {
+                self.hurry_takeover(now, PortId(ifindex));
+                self.told_gone(now, ifindex, &name);
+            }
             LinkEvent::Address { ifindex, .. } => {
                 self.each_kind(|kind, shared| kind.on_addresses(shared, now, ifindex));
             }
@@ -104,18 +112,12 @@ impl Instances {
     }
 
     fn told_of(&mut self, now: Time, links: &[Link]) {
-        for link in links {
-            self.heard_of(link.ifindex);
-            if !link.report.carrier.is_on() {
-                self.agenda.hurry(PortId(link.ifindex));
-            }
-        }
+        links.iter().for_each(|link| self.heard_of(link.ifindex));
         self.each_kind(|kind, shared| kind.on_links(shared, now, links));
     }
 
     fn told_gone(&mut self, now: Time, ifindex: u32, name: &str) {
         self.heard_of(ifindex);
-        self.agenda.hurry(PortId(ifindex));
         self.each_kind(|kind, shared| kind.on_gone(shared, now, ifindex, name));
     }
 
@@ -207,6 +209,7 @@ impl Instances {
         for at in self.bonds.ids() {
             self.refresh_addresses(now, at);
         }
+        self.order_takeovers();
         if read.outdated {
             self.resync_later(now);
         }

@@ -151,6 +151,8 @@ pub struct Instances {
     files_limit: Option<Time>,
     /// See [`Instances::are_files_written`].
     settling: Option<Settling>,
+    /// The bonds whose files were out of date then, and have not been handed over since.
+    owed_files: Option<BTreeSet<InstanceId>>,
     /// The option files that were read at the start, as absolute paths.
     files: Vec<PathBuf>,
     left: Left,
@@ -240,6 +242,7 @@ impl Instances {
             agenda: Agenda::empty(),
             files_limit: None,
             settling: None,
+            owed_files: None,
             files: Vec::new(),
             left: Left::default(),
             remove_again: false,

@@ -1,5 +1,6 @@
 //! Keeps the files of bonds up to date: says what they are to show, and leaves it to a thread to write that.
 
+use std::collections::BTreeSet;
 use std::os::fd::RawFd;
 use std::time::Duration;
 
@@ -47,13 +48,19 @@ impl Instances {
 
     /// What a start waited for does not count for [`Instances::are_files_written`].
     pub fn look_at_files_anew(&mut self) {
-        self.settling = None;
+        (self.owed_files, self.settling) = (None, None);
     }
 
     /// Whether the files have shown what there is since this was first asked. It is asked again and again, with turns in between, which
     /// write them.
     pub fn are_files_written(&mut self) -> bool {
-        if self.settling.is_none() && (self.bonds.has_dirty() || self.prune_due) {
+        // What changes from now on is not waited for: a cable that flaps would keep the files out of date for ever.
+        let bonds = &mut self.bonds;
+        let owed = self
+            .owed_files
+            .get_or_insert_with(|| bonds.dirty_after(None).into_iter().collect());
+        owed.retain(|at| bonds.get(*at).is_some());
+        if self.settling.is_none() && (self.prune_due || !owed.is_empty()) {
             return false;
         }
         self.settling.get_or_insert_with(|| self.writer.settling()).is_done()
@@ -123,9 +130,13 @@ impl Instances {
                 options: instance.bond.options().clone(),
                 devices: instance.devices.clone(),
                 files: self.status_files,
+                age: at.0.into(),
             };
             room = self.writer.show(Box::new(page), urgency);
             self.bonds[at].dirty = !room;
+            if room && let Some(owed) = &mut self.owed_files {
+                owed.remove(&at);
+            }
         }
         let is_removed = self.remove_again || !self.store.has_unremoved();
         let is_left_saved = self.left.changed || !self.left.unsaved;
@@ -133,7 +144,11 @@ impl Instances {
         if !(is_removed && is_left_saved) {
             self.save_again_at.get_or_insert(now + SAVE_RETRY);
         }
-        if self.prune_due && !self.bonds.has_dirty() {
+        let all_are_shown = self
+            .owed_files
+            .as_ref()
+            .map_or(!self.bonds.has_dirty(), BTreeSet::is_empty);
+        if self.prune_due && all_are_shown {
             self.prune_due = false;
             self.writer.prune();
         }

@@ -14,7 +14,7 @@ use super::id::InstanceId;
 use super::instance::Instance;
 use super::owners::Owners;
 
-/// All instances, in the order in which they were made or taken over.
+/// All instances, in the order in which they were made, or found at the start.
 #[derive(Default)]
 pub(super) struct Table {
     instances: BTreeMap<InstanceId, Instance>,
@@ -35,11 +35,21 @@ pub(super) struct Table {
 impl Table {
     /// Adds an instance behind the others.
     pub(super) fn insert(&mut self, instance: Instance) -> InstanceId {
+        let id = self.reserve();
+        self.insert_at(id, instance);
+        id
+    }
+
+    /// A place behind the others, for an instance that comes later.
+    pub(super) fn reserve(&mut self) -> InstanceId {
         self.made += 1;
-        let id = InstanceId(self.made);
+        InstanceId(self.made)
+    }
+
+    /// Adds an instance at the place that was reserved for it.
+    pub(super) fn insert_at(&mut self, id: InstanceId, instance: Instance) {
         self.instances.insert(id, instance);
         self.mark(id);
-        id
     }
 
     pub(super) fn remove(&mut self, id: InstanceId) -> Instance {

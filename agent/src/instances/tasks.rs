@@ -22,7 +22,7 @@ impl Instances {
         if self.owes_files() {
             return Some(Task::Save);
         }
-        if self.adopt_timeout().is_some_and(|due| due <= now) {
+        if links_are_read && self.adopt_timeout().is_some_and(|due| due <= now) {
             return Some(Task::AdoptLate);
         }
         if !self.has_started() {
@@ -77,7 +77,8 @@ impl Instances {
 
     fn start_timeout(&mut self) -> Option<Time> {
         // While something is still to be handed over, or to be written, the thread that writes files wakes the loop.
-        let handed_over = !self.bonds.has_dirty() && !self.prune_due;
+        let owes = self.owed_files.as_ref().is_none_or(|owed| !owed.is_empty());
+        let handed_over = !owes && !self.prune_due;
         let waits = self.files_limit.filter(|_| self.settling.is_some() || !handed_over);
         Some(waits.unwrap_or(Time::ZERO))
     }
@@ -152,7 +153,8 @@ impl Instances {
         if !written {
             warn_late(START_LIMIT);
         }
-        (self.files_limit, self.settling) = (None, None);
+        self.files_limit = None;
+        self.look_at_files_anew();
         None
     }
 }

@@ -31,6 +31,7 @@ mod attach;
 mod follow;
 mod give_back;
 mod held;
+mod hurried;
 
 mod late;
 mod meanwhile;

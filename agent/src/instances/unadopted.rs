@@ -1,11 +1,17 @@
 //! Bonds that are not adopted yet: a start has not come to them, or it failed, because the kernel is short of memory, or another
 //! program holds its lock for seconds. They forward as before. Until adoption succeeds, their saved state stays as it is and no other bond gets their names.
 
+use std::time::Duration;
+
 use bond_modes::PortId;
 use bond_monitors::Time;
 
+use super::id::InstanceId;
 use crate::config::BondSpec;
 use crate::saved::SavedBond;
+
+/// The pause before a bond that could not be adopted is tried again, at first.
+pub(super) const FIRST_PAUSE: Duration = Duration::from_millis(100);
 
 /// A bond that is to be adopted.
 #[derive(Clone)]
@@ -13,6 +19,8 @@ pub(super) struct Unadopted {
     /// Its name when it was looked for last, also that of its state file.
     pub(super) name: String,
     pub(super) state: State,
+    /// Its place among the bonds: the order in which they are taken over is not theirs.
+    pub(super) place: Option<InstanceId>,
     /// The lines of the option files that concern it, to be followed afterwards.
     pub(super) specs: Vec<BondSpec>,
     /// Those under its name were followed when it was adopted, or made.
@@ -42,6 +50,7 @@ impl Unadopted {
         Unadopted {
             name: name.to_owned(),
             state,
+            place: None,
             specs: Vec::new(),
             followed: false,
             failures: 0,
@@ -51,16 +60,21 @@ impl Unadopted {
         }
     }
 
-    /// Its interface, if it is known.
-    pub(super) fn ifindex(&self) -> Option<u32> {
+    /// Its state, if it has been read.
+    pub(super) fn saved(&self) -> Option<&SavedBond> {
         match &self.state {
-            State::Saved(saved) => Some(saved.ifindex),
+            State::Saved(saved) => Some(saved),
             State::Unread | State::Lost => None,
         }
     }
 
+    /// Its interface, if it is known.
+    pub(super) fn ifindex(&self) -> Option<u32> {
+        self.saved().map(|saved| saved.ifindex)
+    }
+
     /// Whether this is a port of it, as its state says.
     pub(super) fn has_port(&self, port: PortId) -> bool {
-        matches!(&self.state, State::Saved(saved) if saved.originals.contains_key(&port))
+        self.saved().is_some_and(|saved| saved.originals.contains_key(&port))
     }
 }

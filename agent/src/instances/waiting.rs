@@ -1,13 +1,16 @@
 //! Bonds that are known and not there: a start has not come to them, or an attempt to take them over failed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
+use bond_modes::PortId;
 use bond_modes::options::millis;
 use bond_monitors::Time;
 
 use super::Instances;
-use super::unadopted::Unadopted;
+use super::agenda::Stage;
+use super::unadopted::{FIRST_PAUSE, Unadopted};
 use crate::control::proto::WaitingReport;
+use crate::saved::SavedBond;
 
 impl Instances {
     /// The bonds that are to be adopted, and those that a start is still to make.
@@ -52,6 +55,42 @@ impl Instances {
         }
         let to_be_made = self.agenda.specs().iter().any(|spec| spec.name == bond);
         to_be_made.then(|| format!("{bond} is not made yet: {MAKES}"))
+    }
+
+    /// The bonds that have lost the most are taken over first: their traffic, a port. Those whose interface is gone come last.
+    pub(super) fn order_takeovers(&mut self) {
+        if self.agenda.stage() != Stage::Saved {
+            return;
+        }
+        let waits = self.unadopted.iter().filter_map(|bond| Some((bond, bond.saved()?)));
+        let values: BTreeMap<&str, u8> = waits
+            .map(|(bond, saved)| (bond.name.as_str(), self.lost_by(saved)))
+            .collect();
+        self.agenda
+            .order_takeovers(|bond| values.get(bond).copied().unwrap_or(u8::MAX));
+    }
+
+    /// The less, the sooner a bond is to be taken over.
+    fn lost_by(&self, saved: &SavedBond) -> u8 {
+        let is_dead = |port: PortId| {
+            let link = self.host.link(port.0);
+            link.is_none_or(|link| !link.report.carrier.is_on())
+        };
+        let mut ports = saved.originals.keys().copied();
+        match saved.bond.active_port() {
+            _ if self.host.link(saved.ifindex).is_none() => 3,
+            Some(active) if is_dead(active) => 0,
+            active if ports.any(is_dead) => u8::from(active.is_some()),
+            _ => 2,
+        }
+    }
+
+    /// A port has failed. Nobody moves the traffic of a bond that is not taken over yet.
+    pub(super) fn hurry_takeover(&mut self, now: Time, port: PortId) {
+        self.agenda.hurry(port);
+        for bond in self.unadopted.iter_mut().filter(|bond| bond.has_port(port)) {
+            bond.retry = bond.retry.map(|retry| retry.min(now + FIRST_PAUSE));
+        }
     }
 
     /// An interface is gone. If it is that of a bond that is to be adopted, its ports are given back at once.

@@ -136,6 +136,7 @@ fn render(bond: &BondReport, options: &BondOptions, devices: &Devices, release: 
         options,
         devices,
         files,
+        age: 0,
     }
     .render(release)
 }
@@ -149,6 +150,7 @@ fn without_the_tree_of_sysfs_a_bond_has_the_files_of_proc() {
         options,
         devices,
         files,
+        age: 0,
     }
     .render("6.1.0");
     let paths: Vec<&String> = tree.keys().collect();

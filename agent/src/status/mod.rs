@@ -41,6 +41,8 @@ pub struct Page {
     pub devices: Devices,
     /// Which files it has.
     pub files: StatusFiles,
+    /// Bonds are listed in the order of these numbers.
+    pub age: u64,
 }
 
 impl Page {

@@ -100,8 +100,7 @@ impl Writer {
         })
     }
 
-    /// Hands over what a bond's files are to show; whether there is room for it. Bonds are listed in the order in which they came
-    /// first. Call [`Writer::wake`] afterwards.
+    /// Hands over what a bond's files are to show; whether there is room for it. Call [`Writer::wake`] afterwards.
     pub fn show(&mut self, page: Box<Page>, urgency: Urgency) -> bool {
         let sent = self.send_kept() && self.send(Request::Show(page, urgency)).is_ok();
         if urgency == Urgency::Awaited {

@@ -1,9 +1,7 @@
 //! Adopts bonds that could not be adopted before, or gives their ports back.
 
-use std::time::Duration;
-
 use super::super::id::InstanceId;
-use super::super::unadopted::{State, Unadopted};
+use super::super::unadopted::{FIRST_PAUSE, State, Unadopted};
 use super::change::Change;
 use crate::dataplane::PlaneError;
 use crate::dataplane::step::step;
@@ -144,6 +142,7 @@ impl Change<'_> {
             let saved = step(doing, || self.read_state(&bond.name))?;
             bond.state = saved.map_or(State::Lost, |saved| State::Saved(Box::new(saved)));
         }
+        let place = bond.place;
         let State::Saved(saved) = &mut bond.state else {
             return match bond.specs.iter().find(|spec| spec.name == bond.name) {
                 Some(spec) => {
@@ -166,7 +165,7 @@ impl Change<'_> {
         match self.look_for(saved)? {
             Some((plane, seen)) => {
                 self.complete_originals(saved, &seen)?;
-                self.adopt(saved.as_ref().clone(), plane, seen);
+                self.adopt(place, saved.as_ref().clone(), plane, seen);
             }
             None => self.give_back_all(saved),
         }
@@ -208,8 +207,5 @@ impl Change<'_> {
     }
 }
 
-/// The pause after the first failure. It doubles with each one,
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-
-/// this many times at most, to 51 seconds.
+/// The pause after the first failure doubles with each one, this many times at most, to 51 seconds.
 const MOST_DOUBLINGS: u32 = 9;

@@ -63,8 +63,9 @@ impl Change<'_> {
         let saved: Vec<(String, Vec<PortId>)> = states.map(|saved| (saved.name.clone(), ports(saved))).collect();
         for saved in loaded.states {
             let name = saved.name.clone();
-            self.unadopted
-                .push(Unadopted::new(&name, State::Saved(Box::new(saved))));
+            let mut bond = Unadopted::new(&name, State::Saved(Box::new(saved)));
+            bond.place = Some(self.bonds.reserve());
+            self.unadopted.push(bond);
         }
         self.agenda = Agenda::new(saved, specs);
         let now = self.now();
@@ -275,7 +276,13 @@ impl Change<'_> {
         Ok(())
     }
 
-    pub(in crate::instances) fn adopt(&mut self, saved: SavedBond, plane: Box<dyn PlaneBond>, observed: Observed) {
+    pub(super) fn adopt(
+        &mut self,
+        place: Option<InstanceId>,
+        saved: SavedBond,
+        plane: Box<dyn PlaneBond>,
+        observed: Observed,
+    ) {
         let ifindex = observed.ifindex;
         let options = saved.bond.options().clone();
         let mut seen = self.seen(observed, &saved.originals);
@@ -306,7 +313,8 @@ impl Change<'_> {
                 instance.wanted.push(port.name.clone());
             }
         }
-        let at = self.bonds.insert(instance);
+        let at = place.unwrap_or_else(|| self.bonds.reserve());
+        self.bonds.insert_at(at, instance);
         self.wait_no_more();
         self.drain(at);
         let now = self.now();

@@ -110,6 +110,18 @@ fn a_state_that_cannot_be_removed_with_its_bond_is_a_warning_and_removed_later()
     });
 }
 
+#[test]
+fn files_that_are_out_of_date_again_and_again_are_waited_for_once() {
+    with_bond("flaps", |instances, _, _| {
+        instances.bonds[FIRST].dirty = true;
+        super::until("the files show what there was", || {
+            instances.publish(NOW);
+            instances.bonds[FIRST].dirty = true;
+            instances.are_files_written()
+        });
+    });
+}
+
 /// Asserts, until it is dropped, that the loop can have the instances whenever this thread is at work in the folder of states; counts
 /// that work.
 struct Unlocked(Rc<Cell<usize>>);

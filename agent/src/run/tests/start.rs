@@ -2,36 +2,56 @@
 
 use super::*;
 
+/// The kernel has told by then that the first or second cable of a bond is pulled.
+fn pull(links: &mut RouteSocket, bond: usize, port: usize) {
+    ip(&format!("link set q{bond}-{port} down"));
+    let near = format!("p{bond}-{port}");
+    while links.by_name(&near).unwrap().unwrap().is_running() {}
+}
+
+/// The bond that is taken over next; none within a long time.
+fn next_adopted(world: &mut AgentUnderTest) -> Option<String> {
+    let limit = Instant::now() + LIMIT;
+    while Instant::now() < limit {
+        let adopted = world.turn().0.into_iter().find_map(|call| match call {
+            script::Call::Adopt(bond) => Some(bond),
+            _ => None,
+        });
+        if adopted.is_some() {
+            return adopted;
+        }
+    }
+    None
+}
+
 #[test]
-fn bonds_with_a_dead_port_are_adopted_before_the_others() {
+fn bonds_whose_traffic_is_lost_are_taken_over_first_and_then_those_that_miss_a_port() {
     in_netns(|| {
         let mut world = AgentUnderTest::new("dead");
         let mut links = RouteSocket::open().unwrap();
-        let mut pull = |bond: usize| {
-            ip(&format!("link set q{bond}-0 down"));
-            // The kernel has told it by then.
-            while links.by_name(&format!("p{bond}-0")).unwrap().unwrap().is_running() {}
-        };
-        pull(8);
+        for backup in [2, 3] {
+            pull(&mut links, backup, 1);
+        }
+        pull(&mut links, 8, 0);
+        ip("link del p9-0");
         world.start_again();
-        let next_adopted = |world: &mut AgentUnderTest| {
-            let limit = Instant::now() + LIMIT;
-            while Instant::now() < limit {
-                let adopted = world.turn().0.into_iter().find_map(|call| match call {
-                    script::Call::Adopt(bond) => Some(bond),
-                    _ => None,
-                });
-                if adopted.is_some() {
-                    return adopted;
-                }
-            }
-            None
-        };
-        assert_eq!(next_adopted(&mut world).as_deref(), Some("bond8"));
-        assert_eq!(next_adopted(&mut world).as_deref(), Some("bond0"), "the oldest");
-        pull(9);
-        assert_eq!(next_adopted(&mut world).as_deref(), Some("bond9"));
-        assert_eq!(next_adopted(&mut world).as_deref(), Some("bond1"));
+        for bond in ["bond8", "bond9", "bond2", "bond3", "bond0"] {
+            assert_eq!(next_adopted(&mut world).as_deref(), Some(bond));
+        }
+        pull(&mut links, 10, 0);
+        assert_eq!(
+            next_adopted(&mut world).as_deref(),
+            Some("bond10"),
+            "it has just failed"
+        );
+        ip("link del p7-1");
+        assert_eq!(next_adopted(&mut world).as_deref(), Some("bond7"));
+        while !world.agent.instances.lock().has_started() {
+            world.turn();
+        }
+        let listed = world.agent.instances.lock().answer(&Call::List {}).unwrap();
+        let names: Vec<String> = (0..BONDS).map(|bond| format!("bond{bond}")).collect();
+        assert_eq!(listed, serde_json::json!(names), "in the order in which they were made");
     });
 }
 

@@ -29,6 +29,7 @@ fn page(name: &str, miimon: u32) -> Box<Page> {
         report,
         options,
         files: StatusFiles::All,
+        age: name.trim_start_matches("bond").parse().unwrap(),
     })
 }
 

@@ -122,12 +122,12 @@ impl Worker {
         }
     }
 
-    fn write(&mut self, now: Time, Place(urgency, age): Place, order: Order) {
+    fn write(&mut self, now: Time, Place(urgency, _): Place, order: Order) {
         if order.remove {
             self.publisher.remove(now, &order.bond);
         }
         let Some(page) = order.page else { return };
-        let tree = page.render(&self.release);
+        let (age, tree) = (page.age, page.render(&self.release));
         match urgency {
             Urgency::Awaited => self.publisher.update_now(now, &order.bond, age, tree),
             Urgency::Usual => {

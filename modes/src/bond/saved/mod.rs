@@ -101,6 +101,11 @@ impl Saved {
         self.ports.iter().map(SavedPort::name)
     }
 
+    /// The port that had all traffic, in a mode that has such a port.
+    pub fn active_port(&self) -> Option<PortId> {
+        self.mode.active
+    }
+
     pub(super) fn of(bond: &Bond) -> Saved {
         let (notifier, rejoin) = bond.announcer.announcements();
         Saved {
