@@ -56,6 +56,9 @@ impl Busy {
         // The kernel still has to tell of hundreds of new cables.
         thread::sleep(SETTLE);
         busy.beside_clients(&mut many, "does nothing, has no others", "", Vec::new());
+        let processors = thread::available_parallelism().map_or(1, usize::from);
+        let programs = (0..processors).map(|_| loads::compute()).collect();
+        busy.beside_clients(&mut many, "  as other programs compute", "", programs);
         busy.starts(&mut many);
         progress("all bonds are there");
         thread::sleep(SETTLE);
@@ -136,7 +139,7 @@ impl Busy {
         self.count(&record, [later, first], unanswered, done);
     }
 
-    /// Pulls while clients have these things done.
+    /// Pulls while these things are done, by clients for the most part.
     fn beside_clients(&mut self, many: &mut ManyBonds, name: &str, things: &'static str, works: Vec<Work>) {
         let flow = flow(many);
         let is_idle = works.is_empty();
@@ -149,7 +152,7 @@ impl Busy {
             })
         });
         let record = flow.finish();
-        let done = (!is_idle).then_some((rate, things));
+        let done = (!things.is_empty()).then_some((rate, things));
         self.count(&record, [(name, lost(&record, &pulls.all))], pulls.unanswered, done);
     }
 
@@ -184,11 +187,10 @@ impl Row {
             match lost.last() {
                 _ if self.unanswered => "not moved".to_owned(),
                 Some(only) if lost.len() == 1 => only.to_string(),
-                Some(most) => format!(
-                    "{}, {}, {most}",
-                    lost[lost.len() / 2],
-                    lost[(9 * lost.len()).div_ceil(10) - 1]
-                ),
+                Some(_) => {
+                    let percentiles = [50, 90, 99, 100].map(|share| lost[(share * lost.len()).div_ceil(100) - 1]);
+                    percentiles.map(|lost| lost.to_string()).join(", ")
+                }
                 None => "-".to_owned(),
             }
         };
@@ -241,8 +243,8 @@ const NEAR: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
 const FAR: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
 const FAR_MAC: &str = "02:00:00:00:5b:01";
 
-/// Pulls while clients are served.
-const PULLS: usize = 50;
+/// Pulls in each row, so that one of them in a hundred counts.
+const PULLS: usize = 200;
 /// For all of them, and for [`THINGS`].
 const PULLS_LIMIT: Duration = Duration::from_secs(60);
 /// At least so many are done meanwhile.
@@ -268,7 +270,10 @@ mod tests {
             unanswered: false,
             done: Some((26.4, "bonds")),
         };
-        assert_eq!(row.cells(), ["3, 15, 200", "7, 30, 400", "10", "26.4 bonds/s"]);
+        assert_eq!(
+            row.cells(),
+            ["3, 15, 200, 200", "6, 30, 400, 400", "10", "26.4 bonds/s"]
+        );
         row.unanswered = true;
         assert_eq!(row.cells()[..2], ["not moved", "not moved"]);
     }

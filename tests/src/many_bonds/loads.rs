@@ -92,6 +92,17 @@ pub fn show(many: &ManyBonds) -> Work {
     })
 }
 
+/// Computes, at ordinary priority, for a while that a scheduler notices.
+pub fn compute() -> Work {
+    Box::new(|| {
+        let end = Instant::now() + COMPUTED_AT_A_TIME;
+        while Instant::now() < end {
+            std::hint::spin_loop();
+        }
+        1
+    })
+}
+
 fn connect(many: &ManyBonds) -> Control {
     Control::connect_patiently(&many.daemon.socket(), PATIENCE).expect("the agent listens")
 }
@@ -112,6 +123,8 @@ impl Admin {
         succeeded(line, output.unwrap_or_else(|e| panic!("cannot run bondctl: {e}")));
     }
 }
+
+const COMPUTED_AT_A_TIME: Duration = Duration::from_millis(10);
 
 /// For an answer.
 const PATIENCE: Duration = Duration::from_secs(30);

@@ -193,7 +193,7 @@ impl Seen {
                 of(&|taken| taken.times()[1].clone()),
             ),
             (
-                "  a bond fails over again after",
+                "  the last one fails over again after",
                 of(&|taken| taken.pulls.first.map_or_else(|| not_within(taken.limit), seconds)),
             ),
             ("  longest failover of it from then on", of(&|taken| taken.longest(1))),
