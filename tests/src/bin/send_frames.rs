@@ -64,9 +64,9 @@ const PAYLOAD: [u8; 22] = [0; 22];
 /// Enough to fill the receiver's buffer.
 const WARM_UP: u32 = 2_000;
 
-/// Shorter than the kernel's tick (4 ms, 250 frames): most batches have neither a tick nor work of the kernel's monitors in them, so
-/// the median is what a frame takes by itself.
-const BATCH: u32 = 100;
+/// A quarter of the kernel's tick (4 ms) long: most batches have neither a tick nor work of the kernel's monitors in them, so the median
+/// is what a frame takes by itself.
+const BATCH: u32 = 50;
 
 /// discard.
 const PORT: u16 = 9;
