@@ -20,7 +20,7 @@ NO_PYTHON = ("test", "tests", "idlelib", "tkinter", "lib2to3", "ensurepip", "tur
 
 def build(args, modules, work):
     """Writes the initramfs for these options and returns its path."""
-    root = Root()
+    root = Root(args.libraries)
     busybox = which("busybox")
     with open(busybox, "rb") as file:
         root.file("/usr/bin/busybox", file.read(), 0o755)

@@ -50,8 +50,9 @@ class Cpio:
 class Root(Cpio):
     """An archive with the folders of a Debian system, which takes files of this host with the libraries they need."""
 
-    def __init__(self):
+    def __init__(self, more_libraries=()):
         super().__init__()
+        self.more_libraries = [os.path.abspath(folder) for folder in more_libraries]
         for folder in ("proc", "sys", "dev", "dev/pts", "run", "tmp", "out", "etc", "root", "var", "var/log", "var/lib",
                        "mnt", "usr", "usr/bin", "usr/sbin", "usr/lib", "usr/lib64"):
             self.mkdir(folder, 0o1777 if folder == "tmp" else 0o755)
@@ -87,13 +88,22 @@ class Root(Cpio):
     def libraries(self, path):
         """Those that a program is linked with."""
         said = subprocess.run([which("ldd"), os.path.abspath(path)], text=True, stdout=subprocess.PIPE,
-                              stderr=subprocess.STDOUT, env=dict(os.environ, LC_ALL="C")).stdout
+                              stderr=subprocess.STDOUT, env=dict(os.environ, LC_ALL="C", **self.library_path())).stdout
         if "not a dynamic executable" in said or "statically linked" in said:
             return
         for line in said.splitlines():
             if "not found" in line:
                 raise LabError("%s needs a library that this host lacks: %s" % (path, line.strip()))
             found = re.search(r"(?:=>\s*)?(/\S+)\s+\(0x", line)
-            if found and not self.has(self.merged(found.group(1))):
+            if not found:
+                continue
+            target = found.group(1)
+            if os.path.dirname(target) in self.more_libraries:
+                # The guest's loader looks for it where it would be, were its package installed.
+                target = "/usr/lib/x86_64-linux-gnu/" + os.path.basename(target)
+            if not self.has(self.merged(target)):
                 with open(found.group(1), "rb") as file:
-                    self.file(self.merged(found.group(1)), file.read(), 0o755)
+                    self.file(self.merged(target), file.read(), 0o755)
+
+    def library_path(self):
+        return {"LD_LIBRARY_PATH": ":".join(self.more_libraries)} if self.more_libraries else {}
