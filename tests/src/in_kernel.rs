@@ -144,20 +144,21 @@ fn print(who: &str, how: &str, pulls: Vec<Pull>) {
 }
 
 /// What one pull cost.
-struct Pull {
-    lost: u64,
-    gap: Duration,
+pub(crate) struct Pull {
+    pub(crate) lost: u64,
+    /// Zero if no frame arrived after those that were lost.
+    pub(crate) gap: Duration,
 }
 
 /// A host with two cables to a switch.
-struct Host {
-    netns: Netns,
-    switch: Switch,
-    cables: [Cable; 2],
+pub(crate) struct Host {
+    pub(crate) netns: Netns,
+    pub(crate) switch: Switch,
+    pub(crate) cables: [Cable; 2],
 }
 
 impl Host {
-    fn new() -> Host {
+    pub(crate) fn new() -> Host {
         let (netns, switch) = (Netns::new("host"), Switch::new());
         let cables = [("eth0", "p0"), ("eth1", "p1")].map(|(name, port)| switch.connect(&netns, name, port));
         switch.netns.ip(&format!("addr add {FAR}/24 dev br0"));
@@ -165,7 +166,7 @@ impl Host {
     }
 
     /// Gives `bond0`, which is there, its address.
-    fn address(&self) {
+    pub(crate) fn address(&self) {
         self.netns.ip("link set bond0 up");
         self.netns.ip(&format!("addr add {NEAR}/24 dev bond0"));
         let far = self.switch.netns.mac("br0");
@@ -179,20 +180,28 @@ impl Host {
             let cable = &self.cables[pull % 2];
             before(pull % 2);
             let flow = Flow::start(&self.netns, &self.switch.netns, FAR, TEN_THOUSAND);
-            flow.pass(WARM);
-            let from = flow.sent();
-            cable.pull();
-            thread::sleep(LOOK);
-            let to = flow.sent();
-            let tally = flow.finish().between(from..to);
+            let seen = lost(flow, |_| {
+                cable.pull();
+                thread::sleep(LOOK);
+            });
             cable.plug();
             after(pull % 2);
-            Pull {
-                lost: tally.lost,
-                gap: tally.longest_gap,
-            }
+            seen
         };
         (0..pulls).map(one).collect()
+    }
+}
+
+/// Frames lost while something is done.
+pub(crate) fn lost(flow: Flow, harm: impl FnOnce(&Flow)) -> Pull {
+    flow.pass(WARM);
+    let from = flow.sent();
+    harm(&flow);
+    let to = flow.sent();
+    let tally = flow.finish().between(from..to);
+    Pull {
+        lost: tally.lost,
+        gap: tally.longest_gap,
     }
 }
 
@@ -251,7 +260,7 @@ fn bondd(failover: &str, state: State, pulls: usize) -> Vec<Pull> {
 ///
 /// # Panics
 /// If it never is: with the reason.
-fn wait_prepared(daemon: &Daemon) {
+pub(crate) fn wait_prepared(daemon: &Daemon) {
     let prepared = || daemon.bond("bond0")["failover"]["in_kernel"] == true;
     let came = until(LIMIT, || prepared().then_some(()));
     assert!(
@@ -398,8 +407,8 @@ impl Trace {
     }
 }
 
-const NEAR: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
-const FAR: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
+pub(crate) const NEAR: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
+pub(crate) const FAR: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
 /// Frames before a pull.
 const WARM: u64 = 200;
 /// How long the frames after a pull are looked at: longer than the slowest monitor takes.

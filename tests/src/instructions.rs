@@ -217,7 +217,17 @@ impl Recorded {
 
 /// A cost in words: those of rows other than `raw` come on top of it.
 pub fn shown(row: &str, cost: i64) -> String {
-    let digits = cost.abs().to_string();
+    let text = grouped(cost.abs());
+    match cost {
+        _ if row == RAW => text,
+        0.. => format!("+{text}"),
+        _ => format!("-{text}"),
+    }
+}
+
+/// A number that is not negative, with a comma for each thousand.
+pub fn grouped(number: i64) -> String {
+    let digits = number.to_string();
     let mut text = String::new();
     for (place, digit) in digits.chars().enumerate() {
         if place > 0 && (digits.len() - place).is_multiple_of(3) {
@@ -225,11 +235,7 @@ pub fn shown(row: &str, cost: i64) -> String {
         }
         text.push(digit);
     }
-    match cost {
-        _ if row == RAW => text,
-        0.. => format!("+{text}"),
-        _ => format!("-{text}"),
-    }
+    text
 }
 
 /// First line of `clang --version`: it compiles the classifier programs.

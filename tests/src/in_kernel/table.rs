@@ -58,15 +58,16 @@ fn name(who: &str, how: &str) -> String {
 /// The page cannot be read or written, or has no such table.
 pub fn record(table: &str) -> io::Result<()> {
     let path = root().join("docs/measured.md");
-    let page = replaced(&fs::read_to_string(&path)?, table);
+    let page = replaced(&fs::read_to_string(&path)?, HEAD, table);
     fs::write(
         path,
         page.ok_or_else(|| io::Error::other("docs/measured.md has no such table"))?,
     )
 }
 
-fn replaced(page: &str, table: &str) -> Option<String> {
-    let start = page.find(HEAD)?;
+/// The page with this table in place of the one that begins with the same words.
+pub(crate) fn replaced(page: &str, head: &str, table: &str) -> Option<String> {
+    let start = page.find(head)?;
     let rows = page[start..].lines().take_while(|line| line.starts_with('|'));
     let end = start + rows.map(|line| line.len() + 1).sum::<usize>();
     Some(format!("{}{table}{}", &page[..start], &page[end..]))
@@ -102,7 +103,10 @@ mod tests {
         );
         assert!(text.ends_with("own | 2 | |\n"), "{text}");
         let page = format!("before\n\n{HEAD} old |\n|---|--:|\n| old | 1 |\n\nafter\n");
-        assert_eq!(replaced(&page, &text).unwrap(), format!("before\n\n{text}\nafter\n"));
-        assert_eq!(replaced("nothing\n", &text), None);
+        assert_eq!(
+            replaced(&page, HEAD, &text).unwrap(),
+            format!("before\n\n{text}\nafter\n")
+        );
+        assert_eq!(replaced("nothing\n", HEAD, &text), None);
     }
 }
