@@ -4,12 +4,14 @@
 #                program after the other
 # make lab       installs what the lab's machines need and fetches their kernels, see tests/lab/README.md
 # make clients   unpacks monitoring programs in target/clients/, for the tests that run them
+# make competitors  the same in target/competitors/ for teamd and Open vSwitch, with which make bench compares bondd
 # make bench     what bonds cost: throughput beside a plain cable, frames lost, memory, failovers beside the kernel's driver (as
-#                root, a quarter of an hour); ONLY=throughput, failovers, restarts, resources, probes, many, busy, guest-many, lab
-#                or instructions plays one part; many starts and takes over 1, 25, 200 and 1,000 bonds, busy pulls the cable of a
-#                bond while the agent makes, takes over, changes and shows 200 others, guest-many has 1 and 100 in the lab's
-#                machine on both data planes, or as many as SIZES=1,25 and those that PLANES=tc,team say; instructions are held
-#                against docs/measured.md, and RECORD=now puts them in there
+#                root, half an hour); ONLY=throughput, failovers, restarts, resources, probes, many, busy, guest-many, lab,
+#                instructions or competitors plays one part; many starts and takes over 1, 25, 200 and 1,000 bonds, busy pulls
+#                the cable of a bond while the agent makes, takes over, changes and shows 200 others, guest-many has 1 and 100 in
+#                the lab's machine on both data planes, or as many as SIZES=1,25 and those that PLANES=tc,team say; instructions
+#                are held against docs/measured.md, and RECORD=now puts them in there; it also puts competitors, which has the
+#                kernel's bonding driver, teamd and Open vSwitch, into docs/competitors.md and docs/failover.svg
 # make fidelity  bondd against the kernel's bonding driver, in the lab's machine: the scenarios of tests/fidelity/ and COUNT random
 #                ones from SEED, all of them on both data planes; ONLY=word plays those with the word in their name, KEEP=file
 #                keeps what was observed, NETKIT=1 plays them on netkit devices
@@ -33,12 +35,15 @@ INSTALL ?= install
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
 # Programs that read a bond's files, stand on its ports or make it, for tests/tests/clients.rs and cli_ifupdown.rs.
-CLIENTS = prometheus-node-exporter ansible-core munin-plugins-core zabbix-agent lldpd ifupdown
+PACKAGES_clients = prometheus-node-exporter ansible-core munin-plugins-core zabbix-agent lldpd ifupdown
+
+# What a user would take instead of bondd, for make bench.
+PACKAGES_competitors = libteam-utils openvswitch-switch
 
 # Where tests note that they did nothing, and why.
 NOT_RUN = $(CURDIR)/target/not-run
 
-.PHONY: all demo test bench check build install uninstall clean deps lab fidelity netkit fuzz clients
+.PHONY: all demo test bench check build install uninstall clean deps lab fidelity netkit fuzz clients competitors
 all: build
 
 demo: deps
@@ -52,8 +57,11 @@ test: deps clients lab
 	    echo; echo "not run, the rest says nothing about it:"; sort -u $(NOT_RUN) | sed 's/^/    /'; rm $(NOT_RUN); \
 	fi; exit $$status
 
+# Without its packages the part that needs them says so itself.
 bench: deps lab build
-	$(CARGO) build --locked --release --package bondd-tests --bin bondd-bench --bin bondd-fidelity-guest --bin bondd-send-frames
+	@$(MAKE) --no-print-directory competitors || true
+	$(CARGO) build --locked --release --package bondd-tests --bin bondd-bench --bin bondd-fidelity-guest --bin bondd-send-frames \
+	    --bin bondd-in-kernel-guest --bin bondd-competitors-guest
 	@BONDD_BIN_DIR=$${BONDD_BIN_DIR:-$(CURDIR)/target/release} target/release/bondd-bench
 
 fidelity: deps lab
@@ -130,13 +138,13 @@ lab:
 	@{ tests/lab/vm --prepare && tests/lab/vm --prepare --kernel 6.12; } || [ "$$CI" != true ]
 
 # Unpacked with the libraries that they lack here, not installed: no service starts, and nothing is left when target/ is gone.
-clients: target/clients/unpacked
-target/clients/unpacked: Makefile
-	@echo "unpacking $(CLIENTS)"
-	@rm -rf target/clients && mkdir -p target/clients/deb/partial
+clients competitors: %: target/%/unpacked
+target/%/unpacked: Makefile
+	@echo "unpacking $(PACKAGES_$*)"
+	@rm -rf target/$* && mkdir -p target/$*/deb/partial
 	@download() { apt-get install -y --reinstall --download-only --no-install-recommends \
-	    -o Dir::Cache::archives="$(CURDIR)/target/clients/deb" -o APT::Sandbox::User=root $(CLIENTS) >/dev/null; }; \
+	    -o Dir::Cache::archives="$(CURDIR)/target/$*/deb" -o APT::Sandbox::User=root $(PACKAGES_$*) >/dev/null; }; \
 	download 2>/dev/null || { apt-get update >/dev/null && download; }
-	@for package in target/clients/deb/*.deb; do dpkg-deb --extract "$$package" target/clients || exit 1; done
-	@rm -r target/clients/deb
+	@for package in target/$*/deb/*.deb; do dpkg-deb --extract "$$package" target/$* || exit 1; done
+	@rm -r target/$*/deb
 	@touch $@

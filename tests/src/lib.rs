@@ -6,6 +6,7 @@
 
 pub mod bins;
 pub mod capture;
+pub mod competitors;
 pub mod control;
 pub mod daemon;
 pub mod debian;

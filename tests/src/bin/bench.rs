@@ -9,6 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use bondd_tests::bins::bin;
+use bondd_tests::competitors::{Seen, page};
 use bondd_tests::fidelity::host::play;
 use bondd_tests::in_kernel;
 use bondd_tests::instructions::{self as counted, Column, Instructions, Recorded, Row};
@@ -53,7 +54,7 @@ enum Outcome {
 type Section = (&'static str, fn() -> Outcome);
 
 /// Each stands alone; `ONLY` plays the one of that name, or those with the word in their name.
-const SECTIONS: [Section; 11] = [
+const SECTIONS: [Section; 12] = [
     ("throughput", throughput),
     ("failovers", failovers),
     ("restarts", restarts),
@@ -65,6 +66,7 @@ const SECTIONS: [Section; 11] = [
     ("in-kernel", in_the_kernel),
     ("lab", beside_the_driver),
     ("instructions", instructions),
+    ("competitors", competitors),
 ];
 
 fn machine() {
@@ -407,6 +409,22 @@ fn in_the_kernel() -> Outcome {
     Outcome::Done
 }
 
+/// bondd beside what a user would take instead. `RECORD=now` writes docs/competitors.md and docs/failover.svg.
+fn competitors() -> Outcome {
+    let programs = ["bondd-competitors-guest", "bondd-send-frames"].map(beside);
+    let programs = programs.each_ref().map(PathBuf::as_path);
+    let seen = Lab::with_kernel(counted::KERNEL).and_then(|lab| Seen::measure(&lab, &programs, FRAMES, RIVAL_PULLS));
+    let seen = match seen {
+        Ok(seen) => seen,
+        Err(why) => return not_run(&why),
+    };
+    println!("\n{}\n{}", page::costs(&seen.costs), page::failovers(&seen.failovers));
+    if env::var("RECORD").is_ok_and(|column| column == "now") {
+        page::record(&seen).expect("docs/competitors.md and docs/failover.svg can be written");
+    }
+    Outcome::Done
+}
+
 fn mebibytes(bytes: u64) -> String {
     format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
 }
@@ -437,6 +455,10 @@ fn line(what: &str, cells: &[impl AsRef<str>]) {
 
 /// Of each kind, where the kernel fails over.
 const PULLS: usize = 40;
+/// Of each competitor.
+const RIVAL_PULLS: u32 = 30;
+/// Counted for each competitor.
+const FRAMES: u32 = 10_000;
 /// Of throughput, each over the plain cable and the bond.
 const ROUNDS: usize = 10;
 /// Sent before and after each start.
