@@ -103,7 +103,7 @@ const GROUPS: [(bool, &str); 2] = [(false, "Cable pulled"), (true, "Path dead, c
 const WIDTH: u32 = 860;
 const MARGIN: u32 = 16;
 /// Where none are lost, and where the axis ends.
-const LEFT: u32 = 270;
+const LEFT: u32 = 285;
 const RIGHT: u32 = 820;
 /// Of the first row.
 const TOP: u32 = 118;
