@@ -275,7 +275,7 @@ fn busy() -> Outcome {
             println!();
             println!("Frames lost by a pulled cable, of 10,000 a second: percentiles 50, 90, 99 and 100");
             for (name, [after_report, all, pulls, done]) in table {
-                println!("{name:<35}{after_report:>18}{all:>18}{pulls:>7}{done:>17}");
+                println!("{name:<35}{after_report:>20}{all:>20}{pulls:>7}{done:>17}");
             }
         }
     }
