@@ -110,8 +110,9 @@ impl Shared {
     /// The same, without stale pins, unless another agent has the folder. The first call removes them, for which each bond that has
     /// pins is looked for: bonds that forward already are taken over before that.
     pub(super) fn swept_pins(&mut self) -> Result<&Pins, PlaneError> {
-        if self.pins()?.is_locked() {
+        if !self.swept && self.pins()?.is_locked() {
             self.sweep_pins()?;
+            self.swept = true;
         }
         self.pins()
     }
@@ -138,11 +139,8 @@ impl Shared {
         )
     }
 
-    /// Removes, once, the pins of bonds that are gone, if there is a place for pins at all: a bond that goes later takes its own along.
+    /// Removes the pins of bonds that are gone, if there is a place for pins at all.
     pub(super) fn sweep_pins(&mut self) -> Result<(), PlaneError> {
-        if self.swept {
-            return Ok(());
-        }
         let found = match &self.pins {
             Some(_) => None,
             None => self.find_pins()?,
@@ -161,7 +159,6 @@ impl Shared {
         if let Err(error) = pins.sweep_namespaces() {
             log::warn!("cannot look for pins that nothing uses: {error}");
         }
-        self.swept = true;
         Ok(())
     }
 }
