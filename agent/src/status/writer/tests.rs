@@ -54,17 +54,17 @@ fn awaited(writer: &mut Writer, mark: Mark) {
 fn what_a_client_waits_for_is_written_before_everything_else() {
     with_writer("awaited", |writer, dir| {
         writer.hold(true);
-        for number in 0..50 {
+        for number in (0..50).rev() {
             assert!(writer.show(page(&format!("bond{number}"), 100), Urgency::Usual));
         }
         assert!(writer.has_written(writer.mark()), "nobody waits");
-        assert!(writer.show(page("bond49", 200), Urgency::Awaited));
+        assert!(writer.show(page("bond25", 200), Urgency::Awaited));
         writer.wake();
         let mark = writer.mark();
         assert!(!writer.has_written(mark));
         writer.hold(false);
         awaited(writer, mark);
-        assert_eq!(miimon(dir, "bond49").as_deref(), Some("200\n"));
+        assert_eq!(miimon(dir, "bond25").as_deref(), Some("200\n"));
         assert!(writer.settle());
         let names: Vec<String> = (0..50).map(|number| format!("bond{number}")).collect();
         assert_eq!(masters(dir), names.join(" ") + "\n", "in the order of their creation");
