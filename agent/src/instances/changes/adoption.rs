@@ -1,5 +1,6 @@
 //! Adopts bonds that could not be adopted before, or gives their ports back.
 
+use super::super::agenda::Stage;
 use super::super::id::InstanceId;
 use super::super::unadopted::{FIRST_PAUSE, State, Unadopted};
 use super::change::Change;
@@ -18,7 +19,8 @@ impl Change<'_> {
         };
         if let Some(bond) = self.try_adoption(place) {
             self.finish_adoption(bond);
-            if self.has_started() {
+            // Before that, the start does.
+            if self.agenda.stage() >= Stage::End {
                 self.prune_files();
             }
         }
