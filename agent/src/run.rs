@@ -333,7 +333,7 @@ impl Agent {
         for event in instances.take_happened() {
             self.server.publish(&event);
         }
-        instances.ask_threads();
+        instances.ask_threads(now);
         instances.publish(clock::now());
         instances.held_up(now, clock::now());
         next

@@ -276,7 +276,8 @@ impl Instances {
     }
 
     /// Leaves to the threads what the bonds asked for in this turn and can wait for its end.
-    pub fn ask_threads(&mut self) {
+    pub fn ask_threads(&mut self, now: Time) {
+        self.poll_waiting(now);
         self.ask_rests();
         self.ask_looks();
         self.ask_counters();

@@ -32,7 +32,6 @@ mod follow;
 mod give_back;
 mod held;
 mod hurried;
-
 mod late;
 mod meanwhile;
 mod planes;
@@ -58,6 +57,12 @@ impl Change<'_> {
     /// A whole start, as the loop makes it.
     fn start(&mut self, now: Time, specs: &[BondSpec], files: &[PathBuf]) -> std::io::Result<()> {
         self.at(now).begin_start(specs, files)?;
+        self.finish_start(now);
+        Ok(())
+    }
+
+    /// The rest of a start.
+    fn finish_start(&mut self, now: Time) {
         while !self.has_started() {
             while Instances::read_links(self, now, 1024) == Drained::More {}
             self.settle(now);
@@ -70,7 +75,6 @@ impl Change<'_> {
         while self.read_links(now, 1024) == Drained::More {}
         self.settle(now);
         self.publish_all(now);
-        Ok(())
     }
 
     /// Lets the bonds that are there follow these lines as at a start.
@@ -132,7 +136,7 @@ impl Change<'_> {
     /// Has the threads asked and takes their answers, until nothing is left to ask; and carries out the tasks to which that leads.
     fn settle(&mut self, now: Time) {
         loop {
-            self.ask_threads();
+            self.ask_threads(now);
             if self.take_answers(now, 1) == Drained::Empty {
                 break;
             }

@@ -1,6 +1,7 @@
 //! Bonds that are known and not there: a start has not come to them, or an attempt to take them over failed.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use bond_modes::PortId;
 use bond_modes::options::millis;
@@ -9,7 +10,9 @@ use bond_monitors::Time;
 use super::Instances;
 use super::agenda::Stage;
 use super::unadopted::{FIRST_PAUSE, Unadopted};
+use crate::clock;
 use crate::control::proto::WaitingReport;
+use crate::netlink::Link;
 use crate::saved::SavedBond;
 
 impl Instances {
@@ -93,6 +96,34 @@ impl Instances {
         }
     }
 
+    /// Ports of bonds that a start has not come to are polled: the kernel may report a lost carrier a second late.
+    pub(super) fn poll_waiting(&mut self, now: Time) {
+        if self.agenda.stage() != Stage::Saved || !self.polls.begin_waiting(now) {
+            return;
+        }
+        let waits = self.unadopted.iter().filter_map(Unadopted::saved);
+        let ports: Vec<u32> = waits
+            .flat_map(|saved| saved.originals.keys().map(|port| port.0))
+            .collect();
+        self.threads.kernel.ask(move |kernel| {
+            let before = clock::worked();
+            let links = kernel.carriers.read(&ports).unwrap_or_else(|error| {
+                log::debug!("cannot poll: {error}");
+                BTreeMap::new()
+            });
+            let work = clock::worked() - before;
+            Box::new(move |instances, now| {
+                for (ifindex, state) in links {
+                    let was_on = |link: &Link| link.report.carrier.is_on();
+                    if !state.carrier.is_on() && instances.host.link(ifindex).is_some_and(was_on) {
+                        instances.hurry_takeover(now, PortId(ifindex));
+                    }
+                }
+                instances.polls.end_waiting(now, WAITING_INTERVAL, work);
+            })
+        });
+    }
+
     /// An interface is gone. If it is that of a bond that is to be adopted, its ports are given back at once.
     pub(super) fn unadopted_gone(&mut self, now: Time, ifindex: u32) {
         for bond in &mut self.unadopted {
@@ -102,6 +133,9 @@ impl Instances {
         }
     }
 }
+
+/// The usual interval of polls.
+const WAITING_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Why a bond of the option files is not there at the beginning.
 const MAKES: &str = "bondd has just started and makes one bond after the other";

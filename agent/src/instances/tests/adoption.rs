@@ -71,8 +71,8 @@ pub(super) fn disguise(instances: &mut Change<'_>, port: PortId) {
 
 const BONDS: MacAddr = MacAddr([2, 0, 0, 0, 0xb0, 7]);
 
-/// Questions with which a start reads all interfaces and their addresses.
-const READING: usize = 2;
+/// Questions with which a start reads all interfaces and their addresses, and polls the ports of the bonds that wait.
+const READING: usize = 3;
 
 fn given_back(plane: &ScriptPlane) -> usize {
     let calls = plane.take_calls().into_iter();
@@ -376,6 +376,7 @@ fn a_renamed_bond_is_not_given_back_because_a_question_failed() {
         next.handle_timeout(due);
         next.settle(due);
         assert_eq!((next.bonds[0].name.as_str(), original(&next)), ("bond9", before));
+        next.publish_all(due);
         let states = next.store.load(&mut Tests).unwrap().states;
         assert_eq!(states.len(), 1);
         assert_eq!(states[0].name, "bond9");

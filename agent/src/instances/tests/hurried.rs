@@ -2,8 +2,14 @@
 
 use std::time::Duration;
 
+use bond_monitors::Carrier;
+
 use super::adoption::{make_interface, next_agent, port};
 use super::{NOW, attach, change, with_bond};
+use crate::instances::agenda::{Agenda, Step};
+use crate::instances::table::FIRST;
+use crate::instances::task::Task;
+use crate::instances::unadopted::{State, Unadopted};
 use crate::netlink::LinkEvent;
 
 #[test]
@@ -30,5 +36,27 @@ fn a_bond_that_could_not_be_adopted_is_tried_again_soon_when_a_port_of_it_fails(
         assert!(!link.report.carrier.is_on());
         next.on_link_event(failed, LinkEvent::Link(Box::new(link)));
         assert_eq!(next.poll_timeout(), Some(failed + Duration::from_millis(100)));
+    });
+}
+
+#[test]
+fn a_lost_port_that_the_kernel_has_not_reported_yet_is_found_while_its_bond_waits() {
+    with_bond("adopt-polled", |instances, _, _| {
+        attach(instances, "a").unwrap();
+        let a = port(instances, "a");
+        let mut saved = instances.state(FIRST);
+        saved.name = "bond9".to_owned();
+        let waits = [("bond8".to_owned(), Vec::new()), ("bond9".to_owned(), vec![a])];
+        instances.agenda = Agenda::new(waits, &[]);
+        let waiting = Unadopted::new("bond9", State::Saved(Box::new(saved)));
+        instances.unadopted.push(waiting);
+        let mut link = instances.tools().links.by_index(a.0).unwrap().unwrap();
+        assert!(!link.report.carrier.is_on());
+        link.report.carrier = Carrier::On;
+        instances.host.changed(link);
+        instances.settle(NOW);
+        let first = |bond: &str| Some(Step::Change(Task::Adopt(bond.to_owned())));
+        assert_eq!(instances.agenda.pop(), first("bond9"));
+        assert_eq!(instances.agenda.pop(), first("bond8"));
     });
 }

@@ -262,7 +262,7 @@ fn an_address_that_a_plan_is_still_to_change_is_not_the_operators() {
                 instances.look_at(FIRST, Look::Device);
                 instances.polls.devices.push(FIRST);
                 instances.ask_polled();
-                instances.ask_threads();
+                instances.ask_threads(NOW);
                 let _ = instances.take_answers(NOW, 64);
                 looks.fetch_add(1, Ordering::SeqCst);
             }

@@ -269,7 +269,7 @@ fn a_late_state_of_a_renamed_bond_does_not_take_the_place_of_the_one_that_has_it
         ip("link set dev bond0 name lan");
         let link = instances.tools().links.by_name("lan").unwrap().unwrap();
         instances.on_device_seen(NOW, FIRST, link);
-        instances.ask_threads();
+        instances.ask_threads(NOW);
         let _ = instances.take_answers(NOW, 64);
         assert_eq!(instances.bonds[0].name, "lan");
         let bond = "bond0".to_owned();
