@@ -79,12 +79,16 @@ impl Instances {
             let link = self.host.link(port.0);
             link.is_none_or(|link| !link.report.carrier.is_on())
         };
-        let mut ports = saved.originals.keys().copied();
+        if self.host.link(saved.ifindex).is_none() {
+            return 3;
+        }
+        let (dead, alive): (Vec<PortId>, Vec<PortId>) = saved.originals.keys().partition(|port| is_dead(**port));
         match saved.bond.active_port() {
-            _ if self.host.link(saved.ifindex).is_none() => 3,
-            Some(active) if is_dead(active) => 0,
-            active if ports.any(is_dead) => u8::from(active.is_some()),
-            _ => 2,
+            _ if dead.is_empty() => 2,
+            // Its traffic has nowhere to go, or is not touched.
+            _ if alive.is_empty() => 1,
+            Some(active) if alive.contains(&active) => 1,
+            _ => 0,
         }
     }
 
