@@ -19,7 +19,7 @@ impl Instances {
         if let Some((at, port)) = self.next_attachment(now) {
             return Some(Task::AttachWanted(at, port));
         }
-        if self.owes_files() {
+        if self.owes_files_now() {
             return Some(Task::Save);
         }
         if links_are_read && self.adopt_timeout().is_some_and(|due| due <= now) {
@@ -34,7 +34,7 @@ impl Instances {
 
     /// When there is a task.
     pub fn task_timeout(&mut self) -> Option<Time> {
-        if !(self.gone.is_empty() && self.to_attach.is_empty()) || self.owes_files() {
+        if !(self.gone.is_empty() && self.to_attach.is_empty()) || self.owes_files_now() {
             return Some(Time::ZERO);
         }
         let parts = [
@@ -57,6 +57,11 @@ impl Instances {
     /// Whether a bond may forward that this agent has not adopted yet.
     pub fn has_unadopted(&self) -> bool {
         !self.unadopted.is_empty()
+    }
+
+    /// Not before bonds that forward are taken over: the disk may be slow, and nobody else moves their traffic.
+    fn owes_files_now(&self) -> bool {
+        self.owes_files() && self.agenda.stage() != Stage::Saved
     }
 
     fn next_attachment(&mut self, now: Time) -> Option<(InstanceId, String)> {

@@ -117,15 +117,6 @@ impl Change<'_> {
         }
     }
 
-    /// Has the state of a bond written that is still to be taken over.
-    ///
-    /// # Errors
-    /// It cannot be written.
-    pub(in crate::instances) fn save_state(&mut self, state: &SavedBond) -> io::Result<()> {
-        let change = self.store.change(state);
-        self.write(change)
-    }
-
     fn write(&mut self, change: saved::Change) -> io::Result<()> {
         match change {
             saved::Change::Nothing => Ok(()),

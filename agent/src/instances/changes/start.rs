@@ -176,7 +176,7 @@ impl Change<'_> {
         }
     }
 
-    /// What a saved bond is now, also under another name, with which it is saved then; none if its interface is gone.
+    /// What a saved bond is now, also under another name; none if its interface is gone.
     ///
     /// # Errors
     /// It cannot be found out whether the interface is there, or the interface is there and not recognised.
@@ -231,7 +231,6 @@ impl Change<'_> {
         );
         self.store.is_of(saved.ifindex, ifindex);
         saved.ifindex = ifindex;
-        let _ = self.save_state(saved);
         Ok(Some(found))
     }
 
@@ -243,7 +242,6 @@ impl Change<'_> {
         }
         saved.configured = None;
         saved.name = name;
-        let _ = self.save_state(saved);
     }
 
     /// A port is attached only when its settings are on disk. If they are missing there all the same, it is to be given back as one of

@@ -12,6 +12,7 @@ use super::{Change, Tests};
 use super::{NOW, attach, with_bond};
 use crate::dataplane::script::ScriptPlane;
 use crate::netlink::tests::ip;
+use crate::saved::replace::tests::watch;
 
 fn exchange(one: &str, other: &str) {
     for name in [one, other] {
@@ -183,6 +184,29 @@ fn bonds_that_exchanged_their_names_while_no_agent_ran_lose_no_state() {
         next.settle(due);
         next.publish_all(NOW);
         assert_eq!(held(&next), exchanged);
+        assert_eq!(fs::read_dir(dir.join("state")).unwrap().count(), 2);
+    });
+}
+
+#[test]
+fn no_disk_is_asked_before_all_bonds_are_taken_over_also_if_they_have_other_names() {
+    with_bond("bonds-exchanged-slow-disk", |instances, plane, dir| {
+        let [a, b] = two_bonds(instances);
+        exchange_bonds(plane);
+        let mut desk = next_agent(plane, dir);
+        let mut next = change(&mut desk);
+        next.at(NOW).begin_start(&[], &[]).unwrap();
+        watch(Some(Box::new(|| panic!("the disk was asked"))));
+        while next.has_unadopted() {
+            next.settle(NOW);
+            next.next_step();
+            next.publish(NOW);
+        }
+        watch(None);
+        next.finish_start(NOW);
+        let exchanged = [("bond1".to_owned(), vec![a]), ("bond0".to_owned(), vec![b])];
+        assert_eq!(held(&next), exchanged);
+        assert_eq!(saved(&mut next), exchanged);
         assert_eq!(fs::read_dir(dir.join("state")).unwrap().count(), 2);
     });
 }
