@@ -22,6 +22,7 @@ use crate::control::{RUN_DIR, RUN_DIR_ENV, SOCKET};
 use crate::dataplane::tc::{DeviceChoice, FailoverChoice, Hook, NewBonds};
 use crate::dataplane::{PlaneChoice, PlaneError, PlaneSetup, Planes};
 use crate::descriptors::{self, cannot};
+use crate::heap;
 use crate::instances::{Changer, Desk, Instances, Tools, check_options_on, kinds};
 use crate::locks::private_file;
 use crate::logging;
@@ -80,6 +81,7 @@ fn log_level() -> impl TypedValueParser<Value = log::LevelFilter> {
 
 /// Runs the program.
 pub fn main() -> ExitCode {
+    heap::give_back_what_is_free();
     let arguments = Arguments::parse();
     logging::init(arguments.log_level);
     let Some(config) = read_config(&arguments) else {

@@ -13,6 +13,7 @@ pub mod ctl;
 pub mod daemon;
 pub mod dataplane;
 mod descriptors;
+mod heap;
 pub mod host;
 pub mod instances;
 mod locks;

@@ -226,7 +226,6 @@ fn reading_the_clock(object: &[u8]) -> Vec<u8> {
 fn new_loader() -> EbpfLoader<'static> {
     let mut loader = EbpfLoader::new();
     loader.btf(None);
-    trim_heap();
     loader
 }
 
@@ -246,15 +245,6 @@ pub fn raise_memlock() {
     };
     // SAFETY: the pointer is to a live value of the type that setrlimit reads.
     unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const unlimited) };
-}
-
-/// Gives back the memory in which a new loader had the types of the kernel, which the agent would hold on to for good.
-pub fn trim_heap() {
-    // SAFETY: gives unused pages of the heap back; touches nothing that is in use.
-    #[cfg(target_env = "gnu")]
-    unsafe {
-        libc::malloc_trim(0);
-    }
 }
 
 /// Name of the program on ports, also the name of its clsact filter.

@@ -23,7 +23,7 @@ use bond_modes::PortId;
 use super::layout::{ARMED, Armed, FOLDERS, LOSSES, MAPS, PortKey, RULES_OF, TRANSMITS};
 use crate::dataplane::tc::errors::{gone_is_fine, load_error, map_error, pin_error, program_error};
 use crate::dataplane::tc::folder::{names, remove, unpin};
-use crate::dataplane::tc::object::{fingerprint, raise_memlock, trim_heap};
+use crate::dataplane::tc::object::{fingerprint, raise_memlock};
 use crate::dataplane::tc::sys::MapOfMaps;
 
 /// What is open of it.
@@ -151,9 +151,7 @@ pub fn remove_others(all: &Path, but: Option<&Path>) -> io::Result<()> {
 /// Loads and attaches the program, on the maps that are pinned, and pins all of it.
 fn bring_in(folder: &Path, pin: &Path) -> io::Result<()> {
     raise_memlock();
-    let loaded = load(folder);
-    trim_heap();
-    let mut programs = loaded?;
+    let mut programs = load(folder)?;
     let program: &mut FEntry = programs
         .program_mut(PROGRAM)
         .and_then(|program| program.try_into().ok())
