@@ -170,6 +170,7 @@ fn serve(arguments: &Arguments, config: &Parsed) -> Result<(), Box<dyn Error>> {
             planes,
             links: RouteSocket::open().map_err(cannot("open a socket for requests to the kernel"))?,
             wake: Box::new(move || wake.wake().expect("a loop that runs can be woken")),
+            priority: None,
         },
     };
     desk.change()

@@ -8,7 +8,7 @@ pub const LOOP: i32 = 3;
 /// Of the thread that waits for the kernel: the loop must not wait for it.
 pub const KERNEL: i32 = 2;
 
-/// Of the threads that make changes and that read long files. The first has what the loop needs for moments, so it is not to wait for other programs then.
+/// Of the threads that make changes and that read long files. The first has what the loop needs for moments: then it has the loop's.
 pub const CHANGER: i32 = 1;
 
 /// Asks for real-time priority for the calling thread, because every frame sent while the agent waits for the processor is lost

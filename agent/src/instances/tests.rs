@@ -173,6 +173,7 @@ fn desk(dir: &std::path::Path, planes: Vec<Box<dyn Plane>>) -> Desk {
             planes,
             links: RouteSocket::open().unwrap(),
             wake: Box::new(|| {}),
+            priority: None,
         },
     }
 }

@@ -177,6 +177,7 @@ fn desk(poll: &Poll, dir: &Path, plane: &ScriptPlane) -> Desk {
             planes,
             links: RouteSocket::open().unwrap(),
             wake: Box::new(|| {}),
+            priority: None,
         },
     }
 }

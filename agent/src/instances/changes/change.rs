@@ -47,6 +47,7 @@ pub type Meanwhile = Box<dyn FnMut(&mut Instances)>;
 impl Desk {
     /// Begins a change.
     pub fn change(&mut self) -> Change<'_> {
+        self.tools.begin_with_instances();
         Change {
             instances: self.instances.lock(),
             tools: &mut self.tools,
@@ -94,7 +95,12 @@ impl Change<'_> {
             meanwhile(&mut self.instances);
             self.meanwhile = Some(meanwhile);
         }
-        FairMutexGuard::unlocked(&mut self.instances, || work(self.tools))
+        FairMutexGuard::unlocked(&mut self.instances, || {
+            self.tools.end_with_instances();
+            let done = work(self.tools);
+            self.tools.begin_with_instances();
+            done
+        })
     }
 
     /// The tools, for a test itself.

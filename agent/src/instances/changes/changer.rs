@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::super::task::Task;
 use super::change::Desk;
 use crate::control::proto::{Call, ControlError};
+use crate::priority;
 use crate::worker::{Urgency, Worker};
 
 /// What became of a change.
@@ -32,7 +33,8 @@ impl Changer {
     ///
     /// # Errors
     /// The thread cannot be made.
-    pub fn start(desk: Desk, wake: impl Fn() -> io::Result<()> + Send + 'static) -> io::Result<Changer> {
+    pub fn start(mut desk: Desk, wake: impl Fn() -> io::Result<()> + Send + 'static) -> io::Result<Changer> {
+        desk.tools.priority = Some(priority::CHANGER);
         Ok(Changer {
             worker: Worker::start("bondd-changer", Urgency::Change, desk, wake)?,
             busy: false,
@@ -79,6 +81,7 @@ impl Changer {
         self.busy = true;
         self.worker.ask(move |desk| {
             let outcome = change(desk);
+            desk.tools.end_with_instances();
             Box::new(move |taken, _| *taken = Some(outcome))
         });
     }
