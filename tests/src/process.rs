@@ -37,6 +37,24 @@ pub fn resident(pid: u32) -> u64 {
     kibibytes.expect("a process with memory has VmRSS") * 1024
 }
 
+/// How often its threads have gone to sleep, those that have ended not counted.
+///
+/// # Panics
+/// When there is no such process.
+pub fn sleeps(pid: u32) -> u64 {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).expect("the process runs");
+    let sleeps = threads.flatten().filter_map(|thread| {
+        let status = fs::read_to_string(thread.path().join("status")).ok()?;
+        let mut lines = status.lines();
+        lines
+            .find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))?
+            .trim()
+            .parse::<u64>()
+            .ok()
+    });
+    sleeps.sum()
+}
+
 /// Gives the calling thread a higher real-time priority than any thread of the agent has; threads and processes that it starts do not
 /// inherit it.
 ///

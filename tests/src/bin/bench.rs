@@ -17,7 +17,7 @@ use bondd_tests::lab_failover as lab;
 use bondd_tests::machine::Machine;
 use bondd_tests::many::{ManyPorts, targets_of};
 use bondd_tests::many_bonds::{self, Busy, Clock, Plane};
-use bondd_tests::process::{processor_time, resident};
+use bondd_tests::process::{processor_time, resident, sleeps};
 use bondd_tests::pulls::{median, ten_pulls};
 use bondd_tests::throughput::{BesidePlain, best};
 use bondd_tests::vm::Lab;
@@ -185,9 +185,10 @@ fn resources() -> Outcome {
         .arg("600")
         .spawn()
         .expect("every system has sleep");
-    let (used, idle) = (processor_time(pid), IDLE);
+    let (used, slept, idle) = (processor_time(pid), sleeps(pid), IDLE);
     thread::sleep(idle);
     let used = processor_time(pid).saturating_sub(used);
+    let woken = (sleeps(pid) - slept) as f64 / idle.as_secs_f64();
     let (bondd, beside) = (resident(pid), resident(sleep.id()));
     let _ = sleep.kill();
     let _ = sleep.wait();
@@ -203,6 +204,7 @@ fn resources() -> Outcome {
     );
     let share = used.as_secs_f64() / idle.as_secs_f64() * 100.0;
     row("share of one processor over 10 s", &[format!("{share:.3} %")]);
+    row("wake-ups of a thread, a second", &[format!("{woken:.1}")]);
 
     title("Programs as installed", &["size"]);
     for name in ["bondd", "bondctl", "ifenslave"] {
