@@ -1,6 +1,6 @@
 //! Changes bonds to match the option files when the agent starts. If that fails, the next start tries again.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use bond_modes::options::{self, row_name};
 
@@ -153,13 +153,15 @@ impl Change<'_> {
     /// It stays as it is while a file that named it is there but was not read.
     pub(in crate::instances) fn leave_behind_one(&mut self, name: &str) {
         let Ok(at) = self.find(name) else { return };
-        let instance = &self.bonds[at];
-        let origins = &instance.origins;
-        if instance.configured.is_none() {
+        if self.bonds[at].configured.is_none() {
             return;
         }
-        let unread = |file: &&PathBuf| !self.files.contains(file) && Path::exists(file);
-        if let Some(file) = origins.files.iter().find(unread) {
+        let mut unread: Vec<PathBuf> = self.bonds[at].origins.files.iter().cloned().collect();
+        unread.retain(|file| !self.files.contains(file));
+        // The file system may be slow.
+        let there = self.unlocked(|_| unread.into_iter().find(|file| file.exists()));
+        let origins = &self.bonds[at].origins;
+        if let Some(file) = there {
             log::info!(
                 "{name}: {} was not read this time, so that the bond stays as it is",
                 file.display()
