@@ -8,6 +8,7 @@ use super::Instances;
 use super::frame_sockets::FIRST_FRAME_TOKEN;
 use super::id::InstanceId;
 use super::logged_failures::Subject;
+use crate::descriptors::limit_of;
 use crate::netlink::Drained;
 
 impl Instances {
@@ -42,12 +43,13 @@ impl Instances {
     pub(super) fn listen(&mut self, at: InstanceId) {
         let instance = &mut self.bonds[at];
         let kinds = instance.bond.wants();
-        for port in instance.bond.ports().iter().map(|port| port.id) {
+        for (port, name) in instance.bond.ports().iter().map(|port| (port.id, port.name.clone())) {
             if kinds.is_empty() && instance.bond.is_up() {
                 self.frame_sockets.close(port);
             } else {
                 let opened = self.frame_sockets.hear(port, kinds);
-                let doing = format!("receive the frames of {port}");
+                let opened = opened.map_err(|error| limit_of(&error).unwrap_or_else(|| error.to_string()));
+                let doing = format!("receive the frames of {name}");
                 instance
                     .failures
                     .record(&instance.name, Subject::Port(port), &doing, opened);
