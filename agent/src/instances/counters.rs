@@ -54,7 +54,7 @@ impl Instances {
     /// Has the bonds counted that are to be.
     pub(super) fn ask_counters(&mut self) {
         let at_work = self.at_work;
-        let Some(asked) = self.counting.asked.begin_with(|at| Some(*at) != at_work) else {
+        let Some(asked) = self.counting.asked.begin_with(usize::MAX, |at| Some(*at) != at_work) else {
             return;
         };
         let mut jobs = Vec::new();

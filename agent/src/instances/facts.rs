@@ -27,7 +27,7 @@ impl Instances {
     /// then they may be as they were before its plan.
     pub(super) fn ask_looks(&mut self) {
         let at_work = self.at_work;
-        let Some(asked) = self.looks.begin_with(|(at, _)| Some(*at) != at_work) else {
+        let Some(asked) = self.looks.begin_with(LOOKS_A_JOB, |(at, _)| Some(*at) != at_work) else {
             return;
         };
         let asked = asked.into_iter();
@@ -278,3 +278,6 @@ impl Asked {
         }
     }
 }
+
+/// Looks that are one job of the thread: polls and plans of other bonds wait for it.
+const LOOKS_A_JOB: usize = 32;
