@@ -37,6 +37,11 @@ pub trait Plane: Send {
     fn create(&mut self, name: &str, options: &BondOptions) -> Result<(Box<dyn PlaneBond>, BondDevice), PlaneError>;
     /// Takes over what the kernel already does under this name, if the device there is ours.
     fn adopt(&mut self, name: &str) -> Result<Option<Adopted>, PlaneError>;
+    /// A bond of this plane and its interface, which had this index, are gone: removes what else was kept for it. Its ports are to be
+    /// given back after that.
+    fn forget(&mut self, _device: u32) -> Result<(), PlaneError> {
+        Ok(())
+    }
     /// Gives back a port of a bond that is gone, as [`PlaneBond::detach`] does it for one that is there. `bond` is the name that it
     /// had last. The mark may be of an earlier name of the bond, if no interface is called so now.
     /// Returns whether the port was given back.
@@ -78,6 +83,9 @@ pub trait PlaneBond: Send {
     /// more. One that is not attached is given back only if it carries the mark of a port: another interface may have its index by
     /// now, or the settings may be back already. Returns whether it was given back.
     fn detach(&mut self, port: PortId, original: &OriginalPort) -> Result<bool, PlaneError>;
+    /// The interface of an attached port is gone: forgets it. Waits for nothing that is done with other bonds of the plane, because a
+    /// plan that moves traffic comes after this.
+    fn forget(&mut self, port: PortId) -> Result<(), PlaneError>;
     /// Makes the kernel match the plan: only differences, make before break. The outcome names every part that failed. If the
     /// bond's [`Traffic`] followed later plans, the last of them is applied instead.
     fn program(&mut self, plan: &ForwardingPlan) -> Applied;

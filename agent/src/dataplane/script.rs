@@ -44,6 +44,8 @@ pub enum Call {
     Attach(BondName, PortId, PortBase),
     /// [`PlaneBond::detach`]
     Detach(BondName, PortId, OriginalPort),
+    /// [`PlaneBond::forget`]
+    Forget(BondName, PortId),
     /// [`Plane::give_back`]
     GiveBack(PortId, OriginalPort),
     /// [`PlaneBond::program`]
@@ -412,6 +414,17 @@ impl World {
         let ports = observed.plan.ports.keys();
         observed.ports = ports.map(|port| (*port, self.ports[port].clone())).collect();
         Some(observed)
+    }
+
+    /// A bond has a port no more.
+    fn forget(&mut self, bond: &str, port: PortId) -> Result<(), PlaneError> {
+        let plan = &mut self.bond(bond)?.plan;
+        plan.ports.remove(&port);
+        plan.tx = plan.tx.among(|kept| kept != port);
+        plan.steer.retain(|steer| steer.to != port);
+        self.counters.remove(&port);
+        self.heard.remove(&port);
+        Ok(())
     }
 
     /// That a port can be given back.

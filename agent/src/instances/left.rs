@@ -29,13 +29,13 @@ impl Instances {
 
     /// A port of a bond is gone.
     pub(super) fn port_gone(&mut self, now: Time, at: InstanceId, port: PortId) {
-        let Some(original) = self.let_out(now, at, port, true) else {
+        if self.let_out(now, at, port, true).is_none() {
             return;
-        };
+        }
         // The interface may be back already: whoever attaches it anew does this first.
         let name = self.bonds[at].name.clone();
         self.leave_to_plane(at, move |plane| {
-            if let Err(error) = plane.detach(port, &original) {
+            if let Err(error) = plane.forget(port) {
                 log::debug!("{name}: {}", chain(&error));
             }
         });

@@ -114,14 +114,14 @@ impl PlaneBond for ScriptBond {
         let call = Call::Detach(self.name.clone(), port, original.clone());
         let mut world = self.plane.call(call)?;
         world.is_free(port)?;
-        let plan = &mut world.bond(&self.name)?.plan;
-        plan.ports.remove(&port);
-        plan.tx = plan.tx.among(|kept| kept != port);
-        plan.steer.retain(|steer| steer.to != port);
-        world.counters.remove(&port);
-        world.heard.remove(&port);
+        world.forget(&self.name, port)?;
         world.restore(port, original);
         Ok(true)
+    }
+
+    fn forget(&mut self, port: PortId) -> Result<(), PlaneError> {
+        let mut world = self.plane.call(Call::Forget(self.name.clone(), port))?;
+        world.forget(&self.name, port)
     }
 
     fn program(&mut self, plan: &ForwardingPlan) -> Applied {

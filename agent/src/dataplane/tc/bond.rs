@@ -110,11 +110,13 @@ impl Shared {
     /// The same, without stale pins, unless another agent has the folder. The first call removes them, for which each bond that has
     /// pins is looked for: bonds that forward already are taken over before that.
     pub(super) fn swept_pins(&mut self) -> Result<&Pins, PlaneError> {
-        if !self.swept && self.pins()?.is_locked() {
-            self.sweep_pins()?;
+        self.pins()?;
+        let pins = self.pins.as_ref().expect("they were just opened");
+        if !self.swept && pins.is_locked() {
+            sweep(pins, &mut self.links, &self.in_kernel)?;
             self.swept = true;
         }
-        self.pins()
+        Ok(pins)
     }
 
     /// Takes over the list that an earlier agent left in force in these maps. One grace period serves all bonds, as that agent ended
@@ -139,8 +141,8 @@ impl Shared {
         )
     }
 
-    /// Removes the pins of bonds that are gone, if there is a place for pins at all.
-    pub(super) fn sweep_pins(&mut self) -> Result<(), PlaneError> {
+    /// Removes what is pinned for a bond that is gone. If another interface has its index, what is pinned stays.
+    pub(super) fn forget_bond(&mut self, device: u32) -> Result<(), PlaneError> {
         let found = match &self.pins {
             Some(_) => None,
             None => self.find_pins()?,
@@ -148,22 +150,35 @@ impl Shared {
         let Some(pins) = self.pins.as_ref().or(found.as_ref()) else {
             return Ok(());
         };
-        sweep(pins, &mut self.links)?;
-        let prepared = match pins.has_bonds() {
-            true => self.in_kernel.sweep(),
-            false => self.in_kernel.close(),
-        };
-        if let Err(error) = prepared {
-            log::warn!("cannot remove what was prepared for bonds that are gone: {error}");
-        }
-        if let Err(error) = pins.sweep_namespaces() {
-            log::warn!("cannot look for pins that nothing uses: {error}");
+        let link = step(|| format!("read interface {device}"), || self.links.by_index(device))?;
+        if link.is_none() {
+            step(
+                || "remove the pins of a bond that is gone".to_owned(),
+                || pins.bond(device).remove(),
+            )?;
+            sweep_prepared(pins, &self.in_kernel);
         }
         Ok(())
     }
 }
 
-fn sweep(pins: &Pins, links: &mut RouteSocket) -> Result<(), PlaneError> {
+/// Removes the pins of all bonds that are gone.
+fn sweep(pins: &Pins, links: &mut RouteSocket, in_kernel: &InKernel) -> Result<(), PlaneError> {
     let alive = |ifindex| !matches!(links.by_index(ifindex), Ok(None));
-    step(|| "remove stale pins".to_owned(), || pins.sweep(alive))
+    step(|| "remove stale pins".to_owned(), || pins.sweep(alive))?;
+    sweep_prepared(pins, in_kernel);
+    if let Err(error) = pins.sweep_namespaces() {
+        log::warn!("cannot look for pins that nothing uses: {error}");
+    }
+    Ok(())
+}
+
+fn sweep_prepared(pins: &Pins, in_kernel: &InKernel) {
+    let prepared = match pins.has_bonds() {
+        true => in_kernel.sweep(),
+        false => in_kernel.close(),
+    };
+    if let Err(error) = prepared {
+        log::warn!("cannot remove what was prepared for bonds that are gone: {error}");
+    }
 }

@@ -24,18 +24,18 @@
 //! | `queues` | traffic that an operator sends through a port of his choice |
 //! | `program`, `traffic` | from the plan in force to the wanted one, and in which order; the steps of it that are a failover |
 //!
-//! Two threads use the plane. The loop moves the traffic of bonds by [`Traffic`], and does what it was asked for: makes and removes
-//! bonds, attaches and detaches ports. The kernel thread does the rest of a plan, and reads again what other programs may have
-//! changed. These are the locks:
+//! Three threads use the plane. The loop moves the traffic of bonds by [`Traffic`]. The thread of changes makes and removes bonds, and
+//! attaches and detaches ports. The kernel thread does the rest of a plan, forgets ports that are gone, and reads again what other
+//! programs may have changed. These are the locks:
 //! - The one of `Shared`, for all bonds. A call that makes requests holds it to its end, however long the kernel's RTNL lock
-//!   keeps it waiting. The next such call of the other thread waits for it, whatever its bond.
-//! - The one of `Forwarding`, for each bond. Both threads hold it for reads and writes of maps only: never across a netlink
+//!   keeps it waiting. The next such call of another thread waits for it, whatever its bond.
+//! - The one of `Forwarding`, for each bond. All threads hold it for reads and writes of maps only: never across a netlink
 //!   request, the loading or attaching of a program, a sysctl or a file.
 //! - Those of `InKernel`, for all bonds. One is for who may wait for a grace period of the kernel, which is a thread of its own, and
 //!   now and then who has that of `Shared`; never who has that of `Forwarding`. The others are held for single map requests.
 //!
 //! [`Traffic`] takes the second only, so a failover waits for no lock of the kernel but the map's. The plan that the traffic
-//! followed last counts for every map write of both threads.
+//! followed last counts for every map write of all threads.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -225,6 +225,10 @@ impl Plane for TcPlane {
         Ok(found.map(|(bond, observed)| (Box::new(bond) as Box<dyn PlaneBond>, observed)))
     }
 
+    fn forget(&mut self, device: u32) -> Result<(), PlaneError> {
+        lock(&self.shared).forget_bond(device)
+    }
+
     fn give_back(&mut self, bond: &str, port: PortId, original: &OriginalPort) -> Result<bool, PlaneError> {
         lock(&self.shared).give_back_orphan(bond, port, original)
     }
@@ -272,6 +276,11 @@ impl PlaneBond for TcBond {
     fn detach(&mut self, port: PortId, original: &OriginalPort) -> Result<bool, PlaneError> {
         let name = self.name();
         lock(&self.shared).give_back(&name, &mut self.bond, port, original)
+    }
+
+    fn forget(&mut self, port: PortId) -> Result<(), PlaneError> {
+        let name = self.name();
+        port::forget(&mut lock(&self.planning).links, &name, &mut self.bond, port)
     }
 
     fn program(&mut self, plan: &ForwardingPlan) -> Applied {

@@ -85,13 +85,13 @@ impl Shared {
         errors: &mut Failures,
     ) {
         let links = &mut self.links;
-        expel(links, name, bond, port, link.as_ref(), original, errors);
+        expel(links, name, bond, port, link.as_ref(), original.clsact, errors);
         if let Some(link) = link {
             restore(links, port, &link, original, errors);
         }
     }
 
-    /// Gives back a port of a bond that someone deleted: its tcx link goes with the pins of the bond.
+    /// Gives back a port of a bond that someone deleted. Its tcx link has gone with the pins of the bond.
     pub(super) fn give_back_orphan(
         &mut self,
         name: &str,
@@ -99,7 +99,6 @@ impl Shared {
         original: &OriginalPort,
     ) -> Result<bool, PlaneError> {
         let mut errors = Failures::default();
-        errors.note(self.sweep_pins());
         let links = &mut self.links;
         let found = read_orphan(links, name, port, &mut errors);
         // Without its bond, the program is of no use on an interface that lost the mark either.
@@ -242,6 +241,13 @@ impl Shared {
     }
 }
 
+/// A port's interface is gone, and its program with it.
+pub(super) fn forget(links: &mut RouteSocket, name: &str, bond: &mut Bond, port: PortId) -> Result<(), PlaneError> {
+    let mut errors = Failures::default();
+    expel(links, name, bond, port, None, false, &mut errors);
+    errors.result()
+}
+
 /// Takes a port out of the maps, and the program off it.
 fn expel(
     links: &mut RouteSocket,
@@ -249,7 +255,7 @@ fn expel(
     bond: &mut Bond,
     port: PortId,
     link: Option<&Link>,
-    original: &OriginalPort,
+    had_clsact: bool,
     errors: &mut Failures,
 ) {
     bond.forwarding.with(|now| {
@@ -269,7 +275,7 @@ fn expel(
         }
     });
     bond.port_holds.remove(&port);
-    let take_off = || unhook(links, bond, port, link, original.clsact);
+    let take_off = || unhook(links, bond, port, link, had_clsact);
     errors.note_unless_gone(port_step(port, || format!("take the program off {port}"), take_off));
     bond.forwarding.with(|now| {
         let forget = || now.remove_port(port);

@@ -226,6 +226,11 @@ impl PlaneBond for TeamBond {
         lock(&self.shared).give_back(&self.name, &mut self.bond, port, original)
     }
 
+    fn forget(&mut self, port: PortId) -> Result<(), PlaneError> {
+        self.bond.forget(port);
+        Ok(())
+    }
+
     fn program(&mut self, plan: &ForwardingPlan) -> Applied {
         if let Err(error) = can::check(plan) {
             return Applied::refused(error, self.bond.mac, plan);

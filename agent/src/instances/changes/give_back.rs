@@ -9,6 +9,7 @@ use super::change::Change;
 use crate::dataplane::step::twice;
 use crate::dataplane::{OriginalPort, PlaneError};
 use crate::saved::SavedBond;
+use crate::text::chain;
 
 impl Change<'_> {
     /// Gives back a port that its bond does not use any more.
@@ -31,6 +32,10 @@ impl Change<'_> {
         let (bond, plane) = (saved.name.clone(), saved.plane().to_owned());
         log::warn!("{bond}: its interface is gone, giving its ports back");
         self.leave(&bond, &plane, std::mem::take(&mut saved.unrestored));
+        let device = saved.ifindex;
+        if let Err(error) = self.unlocked(|tools| tools.planes.known(&plane)?.forget(device)) {
+            log::error!("{bond}: what is left of it stays: {}", chain(&error));
+        }
         for (port, original) in std::mem::take(&mut saved.originals) {
             let given_back = self.unlocked(|tools| twice(|| give_back_orphan(tools, &bond, &plane, port, &original)));
             if let Err(error) = given_back.or_else(unless_gone) {

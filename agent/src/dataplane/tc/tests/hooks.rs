@@ -7,6 +7,7 @@ use aya::{Ebpf, EbpfLoader};
 use super::Hook;
 use super::hash::OBJECT;
 use super::world::*;
+use crate::dataplane::plane::Plane;
 use crate::netlink::Filter;
 
 #[test]
@@ -23,6 +24,7 @@ fn filters_of_others_stay_when_a_port_is_given_back() {
                     w.links.delete(bond).unwrap();
                     w.reopen();
                     assert_eq!(w.adopt().unwrap(), None);
+                    w.plane.forget(bond).unwrap();
                 }
                 w.tear_down();
                 assert_eq!(w.links.filters(p0.0).unwrap(), [foreign()]);

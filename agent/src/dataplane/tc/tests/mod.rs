@@ -215,6 +215,7 @@ fn a_port_is_given_back_when_somebody_deleted_the_bond() {
         w.links.delete(bond).unwrap();
         w.reopen();
         assert_eq!(w.adopt().unwrap(), None);
+        w.plane.forget(bond).unwrap();
         w.tear_down();
         assert_eq!(w.snapshot(), before);
     });
@@ -231,6 +232,7 @@ fn what_stays_on_a_port_of_a_deleted_bond_is_for_its_alias_to_say() {
         w.reopen();
         w.links.delete(bond).unwrap();
         w.links.add_veth("bond1", "far1").unwrap();
+        w.plane.forget(bond).unwrap();
         // No interface is called bond2: that is what the bond was called before, and it was renamed.
         let aliases = ["uplink", "port of bond0", "port of bond1", "port of bond2"];
         for (name, alias) in ["p0", "p1", "p2", "p3"].into_iter().zip(aliases) {
