@@ -3,9 +3,7 @@
 //! Stages come in the order of their harm if they are late: bonds that forward are unmonitored until they are taken over; ports can
 //! only be attached once the bonds that lose them have given them back; and nothing uses a bond yet that is to be made.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
-
-use bond_modes::PortId;
+use std::collections::{BTreeSet, VecDeque};
 
 use super::id::InstanceId;
 use super::task::Task;
@@ -48,8 +46,6 @@ pub(super) enum Step {
 pub(super) struct Agenda {
     stage: Stage,
     steps: VecDeque<Step>,
-    /// The bonds to be taken over, by the ports that their states name.
-    of_port: BTreeMap<PortId, Vec<String>>,
     /// The lines of the option files that were not followed yet, by bond.
     specs: Vec<BondSpec>,
     /// All bonds that the files name.
@@ -62,25 +58,17 @@ impl Agenda {
         Agenda {
             stage: Stage::Done,
             steps: VecDeque::new(),
-            of_port: BTreeMap::new(),
             specs: Vec::new(),
             named: BTreeSet::new(),
         }
     }
 
-    /// Takes these saved bonds over, which have these ports, then follows the files.
-    pub(super) fn new(saved: impl IntoIterator<Item = (String, Vec<PortId>)>, specs: &[BondSpec]) -> Agenda {
-        let (mut steps, mut of_port) = (VecDeque::new(), BTreeMap::<PortId, Vec<String>>::new());
-        for (bond, ports) in saved {
-            for port in ports {
-                of_port.entry(port).or_default().push(bond.clone());
-            }
-            steps.push_back(Step::Change(Task::Adopt(bond)));
-        }
+    /// Takes these saved bonds over, then follows the files.
+    pub(super) fn new(saved: impl IntoIterator<Item = String>, specs: &[BondSpec]) -> Agenda {
+        let adopted = saved.into_iter().map(|bond| Step::Change(Task::Adopt(bond)));
         Agenda {
             stage: Stage::Saved,
-            steps,
-            of_port,
+            steps: adopted.collect(),
             specs: specs.to_vec(),
             named: specs.iter().map(|spec| spec.name.clone()).collect(),
         }
@@ -128,15 +116,6 @@ impl Agenda {
         self.steps.make_contiguous().sort_by_cached_key(value);
     }
 
-    /// This port has just failed: if it is one of a bond that is to be taken over, that bond comes next, as nobody else moves its
-    /// traffic. Its turn comes once more, when nothing is left to do.
-    pub(super) fn hurry(&mut self, port: PortId) {
-        if self.stage == Stage::Saved {
-            let bonds = self.of_port.remove(&port).unwrap_or_default();
-            self.add_first(bonds.into_iter().map(|bond| Step::Change(Task::Adopt(bond))).collect());
-        }
-    }
-
     /// The lines about this bond, if they were not followed yet.
     pub(super) fn spec(&self, name: &str) -> Option<&BondSpec> {
         self.specs.iter().find(|spec| spec.name == name)
@@ -171,7 +150,7 @@ mod tests {
 
     #[test]
     fn every_stage_comes_once_and_what_is_added_first_is_done_first() {
-        let saved = ["bond0", "bond1"].map(|name| (name.to_owned(), Vec::new()));
+        let saved = ["bond0", "bond1"].map(str::to_owned);
         let mut agenda = Agenda::new(saved, &[]);
         let adopt = |name: &str| Some(Step::Change(Task::Adopt(name.to_owned())));
         assert_eq!(agenda.pop(), adopt("bond0"));
@@ -187,24 +166,15 @@ mod tests {
     }
 
     #[test]
-    fn a_bond_with_a_lost_port_is_taken_over_next() {
-        let ports = |ports: [u32; 2]| ports.map(PortId).to_vec();
-        let saved = [("bond0", [3, 4]), ("bond1", [5, 6]), ("bond2", [7, 8])];
-        let mut agenda = Agenda::new(saved.map(|(name, of)| (name.to_owned(), ports(of))), &[]);
-        for lost in [9, 8, 8, 5] {
-            agenda.hurry(PortId(lost));
-        }
+    fn the_bonds_of_the_least_value_are_taken_over_next_in_their_order() {
+        let saved = ["bond0", "bond1", "bond2", "bond3"].map(str::to_owned);
+        let mut agenda = Agenda::new(saved, &[]);
+        agenda.order_takeovers(|bond| u8::from(!["bond1", "bond3"].contains(&bond)));
         let adopted = std::iter::from_fn(|| match agenda.pop() {
             Some(Step::Change(Task::Adopt(bond))) => Some(bond),
             _ => None,
         });
-        assert_eq!(
-            adopted.collect::<Vec<_>>(),
-            ["bond1", "bond2", "bond0", "bond1", "bond2"]
-        );
-        while agenda.advance() != Stage::Make {}
-        agenda.hurry(PortId(3));
-        assert_eq!(agenda.pop(), None);
+        assert_eq!(adopted.collect::<Vec<_>>(), ["bond1", "bond3", "bond0", "bond2"]);
     }
 
     #[test]

@@ -93,12 +93,12 @@ impl Instances {
         match event {
             LinkEvent::Link(link) => {
                 if !link.report.carrier.is_on() {
-                    self.hurry_takeover(now, PortId(link.ifindex));
+                    self.waiting_port_failed(PortId(link.ifindex));
                 }
                 self.told_of(now, std::slice::from_ref(&link));
             }
             LinkEvent::Gone { ifindex, name } => {
-                self.hurry_takeover(now, PortId(ifindex));
+                self.waiting_port_failed(PortId(ifindex));
                 self.told_gone(now, ifindex, &name);
             }
             LinkEvent::Address { ifindex, .. } => {
@@ -203,7 +203,11 @@ impl Instances {
             .filter(|(index, _)| self.host.link(*index).is_none());
         let gone: BTreeMap<u32, String> = read.gone.into_iter().chain(missing).collect();
         for (ifindex, name) in gone {
+            self.waiting_port_failed(PortId(ifindex));
             self.told_gone(now, ifindex, &name);
+        }
+        for link in read.links.iter().filter(|link| !link.report.carrier.is_on()) {
+            self.waiting_port_failed(PortId(link.ifindex));
         }
         self.told_of(now, &read.links);
         for at in self.bonds.ids() {

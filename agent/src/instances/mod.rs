@@ -80,6 +80,7 @@ use self::polls::Polls;
 use self::returns::Returns;
 use self::table::Table;
 use self::unadopted::Unadopted;
+use self::waiting::WaitingPorts;
 use crate::clock;
 use crate::control::proto::{BondEvent, BondReport, ControlError, ErrorCode, EventLine, PortReport};
 use crate::dataplane::{self, Examiners, PlaneChoice, Planes, Watch};
@@ -138,6 +139,8 @@ pub struct Instances {
     gone: BTreeSet<InstanceId>,
     /// Ports that bonds want, and that changed so that an attempt is due.
     to_attach: VecDeque<(InstanceId, String)>,
+    /// The last task was to attach one of them.
+    attached_last: bool,
     /// The interface that is being attached: its events are of our own making.
     in_hand: Option<PortId>,
     /// Interfaces of which events told, while a change reads one.
@@ -145,6 +148,7 @@ pub struct Instances {
     /// What bonds told while a call of a client is carried out.
     overheard: Option<Vec<BondEvent>>,
     unadopted: Vec<Unadopted>,
+    waiting_ports: WaitingPorts,
     /// What is left of the start.
     agenda: Agenda,
     /// The end of the start waits no longer for the status files.
@@ -235,10 +239,12 @@ impl Instances {
             written_now: None,
             gone: BTreeSet::new(),
             to_attach: VecDeque::new(),
+            attached_last: false,
             in_hand: None,
             heard: None,
             overheard: None,
             unadopted: Vec::new(),
+            waiting_ports: WaitingPorts::default(),
             agenda: Agenda::empty(),
             files_limit: None,
             settling: None,
@@ -313,7 +319,8 @@ impl Instances {
 
     /// When [`Instances::handle_timeout`] has something to do.
     pub fn poll_timeout(&mut self) -> Option<Time> {
-        let mut due: Vec<Time> = [self.resync_at, self.save_again_at].into_iter().flatten().collect();
+        let due = [self.resync_at, self.save_again_at, self.waiting_poll_timeout()];
+        let mut due: Vec<Time> = due.into_iter().flatten().collect();
         self.each_kind(|kind, shared| due.extend(kind.poll_timeout(shared)));
         due.into_iter().min()
     }

@@ -23,8 +23,6 @@ pub(super) struct Polls {
     /// No round begins before. Polls get a limited share of the processor: at real-time priority more would keep other programs
     /// from it, until the kernel stopped the agent.
     rest_until: Time,
-    /// The same for polls of ports whose bonds are still to be taken over, and whether one is not answered.
-    waiting: (Time, bool),
 }
 
 /// Names a round of polls.
@@ -59,20 +57,6 @@ impl Polls {
     /// Whether what a round read of a port is newer than all that events told of it.
     pub(super) fn is_newest(&self, round: Round, port: PortId) -> bool {
         self.told.get(&port).is_none_or(|last| *last < round.0)
-    }
-
-    /// Whether the ports of bonds that are still to be taken over are to be polled now, for which [`Polls::end_waiting`] is called
-    /// then.
-    pub(super) fn begin_waiting(&mut self, now: Time) -> bool {
-        let (rest_until, unanswered) = self.waiting;
-        let begins = !unanswered && rest_until <= now;
-        self.waiting.1 |= begins;
-        begins
-    }
-
-    /// That was answered, with this much work; it is not to be done again before this `interval` is over.
-    pub(super) fn end_waiting(&mut self, now: Time, interval: Duration, work: Duration) {
-        self.waiting = (now + interval.max(work * (POLLS_SHARE - 1)), false);
     }
 
     /// A look at carriers outside the rounds was answered.
@@ -117,7 +101,7 @@ impl Pace {
 }
 
 /// A round of polls begins at least this many times its work after the one before: polls take an eighth of the processor at most.
-const POLLS_SHARE: u32 = 8;
+pub(super) const POLLS_SHARE: u32 = 8;
 
 #[cfg(test)]
 mod tests {

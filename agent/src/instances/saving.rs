@@ -43,7 +43,8 @@ impl Instances {
 
     /// Whether a change is to do something in the folder of states.
     pub(super) fn owes_files(&self) -> bool {
-        !self.to_save.is_empty() || self.left.changed || self.remove_again
+        let removes = !self.left.states.is_empty() && !self.left.unsaved;
+        !self.to_save.is_empty() || self.left.changed || removes || self.remove_again
     }
 
     /// The states of bonds that are gone, which are to be removed now.

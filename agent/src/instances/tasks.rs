@@ -13,17 +13,34 @@ impl Instances {
     /// it may come before link events that are not handled yet: what a bond was before it is taken over must not be told it
     /// afterwards.
     pub fn next_task(&mut self, now: Time, links_are_read: bool) -> Option<Task> {
+        self.hurry_takeovers(now);
+        if self.agenda.stage() == Stage::Saved {
+            // Nobody else moves the traffic of these bonds.
+            return if links_are_read { self.next_of_start(now) } else { None };
+        }
         if let Some(at) = self.gone.pop_first() {
             return Some(Task::Remove(at));
         }
-        if let Some((at, port)) = self.next_attachment(now) {
-            return Some(Task::AttachWanted(at, port));
-        }
-        if self.owes_files_now() {
-            return Some(Task::Save);
-        }
         if links_are_read && self.adopt_timeout().is_some_and(|due| due <= now) {
             return Some(Task::AdoptLate);
+        }
+        // In turns: an interface that comes and goes all the time does not keep the agent from the rest.
+        if std::mem::take(&mut self.attached_last)
+            && let Some(other) = self.next_other(now, links_are_read)
+        {
+            return Some(other);
+        }
+        if let Some((at, port)) = self.next_attachment(now) {
+            self.attached_last = true;
+            return Some(Task::AttachWanted(at, port));
+        }
+        self.next_other(now, links_are_read)
+    }
+
+    fn next_other(&mut self, now: Time, links_are_read: bool) -> Option<Task> {
+        // The disk may be slow.
+        if self.owes_files() && self.agenda.stage() > Stage::Orphans {
+            return Some(Task::Save);
         }
         if !self.has_started() {
             return if links_are_read { self.next_of_start(now) } else { None };
@@ -34,7 +51,7 @@ impl Instances {
 
     /// When there is a task.
     pub fn task_timeout(&mut self) -> Option<Time> {
-        if !(self.gone.is_empty() && self.to_attach.is_empty()) || self.owes_files_now() {
+        if !(self.gone.is_empty() && self.to_attach.is_empty()) || self.owes_files() {
             return Some(Time::ZERO);
         }
         let parts = [
@@ -57,11 +74,6 @@ impl Instances {
     /// Whether a bond may forward that this agent has not adopted yet.
     pub fn has_unadopted(&self) -> bool {
         !self.unadopted.is_empty()
-    }
-
-    /// Not before bonds that forward are taken over: the disk may be slow, and nobody else moves their traffic.
-    fn owes_files_now(&self) -> bool {
-        self.owes_files() && self.agenda.stage() != Stage::Saved
     }
 
     fn next_attachment(&mut self, now: Time) -> Option<(InstanceId, String)> {

@@ -1,6 +1,7 @@
 //! Bonds that are not adopted yet: a start has not come to them, or it failed, because the kernel is short of memory, or another
 //! program holds its lock for seconds. They forward as before. Until adoption succeeds, their saved state stays as it is and no other bond gets their names.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bond_modes::PortId;
@@ -73,8 +74,9 @@ impl Unadopted {
         self.saved().map(|saved| saved.ifindex)
     }
 
-    /// Whether this is a port of it, as its state says.
-    pub(super) fn has_port(&self, port: PortId) -> bool {
-        self.saved().is_some_and(|saved| saved.originals.contains_key(&port))
+    /// Whether one of these is a port of it, as its state says.
+    pub(super) fn has_any(&self, ports: &BTreeSet<PortId>) -> bool {
+        self.saved()
+            .is_some_and(|saved| saved.originals.keys().any(|port| ports.contains(port)))
     }
 }

@@ -9,11 +9,23 @@ use bond_monitors::Time;
 
 use super::Instances;
 use super::agenda::Stage;
+use super::polls::POLLS_SHARE;
 use super::unadopted::{FIRST_PAUSE, Unadopted};
 use crate::clock;
 use crate::control::proto::WaitingReport;
-use crate::netlink::Link;
 use crate::saved::SavedBond;
+
+/// Ports of bonds that wait.
+#[derive(Default)]
+pub(super) struct WaitingPorts {
+    /// They failed since the order of takeovers was last made.
+    failed: BTreeSet<PortId>,
+    /// They had no carrier at the last poll.
+    polled_off: BTreeSet<PortId>,
+    /// When the next poll begins; the last one is not answered.
+    next_poll: Time,
+    is_polled: bool,
+}
 
 impl Instances {
     /// The bonds that are to be adopted, and those that a start is still to make.
@@ -75,14 +87,14 @@ impl Instances {
 
     /// The less, the sooner a bond is to be taken over.
     fn lost_by(&self, saved: &SavedBond) -> u8 {
-        let is_dead = |port: PortId| {
+        let is_dead = |port: &&PortId| {
             let link = self.host.link(port.0);
-            link.is_none_or(|link| !link.report.carrier.is_on())
+            self.waiting_ports.polled_off.contains(port) || link.is_none_or(|link| !link.report.carrier.is_on())
         };
         if self.host.link(saved.ifindex).is_none() {
             return 3;
         }
-        let (dead, alive): (Vec<PortId>, Vec<PortId>) = saved.originals.keys().partition(|port| is_dead(**port));
+        let (dead, alive): (Vec<PortId>, Vec<PortId>) = saved.originals.keys().partition(is_dead);
         match saved.bond.active_port() {
             _ if dead.is_empty() => 2,
             // Its traffic has nowhere to go, or is not touched.
@@ -93,18 +105,36 @@ impl Instances {
     }
 
     /// A port has failed. Nobody moves the traffic of a bond that is not taken over yet.
-    pub(super) fn hurry_takeover(&mut self, now: Time, port: PortId) {
-        self.agenda.hurry(port);
-        for bond in self.unadopted.iter_mut().filter(|bond| bond.has_port(port)) {
-            bond.retry = bond.retry.map(|retry| retry.min(now + FIRST_PAUSE));
+    pub(super) fn waiting_port_failed(&mut self, port: PortId) {
+        if !self.unadopted.is_empty() {
+            self.waiting_ports.failed.insert(port);
         }
     }
 
-    /// Ports of bonds that a start has not come to are polled: the kernel may report a lost carrier a second late.
-    pub(super) fn poll_waiting(&mut self, now: Time) {
-        if self.agenda.stage() != Stage::Saved || !self.polls.begin_waiting(now) {
+    /// Bonds whose ports have failed meanwhile are taken over sooner, and tried again sooner.
+    pub(super) fn hurry_takeovers(&mut self, now: Time) {
+        let failed = std::mem::take(&mut self.waiting_ports.failed);
+        if failed.is_empty() {
             return;
         }
+        for bond in self.unadopted.iter_mut().filter(|bond| bond.has_any(&failed)) {
+            bond.retry = bond.retry.map(|retry| retry.min(now + FIRST_PAUSE));
+        }
+        self.order_takeovers();
+    }
+
+    /// When the ports of bonds that wait are to be polled.
+    pub(super) fn waiting_poll_timeout(&self) -> Option<Time> {
+        let waits = self.unadopted.iter().any(|bond| bond.saved().is_some());
+        (waits && !self.waiting_ports.is_polled).then_some(self.waiting_ports.next_poll)
+    }
+
+    /// Polls them: the kernel may report a lost carrier a second late.
+    pub(super) fn poll_waiting(&mut self, now: Time) {
+        if self.waiting_poll_timeout().is_none_or(|due| due > now) {
+            return;
+        }
+        self.waiting_ports.is_polled = true;
         let waits = self.unadopted.iter().filter_map(Unadopted::saved);
         let ports: Vec<u32> = waits
             .flat_map(|saved| saved.originals.keys().map(|port| port.0))
@@ -116,16 +146,21 @@ impl Instances {
                 BTreeMap::new()
             });
             let work = clock::worked() - before;
-            Box::new(move |instances, now| {
-                for (ifindex, state) in links {
-                    let was_on = |link: &Link| link.report.carrier.is_on();
-                    if !state.carrier.is_on() && instances.host.link(ifindex).is_some_and(was_on) {
-                        instances.hurry_takeover(now, PortId(ifindex));
-                    }
-                }
-                instances.polls.end_waiting(now, WAITING_INTERVAL, work);
-            })
+            let off = links.into_iter().filter(|(_, state)| !state.carrier.is_on());
+            let off: BTreeSet<PortId> = off.map(|(ifindex, _)| PortId(ifindex)).collect();
+            Box::new(move |instances, now| instances.on_waiting_polled(now, off, work))
         });
+    }
+
+    fn on_waiting_polled(&mut self, now: Time, off: BTreeSet<PortId>, work: Duration) {
+        let before = std::mem::take(&mut self.waiting_ports.polled_off);
+        // Of the others an event has told, or the last poll.
+        let was_on = |port: &&PortId| self.host.link(port.0).is_some_and(|link| link.report.carrier.is_on());
+        let failed: Vec<PortId> = off.difference(&before).filter(was_on).copied().collect();
+        self.waiting_ports.failed.extend(failed);
+        self.waiting_ports.polled_off = off;
+        self.waiting_ports.is_polled = false;
+        self.waiting_ports.next_poll = now + WAITING_INTERVAL.max(work * (POLLS_SHARE - 1));
     }
 
     /// An interface is gone. If it is that of a bond that is to be adopted, its ports are given back at once.

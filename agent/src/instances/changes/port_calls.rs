@@ -51,7 +51,7 @@ impl Change<'_> {
                 format!("{port} is a port of {} already", self.bonds[at].name),
             );
         }
-        if let Some(bond) = self.unadopted.iter().find(|bond| bond.has_port(id)) {
+        if let Some(bond) = self.unadopted.iter().find(|bond| bond.has_any(&[id].into())) {
             let text = format!(
                 "{port} is a port of {} already, which cannot be adopted yet: {}",
                 bond.name, bond.reason

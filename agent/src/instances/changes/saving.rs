@@ -4,6 +4,7 @@ use std::io;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::super::agenda::Stage;
 use super::super::id::InstanceId;
 use super::change::Change;
 use crate::saved::work::Work;
@@ -40,7 +41,10 @@ impl Change<'_> {
     /// Removes the state of a bond that is gone, once what its ports are to get back is saved without it.
     pub(in crate::instances) fn remove_state(&mut self, ifindex: u32) {
         self.left.states.insert(ifindex);
-        self.save_left();
+        // Before that, other bonds are to be taken over.
+        if self.agenda.stage() > Stage::Orphans {
+            self.save_left();
+        }
     }
 
     /// The state of a bond whose file could not be read before.

@@ -58,9 +58,7 @@ impl Change<'_> {
             };
             self.adopt_later(Unadopted::new(&name, State::Unread), &error);
         }
-        let ports = |saved: &SavedBond| saved.originals.keys().copied().collect();
-        let states = loaded.states.iter();
-        let saved: Vec<(String, Vec<PortId>)> = states.map(|saved| (saved.name.clone(), ports(saved))).collect();
+        let saved: Vec<String> = loaded.states.iter().map(|saved| saved.name.clone()).collect();
         for saved in loaded.states {
             let name = saved.name.clone();
             let mut bond = Unadopted::new(&name, State::Saved(Box::new(saved)));

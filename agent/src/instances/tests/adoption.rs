@@ -114,17 +114,17 @@ fn a_bond_that_cannot_be_adopted_at_once_keeps_its_saved_state_and_is_adopted_la
         assert_eq!(refused.code, ErrorCode::NameTaken, "{refused}");
         let unknown = next.find("bond0").unwrap_err();
         assert!(unknown.message.contains("attach a program"), "the reason: {unknown}");
-        let mut due = next.poll_timeout().unwrap();
+        let mut due = next.adopt_timeout().unwrap();
         assert_eq!(due.since(NOW), Duration::from_millis(100));
         plane.fail_at(0, refusal());
         next.handle_timeout(due);
         next.settle(due);
         assert_eq!(
-            next.poll_timeout(),
+            next.adopt_timeout(),
             Some(due + Duration::from_millis(200)),
             "pauses grow"
         );
-        due = next.poll_timeout().unwrap();
+        due = next.adopt_timeout().unwrap();
         next.handle_timeout(due);
         next.settle(due);
         assert!(!next.has_unadopted());

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bond_modes::{Event, PortId};
 
 use super::super::table::FIRST;
+use super::super::task::Task;
 use super::Change;
 use super::{Counters, NOW, attach, attempts, give_traffic, refusal, with_bond};
 use crate::control::proto::Call;
@@ -360,5 +361,17 @@ fn a_wanted_port_that_could_not_be_read_is_tried_again_by_the_clock() {
         instances.handle_timeout(due);
         assert!(instances.bonds[0].bond.ports().named("a").is_some());
         assert_eq!(instances.attach_timeout(), None);
+    });
+}
+
+#[test]
+fn an_interface_that_comes_and_goes_all_the_time_keeps_the_agent_from_nothing_else() {
+    with_bond("attach-turns", |instances, _, _| {
+        let wanted = (FIRST, "a".to_owned());
+        instances.to_attach.extend([wanted.clone(), wanted]);
+        instances.left.changed = true;
+        let tasks = [(); 3].map(|()| instances.next_task(NOW, true));
+        let attach = Some(Task::AttachWanted(FIRST, "a".to_owned()));
+        assert_eq!(tasks, [attach.clone(), Some(Task::Save), attach]);
     });
 }
