@@ -44,7 +44,7 @@ impl Instances {
     /// Whether a change is to do something in the folder of states.
     pub(super) fn owes_files(&self) -> bool {
         let removes = !self.left.states.is_empty() && !self.left.unsaved;
-        !self.to_save.is_empty() || self.left.changed || removes || self.remove_again
+        self.store.has_later() || !self.to_save.is_empty() || self.left.changed || removes || self.remove_again
     }
 
     /// The states of bonds that are gone, which are to be removed now.
@@ -59,6 +59,8 @@ impl Instances {
     /// Does what a change is to do in the folder of states, and waits for the disk: at a stop. Only files that could not be removed
     /// before are not tried again: the next start does that, when it finds that their bonds are gone.
     pub(super) fn save_at_once(&mut self, now: Time) {
+        let later = self.store.take_later();
+        let _ = self.store.note(later.carry_out(&mut Stop));
         if std::mem::take(&mut self.left.changed) {
             let left = self.store.left(&self.left.ports);
             self.left.unsaved = self.store.note(left.carry_out(&mut Stop)).is_err();

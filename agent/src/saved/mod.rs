@@ -16,6 +16,7 @@ use bond_modes::PortId;
 
 pub use self::bond::{LeftPort, SavedBond};
 use self::format::{FileBond, FileLeft, values_into};
+use self::replace::UNFINISHED;
 pub(crate) use self::replace::replace;
 use self::work::{Done, Found, LEFT, Read, Reading, Step, Work};
 use crate::may_wait::MayWait;
@@ -57,6 +58,8 @@ pub struct Store {
     files: BTreeMap<String, Option<u32>>,
     /// Files that are to go and could not be removed, each with the reason.
     unremoved: BTreeMap<String, String>,
+    /// What is to be done because of what was read.
+    later: Vec<Step>,
     failures: bool,
 }
 
@@ -73,6 +76,7 @@ impl Store {
             written: BTreeMap::new(),
             files: BTreeMap::new(),
             unremoved: BTreeMap::new(),
+            later: Vec::new(),
             failures: false,
         })
     }
@@ -87,32 +91,51 @@ impl Store {
         self.netns
     }
 
-    /// All states; see [`Store::note_read`].
+    /// All states; see [`Store::note_read`]. Nothing is written; see [`Store::take_later`].
     ///
     /// # Errors
     /// The folder cannot be read. Its bonds must not be taken for bonds without a state.
     pub fn load(&mut self, may_wait: &mut impl MayWait) -> io::Result<Loaded> {
         let entries = fs::read_dir(&self.dir)?;
         let entries = entries.map(|entry| Ok(entry?.path()));
-        let mut paths = entries.collect::<io::Result<Vec<PathBuf>>>()?;
-        paths.retain(|path| path.extension().is_some_and(|ext| ext == "json"));
+        let (mut paths, others): (Vec<PathBuf>, Vec<PathBuf>) = entries
+            .collect::<io::Result<Vec<PathBuf>>>()?
+            .into_iter()
+            .partition(|path| ends_with(path, "json"));
         paths.sort();
         self.files.clear();
+        let unfinished = others.into_iter().filter(|path| ends_with(path, UNFINISHED));
+        self.later = unfinished.map(Step::Discard).collect();
         let mut loaded = Loaded::default();
         let mut states = Vec::new();
         for file in paths.iter().filter_map(|path| path.file_stem()?.to_str()) {
             match self.note_read(self.reading(file).carry_out(may_wait)) {
                 Ok((state, outdated)) => {
-                    // A removal that fails is no error.
-                    let _ = self.note(outdated.carry_out(may_wait));
+                    self.later.extend(outdated.steps);
                     states.extend(state.map(|state| (file.to_owned(), state)));
                 }
                 Err(error) => loaded.unread.push((bond_of(file).to_owned(), error)),
             }
         }
-        loaded.states = self.keep_latest(states, may_wait);
+        loaded.states = self.keep_latest(states);
         loaded.left = self.load_left();
         Ok(loaded)
+    }
+
+    /// Whether something is to be done because of what was read.
+    pub fn has_later(&self) -> bool {
+        !self.later.is_empty()
+    }
+
+    /// That, for [`Store::note`]: files that are of no use any more go. To be done before anything is saved.
+    pub fn take_later(&mut self) -> Work {
+        let later = std::mem::take(&mut self.later);
+        self.work(later)
+    }
+
+    /// Takes a file that cannot be read for lost.
+    pub fn give_up(&mut self, bond: &str) {
+        self.files.retain(|file, of| of.is_some() || bond_of(file) != bond);
     }
 
     /// Those of this boot and this network namespace. What cannot be read is logged and left out.
@@ -164,7 +187,7 @@ impl Store {
 
     /// Of several states of one interface the one written last counts: its bond was renamed, and the agent could not remove the
     /// file under the earlier name.
-    fn keep_latest(&mut self, mut states: Vec<(String, SavedBond)>, may_wait: &mut impl MayWait) -> Vec<SavedBond> {
+    fn keep_latest(&mut self, mut states: Vec<(String, SavedBond)>) -> Vec<SavedBond> {
         let mut files = BTreeMap::new();
         for (_, state) in &states {
             *files.entry(state.ifindex).or_insert(0) += 1;
@@ -186,7 +209,7 @@ impl Store {
                     before.name,
                     state.name
                 );
-                let _ = self.note(self.work([Step::Remove { file }]).carry_out(may_wait));
+                self.later.push(Step::Remove { file });
             }
             kept.push((file, state));
         }
@@ -209,7 +232,7 @@ impl Store {
     }
 
     /// The state that was read, if there is one of this boot and this network namespace, and what is to be done then: the file of an
-    /// earlier boot goes.
+    /// earlier boot goes, and one that holds no state is set aside.
     ///
     /// # Errors
     /// The file is there and cannot be read. That may pass.
@@ -227,6 +250,10 @@ impl Store {
             Ok(Found::Outdated) => {
                 self.files.insert(file.clone(), None);
                 steps.push(Step::Remove { file });
+            }
+            Ok(Found::Damaged) => {
+                self.files.remove(&file);
+                steps.push(Step::SetAside { file });
             }
             Err(error) => {
                 self.files.insert(file, None);
@@ -299,6 +326,8 @@ impl Store {
                     outcome = done;
                 }
                 Step::Remove { file } => self.note_removed(file, done),
+                Step::SetAside { file } => self.log_failure(&self.path(&file), &done),
+                Step::Discard(path) => self.log_failure(&path, &done),
                 Step::Left(_) => {
                     self.log_failure(&self.dir.join(LEFT), &done);
                     outcome = done;
@@ -383,6 +412,10 @@ impl Store {
     fn path(&self, file: &str) -> PathBuf {
         work::path(&self.dir, file)
     }
+}
+
+fn ends_with(path: &Path, ending: &str) -> bool {
+    path.extension().is_some_and(|found| found == ending)
 }
 
 /// The bond whose name a file has, or had.
@@ -507,6 +540,8 @@ mod tests {
             .set_modified(long_ago)
             .unwrap();
         assert_eq!(store.load(&mut Tests).unwrap().states, [after]);
+        let later = store.take_later();
+        store.note(later.carry_out(&mut Tests)).unwrap();
         assert!(!store.path("bond0").exists());
         fs::remove_dir_all(&dir).unwrap();
     }
@@ -572,7 +607,13 @@ mod tests {
                 "{bond}: {why}"
             );
         }
+        fs::write(store.path("bond6").with_extension("new"), b"{").unwrap();
+        assert!(store.has_later() && store.path("bond1").exists(), "nothing is written");
+        store.load(&mut Tests).unwrap();
+        let later = store.take_later();
+        store.note(later.carry_out(&mut Tests)).unwrap();
         assert_eq!(fs::read(dir.join("state/bond1.unreadable")).unwrap(), b"{\xff");
+        assert!(!store.path("bond1").exists() && !store.path("bond6").with_extension("new").exists());
         assert!(store.unread("bond6").is_none() && store.unread("bond2.100").is_some());
         fs::remove_dir_all(&dir).unwrap();
         assert!(store.load(&mut Tests).is_err(), "no folder is not the same as no bonds");

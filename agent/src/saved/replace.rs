@@ -12,7 +12,7 @@ use crate::may_wait::MayWait;
 /// The system's. The file is then as it was.
 pub fn replace(path: &Path, text: &str, _: &mut impl MayWait) -> io::Result<()> {
     on_disk();
-    let temporary = path.with_extension("new");
+    let temporary = path.with_extension(UNFINISHED);
     let folder = path.parent().map_or(Ok(()), fs::create_dir_all);
     let written = folder
         .and_then(|()| fs::write(&temporary, text))
@@ -23,6 +23,9 @@ pub fn replace(path: &Path, text: &str, _: &mut impl MayWait) -> io::Result<()> 
     }
     written
 }
+
+/// How the name of a file ends that is not written to its end.
+pub(super) const UNFINISHED: &str = "new";
 
 #[cfg(not(test))]
 pub(super) fn on_disk() {}

@@ -19,7 +19,7 @@ pub struct Work {
 }
 
 /// Files of bonds are meant by their names without the ending.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Step {
     /// A file gets another name: its bond has lost its own to another one.
     Rename { from: String, to: String },
@@ -27,6 +27,10 @@ pub(super) enum Step {
     Write { file: String, ifindex: u32, text: String },
     /// A file is removed.
     Remove { file: String },
+    /// One that holds no state gets another ending.
+    SetAside { file: String },
+    /// One that was not written to its end is removed.
+    Discard(PathBuf),
     /// This is written to the file of ports that bonds left behind; without it, the file is removed.
     Left(Option<String>),
 }
@@ -41,7 +45,8 @@ impl Work {
         let mut done = Vec::new();
         for step in self.steps {
             let outcome = step.carry_out(&self.folder, may_wait);
-            let goes_on = outcome.is_ok() || matches!(step, Step::Remove { .. });
+            let goes_on =
+                outcome.is_ok() || matches!(step, Step::Remove { .. } | Step::SetAside { .. } | Step::Discard(_));
             done.push((step, outcome));
             if !goes_on {
                 break;
@@ -67,6 +72,11 @@ impl Step {
             Step::Rename { from, to } => fs::rename(path(folder, from), path(folder, to)).or_else(gone_is_done),
             Step::Write { file, text, .. } => replace(&path(folder, file), text, may_wait),
             Step::Remove { file } => fs::remove_file(path(folder, file)).or_else(gone_is_done),
+            Step::SetAside { file } => {
+                let path = path(folder, file);
+                fs::rename(&path, set_aside(&path)).or_else(gone_is_done)
+            }
+            Step::Discard(path) => fs::remove_file(path).or_else(gone_is_done),
             Step::Left(Some(text)) => replace(&folder.join(LEFT), text, may_wait),
             Step::Left(None) => fs::remove_file(folder.join(LEFT)).or_else(gone_is_done),
         }
@@ -91,8 +101,10 @@ pub struct Read {
 
 #[derive(Debug)]
 pub(super) enum Found {
-    /// It is not there, or no state and has got another name.
+    /// It is not there.
     Nothing,
+    /// It is no state.
+    Damaged,
     /// The state of a bond in another network namespace.
     Elsewhere,
     /// One of another boot, which is invalid.
@@ -101,7 +113,7 @@ pub(super) enum Found {
 }
 
 impl Reading {
-    /// Reads it. One that holds no state gets another name, so that nothing overwrites it, and the log says which.
+    /// Reads it. One that holds no state is to get another name, so that nothing overwrites it, and the log says which.
     pub fn carry_out(self, _: &mut impl MayWait) -> Read {
         on_disk();
         let found = self.find();
@@ -122,14 +134,12 @@ impl Reading {
             }
             Ok(state) => Found::State(Box::new(state)),
             Err(error) => {
-                let kept = path.with_extension("unreadable");
-                fs::rename(path, &kept)?;
                 log::error!(
                     "{}: not a saved state, ignored and kept as {}: {error}",
                     path.display(),
-                    kept.display()
+                    set_aside(path).display()
                 );
-                Found::Nothing
+                Found::Damaged
             }
         })
     }
@@ -166,6 +176,11 @@ const LARGEST: u64 = 16 << 20;
 /// The path of a bond's file.
 pub(super) fn path(folder: &Path, file: &str) -> PathBuf {
     folder.join(format!("{file}.json"))
+}
+
+/// What the file at this path is called once it is set aside.
+fn set_aside(path: &Path) -> PathBuf {
+    path.with_extension("unreadable")
 }
 
 /// The file of ports that bonds left behind; it has no ending, so it is no bond's.

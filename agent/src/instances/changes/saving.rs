@@ -19,6 +19,8 @@ impl Change<'_> {
 
     /// Does what the loop has left to be done.
     pub(in crate::instances) fn save_owed(&mut self) {
+        let later = self.store.take_later();
+        let _ = self.work_on_files(later);
         self.save_bonds_owed();
         self.save_left();
         if std::mem::take(&mut self.remove_again) {

@@ -158,12 +158,12 @@ fn states_are_written_and_renamed_while_the_loop_can_have_the_instances() {
         let disk = Unlocked::watch(&desk);
         let next = &mut change(&mut desk);
         next.begin_start(&[], &[]).unwrap();
-        assert!(!dir.join("state/old.json").exists());
         while !next.has_started() {
             next.settle(NOW);
             next.next_step();
             next.publish(NOW);
         }
+        assert!(!dir.join("state/old.json").exists());
         assert_eq!(next.bonds.len(), 1);
         attach(next, "a").unwrap();
         disk.has_done("a state is written");
