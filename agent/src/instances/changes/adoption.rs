@@ -141,7 +141,19 @@ impl Change<'_> {
     fn adopt_or_give_back(&mut self, bond: &mut Unadopted) -> Result<(), PlaneError> {
         if matches!(bond.state, State::Unread) {
             let doing = || format!("read the saved state of {}", bond.name);
-            let saved = step(doing, || self.read_state(&bond.name))?;
+            let saved = match step(doing, || self.read_state(&bond.name)) {
+                // Nobody moves its traffic meanwhile.
+                Err(error) if bond.failures >= READS => {
+                    log::error!(
+                        "{}: taken over without its saved state, its ports will be given back as they are now: {}",
+                        bond.name,
+                        chain(&error)
+                    );
+                    self.store.give_up(&bond.name);
+                    None
+                }
+                read => read?,
+            };
             bond.state = saved.map_or(State::Lost, |saved| State::Saved(Box::new(saved)));
         }
         let place = bond.place;
@@ -161,7 +173,7 @@ impl Change<'_> {
                 saved.name,
                 self.bonds[at].name
             );
-            self.save(at);
+            self.bonds[at].dirty = true;
             return Ok(());
         }
         match self.look_for(saved)? {
@@ -211,3 +223,6 @@ impl Change<'_> {
 
 /// The pause after the first failure doubles with each one, this many times at most, to 51 seconds.
 const MOST_DOUBLINGS: u32 = 9;
+
+/// Failed attempts to read a state that may be lost, within 3.1 seconds.
+const READS: u32 = 5;

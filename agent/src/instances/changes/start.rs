@@ -435,17 +435,37 @@ impl Change<'_> {
     /// Makes sure that an interface is not that of a saved state, which may be under a former name.
     ///
     /// # Errors
-    /// There are states that cannot be read for now.
+    /// There are states that cannot be read for now, and whose bonds may have other names.
     fn may_have_state(&mut self, name: &str) -> Result<(), PlaneError> {
         let unread = |bond: &&Unadopted| matches!(bond.state, State::Unread) && !bond.in_hand;
-        let Some(unread) = self.unadopted.iter().find(unread).map(|bond| bond.name.clone()) else {
-            return Ok(());
-        };
-        let doing = || format!("tell whether the saved state of {unread} is that of {name}");
-        match step(doing, || self.read_name(name))? {
-            Some(_) => step(doing, || Err(std::io::Error::other("it cannot be read yet"))),
-            None => Ok(()),
+        let unread: Vec<String> = self
+            .unadopted
+            .iter()
+            .filter(unread)
+            .map(|bond| bond.name.clone())
+            .collect();
+        for unread in unread {
+            let doing = || format!("tell whether the saved state of {unread} is that of {name}");
+            if !step(doing, || self.is_orphan(&unread))? && step(doing, || self.read_name(name))?.is_some() {
+                return step(doing, || Err(std::io::Error::other("it cannot be read yet")));
+            }
         }
+        Ok(())
+    }
+
+    /// Whether there is a bond of ours of this name of which no state is known. One that cannot be read under this name is most likely
+    /// its own.
+    fn is_orphan(&mut self, name: &str) -> std::io::Result<bool> {
+        let Some(link) = self.read_name(name)? else {
+            return Ok(false);
+        };
+        let is_known = self.bonds.on_device(link.ifindex).is_some()
+            || self.unadopted.iter().any(|bond| bond.ifindex() == Some(link.ifindex));
+        Ok(!is_known
+            && self
+                .unlocked(|tools| tools.planes.bonds())
+                .iter()
+                .any(|bond| bond == name))
     }
 
     fn original_of_orphan(&mut self, port: PortId) -> Result<OriginalPort, PlaneError> {

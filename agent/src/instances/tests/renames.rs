@@ -277,3 +277,27 @@ fn a_state_that_cannot_be_read_is_not_overwritten_by_the_bond_that_has_its_name_
         assert_eq!(saved(&mut next), exchanged);
     });
 }
+
+#[test]
+fn a_state_that_stays_unreadable_counts_as_lost_after_seconds_and_keeps_no_other_bond_waiting() {
+    with_bond("unread-for-good", |instances, plane, dir| {
+        let [a, b] = two_bonds(instances);
+        let [first, second] = ["bond0", "bond1"].map(|bond| dir.join(format!("state/{bond}.json")));
+        fs::remove_file(&first).unwrap();
+        fs::create_dir(&first).unwrap();
+        fs::remove_file(&second).unwrap();
+        let mut desk = next_agent(plane, dir);
+        let mut next = change(&mut desk);
+        next.start(NOW, &[], &[]).unwrap();
+        assert_eq!(held(&next), [("bond1".to_owned(), vec![b])]);
+        let mut due = NOW;
+        while next.has_unadopted() {
+            assert!(due.since(NOW) < Duration::from_secs(3));
+            due = next.adopt_timeout().unwrap();
+            next.handle_timeout(due);
+            next.settle(due);
+        }
+        let both = [("bond0".to_owned(), vec![a]), ("bond1".to_owned(), vec![b])];
+        assert_eq!(held(&next), both);
+    });
+}
