@@ -51,6 +51,7 @@ mod topology;
 mod unadopted;
 mod unfulfilled;
 mod waiting;
+mod waiting_ports;
 
 pub use changes::{Changer, Desk, Outcome, check_options, check_options_on};
 pub use showing::{Progress, Showing};
@@ -80,7 +81,7 @@ use self::polls::Polls;
 use self::returns::Returns;
 use self::table::Table;
 use self::unadopted::Unadopted;
-use self::waiting::WaitingPorts;
+use self::waiting_ports::WaitingPorts;
 use crate::clock;
 use crate::control::proto::{BondEvent, BondReport, ControlError, ErrorCode, EventLine, PortReport};
 use crate::dataplane::{self, Examiners, PlaneChoice, Planes, Watch};

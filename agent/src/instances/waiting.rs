@@ -15,18 +15,6 @@ use crate::clock;
 use crate::control::proto::WaitingReport;
 use crate::saved::SavedBond;
 
-/// Ports of bonds that wait.
-#[derive(Default)]
-pub(super) struct WaitingPorts {
-    /// They failed since the order of takeovers was last made.
-    failed: BTreeSet<PortId>,
-    /// They had no carrier at the last poll.
-    polled_off: BTreeSet<PortId>,
-    /// When the next poll begins; the last one is not answered.
-    next_poll: Time,
-    is_polled: bool,
-}
-
 impl Instances {
     /// The bonds that are to be adopted, and those that a start is still to make.
     pub(super) fn waiting(&mut self, now: Time) -> Vec<WaitingReport> {
