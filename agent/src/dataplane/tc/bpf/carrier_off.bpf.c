@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: MIT OR GPL-2.0
 /*
  * Fails over when a port loses its carrier: one program for all bonds of an
- * agent, at the entry of the kernel's netif_carrier_off(). What it does is
- * prepared by the agent with each plan, which needs not be there when it
- * happens; see failover/mod.rs.
+ * agent, at the entry of the kernel's linkwatch_fire_event(), which
+ * netif_carrier_off() calls once for each loss, after it has marked the device:
+ * who learns of a loss from the note, and asks for the carrier, is told that it
+ * is off. What the program does is prepared by the agent with each plan, which
+ * needs not be there when it happens; see failover/mod.rs.
  *
  * What is prepared for the ports of one bond is in force or not as a whole, by
  * one number in the bond's own map "transmit", and as long as no port has lost
@@ -47,7 +49,7 @@ struct net_device {
 	possible_net_t nd_net;
 } RELOCATED;
 
-/* Bit of "state": the device has lost its carrier already. [linux/netdevice.h: __LINK_STATE_NOCARRIER] */
+/* Bit of "state": the device has no carrier. [linux/netdevice.h: __LINK_STATE_NOCARRIER] */
 #define NO_CARRIER (1UL << 2)
 
 /* Key of the map "armed". An index is one interface's in one network namespace only. */
@@ -176,7 +178,7 @@ INLINE void change_rules(const struct armed *armed)
 	}
 }
 
-SEC("fentry/netif_carrier_off") int carrier_off(__u64 *arguments)
+SEC("fentry/linkwatch_fire_event") int carrier_off(__u64 *arguments)
 {
 	const struct net_device *device = (void *)arguments[0];
 	struct port_key key = {};
@@ -185,7 +187,8 @@ SEC("fentry/netif_carrier_off") int carrier_off(__u64 *arguments)
 	void *transmit;
 	__u32 bond, number;
 
-	if (device->state & NO_CARRIER)
+	/* Other changes are told there too; one without a carrier that counts once more does no harm. */
+	if (!(device->state & NO_CARRIER))
 		return 0;
 	key.netns = device->nd_net.net->net_cookie;
 	key.ifindex = device->ifindex;

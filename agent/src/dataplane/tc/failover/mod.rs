@@ -1,7 +1,7 @@
 //! Failover by the kernel itself, where it allows tracing programs.
 //!
 //! With each plan the agent prepares what follows if a port loses its carrier ([`prepare`]), and one program for all its
-//! bonds, at the entry of the kernel's `netif_carrier_off`, does it in the same microsecond, whether the agent is busy, stopped or
+//! bonds, as the kernel marks that carrier as lost, does it in the same microsecond, whether the agent is busy, stopped or
 //! gone. It notes that, and the agent takes the note for the fact that it is: see `Event::CarrierLost` of the core.
 //!
 //! What is prepared for a bond is in force as a whole while its number stands in the bond's map `transmit`, and nothing is after the

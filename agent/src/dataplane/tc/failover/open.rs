@@ -231,8 +231,8 @@ fn netns_cookie() -> io::Result<u64> {
 /// What the program of this build is known by.
 static BUILD: LazyLock<u64> = LazyLock::new(|| fingerprint(OBJECT.iter().copied()));
 
-/// The function at whose entry it runs, and its name.
-const HOOK: &str = "netif_carrier_off";
+/// The function at whose entry it runs, and its name. [carrier_off.bpf.c]
+const HOOK: &str = "linkwatch_fire_event";
 const PROGRAM: &str = "carrier_off";
 /// How the name of the pin of its link begins; the number of the build follows.
 const LINK: &str = "link-";
