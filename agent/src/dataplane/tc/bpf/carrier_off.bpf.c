@@ -67,8 +67,12 @@ struct rule {
 	__u32 value;
 };
 
-/* Value of the map "armed". An entry is replaced as a whole. */
+/*
+ * Value of the map "armed". An entry is replaced as a whole, and the memory of
+ * the one before may be another port's at once, also while the program reads it.
+ */
 struct armed {
+	__u32 ifindex;	/* whose it is */
 	__u32 bond;	/* ifindex: its key in the maps of maps */
 	__u32 number;	/* of what is prepared, if this is part of it */
 	__u32 program;	/* whose selector moves: a key of "transmit" */
@@ -76,7 +80,13 @@ struct armed {
 	__u32 selector;	/* and as it is to be; 0: nothing is prepared for this port */
 	__u32 rules;	/* so many of these */
 	struct rule rule[MOST_RULES];
+	__u32 sum;	/* of all before, by sum_of(): the value is whole */
 };
+
+#define ARMED_WORDS (sizeof(struct armed) / sizeof(__u32))
+#define SUM_FACTOR 0x01000193
+/* An entry is looked for so often, if what was found was replaced meanwhile. */
+#define LOOKS 4
 
 /* What the agent reads of a loss. */
 struct loss {
@@ -127,6 +137,38 @@ struct {
 	MAP_KIND(BPF_MAP_TYPE_RINGBUF);
 	MAP_ENTRIES(1 << 16);
 } losses SEC(".maps");
+
+/* Of all words but the last. [layout.rs: Armed::sum_of] */
+INLINE __u32 sum_of(const __u32 *words)
+{
+	__u32 sum = 0, index;
+
+#pragma clang loop unroll(full)
+	for (index = 0; index < ARMED_WORDS - 1; index++)
+		sum = (sum + words[index]) * SUM_FACTOR;
+	return sum;
+}
+
+/* Copies the entry of a port; whether there is one. */
+INLINE int find_armed(const struct port_key *key, struct armed *copy)
+{
+	__u32 *words = (__u32 *)copy;
+	__u32 look, index;
+
+#pragma clang loop unroll(full)
+	for (look = 0; look < LOOKS; look++) {
+		const volatile __u32 *found = bpf_map_lookup_elem(&armed, key);
+
+		if (!found)
+			return 0;
+#pragma clang loop unroll(full)
+		for (index = 0; index < ARMED_WORDS; index++)
+			words[index] = found[index];
+		if (copy->ifindex == key->ifindex && copy->sum == sum_of(words))
+			return 1;
+	}
+	return 0;
+}
 
 /* Counts a loss. Returns the number of what was in force until then, 0 if nothing was. */
 INLINE __u32 end_prepared(void *transmit)
@@ -182,7 +224,7 @@ SEC("fentry/linkwatch_fire_event") int carrier_off(__u64 *arguments)
 {
 	const struct net_device *device = (void *)arguments[0];
 	struct port_key key = {};
-	const struct armed *arm;
+	struct armed arm;
 	struct loss *loss;
 	void *transmit;
 	__u32 bond, number;
@@ -192,10 +234,9 @@ SEC("fentry/linkwatch_fire_event") int carrier_off(__u64 *arguments)
 		return 0;
 	key.netns = device->nd_net.net->net_cookie;
 	key.ifindex = device->ifindex;
-	arm = bpf_map_lookup_elem(&armed, &key);
-	if (!arm)
+	if (!find_armed(&key, &arm))
 		return 0;
-	bond = arm->bond;
+	bond = arm.bond;
 	transmit = bpf_map_lookup_elem(&transmits, &bond);
 	if (!transmit)
 		return 0;
@@ -210,10 +251,10 @@ SEC("fentry/linkwatch_fire_event") int carrier_off(__u64 *arguments)
 	loss->bond = bond;
 	loss->ifindex = key.ifindex;
 	loss->unused = 0;
-	loss->failed_over = arm->selector && arm->number == number &&
-			    move(transmit, arm);
+	loss->failed_over = arm.selector && arm.number == number &&
+			    move(transmit, &arm);
 	if (loss->failed_over)
-		change_rules(arm);
+		change_rules(&arm);
 	bpf_ringbuf_submit(loss, 0);
 	return 0;
 }

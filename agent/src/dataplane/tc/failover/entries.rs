@@ -94,12 +94,14 @@ impl Prepared {
         ports.try_for_each(|port| self.in_kernel.forget_port(port))
     }
 
-    /// An entry for which nothing is prepared.
-    pub fn blank(&self) -> Armed {
+    /// The entry of a port for whose loss nothing is prepared.
+    pub fn blank(&self, port: PortId) -> Armed {
         Armed {
+            ifindex: port.0,
             bond: self.bond,
             ..Armed::default()
         }
+        .sealed()
     }
 
     /// Whether the losses of these ports are counted.

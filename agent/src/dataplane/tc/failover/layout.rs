@@ -32,6 +32,8 @@ pub struct Rule {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Armed {
+    /// Index of the port.
+    pub ifindex: u32,
     /// Index of the bond.
     pub bond: u32,
     /// Of what is prepared, if this is part of it.
@@ -46,6 +48,38 @@ pub struct Armed {
     pub rules: u32,
     /// These.
     pub rule: [Rule; MOST_RULES],
+    /// Of all before: see [`Armed::sealed`].
+    pub sum: u32,
+}
+
+impl Armed {
+    /// With its sum: the program acts on no other value.
+    pub fn sealed(self) -> Armed {
+        Armed {
+            sum: self.sum_of(),
+            ..self
+        }
+    }
+
+    /// [carrier_off.bpf.c: sum_of]
+    fn sum_of(&self) -> u32 {
+        let Armed {
+            ifindex,
+            bond,
+            number,
+            program,
+            expected,
+            selector,
+            rules,
+            rule,
+            sum: _,
+        } = *self;
+        let rule = rule.into_iter().flat_map(|rule| [rule.slot, rule.value]);
+        let words = [ifindex, bond, number, program, expected, selector, rules].into_iter();
+        words
+            .chain(rule)
+            .fold(0, |sum: u32, word| sum.wrapping_add(word).wrapping_mul(SUM_FACTOR))
+    }
 }
 
 // SAFETY: integers without padding; every bit pattern is a value.
@@ -82,6 +116,9 @@ impl Loss {
 /// Rules that can change with one failover. [carrier_off.bpf.c: MOST_RULES]
 pub const MOST_RULES: usize = 4;
 
+/// [carrier_off.bpf.c: SUM_FACTOR]
+const SUM_FACTOR: u32 = 0x0100_0193;
+
 /// Key in a bond's map `transmit` of the losses that are counted. [selector.bpf.h: TX_LOSSES]
 pub const LOSSES_COUNTED: u32 = 14;
 /// Key there of what is in force. [selector.bpf.h: TX_PREPARED]
@@ -98,7 +135,7 @@ pub const LOSSES: &str = "losses";
 /// All of them.
 pub const MAPS: [&str; 4] = [ARMED, TRANSMITS, RULES_OF, LOSSES];
 /// The folder of their pins, beside those of the bonds of a network namespace; the number is the version of the layout.
-pub const FOLDER: &str = "failover2";
+pub const FOLDER: &str = "failover3";
 /// How the name of any such folder begins.
 pub const FOLDERS: &str = "failover";
 

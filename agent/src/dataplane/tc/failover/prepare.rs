@@ -146,7 +146,7 @@ fn count_losses(now: &mut InForce) -> io::Result<(u32, Vec<PortId>)> {
     if let Some(prepared) = &mut now.prepared {
         for port in &ports {
             if !prepared.entries.contains_key(port) {
-                let blank = prepared.blank();
+                let blank = prepared.blank(*port);
                 prepared.enter(*port, blank)?;
             }
         }
@@ -209,22 +209,23 @@ fn begin_with(now: &mut InForce, prepared: &mut Prepared, wanted: BTreeMap<PortI
     let mut spare = Vec::new();
     for port in now.applied.ports.keys().copied().collect::<Vec<_>>() {
         let entry = match wanted.get(&port) {
-            None => prepared.blank(),
+            None => prepared.blank(port),
             Some(failover) => {
                 let selector = now.bpf.spare_selector(&failover.tx)?;
                 spare.push(selector);
                 // Not to be taken for the next one's.
                 now.bpf.set_spare(spare.clone());
                 let (rules, rule) = rules(now, failover)?;
-                Armed {
-                    bond: prepared.bond,
+                let entry = Armed {
                     number,
                     program,
                     expected,
                     selector,
                     rules,
                     rule,
-                }
+                    ..prepared.blank(port)
+                };
+                entry.sealed()
             }
         };
         prepared.enter(port, entry)?;

@@ -17,6 +17,7 @@ use crate::netlink::sysctl;
 use crate::packet::PacketSocket;
 
 mod failover;
+mod failover_checks;
 mod failover_faults;
 mod faults;
 mod hash;
