@@ -11,11 +11,11 @@ use crate::dataplane::PlaneBond;
 use crate::text::chain;
 
 impl Instances {
-    /// A plane saw that a port of a bond lost its carrier, which may have left the bond by now. What it noted while no agent ran waits
-    /// until the bond is taken over.
+    /// A plane saw that a port of a bond lost its carrier, which may have left the bond by now. A note of a bond that may yet be taken
+    /// over waits for that.
     pub(super) fn on_carrier_lost(&mut self, now: Time, loss: CarrierLoss) {
         let Some(bond) = self.bonds.on_device(loss.bond) else {
-            if !self.has_started() {
+            if !self.has_started() || self.has_unadopted() {
                 self.early_losses.push(loss);
             }
             return;
@@ -32,7 +32,7 @@ impl Instances {
         self.feed(now, bond, Event::CarrierLost { port, at, failed_over });
     }
 
-    /// Handles the losses that waited for a bond which is there now.
+    /// Handles the losses that waited for a bond which is there now. Others wait on, as long as a bond is to come.
     pub(super) fn take_early_losses(&mut self, now: Time) {
         for loss in std::mem::take(&mut self.early_losses) {
             self.on_carrier_lost(now, loss);

@@ -33,6 +33,7 @@ mod give_back;
 mod held;
 mod hurried;
 mod late;
+mod losses;
 mod meanwhile;
 mod planes;
 mod put_back;

@@ -273,32 +273,6 @@ fn a_change_by_others_is_put_back_whichever_plane_reports_it() {
 }
 
 #[test]
-fn a_note_of_a_lost_carrier_reaches_its_bond_also_when_the_port_has_left() {
-    with_bond("note-of-a-loss", |instances, plane, _| {
-        give_traffic(instances, plane);
-        let device = instances.bonds[0].ifindex;
-        plane.change_by_others(device);
-        instances.watches = Planes::new(vec![Box::new(plane.clone())]).watches();
-        plane.take_calls();
-        let mut overtaken = |bond| {
-            plane.report(Report::CarrierLost {
-                bond,
-                port: PortId(12345),
-                at: NOW,
-                failed_over: false,
-            });
-            instances.read_planes(crate::clock::now(), 8);
-            instances.settle(NOW);
-            let calls = plane.take_calls().into_iter();
-            let told = |call: &script::Call| matches!(call, script::Call::Overtaken(bond) if bond == "bond0");
-            calls.filter(told).count()
-        };
-        assert_eq!(overtaken(device + 1), 0, "it is another's");
-        assert_eq!(overtaken(device), 1);
-    });
-}
-
-#[test]
 fn reports_that_pile_up_while_the_kernel_keeps_its_thread_waiting_are_judged_by_the_kernel() {
     let plane = ScriptPlane::default();
     let (bond, device) = Planes::new(vec![Box::new(plane.clone())])
