@@ -224,6 +224,21 @@ impl Failover {
     pub fn names(&self, port: PortId) -> bool {
         self.accept.contains_key(&port) || self.tx.named().any(|named| named == port)
     }
+
+    /// What is in force when it has been done after a plan. Nothing is prepared any more.
+    pub fn after(&self, plan: &ForwardingPlan) -> ForwardingPlan {
+        let mut plan = ForwardingPlan {
+            tx: self.tx.clone(),
+            if_lost: BTreeMap::new(),
+            ..plan.clone()
+        };
+        for (port, accept) in &self.accept {
+            if let Some(port) = plan.ports.get_mut(port) {
+                port.accept = *accept;
+            }
+        }
+        plan
+    }
 }
 
 impl ForwardingPlan {
@@ -233,21 +248,9 @@ impl ForwardingPlan {
         self.if_lost.iter().any(named)
     }
 
-    /// What is in force after the plane has failed over because this port lost its carrier; `None` if it does not do that. Nothing
-    /// is prepared any more.
+    /// What is in force after the plane has failed over because this port lost its carrier; `None` if it does not do that.
     pub fn failed_over(&self, lost: PortId) -> Option<ForwardingPlan> {
-        let failover = self.if_lost.get(&lost)?;
-        let mut plan = ForwardingPlan {
-            tx: failover.tx.clone(),
-            if_lost: BTreeMap::new(),
-            ..self.clone()
-        };
-        for (port, accept) in &failover.accept {
-            if let Some(port) = plan.ports.get_mut(port) {
-                port.accept = *accept;
-            }
-        }
-        Some(plan)
+        Some(self.if_lost.get(&lost)?.after(self))
     }
 }
 

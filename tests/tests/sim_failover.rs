@@ -69,6 +69,19 @@ fn nothing_is_prepared_where_something_else_than_carrier_decides() {
 }
 
 #[test]
+fn nothing_is_prepared_where_frames_of_a_queue_would_have_to_move_as_well() {
+    for mode in ["mode=1", "mode=0"] {
+        let mut w = world(&format!("{mode} miimon=100"), ["a", "b", "c"]);
+        w.set_port("a", "queue_id=2").unwrap();
+        let lost: Vec<_> = w.plan().if_lost.keys().copied().collect();
+        let others = [w.port("b"), w.port("c")];
+        assert_eq!(lost, if mode == "mode=1" { &[][..] } else { &others[..] }, "{mode}");
+        w.set_port("a", "queue_id=0").unwrap();
+        assert!(w.plan().if_lost.contains_key(&w.port("a")), "{mode}");
+    }
+}
+
+#[test]
 fn modes_that_spread_traffic_go_on_with_the_others() {
     for mode in ["mode=0", "mode=2 xmit_hash_policy=layer3+4", "mode=3"] {
         let w = world(&format!("{mode} miimon=100"), ["a", "b", "c"]);

@@ -71,8 +71,8 @@ impl Bond {
         failovers.collect()
     }
 
-    /// What follows if a port loses its carrier now; `None` if the traffic stays, or has nowhere to go, or if addresses move with it,
-    /// which takes more than a plane can do by itself.
+    /// What follows if a port loses its carrier now; `None` if the traffic stays, or has nowhere to go, or if anything else changes with
+    /// it, such as an address, which takes more than a plane can do by itself.
     fn failover(&self, now: Time, lost: PortId, plan: &ForwardingPlan) -> Option<Failover> {
         let (mut ports, mut mode, mut out) = (self.ports.clone(), self.mode.clone(), Outbox::default());
         let port = ports.get_mut(lost).filter(|port| port.carrier().is_on())?;
@@ -83,18 +83,16 @@ impl Bond {
         let came_up = &found.came_up;
         mode.on_change(now, &Change::Judged { came_up }, &view, &mut out);
         let next = planner::wanted(&mode, &view);
-        let moves =
-            |(id, port): (&PortId, &crate::plan::PortPlan)| plan.ports.get(id).map(|now| now.mac) != Some(port.mac);
-        let addresses_move = !out.take_moves().is_empty() || next.mac != plan.mac || next.ports.iter().any(moves);
-        if addresses_move || next.tx.is_nowhere() || next.tx.sends_as(&plan.tx) {
+        if !out.take_moves().is_empty() || next.tx.is_nowhere() || next.tx.sends_as(&plan.tx) {
             return None;
         }
         let accept = next.ports.iter().map(|(id, port)| (*id, port.accept));
         let differs = |id: &PortId, accept| plan.ports.get(id).map(|now| now.accept) != Some(accept);
-        Some(Failover {
+        let failover = Failover {
             accept: accept.filter(|(id, accept)| differs(id, *accept)).collect(),
-            tx: next.tx,
-        })
+            tx: next.tx.clone(),
+        };
+        (failover.after(plan) == next).then_some(failover)
     }
 
     /// The plane saw the loss of a carrier. That is a fact like others, unless the bond has learned of it already, or of what came after
@@ -133,7 +131,7 @@ pub enum NoFailover {
     ManyPorts,
     /// A port that lost its carrier stays in use for a while.
     Downdelay,
-    /// Addresses would have to move, or no port that has its carrier may be used yet.
+    /// More than the traffic would have to change, or no port that has its carrier may be used yet.
     Otherwise,
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bond_modes::options::{BondOptions, FailOverMac, ModeName};
-use bond_modes::{Accept, Bond, Event, ForwardingPlan, Machine, Port, PortId, Spread};
+use bond_modes::{Accept, Bond, Event, ForwardingPlan, Machine, Port, PortId, Spread, Tx};
 use bond_monitors::{Carrier, LinkState, MacAddr};
 
 use super::{Dead, SLOWEST_TURN, Walk};
@@ -129,11 +129,12 @@ impl Walk {
                 );
                 continue;
             };
-            let accepts =
-                |plan: &ForwardingPlan| -> Vec<Accept> { plan.ports.values().map(|port| port.accept).collect() };
+            let next = ForwardingPlan {
+                if_lost: Default::default(),
+                ..next
+            };
             assert_eq!(
-                (&failed_over.tx, accepts(&failed_over), failed_over.mac),
-                (&next.tx, accepts(&next), next.mac),
+                failed_over, next,
                 "after the loss of {port} the bond wants something else"
             );
         }
@@ -205,9 +206,12 @@ fn without(world: &World, port: PortId) -> ForwardingPlan {
 
 /// Whether a plane could get to the next plan by itself: carrier decides, and the traffic moves, and nothing else.
 fn can_fail_over(bond: &Bond, next: &ForwardingPlan) -> bool {
-    let macs = |plan: &ForwardingPlan| -> Vec<MacAddr> {
-        let ports = plan.ports.values().map(|port| port.mac);
-        ports.chain([plan.mac]).collect()
+    let rest = |plan: &ForwardingPlan| {
+        let mut rest = plan.clone();
+        rest.tx = Tx::one(None);
+        rest.if_lost.clear();
+        rest.ports.values_mut().for_each(|port| port.accept = Accept::Nothing);
+        rest
     };
     let (plan, options) = (bond.plan(), bond.options());
     bond.is_up()
@@ -215,7 +219,7 @@ fn can_fail_over(bond: &Bond, next: &ForwardingPlan) -> bool {
         && options.use_carrier
         && !next.tx.is_nowhere()
         && !next.tx.sends_as(&plan.tx)
-        && macs(plan) == macs(next)
+        && rest(plan) == rest(next)
 }
 
 /// How long a failure may go unseen.
