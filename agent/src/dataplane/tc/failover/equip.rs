@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::{InKernel, Prepared};
+use super::{InKernel, Prepared, prepare};
 use crate::dataplane::tc::forwarding::{Forwarding, InForce};
 use crate::dataplane::tc::layout::{RULES, TRANSMIT};
 
@@ -17,7 +17,7 @@ pub fn equip(in_kernel: &InKernel, ifindex: u32, forwarding: &Forwarding) {
         true => Ok(true),
         false => {
             let (this, forwarding) = (in_kernel.clone(), forwarding.clone());
-            let then = move |entered| forwarding.with(|now| note(now, &this, ifindex, entered));
+            let then = move |entered| forwarding.with(|now| has_entered(now, &this, ifindex, entered));
             in_kernel.enter(ifindex, maps, Box::new(then)).map(|()| false)
         }
     });
@@ -26,16 +26,24 @@ pub fn equip(in_kernel: &InKernel, ifindex: u32, forwarding: &Forwarding) {
         log::warn!("{name}: cannot prepare failovers in the kernel: {error}");
     }
     forwarding.with(|now| match known {
-        Ok(true) => note(now, in_kernel, ifindex, Ok(())),
+        Ok(true) => now.prepared = Some(Prepared::new(in_kernel, ifindex)),
         // It may have entered meanwhile.
         Ok(false) => now.why_unprepared = "the kernel is told of the bond now".to_owned(),
-        Err(error) => note(now, in_kernel, ifindex, Err(error)),
+        Err(error) => now.why_unprepared = error.to_string(),
     });
 }
 
-fn note(now: &mut InForce, in_kernel: &InKernel, ifindex: u32, entered: io::Result<()>) {
+fn has_entered(now: &mut InForce, in_kernel: &InKernel, ifindex: u32, entered: io::Result<()>) {
     match entered {
-        Ok(()) => now.prepared = Some(Prepared::new(in_kernel, ifindex)),
+        // It was asked for twice.
+        Ok(()) if now.prepared.is_some() => {}
+        Ok(()) => {
+            now.prepared = Some(Prepared::new(in_kernel, ifindex));
+            // An earlier agent may have left something.
+            if let Err(error) = prepare::read(now) {
+                log::warn!("{}: cannot read what is prepared in the kernel: {error}", now.name);
+            }
+        }
         Err(error) => now.why_unprepared = error.to_string(),
     }
 }

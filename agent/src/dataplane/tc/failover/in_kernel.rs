@@ -11,7 +11,7 @@ use bond_modes::PortId;
 use bond_monitors::Time;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 
-use super::entering::{Entering, Job, Then};
+use super::entering::{Entering, Entrant, Job, Then};
 use super::layout::{Armed, Loss, RULES_OF, TRANSMITS};
 use super::open::{self, Opened};
 use crate::dataplane::tc::errors::{gone_is_fine, map_error};
@@ -175,38 +175,41 @@ impl InKernel {
 
     /// Lets it do so soon. Then this is done, and the bond is reported.
     pub fn enter(&self, ifindex: u32, maps: [MapData; 2], then: Then) -> io::Result<()> {
-        self.leave_to_thread(Job::Enter(ifindex, Box::new(maps), then))
+        self.0.entering.enter(ifindex, Entrant { maps, then }, self.worker())
     }
 
     /// The program has nothing to do with a bond any more. The entries of its ports are to be removed before.
     pub fn forget(&self, ifindex: u32) -> io::Result<()> {
-        self.leave_to_thread(Job::Leave(ifindex))
+        drop(self.0.entering.take(ifindex));
+        self.0.entering.leave(Job::Leave(ifindex), self.worker())
     }
 
-    fn leave_to_thread(&self, job: Job) -> io::Result<()> {
+    fn worker(&self) -> impl FnMut(Job) + Send + 'static {
         let this = Arc::downgrade(&self.0);
-        self.0.entering.leave(job, move |job| {
+        move |job| {
             if let Some(inner) = this.upgrade() {
                 InKernel(inner).work(job);
             }
-        })
+        }
     }
 
     fn work(&self, job: Job) {
         let _waiting = lock(&self.0.waiting);
         let folder = self.open_folder();
         match job {
-            Job::Enter(bond, maps, then) => {
-                let [transmit, rules] = &*maps;
-                let entered = folder.map(|folder| {
+            Job::Enter(bond) => {
+                let Some(entrant) = self.0.entering.take(bond) else {
+                    return;
+                };
+                let [transmit, rules] = &entrant.maps;
+                let no_program = || io::Error::other("the kernel's program is gone, as no bond was left");
+                let entered = folder.ok_or_else(no_program).and_then(|folder| {
                     open::enter(&folder, TRANSMITS, bond, transmit)?;
                     open::enter(&folder, RULES_OF, bond, rules)
                 });
-                let has_entered = matches!(entered, Some(Ok(())));
-                if let Some(entered) = entered {
-                    then(entered);
-                }
-                if let Err(error) = self.0.entering.end(bond, has_entered) {
+                let has_entered = entered.is_ok();
+                (entrant.then)(entered);
+                if has_entered && let Err(error) = self.0.entering.tell(bond) {
                     log::warn!("cannot tell that a bond can fail over in the kernel: {error}");
                 }
             }
@@ -236,7 +239,7 @@ impl InKernel {
     #[cfg(test)]
     pub fn settle(&self) {
         let (done, told) = std::sync::mpsc::channel();
-        self.leave_to_thread(Job::Tell(done)).unwrap();
+        self.0.entering.leave(Job::Tell(done), self.worker()).unwrap();
         told.recv().unwrap();
     }
 
