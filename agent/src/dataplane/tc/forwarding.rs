@@ -10,7 +10,7 @@ use bond_modes::{ForwardingPlan, PortId};
 use bond_monitors::{Carrier, MacAddr};
 
 use super::bpf::BondBpf;
-use super::failover::{LISTS_LEFT, MOST_PREPARED, Prepared, Standing};
+use super::failover::{LISTS_LEFT, MOST_PREPARED, Prepared, Standing, losses};
 use super::lists;
 use crate::dataplane::lock::lock;
 use crate::dataplane::step::step;
@@ -120,18 +120,19 @@ impl InForce {
         Ok(())
     }
 
-    /// Takes all that is prepared for the loss of a port out of force.
-    pub fn unprepare(&mut self) -> io::Result<()> {
-        let Some(prepared) = &mut self.prepared else {
-            return Ok(());
-        };
-        if !prepared.in_force.is_empty() {
+    /// Takes all that is prepared for the loss of a port out of force, also what an earlier agent prepared and this one has not read.
+    /// Whether it was in force until now: else the kernel may be about to move the traffic, and notes that.
+    pub fn unprepare(&mut self) -> io::Result<bool> {
+        let standing = Standing::read(&self.bpf)?;
+        if standing.number != 0 {
             Standing::default().write(&mut self.bpf)?;
-            prepared.in_force.clear();
-            self.applied.if_lost.clear();
-            self.bpf.set_spare(Vec::new());
         }
-        Ok(())
+        if let Some(prepared) = &mut self.prepared {
+            prepared.in_force.clear();
+        }
+        self.applied.if_lost.clear();
+        self.bpf.set_spare(Vec::new());
+        Ok(standing.number == 0 || standing.losses == losses(&self.bpf)?)
     }
 
     /// Forgets a port: nothing goes through it any more, and nothing is prepared, as its loss is not counted any more.
@@ -161,7 +162,11 @@ impl InForce {
         let doing = format!("change which senders {} remembers", self.name);
         if self.bpf.remembers_all() != all {
             // The selector is written along with it, as it was, so the kernel must not move it meanwhile.
-            step(|| doing.clone(), || self.unprepare())?;
+            let ended = || match self.unprepare()? {
+                true => Ok(()),
+                false => Err(io::ErrorKind::WouldBlock.into()),
+            };
+            step(|| doing.clone(), ended)?;
         }
         step(|| doing, || self.bpf.remember_all(all))
     }

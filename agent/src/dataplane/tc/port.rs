@@ -262,7 +262,7 @@ fn expel(
         // Before anything else: what is prepared may move the traffic to this port.
         errors.note(step(
             || format!("take back what is prepared of {name}"),
-            || now.unprepare(),
+            || now.unprepare().map(drop),
         ));
         now.applied.ports.remove(&port);
         now.applied.steer.retain(|steer| steer.to != port);

@@ -66,7 +66,7 @@ fn read_again(now: &mut InForce) -> io::Result<()> {
     for (port, known) in &mut now.applied.ports {
         known.accept = now.bpf.accept(*port)?;
     }
-    now.unprepare()
+    now.unprepare().map(drop)
 }
 
 /// What is needed before the traffic moves: addresses that are about to be ours, and wider rules.

@@ -20,7 +20,7 @@ mod open;
 pub mod prepare;
 mod watch;
 
-pub use self::entries::{Prepared, Standing};
+pub use self::entries::{Prepared, Standing, losses};
 pub use self::equip::equip;
 pub use self::in_kernel::{FailoverChoice, InKernel};
 #[cfg(test)]

@@ -7,6 +7,9 @@ use bond_modes::{ForwardingPlan, PortId};
 use super::Hook;
 use super::world::*;
 use crate::dataplane::tc::DeviceChoice;
+use crate::dataplane::tc::failover::Standing;
+use crate::dataplane::tc::failover::layout::LOSSES_COUNTED;
+use crate::dataplane::tc::layout::Transmit;
 use crate::dataplane::{Plane, PlaneBond, Report, Traffic, lock};
 use crate::netlink::Drained;
 
@@ -141,6 +144,38 @@ fn where_the_kernel_refuses_it_all_else_is_as_ever_and_nothing_is_left_behind() 
         assert_eq!(lost(w, "q0"), []);
         let pins = lock(&w.plane.shared).pins().unwrap().list();
         assert!(pins.iter().all(|pin| !pin.contains("failover")), "{pins:?}");
+    });
+}
+
+#[test]
+fn a_port_that_goes_before_it_is_known_what_an_earlier_agent_prepared_ends_that() {
+    in_one_world(|w| {
+        let (_, p1) = two_ports(w);
+        w.in_force(|now| {
+            Standing { number: 5, losses: 0 }.write(&mut now.bpf).unwrap();
+            now.remove_port(p1).unwrap();
+            assert_eq!(Standing::read(&now.bpf).unwrap(), Standing::default());
+        });
+    });
+}
+
+#[test]
+fn while_the_kernel_may_be_moving_the_traffic_nothing_else_is_written_beside_the_selector() {
+    in_one_world(|w| {
+        two_ports(w);
+        w.in_force(|now| {
+            Standing { number: 5, losses: 0 }.write(&mut now.bpf).unwrap();
+            // The program has counted a loss, and is to move the traffic next.
+            let counted = Transmit {
+                selector: 1,
+                remember_all: 0,
+            };
+            now.bpf.set_transmit(LOSSES_COUNTED, counted).unwrap();
+            assert!(now.remember_all(true).unwrap_err().may_pass());
+            assert!(!now.bpf.reads_remember_all());
+            now.remember_all(true).unwrap();
+            assert!(now.bpf.reads_remember_all());
+        });
     });
 }
 
