@@ -120,8 +120,8 @@ impl InKernel {
                 again: None,
             };
         }
-        let opened = Opened::open(folder).and_then(|opened| {
-            open::sweep(folder)?;
+        let opened = Opened::open(folder).and_then(|mut opened| {
+            opened.found = open::sweep(folder)?;
             self.0.ready.add(opened.ring(), EpollEvent::new(READABLE, 0))?;
             Ok(opened)
         });
@@ -141,7 +141,8 @@ impl InKernel {
 
     /// Forgets bonds whose pins are gone. May wait for the kernel, with nothing locked.
     pub fn sweep(&self) -> io::Result<()> {
-        self.open_folder().map_or(Ok(()), |folder| open::sweep(&folder))
+        self.open_folder()
+            .map_or(Ok(()), |folder| open::sweep(&folder).map(drop))
     }
 
     /// The last bond is gone: takes the program out of the kernel.
@@ -278,6 +279,18 @@ impl InKernel {
             gone_is_fine(opened.armed.remove(&key))
         })
         .unwrap_or(Ok(()))
+    }
+
+    /// Forgets those ports of a bond, known from an earlier agent, that it has not any more.
+    pub fn forget_other_ports(&self, bond: u32, is_port: impl Fn(PortId) -> bool) -> io::Result<()> {
+        let found = self.with(|opened| opened.found.get(&bond).cloned()).flatten();
+        for port in found.into_iter().flatten().filter(|port| !is_port(*port)) {
+            // It may be another bond's by now.
+            if self.armed(port)?.is_some_and(|entry| entry.bond == bond) {
+                self.forget_port(port)?;
+            }
+        }
+        Ok(())
     }
 
     /// Takes up to `budget` notes, and which bonds have entered.

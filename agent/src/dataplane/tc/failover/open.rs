@@ -7,7 +7,7 @@
 //!
 //! Of bonds and ports that ended while no agent ran, entries are left in the maps; they are removed here.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -32,6 +32,8 @@ pub struct Opened {
     netns: u64,
     pub armed: HashMap<MapData, PortKey, Armed>,
     pub losses: RingBuf<MapData>,
+    /// Ports of bonds that had entries when it was opened.
+    pub found: BTreeMap<u32, BTreeSet<PortId>>,
     /// Keeps the program attached while this process runs, even if someone removes the pins.
     _link: FdLink,
 }
@@ -61,6 +63,7 @@ impl Opened {
             netns,
             armed: armed(folder)?,
             losses: pinned(folder, LOSSES).and_then(RingBuf::try_from).map_err(map_error)?,
+            found: BTreeMap::new(),
             _link: link.into(),
         })
     }
@@ -114,16 +117,23 @@ pub fn forget(folder: &Path, bond: u32) -> io::Result<()> {
     Ok(())
 }
 
-/// Forgets bonds that have no pins any more, and their ports. May wait for a grace period of the kernel.
-pub fn sweep(folder: &Path) -> io::Result<()> {
+/// Forgets bonds that have no pins any more, and their ports, and what is of a network namespace that had the number of this one before.
+/// Returns the ports of the others. May wait for a grace period of the kernel.
+pub fn sweep(folder: &Path) -> io::Result<BTreeMap<u32, BTreeSet<PortId>>> {
     let (netns, mut armed) = (netns_cookie()?, armed(folder)?);
     let all = folder.parent().map_or(Ok(Vec::new()), names)?;
     let bonds: BTreeSet<u32> = all.iter().filter_map(|name| name.parse().ok()).collect();
-    let mut gone = Vec::new();
+    let (mut gone, mut found) = (Vec::new(), BTreeMap::<u32, BTreeSet<PortId>>::new());
     for key in armed.keys() {
         let key = key.map_err(map_error)?;
-        if key.netns == netns && !bonds.contains(&armed.get(&key, 0).map_err(map_error)?.bond) {
-            gone.push(key);
+        match armed.get(&key, 0).map_err(map_error) {
+            Ok(entry) if key.netns == netns && bonds.contains(&entry.bond) => {
+                found.entry(entry.bond).or_default().insert(PortId(key.ifindex));
+            }
+            Ok(_) => gone.push(key),
+            // Another thread has just removed it.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
         }
     }
     for key in gone {
@@ -138,7 +148,8 @@ pub fn sweep(folder: &Path) -> io::Result<()> {
             last = Some(bond);
         }
     }
-    known.difference(&bonds).try_for_each(|bond| forget(folder, *bond))
+    known.difference(&bonds).try_for_each(|bond| forget(folder, *bond))?;
+    Ok(found)
 }
 
 /// Removes what fails over in the kernel from the folder of a network namespace, but not this.

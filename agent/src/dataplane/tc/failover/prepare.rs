@@ -21,7 +21,7 @@ use super::entries::{Known, Prepared, Standing, losses};
 use super::layout::{Armed, MOST_RULES, Rule};
 use crate::netlink::RouteSocket;
 
-/// Reads what an earlier agent prepared.
+/// Reads what an earlier agent prepared, once the ports are known.
 pub fn read(now: &mut InForce) -> io::Result<()> {
     let Some(mut prepared) = now.prepared.take() else {
         // The program of an earlier agent may run for a moment after its pin is gone.
@@ -30,6 +30,10 @@ pub fn read(now: &mut InForce) -> io::Result<()> {
             _ => Standing::default().write(&mut now.bpf),
         };
     };
+    let ports = &now.applied.ports;
+    prepared
+        .in_kernel
+        .forget_other_ports(prepared.bond, |port| ports.contains_key(&port))?;
     let standing = Standing::read(&now.bpf)?;
     let stands = standing.number != 0 && standing.losses == losses(&now.bpf)?;
     prepared.number = standing.number;
