@@ -94,7 +94,11 @@ fn renew(now: &mut InForce, plan: &ForwardingPlan) -> io::Result<()> {
         return Ok(());
     }
     now.unprepare()?;
-    begin(now, wanted)
+    match lacks_lists(now, plan) {
+        // They are waited for, and then there is another attempt.
+        true => Ok(()),
+        false => begin(now, wanted),
+    }
 }
 
 /// Whether the next lists of ports have to be waited for first.
@@ -173,7 +177,7 @@ fn wanted(now: &InForce, plan: &ForwardingPlan) -> io::Result<BTreeMap<PortId, F
         let counts = prepared.counts(now.applied.ports.keys().copied());
         prepared.known.as_ref().filter(|_| counts)
     });
-    let Some(known) = known.filter(|_| is_in_force && !lacks_lists(now, plan)) else {
+    let Some(known) = known.filter(|_| is_in_force) else {
         return Ok(BTreeMap::new());
     };
     if known.losses != losses(&now.bpf)? {
