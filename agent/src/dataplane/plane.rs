@@ -123,6 +123,10 @@ pub trait Traffic: Send {
     fn counters(&mut self, port: PortId) -> Result<PortCounters, PlaneError>;
     /// Whether anything is prepared that the kernel does by itself when a port is lost; an error that says why it cannot.
     fn fails_over(&self) -> Result<bool, String>;
+    /// Why what the last plan prepares is not, if an attempt failed.
+    fn why_unprepared(&self) -> Option<String> {
+        None
+    }
     /// The kernel has noted a loss of carrier, and perhaps failed over: what is in force is read anew, and nothing is prepared until
     /// the next plan.
     fn overtaken(&mut self) -> Result<(), PlaneError>;

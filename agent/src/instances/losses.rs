@@ -54,10 +54,11 @@ impl Instances {
     /// Whether the kernel fails over by itself for a bond; nothing if its plane cannot do such a thing on any kernel.
     pub(super) fn failover(&self, at: InstanceId) -> Option<FailoverReport> {
         let instance = &self.bonds[at];
-        let prepared = instance.traffic.as_ref()?.fails_over();
+        let traffic = instance.traffic.as_ref()?;
+        let prepared = traffic.fails_over();
         let why_not = match &prepared {
             Ok(true) => None,
-            Ok(false) => Some(why_not(&instance.bond).to_owned()),
+            Ok(false) => Some(why_not(&instance.bond, traffic.why_unprepared())),
             Err(why) => Some(why.clone()),
         };
         Some(FailoverReport {
@@ -73,11 +74,11 @@ pub(super) fn can_fail_over(plane: &dyn PlaneBond) -> bool {
     plane.traffic().is_some_and(|traffic| traffic.fails_over().is_ok())
 }
 
-fn why_not(bond: &Bond) -> &'static str {
+fn why_not(bond: &Bond, failed: Option<String>) -> String {
     let Some(why) = bond.why_no_failover() else {
-        return "the last plan is not in force yet";
+        return failed.unwrap_or_else(|| "the last plan is not in force yet".to_owned());
     };
-    match why {
+    let why = match why {
         NoFailover::ArpMonitor => "targets decide about ports, not carrier",
         NoFailover::NoMonitor => "nothing decides about ports: miimon is 0",
         NoFailover::UseCarrier => "use_carrier is 0",
@@ -85,6 +86,7 @@ fn why_not(bond: &Bond) -> &'static str {
         NoFailover::NoOtherPort => "no other port has its carrier",
         NoFailover::ManyPorts => "more than four ports send",
         NoFailover::Downdelay => "downdelay is not 0",
-        NoFailover::Otherwise => "addresses would move, or the other ports may not be used yet",
-    }
+        NoFailover::Otherwise => "more than the traffic would have to change, or the other ports may not be used yet",
+    };
+    why.to_owned()
 }

@@ -48,6 +48,10 @@ impl Traffic for Forwarding {
         })
     }
 
+    fn why_unprepared(&self) -> Option<String> {
+        self.with(|now| now.prepared.as_ref()?.failed.clone())
+    }
+
     fn overtaken(&mut self) -> Result<(), PlaneError> {
         self.with(|now| {
             let doing = format!("read what the kernel made of {}", now.name);

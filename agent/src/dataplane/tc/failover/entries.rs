@@ -24,6 +24,8 @@ pub struct Prepared {
     pub in_force: BTreeMap<PortId, Failover>,
     /// What was read of carriers; none if that is to be done first.
     pub known: Option<Known>,
+    /// Why what the last plan prepares could not be put in force.
+    pub failed: Option<String>,
 }
 
 /// Carriers of a bond's ports.
@@ -79,6 +81,7 @@ impl Prepared {
             entries: BTreeMap::new(),
             in_force: BTreeMap::new(),
             known: None,
+            failed: None,
         }
     }
 

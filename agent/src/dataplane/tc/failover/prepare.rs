@@ -75,11 +75,25 @@ pub fn stands(now: &InForce) -> io::Result<bool> {
 /// Puts in force what a plan prepares, as far as its traffic is in force and the program can do it. What fails leaves nothing
 /// prepared: then the agent alone fails over.
 pub fn follow(now: &mut InForce, plan: &ForwardingPlan) {
-    if let Err(error) = renew(now, plan) {
-        log::debug!("{}: cannot prepare a failover in the kernel: {error}", now.name);
-        if let Err(error) = now.unprepare() {
-            log::warn!("{}: cannot take back a failover in the kernel: {error}", now.name);
+    let failed = renew(now, plan).err();
+    if failed.is_some()
+        && let Err(error) = now.unprepare()
+    {
+        log::warn!("{}: cannot take back a failover in the kernel: {error}", now.name);
+    }
+    note(now, failed);
+}
+
+/// Notes why what a plan prepares could not be put in force, until something is. The log has each reason once.
+fn note(now: &mut InForce, failed: Option<io::Error>) {
+    let Some(prepared) = &mut now.prepared else { return };
+    match failed.map(|error| error.to_string()) {
+        Some(why) if prepared.failed.as_ref() != Some(&why) => {
+            log::warn!("{}: cannot prepare a failover in the kernel: {why}", now.name);
+            prepared.failed = Some(why);
         }
+        None if !prepared.in_force.is_empty() => prepared.failed = None,
+        _ => {}
     }
 }
 
@@ -134,7 +148,7 @@ pub fn look(links: &mut RouteSocket, forwarding: &Forwarding, plan: &ForwardingP
     let (losses, ports) = match begun {
         Ok(Some(begun)) => begun,
         Ok(None) => return,
-        Err(error) => return log::debug!("cannot count losses of carriers: {error}"),
+        Err(error) => return forwarding.with(|now| note(now, Some(error))),
     };
     let is_off = |port: &PortId| match links.by_index(port.0) {
         Ok(Some(link)) => !link.report.carrier.is_on(),
@@ -191,7 +205,6 @@ fn wanted(now: &InForce, plan: &ForwardingPlan) -> io::Result<BTreeMap<PortId, F
             .all(|port| attached(&port) && !known.off.contains(&port))
             && !known.off.contains(lost)
             && failover.accept.keys().all(attached)
-            && failover.accept.len() <= MOST_RULES
             && Way::of(&failover.tx).is_some()
             && now.bpf.way().serves(&failover.tx)
     };
@@ -246,6 +259,10 @@ fn begin_with(now: &mut InForce, prepared: &mut Prepared, wanted: BTreeMap<PortI
 }
 
 fn rules(now: &InForce, failover: &Failover) -> io::Result<(u32, [Rule; MOST_RULES])> {
+    if failover.accept.len() > MOST_RULES {
+        let many = format!("more than {MOST_RULES} ports would let in something else");
+        return Err(io::Error::other(many));
+    }
     let mut rules = [Rule::default(); MOST_RULES];
     for (rule, (port, accept)) in rules.iter_mut().zip(&failover.accept) {
         let slot = now.bpf.rule_of(*port).ok_or(io::ErrorKind::NotFound)?;
@@ -254,7 +271,7 @@ fn rules(now: &InForce, failover: &Failover) -> io::Result<(u32, [Rule; MOST_RUL
             value: rule_value(*accept),
         };
     }
-    Ok((failover.accept.len().min(MOST_RULES) as u32, rules))
+    Ok((failover.accept.len() as u32, rules))
 }
 
 fn decode(now: &InForce, entry: &Armed) -> io::Result<Failover> {

@@ -348,7 +348,7 @@ fn a_port_without_carrier_is_left_out_and_the_others_are_prepared() {
     });
 }
 
-fn failover_folder(w: &World) -> PathBuf {
+pub(super) fn failover_folder(w: &World) -> PathBuf {
     lock(&w.plane.shared).pins().unwrap().failover()
 }
 
