@@ -90,6 +90,8 @@ struct World {
     name: Option<&'static str>,
     /// Bonds give away what moves their traffic.
     traffic: bool,
+    /// The kernel is said to fail over by itself.
+    fails_over: bool,
     /// Interfaces of new bonds are administratively up.
     up: bool,
     /// What attaching a port does to its interface.
@@ -118,6 +120,11 @@ impl ScriptPlane {
     /// The traffic of bonds can be moved apart from the rest of a plan.
     pub fn give_traffic(&self) {
         lock(&self.world).traffic = true;
+    }
+
+    /// The kernel is said to fail over by itself.
+    pub fn fail_over(&self) {
+        lock(&self.world).fails_over = true;
     }
 
     /// Interfaces of bonds that are made from now on are administratively up.

@@ -20,16 +20,43 @@ impl Instances {
             }
             return;
         };
-        let instance = &mut self.bonds[bond];
-        if let Some(Err(error)) = instance.traffic.as_mut().map(|traffic| traffic.overtaken()) {
-            log::warn!("{}: {}", instance.name, chain(&error));
-        }
+        self.overtaken(bond);
         // A poll that was asked before may be answered with what was then.
         self.polls.told(loss.port);
         let CarrierLoss {
             port, at, failed_over, ..
         } = loss;
         self.feed(now, bond, Event::CarrierLost { port, at, failed_over });
+    }
+
+    /// Notes of losses may be missing: of these bonds nothing may be prepared any more. What cannot be noted moves no traffic, so else
+    /// their last plans are in force; and the carriers are read anew.
+    pub(super) fn on_notes_lost(&mut self, now: Time, bonds: &[InstanceId]) {
+        let can = |at: &&InstanceId| {
+            let traffic = self.bonds[**at].traffic.as_ref();
+            traffic.is_some_and(|traffic| traffic.fails_over().is_ok())
+        };
+        let bonds: Vec<InstanceId> = bonds.iter().filter(can).copied().collect();
+        if bonds.is_empty() {
+            return;
+        }
+        log::warn!(
+            "notes of lost carriers were lost, reading the state of every interface and preparing failovers anew"
+        );
+        for at in bonds {
+            self.overtaken(at);
+            self.bonds[at].bond.prepare_anew(now);
+            self.drain(now, at);
+        }
+        self.resync_later(now);
+    }
+
+    /// Reads anew what the plane made of a bond.
+    fn overtaken(&mut self, at: InstanceId) {
+        let instance = &mut self.bonds[at];
+        if let Some(Err(error)) = instance.traffic.as_mut().map(|traffic| traffic.overtaken()) {
+            log::warn!("{}: {}", instance.name, chain(&error));
+        }
     }
 
     /// Handles the losses that waited for a bond which is there now. Others wait on, as long as a bond is to come.

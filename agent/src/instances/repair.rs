@@ -70,7 +70,8 @@ impl Instances {
                 Report::Lost => {
                     let mut bonds = self.bonds.ids();
                     bonds.retain(|at| self.bonds[*at].plane.name() == plane);
-                    bonds.into_iter().for_each(|at| self.judge(at, Report::Lost));
+                    bonds.iter().for_each(|at| self.judge(*at, Report::Lost));
+                    self.on_notes_lost(now, &bonds);
                 }
             }
         }

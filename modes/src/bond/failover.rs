@@ -28,6 +28,12 @@ impl Bond {
         is_news
     }
 
+    /// The plane may have nothing prepared any more, although it was not told of a loss: the last plan is published again.
+    pub fn prepare_anew(&mut self, now: Time) {
+        self.planner.overtaken();
+        self.conclude(now, Vec::new());
+    }
+
     /// Why nothing is prepared for the loss of any port, whatever the plane can do; `None` if something is.
     pub fn why_no_failover(&self) -> Option<NoFailover> {
         if !self.plan().if_lost.is_empty() {

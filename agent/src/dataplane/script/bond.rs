@@ -52,7 +52,10 @@ impl Traffic for ScriptBond {
     }
 
     fn fails_over(&self) -> Result<bool, String> {
-        Err("a scripted plane does nothing by itself".to_owned())
+        match lock(&self.plane.world).fails_over {
+            true => Ok(true),
+            false => Err("nobody has said that it does".to_owned()),
+        }
     }
 
     fn overtaken(&mut self) -> Result<(), PlaneError> {

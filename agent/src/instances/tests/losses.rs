@@ -1,7 +1,7 @@
 //! Losses of carrier that a plane noted, and the bonds that they are of.
 
 use super::adoption::{make_interface, next_agent, port, spec};
-use super::{NOW, attach, change, give_traffic, refusal, with_bond};
+use super::{Change, NOW, attach, change, give_traffic, refusal, with_bond};
 use crate::dataplane::script::{self, ScriptPlane};
 use crate::dataplane::{Planes, Report};
 use crate::instances::Instances;
@@ -56,6 +56,29 @@ fn a_note_of_a_bond_that_is_adopted_late_waits_for_it_and_one_of_nobody_is_forgo
         next.read_planes(due, 8);
         Instances::take_early_losses(&mut next, due);
         assert!(next.early_losses.is_empty(), "no bond is to come");
+    });
+}
+
+#[test]
+fn where_notes_are_missing_all_bonds_that_the_kernel_fails_over_for_are_prepared_anew() {
+    with_bond("missing-notes", |instances, plane, _| {
+        give_traffic(instances, plane);
+        plane.report(Report::Lost);
+        instances.watches = Planes::new(vec![Box::new(plane.clone())]).watches();
+        let follows = |instances: &mut Change<'_>| {
+            plane.take_calls();
+            instances.read_planes(NOW, 8);
+            instances.settle(NOW);
+            let calls = plane.take_calls();
+            let is_overtaken = calls.contains(&script::Call::Overtaken("bond0".to_owned()));
+            let follow = |call: &&script::Call| matches!(call, script::Call::Follow(..));
+            (is_overtaken, calls.iter().filter(follow).count())
+        };
+        assert_eq!(follows(instances), (false, 0), "the kernel does nothing for it");
+        plane.fail_over();
+        plane.report(Report::Lost);
+        assert_eq!(follows(instances), (true, 1), "the same plan");
+        assert_eq!(follows(instances), (false, 0));
     });
 }
 

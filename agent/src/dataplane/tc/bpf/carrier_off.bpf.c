@@ -138,6 +138,14 @@ struct {
 	MAP_ENTRIES(1 << 16);
 } losses SEC(".maps");
 
+/* Notes for which there was no room. */
+struct {
+	MAP_KIND(BPF_MAP_TYPE_ARRAY);
+	MAP_ENTRIES(1);
+	MAP_KEY(__u32);
+	MAP_VALUE(__u32);
+} missed SEC(".maps");
+
 /* Of all words but the last. [layout.rs: Armed::sum_of] */
 INLINE __u32 sum_of(const __u32 *words)
 {
@@ -168,6 +176,23 @@ INLINE int find_armed(const struct port_key *key, struct armed *copy)
 			return 1;
 	}
 	return 0;
+}
+
+/*
+ * Room for a note. If there is none that is counted, and tried again: so the
+ * agent, which looks at the count when it has read all notes, has some to read.
+ */
+INLINE struct loss *room(void)
+{
+	struct loss *loss = bpf_ringbuf_reserve(&losses, sizeof(*loss), 0);
+	__u32 first = 0, *count;
+
+	if (loss)
+		return loss;
+	count = bpf_map_lookup_elem(&missed, &first);
+	if (count)
+		__sync_fetch_and_add(count, 1);
+	return bpf_ringbuf_reserve(&losses, sizeof(*loss), 0);
 }
 
 /* Counts a loss. Returns the number of what was in force until then, 0 if nothing was. */
@@ -244,7 +269,7 @@ SEC("fentry/linkwatch_fire_event") int carrier_off(__u64 *arguments)
 	if (!number)
 		return 0;
 	/* Nothing is done that the agent could not be told of. */
-	loss = bpf_ringbuf_reserve(&losses, sizeof(*loss), 0);
+	loss = room();
 	if (!loss)
 		return 0;
 	loss->at = bpf_ktime_get_ns();

@@ -26,7 +26,9 @@ pub fn equip(in_kernel: &InKernel, ifindex: u32, forwarding: &Forwarding) {
         log::warn!("{name}: cannot prepare failovers in the kernel: {error}");
     }
     forwarding.with(|now| match known {
-        Ok(true) => now.prepared = Some(Prepared::new(in_kernel, ifindex)),
+        Ok(true) => {
+            now.prepared.get_or_insert_with(|| Prepared::new(in_kernel, ifindex));
+        }
         // It may have entered meanwhile.
         Ok(false) => now.why_unprepared = "the kernel is told of the bond now".to_owned(),
         Err(error) => now.why_unprepared = error.to_string(),
@@ -42,6 +44,7 @@ fn has_entered(now: &mut InForce, in_kernel: &InKernel, ifindex: u32, entered: i
             // An earlier agent may have left something.
             if let Err(error) = prepare::read(now) {
                 log::warn!("{}: cannot read what is prepared in the kernel: {error}", now.name);
+                now.why_unprepared = error.to_string();
             }
         }
         Err(error) => now.why_unprepared = error.to_string(),

@@ -293,13 +293,15 @@ impl InKernel {
         Ok(())
     }
 
-    /// Takes up to `budget` notes, and which bonds have entered.
+    /// Takes up to `budget` notes, and which bonds have entered. When all notes have been read, it is known whether others are missing.
     pub fn take_reports(&self, budget: usize, sink: &mut Vec<Report>) -> Drained {
         let entered = self.0.entering.take_entered().into_iter();
         sink.extend(entered.map(|bond| Report::FailsOver { bond }));
         let read = self.with(|opened| {
             for _ in 0..budget {
                 let Some(note) = opened.losses.next() else {
+                    // A count that cannot be read has not been read either next time.
+                    sink.extend(opened.has_missed().unwrap_or_default().then_some(Report::Lost));
                     return Drained::Empty;
                 };
                 let loss = Loss::read(&note);

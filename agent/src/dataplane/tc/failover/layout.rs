@@ -132,8 +132,10 @@ pub const TRANSMITS: &str = "transmits";
 pub const RULES_OF: &str = "rules_of";
 /// Name of the ring of notes.
 pub const LOSSES: &str = "losses";
+/// Name of the map with the count of notes that had no room there.
+pub const MISSED: &str = "missed";
 /// All of them.
-pub const MAPS: [&str; 4] = [ARMED, TRANSMITS, RULES_OF, LOSSES];
+pub const MAPS: [&str; 5] = [ARMED, TRANSMITS, RULES_OF, LOSSES, MISSED];
 /// The folder of their pins, beside those of the bonds of a network namespace; the number is the version of the layout.
 pub const FOLDER: &str = "failover3";
 /// How the name of any such folder begins.

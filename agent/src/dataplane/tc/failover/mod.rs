@@ -24,7 +24,7 @@ pub use self::entries::{Prepared, Standing, losses};
 pub use self::equip::equip;
 pub use self::in_kernel::{FailoverChoice, InKernel};
 #[cfg(test)]
-pub use self::open::REFUSED;
+pub use self::open::{NOTES_OF_TESTS, REFUSED};
 pub use self::watch::LossWatch;
 
 /// Ports for whose loss lists are prepared, at most: as many as a plan names, with room for the next ones beside them.

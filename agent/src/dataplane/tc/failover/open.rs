@@ -14,13 +14,13 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::path::Path;
 use std::sync::LazyLock;
 
-use aya::maps::{HashMap, Map, MapData, MapError, RingBuf};
+use aya::maps::{Array, HashMap, Map, MapData, MapError, RingBuf};
 use aya::programs::FEntry;
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::{Btf, Ebpf, EbpfLoader, include_bytes_aligned};
 use bond_modes::PortId;
 
-use super::layout::{ARMED, Armed, FOLDERS, LOSSES, MAPS, PortKey, RULES_OF, TRANSMITS};
+use super::layout::{ARMED, Armed, FOLDERS, LOSSES, MAPS, MISSED, PortKey, RULES_OF, TRANSMITS};
 use crate::dataplane::tc::errors::{gone_is_fine, load_error, map_error, pin_error, program_error};
 use crate::dataplane::tc::folder::{names, remove, unpin};
 use crate::dataplane::tc::object::{fingerprint, raise_memlock};
@@ -32,6 +32,9 @@ pub struct Opened {
     netns: u64,
     pub armed: HashMap<MapData, PortKey, Armed>,
     pub losses: RingBuf<MapData>,
+    missed: Array<MapData, u32>,
+    /// As many are known.
+    known_missed: u32,
     /// Ports of bonds that had entries when it was opened.
     pub found: BTreeMap<u32, BTreeSet<PortId>>,
     /// Keeps the program attached while this process runs, even if someone removes the pins.
@@ -58,11 +61,16 @@ impl Opened {
                 unpin(&path)?;
             }
         }
+        let missed: Array<MapData, u32> = pinned(folder, MISSED).and_then(Array::try_from).map_err(map_error)?;
+        let known_missed = missed.get(&0, 0).map_err(map_error)?;
         let link = PinnedLink::from_pin(&pin).map_err(|error| io::Error::other(error.to_string()))?;
         Ok(Opened {
             netns,
             armed: armed(folder)?,
             losses: pinned(folder, LOSSES).and_then(RingBuf::try_from).map_err(map_error)?,
+            missed,
+            // Bonds are read anew when they are taken over.
+            known_missed,
             found: BTreeMap::new(),
             _link: link.into(),
         })
@@ -75,6 +83,12 @@ impl Opened {
             ifindex: port.0,
             unused: 0,
         }
+    }
+
+    /// Whether notes have been missed since the last call. To be asked when all that are there have been read.
+    pub fn has_missed(&mut self) -> io::Result<bool> {
+        let missed = self.missed.get(&0, 0).map_err(map_error)?;
+        Ok(std::mem::replace(&mut self.known_missed, missed) != missed)
     }
 
     /// Readable while there are notes.
@@ -190,6 +204,8 @@ fn load(folder: &Path) -> io::Result<Ebpf> {
     for name in MAPS {
         loader.map_pin_path(name, folder.join(name));
     }
+    #[cfg(test)]
+    loader.map_max_entries(LOSSES, NOTES_OF_TESTS * 32);
     let mut programs = loader.load(OBJECT).map_err(load_error)?;
     let program: &mut FEntry = programs
         .program_mut(PROGRAM)
@@ -251,6 +267,10 @@ const LINK: &str = "link-";
 const SO_NETNS_COOKIE: libc::c_int = 71;
 
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/carrier_off.bpf.o"));
+
+/// Notes for which the ring has room in tests, which fill it.
+#[cfg(test)]
+pub const NOTES_OF_TESTS: u32 = 128;
 
 #[cfg(test)]
 thread_local! {
