@@ -131,7 +131,7 @@ impl InKernel {
                 let again = may_pass(&error).then(|| Instant::now() + PAUSE);
                 match again {
                     Some(_) => log::warn!("no failover in the kernel for now: {error}"),
-                    None => log::debug!("no failover in the kernel: {error}"),
+                    None => log::info!("no failover in the kernel: {error}"),
                 }
                 let why = error.to_string();
                 State::Without { why, again }
@@ -341,8 +341,17 @@ fn gone(error: io::Error) -> io::Result<()> {
 
 /// Whether another attempt may do better.
 fn may_pass(error: &io::Error) -> bool {
-    use io::ErrorKind::{Interrupted, OutOfMemory, ResourceBusy, StorageFull, WouldBlock};
-    [Interrupted, OutOfMemory, ResourceBusy, StorageFull, WouldBlock].contains(&error.kind())
+    use io::ErrorKind::{ArgumentListTooLong, Interrupted, OutOfMemory, ResourceBusy, StorageFull, WouldBlock};
+    let passing = [
+        // Other programs may leave the function.
+        ArgumentListTooLong,
+        Interrupted,
+        OutOfMemory,
+        ResourceBusy,
+        StorageFull,
+        WouldBlock,
+    ];
+    passing.contains(&error.kind())
 }
 
 const READABLE: EpollFlags = EpollFlags::EPOLLIN.union(EpollFlags::EPOLLET);
@@ -352,6 +361,12 @@ const PAUSE: Duration = Duration::from_secs(60);
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_function_that_other_programs_trace_is_tried_again() {
+        let may_pass = |errno| super::may_pass(&io::Error::from_raw_os_error(errno));
+        assert!(may_pass(libc::E2BIG) && may_pass(libc::EBUSY) && !may_pass(libc::EPERM));
+    }
 
     #[test]
     fn before_the_first_bond_it_is_known_whether_it_was_asked_for() {

@@ -218,10 +218,30 @@ fn load(folder: &Path) -> io::Result<Ebpf> {
 }
 
 fn refused(doing: &str, error: io::Error) -> io::Error {
+    let why = match error.raw_os_error() {
+        // [kernel/bpf/trampoline.c: BPF_MAX_TRAMP_LINKS]
+        Some(libc::E2BIG) => format!("other programs trace {HOOK} already, as many as the kernel allows"),
+        Some(ENOTSUPP | libc::EOPNOTSUPP) => {
+            "it needs the JIT and CONFIG_DYNAMIC_FTRACE_WITH_DIRECT_CALLS, which this kernel or its processor lacks"
+                .to_owned()
+        }
+        _ => error.to_string(),
+    };
     io::Error::new(
         error.kind(),
-        format!("the kernel refuses a tracing program: {doing}: {error}"),
+        format!("the kernel refuses a tracing program: {doing}: {why}"),
     )
+}
+
+/// Without that option the kernel is older than 5.14, and its `struct net` may be another as well.
+fn no_cookie(error: io::Error) -> io::Error {
+    match error.raw_os_error() {
+        Some(libc::ENOPROTOOPT) => io::Error::other("the kernel is older than Linux 5.14"),
+        _ => io::Error::new(
+            error.kind(),
+            format!("cannot read the number of the network namespace: {error}"),
+        ),
+    }
 }
 
 /// Removes the folder if no program is pinned there: what is left of an attempt.
@@ -251,7 +271,7 @@ fn netns_cookie() -> io::Result<u64> {
     if done == 0 {
         Ok(cookie)
     } else {
-        Err(io::Error::last_os_error())
+        Err(no_cookie(io::Error::last_os_error()))
     }
 }
 
@@ -265,6 +285,8 @@ const PROGRAM: &str = "carrier_off";
 const LINK: &str = "link-";
 /// [asm-generic/socket.h]
 const SO_NETNS_COOKIE: libc::c_int = 71;
+/// Of the kernel's own numbers. [linux/errno.h]
+const ENOTSUPP: i32 = 524;
 
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/carrier_off.bpf.o"));
 
@@ -276,4 +298,23 @@ pub const NOTES_OF_TESTS: u32 = 128;
 thread_local! {
     /// What the kernel answers this thread when it attaches the program next.
     pub static REFUSED: std::cell::Cell<Option<i32>> = const { std::cell::Cell::new(None) };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_kernel_refuses_is_said_in_words_that_tell_what_it_lacks() {
+        for (errno, words) in [
+            (libc::E2BIG, "other programs trace linkwatch_fire_event"),
+            (ENOTSUPP, "CONFIG_DYNAMIC_FTRACE_WITH_DIRECT_CALLS"),
+            (libc::EBUSY, "busy"),
+        ] {
+            let text = refused("attaching it", io::Error::from_raw_os_error(errno)).to_string();
+            assert!(text.contains(words) && text.contains("attaching it"), "{text}");
+        }
+        let old = no_cookie(io::Error::from_raw_os_error(libc::ENOPROTOOPT)).to_string();
+        assert_eq!(old, "the kernel is older than Linux 5.14");
+    }
 }
