@@ -150,15 +150,22 @@ pub fn look(links: &mut RouteSocket, forwarding: &Forwarding, plan: &ForwardingP
         Ok(None) => return,
         Err(error) => return forwarding.with(|now| note(now, Some(error))),
     };
+    let mut failed = None;
     let is_off = |port: &PortId| match links.by_index(port.0) {
         Ok(Some(link)) => !link.report.carrier.is_on(),
-        Ok(None) | Err(_) => true,
+        Ok(None) => true,
+        Err(error) => {
+            let text = format!("the carrier of {port} cannot be read: {error}");
+            failed = Some(io::Error::new(error.kind(), text));
+            true
+        }
     };
     let off = ports.into_iter().filter(is_off).collect();
     forwarding.with(|now| {
         if let Some(prepared) = &mut now.prepared {
             prepared.known = Some(Known { losses, off });
         }
+        note(now, failed);
     });
 }
 
