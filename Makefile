@@ -6,12 +6,13 @@
 # make clients   unpacks monitoring programs in target/clients/, for the tests that run them
 # make competitors  the same in target/competitors/ for teamd and Open vSwitch, with which make bench compares bondd
 # make bench     what bonds cost: throughput beside a plain cable, frames lost, memory, failovers beside the kernel's driver (as
-#                root, half an hour); ONLY=throughput, failovers, restarts, resources, probes, many, busy, guest-many, lab,
-#                instructions or competitors plays one part; many starts and takes over 1, 25, 200 and 1,000 bonds, busy pulls
-#                the cable of a bond while the agent makes, takes over, changes and shows 200 others, guest-many has 1 and 100 in
-#                the lab's machine on both data planes, or as many as SIZES=1,25 and those that PLANES=tc,team say; instructions
-#                are held against docs/measured.md, and RECORD=now puts them in there; it also puts competitors, which has the
-#                kernel's bonding driver, teamd and Open vSwitch, into docs/competitors.md and docs/failover.svg
+#                root, an hour); ONLY=throughput, failovers, restarts, resources, probes, many, busy, guest-many, lab,
+#                instructions, competitors or slow-port plays one part; many starts and takes over 1, 25, 200 and 1,000 bonds,
+#                busy pulls the cable of a bond while the agent makes, takes over, changes and shows 200 others, guest-many has 1
+#                and 100 in the lab's machine on both data planes, or as many as SIZES=1,25 and those that PLANES=tc,team say;
+#                competitors and slow-port have the kernel's bonding driver, teamd and Open vSwitch beside bondd; instructions
+#                are held against docs/measured.md. RECORD=now puts the tables of throughput, instructions and in-kernel in there,
+#                those of competitors and slow-port into docs/competitors.md, and the picture into docs/failover.svg
 # make fidelity  bondd against the kernel's bonding driver, in the lab's machine: the scenarios of tests/fidelity/ and COUNT random
 #                ones from SEED, all of them on both data planes; ONLY=word plays those with the word in their name, KEEP=file
 #                keeps what was observed, NETKIT=1 plays them on netkit devices

@@ -1,12 +1,14 @@
 //! What programs put on a bond: streams of TCP, questions with answers, and datagrams as fast as they can be sent.
 
-use std::io::{self, Write};
-use std::net::{Ipv4Addr, TcpStream, UdpSocket};
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
+
+use nix::sys::socket::{setsockopt, sockopt};
 
 use crate::netns::Netns;
 
@@ -28,6 +30,8 @@ impl Stream {
     pub fn start(netns: &Netns, to: (Ipv4Addr, u16)) -> Stream {
         let socket = netns.enter(|| TcpStream::connect(to));
         let socket = socket.unwrap_or_else(|e| panic!("cannot connect to {to:?}: {e}"));
+        // The usual one, also where the system has another.
+        setsockopt(&socket, sockopt::TcpCongestion, &"cubic".into()).expect("every kernel has cubic");
         let (written, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
         let mut end = socket.try_clone().expect("a descriptor to spare");
         let writer = thread::spawn({
@@ -65,6 +69,74 @@ impl Drop for Stream {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         let _ = self.writer.take().map(JoinHandle::join);
+    }
+}
+
+/// Takes streams, as many as come, and forgets what they bring.
+#[derive(Debug)]
+pub struct Drain {
+    port: u16,
+    taken: Arc<AtomicU64>,
+    stop: Arc<AtomicBool>,
+    netns: Netns,
+    accepting: Option<JoinHandle<()>>,
+}
+
+impl Drain {
+    /// On all addresses of a namespace.
+    pub fn start(netns: &Netns) -> Drain {
+        let listener = netns.enter(|| TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).expect("a TCP socket"));
+        let port = listener.local_addr().expect("it is bound").port();
+        let (taken, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+        let accepting = thread::spawn({
+            let (taken, stop) = (taken.clone(), stop.clone());
+            move || {
+                for connection in listener.incoming() {
+                    let (Ok(connection), false) = (connection, stop.load(Ordering::Relaxed)) else {
+                        return;
+                    };
+                    let taken = taken.clone();
+                    thread::spawn(move || drain(connection, &taken));
+                }
+            }
+        });
+        Drain {
+            port,
+            taken,
+            stop,
+            netns: netns.clone(),
+            accepting: Some(accepting),
+        }
+    }
+
+    /// Where it listens.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Bytes so far.
+    pub fn taken(&self) -> u64 {
+        self.taken.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Drain {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        // One more connection wakes it.
+        let woken = self
+            .netns
+            .enter(|| TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)));
+        if woken.is_ok() {
+            let _ = self.accepting.take().map(JoinHandle::join);
+        }
+    }
+}
+
+fn drain(mut connection: TcpStream, taken: &AtomicU64) {
+    let mut buffer = vec![0; 4 * BLOCK];
+    while let Ok(length @ 1..) = connection.read(&mut buffer) {
+        taken.fetch_add(length as u64, Ordering::Relaxed);
     }
 }
 
@@ -191,6 +263,15 @@ mod tests {
         let of = |percent| answers.percentile(percent).as_micros();
         assert_eq!([50, 99, 100].map(of), [100, 198, 200]);
         assert_eq!(Answers::default().percentile(50), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_stream_is_taken_and_what_was_taken_is_acknowledged() {
+        let netns = Netns::new("alone");
+        let drain = Drain::start(&netns);
+        let stream = Stream::start(&netns, (Ipv4Addr::LOCALHOST, drain.port()));
+        crate::wait_for("a stream", Duration::from_secs(5), || drain.taken() > 1 << 20);
+        assert!(stream.acknowledged() > 0);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use bondd_tests::bins::bin;
-use bondd_tests::competitors::{Seen, page};
+use bondd_tests::competitors::{Guest, Seen, page};
 use bondd_tests::fidelity::host::play;
 use bondd_tests::in_kernel;
 use bondd_tests::instructions::{self as counted, Column, Instructions, Recorded, Row};
@@ -54,7 +54,7 @@ enum Outcome {
 type Section = (&'static str, fn() -> Outcome);
 
 /// Each stands alone; `ONLY` plays the one of that name, or those with the word in their name.
-const SECTIONS: [Section; 12] = [
+const SECTIONS: [Section; 13] = [
     ("throughput", throughput),
     ("failovers", failovers),
     ("restarts", restarts),
@@ -67,6 +67,7 @@ const SECTIONS: [Section; 12] = [
     ("lab", beside_the_driver),
     ("instructions", instructions),
     ("competitors", competitors),
+    ("slow-port", slow_ports),
 ];
 
 fn machine() {
@@ -413,10 +414,7 @@ fn in_the_kernel() -> Outcome {
 
 /// bondd beside what a user would take instead. `RECORD=now` writes docs/competitors.md and docs/failover.svg.
 fn competitors() -> Outcome {
-    let programs = ["bondd-competitors-guest", "bondd-send-frames"].map(beside);
-    let programs = programs.each_ref().map(PathBuf::as_path);
-    let seen = Lab::with_kernel(counted::KERNEL).and_then(|lab| Seen::measure(&lab, &programs, FRAMES, RIVAL_PULLS));
-    let seen = match seen {
+    let seen = match in_the_lab(|guest| Seen::measure(guest, FRAMES, RIVAL_PULLS)) {
         Ok(seen) => seen,
         Err(why) => return not_run(&why),
     };
@@ -425,6 +423,27 @@ fn competitors() -> Outcome {
         page::record(&seen).expect("docs/competitors.md and docs/failover.svg can be written");
     }
     Outcome::Done
+}
+
+/// Ports slower than who sends through them. `RECORD=now` writes the table into docs/competitors.md.
+fn slow_ports() -> Outcome {
+    let seen = match in_the_lab(|guest| Seen::measure_slow_ports(guest, SECONDS)) {
+        Ok(seen) => seen,
+        Err(why) => return not_run(&why),
+    };
+    println!("\n{}", page::slow_ports(&seen.slow_ports));
+    if env::var("RECORD").is_ok_and(|column| column == "now") {
+        page::record_slow_ports(&seen).expect("docs/competitors.md can be written");
+    }
+    Outcome::Done
+}
+
+/// With the machine that has all competitors.
+fn in_the_lab(measure: impl FnOnce(&Guest<'_>) -> Seen) -> Result<Seen, String> {
+    let programs = ["bondd-competitors-guest", "bondd-send-frames"].map(beside);
+    let programs = programs.each_ref().map(PathBuf::as_path);
+    let lab = Lab::with_kernel(counted::KERNEL)?;
+    Guest::new(&lab, &programs).map(|guest| measure(&guest))
 }
 
 fn mebibytes(bytes: u64) -> String {
@@ -459,6 +478,8 @@ fn line(what: &str, cells: &[impl AsRef<str>]) {
 const PULLS: usize = 40;
 /// Of each competitor.
 const RIVAL_PULLS: u32 = 30;
+/// Of a stream, and of datagrams, through a slow port.
+const SECONDS: u32 = 3;
 /// Counted for each competitor.
 const FRAMES: u32 = 10_000;
 /// Of throughput, each over the plain cable and the bond.

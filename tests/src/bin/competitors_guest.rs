@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use bondd_tests::competitors::{costs, failover};
+use bondd_tests::competitors::{costs, failover, slow_port};
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -12,8 +12,11 @@ fn main() -> ExitCode {
         (Some(part @ ("pulled" | "dead")), Some(pulls)) => {
             failover::play(part == "dead", pulls, words.get(2).map_or("", String::as_str));
         }
+        (Some("slow-port"), Some(seconds)) => slow_port::play(seconds, words.get(2..).unwrap_or_default()),
         _ => {
-            eprintln!("usage: bondd-competitors-guest costs FRAMES | pulled PULLS [WORD] | dead PULLS [WORD]");
+            eprintln!(
+                "usage: bondd-competitors-guest costs FRAMES | pulled PULLS [WORD] | dead PULLS [WORD] | slow-port SECONDS NAME..."
+            );
             return ExitCode::FAILURE;
         }
     }

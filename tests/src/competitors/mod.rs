@@ -1,5 +1,5 @@
 //! bondd beside what a user would take instead, in the lab's machine: the kernel's bonding driver, teamd and Open vSwitch. What frames
-//! and streams cost in instructions, and what failures cost in frames. `docs/competitors.md` has the tables, `docs/failover.svg` the
+//! and streams cost in instructions, what failures cost in frames, and whether a slow port holds its senders back. `docs/competitors.md` has the tables, `docs/failover.svg` the
 //! picture.
 
 use std::path::{Path, PathBuf};
@@ -7,6 +7,8 @@ use std::thread;
 
 use serde_json::Value;
 
+use self::rival::Rival;
+use self::slow_port::SlowPort;
 use crate::bins::{bin, root};
 use crate::vm::Lab;
 
@@ -15,6 +17,8 @@ pub mod costs;
 pub mod failover;
 pub mod page;
 pub mod rival;
+pub mod slow_port;
+pub mod wire;
 
 /// What a bond costs, in instructions.
 #[derive(Clone, Debug, PartialEq)]
@@ -53,17 +57,24 @@ pub struct Seen {
     pub costs: Vec<Cost>,
     /// In the order in which they were measured.
     pub failovers: Vec<Failover>,
+    /// Likewise.
+    pub slow_ports: Vec<SlowPort>,
 }
 
-impl Seen {
-    /// Measures in the lab's machine; `programs` are the guest's own.
+/// The lab's machine with all competitors in it.
+#[derive(Debug)]
+pub struct Guest<'a> {
+    lab: &'a Lab,
+    programs: Vec<PathBuf>,
+    folder: PathBuf,
+}
+
+impl<'a> Guest<'a> {
+    /// `programs` are the guest's own.
     ///
     /// # Errors
     /// The packages of the competitors are not unpacked: says so.
-    ///
-    /// # Panics
-    /// When the machine fails, or prints something else.
-    pub fn measure(lab: &Lab, programs: &[&Path], frames: u32, pulls: u32) -> Result<Seen, String> {
+    pub fn new(lab: &'a Lab, programs: &[&Path]) -> Result<Guest<'a>, String> {
         let folder = root().join("target/competitors");
         let theirs: Vec<PathBuf> = THEIRS.iter().map(|path| folder.join(path)).collect();
         if let Some(missing) = theirs.iter().find(|path| !path.exists()) {
@@ -72,36 +83,76 @@ impl Seen {
                 missing.display()
             ));
         }
-        let (bondd, bondctl) = (bin("bondd"), bin("bondctl"));
-        let mut all: Vec<&Path> = vec![&bondd, &bondctl];
-        all.extend(programs);
-        all.extend(theirs.iter().map(PathBuf::as_path));
-        let schema = folder.join(SCHEMA);
+        let mut all = vec![bin("bondd"), bin("bondctl")];
+        all.extend(programs.iter().map(|path| path.to_path_buf()));
+        all.extend(theirs);
+        Ok(Guest {
+            lab,
+            programs: all,
+            folder,
+        })
+    }
+
+    /// Boots one and returns what `bondd-competitors-guest` printed after these words.
+    ///
+    /// # Panics
+    /// When the machine fails.
+    fn play(&self, words: &[&str]) -> String {
+        let schema = self.folder.join(SCHEMA);
         let schema_there = format!("/{SCHEMA}");
         let files = [(schema.as_path(), schema_there.as_str())];
-        let libraries = ["usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu"].map(|path| folder.join(path));
+        let libraries = ["usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu"].map(|path| self.folder.join(path));
         let [libraries, more] = libraries.each_ref().map(|path| path.display().to_string());
-        let play = |part: &str, count: &str| {
-            let mut words = vec![
-                "--libraries",
-                &libraries,
-                "--libraries",
-                &more,
-                "--env",
-                "BONDD_BIN_DIR=/usr/bin",
-            ];
-            words.extend(["--timeout", "7200", "--guest-timeout", "3600", "--"]);
-            words.extend(["/usr/bin/bondd-competitors-guest", part, count]);
-            lab.run(MODULES, &all, &files, &words)
-        };
+        let mut arguments = vec![
+            "--libraries",
+            &libraries,
+            "--libraries",
+            &more,
+            "--env",
+            "BONDD_BIN_DIR=/usr/bin",
+        ];
+        arguments.extend(["--timeout", "7200", "--guest-timeout", "3600", "--"]);
+        arguments.push("/usr/bin/bondd-competitors-guest");
+        arguments.extend(words);
+        let programs: Vec<&Path> = self.programs.iter().map(PathBuf::as_path).collect();
+        self.lab.run(MODULES, &programs, &files, &arguments)
+    }
+}
+
+impl Seen {
+    /// What bonds cost and lose.
+    ///
+    /// # Panics
+    /// When the machine fails, or prints something else.
+    pub fn measure(guest: &Guest<'_>, frames: u32, pulls: u32) -> Seen {
         let (frames, pulls) = (frames.to_string(), pulls.to_string());
         // The machines count instructions, so that they may run beside each other.
         let said = thread::scope(|scope| {
-            let dead = scope.spawn(|| play("dead", &pulls));
-            let others = play("costs", &frames) + &play("pulled", &pulls);
+            let dead = scope.spawn(|| guest.play(&["dead", &pulls]));
+            let others = guest.play(&["costs", &frames]) + &guest.play(&["pulled", &pulls]);
             others + &dead.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         });
-        Ok(Seen::parse(&said).unwrap_or_else(|| panic!("the machine printed\n{said}")))
+        Seen::parse(&said).unwrap_or_else(|| panic!("the machine printed\n{said}"))
+    }
+
+    /// What becomes of senders whose port is slow, for so many seconds each.
+    ///
+    /// # Panics
+    /// When the machine fails, or prints something else.
+    pub fn measure_slow_ports(guest: &Guest<'_>, seconds: u32) -> Seen {
+        let (ours, theirs): (Vec<Rival>, Vec<Rival>) = Rival::ALL.into_iter().partition(|rival| rival.is_bondd());
+        let play = |rivals: &[Rival]| {
+            let seconds = seconds.to_string();
+            let names = rivals.iter().map(|rival| rival.name());
+            let words: Vec<&str> = ["slow-port", &seconds].into_iter().chain(names).collect();
+            guest.play(&words)
+        };
+        let said = thread::scope(|scope| {
+            let theirs = scope.spawn(|| play(&theirs));
+            let ours = play(&ours);
+            theirs.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)) + &ours
+        });
+        Seen::parse(&said).unwrap_or_else(|| panic!("the machine printed\n{said}"))
     }
 
     /// Reads what the guest printed.
@@ -120,6 +171,8 @@ impl Seen {
                     spread: value["spread"].as_bool()?,
                     instructions: instructions.try_into().ok()?,
                 });
+            } else if text("slow_port").is_some() {
+                seen.slow_ports.push(SlowPort::parse(&value)?);
             } else {
                 seen.failovers.push(Failover {
                     name: text("failover")?,
@@ -162,6 +215,7 @@ const MODULES: &[&str] = &[
     "team_mode_activebackup",
     "team_mode_loadbalance",
     "openvswitch",
+    "sch_tbf",
 ];
 
 #[cfg(test)]
@@ -173,7 +227,9 @@ mod tests {
         let said = "{\"setting\": \"Linux 6.12.9\"}\n\
              {\"cost\": \"teamd\", \"spread\": true, \"instructions\": [1.5, 2, 3, 4]}\n\
              {\"failover\": \"teamd\", \"how\": \"ethtool\", \"dead\": false, \"lost\": [0, 7], \"longest_gap_us\": 800, \
-             \"unnoticed\": 0}\n";
+             \"unnoticed\": 0}\n\
+             {\"slow_port\": \"teamd\", \"queue\": \"fq_codel\", \"megabits\": 95.5, \"trips_us\": [180, 311], \"waiting\": [1, 2], \
+             \"dropped\": 7, \"datagrams\": [8769, 78]}\n";
         let seen = Seen::parse(said).unwrap();
         assert_eq!(seen.setting, "Linux 6.12.9");
         assert_eq!(seen.costs[0].instructions, [1.5, 2.0, 3.0, 4.0]);
@@ -182,6 +238,7 @@ mod tests {
             (&seen.failovers[0].lost[..], seen.failovers[0].longest_gap),
             (&[0, 7][..], 800)
         );
+        assert_eq!(seen.slow_ports[0].trips, [180, 311]);
         assert_eq!(Seen::parse("something else\n"), None);
         assert_eq!(
             Seen::parse("{\"cost\": \"teamd\", \"spread\": true, \"instructions\": [1]}\n"),

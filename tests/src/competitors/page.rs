@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 
+use super::slow_port::SlowPort;
 use super::{Cost, Failover, Seen, chart};
 use crate::bins::root;
 use crate::in_kernel::table::replaced;
@@ -63,7 +64,43 @@ pub fn failovers(failovers: &[Failover]) -> String {
     text
 }
 
-/// Puts the tables in the place of those in the page, and draws the picture anew.
+/// What becomes of those who send through a port that is slower than they are.
+pub fn slow_ports(slow_ports: &[SlowPort]) -> String {
+    let mut text = format!(
+        "{SLOW_PORTS} Mbit/s of TCP | question and answer beside it, ms: median, 99 % | KB in the queue: mean, most \
+         | frames dropped | datagrams sent a second | dropped |\n|---|--:|--:|--:|--:|--:|--:|\n"
+    );
+    let mut queues: Vec<&str> = slow_ports.iter().map(|seen| seen.queue.as_str()).collect();
+    queues.sort_unstable();
+    queues.dedup();
+    for queue in queues {
+        for seen in slow_ports.iter().filter(|seen| seen.queue == queue) {
+            let [median, most] = seen.trips.map(|micros| format!("{:.2}", micros as f64 / 1_000.0));
+            let [mean, longest] = seen.waiting.map(|bytes| format!("{:.0}", bytes as f64 / 1_000.0));
+            let [sent, dropped] = seen.datagrams.map(|count| grouped(count as i64));
+            let megabits = seen.megabits;
+            let name = &seen.name;
+            text += &format!("| {queue}: {name} | {megabits:.1} | {median}, {most} | {mean}, {longest} ");
+            text += &format!("| {} | {sent} | {dropped} |\n", seen.dropped);
+        }
+    }
+    text
+}
+
+/// Puts that table in the place of the one in the page.
+///
+/// # Errors
+/// The file cannot be read or written, or has no such table.
+pub fn record_slow_ports(seen: &Seen) -> io::Result<()> {
+    let path = root().join("docs/competitors.md");
+    let page = replaced(&fs::read_to_string(&path)?, SLOW_PORTS, &slow_ports(&seen.slow_ports));
+    fs::write(
+        path,
+        page.ok_or_else(|| io::Error::other("docs/competitors.md has no such table"))?,
+    )
+}
+
+/// Puts the other tables in the place of those in the page, and draws the picture anew.
 ///
 /// # Errors
 /// The files cannot be read or written, or the page has no such tables.
@@ -83,6 +120,7 @@ pub fn record(seen: &Seen) -> io::Result<()> {
 
 const COSTS: &str = "| instructions (times those without a bond) |";
 const FAILOVERS: &str = "| frames lost, of 10,000 a second |";
+const SLOW_PORTS: &str = "| port of 100 Mbit/s, its queue |";
 const SETTING: &str = "Recorded with ";
 
 #[cfg(test)]
@@ -138,9 +176,33 @@ mod tests {
     }
 
     #[test]
-    fn the_page_has_both_tables_and_names_the_picture() {
+    fn slow_ports_are_grouped_by_their_queues() {
+        let seen = |name: &str, queue: &str| SlowPort {
+            name: name.to_owned(),
+            queue: queue.to_owned(),
+            megabits: 95.51,
+            trips: [11_339, 20_004],
+            waiting: [118_909, 151_443],
+            dropped: 7,
+            datagrams: [74_442, 65_756],
+        };
+        let all = [
+            seen("teamd", "long"),
+            seen("teamd", "fq"),
+            seen("bondd", "long"),
+            seen("bondd", "fq"),
+        ];
+        let text = slow_ports(&all);
+        let row = "| long: teamd | 95.5 | 11.34, 20.00 | 119, 151 | 7 | 74,442 | 65,756 |\n";
+        assert!(text.contains(row), "{text}");
+        let order = ["fq: teamd", "fq: bondd", "long: teamd", "long: bondd"].map(|row| text.find(row).unwrap());
+        assert!(order.is_sorted(), "{text}");
+    }
+
+    #[test]
+    fn the_page_has_all_tables_and_names_the_picture() {
         let page = fs::read_to_string(root().join("docs/competitors.md")).unwrap();
-        for head in [COSTS, FAILOVERS, SETTING, "failover.svg"] {
+        for head in [COSTS, FAILOVERS, SLOW_PORTS, SETTING, "failover.svg"] {
             assert_eq!(page.matches(head).count(), 1, "{head}");
         }
         let readme = fs::read_to_string(root().join("README.md")).unwrap();

@@ -55,6 +55,21 @@ impl Rival {
         }
     }
 
+    /// Whether it is one of ours.
+    pub fn is_bondd(self) -> bool {
+        matches!(self, Rival::Tc | Rival::Netkit | Rival::Team)
+    }
+
+    /// What finds a port without carrier, in its own words, see [`Bond::new`].
+    pub fn watch(self) -> &'static str {
+        match self {
+            Rival::Raw | Rival::OpenVswitch => "",
+            Rival::Kernel => "miimon 100",
+            Rival::Teamd => r#"{"name": "ethtool"}"#,
+            Rival::Tc | Rival::Netkit | Rival::Team => "miimon=100",
+        }
+    }
+
     /// The name of the interface that has the address.
     pub fn interface(self) -> &'static str {
         if self == Rival::Raw { "eth0" } else { "bond0" }
