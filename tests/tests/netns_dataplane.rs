@@ -1,12 +1,15 @@
 //! bond0 is an interface like any other: counters, captures, bridge, MTU, addresses, speed.
 
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
 use bondd_tests::capture::{Capture, transmit};
 use bondd_tests::daemon::{LIMIT, refused};
 use bondd_tests::lab::{LEFT, RIGHT};
+use bondd_tests::load::blast;
 use bondd_tests::machine::Machine;
 use bondd_tests::proof::pins;
+use bondd_tests::queue::Queue;
 use bondd_tests::throughput::gigabits;
 use bondd_tests::{BondAndSwitch, Cable, Daemon, Netns, Settings, TwoBonds, wait_for};
 
@@ -364,3 +367,23 @@ fn a_bond_of_two_ports_keeps_six_descriptors_and_one_too_many_is_refused_in_plai
 
 /// Bonds with two ports.
 const WITH_PORTS: usize = 4;
+
+#[test]
+fn a_slow_port_holds_back_the_socket_that_sends() {
+    let bench = BondAndSwitch::new(Machine::shared(), "miimon=100");
+    let netns = &bench.host.netns;
+    bench.host.daemon.wait_active("bond0", "eth0");
+    netns.exec(&[
+        "tc", "qdisc", "replace", "dev", "eth0", "root", "tbf", "rate", "8mbit", "burst", "2000", "limit", "8000000",
+    ]);
+    let queue = Queue::of(netns, "eth0");
+    let tried = netns.enter(|| blast((RIGHT, 9), 1_400, Duration::from_millis(500)));
+    let state = queue.state();
+    // A socket's send buffer, whose size the kernel counts with what it needs for each frame itself.
+    let buffer: u64 = netns.sysctl("core/wmem_default").parse().expect("a number of bytes");
+    assert!(
+        tried > 20 && (1..buffer).contains(&state.waiting),
+        "{tried} tried, {state:?}"
+    );
+    assert_eq!(state.dropped, 0);
+}
