@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::time::Duration;
 
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::time::clock_getcpuclockid;
 use nix::unistd::Pid;
 
@@ -65,6 +66,55 @@ pub fn hurry() {
     // SAFETY: the call reads `parameters`, which outlives it, and changes nothing but this thread's scheduling.
     let done = unsafe { libc::sched_setscheduler(0, libc::SCHED_RR | libc::SCHED_RESET_ON_FORK, &parameters) };
     assert!(done == 0, "no real-time priority: {}", io::Error::last_os_error());
+}
+
+/// While it is there, this thread, and the threads and processes that it starts, have nearly all of the processors if they want them,
+/// whatever other programs do.
+#[derive(Debug)]
+pub struct Preferred {
+    before: CpuSet,
+}
+
+impl Preferred {
+    /// From now on.
+    ///
+    /// # Panics
+    /// When we have no right to it.
+    pub fn now() -> Preferred {
+        let before = sched_getaffinity(CALLER).expect("everyone may know its processors");
+        nice(-20);
+        Preferred { before }
+    }
+
+    /// This thread, and those that it starts from now on, have this one of their processors; the last one if there are fewer.
+    ///
+    /// # Panics
+    /// When the processor is gone.
+    pub fn only_on(&self, processor: usize) {
+        let all = (0..CpuSet::count()).filter(|&number| self.before.is_set(number).unwrap_or(false));
+        let mut only = CpuSet::new();
+        let chosen = all.take(processor + 1).last().expect("a thread runs somewhere");
+        only.set(chosen).expect("it is in the other set, too");
+        sched_setaffinity(CALLER, &only).expect("the processor is ours");
+    }
+}
+
+impl Drop for Preferred {
+    fn drop(&mut self) {
+        let _ = sched_setaffinity(CALLER, &self.before);
+        nice(0);
+    }
+}
+
+const CALLER: Pid = Pid::from_raw(0);
+
+/// Of this thread among those of its session, and of the session among all others, where the kernel groups threads by their sessions.
+/// [sched(7): autogroup]
+fn nice(value: libc::c_int) {
+    // SAFETY: setpriority(2) with numbers touches no memory of ours; 0 is the calling thread.
+    let done = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, value) };
+    assert!(done == 0, "no other priority: {}", io::Error::last_os_error());
+    let _ = fs::write("/proc/self/autogroup", value.to_string());
 }
 
 /// Of real-time priorities; those of the agent are below.
