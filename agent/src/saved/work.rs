@@ -5,6 +5,7 @@ use std::fs;
 use std::io::{self, Read as _};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use super::bond::SavedBond;
 use super::format::parse;
@@ -29,8 +30,8 @@ pub(super) enum Step {
     Remove { file: String },
     /// One that holds no state gets another ending.
     SetAside { file: String },
-    /// One that was not written to its end is removed.
-    Discard(PathBuf),
+    /// One that was not written to its end by then is removed.
+    Discard { path: PathBuf, written: SystemTime },
     /// This is written to the file of ports that bonds left behind; without it, the file is removed.
     Left(Option<String>),
 }
@@ -46,7 +47,7 @@ impl Work {
         for step in self.steps {
             let outcome = step.carry_out(&self.folder, may_wait);
             let goes_on =
-                outcome.is_ok() || matches!(step, Step::Remove { .. } | Step::SetAside { .. } | Step::Discard(_));
+                outcome.is_ok() || matches!(step, Step::Remove { .. } | Step::SetAside { .. } | Step::Discard { .. });
             done.push((step, outcome));
             if !goes_on {
                 break;
@@ -76,7 +77,11 @@ impl Step {
                 let path = path(folder, file);
                 fs::rename(&path, set_aside(&path)).or_else(gone_is_done)
             }
-            Step::Discard(path) => fs::remove_file(path).or_else(gone_is_done),
+            // Else another one is being written there.
+            Step::Discard { path, written } => match fs::metadata(path).and_then(|found| found.modified()) {
+                Ok(modified) if modified == *written => fs::remove_file(path).or_else(gone_is_done),
+                _ => Ok(()),
+            },
             Step::Left(Some(text)) => replace(&folder.join(LEFT), text, may_wait),
             Step::Left(None) => fs::remove_file(folder.join(LEFT)).or_else(gone_is_done),
         }

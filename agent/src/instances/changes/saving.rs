@@ -19,8 +19,7 @@ impl Change<'_> {
 
     /// Does what the loop has left to be done.
     pub(in crate::instances) fn save_owed(&mut self) {
-        let later = self.store.take_later();
-        let _ = self.work_on_files(later);
+        self.work_later();
         self.save_bonds_owed();
         self.save_left();
         if std::mem::take(&mut self.remove_again) {
@@ -63,6 +62,12 @@ impl Change<'_> {
         Ok(state)
     }
 
+    /// Does what is to be done because of what was read at the start.
+    fn work_later(&mut self) {
+        let later = self.store.take_later();
+        let _ = self.work_on_files(later);
+    }
+
     fn work_on_files(&mut self, work: Work) -> io::Result<()> {
         if work.is_empty() {
             return Ok(());
@@ -103,6 +108,7 @@ impl Change<'_> {
     /// # Errors
     /// It cannot be written, or the disk does not answer.
     pub(in crate::instances) fn try_save(&mut self, at: InstanceId) -> io::Result<()> {
+        self.work_later();
         // It may have got the name of one of them.
         let saved = self.finish_saving_owed().and_then(|()| self.save_in_its_place(at));
         self.note_result(at, &saved);

@@ -299,5 +299,7 @@ fn a_state_that_stays_unreadable_counts_as_lost_after_seconds_and_keeps_no_other
         }
         let both = [("bond0".to_owned(), vec![a]), ("bond1".to_owned(), vec![b])];
         assert_eq!(held(&next), both);
+        next.publish_all(due);
+        assert!(dir.join("state/bond0.unreadable").is_dir() && first.is_file());
     });
 }
