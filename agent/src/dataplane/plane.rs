@@ -38,7 +38,7 @@ pub trait Plane: Send {
     /// Takes over what the kernel already does under this name, if the device there is ours.
     fn adopt(&mut self, name: &str) -> Result<Option<Adopted>, PlaneError>;
     /// A bond of this plane and its interface, which had this index, are gone: removes what else was kept for it. Its ports are to be
-    /// given back after that.
+    /// given back after that, which fails as long as this does.
     fn forget(&mut self, _device: u32) -> Result<(), PlaneError> {
         Ok(())
     }

@@ -44,6 +44,8 @@ pub(super) struct Shared {
     pub(super) pins: Option<Pins>,
     /// See [`Shared::swept_pins`].
     pub(super) swept: bool,
+    /// Indexes of bonds that are gone and of which something is still pinned.
+    pub(super) unforgotten: BTreeSet<u32>,
     /// Indexes of the bonds that were made or taken over.
     pub(super) taken: BTreeSet<u32>,
     /// A grace period has passed since no earlier agent writes the maps of the others.
@@ -143,22 +145,29 @@ impl Shared {
 
     /// Removes what is pinned for a bond that is gone. If another interface has its index, what is pinned stays.
     pub(super) fn forget_bond(&mut self, device: u32) -> Result<(), PlaneError> {
+        self.unforgotten.insert(device);
         let found = match &self.pins {
             Some(_) => None,
             None => self.find_pins()?,
         };
-        let Some(pins) = self.pins.as_ref().or(found.as_ref()) else {
-            return Ok(());
-        };
-        let link = step(|| format!("read interface {device}"), || self.links.by_index(device))?;
-        if link.is_none() {
-            step(
-                || "remove the pins of a bond that is gone".to_owned(),
-                || pins.bond(device).remove(),
-            )?;
-            sweep_prepared(pins, &self.in_kernel);
+        if let Some(pins) = self.pins.as_ref().or(found.as_ref()) {
+            let link = step(|| format!("read interface {device}"), || self.links.by_index(device))?;
+            if link.is_none() {
+                step(
+                    || "remove the pins of a bond that is gone".to_owned(),
+                    || pins.bond(device).remove(),
+                )?;
+                sweep_prepared(pins, &self.in_kernel);
+            }
         }
+        self.unforgotten.remove(&device);
         Ok(())
+    }
+
+    /// Does that for the bonds for which it failed.
+    pub(super) fn forget_bonds(&mut self) -> Result<(), PlaneError> {
+        let mut left = self.unforgotten.clone().into_iter();
+        left.try_for_each(|device| self.forget_bond(device))
     }
 }
 

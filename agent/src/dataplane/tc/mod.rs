@@ -134,6 +134,7 @@ impl TcPlane {
             in_kernel: in_kernel.clone(),
             pins: None,
             swept: false,
+            unforgotten: BTreeSet::new(),
             taken: BTreeSet::new(),
             settled: false,
         };

@@ -99,6 +99,7 @@ impl Shared {
         original: &OriginalPort,
     ) -> Result<bool, PlaneError> {
         let mut errors = Failures::default();
+        errors.note(self.forget_bonds());
         let links = &mut self.links;
         let found = read_orphan(links, name, port, &mut errors);
         // Without its bond, the program is of no use on an interface that lost the mark either.

@@ -34,7 +34,8 @@ impl Change<'_> {
         self.leave(&bond, &plane, std::mem::take(&mut saved.unrestored));
         let device = saved.ifindex;
         if let Err(error) = self.unlocked(|tools| tools.planes.known(&plane)?.forget(device)) {
-            log::error!("{bond}: what is left of it stays: {}", chain(&error));
+            // It is done first when a port is given back.
+            log::debug!("{bond}: {}", chain(&error));
         }
         for (port, original) in std::mem::take(&mut saved.originals) {
             let given_back = self.unlocked(|tools| twice(|| give_back_orphan(tools, &bond, &plane, port, &original)));

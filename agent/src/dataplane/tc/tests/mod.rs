@@ -14,6 +14,7 @@ use crate::dataplane::lock::lock;
 use crate::dataplane::step::fault;
 use crate::dataplane::{Plane, PlaneBond, PlaneError};
 use crate::netlink::sysctl;
+use crate::netlink::tests::asks;
 use crate::packet::PacketSocket;
 
 mod failover;
@@ -209,17 +210,23 @@ fn a_port_is_given_back_as_it_was() {
 
 #[test]
 fn a_port_is_given_back_when_somebody_deleted_the_bond() {
-    for_both_hooks(|w| {
-        let before = w.snapshot();
-        w.bond_with_two_ports();
-        let bond = w.link("bond0").ifindex;
-        w.links.delete(bond).unwrap();
-        w.reopen();
-        assert_eq!(w.adopt().unwrap(), None);
-        w.plane.forget(bond).unwrap();
-        w.tear_down();
-        assert_eq!(w.snapshot(), before);
-    });
+    for fails_first in [false, true] {
+        for_both_hooks(move |w| {
+            let before = w.snapshot();
+            w.bond_with_two_ports();
+            let bond = w.link("bond0").ifindex;
+            w.links.delete(bond).unwrap();
+            w.reopen();
+            assert_eq!(w.adopt().unwrap(), None);
+            if fails_first {
+                asks::fail_at(0);
+            }
+            // Giving the first port back tries it again.
+            assert_eq!(w.plane.forget(bond).is_err(), fails_first);
+            w.tear_down();
+            assert_eq!(w.snapshot(), before);
+        });
+    }
 }
 
 #[test]
