@@ -12,7 +12,6 @@ use bond_monitors::FrameKinds;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 
-use crate::descriptors;
 use crate::packet::FrameSocket;
 use crate::vital_thread;
 
@@ -59,8 +58,6 @@ impl FrameSockets {
         if kinds.is_empty() {
             return Ok(());
         }
-        // What is left is for files, clients and failovers.
-        descriptors::room()?;
         let mut listener = FrameSocket::unbound(port.0)?;
         let begun = listener.begin(kinds).and_then(|()| {
             let token = Token(FIRST_FRAME_TOKEN + port.0 as usize);

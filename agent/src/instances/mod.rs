@@ -142,6 +142,8 @@ pub struct Instances {
     to_attach: VecDeque<(InstanceId, String)>,
     /// The last task was to attach one of them.
     attached_last: bool,
+    /// The last bond that was taken over was one that could not be before.
+    adopted_late: bool,
     /// The interface that is being attached: its events are of our own making.
     in_hand: Option<PortId>,
     /// Interfaces of which events told, while a change reads one.
@@ -241,6 +243,7 @@ impl Instances {
             gone: BTreeSet::new(),
             to_attach: VecDeque::new(),
             attached_last: false,
+            adopted_late: false,
             in_hand: None,
             heard: None,
             overheard: None,

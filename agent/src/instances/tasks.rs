@@ -14,14 +14,20 @@ impl Instances {
     /// afterwards.
     pub fn next_task(&mut self, now: Time, links_are_read: bool) -> Option<Task> {
         self.hurry_takeovers(now);
+        let is_late = links_are_read && self.adopt_timeout().is_some_and(|due| due <= now);
         if self.agenda.stage() == Stage::Saved {
             // Nobody else moves the traffic of these bonds.
-            return if links_are_read { self.next_of_start(now) } else { None };
+            self.adopted_late = is_late && !self.adopted_late;
+            return match self.adopted_late {
+                true => Some(Task::AdoptLate),
+                false if links_are_read => self.next_of_start(now),
+                false => None,
+            };
         }
         if let Some(at) = self.gone.pop_first() {
             return Some(Task::Remove(at));
         }
-        if links_are_read && self.adopt_timeout().is_some_and(|due| due <= now) {
+        if is_late {
             return Some(Task::AdoptLate);
         }
         // In turns: an interface that comes and goes all the time does not keep the agent from the rest.

@@ -18,11 +18,21 @@ impl Change<'_> {
             return;
         };
         if let Some(bond) = self.try_adoption(place) {
+            if self.agenda.stage() < Stage::Change {
+                // The start does the rest, when all bonds are taken over.
+                return self.look_over_adopted(&bond);
+            }
             self.finish_adoption(bond);
             // Before that, the start does.
             if self.agenda.stage() >= Stage::End {
                 self.prune_files();
             }
+        }
+    }
+
+    pub(in crate::instances) fn look_over_adopted(&mut self, bond: &Unadopted) {
+        if let Some(at) = self.place_of(bond) {
+            self.look_over(at);
         }
     }
 

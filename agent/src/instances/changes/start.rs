@@ -141,10 +141,8 @@ impl Change<'_> {
         let Some(place) = self.unadopted.iter().position(is_it) else {
             return;
         };
-        if let Some(bond) = self.try_adoption(place)
-            && let Some(at) = self.place_of(&bond)
-        {
-            self.look_over(at);
+        if let Some(bond) = self.try_adoption(place) {
+            self.look_over_adopted(&bond);
         }
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bond_monitors::Carrier;
 
 use super::adoption::{make_interface, next_agent, port};
-use super::{NOW, attach, change, with_bond};
+use super::{NOW, attach, change, refusal, with_bond};
 use crate::instances::agenda::{Agenda, Step};
 use crate::instances::table::FIRST;
 use crate::instances::task::Task;
@@ -84,5 +84,17 @@ fn a_failed_port_that_only_a_reading_of_everything_shows_hurries_the_next_attemp
         next.at(now).resync();
         assert_eq!(next.next_task(now, true), None);
         assert_eq!(next.adopt_timeout(), Some(now + Duration::from_millis(100)));
+    });
+}
+
+#[test]
+fn a_bond_that_failed_has_its_turn_while_others_wait_for_their_first() {
+    with_bond("adopt-turns", |instances, _, _| {
+        instances.adopt_later(Unadopted::new("bond7", State::Lost), &refusal());
+        instances.agenda = Agenda::new(["bond8", "bond9"].map(str::to_owned), &[]);
+        let due = instances.adopt_timeout().unwrap();
+        let tasks = [(); 3].map(|()| instances.next_task(due, true));
+        let first = Some(Task::Adopt("bond8".to_owned()));
+        assert_eq!(tasks, [Some(Task::AdoptLate), first, Some(Task::AdoptLate)]);
     });
 }
