@@ -184,7 +184,7 @@ fn resources() -> Outcome {
     let (used, slept, idle) = (processor_time(pid), sleeps(pid), IDLE);
     thread::sleep(idle);
     let used = processor_time(pid).saturating_sub(used);
-    let woken = (sleeps(pid) - slept) as f64 / idle.as_secs_f64();
+    let woken = sleeps(pid).saturating_sub(slept) as f64 / idle.as_secs_f64();
     let (bondd, beside) = (resident(pid), resident(sleep.id()));
     let _ = sleep.kill();
     let _ = sleep.wait();
