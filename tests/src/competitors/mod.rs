@@ -1,6 +1,6 @@
 //! bondd beside what a user would take instead, in the lab's machine: the kernel's bonding driver, teamd and Open vSwitch. What frames
-//! and streams cost in instructions, what failures cost in frames, and whether a slow port holds its senders back. `docs/competitors.md` has the tables, `docs/failover.svg` the
-//! picture.
+//! and streams cost in instructions, what failures cost in frames, and whether a slow port holds its senders back.
+//! `docs/competitors.md` has the tables, `docs/failover.svg` the picture.
 
 use std::path::{Path, PathBuf};
 use std::thread;
