@@ -17,4 +17,6 @@ pub(super) struct Left {
     pub(super) unsaved: bool,
     /// The interfaces of bonds whose states are to be removed once the ports are saved: the states hold the same.
     pub(super) states: BTreeSet<u32>,
+    /// Files that could not be removed are to be removed again.
+    pub(super) remove_again: bool,
 }

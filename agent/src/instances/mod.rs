@@ -48,6 +48,7 @@ mod tasks;
 mod tests;
 mod tools;
 mod topology;
+mod turns;
 mod unadopted;
 mod unfulfilled;
 mod waiting;
@@ -80,6 +81,7 @@ use self::looks::Look;
 use self::polls::Polls;
 use self::returns::Returns;
 use self::table::Table;
+use self::turns::Turns;
 use self::unadopted::Unadopted;
 use self::waiting_ports::WaitingPorts;
 use crate::clock;
@@ -140,10 +142,7 @@ pub struct Instances {
     gone: BTreeSet<InstanceId>,
     /// Ports that bonds want, and that changed so that an attempt is due.
     to_attach: VecDeque<(InstanceId, String)>,
-    /// The last task was to attach one of them.
-    attached_last: bool,
-    /// The last bond that was taken over was one that could not be before.
-    adopted_late: bool,
+    turns: Turns,
     /// The interface that is being attached: its events are of our own making.
     in_hand: Option<PortId>,
     /// Interfaces of which events told, while a change reads one.
@@ -163,8 +162,6 @@ pub struct Instances {
     /// The option files that were read at the start, as absolute paths.
     files: Vec<PathBuf>,
     left: Left,
-    /// Files that could not be removed are to be removed again.
-    remove_again: bool,
     /// Failures to give back these ports, and those of the bonds.
     returns: Returns,
     /// When every interface is to be read, after an attempt at that failed.
@@ -203,6 +200,13 @@ fn open_packets() -> std::io::Result<PacketSocket> {
     PacketSocket::open().map_err(cannot("open a packet socket, which needs CAP_NET_RAW"))
 }
 
+/// As `uname -r`.
+fn kernel_release() -> String {
+    let name = nix::sys::utsname::uname();
+    name.map(|name| name.release().to_string_lossy().into_owned())
+        .unwrap_or_default()
+}
+
 impl Instances {
     /// With these `kinds`, but without bonds; [`Desk::change`] begins a change, whose `begin_start` says which are to be adopted and made.
     ///
@@ -214,7 +218,6 @@ impl Instances {
         planes: &mut Planes,
         threads: Threads<Instances>,
     ) -> std::io::Result<Instances> {
-        let release = nix::sys::utsname::uname().map(|name| name.release().to_string_lossy().into_owned());
         Ok(Instances {
             kinds,
             watches: planes.watches(),
@@ -230,7 +233,7 @@ impl Instances {
             packets: open_packets()?,
             frame_sockets: FrameSockets::new(registry).map_err(cannot("prepare to receive frames"))?,
             store: Store::open(run_dir).map_err(cannot("use the folder of the saved states"))?,
-            writer: Writer::start(run_dir, release.unwrap_or_default()).map_err(cannot("write status files"))?,
+            writer: Writer::start(run_dir, kernel_release()).map_err(cannot("write status files"))?,
             status_files: StatusFiles::All,
             prune_due: false,
             bonds: Table::default(),
@@ -242,8 +245,7 @@ impl Instances {
             written_now: None,
             gone: BTreeSet::new(),
             to_attach: VecDeque::new(),
-            attached_last: false,
-            adopted_late: false,
+            turns: Turns::default(),
             in_hand: None,
             heard: None,
             overheard: None,
@@ -255,7 +257,6 @@ impl Instances {
             owed_files: None,
             files: Vec::new(),
             left: Left::default(),
-            remove_again: false,
             returns: Returns::default(),
             resync_at: None,
             save_again_at: None,

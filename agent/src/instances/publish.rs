@@ -138,7 +138,7 @@ impl Instances {
                 owed.remove(&at);
             }
         }
-        let is_removed = self.remove_again || !self.store.has_unremoved();
+        let is_removed = self.left.remove_again || !self.store.has_unremoved();
         let is_left_saved = self.left.changed || !self.left.unsaved;
         // What is to be done again now is not put off.
         if !(is_removed && is_left_saved) {
@@ -169,7 +169,7 @@ impl Instances {
     pub(super) fn save_again(&mut self, now: Time) {
         if self.save_again_at.take_if(|at| *at <= now).is_some() {
             self.forget_unsaved();
-            self.remove_again = self.store.has_unremoved();
+            self.left.remove_again = self.store.has_unremoved();
             self.left.changed |= self.left.unsaved;
         }
     }

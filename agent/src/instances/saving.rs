@@ -44,7 +44,7 @@ impl Instances {
     /// Whether a change is to do something in the folder of states.
     pub(super) fn owes_files(&self) -> bool {
         let removes = !self.left.states.is_empty() && !self.left.unsaved;
-        self.store.has_later() || !self.to_save.is_empty() || self.left.changed || removes || self.remove_again
+        self.store.has_later() || !self.to_save.is_empty() || self.left.changed || removes || self.left.remove_again
     }
 
     /// The states of bonds that are gone, which are to be removed now.

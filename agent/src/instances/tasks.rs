@@ -17,8 +17,8 @@ impl Instances {
         let is_late = links_are_read && self.adopt_timeout().is_some_and(|due| due <= now);
         if self.agenda.stage() == Stage::Saved {
             // Nobody else moves the traffic of these bonds.
-            self.adopted_late = is_late && !self.adopted_late;
-            return match self.adopted_late {
+            self.turns.adopted_late = is_late && !self.turns.adopted_late;
+            return match self.turns.adopted_late {
                 true => Some(Task::AdoptLate),
                 false if links_are_read => self.next_of_start(now),
                 false => None,
@@ -31,13 +31,13 @@ impl Instances {
             return Some(Task::AdoptLate);
         }
         // In turns: an interface that comes and goes all the time does not keep the agent from the rest.
-        if std::mem::take(&mut self.attached_last)
+        if std::mem::take(&mut self.turns.attached)
             && let Some(other) = self.next_other(now, links_are_read)
         {
             return Some(other);
         }
         if let Some((at, port)) = self.next_attachment(now) {
-            self.attached_last = true;
+            self.turns.attached = true;
             return Some(Task::AttachWanted(at, port));
         }
         self.next_other(now, links_are_read)

@@ -22,7 +22,7 @@ impl Change<'_> {
         self.work_later();
         self.save_bonds_owed();
         self.save_left();
-        if std::mem::take(&mut self.remove_again) {
+        if std::mem::take(&mut self.left.remove_again) {
             let unremoved = self.store.unremoved_files();
             let _ = self.work_on_files(unremoved);
         }
