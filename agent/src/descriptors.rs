@@ -19,11 +19,12 @@ pub fn raise() {
     }
 }
 
-/// Whether there are some left for more than what the agent needs by itself: files, clients and what a failover opens.
+/// Whether there are some left, beside this many, for more than what the agent needs by itself: files, clients and what a failover
+/// opens.
 ///
 /// # Errors
 /// EMFILE.
-pub fn room() -> io::Result<()> {
+pub fn room_beside(taken: usize) -> io::Result<()> {
     let most = limits()?.rlim_cur;
     // SAFETY: passes integers. The kernel gives the lowest number that is free.
     let lowest = unsafe { libc::fcntl(libc::STDERR_FILENO, libc::F_DUPFD_CLOEXEC, 0) };
@@ -38,7 +39,7 @@ pub fn room() -> io::Result<()> {
     }
     // SAFETY: the kernel has just made this descriptor for us alone.
     unsafe { libc::close(lowest) };
-    match lowest as libc::rlim_t + RESERVE < most {
+    match lowest as libc::rlim_t + taken as libc::rlim_t + RESERVE < most {
         true => Ok(()),
         false => Err(io::Error::from_raw_os_error(libc::EMFILE)),
     }

@@ -355,6 +355,21 @@ fn a_bond_of_two_ports_keeps_six_descriptors_and_one_too_many_is_refused_in_plai
         sentence.contains("RLIMIT_NOFILE") && sentence.contains("160"),
         "{sentence}"
     );
+    let monitor = [
+        "set",
+        "bond0",
+        "miimon",
+        "0",
+        "arp_interval",
+        "100",
+        "arp_ip_target",
+        "10.0.0.9",
+    ];
+    let (_, sentence) = refused(&daemon.bondctl(&monitor));
+    assert!(
+        sentence.contains("hear its ports") && sentence.contains("RLIMIT_NOFILE"),
+        "{sentence}"
+    );
     // All others go on.
     cables[0].pull();
     daemon.wait_active("bond0", "p1");

@@ -96,7 +96,12 @@ pub fn step<T>(doing: impl FnOnce() -> String, work: impl FnOnce() -> io::Result
 
 /// Whether there are descriptors left for something that takes some.
 pub fn room(doing: impl FnOnce() -> String) -> Result<(), PlaneError> {
-    descriptors::room().map_err(|source| failed(doing(), source))
+    room_beside(0, doing)
+}
+
+/// As [`room`], beside those that it takes.
+pub fn room_beside(taken: usize, doing: impl FnOnce() -> String) -> Result<(), PlaneError> {
+    descriptors::room_beside(taken).map_err(|source| failed(doing(), source))
 }
 
 /// Runs one step for which the kernel may lack something.

@@ -15,7 +15,7 @@ use super::super::losses::can_fail_over;
 use super::change::Change;
 use super::give_back::unless_gone;
 use crate::control::proto::{BondEvent, Call, ControlError, ErrorCode, OptionPairs};
-use crate::dataplane::step::twice;
+use crate::dataplane::step::{room_beside, twice};
 use crate::dataplane::{BondDevice, PlaneBond, PlaneChoice, PlaneError};
 use crate::netlink::Link;
 use crate::plane_option::take_plane;
@@ -208,6 +208,8 @@ impl Change<'_> {
             .map_err(|error| option_error(bond, error))?;
         self.on_plane(at, |plane| plane.can(&preview))
             .map_err(|error| plane_error(bond, &error))?;
+        self.has_room_to_hear(at, &preview, 0)
+            .map_err(|error| plane_error(bond, &error))?;
         let now = self.now();
         self.bonds[at]
             .bond
@@ -216,6 +218,22 @@ impl Change<'_> {
         self.drain(at);
         self.bonds[at].dirty = true;
         Ok(())
+    }
+
+    /// The ARP monitor hears each port by a socket, with these options and this many more ports.
+    pub(super) fn has_room_to_hear(
+        &self,
+        at: InstanceId,
+        options: &BondOptions,
+        more: usize,
+    ) -> Result<(), PlaneError> {
+        let ports = self.bonds[at].bond.ports().iter();
+        let unheard = ports.filter(|port| !self.frame_sockets.open.contains_key(&port.id));
+        match unheard.count() + more {
+            0 => Ok(()),
+            _ if options.arp_interval.is_zero() => Ok(()),
+            sockets => room_beside(sockets, || "hear its ports".to_owned()),
+        }
     }
 
     /// Makes a port the active one; without a port the bond chooses again.
