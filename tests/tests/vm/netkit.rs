@@ -99,4 +99,13 @@ fn pass_on_netkit(package: &str, target: &[&str], words: &[&str]) -> Option<Stri
     Some(said)
 }
 
-const MODULES: &[&str] = &["veth", "bridge", "8021q", "macvlan", "dummy", "sch_ingress", "cls_bpf"];
+const MODULES: &[&str] = &[
+    "veth",
+    "bridge",
+    "8021q",
+    "macvlan",
+    "dummy",
+    "sch_ingress",
+    "sch_tbf",
+    "cls_bpf",
+];
