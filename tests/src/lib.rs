@@ -28,6 +28,7 @@ pub mod proof;
 pub mod pulls;
 pub mod queue;
 pub mod raw;
+pub mod recorded;
 pub mod sim;
 pub mod throughput;
 pub mod traffic;

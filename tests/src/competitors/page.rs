@@ -6,9 +6,9 @@ use std::io;
 use super::slow_port::SlowPort;
 use super::{Cost, Failover, Seen, chart};
 use crate::bins::root;
-use crate::in_kernel::table::replaced;
 use crate::instructions::grouped;
 use crate::pulls::median;
+use crate::recorded::{self, replaced};
 
 /// What frames, streams and questions cost, with how many times as much as over a cable without a bond.
 pub fn costs(costs: &[Cost]) -> String {
@@ -92,12 +92,7 @@ pub fn slow_ports(slow_ports: &[SlowPort]) -> String {
 /// # Errors
 /// The file cannot be read or written, or has no such table.
 pub fn record_slow_ports(seen: &Seen) -> io::Result<()> {
-    let path = root().join("docs/competitors.md");
-    let page = replaced(&fs::read_to_string(&path)?, SLOW_PORTS, &slow_ports(&seen.slow_ports));
-    fs::write(
-        path,
-        page.ok_or_else(|| io::Error::other("docs/competitors.md has no such table"))?,
-    )
+    recorded::record("competitors.md", SLOW_PORTS, &slow_ports(&seen.slow_ports))
 }
 
 /// Puts the other tables in the place of those in the page, and draws the picture anew.

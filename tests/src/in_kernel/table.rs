@@ -1,11 +1,10 @@
 //! The table of `docs/measured.md`: what a pulled cable costs, by who moves the traffic.
 
-use std::fs;
 use std::io;
 
 use super::{Measured, Row};
-use crate::bins::root;
 use crate::pulls::median;
+use crate::recorded;
 
 /// Of several kernels, each with its name.
 pub fn table(machines: &[(String, Measured)]) -> String {
@@ -57,20 +56,7 @@ fn name(who: &str, how: &str) -> String {
 /// # Errors
 /// The page cannot be read or written, or has no such table.
 pub fn record(table: &str) -> io::Result<()> {
-    let path = root().join("docs/measured.md");
-    let page = replaced(&fs::read_to_string(&path)?, HEAD, table);
-    fs::write(
-        path,
-        page.ok_or_else(|| io::Error::other("docs/measured.md has no such table"))?,
-    )
-}
-
-/// The page with this table in place of the one that begins with the same words.
-pub(crate) fn replaced(page: &str, head: &str, table: &str) -> Option<String> {
-    let start = page.find(head)?;
-    let rows = page[start..].lines().take_while(|line| line.starts_with('|'));
-    let end = start + rows.map(|line| line.len() + 1).sum::<usize>();
-    Some(format!("{}{table}{}", &page[..start], &page[end..]))
+    recorded::record("measured.md", HEAD, table)
 }
 
 const HEAD: &str = "| frames lost by a pulled cable, of 10,000 a second |";
@@ -78,6 +64,7 @@ const HEAD: &str = "| frames lost by a pulled cable, of 10,000 a second |";
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::recorded::replaced;
 
     #[test]
     fn a_table_takes_the_place_of_the_one_before() {

@@ -1,11 +1,9 @@
 //! The table of `docs/measured.md`: bonds beside a plain cable.
 
-use std::fs;
 use std::io;
 
 use super::{Comparison, Kind, Way};
-use crate::bins::root;
-use crate::in_kernel::table::replaced;
+use crate::recorded;
 
 /// Of several ways to attach programs, each with its name.
 pub fn table(hooks: &[(&str, Vec<Comparison>)]) -> String {
@@ -40,19 +38,17 @@ fn name(kind: Kind) -> String {
 /// # Errors
 /// The page cannot be read or written, or has no such table.
 pub fn record(table: &str) -> io::Result<()> {
-    let path = root().join("docs/measured.md");
-    let page = replaced(&fs::read_to_string(&path)?, HEAD, table);
-    fs::write(
-        path,
-        page.ok_or_else(|| io::Error::other("docs/measured.md has no such table"))?,
-    )
+    recorded::record("measured.md", HEAD, table)
 }
 
 const HEAD: &str = "| medians, in turns |";
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
+    use crate::bins::root;
 
     #[test]
     fn each_hook_has_a_row_for_each_kind_with_ratios_to_the_plain_cable() {
