@@ -6,7 +6,7 @@
 # make clients   unpacks monitoring programs in target/clients/, for the tests that run them
 # make competitors  the same in target/competitors/ for teamd and Open vSwitch, with which make bench compares bondd
 # make bench     what bonds cost: throughput beside a plain cable, frames lost, memory, failovers beside the kernel's driver (as
-#                root, an hour); ONLY=throughput, failovers, restarts, resources, probes, many, busy, guest-many, lab,
+#                root, an hour); ONLY=throughput, failovers, restarts, resources, probes, many, busy, guest-many, in-kernel, lab,
 #                instructions, competitors or slow-port plays one part; many starts and takes over 1, 25, 200 and 1,000 bonds,
 #                busy pulls the cable of a bond while the agent makes, takes over, changes and shows 200 others, guest-many has 1
 #                and 100 in the lab's machine on both data planes, or as many as SIZES=1,25 and those that PLANES=tc,team say;

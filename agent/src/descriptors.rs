@@ -51,8 +51,8 @@ pub fn limit_of(error: &io::Error) -> Option<String> {
         libc::EMFILE => {
             let most = limits().map_or("all".to_owned(), |limits| limits.rlim_cur.to_string());
             Some(format!(
-                "bondd has as many descriptors open as it may, of {most} (RLIMIT_NOFILE); a bond of two ports takes 6, or 8 with the \
-                 ARP monitor: start bondd with a higher hard limit (LimitNOFILE= of systemd, ulimit -Hn)"
+                "bondd has as many descriptors open as it may, of {most} (RLIMIT_NOFILE); a bond takes 4 or 5, and for each port 1, \
+                 or 2 with the ARP monitor: start bondd with a higher hard limit (LimitNOFILE= of systemd, ulimit -Hn)"
             ))
         }
         libc::ENFILE => Some(

@@ -60,7 +60,8 @@ impl Instances {
         to_be_made.then(|| format!("{bond} is not made yet: {MAKES}"))
     }
 
-    /// The bonds that have lost the most are taken over first: their traffic, a port. Those whose interface is gone come last.
+    /// First come bonds whose traffic is lost and can be moved, then those that miss any other port; those whose interface is gone come
+    /// last.
     pub(super) fn order_takeovers(&mut self) {
         if self.agenda.stage() != Stage::Saved {
             return;

@@ -208,7 +208,10 @@ impl Change<'_> {
             .map_err(|error| option_error(bond, error))?;
         self.on_plane(at, |plane| plane.can(&preview))
             .map_err(|error| plane_error(bond, &error))?;
-        self.has_room_to_hear(at, &preview, 0)
+        let known = &self.bonds[at].bond;
+        let begins = known.options().arp_interval.is_zero() && !preview.arp_interval.is_zero();
+        let heard = if begins { known.ports().iter().count() } else { 0 };
+        self.has_room_to_hear(heard)
             .map_err(|error| plane_error(bond, &error))?;
         let now = self.now();
         self.bonds[at]
@@ -220,20 +223,16 @@ impl Change<'_> {
         Ok(())
     }
 
-    /// The ARP monitor hears each port by a socket, with these options and this many more ports.
-    pub(super) fn has_room_to_hear(
-        &self,
-        at: InstanceId,
-        options: &BondOptions,
-        more: usize,
-    ) -> Result<(), PlaneError> {
-        let ports = self.bonds[at].bond.ports().iter();
-        let unheard = ports.filter(|port| !self.frame_sockets.open.contains_key(&port.id));
-        match unheard.count() + more {
-            0 => Ok(()),
-            _ if options.arp_interval.is_zero() => Ok(()),
-            sockets => room_beside(sockets, || "hear its ports".to_owned()),
+    /// Whether this many more ports can be heard by the ARP monitor, each by a socket. Those of bonds that are down come later.
+    pub(super) fn has_room_to_hear(&self, more: usize) -> Result<(), PlaneError> {
+        if more == 0 {
+            return Ok(());
         }
+        let heard = self.bonds.iter().map(|instance| &instance.bond);
+        let heard = heard.filter(|bond| !bond.options().arp_interval.is_zero());
+        let ports = heard.flat_map(|bond| bond.ports().iter());
+        let unheard = ports.filter(|port| !self.frame_sockets.open.contains_key(&port.id));
+        room_beside(unheard.count() + more, || "hear its ports".to_owned())
     }
 
     /// Makes a port the active one; without a port the bond chooses again.

@@ -104,7 +104,8 @@ impl Change<'_> {
         let (port, before) = (PortId(link.ifindex), link.report.name.clone());
         let name = self.bonds[at].name.clone();
         let what = format!("{name}: {}", link.report.name);
-        self.has_room_to_hear(at, self.bonds[at].bond.options(), 1)
+        let is_heard = !self.bonds[at].bond.options().arp_interval.is_zero();
+        self.has_room_to_hear(usize::from(is_heard))
             .map_err(|error| plane_error(&what, &error))?;
         let original = self.read_original(at, link, &what)?;
         let bond = &self.bonds[at].bond;
