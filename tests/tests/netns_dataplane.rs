@@ -380,6 +380,39 @@ fn a_bond_of_two_ports_keeps_six_descriptors_and_one_too_many_is_refused_in_plai
     assert!(open(&daemon) <= before, "{} and {before}", open(&daemon));
 }
 
+#[test]
+fn sockets_that_the_arp_monitor_has_yet_to_open_are_not_given_to_others() {
+    let _machine = Machine::shared();
+    let (near, far) = (Netns::new("near"), Netns::new("far"));
+    let mut daemon = Daemon::prepare(&near, Settings::args(&["--plane", "tc"]));
+    let most = 200;
+    daemon.limit_descriptors(&format!("48:{most}"));
+    daemon.launch();
+    let open = |daemon: &Daemon| {
+        let found = std::fs::read_dir(format!("/proc/{}/fd", daemon.pid())).expect("the agent runs");
+        found.count()
+    };
+    daemon.ctl("add bond0 mode active-backup arp_interval 100 arp_ip_target 10.0.0.9");
+    for port in 0..HEARD {
+        let _cable = Cable::new(&near, &format!("p{port}"), &far, &format!("p{port}"));
+        daemon.ctl(&format!("port add bond0 p{port}"));
+    }
+    let refusal = (1..most)
+        .map(|bond| daemon.bondctl(&["add", &format!("bond{bond}")]))
+        .find(|answer| !answer.status.success());
+    let (_, sentence) = refused(&refusal.expect("there is no room for all"));
+    assert!(sentence.contains("RLIMIT_NOFILE"), "{sentence}");
+    let before = open(&daemon);
+    near.ip("link set bond0 up");
+    wait_for("all ports are heard", LIMIT, || open(&daemon) >= before + HEARD);
+    // Loading the programs of the last bond took 20 of the reserve of 48, and left its own above them.
+    let left = most - open(&daemon);
+    assert!(left > HEARD / 2, "{left} of {most} left");
+}
+
+/// Ports of a bond with the ARP monitor.
+const HEARD: usize = 40;
+
 /// Bonds with two ports.
 const WITH_PORTS: usize = 4;
 

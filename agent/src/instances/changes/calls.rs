@@ -115,7 +115,9 @@ impl Change<'_> {
         let change = options::parse(&pairs).map_err(|error| option_error(name, error))?;
         let name = name.to_owned();
         let choice = choice.unwrap_or(self.plane_choice);
-        let made = self.make(&name, choice, &change.options);
+        let made = self
+            .has_room_beside_monitors(0, || format!("make {name}"))
+            .and_then(|()| self.make(&name, choice, &change.options));
         let Made {
             plane,
             device,
@@ -209,10 +211,10 @@ impl Change<'_> {
         self.on_plane(at, |plane| plane.can(&preview))
             .map_err(|error| plane_error(bond, &error))?;
         let known = &self.bonds[at].bond;
-        let begins = known.options().arp_interval.is_zero() && !preview.arp_interval.is_zero();
-        let heard = if begins { known.ports().iter().count() } else { 0 };
-        self.has_room_to_hear(heard)
-            .map_err(|error| plane_error(bond, &error))?;
+        if known.options().arp_interval.is_zero() && !preview.arp_interval.is_zero() {
+            self.has_room_beside_monitors(known.ports().iter().count(), || "hear its ports".to_owned())
+                .map_err(|error| plane_error(bond, &error))?;
+        }
         let now = self.now();
         self.bonds[at]
             .bond
@@ -223,16 +225,21 @@ impl Change<'_> {
         Ok(())
     }
 
-    /// Whether this many more ports can be heard by the ARP monitor, each by a socket. Those of bonds that are down come later.
-    pub(super) fn has_room_to_hear(&self, more: usize) -> Result<(), PlaneError> {
-        if more == 0 {
-            return Ok(());
-        }
+    /// Whether there are descriptors left beside those that the ARP monitor has yet to open for ports, this many more among them. Ports
+    /// of bonds that are down are heard later.
+    pub(super) fn has_room_beside_monitors(
+        &self,
+        more: usize,
+        doing: impl FnOnce() -> String,
+    ) -> Result<(), PlaneError> {
         let heard = self.bonds.iter().map(|instance| &instance.bond);
         let heard = heard.filter(|bond| !bond.options().arp_interval.is_zero());
         let ports = heard.flat_map(|bond| bond.ports().iter());
         let unheard = ports.filter(|port| !self.frame_sockets.open.contains_key(&port.id));
-        room_beside(unheard.count() + more, || "hear its ports".to_owned())
+        match unheard.count() + more {
+            0 => Ok(()),
+            sockets => room_beside(sockets, doing),
+        }
     }
 
     /// Makes a port the active one; without a port the bond chooses again.

@@ -105,8 +105,8 @@ impl Change<'_> {
         let name = self.bonds[at].name.clone();
         let what = format!("{name}: {}", link.report.name);
         let is_heard = !self.bonds[at].bond.options().arp_interval.is_zero();
-        self.has_room_to_hear(usize::from(is_heard))
-            .map_err(|error| plane_error(&what, &error))?;
+        self.has_room_beside_monitors(usize::from(is_heard), || format!("attach {}", link.report.name))
+            .map_err(|error| plane_error(&name, &error))?;
         let original = self.read_original(at, link, &what)?;
         let bond = &self.bonds[at].bond;
         let base = PortBase {
