@@ -67,7 +67,7 @@ struct Arguments {
     #[arg(long, value_name = "DEVICE", value_enum, default_value_t = DeviceChoice::Veth)]
     tc_device: DeviceChoice,
     /// Failover by the kernel itself when a port loses its carrier, on plane tc: auto where the kernel allows tracing programs
-    #[arg(long, value_name = "WHEN", value_enum, default_value_t = FailoverChoice::Off)]
+    #[arg(long, value_name = "WHEN", value_enum, default_value_t = FailoverChoice::Auto)]
     in_kernel_failover: FailoverChoice,
     /// Which status files bonds have: those of /proc/net and /sys/class/net, about 100 a bond, or only the two of /proc/net
     #[arg(long, value_name = "FILES", value_enum, default_value_t = StatusFiles::All)]

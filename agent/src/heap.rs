@@ -11,6 +11,15 @@ pub fn give_back_what_is_free() {
     }
 }
 
+/// Gives back what is free anywhere in the heaps, after work that needed much at once.
+pub fn give_back() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: the allocator is thread-safe.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
 /// In bytes; glibc's own value at first.
 #[cfg(target_env = "gnu")]
 const FREE_AT_MOST: libc::c_int = 128 << 10;

@@ -43,15 +43,10 @@ const ENTRIES: [Entry; 13] = [
     entry(Harm::Pulled, Rival::Kernel, "miimon=1", "miimon 1"),
     entry(Harm::Pulled, Rival::Teamd, "ethtool", r#"{"name": "ethtool"}"#),
     entry(Harm::Pulled, Rival::OpenVswitch, "carrier", ""),
-    entry(Harm::Pulled, Rival::Tc, "miimon=100", "miimon=100"),
-    entry(Harm::Pulled, Rival::Netkit, "miimon=100", "miimon=100"),
+    entry(Harm::Pulled, Rival::Tc, "miimon=100", BY_BONDD),
+    entry(Harm::Pulled, Rival::Netkit, "miimon=100", BY_BONDD),
     entry(Harm::Pulled, Rival::Team, "miimon=100", "miimon=100"),
-    entry(
-        Harm::Pulled,
-        Rival::Tc,
-        IN_KERNEL,
-        "miimon=100 --in-kernel-failover=auto",
-    ),
+    entry(Harm::Pulled, Rival::Tc, IN_KERNEL, "miimon=100"),
     entry(
         Harm::Dead,
         Rival::Kernel,
@@ -70,6 +65,8 @@ const ENTRIES: [Entry; 13] = [
 ];
 
 const IN_KERNEL: &str = "in-kernel failover";
+/// The kernel does not answer by itself.
+const BY_BONDD: &str = "miimon=100 --in-kernel-failover=off";
 const PROBING: &str = "arp_interval=100 arp_validate=all arp_ip_target=10.77.0.2";
 
 /// Pulls the cable of each so often, or has its path die, and prints a JSON object for it; with a word only for those with it in

@@ -45,9 +45,9 @@ pub fn table(machines: &[(String, Measured)]) -> String {
 fn name(who: &str, how: &str) -> String {
     match (who, how) {
         ("kernel", how) => format!("kernel bonding, {how}"),
-        ("bondd off", how) => format!("bondd by itself, {how}"),
-        (_, "stopped") => "`--in-kernel-failover auto`, bondd stopped by SIGSTOP".to_owned(),
-        (_, how) => format!("`--in-kernel-failover auto`, bondd {how}"),
+        ("bondd off", how) => format!("by bondd, {how}"),
+        (_, "stopped") => "by the kernel, bondd stopped by SIGSTOP".to_owned(),
+        (_, how) => format!("by the kernel, bondd {how}"),
     }
 }
 
@@ -85,7 +85,7 @@ mod tests {
         let text = table(&[("6.1".to_owned(), measured)]);
         assert!(text.contains("| kernel bonding, miimon=10 | 2 | 9 |\n"), "{text}");
         assert!(
-            text.contains("| `--in-kernel-failover auto`, bondd stopped by SIGSTOP | 0 | 3 |\n"),
+            text.contains("| by the kernel, bondd stopped by SIGSTOP | 0 | 3 |\n"),
             "{text}"
         );
         assert!(text.ends_with("own | 2 | |\n"), "{text}");

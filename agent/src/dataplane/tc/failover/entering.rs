@@ -1,5 +1,6 @@
-//! Bonds enter and leave the maps of the program in a thread of its own, as the kernel waits for a grace period with each map: for a
-//! thousand new bonds that is half a minute, and nobody else is to wait for it. Until a bond is there, the agent alone fails over.
+//! The program is brought in, and bonds enter and leave its maps, in a thread of its own, as the kernel waits for a grace period with
+//! each map: for a thousand new bonds that is half a minute, and nobody else is to wait for it. Until a bond is there, the agent alone
+//! fails over.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -26,6 +27,8 @@ pub struct Entrant {
 
 /// What the thread is to do.
 pub enum Job {
+    /// The program is to be brought in.
+    Open,
     /// A bond is to enter, as [`Entering::take`] says.
     Enter(u32),
     /// A bond has ended.
@@ -140,6 +143,7 @@ mod tests {
                 move |job| match job {
                     Job::Enter(bond) => (this.take(bond).unwrap().then)(Ok(())),
                     Job::Leave(_) => wait.recv().unwrap(),
+                    Job::Open => unreachable!("nobody asks for it"),
                     Job::Tell(_) => did.send("end").unwrap(),
                 }
             })

@@ -9,7 +9,7 @@ use crate::dataplane::tc::layout::{RULES, TRANSMIT};
 /// Lets the kernel fail over by itself for a bond, where it can: at once if the program knows the bond, else as soon as it does. Nothing
 /// else depends on it.
 pub fn equip(in_kernel: &InKernel, ifindex: u32, forwarding: &Forwarding) {
-    if let Some(why) = in_kernel.why_not() {
+    if let Some(why) = in_kernel.refuses() {
         return forwarding.with(|now| now.why_unprepared = why);
     }
     let copies = forwarding.with(|now| Ok([now.bpf.copy_of(TRANSMIT)?, now.bpf.copy_of(RULES)?]));

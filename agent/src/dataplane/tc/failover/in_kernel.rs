@@ -17,6 +17,7 @@ use super::open::{self, Opened};
 use crate::dataplane::tc::errors::{gone_is_fine, map_error};
 use crate::dataplane::tc::folder;
 use crate::dataplane::{Report, lock};
+use crate::heap;
 use crate::netlink::Drained;
 
 /// Whether the kernel is to fail over by itself.
@@ -29,7 +30,7 @@ pub enum FailoverChoice {
 }
 
 /// Why there is none with [`FailoverChoice::Off`].
-const NOT_ASKED_FOR: &str = "not asked for by --in-kernel-failover auto";
+const NOT_ASKED_FOR: &str = "switched off by --in-kernel-failover off";
 
 /// The program of one agent, with its maps. Clones are the same one.
 #[derive(Clone)]
@@ -52,6 +53,8 @@ struct Inner {
 enum State {
     /// No bond has needed it yet.
     Unopened,
+    /// The thread brings it in.
+    Coming,
     Open(Box<Opened>),
     /// Not on this kernel, or not wanted.
     Without {
@@ -77,35 +80,41 @@ impl InKernel {
         })))
     }
 
-    /// Takes program and maps over, or brings them into the kernel, if that was not tried before, or failed for a reason that may have
-    /// passed. May take long: see [`Opened::open`].
+    /// Takes program and maps over, or has the thread bring them into the kernel, if that was not tried before, or failed for a reason
+    /// that may have passed.
     pub fn open(&self, at: &Path) {
         let may_help = || match &*lock(&self.0.state) {
             State::Unopened => true,
-            State::Open(_) => false,
+            State::Coming | State::Open(_) => false,
             State::Without { again, .. } => again.is_some(),
         };
+        if !may_help() {
+            return;
+        }
+        let _waiting = lock(&self.0.waiting);
         if may_help() {
-            let _waiting = lock(&self.0.waiting);
-            if may_help() {
-                *lock(&self.0.folder) = Some(at.to_owned());
-                let state = self.opened(at);
-                *lock(&self.0.state) = state;
-            }
+            *lock(&self.0.folder) = Some(at.to_owned());
+            let comes = self.0.choice == FailoverChoice::Auto && !open::is_there(at);
+            let state = match comes.then(|| self.0.entering.leave(Job::Open, self.worker())) {
+                None => self.opened(at),
+                Some(Ok(())) => State::Coming,
+                Some(Err(error)) => State::without(&error),
+            };
+            *lock(&self.0.state) = state;
         }
     }
 
-    /// As [`InKernel::open`] after a failure of it, once in a while. Whether it is open now.
+    /// As [`InKernel::open`] after a failure of it, once in a while. Whether it is open, or comes.
     pub fn open_again(&self) -> bool {
         let is_due = match &*lock(&self.0.state) {
-            State::Open(_) => return true,
+            State::Coming | State::Open(_) => return true,
             State::Unopened => false,
             State::Without { again, .. } => again.is_some_and(|at| at <= Instant::now()),
         };
         let folder = lock(&self.0.folder).clone().filter(|_| is_due);
         folder.is_some_and(|folder| {
             self.open(&folder);
-            matches!(&*lock(&self.0.state), State::Open(_))
+            self.refuses().is_none()
         })
     }
 
@@ -127,15 +136,7 @@ impl InKernel {
         });
         match opened {
             Ok(opened) => State::Open(Box::new(opened)),
-            Err(error) => {
-                let again = may_pass(&error).then(|| Instant::now() + PAUSE);
-                match again {
-                    Some(_) => log::warn!("no failover in the kernel for now: {error}"),
-                    None => log::info!("no failover in the kernel: {error}"),
-                }
-                let why = error.to_string();
-                State::Without { why, again }
-            }
+            Err(error) => State::without(&error),
         }
     }
 
@@ -149,16 +150,25 @@ impl InKernel {
     pub fn close(&self) -> io::Result<()> {
         let _waiting = lock(&self.0.waiting);
         let folder = lock(&self.0.folder).take();
-        if matches!(&*lock(&self.0.state), State::Open(_)) {
-            *lock(&self.0.state) = State::Unopened;
+        let mut state = lock(&self.0.state);
+        if matches!(&*state, State::Coming | State::Open(_)) {
+            *state = State::Unopened;
         }
+        drop(state);
         folder.map_or(Ok(()), |folder| folder::remove(&folder))
     }
 
     /// Why the kernel does not fail over by itself; nothing if it does.
     pub fn why_not(&self) -> Option<String> {
+        let comes = matches!(&*lock(&self.0.state), State::Coming);
+        let text = || "the program is brought into the kernel now".to_owned();
+        comes.then(text).or_else(|| self.refuses())
+    }
+
+    /// As [`InKernel::why_not`]; nothing if it does or will soon.
+    pub fn refuses(&self) -> Option<String> {
         match &*lock(&self.0.state) {
-            State::Open(_) => None,
+            State::Coming | State::Open(_) => None,
             State::Unopened if self.0.choice == FailoverChoice::Off => Some(NOT_ASKED_FOR.to_owned()),
             State::Unopened => Some("not looked for before the first bond".to_owned()),
             State::Without { why, .. } => Some(why.clone()),
@@ -198,12 +208,13 @@ impl InKernel {
         let _waiting = lock(&self.0.waiting);
         let folder = self.open_folder();
         match job {
+            Job::Open => self.bring_in(),
             Job::Enter(bond) => {
                 let Some(entrant) = self.0.entering.take(bond) else {
                     return;
                 };
                 let [transmit, rules] = &entrant.maps;
-                let no_program = || io::Error::other("the kernel's program is gone, as no bond was left");
+                let no_program = || io::Error::other(self.why_not().unwrap_or_default());
                 let entered = folder.ok_or_else(no_program).and_then(|folder| {
                     open::enter(&folder, TRANSMITS, bond, transmit)?;
                     open::enter(&folder, RULES_OF, bond, rules)
@@ -222,6 +233,16 @@ impl InKernel {
             }
             #[cfg(test)]
             Job::Tell(done) => done.send(()).expect("somebody waits for it"),
+        }
+    }
+
+    fn bring_in(&self) {
+        let is_wanted = matches!(&*lock(&self.0.state), State::Coming);
+        let folder = lock(&self.0.folder).clone().filter(|_| is_wanted);
+        if let Some(folder) = folder {
+            let state = self.opened(&folder);
+            *lock(&self.0.state) = state;
+            heap::give_back();
         }
     }
 
@@ -320,8 +341,20 @@ impl InKernel {
     fn with<T>(&self, work: impl FnOnce(&mut Opened) -> T) -> Option<T> {
         match &mut *lock(&self.0.state) {
             State::Open(opened) => Some(work(opened)),
-            State::Unopened | State::Without { .. } => None,
+            State::Unopened | State::Coming | State::Without { .. } => None,
         }
+    }
+}
+
+impl State {
+    fn without(error: &io::Error) -> State {
+        let again = may_pass(error).then(|| Instant::now() + PAUSE);
+        match again {
+            Some(_) => log::warn!("no failover in the kernel for now: {error}"),
+            None => log::info!("no failover in the kernel: {error}"),
+        }
+        let why = error.to_string();
+        State::Without { why, again }
     }
 }
 

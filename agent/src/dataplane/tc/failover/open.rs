@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 use aya::maps::{Array, HashMap, Map, MapData, MapError, RingBuf};
@@ -50,9 +50,8 @@ impl Opened {
             // The program of another layout would act on what this one is told to do.
             remove_others(all, Some(folder))?;
         }
-        let pin = folder.join(format!("{LINK}{:016x}", *BUILD));
-        let maps_are_there = MAPS.iter().all(|name| folder.join(name).exists());
-        if !maps_are_there || !pin.exists() {
+        let pin = pin(folder);
+        if !is_there(folder) {
             bring_in(folder, &pin).inspect_err(|_| drop(remove_unused(folder)))?;
         }
         for name in names(folder)? {
@@ -96,6 +95,15 @@ impl Opened {
         // SAFETY: the ring owns the descriptor and lives as long as the borrow.
         unsafe { BorrowedFd::borrow_raw(self.losses.as_raw_fd()) }
     }
+}
+
+/// Whether the program of this build is there to be taken over.
+pub fn is_there(folder: &Path) -> bool {
+    MAPS.iter().all(|name| folder.join(name).exists()) && pin(folder).exists()
+}
+
+fn pin(folder: &Path) -> PathBuf {
+    folder.join(format!("{LINK}{:016x}", *BUILD))
 }
 
 fn armed(folder: &Path) -> io::Result<HashMap<MapData, PortKey, Armed>> {
@@ -182,7 +190,7 @@ fn bring_in(folder: &Path, pin: &Path) -> io::Result<()> {
         .and_then(|program| program.try_into().ok())
         .expect("the object file, compiled into this binary, has a program of that name");
     #[cfg(test)]
-    if let Some(errno) = REFUSED.take() {
+    if let Some((_, errno)) = REFUSED.lock().unwrap().take_if(|(at, _)| at == folder) {
         return Err(refused("attaching it", io::Error::from_raw_os_error(errno)));
     }
     let id = program
@@ -294,11 +302,9 @@ static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/carrier
 #[cfg(test)]
 pub const NOTES_OF_TESTS: u32 = 128;
 
+/// What the kernel answers when the program is attached with pins in this folder next.
 #[cfg(test)]
-thread_local! {
-    /// What the kernel answers this thread when it attaches the program next.
-    pub static REFUSED: std::cell::Cell<Option<i32>> = const { std::cell::Cell::new(None) };
-}
+pub static REFUSED: std::sync::Mutex<Option<(PathBuf, i32)>> = std::sync::Mutex::new(None);
 
 #[cfg(test)]
 mod tests {

@@ -292,8 +292,9 @@ fn the_pins_go_with_the_last_bond_and_come_with_the_next() {
 #[ignore = "needs a kernel that allows tracing programs, as the lab's do"]
 fn a_refusal_that_may_pass_is_told_and_tried_again_with_the_next_bond_and_with_a_later_plan() {
     in_one_world(|w| {
-        REFUSED.set(Some(libc::EBUSY));
+        *REFUSED.lock().unwrap() = Some((failover_folder(w), libc::EBUSY));
         let (p0, p1) = two_ports(w);
+        w.plane.in_kernel.settle();
         let why = w.kept().forwarding.fails_over().unwrap_err();
         assert!(why.contains("attaching it") && why.contains("busy"), "{why}");
         let plan = w.plan(Some(p0), &[p0, p1]);
@@ -307,8 +308,9 @@ fn a_refusal_that_may_pass_is_told_and_tried_again_with_the_next_bond_and_with_a
         assert_eq!(lost(w, "q0"), [(p0, true)]);
         w.tear_down();
         plug(w, "q0");
-        REFUSED.set(Some(libc::EBUSY));
+        *REFUSED.lock().unwrap() = Some((failover_folder(w), libc::EBUSY));
         two_ports(w);
+        w.plane.in_kernel.settle();
         assert!(w.kept().forwarding.fails_over().is_err());
         let (other, _) = w.plane.make("bond1").unwrap();
         w.plane.in_kernel.settle();
