@@ -24,6 +24,7 @@ pub mod origins;
 pub mod packet;
 mod plane_option;
 pub mod priority;
+mod regular_file;
 pub mod run;
 pub mod saved;
 pub mod signals;

@@ -79,6 +79,19 @@ fn everything_wrong_is_said_at_once_and_the_status_is_1() {
 }
 
 #[test]
+fn what_is_no_regular_file_is_an_error_and_nobody_waits_for_it() {
+    let folder = Folder::new(&[("a.conf", "alias bond0 bonding\n")]);
+    nix::unistd::mkfifo(&folder.0.join("b.conf"), nix::sys::stat::Mode::S_IRUSR).expect("a FIFO");
+    std::os::unix::fs::symlink("/dev/zero", folder.0.join("c.conf")).expect("a link");
+    let (status, _, err) = folder.check("check .");
+    assert_eq!(status, 1);
+    for file in ["b.conf", "c.conf"] {
+        let said = format!("./{file}: cannot be read (it is not a regular file), expected ");
+        assert!(err.lines().any(|line| line.starts_with(&said)), "{said}: {err}");
+    }
+}
+
+#[test]
 fn a_file_is_read_by_the_grammar_of_its_kind_or_the_one_given() {
     let text = "alias bond5 bonding\noptions bond5 miimon=100 # fast mode=1\n";
     let folder = Folder::new(&[("x.conf", text), ("modules.conf", text), ("modprobe.d/x.conf", text)]);

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::ffi::OsString;
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::diagnostic::{Findings, Place, Severity};
 use super::{Grammar, Source};
+use crate::regular_file;
 
 /// Longest file in bytes; a longer one is not a file of options.
 const LONGEST: u64 = 1024 * 1024;
@@ -59,7 +60,7 @@ impl Files for Disk {
     }
 
     fn is_readable(&self, path: &Path) -> bool {
-        path.is_file() && File::open(path).is_ok()
+        regular_file::open(path).is_ok()
     }
 }
 
@@ -165,13 +166,13 @@ fn option_files(folder: &Path, findings: &mut Findings) -> io::Result<Vec<(OsStr
     Ok(found)
 }
 
+/// A file that an administrator names for this one time, which may be a pipe.
+pub(super) fn read_anything(path: &Path) -> io::Result<Vec<u8>> {
+    regular_file::bounded(&File::open(path)?, LONGEST)
+}
+
 pub(super) fn read(path: &Path) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    let length = File::open(path)?.take(LONGEST + 1).read_to_end(&mut bytes)?;
-    if length as u64 > LONGEST {
-        return Err(io::Error::other("longer than 1 MiB"));
-    }
-    Ok(bytes)
+    regular_file::read(path, LONGEST)
 }
 
 /// The text of a file of the agent's own grammar, which must be UTF-8.

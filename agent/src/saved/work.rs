@@ -2,8 +2,7 @@
 //! what is to be done, and takes note of what was.
 
 use std::fs;
-use std::io::{self, Read as _};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -11,6 +10,7 @@ use super::bond::SavedBond;
 use super::format::parse;
 use super::replace::{on_disk, replace};
 use crate::may_wait::MayWait;
+use crate::regular_file;
 
 /// What is to be done, in this order.
 #[derive(Debug)]
@@ -155,24 +155,10 @@ impl Reading {
 /// # Errors
 /// The system's; or it is no regular file, such as a pipe, which would be waited for, or larger than any state.
 pub(super) fn read(path: &Path) -> io::Result<Vec<u8>> {
-    let file = fs::OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_NONBLOCK)
-        .open(path)?;
-    let metadata = file.metadata()?;
-    if !metadata.is_file() {
-        return Err(io::Error::other(
-            "it is no regular file; remove it, or put it elsewhere",
-        ));
-    }
-    if metadata.len() > LARGEST {
-        return Err(io::Error::other(
-            "it is larger than any saved state; remove it, or put it elsewhere",
-        ));
-    }
-    let mut text = Vec::new();
-    file.take(LARGEST).read_to_end(&mut text)?;
-    Ok(text)
+    regular_file::read(path, LARGEST).map_err(|error| match error.kind() {
+        io::ErrorKind::Other => io::Error::other(format!("{error}; remove it, or put it elsewhere")),
+        _ => error,
+    })
 }
 
 /// A bond with the most ports has a state of less, in bytes.

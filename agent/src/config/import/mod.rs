@@ -101,7 +101,7 @@ pub fn import(format: Format, texts: &[Text], sourced: Sourced<'_>, check: Check
 }
 
 fn read(format: Format, path: &Path, findings: &mut Findings) -> Option<Text> {
-    let bytes = loader::read(path);
+    let bytes = loader::read_anything(path);
     let bytes = bytes.map_err(|e| loader::whole_file(path, &e, format.expected(), findings));
     Some(Text {
         path: Arc::from(path),
