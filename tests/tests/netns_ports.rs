@@ -192,6 +192,37 @@ fn what_another_program_changes_is_put_back_or_shown() {
 }
 
 #[test]
+fn a_port_that_others_put_under_a_bridge_leaves_the_bond_and_stays_in_the_bridge() {
+    let mut bench = BondAndSwitch::new(Machine::shared(), "miimon=100");
+    bench.host.daemon.wait_active("bond0", "eth0");
+    bench.host.netns.ip("link add bry type bridge");
+    bench.host.netns.ip("link set bry up");
+    bench.host.netns.ip("link set eth0 master bry");
+    bench.host.daemon.wait_active("bond0", "eth1");
+    let is_let_go = |bench: &BondAndSwitch, port: &str| {
+        let said = format!("{port} was taken out of the bond by another program, it belongs to bry now");
+        wait_for("what became of it is told", LIMIT, || {
+            bench.host.daemon.log().contains(&said)
+        });
+        let state = || bench.host.netns.link(port).expect("it is there");
+        wait_for("it is given back", LIMIT, || state()["ifalias"].is_null());
+        let state = state();
+        assert_eq!(
+            (&state["master"], &state["operstate"]),
+            (&"bry".into(), &"UP".into()),
+            "{state}"
+        );
+        let ports = bench.host.daemon.bond("bond0")["ports"].to_string();
+        assert!(!ports.contains(port), "{ports}");
+    };
+    is_let_go(&bench, "eth0");
+    bench.host.daemon.sigkill();
+    bench.host.netns.ip("link set eth1 master bry");
+    bench.host.daemon.launch();
+    is_let_go(&bench, "eth1");
+}
+
+#[test]
 fn a_port_whose_address_others_change_again_and_again_does_not_fill_the_log() {
     let bench = BondAndSwitch::new(Machine::shared(), "miimon=100");
     let (daemon, netns) = (&bench.host.daemon, &bench.host.netns);

@@ -148,7 +148,7 @@ pub struct Followed {
 /// What link messages say of a port that is as its bond needs it. Another program may have changed it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PortSigns {
-    /// It has this master; any or none will do otherwise.
+    /// It has this master, or none. Of one that another device takes for its port the kernel hands frames to that device as well.
     pub master: Option<u32>,
     /// IFF_ALLMULTI is set: it receives every multicast group.
     pub allmulti: bool,
@@ -157,7 +157,7 @@ pub struct PortSigns {
 impl PortSigns {
     /// Whether an attached interface is still attached.
     pub fn is_attached(self, link: &Link) -> bool {
-        self.master.is_none() || self.master == link.master
+        self.master == link.master
     }
 
     /// Whether a port still receives every multicast group.

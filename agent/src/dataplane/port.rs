@@ -205,12 +205,13 @@ pub fn keep_ipv6_off(links: &mut RouteSocket, port: PortId) -> io::Result<()> {
     }
 }
 
-/// Puts the settings of an interface back. Down before the address, where it was down: then no driver refuses it. The mark goes last,
-/// and only if nothing failed, also not in what came before this: another attempt looks for it.
+/// Puts the settings of an interface back. Down before the address, where it was down: then no driver refuses it. One that another
+/// program has given a master stays up for that. The mark goes last, and only if nothing failed, also not in what came before this:
+/// another attempt looks for it.
 pub fn restore(links: &mut RouteSocket, port: PortId, link: &Link, original: &OriginalPort, errors: &mut Failures) {
     let name = &link.report.name;
     let mut now = link.clone();
-    if !original.admin_up && link.report.admin_up {
+    if !original.admin_up && link.report.admin_up && link.master.is_none() {
         let down = port_step(port, || format!("set {name} down"), || links.set_up(port.0, false));
         errors.note_unless_gone(down);
         now.report.admin_up = false;

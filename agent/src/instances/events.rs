@@ -346,11 +346,15 @@ impl Instances {
             return self.on_gone(now, device, &bond);
         }
         // A client may have attached it anew meanwhile.
-        let is_back = |link: &Link| signs.master.is_some() && signs.is_attached(link);
-        if self.host.link(port.0).is_some_and(is_back) {
+        let link = self.host.link(port.0);
+        if link.is_some_and(|link| signs.is_attached(link)) {
             return;
         }
-        log::warn!("{bond}: {name} was taken out of the bond by another program");
+        let master = link.and_then(|link| self.host.link(link.master?));
+        let where_to = master.map_or(String::new(), |master| {
+            format!(", it belongs to {} now", master.report.name)
+        });
+        log::warn!("{bond}: {name} was taken out of the bond by another program{where_to}");
         self.bonds[at].forget_wanted(name);
         self.port_taken(now, at, port);
     }
