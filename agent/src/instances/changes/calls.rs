@@ -91,6 +91,10 @@ impl Change<'_> {
                 Ok(())
             }
             Call::Del { bond } => {
+                if self.forget_unmade(bond) && self.bonds.named(bond).is_none() {
+                    log::info!("{bond}: deleted before it could be made");
+                    return Ok(());
+                }
                 let at = self.find(bond)?;
                 self.remove(at)
             }
@@ -135,6 +139,7 @@ impl Change<'_> {
             mode.name(),
             instance.plane.name()
         );
+        self.forget_unmade(&instance.name);
         let at = self.bonds.insert(instance);
         let now = self.now();
         match link {
@@ -166,7 +171,7 @@ impl Change<'_> {
         if let Some(waiting) = self
             .unadopted
             .iter()
-            .find(|waiting| waiting.name == name && !waiting.in_hand)
+            .find(|waiting| waiting.name == name && !waiting.in_hand && !waiting.is_unmade())
         {
             let text = format!(
                 "there is a bond {name} already, which bondd could not adopt yet: {}",
