@@ -2,8 +2,10 @@
 
 use std::io;
 
+use crate::control::server::MAX_CLIENTS;
+
 /// Raises the soft limit of open descriptors to the hard one: a bond of two ports keeps six, and the usual soft limit of 1024 would
-/// end at some 160 bonds. Programs that this one might start would have to get the former limit back, as select(2) knows descriptors
+/// end at some 150 bonds. Programs that this one might start would have to get the former limit back, as select(2) knows descriptors
 /// below 1024 only; it starts none.
 pub fn raise() {
     let done = limits().and_then(|mut limits| {
@@ -86,8 +88,15 @@ fn limits() -> io::Result<libc::rlimit> {
     }
 }
 
-/// Loading a program takes 20 at a time, a client of the control socket one, writing a file one.
-const RESERVE: libc::rlim_t = 48;
+/// What the agent needs by itself: programs are loaded while all clients are there, and files are written and read.
+const RESERVE: libc::rlim_t = MAX_CLIENTS as libc::rlim_t + LOADING + FILES;
+
+/// Those of the programs and maps of a bond that are open only until it is made.
+const LOADING: libc::rlim_t = 20;
+
+/// Those of files that are written, or read to learn something of an interface, in all threads; and of a client that is told that there
+/// are too many.
+const FILES: libc::rlim_t = 12;
 
 #[cfg(test)]
 mod tests {

@@ -28,7 +28,7 @@ mod connection;
 mod peer;
 
 /// Connections at a time.
-const MAX_CLIENTS: usize = 64;
+pub const MAX_CLIENTS: usize = 64;
 
 /// Steps that one turn does for all clients together: a piece of input read, a line taken apart, or a piece of output sent.
 const STEPS_A_TURN: usize = 64;
