@@ -1,4 +1,4 @@
-//! How many descriptors this process may have open.
+//! How many descriptors this process may have open; and the limits of others that the kernel reports, in plain words.
 
 use std::io;
 
@@ -53,12 +53,18 @@ pub fn limit_of(error: &io::Error) -> Option<String> {
         libc::EMFILE => {
             let most = limits().map_or("all".to_owned(), |limits| limits.rlim_cur.to_string());
             Some(format!(
-                "bondd has as many descriptors open as it may, of {most} (RLIMIT_NOFILE); a bond takes 4 or 5, and for each port 1, \
-                 or 2 with the ARP monitor: start bondd with a higher hard limit (LimitNOFILE= of systemd, ulimit -Hn)"
+                "bondd has as many descriptors open as it may, of {most} (RLIMIT_NOFILE); on plane tc a bond takes 4 or 5, and for \
+                 each port 1, or 2 with the ARP monitor: start bondd with a higher hard limit (LimitNOFILE= of systemd, ulimit -Hn)"
             ))
         }
         libc::ENFILE => Some(
             "the machine has as many files open, or interfaces of such a name, as it may; raise the sysctl fs.file-max".to_owned(),
+        ),
+        libc::ENOSPC => Some(
+            "the file system is full, or has as many files as it may; make room on it (df and df -i show what there is)".to_owned(),
+        ),
+        libc::EDQUOT => Some(
+            "the quota of the user of bondd on the file system is used up; raise it, or make room on the file system".to_owned(),
         ),
         libc::ENOMEM => Some(
             "the kernel has no memory for it, or the control group of bondd may have no more; give it more (MemoryMax= of systemd)"
@@ -68,12 +74,14 @@ pub fn limit_of(error: &io::Error) -> Option<String> {
     }
 }
 
+/// Why something failed, in plain words if a limit leaves no room for it.
+pub fn why(error: &io::Error) -> String {
+    limit_of(error).unwrap_or_else(|| error.to_string())
+}
+
 /// What could not be done and why, in plain words if a limit leaves no room for it.
 pub fn cannot(doing: &str) -> impl FnOnce(io::Error) -> io::Error {
-    move |error| {
-        let why = limit_of(&error).unwrap_or_else(|| error.to_string());
-        io::Error::new(error.kind(), format!("cannot {doing}: {why}"))
-    }
+    move |error| io::Error::new(error.kind(), format!("cannot {doing}: {}", why(&error)))
 }
 
 fn limits() -> io::Result<libc::rlimit> {
@@ -107,12 +115,16 @@ mod tests {
         let says = |errno| limit_of(&io::Error::from_raw_os_error(errno));
         let limit = says(libc::EMFILE).unwrap();
         assert!(
-            limit.contains("(RLIMIT_NOFILE)") && limit.contains("LimitNOFILE="),
+            limit.contains("(RLIMIT_NOFILE)") && limit.contains("on plane tc") && limit.contains("LimitNOFILE="),
             "{limit}"
         );
         assert!(says(libc::ENFILE).unwrap().contains("fs.file-max"));
         assert!(says(libc::ENOMEM).unwrap().contains("MemoryMax="));
+        assert!(says(libc::ENOSPC).unwrap().contains("df -i"));
+        assert!(says(libc::EDQUOT).unwrap().contains("quota"));
         assert_eq!(says(libc::EINVAL), None);
+        assert_eq!(why(&io::Error::from_raw_os_error(libc::EMFILE)), limit);
+        assert!(why(&io::Error::from_raw_os_error(libc::EINVAL)).contains("nvalid argument"));
         let whole = cannot("open it")(io::Error::from_raw_os_error(libc::EMFILE)).to_string();
         assert_eq!(whole, format!("cannot open it: {limit}"));
         let other = cannot("open it")(io::Error::other("it is shut")).to_string();

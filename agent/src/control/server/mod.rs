@@ -23,6 +23,7 @@ use serde_json::{Value, json};
 use self::connection::{Connection, Input, Subscription};
 use self::peer::{GROUP, Peer, Policy};
 use super::proto::{Call, ControlError, ErrorCode, EventLine, MAX_LINE, parse_request};
+use crate::descriptors::why;
 
 mod connection;
 mod peer;
@@ -246,7 +247,7 @@ impl Server {
                 Err(e) if matches!(e.kind(), io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted) => {}
                 Err(e) => {
                     // Usually the process has no descriptor left. Waiting clients are accepted when the next one connects.
-                    log::warn!("control socket: cannot accept: {e}");
+                    log::warn!("control socket: cannot accept: {}", why(&e));
                     if !self.evict() {
                         self.accepting = false;
                         return;

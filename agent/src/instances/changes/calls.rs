@@ -17,6 +17,7 @@ use super::give_back::unless_gone;
 use crate::control::proto::{BondEvent, Call, ControlError, ErrorCode, OptionPairs};
 use crate::dataplane::step::{room_beside, twice};
 use crate::dataplane::{BondDevice, PlaneBond, PlaneChoice, PlaneError};
+use crate::descriptors::why;
 use crate::netlink::Link;
 use crate::plane_option::take_plane;
 use crate::text::chain;
@@ -42,8 +43,9 @@ impl Change<'_> {
                 .extend(undone.map(|part| format!("{}: not done: cannot {}: {}", instance.name, part.what, part.why)));
             if let Err(error) = self.try_save(at) {
                 warnings.push(format!(
-                    "{}: the change is in force but cannot be saved: {error}; bondd tries again each second",
-                    self.bonds[at].name
+                    "{}: the change is in force but cannot be saved: {}; bondd tries again each second",
+                    self.bonds[at].name,
+                    why(&error)
                 ));
             }
         }
