@@ -53,8 +53,8 @@ impl Change<'_> {
         }
     }
 
-    /// Adopts the bond at this place, or gives its ports back if it is gone, or makes it. It is shown as waiting meanwhile. After a failure it is
-    /// tried again later.
+    /// Adopts the bond at this place, or gives its ports back if it is gone, or makes it. It is shown as waiting meanwhile. After a
+    /// failure it is tried again later.
     pub(in crate::instances) fn try_adoption(&mut self, place: usize) -> Option<Unadopted> {
         self.unadopted[place].in_hand = true;
         let mut bond = self.unadopted[place].clone();
