@@ -1,9 +1,11 @@
-//! How many descriptors this process may have open.
+//! How many descriptors this process may have open; and the limits of others that the kernel reports, in plain words.
 
 use std::io;
 
+use crate::control::server::MAX_CLIENTS;
+
 /// Raises the soft limit of open descriptors to the hard one: a bond of two ports keeps six, and the usual soft limit of 1024 would
-/// end at some 160 bonds. Programs that this one might start would have to get the former limit back, as select(2) knows descriptors
+/// end at some 150 bonds. Programs that this one might start would have to get the former limit back, as select(2) knows descriptors
 /// below 1024 only; it starts none.
 pub fn raise() {
     let done = limits().and_then(|mut limits| {
@@ -51,12 +53,18 @@ pub fn limit_of(error: &io::Error) -> Option<String> {
         libc::EMFILE => {
             let most = limits().map_or("all".to_owned(), |limits| limits.rlim_cur.to_string());
             Some(format!(
-                "bondd has as many descriptors open as it may, of {most} (RLIMIT_NOFILE); a bond takes 4 or 5, and for each port 1, \
-                 or 2 with the ARP monitor: start bondd with a higher hard limit (LimitNOFILE= of systemd, ulimit -Hn)"
+                "bondd has as many descriptors open as it may, of {most} (RLIMIT_NOFILE); on plane tc a bond takes 4 or 5, and for \
+                 each port 1, or 2 with the ARP monitor: start bondd with a higher hard limit (LimitNOFILE= of systemd, ulimit -Hn)"
             ))
         }
         libc::ENFILE => Some(
             "the machine has as many files open, or interfaces of such a name, as it may; raise the sysctl fs.file-max".to_owned(),
+        ),
+        libc::ENOSPC => Some(
+            "the file system is full, or has as many files as it may; make room on it (df and df -i show what there is)".to_owned(),
+        ),
+        libc::EDQUOT => Some(
+            "the quota of the user of bondd on the file system is used up; raise it, or make room on the file system".to_owned(),
         ),
         libc::ENOMEM => Some(
             "the kernel has no memory for it, or the control group of bondd may have no more; give it more (MemoryMax= of systemd)"
@@ -66,12 +74,14 @@ pub fn limit_of(error: &io::Error) -> Option<String> {
     }
 }
 
+/// Why something failed, in plain words if a limit leaves no room for it.
+pub fn why(error: &io::Error) -> String {
+    limit_of(error).unwrap_or_else(|| error.to_string())
+}
+
 /// What could not be done and why, in plain words if a limit leaves no room for it.
 pub fn cannot(doing: &str) -> impl FnOnce(io::Error) -> io::Error {
-    move |error| {
-        let why = limit_of(&error).unwrap_or_else(|| error.to_string());
-        io::Error::new(error.kind(), format!("cannot {doing}: {why}"))
-    }
+    move |error| io::Error::new(error.kind(), format!("cannot {doing}: {}", why(&error)))
 }
 
 fn limits() -> io::Result<libc::rlimit> {
@@ -86,8 +96,15 @@ fn limits() -> io::Result<libc::rlimit> {
     }
 }
 
-/// Loading a program takes 20 at a time, a client of the control socket one, writing a file one.
-const RESERVE: libc::rlim_t = 48;
+/// What the agent needs by itself: programs are loaded while all clients are there, and files are written and read.
+const RESERVE: libc::rlim_t = MAX_CLIENTS as libc::rlim_t + LOADING + FILES;
+
+/// Those of the programs and maps of a bond that are open only until it is made.
+const LOADING: libc::rlim_t = 20;
+
+/// Those of files that are written, or read to learn something of an interface, in all threads; and of a client that is told that there
+/// are too many.
+const FILES: libc::rlim_t = 12;
 
 #[cfg(test)]
 mod tests {
@@ -98,12 +115,16 @@ mod tests {
         let says = |errno| limit_of(&io::Error::from_raw_os_error(errno));
         let limit = says(libc::EMFILE).unwrap();
         assert!(
-            limit.contains("(RLIMIT_NOFILE)") && limit.contains("LimitNOFILE="),
+            limit.contains("(RLIMIT_NOFILE)") && limit.contains("on plane tc") && limit.contains("LimitNOFILE="),
             "{limit}"
         );
         assert!(says(libc::ENFILE).unwrap().contains("fs.file-max"));
         assert!(says(libc::ENOMEM).unwrap().contains("MemoryMax="));
+        assert!(says(libc::ENOSPC).unwrap().contains("df -i"));
+        assert!(says(libc::EDQUOT).unwrap().contains("quota"));
         assert_eq!(says(libc::EINVAL), None);
+        assert_eq!(why(&io::Error::from_raw_os_error(libc::EMFILE)), limit);
+        assert!(why(&io::Error::from_raw_os_error(libc::EINVAL)).contains("nvalid argument"));
         let whole = cannot("open it")(io::Error::from_raw_os_error(libc::EMFILE)).to_string();
         assert_eq!(whole, format!("cannot open it: {limit}"));
         let other = cannot("open it")(io::Error::other("it is shut")).to_string();

@@ -1,6 +1,7 @@
 //! bond0 is an interface like any other: counters, captures, bridge, MTU, addresses, speed.
 
 use std::net::Ipv4Addr;
+use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use bondd_tests::capture::{Capture, transmit};
@@ -324,7 +325,7 @@ fn a_bond_of_two_ports_keeps_six_descriptors_and_one_too_many_is_refused_in_plai
     let _machine = Machine::shared();
     let (near, far) = (Netns::new("near"), Netns::new("far"));
     let mut daemon = Daemon::prepare(&near, Settings::args(&["--plane", "tc"]));
-    daemon.limit_descriptors("48:160");
+    daemon.limit_descriptors("48:208");
     daemon.launch();
     let open = |daemon: &Daemon| {
         let found = std::fs::read_dir(format!("/proc/{}/fd", daemon.pid())).expect("the agent runs");
@@ -352,7 +353,7 @@ fn a_bond_of_two_ports_keeps_six_descriptors_and_one_too_many_is_refused_in_plai
         .find(|answer| !answer.status.success());
     let (_, sentence) = refused(&refusal.expect("there is no room for 40"));
     assert!(
-        sentence.contains("RLIMIT_NOFILE") && sentence.contains("160"),
+        sentence.contains("RLIMIT_NOFILE") && sentence.contains("208"),
         "{sentence}"
     );
     let monitor = [
@@ -385,7 +386,7 @@ fn sockets_that_the_arp_monitor_has_yet_to_open_are_not_given_to_others() {
     let _machine = Machine::shared();
     let (near, far) = (Netns::new("near"), Netns::new("far"));
     let mut daemon = Daemon::prepare(&near, Settings::args(&["--plane", "tc"]));
-    let most = 200;
+    let most = 248;
     daemon.limit_descriptors(&format!("48:{most}"));
     daemon.launch();
     let open = |daemon: &Daemon| {
@@ -405,10 +406,21 @@ fn sockets_that_the_arp_monitor_has_yet_to_open_are_not_given_to_others() {
     let before = open(&daemon);
     near.ip("link set bond0 up");
     wait_for("all ports are heard", LIMIT, || open(&daemon) >= before + HEARD);
-    // Loading the programs of the last bond took 20 of the reserve of 48, and left its own above them.
+    // Loading the programs of the last bond took 20 of the reserve of 96, and left its own above them.
     let left = most - open(&daemon);
-    assert!(left > HEARD / 2, "{left} of {most} left");
+    assert!(left > CLIENTS, "{left} of {most} left");
+    let clients: Vec<UnixStream> = (0..CLIENTS)
+        .map(|_| UnixStream::connect(daemon.socket()).expect("the agent listens"))
+        .collect();
+    wait_for("all clients are there", LIMIT, || {
+        open(&daemon) >= most - left + CLIENTS
+    });
+    daemon.ctl("set bond0 arp_interval 200");
+    drop(clients);
 }
+
+/// Clients at a time, with one more: as many as may be.
+const CLIENTS: usize = 63;
 
 /// Ports of a bond with the ARP monitor.
 const HEARD: usize = 40;

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use bondd_tests::daemon::refused;
 use bondd_tests::machine::Machine;
 use bondd_tests::netns::Hands;
-use bondd_tests::{Daemon, Netns, Settings, until, wait_for};
+use bondd_tests::{Cable, Daemon, Netns, Settings, until, wait_for};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -130,3 +131,98 @@ fn a_stop_is_obeyed_before_all_bonds_are_made_and_a_change_waits_for_them() {
     assert!(log.contains("ready at ") && log.contains(&last), "{log}");
     assert_eq!(daemon.bond(&format!("bond{}", FEW - 1))["options"]["miimon"], 70);
 }
+
+/// The names of the bonds that could not be made, each with the reason.
+fn unmade(daemon: &Daemon) -> Vec<(String, String)> {
+    let all = daemon.show();
+    let waiting = all["waiting"].as_array().expect("an array");
+    let of = |bond: &serde_json::Value, field: &str| bond[field].as_str().expect("a text").to_owned();
+    assert!(waiting.iter().all(|bond| bond["unmade"] == true), "{all}");
+    waiting.iter().map(|bond| (of(bond, "name"), of(bond, "why"))).collect()
+}
+
+#[test]
+fn a_bond_whose_name_is_taken_is_told_until_it_can_be_made_while_all_others_work() {
+    let _machine = Machine::shared();
+    let (near, far) = (Netns::new("taken"), Netns::new("far"));
+    let cables = ["p0", "p1", "p2"].map(|port| Cable::new(&near, port, &far, port));
+    near.ip("link add bond1 type veth peer name other");
+    let config = ["p0", "p1", "p2"].iter().enumerate().map(|(bond, port)| {
+        format!("alias bond{bond} bonding\noptions bond{bond} mode=active-backup miimon=100 slaves={port}\n")
+    });
+    let daemon = Daemon::start_with(&near, Settings::config(&config.collect::<String>()));
+    let carries = |bond: &str, port: &str| {
+        near.ip(&format!("link set {bond} up"));
+        daemon.wait_active(bond, port);
+    };
+    carries("bond0", "p0");
+    carries("bond2", "p2");
+
+    let why = "bond1 is the name of another device already";
+    assert_eq!(unmade(&daemon), [("bond1".to_owned(), why.to_owned())]);
+    let shown = daemon.ctl("show");
+    let line = shown
+        .lines()
+        .find(|line| line.starts_with("bond1: "))
+        .expect("it is shown");
+    assert!(
+        line.starts_with("bond1: NOT MADE, for ") && line.contains(why),
+        "{line}"
+    );
+    let (status, sentence) = refused(&daemon.bondctl(&["show", "bond1"]));
+    assert_eq!(status, 1, "{sentence}");
+    assert!(
+        sentence.contains(&format!("bond1 is not made yet, bondd tries again: {why}")),
+        "{sentence}"
+    );
+    for words in [&["health"][..], &["health", "bond1"]] {
+        let health = daemon.bondctl(words);
+        let line = String::from_utf8_lossy(&health.stdout);
+        assert_eq!(health.status.code(), Some(2), "{line}");
+        let reason = format!("bond1 is not there, because it cannot be made ({why})");
+        assert!(line.contains(&reason), "{line}");
+    }
+    assert_eq!(
+        daemon.log().matches("bond1: cannot be made").count(),
+        1,
+        "told in one line"
+    );
+
+    near.ip("link del bond1");
+    wait_for("it is made", MADE, || unmade(&daemon).is_empty());
+    carries("bond1", "p1");
+    cables[0].pull();
+    wait_for("bond0 notices", LIMIT, || daemon.active("bond0").is_empty());
+}
+
+#[test]
+fn bonds_without_descriptors_are_told_and_made_when_others_are_deleted() {
+    let _machine = Machine::shared();
+    let host = Netns::new("descriptors");
+    let config = (0..BONDS).map(|bond| format!("alias bond{bond} bonding\noptions bond{bond} mode=1\n"));
+    let mut daemon = Daemon::prepare(
+        &host,
+        Settings {
+            config: Some(config.collect()),
+            ..Settings::args(&["--plane", "tc"])
+        },
+    );
+    daemon.limit_descriptors("48:200");
+    daemon.launch();
+    let left = unmade(&daemon);
+    assert!((1..BONDS).contains(&left.len()), "{left:?}");
+    assert!(left.iter().all(|(_, why)| why.contains("RLIMIT_NOFILE")), "{left:?}");
+    assert!(daemon.try_show().is_some(), "a client is answered");
+
+    // A client that deletes one of them ends the attempts.
+    let (last, _) = left.last().expect("there is one");
+    daemon.ctl(&format!("del {last}"));
+    daemon.ctl("del bond0");
+    wait_for("the room is used", MADE, || unmade(&daemon).len() + 2 <= left.len());
+    let health = daemon.bondctl(&["health"]);
+    let line = String::from_utf8_lossy(&health.stdout);
+    assert!(health.status.code() == Some(2) && !line.contains(last), "{line}");
+}
+
+/// Longest wait for an attempt: the pause grows while a test looks on.
+const MADE: Duration = Duration::from_secs(70);

@@ -229,14 +229,15 @@ pub struct DoctorReport {
 pub struct Report {
     /// [`SCHEMA`].
     pub schema: u32,
-    /// Bonds of an earlier agent that are not taken over yet, and those that a start is still to make; left out of one bond's report.
+    /// Bonds of an earlier agent that are not taken over yet, and those of the option files that are not made yet; left out of one
+    /// bond's report.
     #[serde(default)]
     pub waiting: Vec<WaitingReport>,
     /// In the order of their creation.
     pub bonds: Vec<BondReport>,
 }
 
-/// A bond that nothing monitors: it forwards as the earlier agent left it, or is still to be made.
+/// A bond that nothing monitors: it forwards as the earlier agent left it, or is not made yet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WaitingReport {
     /// Interface name.
@@ -248,6 +249,12 @@ pub struct WaitingReport {
     /// No attempt was made: the agent has just started, and other bonds come first.
     #[serde(default)]
     pub starting: bool,
+    /// It is not there at all: the option files name it, and it could not be made.
+    #[serde(default)]
+    pub unmade: bool,
+    /// Milliseconds since the first attempt failed; null if there was none.
+    #[serde(default)]
+    pub since_ms: Option<u64>,
 }
 
 /// One bond of a [`Report`].

@@ -16,7 +16,7 @@ pub(super) enum Level {
     Ok = 0,
     /// It works, but not with all its ports or settings; or the agent has just started and has not come to it.
     Warning = 1,
-    /// It carries no traffic, or bondd cannot take it over.
+    /// It carries no traffic, or bondd cannot take it over or make it.
     Critical = 2,
     /// The state could not be read.
     Unknown = 3,
@@ -131,13 +131,17 @@ impl BondHealth {
         }
     }
 
-    /// A bond whose ports are not known, because it is not taken over.
+    /// A bond whose ports are not known, because it is not taken over or not made.
     fn waiting(bond: &WaitingReport) -> BondHealth {
         // What follows the first `|` of the line is performance data.
         let why = bond.why.replace('|', "/");
-        let (state, reason) = match bond.starting {
-            true => (Level::Warning, format!("is not monitored yet, because {why}")),
-            false => (
+        let (state, reason) = match (bond.starting, bond.unmade) {
+            (true, _) => (Level::Warning, format!("is not monitored yet, because {why}")),
+            (false, true) => (
+                Level::Critical,
+                format!("is not there, because it cannot be made ({why})"),
+            ),
+            (false, false) => (
                 Level::Critical,
                 format!("is not monitored, because it cannot be taken over ({why})"),
             ),
@@ -332,6 +336,18 @@ mod tests {
         report.waiting = serde_json::from_value(waiting).unwrap();
         let text = Health::new(&report).text();
         let begins = "BOND CRITICAL - bond1 is not monitored, because it cannot be taken over (out of memory): 0 of 0";
+        assert!(text.starts_with(begins), "{text}");
+        assert!(text.contains("; bond0: 1 of 1 ports up"), "{text}");
+    }
+
+    #[test]
+    fn a_bond_of_the_files_that_cannot_be_made_is_critical() {
+        let mut report = sample();
+        report.bonds[0].ports.truncate(1);
+        let waiting = json!([{"name":"bond1","why":"no room","next_attempt_ms":100,"unmade":true,"since_ms":5}]);
+        report.waiting = serde_json::from_value(waiting).unwrap();
+        let text = Health::new(&report).text();
+        let begins = "BOND CRITICAL - bond1 is not there, because it cannot be made (no room): 0 of 0";
         assert!(text.starts_with(begins), "{text}");
         assert!(text.contains("; bond0: 1 of 1 ports up"), "{text}");
     }

@@ -215,7 +215,9 @@ impl Hook<'_> {
                 run("ifdown", &[&port])?;
             }
         }
-        if self.bonds()?.contains(&bond) {
+        let waiting = self.client.report(None)?.waiting;
+        let is_unmade = waiting.iter().any(|waits| waits.unmade && waits.name == bond);
+        if is_unmade || self.bonds()?.contains(&bond) {
             self.call(&Call::Del { bond })?;
         }
         Ok(())

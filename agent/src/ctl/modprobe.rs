@@ -46,11 +46,12 @@ pub(super) fn load(client: &mut Client, parameters: &[String], err: &mut dyn Wri
     Ok(())
 }
 
-/// Removes all bonds, or none if one of them has a port.
+/// Removes all bonds, those that could not be made yet among them, or none if one of them has a port.
 pub(super) fn remove(client: &mut Client) -> Result<(), Failure> {
     let report = client.report(None)?;
     let bonds = report.bonds;
-    let waiting = report.waiting.iter();
+    let (unmade, waiting): (Vec<_>, Vec<_>) = report.waiting.into_iter().partition(|bond| bond.unmade);
+    let waiting = waiting.iter();
     let waiting = waiting.map(|bond| format!("{} cannot be taken over yet ({})", bond.name, bond.why));
     let in_use = bonds.iter().filter(|bond| !bond.ports.is_empty()).map(|bond| {
         let ports: Vec<&str> = bond.ports.iter().map(|port| port.name.as_str()).collect();
@@ -62,8 +63,9 @@ pub(super) fn remove(client: &mut Client) -> Result<(), Failure> {
             ports: in_use.join("; "),
         });
     }
-    for bond in bonds {
-        client.call(&Call::Del { bond: bond.name })?;
+    let names = bonds.into_iter().map(|bond| bond.name);
+    for bond in names.chain(unmade.into_iter().map(|bond| bond.name)) {
+        client.call(&Call::Del { bond })?;
     }
     Ok(())
 }

@@ -47,9 +47,17 @@ fn waiting(bond: &WaitingReport) -> String {
     if bond.starting {
         return format!("{}: NOT THERE YET: {}\n", bond.name, bond.why);
     }
+    let since = bond.since_ms.map(|since| format!(", for {}", age(since)));
+    let (what, meanwhile) = match bond.unmade {
+        true => ("NOT MADE", ""),
+        false => ("NOT TAKEN OVER", "; it forwards as before and is not monitored"),
+    };
     format!(
-        "{}: NOT TAKEN OVER: {}; it forwards as before and is not monitored; next attempt in {} ms\n",
-        bond.name, bond.why, bond.next_attempt_ms
+        "{}: {what}{}: {}{meanwhile}; next attempt in {} ms\n",
+        bond.name,
+        since.unwrap_or_default(),
+        bond.why,
+        bond.next_attempt_ms
     )
 }
 
@@ -460,6 +468,12 @@ bond0: up, carrier
         assert_eq!(
             report(&two),
             "bond1: NOT TAKEN OVER: out of memory; it forwards as before and is not monitored; next attempt in 100 ms\n"
+        );
+        two.waiting[0].unmade = true;
+        two.waiting[0].since_ms = Some(12_000);
+        assert_eq!(
+            report(&two),
+            "bond1: NOT MADE, for 12 s: out of memory; next attempt in 100 ms\n"
         );
         two.waiting[0].starting = true;
         assert_eq!(report(&two), "bond1: NOT THERE YET: out of memory\n");

@@ -77,6 +77,8 @@ struct World {
     failure: Option<(usize, PlaneError)>,
     /// A bond that cannot be adopted.
     unadoptable: Option<BondName>,
+    /// A bond that cannot be made.
+    unmakable: Option<BondName>,
     /// Ports that cannot be given back.
     stuck: BTreeSet<PortId>,
     /// What of the next plan fails, and how.
@@ -195,6 +197,11 @@ impl ScriptPlane {
     /// Lets every attempt to adopt this bond fail.
     pub fn set_unadoptable(&self, bond: Option<&str>) {
         lock(&self.world).unadoptable = bond.map(str::to_owned);
+    }
+
+    /// Lets every attempt to make this bond fail.
+    pub fn set_unmakable(&self, bond: Option<&str>) {
+        lock(&self.world).unmakable = bond.map(str::to_owned);
     }
 
     /// Lets every attempt to give these ports back fail.
@@ -378,6 +385,9 @@ pub fn settings_of(device: u32) -> Report {
 
 impl World {
     fn create(&mut self, name: &str) -> Result<BondDevice, PlaneError> {
+        if self.unmakable.as_deref() == Some(name) {
+            return Err(busy(format!("make {name}")));
+        }
         if self.bonds.contains_key(name) {
             return Err(PlaneError::NameTaken { name: name.to_owned() });
         }

@@ -1,4 +1,4 @@
-//! The interfaces of a network namespace, with indexes by name and by what stands on what.
+//! The interfaces of a network namespace, with an index by what stands on what.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -12,7 +12,6 @@ use crate::netlink::{Address, Link};
 #[derive(Debug, Default)]
 pub struct Host {
     pub(super) links: BTreeMap<u32, Link>,
-    names: BTreeMap<String, u32>,
     /// By interface, those directly above it, and those directly below.
     uppers: BTreeMap<u32, BTreeSet<u32>>,
     lowers: BTreeMap<u32, BTreeSet<u32>>,
@@ -26,16 +25,6 @@ impl Host {
     /// The interface with that index.
     pub fn link(&self, ifindex: u32) -> Option<&Link> {
         self.links.get(&ifindex)
-    }
-
-    /// The interface of that name; alternative names do not count.
-    pub fn named(&self, name: &str) -> Option<&Link> {
-        self.link(*self.names.get(name)?)
-    }
-
-    /// All interfaces, by index.
-    pub fn links(&self) -> impl Iterator<Item = &Link> {
-        self.links.values()
     }
 
     /// Its usable IPv4 and IPv6 addresses (not tentative, not a duplicate), each once.
@@ -134,7 +123,6 @@ impl Host {
             far.peer.get_or_insert(ifindex);
         }
         let link = &self.links[&ifindex];
-        self.names.insert(link.report.name.clone(), ifindex);
         for (lower, upper) in relations(link) {
             self.uppers.entry(lower).or_default().insert(upper);
             self.lowers.entry(upper).or_default().insert(lower);
@@ -147,13 +135,9 @@ impl Host {
         self.addresses.remove(&ifindex);
     }
 
-    /// Takes an outdated interface out of the indexes.
+    /// Takes an outdated interface out of the index.
     fn unlist(&mut self, before: Option<&Link>) {
         let Some(before) = before else { return };
-        // Another interface may have the name by now.
-        if self.names.get(&before.report.name) == Some(&before.ifindex) {
-            self.names.remove(&before.report.name);
-        }
         for (lower, upper) in relations(before) {
             leave(&mut self.uppers, lower, upper);
             leave(&mut self.lowers, upper, lower);

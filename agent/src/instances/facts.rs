@@ -210,6 +210,7 @@ impl Instances {
             instance.configured = None;
             instance.dirty = true;
             self.writer.remove(&old);
+            self.forget_unmade(&name);
             self.leave_to_plane(at, move |plane| plane.renamed(&name));
         }
         self.to_save.extend(renamed);

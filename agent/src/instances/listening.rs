@@ -8,7 +8,7 @@ use super::Instances;
 use super::frame_sockets::FIRST_FRAME_TOKEN;
 use super::id::InstanceId;
 use super::logged_failures::Subject;
-use crate::descriptors::limit_of;
+use crate::descriptors::why;
 use crate::netlink::Drained;
 
 impl Instances {
@@ -48,7 +48,7 @@ impl Instances {
                 self.frame_sockets.close(port);
             } else {
                 let opened = self.frame_sockets.hear(port, kinds);
-                let opened = opened.map_err(|error| limit_of(&error).unwrap_or_else(|| error.to_string()));
+                let opened = opened.map_err(|error| why(&error));
                 let doing = format!("receive the frames of {name}");
                 instance
                     .failures

@@ -29,7 +29,9 @@ impl Instances {
             Call::List {} => {
                 let to_be_made = self.still_to_make();
                 let made = self.bonds.iter().map(|instance| &instance.name);
-                let names = made.chain(self.unadopted.iter().map(|bond| &bond.name));
+                // A client that finds a name here changes the bond instead of adding it.
+                let unadopted = self.unadopted.iter().filter(|bond| !bond.is_unmade());
+                let names = made.chain(unadopted.map(|bond| &bond.name));
                 Ok(names
                     .chain(&to_be_made)
                     .map(|name| Value::from(name.as_str()))

@@ -27,6 +27,8 @@ pub enum Task {
     AttachWanted(InstanceId, String),
     /// Take over a bond for which an earlier attempt failed.
     AdoptLate,
+    /// Make a bond of the option files for which an earlier attempt failed.
+    MakeLate,
     /// Do what is to be done in the folder of states.
     Save,
     /// Give back a port.

@@ -6,6 +6,7 @@ use super::Instances;
 use super::agenda::{Stage, Step};
 use super::id::InstanceId;
 use super::task::Task;
+use super::unadopted::Unadopted;
 use crate::status::writer::{START_LIMIT, warn_late};
 
 impl Instances {
@@ -52,7 +53,12 @@ impl Instances {
             return if links_are_read { self.next_of_start(now) } else { None };
         }
         // Before that, a bond that is still to be taken over might have wanted it.
-        self.next_return(now).map(Task::GiveBack)
+        if let Some(port) = self.next_return(now) {
+            return Some(Task::GiveBack(port));
+        }
+        // Last of all: nothing forwards for it, and there may be many of them, each of which takes time.
+        let is_due = links_are_read && self.make_timeout().is_some_and(|due| due <= now);
+        is_due.then_some(Task::MakeLate)
     }
 
     /// When there is a task.
@@ -64,7 +70,10 @@ impl Instances {
             self.bonds.attempts_timeout(),
             self.adopt_timeout(),
             match self.has_started() {
-                true => self.give_back_timeout(),
+                true => [self.give_back_timeout(), self.make_timeout()]
+                    .into_iter()
+                    .flatten()
+                    .min(),
                 false => self.start_timeout(),
             },
         ];
@@ -79,7 +88,7 @@ impl Instances {
 
     /// Whether a bond may forward that this agent has not adopted yet.
     pub fn has_unadopted(&self) -> bool {
-        !self.unadopted.is_empty()
+        !self.unadopted.iter().all(Unadopted::is_unmade)
     }
 
     fn next_attachment(&mut self, now: Time) -> Option<(InstanceId, String)> {
@@ -93,9 +102,16 @@ impl Instances {
             .next()
     }
 
-    /// When the next bond is tried again.
+    /// When the next bond that could not be adopted is tried again.
     pub(super) fn adopt_timeout(&self) -> Option<Time> {
-        self.unadopted.iter().filter_map(|bond| bond.retry).min()
+        let waits = self.unadopted.iter().filter(|bond| !bond.is_unmade());
+        waits.filter_map(|bond| bond.retry).min()
+    }
+
+    /// When the next bond that could not be made is tried again.
+    pub(super) fn make_timeout(&self) -> Option<Time> {
+        let unmade = self.unadopted.iter().filter(|bond| bond.is_unmade());
+        unmade.filter_map(|bond| bond.retry).min()
     }
 
     fn start_timeout(&mut self) -> Option<Time> {

@@ -40,6 +40,7 @@ mod put_back;
 mod renames;
 mod saving;
 mod second_kind;
+mod unmade;
 
 const NOW: Time = Time::ZERO;
 

@@ -1,5 +1,9 @@
-//! Bonds that are not adopted yet: a start has not come to them, or it failed, because the kernel is short of memory, or another
-//! program holds its lock for seconds. They forward as before. Until adoption succeeds, their saved state stays as it is and no other bond gets their names.
+//! Bonds that are expected and not there.
+//!
+//! Some are not adopted yet: a start has not come to them, or it failed, because the kernel is short of memory, or another program
+//! holds its lock for seconds. They forward as before. Until adoption succeeds, their saved state stays as it is and no other bond
+//! gets their names. Others are bonds of the option files that could not be made, for want of descriptors, or because another
+//! interface has the name. They are tried again until they can be made, or until a client adds or deletes a bond of that name.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -9,12 +13,13 @@ use bond_monitors::Time;
 
 use super::id::InstanceId;
 use crate::config::BondSpec;
+use crate::dataplane::PlaneError;
 use crate::saved::SavedBond;
 
 /// The pause before a bond that could not be adopted is tried again, at first.
 pub(super) const FIRST_PAUSE: Duration = Duration::from_millis(100);
 
-/// A bond that is to be adopted.
+/// A bond that is to be adopted, or to be made after all.
 #[derive(Clone)]
 pub(super) struct Unadopted {
     /// Its name when it was looked for last, also that of its state file.
@@ -28,6 +33,8 @@ pub(super) struct Unadopted {
     pub(super) followed: bool,
     /// Attempts that failed.
     pub(super) failures: u32,
+    /// When the first one failed.
+    pub(super) failed_since: Option<Time>,
     /// Why the last one failed, or why there was none.
     pub(super) reason: String,
     /// When the next one is made; `None` before the first one, which a start makes in its turn.
@@ -44,6 +51,22 @@ pub(super) enum State {
     Unread,
     /// There is none.
     Lost,
+    /// There is no such bond: the option files name it, and it could not be made.
+    Unmade,
+}
+
+/// Why a bond is not there after an attempt.
+pub(super) enum NotThere {
+    /// There may be one, which could not be looked for or taken over.
+    Unadopted(PlaneError),
+    /// There is none, and none could be made for this reason.
+    Unmade(String),
+}
+
+impl From<PlaneError> for NotThere {
+    fn from(error: PlaneError) -> NotThere {
+        NotThere::Unadopted(error)
+    }
 }
 
 impl Unadopted {
@@ -55,6 +78,7 @@ impl Unadopted {
             specs: Vec::new(),
             followed: false,
             failures: 0,
+            failed_since: None,
             reason: "bondd has just started and takes over one bond after the other".to_owned(),
             retry: None,
             in_hand: false,
@@ -65,8 +89,13 @@ impl Unadopted {
     pub(super) fn saved(&self) -> Option<&SavedBond> {
         match &self.state {
             State::Saved(saved) => Some(saved),
-            State::Unread | State::Lost => None,
+            State::Unread | State::Lost | State::Unmade => None,
         }
+    }
+
+    /// Whether it is one of the option files that could not be made, so that nothing forwards for it.
+    pub(super) fn is_unmade(&self) -> bool {
+        matches!(self.state, State::Unmade)
     }
 
     /// Its interface, if it is known.

@@ -1,4 +1,5 @@
-//! Bonds that are known and not there: a start has not come to them, or an attempt to take them over failed.
+//! Bonds that are known and not there: a start has not come to them, or an attempt to take them over or to
+//! make them failed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -16,19 +17,23 @@ use crate::control::proto::WaitingReport;
 use crate::saved::SavedBond;
 
 impl Instances {
-    /// The bonds that are to be adopted, and those that a start is still to make.
+    /// The bonds that are to be adopted, and those that are still to be made.
     pub(super) fn waiting(&mut self, now: Time) -> Vec<WaitingReport> {
         let adopted = |bond: &Unadopted| WaitingReport {
             name: bond.name.clone(),
             why: bond.reason.clone(),
             next_attempt_ms: bond.retry.map_or(0, |retry| millis(retry.since(now))),
             starting: bond.retry.is_none(),
+            unmade: bond.is_unmade(),
+            since_ms: bond.failed_since.map(|since| millis(now.since(since))),
         };
         let made = |name: String| WaitingReport {
             name,
             why: MAKES.to_owned(),
             next_attempt_ms: 0,
             starting: true,
+            unmade: false,
+            since_ms: None,
         };
         let adopted: Vec<WaitingReport> = self.unadopted.iter().map(adopted).collect();
         adopted
@@ -54,10 +59,18 @@ impl Instances {
             } else {
                 ""
             };
-            return Some(format!("{bond} is not adopted yet{again}: {}", waiting.reason));
+            let done = if waiting.is_unmade() { "made" } else { "adopted" };
+            return Some(format!("{bond} is not {done} yet{again}: {}", waiting.reason));
         }
         let to_be_made = self.agenda.specs().iter().any(|spec| spec.name == bond);
         to_be_made.then(|| format!("{bond} is not made yet: {MAKES}"))
+    }
+
+    /// A bond of this name is there, or is not wanted any more, so that the one of the option files that could not be made is not tried
+    /// again. Whether there was one.
+    pub(super) fn forget_unmade(&mut self, name: &str) -> bool {
+        let is_it = |bond: &mut Unadopted| bond.is_unmade() && bond.name == name;
+        self.unadopted.extract_if(.., is_it).count() > 0
     }
 
     /// First come bonds whose traffic is lost and can be moved, then those that miss any other port; those whose interface is gone come
@@ -95,7 +108,7 @@ impl Instances {
 
     /// A port has failed. Nobody moves the traffic of a bond that is not taken over yet.
     pub(super) fn waiting_port_failed(&mut self, port: PortId) {
-        if !self.unadopted.is_empty() {
+        if self.has_unadopted() {
             self.waiting_ports.failed.insert(port);
         }
     }

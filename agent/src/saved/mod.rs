@@ -19,6 +19,7 @@ pub use self::bond::{LeftPort, SavedBond};
 use self::format::{FileBond, FileLeft, values_into};
 pub(crate) use self::replace::replace;
 use self::work::{Done, LEFT, Step, Work};
+use crate::descriptors::why;
 use crate::may_wait::MayWait;
 
 /// What the folder holds when an agent starts.
@@ -115,8 +116,9 @@ impl Store {
             && first
         {
             log::error!(
-                "cannot write {}: {error}; a restart would forget what it holds",
-                path.display()
+                "cannot write {}: {}; a restart would forget what it holds",
+                path.display(),
+                why(error)
             );
         }
     }
@@ -241,8 +243,9 @@ impl Store {
     fn note_removed(&mut self, file: String, done: io::Result<()>) {
         if let Err(error) = done {
             let path = self.path(&file);
-            if self.unremoved.insert(file, error.to_string()).is_none() {
-                log::error!("cannot remove {}: {error}", path.display());
+            let why = why(&error);
+            if self.unremoved.insert(file, why.clone()).is_none() {
+                log::error!("cannot remove {}: {why}", path.display());
             }
             return;
         }

@@ -18,6 +18,7 @@ use super::disk::{bring, prune_folder, remove_file};
 use super::packed::Packed;
 use super::sysfs;
 use super::tree::{Entry, Tree};
+use crate::descriptors::why;
 
 /// Shortest time between two writes of one bond's files.
 const SPACING: Duration = Duration::from_millis(50);
@@ -180,8 +181,9 @@ impl Publisher {
                 if !set.failures {
                     let path = self.run_dir.join(path);
                     log::warn!(
-                        "{name}: cannot write {}: {error}; trying again every second",
-                        path.display()
+                        "{name}: cannot write {}: {}; trying again every second",
+                        path.display(),
+                        why(&error)
                     );
                 }
                 set.failures = true;

@@ -23,12 +23,13 @@ use serde_json::{Value, json};
 use self::connection::{Connection, Input, Subscription};
 use self::peer::{GROUP, Peer, Policy};
 use super::proto::{Call, ControlError, ErrorCode, EventLine, MAX_LINE, parse_request};
+use crate::descriptors::why;
 
 mod connection;
 mod peer;
 
 /// Connections at a time.
-const MAX_CLIENTS: usize = 64;
+pub const MAX_CLIENTS: usize = 64;
 
 /// Steps that one turn does for all clients together: a piece of input read, a line taken apart, or a piece of output sent.
 const STEPS_A_TURN: usize = 64;
@@ -246,7 +247,7 @@ impl Server {
                 Err(e) if matches!(e.kind(), io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted) => {}
                 Err(e) => {
                     // Usually the process has no descriptor left. Waiting clients are accepted when the next one connects.
-                    log::warn!("control socket: cannot accept: {e}");
+                    log::warn!("control socket: cannot accept: {}", why(&e));
                     if !self.evict() {
                         self.accepting = false;
                         return;

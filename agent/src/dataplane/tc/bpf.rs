@@ -395,13 +395,17 @@ impl BondBpf {
         self.rules.keys().copied().collect()
     }
 
+    /// Whether it has as many ports as it can.
+    pub fn is_full(&self) -> bool {
+        self.rules.len() >= MAX_PORTS as usize
+    }
+
     /// Starts to count a port from zero. Without this the programs neither send through it nor let anything in.
     pub fn add_port(&mut self, port: PortId, wire: u32) -> io::Result<()> {
         let known = self.rules.get(&port).copied();
         let taken: BTreeSet<u32> = self.rules.values().copied().collect();
         let free = || (0..MAX_PORTS).find(|slot| !taken.contains(slot));
-        let full = || io::Error::other(format!("a bond can have {MAX_PORTS} ports on plane tc"));
-        let rule = known.or_else(free).ok_or_else(full)?;
+        let rule = known.or_else(free).ok_or_else(|| io::Error::other(NO_SLOT))?;
         self.maps.rules_mut()?.set(rule, ACCEPT_NONE, 0).map_err(map_error)?;
         let value = Port {
             rule,
@@ -505,7 +509,9 @@ pub fn accept_of(value: u32) -> Accept {
 }
 
 /// Ports of one bond. [selector.bpf.h: MAX_PORTS]
-const MAX_PORTS: u32 = 256;
+pub const MAX_PORTS: u32 = 256;
+/// Said of a port more than that, which is refused before anything is done to it.
+const NO_SLOT: &str = "no slot is free";
 /// Values of the map `rules`. [selector.bpf.h: ACCEPT_NONE]
 const ACCEPT_NONE: u32 = 0;
 const ACCEPT_UNICAST: u32 = 1;

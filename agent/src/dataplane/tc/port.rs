@@ -6,6 +6,7 @@ use bond_modes::PortId;
 use bond_modes::plan::{Accept, PortPlan, Source};
 
 use super::bond::{Bond, Shared};
+use super::bpf::MAX_PORTS;
 use super::hook;
 use super::port_hook::{drop_filter, hook_port, place, take_over, unhook};
 use crate::dataplane::port::{
@@ -28,7 +29,14 @@ impl Shared {
         if bond.ports().contains(&port) {
             return self.complete(port);
         }
-        room(|| format!("attach {port} to {name}"))?;
+        let attach = || format!("attach {port} to {name}");
+        if bond.forwarding.with(|now| now.bpf.is_full()) {
+            return Err(PlaneError::Limit {
+                doing: attach(),
+                limit: format!("a bond on plane tc can have {MAX_PORTS} ports, and {name} has as many"),
+            });
+        }
+        room(attach)?;
         let before = as_it_is(&mut self.links, port)?;
         let attached = self.set_up_port(name, bond, port, base);
         bond.programs.close();

@@ -1,8 +1,9 @@
-//! Adopts bonds that could not be adopted before, or gives their ports back.
+//! Adopts bonds that could not be adopted before, or gives their ports back; and makes those that could not be made.
 
 use super::super::agenda::Stage;
+use super::super::attempts::backoff;
 use super::super::id::InstanceId;
-use super::super::unadopted::{FIRST_PAUSE, State, Unadopted};
+use super::super::unadopted::{FIRST_PAUSE, NotThere, State, Unadopted};
 use super::change::Change;
 use crate::dataplane::PlaneError;
 use crate::dataplane::step::step;
@@ -14,9 +15,25 @@ impl Change<'_> {
     pub(in crate::instances) fn adopt_late(&mut self) {
         let now = self.now();
         let is_due = |bond: &Unadopted| bond.retry.is_some_and(|retry| retry <= now);
-        let Some(place) = self.unadopted.iter().position(is_due) else {
-            return;
-        };
+        let place = self.unadopted.iter().position(|bond| is_due(bond) && !bond.is_unmade());
+        if let Some(place) = place {
+            self.try_late(place);
+        }
+    }
+
+    /// As [`Change::adopt_late`], for a bond that could not be made.
+    pub(in crate::instances) fn make_late(&mut self) {
+        let now = self.now();
+        let is_due = |bond: &Unadopted| bond.is_unmade() && bond.retry.is_some_and(|retry| retry <= now);
+        let due = self.unadopted.iter().enumerate().filter(|(_, bond)| is_due(bond));
+        // With many of them, the pauses may be too short for an attempt at each: the longest overdue comes first.
+        let first = due.min_by_key(|(_, bond)| bond.retry);
+        if let Some(place) = first.map(|(place, _)| place) {
+            self.try_late(place);
+        }
+    }
+
+    fn try_late(&mut self, place: usize) {
         if let Some(bond) = self.try_adoption(place) {
             if self.agenda.stage() < Stage::Change {
                 // The start does the rest, when all bonds are taken over.
@@ -36,8 +53,8 @@ impl Change<'_> {
         }
     }
 
-    /// Adopts the bond at this place, or gives its ports back if it is gone. It is shown as waiting meanwhile. After a failure it is
-    /// tried again later.
+    /// Adopts the bond at this place, or gives its ports back if it is gone, or makes it. It is shown as waiting meanwhile. After a
+    /// failure it is tried again later.
     pub(in crate::instances) fn try_adoption(&mut self, place: usize) -> Option<Unadopted> {
         self.unadopted[place].in_hand = true;
         let mut bond = self.unadopted[place].clone();
@@ -49,7 +66,7 @@ impl Change<'_> {
                 Some(bond)
             }
             Err(error) => {
-                self.adopt_later(bond, &error);
+                self.adopt_later(bond, error);
                 None
             }
         }
@@ -67,23 +84,40 @@ impl Change<'_> {
             return;
         };
         let name = self.bonds.get(at).expect("it is indexed").name.clone();
-        let is_same = |waiting: &mut Unadopted| matches!(waiting.state, State::Lost) && waiting.name == name;
+        let is_same =
+            |waiting: &mut Unadopted| matches!(waiting.state, State::Lost | State::Unmade) && waiting.name == name;
         for waiting in self.unadopted.extract_if(.., is_same) {
             bond.specs.extend(waiting.specs);
         }
     }
 
     /// Keeps a bond for a later attempt. The log reports each reason once.
-    pub(in crate::instances) fn adopt_later(&mut self, mut bond: Unadopted, error: &PlaneError) {
-        let reason = chain(error);
-        if bond.reason != reason {
-            log::error!(
-                "{}: cannot be adopted, left as it is until another attempt succeeds: {reason}",
-                bond.name
-            );
+    pub(in crate::instances) fn adopt_later(&mut self, mut bond: Unadopted, error: impl Into<NotThere>) {
+        let reason = match error.into() {
+            NotThere::Unadopted(error) => chain(&error),
+            NotThere::Unmade(why) => {
+                bond.state = State::Unmade;
+                why
+            }
+        };
+        let name = &bond.name;
+        let spec = bond.specs.iter().find(|spec| spec.name == *name);
+        match spec.filter(|_| bond.is_unmade()) {
+            _ if bond.reason == reason => {}
+            Some(spec) => log::error!(
+                "{}: {name}: cannot be made, bondd tries again until it can: {reason}",
+                spec.place
+            ),
+            None => log::error!("{name}: cannot be adopted, left as it is until another attempt succeeds: {reason}"),
         }
         bond.reason = reason;
-        bond.retry = Some(self.now() + FIRST_PAUSE * (1 << bond.failures.min(MOST_DOUBLINGS)));
+        let now = self.now();
+        let pause = match bond.is_unmade() {
+            true => backoff(bond.failures),
+            false => FIRST_PAUSE * (1 << bond.failures.min(MOST_DOUBLINGS)),
+        };
+        bond.retry = Some(now + pause);
+        bond.failed_since.get_or_insert(now);
         bond.failures += 1;
         bond.in_hand = false;
         self.unadopted.push(bond);
@@ -148,7 +182,7 @@ impl Change<'_> {
         }
     }
 
-    fn adopt_or_give_back(&mut self, bond: &mut Unadopted) -> Result<(), PlaneError> {
+    fn adopt_or_give_back(&mut self, bond: &mut Unadopted) -> Result<(), NotThere> {
         if matches!(bond.state, State::Unread) {
             let doing = || format!("read the saved state of {}", bond.name);
             let saved = match step(doing, || self.read_state(&bond.name)) {
@@ -174,7 +208,7 @@ impl Change<'_> {
                     bond.followed = true;
                     Ok(())
                 }
-                None => self.adopt_orphan(&bond.name, None).map(drop),
+                None => Ok(self.adopt_orphan(&bond.name, None).map(drop)?),
             };
         };
         if let Some(at) = self.bonds.on_device(saved.ifindex) {
@@ -231,7 +265,7 @@ impl Change<'_> {
     }
 }
 
-/// The pause after the first failure doubles with each one, this many times at most, to 51 seconds.
+/// The pause after the first failure to adopt a bond doubles with each one, this many times at most, to 51 seconds.
 const MOST_DOUBLINGS: u32 = 9;
 
 /// Failed attempts to read a state that may be lost, within 3.1 seconds.

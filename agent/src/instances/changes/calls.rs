@@ -17,6 +17,7 @@ use super::give_back::unless_gone;
 use crate::control::proto::{BondEvent, Call, ControlError, ErrorCode, OptionPairs};
 use crate::dataplane::step::{room_beside, twice};
 use crate::dataplane::{BondDevice, PlaneBond, PlaneChoice, PlaneError};
+use crate::descriptors::why;
 use crate::netlink::Link;
 use crate::plane_option::take_plane;
 use crate::text::chain;
@@ -42,8 +43,9 @@ impl Change<'_> {
                 .extend(undone.map(|part| format!("{}: not done: cannot {}: {}", instance.name, part.what, part.why)));
             if let Err(error) = self.try_save(at) {
                 warnings.push(format!(
-                    "{}: the change is in force but cannot be saved: {error}; bondd tries again each second",
-                    self.bonds[at].name
+                    "{}: the change is in force but cannot be saved: {}; bondd tries again each second",
+                    self.bonds[at].name,
+                    why(&error)
                 ));
             }
         }
@@ -91,6 +93,10 @@ impl Change<'_> {
                 Ok(())
             }
             Call::Del { bond } => {
+                if self.forget_unmade(bond) && self.bonds.named(bond).is_none() {
+                    log::info!("{bond}: deleted before it could be made");
+                    return Ok(());
+                }
                 let at = self.find(bond)?;
                 self.remove(at)
             }
@@ -135,6 +141,7 @@ impl Change<'_> {
             mode.name(),
             instance.plane.name()
         );
+        self.forget_unmade(&instance.name);
         let at = self.bonds.insert(instance);
         let now = self.now();
         match link {
@@ -166,7 +173,7 @@ impl Change<'_> {
         if let Some(waiting) = self
             .unadopted
             .iter()
-            .find(|waiting| waiting.name == name && !waiting.in_hand)
+            .find(|waiting| waiting.name == name && !waiting.in_hand && !waiting.is_unmade())
         {
             let text = format!(
                 "there is a bond {name} already, which bondd could not adopt yet: {}",

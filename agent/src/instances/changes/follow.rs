@@ -7,29 +7,28 @@ use bond_modes::options::{self, row_name};
 use super::super::errors::option_error;
 use super::super::id::InstanceId;
 use super::super::instance::Instance;
-use super::super::unadopted::{State, Unadopted};
+use super::super::unadopted::{NotThere, State, Unadopted};
 use super::change::Change;
 use crate::config::BondSpec;
 use crate::control::proto::OptionPairs;
-use crate::dataplane::PlaneError;
 use crate::plane_option::{is_plane, without_plane};
 
 impl Change<'_> {
     /// Makes the bond of a file, or changes an adopted one to match the files. If a bond of that name may be there and cannot be
-    /// adopted for now, the file is followed later.
+    /// adopted for now, or if it cannot be made, the file is followed later.
     pub(in crate::instances) fn ensure(&mut self, spec: &BondSpec) {
         if let Err(error) = self.try_ensure(spec) {
             let mut bond = Unadopted::new(&spec.name, State::Lost);
             bond.specs.push(spec.clone());
-            self.adopt_later(bond, &error);
+            self.adopt_later(bond, error);
         }
     }
 
     /// As [`Change::ensure`].
     ///
     /// # Errors
-    /// It cannot be found out whether there is a bond of that name, or that bond cannot be read.
-    pub(in crate::instances) fn try_ensure(&mut self, spec: &BondSpec) -> Result<(), PlaneError> {
+    /// It cannot be found out whether there is a bond of that name, or that bond cannot be read; or it cannot be made.
+    pub(in crate::instances) fn try_ensure(&mut self, spec: &BondSpec) -> Result<(), NotThere> {
         let pairs = spec.pairs();
         let (at, followed) = match self.find(&spec.name) {
             Ok(at) => (at, self.follow(at, &pairs)),
@@ -40,10 +39,7 @@ impl Change<'_> {
                 }
                 match self.adopt_orphan(&spec.name, Some(&pairs))? {
                     Some(at) => (at, self.has_options(at, &pairs)),
-                    None => match self.add_configured(spec) {
-                        Some(at) => (at, true),
-                        None => return Ok(()),
-                    },
+                    None => (self.add_configured(spec)?, true),
                 }
             }
         };
@@ -68,13 +64,15 @@ impl Change<'_> {
         Ok(())
     }
 
-    fn add_configured(&mut self, spec: &BondSpec) -> Option<InstanceId> {
+    fn add_configured(&mut self, spec: &BondSpec) -> Result<InstanceId, NotThere> {
         let added = self.add(&spec.name, &spec.pairs());
-        let at = added
-            .map_err(|error| log::error!("{}: {}", spec.place, error.message))
-            .ok()?;
+        let at = added.map_err(|error| {
+            // The reason is told where the name is.
+            let why = error.message.strip_prefix(&format!("{}: ", spec.name));
+            NotThere::Unmade(why.unwrap_or(&error.message).to_owned())
+        })?;
         self.bonds[at].origins.made_by_file = true;
-        Some(at)
+        Ok(at)
     }
 
     /// Whether a bond that was adopted without its state has the options of its file.

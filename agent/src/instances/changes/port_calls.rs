@@ -13,6 +13,7 @@ use super::super::looks::Look;
 use super::change::Change;
 use crate::control::proto::{ControlError, ErrorCode, OptionPairs};
 use crate::dataplane::{self, OriginalPort, PlaneError, PortBase};
+use crate::descriptors::why;
 use crate::netlink::{Link, RouteSocket, mii};
 use crate::status::Device;
 
@@ -224,7 +225,10 @@ impl Change<'_> {
     /// Attaches a port, once its settings are on disk.
     fn attach_saved(&mut self, at: InstanceId, port: PortId, base: &PortBase, what: &str) -> Result<(), ControlError> {
         self.try_save(at).map_err(|error| {
-            let text = format!("{what}: cannot save its settings, which bondd must be able to restore: {error}");
+            let text = format!(
+                "{what}: cannot save its settings, which bondd must be able to restore: {}",
+                why(&error)
+            );
             ControlError::new(ErrorCode::Kernel, text)
         })?;
         let attached = self.on_plane(at, |plane| plane.attach(port, base));

@@ -56,7 +56,7 @@ impl Change<'_> {
                 doing: format!("read the saved state of {name}"),
                 source: error,
             };
-            self.adopt_later(Unadopted::new(&name, State::Unread), &error);
+            self.adopt_later(Unadopted::new(&name, State::Unread), error);
         }
         let saved: Vec<String> = loaded.states.iter().map(|saved| saved.name.clone()).collect();
         for saved in loaded.states {
@@ -79,7 +79,7 @@ impl Change<'_> {
             Task::Orphan(name) => match self.adopt_orphan(&name, None) {
                 Ok(Some(at)) => self.look_over(at),
                 Ok(None) => {}
-                Err(error) => self.adopt_later(Unadopted::new(&name, State::Lost), &error),
+                Err(error) => self.adopt_later(Unadopted::new(&name, State::Lost), error),
             },
             Task::Examine => self.examine_kernel(),
             Task::Follow(name) => self.follow_in_turn(&name),
@@ -88,6 +88,7 @@ impl Change<'_> {
             Task::Remove(at) => self.remove_deleted(at),
             Task::AttachWanted(at, port) => self.attach_if_due(at, &port),
             Task::AdoptLate => self.adopt_late(),
+            Task::MakeLate => self.make_late(),
             Task::Save => self.save_owed(),
             Task::GiveBack(port) => self.try_give_back(port),
         }

@@ -37,7 +37,7 @@ fn no_fact_waits_for_the_kernel_or_for_a_plane_that_is_at_work() {
         ip("link set dev bond0 name bond9");
         let renamed = RouteSocket::open().unwrap().by_name("bond9").unwrap().unwrap();
         let error = PlaneError::UnknownPlane { name: "tc".to_owned() };
-        instances.adopt_later(Unadopted::new("other", State::Lost), &error);
+        instances.adopt_later(Unadopted::new("other", State::Lost), error);
         let poll = Poll::new().unwrap();
         instances.threads = Threads::start(Arc::new(Waker::new(poll.registry(), Token(0)).unwrap())).unwrap();
 

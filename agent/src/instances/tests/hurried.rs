@@ -90,7 +90,7 @@ fn a_failed_port_that_only_a_reading_of_everything_shows_hurries_the_next_attemp
 #[test]
 fn a_bond_that_failed_has_its_turn_while_others_wait_for_their_first() {
     with_bond("adopt-turns", |instances, _, _| {
-        instances.adopt_later(Unadopted::new("bond7", State::Lost), &refusal());
+        instances.adopt_later(Unadopted::new("bond7", State::Lost), refusal());
         instances.agenda = Agenda::new(["bond8", "bond9"].map(str::to_owned), &[]);
         let due = instances.adopt_timeout().unwrap();
         let tasks = [(); 3].map(|()| instances.next_task(due, true));

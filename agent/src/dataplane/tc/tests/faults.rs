@@ -1,10 +1,12 @@
 //! Steps that fail, each in its turn: what was asked for is undone, or completed by the next attempt.
 
+use bond_modes::PortId;
 use bond_modes::plan::Accept;
 use bond_monitors::MacAddr;
 
 use super::world::*;
 use crate::dataplane::step::fault;
+use crate::dataplane::tc::bpf::MAX_PORTS;
 use crate::dataplane::{PlanPart, Plane, PlaneBond, PortBase};
 
 #[test]
@@ -45,6 +47,36 @@ fn what_a_kill_at_any_step_leaves_of_a_creation_is_found_by_the_next_agent_or_do
                 break;
             }
         }
+    });
+}
+
+#[test]
+fn a_port_too_many_is_refused_before_anything_is_done_to_it() {
+    for_both_hooks(|w| {
+        w.create();
+        w.attach("p0", None);
+        let wire = w.kept().wire;
+        // Their interfaces do not matter.
+        let others: Vec<PortId> = (1..MAX_PORTS).map(|port| PortId(100_000 + port)).collect();
+        w.in_force(|now| {
+            others.iter().for_each(|port| now.bpf.add_port(*port, wire).unwrap());
+        });
+        let (p0, p1) = (w.port("p0"), w.port("p1"));
+        let before = w.snapshot();
+        let base = PortBase { mac: None, mtu: 1400 };
+        let (refused, touched) = fault::at(0, || w.bond().attach(p1, &base));
+        let text = refused.unwrap_err().to_string();
+        assert!(
+            text.ends_with("a bond on plane tc can have 256 ports, and bond0 has as many"),
+            "{text}"
+        );
+        assert!(!touched && w.snapshot() == before);
+        w.bond().attach(p0, &base).expect("it is a port already");
+        w.in_force(|now| now.bpf.remove_port(others[0])).unwrap();
+        w.attach("p1", None);
+        w.in_force(|now| {
+            others[1..].iter().for_each(|port| now.bpf.remove_port(*port).unwrap());
+        });
     });
 }
 
