@@ -185,7 +185,18 @@ fn what_another_program_changes_is_put_back_or_shown() {
     assert_eq!(netns.mac("eth1"), "02:99:00:00:00:01");
     assert_eq!(netns.link("eth1").unwrap()["mtu"], 1400);
     assert_eq!(daemon.log().matches("changed to 02:99:00:00:00:01").count(), 1);
-    netns.ip(&format!("link set eth1 address {shared}"));
+    let undone = || daemon.bond("bond0")["unfulfilled"].to_string();
+    wait_for("what mends both is shown", LIMIT, || {
+        let said = undone();
+        said.contains(&format!("`ip link set eth1 address {shared}`")) && said.contains("`ip link set eth1 mtu 1500`")
+    });
+    let health = String::from_utf8(daemon.bondctl(&["health"]).stdout).expect("text");
+    assert!(
+        health.contains("WARNING") && health.contains("send frames of 1500 bytes"),
+        "{health}"
+    );
+    netns.ip(&format!("link set eth1 address {shared} mtu 1500"));
+    wait_for("nothing is left to mend", LIMIT, || undone() == "[]");
     wait_for("the bond's address is shown again", LIMIT, || {
         daemon.port("bond0", "eth1")["mac"] == shared.as_str()
     });
@@ -220,6 +231,28 @@ fn a_port_that_others_put_under_a_bridge_leaves_the_bond_and_stays_in_the_bridge
     bench.host.netns.ip("link set eth1 master bry");
     bench.host.daemon.launch();
     is_let_go(&bench, "eth1");
+}
+
+#[test]
+fn ipv6_that_others_switch_on_at_ports_is_switched_off_and_not_for_ever() {
+    let bench = BondAndSwitch::new(Machine::shared(), "miimon=100");
+    let (daemon, netns) = (&bench.host.daemon, &bench.host.netns);
+    daemon.wait_active("bond0", "eth0");
+    let is_off = |port: &str| netns.sysctl(&format!("ipv6/conf/{port}/disable_ipv6")) == "1";
+    netns.exec(&["sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=0"]);
+    wait_for("it is off again on both", LIMIT, || is_off("eth0") && is_off("eth1"));
+    for port in ["eth0", "eth1"] {
+        let said = format!("another program switched IPv6 on at {port}, switching it off");
+        assert_eq!(daemon.log().matches(&said).count(), 1, "{}", daemon.log());
+    }
+    assert_eq!(daemon.bond("bond0")["unfulfilled"].to_string(), "[]");
+    let insists = || {
+        netns.exec(&["sysctl", "-qw", "net.ipv6.conf.eth0.disable_ipv6=0"]);
+        daemon.bond("bond0")["unfulfilled"]
+            .to_string()
+            .contains("keep IPv6 off on eth0")
+    };
+    wait_for("it is left and shown", LIMIT, insists);
 }
 
 #[test]

@@ -139,6 +139,7 @@ fn follow(host: &mut Host, events: &mut Events) {
                 address,
                 usable,
             } => host.address(ifindex, address, usable),
+            LinkEvent::Ipv6 { .. } => {}
             LinkEvent::Overrun => panic!("the buffer is large"),
         }
     }

@@ -104,6 +104,12 @@ impl Instances {
             LinkEvent::Address { ifindex, .. } => {
                 self.each_kind(|kind, shared| kind.on_addresses(shared, now, ifindex));
             }
+            LinkEvent::Ipv6 { ifindex } => {
+                let port = PortId(ifindex);
+                if let Some(at) = self.bonds.owner_of(port) {
+                    self.look_at(at, Look::Port(port));
+                }
+            }
             LinkEvent::Overrun => {
                 log::warn!("link events were lost, reading the state of every interface");
                 self.resync_later(now);
@@ -411,7 +417,7 @@ fn in_picture(host: &mut Host, event: &LinkEvent) {
             address,
             usable,
         } => host.address(*ifindex, *address, *usable),
-        LinkEvent::Overrun => {}
+        LinkEvent::Ipv6 { .. } | LinkEvent::Overrun => {}
     }
 }
 

@@ -13,7 +13,8 @@ use super::instance::Instance;
 use super::looks::Look;
 use super::polls::Round;
 use super::rate_limit::Permit;
-use crate::netlink::{Link, LinkState};
+use super::unfulfilled::Foreign;
+use crate::netlink::{Link, LinkState, sysctl};
 use crate::status::Device;
 use crate::threads::Kernel;
 
@@ -63,7 +64,10 @@ impl Instances {
             Err(error) => return self.read_all_later(now, &error),
         };
         match what {
-            Look::Port(port) => self.on_port_seen(now, at, port, &link, seen.speed),
+            Look::Port(port) => {
+                self.on_port_seen(now, at, port, &link, seen.speed);
+                self.on_ipv6_seen(now, at, (port, &link.report.name), seen.has_ipv6);
+            }
             Look::Device => {
                 if link.report.admin_up && !instance.bond.is_up() {
                     let newest = ports.into_iter().filter(|port| self.polls.is_newest(round, *port));
@@ -107,6 +111,7 @@ impl Instances {
             self.put_back(now, at, &format!("the all-multicast setting of {}", link.report.name));
         }
         self.compare_mac(now, at, port, link);
+        self.compare_mtu(now, at, port, link);
     }
 
     /// The operator may give a port another address; the bond goes on and says so. Nothing reverts it.
@@ -114,6 +119,13 @@ impl Instances {
         let planned = |instance: &Instance| instance.bond.plan().ports.get(&port).map(|plan| plan.mac);
         let Some(wanted) = planned(&self.bonds[at]) else { return };
         let mac = link.report.mac;
+        let text = |bond: &str| {
+            let name = &link.report.name;
+            let what = format!("use the address of {bond}, {wanted}, on {name}");
+            let why = format!("another program gave it another one; `ip link set {name} address {wanted}` mends it");
+            (what, why)
+        };
+        self.note_foreign(now, at, (port, Foreign::Mac), mac != wanted, text);
         let foreign = &mut self.bonds[at].foreign_macs;
         if mac == wanted {
             foreign.remove(&port);
@@ -126,6 +138,33 @@ impl Instances {
             });
             self.report_foreign_mac(now, at, port, notice);
         }
+    }
+
+    /// Nor the MTU, as by the kernel's driver, though larger frames than the port takes are lost.
+    fn compare_mtu(&mut self, now: Time, at: InstanceId, port: PortId, link: &Link) {
+        let Some(wanted) = self.bonds[at].bond.plan().ports.get(&port).map(|plan| plan.mtu) else {
+            return;
+        };
+        let text = |bond: &str| {
+            let name = &link.report.name;
+            let what = format!("send frames of {wanted} bytes, the MTU of {bond}, through {name}");
+            let why = format!("another program lowered its MTU; `ip link set {name} mtu {wanted}` mends it");
+            (what, why)
+        };
+        self.note_foreign(now, at, (port, Foreign::Mtu), link.report.mtu < wanted, text);
+    }
+
+    fn note_foreign(
+        &mut self,
+        now: Time,
+        at: InstanceId,
+        (port, setting): (PortId, Foreign),
+        is_foreign: bool,
+        text: impl FnOnce(&str) -> (String, String),
+    ) {
+        let instance = &mut self.bonds[at];
+        let found = is_foreign.then(|| text(&instance.name));
+        instance.unfulfilled.note(now, &instance.name, port, setting, found);
     }
 
     /// A program that changes the address again and again must not fill the log.
@@ -235,6 +274,8 @@ struct Seen {
     link: io::Result<Option<Link>>,
     /// Of a port that is up.
     speed: Option<(Speed, Duplex)>,
+    /// A port on which IPv6 is on.
+    has_ipv6: bool,
     carriers: io::Result<BTreeMap<u32, LinkState>>,
 }
 
@@ -271,10 +312,15 @@ impl Asked {
             }
             _ => None,
         };
+        let has_ipv6 = match (&link, self.what) {
+            (Ok(Some(link)), Look::Port(_)) => matches!(sysctl::disable_ipv6(&link.report.name), Ok(Some(false))),
+            _ => false,
+        };
         Seen {
             asked: self,
             link,
             speed,
+            has_ipv6,
             carriers,
         }
     }

@@ -3,13 +3,17 @@
 //! An event may be older than the agent's own last change. So it only makes the agent read the state from the kernel, which
 //! decides.
 
+use bond_modes::PortId;
 use bond_monitors::Time;
 
 use super::Instances;
 use super::carrier_loss::CarrierLoss;
 use super::id::InstanceId;
+use super::looks::Look;
 use super::rate_limit::Permit;
+use super::unfulfilled::Foreign;
 use crate::dataplane::Report;
+use crate::netlink::sysctl;
 use crate::text::chain;
 
 impl Instances {
@@ -36,6 +40,35 @@ impl Instances {
                 }
                 Box::new(|_, _| {})
             });
+        });
+    }
+
+    /// Whether IPv6 is on at a port: frames for the bond would end there. Then it is switched off, with the limit of
+    /// [`Instances::put_back`].
+    pub(super) fn on_ipv6_seen(&mut self, now: Time, at: InstanceId, (port, name): (PortId, &str), is_on: bool) {
+        let instance = &mut self.bonds[at];
+        let bond = instance.name.clone();
+        let is_given = is_on && instance.repairs.permit(now) == Permit::Given;
+        let left = (is_on && !is_given).then(|| {
+            let what = format!("keep IPv6 off on {name}");
+            (
+                what,
+                "another program switches it on again and again, so it is left for a minute".to_owned(),
+            )
+        });
+        instance.unfulfilled.note(now, &bond, port, Foreign::Ipv6, left);
+        if !is_given {
+            return;
+        }
+        log::warn!("{bond}: another program switched IPv6 on at {name}, switching it off");
+        let name = name.to_owned();
+        self.threads.kernel.ask(move |_| {
+            let done = sysctl::set_disable_ipv6(&name, true);
+            Box::new(move |_, _| {
+                if let Err(error) = done {
+                    log::error!("{bond}: cannot switch IPv6 off at {name}: {error}");
+                }
+            })
         });
     }
 
@@ -99,6 +132,8 @@ impl Instances {
         for &at in due {
             if self.bonds[at].repairs.end_pause(now) {
                 self.repair(at);
+                let ports: Vec<PortId> = self.bonds[at].bond.ports().iter().map(|port| port.id).collect();
+                ports.into_iter().for_each(|port| self.look_at(at, Look::Port(port)));
             }
         }
     }

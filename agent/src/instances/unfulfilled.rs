@@ -1,19 +1,34 @@
-//! Parts of a bond's plan that the data plane could not do, since when and why: for `show`, and for the log, which reports each
-//! once.
+//! What a bond needs and does not have, since when and why: parts of its plan that the data plane could not do, and settings of ports
+//! that another program changed and that are its to change. For `show` and `health`, and for the log, which reports each once.
 
 use std::collections::BTreeMap;
 
+use bond_modes::PortId;
 use bond_modes::options::millis;
 use bond_monitors::Time;
 
 use crate::control::proto::UnfulfilledReport;
 use crate::dataplane::{Applied, PlanPart};
 
-/// The unfulfilled parts of a plan.
+/// What is unfulfilled of one bond.
 #[derive(Debug, Default)]
-pub(super) struct Unfulfilled(BTreeMap<PlanPart, Failure>);
+pub(super) struct Unfulfilled {
+    parts: BTreeMap<PlanPart, Failure>,
+    foreign: BTreeMap<(PortId, Foreign), Failure>,
+}
 
-/// How a part failed last.
+/// A setting of a port that is not as the bond needs it, because another program changed it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Foreign {
+    /// Its hardware address.
+    Mac,
+    /// Its MTU.
+    Mtu,
+    /// IPv6 is on.
+    Ipv6,
+}
+
+/// What cannot be done.
 #[derive(Debug)]
 struct Failure {
     since: Time,
@@ -26,9 +41,9 @@ impl Unfulfilled {
     /// Records how the last attempt ended. A part that is not among its failures was done, or the plan does not ask for it any
     /// more. Of several failed steps for one part the first counts.
     pub fn record(&mut self, now: Time, bond: &str, applied: &Applied) {
-        let mut before = std::mem::take(&mut self.0);
+        let mut before = std::mem::take(&mut self.parts);
         for (part, error) in applied.lasting() {
-            if self.0.contains_key(&part) {
+            if self.parts.contains_key(&part) {
                 continue;
             }
             let (what, why) = error.what_and_why();
@@ -37,12 +52,38 @@ impl Unfulfilled {
                 log::error!("{bond}: cannot {what}: {why}");
             }
             let since = known.map_or(now, |known| known.since);
-            self.0.insert(part, Failure { since, what, why });
+            self.parts.insert(part, Failure { since, what, why });
         }
         for failure in before.values() {
             let after = millis(now.since(failure.since));
             log::info!("{bond}: done or no longer needed after {after} ms: {}", failure.what);
         }
+    }
+
+    /// Records whether a port's setting is as the bond needs it: what cannot be done, and why, or nothing.
+    pub fn note(&mut self, now: Time, bond: &str, port: PortId, setting: Foreign, found: Option<(String, String)>) {
+        let key = (port, setting);
+        match found {
+            Some((what, why)) => {
+                let known = self.foreign.remove(&key);
+                if known.as_ref().is_none_or(|known| known.why != why) {
+                    log::warn!("{bond}: cannot {what}: {why}");
+                }
+                let since = known.map_or(now, |known| known.since);
+                self.foreign.insert(key, Failure { since, what, why });
+            }
+            None => {
+                if let Some(failure) = self.foreign.remove(&key) {
+                    let after = millis(now.since(failure.since));
+                    log::info!("{bond}: possible again after {after} ms: {}", failure.what);
+                }
+            }
+        }
+    }
+
+    /// A port is none any more.
+    pub fn forget(&mut self, port: PortId) {
+        self.foreign.retain(|(of, _), _| *of != port);
     }
 
     /// For clients.
@@ -52,15 +93,13 @@ impl Unfulfilled {
             why: failure.why.clone(),
             since_ms: millis(now.since(failure.since)),
         };
-        self.0.values().map(report).collect()
+        self.parts.values().chain(self.foreign.values()).map(report).collect()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::io;
-
-    use bond_modes::PortId;
 
     use super::*;
     use crate::dataplane::PlaneError;

@@ -21,7 +21,7 @@ pub struct Events {
 }
 
 impl Events {
-    /// Subscribes to links and to IPv4 and IPv6 addresses.
+    /// Subscribes to links, to IPv4 and IPv6 addresses, and to what becomes of IPv6 on interfaces.
     pub fn open() -> io::Result<Events> {
         let mut socket = Socket::new(NETLINK_ROUTE)?;
         socket.set_non_blocking(true)?;
@@ -34,6 +34,7 @@ impl Events {
             MulticastGroup::Link,
             MulticastGroup::Ipv4Ifaddr,
             MulticastGroup::Ipv6Ifaddr,
+            MulticastGroup::Ipv6Ifinfo,
         ] {
             socket.add_membership(group as u32)?;
         }
@@ -98,6 +99,11 @@ pub enum LinkEvent {
         /// It is there, duplicate address detection does not run for it and has not failed.
         usable: bool,
     },
+    /// IPv6 of an interface may have been switched on.
+    Ipv6 {
+        /// Which one.
+        ifindex: u32,
+    },
     /// The kernel dropped events; read the state by a full dump.
     Overrun,
 }
@@ -122,7 +128,7 @@ fn parse_datagram(mut bytes: &[u8], sink: &mut Vec<LinkEvent>) {
 
 fn parse_message(kind: u16, payload: &[u8]) -> Option<LinkEvent> {
     match kind {
-        libc::RTM_NEWLINK => message::parse(&message::decode(payload)?).map(|link| LinkEvent::Link(Box::new(link))),
+        libc::RTM_NEWLINK => parse_changed(payload),
         libc::RTM_DELLINK => parse_gone(payload),
         libc::RTM_NEWADDR | libc::RTM_DELADDR => {
             let (ifindex, address, usable) = message::any_address(&message::decode_address(payload)?)?;
@@ -133,6 +139,18 @@ fn parse_message(kind: u16, payload: &[u8]) -> Option<LinkEvent> {
             })
         }
         _ => None,
+    }
+}
+
+/// IPv6 sends this type with its own family when it begins on an interface, seconds before there is an address.
+/// [addrconf.c: addrconf_notify]
+fn parse_changed(payload: &[u8]) -> Option<LinkEvent> {
+    let message = message::decode(payload)?;
+    match message.header.interface_family {
+        AddressFamily::Inet6 => Some(LinkEvent::Ipv6 {
+            ifindex: message.header.index,
+        }),
+        _ => message::parse(&message).map(|link| LinkEvent::Link(Box::new(link))),
     }
 }
 
