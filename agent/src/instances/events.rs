@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::time::Duration;
 
-use bond_modes::{Event, Port, PortId};
+use bond_modes::{Port, PortId};
 use bond_monitors::{Carrier, Time};
 
 use super::Instances;
@@ -27,8 +27,15 @@ impl Instances {
             }
             Drained::Empty
         });
-        while let Some(event) = self.pending_events.pop_front() {
-            self.on_link_event(now, event);
+        while !self.pending_events.is_empty() {
+            self.in_a_row(now, |instances| {
+                for _ in 0..BATCH {
+                    let Some(event) = instances.pending_events.pop_front() else {
+                        return;
+                    };
+                    instances.on_link_event(now, event);
+                }
+            });
         }
         self.refresh_outdated_addresses(now);
         drained
@@ -148,9 +155,11 @@ impl Instances {
         let ran = self.running_ports();
         self.forget_queued(|_| true);
         // That a port has ceased to run may be among what was lost or dropped, and the reading may take long.
-        for port in mii::not_running(&ran).into_iter().map(PortId) {
-            self.on_lost_carrier(now, port);
-        }
+        self.in_a_row(now, |instances| {
+            for port in mii::not_running(&ran).into_iter().map(PortId) {
+                instances.on_lost_carrier(now, port);
+            }
+        });
         self.host.begin_reading()
     }
 
@@ -165,7 +174,7 @@ impl Instances {
             self.host.touch(port.0);
             self.heard_of(port.0);
             self.polls.told(port);
-            self.feed(now, at, Event::Link { port, report });
+            self.feed_link(now, at, port, report);
         }
     }
 
@@ -314,7 +323,7 @@ impl Instances {
         // The failover first, with the last known speed: reading it takes time.
         let known = instance.bond.ports().get(port);
         (report.speed, report.duplex) = known.map_or_else(Default::default, |port| (port.speed, port.duplex));
-        self.feed(now, at, Event::Link { port, report });
+        self.feed_link(now, at, port, report);
         self.look_at(at, Look::Port(port));
     }
 

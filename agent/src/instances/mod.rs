@@ -38,6 +38,7 @@ mod publish;
 mod rate_limit;
 mod repair;
 mod returns;
+mod row;
 mod saving;
 mod showing;
 mod shown;
@@ -80,6 +81,7 @@ use self::left_behind::Left;
 use self::looks::Look;
 use self::polls::Polls;
 use self::returns::Returns;
+use self::row::Row;
 use self::table::Table;
 use self::turns::Turns;
 use self::unadopted::Unadopted;
@@ -143,6 +145,8 @@ pub struct Instances {
     /// Ports that bonds want, and that changed so that an attempt is due.
     to_attach: VecDeque<(InstanceId, String)>,
     turns: Turns,
+    /// Links that are told in a row.
+    row: Row,
     /// The interface that is being attached: its events are of our own making.
     in_hand: Option<PortId>,
     /// Interfaces of which events told, while a change reads one.
@@ -246,6 +250,7 @@ impl Instances {
             gone: BTreeSet::new(),
             to_attach: VecDeque::new(),
             turns: Turns::default(),
+            row: Row::default(),
             in_hand: None,
             heard: None,
             overheard: None,

@@ -38,6 +38,7 @@ mod planes;
 mod publish;
 mod put_back;
 mod renames;
+mod row;
 mod saving;
 mod second_kind;
 
