@@ -41,6 +41,7 @@ mod renames;
 mod row;
 mod saving;
 mod second_kind;
+mod timers;
 
 const NOW: Time = Time::ZERO;
 
