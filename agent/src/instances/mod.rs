@@ -231,7 +231,7 @@ impl Instances {
             events: Events::open().map_err(cannot("listen to the kernel's link events"))?,
             events_broken: false,
             pending_events: VecDeque::new(),
-            routes: RouteSocket::open().map_err(cannot("open a socket for requests to the kernel"))?,
+            routes: RouteSocket::open_for_loop().map_err(cannot("open a socket for requests to the kernel"))?,
             threads,
             host: Host::default(),
             packets: open_packets()?,
