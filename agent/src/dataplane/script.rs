@@ -490,7 +490,7 @@ fn busy(doing: String) -> PlaneError {
 }
 
 /// Interface indexes of bonds come after this one, out of the way of those that tests give to ports.
-const FIRST_BOND: u32 = 1000;
+const FIRST_BOND: u32 = 100_000;
 
 #[cfg(test)]
 mod tests {

@@ -84,6 +84,7 @@ impl Instances {
 
     /// Forgets the events of a port that was just attached: they report our own settings, and its state is read afterwards.
     pub(super) fn skip_events_of(&mut self, port: PortId) {
+        self.untold.is_told(port.0);
         self.forget_queued(|event| matches!(event, LinkEvent::Link(link) if link.ifindex == port.0));
     }
 
@@ -99,12 +100,14 @@ impl Instances {
         in_picture(&mut self.host, &event);
         match event {
             LinkEvent::Link(link) => {
+                self.untold.is_told(link.ifindex);
                 if !link.report.carrier.is_on() {
                     self.waiting_port_failed(PortId(link.ifindex));
                 }
                 self.told_of(now, std::slice::from_ref(&link));
             }
             LinkEvent::Gone { ifindex, name } => {
+                self.untold.is_told(ifindex);
                 self.waiting_port_failed(PortId(ifindex));
                 self.told_gone(now, ifindex, &name);
             }
@@ -118,7 +121,7 @@ impl Instances {
         }
     }
 
-    fn told_of(&mut self, now: Time, links: &[Link]) {
+    pub(super) fn told_of(&mut self, now: Time, links: &[Link]) {
         links.iter().for_each(|link| self.heard_of(link.ifindex));
         self.each_kind(|kind, shared| kind.on_links(shared, now, links));
     }
@@ -174,6 +177,7 @@ impl Instances {
             self.host.touch(port.0);
             self.heard_of(port.0);
             self.polls.told(port);
+            self.untold.is_carrier_told(port);
             self.feed_link(now, at, port, report);
         }
     }
@@ -215,13 +219,15 @@ impl Instances {
             self.waiting_port_failed(PortId(ifindex));
             self.told_gone(now, ifindex, &name);
         }
-        for link in read.links.iter().filter(|link| !link.report.carrier.is_on()) {
-            self.waiting_port_failed(PortId(link.ifindex));
+        let changed = read.links.iter().map(|link| link.ifindex);
+        for ifindex in changed.clone().chain(read.same.iter().copied()) {
+            if self.host.link(ifindex).is_some_and(|link| !link.report.carrier.is_on()) {
+                self.waiting_port_failed(PortId(ifindex));
+            }
         }
-        self.told_of(now, &read.links);
-        for at in self.bonds.ids() {
-            self.refresh_addresses(now, at);
-        }
+        // All together: two may have exchanged theirs.
+        self.rename_ports(&read.links);
+        self.tell_later(changed, read.same);
         self.order_takeovers();
         if read.outdated {
             self.resync_later(now);
@@ -240,12 +246,15 @@ impl Instances {
             let before = self.pending_events.len();
             let drained = self.read_pending(BATCH);
             let mut at = 0;
-            let host = &mut self.host;
+            let (host, untold) = (&mut self.host, &mut self.untold);
             self.pending_events.retain(|event| {
                 at += 1;
                 let kept = at <= before || !old(event);
                 if !kept {
                     in_picture(host, event);
+                    if let LinkEvent::Link(link) = event {
+                        untold.was_dropped(link.ifindex);
+                    }
                 }
                 kept
             });

@@ -52,6 +52,7 @@ mod topology;
 mod turns;
 mod unadopted;
 mod unfulfilled;
+mod untold;
 mod waiting;
 mod waiting_ports;
 
@@ -85,6 +86,7 @@ use self::row::Row;
 use self::table::Table;
 use self::turns::Turns;
 use self::unadopted::Unadopted;
+use self::untold::Untold;
 use self::waiting_ports::WaitingPorts;
 use crate::clock;
 use crate::control::proto::{BondEvent, BondReport, ControlError, ErrorCode, EventLine, PortReport};
@@ -147,6 +149,8 @@ pub struct Instances {
     turns: Turns,
     /// Links that are told in a row.
     row: Row,
+    /// What bonds have yet to be told after facts were lost.
+    untold: Untold,
     /// The interface that is being attached: its events are of our own making.
     in_hand: Option<PortId>,
     /// Interfaces of which events told, while a change reads one.
@@ -251,6 +255,7 @@ impl Instances {
             to_attach: VecDeque::new(),
             turns: Turns::default(),
             row: Row::default(),
+            untold: Untold::default(),
             in_hand: None,
             heard: None,
             overheard: None,
@@ -311,6 +316,7 @@ impl Instances {
         while let Some(answer) = self.threads.last_answer(limit) {
             answer(self, clock::now());
         }
+        self.tell_all(clock::now());
         // Elsewhere its devices go with the process.
         if dataplane::probes_in_sight() {
             drop(self.threads.examiner.last_answer(limit));

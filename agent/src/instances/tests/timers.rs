@@ -10,7 +10,7 @@ use super::{Change, NOW, with_bond};
 use crate::control::proto::Call;
 use crate::dataplane::script::ScriptPlane;
 use crate::instances::Instances;
-use crate::netlink::RouteSocket;
+use crate::netlink::{Drained, RouteSocket};
 
 #[test]
 fn a_turn_sends_the_probes_of_some_bonds_and_the_next_ones_those_of_the_others() {
@@ -69,7 +69,7 @@ pub(super) fn bonds_with_a_port(
             ports.push(PortId(link.ifindex));
         }
     }
-    while instances.read_links(NOW, 1024) == crate::netlink::Drained::More {}
+    while instances.read_links(NOW, 1024) == Drained::More {}
     instances.settle(NOW);
     ports
 }
