@@ -259,7 +259,12 @@ impl Agent {
     fn wait(&mut self) -> Option<Duration> {
         let instances = &mut *self.instances.lock();
         let shows = self.showing.is_some() && self.showing_waits.is_none();
-        if shows || !self.unread.is_empty() || instances.has_pending_events() || instances.has_unpublished() {
+        if shows
+            || !self.unread.is_empty()
+            || instances.has_pending_events()
+            || instances.has_untold()
+            || instances.has_unpublished()
+        {
             return Some(Duration::ZERO);
         }
         let reads = self.server.has_reads() && self.showing.is_none();
@@ -301,6 +306,7 @@ impl Agent {
         if instances.take_answers(now, BUDGET) == Drained::More {
             self.unread.insert(ANSWERS);
         }
+        instances.tell_untold(now);
         // What the kernel has to do for them.
         instances.ask_rests();
         if sources.contains(&SIGNALS) {
@@ -348,7 +354,7 @@ impl Agent {
         if clients_first && let Some(request) = self.server.next_change() {
             return Some(Next::Call(request));
         }
-        let links_are_read = !self.unread.contains(&LINK_EVENTS);
+        let links_are_read = !self.unread.contains(&LINK_EVENTS) && !instances.has_untold();
         if let Some(task) = instances.next_task(clock::now(), links_are_read) {
             self.clients_first = instances.has_started();
             return Some(Next::Task(task));

@@ -17,6 +17,9 @@
 //! [`instances::Changer`](crate::instances::Changer). It has the planes, and shares the instances with the loop: it gives them back
 //! whenever it waits.
 //!
+//! A plane may have threads of its own. One of `tc` waits for grace periods of the kernel, without RTNL, so that lists of ports can be
+//! put in force by the loop at any time; another one tells the kernel which bonds it is to fail over by itself.
+//!
 //! Lines of the log are written by a thread of [`logging`](crate::logging), because whoever reads them may be slow.
 //!
 //! So the loop itself waits for nothing but its turn to have the instances. It cannot use a plane or a bond's plane, which other

@@ -85,7 +85,7 @@ struct World {
     part_that_fails: Option<(PlanPart, PlaneError)>,
     bonds: BTreeMap<BondName, Observed>,
     /// Bonds that were made: an index is not given twice.
-    made: u8,
+    made: u16,
     ports: BTreeMap<PortId, LinkReport>,
     counters: BTreeMap<PortId, PortCounters>,
     heard: BTreeMap<PortId, ReceiveStamps>,
@@ -398,7 +398,7 @@ impl World {
             name: name.to_owned(),
             admin_up: self.up,
             carrier: Carrier::Off,
-            mac: MacAddr([2, 0, 0, 0, 0xb0, number]),
+            mac: MacAddr([2, 0, 0, number.to_be_bytes()[0], 0xb0, number.to_be_bytes()[1]]),
             mtu: 1500,
             promisc: false,
             allmulti: false,
@@ -500,7 +500,7 @@ fn busy(doing: String) -> PlaneError {
 }
 
 /// Interface indexes of bonds come after this one, out of the way of those that tests give to ports.
-const FIRST_BOND: u32 = 1000;
+const FIRST_BOND: u32 = 100_000;
 
 #[cfg(test)]
 mod tests {

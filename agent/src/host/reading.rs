@@ -24,8 +24,10 @@ pub(super) struct Reading {
 pub struct Read {
     /// Interfaces that are not there any more, with the names they had.
     pub gone: Vec<(u32, String)>,
-    /// Interfaces whose state it brought, the same as before or not.
+    /// Interfaces whose state it brought, which differs from the one before.
     pub links: Vec<Link>,
+    /// Interfaces that are as they were.
+    pub same: Vec<u32>,
     /// Events were lost meanwhile: another reading is needed.
     pub outdated: bool,
 }

@@ -43,10 +43,16 @@ impl Host {
             self.remove(ifindex);
             read.gone.push((ifindex, name));
         }
-        read.links = links;
-        read.links.retain(|link| !touched.contains(&link.ifindex));
-        for link in &read.links {
-            self.insert(link.clone());
+        for link in links {
+            if touched.contains(&link.ifindex) {
+                continue;
+            }
+            if self.link(link.ifindex) == Some(&link) {
+                read.same.push(link.ifindex);
+            } else {
+                self.insert(link.clone());
+                read.links.push(link);
+            }
         }
         self.addresses.clear();
         let read_then = addresses.into_iter().map(|address| (address, true));

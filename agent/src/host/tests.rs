@@ -120,7 +120,8 @@ fn events_that_are_lost_during_a_reading_lead_to_one_more() {
     assert!(read.outdated);
     assert_eq!(read.links, found, "newer than what was known");
     assert!(host.begin_reading());
-    assert!(!host.finish_reading(found, Vec::new()).outdated);
+    let read = host.finish_reading(found, Vec::new());
+    assert_eq!((read.outdated, read.links, read.same), (false, vec![], vec![1]));
     assert!(host.begin_reading());
     host.abandon_reading();
     assert!(host.begin_reading(), "the one before failed");

@@ -32,6 +32,7 @@ impl Instances {
     /// As [`Instances::drain`], after something that has changed no state.
     pub(super) fn carry_out_actions(&mut self, now: Time, at: InstanceId) {
         let mut frames = Vec::new();
+        let mut programmed = None;
         while let Some(action) = self.bonds[at].bond.poll_action() {
             // The saved state counts the announcements to come, which the files do not show.
             self.bonds[at].dirty |= matches!(
@@ -43,7 +44,12 @@ impl Instances {
                     frames.push((port.0, frame));
                     continue;
                 }
-                Action::Program { epoch, plan } => {
+                Action::Program { .. } if programmed == Some(self.bonds[at].bond.epoch()) => continue,
+                Action::Program { .. } => {
+                    // Of several facts in a row only the last one's plan counts, also for the frames of the others.
+                    let bond = &self.bonds[at].bond;
+                    let (epoch, plan) = (bond.epoch(), bond.plan().clone());
+                    programmed = Some(epoch);
                     let failed = self.program(now, at, epoch, &plan);
                     // Another agent on this processor may have to move its traffic too, such as that of the cable's other end in
                     // another namespace; all else can wait for it. Programs of lower priority do not run. [sched_yield(2)]

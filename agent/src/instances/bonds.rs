@@ -4,6 +4,7 @@ use bond_modes::Machine;
 use bond_monitors::Time;
 
 use super::Instances;
+use super::id::InstanceId;
 use super::kind::Kind;
 use crate::netlink::Link;
 
@@ -35,9 +36,16 @@ impl Kind<Instances> for Bonds {
         shared.bonds.poll_timeout()
     }
 
-    /// First what may move traffic.
+    /// First what may move traffic. Of the bonds that have more to do than to poll some are left to the next turn: they are the longest
+    /// overdue then. Polls only say what is to be read, and are all read at once.
     fn handle_timeout(&mut self, shared: &mut Instances, now: Time) {
-        let due = shared.due_with_polls(now);
+        let mut due = shared.due_with_polls(now);
+        let mut timers = 0;
+        due.retain(|at| {
+            let only_polls = shared.only_polls(now, *at);
+            timers += usize::from(!only_polls);
+            only_polls || timers <= TIMERS_A_TURN
+        });
         for &at in &due {
             let bond = &mut shared.bonds[at].bond;
             if bond.next_poll().is_some_and(|next| next <= now) {
@@ -56,3 +64,12 @@ impl Kind<Instances> for Bonds {
         shared.repair_after_pause(now, &due);
     }
 }
+
+impl Instances {
+    fn only_polls(&self, now: Time, at: InstanceId) -> bool {
+        self.bonds.get(at).is_some_and(|instance| instance.bond.only_polls(now))
+    }
+}
+
+/// Bonds with timers that a turn runs at most: the next link event must not wait for the probes of all.
+pub(super) const TIMERS_A_TURN: usize = 32;

@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::time::Duration;
 
-use bond_modes::{Event, Port, PortId};
+use bond_modes::{Port, PortId};
 use bond_monitors::{Carrier, Time};
 
 use super::Instances;
@@ -27,8 +27,15 @@ impl Instances {
             }
             Drained::Empty
         });
-        while let Some(event) = self.pending_events.pop_front() {
-            self.on_link_event(now, event);
+        while !self.pending_events.is_empty() {
+            self.in_a_row(now, |instances| {
+                for _ in 0..BATCH {
+                    let Some(event) = instances.pending_events.pop_front() else {
+                        return;
+                    };
+                    instances.on_link_event(now, event);
+                }
+            });
         }
         self.refresh_outdated_addresses(now);
         drained
@@ -77,6 +84,7 @@ impl Instances {
 
     /// Forgets the events of a port that was just attached: they report our own settings, and its state is read afterwards.
     pub(super) fn skip_events_of(&mut self, port: PortId) {
+        self.untold.is_told(port.0);
         self.forget_queued(|event| matches!(event, LinkEvent::Link(link) if link.ifindex == port.0));
     }
 
@@ -92,12 +100,14 @@ impl Instances {
         in_picture(&mut self.host, &event);
         match event {
             LinkEvent::Link(link) => {
+                self.untold.is_told(link.ifindex);
                 if !link.report.carrier.is_on() {
                     self.waiting_port_failed(PortId(link.ifindex));
                 }
                 self.told_of(now, std::slice::from_ref(&link));
             }
             LinkEvent::Gone { ifindex, name } => {
+                self.untold.is_told(ifindex);
                 self.waiting_port_failed(PortId(ifindex));
                 self.told_gone(now, ifindex, &name);
             }
@@ -117,7 +127,7 @@ impl Instances {
         }
     }
 
-    fn told_of(&mut self, now: Time, links: &[Link]) {
+    pub(super) fn told_of(&mut self, now: Time, links: &[Link]) {
         links.iter().for_each(|link| self.heard_of(link.ifindex));
         self.each_kind(|kind, shared| kind.on_links(shared, now, links));
     }
@@ -154,9 +164,11 @@ impl Instances {
         let ran = self.running_ports();
         self.forget_queued(|_| true);
         // That a port has ceased to run may be among what was lost or dropped, and the reading may take long.
-        for port in mii::not_running(&ran).into_iter().map(PortId) {
-            self.on_lost_carrier(now, port);
-        }
+        self.in_a_row(now, |instances| {
+            for port in mii::not_running(&ran).into_iter().map(PortId) {
+                instances.on_lost_carrier(now, port);
+            }
+        });
         self.host.begin_reading()
     }
 
@@ -171,7 +183,8 @@ impl Instances {
             self.host.touch(port.0);
             self.heard_of(port.0);
             self.polls.told(port);
-            self.feed(now, at, Event::Link { port, report });
+            self.untold.is_carrier_told(port);
+            self.feed_link(now, at, port, report);
         }
     }
 
@@ -212,13 +225,15 @@ impl Instances {
             self.waiting_port_failed(PortId(ifindex));
             self.told_gone(now, ifindex, &name);
         }
-        for link in read.links.iter().filter(|link| !link.report.carrier.is_on()) {
-            self.waiting_port_failed(PortId(link.ifindex));
+        let changed = read.links.iter().map(|link| link.ifindex);
+        for ifindex in changed.clone().chain(read.same.iter().copied()) {
+            if self.host.link(ifindex).is_some_and(|link| !link.report.carrier.is_on()) {
+                self.waiting_port_failed(PortId(ifindex));
+            }
         }
-        self.told_of(now, &read.links);
-        for at in self.bonds.ids() {
-            self.refresh_addresses(now, at);
-        }
+        // All together: two may have exchanged theirs.
+        self.rename_ports(&read.links);
+        self.tell_later(changed, read.same);
         self.order_takeovers();
         if read.outdated {
             self.resync_later(now);
@@ -237,12 +252,15 @@ impl Instances {
             let before = self.pending_events.len();
             let drained = self.read_pending(BATCH);
             let mut at = 0;
-            let host = &mut self.host;
+            let (host, untold) = (&mut self.host, &mut self.untold);
             self.pending_events.retain(|event| {
                 at += 1;
                 let kept = at <= before || !old(event);
                 if !kept {
                     in_picture(host, event);
+                    if let LinkEvent::Link(link) = event {
+                        untold.was_dropped(link.ifindex);
+                    }
                 }
                 kept
             });
@@ -320,7 +338,7 @@ impl Instances {
         // The failover first, with the last known speed: reading it takes time.
         let known = instance.bond.ports().get(port);
         (report.speed, report.duplex) = known.map_or_else(Default::default, |port| (port.speed, port.duplex));
-        self.feed(now, at, Event::Link { port, report });
+        self.feed_link(now, at, port, report);
         self.look_at(at, Look::Port(port));
     }
 

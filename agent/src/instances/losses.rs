@@ -23,6 +23,7 @@ impl Instances {
         self.overtaken(bond);
         // A poll that was asked before may be answered with what was then.
         self.polls.told(loss.port);
+        self.untold.is_carrier_told(loss.port);
         let CarrierLoss {
             port, at, failed_over, ..
         } = loss;
@@ -43,12 +44,17 @@ impl Instances {
         log::warn!(
             "notes of lost carriers were lost, reading the state of every interface and preparing failovers anew"
         );
-        for at in bonds {
+        self.untold.prepare_anew(bonds);
+        self.resync_later(now);
+    }
+
+    /// Prepares a failover anew, after notes may have been lost.
+    pub(super) fn prepare_anew(&mut self, now: Time, at: InstanceId) {
+        if self.bonds.get(at).is_some() {
             self.overtaken(at);
             self.bonds[at].bond.prepare_anew(now);
             self.drain(now, at);
         }
-        self.resync_later(now);
     }
 
     /// Reads anew what the plane made of a bond.

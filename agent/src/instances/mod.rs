@@ -38,6 +38,7 @@ mod publish;
 mod rate_limit;
 mod repair;
 mod returns;
+mod row;
 mod saving;
 mod showing;
 mod shown;
@@ -51,6 +52,7 @@ mod topology;
 mod turns;
 mod unadopted;
 mod unfulfilled;
+mod untold;
 mod waiting;
 mod waiting_ports;
 
@@ -80,9 +82,11 @@ use self::left_behind::Left;
 use self::looks::Look;
 use self::polls::Polls;
 use self::returns::Returns;
+use self::row::Row;
 use self::table::Table;
 use self::turns::Turns;
 use self::unadopted::Unadopted;
+use self::untold::Untold;
 use self::waiting_ports::WaitingPorts;
 use crate::clock;
 use crate::control::proto::{BondEvent, BondReport, ControlError, ErrorCode, EventLine, PortReport};
@@ -143,6 +147,10 @@ pub struct Instances {
     /// Ports that bonds want, and that changed so that an attempt is due.
     to_attach: VecDeque<(InstanceId, String)>,
     turns: Turns,
+    /// Links that are told in a row.
+    row: Row,
+    /// What bonds have yet to be told after facts were lost.
+    untold: Untold,
     /// The interface that is being attached: its events are of our own making.
     in_hand: Option<PortId>,
     /// Interfaces of which events told, while a change reads one.
@@ -227,7 +235,7 @@ impl Instances {
             events: Events::open().map_err(cannot("listen to the kernel's link events"))?,
             events_broken: false,
             pending_events: VecDeque::new(),
-            routes: RouteSocket::open().map_err(cannot("open a socket for requests to the kernel"))?,
+            routes: RouteSocket::open_for_loop().map_err(cannot("open a socket for requests to the kernel"))?,
             threads,
             host: Host::default(),
             packets: open_packets()?,
@@ -246,6 +254,8 @@ impl Instances {
             gone: BTreeSet::new(),
             to_attach: VecDeque::new(),
             turns: Turns::default(),
+            row: Row::default(),
+            untold: Untold::default(),
             in_hand: None,
             heard: None,
             overheard: None,
@@ -306,6 +316,7 @@ impl Instances {
         while let Some(answer) = self.threads.last_answer(limit) {
             answer(self, clock::now());
         }
+        self.tell_all(clock::now());
         // Elsewhere its devices go with the process.
         if dataplane::probes_in_sight() {
             drop(self.threads.examiner.last_answer(limit));

@@ -38,9 +38,12 @@ mod planes;
 mod publish;
 mod put_back;
 mod renames;
+mod row;
 mod saving;
 mod second_kind;
+mod timers;
 mod unmade;
+mod untold;
 
 const NOW: Time = Time::ZERO;
 
@@ -127,6 +130,7 @@ impl Change<'_> {
         let read = self.unlocked(|tools| super::events::read_all(&mut tools.links));
         let now = self.now();
         self.finish_reading(now, read);
+        self.tell_all(now);
     }
 
     /// As [`Instances::poll_timeout`], with the tasks.
@@ -138,6 +142,7 @@ impl Change<'_> {
     /// Has the threads asked and takes their answers, until nothing is left to ask; and carries out the tasks to which that leads.
     fn settle(&mut self, now: Time) {
         loop {
+            self.tell_all(now);
             self.ask_threads(now);
             if self.take_answers(now, 1) == Drained::Empty {
                 break;

@@ -39,15 +39,11 @@ impl Caller {
         }
     }
 
-    /// Runs `request` to its end. After an error the connection must not be used again: a late answer may follow.
+    /// Runs `request` to its end, and waits so long for an answer after the kernel has taken it. After an error the connection must not be used again: a late answer may follow.
     ///
     /// Waits for the socket only when no waker fired since the last poll: ethtool's first call passes its second request from
     /// one future to the other without the socket becoming readable in between.
-    pub(super) fn call<F: Future>(&mut self, request: F) -> io::Result<F::Output> {
-        self.call_within(PATIENCE, request)
-    }
-
-    fn call_within<F: Future>(&mut self, patience: Duration, request: F) -> io::Result<F::Output> {
+    pub(super) fn call_within<F: Future>(&mut self, patience: Duration, request: F) -> io::Result<F::Output> {
         let mut deadline = Instant::now() + patience;
         let mut sent = self.work.sent.load(Ordering::Relaxed);
         let mut last_read = false;
@@ -133,7 +129,7 @@ impl Work {
     }
 }
 
-/// A non-blocking netlink socket under a connection. It never registers a waker: [`Caller::call`] waits for it. What fails is
+/// A non-blocking netlink socket under a connection. It never registers a waker: [`Caller::call_within`] waits for it. What fails is
 /// kept for the call: to the connection, a message that could not be sent is sent, and none has come that could not be received.
 pub(super) struct CallSocket {
     socket: Socket,
@@ -252,7 +248,7 @@ impl Wake for Woken {
     }
 }
 
-/// Longest wait for an answer after the kernel has taken the request.
+/// Longest wait for an answer after the kernel has taken the request, of those who may wait.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
@@ -371,7 +367,7 @@ pub(crate) mod tests {
             Poll::Pending
         });
         let started = Instant::now();
-        assert_eq!(caller.call(request).unwrap(), 3);
+        assert_eq!(caller.call_within(PATIENCE, request).unwrap(), 3);
         assert!(started.elapsed() < PATIENCE);
     }
 
@@ -383,7 +379,9 @@ pub(crate) mod tests {
         let mut caller = Caller::new(connection, socket, work);
         let started = Instant::now();
         let request = handle.link_mode().get(Some("lo"));
-        let answer = caller.call(async move { request.execute().await?.try_collect::<Vec<_>>().await });
+        let answer = caller.call_within(PATIENCE, async move {
+            request.execute().await?.try_collect::<Vec<_>>().await
+        });
         // lo has no link modes; the test is that the kernel answers so, at once.
         assert!(matches!(answer.unwrap(), Err(ethtool::EthtoolError::NetlinkError(_))));
         assert!(started.elapsed() < PATIENCE, "{:?}", started.elapsed());
@@ -401,7 +399,7 @@ pub(crate) mod tests {
     #[test]
     fn a_closed_connection_ends_the_call() {
         let (mut caller, _reader, _writer) = silent(ready(()));
-        let refused = caller.call(pending::<()>()).unwrap_err();
+        let refused = caller.call_within(PATIENCE, pending::<()>()).unwrap_err();
         assert_eq!(refused.raw_os_error(), Some(libc::ENOTCONN));
     }
 

@@ -3,6 +3,7 @@
 use std::future::{Future, ready};
 use std::io;
 use std::os::fd::AsRawFd;
+use std::time::Duration;
 
 use bond_monitors::{Duplex, MacAddr, Speed};
 use ethtool::{EthtoolAttr, EthtoolError, EthtoolHandle, EthtoolLinkModeAttr, EthtoolLinkModeDuplex};
@@ -14,13 +15,13 @@ use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessa
 use rtnetlink::sys::AsyncSocket;
 use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec, LinkVeth};
 
-use super::call::{CallSocket, Caller};
+use super::call::{CallSocket, Caller, PATIENCE};
 use super::message::{self, Address, Link, brief};
 
 /// The interfaces of the network namespace in which it was opened.
 ///
 /// Every call is complete when it returns, or fails with the kernel's errno (ETIMEDOUT if the kernel did not answer within a
-/// second after it had taken the request).
+/// second after it had taken the request, or some milliseconds where the loop asks).
 pub struct RouteSocket {
     route: Connection<Handle>,
     ethtool: Connection<EthtoolHandle>,
@@ -36,6 +37,14 @@ impl RouteSocket {
         links.route.ensure()?;
         // Without generic netlink only speed and duplex are unknown.
         let _ = links.ethtool.ensure();
+        Ok(links)
+    }
+
+    /// For the loop, and for what takes no lock of the kernel that others hold for long: an answer that is missing holds all bonds up.
+    pub fn open_for_loop() -> io::Result<RouteSocket> {
+        let mut links = RouteSocket::open()?;
+        links.route.patience = PATIENCE_OF_LOOP;
+        links.ethtool.patience = PATIENCE_OF_LOOP;
         Ok(links)
     }
 
@@ -299,11 +308,17 @@ pub struct Statistics {
 struct Connection<H> {
     open: fn() -> io::Result<(Caller, H)>,
     live: Option<(Caller, H)>,
+    /// Longest wait for an answer.
+    patience: Duration,
 }
 
 impl<H> Connection<H> {
     fn new(open: fn() -> io::Result<(Caller, H)>) -> Self {
-        Connection { open, live: None }
+        Connection {
+            open,
+            live: None,
+            patience: PATIENCE,
+        }
     }
 
     fn ensure(&mut self) -> io::Result<&mut (Caller, H)> {
@@ -317,9 +332,10 @@ impl<H> Connection<H> {
         &mut self,
         request: impl FnOnce(&mut H) -> F,
     ) -> io::Result<T> {
+        let patience = self.patience;
         let (caller, handle) = self.ensure()?;
         let request = request(handle);
-        let broken = match caller.call(request) {
+        let broken = match caller.call_within(patience, request) {
             Ok(Ok(answer)) => return Ok(answer),
             Ok(Err(error)) => match error.errno() {
                 Some(refused) => return Err(refused),
@@ -331,6 +347,9 @@ impl<H> Connection<H> {
         Err(broken)
     }
 }
+
+/// Longest wait of the loop for an answer. The kernel has queued it when it has taken the request.
+const PATIENCE_OF_LOOP: Duration = Duration::from_millis(5);
 
 fn open_route() -> io::Result<(Caller, Handle)> {
     let (mut connection, handle, _) = rtnetlink::new_connection_with_socket::<CallSocket>()?;
@@ -381,6 +400,8 @@ const NAME_MAX: usize = 15;
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use bond_monitors::Carrier;
 
     use super::*;
@@ -545,6 +566,27 @@ mod tests {
             let undone = lost(&|links| links.set_up(index, true));
             assert_eq!(undone, Err(Some(libc::ETIMEDOUT)), "there is no such interface");
         });
+    }
+
+    #[test]
+    fn the_loop_waits_some_milliseconds_for_an_answer_that_is_missing() {
+        let mut links = RouteSocket::open_for_loop().unwrap();
+        let (connection, handle, _) = rtnetlink::new_connection_with_socket::<CallSocket>().unwrap();
+        let (silent, _writer) = std::io::pipe().unwrap();
+        let asks_nobody = async move {
+            std::future::pending::<()>().await;
+            drop(connection);
+        };
+        let caller = Caller::new(asks_nobody, silent.as_raw_fd(), Default::default());
+        links.route.live = Some((caller, handle));
+        let to = "127.0.0.1".parse().unwrap();
+        let asked = Instant::now();
+        assert_eq!(links.route(to).unwrap_err().raw_os_error(), Some(libc::ETIMEDOUT));
+        assert!(asked.elapsed() < PATIENCE / 2, "{:?}", asked.elapsed());
+        assert!(
+            links.route(to).unwrap().is_some_and(|route| route.local),
+            "the next one is answered"
+        );
     }
 
     #[test]

@@ -52,23 +52,25 @@ pub(crate) mod tests {
             WATCHED.replace(Some(Box::new(work)));
         }
 
-        /// Nothing that may wait for the kernel's RTNL lock may be done by this thread while this lives.
-        pub(crate) struct Forbidden(());
+        /// Nothing that may wait for RTNL or a grace period may be done by this thread while this lives.
+        pub(crate) struct Forbidden {
+            before: bool,
+        }
 
         pub(crate) fn forbid() -> Forbidden {
-            FORBIDDEN.set(true);
-            Forbidden(())
+            let before = FORBIDDEN.replace(true);
+            Forbidden { before }
         }
 
         impl Drop for Forbidden {
             fn drop(&mut self) {
-                FORBIDDEN.set(false);
+                FORBIDDEN.set(self.before);
             }
         }
 
         /// To be called by what may wait for it.
         pub(crate) fn may_wait() {
-            assert!(!FORBIDDEN.get(), "this may wait for RTNL");
+            assert!(!FORBIDDEN.get(), "this may wait for the kernel");
         }
 
         /// Number of requests so far.

@@ -15,6 +15,7 @@ use super::lists;
 use super::object::Loader;
 use super::pins::{BondPins, Pins};
 use super::programs::Programs;
+use super::restock::Restocker;
 use crate::dataplane::PlaneError;
 use crate::dataplane::step::{BPF, step, step_with};
 use crate::netlink::RouteSocket;
@@ -40,6 +41,8 @@ pub(super) struct Shared {
     pub(super) loader: Loader,
     /// What fails over by itself.
     pub(super) in_kernel: InKernel,
+    /// For the lists of all bonds.
+    pub(super) restocker: Restocker,
     /// Opened when the first bond needs it: it may have to be mounted.
     pub(super) pins: Option<Pins>,
     /// See [`Shared::swept_pins`].
@@ -121,18 +124,18 @@ impl Shared {
         Ok(pins)
     }
 
-    /// Takes over the list that an earlier agent left in force in these maps. One grace period serves all bonds, as that agent ended
+    /// Takes over the lists that an earlier agent wrote into these maps. One grace period serves all bonds, as that agent ended
     /// before this one got the lock; not a bond that this one had already.
-    pub(super) fn take_over_list(&mut self, ifindex: u32, bpf: &mut BondBpf) -> io::Result<()> {
+    pub(super) fn take_over_lists(&mut self, ifindex: u32, bpf: &mut BondBpf) -> io::Result<()> {
         let is_new = self.taken.insert(ifindex);
-        if !bpf.has_old_list()? {
+        if !bpf.has_old_lists() {
             return Ok(());
         }
         if !is_new || !self.settled {
             lists::grace_period();
             self.settled = self.pins.as_ref().is_some_and(Pins::is_locked);
         }
-        bpf.take_over_list()
+        bpf.take_over_lists()
     }
 
     /// The folder of pins of an earlier agent, if there is one; opens none.

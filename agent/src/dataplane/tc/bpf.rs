@@ -91,13 +91,13 @@ impl BondBpf {
         self.maps.copy_of(name)
     }
 
-    /// Whether an earlier agent left a list in force that is yet to be taken over.
-    pub fn has_old_list(&self) -> io::Result<bool> {
-        Ok(self.lists.are_unknown() && is_list(self.selector(self.way)?))
+    /// Whether an earlier agent wrote lists, and may have left some a moment ago, that are yet to be taken over.
+    pub fn has_old_lists(&self) -> bool {
+        self.lists.are_unknown() && self.uses_lists()
     }
 
-    /// Takes that over; a grace period has passed since the earlier agent ended.
-    pub fn take_over_list(&mut self) -> io::Result<()> {
+    /// Takes them over; a grace period has passed since the earlier agent ended.
+    pub fn take_over_lists(&mut self) -> io::Result<()> {
         let selector = self.selector(self.way)?;
         self.lists.take_over(&self.maps.lists()?, selector);
         Ok(())
@@ -110,7 +110,7 @@ impl BondBpf {
 
     /// Closes maps that can be opened again without harm to a failover.
     pub fn close_spare(&mut self) {
-        let lists = self.ways().iter().any(|way| *way != Way::One);
+        let lists = self.uses_lists();
         let ports = !self.counted.all_near(self.rules.keys());
         let needed = [(lists, LISTS), (ports, PORTS)].into_iter().filter(|(is, _)| *is);
         self.maps.close_spare(&needed.map(|(_, name)| name).collect::<Vec<_>>());
@@ -196,21 +196,19 @@ impl BondBpf {
         Some(tx)
     }
 
-    /// The lists that no selector names, if fewer than needed are clean; to be passed to [`BondBpf::note_clean`] after a grace
-    /// period.
-    pub fn left_lists(&mut self, needed: usize) -> io::Result<Option<Left>> {
-        match self.lists.are_fewer_than(needed) {
-            true => {
-                let in_force = self.selectors()?;
-                Ok(Some(self.lists.left(&self.maps.lists()?, &in_force)))
-            }
-            false => Ok(None),
-        }
+    /// The lists that no selector names; to be passed to [`BondBpf::note_clean`] after a grace period.
+    pub fn left_lists(&self) -> io::Result<Left> {
+        Ok(self.lists.left(&self.maps.lists()?, &self.selectors()?))
     }
 
-    /// Whether the next list would have to wait for a grace period.
-    pub fn is_out_of_lists(&self) -> bool {
-        self.lists.are_fewer_than(1)
+    /// Whether fewer than so many lists can be prepared, of a bond that uses some.
+    pub fn is_short_of_lists(&self, needed: usize) -> bool {
+        self.uses_lists() && self.lists.clean() < needed
+    }
+
+    /// Whether this is a list, and none can be prepared before a grace period.
+    pub fn lacks_list_for(&self, tx: &Tx) -> bool {
+        tx.kind != Spread::One && !tx.ports.is_empty() && self.lists.clean() == 0
     }
 
     /// The grace period of these is over.
@@ -221,6 +219,11 @@ impl BondBpf {
     /// As if the program of each policy were attached.
     #[cfg(test)]
     pub(super) fn set_any_tx(&mut self, tx: &Tx) -> io::Result<()> {
+        if self.lacks_list_for(tx) {
+            let left = self.left_lists()?;
+            super::lists::grace_period();
+            self.note_clean(left);
+        }
         if !self.way.serves(tx) {
             let way = Way::of(tx).expect("what sends nowhere is served by all");
             self.begin_way(way, tx)?;
@@ -269,7 +272,7 @@ impl BondBpf {
         self.spare = selectors;
     }
 
-    /// How many lists can be prepared without waiting.
+    /// How many lists can be prepared before a grace period.
     pub fn clean_lists(&self) -> usize {
         self.lists.clean()
     }
@@ -310,6 +313,10 @@ impl BondBpf {
     fn selectors(&self) -> io::Result<Vec<u32>> {
         let named = self.ways().into_iter().map(|way| self.selector(way));
         named.chain(self.spare.iter().copied().map(Ok)).collect()
+    }
+
+    fn uses_lists(&self) -> bool {
+        self.ways().iter().any(|way| *way != Way::One)
     }
 
     fn ways(&self) -> BTreeSet<Way> {

@@ -1,5 +1,5 @@
 //! What is in force of one bond, for several threads: the loop, which moves its traffic, and those that may wait, which do the rest of
-//! a plan.
+//! a plan. Whatever is done with it locked waits for nothing, so the loop does not wait for the others either.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -10,8 +10,8 @@ use bond_modes::{ForwardingPlan, PortId};
 use bond_monitors::{Carrier, MacAddr};
 
 use super::bpf::BondBpf;
-use super::failover::{LISTS_LEFT, MOST_PREPARED, Prepared, Standing, losses};
-use super::lists;
+use super::failover::{Prepared, Standing, losses};
+use super::restock::{Restocker, Restocking};
 use crate::dataplane::lock::lock;
 use crate::dataplane::step::step;
 use crate::dataplane::{BondName, PlaneError};
@@ -20,9 +20,9 @@ use crate::dataplane::{BondName, PlaneError};
 ///
 /// Its lock is held for reading and writing maps only, and for opening those at their pins that a failover does not need: never
 /// across a netlink request, the loading or attaching of a program, a sysctl or a file, as each of them may wait for the kernel's
-/// RTNL lock, and the traffic would wait with them.
+/// RTNL lock, nor across a grace period; the traffic would wait with them.
 #[derive(Clone)]
-pub struct Forwarding(Arc<Mutex<InForce>>);
+pub struct Forwarding(pub(super) Arc<Mutex<InForce>>);
 
 /// State in force of a bond that this process made or took over.
 pub struct InForce {
@@ -46,11 +46,15 @@ pub struct InForce {
     pub why_unprepared: String,
     /// A plan is being programmed: a request for it may change what `applied` does not say yet.
     pub programming: bool,
+    /// The traffic has yet to move to a list for which there was no room.
+    pub postponed: bool,
+    /// How room for lists is made.
+    pub restocking: Restocking,
 }
 
 impl Forwarding {
     /// Of a bond without ports that sends nowhere.
-    pub fn new(name: &str, bpf: BondBpf, carrier: Carrier, mac: MacAddr) -> Forwarding {
+    pub fn new(name: &str, bpf: BondBpf, carrier: Carrier, mac: MacAddr, restocker: &Restocker) -> Forwarding {
         let applied = ForwardingPlan {
             carrier,
             mac,
@@ -72,6 +76,8 @@ impl Forwarding {
             prepared: None,
             why_unprepared: String::new(),
             programming: false,
+            postponed: false,
+            restocking: Restocking::by(restocker),
         })))
     }
 
@@ -81,6 +87,7 @@ impl Forwarding {
         #[cfg(test)]
         let _forbidden = crate::netlink::tests::asks::forbid();
         let done = work(&mut in_force);
+        self.ask_for_room(&mut in_force);
         in_force.bpf.close_spare();
         done
     }
@@ -93,19 +100,6 @@ impl Forwarding {
             now.wanted = wanted;
             done
         })
-    }
-
-    /// Sees to it that the next list of ports finds a place. May wait some milliseconds, not locked. If that fails, the next list
-    /// waits instead.
-    pub fn restock(&self) {
-        let left = self.with(|now| match now.prepared {
-            Some(_) => now.bpf.left_lists(MOST_PREPARED + LISTS_LEFT),
-            None => now.bpf.left_lists(1),
-        });
-        if let Ok(Some(left)) = left {
-            lists::grace_period();
-            self.with(|now| now.bpf.note_clean(left));
-        }
     }
 }
 

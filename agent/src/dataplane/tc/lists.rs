@@ -3,13 +3,16 @@
 //! No run of a sending program ever sees a slot being written. A run takes the slot's number from the selector and is done with
 //! the slot when it ends; the kernel lets no run outlive an RCU grace period. So a slot that no selector has named since before a
 //! grace period began has no reader. Such slots are *clean*: all slots of a new map, and after a grace period all but the one in force.
-//! We wait for a grace period (some milliseconds) when taking over a list of an earlier agent, which may have left other slots a
-//! moment ago, and when the last clean slot was used: after the traffic has moved, not before, and not while the maps are locked.
+//!
+//! Nothing here waits for a grace period, which takes some milliseconds, or a tenth of a second. Who may wait does it before: for the
+//! list of an earlier agent, which may have left other slots a moment ago, when it is taken over; and in time for the next lists, see
+//! [`restock`](super::restock). Without a clean slot no list is prepared, and the traffic stays as it is until there is one.
 //!
 //! A slot is written only while it is clean, and is not clean from then on. A slot's words reach memory before the selector that
 //! names it: there is a fence between the two system calls.
 
 use std::borrow::{Borrow, BorrowMut};
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::atomic::{Ordering, fence};
 use std::thread;
@@ -38,18 +41,19 @@ unsafe impl aya::Pod for List {}
 /// Which slots of the map `lists` are clean.
 #[derive(Default)]
 pub struct Lists {
-    /// Nothing is known before the first list is prepared or taken over.
+    /// Nothing is known before a list is taken over, or a grace period has passed.
     clean: Option<Vec<u32>>,
-    /// How often slots have become clean.
-    round: u64,
-    /// Slots that were taken since others were [left](Lists::left).
-    taken: Vec<u32>,
+    /// How many lists were prepared.
+    prepared: u64,
+    /// By slot, the number of the last list that was prepared there.
+    last: BTreeMap<u32, u64>,
 }
 
 /// Slots that no selector names, while their grace period is waited for.
 pub struct Left {
     slots: Vec<u32>,
-    round: u64,
+    /// How many lists had been prepared by then.
+    prepared: u64,
 }
 
 impl Lists {
@@ -66,15 +70,17 @@ impl Lists {
         self.clean.is_none()
     }
 
-    /// Takes over a list that an earlier agent left in force. It may have left other slots a moment before it ended: to be called
+    /// Takes over the map of an earlier agent, with the list that it left in force if there is one. It may have left other slots a moment before it ended: to be called
     /// when a grace period has passed since, which is not to be waited for when the traffic moves.
     pub fn take_over(&mut self, slots: &Array<impl Borrow<MapData>, List>, selector: u32) {
         self.clean = Some(all_but(slots, &[selector]));
-        self.round += 1;
     }
 
     /// Writes the ports that send, and how they take turns, into a clean slot. Returns the selector that puts it in force, to be
     /// written at once. `in_force` are the selectors that it may replace.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::WouldBlock`]: no slot is clean.
     pub fn prepare(
         &mut self,
         slots: &mut Array<impl BorrowMut<MapData>, List>,
@@ -82,59 +88,44 @@ impl Lists {
         in_force: &[u32],
     ) -> io::Result<u32> {
         let list = List::encode(tx)?;
-        if self.clean.as_ref().is_none_or(Vec::is_empty) {
-            self.wait_for_readers(slots, in_force);
-        }
+        let clean = self.clean.as_mut().ok_or(io::ErrorKind::WouldBlock)?;
         // One that the kernel has put in force by itself since the slots were counted is none of them.
-        let is_in_force = |slot: &u32| names(in_force, *slot);
-        let clean = self.clean.get_or_insert_default();
-        clean.retain(|slot| !is_in_force(slot));
-        let slot = clean.pop().ok_or(io::ErrorKind::StorageFull)?;
-        self.taken.push(slot);
+        clean.retain(|slot| !names(in_force, *slot));
+        let slot = clean.pop().ok_or(io::ErrorKind::WouldBlock)?;
+        self.prepared += 1;
+        self.last.insert(slot, self.prepared);
         slots.set(slot, list, 0).map_err(map_error)?;
         fence(Ordering::SeqCst);
         Ok(IS_LIST | slot << SLOT_SHIFT)
     }
 
-    /// How many lists can be prepared without waiting for a grace period, as far as is known.
+    /// How many lists can be prepared, as far as is known.
     pub fn clean(&self) -> usize {
         self.clean.as_ref().map_or(0, Vec::len)
     }
 
-    /// Whether it is known that so many lists could not be prepared without waiting for a grace period.
-    pub fn are_fewer_than(&self, needed: usize) -> bool {
-        self.clean.as_ref().is_some_and(|clean| clean.len() < needed)
-    }
-
     /// All slots but those in force. They are clean after a grace period.
-    pub fn left(&mut self, slots: &Array<impl Borrow<MapData>, List>, in_force: &[u32]) -> Left {
-        self.taken.clear();
+    pub fn left(&self, slots: &Array<impl Borrow<MapData>, List>, in_force: &[u32]) -> Left {
         Left {
             slots: all_but(slots, in_force),
-            round: self.round,
+            prepared: self.prepared,
         }
     }
 
-    /// A grace period has passed since [`Lists::left`]. A slot that was taken meanwhile may have readers, even if it was left again.
-    /// Who needed more than there were has waited himself.
+    /// A grace period has passed since [`Lists::left`]. A slot that was used meanwhile may have readers, even if it was left again.
+    /// Several threads may wait at the same time.
     pub fn note_clean(&mut self, mut left: Left) {
-        if self.round == left.round {
-            left.slots.retain(|slot| !self.taken.contains(slot));
-            self.clean = Some(left.slots);
-            self.round += 1;
-        }
+        let is_used = |slot: &u32| self.last.get(slot).is_some_and(|last| *last > left.prepared);
+        left.slots.retain(|slot| !is_used(slot));
+        let clean = self.clean.get_or_insert_default();
+        clean.retain(|slot| !left.slots.contains(slot));
+        clean.append(&mut left.slots);
     }
 
     /// What a selector with a list stands for.
     pub fn tx(slots: &Array<impl Borrow<MapData>, List>, selector: u32) -> io::Result<Tx> {
         let list = slots.get(&slot_of(selector), 0).map_err(map_error)?;
         Ok(list.decode())
-    }
-
-    fn wait_for_readers(&mut self, slots: &Array<impl Borrow<MapData>, List>, in_force: &[u32]) {
-        grace_period();
-        self.clean = Some(all_but(slots, in_force));
-        self.round += 1;
     }
 }
 
@@ -213,7 +204,10 @@ fn slot_of(selector: u32) -> u32 {
 /// Returns when every program that was running at the call has ended. [membarrier(2)]
 pub fn grace_period() {
     #[cfg(test)]
-    GRACE_PERIODS.set(GRACE_PERIODS.get() + 1);
+    {
+        crate::netlink::tests::asks::may_wait();
+        GRACE_PERIODS.set(GRACE_PERIODS.get() + 1);
+    }
     // SAFETY: passes three integers.
     let waited = unsafe { libc::syscall(libc::SYS_membarrier, libc::MEMBARRIER_CMD_GLOBAL, 0, 0) };
     if waited != 0 {
@@ -318,13 +312,34 @@ mod tests {
         let (mut bpf, _) = new();
         let (lists, mut slots) = bpf.lists();
         let mut in_force = 0;
-        while !lists.are_fewer_than(1) {
+        while lists.clean() > 1 {
             in_force = lists.prepare(&mut slots, &all(1..3), &[in_force]).unwrap();
         }
         let left = lists.left(&slots, &[in_force]);
         let taken = lists.prepare(&mut slots, &all(1..3), &[in_force]).unwrap();
+        let refused = lists.prepare(&mut slots, &all(1..3), &[taken]).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::WouldBlock);
         lists.note_clean(left);
         assert!(!lists.clean.as_ref().unwrap().contains(&slot_of(taken)));
+        assert!(lists.clean() > 10, "but the others are");
+    }
+
+    #[test]
+    fn of_two_grace_periods_that_overlap_each_frees_what_was_left_before_it() {
+        let (mut bpf, _) = new();
+        let (lists, mut slots) = bpf.lists();
+        let first = lists.left(&slots, &[0]);
+        let taken = lists.prepare(&mut slots, &all(1..3), &[0]).unwrap();
+        let next = lists.prepare(&mut slots, &all(1..3), &[taken]).unwrap();
+        let second = lists.left(&slots, &[next]);
+        lists.note_clean(first);
+        assert!(
+            !lists.clean.as_ref().unwrap().contains(&slot_of(taken)),
+            "it was left later"
+        );
+        lists.note_clean(second);
+        assert!(lists.clean.as_ref().unwrap().contains(&slot_of(taken)));
+        assert_eq!(lists.clean() as u32, slots.len() - 1 - FIRST_SLOT);
     }
 
     #[test]

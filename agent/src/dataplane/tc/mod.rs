@@ -17,20 +17,21 @@
 //! | `bpf`, `programs` | the maps of one bond, read and written; its programs |
 //! | `bond`, `forwarding`, `adopt` | what is kept for a bond; what is in force of it; bonds taken over |
 //! | `failover/` | what the kernel does by itself when a port loses its carrier |
-//! | `lists` | lists of ports that are never seen half written |
+//! | `lists`, `restock` | lists of ports that are never seen half written; how the loop always finds room for the next |
 //! | `hook`, `sys` | how programs are attached: tcx or netkit links, or clsact filters |
 //! | `bpffs`, `pins` | where the pins are |
 //! | `device/`, `port` | the device of a bond, of either kind; ports taken in, given back, taken over |
 //! | `queues` | traffic that an operator sends through a port of his choice |
 //! | `program`, `traffic` | from the plan in force to the wanted one, and in which order; the steps of it that are a failover |
 //!
-//! Three threads use the plane. The loop moves the traffic of bonds by [`Traffic`]. The thread of changes makes and removes bonds, and
+//! Four threads use the plane. The loop moves the traffic of bonds by [`Traffic`]. The thread of changes makes and removes bonds, and
 //! attaches and detaches ports. The kernel thread does the rest of a plan, forgets ports that are gone, and reads again what other
-//! programs may have changed. These are the locks:
+//! programs may have changed. A thread of `restock` waits for grace periods of the kernel, so that lists of ports find room. These are
+//! the locks:
 //! - The one of `Shared`, for all bonds. A call that makes requests holds it to its end, however long the kernel's RTNL lock
 //!   keeps it waiting. The next such call of another thread waits for it, whatever its bond.
 //! - The one of `Forwarding`, for each bond. All threads hold it for reads and writes of maps only: never across a netlink
-//!   request, the loading or attaching of a program, a sysctl or a file.
+//!   request, the loading or attaching of a program, a sysctl, a file or a grace period.
 //! - Those of `InKernel`, for all bonds. One is for who may wait for a grace period of the kernel, which is a thread of its own, and
 //!   now and then who has that of `Shared`; never who has that of `Forwarding`. The others are held for single map requests.
 //!
@@ -51,6 +52,7 @@ use self::device::Suitable;
 use self::failover::{InKernel, LossWatch};
 use self::object::Loader;
 use self::pins::Pins;
+use self::restock::Restocker;
 use super::lock::lock;
 use super::step::step;
 use super::{
@@ -81,6 +83,7 @@ mod port_hook;
 mod program;
 mod programs;
 mod queues;
+mod restock;
 mod sys;
 #[cfg(test)]
 mod tests;
@@ -132,6 +135,7 @@ impl TcPlane {
             netns: netns.ino(),
             loader: Loader::default(),
             in_kernel: in_kernel.clone(),
+            restocker: step(|| "start a thread".to_owned(), Restocker::start)?,
             pins: None,
             swept: false,
             unforgotten: BTreeSet::new(),

@@ -7,6 +7,7 @@ use bond_modes::plan::{Accept, PortPlan, Source};
 
 use super::bond::{Bond, Shared};
 use super::bpf::MAX_PORTS;
+use super::forwarding::InForce;
 use super::hook;
 use super::port_hook::{drop_filter, hook_port, place, take_over, unhook};
 use crate::dataplane::port::{
@@ -267,6 +268,10 @@ fn expel(
     had_clsact: bool,
     errors: &mut Failures,
 ) {
+    let others = |now: &InForce| now.applied.tx.among(|kept| kept != port);
+    if bond.forwarding.with(|now| now.bpf.lacks_list_for(&others(now))) {
+        bond.forwarding.make_room();
+    }
     bond.forwarding.with(|now| {
         // Before anything else: what is prepared may move the traffic to this port.
         errors.note(step(
@@ -278,7 +283,7 @@ fn expel(
         now.lost_allmulti.remove(&port);
         errors.note(now.set_accept(port, Accept::Nothing));
         // What the program on the wire does it can also do through fewer ports.
-        let others = now.applied.tx.among(|kept| kept != port);
+        let others = others(now);
         if !now.applied.tx.sends_as(&others) {
             errors.note(now.set_tx(others));
         }

@@ -63,6 +63,9 @@ fn make(
     forwarding.with_newest(plan, |now, plan| traffic::open(now, plan, outcome));
     prepare_ports(links, &forwarding, plan, outcome);
     set_address(links, name, bond, plan, outcome);
+    if forwarding.with_newest(plan, |now, plan| traffic::lacks_list(now, plan)) {
+        forwarding.make_room();
+    }
     forwarding.with_newest(plan, |now, plan| traffic::transmit(now, plan, outcome));
     let exchange = || exchange(loader, bond, plan);
     outcome.note(
@@ -89,7 +92,9 @@ fn finish(links: &mut RouteSocket, forwarding: &Forwarding, plan: &ForwardingPla
         let coming = addresses(newest).filter(|_| newest != plan);
         outcome.note(PlanPart::OwnMacs, now.keep_own(coming));
     });
-    forwarding.restock();
+    if forwarding.with_newest(plan, |now, plan| prepare::lacks_lists(now, plan)) {
+        forwarding.make_room();
+    }
     prepare::look(links, forwarding, plan);
     forwarding.with_newest(plan, prepare::follow);
 }

@@ -1,4 +1,7 @@
 //! The steps of a plan that are map writes only, and so need no lock of the kernel but the map's: what a failover is.
+//!
+//! None of them waits. Where the traffic is to move to a list of ports and there is no room for another one, it moves as soon as there
+//! is; see [`restock`](super::restock).
 
 use std::collections::BTreeSet;
 use std::io;
@@ -106,11 +109,28 @@ pub fn transmit(now: &mut InForce, plan: &ForwardingPlan, outcome: &mut Applied)
             outcome.note(PlanPart::Tx, Err(PlaneError::PortGone { port }));
         }
     }
+    now.postponed = false;
     if let Some(wanted) = possible(now, plan)
         && now.bpf.way().serves(&wanted)
     {
         send(now, wanted, outcome);
     }
+}
+
+/// Whether no list can be prepared, and the traffic has to move to one.
+pub fn lacks_list(now: &InForce, plan: &ForwardingPlan) -> bool {
+    possible(now, plan).is_some_and(|tx| !now.applied.tx.sends_as(&tx) && now.bpf.lacks_list_for(&tx))
+}
+
+/// There is room for lists again: the traffic follows a plan for which there was none, and what it prepares is prepared.
+pub fn catch_up(now: &mut InForce, plan: &ForwardingPlan) {
+    if now.postponed {
+        // Who had more to do than that was told so, and does what fails here again.
+        let mut outcome = Applied::default();
+        transmit(now, plan, &mut outcome);
+        transmit_meanwhile(now, plan, &mut outcome);
+    }
+    prepare::follow(now, plan);
 }
 
 /// As long as another program has yet to take the wire over, the one that is there does of the plan what it can, and the one that
@@ -119,7 +139,11 @@ fn transmit_meanwhile(now: &mut InForce, plan: &ForwardingPlan, outcome: &mut Ap
     let Some(wanted) = possible(now, plan) else { return };
     if let Some((way, coming)) = now.bpf.coming() {
         let tx = nearest(*way, coming, &wanted);
-        if !coming.sends_as(&tx) {
+        if coming.sends_as(&tx) {
+            // Nothing to prepare.
+        } else if now.bpf.lacks_list_for(&tx) {
+            now.postponed = true;
+        } else {
             let doing = || format!("prepare the transmission of {}", now.name);
             outcome.note(PlanPart::Tx, step(doing, || now.bpf.set_coming(&tx)));
         }
@@ -139,6 +163,8 @@ fn send(now: &mut InForce, tx: Tx, outcome: &mut Applied) {
     if now.applied.tx.sends_as(&tx) {
         // Without ports only the kind can differ. A program that can do it is loaded when there is a port to send through.
         now.applied.tx = tx;
+    } else if now.bpf.lacks_list_for(&tx) {
+        now.postponed = true;
     } else {
         outcome.note(PlanPart::Tx, now.set_tx(tx));
     }
@@ -194,7 +220,7 @@ fn is_behind(now: &InForce, plan: &ForwardingPlan) -> bool {
         || other_way(now, plan).is_some()
         || queues::needs_tie(now, &plan.steer)
         || *now.bpf.own() != addresses(&now.applied).collect::<BTreeSet<_>>()
-        || now.bpf.is_out_of_lists()
+        || now.postponed
         || prepare::lacks_lists(now, plan)
         || prepare::needs_look(now, plan)
 }

@@ -68,6 +68,8 @@ impl Change<'_> {
         self.agenda = Agenda::new(saved, specs);
         let now = self.now();
         self.finish_reading(now, links);
+        // There is no bond yet that it costs anything.
+        self.tell_all(now);
         Ok(())
     }
 

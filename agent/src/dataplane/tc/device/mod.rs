@@ -131,12 +131,12 @@ impl Shared {
         let load = || format!("load the programs of {name}");
         let open = || {
             let (programs, mut bpf) = Programs::open(&pins, &mut self.loader, index)?;
-            self.take_over_list(device.bond.ifindex, &mut bpf)?;
+            self.take_over_lists(device.bond.ifindex, &mut bpf)?;
             Ok((programs, bpf))
         };
         let (mut programs, bpf) = step_with(&BPF, load, open)?;
         let (carrier, mac) = (Carrier::from_bool(device.wire.report.admin_up), device.bond.report.mac);
-        let forwarding = Forwarding::new(name, bpf, carrier, mac);
+        let forwarding = Forwarding::new(name, bpf, carrier, mac, &self.restocker);
         forwarding.with(|now| now.add_own([mac]))?;
         if let Some(pins) = &self.pins {
             self.in_kernel.open(&pins.failover());

@@ -31,6 +31,7 @@ mod near;
 mod netkit;
 mod programs;
 mod queues;
+mod restock;
 mod traffic;
 mod upgrade;
 mod world;
