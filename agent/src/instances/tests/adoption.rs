@@ -557,10 +557,13 @@ fn a_port_that_another_program_took_out_is_no_longer_the_operators() {
     with_bond("taken", |instances, _, _| {
         attach(instances, "a").unwrap();
         assert!(instances.bonds[0].origins.operator_ports.contains("a"));
-        let link = instances.tools().links.by_name("a").unwrap().unwrap();
+        let mut link = instances.tools().links.by_name("a").unwrap().unwrap();
+        let (a, b) = (PortId(link.ifindex), port(instances, "b").0);
+        link.master = Some(b);
+        instances.host.changed(link);
         // The script's bond is no interface.
-        instances.bonds[0].ifindex = port(instances, "b").0;
-        instances.on_taken_away(FIRST, PortId(link.ifindex), "a");
+        instances.bonds[0].ifindex = b;
+        instances.on_taken_away(FIRST, a, "a");
         instances.settle(NOW);
         assert_eq!(instances.bonds[0].origins.operator_ports, [].into());
         assert_eq!(instances.bonds[0].wanted, [""; 0]);

@@ -41,6 +41,9 @@ fn no_fact_waits_for_the_kernel_or_for_a_plane_that_is_at_work() {
         let poll = Poll::new().unwrap();
         instances.threads = Threads::start(Arc::new(Waker::new(poll.registry(), Token(0)).unwrap())).unwrap();
 
+        let mut taken = instances.host.link(b.0).unwrap().clone();
+        taken.master = Some(renamed.ifindex);
+        instances.host.changed(taken);
         let (let_go, at_work) = hold(instances.bonds[0].plane.clone());
         let begin = Instant::now();
         let forbidden = asks::forbid();
