@@ -257,10 +257,12 @@ impl Plane for TcPlane {
             Some(pins) => Some(pins),
             None => Pins::find(&shared.run_dir, shared.netns)?,
         };
-        match pins {
-            Some(pins) => pins.release(),
-            None => Ok(()),
+        let Some(pins) = pins else { return Ok(()) };
+        if !pins.has_bonds() {
+            // A thread may be about to pin something.
+            self.in_kernel.close()?;
         }
+        pins.release()
     }
 }
 

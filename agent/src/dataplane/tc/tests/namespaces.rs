@@ -73,6 +73,7 @@ impl Other {
             unshare(CloneFlags::CLONE_NEWNET).unwrap();
             let mut plane = TcPlane::open(&run_dir, new_bonds, crate::dataplane::tc::FailoverChoice::Auto).unwrap();
             plane.make("bond0").unwrap();
+            plane.in_kernel.settle();
             report.send(lock(&plane.shared).netns).unwrap();
             if incoming.recv().is_ok() {
                 drop(plane);

@@ -130,6 +130,7 @@ pub(super) fn in_world_of(hook: Hook, device: DeviceChoice, body: impl FnOnce(&m
 impl Drop for World {
     fn drop(&mut self) {
         let _ = self.take_bond().map(|bond| Box::new(bond).destroy());
+        self.plane.in_kernel.settle();
         let released = self.plane.close();
         let _ = fs::remove_dir(&self.run_dir);
         if !thread::panicking() {
@@ -301,6 +302,8 @@ impl World {
     }
     fn reopen_to(&mut self, failover: FailoverChoice) {
         self.bond = None;
+        // The end of an agent ends its threads as well.
+        self.plane.in_kernel.settle();
         self.plane = TcPlane::open(&self.run_dir, self.new_bonds(), failover).unwrap();
     }
 
@@ -372,6 +375,7 @@ impl World {
     /// Everything that the plane could have changed and not put back.
     pub(super) fn snapshot(&mut self) -> Vec<String> {
         let mut lines = Vec::new();
+        self.plane.in_kernel.settle();
         for mut link in self.links.all().unwrap() {
             // The kernel tells these some time after an interface went up or down.
             link.report.carrier = Carrier::Off;
