@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::control::server::MAX_CLIENTS;
+use crate::control::proto::MAX_CLIENTS;
 
 /// Raises the soft limit of open descriptors to the hard one: a bond of two ports keeps six, and the usual soft limit of 1024 would
 /// end at some 150 bonds. Programs that this one might start would have to get the former limit back, as select(2) knows descriptors

@@ -22,6 +22,9 @@ use crate::text;
 /// Version of the JSON of `show`. Fields are added, never renamed or removed.
 pub const SCHEMA: u32 = 1;
 
+/// Connections at a time.
+pub const MAX_CLIENTS: usize = 64;
+
 /// Longest request line in bytes; a longer one closes the connection.
 pub const MAX_LINE: usize = 64 * 1024;
 

@@ -45,6 +45,7 @@ mod shown;
 mod table;
 mod task;
 mod tasks;
+mod telling;
 #[cfg(test)]
 mod tests;
 mod tools;

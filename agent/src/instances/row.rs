@@ -6,11 +6,8 @@
 
 use std::collections::BTreeSet;
 
-use bond_modes::plan::Spread;
-use bond_modes::{Event, Machine, PortId};
-use bond_monitors::{LinkReport, Time};
+use bond_modes::plan::{Spread, Tx};
 
-use super::Instances;
 use super::id::InstanceId;
 
 /// What is left to do at the end of a row.
@@ -21,29 +18,24 @@ pub(super) struct Row {
     fed: BTreeSet<InstanceId>,
 }
 
-impl Instances {
-    /// Tells of links by `tell`, which leaves no more to the end of the row than a turn may do.
-    pub(super) fn in_a_row(&mut self, now: Time, tell: impl FnOnce(&mut Instances)) {
-        if std::mem::replace(&mut self.row.is_told, true) {
-            return tell(self);
-        }
-        tell(self);
-        self.row.is_told = false;
-        for at in std::mem::take(&mut self.row.fed) {
-            if self.bonds.get(at).is_some() {
-                self.drain(now, at);
-            }
-        }
+impl Row {
+    /// Whether a row begins, and is not part of another one.
+    pub(super) fn begins(&mut self) -> bool {
+        !std::mem::replace(&mut self.is_told, true)
     }
 
-    /// As [`Instances::feed`], with the state of a port's link.
-    pub(super) fn feed_link(&mut self, now: Time, at: InstanceId, port: PortId, report: LinkReport) {
-        let event = Event::Link { port, report };
-        if self.row.is_told && self.bonds[at].bond.plan().tx.kind != Spread::One {
-            self.bonds[at].bond.handle_event(now, event);
-            self.row.fed.insert(at);
-        } else {
-            self.feed(now, at, event);
+    /// Whether a bond that sends like this and was told of a link waits for the end of the row.
+    pub(super) fn takes(&mut self, at: InstanceId, tx: &Tx) -> bool {
+        let waits = self.is_told && tx.kind != Spread::One;
+        if waits {
+            self.fed.insert(at);
         }
+        waits
+    }
+
+    /// The row has ended. Returns the bonds whose actions are to be carried out now.
+    pub(super) fn end(&mut self) -> BTreeSet<InstanceId> {
+        self.is_told = false;
+        std::mem::take(&mut self.fed)
     }
 }

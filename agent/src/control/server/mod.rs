@@ -22,14 +22,11 @@ use serde_json::{Value, json};
 
 use self::connection::{Connection, Input, Subscription};
 use self::peer::{GROUP, Peer, Policy};
-use super::proto::{Call, ControlError, ErrorCode, EventLine, MAX_LINE, parse_request};
+use super::proto::{Call, ControlError, ErrorCode, EventLine, MAX_CLIENTS, MAX_LINE, parse_request};
 use crate::descriptors::why;
 
 mod connection;
 mod peer;
-
-/// Connections at a time.
-pub const MAX_CLIENTS: usize = 64;
 
 /// Steps that one turn does for all clients together: a piece of input read, a line taken apart, or a piece of output sent.
 const STEPS_A_TURN: usize = 64;

@@ -3,19 +3,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
+use std::sync::mpsc::Sender;
 
 use bond_modes::PortId;
 
 use super::bpf::BondBpf;
 use super::device::{DeviceKind, NewBonds, Suitable};
 use super::failover::InKernel;
-use super::forwarding::Forwarding;
+use super::forwarding::{Forwarding, Short};
 use super::hook::{Attached, Hold};
 use super::lists;
 use super::object::Loader;
 use super::pins::{BondPins, Pins};
 use super::programs::Programs;
-use super::restock::Restocker;
 use crate::dataplane::PlaneError;
 use crate::dataplane::step::{BPF, step, step_with};
 use crate::netlink::RouteSocket;
@@ -42,7 +42,7 @@ pub(super) struct Shared {
     /// What fails over by itself.
     pub(super) in_kernel: InKernel,
     /// For the lists of all bonds.
-    pub(super) restocker: Restocker,
+    pub(super) restocker: Sender<Short>,
     /// Opened when the first bond needs it: it may have to be mounted.
     pub(super) pins: Option<Pins>,
     /// See [`Shared::swept_pins`].

@@ -3,7 +3,8 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::sync::{Arc, Mutex};
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex, Weak};
 
 use bond_modes::plan::{Accept, Rewrite, Tx};
 use bond_modes::{ForwardingPlan, PortId};
@@ -11,7 +12,6 @@ use bond_monitors::{Carrier, MacAddr};
 
 use super::bpf::BondBpf;
 use super::failover::{Prepared, Standing, losses};
-use super::restock::{Restocker, Restocking};
 use crate::dataplane::lock::lock;
 use crate::dataplane::step::step;
 use crate::dataplane::{BondName, PlaneError};
@@ -52,9 +52,20 @@ pub struct InForce {
     pub restocking: Restocking,
 }
 
+/// A bond that is short of lists. It may be gone when its turn comes.
+pub type Short = Weak<Mutex<InForce>>;
+
+/// How room for lists of ports is made; see [`restock`](super::restock).
+pub struct Restocking {
+    /// Who makes it.
+    pub by: Sender<Short>,
+    /// It was asked.
+    pub asked: bool,
+}
+
 impl Forwarding {
     /// Of a bond without ports that sends nowhere.
-    pub fn new(name: &str, bpf: BondBpf, carrier: Carrier, mac: MacAddr, restocker: &Restocker) -> Forwarding {
+    pub fn new(name: &str, bpf: BondBpf, carrier: Carrier, mac: MacAddr, restocker: &Sender<Short>) -> Forwarding {
         let applied = ForwardingPlan {
             carrier,
             mac,
@@ -77,7 +88,10 @@ impl Forwarding {
             why_unprepared: String::new(),
             programming: false,
             postponed: false,
-            restocking: Restocking::by(restocker),
+            restocking: Restocking {
+                by: restocker.clone(),
+                asked: false,
+            },
         })))
     }
 

@@ -52,7 +52,6 @@ use self::device::Suitable;
 use self::failover::{InKernel, LossWatch};
 use self::object::Loader;
 use self::pins::Pins;
-use self::restock::Restocker;
 use super::lock::lock;
 use super::step::step;
 use super::{
@@ -135,7 +134,7 @@ impl TcPlane {
             netns: netns.ino(),
             loader: Loader::default(),
             in_kernel: in_kernel.clone(),
-            restocker: step(|| "start a thread".to_owned(), Restocker::start)?,
+            restocker: step(|| "start a thread".to_owned(), restock::start)?,
             pins: None,
             swept: false,
             unforgotten: BTreeSet::new(),

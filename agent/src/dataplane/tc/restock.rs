@@ -9,51 +9,25 @@
 //! Those who may wait make room themselves before they need it, without the lock of the bond.
 
 use std::io;
+use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
-use std::sync::{Arc, Mutex, Weak};
 use std::thread;
 use std::time::Duration;
 
 use super::failover::{LISTS_LEFT, MOST_PREPARED};
-use super::forwarding::{Forwarding, InForce};
+use super::forwarding::{Forwarding, InForce, Short};
 use super::lists::{self, Left};
 use super::traffic;
 use crate::{priority, vital_thread};
 
-/// The thread. It ends when nobody can ask it any more.
-#[derive(Clone)]
-pub struct Restocker(Sender<Short>);
-
-/// A bond that is short of lists. It may be gone when its turn comes.
-type Short = Weak<Mutex<InForce>>;
-
-/// How one bond gets room.
-pub struct Restocking {
-    by: Restocker,
-    /// It was asked.
-    asked: bool,
-}
-
-impl Restocker {
-    /// Starts it.
-    ///
-    /// # Errors
-    /// The thread cannot be made.
-    pub fn start() -> io::Result<Restocker> {
-        let (asked, short) = mpsc::channel();
-        vital_thread::start("bondd-lists", move || restock(&short))?;
-        Ok(Restocker(asked))
-    }
-}
-
-impl Restocking {
-    /// By this thread.
-    pub fn by(restocker: &Restocker) -> Restocking {
-        Restocking {
-            by: restocker.clone(),
-            asked: false,
-        }
-    }
+/// Starts the thread. It ends when nobody can ask it any more.
+///
+/// # Errors
+/// The thread cannot be made.
+pub fn start() -> io::Result<Sender<Short>> {
+    let (asked, short) = mpsc::channel();
+    vital_thread::start("bondd-lists", move || restock(&short))?;
+    Ok(asked)
 }
 
 impl Forwarding {
@@ -62,7 +36,7 @@ impl Forwarding {
         if now.bpf.is_short_of_lists(RESTOCKED_BELOW) && !now.restocking.asked {
             now.restocking.asked = true;
             // It ends only with the agent.
-            let _ = now.restocking.by.0.send(Arc::downgrade(&self.0));
+            let _ = now.restocking.by.send(Arc::downgrade(&self.0));
         }
     }
 

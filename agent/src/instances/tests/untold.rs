@@ -6,7 +6,7 @@ use bond_modes::PortId;
 use bond_monitors::Carrier;
 
 use super::super::carrier_loss::CarrierLoss;
-use super::super::untold::TOLD_A_TURN;
+use super::super::telling::TOLD_A_TURN;
 use super::timers::bonds_with_a_port;
 use super::{Change, NOW, until, with_bond};
 use crate::instances::Instances;
