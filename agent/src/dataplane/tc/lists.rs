@@ -70,8 +70,8 @@ impl Lists {
         self.clean.is_none()
     }
 
-    /// Takes over the map of an earlier agent, with the list that it left in force if there is one. It may have left other slots a moment before it ended: to be called
-    /// when a grace period has passed since, which is not to be waited for when the traffic moves.
+    /// Takes over the map of an earlier agent, with the list that it left in force if there is one. It may have left other slots a
+    /// moment before it ended: to be called when a grace period has passed since, which is not to be waited for when the traffic moves.
     pub fn take_over(&mut self, slots: &Array<impl Borrow<MapData>, List>, selector: u32) {
         self.clean = Some(all_but(slots, &[selector]));
     }
