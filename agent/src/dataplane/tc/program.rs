@@ -89,9 +89,7 @@ fn finish(links: &mut RouteSocket, forwarding: &Forwarding, plan: &ForwardingPla
         let coming = addresses(newest).filter(|_| newest != plan);
         outcome.note(PlanPart::OwnMacs, now.keep_own(coming));
     });
-    forwarding.restock();
-    prepare::look(links, forwarding, plan);
-    forwarding.with_newest(plan, prepare::follow);
+    prepare::put_in_force(links, forwarding, plan);
 }
 
 fn set_address(links: &mut RouteSocket, name: &str, bond: &Bond, plan: &ForwardingPlan, outcome: &mut Applied) {

@@ -278,6 +278,7 @@ fn what_bonds_that_were_deleted_without_an_agent_left_is_removed_by_the_next() {
 fn the_pins_go_with_the_last_bond_and_come_with_the_next() {
     in_one_world(|w| {
         w.create();
+        w.plane.in_kernel.settle();
         let folder = failover_folder(w);
         assert!(folder.exists());
         Box::new(w.bond.take().unwrap()).destroy().unwrap();
