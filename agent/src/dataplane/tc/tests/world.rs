@@ -301,6 +301,7 @@ impl World {
     }
     fn reopen_to(&mut self, failover: FailoverChoice) {
         self.bond = None;
+        self.plane.in_kernel.end();
         self.plane = TcPlane::open(&self.run_dir, self.new_bonds(), failover).unwrap();
     }
 
@@ -337,9 +338,7 @@ impl World {
 
     pub(super) fn send(&mut self, from: &str, to: MacAddr, count: usize) {
         let ifindex = self.link(from).ifindex;
-        for _ in 0..count {
-            self.socket.send(ifindex, &frame(to)).unwrap();
-        }
+        (0..count).for_each(|_| self.socket.send(ifindex, &frame(to)).unwrap());
     }
 
     pub(super) fn send_frame(&mut self, frame: &[u8]) {
@@ -371,6 +370,7 @@ impl World {
 
     /// Everything that the plane could have changed and not put back.
     pub(super) fn snapshot(&mut self) -> Vec<String> {
+        self.plane.in_kernel.settle();
         let mut lines = Vec::new();
         for mut link in self.links.all().unwrap() {
             // The kernel tells these some time after an interface went up or down.
@@ -382,8 +382,7 @@ impl World {
             lines.push(format!("{link:?} disable_ipv6 {ipv6:?} clsact {clsact}"));
         }
         let pins = Pins::find(&self.run_dir, lock(&self.plane.shared).netns).unwrap();
-        let pins = pins.map(|pins| pins.list());
-        lines.extend(pins.unwrap_or_default());
+        lines.extend(pins.map(|pins| pins.list()).unwrap_or_default());
         lines.sort();
         lines
     }
