@@ -83,6 +83,8 @@ pub struct Kernel {
     pub losses: Vec<Loss>,
     /// A port that waits or was left refuses frames that came from us, as the classifier does.
     pub refuses_own: bool,
+    /// The newest plan that was asked for.
+    wanted: Option<ForwardingPlan>,
     next_index: u32,
 }
 
@@ -108,6 +110,7 @@ impl Kernel {
             fails_over: false,
             losses: Vec::new(),
             refuses_own: true,
+            wanted: None,
             next_index: 1,
         }
     }
@@ -182,6 +185,7 @@ impl Kernel {
 
     /// Programs a plan.
     pub fn program(&mut self, plan: &ForwardingPlan) -> Result<(), Failed> {
+        self.wanted = Some(plan.clone());
         let mut failures = self.failures;
         if failures.left == 0 {
             self.bring_about(plan);
@@ -213,6 +217,11 @@ impl Kernel {
     /// Reads anew what others may have changed.
     pub fn refresh(&mut self) {
         self.plan.mac = self.device.mac;
+    }
+
+    /// The agent ends.
+    pub fn agent_ends(&mut self) {
+        self.wanted = None;
     }
 
     /// Whether the data plane lets a frame to one station in that this sender's network delivers to a port.
@@ -251,13 +260,19 @@ impl Kernel {
         }
     }
 
-    /// A hook goes away with its interface.
+    /// A hook goes away with its interface. Nothing is prepared from then on, until the newest plan is put in force again: no other
+    /// may come.
     fn forget(&mut self, id: PortId) {
-        if self.plan.prepares(id) {
-            self.plan.if_lost.clear();
-        }
+        let mut rest = self.plan.clone();
+        rest.ports.remove(&id);
+        self.plan.if_lost.clear();
         self.plan.ports.remove(&id);
         self.plan.tx = self.plan.tx.among(|port| port != id);
+        let wanted = self.wanted.as_ref().unwrap_or(&rest);
+        let is_in_force = self.plan.tx.sends_as(&wanted.tx) && self.plan.ports.keys().eq(wanted.ports.keys());
+        if is_in_force && !wanted.prepares(id) {
+            self.plan.if_lost.clone_from(&wanted.if_lost);
+        }
     }
 }
 

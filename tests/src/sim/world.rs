@@ -514,6 +514,7 @@ impl World {
         let options = self.bond.options().clone();
         // A new bond takes what is in force for its plan.
         self.programmed = true;
+        self.kernel.agent_ends();
         self.kernel.refresh();
         self.bond = Bond::adopt(self.now, options, self.kernel.seen(), saved);
         self.drain();

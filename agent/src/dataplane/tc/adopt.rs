@@ -49,6 +49,9 @@ impl Shared {
         let mut bond = self.equip(name, device, pins)?;
         let ports = self.adopt_ports(name, &mut bond)?;
         bond.forwarding.with(|now| read_maps(now, device, &ports))?;
+        // Not before the ports are known: what is prepared for others is forgotten.
+        self.fail_over(&bond);
+        bond.forwarding.with(read_prepared)?;
         if bond.programs.are_stale() && bond.holds_all() {
             let mark = || bond.programs.mark_attached(&bond.forwarding);
             step(|| format!("set up the maps of {name}"), mark)?;
@@ -73,7 +76,12 @@ fn read_maps(now: &mut InForce, device: &Device, ports: &[(PortId, Link)]) -> Re
         let accept = step(read, || now.bpf.accept(*port))?;
         now.applied.ports.insert(*port, settings(link, &device.bond, accept));
     }
-    step(read, || prepare::read(now))?;
+    Ok(())
+}
+
+fn read_prepared(now: &mut InForce) -> Result<(), PlaneError> {
+    let name = now.name.clone();
+    step(|| format!("read the maps of {name}"), || prepare::read(now))?;
     now.keep_own([])?;
     now.remember_all(bridged(&now.applied))
 }

@@ -138,6 +138,15 @@ impl Shared {
         bpf.take_over_lists()
     }
 
+    /// Where what fails over in the kernel is pinned, if no other agent has the folder now.
+    pub(super) fn failover_folder(&mut self) -> Option<PathBuf> {
+        let pins = self.pins.as_mut()?;
+        if let Err(error) = pins.retry_lock() {
+            log::debug!("cannot lock the folder of pins: {error}");
+        }
+        pins.is_locked().then(|| pins.failover())
+    }
+
     /// The folder of pins of an earlier agent, if there is one; opens none.
     pub(super) fn find_pins(&self) -> Result<Option<Pins>, PlaneError> {
         step(
@@ -156,6 +165,7 @@ impl Shared {
         if let Some(pins) = self.pins.as_ref().or(found.as_ref()) {
             let link = step(|| format!("read interface {device}"), || self.links.by_index(device))?;
             if link.is_none() {
+                self.in_kernel.forget(device);
                 step(
                     || "remove the pins of a bond that is gone".to_owned(),
                     || pins.bond(device).remove(),

@@ -1,5 +1,6 @@
 //! What aya says of a failure, as an error of the kernel.
 
+use std::error::Error;
 use std::io;
 
 use aya::EbpfError;
@@ -9,6 +10,36 @@ use aya::programs::ProgramError;
 use aya::programs::tc::TcError;
 
 use crate::text::chain;
+
+/// An error of the kernel in other words, which keeps it as its source.
+pub fn in_words(text: String, source: impl Into<Box<dyn Error + Send + Sync>>) -> io::Error {
+    let source = source.into();
+    let kind = source
+        .downcast_ref()
+        .map_or(io::ErrorKind::Other, |error: &io::Error| error.kind());
+    io::Error::new(kind, InWords { text, source })
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("{text}")]
+struct InWords {
+    text: String,
+    source: Box<dyn Error + Send + Sync>,
+}
+
+/// The kernel's errno, in whatever it is wrapped.
+pub fn errno_of(error: &io::Error) -> Option<i32> {
+    error.raw_os_error().or_else(|| {
+        let mut cause = error.get_ref().map(|inner| inner as &(dyn Error + 'static));
+        while let Some(inner) = cause {
+            if let Some(errno) = inner.downcast_ref().and_then(errno_of) {
+                return Some(errno);
+            }
+            cause = inner.source();
+        }
+        None
+    })
+}
 
 /// A removal of what may be gone already.
 pub fn gone_is_fine(removed: Result<(), MapError>) -> io::Result<()> {

@@ -107,7 +107,6 @@ pub struct TcPlane {
 pub struct TcBond {
     shared: Arc<Mutex<Shared>>,
     planning: Arc<Mutex<Planning>>,
-    in_kernel: InKernel,
     bond: Bond,
 }
 
@@ -141,8 +140,11 @@ impl TcPlane {
             taken: BTreeSet::new(),
             settled: false,
         };
+        let shared = Arc::new(Mutex::new(shared));
+        let all = Arc::downgrade(&shared);
+        in_kernel.ask_for_folder(move || lock(&*all.upgrade()?).failover_folder());
         Ok(TcPlane {
-            shared: Arc::new(Mutex::new(shared)),
+            shared,
             planning: Arc::new(Mutex::new(planning)),
             run_dir: run_dir.to_owned(),
             new_bonds,
@@ -155,7 +157,6 @@ impl TcPlane {
         TcBond {
             shared: Arc::clone(&self.shared),
             planning: Arc::clone(&self.planning),
-            in_kernel: self.in_kernel.clone(),
             bond,
         }
     }
@@ -295,12 +296,7 @@ impl PlaneBond for TcBond {
             return Applied::refused(error, known, plan);
         }
         let planning = &mut *lock(&self.planning);
-        let applied = program::apply(&mut planning.links, &mut planning.loader, &name, &mut self.bond, plan);
-        // What failed before may be possible now.
-        if self.bond.forwarding.with(|now| now.prepared.is_none()) && self.in_kernel.open_again() {
-            failover::equip(&self.in_kernel, self.bond.ifindex, &self.bond.forwarding);
-        }
-        applied
+        program::apply(&mut planning.links, &mut planning.loader, &name, &mut self.bond, plan)
     }
 
     fn traffic(&self) -> Option<Box<dyn Traffic>> {
@@ -330,22 +326,18 @@ impl PlaneBond for TcBond {
 
     fn destroy(self: Box<Self>) -> Result<(), PlaneError> {
         let name = self.name();
-        let TcBond {
-            shared,
-            in_kernel,
-            bond,
-            ..
-        } = *self;
+        let TcBond { shared, bond, .. } = *self;
         let ifindex = bond.ifindex;
-        let forgotten = bond.forwarding.with(|now| {
-            now.unprepare()?;
-            now.prepared
-                .take()
-                .map_or(Ok(()), |mut prepared| prepared.forget_ports())
+        bond.forwarding.with(|now| {
+            let prepared = now.prepared.take();
+            let forgotten = prepared.map_or(Ok(()), |mut prepared| prepared.forget_ports());
+            for error in [now.unprepare().map(drop), forgotten]
+                .into_iter()
+                .filter_map(Result::err)
+            {
+                log::debug!("{name}: {error}");
+            }
         });
-        if let Err(error) = forgotten.and_then(|()| in_kernel.forget(ifindex)) {
-            log::debug!("{name}: {error}");
-        }
         // First its descriptors, or the programs would outlive their pins.
         drop(bond);
         lock(&shared).remove_bond(&name, ifindex)

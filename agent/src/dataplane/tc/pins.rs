@@ -149,7 +149,9 @@ impl Pins {
 
     /// Removes empty folders, and the mount if bondd made it and no pin is left.
     pub fn release(mut self) -> io::Result<()> {
-        remove_failover(&self.dir)?;
+        if self.dir.is_dir() && self.retry_lock().is_ok() && self.is_locked() {
+            remove_failover(&self.dir)?;
+        }
         // An open directory would keep the mount busy.
         self.lock = None;
         for dir in [self.dir.clone(), self.fs.root().join(ALL)] {

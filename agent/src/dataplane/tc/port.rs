@@ -7,6 +7,7 @@ use bond_modes::plan::{Accept, PortPlan, Source};
 
 use super::bond::{Bond, Shared};
 use super::bpf::MAX_PORTS;
+use super::failover::prepare::put_in_force;
 use super::forwarding::InForce;
 use super::hook;
 use super::port_hook::{drop_filter, hook_port, place, take_over, unhook};
@@ -272,6 +273,7 @@ fn expel(
     if bond.forwarding.with(|now| now.bpf.lacks_list_for(&others(now))) {
         bond.forwarding.make_room();
     }
+    let mut rest = bond.forwarding.with(|now| now.applied.clone());
     bond.forwarding.with(|now| {
         // Before anything else: what is prepared may move the traffic to this port.
         errors.note(step(
@@ -296,4 +298,7 @@ fn expel(
         errors.note(step(|| format!("forget {port} of {name}"), forget));
         errors.note(now.keep_own([]));
     });
+    rest.ports.remove(&port);
+    // The loop may have moved the traffic off it long ago, and has no plan then that would prepare the others anew.
+    put_in_force(links, &bond.forwarding, &rest);
 }

@@ -92,11 +92,7 @@ fn finish(links: &mut RouteSocket, forwarding: &Forwarding, plan: &ForwardingPla
         let coming = addresses(newest).filter(|_| newest != plan);
         outcome.note(PlanPart::OwnMacs, now.keep_own(coming));
     });
-    if forwarding.with_newest(plan, |now, plan| prepare::lacks_lists(now, plan)) {
-        forwarding.make_room();
-    }
-    prepare::look(links, forwarding, plan);
-    forwarding.with_newest(plan, prepare::follow);
+    prepare::put_in_force(links, forwarding, plan);
 }
 
 fn set_address(links: &mut RouteSocket, name: &str, bond: &Bond, plan: &ForwardingPlan, outcome: &mut Applied) {

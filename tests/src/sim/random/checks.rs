@@ -58,6 +58,7 @@ impl Walk {
             // read them back.
             let mut does = world.kernel.plan.clone();
             does.tx = does.tx.with_settings_of(plan.tx.kind.clone());
+            assert_eq!(does.if_lost, plan.if_lost, "the kernel prepares something else");
             assert_eq!(does, *plan, "the kernel does something else");
             let mac = world.kernel.device.mac;
             assert_eq!(mac, plan.mac, "the bond's interface has another address");

@@ -105,6 +105,7 @@ impl Shared {
                 let mark = || bond.programs.mark_attached(&bond.forwarding);
                 step(|| format!("set up the maps of {name}"), mark)?;
                 bond.programs.close();
+                self.fail_over(&bond);
                 Ok((bond, self.read_device(name, device.bond.ifindex)?))
             })
             .inspect_err(|_| self.unmake(name, Some(device.bond.ifindex)))
@@ -138,10 +139,6 @@ impl Shared {
         let (carrier, mac) = (Carrier::from_bool(device.wire.report.admin_up), device.bond.report.mac);
         let forwarding = Forwarding::new(name, bpf, carrier, mac, &self.restocker);
         forwarding.with(|now| now.add_own([mac]))?;
-        if let Some(pins) = &self.pins {
-            self.in_kernel.open(&pins.failover());
-            failover::equip(&self.in_kernel, device.bond.ifindex, &forwarding);
-        }
         let (hook, tx_hold) = self.hook_device(name, device, &pins, &mut programs, &forwarding)?;
         Ok(Bond {
             ifindex: device.bond.ifindex,
@@ -154,6 +151,15 @@ impl Shared {
             port_holds: Default::default(),
             forwarding,
         })
+    }
+
+    /// Lets the kernel fail over for a bond whose ports are known.
+    pub(super) fn fail_over(&mut self, bond: &Bond) {
+        match self.pins.as_ref().filter(|pins| pins.is_locked()) {
+            Some(pins) => self.in_kernel.open(&pins.failover()),
+            None => self.in_kernel.wait_for_lock(),
+        }
+        failover::equip(&self.in_kernel, bond.ifindex, &bond.forwarding);
     }
 
     /// Sees to it that a program of ours has what the stack sends: one of an earlier agent stays if it is of this build, or is
@@ -200,6 +206,7 @@ impl Shared {
     pub(super) fn remove_bond(&mut self, name: &str, ifindex: u32) -> Result<(), PlaneError> {
         let mut errors = Failures::default();
         errors.note(delete(&mut self.links, name, ifindex));
+        self.in_kernel.forget(ifindex);
         // Last: as long as the interface is there, its pins say what it does.
         let removed = self.pins().map(|pins| (pins.bond(ifindex), pins.has_others(ifindex)));
         if let Ok((_, false)) = &removed

@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use aya::maps::MapData;
@@ -11,10 +11,10 @@ use bond_modes::PortId;
 use bond_monitors::Time;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 
-use super::entering::{Entering, Entrant, Job, Then};
+use super::entering::{Entered, Entering, Entrant, Job, Then, Work};
 use super::layout::{Armed, Loss, RULES_OF, TRANSMITS};
 use super::open::{self, Opened};
-use crate::dataplane::tc::errors::{gone_is_fine, map_error};
+use crate::dataplane::tc::errors::{errno_of, gone_is_fine, map_error};
 use crate::dataplane::tc::folder;
 use crate::dataplane::{Report, lock};
 use crate::heap;
@@ -32,6 +32,9 @@ pub enum FailoverChoice {
 /// Why there is none with [`FailoverChoice::Off`].
 const NOT_ASKED_FOR: &str = "switched off by --in-kernel-failover off";
 
+/// Why there is none for an agent without the lock.
+const NOT_OURS: &str = "another agent serves the bonds of this network namespace";
+
 /// The program of one agent, with its maps. Clones are the same one.
 #[derive(Clone)]
 pub struct InKernel(Arc<Inner>);
@@ -44,6 +47,10 @@ struct Inner {
     /// forwarding.
     waiting: Mutex<()>,
     entering: Entering,
+    /// When bonds that the kernel refused are to enter again.
+    enter_again: Mutex<Option<Instant>>,
+    /// Says where the pins are to be, if this agent has the lock now. Asked with nothing locked.
+    locked_folder: OnceLock<Box<dyn Fn() -> Option<PathBuf> + Send + Sync>>,
     /// Where it is pinned, once a bond has needed it.
     folder: Mutex<Option<PathBuf>>,
     /// Locked for single requests to ordinary maps.
@@ -75,47 +82,62 @@ impl InKernel {
             ready,
             waiting: Mutex::new(()),
             entering,
+            enter_again: Mutex::default(),
+            locked_folder: OnceLock::new(),
             folder: Mutex::new(None),
             state: Mutex::new(State::Unopened),
         })))
     }
 
-    /// Takes program and maps over, or has the thread bring them into the kernel, if that was not tried before, or failed for a reason
-    /// that may have passed.
+    /// Takes program and maps over, or has the thread bring them into the kernel, if that was not tried before. What failed for a
+    /// reason that may pass the thread tries again, whoever asks meanwhile.
     pub fn open(&self, at: &Path) {
-        let may_help = || match &*lock(&self.0.state) {
-            State::Unopened => true,
-            State::Coming | State::Open(_) => false,
-            State::Without { again, .. } => again.is_some(),
-        };
-        if !may_help() {
+        let is_new = || matches!(&*lock(&self.0.state), State::Unopened);
+        if !is_new() {
             return;
         }
         let _waiting = lock(&self.0.waiting);
-        if may_help() {
+        if is_new() {
             *lock(&self.0.folder) = Some(at.to_owned());
             let comes = self.0.choice == FailoverChoice::Auto && !open::is_there(at);
-            let state = match comes.then(|| self.0.entering.leave(Job::Open, self.worker())) {
-                None => self.opened(at),
-                Some(Ok(())) => State::Coming,
-                Some(Err(error)) => State::without(&error),
+            let state = match comes {
+                false => self.opened(at),
+                true => State::Coming,
             };
             *lock(&self.0.state) = state;
+            self.call();
         }
     }
 
-    /// As [`InKernel::open`] after a failure of it, once in a while. Whether it is open, or comes.
-    pub fn open_again(&self) -> bool {
-        let is_due = match &*lock(&self.0.state) {
-            State::Coming | State::Open(_) => return true,
+    /// Another agent has the folder: nothing of it is opened, changed or removed until the thread finds that it has not any more.
+    pub fn wait_for_lock(&self) {
+        let mut state = lock(&self.0.state);
+        if self.0.choice == FailoverChoice::Auto && matches!(&*state, State::Unopened) {
+            *state = State::Without {
+                why: NOT_OURS.to_owned(),
+                again: Some(Instant::now() + PAUSE),
+            };
+            drop(state);
+            self.call();
+        }
+    }
+
+    /// Who says where the pins are to be, if this agent has the lock now.
+    pub fn ask_for_folder(&self, folder: impl Fn() -> Option<PathBuf> + Send + Sync + 'static) {
+        let _ = self.0.locked_folder.set(Box::new(folder));
+    }
+
+    /// The thread is to look at the state.
+    fn call(&self) {
+        let has_work = match &*lock(&self.0.state) {
+            State::Coming => true,
+            State::Without { again, .. } => again.is_some(),
+            State::Open(opened) => opened.exchange.is_some(),
             State::Unopened => false,
-            State::Without { again, .. } => again.is_some_and(|at| at <= Instant::now()),
         };
-        let folder = lock(&self.0.folder).clone().filter(|_| is_due);
-        folder.is_some_and(|folder| {
-            self.open(&folder);
-            self.refuses().is_none()
-        })
+        if has_work && let Err(error) = self.0.entering.leave(Job::Open, self.worker()) {
+            *lock(&self.0.state) = State::without(&error);
+        }
     }
 
     fn opened(&self, folder: &Path) -> State {
@@ -146,33 +168,46 @@ impl InKernel {
             .map_or(Ok(()), |folder| open::sweep(&folder).map(drop))
     }
 
-    /// The last bond is gone: takes the program out of the kernel.
+    /// The last bond is gone: takes the program out of the kernel. What the thread has yet to do for bonds is dropped first, so this
+    /// waits for no more than what it is at work with.
     pub fn close(&self) -> io::Result<()> {
-        let _waiting = lock(&self.0.waiting);
         let folder = lock(&self.0.folder).take();
         let mut state = lock(&self.0.state);
-        if matches!(&*state, State::Coming | State::Open(_)) {
-            *state = State::Unopened;
-        }
+        let before = match &*state {
+            State::Unopened | State::Without { again: None, .. } => None,
+            _ => Some(std::mem::replace(&mut *state, State::Unopened)),
+        };
         drop(state);
-        folder.map_or(Ok(()), |folder| folder::remove(&folder))
+        drop(before);
+        self.0.entering.clear();
+        let Some(folder) = folder else { return Ok(()) };
+        let _waiting = lock(&self.0.waiting);
+        folder::remove(&folder)
     }
 
     /// Why the kernel does not fail over by itself; nothing if it does.
     pub fn why_not(&self) -> Option<String> {
-        let comes = matches!(&*lock(&self.0.state), State::Coming);
-        let text = || "the program is brought into the kernel now".to_owned();
-        comes.then(text).or_else(|| self.refuses())
-    }
-
-    /// As [`InKernel::why_not`]; nothing if it does or will soon.
-    pub fn refuses(&self) -> Option<String> {
         match &*lock(&self.0.state) {
-            State::Coming | State::Open(_) => None,
+            State::Open(_) => None,
+            State::Coming => Some("the program is brought into the kernel now".to_owned()),
             State::Unopened if self.0.choice == FailoverChoice::Off => Some(NOT_ASKED_FOR.to_owned()),
             State::Unopened => Some("not looked for before the first bond".to_owned()),
             State::Without { why, .. } => Some(why.clone()),
         }
+    }
+
+    /// Whether it will not do so later either.
+    pub fn is_hopeless(&self) -> bool {
+        match &*lock(&self.0.state) {
+            State::Coming | State::Open(_) => false,
+            State::Unopened => true,
+            State::Without { again, .. } => again.is_none(),
+        }
+    }
+
+    /// Whether the program is there.
+    pub fn is_open(&self) -> bool {
+        self.open_folder().is_some()
     }
 
     /// Whether the program writes the maps `transmit` and `rules` of a bond.
@@ -184,66 +219,166 @@ impl InKernel {
             && open::is_entered(&folder, RULES_OF, ifindex, rules)?)
     }
 
-    /// Lets it do so soon. Then this is done, and the bond is reported.
-    pub fn enter(&self, ifindex: u32, maps: [MapData; 2], then: Then) -> io::Result<()> {
+    /// Lets it do so as soon as it can. Then this is done, and the bond is reported.
+    pub fn enter(
+        &self,
+        ifindex: u32,
+        maps: Box<dyn Fn() -> io::Result<[MapData; 2]> + Send>,
+        then: Then,
+    ) -> io::Result<()> {
         self.0.entering.enter(ifindex, Entrant { maps, then }, self.worker())
     }
 
     /// The program has nothing to do with a bond any more. The entries of its ports are to be removed before.
-    pub fn forget(&self, ifindex: u32) -> io::Result<()> {
+    pub fn forget(&self, ifindex: u32) {
         drop(self.0.entering.take(ifindex));
-        self.0.entering.leave(Job::Leave(ifindex), self.worker())
+        let may_know = matches!(&*lock(&self.0.state), State::Coming | State::Open(_));
+        if may_know && let Err(error) = self.0.entering.leave(Job::Leave(ifindex), self.worker()) {
+            log::debug!("a bond that has ended stays known to the kernel: {error}");
+        }
     }
 
-    fn worker(&self) -> impl FnMut(Job) + Send + 'static {
+    fn worker(&self) -> impl Work {
         let this = Arc::downgrade(&self.0);
-        move |job| {
-            if let Some(inner) = this.upgrade() {
-                InKernel(inner).work(job);
+        move |job| this.upgrade().and_then(|inner| InKernel(inner).work(job))
+    }
+
+    fn work(&self, job: Option<Job>) -> Option<Instant> {
+        match job {
+            Some(Job::Enter(bond)) => self.let_in(bond),
+            Some(Job::Leave(bond)) => self.let_out(bond),
+            Some(Job::Open) | None => self.look_after(),
+            #[cfg(test)]
+            Some(Job::Tell(done)) => {
+                self.look_after();
+                done.send(()).expect("somebody waits for it");
+            }
+        }
+        self.due()
+    }
+
+    /// Brings the program in, or tries that again, or exchanges another one's, and lets those in that could not enter before; whichever
+    /// is due.
+    fn look_after(&self) {
+        let is_due = |at: &Instant| *at <= Instant::now();
+        let (open, exchange) = match &*lock(&self.0.state) {
+            State::Coming => (true, false),
+            State::Without { again, .. } => (again.as_ref().is_some_and(is_due), false),
+            State::Open(opened) => (false, opened.exchange.as_ref().is_some_and(is_due)),
+            State::Unopened => (false, false),
+        };
+        if open {
+            self.bring_in();
+        }
+        if exchange {
+            self.exchange();
+        }
+        if open || lock(&self.0.enter_again).take_if(|at| is_due(at)).is_some() {
+            self.0.entering.coming().into_iter().for_each(|bond| self.let_in(bond));
+        }
+    }
+
+    /// When that is to be looked at without a job.
+    fn due(&self) -> Option<Instant> {
+        let enter = *lock(&self.0.enter_again);
+        let state = match &*lock(&self.0.state) {
+            State::Without { again, .. } => *again,
+            State::Open(opened) => opened.exchange,
+            State::Unopened | State::Coming => None,
+        };
+        [enter, state].into_iter().flatten().min()
+    }
+
+    fn let_in(&self, bond: u32) {
+        let Some(mut entrant) = self.0.entering.take(bond) else {
+            return;
+        };
+        let _waiting = lock(&self.0.waiting);
+        let Some(folder) = self.open_folder() else {
+            (entrant.then)(Entered::NoProgram(self.why_not().unwrap_or_default()));
+            if !self.is_hopeless() {
+                self.0.entering.put_back(bond, entrant);
+            }
+            return;
+        };
+        let entered = (entrant.maps)().and_then(|[transmit, rules]| {
+            open::enter(&folder, TRANSMITS, bond, &transmit)?;
+            open::enter(&folder, RULES_OF, bond, &rules)
+        });
+        match entered {
+            Ok(()) => {
+                (entrant.then)(Entered::Yes);
+                if let Err(error) = self.0.entering.tell(bond) {
+                    log::warn!("cannot tell that a bond can fail over in the kernel: {error}");
+                }
+            }
+            Err(error) => {
+                let again = may_pass(&error);
+                (entrant.then)(Entered::No(error));
+                if again {
+                    self.0.entering.put_back(bond, entrant);
+                    lock(&self.0.enter_again).get_or_insert_with(|| Instant::now() + PAUSE);
+                }
             }
         }
     }
 
-    fn work(&self, job: Job) {
+    fn let_out(&self, bond: u32) {
+        // Who takes the program out has all of it removed, and is not to wait.
+        if !self.is_open() {
+            return;
+        }
         let _waiting = lock(&self.0.waiting);
-        let folder = self.open_folder();
-        match job {
-            Job::Open => self.bring_in(),
-            Job::Enter(bond) => {
-                let Some(entrant) = self.0.entering.take(bond) else {
-                    return;
-                };
-                let [transmit, rules] = &entrant.maps;
-                let no_program = || io::Error::other(self.why_not().unwrap_or_default());
-                let entered = folder.ok_or_else(no_program).and_then(|folder| {
-                    open::enter(&folder, TRANSMITS, bond, transmit)?;
-                    open::enter(&folder, RULES_OF, bond, rules)
-                });
-                let has_entered = entered.is_ok();
-                (entrant.then)(entered);
-                if has_entered && let Err(error) = self.0.entering.tell(bond) {
-                    log::warn!("cannot tell that a bond can fail over in the kernel: {error}");
-                }
-            }
-            Job::Leave(bond) => {
-                let left = folder.map_or(Ok(()), |folder| open::forget(&folder, bond));
-                if let Err(error) = left.or_else(gone) {
-                    log::debug!("a bond that has ended stays known to the kernel: {error}");
-                }
-            }
-            #[cfg(test)]
-            Job::Tell(done) => done.send(()).expect("somebody waits for it"),
+        let left = self.open_folder().map_or(Ok(()), |folder| open::forget(&folder, bond));
+        if let Err(error) = left.or_else(gone) {
+            log::debug!("a bond that has ended stays known to the kernel: {error}");
         }
     }
 
     fn bring_in(&self) {
-        let is_wanted = matches!(&*lock(&self.0.state), State::Coming);
-        let folder = lock(&self.0.folder).clone().filter(|_| is_wanted);
-        if let Some(folder) = folder {
-            let state = self.opened(&folder);
-            *lock(&self.0.state) = state;
-            heap::give_back();
+        let comes = matches!(&*lock(&self.0.state), State::Coming);
+        let folder = match comes {
+            true => lock(&self.0.folder).clone(),
+            false => self.0.locked_folder.get().and_then(|folder| folder()),
+        };
+        let _waiting = lock(&self.0.waiting);
+        let is_wanted = || {
+            matches!(
+                &*lock(&self.0.state),
+                State::Coming | State::Without { again: Some(_), .. }
+            )
+        };
+        if !is_wanted() {
+            return;
         }
+        let state = match &folder {
+            None => State::Without {
+                why: NOT_OURS.to_owned(),
+                again: Some(Instant::now() + PAUSE),
+            },
+            Some(folder) => {
+                *lock(&self.0.folder) = Some(folder.clone());
+                self.opened(folder)
+            }
+        };
+        // The last bond may have gone meanwhile.
+        if is_wanted() {
+            *lock(&self.0.state) = state;
+        }
+        heap::give_back();
+    }
+
+    fn exchange(&self) {
+        let _waiting = lock(&self.0.waiting);
+        let Some(folder) = self.open_folder() else { return };
+        let exchanged = open::exchange(&folder);
+        let link =
+            exchanged.inspect_err(|error| log::warn!("the program of another build goes on in the kernel: {error}"));
+        self.with(|opened| match link {
+            Ok(link) => opened.exchanged(link),
+            Err(error) => opened.exchange = may_pass(&error).then(|| Instant::now() + PAUSE),
+        });
+        heap::give_back();
     }
 
     fn open_folder(&self) -> Option<PathBuf> {
@@ -255,6 +390,18 @@ impl InKernel {
     #[cfg(test)]
     pub fn wait(&self) -> impl Drop + '_ {
         lock(&self.0.waiting)
+    }
+
+    /// As if the process ended: the thread begins nothing any more.
+    #[cfg(test)]
+    pub fn end(&self) {
+        self.0.entering.clear();
+        let mut state = lock(&self.0.state);
+        if matches!(&*state, State::Coming) {
+            *state = State::Unopened;
+        }
+        drop(state);
+        drop(lock(&self.0.waiting));
     }
 
     /// Returns when the thread has done all that was left to it.
@@ -269,6 +416,9 @@ impl InKernel {
     #[cfg(test)]
     pub fn hurry(&self) {
         if let State::Without { again: Some(again), .. } = &mut *lock(&self.0.state) {
+            *again = Instant::now();
+        }
+        if let Some(again) = &mut *lock(&self.0.enter_again) {
             *again = Instant::now();
         }
     }
@@ -374,31 +524,52 @@ fn gone(error: io::Error) -> io::Result<()> {
 
 /// Whether another attempt may do better.
 fn may_pass(error: &io::Error) -> bool {
-    use io::ErrorKind::{ArgumentListTooLong, Interrupted, OutOfMemory, ResourceBusy, StorageFull, WouldBlock};
     let passing = [
         // Other programs may leave the function.
-        ArgumentListTooLong,
-        Interrupted,
-        OutOfMemory,
-        ResourceBusy,
-        StorageFull,
-        WouldBlock,
+        libc::E2BIG,
+        libc::EAGAIN,
+        libc::EBUSY,
+        libc::EINTR,
+        libc::EMFILE,
+        libc::ENFILE,
+        libc::ENOMEM,
+        libc::ENOSPC,
     ];
-    passing.contains(&error.kind())
+    errno_of(error).is_some_and(|errno| passing.contains(&errno))
 }
 
 const READABLE: EpollFlags = EpollFlags::EPOLLIN.union(EpollFlags::EPOLLET);
-/// Between two attempts that no new bond asks for: each may take some hundred milliseconds of a processor.
+/// Between two attempts: each may take some hundred milliseconds of a processor.
 const PAUSE: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
 mod tests {
+    use aya::BtfError;
+    use aya::programs::links::LinkError;
+    use aya::sys::SyscallError;
+
     use super::*;
+    use crate::dataplane::tc::errors::in_words;
 
     #[test]
-    fn a_function_that_other_programs_trace_is_tried_again() {
-        let may_pass = |errno| super::may_pass(&io::Error::from_raw_os_error(errno));
-        assert!(may_pass(libc::E2BIG) && may_pass(libc::EBUSY) && !may_pass(libc::EPERM));
+    fn what_may_pass_is_told_by_the_errno_in_whatever_words_it_is_wrapped() {
+        let error = io::Error::from_raw_os_error;
+        let wrapped = |errno| in_words("attaching it".to_owned(), error(errno));
+        for errno in [libc::E2BIG, libc::EBUSY, libc::EMFILE, libc::ENFILE, libc::ENOMEM] {
+            assert!(may_pass(&error(errno)) && may_pass(&wrapped(errno)), "{errno}");
+        }
+        assert!(!may_pass(&wrapped(libc::EPERM)) && !may_pass(&io::ErrorKind::NotFound.into()));
+        let path = PathBuf::from("/sys/kernel/btf/vmlinux");
+        let types = BtfError::FileError {
+            path,
+            error: error(libc::ENOMEM),
+        };
+        assert!(may_pass(&in_words("types".to_owned(), types)));
+        let call = SyscallError {
+            call: "BPF_OBJ_GET",
+            io_error: error(libc::EMFILE),
+        };
+        assert!(may_pass(&in_words("link".to_owned(), LinkError::from(call))));
     }
 
     #[test]

@@ -2,8 +2,8 @@
 //!
 //! To bring it in takes reading the types of the whole kernel, twice and some hundred milliseconds, and attaching it waits for every
 //! task of the kernel to pass by. An agent that finds the program of its own build at the pins does neither. The program of another
-//! build stays until the new one is there beside it: what both of them see is done once, as the first of them takes what is prepared
-//! out of force.
+//! build goes on with the same maps, and what is prepared stays in force, until the new one is there beside it: what both of them see
+//! is done once, as the first of them takes what is prepared out of force.
 //!
 //! Of bonds and ports that ended while no agent ran, entries are left in the maps; they are removed here.
 
@@ -13,18 +13,20 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
+use std::time::Instant;
 
 use aya::maps::{Array, HashMap, Map, MapData, MapError, RingBuf};
 use aya::programs::FEntry;
 use aya::programs::links::{FdLink, PinnedLink};
-use aya::{Btf, Ebpf, EbpfLoader, include_bytes_aligned};
+use aya::{Btf, BtfError, Ebpf, EbpfLoader, include_bytes_aligned};
 use bond_modes::PortId;
 
 use super::layout::{ARMED, Armed, FOLDERS, LOSSES, MAPS, MISSED, PortKey, RULES_OF, TRANSMITS};
-use crate::dataplane::tc::errors::{gone_is_fine, load_error, map_error, pin_error, program_error};
+use crate::dataplane::tc::errors::{gone_is_fine, in_words, load_error, map_error, pin_error, program_error};
 use crate::dataplane::tc::folder::{names, remove, unpin};
 use crate::dataplane::tc::object::{fingerprint, raise_memlock};
 use crate::dataplane::tc::sys::MapOfMaps;
+use crate::text::chain;
 
 /// What is open of it.
 pub struct Opened {
@@ -37,12 +39,14 @@ pub struct Opened {
     known_missed: u32,
     /// Ports of bonds that had entries when it was opened.
     pub found: BTreeMap<u32, BTreeSet<PortId>>,
+    /// When the program of another build is to be exchanged; none if it is of this one, or cannot be.
+    pub exchange: Option<Instant>,
     /// Keeps the program attached while this process runs, even if someone removes the pins.
     _link: FdLink,
 }
 
 impl Opened {
-    /// With pins in this folder.
+    /// With pins in this folder. The program of another build that is pinned on these maps stays: see [`Opened::exchange`].
     pub fn open(folder: &Path) -> io::Result<Opened> {
         let netns = netns_cookie()?;
         fs::create_dir_all(folder)?;
@@ -50,20 +54,17 @@ impl Opened {
             // The program of another layout would act on what this one is told to do.
             remove_others(all, Some(folder))?;
         }
-        let pin = pin(folder);
-        if !is_there(folder) {
-            bring_in(folder, &pin).inspect_err(|_| drop(remove_unused(folder)))?;
-        }
-        for name in names(folder)? {
-            let path = folder.join(&name);
-            if name.starts_with(LINK) && path != pin {
-                unpin(&path)?;
+        let pin = match found(folder) {
+            Some(pin) => pin,
+            None => {
+                let pin = pin(folder);
+                bring_in(folder, &pin).inspect_err(|_| drop(remove_unused(folder)))?;
+                pin
             }
-        }
+        };
         let missed: Array<MapData, u32> = pinned(folder, MISSED).and_then(Array::try_from).map_err(map_error)?;
         let known_missed = missed.get(&0, 0).map_err(map_error)?;
-        let link = PinnedLink::from_pin(&pin).map_err(|error| io::Error::other(error.to_string()))?;
-        Ok(Opened {
+        let mut opened = Opened {
             netns,
             armed: armed(folder)?,
             losses: pinned(folder, LOSSES).and_then(RingBuf::try_from).map_err(map_error)?,
@@ -71,8 +72,20 @@ impl Opened {
             // Bonds are read anew when they are taken over.
             known_missed,
             found: BTreeMap::new(),
-            _link: link.into(),
-        })
+            exchange: None,
+            _link: link(&pin)?,
+        };
+        match is_of_this_build(folder) {
+            true => unpin_others(folder)?,
+            false => opened.exchange = Some(Instant::now()),
+        }
+        Ok(opened)
+    }
+
+    /// Keeps the program of this build, which [`exchange`] has put in the place of another one's.
+    pub fn exchanged(&mut self, link: FdLink) {
+        self._link = link;
+        self.exchange = None;
     }
 
     /// The key of a port.
@@ -97,9 +110,47 @@ impl Opened {
     }
 }
 
-/// Whether the program of this build is there to be taken over.
+/// Whether a program is there to be taken over.
 pub fn is_there(folder: &Path) -> bool {
-    MAPS.iter().all(|name| folder.join(name).exists()) && pin(folder).exists()
+    found(folder).is_some()
+}
+
+/// Where the program that is there is pinned: the one of this build, or else of another.
+fn found(folder: &Path) -> Option<PathBuf> {
+    let names = names(folder).unwrap_or_default();
+    if !MAPS.iter().all(|map| names.iter().any(|name| name == map)) {
+        return None;
+    }
+    let another = || names.iter().find(|name| name.starts_with(LINK));
+    match is_of_this_build(folder) {
+        true => Some(pin(folder)),
+        false => another().map(|name| folder.join(name)),
+    }
+}
+
+fn is_of_this_build(folder: &Path) -> bool {
+    pin(folder).exists()
+}
+
+/// Brings the program of this build in beside another one's on the same maps, and then takes that out.
+pub fn exchange(folder: &Path) -> io::Result<FdLink> {
+    let pin = pin(folder);
+    bring_in(folder, &pin)?;
+    unpin_others(folder)?;
+    link(&pin)
+}
+
+/// Of other builds.
+fn unpin_others(folder: &Path) -> io::Result<()> {
+    let pin = pin(folder);
+    let links = names(folder)?.into_iter().filter(|name| name.starts_with(LINK));
+    let mut others = links.map(|name| folder.join(name)).filter(|path| *path != pin);
+    others.try_for_each(|path| unpin(&path))
+}
+
+fn link(pin: &Path) -> io::Result<FdLink> {
+    let link = PinnedLink::from_pin(pin).map_err(|error| in_words(chain(&error), error))?;
+    Ok(link.into())
 }
 
 fn pin(folder: &Path) -> PathBuf {
@@ -202,10 +253,12 @@ fn bring_in(folder: &Path, pin: &Path) -> io::Result<()> {
 }
 
 fn load(folder: &Path) -> io::Result<Ebpf> {
-    let no_types = |error| {
-        io::Error::other(format!(
-            "the kernel's types cannot be read (CONFIG_DEBUG_INFO_BTF): {error}"
-        ))
+    let no_types = |error: BtfError| {
+        let text = format!(
+            "the kernel's types cannot be read (CONFIG_DEBUG_INFO_BTF): {}",
+            chain(&error)
+        );
+        in_words(text, error)
     };
     let types = Btf::from_sys_fs().map_err(no_types)?;
     let mut loader = EbpfLoader::new();
@@ -235,19 +288,16 @@ fn refused(doing: &str, error: io::Error) -> io::Error {
         }
         _ => error.to_string(),
     };
-    io::Error::new(
-        error.kind(),
-        format!("the kernel refuses a tracing program: {doing}: {why}"),
-    )
+    in_words(format!("the kernel refuses a tracing program: {doing}: {why}"), error)
 }
 
 /// Without that option the kernel is older than 5.14, and its `struct net` may be another as well.
 fn no_cookie(error: io::Error) -> io::Error {
     match error.raw_os_error() {
         Some(libc::ENOPROTOOPT) => io::Error::other("the kernel is older than Linux 5.14"),
-        _ => io::Error::new(
-            error.kind(),
+        _ => in_words(
             format!("cannot read the number of the network namespace: {error}"),
+            error,
         ),
     }
 }

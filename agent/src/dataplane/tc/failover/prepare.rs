@@ -84,6 +84,15 @@ pub fn follow(now: &mut InForce, plan: &ForwardingPlan) {
     note(now, failed);
 }
 
+/// As [`follow`], of the newest plan or else this one, once carriers are read and there are lists for it. It waits for the kernel, not locked.
+pub fn put_in_force(links: &mut RouteSocket, forwarding: &Forwarding, plan: &ForwardingPlan) {
+    if forwarding.with_newest(plan, |now, plan| lacks_lists(now, plan)) {
+        forwarding.make_room();
+    }
+    look(links, forwarding, plan);
+    forwarding.with_newest(plan, follow);
+}
+
 /// Notes why what a plan prepares could not be put in force, until something is. The log has each reason once.
 fn note(now: &mut InForce, failed: Option<io::Error>) {
     let Some(prepared) = &mut now.prepared else { return };
@@ -140,7 +149,7 @@ pub fn needs_look(now: &InForce, plan: &ForwardingPlan) -> bool {
 
 /// Reads the carriers on which a plan builds, if that is needed. Losses are counted before, so none is between what was read and
 /// what is put in force. It waits for the kernel, not locked.
-pub fn look(links: &mut RouteSocket, forwarding: &Forwarding, plan: &ForwardingPlan) {
+fn look(links: &mut RouteSocket, forwarding: &Forwarding, plan: &ForwardingPlan) {
     let begun = forwarding.with_newest(plan, |now, plan| match needs_look(now, plan) {
         true => count_losses(now).map(Some),
         false => Ok(None),

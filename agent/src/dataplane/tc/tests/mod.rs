@@ -20,6 +20,8 @@ use crate::packet::PacketSocket;
 mod failover;
 mod failover_checks;
 mod failover_faults;
+mod failover_later;
+mod failover_leaving;
 mod faults;
 mod hash;
 mod heard;

@@ -303,7 +303,7 @@ impl World {
     fn reopen_to(&mut self, failover: FailoverChoice) {
         self.bond = None;
         // The end of an agent ends its threads as well.
-        self.plane.in_kernel.settle();
+        self.plane.in_kernel.end();
         self.plane = TcPlane::open(&self.run_dir, self.new_bonds(), failover).unwrap();
     }
 
@@ -340,9 +340,7 @@ impl World {
 
     pub(super) fn send(&mut self, from: &str, to: MacAddr, count: usize) {
         let ifindex = self.link(from).ifindex;
-        for _ in 0..count {
-            self.socket.send(ifindex, &frame(to)).unwrap();
-        }
+        (0..count).for_each(|_| self.socket.send(ifindex, &frame(to)).unwrap());
     }
 
     pub(super) fn send_frame(&mut self, frame: &[u8]) {
@@ -374,8 +372,8 @@ impl World {
 
     /// Everything that the plane could have changed and not put back.
     pub(super) fn snapshot(&mut self) -> Vec<String> {
-        let mut lines = Vec::new();
         self.plane.in_kernel.settle();
+        let mut lines = Vec::new();
         for mut link in self.links.all().unwrap() {
             // The kernel tells these some time after an interface went up or down.
             link.report.carrier = Carrier::Off;
@@ -386,8 +384,7 @@ impl World {
             lines.push(format!("{link:?} disable_ipv6 {ipv6:?} clsact {clsact}"));
         }
         let pins = Pins::find(&self.run_dir, lock(&self.plane.shared).netns).unwrap();
-        let pins = pins.map(|pins| pins.list());
-        lines.extend(pins.unwrap_or_default());
+        lines.extend(pins.map(|pins| pins.list()).unwrap_or_default());
         lines.sort();
         lines
     }
