@@ -1,6 +1,6 @@
 //! Room for the next lists of ports, made by a thread of its own.
 //!
-//! A slot for a list is used again only after a grace period; see [`lists`](super::lists). The loop waits for none, as it holds up all
+//! A slot for a list is used again only after a grace period; see [`lists`]. The loop waits for none, as it holds up all
 //! bonds, and the kernel thread may be waiting for RTNL. So a bond that has used half of its slots asks this thread, which waits for a
 //! grace period and for nothing else: one for all bonds that ask. As many changes as there are slots left can follow each other
 //! meanwhile. If there are more, the traffic stays as it is, and this thread lets it follow the newest plan as soon as there is room.

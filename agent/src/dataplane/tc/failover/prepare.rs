@@ -84,7 +84,8 @@ pub fn follow(now: &mut InForce, plan: &ForwardingPlan) {
     note(now, failed);
 }
 
-/// As [`follow`], of the newest plan or else this one, once carriers are read and there are lists for it. It waits for the kernel, not locked.
+/// As [`follow`], of the newest plan or else this one, once carriers are read and there are lists for it. It waits for the kernel, not
+/// locked.
 pub fn put_in_force(links: &mut RouteSocket, forwarding: &Forwarding, plan: &ForwardingPlan) {
     if forwarding.with_newest(plan, |now, plan| lacks_lists(now, plan)) {
         forwarding.make_room();
