@@ -302,7 +302,6 @@ impl World {
     }
     fn reopen_to(&mut self, failover: FailoverChoice) {
         self.bond = None;
-        // The end of an agent ends its threads as well.
         self.plane.in_kernel.end();
         self.plane = TcPlane::open(&self.run_dir, self.new_bonds(), failover).unwrap();
     }
