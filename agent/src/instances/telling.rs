@@ -34,8 +34,13 @@ impl Instances {
 
     /// A reading has found these interfaces different, or the same.
     pub(super) fn tell_later(&mut self, different: impl IntoIterator<Item = u32>, same: Vec<u32>) {
-        let dropped = std::mem::take(&mut self.untold.dropped);
-        let (again, same): (Vec<u32>, Vec<u32>) = same.into_iter().partition(|link| dropped.contains(link));
+        let different: Vec<u32> = different.into_iter().collect();
+        let dropped = &mut self.untold.dropped;
+        // Others were dropped after this reading began, and the next one tells of them.
+        different.iter().for_each(|ifindex| {
+            dropped.remove(ifindex);
+        });
+        let (again, same): (Vec<u32>, Vec<u32>) = same.into_iter().partition(|ifindex| dropped.remove(ifindex));
         let mut first = Vec::new();
         let mut others = Vec::new();
         for ifindex in different.into_iter().chain(again) {

@@ -12,6 +12,22 @@ use super::{Change, NOW, until, with_bond};
 use crate::instances::Instances;
 use crate::netlink::{Drained, LinkEvent, RouteSocket};
 
+#[test]
+fn an_event_that_is_dropped_while_a_reading_is_under_way_is_told_by_the_next_one() {
+    with_bond("dropped", |instances, _, _| {
+        let [a, b] = ["a", "b"].map(|name| instances.tools().links.by_name(name).unwrap().unwrap().ifindex);
+        instances.untold.was_dropped(a);
+        instances.untold.was_dropped(b);
+        instances.tell_later([], vec![a]);
+        assert_eq!(instances.untold.dropped, [b].into());
+        instances.tell_later([], vec![b]);
+        assert_eq!(
+            instances.untold.links.keys().copied().collect::<Vec<_>>(),
+            [a.min(b), a.max(b)]
+        );
+    });
+}
+
 const BONDS: usize = 1_000;
 /// Ports whose carrier comes back.
 const BACK: usize = 40;
