@@ -103,6 +103,9 @@ pub trait PlaneBond: Send {
     fn changed_by_others(&mut self, _reports: &[Report]) -> bool {
         false
     }
+    /// Switches IPv6 off on an attached port, where another program has switched it on. Not on one that has left: it may have its own
+    /// settings back.
+    fn keep_ipv6_off(&mut self, port: PortId) -> Result<(), PlaneError>;
     /// Frames and bytes of an attached port since it was attached.
     fn counters(&mut self, port: PortId) -> Result<PortCounters, PlaneError>;
     /// What link messages say of a port that is as this bond needs it.

@@ -205,6 +205,12 @@ pub fn keep_ipv6_off(links: &mut RouteSocket, port: PortId) -> io::Result<()> {
     }
 }
 
+/// As [`PlaneBond::keep_ipv6_off`](super::PlaneBond::keep_ipv6_off), of a port that is attached.
+pub fn switch_ipv6_off(links: &mut RouteSocket, port: PortId) -> Result<(), PlaneError> {
+    let off = || keep_ipv6_off(links, port);
+    port_step(port, || format!("switch IPv6 off on {port}"), off)
+}
+
 /// Puts the settings of an interface back. Down before the address, where it was down: then no driver refuses it. One that another
 /// program has given a master stays up for that. The mark goes last, and only if nothing failed, also not in what came before this:
 /// another attempt looks for it.

@@ -11,6 +11,7 @@ use super::forwarder::Programmed;
 use super::id::InstanceId;
 use super::instance::Instance;
 use super::logged_failures::Subject;
+use super::looks::Look;
 use super::polls::Pace;
 use crate::dataplane::{Applied, Followed, PlaneBond, PlaneError};
 use crate::text::chain;
@@ -136,6 +137,10 @@ impl Instances {
     fn programmed(&mut self, now: Time, at: InstanceId, epoch: Epoch, applied: &Applied) -> Option<Event> {
         let instance = &mut self.bonds[at];
         instance.unfulfilled.record(now, &instance.name, applied);
+        // They may be as this plan needs them, and were looked at by the one before.
+        for port in instance.unfulfilled.foreign_ports() {
+            self.look_at(at, Look::Port(port));
+        }
         if applied.is_complete() {
             return None;
         }

@@ -53,6 +53,12 @@ impl Instances {
             at, what, epoch, ports, ..
         } = seen.asked;
         let Some(instance) = self.bonds.get(at) else { return };
+        if let Look::Port(port) = what
+            && instance.bond.ports().get(port).is_none()
+        {
+            // It has left, and may have its own settings back.
+            return;
+        }
         // What was seen may be the state before our own last change.
         if instance.bond.epoch() != epoch {
             return self.look_at(at, what);

@@ -57,6 +57,8 @@ pub(super) struct Instance {
     pub(super) foreign_macs: BTreeMap<PortId, MacAddr>,
     /// How often the log reported that lately, by port.
     pub(super) foreign_logged: BTreeMap<PortId, RateLimit>,
+    /// How often IPv6 was switched off lately, because another program had switched it on, by port.
+    pub(super) ipv6_repairs: BTreeMap<PortId, RateLimit>,
     pub(super) pace: Pace,
     /// What its ports had counted when that was asked last, where it has to be asked.
     pub(super) counted: BTreeMap<PortId, PortCounters>,
@@ -98,6 +100,7 @@ impl Instance {
             repairs: RateLimit::default(),
             foreign_macs: BTreeMap::new(),
             foreign_logged: BTreeMap::new(),
+            ipv6_repairs: BTreeMap::new(),
             pace: Pace::default(),
             counted: BTreeMap::new(),
             repair: Repair::default(),
@@ -112,7 +115,8 @@ impl Instance {
 
     /// When it has something to do, besides attempts to attach ports.
     pub(super) fn poll_timeout(&self) -> Option<Time> {
-        let due = [self.bond.poll_timeout(), self.repairs.pause_ends];
+        let ipv6 = self.ipv6_repairs.values().filter_map(|limit| limit.pause_ends).min();
+        let due = [self.bond.poll_timeout(), self.repairs.pause_ends, ipv6];
         due.into_iter().flatten().min()
     }
 

@@ -20,6 +20,7 @@ impl Instances {
         let instance = &mut self.bonds[at];
         instance.foreign_macs.remove(&port);
         instance.foreign_logged.remove(&port);
+        instance.ipv6_repairs.remove(&port);
         instance.unfulfilled.forget(port);
         instance.silent_drivers.remove(&port);
         instance.failures.forget(&Subject::Port(port));

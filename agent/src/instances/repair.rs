@@ -13,7 +13,6 @@ use super::looks::Look;
 use super::rate_limit::Permit;
 use super::unfulfilled::Foreign;
 use crate::dataplane::Report;
-use crate::netlink::sysctl;
 use crate::text::chain;
 
 impl Instances {
@@ -43,12 +42,13 @@ impl Instances {
         });
     }
 
-    /// Whether IPv6 is on at a port: frames for the bond would end there. Then it is switched off, with the limit of
-    /// [`Instances::put_back`].
+    /// Whether IPv6 is on at a port: frames for the bond would end there. Then it is switched off, with a limit as of
+    /// [`Instances::put_back`] for each port: all get it by one write of a sysctl.
     pub(super) fn on_ipv6_seen(&mut self, now: Time, at: InstanceId, (port, name): (PortId, &str), is_on: bool) {
         let instance = &mut self.bonds[at];
         let bond = instance.name.clone();
-        let is_given = is_on && instance.repairs.permit(now) == Permit::Given;
+        let limit = instance.ipv6_repairs.entry(port).or_default();
+        let is_given = is_on && limit.permit(now) == Permit::Given;
         let left = (is_on && !is_given).then(|| {
             let what = format!("keep IPv6 off on {name}");
             (
@@ -61,14 +61,14 @@ impl Instances {
             return;
         }
         log::warn!("{bond}: another program switched IPv6 on at {name}, switching it off");
-        let name = name.to_owned();
-        self.threads.kernel.ask(move |_| {
-            let done = sysctl::set_disable_ipv6(&name, true);
-            Box::new(move |_, _| {
-                if let Err(error) = done {
-                    log::error!("{bond}: cannot switch IPv6 off at {name}: {error}");
+        let forwarder = instance.plane.clone();
+        self.when_free(at, move |instances| {
+            instances.threads.kernel.ask(move |kernel| {
+                if let Some(Err(error)) = forwarder.if_there(kernel, |plane| plane.keep_ipv6_off(port)) {
+                    log::error!("{bond}: {}", chain(&error));
                 }
-            })
+                Box::new(|_, _| {})
+            });
         });
     }
 
@@ -132,9 +132,11 @@ impl Instances {
         for &at in due {
             if self.bonds[at].repairs.end_pause(now) {
                 self.repair(at);
-                let ports: Vec<PortId> = self.bonds[at].bond.ports().iter().map(|port| port.id).collect();
-                ports.into_iter().for_each(|port| self.look_at(at, Look::Port(port)));
             }
+            let limits = self.bonds[at].ipv6_repairs.iter_mut();
+            let over = limits.filter_map(|(port, limit)| limit.end_pause(now).then_some(*port));
+            let over: Vec<PortId> = over.collect();
+            over.into_iter().for_each(|port| self.look_at(at, Look::Port(port)));
         }
     }
 }

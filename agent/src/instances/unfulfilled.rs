@@ -1,7 +1,7 @@
 //! What a bond needs and does not have, since when and why: parts of its plan that the data plane could not do, and settings of ports
 //! that another program changed and that are its to change. For `show` and `health`, and for the log, which reports each once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bond_modes::PortId;
 use bond_modes::options::millis;
@@ -79,6 +79,11 @@ impl Unfulfilled {
                 }
             }
         }
+    }
+
+    /// Ports of which a setting is not as the bond needs it.
+    pub fn foreign_ports(&self) -> BTreeSet<PortId> {
+        self.foreign.keys().map(|(port, _)| *port).collect()
     }
 
     /// A port is none any more.

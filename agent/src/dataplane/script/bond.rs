@@ -179,6 +179,10 @@ impl PlaneBond for ScriptBond {
         world.changed.remove(&self.ifindex)
     }
 
+    fn keep_ipv6_off(&mut self, _: PortId) -> Result<(), PlaneError> {
+        Ok(())
+    }
+
     fn counters(&mut self, port: PortId) -> Result<PortCounters, PlaneError> {
         let mut world = self.plane.call(Call::Counters(self.name.clone(), port))?;
         world.check_attached(&self.name, port)?;

@@ -53,6 +53,7 @@ use self::failover::{InKernel, LossWatch};
 use self::object::Loader;
 use self::pins::Pins;
 use super::lock::lock;
+use super::port::switch_ipv6_off;
 use super::step::step;
 use super::{
     Adopted, Applied, BondDevice, BondName, Examiner, Observed, OriginalPort, Plane, PlaneBond, PlaneError,
@@ -306,6 +307,13 @@ impl PlaneBond for TcBond {
     fn refresh(&mut self) -> Result<(), PlaneError> {
         let name = self.name();
         adopt::refresh(&mut lock(&self.planning).links, &name, &mut self.bond)
+    }
+
+    fn keep_ipv6_off(&mut self, port: PortId) -> Result<(), PlaneError> {
+        match self.bond.ports().contains(&port) {
+            true => switch_ipv6_off(&mut lock(&self.planning).links, port),
+            false => Ok(()),
+        }
     }
 
     fn counters(&mut self, port: PortId) -> Result<PortCounters, PlaneError> {

@@ -33,7 +33,7 @@ use self::genl::{Events, Genl};
 use self::watch::TeamWatch;
 use super::interface::{delete, label};
 use super::lock::lock;
-use super::port::port_alias;
+use super::port::{port_alias, switch_ipv6_off};
 use super::step::{TEAM, step};
 use super::{
     Adopted, Applied, BondDevice, BondName, Examiner, OriginalPort, Plane, PlaneBond, PlaneError, PlaneReport,
@@ -245,6 +245,13 @@ impl PlaneBond for TeamBond {
 
     fn changed_by_others(&mut self, reports: &[Report]) -> bool {
         lock(&self.planning).is_changed(&mut self.bond, reports)
+    }
+
+    fn keep_ipv6_off(&mut self, port: PortId) -> Result<(), PlaneError> {
+        match self.bond.ports.contains_key(&port) {
+            true => switch_ipv6_off(&mut lock(&self.planning).links, port),
+            false => Ok(()),
+        }
     }
 
     /// The kernel counts frames that a backup port refuses as unwanted, unless a packet socket on the port took them.

@@ -143,9 +143,7 @@ impl Change<'_> {
         }
         self.in_hand = None;
         // What another program set meanwhile was told by events that are taken for our own.
-        if link.report.mac != base.mac.unwrap_or(permanent_mac) || !self.bonds[at].plane.signs().hears_groups(&link) {
-            self.look_at(at, Look::Port(port));
-        }
+        self.look_at(at, Look::Port(port));
         self.polls.told(port);
         self.bonds[at].devices.insert(port.0, Device::of(&link));
         let report = link.report.clone();

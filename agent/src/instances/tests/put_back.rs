@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use bond_modes::PortId;
 
+use super::super::looks::Look;
 use super::super::table::FIRST;
-use super::{NOW, attach, programs, with_bond};
+use super::adoption::port;
+use super::{Change, NOW, attach, programs, with_bond};
 
 #[test]
 fn what_somebody_changes_again_and_again_is_put_back_five_times_and_a_minute_later() {
@@ -25,6 +27,50 @@ fn what_somebody_changes_again_and_again_is_put_back_five_times_and_a_minute_lat
         instances.settle(at(65));
         assert_eq!(programs(plane), 1);
         assert_ne!(instances.poll_timeout(), Some(at(65)));
+    });
+}
+
+#[test]
+fn ipv6_of_a_port_that_has_left_while_it_was_looked_at_is_its_own() {
+    with_bond("ipv6", |instances, _, _| {
+        attach(instances, "a").unwrap();
+        let a = port(instances, "a");
+        instances.settle(NOW);
+        // The script's plane leaves it on.
+        assert!(instances.bonds[0].ipv6_repairs.contains_key(&a));
+        instances.look_at(FIRST, Look::Port(a));
+        instances.port_gone(NOW, FIRST, a);
+        instances.settle(NOW);
+        assert!(instances.bonds[0].ipv6_repairs.is_empty());
+    });
+}
+
+#[test]
+fn each_port_has_its_own_limit_for_ipv6_and_the_bond_another_one() {
+    with_bond("ipv6-limits", |instances, plane, _| {
+        for name in ["a", "b"] {
+            attach(instances, name).unwrap();
+        }
+        let [a, b] = ["a", "b"].map(|name| port(instances, name));
+        instances.settle(NOW);
+        let undone = |instances: &Change<'_>| instances.bonds[0].unfulfilled.foreign_ports();
+        for _ in 0..9 {
+            instances.look_at(FIRST, Look::Port(a));
+            instances.settle(NOW);
+        }
+        assert_eq!(undone(instances), [a].into());
+        instances.look_at(FIRST, Look::Port(b));
+        instances.settle(NOW);
+        assert_eq!(undone(instances), [a].into());
+        plane.take_calls();
+        instances.put_back(NOW, FIRST, "its address");
+        instances.settle(NOW);
+        assert_eq!(programs(plane), 1);
+        // The pause is over.
+        let due = instances.poll_timeout().unwrap();
+        instances.handle_timeout(due);
+        instances.settle(due);
+        assert_eq!(undone(instances), [].into());
     });
 }
 
