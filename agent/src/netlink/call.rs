@@ -39,7 +39,8 @@ impl Caller {
         }
     }
 
-    /// Runs `request` to its end, and waits so long for an answer after the kernel has taken it. After an error the connection must not be used again: a late answer may follow.
+    /// Runs `request` to its end, and waits so long for an answer after the kernel has taken it. After an error the connection must not
+    /// be used again: a late answer may follow.
     ///
     /// Waits for the socket only when no waker fired since the last poll: ethtool's first call passes its second request from
     /// one future to the other without the socket becoming readable in between.
