@@ -108,7 +108,9 @@ impl Pair {
             kernel.netns.ip(&format!("link set {port} master bond0"));
         }
         kernel.address(1);
-        let daemon = Daemon::start_with(&bondd.netns, Settings::args(&["--plane", "tc"]));
+        // The loop is to move the traffic, not the kernel.
+        let by_bondd = Settings::args(&["--plane", "tc", "--in-kernel-failover", "off"]);
+        let daemon = Daemon::start_with(&bondd.netns, by_bondd);
         daemon.ctl("add bond0 mode=active-backup miimon=100");
         daemon.ctl("port add bond0 eth0 eth1");
         bondd.address(2);
