@@ -1,5 +1,4 @@
-//! Bonds that are known and not there: a start has not come to them, or an attempt to take them over or to
-//! make them failed.
+//! Bonds that are known and not there: a start has not come to them, or an attempt to take them over or to make them failed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

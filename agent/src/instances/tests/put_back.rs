@@ -36,7 +36,7 @@ fn ipv6_of_a_port_that_has_left_while_it_was_looked_at_is_its_own() {
         attach(instances, "a").unwrap();
         let a = port(instances, "a");
         instances.settle(NOW);
-        // The script's plane leaves it on.
+        // A look at it leaves an entry.
         assert!(instances.bonds[0].ipv6_repairs.contains_key(&a));
         instances.look_at(FIRST, Look::Port(a));
         instances.port_gone(NOW, FIRST, a);
