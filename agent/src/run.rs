@@ -325,12 +325,6 @@ impl Agent {
         }
         instances.handle_timeout(now);
         instances.ask_rests();
-        for token in sources {
-            if Instances::frame_token(token).is_none() && self.server.owns(token) {
-                self.server.ready(token);
-            }
-        }
-        self.server.converse(self.poll.registry());
         self.take_outcome(instances);
         let next = self.next_change(instances);
         self.answer_published(instances);
@@ -341,6 +335,13 @@ impl Agent {
         }
         instances.ask_threads(now);
         instances.publish(clock::now());
+        // Clients last: what they ask for has its turn after all events that are older, such as an address that the same script added.
+        for token in sources {
+            if Instances::frame_token(token).is_none() && self.server.owns(token) {
+                self.server.ready(token);
+            }
+        }
+        self.server.converse(self.poll.registry());
         instances.held_up(now, clock::now());
         next
     }

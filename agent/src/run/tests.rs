@@ -298,6 +298,28 @@ fn a_failover_waits_for_no_reader() {
 }
 
 #[test]
+fn a_change_comes_after_all_link_events_that_are_older() {
+    in_netns(|| {
+        let mut world = AgentUnderTest::new("older");
+        let before = world.sends_through("bond5");
+        let (mut client, mut answers) = (world.connect(), Vec::new());
+        client
+            .write_all(b"{\"id\":2,\"call\":\"active\",\"bond\":\"bond5\",\"port\":\"p5-3\"}\n")
+            .unwrap();
+        world.turn_until("the request is read", |agent| agent.server.has_changes());
+        ip("link set q5-3 down");
+        assert!(world.link_event_waits(5000));
+        world.turn_until("the change is answered", |_| receive(&mut client, &mut answers) == 1);
+        let answer: Value = serde_json::from_slice(&answers).unwrap();
+        assert!(
+            answer["error"]["message"].as_str().unwrap().contains("link"),
+            "{answer}"
+        );
+        assert_eq!(world.sends_through("bond5"), before);
+    });
+}
+
+#[test]
 fn a_change_does_not_wait_for_the_readers_before_it() {
     in_netns(|| {
         let mut world = AgentUnderTest::new("change");
@@ -317,8 +339,8 @@ fn a_change_does_not_wait_for_the_readers_before_it() {
             assert!(world.agent.showing.is_some(), "readers are served meanwhile");
             turns += 1;
         }
-        // One to accept it, one to find that it can be read from.
-        assert!(turns <= 2, "{turns} turns");
+        // One to accept it, one to read it, one to make the change.
+        assert!(turns <= 3, "{turns} turns");
         while receive(&mut root, &mut answers) == 0 {
             // However slow the machine is.
             for answer in &mut world.agent.unpublished {
