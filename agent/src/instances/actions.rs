@@ -136,9 +136,10 @@ impl Instances {
     /// Records how a plan was done. Returns the event that reports a failure.
     fn programmed(&mut self, now: Time, at: InstanceId, epoch: Epoch, applied: &Applied) -> Option<Event> {
         let instance = &mut self.bonds[at];
-        instance.unfulfilled.record(now, &instance.name, applied);
         // They may be as this plan needs them, and were looked at by the one before.
-        for port in instance.unfulfilled.foreign_ports() {
+        let doubtful = instance.unfulfilled.doubtful_ports();
+        instance.unfulfilled.record(now, &instance.name, applied);
+        for port in doubtful {
             self.look_at(at, Look::Port(port));
         }
         if applied.is_complete() {

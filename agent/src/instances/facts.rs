@@ -133,10 +133,12 @@ impl Instances {
             (what, why)
         };
         self.note_foreign(now, at, (port, Foreign::Mac), mac != wanted, text);
-        let foreign = &mut self.bonds[at].foreign_macs;
+        let instance = &mut self.bonds[at];
+        let is_refused = instance.unfulfilled.is_refused(port, Foreign::Mac);
+        let others = &mut instance.other_macs;
         if mac == wanted {
-            foreign.remove(&port);
-        } else if foreign.insert(port, mac) != Some(mac) {
+            others.remove(&port);
+        } else if others.insert(port, mac) != Some(mac) && !is_refused {
             let name = link.report.name.clone();
             let notice = Notice::warning(Warning::ForeignAddress {
                 port: name,

@@ -53,8 +53,8 @@ pub(super) struct Instance {
     pub(super) silent_drivers: BTreeSet<PortId>,
     /// How often changes by others were put back lately.
     pub(super) repairs: RateLimit,
-    /// Ports that have another address than the plan's, and that address: another program changed it.
-    pub(super) foreign_macs: BTreeMap<PortId, MacAddr>,
+    /// Ports that have another address than the plan's, and that address: another program changed it, or the plan's could not be set.
+    pub(super) other_macs: BTreeMap<PortId, MacAddr>,
     /// How often the log reported that lately, by port.
     pub(super) foreign_logged: BTreeMap<PortId, RateLimit>,
     /// How often IPv6 was switched off lately, because another program had switched it on, by port.
@@ -98,7 +98,7 @@ impl Instance {
             attempts: Attempts::default(),
             silent_drivers: BTreeSet::new(),
             repairs: RateLimit::default(),
-            foreign_macs: BTreeMap::new(),
+            other_macs: BTreeMap::new(),
             foreign_logged: BTreeMap::new(),
             ipv6_repairs: BTreeMap::new(),
             pace: Pace::default(),

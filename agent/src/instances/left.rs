@@ -18,7 +18,7 @@ impl Instances {
         self.feed(now, at, Event::PortDetached { port, gone });
         self.stop_listening(port);
         let instance = &mut self.bonds[at];
-        instance.foreign_macs.remove(&port);
+        instance.other_macs.remove(&port);
         instance.foreign_logged.remove(&port);
         instance.ipv6_repairs.remove(&port);
         instance.unfulfilled.forget(port);

@@ -458,7 +458,7 @@ impl Instances {
         let instance = &self.bonds[at];
         let snapshot = instance.bond.status(now);
         let attached = snapshot.ports.into_iter().map(|mut port| {
-            port.mac = instance.foreign_macs.get(&port.ifindex).copied().unwrap_or(port.mac);
+            port.mac = instance.other_macs.get(&port.ifindex).copied().unwrap_or(port.mac);
             let counters = counters.get(&port.ifindex).copied();
             let unmonitored = instance.is_unmonitored(port.ifindex);
             let mut report = PortReport::attached(port, counters);

@@ -60,8 +60,12 @@ impl Unfulfilled {
         }
     }
 
-    /// Records whether a port's setting is as the bond needs it: what cannot be done, and why, or nothing.
+    /// Records whether a port's setting is as the bond needs it: what cannot be done, and why, or nothing. One that the plan could
+    /// not set says nothing about other programs.
     pub fn note(&mut self, now: Time, bond: &str, port: PortId, setting: Foreign, found: Option<(String, String)>) {
+        if self.is_refused(port, setting) {
+            return;
+        }
         let key = (port, setting);
         match found {
             Some((what, why)) => {
@@ -81,9 +85,30 @@ impl Unfulfilled {
         }
     }
 
-    /// Ports of which a setting is not as the bond needs it.
+    /// Whether the last plan could not set this.
+    pub fn is_refused(&self, port: PortId, setting: Foreign) -> bool {
+        let part = match setting {
+            Foreign::Mac => PlanPart::PortMac(port),
+            Foreign::Mtu => PlanPart::Mtu(port),
+            // No plan has it.
+            Foreign::Ipv6 => return false,
+        };
+        self.parts.contains_key(&part)
+    }
+
+    /// Ports of which a setting is not as the bond needs it, because another program changed it.
     pub fn foreign_ports(&self) -> BTreeSet<PortId> {
         self.foreign.keys().map(|(port, _)| *port).collect()
+    }
+
+    /// As [`Unfulfilled::foreign_ports`], and those of which the last plan could not set such a setting: another plan changes what
+    /// is to be said of them.
+    pub fn doubtful_ports(&self) -> BTreeSet<PortId> {
+        let refused = self.parts.keys().filter_map(|part| match part {
+            PlanPart::PortMac(port) | PlanPart::Mtu(port) => Some(*port),
+            _ => None,
+        });
+        refused.chain(self.foreign_ports()).collect()
     }
 
     /// A port is none any more.
@@ -98,7 +123,12 @@ impl Unfulfilled {
             why: failure.why.clone(),
             since_ms: millis(now.since(failure.since)),
         };
-        self.parts.values().chain(self.foreign.values()).map(report).collect()
+        let foreign = self
+            .foreign
+            .iter()
+            .filter(|((port, setting), _)| !self.is_refused(*port, *setting));
+        let foreign = foreign.map(|(_, failure)| failure);
+        self.parts.values().chain(foreign).map(report).collect()
     }
 }
 

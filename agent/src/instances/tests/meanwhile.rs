@@ -298,7 +298,7 @@ fn an_address_that_another_program_sets_while_a_port_is_attached_is_told() {
     with_bond("address-of-port", |instances, plane, _| {
         attach(instances, "a").unwrap();
         let b = port(instances, "b");
-        let of = |instances: &Change<'_>| instances.bonds[0].foreign_macs.get(&b).copied();
+        let of = |instances: &Change<'_>| instances.bonds[0].other_macs.get(&b).copied();
         attach(instances, "b").unwrap();
         instances.settle(NOW);
         assert_eq!(of(instances), None, "it is as it was set");

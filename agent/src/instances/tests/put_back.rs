@@ -7,7 +7,9 @@ use bond_modes::PortId;
 use super::super::looks::Look;
 use super::super::table::FIRST;
 use super::adoption::port;
-use super::{Change, NOW, attach, programs, with_bond};
+use super::{Change, NOW, attach, programs, refusal, with_bond};
+use crate::dataplane::PlanPart;
+use crate::netlink::tests::ip;
 
 #[test]
 fn what_somebody_changes_again_and_again_is_put_back_five_times_and_a_minute_later() {
@@ -105,5 +107,41 @@ fn an_event_about_a_state_that_the_agent_has_changed_since_repairs_nothing() {
         instances.on_port(NOW, FIRST, PortId(link.ifindex), &link);
         instances.settle(NOW);
         assert_eq!(programs(plane), 1);
+    });
+}
+
+#[test]
+fn a_setting_of_a_port_that_the_plan_could_not_make_is_nobody_elses() {
+    with_bond("refused-setting", |instances, plane, _| {
+        attach(instances, "a").unwrap();
+        let a = port(instances, "a");
+        instances.settle(NOW);
+        let look = |instances: &mut Change<'_>| {
+            instances.look_at(FIRST, Look::Port(a));
+            instances.settle(NOW);
+        };
+        let said = |instances: &Change<'_>| {
+            let parts = instances.bonds[0].unfulfilled.report(NOW).into_iter();
+            parts.map(|part| part.why).collect::<Vec<_>>()
+        };
+        ip("link set dev a mtu 1400 address 02:00:00:00:00:99");
+        let told = |instances: &Change<'_>| instances.happened.len();
+        let before = told(instances);
+        for part in [PlanPart::Mtu(a), PlanPart::PortMac(a)] {
+            plane.fail_part(part, refusal());
+            instances.repair(FIRST);
+            instances.ask_rests();
+            look(instances);
+            let said = said(instances);
+            assert!(!said[0].contains("another program"), "{said:?}");
+            let others = |what: &str| said.iter().filter(|why| why.contains(what)).count();
+            let is_mtu = part == PlanPart::Mtu(a);
+            assert_eq!(
+                (others("lowered its MTU"), others("gave it another one")),
+                (usize::from(!is_mtu), usize::from(is_mtu)),
+                "{said:?}"
+            );
+        }
+        assert_eq!(told(instances) - before, 1);
     });
 }
