@@ -10,7 +10,7 @@ use crate::text::chain;
 #[derive(Debug, thiserror::Error)]
 pub enum PlaneError {
     /// The port's interface does not exist any more.
-    #[error("{port} has gone away")]
+    #[error("the interface with index {} has gone away", port.0)]
     PortGone {
         /// Which one.
         port: PortId,

@@ -34,4 +34,4 @@ pub use plane::{
     Adopted, BondDevice, BondName, Examiner, Followed, Observed, OriginalPort, PORT_MARK, Plane, PlaneBond,
     PlaneReport, PortBase, PortCounters, PortSigns, Report, Traffic, Watch,
 };
-pub use port::{is_mark, original};
+pub use port::{is_mark, name_of, original};

@@ -113,9 +113,17 @@ pub fn set_mac(links: &mut RouteSocket, port: PortId, link: &Link, mac: MacAddr)
     )
 }
 
+/// What a port is called where its failures are told. Its index says nothing to who reads them, but is all there is of one that has
+/// gone.
+pub fn name_of(port: PortId) -> String {
+    let name = nix::net::if_::if_indextoname(port.0);
+    name.map_or_else(|_| port.to_string(), |name| name.to_string_lossy().into_owned())
+}
+
 /// The port's interface, or that it is gone.
 pub fn read(links: &mut RouteSocket, port: PortId) -> Result<Link, PlaneError> {
-    port_step(port, || format!("read {port}"), || links.by_index(port.0))?.ok_or(PlaneError::PortGone { port })
+    port_step(port, || format!("read {}", name_of(port)), || links.by_index(port.0))?
+        .ok_or(PlaneError::PortGone { port })
 }
 
 /// As [`read`], to give the port back. A port that has gone needs nothing given back: that is no failure.
@@ -208,7 +216,7 @@ pub fn keep_ipv6_off(links: &mut RouteSocket, port: PortId) -> io::Result<()> {
 /// As [`PlaneBond::keep_ipv6_off`](super::PlaneBond::keep_ipv6_off), of a port that is attached.
 pub fn switch_ipv6_off(links: &mut RouteSocket, port: PortId) -> Result<(), PlaneError> {
     let off = || keep_ipv6_off(links, port);
-    port_step(port, || format!("switch IPv6 off on {port}"), off)
+    port_step(port, || format!("switch IPv6 off on {}", name_of(port)), off)
 }
 
 /// Puts the settings of an interface back. Down before the address, where it was down: then no driver refuses it. One that another

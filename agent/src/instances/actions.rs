@@ -13,7 +13,7 @@ use super::instance::Instance;
 use super::logged_failures::Subject;
 use super::looks::Look;
 use super::polls::Pace;
-use crate::dataplane::{Applied, Followed, PlaneBond, PlaneError};
+use crate::dataplane::{Applied, Followed, PlaneBond, PlaneError, name_of};
 use crate::text::chain;
 
 impl Instances {
@@ -94,7 +94,7 @@ impl Instances {
 
     pub(super) fn send(&mut self, at: InstanceId, frames: Vec<(u32, Vec<u8>)>) {
         for (place, error) in self.packets.send_all(&frames) {
-            let port = PortId(frames[place].0);
+            let port = name_of(PortId(frames[place].0));
             log::debug!("{}: cannot send through {port}: {error}", self.bonds[at].name);
         }
     }

@@ -8,6 +8,7 @@ use super::Instances;
 use super::frame_sockets::FIRST_FRAME_TOKEN;
 use super::id::InstanceId;
 use super::logged_failures::Subject;
+use crate::dataplane::name_of;
 use crate::descriptors::why;
 use crate::netlink::Drained;
 
@@ -25,7 +26,7 @@ impl Instances {
         };
         let mut frames = Vec::new();
         let drained = listener.read(budget, &mut frames).unwrap_or_else(|error| {
-            log::warn!("cannot receive the frames of {port}: {error}");
+            log::warn!("cannot receive the frames of {}: {error}", name_of(port));
             self.frame_sockets.close(port);
             Drained::Empty
         });

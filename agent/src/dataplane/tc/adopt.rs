@@ -12,7 +12,7 @@ use super::failover::prepare;
 use super::forwarding::{InForce, bridged};
 use super::queues;
 use crate::dataplane::interface::{label, report};
-use crate::dataplane::port::port_alias;
+use crate::dataplane::port::{name_of, port_alias};
 use crate::dataplane::step::{room, step};
 use crate::dataplane::{Observed, PlaneError};
 use crate::netlink::Link;
@@ -122,7 +122,7 @@ pub(super) fn refresh(links: &mut RouteSocket, name: &str, bond: &mut Bond) -> R
     }
     let mut lost = BTreeSet::new();
     for port in bond.ports() {
-        match step(|| format!("read {port}"), || links.by_index(port.0))? {
+        match step(|| format!("read {}", name_of(port)), || links.by_index(port.0))? {
             Some(link) if !link.allmulti_flag => lost.insert(port),
             _ => false,
         };

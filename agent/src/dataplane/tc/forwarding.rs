@@ -13,6 +13,7 @@ use bond_monitors::{Carrier, MacAddr};
 use super::bpf::BondBpf;
 use super::failover::{Prepared, Standing, losses};
 use crate::dataplane::lock::lock;
+use crate::dataplane::port::name_of;
 use crate::dataplane::step::step;
 use crate::dataplane::{BondName, PlaneError};
 
@@ -120,7 +121,7 @@ impl Forwarding {
 impl InForce {
     /// Changes which frames a port lets in.
     pub fn set_accept(&mut self, port: PortId, accept: Accept) -> Result<(), PlaneError> {
-        let doing = || format!("change what {} lets in from {port}", self.name);
+        let doing = || format!("change what {} lets in from {}", self.name, name_of(port));
         step(doing, || self.bpf.set_accept(port, accept))?;
         if let Some(now) = self.applied.ports.get_mut(&port) {
             now.accept = accept;

@@ -12,7 +12,8 @@ use super::forwarding::InForce;
 use super::hook;
 use super::port_hook::{drop_filter, hook_port, place, take_over, unhook};
 use crate::dataplane::port::{
-    MarkOf, as_it_is, port_alias, prepare, read, read_attached, read_marked, read_orphan, read_unless_gone, restore,
+    MarkOf, as_it_is, name_of, port_alias, prepare, read, read_attached, read_marked, read_orphan, read_unless_gone,
+    restore,
 };
 use crate::dataplane::step::{Failures, port_step, room, step, twice};
 use crate::dataplane::{OriginalPort, PlaneError, PortBase};
@@ -31,7 +32,7 @@ impl Shared {
         if bond.ports().contains(&port) {
             return self.complete(port);
         }
-        let attach = || format!("attach {port} to {name}");
+        let attach = || format!("attach {} to {name}", name_of(port));
         if bond.forwarding.with(|now| now.bpf.is_full()) {
             return Err(PlaneError::Limit {
                 doing: attach(),
@@ -135,7 +136,7 @@ impl Shared {
         let mut found = Vec::new();
         for port in bond.forwarding.with(|now| now.bpf.ports()) {
             let links = &mut self.links;
-            let link = twice(|| step(|| format!("read {port}"), || links.by_index(port.0)))?;
+            let link = twice(|| step(|| format!("read {}", name_of(port)), || links.by_index(port.0)))?;
             found.push((port, link));
         }
         // Before the programs that listen.
@@ -163,7 +164,8 @@ impl Shared {
                         return Err(error);
                     }
                     log::warn!(
-                        "{name}: the program on {port} cannot be taken over yet, it goes on: {}",
+                        "{name}: the program on {} cannot be taken over yet, it goes on: {}",
+                        link.report.name,
                         chain(&error)
                     );
                     adopted.push((port, link));
@@ -176,13 +178,14 @@ impl Shared {
         }
         for (port, error) in &failed {
             log::warn!(
-                "{name}: {port} cannot be taken over, so it is attached anew: {}",
+                "{name}: {} cannot be taken over, so it is attached anew: {}",
+                name_of(*port),
                 chain(error)
             );
         }
         for port in gone.into_iter().chain(failed.into_iter().map(|(port, _)| port)) {
             let forget = || self.forget_port(bond, port);
-            if let Err(error) = step(|| format!("forget {port} of {name}"), forget) {
+            if let Err(error) = step(|| format!("forget {} of {name}", name_of(port)), forget) {
                 log::warn!("{name}: {}", chain(&error));
             }
         }
@@ -292,10 +295,14 @@ fn expel(
     });
     bond.port_holds.remove(&port);
     let take_off = || unhook(links, bond, port, link, had_clsact);
-    errors.note_unless_gone(port_step(port, || format!("take the program off {port}"), take_off));
+    errors.note_unless_gone(port_step(
+        port,
+        || format!("take the program off {}", name_of(port)),
+        take_off,
+    ));
     bond.forwarding.with(|now| {
         let forget = || now.remove_port(port);
-        errors.note(step(|| format!("forget {port} of {name}"), forget));
+        errors.note(step(|| format!("forget {} of {name}", name_of(port)), forget));
         errors.note(now.keep_own([]));
     });
     rest.ports.remove(&port);

@@ -131,7 +131,7 @@ fn prepare_ports(links: &mut RouteSocket, forwarding: &Forwarding, plan: &Forwar
     }
     for port in forwarding.with(|now| now.lost_allmulti.clone()) {
         let hear = || links.set_allmulti(port.0, true);
-        let heard = port_step(port, || format!("set {port} to all multicast"), hear);
+        let heard = port_step(port, || format!("set {} to all multicast", port::name_of(port)), hear);
         if outcome.note(PlanPart::Allmulti(port), heard) {
             forwarding.with(|now| now.lost_allmulti.remove(&port));
         }
@@ -195,14 +195,14 @@ fn configure_port(
             links.set_mtu(port.0, wanted.mtu)?;
             port::keep_ipv6_off(links, port)
         };
-        let set = port_step(port, || format!("set the MTU of {port}"), set);
+        let set = port_step(port, || format!("set the MTU of {}", port::name_of(port)), set);
         if outcome.note(PlanPart::Mtu(port), set) {
             done.mtu = wanted.mtu;
         }
     }
     if now.promisc != wanted.promisc {
         let set = || links.set_promisc(port.0, wanted.promisc);
-        let set = port_step(port, || format!("set the promiscuity of {port}"), set);
+        let set = port_step(port, || format!("set the promiscuity of {}", port::name_of(port)), set);
         if outcome.note(PlanPart::Promisc(port), set) {
             done.promisc = wanted.promisc;
         }

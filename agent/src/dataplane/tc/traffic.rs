@@ -14,6 +14,7 @@ use super::failover::prepare;
 use super::forwarding::{Forwarding, InForce, addresses, bridged};
 use super::object::Way;
 use super::queues;
+use crate::dataplane::port::name_of;
 use crate::dataplane::step::step;
 use crate::dataplane::{Applied, Followed, PlanPart, PlaneError, PortCounters, Traffic, can};
 
@@ -41,7 +42,7 @@ impl Traffic for Forwarding {
 
     fn counters(&mut self, port: PortId) -> Result<PortCounters, PlaneError> {
         let read = || self.with(|now| now.bpf.counters(port));
-        step(|| format!("read the counters of {port}"), read)
+        step(|| format!("read the counters of {}", name_of(port)), read)
     }
 
     fn fails_over(&self) -> Result<bool, String> {
@@ -64,7 +65,7 @@ impl Traffic for Forwarding {
 
     fn heard(&mut self, port: PortId) -> Result<ReceiveStamps, PlaneError> {
         let read = || self.with(|now| now.bpf.heard(port));
-        step(|| format!("read the stamps of {port}"), read)
+        step(|| format!("read the stamps of {}", name_of(port)), read)
     }
 }
 

@@ -14,7 +14,7 @@ use super::driver::Mode;
 use super::options::{Key, Name, Settings, Value};
 use super::program::{hash_in_force, set_mode};
 use crate::dataplane::interface::{delete, label, report};
-use crate::dataplane::port::port_alias;
+use crate::dataplane::port::{name_of, port_alias};
 use crate::dataplane::step::{TEAM, bond_gone, step, step_with, twice};
 use crate::dataplane::{BondDevice, Observed, PlaneError};
 use crate::netlink::{Link, Statistics};
@@ -150,7 +150,7 @@ impl Shared {
             if bond.settings.get(&Key::port(Name::UserLinkupEnabled, port)) != Some(&Value::Flag(true)) {
                 continue;
             }
-            let read = || step(|| format!("read {port}"), || self.links.by_index(port.0));
+            let read = || step(|| format!("read {}", name_of(port)), || self.links.by_index(port.0));
             let Some(link) = twice(read)? else { continue };
             if link.alias != port_alias(name) {
                 label(&mut self.links, name, port.0, &port_alias(name));
@@ -170,7 +170,7 @@ impl Shared {
 
     /// What a port that is taken over has counted until now. Without an answer its counters begin with those of the interface.
     fn counted_before(&mut self, name: &str, port: PortId) -> Statistics {
-        let read = || format!("read the counters of {port}");
+        let read = || format!("read the counters of {}", name_of(port));
         let counted = step(read, || self.links.statistics(port.0)).unwrap_or_else(|error| {
             log::warn!("{name}: {}", chain(&error));
             None

@@ -33,7 +33,7 @@ use self::genl::{Events, Genl};
 use self::watch::TeamWatch;
 use super::interface::{delete, label};
 use super::lock::lock;
-use super::port::{port_alias, switch_ipv6_off};
+use super::port::{name_of, port_alias, switch_ipv6_off};
 use super::step::{TEAM, step};
 use super::{
     Adopted, Applied, BondDevice, BondName, Examiner, OriginalPort, Plane, PlaneBond, PlaneError, PlaneReport,
@@ -257,7 +257,7 @@ impl PlaneBond for TeamBond {
     /// The kernel counts frames that a backup port refuses as unwanted, unless a packet socket on the port took them.
     fn counters(&mut self, port: PortId) -> Result<PortCounters, PlaneError> {
         let links = &mut lock(&self.planning).links;
-        let read = || format!("read the counters of {port}");
+        let read = || format!("read the counters of {}", name_of(port));
         let now = step(read, || links.statistics(port.0))?.ok_or(PlaneError::PortGone { port })?;
         let base = self.bond.bases.get(&port).copied();
         Ok(since(base.unwrap_or_default(), now))

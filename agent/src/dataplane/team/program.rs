@@ -249,7 +249,7 @@ impl Work<'_> {
         if now.mtu != wanted.mtu {
             // The driver has set it.
             let keep_off = || port::keep_ipv6_off(self.links, port);
-            let kept = port_step(port, || format!("keep IPv6 off on {port}"), keep_off);
+            let kept = port_step(port, || format!("keep IPv6 off on {}", port::name_of(port)), keep_off);
             if !self.outcome.note(PlanPart::Mtu(port), kept) {
                 done.mtu = now.mtu;
             }

@@ -7,7 +7,7 @@ use super::super::id::InstanceId;
 use super::super::tools::Tools;
 use super::change::Change;
 use crate::dataplane::step::twice;
-use crate::dataplane::{OriginalPort, PlaneError};
+use crate::dataplane::{OriginalPort, PlaneError, name_of};
 use crate::saved::SavedBond;
 use crate::text::chain;
 
@@ -61,10 +61,10 @@ impl Change<'_> {
             Ok(Some(link)) => link,
             Ok(None) => return self.forget_unrestored(port),
             Err(source) => {
-                let doing = format!("read {port}");
+                let doing = format!("read {}", name_of(port));
                 let error = PlaneError::Kernel { doing, source };
                 let now = self.now();
-                return self.returns.failed(now, port, port.to_string(), &error);
+                return self.returns.failed(now, port, name_of(port), &error);
             }
         };
         let name = link.report.name.clone();

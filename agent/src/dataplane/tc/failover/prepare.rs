@@ -19,6 +19,7 @@ use super::super::object::Way;
 use super::LISTS_LEFT;
 use super::entries::{Known, Prepared, Standing, losses};
 use super::layout::{Armed, MOST_RULES, Rule};
+use crate::dataplane::port::name_of;
 use crate::netlink::RouteSocket;
 
 /// Reads what an earlier agent prepared, once the ports are known.
@@ -165,7 +166,7 @@ fn look(links: &mut RouteSocket, forwarding: &Forwarding, plan: &ForwardingPlan)
         Ok(Some(link)) => !link.report.carrier.is_on(),
         Ok(None) => true,
         Err(error) => {
-            let text = format!("the carrier of {port} cannot be read: {error}");
+            let text = format!("the carrier of {} cannot be read: {error}", name_of(*port));
             failed = Some(io::Error::new(error.kind(), text));
             true
         }

@@ -145,7 +145,7 @@ fn an_attachment_that_cannot_be_undone_either_is_one_error() {
         let error = fault::from(3, || w.bond().attach(p0, &base)).unwrap_err();
         let text = error.to_string();
         assert!(text.contains("; undoing the attempt failed too: cannot "), "{text}");
-        assert!(text.contains(&format!("cannot forget {p0} of ")), "{text}");
+        assert!(text.contains("cannot forget p0 of "), "{text}");
         w.bond().attach(p0, &base).unwrap();
     });
 }
@@ -242,5 +242,16 @@ fn a_plan_that_fails_at_any_step_is_completed_by_the_next() {
             PlanPart::OwnMacs,
         ];
         assert_eq!(parts, expected);
+    });
+}
+
+#[test]
+fn a_setting_that_a_driver_refuses_is_told_with_the_name_of_the_port() {
+    for_both_hooks(|w| {
+        let (p0, p1) = w.bond_with_two_ports();
+        let mut plan = w.plan(None, &[p0, p1]);
+        plan.ports.get_mut(&p0).unwrap().mtu = 70_000;
+        let refused = w.bond().program(&plan).result().unwrap_err();
+        assert_eq!(refused.to_string(), "cannot set the MTU of p0");
     });
 }
