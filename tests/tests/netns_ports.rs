@@ -270,6 +270,7 @@ fn a_port_whose_address_others_change_again_and_again_does_not_fill_the_log() {
     }
     let times = said("its address was changed to 02:99:");
     assert!((5..=5).contains(&times), "{times} lines: {}", daemon.log());
+    assert_eq!(said("cannot use the address of bond0"), 0, "{}", daemon.log());
     assert_eq!(
         said("changes the address of eth1 again and again"),
         1,

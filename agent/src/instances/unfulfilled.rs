@@ -70,7 +70,8 @@ impl Unfulfilled {
         match found {
             Some((what, why)) => {
                 let known = self.foreign.remove(&key);
-                if known.as_ref().is_none_or(|known| known.why != why) {
+                // A notice tells of an address, as often as the log may have it.
+                if setting != Foreign::Mac && known.as_ref().is_none_or(|known| known.why != why) {
                     log::warn!("{bond}: cannot {what}: {why}");
                 }
                 let since = known.map_or(now, |known| known.since);
