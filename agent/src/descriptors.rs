@@ -53,8 +53,8 @@ pub fn limit_of(error: &io::Error) -> Option<String> {
         libc::EMFILE => {
             let most = limits().map_or("all".to_owned(), |limits| limits.rlim_cur.to_string());
             Some(format!(
-                "bondd has as many descriptors open as it may, of {most} (RLIMIT_NOFILE); on plane tc a bond takes 4 or 5, and for \
-                 each port 1, or 2 with the ARP monitor: start bondd with a higher hard limit (LimitNOFILE= of systemd, ulimit -Hn)"
+                "bondd has no descriptor to spare of {most} (RLIMIT_NOFILE; it keeps {RESERVE} for clients and failovers), start it \
+                 with a higher hard limit (LimitNOFILE= of systemd, ulimit -Hn)"
             ))
         }
         libc::ENFILE => Some(
@@ -115,7 +115,7 @@ mod tests {
         let says = |errno| limit_of(&io::Error::from_raw_os_error(errno));
         let limit = says(libc::EMFILE).unwrap();
         assert!(
-            limit.contains("(RLIMIT_NOFILE)") && limit.contains("on plane tc") && limit.contains("LimitNOFILE="),
+            limit.contains("RLIMIT_NOFILE; it keeps 96 ") && limit.contains("LimitNOFILE="),
             "{limit}"
         );
         assert!(says(libc::ENFILE).unwrap().contains("fs.file-max"));

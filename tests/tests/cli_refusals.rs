@@ -507,7 +507,7 @@ fn whatever_takes_the_last_descriptor_of_a_start_is_named_with_the_limit() {
         assert_eq!(code, 1, "{limit}: {said:?}");
         let last = said.last().expect("it says why it ends");
         assert!(
-            last.contains(" error cannot ") && last.contains(&format!("of {limit} (RLIMIT_NOFILE)")),
+            last.contains(" error cannot ") && last.contains(&format!("of {limit} (RLIMIT_NOFILE;")),
             "{limit}: {said:?}"
         );
         limit += 1;

@@ -67,9 +67,12 @@ impl Change<'_> {
     fn add_configured(&mut self, spec: &BondSpec) -> Result<InstanceId, NotThere> {
         let added = self.add(&spec.name, &spec.pairs());
         let at = added.map_err(|error| {
-            // The reason is told where the name is.
-            let why = error.message.strip_prefix(&format!("{}: ", spec.name));
-            NotThere::Unmade(why.unwrap_or(&error.message).to_owned())
+            // The reason is told where the name is, and that it is not made.
+            let mut why = error.message.as_str();
+            for told in [format!("{}: ", spec.name), format!("cannot make {}: ", spec.name)] {
+                why = why.strip_prefix(&told).unwrap_or(why);
+            }
+            NotThere::Unmade(why.to_owned())
         })?;
         self.bonds[at].origins.made_by_file = true;
         Ok(at)
