@@ -500,8 +500,8 @@ impl State {
     fn without(error: &io::Error) -> State {
         let again = may_pass(error).then(|| Instant::now() + PAUSE);
         match again {
-            Some(_) => log::warn!("no failover in the kernel for now: {error}"),
-            None => log::info!("no failover in the kernel: {error}"),
+            Some(_) => log::warn!("no failover in the kernel for now, so bondd moves the traffic itself: {error}"),
+            None => log::info!("no failover in the kernel, so bondd moves the traffic itself: {error}"),
         }
         let why = error.to_string();
         State::Without { why, again }
