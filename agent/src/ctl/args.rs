@@ -159,8 +159,11 @@ pub(super) enum Command {
     /// going down (still used), down, or going back (not used yet), with the time
     /// left. CARRIER is the present signal. DROPPED counts frames that arrived on a
     /// backup port. UNMONITORED marks a bond without a monitor: its dead ports stay
-    /// in use. NOT DONE marks a setting that the kernel refused, CANNOT BE ATTACHED a
-    /// port that is tried again later.
+    /// in use. NOT DONE marks a setting that the kernel refused, or that another
+    /// program changed; CANNOT BE ATTACHED a port that is tried again later; NOT MADE
+    /// a bond of the option files that is tried again later; NOT TAKEN OVER a bond of
+    /// an earlier bondd, which forwards as before, unmonitored, and is tried again;
+    /// NOT THERE YET a bond whose turn has not come since bondd started.
     #[command(
         verbatim_doc_comment,
         after_long_help = "Examples:\n  bondctl show\n  bondctl show bond0\n  bondctl --json show bond0 | jq ."
@@ -172,8 +175,12 @@ pub(super) enum Command {
     /// Print the state in one line, for monitoring
     ///
     /// The line, its performance data (usable ports) and the exit status are those of
-    /// a Nagios plugin: 0 all ports are usable, 1 a port does not work or is not
-    /// monitored, 2 a bond carries no traffic, 3 the state is unknown, or wrong usage.
+    /// a Nagios plugin:
+    ///   0  OK: all ports are usable and monitored
+    ///   1  WARNING: a port does not work or is not monitored, a setting is NOT DONE, a
+    ///      target does not count, or a bond is NOT THERE YET after a start of bondd
+    ///   2  CRITICAL: a bond carries no traffic, or is NOT TAKEN OVER or NOT MADE
+    ///   3  UNKNOWN: no such bond, no bonds, no answer of bondd, or wrong usage
     /// Without BOND: all bonds, the worst first.
     #[command(
         verbatim_doc_comment,
