@@ -232,7 +232,7 @@ pub struct DoctorReport {
 pub struct Report {
     /// [`SCHEMA`].
     pub schema: u32,
-    /// Bonds of an earlier agent that are not taken over yet, and those of the option files that are not made yet; left out of one
+    /// Bonds of an earlier agent that are not taken over yet, and those of the option files that are not made yet; empty in one
     /// bond's report.
     #[serde(default)]
     pub waiting: Vec<WaitingReport>,
