@@ -3,6 +3,13 @@
 use std::fs;
 use std::io;
 use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use crate::netns::Netns;
+
+/// The thread of the agent that waits for the kernel.
+pub const KERNEL_THREAD: &str = "bondd-kernel";
 
 /// A thread that stands before a request, until this is dropped.
 #[derive(Debug)]
@@ -18,6 +25,23 @@ impl HeldThread {
     #[track_caller]
     pub fn at_next_send(pid: u32, name: &str) -> HeldThread {
         HeldThread::at(pid, name, || {}, |held| held.message().is_some())
+    }
+
+    /// Has the agent ask the kernel something, and holds the thread that does so there.
+    #[track_caller]
+    pub fn at_next_request(netns: &Netns, pid: u32) -> HeldThread {
+        let held = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                // The agent looks at its bond after each change of it.
+                for alias in (0..).take_while(|_| !held.load(Ordering::SeqCst)) {
+                    netns.ip(&format!("link set bond0 alias {alias}"));
+                }
+            });
+            let thread = HeldThread::at_next_send(pid, KERNEL_THREAD);
+            held.store(true, Ordering::SeqCst);
+            thread
+        })
     }
 
     /// As [`HeldThread::at_next_send`], at the first rtnetlink request after `cause` that changes an interface: questions go on.

@@ -5,7 +5,7 @@ use std::thread;
 use std::time::Instant;
 
 use crate::daemon::LIMIT;
-use crate::lab::TwoBonds;
+use crate::lab::{BondAndSwitch, TwoBonds};
 use crate::many_bonds::watch::{LinkEvents, at_once};
 use crate::traffic::{Flow, TEN_THOUSAND};
 
@@ -52,6 +52,29 @@ pub fn ten_pulls(pair: &TwoBonds) -> Vec<Pull> {
     );
     assert_eq!(record.tally().doubled, 0);
     pulls
+}
+
+/// Has the switch drop all frames of the active port ten times, whose carrier stays on; how many of 10,000 a second were lost until
+/// the bond had left it, in order.
+#[track_caller]
+pub fn ten_silences(bench: &BondAndSwitch) -> Vec<u64> {
+    let daemon = &bench.host.daemon;
+    let flow = bench.flow(TEN_THOUSAND);
+    let mut marks = Vec::new();
+    for silence in 0..10 {
+        let (active, silent) = (["eth1", "eth0"][silence % 2], silence % 2);
+        let [port, near] = [format!("p{silent}"), format!("eth{silent}")];
+        flow.pass(2_000);
+        let from = flow.sent();
+        bench.switch.block(&port);
+        daemon.wait_active("bond0", active);
+        flow.pass(1_000);
+        marks.push((from, flow.sent()));
+        bench.switch.unblock(&port);
+        daemon.wait_link("bond0", &near, "up");
+    }
+    let record = flow.finish();
+    marks.iter().map(|&(from, to)| record.between(from..to).lost).collect()
 }
 
 /// Pulls a cable; how many frames had been sent when the kernel had reported it at both ends.

@@ -10,15 +10,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use bondd_tests::daemon::LIMIT;
-use bondd_tests::held_thread::HeldThread;
+use bondd_tests::held_thread::{HeldThread, KERNEL_THREAD};
 use bondd_tests::lab::RIGHT;
 use bondd_tests::machine::Machine;
 use bondd_tests::netns::Hands;
 use bondd_tests::traffic::TEN_THOUSAND;
 use bondd_tests::{BondAndSwitch, TwoBonds, wait_for};
-
-/// The thread of the agent that waits for the kernel.
-const THREAD: &str = "bondd-kernel";
 
 #[test]
 fn pulled_cables_move_the_traffic_while_the_kernel_answers_nobody() {
@@ -27,7 +24,7 @@ fn pulled_cables_move_the_traffic_while_the_kernel_answers_nobody() {
     let flow = pair.flow(TEN_THOUSAND);
     flow.pass(1_000);
     // Polls send something every 100 ms.
-    let held = [&pair.left, &pair.right].map(|host| HeldThread::at_next_send(host.daemon.pid(), THREAD));
+    let held = [&pair.left, &pair.right].map(|host| HeldThread::at_next_send(host.daemon.pid(), KERNEL_THREAD));
     for (active, cable) in [("eth1", 0), ("eth0", 1)] {
         let from = flow.sent();
         pair.cables[cable].pull();
@@ -56,7 +53,7 @@ fn a_silent_path_is_left_and_clients_are_answered_while_the_kernel_answers_nobod
     let daemon = &bench.host.daemon;
     daemon.wait_active("bond0", "eth0");
     daemon.wait_link("bond0", "eth1", "up");
-    let held = hold(&bench);
+    let held = HeldThread::at_next_request(&bench.host.netns, daemon.pid());
     bench.switch.block("p0");
     daemon.wait_active("bond0", "eth1");
     assert_eq!(daemon.bond("bond0")["active_port"], "eth1");
@@ -76,7 +73,7 @@ fn pulled_cables_move_the_traffic_while_a_plan_is_held_up_and_clients_ask_what_t
     let mut hands = Hands::new(&bench.switch.netns);
     let mac = |name: &str| bench.host.netns.mac(name);
     // The first change of that failover is of the address of the bond, which follows the active port.
-    let held = HeldThread::at_change_after(daemon.pid(), THREAD, || {
+    let held = HeldThread::at_change_after(daemon.pid(), KERNEL_THREAD, || {
         bench.cables[0].pull();
         daemon.wait_active("bond0", "eth1");
     });
@@ -176,21 +173,4 @@ impl Drop for Flag {
     fn drop(&mut self) {
         self.0.store(true, Ordering::SeqCst);
     }
-}
-
-/// Has the agent ask the kernel something, and holds it there.
-fn hold(bench: &BondAndSwitch) -> HeldThread {
-    let (netns, pid) = (&bench.host.netns, bench.host.daemon.pid());
-    let held = AtomicBool::new(false);
-    thread::scope(|scope| {
-        scope.spawn(|| {
-            // The agent looks at its bond after each change of it.
-            for alias in (0..).take_while(|_| !held.load(Ordering::SeqCst)) {
-                netns.ip(&format!("link set bond0 alias {alias}"));
-            }
-        });
-        let thread = HeldThread::at_next_send(pid, THREAD);
-        held.store(true, Ordering::SeqCst);
-        thread
-    })
 }

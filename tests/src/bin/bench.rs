@@ -11,17 +11,19 @@ use std::time::{Duration, Instant};
 use bondd_tests::bins::bin;
 use bondd_tests::competitors::{Guest, Seen, page};
 use bondd_tests::fidelity::host::play;
+use bondd_tests::held_thread::HeldThread;
 use bondd_tests::in_kernel;
 use bondd_tests::instructions::{self as counted, Column, Instructions, Recorded, Row};
+use bondd_tests::lab::RIGHT;
 use bondd_tests::lab_failover as lab;
 use bondd_tests::machine::Machine;
 use bondd_tests::many::{ManyPorts, targets_of};
 use bondd_tests::many_bonds::{self, Busy, Clock, Plane};
 use bondd_tests::process::{processor_time, resident, sleeps};
-use bondd_tests::pulls::{median, ten_pulls};
+use bondd_tests::pulls::{Pull, median, ten_pulls, ten_silences};
 use bondd_tests::throughput::{self, BesidePlain};
 use bondd_tests::vm::Lab;
-use bondd_tests::{Rate, Settings, TwoBonds};
+use bondd_tests::{Bench, BondAndSwitch, Rate, Settings, TwoBonds};
 
 fn main() -> ExitCode {
     if !nix::unistd::geteuid().is_root() {
@@ -99,31 +101,64 @@ fn throughput() -> Outcome {
 
 fn failovers() -> Outcome {
     title(
-        "Frames lost by a pulled cable, of 10,000 a second",
-        &["median of 10", "least", "most"],
+        "Frames lost by a failover, of 10,000 a second",
+        &["median of 10", "most", "after report"],
     );
-    for (monitor, events) in [
-        ("link events and polls (default)", true),
-        ("polls alone, miimon=100", false),
-    ] {
+    let cables = || {
         let pair = TwoBonds::new(Machine::alone(), "miimon=100");
-        if !events {
-            pair.unsubscribe_from_links();
-        }
         pair.wait_active("eth0");
-        let lost: Vec<u64> = ten_pulls(&pair).iter().map(|pull| pull.lost).collect();
-        let extreme = |found: Option<&u64>| found.map_or_else(String::new, u64::to_string);
-        row(
-            monitor,
-            &[
-                median(&lost).to_string(),
-                extreme(lost.iter().min()),
-                extreme(lost.iter().max()),
-            ],
-        );
-    }
+        pair
+    };
+    pulls_row("cable pulled: link events and polls (default)", &ten_pulls(&cables()));
+    let pair = cables();
+    pair.unsubscribe_from_links();
+    pulls_row("  polls alone, miimon=100", &ten_pulls(&pair));
+    drop(pair);
+    let pair = cables();
+    let (held, pulls) = while_held(&[&pair.left, &pair.right], || ten_pulls(&pair));
+    pulls_row(&format!("  the kernel answers nobody for {held:.0} s"), &pulls);
+    drop(pair);
+    let paths = || {
+        let bench = BondAndSwitch::new(Machine::alone(), &format!("arp_interval=100 arp_ip_target={RIGHT}"));
+        bench.host.daemon.wait_active("bond0", "eth0");
+        bench.host.daemon.wait_link("bond0", "eth1", "up");
+        bench
+    };
+    failovers_row("path silent: arp_interval=100", &ten_silences(&paths()), None);
+    let bench = paths();
+    let (held, lost) = while_held(&[&bench.host], || ten_silences(&bench));
+    failovers_row(&format!("  the kernel answers nobody for {held:.0} s"), &lost, None);
     Outcome::Done
 }
+
+/// Does this while each of these agents waits for an answer of the kernel; for how many seconds that was.
+fn while_held<T>(hosts: &[&Bench], body: impl FnOnce() -> T) -> (f64, T) {
+    let requests: Vec<_> = hosts
+        .iter()
+        .map(|host| HeldThread::at_next_request(&host.netns, host.daemon.pid()))
+        .collect();
+    let begun = Instant::now();
+    let out = body();
+    // At least as long as others hold the lock when thousands of interfaces are deleted.
+    thread::sleep(HELD.saturating_sub(begun.elapsed()));
+    let held = begun.elapsed().as_secs_f64();
+    drop(requests);
+    (held, out)
+}
+
+fn pulls_row(name: &str, pulls: &[Pull]) {
+    let lost: Vec<u64> = pulls.iter().map(|pull| pull.lost).collect();
+    failovers_row(name, &lost, pulls.iter().map(|pull| pull.after_report).max());
+}
+
+fn failovers_row(name: &str, lost: &[u64], after_report: Option<u64>) {
+    let text = |lost: Option<u64>| lost.map_or_else(String::new, |lost| lost.to_string());
+    let most = lost.iter().copied().max();
+    row(name, &[median(lost).to_string(), text(most), text(after_report)]);
+}
+
+/// A request to the kernel waits for at least so long.
+const HELD: Duration = Duration::from_secs(5);
 
 /// The same failovers by the kernel's driver and by every data plane, one beside the other in the lab's machine.
 fn beside_the_driver() -> Outcome {
