@@ -1,5 +1,6 @@
 //! A thread that answers questions of the loop, so that the loop does not wait.
 
+use std::collections::VecDeque;
 use std::io;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::Instant;
@@ -13,6 +14,15 @@ pub type Answer<S> = Box<dyn FnOnce(&mut S, Time) + Send>;
 
 /// A question, with what is to be done with the answer.
 type Job<T, S> = Box<dyn FnOnce(&mut T) -> Answer<S> + Send>;
+
+/// Where a question stands among those that the thread has not begun with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// Behind those that came first as well.
+    First,
+    /// Behind all.
+    Last,
+}
 
 /// The loop's side of the thread. `T` is what the thread's jobs work with, `S` the state of the loop that answers change.
 pub struct Worker<T, S> {
@@ -34,8 +44,8 @@ pub enum Urgency {
 }
 
 enum Jobs<T, S> {
-    /// Done by a thread, in their order.
-    Queue(Sender<Job<T, S>>),
+    /// Done by a thread, in the order of their places.
+    Queue(Sender<(Place, Job<T, S>)>),
     /// Not done any more: the agent stops.
     Closed,
     /// Done at once, in the thread that asks, for tests that count and fail requests.
@@ -55,7 +65,7 @@ impl<T: Send + 'static, S: 'static> Worker<T, S> {
         mut tools: T,
         wake: impl Fn() -> io::Result<()> + Send + 'static,
     ) -> io::Result<Worker<T, S>> {
-        let (jobs, to_do) = mpsc::channel::<Job<T, S>>();
+        let (jobs, asked) = mpsc::channel::<(Place, Job<T, S>)>();
         let (done, answers) = mpsc::channel();
         let work = move || {
             match urgency {
@@ -63,7 +73,7 @@ impl<T: Send + 'static, S: 'static> Worker<T, S> {
                 Urgency::Change => priority::raise(priority::CHANGER),
                 Urgency::None => {}
             }
-            for job in to_do {
+            for job in Row::of(asked) {
                 // The loop has ended if it does not take the answer.
                 if done.send(job(&mut tools)).is_err() {
                     return;
@@ -81,10 +91,19 @@ impl<T: Send + 'static, S: 'static> Worker<T, S> {
 
     /// Leaves a question to the thread. Its answer is among those of a later [`Worker::answer`].
     pub fn ask(&mut self, job: impl FnOnce(&mut T) -> Answer<S> + Send + 'static) {
+        self.ask_at(Place::Last, job);
+    }
+
+    /// As [`Worker::ask`], before all that was asked by that and is not begun.
+    pub fn ask_first(&mut self, job: impl FnOnce(&mut T) -> Answer<S> + Send + 'static) {
+        self.ask_at(Place::First, job);
+    }
+
+    fn ask_at(&mut self, place: Place, job: impl FnOnce(&mut T) -> Answer<S> + Send + 'static) {
         self.open += 1;
         match &mut self.jobs {
             // It ends only with the agent.
-            Jobs::Queue(jobs) => drop(jobs.send(Box::new(job))),
+            Jobs::Queue(jobs) => drop(jobs.send((place, Box::new(job)))),
             Jobs::Closed => {}
             #[cfg(test)]
             Jobs::AtOnce(tools, done) => drop(done.send(job(tools))),
@@ -109,6 +128,45 @@ impl<T: Send + 'static, S: 'static> Worker<T, S> {
         self.answers
             .recv_timeout(limit.saturating_duration_since(Instant::now()))
             .ok()
+    }
+}
+
+/// Jobs in the order in which the thread does them; it ends with the agent.
+struct Row<J> {
+    asked: Receiver<(Place, J)>,
+    first: VecDeque<J>,
+    last: VecDeque<J>,
+}
+
+impl<J> Row<J> {
+    fn of(asked: Receiver<(Place, J)>) -> Row<J> {
+        Row {
+            asked,
+            first: VecDeque::new(),
+            last: VecDeque::new(),
+        }
+    }
+
+    fn take(&mut self, (place, job): (Place, J)) {
+        match place {
+            Place::First => self.first.push_back(job),
+            Place::Last => self.last.push_back(job),
+        }
+    }
+}
+
+impl<J> Iterator for Row<J> {
+    type Item = J;
+
+    fn next(&mut self) -> Option<J> {
+        while let Ok(asked) = self.asked.try_recv() {
+            self.take(asked);
+        }
+        if self.first.is_empty() && self.last.is_empty() {
+            let asked = self.asked.recv().ok()?;
+            self.take(asked);
+        }
+        self.first.pop_front().or_else(|| self.last.pop_front())
     }
 }
 
@@ -169,6 +227,20 @@ mod tests {
         assert!(Instant::now() < limit, "it ends when all is done");
         ask(&mut worker, 9);
         assert!(worker.answer().is_none(), "nothing more is asked");
+    }
+
+    #[test]
+    fn what_is_to_be_first_comes_before_all_that_is_not_begun() {
+        let (jobs, asked) = mpsc::channel();
+        let mut row = Row::of(asked);
+        let ask = |place, job: u8| jobs.send((place, job)).unwrap();
+        (0..3).for_each(|job| ask(Place::Last, job));
+        assert_eq!(row.next(), Some(0));
+        ask(Place::First, 10);
+        ask(Place::Last, 3);
+        ask(Place::First, 11);
+        drop(jobs);
+        assert_eq!(row.collect::<Vec<_>>(), [10, 11, 1, 2, 3]);
     }
 
     #[test]

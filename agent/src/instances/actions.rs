@@ -162,7 +162,8 @@ impl Instances {
             };
             let forwarder = instance.plane.clone();
             if forwarder.is_to_be_asked() {
-                self.threads.kernel.ask(move |kernel| {
+                // Looks at hundreds of interfaces may wait, and are made anew where a plan came before them.
+                self.threads.kernel.ask_first(move |kernel| {
                     let programmed = forwarder.program(kernel);
                     Box::new(move |instances, now| instances.on_programmed(now, at, programmed))
                 });

@@ -143,7 +143,10 @@ impl ManyBonds {
             "link set group {FIRST_PORTS} up\nlink set group {SECOND_PORTS} up"
         ));
         let settings = Settings {
-            args: vec!["--plane".into(), plane.name().into()],
+            // The agent is measured, not what the kernel does by itself.
+            args: ["--plane", plane.name(), "--in-kernel-failover", "off"]
+                .map(String::from)
+                .to_vec(),
             config: Some(config(count)),
             ..Settings::default()
         };
