@@ -1,5 +1,6 @@
 //! Kinds of frames that a monitor or a mode wants to see.
 
+use std::net::Ipv4Addr;
 use std::ops::BitOr;
 
 use crate::wire::{MacAddr, ethernet};
@@ -46,6 +47,24 @@ impl FrameKinds {
     /// The kinds of this set that are not in the other.
     pub fn without(self, other: FrameKinds) -> FrameKinds {
         FrameKinds(self.0 & !other.0)
+    }
+}
+
+/// Frames that a bond needs from its ports.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WantedFrames {
+    /// Of these kinds.
+    pub kinds: FrameKinds,
+    /// Of ARP no more than what these two groups of hosts say to each other; everything if there is nobody in the first.
+    pub arp_between: (Vec<Ipv4Addr>, Vec<Ipv4Addr>),
+}
+
+impl From<FrameKinds> for WantedFrames {
+    fn from(kinds: FrameKinds) -> WantedFrames {
+        WantedFrames {
+            kinds,
+            ..WantedFrames::default()
+        }
     }
 }
 

@@ -25,7 +25,7 @@ pub use combine::Combine;
 pub use damping::{Damping, DampingRule};
 pub use debounce::{Debounce, Delays, LinkState};
 pub use evidence::{Answer, AnswerKind, Evidence};
-pub use frames::FrameKinds;
+pub use frames::{FrameKinds, WantedFrames};
 pub use health::{AnyMonitor, Health};
 pub use link::{Carrier, Duplex, LinkReport, Speed};
 pub use monitor::{Ask, Fact, Monitor, Verdict};

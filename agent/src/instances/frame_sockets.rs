@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Sender};
 
 use bond_modes::PortId;
-use bond_monitors::FrameKinds;
+use bond_monitors::WantedFrames;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 
@@ -50,16 +50,16 @@ impl FrameSockets {
         })
     }
 
-    /// Receives frames of these kinds on a port, and no others. A socket that is open stays so, also for none.
-    pub(super) fn hear(&mut self, port: PortId, kinds: FrameKinds) -> io::Result<()> {
+    /// Receives these frames on a port, and no others. A socket that is open stays so, also for none.
+    pub(super) fn hear(&mut self, port: PortId, wanted: &WantedFrames) -> io::Result<()> {
         if let Some(listener) = self.open.get_mut(&port) {
-            return listener.listen_for(kinds);
+            return listener.listen_for(wanted);
         }
-        if kinds.is_empty() {
+        if wanted.kinds.is_empty() {
             return Ok(());
         }
         let mut listener = FrameSocket::unbound(port.0)?;
-        let begun = listener.begin(kinds).and_then(|()| {
+        let begun = listener.begin(wanted).and_then(|()| {
             let token = Token(FIRST_FRAME_TOKEN + port.0 as usize);
             self.registry
                 .register(&mut SourceFd(&listener.as_raw_fd()), token, Interest::READABLE)

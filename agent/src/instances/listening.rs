@@ -43,12 +43,12 @@ impl Instances {
     /// open and receive nothing, because it may go down and up faster than the kernel closes them.
     pub(super) fn listen(&mut self, at: InstanceId) {
         let instance = &mut self.bonds[at];
-        let kinds = instance.bond.wants();
+        let wanted = instance.bond.wants();
         for (port, name) in instance.bond.ports().iter().map(|port| (port.id, port.name.clone())) {
-            if kinds.is_empty() && instance.bond.is_up() {
+            if wanted.kinds.is_empty() && instance.bond.is_up() {
                 self.frame_sockets.close(port);
             } else {
-                let opened = self.frame_sockets.hear(port, kinds);
+                let opened = self.frame_sockets.hear(port, &wanted);
                 let opened = opened.map_err(|error| why(&error));
                 let doing = format!("receive the frames of {name}");
                 instance

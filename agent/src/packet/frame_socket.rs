@@ -3,8 +3,8 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
-use bond_monitors::FrameKinds;
 use bond_monitors::frames::SLOW_GROUP;
+use bond_monitors::{FrameKinds, WantedFrames};
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, recv, setsockopt, sockopt};
 
@@ -23,7 +23,7 @@ use crate::netlink::Drained;
 pub struct FrameSocket {
     socket: OwnedFd,
     ifindex: u32,
-    kinds: FrameKinds,
+    wanted: WantedFrames,
 }
 
 impl FrameSocket {
@@ -32,36 +32,36 @@ impl FrameSocket {
         Ok(FrameSocket {
             socket: open_socket()?,
             ifindex,
-            kinds: FrameKinds::NONE,
+            wanted: WantedFrames::default(),
         })
     }
 
-    /// Receives these kinds from now on, once only. The interface may be down.
-    pub fn begin(&mut self, kinds: FrameKinds) -> io::Result<()> {
+    /// Receives these from now on, once only. The interface may be down.
+    pub fn begin(&mut self, wanted: &WantedFrames) -> io::Result<()> {
         let socket = &self.socket;
         // The filter is set before the socket is bound to a protocol, so every queued frame has passed a filter.
-        filter::attach(socket, FrameKinds::NONE)?;
+        filter::attach(socket, &WantedFrames::default())?;
         // Makes the kernel skip sent frames. Before 4.20 it cannot, and the filter drops each of them, which costs time.
         let on: libc::c_int = 1;
         let _ = set_option(socket, libc::SOL_PACKET, libc::PACKET_IGNORE_OUTGOING, &on);
         setsockopt(socket, sockopt::RcvBuf, &RECEIVE_BUFFER)?;
         // All protocols, because sockets of a single protocol come after tc. [dev.c: __netif_receive_skb_core]
         bind(socket, self.ifindex, (libc::ETH_P_ALL as u16).to_be())?;
-        self.listen_for(kinds)
+        self.listen_for(wanted)
     }
 
-    /// Receives these kinds from now on. Queued frames stay, and no frame is lost of a kind that was received before and still is.
+    /// Receives these from now on. Queued frames stay, and none is lost of those that were received before and still are.
     /// Where slow protocols are wanted, or no longer, this waits for the kernel's RTNL lock.
-    pub fn listen_for(&mut self, kinds: FrameKinds) -> io::Result<()> {
-        if kinds == self.kinds {
+    pub fn listen_for(&mut self, wanted: &WantedFrames) -> io::Result<()> {
+        if *wanted == self.wanted {
             return Ok(());
         }
-        let groups = |kinds: FrameKinds| kinds.meets(FrameKinds::SLOW);
-        if groups(kinds) != groups(self.kinds) {
-            join(&self.socket, self.ifindex, SLOW_GROUP, groups(kinds))?;
+        let groups = |wanted: &WantedFrames| wanted.kinds.meets(FrameKinds::SLOW);
+        if groups(wanted) != groups(&self.wanted) {
+            join(&self.socket, self.ifindex, SLOW_GROUP, groups(wanted))?;
         }
-        filter::attach(&self.socket, kinds)?;
-        self.kinds = kinds;
+        filter::attach(&self.socket, wanted)?;
+        self.wanted.clone_from(wanted);
         Ok(())
     }
 
@@ -104,7 +104,7 @@ impl FrameSocket {
     /// One that receives these kinds.
     pub(crate) fn open(ifindex: u32, kinds: FrameKinds) -> io::Result<FrameSocket> {
         let mut listener = FrameSocket::unbound(ifindex)?;
-        listener.begin(kinds)?;
+        listener.begin(&kinds.into())?;
         Ok(listener)
     }
 }
@@ -203,14 +203,14 @@ mod tests {
         in_netns(|| {
             let (_links, sender, _, [near, far]) = listening();
             let socket = open_socket().unwrap();
-            filter::attach(&socket, PROBES).unwrap();
+            filter::attach(&socket, &PROBES.into()).unwrap();
             bind(&socket, far, (libc::ETH_P_ALL as u16).to_be()).unwrap();
             sender.send(far, &arp(9)).unwrap();
             sender.send(near, &arp(1)).unwrap();
             let mut listener = FrameSocket {
                 socket,
                 ifindex: far,
-                kinds: PROBES,
+                wanted: PROBES.into(),
             };
             assert_eq!(hear_until(&mut listener, &arp(1)), [kept(&arp(1))]);
         });
@@ -245,7 +245,7 @@ mod tests {
                 (FrameKinds::ARP, vec![arp(2), arp(9)]),
             ];
             for (kinds, expected) in rounds {
-                listener.listen_for(kinds).unwrap();
+                listener.listen_for(&kinds.into()).unwrap();
                 assert_eq!(joined(), kinds.meets(FrameKinds::SLOW), "{kinds:?}");
                 let mut elsewhere = slow(3);
                 elsewhere[5] = 3;
@@ -260,6 +260,51 @@ mod tests {
     }
 
     #[test]
+    fn of_arp_only_what_two_groups_of_hosts_say_to_each_other_is_heard() {
+        in_netns(|| {
+            let (_links, sender, mut listener, [near, _]) = listening();
+            let host = |number: u8| [10, 0, 0, number];
+            let arp = |from: u8, to: u8| {
+                let mut frame = arp(0);
+                frame[28..32].copy_from_slice(&host(from));
+                frame[38..42].copy_from_slice(&host(to));
+                frame
+            };
+            let asked = [arp(1, 8), arp(8, 1), arp(2, 9), arp(9, 2)];
+            let others = [
+                arp(7, 8),
+                arp(8, 7),
+                arp(1, 2),
+                arp(7, 1),
+                arp(1, 7),
+                arp(8, 9),
+                arp(7, 7),
+            ];
+            let hosts = |numbers: &[u8]| numbers.iter().map(|number| host(*number).into()).collect();
+            let mut many: Vec<u8> = (10..80).collect();
+            many.extend([8, 9]);
+            for (own, expected) in [
+                (vec![8, 9], asked.to_vec()),
+                (vec![8], asked[..2].to_vec()),
+                // Too many to be told from others.
+                (many, [&asked[..], &[arp(1, 2), arp(7, 1), arp(1, 7)]].concat()),
+            ] {
+                let wanted = WantedFrames {
+                    kinds: FrameKinds::ARP | FrameKinds::IPV6,
+                    arp_between: (hosts(&[1, 2]), hosts(&own)),
+                };
+                listener.listen_for(&wanted).unwrap();
+                for frame in asked.iter().chain(&others).chain([&icmpv6(135)]) {
+                    sender.send(near, frame).unwrap();
+                }
+                let mut expected: Vec<_> = expected.iter().map(|frame| kept(frame)).collect();
+                expected.push(kept(&icmpv6(135)));
+                assert_eq!(hear_until(&mut listener, &icmpv6(135)), expected, "{own:?}");
+            }
+        });
+    }
+
+    #[test]
     fn no_frame_of_a_wanted_kind_is_lost_while_the_kinds_change() {
         in_netns(|| {
             let (_links, sender, mut listener, [near, _]) = listening();
@@ -267,7 +312,7 @@ mod tests {
             std::thread::scope(|scope| {
                 scope.spawn(|| (0..200).for_each(|number| sender.send(near, &arp(number)).unwrap()));
                 for kinds in [PROBES | FrameKinds::SLOW, FrameKinds::ARP].into_iter().cycle() {
-                    listener.listen_for(kinds).unwrap();
+                    listener.listen_for(&kinds.into()).unwrap();
                     await_readable(&listener.socket);
                     listener.read(1, &mut heard).unwrap();
                     heard.retain(|frame| frame[12..14] == [8, 6]);

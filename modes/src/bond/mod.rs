@@ -21,7 +21,7 @@ pub use self::adopt::AdoptedState;
 pub use self::failover::NoFailover;
 pub use self::saved::Saved;
 
-use bond_monitors::{FrameKinds, LinkReport, MacAddr, Time};
+use bond_monitors::{FrameKinds, LinkReport, MacAddr, Time, WantedFrames};
 
 use self::announce::Announcer;
 use self::device::{Device, MacOrigin};
@@ -128,11 +128,16 @@ impl Bond {
         self.ports.get(port).is_some_and(|port| self.mode.roles().carries(port))
     }
 
-    /// Kinds of frames that are wanted as [`Event::Frame`](crate::Event::Frame), from every port.
-    pub fn wants(&self) -> FrameKinds {
+    /// Frames that are wanted as [`Event::Frame`](crate::Event::Frame), from every port.
+    pub fn wants(&self) -> WantedFrames {
         let monitors = self.ports.iter().map(|port| port.health.wants());
-        let others = self.probing.wants(&self.ports, &self.probe_context()) | self.mode.wants();
-        monitors.fold(others, |all, kinds| all | kinds)
+        let others = monitors.fold(self.mode.wants(), |all, kinds| all | kinds);
+        let probing = self.probing.wants(&self.ports, &self.probe_context());
+        let kinds = others | probing.kinds;
+        match others.meets(FrameKinds::ARP) {
+            true => kinds.into(),
+            false => WantedFrames { kinds, ..probing },
+        }
     }
 
     /// How addresses move between the bond and its ports.

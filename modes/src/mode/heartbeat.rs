@@ -210,7 +210,7 @@ mod tests {
     #[test]
     fn its_frames_change_the_plan_and_its_rule_the_carrier() {
         let mut bond = bond();
-        assert_eq!(bond.wants(), FrameKinds::SLOW);
+        assert_eq!(bond.wants(), FrameKinds::SLOW.into());
         assert_eq!(
             (bond.plan().carrier, &bond.plan().tx.ports[..]),
             (Carrier::Off, &[][..])

@@ -1,6 +1,7 @@
 //! Checks frames for evidence that a port works. [bond_main.c: bond_rcv_validate, bond_arp_rcv, bond_na_rcv]
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use bond_monitors::classic::ProbeAnswer;
 use bond_monitors::wire::nd::solicited_node;
@@ -144,6 +145,14 @@ impl Probing {
         let ours = asked_from || local.any(|address| address.ip == here) || here == IpAddr::V6(ALL_NODES);
         ours.then_some(target)
     }
+
+    /// Addresses with which this host asks, and is asked.
+    pub(super) fn ours<'a>(&'a self, context: &'a ProbeContext<'_>) -> impl Iterator<Item = IpAddr> + 'a {
+        let asks_from = self
+            .paths_through()
+            .map(|(to, source, _)| source.unwrap_or(unspecified(to)));
+        asks_from.chain(context.addresses.iter().map(|address| address.ip))
+    }
 }
 
 fn note_heard(ports: &mut Ports, id: PortId, at: Option<Time>) {
@@ -152,9 +161,18 @@ fn note_heard(ports: &mut Ports, id: PortId, at: Option<Time>) {
     }
 }
 
+/// Those of them that are IPv4, each once.
+pub(super) fn ipv4(addresses: impl Iterator<Item = IpAddr>) -> Vec<Ipv4Addr> {
+    let ipv4 = addresses.filter_map(|address| match address {
+        IpAddr::V4(address) => Some(address),
+        IpAddr::V6(_) => None,
+    });
+    ipv4.collect::<BTreeSet<_>>().into_iter().collect()
+}
+
 fn unspecified(like: IpAddr) -> IpAddr {
     match like {
-        IpAddr::V4(_) => IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED),
+        IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
         IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
     }
 }

@@ -21,7 +21,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use bond_monitors::classic::{self, Outcome, Rule, Standing};
-use bond_monitors::{ArpMonitor, FrameKinds, LinkState, Pause, ReceiveStamps, SignOfLife, Time, Trial};
+use bond_monitors::{ArpMonitor, FrameKinds, LinkState, Pause, ReceiveStamps, SignOfLife, Time, Trial, WantedFrames};
 
 use crate::action::{Action, Notice};
 use crate::delays::Inspection;
@@ -85,12 +85,20 @@ impl Probing {
         context.up && context.options.asks_targets() && !ports.is_empty()
     }
 
-    /// Kinds of frames that it needs: those of the targets, if there are any.
-    pub fn wants(&self, ports: &Ports, context: &ProbeContext<'_>) -> FrameKinds {
-        if self.runs(ports, context) && context.options.targets().next().is_some() {
-            FrameKinds::ARP | FrameKinds::IPV6
-        } else {
+    /// Frames that it needs: those that may be evidence, see [`Probing::on_frame`].
+    pub fn wants(&self, ports: &Ports, context: &ProbeContext<'_>) -> WantedFrames {
+        if !self.runs(ports, context) || context.options.targets().next().is_none() {
+            return WantedFrames::default();
+        }
+        let targets = evidence::ipv4(context.options.targets());
+        let arp = if targets.is_empty() {
             FrameKinds::NONE
+        } else {
+            FrameKinds::ARP
+        };
+        WantedFrames {
+            kinds: arp | FrameKinds::IPV6,
+            arp_between: (targets, evidence::ipv4(self.ours(context))),
         }
     }
 

@@ -152,7 +152,7 @@ fn the_loop_does_not_wait_until_sockets_are_closed() {
         let mut took: Vec<_> = (0..20)
             .map(|_| {
                 for port in ports {
-                    instances.frame_sockets.hear(port, FrameKinds::ARP).unwrap();
+                    instances.frame_sockets.hear(port, &FrameKinds::ARP.into()).unwrap();
                 }
                 assert_eq!(instances.frame_sockets.open.len(), 2);
                 let before = Instant::now();
@@ -183,7 +183,7 @@ fn neither_clients_nor_ports_that_come_have_sockets_opened_faster_than_they_are_
             let mut opened = 0;
             let mut more = 0;
             while more < 32 {
-                instances.frame_sockets.hear(a, FrameKinds::ARP).unwrap();
+                instances.frame_sockets.hear(a, &FrameKinds::ARP.into()).unwrap();
                 instances.frame_sockets.close(a);
                 opened += 1;
                 assert!(opened < 2000, "the kernel closes them as fast as they are opened");
@@ -201,7 +201,7 @@ fn a_socket_that_cannot_be_bound_is_not_waited_for() {
         let mut took: Vec<_> = (0..20)
             .map(|_| {
                 let before = Instant::now();
-                let heard = instances.frame_sockets.hear(PortId(9999), FrameKinds::ARP);
+                let heard = instances.frame_sockets.hear(PortId(9999), &FrameKinds::ARP.into());
                 assert_eq!(heard.unwrap_err().raw_os_error(), Some(libc::ENODEV));
                 before.elapsed()
             })
