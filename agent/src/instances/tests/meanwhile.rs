@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use bond_modes::{Event, PortId};
+use bond_modes::{Event, LocalAddress, PortId};
 use bond_monitors::{FrameKinds, MacAddr};
 
 use super::super::agenda::{Agenda, Stage};
@@ -16,7 +16,7 @@ use super::adoption::{make_interface, make_interface_with, port, spec};
 use super::{Change, NOW, Tests, attach, refusal, set_up, with_bond};
 use crate::control::proto::Call;
 use crate::netlink::tests::ip;
-use crate::netlink::{LinkEvent, RouteSocket};
+use crate::netlink::{Drained, LinkEvent, RouteSocket};
 use crate::packet::PacketSocket;
 use crate::packet::tests::{await_readable, pair};
 
@@ -108,15 +108,21 @@ fn a_bond_that_goes_down_and_up_keeps_the_socket_of_its_port_and_hears_nothing_w
         plane.set_port(PortId(far), links.by_name("d").unwrap().unwrap().report);
         attach(instances, "d").unwrap();
         set_up(instances);
+        instances.feed(
+            FIRST,
+            Event::Addresses {
+                addresses: vec![own("10.0.0.1")],
+            },
+        );
         let socket = |instances: &Change<'_>| {
             let open = &instances.frame_sockets.open;
             open.get(&PortId(far)).expect("the port is not heard").as_raw_fd()
         };
         let (first, sender) = (socket(instances), PacketSocket::open().unwrap());
         let arp = |number: u8| {
-            let mut frame = [number; 60];
-            frame[12..14].copy_from_slice(&[8, 6]);
-            frame.to_vec()
+            let mut frame = from_target();
+            frame[59] = number;
+            frame
         };
         for _ in 0..300 {
             let mut report = instances.bonds[0].devices.values().next().unwrap().report.clone();
@@ -142,6 +148,83 @@ fn a_bond_that_goes_down_and_up_keeps_the_socket_of_its_port_and_hears_nothing_w
         instances.drain(FIRST);
         assert_eq!(instances.frame_sockets.open.len(), 0);
     });
+}
+
+#[test]
+fn a_flood_of_answers_is_read_in_shares_and_wakes_nobody_in_between() {
+    with_bond("flood", |instances, plane, _| {
+        let options = [("arp_interval", "100"), ("arp_ip_target", "10.0.0.2"), ("miimon", "0")];
+        let options: Vec<_> = options.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        instances.set("bond0", &options).unwrap();
+        let mut links = RouteSocket::open().unwrap();
+        let (near, far) = pair(&mut links, "c", "d");
+        plane.set_port(PortId(far), links.by_name("d").unwrap().unwrap().report);
+        attach(instances, "d").unwrap();
+        set_up(instances);
+        instances.feed(
+            FIRST,
+            Event::Addresses {
+                addresses: vec![own("10.0.0.1")],
+            },
+        );
+        let sender = PacketSocket::open().unwrap();
+        let left = |instances: &mut Change<'_>| {
+            let mut left = Vec::new();
+            while instances
+                .frame_sockets
+                .open
+                .get_mut(&PortId(far))
+                .unwrap()
+                .read(64, &mut left)
+                .unwrap()
+                == Drained::More
+            {}
+            left.len()
+        };
+        let mut now = NOW;
+        // By frames, and by turns.
+        for (frames, turns) in [(150_usize, 3), (32, 32)] {
+            (0..frames).for_each(|_| sender.send(near, &from_target()).unwrap());
+            let budget = frames.div_ceil(turns);
+            let read: Vec<Drained> = (0..turns)
+                .map(|_| instances.read_frames(now, PortId(far), budget))
+                .collect();
+            assert_eq!(read.last(), Some(&Drained::Empty), "it has had its share");
+            sender.send(near, &from_target()).unwrap();
+            assert_eq!(instances.read_frames(now, PortId(far), 64), Drained::Empty);
+            let end = instances.frame_sockets.poll_timeout().expect("it is paused");
+            assert_eq!(end.since(now), Duration::from_millis(20));
+            assert!(instances.poll_timeout().is_some_and(|due| due <= end));
+            instances.handle_timeout(now);
+            assert!(instances.frame_sockets.poll_timeout().is_some(), "not before its time");
+            now = end;
+            instances.handle_timeout(now);
+            assert_eq!(instances.frame_sockets.poll_timeout(), None);
+            assert_eq!(left(instances), 1, "what came meanwhile is still there");
+        }
+        // The next share is a whole one.
+        sender.send(near, &from_target()).unwrap();
+        assert_eq!(instances.read_frames(now, PortId(far), 1), Drained::More);
+    });
+}
+
+/// An address of the bond.
+fn own(ip: &str) -> LocalAddress {
+    LocalAddress {
+        ip: ip.parse().unwrap(),
+        mac: None,
+        tags: Vec::new(),
+        router: false,
+    }
+}
+
+/// An answer of 10.0.0.2 to 10.0.0.1.
+fn from_target() -> Vec<u8> {
+    let mut frame = vec![0xff; 60];
+    frame[12..14].copy_from_slice(&[8, 6]);
+    frame[28..32].copy_from_slice(&[10, 0, 0, 2]);
+    frame[38..42].copy_from_slice(&[10, 0, 0, 1]);
+    frame
 }
 
 #[test]
