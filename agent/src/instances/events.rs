@@ -84,7 +84,7 @@ impl Instances {
 
     /// Forgets the events of a port that was just attached: they report our own settings, and its state is read afterwards.
     pub(super) fn skip_events_of(&mut self, port: PortId) {
-        self.untold.is_told(port.0);
+        self.untold.told(port.0);
         self.forget_queued(|event| matches!(event, LinkEvent::Link(link) if link.ifindex == port.0));
     }
 
@@ -100,14 +100,14 @@ impl Instances {
         in_picture(&mut self.host, &event);
         match event {
             LinkEvent::Link(link) => {
-                self.untold.is_told(link.ifindex);
+                self.untold.told(link.ifindex);
                 if !link.report.carrier.is_on() {
                     self.waiting_port_failed(PortId(link.ifindex));
                 }
                 self.told_of(now, std::slice::from_ref(&link));
             }
             LinkEvent::Gone { ifindex, name } => {
-                self.untold.is_told(ifindex);
+                self.untold.told(ifindex);
                 self.waiting_port_failed(PortId(ifindex));
                 self.told_gone(now, ifindex, &name);
             }
@@ -183,7 +183,7 @@ impl Instances {
             self.host.touch(port.0);
             self.heard_of(port.0);
             self.polls.told(port);
-            self.untold.is_carrier_told(port);
+            self.untold.carrier_told(port);
             self.feed_link(now, at, port, report);
         }
     }
@@ -259,7 +259,7 @@ impl Instances {
                 if !kept {
                     in_picture(host, event);
                     if let LinkEvent::Link(link) = event {
-                        untold.was_dropped(link.ifindex);
+                        untold.note_dropped(link.ifindex);
                     }
                 }
                 kept

@@ -96,7 +96,7 @@ impl Instances {
             Some((*port, instance.settled_carrier(*port, state.carrier, state.in_service)))
         };
         let carriers = ports.iter().filter_map(settled).collect();
-        ports.iter().for_each(|port| self.untold.is_carrier_told(*port));
+        ports.iter().for_each(|port| self.untold.carrier_told(*port));
         self.feed(now, at, Event::CarriersPolled { carriers });
     }
 

@@ -23,7 +23,7 @@ impl Instances {
         self.overtaken(bond);
         // A poll that was asked before may be answered with what was then.
         self.polls.told(loss.port);
-        self.untold.is_carrier_told(loss.port);
+        self.untold.carrier_told(loss.port);
         let CarrierLoss {
             port, at, failed_over, ..
         } = loss;

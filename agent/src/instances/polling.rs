@@ -113,7 +113,7 @@ impl Instances {
                 .bonds
                 .get(at)
                 .is_some_and(|instance| instance.bond.is_known(&carriers));
-            carriers.iter().for_each(|(port, _)| self.untold.is_carrier_told(*port));
+            carriers.iter().for_each(|(port, _)| self.untold.carrier_told(*port));
             let polled = Event::CarriersPolled { carriers };
             match known {
                 true => self.bonds[at].bond.handle_event(now, polled),

@@ -34,25 +34,16 @@ impl Instances {
 
     /// A reading has found these interfaces different, or the same.
     pub(super) fn tell_later(&mut self, different: impl IntoIterator<Item = u32>, same: Vec<u32>) {
-        let different: Vec<u32> = different.into_iter().collect();
-        let dropped = &mut self.untold.dropped;
-        // Others were dropped after this reading began, and the next one tells of them.
-        different.iter().for_each(|ifindex| {
-            dropped.remove(ifindex);
-        });
-        let (again, same): (Vec<u32>, Vec<u32>) = same.into_iter().partition(|ifindex| dropped.remove(ifindex));
         let mut first = Vec::new();
         let mut others = Vec::new();
-        for ifindex in different.into_iter().chain(again) {
-            match self.is_carrier_news(ifindex) {
-                true => first.push(ifindex),
-                false => others.push(ifindex),
-            }
-        }
-        for ifindex in same {
-            match self.is_carrier_news(ifindex) {
-                true => first.push(ifindex),
-                false => self.look_again(ifindex),
+        let different = different.into_iter().map(|ifindex| (ifindex, true));
+        for (ifindex, differs) in different.chain(same.into_iter().map(|ifindex| (ifindex, false))) {
+            // What was dropped and is not here was dropped after this reading began, and the next one tells of it.
+            let was_dropped = self.untold.dropped.remove(&ifindex);
+            match (self.is_carrier_news(ifindex), differs || was_dropped) {
+                (true, _) => first.push(ifindex),
+                (false, true) => others.push(ifindex),
+                (false, false) => self.look_again(ifindex),
             }
         }
         let untold = &mut self.untold;

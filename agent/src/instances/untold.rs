@@ -31,20 +31,20 @@ pub(super) struct Untold {
 
 impl Untold {
     /// Something newer was told of an interface, and all of it.
-    pub(super) fn is_told(&mut self, ifindex: u32) {
+    pub(super) fn told(&mut self, ifindex: u32) {
         self.links.remove(&ifindex);
         self.dropped.remove(&ifindex);
     }
 
     /// A newer carrier of a port was told.
-    pub(super) fn is_carrier_told(&mut self, port: PortId) {
+    pub(super) fn carrier_told(&mut self, port: PortId) {
         if let Some(carrier) = self.links.get_mut(&port.0) {
             *carrier = false;
         }
     }
 
     /// An event of an interface came into the picture and is told to nobody.
-    pub(super) fn was_dropped(&mut self, ifindex: u32) {
+    pub(super) fn note_dropped(&mut self, ifindex: u32) {
         self.dropped.insert(ifindex);
     }
 

@@ -16,8 +16,8 @@ use crate::netlink::{Drained, LinkEvent, RouteSocket};
 fn an_event_that_is_dropped_while_a_reading_is_under_way_is_told_by_the_next_one() {
     with_bond("dropped", |instances, _, _| {
         let [a, b] = ["a", "b"].map(|name| instances.tools().links.by_name(name).unwrap().unwrap().ifindex);
-        instances.untold.was_dropped(a);
-        instances.untold.was_dropped(b);
+        instances.untold.note_dropped(a);
+        instances.untold.note_dropped(b);
         instances.tell_later([], vec![a]);
         assert_eq!(instances.untold.dropped, [b].into());
         instances.tell_later([], vec![b]);
