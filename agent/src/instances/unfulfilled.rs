@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bond_modes::PortId;
 use bond_modes::options::millis;
 use bond_monitors::Time;
+use log::Level;
 
 use crate::control::proto::UnfulfilledReport;
 use crate::dataplane::{Applied, PlanPart};
@@ -46,17 +47,11 @@ impl Unfulfilled {
             if self.parts.contains_key(&part) {
                 continue;
             }
-            let (what, why) = error.what_and_why();
-            let known = before.remove(&part);
-            if known.as_ref().is_none_or(|known| known.why != why) {
-                log::error!("{bond}: cannot {what}: {why}");
-            }
-            let since = known.map_or(now, |known| known.since);
-            self.parts.insert(part, Failure { since, what, why });
+            let failure = Failure::again(before.remove(&part), now, bond, error.what_and_why(), Level::Error);
+            self.parts.insert(part, failure);
         }
         for failure in before.values() {
-            let after = millis(now.since(failure.since));
-            log::info!("{bond}: done or no longer needed after {after} ms: {}", failure.what);
+            failure.ended(now, bond, "done or no longer needed");
         }
     }
 
@@ -67,22 +62,19 @@ impl Unfulfilled {
             return;
         }
         let key = (port, setting);
-        match found {
-            Some((what, why)) => {
-                let known = self.foreign.remove(&key);
+        let known = self.foreign.remove(&key);
+        match (found, known) {
+            (Some(said), known) => {
                 // A notice tells of an address, as often as the log may have it.
-                if setting != Foreign::Mac && known.as_ref().is_none_or(|known| known.why != why) {
-                    log::warn!("{bond}: cannot {what}: {why}");
-                }
-                let since = known.map_or(now, |known| known.since);
-                self.foreign.insert(key, Failure { since, what, why });
+                let level = match setting {
+                    Foreign::Mac => Level::Debug,
+                    _ => Level::Warn,
+                };
+                let failure = Failure::again(known, now, bond, said, level);
+                self.foreign.insert(key, failure);
             }
-            None => {
-                if let Some(failure) = self.foreign.remove(&key) {
-                    let after = millis(now.since(failure.since));
-                    log::info!("{bond}: possible again after {after} ms: {}", failure.what);
-                }
-            }
+            (None, Some(failure)) => failure.ended(now, bond, "possible again"),
+            (None, None) => {}
         }
     }
 
@@ -130,6 +122,22 @@ impl Unfulfilled {
             .filter(|((port, setting), _)| !self.is_refused(*port, *setting));
         let foreign = foreign.map(|(_, failure)| failure);
         self.parts.values().chain(foreign).map(report).collect()
+    }
+}
+
+impl Failure {
+    /// What cannot be done, and why, after what was known of it before. The log has each reason once.
+    fn again(known: Option<Failure>, now: Time, bond: &str, (what, why): (String, String), level: Level) -> Failure {
+        if known.as_ref().is_none_or(|known| known.why != why) {
+            log::log!(level, "{bond}: cannot {what}: {why}");
+        }
+        let since = known.map_or(now, |known| known.since);
+        Failure { since, what, why }
+    }
+
+    fn ended(&self, now: Time, bond: &str, how: &str) {
+        let after = millis(now.since(self.since));
+        log::info!("{bond}: {how} after {after} ms: {}", self.what);
     }
 }
 
