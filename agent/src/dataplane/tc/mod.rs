@@ -337,12 +337,13 @@ impl PlaneBond for TcBond {
         let TcBond { shared, bond, .. } = *self;
         let ifindex = bond.ifindex;
         bond.forwarding.with(|now| {
-            let prepared = now.prepared.take();
-            let forgotten = prepared.map_or(Ok(()), |mut prepared| prepared.forget_ports());
-            for error in [now.unprepare().map(drop), forgotten]
-                .into_iter()
-                .filter_map(Result::err)
-            {
+            // First out of force: a loss that is not counted any more must not leave what is prepared in force.
+            let ended = now.unprepare().map(drop);
+            let forgotten = now
+                .prepared
+                .take()
+                .map_or(Ok(()), |mut prepared| prepared.forget_ports());
+            for error in [ended, forgotten].into_iter().filter_map(Result::err) {
                 log::debug!("{name}: {error}");
             }
         });
