@@ -24,15 +24,22 @@
 //! | `queues` | traffic that an operator sends through a port of his choice |
 //! | `program`, `traffic` | from the plan in force to the wanted one, and in which order; the steps of it that are a failover |
 //!
-//! Four threads use the plane. The loop moves the traffic of bonds by [`Traffic`]. The thread of changes makes and removes bonds, and
-//! attaches and detaches ports. The kernel thread does the rest of a plan, forgets ports that are gone, and reads again what other
-//! programs may have changed. A thread of `restock` waits for grace periods of the kernel, so that lists of ports find room. These are
-//! the locks:
+//! Five threads use the plane:
+//! - The loop moves the traffic of bonds by [`Traffic`].
+//! - The thread of changes makes and removes bonds, and attaches and detaches ports.
+//! - The kernel thread does the rest of a plan, forgets ports that are gone, and reads again what other programs may have changed.
+//! - `bondd-lists`, of `restock`, waits for grace periods of the kernel, so that lists of ports find room.
+//! - `failover` brings the program of `failover/` into the kernel, or puts it in the place of another build's, and lets bonds enter and
+//!   leave its maps.
+//!
+//! The examiner of `doctor` is none of them: it loads programs of its own, and reads here only why the kernel does not fail over. These
+//! are the locks:
 //! - The one of `Shared`, for all bonds. A call that makes requests holds it to its end, however long the kernel's RTNL lock
-//!   keeps it waiting. The next such call of another thread waits for it, whatever its bond.
+//!   keeps it waiting. The next such call of another thread waits for it, whatever its bond. It has the lock of the folder of pins,
+//!   too, so `failover` takes it, with nothing else locked, to ask whether this agent has the folder by now.
 //! - The one of `Forwarding`, for each bond. All threads hold it for reads and writes of maps only: never across a netlink
 //!   request, the loading or attaching of a program, a sysctl, a file or a grace period.
-//! - Those of `InKernel`, for all bonds. One is for who may wait for a grace period of the kernel, which is a thread of its own, and
+//! - Those of `InKernel`, for all bonds. One is for who may wait for a grace period of the kernel, which is `failover`, and
 //!   now and then who has that of `Shared`; never who has that of `Forwarding`. The others are held for single map requests.
 //!
 //! [`Traffic`] takes the second only, so a failover waits for no lock of the kernel but the map's. The plan that the traffic
