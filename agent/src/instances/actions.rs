@@ -155,7 +155,12 @@ impl Instances {
     /// Leaves what is left of the plans of bonds to the thread that waits for the kernel. A change does that of the bond it is at work
     /// with.
     pub fn ask_rests(&mut self) {
-        let left: BTreeSet<InstanceId> = self.at_work.into_iter().filter(|at| self.rests.contains(at)).collect();
+        let left: BTreeSet<InstanceId> = self
+            .underway
+            .at_work
+            .into_iter()
+            .filter(|at| self.rests.contains(at))
+            .collect();
         for at in mem::replace(&mut self.rests, left.clone()) {
             let Some(instance) = self.bonds.get(at).filter(|_| !left.contains(&at)) else {
                 continue;

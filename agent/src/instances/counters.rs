@@ -27,7 +27,7 @@ impl Instances {
     pub(super) fn count(&mut self, bonds: impl IntoIterator<Item = InstanceId>) {
         for at in bonds
             .into_iter()
-            .filter(|at| self.at_work != Some(*at))
+            .filter(|at| self.underway.at_work != Some(*at))
             .collect::<Vec<_>>()
         {
             if self.bonds.get(at).is_some_and(|instance| instance.traffic.is_none()) && self.counting.open.insert(at) {
@@ -43,7 +43,7 @@ impl Instances {
 
     /// The answer that a mode waits for, now or later.
     pub(super) fn counters_for_mode(&mut self, at: InstanceId) -> Option<Event> {
-        if self.bonds[at].traffic.is_none() && self.at_work != Some(at) {
+        if self.bonds[at].traffic.is_none() && self.underway.at_work != Some(at) {
             self.counting.by_mode.insert(at);
             self.count([at]);
             return None;
@@ -53,7 +53,7 @@ impl Instances {
 
     /// Has the bonds counted that are to be.
     pub(super) fn ask_counters(&mut self) {
-        let at_work = self.at_work;
+        let at_work = self.underway.at_work;
         let Some(asked) = self.counting.asked.begin_with(usize::MAX, |at| Some(*at) != at_work) else {
             return;
         };

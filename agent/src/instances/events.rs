@@ -139,7 +139,7 @@ impl Instances {
 
     /// Something newer was told of an interface than a change may be reading.
     fn heard_of(&mut self, ifindex: u32) {
-        if let Some(heard) = &mut self.heard {
+        if let Some(heard) = &mut self.underway.heard {
             heard.insert(ifindex);
         }
     }
@@ -290,7 +290,7 @@ impl Instances {
     /// A link as it is now, after [`Instances::rename_ports`].
     pub(super) fn on_link(&mut self, now: Time, link: &Link) {
         let port = PortId(link.ifindex);
-        if self.in_hand == Some(port) {
+        if self.underway.in_hand == Some(port) {
             return;
         }
         if let Some(at) = self.bonds.owner_of(port) {

@@ -27,7 +27,7 @@ impl Instances {
     /// Has the interfaces looked at that are to be. Those of the bond that a change is at work with are looked at afterwards: until
     /// then they may be as they were before its plan.
     pub(super) fn ask_looks(&mut self) {
-        let at_work = self.at_work;
+        let at_work = self.underway.at_work;
         let Some(asked) = self.looks.begin_with(LOOKS_A_JOB, |(at, _)| Some(*at) != at_work) else {
             return;
         };

@@ -52,6 +52,7 @@ mod tools;
 mod topology;
 mod turns;
 mod unadopted;
+mod underway;
 mod unfulfilled;
 mod untold;
 mod waiting;
@@ -87,6 +88,7 @@ use self::row::Row;
 use self::table::Table;
 use self::turns::Turns;
 use self::unadopted::Unadopted;
+use self::underway::Underway;
 use self::untold::Untold;
 use self::waiting_ports::WaitingPorts;
 use crate::clock;
@@ -136,13 +138,10 @@ pub struct Instances {
     early_losses: Vec<CarrierLoss>,
     /// Bonds whose plans are not done whole.
     rests: BTreeSet<InstanceId>,
-    /// The bond whose plane a change is at work with, and what is to be asked of it when that is done.
-    at_work: Option<InstanceId>,
-    held: Vec<Held>,
+    /// What a change is at work with.
+    underway: Underway,
     /// Bonds that a change is to save.
     to_save: BTreeSet<InstanceId>,
-    /// The bond whose state a change is writing, or is about to: the loop does not.
-    written_now: Option<InstanceId>,
     /// Bonds whose interfaces are gone.
     gone: BTreeSet<InstanceId>,
     /// Ports that bonds want, and that changed so that an attempt is due.
@@ -152,12 +151,6 @@ pub struct Instances {
     row: Row,
     /// What bonds have yet to be told after facts were lost.
     untold: Untold,
-    /// The interface that is being attached: its events are of our own making.
-    in_hand: Option<PortId>,
-    /// Interfaces of which events told, while a change reads one.
-    heard: Option<BTreeSet<u32>>,
-    /// What bonds told while a call of a client is carried out.
-    overheard: Option<Vec<BondEvent>>,
     unadopted: Vec<Unadopted>,
     waiting_ports: WaitingPorts,
     /// What is left of the start.
@@ -248,18 +241,13 @@ impl Instances {
             bonds: Table::default(),
             early_losses: Vec::new(),
             rests: BTreeSet::new(),
-            at_work: None,
-            held: Vec::new(),
+            underway: Underway::default(),
             to_save: BTreeSet::new(),
-            written_now: None,
             gone: BTreeSet::new(),
             to_attach: VecDeque::new(),
             turns: Turns::default(),
             row: Row::default(),
             untold: Untold::default(),
-            in_hand: None,
-            heard: None,
-            overheard: None,
             unadopted: Vec::new(),
             waiting_ports: WaitingPorts::default(),
             agenda: Agenda::empty(),
@@ -416,8 +404,8 @@ impl Instances {
     /// Leaves a question about the plane of a bond to a thread: now, or once no change is at work with it. Otherwise that thread, and
     /// all that it is asked after this, would have to wait.
     fn when_free(&mut self, at: InstanceId, ask: impl FnOnce(&mut Instances) + Send + 'static) {
-        match self.at_work == Some(at) {
-            true => self.held.push(Box::new(ask)),
+        match self.underway.at_work == Some(at) {
+            true => self.underway.held.push(Box::new(ask)),
             false => ask(self),
         }
     }
@@ -450,7 +438,7 @@ impl Instances {
             text,
             notice,
         };
-        if let Some(overheard) = &mut self.overheard {
+        if let Some(overheard) = &mut self.underway.overheard {
             overheard.push(event.clone());
         }
         self.happened.push(EventLine { event });

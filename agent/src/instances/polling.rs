@@ -49,7 +49,7 @@ impl Instances {
         let devices = std::mem::take(&mut self.polls.devices).into_iter();
         let devices: Vec<Device> = devices
             // Until a change has done its plan, the interface may be as it was before.
-            .filter(|at| self.at_work != Some(*at))
+            .filter(|at| self.underway.at_work != Some(*at))
             .filter_map(|at| Some(Device::of(at, self.bonds.get(at)?)))
             .collect();
         let asked = std::mem::take(&mut self.polls.asked);

@@ -29,7 +29,7 @@ impl Instances {
     /// Leaves the state of a bond to the thread that writes files, if it has changed, or to a change if more is to be done than to
     /// write it. Not while a change writes one, after which this is called again, nor before it is time to try again.
     pub(super) fn save_later(&mut self, now: Time, at: InstanceId) {
-        if self.written_now == Some(at) || self.bonds[at].unsaved || self.to_save.contains(&at) {
+        if self.underway.written_now == Some(at) || self.bonds[at].unsaved || self.to_save.contains(&at) {
             return;
         }
         let state = self.state(at);

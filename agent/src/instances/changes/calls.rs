@@ -28,9 +28,9 @@ impl Change<'_> {
     pub fn call(&mut self, call: &Call) -> Result<Value, ControlError> {
         self.await_closer();
         let stuck = self.returns.ports();
-        self.overheard = Some(Vec::new());
+        self.underway.overheard = Some(Vec::new());
         let done = self.carry_out_call(call);
-        let overheard = self.overheard.take().unwrap_or_default();
+        let overheard = self.underway.overheard.take().unwrap_or_default();
         self.save_left();
         done?;
         let mut warnings = warnings_of(call, &overheard);
@@ -185,9 +185,9 @@ impl Change<'_> {
     }
 
     fn make(&mut self, name: &str, choice: PlaneChoice, options: &BondOptions) -> Result<Made, PlaneError> {
-        self.heard = Some(BTreeSet::new());
+        self.underway.heard = Some(BTreeSet::new());
         let made = self.unlocked(|tools| tools.planes.create(name, choice, options));
-        let heard = self.heard.take().unwrap_or_default();
+        let heard = self.underway.heard.take().unwrap_or_default();
         let (plane, device) = made?;
         Ok(Made {
             link: self.read_index(device.ifindex).ok().flatten(),

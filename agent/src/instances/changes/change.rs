@@ -119,9 +119,9 @@ impl Change<'_> {
     ) -> io::Result<Option<Link>> {
         let mut told = None;
         for _ in 0..READS {
-            self.heard = Some(BTreeSet::new());
+            self.underway.heard = Some(BTreeSet::new());
             let found = self.unlocked(|tools| read(&mut tools.links));
-            let heard = self.heard.take().unwrap_or_default();
+            let heard = self.underway.heard.take().unwrap_or_default();
             let Some(link) = found? else { return Ok(None) };
             if !heard.contains(&link.ifindex) {
                 self.host.changed(link.clone());
@@ -176,15 +176,15 @@ impl Change<'_> {
             let now = self.now();
             self.on_programmed(now, at, programmed);
         }
-        for ask in std::mem::take(&mut self.held) {
+        for ask in std::mem::take(&mut self.underway.held) {
             ask(self);
         }
     }
 
     fn at_work_with<T>(&mut self, at: InstanceId, work: impl FnOnce(&mut Tools) -> T) -> T {
-        self.at_work = Some(at);
+        self.underway.at_work = Some(at);
         let done = self.unlocked(work);
-        self.at_work = None;
+        self.underway.at_work = None;
         done
     }
 }

@@ -95,9 +95,9 @@ impl Change<'_> {
     /// Attaches an interface. Its settings are saved first, so that they can be restored after a crash half-way.
     pub(in crate::instances) fn attach(&mut self, at: InstanceId, link: &Link) -> Result<(), ControlError> {
         // Its events report our own settings, and its state is read afterwards.
-        self.in_hand = Some(PortId(link.ifindex));
+        self.underway.in_hand = Some(PortId(link.ifindex));
         let attached = self.attach_in_hand(at, link);
-        self.in_hand = None;
+        self.underway.in_hand = None;
         attached
     }
 
@@ -141,7 +141,7 @@ impl Change<'_> {
         if !self.bonds[at].plane.signs().is_attached(&link) {
             return Err(self.went_meanwhile(at, port, &what));
         }
-        self.in_hand = None;
+        self.underway.in_hand = None;
         // What another program set meanwhile was told by events that are taken for our own.
         self.look_at(at, Look::Port(port));
         self.polls.told(port);

@@ -157,9 +157,9 @@ impl Change<'_> {
 
     /// Does something while the loop does not save this bond. What it became meanwhile is saved with its files.
     fn in_place_of_the_loop<T>(&mut self, at: InstanceId, work: impl FnOnce(&mut Self) -> T) -> T {
-        self.written_now = Some(at);
+        self.underway.written_now = Some(at);
         let done = work(self);
-        self.written_now = None;
+        self.underway.written_now = None;
         self.bonds[at].dirty = true;
         done
     }

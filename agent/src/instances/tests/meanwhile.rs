@@ -341,7 +341,7 @@ fn an_address_that_a_plan_is_still_to_change_is_not_the_operators() {
         let looks = Arc::new(AtomicUsize::new(0));
         let looked = Arc::clone(&looks);
         instances.meanwhile = Some(Box::new(move |instances| {
-            if instances.at_work == Some(FIRST) && instances.bonds[FIRST].bond.plan().mac != random {
+            if instances.underway.at_work == Some(FIRST) && instances.bonds[FIRST].bond.plan().mac != random {
                 instances.look_at(FIRST, Look::Device);
                 instances.polls.devices.push(FIRST);
                 instances.ask_polled();
