@@ -1,6 +1,6 @@
 //! Polls of carriers: the bonds' deadlines come together, and a round of polls is one reading.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bond_modes::{Epoch, Event, Machine, PortId};
@@ -28,6 +28,7 @@ impl Instances {
             return due;
         };
         let horizon = now + interval / 2;
+        let due_now: BTreeSet<InstanceId> = due.iter().copied().collect();
         for at in self.bonds.due(horizon) {
             let Some(instance) = self.bonds.get(at) else { continue };
             let soon = instance
@@ -36,7 +37,7 @@ impl Instances {
                 .is_some_and(|next| now < next && next <= horizon);
             if soon && instance.bond.options().miimon == interval {
                 self.bonds[at].bond.poll_at(now);
-                if !due.contains(&at) {
+                if !due_now.contains(&at) {
                     due.push(at);
                 }
             }

@@ -44,6 +44,37 @@ fn a_turn_sends_the_probes_of_some_bonds_and_the_next_ones_those_of_the_others()
     });
 }
 
+#[test]
+fn bonds_that_fall_in_step_with_one_that_polls_are_due_once_each() {
+    with_bond("in-step", |instances, plane, _| {
+        plane.make_bonds_up();
+        bonds_with_a_port(instances, plane, 6, &[("mode", "1"), ("miimon", "100")]);
+        let mut polling = instances.bonds.ids();
+        polling.retain(|at| instances.bonds[*at].bond.next_poll().is_some());
+        assert!(polling.len() >= 6, "{polling:?}");
+        // Each has its first poll, and the next one an interval later.
+        Instances::handle_timeout(instances, NOW);
+        instances.settle(NOW);
+        let now = NOW + Duration::from_millis(10);
+        let after = |ms| now + Duration::from_millis(ms);
+        // The first two poll now, the others soon, and the last one not before the half of an interval has passed.
+        let [first, second, soon @ .., late] = &polling[..] else {
+            unreachable!()
+        };
+        for bond in [first, second] {
+            instances.bonds[*bond].bond.poll_at(now);
+        }
+        for bond in soon {
+            instances.bonds[*bond].bond.poll_at(after(50));
+        }
+        instances.bonds[*late].bond.poll_at(after(51));
+        let mut due = Instances::due_with_polls(instances, now);
+        due.sort();
+        assert_eq!(due, polling[..polling.len() - 1]);
+        assert_eq!(instances.bonds[soon[0]].bond.next_poll(), Some(now));
+    });
+}
+
 /// So many, each with one end of a cable.
 pub(super) fn bonds_with_a_port(
     instances: &mut Change<'_>,
