@@ -22,7 +22,18 @@
 //!
 //! Lines of the log are written by a thread of [`logging`](crate::logging), because whoever reads them may be slow.
 //!
-//! So the loop itself waits for nothing but its turn to have the instances. It cannot use a plane or a bond's plane, which other
+//! These take the kernel's RTNL lock:
+//! - the kernel thread, with most of its jobs;
+//! - the changer, as it makes and removes devices, takes ports in and gives them back, all of that without the instances;
+//! - the examiner, as it makes devices to try them;
+//! - the thread that closes sockets, where they receive slow protocols, such as LACP;
+//! - whoever has the instances, so also the loop, but only as it begins or ends to receive slow protocols on a port: where a bond of
+//!   mode 802.3ad goes up or down, gets a port, or changes its mode.
+//!
+//! The reader, the threads of `tc`, and those that write the log and the status files never do. The thread of `tc` that tells the
+//! kernel of bonds may wait for a lock of the plane that the changer has meanwhile.
+//!
+//! So but for that the loop waits for nothing but its turn to have the instances. It cannot use a plane or a bond's plane, which other
 //! threads may have locked while they wait: that takes a [`MayWait`](crate::may_wait::MayWait), which it has not. It leaves work with
 //! them instead, which whoever has the plane next does first. Until the loop begins, the start reads all interfaces.
 
