@@ -4,17 +4,19 @@ use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use aya::maps::MapData;
 use bond_modes::PortId;
 use bond_monitors::Time;
+use log::Level;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 
+use super::attempts::{Said, later, later_if_it_may_pass, may_pass};
 use super::entering::{Entered, Entering, Entrant, Job, Then, Work};
 use super::layout::{Armed, Loss, RULES_OF, TRANSMITS};
 use super::open::{self, Opened};
-use crate::dataplane::tc::errors::{errno_of, gone_is_fine, map_error};
+use crate::dataplane::tc::errors::{gone_is_fine, map_error};
 use crate::dataplane::tc::folder;
 use crate::dataplane::{Report, lock};
 use crate::heap;
@@ -55,6 +57,9 @@ struct Inner {
     folder: Mutex<Option<PathBuf>>,
     /// Locked for single requests to ordinary maps.
     state: Mutex<State>,
+    /// Why it could not come, and why another build's could not be exchanged, as the log has it.
+    said: Said,
+    exchange_said: Said,
 }
 
 enum State {
@@ -86,6 +91,8 @@ impl InKernel {
             locked_folder: OnceLock::new(),
             folder: Mutex::new(None),
             state: Mutex::new(State::Unopened),
+            said: Said::default(),
+            exchange_said: Said::default(),
         })))
     }
 
@@ -113,10 +120,7 @@ impl InKernel {
     pub fn wait_for_lock(&self) {
         let mut state = lock(&self.0.state);
         if self.0.choice == FailoverChoice::Auto && matches!(&*state, State::Unopened) {
-            *state = State::Without {
-                why: NOT_OURS.to_owned(),
-                again: Some(Instant::now() + PAUSE),
-            };
+            *state = State::not_ours();
             drop(state);
             self.call();
         }
@@ -136,7 +140,7 @@ impl InKernel {
             State::Unopened => false,
         };
         if has_work && let Err(error) = self.0.entering.leave(Job::Open, self.worker()) {
-            *lock(&self.0.state) = State::without(&error);
+            *lock(&self.0.state) = self.refused(&error);
         }
     }
 
@@ -157,9 +161,30 @@ impl InKernel {
             Ok(opened)
         });
         match opened {
-            Ok(opened) => State::Open(Box::new(opened)),
-            Err(error) => State::without(&error),
+            Ok(opened) => {
+                self.0.said.end();
+                State::Open(Box::new(opened))
+            }
+            Err(error) => self.refused(&error),
         }
+    }
+
+    /// There is none, for this reason.
+    fn refused(&self, error: &io::Error) -> State {
+        let (why, again) = (error.to_string(), later_if_it_may_pass(error));
+        match again {
+            Some(_) => self.0.said.say(
+                Level::Warn,
+                "no failover in the kernel for now, so bondd moves the traffic itself",
+                &why,
+            ),
+            None => self.0.said.say(
+                Level::Info,
+                "no failover in the kernel, so bondd moves the traffic itself",
+                &why,
+            ),
+        };
+        State::Without { why, again }
     }
 
     /// Forgets bonds whose pins are gone. May wait for the kernel, with nothing locked.
@@ -317,7 +342,7 @@ impl InKernel {
                 (entrant.then)(Entered::No(error));
                 if again {
                     self.0.entering.put_back(bond, entrant);
-                    lock(&self.0.enter_again).get_or_insert_with(|| Instant::now() + PAUSE);
+                    lock(&self.0.enter_again).get_or_insert_with(later);
                 }
             }
         }
@@ -352,10 +377,7 @@ impl InKernel {
             return;
         }
         let state = match &folder {
-            None => State::Without {
-                why: NOT_OURS.to_owned(),
-                again: Some(Instant::now() + PAUSE),
-            },
+            None => State::not_ours(),
             Some(folder) => {
                 *lock(&self.0.folder) = Some(folder.clone());
                 self.opened(folder)
@@ -372,11 +394,16 @@ impl InKernel {
         let _waiting = lock(&self.0.waiting);
         let Some(folder) = self.open_folder() else { return };
         let exchanged = open::exchange(&folder);
-        let link =
-            exchanged.inspect_err(|error| log::warn!("the program of another build goes on in the kernel: {error}"));
-        self.with(|opened| match link {
+        match &exchanged {
+            Ok(_) => self.0.exchange_said.end(),
+            Err(error) => {
+                let what = "the program of another build goes on in the kernel";
+                self.0.exchange_said.say(Level::Warn, what, &error.to_string());
+            }
+        }
+        self.with(|opened| match exchanged {
             Ok(link) => opened.exchanged(link),
-            Err(error) => opened.exchange = may_pass(&error).then(|| Instant::now() + PAUSE),
+            Err(error) => opened.exchange = later_if_it_may_pass(&error),
         });
         heap::give_back();
     }
@@ -497,14 +524,12 @@ impl InKernel {
 }
 
 impl State {
-    fn without(error: &io::Error) -> State {
-        let again = may_pass(error).then(|| Instant::now() + PAUSE);
-        match again {
-            Some(_) => log::warn!("no failover in the kernel for now, so bondd moves the traffic itself: {error}"),
-            None => log::info!("no failover in the kernel, so bondd moves the traffic itself: {error}"),
+    /// Another agent has the folder.
+    fn not_ours() -> State {
+        State::Without {
+            why: NOT_OURS.to_owned(),
+            again: Some(later()),
         }
-        let why = error.to_string();
-        State::Without { why, again }
     }
 }
 
@@ -522,55 +547,11 @@ fn gone(error: io::Error) -> io::Result<()> {
     }
 }
 
-/// Whether another attempt may do better.
-fn may_pass(error: &io::Error) -> bool {
-    let passing = [
-        // Other programs may leave the function.
-        libc::E2BIG,
-        libc::EAGAIN,
-        libc::EBUSY,
-        libc::EINTR,
-        libc::EMFILE,
-        libc::ENFILE,
-        libc::ENOMEM,
-        libc::ENOSPC,
-    ];
-    errno_of(error).is_some_and(|errno| passing.contains(&errno))
-}
-
 const READABLE: EpollFlags = EpollFlags::EPOLLIN.union(EpollFlags::EPOLLET);
-/// Between two attempts: each may take some hundred milliseconds of a processor.
-const PAUSE: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
 mod tests {
-    use aya::BtfError;
-    use aya::programs::links::LinkError;
-    use aya::sys::SyscallError;
-
     use super::*;
-    use crate::dataplane::tc::errors::in_words;
-
-    #[test]
-    fn what_may_pass_is_told_by_the_errno_in_whatever_words_it_is_wrapped() {
-        let error = io::Error::from_raw_os_error;
-        let wrapped = |errno| in_words("attaching it".to_owned(), error(errno));
-        for errno in [libc::E2BIG, libc::EBUSY, libc::EMFILE, libc::ENFILE, libc::ENOMEM] {
-            assert!(may_pass(&error(errno)) && may_pass(&wrapped(errno)), "{errno}");
-        }
-        assert!(!may_pass(&wrapped(libc::EPERM)) && !may_pass(&io::ErrorKind::NotFound.into()));
-        let path = PathBuf::from("/sys/kernel/btf/vmlinux");
-        let types = BtfError::FileError {
-            path,
-            error: error(libc::ENOMEM),
-        };
-        assert!(may_pass(&in_words("types".to_owned(), types)));
-        let call = SyscallError {
-            call: "BPF_OBJ_GET",
-            io_error: error(libc::EMFILE),
-        };
-        assert!(may_pass(&in_words("link".to_owned(), LinkError::from(call))));
-    }
 
     #[test]
     fn before_the_first_bond_it_is_known_whether_it_was_asked_for() {

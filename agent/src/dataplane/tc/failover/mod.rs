@@ -11,6 +11,7 @@
 //! Program, maps and notes are pinned beside the bonds, so an agent that starts takes them over. Without the ability, or with
 //! `--in-kernel-failover off`, all is as if this were not there.
 
+mod attempts;
 mod entering;
 mod entries;
 mod equip;
