@@ -442,12 +442,14 @@ impl InKernel {
     /// As if it were time to try again.
     #[cfg(test)]
     pub fn hurry(&self) {
-        if let State::Without { again: Some(again), .. } = &mut *lock(&self.0.state) {
-            *again = Instant::now();
+        let now = Instant::now();
+        let hasten = |at: &mut Option<Instant>| *at = at.map(|_| now);
+        match &mut *lock(&self.0.state) {
+            State::Without { again, .. } => hasten(again),
+            State::Open(opened) => hasten(&mut opened.exchange),
+            State::Unopened | State::Coming => {}
         }
-        if let Some(again) = &mut *lock(&self.0.enter_again) {
-            *again = Instant::now();
-        }
+        hasten(&mut lock(&self.0.enter_again));
     }
 
     /// What is prepared for a port, if it is known as a port.

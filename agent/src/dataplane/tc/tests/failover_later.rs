@@ -77,6 +77,36 @@ fn the_program_of_another_build_goes_on_with_what_is_prepared_until_the_new_one_
 
 #[test]
 #[ignore = "needs a kernel that allows tracing programs, as the lab's do"]
+fn the_clock_exchanges_the_program_of_another_build_after_the_new_one_was_refused() {
+    in_one_world(|w| {
+        let (p0, p1) = two_ports(w);
+        w.program(&prepared(w.plan(Some(p0), &[p0, p1]), p0, p1));
+        let folder = failover_folder(w);
+        let ours = links(&folder);
+        fs::rename(folder.join(&ours[0]), folder.join(ANOTHER)).unwrap();
+        w.reopen();
+        *REFUSED.lock().unwrap() = Some((folder.clone(), libc::EBUSY));
+        w.adopt().unwrap();
+        w.plane.in_kernel.settle();
+        *REFUSED.lock().unwrap() = Some((folder.clone(), libc::EBUSY));
+        w.plane.in_kernel.settle();
+        assert!(REFUSED.lock().unwrap().is_some(), "it is not tried before its time");
+        w.plane.in_kernel.hurry();
+        w.plane.in_kernel.settle();
+        assert!(REFUSED.lock().unwrap().is_none(), "it was tried and refused again");
+        assert_eq!(links(&folder), [ANOTHER]);
+        w.plane.in_kernel.hurry();
+        // After this bond the thread looks when it is to try again, and nothing else wakes it.
+        let (other, _) = w.plane.make("bond1").unwrap();
+        w.eventually(|_| links(&folder) == ours);
+        assert_eq!(w.kept().forwarding.fails_over(), Ok(true));
+        Box::new(other).destroy().unwrap();
+        assert_eq!(lost(w, "q0"), [(p0, true)]);
+    });
+}
+
+#[test]
+#[ignore = "needs a kernel that allows tracing programs, as the lab's do"]
 fn a_bond_that_is_being_taken_over_does_not_end_what_is_prepared_before_its_ports_are_known() {
     in_one_world(|w| {
         let (p0, p1) = two_ports(w);
