@@ -3,7 +3,7 @@
 use std::sync::mpsc;
 use std::thread;
 
-use bond_modes::{PortId, XmitHashPolicy};
+use bond_modes::{ForwardingPlan, PortId, XmitHashPolicy};
 
 use super::Hook;
 use super::world::*;
@@ -16,7 +16,7 @@ fn twenty_ports_that_die_one_after_the_other_cost_the_loop_no_grace_period() {
     in_world(Hook::Auto, |w| {
         let ports = bond_with_twenty_ports(w);
         let traffic = w.bond().traffic().unwrap();
-        die_in_turn(w, traffic, &ports);
+        follow_all(traffic, &deaths(w, &ports));
         last_one_sends(w, &ports);
         // Nothing is left to do, and there is room again.
         let plan = w.list_plan(shared(&ports[19..]), &ports[19..]);
@@ -33,9 +33,7 @@ fn the_traffic_leaves_dead_ports_while_a_plan_waits_for_the_kernel() {
         let traffic = w.bond().traffic().unwrap();
         let mut slow_plan = w.list_plan(shared(&ports), &ports);
         slow_plan.ports.get_mut(&ports[0]).unwrap().mtu = 1400;
-        let plans: Vec<_> = (1..20)
-            .map(|dead| w.list_plan(shared(&ports[dead..]), &ports[dead..]))
-            .collect();
+        let plans = deaths(w, &ports);
         let forwarding = w.kept().forwarding.clone();
 
         let (reached, is_held) = mpsc::channel();
@@ -50,12 +48,7 @@ fn the_traffic_leaves_dead_ports_while_a_plan_waits_for_the_kernel() {
             bond
         });
         is_held.recv_timeout(PATIENCE).unwrap();
-        let mut traffic = traffic;
-        let forbidden = asks::forbid();
-        for plan in &plans {
-            assert!(traffic.follow(plan).applied.is_complete());
-        }
-        drop(forbidden);
+        follow_all(traffic, &plans);
         w.eventually(|_| forwarding.with(|now| now.bpf.tx().unwrap()) == plans[18].tx);
         release.send(()).unwrap();
         w.bond = Some(slow.join().unwrap());
@@ -84,15 +77,19 @@ fn a_list_waits_for_room_and_then_the_newest_plan_counts() {
     });
 }
 
-/// One plan for each of them but the last, on the loop.
-fn die_in_turn(w: &World, mut traffic: Box<dyn Traffic>, ports: &[PortId]) {
-    let plans = (1..ports.len()).map(|dead| w.list_plan(shared(&ports[dead..]), &ports[dead..]));
-    let plans: Vec<_> = plans.collect();
-    let forbidden = asks::forbid();
-    for plan in &plans {
+/// One plan for each of them that dies, in turn; the last one stays.
+fn deaths(w: &World, ports: &[PortId]) -> Vec<ForwardingPlan> {
+    let left = (1..ports.len()).map(|dead| &ports[dead..]);
+    left.map(|left| w.list_plan(shared(left), left)).collect()
+}
+
+/// As the loop does, which waits for nothing.
+#[track_caller]
+fn follow_all(mut traffic: Box<dyn Traffic>, plans: &[ForwardingPlan]) {
+    let _forbidden = asks::forbid();
+    for plan in plans {
         assert!(traffic.follow(plan).applied.is_complete());
     }
-    drop(forbidden);
 }
 
 #[track_caller]
