@@ -17,15 +17,13 @@ use crate::netlink::Drained;
 #[ignore = "needs a kernel that allows tracing programs, as the lab's do"]
 fn the_first_loss_moves_the_traffic_and_lets_in_what_comes_and_the_second_one_does_nothing() {
     in_one_world(|w| {
-        let (p0, p1) = two_ports(w);
-        let plan = prepared(w.plan(Some(p0), &[p0, p1]), p0, p1);
-        w.program(&plan);
+        let (p0, p1, plan) = two_prepared(w);
         assert_eq!(lost(w, "q0"), [(p0, true)]);
-        assert_eq!(w.in_force(|now| now.bpf.tx().unwrap()), Tx::one(Some(p1)));
+        assert_eq!(sends(w), Tx::one(Some(p1)));
         w.kept().forwarding.clone().overtaken().unwrap();
         assert_eq!(w.applied(), plan.failed_over(p0).unwrap());
         assert_eq!(lost(w, "q1"), []);
-        assert_eq!(w.in_force(|now| now.bpf.tx().unwrap()), Tx::one(Some(p1)));
+        assert_eq!(sends(w), Tx::one(Some(p1)));
     });
 }
 
@@ -33,12 +31,10 @@ fn the_first_loss_moves_the_traffic_and_lets_in_what_comes_and_the_second_one_do
 #[ignore = "needs a kernel that allows tracing programs, as the lab's do"]
 fn the_loss_of_a_port_that_waits_ends_what_was_prepared_and_the_same_plan_prepares_it_again() {
     in_one_world(|w| {
-        let (p0, p1) = two_ports(w);
-        let plan = prepared(w.plan(Some(p0), &[p0, p1]), p0, p1);
-        w.program(&plan);
+        let (p0, p1, plan) = two_prepared(w);
         assert_eq!(lost(w, "q1"), [(p1, false)]);
         assert_eq!(lost(w, "q0"), []);
-        assert_eq!(w.in_force(|now| now.bpf.tx().unwrap()), Tx::one(Some(p0)));
+        assert_eq!(sends(w), Tx::one(Some(p0)));
         w.kept().forwarding.clone().overtaken().unwrap();
         for far in ["q0", "q1"] {
             plug(w, far);
@@ -52,9 +48,7 @@ fn the_loss_of_a_port_that_waits_ends_what_was_prepared_and_the_same_plan_prepar
 #[ignore = "needs a kernel that allows tracing programs, as the lab's do"]
 fn the_next_agent_finds_what_is_prepared_and_what_was_noted() {
     in_one_world(|w| {
-        let (p0, p1) = two_ports(w);
-        let plan = prepared(w.plan(Some(p0), &[p0, p1]), p0, p1);
-        w.program(&plan);
+        let (p0, p1, plan) = two_prepared(w);
         w.reopen();
         assert_eq!(w.adopt().unwrap().unwrap().plan, plan);
         w.reopen();
@@ -93,7 +87,7 @@ fn lists_are_prepared_for_each_of_four_ports_however_many_plans_there_are() {
         }
         let plan = w.applied();
         assert_eq!(lost(w, "q2"), [(ports[2], true)]);
-        assert_eq!(w.in_force(|now| now.bpf.tx().unwrap()), plan.if_lost[&ports[2]].tx);
+        assert_eq!(sends(w), plan.if_lost[&ports[2]].tx);
     });
 }
 
@@ -101,13 +95,10 @@ fn lists_are_prepared_for_each_of_four_ports_however_many_plans_there_are() {
 #[ignore = "needs a kernel that allows tracing programs, as the lab's do"]
 fn a_port_that_leaves_takes_what_names_it_along() {
     in_one_world(|w| {
-        let (p0, p1) = two_ports(w);
-        let plan = prepared(w.plan(Some(p0), &[p0, p1]), p0, p1);
-        w.program(&plan);
-        let original = w.originals.remove(&p1).unwrap();
-        w.bond().detach(p1, &original).unwrap();
+        let (p0, p1, _) = two_prepared(w);
+        detach(w, p1);
         assert_eq!(lost(w, "q0"), []);
-        assert_eq!(w.in_force(|now| now.bpf.tx().unwrap()), Tx::one(Some(p0)));
+        assert_eq!(sends(w), Tx::one(Some(p0)));
     });
 }
 
@@ -115,14 +106,13 @@ fn a_port_that_leaves_takes_what_names_it_along() {
 #[ignore = "needs a kernel that allows tracing programs, as the lab's do"]
 fn switched_off_nothing_moves_and_what_an_earlier_agent_prepared_is_gone() {
     in_one_world(|w| {
-        let (p0, p1) = two_ports(w);
-        w.program(&prepared(w.plan(Some(p0), &[p0, p1]), p0, p1));
+        let (p0, p1, _) = two_prepared(w);
         w.reopen_without_failover();
         let found = w.adopt().unwrap().unwrap().plan;
         assert_eq!(found, w.plan(Some(p0), &[p0, p1]));
         assert!(w.kept().forwarding.fails_over().is_err());
         assert_eq!(lost(w, "q0"), []);
-        assert_eq!(w.in_force(|now| now.bpf.tx().unwrap()), Tx::one(Some(p0)));
+        assert_eq!(sends(w), Tx::one(Some(p0)));
         w.reopen();
         w.adopt().unwrap();
         w.plane.in_kernel.settle();
@@ -186,6 +176,14 @@ pub(super) fn two_ports(w: &mut World) -> (PortId, PortId) {
     ports
 }
 
+/// And the plan that is in force, with a failover from the first one to the second.
+pub(super) fn two_prepared(w: &mut World) -> (PortId, PortId, ForwardingPlan) {
+    let (p0, p1) = two_ports(w);
+    let plan = prepared(w.plan(Some(p0), &[p0, p1]), p0, p1);
+    w.program(&plan);
+    (p0, p1, plan)
+}
+
 pub(super) fn in_one_world(body: impl FnOnce(&mut World) + Send + 'static) {
     in_world_of(Hook::Auto, DeviceChoice::Veth, body);
 }
@@ -198,6 +196,17 @@ pub(super) fn prepared(mut plan: ForwardingPlan, active: PortId, other: PortId) 
     };
     plan.if_lost.insert(active, failover);
     plan
+}
+
+/// Gives a port back.
+pub(super) fn detach(w: &mut World, port: PortId) {
+    let original = w.originals.remove(&port).unwrap();
+    w.bond().detach(port, &original).unwrap();
+}
+
+/// How the bond sends, as the kernel has it.
+pub(super) fn sends(w: &World) -> Tx {
+    w.in_force(|now| now.bpf.tx().unwrap())
 }
 
 pub(super) fn pull(w: &mut World, far: &str) {

@@ -7,7 +7,7 @@ use bond_modes::PortId;
 use bond_modes::plan::{Accept, Failover, Tx};
 use nix::sched::{CloneFlags, unshare};
 
-use super::failover::{in_one_world, lost, notes, plug, prepared, pull, two_ports};
+use super::failover::{in_one_world, lost, notes, plug, prepared, pull, sends, two_ports, two_prepared};
 use super::failover_faults::failover_folder;
 use super::world::*;
 use crate::dataplane::tc::failover::layout::{Armed, PortKey};
@@ -18,8 +18,7 @@ use crate::netlink::RouteSocket;
 #[ignore = "needs a kernel that allows tracing programs, as the lab's do"]
 fn an_entry_that_is_anothers_or_not_whole_moves_nothing_and_ends_nothing() {
     in_one_world(|w| {
-        let (p0, p1) = two_ports(w);
-        w.program(&prepared(w.plan(Some(p0), &[p0, p1]), p0, p1));
+        let (p0, p1, _) = two_prepared(w);
         let good = armed(w, p0);
         let others = Armed { ifindex: p1.0, ..good };
         let torn = Armed {
@@ -72,8 +71,7 @@ fn what_was_prepared_for_another_plan_or_another_port_in_use_moves_nothing() {
 #[ignore = "needs a kernel that allows tracing programs, as the lab's do"]
 fn an_interface_of_another_namespace_with_the_index_of_a_port_is_not_that_port() {
     in_one_world(|w| {
-        let (p0, p1) = two_ports(w);
-        w.program(&prepared(w.plan(Some(p0), &[p0, p1]), p0, p1));
+        let (p0, _, _) = two_prepared(w);
         thread::spawn(move || pull_elsewhere(p0)).join().unwrap();
         assert_eq!(notes(w), []);
         assert_eq!(w.kept().forwarding.fails_over(), Ok(true));
@@ -102,9 +100,7 @@ fn a_carrier_that_comes_back_ends_nothing() {
 #[ignore = "needs a kernel that allows tracing programs, as the lab's do"]
 fn entries_of_interfaces_that_are_no_ports_any_more_and_of_a_namespace_that_is_gone_are_removed() {
     in_one_world(|w| {
-        let (p0, p1) = two_ports(w);
-        let plan = prepared(w.plan(Some(p0), &[p0, p1]), p0, p1);
-        w.program(&plan);
+        let (p0, _, plan) = two_prepared(w);
         let (p2, p3) = (w.port("p2"), w.port("p3"));
         let entry = armed(w, p0);
         for port in [p2, p3] {
@@ -185,10 +181,6 @@ fn why_nothing_could_be_prepared_is_said_until_something_is() {
         assert_eq!(w.kept().forwarding.why_unprepared(), None);
         assert_eq!(lost(w, "q0"), [(p0, true)]);
     });
-}
-
-fn sends(w: &World) -> Tx {
-    w.in_force(|now| now.bpf.tx().unwrap())
 }
 
 fn armed(w: &World, port: PortId) -> Armed {

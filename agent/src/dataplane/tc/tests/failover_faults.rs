@@ -12,7 +12,7 @@ use bond_modes::PortId;
 use bond_modes::plan::{Accept, Failover, Tx};
 
 use super::Hook;
-use super::failover::{in_one_world, lost, notes, plug, prepared, pull, two_ports};
+use super::failover::{detach, in_one_world, lost, notes, plug, prepared, pull, sends, two_ports, two_prepared};
 use super::world::*;
 use crate::dataplane::tc::DeviceChoice;
 use crate::dataplane::tc::failover::{NOTES_OF_TESTS, Standing};
@@ -25,9 +25,7 @@ use crate::netlink::tests::asks;
 #[ignore = "needs a kernel that allows tracing programs, as the lab's do"]
 fn no_number_of_losses_that_nobody_reads_keeps_the_kernel_from_failing_over_once_and_the_next_agent_goes_on() {
     in_one_world(|w| {
-        let (p0, p1) = two_ports(w);
-        let plan = prepared(w.plan(Some(p0), &[p0, p1]), p0, p1);
-        w.program(&plan);
+        let (p0, p1, plan) = two_prepared(w);
         let bare = w.plan(Some(p0), &[p0, p1]);
         w.kept().forwarding.clone().follow(&bare);
         w.program(&bare);
@@ -48,7 +46,7 @@ fn no_number_of_losses_that_nobody_reads_keeps_the_kernel_from_failing_over_once
         let back = prepared(w.plan(Some(p1), &[p0, p1]), p1, p0);
         w.program(&back);
         assert_eq!(lost(w, "q1"), [(p1, true)]);
-        assert_eq!(w.in_force(|now| now.bpf.tx().unwrap()), Tx::one(Some(p0)));
+        assert_eq!(sends(w), Tx::one(Some(p0)));
     });
 }
 
@@ -67,7 +65,7 @@ fn notes_for_which_there_is_no_room_are_missed_once_and_move_nothing() {
         w.kept().forwarding.clone().overtaken().unwrap();
         w.program(&plan);
         pull(w, "q0");
-        assert_eq!(w.in_force(|now| now.bpf.tx().unwrap()), Tx::one(Some(p0)));
+        assert_eq!(sends(w), Tx::one(Some(p0)));
         plug(w, "q0");
         let mut watch = w.plane.watch().unwrap();
         let mut read = |budget| {
@@ -102,7 +100,7 @@ fn nothing_is_prepared_over_a_loss_of_which_the_agent_does_not_know_yet() {
         assert!(w.bond().program(&plan).is_complete());
         assert_eq!(w.kept().forwarding.fails_over(), Ok(false));
         pull(w, "q0");
-        assert_eq!(w.in_force(|now| now.bpf.tx().unwrap()), Tx::one(Some(p0)));
+        assert_eq!(sends(w), Tx::one(Some(p0)));
         assert_eq!(notes(w), [(p1, false)]);
         for far in ["q0", "q1"] {
             plug(w, far);
@@ -116,7 +114,7 @@ fn nothing_is_prepared_over_a_loss_of_which_the_agent_does_not_know_yet() {
         w.kept().forwarding.clone().follow(&plan);
         assert_eq!(w.kept().forwarding.fails_over(), Ok(false));
         assert_eq!(lost(w, "q0"), []);
-        assert_eq!(w.in_force(|now| now.bpf.tx().unwrap()), Tx::one(Some(p0)));
+        assert_eq!(sends(w), Tx::one(Some(p0)));
         for far in ["q0", "q1"] {
             plug(w, far);
         }
@@ -136,8 +134,7 @@ fn a_note_names_its_bond_also_when_the_port_has_left_and_what_was_prepared_is_pr
         w.program(&plan);
         pull(w, "q2");
         assert_eq!(w.kept().forwarding.fails_over(), Ok(false), "the kernel has ended it");
-        let original = w.originals.remove(&p2).unwrap();
-        w.bond().detach(p2, &original).unwrap();
+        detach(w, p2);
         let plan = prepared(w.plan(Some(p0), &[p0, p1]), p0, p1);
         w.program(&plan);
         assert_eq!(w.kept().forwarding.fails_over(), Ok(true));
@@ -152,16 +149,14 @@ fn a_note_names_its_bond_also_when_the_port_has_left_and_what_was_prepared_is_pr
 #[ignore = "needs a kernel that allows tracing programs, as the lab's do"]
 fn what_is_prepared_is_taken_back_before_the_program_is_taken_off_a_port_that_leaves() {
     in_world_of(Hook::Clsact, DeviceChoice::Veth, |w| {
-        let (p0, p1) = two_ports(w);
-        w.program(&prepared(w.plan(Some(p0), &[p0, p1]), p0, p1));
+        let (_, p1, _) = two_prepared(w);
         let seen = Rc::new(RefCell::new(Vec::new()));
         let (saw, forwarding) = (Rc::clone(&seen), w.kept().forwarding.clone());
         asks::watch(move || {
             let number = forwarding.with(|now| Standing::read(&now.bpf).unwrap().number);
             saw.borrow_mut().push(number);
         });
-        let original = w.originals.remove(&p1).unwrap();
-        w.bond().detach(p1, &original).unwrap();
+        detach(w, p1);
         asks::watch(|| ());
         let seen = seen.borrow();
         let still = seen.iter().filter(|number| **number != 0).count();
@@ -211,9 +206,7 @@ fn while_another_thread_waits_for_the_kernel_bonds_are_made_and_deleted_and_the_
 #[ignore = "needs a kernel that allows tracing programs, as the lab's do"]
 fn the_rights_of_the_packaged_unit_are_enough() {
     in_one_world(|w| {
-        let (p0, p1) = two_ports(w);
-        let plan = prepared(w.plan(Some(p0), &[p0, p1]), p0, p1);
-        w.program(&plan);
+        let (_, _, plan) = two_prepared(w);
         let all = rights::effective();
         rights::set_effective(all & rights::of_the_unit());
         w.reopen();
@@ -245,8 +238,7 @@ fn the_rights_of_the_packaged_unit_are_enough() {
 #[ignore = "needs a kernel that allows tracing programs, as the lab's do"]
 fn what_bonds_that_were_deleted_without_an_agent_left_is_removed_by_the_next() {
     in_one_world(|w| {
-        let (p0, p1) = two_ports(w);
-        w.program(&prepared(w.plan(Some(p0), &[p0, p1]), p0, p1));
+        let (p0, p1, _) = two_prepared(w);
         let (other, device) = w.plane.make("bond1").unwrap();
         w.plane.in_kernel.settle();
         drop(other);
@@ -283,8 +275,7 @@ fn the_pins_go_with_the_last_bond_and_come_with_the_next() {
         assert!(folder.exists());
         Box::new(w.bond.take().unwrap()).destroy().unwrap();
         assert!(!folder.exists());
-        let (p0, p1) = two_ports(w);
-        w.program(&prepared(w.plan(Some(p0), &[p0, p1]), p0, p1));
+        let (p0, _, _) = two_prepared(w);
         assert_eq!(lost(w, "q0"), [(p0, true)]);
     });
 }
@@ -348,7 +339,7 @@ fn a_port_without_carrier_is_left_out_and_the_others_are_prepared() {
         plug(w, "q1");
         w.program(&plan);
         assert_eq!(lost(w, "q1"), [(p1, true)]);
-        assert_eq!(w.in_force(|now| now.bpf.tx().unwrap()), all(vec![p0, p2]));
+        assert_eq!(sends(w), all(vec![p0, p2]));
     });
 }
 

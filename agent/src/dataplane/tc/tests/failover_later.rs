@@ -6,8 +6,9 @@ use std::path::Path;
 
 use bond_modes::plan::Tx;
 
-use super::failover::{in_one_world, lost, plug, prepared, two_ports};
+use super::failover::{in_one_world, lost, plug, prepared, sends, two_ports, two_prepared};
 use super::failover_faults::failover_folder;
+use super::world::World;
 use crate::dataplane::tc::failover::{REFUSED, Standing};
 use crate::dataplane::tc::folder::names;
 use crate::dataplane::tc::{FailoverChoice, TcPlane};
@@ -17,7 +18,7 @@ use crate::dataplane::{Plane, PlaneBond, Traffic, lock};
 #[ignore = "needs a kernel that allows tracing programs, as the lab's do"]
 fn a_refusal_that_may_pass_is_told_and_tried_again_by_the_clock_for_all_bonds_and_at_once_after_the_last_one_went() {
     in_one_world(|w| {
-        *REFUSED.lock().unwrap() = Some((failover_folder(w), libc::EBUSY));
+        refuse_next(w);
         let (p0, p1) = two_ports(w);
         let (other, _) = w.plane.make("bond1").unwrap();
         w.plane.in_kernel.settle();
@@ -39,7 +40,7 @@ fn a_refusal_that_may_pass_is_told_and_tried_again_by_the_clock_for_all_bonds_an
         Box::new(other).destroy().unwrap();
         w.tear_down();
         plug(w, "q0");
-        *REFUSED.lock().unwrap() = Some((failover_folder(w), libc::EBUSY));
+        refuse_next(w);
         two_ports(w);
         assert!(w.kept().forwarding.fails_over().is_err());
         w.tear_down();
@@ -52,14 +53,12 @@ fn a_refusal_that_may_pass_is_told_and_tried_again_by_the_clock_for_all_bonds_an
 #[ignore = "needs a kernel that allows tracing programs, as the lab's do"]
 fn the_program_of_another_build_goes_on_with_what_is_prepared_until_the_new_one_is_there() {
     in_one_world(|w| {
-        let (p0, p1) = two_ports(w);
-        let plan = prepared(w.plan(Some(p0), &[p0, p1]), p0, p1);
-        w.program(&plan);
+        let (p0, p1, plan) = two_prepared(w);
         let folder = failover_folder(w);
         let ours = links(&folder);
         fs::rename(folder.join(&ours[0]), folder.join(ANOTHER)).unwrap();
         w.reopen();
-        *REFUSED.lock().unwrap() = Some((failover_folder(w), libc::EBUSY));
+        refuse_next(w);
         assert_eq!(w.adopt().unwrap().unwrap().plan, plan);
         assert_eq!(w.kept().forwarding.fails_over(), Ok(true));
         w.plane.in_kernel.settle();
@@ -71,7 +70,7 @@ fn the_program_of_another_build_goes_on_with_what_is_prepared_until_the_new_one_
         assert_eq!(links(&failover_folder(w)), ours);
         assert_eq!(w.kept().forwarding.fails_over(), Ok(true));
         assert_eq!(lost(w, "q0"), [(p0, true)]);
-        assert_eq!(w.in_force(|now| now.bpf.tx().unwrap()), Tx::one(Some(p1)));
+        assert_eq!(sends(w), Tx::one(Some(p1)));
     });
 }
 
@@ -79,16 +78,15 @@ fn the_program_of_another_build_goes_on_with_what_is_prepared_until_the_new_one_
 #[ignore = "needs a kernel that allows tracing programs, as the lab's do"]
 fn the_clock_exchanges_the_program_of_another_build_after_the_new_one_was_refused() {
     in_one_world(|w| {
-        let (p0, p1) = two_ports(w);
-        w.program(&prepared(w.plan(Some(p0), &[p0, p1]), p0, p1));
+        let (p0, _, _) = two_prepared(w);
         let folder = failover_folder(w);
         let ours = links(&folder);
         fs::rename(folder.join(&ours[0]), folder.join(ANOTHER)).unwrap();
         w.reopen();
-        *REFUSED.lock().unwrap() = Some((folder.clone(), libc::EBUSY));
+        refuse_next(w);
         w.adopt().unwrap();
         w.plane.in_kernel.settle();
-        *REFUSED.lock().unwrap() = Some((folder.clone(), libc::EBUSY));
+        refuse_next(w);
         w.plane.in_kernel.settle();
         assert!(REFUSED.lock().unwrap().is_some(), "it is not tried before its time");
         w.plane.in_kernel.hurry();
@@ -109,9 +107,7 @@ fn the_clock_exchanges_the_program_of_another_build_after_the_new_one_was_refuse
 #[ignore = "needs a kernel that allows tracing programs, as the lab's do"]
 fn a_bond_that_is_being_taken_over_does_not_end_what_is_prepared_before_its_ports_are_known() {
     in_one_world(|w| {
-        let (p0, p1) = two_ports(w);
-        let plan = prepared(w.plan(Some(p0), &[p0, p1]), p0, p1);
-        w.program(&plan);
+        let (_, _, plan) = two_prepared(w);
         w.reopen();
         let before = w.adopt().unwrap().unwrap().plan;
         let number = w.in_force(|now| Standing::read(&now.bpf).unwrap().number);
@@ -126,8 +122,7 @@ fn a_bond_that_is_being_taken_over_does_not_end_what_is_prepared_before_its_port
 #[ignore = "needs a kernel that allows tracing programs, as the lab's do"]
 fn an_agent_beside_another_one_touches_nothing_of_it_until_that_has_ended() {
     in_one_world(|w| {
-        let (p0, p1) = two_ports(w);
-        w.program(&prepared(w.plan(Some(p0), &[p0, p1]), p0, p1));
+        let (p0, _, _) = two_prepared(w);
         let folder = failover_folder(w);
         let before = links(&folder);
         for choice in [FailoverChoice::Off, FailoverChoice::Auto] {
@@ -165,6 +160,11 @@ fn an_agent_beside_another_one_touches_nothing_of_it_until_that_has_ended() {
         w.reopen();
         w.adopt().unwrap();
     });
+}
+
+/// The kernel refuses the program when it is attached next, for a reason that may pass.
+fn refuse_next(w: &World) {
+    *REFUSED.lock().unwrap() = Some((failover_folder(w), libc::EBUSY));
 }
 
 /// Names of the pins of programs.

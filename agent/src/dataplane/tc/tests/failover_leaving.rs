@@ -3,7 +3,7 @@
 use bond_modes::PortId;
 use bond_modes::plan::Tx;
 
-use super::failover::{in_one_world, lost, notes, prepared, two_ports};
+use super::failover::{detach, in_one_world, lost, notes, prepared, sends, two_ports};
 use super::world::*;
 use crate::dataplane::{PlaneBond, Traffic};
 
@@ -13,8 +13,7 @@ fn a_port_that_is_given_back_leaves_the_others_prepared_without_another_plan() {
     in_one_world(|w| {
         let (p0, p1, p2) = three_ports(w);
         leaves(w, (p0, p1));
-        let original = w.originals.remove(&p2).unwrap();
-        w.bond().detach(p2, &original).unwrap();
+        detach(w, p2);
         still_fails_over(w, (p0, p1));
     });
 }
@@ -40,8 +39,7 @@ fn a_port_that_leaves_a_bond_whose_agent_has_only_found_it_leaves_the_others_pre
         let (p0, p1, p2) = three_ports(w);
         w.reopen();
         w.adopt().unwrap();
-        let original = w.originals.remove(&p2).unwrap();
-        w.bond().detach(p2, &original).unwrap();
+        detach(w, p2);
         still_fails_over(w, (p0, p1));
     });
 }
@@ -66,5 +64,5 @@ fn leaves(w: &mut World, (p0, p1): (PortId, PortId)) {
 fn still_fails_over(w: &mut World, (p0, p1): (PortId, PortId)) {
     assert_eq!(w.kept().forwarding.fails_over(), Ok(true));
     assert_eq!(lost(w, "q0"), [(p0, true)]);
-    assert_eq!(w.in_force(|now| now.bpf.tx().unwrap()), Tx::one(Some(p1)));
+    assert_eq!(sends(w), Tx::one(Some(p1)));
 }
