@@ -140,6 +140,8 @@ pub struct Instances {
     rests: BTreeSet<InstanceId>,
     /// What a change is at work with.
     underway: Underway,
+    /// What is to be asked of the bond whose plane it is at work with, when that is done.
+    held: Vec<Held>,
     /// Bonds that a change is to save.
     to_save: BTreeSet<InstanceId>,
     /// Bonds whose interfaces are gone.
@@ -242,6 +244,7 @@ impl Instances {
             early_losses: Vec::new(),
             rests: BTreeSet::new(),
             underway: Underway::default(),
+            held: Vec::new(),
             to_save: BTreeSet::new(),
             gone: BTreeSet::new(),
             to_attach: VecDeque::new(),
@@ -405,7 +408,7 @@ impl Instances {
     /// all that it is asked after this, would have to wait.
     fn when_free(&mut self, at: InstanceId, ask: impl FnOnce(&mut Instances) + Send + 'static) {
         match self.underway.at_work == Some(at) {
-            true => self.underway.held.push(Box::new(ask)),
+            true => self.held.push(Box::new(ask)),
             false => ask(self),
         }
     }

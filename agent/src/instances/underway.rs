@@ -4,16 +4,14 @@ use std::collections::BTreeSet;
 
 use bond_modes::PortId;
 
-use super::Held;
 use super::id::InstanceId;
 use crate::control::proto::BondEvent;
 
 /// Nothing, while no change is under way.
 #[derive(Default)]
 pub(super) struct Underway {
-    /// The bond whose plane it is at work with, and what is to be asked of it when that is done.
+    /// The bond whose plane it is at work with.
     pub(super) at_work: Option<InstanceId>,
-    pub(super) held: Vec<Held>,
     /// The bond whose state it is writing, or is about to: the loop does not.
     pub(super) written_now: Option<InstanceId>,
     /// The interface that it attaches: its events are of our own making.

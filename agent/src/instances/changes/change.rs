@@ -176,7 +176,7 @@ impl Change<'_> {
             let now = self.now();
             self.on_programmed(now, at, programmed);
         }
-        for ask in std::mem::take(&mut self.underway.held) {
+        for ask in std::mem::take(&mut self.held) {
             ask(self);
         }
     }
