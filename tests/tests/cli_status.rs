@@ -96,6 +96,31 @@ fn failures_are_counted_in_the_file_and_a_bond_without_carrier_says_down() {
 }
 
 #[test]
+fn a_bond_that_gets_the_name_of_the_list_is_in_the_list_and_says_that_it_needs_another() {
+    let bench = BondAndSwitch::new(Machine::shared(), "miimon=100");
+    let (daemon, netns) = (&bench.host.daemon, &bench.host.netns);
+    let list = || fs::read_to_string(daemon.dir().join("sys/class/net/bonding_masters")).unwrap_or_default();
+    netns.ip("link set bond0 name bonding_masters");
+    wait_for("it is listed", LIMIT, || list() == "bonding_masters\n");
+    assert!(
+        daemon
+            .status_file("bonding_masters")
+            .contains("Slave Interface: eth0\n")
+    );
+    let health = || String::from_utf8_lossy(&daemon.bondctl(&["health"]).stdout).into_owned();
+    wait_for("health says so", LIMIT, || {
+        health().contains("WARNING - bonding_masters cannot show bonding_masters in sys/class/net")
+    });
+    let said = "cannot show bonding_masters in sys/class/net: the list of bonds has this name there; \
+                `ip link set bonding_masters name` with another one mends it";
+    assert_eq!(daemon.log().matches(said).count(), 1, "{}", daemon.log());
+    netns.ip("link set bonding_masters name uplink");
+    wait_for("all is well", LIMIT, || health().contains("OK - uplink"));
+    assert_eq!(list(), "uplink\n");
+    assert!(daemon.dir().join("sys/class/net/uplink/bonding/mode").exists());
+}
+
+#[test]
 fn a_delay_that_runs_is_in_the_file() {
     let bench = BondAndSwitch::new(Machine::shared(), "miimon=100 updelay=5000 downdelay=5000");
     let daemon = &bench.host.daemon;

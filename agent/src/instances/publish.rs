@@ -11,8 +11,8 @@ use super::instance::Instance;
 use super::saving::SAVE_RETRY;
 use super::shown::Shown;
 use super::{Counters, Instances};
-use crate::status::Page;
 use crate::status::writer::{Mark, Urgency};
+use crate::status::{Page, StatusFiles, sysfs};
 
 /// Bonds that one turn hands over at most: after a failover of many bonds the next event must not wait for all their reports.
 pub(super) const PUBLISHED_A_TURN: usize = 8;
@@ -123,6 +123,7 @@ impl Instances {
             }
             self.last_published = Some(at);
             self.save_later(now, at);
+            self.note_folders(now, at);
             let report = self.report(now, at, Counters::Unread);
             let instance = &self.bonds[at];
             let page = Page {
@@ -156,6 +157,15 @@ impl Instances {
             self.writer.wake();
         }
         room
+    }
+
+    /// Another program may give a bond, or a port, a name that no folder among the files can have.
+    fn note_folders(&mut self, now: Time, at: InstanceId) {
+        let instance = &mut self.bonds[at];
+        let ports = instance.bond.ports().iter().map(|port| port.name.as_str());
+        let mut names = ports.chain([instance.name.as_str()]);
+        let without = names.find(|name| self.status_files == StatusFiles::All && !sysfs::has_folder(name));
+        instance.unfulfilled.note_folder(now, &instance.name, without);
     }
 
     /// Has the bonds saved once more that could not be saved.

@@ -1,5 +1,5 @@
-//! What a bond needs and does not have, since when and why: parts of its plan that the data plane could not do, and settings of ports
-//! that another program changed and that are its to change. For `show` and `health`, and for the log, which reports each once.
+//! What a bond needs and does not have, since when and why: parts of its plan that the data plane could not do, settings of ports that
+//! another program changed and that are its to change, and status files that its name or a port's leaves no place for. For `show` and `health`, and for the log, which reports each once.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,12 +10,15 @@ use log::Level;
 
 use crate::control::proto::UnfulfilledReport;
 use crate::dataplane::{Applied, PlanPart};
+use crate::status::sysfs;
 
 /// What is unfulfilled of one bond.
 #[derive(Debug, Default)]
 pub(super) struct Unfulfilled {
     parts: BTreeMap<PlanPart, Failure>,
     foreign: BTreeMap<(PortId, Foreign), Failure>,
+    /// Of an interface that can have no folder among the status files.
+    folder: Option<Failure>,
 }
 
 /// A setting of a port that is not as the bond needs it, because another program changed it.
@@ -78,6 +81,22 @@ impl Unfulfilled {
         }
     }
 
+    /// Records whether one of the bond's interfaces can have no folder among the status files, because of its name.
+    pub fn note_folder(&mut self, now: Time, bond: &str, without: Option<&str>) {
+        let known = self.folder.take();
+        match (without, known) {
+            (Some(name), known) => {
+                let what = format!("show {name} in {}", sysfs::FOLDER);
+                let why = format!(
+                    "the list of bonds has this name there; `ip link set {name} name` with another one mends it"
+                );
+                self.folder = Some(Failure::again(known, now, bond, (what, why), Level::Warn));
+            }
+            (None, Some(failure)) => failure.ended(now, bond, "possible again"),
+            (None, None) => {}
+        }
+    }
+
     /// Whether the last plan could not set this.
     pub fn is_refused(&self, port: PortId, setting: Foreign) -> bool {
         let part = match setting {
@@ -121,7 +140,12 @@ impl Unfulfilled {
             .iter()
             .filter(|((port, setting), _)| !self.is_refused(*port, *setting));
         let foreign = foreign.map(|(_, failure)| failure);
-        self.parts.values().chain(foreign).map(report).collect()
+        self.parts
+            .values()
+            .chain(foreign)
+            .chain(&self.folder)
+            .map(report)
+            .collect()
     }
 }
 

@@ -29,8 +29,8 @@ const BUDGET: usize = 32;
 /// Time between attempts while writing fails.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// File with the names of all bonds, beside the folders of interfaces; no bond can have its name.
-const MASTERS: &str = "bonding_masters";
+/// What the set of the file with the names of all bonds is called; no bond can have this name.
+const LIST: &str = "the list of bonds";
 
 /// Keeps the files of every bond up to date.
 #[derive(Debug)]
@@ -38,7 +38,7 @@ pub struct Publisher {
     run_dir: PathBuf,
     /// Names of the bonds that have been written, by their age, the oldest first.
     bonds: BTreeSet<(u64, String)>,
-    /// By name of the bond, and the file of all of them as [`MASTERS`].
+    /// By name of the bond, and the file of all of them as [`LIST`].
     sets: BTreeMap<String, FileSet>,
     /// The set that wrote the folder of an interface last; it changes when a port moves to another bond.
     holders: BTreeMap<String, String>,
@@ -152,9 +152,9 @@ impl Publisher {
         let newline = if self.bonds.is_empty() { "" } else { "\n" };
         let names: Vec<&str> = self.bonds.iter().map(|(_, name)| name.as_str()).collect();
         let text = format!("{}{newline}", names.join(" "));
-        let path = format!("{}/{MASTERS}", sysfs::FOLDER);
-        self.update(MASTERS, 0, Tree::from([(path, Entry::File(text))]));
-        self.write(now, MASTERS);
+        let path = format!("{}/{}", sysfs::FOLDER, sysfs::MASTERS);
+        self.update(LIST, 0, Tree::from([(path, Entry::File(text))]));
+        self.write(now, LIST);
     }
 
     /// Writes pending files; on failure the rest stays pending. Returns how many files were written.
@@ -173,7 +173,7 @@ impl Publisher {
                 set.failures = false;
                 set.not_before = now + SPACING;
                 let age = set.age;
-                if name != MASTERS && self.bonds.insert((age, name.to_owned())) {
+                if name != LIST && self.bonds.insert((age, name.to_owned())) {
                     self.list(now);
                 }
             }

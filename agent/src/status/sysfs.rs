@@ -15,6 +15,14 @@ use crate::control::proto::BondReport;
 /// The folder of all interfaces, under the run directory.
 pub const FOLDER: &str = "sys/class/net";
 
+/// The file with the names of all bonds, beside the folders of interfaces. [bond_sysfs.c: bonding_masters]
+pub const MASTERS: &str = "bonding_masters";
+
+/// Whether an interface of this name can have a folder there.
+pub fn has_folder(interface: &str) -> bool {
+    interface != MASTERS
+}
+
 /// Adds the folders of a bond with these options, and of its ports.
 pub fn render(tree: &mut Tree, bond: &BondReport, options: &BondOptions, devices: &Devices) {
     let mut folder = Folder::of(tree, &bond.name);
@@ -166,24 +174,34 @@ impl DeviceFiles {
 struct Folder<'a> {
     tree: &'a mut Tree,
     path: String,
+    /// Nothing can be in it otherwise.
+    exists: bool,
 }
 
 impl<'a> Folder<'a> {
     fn of(tree: &'a mut Tree, interface: &str) -> Folder<'a> {
-        let path = format!("{FOLDER}/{interface}");
-        Folder { tree, path }
+        Folder {
+            tree,
+            path: format!("{FOLDER}/{interface}"),
+            exists: has_folder(interface),
+        }
     }
 
     /// Adds a file with one line, or an empty one without a value.
     fn file(&mut self, name: &str, value: &str) {
         let newline = if value.is_empty() { "" } else { "\n" };
         let text = format!("{value}{newline}");
-        self.tree.insert(format!("{}/{name}", self.path), Entry::File(text));
+        self.add(name, Entry::File(text));
     }
 
     fn link(&mut self, name: &str, target: &str) {
-        self.tree
-            .insert(format!("{}/{name}", self.path), Entry::Link(target.to_owned()));
+        self.add(name, Entry::Link(target.to_owned()));
+    }
+
+    fn add(&mut self, name: &str, entry: Entry) {
+        if self.exists {
+            self.tree.insert(format!("{}/{name}", self.path), entry);
+        }
     }
 }
 
