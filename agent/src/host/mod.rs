@@ -9,5 +9,5 @@ mod refresh;
 #[cfg(test)]
 mod tests;
 
-pub use self::picture::Host;
+pub use self::picture::{Host, Moves, Relation};
 pub use self::reading::Read;

@@ -19,6 +19,32 @@ pub struct Host {
     pub(super) addresses: BTreeMap<u32, BTreeSet<Address>>,
     /// The reading of everything that was asked for and is not answered yet.
     pub(super) reading: Option<Reading>,
+    moves: Moves,
+}
+
+/// What stands on what now and did not, and the other way round, since that was asked last.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Moves {
+    /// Interfaces that were put under another one, each with that one.
+    pub under: BTreeSet<Relation>,
+    /// Interfaces that are not under that one any more.
+    pub away: BTreeSet<Relation>,
+}
+
+/// An interface, and one directly above it.
+pub type Relation = (u32, u32);
+
+impl Moves {
+    fn note(&mut self, before: &BTreeSet<Relation>, after: &BTreeSet<Relation>) {
+        for gone in before.difference(after) {
+            self.under.remove(gone);
+            self.away.insert(*gone);
+        }
+        for new in after.difference(before) {
+            self.away.remove(new);
+            self.under.insert(*new);
+        }
+    }
 }
 
 impl Host {
@@ -76,6 +102,11 @@ impl Host {
         found
     }
 
+    /// What has moved since the last call.
+    pub fn take_moves(&mut self) -> Moves {
+        std::mem::take(&mut self.moves)
+    }
+
     /// An interface appeared or changed.
     pub fn changed(&mut self, link: Link) {
         self.touch(link.ifindex);
@@ -123,15 +154,19 @@ impl Host {
             far.peer.get_or_insert(ifindex);
         }
         let link = &self.links[&ifindex];
-        for (lower, upper) in relations(link) {
+        let after: BTreeSet<Relation> = relations(link).collect();
+        for &(lower, upper) in &after {
             self.uppers.entry(lower).or_default().insert(upper);
             self.lowers.entry(upper).or_default().insert(lower);
         }
+        self.moves.note(&before.iter().flat_map(relations).collect(), &after);
     }
 
     pub(super) fn remove(&mut self, ifindex: u32) {
         let before = self.links.remove(&ifindex);
         self.unlist(before.as_ref());
+        self.moves
+            .note(&before.iter().flat_map(relations).collect(), &BTreeSet::new());
         self.addresses.remove(&ifindex);
     }
 
@@ -156,7 +191,7 @@ fn leave(sets: &mut BTreeMap<u32, BTreeSet<u32>>, key: u32, value: u32) {
 }
 
 /// What an interface's state says of which stands on which: each lower one with the one directly above it.
-fn relations(link: &Link) -> impl Iterator<Item = (u32, u32)> {
+fn relations(link: &Link) -> impl Iterator<Item = Relation> + use<> {
     let master = link.master.map(|master| (link.ifindex, master));
     master
         .into_iter()

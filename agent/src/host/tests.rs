@@ -69,6 +69,37 @@ fn what_is_above_a_bond_is_found_at_any_depth_with_its_tags() {
 }
 
 #[test]
+fn what_is_put_under_another_interface_is_told_once_and_what_leaves_it_too() {
+    let mut host = Host::default();
+    let moves = |host: &mut Host| {
+        let moves = host.take_moves();
+        [moves.under, moves.away].map(|moved| moved.into_iter().collect::<Vec<_>>())
+    };
+    let [free, caught] = [None, Some(5)].map(|master| link(3, "vlan", "vlan", Some(1), master, Some(Tag::c(7))));
+    for link in [
+        link(1, "bond0", "veth", Some(2), None, None),
+        link(5, "br0", "bridge", None, None, None),
+    ] {
+        host.changed(link);
+    }
+    assert_eq!(moves(&mut host), [vec![], vec![]]);
+    host.changed(free.clone());
+    assert_eq!(moves(&mut host), [vec![(1, 3)], vec![]]);
+    host.changed(caught.clone());
+    assert_eq!(moves(&mut host), [vec![(3, 5)], vec![]]);
+    host.changed(caught.clone());
+    assert_eq!(moves(&mut host), [vec![], vec![]]);
+    host.begin_reading();
+    let read = host.finish_reading(vec![free.clone()], Vec::new());
+    assert_eq!((read.links.len(), moves(&mut host)), (1, [vec![], vec![(3, 5)]]));
+    host.changed(caught);
+    host.changed(free);
+    assert_eq!(moves(&mut host), [vec![], vec![(3, 5)]], "as it is now");
+    host.gone(3);
+    assert_eq!(moves(&mut host), [vec![], vec![(1, 3)]]);
+}
+
+#[test]
 fn an_answer_counts_only_for_interfaces_without_an_event_since_it_was_asked_for() {
     let ip = |text: &str| text.parse::<IpAddr>().unwrap();
     let address = |text: &str| Address {

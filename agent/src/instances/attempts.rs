@@ -32,8 +32,19 @@ struct Attempt {
     left: Option<Settings>,
     /// The bond as the attempt left it.
     terms: Terms,
+    /// What it is left for, if that is that it stands on its own bond.
+    circle: Option<Circle>,
     /// Attempts made at once because of changes by others.
     at_once: RateLimit,
+}
+
+/// What is known of what a port stands on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Circle {
+    /// Its own bond is below it.
+    Closed,
+    /// Something has moved that was below it: the circle may be open, though interface and bond are as they were.
+    Moved,
 }
 
 /// Properties of an interface that another program may change to make an attachment possible. Carrier is left out: it also
@@ -111,10 +122,34 @@ impl Attempts {
     /// Makes attempts due whose bond has changed since they failed.
     pub(super) fn bond_changed(&mut self, now: Time, bond: &Bond) {
         for attempt in self.0.values_mut() {
-            if attempt.soon.is_none() && attempt.terms != Terms::of(bond, attempt.mac()) {
-                let at_once = attempt.at_once.permit(now) == Permit::Given;
-                attempt.soon = Some(if at_once { now } else { now + SOON });
+            if attempt.terms != Terms::of(bond, attempt.mac()) {
+                attempt.hurry(now);
             }
+        }
+    }
+
+    /// The last attempt failed because the port stands on its own bond.
+    pub(super) fn stands_on_its_bond(&mut self, port: &str) {
+        if let Some(attempt) = self.0.get_mut(port) {
+            attempt.circle = Some(Circle::Closed);
+        }
+    }
+
+    /// Whether that is why this port is left.
+    pub(super) fn is_circle(&self, port: &str) -> bool {
+        self.0.get(port).is_some_and(|attempt| attempt.circle.is_some())
+    }
+
+    /// Whether there is such a port.
+    pub(super) fn have_circles(&self) -> bool {
+        self.0.values().any(|attempt| attempt.circle.is_some())
+    }
+
+    /// Makes attempts at such ports due: something that carries the bond's traffic has moved.
+    pub(super) fn lower_moved(&mut self, now: Time) {
+        for attempt in self.0.values_mut().filter(|attempt| attempt.circle.is_some()) {
+            attempt.circle = Some(Circle::Moved);
+            attempt.hurry(now);
         }
     }
 
@@ -124,8 +159,9 @@ impl Attempts {
             return true;
         };
         attempt.soon = None;
+        let has_moved = attempt.circle == Some(Circle::Moved);
         let bond_changed = attempt.terms != Terms::of(bond, attempt.mac());
-        now >= attempt.retry || bond_changed || link.is_none_or(|link| !attempt.left_as(link))
+        now >= attempt.retry || has_moved || bond_changed || link.is_none_or(|link| !attempt.left_as(link))
     }
 
     /// An attempt to attach an interface of this name failed. `link` is the interface as it is now, if it can be read.
@@ -140,7 +176,7 @@ impl Attempts {
                     attempt.failures = attempt.failures.saturating_add(1);
                 }
                 (attempt.reason, attempt.soon) = (reason, None);
-                (attempt.left, attempt.terms) = (left, terms);
+                (attempt.left, attempt.terms, attempt.circle) = (left, terms, None);
             }
             None => {
                 let attempt = Attempt {
@@ -150,6 +186,7 @@ impl Attempts {
                     soon: None,
                     left,
                     terms,
+                    circle: None,
                     at_once: RateLimit::default(),
                 };
                 self.0.insert(name.to_owned(), attempt);
@@ -185,6 +222,14 @@ impl Attempt {
 
     fn mac(&self) -> MacAddr {
         mac_of(self.left.as_ref())
+    }
+
+    /// The next one is to be made now, if the limit permits that.
+    fn hurry(&mut self, now: Time) {
+        if self.soon.is_none() {
+            let at_once = self.at_once.permit(now) == Permit::Given;
+            self.soon = Some(if at_once { now } else { now + SOON });
+        }
     }
 
     fn next(&self) -> Time {

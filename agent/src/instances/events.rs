@@ -98,6 +98,7 @@ impl Instances {
 
     pub(super) fn on_link_event(&mut self, now: Time, event: LinkEvent) {
         in_picture(&mut self.host, &event);
+        self.follow_moves(now);
         match event {
             LinkEvent::Link(link) => {
                 self.untold.told(link.ifindex);

@@ -43,6 +43,11 @@ impl LoggedFailures {
         None
     }
 
+    /// The log has this failure, in other words.
+    pub(super) fn told(&mut self, subject: &Subject, doing: &str, error: &str) {
+        self.is_new(subject.clone(), doing, error);
+    }
+
     /// Forgets the failures of a port that has left.
     pub(super) fn forget(&mut self, subject: &Subject) {
         self.0.retain(|(of, _), _| of != subject);

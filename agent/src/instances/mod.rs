@@ -10,6 +10,7 @@ mod attempts;
 mod bonds;
 mod carrier_loss;
 mod changes;
+mod circling;
 mod counters;
 mod counting;
 mod deadlines;
@@ -290,6 +291,7 @@ impl Instances {
 
     /// Leaves to the threads what the bonds asked for in this turn and can wait for its end.
     pub fn ask_threads(&mut self, now: Time) {
+        self.follow_moves(now);
         self.poll_waiting(now);
         self.ask_rests();
         self.ask_looks();

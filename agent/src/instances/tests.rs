@@ -27,6 +27,7 @@ use crate::threads::Threads;
 
 mod adoption;
 mod attach;
+mod circling;
 mod follow;
 mod give_back;
 mod held;

@@ -125,7 +125,7 @@ impl Instances {
         above.collect()
     }
 
-    fn name_of(&self, ifindex: u32) -> String {
+    pub(super) fn name_of(&self, ifindex: u32) -> String {
         let link = self.host.link(ifindex);
         link.map_or_else(|| format!("interface {ifindex}"), |link| link.report.name.clone())
     }

@@ -61,10 +61,14 @@ impl Change<'_> {
                 instance
                     .attempts
                     .failed(now, name, left.as_ref(), &instance.bond, reason);
+                if left.is_some_and(|left| self.bonds_under(left.ifindex).contains(&at)) {
+                    self.bonds[at].attempts.stands_on_its_bond(name);
+                }
             }
             // Attached, or gone: then its own event says when it is back.
             _ => instance.attempts.forget(name),
         }
+        let instance = &mut self.bonds[at];
         instance.dirty = true;
         let subject = Subject::Wanted(name.to_owned());
         instance
@@ -73,7 +77,7 @@ impl Change<'_> {
     }
 
     fn try_attach(&mut self, at: InstanceId, name: &str) -> Result<(), ControlError> {
-        let link = self.possible_port(name)?;
+        let link = self.possible_port(at, name)?;
         self.attach(at, &link)
     }
 }

@@ -68,7 +68,9 @@ impl Change<'_> {
             }
         };
         let name = link.report.name.clone();
-        if self.bonds.wanting(&name).is_some() {
+        let wanting = self.bonds.wanting(&name).and_then(|at| self.bonds.get(at));
+        // One that stands on its bond stays out until a person has changed that.
+        if wanting.is_some_and(|instance| !instance.attempts.is_circle(&name)) {
             let now = self.now();
             self.returns.wait(now, port, &name);
             return;

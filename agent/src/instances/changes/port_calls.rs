@@ -20,7 +20,7 @@ use crate::status::Device;
 impl Change<'_> {
     pub(in crate::instances) fn port_attach(&mut self, bond: &str, port: &str) -> Result<(), ControlError> {
         let at = self.find(bond)?;
-        let link = self.possible_port(port)?;
+        let link = self.possible_port(at, port)?;
         self.attach(at, &link)?;
         // It may have got another name meanwhile.
         let named = self.bonds[at].bond.ports().name(PortId(link.ifindex));
@@ -33,8 +33,8 @@ impl Change<'_> {
         Ok(())
     }
 
-    /// The interface of that name, if it can become a port. [bond_main.c: bond_enslave]
-    pub(in crate::instances) fn possible_port(&mut self, port: &str) -> Result<Link, ControlError> {
+    /// The interface of that name, if it can become a port of this bond. [bond_main.c: bond_enslave]
+    pub(in crate::instances) fn possible_port(&mut self, at: InstanceId, port: &str) -> Result<Link, ControlError> {
         let refuse = |code, text: String| Err(ControlError::new(code, text));
         let link = self
             .read_name(port)
@@ -60,11 +60,7 @@ impl Change<'_> {
             return refuse(ErrorCode::PortBusy, text);
         }
         // The driver asks the kernel's tree of upper devices, in which our ports are not. [bond_main.c: bond_enslave]
-        if let Some(owner) = self.stands_on(&link).and_then(|at| self.bonds.get(at)) {
-            let text = format!(
-                "{port} is or stands on {} itself, expected an interface that is not part of a bond",
-                owner.name
-            );
+        if let Some(text) = self.why_no_port(at, &link) {
             return refuse(ErrorCode::BadPort, text);
         }
         if link.loopback || !link.ethernet {
@@ -79,17 +75,6 @@ impl Change<'_> {
             return refuse(ErrorCode::PortBusy, text);
         }
         Ok(link)
-    }
-
-    /// The bond whose interface or wire this is, or carries traffic through it at any depth: frames sent through such a port would
-    /// come back to the bond for ever.
-    fn stands_on(&mut self, link: &Link) -> Option<InstanceId> {
-        let ends = |link: &Link| [Some(link.ifindex), link.far_end()];
-        let below = self.host.below(link.ifindex).into_iter().flat_map(ends).flatten();
-        below
-            .collect::<Vec<_>>()
-            .into_iter()
-            .find_map(|end| self.bonds.on_device(end))
     }
 
     /// Attaches an interface. Its settings are saved first, so that they can be restored after a crash half-way.
@@ -141,6 +126,11 @@ impl Change<'_> {
         if !self.bonds[at].plane.signs().is_attached(&link) {
             return Err(self.went_meanwhile(at, port, &what));
         }
+        // The bond may have been put under it meanwhile.
+        if let Some(text) = self.why_no_port(at, &link) {
+            self.take_back(at, port);
+            return Err(ControlError::new(ErrorCode::BadPort, text));
+        }
         self.underway.in_hand = None;
         // What another program set meanwhile was told by events that are taken for our own.
         self.look_at(at, Look::Port(port));
@@ -175,12 +165,17 @@ impl Change<'_> {
 
     /// A port that was just attached is gone, or another program has taken it out.
     fn went_meanwhile(&mut self, at: InstanceId, port: PortId, what: &str) -> ControlError {
+        self.take_back(at, port);
+        plane_error(what, &PlaneError::PortGone { port })
+    }
+
+    /// A port that was just attached does not become one.
+    fn take_back(&mut self, at: InstanceId, port: PortId) {
         if let Some(original) = self.bonds[at].originals.remove(&port) {
             self.bonds[at].unrestored.insert(port, original);
             self.give_back(at, port);
             self.save(at);
         }
-        plane_error(what, &PlaneError::PortGone { port })
     }
 
     /// Asks the driver of a new port for the link that `use_carrier=0` needs: a bond that is down does not poll it.

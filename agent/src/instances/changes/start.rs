@@ -318,6 +318,14 @@ impl Change<'_> {
         self.take_early_losses(now);
         self.release_half_attached(at);
         self.complete_attachments(at, &unsaved);
+        self.end_circles(at);
+    }
+
+    /// The bond may have been put under one of its ports before it was taken over.
+    fn end_circles(&mut self, at: InstanceId) {
+        let now = self.now();
+        self.end_circles_of(now, at);
+        self.finish_plan(at);
     }
 
     fn seen(&mut self, observed: Observed, originals: &BTreeMap<PortId, OriginalPort>) -> AdoptedState {
@@ -430,6 +438,7 @@ impl Change<'_> {
         self.drain(at);
         let now = self.now();
         self.take_early_losses(now);
+        self.end_circles(at);
         Ok(Some(at))
     }
 

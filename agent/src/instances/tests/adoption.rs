@@ -106,7 +106,7 @@ fn a_bond_that_cannot_be_adopted_at_once_keeps_its_saved_state_and_is_adopted_la
             ("bond0", 100)
         );
         assert_eq!(next.answer(&Call::List {}).unwrap(), serde_json::json!(["bond0"]));
-        let taken = next.possible_port("a").unwrap_err();
+        let taken = next.possible_port(FIRST, "a").unwrap_err();
         assert_eq!(taken.code, ErrorCode::PortBusy, "{taken}");
         let bond = "bond0".to_owned();
         let options = vec![];
