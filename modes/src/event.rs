@@ -127,7 +127,7 @@ pub struct LocalAddress {
     pub mac: Option<MacAddr>,
     /// Tags that its frames carry on the wire, the outermost first: those of the VLAN interfaces between it and the bond.
     pub tags: Vec<Tag>,
-    /// Whether this host forwards packets of the family, for the neighbour advertisement.
+    /// Of IPv6: whether this host forwards packets, for the neighbour advertisement.
     pub router: bool,
 }
 

@@ -1,5 +1,6 @@
 //! Devices above a bond and hosts behind them: addresses to announce, paths to targets, hosts behind bridges.
 
+use std::cell::LazyCell;
 use std::collections::BTreeSet;
 use std::io;
 use std::net::IpAddr;
@@ -21,8 +22,10 @@ impl Instances {
         let above = self.host.above(instance.ifindex, passes_on);
         let Some((bond, _)) = above.first() else { return };
         let found = above.iter().flat_map(|(link, tags)| {
+            // One file for an interface, and none without IPv6: there may be hundreds of interfaces with some addresses each.
+            let routes = LazyCell::new(|| sysctl::forwarding(&link.report.name));
             let own = self.host.addresses(link.ifindex);
-            own.map(|ip| local_address(link, tags, bond, ip))
+            own.map(move |ip| local_address(link, tags, bond, ip, ip.is_ipv6() && *routes))
         });
         let mut found: Vec<LocalAddress> = found.collect();
         found.sort();
@@ -201,11 +204,11 @@ fn is_link_local(ip: IpAddr) -> bool {
     matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local())
 }
 
-fn local_address(link: &Link, tags: &[Tag], bond: &Link, ip: IpAddr) -> LocalAddress {
+fn local_address(link: &Link, tags: &[Tag], bond: &Link, ip: IpAddr, router: bool) -> LocalAddress {
     LocalAddress {
         ip,
         mac: (link.report.mac != bond.report.mac).then_some(link.report.mac),
         tags: tags.to_vec(),
-        router: sysctl::forwarding(&link.report.name, ip.is_ipv6()),
+        router,
     }
 }

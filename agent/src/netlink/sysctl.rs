@@ -9,7 +9,7 @@ use nix::errno::Errno;
 /// Whether IPv6 is off on the interface; `None` if it has no such setting: a kernel without IPv6, an MTU below 1280, no such
 /// device.
 pub fn disable_ipv6(name: &str) -> io::Result<Option<bool>> {
-    match fs::read_to_string(path(name, true, "disable_ipv6")?) {
+    match fs::read_to_string(path(name, "disable_ipv6")?) {
         Ok(text) => Ok(Some(is_on(&text))),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
@@ -20,15 +20,15 @@ pub fn disable_ipv6(name: &str) -> io::Result<Option<bool>> {
 ///
 /// Set the MTU first: an MTU below 1280 removes the setting, and it returns with the namespace's default.
 pub fn set_disable_ipv6(name: &str, off: bool) -> io::Result<()> {
-    match fs::write(path(name, true, "disable_ipv6")?, if off { "1" } else { "0" }) {
+    match fs::write(path(name, "disable_ipv6")?, if off { "1" } else { "0" }) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         done => done,
     }
 }
 
-/// Whether the interface routes IPv6 (`v6`) or IPv4 packets. False if it cannot be read.
-pub fn forwarding(name: &str, v6: bool) -> bool {
-    path(name, v6, "forwarding")
+/// Whether the interface routes IPv6 packets. False if it cannot be read.
+pub fn forwarding(name: &str) -> bool {
+    path(name, "forwarding")
         .and_then(fs::read_to_string)
         .is_ok_and(|text| is_on(&text))
 }
@@ -36,18 +36,17 @@ pub fn forwarding(name: &str, v6: bool) -> bool {
 /// The version of MLD that an operator forces on the interface, if any. [mcast.c: mld_force_mld_version]
 pub fn force_mld_version(name: &str) -> Option<u8> {
     ["all", name].into_iter().find_map(|name| {
-        let text = fs::read_to_string(path(name, true, "force_mld_version").ok()?).ok()?;
+        let text = fs::read_to_string(path(name, "force_mld_version").ok()?).ok()?;
         text.trim().parse().ok().filter(|version| *version != 0)
     })
 }
 
 /// A path, not the dotted form of sysctl(8): names may contain dots.
-fn path(name: &str, v6: bool, switch: &str) -> io::Result<PathBuf> {
+fn path(name: &str, switch: &str) -> io::Result<PathBuf> {
     if name.is_empty() || name == "." || name == ".." || name.contains('/') {
         return Err(Errno::EINVAL.into());
     }
-    let family = if v6 { "ipv6" } else { "ipv4" };
-    Ok(PathBuf::from(format!("/proc/sys/net/{family}/conf/{name}/{switch}")))
+    Ok(PathBuf::from(format!("/proc/sys/net/ipv6/conf/{name}/{switch}")))
 }
 
 fn is_on(text: &str) -> bool {
@@ -89,11 +88,12 @@ mod tests {
     }
 
     #[test]
-    fn forwarding_is_told_per_family() {
+    fn forwarding_is_told_of_ipv6() {
         in_netns(|| {
-            assert!(!forwarding("lo", false) && !forwarding("lo", true) && !forwarding("nosuch", false));
             fs::write("/proc/sys/net/ipv4/conf/lo/forwarding", "1").unwrap();
-            assert!(forwarding("lo", false) && !forwarding("lo", true));
+            assert!(!forwarding("lo") && !forwarding("nosuch"));
+            fs::write("/proc/sys/net/ipv6/conf/lo/forwarding", "1").unwrap();
+            assert!(forwarding("lo"));
         });
     }
 

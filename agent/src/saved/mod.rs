@@ -188,6 +188,7 @@ impl Store {
                 Step::Remove { file } => self.note_removed(file, done),
                 Step::SetAside { file } => self.log_failure(&self.path(&file), &done),
                 Step::Discard { path, .. } => self.log_failure(&path, &done),
+                Step::SetLeftAside => self.log_failure(&self.dir.join(LEFT), &done),
                 Step::Left(_) => {
                     self.log_failure(&self.dir.join(LEFT), &done);
                     outcome = done;
@@ -464,13 +465,17 @@ mod tests {
                 "{bond}: {why}"
             );
         }
-        fs::write(store.path("bond6").with_extension("new"), b"{").unwrap();
+        let left = dir.join("state/left-ports");
+        for path in [&store.path("bond6").with_extension("new"), &left] {
+            fs::write(path, b"{").unwrap();
+        }
         assert!(store.has_later() && store.path("bond1").exists(), "nothing is written");
         store.load(&mut Tests).unwrap();
         let later = store.take_later();
         store.note(later.carry_out(&mut Tests)).unwrap();
         assert_eq!(fs::read(dir.join("state/bond1.unreadable")).unwrap(), b"{\xff");
-        assert!(!store.path("bond1").exists() && !store.path("bond6").with_extension("new").exists());
+        assert_eq!(fs::read(dir.join("state/left-ports.unreadable")).unwrap(), b"{");
+        assert!(!left.exists() && !store.path("bond1").exists() && !store.path("bond6").with_extension("new").exists());
         assert!(store.unread("bond6").is_none() && store.unread("bond2.100").is_some());
         fs::remove_dir_all(&dir).unwrap();
         assert!(store.load(&mut Tests).is_err(), "no folder is not the same as no bonds");

@@ -70,8 +70,8 @@ impl Store {
         self.files.retain(|file, of| !is_lost(file, *of));
     }
 
-    /// Those of this boot and this network namespace. What cannot be read is logged and left out.
-    fn load_left(&self) -> BTreeMap<PortId, LeftPort> {
+    /// Those of this boot and this network namespace. What cannot be read is logged and set aside: it has what the ports were.
+    fn load_left(&mut self) -> BTreeMap<PortId, LeftPort> {
         let path = self.dir.join(LEFT);
         let file = match work::read(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return BTreeMap::new(),
@@ -81,7 +81,12 @@ impl Store {
             Ok(file) if file.boot_id == self.boot_id && file.netns == self.netns => values_into(file.ports),
             Ok(_) => BTreeMap::new(),
             Err(error) => {
-                log::error!("cannot read {}: {error}; its ports keep their settings", path.display());
+                log::error!(
+                    "cannot read {}: {error}; its ports keep their settings, and it is kept as {}",
+                    path.display(),
+                    work::set_aside(&path).display()
+                );
+                self.later.push(Step::SetLeftAside);
                 BTreeMap::new()
             }
         }

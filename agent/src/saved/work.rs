@@ -34,6 +34,8 @@ pub(super) enum Step {
     Discard { path: PathBuf, written: SystemTime },
     /// This is written to the file of ports that bonds left behind; without it, the file is removed.
     Left(Option<String>),
+    /// That file, which cannot be read, gets another ending.
+    SetLeftAside,
 }
 
 /// What became of it, for [`Store::note`](super::Store::note). After a step that failed nothing more was done, unless it was a removal.
@@ -46,8 +48,11 @@ impl Work {
         let mut done = Vec::new();
         for step in self.steps {
             let outcome = step.carry_out(&self.folder, may_wait);
-            let goes_on =
-                outcome.is_ok() || matches!(step, Step::Remove { .. } | Step::SetAside { .. } | Step::Discard { .. });
+            let goes_on = outcome.is_ok()
+                || matches!(
+                    step,
+                    Step::Remove { .. } | Step::SetAside { .. } | Step::SetLeftAside | Step::Discard { .. }
+                );
             done.push((step, outcome));
             if !goes_on {
                 break;
@@ -84,6 +89,10 @@ impl Step {
             },
             Step::Left(Some(text)) => replace(&folder.join(LEFT), text, may_wait),
             Step::Left(None) => fs::remove_file(folder.join(LEFT)).or_else(gone_is_done),
+            Step::SetLeftAside => {
+                let path = folder.join(LEFT);
+                fs::rename(&path, set_aside(&path)).or_else(gone_is_done)
+            }
         }
     }
 }
@@ -170,7 +179,7 @@ pub(super) fn path(folder: &Path, file: &str) -> PathBuf {
 }
 
 /// What the file at this path is called once it is set aside.
-fn set_aside(path: &Path) -> PathBuf {
+pub(super) fn set_aside(path: &Path) -> PathBuf {
     path.with_extension("unreadable")
 }
 
