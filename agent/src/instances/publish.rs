@@ -22,8 +22,7 @@ impl Instances {
     pub fn publish(&mut self, now: Time) {
         self.take_unsaved(now);
         self.compare_all_of_turn(now);
-        let mut dirty = self.bonds.dirty_after(self.last_published);
-        dirty.truncate(PUBLISHED_A_TURN);
+        let dirty = self.bonds.dirty_after(self.last_published, PUBLISHED_A_TURN);
         self.hand_over(now, &dirty, Urgency::Usual);
     }
 
@@ -32,7 +31,7 @@ impl Instances {
         self.compare_all_of_turn(now);
         self.forget_unsaved();
         loop {
-            let dirty = self.bonds.dirty_after(None);
+            let dirty = self.bonds.dirty_after(None, usize::MAX);
             let all = self.hand_over(now, &dirty, Urgency::Usual);
             if !self.writer.settle() {
                 return;
@@ -58,7 +57,7 @@ impl Instances {
         let bonds = &mut self.bonds;
         let owed = self
             .owed_files
-            .get_or_insert_with(|| bonds.dirty_after(None).into_iter().collect());
+            .get_or_insert_with(|| bonds.dirty_after(None, usize::MAX).into_iter().collect());
         owed.retain(|at| bonds.get(*at).is_some());
         if self.settling.is_none() && (self.prune_due || !owed.is_empty()) {
             return false;
@@ -86,8 +85,7 @@ impl Instances {
     pub fn publish_at_once(&mut self, now: Time, bond: Option<&str>) -> Mark {
         self.compare_all_of_turn(now);
         let changed = bond.and_then(|bond| self.bonds.named(bond));
-        let mut dirty = self.bonds.dirty_after(None);
-        dirty.retain(|at| Some(*at) == changed);
+        let dirty: Vec<InstanceId> = changed.filter(|at| self.bonds.is_dirty(*at)).into_iter().collect();
         self.hand_over(now, &dirty, Urgency::Awaited);
         self.writer.mark()
     }

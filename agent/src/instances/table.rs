@@ -4,6 +4,7 @@
 //! be forgotten, and no fact costs a search through all instances.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound::{Excluded, Unbounded};
 use std::ops::{Index, IndexMut};
 
 use bond_modes::PortId;
@@ -141,12 +142,18 @@ impl Table {
         self.attempts.due(now)
     }
 
-    /// The instances whose files are out of date, those after `last` first.
-    pub(super) fn dirty_after(&mut self, last: Option<InstanceId>) -> Vec<InstanceId> {
+    /// The instances whose files are out of date, those after `last` first; so many at most.
+    pub(super) fn dirty_after(&mut self, last: Option<InstanceId>, most: usize) -> Vec<InstanceId> {
         self.index();
-        let (first, rest): (Vec<InstanceId>, Vec<InstanceId>) =
-            self.dirty.iter().partition(|id| last.is_none_or(|last| **id > last));
-        first.into_iter().chain(rest).collect()
+        let first = self.dirty.range((last.map_or(Unbounded, Excluded), Unbounded));
+        let rest = last.map(|last| self.dirty.range(..=last)).into_iter().flatten();
+        first.chain(rest).take(most).copied().collect()
+    }
+
+    /// Whether the files of this instance are out of date.
+    pub(super) fn is_dirty(&mut self, id: InstanceId) -> bool {
+        self.index();
+        self.dirty.contains(&id)
     }
 
     pub(super) fn has_dirty(&mut self) -> bool {
