@@ -307,8 +307,8 @@ fn a_change_comes_after_all_link_events_that_are_older() {
             .write_all(b"{\"id\":2,\"call\":\"active\",\"bond\":\"bond5\",\"port\":\"p5-3\"}\n")
             .unwrap();
         world.turn_until("the request is read", |agent| agent.server.has_changes());
-        ip("link set q5-3 down");
-        assert!(world.link_event_waits(5000));
+        // Its event is there when this returns, unlike that of a pulled cable.
+        ip("link set p5-3 down");
         world.turn_until("the change is answered", |_| receive(&mut client, &mut answers) == 1);
         let answer: Value = serde_json::from_slice(&answers).unwrap();
         assert!(
