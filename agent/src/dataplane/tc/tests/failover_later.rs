@@ -83,6 +83,8 @@ fn the_clock_exchanges_the_program_of_another_build_after_the_new_one_was_refuse
         let ours = links(&folder);
         fs::rename(folder.join(&ours[0]), folder.join(ANOTHER)).unwrap();
         w.reopen();
+        // Its path leads through a descriptor of the plane.
+        let folder = failover_folder(w);
         refuse_next(w);
         w.adopt().unwrap();
         w.plane.in_kernel.settle();
