@@ -6,6 +6,7 @@
 //! | `choice` | the planes of this agent, and which of them a bond gets |
 //! | `can` | what a plan can say and no plane can do yet |
 //! | `port`, `interface`, `step` | what every plane does with ports and other interfaces, and how a step fails |
+//! | `owner` | which bond has a port, of whichever agent |
 //! | `lock` | locks that outlive a panic |
 //! | `tc/`, `team/` | one folder for each plane |
 
@@ -17,6 +18,7 @@ mod error;
 mod frames;
 mod interface;
 mod lock;
+mod owner;
 mod plane;
 mod port;
 #[cfg(test)]
@@ -30,6 +32,7 @@ pub use choice::{Examiners, PLANES, PlaneChoice, PlaneRow, PlaneSetup, Planes};
 pub use error::PlaneError;
 pub use interface::probes_in_sight;
 pub(crate) use lock::lock;
+pub use owner::marked_bond;
 pub use plane::{
     Adopted, BondDevice, BondName, Examiner, Followed, Observed, OriginalPort, PORT_MARK, Plane, PlaneBond,
     PlaneReport, PortBase, PortCounters, PortSigns, Report, Traffic, Watch,

@@ -35,6 +35,7 @@ mod hurried;
 mod late;
 mod losses;
 mod meanwhile;
+mod owned;
 mod planes;
 mod publish;
 mod put_back;

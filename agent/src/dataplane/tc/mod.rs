@@ -97,7 +97,7 @@ mod tests;
 mod traffic;
 mod upgrade;
 
-pub use self::device::{DeviceChoice, NewBonds};
+pub use self::device::{DeviceChoice, NewBonds, is_bond};
 pub use self::failover::FailoverChoice;
 pub use self::hook::Hook;
 

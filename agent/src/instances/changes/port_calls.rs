@@ -10,6 +10,7 @@ use super::super::errors::{option_error, plane_error};
 use super::super::id::InstanceId;
 use super::super::logged_failures::Subject;
 use super::super::looks::Look;
+use super::super::unadopted::Unadopted;
 use super::change::Change;
 use crate::control::proto::{ControlError, ErrorCode, OptionPairs};
 use crate::dataplane::{self, OriginalPort, PlaneError, PortBase};
@@ -45,18 +46,7 @@ impl Change<'_> {
                 format!("no interface {port}, expected the name of an existing one"),
             );
         };
-        let id = PortId(link.ifindex);
-        if let Some(at) = self.bonds.owner_of(id) {
-            return refuse(
-                ErrorCode::PortBusy,
-                format!("{port} is a port of {} already", self.bonds[at].name),
-            );
-        }
-        if let Some(bond) = self.unadopted.iter().find(|bond| bond.has_any(&[id].into())) {
-            let text = format!(
-                "{port} is a port of {} already, which cannot be adopted yet: {}",
-                bond.name, bond.reason
-            );
+        if let Some(text) = self.why_taken(&link)? {
             return refuse(ErrorCode::PortBusy, text);
         }
         // The driver asks the kernel's tree of upper devices, in which our ports are not. [bond_main.c: bond_enslave]
@@ -75,6 +65,62 @@ impl Change<'_> {
             return refuse(ErrorCode::PortBusy, text);
         }
         Ok(link)
+    }
+
+    /// Of which bond an interface is a port, if it is one.
+    fn why_taken(&mut self, link: &Link) -> Result<Option<String>, ControlError> {
+        let (id, port) = (PortId(link.ifindex), &link.report.name);
+        // First, as others may go on meanwhile.
+        let marked = self.marked_bond(link)?;
+        if let Some(at) = self.bonds.owner_of(id) {
+            return Ok(Some(format!("{port} is a port of {} already", self.bonds[at].name)));
+        }
+        if let Some(bond) = self.unadopted.iter().find(|bond| bond.has_any(&[id].into())) {
+            return Ok(Some(format!(
+                "{port} is a port of {} already, which cannot be adopted yet: {}",
+                bond.name, bond.reason
+            )));
+        }
+        Ok(marked.and_then(|bond| self.why_not_ours(link, &bond)))
+    }
+
+    /// The bond as whose port an interface is marked, if that is there.
+    fn marked_bond(&mut self, link: &Link) -> Result<Option<Link>, ControlError> {
+        if !dataplane::is_mark(&link.alias) {
+            return Ok(None);
+        }
+        let marked = self.unlocked(|tools| dataplane::marked_bond(&mut tools.links, link));
+        marked.map_err(|error| {
+            let text = format!(
+                "cannot tell whether {}, which is marked as a {}, is one: {error}",
+                link.report.name, link.alias
+            );
+            ControlError::new(ErrorCode::Kernel, text)
+        })
+    }
+
+    /// Why an interface that is marked as a port of a bond, and is not one of ours, is not to be attached. Agents on other run
+    /// directories have bonds in the same network namespace, which forward also while their agent is not running.
+    fn why_not_ours(&mut self, link: &Link, marked: &Link) -> Option<String> {
+        let (port, bond) = (&link.report.name, &marked.report.name);
+        // The mark of one of our own bonds, or of a former name, is left over.
+        if self.bonds.on_device(marked.ifindex).is_some() || self.unrestored(PortId(link.ifindex)).is_some() {
+            return None;
+        }
+        let is_it = |waiting: &&Unadopted| {
+            !waiting.is_unmade() && (waiting.ifindex() == Some(marked.ifindex) || waiting.name == *bond)
+        };
+        Some(match self.unadopted.iter().find(is_it) {
+            Some(waiting) => format!(
+                "{port} is a port of {bond} already, which cannot be adopted yet: {}",
+                waiting.reason
+            ),
+            None => format!(
+                "{port} is a port of {bond} already, which is a bond of another bondd, on another run directory: take it out there, \
+                 with `bondctl --run-dir DIRECTORY port del {bond} {port}`; or, if no bondd has {bond} any more, delete {bond}, with \
+                 `ip link del {bond}`"
+            ),
+        })
     }
 
     /// Attaches an interface. Its settings are saved first, so that they can be restored after a crash half-way.

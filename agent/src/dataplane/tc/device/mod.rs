@@ -6,6 +6,7 @@
 //! leaves either a bare device, which is removed when a bond of that name is made, or one of ours that lacks something, which is
 //! completed when it is adopted.
 
+use std::io;
 use std::path::Path;
 
 use bond_monitors::Carrier;
@@ -20,7 +21,7 @@ use super::programs::Programs;
 use crate::dataplane::interface::{delete, report};
 use crate::dataplane::step::{BPF, Failures, HOOK, bond_gone, room, step, step_with};
 use crate::dataplane::{BondDevice, PlaneError};
-use crate::netlink::{Link, sysctl};
+use crate::netlink::{Link, RouteSocket, sysctl};
 
 mod kind;
 mod suitable;
@@ -300,6 +301,13 @@ pub(super) fn wire_name(bond: u32) -> String {
 /// What marks the wire as ours.
 pub(super) fn wire_alias(bond: &str) -> String {
     format!("{WIRE_MARK}{bond}")
+}
+
+/// Whether an interface is that of a bond on this plane, of whichever agent.
+pub fn is_bond(links: &mut RouteSocket, link: &Link) -> io::Result<bool> {
+    let Some(wire) = link.far_end() else { return Ok(false) };
+    let wire = links.by_index(wire)?;
+    Ok(wire.is_some_and(|wire| is_wire_of(&wire, link.ifindex)))
 }
 
 fn is_wire_of(link: &Link, bond: u32) -> bool {
