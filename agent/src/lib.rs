@@ -13,6 +13,7 @@ pub mod ctl;
 pub mod daemon;
 pub mod dataplane;
 mod descriptors;
+mod elsewhere;
 mod heap;
 pub mod host;
 pub mod instances;

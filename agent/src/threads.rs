@@ -8,7 +8,8 @@
 //! The reader reads files of `/proc/net`, which needs no such lock, but takes longer the more interfaces there are: so it rests.
 //!
 //! The examiner finds out for `doctor` what this kernel can do. It makes devices and loads programs, which takes long, with sockets of
-//! its own: it shares no lock with the others, and is behind them where they want the processor.
+//! its own: it shares no lock with the others, and is behind them where they want the processor. It also gives ports back that were
+//! moved to another network namespace, which it looks for among those of all processes.
 //!
 //! Sockets that receive the frames of a port are closed by a thread of [`instances`](crate::instances): closing one waits for all
 //! processors, ten milliseconds or more. Nothing waits for that thread, so it is none of those here.
@@ -25,7 +26,7 @@
 //! These take the kernel's RTNL lock:
 //! - the kernel thread, with most of its jobs;
 //! - the changer, as it makes and removes devices, takes ports in and gives them back, all of that without the instances;
-//! - the examiner, as it makes devices to try them;
+//! - the examiner, as it makes devices to try them, and sets ports that were moved;
 //! - the thread that closes sockets, where they receive slow protocols, such as LACP;
 //! - whoever has the instances, so also the loop, but only as it begins or ends to receive slow protocols on a port: where a bond of
 //!   mode 802.3ad goes up or down, gets a port, or changes its mode.
@@ -68,7 +69,7 @@ pub struct Threads<S> {
     pub kernel: Worker<Kernel, S>,
     /// For what only takes long.
     pub reader: Worker<Reader, S>,
-    /// For what only a client waits for.
+    /// For what only a client waits for, or nobody.
     pub examiner: Worker<(), S>,
 }
 

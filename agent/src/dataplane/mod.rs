@@ -7,6 +7,7 @@
 //! | `can` | what a plan can say and no plane can do yet |
 //! | `port`, `interface`, `step` | what every plane does with ports and other interfaces, and how a step fails |
 //! | `owner` | which bond has a port, of whichever agent |
+//! | `moved` | ports that were moved to another network namespace |
 //! | `lock` | locks that outlive a panic |
 //! | `tc/`, `team/` | one folder for each plane |
 
@@ -18,6 +19,7 @@ mod error;
 mod frames;
 mod interface;
 mod lock;
+mod moved;
 mod owner;
 mod plane;
 mod port;
@@ -32,6 +34,7 @@ pub use choice::{Examiners, PLANES, PlaneChoice, PlaneRow, PlaneSetup, Planes};
 pub use error::PlaneError;
 pub use interface::probes_in_sight;
 pub(crate) use lock::lock;
+pub use moved::{MovedPort, Settled, restore_moved};
 pub use owner::marked_bond;
 pub use plane::{
     Adopted, BondDevice, BondName, Examiner, Followed, Observed, OriginalPort, PORT_MARK, Plane, PlaneBond,

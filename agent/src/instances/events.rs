@@ -107,10 +107,15 @@ impl Instances {
                 }
                 self.told_of(now, std::slice::from_ref(&link));
             }
-            LinkEvent::Gone { ifindex, name } => {
+            LinkEvent::Gone { ifindex, name, moved } => {
+                let port = PortId(ifindex);
                 self.untold.told(ifindex);
-                self.waiting_port_failed(PortId(ifindex));
+                self.waiting_port_failed(port);
+                let leaver = moved.and_then(|to| self.leaver(port, &name, to));
                 self.told_gone(now, ifindex, &name);
+                if let Some(leaver) = leaver {
+                    self.give_back_there(leaver);
+                }
             }
             LinkEvent::Address { ifindex, .. } => {
                 self.each_kind(|kind, shared| kind.on_addresses(shared, now, ifindex));

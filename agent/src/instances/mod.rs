@@ -32,6 +32,7 @@ mod logged_failures;
 mod looks;
 mod losses;
 mod memberships;
+mod moved;
 mod owners;
 mod polling;
 mod polls;

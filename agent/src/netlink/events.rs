@@ -89,6 +89,8 @@ pub enum LinkEvent {
         ifindex: u32,
         /// The name it had.
         name: String,
+        /// Where it is, if it was moved. Kernels before 4.15 do not say that.
+        moved: Option<Moved>,
     },
     /// An address came, went, became usable or ceased to be.
     Address {
@@ -106,6 +108,15 @@ pub enum LinkEvent {
     },
     /// The kernel dropped events; read the state by a full dump.
     Overrun,
+}
+
+/// The place of an interface in another network namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moved {
+    /// The id that the namespace has in ours; the kernel gives it one with the first such event.
+    pub namespace: i32,
+    /// The index that the interface has there.
+    pub ifindex: u32,
 }
 
 /// Whether there is more to read.
@@ -160,13 +171,23 @@ fn parse_gone(payload: &[u8]) -> Option<LinkEvent> {
     if message.header.interface_family != AddressFamily::Unspec {
         return None;
     }
-    let name = message.attributes.into_iter().find_map(|attribute| match attribute {
-        LinkAttribute::IfName(name) => Some(name),
-        _ => None,
-    })?;
+    let ifindex = message.header.index;
+    let (mut name, mut namespace, mut there) = (None, None, ifindex);
+    for attribute in message.attributes {
+        match attribute {
+            LinkAttribute::IfName(given) => name = Some(given),
+            LinkAttribute::NewNetnsId(id) => namespace = Some(id),
+            LinkAttribute::NewIfIndex(index) => there = index.try_into().unwrap_or(ifindex),
+            _ => {}
+        }
+    }
     Some(LinkEvent::Gone {
-        ifindex: message.header.index,
-        name,
+        ifindex,
+        name: name?,
+        moved: namespace.map(|namespace| Moved {
+            namespace,
+            ifindex: there,
+        }),
     })
 }
 
@@ -239,6 +260,7 @@ pub(crate) mod tests {
             let gone = LinkEvent::Gone {
                 ifindex: a.ifindex,
                 name: "a".to_owned(),
+                moved: None,
             };
             read_until(&mut events, |event| *event == gone);
         });

@@ -11,6 +11,7 @@ pub mod groups;
 pub mod link;
 mod message;
 pub mod mii;
+mod namespace;
 mod netkit;
 mod qdisc;
 pub mod queue;
@@ -18,7 +19,7 @@ mod route;
 pub mod sysctl;
 
 pub(crate) use call::{PATIENCE, readable_before};
-pub use events::{Drained, Events, LinkEvent};
+pub use events::{Drained, Events, LinkEvent, Moved};
 pub use fdb::LearnedHost;
 pub use groups::Groups;
 pub use link::{RouteSocket, Statistics};

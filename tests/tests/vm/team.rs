@@ -29,3 +29,16 @@ fn a_mode_without_its_module_is_named_with_the_option_it_needs() {
     ];
     all_steps_pass("team-modes.sh", &modules);
 }
+
+#[test]
+fn a_port_that_others_want_stays_with_its_agent_or_leaves_as_itself() {
+    let modules = [
+        "veth",
+        "bridge",
+        "+team",
+        "+team_mode_activebackup",
+        "sch_ingress",
+        "cls_bpf",
+    ];
+    all_steps_pass("team-ports.sh", &modules);
+}

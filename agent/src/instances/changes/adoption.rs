@@ -168,7 +168,14 @@ impl Change<'_> {
             Ok(Some(link)) => self.on_link_event(now, LinkEvent::Link(Box::new(link))),
             Ok(None) => {
                 let name = name.to_owned();
-                self.on_link_event(now, LinkEvent::Gone { ifindex, name });
+                self.on_link_event(
+                    now,
+                    LinkEvent::Gone {
+                        ifindex,
+                        name,
+                        moved: None,
+                    },
+                );
             }
             Err(error) => self.read_all_later(now, &error),
         }

@@ -422,7 +422,11 @@ fn a_port_that_is_back_from_elsewhere_keeps_its_original_settings_when_an_attemp
             let before = original(instances);
             let a = port(instances, "a");
             let name = "a".to_owned();
-            let gone = LinkEvent::Gone { ifindex: a.0, name };
+            let gone = LinkEvent::Gone {
+                ifindex: a.0,
+                name,
+                moved: None,
+            };
             instances.pending_events.push_back(gone);
             instances.read_links(NOW, 0);
             assert!(instances.bonds[0].vanished.contains_key("a"));

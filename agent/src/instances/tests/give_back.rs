@@ -38,9 +38,11 @@ fn delete(instances: &mut Change<'_>) -> Vec<String> {
 fn gone(instances: &mut Change<'_>, port: PortId) {
     ip("link del dev a");
     let name = "a".to_owned();
-    instances
-        .pending_events
-        .push_back(LinkEvent::Gone { ifindex: port.0, name });
+    instances.pending_events.push_back(LinkEvent::Gone {
+        ifindex: port.0,
+        name,
+        moved: None,
+    });
     instances.read_links(NOW, 0);
 }
 

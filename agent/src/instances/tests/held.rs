@@ -48,9 +48,11 @@ fn no_fact_waits_for_the_kernel_or_for_a_plane_that_is_at_work() {
         let begin = Instant::now();
         let forbidden = asks::forbid();
         let name = "a".to_owned();
-        instances
-            .pending_events
-            .push_back(LinkEvent::Gone { ifindex: a.0, name });
+        instances.pending_events.push_back(LinkEvent::Gone {
+            ifindex: a.0,
+            name,
+            moved: None,
+        });
         Instances::read_links(instances, NOW, 0);
         instances.on_device_seen(NOW, FIRST, renamed);
         instances.on_taken_away(FIRST, b, "b");

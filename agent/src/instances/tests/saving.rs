@@ -206,7 +206,11 @@ fn what_bonds_leave_behind_is_written_and_removed_while_the_loop_can_have_the_in
         disk.has_done("what the port was is written, and the state is to be removed");
         assert!(left.exists() && file.exists());
         let name = "a".to_owned();
-        next.pending_events.push_back(LinkEvent::Gone { ifindex: a.0, name });
+        next.pending_events.push_back(LinkEvent::Gone {
+            ifindex: a.0,
+            name,
+            moved: None,
+        });
         next.publish_at_once(NOW, None);
         next.read_links(NOW, 0);
         disk.has_done("the port is forgotten");
