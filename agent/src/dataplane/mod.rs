@@ -3,6 +3,7 @@
 //! | File | What |
 //! |---|---|
 //! | `plane`, `applied`, `error` | what a plane is to the rest of the agent; the outcome of a plan |
+//! | `kept` | what a plane puts back of its own, as no event reports that it is gone |
 //! | `choice` | the planes of this agent, and which of them a bond gets |
 //! | `can` | what a plan can say and no plane can do yet |
 //! | `port`, `interface`, `step` | what every plane does with ports and other interfaces, and how a step fails |
@@ -18,6 +19,7 @@ mod error;
 #[cfg(test)]
 mod frames;
 mod interface;
+mod kept;
 mod lock;
 mod moved;
 mod owner;
@@ -33,6 +35,7 @@ pub use applied::{Applied, PlanPart};
 pub use choice::{Examiners, PLANES, PlaneChoice, PlaneRow, PlaneSetup, Planes};
 pub use error::PlaneError;
 pub use interface::probes_in_sight;
+pub use kept::{Amiss, Kept};
 pub(crate) use lock::lock;
 pub use moved::{MovedPort, Settled, restore_moved};
 pub use owner::marked_bond;

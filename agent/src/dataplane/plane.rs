@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::applied::Applied;
 use super::error::PlaneError;
+use super::kept::{Amiss, Kept};
 use crate::netlink::{Drained, Link};
 
 /// Name of a bond's interface: 1 to 15 bytes without `/`, blanks or a leading dot.
@@ -102,6 +103,19 @@ pub trait PlaneBond: Send {
     /// was programmed: it also reports our own changes, and a report may be old.
     fn changed_by_others(&mut self, _reports: &[Report]) -> bool {
         false
+    }
+    /// What this bond has in the kernel, is not as it needs it, and no event reports. It is asked of every bond every few seconds, so it
+    /// takes few requests.
+    fn amiss(&mut self) -> Result<Vec<Amiss>, PlaneError> {
+        Ok(Vec::new())
+    }
+    /// Puts one of these back. What it found may be over by now.
+    fn put_back(&mut self, _what: Kept) -> Result<(), PlaneError> {
+        Ok(())
+    }
+    /// Sees to it that the bond goes on forwarding when this process has ended.
+    fn outlive(&mut self) -> Result<(), PlaneError> {
+        Ok(())
     }
     /// Switches IPv6 off on an attached port, where another program has switched it on. Not on one that has left: it may have its own
     /// settings back.

@@ -16,8 +16,8 @@ use bond_monitors::{Carrier, LinkReport, MacAddr, ReceiveStamps};
 
 use super::lock::lock;
 use super::{
-    Adopted, BondDevice, BondName, Examiner, Observed, OriginalPort, PlanPart, Plane, PlaneBond, PlaneError,
-    PlaneReport, PortBase, PortCounters, Report, Watch,
+    Adopted, Amiss, BondDevice, BondName, Examiner, Kept, Observed, OriginalPort, PlanPart, Plane, PlaneBond,
+    PlaneError, PlaneReport, PortBase, PortCounters, Report, Watch,
 };
 use crate::netlink::{Drained, RouteSocket};
 use crate::text::chain;
@@ -60,6 +60,10 @@ pub enum Call {
     Counters(BondName, PortId),
     /// [`Traffic::heard`]
     Heard(BondName, PortId),
+    /// [`PlaneBond::put_back`]
+    PutBack(BondName, Kept),
+    /// [`PlaneBond::outlive`]
+    Outlive(BondName),
 }
 
 /// A bond of a [`ScriptPlane`].
@@ -104,6 +108,10 @@ struct World {
     cannot: Option<&'static str>,
     /// Bonds that others have changed since they were last asked.
     changed: BTreeSet<u32>,
+    /// What others have taken away, by the index of the bond.
+    amiss: BTreeMap<u32, Vec<Amiss>>,
+    /// Bonds that were looked after.
+    looked_after: Vec<u32>,
     /// What is still to be reported, and the descriptor for that; without it, the plane reports nothing.
     reports: Vec<Report>,
     /// What was judged.
@@ -172,6 +180,21 @@ impl ScriptPlane {
     /// As [`ScriptPlane::change_by_others`], without a report.
     pub fn change_by_others_unheard(&self, device: u32) {
         lock(&self.world).changed.insert(device);
+    }
+
+    /// Makes another program take this away from the bond with this interface.
+    pub fn take_away(&self, device: u32, amiss: Amiss) {
+        lock(&self.world).amiss.entry(device).or_default().push(amiss);
+    }
+
+    /// All of that is back.
+    pub fn give_all_back(&self, device: u32) {
+        lock(&self.world).amiss.remove(&device);
+    }
+
+    /// The bonds that were looked after since this was last asked.
+    pub fn take_looked_after(&self) -> Vec<u32> {
+        std::mem::take(&mut lock(&self.world).looked_after)
     }
 
     /// The reports that bonds have judged since this was last asked.

@@ -7,8 +7,8 @@ use bond_monitors::{Carrier, ReceiveStamps};
 
 use super::super::lock::lock;
 use super::super::{
-    Applied, Followed, Observed, OriginalPort, PlanPart, PlaneBond, PlaneError, PortBase, PortCounters, PortSigns,
-    Report, Traffic,
+    Amiss, Applied, Followed, Kept, Observed, OriginalPort, PlanPart, PlaneBond, PlaneError, PortBase, PortCounters,
+    PortSigns, Report, Traffic,
 };
 use super::{Call, ScriptBond, give};
 
@@ -177,6 +177,23 @@ impl PlaneBond for ScriptBond {
         let mut world = lock(&self.plane.world);
         world.judged.extend_from_slice(reports);
         world.changed.remove(&self.ifindex)
+    }
+
+    fn amiss(&mut self) -> Result<Vec<Amiss>, PlaneError> {
+        let mut world = lock(&self.plane.world);
+        world.looked_after.push(self.ifindex);
+        Ok(world.amiss.get(&self.ifindex).cloned().unwrap_or_default())
+    }
+
+    fn put_back(&mut self, what: Kept) -> Result<(), PlaneError> {
+        let mut world = self.plane.call(Call::PutBack(self.name.clone(), what))?;
+        let amiss = world.amiss.entry(self.ifindex).or_default();
+        amiss.retain(|amiss| amiss.what != what);
+        Ok(())
+    }
+
+    fn outlive(&mut self) -> Result<(), PlaneError> {
+        self.plane.call(Call::Outlive(self.name.clone())).map(drop)
     }
 
     fn keep_ipv6_off(&mut self, _: PortId) -> Result<(), PlaneError> {

@@ -64,6 +64,8 @@ pub(super) struct Bond {
     pub(super) programs: Programs,
     /// How the programs on ports are attached.
     pub(super) hook: Attached,
+    /// The wire was seen in another network namespace.
+    pub(super) wire_left: bool,
     /// Links that keep the programs in place while this process runs: on the device and on ports.
     pub(super) tx_hold: Hold,
     pub(super) port_holds: BTreeMap<PortId, Hold>,

@@ -424,6 +424,11 @@ impl BondBpf {
         Ok(())
     }
 
+    /// The wire has another index.
+    pub fn set_wire(&mut self, wire: u32) -> io::Result<()> {
+        self.counted.set_wire(&mut self.maps, wire, self.rules.keys())
+    }
+
     /// Forgets a port: nothing goes through it in either direction any more.
     pub fn remove_port(&mut self, port: PortId) -> io::Result<()> {
         self.set_accept(port, Accept::Nothing)?;

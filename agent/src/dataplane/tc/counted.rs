@@ -69,6 +69,30 @@ impl Counted {
         }
     }
 
+    /// The bond's wire has this index now. What is counted just now may be lost.
+    pub fn set_wire<'a>(
+        &self,
+        maps: &mut Maps,
+        wire: u32,
+        mut ports: impl Iterator<Item = &'a PortId>,
+    ) -> io::Result<()> {
+        ports.try_for_each(|port| {
+            let values = self.values(maps, *port)?;
+            let moved = values.into_iter().map(|value| Port { wire, ..value });
+            let near = |value| Near {
+                port: value,
+                ifindex: port.0,
+                unused: 0,
+            };
+            if self.is_near(*port) {
+                let values = PerCpuValues::try_from(moved.map(near).collect::<Vec<_>>())?;
+                return maps.near_mut()?.set(slot_of(*port), values, 0).map_err(map_error);
+            }
+            let values = PerCpuValues::try_from(moved.collect::<Vec<_>>())?;
+            maps.ports_mut()?.insert(port.0, values, 0).map_err(map_error)
+        })
+    }
+
     /// Nothing goes through a port any more. It need not be there.
     pub fn remove(&mut self, maps: &mut Maps, port: PortId) -> io::Result<()> {
         if self.is_near(port) {

@@ -7,7 +7,7 @@
 
 use std::io;
 use std::mem;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use aya::programs::links::{FdLink, LinkError, PinnedLink};
@@ -42,7 +42,7 @@ pub enum Attached {
 
 /// Keeps an attached program in place as long as it lives; what keeps it afterwards is its pin. None for a filter, which stays
 /// by itself.
-pub type Hold = Option<FdLink>;
+pub type Hold = Option<OwnedFd>;
 
 /// A place for a program: an interface.
 #[derive(Clone, Copy, Debug)]
@@ -155,7 +155,8 @@ pub fn replace(program: &mut SchedClassifier, place: Place<'_>, kind: Attached) 
             mem::forget(link);
             Ok(Some(None))
         }
-        _ => Ok(Some(Some(link.try_into().map_err(link_error)?))),
+        // Its descriptor is not to be had, so another one.
+        _ => place.pin.map(pinned).transpose().map(Some),
     }
 }
 
@@ -180,10 +181,7 @@ pub fn keep(links: &mut RouteSocket, place: Place<'_>, kind: Attached) -> io::Re
 /// Whether a program that an earlier agent attached is on this interface.
 pub fn is_there(links: &mut RouteSocket, place: Place<'_>, kind: Attached) -> io::Result<bool> {
     match (kind, place.pin) {
-        (Attached::Clsact, _) => {
-            let ours = |filter: &Filter| filter.is(place.program, PRIORITY);
-            Ok(links.filters(place.ifindex)?.iter().any(ours))
-        }
+        (Attached::Clsact, _) => has_filter(links, place),
         (_, Some(pin)) => match sys::link_interface(pin) {
             Ok(at) => Ok(at == place.ifindex),
             Err(error) => no_link(error, false),
@@ -192,10 +190,23 @@ pub fn is_there(links: &mut RouteSocket, place: Place<'_>, kind: Attached) -> io
     }
 }
 
-/// Pins a link again that someone unpinned, so that its program can be exchanged.
-pub fn keep_pinned(hold: &Hold, place: Place<'_>) -> io::Result<()> {
-    match (hold, place.pin) {
-        (Some(link), Some(pin)) if !pin.exists() => sys::pin_link(link.info().map_err(link_error)?.id(), pin),
+/// Whether the program that this process attached, or took over, is still on this interface.
+pub fn is_held(links: &mut RouteSocket, place: Place<'_>, hold: &Hold) -> io::Result<bool> {
+    match hold {
+        Some(link) => Ok(sys::interface_of(link.as_fd())? == place.ifindex),
+        None => has_filter(links, place),
+    }
+}
+
+fn has_filter(links: &mut RouteSocket, place: Place<'_>) -> io::Result<bool> {
+    let ours = |filter: &Filter| filter.is(place.program, PRIORITY);
+    Ok(links.filters(place.ifindex)?.iter().any(ours))
+}
+
+/// Pins a link again that someone unpinned: so that its program can be exchanged, and outlives this process.
+pub fn keep_pinned(hold: &Hold, pin: &Path) -> io::Result<()> {
+    match hold {
+        Some(link) if !pin.exists() => sys::pin(link.as_fd(), pin),
         _ => Ok(()),
     }
 }
@@ -240,14 +251,14 @@ fn ensure_clsact(interface: &str) -> io::Result<()> {
 }
 
 /// A link that is pinned there, whatever it attaches.
-fn pinned(pin: &Path) -> io::Result<FdLink> {
-    PinnedLink::from_pin(pin).map(FdLink::from).map_err(link_error)
+fn pinned(pin: &Path) -> io::Result<OwnedFd> {
+    sys::pinned(pin)
 }
 
-fn pin(link: SchedClassifierLink, path: &Path) -> io::Result<FdLink> {
+fn pin(link: SchedClassifierLink, path: &Path) -> io::Result<OwnedFd> {
     let link: FdLink = link.try_into().map_err(link_error)?;
     match link.pin(path) {
-        Ok(pinned) => Ok(pinned.into()),
+        Ok(_link) => pinned(path),
         Err(aya::pin::PinError::SyscallError(error)) => Err(error.io_error),
         Err(other) => Err(io::Error::other(other)),
     }

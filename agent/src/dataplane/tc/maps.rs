@@ -1,7 +1,7 @@
 //! The maps of one bond, made or found at their pins.
 
 use std::cell::OnceCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -211,15 +211,16 @@ impl Maps {
         Map::from_map_data(found).map_err(map_error)
     }
 
-    /// A map whose pin another program removed: that of a program which uses the others too.
+    /// A map whose pin another program removed: that of a program which uses others of this bond too.
     fn find_in_use(&self, name: &str) -> io::Result<MapData> {
         let gone = || io::Error::new(io::ErrorKind::NotFound, format!("the pin of the map {name} is gone"));
-        let known = self.all.get(TRANSMIT).and_then(OnceCell::get).ok_or_else(gone)?;
-        let known = data(known)?.info().map_err(map_error)?.id();
+        let open = self.all.values().filter_map(OnceCell::get);
+        let known: BTreeSet<u32> = open.filter_map(|map| Some(data(map).ok()?.info().ok()?.id())).collect();
         let its_maps = |program: ProgramInfo| program.map_ids().ok().flatten();
-        let mut programs = loaded_programs().filter_map(|program| its_maps(program.ok()?));
-        let maps = programs.find(|maps| maps.contains(&known)).ok_or_else(gone)?;
-        let opened = maps.into_iter().filter_map(|id| MapData::from_id(id).ok());
+        let programs = loaded_programs().filter_map(|program| its_maps(program.ok()?));
+        // Neither the one for the wire nor the one for ports uses all of them.
+        let ours = programs.filter(|maps| maps.iter().any(|id| known.contains(id)));
+        let opened = ours.flatten().filter_map(|id| MapData::from_id(id).ok());
         let named = |map: &MapData| map.info().is_ok_and(|info| info.name_as_str() == Some(name));
         opened.into_iter().find(named).ok_or_else(gone)
     }

@@ -18,6 +18,7 @@
 //! | `bond`, `forwarding`, `adopt` | what is kept for a bond; what is in force of it; bonds taken over |
 //! | `failover/` | what the kernel does by itself when a port loses its carrier |
 //! | `lists`, `restock` | lists of ports that are never seen half written; how the loop always finds room for the next |
+//! | `guard` | what is put back if another program takes it away, and no event says so |
 //! | `hook`, `sys` | how programs are attached: tcx or netkit links, or clsact filters |
 //! | `bpffs`, `pins` | where the pins are |
 //! | `device/`, `port` | the device of a bond, of either kind; ports taken in, given back, taken over |
@@ -63,8 +64,8 @@ use super::lock::lock;
 use super::port::switch_ipv6_off;
 use super::step::step;
 use super::{
-    Adopted, Applied, BondDevice, BondName, Examiner, Observed, OriginalPort, Plane, PlaneBond, PlaneError,
-    PlaneReport, PortBase, PortCounters, PortSigns, Traffic, Watch, can,
+    Adopted, Amiss, Applied, BondDevice, BondName, Examiner, Kept, Observed, OriginalPort, Plane, PlaneBond,
+    PlaneError, PlaneReport, PortBase, PortCounters, PortSigns, Traffic, Watch, can,
 };
 use crate::netlink::RouteSocket;
 use crate::text::chain;
@@ -79,6 +80,7 @@ mod errors;
 mod failover;
 mod folder;
 mod forwarding;
+mod guard;
 mod hook;
 mod layout;
 mod lists;
@@ -185,6 +187,17 @@ impl TcPlane {
 impl TcBond {
     fn name(&self) -> BondName {
         self.bond.forwarding.with(|now| now.name.clone())
+    }
+
+    /// Locks the folder of pins again if someone has removed it, with the pins of all bonds; unless another thread uses what all bonds
+    /// share, which this does not wait for.
+    fn keep_lock(&self) {
+        if let Ok(mut shared) = self.shared.try_lock()
+            && let Some(pins) = &mut shared.pins
+            && let Err(error) = pins.keep_lock()
+        {
+            log::debug!("cannot lock the folder of pins: {error}");
+        }
     }
 }
 
@@ -314,6 +327,23 @@ impl PlaneBond for TcBond {
     fn refresh(&mut self) -> Result<(), PlaneError> {
         let name = self.name();
         adopt::refresh(&mut lock(&self.planning).links, &name, &mut self.bond)
+    }
+
+    fn amiss(&mut self) -> Result<Vec<Amiss>, PlaneError> {
+        let name = self.name();
+        guard::amiss(&mut lock(&self.planning).links, &name, &mut self.bond)
+    }
+
+    fn put_back(&mut self, what: Kept) -> Result<(), PlaneError> {
+        let name = self.name();
+        self.keep_lock();
+        guard::put_back(&mut lock(&self.planning), &name, &mut self.bond, what)
+    }
+
+    fn outlive(&mut self) -> Result<(), PlaneError> {
+        let name = self.name();
+        self.keep_lock();
+        guard::outlive(&mut lock(&self.planning), &name, &mut self.bond)
     }
 
     fn keep_ipv6_off(&mut self, port: PortId) -> Result<(), PlaneError> {

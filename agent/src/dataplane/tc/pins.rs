@@ -72,6 +72,16 @@ impl Pins {
         Ok(())
     }
 
+    /// As [`Pins::retry_lock`], also if the folder that is locked was removed.
+    pub fn keep_lock(&mut self) -> io::Result<()> {
+        if let Some(lock) = &self.lock
+            && fs::metadata(&self.dir).map_or(0, |dir| dir.ino()) != lock.metadata()?.ino()
+        {
+            self.lock = None;
+        }
+        self.retry_lock()
+    }
+
     /// The folder of the bond with this interface index.
     pub fn bond(&self, ifindex: u32) -> BondPins {
         BondPins {
@@ -180,6 +190,15 @@ impl BondPins {
     /// Makes the folder if it is not there.
     pub fn create(&self) -> io::Result<()> {
         fs::create_dir_all(&self.dir)
+    }
+
+    /// As [`BondPins::create`], also if the folders above it were removed, which others are not to open.
+    pub fn create_private(&self) -> io::Result<()> {
+        if let Some(namespace) = self.dir.parent() {
+            namespace.parent().map_or(Ok(()), |all| private_folder(all).map(drop))?;
+            private_folder(namespace)?;
+        }
+        self.create()
     }
 
     /// Names of all that is pinned; empty if there is no such folder.

@@ -162,13 +162,13 @@ fn exchange(loader: &mut Loader, bond: &mut Bond, plan: &ForwardingPlan) -> io::
 }
 
 /// Puts the program of the bond's next way on the wire in place of another.
-fn put_on_wire(loader: &mut Loader, bond: &mut Bond) -> io::Result<()> {
+pub(super) fn put_on_wire(loader: &mut Loader, bond: &mut Bond) -> io::Result<()> {
     let name = bond.forwarding.with(|now| now.name.clone());
     let wire = wire_name(bond.ifindex);
     let pin = bond.pins.tx();
     let place = tx_place(bond.kind, (&name, bond.ifindex), (&wire, bond.wire), &pin);
     let hook = bond.kind.tx_hook(bond.hook);
-    hook::keep_pinned(&bond.tx_hold, place)?;
+    hook::keep_pinned(&bond.tx_hold, &pin)?;
     let program = bond.programs.bond_tx(&bond.forwarding, loader)?;
     bond.tx_hold = match hook::replace(program, place, hook)? {
         Some(hold) => hold,

@@ -1,8 +1,10 @@
 //! The programs of one bond: loaded when they are to be attached, which they are not as long as those of this very build are.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 
+use aya::maps::MapData;
 use aya::programs::SchedClassifier;
 
 use super::bpf::BondBpf;
@@ -128,9 +130,45 @@ impl Programs {
         self.rx = None;
     }
 
+    /// Names under which maps are to be pinned.
+    pub fn pin_names(&self) -> &'static [&'static str] {
+        match self.before {
+            // Some are in another place as long as programs use those of the layout before.
+            Some(_) => &[],
+            None => &NAMES,
+        }
+    }
+
+    /// Pins the maps again that another program unpinned. `in_use` are those that are known to be the ones of attached programs.
+    pub fn pin_again(
+        &self,
+        forwarding: &Forwarding,
+        loader: &mut Loader,
+        in_use: &BTreeMap<String, MapData>,
+    ) -> io::Result<()> {
+        let lost = self.keep_pinned(forwarding, in_use)?;
+        if lost.is_empty() {
+            return Ok(());
+        }
+        let kind = Kind::Tx(forwarding.with(|now| now.bpf.next_way()));
+        self.make(kind, &lost, forwarding, loader)?;
+        forwarding.with(|now| now.bpf.set_state(self.build()))
+    }
+
     /// Another program on the maps of this bond, which must be found at their pins for that.
     fn load(&self, kind: Kind, forwarding: &Forwarding, loader: &mut Loader) -> io::Result<Loaded> {
-        let lost = self.keep_pinned(forwarding)?;
+        let lost = self.keep_pinned(forwarding, &BTreeMap::new())?;
+        self.make(kind, &lost, forwarding, loader)
+    }
+
+    /// The same, with these maps made anew.
+    fn make(
+        &self,
+        kind: Kind,
+        lost: &[&'static str],
+        forwarding: &Forwarding,
+        loader: &mut Loader,
+    ) -> io::Result<Loaded> {
         let at = |name: &str| -> PathBuf {
             match &self.before {
                 Some(_) => FirstLayout::place(&self.pins, name),
@@ -139,19 +177,27 @@ impl Programs {
         };
         let loaded = loader.load(kind, Some(&at))?;
         if !lost.is_empty() {
-            forwarding.with(|now| now.bpf.note_new(&lost))?;
+            forwarding.with(|now| now.bpf.note_new(lost))?;
         }
         Ok(loaded)
     }
 
     /// Pins the maps again that another program unpinned. Returns those that are gone for good, as no program in the kernel used
     /// them: they are made anew with the next one.
-    fn keep_pinned(&self, forwarding: &Forwarding) -> io::Result<Vec<&'static str>> {
+    fn keep_pinned(
+        &self,
+        forwarding: &Forwarding,
+        in_use: &BTreeMap<String, MapData>,
+    ) -> io::Result<Vec<&'static str>> {
         self.pins.create()?;
         let there = self.pins.names()?;
         let mut lost = Vec::new();
         for (name, _) in MAPS {
             if there.iter().any(|pin| pin == name) {
+                continue;
+            }
+            if let Some(map) = in_use.get(name) {
+                map.pin(self.pins.map(name)).map_err(pin_error)?;
                 continue;
             }
             match forwarding.with(|now| now.bpf.copy_of(name)) {
@@ -163,3 +209,14 @@ impl Programs {
         Ok(lost)
     }
 }
+
+/// Names of the maps.
+static NAMES: [&str; MAPS.len()] = {
+    let mut names = [""; MAPS.len()];
+    let mut at = 0;
+    while at < MAPS.len() {
+        names[at] = MAPS[at].0;
+        at += 1;
+    }
+    names
+};

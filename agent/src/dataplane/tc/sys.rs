@@ -9,12 +9,6 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 /// Pins a link that this process holds. The link itself is not touched, whatever becomes of it.
-pub fn pin_link(id: u32, path: &Path) -> io::Result<()> {
-    let link = descriptor(LINK_GET_FD_BY_ID, &mut [u64_of(id, 0)])?;
-    pin(link.as_fd(), path)
-}
-
-/// Pins a link.
 pub fn pin(link: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
     let path = c_path(path)?;
     call(OBJ_PIN, &mut [path.as_ptr() as u64, u64_of(link.as_raw_fd() as u32, 0)]).map(drop)
@@ -36,11 +30,39 @@ pub fn exchange_program(path: &Path, program: BorrowedFd<'_>) -> io::Result<()> 
 
 /// Index of the interface that a pinned tcx or netkit link is attached to; 0 once that is gone.
 pub fn link_interface(path: &Path) -> io::Result<u32> {
-    let link = pinned(path)?;
+    interface_of(pinned(path)?.as_fd())
+}
+
+/// The same of a link that is open.
+pub fn interface_of(link: BorrowedFd<'_>) -> io::Result<u32> {
+    Ok(link_info(link)?[INTERFACE])
+}
+
+/// Id of its program.
+#[cfg(test)]
+pub fn program_of(link: BorrowedFd<'_>) -> io::Result<u32> {
+    Ok(link_info(link)?[PROGRAM])
+}
+
+fn link_info(link: BorrowedFd<'_>) -> io::Result<[u32; 16]> {
     let mut info = [0u32; 16];
     let request = u64_of(link.as_raw_fd() as u32, mem::size_of_val(&info) as u32);
     call(OBJ_GET_INFO_BY_FD, &mut [request, info.as_mut_ptr() as u64])?;
-    Ok(info[INTERFACE])
+    Ok(info)
+}
+
+/// Ids of the maps that the program of a link uses. It takes CAP_SYS_ADMIN.
+pub fn maps_of_link(link: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
+    let program = link_info(link)?[PROGRAM];
+    let program = descriptor(PROG_GET_FD_BY_ID, &mut [u64_of(program, 0)])?;
+    let mut maps = [0u32; 64];
+    let mut info = [0u64; 32];
+    (info[MAP_COUNT], info[MAP_IDS]) = (u64_of(0, maps.len() as u32), maps.as_mut_ptr() as u64);
+    let request = u64_of(program.as_raw_fd() as u32, mem::size_of_val(&info) as u32);
+    call(OBJ_GET_INFO_BY_FD, &mut [request, info.as_mut_ptr() as u64])?;
+    let bytes = info[MAP_COUNT].to_ne_bytes();
+    let count = u32::from_ne_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]) as usize;
+    Ok(maps[..count.min(maps.len())].to_vec())
 }
 
 /// Takes the program of a pinned link off at once; harmless if there is no such link. Without this it goes some time after the
@@ -139,7 +161,8 @@ fn waits() {
 #[cfg(test)]
 pub(super) static WAITS: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
 
-fn pinned(path: &Path) -> io::Result<OwnedFd> {
+/// Another descriptor of what is pinned there.
+pub fn pinned(path: &Path) -> io::Result<OwnedFd> {
     let path = c_path(path)?;
     descriptor(OBJ_GET, &mut [path.as_ptr() as u64, 0])
 }
@@ -186,13 +209,18 @@ const MAP_DELETE_ELEM: libc::c_int = 3;
 const MAP_GET_NEXT_KEY: libc::c_int = 4;
 const OBJ_PIN: libc::c_int = 6;
 const OBJ_GET: libc::c_int = 7;
+const PROG_GET_FD_BY_ID: libc::c_int = 13;
 const OBJ_GET_INFO_BY_FD: libc::c_int = 15;
 const MAP_LOOKUP_BATCH: libc::c_int = 24;
 const LINK_CREATE: libc::c_int = 28;
 const LINK_UPDATE: libc::c_int = 29;
-const LINK_GET_FD_BY_ID: libc::c_int = 30;
 const LINK_DETACH: libc::c_int = 34;
 /// [linux/bpf.h: BPF_NETKIT_PRIMARY]
 const NETKIT_PRIMARY: u32 = 54;
 /// Which word of `struct bpf_link_info` is `tcx.ifindex`, and `netkit.ifindex` as well. [linux/bpf.h]
 const INTERFACE: usize = 4;
+/// Which word of it is `prog_id`.
+const PROGRAM: usize = 2;
+/// Which word of 64 bits of `struct bpf_prog_info` ends with `nr_map_ids`, and which one is `map_ids`. [linux/bpf.h]
+const MAP_COUNT: usize = 6;
+const MAP_IDS: usize = 7;

@@ -121,15 +121,8 @@ impl Shared {
     /// Brings a device of ours to the state in which a bond can work, whatever of it is there already: maps, programs, settings of
     /// the wire. Programs of another version of this agent are exchanged in place.
     pub(super) fn equip(&mut self, name: &str, device: &Device, pins: BondPins) -> Result<Bond, PlaneError> {
-        let wire = wire_name(device.bond.ifindex);
         let index = device.wire.ifindex;
-        // Larger than any frame, so that only the MTUs of the bond and its ports count.
-        let widen = || format!("set the MTU of {wire}");
-        step(widen, || self.links.set_mtu(index, WIRE_MTU))?;
-        step(
-            || format!("turn IPv6 off on {wire}"),
-            || sysctl::set_disable_ipv6(&wire, true),
-        )?;
+        settle_wire(&mut self.links, device.bond.ifindex, index)?;
         let load = || format!("load the programs of {name}");
         let open = || {
             let (programs, mut bpf) = Programs::open(&pins, &mut self.loader, index)?;
@@ -148,6 +141,7 @@ impl Shared {
             pins,
             programs,
             hook,
+            wire_left: false,
             tx_hold,
             port_holds: Default::default(),
             forwarding,
@@ -280,6 +274,16 @@ impl Shared {
     fn link_named(&mut self, name: &str) -> Result<Option<Link>, PlaneError> {
         step(|| format!("read the interface {name}"), || self.links.by_name(name))
     }
+}
+
+/// Gives the wire of the bond with this index its settings.
+pub(super) fn settle_wire(links: &mut RouteSocket, bond: u32, index: u32) -> Result<(), PlaneError> {
+    let wire = wire_name(bond);
+    // Larger than any frame, so that only the MTUs of the bond and its ports count.
+    let widen = || format!("set the MTU of {wire}");
+    step(widen, || links.set_mtu(index, WIRE_MTU))?;
+    let silence = || format!("turn IPv6 off on {wire}");
+    step(silence, || sysctl::set_disable_ipv6(&wire, true))
 }
 
 /// Where the program for frames of the stack is attached, by name and index of both ends.

@@ -23,6 +23,7 @@ mod failover_faults;
 mod failover_later;
 mod failover_leaving;
 mod faults;
+mod guard;
 mod hash;
 mod heard;
 mod hooks;

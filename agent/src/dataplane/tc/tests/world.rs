@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::mem;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
@@ -19,7 +19,7 @@ use crate::dataplane::lock::lock;
 use crate::dataplane::tc::bond::Bond;
 use crate::dataplane::tc::forwarding::InForce;
 use crate::dataplane::tc::pins::Pins;
-use crate::dataplane::tc::{DeviceChoice, FailoverChoice, Hook, NewBonds, TcBond, TcPlane};
+use crate::dataplane::tc::{DeviceChoice, FailoverChoice, Hook, NewBonds, TcBond, TcPlane, sys};
 use crate::dataplane::{
     self, BondDevice, Observed, OriginalPort, Plane, PlaneBond, PlaneError, PortBase, PortCounters,
 };
@@ -330,7 +330,7 @@ impl World {
     pub(super) fn programs(&self) -> Vec<u32> {
         let bond = self.kept();
         let links = bond.tx_hold.iter().chain(bond.port_holds.values().flatten());
-        links.map(|link| link.info().unwrap().program_id()).collect()
+        links.map(|link| sys::program_of(link.as_fd()).unwrap()).collect()
     }
 
     pub(super) fn counters(&mut self, port: PortId) -> PortCounters {
