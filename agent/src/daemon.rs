@@ -210,17 +210,21 @@ fn leave(desk: &mut Desk) {
         let instances = desk.instances.lock();
         (instances.planes_in_use(), instances.has_unadopted())
     };
-    let planes = &mut desk.tools.planes;
     if !used.is_empty() || unadopted {
+        let left_behind = desk.outlive();
+        let planes = &mut desk.tools.planes;
         let mut short_lived = planes.short_lived();
         short_lived.retain(|(plane, _)| unadopted || used.contains(plane));
         for (plane, why) in &short_lived {
             log::warn!("stopping; bonds on plane {plane}: {why}");
         }
-        if short_lived.is_empty() {
+        for (bond, why) in &left_behind {
+            log::error!("stopping; {bond} stops forwarding: {why}");
+        }
+        if short_lived.is_empty() && left_behind.is_empty() {
             log::info!("stopping; all bonds stay as they are");
         }
-    } else if let Err(error) = planes.close() {
+    } else if let Err(error) = desk.tools.planes.close() {
         log::warn!("cannot remove what the data planes made: {}", chain(&error));
     }
 }

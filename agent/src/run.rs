@@ -280,6 +280,7 @@ impl Agent {
             } else {
                 instances.task_timeout()
             },
+            instances.guard_timeout(),
             examines.then_some(self.next_examination),
             self.unpublished.front().map(|answer| answer.limit),
             self.showing_waits,

@@ -328,7 +328,7 @@ pub struct FailoverReport {
     pub why_not: Option<String>,
 }
 
-/// A setting of a bond that the kernel refused.
+/// What a bond needs and does not have: the kernel refused it, or another program changed it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UnfulfilledReport {
     /// The attempt, as a text that completes "cannot ...".
@@ -337,6 +337,9 @@ pub struct UnfulfilledReport {
     pub why: String,
     /// How long ago it failed for the first time, in milliseconds.
     pub since_ms: u64,
+    /// Nothing passes through the bond meanwhile.
+    #[serde(default)]
+    pub is_cut: bool,
 }
 
 /// One port of a [`BondReport`]. In JSON it is one flat object with the fields of [`PortStatus`] and [`PortCounters`]; they are

@@ -109,7 +109,7 @@ impl BondHealth {
         } else if !bond.status.carrier {
             reasons.push("has no carrier".to_owned());
         }
-        let critical = !reasons.is_empty();
+        let critical = !reasons.is_empty() || bond.unfulfilled.iter().any(|part| part.is_cut);
         reasons.extend(bond.ports.iter().filter_map(trouble));
         if bond.status.unmonitored {
             reasons.push("is unmonitored".to_owned());

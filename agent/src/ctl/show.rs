@@ -93,7 +93,9 @@ fn bond(bond: &BondReport) -> String {
         text += &format!("  {:<9}{by}\n", "failover");
     }
     for part in &bond.unfulfilled {
-        let UnfulfilledReport { what, why, since_ms } = part;
+        let UnfulfilledReport {
+            what, why, since_ms, ..
+        } = part;
         text += &format!("  {:<9}cannot {what}, for {}: {why}\n", "NOT DONE", age(*since_ms));
     }
     for target in &status.targets {
@@ -433,6 +435,7 @@ bond0: up, carrier
             what,
             why,
             since_ms: 12_345,
+            is_cut: false,
         }];
         let wanted = "  NOT DONE cannot set the address of bond0, for 12 s: Device or resource busy (os error 16)\n";
         assert!(report(&sample).contains(wanted), "{}", report(&sample));

@@ -12,6 +12,7 @@ use super::Instances;
 use super::id::InstanceId;
 use super::logged_failures::Subject;
 use super::looks::Look;
+use crate::dataplane::Kept;
 use crate::host::Host;
 use crate::netlink::{Address, Drained, Link, LinkEvent, RouteSocket, mii};
 use crate::status::Device;
@@ -97,8 +98,16 @@ impl Instances {
     }
 
     pub(super) fn on_link_event(&mut self, now: Time, event: LinkEvent) {
+        let far_end = match &event {
+            LinkEvent::Gone { ifindex, .. } => self.host.link(*ifindex).and_then(Link::far_end),
+            _ => None,
+        };
         in_picture(&mut self.host, &event);
         self.follow_moves(now);
+        // It is gone together with its bond, or was moved to another namespace.
+        if let Some(at) = far_end.and_then(|bond| self.bonds.on_device(bond)) {
+            self.look_after_at(at, now);
+        }
         match event {
             LinkEvent::Link(link) => {
                 self.untold.told(link.ifindex);
@@ -317,7 +326,7 @@ impl Instances {
             }
         }
         if let Some(at) = link.far_end().and_then(|bond| self.bonds.on_device(bond)) {
-            return self.on_wire(at, link);
+            return self.on_wire(now, at, link);
         }
         if let Some(at) = link.stands_on().and_then(|below| self.bonds.on_device(below)) {
             // A device above may have changed the bond's promiscuity; only the wire's event reports that.
@@ -349,7 +358,11 @@ impl Instances {
     }
 
     /// The far end of the bond's interface, whose administrative state is the bond's carrier.
-    fn on_wire(&mut self, at: InstanceId, link: &Link) {
+    fn on_wire(&mut self, now: Time, at: InstanceId, link: &Link) {
+        if self.bonds[at].unfulfilled.kept().contains(&Kept::Wire) {
+            // It is back, and is set up first.
+            return self.look_after_at(at, now);
+        }
         if link.report.admin_up != self.bonds[at].bond.plan().carrier.is_on() {
             self.look_at(at, Look::Wire(link.ifindex));
         }

@@ -132,9 +132,9 @@ impl Instances {
             let why = format!("another program gave it another one; `ip link set {name} address {wanted}` mends it");
             (what, why)
         };
-        self.note_foreign(now, at, (port, Foreign::Mac), mac != wanted, text);
+        self.note_foreign(now, at, Foreign::Mac(port), mac != wanted, text);
         let instance = &mut self.bonds[at];
-        let is_refused = instance.unfulfilled.is_refused(port, Foreign::Mac);
+        let is_refused = instance.unfulfilled.is_refused(Foreign::Mac(port));
         let others = &mut instance.other_macs;
         if mac == wanted {
             others.remove(&port);
@@ -160,20 +160,20 @@ impl Instances {
             let why = format!("another program lowered its MTU; `ip link set {name} mtu {wanted}` mends it");
             (what, why)
         };
-        self.note_foreign(now, at, (port, Foreign::Mtu), link.report.mtu < wanted, text);
+        self.note_foreign(now, at, Foreign::Mtu(port), link.report.mtu < wanted, text);
     }
 
     fn note_foreign(
         &mut self,
         now: Time,
         at: InstanceId,
-        (port, setting): (PortId, Foreign),
+        what: Foreign,
         is_foreign: bool,
         text: impl FnOnce(&str) -> (String, String),
     ) {
         let instance = &mut self.bonds[at];
-        let found = is_foreign.then(|| text(&instance.name));
-        instance.unfulfilled.note(now, &instance.name, port, setting, found);
+        let found = is_foreign.then(|| text(&instance.name).into());
+        instance.unfulfilled.note(now, &instance.name, what, found);
     }
 
     /// A program that changes the address again and again must not fill the log.

@@ -43,6 +43,8 @@ pub(super) struct Instance {
     pub(super) origins: Origins,
     /// Failures that last, which the log has reported.
     pub(super) failures: LoggedFailures,
+    /// What it has in the kernel could not be looked after.
+    pub(super) unlooked: bool,
     /// Parts of its plan that could not be done.
     pub(super) unfulfilled: Unfulfilled,
     /// Last known state of its interface and its ports, for the files.
@@ -93,6 +95,7 @@ impl Instance {
             configured: None,
             origins: Origins::default(),
             failures: LoggedFailures::default(),
+            unlooked: false,
             unfulfilled: Unfulfilled::default(),
             devices: Devices::new(),
             attempts: Attempts::default(),

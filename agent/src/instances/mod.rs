@@ -21,6 +21,7 @@ mod facts;
 mod forwarder;
 mod frame_sockets;
 mod gathered;
+mod guard;
 mod id;
 mod instance;
 mod kind;
@@ -80,6 +81,7 @@ use self::carrier_loss::CarrierLoss;
 use self::counting::Counting;
 use self::frame_sockets::FrameSockets;
 use self::gathered::Gathered;
+use self::guard::Guard;
 use self::id::InstanceId;
 use self::kind::Kind;
 use self::left_behind::Left;
@@ -188,6 +190,8 @@ pub struct Instances {
     looks: Gathered<(InstanceId, Look)>,
     /// Bonds that asked for the hosts behind them.
     hosts_behind: Gathered<InstanceId>,
+    /// When the planes' own things in the kernel are looked after.
+    guard: Guard,
     /// Events for monitoring clients.
     happened: Vec<EventLine>,
 }
@@ -272,6 +276,7 @@ impl Instances {
             reports: Gathered::default(),
             looks: Gathered::default(),
             hosts_behind: Gathered::default(),
+            guard: Guard::default(),
             happened: Vec::new(),
         })
     }
@@ -299,6 +304,7 @@ impl Instances {
         self.ask_counters();
         self.ask_reports();
         self.ask_hosts_behind();
+        self.ask_guard(now);
     }
 
     /// Whether everything is done that the kernel was asked to do.

@@ -51,12 +51,10 @@ impl Instances {
         let is_given = is_on && limit.permit(now) == Permit::Given;
         let left = (is_on && !is_given).then(|| {
             let what = format!("keep IPv6 off on {name}");
-            (
-                what,
-                "another program switches it on again and again, so it is left for a minute".to_owned(),
-            )
+            let why = "another program switches it on again and again, so it is left for a minute";
+            (what, why.to_owned()).into()
         });
-        instance.unfulfilled.note(now, &bond, port, Foreign::Ipv6, left);
+        instance.unfulfilled.note(now, &bond, Foreign::Ipv6(port), left);
         if !is_given {
             return;
         }
@@ -132,6 +130,7 @@ impl Instances {
         for &at in due {
             if self.bonds[at].repairs.end_pause(now) {
                 self.repair(at);
+                self.look_after_at(at, now);
             }
             let limits = self.bonds[at].ipv6_repairs.iter_mut();
             let over = limits.filter_map(|(port, limit)| limit.end_pause(now).then_some(*port));

@@ -30,6 +30,7 @@ mod attach;
 mod circling;
 mod follow;
 mod give_back;
+mod guard;
 mod held;
 mod hurried;
 mod late;

@@ -1,5 +1,6 @@
-//! What a bond needs and does not have, since when and why: parts of its plan that the data plane could not do, settings of ports that
-//! another program changed and that are its to change, and status files that its name or a port's leaves no place for. For `show` and `health`, and for the log, which reports each once.
+//! What a bond needs and does not have, since when and why: parts of its plan that the data plane could not do, and what another program
+//! changed and is not put back, because it is its to change, or comes again and again, or nothing of ours can. For `show` and `health`,
+//! and for the log, which reports each once.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,36 +10,66 @@ use bond_monitors::Time;
 use log::Level;
 
 use crate::control::proto::UnfulfilledReport;
-use crate::dataplane::{Applied, PlanPart};
+use crate::dataplane::{Applied, Kept, PlanPart};
 use crate::status::sysfs;
 
 /// What is unfulfilled of one bond.
 #[derive(Debug, Default)]
 pub(super) struct Unfulfilled {
     parts: BTreeMap<PlanPart, Failure>,
-    foreign: BTreeMap<(PortId, Foreign), Failure>,
-    /// Of an interface that can have no folder among the status files.
-    folder: Option<Failure>,
+    foreign: BTreeMap<Foreign, Failure>,
 }
 
-/// A setting of a port that is not as the bond needs it, because another program changed it.
+/// What is not as the bond needs it, because another program changed it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Foreign {
-    /// Its hardware address.
-    Mac,
-    /// Its MTU.
-    Mtu,
-    /// IPv6 is on.
-    Ipv6,
+    /// The hardware address of a port.
+    Mac(PortId),
+    /// The MTU of a port.
+    Mtu(PortId),
+    /// IPv6 is on at a port.
+    Ipv6(PortId),
+    /// What the plane has in the kernel.
+    Kept(Kept),
+    /// Its name, or that of a port, which leaves no place for its folder of status files.
+    Folder,
+}
+
+impl Foreign {
+    /// The port that has it.
+    fn port(self) -> Option<PortId> {
+        match self {
+            Foreign::Mac(port) | Foreign::Mtu(port) | Foreign::Ipv6(port) | Foreign::Kept(Kept::Rx(port)) => Some(port),
+            Foreign::Kept(_) | Foreign::Folder => None,
+        }
+    }
+}
+
+/// What is said of one that is not as it is needed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Said {
+    /// Completes "cannot ...".
+    pub(super) what: String,
+    pub(super) why: String,
+    /// Nothing passes through the bond meanwhile.
+    pub(super) is_cut: bool,
+}
+
+impl From<(String, String)> for Said {
+    fn from((what, why): (String, String)) -> Said {
+        Said {
+            what,
+            why,
+            is_cut: false,
+        }
+    }
 }
 
 /// What cannot be done.
 #[derive(Debug)]
 struct Failure {
     since: Time,
-    /// Completes "cannot ...".
-    what: String,
-    why: String,
+    said: Said,
 }
 
 impl Unfulfilled {
@@ -50,7 +81,13 @@ impl Unfulfilled {
             if self.parts.contains_key(&part) {
                 continue;
             }
-            let failure = Failure::again(before.remove(&part), now, bond, error.what_and_why(), Level::Error);
+            let failure = Failure::again(
+                before.remove(&part),
+                now,
+                bond,
+                error.what_and_why().into(),
+                Level::Error,
+            );
             self.parts.insert(part, failure);
         }
         for failure in before.values() {
@@ -58,23 +95,23 @@ impl Unfulfilled {
         }
     }
 
-    /// Records whether a port's setting is as the bond needs it: what cannot be done, and why, or nothing. One that the plan could
-    /// not set says nothing about other programs.
-    pub fn note(&mut self, now: Time, bond: &str, port: PortId, setting: Foreign, found: Option<(String, String)>) {
-        if self.is_refused(port, setting) {
+    /// Records whether something is as the bond needs it: what cannot be done, and why, or nothing. A setting that the plan could not
+    /// make says nothing about other programs.
+    pub fn note(&mut self, now: Time, bond: &str, what: Foreign, found: Option<Said>) {
+        if self.is_refused(what) {
             return;
         }
-        let key = (port, setting);
-        let known = self.foreign.remove(&key);
+        let known = self.foreign.remove(&what);
         match (found, known) {
             (Some(said), known) => {
                 // A notice tells of an address, as often as the log may have it.
-                let level = match setting {
-                    Foreign::Mac => Level::Debug,
+                let level = match what {
+                    Foreign::Mac(_) => Level::Trace,
+                    _ if said.is_cut => Level::Error,
                     _ => Level::Warn,
                 };
                 let failure = Failure::again(known, now, bond, said, level);
-                self.foreign.insert(key, failure);
+                self.foreign.insert(what, failure);
             }
             (None, Some(failure)) => failure.ended(now, bond, "possible again"),
             (None, None) => {}
@@ -83,34 +120,38 @@ impl Unfulfilled {
 
     /// Records whether one of the bond's interfaces can have no folder among the status files, because of its name.
     pub fn note_folder(&mut self, now: Time, bond: &str, without: Option<&str>) {
-        let known = self.folder.take();
-        match (without, known) {
-            (Some(name), known) => {
-                let what = format!("show {name} in {}", sysfs::FOLDER);
-                let why = format!(
-                    "the list of bonds has this name there; `ip link set {name} name` with another one mends it"
-                );
-                self.folder = Some(Failure::again(known, now, bond, (what, why), Level::Warn));
-            }
-            (None, Some(failure)) => failure.ended(now, bond, "possible again"),
-            (None, None) => {}
-        }
+        let said = |name| {
+            let what = format!("show {name} in {}", sysfs::FOLDER);
+            let why =
+                format!("the list of bonds has this name there; `ip link set {name} name` with another one mends it");
+            Said::from((what, why))
+        };
+        self.note(now, bond, Foreign::Folder, without.map(said));
     }
 
     /// Whether the last plan could not set this.
-    pub fn is_refused(&self, port: PortId, setting: Foreign) -> bool {
-        let part = match setting {
-            Foreign::Mac => PlanPart::PortMac(port),
-            Foreign::Mtu => PlanPart::Mtu(port),
+    pub fn is_refused(&self, what: Foreign) -> bool {
+        let part = match what {
+            Foreign::Mac(port) => PlanPart::PortMac(port),
+            Foreign::Mtu(port) => PlanPart::Mtu(port),
             // No plan has it.
-            Foreign::Ipv6 => return false,
+            Foreign::Ipv6(_) | Foreign::Kept(_) | Foreign::Folder => return false,
         };
         self.parts.contains_key(&part)
     }
 
-    /// Ports of which a setting is not as the bond needs it, because another program changed it.
+    /// What the plane has in the kernel and is known not to be as the bond needs it.
+    pub fn kept(&self) -> BTreeSet<Kept> {
+        let kept = self.foreign.keys().filter_map(|what| match what {
+            Foreign::Kept(kept) => Some(*kept),
+            _ => None,
+        });
+        kept.collect()
+    }
+
+    /// Ports of which something is not as the bond needs it, because another program changed it.
     pub fn foreign_ports(&self) -> BTreeSet<PortId> {
-        self.foreign.keys().map(|(port, _)| *port).collect()
+        self.foreign.keys().filter_map(|what| what.port()).collect()
     }
 
     /// As [`Unfulfilled::foreign_ports`], and those of which the last plan could not set such a setting: another plan changes what
@@ -125,43 +166,36 @@ impl Unfulfilled {
 
     /// A port is none any more.
     pub fn forget(&mut self, port: PortId) {
-        self.foreign.retain(|(of, _), _| *of != port);
+        self.foreign.retain(|what, _| what.port() != Some(port));
     }
 
     /// For clients.
     pub fn report(&self, now: Time) -> Vec<UnfulfilledReport> {
         let report = |failure: &Failure| UnfulfilledReport {
-            what: failure.what.clone(),
-            why: failure.why.clone(),
+            what: failure.said.what.clone(),
+            why: failure.said.why.clone(),
             since_ms: millis(now.since(failure.since)),
+            is_cut: failure.said.is_cut,
         };
-        let foreign = self
-            .foreign
-            .iter()
-            .filter(|((port, setting), _)| !self.is_refused(*port, *setting));
+        let foreign = self.foreign.iter().filter(|(what, _)| !self.is_refused(**what));
         let foreign = foreign.map(|(_, failure)| failure);
-        self.parts
-            .values()
-            .chain(foreign)
-            .chain(&self.folder)
-            .map(report)
-            .collect()
+        self.parts.values().chain(foreign).map(report).collect()
     }
 }
 
 impl Failure {
     /// What cannot be done, and why, after what was known of it before. The log has each reason once.
-    fn again(known: Option<Failure>, now: Time, bond: &str, (what, why): (String, String), level: Level) -> Failure {
-        if known.as_ref().is_none_or(|known| known.why != why) {
-            log::log!(level, "{bond}: cannot {what}: {why}");
+    fn again(known: Option<Failure>, now: Time, bond: &str, said: Said, level: Level) -> Failure {
+        if known.as_ref().is_none_or(|known| known.said.why != said.why) {
+            log::log!(level, "{bond}: cannot {}: {}", said.what, said.why);
         }
         let since = known.map_or(now, |known| known.since);
-        Failure { since, what, why }
+        Failure { since, said }
     }
 
     fn ended(&self, now: Time, bond: &str, how: &str) {
         let after = millis(now.since(self.since));
-        log::info!("{bond}: {how} after {after} ms: {}", self.what);
+        log::info!("{bond}: {how} after {after} ms: {}", self.said.what);
     }
 }
 
