@@ -268,6 +268,14 @@ mod tests {
         ),
         (
             |bond| {
+                let part = json!({"what":"send anything","why":"gone","since_ms":7,"is_cut":true});
+                bond.unfulfilled.push(serde_json::from_value(part).unwrap());
+            },
+            Level::Critical,
+            "CRITICAL - bond0 cannot send anything: 2 of 2",
+        ),
+        (
+            |bond| {
                 let target = json!({"target":"10.9.9.9","monitored":false,"source":null,"vlans":[],"elsewhere":"eth9"});
                 let target: TargetStatus = serde_json::from_value(target).unwrap();
                 bond.status.targets.push(target);

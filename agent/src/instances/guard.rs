@@ -1,239 +1,41 @@
-//! The guard: what the planes have in the kernel for bonds and no event reports is looked after, and put back.
-//!
-//! Every bond is looked after once in each round, some bonds at a time, by the thread that waits for the kernel: so no plan waits for
-//! all of them, and an idle agent has little to do. A bond of which something was put back is looked after sooner: who took it away may
-//! insist. What cannot be put back, or is taken away again and again, is shown as not done until it is right.
+//! When bonds are looked after: each once a round, and some sooner.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bond_monitors::Time;
 
 use super::deadlines::Deadlines;
 use super::id::InstanceId;
-use super::logged_failures::Subject;
-use super::rate_limit::Permit;
-use super::unfulfilled::{Foreign, Said};
-use super::{Desk, Instances};
-use crate::dataplane::{Amiss, Kept, PlaneError};
-use crate::text::chain;
 
 /// When bonds are looked after.
 #[derive(Debug, Default)]
 pub(super) struct Guard {
     /// Those that are not to wait for their turn.
-    sooner: Deadlines,
+    pub(super) sooner: Deadlines,
     /// The one whose turn was last.
     last: Option<InstanceId>,
     /// When the next ones have their turn.
-    next: Time,
+    pub(super) next: Time,
     /// Some are being looked after.
-    asked: bool,
+    pub(super) asked: bool,
 }
 
-/// What was found of a bond.
-type Found = (InstanceId, Result<Vec<Amiss>, PlaneError>);
-
-impl Instances {
-    /// When [`Instances::ask_guard`] has something to do.
-    pub fn guard_timeout(&self) -> Option<Time> {
-        if self.guard.asked || self.bonds.iter().next().is_none() {
-            return None;
-        }
-        let sooner = self.guard.sooner.next();
-        Some(sooner.map_or(self.guard.next, |sooner| sooner.min(self.guard.next)))
-    }
-
-    /// Has a bond looked after at that time, besides its turn.
-    pub(super) fn look_after_at(&mut self, at: InstanceId, when: Time) {
-        self.guard.sooner.set(at, Some(when));
-    }
-
-    /// Has the bonds looked after that are due.
-    pub(super) fn ask_guard(&mut self, now: Time) {
-        if self.guard_timeout().is_none_or(|due| due > now) {
-            return;
-        }
-        let mut these: BTreeSet<InstanceId> = self.guard.sooner.due(now).into_iter().take(BONDS_A_JOB).collect();
-        for at in &these {
-            self.guard.sooner.set(*at, None);
-        }
-        if self.guard.next <= now {
-            these.extend(self.next_turn(now));
-        }
-        let at_work = self.underway.at_work.filter(|at| these.remove(at));
-        if let Some(at) = at_work {
-            // A change has its plane, and may hold it for long.
-            self.look_after_at(at, now + SOON);
-        }
-        let planes = these.into_iter();
-        let planes: Vec<_> = planes
-            .filter_map(|at| Some((at, self.bonds.get(at)?.plane.clone())))
-            .collect();
-        if planes.is_empty() {
-            return;
-        }
-        self.guard.asked = true;
-        self.threads.kernel.ask(move |kernel| {
-            let look = |(at, plane): (InstanceId, std::sync::Arc<super::forwarder::Forwarder>)| {
-                Some((at, plane.if_there(kernel, |plane| plane.amiss())?))
-            };
-            let found: Vec<Found> = planes.into_iter().filter_map(look).collect();
-            Box::new(move |instances, now| {
-                instances.guard.asked = false;
-                for (at, found) in found {
-                    instances.on_looked_after(now, at, found);
-                }
-            })
-        });
-    }
-
-    /// The bonds whose turn it is now.
-    fn next_turn(&mut self, now: Time) -> Vec<InstanceId> {
-        let all = self.bonds.ids();
+impl Guard {
+    /// Those of all bonds whose turn it is now.
+    pub(super) fn next_turn(&mut self, now: Time, all: &[InstanceId]) -> Vec<InstanceId> {
         let shares = all.len().div_ceil(BONDS_A_JOB).max(1);
-        self.guard.next = now + ROUND / shares as u32;
-        let after = all.partition_point(|at| self.guard.last.is_some_and(|last| *at <= last));
-        let rest = if after == all.len() { &all[..] } else { &all[after..] };
+        self.next = now + ROUND / shares as u32;
+        let after = all.partition_point(|at| self.last.is_some_and(|last| *at <= last));
+        let rest = if after == all.len() { all } else { &all[after..] };
         let these: Vec<InstanceId> = rest.iter().take(BONDS_A_JOB).copied().collect();
-        self.guard.last = these.last().copied();
+        self.last = these.last().copied();
         these
-    }
-
-    fn on_looked_after(&mut self, now: Time, at: InstanceId, found: Result<Vec<Amiss>, PlaneError>) {
-        let Some(instance) = self.bonds.get(at) else { return };
-        if found.as_ref().is_ok_and(Vec::is_empty) && !instance.has_amiss() {
-            return;
-        }
-        let instance = &mut self.bonds[at];
-        let found = found.map_err(|error| chain(&error));
-        let doing = "look after what it has in the kernel";
-        let looked = instance.failures.record(&instance.name, Subject::Bond, doing, found);
-        instance.unlooked = looked.is_none();
-        let Some(found) = looked else { return };
-        let now_amiss: BTreeSet<Kept> = found.iter().map(|amiss| amiss.what).collect();
-        for right in instance.unfulfilled.kept().difference(&now_amiss) {
-            instance
-                .unfulfilled
-                .note(now, &instance.name, Foreign::Kept(*right), None);
-        }
-        instance.dirty = true;
-        let (mendable, lost): (Vec<Amiss>, Vec<Amiss>) = found.into_iter().partition(|amiss| amiss.mending.is_some());
-        for amiss in lost {
-            let why = amiss.why.clone();
-            instance.note_amiss(now, &amiss, why);
-        }
-        if !mendable.is_empty() {
-            self.mend(now, at, mendable);
-        }
-    }
-
-    /// Puts these back, unless that was done too often lately.
-    fn mend(&mut self, now: Time, at: InstanceId, found: Vec<Amiss>) {
-        let instance = &mut self.bonds[at];
-        let name = instance.name.clone();
-        let known = instance.unfulfilled.kept();
-        let permit = instance.repairs.permit(now);
-        if permit != Permit::Given {
-            for amiss in &found {
-                let why = format!(
-                    "another program {} again and again, so that is left for a minute",
-                    amiss.done
-                );
-                instance.note_amiss(now, amiss, why);
-            }
-            return;
-        }
-        // Of others the log has why they could not be put back.
-        for amiss in found.iter().filter(|amiss| !known.contains(&amiss.what)) {
-            let mending = amiss.mending.unwrap_or_default();
-            log::warn!("{name}: another program {}, {mending}", amiss.done);
-        }
-        let plane = instance.plane.clone();
-        self.when_free(at, move |instances| {
-            instances.threads.kernel.ask(move |kernel| {
-                let mut done = Vec::new();
-                plane.if_there(kernel, |plane| {
-                    done.extend(found.into_iter().map(|amiss| {
-                        let put_back = plane.put_back(amiss.what);
-                        (amiss, put_back)
-                    }));
-                });
-                Box::new(move |instances, now| instances.on_mended(now, at, done))
-            });
-        });
-    }
-
-    fn on_mended(&mut self, now: Time, at: InstanceId, done: Vec<(Amiss, Result<(), PlaneError>)>) {
-        let Some(instance) = self.bonds.get(at) else { return };
-        let name = instance.name.clone();
-        let (mut all, mut moved) = (true, false);
-        let instance = &mut self.bonds[at];
-        for (amiss, done) in done {
-            match done {
-                Ok(()) => {
-                    let what = Foreign::Kept(amiss.what);
-                    instance.unfulfilled.note(now, &name, what, None);
-                    moved |= amiss.what == Kept::Wire;
-                }
-                Err(PlaneError::PortGone { .. }) => {}
-                Err(error) => {
-                    all = false;
-                    instance.note_amiss(now, &amiss, chain(&error));
-                }
-            }
-        }
-        instance.dirty = true;
-        if moved {
-            // Its carrier, and what else of it a plan sets.
-            self.repair(at);
-        }
-        if all {
-            self.look_after_at(at, now + SOON);
-        }
-    }
-}
-
-impl super::instance::Instance {
-    /// Whether anything of what is looked after was not right, or could not be read.
-    fn has_amiss(&self) -> bool {
-        self.unlooked || !self.unfulfilled.kept().is_empty()
-    }
-
-    fn note_amiss(&mut self, now: Time, amiss: &Amiss, why: String) {
-        let said = Said {
-            what: amiss.lacks.clone(),
-            why,
-            is_cut: amiss.is_cut,
-        };
-        let what = Foreign::Kept(amiss.what);
-        self.unfulfilled.note(now, &self.name, what, Some(said));
-    }
-}
-
-impl Desk {
-    /// Sees to it that all bonds go on forwarding when this process has ended. Returns those that will not, and why.
-    pub fn outlive(&mut self) -> BTreeMap<String, String> {
-        let instances = self.instances.lock();
-        let planes: Vec<_> = instances
-            .bonds
-            .iter()
-            .map(|instance| (instance.name.clone(), instance.plane.clone()))
-            .collect();
-        drop(instances);
-        let mut left = BTreeMap::new();
-        for (name, plane) in planes {
-            if let Some(Err(error)) = plane.if_there(&mut self.tools, |plane| plane.outlive()) {
-                left.insert(name, chain(&error));
-            }
-        }
-        left
     }
 }
 
 /// How long it takes until every bond was looked after.
 const ROUND: Duration = Duration::from_secs(5);
 /// Bonds that are one job of the thread: plans wait for it.
-const BONDS_A_JOB: usize = 8;
+pub(super) const BONDS_A_JOB: usize = 8;
 /// When a bond is looked after again of which something was put back.
-const SOON: Duration = Duration::from_secs(1);
+pub(super) const SOON: Duration = Duration::from_secs(1);

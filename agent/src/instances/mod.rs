@@ -22,6 +22,7 @@ mod forwarder;
 mod frame_sockets;
 mod gathered;
 mod guard;
+mod guarding;
 mod id;
 mod instance;
 mod kind;

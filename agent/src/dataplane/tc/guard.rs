@@ -10,9 +10,10 @@
 //! All bonds are looked after all the time, so a look takes few requests, and of the kernel's RTNL lock none where the programs are on
 //! links. What seems amiss is looked at more closely: whatever has gone with an interface is no work of another program.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::AsFd;
+use std::path::PathBuf;
 
 use aya::maps::MapData;
 use bond_modes::PortId;
@@ -97,86 +98,79 @@ fn look_closely(
     device: &Link,
     what: Kept,
 ) -> Result<Option<Amiss>, PlaneError> {
-    let wire = wire_name(bond.ifindex);
-    let found = |done: String, mending, lacks: String, is_cut| {
-        Some(Amiss {
-            what,
-            done,
-            mending: Some(mending),
-            lacks,
-            why: String::new(),
-            is_cut,
-        })
-    };
     let is_away = device.far_end().is_none();
-    Ok(match what {
+    match what {
         Kept::Pins => {
             let missing = step(|| format!("read the pins of {name}"), || missing_pins(bond))?;
-            if missing.is_empty() {
-                return Ok(None);
-            }
-            let done = format!("removed pins of it ({})", missing.join(" "));
-            found(
-                done,
-                "pinning them again",
-                "go on forwarding without bondd".to_owned(),
-                false,
-            )
+            let done = || format!("removed pins of it ({})", missing.join(" "));
+            let lacks = "go on forwarding without bondd".to_owned();
+            Ok((!missing.is_empty()).then(|| mendable(what, done(), "pinning them again", lacks, false)))
         }
-        Kept::Wire if is_away => {
+        Kept::Wire => Ok(look_at_wire(bond, device)),
+        // It comes back with the wire.
+        Kept::Tx if is_away || bond.wire_left => Ok(None),
+        Kept::Tx => {
+            let wire = wire_name(bond.ifindex);
+            let (interface, _) = bond.kind.end_with_tx((name, bond.ifindex), (wire.as_str(), bond.wire));
+            let is_there = is_tx_there(links, name, bond).map_or_else(not_read(name), Ok)?;
+            let done = format!("took the program off {interface}");
+            Ok((!is_there).then(|| mendable(what, done, ATTACHING, "send anything".to_owned(), true)))
+        }
+        Kept::Rx(port) => {
+            let of = name_of(port);
+            // One that is gone is told by its event.
+            let is_there = step(|| format!("read {of}"), || links.by_index(port.0))?.is_none()
+                || is_rx_there(links, bond, port).map_or_else(not_read(name), Ok)?;
+            let (done, lacks) = (
+                format!("took the program off {of}"),
+                format!("take in what {of} receives"),
+            );
+            Ok((!is_there).then(|| mendable(what, done, ATTACHING, lacks, is_only_one(bond, port))))
+        }
+    }
+}
+
+fn look_at_wire(bond: &mut Bond, device: &Link) -> Option<Amiss> {
+    let wire = wire_name(bond.ifindex);
+    let lacks = "send or receive anything".to_owned();
+    match device.far_end() {
+        None => {
             bond.wire_left = true;
+            let done = format!("moved its far end, {wire}, to another network namespace");
+            let why = format!(
+                "another program {done}; there, `ip link set {wire} netns {}` moves it back",
+                std::process::id()
+            );
             Some(Amiss {
-                what,
-                done: format!("moved its far end, {wire}, to another network namespace"),
+                what: Kept::Wire,
+                done,
                 mending: None,
-                lacks: "send or receive anything".to_owned(),
-                why: format!(
-                    "another program moved its far end, {wire}, to another network namespace; there, \
-                     `ip link set {wire} netns {}` moves it back",
-                    std::process::id()
-                ),
+                lacks,
+                why,
                 is_cut: true,
             })
         }
-        Kept::Wire if device.far_end() == Some(bond.wire) && !bond.wire_left => None,
-        Kept::Wire => found(
-            format!("moved its far end, {wire}, away and back"),
-            "setting it up again",
-            "send or receive anything".to_owned(),
-            true,
-        ),
-        // It comes back with the wire.
-        Kept::Tx if is_away || bond.wire_left => None,
-        Kept::Tx => {
-            if is_tx_there(links, name, bond).map_or_else(not_read(name), Ok)? {
-                return Ok(None);
-            }
-            let (interface, _) = bond.kind.end_with_tx((name, bond.ifindex), (wire.as_str(), bond.wire));
-            found(
-                format!("took the program off {interface}"),
-                "attaching it again",
-                "send anything".to_owned(),
-                true,
-            )
+        // It only has another name.
+        Some(index) if index == bond.wire && !bond.wire_left => None,
+        Some(_) => {
+            let done = format!("moved its far end, {wire}, away and back");
+            Some(mendable(Kept::Wire, done, "setting it up again", lacks, true))
         }
-        Kept::Rx(port) => {
-            // It is gone, which its event says.
-            if step(|| format!("read {}", name_of(port)), || links.by_index(port.0))?.is_none() {
-                return Ok(None);
-            }
-            if is_rx_there(links, bond, port).map_or_else(not_read(name), Ok)? {
-                return Ok(None);
-            }
-            let of = name_of(port);
-            found(
-                format!("took the program off {of}"),
-                "attaching it again",
-                format!("take in what {of} receives"),
-                is_only_one(bond, port),
-            )
-        }
-    })
+    }
 }
+
+fn mendable(what: Kept, done: String, mending: &'static str, lacks: String, is_cut: bool) -> Amiss {
+    Amiss {
+        what,
+        done,
+        mending: Some(mending),
+        lacks,
+        why: String::new(),
+        is_cut,
+    }
+}
+
+const ATTACHING: &str = "attaching it again";
 
 fn not_read(name: &str) -> impl FnOnce(io::Error) -> Result<bool, PlaneError> {
     move |error| step(|| format!("find the programs of {name}"), || Err(error))
@@ -214,7 +208,7 @@ fn missing_pins(bond: &Bond) -> io::Result<Vec<String>> {
 }
 
 /// The links that this process holds, and where they are pinned.
-fn held(bond: &Bond) -> impl Iterator<Item = (std::path::PathBuf, &Hold)> {
+fn held(bond: &Bond) -> impl Iterator<Item = (PathBuf, &Hold)> {
     let ports = bond.port_holds.iter().map(|(port, hold)| (bond.pins.rx(*port), hold));
     std::iter::once((bond.pins.tx(), &bond.tx_hold))
         .chain(ports)
@@ -242,7 +236,7 @@ fn maps_in_use(bond: &Bond) -> BTreeMap<String, MapData> {
     // Each program uses maps that others do not.
     let links = bond.tx_hold.iter().chain(bond.port_holds.values().flatten().take(1));
     let maps = links.filter_map(|link| sys::maps_of_link(link.as_fd()).ok()).flatten();
-    let maps: std::collections::BTreeSet<u32> = maps.collect();
+    let maps: BTreeSet<u32> = maps.collect();
     maps.into_iter().filter_map(open).collect()
 }
 

@@ -1,6 +1,6 @@
 //! One change at work: it has the instances on loan, and gives them back to the loop while it waits for the kernel.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
@@ -11,10 +11,12 @@ use parking_lot::{FairMutex, FairMutexGuard};
 
 use super::super::Instances;
 use super::super::id::InstanceId;
+use super::super::instance::Instance;
 use super::super::tools::Tools;
 use crate::clock;
 use crate::dataplane::PlaneBond;
 use crate::netlink::{Link, RouteSocket};
+use crate::text::chain;
 
 /// Tools, and the instances that the loop shares with whoever has them.
 pub struct Desk {
@@ -57,6 +59,19 @@ impl Desk {
             #[cfg(test)]
             meanwhile: None,
         }
+    }
+
+    /// Sees to it that all bonds go on forwarding when this process has ended. Returns those that will not, and why.
+    pub fn outlive(&mut self) -> BTreeMap<String, String> {
+        let named = |instance: &Instance| (instance.name.clone(), Arc::clone(&instance.plane));
+        let planes: Vec<_> = self.instances.lock().bonds.iter().map(named).collect();
+        let mut left = BTreeMap::new();
+        for (name, plane) in planes {
+            if let Some(Err(error)) = plane.if_there(&mut self.tools, |plane| plane.outlive()) {
+                left.insert(name, chain(&error));
+            }
+        }
+        left
     }
 }
 
