@@ -1,7 +1,5 @@
 //! Frames that ports hear, for the monitors and the mode of their bond.
 
-use std::io;
-
 use bond_modes::{Event, Machine, PortId};
 use bond_monitors::Time;
 use mio::Token;
@@ -23,10 +21,13 @@ impl Instances {
 
     /// Hands up to `budget` frames that a port has received to its bond; with [`Drained::More`] the caller owes another call.
     pub fn read_frames(&mut self, now: Time, port: PortId, budget: usize) -> Drained {
+        let Some(listener) = self.frame_sockets.open.get_mut(&port) else {
+            return Drained::Empty;
+        };
         let mut frames = Vec::new();
-        let drained = self.frame_sockets.read(now, port, budget, &mut frames);
-        let drained = drained.unwrap_or_else(|error| {
-            self.hear_no_more(port, &error);
+        let drained = listener.read(budget, &mut frames).unwrap_or_else(|error| {
+            log::warn!("cannot receive the frames of {}: {error}", name_of(port));
+            self.frame_sockets.close(port);
             Drained::Empty
         });
         if let Some(at) = self.bonds.owner_of(port) {
@@ -36,18 +37,6 @@ impl Instances {
             self.drain(now, at);
         }
         drained
-    }
-
-    /// Reads the frames again of ports that had their share of the loop.
-    pub(super) fn end_pauses(&mut self, now: Time) {
-        for (port, error) in self.frame_sockets.handle_timeout(now) {
-            self.hear_no_more(port, &error);
-        }
-    }
-
-    fn hear_no_more(&mut self, port: PortId, error: &io::Error) {
-        log::warn!("cannot receive the frames of {}: {error}", name_of(port));
-        self.frame_sockets.close(port);
     }
 
     /// Opens sockets for the frames that a bond's monitors and its mode ask for, and for no others. Those of a bond that is down stay

@@ -337,12 +337,7 @@ impl Instances {
 
     /// When [`Instances::handle_timeout`] has something to do.
     pub fn poll_timeout(&mut self) -> Option<Time> {
-        let due = [
-            self.resync_at,
-            self.save_again_at,
-            self.waiting_poll_timeout(),
-            self.frame_sockets.poll_timeout(),
-        ];
+        let due = [self.resync_at, self.save_again_at, self.waiting_poll_timeout()];
         let mut due: Vec<Time> = due.into_iter().flatten().collect();
         self.each_kind(|kind, shared| due.extend(kind.poll_timeout(shared)));
         due.into_iter().min()
@@ -355,7 +350,6 @@ impl Instances {
             self.resync_later(now);
         }
         self.save_again(now);
-        self.end_pauses(now);
     }
 
     /// Does something with each kind in turn.

@@ -1,6 +1,5 @@
 //! Checks frames for evidence that a port works. [bond_main.c: bond_rcv_validate, bond_arp_rcv, bond_na_rcv]
 
-use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use bond_monitors::classic::ProbeAnswer;
@@ -159,15 +158,6 @@ fn note_heard(ports: &mut Ports, id: PortId, at: Option<Time>) {
     if let (Some(arp), Some(at)) = (ports.get_mut(id).and_then(Port::arp_mut), at) {
         arp.heard(at);
     }
-}
-
-/// Those of them that are IPv4, each once.
-pub(super) fn ipv4(addresses: impl Iterator<Item = IpAddr>) -> Vec<Ipv4Addr> {
-    let ipv4 = addresses.filter_map(|address| match address {
-        IpAddr::V4(address) => Some(address),
-        IpAddr::V6(_) => None,
-    });
-    ipv4.collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 fn unspecified(like: IpAddr) -> IpAddr {

@@ -17,7 +17,8 @@ mod candidates;
 mod evidence;
 mod paths;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use bond_monitors::classic::{self, Outcome, Rule, Standing};
@@ -87,18 +88,17 @@ impl Probing {
 
     /// Frames that it needs: those that may be evidence, see [`Probing::on_frame`].
     pub fn wants(&self, ports: &Ports, context: &ProbeContext<'_>) -> WantedFrames {
-        if !self.runs(ports, context) || context.options.targets().next().is_none() {
+        if !self.runs(ports, context) {
             return WantedFrames::default();
         }
-        let targets = evidence::ipv4(context.options.targets());
-        let arp = if targets.is_empty() {
-            FrameKinds::NONE
-        } else {
-            FrameKinds::ARP
+        let kind = |target: IpAddr| match target {
+            IpAddr::V4(_) => FrameKinds::ARP,
+            IpAddr::V6(_) => FrameKinds::IPV6,
         };
+        let kinds = context.options.targets().map(kind);
         WantedFrames {
-            kinds: arp | FrameKinds::IPV6,
-            arp_between: (targets, evidence::ipv4(self.ours(context))),
+            kinds: kinds.fold(FrameKinds::NONE, |all, kind| all | kind),
+            arp_between: (ipv4(context.options.targets()), ipv4(self.ours(context))),
         }
     }
 
@@ -475,3 +475,12 @@ const REPEATS: u32 = 4;
 
 /// Shorter intervals have no repetition, because ticks come fast enough.
 const SHORTEST_REPEATED: Duration = Duration::from_millis(20);
+
+/// Those of them that are IPv4, each once.
+fn ipv4(addresses: impl Iterator<Item = IpAddr>) -> Vec<Ipv4Addr> {
+    let ipv4 = addresses.filter_map(|address| match address {
+        IpAddr::V4(address) => Some(address),
+        IpAddr::V6(_) => None,
+    });
+    ipv4.collect::<BTreeSet<_>>().into_iter().collect()
+}

@@ -16,7 +16,7 @@ use super::adoption::{make_interface, make_interface_with, port, spec};
 use super::{Change, NOW, Tests, attach, refusal, set_up, with_bond};
 use crate::control::proto::Call;
 use crate::netlink::tests::ip;
-use crate::netlink::{Drained, LinkEvent, RouteSocket};
+use crate::netlink::{LinkEvent, RouteSocket};
 use crate::packet::PacketSocket;
 use crate::packet::tests::{await_readable, pair};
 
@@ -147,64 +147,6 @@ fn a_bond_that_goes_down_and_up_keeps_the_socket_of_its_port_and_hears_nothing_w
         instances.set("bond0", &none).unwrap();
         instances.drain(FIRST);
         assert_eq!(instances.frame_sockets.open.len(), 0);
-    });
-}
-
-#[test]
-fn a_flood_of_answers_is_read_in_shares_and_wakes_nobody_in_between() {
-    with_bond("flood", |instances, plane, _| {
-        let options = [("arp_interval", "100"), ("arp_ip_target", "10.0.0.2"), ("miimon", "0")];
-        let options: Vec<_> = options.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
-        instances.set("bond0", &options).unwrap();
-        let mut links = RouteSocket::open().unwrap();
-        let (near, far) = pair(&mut links, "c", "d");
-        plane.set_port(PortId(far), links.by_name("d").unwrap().unwrap().report);
-        attach(instances, "d").unwrap();
-        set_up(instances);
-        instances.feed(
-            FIRST,
-            Event::Addresses {
-                addresses: vec![own("10.0.0.1")],
-            },
-        );
-        let sender = PacketSocket::open().unwrap();
-        let left = |instances: &mut Change<'_>| {
-            let mut left = Vec::new();
-            while instances
-                .frame_sockets
-                .open
-                .get_mut(&PortId(far))
-                .unwrap()
-                .read(64, &mut left)
-                .unwrap()
-                == Drained::More
-            {}
-            left.len()
-        };
-        let mut now = NOW;
-        // By frames, and by turns.
-        for (frames, turns) in [(150_usize, 3), (32, 32)] {
-            (0..frames).for_each(|_| sender.send(near, &from_target()).unwrap());
-            let budget = frames.div_ceil(turns);
-            let read: Vec<Drained> = (0..turns)
-                .map(|_| instances.read_frames(now, PortId(far), budget))
-                .collect();
-            assert_eq!(read.last(), Some(&Drained::Empty), "it has had its share");
-            sender.send(near, &from_target()).unwrap();
-            assert_eq!(instances.read_frames(now, PortId(far), 64), Drained::Empty);
-            let end = instances.frame_sockets.poll_timeout().expect("it is paused");
-            assert_eq!(end.since(now), Duration::from_millis(20));
-            assert!(instances.poll_timeout().is_some_and(|due| due <= end));
-            instances.handle_timeout(now);
-            assert!(instances.frame_sockets.poll_timeout().is_some(), "not before its time");
-            now = end;
-            instances.handle_timeout(now);
-            assert_eq!(instances.frame_sockets.poll_timeout(), None);
-            assert_eq!(left(instances), 1, "what came meanwhile is still there");
-        }
-        // The next share is a whole one.
-        sender.send(near, &from_target()).unwrap();
-        assert_eq!(instances.read_frames(now, PortId(far), 1), Drained::More);
     });
 }
 
