@@ -51,6 +51,8 @@ fn settings(daemon: &Daemon) -> serde_json::Value {
     for bond in show["bonds"].as_array_mut().expect("bonds") {
         // How often it is polled depends on how busy the machine is.
         bond["polled_every_ms"].take();
+        // What the kernel does by itself comes a moment later.
+        bond["failover"].take();
         for port in bond["ports"].as_array_mut().expect("ports") {
             for counter in ["tx_frames", "tx_bytes", "rx_frames", "rx_bytes", "rx_dropped"] {
                 port[counter].take();
