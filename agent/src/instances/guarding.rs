@@ -24,7 +24,7 @@ use crate::text::chain;
 type Found = (InstanceId, Result<Vec<Amiss>, PlaneError>);
 
 impl Instances {
-    /// When [`Instances::ask_guard`] has something to do.
+    /// When `ask_guard` has something to do.
     pub fn guard_timeout(&self) -> Option<Time> {
         if self.guard.asked || self.bonds.iter().next().is_none() {
             return None;
