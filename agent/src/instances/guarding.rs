@@ -110,7 +110,7 @@ impl Instances {
         let instance = &mut self.bonds[at];
         let name = instance.name.clone();
         let known = instance.unfulfilled.kept();
-        let permit = instance.repairs.permit(now);
+        let permit = instance.guard_repairs.permit(now);
         if permit != Permit::Given {
             for amiss in &found {
                 let why = format!(

@@ -55,6 +55,8 @@ pub(super) struct Instance {
     pub(super) silent_drivers: BTreeSet<PortId>,
     /// How often changes by others were put back lately.
     pub(super) repairs: RateLimit,
+    /// Of what the guard put back: settings that others change do not use it up.
+    pub(super) guard_repairs: RateLimit,
     /// Ports that have another address than the plan's, and that address: another program changed it, or the plan's could not be set.
     pub(super) other_macs: BTreeMap<PortId, MacAddr>,
     /// How often the log reported that lately, by port.
@@ -101,6 +103,7 @@ impl Instance {
             attempts: Attempts::default(),
             silent_drivers: BTreeSet::new(),
             repairs: RateLimit::default(),
+            guard_repairs: RateLimit::default(),
             other_macs: BTreeMap::new(),
             foreign_logged: BTreeMap::new(),
             ipv6_repairs: BTreeMap::new(),
@@ -119,8 +122,9 @@ impl Instance {
     /// When it has something to do, besides attempts to attach ports.
     pub(super) fn poll_timeout(&self) -> Option<Time> {
         let ipv6 = self.ipv6_repairs.values().filter_map(|limit| limit.pause_ends).min();
-        let due = [self.bond.poll_timeout(), self.repairs.pause_ends, ipv6];
-        due.into_iter().flatten().min()
+        let limits = [self.repairs.pause_ends, self.guard_repairs.pause_ends, ipv6];
+        let due = limits.into_iter().chain([self.bond.poll_timeout()]);
+        due.flatten().min()
     }
 
     /// The carrier of a port as it counts.

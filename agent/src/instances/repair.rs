@@ -130,6 +130,8 @@ impl Instances {
         for &at in due {
             if self.bonds[at].repairs.end_pause(now) {
                 self.repair(at);
+            }
+            if self.bonds[at].guard_repairs.end_pause(now) {
                 self.look_after_at(at, now);
             }
             let limits = self.bonds[at].ipv6_repairs.iter_mut();

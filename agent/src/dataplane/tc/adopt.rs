@@ -111,7 +111,9 @@ pub(super) fn refresh(links: &mut RouteSocket, name: &str, bond: &mut Bond) -> R
     if let Some(link) = step(|| format!("read {name}"), || links.by_index(bond.ifindex))? {
         bond.forwarding.with(|now| now.applied.mac = link.report.mac);
     }
-    if let Some(wire) = step(|| format!("read the wire of {name}"), || links.by_index(bond.wire))? {
+    if !bond.wire_left
+        && let Some(wire) = step(|| format!("read the wire of {name}"), || links.by_index(bond.wire))?
+    {
         let steered = bond.forwarding.with(|now| {
             now.applied.carrier = Carrier::from_bool(wire.report.admin_up);
             now.steered

@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::mem;
 
 use aya::maps::MapData;
 use bond_modes::PortId;
@@ -12,7 +13,7 @@ use bond_monitors::{MacAddr, ReceiveStamps, Time};
 
 use super::counted::Counted;
 use super::errors::{gone_is_fine, map_error};
-use super::layout::{LAYOUT, LISTS, PORTS, Port, Stamps, State, Transmit, WITHOUT_NEAR};
+use super::layout::{LAYOUT, LISTS, OWN, PORTS, Port, QUEUES, Stamps, State, Transmit, WITHOUT_NEAR};
 use super::lists::{Left, Lists, is_list};
 use super::maps::Maps;
 use super::object::Way;
@@ -120,6 +121,16 @@ impl BondBpf {
     pub fn note_new(&mut self, names: &[&str]) -> io::Result<()> {
         if names.contains(&LISTS) {
             self.lists = Lists::of_new_map(&self.maps.lists()?);
+        }
+        // They are empty: what is known to be in them is written anew.
+        if names.contains(&OWN) {
+            let known = mem::take(&mut self.own);
+            self.set_own(&known)?;
+        }
+        if names.contains(&QUEUES) {
+            for (queue, port) in mem::take(&mut self.queues) {
+                self.set_queue(queue, Some(port))?;
+            }
         }
         self.set_state(0)
     }

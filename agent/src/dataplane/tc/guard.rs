@@ -47,7 +47,11 @@ const WIRE: Row = Row {
 };
 const TX: Row = Row {
     is_right: is_tx_there,
-    put_back: |planning, _, bond| put_tx_back(planning, bond),
+    put_back: |planning, name, bond| match is_tx_there(&mut planning.links, name, bond) {
+        // A change that came first did it.
+        Ok(true) => Ok(()),
+        _ => put_tx_back(planning, bond),
+    },
 };
 
 /// The programs on ports are as many as there are ports.
@@ -136,6 +140,10 @@ fn look_at_wire(bond: &mut Bond, device: &Link) -> Option<Amiss> {
     match device.far_end() {
         None => {
             bond.wire_left = true;
+            // Nor is what ports receive to go to another interface with that index.
+            if let Err(error) = bond.forwarding.with(|now| now.bpf.set_wire(0)) {
+                log::debug!("{wire}: {error}");
+            }
             let done = format!("moved its far end, {wire}, to another network namespace");
             let why = format!(
                 "another program {done}; there, `ip link set {wire} netns {}` moves it back",
@@ -262,7 +270,7 @@ fn is_rx_there(links: &mut RouteSocket, bond: &Bond, port: PortId) -> io::Result
 }
 
 fn put_rx_back(planning: &mut Planning, bond: &mut Bond, port: PortId) -> Result<(), PlaneError> {
-    if !bond.port_holds.contains_key(&port) {
+    if is_rx_there(&mut planning.links, bond, port).is_ok_and(|there| there) {
         return Ok(());
     }
     let link = read(&mut planning.links, port)?;
@@ -286,12 +294,10 @@ fn take_wire_back(planning: &mut Planning, name: &str, bond: &mut Bond) -> Resul
     let links = &mut planning.links;
     let device = step(|| format!("read {name}"), || links.by_index(bond.ifindex))?.ok_or_else(|| bond_gone(name))?;
     let Some(wire) = device.far_end() else { return Ok(()) };
-    settle_wire(links, bond.ifindex, wire)?;
-    if wire != bond.wire {
-        let set = || bond.forwarding.with(|now| now.bpf.set_wire(wire));
-        step(|| format!("set up the maps of {name}"), set)?;
-        bond.wire = wire;
-    }
+    settle_wire(links, wire)?;
+    let set = || bond.forwarding.with(|now| now.bpf.set_wire(wire));
+    step(|| format!("set up the maps of {name}"), set)?;
+    bond.wire = wire;
     put_tx_back(planning, bond)?;
     bond.wire_left = false;
     Ok(())

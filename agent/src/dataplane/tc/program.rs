@@ -20,7 +20,7 @@ use bond_modes::plan::PortPlan;
 use bond_modes::{ForwardingPlan, PortId};
 
 use super::bond::Bond;
-use super::device::{tx_place, wire_name};
+use super::device::tx_place;
 use super::failover::prepare;
 use super::forwarding::{Forwarding, addresses};
 use super::hook;
@@ -111,7 +111,8 @@ fn set_carrier(links: &mut RouteSocket, name: &str, bond: &Bond, plan: &Forwardi
     let (known, wanted) = bond
         .forwarding
         .with_newest(plan, |now, plan| (now.applied.carrier, plan.carrier));
-    if known != wanted {
+    // Another interface may have its index while it is in another network namespace.
+    if known != wanted && !bond.wire_left {
         let set = || links.set_up(bond.wire, wanted.is_on());
         if outcome.note(PlanPart::Carrier, step(|| format!("set the carrier of {name}"), set)) {
             bond.forwarding.with(|now| now.applied.carrier = wanted);
@@ -164,7 +165,8 @@ fn exchange(loader: &mut Loader, bond: &mut Bond, plan: &ForwardingPlan) -> io::
 /// Puts the program of the bond's next way on the wire in place of another.
 pub(super) fn put_on_wire(loader: &mut Loader, bond: &mut Bond) -> io::Result<()> {
     let name = bond.forwarding.with(|now| now.name.clone());
-    let wire = wire_name(bond.ifindex);
+    // Another program may have given it another name.
+    let wire = port::name_of(PortId(bond.wire));
     let pin = bond.pins.tx();
     let place = tx_place(bond.kind, (&name, bond.ifindex), (&wire, bond.wire), &pin);
     let hook = bond.kind.tx_hook(bond.hook);

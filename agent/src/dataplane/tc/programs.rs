@@ -5,10 +5,10 @@ use std::io;
 use std::path::PathBuf;
 
 use aya::maps::MapData;
-use aya::programs::SchedClassifier;
+use aya::programs::{SchedClassifier, loaded_programs};
 
 use super::bpf::BondBpf;
-use super::errors::pin_error;
+use super::errors::{pin_error, program_error};
 use super::forwarding::Forwarding;
 use super::layout::{LAYOUT, MAPS};
 use super::maps::{Maps, check_layout};
@@ -149,6 +149,10 @@ impl Programs {
         let lost = self.keep_pinned(forwarding, in_use)?;
         if lost.is_empty() {
             return Ok(());
+        }
+        // Who may not look for them cannot know that no program uses them: it would go on with others than the agent.
+        if let Some(Err(error)) = loaded_programs().next() {
+            return Err(program_error(error));
         }
         let kind = Kind::Tx(forwarding.with(|now| now.bpf.next_way()));
         self.make(kind, &lost, forwarding, loader)?;

@@ -86,7 +86,7 @@ fn what_is_taken_away_again_and_again_is_left_for_a_minute_and_shown_until_it_is
         run_until(instances, now, now);
         let shown = undone(instances, now);
         assert!(shown[0].is_cut && shown[0].why.contains("again and again"), "{shown:?}");
-        let pause_ends = instances.bonds[0].repairs.pause_ends.unwrap();
+        let pause_ends = instances.bonds[0].guard_repairs.pause_ends.unwrap();
         run_until(instances, now, at(60_000));
         assert_eq!((put_back(plane), undone(instances, now).len()), (vec![], 1));
         // At once, not at the next turn.

@@ -9,6 +9,7 @@
 use std::io;
 use std::path::Path;
 
+use bond_modes::PortId;
 use bond_monitors::Carrier;
 
 use super::bond::{Bond, Shared};
@@ -19,6 +20,7 @@ use super::object::TX;
 use super::pins::BondPins;
 use super::programs::Programs;
 use crate::dataplane::interface::{delete, report};
+use crate::dataplane::port::name_of;
 use crate::dataplane::step::{BPF, Failures, HOOK, bond_gone, room, step, step_with};
 use crate::dataplane::{BondDevice, PlaneError};
 use crate::netlink::{Link, RouteSocket, sysctl};
@@ -122,7 +124,7 @@ impl Shared {
     /// the wire. Programs of another version of this agent are exchanged in place.
     pub(super) fn equip(&mut self, name: &str, device: &Device, pins: BondPins) -> Result<Bond, PlaneError> {
         let index = device.wire.ifindex;
-        settle_wire(&mut self.links, device.bond.ifindex, index)?;
+        settle_wire(&mut self.links, index)?;
         let load = || format!("load the programs of {name}");
         let open = || {
             let (programs, mut bpf) = Programs::open(&pins, &mut self.loader, index)?;
@@ -277,8 +279,8 @@ impl Shared {
 }
 
 /// Gives the wire of the bond with this index its settings.
-pub(super) fn settle_wire(links: &mut RouteSocket, bond: u32, index: u32) -> Result<(), PlaneError> {
-    let wire = wire_name(bond);
+pub(super) fn settle_wire(links: &mut RouteSocket, index: u32) -> Result<(), PlaneError> {
+    let wire = name_of(PortId(index));
     // Larger than any frame, so that only the MTUs of the bond and its ports count.
     let widen = || format!("set the MTU of {wire}");
     step(widen, || links.set_mtu(index, WIRE_MTU))?;
