@@ -116,8 +116,9 @@ fn a_bond_that_gets_the_name_of_the_list_is_in_the_list_and_says_that_it_needs_a
     assert_eq!(daemon.log().matches(said).count(), 1, "{}", daemon.log());
     netns.ip("link set bonding_masters name uplink");
     wait_for("all is well", LIMIT, || health().contains("OK - uplink"));
-    assert_eq!(list(), "uplink\n");
-    assert!(daemon.dir().join("sys/class/net/uplink/bonding/mode").exists());
+    let mode = daemon.dir().join("sys/class/net/uplink/bonding/mode");
+    // Files are written after what they show.
+    wait_for("the files show it", LIMIT, || list() == "uplink\n" && mode.exists());
 }
 
 #[test]
