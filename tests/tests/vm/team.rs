@@ -19,26 +19,20 @@ fn a_bond_on_the_team_driver_fails_over_restarts_without_loss_and_gives_ports_ba
 
 #[test]
 fn a_mode_without_its_module_is_named_with_the_option_it_needs() {
-    let modules = [
-        "veth",
-        "bridge",
-        "+team",
-        "+team_mode_activebackup",
-        "sch_ingress",
-        "cls_bpf",
-    ];
-    all_steps_pass("team-modes.sh", &modules);
+    all_steps_pass("team-modes.sh", ACTIVE_BACKUP_ALONE);
 }
 
 #[test]
 fn a_port_that_others_want_stays_with_its_agent_or_leaves_as_itself() {
-    let modules = [
-        "veth",
-        "bridge",
-        "+team",
-        "+team_mode_activebackup",
-        "sch_ingress",
-        "cls_bpf",
-    ];
-    all_steps_pass("team-ports.sh", &modules);
+    all_steps_pass("team-ports.sh", ACTIVE_BACKUP_ALONE);
 }
+
+/// Kernel modules, of the modes of the team driver that of active-backup.
+const ACTIVE_BACKUP_ALONE: &[&str] = &[
+    "veth",
+    "bridge",
+    "+team",
+    "+team_mode_activebackup",
+    "sch_ingress",
+    "cls_bpf",
+];

@@ -177,7 +177,7 @@ impl World {
         pinned
     }
 
-    /// As `find -delete` of all that is there of this namespace.
+    /// As `find -delete` of all pins of bonds of this namespace. Those of failover in the kernel stay.
     fn remove_pins(&mut self) {
         let dir = self.kept().pins.map("");
         let all = dir.parent().unwrap().to_owned();
